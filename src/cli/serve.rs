@@ -1,0 +1,125 @@
+//! `dinoserve serve`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Args;
+use tokio::net::TcpListener;
+
+use super::common::{EngineFlags, LimitFlags};
+use crate::{
+    http::{self, AppState, HttpConfig},
+    service::Service,
+    telemetry,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Address to listen on; 0.0.0.0 for every network
+    #[arg(long, env = "DINOSERVE_HOST", default_value = "127.0.0.1")]
+    host: IpAddr,
+
+    /// Port to listen on; 0 picks a free one
+    #[arg(long, env = "DINOSERVE_PORT", default_value_t = 8080)]
+    port: u16,
+
+    #[command(flatten)]
+    engine: EngineFlags,
+
+    #[command(flatten)]
+    limits: LimitFlags,
+
+    /// Most bytes of a request's body
+    #[arg(long, env = "DINOSERVE_MAX_BODY_BYTES", default_value_t = HttpConfig::default().max_body_bytes)]
+    max_body_bytes: usize,
+
+    /// Most images of a request
+    #[arg(long, env = "DINOSERVE_MAX_IMAGES", default_value_t = HttpConfig::default().max_images)]
+    max_images: usize,
+
+    /// Requests that may be under way together; more are refused at once with 503
+    #[arg(long, env = "DINOSERVE_MAX_REQUESTS", default_value_t = HttpConfig::default().max_requests)]
+    max_requests: usize,
+
+    /// Seconds in which a request must have been sent and answered
+    #[arg(long, env = "DINOSERVE_REQUEST_TIMEOUT", default_value_t = HttpConfig::default().request_timeout.as_secs())]
+    request_timeout: u64,
+
+    /// Seconds that accepted requests get to end when the server is stopped
+    #[arg(long, env = "DINOSERVE_SHUTDOWN_GRACE", default_value_t = 30)]
+    shutdown_grace: u64,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let runtime = self.engine.runtime()?;
+        let model = self.engine.model_file()?;
+        let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        tokio.block_on(self.serve(&runtime, model))
+    }
+
+    async fn serve(
+        self,
+        runtime: &crate::engine::Runtime,
+        model: crate::artifacts::ModelFile,
+    ) -> anyhow::Result<ExitCode> {
+        let address = SocketAddr::new(self.host, self.port);
+        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let (engine, thread) = self.engine.start(runtime, model)?;
+        let config = HttpConfig {
+            max_body_bytes: self.max_body_bytes,
+            max_images: self.max_images,
+            max_requests: self.max_requests,
+            request_timeout: Duration::from_secs(self.request_timeout),
+        };
+        let service = Service::new(engine.clone(), self.limits.limits());
+        let router = http::router(AppState::new(service, config));
+
+        // The one line on standard output: whoever started us reads the port from it.
+        println!("listening on http://{}", listener.local_addr()?);
+        let loaded = async {
+            let provider = engine.ready().await?;
+            let spec = engine.spec();
+            let metrics = telemetry::metrics();
+            metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+            let labels = [&spec.name, engine.fingerprint(), engine.precision(), &provider.to_string()];
+            metrics.model_info.with_label_values(&labels).set(1.0);
+            let fingerprint = &engine.fingerprint()[..12];
+            tracing::info!(model = spec.name, fingerprint, precision = engine.precision(), %provider, "ready");
+            // From here on only a signal ends the server.
+            std::future::pending::<anyhow::Result<()>>().await
+        };
+        let grace = Duration::from_secs(self.shutdown_grace);
+        let served = http::serve(listener, router, stop_signal(), grace);
+        tokio::select! {
+            served = served => served?,
+            failed = loaded => failed?,
+        }
+        drop(engine);
+        // All handlers have ended, so the worker ends when its queue is empty.
+        let _ = tokio::time::timeout(Duration::from_secs(5), tokio::task::spawn_blocking(move || thread.join())).await;
+        tracing::info!("stopped");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Resolves on SIGTERM or Ctrl-C.
+async fn stop_signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return drop(interrupt.await) };
+        tokio::select! {
+            _ = interrupt => {}
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    drop(interrupt.await);
+    tracing::info!("stopping: accepted requests are finished, new ones are refused");
+}

@@ -1,0 +1,213 @@
+//! The model at work: a bounded queue in front of a thread that owns an ONNX Runtime session.
+//!
+//! [`Engine`] is the handle that others hold. Only [`session`] and [`providers`] know ONNX Runtime.
+
+mod positions;
+pub mod providers;
+pub mod session;
+mod worker;
+
+use std::{sync::Arc, time::Duration};
+
+use ndarray::{Array1, Array2, Array3};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use self::{
+    providers::{Device, Provider, Runtime},
+    session::ModelSession,
+};
+use crate::{
+    artifacts::ModelFile,
+    error::{Error, Kind, Result},
+    model::ModelSpec,
+    vision::{Grid, RgbImage},
+};
+
+/// An image as the model takes it: `[grid.height·14, grid.width·14]` RGB.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// The pixels.
+    pub pixels: RgbImage,
+    /// Its grid.
+    pub grid: Grid,
+}
+
+/// Which of the model's outputs a job needs; the others are not copied out of the runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// The patch tokens of the last block.
+    pub patch_tokens: bool,
+    /// The softmax rows of CLS in the last block.
+    pub attention: bool,
+    /// CLS of the last blocks.
+    pub layers_cls: bool,
+    /// Patch tokens of the last blocks.
+    pub layers_patch: bool,
+}
+
+/// The features of one image; the final norm is applied to all tokens.
+#[derive(Debug, Clone)]
+pub struct Features {
+    /// Grid of the patch tokens.
+    pub grid: Grid,
+    /// `[dim]`.
+    pub cls: Array1<f32>,
+    /// `[patches, dim]`, row-major over the grid.
+    pub patch_tokens: Option<Array2<f32>>,
+    /// `[heads, 1 + registers + patches]`.
+    pub attention: Option<Array2<f32>>,
+    /// `[layers, dim]`, the last block last.
+    pub layers_cls: Option<Array2<f32>>,
+    /// `[layers, patches, dim]`, the last block last.
+    pub layers_patch: Option<Array3<f32>>,
+    /// Time between the queue's taking the job and a worker's.
+    pub queue_time: Duration,
+    /// Time that the runtime took for the batch.
+    pub inference_time: Duration,
+}
+
+/// How an engine runs.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Where it computes.
+    pub device: Device,
+    /// Threads within one operator; 0 leaves it to the runtime (one per physical core).
+    pub intra_threads: usize,
+    /// Jobs that may wait.
+    pub queue_depth: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { device: Device::Auto, intra_threads: 0, queue_depth: 64 }
+    }
+}
+
+/// Where an engine is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineState {
+    /// The session is being made and warmed up.
+    Loading,
+    /// A real inference has succeeded.
+    Ready(Provider),
+    /// It cannot run; the reason.
+    Failed(String),
+}
+
+struct Job {
+    input: Input,
+    wanted: Wanted,
+    queued: std::time::Instant,
+    reply: oneshot::Sender<Result<(Input, Features)>>,
+}
+
+/// A handle to the running model; clones are cheap. When the last is dropped the worker finishes what is queued and
+/// ends.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    queue: mpsc::Sender<Job>,
+    state: watch::Receiver<EngineState>,
+    about: Arc<About>,
+}
+
+#[derive(Debug)]
+struct About {
+    spec: ModelSpec,
+    fingerprint: String,
+    precision: String,
+}
+
+/// The engine's thread, to be waited for at shutdown.
+#[derive(Debug)]
+pub struct EngineThread(std::thread::JoinHandle<()>);
+
+impl Engine {
+    /// Starts the worker thread, which loads `model`, runs one inference to warm up, and serves.
+    ///
+    /// Returns at once; [`Engine::ready`] waits for the outcome.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] if no thread can be started.
+    pub fn start(runtime: &Runtime, model: ModelFile, config: &EngineConfig) -> Result<(Self, EngineThread)> {
+        let (queue, jobs) = mpsc::channel(config.queue_depth.max(1));
+        let (state_sender, state) = watch::channel(EngineState::Loading);
+        let about = About {
+            spec: model.spec.clone(),
+            fingerprint: model.fingerprint.clone(),
+            precision: model.precision.clone(),
+        };
+        let worker =
+            worker::Worker { runtime: runtime.clone(), model, config: config.clone(), jobs, state: state_sender };
+        let thread = std::thread::Builder::new()
+            .name("worker-0".to_owned())
+            .spawn(move || worker.run())
+            .map_err(|error| Error::internal(format!("cannot start the worker thread: {error}")))?;
+        Ok((Self { queue, state, about: Arc::new(about) }, EngineThread(thread)))
+    }
+
+    /// The model's features of one image, and the image back for whoever draws on it. Waits for a place in the queue, so that a request with many images is
+    /// slowed down and not refused half way.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] if the engine is not running, [`Kind::Internal`] if the runtime fails on this image.
+    pub async fn infer(&self, input: Input, wanted: Wanted) -> Result<(Input, Features)> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job { input, wanted, queued: std::time::Instant::now(), reply };
+        self.queue.send(job).await.map_err(|_| self.gone())?;
+        answer.await.map_err(|_| self.gone())?
+    }
+
+    fn gone(&self) -> Error {
+        match self.state() {
+            EngineState::Failed(reason) => Error::new(Kind::Unavailable, format!("the model cannot run: {reason}")),
+            _ => Error::new(Kind::Unavailable, "the model has been stopped"),
+        }
+    }
+
+    /// Waits until the engine is ready and tells where it computes.
+    ///
+    /// # Errors
+    /// [`Kind::Artifact`] with the reason if it cannot run.
+    pub async fn ready(&self) -> Result<Provider> {
+        let mut state = self.state.clone();
+        let settled = state.wait_for(|state| *state != EngineState::Loading).await;
+        match settled.as_deref() {
+            Ok(EngineState::Ready(provider)) => Ok(*provider),
+            Ok(EngineState::Failed(reason)) => Err(Error::artifact(reason.clone())),
+            _ => Err(Error::internal("the worker thread ended while loading")),
+        }
+    }
+
+    /// Where the engine is in its life.
+    pub fn state(&self) -> EngineState {
+        self.state.borrow().clone()
+    }
+
+    /// Jobs that wait in the queue.
+    pub fn queued(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    /// The model's description.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.about.spec
+    }
+
+    /// Identifies the features that this engine gives.
+    pub fn fingerprint(&self) -> &str {
+        &self.about.fingerprint
+    }
+
+    /// Precision of the weights.
+    pub fn precision(&self) -> &str {
+        &self.about.precision
+    }
+}
+
+impl EngineThread {
+    /// Waits until the worker has finished what is queued. All [`Engine`] handles must have been dropped.
+    pub fn join(self) {
+        // A panic of the worker has been logged by the panic hook already.
+        let _ = self.0.join();
+    }
+}

@@ -1,0 +1,114 @@
+//! One ONNX Runtime session of a converted model: pixels in, features out.
+
+use std::time::Instant;
+
+use ndarray::{ArrayView, Dimension};
+use ort::{
+    session::{Session, SessionOutputs},
+    value::TensorRef,
+};
+
+use super::{Device, Features, Input, Provider, Runtime, Wanted, positions::PositionCache, providers::of_runtime};
+use crate::{
+    artifacts::ModelFile,
+    error::{Error, Result},
+    vision::Grid,
+};
+
+/// A session and what it needs for each run. It belongs to one thread.
+pub struct ModelSession {
+    session: Session,
+    provider: Provider,
+    positions: PositionCache,
+    /// Pixels of a batch of several images.
+    pixels: Vec<u8>,
+}
+
+impl ModelSession {
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Artifact`] if the model or the device cannot be used.
+    pub fn load(runtime: &Runtime, model: &ModelFile, device: Device, intra_threads: usize) -> Result<Self> {
+        let (session, provider) = runtime.session(&model.path, device, intra_threads)?;
+        let positions = PositionCache::new(model.positions.clone());
+        Ok(Self { session, provider, positions, pixels: Vec::new() })
+    }
+
+    /// Where it computes.
+    pub fn provider(&self) -> Provider {
+        self.provider
+    }
+
+    /// Runs the images of one batch, which all have the same grid, and gives the features of each.
+    ///
+    /// `queue_time` of the results is zero; only a queue knows it.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Internal`] if the runtime fails.
+    pub fn run(&mut self, batch: &[(&Input, Wanted)]) -> Result<Vec<Features>> {
+        let Some(&(first, _)) = batch.first() else { return Ok(Vec::new()) };
+        let grid = first.grid;
+        let started = Instant::now();
+        // One image goes to the runtime as it lies; only several are copied together.
+        let pixels = if batch.len() == 1 {
+            first.pixels.as_raw().as_slice()
+        } else {
+            self.pixels.clear();
+            for (input, _) in batch {
+                assert_eq!(input.grid, grid, "the images of a batch have one grid");
+                self.pixels.extend_from_slice(input.pixels.as_raw());
+            }
+            &self.pixels
+        };
+        let (height, width) = grid.pixels();
+        let positions = self.positions.get(grid);
+        let pixels = TensorRef::from_array_view(([batch.len(), height, width, 3], pixels)).map_err(of_runtime)?;
+        let positions = positions.view().insert_axis(ndarray::Axis(0));
+        let positions = TensorRef::from_array_view(positions).map_err(of_runtime)?;
+        let inputs = ort::inputs!["pixels" => pixels, "pos_embed" => positions];
+        let outputs = self.session.run(inputs).map_err(of_runtime)?;
+        let inference_time = started.elapsed();
+        let outputs = Outputs(&outputs);
+        let features = |(index, &(_, wanted)): (usize, &(&Input, Wanted))| {
+            Ok(Features {
+                grid,
+                cls: outputs.of("cls", index)?,
+                patch_tokens: outputs.wanted(wanted.patch_tokens, "patch_tokens", index)?,
+                attention: outputs.wanted(wanted.attention, "attention", index)?,
+                layers_cls: outputs.wanted(wanted.layers_cls, "layers_cls", index)?,
+                layers_patch: outputs.wanted(wanted.layers_patch, "layers_patch", index)?,
+                queue_time: std::time::Duration::ZERO,
+                inference_time,
+            })
+        };
+        batch.iter().enumerate().map(features).collect()
+    }
+
+    /// Runs one grey image of `grid`.
+    ///
+    /// # Errors
+    /// As [`ModelSession::run`].
+    pub fn warm_up(&mut self, grid: Grid) -> Result<()> {
+        let (height, width) = grid.pixels();
+        let pixels = crate::vision::RgbImage::from_pixel(width as u32, height as u32, image::Rgb([128; 3]));
+        self.run(&[(&Input { pixels, grid }, Wanted::default())]).map(drop)
+    }
+}
+
+struct Outputs<'a, 's>(&'a SessionOutputs<'s>);
+
+impl Outputs<'_, '_> {
+    /// The part of output `name` that belongs to image `index`, copied.
+    fn of<D: Dimension>(&self, name: &str, index: usize) -> Result<ndarray::Array<f32, D>> {
+        let value = self.0.get(name).ok_or_else(|| Error::internal(format!("the model has no output {name}")))?;
+        let array: ArrayView<'_, f32, _> = value.try_extract_array().map_err(of_runtime)?;
+        let part = array.index_axis_move(ndarray::Axis(0), index);
+        let part = part.into_dimensionality::<D>();
+        part.map(|part| part.to_owned()).map_err(|_| Error::internal(format!("output {name} has an unexpected rank")))
+    }
+
+    fn wanted<D: Dimension>(&self, wanted: bool, name: &str, index: usize) -> Result<Option<ndarray::Array<f32, D>>> {
+        wanted.then(|| self.of(name, index)).transpose()
+    }
+}

@@ -1,0 +1,85 @@
+//! Maps of where CLS looks in the last block, per head (DINO's `visualize_attention.py`).
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis};
+
+/// Which heads a map shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum HeadChoice {
+    /// Mean over the heads.
+    #[default]
+    Mean,
+    /// Largest value over the heads.
+    Max,
+    /// One head, counted from 0.
+    One(usize),
+    /// Every head by itself.
+    All,
+}
+
+impl std::str::FromStr for HeadChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "mean" => Ok(Self::Mean),
+            "max" => Ok(Self::Max),
+            "all" => Ok(Self::All),
+            number => number
+                .parse()
+                .map(Self::One)
+                .map_err(|_| format!("{text:?} is neither `mean`, `max`, `all` nor the number of a head")),
+        }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for HeadChoice {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The patch columns of the CLS rows: `[heads, patches]` from `[heads, 1 + registers + patches]`.
+pub fn patch_columns(rows: ArrayView2<'_, f32>, registers: usize) -> ArrayView2<'_, f32> {
+    rows.slice_move(ndarray::s![.., 1 + registers..])
+}
+
+/// The maps that `choice` asks for, one row per picture: `[pictures, patches]` from `[heads, patches]`.
+///
+/// # Panics
+/// For a head that the model does not have.
+pub fn choose(heads: ArrayView2<'_, f32>, choice: HeadChoice) -> Array2<f32> {
+    let as_one = |row: Array1<f32>| row.insert_axis(Axis(0));
+    match choice {
+        HeadChoice::All => heads.to_owned(),
+        HeadChoice::Mean => as_one(mean(heads)),
+        HeadChoice::Max => as_one(heads.fold_axis(Axis(0), f32::NEG_INFINITY, |&a, &b| a.max(b))),
+        HeadChoice::One(head) => as_one(heads.row(head).to_owned()),
+    }
+}
+
+/// Mean over the heads.
+pub fn mean(heads: ArrayView2<'_, f32>) -> Array1<f32> {
+    heads.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(heads.ncols()))
+}
+
+/// Keeps the patches that carry the share `mass` of a map's attention and sets the others to 0: sorted ascending,
+/// normalised, cumulated, kept where the sum exceeds 1 − `mass`.
+pub fn keep_mass(mut map: ArrayViewMut1<'_, f32>, mass: f32) {
+    let total: f64 = map.iter().map(|&v| f64::from(v)).sum();
+    let mut order: Vec<usize> = (0..map.len()).collect();
+    order.sort_by(|&a, &b| map[a].total_cmp(&map[b]));
+    let mut sum = 0.0;
+    for index in order {
+        sum += f64::from(map[index]) / total;
+        if sum <= 1.0 - f64::from(mass) {
+            map[index] = 0.0;
+        }
+    }
+}
+
+/// Scales a map to 0..1. A flat map becomes 0.
+pub fn min_max(map: ArrayView1<'_, f32>) -> Vec<f32> {
+    let (low, high) = map.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
+    let range = if high > low { high - low } else { 1.0 };
+    map.iter().map(|&v| (v - low) / range).collect()
+}

@@ -1,0 +1,7 @@
+//! From a model's tokens to what people ask for: pooled embeddings, PCA maps, attention maps, pictures of them. Pure.
+
+pub mod attention;
+pub mod npy;
+pub mod pca;
+pub mod pool;
+pub mod render;

@@ -1,0 +1,262 @@
+//! Maps as pictures: colours, upscaling, overlays, labelled grids, PNG.
+
+use embedded_graphics::{
+    Pixel,
+    mono_font::{MonoTextStyle, ascii::FONT_10X20},
+    pixelcolor::BinaryColor,
+    prelude::{DrawTarget, Drawable, OriginDimensions, Point, Size},
+    text::{Baseline, Text},
+};
+
+use crate::{
+    error::{Error, Result},
+    vision::{Filter, Grid, Kernel, PATCH, RgbImage, resample_f32},
+};
+
+/// How a map of patches becomes a picture of pixels.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Default,
+    serde::Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Upscale {
+    /// Each patch is a square of one colour.
+    #[default]
+    Nearest,
+    /// Straight lines between patch centres.
+    Bilinear,
+    /// Smooth curves between patch centres.
+    Bicubic,
+}
+
+/// Size of the picture.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Default,
+    serde::Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Output {
+    /// As large as the image that the model saw.
+    #[default]
+    Input,
+    /// One pixel per patch.
+    Patch,
+}
+
+/// Colours for a single value.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Default,
+    serde::Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Colormap {
+    /// Dark violet to yellow.
+    #[default]
+    Viridis,
+    /// Black over red to pale yellow.
+    Inferno,
+    /// Black over violet to pale yellow.
+    Magma,
+    /// Black to white.
+    Gray,
+}
+
+impl Colormap {
+    fn color(self, value: f32) -> [u8; 3] {
+        let at = f64::from(value.clamp(0.0, 1.0));
+        let gradient = match self {
+            Self::Viridis => colorous::VIRIDIS,
+            Self::Inferno => colorous::INFERNO,
+            Self::Magma => colorous::MAGMA,
+            Self::Gray => return [to_byte(value); 3],
+        };
+        let color = gradient.eval_continuous(at);
+        [color.r, color.g, color.b]
+    }
+}
+
+/// How a map is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Style {
+    /// Size of the picture.
+    pub output: Output,
+    /// The way from patches to pixels.
+    pub upscale: Upscale,
+    /// Opacity of the map over the photograph: 1 hides the photograph.
+    pub overlay: f32,
+}
+
+/// Draws a map of `channels` values in 0..1 per patch, `[h·w, channels]`. Three channels are RGB, one is coloured by
+/// `colormap`, two are red and green, more than three show the first three. `photo` is the image that the model saw.
+pub fn draw(map: &[f32], channels: usize, grid: Grid, photo: &RgbImage, style: Style, colormap: Colormap) -> RgbImage {
+    let (width, height) = match style.output {
+        Output::Input => (grid.width * PATCH, grid.height * PATCH),
+        Output::Patch => (grid.width, grid.height),
+    };
+    let scaled = match (style.output, style.upscale) {
+        (Output::Patch, _) => map.to_vec(),
+        (_, Upscale::Nearest) => nearest(map, channels, grid),
+        (_, Upscale::Bilinear) => smooth(map, channels, grid, Filter::Bilinear.kernel()),
+        (_, Upscale::Bicubic) => smooth(map, channels, grid, Filter::Bicubic.kernel()),
+    };
+    let mut pixels: Vec<u8> = match channels {
+        1 => scaled.iter().flat_map(|&value| colormap.color(value)).collect(),
+        2 => scaled.chunks(2).flat_map(|value| [to_byte(value[0]), to_byte(value[1]), 0]).collect(),
+        _ => scaled.chunks(channels).flat_map(|value| [value[0], value[1], value[2]].map(to_byte)).collect(),
+    };
+    if style.overlay < 1.0 {
+        let small;
+        let behind = match style.output {
+            Output::Input => photo.as_raw(),
+            Output::Patch => {
+                small = image::imageops::thumbnail(photo, width as u32, height as u32);
+                small.as_raw()
+            }
+        };
+        for (top, &below) in pixels.iter_mut().zip(behind) {
+            *top = (f32::from(*top) * style.overlay + f32::from(below) * (1.0 - style.overlay)).round() as u8;
+        }
+    }
+    RgbImage::from_raw(width as u32, height as u32, pixels).expect("three bytes for each pixel")
+}
+
+fn to_byte(value: f32) -> u8 {
+    (value.clamp(0.0, 1.0) * 255.0).round() as u8
+}
+
+fn nearest(map: &[f32], channels: usize, grid: Grid) -> Vec<f32> {
+    let mut out = Vec::with_capacity(map.len() * PATCH * PATCH);
+    for row in map.chunks(grid.width * channels) {
+        let start = out.len();
+        row.chunks(channels).for_each(|value| (0..PATCH).for_each(|_| out.extend_from_slice(value)));
+        let end = out.len();
+        (1..PATCH).for_each(|_| out.extend_from_within(start..end));
+    }
+    out
+}
+
+fn smooth(map: &[f32], channels: usize, grid: Grid, kernel: Kernel) -> Vec<f32> {
+    let size = (grid.width * PATCH, grid.height * PATCH);
+    resample_f32(map, (grid.width, grid.height), channels, size, kernel)
+}
+
+const GAP: u32 = 8;
+const CAPTION: u32 = 28;
+const PAPER: [u8; 3] = [255; 3];
+const INK: [u8; 3] = [40; 3];
+
+/// Pictures of one size in a grid, each with its caption above, on white.
+pub fn labelled_grid(pictures: &[(String, RgbImage)]) -> RgbImage {
+    let (width, height) = pictures.first().map_or((1, 1), |(_, picture)| picture.dimensions());
+    let columns = columns_for(pictures.len() as u32, width, height);
+    let rows = (pictures.len() as u32).div_ceil(columns);
+    let size = (columns * (width + GAP) + GAP, rows * (height + CAPTION + GAP) + GAP);
+    let mut sheet = RgbImage::from_pixel(size.0, size.1, image::Rgb(PAPER));
+    for (i, (caption, picture)) in pictures.iter().enumerate() {
+        let x = GAP + (i as u32 % columns) * (width + GAP);
+        let y = GAP + (i as u32 / columns) * (height + CAPTION + GAP);
+        write(&mut sheet, caption, x, y + (CAPTION - 20) / 2);
+        image::imageops::replace(&mut sheet, picture, x.into(), (y + CAPTION).into());
+    }
+    sheet
+}
+
+/// Pictures side by side, on white, aligned at the top.
+pub fn strip(pictures: &[RgbImage]) -> RgbImage {
+    let height = pictures.iter().map(RgbImage::height).max().unwrap_or(1);
+    let width = pictures.iter().map(|picture| picture.width() + GAP).sum::<u32>().saturating_sub(GAP).max(1);
+    let mut sheet = RgbImage::from_pixel(width, height, image::Rgb(PAPER));
+    let mut x = 0;
+    for picture in pictures {
+        image::imageops::replace(&mut sheet, picture, i64::from(x), 0);
+        x += picture.width() + GAP;
+    }
+    sheet
+}
+
+/// The number of columns that fills all rows, or nearly, and makes the sheet about three wide by two high.
+fn columns_for(count: u32, width: u32, height: u32) -> u32 {
+    let cost = |columns: u32| {
+        let rows = count.div_ceil(columns);
+        let aspect = f64::from(columns * width) / f64::from(rows * (height + CAPTION));
+        (aspect / 1.5).ln().abs() + f64::from(rows * columns - count)
+    };
+    (1..=count.max(1)).min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(1)
+}
+
+fn write(sheet: &mut RgbImage, text: &str, x: u32, y: u32) {
+    let style = MonoTextStyle::new(&FONT_10X20, BinaryColor::On);
+    let text = Text::with_baseline(text, Point::new(x as i32, y as i32), style, Baseline::Top);
+    // Drawing on a canvas in memory cannot fail.
+    let Ok(_) = text.draw(&mut Canvas(sheet));
+}
+
+struct Canvas<'a>(&'a mut RgbImage);
+
+impl OriginDimensions for Canvas<'_> {
+    fn size(&self) -> Size {
+        Size::new(self.0.width(), self.0.height())
+    }
+}
+
+impl DrawTarget for Canvas<'_> {
+    type Color = BinaryColor;
+    type Error = std::convert::Infallible;
+
+    fn draw_iter<I: IntoIterator<Item = Pixel<BinaryColor>>>(&mut self, pixels: I) -> Result<(), Self::Error> {
+        for Pixel(point, color) in pixels {
+            let inside =
+                (0..self.0.width() as i32).contains(&point.x) && (0..self.0.height() as i32).contains(&point.y);
+            if inside && color.is_on() {
+                self.0.put_pixel(point.x as u32, point.y as u32, image::Rgb(INK));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The PNG file of a picture, compressed fast.
+///
+/// # Errors
+/// Never in practice: writing to memory does not fail.
+pub fn png(picture: &RgbImage) -> Result<Vec<u8>> {
+    let failed = |error: png::EncodingError| Error::internal(format!("encoding PNG: {error}"));
+    let mut bytes = Vec::with_capacity(picture.as_raw().len() / 4);
+    let mut encoder = png::Encoder::new(&mut bytes, picture.width(), picture.height());
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_compression(png::Compression::Fast);
+    let mut writer = encoder.write_header().map_err(failed)?;
+    writer.write_image_data(picture.as_raw()).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    Ok(bytes)
+}

@@ -1,0 +1,47 @@
+//! A place for each request that will cost memory and time, taken before its body is read.
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::AppState;
+use crate::{
+    engine::EngineState,
+    error::{Error, Kind},
+    telemetry,
+};
+
+/// A place among the requests under way; it is free again when this is dropped.
+pub(super) struct Admission {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl FromRequestParts<AppState> for Admission {
+    type Rejection = Error;
+
+    async fn from_request_parts(_: &mut Parts, state: &AppState) -> Result<Self, Error> {
+        let refuse = |reason: &str, error: Error| {
+            telemetry::metrics().rejections.with_label_values(&[reason]).inc();
+            error
+        };
+        match state.service.engine().state() {
+            EngineState::Ready(_) => {}
+            EngineState::Loading => {
+                return Err(refuse(
+                    "loading",
+                    Error::new(Kind::Unavailable, "the model is still loading; see /readyz"),
+                ));
+            }
+            EngineState::Failed(reason) => {
+                let detail = format!("the model cannot run: {reason}");
+                return Err(refuse("failed", Error::new(Kind::Unavailable, detail)));
+            }
+        }
+        let permit = state.admission.clone().try_acquire_owned().map_err(|_| {
+            let most = state.config.max_requests;
+            let detail = format!("{most} requests are under way already; try again in a moment");
+            let error = Error::new(Kind::Overloaded, detail).with_limit("max_requests", most as u64, "--max-requests");
+            refuse("overloaded", error)
+        })?;
+        Ok(Self { _permit: permit })
+    }
+}

@@ -1,0 +1,223 @@
+//! The three forms in which images come: raw bytes, multipart, JSON.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Multipart, Request},
+    http::{HeaderMap, header},
+};
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mediatype::MediaType;
+use serde_json::{Value, value::RawValue};
+
+use super::{AppState, HttpConfig, admission::Admission, options::Options};
+use crate::error::{Error, Kind, Result};
+
+const TAKEN: &str =
+    "send an image (Content-Type: image/* or application/octet-stream), multipart/form-data, or application/json";
+
+/// The images of a request and its options, wherever they stood. It holds the request's place until it is dropped.
+pub(super) struct ImageRequest {
+    pub(super) images: Vec<Bytes>,
+    pub(super) options: Options,
+    pub(super) headers: HeaderMap,
+    _admission: Admission,
+}
+
+impl FromRequest<AppState> for ImageRequest {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
+        let (mut parts, body) = request.into_parts();
+        let admission =
+            <Admission as axum::extract::FromRequestParts<_>>::from_request_parts(&mut parts, state).await?;
+        let mut options = Options::default();
+        options.add_query(parts.uri.query().unwrap_or_default())?;
+        let headers = parts.headers.clone();
+        let config = &state.config;
+        check_content_length(&headers, config)?;
+        let form = BodyForm::of(&headers)?;
+        let body = Body::new(Limited::new(body, config.max_body_bytes));
+        let mut images = Images { images: Vec::new(), most: config.max_images };
+        let read = async {
+            match form {
+                BodyForm::Raw => images.add(read_all(body, config).await?),
+                BodyForm::Json => read_json(&read_all(body, config).await?, &mut images, &mut options),
+                BodyForm::Multipart => {
+                    let request = Request::from_parts(parts, body);
+                    read_multipart(request, state, &mut images, &mut options).await
+                }
+            }
+        };
+        tokio::time::timeout(config.request_timeout, read).await.map_err(|_| {
+            let seconds = config.request_timeout.as_secs();
+            Error::new(Kind::SlowRequest, format!("the body did not arrive within {seconds} s")).with_limit(
+                "request_timeout",
+                seconds,
+                "--request-timeout",
+            )
+        })??;
+        if images.images.is_empty() {
+            return Err(Error::new(Kind::Malformed, format!("the request holds no image; {TAKEN}")));
+        }
+        Ok(Self { images: images.images, options, headers, _admission: admission })
+    }
+}
+
+enum BodyForm {
+    Raw,
+    Multipart,
+    Json,
+}
+
+impl BodyForm {
+    fn of(headers: &HeaderMap) -> Result<Self> {
+        let unsupported = |detail: String| Error::new(Kind::UnsupportedMediaType, format!("{detail}; {TAKEN}"));
+        let value =
+            headers.get(header::CONTENT_TYPE).ok_or_else(|| unsupported("there is no Content-Type".to_owned()))?;
+        let text = value.to_str().unwrap_or_default();
+        let media =
+            MediaType::parse(text).map_err(|_| unsupported(format!("the Content-Type {value:?} is not valid")))?;
+        match (media.ty.as_str(), media.subty.as_str()) {
+            ("image", _) | ("application", "octet-stream") => Ok(Self::Raw),
+            ("multipart", "form-data") => Ok(Self::Multipart),
+            ("application", "json") => Ok(Self::Json),
+            _ => Err(unsupported(format!("the Content-Type {text} is not taken here"))),
+        }
+    }
+}
+
+struct Images {
+    images: Vec<Bytes>,
+    most: usize,
+}
+
+impl Images {
+    fn add(&mut self, image: Bytes) -> Result<()> {
+        if self.images.len() == self.most {
+            let detail = format!("the request holds more than {} images; send them in several requests", self.most);
+            return Err(Error::new(Kind::TooLarge, detail).with_limit("max_images", self.most as u64, "--max-images"));
+        }
+        self.images.push(image);
+        Ok(())
+    }
+}
+
+fn body_too_large(config: &HttpConfig) -> Error {
+    let most = config.max_body_bytes as u64;
+    Error::new(Kind::TooLarge, format!("the body is larger than the limit of {most} bytes")).with_limit(
+        "max_body_bytes",
+        most,
+        "--max-body-bytes",
+    )
+}
+
+/// Refuses a body that says it is too large, before a byte of it is read.
+fn check_content_length(headers: &HeaderMap, config: &HttpConfig) -> Result<()> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > config.max_body_bytes as u64) {
+        Err(body_too_large(config))
+    } else {
+        Ok(())
+    }
+}
+
+/// What went wrong while the body was read, found among the causes of `error`.
+fn body_error(error: &(dyn std::error::Error + 'static), config: &HttpConfig) -> Error {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if inner.is::<LengthLimitError>() {
+            return body_too_large(config);
+        }
+        cause = inner.source();
+    }
+    Error::new(Kind::Malformed, format!("the body cannot be read: {error}"))
+}
+
+async fn read_all(body: Body, config: &HttpConfig) -> Result<Bytes> {
+    Ok(body.collect().await.map_err(|error| body_error(&error, config))?.to_bytes())
+}
+
+async fn read_multipart(request: Request, state: &AppState, images: &mut Images, options: &mut Options) -> Result<()> {
+    let config = &state.config;
+    let mut parts = Multipart::from_request(request, state)
+        .await
+        .map_err(|error| Error::new(Kind::Malformed, format!("the multipart body cannot be read: {error}")))?;
+    while let Some(part) = parts.next_field().await.map_err(|error| body_error(&error, config))? {
+        let name = part.name().unwrap_or_default().to_owned();
+        let is_image = part.file_name().is_some()
+            || part.content_type().is_some_and(|kind| kind.starts_with("image/"))
+            || matches!(name.as_str(), "image" | "images" | "file" | "files");
+        let content = part.bytes().await.map_err(|error| body_error(&error, config))?;
+        if is_image {
+            images.add(content)?;
+        } else {
+            let text = String::from_utf8(content.into())
+                .map_err(|_| Error::option(&name, "not UTF-8; a file needs a file name in its part"))?;
+            options.add(name, Value::String(text))?;
+        }
+    }
+    Ok(())
+}
+
+/// The base64 text is decoded straight from the body, without a copy of it.
+fn read_json(body: &[u8], images: &mut Images, options: &mut Options) -> Result<()> {
+    let malformed = |error: serde_json::Error| Error::new(Kind::Malformed, format!("the JSON cannot be read: {error}"));
+    let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body).map_err(malformed)?;
+    for (name, value) in members {
+        let wrong = |what: &str| Error::new(Kind::Malformed, format!("`{name}` must be {what}"));
+        match name.as_ref() {
+            "image" => {
+                let text: Text<'_> =
+                    serde_json::from_str(value.get()).map_err(|_| wrong("a base64 string or data: URI"))?;
+                images.add(from_base64(&text.0, "image")?)?;
+            }
+            "images" => {
+                let texts: Vec<Text<'_>> =
+                    serde_json::from_str(value.get()).map_err(|_| wrong("a list of base64 strings or data: URIs"))?;
+                for (index, text) in texts.iter().enumerate() {
+                    images.add(from_base64(&text.0, &format!("images[{index}]"))?)?;
+                }
+            }
+            _ => options.add(name.clone().into_owned(), serde_json::from_str(value.get()).map_err(malformed)?)?,
+        }
+    }
+    Ok(())
+}
+
+/// A string of a JSON text, borrowed where it holds no escapes.
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+fn from_base64(text: &str, name: &str) -> Result<Bytes> {
+    let malformed = |what: String| Error::new(Kind::Malformed, format!("`{name}`: {what}"));
+    if text.starts_with("http://") || text.starts_with("https://") {
+        return Err(malformed("addresses are not fetched; send the image itself, base64-encoded".to_owned()));
+    }
+    let encoded = match text.strip_prefix("data:") {
+        Some(uri) => match uri.split_once(',') {
+            Some((kind, data)) if kind.ends_with(";base64") => data,
+            _ => return Err(malformed("the data: URI is not base64 (data:image/png;base64,…)".to_owned())),
+        },
+        None => text,
+    };
+    let without_breaks: Cow<'_, str> = if encoded.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        encoded.split_ascii_whitespace().collect::<String>().into()
+    } else {
+        encoded.into()
+    };
+    let decoded =
+        BASE64.decode(without_breaks.as_bytes()).map_err(|error| malformed(format!("not base64: {error}")))?;
+    Ok(decoded.into())
+}

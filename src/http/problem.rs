@@ -1,0 +1,107 @@
+//! Errors as `application/problem+json` (RFC 9457): the one place where a kind of error meets a status.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::error::{Error, Kind};
+
+/// What went wrong, for people (`detail`) and programs (`code`).
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Problem {
+    /// A URN that names the kind of problem.
+    #[schema(example = "urn:dinoserve:problem:invalid_option")]
+    r#type: String,
+    /// The kind of problem, for people.
+    #[schema(example = "Invalid option")]
+    title: &'static str,
+    /// The HTTP status.
+    #[schema(example = 422)]
+    status: u16,
+    /// What exactly is wrong and what would be right.
+    #[schema(example = "option `size`: 225 is not a multiple of the patch size 14; use 224 or 238")]
+    detail: String,
+    /// The kind of problem, for programs; stable.
+    #[schema(example = "invalid_option")]
+    code: &'static str,
+    /// The limit that was hit, if one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<LimitProblem>,
+}
+
+/// A limit, its value and the flag of `dinoserve serve` that sets it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct LimitProblem {
+    /// Name of the limit.
+    #[schema(example = "max_patches")]
+    name: &'static str,
+    /// The value in force.
+    #[schema(example = 4096)]
+    value: u64,
+    /// The flag that sets it.
+    #[schema(example = "--max-patches")]
+    flag: &'static str,
+}
+
+fn status_and_title(kind: Kind) -> (StatusCode, &'static str) {
+    match kind {
+        Kind::Malformed => (StatusCode::BAD_REQUEST, "Malformed request"),
+        Kind::NotFound => (StatusCode::NOT_FOUND, "Not found"),
+        Kind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
+        Kind::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "Not acceptable"),
+        Kind::SlowRequest => (StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time"),
+        Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Too large"),
+        Kind::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type"),
+        Kind::UndecodableImage => (StatusCode::UNPROCESSABLE_ENTITY, "Undecodable image"),
+        Kind::InvalidOption => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid option"),
+        Kind::LimitExceeded => (StatusCode::UNPROCESSABLE_ENTITY, "Limit exceeded"),
+        Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
+        Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
+        Kind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "The answer took too long"),
+        Kind::Artifact | Kind::Download | Kind::Io | Kind::Internal => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "Internal error")
+        }
+    }
+}
+
+impl Problem {
+    /// Messages of internal errors are for the log; a client gets the request's id to quote.
+    pub(super) fn new(error: &Error) -> Self {
+        let (status, title) = status_and_title(error.kind());
+        let internal = status == StatusCode::INTERNAL_SERVER_ERROR;
+        let detail = if internal {
+            "the server failed on this request; its log tells more under the x-request-id of this answer".to_owned()
+        } else {
+            error.detail().to_owned()
+        };
+        let code = if internal { Kind::Internal.code() } else { error.kind().code() };
+        let limit = error.limit().map(|limit| LimitProblem { name: limit.name, value: limit.value, flag: limit.flag });
+        Self { r#type: format!("urn:dinoserve:problem:{code}"), title, status: status.as_u16(), detail, code, limit }
+    }
+}
+
+/// The answer to a request that failed.
+pub(super) fn response(error: &Error) -> Response {
+    let problem = Problem::new(error);
+    if problem.status == 500 {
+        tracing::error!(%error, source = std::error::Error::source(error).map(tracing::field::display), "request failed");
+    }
+    let (status, _) = status_and_title(error.kind());
+    let mut response = (status, Json(problem)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        response(&self)
+    }
+}

@@ -1,0 +1,153 @@
+//! The options and bodies of the image endpoints as the API description shows them.
+//!
+//! The values are read by the structs of [`crate::service`]; a test compares the names.
+
+#![allow(dead_code, reason = "these types describe; nothing makes them")]
+
+use std::{collections::BTreeMap, fmt::Display};
+
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{
+        Object, ObjectBuilder,
+        schema::{SchemaType, Type},
+    },
+};
+
+use super::options::EncodingFormat;
+use crate::{
+    features::{
+        pca::Foreground,
+        pool::Pooling,
+        render::{Colormap, Output, Upscale},
+    },
+    vision::{Background, Filter, ResizeMode},
+};
+
+/// One of the names of `T`.
+fn names<T: strum::VariantNames>() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).enum_values(Some(T::VARIANTS.iter().copied()))
+}
+
+/// One of the names of `T`, whose default is the endpoint's own.
+fn one_of<T: strum::VariantNames>() -> Object {
+    names::<T>().build()
+}
+
+/// One of the names of `T`, with its default.
+fn choice<T: strum::VariantNames + Default + Display>() -> Object {
+    names::<T>().default(Some(T::default().to_string().into())).build()
+}
+
+/// Options of every image endpoint.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ImageParams {
+    /// The size that `resize` speaks of, in pixels. Embeddings: 224, maps: 518, unless the model says otherwise. For
+    /// `crop` and `squash` a multiple of 14.
+    #[param(minimum = 14, example = 224)]
+    size: Option<usize>,
+    /// `crop`: shorter side to `size`·256/224, then the middle square (default of embeddings). `fit`: the aspect is kept,
+    /// shorter side to `size`, each side cropped down to a multiple of 14 (default of maps). `squash`: both sides to `size`.
+    #[param(schema_with = one_of::<ResizeMode>)]
+    resize: Option<String>,
+    /// Resampling filter, bit-equal to Pillow's.
+    #[param(schema_with = choice::<Filter>)]
+    filter: Option<String>,
+    /// Turn the image upright as its EXIF data say.
+    #[param(default = true)]
+    exif: Option<bool>,
+    /// What stands behind transparent pixels; `ignore` uses the stored colours, as Pillow's `convert("RGB")` does.
+    #[param(schema_with = choice::<Background>)]
+    background: Option<String>,
+}
+
+/// Options of embeddings.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EmbedParams {
+    /// How the tokens become one vector. `cls_mean` is twice as wide as the model.
+    #[param(schema_with = choice::<Pooling>)]
+    pooling: Option<String>,
+    /// Scale the vector to length 1.
+    #[param(default = true)]
+    normalize: Option<bool>,
+    /// Join the pooled vectors of this many last blocks, the last block last.
+    #[param(minimum = 1, maximum = 4, default = 1)]
+    layers: Option<usize>,
+    /// Give the patch tokens of the last block, too: in JSON beside the embedding, in binary forms instead of it.
+    #[param(default = false)]
+    tokens: Option<bool>,
+    /// Vectors in JSON as numbers, or as base64 of little-endian f32.
+    #[param(schema_with = choice::<EncodingFormat>)]
+    encoding_format: Option<String>,
+}
+
+/// Options of pictures of maps.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RenderingParams {
+    /// Size of the PNG: as the image that the model saw, or one pixel per patch.
+    #[param(schema_with = choice::<Output>)]
+    output: Option<String>,
+    /// The way from patches to pixels.
+    #[param(schema_with = choice::<Upscale>)]
+    upscale: Option<String>,
+    /// Opacity of the map over the photograph: 1 hides the photograph.
+    #[param(minimum = 0.0, maximum = 1.0, default = 1.0)]
+    overlay: Option<f32>,
+}
+
+/// Options of PCA maps.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PcaParams {
+    /// How many components. A picture shows the first three.
+    #[param(minimum = 1, default = 3)]
+    components: Option<usize>,
+    /// `auto`: only the patches on the side of the first component that CLS attends to; the rest is black.
+    #[param(schema_with = choice::<Foreground>)]
+    foreground: Option<String>,
+}
+
+/// Options of attention maps.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct AttentionParams {
+    /// `mean` or `max` over the heads, the number of one head, or `all` (a labelled grid). By default `mean` as a picture,
+    /// `all` as numbers.
+    #[param(example = "all")]
+    head: Option<String>,
+    /// Keep only the patches that carry this share of the attention (DINO's videos use 0.6).
+    #[param(minimum = 0.0, maximum = 1.0)]
+    threshold: Option<f32>,
+    /// Colours of the picture.
+    #[param(schema_with = choice::<Colormap>)]
+    colormap: Option<String>,
+}
+
+/// Images in JSON, with any of the endpoint's options beside them.
+#[derive(serde::Serialize, ToSchema)]
+#[schema(example = json!({"image": "iVBORw0KGgo…", "size": 224}))]
+pub(super) struct ImagesJson {
+    /// One image file in base64, or as a `data:` URI.
+    image: Option<String>,
+    /// Several.
+    images: Option<Vec<String>>,
+    /// Any of the endpoint's options.
+    #[serde(flatten)]
+    options: BTreeMap<String, serde_json::Value>,
+}
+
+/// Images as form parts, with any of the endpoint's options as text parts.
+#[derive(ToSchema)]
+pub(super) struct ImagesForm {
+    /// One or more image files.
+    #[schema(value_type = Vec<String>, format = Binary)]
+    image: Vec<String>,
+}
+
+/// The bytes of a file.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub(super) struct File(String);

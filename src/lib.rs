@@ -1,0 +1,22 @@
+//! DINOv2 image features over HTTP.
+//!
+//! The layers, imports only go down (`tests/tidy.rs` checks it):
+//!
+//! * edges: [`http`], [`cli`]
+//! * use cases: [`service`]
+//! * adapters: [`engine`], [`artifacts`]
+//! * pure: [`vision`], [`features`], [`model`], [`onnx`]
+//!
+//! [`error`] and [`telemetry`] are leaves that anyone may use.
+
+pub mod artifacts;
+pub mod cli;
+pub mod engine;
+pub mod error;
+pub mod features;
+pub mod http;
+pub mod model;
+pub mod onnx;
+pub mod service;
+pub mod telemetry;
+pub mod vision;

@@ -1,0 +1,78 @@
+//! The variants this binary knows: the files of `models/`, built in, and those of a folder of the user's.
+
+use std::{collections::BTreeMap, path::Path};
+
+use super::ModelSpec;
+use crate::error::{Error, Result};
+
+#[derive(rust_embed::RustEmbed)]
+#[folder = "models/"]
+struct BuiltIn;
+
+/// All known variants by name.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    specs: BTreeMap<String, ModelSpec>,
+}
+
+impl Catalog {
+    /// The built-in variants.
+    ///
+    /// # Errors
+    /// Only if a file of `models/` is wrong, which a test rules out.
+    pub fn built_in() -> Result<Self> {
+        let mut specs = BTreeMap::new();
+        for file in BuiltIn::iter().filter(|file| file.ends_with(".toml")) {
+            let content =
+                BuiltIn::get(&file).ok_or_else(|| Error::internal(format!("models/{file} is not built in")))?;
+            let text = String::from_utf8_lossy(&content.data);
+            let spec = ModelSpec::parse(&text, &format!("models/{file}"))?;
+            specs.insert(spec.name.clone(), spec);
+        }
+        Ok(Self { specs })
+    }
+
+    /// The built-in variants and those of `folder`, which come first. A folder that does not exist holds none.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Artifact`] if a file of the folder is no valid description.
+    pub fn with_folder(folder: &Path) -> Result<Self> {
+        let mut catalog = Self::built_in()?;
+        let Ok(entries) = std::fs::read_dir(folder) else { return Ok(catalog) };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                catalog.add_file(&path)?;
+            }
+        }
+        Ok(catalog)
+    }
+
+    /// Adds the variant that a file describes and returns its name.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Io`] or [`crate::error::Kind::Artifact`] if it cannot be read.
+    pub fn add_file(&mut self, path: &Path) -> Result<String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Error::io(format_args!("reading {}", path.display()), error))?;
+        let spec = ModelSpec::parse(&text, &path.display().to_string())?;
+        let name = spec.name.clone();
+        self.specs.insert(name.clone(), spec);
+        Ok(name)
+    }
+
+    /// The variant called `name`.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Artifact`] that lists the known names.
+    pub fn get(&self, name: &str) -> Result<&ModelSpec> {
+        self.specs.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.specs.keys().map(String::as_str).collect();
+            Error::artifact(format!("there is no model {name:?}; known are {}", known.join(", ")))
+        })
+    }
+
+    /// All variants by name.
+    pub fn iter(&self) -> impl Iterator<Item = &ModelSpec> {
+        self.specs.values()
+    }
+}

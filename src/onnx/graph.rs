@@ -1,0 +1,255 @@
+//! Builds an ONNX graph node by node and writes it to a file.
+//!
+//! Values are handles to names; every node makes fresh ones, so that a graph reads like the formula it computes.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::proto::{
+    AttributeProto, AttributeType, DataType, Dimension, DimensionProto, EXTERNAL, GraphProto, ModelProto, NodeProto,
+    OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
+    ValueInfoProto,
+};
+use crate::error::{Error, Result};
+
+/// Domain of ONNX Runtime's fused operators.
+pub const MICROSOFT: &str = "com.microsoft";
+const OPSET: i64 = 20;
+/// Page size to which external tensors are aligned, so that the runtime can map them.
+const ALIGNMENT: u64 = 4096;
+/// Tensors below this size stay in the file itself even when weights go to another.
+const SMALL: usize = 64 << 10;
+
+/// A value of the graph, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value(String);
+
+impl Value {
+    /// The missing optional input.
+    pub fn none() -> Self {
+        Self(String::new())
+    }
+}
+
+/// An attribute of a node.
+#[derive(Debug, Clone, Copy)]
+pub enum Attribute<'a> {
+    /// A float.
+    Float(f32),
+    /// An integer.
+    Int(i64),
+    /// A list of integers.
+    Ints(&'a [i64]),
+}
+
+/// A file beside the model that holds its large tensors, for models that no single protobuf can hold.
+pub struct ExternalData<'a> {
+    /// Its name, relative to the model's folder.
+    pub location: String,
+    /// Where it is written.
+    pub sink: &'a mut dyn Write,
+}
+
+/// A graph under construction.
+pub struct GraphBuilder<'a> {
+    graph: GraphProto,
+    external: Option<ExternalData<'a>>,
+    external_length: u64,
+    next: usize,
+}
+
+impl<'a> GraphBuilder<'a> {
+    /// An empty graph. With `external`, large tensors are written there at once, in the order they are made.
+    pub fn new(name: &str, external: Option<ExternalData<'a>>) -> Self {
+        let graph = GraphProto { name: name.to_owned(), ..GraphProto::default() };
+        Self { graph, external, external_length: 0, next: 0 }
+    }
+
+    /// Declares an input; `None` stands for a side that may vary, named by `names` for whoever reads the file.
+    pub fn input(&mut self, name: &str, kind: DataType, shape: &[Side<'_>]) -> Value {
+        self.graph.input.push(value_info(name, kind, shape));
+        Value(name.to_owned())
+    }
+
+    /// Declares `value` an output under `name`.
+    pub fn output(&mut self, name: &str, value: &Value, kind: DataType, shape: &[Side<'_>]) {
+        self.graph.node.push(NodeProto {
+            name: format!("output_{name}"),
+            op_type: "Identity".to_owned(),
+            input: vec![value.0.clone()],
+            output: vec![name.to_owned()],
+            ..NodeProto::default()
+        });
+        self.graph.output.push(value_info(name, kind, shape));
+    }
+
+    /// A constant tensor of f32 called `name`.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Io`] if the external file cannot be written.
+    pub fn weight(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<Value> {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "weight {name} has as many values as its shape says");
+        let data: &[u8] = bytemuck::cast_slice(values);
+        let mut tensor = TensorProto {
+            name: name.to_owned(),
+            dims: shape.iter().map(|&side| side as i64).collect(),
+            data_type: DataType::Float.into(),
+            ..TensorProto::default()
+        };
+        match &mut self.external {
+            Some(external) if data.len() >= SMALL => {
+                let writing = |error| Error::io("writing the model's weights", error);
+                let padding = self.external_length.next_multiple_of(ALIGNMENT) - self.external_length;
+                external.sink.write_all(&vec![0; padding as usize]).map_err(writing)?;
+                external.sink.write_all(data).map_err(writing)?;
+                let offset = self.external_length + padding;
+                self.external_length = offset + data.len() as u64;
+                tensor.data_location = EXTERNAL;
+                let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value };
+                tensor.external_data = vec![
+                    entry("location", external.location.clone()),
+                    entry("offset", offset.to_string()),
+                    entry("length", data.len().to_string()),
+                ];
+            }
+            _ => tensor.raw_data = Bytes::copy_from_slice(data),
+        }
+        self.graph.initializer.push(tensor);
+        Ok(Value(name.to_owned()))
+    }
+
+    /// The default of an input: used when the caller gives none.
+    pub fn default_input(&mut self, input: &Value, shape: &[usize], values: &[f32]) {
+        // It stays in the file itself: the server reads it from there.
+        self.graph.initializer.push(TensorProto {
+            name: input.0.clone(),
+            dims: shape.iter().map(|&side| side as i64).collect(),
+            data_type: DataType::Float.into(),
+            raw_data: Bytes::copy_from_slice(bytemuck::cast_slice(values)),
+            ..TensorProto::default()
+        });
+    }
+
+    /// A constant list of integers, for shapes and axes.
+    pub fn integers(&mut self, values: &[i64]) -> Value {
+        let name = self.fresh("const");
+        self.graph.initializer.push(TensorProto {
+            name: name.clone(),
+            dims: vec![values.len() as i64],
+            data_type: DataType::Int64.into(),
+            raw_data: Bytes::copy_from_slice(bytemuck::cast_slice(values)),
+            ..TensorProto::default()
+        });
+        Value(name)
+    }
+
+    /// A constant scalar.
+    pub fn scalar(&mut self, value: f32) -> Value {
+        let name = self.fresh("const");
+        self.graph.initializer.push(TensorProto {
+            name: name.clone(),
+            data_type: DataType::Float.into(),
+            raw_data: Bytes::copy_from_slice(&value.to_le_bytes()),
+            ..TensorProto::default()
+        });
+        Value(name)
+    }
+
+    /// A node with one output.
+    pub fn node(&mut self, op: &str, inputs: &[&Value], attributes: &[(&str, Attribute<'_>)]) -> Value {
+        let [output] = self.nodes("", op, inputs, attributes);
+        output
+    }
+
+    /// A node of ONNX Runtime's own domain with one output.
+    pub fn fused(&mut self, op: &str, inputs: &[&Value], attributes: &[(&str, Attribute<'_>)]) -> Value {
+        let [output] = self.nodes(MICROSOFT, op, inputs, attributes);
+        output
+    }
+
+    /// A node of `domain` with `N` outputs.
+    pub fn nodes<const N: usize>(
+        &mut self,
+        domain: &str,
+        op: &str,
+        inputs: &[&Value],
+        attributes: &[(&str, Attribute<'_>)],
+    ) -> [Value; N] {
+        let name = self.fresh(op);
+        let outputs: [Value; N] =
+            std::array::from_fn(|i| Value(if N == 1 { name.clone() } else { format!("{name}.{i}") }));
+        self.graph.node.push(NodeProto {
+            output: outputs.iter().map(|value| value.0.clone()).collect(),
+            input: inputs.iter().map(|value| value.0.clone()).collect(),
+            op_type: op.to_owned(),
+            domain: domain.to_owned(),
+            attribute: attributes.iter().map(|&(name, attribute)| attribute_proto(name, attribute)).collect(),
+            name,
+        });
+        outputs
+    }
+
+    /// The finished model file, with `metadata`.
+    pub fn finish(self, metadata: Vec<(String, String)>) -> Vec<u8> {
+        let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
+        let model = ModelProto {
+            ir_version: 9,
+            producer_name: env!("CARGO_PKG_NAME").to_owned(),
+            producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+            graph: Some(self.graph),
+            opset_import: vec![opset("", OPSET), opset(MICROSOFT, 1)],
+            metadata_props: metadata.into_iter().map(|(key, value)| StringStringEntryProto { key, value }).collect(),
+            ..ModelProto::default()
+        };
+        model.encode_to_vec()
+    }
+
+    fn fresh(&mut self, what: &str) -> String {
+        self.next += 1;
+        format!("{what}_{}", self.next)
+    }
+}
+
+/// One side of a declared shape.
+#[derive(Debug, Clone, Copy)]
+pub enum Side<'a> {
+    /// Always this long.
+    Fixed(usize),
+    /// May vary; the name says what it stands for.
+    Varies(&'a str),
+}
+
+fn value_info(name: &str, kind: DataType, shape: &[Side<'_>]) -> ValueInfoProto {
+    let dim = shape
+        .iter()
+        .map(|side| DimensionProto {
+            value: Some(match side {
+                Side::Fixed(length) => Dimension::DimValue(*length as i64),
+                Side::Varies(name) => Dimension::DimParam((*name).to_owned()),
+            }),
+        })
+        .collect();
+    let tensor = TensorTypeProto { elem_type: kind.into(), shape: Some(TensorShapeProto { dim }) };
+    ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+}
+
+fn attribute_proto(name: &str, attribute: Attribute<'_>) -> AttributeProto {
+    let mut proto = AttributeProto { name: name.to_owned(), ..AttributeProto::default() };
+    match attribute {
+        Attribute::Float(value) => {
+            proto.f = Some(value);
+            proto.set_type(AttributeType::Float);
+        }
+        Attribute::Int(value) => {
+            proto.i = Some(value);
+            proto.set_type(AttributeType::Int);
+        }
+        Attribute::Ints(values) => {
+            proto.ints = values.to_vec();
+            proto.set_type(AttributeType::Ints);
+        }
+    }
+    proto
+}

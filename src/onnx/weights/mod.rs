@@ -1,0 +1,151 @@
+//! Published weights, whatever file they come in, under the hub's tensor names.
+//!
+//! A reader turns a file into a [`TensorMap`] without copying the data; [`Weights`] finds out which layout the names
+//! follow and answers requests for the hub's names with f32 values of the expected shape.
+
+mod layout;
+mod onnx_export;
+mod safetensors;
+mod torch;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use half::{bf16, f16};
+
+use self::layout::Layout;
+pub use self::{onnx_export::read_onnx_export, safetensors::read_safetensors, torch::read_torch};
+use crate::error::{Error, Result};
+
+/// Element type of a stored tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32-bit floats.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Dtype {
+    fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// A tensor as it lies in its file, little-endian.
+#[derive(Debug, Clone)]
+pub struct RawTensor {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Shape as PyTorch has it.
+    pub shape: Vec<usize>,
+    /// The bytes, row-major.
+    pub data: Bytes,
+    /// The bytes are of the transposed matrix (as an ONNX export stores linear layers).
+    pub transposed: bool,
+}
+
+impl RawTensor {
+    /// Checks that the data is as long as shape and type say.
+    pub(crate) fn new(name: &str, dtype: Dtype, shape: Vec<usize>, data: Bytes) -> Result<Self> {
+        let expected = shape.iter().try_fold(dtype.bytes(), |product, &side| product.checked_mul(side));
+        if expected != Some(data.len()) {
+            return Err(Error::artifact(format!(
+                "tensor {name} of shape {shape:?} and type {dtype:?} has {} bytes",
+                data.len()
+            )));
+        }
+        Ok(Self { dtype, shape, data, transposed: false })
+    }
+
+    fn to_f32(&self) -> Vec<f32> {
+        let halves = || self.data.as_chunks::<2>().0.iter();
+        let values: Vec<f32> = match self.dtype {
+            Dtype::F32 => self.data.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            Dtype::F16 => halves().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::Bf16 => halves().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+        };
+        match (self.transposed, self.shape.as_slice()) {
+            (true, &[rows, columns]) => transpose(&values, columns, rows),
+            _ => values,
+        }
+    }
+}
+
+/// Transposes a row-major matrix of `rows`×`columns`.
+pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    /// Side of the squares that are turned at a time, so that both sides stay in the first-level cache.
+    const TILE: usize = 32;
+    let mut out = vec![0.0; values.len()];
+    for row_tile in (0..rows).step_by(TILE) {
+        for column_tile in (0..columns).step_by(TILE) {
+            for row in row_tile..(row_tile + TILE).min(rows) {
+                for column in column_tile..(column_tile + TILE).min(columns) {
+                    out[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
+    out
+}
+
+/// The tensors of a file by their name in it.
+pub type TensorMap = BTreeMap<String, RawTensor>;
+
+/// Weights of a DINOv2 under the hub's names.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    tensors: TensorMap,
+    layout: Layout,
+}
+
+impl Weights {
+    /// Finds out which layout the names follow.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Artifact`] if they follow none that is known.
+    pub fn new(tensors: TensorMap) -> Result<Self> {
+        let layout = Layout::detect(&tensors)?;
+        Ok(Self { tensors, layout })
+    }
+
+    /// The tensor with the hub's `name`, as f32 of exactly `shape`, row-major.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Artifact`] if it is missing or has another shape.
+    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let parts = self.layout.parts(name);
+        let mut values = Vec::with_capacity(shape.iter().product());
+        let mut rows = 0;
+        let mut found = Vec::new();
+        for part in &parts {
+            let tensor = self.tensors.get(part).ok_or_else(|| {
+                Error::artifact(format!("the weights have no tensor {part}; are they of this model's architecture?"))
+            })?;
+            rows += tensor.shape.first().copied().unwrap_or(1);
+            found.clone_from(&tensor.shape);
+            values.append(&mut tensor.to_f32());
+        }
+        if let Some(first) = found.first_mut() {
+            *first = rows;
+        }
+        if !same_shape(&found, shape) {
+            return Err(Error::artifact(format!(
+                "tensor {} has shape {found:?}, but this model needs {shape:?}",
+                parts.join(" + ")
+            )));
+        }
+        Ok(values)
+    }
+}
+
+/// Whether two shapes are equal but for leading ones (`[1, 1, D]` and `[D]`).
+fn same_shape(a: &[usize], b: &[usize]) -> bool {
+    let trim = |shape: &[usize]| shape.iter().copied().skip_while(|&side| side == 1).collect::<Vec<_>>();
+    trim(a) == trim(b)
+}

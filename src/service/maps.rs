@@ -1,0 +1,272 @@
+//! PCA maps and attention maps, as numbers and as pictures.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use ndarray::{Array2, ArrayView2};
+use serde::Deserialize;
+
+use super::{ImageOptions, Service, Stages, images::Seen};
+use crate::{
+    engine::{Features, Wanted},
+    error::{Error, Result},
+    features::{
+        attention::{self, HeadChoice},
+        pca::{self, Foreground, PcaMaps},
+        render::{self, Colormap, Output, Style, Upscale},
+    },
+    vision::{Grid, RgbImage},
+};
+
+/// In which form maps are wanted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Form {
+    /// As numbers only.
+    Numbers,
+    /// As one PNG; several images stand side by side.
+    Picture(Rendering),
+    /// As one PNG per image.
+    Pictures(Rendering),
+}
+
+impl Form {
+    fn check(&self) -> Result<()> {
+        match self {
+            Self::Numbers => Ok(()),
+            Self::Picture(rendering) | Self::Pictures(rendering) => share("overlay", rendering.overlay),
+        }
+    }
+
+    /// The PNG files of what `draw` draws.
+    fn encode(&self, draw: impl FnOnce(&Rendering) -> Vec<RgbImage>) -> Result<Vec<Vec<u8>>> {
+        match self {
+            Self::Numbers => Ok(Vec::new()),
+            Self::Pictures(rendering) => draw(rendering).iter().map(render::png).collect(),
+            Self::Picture(rendering) => match draw(rendering).as_slice() {
+                [one] => Ok(vec![render::png(one)?]),
+                several => Ok(vec![render::png(&render::strip(several))?]),
+            },
+        }
+    }
+}
+
+/// How maps are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Rendering {
+    /// Size of the picture.
+    pub output: Output,
+    /// The way from patches to pixels.
+    pub upscale: Upscale,
+    /// Opacity of the map over the photograph.
+    pub overlay: f32,
+}
+
+impl Default for Rendering {
+    fn default() -> Self {
+        Self { output: Output::Input, upscale: Upscale::Nearest, overlay: 1.0 }
+    }
+}
+
+impl Rendering {
+    fn style(&self) -> Style {
+        Style { output: self.output, upscale: self.upscale, overlay: self.overlay }
+    }
+}
+
+fn share(name: &str, value: f32) -> Result<()> {
+    if (0.0..=1.0).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::option(name, format!("{value} is out of range; it must be 0 to 1")))
+}
+
+/// What PCA is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct PcaOptions {
+    /// How many components.
+    pub components: usize,
+    /// Which patches take part.
+    pub foreground: Foreground,
+}
+
+impl Default for PcaOptions {
+    fn default() -> Self {
+        Self { components: 3, foreground: Foreground::None }
+    }
+}
+
+/// PCA maps of the images of one request, in one joint basis.
+#[derive(Debug)]
+pub struct PcaAnswer {
+    /// The maps.
+    pub pca: PcaMaps,
+    /// Grid of each image.
+    pub grids: Vec<Grid>,
+    photos: Vec<RgbImage>,
+}
+
+impl PcaAnswer {
+    fn draw(&self, rendering: &Rendering) -> Vec<RgbImage> {
+        let maps = self.pca.maps.iter().zip(&self.grids).zip(&self.photos);
+        maps.map(|((map, &grid), photo)| {
+            let values = map.as_slice().expect("a fresh array is contiguous");
+            // A single component is a shade of grey.
+            render::draw(values, map.ncols(), grid, photo, rendering.style(), Colormap::Gray)
+        })
+        .collect()
+    }
+}
+
+/// What attention maps are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct AttentionOptions {
+    /// Which heads; by default the mean as a picture and every head as numbers.
+    pub head: Option<HeadChoice>,
+    /// Keep only the patches that carry this share of the attention.
+    pub threshold: Option<f32>,
+    /// Colours of the picture.
+    pub colormap: Colormap,
+}
+
+/// Attention maps of one image.
+#[derive(Debug)]
+pub struct AttentionMaps {
+    /// `[maps, patches]`: raw softmax values; those below the threshold are 0.
+    pub maps: Array2<f32>,
+    /// The image's grid.
+    pub grid: Grid,
+    photo: RgbImage,
+}
+
+impl AttentionMaps {
+    /// One map, or all heads in a labelled grid. Each is scaled to its own range.
+    fn draw(&self, options: &AttentionOptions, rendering: &Rendering) -> RgbImage {
+        let draw = |map: ndarray::ArrayView1<'_, f32>| {
+            render::draw(&attention::min_max(map), 1, self.grid, &self.photo, rendering.style(), options.colormap)
+        };
+        if self.maps.nrows() == 1 {
+            return draw(self.maps.row(0));
+        }
+        let labelled: Vec<(String, RgbImage)> =
+            self.maps.rows().into_iter().enumerate().map(|(head, map)| (format!("head {head}"), draw(map))).collect();
+        render::labelled_grid(&labelled)
+    }
+}
+
+impl Service {
+    /// PCA maps in one joint basis over all images, and the PNG files that `form` asks for.
+    ///
+    /// # Errors
+    /// The first image that cannot be used, by its index; [`crate::error::Kind::InvalidOption`] for a bad option.
+    pub async fn pca(
+        &self,
+        files: Vec<Bytes>,
+        image: &ImageOptions,
+        options: PcaOptions,
+        form: Form,
+    ) -> Result<(PcaAnswer, Vec<Vec<u8>>, Stages)> {
+        form.check()?;
+        let dim = self.engine.spec().dim;
+        if options.components == 0 || options.components > dim {
+            let detail = format!("{} is out of range; it must be 1 to {dim}", options.components);
+            return Err(Error::option("components", detail));
+        }
+        let foreground = options.foreground == Foreground::Auto;
+        let wanted = Wanted { patch_tokens: true, attention: foreground, ..Wanted::default() };
+        let seen = self.see_all_or_fail(files, image, wanted).await?;
+        let registers = self.engine.spec().registers;
+        finish(seen, move |features, photos| {
+            let tokens: Vec<ArrayView2<'_, f32>> =
+                features.iter().map(|features| patch_tokens(features)).collect::<Result<_>>()?;
+            let attention = if foreground {
+                features
+                    .iter()
+                    .map(|features| Ok(attention::mean(heads(features, registers)?).to_vec()))
+                    .collect::<Result<_>>()?
+            } else {
+                Vec::new()
+            };
+            let pca = pca::maps(&tokens, &attention, options.components, options.foreground)?;
+            let grids = features.iter().map(|features| features.grid).collect();
+            let answer = PcaAnswer { pca, grids, photos };
+            let pictures = form.encode(|rendering| answer.draw(rendering))?;
+            Ok((answer, pictures))
+        })
+        .await
+    }
+
+    /// Attention maps of each image, and the PNG files that `form` asks for.
+    ///
+    /// # Errors
+    /// The first image that cannot be used, by its index; [`crate::error::Kind::InvalidOption`] for a bad option.
+    pub async fn attention(
+        &self,
+        files: Vec<Bytes>,
+        image: &ImageOptions,
+        options: AttentionOptions,
+        form: Form,
+    ) -> Result<(Vec<AttentionMaps>, Vec<Vec<u8>>, Stages)> {
+        form.check()?;
+        options.threshold.map_or(Ok(()), |threshold| share("threshold", threshold))?;
+        let heads_of_model = self.engine.spec().heads;
+        let choice = options.head.unwrap_or(if form == Form::Numbers { HeadChoice::All } else { HeadChoice::Mean });
+        if let HeadChoice::One(head) = choice
+            && head >= heads_of_model
+        {
+            let detail = format!("the model has no head {head}; its heads are 0 to {}", heads_of_model - 1);
+            return Err(Error::option("head", detail));
+        }
+        let wanted = Wanted { attention: true, ..Wanted::default() };
+        let seen = self.see_all_or_fail(files, image, wanted).await?;
+        let registers = self.engine.spec().registers;
+        finish(seen, move |features, photos| {
+            let answers: Vec<AttentionMaps> = features
+                .iter()
+                .zip(photos)
+                .map(|(features, photo)| {
+                    let mut maps = attention::choose(heads(features, registers)?, choice);
+                    if let Some(mass) = options.threshold {
+                        maps.rows_mut().into_iter().for_each(|map| attention::keep_mass(map, mass));
+                    }
+                    Ok(AttentionMaps { maps, grid: features.grid, photo })
+                })
+                .collect::<Result<_>>()?;
+            let pictures =
+                form.encode(|rendering| answers.iter().map(|answer| answer.draw(&options, rendering)).collect())?;
+            Ok((answers, pictures))
+        })
+        .await
+    }
+}
+
+fn patch_tokens(features: &Features) -> Result<ArrayView2<'_, f32>> {
+    let tokens = features.patch_tokens.as_ref().ok_or_else(|| Error::internal("patch tokens were not asked for"))?;
+    Ok(tokens.view())
+}
+
+fn heads(features: &Features, registers: usize) -> Result<ArrayView2<'_, f32>> {
+    let rows = features.attention.as_ref().ok_or_else(|| Error::internal("attention was not asked for"))?;
+    Ok(attention::patch_columns(rows.view(), registers))
+}
+
+/// Does the work that follows the model on a blocking thread, and takes its time.
+async fn finish<A, B>(
+    seen: Vec<Seen>,
+    work: impl FnOnce(&[Features], Vec<RgbImage>) -> Result<(A, B)> + Send + 'static,
+) -> Result<(A, B, Stages)>
+where
+    A: Send + 'static,
+    B: Send + 'static,
+{
+    let mut stages = seen.iter().fold(Stages::default(), |stages, seen| stages.longest(seen.stages));
+    let (features, photos) = seen.into_iter().map(|seen| (seen.features, seen.input.pixels)).unzip::<_, _, Vec<_>, _>();
+    let started = Instant::now();
+    let work = tokio::task::spawn_blocking(move || work(&features, photos));
+    let (a, b) = work.await.map_err(|error| Error::internal(format!("drawing a map: {error}")))??;
+    stages.post = started.elapsed();
+    stages.observe();
+    Ok((a, b, stages))
+}

@@ -1,0 +1,77 @@
+//! The use cases: from image files and options to embeddings and maps. Knows no HTTP.
+
+mod embed;
+mod images;
+mod maps;
+
+use std::time::Duration;
+
+pub use self::{
+    embed::{EmbedOptions, Embedding},
+    images::{ImageOptions, Limits},
+    maps::{AttentionMaps, AttentionOptions, Form, PcaAnswer, PcaOptions, Rendering},
+};
+use crate::{engine::Engine, telemetry};
+
+/// What the edges call. Clones are cheap.
+#[derive(Debug, Clone)]
+pub struct Service {
+    engine: Engine,
+    limits: Limits,
+}
+
+impl Service {
+    /// A service on a running engine.
+    pub fn new(engine: Engine, limits: Limits) -> Self {
+        Self { engine, limits }
+    }
+
+    /// The engine under it.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+/// How long the stages of a request took. Of several images, the longest of each stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// From the file's bytes to pixels.
+    pub decode: Duration,
+    /// From these to the model's input.
+    pub resize: Duration,
+    /// In the queue.
+    pub queue: Duration,
+    /// In the model.
+    pub inference: Duration,
+    /// From the model's output to what was asked for.
+    pub post: Duration,
+}
+
+impl Stages {
+    /// The stages with their names.
+    pub fn named(&self) -> [(&'static str, Duration); 5] {
+        [
+            ("decode", self.decode),
+            ("resize", self.resize),
+            ("queue", self.queue),
+            ("inference", self.inference),
+            ("post", self.post),
+        ]
+    }
+
+    /// The longer of each stage.
+    #[must_use]
+    pub fn longest(self, other: Self) -> Self {
+        Self {
+            decode: self.decode.max(other.decode),
+            resize: self.resize.max(other.resize),
+            queue: self.queue.max(other.queue),
+            inference: self.inference.max(other.inference),
+            post: self.post.max(other.post),
+        }
+    }
+
+    fn observe(&self) {
+        self.named().iter().for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, *time));
+    }
+}

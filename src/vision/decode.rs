@@ -1,0 +1,188 @@
+//! From the bytes of an image file to an upright RGB image.
+//!
+//! The size is checked against the limits from the header, before any pixel is allocated.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, metadata::Orientation};
+
+use super::{RgbImage, jpeg};
+use crate::error::{Error, Kind, Result};
+
+/// Sizes above which an image is refused.
+#[derive(Debug, Clone, Copy)]
+pub struct DecodeLimits {
+    /// Most pixels (width × height).
+    pub max_pixels: u64,
+}
+
+impl Default for DecodeLimits {
+    fn default() -> Self {
+        Self { max_pixels: 50_000_000 }
+    }
+}
+
+impl DecodeLimits {
+    /// Refuses a size with no pixels or more than the limit.
+    ///
+    /// # Errors
+    /// [`Kind::UndecodableImage`] for an empty image, [`Kind::TooLarge`] above the limit.
+    pub fn check(self, width: u64, height: u64) -> Result<()> {
+        if width == 0 || height == 0 {
+            return Err(Error::new(Kind::UndecodableImage, format!("the image has no pixels: it is {width}×{height}")));
+        }
+        if width.saturating_mul(height) > self.max_pixels {
+            let detail = format!(
+                "the image is {width}×{height} = {} pixels, more than the limit of {}; send it smaller",
+                width.saturating_mul(height),
+                self.max_pixels
+            );
+            return Err(Error::new(Kind::TooLarge, detail).with_limit(
+                "max_image_pixels",
+                self.max_pixels,
+                "--max-image-pixels",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What stands behind transparent pixels.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Default,
+    serde::Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Background {
+    /// White, as on a page.
+    #[default]
+    White,
+    /// Black.
+    Black,
+    /// Transparency is ignored and the stored colours are used, as Pillow's `convert("RGB")` does.
+    Ignore,
+}
+
+/// How a file is turned into RGB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DecodeOptions {
+    /// Turn the image upright as its EXIF orientation says. Pillow does not, unless asked.
+    pub exif: bool,
+    /// What stands behind transparent pixels.
+    pub background: Background,
+}
+
+impl Default for DecodeOptions {
+    fn default() -> Self {
+        Self { exif: true, background: Background::White }
+    }
+}
+
+/// Decodes JPEG, PNG, WebP, GIF (first frame), BMP and TIFF to RGB. The format is told by the bytes, not by a name.
+///
+/// # Errors
+/// [`Kind::UndecodableImage`] for bytes that are none of these formats, or damaged; [`Kind::TooLarge`] above a limit.
+pub fn decode(bytes: &[u8], options: DecodeOptions, limits: DecodeLimits) -> Result<RgbImage> {
+    if bytes.is_empty() {
+        return Err(Error::new(Kind::UndecodableImage, "the image is empty (0 bytes)"));
+    }
+    let (mut image, orientation) = match image::guess_format(bytes) {
+        Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, limits)?,
+        Ok(
+            format @ (ImageFormat::Png | ImageFormat::WebP | ImageFormat::Gif | ImageFormat::Bmp | ImageFormat::Tiff),
+        ) => decode_other(bytes, format, options.background, limits)?,
+        _ => {
+            return Err(Error::new(
+                Kind::UndecodableImage,
+                format!("{} are not an image; send JPEG, PNG, WebP, GIF, BMP or TIFF", describe(bytes)),
+            ));
+        }
+    };
+    if options.exif && orientation != Orientation::NoTransforms {
+        let mut turned = DynamicImage::ImageRgb8(image);
+        turned.apply_orientation(orientation);
+        image = turned.into_rgb8();
+    }
+    Ok(image)
+}
+
+fn decode_other(
+    bytes: &[u8],
+    format: ImageFormat,
+    background: Background,
+    limits: DecodeLimits,
+) -> Result<(RgbImage, Orientation)> {
+    let undecodable = |error: image::ImageError| {
+        let name = format.extensions_str().first().copied().unwrap_or("image").to_uppercase();
+        Error::new(Kind::UndecodableImage, format!("the {name} cannot be decoded: {error}"))
+    };
+    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(undecodable)?;
+    let (width, height) = decoder.dimensions();
+    limits.check(u64::from(width), u64::from(height))?;
+    let mut reserve = image::Limits::default();
+    // A decoder may need the pixels twice at 8 bytes each (16-bit RGBA), and some room of its own.
+    reserve.max_alloc = Some(limits.max_pixels.saturating_mul(16).saturating_add(1 << 24));
+    decoder.set_limits(reserve).map_err(undecodable)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
+    Ok((to_rgb(image, background), orientation))
+}
+
+/// 16-bit samples keep their high byte, as Pillow does for RGB; transparent pixels are laid over the background.
+fn to_rgb(image: DynamicImage, background: Background) -> RgbImage {
+    let high = |sample: u16| (sample >> 8) as u8;
+    let (width, height) = (image.width(), image.height());
+    let over = |pixels: &mut dyn Iterator<Item = [u8; 4]>| {
+        let mut out = Vec::with_capacity(width as usize * height as usize * 3);
+        pixels.for_each(|pixel| out.extend_from_slice(&lay_over(pixel, background)));
+        RgbImage::from_raw(width, height, out).expect("one pixel in, one pixel out")
+    };
+    match image {
+        DynamicImage::ImageRgb8(image) => image,
+        DynamicImage::ImageLuma16(image) => {
+            over(&mut image.pixels().map(|p| [high(p[0]), high(p[0]), high(p[0]), 255]))
+        }
+        DynamicImage::ImageRgb16(image) => over(&mut image.pixels().map(|p| [high(p[0]), high(p[1]), high(p[2]), 255])),
+        DynamicImage::ImageLumaA8(image) => over(&mut image.pixels().map(|p| [p[0], p[0], p[0], p[1]])),
+        DynamicImage::ImageRgba8(image) => over(&mut image.pixels().map(|p| p.0)),
+        DynamicImage::ImageLumaA16(image) => {
+            over(&mut image.pixels().map(|p| [high(p[0]), high(p[0]), high(p[0]), high(p[1])]))
+        }
+        DynamicImage::ImageRgba16(image) => over(&mut image.pixels().map(|p| p.0.map(high))),
+        other => other.into_rgb8(),
+    }
+}
+
+fn lay_over([r, g, b, alpha]: [u8; 4], background: Background) -> [u8; 3] {
+    let behind = match background {
+        Background::Ignore => return [r, g, b],
+        Background::White => 255,
+        Background::Black => 0,
+    };
+    let alpha = u32::from(alpha);
+    [r, g, b].map(|channel| ((u32::from(channel) * alpha + behind * (255 - alpha) + 127) / 255) as u8)
+}
+
+fn describe(bytes: &[u8]) -> String {
+    let start = &bytes[..bytes.len().min(16)];
+    match std::str::from_utf8(start) {
+        Ok(text) if text.chars().all(|c| !c.is_control() || c.is_ascii_whitespace()) => {
+            format!("the {} bytes that begin with {:?}", bytes.len(), text)
+        }
+        _ => format!("the {} bytes that begin with {}", bytes.len(), hex(start)),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,84 @@
+//! JPEG by libjpeg-turbo, the library that Pillow decodes with, so that pixels agree to the bit.
+
+use image::metadata::Orientation;
+use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat};
+
+use super::{RgbImage, decode::DecodeLimits};
+use crate::error::{Error, Kind, Result};
+
+/// Scans of a progressive file beyond which it can only be an attack on the decoder's time.
+const MAX_SCANS: u32 = 100;
+
+/// Decodes a JPEG file to RGB, not yet turned upright, and says how it is to be turned.
+pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<(RgbImage, Orientation)> {
+    let mut decoder = Decompressor::new().map_err(|error| Error::internal(format!("libjpeg-turbo: {error}")))?;
+    decoder.set_scan_limit(MAX_SCANS).map_err(undecodable)?;
+    let header = decoder.read_header(bytes).map_err(undecodable)?;
+    limits.check(header.width as u64, header.height as u64)?;
+    let pixels = match header.colorspace {
+        Colorspace::CMYK | Colorspace::YCCK => {
+            let cmyk = decompress(&mut decoder, bytes, header, PixelFormat::CMYK)?;
+            cmyk.as_chunks::<4>().0.iter().flat_map(inverted_cmyk_to_rgb).collect()
+        }
+        _ => decompress(&mut decoder, bytes, header, PixelFormat::RGB)?,
+    };
+    let image = RgbImage::from_raw(header.width as u32, header.height as u32, pixels)
+        .ok_or_else(|| Error::internal("a decoded JPEG has another size than its header said"))?;
+    Ok((image, orientation(bytes)))
+}
+
+fn decompress(
+    decoder: &mut Decompressor,
+    bytes: &[u8],
+    header: DecompressHeader,
+    format: PixelFormat,
+) -> Result<Vec<u8>> {
+    let pitch = header.width * format.size();
+    let mut pixels = vec![0; pitch * header.height];
+    let image = Image { pixels: pixels.as_mut_slice(), width: header.width, pitch, height: header.height, format };
+    match decoder.decompress(bytes, image) {
+        Ok(()) => Ok(pixels),
+        // Stray bytes between segments are common in the wild and harmless; the picture is whole.
+        Err(error) if error.to_string().contains("extraneous bytes before marker") => Ok(pixels),
+        Err(error) => Err(undecodable(error)),
+    }
+}
+
+fn undecodable(error: turbojpeg::Error) -> Error {
+    let text = error.to_string();
+    let reason = text.strip_prefix("TurboJPEG error: ").unwrap_or(&text);
+    Error::new(Kind::UndecodableImage, format!("the JPEG cannot be decoded: {reason}"))
+}
+
+/// Adobe stores CMYK inverted, so each value is already the share of light that passes.
+fn inverted_cmyk_to_rgb(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
+    let black = i32::from(k);
+    [c, m, y].map(|ink| {
+        // Pillow's rounding division by 255 of (255 − ink)·black, taken from black.
+        let product = (255 - i32::from(ink)) * black + 128;
+        (black - (((product >> 8) + product) >> 8)).clamp(0, 255) as u8
+    })
+}
+
+/// The orientation in the EXIF block, found by walking the segments in front of the first scan.
+fn orientation(bytes: &[u8]) -> Orientation {
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    while let [0xFF, marker, tail @ ..] = rest {
+        match (marker, tail) {
+            (0xFF, _) => rest = &rest[1..],
+            (0xDA | 0xD9, _) => break,
+            (_, [high, low, ..]) => {
+                let length = usize::from(u16::from_be_bytes([*high, *low]));
+                let Some(segment) = tail.get(2..length.max(2)) else { break };
+                if *marker == 0xE1
+                    && let Some(exif) = segment.strip_prefix(b"Exif\0\0")
+                {
+                    return Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms);
+                }
+                rest = &tail[length.max(2).min(tail.len())..];
+            }
+            _ => break,
+        }
+    }
+    Orientation::NoTransforms
+}

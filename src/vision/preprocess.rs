@@ -1,0 +1,148 @@
+//! Which pixels of a photograph the model sees: torchvision's transforms on PIL images, as plans of whole numbers.
+
+use super::{Filter, RgbImage, Window, resample_rgb};
+use crate::error::{Error, Kind, Result};
+
+/// Side of a patch in pixels. Every DINOv2 has 14.
+pub const PATCH: usize = 14;
+
+/// How many patches high and wide an image is for the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Grid {
+    /// Patches from top to bottom.
+    pub height: usize,
+    /// Patches from left to right.
+    pub width: usize,
+}
+
+impl Grid {
+    /// Number of patches.
+    pub fn patches(self) -> usize {
+        self.height * self.width
+    }
+
+    /// Height and width in pixels.
+    pub fn pixels(self) -> (usize, usize) {
+        (self.height * PATCH, self.width * PATCH)
+    }
+}
+
+/// How a photograph is brought to the model's grid.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, strum::Display, strum::EnumString, strum::VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum ResizeMode {
+    /// Shorter side to `size`·256/224, then the middle `size`×`size`: DINOv2's evaluation transform.
+    Crop,
+    /// Shorter side to `size`, aspect kept, then each side cropped down to a whole number of patches.
+    Fit,
+    /// Both sides to `size`; the aspect is lost.
+    Squash,
+}
+
+/// A complete description of the way from a decoded photograph to pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Transform {
+    /// The way to bring it to the grid.
+    pub mode: ResizeMode,
+    /// The size that the mode speaks of, in pixels.
+    pub size: usize,
+    /// The resampling filter.
+    pub filter: Filter,
+    /// Most patches that an image may have.
+    pub max_patches: usize,
+}
+
+/// What a [`Transform`] does to an image of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Width and height after resizing.
+    pub resized: (usize, usize),
+    /// The part of that which the model sees.
+    pub window: Window,
+    /// Its grid.
+    pub grid: Grid,
+}
+
+impl Transform {
+    /// Plans the transform of an image of `width`×`height`.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] if `size` is no multiple of the patch where it must be, or below one patch;
+    /// [`Kind::LimitExceeded`] if the grid would have more than `max_patches` patches.
+    pub fn plan(&self, width: usize, height: usize) -> Result<Plan> {
+        let size = self.size;
+        if size < PATCH {
+            return Err(Error::option("size", format!("{size} is below one patch of {PATCH} pixels")));
+        }
+        if self.mode != ResizeMode::Fit && !size.is_multiple_of(PATCH) {
+            let below = size / PATCH * PATCH;
+            return Err(Error::option(
+                "size",
+                format!("{size} is not a multiple of the patch size {PATCH}; use {below} or {}", below + PATCH),
+            ));
+        }
+        let (resized, target) = match self.mode {
+            ResizeMode::Squash => ((size, size), (size, size)),
+            ResizeMode::Crop => (shorter_side(width, height, size * 256 / 224), (size, size)),
+            ResizeMode::Fit => {
+                let resized = shorter_side(width, height, size);
+                (resized, (resized.0 / PATCH * PATCH, resized.1 / PATCH * PATCH))
+            }
+        };
+        let grid = Grid { height: target.1 / PATCH, width: target.0 / PATCH };
+        if grid.patches() > self.max_patches {
+            return Err(self.too_many_patches(width, height, grid));
+        }
+        let window = Window {
+            x: half_to_even(resized.0 - target.0),
+            y: half_to_even(resized.1 - target.1),
+            width: target.0,
+            height: target.1,
+        };
+        Ok(Plan { resized, window, grid })
+    }
+
+    /// Applies the transform: `[grid.height·14, grid.width·14]` RGB pixels.
+    ///
+    /// # Errors
+    /// As [`Transform::plan`].
+    pub fn apply(&self, image: &RgbImage) -> Result<(RgbImage, Grid)> {
+        let plan = self.plan(image.width() as usize, image.height() as usize)?;
+        Ok((resample_rgb(image, plan.resized, self.filter, plan.window), plan.grid))
+    }
+
+    fn too_many_patches(&self, width: usize, height: usize, grid: Grid) -> Error {
+        let fits = |size: usize| Transform { size, ..*self }.plan(width, height).is_ok();
+        let largest = (1..self.size / PATCH).rev().map(|patches| patches * PATCH).find(|&size| fits(size));
+        let advice = match largest {
+            Some(size) => format!("the largest `size` that fits this image is {size}"),
+            None => "no `size` fits an image this long; use resize=crop or resize=squash".to_owned(),
+        };
+        Error::new(
+            Kind::LimitExceeded,
+            format!(
+                "size {} gives a grid of {}×{} = {} patches, more than the limit of {}; {advice}",
+                self.size,
+                grid.height,
+                grid.width,
+                grid.patches(),
+                self.max_patches
+            ),
+        )
+        .with_limit("max_patches", self.max_patches as u64, "--max-patches")
+    }
+}
+
+/// torchvision's `Resize(side)`: the long side is truncated, not rounded.
+fn shorter_side(width: usize, height: usize, side: usize) -> (usize, usize) {
+    if width <= height { (side, side * height / width) } else { (side * width / height, side) }
+}
+
+/// Python's `int(round(difference / 2))`, which rounds halves to the even number.
+fn half_to_even(difference: usize) -> usize {
+    let half = difference / 2;
+    if difference % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
+}

@@ -1,0 +1,154 @@
+//! The converted graph against Meta's own code.
+
+use dinoserve::{
+    artifacts::ModelFile,
+    engine::{Device, Features, Input, ModelSession, Wanted},
+    features::{attention, pca},
+    vision::{Grid, PATCH, RgbImage},
+};
+use ndarray::{Axis, s};
+
+use crate::support::{
+    PHOTOGRAPHS, TINY, Tensors, assert_close, cosine, difference, focus, golden_png, runtime, tiny, wave,
+};
+
+const SIZES: [(usize, usize); 6] = [(70, 70), (140, 196), (196, 140), (224, 224), (518, 518), (532, 546)];
+const ALL: Wanted = Wanted { patch_tokens: true, attention: true, layers_cls: true, layers_patch: true };
+
+fn session(model: &ModelFile) -> ModelSession {
+    ModelSession::load(&runtime(), model, Device::Cpu, 0).expect("a session")
+}
+
+fn input(pixels: RgbImage) -> Input {
+    let grid = Grid { height: pixels.height() as usize / PATCH, width: pixels.width() as usize / PATCH };
+    Input { pixels, grid }
+}
+
+fn run(session: &mut ModelSession, pixels: RgbImage) -> Features {
+    session.run(&[(&input(pixels), ALL)]).expect("an inference").remove(0)
+}
+
+fn assert_matches(what: &str, found: &Features, expected: &Tensors) {
+    assert_close(&format!("{what} cls"), &found.cls.clone().into_dyn(), expected.get("cls"));
+    let attention = found.attention.clone().expect("attention").into_dyn();
+    assert_close(&format!("{what} attention"), &attention, expected.get("attention"));
+    let layers = found.layers_cls.clone().expect("layers").into_dyn();
+    assert_close(&format!("{what} layers_cls"), &layers, expected.get("layers_cls"));
+    let cosine = cosine(found.cls.iter().copied(), expected.get("cls").iter().copied());
+    assert!(cosine >= 0.99999, "{what}: cosine {cosine}");
+}
+
+#[test]
+fn tiny_models_match_from_both_layouts_at_every_size() {
+    for name in TINY {
+        for file in ["model.safetensors", "hub_pretrain.pth"] {
+            let mut session = session(&tiny(name, file, u64::MAX));
+            for (height, width) in SIZES {
+                let what = format!("{name} {file} {height}x{width}");
+                let expected = Tensors::read(&format!("{name}/expected_{height}x{width}.safetensors"));
+                let found = run(&mut session, wave(height, width));
+                assert_matches(&what, &found, &expected);
+                let tokens = found.patch_tokens.expect("patch tokens").into_dyn();
+                assert_close(&format!("{what} patch_tokens"), &tokens, expected.get("patch_tokens"));
+                let layers = found.layers_patch.expect("layers");
+                let last = layers.index_axis(Axis(0), layers.len_of(Axis(0)) - 1).to_owned().into_dyn();
+                assert_eq!(last, tokens, "{what}: the last of layers_patch is patch_tokens");
+            }
+        }
+    }
+}
+
+#[test]
+fn external_data_gives_the_same_features() {
+    for name in TINY {
+        let inside = tiny(name, "model.safetensors", u64::MAX);
+        let outside = tiny(name, "model.safetensors", 0);
+        assert!(outside.path.with_extension("onnx.data").exists(), "the weights are in a file of their own");
+        assert!(std::fs::metadata(&outside.path).unwrap().len() < std::fs::metadata(&inside.path).unwrap().len());
+        assert_eq!(inside.fingerprint, outside.fingerprint);
+        let found = run(&mut session(&outside), wave(224, 224));
+        assert_matches(name, &found, &Tensors::read(&format!("{name}/expected_224x224.safetensors")));
+    }
+}
+
+#[test]
+fn a_fingerprint_depends_on_the_weights_and_not_on_their_file() {
+    let prints: Vec<[String; 2]> = TINY
+        .map(|name| ["model.safetensors", "hub_pretrain.pth"].map(|file| tiny(name, file, u64::MAX).fingerprint))
+        .to_vec();
+    for [safetensors, torch] in &prints {
+        assert_eq!(safetensors, torch);
+        assert_eq!(safetensors.len(), 64);
+    }
+    assert!(prints[0][0] != prints[1][0] && prints[1][0] != prints[2][0]);
+}
+
+#[test]
+fn a_batch_gives_each_image_what_it_would_get_alone() {
+    let mut session = session(&tiny("tiny-reg", "model.safetensors", u64::MAX));
+    let images: Vec<Input> = [0u8, 40, 200]
+        .map(|shift| {
+            let mut image = wave(140, 196);
+            image.iter_mut().for_each(|byte| *byte = byte.wrapping_add(shift));
+            input(image)
+        })
+        .into();
+    let batch: Vec<_> = images.iter().map(|input| (input, ALL)).collect();
+    let together = session.run(&batch).expect("a batch");
+    for (image, found) in images.iter().zip(&together) {
+        let alone = session.run(&[(image, ALL)]).expect("an inference").remove(0);
+        assert!(difference(&alone.cls, &found.cls).0 < 1e-5);
+        assert!(difference(alone.patch_tokens.as_ref().unwrap(), found.patch_tokens.as_ref().unwrap()).0 < 1e-5);
+        assert!(difference(alone.attention.as_ref().unwrap(), found.attention.as_ref().unwrap()).0 < 1e-5);
+    }
+    assert!(difference(&together[0].cls, &together[1].cls).0 > 1e-3, "different images have different features");
+}
+
+#[test]
+fn the_focus_model_matches_on_photographs_in_every_mode() {
+    let mut session = session(focus());
+    for photograph in PHOTOGRAPHS {
+        let stem = photograph.split('.').next().unwrap();
+        for mode in ["crop224", "squash518_bilinear", "fit448"] {
+            let what = format!("{stem} {mode}");
+            let expected = Tensors::read(&format!("dinov2-small-focus/{stem}_{mode}.safetensors"));
+            let pixels = golden_png(&format!("dinov2-small-focus/{stem}_{mode}_input.png"));
+            let found = run(&mut session, pixels);
+            assert_eq!(expected.metadata["grid_h"], found.grid.height.to_string(), "{what}");
+            assert_eq!(expected.metadata["grid_w"], found.grid.width.to_string(), "{what}");
+            assert_matches(&what, &found, &expected);
+
+            let tokens = found.patch_tokens.as_ref().expect("patch tokens");
+            let norms = tokens.map_axis(Axis(1), |token| token.dot(&token).sqrt()).into_dyn();
+            // A norm adds up 384 differences of the tolerance's size.
+            let (largest, _) = difference(&norms, expected.get("patch_token_norms"));
+            assert!(largest <= 1e-2, "{what}: token norms differ by up to {largest}");
+            let rows: Vec<usize> = expected.get("patch_sample_index").iter().map(|&index| index as usize).collect();
+            assert_close(
+                &format!("{what} tokens"),
+                &tokens.select(Axis(0), &rows).into_dyn(),
+                expected.get("patch_sample"),
+            );
+
+            let maps = pca::maps(&[tokens.view()], &[], 3, pca::Foreground::None).expect("a PCA");
+            let (largest, _) = difference(&maps.maps[0], expected.get("pca"));
+            assert!(largest <= 2.0 / 255.0, "{what}: the PCA differs by up to {} of 255", largest * 255.0);
+            let (largest, _) = difference(maps.basis.explained(), expected.get("pca_explained"));
+            assert!(largest <= 1e-4, "{what}: the explained variance differs by {largest}");
+            let components = maps.basis.components();
+            for (row, expected) in components.rows().into_iter().zip(expected.get("pca_components").outer_iter()) {
+                let cosine = cosine(row.iter().copied(), expected.iter().copied());
+                assert!(cosine >= 0.9999, "{what}: a component has cosine {cosine}");
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_rows_are_probabilities_and_patches_come_after_registers() {
+    let mut session = session(&tiny("tiny-reg", "model.safetensors", u64::MAX));
+    let rows = run(&mut session, wave(140, 196)).attention.expect("attention");
+    rows.rows().into_iter().for_each(|row| assert!((row.sum() - 1.0).abs() < 1e-5));
+    assert_eq!(attention::patch_columns(rows.view(), 4), rows.slice(s![.., 5..]));
+    assert_eq!(attention::patch_columns(rows.view(), 4).ncols(), 140);
+}

@@ -1,0 +1,5 @@
+//! All tests in one binary, so that there is one build and one list.
+
+mod goldens;
+mod preprocess;
+mod support;

@@ -1,0 +1,172 @@
+//! What several tests need: the golden files, the runtime, converted models.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use dinoserve::{
+    artifacts::{Home, ModelFile, convert, map_file},
+    engine::Runtime,
+    model::{Catalog, ModelSpec, PositionRule},
+    vision::RgbImage,
+};
+use ndarray::{ArrayD, IxDyn};
+use safetensors::SafeTensors;
+
+pub const PHOTOGRAPHS: [&str; 4] = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"];
+pub const TINY: [&str; 3] = ["tiny", "tiny-reg", "tiny-swiglu-reg"];
+
+pub fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+}
+
+pub fn read_golden(path: &str) -> Vec<u8> {
+    std::fs::read(golden(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+pub fn golden_png(path: &str) -> RgbImage {
+    image::load_from_memory(&read_golden(path)).expect("a golden picture is a PNG").into_rgb8()
+}
+
+/// The tensors of a golden file, and its metadata.
+pub struct Tensors {
+    pub tensors: BTreeMap<String, ArrayD<f32>>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Tensors {
+    pub fn read(path: &str) -> Self {
+        let bytes = read_golden(path);
+        let (_, header) = SafeTensors::read_metadata(&bytes).expect("a golden is safetensors");
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let file = SafeTensors::deserialize(&bytes).expect("a golden is safetensors");
+        let tensors = file
+            .iter()
+            .map(|(name, view)| {
+                let values =
+                    view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect();
+                (name.to_owned(), ArrayD::from_shape_vec(IxDyn(view.shape()), values).expect("shape and data agree"))
+            })
+            .collect();
+        Self { tensors, metadata }
+    }
+
+    pub fn get(&self, name: &str) -> &ArrayD<f32> {
+        self.tensors.get(name).unwrap_or_else(|| panic!("the golden has no {name}"))
+    }
+}
+
+/// The cache folder of the user, which `make setup` fills.
+pub fn home() -> Home {
+    Home::new(std::env::var_os("DINOSERVE_HOME").map(PathBuf::from)).expect("a home folder")
+}
+
+pub fn runtime_library() -> PathBuf {
+    std::env::var_os("ORT_DYLIB_PATH").map_or_else(|| home().runtime_library(), PathBuf::from)
+}
+
+pub fn runtime() -> Runtime {
+    Runtime::load(&runtime_library()).unwrap_or_else(|error| panic!("{error} (did `make setup` run?)"))
+}
+
+/// A fresh folder below the build folder, unique to the process and `name`.
+pub fn scratch(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a scratch folder");
+    folder
+}
+
+pub fn focus_source() -> PathBuf {
+    let path = home().sources("dinov2-small-focus").join("vit_s_focus.onnx");
+    assert!(path.exists(), "{} is missing: run `make setup`", path.display());
+    path
+}
+
+pub fn focus_spec() -> ModelSpec {
+    Catalog::built_in().expect("the catalog").get("dinov2-small-focus").expect("the focus model").clone()
+}
+
+/// The focus model, converted once per process.
+pub fn focus() -> &'static ModelFile {
+    static FOCUS: OnceLock<ModelFile> = OnceLock::new();
+    FOCUS.get_or_init(|| {
+        let to = scratch("focus").join("fp32.onnx");
+        convert(&focus_spec(), &focus_source(), None, &to, u64::MAX, &mut |_, _, _| {}).expect("conversion");
+        ModelFile::open(&to, PositionRule::Hub).expect("the converted model")
+    })
+}
+
+/// The description of a tiny golden model, read from its Hugging Face configuration.
+pub fn tiny_spec(name: &str) -> ModelSpec {
+    let config: serde_json::Value = serde_json::from_slice(&read_golden(&format!("{name}/config.json"))).expect("JSON");
+    let number = |key: &str| config[key].as_u64().unwrap_or(0) as usize;
+    let swiglu = config["use_swiglu_ffn"] == true;
+    let mlp = number("mlp_ratio") * number("hidden_size");
+    let hidden = if swiglu { (mlp * 2 / 3).div_ceil(8) * 8 } else { mlp };
+    let toml = format!(
+        "name = \"{name}\"\nsummary = \"random weights\"\nlicence = \"none\"\ndim = {}\ndepth = {}\nheads = {}\nregisters = {}\n\
+         ffn = \"{}\"\nffn_hidden = {hidden}\nnative_grid = 37\nembed_size = 224\nmap_size = 518\n",
+        number("hidden_size"),
+        number("num_hidden_layers"),
+        number("num_attention_heads"),
+        number("num_register_tokens"),
+        if swiglu { "swiglu" } else { "mlp" },
+    );
+    ModelSpec::parse(&toml, name).expect("a tiny description")
+}
+
+/// Converts a tiny golden model from one of its weight files.
+pub fn tiny(name: &str, file: &str, external_above: u64) -> ModelFile {
+    let to = scratch(&format!("{name}-{file}-{}", external_above == 0)).join("fp32.onnx");
+    convert(&tiny_spec(name), &golden(&format!("{name}/{file}")), None, &to, external_above, &mut |_, _, _| {})
+        .unwrap_or_else(|error| panic!("{name}/{file}: {error}"));
+    ModelFile::open(&to, PositionRule::Hub).expect("the converted model")
+}
+
+/// The synthetic image that the tiny goldens were made from.
+pub fn wave(height: usize, width: usize) -> RgbImage {
+    RgbImage::from_fn(width as u32, height as u32, |x, y| {
+        image::Rgb([0, 1, 2].map(|c: u32| {
+            let blocks = (x / 14) * (y / 14) * 31 % 61;
+            ((7 * x + 13 * y + 29 * c + (x * y) % 97 + blocks) % 256) as u8
+        }))
+    })
+}
+
+pub fn cosine(a: impl IntoIterator<Item = f32>, b: impl IntoIterator<Item = f32>) -> f64 {
+    let (mut dot, mut aa, mut bb) = (0.0, 0.0, 0.0);
+    for (a, b) in a.into_iter().zip(b) {
+        let (a, b) = (f64::from(a), f64::from(b));
+        dot += a * b;
+        aa += a * a;
+        bb += b * b;
+    }
+    dot / (aa * bb).sqrt()
+}
+
+/// Largest and mean absolute difference.
+pub fn difference<'a>(a: impl IntoIterator<Item = &'a f32>, b: impl IntoIterator<Item = &'a f32>) -> (f32, f32) {
+    let differences: Vec<f32> = a.into_iter().zip(b).map(|(a, b)| (a - b).abs()).collect();
+    let mean = differences.iter().sum::<f32>() / differences.len() as f32;
+    (differences.into_iter().fold(0.0, f32::max), mean)
+}
+
+/// REFERENCE tolerance of normalised tokens in f32: at most 1e-3, on average 1e-4.
+#[track_caller]
+pub fn assert_close(what: &str, found: &ArrayD<f32>, expected: &ArrayD<f32>) {
+    assert_eq!(found.shape(), expected.shape(), "{what}");
+    let (largest, mean) = difference(found, expected);
+    assert!(largest <= 1e-3 && mean <= 1e-4, "{what}: differs by up to {largest}, on average {mean}");
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    dinoserve::artifacts::hex(&Sha256::digest(bytes))
+}
+
+/// Reads a whole file through the mapping, to see that it can be read.
+pub fn mapped(path: &Path) -> Vec<u8> {
+    map_file(path).expect("a readable file").to_vec()
+}
