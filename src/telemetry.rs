@@ -19,7 +19,9 @@ pub enum LogFormat {
 
 /// Starts logging to standard error. `filter` is in `tracing`'s syntax, such as `info` or `dinoserve=debug,warn`.
 pub fn start_logging(format: LogFormat, filter: &str) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The runtime warns of what we do on purpose (an input with a default); a filter that names `ort` shows it.
+    let with_default = format!("ort=error,{filter}");
+    let filter = EnvFilter::try_new(with_default).unwrap_or_else(|_| EnvFilter::new("ort=error,info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start, as in tests, is of no consequence.
     let _ = match format {

@@ -101,9 +101,9 @@ impl Embed {
         thread.join();
 
         if as_matrix {
-            self.write_matrix(&good)?
+            self.write_matrix(&good)?;
         } else {
-            self.write_lines(&good)?
+            self.write_lines(&good)?;
         }
         let seconds = started.elapsed().as_secs_f64();
         println!(

@@ -171,22 +171,26 @@ fn smooth(map: &[f32], channels: usize, grid: Grid, kernel: Kernel) -> Vec<f32> 
 }
 
 const GAP: u32 = 8;
-const CAPTION: u32 = 28;
 const PAPER: [u8; 3] = [255; 3];
 const INK: [u8; 3] = [40; 3];
+/// Height of the font's glyphs.
+const GLYPH: u32 = 20;
 
 /// Pictures of one size in a grid, each with its caption above, on white.
 pub fn labelled_grid(pictures: &[(String, RgbImage)]) -> RgbImage {
     let (width, height) = pictures.first().map_or((1, 1), |(_, picture)| picture.dimensions());
-    let columns = columns_for(pictures.len() as u32, width, height);
+    // Captions grow with the pictures, so that they stay readable when the sheet is shown smaller.
+    let zoom = (width / 300).clamp(1, 3);
+    let caption_height = GLYPH * zoom + GAP;
+    let columns = columns_for(pictures.len() as u32, width, height + caption_height);
     let rows = (pictures.len() as u32).div_ceil(columns);
-    let size = (columns * (width + GAP) + GAP, rows * (height + CAPTION + GAP) + GAP);
+    let size = (columns * (width + GAP) + GAP, rows * (height + caption_height + GAP) + GAP);
     let mut sheet = RgbImage::from_pixel(size.0, size.1, image::Rgb(PAPER));
     for (i, (caption, picture)) in pictures.iter().enumerate() {
         let x = GAP + (i as u32 % columns) * (width + GAP);
-        let y = GAP + (i as u32 / columns) * (height + CAPTION + GAP);
-        write(&mut sheet, caption, x, y + (CAPTION - 20) / 2);
-        image::imageops::replace(&mut sheet, picture, x.into(), (y + CAPTION).into());
+        let y = GAP + (i as u32 / columns) * (height + caption_height + GAP);
+        write(&mut Canvas { sheet: &mut sheet, x, y: y + GAP / 2, zoom }, caption);
+        image::imageops::replace(&mut sheet, picture, x.into(), (y + caption_height).into());
     }
     sheet
 }
@@ -208,24 +212,29 @@ pub fn strip(pictures: &[RgbImage]) -> RgbImage {
 fn columns_for(count: u32, width: u32, height: u32) -> u32 {
     let cost = |columns: u32| {
         let rows = count.div_ceil(columns);
-        let aspect = f64::from(columns * width) / f64::from(rows * (height + CAPTION));
+        let aspect = f64::from(columns * width) / f64::from(rows * height);
         (aspect / 1.5).ln().abs() + f64::from(rows * columns - count)
     };
     (1..=count.max(1)).min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(1)
 }
 
-fn write(sheet: &mut RgbImage, text: &str, x: u32, y: u32) {
+fn write(canvas: &mut Canvas<'_>, text: &str) {
     let style = MonoTextStyle::new(&FONT_10X20, BinaryColor::On);
-    let text = Text::with_baseline(text, Point::new(x as i32, y as i32), style, Baseline::Top);
     // Drawing on a canvas in memory cannot fail.
-    let Ok(_) = text.draw(&mut Canvas(sheet));
+    let Ok(_) = Text::with_baseline(text, Point::zero(), style, Baseline::Top).draw(canvas);
 }
 
-struct Canvas<'a>(&'a mut RgbImage);
+/// A place on a sheet to write on; each of the font's pixels becomes a square of `zoom` pixels.
+struct Canvas<'a> {
+    sheet: &'a mut RgbImage,
+    x: u32,
+    y: u32,
+    zoom: u32,
+}
 
 impl OriginDimensions for Canvas<'_> {
     fn size(&self) -> Size {
-        Size::new(self.0.width(), self.0.height())
+        Size::new((self.sheet.width() - self.x) / self.zoom, (self.sheet.height() - self.y) / self.zoom)
     }
 }
 
@@ -234,11 +243,14 @@ impl DrawTarget for Canvas<'_> {
     type Error = std::convert::Infallible;
 
     fn draw_iter<I: IntoIterator<Item = Pixel<BinaryColor>>>(&mut self, pixels: I) -> Result<(), Self::Error> {
+        let size = self.size();
         for Pixel(point, color) in pixels {
-            let inside =
-                (0..self.0.width() as i32).contains(&point.x) && (0..self.0.height() as i32).contains(&point.y);
+            let inside = (0..size.width as i32).contains(&point.x) && (0..size.height as i32).contains(&point.y);
             if inside && color.is_on() {
-                self.0.put_pixel(point.x as u32, point.y as u32, image::Rgb(INK));
+                let (x, y) = (self.x + point.x as u32 * self.zoom, self.y + point.y as u32 * self.zoom);
+                for (dx, dy) in (0..self.zoom).flat_map(|dy| (0..self.zoom).map(move |dx| (dx, dy))) {
+                    self.sheet.put_pixel(x + dx, y + dy, image::Rgb(INK));
+                }
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! What differs from the published modules is arithmetic that does not change the result: the input normalisation is
 //! folded into the patch projection (exact, as that has no padding), LayerScale into the projection before it, and
-//! q, k and v are one product. Residual + LayerNorm, attention and bias + GELU are ONNX Runtime's fused operators.
+//! q, k and v are one product. Attention and bias + GELU are ONNX Runtime's fused operators.
 
 use sha2::{Digest, Sha256};
 
@@ -10,7 +10,7 @@ use super::{
     GRAPH_VERSION,
     graph::{
         Attribute::{Float, Int, Ints},
-        ExternalData, GraphBuilder, MICROSOFT,
+        ExternalData, GraphBuilder,
         Side::{Fixed, Varies},
         Value,
     },
@@ -335,13 +335,12 @@ impl Dinov2<'_> {
         self.graph.node("LayerNormalization", &[tokens, weight, bias], &attributes)
     }
 
-    /// `sum = mixed + bias + residual`; gives `(LayerNorm(sum), sum)`.
+    /// `sum = mixed + bias + residual`; gives `(LayerNorm(sum), sum)`. Plain operators: the fused
+    /// `SkipLayerNormalization` is slower on the CPU.
     fn add_and_norm(&mut self, mixed: &Value, residual: &Value, norm: &[Value; 2], bias: &Value) -> (Value, Value) {
-        let [weight, shift] = norm;
-        let inputs = [mixed, residual, weight, shift, bias];
-        let attributes = [("epsilon", Float(EPSILON))];
-        let [normed, _, _, sum] = self.graph.nodes(MICROSOFT, "SkipLayerNormalization", &inputs, &attributes);
-        (normed, sum)
+        let mixed = self.graph.node("Add", &[mixed, bias], &[]);
+        let sum = self.graph.node("Add", &[&mixed, residual], &[]);
+        (self.norm(&sum, norm), sum)
     }
 
     /// Tokens `from..to` of `[batch, tokens, …]`.

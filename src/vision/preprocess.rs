@@ -77,6 +77,11 @@ impl Transform {
         if size < PATCH {
             return Err(Error::option("size", format!("{size} is below one patch of {PATCH} pixels")));
         }
+        if size / PATCH > self.max_patches {
+            // Not even a strip of one patch's width would fit; larger numbers would overflow below.
+            let largest = self.max_patches.saturating_mul(PATCH);
+            return Err(Error::option("size", format!("{size} is out of range; it must be {PATCH} to {largest}")));
+        }
         if self.mode != ResizeMode::Fit && !size.is_multiple_of(PATCH) {
             let below = size / PATCH * PATCH;
             return Err(Error::option(
@@ -116,7 +121,9 @@ impl Transform {
 
     fn too_many_patches(&self, width: usize, height: usize, grid: Grid) -> Error {
         let fits = |size: usize| Transform { size, ..*self }.plan(width, height).is_ok();
-        let largest = (1..self.size / PATCH).rev().map(|patches| patches * PATCH).find(|&size| fits(size));
+        // The shorter side of a grid that fits is at most the root of the limit.
+        let most = self.max_patches.isqrt().min(self.size / PATCH);
+        let largest = (1..=most).rev().map(|patches| patches * PATCH).find(|&size| fits(size));
         let advice = match largest {
             Some(size) => format!("the largest `size` that fits this image is {size}"),
             None => "no `size` fits an image this long; use resize=crop or resize=squash".to_owned(),

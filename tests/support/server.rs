@@ -1,0 +1,112 @@
+//! A real server on a free port, in this process.
+
+use std::{net::SocketAddr, time::Duration};
+
+use dinoserve::{
+    artifacts::ModelFile,
+    engine::{Device, Engine, EngineConfig, EngineThread},
+    http::{AppState, HttpConfig, router, serve},
+    service::{Limits, Service},
+};
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::Value;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+use super::{read_golden, runtime, tiny};
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub client: Client,
+    pub engine: Engine,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<()>,
+    thread: Option<EngineThread>,
+}
+
+impl Server {
+    /// A server that is ready.
+    pub async fn start(model: ModelFile, config: HttpConfig) -> Self {
+        let server = Self::start_unready(model, config).await;
+        server.engine.ready().await.expect("the engine gets ready");
+        server
+    }
+
+    pub async fn start_unready(model: ModelFile, config: HttpConfig) -> Self {
+        let engine_config = EngineConfig { device: Device::Cpu, ..EngineConfig::default() };
+        let (engine, thread) = Engine::start(&runtime(), model, &engine_config).expect("an engine");
+        let service = Service::new(engine.clone(), Limits::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (stop, stopped) = oneshot::channel();
+        let app = router(AppState::new(service, config));
+        let until = async { drop(stopped.await) };
+        let serving =
+            tokio::spawn(async move { serve(listener, app, until, Duration::from_secs(20)).await.expect("serving") });
+        let client = Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
+        Self { address, client, engine, stop: Some(stop), serving, thread: Some(thread) }
+    }
+
+    /// A server with a tiny model, for what does not depend on the model.
+    pub async fn tiny() -> Self {
+        Self::start(tiny("tiny-reg", "model.safetensors", u64::MAX), HttpConfig::default()).await
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(self.url(path))
+    }
+
+    /// A request with a file of the goldens as its raw body.
+    pub fn post_file(&self, path: &str, file: &str) -> RequestBuilder {
+        self.client.post(self.url(path)).header("content-type", "image/png").body(read_golden(file))
+    }
+
+    /// Starts to stop; [`Server::stopped`] waits for the end.
+    pub fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    pub async fn stopped(mut self) {
+        self.stop();
+        self.serving.await.expect("the server ends");
+        drop(self.engine);
+        let thread = self.thread.take().expect("a thread");
+        tokio::task::spawn_blocking(move || thread.join()).await.expect("the worker ends");
+    }
+}
+
+/// Sends and expects success.
+pub async fn ok(request: RequestBuilder) -> Response {
+    let response = request.send().await.expect("an answer");
+    let status = response.status();
+    assert!(status.is_success(), "{status}: {}", response.text().await.unwrap_or_default());
+    response
+}
+
+pub async fn ok_json(request: RequestBuilder) -> Value {
+    ok(request).await.json().await.expect("JSON")
+}
+
+pub async fn ok_bytes(request: RequestBuilder) -> Vec<u8> {
+    ok(request).await.bytes().await.expect("a body").to_vec()
+}
+
+/// The f32 values of a `.npy` file, and their shape.
+pub fn npy(bytes: &[u8]) -> ndarray::ArrayD<f32> {
+    use ndarray_npy::ReadNpyExt;
+    ndarray::ArrayD::read_npy(bytes).expect("a .npy file")
+}
+
+/// The f32 values of a JSON list, however nested.
+pub fn floats(value: &Value) -> Vec<f32> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(floats).collect(),
+        Value::Number(number) => vec![number.as_f64().expect("a float") as f32],
+        other => panic!("{other} is no number"),
+    }
+}
