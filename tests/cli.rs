@@ -91,7 +91,7 @@ fn a_start_that_cannot_work_fails_at_once_and_says_why() {
     assert_start_fails(serve(&home).env("ORT_DYLIB_PATH", old), "is ONNX Runtime 1.18.1, but 1.24 or later is needed");
 
     assert_start_fails(
-        serve(&home).args(["--model", "dinov3"]).env("DINOSERVE_MODEL", ""),
+        dinoserve().args(["serve", "--model", "dinov3"]).env("DINOSERVE_HOME", &home),
         "there is no model \"dinov3\"; known are dinov2-base",
     );
     assert_start_fails(

@@ -89,14 +89,7 @@ impl Transform {
                 format!("{size} is not a multiple of the patch size {PATCH}; use {below} or {}", below + PATCH),
             ));
         }
-        let (resized, target) = match self.mode {
-            ResizeMode::Squash => ((size, size), (size, size)),
-            ResizeMode::Crop => (shorter_side(width, height, size * 256 / 224), (size, size)),
-            ResizeMode::Fit => {
-                let resized = shorter_side(width, height, size);
-                (resized, (resized.0 / PATCH * PATCH, resized.1 / PATCH * PATCH))
-            }
-        };
+        let (resized, target) = self.lay_out(size, width, height);
         let grid = Grid { height: target.1 / PATCH, width: target.0 / PATCH };
         if grid.patches() > self.max_patches {
             return Err(self.too_many_patches(width, height, grid));
@@ -110,6 +103,18 @@ impl Transform {
         Ok(Plan { resized, window, grid })
     }
 
+    /// Width and height of the resized image, and of the part of it that the model sees.
+    fn lay_out(&self, size: usize, width: usize, height: usize) -> ((usize, usize), (usize, usize)) {
+        match self.mode {
+            ResizeMode::Squash => ((size, size), (size, size)),
+            ResizeMode::Crop => (shorter_side(width, height, size * 256 / 224), (size, size)),
+            ResizeMode::Fit => {
+                let resized = shorter_side(width, height, size);
+                (resized, (resized.0 / PATCH * PATCH, resized.1 / PATCH * PATCH))
+            }
+        }
+    }
+
     /// Applies the transform: `[grid.height·14, grid.width·14]` RGB pixels.
     ///
     /// # Errors
@@ -120,10 +125,13 @@ impl Transform {
     }
 
     fn too_many_patches(&self, width: usize, height: usize, grid: Grid) -> Error {
-        let fits = |size: usize| Transform { size, ..*self }.plan(width, height).is_ok();
+        let fits = |&size: &usize| {
+            let (_, target) = self.lay_out(size, width, height);
+            (target.0 / PATCH) * (target.1 / PATCH) <= self.max_patches
+        };
         // The shorter side of a grid that fits is at most the root of the limit.
         let most = self.max_patches.isqrt().min(self.size / PATCH);
-        let largest = (1..=most).rev().map(|patches| patches * PATCH).find(|&size| fits(size));
+        let largest = (1..=most).rev().map(|patches| patches * PATCH).find(fits);
         let advice = match largest {
             Some(size) => format!("the largest `size` that fits this image is {size}"),
             None => "no `size` fits an image this long; use resize=crop or resize=squash".to_owned(),
