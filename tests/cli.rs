@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::support::{
-    Tensors, cosine, difference, focus_source, golden, home, read_golden, runtime_library, scratch, server::npy, tiny,
+    Tensors, cosine, difference, focus_source, golden, read_golden, runtime_library, scratch, server::npy, tiny,
 };
 
 fn dinoserve() -> Command {
@@ -36,6 +36,18 @@ fn home_with_tiny() -> PathBuf {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
+    home
+}
+
+/// A home with the focus model, converted there.
+fn home_with_focus() -> PathBuf {
+    let home = scratch("cli-focus-home");
+    let mut command = dinoserve();
+    command
+        .args(["models", "convert", "dinov2-small-focus", "--from"])
+        .arg(focus_source())
+        .env("DINOSERVE_HOME", &home);
+    assert!(command.output().unwrap().status.success());
     home
 }
 
@@ -192,6 +204,7 @@ fn a_folder_is_embedded_and_what_cannot_be_read_is_listed() {
     std::fs::copy(golden("dinov2-small-focus/rocket.jpg"), images.join("more/a.JPG")).unwrap();
     std::fs::write(images.join("a-broken.png"), b"not a picture").unwrap();
     std::fs::write(images.join("notes.txt"), b"not an image at all").unwrap();
+    let home = home_with_focus();
     let embed = |output: &Path, more: &[&str]| {
         let mut command = dinoserve();
         command.arg("embed").arg(&images).arg("-o").arg(output).args([
@@ -200,7 +213,7 @@ fn a_folder_is_embedded_and_what_cannot_be_read_is_listed() {
             "--device",
             "cpu",
         ]);
-        command.args(more).env("DINOSERVE_HOME", home().root()).output().unwrap()
+        command.args(more).env("DINOSERVE_HOME", &home).output().unwrap()
     };
     let matrix = folder.join("out.npy");
     let output = embed(&matrix, &["--no-normalize"]);
@@ -259,6 +272,18 @@ fn models_are_listed_converted_and_verified() {
     std::fs::write(&path, bytes).unwrap();
     let (code, _, said) = models(&["verify", "tiny"]);
     assert!(code == Some(1) && said.contains("it is damaged"), "{said}");
+
+    // Against reference features: those of another model differ.
+    let goldens = golden("dinov2-small-focus");
+    let output = dinoserve()
+        .args(["models", "verify", "dinov2-small-focus", "--goldens"])
+        .arg(&goldens)
+        .env("DINOSERVE_HOME", home_with_focus())
+        .output()
+        .unwrap();
+    let said = text(&output.stdout);
+    assert!(output.status.success() && said.contains("chelsea_fit448"), "{said}{}", text(&output.stderr));
+    assert_eq!(said.matches(" 0.9999").count() + said.matches(" 1.0000").count(), 12, "{said}");
 
     // An architecture of the user's own, by a file.
     let (code, said, error) = models(&[

@@ -1,5 +1,11 @@
 //! All tests in one binary, so that there is one build and one list.
 
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test that panics has failed, and nobody links against tests"
+)]
+
 mod cli;
 mod download;
 mod goldens;
@@ -8,6 +14,7 @@ mod openapi;
 mod positions;
 mod preprocess;
 mod problems;
+mod setup;
 mod shutdown;
 mod support;
 mod tidy;

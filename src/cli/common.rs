@@ -37,11 +37,31 @@ impl StoreFlags {
     }
 }
 
+/// Which runtime library is used.
+#[derive(Debug, Clone, Args)]
+pub(super) struct RuntimeFlags {
+    /// ONNX Runtime's library [default: where `make setup` puts it]
+    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
+    onnxruntime: Option<PathBuf>,
+}
+
+impl RuntimeFlags {
+    /// Loads the library, which fails at once if it is not as it should be.
+    pub(super) fn load(&self, store: &StoreFlags) -> Result<Runtime> {
+        let given = self.onnxruntime.clone().filter(|path| !path.as_os_str().is_empty());
+        let path = given.map_or_else(|| store.home().map(|home| home.runtime_library()), Ok)?;
+        Runtime::load(&path)
+    }
+}
+
 /// Which model runs, and where.
 #[derive(Debug, Clone, Args)]
 pub(super) struct EngineFlags {
     #[command(flatten)]
     store: StoreFlags,
+
+    #[command(flatten)]
+    runtime: RuntimeFlags,
 
     /// Model to run; see `dinoserve models list`
     #[arg(long, env = "DINOSERVE_MODEL", value_name = "NAME", default_value = "dinov2-small")]
@@ -67,18 +87,12 @@ pub(super) struct EngineFlags {
     /// Images that may wait for the model
     #[arg(long, env = "DINOSERVE_QUEUE_DEPTH", default_value_t = 64)]
     queue_depth: usize,
-
-    /// ONNX Runtime's library [default: where `make setup` puts it]
-    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
-    onnxruntime: Option<PathBuf>,
 }
 
 impl EngineFlags {
-    /// Loads the runtime library, which fails at once if it is not as it should be.
+    /// Loads the runtime library.
     pub(super) fn runtime(&self) -> Result<Runtime> {
-        let given = self.onnxruntime.clone().filter(|path| !path.as_os_str().is_empty());
-        let path = given.map_or_else(|| self.store.home().map(|home| home.runtime_library()), Ok)?;
-        Runtime::load(&path)
+        self.runtime.load(&self.store)
     }
 
     /// The converted model, pulled and converted first if need be.

@@ -3,6 +3,7 @@
 mod bench;
 mod common;
 mod embed;
+mod goldens;
 mod models;
 mod openapi;
 mod progress;

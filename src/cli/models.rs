@@ -6,10 +6,14 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::{
-    common::StoreFlags,
+    common::{RuntimeFlags, StoreFlags},
+    goldens,
     progress::{Progress, Unit},
 };
-use crate::artifacts::{Manifest, ModelState, convert};
+use crate::{
+    artifacts::{Manifest, ModelFile, ModelState, convert},
+    model::PositionRule,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Models {
@@ -75,6 +79,13 @@ pub(super) struct Verify {
 
     #[command(flatten)]
     store: StoreFlags,
+
+    #[command(flatten)]
+    runtime: RuntimeFlags,
+
+    /// Folder of reference features: run each `X_input.png` and compare with `X.safetensors` (`cls`, `attention`)
+    #[arg(long, value_name = "DIR")]
+    goldens: Option<PathBuf>,
 }
 
 impl Models {
@@ -153,7 +164,14 @@ impl Verify {
         println!("{} is as it was written", verified.path.display());
         println!("fingerprint {}", verified.manifest.fingerprint);
         println!("made from {} (sha256 {})", verified.manifest.source, verified.manifest.source_sha256);
-        Ok(ExitCode::SUCCESS)
+        match self.goldens {
+            None => Ok(ExitCode::SUCCESS),
+            Some(folder) => {
+                let runtime = self.runtime.load(&self.store)?;
+                let model = ModelFile::open(&verified.path, PositionRule::Hub)?;
+                goldens::compare(&runtime, &model, &folder)
+            }
+        }
     }
 }
 

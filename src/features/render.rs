@@ -92,16 +92,18 @@ pub enum Colormap {
 }
 
 impl Colormap {
-    fn color(self, value: f32) -> [u8; 3] {
-        let at = f64::from(value.clamp(0.0, 1.0));
+    /// The colours of 256 even steps, so that a picture does not evaluate the gradient for each pixel.
+    fn table(self) -> [[u8; 3]; 256] {
         let gradient = match self {
             Self::Viridis => colorous::VIRIDIS,
             Self::Inferno => colorous::INFERNO,
             Self::Magma => colorous::MAGMA,
-            Self::Gray => return [to_byte(value); 3],
+            Self::Gray => return std::array::from_fn(|step| [step as u8; 3]),
         };
-        let color = gradient.eval_continuous(at);
-        [color.r, color.g, color.b]
+        std::array::from_fn(|step| {
+            let color = gradient.eval_rational(step, 256);
+            [color.r, color.g, color.b]
+        })
     }
 }
 
@@ -130,7 +132,10 @@ pub fn draw(map: &[f32], channels: usize, grid: Grid, photo: &RgbImage, style: S
         (_, Upscale::Bicubic) => smooth(map, channels, grid, Filter::Bicubic.kernel()),
     };
     let mut pixels: Vec<u8> = match channels {
-        1 => scaled.iter().flat_map(|&value| colormap.color(value)).collect(),
+        1 => {
+            let table = colormap.table();
+            scaled.iter().flat_map(|&value| table[usize::from(to_byte(value))]).collect()
+        }
         2 => scaled.chunks(2).flat_map(|value| [to_byte(value[0]), to_byte(value[1]), 0]).collect(),
         _ => scaled.chunks(channels).flat_map(|value| [value[0], value[1], value[2]].map(to_byte)).collect(),
     };

@@ -1,22 +1,18 @@
 //! `POST /v1/attention`.
 
 use axum::{extract::State, response::Response};
+use ndarray::{ArrayView3, ShapeError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
     AppState,
     body::ImageRequest,
-    embed::different_grids,
-    negotiate::{Representation, answer, multipart_answer, negotiate},
+    maps::{MapRequest, answer_maps},
     problem::Problem,
     schema::{AttentionParams, File, ImageParams, ImagesForm, ImagesJson, RenderingParams},
 };
-use crate::{
-    error::{Error, Result},
-    features::npy,
-    service::{AttentionMaps, AttentionOptions, Form, ImageOptions},
-};
+use crate::{error::Result, service::AttentionMaps};
 
 /// Attention maps of the images of one request.
 #[derive(Serialize, ToSchema)]
@@ -64,53 +60,28 @@ pub(super) struct AttentionItem {
         (status = "5XX", description = "The server is.", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn create_attention_map(State(state): State<AppState>, mut request: ImageRequest) -> Result<Response> {
-    const OFFERS: [Representation; 4] =
-        [Representation::Png, Representation::Json, Representation::Npy, Representation::Multipart];
-    let representation = negotiate(&request.headers, &OFFERS)?;
-    let image: ImageOptions = request.options.take()?;
-    let options: AttentionOptions = request.options.take()?;
-    let rendering = request.options.take()?;
-    std::mem::take(&mut request.options).finish()?;
-
-    let form = match representation {
-        Representation::Png => Form::Picture(rendering),
-        Representation::Multipart => Form::Pictures(rendering),
-        _ => Form::Numbers,
-    };
-    let images = std::mem::take(&mut request.images);
+pub(super) async fn create_attention_map(State(state): State<AppState>, request: ImageRequest) -> Result<Response> {
+    let MapRequest { images, image, options, form, representation, admission: _admission } = MapRequest::read(request)?;
     let (maps, pictures, stages) = state.service.attention(images, &image, options, form).await?;
-    match representation {
-        Representation::Multipart => Ok(multipart_answer(pictures, Representation::Png.media_type(), &stages)),
-        Representation::Json => Ok(answer(representation, to_json(&state, &maps)?, &stages)),
-        Representation::Npy => Ok(answer(representation, to_npy(&maps)?, &stages)),
-        _ => Ok(answer(representation, pictures.into_iter().next().unwrap_or_default(), &stages)),
-    }
+    let arrays = || maps.iter().map(shaped).collect();
+    answer_maps(representation, pictures, || to_json(&state, &maps), arrays, &stages)
 }
 
-fn to_json(state: &AppState, images: &[AttentionMaps]) -> Result<Vec<u8>> {
+/// `[heads, height, width]`.
+fn shaped(image: &AttentionMaps) -> Result<ArrayView3<'_, f32>, ShapeError> {
+    image.maps.view().into_shape_with_order((image.maps.nrows(), image.grid.height, image.grid.width))
+}
+
+fn to_json<'a>(state: &'a AppState, images: &[AttentionMaps]) -> AttentionJson<'a> {
     let item = |(index, image): (usize, &AttentionMaps)| AttentionItem {
         index,
         grid: [image.grid.height, image.grid.width],
         attention: image.maps.rows().into_iter().map(|row| row.to_vec()).collect(),
     };
     let engine = state.service.engine();
-    let answer = AttentionJson {
+    AttentionJson {
         model: &engine.spec().name,
         fingerprint: engine.fingerprint(),
         data: images.iter().enumerate().map(item).collect(),
-    };
-    serde_json::to_vec(&answer).map_err(|error| Error::internal(error.to_string()))
-}
-
-fn to_npy(images: &[AttentionMaps]) -> Result<Vec<u8>> {
-    let shaped: Vec<_> = images
-        .iter()
-        .map(|image| image.maps.view().into_shape_with_order((image.maps.nrows(), image.grid.height, image.grid.width)))
-        .collect::<Result<_, _>>()
-        .map_err(|error| Error::internal(error.to_string()))?;
-    match shaped.as_slice() {
-        [one] => npy::encode(one),
-        several => npy::encode(&ndarray::stack(ndarray::Axis(0), several).map_err(|_| different_grids())?),
     }
 }

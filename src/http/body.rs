@@ -22,12 +22,13 @@ use crate::error::{Error, Kind, Result};
 const TAKEN: &str =
     "send an image (Content-Type: image/* or application/octet-stream), multipart/form-data, or application/json";
 
-/// The images of a request and its options, wherever they stood. It holds the request's place until it is dropped.
+/// The images of a request and its options, wherever they stood.
 pub(super) struct ImageRequest {
     pub(super) images: Vec<Bytes>,
     pub(super) options: Options,
     pub(super) headers: HeaderMap,
-    _admission: Admission,
+    /// The request's place; it is free again when this is dropped.
+    pub(super) admission: Admission,
 }
 
 impl FromRequest<AppState> for ImageRequest {
@@ -66,7 +67,7 @@ impl FromRequest<AppState> for ImageRequest {
         if images.images.is_empty() {
             return Err(Error::new(Kind::Malformed, format!("the request holds no image; {TAKEN}")));
         }
-        Ok(Self { images: images.images, options, headers, _admission: admission })
+        Ok(Self { images: images.images, options, headers, admission })
     }
 }
 

@@ -102,18 +102,20 @@ struct Encoding {
         (status = "5XX", description = "The server is.", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn create_embedding(State(state): State<AppState>, mut request: ImageRequest) -> Result<Response> {
+pub(super) async fn create_embedding(State(state): State<AppState>, request: ImageRequest) -> Result<Response> {
     const OFFERS: [Representation; 3] = [Representation::Json, Representation::Floats, Representation::Npy];
-    let representation = negotiate(&request.headers, &OFFERS)?;
-    let image: ImageOptions = request.options.take()?;
-    let options: EmbedOptions = request.options.take()?;
-    let Encoding { encoding_format } = request.options.take()?;
-    std::mem::take(&mut request.options).finish()?;
+    // The request's place is held until the answer is ready.
+    let ImageRequest { images, mut options, headers, admission: _admission } = request;
+    let representation = negotiate(&headers, &OFFERS)?;
+    let image: ImageOptions = options.take()?;
+    let embed: EmbedOptions = options.take()?;
+    let Encoding { encoding_format } = options.take()?;
+    options.finish()?;
 
-    let (embeddings, stages) = state.service.embed(std::mem::take(&mut request.images), &image, &options).await?;
+    let (embeddings, stages) = state.service.embed(images, &image, &embed).await?;
     let body = match representation {
-        Representation::Json => to_json(&state, embeddings, &options, encoding_format)?,
-        _ => to_binary(embeddings, &options, representation)?,
+        Representation::Json => to_json(&state, embeddings, &embed, encoding_format)?,
+        _ => to_binary(embeddings, &embed, representation)?,
     };
     Ok(answer(representation, body, &stages))
 }

@@ -5,6 +5,7 @@ mod attention;
 mod body;
 mod embed;
 mod health;
+mod maps;
 mod models;
 mod negotiate;
 mod observe;

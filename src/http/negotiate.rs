@@ -72,7 +72,7 @@ pub(super) fn answer(representation: Representation, body: Vec<u8>, stages: &Sta
 }
 
 /// An answer of one part per image.
-pub(super) fn multipart_answer(parts: Vec<Vec<u8>>, kind: &str, stages: &Stages) -> Response {
+pub(super) fn multipart_answer(parts: &[Vec<u8>], kind: &str, stages: &Stages) -> Response {
     // Random, so that no client can put it inside a picture.
     let random = || RandomState::new().hash_one(parts.len());
     let boundary = format!("dinoserve-{:016x}{:016x}", random(), random());

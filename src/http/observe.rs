@@ -58,7 +58,10 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     let timing = response.headers().get("server-timing").and_then(|value| value.to_str().ok()).unwrap_or("-");
     let ms = elapsed.as_secs_f64() * 1e3;
     let ms = (ms * 100.0).round() / 100.0;
-    if status.is_server_error() {
+    if matches!(route.as_str(), "/healthz" | "/readyz" | "/metrics") {
+        // Asked every few seconds, for years.
+        tracing::debug!(%method, route, status = status.as_u16(), ms, id, "request");
+    } else if status.is_server_error() {
         tracing::warn!(%method, route, status = status.as_u16(), ms, id, bytes, timing, "request");
     } else {
         tracing::info!(%method, route, status = status.as_u16(), ms, id, bytes, timing, "request");

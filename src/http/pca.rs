@@ -1,22 +1,18 @@
 //! `POST /v1/pca`.
 
 use axum::{extract::State, response::Response};
+use ndarray::{Array2, ArrayView3, ShapeError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
     AppState,
     body::ImageRequest,
-    embed::different_grids,
-    negotiate::{Representation, answer, multipart_answer, negotiate},
+    maps::{MapRequest, answer_maps},
     problem::Problem,
     schema::{File, ImageParams, ImagesForm, ImagesJson, PcaParams, RenderingParams},
 };
-use crate::{
-    error::{Error, Result},
-    features::npy,
-    service::{Form, ImageOptions, PcaAnswer, PcaOptions},
-};
+use crate::{error::Result, service::PcaAnswer, vision::Grid};
 
 /// PCA maps of the images of one request, in one joint basis.
 #[derive(Serialize, ToSchema)]
@@ -68,32 +64,20 @@ pub(super) struct PcaItem {
         (status = "5XX", description = "The server is.", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn create_pca_map(State(state): State<AppState>, mut request: ImageRequest) -> Result<Response> {
-    const OFFERS: [Representation; 4] =
-        [Representation::Png, Representation::Json, Representation::Npy, Representation::Multipart];
-    let representation = negotiate(&request.headers, &OFFERS)?;
-    let image: ImageOptions = request.options.take()?;
-    let options: PcaOptions = request.options.take()?;
-    let rendering = request.options.take()?;
-    std::mem::take(&mut request.options).finish()?;
-
-    let form = match representation {
-        Representation::Png => Form::Picture(rendering),
-        Representation::Multipart => Form::Pictures(rendering),
-        _ => Form::Numbers,
-    };
-    let (maps, pictures, stages) =
-        state.service.pca(std::mem::take(&mut request.images), &image, options, form).await?;
-    match representation {
-        Representation::Multipart => Ok(multipart_answer(pictures, Representation::Png.media_type(), &stages)),
-        Representation::Json => Ok(answer(representation, to_json(&state, &maps)?, &stages)),
-        Representation::Npy => Ok(answer(representation, to_npy(&maps)?, &stages)),
-        _ => Ok(answer(representation, pictures.into_iter().next().unwrap_or_default(), &stages)),
-    }
+pub(super) async fn create_pca_map(State(state): State<AppState>, request: ImageRequest) -> Result<Response> {
+    let MapRequest { images, image, options, form, representation, admission: _admission } = MapRequest::read(request)?;
+    let (maps, pictures, stages) = state.service.pca(images, &image, options, form).await?;
+    let arrays = || maps.pca.maps.iter().zip(&maps.grids).map(shaped).collect();
+    answer_maps(representation, pictures, || to_json(&state, &maps), arrays, &stages)
 }
 
-fn to_json(state: &AppState, maps: &PcaAnswer) -> Result<Vec<u8>> {
-    let item = |(index, (map, grid)): (usize, (&ndarray::Array2<f32>, &crate::vision::Grid))| {
+/// `[height, width, components]`.
+fn shaped<'a>((map, grid): (&'a Array2<f32>, &Grid)) -> Result<ArrayView3<'a, f32>, ShapeError> {
+    map.view().into_shape_with_order((grid.height, grid.width, map.ncols()))
+}
+
+fn to_json<'a>(state: &'a AppState, maps: &'a PcaAnswer) -> PcaJson<'a> {
+    let item = |(index, (map, grid)): (usize, (&Array2<f32>, &Grid))| {
         let tokens: Vec<Vec<f32>> = map.rows().into_iter().map(|row| row.to_vec()).collect();
         let foreground = maps.pca.foreground.as_ref().map(|images| &images[index]);
         PcaItem {
@@ -104,26 +88,10 @@ fn to_json(state: &AppState, maps: &PcaAnswer) -> Result<Vec<u8>> {
         }
     };
     let engine = state.service.engine();
-    let answer = PcaJson {
+    PcaJson {
         model: &engine.spec().name,
         fingerprint: engine.fingerprint(),
         explained: maps.pca.basis.explained(),
         data: maps.pca.maps.iter().zip(&maps.grids).enumerate().map(item).collect(),
-    };
-    serde_json::to_vec(&answer).map_err(|error| Error::internal(error.to_string()))
-}
-
-fn to_npy(maps: &PcaAnswer) -> Result<Vec<u8>> {
-    let shaped: Vec<_> = maps
-        .pca
-        .maps
-        .iter()
-        .zip(&maps.grids)
-        .map(|(map, grid)| map.view().into_shape_with_order((grid.height, grid.width, map.ncols())))
-        .collect::<Result<_, _>>()
-        .map_err(|error| Error::internal(error.to_string()))?;
-    match shaped.as_slice() {
-        [one] => npy::encode(one),
-        several => npy::encode(&ndarray::stack(ndarray::Axis(0), several).map_err(|_| different_grids())?),
     }
 }

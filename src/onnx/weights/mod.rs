@@ -63,7 +63,8 @@ impl RawTensor {
         Ok(Self { dtype, shape, data, transposed: false })
     }
 
-    fn to_f32(&self) -> Vec<f32> {
+    /// The values as f32, row-major in the shape that PyTorch has.
+    pub fn to_f32(&self) -> Vec<f32> {
         let halves = || self.data.as_chunks::<2>().0.iter();
         let values: Vec<f32> = match self.dtype {
             Dtype::F32 => self.data.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
