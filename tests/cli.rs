@@ -118,7 +118,7 @@ fn a_start_that_cannot_work_fails_at_once_and_says_why() {
         dinoserve().args(["serve", "--model", "tiny", "--device", "cuda"]).env("DINOSERVE_HOME", &home),
         "CUDA device 0 cannot be used",
     );
-    std::fs::write(home.join("models/tiny/fp32.onnx"), b"damaged").unwrap();
+    std::fs::write(home.join("models/tiny/fp32-v1.onnx"), b"damaged").unwrap();
     assert_start_fails(&mut serve(&home), "damaged, or not an ONNX file");
 }
 
@@ -265,7 +265,7 @@ fn models_are_listed_converted_and_verified() {
     let expected = tiny("tiny", "model.safetensors", u64::MAX).fingerprint;
     let (code, said, _) = models(&["verify", "tiny"]);
     assert!(code == Some(0) && said.contains(&expected), "{said}");
-    let path = home.join("models/tiny/fp32.onnx");
+    let path = home.join("models/tiny/fp32-v1.onnx");
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

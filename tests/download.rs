@@ -262,7 +262,7 @@ fn pulling_a_model_downloads_checks_and_converts_it() {
     std::fs::write(home.join("catalog/tiny.toml"), description(&sha256(&file))).unwrap();
     let output = pull();
     assert!(output.status.success(), "{output:?}");
-    assert!(home.join("models/tiny/fp32.onnx").exists() && home.join("sources/tiny/model.safetensors").exists());
+    assert!(home.join("models/tiny/fp32-v1.onnx").exists() && home.join("sources/tiny/model.safetensors").exists());
     let before = hub.ranges().len();
     assert!(pull().status.success());
     assert_eq!(hub.ranges().len(), before, "what is here is not downloaded again");

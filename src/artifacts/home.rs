@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    onnx::GRAPH_VERSION,
+};
 
 /// The version of ONNX Runtime that `make setup` fetches.
 const RUNTIME_VERSION: &str = "1.32.0";
@@ -12,7 +15,7 @@ const RUNTIME_VERSION: &str = "1.32.0";
 /// ```text
 /// runtime/onnxruntime-1.32.0/libonnxruntime.so
 /// sources/<model>/<weight file>           as published
-/// models/<model>/<precision>.onnx         converted, with a .json manifest beside it
+/// models/<model>/<precision>-v1.onnx      converted, with a .json manifest beside it
 /// catalog/*.toml                          model descriptions of the user's own
 /// ```
 #[derive(Debug, Clone)]
@@ -55,9 +58,9 @@ impl Home {
         self.root.join("sources").join(model)
     }
 
-    /// A converted model.
+    /// A converted model. The graph's version is in its name, so that a newer program converts anew.
     pub fn model(&self, model: &str, precision: &str) -> PathBuf {
-        self.root.join("models").join(model).join(format!("{precision}.onnx"))
+        self.root.join("models").join(model).join(format!("{precision}-v{GRAPH_VERSION}.onnx"))
     }
 
     /// Model descriptions of the user's own.

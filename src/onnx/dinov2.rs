@@ -2,7 +2,9 @@
 //!
 //! What differs from the published modules is arithmetic that does not change the result: the input normalisation is
 //! folded into the patch projection (exact, as that has no padding), LayerScale into the projection before it, and
-//! q, k and v are one product. Attention and bias + GELU are ONNX Runtime's fused operators.
+//! the biases of k and v vanish or move. Attention and bias + GELU are ONNX Runtime's fused operators.
+
+use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
@@ -66,28 +68,35 @@ pub fn build<'a>(
     Ok(BuiltModel { file, fingerprint })
 }
 
-/// Reads weights by the hub's names and hashes all it reads, in the graph's order and whatever file they come from.
+/// Reads weights by the hub's names and remembers the hash of each, whatever file they come from.
 struct Reader<'a> {
     weights: &'a Weights,
-    hash: Sha256,
+    hashes: BTreeMap<String, [u8; 32]>,
 }
 
 impl<'a> Reader<'a> {
     fn new(weights: &'a Weights) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(format!("dinoserve graph {GRAPH_VERSION} fp32\n"));
-        Self { weights, hash }
+        Self { weights, hashes: BTreeMap::new() }
     }
 
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let values = self.weights.read(name, shape)?;
-        self.hash.update(format!("{name} {shape:?}\n"));
-        self.hash.update(bytemuck::cast_slice::<f32, u8>(&values));
+        if !self.hashes.contains_key(name) {
+            let mut hash = Sha256::new();
+            hash.update(format!("{name} {shape:?}\n"));
+            hash.update(bytemuck::cast_slice::<f32, u8>(&values));
+            self.hashes.insert(name.to_owned(), hash.finalize().into());
+        }
         Ok(values)
     }
 
+    /// Does not depend on the order in which a graph reads its weights; what can change a feature otherwise is in the
+    /// graph's version.
     fn fingerprint(&self) -> String {
-        self.hash.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        let mut hash = Sha256::new();
+        hash.update(format!("dinoserve graph {GRAPH_VERSION} fp32\n"));
+        self.hashes.values().for_each(|of_tensor| hash.update(of_tensor));
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -107,9 +116,8 @@ impl Dinov2<'_> {
         let mut attention = None;
         for block in 0..depth {
             let last = block + 1 == depth;
-            let (mixed, row) = self.attention(&normed, block, last)?;
+            let (mixed, bias, row) = self.attention(&normed, block, last)?;
             attention = row;
-            let bias = self.scaled_bias(block, "attn.proj", "ls1")?;
             let norm2 = self.norm_weights(&format!("blocks.{block}.norm2"))?;
             (normed, residual) = self.add_and_norm(&mixed, &residual, &norm2, &bias);
 
@@ -232,26 +240,38 @@ impl Dinov2<'_> {
         self.graph.node("Expand", &[tokens, &shape], &[])
     }
 
-    /// Multi-head attention up to its output projection (without bias), and in the `last` block the softmax row of
-    /// CLS: `[batch, heads, tokens]`.
-    fn attention(&mut self, normed: &Value, block: usize, last: bool) -> Result<(Value, Option<Value>)> {
+    /// Multi-head attention up to its output projection, that projection's bias, and in the `last` block the softmax
+    /// row of CLS: `[batch, heads, tokens]`.
+    ///
+    /// Only q has its bias. That of k adds the same to all scores of a row, which the softmax cancels; that of v passes
+    /// through the softmax unchanged, since its rows sum to 1, and is added behind the projection.
+    fn attention(&mut self, normed: &Value, block: usize, last: bool) -> Result<(Value, Value, Option<Value>)> {
         let ModelSpec { dim, heads, .. } = *self.spec;
         let name = |tensor: &str| format!("blocks.{block}.attn.{tensor}");
-        let weight = self.reader.read(&name("qkv.weight"), &[3 * dim, dim])?;
-        let weight = self.graph.weight(&name("qkv.weight"), &[dim, 3 * dim], &transpose(&weight, 3 * dim, dim))?;
-        let bias = self.reader.read(&name("qkv.bias"), &[3 * dim])?;
-        let bias = self.graph.weight(&name("qkv.bias"), &[3 * dim], &bias)?;
-        let qkv = self.graph.node("MatMul", &[normed, &weight], &[]);
-        let qkv = self.graph.node("Add", &[&qkv, &bias], &[]);
-        let [q, k, v] = self.graph.nodes("", "Split", &[&qkv], &[("axis", Int(-1)), ("num_outputs", Int(3))]);
-        let mixed = self.graph.fused("MultiHeadAttention", &[&q, &k, &v], &[("num_heads", Int(heads as i64))]);
-        let row = last.then(|| self.attention_of_cls(&q, &k));
+        let weights = self.reader.read(&name("qkv.weight"), &[3 * dim, dim])?;
+        let biases = self.reader.read(&name("qkv.bias"), &[3 * dim])?;
+        let mut products = Vec::with_capacity(3);
+        for (part, weight) in ["q.weight", "k.weight", "v.weight"].iter().zip(weights.chunks(dim * dim)) {
+            let weight = self.graph.weight(&name(part), &[dim, dim], &transpose(weight, dim, dim))?;
+            products.push(self.graph.node("MatMul", &[normed, &weight], &[]));
+        }
+        let [q, k, v] = &products[..] else { unreachable!("three parts make three products") };
+        let bias = self.graph.weight(&name("q.bias"), &[dim], &biases[..dim])?;
+        let q = self.graph.node("Add", &[q, &bias], &[]);
+        let mixed = self.graph.fused("MultiHeadAttention", &[&q, k, v], &[("num_heads", Int(heads as i64))]);
+        let row = last.then(|| self.attention_of_cls(&q, k));
 
         let mut proj = self.reader.read(&name("proj.weight"), &[dim, dim])?;
+        let mut bias = self.reader.read(&name("proj.bias"), &[dim])?;
         let scale = self.reader.read(&format!("blocks.{block}.ls1.gamma"), &[dim])?;
+        for ((bias, row), scale) in bias.iter_mut().zip(proj.chunks(dim)).zip(&scale) {
+            let of_v: f64 = row.iter().zip(&biases[2 * dim..]).map(|(&w, &b)| f64::from(w) * f64::from(b)).sum();
+            *bias = ((f64::from(*bias) + of_v) * f64::from(*scale)) as f32;
+        }
         scale_rows(&mut proj, &scale);
         let proj = self.graph.weight(&name("proj.weight"), &[dim, dim], &transpose(&proj, dim, dim))?;
-        Ok((self.graph.node("MatMul", &[&mixed, &proj], &[]), row))
+        let bias = self.graph.weight(&name("proj.bias"), &[dim], &bias)?;
+        Ok((self.graph.node("MatMul", &[&mixed, &proj], &[]), bias, row))
     }
 
     fn attention_of_cls(&mut self, q: &Value, k: &Value) -> Value {
@@ -297,22 +317,14 @@ impl Dinov2<'_> {
             }
         };
         let mut out = self.reader.read(&name(&format!("{second}.weight")), &[dim, hidden])?;
+        let mut bias = self.reader.read(&name(&format!("{second}.bias")), &[dim])?;
         let scale = self.reader.read(&name("ls2.gamma"), &[dim])?;
         scale_rows(&mut out, &scale);
+        scale_rows(&mut bias, &scale);
         let out =
             self.graph.weight(&name(&format!("{second}.weight")), &[hidden, dim], &transpose(&out, dim, hidden))?;
-        let mixed = self.graph.node("MatMul", &[&inner, &out], &[]);
-        Ok((mixed, self.scaled_bias(block, second, "ls2")?))
-    }
-
-    /// The bias of a projection with the LayerScale that follows it folded in.
-    fn scaled_bias(&mut self, block: usize, module: &str, layer_scale: &str) -> Result<Value> {
-        let dim = self.spec.dim;
-        let name = format!("blocks.{block}.{module}.bias");
-        let bias = self.reader.read(&name, &[dim])?;
-        let scale = self.reader.read(&format!("blocks.{block}.{layer_scale}.gamma"), &[dim])?;
-        let scaled: Vec<f32> = bias.iter().zip(&scale).map(|(bias, scale)| bias * scale).collect();
-        self.graph.weight(&name, &[dim], &scaled)
+        let bias = self.graph.weight(&name(&format!("{second}.bias")), &[dim], &bias)?;
+        Ok((self.graph.node("MatMul", &[&inner, &out], &[]), bias))
     }
 
     fn norm_weights(&mut self, module: &str) -> Result<[Value; 2]> {
