@@ -21,7 +21,8 @@ setup: ## Fetch ONNX Runtime and the embedded model into the cache folder
 	@python3 deploy/setup.py
 
 build: setup ## Build the server
-	cargo build --release
+	@# With the tests' dependencies, so that `make test` and `make demo` share one build.
+	cargo build --release --bins --tests
 
 demo: build ## Send photographs to every endpoint; the pictures go to demo-output/
 	@python3 deploy/demo.py $(PROGRAM)

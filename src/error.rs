@@ -21,11 +21,11 @@ pub enum Kind {
     InvalidOption,
     /// The image is fine, but the grid it would be turned into is above a limit.
     LimitExceeded,
-    /// There is no such route, model or file.
+    /// There is no such route.
     NotFound,
     /// The route exists, but not for this method.
     MethodNotAllowed,
-    /// Every place in the queue is taken; try again shortly.
+    /// Every place among the requests under way is taken; try again shortly.
     Overloaded,
     /// The server is starting or stopping.
     Unavailable,
@@ -118,7 +118,7 @@ impl Error {
             std::io::ErrorKind::StorageFull => format!("{doing}: the disk is full"),
             _ => format!("{doing}: {error}"),
         };
-        Self::new(Kind::Io, detail).with_source(error)
+        Self::new(Kind::Io, detail)
     }
 
     /// Attaches the limit that was hit.

@@ -184,6 +184,22 @@ fn the_hub_s_announced_hash_is_checked_when_none_is_known() {
 }
 
 #[test]
+fn two_that_want_the_same_file_take_turns() {
+    let file = file();
+    for first in [Act::Serve, Act::IgnoreRange, Act::CutAfter(100_000)] {
+        let hub = Hub::start(file.clone(), vec![first, Act::IgnoreRange]);
+        let (to, _) = target("turns");
+        let sum = sha256(&file);
+        std::thread::scope(|scope| {
+            let both = [(); 2].map(|()| scope.spawn(|| fetch(&hub, &to, Some(&sum))));
+            both.into_iter().for_each(|one| one.join().unwrap().unwrap());
+        });
+        assert_eq!(std::fs::read(&to).unwrap(), file);
+        assert!(hub.ranges().len() <= 2, "the second finds it done");
+    }
+}
+
+#[test]
 fn what_is_not_there_is_not_asked_for_again() {
     let hub = Hub::start(file(), vec![Act::Status("404 Not Found")]);
     let (to, _) = target("404");

@@ -13,7 +13,8 @@ use crate::support::{
 };
 
 const SIZES: [(usize, usize); 6] = [(70, 70), (140, 196), (196, 140), (224, 224), (518, 518), (532, 546)];
-const ALL: Wanted = Wanted { patch_tokens: true, attention: true, layers_cls: true, layers_patch: true };
+const ALL: Wanted =
+    Wanted { patch_tokens: true, registers: true, attention: true, layers_cls: true, layers_patch: true };
 
 fn session(model: &ModelFile) -> ModelSession {
     ModelSession::load(&runtime(), model, Device::Cpu, 0).expect("a session")
@@ -48,6 +49,12 @@ fn tiny_models_match_from_both_layouts_at_every_size() {
                 let expected = Tensors::read(&format!("{name}/expected_{height}x{width}.safetensors"));
                 let found = run(&mut session, wave(height, width));
                 assert_matches(&what, &found, &expected);
+                match found.registers {
+                    Some(registers) => {
+                        assert_close(&format!("{what} registers"), &registers.into_dyn(), expected.get("registers"));
+                    }
+                    None => assert_eq!(name, "tiny", "only this one has no registers"),
+                }
                 let tokens = found.patch_tokens.expect("patch tokens").into_dyn();
                 assert_close(&format!("{what} patch_tokens"), &tokens, expected.get("patch_tokens"));
                 let layers = found.layers_patch.expect("layers");

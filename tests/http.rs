@@ -315,6 +315,24 @@ async fn attention_pictures_show_the_maps() {
 }
 
 #[tokio::test]
+async fn odd_but_valid_headers_and_large_parts_are_taken() {
+    let server = Server::tiny().await;
+    let java = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2";
+    let answer = ok(server.post_file("/v1/embed", CHELSEA).header("accept", java)).await;
+    assert_eq!(answer.headers()["content-type"], "application/json");
+    ok(server.post_file("/v1/embed", CHELSEA).header("accept", "application/json; charset=utf-8")).await;
+    let browser = "image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5";
+    let answer = ok(server.post_file("/v1/pca?size=224", CHELSEA).header("accept", browser)).await;
+    assert_eq!(answer.headers()["content-type"], "image/png");
+    let post = || server.client.post(server.url("/v1/embed"));
+    ok(post().header("content-type", "Image/PNG").body(read_golden(CHELSEA))).await;
+    // A part of more than 2 MB, where axum's own limit would be.
+    let mut large = read_golden(CHELSEA);
+    large.resize(3 << 20, 0);
+    ok(post().multipart(Form::new().part("image", Part::bytes(large).file_name("a.png")))).await;
+}
+
+#[tokio::test]
 async fn exif_and_background_change_the_pixels() {
     let server = Server::tiny().await;
     let embed = async |file: &str, options: &str| {
@@ -349,6 +367,8 @@ async fn the_server_tells_what_it_runs_and_counts_what_it_does() {
     let response = ok(server.get("/healthz").header("x-request-id", "x".repeat(200))).await;
     assert_eq!(response.headers()["x-request-id"].len(), 36, "an unfit id is replaced by a UUID");
 
+    let odd = reqwest::Method::from_bytes(b"FOO123").unwrap();
+    assert_eq!(server.client.request(odd, server.url("/v1/embed")).send().await.unwrap().status(), 405);
     let metrics = ok(server.get("/metrics")).await.text().await.unwrap();
     let value = |start: &str| -> f64 {
         let line =
@@ -356,6 +376,7 @@ async fn the_server_tells_what_it_runs_and_counts_what_it_does() {
         line.rsplit(' ').next().unwrap().parse().unwrap()
     };
     assert!(value(r#"dinoserve_requests_total{method="POST",route="/v1/embed",status="200"}"#) >= 1.0);
+    assert!(metrics.contains(r#"method="OTHER""#) && !metrics.contains("FOO123"), "no client makes up labels");
     assert!(value(r#"dinoserve_images_total{outcome="ok"}"#) >= 1.0);
     assert!(value(r#"dinoserve_stage_duration_seconds_count{stage="inference"}"#) >= 1.0);
     assert!(value("dinoserve_batch_images_count") >= 1.0);

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::support::{PHOTOGRAPHS, golden_png, read_golden, sha256, wave};
 
-const LIMITS: DecodeLimits = DecodeLimits { max_pixels: 50_000_000 };
+const LIMITS: DecodeLimits = DecodeLimits { max_pixels: 50_000_000, max_side: 65_535 };
 const LIKE_PILLOW: DecodeOptions = DecodeOptions { exif: false, background: Background::Ignore };
 
 fn transform(mode: ResizeMode, size: usize, filter: Filter) -> Transform {
@@ -133,7 +133,7 @@ fn every_format_decodes_as_in_pillow() {
 
 #[test]
 fn a_size_is_refused_from_the_header() {
-    let limits = DecodeLimits { max_pixels: 97 * 55 - 1 };
+    let limits = DecodeLimits { max_pixels: 97 * 55 - 1, ..LIMITS };
     for name in ["jpeg_420.jpg", "png_rgb8.png", "webp_lossy.webp", "gif_plain.gif", "bmp_24.bmp", "tiff_raw.tif"] {
         let mut bytes = read_golden(&format!("formats/{name}"));
         // What follows the header is not even there.
@@ -144,6 +144,42 @@ fn a_size_is_refused_from_the_header() {
         assert_eq!(error.kind(), dinoserve::error::Kind::TooLarge, "{name}: {error}");
         assert!(error.detail().contains("97×55"), "{error}");
     }
+}
+
+#[test]
+fn a_long_side_and_a_lying_frame_are_refused() {
+    let thin = image::GrayImage::new(70_000, 1);
+    let mut file = std::io::Cursor::new(Vec::new());
+    thin.write_to(&mut file, image::ImageFormat::Png).unwrap();
+    let error = decode(file.get_ref(), LIKE_PILLOW, LIMITS).expect_err("too long");
+    assert!(error.detail().contains("70000×1, a side longer than the limit of 65535"), "{error}");
+
+    // A GIF of 1×1 with a frame of 13000×13000.
+    let mut gif = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff\x2c\0\0\0\0".to_vec();
+    gif.extend_from_slice(&13_000u16.to_le_bytes());
+    gif.extend_from_slice(&13_000u16.to_le_bytes());
+    gif.extend_from_slice(b"\0\x02\x02\x4c\x01\0\x3b");
+    let error = decode(&gif, LIKE_PILLOW, LIMITS).expect_err("a lie");
+    assert!(error.detail().starts_with("the GIF cannot be decoded"), "{error}");
+}
+
+#[test]
+fn a_jpeg_with_a_harmless_defect_is_shown_as_pillow_shows_it() {
+    let whole = read_golden("formats/jpeg_420.jpg");
+    let expected = decode(&whole, LIKE_PILLOW, LIMITS).unwrap();
+    // The scan's header says that it ends at coefficient 62; libjpeg warns and goes on.
+    let mut odd = whole.clone();
+    let scan = odd.windows(2).position(|marker| marker == [0xFF, 0xDA]).unwrap();
+    let length = usize::from(odd[scan + 3]);
+    assert_eq!(odd[scan + length..scan + length + 2], [63, 0]);
+    odd[scan + length] = 62;
+    assert!(decode(&odd, LIKE_PILLOW, LIMITS).unwrap() == expected);
+    // Bytes behind the end do no harm; a missing end does.
+    let mut longer = whole.clone();
+    longer.extend_from_slice(b"\0\0\0\0");
+    assert!(decode(&longer, LIKE_PILLOW, LIMITS).unwrap() == expected);
+    let error = decode(&whole[..whole.len() - 200], LIKE_PILLOW, LIMITS).expect_err("cut off");
+    assert!(error.detail().contains("the JPEG cannot be decoded"), "{error}");
 }
 
 proptest::proptest! {

@@ -78,8 +78,13 @@ async fn each_bad_request_is_told_what_is_wrong_and_the_server_lives_on() {
         ("address", post("/v1/embed").json(&json!({"image": "http://127.0.0.1/cat.png"})), 400, "malformed_request", "addresses are not fetched"),
         ("data URI", post("/v1/embed").json(&json!({"image": "data:image/png,abc"})), 400, "malformed_request", "the data: URI is not base64"),
         ("image no string", post("/v1/embed").json(&json!({"image": 7})), 400, "malformed_request", "`image` must be a base64 string"),
-        ("images no list", post("/v1/embed").json(&json!({"images": "abc"})), 400, "malformed_request", "`images` must be a list"),
+        ("images no list", post("/v1/embed").json(&json!({"images": "abc"})), 400, "malformed_request", "a list of base64 strings or data: URIs in `images`"),
         ("broken JSON", post("/v1/embed").header("content-type", "application/json").body("{\"image\": "), 400, "malformed_request", "the JSON cannot be read"),
+        ("JSON option twice", post("/v1/embed").header("content-type", "application/json").body(format!("{{\"image\": \"{encoded}\", \"size\": 14, \"size\": 28}}")), 422, "invalid_option", "option `size`: given twice"),
+        ("JSON option a list", post("/v1/embed").json(&json!({"image": encoded, "size": [[], []]})), 422, "invalid_option", "option `size`: must be a text, a number, true or false"),
+        ("JSON with a tail", post("/v1/embed").header("content-type", "application/json").body(format!("{{\"image\": \"{encoded}\"}} x")), 400, "malformed_request", "trailing characters"),
+        ("too many images in JSON", post("/v1/embed").json(&json!({"images": ["", "", "", ""]})), 413, "too_large", "more than 3 images"),
+        ("too many options", image(&format!("/v1/embed?{}", (0..70).map(|i| format!("o{i}=1&")).collect::<String>())), 422, "invalid_option", "more than 64 options"),
         ("JSON list", post("/v1/embed").json(&json!([1, 2])), 400, "malformed_request", "the JSON cannot be read"),
         ("no image", post("/v1/embed").json(&json!({"size": 224})), 400, "malformed_request", "the request holds no image"),
         ("broken multipart", raw("multipart/form-data; boundary=x", b"--y\r\n".to_vec()), 400, "malformed_request", "the body cannot be read"),
@@ -140,6 +145,36 @@ async fn a_full_server_refuses_at_once_and_before_the_body() {
     drop(slow);
     tokio::time::sleep(Duration::from_millis(200)).await;
     ok(server.post_file("/v1/embed", CHELSEA)).await;
+}
+
+#[tokio::test]
+async fn pictures_side_by_side_have_a_limit() {
+    let server = Server::tiny().await;
+    let line = |width: u32, height: u32| {
+        let mut file = std::io::Cursor::new(Vec::new());
+        image::GrayImage::new(width, height).write_to(&mut file, image::ImageFormat::Png).unwrap();
+        Part::bytes(file.into_inner()).file_name("line.png")
+    };
+    let form = || Form::new().part("a", line(14_000, 14)).part("b", line(14, 14_000));
+    let post = || server.client.post(server.url("/v1/attention?size=14")).multipart(form());
+    let (status, body) = problem(post()).await;
+    assert_eq!(status, 422, "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("14022×14000, more than the limit"), "{body}");
+    ok(post().header("accept", "multipart/mixed")).await;
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_arrive_is_given_up() {
+    let mut server = Server::tiny().await;
+    let mut slow = TcpStream::connect(server.address).await.unwrap();
+    slow.write_all(b"POST /v1/embed HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(10), slow.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the connection is closed");
+    // Nor does a connection that never says anything hold up a stop.
+    let _idle = TcpStream::connect(server.address).await.unwrap();
+    server.stop();
+    tokio::time::timeout(Duration::from_secs(10), server.stopped()).await.expect("a stop");
 }
 
 #[tokio::test]

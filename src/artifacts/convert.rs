@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     model::{Ffn, ModelSpec, SourceFormat},
     onnx::{
-        dinov2,
+        PRECISION, dinov2,
         graph::ExternalData,
         weights::{TensorMap, Weights, read_onnx_export, read_safetensors, read_torch},
     },
@@ -99,7 +99,7 @@ pub fn convert(
         let location = external_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let external = ExternalData { location, sink: &mut sink };
         let model = dinov2::build(spec, &weights, Some(external), &mut on_block)?;
-        let (writer, sha256, _) = sink.finish();
+        let (writer, sha256) = sink.finish();
         let file = writer.into_inner().map_err(|error| Error::io("writing the model's weights", error.into_error()))?;
         (model, Some((file, sha256)))
     } else {
@@ -120,7 +120,7 @@ pub fn convert(
     let manifest = Manifest {
         model: spec.name.clone(),
         fingerprint: model.fingerprint,
-        precision: "fp32".to_owned(),
+        precision: PRECISION.to_owned(),
         sha256,
         external_sha256,
         source: source.file_name().unwrap_or_default().to_string_lossy().into_owned(),

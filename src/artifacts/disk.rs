@@ -72,17 +72,16 @@ pub fn hex(bytes: &[u8]) -> String {
 pub(super) struct HashingWriter<W> {
     inner: W,
     hash: Sha256,
-    length: u64,
 }
 
 impl<W: Write> HashingWriter<W> {
     pub(super) fn new(inner: W) -> Self {
-        Self { inner, hash: Sha256::new(), length: 0 }
+        Self { inner, hash: Sha256::new() }
     }
 
-    /// The inner writer, the SHA-256 in hexadecimal and the number of bytes.
-    pub(super) fn finish(self) -> (W, String, u64) {
-        (self.inner, hex(&self.hash.finalize()), self.length)
+    /// The inner writer and the SHA-256 in hexadecimal.
+    pub(super) fn finish(self) -> (W, String) {
+        (self.inner, hex(&self.hash.finalize()))
     }
 }
 
@@ -90,7 +89,6 @@ impl<W: Write> Write for HashingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let count = self.inner.write(bytes)?;
         self.hash.update(&bytes[..count]);
-        self.length += count as u64;
         Ok(count)
     }
 

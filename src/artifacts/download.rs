@@ -45,15 +45,16 @@ pub fn download(what: &Download<'_>, progress: Progress<'_>) -> Result<()> {
     if let Some(folder) = what.to.parent() {
         fs::create_dir_all(folder).map_err(writing)?;
     }
-    let part = part_path(what.to);
-    let mut file =
-        OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&part).map_err(writing)?;
-    // Two processes that want the same file take turns; the second finds it done.
-    file.lock().map_err(writing)?;
-    if what.to.exists() && file.metadata().map_err(writing)?.len() == 0 {
-        let _ = fs::remove_file(&part);
+    // Two processes that want the same file take turns; the second finds it done. The lock is a file of its own, which
+    // stays: one that is renamed or deleted could be locked twice.
+    let lock = File::create(beside(what.to, ".lock")).map_err(writing)?;
+    lock.lock().map_err(writing)?;
+    if what.to.exists() {
         return Ok(());
     }
+    let part = beside(what.to, ".part");
+    let mut file =
+        OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&part).map_err(writing)?;
 
     let agent: Agent = Agent::config_builder()
         .max_redirects(0)
@@ -87,9 +88,10 @@ pub fn download(what: &Download<'_>, progress: Progress<'_>) -> Result<()> {
     fs::rename(&part, what.to).map_err(writing)
 }
 
-fn part_path(path: &Path) -> PathBuf {
+/// `path` with `ending` at its end.
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".part");
+    name.push(ending);
     name.into()
 }
 

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     model::{Catalog, ModelSpec, PositionRule, Source},
+    onnx::PRECISION,
 };
 
 /// Finds, pulls and converts models.
@@ -66,7 +67,7 @@ impl ModelStore {
 
     /// Where a converted model lies or would lie.
     pub fn converted_path(&self, name: &str) -> PathBuf {
-        self.home.model(name, "fp32")
+        self.home.model(name, PRECISION)
     }
 
     /// What of a model is here.

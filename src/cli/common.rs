@@ -136,6 +136,10 @@ pub(super) struct LimitFlags {
     #[arg(long, env = "DINOSERVE_MAX_IMAGE_PIXELS", default_value_t = DecodeLimits::default().max_pixels)]
     max_image_pixels: u64,
 
+    /// Most pixels of a side of an image file
+    #[arg(long, env = "DINOSERVE_MAX_IMAGE_SIDE", default_value_t = DecodeLimits::default().max_side)]
+    max_image_side: u64,
+
     /// Most patches of an image for the model
     #[arg(long, env = "DINOSERVE_MAX_PATCHES", default_value_t = Limits::default().max_patches)]
     max_patches: usize,
@@ -143,6 +147,9 @@ pub(super) struct LimitFlags {
 
 impl LimitFlags {
     pub(super) fn limits(&self) -> Limits {
-        Limits { decode: DecodeLimits { max_pixels: self.max_image_pixels }, max_patches: self.max_patches }
+        Limits {
+            decode: DecodeLimits { max_pixels: self.max_image_pixels, max_side: self.max_image_side },
+            max_patches: self.max_patches,
+        }
     }
 }

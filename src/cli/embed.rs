@@ -88,7 +88,7 @@ impl Embed {
             Some("jsonl") => false,
             _ => bail!("{}: the output must end in .npy or .jsonl", self.output.display()),
         };
-        let paths = images_of(&self.folder)?;
+        let (paths, mut bad) = images_of(&self.folder)?;
         if paths.is_empty() {
             bail!("{} holds no images ({})", self.folder.display(), ENDINGS.join(", "));
         }
@@ -97,8 +97,9 @@ impl Embed {
         let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let (engine, thread) = self.engine.start(&runtime, model)?;
         let started = Instant::now();
-        let (good, bad) = tokio.block_on(self.embed_all(Service::new(engine, self.limits.limits()), &paths))?;
+        let (good, unreadable) = tokio.block_on(self.embed_all(Service::new(engine, self.limits.limits()), &paths))?;
         thread.join();
+        bad.extend(unreadable);
 
         if as_matrix {
             self.write_matrix(&good)?;
@@ -106,17 +107,19 @@ impl Embed {
             self.write_lines(&good)?;
         }
         let seconds = started.elapsed().as_secs_f64();
-        println!(
+        let mut out = std::io::stdout();
+        writeln!(
+            out,
             "{} images embedded in {seconds:.1} s ({:.1} images/s), written to {}",
             good.len(),
             good.len() as f64 / seconds,
             self.output.display()
-        );
+        )?;
         if bad.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
-        println!("{} files could not be read:", bad.len());
-        bad.iter().for_each(|(path, error)| println!("  {path}: {error}"));
+        writeln!(out, "{} files could not be read:", bad.len())?;
+        bad.iter().try_for_each(|(path, error)| writeln!(out, "  {path}: {error}"))?;
         Ok(if good.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
@@ -184,18 +187,27 @@ impl Embed {
     }
 }
 
-/// The image files below a folder, by their endings, sorted by path.
-fn images_of(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
+/// The image files below a folder, by their endings, sorted by path; and the subfolders that cannot be read.
+#[allow(clippy::type_complexity, reason = "a pair of lists, used once")]
+fn images_of(root: &Path) -> anyhow::Result<(Vec<PathBuf>, Vec<(String, Error)>)> {
+    let (mut found, mut bad) = (Vec::new(), Vec::new());
+    let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        let entries =
-            std::fs::read_dir(&folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
-        for entry in entries {
-            let entry = entry?;
-            let path = entry.path();
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if folder == root => {
+                return Err(error).with_context(|| format!("cannot read the folder {}", root.display()));
+            }
+            Err(error) => {
+                let name = folder.strip_prefix(root).unwrap_or(&folder).display().to_string();
+                bad.push((name, Error::io("reading the folder", error)));
+                continue;
+            }
+        };
+        for path in entries.flatten().map(|entry| entry.path()) {
             let ending = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
-            if entry.file_type()?.is_dir() {
+            // Links to folders are not followed, so that a loop of them does no harm.
+            if path.is_dir() && !path.is_symlink() {
                 folders.push(path);
             } else if ENDINGS.contains(&ending.as_str()) {
                 found.push(path);
@@ -203,5 +215,5 @@ fn images_of(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         }
     }
     found.sort();
-    Ok(found)
+    Ok((found, bad))
 }

@@ -52,8 +52,13 @@ fn tensor(tensors: &TensorMap, name: &str) -> anyhow::Result<Vec<f32>> {
     Ok(tensors.get(name).with_context(|| format!("the reference has no {name}"))?.to_f32())
 }
 
+/// Infinite if there are more or fewer values, or some that are no numbers.
 fn largest_difference(found: impl Iterator<Item = f32>, expected: &[f32]) -> f32 {
-    found.zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    let found: Vec<f32> = found.collect();
+    if found.len() != expected.len() || found.iter().any(|value| !value.is_finite()) {
+        return f32::INFINITY;
+    }
+    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 fn cosine(found: impl Iterator<Item = f32>, expected: &[f32]) -> f64 {

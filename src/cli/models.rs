@@ -1,6 +1,6 @@
 //! `dinoserve models list|pull|convert|verify`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -101,7 +101,6 @@ impl Models {
 
 impl List {
     fn run(self) -> anyhow::Result<ExitCode> {
-        use std::io::Write;
         let store = self.store.store()?;
         let mut out = std::io::stdout().lock();
         let state = |spec| match store.state(spec) {
@@ -129,7 +128,7 @@ impl Pull {
         let mut progress = Progress::new(Unit::BytesOrSteps);
         let pulled = store.pull(&self.name, &mut |step, done, total| progress.show(step, done, total));
         progress.finish();
-        report(&pulled?, &store.converted_path(&self.name));
+        report(&pulled?, &store.converted_path(&self.name))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -149,7 +148,7 @@ impl Convert {
         let manifest = convert(spec, &self.from, None, &to, self.external_above, &mut show)
             .with_context(|| format!("converting {} as {name}", self.from.display()));
         progress.finish();
-        report(&manifest?, &to);
+        report(&manifest?, &to)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -161,9 +160,10 @@ impl Verify {
         let verified = store.verify(&self.name, &mut |step, done, total| progress.show(step, done, total));
         progress.finish();
         let verified = verified?;
-        println!("{} is as it was written", verified.path.display());
-        println!("fingerprint {}", verified.manifest.fingerprint);
-        println!("made from {} (sha256 {})", verified.manifest.source, verified.manifest.source_sha256);
+        let mut out = std::io::stdout();
+        writeln!(out, "{} is as it was written", verified.path.display())?;
+        writeln!(out, "fingerprint {}", verified.manifest.fingerprint)?;
+        writeln!(out, "made from {} (sha256 {})", verified.manifest.source, verified.manifest.source_sha256)?;
         match self.goldens {
             None => Ok(ExitCode::SUCCESS),
             Some(folder) => {
@@ -175,7 +175,8 @@ impl Verify {
     }
 }
 
-fn report(manifest: &Manifest, path: &std::path::Path) {
-    println!("{} {} fingerprint {}", manifest.model, manifest.precision, manifest.fingerprint);
-    println!("{}", path.display());
+fn report(manifest: &Manifest, path: &std::path::Path) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{} {} fingerprint {}", manifest.model, manifest.precision, manifest.fingerprint)?;
+    writeln!(out, "{}", path.display())
 }

@@ -1,6 +1,7 @@
 //! `dinoserve serve`.
 
 use std::{
+    io::Write,
     net::{IpAddr, SocketAddr},
     process::ExitCode,
     time::Duration,
@@ -12,7 +13,7 @@ use tokio::net::TcpListener;
 
 use super::common::{EngineFlags, LimitFlags};
 use crate::{
-    http::{self, AppState, HttpConfig},
+    http::{self, AppState, ConnectionTimes, HttpConfig},
     service::Service,
     telemetry,
 };
@@ -49,8 +50,12 @@ pub(super) struct Serve {
     #[arg(long, env = "DINOSERVE_REQUEST_TIMEOUT", default_value_t = HttpConfig::default().request_timeout.as_secs())]
     request_timeout: u64,
 
+    /// Seconds in which a request's head must have arrived; a connection that is idle for longer is closed
+    #[arg(long, env = "DINOSERVE_HEADER_TIMEOUT", default_value_t = 30)]
+    header_timeout: u64,
+
     /// Seconds that accepted requests get to end when the server is stopped
-    #[arg(long, env = "DINOSERVE_SHUTDOWN_GRACE", default_value_t = 30)]
+    #[arg(long, env = "DINOSERVE_SHUTDOWN_GRACE", default_value_t = 25)]
     shutdown_grace: u64,
 }
 
@@ -80,7 +85,7 @@ impl Serve {
         let router = http::router(AppState::new(service, config));
 
         // The one line on standard output: whoever started us reads the port from it.
-        println!("listening on http://{}", listener.local_addr()?);
+        writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
         let loaded = async {
             let provider = engine.ready().await?;
             let spec = engine.spec();
@@ -93,14 +98,17 @@ impl Serve {
             // From here on only a signal ends the server.
             std::future::pending::<anyhow::Result<()>>().await
         };
-        let grace = Duration::from_secs(self.shutdown_grace);
-        let served = http::serve(listener, router, stop_signal(), grace);
+        let times = ConnectionTimes {
+            header: Duration::from_secs(self.header_timeout),
+            grace: Duration::from_secs(self.shutdown_grace),
+        };
+        let served = http::serve(listener, router, stop_signal(), times);
         tokio::select! {
-            served = served => served?,
+            () = served => {}
             failed = loaded => failed?,
         }
         drop(engine);
-        // All handlers have ended, so the worker ends when its queue is empty.
+        // All connections are closed, so the worker ends when its queue is empty.
         let _ = tokio::time::timeout(Duration::from_secs(5), tokio::task::spawn_blocking(move || thread.join())).await;
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)

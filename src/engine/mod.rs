@@ -37,6 +37,8 @@ pub struct Input {
 pub struct Wanted {
     /// The patch tokens of the last block.
     pub patch_tokens: bool,
+    /// The register tokens of the last block; a model without them gives none.
+    pub registers: bool,
     /// The softmax rows of CLS in the last block.
     pub attention: bool,
     /// CLS of the last blocks.
@@ -54,6 +56,8 @@ pub struct Features {
     pub cls: Array1<f32>,
     /// `[patches, dim]`, row-major over the grid.
     pub patch_tokens: Option<Array2<f32>>,
+    /// `[registers, dim]`.
+    pub registers: Option<Array2<f32>>,
     /// `[heads, 1 + registers + patches]`.
     pub attention: Option<Array2<f32>>,
     /// `[layers, dim]`, the last block last.
@@ -129,7 +133,7 @@ impl Engine {
     /// # Errors
     /// [`Kind::Internal`] if no thread can be started.
     pub fn start(runtime: &Runtime, model: ModelFile, config: &EngineConfig) -> Result<(Self, EngineThread)> {
-        let (queue, jobs) = mpsc::channel(config.queue_depth.max(1));
+        let (queue, jobs) = mpsc::channel(config.queue_depth.clamp(1, tokio::sync::Semaphore::MAX_PERMITS));
         let (state_sender, state) = watch::channel(EngineState::Loading);
         let about = About {
             spec: model.spec.clone(),

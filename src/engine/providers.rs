@@ -1,11 +1,6 @@
 //! ONNX Runtime's library, and the devices it computes on.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    str::FromStr,
-    sync::OnceLock,
-};
+use std::{fmt, path::Path, str::FromStr, sync::OnceLock};
 
 use ort::{
     environment::Environment,
@@ -79,7 +74,6 @@ impl fmt::Display for Provider {
 #[derive(Debug, Clone)]
 pub struct Runtime {
     environment: Environment,
-    path: PathBuf,
 }
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
@@ -113,12 +107,7 @@ impl Runtime {
         })?;
         let environment = builder.with_telemetry(false).build().map_err(of_runtime)?;
         environment.set_log_level(LogLevel::Warning);
-        Ok(RUNTIME.get_or_init(|| Self { environment, path: path.to_owned() }).clone())
-    }
-
-    /// Where the library lies.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(RUNTIME.get_or_init(|| Self { environment }).clone())
     }
 
     /// A session of the model at `path`, and the provider that runs it.

@@ -20,6 +20,7 @@ pub struct ModelSession {
     session: Session,
     provider: Provider,
     positions: PositionCache,
+    has_registers: bool,
     /// Pixels of a batch of several images.
     pixels: Vec<u8>,
 }
@@ -32,7 +33,7 @@ impl ModelSession {
     pub fn load(runtime: &Runtime, model: &ModelFile, device: Device, intra_threads: usize) -> Result<Self> {
         let (session, provider) = runtime.session(&model.path, device, intra_threads)?;
         let positions = PositionCache::new(model.positions.clone());
-        Ok(Self { session, provider, positions, pixels: Vec::new() })
+        Ok(Self { session, provider, positions, has_registers: model.spec.registers > 0, pixels: Vec::new() })
     }
 
     /// Where it computes.
@@ -75,6 +76,7 @@ impl ModelSession {
                 grid,
                 cls: outputs.of("cls", index)?,
                 patch_tokens: outputs.wanted(wanted.patch_tokens, "patch_tokens", index)?,
+                registers: outputs.wanted(wanted.registers && self.has_registers, "registers", index)?,
                 attention: outputs.wanted(wanted.attention, "attention", index)?,
                 layers_cls: outputs.wanted(wanted.layers_cls, "layers_cls", index)?,
                 layers_patch: outputs.wanted(wanted.layers_patch, "layers_patch", index)?,

@@ -9,7 +9,7 @@ use embedded_graphics::{
 };
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     vision::{Filter, Grid, Kernel, PATCH, RgbImage, resample_f32},
 };
 
@@ -119,7 +119,7 @@ pub struct Style {
 }
 
 /// Draws a map of `channels` values in 0..1 per patch, `[h·w, channels]`. Three channels are RGB, one is coloured by
-/// `colormap`, two are red and green, more than three show the first three. `photo` is the image that the model saw.
+/// `colormap`, two are red and green. `photo` is the image that the model saw.
 pub fn draw(map: &[f32], channels: usize, grid: Grid, photo: &RgbImage, style: Style, colormap: Colormap) -> RgbImage {
     let (width, height) = match style.output {
         Output::Input => (grid.width * PATCH, grid.height * PATCH),
@@ -201,16 +201,27 @@ pub fn labelled_grid(pictures: &[(String, RgbImage)]) -> RgbImage {
 }
 
 /// Pictures side by side, on white, aligned at the top.
-pub fn strip(pictures: &[RgbImage]) -> RgbImage {
+///
+/// # Errors
+/// [`Kind::LimitExceeded`] if the strip would have more than `max_pixels` pixels.
+pub fn strip(pictures: &[RgbImage], max_pixels: u64) -> Result<RgbImage> {
     let height = pictures.iter().map(RgbImage::height).max().unwrap_or(1);
     let width = pictures.iter().map(|picture| picture.width() + GAP).sum::<u32>().saturating_sub(GAP).max(1);
+    if u64::from(width) * u64::from(height) > max_pixels {
+        let detail = format!(
+            "the pictures side by side would be {width}×{height}, more than the limit of {max_pixels} pixels; ask for \
+             multipart/mixed, which gives one PNG per image"
+        );
+        let error = Error::new(Kind::LimitExceeded, detail);
+        return Err(error.with_limit("max_image_pixels", max_pixels, "--max-image-pixels"));
+    }
     let mut sheet = RgbImage::from_pixel(width, height, image::Rgb(PAPER));
     let mut x = 0;
     for picture in pictures {
         image::imageops::replace(&mut sheet, picture, i64::from(x), 0);
         x += picture.width() + GAP;
     }
-    sheet
+    Ok(sheet)
 }
 
 /// The number of columns that fills all rows, or nearly, and makes the sheet about three wide by two high.

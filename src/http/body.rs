@@ -1,6 +1,6 @@
 //! The three forms in which images come: raw bytes, multipart, JSON.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
 
 use axum::{
     body::Body,
@@ -14,6 +14,7 @@ use base64::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mediatype::MediaType;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 
 use super::{AppState, HttpConfig, admission::Admission, options::Options};
@@ -46,17 +47,24 @@ impl FromRequest<AppState> for ImageRequest {
         let form = BodyForm::of(&headers)?;
         let body = Body::new(Limited::new(body, config.max_body_bytes));
         let mut images = Images { images: Vec::new(), most: config.max_images };
-        let read = async {
+        let read = async move {
             match form {
-                BodyForm::Raw => images.add(read_all(body, config).await?),
-                BodyForm::Json => read_json(&read_all(body, config).await?, &mut images, &mut options),
+                BodyForm::Raw => images.add(read_all(body, config).await?)?,
                 BodyForm::Multipart => {
                     let request = Request::from_parts(parts, body);
-                    read_multipart(request, state, &mut images, &mut options).await
+                    read_multipart(request, state, &mut images, &mut options).await?;
+                }
+                BodyForm::Json => {
+                    let body = read_all(body, config).await?;
+                    // Megabytes of base64 would hold up the requests of others on this thread.
+                    let read = move || read_json(&body, &mut images, &mut options).map(|()| (images, options));
+                    let read = tokio::task::spawn_blocking(read).await;
+                    return read.map_err(|error| Error::internal(format!("reading JSON: {error}")))?;
                 }
             }
+            Ok((images, options))
         };
-        tokio::time::timeout(config.request_timeout, read).await.map_err(|_| {
+        let (images, options) = tokio::time::timeout(config.request_timeout, read).await.map_err(|_| {
             let seconds = config.request_timeout.as_secs();
             Error::new(Kind::SlowRequest, format!("the body did not arrive within {seconds} s")).with_limit(
                 "request_timeout",
@@ -85,7 +93,8 @@ impl BodyForm {
         let text = value.to_str().unwrap_or_default();
         let media =
             MediaType::parse(text).map_err(|_| unsupported(format!("the Content-Type {value:?} is not valid")))?;
-        match (media.ty.as_str(), media.subty.as_str()) {
+        // Media types do not mind case.
+        match (media.ty.as_str().to_lowercase().as_str(), media.subty.as_str().to_lowercase().as_str()) {
             ("image", _) | ("application", "octet-stream") => Ok(Self::Raw),
             ("multipart", "form-data") => Ok(Self::Multipart),
             ("application", "json") => Ok(Self::Json),
@@ -167,29 +176,109 @@ async fn read_multipart(request: Request, state: &AppState, images: &mut Images,
     Ok(())
 }
 
-/// The base64 text is decoded straight from the body, without a copy of it.
+/// Reads a JSON object member by member: the base64 text is decoded straight from the body, a limit ends the reading at
+/// once, and nothing but images and plain option values is ever built.
 fn read_json(body: &[u8], images: &mut Images, options: &mut Options) -> Result<()> {
-    let malformed = |error: serde_json::Error| Error::new(Kind::Malformed, format!("the JSON cannot be read: {error}"));
-    let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body).map_err(malformed)?;
-    for (name, value) in members {
-        let wrong = |what: &str| Error::new(Kind::Malformed, format!("`{name}` must be {what}"));
-        match name.as_ref() {
-            "image" => {
-                let text: Text<'_> =
-                    serde_json::from_str(value.get()).map_err(|_| wrong("a base64 string or data: URI"))?;
-                images.add(from_base64(&text.0, "image")?)?;
-            }
-            "images" => {
-                let texts: Vec<Text<'_>> =
-                    serde_json::from_str(value.get()).map_err(|_| wrong("a list of base64 strings or data: URIs"))?;
-                for (index, text) in texts.iter().enumerate() {
-                    images.add(from_base64(&text.0, &format!("images[{index}]"))?)?;
-                }
-            }
-            _ => options.add(name.clone().into_owned(), serde_json::from_str(value.get()).map_err(malformed)?)?,
-        }
+    let mut failure = None;
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let read = deserializer
+        .deserialize_map(Members { images, options, failure: &mut failure })
+        .and_then(|()| deserializer.end());
+    match (failure, read) {
+        (Some(error), _) => Err(error),
+        (None, Err(error)) => Err(Error::new(Kind::Malformed, format!("the JSON cannot be read: {error}"))),
+        (None, Ok(())) => Ok(()),
     }
-    Ok(())
+}
+
+/// Takes the members of the object; what is wrong with one is left in `failure`, since serde knows only its own errors.
+struct Members<'a> {
+    images: &'a mut Images,
+    options: &'a mut Options,
+    failure: &'a mut Option<Error>,
+}
+
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object with `image` or `images`")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut members: M) -> Result<(), M::Error> {
+        while let Some(Text(name)) = members.next_key::<Text<'de>>()? {
+            let taken = match name.as_ref() {
+                "image" => {
+                    let value: &RawValue = members.next_value()?;
+                    one_image(value, "image", self.images, "a base64 string or data: URI")
+                }
+                "images" => {
+                    members.next_value_seed(ImageList { images: &mut *self.images, failure: &mut *self.failure })?;
+                    Ok(())
+                }
+                _ => {
+                    let value: &RawValue = members.next_value()?;
+                    option_value(value, &name).and_then(|value| self.options.add(name.into_owned(), value))
+                }
+            };
+            if let Err(error) = taken {
+                *self.failure = Some(error);
+                return Err(serde::de::Error::custom("a member is not as it should be"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn one_image(value: &RawValue, name: &str, images: &mut Images, expected: &str) -> Result<()> {
+    let text: Text<'_> = serde_json::from_str(value.get())
+        .map_err(|_| Error::new(Kind::Malformed, format!("`{name}` must be {expected}")))?;
+    images.add(from_base64(&text.0, name)?)
+}
+
+/// Options are plain values; a list or object is not even read.
+fn option_value(value: &RawValue, name: &str) -> Result<Value> {
+    let wrong = || Error::option(name, "must be a text, a number, true or false");
+    if value.get().starts_with(['[', '{']) || value.get().len() > 1000 {
+        return Err(wrong());
+    }
+    serde_json::from_str(value.get()).map_err(|_| wrong())
+}
+
+/// `images`: each is decoded and counted as it is read.
+struct ImageList<'a> {
+    images: &'a mut Images,
+    failure: &'a mut Option<Error>,
+}
+
+impl<'de> DeserializeSeed<'de> for ImageList<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ImageList<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list of base64 strings or data: URIs in `images`")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut items: S) -> Result<(), S::Error> {
+        let mut index = 0;
+        while let Some(value) = items.next_element::<&RawValue>()? {
+            if let Err(error) =
+                one_image(value, &format!("images[{index}]"), self.images, "a base64 string or data: URI")
+            {
+                *self.failure = Some(error);
+                return Err(serde::de::Error::custom("an image is not as it should be"));
+            }
+            index += 1;
+        }
+        Ok(())
+    }
 }
 
 /// A string of a JSON text, borrowed where it holds no escapes.

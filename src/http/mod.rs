@@ -18,14 +18,14 @@ mod serve;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, http::Request, middleware, response::Response};
+use axum::{Router, extract::DefaultBodyLimit, http::Request, middleware, response::Response};
 use tokio::sync::Semaphore;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
 };
 
-pub use self::serve::serve;
+pub use self::serve::{ConnectionTimes, serve};
 use crate::{
     error::{Error, Kind},
     service::Service,
@@ -61,7 +61,7 @@ pub struct AppState {
 impl AppState {
     /// The state of a server that answers from `service`.
     pub fn new(service: Service, config: HttpConfig) -> Self {
-        let admission = Arc::new(Semaphore::new(config.max_requests.max(1)));
+        let admission = Arc::new(Semaphore::new(config.max_requests.clamp(1, Semaphore::MAX_PERMITS)));
         Self { service, config: Arc::new(config), admission }
     }
 }
@@ -71,6 +71,8 @@ pub fn router(state: AppState) -> Router {
     let (router, _) = openapi::routes().split_for_parts();
     let request_id = axum::http::HeaderName::from_static("x-request-id");
     router
+        // Bodies have our own limit, which a flag sets; axum's is 2 MB.
+        .layer(DefaultBodyLimit::disable())
         .fallback(|request: Request<axum::body::Body>| async move {
             let detail = format!("there is no {}; see GET /v1/models and /openapi.json", request.uri().path());
             Error::new(Kind::NotFound, detail)

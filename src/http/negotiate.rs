@@ -49,8 +49,22 @@ impl Representation {
 /// [`Kind::NotAcceptable`] that lists what is offered.
 pub(super) fn negotiate(headers: &HeaderMap, offers: &[Representation]) -> Result<Representation> {
     let values: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-    let wanted = values.join(", ");
-    if wanted.trim().is_empty() {
+    // Element by element, so that one that is odd (as Java's bare `*`) does not spoil the others.
+    let readable = |element: &str| {
+        let element = element.trim();
+        let element = if element == "*" || element.starts_with("*;") {
+            element.replacen('*', "*/*", 1)
+        } else {
+            element.to_owned()
+        };
+        let without_charset: Vec<&str> =
+            element.split(';').filter(|part| !part.trim().starts_with("charset")).collect();
+        let element = without_charset.join(";");
+        MediaType::parse(&element).is_ok().then_some(element)
+    };
+    let wanted: Vec<String> = values.iter().flat_map(|value| value.split(',')).filter_map(readable).collect();
+    let wanted = wanted.join(", ");
+    if wanted.is_empty() {
         return Ok(offers[0]);
     }
     let types: Vec<MediaType<'_>> =

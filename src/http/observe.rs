@@ -10,6 +10,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use tracing::Instrument;
+
 use super::AppState;
 use crate::{
     error::{Error, Kind},
@@ -48,23 +50,28 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     let id = header_text(&request, "x-request-id");
     let bytes =
         request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).unwrap_or("-").to_owned();
-    let response = next.run(request).await;
+    let span = tracing::info_span!("request", id);
+    let response = next.run(request).instrument(span.clone()).await;
+    let _span = span.entered();
 
     let elapsed = started.elapsed();
     let status = response.status();
     let metrics = telemetry::metrics();
-    metrics.requests.with_label_values(&[&route, method.as_str(), status.as_str()]).inc();
+    // Nor does a method that nobody has heard of.
+    let known = matches!(method.as_str(), "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH");
+    let label = if known { method.as_str() } else { "OTHER" };
+    metrics.requests.with_label_values(&[&route, label, status.as_str()]).inc();
     metrics.request_duration.with_label_values(&[&route]).observe(elapsed.as_secs_f64());
     let timing = response.headers().get("server-timing").and_then(|value| value.to_str().ok()).unwrap_or("-");
     let ms = elapsed.as_secs_f64() * 1e3;
     let ms = (ms * 100.0).round() / 100.0;
     if matches!(route.as_str(), "/healthz" | "/readyz" | "/metrics") {
         // Asked every few seconds, for years.
-        tracing::debug!(%method, route, status = status.as_u16(), ms, id, "request");
+        tracing::debug!(%method, route, status = status.as_u16(), ms, "request");
     } else if status.is_server_error() {
-        tracing::warn!(%method, route, status = status.as_u16(), ms, id, bytes, timing, "request");
+        tracing::warn!(%method, route, status = status.as_u16(), ms, bytes, timing, "request");
     } else {
-        tracing::info!(%method, route, status = status.as_u16(), ms, id, bytes, timing, "request");
+        tracing::info!(%method, route, status = status.as_u16(), ms, bytes, timing, "request");
     }
     response
 }

@@ -14,6 +14,9 @@ use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
 
+/// More options than any endpoint has.
+const MOST: usize = 64;
+
 /// The options of a request that have not been taken yet.
 #[derive(Debug, Default)]
 pub(super) struct Options {
@@ -29,6 +32,9 @@ impl Options {
     pub(super) fn add(&mut self, name: String, value: Value) -> Result<()> {
         if self.values.contains_key(&name) {
             return Err(Error::option(&name, "given twice"));
+        }
+        if self.values.len() == MOST {
+            return Err(Error::new(Kind::InvalidOption, format!("there are more than {MOST} options")));
         }
         self.values.insert(name, value);
         Ok(())

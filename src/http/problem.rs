@@ -74,6 +74,8 @@ impl Problem {
         let (status, title) = status_and_title(error.kind());
         let internal = status == StatusCode::INTERNAL_SERVER_ERROR;
         let detail = if internal {
+            let source = std::error::Error::source(error).map(tracing::field::display);
+            tracing::error!(%error, source, "request failed");
             "the server failed on this request; its log tells more under the x-request-id of this answer".to_owned()
         } else {
             error.detail().to_owned()
@@ -87,9 +89,6 @@ impl Problem {
 /// The answer to a request that failed.
 pub(super) fn response(error: &Error) -> Response {
     let problem = Problem::new(error);
-    if problem.status == 500 {
-        tracing::error!(%error, source = std::error::Error::source(error).map(tracing::field::display), "request failed");
-    }
     let (status, _) = status_and_title(error.kind());
     let mut response = (status, Json(problem)).into_response();
     let headers = response.headers_mut();

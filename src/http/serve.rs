@@ -3,36 +3,60 @@
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 
-use crate::error::{Error, Result};
+/// Times of the connections.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionTimes {
+    /// In which a request's head must have arrived; a connection that is idle for longer is closed.
+    pub header: Duration,
+    /// That accepted requests get to end when the server stops.
+    pub grace: Duration,
+}
 
-/// Serves until `stop` resolves, then finishes the requests that were accepted, but for at most `grace`.
-///
-/// # Errors
-/// [`crate::error::Kind::Io`] if the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-    grace: Duration,
-) -> Result<()> {
-    let (stopping, mut stopped) = tokio::sync::watch::channel(false);
-    let until = async move {
-        stop.await;
-        stopping.send_replace(true);
-    };
-    let server = axum::serve(listener, router).with_graceful_shutdown(until);
-    let too_long = async move {
-        // The sender lives as long as the server, so an error cannot come first.
-        let _ = stopped.wait_for(|stopping| *stopping).await;
-        tokio::time::sleep(grace).await;
-    };
-    tokio::select! {
-        done = server.into_future() => done.map_err(|error| Error::io("serving", error)),
-        () = too_long => {
-            tracing::warn!("some requests did not end in time and were cut off");
-            Ok(())
+/// Serves until `stop` resolves, then finishes the requests that were accepted, within the grace. When this returns,
+/// every connection is closed and the router is dropped.
+pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>, times: ConnectionTimes) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(times.header);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(times.header);
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    // Answers are written whole; there is nothing to wait for.
+                    let _ = stream.set_nodelay(true);
+                    let service = TowerToHyperService::new(router.clone());
+                    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+                    let connection = graceful.watch(connection);
+                    connections.spawn(async move {
+                        if let Err(error) = connection.await {
+                            tracing::debug!(%error, "a connection ended early");
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: others will be closed in a moment.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(Duration::from_millis(100)).await;
+                }
+            },
         }
     }
+    drop(listener);
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = sleep(times.grace) => tracing::warn!("some requests did not end in time and were cut off"),
+    }
+    connections.shutdown().await;
 }

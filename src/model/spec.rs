@@ -135,9 +135,4 @@ impl ModelSpec {
     pub fn layers(&self) -> usize {
         self.depth.min(4)
     }
-
-    /// Number of tokens for a grid of `patches`: CLS, registers, patches.
-    pub fn tokens(&self, patches: usize) -> usize {
-        1 + self.registers + patches
-    }
 }

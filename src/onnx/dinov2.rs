@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use super::{
-    GRAPH_VERSION,
+    GRAPH_VERSION, PRECISION,
     graph::{
         Attribute::{Float, Int, Ints},
         ExternalData, GraphBuilder,
@@ -57,12 +57,12 @@ pub fn build<'a>(
     let graph = GraphBuilder::new(&spec.name, external);
     let mut dinov2 = Dinov2 { spec, reader: Reader::new(weights), graph };
     dinov2.forward(progress)?;
-    let fingerprint = dinov2.reader.fingerprint();
+    let fingerprint = dinov2.reader.fingerprint(spec);
     let spec_json = serde_json::to_string(spec).expect("a model description is plain data");
     let entries = [
         (metadata::FINGERPRINT, fingerprint.clone()),
         (metadata::SPEC, spec_json),
-        (metadata::PRECISION, "fp32".to_owned()),
+        (metadata::PRECISION, PRECISION.to_owned()),
     ];
     let file = dinov2.graph.finish(entries.map(|(key, value)| (key.to_owned(), value)).to_vec());
     Ok(BuiltModel { file, fingerprint })
@@ -92,9 +92,11 @@ impl<'a> Reader<'a> {
 
     /// Does not depend on the order in which a graph reads its weights; what can change a feature otherwise is in the
     /// graph's version.
-    fn fingerprint(&self) -> String {
+    fn fingerprint(&self, spec: &ModelSpec) -> String {
         let mut hash = Sha256::new();
-        hash.update(format!("dinoserve graph {GRAPH_VERSION} fp32\n"));
+        // The architecture as far as the weights' shapes do not tell it.
+        let (heads, ffn) = (spec.heads, spec.ffn);
+        hash.update(format!("dinoserve graph {GRAPH_VERSION} {PRECISION} heads {heads} ffn {ffn:?}\n"));
         self.hashes.values().for_each(|of_tensor| hash.update(of_tensor));
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }

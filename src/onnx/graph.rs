@@ -26,13 +26,6 @@ const SMALL: usize = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value(String);
 
-impl Value {
-    /// The missing optional input.
-    pub fn none() -> Self {
-        Self(String::new())
-    }
-}
-
 /// An attribute of a node.
 #[derive(Debug, Clone, Copy)]
 pub enum Attribute<'a> {
@@ -67,7 +60,7 @@ impl<'a> GraphBuilder<'a> {
         Self { graph, external, external_length: 0, next: 0 }
     }
 
-    /// Declares an input; `None` stands for a side that may vary, named by `names` for whoever reads the file.
+    /// Declares an input.
     pub fn input(&mut self, name: &str, kind: DataType, shape: &[Side<'_>]) -> Value {
         self.graph.input.push(value_info(name, kind, shape));
         Value(name.to_owned())

@@ -13,6 +13,9 @@ pub mod weights;
 /// can change a feature.
 pub const GRAPH_VERSION: u32 = 1;
 
+/// The precision of the weights that [`dinov2`] writes.
+pub const PRECISION: &str = "fp32";
+
 /// Names of the metadata entries that a converted file carries.
 pub mod metadata {
     /// Hash of weights, precision and graph version.

@@ -52,9 +52,9 @@ impl EmbedOptions {
         let several = self.layers > 1;
         Wanted {
             patch_tokens: self.tokens || (self.pooling.needs_patches() && !several),
-            attention: false,
             layers_cls: several,
             layers_patch: several && self.pooling.needs_patches(),
+            ..Wanted::default()
         }
     }
 

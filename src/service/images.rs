@@ -101,15 +101,14 @@ impl Service {
         wanted: Wanted,
     ) -> Result<Seen> {
         let limits = self.limits.decode;
-        let prepared = tokio::task::spawn_blocking(move || {
+        let prepared = self.on_blocking_thread("preparing an image", move || {
             let work = || prepare(&file, options, limits, transform);
             // Decoders may panic on hostile files; that is the file's fault, and no other request's.
             catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
                 Err(Error::new(Kind::UndecodableImage, "the decoder failed on this file; it is damaged"))
             })
         });
-        let prepared = prepared.await.map_err(|error| Error::internal(format!("preparing an image: {error}")));
-        let result = match prepared.and_then(|prepared| prepared) {
+        let result = match prepared.await {
             Ok((input, stages)) => self.engine.infer(input, wanted).await.map(|(input, features)| {
                 let stages = Stages { queue: features.queue_time, inference: features.inference_time, ..stages };
                 Seen { input, features, stages }

@@ -37,14 +37,14 @@ impl Form {
         }
     }
 
-    /// The PNG files of what `draw` draws.
-    fn encode(&self, draw: impl FnOnce(&Rendering) -> Vec<RgbImage>) -> Result<Vec<Vec<u8>>> {
+    /// The PNG files of what `draw` draws; a strip has at most `max_pixels`.
+    fn encode(&self, max_pixels: u64, draw: impl FnOnce(&Rendering) -> Vec<RgbImage>) -> Result<Vec<Vec<u8>>> {
         match self {
             Self::Numbers => Ok(Vec::new()),
             Self::Pictures(rendering) => draw(rendering).iter().map(render::png).collect(),
             Self::Picture(rendering) => match draw(rendering).as_slice() {
                 [one] => Ok(vec![render::png(one)?]),
-                several => Ok(vec![render::png(&render::strip(several))?]),
+                several => Ok(vec![render::png(&render::strip(several, max_pixels)?)?]),
             },
         }
     }
@@ -111,9 +111,10 @@ impl PcaAnswer {
     fn draw(&self, rendering: &Rendering) -> Vec<RgbImage> {
         let maps = self.pca.maps.iter().zip(&self.grids).zip(&self.photos);
         maps.map(|((map, &grid), photo)| {
-            let values = map.as_slice().expect("a fresh array is contiguous");
-            // A single component is a shade of grey.
-            render::draw(values, map.ncols(), grid, photo, rendering.style(), Colormap::Gray)
+            // A picture shows three components at most, and a single one as a shade of grey.
+            let shown = map.slice(ndarray::s![.., ..map.ncols().min(3)]);
+            let values: Vec<f32> = shown.iter().copied().collect();
+            render::draw(&values, shown.ncols(), grid, photo, rendering.style(), Colormap::Gray)
         })
         .collect()
     }
@@ -178,7 +179,8 @@ impl Service {
         let wanted = Wanted { patch_tokens: true, attention: foreground, ..Wanted::default() };
         let seen = self.see_all_or_fail(files, image, wanted).await?;
         let registers = self.engine.spec().registers;
-        finish(seen, move |features, photos| {
+        let max_pixels = self.limits.decode.max_pixels;
+        finish(self, seen, move |features, photos| {
             let tokens: Vec<ArrayView2<'_, f32>> =
                 features.iter().map(|features| patch_tokens(features)).collect::<Result<_>>()?;
             let attention = if foreground {
@@ -192,7 +194,7 @@ impl Service {
             let pca = pca::maps(&tokens, &attention, options.components, options.foreground)?;
             let grids = features.iter().map(|features| features.grid).collect();
             let answer = PcaAnswer { pca, grids, photos };
-            let pictures = form.encode(|rendering| answer.draw(rendering))?;
+            let pictures = form.encode(max_pixels, |rendering| answer.draw(rendering))?;
             Ok((answer, pictures))
         })
         .await
@@ -222,7 +224,8 @@ impl Service {
         let wanted = Wanted { attention: true, ..Wanted::default() };
         let seen = self.see_all_or_fail(files, image, wanted).await?;
         let registers = self.engine.spec().registers;
-        finish(seen, move |features, photos| {
+        let max_pixels = self.limits.decode.max_pixels;
+        finish(self, seen, move |features, photos| {
             let answers: Vec<AttentionMaps> = features
                 .iter()
                 .zip(photos)
@@ -234,8 +237,9 @@ impl Service {
                     Ok(AttentionMaps { maps, grid: features.grid, photo })
                 })
                 .collect::<Result<_>>()?;
-            let pictures =
-                form.encode(|rendering| answers.iter().map(|answer| answer.draw(&options, rendering)).collect())?;
+            let pictures = form.encode(max_pixels, |rendering| {
+                answers.iter().map(|answer| answer.draw(&options, rendering)).collect()
+            })?;
             Ok((answers, pictures))
         })
         .await
@@ -252,8 +256,9 @@ fn heads(features: &Features, registers: usize) -> Result<ArrayView2<'_, f32>> {
     Ok(attention::patch_columns(rows.view(), registers))
 }
 
-/// Does the work that follows the model on a blocking thread, and takes its time.
+/// Does the work that follows the model, and takes its time.
 async fn finish<A, B>(
+    service: &Service,
     seen: Vec<Seen>,
     work: impl FnOnce(&[Features], Vec<RgbImage>) -> Result<(A, B)> + Send + 'static,
 ) -> Result<(A, B, Stages)>
@@ -264,8 +269,7 @@ where
     let mut stages = seen.iter().fold(Stages::default(), |stages, seen| stages.longest(seen.stages));
     let (features, photos) = seen.into_iter().map(|seen| (seen.features, seen.input.pixels)).unzip::<_, _, Vec<_>, _>();
     let started = Instant::now();
-    let work = tokio::task::spawn_blocking(move || work(&features, photos));
-    let (a, b) = work.await.map_err(|error| Error::internal(format!("drawing a map: {error}")))??;
+    let (a, b) = service.on_blocking_thread("drawing a map", move || work(&features, photos)).await?;
     stages.post = started.elapsed();
     stages.observe();
     Ok((a, b, stages))

@@ -4,26 +4,49 @@ mod embed;
 mod images;
 mod maps;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
 
 pub use self::{
     embed::{EmbedOptions, Embedding},
     images::{ImageOptions, Limits},
     maps::{AttentionMaps, AttentionOptions, Form, PcaAnswer, PcaOptions, Rendering},
 };
-use crate::{engine::Engine, telemetry};
+use crate::{
+    engine::Engine,
+    error::{Error, Result},
+    telemetry,
+};
 
 /// What the edges call. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Service {
     engine: Engine,
     limits: Limits,
+    /// Places for work on pixels: one per core. Held by the work itself, which goes on when its client has gone.
+    pixel_work: Arc<Semaphore>,
 }
 
 impl Service {
     /// A service on a running engine.
     pub fn new(engine: Engine, limits: Limits) -> Self {
-        Self { engine, limits }
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        Self { engine, limits, pixel_work: Arc::new(Semaphore::new(cores)) }
+    }
+
+    /// Does work on pixels on a blocking thread, when a core is free for it.
+    async fn on_blocking_thread<T: Send + 'static>(
+        &self,
+        what: &str,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let place = self.pixel_work.clone().acquire_owned().await;
+        let done = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            work()
+        });
+        done.await.map_err(|error| Error::internal(format!("{what}: {error}")))?
     }
 
     /// The engine under it.

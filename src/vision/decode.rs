@@ -14,11 +14,13 @@ use crate::error::{Error, Kind, Result};
 pub struct DecodeLimits {
     /// Most pixels (width × height).
     pub max_pixels: u64,
+    /// Most pixels of a side. Resampling a longer side would take memory out of proportion to its pixels.
+    pub max_side: u64,
 }
 
 impl Default for DecodeLimits {
     fn default() -> Self {
-        Self { max_pixels: 50_000_000 }
+        Self { max_pixels: 50_000_000, max_side: 65_535 }
     }
 }
 
@@ -41,6 +43,17 @@ impl DecodeLimits {
                 "max_image_pixels",
                 self.max_pixels,
                 "--max-image-pixels",
+            ));
+        }
+        if width.max(height) > self.max_side {
+            let detail = format!(
+                "the image is {width}×{height}, a side longer than the limit of {}; send it smaller",
+                self.max_side
+            );
+            return Err(Error::new(Kind::TooLarge, detail).with_limit(
+                "max_image_side",
+                self.max_side,
+                "--max-image-side",
             ));
         }
         Ok(())
@@ -130,8 +143,8 @@ fn decode_other(
     let (width, height) = decoder.dimensions();
     limits.check(u64::from(width), u64::from(height))?;
     let mut reserve = image::Limits::default();
-    // A decoder may need the pixels twice at 8 bytes each (16-bit RGBA), and some room of its own.
-    reserve.max_alloc = Some(limits.max_pixels.saturating_mul(16).saturating_add(1 << 24));
+    // As much as this image needs twice over, and some room: a frame inside may say it is larger than the image.
+    reserve.max_alloc = Some(decoder.total_bytes().saturating_mul(2).saturating_add(1 << 24));
     decoder.set_limits(reserve).map_err(undecodable)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;

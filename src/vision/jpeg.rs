@@ -38,15 +38,37 @@ fn decompress(
     let image = Image { pixels: pixels.as_mut_slice(), width: header.width, pitch, height: header.height, format };
     match decoder.decompress(bytes, image) {
         Ok(()) => Ok(pixels),
-        // Stray bytes between segments are common in the wild and harmless; the picture is whole.
-        Err(error) if error.to_string().contains("extraneous bytes before marker") => Ok(pixels),
+        Err(error) if is_harmless(&error.to_string(), bytes) => Ok(pixels),
         Err(error) => Err(undecodable(error)),
     }
 }
 
+/// libjpeg's warnings, after which it goes on and Pillow shows the picture; only a file that ends early is refused there,
+/// and here.
+fn is_harmless(message: &str, bytes: &[u8]) -> bool {
+    const WARNINGS: [&str; 5] = [
+        "Corrupt JPEG data: ",
+        "Inconsistent progression sequence",
+        "Invalid SOS parameters for sequential JPEG",
+        "Unknown Adobe color transform code",
+        "Warning: unknown JFIF revision number",
+    ];
+    let message = message.strip_prefix(PREFIX).unwrap_or(message);
+    let ends_with_marker = || {
+        let content = bytes.iter().rposition(|&byte| !matches!(byte, 0 | b'\r' | b'\n' | b' '));
+        content.is_some_and(|last| bytes[..=last].ends_with(&[0xFF, 0xD9]))
+    };
+    // Of several warnings only the last is told, so a file without its end may come with any.
+    WARNINGS.iter().any(|warning| message.starts_with(warning))
+        && (!message.contains("premature") || ends_with_marker())
+}
+
+/// What the binding puts in front of libjpeg-turbo's messages.
+const PREFIX: &str = "TurboJPEG error: ";
+
 fn undecodable(error: turbojpeg::Error) -> Error {
     let text = error.to_string();
-    let reason = text.strip_prefix("TurboJPEG error: ").unwrap_or(&text);
+    let reason = text.strip_prefix(PREFIX).unwrap_or(&text);
     Error::new(Kind::UndecodableImage, format!("the JPEG cannot be decoded: {reason}"))
 }
 

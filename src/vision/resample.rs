@@ -2,7 +2,7 @@
 //!
 //! The filter's support grows with the shrink factor (antialiasing). Coefficients are computed in f64, normalised,
 //! and rounded to 22-bit fixed point; each pass rounds to 8 bits. Only the requested [`Window`] of the output is
-//! computed, which changes no value and makes a centre crop of an extremely long image cheap.
+//! computed, which changes no value.
 //!
 //! The passes are laid out so that the compiler vectorises them: the innermost loop always runs over contiguous
 //! bytes. [`pulp`] picks the widest instruction set at run time (SSE2, AVX2, AVX-512, NEON).

@@ -148,9 +148,13 @@ pub fn cosine(a: impl IntoIterator<Item = f32>, b: impl IntoIterator<Item = f32>
     dot / (aa * bb).sqrt()
 }
 
-/// Largest and mean absolute difference.
+/// Largest and mean absolute difference of as many finite values.
+#[track_caller]
 pub fn difference<'a>(a: impl IntoIterator<Item = &'a f32>, b: impl IntoIterator<Item = &'a f32>) -> (f32, f32) {
-    let differences: Vec<f32> = a.into_iter().zip(b).map(|(a, b)| (a - b).abs()).collect();
+    let (a, b): (Vec<f32>, Vec<f32>) = (a.into_iter().copied().collect(), b.into_iter().copied().collect());
+    assert!(!a.is_empty() && a.len() == b.len(), "{} and {} values", a.len(), b.len());
+    assert!(a.iter().chain(&b).all(|value| value.is_finite()), "every value is a number");
+    let differences: Vec<f32> = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).collect();
     let mean = differences.iter().sum::<f32>() / differences.len() as f32;
     (differences.into_iter().fold(0.0, f32::max), mean)
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use dinoserve::{
     artifacts::ModelFile,
     engine::{Device, Engine, EngineConfig, EngineThread},
-    http::{AppState, HttpConfig, router, serve},
+    http::{AppState, ConnectionTimes, HttpConfig, router, serve},
     service::{Limits, Service},
 };
 use reqwest::{Client, RequestBuilder, Response};
@@ -37,11 +37,11 @@ impl Server {
         let service = Service::new(engine.clone(), Limits::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
+        let times = ConnectionTimes { header: Duration::from_secs(2), grace: Duration::from_secs(20) };
         let (stop, stopped) = oneshot::channel();
         let app = router(AppState::new(service, config));
         let until = async { drop(stopped.await) };
-        let serving =
-            tokio::spawn(async move { serve(listener, app, until, Duration::from_secs(20)).await.expect("serving") });
+        let serving = tokio::spawn(async move { serve(listener, app, until, times).await });
         let client = Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
         Self { address, client, engine, stop: Some(stop), serving, thread: Some(thread) }
     }

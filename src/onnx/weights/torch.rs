@@ -1,7 +1,7 @@
 //! Zip-format checkpoints of `torch.save`: a pickled dictionary of tensors beside their storages.
 //!
-//! Only the few pickle instructions that such a file consists of are understood, and nothing is ever called: a name
-//! that is not on the short list of [`Value::reduce`] makes the file unreadable. No code in a checkpoint can run.
+//! Only the pickle instructions that such files consist of are understood, and nothing is ever called: what a name that
+//! is not on the short list of [`Value::reduce`] would make is passed over. No code in a checkpoint can run.
 
 use std::{collections::HashMap, io::Cursor, io::Read, rc::Rc};
 
@@ -136,7 +136,7 @@ enum Value {
 
 impl Value {
     /// A tuple. One that is nested deeper than any tensor's needs is dropped, so that a hostile file cannot build a
-    /// structure that exhausts the stack; shared parts are shared here too, so that none grows beyond the file.
+    /// structure that exhausts the stack; what is shared there is shared here.
     fn tuple(items: Vec<Value>) -> Value {
         let is_tuple = |value: &Value| matches!(value, Value::Tuple(_));
         let is_nested = |value: &Value| matches!(value, Value::Tuple(inner) if inner.iter().any(is_tuple));
