@@ -20,17 +20,20 @@ COPY src src
 RUN mkdir tests && touch tests/suite.rs && cargo build --locked --profile dist
 # The embedded model is converted here, so that a container needs no writable folder; its source is not shipped.
 RUN target/dist/dinoserve models pull dinov2-small-focus \
- && rm -rf /var/lib/dinoserve/sources /var/lib/dinoserve/tools
+ && rm -rf /var/lib/dinoserve/sources /var/lib/dinoserve/tools \
+ && install -D target/dist/dinoserve /root-of-image/usr/local/bin/dinoserve \
+ && install -D -m 644 /etc/ssl/certs/ca-certificates.crt /root-of-image/etc/ssl/certs/ca-certificates.crt
 
 FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="dinoserve" \
       org.opencontainers.image.description="DINOv2 image features over HTTP" \
       org.opencontainers.image.licenses="Apache-2.0"
-COPY --from=build /build/target/dist/dinoserve /usr/local/bin/dinoserve
-COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-# Owned by the user, so that a volume mounted here can take other models.
-COPY --from=build --chown=65532:65532 /var/lib/dinoserve /var/lib/dinoserve
 COPY LICENSE NOTICE /usr/share/doc/dinoserve/
+COPY --from=build /root-of-image /
+# Owned by the user, so that a volume mounted here can take other models. The command also parts the two copies, which the
+# classic builder cannot always tell apart.
+RUN install -d -o 65532 -g 65532 /var/lib/dinoserve
+COPY --from=build --chown=65532:65532 /var/lib/dinoserve /var/lib/dinoserve
 USER 65532:65532
 ENV DINOSERVE_HOME=/var/lib/dinoserve \
     DINOSERVE_HOST=0.0.0.0 \
