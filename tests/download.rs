@@ -37,8 +37,13 @@ struct Hub {
 }
 
 impl Hub {
-    /// A server of one file; after the last act it serves.
+    /// A server of one file, whatever the path; after the last act it serves.
     fn start(file: Vec<u8>, acts: Vec<Act>) -> Self {
+        Self::of_files(vec![(String::new(), file)], acts)
+    }
+
+    /// A server of files by the ends of their paths.
+    fn of_files(files: Vec<(String, Vec<u8>)>, acts: Vec<Act>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let ranges = Arc::new(Mutex::new(Vec::new()));
@@ -46,7 +51,7 @@ impl Hub {
         std::thread::spawn(move || {
             for (index, stream) in listener.incoming().flatten().enumerate() {
                 let act = acts.get(index).cloned().unwrap_or(Act::Serve);
-                let range = answer(stream, &file, &act);
+                let range = answer(stream, &files, &act);
                 seen.lock().unwrap().push(range);
             }
         });
@@ -58,13 +63,18 @@ impl Hub {
     }
 }
 
-fn answer(mut stream: TcpStream, file: &[u8], act: &Act) -> String {
+fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], act: &Act) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
         head.push(byte[0]);
     }
     let head = String::from_utf8_lossy(&head).to_lowercase();
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    let Some((_, file)) = files.iter().find(|(name, _)| path.ends_with(name.as_str())) else {
+        let _ = write!(stream, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        return "404".to_owned();
+    };
     let range = head.lines().find_map(|line| line.strip_prefix("range: bytes=")).unwrap_or("-").to_owned();
     let start: usize = range.trim_end_matches('-').parse().unwrap_or(0);
     let close = "connection: close\r\n\r\n";
@@ -248,6 +258,41 @@ fn a_full_disk_is_said_and_the_download_goes_on_when_there_is_room() {
     again.unwrap();
     assert_eq!(found.unwrap(), file);
     assert_ne!(hub.ranges()[1], "-", "what had arrived was kept");
+}
+
+#[test]
+fn a_sharded_model_is_pulled_index_and_all() {
+    let whole = read_golden("tiny/model.safetensors");
+    let index = r#"{"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}"#;
+    let empty = safetensors::serialize(Vec::<(String, safetensors::tensor::TensorView<'_>)>::new(), None).unwrap();
+    let mut files = vec![
+        ("model.safetensors.index.json".to_owned(), index.as_bytes().to_vec()),
+        ("model-1-of-2.safetensors".to_owned(), whole),
+    ];
+    let home = scratch("pull-sharded");
+    std::fs::create_dir_all(home.join("catalog")).unwrap();
+    let description = "name = \"tiny\"\nsummary = \"random\"\nlicence = \"none\"\ndim = 64\ndepth = 2\nheads = 2\nregisters = 0\n\
+        ffn = \"mlp\"\nffn_hidden = 256\nnative_grid = 37\nembed_size = 224\nmap_size = 518\n[[sources]]\nformat = \"safetensors\"\n\
+        file = \"model.safetensors.index.json\"\nurl = \"{hub}/someone/tiny/resolve/main/model.safetensors.index.json\"\n";
+    std::fs::write(home.join("catalog/tiny.toml"), description).unwrap();
+    let pull = |files: &[(String, Vec<u8>)]| {
+        let hub = Hub::of_files(files.to_vec(), vec![]);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dinoserve"));
+        command.args(["models", "pull", "tiny", "--hub", &hub.address]).env("DINOSERVE_HOME", &home).output().unwrap()
+    };
+    // A shard is missing: the model is not there, either.
+    let output = pull(&files);
+    assert!(!output.status.success(), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("model-2-of-2.safetensors: the server answered 404"),
+        "{output:?}"
+    );
+    assert!(!home.join("sources/tiny/model.safetensors.index.json").exists());
+
+    files.push(("model-2-of-2.safetensors".to_owned(), empty));
+    let output = pull(&files);
+    assert!(output.status.success(), "{output:?}");
+    assert!(home.join("models/tiny/fp32-v1.onnx").exists());
 }
 
 #[test]
