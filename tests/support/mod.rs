@@ -5,7 +5,10 @@ pub mod server;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use dinoserve::{
@@ -73,9 +76,11 @@ pub fn runtime() -> Runtime {
     Runtime::load(&runtime_library()).unwrap_or_else(|error| panic!("{error} (did `make setup` run?)"))
 }
 
-/// A fresh folder below the build folder, unique to the process and `name`.
+/// A fresh folder below the build folder, another at each call.
 pub fn scratch(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{call}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a scratch folder");
     folder
 }
