@@ -51,8 +51,7 @@ impl Hub {
         std::thread::spawn(move || {
             for (index, stream) in listener.incoming().flatten().enumerate() {
                 let act = acts.get(index).cloned().unwrap_or(Act::Serve);
-                let range = answer(stream, &files, &act);
-                seen.lock().unwrap().push(range);
+                answer(stream, &files, &act, &seen);
             }
         });
         Self { address, ranges }
@@ -63,7 +62,8 @@ impl Hub {
     }
 }
 
-fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], act: &Act) -> String {
+/// Notes the request's range before it answers, so that whoever has the answer finds it noted.
+fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], act: &Act, seen: &Mutex<Vec<String>>) {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
@@ -72,10 +72,12 @@ fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], act: &Act) -> Stri
     let head = String::from_utf8_lossy(&head).to_lowercase();
     let path = head.split(' ').nth(1).unwrap_or_default();
     let Some((_, file)) = files.iter().find(|(name, _)| path.ends_with(name.as_str())) else {
+        seen.lock().unwrap().push("404".to_owned());
         let _ = write!(stream, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-        return "404".to_owned();
+        return;
     };
     let range = head.lines().find_map(|line| line.strip_prefix("range: bytes=")).unwrap_or("-").to_owned();
+    seen.lock().unwrap().push(range.clone());
     let start: usize = range.trim_end_matches('-').parse().unwrap_or(0);
     let close = "connection: close\r\n\r\n";
     let _ = match act {
@@ -107,7 +109,6 @@ fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], act: &Act) -> Stri
         }
     };
     let _ = stream.flush();
-    range
 }
 
 fn file() -> Vec<u8> {

@@ -1,24 +1,21 @@
 //! The converted graph against Meta's own code.
 
 use dinoserve::{
-    artifacts::ModelFile,
-    engine::{Device, Features, Input, ModelSession, Wanted},
+    engine::{Features, Input, ModelSession, Plan, Provider, Wanted},
     features::{attention, pca},
+    onnx::Precision,
     vision::{Grid, PATCH, RgbImage},
 };
 use ndarray::{Axis, s};
 
 use crate::support::{
-    PHOTOGRAPHS, TINY, Tensors, assert_close, cosine, difference, focus, golden_png, runtime, tiny, wave,
+    PHOTOGRAPHS, TINY, Tensors, assert_close, cosine, difference, focus, focus_in, golden_png, runtime, session, tiny,
+    tiny_in, wave,
 };
 
 const SIZES: [(usize, usize); 6] = [(70, 70), (140, 196), (196, 140), (224, 224), (518, 518), (532, 546)];
 const ALL: Wanted =
     Wanted { patch_tokens: true, registers: true, attention: true, layers_cls: true, layers_patch: true };
-
-fn session(model: &ModelFile) -> ModelSession {
-    ModelSession::load(&runtime(), model, Device::Cpu, 0).expect("a session")
-}
 
 fn input(pixels: RgbImage) -> Input {
     let grid = Grid { height: pixels.height() as usize / PATCH, width: pixels.width() as usize / PATCH };
@@ -43,7 +40,7 @@ fn assert_matches(what: &str, found: &Features, expected: &Tensors) {
 fn tiny_models_match_from_both_layouts_at_every_size() {
     for name in TINY {
         for file in ["model.safetensors", "hub_pretrain.pth"] {
-            let mut session = session(&tiny(name, file, u64::MAX));
+            let mut session = session(&tiny(name, file));
             for (height, width) in SIZES {
                 let what = format!("{name} {file} {height}x{width}");
                 let expected = Tensors::read(&format!("{name}/expected_{height}x{width}.safetensors"));
@@ -66,23 +63,46 @@ fn tiny_models_match_from_both_layouts_at_every_size() {
 }
 
 #[test]
-fn external_data_gives_the_same_features() {
+fn sessions_that_share_their_weights_give_the_same_features() {
     for name in TINY {
-        let inside = tiny(name, "model.safetensors", u64::MAX);
-        let outside = tiny(name, "model.safetensors", 0);
-        assert!(outside.path.with_extension("onnx.data").exists(), "the weights are in a file of their own");
-        assert!(std::fs::metadata(&outside.path).unwrap().len() < std::fs::metadata(&inside.path).unwrap().len());
-        assert_eq!(inside.fingerprint, outside.fingerprint);
-        let found = run(&mut session(&outside), wave(224, 224));
-        assert_matches(name, &found, &Tensors::read(&format!("{name}/expected_224x224.safetensors")));
+        let model = tiny(name, "model.safetensors");
+        let plan = Plan { workers: 3, ..Plan::single(Provider::Cpu) };
+        let sessions = ModelSession::load(&runtime(), &model, &plan).expect("sessions");
+        assert_eq!(sessions.len(), 3);
+        for mut session in sessions {
+            let found = run(&mut session, wave(224, 224));
+            assert_matches(name, &found, &Tensors::read(&format!("{name}/expected_224x224.safetensors")));
+        }
+    }
+}
+
+/// f16 is for GPUs; here the runtime computes its products in f32, so that this shows the graph and the rounded weights.
+#[test]
+fn half_precision_stays_close() {
+    for name in TINY {
+        let mut session = session(&tiny_in(name, "model.safetensors", Precision::Fp16));
+        let expected = Tensors::read(&format!("{name}/expected_224x224.safetensors"));
+        let found = run(&mut session, wave(224, 224));
+        let cosine = cosine(found.cls.iter().copied(), expected.get("cls").iter().copied());
+        assert!(cosine > 0.9999, "{name}: {cosine}");
+        let attention = found.attention.expect("attention").into_dyn();
+        let (largest, mean) = difference(&attention, expected.get("attention"));
+        assert!(largest < 1e-2 && mean < 1e-4, "{name}: {largest} {mean}");
+    }
+    let mut session = session(&focus_in(Precision::Fp16));
+    for photograph in PHOTOGRAPHS {
+        let stem = photograph.split('.').next().unwrap();
+        let expected = Tensors::read(&format!("dinov2-small-focus/{stem}_fit448.safetensors"));
+        let found = run(&mut session, golden_png(&format!("dinov2-small-focus/{stem}_fit448_input.png")));
+        let cosine = cosine(found.cls.iter().copied(), expected.get("cls").iter().copied());
+        assert!(cosine > 0.9999, "{photograph}: {cosine}");
     }
 }
 
 #[test]
 fn a_fingerprint_depends_on_the_weights_and_not_on_their_file() {
-    let prints: Vec<[String; 2]> = TINY
-        .map(|name| ["model.safetensors", "hub_pretrain.pth"].map(|file| tiny(name, file, u64::MAX).fingerprint))
-        .to_vec();
+    let prints: Vec<[String; 2]> =
+        TINY.map(|name| ["model.safetensors", "hub_pretrain.pth"].map(|file| tiny(name, file).fingerprint)).to_vec();
     for [safetensors, torch] in &prints {
         assert_eq!(safetensors, torch);
         assert_eq!(safetensors.len(), 64);
@@ -92,7 +112,7 @@ fn a_fingerprint_depends_on_the_weights_and_not_on_their_file() {
 
 #[test]
 fn a_batch_gives_each_image_what_it_would_get_alone() {
-    let mut session = session(&tiny("tiny-reg", "model.safetensors", u64::MAX));
+    let mut session = session(&tiny("tiny-reg", "model.safetensors"));
     let images: Vec<Input> = [0u8, 40, 200]
         .map(|shift| {
             let mut image = wave(140, 196);
@@ -153,7 +173,7 @@ fn the_focus_model_matches_on_photographs_in_every_mode() {
 
 #[test]
 fn attention_rows_are_probabilities_and_patches_come_after_registers() {
-    let mut session = session(&tiny("tiny-reg", "model.safetensors", u64::MAX));
+    let mut session = session(&tiny("tiny-reg", "model.safetensors"));
     let rows = run(&mut session, wave(140, 196)).attention.expect("attention");
     rows.rows().into_iter().for_each(|row| assert!((row.sum() - 1.0).abs() < 1e-5));
     assert_eq!(attention::patch_columns(rows.view(), 4), rows.slice(s![.., 5..]));

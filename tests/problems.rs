@@ -53,7 +53,7 @@ async fn problem(request: RequestBuilder) -> (u16, Value) {
 #[tokio::test]
 async fn each_bad_request_is_told_what_is_wrong_and_the_server_lives_on() {
     let config = HttpConfig { max_body_bytes: 1 << 20, max_images: 3, ..HttpConfig::default() };
-    let server = Server::start(tiny("tiny-reg", "model.safetensors", u64::MAX), config).await;
+    let server = Server::start(tiny("tiny-reg", "model.safetensors"), config).await;
     let good = read_golden(CHELSEA);
     let post = |path: &str| server.client.post(server.url(path));
     let image = |path: &str| server.post_file(path, CHELSEA);
@@ -128,7 +128,7 @@ async fn each_bad_request_is_told_what_is_wrong_and_the_server_lives_on() {
 #[tokio::test]
 async fn a_full_server_refuses_at_once_and_before_the_body() {
     let config = HttpConfig { max_requests: 1, ..HttpConfig::default() };
-    let server = Server::start(tiny("tiny-reg", "model.safetensors", u64::MAX), config).await;
+    let server = Server::start(tiny("tiny-reg", "model.safetensors"), config).await;
     // A client that has begun to send holds the only place.
     let mut slow = TcpStream::connect(server.address).await.unwrap();
     let head = "POST /v1/embed HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 100000\r\n\r\n";
@@ -180,7 +180,7 @@ async fn a_head_that_does_not_arrive_is_given_up() {
 #[tokio::test]
 async fn a_body_that_does_not_arrive_is_given_up() {
     let config = HttpConfig { request_timeout: Duration::from_secs(1), ..HttpConfig::default() };
-    let server = Server::start(tiny("tiny-reg", "model.safetensors", u64::MAX), config).await;
+    let server = Server::start(tiny("tiny-reg", "model.safetensors"), config).await;
     let mut slow = TcpStream::connect(server.address).await.unwrap();
     let head = "POST /v1/embed HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 100000\r\n\r\n";
     slow.write_all(head.as_bytes()).await.unwrap();
@@ -193,7 +193,7 @@ async fn a_body_that_does_not_arrive_is_given_up() {
 
 #[tokio::test]
 async fn a_model_that_cannot_run_is_never_ready() {
-    let model = tiny("tiny-reg", "model.safetensors", u64::MAX);
+    let model = tiny("tiny-reg", "model.safetensors");
     let broken = scratch("broken-model").join("fp32.onnx");
     std::fs::write(&broken, b"not a model").unwrap();
     let server = Server::start_unready(ModelFile { path: broken, ..model }, HttpConfig::default()).await;

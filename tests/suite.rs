@@ -8,6 +8,7 @@
 
 mod cli;
 mod download;
+mod engine;
 mod goldens;
 mod http;
 mod openapi;

@@ -112,7 +112,7 @@ fn imports_only_go_down() {
 #[test]
 fn some_crates_are_named_in_one_place_only() {
     let rules: [(&[&str], &[&str]); 4] = [
-        (&["ort::"], &["engine/session.rs", "engine/providers.rs"]),
+        (&["ort::"], &["engine/session.rs", "engine/providers.rs", "engine/weights.rs"]),
         (&["axum::", "utoipa::", "utoipa_axum::"], &["http/"]),
         (&["clap::"], &["cli/", "telemetry.rs"]),
         (&["tokio::"], &["http/", "cli/", "service/", "engine/"]),
@@ -134,9 +134,10 @@ fn some_crates_are_named_in_one_place_only() {
 }
 
 #[test]
-fn unsafe_stands_in_one_small_file() {
+fn unsafe_stands_where_mapped_memory_is() {
+    let places = ["artifacts/mapped.rs", "engine/weights.rs"];
     for (path, text) in sources() {
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-        assert!(path.ends_with("artifacts/mapped.rs") || !code.contains("unsafe {"), "{}", path.display());
+        assert!(places.iter().any(|place| path.ends_with(place)) || !code.contains("unsafe {"), "{}", path.display());
     }
 }

@@ -6,6 +6,7 @@ use dinoserve::{
     artifacts::{Manifest, ModelFile, convert},
     error::{Error, Kind},
     model::{Catalog, PositionRule},
+    onnx::Precision,
 };
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -31,11 +32,11 @@ fn write(path: &Path, tensors: &Tensors) {
 
 fn converted(name: &str, from: &Path) -> Result<Manifest, Error> {
     let to = from.with_extension("converted.onnx");
-    convert(&tiny_spec(name), from, None, &to, u64::MAX, &mut |_, _, _| {})
+    convert(&tiny_spec(name), from, None, Precision::Fp32, &to, &mut |_, _, _| {})
 }
 
 fn fingerprint_of(name: &str) -> String {
-    tiny(name, "model.safetensors", u64::MAX).fingerprint
+    tiny(name, "model.safetensors").fingerprint
 }
 
 #[test]
@@ -131,8 +132,9 @@ fn wrong_weights_are_named() {
     assert!(error.contains("no `cls_token`"), "{error}");
 
     // Another model's weights.
-    let error = convert(&tiny_spec("tiny"), &focus_source(), None, &folder.join("x.onnx"), u64::MAX, &mut |_, _, _| {})
-        .unwrap_err();
+    let error =
+        convert(&tiny_spec("tiny"), &focus_source(), None, Precision::Fp32, &folder.join("x.onnx"), &mut |_, _, _| {})
+            .unwrap_err();
     assert!(error.detail().contains("this model needs"), "{error}");
     assert!(!folder.join("x.onnx").exists(), "nothing is left of a failed conversion");
     let left: Vec<_> = std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.file_name()).collect();
@@ -144,7 +146,7 @@ fn damaged_files_are_refused_without_a_panic() {
     let folder = scratch("damaged");
     let sources = [("tiny/model.safetensors", "safetensors"), ("tiny/hub_pretrain.pth", "pth")];
     let mut files: Vec<(Vec<u8>, &str)> = sources.iter().map(|(file, ending)| (read_golden(file), *ending)).collect();
-    let onnx = std::fs::read(&tiny("tiny", "model.safetensors", u64::MAX).path).unwrap();
+    let onnx = std::fs::read(&tiny("tiny", "model.safetensors").path).unwrap();
     files.push((onnx, "onnx"));
     for (bytes, ending) in files {
         let path = folder.join(format!("model.{ending}"));
@@ -221,7 +223,7 @@ fn the_catalog_knows_the_official_models() {
 #[test]
 fn a_converted_model_tells_what_it_is() {
     let model = focus();
-    assert_eq!((model.spec.name.as_str(), model.precision.as_str()), ("dinov2-small-focus", "fp32"));
+    assert_eq!((model.spec.name.as_str(), model.precision), ("dinov2-small-focus", Precision::Fp32));
     let manifest = Manifest::read_beside(&model.path).unwrap();
     assert_eq!(manifest.fingerprint, model.fingerprint);
     assert_eq!(manifest.source_sha256, "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355");

@@ -14,16 +14,13 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{Ffn, ModelSpec, SourceFormat},
+    model::{ModelSpec, SourceFormat},
     onnx::{
-        PRECISION, dinov2,
+        Precision, dinov2,
         graph::ExternalData,
         weights::{TensorMap, Weights, read_onnx_export, read_safetensors, read_torch},
     },
 };
-
-/// Bytes of f32 weights above which they go to a file of their own: a protobuf ends at 2 GiB.
-pub(super) const EXTERNAL_ABOVE: u64 = 1_800_000_000;
 
 /// Reads a weight file. `format` is told from the name if `None`.
 ///
@@ -75,9 +72,8 @@ pub(super) fn shard_names(index: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// Converts `source` to the model file `to`, and writes its manifest beside it. The files appear whole or not at all.
-///
-/// Weights of more than `external_above` bytes go to `<to>.data`.
+/// Converts `source` to the model file `to` with its large tensors in `<to>.data`, and writes its manifest beside it. The
+/// files appear whole or not at all, the model file after its data.
 ///
 /// # Errors
 /// As [`read_weights`] and [`dinov2::build`].
@@ -85,32 +81,26 @@ pub fn convert(
     spec: &ModelSpec,
     source: &Path,
     format: Option<SourceFormat>,
+    precision: Precision,
     to: &Path,
-    external_above: u64,
     progress: Progress<'_>,
 ) -> Result<Manifest> {
     let weights = read_weights(source, format)?;
-    let external_path = external_path(to);
+    let data_path = data_path(to);
     let depth = spec.depth as u64;
     let mut on_block = |done: usize| progress("converting", done as u64, Some(depth));
 
-    let (model, data) = if parameter_bytes(spec) > external_above {
-        let mut sink = HashingWriter::new(BufWriter::with_capacity(1 << 20, temporary_beside(&external_path)?));
-        let location = external_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let external = ExternalData { location, sink: &mut sink };
-        let model = dinov2::build(spec, &weights, Some(external), &mut on_block)?;
-        let (writer, sha256) = sink.finish();
-        let file = writer.into_inner().map_err(|error| Error::io("writing the model's weights", error.into_error()))?;
-        (model, Some((file, sha256)))
-    } else {
-        (dinov2::build(spec, &weights, None, &mut on_block)?, None)
-    };
+    let mut sink = HashingWriter::new(BufWriter::with_capacity(1 << 20, temporary_beside(&data_path)?));
+    let location = data_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let data = ExternalData { location, sink: &mut sink };
+    let model = dinov2::build(spec, &weights, precision, data, &mut on_block)?;
+    let (writer, data_sha256) = sink.finish();
+    let file = writer.into_inner().map_err(|error| Error::io("writing the model's weights", error.into_error()))?;
+    // An older model file would not fit the new data.
+    let _ = std::fs::remove_file(to);
+    persist(file, &data_path)?;
 
     let mut sha256 = String::new();
-    let external_sha256 = data.as_ref().map(|(_, sha256)| sha256.clone());
-    if let Some((file, _)) = data {
-        persist(file, &external_path)?;
-    }
     write_atomically(to, |file| {
         let mut writer = HashingWriter::new(file);
         writer.write_all(&model.file).map_err(|error| Error::io(format_args!("writing {}", to.display()), error))?;
@@ -120,9 +110,9 @@ pub fn convert(
     let manifest = Manifest {
         model: spec.name.clone(),
         fingerprint: model.fingerprint,
-        precision: PRECISION.to_owned(),
+        precision,
         sha256,
-        external_sha256,
+        data_sha256,
         source: source.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         source_sha256: sha256_file(source, &mut |_| {})?,
     };
@@ -131,16 +121,8 @@ pub fn convert(
 }
 
 /// Where a model's large tensors go: the model's name with `.data` at its end.
-pub(super) fn external_path(model: &Path) -> PathBuf {
+pub(super) fn data_path(model: &Path) -> PathBuf {
     let mut name = model.as_os_str().to_owned();
     name.push(".data");
     name.into()
-}
-
-/// Bytes that the f32 weights of a model take.
-fn parameter_bytes(spec: &ModelSpec) -> u64 {
-    let (dim, hidden) = (spec.dim as u64, spec.ffn_hidden as u64);
-    let ffn_matrices = if spec.ffn == Ffn::Swiglu { 3 } else { 2 };
-    let block = 4 * dim * dim + ffn_matrices * dim * hidden;
-    4 * (spec.depth as u64 * block + dim * (588 + (spec.native_grid * spec.native_grid) as u64))
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     error::{Error, Result},
-    onnx::GRAPH_VERSION,
+    onnx::{GRAPH_VERSION, Precision},
 };
 
 /// The version of ONNX Runtime that `make setup` fetches.
@@ -15,7 +15,7 @@ const RUNTIME_VERSION: &str = "1.32.0";
 /// ```text
 /// runtime/onnxruntime-1.32.0/libonnxruntime.so
 /// sources/<model>/<weight file>           as published
-/// models/<model>/<precision>-v1.onnx      converted, with a .json manifest beside it
+/// models/<model>/<precision>-v1.onnx      converted; beside it .onnx.data with its weights and a .json manifest
 /// catalog/*.toml                          model descriptions of the user's own
 /// ```
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl Home {
     }
 
     /// A converted model. The graph's version is in its name, so that a newer program converts anew.
-    pub fn model(&self, model: &str, precision: &str) -> PathBuf {
+    pub fn model(&self, model: &str, precision: Precision) -> PathBuf {
         self.root.join("models").join(model).join(format!("{precision}-v{GRAPH_VERSION}.onnx"))
     }
 

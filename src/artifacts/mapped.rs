@@ -1,8 +1,8 @@
-//! Files mapped into memory: the one place with `unsafe` of our own.
+//! Files mapped into memory.
 
 #![allow(unsafe_code, reason = "mapping a file is unsafe by nature; the contract is below")]
 
-use std::{fs::File, path::Path};
+use std::{fs::File, ops::Deref, path::Path};
 
 use bytes::Bytes;
 use memmap2::Mmap;
@@ -10,17 +10,48 @@ use memmap2::Mmap;
 use crate::error::{Error, Result};
 
 /// The contents of a file, mapped and not read: pages come in when they are looked at.
+#[derive(Debug)]
+pub struct Mapping(Mmap);
+
+impl Mapping {
+    /// Maps the file at `path`.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Io`] if it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        let reading = |error| Error::io(format_args!("reading {}", path.display()), error);
+        let file = File::open(path).map_err(reading)?;
+        // SAFETY: the mapping is private and read-only. Files in the cache are written beside their place and renamed
+        // into it, never changed in place, so the bytes cannot change while they are borrowed.
+        unsafe { Mmap::map(&file) }.map(Self).map_err(reading)
+    }
+
+    /// Gives the memory of its pages back. Whoever looks at them again gets the same bytes from the file.
+    pub fn release_pages(&self) {
+        #[cfg(unix)]
+        // SAFETY: nobody writes to a read-only mapping of a file, so there is nothing in its pages that could be lost.
+        let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The contents of a file as [`Mapping`] gives them, for readers that share parts of it.
 ///
 /// # Errors
-/// [`crate::error::Kind::Io`] if the file cannot be opened.
+/// As [`Mapping::open`].
 pub fn map_file(path: &Path) -> Result<Bytes> {
-    let reading = |error| Error::io(format_args!("reading {}", path.display()), error);
-    let file = File::open(path).map_err(reading)?;
-    if file.metadata().map_err(reading)?.len() == 0 {
-        return Ok(Bytes::new());
-    }
-    // SAFETY: the mapping is private and read-only. Files in the cache are written beside their place and renamed into
-    // it, never changed in place, so the bytes cannot change while they are borrowed.
-    let map = unsafe { Mmap::map(&file) }.map_err(reading)?;
-    Ok(Bytes::from_owner(map))
+    Mapping::open(path).map(Bytes::from_owner)
 }

@@ -12,8 +12,8 @@ pub use convert::{convert, read_weights};
 pub use disk::{hex, sha256_file, write_atomically};
 pub use download::{Download, download};
 pub use home::Home;
-pub use mapped::map_file;
-pub use model_file::{Manifest, ModelFile};
+pub use mapped::{Mapping, map_file};
+pub use model_file::{Manifest, ModelFile, StoredWeight};
 pub use store::{ModelState, ModelStore, Verified};
 
 /// Told how far a long task is: what it is doing, units done and, if known, units in all.

@@ -1,20 +1,26 @@
 //! A converted model on disk, and what it says of itself.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use ndarray::Array2;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    convert::external_path,
+    convert::data_path,
     disk::{hex, sha256_file, write_atomically},
     map_file,
 };
 use crate::{
     error::{Error, Result},
     model::{ModelSpec, PositionRule, PositionTable},
-    onnx::{metadata, proto::ModelProto},
+    onnx::{
+        Precision, metadata,
+        proto::{DataType, ModelProto, TensorProto},
+    },
 };
 
 /// What is written beside a converted model, so that it can be listed and verified without reading it.
@@ -25,12 +31,11 @@ pub struct Manifest {
     /// The fingerprint in its metadata.
     pub fingerprint: String,
     /// Precision of its weights.
-    pub precision: String,
+    pub precision: Precision,
     /// SHA-256 of the model file.
     pub sha256: String,
-    /// SHA-256 of the file with its large tensors, if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external_sha256: Option<String>,
+    /// SHA-256 of the file with its large tensors.
+    pub data_sha256: String,
     /// Name of the weight file it was made from.
     pub source: String,
     /// SHA-256 of that file.
@@ -68,8 +73,7 @@ impl Manifest {
     /// # Errors
     /// [`crate::error::Kind::Artifact`] that names the file that differs.
     pub fn check_files(&self, model: &Path, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        let external = self.external_sha256.as_ref().map(|sha256| (external_path(model), sha256));
-        for (path, expected) in std::iter::once((model.to_owned(), &self.sha256)).chain(external) {
+        for (path, expected) in [(model.to_owned(), &self.sha256), (data_path(model), &self.data_sha256)] {
             let found = sha256_file(&path, progress)?;
             if found != *expected {
                 return Err(Error::artifact(format!(
@@ -83,6 +87,36 @@ impl Manifest {
     }
 }
 
+/// A large tensor of a converted model: where it lies in the data file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredWeight {
+    /// Its name in the graph.
+    pub name: String,
+    /// Type of its elements.
+    pub kind: DataType,
+    /// Its sides.
+    pub shape: Vec<i64>,
+    /// Its bytes, little-endian, aligned to a page.
+    pub range: Range<usize>,
+}
+
+impl StoredWeight {
+    /// `None` for a small tensor, which stays in the model file itself, or a damaged entry.
+    fn of(tensor: &TensorProto) -> Option<Self> {
+        let entry = |key: &str| {
+            let entry = tensor.external_data.iter().find(|entry| entry.key == key)?;
+            entry.value.parse::<usize>().ok()
+        };
+        let (offset, length) = (entry("offset")?, entry("length")?);
+        Some(Self {
+            name: tensor.name.clone(),
+            kind: DataType::try_from(tensor.data_type).ok()?,
+            shape: tensor.dims.clone(),
+            range: offset..offset.checked_add(length)?,
+        })
+    }
+}
+
 /// A converted model that was opened and understood, but not yet loaded by a runtime.
 #[derive(Debug, Clone)]
 pub struct ModelFile {
@@ -93,7 +127,9 @@ pub struct ModelFile {
     /// Identifies its features: hash of weights, precision, graph version and position rule.
     pub fingerprint: String,
     /// Precision of its weights.
-    pub precision: String,
+    pub precision: Precision,
+    /// Its large tensors, which lie in [`ModelFile::data`].
+    pub weights: Vec<StoredWeight>,
     /// Makes position embeddings for any grid.
     pub positions: PositionTable,
 }
@@ -123,10 +159,18 @@ impl ModelFile {
         Ok(Self {
             path: path.to_owned(),
             fingerprint: effective_fingerprint(&entry(metadata::FINGERPRINT)?, rule),
-            precision: entry(metadata::PRECISION)?,
+            precision: entry(metadata::PRECISION)?
+                .parse()
+                .map_err(|_| wrong("of a precision that this version does not know; convert it again"))?,
+            weights: graph.initializer.iter().filter_map(StoredWeight::of).collect(),
             positions: PositionTable::new(table, &spec, rule),
             spec,
         })
+    }
+
+    /// The file with its large tensors.
+    pub fn data(&self) -> PathBuf {
+        data_path(&self.path)
     }
 }
 

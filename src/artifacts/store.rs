@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Download, Home, Manifest, ModelFile, Progress,
-    convert::{EXTERNAL_ABOVE, convert, shard_names},
+    convert::{convert, shard_names},
     disk::sha256_file,
     download,
 };
 use crate::{
     error::{Error, Kind, Result},
     model::{Catalog, ModelSpec, PositionRule, Source},
-    onnx::PRECISION,
+    onnx::Precision,
 };
 
 /// Finds, pulls and converts models.
@@ -66,13 +66,13 @@ impl ModelStore {
     }
 
     /// Where a converted model lies or would lie.
-    pub fn converted_path(&self, name: &str) -> PathBuf {
-        self.home.model(name, PRECISION)
+    pub fn converted_path(&self, name: &str, precision: Precision) -> PathBuf {
+        self.home.model(name, precision)
     }
 
     /// What of a model is here.
-    pub fn state(&self, spec: &ModelSpec) -> ModelState {
-        if self.converted_path(&spec.name).exists() {
+    pub fn state(&self, spec: &ModelSpec, precision: Precision) -> ModelState {
+        if self.converted_path(&spec.name, precision).exists() {
             ModelState::Converted
         } else if self.local_source(spec).is_some() {
             ModelState::Downloaded
@@ -91,12 +91,12 @@ impl ModelStore {
     ///
     /// # Errors
     /// [`Kind::Download`] if no source can be had, and as [`convert`].
-    pub fn pull(&self, name: &str, progress: Progress<'_>) -> Result<Manifest> {
+    pub fn pull(&self, name: &str, precision: Precision, progress: Progress<'_>) -> Result<Manifest> {
         let spec = self.catalog.get(name)?;
         if self.local_source(spec).is_none() {
             self.download_first_source(spec, progress)?;
         }
-        self.convert_local(spec, progress)
+        self.convert_local(spec, precision, progress)
     }
 
     fn download_first_source(&self, spec: &ModelSpec, progress: Progress<'_>) -> Result<()> {
@@ -139,7 +139,7 @@ impl ModelStore {
     ///
     /// # Errors
     /// [`Kind::Artifact`] if there are none, or they are not what the description says they should be.
-    fn convert_local(&self, spec: &ModelSpec, progress: Progress<'_>) -> Result<Manifest> {
+    fn convert_local(&self, spec: &ModelSpec, precision: Precision, progress: Progress<'_>) -> Result<Manifest> {
         let (source, path) = self.local_source(spec).ok_or_else(|| not_downloadable(spec, &self.home))?;
         if let Some(expected) = &source.sha256 {
             let total = std::fs::metadata(&path).map(|metadata| metadata.len()).ok();
@@ -151,18 +151,26 @@ impl ModelStore {
                 )));
             }
         }
-        convert(spec, &path, Some(source.format), &self.converted_path(&spec.name), EXTERNAL_ABOVE, progress)
+        let to = self.converted_path(&spec.name, precision);
+        convert(spec, &path, Some(source.format), precision, &to, progress)
     }
 
     /// The converted model, made from local weights or, unless `offline`, pulled if need be.
     ///
     /// # Errors
     /// [`Kind::Artifact`] that says how to get the model when it is not here and may not be pulled.
-    pub fn ensure(&self, name: &str, rule: PositionRule, offline: bool, progress: Progress<'_>) -> Result<ModelFile> {
+    pub fn ensure(
+        &self,
+        name: &str,
+        precision: Precision,
+        rule: PositionRule,
+        offline: bool,
+        progress: Progress<'_>,
+    ) -> Result<ModelFile> {
         let spec = self.catalog.get(name)?;
-        match self.state(spec) {
+        match self.state(spec, precision) {
             ModelState::Converted => {}
-            ModelState::Downloaded => drop(self.convert_local(spec, progress)?),
+            ModelState::Downloaded => drop(self.convert_local(spec, precision, progress)?),
             ModelState::Absent if offline => {
                 return Err(Error::artifact(format!(
                     "model {name} is not in {} and --offline forbids to pull it; run `dinoserve models pull {name}` \
@@ -170,20 +178,22 @@ impl ModelStore {
                     self.home.root().display()
                 )));
             }
-            ModelState::Absent => drop(self.pull(name, progress)?),
+            ModelState::Absent => drop(self.pull(name, precision, progress)?),
         }
-        ModelFile::open(&self.converted_path(name), rule)
+        ModelFile::open(&self.converted_path(name, precision), rule)
     }
 
     /// Checks that a converted model is as it was written.
     ///
     /// # Errors
     /// [`Kind::Artifact`] if it is not here or damaged.
-    pub fn verify(&self, name: &str, progress: Progress<'_>) -> Result<Verified> {
+    pub fn verify(&self, name: &str, precision: Precision, progress: Progress<'_>) -> Result<Verified> {
         self.catalog.get(name)?;
-        let path = self.converted_path(name);
+        let path = self.converted_path(name, precision);
         if !path.exists() {
-            return Err(Error::artifact(format!("model {name} is not converted; run `dinoserve models pull {name}`")));
+            return Err(Error::artifact(format!(
+                "model {name} is not converted to {precision}; run `dinoserve models pull {name} --precision {precision}`"
+            )));
         }
         let manifest = Manifest::read_beside(&path)?;
         let total = std::fs::metadata(&path).map(|metadata| metadata.len()).ok();

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::common::{EngineFlags, LimitFlags};
 use crate::{
-    engine::{Input, ModelSession, Wanted},
+    engine::{Input, ModelSession, Wanted, available_cores},
     features::pca::{self, Foreground},
     vision::{DecodeOptions, Filter, ResizeMode, Transform, decode},
 };
@@ -37,7 +37,9 @@ impl Bench {
         let file = std::fs::read(&self.image).with_context(|| self.image.display().to_string())?;
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
-        let mut session = ModelSession::load(&runtime, &model, self.engine.device(), self.engine.intra_threads())?;
+        let config = self.engine.config();
+        let plan = config.plan(&runtime.providers(&config.device)?, available_cores());
+        let mut session = ModelSession::load(&runtime, &model, &plan)?.remove(0);
         let limits = self.limits.limits();
         println!("{} on {}, medians of {} runs, ms", model.spec.name, session.provider(), self.rounds);
         println!("{:>6} {:>8} {:>8} {:>10} {:>8}", "size", "decode", "resize", "inference", "pca");

@@ -11,6 +11,7 @@ use crate::{
     engine::{Device, Engine, EngineConfig, EngineThread, Runtime},
     error::{Kind, Result},
     model::PositionRule,
+    onnx::Precision,
     service::Limits,
     vision::DecodeLimits,
 };
@@ -54,6 +55,21 @@ impl RuntimeFlags {
     }
 }
 
+/// In which precision a model is converted and runs.
+#[derive(Debug, Clone, Args)]
+pub(super) struct PrecisionFlag {
+    /// Precision of the model: `fp32`, `int8` for CPUs (about half the time, nearly the same features), `fp16` for GPUs
+    #[arg(long, env = "DINOSERVE_PRECISION", default_value = "fp32",
+        value_parser = PossibleValuesParser::new(Precision::VARIANTS).map(|name| name.parse::<Precision>().unwrap_or_default()))]
+    precision: Precision,
+}
+
+impl PrecisionFlag {
+    pub(super) fn get(&self) -> Precision {
+        self.precision
+    }
+}
+
 /// Which model runs, and where.
 #[derive(Debug, Clone, Args)]
 pub(super) struct EngineFlags {
@@ -71,7 +87,10 @@ pub(super) struct EngineFlags {
     #[arg(long, env = "DINOSERVE_OFFLINE")]
     offline: bool,
 
-    /// Where to compute: `auto` (CUDA where it works, else the CPU), `cpu`, `cuda` or `cuda:N`
+    #[command(flatten)]
+    precision: PrecisionFlag,
+
+    /// Where to compute: `auto` (CUDA where it works, else the CPU), `cpu`, `cuda`, or `cuda:N,M` for these GPUs
     #[arg(long, env = "DINOSERVE_DEVICE", default_value_t = Device::Auto)]
     device: Device,
 
@@ -80,13 +99,29 @@ pub(super) struct EngineFlags {
         value_parser = PossibleValuesParser::new(PositionRule::VARIANTS).map(|name| name.parse::<PositionRule>().unwrap_or_default()))]
     pos_embed: PositionRule,
 
-    /// Threads of the model within one operator; 0 is one per physical core
-    #[arg(long, env = "DINOSERVE_INTRA_THREADS", default_value_t = 0)]
-    intra_threads: usize,
+    /// Sessions that compute at the same time, each on its own thread; on GPUs, on each [default: by the cores]
+    #[arg(long, env = "DINOSERVE_WORKERS", value_name = "COUNT")]
+    workers: Option<usize>,
+
+    /// Threads of a session within one operator [default: the cores divided by the workers]
+    #[arg(long, env = "DINOSERVE_INTRA_THREADS", value_name = "COUNT")]
+    intra_threads: Option<usize>,
+
+    /// Most images that run through the model together [default: 1 on CPUs, 32 on GPUs]
+    #[arg(long, env = "DINOSERVE_MAX_BATCH", value_name = "COUNT")]
+    max_batch: Option<usize>,
 
     /// Images that may wait for the model
-    #[arg(long, env = "DINOSERVE_QUEUE_DEPTH", default_value_t = 64)]
+    #[arg(long, env = "DINOSERVE_QUEUE_DEPTH", value_name = "COUNT", default_value_t = 64)]
     queue_depth: usize,
+
+    /// Most megabytes of a GPU's memory that a session takes [default: what it needs]
+    #[arg(long, env = "DINOSERVE_CUDA_MEMORY_MB", value_name = "MB")]
+    cuda_memory_mb: Option<usize>,
+
+    /// Let GPUs round the factors of products to TF32: faster, and four digits less of every feature
+    #[arg(long, env = "DINOSERVE_CUDA_TF32")]
+    cuda_tf32: bool,
 }
 
 impl EngineFlags {
@@ -99,7 +134,8 @@ impl EngineFlags {
     pub(super) fn model_file(&self) -> Result<ModelFile> {
         let mut progress = Progress::new(Unit::BytesOrSteps);
         let mut show = |step: &str, done, total| progress.show(step, done, total);
-        let model = self.store.store()?.ensure(&self.model, self.pos_embed, self.offline, &mut show);
+        let model =
+            self.store.store()?.ensure(&self.model, self.precision.get(), self.pos_embed, self.offline, &mut show);
         progress.finish();
         let model = model.map_err(|error| match error.kind() {
             Kind::Download if self.model == "dinov2-small" => error.context(
@@ -113,19 +149,22 @@ impl EngineFlags {
         Ok(model)
     }
 
-    pub(super) fn device(&self) -> Device {
-        self.device
-    }
-
-    pub(super) fn intra_threads(&self) -> usize {
-        self.intra_threads
+    /// How the engine is to run.
+    pub(super) fn config(&self) -> EngineConfig {
+        EngineConfig {
+            device: self.device.clone(),
+            workers: self.workers,
+            intra_threads: self.intra_threads,
+            max_batch: self.max_batch,
+            queue_depth: self.queue_depth,
+            cuda_memory: self.cuda_memory_mb.map(|mb| mb << 20),
+            cuda_tf32: self.cuda_tf32,
+        }
     }
 
     /// Starts the engine.
     pub(super) fn start(&self, runtime: &Runtime, model: ModelFile) -> Result<(Engine, EngineThread)> {
-        let config =
-            EngineConfig { device: self.device, intra_threads: self.intra_threads, queue_depth: self.queue_depth };
-        Engine::start(runtime, model, &config)
+        Engine::start(runtime, model, &self.config())
     }
 }
 

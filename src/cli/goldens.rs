@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 use crate::{
     artifacts::{ModelFile, map_file},
-    engine::{Device, Input, ModelSession, Runtime, Wanted},
+    engine::{Input, ModelSession, Plan, Provider, Runtime, Wanted},
     onnx::weights::{TensorMap, read_safetensors},
     vision::{DecodeLimits, DecodeOptions, Grid, PATCH, decode},
 };
@@ -17,7 +17,7 @@ const COSINE: f64 = 0.99999;
 
 /// Compares `cls` and `attention` for each input of `folder` and prints a line for each.
 pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> anyhow::Result<ExitCode> {
-    let mut session = ModelSession::load(runtime, model, Device::Cpu, 0)?;
+    let mut session = ModelSession::load(runtime, model, &Plan::single(Provider::Cpu))?.remove(0);
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let name = |entry: std::fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix("_input.png")?.to_owned());
     let mut names: Vec<String> = entries.flatten().filter_map(name).collect();

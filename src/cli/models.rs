@@ -4,15 +4,17 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use strum::VariantNames;
 
 use super::{
-    common::{RuntimeFlags, StoreFlags},
+    common::{PrecisionFlag, RuntimeFlags, StoreFlags},
     goldens,
     progress::{Progress, Unit},
 };
 use crate::{
     artifacts::{Manifest, ModelFile, ModelState, convert},
     model::PositionRule,
+    onnx::Precision,
 };
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +46,9 @@ pub(super) struct Pull {
 
     #[command(flatten)]
     store: StoreFlags,
+
+    #[command(flatten)]
+    precision: PrecisionFlag,
 }
 
 #[derive(Debug, Args)]
@@ -67,9 +72,8 @@ pub(super) struct Convert {
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     spec: Option<PathBuf>,
 
-    /// Write weights above this many bytes to a file of their own (a protobuf ends at 2 GiB)
-    #[arg(long, value_name = "BYTES", default_value_t = 1_800_000_000)]
-    external_above: u64,
+    #[command(flatten)]
+    precision: PrecisionFlag,
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +86,9 @@ pub(super) struct Verify {
 
     #[command(flatten)]
     runtime: RuntimeFlags,
+
+    #[command(flatten)]
+    precision: PrecisionFlag,
 
     /// Folder of reference features: run each `X_input.png` and compare with `X.safetensors` (`cls`, `attention`)
     #[arg(long, value_name = "DIR")]
@@ -103,10 +110,16 @@ impl List {
     fn run(self) -> anyhow::Result<ExitCode> {
         let store = self.store.store()?;
         let mut out = std::io::stdout().lock();
-        let state = |spec| match store.state(spec) {
-            ModelState::Converted => "converted",
-            ModelState::Downloaded => "downloaded",
-            ModelState::Absent => "-",
+        let state = |spec| {
+            let state = |precision| store.state(spec, precision);
+            let converted = Precision::VARIANTS.iter().filter_map(|name| name.parse().ok());
+            let converted = converted.filter(|&precision| state(precision) == ModelState::Converted);
+            let converted: Vec<String> = converted.map(|precision: Precision| precision.to_string()).collect();
+            match state(Precision::Fp32) {
+                _ if !converted.is_empty() => converted.join(", "),
+                ModelState::Downloaded => "downloaded".to_owned(),
+                _ => "-".to_owned(),
+            }
         };
         if self.json {
             let models: Vec<_> =
@@ -114,9 +127,9 @@ impl List {
             writeln!(out, "{}", serde_json::to_string_pretty(&models)?)?;
             return Ok(ExitCode::SUCCESS);
         }
-        writeln!(out, "{:<20} {:<11} SUMMARY", "NAME", "IN CACHE")?;
+        writeln!(out, "{:<20} {:<16} SUMMARY", "NAME", "IN CACHE")?;
         for spec in store.catalog().iter() {
-            writeln!(out, "{:<20} {:<11} {}", spec.name, state(spec), spec.summary)?;
+            writeln!(out, "{:<20} {:<16} {}", spec.name, state(spec), spec.summary)?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -125,10 +138,11 @@ impl List {
 impl Pull {
     fn run(self) -> anyhow::Result<ExitCode> {
         let store = self.store.store()?;
+        let precision = self.precision.get();
         let mut progress = Progress::new(Unit::BytesOrSteps);
-        let pulled = store.pull(&self.name, &mut |step, done, total| progress.show(step, done, total));
+        let pulled = store.pull(&self.name, precision, &mut |step, done, total| progress.show(step, done, total));
         progress.finish();
-        report(&pulled?, &store.converted_path(&self.name))?;
+        report(&pulled?, &store.converted_path(&self.name, precision))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -142,10 +156,11 @@ impl Convert {
             (None, None) => anyhow::bail!("a model name or --spec is needed"),
         };
         let spec = store.catalog().get(&name)?;
-        let to = self.to.unwrap_or_else(|| store.converted_path(&name));
+        let precision = self.precision.get();
+        let to = self.to.unwrap_or_else(|| store.converted_path(&name, precision));
         let mut progress = Progress::new(Unit::BytesOrSteps);
         let mut show = |step: &str, done, total| progress.show(step, done, total);
-        let manifest = convert(spec, &self.from, None, &to, self.external_above, &mut show)
+        let manifest = convert(spec, &self.from, None, precision, &to, &mut show)
             .with_context(|| format!("converting {} as {name}", self.from.display()));
         progress.finish();
         report(&manifest?, &to)?;
@@ -157,7 +172,8 @@ impl Verify {
     fn run(self) -> anyhow::Result<ExitCode> {
         let store = self.store.store()?;
         let mut progress = Progress::new(Unit::BytesOrSteps);
-        let verified = store.verify(&self.name, &mut |step, done, total| progress.show(step, done, total));
+        let precision = self.precision.get();
+        let verified = store.verify(&self.name, precision, &mut |step, done, total| progress.show(step, done, total));
         progress.finish();
         let verified = verified?;
         let mut out = std::io::stdout();

@@ -87,14 +87,15 @@ impl Serve {
         // The one line on standard output: whoever started us reads the port from it.
         writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
         let loaded = async {
-            let provider = engine.ready().await?;
+            let plan = engine.ready().await?;
             let spec = engine.spec();
             let metrics = telemetry::metrics();
             metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-            let labels = [&spec.name, engine.fingerprint(), engine.precision(), &provider.to_string()];
+            let (precision, provider) = (engine.precision().to_string(), plan.provider());
+            let labels = [&spec.name, engine.fingerprint(), &precision, &provider];
             metrics.model_info.with_label_values(&labels).set(1.0);
             let fingerprint = &engine.fingerprint()[..12];
-            tracing::info!(model = spec.name, fingerprint, precision = engine.precision(), %provider, "ready");
+            tracing::info!(model = spec.name, fingerprint, precision, %plan, "ready");
             // From here on only a signal ends the server.
             std::future::pending::<anyhow::Result<()>>().await
         };

@@ -1,25 +1,31 @@
-//! The model at work: a bounded queue in front of a thread that owns an ONNX Runtime session.
+//! The model at work: a bounded queue, and threads that each own an ONNX Runtime session and take batches from it.
 //!
-//! [`Engine`] is the handle that others hold. Only [`session`] and [`providers`] know ONNX Runtime.
+//! [`Engine`] is the handle that others hold. Only [`session`], [`providers`] and `weights` know ONNX Runtime.
 
+mod plan;
 mod positions;
 pub mod providers;
+mod queue;
 pub mod session;
+mod weights;
 mod worker;
 
 use std::{sync::Arc, time::Duration};
 
 use ndarray::{Array1, Array2, Array3};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
+use self::queue::Queue;
 pub use self::{
-    providers::{Device, Provider, Runtime},
+    plan::{EngineConfig, Plan, available_cores},
+    providers::{Device, Provider, Runtime, SessionOptions},
     session::ModelSession,
 };
 use crate::{
     artifacts::ModelFile,
     error::{Error, Kind, Result},
     model::ModelSpec,
+    onnx::Precision,
     vision::{Grid, RgbImage},
 };
 
@@ -70,46 +76,22 @@ pub struct Features {
     pub inference_time: Duration,
 }
 
-/// How an engine runs.
-#[derive(Debug, Clone)]
-pub struct EngineConfig {
-    /// Where it computes.
-    pub device: Device,
-    /// Threads within one operator; 0 leaves it to the runtime (one per physical core).
-    pub intra_threads: usize,
-    /// Jobs that may wait.
-    pub queue_depth: usize,
-}
-
-impl Default for EngineConfig {
-    fn default() -> Self {
-        Self { device: Device::Auto, intra_threads: 0, queue_depth: 64 }
-    }
-}
-
 /// Where an engine is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineState {
     /// The session is being made and warmed up.
     Loading,
     /// A real inference has succeeded.
-    Ready(Provider),
+    Ready(Arc<Plan>),
     /// It cannot run; the reason.
     Failed(String),
 }
 
-struct Job {
-    input: Input,
-    wanted: Wanted,
-    queued: std::time::Instant,
-    reply: oneshot::Sender<Result<(Input, Features)>>,
-}
-
-/// A handle to the running model; clones are cheap. When the last is dropped the worker finishes what is queued and
-/// ends.
+/// A handle to the running model; clones are cheap. When the last is dropped the workers finish what is queued and
+/// end.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    queue: mpsc::Sender<Job>,
+    queue: Queue,
     state: watch::Receiver<EngineState>,
     about: Arc<About>,
 }
@@ -118,46 +100,42 @@ pub struct Engine {
 struct About {
     spec: ModelSpec,
     fingerprint: String,
-    precision: String,
+    precision: Precision,
 }
 
-/// The engine's thread, to be waited for at shutdown.
+/// The engine's first thread, which waits for the others, to be waited for at shutdown.
 #[derive(Debug)]
 pub struct EngineThread(std::thread::JoinHandle<()>);
 
 impl Engine {
-    /// Starts the worker thread, which loads `model`, runs one inference to warm up, and serves.
+    /// Starts the workers, which load `model`, run one inference each to warm up, and serve.
     ///
     /// Returns at once; [`Engine::ready`] waits for the outcome.
     ///
     /// # Errors
     /// [`Kind::Internal`] if no thread can be started.
     pub fn start(runtime: &Runtime, model: ModelFile, config: &EngineConfig) -> Result<(Self, EngineThread)> {
-        let (queue, jobs) = mpsc::channel(config.queue_depth.clamp(1, tokio::sync::Semaphore::MAX_PERMITS));
+        let (queue, batcher) = Queue::new(config.queue_depth);
         let (state_sender, state) = watch::channel(EngineState::Loading);
-        let about = About {
-            spec: model.spec.clone(),
-            fingerprint: model.fingerprint.clone(),
-            precision: model.precision.clone(),
-        };
-        let worker =
-            worker::Worker { runtime: runtime.clone(), model, config: config.clone(), jobs, state: state_sender };
+        let about =
+            About { spec: model.spec.clone(), fingerprint: model.fingerprint.clone(), precision: model.precision };
+        let crew =
+            worker::Crew { runtime: runtime.clone(), model, config: config.clone(), batcher, state: state_sender };
         let thread = std::thread::Builder::new()
             .name("worker-0".to_owned())
-            .spawn(move || worker.run())
+            .spawn(move || crew.run())
             .map_err(|error| Error::internal(format!("cannot start the worker thread: {error}")))?;
         Ok((Self { queue, state, about: Arc::new(about) }, EngineThread(thread)))
     }
 
-    /// The model's features of one image, and the image back for whoever draws on it. Waits for a place in the queue, so that a request with many images is
-    /// slowed down and not refused half way.
+    /// The model's features of one image, and the image back for whoever draws on it. Waits for a place
+    /// in the queue, so that a request with many images is slowed down and not refused half way.
     ///
     /// # Errors
     /// [`Kind::Unavailable`] if the engine is not running, [`Kind::Internal`] if the runtime fails on this image.
     pub async fn infer(&self, input: Input, wanted: Wanted) -> Result<(Input, Features)> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { input, wanted, queued: std::time::Instant::now(), reply };
-        self.queue.send(job).await.map_err(|_| self.gone())?;
+        self.queue.put(input, wanted, reply).await.ok_or_else(|| self.gone())?;
         answer.await.map_err(|_| self.gone())?
     }
 
@@ -168,15 +146,15 @@ impl Engine {
         }
     }
 
-    /// Waits until the engine is ready and tells where it computes.
+    /// Waits until the engine is ready and tells how it runs.
     ///
     /// # Errors
     /// [`Kind::Artifact`] with the reason if it cannot run.
-    pub async fn ready(&self) -> Result<Provider> {
+    pub async fn ready(&self) -> Result<Arc<Plan>> {
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| *state != EngineState::Loading).await;
         match settled.as_deref() {
-            Ok(EngineState::Ready(provider)) => Ok(*provider),
+            Ok(EngineState::Ready(plan)) => Ok(Arc::clone(plan)),
             Ok(EngineState::Failed(reason)) => Err(Error::artifact(reason.clone())),
             _ => Err(Error::internal("the worker thread ended while loading")),
         }
@@ -189,7 +167,7 @@ impl Engine {
 
     /// Jobs that wait in the queue.
     pub fn queued(&self) -> usize {
-        self.queue.max_capacity() - self.queue.capacity()
+        self.queue.len()
     }
 
     /// The model's description.
@@ -203,15 +181,15 @@ impl Engine {
     }
 
     /// Precision of the weights.
-    pub fn precision(&self) -> &str {
-        &self.about.precision
+    pub fn precision(&self) -> Precision {
+        self.about.precision
     }
 }
 
 impl EngineThread {
-    /// Waits until the worker has finished what is queued. All [`Engine`] handles must have been dropped.
+    /// Waits until the workers have finished what is queued. All [`Engine`] handles must have been dropped.
     pub fn join(self) {
-        // A panic of the worker has been logged by the panic hook already.
+        // A panic of a worker has been logged by the panic hook already.
         let _ = self.0.join();
     }
 }

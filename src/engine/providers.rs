@@ -15,15 +15,15 @@ use ort::{
 use crate::error::{Error, Result};
 
 /// Where a user wants the model to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Device {
-    /// CUDA where it works, else the CPU.
+    /// The first GPU that CUDA works on, else the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// The GPU with this number, or an error.
-    Cuda(u16),
+    /// The GPUs with these numbers, or an error.
+    Cuda(Vec<u16>),
 }
 
 impl FromStr for Device {
@@ -33,11 +33,18 @@ impl FromStr for Device {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
-            _ => match text.strip_prefix("cuda:").map(str::parse) {
-                Some(Ok(index)) => Ok(Self::Cuda(index)),
-                _ => Err("must be `auto`, `cpu`, `cuda` or `cuda:N`".to_owned()),
-            },
+            "cuda" => Ok(Self::Cuda(vec![0])),
+            _ => {
+                let numbers = text.strip_prefix("cuda:").map(|list| list.split(',').map(str::parse).collect());
+                let Some(Ok(numbers)) = numbers else {
+                    return Err("must be `auto`, `cpu`, `cuda`, `cuda:N` or `cuda:N,M,…`".to_owned());
+                };
+                let numbers: Vec<u16> = numbers;
+                match (1..numbers.len()).find(|&i| numbers[..i].contains(&numbers[i])) {
+                    Some(i) => Err(format!("names GPU {} twice", numbers[i])),
+                    None => Ok(Self::Cuda(numbers)),
+                }
+            }
         }
     }
 }
@@ -47,12 +54,15 @@ impl fmt::Display for Device {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Cuda(numbers) => {
+                let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
+                write!(f, "cuda:{}", numbers.join(","))
+            }
         }
     }
 }
 
-/// Where the model really runs.
+/// Where a session really runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     /// ONNX Runtime's CPU kernels.
@@ -67,6 +77,23 @@ impl fmt::Display for Provider {
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(index) => write!(f, "cuda:{index}"),
         }
+    }
+}
+
+/// How a session uses its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Threads within one operator.
+    pub intra_threads: usize,
+    /// Most bytes of a GPU's memory that its arena takes; `None` for all there is.
+    pub cuda_memory: Option<usize>,
+    /// Let a GPU round the factors of products to TF32: faster, and four digits less of every feature.
+    pub cuda_tf32: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { intra_threads: 1, cuda_memory: None, cuda_tf32: false }
     }
 }
 
@@ -110,26 +137,37 @@ impl Runtime {
         Ok(RUNTIME.get_or_init(|| Self { environment }).clone())
     }
 
-    /// A session of the model at `path`, and the provider that runs it.
+    /// The GPUs or the CPU that `device` stands for on this machine. `Auto` falls back to the CPU with one warning.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if the model cannot be loaded, or if `device` is a GPU that cannot be used.
-    pub(super) fn session(&self, path: &Path, device: Device, intra_threads: usize) -> Result<(Session, Provider)> {
-        let (mut builder, provider) = match device {
-            Device::Cpu => (self.builder(intra_threads)?, Provider::Cpu),
-            Device::Cuda(index) => (self.cuda(index, intra_threads)?, Provider::Cuda(index)),
-            Device::Auto => match self.cuda(0, intra_threads) {
-                Ok(builder) => (builder, Provider::Cuda(0)),
+    /// [`crate::error::Kind::Artifact`] if `device` names a GPU that cannot be used.
+    pub fn providers(&self, device: &Device) -> Result<Vec<Provider>> {
+        let options = SessionOptions::default();
+        match device {
+            Device::Cpu => Ok(vec![Provider::Cpu]),
+            Device::Cuda(numbers) => {
+                let usable = |&index: &u16| self.cuda(index, &options).map(|_| Provider::Cuda(index));
+                numbers.iter().map(usable).collect()
+            }
+            Device::Auto => Ok(match self.cuda(0, &options) {
+                Ok(_) => vec![Provider::Cuda(0)],
                 Err(error) => {
                     tracing::warn!(reason = error.detail(), "no CUDA, running on the CPU (--device cpu silences this)");
-                    (self.builder(intra_threads)?, Provider::Cpu)
+                    vec![Provider::Cpu]
                 }
-            },
-        };
-        let session = builder
-            .commit_from_file(path)
-            .map_err(|error| Error::artifact(format!("{} cannot be loaded: {error}", path.display())))?;
-        Ok((session, provider))
+            }),
+        }
+    }
+
+    /// What a session on `provider` is built with.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Artifact`] if it is a GPU that cannot be used.
+    pub(super) fn session_builder(&self, provider: Provider, options: &SessionOptions) -> Result<SessionBuilder> {
+        match provider {
+            Provider::Cpu => self.builder(options.intra_threads),
+            Provider::Cuda(index) => self.cuda(index, options),
+        }
     }
 
     fn builder(&self, intra_threads: usize) -> Result<SessionBuilder> {
@@ -144,14 +182,17 @@ impl Runtime {
             .map_err(of_builder)
     }
 
-    fn cuda(&self, index: u16, intra_threads: usize) -> Result<SessionBuilder> {
-        let provider = ep::CUDA::default()
+    fn cuda(&self, index: u16, options: &SessionOptions) -> Result<SessionBuilder> {
+        let mut provider = ep::CUDA::default()
             .with_device_id(i32::from(index))
-            // TF32 would cost four digits of every feature.
-            .with_tf32(false)
-            .build()
-            .error_on_failure();
-        self.builder(intra_threads)?.with_execution_providers([provider]).map_err(|error| {
+            .with_tf32(options.cuda_tf32)
+            // Grids differ from batch to batch; growing by powers of two would soon hold twice what is needed.
+            .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
+        if let Some(bytes) = options.cuda_memory {
+            provider = provider.with_memory_limit(bytes);
+        }
+        let provider = provider.build().error_on_failure();
+        self.builder(options.intra_threads)?.with_execution_providers([provider]).map_err(|error| {
             let text = error.to_string();
             let reason = text.lines().next().unwrap_or_default();
             Error::artifact(format!("CUDA device {index} cannot be used: {reason}"))
@@ -159,7 +200,7 @@ impl Runtime {
     }
 }
 
-fn of_builder(error: ort::Error<SessionBuilder>) -> Error {
+pub(super) fn of_builder(error: ort::Error<SessionBuilder>) -> Error {
     of_runtime(error.into())
 }
 

@@ -1,6 +1,6 @@
 //! One ONNX Runtime session of a converted model: pixels in, features out.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use ndarray::{ArrayView, Dimension};
 use ort::{
@@ -8,7 +8,10 @@ use ort::{
     value::TensorRef,
 };
 
-use super::{Device, Features, Input, Provider, Runtime, Wanted, positions::PositionCache, providers::of_runtime};
+use super::{
+    Features, Input, Plan, Provider, Runtime, Wanted, positions::PositionCache, providers::of_runtime,
+    weights::SharedWeights,
+};
 use crate::{
     artifacts::ModelFile,
     error::{Error, Result},
@@ -18,22 +21,50 @@ use crate::{
 /// A session and what it needs for each run. It belongs to one thread.
 pub struct ModelSession {
     session: Session,
+    // After the session, which points into them.
+    _weights: Option<Arc<SharedWeights>>,
     provider: Provider,
-    positions: PositionCache,
+    positions: Arc<PositionCache>,
     has_registers: bool,
     /// Pixels of a batch of several images.
     pixels: Vec<u8>,
 }
 
 impl ModelSession {
-    /// Loads a model.
+    /// Loads the sessions that `plan` speaks of, one after the other. Those on the CPU share the memory of the weights.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if the model or the device cannot be used.
-    pub fn load(runtime: &Runtime, model: &ModelFile, device: Device, intra_threads: usize) -> Result<Self> {
-        let (session, provider) = runtime.session(&model.path, device, intra_threads)?;
-        let positions = PositionCache::new(model.positions.clone());
-        Ok(Self { session, provider, positions, has_registers: model.spec.registers > 0, pixels: Vec::new() })
+    /// [`crate::error::Kind::Artifact`] if the model or a device cannot be used.
+    pub fn load(runtime: &Runtime, model: &ModelFile, plan: &Plan) -> Result<Vec<Self>> {
+        let on_cpu = plan.providers.contains(&Provider::Cpu);
+        let weights = on_cpu.then(|| SharedWeights::open(model)).transpose()?.map(Arc::new);
+        let positions = Arc::new(PositionCache::new(model.positions.clone()));
+        let mut sessions = Vec::with_capacity(plan.workers * plan.providers.len());
+        for _ in 0..plan.workers {
+            for &provider in &plan.providers {
+                let mut builder = runtime.session_builder(provider, &plan.session)?;
+                if let Some(weights) = &weights {
+                    builder = weights.lend(builder)?;
+                }
+                let session = builder
+                    .commit_from_file(&model.path)
+                    .map_err(|error| Error::artifact(format!("{} cannot be loaded: {error}", model.path.display())))?;
+                let (weights, positions) = (weights.clone(), Arc::clone(&positions));
+                let has_registers = model.spec.registers > 0;
+                sessions.push(Self {
+                    session,
+                    _weights: weights,
+                    provider,
+                    positions,
+                    has_registers,
+                    pixels: Vec::new(),
+                });
+            }
+        }
+        if let Some(weights) = &weights {
+            weights.release_pages();
+        }
+        Ok(sessions)
     }
 
     /// Where it computes.

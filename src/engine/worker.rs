@@ -1,10 +1,17 @@
-//! The thread that owns a session and works off the queue.
+//! The threads that own the sessions and work off the queue.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Instant,
+};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use super::{EngineConfig, EngineState, Features, Job, ModelSession, Runtime, Wanted};
+use super::{
+    EngineConfig, EngineState, Features, ModelSession, Plan, Runtime, Wanted, available_cores,
+    queue::{Batcher, Job},
+};
 use crate::{
     artifacts::ModelFile,
     error::{Error, Result},
@@ -12,45 +19,61 @@ use crate::{
     vision::{Grid, PATCH},
 };
 
-pub(super) struct Worker {
+/// What the first thread starts with; it makes the others.
+pub(super) struct Crew {
     pub(super) runtime: Runtime,
     pub(super) model: ModelFile,
     pub(super) config: EngineConfig,
-    pub(super) jobs: mpsc::Receiver<Job>,
+    pub(super) batcher: Batcher,
     pub(super) state: watch::Sender<EngineState>,
 }
 
-impl Worker {
+impl Crew {
     /// Loads, warms up, and serves until the last [`super::Engine`] is dropped and the queue is empty.
-    pub(super) fn run(mut self) {
-        let loaded = guarded(|| self.load());
-        let mut session = match loaded {
-            Ok(session) => session,
+    pub(super) fn run(self) {
+        let (plan, sessions) = match guarded(|| self.load()) {
+            Ok(loaded) => loaded,
             Err(error) => {
                 self.state.send_replace(EngineState::Failed(error.to_string()));
                 return;
             }
         };
-        self.state.send_replace(EngineState::Ready(session.provider()));
-        while let Some(job) = self.jobs.blocking_recv() {
-            if !job.reply.is_closed() {
-                serve(&mut session, vec![job]);
+        let most = plan.max_batch;
+        let mut sessions = sessions.into_iter();
+        let Some(own) = sessions.next() else { return };
+        self.state.send_replace(EngineState::Ready(Arc::new(plan)));
+        std::thread::scope(|scope| {
+            for (index, session) in sessions.enumerate() {
+                let batcher = &self.batcher;
+                let thread = std::thread::Builder::new().name(format!("worker-{}", index + 1));
+                if let Err(error) = thread.spawn_scoped(scope, move || work(session, batcher, most)) {
+                    tracing::error!(%error, "a worker thread could not be started; the others go on without it");
+                }
             }
-        }
+            work(own, &self.batcher, most);
+        });
     }
 
-    fn load(&self) -> Result<ModelSession> {
-        let mut session =
-            ModelSession::load(&self.runtime, &self.model, self.config.device, self.config.intra_threads)?;
+    fn load(&self) -> Result<(Plan, Vec<ModelSession>)> {
+        let plan = self.config.plan(&self.runtime.providers(&self.config.device)?, available_cores());
+        let mut sessions = ModelSession::load(&self.runtime, &self.model, &plan)?;
         let side = self.model.spec.embed_size / PATCH;
-        session.warm_up(Grid { height: side, width: side })?;
-        Ok(session)
+        for session in &mut sessions {
+            session.warm_up(Grid { height: side, width: side })?;
+        }
+        Ok((plan, sessions))
     }
 }
 
-/// Runs a batch and answers each of its jobs.
+fn work(mut session: ModelSession, batcher: &Batcher, most: usize) {
+    while let Some(batch) = batcher.next(most) {
+        serve(&mut session, batch);
+    }
+}
+
+/// Runs a batch and answers each of its jobs. If it fails, each is run alone, so that only the job at fault fails.
 fn serve(session: &mut ModelSession, batch: Vec<Job>) {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let inputs: Vec<(_, Wanted)> = batch.iter().map(|job| (&job.input, job.wanted)).collect();
     let result = guarded(|| session.run(&inputs));
     telemetry::metrics().batch_size.observe(batch.len() as f64);
@@ -61,6 +84,10 @@ fn serve(session: &mut ModelSession, batch: Vec<Job>) {
                 // A client that has gone takes no answer.
                 let _ = job.reply.send(Ok((job.input, Features { queue_time, ..features })));
             }
+        }
+        Err(error) if batch.len() > 1 => {
+            tracing::warn!(%error, images = batch.len(), "a batch failed; its images are run one by one");
+            batch.into_iter().for_each(|job| serve(session, vec![job]));
         }
         Err(error) => {
             tracing::error!(%error, "inference failed");

@@ -41,9 +41,7 @@ pub(super) struct Ready {
 pub(super) async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>> {
     let engine = state.service.engine();
     match engine.state() {
-        EngineState::Ready(provider) => {
-            Ok(Json(Ready { model: engine.spec().name.clone(), provider: provider.to_string() }))
-        }
+        EngineState::Ready(plan) => Ok(Json(Ready { model: engine.spec().name.clone(), provider: plan.provider() })),
         EngineState::Loading => Err(Error::new(Kind::Unavailable, "the model is still loading")),
         EngineState::Failed(reason) => Err(Error::new(Kind::Unavailable, format!("the model cannot run: {reason}"))),
     }

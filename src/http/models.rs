@@ -65,7 +65,7 @@ pub(super) async fn list_models(State(state): State<AppState>) -> Json<Models> {
     let engine = state.service.engine();
     let spec = engine.spec();
     let provider = match engine.state() {
-        EngineState::Ready(provider) => Some(provider.to_string()),
+        EngineState::Ready(plan) => Some(plan.provider()),
         EngineState::Loading | EngineState::Failed(_) => None,
     };
     Json(Models {
@@ -75,7 +75,7 @@ pub(super) async fn list_models(State(state): State<AppState>) -> Json<Models> {
             notice: spec.notice.clone(),
             licence: spec.licence.clone(),
             fingerprint: engine.fingerprint().to_owned(),
-            precision: engine.precision().to_owned(),
+            precision: engine.precision().to_string(),
             provider,
             dim: spec.dim,
             heads: spec.heads,

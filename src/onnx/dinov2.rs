@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use half::f16;
 use sha2::{Digest, Sha256};
 
 use super::{
-    GRAPH_VERSION, PRECISION,
+    GRAPH_VERSION, Precision,
     graph::{
         Attribute::{Float, Int, Ints},
         ExternalData, GraphBuilder,
@@ -41,28 +42,27 @@ pub struct BuiltModel {
     pub fingerprint: String,
 }
 
-/// Builds the f32 graph of `spec` from `weights`. `progress` is told of each finished block.
-///
-/// With `external`, tensors go there as they are read, so that memory does not grow with the model.
+/// Builds the graph of `spec` from `weights`; large tensors go to `data`. `progress` is told of each finished block.
 ///
 /// # Errors
-/// [`crate::error::Kind::Artifact`] if a weight is missing or of another shape, [`crate::error::Kind::Io`] if
-/// `external` cannot be written.
+/// [`crate::error::Kind::Artifact`] if a weight is missing or of another shape, [`crate::error::Kind::Io`] if `data`
+/// cannot be written.
 pub fn build<'a>(
     spec: &'a ModelSpec,
     weights: &'a Weights,
-    external: Option<ExternalData<'a>>,
+    precision: Precision,
+    data: ExternalData<'a>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<BuiltModel> {
-    let graph = GraphBuilder::new(&spec.name, external);
-    let mut dinov2 = Dinov2 { spec, reader: Reader::new(weights), graph };
+    let graph = GraphBuilder::new(&spec.name, data);
+    let mut dinov2 = Dinov2 { spec, precision, reader: Reader::new(weights), graph };
     dinov2.forward(progress)?;
-    let fingerprint = dinov2.reader.fingerprint(spec);
+    let fingerprint = dinov2.reader.fingerprint(spec, precision);
     let spec_json = serde_json::to_string(spec).expect("a model description is plain data");
     let entries = [
         (metadata::FINGERPRINT, fingerprint.clone()),
         (metadata::SPEC, spec_json),
-        (metadata::PRECISION, PRECISION.to_owned()),
+        (metadata::PRECISION, precision.to_string()),
     ];
     let file = dinov2.graph.finish(entries.map(|(key, value)| (key.to_owned(), value)).to_vec());
     Ok(BuiltModel { file, fingerprint })
@@ -92,11 +92,11 @@ impl<'a> Reader<'a> {
 
     /// Does not depend on the order in which a graph reads its weights; what can change a feature otherwise is in the
     /// graph's version.
-    fn fingerprint(&self, spec: &ModelSpec) -> String {
+    fn fingerprint(&self, spec: &ModelSpec, precision: Precision) -> String {
         let mut hash = Sha256::new();
         // The architecture as far as the weights' shapes do not tell it.
         let (heads, ffn) = (spec.heads, spec.ffn);
-        hash.update(format!("dinoserve graph {GRAPH_VERSION} {PRECISION} heads {heads} ffn {ffn:?}\n"));
+        hash.update(format!("dinoserve graph {GRAPH_VERSION} {precision} heads {heads} ffn {ffn:?}\n"));
         self.hashes.values().for_each(|of_tensor| hash.update(of_tensor));
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -104,6 +104,7 @@ impl<'a> Reader<'a> {
 
 struct Dinov2<'a> {
     spec: &'a ModelSpec,
+    precision: Precision,
     reader: Reader<'a>,
     graph: GraphBuilder<'a>,
 }
@@ -128,13 +129,15 @@ impl Dinov2<'_> {
                 if last { final_norm.clone() } else { self.norm_weights(&format!("blocks.{}.norm1", block + 1))? };
             (normed, residual) = self.add_and_norm(&mixed, &residual, &next, &bias);
             if block + self.spec.layers() >= depth {
-                intermediate.push(if last { normed.clone() } else { self.norm(&residual, &final_norm) });
+                let tokens = if last { normed.clone() } else { self.norm(&residual, &final_norm) };
+                intermediate.push(self.in_f32(&tokens));
             }
             progress(block + 1);
         }
 
         let (batch, patches) = (Varies("batch"), Varies("patches"));
         let float = DataType::Float;
+        let normed = self.in_f32(&normed);
         let cls = self.cls(&normed);
         self.graph.output("cls", &cls, float, &[batch, Fixed(dim)]);
         let tokens = self.rows(&normed, 1 + registers, i64::MAX);
@@ -174,25 +177,30 @@ impl Dinov2<'_> {
 
         let patches = self.patchify(&pixels);
         let (weight, bias) = self.folded_projection()?;
-        let weight = self.graph.weight("patch_embed.weight", &[PATCH * PATCH_ROW, dim], &weight)?;
-        let bias = self.graph.weight("patch_embed.bias", &[dim], &bias)?;
+        // Always f32: with the normalisation folded in, its values would be subnormal in f16.
+        let weight = self.graph.weight("patch_embed.weight", DataType::Float, &[PATCH * PATCH_ROW, dim], &weight)?;
+        let bias = self.graph.weight("patch_embed.bias", DataType::Float, &[dim], &bias)?;
         let patches = self.graph.node("MatMul", &[&patches, &weight], &[]);
         let patches = self.graph.node("Add", &[&patches, &bias], &[]);
         let patch_positions = self.rows(&positions, 1, i64::MAX);
         let patches = self.graph.node("Add", &[&patches, &patch_positions], &[]);
 
         let cls = self.reader.read("cls_token", &[1, 1, dim])?;
-        let cls = self.graph.weight("cls_token", &[1, 1, dim], &cls)?;
+        let cls = self.graph.weight("cls_token", DataType::Float, &[1, 1, dim], &cls)?;
         let cls_position = self.rows(&positions, 0, 1);
         let cls = self.graph.node("Add", &[&cls, &cls_position], &[]);
         let mut parts = vec![self.for_each_image(&pixels, &cls, 1)];
         if registers > 0 {
             let tokens = self.reader.read("register_tokens", &[1, registers, dim])?;
-            let tokens = self.graph.weight("register_tokens", &[1, registers, dim], &tokens)?;
+            let tokens = self.graph.weight("register_tokens", DataType::Float, &[1, registers, dim], &tokens)?;
             parts.push(self.for_each_image(&pixels, &tokens, registers));
         }
         parts.push(patches);
-        Ok(self.graph.node("Concat", &parts.iter().collect::<Vec<_>>(), &[("axis", Int(1))]))
+        let tokens = self.graph.node("Concat", &parts.iter().collect::<Vec<_>>(), &[("axis", Int(1))]);
+        Ok(match self.precision {
+            Precision::Fp16 => self.cast(&tokens, DataType::Float16),
+            _ => tokens,
+        })
     }
 
     /// `[batch, patches, 588]` f32: the bytes of a patch in rows, ready for one matrix product.
@@ -254,11 +262,10 @@ impl Dinov2<'_> {
         let biases = self.reader.read(&name("qkv.bias"), &[3 * dim])?;
         let mut products = Vec::with_capacity(3);
         for (part, weight) in ["q.weight", "k.weight", "v.weight"].iter().zip(weights.chunks(dim * dim)) {
-            let weight = self.graph.weight(&name(part), &[dim, dim], &transpose(weight, dim, dim))?;
-            products.push(self.graph.node("MatMul", &[normed, &weight], &[]));
+            products.push(self.product(normed, &name(part), [dim, dim], weight)?);
         }
         let [q, k, v] = &products[..] else { unreachable!("three parts make three products") };
-        let bias = self.graph.weight(&name("q.bias"), &[dim], &biases[..dim])?;
+        let bias = self.weight(&name("q.bias"), &[dim], &biases[..dim])?;
         let q = self.graph.node("Add", &[q, &bias], &[]);
         let mixed = self.graph.fused("MultiHeadAttention", &[&q, k, v], &[("num_heads", Int(heads as i64))]);
         let row = last.then(|| self.attention_of_cls(&q, k));
@@ -271,19 +278,19 @@ impl Dinov2<'_> {
             *bias = ((f64::from(*bias) + of_v) * f64::from(*scale)) as f32;
         }
         scale_rows(&mut proj, &scale);
-        let proj = self.graph.weight(&name("proj.weight"), &[dim, dim], &transpose(&proj, dim, dim))?;
-        let bias = self.graph.weight(&name("proj.bias"), &[dim], &bias)?;
-        Ok((self.graph.node("MatMul", &[&mixed, &proj], &[]), bias, row))
+        let bias = self.weight(&name("proj.bias"), &[dim], &bias)?;
+        Ok((self.product(&mixed, &name("proj.weight"), [dim, dim], &proj)?, bias, row))
     }
 
     fn attention_of_cls(&mut self, q: &Value, k: &Value) -> Value {
         let (heads, head_dim) = (self.spec.heads as i64, (self.spec.dim / self.spec.heads) as i64);
         let q = self.rows(q, 0, 1);
+        let (q, k) = (self.in_f32(&q), self.in_f32(k));
         let graph = &mut self.graph;
         let split = graph.integers(&[0, 0, heads, head_dim]);
         let q = graph.node("Reshape", &[&q, &split], &[]);
         let q = graph.node("Transpose", &[&q], &[("perm", Ints(&[0, 2, 1, 3]))]);
-        let k = graph.node("Reshape", &[k, &split], &[]);
+        let k = graph.node("Reshape", &[&k, &split], &[]);
         let k = graph.node("Transpose", &[&k], &[("perm", Ints(&[0, 2, 3, 1]))]);
         let scale = graph.scalar((head_dim as f32).sqrt().recip());
         let q = graph.node("Mul", &[&q, &scale], &[]);
@@ -302,11 +309,9 @@ impl Dinov2<'_> {
         };
         let name = |tensor: &str| format!("blocks.{block}.{tensor}");
         let weight = self.reader.read(&name(&format!("{first}.weight")), &[wide, dim])?;
-        let weight =
-            self.graph.weight(&name(&format!("{first}.weight")), &[dim, wide], &transpose(&weight, wide, dim))?;
+        let inner = self.product(normed, &name(&format!("{first}.weight")), [wide, dim], &weight)?;
         let bias = self.reader.read(&name(&format!("{first}.bias")), &[wide])?;
-        let bias = self.graph.weight(&name(&format!("{first}.bias")), &[wide], &bias)?;
-        let inner = self.graph.node("MatMul", &[normed, &weight], &[]);
+        let bias = self.weight(&name(&format!("{first}.bias")), &[wide], &bias)?;
         let inner = match self.spec.ffn {
             Ffn::Mlp => self.graph.fused("BiasGelu", &[&inner, &bias], &[]),
             Ffn::Swiglu => {
@@ -323,10 +328,36 @@ impl Dinov2<'_> {
         let scale = self.reader.read(&name("ls2.gamma"), &[dim])?;
         scale_rows(&mut out, &scale);
         scale_rows(&mut bias, &scale);
-        let out =
-            self.graph.weight(&name(&format!("{second}.weight")), &[hidden, dim], &transpose(&out, dim, hidden))?;
-        let bias = self.graph.weight(&name(&format!("{second}.bias")), &[dim], &bias)?;
-        Ok((self.graph.node("MatMul", &[&inner, &out], &[]), bias))
+        let bias = self.weight(&name(&format!("{second}.bias")), &[dim], &bias)?;
+        Ok((self.product(&inner, &name(&format!("{second}.weight")), [dim, hidden], &out)?, bias))
+    }
+
+    /// `tokens · weightᵀ`, where `weight` is `[outputs, inputs]` as checkpoints have it.
+    fn product(&mut self, tokens: &Value, name: &str, [outputs, inputs]: [usize; 2], weight: &[f32]) -> Result<Value> {
+        let weight = self.weight(name, &[inputs, outputs], &transpose(weight, outputs, inputs))?;
+        Ok(self.graph.node("MatMul", &[tokens, &weight], &[]))
+    }
+
+    /// A constant in the type that the blocks compute in.
+    fn weight(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<Value> {
+        match self.precision {
+            Precision::Fp16 => {
+                let halves: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
+                self.graph.weight(name, DataType::Float16, shape, &halves)
+            }
+            _ => self.graph.weight(name, DataType::Float, shape, values),
+        }
+    }
+
+    fn in_f32(&mut self, value: &Value) -> Value {
+        match self.precision {
+            Precision::Fp16 => self.cast(value, DataType::Float),
+            _ => value.clone(),
+        }
+    }
+
+    fn cast(&mut self, value: &Value, kind: DataType) -> Value {
+        self.graph.node("Cast", &[value], &[("to", Int(kind as i64))])
     }
 
     fn norm_weights(&mut self, module: &str) -> Result<[Value; 2]> {
@@ -334,7 +365,7 @@ impl Dinov2<'_> {
         let mut load = |leaf: &str| {
             let name = format!("{module}.{leaf}");
             let values = self.reader.read(&name, &[dim])?;
-            self.graph.weight(&name, &[dim], &values)
+            self.weight(&name, &[dim], &values)
         };
         Ok([load("weight")?, load("bias")?])
     }

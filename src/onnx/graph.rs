@@ -4,6 +4,7 @@
 
 use std::io::Write;
 
+use bytemuck::NoUninit;
 use bytes::Bytes;
 use prost::Message;
 
@@ -19,7 +20,7 @@ pub const MICROSOFT: &str = "com.microsoft";
 const OPSET: i64 = 20;
 /// Page size to which external tensors are aligned, so that the runtime can map them.
 const ALIGNMENT: u64 = 4096;
-/// Tensors below this size stay in the file itself even when weights go to another.
+/// Tensors below this size stay in the model file itself.
 const SMALL: usize = 64 << 10;
 
 /// A value of the graph, by name.
@@ -37,7 +38,8 @@ pub enum Attribute<'a> {
     Ints(&'a [i64]),
 }
 
-/// A file beside the model that holds its large tensors, for models that no single protobuf can hold.
+/// A file beside the model that holds its large tensors: a protobuf ends at 2 GiB, and tensors of a file of their own
+/// are mapped into memory and not read.
 pub struct ExternalData<'a> {
     /// Its name, relative to the model's folder.
     pub location: String,
@@ -48,16 +50,17 @@ pub struct ExternalData<'a> {
 /// A graph under construction.
 pub struct GraphBuilder<'a> {
     graph: GraphProto,
-    external: Option<ExternalData<'a>>,
-    external_length: u64,
+    data: ExternalData<'a>,
+    data_length: u64,
     next: usize,
 }
 
 impl<'a> GraphBuilder<'a> {
-    /// An empty graph. With `external`, large tensors are written there at once, in the order they are made.
-    pub fn new(name: &str, external: Option<ExternalData<'a>>) -> Self {
+    /// An empty graph. Large tensors are written to `data` at once, in the order they are made, so that memory does not
+    /// grow with the model.
+    pub fn new(name: &str, data: ExternalData<'a>) -> Self {
         let graph = GraphProto { name: name.to_owned(), ..GraphProto::default() };
-        Self { graph, external, external_length: 0, next: 0 }
+        Self { graph, data, data_length: 0, next: 0 }
     }
 
     /// Declares an input.
@@ -78,36 +81,35 @@ impl<'a> GraphBuilder<'a> {
         self.graph.output.push(value_info(name, kind, shape));
     }
 
-    /// A constant tensor of f32 called `name`.
+    /// A constant tensor called `name`, of elements that are `kind` in the file.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Io`] if the external file cannot be written.
-    pub fn weight(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<Value> {
+    /// [`crate::error::Kind::Io`] if the data file cannot be written.
+    pub fn weight<T: NoUninit>(&mut self, name: &str, kind: DataType, shape: &[usize], values: &[T]) -> Result<Value> {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "weight {name} has as many values as its shape says");
-        let data: &[u8] = bytemuck::cast_slice(values);
+        let bytes: &[u8] = bytemuck::cast_slice(values);
         let mut tensor = TensorProto {
             name: name.to_owned(),
             dims: shape.iter().map(|&side| side as i64).collect(),
-            data_type: DataType::Float.into(),
+            data_type: kind.into(),
             ..TensorProto::default()
         };
-        match &mut self.external {
-            Some(external) if data.len() >= SMALL => {
-                let writing = |error| Error::io("writing the model's weights", error);
-                let padding = self.external_length.next_multiple_of(ALIGNMENT) - self.external_length;
-                external.sink.write_all(&vec![0; padding as usize]).map_err(writing)?;
-                external.sink.write_all(data).map_err(writing)?;
-                let offset = self.external_length + padding;
-                self.external_length = offset + data.len() as u64;
-                tensor.data_location = EXTERNAL;
-                let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value };
-                tensor.external_data = vec![
-                    entry("location", external.location.clone()),
-                    entry("offset", offset.to_string()),
-                    entry("length", data.len().to_string()),
-                ];
-            }
-            _ => tensor.raw_data = Bytes::copy_from_slice(data),
+        if bytes.len() >= SMALL {
+            let writing = |error| Error::io("writing the model's weights", error);
+            let padding = self.data_length.next_multiple_of(ALIGNMENT) - self.data_length;
+            self.data.sink.write_all(&vec![0; padding as usize]).map_err(writing)?;
+            self.data.sink.write_all(bytes).map_err(writing)?;
+            let offset = self.data_length + padding;
+            self.data_length = offset + bytes.len() as u64;
+            tensor.data_location = EXTERNAL;
+            let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value };
+            tensor.external_data = vec![
+                entry("location", self.data.location.clone()),
+                entry("offset", offset.to_string()),
+                entry("length", bytes.len().to_string()),
+            ];
+        } else {
+            tensor.raw_data = Bytes::copy_from_slice(bytes);
         }
         self.graph.initializer.push(tensor);
         Ok(Value(name.to_owned()))

@@ -13,8 +13,32 @@ pub mod weights;
 /// can change a feature.
 pub const GRAPH_VERSION: u32 = 1;
 
-/// The precision of the weights that [`dinov2`] writes.
-pub const PRECISION: &str = "fp32";
+/// In which precision a model's weights are stored and its products computed.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Default,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantNames,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats: the reference.
+    #[default]
+    Fp32,
+    /// 8-bit integers in the large products, for CPUs: less memory and time, features that are nearly the same.
+    Int8,
+    /// 16-bit floats, for GPUs.
+    Fp16,
+}
 
 /// Names of the metadata entries that a converted file carries.
 pub mod metadata {

@@ -14,7 +14,7 @@ pub use self::{
     maps::{AttentionMaps, AttentionOptions, Form, PcaAnswer, PcaOptions, Rendering},
 };
 use crate::{
-    engine::Engine,
+    engine::{Engine, available_cores},
     error::{Error, Result},
     telemetry,
 };
@@ -31,8 +31,7 @@ pub struct Service {
 impl Service {
     /// A service on a running engine.
     pub fn new(engine: Engine, limits: Limits) -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        Self { engine, limits, pixel_work: Arc::new(Semaphore::new(cores)) }
+        Self { engine, limits, pixel_work: Arc::new(Semaphore::new(available_cores())) }
     }
 
     /// Does work on pixels on a blocking thread, when a core is free for it.

@@ -13,8 +13,9 @@ use std::{
 
 use dinoserve::{
     artifacts::{Home, ModelFile, convert},
-    engine::Runtime,
+    engine::{ModelSession, Plan, Provider, Runtime},
     model::{Catalog, ModelSpec, PositionRule},
+    onnx::Precision,
     vision::RgbImage,
 };
 use ndarray::{ArrayD, IxDyn};
@@ -98,11 +99,18 @@ pub fn focus_spec() -> ModelSpec {
 /// The focus model, converted once per process.
 pub fn focus() -> &'static ModelFile {
     static FOCUS: OnceLock<ModelFile> = OnceLock::new();
-    FOCUS.get_or_init(|| {
-        let to = scratch("focus").join("fp32.onnx");
-        convert(&focus_spec(), &focus_source(), None, &to, u64::MAX, &mut |_, _, _| {}).expect("conversion");
-        ModelFile::open(&to, PositionRule::Hub).expect("the converted model")
-    })
+    FOCUS.get_or_init(|| focus_in(Precision::Fp32))
+}
+
+pub fn focus_in(precision: Precision) -> ModelFile {
+    let to = scratch("focus").join(format!("{precision}.onnx"));
+    convert(&focus_spec(), &focus_source(), None, precision, &to, &mut |_, _, _| {}).expect("conversion");
+    ModelFile::open(&to, PositionRule::Hub).expect("the converted model")
+}
+
+/// One session on the CPU.
+pub fn session(model: &ModelFile) -> ModelSession {
+    ModelSession::load(&runtime(), model, &Plan::single(Provider::Cpu)).expect("a session").remove(0)
 }
 
 /// The description of a tiny golden model, read from its Hugging Face configuration.
@@ -125,9 +133,13 @@ pub fn tiny_spec(name: &str) -> ModelSpec {
 }
 
 /// Converts a tiny golden model from one of its weight files.
-pub fn tiny(name: &str, file: &str, external_above: u64) -> ModelFile {
-    let to = scratch(&format!("{name}-{file}-{}", external_above == 0)).join("fp32.onnx");
-    convert(&tiny_spec(name), &golden(&format!("{name}/{file}")), None, &to, external_above, &mut |_, _, _| {})
+pub fn tiny(name: &str, file: &str) -> ModelFile {
+    tiny_in(name, file, Precision::Fp32)
+}
+
+pub fn tiny_in(name: &str, file: &str, precision: Precision) -> ModelFile {
+    let to = scratch(&format!("{name}-{file}")).join(format!("{precision}.onnx"));
+    convert(&tiny_spec(name), &golden(&format!("{name}/{file}")), None, precision, &to, &mut |_, _, _| {})
         .unwrap_or_else(|error| panic!("{name}/{file}: {error}"));
     ModelFile::open(&to, PositionRule::Hub).expect("the converted model")
 }

@@ -14,6 +14,11 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use super::{read_golden, runtime, tiny};
 
+/// The defaults, on the CPU.
+pub fn on_cpu() -> EngineConfig {
+    EngineConfig { device: Device::Cpu, ..EngineConfig::default() }
+}
+
 pub struct Server {
     pub address: SocketAddr,
     pub client: Client,
@@ -32,8 +37,7 @@ impl Server {
     }
 
     pub async fn start_unready(model: ModelFile, config: HttpConfig) -> Self {
-        let engine_config = EngineConfig { device: Device::Cpu, ..EngineConfig::default() };
-        let (engine, thread) = Engine::start(&runtime(), model, &engine_config).expect("an engine");
+        let (engine, thread) = Engine::start(&runtime(), model, &on_cpu()).expect("an engine");
         let service = Service::new(engine.clone(), Limits::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -48,7 +52,7 @@ impl Server {
 
     /// A server with a tiny model, for what does not depend on the model.
     pub async fn tiny() -> Self {
-        Self::start(tiny("tiny-reg", "model.safetensors", u64::MAX), HttpConfig::default()).await
+        Self::start(tiny("tiny-reg", "model.safetensors"), HttpConfig::default()).await
     }
 
     pub fn url(&self, path: &str) -> String {

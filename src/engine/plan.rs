@@ -1,0 +1,112 @@
+//! How an engine uses its machine: what the user set, and defaults for the rest.
+
+use std::fmt;
+
+use super::{Device, Provider, SessionOptions};
+
+/// How an engine is to run. What is `None` is chosen from the cores and the device.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Where it computes.
+    pub device: Device,
+    /// Sessions that compute at the same time; on GPUs, on each.
+    pub workers: Option<usize>,
+    /// Threads of a session within one operator.
+    pub intra_threads: Option<usize>,
+    /// Most images of a batch.
+    pub max_batch: Option<usize>,
+    /// Jobs that may wait.
+    pub queue_depth: usize,
+    /// Most bytes of a GPU's memory that a session takes.
+    pub cuda_memory: Option<usize>,
+    /// Let GPUs compute products in TF32.
+    pub cuda_tf32: bool,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            device: Device::Auto,
+            workers: None,
+            intra_threads: None,
+            max_batch: None,
+            queue_depth: 64,
+            cuda_memory: None,
+            cuda_tf32: false,
+        }
+    }
+}
+
+/// How an engine does run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The devices.
+    pub providers: Vec<Provider>,
+    /// Sessions on each of them.
+    pub workers: usize,
+    /// Most images of a batch.
+    pub max_batch: usize,
+    /// How each session uses its device.
+    pub session: SessionOptions,
+}
+
+/// Threads of a session on the CPU; more bring little to a model of this size.
+const INTRA_THREADS: usize = 4;
+/// Images of a batch on a GPU, which has idle units otherwise.
+const GPU_BATCH: usize = 32;
+
+/// Cores that this process may use.
+pub fn available_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+impl EngineConfig {
+    /// The plan for these devices and this number of cores.
+    pub fn plan(&self, providers: &[Provider], cores: usize) -> Plan {
+        let on_cpu = providers.contains(&Provider::Cpu);
+        let positive = |given: Option<usize>| given.filter(|&count| count > 0);
+        let (workers, intra_threads) = match (positive(self.workers), positive(self.intra_threads)) {
+            (Some(workers), Some(threads)) => (workers, threads),
+            // A GPU's kernels queue up anyway, and need no threads of ours.
+            (workers, threads) if !on_cpu => (workers.unwrap_or(1), threads.unwrap_or(1)),
+            (Some(workers), None) => (workers, (cores / workers).max(1)),
+            (None, Some(threads)) => ((cores / threads).max(1), threads),
+            (None, None) => {
+                let workers = cores.div_ceil(INTRA_THREADS);
+                (workers, (cores / workers).max(1))
+            }
+        };
+        // A CPU is busy with a single image already; a batch would only make the first of it wait for the last.
+        let max_batch = positive(self.max_batch).unwrap_or(if on_cpu { 1 } else { GPU_BATCH });
+        let session = SessionOptions { intra_threads, cuda_memory: self.cuda_memory, cuda_tf32: self.cuda_tf32 };
+        Plan { providers: providers.to_vec(), workers, max_batch, session }
+    }
+}
+
+impl Plan {
+    /// One session that uses all cores.
+    pub fn single(provider: Provider) -> Self {
+        let config = EngineConfig { workers: Some(1), ..EngineConfig::default() };
+        config.plan(&[provider], available_cores())
+    }
+
+    /// The devices in short: `cpu`, `cuda:0` or `cuda:0,1`.
+    pub fn provider(&self) -> String {
+        let names: Vec<String> = self.providers.iter().map(Provider::to_string).collect();
+        names.join(",").replace(",cuda:", ",")
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each = if self.providers.len() > 1 { " each" } else { "" };
+        write!(
+            f,
+            "{}: {} workers{each}, {} threads a worker, batches of up to {}",
+            self.provider(),
+            self.workers,
+            self.session.intra_threads,
+            self.max_batch
+        )
+    }
+}

@@ -1,0 +1,205 @@
+//! The engine: batches, fairness, what happens to jobs that are at fault or no longer wanted.
+
+use std::{sync::Arc, time::Duration};
+
+use dinoserve::{
+    engine::{
+        Device, Engine, EngineConfig, EngineState, EngineThread, Features, Input, Plan, Provider, SessionOptions,
+        Wanted,
+    },
+    error::{Error, Kind},
+    telemetry,
+    vision::{Grid, PATCH},
+};
+
+use crate::support::{difference, runtime, server::on_cpu, session, tiny, wave};
+
+const GRID: Grid = Grid { height: 10, width: 12 };
+const OTHER: Grid = Grid { height: 9, width: 9 };
+
+fn input(grid: Grid, shift: u8) -> Input {
+    let (height, width) = grid.pixels();
+    let mut pixels = wave(height, width);
+    pixels.iter_mut().for_each(|byte| *byte = byte.wrapping_add(shift));
+    Input { pixels, grid }
+}
+
+/// An input whose pixels are not those of its grid, which makes the run that it is part of fail.
+fn poisoned() -> Input {
+    Input { pixels: wave(PATCH, PATCH), grid: GRID }
+}
+
+async fn start(config: &EngineConfig) -> (Engine, EngineThread) {
+    let started = Engine::start(&runtime(), tiny("tiny-reg", "model.safetensors"), config).expect("an engine");
+    started.0.ready().await.expect("the engine gets ready");
+    started
+}
+
+type Answer = tokio::task::JoinHandle<Result<(Input, Features), Error>>;
+
+fn ask(engine: &Engine, input: Input) -> Answer {
+    let engine = engine.clone();
+    tokio::spawn(async move { engine.infer(input, Wanted::default()).await })
+}
+
+/// Gives the worker an image so large that what comes next gathers behind it.
+async fn keep_busy(engine: &Engine) -> Answer {
+    let large = ask(engine, input(Grid { height: 64, width: 64 }, 0));
+    while engine.queued() == 0 && !large.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    while engine.queued() > 0 {
+        tokio::task::yield_now().await;
+    }
+    large
+}
+
+fn batches() -> (u64, f64) {
+    let sizes = &telemetry::metrics().batch_size;
+    (sizes.get_sample_count(), sizes.get_sample_sum())
+}
+
+#[tokio::test]
+async fn a_batch_forms_while_the_worker_is_busy_and_holds_one_grid() {
+    let config = EngineConfig { workers: Some(1), max_batch: Some(4), ..on_cpu() };
+    let (engine, _thread) = start(&config).await;
+    let mut alone = session(&tiny("tiny-reg", "model.safetensors"));
+
+    let large = keep_busy(&engine).await;
+    let before = batches();
+    // Six of one grid and two of another between them: batches of 4, 2 and 2.
+    let grids = [GRID, OTHER, GRID, GRID, GRID, OTHER, GRID, GRID];
+    let mut answers = Vec::new();
+    for (index, grid) in grids.into_iter().enumerate() {
+        answers.push(ask(&engine, input(grid, index as u8 * 9)));
+        while engine.queued() <= index && !large.is_finished() {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(engine.queued(), grids.len(), "the worker is still busy with the large image");
+    large.await.unwrap().unwrap();
+    for (index, answer) in answers.into_iter().enumerate() {
+        let (image, features) = answer.await.unwrap().unwrap();
+        let expected = alone.run(&[(&input(grids[index], index as u8 * 9), Wanted::default())]).unwrap().remove(0);
+        assert!(difference(&features.cls, &expected.cls).0 < 1e-4, "image {index} got its own features");
+        assert_eq!(image.grid, grids[index]);
+        assert!(features.queue_time > Duration::ZERO);
+    }
+    let after = batches();
+    // The large image's batch may have been counted before or after.
+    let (count, images) = (after.0 - before.0, after.1 - before.1);
+    assert!((3..=4).contains(&count) && (8.0..=9.0).contains(&images), "{count} batches of {images} images");
+}
+
+#[tokio::test]
+async fn a_poisoned_job_fails_alone() {
+    let (engine, _thread) = start(&EngineConfig { workers: Some(1), max_batch: Some(8), ..on_cpu() }).await;
+    let large = keep_busy(&engine).await;
+    let answers: Vec<Answer> =
+        [input(GRID, 0), poisoned(), input(GRID, 20)].map(|input| ask(&engine, input)).into_iter().collect();
+    large.await.unwrap().unwrap();
+    let mut outcomes = Vec::new();
+    for answer in answers {
+        outcomes.push(answer.await.unwrap().map_err(|error| error.kind()));
+    }
+    assert!(matches!(outcomes[..], [Ok(_), Err(Kind::Internal), Ok(_)]), "{outcomes:?}");
+    ask(&engine, input(GRID, 0)).await.unwrap().expect("the worker lives on");
+}
+
+#[tokio::test]
+async fn a_job_that_nobody_waits_for_is_not_run() {
+    let (engine, thread) = start(&EngineConfig { workers: Some(1), max_batch: Some(1), ..on_cpu() }).await;
+    let large = keep_busy(&engine).await;
+    let before = batches().0;
+    let wanted = ask(&engine, input(GRID, 1));
+    let unwanted: Vec<Answer> = (2..8).map(|shift| ask(&engine, input(GRID, shift))).collect();
+    while engine.queued() < 7 && !large.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    unwanted.iter().for_each(Answer::abort);
+    for answer in unwanted {
+        assert!(answer.await.unwrap_err().is_cancelled());
+    }
+    large.await.unwrap().unwrap();
+    wanted.await.unwrap().unwrap();
+    drop(engine);
+    tokio::task::spawn_blocking(move || thread.join()).await.unwrap();
+    let ran = batches().0 - before;
+    assert!((1..=2).contains(&ran), "{ran} batches ran: the one that was wanted, and perhaps the large one");
+}
+
+#[tokio::test]
+async fn the_queue_is_bounded_and_nothing_is_lost() {
+    let config = EngineConfig { workers: Some(2), intra_threads: Some(1), queue_depth: 3, ..on_cpu() };
+    let (engine, thread) = start(&config).await;
+    let answers: Vec<Answer> = (0..60).map(|i| ask(&engine, input(if i % 3 == 0 { OTHER } else { GRID }, i))).collect();
+    for answer in answers {
+        assert!(engine.queued() <= 3);
+        answer.await.unwrap().expect("an answer");
+    }
+    drop(engine);
+    tokio::task::spawn_blocking(move || thread.join()).await.expect("all workers end");
+}
+
+#[tokio::test]
+async fn what_is_queued_when_the_engine_is_dropped_is_answered() {
+    let (engine, thread) = start(&EngineConfig { workers: Some(2), ..on_cpu() }).await;
+    let answers: Vec<Answer> = (0..20).map(|shift| ask(&engine, input(GRID, shift))).collect();
+    drop(engine);
+    for answer in answers {
+        answer.await.unwrap().expect("an answer");
+    }
+    tokio::task::spawn_blocking(move || thread.join()).await.expect("all workers end");
+}
+
+#[tokio::test]
+async fn a_gpu_that_is_not_there_is_an_error_or_a_fallback() {
+    let model = || tiny("tiny-reg", "model.safetensors");
+    if runtime().providers(&Device::Cuda(vec![0])).is_ok() {
+        crate::support::skip("the absence of a GPU: this machine has one");
+        return;
+    }
+    let strict = EngineConfig { device: Device::Cuda(vec![0, 1]), ..EngineConfig::default() };
+    let (engine, _) = Engine::start(&runtime(), model(), &strict).unwrap();
+    let error = engine.ready().await.unwrap_err();
+    assert!(error.detail().contains("CUDA device 0 cannot be used"), "{error}");
+    assert!(matches!(engine.state(), EngineState::Failed(_)));
+    let error = engine.infer(input(GRID, 0), Wanted::default()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+
+    let (engine, _) = Engine::start(&runtime(), model(), &EngineConfig::default()).unwrap();
+    let plan: Arc<Plan> = engine.ready().await.expect("auto falls back");
+    assert_eq!((plan.providers.as_slice(), plan.provider().as_str()), ([Provider::Cpu].as_slice(), "cpu"));
+}
+
+#[test]
+fn defaults_follow_the_cores_and_the_device() {
+    let plan = |config: EngineConfig, providers: &[Provider], cores| {
+        let Plan { workers, max_batch, session, .. } = config.plan(providers, cores);
+        assert_eq!(SessionOptions { intra_threads: session.intra_threads, ..SessionOptions::default() }, session);
+        (workers, session.intra_threads, max_batch)
+    };
+    let set = |workers, intra_threads| EngineConfig { workers, intra_threads, ..EngineConfig::default() };
+    let cpu = [Provider::Cpu];
+    assert_eq!(plan(set(None, None), &cpu, 1), (1, 1, 1));
+    assert_eq!(plan(set(Some(1), None), &cpu, 8), (1, 8, 1));
+    assert_eq!(plan(set(Some(16), None), &cpu, 8), (16, 1, 1));
+    assert_eq!(plan(set(None, Some(3)), &cpu, 8), (2, 3, 1));
+    assert_eq!(plan(set(None, Some(16)), &cpu, 8), (1, 16, 1));
+    assert_eq!(plan(set(Some(2), Some(3)), &cpu, 8), (2, 3, 1));
+    let gpus = [Provider::Cuda(0), Provider::Cuda(3)];
+    assert_eq!(plan(set(None, None), &gpus, 8), (1, 1, 32));
+    assert_eq!(plan(EngineConfig { max_batch: Some(5), ..set(Some(2), None) }, &gpus, 8), (2, 1, 5));
+    assert_eq!(EngineConfig::default().plan(&gpus, 8).provider(), "cuda:0,3");
+}
+
+#[test]
+fn a_device_is_read_as_it_is_written() {
+    for text in ["auto", "cpu", "cuda:0", "cuda:1,0,7"] {
+        assert_eq!(text.parse::<Device>().unwrap().to_string(), text);
+    }
+    assert_eq!("cuda".parse(), Ok(Device::Cuda(vec![0])));
+    for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:0,", "cuda:-1", "cuda:1,1", "cuda0"] {
+        assert!(wrong.parse::<Device>().is_err(), "{wrong:?}");
+    }
+}
