@@ -47,6 +47,10 @@ pub struct Metrics {
     pub batch_size: Histogram,
     /// Jobs that wait for a worker.
     pub queue_depth: IntGauge,
+    /// Look-ups in the result cache, by outcome: hit or miss.
+    pub cache_lookups: IntCounterVec,
+    /// Memory of the results that are kept.
+    pub cache_bytes: IntGauge,
     /// 1 when the model answers.
     pub ready: IntGauge,
     /// Always 1; the labels tell the version.
@@ -104,6 +108,11 @@ impl Metrics {
                     .buckets(vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
             )),
             queue_depth: register!(IntGauge::new("dinoserve_queue_jobs", "Images that wait for a worker.")),
+            cache_lookups: register!(IntCounterVec::new(
+                Opts::new("dinoserve_cache_lookups_total", "Look-ups in the result cache."),
+                &["outcome"]
+            )),
+            cache_bytes: register!(IntGauge::new("dinoserve_cache_bytes", "Memory of the results that are kept.")),
             ready: register!(IntGauge::new("dinoserve_ready", "1 when the model answers, else 0.")),
             build_info: register!(GaugeVec::new(
                 Opts::new("dinoserve_build_info", "Always 1; the labels tell the version."),

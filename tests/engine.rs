@@ -8,6 +8,7 @@ use dinoserve::{
         Wanted,
     },
     error::{Error, Kind},
+    onnx::Precision,
     telemetry,
     vision::{Grid, PATCH},
 };
@@ -44,10 +45,9 @@ fn ask(engine: &Engine, input: Input) -> Answer {
 
 /// Gives the worker an image so large that what comes next gathers behind it.
 async fn keep_busy(engine: &Engine) -> Answer {
-    let large = ask(engine, input(Grid { height: 64, width: 64 }, 0));
-    while engine.queued() == 0 && !large.is_finished() {
-        tokio::task::yield_now().await;
-    }
+    let large = ask(engine, input(Grid { height: 80, width: 80 }, 0));
+    // The task that asks has its turn, and puts the job in; then the worker takes it.
+    tokio::task::yield_now().await;
     while engine.queued() > 0 {
         tokio::task::yield_now().await;
     }
@@ -65,13 +65,15 @@ async fn a_batch_forms_while_the_worker_is_busy_and_holds_one_grid() {
     let (engine, _thread) = start(&config).await;
     let mut alone = session(&tiny("tiny-reg", "model.safetensors"));
 
-    let large = keep_busy(&engine).await;
-    let before = batches();
     // Six of one grid and two of another between them: batches of 4, 2 and 2.
     let grids = [GRID, OTHER, GRID, GRID, GRID, OTHER, GRID, GRID];
+    let inputs: Vec<Input> = grids.iter().zip(0..).map(|(&grid, index)| input(grid, index * 9)).collect();
+
+    let large = keep_busy(&engine).await;
+    let before = batches();
     let mut answers = Vec::new();
-    for (index, grid) in grids.into_iter().enumerate() {
-        answers.push(ask(&engine, input(grid, index as u8 * 9)));
+    for (index, input) in inputs.iter().enumerate() {
+        answers.push(ask(&engine, input.clone()));
         while engine.queued() <= index && !large.is_finished() {
             tokio::task::yield_now().await;
         }
@@ -80,7 +82,7 @@ async fn a_batch_forms_while_the_worker_is_busy_and_holds_one_grid() {
     large.await.unwrap().unwrap();
     for (index, answer) in answers.into_iter().enumerate() {
         let (image, features) = answer.await.unwrap().unwrap();
-        let expected = alone.run(&[(&input(grids[index], index as u8 * 9), Wanted::default())]).unwrap().remove(0);
+        let expected = alone.run(&[(&inputs[index], Wanted::default())]).unwrap().remove(0);
         assert!(difference(&features.cls, &expected.cls).0 < 1e-4, "image {index} got its own features");
         assert_eq!(image.grid, grids[index]);
         assert!(features.queue_time > Duration::ZERO);
@@ -175,7 +177,7 @@ async fn a_gpu_that_is_not_there_is_an_error_or_a_fallback() {
 #[test]
 fn defaults_follow_the_cores_and_the_device() {
     let plan = |config: EngineConfig, providers: &[Provider], cores| {
-        let Plan { workers, max_batch, session, .. } = config.plan(providers, cores);
+        let Plan { workers, max_batch, session, .. } = config.plan(Precision::Fp32, providers, cores);
         assert_eq!(SessionOptions { intra_threads: session.intra_threads, ..SessionOptions::default() }, session);
         (workers, session.intra_threads, max_batch)
     };
@@ -190,7 +192,16 @@ fn defaults_follow_the_cores_and_the_device() {
     let gpus = [Provider::Cuda(0), Provider::Cuda(3)];
     assert_eq!(plan(set(None, None), &gpus, 8), (1, 1, 32));
     assert_eq!(plan(EngineConfig { max_batch: Some(5), ..set(Some(2), None) }, &gpus, 8), (2, 1, 5));
-    assert_eq!(EngineConfig::default().plan(&gpus, 8).provider(), "cuda:0,3");
+    assert_eq!(EngineConfig::default().plan(Precision::Fp32, &gpus, 8).provider(), "cuda:0,3");
+}
+
+#[test]
+fn an_int8_model_runs_image_by_image_on_the_cpu() {
+    let config = EngineConfig { max_batch: Some(8), ..EngineConfig::default() };
+    assert_eq!(config.plan_here(Precision::Int8, &runtime()).unwrap().max_batch, 1);
+    let config = EngineConfig { device: Device::Cuda(vec![0]), ..EngineConfig::default() };
+    let error = config.plan_here(Precision::Int8, &runtime()).unwrap_err();
+    assert!(error.detail().contains("--precision fp16"), "{error}");
 }
 
 #[test]

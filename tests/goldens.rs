@@ -1,9 +1,13 @@
 //! The converted graph against Meta's own code.
 
 use dinoserve::{
+    artifacts::ModelFile,
     engine::{Features, Input, ModelSession, Plan, Provider, Wanted},
     features::{attention, pca},
-    onnx::Precision,
+    onnx::{
+        Precision,
+        quantize::{Quantized, quantize},
+    },
     vision::{Grid, PATCH, RgbImage},
 };
 use ndarray::{Axis, s};
@@ -66,7 +70,7 @@ fn tiny_models_match_from_both_layouts_at_every_size() {
 fn sessions_that_share_their_weights_give_the_same_features() {
     for name in TINY {
         let model = tiny(name, "model.safetensors");
-        let plan = Plan { workers: 3, ..Plan::single(Provider::Cpu) };
+        let plan = Plan { workers: 3, ..Plan::single(model.precision, Provider::Cpu) };
         let sessions = ModelSession::load(&runtime(), &model, &plan).expect("sessions");
         assert_eq!(sessions.len(), 3);
         for mut session in sessions {
@@ -97,6 +101,63 @@ fn half_precision_stays_close() {
         let cosine = cosine(found.cls.iter().copied(), expected.get("cls").iter().copied());
         assert!(cosine > 0.9999, "{photograph}: {cosine}");
     }
+}
+
+#[test]
+fn int8_keeps_the_direction_of_the_features() {
+    for name in TINY {
+        let mut session = session(&tiny_in(name, "model.safetensors", Precision::Int8));
+        let expected = Tensors::read(&format!("{name}/expected_224x224.safetensors"));
+        let found = run(&mut session, wave(224, 224));
+        let cosine = cosine(found.cls.iter().copied(), expected.get("cls").iter().copied());
+        assert!(cosine > 0.995, "{name}: {cosine}");
+    }
+    let model = focus_in(Precision::Int8);
+    assert_ne!(model.fingerprint, focus().fingerprint);
+    let size = |model: &ModelFile| std::fs::metadata(model.data()).unwrap().len();
+    assert!(size(&model) * 3 < size(focus()), "a quarter of the bytes, and the patch projection");
+    let mut session = session(&model);
+    for photograph in PHOTOGRAPHS {
+        for mode in ["crop224", "fit448"] {
+            let stem = format!("dinov2-small-focus/{}_{mode}", photograph.split('.').next().unwrap());
+            let expected = Tensors::read(&format!("{stem}.safetensors"));
+            let found = run(&mut session, golden_png(&format!("{stem}_input.png")));
+            let cosine = cosine(found.cls.iter().copied(), expected.get("cls").iter().copied());
+            assert!(cosine >= 0.995, "{photograph} {mode}: {cosine}");
+        }
+    }
+}
+
+/// What keeps the sums of CPUs without VNNI from saturating, and the error within a step and a half.
+#[test]
+fn quantised_weights_stay_within_their_limits() {
+    let (outputs, inputs) = (7, 64);
+    let mut state = 9u32;
+    let mut weight: Vec<f32> = (0..outputs * inputs)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect();
+    // Rows that are harder than noise: equal pairs, one large pair, opposite signs, zeros.
+    weight[..inputs].fill(0.25);
+    weight[inputs..inputs + 2].copy_from_slice(&[40.0, 40.0]);
+    weight[2 * inputs..2 * inputs + 2].copy_from_slice(&[40.0, -40.0]);
+    weight[3 * inputs..4 * inputs].fill(0.0);
+    let Quantized { values, scales } = quantize(&weight, outputs, inputs);
+    for output in 0..outputs {
+        let of = |input: usize| i32::from(values[input * outputs + output]);
+        for pair in (0..inputs).step_by(2) {
+            let (a, b) = (of(pair), of(pair + 1));
+            assert!(a.abs() <= 127 && b.abs() <= 127 && (a + b).abs() <= 128, "{a} {b}");
+        }
+        for input in 0..inputs {
+            let back = of(input) as f32 * scales[output];
+            assert!((back - weight[output * inputs + input]).abs() <= 1.5 * scales[output], "{output} {input}");
+        }
+    }
+    assert_eq!([values[0], values[outputs]], [64, 64], "a pair of equal weights takes half each");
+    assert_eq!([values[2], values[outputs + 2]], [127, -127], "opposite signs cannot saturate");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{
     PHOTOGRAPHS, Tensors, cosine, difference, focus, golden_png, read_golden,
     server::{Server, floats, npy, ok, ok_bytes, ok_json},
+    tiny,
 };
 
 const CHELSEA: &str = "dinov2-small-focus/chelsea.png";
@@ -382,4 +383,71 @@ async fn the_server_tells_what_it_runs_and_counts_what_it_does() {
     assert!(value("dinoserve_batch_images_count") >= 1.0);
     assert_eq!(value("dinoserve_ready"), 1.0);
     assert!(value("process_resident_memory_bytes") > 1e7);
+}
+
+#[tokio::test]
+async fn a_cached_result_is_the_same_and_skips_the_model() {
+    let server = Server::start_with(tiny("tiny-reg", "model.safetensors"), HttpConfig::default(), 16 << 20).await;
+    let timing = |response: &reqwest::Response| response.headers()["server-timing"].to_str().unwrap().to_owned();
+    let mut seen = Vec::new();
+    for (path, file) in [
+        ("/v1/embed", CHELSEA),
+        ("/v1/embed", COFFEE),
+        ("/v1/embed?pooling=mean", CHELSEA),
+        ("/v1/embed?size=112", CHELSEA),
+        ("/v1/embed?layers=2", CHELSEA),
+        ("/v1/embed?decode=fast", CHELSEA),
+        ("/v1/pca?size=140&overlay=0.5", CHELSEA),
+        ("/v1/attention?size=140&overlay=0.5", CHELSEA),
+    ] {
+        let first = ok(server.post_file(path, file)).await;
+        assert!(!timing(&first).contains("inference;dur=0.00"), "{path} {file} is not taken from another's place");
+        let first = first.bytes().await.unwrap();
+        let again = ok(server.post_file(path, file)).await;
+        assert!(timing(&again).contains("inference;dur=0.00"), "{path}: {}", timing(&again));
+        assert_eq!(again.bytes().await.unwrap(), first, "{path}");
+        seen.push((path, file, first));
+    }
+    assert!(seen[0].2 != seen[1].2 && seen[0].2 != seen[2].2 && seen[0].2 != seen[3].2);
+    let metrics = ok(server.get("/metrics")).await.text().await.unwrap();
+    for line in
+        ["dinoserve_cache_lookups_total{outcome=\"hit\"} 8", "dinoserve_cache_lookups_total{outcome=\"miss\"} 8"]
+    {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    let bytes = metrics.lines().find_map(|line| line.strip_prefix("dinoserve_cache_bytes ")).unwrap();
+    assert!(bytes.parse::<f64>().unwrap() > 100_000.0, "{bytes}");
+}
+
+#[tokio::test]
+async fn a_cache_stays_within_its_budget() {
+    let server = Server::start_with(tiny("tiny-reg", "model.safetensors"), HttpConfig::default(), 1 << 20).await;
+    for size in (1..12).map(|n| n * 14) {
+        // Photographs and tokens: some of these alone are larger than what may be kept.
+        ok(server.post_file(&format!("/v1/pca?size={}", 140 + size * 3), CHELSEA)).await;
+        let metrics = ok(server.get("/metrics")).await.text().await.unwrap();
+        let bytes = metrics.lines().find_map(|line| line.strip_prefix("dinoserve_cache_bytes ")).unwrap();
+        assert!(bytes.parse::<f64>().unwrap() <= f64::from(1 << 20), "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn fast_decoding_gives_nearly_the_same_features_on_the_same_grid() {
+    let server = focus_server().await;
+    let large = {
+        let photo = image::load_from_memory(&read_golden("dinov2-small-focus/astronaut.png")).unwrap();
+        let large = photo.resize_exact(1601, 1203, image::imageops::FilterType::CatmullRom).into_rgb8();
+        let mut file = Vec::new();
+        image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, 92).encode_image(&large).unwrap();
+        file
+    };
+    let post = |query: &str| server.client.post(server.url(&format!("/v1/embed?{query}"))).body(large.clone());
+    for query in ["resize=crop", "resize=fit", "resize=squash", "size=448"] {
+        let request = |decode: &str| post(&format!("{query}&decode={decode}")).header("content-type", "image/jpeg");
+        let (exact, fast) = (ok_json(request("exact")).await, ok_json(request("fast")).await);
+        assert_eq!(exact["data"][0]["grid"], fast["data"][0]["grid"], "{query}");
+        let (exact, fast) = (floats(&exact["data"][0]["embedding"]), floats(&fast["data"][0]["embedding"]));
+        let cosine = cosine(exact.iter().copied(), fast.iter().copied());
+        assert!(cosine > 0.99 && exact != fast, "{query}: {cosine}");
+    }
 }

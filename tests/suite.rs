@@ -12,6 +12,7 @@ mod engine;
 mod goldens;
 mod http;
 mod openapi;
+mod pca;
 mod positions;
 mod preprocess;
 mod problems;

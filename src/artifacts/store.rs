@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Download, Home, Manifest, ModelFile, Progress,
-    convert::{convert, shard_names},
+    convert::{convert, data_path, shard_names},
     disk::sha256_file,
     download,
 };
@@ -72,7 +72,8 @@ impl ModelStore {
 
     /// What of a model is here.
     pub fn state(&self, spec: &ModelSpec, precision: Precision) -> ModelState {
-        if self.converted_path(&spec.name, precision).exists() {
+        let path = self.converted_path(&spec.name, precision);
+        if path.exists() && data_path(&path).exists() {
             ModelState::Converted
         } else if self.local_source(spec).is_some() {
             ModelState::Downloaded

@@ -1,29 +1,46 @@
 //! `dinoserve bench`: what the machine can do without HTTP, so that the server's overhead can be seen.
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::Barrier,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use clap::Args;
+use serde::Serialize;
 
 use super::common::{EngineFlags, LimitFlags};
 use crate::{
-    engine::{Input, ModelSession, Wanted, available_cores},
+    engine::{Input, ModelSession, Plan, Wanted},
+    error::Result,
     features::pca::{self, Foreground},
-    vision::{DecodeOptions, Filter, ResizeMode, Transform, decode},
+    service::Limits,
+    vision::{DecodeOptions, Filter, ResizeMode, RgbImage, Transform, decode},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Bench {
-    /// Image file to measure with
-    image: PathBuf,
+    /// Image files to measure with, used in turn
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
 
     /// Sizes in pixels
     #[arg(long, value_delimiter = ',', default_values_t = [224, 518])]
     sizes: Vec<usize>,
 
-    /// Runs of each; the median is shown
+    /// Runs of each stage; the median is shown
     #[arg(long, default_value_t = 15)]
     rounds: usize,
+
+    /// Seconds for which all workers are kept busy, to measure images a second
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 
     #[command(flatten)]
     engine: EngineFlags,
@@ -32,37 +49,117 @@ pub(super) struct Bench {
     limits: LimitFlags,
 }
 
+/// One row of the table.
+#[derive(Debug, Serialize)]
+struct Measured {
+    size: usize,
+    /// Medians in milliseconds.
+    decode_ms: f64,
+    resize_ms: f64,
+    inference_ms: f64,
+    pipeline_ms: f64,
+    pca_ms: f64,
+    /// Images a second while all workers are busy: with the model alone, and from the file on.
+    session_rate: f64,
+    pipeline_rate: f64,
+}
+
+/// From a file to the model's input.
+struct Preparation {
+    limits: Limits,
+    transform: Transform,
+}
+
+impl Preparation {
+    fn decode(&self, file: &[u8]) -> Result<RgbImage> {
+        decode(file, DecodeOptions::default(), self.limits.decode)
+    }
+
+    fn resize(&self, image: &RgbImage) -> Result<Input> {
+        let (pixels, grid) = self.transform.apply(image)?;
+        Ok(Input { pixels, grid })
+    }
+
+    fn prepare(&self, file: &[u8]) -> Result<Input> {
+        self.resize(&self.decode(file)?)
+    }
+}
+
 impl Bench {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let file = std::fs::read(&self.image).with_context(|| self.image.display().to_string())?;
+        let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
+        let files: Vec<Vec<u8>> = self.images.iter().map(read).collect::<anyhow::Result<_>>()?;
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
-        let config = self.engine.config();
-        let plan = config.plan(&runtime.providers(&config.device)?, available_cores());
-        let mut session = ModelSession::load(&runtime, &model, &plan)?.remove(0);
-        let limits = self.limits.limits();
-        println!("{} on {}, medians of {} runs, ms", model.spec.name, session.provider(), self.rounds);
-        println!("{:>6} {:>8} {:>8} {:>10} {:>8}", "size", "decode", "resize", "inference", "pca");
-        for &size in &self.sizes {
-            let transform =
-                Transform { mode: ResizeMode::Crop, size, filter: Filter::Bicubic, max_patches: limits.max_patches };
-            let decoded = decode(&file, DecodeOptions::default(), limits.decode)?;
-            let (pixels, grid) = transform.apply(&decoded)?;
-            let input = Input { pixels, grid };
-            let wanted = Wanted { patch_tokens: true, ..Wanted::default() };
-            let tokens = session.run(&[(&input, wanted)])?.remove(0).patch_tokens.context("patch tokens")?;
-
-            let decode_ms = self.median(|| decode(&file, DecodeOptions::default(), limits.decode).map(drop))?;
-            let resize_ms = self.median(|| transform.apply(&decoded).map(drop))?;
-            let inference_ms = self.median(|| session.run(&[(&input, Wanted::default())]).map(drop))?;
-            let pca_ms = self.median(|| pca::maps(&[tokens.view()], &[], 3, Foreground::None).map(drop))?;
-            println!("{size:>6} {decode_ms:>8.2} {resize_ms:>8.2} {inference_ms:>10.2} {pca_ms:>8.2}");
+        let plan = self.engine.config().plan_here(model.precision, &runtime)?;
+        let mut sessions = ModelSession::load(&runtime, &model, &plan)?;
+        let rows = self.sizes.iter().map(|&size| self.measure(size, &files, &plan, &mut sessions));
+        let rows: Vec<Measured> = rows.collect::<anyhow::Result<_>>()?;
+        if self.json {
+            let report = serde_json::json!({
+                "model": model.spec.name, "precision": model.precision, "plan": plan.to_string(), "rows": rows,
+            });
+            println!("{report}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        println!("{} {} on {plan}", model.spec.name, model.precision);
+        println!("{:>6} {:^53} {:^25}", "", "ms, medians of one image at a time", "images/s, workers busy");
+        println!(
+            "{:>6} {:>8} {:>8} {:>10} {:>10} {:>8} {:>12} {:>12}",
+            "size", "decode", "resize", "inference", "together", "pca", "model alone", "from file"
+        );
+        for row in rows {
+            println!(
+                "{:>6} {:>8.2} {:>8.2} {:>10.2} {:>10.2} {:>8.2} {:>12.2} {:>12.2}",
+                row.size,
+                row.decode_ms,
+                row.resize_ms,
+                row.inference_ms,
+                row.pipeline_ms,
+                row.pca_ms,
+                row.session_rate,
+                row.pipeline_rate
+            );
         }
         Ok(ExitCode::SUCCESS)
     }
 
+    fn measure(
+        &self,
+        size: usize,
+        files: &[Vec<u8>],
+        plan: &Plan,
+        sessions: &mut [ModelSession],
+    ) -> anyhow::Result<Measured> {
+        let limits = self.limits.limits();
+        let transform =
+            Transform { mode: ResizeMode::Crop, size, filter: Filter::Bicubic, max_patches: limits.max_patches };
+        let preparation = Preparation { limits, transform };
+        let file = &files[0];
+        let decoded = preparation.decode(file)?;
+        let input = preparation.resize(&decoded)?;
+        let wanted = Wanted { patch_tokens: true, ..Wanted::default() };
+        let session = sessions.first_mut().context("a session")?;
+        let tokens = session.run(&[(&input, wanted)])?.remove(0).patch_tokens.context("patch tokens")?;
+
+        let decode_ms = self.median(|| preparation.decode(file).map(drop))?;
+        let resize_ms = self.median(|| preparation.resize(&decoded).map(drop))?;
+        let pca_ms = self.median(|| pca::maps(&[tokens.view()], &[], 3, Foreground::None).map(drop))?;
+        let inference_ms = self.median(|| session.run(&[(&input, Wanted::default())]).map(drop))?;
+        let pipeline_ms = self.median(|| {
+            let input = preparation.prepare(file)?;
+            session.run(&[(&input, Wanted::default())]).map(drop)
+        })?;
+
+        let most = plan.max_batch;
+        let inputs: Vec<Input> = files.iter().map(|file| preparation.prepare(file)).collect::<Result<_>>()?;
+        let session_rate = self.rate(sessions, most, |index| Ok(inputs[index % inputs.len()].clone()))?;
+        let pipeline_rate = self.rate(sessions, most, |index| preparation.prepare(&files[index % files.len()]))?;
+        Ok(Measured { size, decode_ms, resize_ms, inference_ms, pipeline_ms, pca_ms, session_rate, pipeline_rate })
+    }
+
     /// Median time of `work` in milliseconds.
-    fn median(&self, mut work: impl FnMut() -> crate::error::Result<()>) -> anyhow::Result<f64> {
+    fn median(&self, mut work: impl FnMut() -> Result<()>) -> anyhow::Result<f64> {
         let mut times = Vec::with_capacity(self.rounds);
         for _ in 0..self.rounds.max(1) {
             let started = Instant::now();
@@ -71,5 +168,39 @@ impl Bench {
         }
         times.sort_by(f64::total_cmp);
         Ok(times[times.len() / 2])
+    }
+
+    /// Images a second when every session, on its own thread, runs batches of `most` inputs without a pause.
+    fn rate(
+        &self,
+        sessions: &mut [ModelSession],
+        most: usize,
+        input: impl Fn(usize) -> Result<Input> + Sync,
+    ) -> anyhow::Result<f64> {
+        let time = Duration::from_secs_f64(self.seconds.max(0.0));
+        let start = Barrier::new(sessions.len());
+        let work = |session: &mut ModelSession, offset: usize| -> Result<f64> {
+            start.wait();
+            let started = Instant::now();
+            let mut done = 0;
+            while done == 0 || started.elapsed() < time {
+                let batch: Vec<Input> = (0..most).map(|i| input(offset + done + i)).collect::<Result<_>>()?;
+                let batch: Vec<(&Input, Wanted)> = batch.iter().map(|input| (input, Wanted::default())).collect();
+                session.run(&batch)?;
+                done += most;
+            }
+            Ok(done as f64 / started.elapsed().as_secs_f64())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = sessions
+                .iter_mut()
+                .enumerate()
+                .map(|(offset, session)| {
+                    let work = &work;
+                    scope.spawn(move || work(session, offset))
+                })
+                .collect();
+            threads.into_iter().map(|thread| Ok(thread.join().expect("a worker of the benchmark panicked")?)).sum()
+        })
     }
 }

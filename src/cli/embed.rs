@@ -97,7 +97,8 @@ impl Embed {
         let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let (engine, thread) = self.engine.start(&runtime, model)?;
         let started = Instant::now();
-        let (good, unreadable) = tokio.block_on(self.embed_all(Service::new(engine, self.limits.limits()), &paths))?;
+        let (good, unreadable) =
+            tokio.block_on(self.embed_all(Service::new(engine, self.limits.limits(), 0), &paths))?;
         thread.join();
         bad.extend(unreadable);
 

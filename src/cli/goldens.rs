@@ -7,17 +7,25 @@ use anyhow::{Context, bail};
 use crate::{
     artifacts::{ModelFile, map_file},
     engine::{Input, ModelSession, Plan, Provider, Runtime, Wanted},
-    onnx::weights::{TensorMap, read_safetensors},
+    onnx::{
+        Precision,
+        weights::{TensorMap, read_safetensors},
+    },
     vision::{DecodeLimits, DecodeOptions, Grid, PATCH, decode},
 };
 
-/// REFERENCE tolerance of f32 features.
-const LARGEST: f32 = 1e-3;
-const COSINE: f64 = 0.99999;
+/// Largest difference, and least cosine of CLS.
+fn tolerance(precision: Precision) -> (f32, f64) {
+    match precision {
+        Precision::Fp32 => (1e-3, 0.99999),
+        Precision::Fp16 => (f32::INFINITY, 0.9995),
+        Precision::Int8 => (f32::INFINITY, 0.995),
+    }
+}
 
 /// Compares `cls` and `attention` for each input of `folder` and prints a line for each.
 pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> anyhow::Result<ExitCode> {
-    let mut session = ModelSession::load(runtime, model, &Plan::single(Provider::Cpu))?.remove(0);
+    let mut session = ModelSession::load(runtime, model, &Plan::single(model.precision, Provider::Cpu))?.remove(0);
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let name = |entry: std::fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix("_input.png")?.to_owned());
     let mut names: Vec<String> = entries.flatten().filter_map(name).collect();
@@ -26,6 +34,7 @@ pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> an
         bail!("{} holds no *_input.png", folder.display());
     }
     println!("{:<32} {:>14} {:>14} {:>14}", "REFERENCE", "CLS COSINE", "CLS LARGEST", "ATTENTION");
+    let (most, least) = tolerance(model.precision);
     let mut good = true;
     for name in names {
         let file = std::fs::read(folder.join(format!("{name}_input.png")))?;
@@ -40,10 +49,10 @@ pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> an
         let largest = largest_difference(found.cls.iter().copied(), &cls);
         let of_attention = largest_difference(attention, &tensor(&expected, "attention")?);
         println!("{name:<32} {cosine:>14.8} {largest:>14.2e} {of_attention:>14.2e}");
-        good &= cosine >= COSINE && largest <= LARGEST && of_attention <= LARGEST;
+        good &= cosine >= least && largest <= most && of_attention <= most;
     }
     if !good {
-        bail!("some features differ by more than {LARGEST}, or have a cosine below {COSINE}");
+        bail!("some features differ by more than {most}, or have a cosine below {least}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -46,6 +46,11 @@ pub(super) struct Serve {
     #[arg(long, env = "DINOSERVE_MAX_REQUESTS", default_value_t = HttpConfig::default().max_requests)]
     max_requests: usize,
 
+    /// Megabytes of memory for results, so that the same file with the same options does not go through the model twice;
+    /// 0 keeps none
+    #[arg(long, env = "DINOSERVE_CACHE_MB", value_name = "MB", default_value_t = 0)]
+    cache_mb: u64,
+
     /// Seconds in which a request must have been sent and answered
     #[arg(long, env = "DINOSERVE_REQUEST_TIMEOUT", default_value_t = HttpConfig::default().request_timeout.as_secs())]
     request_timeout: u64,
@@ -81,7 +86,7 @@ impl Serve {
             max_requests: self.max_requests,
             request_timeout: Duration::from_secs(self.request_timeout),
         };
-        let service = Service::new(engine.clone(), self.limits.limits());
+        let service = Service::new(engine.clone(), self.limits.limits(), self.cache_mb << 20);
         let router = http::router(AppState::new(service, config));
 
         // The one line on standard output: whoever started us reads the port from it.

@@ -39,7 +39,7 @@ pub struct Input {
 }
 
 /// Which of the model's outputs a job needs; the others are not copied out of the runtime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Wanted {
     /// The patch tokens of the last block.
     pub patch_tokens: bool,

@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use super::{Device, Provider, SessionOptions};
+use super::{Device, Provider, Runtime, SessionOptions};
+use crate::{
+    error::{Error, Result},
+    onnx::Precision,
+};
 
 /// How an engine is to run. What is `None` is chosen from the cores and the device.
 #[derive(Debug, Clone)]
@@ -61,8 +65,26 @@ pub fn available_cores() -> usize {
 }
 
 impl EngineConfig {
-    /// The plan for these devices and this number of cores.
-    pub fn plan(&self, providers: &[Provider], cores: usize) -> Plan {
+    /// The plan for a model of this precision on this machine.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Artifact`] if a GPU is asked for that cannot be used, or that the precision is not for.
+    pub fn plan_here(&self, precision: Precision, runtime: &Runtime) -> Result<Plan> {
+        let providers = match (precision, &self.device) {
+            (Precision::Int8, Device::Auto) => runtime.providers(&Device::Cpu),
+            (Precision::Int8, Device::Cuda(_)) => {
+                Err(Error::artifact("int8 models run on the CPU; on a GPU use --precision fp16"))
+            }
+            (_, device) => runtime.providers(device),
+        }?;
+        if precision == Precision::Fp16 && providers.contains(&Provider::Cpu) {
+            tracing::warn!("fp16 is for GPUs: the CPU turns each value into fp32 and back");
+        }
+        Ok(self.plan(precision, &providers, available_cores()))
+    }
+
+    /// The plan for a model of this precision on these devices and this number of cores.
+    pub fn plan(&self, precision: Precision, providers: &[Provider], cores: usize) -> Plan {
         let on_cpu = providers.contains(&Provider::Cpu);
         let positive = |given: Option<usize>| given.filter(|&count| count > 0);
         let (workers, intra_threads) = match (positive(self.workers), positive(self.intra_threads)) {
@@ -76,8 +98,12 @@ impl EngineConfig {
                 (workers, (cores / workers).max(1))
             }
         };
-        // A CPU is busy with a single image already; a batch would only make the first of it wait for the last.
-        let max_batch = positive(self.max_batch).unwrap_or(if on_cpu { 1 } else { GPU_BATCH });
+        let max_batch = match precision {
+            // Activations are scaled by the range of the whole batch: an image's features would depend on its company.
+            Precision::Int8 => 1,
+            // A CPU is busy with a single image already; a batch would only make the first of it wait for the last.
+            _ => positive(self.max_batch).unwrap_or(if on_cpu { 1 } else { GPU_BATCH }),
+        };
         let session = SessionOptions { intra_threads, cuda_memory: self.cuda_memory, cuda_tf32: self.cuda_tf32 };
         Plan { providers: providers.to_vec(), workers, max_batch, session }
     }
@@ -85,9 +111,9 @@ impl EngineConfig {
 
 impl Plan {
     /// One session that uses all cores.
-    pub fn single(provider: Provider) -> Self {
+    pub fn single(precision: Precision, provider: Provider) -> Self {
         let config = EngineConfig { workers: Some(1), ..EngineConfig::default() };
-        config.plan(&[provider], available_cores())
+        config.plan(precision, &[provider], available_cores())
     }
 
     /// The devices in short: `cpu`, `cuda:0` or `cuda:0,1`.

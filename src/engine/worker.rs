@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    EngineConfig, EngineState, Features, ModelSession, Plan, Runtime, Wanted, available_cores,
+    EngineConfig, EngineState, Features, ModelSession, Plan, Runtime, Wanted,
     queue::{Batcher, Job},
 };
 use crate::{
@@ -55,7 +55,7 @@ impl Crew {
     }
 
     fn load(&self) -> Result<(Plan, Vec<ModelSession>)> {
-        let plan = self.config.plan(&self.runtime.providers(&self.config.device)?, available_cores());
+        let plan = self.config.plan_here(self.model.precision, &self.runtime)?;
         let mut sessions = ModelSession::load(&self.runtime, &self.model, &plan)?;
         let side = self.model.spec.embed_size / PATCH;
         for session in &mut sessions {

@@ -52,6 +52,7 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>>
 pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
     let metrics = telemetry::metrics();
     metrics.queue_depth.set(state.service.engine().queued() as i64);
+    metrics.cache_bytes.set(i64::try_from(state.service.cached_bytes()).unwrap_or(i64::MAX));
     metrics.ready.set(i64::from(matches!(state.service.engine().state(), EngineState::Ready(_))));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
 }

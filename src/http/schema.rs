@@ -21,6 +21,7 @@ use crate::{
         pool::Pooling,
         render::{Colormap, Output, Upscale},
     },
+    service::Decoding,
     vision::{Background, Filter, ResizeMode},
 };
 
@@ -60,6 +61,10 @@ pub(super) struct ImageParams {
     /// What stands behind transparent pixels; `ignore` uses the stored colours, as Pillow's `convert("RGB")` does.
     #[param(schema_with = choice::<Background>)]
     background: Option<String>,
+    /// `fast` decodes large JPEG files at a half, a quarter or an eighth of their size where that is enough for `size`:
+    /// several times as fast, with slightly different pixels.
+    #[param(schema_with = choice::<Decoding>)]
+    decode: Option<String>,
 }
 
 /// Options of embeddings.

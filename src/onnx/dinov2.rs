@@ -19,6 +19,7 @@ use super::{
     },
     metadata,
     proto::DataType,
+    quantize::{Quantized, quantize},
     weights::{Weights, transpose},
 };
 use crate::{
@@ -55,7 +56,7 @@ pub fn build<'a>(
     progress: &mut dyn FnMut(usize),
 ) -> Result<BuiltModel> {
     let graph = GraphBuilder::new(&spec.name, data);
-    let mut dinov2 = Dinov2 { spec, precision, reader: Reader::new(weights), graph };
+    let mut dinov2 = Dinov2 { spec, precision, last_quantized: None, reader: Reader::new(weights), graph };
     dinov2.forward(progress)?;
     let fingerprint = dinov2.reader.fingerprint(spec, precision);
     let spec_json = serde_json::to_string(spec).expect("a model description is plain data");
@@ -105,6 +106,7 @@ impl<'a> Reader<'a> {
 struct Dinov2<'a> {
     spec: &'a ModelSpec,
     precision: Precision,
+    last_quantized: Option<(Value, [Value; 3])>,
     reader: Reader<'a>,
     graph: GraphBuilder<'a>,
 }
@@ -334,8 +336,28 @@ impl Dinov2<'_> {
 
     /// `tokens · weightᵀ`, where `weight` is `[outputs, inputs]` as checkpoints have it.
     fn product(&mut self, tokens: &Value, name: &str, [outputs, inputs]: [usize; 2], weight: &[f32]) -> Result<Value> {
+        if self.precision == Precision::Int8 {
+            let Quantized { values, scales } = quantize(weight, outputs, inputs);
+            let weight = self.graph.weight(name, DataType::Int8, &[inputs, outputs], &values)?;
+            let scales = self.graph.weight(&format!("{name}.scale"), DataType::Float, &[outputs], &scales)?;
+            let [tokens, scale, zero] = self.quantized(tokens);
+            return Ok(self.graph.fused("MatMulIntegerToFloat", &[&tokens, &weight, &scale, &scales, &zero], &[]));
+        }
         let weight = self.weight(name, &[inputs, outputs], &transpose(weight, outputs, inputs))?;
         Ok(self.graph.node("MatMul", &[tokens, &weight], &[]))
+    }
+
+    /// Tokens as bytes over the range that they have in this run, with its scale and zero point; once for all products
+    /// of the same tokens.
+    fn quantized(&mut self, tokens: &Value) -> [Value; 3] {
+        match &self.last_quantized {
+            Some((of, parts)) if of == tokens => parts.clone(),
+            _ => {
+                let parts: [Value; 3] = self.graph.nodes("", "DynamicQuantizeLinear", &[tokens], &[]);
+                self.last_quantized = Some((tokens.clone(), parts.clone()));
+                parts
+            }
+        }
     }
 
     /// A constant in the type that the blocks compute in.

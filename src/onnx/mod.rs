@@ -2,11 +2,13 @@
 //!
 //! * [`weights`] reads the published formats and gives every tensor under one name.
 //! * [`graph`] builds a graph node by node; [`dinov2`] uses it to build the model.
+//! * [`quantize`] turns weights into integers.
 //! * [`proto`] holds the messages of the file format.
 
 pub mod dinov2;
 pub mod graph;
 pub mod proto;
+pub mod quantize;
 pub mod weights;
 
 /// The version of the graph that [`dinov2`] builds. It is part of a model's fingerprint: raise it whenever a change

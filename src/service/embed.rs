@@ -1,6 +1,6 @@
 //! Embeddings: one vector per image.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use ndarray::{Array2, ArrayView2};
@@ -109,12 +109,14 @@ impl Service {
         let mut stages = Stages::default();
         let mut finish = |seen: Seen| {
             let started = Instant::now();
-            let vector = options.vector(&seen.features);
-            let tokens = if options.tokens { seen.features.patch_tokens } else { None };
+            let vector = options.vector(&seen.view.features);
+            let grid = seen.view.features.grid;
+            // Copied only if the cache keeps them, too.
+            let tokens = if options.tokens { Arc::unwrap_or_clone(seen.view).features.patch_tokens } else { None };
             let of_image = Stages { post: started.elapsed(), ..seen.stages };
             of_image.observe();
             stages = stages.longest(of_image);
-            Embedding { vector, grid: seen.features.grid, tokens }
+            Embedding { vector, grid, tokens }
         };
         let embeddings = seen.into_iter().map(|seen| seen.map(&mut finish)).collect();
         Ok((embeddings, stages))

@@ -1,12 +1,15 @@
 //! PCA maps and attention maps, as numbers and as pictures.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use ndarray::{Array2, ArrayView2};
 use serde::Deserialize;
 
-use super::{ImageOptions, Service, Stages, images::Seen};
+use super::{
+    ImageOptions, Service, Stages,
+    images::{Seen, View},
+};
 use crate::{
     engine::{Features, Wanted},
     error::{Error, Result},
@@ -38,11 +41,11 @@ impl Form {
     }
 
     /// The PNG files of what `draw` draws; a strip has at most `max_pixels`.
-    fn encode(&self, max_pixels: u64, draw: impl FnOnce(&Rendering) -> Vec<RgbImage>) -> Result<Vec<Vec<u8>>> {
+    fn encode(&self, max_pixels: u64, draw: impl FnOnce(&Rendering) -> Result<Vec<RgbImage>>) -> Result<Vec<Vec<u8>>> {
         match self {
             Self::Numbers => Ok(Vec::new()),
-            Self::Pictures(rendering) => draw(rendering).iter().map(render::png).collect(),
-            Self::Picture(rendering) => match draw(rendering).as_slice() {
+            Self::Pictures(rendering) => draw(rendering)?.iter().map(render::png).collect(),
+            Self::Picture(rendering) => match draw(rendering)?.as_slice() {
                 [one] => Ok(vec![render::png(one)?]),
                 several => Ok(vec![render::png(&render::strip(several, max_pixels)?)?]),
             },
@@ -104,17 +107,16 @@ pub struct PcaAnswer {
     pub pca: PcaMaps,
     /// Grid of each image.
     pub grids: Vec<Grid>,
-    photos: Vec<RgbImage>,
 }
 
 impl PcaAnswer {
-    fn draw(&self, rendering: &Rendering) -> Vec<RgbImage> {
-        let maps = self.pca.maps.iter().zip(&self.grids).zip(&self.photos);
-        maps.map(|((map, &grid), photo)| {
+    fn draw(&self, views: &[Arc<View>], rendering: &Rendering) -> Result<Vec<RgbImage>> {
+        let maps = self.pca.maps.iter().zip(&self.grids).zip(views);
+        maps.map(|((map, &grid), view)| {
             // A picture shows three components at most, and a single one as a shade of grey.
             let shown = map.slice(ndarray::s![.., ..map.ncols().min(3)]);
             let values: Vec<f32> = shown.iter().copied().collect();
-            render::draw(&values, shown.ncols(), grid, photo, rendering.style(), Colormap::Gray)
+            Ok(render::draw(&values, shown.ncols(), grid, photo(view)?, rendering.style(), Colormap::Gray))
         })
         .collect()
     }
@@ -139,14 +141,13 @@ pub struct AttentionMaps {
     pub maps: Array2<f32>,
     /// The image's grid.
     pub grid: Grid,
-    photo: RgbImage,
 }
 
 impl AttentionMaps {
     /// One map, or all heads in a labelled grid. Each is scaled to its own range.
-    fn draw(&self, options: &AttentionOptions, rendering: &Rendering) -> RgbImage {
+    fn draw(&self, photo: &RgbImage, options: &AttentionOptions, rendering: &Rendering) -> RgbImage {
         let draw = |map: ndarray::ArrayView1<'_, f32>| {
-            render::draw(&attention::min_max(map), 1, self.grid, &self.photo, rendering.style(), options.colormap)
+            render::draw(&attention::min_max(map), 1, self.grid, photo, rendering.style(), options.colormap)
         };
         if self.maps.nrows() == 1 {
             return draw(self.maps.row(0));
@@ -177,27 +178,21 @@ impl Service {
         }
         let foreground = options.foreground == Foreground::Auto;
         let wanted = Wanted { patch_tokens: true, attention: foreground, ..Wanted::default() };
-        let seen = self.see_all_or_fail(files, image, wanted).await?;
+        let seen = self.see_for_maps(files, image, wanted).await?;
         let registers = self.engine.spec().registers;
         let max_pixels = self.limits.decode.max_pixels;
-        finish(self, seen, move |features, photos| {
+        let work = move |views: &[Arc<View>]| {
             let tokens: Vec<ArrayView2<'_, f32>> =
-                features.iter().map(|features| patch_tokens(features)).collect::<Result<_>>()?;
-            let attention = if foreground {
-                features
-                    .iter()
-                    .map(|features| Ok(attention::mean(heads(features, registers)?).to_vec()))
-                    .collect::<Result<_>>()?
-            } else {
-                Vec::new()
-            };
+                views.iter().map(|view| patch_tokens(&view.features)).collect::<Result<_>>()?;
+            let of_cls = |view: &Arc<View>| Ok(attention::mean(heads(&view.features, registers)?).to_vec());
+            let attention = if foreground { views.iter().map(of_cls).collect::<Result<_>>()? } else { Vec::new() };
             let pca = pca::maps(&tokens, &attention, options.components, options.foreground)?;
-            let grids = features.iter().map(|features| features.grid).collect();
-            let answer = PcaAnswer { pca, grids, photos };
-            let pictures = form.encode(max_pixels, |rendering| answer.draw(rendering))?;
+            let answer = PcaAnswer { pca, grids: views.iter().map(|view| view.features.grid).collect() };
+            let pictures = form.encode(max_pixels, |rendering| answer.draw(views, rendering))?;
             Ok((answer, pictures))
-        })
-        .await
+        };
+        let ((answer, pictures), stages) = finish(self, seen, work).await?;
+        Ok((answer, pictures, stages))
     }
 
     /// Attention maps of each image, and the PNG files that `form` asks for.
@@ -222,27 +217,27 @@ impl Service {
             return Err(Error::option("head", detail));
         }
         let wanted = Wanted { attention: true, ..Wanted::default() };
-        let seen = self.see_all_or_fail(files, image, wanted).await?;
+        let seen = self.see_for_maps(files, image, wanted).await?;
         let registers = self.engine.spec().registers;
         let max_pixels = self.limits.decode.max_pixels;
-        finish(self, seen, move |features, photos| {
-            let answers: Vec<AttentionMaps> = features
-                .iter()
-                .zip(photos)
-                .map(|(features, photo)| {
-                    let mut maps = attention::choose(heads(features, registers)?, choice);
-                    if let Some(mass) = options.threshold {
-                        maps.rows_mut().into_iter().for_each(|map| attention::keep_mass(map, mass));
-                    }
-                    Ok(AttentionMaps { maps, grid: features.grid, photo })
-                })
-                .collect::<Result<_>>()?;
+        let work = move |views: &[Arc<View>]| {
+            let maps = |view: &Arc<View>| {
+                let mut maps = attention::choose(heads(&view.features, registers)?, choice);
+                if let Some(mass) = options.threshold {
+                    maps.rows_mut().into_iter().for_each(|map| attention::keep_mass(map, mass));
+                }
+                Ok(AttentionMaps { maps, grid: view.features.grid })
+            };
+            let answers: Vec<AttentionMaps> = views.iter().map(maps).collect::<Result<_>>()?;
             let pictures = form.encode(max_pixels, |rendering| {
-                answers.iter().map(|answer| answer.draw(&options, rendering)).collect()
+                let draw =
+                    |(answer, view): (&AttentionMaps, &Arc<View>)| Ok(answer.draw(photo(view)?, &options, rendering));
+                answers.iter().zip(views).map(draw).collect()
             })?;
             Ok((answers, pictures))
-        })
-        .await
+        };
+        let ((answers, pictures), stages) = finish(self, seen, work).await?;
+        Ok((answers, pictures, stages))
     }
 }
 
@@ -256,21 +251,21 @@ fn heads(features: &Features, registers: usize) -> Result<ArrayView2<'_, f32>> {
     Ok(attention::patch_columns(rows.view(), registers))
 }
 
+fn photo(view: &View) -> Result<&RgbImage> {
+    view.photo.as_ref().ok_or_else(|| Error::internal("the photograph was not kept"))
+}
+
 /// Does the work that follows the model, and takes its time.
-async fn finish<A, B>(
+async fn finish<T: Send + 'static>(
     service: &Service,
     seen: Vec<Seen>,
-    work: impl FnOnce(&[Features], Vec<RgbImage>) -> Result<(A, B)> + Send + 'static,
-) -> Result<(A, B, Stages)>
-where
-    A: Send + 'static,
-    B: Send + 'static,
-{
+    work: impl FnOnce(&[Arc<View>]) -> Result<T> + Send + 'static,
+) -> Result<(T, Stages)> {
     let mut stages = seen.iter().fold(Stages::default(), |stages, seen| stages.longest(seen.stages));
-    let (features, photos) = seen.into_iter().map(|seen| (seen.features, seen.input.pixels)).unzip::<_, _, Vec<_>, _>();
+    let views: Vec<Arc<View>> = seen.into_iter().map(|seen| seen.view).collect();
     let started = Instant::now();
-    let (a, b) = service.on_blocking_thread("drawing a map", move || work(&features, photos)).await?;
+    let done = service.on_blocking_thread("drawing a map", move || work(&views)).await?;
     stages.post = started.elapsed();
     stages.observe();
-    Ok((a, b, stages))
+    Ok((done, stages))
 }

@@ -1,5 +1,6 @@
 //! The use cases: from image files and options to embeddings and maps. Knows no HTTP.
 
+mod cache;
 mod embed;
 mod images;
 mod maps;
@@ -8,9 +9,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
+use self::cache::ViewCache;
 pub use self::{
     embed::{EmbedOptions, Embedding},
-    images::{ImageOptions, Limits},
+    images::{Decoding, ImageOptions, Limits},
     maps::{AttentionMaps, AttentionOptions, Form, PcaAnswer, PcaOptions, Rendering},
 };
 use crate::{
@@ -24,14 +26,16 @@ use crate::{
 pub struct Service {
     engine: Engine,
     limits: Limits,
+    cache: Option<ViewCache>,
     /// Places for work on pixels: one per core. Held by the work itself, which goes on when its client has gone.
     pixel_work: Arc<Semaphore>,
 }
 
 impl Service {
-    /// A service on a running engine.
-    pub fn new(engine: Engine, limits: Limits) -> Self {
-        Self { engine, limits, pixel_work: Arc::new(Semaphore::new(available_cores())) }
+    /// A service on a running engine that keeps results in `cache_bytes` bytes of memory; 0 keeps none.
+    pub fn new(engine: Engine, limits: Limits, cache_bytes: u64) -> Self {
+        let cache = (cache_bytes > 0).then(|| ViewCache::new(cache_bytes, engine.fingerprint()));
+        Self { engine, limits, cache, pixel_work: Arc::new(Semaphore::new(available_cores())) }
     }
 
     /// Does work on pixels on a blocking thread, when a core is free for it.
@@ -46,6 +50,11 @@ impl Service {
             work()
         });
         done.await.map_err(|error| Error::internal(format!("{what}: {error}")))?
+    }
+
+    /// Bytes of results that are kept.
+    pub fn cached_bytes(&self) -> u64 {
+        self.cache.as_ref().map_or(0, ViewCache::bytes)
     }
 
     /// The engine under it.

@@ -6,7 +6,7 @@ use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, metadata::Orientation};
 
-use super::{RgbImage, jpeg};
+use super::{RgbImage, Transform, jpeg};
 use crate::error::{Error, Kind, Result};
 
 /// Sizes above which an image is refused.
@@ -106,14 +106,43 @@ impl Default for DecodeOptions {
 /// # Errors
 /// [`Kind::UndecodableImage`] for bytes that are none of these formats, or damaged; [`Kind::TooLarge`] above a limit.
 pub fn decode(bytes: &[u8], options: DecodeOptions, limits: DecodeLimits) -> Result<RgbImage> {
+    decode_at_least(bytes, options, limits, None).map(|(image, _)| image)
+}
+
+/// As [`decode`], but a large JPEG is decoded to a smaller image of at least the size that `transform` resizes to, which
+/// saves most of the work and changes its pixels a little. The second value is the width and height of the whole.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_fast(
+    bytes: &[u8],
+    options: DecodeOptions,
+    limits: DecodeLimits,
+    transform: &Transform,
+) -> Result<(RgbImage, (usize, usize))> {
+    // What cannot be planned is decoded whole; the error comes when the transform is applied.
+    let least = |width, height| transform.plan(width, height).map_or((width, height), |plan| plan.resized);
+    decode_at_least(bytes, options, limits, Some(&least))
+}
+
+fn decode_at_least(
+    bytes: &[u8],
+    options: DecodeOptions,
+    limits: DecodeLimits,
+    least: Option<jpeg::Least<'_>>,
+) -> Result<(RgbImage, (usize, usize))> {
     if bytes.is_empty() {
         return Err(Error::new(Kind::UndecodableImage, "the image is empty (0 bytes)"));
     }
-    let (mut image, orientation) = match image::guess_format(bytes) {
-        Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, limits)?,
+    let (mut image, orientation, mut whole) = match image::guess_format(bytes) {
+        Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, limits, least)?,
         Ok(
             format @ (ImageFormat::Png | ImageFormat::WebP | ImageFormat::Gif | ImageFormat::Bmp | ImageFormat::Tiff),
-        ) => decode_other(bytes, format, options.background, limits)?,
+        ) => {
+            let (image, orientation) = decode_other(bytes, format, options.background, limits)?;
+            let whole = (image.width() as usize, image.height() as usize);
+            (image, orientation, whole)
+        }
         _ => {
             return Err(Error::new(
                 Kind::UndecodableImage,
@@ -125,8 +154,17 @@ pub fn decode(bytes: &[u8], options: DecodeOptions, limits: DecodeLimits) -> Res
         let mut turned = DynamicImage::ImageRgb8(image);
         turned.apply_orientation(orientation);
         image = turned.into_rgb8();
+        if swaps_sides(orientation) {
+            whole = (whole.1, whole.0);
+        }
     }
-    Ok(image)
+    Ok((image, whole))
+}
+
+/// Whether width and height change places when an image is turned upright.
+pub(super) fn swaps_sides(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
 }
 
 fn decode_other(

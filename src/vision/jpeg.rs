@@ -1,20 +1,45 @@
 //! JPEG by libjpeg-turbo, the library that Pillow decodes with, so that pixels agree to the bit.
 
 use image::metadata::Orientation;
-use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat};
+use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor};
 
-use super::{RgbImage, decode::DecodeLimits};
+use super::{
+    RgbImage,
+    decode::{DecodeLimits, swaps_sides},
+};
 use crate::error::{Error, Kind, Result};
 
 /// Scans of a progressive file beyond which it can only be an attack on the decoder's time.
 const MAX_SCANS: u32 = 100;
 
-/// Decodes a JPEG file to RGB, not yet turned upright, and says how it is to be turned.
-pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<(RgbImage, Orientation)> {
+/// A size below which a file is not to be decoded, given the upright width and height of the whole.
+pub(super) type Least<'a> = &'a dyn Fn(usize, usize) -> (usize, usize);
+
+/// Decodes a JPEG file to RGB, not yet turned upright, and says how it is to be turned and the size of the whole. With
+/// `least` the decoder computes fewer pixels: a half, a quarter or an eighth of each side.
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: DecodeLimits,
+    least: Option<Least<'_>>,
+) -> Result<(RgbImage, Orientation, (usize, usize))> {
     let mut decoder = Decompressor::new().map_err(|error| Error::internal(format!("libjpeg-turbo: {error}")))?;
     decoder.set_scan_limit(MAX_SCANS).map_err(undecodable)?;
     let header = decoder.read_header(bytes).map_err(undecodable)?;
     limits.check(header.width as u64, header.height as u64)?;
+    let (orientation, whole) = (orientation(bytes), (header.width, header.height));
+    let scaling = least.map_or(ScalingFactor::ONE, |least| {
+        let upright = if swaps_sides(orientation) { (whole.1, whole.0) } else { whole };
+        let least = least(upright.0, upright.1);
+        let least = if swaps_sides(orientation) { (least.1, least.0) } else { least };
+        let enough =
+            |scaling: &ScalingFactor| scaling.scale(header.width) >= least.0 && scaling.scale(header.height) >= least.1;
+        let smaller = [ScalingFactor::ONE_EIGHTH, ScalingFactor::ONE_QUARTER, ScalingFactor::ONE_HALF];
+        smaller.into_iter().find(enough).unwrap_or(ScalingFactor::ONE)
+    });
+    // Files without loss are not made of cosines and cannot be scaled: they are decoded whole.
+    let scaling =
+        if decoder.set_scaling_factor(scaling).is_ok() && !header.is_lossless { scaling } else { ScalingFactor::ONE };
+    let header = header.scaled(scaling);
     let pixels = match header.colorspace {
         Colorspace::CMYK | Colorspace::YCCK => {
             let cmyk = decompress(&mut decoder, bytes, header, PixelFormat::CMYK)?;
@@ -24,7 +49,7 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<(RgbImage, Or
     };
     let image = RgbImage::from_raw(header.width as u32, header.height as u32, pixels)
         .ok_or_else(|| Error::internal("a decoded JPEG has another size than its header said"))?;
-    Ok((image, orientation(bytes)))
+    Ok((image, orientation, whole))
 }
 
 fn decompress(

@@ -1,14 +1,14 @@
 //! From the bytes of an image file to the pixels a model sees. Pure: no network, no runtime, no threads.
 //!
-//! Everything here is bit-equal to what Pillow and torchvision do, because a feature that is computed from
-//! slightly different pixels is a different feature.
+//! Everything here but [`decode_fast`] is bit-equal to what Pillow and torchvision do, because a feature that is computed
+//! from slightly different pixels is a different feature.
 
 mod decode;
 mod jpeg;
 mod preprocess;
 mod resample;
 
-pub use decode::{Background, DecodeLimits, DecodeOptions, decode};
+pub use decode::{Background, DecodeLimits, DecodeOptions, decode, decode_fast};
 pub use preprocess::{Grid, PATCH, Plan, ResizeMode, Transform};
 pub use resample::{Filter, Kernel, Taps, Window, resample_f32, resample_rgb, taps};
 

@@ -120,7 +120,15 @@ impl Transform {
     /// # Errors
     /// As [`Transform::plan`].
     pub fn apply(&self, image: &RgbImage) -> Result<(RgbImage, Grid)> {
-        let plan = self.plan(image.width() as usize, image.height() as usize)?;
+        self.apply_to_reduced(image, (image.width() as usize, image.height() as usize))
+    }
+
+    /// Applies what is planned for an image of `whole` width and height to a smaller version of it.
+    ///
+    /// # Errors
+    /// As [`Transform::plan`].
+    pub fn apply_to_reduced(&self, image: &RgbImage, whole: (usize, usize)) -> Result<(RgbImage, Grid)> {
+        let plan = self.plan(whole.0, whole.1)?;
         Ok((resample_rgb(image, plan.resized, self.filter, plan.window), plan.grid))
     }
 

@@ -36,9 +36,20 @@ impl Server {
         server
     }
 
+    /// One that keeps results.
+    pub async fn start_with(model: ModelFile, config: HttpConfig, cache_bytes: u64) -> Self {
+        let server = Self::make(model, config, cache_bytes).await;
+        server.engine.ready().await.expect("the engine gets ready");
+        server
+    }
+
     pub async fn start_unready(model: ModelFile, config: HttpConfig) -> Self {
+        Self::make(model, config, 0).await
+    }
+
+    async fn make(model: ModelFile, config: HttpConfig, cache_bytes: u64) -> Self {
         let (engine, thread) = Engine::start(&runtime(), model, &on_cpu()).expect("an engine");
-        let service = Service::new(engine.clone(), Limits::default());
+        let service = Service::new(engine.clone(), Limits::default(), cache_bytes);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let times = ConnectionTimes { header: Duration::from_secs(2), grace: Duration::from_secs(20) };
