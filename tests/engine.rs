@@ -177,22 +177,45 @@ async fn a_gpu_that_is_not_there_is_an_error_or_a_fallback() {
 #[test]
 fn defaults_follow_the_cores_and_the_device() {
     let plan = |config: EngineConfig, providers: &[Provider], cores| {
-        let Plan { workers, max_batch, session, .. } = config.plan(Precision::Fp32, providers, cores);
+        let Plan { workers, solo_threads, max_batch, session, .. } = config.plan(Precision::Fp32, providers, cores);
         assert_eq!(SessionOptions { intra_threads: session.intra_threads, ..SessionOptions::default() }, session);
-        (workers, session.intra_threads, max_batch)
+        (workers, session.intra_threads, solo_threads, max_batch)
     };
     let set = |workers, intra_threads| EngineConfig { workers, intra_threads, ..EngineConfig::default() };
     let cpu = [Provider::Cpu];
-    assert_eq!(plan(set(None, None), &cpu, 1), (1, 1, 1));
-    assert_eq!(plan(set(Some(1), None), &cpu, 8), (1, 8, 1));
-    assert_eq!(plan(set(Some(16), None), &cpu, 8), (16, 1, 1));
-    assert_eq!(plan(set(None, Some(3)), &cpu, 8), (2, 3, 1));
-    assert_eq!(plan(set(None, Some(16)), &cpu, 8), (1, 16, 1));
-    assert_eq!(plan(set(Some(2), Some(3)), &cpu, 8), (2, 3, 1));
+    assert_eq!(plan(set(None, None), &cpu, 1), (1, 1, None, 1));
+    assert_eq!(plan(set(None, None), &cpu, 2), (2, 1, Some(2), 1));
+    assert_eq!(plan(set(None, None), &cpu, 64), (16, 4, Some(16), 1));
+    assert_eq!(plan(set(Some(1), None), &cpu, 8), (1, 8, None, 1));
+    assert_eq!(plan(set(Some(16), None), &cpu, 8), (16, 1, Some(8), 1));
+    assert_eq!(plan(set(None, Some(3)), &cpu, 8), (2, 3, Some(8), 1));
+    assert_eq!(plan(set(None, Some(16)), &cpu, 8), (1, 16, None, 1));
+    assert_eq!(plan(set(Some(2), Some(3)), &cpu, 8), (2, 3, Some(8), 1));
+    assert_eq!(plan(EngineConfig { solo_threads: Some(0), ..set(None, None) }, &cpu, 2), (2, 1, None, 1));
     let gpus = [Provider::Cuda(0), Provider::Cuda(3)];
-    assert_eq!(plan(set(None, None), &gpus, 8), (1, 1, 32));
-    assert_eq!(plan(EngineConfig { max_batch: Some(5), ..set(Some(2), None) }, &gpus, 8), (2, 1, 5));
-    assert_eq!(EngineConfig::default().plan(Precision::Fp32, &gpus, 8).provider(), "cuda:0,3");
+    assert_eq!(plan(set(None, None), &gpus, 8), (1, 1, None, 32));
+    assert_eq!(plan(EngineConfig { max_batch: Some(5), ..set(Some(2), None) }, &gpus, 8), (2, 1, None, 5));
+    let on_gpus = EngineConfig::default().plan(Precision::Fp32, &gpus, 8);
+    assert_eq!(on_gpus.provider(), "cuda:0,3");
+    assert_eq!(on_gpus.to_string(), "cuda:0,3: 1 worker each of 1 thread, batches of up to 32 images");
+    assert_eq!(
+        EngineConfig::default().plan(Precision::Fp32, &cpu, 2).to_string(),
+        "cpu: 2 workers of 1 thread, one of 2 threads for lone images, batches of up to 1 image"
+    );
+}
+
+#[tokio::test]
+async fn a_lone_image_and_a_crowd_are_all_answered() {
+    let config = EngineConfig { workers: Some(2), intra_threads: Some(1), solo_threads: Some(2), ..on_cpu() };
+    let (engine, thread) = start(&config).await;
+    for crowd in [1, 2, 1, 7, 1, 1, 3] {
+        let answers: Vec<Answer> = (0..crowd).map(|shift| ask(&engine, input(GRID, shift))).collect();
+        for answer in answers {
+            answer.await.unwrap().expect("an answer");
+        }
+    }
+    drop(engine);
+    tokio::task::spawn_blocking(move || thread.join()).await.expect("all workers end");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::common::{EngineFlags, LimitFlags};
 use crate::{
-    engine::{Input, ModelSession, Plan, Wanted},
+    engine::{Input, ModelSession, Plan, Sessions, Wanted},
     error::Result,
     features::pca::{self, Foreground},
     service::Limits,
@@ -129,7 +129,7 @@ impl Bench {
         size: usize,
         files: &[Vec<u8>],
         plan: &Plan,
-        sessions: &mut [ModelSession],
+        sessions: &mut Sessions,
     ) -> anyhow::Result<Measured> {
         let limits = self.limits.limits();
         let transform =
@@ -139,7 +139,7 @@ impl Bench {
         let decoded = preparation.decode(file)?;
         let input = preparation.resize(&decoded)?;
         let wanted = Wanted { patch_tokens: true, ..Wanted::default() };
-        let session = sessions.first_mut().context("a session")?;
+        let session = sessions.single();
         let tokens = session.run(&[(&input, wanted)])?.remove(0).patch_tokens.context("patch tokens")?;
 
         let decode_ms = self.median(|| preparation.decode(file).map(drop))?;
@@ -153,8 +153,9 @@ impl Bench {
 
         let most = plan.max_batch;
         let inputs: Vec<Input> = files.iter().map(|file| preparation.prepare(file)).collect::<Result<_>>()?;
-        let session_rate = self.rate(sessions, most, |index| Ok(inputs[index % inputs.len()].clone()))?;
-        let pipeline_rate = self.rate(sessions, most, |index| preparation.prepare(&files[index % files.len()]))?;
+        let session_rate = self.rate(&mut sessions.workers, most, |index| Ok(inputs[index % inputs.len()].clone()))?;
+        let pipeline_rate =
+            self.rate(&mut sessions.workers, most, |index| preparation.prepare(&files[index % files.len()]))?;
         Ok(Measured { size, decode_ms, resize_ms, inference_ms, pipeline_ms, pca_ms, session_rate, pipeline_rate })
     }
 

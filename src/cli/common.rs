@@ -107,6 +107,10 @@ pub(super) struct EngineFlags {
     #[arg(long, env = "DINOSERVE_INTRA_THREADS", value_name = "COUNT")]
     intra_threads: Option<usize>,
 
+    /// Threads for an image that is alone in the server; 0 leaves it to a worker [default: all cores, on CPUs]
+    #[arg(long, env = "DINOSERVE_SOLO_THREADS", value_name = "COUNT")]
+    solo_threads: Option<usize>,
+
     /// Most images that run through the model together [default: 1 on CPUs, 32 on GPUs]
     #[arg(long, env = "DINOSERVE_MAX_BATCH", value_name = "COUNT")]
     max_batch: Option<usize>,
@@ -155,6 +159,7 @@ impl EngineFlags {
             device: self.device.clone(),
             workers: self.workers,
             intra_threads: self.intra_threads,
+            solo_threads: self.solo_threads,
             max_batch: self.max_batch,
             queue_depth: self.queue_depth,
             cuda_memory: self.cuda_memory_mb.map(|mb| mb << 20),

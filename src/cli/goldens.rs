@@ -25,7 +25,8 @@ fn tolerance(precision: Precision) -> (f32, f64) {
 
 /// Compares `cls` and `attention` for each input of `folder` and prints a line for each.
 pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> anyhow::Result<ExitCode> {
-    let mut session = ModelSession::load(runtime, model, &Plan::single(model.precision, Provider::Cpu))?.remove(0);
+    let mut sessions = ModelSession::load(runtime, model, &Plan::single(model.precision, Provider::Cpu))?;
+    let session = sessions.single();
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let name = |entry: std::fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix("_input.png")?.to_owned());
     let mut names: Vec<String> = entries.flatten().filter_map(name).collect();

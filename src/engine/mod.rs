@@ -1,11 +1,11 @@
-//! The model at work: a bounded queue, and threads that each own an ONNX Runtime session and take batches from it.
+//! The model at work: a bounded queue, a thread that makes batches, and threads that each own an ONNX Runtime session.
 //!
 //! [`Engine`] is the handle that others hold. Only [`session`], [`providers`] and `weights` know ONNX Runtime.
 
+mod batcher;
 mod plan;
 mod positions;
 pub mod providers;
-mod queue;
 pub mod session;
 mod weights;
 mod worker;
@@ -15,11 +15,11 @@ use std::{sync::Arc, time::Duration};
 use ndarray::{Array1, Array2, Array3};
 use tokio::sync::{oneshot, watch};
 
-use self::queue::Queue;
+use self::batcher::Entrance;
 pub use self::{
     plan::{EngineConfig, Plan, available_cores},
     providers::{Device, Provider, Runtime, SessionOptions},
-    session::ModelSession,
+    session::{ModelSession, Sessions},
 };
 use crate::{
     artifacts::ModelFile,
@@ -91,7 +91,7 @@ pub enum EngineState {
 /// end.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    queue: Queue,
+    entrance: Arc<Entrance>,
     state: watch::Receiver<EngineState>,
     about: Arc<About>,
 }
@@ -115,17 +115,17 @@ impl Engine {
     /// # Errors
     /// [`Kind::Internal`] if no thread can be started.
     pub fn start(runtime: &Runtime, model: ModelFile, config: &EngineConfig) -> Result<(Self, EngineThread)> {
-        let (queue, batcher) = Queue::new(config.queue_depth);
+        let (entrance, events) = batcher::entrance(config.queue_depth);
         let (state_sender, state) = watch::channel(EngineState::Loading);
         let about =
             About { spec: model.spec.clone(), fingerprint: model.fingerprint.clone(), precision: model.precision };
         let crew =
-            worker::Crew { runtime: runtime.clone(), model, config: config.clone(), batcher, state: state_sender };
+            worker::Crew { runtime: runtime.clone(), model, config: config.clone(), events, state: state_sender };
         let thread = std::thread::Builder::new()
-            .name("worker-0".to_owned())
+            .name("batcher".to_owned())
             .spawn(move || crew.run())
-            .map_err(|error| Error::internal(format!("cannot start the worker thread: {error}")))?;
-        Ok((Self { queue, state, about: Arc::new(about) }, EngineThread(thread)))
+            .map_err(|error| Error::internal(format!("cannot start the engine's thread: {error}")))?;
+        Ok((Self { entrance: Arc::new(entrance), state, about: Arc::new(about) }, EngineThread(thread)))
     }
 
     /// The model's features of one image, and the image back for whoever draws on it. Waits for a place
@@ -135,7 +135,7 @@ impl Engine {
     /// [`Kind::Unavailable`] if the engine is not running, [`Kind::Internal`] if the runtime fails on this image.
     pub async fn infer(&self, input: Input, wanted: Wanted) -> Result<(Input, Features)> {
         let (reply, answer) = oneshot::channel();
-        self.queue.put(input, wanted, reply).await.ok_or_else(|| self.gone())?;
+        self.entrance.put(input, wanted, reply).await.ok_or_else(|| self.gone())?;
         answer.await.map_err(|_| self.gone())?
     }
 
@@ -167,7 +167,7 @@ impl Engine {
 
     /// Jobs that wait in the queue.
     pub fn queued(&self) -> usize {
-        self.queue.len()
+        self.entrance.len()
     }
 
     /// The model's description.

@@ -17,6 +17,8 @@ pub struct EngineConfig {
     pub workers: Option<usize>,
     /// Threads of a session within one operator.
     pub intra_threads: Option<usize>,
+    /// On the CPU, threads of a session of its own for an image that is alone in the engine; 0 makes none.
+    pub solo_threads: Option<usize>,
     /// Most images of a batch.
     pub max_batch: Option<usize>,
     /// Jobs that may wait.
@@ -33,6 +35,7 @@ impl Default for EngineConfig {
             device: Device::Auto,
             workers: None,
             intra_threads: None,
+            solo_threads: None,
             max_batch: None,
             queue_depth: 64,
             cuda_memory: None,
@@ -48,14 +51,18 @@ pub struct Plan {
     pub providers: Vec<Provider>,
     /// Sessions on each of them.
     pub workers: usize,
+    /// On the CPU, threads of the session for an image that is alone in the engine.
+    pub solo_threads: Option<usize>,
     /// Most images of a batch.
     pub max_batch: usize,
     /// How each session uses its device.
     pub session: SessionOptions,
 }
 
-/// Threads of a session on the CPU; more bring little to a model of this size.
-const INTRA_THREADS: usize = 4;
+/// Sessions on the CPU, beyond which each gets more threads: every one takes some memory to work in.
+const CPU_WORKERS: usize = 16;
+/// Threads of a single image, beyond which more bring little.
+const SOLO_THREADS: usize = 16;
 /// Images of a batch on a GPU, which has idle units otherwise.
 const GPU_BATCH: usize = 32;
 
@@ -93,11 +100,14 @@ impl EngineConfig {
             (workers, threads) if !on_cpu => (workers.unwrap_or(1), threads.unwrap_or(1)),
             (Some(workers), None) => (workers, (cores / workers).max(1)),
             (None, Some(threads)) => ((cores / threads).max(1), threads),
+            // Threads that share an image wait for each other, and workers do not.
             (None, None) => {
-                let workers = cores.div_ceil(INTRA_THREADS);
+                let workers = cores.clamp(1, CPU_WORKERS);
                 (workers, (cores / workers).max(1))
             }
         };
+        let solo_threads = self.solo_threads.unwrap_or(cores.min(SOLO_THREADS));
+        let solo_threads = (on_cpu && workers > 1 && solo_threads > intra_threads).then_some(solo_threads);
         let max_batch = match precision {
             // Activations are scaled by the range of the whole batch: an image's features would depend on its company.
             Precision::Int8 => 1,
@@ -105,7 +115,7 @@ impl EngineConfig {
             _ => positive(self.max_batch).unwrap_or(if on_cpu { 1 } else { GPU_BATCH }),
         };
         let session = SessionOptions { intra_threads, cuda_memory: self.cuda_memory, cuda_tf32: self.cuda_tf32 };
-        Plan { providers: providers.to_vec(), workers, max_batch, session }
+        Plan { providers: providers.to_vec(), workers, solo_threads, max_batch, session }
     }
 }
 
@@ -125,14 +135,13 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let each = if self.providers.len() > 1 { " each" } else { "" };
-        write!(
-            f,
-            "{}: {} workers{each}, {} threads a worker, batches of up to {}",
-            self.provider(),
-            self.workers,
-            self.session.intra_threads,
-            self.max_batch
-        )
+        let (workers, threads) = (plural(self.workers, "worker"), plural(self.session.intra_threads, "thread"));
+        write!(f, "{}: {workers}{each} of {threads}", self.provider())?;
+        if let Some(threads) = self.solo_threads {
+            write!(f, ", one of {} for lone images", plural(threads, "thread"))?;
+        }
+        write!(f, ", batches of up to {}", plural(self.max_batch, "image"))
     }
 }

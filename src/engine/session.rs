@@ -9,7 +9,7 @@ use ort::{
 };
 
 use super::{
-    Features, Input, Plan, Provider, Runtime, Wanted, positions::PositionCache, providers::of_runtime,
+    Features, Input, Plan, Provider, Runtime, SessionOptions, Wanted, positions::PositionCache, providers::of_runtime,
     weights::SharedWeights,
 };
 use crate::{
@@ -30,41 +30,53 @@ pub struct ModelSession {
     pixels: Vec<u8>,
 }
 
+/// The sessions of an engine.
+pub struct Sessions {
+    /// Those that work side by side.
+    pub workers: Vec<ModelSession>,
+    /// One that has all cores to itself, for an image that is alone.
+    pub solo: Option<ModelSession>,
+}
+
+impl Sessions {
+    /// The session for a single image: the one with the most threads.
+    ///
+    /// # Panics
+    /// If there are no sessions, which [`ModelSession::load`] never gives.
+    pub fn single(&mut self) -> &mut ModelSession {
+        self.solo.as_mut().unwrap_or_else(|| &mut self.workers[0])
+    }
+}
+
 impl ModelSession {
     /// Loads the sessions that `plan` speaks of, one after the other. Those on the CPU share the memory of the weights.
     ///
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if the model or a device cannot be used.
-    pub fn load(runtime: &Runtime, model: &ModelFile, plan: &Plan) -> Result<Vec<Self>> {
+    pub fn load(runtime: &Runtime, model: &ModelFile, plan: &Plan) -> Result<Sessions> {
         let on_cpu = plan.providers.contains(&Provider::Cpu);
         let weights = on_cpu.then(|| SharedWeights::open(model)).transpose()?.map(Arc::new);
         let positions = Arc::new(PositionCache::new(model.positions.clone()));
-        let mut sessions = Vec::with_capacity(plan.workers * plan.providers.len());
-        for _ in 0..plan.workers {
-            for &provider in &plan.providers {
-                let mut builder = runtime.session_builder(provider, &plan.session)?;
-                if let Some(weights) = &weights {
-                    builder = weights.lend(builder)?;
-                }
-                let session = builder
-                    .commit_from_file(&model.path)
-                    .map_err(|error| Error::artifact(format!("{} cannot be loaded: {error}", model.path.display())))?;
-                let (weights, positions) = (weights.clone(), Arc::clone(&positions));
-                let has_registers = model.spec.registers > 0;
-                sessions.push(Self {
-                    session,
-                    _weights: weights,
-                    provider,
-                    positions,
-                    has_registers,
-                    pixels: Vec::new(),
-                });
+        let make = |provider: Provider, options: &SessionOptions| {
+            let mut builder = runtime.session_builder(provider, options)?;
+            if let Some(weights) = &weights {
+                builder = weights.lend(builder)?;
             }
-        }
+            let session = builder
+                .commit_from_file(&model.path)
+                .map_err(|error| Error::artifact(format!("{} cannot be loaded: {error}", model.path.display())))?;
+            let (_weights, positions) = (weights.clone(), Arc::clone(&positions));
+            let has_registers = model.spec.registers > 0;
+            Ok(Self { session, _weights, provider, positions, has_registers, pixels: Vec::new() })
+        };
+        let all = (0..plan.workers).flat_map(|_| &plan.providers);
+        let workers = all.map(|&provider| make(provider, &plan.session)).collect::<Result<_>>()?;
+        let solo = plan.solo_threads.map(|intra_threads| SessionOptions { intra_threads, ..plan.session });
+        let solo = solo.map(|options| make(Provider::Cpu, &options)).transpose()?;
         if let Some(weights) = &weights {
             weights.release_pages();
         }
-        Ok(sessions)
+        Ok(Sessions { workers, solo })
     }
 
     /// Where it computes.

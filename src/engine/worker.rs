@@ -6,11 +6,11 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{
-    EngineConfig, EngineState, Features, ModelSession, Plan, Runtime, Wanted,
-    queue::{Batcher, Job},
+    EngineConfig, EngineState, Features, ModelSession, Plan, Runtime, Sessions, Wanted,
+    batcher::{Batcher, Event, Events, Job, Seat},
 };
 use crate::{
     artifacts::ModelFile,
@@ -19,17 +19,18 @@ use crate::{
     vision::{Grid, PATCH},
 };
 
-/// What the first thread starts with; it makes the others.
+/// What the engine's thread starts with.
 pub(super) struct Crew {
     pub(super) runtime: Runtime,
     pub(super) model: ModelFile,
     pub(super) config: EngineConfig,
-    pub(super) batcher: Batcher,
+    pub(super) events: Events,
     pub(super) state: watch::Sender<EngineState>,
 }
 
 impl Crew {
-    /// Loads, warms up, and serves until the last [`super::Engine`] is dropped and the queue is empty.
+    /// Loads and warms up the sessions, starts a thread for each, and gives them batches until the last
+    /// [`super::Engine`] is dropped and the queue is empty.
     pub(super) fn run(self) {
         let (plan, sessions) = match guarded(|| self.load()) {
             Ok(loaded) => loaded,
@@ -38,36 +39,52 @@ impl Crew {
                 return;
             }
         };
-        let most = plan.max_batch;
-        let mut sessions = sessions.into_iter();
-        let Some(own) = sessions.next() else { return };
-        self.state.send_replace(EngineState::Ready(Arc::new(plan)));
+        let (most, with_solo) = (plan.max_batch, sessions.solo.is_some());
+        let Events { sender, receiver } = self.events;
         std::thread::scope(|scope| {
-            for (index, session) in sessions.enumerate() {
-                let batcher = &self.batcher;
-                let thread = std::thread::Builder::new().name(format!("worker-{}", index + 1));
-                if let Err(error) = thread.spawn_scoped(scope, move || work(session, batcher, most)) {
-                    tracing::error!(%error, "a worker thread could not be started; the others go on without it");
+            let start = |(number, session): (usize, ModelSession)| {
+                let (batches, of_worker) = mpsc::unbounded_channel();
+                let events = sender.clone();
+                let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+                thread.spawn_scoped(scope, move || work(session, of_worker, number, &events))?;
+                Ok(Seat { batches, busy: false })
+            };
+            let seats: std::io::Result<Vec<Seat>> =
+                sessions.workers.into_iter().chain(sessions.solo).enumerate().map(start).collect();
+            match seats {
+                Ok(seats) => {
+                    self.state.send_replace(EngineState::Ready(Arc::new(plan)));
+                    Batcher::new(seats, with_solo, most).run(receiver);
+                }
+                Err(error) => {
+                    let reason = format!("cannot start a worker thread: {error}; use fewer --workers");
+                    self.state.send_replace(EngineState::Failed(reason));
                 }
             }
-            work(own, &self.batcher, most);
         });
     }
 
-    fn load(&self) -> Result<(Plan, Vec<ModelSession>)> {
+    fn load(&self) -> Result<(Plan, Sessions)> {
         let plan = self.config.plan_here(self.model.precision, &self.runtime)?;
         let mut sessions = ModelSession::load(&self.runtime, &self.model, &plan)?;
         let side = self.model.spec.embed_size / PATCH;
-        for session in &mut sessions {
+        for session in sessions.workers.iter_mut().chain(&mut sessions.solo) {
             session.warm_up(Grid { height: side, width: side })?;
         }
         Ok((plan, sessions))
     }
 }
 
-fn work(mut session: ModelSession, batcher: &Batcher, most: usize) {
-    while let Some(batch) = batcher.next(most) {
+/// Runs the batches that come, and tells after each that there is room for the next.
+fn work(
+    mut session: ModelSession,
+    mut batches: mpsc::UnboundedReceiver<Vec<Job>>,
+    number: usize,
+    events: &mpsc::UnboundedSender<Event>,
+) {
+    while let Some(batch) = batches.blocking_recv() {
         serve(&mut session, batch);
+        let _ = events.send(Event::Idle(number));
     }
 }
 

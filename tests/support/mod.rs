@@ -110,7 +110,10 @@ pub fn focus_in(precision: Precision) -> ModelFile {
 
 /// One session on the CPU.
 pub fn session(model: &ModelFile) -> ModelSession {
-    ModelSession::load(&runtime(), model, &Plan::single(model.precision, Provider::Cpu)).expect("a session").remove(0)
+    ModelSession::load(&runtime(), model, &Plan::single(model.precision, Provider::Cpu))
+        .expect("a session")
+        .workers
+        .remove(0)
 }
 
 /// The description of a tiny golden model, read from its Hugging Face configuration.
