@@ -10,7 +10,7 @@ PROGRAM := target/release/dinoserve
 SKIPPED := $(CURDIR)/target/skipped-tests.txt
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help setup build demo serve test check bench openapi
+.PHONY: help setup build demo serve test check bench micro openapi
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -40,11 +40,15 @@ endif
 	@if [ -s $(SKIPPED) ]; then echo "Skipped:"; sort -u $(SKIPPED); else echo "Nothing was skipped."; fi
 
 check: setup ## Formatting and lints
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
 
-bench: build ## Measure the session and the way before it
-	$(PROGRAM) bench tests/golden/dinov2-small-focus/rocket.jpg --model dinov2-small-focus --device cpu --log error
+bench: build ## Compare with peers and write loadtest/RESULTS.md (half an hour; PEERS=none without the others)
+	cargo build --release -p dinoserve-loadtest
+	target/release/dinoserve-loadtest report $(if $(PEERS),--peers $(PEERS))
+
+micro: setup ## Measure single steps: decoding, resizing, components, encoding
+	cargo bench -p dinoserve-loadtest
 
 openapi: build ## Write the API's description to openapi/
 	$(PROGRAM) openapi > openapi/openapi.json

@@ -127,7 +127,7 @@ async fn each_bad_request_is_told_what_is_wrong_and_the_server_lives_on() {
 
 #[tokio::test]
 async fn a_full_server_refuses_at_once_and_before_the_body() {
-    let config = HttpConfig { max_requests: 1, ..HttpConfig::default() };
+    let config = HttpConfig { max_requests: Some(1), ..HttpConfig::default() };
     let server = Server::start(tiny("tiny-reg", "model.safetensors"), config).await;
     // A client that has begun to send holds the only place.
     let mut slow = TcpStream::connect(server.address).await.unwrap();

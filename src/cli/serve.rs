@@ -42,9 +42,10 @@ pub(super) struct Serve {
     #[arg(long, env = "DINOSERVE_MAX_IMAGES", default_value_t = HttpConfig::default().max_images)]
     max_images: usize,
 
-    /// Requests that may be under way together; more are refused at once with 503
-    #[arg(long, env = "DINOSERVE_MAX_REQUESTS", default_value_t = HttpConfig::default().max_requests)]
-    max_requests: usize,
+    /// Requests that may be under way together; more are refused at once with 503 [default: 12 for each core, at least 16;
+    /// on GPUs 4 for each image of a batch]
+    #[arg(long, env = "DINOSERVE_MAX_REQUESTS", value_name = "COUNT")]
+    max_requests: Option<usize>,
 
     /// Megabytes of memory for results, so that the same file with the same options does not go through the model twice;
     /// 0 keeps none

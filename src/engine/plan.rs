@@ -119,7 +119,21 @@ impl EngineConfig {
     }
 }
 
+/// Requests under way together for each core: the last of them waits for about half a second at 224.
+const REQUESTS_PER_CORE: usize = 12;
+/// Requests under way together for each place in a GPU's batch: one batch runs, others are prepared.
+const REQUESTS_PER_PLACE: usize = 4;
+
 impl Plan {
+    /// As many requests as it makes sense to have under way together; with more, all would only wait longer.
+    pub fn requests(&self) -> usize {
+        if self.providers.contains(&Provider::Cpu) {
+            (self.workers * self.session.intra_threads * REQUESTS_PER_CORE).max(16)
+        } else {
+            self.workers * self.providers.len() * self.max_batch * REQUESTS_PER_PLACE
+        }
+    }
+
     /// One session that uses all cores.
     pub fn single(precision: Precision, provider: Provider) -> Self {
         let config = EngineConfig { workers: Some(1), ..EngineConfig::default() };

@@ -1,7 +1,9 @@
 //! A place for each request that will cost memory and time, taken before its body is read.
 
+use std::sync::Arc;
+
 use axum::{extract::FromRequestParts, http::request::Parts};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::AppState;
 use crate::{
@@ -23,8 +25,8 @@ impl FromRequestParts<AppState> for Admission {
             telemetry::metrics().rejections.with_label_values(&[reason]).inc();
             error
         };
-        match state.service.engine().state() {
-            EngineState::Ready(_) => {}
+        let plan = match state.service.engine().state() {
+            EngineState::Ready(plan) => plan,
             EngineState::Loading => {
                 return Err(refuse(
                     "loading",
@@ -35,9 +37,10 @@ impl FromRequestParts<AppState> for Admission {
                 let detail = format!("the model cannot run: {reason}");
                 return Err(refuse("failed", Error::new(Kind::Unavailable, detail)));
             }
-        }
-        let permit = state.admission.clone().try_acquire_owned().map_err(|_| {
-            let most = state.config.max_requests;
+        };
+        let most = state.config.max_requests.unwrap_or_else(|| plan.requests()).clamp(1, Semaphore::MAX_PERMITS);
+        let places = state.places.get_or_init(|| Arc::new(Semaphore::new(most)));
+        let permit = Arc::clone(places).try_acquire_owned().map_err(|_| {
             let detail = format!("{most} requests are under way already; try again in a moment");
             let error = Error::new(Kind::Overloaded, detail).with_limit("max_requests", most as u64, "--max-requests");
             refuse("overloaded", error)

@@ -113,10 +113,13 @@ pub(super) async fn create_embedding(State(state): State<AppState>, request: Ima
     options.finish()?;
 
     let (embeddings, stages) = state.service.embed(images, &image, &embed).await?;
-    let body = match representation {
-        Representation::Json => to_json(&state, embeddings, &embed, encoding_format)?,
-        _ => to_binary(embeddings, &embed, representation)?,
+    let service = state.service.clone();
+    let encode = move || match representation {
+        Representation::Json => to_json(&state, embeddings, &embed, encoding_format),
+        _ => to_binary(embeddings, &embed, representation),
     };
+    // Vectors are written in microseconds; the tokens of an image are a thousand vectors.
+    let body = if embed.tokens { service.on_blocking_thread("writing the answer", encode).await? } else { encode()? };
     Ok(answer(representation, body, &stages))
 }
 
@@ -177,7 +180,7 @@ fn to_binary(embeddings: Vec<Result<Embedding>>, options: &EmbedOptions, form: R
         let stacked = ndarray::stack(ndarray::Axis(0), &tokens).map_err(|_| different_grids())?;
         return match form {
             Representation::Npy => npy::encode(&stacked),
-            _ => Ok(float_bytes(stacked.as_slice().unwrap_or_default())),
+            _ => Ok(float_bytes(stacked.as_slice().unwrap_or_default()).into_owned()),
         };
     }
     let dim = embeddings.first().map_or(0, |embedding| embedding.vector.len());
@@ -187,7 +190,7 @@ fn to_binary(embeddings: Vec<Result<Embedding>>, options: &EmbedOptions, form: R
             let matrix = ndarray::Array2::from_shape_vec((embeddings.len(), dim), values);
             npy::encode(&matrix.map_err(|error| Error::internal(error.to_string()))?)
         }
-        _ => Ok(float_bytes(&values)),
+        _ => Ok(float_bytes(&values).into_owned()),
     }
 }
 

@@ -16,7 +16,10 @@ mod problem;
 mod schema;
 mod serve;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{Router, extract::DefaultBodyLimit, http::Request, middleware, response::Response};
 use tokio::sync::Semaphore;
@@ -38,15 +41,16 @@ pub struct HttpConfig {
     pub max_body_bytes: usize,
     /// Most images of a request.
     pub max_images: usize,
-    /// Requests that may be under way together; more are refused at once.
-    pub max_requests: usize,
+    /// Requests that may be under way together; more are refused at once. `None` for as many as the engine's plan has
+    /// work for.
+    pub max_requests: Option<usize>,
     /// Time in which a request must have been answered, its sending included.
     pub request_timeout: Duration,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { max_body_bytes: 32 << 20, max_images: 64, max_requests: 64, request_timeout: Duration::from_secs(60) }
+        Self { max_body_bytes: 32 << 20, max_images: 64, max_requests: None, request_timeout: Duration::from_secs(60) }
     }
 }
 
@@ -55,14 +59,14 @@ impl Default for HttpConfig {
 pub struct AppState {
     service: Service,
     config: Arc<HttpConfig>,
-    admission: Arc<Semaphore>,
+    /// Places for requests; made with the first, when it is known how the engine runs.
+    places: Arc<OnceLock<Arc<Semaphore>>>,
 }
 
 impl AppState {
     /// The state of a server that answers from `service`.
     pub fn new(service: Service, config: HttpConfig) -> Self {
-        let admission = Arc::new(Semaphore::new(config.max_requests.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { service, config: Arc::new(config), admission }
+        Self { service, config: Arc::new(config), places: Arc::default() }
     }
 }
 

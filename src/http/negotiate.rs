@@ -1,6 +1,7 @@
 //! Which representation the client wants, by its `Accept`.
 
 use std::{
+    borrow::Cow,
     hash::{BuildHasher, RandomState},
     str::FromStr,
 };
@@ -115,8 +116,11 @@ fn with_timing(mut response: Response, stages: &Stages) -> Response {
 }
 
 /// The bytes of f32 values, little-endian.
-pub(super) fn float_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+pub(super) fn float_bytes(values: &[f32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        return Cow::Borrowed(bytemuck::cast_slice(values));
+    }
+    Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }
 
 /// These bytes in base64.

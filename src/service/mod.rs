@@ -38,8 +38,11 @@ impl Service {
         Self { engine, limits, cache, pixel_work: Arc::new(Semaphore::new(available_cores())) }
     }
 
-    /// Does work on pixels on a blocking thread, when a core is free for it.
-    async fn on_blocking_thread<T: Send + 'static>(
+    /// Does work that takes a core for a while on a blocking thread, when a core is free for it. `what` names it in an error.
+    ///
+    /// # Errors
+    /// The work's own; [`crate::error::Kind::Internal`] if it panics.
+    pub async fn on_blocking_thread<T: Send + 'static>(
         &self,
         what: &str,
         work: impl FnOnce() -> Result<T> + Send + 'static,

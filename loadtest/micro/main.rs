@@ -1,0 +1,115 @@
+//! Micro-benchmarks of the way before and after the model: `cargo bench -p dinoserve-loadtest`.
+
+use dinoserve::{
+    features::{
+        pca::{self, Foreground},
+        render::{self, Colormap, Output, Style, Upscale},
+    },
+    vision::{DecodeLimits, DecodeOptions, Filter, Grid, ResizeMode, RgbImage, Transform, decode, decode_fast},
+};
+use divan::{Bencher, black_box};
+use ndarray::Array2;
+
+const ROCKET: &[u8] = include_bytes!("../../tests/golden/dinov2-small-focus/rocket.jpg");
+const MAP: Grid = Grid { height: 37, width: 37 };
+
+fn main() {
+    divan::main();
+}
+
+fn transform(size: usize) -> Transform {
+    Transform { mode: ResizeMode::Crop, size, filter: Filter::Bicubic, max_patches: 4096 }
+}
+
+fn rocket() -> RgbImage {
+    decode(ROCKET, DecodeOptions::default(), DecodeLimits::default()).expect("a photograph")
+}
+
+/// A 12 megapixel JPEG, as telephones make them.
+fn large() -> Vec<u8> {
+    let large = image::imageops::resize(&rocket(), 4000, 3000, image::imageops::FilterType::Triangle);
+    let mut file = Vec::new();
+    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, 90).encode_image(&large).expect("a JPEG");
+    file
+}
+
+/// Reproducible tokens with a few strong directions, as patch tokens have them.
+fn tokens(rows: usize) -> Array2<f32> {
+    let mut state = 1u32;
+    let mut noise = |rows, columns| {
+        Array2::from_shape_simple_fn((rows, columns), || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        })
+    };
+    let (strong, directions, rest) = (noise(rows, 12), noise(12, 384), noise(rows, 384));
+    strong.dot(&(directions * 3.0)) + rest
+}
+
+#[divan::bench]
+fn decode_640x427() -> RgbImage {
+    rocket()
+}
+
+#[divan::bench]
+fn decode_12_megapixels(bencher: Bencher<'_, '_>) {
+    let file = large();
+    bencher.bench(|| decode(black_box(&file), DecodeOptions::default(), DecodeLimits::default()));
+}
+
+#[divan::bench]
+fn decode_12_megapixels_fast(bencher: Bencher<'_, '_>) {
+    let file = large();
+    let transform = transform(224);
+    bencher.bench(|| decode_fast(black_box(&file), DecodeOptions::default(), DecodeLimits::default(), &transform));
+}
+
+#[divan::bench(args = [224, 518])]
+fn resize_640x427(bencher: Bencher<'_, '_>, size: usize) {
+    let image = rocket();
+    bencher.bench(|| transform(size).apply(black_box(&image)));
+}
+
+#[divan::bench(args = [256, 1369, 4096])]
+fn pca_of_patches(bencher: Bencher<'_, '_>, patches: usize) {
+    let tokens = tokens(patches);
+    bencher.bench(|| pca::maps(&[black_box(tokens.view())], &[], 3, Foreground::None));
+}
+
+/// The threshold of attention maps: the patches that carry this share of the mass.
+#[divan::bench(args = [256, 1369, 4096])]
+fn top_patches(bencher: Bencher<'_, '_>, patches: usize) {
+    let tokens = tokens(patches);
+    let map = tokens.column(0).mapv(f32::abs);
+    bencher.with_inputs(|| map.clone()).bench_values(|mut map| {
+        dinoserve::features::attention::keep_mass(map.view_mut(), 0.6);
+        map
+    });
+}
+
+#[divan::bench]
+fn draw_518(bencher: Bencher<'_, '_>) {
+    let (map, style, photo) = picture();
+    bencher.bench(|| render::draw(black_box(&map), 3, MAP, &photo, style, Colormap::Gray));
+}
+
+#[divan::bench]
+fn png_518(bencher: Bencher<'_, '_>) {
+    let (map, style, photo) = picture();
+    let picture = render::draw(&map, 3, MAP, &photo, style, Colormap::Gray);
+    bencher.bench(|| render::png(black_box(&picture)));
+}
+
+fn picture() -> (Vec<f32>, Style, RgbImage) {
+    let tokens = tokens(MAP.patches());
+    let maps = pca::maps(&[tokens.view()], &[], 3, Foreground::None).expect("maps");
+    let style = Style { output: Output::Input, upscale: Upscale::Nearest, overlay: 1.0 };
+    (maps.maps[0].iter().copied().collect(), style, RgbImage::new(518, 518))
+}
+
+/// An embedding as the numbers of a JSON answer.
+#[divan::bench]
+fn json_of_384_numbers(bencher: Bencher<'_, '_>) {
+    let vector: Vec<f32> = tokens(1).row(0).to_vec();
+    bencher.bench(|| serde_json::to_vec(black_box(&vector)));
+}

@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""The PCA step as lessons write it: patch tokens to an RGB map with numpy.linalg.svd. Prints the median time as JSON.
+
+    pca_numpy.py TOKENS.npy [--runs 20]
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def pca_map(tokens: np.ndarray) -> np.ndarray:
+    """The first three principal components of `tokens` [N, 384], each scaled to 0..255: [N, 3] of uint8."""
+    centred = tokens - tokens.mean(axis=0)
+    _, _, vectors = np.linalg.svd(centred, full_matrices=False)
+    components = centred @ vectors[:3].T
+    low, high = components.min(axis=0), components.max(axis=0)
+    return ((components - low) / (high - low) * 255).astype(np.uint8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tokens", type=Path)
+    parser.add_argument("--runs", type=int, default=20)
+    arguments = parser.parse_args()
+    tokens = np.load(arguments.tokens)
+    pca_map(tokens)
+    times = []
+    for _ in range(arguments.runs):
+        start = time.perf_counter()
+        pca_map(tokens)
+        times.append(time.perf_counter() - start)
+    print(json.dumps({"ms": round(statistics.median(times) * 1000, 3)}))
+
+
+if __name__ == "__main__":
+    main()

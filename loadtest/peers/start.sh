@@ -1,0 +1,36 @@
+#!/bin/sh
+# start.sh NAME PORT [OPTION...]: serves one peer on 127.0.0.1:PORT; makes its environment and the models on first use.
+# PEERS_VENV=/path/to/venv uses a ready environment instead, for all peers and for prepare.py.
+set -eu
+
+[ $# -ge 2 ] || { sed -n '2,3s/^# //p' "$0" >&2; exit 2; }
+name=$1 port=$2
+shift 2
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
+[ -f "$here/$name/server.py" ] || { echo "start.sh: there is no peer $name" >&2; exit 2; }
+peers=${DINOSERVE_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/dinoserve}/peers
+export PYTHONDONTWRITEBYTECODE=1
+
+# environment NAME REQUIREMENTS: prints the folder of a virtual environment that has them.
+environment() {
+    if [ -n "${PEERS_VENV:-}" ]; then
+        echo "$PEERS_VENV"
+        return
+    fi
+    venv=$peers/$1/venv
+    if ! cmp -s "$2" "$venv/installed.txt"; then
+        echo "start.sh: installing $1" >&2
+        python3 -m venv --clear "$venv" >&2
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2" >&2
+        cp "$2" "$venv/installed.txt"
+    fi
+    echo "$venv"
+}
+
+if [ ! -f "$peers/model.onnx" ]; then
+    venv=$(environment prepare "$here/requirements-prepare.txt")
+    "$venv/bin/python" "$here/prepare.py" "$peers" >&2
+fi
+venv=$(environment "$name" "$here/$name/requirements.txt")
+export PYTHONPATH="$here/shared"
+exec "$venv/bin/python" "$here/$name/server.py" "$peers" --port "$port" "$@"

@@ -1,0 +1,117 @@
+//! Starting and stopping what is measured.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::{sleep, timeout},
+};
+
+/// A server that answers.
+pub(crate) struct Server {
+    /// What it is called in tables.
+    pub(crate) name: String,
+    /// `127.0.0.1:port`.
+    pub(crate) address: String,
+    /// Path that embeds a photograph.
+    pub(crate) embed: &'static str,
+    child: Child,
+}
+
+/// Where the programs lie.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    /// The `dinoserve` program.
+    pub(crate) dinoserve: PathBuf,
+    /// The project's folder.
+    pub(crate) project: PathBuf,
+    /// The model that is served.
+    pub(crate) model: String,
+}
+
+impl Programs {
+    /// A command of `dinoserve` on the CPU.
+    pub(crate) fn dinoserve(&self, command: &str, flags: &[&str]) -> Command {
+        let mut built = Command::new(&self.dinoserve);
+        built.arg(command).args(["--model", &self.model, "--device", "cpu", "--log", "error"]).args(flags);
+        built.kill_on_drop(true);
+        built
+    }
+
+    /// Starts `dinoserve serve` on a free port.
+    pub(crate) async fn serve(&self, name: &str, flags: &[&str]) -> anyhow::Result<Server> {
+        let mut command = self.dinoserve("serve", flags);
+        let mut child = command.args(["--port", "0"]).stdout(Stdio::piped()).spawn().context("starting dinoserve")?;
+        let mut lines = BufReader::new(child.stdout.take().context("its output")?).lines();
+        let line = lines.next_line().await?.context("dinoserve ended before it listened")?;
+        let address = line.rsplit('/').next().unwrap_or_default().to_owned();
+        wait_until_ready(&format!("http://{address}/readyz"), &mut child).await?;
+        Ok(Server { name: name.to_owned(), address, embed: "/v1/embed", child })
+    }
+
+    /// Starts a peer, which may install itself first.
+    pub(crate) async fn peer(&self, name: &str, port: u16) -> anyhow::Result<Server> {
+        let script = self.project.join("loadtest/peers/start.sh");
+        let mut command = Command::new(script);
+        command.args([name, &port.to_string()]).stdout(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
+        let address = format!("127.0.0.1:{port}");
+        wait_until_ready(&format!("http://{address}/health"), &mut child).await.context(name.to_owned())?;
+        Ok(Server { name: name.to_owned(), address, embed: "/embed", child })
+    }
+
+    /// What `dinoserve bench` prints as JSON.
+    pub(crate) async fn bench(&self, photos: &Path, flags: &[&str]) -> anyhow::Result<serde_json::Value> {
+        let mut command = self.dinoserve("bench", flags);
+        let mut files: Vec<PathBuf> = std::fs::read_dir(photos)?.flatten().map(|entry| entry.path()).collect();
+        files.sort();
+        let output = command.arg("--json").args(files).output().await?;
+        if !output.status.success() {
+            bail!("dinoserve bench failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+}
+
+async fn wait_until_ready(url: &str, child: &mut Child) -> anyhow::Result<()> {
+    // A peer may have to install gigabytes first.
+    for _ in 0..36_000 {
+        if reqwest::get(url).await.is_ok_and(|response| response.status().is_success()) {
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait()? {
+            bail!("it ended with {status} before it was ready");
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    bail!("it did not get ready")
+}
+
+impl Server {
+    /// A URL of it.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Resident memory in megabytes.
+    pub(crate) fn resident_mb(&self) -> f64 {
+        let status = self.child.id().and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok());
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse::<f64>().map_or(f64::NAN, |kb| kb / 1024.0)
+    }
+
+    /// Asks it to stop, and waits.
+    pub(crate) async fn stop(mut self) {
+        if let Some(id) = self.child.id() {
+            let _ = Command::new("kill").arg(id.to_string()).status().await;
+        }
+        let _ = timeout(Duration::from_secs(30), self.child.wait()).await;
+    }
+}
