@@ -14,10 +14,13 @@ COPY deploy/setup.py deploy/setup.py
 ENV DINOSERVE_HOME=/var/lib/dinoserve
 RUN python3 deploy/setup.py
 COPY Cargo.toml Cargo.lock ./
+COPY loadtest/Cargo.toml loadtest/Cargo.toml
 COPY models models
 COPY src src
-# The test target is named in Cargo.toml, so its file must be there.
-RUN mkdir tests && touch tests/suite.rs && cargo build --locked --profile dist
+# Targets that are named in a Cargo.toml must be there, though they are not built.
+RUN mkdir -p tests loadtest/src loadtest/micro \
+ && touch tests/suite.rs loadtest/src/main.rs loadtest/micro/main.rs \
+ && cargo build --locked --profile dist
 # The embedded model is converted here, so that a container needs no writable folder; its source is not shipped.
 RUN target/dist/dinoserve models pull dinov2-small-focus \
  && rm -rf /var/lib/dinoserve/sources /var/lib/dinoserve/tools \
