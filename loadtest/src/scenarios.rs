@@ -97,21 +97,28 @@ pub(crate) async fn mixture(server: &Server, sizes: &[Target], text: &mut String
     Ok(())
 }
 
-/// Resident memory under load by the number of workers.
+/// Resident memory under load by the number of sessions.
 pub(crate) async fn memory(
     programs: &Programs,
     photos: &Target,
     model_mb: f64,
     text: &mut String,
 ) -> anyhow::Result<()> {
-    text.push_str("| workers | resident, MB | to the model file |\n|---|---|---|\n");
-    for workers in ["1", "2", "3"] {
-        let server = programs.serve("dinoserve", &["--workers", workers]).await?;
+    text.push_str("| workers | sessions | resident, MB | to the model file | more for each further session |\n|---|---|---|---|---|\n");
+    let mut first = None;
+    for (workers, solo, sessions) in [("1", "0", 1), ("2", "0", 2), ("2", "2", 3), ("3", "2", 4)] {
+        let server = programs.serve("dinoserve", &["--workers", workers, "--solo-threads", solo]).await?;
         let target = [Target { url: server.url("/v1/embed"), ..photos.clone() }];
         load(&target, Arrivals::Closed { clients: 16 }, Duration::from_secs(8)).await;
         let resident = server.resident_mb();
-        writeln!(text, "| {workers} | {resident:.0} | {:.2} |", resident / model_mb)?;
         server.stop().await;
+        let alone = *first.get_or_insert(resident);
+        let each = match sessions {
+            1 => String::new(),
+            _ => format!("{:.0} %", (resident / alone - 1.0) / f64::from(sessions - 1) * 100.0),
+        };
+        let solo = if solo == "0" { "" } else { " and one for lone images" };
+        writeln!(text, "| {workers}{solo} | {sessions} | {resident:.0} | {:.2} | {each} |", resident / model_mb)?;
     }
     writeln!(text, "\nThe model takes {model_mb:.1} MB on disk.\n")?;
     Ok(())

@@ -27,8 +27,6 @@ use crate::{
     vision::ResizeMode,
 };
 
-/// Images that are decoded while the model works on another.
-const AHEAD: usize = 4;
 const ENDINGS: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif"];
 
 #[derive(Debug, Args)]
@@ -131,7 +129,7 @@ impl Embed {
         service: Service,
         paths: &[PathBuf],
     ) -> anyhow::Result<(Vec<(String, Vec<f32>)>, Vec<(String, Error)>)> {
-        service.engine().ready().await?;
+        let at_once = service.engine().ready().await?.images_at_once();
         let image = ImageOptions { size: self.size, resize: self.resize, ..ImageOptions::default() };
         let options =
             EmbedOptions { pooling: self.pooling, normalize: !self.no_normalize, layers: self.layers, tokens: false };
@@ -143,7 +141,7 @@ impl Embed {
         };
         let mut progress = Progress::new(Unit::Images);
         let (mut good, mut bad) = (Vec::with_capacity(paths.len()), Vec::new());
-        let mut results = stream::iter(paths).map(|path| embed(path)).buffered(AHEAD);
+        let mut results = stream::iter(paths).map(|path| embed(path)).buffered(at_once);
         let mut index = 0;
         while let Some(result) = results.next().await {
             let path = paths[index].strip_prefix(&self.folder).unwrap_or(&paths[index]).to_string_lossy().into_owned();

@@ -165,6 +165,14 @@ impl Engine {
         self.state.borrow().clone()
     }
 
+    /// Images of one request that it makes sense to have under way together.
+    pub fn images_at_once(&self) -> usize {
+        match &*self.state.borrow() {
+            EngineState::Ready(plan) => plan.images_at_once(),
+            EngineState::Loading | EngineState::Failed(_) => 1,
+        }
+    }
+
     /// Jobs that wait in the queue.
     pub fn queued(&self) -> usize {
         self.entrance.len()

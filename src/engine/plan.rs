@@ -134,6 +134,11 @@ impl Plan {
         }
     }
 
+    /// Images of one request that it makes sense to have under way together: each worker has one, and the next is ready.
+    pub fn images_at_once(&self) -> usize {
+        (2 * self.workers * self.providers.len() * self.max_batch).max(4)
+    }
+
     /// One session that uses all cores.
     pub fn single(precision: Precision, provider: Provider) -> Self {
         let config = EngineConfig { workers: Some(1), ..EngineConfig::default() };

@@ -19,9 +19,6 @@ use crate::{
     vision::{Background, DecodeLimits, DecodeOptions, Filter, ResizeMode, RgbImage, Transform, decode, decode_fast},
 };
 
-/// Images of one request that are under way together. More would only fill memory with pixels.
-const PARALLEL_IMAGES: usize = 4;
-
 /// Sizes that a request may not exceed.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -202,10 +199,10 @@ impl Service {
         Ok(Seen { view, stages })
     }
 
-    /// Several files, in their order, some at a time.
+    /// Several files, in their order, some at a time: more would only fill memory with pixels.
     async fn see_all(&self, files: Vec<Bytes>, purpose: Purpose) -> Vec<Result<Seen>> {
         let work = stream::iter(files).map(|file| self.see(file, purpose));
-        work.buffered(PARALLEL_IMAGES).collect().await
+        work.buffered(self.engine.images_at_once()).collect().await
     }
 
     /// The files of a request for maps, with their photographs; one bad image spoils the whole.
