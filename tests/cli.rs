@@ -185,6 +185,52 @@ async fn serve_says_where_it_listens_and_ends_on_a_signal() {
     }
 }
 
+#[tokio::test]
+async fn each_precision_has_a_file_and_a_fingerprint_and_is_served() {
+    let home = home_with_tiny();
+    let models = |arguments: &[&str]| {
+        let output = dinoserve().arg("models").args(arguments).env("DINOSERVE_HOME", &home).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let mut fingerprints = Vec::new();
+    for precision in ["fp32", "int8", "fp16"] {
+        let source = golden("tiny/model.safetensors");
+        models(&["convert", "tiny", "--from", source.to_str().unwrap(), "--precision", precision]);
+        models(&["verify", "tiny", "--precision", precision]);
+        let mut command = serve(&home);
+        command.args(["--precision", precision, "--workers", "2", "--intra-threads", "1"]);
+        let server = Serving::start(command);
+        let model = loop {
+            let answer = reqwest::get(format!("{}/v1/models", server.address)).await.unwrap();
+            let models: serde_json::Value = answer.json().await.unwrap();
+            // The provider is known when the model is loaded.
+            if models["data"][0]["provider"].is_string() {
+                break models["data"][0].clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert_eq!((model["precision"].as_str(), model["provider"].as_str()), (Some(precision), Some("cpu")));
+        fingerprints.push(model["fingerprint"].clone());
+    }
+    assert!(fingerprints[0] != fingerprints[1] && fingerprints[1] != fingerprints[2]);
+    let listed = models(&["list"]);
+    assert!(listed.lines().any(|line| line.starts_with("tiny ") && line.contains("fp32, int8, fp16")), "{listed}");
+
+    // Weights that were changed behind its back.
+    let data = home.join("models/tiny/int8-v1.onnx.data");
+    let mut bytes = std::fs::read(&data).unwrap();
+    bytes.truncate(bytes.len() / 2);
+    std::fs::write(&data, bytes).unwrap();
+    let output = dinoserve()
+        .args(["models", "verify", "tiny", "--precision", "int8"])
+        .env("DINOSERVE_HOME", &home)
+        .output()
+        .unwrap();
+    assert!(text(&output.stderr).contains("int8-v1.onnx.data has SHA-256"), "{}", text(&output.stderr));
+    assert_start_fails(serve(&home).args(["--precision", "int8"]), "convert the model again");
+}
+
 #[test]
 fn a_taken_port_is_said() {
     let home = home_with_tiny();
@@ -272,6 +318,8 @@ fn models_are_listed_converted_and_verified() {
     std::fs::write(&path, bytes).unwrap();
     let (code, _, said) = models(&["verify", "tiny"]);
     assert!(code == Some(1) && said.contains("it is damaged"), "{said}");
+    let (code, _, said) = models(&["verify", "tiny", "--precision", "int8"]);
+    assert!(code == Some(1) && said.contains("pull tiny --precision int8"), "{said}");
 
     // Against reference features: those of another model differ.
     let goldens = golden("dinov2-small-focus");

@@ -54,7 +54,7 @@ pub(crate) async fn run(options: &Report) -> anyhow::Result<()> {
 
     eprintln!("overload");
     text.push_str("## Overload\n\nRequests arrive at a constant mean rate with exponential gaps; latency counts from the intended start.\n\n");
-    scenarios::overload(&server, &standard, rounds.median("dinoserve at 16: rate"), &mut text).await?;
+    scenarios::overload(&server, &standard, &mut text).await?;
     eprintln!("slow clients, a mixture");
     text.push_str("## Slow clients\n\n");
     scenarios::slow_clients(&server, &standard, &mut text).await?;

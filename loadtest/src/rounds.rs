@@ -8,7 +8,6 @@ use rand::seq::SliceRandom;
 
 use crate::{
     client::{Arrivals, Target, load},
-    median,
     servers::{Programs, Server},
 };
 
@@ -79,11 +78,6 @@ impl Rounds {
     /// The values of `what` in all rounds.
     pub(crate) fn values(&self, what: &str) -> Vec<f64> {
         self.0.iter().filter_map(|round| round.get(what).copied()).collect()
-    }
-
-    /// Their median.
-    pub(crate) fn median(&self, what: &str) -> f64 {
-        median(&self.values(what))
     }
 
     /// The ratio of two values, round by round.

@@ -8,9 +8,11 @@ use crate::{
 };
 
 /// Requests at 0.9 and at 3 times what the server can do, and what became of them.
-pub(crate) async fn overload(server: &Server, photos: &Target, capacity: f64, text: &mut String) -> anyhow::Result<()> {
+pub(crate) async fn overload(server: &Server, photos: &Target, text: &mut String) -> anyhow::Result<()> {
     let target = Target { url: server.url("/v1/embed"), ..photos.clone() };
     let target = std::slice::from_ref(&target);
+    // What it can do now, and not what it could a few minutes ago.
+    let capacity = load(target, Arrivals::Closed { clients: 16 }, Duration::from_secs(15)).await.rate();
     let row = |name: &str, outcome: &Outcome, memory: f64| {
         let refused = match outcome.refused.len() {
             0 => "0".to_owned(),
