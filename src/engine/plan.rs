@@ -119,7 +119,7 @@ impl EngineConfig {
     }
 }
 
-/// Requests under way together for each core: the last of them waits for about half a second at 224.
+/// Requests under way together for each core: at 224 the last of them waits for under a second.
 const REQUESTS_PER_CORE: usize = 12;
 /// Requests under way together for each place in a GPU's batch: one batch runs, others are prepared.
 const REQUESTS_PER_PLACE: usize = 4;
