@@ -47,9 +47,13 @@ pub(crate) async fn run(options: &Report) -> anyhow::Result<()> {
     let mut text = head(options)?;
     comparison(&rounds, &servers, &mut text)?;
     without_http(&rounds, &mut text)?;
-    for server in servers.drain(1..) {
+    for server in servers.drain(2..) {
         server.stop().await;
     }
+    eprintln!("one client");
+    text.push_str("## One client\n\n");
+    one_client(&programs, &servers, &standard, &folder, &mut text).await?;
+    servers.pop().context("the int8 server")?.stop().await;
     let server = servers.pop().context("our own server")?;
 
     eprintln!("overload");
@@ -90,7 +94,7 @@ fn head(options: &Report) -> anyhow::Result<String> {
     let changed = if dirty.stdout.is_empty() { "" } else { ", with changes" };
     Ok(format!(
         "# Results\n\nWritten by `make bench`. {cores} cores of {} ({}), model {}, commit {commit}{changed}. JPEG photographs of 500×375, 48 \
-         different ones; {} rounds of {} s a turn in random order, with all servers up and one at work. Medians over the rounds; ratios are \
+         different ones; {} rounds of {} s a turn in random order, with all servers up, one at work and the others halted. Medians over the rounds; ratios are \
          taken within a round; the range is in brackets. The load comes from the same machine.\n\n",
         field("model name"),
         has.join(", "),
@@ -145,14 +149,42 @@ fn without_http(rounds: &Rounds, text: &mut String) -> anyhow::Result<()> {
     row("16 clients over HTTP to that from the file", &|precision, server| {
         spread(&rounds.ratios(&format!("{server} at 16: rate"), &format!("bench {precision}: pipeline_rate")), 3)
     })?;
-    row("one image from the file, ms", &|precision, _| {
-        spread(&rounds.values(&format!("bench {precision}: pipeline_ms")), 1)
-    })?;
-    row("p50 of one client over HTTP, ms more", &|precision, server| {
-        spread(&rounds.differences(&format!("{server} at 1: p50"), &format!("bench {precision}: pipeline_ms")), 1)
-    })?;
     let int8 = rounds.ratios("dinoserve int8 at 16: rate", "dinoserve at 16: rate");
     writeln!(text, "\nint8 answers **{}** times as many requests as fp32 at 16 clients.\n", spread(&int8, 2))?;
+    Ok(())
+}
+
+/// What HTTP and the engine add to an image that is alone, in short turns right after each other: the machine's speed drifts
+/// by more than is measured here.
+async fn one_client(
+    programs: &Programs,
+    servers: &[Server],
+    standard: &Target,
+    folder: &Path,
+    text: &mut String,
+) -> anyhow::Result<()> {
+    const PAIRS: usize = 15;
+    text.push_str("| | from the file, ms | over HTTP, p50, ms | ms more, pair by pair |\n|---|---|---|---|\n");
+    servers.iter().for_each(Server::pause);
+    for (server, precision) in servers.iter().zip(["fp32", "int8"]) {
+        let (mut pipeline, mut http, mut more) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..PAIRS {
+            let flags = ["--precision", precision, "--sizes", "224", "--rounds", "41", "--seconds", "0"];
+            let report = programs.bench(folder, &flags).await?;
+            let alone = report["rows"][0]["pipeline_ms"].as_f64().context("bench gives no pipeline_ms")?;
+            server.resume();
+            let target = [Target { url: server.url("/v1/embed"), ..standard.clone() }];
+            load(&target, Arrivals::Closed { clients: 1 }, Duration::from_millis(300)).await;
+            let served = load(&target, Arrivals::Closed { clients: 1 }, Duration::from_secs(2)).await.latency(0.5);
+            server.pause();
+            pipeline.push(alone);
+            http.push(served);
+            more.push(served - alone);
+        }
+        writeln!(text, "| {precision} | {} | {} | **{}** |", spread(&pipeline, 1), spread(&http, 1), spread(&more, 1))?;
+    }
+    servers.iter().for_each(Server::resume);
+    writeln!(text, "\n{PAIRS} pairs of turns.\n")?;
     Ok(())
 }
 

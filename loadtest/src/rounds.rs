@@ -37,6 +37,7 @@ impl Rounds {
         seconds: f64,
     ) -> anyhow::Result<Self> {
         let mut rounds = Vec::new();
+        servers.iter().for_each(Server::pause);
         for number in 0..count {
             eprintln!("round {} of {count}", number + 1);
             let mut turns: Vec<Turn<'_>> = vec![Turn::Bench("fp32"), Turn::Bench("int8")];
@@ -46,6 +47,7 @@ impl Rounds {
             for turn in turns {
                 match turn {
                     Turn::Clients(server, clients) => {
+                        server.resume();
                         let target = Target { url: server.url(server.embed), ..photos.clone() };
                         let time = Duration::from_secs_f64(seconds);
                         // Threads of the server that have fallen asleep wake up.
@@ -53,6 +55,7 @@ impl Rounds {
                         load(std::slice::from_ref(&target), Arrivals::Closed { clients }, warm_up).await;
                         let outcome = load(&[target], Arrivals::Closed { clients }, time).await;
                         anyhow::ensure!(outcome.failures() == 0, "{}: {:?}", server.name, outcome.statuses);
+                        server.pause();
                         let name = &server.name;
                         round.insert(format!("{name} at {clients}: rate"), outcome.rate());
                         round.insert(format!("{name} at {clients}: p50"), outcome.latency(0.5));
@@ -72,6 +75,7 @@ impl Rounds {
             }
             rounds.push(round);
         }
+        servers.iter().for_each(Server::resume);
         Ok(Self(rounds))
     }
 
@@ -83,10 +87,5 @@ impl Rounds {
     /// The ratio of two values, round by round.
     pub(crate) fn ratios(&self, of: &str, to: &str) -> Vec<f64> {
         self.0.iter().filter_map(|round| Some(round.get(of)? / round.get(to)?)).collect()
-    }
-
-    /// The difference of two values, round by round.
-    pub(crate) fn differences(&self, of: &str, to: &str) -> Vec<f64> {
-        self.0.iter().filter_map(|round| Some(round.get(of)? - round.get(to)?)).collect()
     }
 }

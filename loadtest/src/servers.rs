@@ -107,11 +107,55 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse::<f64>().map_or(f64::NAN, |kb| kb / 1024.0)
     }
 
+    /// Halts it where it stands, with the processes it has started: even idle servers take moments of a core.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let Some(id) = self.child.id() else { return };
+        let mut command = std::process::Command::new("kill");
+        command.arg(signal).args(with_descendants(id).iter().map(u32::to_string));
+        // One that has just ended is none to signal.
+        let _ = command.stderr(Stdio::null()).status();
+    }
+
     /// Asks it to stop, and waits.
     pub(crate) async fn stop(mut self) {
+        self.resume();
         if let Some(id) = self.child.id() {
             let _ = Command::new("kill").arg(id.to_string()).status().await;
         }
         let _ = timeout(Duration::from_secs(30), self.child.wait()).await;
     }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A process that is halted would never hear that it shall end.
+        self.resume();
+    }
+}
+
+/// A process and all that it, and they, have started.
+fn with_descendants(root: u32) -> Vec<u32> {
+    let parent = |id: u32| -> Option<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parents: Vec<(u32, u32)> = ids.filter_map(|id| Some((id, parent(id)?))).collect();
+    let mut family = vec![root];
+    let mut next = 0;
+    while let Some(&member) = family.get(next) {
+        family.extend(parents.iter().filter(|(_, parent)| *parent == member).map(|(id, _)| id));
+        next += 1;
+    }
+    family
 }
