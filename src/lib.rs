@@ -4,7 +4,7 @@
 //!
 //! * edges: [`http`], [`cli`]
 //! * use cases: [`service`]
-//! * adapters: [`engine`], [`artifacts`]
+//! * adapters: [`engine`], [`gallery`], [`artifacts`]
 //! * pure: [`vision`], [`features`], [`model`], [`onnx`]
 //!
 //! [`error`] and [`telemetry`] are leaves that anyone may use.
@@ -14,6 +14,7 @@ pub mod cli;
 pub mod engine;
 pub mod error;
 pub mod features;
+pub mod gallery;
 pub mod http;
 pub mod model;
 pub mod onnx;
