@@ -5,3 +5,4 @@ pub mod npy;
 pub mod pca;
 pub mod pool;
 pub mod render;
+pub mod vote;

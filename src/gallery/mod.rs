@@ -7,6 +7,7 @@
 mod binding;
 mod filter;
 mod item;
+mod open;
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -18,6 +19,7 @@ pub use self::{
     binding::Binding,
     filter::{Bound, Condition, Filter, Scalar},
     item::{GalleryName, Item, ItemId, Label, Metadata, NewItem, StoredItem},
+    open::{GalleryConfig, OpenMode, VectorFormat, open},
 };
 use crate::error::Result;
 

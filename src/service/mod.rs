@@ -17,7 +17,8 @@ pub use self::{
 };
 use crate::{
     engine::{Engine, available_cores},
-    error::{Error, Result},
+    error::{Error, Kind, Result},
+    gallery::Gallery,
     telemetry,
 };
 
@@ -27,6 +28,7 @@ pub struct Service {
     engine: Engine,
     limits: Limits,
     cache: Option<ViewCache>,
+    gallery: Option<Gallery>,
     /// Places for work on pixels: one per core. Held by the work itself, which goes on when its client has gone.
     pixel_work: Arc<Semaphore>,
 }
@@ -35,7 +37,24 @@ impl Service {
     /// A service on a running engine that keeps results in `cache_bytes` bytes of memory; 0 keeps none.
     pub fn new(engine: Engine, limits: Limits, cache_bytes: u64) -> Self {
         let cache = (cache_bytes > 0).then(|| ViewCache::new(cache_bytes, engine.fingerprint()));
-        Self { engine, limits, cache, pixel_work: Arc::new(Semaphore::new(available_cores())) }
+        Self { engine, limits, cache, gallery: None, pixel_work: Arc::new(Semaphore::new(available_cores())) }
+    }
+
+    /// The same, with a gallery to search.
+    #[must_use]
+    pub fn with_gallery(self, gallery: Option<Gallery>) -> Self {
+        Self { gallery, ..self }
+    }
+
+    /// The store of galleries.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if the server was started without one.
+    pub fn gallery(&self) -> Result<&Gallery> {
+        self.gallery.as_ref().ok_or_else(|| {
+            let detail = "this server keeps no gallery; start it with --gallery DIR or --gallery postgres://…";
+            Error::new(Kind::NotFound, detail)
+        })
     }
 
     /// Does work that takes a core for a while on a blocking thread, when a core is free for it. `what` names it in an error.
