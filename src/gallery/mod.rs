@@ -8,6 +8,7 @@ mod binding;
 mod filter;
 mod item;
 mod open;
+mod snapshot;
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -20,6 +21,7 @@ pub use self::{
     filter::{Bound, Condition, Filter, Scalar},
     item::{GalleryName, Item, ItemId, Label, Metadata, NewItem, StoredItem},
     open::{GalleryConfig, OpenMode, VectorFormat, open},
+    snapshot::{SnapshotSummary, restore_snapshot, write_snapshot},
 };
 use crate::error::Result;
 
