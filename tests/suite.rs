@@ -9,6 +9,7 @@
 mod cli;
 mod download;
 mod engine;
+mod gallery_embedded;
 mod goldens;
 mod http;
 mod openapi;
