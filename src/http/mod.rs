@@ -3,8 +3,12 @@
 mod admission;
 mod attention;
 mod body;
+mod classify;
 mod embed;
+mod gallery;
 mod health;
+mod json;
+mod knn;
 mod maps;
 mod models;
 mod negotiate;
