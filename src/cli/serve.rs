@@ -59,6 +59,10 @@ pub(super) struct Serve {
     #[arg(long, env = "DINOSERVE_REQUEST_TIMEOUT", default_value_t = HttpConfig::default().request_timeout.as_secs())]
     request_timeout: u64,
 
+    /// Seconds that a snapshot of a gallery may stand still on its way in or out
+    #[arg(long, env = "DINOSERVE_SNAPSHOT_IDLE_TIMEOUT", default_value_t = HttpConfig::default().snapshot_idle.as_secs())]
+    snapshot_idle_timeout: u64,
+
     /// Seconds in which a request's head must have arrived; a connection that is idle for longer is closed
     #[arg(long, env = "DINOSERVE_HEADER_TIMEOUT", default_value_t = 30)]
     header_timeout: u64,
@@ -112,6 +116,7 @@ impl Serve {
             max_images: self.max_images,
             max_requests: self.max_requests,
             request_timeout: Duration::from_secs(self.request_timeout),
+            snapshot_idle: Duration::from_secs(self.snapshot_idle_timeout),
         };
         let service = Service::new(engine.clone(), self.limits.limits(), self.cache_mb << 20)
             .with_gallery_limits(self.gallery_limits.limits());

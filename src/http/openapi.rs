@@ -5,7 +5,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     AppState, attention, classify, embed,
-    gallery::{batch, galleries, item, list, thumbnail},
+    gallery::{batch, galleries, item, list, snapshot, thumbnail},
     health, knn, models, pca,
 };
 
@@ -37,6 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(thumbnail::get_thumbnail))
         .routes(routes!(galleries::list_galleries))
         .routes(routes!(galleries::get_gallery, galleries::delete_gallery))
+        .routes(routes!(snapshot::get_snapshot, snapshot::put_snapshot))
         .routes(routes!(models::list_models))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

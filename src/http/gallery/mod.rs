@@ -5,6 +5,7 @@ pub(super) mod galleries;
 pub(super) mod item;
 pub(super) mod list;
 pub(super) mod schema;
+pub(super) mod snapshot;
 pub(super) mod thumbnail;
 
 use axum::{
