@@ -9,6 +9,10 @@
 mod cli;
 mod download;
 mod engine;
+mod gallery_cli;
+mod gallery_crash;
+mod gallery_full;
+mod gallery_snapshot;
 mod goldens;
 mod http;
 mod openapi;
