@@ -285,12 +285,14 @@ async fn made_up(name: &str) -> PathBuf {
 async fn a_flipped_byte_is_found() {
     let folder = made_up("gallery-flipped").await;
     assert!(succeed(&mut gallery(&folder, &["check"])).contains("default: 200 items, all as they were written"));
-    let (database, damaged) = (folder.join("data.mdb"), item("id 77", 1));
+    let database = folder.join("data.mdb");
     let whole = std::fs::read(&database).unwrap();
-    let vector: Vec<u8> = damaged.vector.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let thumbnail = item("id 78", 1).thumbnail.unwrap();
-    for (id, bytes) in [("id 77", &vector[..]), ("id 78", &thumbnail[..])] {
-        // The item is also in the other gallery or in an older page, perhaps; the newest is what counts, so all are flipped.
+    // Two that are not in the other gallery, too.
+    let vector: Vec<u8> = item("id 77", 1).vector.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let pictured = (100..200).map(|index| item(&format!("id {index}"), 1)).find(|item| item.thumbnail.is_some()).unwrap();
+    let thumbnail = pictured.thumbnail.unwrap();
+    for (id, bytes) in [("id 77", &vector[..]), (pictured.id.as_str(), &thumbnail[..])] {
+        // A page that is no longer used may hold the bytes, too, so all places are flipped.
         let mut flipped = whole.clone();
         let places: Vec<usize> =
             (0..flipped.len() - bytes.len()).filter(|&at| flipped[at..].starts_with(bytes)).collect();
@@ -362,4 +364,32 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
     assert!(std::fs::read(&through).unwrap() == whole, "what was there stays");
     assert_eq!(items(&folder, "default").await.len(), 200);
     assert_eq!(items(&folder, "default").await[0].vector.len(), DIM);
+}
+
+#[cfg(feature = "parquet")]
+#[tokio::test]
+async fn a_gallery_is_exported_as_parquet() {
+    use parquet::{
+        file::reader::{FileReader, SerializedFileReader},
+        record::Field,
+    };
+    let folder = made_up("gallery-parquet").await;
+    let file = folder.join("out.parquet");
+    let said = succeed(gallery(&folder, &["export", "-o"]).arg(&file));
+    assert!(said.contains("200 items written to"), "{said}");
+    let reader = SerializedFileReader::new(std::fs::File::open(&file).unwrap()).unwrap();
+    let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(Result::unwrap).collect();
+    let stored = items(&folder, "default").await;
+    assert_eq!(rows.len(), 200);
+    for (row, stored) in rows.iter().zip(&stored) {
+        let fields: std::collections::BTreeMap<&str, &Field> =
+            row.get_column_iter().map(|(name, field)| (name.as_str(), field)).collect();
+        assert_eq!(*fields["id"], Field::Str(stored.item.id.to_string()));
+        let label = stored.item.label.as_ref().map_or(Field::Null, |label| Field::Str(label.to_string()));
+        assert_eq!(*fields["label"], label);
+        assert_eq!(*fields["metadata"], Field::Str(serde_json::to_string(&stored.item.metadata).unwrap()));
+        assert_eq!(*fields["stored"], Field::TimestampMillis(stored.item.stored_ms as i64));
+        let Field::ListInternal(vector) = fields["vector"] else { panic!("{:?}", fields["vector"]) };
+        assert!(vector.elements().iter().eq(stored.vector.iter().map(|&value| Field::Float(value)).collect::<Vec<_>>().iter()));
+    }
 }
