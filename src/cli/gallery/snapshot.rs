@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{Seek, Write},
+    io::{Read, Seek, Write},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -11,8 +11,10 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
+use tokio::io::AsyncRead;
+use tokio_util::io::{InspectReader, InspectWriter};
 use ureq::{
-    Agent, Body,
+    Agent, Body, SendBody,
     http::Response,
     tls::{RootCerts, TlsConfig},
 };
@@ -20,6 +22,7 @@ use ureq::{
 use super::{OneGallery, block_on};
 use crate::{
     artifacts::write_atomically,
+    cli::progress::Progress,
     error::{Error, Kind, Result},
     gallery::{GalleryName, OpenMode, SnapshotSummary, restore_snapshot, verify_snapshot, write_snapshot},
 };
@@ -60,16 +63,18 @@ impl Snapshot {
             let mut answer = accepted(&address, agent().get(&address).call())?;
             write_atomically(&self.file, |file| {
                 let writing = |error| Error::io(format_args!("writing {}", self.file.display()), error);
-                std::io::copy(&mut answer.as_reader(), file).map_err(writing)?;
+                let mut answer = Shown { from: answer.as_reader(), show: Progress::of_bytes("receiving", None) };
+                std::io::copy(&mut answer, file).map_err(writing)?;
                 file.rewind().map_err(writing)?;
                 // The server may have ended half way.
-                summary = tokio.block_on(verify_snapshot(asynchronous(file)?))?;
+                summary = tokio.block_on(verify_snapshot(reading(file, "checking")?))?;
                 Ok(())
             })?;
         } else {
             let store = tokio.block_on(self.which.place.open(OpenMode::Read))?;
             write_atomically(&self.file, |file| {
-                summary = tokio.block_on(write_snapshot(&store, name, asynchronous(file)?))?;
+                let to = InspectWriter::new(asynchronous(file)?, Progress::of_bytes("writing", None));
+                summary = tokio.block_on(write_snapshot(&store, name, to))?;
                 Ok(())
             })?;
         }
@@ -82,19 +87,21 @@ impl Restore {
         let name = &self.which.name;
         let mut file = File::open(&self.file).with_context(|| format!("cannot read {}", self.file.display()))?;
         let summary = if let Some(server) = &self.server {
-            let verified = block_on(async { Ok(verify_snapshot(asynchronous(&file)?).await?) });
-            verified.with_context(|| self.file.display().to_string())?;
+            let verified = block_on(async { Ok(verify_snapshot(reading(&file, "checking")?).await?) });
+            let SnapshotSummary { bytes, .. } = verified.with_context(|| self.file.display().to_string())?;
             file.rewind()?;
+            let body = Shown { from: file, show: Progress::of_bytes("sending", Some(bytes)) };
             let address = address(server, name);
-            let answer = agent().put(&address).content_type("application/octet-stream").send(&file);
+            let request = agent().put(&address).content_type("application/octet-stream");
+            let answer = request.send(SendBody::from_owned_reader(body));
             serde_json::from_str(&accepted(&address, answer)?.read_to_string()?)?
         } else {
-            block_on(self.restore_here(asynchronous(&file)?))?
+            block_on(self.restore_here(&file))?
         };
         say(&summary, &format!("restored into `{name}` from {}", self.file.display()))
     }
 
-    async fn restore_here(&self, file: tokio::fs::File) -> anyhow::Result<SnapshotSummary> {
+    async fn restore_here(&self, file: &File) -> anyhow::Result<SnapshotSummary> {
         let opened = self.which.place.open(OpenMode::Serve).await;
         let held = |error: &anyhow::Error| {
             error.downcast_ref::<Error>().is_some_and(|error| error.kind() == Kind::Unavailable)
@@ -103,7 +110,7 @@ impl Restore {
             true => error.context("the galleries cannot be opened; through a running server: --server http://HOST:PORT"),
             false => error,
         })?;
-        let restored = restore_snapshot(&store, &self.which.name, file).await;
+        let restored = restore_snapshot(&store, &self.which.name, reading(file, "restoring")?).await;
         store.close().await;
         restored.with_context(|| self.file.display().to_string())
     }
@@ -118,6 +125,26 @@ fn say(summary: &SnapshotSummary, what: &str) -> anyhow::Result<ExitCode> {
 /// The same open file, for asynchronous use.
 fn asynchronous(file: &File) -> Result<tokio::fs::File> {
     file.try_clone().map(tokio::fs::File::from_std).map_err(|error| Error::io("opening the file again", error))
+}
+
+/// The same open file, for reading it to its end.
+fn reading(file: &File, step: &'static str) -> Result<impl AsyncRead + Unpin + Send> {
+    let total = file.metadata().ok().map(|metadata| metadata.len());
+    Ok(InspectReader::new(asynchronous(file)?, Progress::of_bytes(step, total)))
+}
+
+/// A reader that shows how far it is.
+struct Shown<R, F> {
+    from: R,
+    show: F,
+}
+
+impl<R: Read, F: FnMut(&[u8])> Read for Shown<R, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        (self.show)(&buffer[..count]);
+        Ok(count)
+    }
 }
 
 /// A client that waits for as long as a large gallery takes.
