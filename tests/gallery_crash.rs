@@ -129,14 +129,15 @@ fn run_and_kill(folder: &Path, random: &mut SplitMix, expected: &mut [Items]) ->
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut under_way = vec![None; expected.len()];
     let mut acknowledged = 0;
-    let mut apply = |line: String| match serde_json::from_str(&line).unwrap_or_else(|_| panic!("the writer said {line}")) {
-        Line::Begin(writer, operation) => under_way[writer] = Some(operation),
-        Line::Done(writer) => {
-            let operation: Operation = under_way[writer].take().unwrap();
-            expected[writer] = after(&expected[writer], &operation);
-            acknowledged += 1;
-        }
-    };
+    let mut apply =
+        |line: String| match serde_json::from_str(&line).unwrap_or_else(|_| panic!("the writer said {line}")) {
+            Line::Begin(writer, operation) => under_way[writer] = Some(operation),
+            Line::Done(writer) => {
+                let operation: Operation = under_way[writer].take().unwrap();
+                expected[writer] = after(&expected[writer], &operation);
+                acknowledged += 1;
+            }
+        };
     // The first line says that the gallery is open.
     apply(lines.next().expect("the writer writes").unwrap());
     std::thread::scope(|scope| {

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{SomeGalleries, block_on};
 
 #[derive(Debug, Args)]
-pub(super) struct Check {
+pub(in crate::cli) struct Check {
     #[command(flatten)]
     which: SomeGalleries,
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-pub(super) struct Export {
+pub(in crate::cli) struct Export {
     /// File to write: `.jsonl` (a line per item, with the vectors beside it in `.npy`, in the same order) or, if the
     /// program was built with the feature `parquet`, `.parquet`
     #[arg(short, long, value_name = "FILE")]
@@ -42,7 +42,7 @@ struct Line<'a> {
 }
 
 /// The items of a gallery, one after the other, with progress on the terminal.
-pub(super) struct Items {
+pub(in crate::cli) struct Items {
     tokio: tokio::runtime::Runtime,
     stream: ItemStream,
     progress: Progress,
@@ -68,7 +68,9 @@ impl Export {
             #[cfg(feature = "parquet")]
             Some("parquet") => super::parquet::write,
             #[cfg(not(feature = "parquet"))]
-            Some("parquet") => bail!("this program was built without Parquet: cargo build --release --features parquet"),
+            Some("parquet") => {
+                bail!("this program was built without Parquet: cargo build --release --features parquet")
+            }
             _ => bail!("{}: the output must end in .jsonl or .parquet", self.output.display()),
         };
         let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -24,7 +24,7 @@ use crate::{
 const BATCH: (usize, usize) = (64, 64 << 20);
 
 #[derive(Debug, Args)]
-pub(super) struct Import {
+pub(in crate::cli) struct Import {
     /// A folder of images, where the first subfolder of a path is the label and the path below the folder the id; or a list with the
     /// columns path, id, label, metadata as .csv (with a header, metadata as JSON) or .jsonl, paths relative to the list
     source: PathBuf,

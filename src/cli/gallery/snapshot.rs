@@ -28,7 +28,7 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-pub(super) struct Snapshot {
+pub(in crate::cli) struct Snapshot {
     /// File to write
     file: PathBuf,
 
@@ -41,7 +41,7 @@ pub(super) struct Snapshot {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Restore {
+pub(in crate::cli) struct Restore {
     /// File that `gallery snapshot` wrote
     file: PathBuf,
 
@@ -107,7 +107,9 @@ impl Restore {
             error.downcast_ref::<Error>().is_some_and(|error| error.kind() == Kind::Unavailable)
         };
         let store = opened.map_err(|error| match held(&error) {
-            true => error.context("the galleries cannot be opened; through a running server: --server http://HOST:PORT"),
+            true => {
+                error.context("the galleries cannot be opened; through a running server: --server http://HOST:PORT")
+            }
             false => error,
         })?;
         let restored = restore_snapshot(&store, &self.which.name, reading(file, "restoring")?).await;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-pub(super) struct Stats {
+pub(in crate::cli) struct Stats {
     #[command(flatten)]
     which: SomeGalleries,
 
