@@ -11,6 +11,7 @@ mod download;
 mod engine;
 mod gallery_cli;
 mod gallery_crash;
+mod gallery_embedded;
 mod gallery_full;
 mod gallery_http;
 mod gallery_problems;

@@ -150,6 +150,8 @@ impl Stages {
     /// Stages that did not take place, as after a look into the cache, are not counted as ones that took no time.
     fn observe(&self) {
         let took_place = |(_, time): &(&str, Duration)| !time.is_zero();
-        self.named().filter(took_place).for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, time));
+        self.named()
+            .filter(took_place)
+            .for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, time));
     }
 }
