@@ -9,9 +9,13 @@
 mod cli;
 mod download;
 mod engine;
+mod gallery_cli;
+mod gallery_crash;
 mod gallery_embedded;
+mod gallery_full;
 mod gallery_http;
 mod gallery_problems;
+mod gallery_snapshot;
 mod gallery_snapshot_http;
 mod goldens;
 mod http;

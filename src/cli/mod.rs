@@ -4,6 +4,7 @@ mod bench;
 mod common;
 mod embed;
 mod folder;
+mod gallery;
 mod goldens;
 mod models;
 mod openapi;
@@ -39,6 +40,9 @@ enum Command {
     Models(models::Models),
     /// Embed every image of a folder into one file
     Embed(embed::Embed),
+    /// Fill, read, check and save galleries
+    #[command(subcommand)]
+    Gallery(gallery::Gallery),
     /// Measure the bare session and the way before it, without HTTP
     Bench(bench::Bench),
     /// Print the API's description
@@ -54,6 +58,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Serve(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Embed(command) => command.run(),
+        Command::Gallery(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Openapi => openapi::run(),
     };

@@ -22,7 +22,7 @@ pub use self::{
     filter::{Bound, Condition, Filter, Scalar},
     item::{GalleryName, Item, ItemId, Label, Metadata, NewItem, StoredItem},
     open::{GalleryConfig, OpenMode, VectorFormat, open},
-    snapshot::{SnapshotSummary, restore_snapshot, write_snapshot},
+    snapshot::{SnapshotSummary, restore_snapshot, verify_snapshot, write_snapshot},
 };
 use crate::error::Result;
 

@@ -40,7 +40,7 @@ const BATCH: (usize, usize) = (512, 8 << 20);
 const RESTORING: &str = "restoring--";
 
 /// What a snapshot holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SnapshotSummary {
     /// How many items.
     pub items: u64,
@@ -94,7 +94,7 @@ impl Record {
 }
 
 fn damaged(what: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Malformed, format!("the snapshot is damaged: {what}; nothing was changed"))
+    Error::new(Kind::Malformed, format!("the snapshot is damaged: {what}"))
 }
 
 /// Writes a gallery as it is now. Writers are not held up.
@@ -171,7 +171,7 @@ pub async fn restore_snapshot(
     name: &GalleryName,
     from: impl AsyncRead + Unpin + Send,
 ) -> Result<SnapshotSummary> {
-    let mut file = Reader { from: BufReader::with_capacity(BUFFER, from), hash: Sha256::new(), bytes: 0 };
+    let mut file = Reader::new(from);
     let binding = file.header().await?;
     let mut aside = Aside::make(store, name, &binding).await?;
     let restored = async {
@@ -186,6 +186,21 @@ pub async fn restore_snapshot(
         aside.remove().await;
     }
     restored
+}
+
+/// Compares a snapshot with its checksum.
+///
+/// # Errors
+/// [`Kind::Malformed`] if it is no snapshot, or not as it was written; an [`Error`] that reading `from` gave.
+pub async fn verify_snapshot(from: impl AsyncRead + Unpin + Send) -> Result<SnapshotSummary> {
+    let mut file = Reader::new(from);
+    file.header().await?;
+    let mut items = 0;
+    while file.part().await?.is_some() {
+        items += 1;
+    }
+    file.trailer(items).await?;
+    Ok(SnapshotSummary { items, bytes: file.bytes })
 }
 
 /// Puts the items of the file into the gallery aside, and checks that all of them are there.
@@ -275,6 +290,10 @@ struct Reader<R> {
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
+    fn new(from: R) -> Self {
+        Self { from: BufReader::with_capacity(BUFFER, from), hash: Sha256::new(), bytes: 0 }
+    }
+
     async fn read_exact(&mut self, bytes: &mut [u8]) -> Result<()> {
         self.from.read_exact(bytes).await.map_err(reading)?;
         self.bytes += bytes.len() as u64;

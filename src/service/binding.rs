@@ -51,7 +51,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Kind::Conflict`] that names what differs, [`Kind::InvalidOption`] for options that no gallery could have.
-    pub(super) async fn binding_to_write(
+    pub async fn binding_to_write(
         &self,
         name: &GalleryName,
         image: &ImageOptions,
