@@ -3,12 +3,14 @@
 mod bench;
 mod common;
 mod embed;
+mod eval;
 mod folder;
 mod goldens;
 mod models;
 mod openapi;
 mod progress;
 mod serve;
+mod vectors;
 
 use clap::{Parser, Subcommand};
 
@@ -39,6 +41,9 @@ enum Command {
     Models(models::Models),
     /// Embed every image of a folder into one file
     Embed(embed::Embed),
+    /// Measure how well features tell the labels of images apart
+    #[command(subcommand)]
+    Eval(eval::Eval),
     /// Measure the bare session and the way before it, without HTTP
     Bench(bench::Bench),
     /// Print the API's description
@@ -54,6 +59,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Serve(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Embed(command) => command.run(),
+        Command::Eval(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Openapi => openapi::run(),
     };
