@@ -3,7 +3,7 @@
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{AppState, attention, embed, health, models, pca};
+use super::{AppState, attention, bases, embed, health, models, pca};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,6 +25,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(embed::create_embedding))
         .routes(routes!(pca::create_pca_map))
         .routes(routes!(attention::create_attention_map))
+        .routes(routes!(bases::list_bases))
+        .routes(routes!(bases::get_basis, bases::fit_basis, bases::add_to_basis, bases::delete_basis))
         .routes(routes!(models::list_models))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

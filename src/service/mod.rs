@@ -1,5 +1,6 @@
 //! The use cases: from image files and options to embeddings and maps. Knows no HTTP.
 
+mod bases;
 mod cache;
 mod embed;
 mod images;
@@ -7,13 +8,14 @@ mod maps;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use self::cache::ViewCache;
 pub use self::{
+    bases::{BasisAbout, BasisImages, KeptBasis},
     embed::{EmbedOptions, Embedding},
     images::{Decoding, ImageOptions, Limits},
-    maps::{AttentionMaps, AttentionOptions, Form, PcaAnswer, PcaOptions, Rendering},
+    maps::{AttentionMaps, AttentionOptions, Form, PCA_COMPONENTS, PcaAnswer, PcaOptions, Rendering},
 };
 use crate::{
     engine::{Engine, available_cores},
@@ -29,6 +31,8 @@ pub struct Service {
     limits: Limits,
     cache: Option<ViewCache>,
     gallery: Option<Gallery>,
+    /// Held while a basis is replaced by what it was and more.
+    basis_turn: Arc<Mutex<()>>,
     /// Places for work on pixels: one per core. Held by the work itself, which goes on when its client has gone.
     pixel_work: Arc<Semaphore>,
 }
@@ -37,7 +41,8 @@ impl Service {
     /// A service on a running engine that keeps results in `cache_bytes` bytes of memory; 0 keeps none.
     pub fn new(engine: Engine, limits: Limits, cache_bytes: u64) -> Self {
         let cache = (cache_bytes > 0).then(|| ViewCache::new(cache_bytes, engine.fingerprint()));
-        Self { engine, limits, cache, gallery: None, pixel_work: Arc::new(Semaphore::new(available_cores())) }
+        let pixel_work = Arc::new(Semaphore::new(available_cores()));
+        Self { engine, limits, cache, gallery: None, basis_turn: Arc::default(), pixel_work }
     }
 
     /// The same, with a gallery to search.
