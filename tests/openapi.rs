@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use dinoserve::http::openapi::description;
 use serde_json::Value;
 
-use crate::support::server::Server;
+use crate::support::{read_golden, server::Server};
 
 #[test]
 fn the_committed_description_is_up_to_date() {
@@ -19,15 +19,25 @@ fn the_committed_description_is_up_to_date() {
 async fn described_options_are_the_known_ones() {
     let description: Value = serde_json::to_value(description()).unwrap();
     let server = Server::tiny().await;
-    for path in ["/v1/embed", "/v1/pca", "/v1/attention"] {
-        let parameters = description["paths"][path]["post"]["parameters"].as_array().unwrap();
+    for (method, path) in [
+        ("post", "/v1/embed"),
+        ("post", "/v1/pca"),
+        ("post", "/v1/attention"),
+        ("put", "/v1/bases/{name}"),
+        ("post", "/v1/bases/{name}"),
+    ] {
+        let parameters = description["paths"][path][method]["parameters"].as_array().unwrap();
+        let in_query = |parameter: &&Value| parameter["in"] == "query";
         let described: BTreeSet<&str> =
-            parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
-        let request = server.post_file(&format!("{path}?nonsense=1"), "dinov2-small-focus/chelsea.png");
+            parameters.iter().filter(in_query).map(|parameter| parameter["name"].as_str().unwrap()).collect();
+        let url = server.url(&format!("{}?nonsense=1", path.replace("{name}", "any")));
+        let request = server.client.request(method.to_uppercase().parse().unwrap(), url);
+        let request =
+            request.header("content-type", "image/png").body(read_golden("dinov2-small-focus/chelsea.png"));
         let problem: Value = request.send().await.unwrap().json().await.unwrap();
         let detail = problem["detail"].as_str().unwrap().to_owned();
         let known = detail.split("there are ").nth(1).unwrap().split(", ").collect::<BTreeSet<_>>();
-        assert_eq!(described, known, "{path}");
+        assert_eq!(described, known, "{method} {path}");
     }
 }
 

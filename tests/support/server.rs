@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use dinoserve::{
     artifacts::ModelFile,
     engine::{Device, Engine, EngineConfig, EngineThread},
+    gallery::Gallery,
     http::{AppState, ConnectionTimes, HttpConfig, router, serve},
     service::{Limits, Service},
 };
@@ -38,18 +39,25 @@ impl Server {
 
     /// One that keeps results.
     pub async fn start_with(model: ModelFile, config: HttpConfig, cache_bytes: u64) -> Self {
-        let server = Self::make(model, config, cache_bytes).await;
+        let server = Self::make(model, config, cache_bytes, None).await;
         server.engine.ready().await.expect("the engine gets ready");
         server
     }
 
     pub async fn start_unready(model: ModelFile, config: HttpConfig) -> Self {
-        Self::make(model, config, 0).await
+        Self::make(model, config, 0, None).await
     }
 
-    async fn make(model: ModelFile, config: HttpConfig, cache_bytes: u64) -> Self {
+    /// One with a store of galleries.
+    pub async fn start_with_store(model: ModelFile, store: Gallery) -> Self {
+        let server = Self::make(model, HttpConfig::default(), 0, Some(store)).await;
+        server.engine.ready().await.expect("the engine gets ready");
+        server
+    }
+
+    async fn make(model: ModelFile, config: HttpConfig, cache_bytes: u64, store: Option<Gallery>) -> Self {
         let (engine, thread) = Engine::start(&runtime(), model, &on_cpu()).expect("an engine");
-        let service = Service::new(engine.clone(), Limits::default(), cache_bytes);
+        let service = Service::new(engine.clone(), Limits::default(), cache_bytes).with_gallery(store);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let times = ConnectionTimes { header: Duration::from_secs(2), grace: Duration::from_secs(20) };
