@@ -5,6 +5,7 @@ use std::path::Path;
 use dinoserve::{
     features::pool::Pooling,
     gallery::{Binding, Gallery, GalleryConfig, GalleryName, ItemId, Metadata, NewItem, OpenMode, open},
+    http::HttpConfig,
     vision::{Background, Filter, ResizeMode},
 };
 use reqwest::{
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     difference, focus, read_golden, scratch,
-    server::{Server, floats, npy, ok, ok_bytes, ok_json},
+    server::{Server, floats, new_gallery, npy, ok, ok_bytes, ok_json, problem},
     tiny,
 };
 
@@ -27,22 +28,17 @@ async fn store(folder: &Path) -> Gallery {
     open(folder.to_str().unwrap(), &GalleryConfig::default(), OpenMode::Serve).await.expect("a store")
 }
 
-/// A server with a tiny model and an empty store.
-async fn tiny_server() -> Server {
-    Server::start_with_store(tiny("tiny-reg", "model.safetensors"), store(&scratch("bases")).await).await
-}
-
 fn images(files: &[&str]) -> Form {
     let part = |file: &&str| Part::bytes(read_golden(file)).file_name((*file).to_owned());
     files.iter().fold(Form::new(), |form, file| form.part("image", part(file)))
 }
 
 fn put(server: &Server, path: &str, files: &[&str]) -> RequestBuilder {
-    server.client.put(server.url(path)).multipart(images(files))
+    server.put(path).multipart(images(files))
 }
 
 fn post(server: &Server, path: &str, files: &[&str]) -> RequestBuilder {
-    server.client.post(server.url(path)).multipart(images(files))
+    server.post(path).multipart(images(files))
 }
 
 /// The PCA map of each image.
@@ -60,16 +56,14 @@ fn assert_same_basis(a: &Value, b: &Value, most: f32) {
 }
 
 async fn assert_problem(request: RequestBuilder, status: u16, code: &str, detail: &str) {
-    let response = request.send().await.unwrap();
-    let found = response.status();
-    let problem: Value = response.json().await.unwrap();
-    assert_eq!((found.as_u16(), problem["code"].as_str()), (status, Some(code)), "{problem}");
+    let (found, problem) = problem(request).await;
+    assert_eq!((found, problem["code"].as_str()), (status, Some(code)), "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains(detail), "{detail} in {problem}");
 }
 
 #[tokio::test]
 async fn an_image_has_the_same_colours_whatever_stands_beside_it() {
-    let server = tiny_server().await;
+    let server = Server::tiny_with_gallery().await;
     ok(put(&server, "/v1/bases/photos?size=224&components=5", &[CHELSEA, COFFEE])).await;
     let alone = maps(&server, "size=112&basis=photos", &[CHELSEA]).await;
     let beside = maps(&server, "size=112&basis=photos", &[ROCKET, CHELSEA]).await;
@@ -104,7 +98,7 @@ async fn an_image_has_the_same_colours_whatever_stands_beside_it() {
 
 #[tokio::test]
 async fn a_basis_of_two_images_is_their_joint_one_with_less_wide_ranges() {
-    let server = Server::start_with_store(focus().clone(), store(&scratch("bases")).await).await;
+    let server = Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
     let options = "size=224&resize=fit";
     let joint = ok_json(post(&server, &format!("/v1/pca?{options}"), &[CHELSEA, COFFEE]).header("accept", "application/json")).await;
     let response = ok(put(&server, &format!("/v1/bases/two?{options}"), &[CHELSEA, COFFEE])).await;
@@ -146,7 +140,7 @@ async fn a_basis_of_two_images_is_their_joint_one_with_less_wide_ranges() {
 
 #[tokio::test]
 async fn images_that_are_added_count_as_if_they_had_come_at_once() {
-    let server = tiny_server().await;
+    let server = Server::tiny_with_gallery().await;
     ok(put(&server, "/v1/bases/once?size=112&resize=crop", &[CHELSEA, COFFEE, ROCKET])).await;
     let response = ok(put(&server, "/v1/bases/bit-by-bit?size=112&resize=crop", &[COFFEE])).await;
     assert_eq!(response.status(), StatusCode::CREATED);
@@ -168,7 +162,7 @@ async fn images_that_are_added_count_as_if_they_had_come_at_once() {
     };
     assert_eq!(names(&ok_json(server.get("/v1/bases")).await), ["bit-by-bit", "once"]);
     assert_eq!(ok_json(server.get("/v1/bases/once")).await["images"], 1);
-    let response = ok(server.client.delete(server.url("/v1/bases/bit-by-bit"))).await;
+    let response = ok(server.delete("/v1/bases/bit-by-bit")).await;
     assert_eq!(response.status(), StatusCode::NO_CONTENT);
     assert_eq!(names(&ok_json(server.get("/v1/bases")).await), ["once"]);
 }
@@ -177,7 +171,7 @@ async fn images_that_are_added_count_as_if_they_had_come_at_once() {
 async fn bases_survive_a_restart_and_belong_to_a_model() {
     let folder = scratch("bases");
     let start = async |model: &str| {
-        Server::start_with_store(tiny(model, "model.safetensors"), store(&folder).await).await
+        Server::start_on(store(&folder).await, tiny(model, "model.safetensors"), HttpConfig::default()).await
     };
     let server = start("tiny-reg").await;
     ok(put(&server, "/v1/bases/lasting?size=112", &[CHELSEA, COFFEE])).await;
@@ -202,7 +196,7 @@ async fn bases_survive_a_restart_and_belong_to_a_model() {
 
 #[tokio::test]
 async fn a_gallery_s_thumbnails_can_be_what_a_basis_is_fitted_on() {
-    let store = store(&scratch("bases")).await;
+    let store = new_gallery().await;
     let binding = Binding {
         model: "any".to_owned(),
         fingerprint: "any".to_owned(),
@@ -228,8 +222,8 @@ async fn a_gallery_s_thumbnails_can_be_what_a_basis_is_fitted_on() {
     store.put(&pictures, &binding, items).await.unwrap();
     store.put(&bare, &binding, vec![item("vector", None)]).await.unwrap();
 
-    let server = Server::start_with_store(tiny("tiny-reg", "model.safetensors"), store).await;
-    let put_empty = |path: &str| server.client.put(server.url(path));
+    let server = Server::start_on(store, tiny("tiny-reg", "model.safetensors"), HttpConfig::default()).await;
+    let put_empty = |path: &str| server.put(path);
     let kept = ok_json(put_empty("/v1/bases/sampled?gallery=pictures&size=112")).await;
     assert_eq!((kept["images"].as_u64(), kept["size"].as_u64()), (Some(2), Some(112)));
     ok(put(&server, "/v1/bases/uploaded?size=112", &[CHELSEA, COFFEE])).await;
@@ -238,7 +232,7 @@ async fn a_gallery_s_thumbnails_can_be_what_a_basis_is_fitted_on() {
     assert_same_basis(&sampled, &uploaded, 1e-4);
     let kept = ok_json(put_empty("/v1/bases/default-size?gallery=pictures&sample=3")).await;
     assert_eq!(kept["size"].as_u64(), Some(224));
-    let more = ok_json(server.client.post(server.url("/v1/bases/uploaded?gallery=pictures"))).await;
+    let more = ok_json(server.post("/v1/bases/uploaded?gallery=pictures")).await;
     assert_eq!(more["images"].as_u64(), Some(4));
 
     let put_to = |options: &str| put_empty(&format!("/v1/bases/new?{options}"));
@@ -254,7 +248,7 @@ async fn a_gallery_s_thumbnails_can_be_what_a_basis_is_fitted_on() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_request_is_said_and_changes_nothing() {
-    let server = tiny_server().await;
+    let server = Server::tiny_with_gallery().await;
     ok(put(&server, "/v1/bases/good?size=112", &[CHELSEA])).await;
     let before = ok_json(server.get("/v1/bases/good")).await;
 
@@ -262,7 +256,7 @@ async fn what_is_wrong_with_a_request_is_said_and_changes_nothing() {
     assert_problem(post(&server, "/v1/pca?basis=missing", &[CHELSEA]), 404, "not_found", missing).await;
     assert_problem(server.get("/v1/bases/missing"), 404, "not_found", missing).await;
     assert_problem(post(&server, "/v1/bases/missing", &[CHELSEA]), 404, "not_found", missing).await;
-    assert_problem(server.client.delete(server.url("/v1/bases/missing")), 404, "not_found", missing).await;
+    assert_problem(server.delete("/v1/bases/missing"), 404, "not_found", missing).await;
     let name = "\"Not/Good\" is no name";
     assert_problem(server.get("/v1/bases/Not%2FGood"), 422, "invalid_option", name).await;
     assert_problem(put(&server, "/v1/bases/Not%2FGood", &[CHELSEA]), 422, "invalid_option", name).await;
@@ -288,6 +282,7 @@ async fn what_is_wrong_with_a_request_is_said_and_changes_nothing() {
     assert_problem(damaged(server.client.put(&path)), 422, "undecodable_image", "image 1: the 10 bytes").await;
     assert_problem(damaged(server.client.post(&path)), 422, "undecodable_image", "image 1: the 10 bytes").await;
     assert_problem(server.client.put(&path).json(&json!({"size": 112})), 400, "malformed_request", "no image").await;
+    assert_problem(server.get("/v1/bases?size=1"), 422, "invalid_option", "there are no options here").await;
     let html = server.get("/v1/bases/good").header("accept", "text/html");
     assert_problem(html, 406, "not_acceptable", "application/x-npy").await;
     assert_eq!(ok_json(server.get("/v1/bases/good")).await, before);

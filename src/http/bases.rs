@@ -3,8 +3,8 @@
 use axum::{
     Json,
     body::HttpBody,
-    extract::{FromRequest, FromRequestParts, Path, Request, State},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    extract::{FromRequest, FromRequestParts, Request, State},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -15,16 +15,17 @@ use super::{
     AppState,
     admission::Admission,
     body::ImageRequest,
+    gallery::{GalleryPath, schema::GalleryProblems},
     negotiate::{Representation, answer, negotiate},
     options::Options,
-    problem::Problem,
     schema::{BasisFitParams, BasisImagesParams, File, ImageParams, ImagesForm, ImagesJson},
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     features::npy,
     gallery::GalleryName,
     service::{BasisImages, KeptBasis, PCA_COMPONENTS, Stages},
+    vision::{Background, Filter, ResizeMode},
 };
 
 /// The bases of this server.
@@ -38,8 +39,8 @@ pub(super) struct Bases {
 #[derive(Serialize, ToSchema)]
 pub(super) struct Basis {
     /// Its name.
-    #[schema(example = "flowers")]
-    name: String,
+    #[schema(value_type = String, example = "flowers")]
+    name: GalleryName,
     /// The model of its features.
     #[schema(example = "dinov2-small")]
     model: String,
@@ -58,16 +59,16 @@ pub(super) struct Basis {
     #[schema(example = 518)]
     size: usize,
     /// The way to that size.
-    #[schema(example = "fit")]
-    resize: String,
+    #[schema(value_type = String, example = "fit")]
+    resize: ResizeMode,
     /// The resampling filter.
-    #[schema(example = "bicubic")]
-    filter: String,
+    #[schema(value_type = String, example = "bicubic")]
+    filter: Filter,
     /// Whether they were turned upright.
     exif: bool,
     /// What stood behind transparent pixels.
-    #[schema(example = "white")]
-    background: String,
+    #[schema(value_type = String, example = "white")]
+    background: Background,
     /// Share of the variance that each component explains.
     explained: Vec<f32>,
     /// Per component, the coordinates that are shown as 0 and as 1: of a hundred patches one lies below and one above.
@@ -130,13 +131,12 @@ const MOST_SAMPLED: usize = 1000;
     responses(
         (status = 201, description = "The basis is kept.", body = Basis),
         (status = 200, description = "It is kept in place of another.", body = Basis),
-        (status = "4XX", description = "The request is at fault.", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "The server is.", body = Problem, content_type = "application/problem+json"),
+        GalleryProblems,
     )
 )]
 pub(super) async fn fit_basis(
     State(state): State<AppState>,
-    BasisName(name): BasisName,
+    GalleryPath(name): GalleryPath,
     request: BasisRequest,
 ) -> Result<Response> {
     let BasisRequest { files, mut options, admission: _admission } = request;
@@ -166,13 +166,12 @@ pub(super) async fn fit_basis(
     )),
     responses(
         (status = 200, description = "The basis, fitted on more images.", body = Basis),
-        (status = "4XX", description = "The request is at fault.", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "The server is.", body = Problem, content_type = "application/problem+json"),
+        GalleryProblems,
     )
 )]
 pub(super) async fn add_to_basis(
     State(state): State<AppState>,
-    BasisName(name): BasisName,
+    GalleryPath(name): GalleryPath,
     request: BasisRequest,
 ) -> Result<Response> {
     let BasisRequest { files, options, admission: _admission } = request;
@@ -181,11 +180,14 @@ pub(super) async fn add_to_basis(
 }
 
 /// List the bases.
-#[utoipa::path(get, path = "/v1/bases", tag = "features", responses(
-    (status = 200, description = "The bases, by name.", body = Bases),
-    (status = 404, description = "The server keeps none.", body = Problem, content_type = "application/problem+json"),
-))]
-pub(super) async fn list_bases(State(state): State<AppState>) -> Result<Json<Bases>> {
+#[utoipa::path(
+    get,
+    path = "/v1/bases",
+    tag = "features",
+    responses((status = 200, description = "The bases, by name.", body = Bases), GalleryProblems)
+)]
+pub(super) async fn list_bases(State(state): State<AppState>, options: Options) -> Result<Json<Bases>> {
+    options.finish()?;
     Ok(Json(Bases { data: state.service.bases().await?.iter().map(describe).collect() }))
 }
 
@@ -198,14 +200,16 @@ pub(super) async fn list_bases(State(state): State<AppState>) -> Result<Json<Bas
     responses(
         (status = 200, description = "The basis; `application/x-npy`: its components alone, f32 `[components, dim]`.",
             content((BasisJson = "application/json"), (File = "application/x-npy"))),
-        (status = 404, description = "There is none.", body = Problem, content_type = "application/problem+json"),
+        GalleryProblems,
     )
 )]
 pub(super) async fn get_basis(
     State(state): State<AppState>,
-    BasisName(name): BasisName,
+    GalleryPath(name): GalleryPath,
     headers: HeaderMap,
+    options: Options,
 ) -> Result<Response> {
+    options.finish()?;
     let representation = negotiate(&headers, &[Representation::Json, Representation::Npy])?;
     let kept = state.service.basis(&name).await?;
     let pca = kept.basis.pca();
@@ -225,26 +229,17 @@ pub(super) async fn get_basis(
     params(("name" = String, Path, description = "Which basis.")),
     responses(
         (status = 204, description = "It is gone."),
-        (status = 404, description = "There is none.", body = Problem, content_type = "application/problem+json"),
+        GalleryProblems,
     )
 )]
-pub(super) async fn delete_basis(State(state): State<AppState>, BasisName(name): BasisName) -> Result<StatusCode> {
+pub(super) async fn delete_basis(
+    State(state): State<AppState>,
+    GalleryPath(name): GalleryPath,
+    options: Options,
+) -> Result<StatusCode> {
+    options.finish()?;
     state.service.remove_basis(&name).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// The name in the path.
-pub(super) struct BasisName(GalleryName);
-
-impl FromRequestParts<AppState> for BasisName {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
-        let Path(name) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| Error::new(Kind::Malformed, format!("the path cannot be read: {error}")))?;
-        Ok(Self(GalleryName::new(name)?))
-    }
 }
 
 /// A request with image files, or without a body if its query names a gallery.
@@ -305,17 +300,17 @@ fn answer_basis(kept: &KeptBasis, stages: &Stages) -> Result<Response> {
 
 fn describe(KeptBasis { name, about, basis }: &KeptBasis) -> Basis {
     Basis {
-        name: name.to_string(),
+        name: name.clone(),
         model: about.model.clone(),
         fingerprint: about.fingerprint.clone(),
         dim: basis.pca().mean().len(),
         images: about.images,
         patches: about.patches,
         size: about.size,
-        resize: about.resize.to_string(),
-        filter: about.filter.to_string(),
+        resize: about.resize,
+        filter: about.filter,
         exif: about.exif,
-        background: about.background.to_string(),
+        background: about.background,
         explained: basis.pca().explained().to_vec(),
         ranges: basis.ranges().iter().map(|range| [range.low, range.high]).collect(),
     }

@@ -1,10 +1,15 @@
-//! The use cases: from image files and options to embeddings and maps. Knows no HTTP.
+//! The use cases: from image files and options to embeddings, maps, and what a gallery knows. Knows no HTTP.
 
 mod bases;
+mod binding;
 mod cache;
+mod classify;
 mod embed;
+mod gallery;
 mod images;
+mod insert;
 mod maps;
+mod search;
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,9 +18,14 @@ use tokio::sync::{Mutex, Semaphore};
 use self::cache::ViewCache;
 pub use self::{
     bases::{BasisAbout, BasisImages, KeptBasis},
+    binding::VectorOptions,
+    classify::{Classification, VoteOptions},
     embed::{EmbedOptions, Embedding},
+    gallery::{GalleryLimits, Page, Subject},
     images::{Decoding, ImageOptions, Limits},
+    insert::{Entry, Inserted},
     maps::{AttentionMaps, AttentionOptions, Form, PCA_COMPONENTS, PcaAnswer, PcaOptions, Rendering},
+    search::{Found, SearchOptions},
 };
 use crate::{
     engine::{Engine, available_cores},
@@ -31,6 +41,7 @@ pub struct Service {
     limits: Limits,
     cache: Option<ViewCache>,
     gallery: Option<Gallery>,
+    gallery_limits: GalleryLimits,
     /// Held while a basis is replaced by what it was and more.
     basis_turn: Arc<Mutex<()>>,
     /// Places for work on pixels: one per core. Held by the work itself, which goes on when its client has gone.
@@ -42,13 +53,27 @@ impl Service {
     pub fn new(engine: Engine, limits: Limits, cache_bytes: u64) -> Self {
         let cache = (cache_bytes > 0).then(|| ViewCache::new(cache_bytes, engine.fingerprint()));
         let pixel_work = Arc::new(Semaphore::new(available_cores()));
-        Self { engine, limits, cache, gallery: None, basis_turn: Arc::default(), pixel_work }
+        Self {
+            engine,
+            limits,
+            cache,
+            gallery: None,
+            gallery_limits: GalleryLimits::default(),
+            basis_turn: Arc::default(),
+            pixel_work,
+        }
     }
 
     /// The same, with a gallery to search.
     #[must_use]
     pub fn with_gallery(self, gallery: Option<Gallery>) -> Self {
         Self { gallery, ..self }
+    }
+
+    /// The same, with other limits of galleries.
+    #[must_use]
+    pub fn with_gallery_limits(self, gallery_limits: GalleryLimits) -> Self {
+        Self { gallery_limits, ..self }
     }
 
     /// The store of galleries.
@@ -103,18 +128,22 @@ pub struct Stages {
     pub inference: Duration,
     /// From the model's output to what was asked for.
     pub post: Duration,
+    /// In the gallery.
+    pub search: Duration,
 }
 
 impl Stages {
-    /// The stages with their names.
-    pub fn named(&self) -> [(&'static str, Duration); 5] {
-        [
+    /// The stages with their names. Only an answer from a gallery has a search.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let of_every_image = [
             ("decode", self.decode),
             ("resize", self.resize),
             ("queue", self.queue),
             ("inference", self.inference),
             ("post", self.post),
-        ]
+        ];
+        let search = (!self.search.is_zero()).then_some(("search", self.search));
+        of_every_image.into_iter().chain(search)
     }
 
     /// The longer of each stage.
@@ -126,6 +155,7 @@ impl Stages {
             queue: self.queue.max(other.queue),
             inference: self.inference.max(other.inference),
             post: self.post.max(other.post),
+            search: self.search.max(other.search),
         }
     }
 
@@ -133,7 +163,6 @@ impl Stages {
     fn observe(&self) {
         let took_place = |(_, time): &(&str, Duration)| !time.is_zero();
         self.named()
-            .into_iter()
             .filter(took_place)
             .for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, time));
     }
