@@ -1,9 +1,14 @@
-//! The use cases: from image files and options to embeddings and maps. Knows no HTTP.
+//! The use cases: from image files and options to embeddings, maps, and what a gallery knows. Knows no HTTP.
 
+mod binding;
 mod cache;
+mod classify;
 mod embed;
+mod gallery;
 mod images;
+mod insert;
 mod maps;
+mod search;
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,9 +16,14 @@ use tokio::sync::Semaphore;
 
 use self::cache::ViewCache;
 pub use self::{
+    binding::VectorOptions,
+    classify::{Classification, VoteOptions},
     embed::{EmbedOptions, Embedding},
+    gallery::{GalleryLimits, Page, Subject},
     images::{Decoding, ImageOptions, Limits},
+    insert::{Entry, Inserted},
     maps::{AttentionMaps, AttentionOptions, Form, PcaAnswer, PcaOptions, Rendering},
+    search::{Found, SearchOptions},
 };
 use crate::{
     engine::{Engine, available_cores},
@@ -29,6 +39,7 @@ pub struct Service {
     limits: Limits,
     cache: Option<ViewCache>,
     gallery: Option<Gallery>,
+    gallery_limits: GalleryLimits,
     /// Places for work on pixels: one per core. Held by the work itself, which goes on when its client has gone.
     pixel_work: Arc<Semaphore>,
 }
@@ -37,13 +48,20 @@ impl Service {
     /// A service on a running engine that keeps results in `cache_bytes` bytes of memory; 0 keeps none.
     pub fn new(engine: Engine, limits: Limits, cache_bytes: u64) -> Self {
         let cache = (cache_bytes > 0).then(|| ViewCache::new(cache_bytes, engine.fingerprint()));
-        Self { engine, limits, cache, gallery: None, pixel_work: Arc::new(Semaphore::new(available_cores())) }
+        let pixel_work = Arc::new(Semaphore::new(available_cores()));
+        Self { engine, limits, cache, gallery: None, gallery_limits: GalleryLimits::default(), pixel_work }
     }
 
     /// The same, with a gallery to search.
     #[must_use]
     pub fn with_gallery(self, gallery: Option<Gallery>) -> Self {
         Self { gallery, ..self }
+    }
+
+    /// The same, with other limits of galleries.
+    #[must_use]
+    pub fn with_gallery_limits(self, gallery_limits: GalleryLimits) -> Self {
+        Self { gallery_limits, ..self }
     }
 
     /// The store of galleries.
@@ -98,18 +116,22 @@ pub struct Stages {
     pub inference: Duration,
     /// From the model's output to what was asked for.
     pub post: Duration,
+    /// In the gallery.
+    pub search: Duration,
 }
 
 impl Stages {
-    /// The stages with their names.
-    pub fn named(&self) -> [(&'static str, Duration); 5] {
-        [
+    /// The stages with their names. Only an answer from a gallery has a search.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let of_every_image = [
             ("decode", self.decode),
             ("resize", self.resize),
             ("queue", self.queue),
             ("inference", self.inference),
             ("post", self.post),
-        ]
+        ];
+        let search = (!self.search.is_zero()).then_some(("search", self.search));
+        of_every_image.into_iter().chain(search)
     }
 
     /// The longer of each stage.
@@ -121,6 +143,7 @@ impl Stages {
             queue: self.queue.max(other.queue),
             inference: self.inference.max(other.inference),
             post: self.post.max(other.post),
+            search: self.search.max(other.search),
         }
     }
 
@@ -128,7 +151,6 @@ impl Stages {
     fn observe(&self) {
         let took_place = |(_, time): &(&str, Duration)| !time.is_zero();
         self.named()
-            .into_iter()
             .filter(took_place)
             .for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, time));
     }
