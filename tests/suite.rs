@@ -11,6 +11,7 @@ mod cli;
 mod download;
 mod engine;
 mod eval;
+mod gallery_embedded;
 mod gallery_http;
 mod gallery_problems;
 mod gallery_snapshot_http;
