@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use dinoserve::http::openapi::description;
 use serde_json::{Value, json};
 
-use crate::support::server::Server;
+use crate::support::{read_golden, server::Server};
 
 #[test]
 fn the_committed_description_is_up_to_date() {
@@ -40,6 +40,15 @@ async fn described_options_are_the_known_ones() {
         ("delete", "/v1/galleries/{name}", server.delete("/v1/galleries/a?nonsense=1")),
         ("get", "/v1/galleries/{name}/snapshot", server.get("/v1/galleries/a/snapshot?nonsense=1")),
         ("put", "/v1/galleries/{name}/snapshot", server.put("/v1/galleries/a/snapshot?nonsense=1")),
+        ("get", "/v1/probes", server.get("/v1/probes?nonsense=1")),
+        ("post", "/v1/probes", server.post("/v1/probes?nonsense=1").json(&json!({}))),
+        ("get", "/v1/probes/{name}", server.get("/v1/probes/a?nonsense=1")),
+        ("delete", "/v1/probes/{name}", server.delete("/v1/probes/a?nonsense=1")),
+        ("put", "/v1/bases/{name}", server.put("/v1/bases/a?nonsense=1").header("content-type", "image/png").body(read_golden(FILE))),
+        ("post", "/v1/bases/{name}", image("/v1/bases/a?nonsense=1")),
+        ("get", "/v1/bases/{name}", server.get("/v1/bases/a?nonsense=1")),
+        ("get", "/v1/bases", server.get("/v1/bases?nonsense=1")),
+        ("delete", "/v1/bases/{name}", server.delete("/v1/bases/a?nonsense=1")),
     ];
     for (method, path, request) in operations {
         let parameters = description["paths"][path][method]["parameters"].as_array();

@@ -95,8 +95,8 @@ impl FromRequestParts<AppState> for ItemPath {
     }
 }
 
-/// The gallery that a path names.
-pub(super) struct GalleryPath(GalleryName);
+/// The gallery, or the basis, that a path names.
+pub(super) struct GalleryPath(pub(super) GalleryName);
 
 impl FromRequestParts<AppState> for GalleryPath {
     type Rejection = Error;
