@@ -15,6 +15,7 @@ mod openapi;
 mod pca;
 mod positions;
 mod preprocess;
+mod probe;
 mod problems;
 mod setup;
 mod shutdown;

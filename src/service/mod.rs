@@ -4,16 +4,18 @@ mod cache;
 mod embed;
 mod images;
 mod maps;
+mod probes;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
-use self::cache::ViewCache;
+use self::{cache::ViewCache, probes::Trainings};
 pub use self::{
     embed::{EmbedOptions, Embedding},
     images::{Decoding, ImageOptions, Limits},
     maps::{AttentionMaps, AttentionOptions, Form, PcaAnswer, PcaOptions, Rendering},
+    probes::{Origin, ProbeFeatures, ProbeLimits, ProbePlan, ProbeState, StoredProbe, Training},
 };
 use crate::{
     engine::{Engine, available_cores},
@@ -29,6 +31,8 @@ pub struct Service {
     limits: Limits,
     cache: Option<ViewCache>,
     gallery: Option<Gallery>,
+    trainings: Trainings,
+    probe_limits: ProbeLimits,
     /// Places for work on pixels: one per core. Held by the work itself, which goes on when its client has gone.
     pixel_work: Arc<Semaphore>,
 }
@@ -37,13 +41,21 @@ impl Service {
     /// A service on a running engine that keeps results in `cache_bytes` bytes of memory; 0 keeps none.
     pub fn new(engine: Engine, limits: Limits, cache_bytes: u64) -> Self {
         let cache = (cache_bytes > 0).then(|| ViewCache::new(cache_bytes, engine.fingerprint()));
-        Self { engine, limits, cache, gallery: None, pixel_work: Arc::new(Semaphore::new(available_cores())) }
+        let pixel_work = Arc::new(Semaphore::new(available_cores()));
+        let (trainings, probe_limits) = (Trainings::default(), ProbeLimits::default());
+        Self { engine, limits, cache, gallery: None, trainings, probe_limits, pixel_work }
     }
 
     /// The same, with a gallery to search.
     #[must_use]
     pub fn with_gallery(self, gallery: Option<Gallery>) -> Self {
         Self { gallery, ..self }
+    }
+
+    /// The same, with other limits of probes.
+    #[must_use]
+    pub fn with_probe_limits(self, probe_limits: ProbeLimits) -> Self {
+        Self { probe_limits, ..self }
     }
 
     /// The store of galleries.
