@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use dinoserve::http::openapi::description;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::server::Server;
 
@@ -17,17 +17,41 @@ fn the_committed_description_is_up_to_date() {
 
 #[tokio::test]
 async fn described_options_are_the_known_ones() {
+    const FILE: &str = "dinov2-small-focus/chelsea.png";
     let description: Value = serde_json::to_value(description()).unwrap();
     let server = Server::tiny().await;
-    for path in ["/v1/embed", "/v1/pca", "/v1/attention"] {
-        let parameters = description["paths"][path]["post"]["parameters"].as_array().unwrap();
-        let described: BTreeSet<&str> =
-            parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
-        let request = server.post_file(&format!("{path}?nonsense=1"), "dinov2-small-focus/chelsea.png");
-        let problem: Value = request.send().await.unwrap().json().await.unwrap();
+    let image = |path: &str| server.post_file(path, FILE);
+    let items = json!({"items": [{"id": "a", "vector": [1]}]});
+    let operations = [
+        ("post", "/v1/embed", image("/v1/embed")),
+        ("post", "/v1/pca", image("/v1/pca")),
+        ("post", "/v1/attention", image("/v1/attention")),
+        ("post", "/v1/knn", image("/v1/knn")),
+        ("post", "/v1/classify", image("/v1/classify")),
+        ("get", "/v1/knn", server.get("/v1/knn")),
+        ("get", "/v1/gallery", server.get("/v1/gallery")),
+        ("post", "/v1/gallery", server.post("/v1/gallery").json(&items)),
+        ("put", "/v1/gallery/{id}", server.put("/v1/gallery/a").json(&json!({"vector": [1]}))),
+        ("get", "/v1/gallery/{id}", server.get("/v1/gallery/a")),
+        ("delete", "/v1/gallery/{id}", server.delete("/v1/gallery/a")),
+        ("get", "/v1/gallery/{id}/thumbnail", server.get("/v1/gallery/a/thumbnail")),
+        ("get", "/v1/galleries", server.get("/v1/galleries")),
+        ("get", "/v1/galleries/{name}", server.get("/v1/galleries/a")),
+        ("delete", "/v1/galleries/{name}", server.delete("/v1/galleries/a")),
+        ("get", "/v1/galleries/{name}/snapshot", server.get("/v1/galleries/a/snapshot")),
+        ("put", "/v1/galleries/{name}/snapshot", server.put("/v1/galleries/a/snapshot")),
+    ];
+    for (method, path, request) in operations {
+        let parameters = description["paths"][path][method]["parameters"].as_array();
+        let of_query = parameters.into_iter().flatten().filter(|parameter| parameter["in"] == "query");
+        let described: BTreeSet<&str> = of_query.map(|parameter| parameter["name"].as_str().unwrap()).collect();
+        let problem: Value = request.query(&[("nonsense", "1")]).send().await.unwrap().json().await.unwrap();
         let detail = problem["detail"].as_str().unwrap().to_owned();
-        let known = detail.split("there are ").nth(1).unwrap().split(", ").collect::<BTreeSet<_>>();
-        assert_eq!(described, known, "{path}");
+        let known = match detail.strip_suffix("option `nonsense`: there are no options here") {
+            Some(_) => BTreeSet::new(),
+            None => detail.split("there are ").nth(1).unwrap().split(", ").collect::<BTreeSet<_>>(),
+        };
+        assert_eq!(described, known, "{method} {path}");
     }
 }
 

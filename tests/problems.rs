@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::support::{
     read_golden, scratch,
-    server::{Server, ok},
+    server::{Server, ok, problem},
     tiny,
 };
 
@@ -37,17 +37,6 @@ fn giant_png_header() -> Vec<u8> {
     // The start of the pixels, which nobody should come to.
     bytes.extend_from_slice(&[0, 0, 0, 0, b'I', b'D', b'A', b'T', 0x35, 0xAF, 0x06, 0x1E]);
     bytes
-}
-
-async fn problem(request: RequestBuilder) -> (u16, Value) {
-    let response = request.send().await.expect("an answer");
-    let status = response.status().as_u16();
-    assert_eq!(response.headers()["content-type"], "application/problem+json");
-    assert!(response.headers().contains_key("x-request-id"));
-    let body: Value = response.json().await.expect("JSON");
-    assert_eq!(body["status"], status);
-    assert_eq!(body["type"], format!("urn:dinoserve:problem:{}", body["code"].as_str().expect("a code")));
-    (status, body)
 }
 
 #[tokio::test]
@@ -110,7 +99,7 @@ async fn each_bad_request_is_told_what_is_wrong_and_the_server_lives_on() {
         ("bad head", image("/v1/attention?head=2"), 422, "invalid_option", "option `head`: the model has no head 2; its heads are 0 to 1"),
         ("no head", image("/v1/attention?head=left"), 422, "invalid_option", "option `head`: \"left\" is neither `mean`, `max`, `all` nor the number of a head"),
         ("bad threshold", image("/v1/attention?threshold=nan"), 422, "invalid_option", "option `threshold`"),
-        ("broken query", image("/v1/embed?size=%ff"), 422, "invalid_option", "option `size`: invalid type: string"),
+        ("broken query", image("/v1/embed?size=%ff"), 400, "malformed_request", "the query is not UTF-8 in percent-encoding"),
         ("nothing acceptable", image("/v1/embed").header("accept", "text/html"), 406, "not_acceptable", "fits none of application/json, application/octet-stream, application/x-npy"),
         ("no such route", server.get("/v1/nothing"), 404, "not_found", "there is no /v1/nothing"),
         ("wrong method", server.get("/v1/embed"), 405, "method_not_allowed", "/v1/embed does not take GET"),

@@ -9,6 +9,9 @@
 mod cli;
 mod download;
 mod engine;
+mod gallery_http;
+mod gallery_problems;
+mod gallery_snapshot_http;
 mod goldens;
 mod http;
 mod openapi;

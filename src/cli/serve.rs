@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use super::common::{EngineFlags, LimitFlags};
 use crate::{
     http::{self, AppState, ConnectionTimes, HttpConfig},
-    service::Service,
+    service::{GalleryLimits, Service},
     telemetry,
 };
 
@@ -52,9 +52,16 @@ pub(super) struct Serve {
     #[arg(long, env = "DINOSERVE_CACHE_MB", value_name = "MB", default_value_t = 0)]
     cache_mb: u64,
 
+    #[command(flatten)]
+    gallery_limits: GalleryLimitFlags,
+
     /// Seconds in which a request must have been sent and answered
     #[arg(long, env = "DINOSERVE_REQUEST_TIMEOUT", default_value_t = HttpConfig::default().request_timeout.as_secs())]
     request_timeout: u64,
+
+    /// Seconds that a snapshot of a gallery may stand still on its way in or out
+    #[arg(long, env = "DINOSERVE_SNAPSHOT_IDLE_TIMEOUT", default_value_t = HttpConfig::default().snapshot_idle.as_secs())]
+    snapshot_idle_timeout: u64,
 
     /// Seconds in which a request's head must have arrived; a connection that is idle for longer is closed
     #[arg(long, env = "DINOSERVE_HEADER_TIMEOUT", default_value_t = 30)]
@@ -63,6 +70,37 @@ pub(super) struct Serve {
     /// Seconds that accepted requests get to end when the server is stopped
     #[arg(long, env = "DINOSERVE_SHUTDOWN_GRACE", default_value_t = 25)]
     shutdown_grace: u64,
+}
+
+/// Limits of requests about galleries.
+#[derive(Debug, Clone, Args)]
+struct GalleryLimitFlags {
+    /// Most neighbours of a search
+    #[arg(long, env = "DINOSERVE_MAX_NEIGHBORS", default_value_t = GalleryLimits::default().max_neighbors)]
+    max_neighbors: usize,
+
+    /// Most items of a page of a gallery
+    #[arg(long, env = "DINOSERVE_MAX_PAGE_ITEMS", default_value_t = GalleryLimits::default().max_page_items)]
+    max_page_items: usize,
+
+    /// Longer side of the thumbnails of stored images, in pixels
+    #[arg(long, env = "DINOSERVE_THUMBNAIL_SIDE", default_value_t = GalleryLimits::default().thumbnail_side)]
+    thumbnail_side: usize,
+
+    /// Most items that a linear probe is trained on; their features take 4 bytes a number of memory
+    #[arg(long, env = "DINOSERVE_MAX_PROBE_ITEMS", default_value_t = GalleryLimits::default().max_probe_items)]
+    max_probe_items: usize,
+
+    /// Most classes of a linear probe
+    #[arg(long, env = "DINOSERVE_MAX_PROBE_CLASSES", default_value_t = GalleryLimits::default().max_probe_classes)]
+    max_probe_classes: usize,
+}
+
+impl GalleryLimitFlags {
+    fn limits(&self) -> GalleryLimits {
+        let &Self { max_neighbors, max_page_items, thumbnail_side, max_probe_items, max_probe_classes } = self;
+        GalleryLimits { max_neighbors, max_page_items, thumbnail_side, max_probe_items, max_probe_classes }
+    }
 }
 
 impl Serve {
@@ -86,8 +124,10 @@ impl Serve {
             max_images: self.max_images,
             max_requests: self.max_requests,
             request_timeout: Duration::from_secs(self.request_timeout),
+            snapshot_idle: Duration::from_secs(self.snapshot_idle_timeout),
         };
-        let service = Service::new(engine.clone(), self.limits.limits(), self.cache_mb << 20);
+        let service = Service::new(engine.clone(), self.limits.limits(), self.cache_mb << 20)
+            .with_gallery_limits(self.gallery_limits.limits());
         let router = http::router(AppState::new(service, config));
 
         // The one line on standard output: whoever started us reads the port from it.

@@ -162,6 +162,14 @@ impl Filter {
         Self { label, metadata: Vec::new() }
     }
 
+    /// The same, and only items that have a label: any text is at or after the empty one.
+    #[must_use]
+    pub fn labelled(mut self) -> Self {
+        let from_first = || Bound { value: Scalar::Text(String::new()), inclusive: true };
+        self.label.get_or_insert_with(|| Condition::Range { low: Some(from_first()), high: None });
+        self
+    }
+
     /// Reads a filter; see the module for its form.
     ///
     /// # Errors

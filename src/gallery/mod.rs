@@ -5,6 +5,7 @@
 //! are ([`Binding`]).
 
 mod binding;
+pub mod embedded;
 mod filter;
 mod item;
 mod open;

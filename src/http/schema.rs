@@ -31,12 +31,12 @@ fn names<T: strum::VariantNames>() -> ObjectBuilder {
 }
 
 /// One of the names of `T`, whose default is the endpoint's own.
-fn one_of<T: strum::VariantNames>() -> Object {
+pub(super) fn one_of<T: strum::VariantNames>() -> Object {
     names::<T>().build()
 }
 
 /// One of the names of `T`, with its default.
-fn choice<T: strum::VariantNames + Default + Display>() -> Object {
+pub(super) fn choice<T: strum::VariantNames + Default + Display>() -> Object {
     names::<T>().default(Some(T::default().to_string().into())).build()
 }
 

@@ -1,10 +1,15 @@
-//! The use cases: from image files and options to embeddings and maps. Knows no HTTP.
+//! The use cases: from image files and options to embeddings, maps, and what a gallery knows. Knows no HTTP.
 
+mod binding;
 mod cache;
+mod classify;
 mod embed;
+mod gallery;
 mod images;
+mod insert;
 mod maps;
 mod probes;
+mod search;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,10 +17,15 @@ use tokio::sync::Semaphore;
 
 use self::{cache::ViewCache, probes::Trainings};
 pub use self::{
+    binding::VectorOptions,
+    classify::{Classification, VoteOptions},
     embed::{EmbedOptions, Embedding},
+    gallery::{GalleryLimits, Page, Subject},
     images::{Decoding, ImageOptions, Limits},
+    insert::{Entry, Inserted},
     maps::{AttentionMaps, AttentionOptions, Form, PcaAnswer, PcaOptions, Rendering},
-    probes::{Origin, ProbeFeatures, ProbeLimits, ProbePlan, ProbeState, StoredProbe, Training},
+    probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, StoredProbe, Training},
+    search::{Found, SearchOptions},
 };
 use crate::{
     engine::{Engine, available_cores},
@@ -31,8 +41,8 @@ pub struct Service {
     limits: Limits,
     cache: Option<ViewCache>,
     gallery: Option<Gallery>,
+    gallery_limits: GalleryLimits,
     trainings: Trainings,
-    probe_limits: ProbeLimits,
     /// Places for work on pixels: one per core. Held by the work itself, which goes on when its client has gone.
     pixel_work: Arc<Semaphore>,
 }
@@ -42,8 +52,8 @@ impl Service {
     pub fn new(engine: Engine, limits: Limits, cache_bytes: u64) -> Self {
         let cache = (cache_bytes > 0).then(|| ViewCache::new(cache_bytes, engine.fingerprint()));
         let pixel_work = Arc::new(Semaphore::new(available_cores()));
-        let (trainings, probe_limits) = (Trainings::default(), ProbeLimits::default());
-        Self { engine, limits, cache, gallery: None, trainings, probe_limits, pixel_work }
+        let gallery_limits = GalleryLimits::default();
+        Self { engine, limits, cache, gallery: None, gallery_limits, trainings: Trainings::default(), pixel_work }
     }
 
     /// The same, with a gallery to search.
@@ -52,10 +62,10 @@ impl Service {
         Self { gallery, ..self }
     }
 
-    /// The same, with other limits of probes.
+    /// The same, with other limits of galleries.
     #[must_use]
-    pub fn with_probe_limits(self, probe_limits: ProbeLimits) -> Self {
-        Self { probe_limits, ..self }
+    pub fn with_gallery_limits(self, gallery_limits: GalleryLimits) -> Self {
+        Self { gallery_limits, ..self }
     }
 
     /// The store of galleries.
@@ -110,18 +120,22 @@ pub struct Stages {
     pub inference: Duration,
     /// From the model's output to what was asked for.
     pub post: Duration,
+    /// In the gallery.
+    pub search: Duration,
 }
 
 impl Stages {
-    /// The stages with their names.
-    pub fn named(&self) -> [(&'static str, Duration); 5] {
-        [
+    /// The stages with their names. Only an answer from a gallery has a search.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let of_every_image = [
             ("decode", self.decode),
             ("resize", self.resize),
             ("queue", self.queue),
             ("inference", self.inference),
             ("post", self.post),
-        ]
+        ];
+        let search = (!self.search.is_zero()).then_some(("search", self.search));
+        of_every_image.into_iter().chain(search)
     }
 
     /// The longer of each stage.
@@ -133,6 +147,7 @@ impl Stages {
             queue: self.queue.max(other.queue),
             inference: self.inference.max(other.inference),
             post: self.post.max(other.post),
+            search: self.search.max(other.search),
         }
     }
 
@@ -140,7 +155,6 @@ impl Stages {
     fn observe(&self) {
         let took_place = |(_, time): &(&str, Duration)| !time.is_zero();
         self.named()
-            .into_iter()
             .filter(took_place)
             .for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, time));
     }

@@ -20,21 +20,6 @@ use crate::{
     gallery::{DocumentKind, Filter, Gallery, GalleryName},
 };
 
-/// How much a training may take.
-#[derive(Debug, Clone, Copy)]
-pub struct ProbeLimits {
-    /// Most items that a probe is trained on. Their features are held in memory, 4 bytes a number.
-    pub max_items: usize,
-    /// Most classes of a probe. The search for the weights holds about 30 copies of them, 8 bytes a number.
-    pub max_classes: usize,
-}
-
-impl Default for ProbeLimits {
-    fn default() -> Self {
-        Self { max_items: 200_000, max_classes: 1000 }
-    }
-}
-
 /// What is to be trained.
 #[derive(Debug, Clone)]
 pub struct ProbePlan {
@@ -92,7 +77,7 @@ impl Service {
             );
             return Err(Error::new(Kind::Conflict, detail));
         }
-        self.trainings.begin(store.clone(), info, plan, spec.dim, self.probe_limits)
+        self.trainings.begin(store.clone(), info, plan, spec.dim, self.gallery_limits)
     }
 
     /// What is going on with a probe, and what is stored of it.

@@ -13,7 +13,8 @@ use futures_util::StreamExt;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    ProbeLimits, ProbePlan, ProbeState, StoredProbe,
+    super::GalleryLimits,
+    ProbePlan, ProbeState, StoredProbe,
     stored::Origin,
 };
 use crate::{
@@ -94,7 +95,7 @@ impl Trainings {
         info: GalleryInfo,
         plan: ProbePlan,
         dim: usize,
-        limits: ProbeLimits,
+        limits: GalleryLimits,
     ) -> Result<Arc<Training>> {
         let progress = Progress { stage: Stage::Reading, done: 0, total: Some(info.items as usize) };
         let state = watch::Sender::new(State::UnderWay(progress));
@@ -208,10 +209,10 @@ async fn run(
     info: GalleryInfo,
     plan: ProbePlan,
     dim: usize,
-    limits: ProbeLimits,
+    limits: GalleryLimits,
     training: &Arc<Training>,
 ) -> Result<()> {
-    let mut examples = Examples::new(plan.features.width(dim), limits.max_classes);
+    let mut examples = Examples::new(plan.features.width(dim), limits.max_probe_classes);
     let mut about = Origin {
         gallery: plan.gallery.clone(),
         features: plan.features,
@@ -252,7 +253,7 @@ async fn run(
 fn gather(
     item: StoredItem,
     plan: &ProbePlan,
-    limits: &ProbeLimits,
+    limits: &GalleryLimits,
     examples: &mut Examples,
     about: &mut Origin,
 ) -> Result<()> {
@@ -268,8 +269,8 @@ fn gather(
         about.without_features += 1;
         return Ok(());
     };
-    if examples.len() == limits.max_items {
-        let most = limits.max_items;
+    if examples.len() == limits.max_probe_items {
+        let most = limits.max_probe_items;
         let detail = format!(
             "the gallery `{}` has more than {most} items to learn from, which would take more memory than is allowed; choose \
              some with `filter`, or raise the limit",
