@@ -19,6 +19,7 @@ mod pca;
 mod positions;
 mod preprocess;
 mod probe;
+mod probes_http;
 mod problems;
 mod setup;
 mod shutdown;

@@ -6,7 +6,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     AppState, attention, classify, embed,
     gallery::{batch, galleries, item, list, snapshot, thumbnail},
-    health, knn, models, pca,
+    health, knn, models, pca, probes,
 };
 
 #[derive(OpenApi)]
@@ -38,6 +38,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(galleries::list_galleries))
         .routes(routes!(galleries::get_gallery, galleries::delete_gallery))
         .routes(routes!(snapshot::get_snapshot, snapshot::put_snapshot))
+        .routes(routes!(probes::list_probes, probes::train_probe))
+        .routes(routes!(probes::get_probe, probes::delete_probe))
         .routes(routes!(models::list_models))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

@@ -7,18 +7,23 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
     AppState,
     body::OptionsRequest,
+    gallery::{
+        GalleryPath,
+        schema::{FilterParams, GalleryProblems, ProbeParams, ProbePlanJson, SearchProblems},
+        take_filter,
+    },
+    options::Options,
     problem::{self, Problem},
 };
 use crate::{
     error::{Error, Result},
     features::probe::{Stage, TrainingOptions},
-    gallery::{Filter, GalleryName},
+    gallery::GalleryName,
     service::{ProbeFeatures, ProbePlan, ProbeState, StoredProbe},
 };
 
@@ -36,7 +41,7 @@ pub(super) struct ProbeJson {
 #[derive(Serialize, ToSchema)]
 pub(super) struct ProbeStateJson {
     /// Its name.
-    #[schema(example = "birds")]
+    #[schema(value_type = String, example = "birds")]
     name: GalleryName,
     /// `training`, `ready` or `failed`.
     #[schema(example = "training")]
@@ -68,6 +73,7 @@ struct TrainingJson {
 #[derive(Serialize, ToSchema)]
 struct StoredProbeJson {
     /// The gallery that it learnt from.
+    #[schema(value_type = String, example = "default")]
     gallery: GalleryName,
     /// The model whose features it takes.
     #[schema(example = "dinov2-small")]
@@ -148,6 +154,99 @@ struct ProbeOptions {
     features: ProbeFeatures,
     l2: Option<f64>,
     folds: Option<usize>,
-    filter: Option<Value>,
     wait: bool,
+}
+
+/// Train a probe.
+///
+/// Softmax regression on the labelled items of a gallery that were stored as images, in the background. One training goes on
+/// at a time, behind the requests. A probe of the same name is replaced when the new one is ready.
+#[utoipa::path(
+    post,
+    path = "/v1/probes",
+    tag = "gallery",
+    params(ProbeParams, FilterParams),
+    request_body(content((ProbePlanJson = "application/json"))),
+    responses(
+        (status = 202, description = "The training has begun; `Location` tells where to look at it.", body = ProbeJson),
+        (status = 200, description = "With `wait`: the probe is ready.", body = ProbeJson),
+        SearchProblems,
+    )
+)]
+pub(super) async fn train_probe(State(state): State<AppState>, request: OptionsRequest) -> Result<Response> {
+    let OptionsRequest(mut options) = request;
+    let ProbeOptions { name, gallery, features, l2, folds, wait } = options.take()?;
+    let filter = take_filter(&mut options)?;
+    options.finish()?;
+    let name = name.ok_or_else(|| Error::option("name", "there is none; give the probe one, such as \"birds\""))?;
+    let folds = folds.unwrap_or(TrainingOptions::default().folds);
+    let options = TrainingOptions { l2, folds };
+    let plan = ProbePlan { name: name.clone(), gallery, features, options, filter };
+    let training = state.service.train_probe(plan).await?;
+    if wait {
+        // What takes longer than a request may goes on, and is answered as if nobody had wanted to wait.
+        let patience = state.config.request_timeout.mul_f32(0.9);
+        match tokio::time::timeout(patience, training.ended()).await {
+            Ok(Ok(())) => return Ok(probe_json(&state, name).await?.into_response()),
+            Ok(Err(error)) => return Ok(problem::response(&error)),
+            Err(_) => {}
+        }
+    }
+    let place = [(header::LOCATION, format!("/v1/probes/{name}"))];
+    Ok((StatusCode::ACCEPTED, place, probe_json(&state, name).await?).into_response())
+}
+
+/// List the probes.
+#[utoipa::path(
+    get,
+    path = "/v1/probes",
+    tag = "gallery",
+    responses((status = 200, description = "The probes.", body = ProbeList), GalleryProblems)
+)]
+pub(super) async fn list_probes(State(state): State<AppState>, options: Options) -> Result<Json<ProbeList>> {
+    options.finish()?;
+    let probes = state.service.probes().await?;
+    let data = probes.into_iter().map(|(name, state)| ProbeStateJson::new(name, &state)).collect();
+    Ok(Json(ProbeList { data }))
+}
+
+/// Look up a probe, and how far its training is.
+#[utoipa::path(
+    get,
+    path = "/v1/probes/{name}",
+    tag = "gallery",
+    params(("name" = String, Path, description = "The probe.", example = "birds")),
+    responses((status = 200, description = "The probe.", body = ProbeJson), GalleryProblems)
+)]
+pub(super) async fn get_probe(
+    State(state): State<AppState>,
+    GalleryPath(name): GalleryPath,
+    options: Options,
+) -> Result<Json<ProbeJson>> {
+    options.finish()?;
+    probe_json(&state, name).await
+}
+
+/// Delete a probe. Its training is ended if it goes on.
+#[utoipa::path(
+    delete,
+    path = "/v1/probes/{name}",
+    tag = "gallery",
+    params(("name" = String, Path, description = "The probe.", example = "birds")),
+    responses((status = 204, description = "It is gone."), GalleryProblems)
+)]
+pub(super) async fn delete_probe(
+    State(state): State<AppState>,
+    GalleryPath(name): GalleryPath,
+    options: Options,
+) -> Result<StatusCode> {
+    options.finish()?;
+    state.service.remove_probe(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn probe_json(state: &AppState, name: GalleryName) -> Result<Json<ProbeJson>> {
+    let (of_training, stored) = state.service.probe(&name).await?;
+    let state = ProbeStateJson::new(name, &of_training);
+    Ok(Json(ProbeJson { state, probe: stored.map(StoredProbeJson::from) }))
 }

@@ -95,8 +95,8 @@ impl FromRequestParts<AppState> for ItemPath {
     }
 }
 
-/// The gallery that a path names.
-pub(super) struct GalleryPath(GalleryName);
+/// The gallery, or what else has such a name, that a path names.
+pub(super) struct GalleryPath(pub(super) GalleryName);
 
 impl FromRequestParts<AppState> for GalleryPath {
     type Rejection = Error;

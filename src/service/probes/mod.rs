@@ -3,6 +3,7 @@
 //! What is kept is in the store, so it outlives this process and other servers on the store use it, too. What is under way,
 //! and why a training failed, only this process knows.
 
+mod classify;
 mod stored;
 mod training;
 
@@ -17,7 +18,7 @@ use super::Service;
 use crate::{
     error::{Error, Kind, Result},
     features::probe::{Progress, TrainingOptions},
-    gallery::{DocumentKind, Filter, Gallery, GalleryName},
+    gallery::{DocumentKind, Filter, GalleryName},
 };
 
 /// What is to be trained.
@@ -85,10 +86,9 @@ impl Service {
     /// # Errors
     /// [`Kind::NotFound`] if nothing is known of it.
     pub async fn probe(&self, name: &GalleryName) -> Result<(ProbeState, Option<StoredProbe>)> {
-        let store = self.gallery()?;
         // In this order: a training that ends meanwhile has stored its probe before.
         let state = self.trainings.state(name);
-        match (state, stored_probe(store, name).await) {
+        match (state, self.stored_probe(name).await) {
             (state, Ok(stored)) => Ok((state.unwrap_or(ProbeState::Ready), Some(stored))),
             (Some(state), Err(error)) if error.kind() == Kind::NotFound => Ok((state, None)),
             (_, Err(error)) => Err(error),
@@ -101,7 +101,7 @@ impl Service {
     /// [`Kind::NotFound`] if it is not there or not ready; [`Kind::Conflict`] if it takes the features of another model.
     pub async fn ready_probe(&self, name: &GalleryName) -> Result<StoredProbe> {
         // It is read each time: another server on the store may have replaced it a moment ago.
-        let stored = stored_probe(self.gallery()?, name).await.map_err(|error| match self.trainings.state(name) {
+        let stored = self.stored_probe(name).await.map_err(|error| match self.trainings.state(name) {
             Some(state) if error.kind() == Kind::NotFound => {
                 let detail = format!("the probe `{name}` is not ready: {}; see GET /v1/probes/{name}", state.name());
                 Error::new(Kind::NotFound, detail)
@@ -152,8 +152,10 @@ impl Service {
     pub async fn stop_training(&self) {
         self.trainings.stop().await;
     }
-}
 
-async fn stored_probe(store: &Gallery, name: &GalleryName) -> Result<StoredProbe> {
-    StoredProbe::decode(&store.document(DocumentKind::Probe, name).await?)
+    async fn stored_probe(&self, name: &GalleryName) -> Result<StoredProbe> {
+        let document = self.gallery()?.document(DocumentKind::Probe, name).await?;
+        // Megabytes, with many classes.
+        self.on_blocking_thread("reading a probe", move || StoredProbe::decode(&document)).await
+    }
 }

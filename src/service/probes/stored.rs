@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    features::probe::Probe,
+    features::{pool::Pooling, probe::Probe},
     gallery::{Binding, GalleryName},
 };
 
@@ -64,9 +64,14 @@ pub enum ProbeFeatures {
 impl ProbeFeatures {
     /// Width of the features, for tokens of width `dim`.
     pub fn width(self, dim: usize) -> usize {
+        self.pooling().dim(dim)
+    }
+
+    /// How they are made of tokens.
+    pub fn pooling(self) -> Pooling {
         match self {
-            Self::ClsMean => 2 * dim,
-            Self::Cls => dim,
+            Self::ClsMean => Pooling::ClsMean,
+            Self::Cls => Pooling::Cls,
         }
     }
 }
