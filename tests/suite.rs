@@ -9,6 +9,7 @@
 mod cli;
 mod download;
 mod engine;
+mod gallery_embedded;
 mod gallery_http;
 mod gallery_problems;
 mod gallery_snapshot_http;
