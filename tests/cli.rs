@@ -11,18 +11,18 @@ use crate::support::{
     Tensors, cosine, difference, focus_source, golden, read_golden, runtime_library, scratch, server::npy, tiny,
 };
 
-fn dinoserve() -> Command {
+pub fn dinoserve() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dinoserve"));
     command.env("ORT_DYLIB_PATH", runtime_library()).env("DINOSERVE_LOG", "warn");
     command
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A home whose model `tiny` is converted already.
-fn home_with_tiny() -> PathBuf {
+pub fn home_with_tiny() -> PathBuf {
     let home = scratch("cli-home");
     let catalog = home.join("catalog");
     std::fs::create_dir_all(&catalog).unwrap();

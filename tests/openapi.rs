@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use dinoserve::http::openapi::description;
 use serde_json::{Value, json};
 
-use crate::support::server::Server;
+use crate::support::{read_golden, server::Server};
 
 #[test]
 fn the_committed_description_is_up_to_date() {
@@ -44,6 +44,11 @@ async fn described_options_are_the_known_ones() {
         ("delete", "/v1/galleries/{name}", server.delete("/v1/galleries/a")),
         ("get", "/v1/galleries/{name}/snapshot", server.get("/v1/galleries/a/snapshot")),
         ("put", "/v1/galleries/{name}/snapshot", server.put("/v1/galleries/a/snapshot")),
+        ("put", "/v1/bases/{name}", server.put("/v1/bases/a").header("content-type", "image/png").body(read_golden(FILE))),
+        ("post", "/v1/bases/{name}", image("/v1/bases/a")),
+        ("get", "/v1/bases/{name}", server.get("/v1/bases/a")),
+        ("get", "/v1/bases", server.get("/v1/bases")),
+        ("delete", "/v1/bases/{name}", server.delete("/v1/bases/a")),
     ];
     for (method, path, request) in operations {
         let parameters = description["paths"][path][method]["parameters"].as_array();

@@ -6,9 +6,11 @@
     reason = "a test that panics has failed, and nobody links against tests"
 )]
 
+mod bases;
 mod cli;
 mod download;
 mod engine;
+mod eval;
 mod gallery_embedded;
 mod gallery_http;
 mod gallery_problems;

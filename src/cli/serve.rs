@@ -137,6 +137,7 @@ impl Serve {
         let service = Service::new(engine.clone(), self.limits.limits(), self.cache_mb << 20)
             .with_gallery(gallery.clone())
             .with_gallery_limits(self.gallery_limits.limits());
+        let trainings = service.clone();
         let router = http::router(AppState::new(service, config));
 
         // The one line on standard output: whoever started us reads the port from it.
@@ -164,6 +165,8 @@ impl Serve {
             failed = loaded => failed?,
         }
         drop(engine);
+        trainings.stop_training().await;
+        drop(trainings);
         if let Some(gallery) = gallery {
             gallery.close().await;
         }

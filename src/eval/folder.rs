@@ -67,10 +67,10 @@ impl LabelledVectors {
     }
 
     /// The labels that `other` has and these images lack, sorted.
-    pub fn lacks<'a>(&self, other: &'a Self) -> Vec<&'a str> {
+    pub fn lacks(&self, other: &Self) -> Vec<String> {
         let known: BTreeSet<&str> = self.labels.iter().map(String::as_str).collect();
         let wanted: BTreeSet<&str> = other.labels.iter().map(String::as_str).collect();
-        wanted.difference(&known).copied().collect()
+        wanted.difference(&known).map(|&label| label.to_owned()).collect()
     }
 }
 

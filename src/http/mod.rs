@@ -2,6 +2,7 @@
 
 mod admission;
 mod attention;
+mod bases;
 mod body;
 mod classify;
 mod embed;

@@ -120,7 +120,7 @@ impl SetFlags {
         drop(service);
         thread.join();
         let (train, test) = sets?;
-        let not_in_train = train.vectors.lacks(&test.vectors).into_iter().map(str::to_owned).collect();
+        let not_in_train = train.vectors.lacks(&test.vectors);
         Ok(Sets {
             model: spec.name.clone(),
             fingerprint,
