@@ -11,6 +11,7 @@ mod cli;
 mod download;
 mod engine;
 mod eval;
+mod eval_linear;
 mod gallery_embedded;
 mod gallery_http;
 mod gallery_problems;
