@@ -134,9 +134,8 @@ impl Serve {
             request_timeout: Duration::from_secs(self.request_timeout),
             snapshot_idle: Duration::from_secs(self.snapshot_idle_timeout),
         };
-        let service = Service::new(engine.clone(), self.limits.limits(), self.cache_mb << 20)
-            .with_gallery(gallery.clone())
-            .with_gallery_limits(self.gallery_limits.limits());
+        let service = Service::new(engine.clone(), self.limits.limits(), self.cache_mb << 20);
+        let service = service.with_gallery(gallery.clone()).with_gallery_limits(self.gallery_limits.limits());
         let trainings = service.clone();
         let router = http::router(AppState::new(service, config));
 
