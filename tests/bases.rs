@@ -47,9 +47,10 @@ async fn maps(server: &Server, options: &str, files: &[&str]) -> Vec<Vec<f32>> {
     ok_json(request).await["data"].as_array().unwrap().iter().map(|image| floats(&image["map"])).collect()
 }
 
+/// Ranges come from tokens that were rounded to f16.
 #[track_caller]
-fn assert_same_basis(a: &Value, b: &Value, most: f32) {
-    for member in ["mean", "components", "explained", "ranges"] {
+fn assert_same_basis(a: &Value, b: &Value) {
+    for (member, most) in [("mean", 1e-5), ("components", 1e-4), ("explained", 1e-5), ("ranges", 2e-3)] {
         let (largest, _) = difference(&floats(&a[member]), &floats(&b[member]));
         assert!(largest <= most, "{member}: {largest}");
     }
@@ -67,7 +68,7 @@ async fn an_image_has_the_same_colours_whatever_stands_beside_it() {
     ok(put(&server, "/v1/bases/photos?size=224&components=5", &[CHELSEA, COFFEE])).await;
     let alone = maps(&server, "size=112&basis=photos", &[CHELSEA]).await;
     let beside = maps(&server, "size=112&basis=photos", &[ROCKET, CHELSEA]).await;
-    assert!(difference(&alone[0], &beside[1]).0 < 1e-5);
+    assert!(difference(&alone[0], &beside[1]).0 < 1e-4);
     // Without the basis they would differ.
     let (own, joint) = (maps(&server, "size=112", &[CHELSEA]).await, maps(&server, "size=112", &[ROCKET, CHELSEA]).await);
     assert!(difference(&own[0], &joint[1]).0 > 0.05);
@@ -82,7 +83,7 @@ async fn an_image_has_the_same_colours_whatever_stands_beside_it() {
     // As many components as it has, from the same basis.
     let five = maps(&server, "size=112&basis=photos&components=5", &[CHELSEA]).await;
     let three: Vec<f32> = five[0].chunks(5).flat_map(|values| values[..3].to_vec()).collect();
-    assert!(difference(&three, &alone[0]).0 < 1e-6);
+    assert!(difference(&three, &alone[0]).0 < 1e-5);
 
     // The foreground has the colours that it has among all patches; the rest is black.
     let request = post(&server, "/v1/pca?size=112&basis=photos&foreground=auto", &[CHELSEA]);
@@ -92,7 +93,7 @@ async fn an_image_has_the_same_colours_whatever_stands_beside_it() {
     assert!(shown.contains(&true) && shown.contains(&false));
     let map = floats(&answer["data"][0]["map"]);
     for ((colour, whole), shown) in map.chunks(3).zip(alone[0].chunks(3)).zip(shown) {
-        assert_eq!(colour, if shown { whole } else { &[0.0; 3] });
+        assert!(difference(colour, if shown { whole } else { &[0.0; 3] }).0 < 1e-4);
     }
 }
 
@@ -148,7 +149,7 @@ async fn images_that_are_added_count_as_if_they_had_come_at_once() {
     assert_eq!((added["images"].as_u64(), added["patches"].as_u64()), (Some(3), Some(3 * 64)));
     let (once, bit_by_bit) =
         (ok_json(server.get("/v1/bases/once")).await, ok_json(server.get("/v1/bases/bit-by-bit")).await);
-    assert_same_basis(&once, &bit_by_bit, 1e-4);
+    assert_same_basis(&once, &bit_by_bit);
 
     // Who adds at the same time waits for the other; nobody's images are lost.
     let requests = (0..8).map(|_| ok_json(post(&server, "/v1/bases/bit-by-bit", &[CHELSEA])));
@@ -229,7 +230,7 @@ async fn a_gallery_s_thumbnails_can_be_what_a_basis_is_fitted_on() {
     ok(put(&server, "/v1/bases/uploaded?size=112", &[CHELSEA, COFFEE])).await;
     let (sampled, uploaded) =
         (ok_json(server.get("/v1/bases/sampled")).await, ok_json(server.get("/v1/bases/uploaded")).await);
-    assert_same_basis(&sampled, &uploaded, 1e-4);
+    assert_same_basis(&sampled, &uploaded);
     let kept = ok_json(put_empty("/v1/bases/default-size?gallery=pictures&sample=3")).await;
     assert_eq!(kept["size"].as_u64(), Some(224));
     let more = ok_json(server.post("/v1/bases/uploaded?gallery=pictures")).await;

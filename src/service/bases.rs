@@ -18,7 +18,7 @@ use crate::{
         document::{self, Document},
     },
     gallery::{DocumentKind, GalleryName, ItemId, Parts},
-    vision::{Background, Filter, ResizeMode},
+    vision::{Background, DecodeOptions, Filter, ResizeMode},
 };
 
 /// What a basis is fitted on.
@@ -65,9 +65,9 @@ impl BasisAbout {
         ImageOptions {
             size: Some(size),
             resize: Some(resize),
-            filter,
-            exif,
-            background,
+            filter: Some(filter),
+            exif: Some(exif),
+            background: Some(background),
             ..ImageOptions::default()
         }
     }
@@ -129,14 +129,15 @@ impl Service {
         }
         // More pixels than a thumbnail has show nothing more.
         let size = if matches!(images, BasisImages::Files(_)) { spec.map_size } else { spec.embed_size };
+        let decoding = DecodeOptions::default();
         let about = BasisAbout {
             model: spec.name.clone(),
             fingerprint: self.engine.fingerprint().to_owned(),
             size: image.size.unwrap_or(size),
             resize: image.resize.unwrap_or(ResizeMode::Fit),
-            filter: image.filter,
-            exif: image.exif,
-            background: image.background,
+            filter: image.filter.unwrap_or_default(),
+            exif: image.exif.unwrap_or(decoding.exif),
+            background: image.background.unwrap_or(decoding.background),
             images: 0,
             patches: 0,
         };

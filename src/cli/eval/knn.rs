@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-pub(super) struct Knn {
+pub(in crate::cli) struct Knn {
     /// How many neighbours vote; several counts are evaluated in one run: `-k 10,20,100`
     #[arg(short, value_name = "COUNT", default_value = "20", value_delimiter = ',')]
     k: Vec<usize>,
