@@ -33,7 +33,7 @@ fn names(labels: &[&str]) -> Vec<String> {
 }
 
 /// A home with the focus model in one precision.
-fn home_with_focus_in(precision: &str) -> PathBuf {
+pub fn home_with_focus_in(precision: &str) -> PathBuf {
     let home = scratch("eval-home");
     let mut command = dinoserve();
     command.args(["models", "convert", "dinov2-small-focus", "--precision", precision, "--from"]).arg(focus_source());

@@ -212,8 +212,8 @@ impl LimitFlags {
 /// From an image to its vector. What is not given is the gallery's if there is one, else the default.
 #[derive(Debug, Clone, Args)]
 pub(super) struct VectorFlags {
-    /// How the tokens become one vector [default: cls]
-    #[arg(long, value_parser = names::<Pooling>())]
+    /// How the tokens become one vector [default: cls; for linear probes cls_mean]
+    #[arg(long, alias = "features", value_parser = names::<Pooling>())]
     pub(super) pooling: Option<Pooling>,
 
     /// Join the vectors of this many last blocks [default: 1]

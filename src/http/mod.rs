@@ -17,6 +17,7 @@ mod observe;
 pub mod openapi;
 mod options;
 mod pca;
+mod probes;
 mod problem;
 mod schema;
 mod serve;

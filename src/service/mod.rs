@@ -9,13 +9,14 @@ mod gallery;
 mod images;
 mod insert;
 mod maps;
+mod probes;
 mod search;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Mutex, Semaphore};
 
-use self::cache::ViewCache;
+use self::{cache::ViewCache, probes::Trainings};
 pub use self::{
     bases::{BasisAbout, BasisImages, KeptBasis},
     binding::VectorOptions,
@@ -25,6 +26,7 @@ pub use self::{
     images::{Decoding, ImageOptions, Limits},
     insert::{Entry, Inserted},
     maps::{AttentionMaps, AttentionOptions, Form, PCA_COMPONENTS, PcaAnswer, PcaOptions, Rendering},
+    probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, StoredProbe, Training},
     search::{Found, SearchOptions},
 };
 use crate::{
@@ -44,6 +46,7 @@ pub struct Service {
     gallery_limits: GalleryLimits,
     /// Held while a basis is replaced by what it was and more.
     basis_turn: Arc<Mutex<()>>,
+    trainings: Trainings,
     /// Places for work on pixels: one per core. Held by the work itself, which goes on when its client has gone.
     pixel_work: Arc<Semaphore>,
 }
@@ -60,6 +63,7 @@ impl Service {
             gallery: None,
             gallery_limits: GalleryLimits::default(),
             basis_turn: Arc::default(),
+            trainings: Trainings::default(),
             pixel_work,
         }
     }

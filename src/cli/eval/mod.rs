@@ -2,6 +2,7 @@
 //! share is in [`sets`].
 
 mod knn;
+mod linear;
 mod sets;
 
 use std::process::ExitCode;
@@ -12,12 +13,15 @@ use clap::Subcommand;
 pub(super) enum Eval {
     /// Classify by the nearest labelled images
     Knn(knn::Knn),
+    /// Train a linear probe and classify by it
+    Linear(linear::Linear),
 }
 
 impl Eval {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Knn(command) => command.run(),
+            Self::Linear(command) => command.run(),
         }
     }
 }

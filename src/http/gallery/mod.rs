@@ -95,7 +95,7 @@ impl FromRequestParts<AppState> for ItemPath {
     }
 }
 
-/// The gallery, or the basis, that a path names.
+/// The gallery, the basis or the probe that a path names.
 pub(super) struct GalleryPath(pub(super) GalleryName);
 
 impl FromRequestParts<AppState> for GalleryPath {
