@@ -3,6 +3,7 @@
 mod bench;
 mod common;
 mod embed;
+mod folder;
 mod goldens;
 mod models;
 mod openapi;

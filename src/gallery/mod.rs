@@ -5,9 +5,11 @@
 //! are ([`Binding`]).
 
 mod binding;
+pub mod embedded;
 mod filter;
 mod item;
 mod open;
+mod snapshot;
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -20,6 +22,7 @@ pub use self::{
     filter::{Bound, Condition, Filter, Scalar},
     item::{GalleryName, Item, ItemId, Label, Metadata, NewItem, StoredItem},
     open::{GalleryConfig, OpenMode, VectorFormat, open},
+    snapshot::{SnapshotSummary, restore_snapshot, write_snapshot},
 };
 use crate::error::Result;
 

@@ -1,7 +1,9 @@
 //! Opening the store that a location names.
 
-use super::Gallery;
-use crate::error::{Error, Kind, Result};
+use std::{path::PathBuf, sync::Arc};
+
+use super::{Gallery, embedded::EmbeddedStore};
+use crate::error::{Error, Result};
 
 /// What a store is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +58,12 @@ impl Default for GalleryConfig {
 /// Opens the store at `location`: a folder, which is made if need be, or `postgres://…`.
 ///
 /// # Errors
-/// [`Kind::Unavailable`] if another process has the folder open or the database cannot be reached, [`Kind::Io`] if the
-/// folder cannot be used.
+/// [`crate::error::Kind::Unavailable`] if another process has the folder open or the database cannot be reached, [`crate::error::Kind::NotFound`] if
+/// there is nothing to read, [`crate::error::Kind::Io`] if the folder cannot be used.
 pub async fn open(location: &str, config: &GalleryConfig, mode: OpenMode) -> Result<Gallery> {
-    let _ = (config, mode);
-    Err(Error::new(Kind::Unavailable, format!("{location}: not yet")))
+    let (folder, config) = (PathBuf::from(location), config.clone());
+    // Vectors are read into memory.
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&folder, &config, mode)).await;
+    let store = opened.map_err(|error| Error::internal(format!("opening the gallery: {error}")))??;
+    Ok(Arc::new(store))
 }
