@@ -9,6 +9,7 @@
 mod cli;
 mod download;
 mod engine;
+mod gallery_store;
 mod goldens;
 mod http;
 mod openapi;

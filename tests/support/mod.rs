@@ -1,5 +1,6 @@
 //! What several tests need: the golden files, the runtime, converted models.
 
+pub mod postgres;
 pub mod server;
 
 use std::{

@@ -15,13 +15,6 @@ use crate::error::{Error, Kind, Result};
 /// A connection that is lent by the pool and goes back to it when dropped.
 pub(super) type Connection = deadpool_postgres::Object;
 
-/// Most connections of one process.
-const CONNECTIONS: usize = 16;
-/// How many of them writers may have, who wait for each other, so that readers always find one.
-const WRITERS: usize = 8;
-/// How many may be held by readers of whole galleries, who take as long as their clients do.
-const STREAMS: usize = 4;
-
 /// How long a connection may take to be made, or to prove that it is alive.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long to wait for one that is free.
@@ -48,7 +41,9 @@ const SESSION: &str = "
 pub(super) struct Database {
     pool: Pool,
     place: String,
+    /// Places of writers, who wait for each other: half of the connections, so that readers always find one.
     writers: Arc<Semaphore>,
+    /// Places of readers of whole galleries, who take as long as their clients do: a quarter.
     streams: Arc<Semaphore>,
 }
 
@@ -60,7 +55,7 @@ pub(super) struct Placed {
 
 impl Database {
     /// A pool without connections; they are made when they are needed, and again when they broke.
-    pub(super) fn new(url: &str) -> Result<Self> {
+    pub(super) fn new(url: &str, connections: usize) -> Result<Self> {
         // What is wrong in detail is not said: it may be a piece of the password.
         let form = "the gallery's location is no URL of a database; write postgres://user:password@host:5432/database, with \
                     %40 for an @ in the password, and ?sslmode=require for TLS (sslmode is disable, prefer or require)";
@@ -90,7 +85,7 @@ impl Database {
             Box::pin(async move { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
         });
         let pool = Pool::builder(manager)
-            .max_size(CONNECTIONS)
+            .max_size(connections)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(WAIT))
             // Several addresses may be tried in turn.
@@ -100,7 +95,7 @@ impl Database {
             .build()
             .map_err(|error| Error::internal(error.to_string()))?;
         let places = |most| Arc::new(Semaphore::new(most));
-        Ok(Self { pool, place, writers: places(WRITERS), streams: places(STREAMS) })
+        Ok(Self { pool, place, writers: places(connections / 2), streams: places(connections / 4) })
     }
 
     /// Host, port and name of the database.

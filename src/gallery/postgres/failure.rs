@@ -108,6 +108,9 @@ fn of_refusal(refusal: &DbError) -> (Kind, String) {
     if *code == SqlState::UNDEFINED_TABLE {
         return (Kind::Unavailable, "the gallery is being replaced time and again; try again shortly".to_owned());
     }
+    if *code == SqlState::QUERY_CANCELED {
+        return (Kind::Unavailable, format!("the gallery's database took too long: {message}"));
+    }
     // 08 connection, 28 who may connect, 3D no such database, 53 not enough of something.
     let unavailable = ["08", "28", "3D", "53"].iter().any(|class| code.code().starts_with(class));
     if unavailable || is_shutdown(code) {

@@ -111,7 +111,7 @@ pub(super) async fn rename(transaction: &Transaction<'_>, from: &GalleryName, to
 }
 
 /// Drops the tables of galleries that were removed. One that is still being read stays for the next time.
-pub(super) async fn sweep(connection: &mut Connection) -> Outcome<()> {
+pub(super) async fn drop_removed(connection: &mut Connection) -> Outcome<()> {
     let removed = connection.query("SELECT number FROM galleries WHERE name IS NULL", &[]).await?;
     for row in removed {
         let number: i64 = row.get(0);

@@ -3,6 +3,7 @@
 //! Nothing is remembered here between two calls, so whatever another server did is seen. What must not happen at once is
 //! kept apart by locks in the database ([`galleries`]).
 
+mod commit;
 mod connection;
 mod documents;
 mod failure;
@@ -18,8 +19,10 @@ mod write;
 use std::{
     fmt,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -37,20 +40,21 @@ use super::{
     Binding, CheckReport, DocumentKind, Filter, Gallery, GalleryConfig, GalleryInfo, GalleryName, GalleryStore, Item,
     ItemId, ItemStream, Neighbor, NewItem, OpenMode, Parts, Search, StoredItem,
 };
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// How often a gallery is looked up again whose table was dropped before it was read.
 const LOOK_UPS: usize = 5;
 
-/// For how long the database is asked what became of a write whose answer was lost.
-const INQUIRY: Duration = Duration::from_secs(10);
+/// After so many writes what they left behind is cleared away.
+const TIDY_EVERY: u64 = 1024;
 
 /// The store in a database.
 pub(super) struct PostgresStore {
     database: Arc<Database>,
     exact_up_to: usize,
     builds: Builds,
-    /// Builds of indexes, and tables that are being dropped. Both go on at another time if they are broken off.
+    writes: AtomicU64,
+    /// Builds of indexes, and what clears away. Both go on at another time if they are broken off.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -58,10 +62,10 @@ impl PostgresStore {
     /// Connects to the database at `url`, `postgres://…`. To serve, its tables are made or brought up to date.
     ///
     /// # Errors
-    /// [`Kind::InvalidOption`] for a bad URL; [`Kind::Unavailable`] if the database cannot be reached, lacks pgvector, or
-    /// was written by a newer program; [`Kind::NotFound`] if it is to be read only and holds no galleries.
+    /// [`crate::error::Kind::InvalidOption`] for a bad URL; [`crate::error::Kind::Unavailable`] if the database cannot be reached, lacks pgvector, or
+    /// was written by a newer program; [`crate::error::Kind::NotFound`] if it is to be read only and holds no galleries.
     pub(super) async fn open(url: &str, config: &GalleryConfig, mode: OpenMode) -> Result<Gallery> {
-        let database = Arc::new(Database::new(url)?);
+        let database = Arc::new(Database::new(url, config.connections.max(4))?);
         let opened = |error: Error| error.context(database.place());
         let connection = &mut database.connection().await.map_err(|failure| opened(failure.into()))?;
         let done = match mode {
@@ -74,9 +78,15 @@ impl PostgresStore {
             // Nothing is built by those who only read.
             OpenMode::Read => usize::MAX,
         };
-        let store = Self { database: Arc::clone(&database), exact_up_to, builds: Builds::default(), tasks: Mutex::default() };
+        let store = Self {
+            database: Arc::clone(&database),
+            exact_up_to,
+            builds: Builds::default(),
+            writes: AtomicU64::new(1),
+            tasks: Mutex::default(),
+        };
         if mode == OpenMode::Serve {
-            store.sweep();
+            store.tidy();
         }
         Ok(Arc::new(store))
     }
@@ -87,12 +97,16 @@ impl PostgresStore {
         tasks.spawn(task);
     }
 
-    /// Drops what was removed.
-    fn sweep(&self) {
+    /// Drops the tables of removed galleries, and forgets old writes.
+    fn tidy(&self) {
         let database = Arc::clone(&self.database);
         self.in_background(async move {
-            let swept = async { galleries::sweep(&mut database.connection().await?).await };
-            if let Err(failure) = swept.await {
+            let tidied = async {
+                let mut connection = database.connection().await?;
+                galleries::drop_removed(&mut connection).await?;
+                commit::forget(&connection).await
+            };
+            if let Err(failure) = tidied.await {
                 tracing::warn!(error = %Error::from(failure), "removed galleries are dropped later");
             }
         });
@@ -124,36 +138,12 @@ impl PostgresStore {
         }
     }
 
-    /// Commits, and finds out what became of it if the connection breaks before the answer.
     async fn commit(&self, transaction: Transaction<'_>) -> Outcome<()> {
-        let statement = transaction.prepare_cached("SELECT pg_current_xact_id_if_assigned()::text").await?;
-        let number: Option<String> = transaction.query_one(&statement, &[]).await?.get(0);
-        match (transaction.commit().await.map_err(Failure::from), number) {
-            (Err(failure), Some(number)) if failure.connection_is_lost() => {
-                match tokio::time::timeout(INQUIRY, self.was_committed(&number)).await {
-                    Ok(Some(true)) => Ok(()),
-                    Ok(Some(false)) => Err(failure),
-                    Ok(None) | Err(_) => Err(Error::from(failure).context("whether it was stored is not known").into()),
-                }
-            }
-            (done, _) => done,
+        commit::commit(&self.database, transaction).await?;
+        if self.writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIDY_EVERY) {
+            self.tidy();
         }
-    }
-
-    /// What became of a transaction, as soon as the database can be asked; `None` if it has forgotten.
-    async fn was_committed(&self, number: &str) -> Option<bool> {
-        loop {
-            let status = async {
-                let row = self.database.connection().await?.query_one("SELECT pg_xact_status($1::text::xid8)", &[&number]);
-                Ok::<Option<String>, Failure>(row.await?.get(0))
-            };
-            match status.await.as_ref().map(Option::as_deref) {
-                Ok(Some("committed")) => return Some(true),
-                Ok(Some("aborted")) => return Some(false),
-                Ok(None) => return None,
-                Ok(Some(_)) | Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-            }
-        }
+        Ok(())
     }
 }
 
@@ -192,7 +182,7 @@ impl GalleryStore for PostgresStore {
         galleries::lock(&transaction, &[name]).await?;
         galleries::remove(&transaction, name).await?;
         self.commit(transaction).await?;
-        self.sweep();
+        self.tidy();
         Ok(())
     }
 
@@ -202,7 +192,7 @@ impl GalleryStore for PostgresStore {
         galleries::lock(&transaction, &[from, to]).await?;
         galleries::rename(&transaction, from, to).await?;
         self.commit(transaction).await?;
-        self.sweep();
+        self.tidy();
         Ok(())
     }
 

@@ -27,6 +27,11 @@ const STEPS: [&str; 1] = ["
         document bytea NOT NULL,
         PRIMARY KEY (kind, name)
     );
+    -- The last hour's writes, for those whose answer was lost.
+    CREATE TABLE writes (
+        token uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        at timestamptz NOT NULL DEFAULT now()
+    );
 "];
 
 /// The first advisory lock key of ours: `dino` in ASCII.
