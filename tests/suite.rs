@@ -10,6 +10,7 @@ mod cli;
 mod download;
 mod engine;
 mod gallery_store;
+mod gallery_embedded;
 mod goldens;
 mod http;
 mod openapi;

@@ -51,5 +51,7 @@ pub(super) fn below(root: &Path, path: &Path) -> String {
 /// [`crate::error::Kind::InvalidOption`] if the path is no UTF-8.
 pub(super) fn parts<'a>(root: &Path, path: &'a Path) -> Result<Vec<&'a str>> {
     let parts = path.strip_prefix(root).unwrap_or(path).iter().map(std::ffi::OsStr::to_str);
-    parts.collect::<Option<_>>().ok_or_else(|| Error::option("path", "is no UTF-8, so it cannot be an id; rename the file"))
+    parts
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::option("path", "is no UTF-8, so it cannot be an id; rename the file"))
 }

@@ -11,8 +11,9 @@ use anyhow::Context;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use super::common::{EngineFlags, LimitFlags};
+use super::common::{EngineFlags, GalleryFlags, LimitFlags};
 use crate::{
+    gallery::OpenMode,
     http::{self, AppState, ConnectionTimes, HttpConfig},
     service::Service,
     telemetry,
@@ -33,6 +34,9 @@ pub(super) struct Serve {
 
     #[command(flatten)]
     limits: LimitFlags,
+
+    #[command(flatten)]
+    gallery: GalleryFlags,
 
     /// Most bytes of a request's body
     #[arg(long, env = "DINOSERVE_MAX_BODY_BYTES", default_value_t = HttpConfig::default().max_body_bytes)]
@@ -80,6 +84,10 @@ impl Serve {
     ) -> anyhow::Result<ExitCode> {
         let address = SocketAddr::new(self.host, self.port);
         let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let gallery = self.gallery.open(OpenMode::Serve).await?;
+        if let Some(gallery) = &gallery {
+            tracing::info!(gallery = gallery.describe(), "open");
+        }
         let (engine, thread) = self.engine.start(runtime, model)?;
         let config = HttpConfig {
             max_body_bytes: self.max_body_bytes,
@@ -88,6 +96,7 @@ impl Serve {
             request_timeout: Duration::from_secs(self.request_timeout),
         };
         let service = Service::new(engine.clone(), self.limits.limits(), self.cache_mb << 20);
+        let service = service.with_gallery(gallery.clone());
         let router = http::router(AppState::new(service, config));
 
         // The one line on standard output: whoever started us reads the port from it.
@@ -115,6 +124,9 @@ impl Serve {
             failed = loaded => failed?,
         }
         drop(engine);
+        if let Some(gallery) = gallery {
+            gallery.close().await;
+        }
         // All connections are closed, so the worker ends when its queue is empty.
         let _ = tokio::time::timeout(Duration::from_secs(5), tokio::task::spawn_blocking(move || thread.join())).await;
         tracing::info!("stopped");

@@ -28,7 +28,8 @@ impl GalleryRow {
     }
 
     pub(super) fn decode(name: &GalleryName, bytes: &[u8]) -> Result<Self> {
-        serde_json::from_slice(bytes).map_err(|error| Error::internal(format!("the gallery `{name}` is damaged: {error}")))
+        serde_json::from_slice(bytes)
+            .map_err(|error| Error::internal(format!("the gallery `{name}` is damaged: {error}")))
     }
 }
 

@@ -76,7 +76,8 @@ impl Environment {
         options.map_size(map).max_dbs(TABLES).max_readers(1000);
         // SAFETY: the file is changed by LMDB alone, under its own locks, and only one process writes, which `lock` sees to. It
         // must lie on a local disk; the documentation says so.
-        let env = unsafe { options.open(folder) }.map_err(|error| failed(error, max_bytes).context(folder.display()))?;
+        let env =
+            unsafe { options.open(folder) }.map_err(|error| failed(error, max_bytes).context(folder.display()))?;
         // Slots of readers that were killed would keep old pages from being used again.
         env.clear_stale_readers().map_err(|error| failed(error, max_bytes))?;
         let tables = match mode {
@@ -135,11 +136,6 @@ impl Environment {
         self.env.write_txn().map_err(|error| self.failed(error))
     }
 
-    /// Bytes of the database's file.
-    pub(super) fn bytes(&self) -> Result<u64> {
-        self.env.real_disk_size().map_err(|error| self.failed(error))
-    }
-
     /// What an error of LMDB means to a user.
     pub(super) fn failed(&self, error: heed::Error) -> Error {
         failed(error, self.env.info().map_size as u64)
@@ -153,7 +149,8 @@ fn failed(error: heed::Error, max_bytes: u64) -> Error {
     };
     match error {
         heed::Error::Mdb(MdbError::MapFull) => {
-            let detail = format!("the gallery's folder has reached its limit of {max_bytes} bytes; nothing was written");
+            let detail =
+                format!("the gallery's folder has reached its limit of {max_bytes} bytes; nothing was written");
             Error::new(Kind::StorageFull, detail).with_limit("gallery_max_bytes", max_bytes, "--gallery-max-bytes")
         }
         heed::Error::Io(error) if full(&error) => {

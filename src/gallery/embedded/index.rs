@@ -97,7 +97,8 @@ impl ApproximateIndex {
 
     /// Adds the rows that it lacks. Returns early, with less done, when `stop` says so.
     pub(super) fn catch_up(&self, rows: &Rows, stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
-        let from = rows.chunks.partition_point(|chunk| chunk.chunk.serials.last().is_none_or(|&last| last <= self.upto()));
+        let from =
+            rows.chunks.partition_point(|chunk| chunk.chunk.serials.last().is_none_or(|&last| last <= self.upto()));
         for live in &rows.chunks[from..] {
             self.make_room(CHUNK_ROWS)?;
             let chunk = &live.chunk;

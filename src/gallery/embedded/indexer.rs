@@ -11,8 +11,9 @@ use std::{
 };
 
 use super::{
-    index::ApproximateIndex,
+    index::{self, ApproximateIndex},
     memory::{LiveGallery, Memory},
+    rows::Rows,
 };
 use crate::error::{Error, Result};
 
@@ -99,36 +100,55 @@ impl Work {
     fn attend_to(&self, gallery: &LiveGallery, saving: bool) -> Result<()> {
         let rows = gallery.rows.load_full();
         if rows.live <= self.memory.exact_up_to {
+            // A gallery that shrank far enough needs it no more.
+            if rows.live < self.memory.exact_up_to / 2 && gallery.index.swap(None).is_some() {
+                index::remove_files(&self.memory.index_folder, gallery.number, None);
+            }
             return Ok(());
         }
-        let index = gallery.index.load_full();
-        // Dead entries are walked through in vain.
-        let index = index.filter(|index| index.len() < 2 * rows.live + rows.live / 2);
-        let index = match index {
+        let index = match gallery.index.load_full() {
+            // Dead entries are walked through in vain. While the new one is made the old one serves.
+            Some(old) if old.len() > 2 * rows.live + rows.live / 2 => {
+                let new = self.new_index(&rows)?;
+                self.catch_up(gallery, &rows, &new)?;
+                if self.stopping() {
+                    return Ok(());
+                }
+                gallery.index.store(Some(Arc::clone(&new)));
+                new
+            }
             Some(index) => index,
             None => {
-                let threads = self.memory.index_threads;
-                let index = Arc::new(ApproximateIndex::new(rows.dim, threads, self.memory.searches)?);
-                gallery.index.store(Some(Arc::clone(&index)));
-                index
+                let new = self.new_index(&rows)?;
+                gallery.index.store(Some(Arc::clone(&new)));
+                new
             }
         };
-        let behind = rows.last_serial() > index.upto();
-        if behind && !self.stopping() {
-            let started = Instant::now();
-            let before = index.len();
-            index.catch_up(&rows, &|| self.stopping() || gallery.is_removed())?;
-            let added = index.len() - before;
-            if added > 10_000 {
-                let seconds = started.elapsed().as_secs();
-                tracing::info!(gallery = gallery.number, added, seconds, "the approximate index is up to date");
-            }
-        }
+        self.catch_up(gallery, &rows, &index)?;
         let unsaved = index.upto().saturating_sub(gallery.saved_upto.load(Ordering::Relaxed));
         let much = unsaved as usize > rows.live / 10;
         if unsaved > 0 && !gallery.is_removed() && (self.stopping() || much || (saving && unsaved > 1000)) {
             index.save(&self.memory.index_folder, gallery.number)?;
             gallery.saved_upto.store(index.upto(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn new_index(&self, rows: &Rows) -> Result<Arc<ApproximateIndex>> {
+        let Memory { index_threads, searches, .. } = *self.memory;
+        ApproximateIndex::new(rows.dim, index_threads, searches).map(Arc::new)
+    }
+
+    fn catch_up(&self, gallery: &LiveGallery, rows: &Rows, index: &ApproximateIndex) -> Result<()> {
+        if rows.last_serial() <= index.upto() || self.stopping() {
+            return Ok(());
+        }
+        let (started, before) = (Instant::now(), index.len());
+        index.catch_up(rows, &|| self.stopping() || gallery.is_removed())?;
+        let added = index.len() - before;
+        if added > 10_000 {
+            let seconds = started.elapsed().as_secs();
+            tracing::info!(gallery = gallery.number, added, seconds, "the approximate index is up to date");
         }
         Ok(())
     }

@@ -20,15 +20,13 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    gallery::{Binding, GalleryName, VectorFormat},
+    gallery::GalleryName,
 };
 
 /// A gallery as searches see it.
 #[derive(Debug)]
 pub(super) struct LiveGallery {
     pub(super) number: u32,
-    pub(super) binding: Binding,
-    pub(super) format: VectorFormat,
     /// Published by the writer after each commit, before it answers.
     pub(super) rows: ArcSwap<Rows>,
     pub(super) index: ArcSwapOption<ApproximateIndex>,
@@ -41,8 +39,6 @@ impl LiveGallery {
     pub(super) fn new(row: &GalleryRow) -> Self {
         Self {
             number: row.number,
-            binding: row.binding.clone(),
-            format: row.vectors,
             rows: ArcSwap::from_pointee(Rows::new(row.binding.dim, row.vectors)),
             index: ArcSwapOption::empty(),
             saved_upto: AtomicU64::new(0),
@@ -85,7 +81,8 @@ impl Memory {
             let rows = read_rows(environment, &row)?;
             let load = || ApproximateIndex::load(&index_folder, row.number, row.binding.dim, index_threads, cores);
             // One from the future is of a folder that was put back since.
-            let index = if rows.live > exact_up_to { load().filter(|index| index.upto() < row.next_serial) } else { None };
+            let index =
+                if rows.live > exact_up_to { load().filter(|index| index.upto() < row.next_serial) } else { None };
             match index {
                 Some(index) => {
                     gallery.saved_upto.store(index.upto(), Ordering::Relaxed);

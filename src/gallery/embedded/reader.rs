@@ -100,12 +100,12 @@ pub(super) fn page(
 ) -> Result<Vec<Item>> {
     let txn = environment.read()?;
     let row = gallery(environment, &txn, name)?;
-    let items = records(environment, &txn, row.number, after)?
-        .map(|entry| Ok(Record::decode(entry?.1)?.item))
-        .filter(|item: &Result<Item>| {
+    let items = records(environment, &txn, row.number, after)?.map(|entry| Ok(Record::decode(entry?.1)?.item)).filter(
+        |item: &Result<Item>| {
             let passes = |item: &Item| filter.is_none_or(|filter| filter.matches(item.label.as_ref(), &item.metadata));
             item.as_ref().map_or(true, passes)
-        });
+        },
+    );
     items.take(limit).collect()
 }
 
@@ -176,7 +176,8 @@ pub(super) fn check(environment: &Environment, name: &GalleryName) -> Result<Che
     if ids != report.items || row.items != report.items {
         damage.add(format!("{} items are there, {ids} ids, and {} were counted", report.items, row.items));
     }
-    for (what, table) in [("vectors", tables.vectors), ("features", tables.features), ("thumbnails", tables.thumbnails)] {
+    for (what, table) in [("vectors", tables.vectors), ("features", tables.features), ("thumbnails", tables.thumbnails)]
+    {
         for entry in table.prefix_iter(&txn, &codec::prefix(row.number)).map_err(failed)? {
             let (key, _) = entry.map_err(failed)?;
             if tables.records.get(&txn, key).map_err(failed)?.is_none() {

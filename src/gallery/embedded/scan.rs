@@ -57,7 +57,11 @@ impl Best {
 
     /// The score that a hit must reach.
     fn threshold(&self) -> f32 {
-        if self.heap.len() < self.k { f32::NEG_INFINITY } else { self.heap.peek().map_or(f32::INFINITY, |hit| hit.score) }
+        if self.heap.len() < self.k {
+            f32::NEG_INFINITY
+        } else {
+            self.heap.peek().map_or(f32::INFINITY, |hit| hit.score)
+        }
     }
 
     /// Best first.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Bound,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -249,8 +250,9 @@ impl Draft<'_> {
         let tables = self.environment.tables;
         self.stored(|txn| tables.galleries.delete(txn, name.as_str().as_bytes()))?;
         let (from, to) = (codec::prefix(row.number), codec::prefix(row.number + 1));
+        let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(&from), Bound::Excluded(&to));
         for table in [tables.ids, tables.records, tables.vectors, tables.features, tables.thumbnails] {
-            self.stored(|txn| table.delete_range(txn, &(&from[..]..&to[..])))?;
+            self.stored(|txn| table.delete_range(txn, &range))?;
         }
         self.changes.remove(&row.number);
         self.removed.extend(self.galleries.remove(name));
@@ -296,13 +298,8 @@ impl Draft<'_> {
         let serial = row.next_serial;
         row.next_serial += 1;
         let place = before.as_ref().map_or(row.next_place, |before| before.item.place);
-        let item = Item {
-            id: new.id.clone(),
-            place,
-            label: new.label.clone(),
-            metadata: new.metadata.clone(),
-            stored_ms,
-        };
+        let item =
+            Item { id: new.id.clone(), place, label: new.label.clone(), metadata: new.metadata.clone(), stored_ms };
         let vector = codec::encode_floats(&new.vector, row.vectors);
         let features = new.features.as_ref().map(|features| codec::encode_floats(features, VectorFormat::F16));
         let features = features.as_deref().unwrap_or_default();
