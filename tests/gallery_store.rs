@@ -1,14 +1,9 @@
 //! One suite over both stores: what [`dinoserve::gallery::GalleryStore`] promises, whoever keeps it.
 
-#[path = "gallery_store/database.rs"]
 mod database;
-#[path = "gallery_store/galleries.rs"]
 mod galleries;
-#[path = "gallery_store/items.rs"]
 mod items;
-#[path = "gallery_store/search.rs"]
 mod search;
-#[path = "gallery_store/soak.rs"]
 mod soak;
 
 use std::{path::PathBuf, time::Duration};

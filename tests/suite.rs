@@ -9,8 +9,8 @@
 mod cli;
 mod download;
 mod engine;
-mod gallery_store;
 mod gallery_embedded;
+mod gallery_store;
 mod goldens;
 mod http;
 mod openapi;

@@ -7,7 +7,7 @@ use std::sync::{
 
 use dinoserve::{
     error::Kind,
-    gallery::{self, Gallery, GalleryConfig, OpenMode, Parts, Search},
+    gallery::{self, Gallery, GalleryConfig, GalleryName, OpenMode, Parts, Search},
 };
 
 use super::{Place, Random, binding, full, id, name, plain, soak::soak};
@@ -58,7 +58,7 @@ async fn a_gallery_that_is_replaced_all_the_time_is_always_there() {
     let Some(server) = Postgres::start("a_gallery_that_is_replaced_all_the_time_is_always_there") else { return };
     let (one, other) = (open(&server).await, open(&server).await);
     let (gallery, next) = (name("g"), name("next"));
-    let make = async |store: &Gallery, name, round: u64| {
+    let make = async |store: &Gallery, name: &GalleryName, round: u64| {
         let mut random = Random(round);
         let items = (0..5).map(|n| full(&n.to_string(), &format!("round {round}"), "{}", random.direction(4)));
         store.put(name, &binding(4), items.collect()).await.unwrap();

