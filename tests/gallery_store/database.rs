@@ -73,8 +73,14 @@ async fn a_gallery_that_is_replaced_all_the_time_is_always_there() {
                 while !over.load(SeqCst) {
                     let search = Search { vector: vec![0.5; 4], k: 9, filter: None, exact: false, except: None };
                     let labels: Vec<_> = match n {
-                        0 => super::read_all(&store, &gallery, Parts::ALL).await.into_iter().map(|s| s.item.label).collect(),
-                        1 => store.page(&gallery, 0, 9, None).await.unwrap().into_iter().map(|item| item.label).collect(),
+                        0 => super::read_all(&store, &gallery, Parts::ALL)
+                            .await
+                            .into_iter()
+                            .map(|s| s.item.label)
+                            .collect(),
+                        1 => {
+                            store.page(&gallery, 0, 9, None).await.unwrap().into_iter().map(|item| item.label).collect()
+                        }
                         _ => store.search(&gallery, search).await.unwrap().into_iter().map(|n| n.item.label).collect(),
                     };
                     assert_eq!(labels.len(), 5);
@@ -99,7 +105,8 @@ async fn a_gallery_that_is_replaced_all_the_time_is_always_there() {
     let client = server.connect().await;
     let mut tables = 0i64;
     for _ in 0..100 {
-        const COUNT: &str = "SELECT count(*) FROM pg_tables WHERE schemaname = 'dinoserve' AND tablename LIKE 'items_%'";
+        const COUNT: &str =
+            "SELECT count(*) FROM pg_tables WHERE schemaname = 'dinoserve' AND tablename LIKE 'items_%'";
         tables = client.query_one(COUNT, &[]).await.unwrap().get(0);
         if tables == 1 {
             break;
@@ -197,9 +204,21 @@ async fn who_cannot_connect_is_told_why_and_not_the_password() {
         (unused(&server), Kind::Unavailable, vec!["cannot be reached", "127.0.0.1:1/postgres"]),
         (server.url().replace("/postgres", "/nowhere"), Kind::Unavailable, vec!["\"nowhere\" does not exist"]),
         (format!("{}?sslmode=require", server.url()), Kind::Unavailable, vec!["TLS"]),
-        (format!("{}?sslmode=sometimes", server.url()), Kind::InvalidOption, vec!["sslmode is disable, prefer or require"]),
-        ("postgres://user:wrong-secret?x@host/db".to_owned(), Kind::InvalidOption, vec!["postgres://user:password@host"]),
-        ("postgresql:///db?password=wrong-secret".to_owned(), Kind::InvalidOption, vec!["postgres://user:password@host"]),
+        (
+            format!("{}?sslmode=sometimes", server.url()),
+            Kind::InvalidOption,
+            vec!["sslmode is disable, prefer or require"],
+        ),
+        (
+            "postgres://user:wrong-secret?x@host/db".to_owned(),
+            Kind::InvalidOption,
+            vec!["postgres://user:password@host"],
+        ),
+        (
+            "postgresql:///db?password=wrong-secret".to_owned(),
+            Kind::InvalidOption,
+            vec!["postgres://user:password@host"],
+        ),
     ];
     for (url, kind, said) in cases {
         let error = gallery::open(&url, &GalleryConfig::default(), OpenMode::Serve).await.unwrap_err();
@@ -238,6 +257,15 @@ async fn the_tables_are_made_by_servers_and_by_no_reader() {
 }
 
 #[tokio::test]
+async fn a_database_without_pgvector_is_told_what_to_install() {
+    let Some(server) = Postgres::start("a_database_without_pgvector_is_told_what_to_install") else { return };
+    server.remove_extension();
+    let error = gallery::open(&server.url(), &GalleryConfig::default(), OpenMode::Serve).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(error.detail().contains("pgvector") && error.detail().contains("CREATE EXTENSION vector"), "{error}");
+}
+
+#[tokio::test]
 async fn an_extension_that_lies_in_another_schema_is_found() {
     let Some(server) = Postgres::start("an_extension_that_lies_in_another_schema_is_found") else { return };
     let client = server.connect().await;
@@ -271,9 +299,13 @@ async fn a_check_finds_whatever_was_changed() {
         let gallery = name(&format!("g{at}"));
         let items = ["a", "b", "c"].map(|id| full(id, "label", r#"{"n":1}"#, random.direction(8)));
         store.put(&gallery, &binding(8), items.into()).await.unwrap();
-        let number: i64 =
-            client.query_one("SELECT number FROM dinoserve.galleries WHERE name = $1", &[&gallery.as_str()]).await.unwrap().get(0);
-        let changed = client.execute(&format!("UPDATE dinoserve.items_{number} SET {change} WHERE place = 2"), &[]).await;
+        let number: i64 = client
+            .query_one("SELECT number FROM dinoserve.galleries WHERE name = $1", &[&gallery.as_str()])
+            .await
+            .unwrap()
+            .get(0);
+        let changed =
+            client.execute(&format!("UPDATE dinoserve.items_{number} SET {change} WHERE place = 2"), &[]).await;
         assert_eq!(changed.unwrap(), 1, "{change}");
         let report = store.check(&gallery).await.unwrap();
         assert_eq!((report.items, report.damage.len()), (3, 1), "{change}: {report:?}");
@@ -317,7 +349,8 @@ async fn a_full_disk_is_said_and_what_was_stored_stays() {
     let store = open(&server).await;
     let (gallery, binding) = (name("g"), binding(384));
     let mut random = Random(83);
-    let mut batch = |round: usize| (0..50).map(|n| plain(format!("{round}/{n}"), random.direction(384))).collect::<Vec<_>>();
+    let mut batch =
+        |round: usize| (0..50).map(|n| plain(format!("{round}/{n}"), random.direction(384))).collect::<Vec<_>>();
     let mut stored = 0;
     let error = loop {
         match store.put(&gallery, &binding, batch(stored)).await {

@@ -65,8 +65,29 @@ async fn ids_may_be_any_text(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let unusual: Vec<String> = [
-        "a", "A", "a ", " a", ".", "..", "../../etc/passwd", "a/b/c", "/", "%2F", "a\0b", "a\0", "\0", "é", "e\u{301}", "😀",
-        "\u{feff}", "\n", "'; DROP TABLE galleries; --", "\\", "\"", "$1", "{}",
+        "a",
+        "A",
+        "a ",
+        " a",
+        ".",
+        "..",
+        "../../etc/passwd",
+        "a/b/c",
+        "/",
+        "%2F",
+        "a\0b",
+        "a\0",
+        "\0",
+        "é",
+        "e\u{301}",
+        "😀",
+        "\u{feff}",
+        "\n",
+        "'; DROP TABLE galleries; --",
+        "\\",
+        "\"",
+        "$1",
+        "{}",
     ]
     .map(str::to_owned)
     .into_iter()
@@ -110,10 +131,9 @@ async fn of_several_items_with_one_id_the_last_stays(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(5);
-    let items: Vec<_> =
-        [("a", 1), ("b", 2), ("a", 3), ("c", 4), ("a", 5)].map(|(id, n)| {
-            full(id, "l", &format!(r#"{{"n":{n}}}"#), random.direction(4))
-        }).into();
+    let items: Vec<_> = [("a", 1), ("b", 2), ("a", 3), ("c", 4), ("a", 5)]
+        .map(|(id, n)| full(id, "l", &format!(r#"{{"n":{n}}}"#), random.direction(4)))
+        .into();
     assert_eq!(store.put(&gallery, &binding, items.clone()).await.unwrap(), [true, true, false, true, false]);
     let all = read_all(&store, &gallery, Parts::ALL).await;
     assert_eq!(ids(all.iter().map(|stored| &stored.item)), ["a", "b", "c"]);

@@ -33,7 +33,8 @@ fn reference<'a>(items: &'a [NewItem], search: &Search) -> Vec<(&'a NewItem, f64
         search.filter.as_ref().is_none_or(|filter| filter.matches(item.label.as_ref(), &item.metadata))
             && search.except.as_ref() != Some(&item.id)
     };
-    let mut scored: Vec<_> = items.iter().filter(passes).map(|item| (item, dot(&item.vector, &search.vector))).collect();
+    let mut scored: Vec<_> =
+        items.iter().filter(passes).map(|item| (item, dot(&item.vector, &search.vector))).collect();
     // Stable: items that are equally near stay in their order.
     scored.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     scored.truncate(search.k);
@@ -89,11 +90,16 @@ async fn equal_scores_come_in_the_order_of_places(place: &Place) {
     let items = (0..200).map(|n| plain(n.to_string(), if n % 3 == 0 { near.clone() } else { far.clone() })).collect();
     store.put(&gallery, &binding, items).await.unwrap();
     // Storing them again does not send them to the end.
-    let again = (0..200).rev().step_by(2).map(|n| plain(n.to_string(), if n % 3 == 0 { near.clone() } else { far.clone() }));
+    let again =
+        (0..200).rev().step_by(2).map(|n| plain(n.to_string(), if n % 3 == 0 { near.clone() } else { far.clone() }));
     store.put(&gallery, &binding, again.collect()).await.unwrap();
     let found = store.search(&gallery, search(&near, 100)).await.unwrap();
-    let expected: Vec<String> =
-        (0..200).filter(|n| n % 3 == 0).chain((0..200).filter(|n| n % 3 != 0)).take(100).map(|n| n.to_string()).collect();
+    let expected: Vec<String> = (0..200)
+        .filter(|n| n % 3 == 0)
+        .chain((0..200).filter(|n| n % 3 != 0))
+        .take(100)
+        .map(|n| n.to_string())
+        .collect();
     assert_eq!(ids(found.iter().map(|found| &found.item)), expected);
     assert!(found.iter().all(|found| (-1.0..=1.0).contains(&found.score)));
 }
@@ -102,8 +108,20 @@ async fn equal_scores_come_in_the_order_of_places(place: &Place) {
 fn values() -> Vec<Value> {
     let texts = ["", "a", "A", "b", "ab", "a b", "é", "😀", "1", "true", "null", "%", "\\", "\"", "a\u{1}"];
     let numbers = [
-        json!(0), json!(-0.0), json!(1), json!(1.0), json!(-1), json!(1.5), json!(0.1), json!(0.30000000000000004),
-        json!(9007199254740993u64), json!(9007199254740992u64), json!(u64::MAX), json!(i64::MIN), json!(1e300), json!(5e-324),
+        json!(0),
+        json!(-0.0),
+        json!(1),
+        json!(1.0),
+        json!(-1),
+        json!(1.5),
+        json!(0.1),
+        json!(0.30000000000000004),
+        json!(9007199254740993u64),
+        json!(9007199254740992u64),
+        json!(u64::MAX),
+        json!(i64::MIN),
+        json!(1e300),
+        json!(5e-324),
     ];
     texts.iter().map(|text| json!(text)).chain(numbers).chain([json!(true), json!(false)]).collect()
 }
@@ -153,7 +171,8 @@ async fn filters_find_what_matches(place: &Place) {
     let (mut random, values) = (Random(42), values());
     let items: Vec<_> = (0..400)
         .map(|n| {
-            let mut item = full(&n.to_string(), random.of(&LABELS), "{}", random.direction(4));
+            let label = *random.of(&LABELS);
+            let mut item = full(&n.to_string(), label, "{}", random.direction(4));
             item.label = item.label.filter(|_| n % 4 != 0);
             item.metadata = random_metadata(&mut random, &values);
             item
@@ -168,12 +187,16 @@ async fn filters_find_what_matches(place: &Place) {
             filter.label = Some(random_condition(&mut random, &labels));
         }
         for _ in 0..random.below(3) {
-            let member = if random.below(30) == 0 { "m\0" } else { random.of(&MEMBERS) };
+            let member = if random.below(30) == 0 { "m\0" } else { *random.of(&MEMBERS) };
             filter.metadata.push((member.to_owned(), random_condition(&mut random, &values)));
         }
         let matching: Vec<_> =
             items.iter().filter(|item| filter.matches(item.label.as_ref(), &item.metadata)).collect();
-        if matching.is_empty() { none += 1 } else { some += 1 }
+        if matching.is_empty() {
+            none += 1
+        } else {
+            some += 1
+        }
         let expected: Vec<String> = matching.iter().map(|item| item.id.as_str().to_owned()).collect();
         let page = store.page(&gallery, 0, 1000, Some(&filter)).await.unwrap();
         assert_eq!(ids(&page), expected, "{filter:?}");
@@ -188,7 +211,12 @@ async fn a_large_choice_of_values_is_a_filter_too(place: &Place) {
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(43);
     let item = |n: usize, random: &mut Random| {
-        full(&n.to_string(), &format!("l{n}"), &json!({"n": n, "t": [format!("t{n}"), n]}).to_string(), random.direction(4))
+        full(
+            &n.to_string(),
+            &format!("l{n}"),
+            &json!({"n": n, "t": [format!("t{n}"), n]}).to_string(),
+            random.direction(4),
+        )
     };
     let items: Vec<_> = (0..100).map(|n| item(n, &mut random)).collect();
     store.put(&gallery, &binding, items.clone()).await.unwrap();

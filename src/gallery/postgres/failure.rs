@@ -81,7 +81,9 @@ impl From<Failure> for Error {
             Failure::Database(error) => {
                 let (kind, detail) = match error.as_db_error() {
                     Some(refusal) => of_refusal(refusal),
-                    None => (Kind::Unavailable, format!("the gallery's database cannot be reached: {}", causes(&error))),
+                    None => {
+                        (Kind::Unavailable, format!("the gallery's database cannot be reached: {}", causes(&error)))
+                    }
                 };
                 Self::new(kind, detail).with_source(error)
             }
@@ -94,7 +96,10 @@ fn of_refusal(refusal: &DbError) -> (Kind, String) {
     let message = refusal.message();
     let code = refusal.code();
     if *code == SqlState::DISK_FULL {
-        return (Kind::StorageFull, format!("the disk of the gallery's database is full ({message}); nothing was stored"));
+        return (
+            Kind::StorageFull,
+            format!("the disk of the gallery's database is full ({message}); nothing was stored"),
+        );
     }
     if is_damage(code) {
         return (Kind::Io, format!("the gallery's database is damaged: {message}"));

@@ -26,9 +26,9 @@ pub(super) async fn get(client: Connection, name: &GalleryName, id: &ItemId, par
     let gallery = galleries::find(&client, name).await?;
     let query = format!("SELECT {} FROM {} WHERE id = $1", record::columns(parts), gallery.table);
     let row = client.query_typed(&query, &[(&id.as_str().as_bytes(), Type::BYTEA)]).await?;
-    let row = row.first().ok_or_else(|| {
-        Error::new(Kind::NotFound, format!("the gallery `{name}` has no item {:?}", id.as_str()))
-    })?;
+    let row = row
+        .first()
+        .ok_or_else(|| Error::new(Kind::NotFound, format!("the gallery `{name}` has no item {:?}", id.as_str())))?;
     record::stored_item(row)
 }
 
@@ -72,7 +72,8 @@ impl Cursor {
                              SET LOCAL idle_in_transaction_session_timeout = '10min'";
         client.batch_execute(BEGIN).await?;
         let gallery = galleries::find(client, name).await?;
-        let declare = format!("DECLARE everything NO SCROLL CURSOR FOR SELECT {columns} FROM {} ORDER BY place", gallery.table);
+        let declare =
+            format!("DECLARE everything NO SCROLL CURSOR FOR SELECT {columns} FROM {} ORDER BY place", gallery.table);
         client.batch_execute(&declare).await?;
         cursor.items = gallery.info.items;
         Ok(cursor)

@@ -127,4 +127,3 @@ impl<'a> Record<'a> {
         i64::from(hasher.finalize())
     }
 }
-

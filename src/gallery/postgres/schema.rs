@@ -5,10 +5,7 @@
 
 use deadpool_postgres::{GenericClient, Transaction};
 
-use super::{
-    connection::Connection,
-    failure::Outcome,
-};
+use super::{connection::Connection, failure::Outcome};
 use crate::error::{Error, Kind};
 
 /// Steps that bring a database up to date; how many were done is its version. Steps are added and never changed.

@@ -70,11 +70,7 @@ pub(super) async fn put(
 }
 
 /// The places of those that are stored already, by id.
-async fn places(
-    transaction: &Transaction<'_>,
-    gallery: &Found,
-    items: &[NewItem],
-) -> Outcome<HashMap<Vec<u8>, i64>> {
+async fn places(transaction: &Transaction<'_>, gallery: &Found, items: &[NewItem]) -> Outcome<HashMap<Vec<u8>, i64>> {
     if gallery.info.items == 0 {
         return Ok(HashMap::new());
     }
@@ -96,7 +92,8 @@ async fn store(
     let terms: Vec<Value> = rows.iter().map(|(_, item)| terms(&item.metadata)).collect();
     let places: Vec<i64> = records.iter().map(|record| record.place).collect();
     let times: Vec<i64> = records.iter().map(|record| record.stored_ms).collect();
-    let vectors: Vec<Vector> = records.iter_mut().map(|record| std::mem::replace(&mut record.vector, Vec::new().into())).collect();
+    let vectors: Vec<Vector> =
+        records.iter_mut().map(|record| std::mem::replace(&mut record.vector, Vec::new().into())).collect();
     let ids: Vec<&[u8]> = records.iter().map(|record| record.id).collect();
     let labels: Vec<Option<&str>> = records.iter().map(|record| record.label).collect();
     let metadata: Vec<&str> = records.iter().map(|record| record.metadata.as_str()).collect();
@@ -115,9 +112,7 @@ async fn store(
     let stored = transaction
         .execute(
             &statement,
-            &[
-                &places, &times, &checksums, &vectors, &ids, &labels, &metadata, &terms, &features, &thumbnails,
-            ],
+            &[&places, &times, &checksums, &vectors, &ids, &labels, &metadata, &terms, &features, &thumbnails],
         )
         .await?;
     debug_assert_eq!(stored, rows.len() as u64);
@@ -125,11 +120,7 @@ async fn store(
 }
 
 /// Deletes items; see [`crate::gallery::GalleryStore::delete`].
-pub(super) async fn delete(
-    transaction: &Transaction<'_>,
-    name: &GalleryName,
-    ids: &[ItemId],
-) -> Outcome<Vec<bool>> {
+pub(super) async fn delete(transaction: &Transaction<'_>, name: &GalleryName, ids: &[ItemId]) -> Outcome<Vec<bool>> {
     galleries::lock(transaction, &[name]).await?;
     let gallery = galleries::find(transaction, name).await?;
     let sought: Vec<&[u8]> = ids.iter().map(|id| id.as_str().as_bytes()).collect();
