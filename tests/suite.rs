@@ -20,6 +20,7 @@ mod gallery_http;
 mod gallery_problems;
 mod gallery_snapshot;
 mod gallery_snapshot_http;
+mod gallery_store;
 mod goldens;
 mod http;
 mod openapi;
