@@ -70,7 +70,8 @@ async fn an_image_has_the_same_colours_whatever_stands_beside_it() {
     let beside = maps(&server, "size=112&basis=photos", &[ROCKET, CHELSEA]).await;
     assert!(difference(&alone[0], &beside[1]).0 < 1e-4);
     // Without the basis they would differ.
-    let (own, joint) = (maps(&server, "size=112", &[CHELSEA]).await, maps(&server, "size=112", &[ROCKET, CHELSEA]).await);
+    let (own, joint) =
+        (maps(&server, "size=112", &[CHELSEA]).await, maps(&server, "size=112", &[ROCKET, CHELSEA]).await);
     assert!(difference(&own[0], &joint[1]).0 > 0.05);
 
     // The picture shows the first three of the numbers.
@@ -88,8 +89,13 @@ async fn an_image_has_the_same_colours_whatever_stands_beside_it() {
     // The foreground has the colours that it has among all patches; the rest is black.
     let request = post(&server, "/v1/pca?size=112&basis=photos&foreground=auto", &[CHELSEA]);
     let answer = ok_json(request.header("accept", "application/json")).await;
-    let shown: Vec<bool> =
-        answer["data"][0]["foreground"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap()).map(|v| v == true).collect();
+    let shown: Vec<bool> = answer["data"][0]["foreground"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|row| row.as_array().unwrap())
+        .map(|v| v == true)
+        .collect();
     assert!(shown.contains(&true) && shown.contains(&false));
     let map = floats(&answer["data"][0]["map"]);
     for ((colour, whole), shown) in map.chunks(3).zip(alone[0].chunks(3)).zip(shown) {
@@ -101,13 +107,18 @@ async fn an_image_has_the_same_colours_whatever_stands_beside_it() {
 async fn a_basis_of_two_images_is_their_joint_one_with_less_wide_ranges() {
     let server = Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
     let options = "size=224&resize=fit";
-    let joint = ok_json(post(&server, &format!("/v1/pca?{options}"), &[CHELSEA, COFFEE]).header("accept", "application/json")).await;
+    let joint =
+        ok_json(post(&server, &format!("/v1/pca?{options}"), &[CHELSEA, COFFEE]).header("accept", "application/json"))
+            .await;
     let response = ok(put(&server, &format!("/v1/bases/two?{options}"), &[CHELSEA, COFFEE])).await;
     assert_eq!(response.status(), StatusCode::CREATED);
     assert!(response.headers()["server-timing"].to_str().unwrap().contains("inference;dur="));
     let kept: Value = response.json().await.unwrap();
     assert!(difference(&floats(&kept["explained"]), &floats(&joint["explained"])).0 < 1e-5);
-    assert_eq!((kept["images"].as_u64(), kept["size"].as_u64(), kept["resize"].as_str()), (Some(2), Some(224), Some("fit")));
+    assert_eq!(
+        (kept["images"].as_u64(), kept["size"].as_u64(), kept["resize"].as_str()),
+        (Some(2), Some(224), Some("fit"))
+    );
     assert_eq!(kept["patches"].as_u64(), Some(2 * 16 * 24));
 
     // The joint maps reach from the least to the largest coordinate, those of the basis from the first to the last
@@ -244,7 +255,8 @@ async fn a_gallery_s_thumbnails_can_be_what_a_basis_is_fitted_on() {
     assert_problem(both, 422, "invalid_option", "without a body").await;
     let both = put_to("").multipart(images(&[CHELSEA]).text("gallery", "pictures"));
     assert_problem(both, 422, "invalid_option", "without a body").await;
-    assert_problem(put(&server, "/v1/bases/new?sample=5", &[CHELSEA]), 422, "invalid_option", "goes with `gallery`").await;
+    assert_problem(put(&server, "/v1/bases/new?sample=5", &[CHELSEA]), 422, "invalid_option", "goes with `gallery`")
+        .await;
 }
 
 #[tokio::test]
@@ -271,7 +283,8 @@ async fn what_is_wrong_with_a_request_is_said_and_changes_nothing() {
     let fit = |options: &str, files: &[&str]| put(&server, &format!("/v1/bases/good?{options}"), files);
     assert_problem(fit("components=0", &[CHELSEA]), 422, "invalid_option", "it must be 1 to 64").await;
     assert_problem(fit("components=65", &[CHELSEA]), 422, "invalid_option", "it must be 1 to 64").await;
-    assert_problem(fit("size=14&components=5", &[CHELSEA]), 422, "invalid_option", "5 components cannot be fitted on").await;
+    assert_problem(fit("size=14&components=5", &[CHELSEA]), 422, "invalid_option", "5 components cannot be fitted on")
+        .await;
     assert_problem(fit("foreground=auto", &[CHELSEA]), 422, "invalid_option", "there is no such option here").await;
     assert_problem(fit("size=113&resize=crop", &[CHELSEA]), 422, "invalid_option", "multiple of the patch size").await;
     let size = post(&server, "/v1/bases/good?size=112", &[CHELSEA]);

@@ -82,7 +82,10 @@ fn neighbours_and_both_votes_are_those_of_the_reference() {
     let same = reference.weighted_predictions.iter().filter(|(id, label)| weighted[*id] == **label).count();
     assert!(same >= 196, "{same} of 200 predictions are the same");
 
-    let neighbors: BTreeMap<String, &Vec<Value>> = found["neighbors"].as_array().unwrap().iter()
+    let neighbors: BTreeMap<String, &Vec<Value>> = found["neighbors"]
+        .as_array()
+        .unwrap()
+        .iter()
         .map(|of| (format!("test/{}", text_of(of, "id")), of["neighbors"].as_array().unwrap()))
         .collect();
     for (id, expected) in &reference.top5_of_first_tests {
@@ -247,5 +250,8 @@ fn many_classes_are_told_by_their_most_frequent_confusions() {
         truth.iter().enumerate().map(|(row, &label)| Some(if label == 7 || row == 0 { 4 } else { label })).collect();
     let said = Report::new(&classes, &truth, &predicted).to_string();
     assert!(said.starts_with("Accuracy 95.6 % (86 of 90)"), "{said}");
-    assert!(said.contains("Most often confused\n     3 ×  class 07 taken for class 04\n     1 ×  class 00 taken"), "{said}");
+    assert!(
+        said.contains("Most often confused\n     3 ×  class 07 taken for class 04\n     1 ×  class 00 taken"),
+        "{said}"
+    );
 }

@@ -36,7 +36,10 @@ fn accuracy_and_predictions_are_those_of_scikit_learn() {
     let (output, found) = evaluate("cifar10-sample/train", &["--l2", &reference.l2.to_string()]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let found = found.unwrap();
-    assert_eq!((&found["pooling"], &found["dim"], &found["converged"]), (&"cls_mean".into(), &768.into(), &true.into()));
+    assert_eq!(
+        (&found["pooling"], &found["dim"], &found["converged"]),
+        (&"cls_mean".into(), &768.into(), &true.into())
+    );
     let accuracy = found["accuracy"].as_f64().unwrap();
     assert!((accuracy - reference.accuracy).abs() <= 0.01, "{accuracy} and not {}", reference.accuracy);
     let predictions = found["predictions"].as_array().unwrap();

@@ -26,7 +26,8 @@ async fn each_bad_request_is_told_what_is_wrong_and_nothing_is_stored() {
 
     let put = |body: Value| server.put("/v1/gallery/x").json(&body);
     let vector = |vector: Value| put(json!({"vector": vector}));
-    let text = |method: RequestBuilder, body: &str| method.header("content-type", "application/json").body(body.to_owned());
+    let text =
+        |method: RequestBuilder, body: &str| method.header("content-type", "application/json").body(body.to_owned());
     let knn = |body: Value| server.post("/v1/knn").json(&body);
     let get = |path: &str| server.get(path);
     let query = |name: &str, value: &str| {
@@ -37,7 +38,9 @@ async fn each_bad_request_is_told_what_is_wrong_and_nothing_is_stored() {
     let items = |items: Value| server.post("/v1/gallery").json(&json!({"items": items}));
     let item = |id: &str| json!({"id": id, "vector": good});
     let part = |name: &str| Part::bytes(read_golden(CHELSEA)).file_name(name.to_owned());
-    let form = |listing: &str| server.post("/v1/gallery").multipart(Form::new().part("a", part("a")).text("items", listing.to_owned()));
+    let form = |listing: &str| {
+        server.post("/v1/gallery").multipart(Form::new().part("a", part("a")).text("items", listing.to_owned()))
+    };
     let encoded = BASE64_STANDARD.encode(read_golden(CHELSEA));
     let with = |at: usize, value: Value| {
         let mut vector: Vec<Value> = good.iter().map(|&v| json!(v)).collect();

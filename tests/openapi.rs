@@ -44,7 +44,11 @@ async fn described_options_are_the_known_ones() {
         ("post", "/v1/probes", server.post("/v1/probes?nonsense=1").json(&json!({}))),
         ("get", "/v1/probes/{name}", server.get("/v1/probes/a?nonsense=1")),
         ("delete", "/v1/probes/{name}", server.delete("/v1/probes/a?nonsense=1")),
-        ("put", "/v1/bases/{name}", server.put("/v1/bases/a?nonsense=1").header("content-type", "image/png").body(read_golden(FILE))),
+        (
+            "put",
+            "/v1/bases/{name}",
+            server.put("/v1/bases/a?nonsense=1").header("content-type", "image/png").body(read_golden(FILE)),
+        ),
         ("post", "/v1/bases/{name}", image("/v1/bases/a?nonsense=1")),
         ("get", "/v1/bases/{name}", server.get("/v1/bases/a?nonsense=1")),
         ("get", "/v1/bases", server.get("/v1/bases?nonsense=1")),

@@ -110,7 +110,10 @@ async fn a_probe_learns_the_labels_of_a_gallery_and_tells_them() {
     assert_eq!((&trained["name"], &trained["state"]), (&json!("p"), &json!("ready")));
     let about = &trained["probe"];
     assert_eq!(about["classes"], json!(["c0", "c1", "c2"]));
-    assert_eq!((&about["examples"], &about["unlabelled"], &about["without_features"]), (&json!(90), &json!(5), &json!(4)));
+    assert_eq!(
+        (&about["examples"], &about["unlabelled"], &about["without_features"]),
+        (&json!(90), &json!(5), &json!(4))
+    );
     assert_eq!((&about["l2"], &about["converged"], &about["width"]), (&json!(0.5), &json!(true), &json!(128)));
     assert_eq!((&about["features"], &about["fingerprint"]), (&json!("cls_mean"), &json!(fingerprint)));
     assert!(about["accuracy"].as_f64().unwrap() > 0.8, "{about}");
@@ -368,7 +371,8 @@ async fn features_of_another_model_are_refused() {
         assert!(body["detail"].as_str().unwrap().contains("takes features of tiny-reg, and this server runs tiny"));
     }
     // The same model, but another way to it.
-    let (status, body) = problem(server.post_file("/v1/classify?probe=p&size=448", "dinov2-small-focus/chelsea.png")).await;
+    let (status, body) =
+        problem(server.post_file("/v1/classify?probe=p&size=448", "dinov2-small-focus/chelsea.png")).await;
     assert_eq!(status, 409);
     assert!(body["detail"].as_str().unwrap().contains("size=224 and not size=448"), "{body}");
 }

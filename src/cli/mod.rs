@@ -46,6 +46,7 @@ enum Command {
     #[command(subcommand)]
     Gallery(gallery::Gallery),
     /// Measure how well features tell the labels of images apart
+    #[command(subcommand)]
     Eval(eval::Eval),
     /// Measure the bare session and the way before it, without HTTP
     Bench(bench::Bench),

@@ -32,9 +32,8 @@ pub fn nearest(train: ArrayView2<'_, f32>, test: ArrayView2<'_, f32>, k: usize) 
     if k == 0 || k > most {
         return Err(Error::option("k", format!("{k} neighbours cannot be found among {most} images; use 1 to {most}")));
     }
-    let by_score = |a: &Neighbor, b: &Neighbor| -> Ordering {
-        b.score.total_cmp(&a.score).then_with(|| a.index.cmp(&b.index))
-    };
+    let by_score =
+        |a: &Neighbor, b: &Neighbor| -> Ordering { b.score.total_cmp(&a.score).then_with(|| a.index.cmp(&b.index)) };
     let mut found = Vec::with_capacity(test.nrows());
     for block in test.axis_chunks_iter(Axis(0), BLOCK) {
         for scores in block.dot(&train.t()).rows() {

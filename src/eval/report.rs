@@ -103,7 +103,8 @@ impl Report {
     }
 
     fn write_most_confused(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of_row = |row: usize| self.confusion[row].iter().enumerate().map(move |(column, &count)| (count, row, column));
+        let of_row =
+            |row: usize| self.confusion[row].iter().enumerate().map(move |(column, &count)| (count, row, column));
         let mut wrong: Vec<_> = (0..self.classes.len()).flat_map(of_row).collect();
         wrong.retain(|&(count, row, column)| count > 0 && row != column);
         // Stable, so that equals stay in the order of the labels.
@@ -131,7 +132,11 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Accuracy {:.1} % ({} of {})\n", self.accuracy * 100.0, self.correct, self.count)?;
-        if self.classes.len() <= TABLE_UP_TO { self.write_table(f)? } else { self.write_most_confused(f)? }
+        if self.classes.len() <= TABLE_UP_TO {
+            self.write_table(f)?;
+        } else {
+            self.write_most_confused(f)?;
+        }
         writeln!(f)?;
         self.write_classes(f)
     }

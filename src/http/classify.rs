@@ -10,7 +10,8 @@ use super::{
     gallery::{
         GalleryOption, NeighborJson,
         schema::{
-            FilterParams, GalleryParams, ImageOrVectorJson, ProbeParam, SearchParams, SearchProblems, VectorParams, VoteParams,
+            FilterParams, GalleryParams, ImageOrVectorJson, ProbeParam, SearchParams, SearchProblems, VectorParams,
+            VoteParams,
         },
         take_filter,
     },
@@ -139,10 +140,10 @@ async fn classify_by_probe(
     subjects: Vec<Subject>,
     mut options: Options,
 ) -> Result<Response> {
-    const OF_NEIGHBORS: [&str; 8] =
-        ["vote", "temperature", "k", "exact", "gallery", "label", "pooling", "layers"];
+    const OF_NEIGHBORS: [&str; 8] = ["vote", "temperature", "k", "exact", "gallery", "label", "pooling", "layers"];
     if let Some(name) = OF_NEIGHBORS.iter().find(|name| options.holds(name)) {
-        let detail = "does not go with `probe`: it is about neighbours, and a probe asks none; leave one of the two out";
+        let detail =
+            "does not go with `probe`: it is about neighbours, and a probe asks none; leave one of the two out";
         return Err(Error::option(name, detail));
     }
     let image: ImageOptions = options.take()?;

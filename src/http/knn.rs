@@ -165,10 +165,7 @@ struct ItemQueryOptions {
         GalleryProblems,
     )
 )]
-pub(super) async fn find_neighbors_of_item(
-    State(state): State<AppState>,
-    mut options: Options,
-) -> Result<Response> {
+pub(super) async fn find_neighbors_of_item(State(state): State<AppState>, mut options: Options) -> Result<Response> {
     let ItemQueryOptions { id, include_self } = options.take()?;
     let search: SearchOptions = options.take()?;
     let filter = take_filter(&mut options)?;

@@ -231,7 +231,7 @@ impl Service {
                 Ok(())
             };
             self.on_blocking_thread("adding to a basis", merge).await?;
-            Ok(stages)
+            Ok::<_, Error>(stages)
         };
         let work = stream::iter(files.into_iter().enumerate()).map(add).buffered(self.engine.images_at_once());
         let stages = work.try_fold(Stages::default(), async |all, of_image| Ok(all.longest(of_image))).await?;

@@ -47,8 +47,7 @@ impl VoteOptions {
         if let Some(least) = self.min_score {
             neighbors.retain(|neighbor| neighbor.score >= least);
         }
-        let classes: BTreeSet<Label> =
-            neighbors.iter().filter_map(|neighbor| neighbor.item.label.clone()).collect();
+        let classes: BTreeSet<Label> = neighbors.iter().filter_map(|neighbor| neighbor.item.label.clone()).collect();
         let classes: Vec<Label> = classes.into_iter().collect();
         let of_class = |neighbor: &Neighbor| {
             let class = classes.binary_search(neighbor.item.label.as_ref()?).ok()?;

@@ -16,7 +16,6 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Mutex, Semaphore};
 
-use self::{cache::ViewCache, probes::Trainings};
 pub use self::{
     bases::{BasisAbout, BasisImages, KeptBasis},
     binding::VectorOptions,
@@ -29,6 +28,7 @@ pub use self::{
     probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, StoredProbe, Training},
     search::{Found, SearchOptions},
 };
+use self::{cache::ViewCache, probes::Trainings};
 use crate::{
     engine::{Engine, available_cores},
     error::{Error, Kind, Result},
@@ -166,8 +166,6 @@ impl Stages {
     /// Stages that did not take place, as after a look into the cache, are not counted as ones that took no time.
     fn observe(&self) {
         let took_place = |(_, time): &(&str, Duration)| !time.is_zero();
-        self.named()
-            .filter(took_place)
-            .for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, time));
+        self.named().filter(took_place).for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, time));
     }
 }

@@ -115,10 +115,8 @@ impl Knn {
         let labels = train.indices(classes);
         let predicted: Vec<Option<usize>> =
             near.iter().map(|near| predict(near, k, &labels, classes.len(), vote, self.temperature)).collect();
-        let predictions = test.ids.iter().zip(&test.labels).zip(&predicted).map(|((id, label), predicted)| Prediction {
-            id,
-            label,
-            predicted: predicted.map(|class| classes[class].as_str()),
+        let predictions = test.ids.iter().zip(&test.labels).zip(&predicted).map(|((id, label), predicted)| {
+            Prediction { id, label, predicted: predicted.map(|class| classes[class].as_str()) }
         });
         let predictions = predictions.collect();
         Run { k, vote, report: Report::new(classes, &test.indices(classes), &predicted), predictions }

@@ -36,11 +36,8 @@ pub fn encode(basis: &Basis, moments: &Moments, about: &str) -> Result<Vec<u8>> 
         TensorView::new(*dtype, shape.clone(), bytes).map(|view| (*name, view)).map_err(failed)
     });
     let views: Vec<_> = views.collect::<Result<_>>()?;
-    let texts = [
-        ("about", about.to_owned()),
-        ("images", moments.images.to_string()),
-        ("patches", moments.patches.to_string()),
-    ];
+    let texts =
+        [("about", about.to_owned()), ("images", moments.images.to_string()), ("patches", moments.patches.to_string())];
     let texts: HashMap<String, String> = texts.map(|(name, text)| (name.to_owned(), text)).into();
     safetensors::serialize(views, Some(texts)).map_err(failed)
 }
@@ -79,7 +76,8 @@ impl<'a> Document<'a> {
         if mean.len() != dim || explained.len() != count || ranges.len() != 2 * count {
             return Err(damaged("its parts do not fit"));
         }
-        let components = Array2::from_shape_vec((count, dim), components).map_err(|error| damaged(error.to_string()))?;
+        let components =
+            Array2::from_shape_vec((count, dim), components).map_err(|error| damaged(error.to_string()))?;
         let mean = mean.into_iter().map(|value| value as f32).collect();
         let ranges = ranges.chunks_exact(2).map(|pair| Range { low: pair[0], high: pair[1] }).collect();
         Ok(Basis { pca: Pca { mean, components, explained }, ranges })
@@ -101,7 +99,11 @@ impl<'a> Document<'a> {
         (moments.images, moments.patches) = (number("images")?, number("patches")?);
         moments.mean = Array1::from(mean);
         moments.scatter =
-            Mat::from_fn(dim, dim, |row, column| if column <= row { scatter[row * (row + 1) / 2 + column] } else { 0.0 });
+            Mat::from_fn(
+                dim,
+                dim,
+                |row, column| if column <= row { scatter[row * (row + 1) / 2 + column] } else { 0.0 },
+            );
         sample.chunks_exact(dim).for_each(|token| moments.keep(token.into()));
         Ok(moments)
     }
@@ -111,7 +113,12 @@ impl<'a> Document<'a> {
     }
 
     /// Shape and values of a tensor.
-    fn values<T, const N: usize>(&self, name: &str, dtype: Dtype, read: fn([u8; N]) -> T) -> Result<(Vec<usize>, Vec<T>)> {
+    fn values<T, const N: usize>(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        read: fn([u8; N]) -> T,
+    ) -> Result<(Vec<usize>, Vec<T>)> {
         let info = self.tensors.tensor(name).map_err(|error| damaged(error.to_string()))?;
         if info.dtype() != dtype {
             return Err(damaged(format!("{name} has another type")));

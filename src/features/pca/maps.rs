@@ -42,7 +42,8 @@ pub fn maps(
         }
     };
     let mut projected = basis.project(all.view());
-    let ranges: Vec<Range> = projected.columns().into_iter().map(|column| Range::of(column, shown.as_deref())).collect();
+    let ranges: Vec<Range> =
+        projected.columns().into_iter().map(|column| Range::of(column, shown.as_deref())).collect();
     Range::scale(&ranges, &mut projected);
     Ok(PcaMaps::new(basis, projected, shown, tokens))
 }

@@ -124,4 +124,3 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 fn add(to: &mut [f64], factor: f64, values: &[f64]) {
     to.iter_mut().zip(values).for_each(|(to, value)| *to += factor * value);
 }
-

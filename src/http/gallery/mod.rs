@@ -16,11 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{
-    AppState,
-    json::check_length_of_object,
-    options::Options,
-};
+use super::{AppState, json::check_length_of_object, options::Options};
 use crate::{
     error::{Error, Kind, Result},
     gallery::{Filter, GalleryName, Item, ItemId, Label, Metadata, Neighbor},
@@ -156,8 +152,12 @@ pub(super) struct NeighborJson {
 impl NeighborJson {
     /// The neighbours in their order.
     pub(super) fn list(neighbors: Vec<Neighbor>) -> Vec<Self> {
-        let json = |Neighbor { item: Item { id, place, label, metadata, .. }, score }| {
-            Self { id, score, label, metadata, place }
+        let json = |Neighbor { item: Item { id, place, label, metadata, .. }, score }| Self {
+            id,
+            score,
+            label,
+            metadata,
+            place,
         };
         neighbors.into_iter().map(json).collect()
     }

@@ -12,11 +12,7 @@ use std::{
 use futures_util::StreamExt;
 use tokio::sync::{oneshot, watch};
 
-use super::{
-    super::GalleryLimits,
-    ProbePlan, ProbeState, StoredProbe,
-    stored::Origin,
-};
+use super::{super::GalleryLimits, ProbePlan, ProbeState, StoredProbe, stored::Origin};
 use crate::{
     error::{Error, Kind, Result},
     features::probe::{Examples, Probe, Progress, Stage, train},
@@ -235,9 +231,8 @@ async fn run(
     drop(items);
 
     let computing = Arc::clone(training);
-    let trained = on_a_thread_that_yields(move || {
-        train(&examples, &plan.options, &mut |progress| computing.advance(progress))
-    });
+    let trained =
+        on_a_thread_that_yields(move || train(&examples, &plan.options, &mut |progress| computing.advance(progress)));
     let probe: Option<Probe> = trained.await??;
     let probe = probe.filter(|_| !training.stopped.load(Ordering::Relaxed)).ok_or_else(|| training.cancelled())?;
     if !probe.converged {
@@ -276,11 +271,7 @@ fn gather(
              some with `filter`, or raise the limit",
             plan.gallery
         );
-        return Err(Error::new(Kind::TooLarge, detail).with_limit(
-            "max_probe_items",
-            most as u64,
-            "--max-probe-items",
-        ));
+        return Err(Error::new(Kind::TooLarge, detail).with_limit("max_probe_items", most as u64, "--max-probe-items"));
     }
     if features.len() > examples.width() {
         // CLS comes first.
