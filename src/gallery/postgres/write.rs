@@ -8,7 +8,7 @@ use std::{
 use deadpool_postgres::Transaction;
 use pgvector::Vector;
 use serde_json::Value;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::{
     failure::Outcome,
@@ -109,13 +109,9 @@ async fn store(
              features = excluded.features, thumbnail = excluded.thumbnail",
         gallery.table
     );
-    let stored = transaction
-        .execute(
-            &statement,
-            &[&places, &times, &checksums, &vectors, &ids, &labels, &metadata, &terms, &features, &thumbnails],
-        )
-        .await?;
-    debug_assert_eq!(stored, rows.len() as u64);
+    let columns: [&(dyn ToSql + Sync); 10] =
+        [&places, &times, &checksums, &vectors, &ids, &labels, &metadata, &terms, &features, &thumbnails];
+    transaction.execute(&statement, &columns).await?;
     Ok(())
 }
 
