@@ -18,7 +18,7 @@ pub(super) struct GalleryRow {
     pub(super) items: u64,
     /// Place of the next new item.
     pub(super) next_place: u64,
-    /// Serial of the next write of an item, new or not.
+    /// Serial of the next write of an item; a deletion takes one, too, so that it tells one commit from another.
     pub(super) next_serial: u64,
 }
 

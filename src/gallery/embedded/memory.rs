@@ -158,7 +158,7 @@ fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
             let item = Record::decode(record)?.item;
             read.push(NewRow { serial, place, vector, label: item.label, metadata: item.metadata });
         }
-        rows = rows.after(&read, &[]);
+        rows = rows.after(row.next_serial, &read, &[]);
     }
     Ok(rows)
 }

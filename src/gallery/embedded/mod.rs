@@ -163,12 +163,11 @@ impl GalleryStore for EmbeddedStore {
 
     async fn search(&self, name: &GalleryName, search: Search) -> Result<Vec<Neighbor>> {
         let serving = self.serving()?;
-        let gallery = serving.memory.gallery(name)?;
-        let exact_up_to = serving.memory.exact_up_to;
+        let (memory, name) = (Arc::clone(&serving.memory), name.clone());
         let place = Arc::clone(&serving.searches).acquire_owned().await;
         self.blocking(move |environment| {
             let _place = place;
-            search::neighbors(environment, &gallery, &search, exact_up_to)
+            search::neighbors(environment, &memory, &name, &search)
         })
         .await
     }

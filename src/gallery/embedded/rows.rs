@@ -133,6 +133,8 @@ impl LiveChunk {
 #[derive(Debug, Clone)]
 pub(super) struct Rows {
     pub(super) dim: usize,
+    /// [`super::codec::GalleryRow::next_serial`] of the commit that these rows are of.
+    pub(super) version: u64,
     format: VectorFormat,
     pub(super) chunks: Vec<LiveChunk>,
     /// Rows that live.
@@ -141,12 +143,12 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn new(dim: usize, format: VectorFormat) -> Self {
-        Self { dim, format, chunks: Vec::new(), live: 0 }
+        Self { dim, version: 1, format, chunks: Vec::new(), live: 0 }
     }
 
-    /// The rows after a write: some more, with serials above all that are here, and without those of the serials `dead`.
-    pub(super) fn after(&self, added: &[NewRow], dead: &[u64]) -> Self {
-        let mut next = self.clone();
+    /// The rows after a commit: some more, with serials above all that are here, and without those of the serials `dead`.
+    pub(super) fn after(&self, version: u64, added: &[NewRow], dead: &[u64]) -> Self {
+        let mut next = Self { version, ..self.clone() };
         next.add(added);
         for &serial in dead {
             if let Some((index, row)) = next.locate(serial) {

@@ -1,60 +1,80 @@
 //! The way of a search: which rows may be found, which of them are near, and what is known of these.
 
+use std::{sync::Arc, time::Duration};
+
+use heed::{RoTxn, WithoutTls};
+
 use super::{
     attributes::RowSet,
     environment::Environment,
     index::ApproximateIndex,
-    memory::LiveGallery,
+    memory::{LiveGallery, Memory},
     reader,
     rows::Rows,
     scan::{Best, Hit, scan, score},
 };
 use crate::{
-    error::Result,
-    gallery::{Neighbor, Search},
+    error::{Error, Kind, Result},
+    gallery::{GalleryName, Neighbor, Search},
 };
 
-/// Times that a search is done again because what it found has been replaced meanwhile.
-const TRIES: usize = 4;
 /// Candidates of the index for each neighbour that is wanted, as its order is that of 8 bits.
 const CANDIDATES: usize = 2;
 
 /// The neighbours with all that is known of them.
 pub(super) fn neighbors(
     environment: &Environment,
-    gallery: &LiveGallery,
+    memory: &Memory,
+    name: &GalleryName,
     search: &Search,
-    exact_up_to: usize,
 ) -> Result<Vec<Neighbor>> {
-    let mut found = Vec::new();
-    for _ in 0..TRIES {
-        let rows = gallery.rows.load_full();
-        let txn = environment.read()?;
-        let except = match &search.except {
-            Some(id) => reader::find(environment, &txn, gallery.number, id)?.map(|record| record.serial),
-            None => None,
-        };
-        // One more than is wanted, in case the one that is not wanted is among them.
-        let more = usize::from(except.is_some());
-        let mut hits = hits(&rows, gallery.index.load().as_deref(), search, search.k + more, exact_up_to)?;
-        hits.retain(|hit| Some(hit.serial) != except);
-        hits.truncate(search.k);
-        found.clear();
-        let wanted = hits.len();
-        for hit in hits {
-            // Gone or replaced between the two looks.
-            if let Some(record) = reader::record(environment, &txn, gallery.number, hit.place)?
-                && record.serial == hit.serial
-            {
-                found.push(Neighbor { item: record.item, score: hit.score });
+    let Moment { txn, gallery, rows } = Moment::now(environment, memory, name)?;
+    let except = match &search.except {
+        Some(id) => reader::find(environment, &txn, gallery.number, id)?.map(|record| record.serial),
+        None => None,
+    };
+    // One more than is wanted, in case the one that is not wanted is among them.
+    let k = search.k + usize::from(except.is_some());
+    let mut hits = hits(&rows, gallery.index.load().as_deref(), search, k, memory.exact_up_to)?;
+    hits.retain(|hit| Some(hit.serial) != except);
+    hits.truncate(search.k);
+    let neighbor = |hit: Hit| {
+        let record = reader::record(environment, &txn, gallery.number, hit.place)?;
+        let record =
+            record.ok_or_else(|| Error::internal(format!("item {} of the gallery `{name}` is gone", hit.place)))?;
+        Ok(Neighbor { item: record.item, score: hit.score })
+    };
+    hits.into_iter().map(neighbor).collect()
+}
+
+/// Disk and memory as they are after the same commit.
+struct Moment<'a> {
+    txn: RoTxn<'a, WithoutTls>,
+    gallery: Arc<LiveGallery>,
+    rows: Arc<Rows>,
+}
+
+impl<'a> Moment<'a> {
+    fn now(environment: &'a Environment, memory: &Memory, name: &GalleryName) -> Result<Self> {
+        loop {
+            let gallery = memory.gallery(name)?;
+            let rows = gallery.rows.load_full();
+            let txn = environment.read()?;
+            match reader::gallery(environment, &txn, name) {
+                Ok(row) if row.number == gallery.number && row.next_serial == rows.version => {
+                    return Ok(Self { txn, gallery, rows });
+                }
+                // The writer is between its commit and the publication, which follows at once.
+                Ok(_) => std::thread::sleep(BETWEEN),
+                Err(error) if error.kind() == Kind::NotFound => std::thread::sleep(BETWEEN),
+                Err(error) => return Err(error),
             }
         }
-        if found.len() == wanted {
-            break;
-        }
     }
-    Ok(found)
 }
+
+/// Shorter than a publication takes.
+const BETWEEN: Duration = Duration::from_micros(20);
 
 fn hits(
     rows: &Rows,

@@ -197,9 +197,9 @@ impl Thread {
         }
         let Draft { txn, galleries, changes, removed, .. } = draft;
         txn.commit().map_err(|error| self.environment.failed(error))?;
-        for (number, Changes { added, dead }) in changes {
+        for (number, Changes { version, added, dead }) in changes {
             if let Some(gallery) = galleries.values().find(|gallery| gallery.number == number) {
-                gallery.rows.store(Arc::new(gallery.rows.load().after(&added, &dead)));
+                gallery.rows.store(Arc::new(gallery.rows.load().after(version, &added, &dead)));
             }
         }
         self.memory.publish(galleries);
@@ -222,6 +222,7 @@ enum Refusal {
 /// What a commit changes in the rows of a gallery.
 #[derive(Default)]
 struct Changes {
+    version: u64,
     added: Vec<NewRow>,
     dead: Vec<u64>,
 }
@@ -286,6 +287,11 @@ impl Draft<'_> {
         self.stored(|txn| galleries.put(txn, name.as_str().as_bytes(), &bytes))
     }
 
+    fn put_changed_row(&mut self, name: &GalleryName, row: &GalleryRow) -> Result<(), Refusal> {
+        self.changes.entry(row.number).or_default().version = row.next_serial;
+        self.put_row(name, row)
+    }
+
     fn create(&mut self, name: &GalleryName, binding: &Binding) -> Result<GalleryRow, Refusal> {
         const NEXT: &[u8] = b"next gallery";
         let about = self.environment.tables.about;
@@ -347,7 +353,7 @@ impl Draft<'_> {
         for item in items {
             created.push(self.put_item(&mut row, item, stored_ms)?);
         }
-        self.put_row(name, &row)?;
+        self.put_changed_row(name, &row)?;
         let environment = self.environment;
         self.stored(|txn| environment.keep_room(txn))?;
         Ok(created)
@@ -407,9 +413,10 @@ impl Draft<'_> {
             }
             self.stored(|txn| tables.ids.delete(txn, &codec::id_key(row.number, id)))?;
             row.items -= 1;
+            row.next_serial += 1;
             self.changes.entry(row.number).or_default().dead.push(record.serial);
         }
-        self.put_row(name, &row)?;
+        self.put_changed_row(name, &row)?;
         Ok(deleted)
     }
 
