@@ -31,6 +31,7 @@ serve: build ## Serve with the embedded model on port 8080
 	$(PROGRAM) serve --model dinov2-small-focus
 
 test: setup ## Run all tests
+	@python3 deploy/setup.py --tests || echo "Without PostgreSQL the tests of galleries in a database are skipped."
 	@mkdir -p target && rm -rf $(SKIPPED) target/tmp
 ifeq ($(NEXTEST),yes)
 	DINOSERVE_SKIPPED=$(SKIPPED) cargo nextest run --release --no-fail-fast

@@ -3,7 +3,7 @@
 //! The layers, imports only go down (`tests/tidy.rs` checks it):
 //!
 //! * edges: [`http`], [`cli`]
-//! * use cases: [`service`]
+//! * use cases: [`service`], [`eval`]
 //! * adapters: [`engine`], [`gallery`], [`artifacts`]
 //! * pure: [`vision`], [`features`], [`model`], [`onnx`]
 //!
@@ -13,6 +13,7 @@ pub mod artifacts;
 pub mod cli;
 pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod features;
 pub mod gallery;
 pub mod http;

@@ -3,9 +3,8 @@
 use std::{io::IsTerminal, sync::LazyLock, time::Duration};
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -123,7 +122,10 @@ impl Metrics {
                 "Time of a search for neighbours."
             ))),
             gallery_items: register!(IntGaugeVec::new(
-                Opts::new("dinoserve_gallery_items", "Items of a gallery; (others) are those of all smaller galleries."),
+                Opts::new(
+                    "dinoserve_gallery_items",
+                    "Items of a gallery; (others) are those of all smaller galleries."
+                ),
                 &["gallery"]
             )),
             ready: register!(IntGauge::new("dinoserve_ready", "1 when the model answers, else 0.")),

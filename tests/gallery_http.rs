@@ -59,7 +59,10 @@ async fn a_photograph_is_found_by_itself_and_by_its_crops() {
         assert_eq!(ids(&answer)[0], photograph);
         assert!(close(&answer["neighbors"][0]["score"], 1.0), "{answer}");
         assert_eq!(answer["neighbors"][0]["label"], format!("a{photograph}"));
-        assert_eq!((answer["model"].as_str(), answer["gallery"].as_str()), (Some("dinov2-small-focus"), Some("default")));
+        assert_eq!(
+            (answer["model"].as_str(), answer["gallery"].as_str()),
+            (Some("dinov2-small-focus"), Some("default"))
+        );
         assert_eq!(answer["fingerprint"], focus().fingerprint);
 
         let photo = image::load_from_memory(&read_golden(&file)).unwrap();
@@ -119,7 +122,10 @@ async fn several_images_get_an_answer_each() {
         let answer = ok_json(server.post(path).json(&json!({"images": images}))).await;
         assert_eq!(answer["data"].as_array().unwrap().len(), 3, "{answer}");
         assert_eq!(ids(&answer["data"][0]), ["chelsea.png"]);
-        assert_eq!((&answer["data"][1]["index"], &answer["data"][1]["error"]["code"]), (&json!(1), &json!("undecodable_image")));
+        assert_eq!(
+            (&answer["data"][1]["index"], &answer["data"][1]["error"]["code"]),
+            (&json!(1), &json!("undecodable_image"))
+        );
         assert_eq!(ids(&answer["data"][2]), ["coffee.png"]);
     }
     let parts = [CHELSEA, COFFEE].map(|file| Part::bytes(read_golden(file)).file_name("x"));
@@ -165,7 +171,8 @@ async fn an_item_is_stored_replaced_and_deleted() {
 async fn any_text_can_be_an_id() {
     let server = Server::tiny_with_gallery().await;
     let longest = "é".repeat(256);
-    let names = ["cats/chelsea one.jpg", "ü+?&=#%2F%", "\u{1F431}/\n\0", "thumbnail", "a/thumbnail", "-", longest.as_str()];
+    let names =
+        ["cats/chelsea one.jpg", "ü+?&=#%2F%", "\u{1F431}/\n\0", "thumbnail", "a/thumbnail", "-", longest.as_str()];
     for (index, id) in names.into_iter().enumerate() {
         let encoded: String = id.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let stored = ok_json(put_vector(&server, &encoded, index as f64, &json!({}))).await;
@@ -185,7 +192,13 @@ async fn every_body_form_stores_the_same() {
     let file = read_golden(CHELSEA);
     let options = "pooling=mean&size=112&label=cat&metadata=%7B%22year%22%3A2024%7D";
     let part = || Part::bytes(file.clone()).file_name("cat.png");
-    let form = || Form::new().text("pooling", "mean").text("size", "112").text("label", "cat").text("metadata", r#"{"year":2024}"#);
+    let form = || {
+        Form::new()
+            .text("pooling", "mean")
+            .text("size", "112")
+            .text("label", "cat")
+            .text("metadata", r#"{"year":2024}"#)
+    };
     let json = json!({"image": BASE64_STANDARD.encode(&file), "pooling": "mean", "size": 112, "label": "cat", "metadata": {"year": 2024}});
     let in_text = json!({"image": BASE64_STANDARD.encode(&file), "pooling": "mean", "size": "112", "label": "cat", "metadata": "{\"year\":2024}"});
     let requests = [
@@ -227,10 +240,15 @@ async fn a_batch_stores_what_is_good_and_tells_of_the_rest() {
         5,
     ]);
     let answer = ok_json(server.post("/v1/gallery").json(&json!({"items": items, "gallery": "default"}))).await;
-    let told: Vec<_> = answer["data"].as_array().unwrap().iter().map(|item| {
-        let text = |name: &str| item[name].as_str().unwrap_or("-").to_owned();
-        (text("id"), text("status"), item["error"]["detail"].as_str().unwrap_or("-").to_owned())
-    }).collect();
+    let told: Vec<_> = answer["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| {
+            let text = |name: &str| item[name].as_str().unwrap_or("-").to_owned();
+            (text("id"), text("status"), item["error"]["detail"].as_str().unwrap_or("-").to_owned())
+        })
+        .collect();
     let expected = [
         ("cat", "created", "-"),
         ("old", "replaced", "-"),
@@ -258,7 +276,10 @@ async fn files_of_a_form_are_items() {
     let part = |file: &str, name: &str| Part::bytes(read_golden(file)).file_name(name.to_owned());
     let form = Form::new().part("files", part(CHELSEA, "cats/chelsea.png")).part("files", part(COFFEE, "coffee"));
     let answer = ok_json(server.post("/v1/gallery?gallery=forms").multipart(form)).await;
-    assert_eq!((&answer["gallery"], &answer["dim"], &answer["data"][1]["id"]), (&json!("forms"), &json!(64), &json!("coffee")));
+    assert_eq!(
+        (&answer["gallery"], &answer["dim"], &answer["data"][1]["id"]),
+        (&json!("forms"), &json!(64), &json!("coffee"))
+    );
     assert_eq!(ids(&ok_json(server.get("/v1/gallery?gallery=forms")).await), ["cats/chelsea.png", "coffee"]);
 
     let listing = r#"[{"label": "cat", "metadata": {"n": 1}}, {"id": "cup", "label": "drink"}]"#;
@@ -340,7 +361,12 @@ async fn neighbors_vote_by_their_score() {
     let server = Server::tiny_with_gallery().await;
     let facts = |label: &str| if label.is_empty() { json!({}) } else { json!({"label": label}) };
     for (id, degrees, label) in [
-        ("a1", 40.0, "ant"), ("a2", 50.0, "ant"), ("b1", 20.0, "bee"), ("c1", 60.0, "cow"), ("c2", 70.0, "cow"), ("x", 5.0, ""),
+        ("a1", 40.0, "ant"),
+        ("a2", 50.0, "ant"),
+        ("b1", 20.0, "bee"),
+        ("c1", 60.0, "cow"),
+        ("c2", 70.0, "cow"),
+        ("x", 5.0, ""),
     ] {
         ok(put_vector(&server, id, degrees, &facts(label))).await;
     }
@@ -374,11 +400,18 @@ async fn neighbors_vote_by_their_score() {
     let sure = ask(&format!("k=5&vote=majority&min_score={}", 45f64.to_radians().cos())).await;
     assert_eq!((ids(&sure), &sure["label"]), (vec!["b1", "a1"], &json!("ant")));
     let unknown = ask("k=5&min_score=0.99").await;
-    assert_eq!((&unknown["label"], &unknown["probabilities"], &unknown["neighbors"]), (&Value::Null, &json!([]), &json!([])));
+    assert_eq!(
+        (&unknown["label"], &unknown["probabilities"], &unknown["neighbors"]),
+        (&Value::Null, &json!([]), &json!([]))
+    );
     let only = ask("k=5&filter=%7B%22label%22%3A%7B%22any%22%3A%5B%22cow%22%5D%7D%7D").await;
     assert_eq!((ids(&only), &only["label"]), (vec!["c1", "c2"], &json!("cow")));
-    assert!(ok(server.post("/v1/classify").json(&json!({"vector": at(0.0)}))).await.headers()["server-timing"]
-        .to_str().unwrap().contains("search;dur="));
+    assert!(
+        ok(server.post("/v1/classify").json(&json!({"vector": at(0.0)}))).await.headers()["server-timing"]
+            .to_str()
+            .unwrap()
+            .contains("search;dur=")
+    );
 }
 
 #[tokio::test]
@@ -392,7 +425,8 @@ async fn a_photograph_is_classified_by_its_likes() {
 #[tokio::test]
 async fn a_gallery_wants_what_it_was_made_with() {
     let store = new_gallery().await;
-    let tiny_server = Server::start_on(store.clone(), tiny("tiny-reg", "model.safetensors"), HttpConfig::default()).await;
+    let tiny_server =
+        Server::start_on(store.clone(), tiny("tiny-reg", "model.safetensors"), HttpConfig::default()).await;
     let put = |query: &str| {
         let put = tiny_server.put(&format!("/v1/gallery/cat?{query}"));
         put.header("content-type", "image/png").body(read_golden(CHELSEA))
@@ -428,7 +462,9 @@ async fn a_gallery_wants_what_it_was_made_with() {
     ] {
         let ask = |path: &str| tiny_server.post_file(&format!("{path}?{query}"), CHELSEA);
         let mut requests = vec![put(query), ask("/v1/knn"), ask("/v1/classify")];
-        requests.push(tiny_server.post(&format!("/v1/gallery?{query}")).json(&json!({"items": [{"id": "v", "vector": [0]}]})));
+        requests.push(
+            tiny_server.post(&format!("/v1/gallery?{query}")).json(&json!({"items": [{"id": "v", "vector": [0]}]})),
+        );
         for request in requests {
             let (status, body) = problem(request).await;
             assert_eq!((status, body["code"].as_str()), (409, Some("conflict")), "{query}: {body}");
@@ -447,7 +483,9 @@ async fn a_gallery_wants_what_it_was_made_with() {
         put,
         server.post_file("/v1/knn", CHELSEA),
         server.post_file("/v1/classify", CHELSEA),
-        server.post("/v1/gallery").json(&json!({"items": [{"id": "x", "image": BASE64_STANDARD.encode(read_golden(CHELSEA))}]})),
+        server
+            .post("/v1/gallery")
+            .json(&json!({"items": [{"id": "x", "image": BASE64_STANDARD.encode(read_golden(CHELSEA))}]})),
         server.post("/v1/knn").json(&foreign),
     ] {
         let (status, body) = problem(request).await;
@@ -508,13 +546,18 @@ async fn galleries_are_listed_measured_and_deleted() {
         ok(put_vector(&server, id, 0.0, &json!({"gallery": gallery}))).await;
     }
     let list = ok_json(server.get("/v1/galleries")).await;
-    let told: Vec<_> =
-        list["data"].as_array().unwrap().iter().map(|g| (g["name"].as_str().unwrap(), g["items"].as_u64().unwrap())).collect();
+    let told: Vec<_> = list["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|g| (g["name"].as_str().unwrap(), g["items"].as_u64().unwrap()))
+        .collect();
     assert_eq!(told, [("animals", 2), ("plants", 1)]);
     assert_eq!(ids(&ok_json(server.get("/v1/knn?id=a&gallery=animals")).await), ["b"], "galleries are apart");
     let metrics = ok(server.get("/metrics")).await.text().await.unwrap();
     assert!(metrics.contains("dinoserve_gallery_items{gallery=\"animals\"} 2\n"), "{metrics}");
-    let searches = metrics.lines().find_map(|line| line.strip_prefix("dinoserve_gallery_search_duration_seconds_count "));
+    let searches =
+        metrics.lines().find_map(|line| line.strip_prefix("dinoserve_gallery_search_duration_seconds_count "));
     assert!(searches.unwrap().parse::<f64>().unwrap() >= 1.0);
 
     assert_eq!(ok(server.delete("/v1/galleries/animals")).await.status(), 204);

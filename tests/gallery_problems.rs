@@ -26,7 +26,8 @@ async fn each_bad_request_is_told_what_is_wrong_and_nothing_is_stored() {
 
     let put = |body: Value| server.put("/v1/gallery/x").json(&body);
     let vector = |vector: Value| put(json!({"vector": vector}));
-    let text = |method: RequestBuilder, body: &str| method.header("content-type", "application/json").body(body.to_owned());
+    let text =
+        |method: RequestBuilder, body: &str| method.header("content-type", "application/json").body(body.to_owned());
     let knn = |body: Value| server.post("/v1/knn").json(&body);
     let get = |path: &str| server.get(path);
     let query = |name: &str, value: &str| {
@@ -37,7 +38,9 @@ async fn each_bad_request_is_told_what_is_wrong_and_nothing_is_stored() {
     let items = |items: Value| server.post("/v1/gallery").json(&json!({"items": items}));
     let item = |id: &str| json!({"id": id, "vector": good});
     let part = |name: &str| Part::bytes(read_golden(CHELSEA)).file_name(name.to_owned());
-    let form = |listing: &str| server.post("/v1/gallery").multipart(Form::new().part("a", part("a")).text("items", listing.to_owned()));
+    let form = |listing: &str| {
+        server.post("/v1/gallery").multipart(Form::new().part("a", part("a")).text("items", listing.to_owned()))
+    };
     let encoded = BASE64_STANDARD.encode(read_golden(CHELSEA));
     let with = |at: usize, value: Value| {
         let mut vector: Vec<Value> = good.iter().map(|&v| json!(v)).collect();
@@ -58,7 +61,7 @@ async fn each_bad_request_is_told_what_is_wrong_and_nothing_is_stored() {
         ("infinite in single precision", vector(with(5, json!(1e39))), 422, "invalid_option", "option `vector`: value 5 is not finite, or too large for single precision"),
         ("infinite", text(server.put("/v1/gallery/x"), &overflow), 422, "invalid_option", "option `vector`: no list of numbers: number out of range"),
         ("NaN", text(server.put("/v1/gallery/x"), &nan), 400, "malformed_request", "NaN and Infinity are no JSON"),
-        ("zero vector", vector(json!([0; 64])), 422, "invalid_option", "option `vector`: all values are 0, so it has no direction"),
+        ("zero vector", vector(json!(vec![0; 64])), 422, "invalid_option", "option `vector`: all values are 0, so it has no direction"),
         ("vector twice", text(server.put("/v1/gallery/x"), r#"{"vector": [1], "vector": [1]}"#), 422, "invalid_option", "option `vector`: given twice"),
         ("vector and image", put(json!({"vector": good, "image": encoded})), 400, "malformed_request", "an image and a `vector`; send one of the two"),
         ("two images for an item", put(json!({"images": [encoded, encoded]})), 400, "malformed_request", "an item has one image, not 2"),
@@ -107,7 +110,7 @@ async fn each_bad_request_is_told_what_is_wrong_and_nothing_is_stored() {
         ("k too large for a vote", image("/v1/classify?k=9999999999"), 422, "limit_exceeded", "option `k`: 9999999999 is out of range"),
         ("k no number", get("/v1/knn?id=one&k=many"), 422, "invalid_option", "option `k`: invalid type: string \"many\""),
         ("query of a wrong dimension", knn(json!({"vector": [1, 2]})), 422, "invalid_option", "option `vector`: has 2 values; the vectors of this gallery have 64"),
-        ("query of zeros", knn(json!({"vector": [0; 64]})), 422, "invalid_option", "all values are 0"),
+        ("query of zeros", knn(json!({"vector": vec![0; 64]})), 422, "invalid_option", "all values are 0"),
         ("query of nothing", knn(json!({})), 400, "malformed_request", "neither an image nor a `vector`"),
         ("bad images only", knn(json!({"images": ["bm8=", "bm8="]})), 422, "undecodable_image", "image 0: "),
         ("option of another route", image("/v1/knn?vote=majority"), 422, "invalid_option", "option `vote`: there is no such option here"),

@@ -84,7 +84,8 @@ async fn a_snapshot_brings_everything_to_another_server_whole_or_not_at_all() {
     let all = ok_json(second.get("/v1/galleries")).await;
     assert_eq!(all["data"].as_array().unwrap().len(), 1, "nothing is left aside: {all}");
     // A good one replaces it, sent in pieces.
-    let pieces: Vec<Result<Vec<u8>, std::io::Error>> = snapshot.chunks(10_000).map(|piece| Ok(piece.to_vec())).collect();
+    let pieces: Vec<Result<Vec<u8>, std::io::Error>> =
+        snapshot.chunks(10_000).map(|piece| Ok(piece.to_vec())).collect();
     ok(second.put(path).body(Body::wrap_stream(futures_util::stream::iter(pieces)))).await;
     assert_eq!(everything(&second, "copy").await, expected);
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use dinoserve::http::openapi::description;
 use serde_json::{Value, json};
 
-use crate::support::server::Server;
+use crate::support::{read_golden, server::Server};
 
 #[test]
 fn the_committed_description_is_up_to_date() {
@@ -23,29 +23,42 @@ async fn described_options_are_the_known_ones() {
     let image = |path: &str| server.post_file(path, FILE);
     let items = json!({"items": [{"id": "a", "vector": [1]}]});
     let operations = [
-        ("post", "/v1/embed", image("/v1/embed")),
-        ("post", "/v1/pca", image("/v1/pca")),
-        ("post", "/v1/attention", image("/v1/attention")),
-        ("post", "/v1/knn", image("/v1/knn")),
-        ("post", "/v1/classify", image("/v1/classify")),
-        ("get", "/v1/knn", server.get("/v1/knn")),
-        ("get", "/v1/gallery", server.get("/v1/gallery")),
-        ("post", "/v1/gallery", server.post("/v1/gallery").json(&items)),
-        ("put", "/v1/gallery/{id}", server.put("/v1/gallery/a").json(&json!({"vector": [1]}))),
-        ("get", "/v1/gallery/{id}", server.get("/v1/gallery/a")),
-        ("delete", "/v1/gallery/{id}", server.delete("/v1/gallery/a")),
-        ("get", "/v1/gallery/{id}/thumbnail", server.get("/v1/gallery/a/thumbnail")),
-        ("get", "/v1/galleries", server.get("/v1/galleries")),
-        ("get", "/v1/galleries/{name}", server.get("/v1/galleries/a")),
-        ("delete", "/v1/galleries/{name}", server.delete("/v1/galleries/a")),
-        ("get", "/v1/galleries/{name}/snapshot", server.get("/v1/galleries/a/snapshot")),
-        ("put", "/v1/galleries/{name}/snapshot", server.put("/v1/galleries/a/snapshot")),
+        ("post", "/v1/embed", image("/v1/embed?nonsense=1")),
+        ("post", "/v1/pca", image("/v1/pca?nonsense=1")),
+        ("post", "/v1/attention", image("/v1/attention?nonsense=1")),
+        ("post", "/v1/knn", image("/v1/knn?nonsense=1")),
+        ("post", "/v1/classify", image("/v1/classify?nonsense=1")),
+        ("get", "/v1/knn", server.get("/v1/knn?nonsense=1")),
+        ("get", "/v1/gallery", server.get("/v1/gallery?nonsense=1")),
+        ("post", "/v1/gallery", server.post("/v1/gallery?nonsense=1").json(&items)),
+        ("put", "/v1/gallery/{id}", server.put("/v1/gallery/a?nonsense=1").json(&json!({"vector": [1]}))),
+        ("get", "/v1/gallery/{id}", server.get("/v1/gallery/a?nonsense=1")),
+        ("delete", "/v1/gallery/{id}", server.delete("/v1/gallery/a?nonsense=1")),
+        ("get", "/v1/gallery/{id}/thumbnail", server.get("/v1/gallery/a/thumbnail?nonsense=1")),
+        ("get", "/v1/galleries", server.get("/v1/galleries?nonsense=1")),
+        ("get", "/v1/galleries/{name}", server.get("/v1/galleries/a?nonsense=1")),
+        ("delete", "/v1/galleries/{name}", server.delete("/v1/galleries/a?nonsense=1")),
+        ("get", "/v1/galleries/{name}/snapshot", server.get("/v1/galleries/a/snapshot?nonsense=1")),
+        ("put", "/v1/galleries/{name}/snapshot", server.put("/v1/galleries/a/snapshot?nonsense=1")),
+        ("get", "/v1/probes", server.get("/v1/probes?nonsense=1")),
+        ("post", "/v1/probes", server.post("/v1/probes?nonsense=1").json(&json!({}))),
+        ("get", "/v1/probes/{name}", server.get("/v1/probes/a?nonsense=1")),
+        ("delete", "/v1/probes/{name}", server.delete("/v1/probes/a?nonsense=1")),
+        (
+            "put",
+            "/v1/bases/{name}",
+            server.put("/v1/bases/a?nonsense=1").header("content-type", "image/png").body(read_golden(FILE)),
+        ),
+        ("post", "/v1/bases/{name}", image("/v1/bases/a?nonsense=1")),
+        ("get", "/v1/bases/{name}", server.get("/v1/bases/a?nonsense=1")),
+        ("get", "/v1/bases", server.get("/v1/bases?nonsense=1")),
+        ("delete", "/v1/bases/{name}", server.delete("/v1/bases/a?nonsense=1")),
     ];
     for (method, path, request) in operations {
         let parameters = description["paths"][path][method]["parameters"].as_array();
         let of_query = parameters.into_iter().flatten().filter(|parameter| parameter["in"] == "query");
         let described: BTreeSet<&str> = of_query.map(|parameter| parameter["name"].as_str().unwrap()).collect();
-        let problem: Value = request.query(&[("nonsense", "1")]).send().await.unwrap().json().await.unwrap();
+        let problem: Value = request.send().await.unwrap().json().await.unwrap();
         let detail = problem["detail"].as_str().unwrap().to_owned();
         let known = match detail.strip_suffix("option `nonsense`: there are no options here") {
             Some(_) => BTreeSet::new(),

@@ -220,7 +220,7 @@ impl Files {
 /// Points of a surface of few dimensions that bends through many, with some noise, scaled to length 1.
 fn on_a_surface(count: usize, random: &mut StdRng) -> Array2<f32> {
     const INNER: usize = 24;
-    let mut normal = |random: &mut StdRng| {
+    let normal = |random: &mut StdRng| {
         // Box and Muller.
         let (a, b): (f32, f32) = (random.random_range(1e-7..1.0), random.random());
         (-2.0 * a.ln()).sqrt() * (std::f32::consts::TAU * b).cos()

@@ -212,8 +212,8 @@ impl LimitFlags {
 /// From an image to its vector. What is not given is the gallery's if there is one, else the default.
 #[derive(Debug, Clone, Args)]
 pub(super) struct VectorFlags {
-    /// How the tokens become one vector [default: cls]
-    #[arg(long, value_parser = names::<Pooling>())]
+    /// How the tokens become one vector [default: cls; for linear probes cls_mean]
+    #[arg(long, alias = "features", value_parser = names::<Pooling>())]
     pub(super) pooling: Option<Pooling>,
 
     /// Join the vectors of this many last blocks [default: 1]
@@ -250,12 +250,18 @@ pub(super) struct GalleryFlags {
     #[arg(long = "gallery-max-bytes", env = "DINOSERVE_GALLERY_MAX_BYTES", value_name = "BYTES",
         default_value_t = GalleryConfig::default().max_bytes)]
     max_bytes: u64,
+
+    /// Most connections to a PostgreSQL database, 4 or more
+    #[arg(long = "gallery-connections", env = "DINOSERVE_GALLERY_CONNECTIONS", value_name = "COUNT",
+        default_value_t = GalleryConfig::default().connections)]
+    connections: usize,
 }
 
 impl GalleryFlags {
     /// How the store is to work.
     pub(super) fn config(&self) -> GalleryConfig {
-        GalleryConfig { vectors: self.vectors, exact_up_to: self.exact_up_to, max_bytes: self.max_bytes }
+        let Self { vectors, exact_up_to, max_bytes, connections, .. } = *self;
+        GalleryConfig { vectors, exact_up_to, max_bytes, connections }
     }
 
     /// The store, if its place is given.

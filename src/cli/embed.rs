@@ -8,20 +8,18 @@ use std::{
 };
 
 use anyhow::bail;
-use bytes::Bytes;
 use clap::Args;
-use futures_util::{StreamExt, stream};
 use ndarray::Array2;
 use serde::Serialize;
 
 use super::{
     common::{EngineFlags, LimitFlags, VectorFlags},
     folder::{ENDINGS, below, images_of},
-    progress::{Progress, Unit},
+    vectors::embed_files,
 };
 use crate::{
     artifacts::write_atomically,
-    error::{Error, Result},
+    error::Error,
     features::npy,
     service::{EmbedOptions, ImageOptions, Service},
 };
@@ -105,7 +103,6 @@ impl Embed {
         service: Service,
         paths: &[PathBuf],
     ) -> anyhow::Result<(Vec<(String, Vec<f32>)>, Vec<(String, Error)>)> {
-        let at_once = service.engine().ready().await?.images_at_once();
         let VectorFlags { pooling, layers, size, resize } = self.vector;
         let image = ImageOptions { size, resize, ..ImageOptions::default() };
         let options = EmbedOptions {
@@ -114,28 +111,15 @@ impl Embed {
             layers: layers.unwrap_or(1),
             tokens: false,
         };
-        let embed = async |path: &Path| -> Result<Vec<f32>> {
-            let bytes = tokio::fs::read(path).await.map_err(|error| Error::io("reading", error))?;
-            let (mut embeddings, _) = service.embed(vec![Bytes::from(bytes)], &image, &options).await?;
-            let embedding = embeddings.pop().unwrap_or_else(|| Err(Error::internal("no answer for an image")));
-            embedding.map(|embedding| embedding.vector)
-        };
-        let mut progress = Progress::new(Unit::Images);
+        let vectors = embed_files(&service, paths, &image, &options, "embedding").await?;
         let (mut good, mut bad) = (Vec::with_capacity(paths.len()), Vec::new());
-        let mut results = stream::iter(paths).map(|path| embed(path)).buffered(at_once);
-        let mut index = 0;
-        while let Some(result) = results.next().await {
-            let path = below(&self.folder, &paths[index]);
-            match result {
+        for (path, vector) in paths.iter().zip(vectors) {
+            let path = below(&self.folder, path);
+            match vector {
                 Ok(vector) => good.push((path, vector)),
-                // An option that no image could satisfy is not the images' fault.
-                Err(error) if error.kind() == crate::error::Kind::InvalidOption => return Err(error.into()),
                 Err(error) => bad.push((path, error)),
             }
-            index += 1;
-            progress.show("embedding", index as u64, Some(paths.len() as u64));
         }
-        progress.finish();
         Ok((good, bad))
     }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod common;
 mod embed;
+mod eval;
 mod folder;
 mod gallery;
 mod goldens;
@@ -10,6 +11,7 @@ mod models;
 mod openapi;
 mod progress;
 mod serve;
+mod vectors;
 
 use clap::{Parser, Subcommand};
 
@@ -43,6 +45,9 @@ enum Command {
     /// Fill, read, check and save galleries
     #[command(subcommand)]
     Gallery(gallery::Gallery),
+    /// Measure how well features tell the labels of images apart
+    #[command(subcommand)]
+    Eval(eval::Eval),
     /// Measure the bare session and the way before it, without HTTP
     Bench(bench::Bench),
     /// Print the API's description
@@ -59,6 +64,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Models(command) => command.run(),
         Command::Embed(command) => command.run(),
         Command::Gallery(command) => command.run(),
+        Command::Eval(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Openapi => openapi::run(),
     };

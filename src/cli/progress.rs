@@ -13,6 +13,8 @@ pub(super) enum Unit {
     /// Bytes where the step's name says so, else steps.
     BytesOrSteps,
     Images,
+    /// Parts of a computation.
+    Steps,
 }
 
 /// Shows progress on standard error.

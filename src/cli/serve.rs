@@ -90,12 +90,20 @@ struct GalleryLimitFlags {
     /// Longer side of the thumbnails of stored images, in pixels
     #[arg(long, env = "DINOSERVE_THUMBNAIL_SIDE", default_value_t = GalleryLimits::default().thumbnail_side)]
     thumbnail_side: usize,
+
+    /// Most items that a linear probe is trained on; their features take 4 bytes a number of memory
+    #[arg(long, env = "DINOSERVE_MAX_PROBE_ITEMS", default_value_t = GalleryLimits::default().max_probe_items)]
+    max_probe_items: usize,
+
+    /// Most classes of a linear probe
+    #[arg(long, env = "DINOSERVE_MAX_PROBE_CLASSES", default_value_t = GalleryLimits::default().max_probe_classes)]
+    max_probe_classes: usize,
 }
 
 impl GalleryLimitFlags {
     fn limits(&self) -> GalleryLimits {
-        let &Self { max_neighbors, max_page_items, thumbnail_side } = self;
-        GalleryLimits { max_neighbors, max_page_items, thumbnail_side }
+        let &Self { max_neighbors, max_page_items, thumbnail_side, max_probe_items, max_probe_classes } = self;
+        GalleryLimits { max_neighbors, max_page_items, thumbnail_side, max_probe_items, max_probe_classes }
     }
 }
 
@@ -126,9 +134,9 @@ impl Serve {
             request_timeout: Duration::from_secs(self.request_timeout),
             snapshot_idle: Duration::from_secs(self.snapshot_idle_timeout),
         };
-        let service = Service::new(engine.clone(), self.limits.limits(), self.cache_mb << 20)
-            .with_gallery(gallery.clone())
-            .with_gallery_limits(self.gallery_limits.limits());
+        let service = Service::new(engine.clone(), self.limits.limits(), self.cache_mb << 20);
+        let service = service.with_gallery(gallery.clone()).with_gallery_limits(self.gallery_limits.limits());
+        let trainings = service.clone();
         let router = http::router(AppState::new(service, config));
 
         // The one line on standard output: whoever started us reads the port from it.
@@ -156,6 +164,8 @@ impl Serve {
             failed = loaded => failed?,
         }
         drop(engine);
+        trainings.stop_training().await;
+        drop(trainings);
         if let Some(gallery) = gallery {
             gallery.close().await;
         }

@@ -9,6 +9,7 @@ pub mod embedded;
 mod filter;
 mod item;
 mod open;
+mod postgres;
 mod snapshot;
 
 use std::{fmt::Debug, sync::Arc};

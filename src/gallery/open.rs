@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::{Gallery, embedded::EmbeddedStore};
+use super::{Gallery, embedded::EmbeddedStore, postgres::PostgresStore};
 use crate::error::{Error, Result};
 
 /// What a store is opened for.
@@ -47,11 +47,13 @@ pub struct GalleryConfig {
     pub exact_up_to: usize,
     /// Most bytes of a folder's database.
     pub max_bytes: u64,
+    /// Most connections to a database, 4 or more.
+    pub connections: usize,
 }
 
 impl Default for GalleryConfig {
     fn default() -> Self {
-        Self { vectors: VectorFormat::F32, exact_up_to: 100_000, max_bytes: 1 << 40 }
+        Self { vectors: VectorFormat::F32, exact_up_to: 100_000, max_bytes: 1 << 40, connections: 16 }
     }
 }
 
@@ -61,6 +63,9 @@ impl Default for GalleryConfig {
 /// [`crate::error::Kind::Unavailable`] if another process has the folder open or the database cannot be reached, [`crate::error::Kind::NotFound`] if
 /// there is nothing to read, [`crate::error::Kind::Io`] if the folder cannot be used.
 pub async fn open(location: &str, config: &GalleryConfig, mode: OpenMode) -> Result<Gallery> {
+    if ["postgres://", "postgresql://"].iter().any(|scheme| location.starts_with(scheme)) {
+        return PostgresStore::open(location, config, mode).await;
+    }
     let (folder, config) = (PathBuf::from(location), config.clone());
     // Vectors are read into memory.
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&folder, &config, mode)).await;

@@ -85,6 +85,17 @@ impl FromRequest<AppState> for ItemsRequest {
     }
 }
 
+/// A request that is all options, in JSON and in the query.
+pub(super) struct OptionsRequest(pub(super) Options);
+
+impl FromRequest<AppState> for OptionsRequest {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
+        Ok(Self(receive(request, state, Takes::Nothing).await?.options))
+    }
+}
+
 /// A request that has arrived.
 struct Received {
     contents: Contents,
@@ -102,7 +113,14 @@ async fn receive(request: Request, state: &AppState, takes: Takes) -> Result<Rec
     let headers = parts.headers.clone();
     let config = &state.config;
     check_content_length(&headers, config)?;
-    let form = BodyForm::of(&headers)?;
+    let form = match BodyForm::of(&headers) {
+        Ok(BodyForm::Json) => BodyForm::Json,
+        _ if takes == Takes::Nothing => {
+            let detail = "there are only options here, as a JSON object; send Content-Type: application/json";
+            return Err(Error::new(Kind::UnsupportedMediaType, detail));
+        }
+        form => form?,
+    };
     let body = Body::new(Limited::new(body, config.max_body_bytes));
     let mut contents = Contents::new(takes, config.max_images);
     let read = async move {

@@ -94,7 +94,7 @@ enum ImageOutcome<T> {
 
 impl<T> OneOrMore<T> {
     /// A bad image among good ones spoils only itself. When no image is good, the request as a whole has failed.
-    fn new(mut outcomes: Vec<Result<T>>) -> Result<Self> {
+    pub(super) fn new(mut outcomes: Vec<Result<T>>) -> Result<Self> {
         if outcomes.len() == 1 {
             return outcomes.swap_remove(0).map(Self::One);
         }
@@ -113,7 +113,7 @@ impl<T> OneOrMore<T> {
     }
 }
 
-fn respond(body: &impl Serialize, stages: &Stages) -> Result<Response> {
+pub(super) fn respond(body: &impl Serialize, stages: &Stages) -> Result<Response> {
     let body = serde_json::to_vec(body).map_err(|error| Error::internal(error.to_string()))?;
     Ok(answer(Representation::Json, body, stages))
 }
@@ -165,10 +165,7 @@ struct ItemQueryOptions {
         GalleryProblems,
     )
 )]
-pub(super) async fn find_neighbors_of_item(
-    State(state): State<AppState>,
-    mut options: Options,
-) -> Result<Response> {
+pub(super) async fn find_neighbors_of_item(State(state): State<AppState>, mut options: Options) -> Result<Response> {
     let ItemQueryOptions { id, include_self } = options.take()?;
     let search: SearchOptions = options.take()?;
     let filter = take_filter(&mut options)?;

@@ -2,6 +2,7 @@
 
 mod admission;
 mod attention;
+mod bases;
 mod body;
 mod classify;
 mod embed;
@@ -16,6 +17,7 @@ mod observe;
 pub mod openapi;
 mod options;
 mod pca;
+mod probes;
 mod problem;
 mod schema;
 mod serve;

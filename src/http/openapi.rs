@@ -4,9 +4,9 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    AppState, attention, classify, embed,
+    AppState, attention, bases, classify, embed,
     gallery::{batch, galleries, item, list, snapshot, thumbnail},
-    health, knn, models, pca,
+    health, knn, models, pca, probes,
 };
 
 #[derive(OpenApi)]
@@ -38,6 +38,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(galleries::list_galleries))
         .routes(routes!(galleries::get_gallery, galleries::delete_gallery))
         .routes(routes!(snapshot::get_snapshot, snapshot::put_snapshot))
+        .routes(routes!(bases::list_bases))
+        .routes(routes!(bases::get_basis, bases::fit_basis, bases::add_to_basis, bases::delete_basis))
+        .routes(routes!(probes::list_probes, probes::train_probe))
+        .routes(routes!(probes::get_probe, probes::delete_probe))
         .routes(routes!(models::list_models))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

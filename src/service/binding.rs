@@ -102,7 +102,7 @@ impl Service {
 }
 
 /// The binding with what a request says in place of what it had.
-fn overlay(binding: &Binding, image: &ImageOptions, vectors: &VectorOptions) -> Binding {
+pub(super) fn overlay(binding: &Binding, image: &ImageOptions, vectors: &VectorOptions) -> Binding {
     Binding {
         pooling: vectors.pooling.unwrap_or(binding.pooling),
         layers: vectors.layers.unwrap_or(binding.layers),

@@ -47,8 +47,7 @@ impl VoteOptions {
         if let Some(least) = self.min_score {
             neighbors.retain(|neighbor| neighbor.score >= least);
         }
-        let classes: BTreeSet<Label> =
-            neighbors.iter().filter_map(|neighbor| neighbor.item.label.clone()).collect();
+        let classes: BTreeSet<Label> = neighbors.iter().filter_map(|neighbor| neighbor.item.label.clone()).collect();
         let classes: Vec<Label> = classes.into_iter().collect();
         let of_class = |neighbor: &Neighbor| {
             let class = classes.binary_search(neighbor.item.label.as_ref()?).ok()?;
@@ -60,7 +59,7 @@ impl VoteOptions {
         let mut probabilities: Vec<(Label, f32)> = classes.into_iter().zip(shares).collect();
         // The order of equal shares stays: by name.
         probabilities.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-        Classification { label, probabilities, neighbors }
+        Classification { label, probabilities, neighbors: Some(neighbors) }
     }
 }
 
@@ -71,8 +70,8 @@ pub struct Classification {
     pub label: Option<Label>,
     /// The classes of those who voted with their shares, which sum to 1: by falling share, equal ones by name.
     pub probabilities: Vec<(Label, f32)>,
-    /// Those who voted, by falling score.
-    pub neighbors: Vec<Neighbor>,
+    /// Those who voted, by falling score; `None` if no vote was taken.
+    pub neighbors: Option<Vec<Neighbor>>,
 }
 
 impl Service {

@@ -17,11 +17,21 @@ pub struct GalleryLimits {
     pub max_page_items: usize,
     /// Longer side of the thumbnails that are made, in pixels.
     pub thumbnail_side: usize,
+    /// Most items that a probe is trained on. Their features are held in memory, 4 bytes a number.
+    pub max_probe_items: usize,
+    /// Most classes of a probe. The search for its weights holds about 30 copies of them, 8 bytes a number.
+    pub max_probe_classes: usize,
 }
 
 impl Default for GalleryLimits {
     fn default() -> Self {
-        Self { max_neighbors: 1000, max_page_items: 1000, thumbnail_side: 160 }
+        Self {
+            max_neighbors: 1000,
+            max_page_items: 1000,
+            thumbnail_side: 160,
+            max_probe_items: 200_000,
+            max_probe_classes: 1000,
+        }
     }
 }
 

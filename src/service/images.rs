@@ -217,6 +217,13 @@ impl Service {
         seen.into_iter().enumerate().map(name).collect()
     }
 
+    /// The patch tokens of a file, as maps are made of them.
+    pub(super) async fn see_for_basis(&self, file: Bytes, options: &ImageOptions) -> Result<Seen> {
+        let transform = options.for_maps(self.engine.spec(), &self.limits);
+        let wanted = Wanted { patch_tokens: true, ..Wanted::default() };
+        self.see(file, Purpose { reading: options.reading(), transform, wanted, with_photo: false }).await
+    }
+
     /// An image for a gallery, with its photograph.
     pub(super) async fn see_for_gallery(&self, file: Bytes, options: &ImageOptions, wanted: Wanted) -> Result<Seen> {
         let transform = options.for_embedding(self.engine.spec(), &self.limits);

@@ -1,5 +1,6 @@
 //! The use cases: from image files and options to embeddings, maps, and what a gallery knows. Knows no HTTP.
 
+mod bases;
 mod binding;
 mod cache;
 mod classify;
@@ -8,23 +9,26 @@ mod gallery;
 mod images;
 mod insert;
 mod maps;
+mod probes;
 mod search;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
-use self::cache::ViewCache;
 pub use self::{
+    bases::{BasisAbout, BasisImages, KeptBasis},
     binding::VectorOptions,
     classify::{Classification, VoteOptions},
     embed::{EmbedOptions, Embedding},
     gallery::{GalleryLimits, Page, Subject},
     images::{Decoding, ImageOptions, Limits},
     insert::{Entry, Inserted},
-    maps::{AttentionMaps, AttentionOptions, Form, PcaAnswer, PcaOptions, Rendering},
+    maps::{AttentionMaps, AttentionOptions, Form, PCA_COMPONENTS, PcaAnswer, PcaOptions, Rendering},
+    probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, StoredProbe, Training},
     search::{Found, SearchOptions},
 };
+use self::{cache::ViewCache, probes::Trainings};
 use crate::{
     engine::{Engine, available_cores},
     error::{Error, Kind, Result},
@@ -40,6 +44,9 @@ pub struct Service {
     cache: Option<ViewCache>,
     gallery: Option<Gallery>,
     gallery_limits: GalleryLimits,
+    /// Held while a basis is replaced by what it was and more.
+    basis_turn: Arc<Mutex<()>>,
+    trainings: Trainings,
     /// Places for work on pixels: one per core. Held by the work itself, which goes on when its client has gone.
     pixel_work: Arc<Semaphore>,
 }
@@ -49,7 +56,16 @@ impl Service {
     pub fn new(engine: Engine, limits: Limits, cache_bytes: u64) -> Self {
         let cache = (cache_bytes > 0).then(|| ViewCache::new(cache_bytes, engine.fingerprint()));
         let pixel_work = Arc::new(Semaphore::new(available_cores()));
-        Self { engine, limits, cache, gallery: None, gallery_limits: GalleryLimits::default(), pixel_work }
+        Self {
+            engine,
+            limits,
+            cache,
+            gallery: None,
+            gallery_limits: GalleryLimits::default(),
+            basis_turn: Arc::default(),
+            trainings: Trainings::default(),
+            pixel_work,
+        }
     }
 
     /// The same, with a gallery to search.
@@ -150,8 +166,6 @@ impl Stages {
     /// Stages that did not take place, as after a look into the cache, are not counted as ones that took no time.
     fn observe(&self) {
         let took_place = |(_, time): &(&str, Duration)| !time.is_zero();
-        self.named()
-            .filter(took_place)
-            .for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, time));
+        self.named().filter(took_place).for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, time));
     }
 }

@@ -63,7 +63,13 @@ impl Server {
 
     async fn make(model: ModelFile, config: HttpConfig, cache_bytes: u64, gallery: Option<Gallery>) -> Self {
         let (engine, thread) = Engine::start(&runtime(), model, &on_cpu()).expect("an engine");
-        let limits = GalleryLimits { max_neighbors: 100, max_page_items: 50, ..GalleryLimits::default() };
+        let limits = GalleryLimits {
+            max_neighbors: 100,
+            max_page_items: 50,
+            max_probe_items: 1000,
+            max_probe_classes: 30,
+            ..GalleryLimits::default()
+        };
         let service = Service::new(engine.clone(), Limits::default(), cache_bytes);
         let service = service.with_gallery(gallery).with_gallery_limits(limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

@@ -18,7 +18,7 @@ use crate::{
     cli::progress::{Progress, Unit},
     error::{Error, Result},
     features::npy,
-    gallery::{GalleryInfo, ItemStream, Metadata, OpenMode, Parts, StoredItem},
+    gallery::{GalleryInfo, ItemStream, Label, Metadata, OpenMode, Parts, StoredItem},
 };
 
 #[derive(Debug, Args)]
@@ -100,7 +100,7 @@ fn write_lines(output: &Path, info: &GalleryInfo, items: &mut Items) -> Result<(
             // How many rows there are is known at the end.
             values.write_all(&npy::header(0, info.binding.dim)).map_err(to_matrix)?;
             while let Some(StoredItem { item, vector, .. }) = items.next()? {
-                let (id, label) = (item.id.as_str(), item.label.as_ref().map(|label| label.as_str()));
+                let (id, label) = (item.id.as_str(), item.label.as_ref().map(Label::as_str));
                 let line = Line { id, label, metadata: &item.metadata, stored_ms: item.stored_ms };
                 serde_json::to_writer(&mut lines, &line).map_err(|error| to_lines(error.into()))?;
                 lines.write_all(b"\n").map_err(to_lines)?;

@@ -20,7 +20,7 @@ use crate::gallery::{self, GalleryInfo, GalleryName, OpenMode};
 #[derive(Debug, Subcommand)]
 pub(super) enum Gallery {
     /// Store the images of a folder or of a list; what is stored already is skipped
-    Import(import::Import),
+    Import(Box<import::Import>),
     /// Write all items and their vectors into files
     Export(export::Export),
     /// Compare everything that is stored with its checksums

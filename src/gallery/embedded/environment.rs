@@ -22,7 +22,11 @@ pub(super) type Table = Database<'static, Bytes, Bytes>;
 const FORMAT: u32 = 1;
 /// Bytes of the file with LMDB's reader slots. It is mapped and written to, so its blocks must be there before the disk is full.
 const LOCK_FILE_BYTES: usize = 64 << 10;
-const TABLES: u32 = 8;
+const TABLES: u32 = 9;
+/// Values that a write puts beside its own and takes away again, so that it leaves pages for a deletion, which needs some, too.
+const RESERVE: (u32, usize) = (64, 1900);
+/// Bytes of a file that gives way when the disk is full and something is to be deleted.
+const BALLAST_BYTES: usize = 4 << 20;
 
 /// The tables. Keys begin with the number of the gallery, so that a gallery is a range.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +47,8 @@ pub(super) struct Tables {
     pub(super) thumbnails: Table,
     /// Kind and name → a document.
     pub(super) documents: Table,
+    /// Always empty; see [`Environment::keep_room`].
+    reserve: Table,
 }
 
 /// An open folder.
@@ -94,6 +100,9 @@ impl Environment {
         }
         let environment = Self { env, tables, folder: folder.to_owned(), _lock: lock };
         environment.check_format(mode)?;
+        if mode == OpenMode::Serve {
+            environment.take_ballast();
+        }
         Ok(environment)
     }
 
@@ -134,6 +143,32 @@ impl Environment {
     /// The one transaction that may write. Commit returns when the disk has it.
     pub(super) fn write(&self) -> Result<RwTxn<'_>> {
         self.env.write_txn().map_err(|error| self.failed(error))
+    }
+
+    /// Fails if the transaction would not leave room to delete something afterwards.
+    pub(super) fn keep_room(&self, txn: &mut RwTxn<'_>) -> heed::Result<()> {
+        let value = [0; RESERVE.1];
+        for key in 0..RESERVE.0 {
+            self.tables.reserve.put(txn, &key.to_be_bytes(), &value)?;
+        }
+        self.tables.reserve.clear(txn)
+    }
+
+    /// Gives the disk some bytes back. Returns whether there were any to give.
+    pub(super) fn drop_ballast(&self) -> bool {
+        fs::remove_file(self.ballast()).is_ok()
+    }
+
+    /// Takes bytes of the disk for when it will be full, if they are not there already and the disk has them.
+    pub(super) fn take_ballast(&self) {
+        let path = self.ballast();
+        if !path.exists() && fs::write(&path, vec![0; BALLAST_BYTES]).is_err() {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.folder.join("ballast")
     }
 
     /// What an error of LMDB means to a user.
@@ -201,6 +236,7 @@ fn create_tables(env: &heed::Env<WithoutTls>) -> heed::Result<Option<Tables>> {
         heed::Result::Ok(CommitOrAbort::<_, ()>::Commit((
             [table("about")?, table("galleries")?, table("ids")?, table("records")?],
             [table("vectors")?, table("features")?, table("thumbnails")?, table("documents")?],
+            table("reserve")?,
         )))
     })?;
     Ok(made.commit().map(Tables::of))
@@ -211,19 +247,20 @@ fn open_tables(env: &heed::Env<WithoutTls>) -> heed::Result<Option<Tables>> {
         let table = |name| databases.open_database::<Bytes, Bytes>(txn, Some(name));
         let first = [table("about")?, table("galleries")?, table("ids")?, table("records")?];
         let second = [table("vectors")?, table("features")?, table("thumbnails")?, table("documents")?];
-        heed::Result::Ok(CommitOrAbort::<_, ()>::Commit((first, second)))
+        heed::Result::Ok(CommitOrAbort::<_, ()>::Commit((first, second, table("reserve")?)))
     })?;
-    let Some((first, second)) = opened.commit() else { return Ok(None) };
+    let Some((first, second, reserve)) = opened.commit() else { return Ok(None) };
     let whole = |tables: [Option<Table>; 4]| {
         let [Some(a), Some(b), Some(c), Some(d)] = tables else { return None };
         Some([a, b, c, d])
     };
-    Ok(whole(first).zip(whole(second)).map(Tables::of))
+    let tables = || Some(Tables::of((whole(first)?, whole(second)?, reserve?)));
+    Ok(tables())
 }
 
 impl Tables {
-    fn of(tables: ([Table; 4], [Table; 4])) -> Self {
-        let ([about, galleries, ids, records], [vectors, features, thumbnails, documents]) = tables;
-        Self { about, galleries, ids, records, vectors, features, thumbnails, documents }
+    fn of(tables: ([Table; 4], [Table; 4], Table)) -> Self {
+        let ([about, galleries, ids, records], [vectors, features, thumbnails, documents], reserve) = tables;
+        Self { about, galleries, ids, records, vectors, features, thumbnails, documents, reserve }
     }
 }

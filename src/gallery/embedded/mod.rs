@@ -7,6 +7,7 @@
 //! ```text
 //! data.mdb, lock.mdb    the database
 //! serving.lock          held by the process that serves the folder
+//! ballast               space that gives way when the disk is full, so that something can be deleted
 //! index/                approximate indexes; they only save time and may be deleted
 //! ```
 
@@ -226,6 +227,7 @@ impl GalleryStore for EmbeddedStore {
 
     async fn close(&self) {
         if let Some(serving) = &self.serving {
+            serving.writer.stop().await;
             let indexer = Arc::clone(&serving.indexer);
             // A panic of it has been logged, and nothing depends on it.
             let _ = tokio::task::spawn_blocking(move || indexer.stop()).await;

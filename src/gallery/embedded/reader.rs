@@ -155,7 +155,7 @@ pub(super) fn check(environment: &Environment, name: &GalleryName) -> Result<Che
         let (place, bytes) = entry?;
         report.items += 1;
         let key = codec::place_key(row.number, place);
-        let part = |table: Table| Ok(table.get(&txn, &key).map_err(failed)?.unwrap_or_default());
+        let part = |table: Table| Ok::<&[u8], Error>(table.get(&txn, &key).map_err(failed)?.unwrap_or_default());
         let parts = [part(tables.vectors)?, part(tables.features)?, part(tables.thumbnails)?];
         let id = match Record::decode(bytes) {
             Ok(record) if record.item.place == place => record.item.id,

@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -19,7 +20,7 @@ use super::{
     rows::NewRow,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     gallery::{Binding, DocumentKind, GalleryName, Item, ItemId, NewItem, VectorFormat},
 };
 
@@ -49,9 +50,19 @@ struct Job {
     reply: oneshot::Sender<Result<Answer>>,
 }
 
-/// The handle of the thread. When the last is dropped, it finishes what waits and ends.
-#[derive(Debug, Clone)]
-pub(super) struct Writer(mpsc::Sender<Job>);
+#[derive(Debug)]
+enum Message {
+    Job(Job),
+    Stop,
+}
+
+/// The handle of the thread. It ends when it is stopped or dropped, and has written all that was sent before.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// `None` only while it is dropped.
+    messages: Option<mpsc::Sender<Message>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl Writer {
     pub(super) fn start(
@@ -60,19 +71,40 @@ impl Writer {
         indexer: Arc<Indexer>,
         vectors: VectorFormat,
     ) -> Result<Self> {
-        let (sender, jobs) = mpsc::channel(WAITING);
+        let (sender, messages) = mpsc::channel(WAITING);
         let thread = Thread { environment, memory, indexer, vectors };
-        let started = std::thread::Builder::new().name("gallery".to_owned()).spawn(move || thread.run(jobs));
-        started.map_err(|error| Error::internal(format!("cannot start the gallery's thread: {error}")))?;
-        Ok(Self(sender))
+        let started = std::thread::Builder::new().name("gallery".to_owned()).spawn(move || thread.run(messages));
+        let started =
+            started.map_err(|error| Error::internal(format!("cannot start the gallery's thread: {error}")))?;
+        Ok(Self { messages: Some(sender), thread: Mutex::new(Some(started)) })
     }
 
     /// Waits until the disk has it.
     pub(super) async fn write(&self, work: Work) -> Result<Answer> {
-        let gone = || Error::internal("the gallery's thread has ended");
+        let gone = || Error::new(Kind::Unavailable, "the gallery has been closed");
         let (reply, answer) = oneshot::channel();
-        self.0.send(Job { work, reply }).await.map_err(|_| gone())?;
+        let messages = self.messages.as_ref().ok_or_else(gone)?;
+        messages.send(Message::Job(Job { work, reply })).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// Ends the thread and waits for it.
+    pub(super) async fn stop(&self) {
+        if let Some(messages) = &self.messages
+            && messages.send(Message::Stop).await.is_ok()
+        {
+            let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // A panic of it has been logged.
+            let _ = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.messages = None;
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = thread.map(JoinHandle::join);
     }
 }
 
@@ -89,12 +121,22 @@ struct Thread {
 }
 
 impl Thread {
-    fn run(self, mut jobs: mpsc::Receiver<Job>) {
-        let mut together = Vec::new();
+    fn run(self, mut messages: mpsc::Receiver<Message>) {
+        let mut received = Vec::new();
+        let mut stop = false;
         // A client that has gone may or may not have been heard: what it sent is written.
-        while jobs.blocking_recv_many(&mut together, TOGETHER) > 0 {
+        while !stop && messages.blocking_recv_many(&mut received, TOGETHER) > 0 {
+            let mut together = Vec::with_capacity(received.len());
+            for message in received.drain(..) {
+                match message {
+                    Message::Job(job) if !stop => together.push(job),
+                    // Its sender hears that the gallery is closed.
+                    Message::Job(_) => {}
+                    Message::Stop => stop = true,
+                }
+            }
             let works: Vec<&Work> = together.iter().map(|job| &job.work).collect();
-            match self.commit(&works) {
+            match self.commit_or_make_room(&works) {
                 Ok(answers) => {
                     for (job, answer) in together.drain(..).zip(answers) {
                         let _ = job.reply.send(answer);
@@ -103,7 +145,7 @@ impl Thread {
                 Err(_) if together.len() > 1 => {
                     // What is too large for the disk must not fail the others.
                     for job in together.drain(..) {
-                        let alone = self.commit(&[&job.work]);
+                        let alone = self.commit_or_make_room(&[&job.work]);
                         let answer = alone.and_then(|mut answers| answers.pop().unwrap_or_else(|| Ok(Vec::new())));
                         let _ = job.reply.send(answer);
                     }
@@ -115,6 +157,22 @@ impl Thread {
                 }
             }
             self.indexer.wake();
+        }
+    }
+
+    /// Where the disk is full, deletions may use what was kept for them.
+    fn commit_or_make_room(&self, works: &[&Work]) -> Result<Vec<Result<Answer>>> {
+        let frees =
+            |work: &&Work| matches!(work, Work::Delete { .. } | Work::Remove { .. } | Work::RemoveDocument { .. });
+        match self.commit(works) {
+            Err(error) if error.kind() == Kind::StorageFull => {
+                if works.iter().all(frees) && self.environment.drop_ballast() { self.commit(works) } else { Err(error) }
+            }
+            Ok(answers) => {
+                self.environment.take_ballast();
+                Ok(answers)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -197,8 +255,9 @@ impl Draft<'_> {
             Work::Put { name, binding, items } => self.put(name, binding, items),
             Work::Delete { name, ids } => self.delete(name, ids),
             Work::PutDocument { key, document } => {
-                let documents = self.environment.tables.documents;
-                self.stored(|txn| documents.put(txn, key, document))?;
+                let environment = self.environment;
+                self.stored(|txn| environment.tables.documents.put(txn, key, document))?;
+                self.stored(|txn| environment.keep_room(txn))?;
                 Ok(Vec::new())
             }
             Work::RemoveDocument { kind, name, key } => {
@@ -289,6 +348,8 @@ impl Draft<'_> {
             created.push(self.put_item(&mut row, item, stored_ms)?);
         }
         self.put_row(name, &row)?;
+        let environment = self.environment;
+        self.stored(|txn| environment.keep_room(txn))?;
         Ok(created)
     }
 

@@ -121,7 +121,10 @@ fn check_distinct(items: &[BodyItem]) -> Result<()> {
         if let Some(id) = &item.id
             && let Some(first) = seen.insert(id.as_str(), index)
         {
-            return Err(Error::option("id", format!("{id:?} stands at items {first} and {index}; an id is given once")));
+            return Err(Error::option(
+                "id",
+                format!("{id:?} stands at items {first} and {index}; an id is given once"),
+            ));
         }
     }
     Ok(())

@@ -95,7 +95,10 @@ impl GalleryJson {
     tag = "gallery",
     responses((status = 200, description = "The galleries.", body = Galleries), GalleryProblems)
 )]
-pub(in crate::http) async fn list_galleries(State(state): State<AppState>, options: Options) -> Result<Json<Galleries>> {
+pub(in crate::http) async fn list_galleries(
+    State(state): State<AppState>,
+    options: Options,
+) -> Result<Json<Galleries>> {
     options.finish()?;
     let galleries = state.service.gallery()?.galleries().await?;
     Ok(Json(Galleries { data: galleries.into_iter().map(|info| GalleryJson::new(&state, info)).collect() }))

@@ -16,11 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{
-    AppState,
-    json::check_length_of_object,
-    options::Options,
-};
+use super::{AppState, json::check_length_of_object, options::Options};
 use crate::{
     error::{Error, Kind, Result},
     gallery::{Filter, GalleryName, Item, ItemId, Label, Metadata, Neighbor},
@@ -95,8 +91,8 @@ impl FromRequestParts<AppState> for ItemPath {
     }
 }
 
-/// The gallery that a path names.
-pub(super) struct GalleryPath(GalleryName);
+/// The gallery, the basis or the probe that a path names.
+pub(super) struct GalleryPath(pub(super) GalleryName);
 
 impl FromRequestParts<AppState> for GalleryPath {
     type Rejection = Error;
@@ -156,8 +152,12 @@ pub(super) struct NeighborJson {
 impl NeighborJson {
     /// The neighbours in their order.
     pub(super) fn list(neighbors: Vec<Neighbor>) -> Vec<Self> {
-        let json = |Neighbor { item: Item { id, place, label, metadata, .. }, score }| {
-            Self { id, score, label, metadata, place }
+        let json = |Neighbor { item: Item { id, place, label, metadata, .. }, score }| Self {
+            id,
+            score,
+            label,
+            metadata,
+            place,
         };
         neighbors.into_iter().map(json).collect()
     }

@@ -15,6 +15,7 @@ use crate::{
         problem::Problem,
         schema::{choice, one_of},
     },
+    service::ProbeFeatures,
 };
 
 /// Which gallery.
@@ -122,6 +123,53 @@ pub(in crate::http) struct VoteParams {
     /// Neighbours with a lower score have no vote; without any the label is null.
     #[param(minimum = -1.0, maximum = 1.0)]
     min_score: Option<f32>,
+}
+
+/// A probe in the place of neighbours.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in crate::http) struct ProbeParam {
+    /// Classify by this probe, and not by neighbours. Of the other options only those of images and `min_score` go with it: a
+    /// probability below `min_score` makes the label null. In place of an image it takes the features it was trained on as
+    /// `vector`: those of `/v1/embed?normalize=false` with `pooling=cls_mean`, or `cls`.
+    #[param(example = "birds")]
+    probe: Option<String>,
+}
+
+/// Options of training a probe that may stand in the query, too.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in crate::http) struct ProbeParams {
+    /// Name of the probe: 1 to 64 of `a-z`, `0-9`, `-`, `_`, the first a letter or digit.
+    #[param(example = "birds")]
+    name: Option<String>,
+    /// The gallery that it learns from.
+    #[param(default = "default", example = "default")]
+    gallery: Option<String>,
+    /// What it takes: CLS and the mean of the patch tokens, or CLS alone.
+    #[param(schema_with = choice::<ProbeFeatures>)]
+    features: Option<String>,
+    /// Strength of the penalty on the weights: the objective is that of scikit-learn's `LogisticRegression` with `C = 1/l2`. By
+    /// default the one of 100000, 10000, … 0.01 that does best in cross-validation.
+    #[param(minimum = 0.000001, maximum = 1_000_000_000.0, example = 100.0)]
+    l2: Option<f64>,
+    /// Parts of the cross-validation; fewer if a class has fewer items.
+    #[param(minimum = 2, maximum = 20, default = 5)]
+    folds: Option<usize>,
+    /// Answer when the training has ended, if that is before the time of a request is over.
+    #[param(default = false)]
+    wait: Option<bool>,
+}
+
+/// What is to be trained. The options may stand in the query as well.
+#[derive(serde::Serialize, ToSchema)]
+#[schema(example = json!({"name": "birds", "gallery": "default", "features": "cls_mean"}))]
+pub(in crate::http) struct ProbePlanJson {
+    /// Name of the probe.
+    name: String,
+    /// Any of the other options.
+    #[serde(flatten)]
+    options: BTreeMap<String, Value>,
 }
 
 /// An image or a vector in JSON, with any of the endpoint's options beside it.

@@ -154,7 +154,7 @@ pub(in crate::http) async fn put_snapshot(
         let next = timeout(limit, parts.try_next()).await.map_err(|_| io::Error::other(too_slow(limit)))?;
         let unreadable = |error| Error::new(Kind::Malformed, format!("the body cannot be read: {error}"));
         let next = next.map_err(|error| io::Error::other(unreadable(error)))?;
-        Ok(next.map(|part| (part, parts)))
+        Ok::<_, io::Error>(next.map(|part| (part, parts)))
     });
     let reader = StreamReader::new(Box::pin(parts));
     let SnapshotSummary { items, bytes } = restore_snapshot(store, &name, reader).await?;
