@@ -102,7 +102,7 @@ fn after(items: &Items, operation: &Operation) -> Items {
                 items.entry(id.clone()).or_default().0 = *version;
             }
         }
-        Operation::Delete(ids) => ids.iter().for_each(|id| drop(items.remove(id))),
+        Operation::Delete(ids) => items.retain(|id, _| !ids.contains(id)),
     }
     items
 }

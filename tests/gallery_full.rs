@@ -8,11 +8,15 @@ use std::{
 use dinoserve::{
     error::Kind,
     gallery::{self, Gallery, GalleryConfig, GalleryName, ItemId, OpenMode, Search},
+    http::HttpConfig,
 };
+use serde_json::{Value, json};
 
 use crate::support::{
     items::{binding, item, read_all},
-    scratch, skip,
+    scratch,
+    server::{Server, ok_json},
+    skip, tiny,
 };
 
 /// A file system of its own, so small that it is soon full.
@@ -78,6 +82,23 @@ async fn delete(store: &Gallery, batches: std::ops::Range<usize>) {
     }
 }
 
+async fn put_over_http(server: &Server, id: usize) -> reqwest::Response {
+    let vector: Vec<f32> = (0..64).map(|d| ((id * 64 + d) as f32).sin()).collect();
+    let item = json!({"vector": vector, "metadata": {"n": id}});
+    server.put(&format!("/v1/gallery/{id}?gallery=web")).json(&item).send().await.unwrap()
+}
+
+/// Puts items from number 1 until one does not fit; says how many are there then, and what the answer was.
+async fn fill_over_http(server: &Server) -> (usize, Value) {
+    for id in 1..10_000 {
+        let answer = put_over_http(server, id).await;
+        if !answer.status().is_success() {
+            return (id, answer.json().await.unwrap());
+        }
+    }
+    panic!("it was never full")
+}
+
 #[tokio::test]
 async fn on_a_full_disk_writes_fail_reads_go_on_and_nothing_is_lost() {
     let Some(disk) = SmallDisk::mount("4m") else {
@@ -86,12 +107,23 @@ async fn on_a_full_disk_writes_fail_reads_go_on_and_nothing_is_lost() {
     std::fs::write(disk.ballast(), vec![1; 1 << 20]).unwrap();
     let folder = disk.0.join("gallery");
     let store = open(&folder, &GalleryConfig::default()).await;
+    let server = Server::start_on(store.clone(), tiny("tiny-reg", "model.safetensors"), HttpConfig::default()).await;
+    assert_eq!(put_over_http(&server, 0).await.status(), 201);
     let full = fill(&store, 0).await;
     assert!(full > 5, "something fitted before");
     for _ in 0..3 {
         assert_eq!(put(&store, full).await.unwrap_err().kind(), Kind::StorageFull);
         assert_there(&store, 0..full).await;
     }
+    let (stored, problem) = fill_over_http(&server).await;
+    assert_eq!((problem["status"].as_u64(), problem["code"].as_str()), (Some(507), Some("storage_full")), "{problem}");
+    assert_eq!(problem["detail"], "the disk under the gallery is full; nothing was written");
+    for id in (0..stored).step_by(10) {
+        assert_eq!(ok_json(server.get(&format!("/v1/gallery/{id}?gallery=web"))).await["metadata"]["n"], id);
+    }
+    let found = ok_json(server.post("/v1/knn?gallery=web&k=100").json(&json!({"vector": vec![1; 64]}))).await;
+    assert_eq!(found["neighbors"].as_array().unwrap().len(), stored.min(100));
+    server.stopped().await;
 
     // With room again it goes on, without a restart.
     std::fs::remove_file(disk.ballast()).unwrap();
