@@ -148,7 +148,8 @@ impl Service {
         Ok((self.keep(name, about, moments, count).await?, new, stages))
     }
 
-    /// Adds images to those that a basis is fitted on; they are seen as its first were.
+    /// Adds images to those that a basis is fitted on; they are seen as its first were. Who adds at the same time waits for
+    /// the other; of two servers on one store that do so, the later one wins.
     ///
     /// # Errors
     /// As [`Service::fit_basis`] and [`Service::basis`]; [`Kind::Conflict`] for a basis of another model, or one that was
