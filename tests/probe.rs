@@ -190,7 +190,7 @@ fn features_that_tell_nothing_give_the_shares_of_the_classes() {
 #[test]
 fn a_training_ends_when_it_is_told_to() {
     let examples = examples(&golden("several"));
-    for calls in [0, 1, 50, 400] {
+    for calls in [0usize, 1, 50, 400] {
         let mut left = calls;
         let stopped = train(&examples, &TrainingOptions::default(), &mut |_| {
             let go_on = left > 0;

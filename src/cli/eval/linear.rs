@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-pub(super) struct Linear {
+pub(in crate::cli) struct Linear {
     /// Strength of the penalty on the weights, C = 1/l2 in scikit-learn's terms [default: the one of 10⁵, 10⁴, … 10⁻² that
     /// does best in cross-validation]
     #[arg(long, value_name = "STRENGTH")]
