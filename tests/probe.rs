@@ -96,8 +96,9 @@ fn finite_differences_find_no_slope_at_a_trained_probe() {
         let step = 1.0 / 1024.0;
         (moved(step) - moved(-step)) / (2.0 * f64::from(step))
     };
-    let steepest =
-        |at: &Probe| (0..at.weights.len() + at.biases.len()).map(|index| slope(at, index).abs()).fold(0.0, f64::max);
+    let steepest = |at: &Probe| {
+        (0..at.weights.len() + at.biases.len()).map(|index| slope(at, index).abs()).fold(0.0, f64::max)
+    };
     let (before, after) = (steepest(&blank), steepest(&best));
     assert!(before > 10.0 && after < 1e-3, "{before} before, {after} after");
 }
@@ -142,11 +143,7 @@ fn what_nothing_can_be_learnt_from_says_so() {
         (made(&[9, 1]), options, "the class `c1` has one example"),
         (made(&[9, 9]), TrainingOptions { l2: Some(0.0), ..options }, "option `l2`: 0 is out of range"),
         (made(&[9, 9]), TrainingOptions { l2: Some(f64::NAN), ..options }, "option `l2`: NaN is out of range"),
-        (
-            made(&[9, 9]),
-            TrainingOptions { folds: 1, ..options },
-            "option `folds`: 1 is out of range; it must be 2 to 20",
-        ),
+        (made(&[9, 9]), TrainingOptions { folds: 1, ..options }, "option `folds`: 1 is out of range; it must be 2 to 20"),
     ];
     for (examples, options, detail) in cases {
         let error = train(&examples, &options, &mut |_| true).expect_err(detail);
@@ -193,8 +190,8 @@ fn features_that_tell_nothing_give_the_shares_of_the_classes() {
 #[test]
 fn a_training_ends_when_it_is_told_to() {
     let examples = examples(&golden("several"));
-    for calls in [0u32, 1, 50, 400] {
-        let mut left: u32 = calls;
+    for calls in [0usize, 1, 50, 400] {
+        let mut left = calls;
         let stopped = train(&examples, &TrainingOptions::default(), &mut |_| {
             let go_on = left > 0;
             left = left.saturating_sub(1);

@@ -140,7 +140,7 @@ async fn a_probe_learns_the_labels_of_a_gallery_and_tells_them() {
         // Just below the best probability, and just above it.
         for (factor, known) in [(0.999, true), (1.001, false)] {
             let least = f64::from(probabilities[0]) * factor;
-            let answer = ok_json(classify(&server, "p", &new).query(&[("min_score", least.min(1.0))])).await;
+            let answer = ok_json(classify(&server, &format!("p&min_score={}", least.min(1.0)), &new)).await;
             assert!(least > 1.0 || answer["label"].is_string() == known, "{least}: {answer}");
         }
     }
