@@ -88,8 +88,8 @@ fn values(ranges: &[Range]) -> Vec<f32> {
 #[track_caller]
 fn assert_same(a: &Basis, b: &Basis, most: f32) {
     for (what, largest) in [
-        ("mean", difference(&a.pca().mean(), &b.pca().mean()).0),
-        ("components", difference(&a.pca().components(), &b.pca().components()).0),
+        ("mean", difference(a.pca().mean(), b.pca().mean()).0),
+        ("components", difference(a.pca().components(), b.pca().components()).0),
         ("explained", difference(a.pca().explained(), b.pca().explained()).0),
         ("ranges", difference(&values(a.ranges()), &values(b.ranges())).0),
     ] {

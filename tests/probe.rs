@@ -96,9 +96,8 @@ fn finite_differences_find_no_slope_at_a_trained_probe() {
         let step = 1.0 / 1024.0;
         (moved(step) - moved(-step)) / (2.0 * f64::from(step))
     };
-    let steepest = |at: &Probe| {
-        (0..at.weights.len() + at.biases.len()).map(|index| slope(at, index).abs()).fold(0.0, f64::max)
-    };
+    let steepest =
+        |at: &Probe| (0..at.weights.len() + at.biases.len()).map(|index| slope(at, index).abs()).fold(0.0, f64::max);
     let (before, after) = (steepest(&blank), steepest(&best));
     assert!(before > 10.0 && after < 1e-3, "{before} before, {after} after");
 }
@@ -143,7 +142,11 @@ fn what_nothing_can_be_learnt_from_says_so() {
         (made(&[9, 1]), options, "the class `c1` has one example"),
         (made(&[9, 9]), TrainingOptions { l2: Some(0.0), ..options }, "option `l2`: 0 is out of range"),
         (made(&[9, 9]), TrainingOptions { l2: Some(f64::NAN), ..options }, "option `l2`: NaN is out of range"),
-        (made(&[9, 9]), TrainingOptions { folds: 1, ..options }, "option `folds`: 1 is out of range; it must be 2 to 20"),
+        (
+            made(&[9, 9]),
+            TrainingOptions { folds: 1, ..options },
+            "option `folds`: 1 is out of range; it must be 2 to 20",
+        ),
     ];
     for (examples, options, detail) in cases {
         let error = train(&examples, &options, &mut |_| true).expect_err(detail);

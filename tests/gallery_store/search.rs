@@ -145,12 +145,12 @@ fn random_metadata(random: &mut Random, values: &[Value]) -> Metadata {
 }
 
 fn random_condition(random: &mut Random, values: &[Value]) -> Condition {
-    let scalar = |random: &mut Random| loop {
+    let scalar = |random: &mut Random| {
         let scalar = Scalar::of(random.of(values)).unwrap();
         // No stored text has a NUL; filters may.
         match scalar {
-            Scalar::Text(text) if random.below(8) == 0 => return Scalar::Text(format!("{text}\0{text}")),
-            scalar => return scalar,
+            Scalar::Text(text) if random.below(8) == 0 => Scalar::Text(format!("{text}\0{text}")),
+            scalar => scalar,
         }
     };
     match random.below(2) {
@@ -193,9 +193,9 @@ async fn filters_find_what_matches(place: &Place) {
         let matching: Vec<_> =
             items.iter().filter(|item| filter.matches(item.label.as_ref(), &item.metadata)).collect();
         if matching.is_empty() {
-            none += 1
+            none += 1;
         } else {
-            some += 1
+            some += 1;
         }
         let expected: Vec<String> = matching.iter().map(|item| item.id.as_str().to_owned()).collect();
         let page = store.page(&gallery, 0, 1000, Some(&filter)).await.unwrap();

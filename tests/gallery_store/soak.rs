@@ -139,7 +139,7 @@ impl Soak {
             let before = self.slots[n].acknowledged.load(SeqCst);
             match reads % 8 {
                 0 => self.read_whole(store).await,
-                1 | 2 | 3 => {
+                1..=3 => {
                     let search =
                         Search { vector: self.directions[n].clone(), k: 2, filter: None, exact: false, except: None };
                     let found = store.search(&gallery, search).await.unwrap();

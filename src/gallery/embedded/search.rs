@@ -56,7 +56,7 @@ struct Moment<'a> {
 
 impl<'a> Moment<'a> {
     fn now(environment: &'a Environment, memory: &Memory, name: &GalleryName) -> Result<Self> {
-        loop {
+        for _ in 0..TRIES {
             let gallery = memory.gallery(name)?;
             let rows = gallery.rows.load_full();
             let txn = environment.read()?;
@@ -70,9 +70,12 @@ impl<'a> Moment<'a> {
                 Err(error) => return Err(error),
             }
         }
+        Err(Error::internal("the gallery's thread has ended between a commit and its publication"))
     }
 }
 
+/// Seconds in all.
+const TRIES: usize = 50_000;
 /// Shorter than a publication takes.
 const BETWEEN: Duration = Duration::from_micros(20);
 
