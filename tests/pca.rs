@@ -113,13 +113,13 @@ fn a_basis_fitted_image_by_image_is_the_one_of_all_tokens_and_the_reference_s() 
     assert_eq!((moments.images(), moments.patches()), (4, 125));
     let basis = moments.fit(3).unwrap();
     let pca = basis.pca();
-    assert!(difference(&pca.mean(), &reference.mean).0 < 1e-5);
-    assert!(difference(&pca.components(), &reference.components.concat()).0 < 1e-5);
+    assert!(difference(pca.mean(), &reference.mean).0 < 1e-5);
+    assert!(difference(pca.components(), &reference.components.concat()).0 < 1e-5);
     assert!(difference(pca.explained(), &reference.explained).0 < 1e-5);
     assert!(difference(&values(basis.ranges()), &reference.ranges.concat()).0 < 2e-3);
 
     let at_once = Pca::fit(tokens.view(), 3).unwrap();
-    assert!(difference(&pca.components(), &at_once.components()).0 < 1e-5);
+    assert!(difference(pca.components(), at_once.components()).0 < 1e-5);
     assert!(difference(pca.explained(), at_once.explained()).0 < 1e-5);
     assert!(moments.fit(0).is_err() && moments.fit(65).is_err());
     assert!(in_parts(&tokens, &[3]).fit(3).unwrap_err().to_string().contains("use 1 to 2"));
@@ -134,7 +134,7 @@ fn moments_do_not_lose_small_variances_behind_a_large_mean() {
     let near = far.mapv(|value| (f64::from(value) - 1e4) as f32);
     let (far, near) = (in_parts(&far, &[1000, 2000, 3000]).fit(16).unwrap(), Moments::of(near.view()).fit(16).unwrap());
     assert!(difference(far.pca().explained(), near.pca().explained()).0 < 1e-6);
-    assert!(difference(&far.pca().components(), &near.pca().components()).0 < 1e-3);
+    assert!(difference(far.pca().components(), near.pca().components()).0 < 1e-3);
 }
 
 #[test]
