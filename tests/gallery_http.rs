@@ -68,7 +68,7 @@ async fn a_photograph_is_found_by_itself_and_by_its_crops() {
         let photo = image::load_from_memory(&read_golden(&file)).unwrap();
         let (width, height) = (photo.width(), photo.height());
         let mut crop = std::io::Cursor::new(Vec::new());
-        let part = photo.crop_imm(width / 8, height / 8, width * 3 / 4, height * 3 / 4);
+        let part = photo.crop_imm(width / 16, height / 16, width * 7 / 8, height * 7 / 8);
         part.write_to(&mut crop, image::ImageFormat::Png).unwrap();
         let post = server.post("/v1/knn?k=4").header("content-type", "image/png").body(crop.into_inner());
         let answer = ok_json(post).await;
@@ -347,11 +347,11 @@ async fn filters_say_which_items_are_found() {
     ];
     for (label, filter, expected) in cases {
         let encoded: String = filter.to_string().bytes().map(|byte| format!("%{byte:02x}")).collect();
-        let list = ok_json(server.get(&format!("/v1/gallery?filter={encoded}{label}"))).await;
+        let list = ok_json(server.get(&format!("/v1/gallery?where={encoded}{label}"))).await;
         assert_eq!(ids(&list), expected, "{filter}");
-        let by_id = ok_json(server.get(&format!("/v1/knn?id=a&include_self=true&filter={encoded}{label}"))).await;
+        let by_id = ok_json(server.get(&format!("/v1/knn?id=a&include_self=true&where={encoded}{label}"))).await;
         assert_eq!(ids(&by_id), expected, "{filter}");
-        let post = server.post(&format!("/v1/knn?k=10{label}")).json(&json!({"vector": at(0.0), "filter": filter}));
+        let post = server.post(&format!("/v1/knn?k=10{label}")).json(&json!({"vector": at(0.0), "where": filter}));
         assert_eq!(ids(&ok_json(post).await), expected, "{filter}");
     }
 }
@@ -404,7 +404,7 @@ async fn neighbors_vote_by_their_score() {
         (&unknown["label"], &unknown["probabilities"], &unknown["neighbors"]),
         (&Value::Null, &json!([]), &json!([]))
     );
-    let only = ask("k=5&filter=%7B%22label%22%3A%7B%22any%22%3A%5B%22cow%22%5D%7D%7D").await;
+    let only = ask("k=5&where=%7B%22label%22%3A%7B%22any%22%3A%5B%22cow%22%5D%7D%7D").await;
     assert_eq!((ids(&only), &only["label"]), (vec!["c1", "c2"], &json!("cow")));
     assert!(
         ok(server.post("/v1/classify").json(&json!({"vector": at(0.0)}))).await.headers()["server-timing"]

@@ -58,7 +58,7 @@ async fn each_bad_request_is_told_what_is_wrong_and_nothing_is_stored() {
         ("null in a vector", vector(with(1, Value::Null)), 422, "invalid_option", "option `vector`: no list of numbers: invalid type: null"),
         ("text in a vector", vector(with(1, json!("1"))), 422, "invalid_option", "option `vector`: no list of numbers: invalid type: string \"1\""),
         ("vector no list", vector(json!("abc")), 422, "invalid_option", "option `vector`: no list of numbers"),
-        ("infinite in single precision", vector(with(5, json!(1e39))), 422, "invalid_option", "option `vector`: value 5 is not finite, or too large for single precision"),
+        ("infinite in single precision", vector(with(5, json!(1e39))), 422, "invalid_option", "option `vector`: no list of numbers: number out of range"),
         ("infinite", text(server.put("/v1/gallery/x"), &overflow), 422, "invalid_option", "option `vector`: no list of numbers: number out of range"),
         ("NaN", text(server.put("/v1/gallery/x"), &nan), 400, "malformed_request", "NaN and Infinity are no JSON"),
         ("zero vector", vector(json!(vec![0; 64])), 422, "invalid_option", "option `vector`: all values are 0, so it has no direction"),
@@ -118,17 +118,17 @@ async fn each_bad_request_is_told_what_is_wrong_and_nothing_is_stored() {
         ("temperature 0", image("/v1/classify?temperature=0"), 422, "invalid_option", "option `temperature`: 0 is not above 0"),
         ("min_score above 1", image("/v1/classify?min_score=1.5"), 422, "invalid_option", "option `min_score`: 1.5 is out of range; it must be -1 to 1"),
 
-        ("limit 0", get("/v1/gallery?limit=0"), 422, "invalid_option", "option `limit`: 0 is out of range; it must be 1 to 50"),
-        ("limit too large", get("/v1/gallery?limit=51"), 422, "limit_exceeded", "option `limit`: 51 is out of range; it must be 1 to 50"),
+        ("limit 0", get("/v1/gallery?limit=0"), 422, "invalid_option", "option `limit`: 0 is out of range; it must be 1 to 100"),
+        ("limit too large", get("/v1/gallery?limit=101"), 422, "limit_exceeded", "option `limit`: 101 is out of range; it must be 1 to 100"),
         ("bad cursor", get("/v1/gallery?cursor=abc"), 422, "invalid_option", "option `cursor`: not one of ours"),
         ("bad cursor of the right length", get("/v1/gallery?cursor=AgAAAAAAAAAR"), 422, "invalid_option", "option `cursor`: not one of ours"),
         ("empty cursor", get("/v1/gallery?cursor="), 422, "invalid_option", "option `cursor`: not one of ours"),
-        ("filter no JSON", query("filter", "{label}"), 422, "invalid_option", "option `filter`: no JSON"),
-        ("filter no object", query("filter", "[1]"), 422, "invalid_option", "option `filter`: a filter is {\"label\": …, \"metadata\": {\"member\": …}}"),
-        ("filter by what is not there", query("filter", r#"{"place": 1}"#), 422, "invalid_option", "option `filter`: \"place\" is not as it should be"),
-        ("filter with a bad operator", query("filter", r#"{"metadata": {"year": {"above": 1}}}"#), 422, "invalid_option", "\"above\" is no operator"),
-        ("filter in JSON", knn(json!({"vector": good, "filter": {"metadata": 5}})), 422, "invalid_option", "option `filter`: \"metadata\" is not as it should be"),
-        ("label twice", get("/v1/gallery?label=a&filter=%7B%22label%22%3A%22b%22%7D"), 422, "invalid_option", "option `label`: stands in `filter`, too"),
+        ("filter no JSON", query("where", "{label}"), 422, "invalid_option", "option `where`: no JSON"),
+        ("filter no object", query("where", "[1]"), 422, "invalid_option", "option `where`: a filter is {\"label\": …, \"metadata\": {\"member\": …}}"),
+        ("filter by what is not there", query("where", r#"{"place": 1}"#), 422, "invalid_option", "option `where`: \"place\" is not as it should be"),
+        ("filter with a bad operator", query("where", r#"{"metadata": {"year": {"above": 1}}}"#), 422, "invalid_option", "\"above\" is no operator"),
+        ("filter in JSON", knn(json!({"vector": good, "where": {"metadata": 5}})), 422, "invalid_option", "option `where`: \"metadata\" is not as it should be"),
+        ("label twice", get("/v1/gallery?label=a&where=%7B%22label%22%3A%22b%22%7D"), 422, "invalid_option", "option `label`: stands in `where`, too"),
 
         ("duplicate ids", items(json!([item("a"), item("b"), item("a")])), 422, "invalid_option", "option `id`: \"a\" stands at items 0 and 2"),
         ("duplicate file names", server.post("/v1/gallery").multipart(Form::new().part("a", part("x")).part("b", part("x"))), 422, "invalid_option", "option `id`: \"x\" stands at items 0 and 1"),
@@ -153,8 +153,8 @@ async fn each_bad_request_is_told_what_is_wrong_and_nothing_is_stored() {
     assert_eq!(ok_json(server.get("/v1/galleries")).await["data"].as_array().unwrap().len(), 1);
     let (_, body) = problem(get("/v1/knn?id=one&k=0")).await;
     assert_eq!(body["limit"], json!({"name": "max_neighbors", "value": 100, "flag": "--max-neighbors"}));
-    let (_, body) = problem(get("/v1/gallery?limit=51")).await;
-    assert_eq!(body["limit"], json!({"name": "max_page_items", "value": 50, "flag": "--max-page-items"}));
+    let (_, body) = problem(get("/v1/gallery?limit=101")).await;
+    assert_eq!(body["limit"], json!({"name": "max_page_items", "value": 100, "flag": "--max-page-items"}));
 }
 
 #[tokio::test]

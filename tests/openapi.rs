@@ -57,7 +57,9 @@ async fn described_options_are_the_known_ones() {
     for (method, path, request) in operations {
         let parameters = description["paths"][path][method]["parameters"].as_array();
         let of_query = parameters.into_iter().flatten().filter(|parameter| parameter["in"] == "query");
-        let described: BTreeSet<&str> = of_query.map(|parameter| parameter["name"].as_str().unwrap()).collect();
+        let names: Vec<&str> = of_query.map(|parameter| parameter["name"].as_str().unwrap()).collect();
+        let described = BTreeSet::from_iter(names.iter().copied());
+        assert_eq!(described.len(), names.len(), "{method} {path} has a name for two things: {names:?}");
         let problem: Value = request.send().await.unwrap().json().await.unwrap();
         let detail = problem["detail"].as_str().unwrap().to_owned();
         let known = match detail.strip_suffix("option `nonsense`: there are no options here") {

@@ -240,7 +240,7 @@ async fn a_filter_chooses_what_is_learnt_from() {
     let server = server_on(&store).await;
     fill(&store, "g", server.engine.fingerprint(), 90, 3, 1.0).await;
     let filter = json!({"label": {"any": ["c0", "c2"]}, "metadata": {"even": true}});
-    let plan = json!({"name": "p", "gallery": "g", "filter": filter, "wait": true});
+    let plan = json!({"name": "p", "gallery": "g", "where": filter, "wait": true});
     let trained = ok_json(train_on(&server, plan)).await;
     assert_eq!((&trained["probe"]["classes"], &trained["probe"]["examples"]), (&json!(["c0", "c2"]), &json!(30)));
 }
@@ -405,7 +405,7 @@ async fn each_bad_request_about_probes_is_told_what_is_wrong() {
         ("l2 negative", plan("l2", json!(-1.5)), 422, "invalid_option", "option `l2`: -1.5 is out of range"),
         ("l2 a text", plan("l2", json!("weak")), 422, "invalid_option", "option `l2`: invalid type"),
         ("one fold", plan("folds", json!(1)), 422, "invalid_option", "option `folds`: 1 is out of range; it must be 2 to 20"),
-        ("bad filter", plan("filter", json!({"colour": "red"})), 422, "invalid_option", "a filter is"),
+        ("bad filter", plan("where", json!({"colour": "red"})), 422, "invalid_option", "a filter is"),
         ("unknown option", plan("lr", json!(0.1)), 422, "invalid_option", "option `lr`: there is no such option here; there are name, gallery"),
         ("twice", server.post("/v1/probes?l2=1").json(&json!({"name": "new", "l2": 1})), 422, "invalid_option", "option `l2`: given twice"),
         ("no JSON", server.post("/v1/probes").header("content-type", "application/json").body("{"), 400, "malformed_request", "the JSON cannot be read"),

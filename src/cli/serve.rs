@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, builder::RangedU64ValueParser};
 use tokio::net::TcpListener;
 
 use super::common::{EngineFlags, GalleryFlags, LimitFlags};
@@ -79,16 +79,19 @@ pub(super) struct Serve {
 /// Limits of requests about galleries.
 #[derive(Debug, Clone, Args)]
 struct GalleryLimitFlags {
-    /// Most neighbours of a search
-    #[arg(long, env = "DINOSERVE_MAX_NEIGHBORS", default_value_t = GalleryLimits::default().max_neighbors)]
+    /// Most neighbours of a search; at least 20, which is the default of `k`
+    #[arg(long, env = "DINOSERVE_MAX_NEIGHBORS", default_value_t = GalleryLimits::default().max_neighbors,
+        value_parser = RangedU64ValueParser::<usize>::new().range(20..))]
     max_neighbors: usize,
 
-    /// Most items of a page of a gallery
-    #[arg(long, env = "DINOSERVE_MAX_PAGE_ITEMS", default_value_t = GalleryLimits::default().max_page_items)]
+    /// Most items of a page of a gallery; at least 100, which is the default of `limit`
+    #[arg(long, env = "DINOSERVE_MAX_PAGE_ITEMS", default_value_t = GalleryLimits::default().max_page_items,
+        value_parser = RangedU64ValueParser::<usize>::new().range(100..))]
     max_page_items: usize,
 
     /// Longer side of the thumbnails of stored images, in pixels
-    #[arg(long, env = "DINOSERVE_THUMBNAIL_SIDE", default_value_t = GalleryLimits::default().thumbnail_side)]
+    #[arg(long, env = "DINOSERVE_THUMBNAIL_SIDE", default_value_t = GalleryLimits::default().thumbnail_side,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
     thumbnail_side: usize,
 
     /// Most items that a linear probe is trained on; their features take 4 bytes a number of memory

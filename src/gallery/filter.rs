@@ -92,7 +92,7 @@ pub enum Condition {
 impl Condition {
     fn parse(name: &str, value: &Value) -> Result<Self> {
         const FORMS: &str = "a condition is a value, {\"any\": [..]}, or a range of gt, gte, lt, lte";
-        let wrong = |what: &str| Error::option("filter", format!("`{name}`: {what}; {FORMS}"));
+        let wrong = |what: &str| Error::option("where", format!("`{name}`: {what}; {FORMS}"));
         if let Some(scalar) = Scalar::of(value) {
             return Ok(Self::AnyOf(vec![scalar]));
         }
@@ -176,7 +176,7 @@ impl Filter {
     /// [`crate::error::Kind::InvalidOption`] that says what a filter looks like.
     pub fn parse(value: &Value) -> Result<Self> {
         const FORM: &str = "a filter is {\"label\": …, \"metadata\": {\"member\": …}}";
-        let Value::Object(members) = value else { return Err(Error::option("filter", FORM)) };
+        let Value::Object(members) = value else { return Err(Error::option("where", FORM)) };
         let mut filter = Self::default();
         for (name, value) in members {
             match (name.as_str(), value) {
@@ -186,7 +186,7 @@ impl Filter {
                         filter.metadata.push((member.clone(), Condition::parse(member, condition)?));
                     }
                 }
-                _ => return Err(Error::option("filter", format!("{name:?} is not as it should be; {FORM}"))),
+                _ => return Err(Error::option("where", format!("{name:?} is not as it should be; {FORM}"))),
             }
         }
         Ok(filter)

@@ -140,7 +140,8 @@ async fn classify_by_probe(
     subjects: Vec<Subject>,
     mut options: Options,
 ) -> Result<Response> {
-    const OF_NEIGHBORS: [&str; 8] = ["vote", "temperature", "k", "exact", "gallery", "label", "pooling", "layers"];
+    const OF_NEIGHBORS: [&str; 9] =
+        ["vote", "temperature", "k", "exact", "gallery", "label", "where", "pooling", "layers"];
     if let Some(name) = OF_NEIGHBORS.iter().find(|name| options.holds(name)) {
         let detail =
             "does not go with `probe`: it is about neighbours, and a probe asks none; leave one of the two out";

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Options that may be objects. The others are plain values.
-const OBJECTS: [&str; 2] = ["metadata", "filter"];
+const OBJECTS: [&str; 2] = ["metadata", "where"];
 
 /// Most bytes of an object as JSON text: more than any that will do, however it is spaced and escaped.
 const MOST_OF_OBJECT: usize = 128 << 10;

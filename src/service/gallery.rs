@@ -83,10 +83,11 @@ impl Service {
     /// # Errors
     /// [`Kind::NotFound`] if there is no such gallery, [`Kind::InvalidOption`] or [`Kind::LimitExceeded`] for a bad limit.
     pub async fn page(&self, name: &GalleryName, after: u64, limit: usize, filter: Option<&Filter>) -> Result<Page> {
+        let store = self.gallery()?;
         let most = self.gallery_limits.max_page_items;
         check_count("limit", limit, ("max_page_items", most, "--max-page-items"))?;
         // One more tells whether there is a next page.
-        let mut items = self.gallery()?.page(name, after, limit + 1, filter).await?;
+        let mut items = store.page(name, after, limit + 1, filter).await?;
         let more = items.len() > limit;
         items.truncate(limit);
         let next = if more { items.last().map(|item| item.place) } else { None };

@@ -65,7 +65,7 @@ impl Server {
         let (engine, thread) = Engine::start(&runtime(), model, &on_cpu()).expect("an engine");
         let limits = GalleryLimits {
             max_neighbors: 100,
-            max_page_items: 50,
+            max_page_items: 100,
             max_probe_items: 1000,
             max_probe_classes: 30,
             ..GalleryLimits::default()

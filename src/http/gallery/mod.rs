@@ -34,19 +34,21 @@ pub(super) struct GalleryOption {
 #[serde(default)]
 struct FilterOptions {
     label: Option<String>,
+    /// Not called `filter`, as that is the resampling filter wherever an image is taken.
+    #[serde(rename = "where")]
     filter: Option<Value>,
 }
 
 /// Takes the filter.
 pub(super) fn take_filter(options: &mut Options) -> Result<Option<Filter>> {
     let FilterOptions { label, filter } = options.take()?;
-    let filter = filter.map(|filter| Filter::parse(&parsed("filter", filter)?)).transpose()?;
+    let filter = filter.map(|filter| Filter::parse(&parsed("where", filter)?)).transpose()?;
     let Some(label) = label else { return Ok(filter) };
     let of_label = Filter::of_label(Label::new(label)?.as_str());
     match filter {
         None => Ok(Some(of_label)),
         Some(filter) if filter.label.is_none() => Ok(Some(Filter { label: of_label.label, ..filter })),
-        Some(_) => Err(Error::option("label", "stands in `filter`, too; give it in one of the two")),
+        Some(_) => Err(Error::option("label", "stands in `where`, too; give it in one of the two")),
     }
 }
 

@@ -82,7 +82,10 @@ pub(in crate::http) struct FilterParams {
     label: Option<String>,
     /// Only items that fulfil all conditions of `{"label": C, "metadata": {"member": C, …}}`, as JSON. A condition is a value to
     /// be equal to; `{"any": [..]}`; or a range of `gt`, `gte`, `lt`, `lte`. In a JSON body the object itself.
-    #[param(example = r#"{"metadata": {"year": {"gte": 2020}, "place": {"any": ["Bern", "Basel"]}}}"#)]
+    #[param(
+        rename = "where",
+        example = r#"{"metadata": {"year": {"gte": 2020}, "place": {"any": ["Bern", "Basel"]}}}"#
+    )]
     filter: Option<String>,
 }
 

@@ -268,7 +268,7 @@ fn gather(
         let most = limits.max_probe_items;
         let detail = format!(
             "the gallery `{}` has more than {most} items to learn from, which would take more memory than is allowed; choose \
-             some with `filter`, or raise the limit",
+             some with `where`, or raise the limit",
             plan.gallery
         );
         return Err(Error::new(Kind::TooLarge, detail).with_limit("max_probe_items", most as u64, "--max-probe-items"));
