@@ -24,7 +24,7 @@ use crate::{
 /// A command on the galleries of a folder.
 fn gallery(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = dinoserve();
-    command.arg("gallery").args(arguments).arg("--gallery").arg(folder);
+    command.arg("gallery").arg(arguments[0]).arg("--gallery").arg(folder).args(&arguments[1..]);
     command
 }
 

@@ -13,6 +13,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::support::{
     items::{DIM, binding, item, read_all, version_of},
+    postgres::Postgres,
     scratch, sha256,
 };
 
@@ -60,7 +61,7 @@ async fn a_snapshot_restored_elsewhere_is_the_same_gallery() {
     put(&from, "default", 5..6, 3).await;
     // Texts and numbers that a sloppy reader would change.
     let metadata =
-        r#"{"z":1,"a":[0.1,1e300,-0.0,3.0,9007199254740993,5e-324,0.30000000000000004],"é\"\\":{"👍":null},"":""}"#;
+        r#"{"z":1,"a":[0.1,1e+300,-0.0,3.0,9007199254740993,5e-324,0.30000000000000004],"é\"\\":{"👍":null},"":""}"#;
     let odd = |id: &str| NewItem {
         id: ItemId::new(id).unwrap(),
         label: Some(Label::new("label\n\u{1}/👍").unwrap()),
@@ -98,6 +99,26 @@ async fn a_snapshot_restored_elsewhere_is_the_same_gallery() {
     assert_eq!(serde_json::to_string(&after[1193].item.metadata).unwrap(), metadata);
     // And so is the file that is written of it.
     assert!(snapshot(&to, "copy").await == file);
+}
+
+#[tokio::test]
+async fn a_snapshot_moves_a_gallery_into_a_database_and_back() {
+    let Some(database) = Postgres::start("gallery_snapshot::a_snapshot_moves_a_gallery") else { return };
+    let folder = store("snapshot-move").await;
+    put(&folder, "default", 0..700, 1).await;
+    put(&folder, "default", 100..120, 2).await;
+    let file = snapshot(&folder, "default").await;
+    let config = GalleryConfig::default();
+    let there = gallery::open(&database.url(), &config, OpenMode::Serve).await.unwrap();
+    restore(&there, "moved", &file).await.unwrap();
+    assert_eq!(read_all(&there, &named("moved")).await.len(), 700);
+    assert!(snapshot(&there, "moved").await == file);
+    let refused = restore(&there, "moved", &file[..file.len() - 40]).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Malformed, "{refused}");
+    assert_eq!(names(&there).await, ["moved"]);
+    restore(&folder, "back", &snapshot(&there, "moved").await).await.unwrap();
+    assert!(snapshot(&folder, "back").await == file);
+    there.close().await;
 }
 
 #[tokio::test]

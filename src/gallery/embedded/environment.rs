@@ -173,8 +173,28 @@ impl Environment {
 
     /// What an error of LMDB means to a user.
     pub(super) fn failed(&self, error: heed::Error) -> Error {
-        failed(error, self.env.info().map_size as u64)
+        match error {
+            heed::Error::Io(error) if ran_out_of_room(&error, &self.folder) => disk_full(error),
+            error => failed(error, self.env.info().map_size as u64),
+        }
     }
+}
+
+/// LMDB calls a write that the system cut short an input/output error, and that is how most disks become full: so it is full if
+/// it has less than a megabyte left.
+#[cfg(unix)]
+fn ran_out_of_room(error: &std::io::Error, folder: &Path) -> bool {
+    let room = || rustix::fs::statvfs(folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) && room().is_ok_and(|room| room < 1 << 20)
+}
+
+#[cfg(not(unix))]
+fn ran_out_of_room(_: &std::io::Error, _: &Path) -> bool {
+    false
+}
+
+fn disk_full(error: std::io::Error) -> Error {
+    Error::new(Kind::StorageFull, "the disk under the gallery is full; nothing was written").with_source(error)
 }
 
 fn failed(error: heed::Error, max_bytes: u64) -> Error {
@@ -188,9 +208,7 @@ fn failed(error: heed::Error, max_bytes: u64) -> Error {
                 format!("the gallery's folder has reached its limit of {max_bytes} bytes; nothing was written");
             Error::new(Kind::StorageFull, detail).with_limit("gallery_max_bytes", max_bytes, "--gallery-max-bytes")
         }
-        heed::Error::Io(error) if full(&error) => {
-            Error::new(Kind::StorageFull, "the disk under the gallery is full; nothing was written").with_source(error)
-        }
+        heed::Error::Io(error) if full(&error) => disk_full(error),
         heed::Error::Io(error) => Error::io("the gallery", error),
         error => Error::internal(format!("the gallery's database: {error}")),
     }
