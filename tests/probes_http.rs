@@ -65,7 +65,7 @@ fn item(index: usize, label: Option<&str>, features: Option<Vec<f32>>) -> NewIte
     NewItem {
         id: ItemId::new(format!("item {index}")).unwrap(),
         label: label.map(|label| Label::new(label).unwrap()),
-        metadata: Metadata::parse(&json!({"even": index % 2 == 0}).to_string()).unwrap(),
+        metadata: Metadata::parse(&json!({"even": index.is_multiple_of(2)}).to_string()).unwrap(),
         vector,
         features,
         thumbnail: None,

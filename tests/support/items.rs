@@ -43,7 +43,7 @@ pub fn item(id: &str, version: u64) -> NewItem {
     let thumbnail = (0..length).map(|_| random.next() as u8).collect::<Bytes>();
     NewItem {
         id: ItemId::new(id).unwrap(),
-        label: (version % 3 > 0).then(|| Label::new(format!("label {}", version % 3)).unwrap()),
+        label: (!version.is_multiple_of(3)).then(|| Label::new(format!("label {}", version % 3)).unwrap()),
         metadata: Metadata::parse(&format!("{{\"version\": {version}}}")).unwrap(),
         vector,
         features: Some(features),
