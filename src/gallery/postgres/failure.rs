@@ -91,7 +91,8 @@ impl From<Failure> for Error {
                         (Kind::Unavailable, format!("the gallery's database cannot be reached: {}", causes(&error)))
                     }
                 };
-                Self::new(kind, detail).with_source(error)
+                // The detail has all that the driver's error says.
+                Self::new(kind, detail)
             }
         }
     }
@@ -127,7 +128,7 @@ fn of_refusal(refusal: &DbError) -> (Kind, String) {
     if unavailable || is_shutdown(code) {
         return (Kind::Unavailable, format!("the gallery's database refuses: {message}"));
     }
-    (Kind::Internal, format!("the gallery's database says: {message}"))
+    (Kind::Internal, format!("the gallery's database says: {message} (SQLSTATE {})", code.code()))
 }
 
 /// Whether a column is not of the type that it is read as.
