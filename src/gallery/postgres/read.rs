@@ -120,7 +120,7 @@ pub(super) fn checked_columns() -> String {
 /// Compares every row with its checksum, and their number with the gallery's.
 pub(super) async fn check(mut cursor: Cursor) -> Outcome<CheckReport> {
     let mut report = CheckReport::default();
-    let mut last_place = 0;
+    let mut last_place = 0i64;
     loop {
         let rows = match cursor.next().await {
             Ok(rows) => rows,
