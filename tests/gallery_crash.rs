@@ -55,6 +55,8 @@ fn a_writer_that_is_to_be_killed() {
     let (mut seeds, folder) = (SplitMix(seed.parse().unwrap()), PathBuf::from(folder));
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let store = open(&folder).await;
+        // Nothing can be deleted from a gallery that is not there.
+        store.create(&GalleryName::default(), &binding()).await.unwrap();
         let writers = (0..WRITERS).map(|writer| tokio::spawn(write(store.clone(), writer, SplitMix(seeds.next()))));
         for writer in writers.collect::<Vec<_>>() {
             writer.await.unwrap();
