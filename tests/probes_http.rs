@@ -299,8 +299,9 @@ async fn who_waits_longer_than_a_request_may_take_is_told_to_look_later() {
     slow(&store, &server).await;
     let begun = ok(train_on(&server, json!({"name": "p", "gallery": "slow", "wait": true}))).await;
     assert_eq!(begun.status(), 202);
-    // Who waits for a training that is ended learns that, too.
     ok(server.delete("/v1/probes/p")).await;
+    // Who waits for a training that is ended learns that, too.
+    let server = server_on(&store).await;
     let waiting = tokio::spawn(train_on(&server, json!({"name": "p", "gallery": "slow", "wait": true})).send());
     while server.get("/v1/probes/p").send().await.unwrap().status() == 404 {
         tokio::time::sleep(Duration::from_millis(5)).await;
