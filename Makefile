@@ -28,9 +28,10 @@ demo: build ## Send photographs to every endpoint; the pictures go to demo-outpu
 	@python3 deploy/demo.py $(PROGRAM)
 
 serve: build ## Serve with the embedded model on port 8080
-	$(PROGRAM) serve --model dinov2-small-focus
+	$(PROGRAM) serve --model dinov2-small-focus --gallery $(DINOSERVE_HOME)/gallery
 
 test: setup ## Run all tests
+	@python3 deploy/setup.py --tests || echo "Without PostgreSQL the tests of galleries in a database are skipped."
 	@mkdir -p target && rm -rf $(SKIPPED) target/tmp
 ifeq ($(NEXTEST),yes)
 	DINOSERVE_SKIPPED=$(SKIPPED) cargo nextest run --release --no-fail-fast
@@ -43,9 +44,10 @@ check: setup ## Formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-bench: build ## Compare with peers and write loadtest/RESULTS.md (half an hour; PEERS=none without the others)
+bench: build ## Compare with peers and write loadtest/RESULTS.md (an hour; PEERS=none without the others)
 	cargo build --release -p dinoserve-loadtest
 	target/release/dinoserve-loadtest report $(if $(PEERS),--peers $(PEERS))
+	$(if $(filter none,$(PEERS)),,target/release/dinoserve-loadtest gallery)
 
 micro: setup ## Measure single steps: decoding, resizing, components, encoding
 	cargo bench -p dinoserve-loadtest

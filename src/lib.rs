@@ -3,8 +3,8 @@
 //! The layers, imports only go down (`tests/tidy.rs` checks it):
 //!
 //! * edges: [`http`], [`cli`]
-//! * use cases: [`service`]
-//! * adapters: [`engine`], [`artifacts`]
+//! * use cases: [`service`], [`eval`]
+//! * adapters: [`engine`], [`gallery`], [`artifacts`]
 //! * pure: [`vision`], [`features`], [`model`], [`onnx`]
 //!
 //! [`error`] and [`telemetry`] are leaves that anyone may use.
@@ -13,7 +13,9 @@ pub mod artifacts;
 pub mod cli;
 pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod features;
+pub mod gallery;
 pub mod http;
 pub mod model;
 pub mod onnx;

@@ -3,8 +3,8 @@
 use std::{io::IsTerminal, sync::LazyLock, time::Duration};
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -51,6 +51,10 @@ pub struct Metrics {
     pub cache_lookups: IntCounterVec,
     /// Memory of the results that are kept.
     pub cache_bytes: IntGauge,
+    /// Time of a search in a gallery.
+    pub gallery_search_duration: Histogram,
+    /// Items of the largest galleries by name, and of all others together.
+    gallery_items: IntGaugeVec,
     /// 1 when the model answers.
     pub ready: IntGauge,
     /// Always 1; the labels tell the version.
@@ -113,6 +117,17 @@ impl Metrics {
                 &["outcome"]
             )),
             cache_bytes: register!(IntGauge::new("dinoserve_cache_bytes", "Memory of the results that are kept.")),
+            gallery_search_duration: register!(Histogram::with_opts(histogram(
+                "dinoserve_gallery_search_duration_seconds",
+                "Time of a search for neighbours."
+            ))),
+            gallery_items: register!(IntGaugeVec::new(
+                Opts::new(
+                    "dinoserve_gallery_items",
+                    "Items of a gallery; (others) are those of all smaller galleries."
+                ),
+                &["gallery"]
+            )),
             ready: register!(IntGauge::new("dinoserve_ready", "1 when the model answers, else 0.")),
             build_info: register!(GaugeVec::new(
                 Opts::new("dinoserve_build_info", "Always 1; the labels tell the version."),
@@ -124,6 +139,22 @@ impl Metrics {
             )),
             resident_memory: register!(Gauge::new("process_resident_memory_bytes", "Resident memory size in bytes.")),
             registry,
+        }
+    }
+
+    /// Sets how many items the galleries have. Clients name galleries, so only the largest become labels.
+    pub fn set_gallery_items(&self, mut galleries: Vec<(String, u64)>) {
+        const SHOWN: usize = 50;
+        galleries.sort_by_key(|(_, items)| std::cmp::Reverse(*items));
+        let others: u64 = galleries.iter().skip(SHOWN).map(|(_, items)| items).sum();
+        if galleries.len() > SHOWN {
+            galleries.truncate(SHOWN);
+            galleries.push(("(others)".to_owned(), others));
+        }
+        // Those that were deleted go.
+        self.gallery_items.reset();
+        for (name, items) in galleries {
+            self.gallery_items.with_label_values(&[&name]).set(i64::try_from(items).unwrap_or(i64::MAX));
         }
     }
 

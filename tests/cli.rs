@@ -11,18 +11,18 @@ use crate::support::{
     Tensors, cosine, difference, focus_source, golden, read_golden, runtime_library, scratch, server::npy, tiny,
 };
 
-fn dinoserve() -> Command {
+pub fn dinoserve() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dinoserve"));
     command.env("ORT_DYLIB_PATH", runtime_library()).env("DINOSERVE_LOG", "warn");
     command
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A home whose model `tiny` is converted already.
-fn home_with_tiny() -> PathBuf {
+pub fn home_with_tiny() -> PathBuf {
     let home = scratch("cli-home");
     let catalog = home.join("catalog");
     std::fs::create_dir_all(&catalog).unwrap();
@@ -40,7 +40,7 @@ fn home_with_tiny() -> PathBuf {
 }
 
 /// A home with the focus model, converted there.
-fn home_with_focus() -> PathBuf {
+pub fn home_with_focus() -> PathBuf {
     let home = scratch("cli-focus-home");
     let mut command = dinoserve();
     command
@@ -132,13 +132,13 @@ fn compile(folder: &Path, name: &str, source: &str) -> PathBuf {
 }
 
 /// A server process; killed if a test fails half way.
-struct Serving {
-    process: Child,
-    address: String,
+pub struct Serving {
+    pub process: Child,
+    pub address: String,
 }
 
 impl Serving {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let mut process = command.args(["--port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -147,7 +147,7 @@ impl Serving {
         Self { process, address }
     }
 
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         assert!(Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap().success());
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::support::{
     read_golden, scratch,
-    server::{Server, ok},
+    server::{Server, ok, problem},
     tiny,
 };
 
@@ -37,17 +37,6 @@ fn giant_png_header() -> Vec<u8> {
     // The start of the pixels, which nobody should come to.
     bytes.extend_from_slice(&[0, 0, 0, 0, b'I', b'D', b'A', b'T', 0x35, 0xAF, 0x06, 0x1E]);
     bytes
-}
-
-async fn problem(request: RequestBuilder) -> (u16, Value) {
-    let response = request.send().await.expect("an answer");
-    let status = response.status().as_u16();
-    assert_eq!(response.headers()["content-type"], "application/problem+json");
-    assert!(response.headers().contains_key("x-request-id"));
-    let body: Value = response.json().await.expect("JSON");
-    assert_eq!(body["status"], status);
-    assert_eq!(body["type"], format!("urn:dinoserve:problem:{}", body["code"].as_str().expect("a code")));
-    (status, body)
 }
 
 #[tokio::test]
@@ -110,7 +99,7 @@ async fn each_bad_request_is_told_what_is_wrong_and_the_server_lives_on() {
         ("bad head", image("/v1/attention?head=2"), 422, "invalid_option", "option `head`: the model has no head 2; its heads are 0 to 1"),
         ("no head", image("/v1/attention?head=left"), 422, "invalid_option", "option `head`: \"left\" is neither `mean`, `max`, `all` nor the number of a head"),
         ("bad threshold", image("/v1/attention?threshold=nan"), 422, "invalid_option", "option `threshold`"),
-        ("broken query", image("/v1/embed?size=%ff"), 422, "invalid_option", "option `size`: invalid type: string"),
+        ("broken query", image("/v1/embed?size=%ff"), 400, "malformed_request", "the query is not UTF-8 in percent-encoding"),
         ("nothing acceptable", image("/v1/embed").header("accept", "text/html"), 406, "not_acceptable", "fits none of application/json, application/octet-stream, application/x-npy"),
         ("no such route", server.get("/v1/nothing"), 404, "not_found", "there is no /v1/nothing"),
         ("wrong method", server.get("/v1/embed"), 405, "method_not_allowed", "/v1/embed does not take GET"),
@@ -140,6 +129,26 @@ async fn a_full_server_refuses_at_once_and_before_the_body() {
     assert_eq!(response.headers()["retry-after"], "1");
     let body: Value = response.json().await.unwrap();
     assert_eq!((body["code"].as_str(), body["limit"]["flag"].as_str()), (Some("overloaded"), Some("--max-requests")));
+
+    // A client that still sends when it is refused hears the answer, and its connection stays.
+    let mut late = TcpStream::connect(server.address).await.unwrap();
+    let head = "POST /v1/embed HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 2000000\r\n\r\n";
+    late.write_all(head.as_bytes()).await.unwrap();
+    late.write_all(&vec![0; 1_000_000]).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let count = late.read(&mut answer).await.unwrap();
+    assert!(answer[..count].starts_with(b"HTTP/1.1 503 "), "{}", String::from_utf8_lossy(&answer[..count]));
+    late.write_all(&vec![0; 1_000_000]).await.unwrap();
+    late.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let next = async {
+        let mut all = Vec::new();
+        while !String::from_utf8_lossy(&all).contains("HTTP/1.1 200 OK") {
+            let count = late.read(&mut answer).await.unwrap();
+            assert!(count > 0, "the connection is closed: {}", String::from_utf8_lossy(&all));
+            all.extend_from_slice(&answer[..count]);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), next).await.expect("an answer on the same connection");
 
     // When it goes away, its place is free again.
     drop(slow);

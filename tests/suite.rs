@@ -6,15 +6,29 @@
     reason = "a test that panics has failed, and nobody links against tests"
 )]
 
+mod bases;
 mod cli;
 mod download;
 mod engine;
+mod eval;
+mod eval_linear;
+mod gallery_cli;
+mod gallery_crash;
+mod gallery_embedded;
+mod gallery_full;
+mod gallery_http;
+mod gallery_problems;
+mod gallery_snapshot;
+mod gallery_snapshot_http;
+mod gallery_store;
 mod goldens;
 mod http;
 mod openapi;
 mod pca;
 mod positions;
 mod preprocess;
+mod probe;
+mod probes_http;
 mod problems;
 mod setup;
 mod shutdown;

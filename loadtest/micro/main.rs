@@ -5,6 +5,7 @@ use dinoserve::{
         pca::{self, Foreground},
         render::{self, Colormap, Output, Style, Upscale},
     },
+    gallery::{Binding, Gallery, GalleryConfig, GalleryName, ItemId, Metadata, NewItem, OpenMode, Search, open},
     vision::{DecodeLimits, DecodeOptions, Filter, Grid, ResizeMode, RgbImage, Transform, decode, decode_fast},
 };
 use divan::{Bencher, black_box};
@@ -85,6 +86,37 @@ fn top_patches(bencher: Bencher<'_, '_>, patches: usize) {
         dinoserve::features::attention::keep_mass(map.view_mut(), 0.6);
         map
     });
+}
+
+/// The ten nearest of so many vectors of width 384, through the store.
+#[divan::bench(args = [1_000, 10_000, 100_000])]
+fn nearest_ten(bencher: Bencher<'_, '_>, count: usize) {
+    let tokio = tokio::runtime::Runtime::new().expect("a runtime");
+    let folder = tempfile::tempdir().expect("a folder");
+    let location = folder.path().to_string_lossy().into_owned();
+    let gallery = tokio.block_on(gallery_of(&location, &tokens(count)));
+    let search = Search { vector: vec![384f32.sqrt().recip(); 384], k: 10, filter: None, exact: true, except: None };
+    bencher.bench(|| tokio.block_on(gallery.search(&GalleryName::default(), black_box(search.clone()))));
+}
+
+async fn gallery_of(location: &str, vectors: &Array2<f32>) -> Gallery {
+    let gallery = open(location, &GalleryConfig::default(), OpenMode::Serve).await.expect("a gallery");
+    let binding: Binding = serde_json::from_value(serde_json::json!({
+        "model": "none", "fingerprint": "none", "dim": 384, "pooling": "cls", "layers": 1, "size": 224, "resize": "crop",
+        "filter": "bicubic", "exif": true, "background": "white",
+    }))
+    .expect("a binding");
+    let item = |(index, row): (usize, ndarray::ArrayView1<'_, f32>)| NewItem {
+        id: ItemId::new(index.to_string()).expect("an id"),
+        label: None,
+        metadata: Metadata::default(),
+        vector: (&row / row.dot(&row).sqrt()).to_vec(),
+        features: None,
+        thumbnail: None,
+    };
+    let items = vectors.rows().into_iter().enumerate().map(item).collect();
+    gallery.put(&GalleryName::default(), &binding, items).await.expect("room for it");
+    gallery
 }
 
 #[divan::bench]

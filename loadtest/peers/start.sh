@@ -7,7 +7,7 @@ set -eu
 name=$1 port=$2
 shift 2
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
-[ -f "$here/$name/server.py" ] || { echo "start.sh: there is no peer $name" >&2; exit 2; }
+[ "$name" = gallery ] || [ -f "$here/$name/server.py" ] || { echo "start.sh: there is no peer $name" >&2; exit 2; }
 peers=${DINOSERVE_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/dinoserve}/peers
 export PYTHONDONTWRITEBYTECODE=1
 
@@ -27,6 +27,11 @@ environment() {
     echo "$venv"
 }
 
+# start.sh gallery VECTORS.npy QUERIES.npy: no server, but searches on its standard input.
+if [ "$name" = gallery ]; then
+    venv=$(environment gallery "$here/gallery/requirements.txt")
+    exec "$venv/bin/python" "$here/gallery/search.py" "$port" "$@"
+fi
 if [ ! -f "$peers/model.onnx" ]; then
     venv=$(environment prepare "$here/requirements-prepare.txt")
     "$venv/bin/python" "$here/prepare.py" "$peers" >&2

@@ -3,6 +3,7 @@
 //! `load` puts one kind of load on any server; `report` runs everything and writes `RESULTS.md`.
 
 mod client;
+mod gallery;
 mod photos;
 mod plot;
 mod report;
@@ -30,6 +31,8 @@ enum Command {
     Load(Load),
     /// Run everything and write the results
     Report(Report),
+    /// Search galleries beside FAISS and hnswlib, and write their part of the results
+    Gallery(gallery::Options),
 }
 
 #[derive(clap::Args)]
@@ -110,6 +113,7 @@ async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Load(command) => command.run().await,
         Command::Report(command) => report::run(&command).await,
+        Command::Gallery(command) => gallery::run(&command).await,
     }
 }
 

@@ -105,7 +105,7 @@ fn head(options: &Report) -> anyhow::Result<String> {
 }
 
 /// `median (lowest–highest)`.
-fn spread(values: &[f64], digits: usize) -> String {
+pub(crate) fn spread(values: &[f64], digits: usize) -> String {
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     format!("{:.digits$} ({low:.digits$}–{high:.digits$})", median(values))

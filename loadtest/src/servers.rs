@@ -101,10 +101,7 @@ impl Server {
 
     /// Resident memory in megabytes.
     pub(crate) fn resident_mb(&self) -> f64 {
-        let status = self.child.id().and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok());
-        let status = status.unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-        line.trim().trim_end_matches(" kB").parse::<f64>().map_or(f64::NAN, |kb| kb / 1024.0)
+        self.child.id().map_or(f64::NAN, |id| resident_mb_of(Path::new(&format!("/proc/{id}/status"))))
     }
 
     /// Halts it where it stands, with the processes it has started: even idle servers take moments of a core.
@@ -140,6 +137,13 @@ impl Drop for Server {
         // A process that is halted would never hear that it shall end.
         self.resume();
     }
+}
+
+/// Resident memory in megabytes, as a process's status file tells it.
+pub(crate) fn resident_mb_of(status: &Path) -> f64 {
+    let status = std::fs::read_to_string(status).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<f64>().map_or(f64::NAN, |kb| kb / 1024.0)
 }
 
 /// A process and all that it, and they, have started.

@@ -1,4 +1,4 @@
-//! Flags and steps that several commands share: the cache folder, the runtime library, the model.
+//! Flags and steps that several commands share: the cache folder, the runtime library, the model, the galleries.
 
 use std::path::PathBuf;
 
@@ -10,11 +10,22 @@ use crate::{
     artifacts::{Home, ModelFile, ModelStore},
     engine::{Device, Engine, EngineConfig, EngineThread, Runtime},
     error::{Kind, Result},
+    features::pool::Pooling,
+    gallery::{self, Gallery, GalleryConfig, OpenMode, VectorFormat},
     model::PositionRule,
     onnx::Precision,
     service::Limits,
-    vision::DecodeLimits,
+    vision::{DecodeLimits, ResizeMode},
 };
+
+/// Reads one of the names of a type, and lists them in the help.
+pub(super) fn names<T>() -> impl TypedValueParser<Value = T>
+where
+    T: VariantNames + std::str::FromStr + Clone + Send + Sync + 'static,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(T::VARIANTS).try_map(|name| name.parse::<T>())
+}
 
 /// Where files lie and models come from.
 #[derive(Debug, Clone, Args)]
@@ -194,6 +205,70 @@ impl LimitFlags {
         Limits {
             decode: DecodeLimits { max_pixels: self.max_image_pixels, max_side: self.max_image_side },
             max_patches: self.max_patches,
+        }
+    }
+}
+
+/// From an image to its vector. What is not given is the gallery's if there is one, else the default.
+#[derive(Debug, Clone, Args)]
+pub(super) struct VectorFlags {
+    /// How the tokens become one vector [default: cls; for linear probes cls_mean]
+    #[arg(long, alias = "features", value_parser = names::<Pooling>())]
+    pub(super) pooling: Option<Pooling>,
+
+    /// Join the vectors of this many last blocks [default: 1]
+    #[arg(long)]
+    pub(super) layers: Option<usize>,
+
+    /// The size that --resize speaks of, in pixels [default: the model's]
+    #[arg(long)]
+    pub(super) size: Option<usize>,
+
+    /// The way to the model's size [default: crop]
+    #[arg(long, value_parser = names::<ResizeMode>())]
+    pub(super) resize: Option<ResizeMode>,
+}
+
+/// Where galleries are kept, and how.
+#[derive(Debug, Clone, Args)]
+pub(super) struct GalleryFlags {
+    /// Where galleries are kept: a folder, or a PostgreSQL database with pgvector as `postgres://…`
+    #[arg(long = "gallery", env = "DINOSERVE_GALLERY", hide_env_values = true, value_name = "DIR|URL")]
+    pub(super) location: Option<String>,
+
+    /// How vectors of new galleries are kept in a folder: `f16` takes half the memory, scores differ in the fourth digit
+    #[arg(long = "gallery-vectors", env = "DINOSERVE_GALLERY_VECTORS", default_value_t,
+        value_parser = names::<VectorFormat>())]
+    vectors: VectorFormat,
+
+    /// Galleries of up to this many items are searched exactly, larger ones by an approximate index
+    #[arg(long = "gallery-exact-up-to", env = "DINOSERVE_GALLERY_EXACT_UP_TO", value_name = "COUNT",
+        default_value_t = GalleryConfig::default().exact_up_to)]
+    exact_up_to: usize,
+
+    /// Most bytes of a folder's database
+    #[arg(long = "gallery-max-bytes", env = "DINOSERVE_GALLERY_MAX_BYTES", value_name = "BYTES",
+        default_value_t = GalleryConfig::default().max_bytes)]
+    max_bytes: u64,
+
+    /// Most connections to a PostgreSQL database, 4 or more
+    #[arg(long = "gallery-connections", env = "DINOSERVE_GALLERY_CONNECTIONS", value_name = "COUNT",
+        default_value_t = GalleryConfig::default().connections)]
+    connections: usize,
+}
+
+impl GalleryFlags {
+    /// How the store is to work.
+    pub(super) fn config(&self) -> GalleryConfig {
+        let Self { vectors, exact_up_to, max_bytes, connections, .. } = *self;
+        GalleryConfig { vectors, exact_up_to, max_bytes, connections }
+    }
+
+    /// The store, if its place is given.
+    pub(super) async fn open(&self, mode: OpenMode) -> Result<Option<Gallery>> {
+        match &self.location {
+            Some(location) => gallery::open(location, &self.config(), mode).await.map(Some),
+            None => Ok(None),
         }
     }
 }

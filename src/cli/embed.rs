@@ -7,27 +7,22 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, bail};
-use bytes::Bytes;
-use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
-use futures_util::{StreamExt, stream};
+use anyhow::bail;
+use clap::Args;
 use ndarray::Array2;
 use serde::Serialize;
-use strum::VariantNames;
 
 use super::{
-    common::{EngineFlags, LimitFlags},
-    progress::{Progress, Unit},
+    common::{EngineFlags, LimitFlags, VectorFlags},
+    folder::{ENDINGS, below, images_of},
+    vectors::embed_files,
 };
 use crate::{
     artifacts::write_atomically,
-    error::{Error, Result},
-    features::{npy, pool::Pooling},
+    error::Error,
+    features::npy,
     service::{EmbedOptions, ImageOptions, Service},
-    vision::ResizeMode,
 };
-
-const ENDINGS: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif"];
 
 #[derive(Debug, Args)]
 pub(super) struct Embed {
@@ -38,39 +33,18 @@ pub(super) struct Embed {
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
-    /// How the tokens become one vector
-    #[arg(long, default_value = "cls", value_parser = names::<Pooling>())]
-    pooling: Pooling,
-
     /// Leave the vectors as long as they are
     #[arg(long)]
     no_normalize: bool,
 
-    /// Join the vectors of this many last blocks
-    #[arg(long, default_value_t = 1)]
-    layers: usize,
-
-    /// The size that --resize speaks of, in pixels [default: the model's]
-    #[arg(long)]
-    size: Option<usize>,
-
-    /// The way to the model's size [default: crop]
-    #[arg(long, value_parser = names::<ResizeMode>())]
-    resize: Option<ResizeMode>,
+    #[command(flatten)]
+    vector: VectorFlags,
 
     #[command(flatten)]
     engine: EngineFlags,
 
     #[command(flatten)]
     limits: LimitFlags,
-}
-
-fn names<T>() -> impl TypedValueParser<Value = T>
-where
-    T: VariantNames + std::str::FromStr + Clone + Send + Sync + 'static,
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    PossibleValuesParser::new(T::VARIANTS).try_map(|name| name.parse::<T>())
 }
 
 #[derive(Serialize)]
@@ -129,32 +103,23 @@ impl Embed {
         service: Service,
         paths: &[PathBuf],
     ) -> anyhow::Result<(Vec<(String, Vec<f32>)>, Vec<(String, Error)>)> {
-        let at_once = service.engine().ready().await?.images_at_once();
-        let image = ImageOptions { size: self.size, resize: self.resize, ..ImageOptions::default() };
-        let options =
-            EmbedOptions { pooling: self.pooling, normalize: !self.no_normalize, layers: self.layers, tokens: false };
-        let embed = async |path: &Path| -> Result<Vec<f32>> {
-            let bytes = tokio::fs::read(path).await.map_err(|error| Error::io("reading", error))?;
-            let (mut embeddings, _) = service.embed(vec![Bytes::from(bytes)], &image, &options).await?;
-            let embedding = embeddings.pop().unwrap_or_else(|| Err(Error::internal("no answer for an image")));
-            embedding.map(|embedding| embedding.vector)
+        let VectorFlags { pooling, layers, size, resize } = self.vector;
+        let image = ImageOptions { size, resize, ..ImageOptions::default() };
+        let options = EmbedOptions {
+            pooling: pooling.unwrap_or_default(),
+            normalize: !self.no_normalize,
+            layers: layers.unwrap_or(1),
+            tokens: false,
         };
-        let mut progress = Progress::new(Unit::Images);
+        let vectors = embed_files(&service, paths, &image, &options, "embedding").await?;
         let (mut good, mut bad) = (Vec::with_capacity(paths.len()), Vec::new());
-        let mut results = stream::iter(paths).map(|path| embed(path)).buffered(at_once);
-        let mut index = 0;
-        while let Some(result) = results.next().await {
-            let path = paths[index].strip_prefix(&self.folder).unwrap_or(&paths[index]).to_string_lossy().into_owned();
-            match result {
+        for (path, vector) in paths.iter().zip(vectors) {
+            let path = below(&self.folder, path);
+            match vector {
                 Ok(vector) => good.push((path, vector)),
-                // An option that no image could satisfy is not the images' fault.
-                Err(error) if error.kind() == crate::error::Kind::InvalidOption => return Err(error.into()),
                 Err(error) => bad.push((path, error)),
             }
-            index += 1;
-            progress.show("embedding", index as u64, Some(paths.len() as u64));
         }
-        progress.finish();
         Ok((good, bad))
     }
 
@@ -184,35 +149,4 @@ impl Embed {
         })?;
         Ok(())
     }
-}
-
-/// The image files below a folder, by their endings, sorted by path; and the subfolders that cannot be read.
-#[allow(clippy::type_complexity, reason = "a pair of lists, used once")]
-fn images_of(root: &Path) -> anyhow::Result<(Vec<PathBuf>, Vec<(String, Error)>)> {
-    let (mut found, mut bad) = (Vec::new(), Vec::new());
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if folder == root => {
-                return Err(error).with_context(|| format!("cannot read the folder {}", root.display()));
-            }
-            Err(error) => {
-                let name = folder.strip_prefix(root).unwrap_or(&folder).display().to_string();
-                bad.push((name, Error::io("reading the folder", error)));
-                continue;
-            }
-        };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            let ending = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
-            // Links to folders are not followed, so that a loop of them does no harm.
-            if path.is_dir() && !path.is_symlink() {
-                folders.push(path);
-            } else if ENDINGS.contains(&ending.as_str()) {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    Ok((found, bad))
 }

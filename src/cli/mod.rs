@@ -3,11 +3,15 @@
 mod bench;
 mod common;
 mod embed;
+mod eval;
+mod folder;
+mod gallery;
 mod goldens;
 mod models;
 mod openapi;
 mod progress;
 mod serve;
+mod vectors;
 
 use clap::{Parser, Subcommand};
 
@@ -38,6 +42,12 @@ enum Command {
     Models(models::Models),
     /// Embed every image of a folder into one file
     Embed(embed::Embed),
+    /// Fill, read, check and save galleries
+    #[command(subcommand)]
+    Gallery(gallery::Gallery),
+    /// Measure how well features tell the labels of images apart
+    #[command(subcommand)]
+    Eval(eval::Eval),
     /// Measure the bare session and the way before it, without HTTP
     Bench(bench::Bench),
     /// Print the API's description
@@ -53,6 +63,8 @@ pub fn main() -> std::process::ExitCode {
         Command::Serve(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Embed(command) => command.run(),
+        Command::Gallery(command) => command.run(),
+        Command::Eval(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Openapi => openapi::run(),
     };

@@ -13,6 +13,8 @@ pub(super) enum Unit {
     /// Bytes where the step's name says so, else steps.
     BytesOrSteps,
     Images,
+    /// Parts of a computation.
+    Steps,
 }
 
 /// Shows progress on standard error.
@@ -23,6 +25,13 @@ pub(super) struct Progress {
     bar: ProgressBar,
     started: Instant,
     last_line: Instant,
+}
+
+/// Also when the work failed.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
 }
 
 /// Seconds between two plain lines.
@@ -61,6 +70,15 @@ impl Progress {
     /// Removes the bar.
     pub(super) fn finish(&mut self) {
         self.bar.finish_and_clear();
+    }
+
+    /// Shows bytes that pass by, until it is dropped.
+    pub(super) fn of_bytes(step: &'static str, total: Option<u64>) -> impl FnMut(&[u8]) + Send + 'static {
+        let (mut progress, mut done) = (Self::new(Unit::BytesOrSteps), 0);
+        move |bytes| {
+            done += bytes.len() as u64;
+            progress.show(step, done, total);
+        }
     }
 
     fn counts_bytes(&self) -> bool {

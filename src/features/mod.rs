@@ -1,7 +1,10 @@
-//! From a model's tokens to what people ask for: pooled embeddings, PCA maps, attention maps, pictures of them. Pure.
+//! From a model's tokens to what people ask for: pooled embeddings, PCA maps, attention maps, pictures of
+//! them, classes. Pure.
 
 pub mod attention;
 pub mod npy;
 pub mod pca;
 pub mod pool;
+pub mod probe;
 pub mod render;
+pub mod vote;

@@ -11,6 +11,7 @@ use ndarray::{Array1, ArrayView1, ArrayView2, Axis};
     Eq,
     Hash,
     Default,
+    serde::Serialize,
     serde::Deserialize,
     strum::Display,
     strum::EnumString,

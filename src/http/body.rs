@@ -1,24 +1,27 @@
-//! The three forms in which images come: raw bytes, multipart, JSON.
+//! The three forms in which images come: raw bytes, multipart, JSON. Where a vector will do, JSON may hold one instead.
 
-use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::{FromRequest, Multipart, Request},
-    http::{HeaderMap, header},
-};
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+    extract::{FromRequest, FromRequestParts, Multipart, Request},
+    http::{HeaderMap, header, request::Parts},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mediatype::MediaType;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
-use super::{AppState, HttpConfig, admission::Admission, options::Options};
-use crate::error::{Error, Kind, Result};
+use super::{
+    AppState, HttpConfig,
+    admission::Admission,
+    json::{BodyItem, read_json},
+    options::Options,
+};
+use crate::{
+    error::{Error, Kind, Result},
+    service::Subject,
+};
 
 const TAKEN: &str =
     "send an image (Content-Type: image/* or application/octet-stream), multipart/form-data, or application/json";
@@ -36,47 +39,151 @@ impl FromRequest<AppState> for ImageRequest {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
-        let (mut parts, body) = request.into_parts();
-        let admission =
-            <Admission as axum::extract::FromRequestParts<_>>::from_request_parts(&mut parts, state).await?;
-        let mut options = Options::default();
-        options.add_query(parts.uri.query().unwrap_or_default())?;
-        let headers = parts.headers.clone();
-        let config = &state.config;
-        check_content_length(&headers, config)?;
-        let form = BodyForm::of(&headers)?;
-        let body = Body::new(Limited::new(body, config.max_body_bytes));
-        let mut images = Images { images: Vec::new(), most: config.max_images };
-        let read = async move {
-            match form {
-                BodyForm::Raw => images.add(read_all(body, config).await?)?,
-                BodyForm::Multipart => {
-                    let request = Request::from_parts(parts, body);
-                    read_multipart(request, state, &mut images, &mut options).await?;
-                }
-                BodyForm::Json => {
-                    let body = read_all(body, config).await?;
-                    // Megabytes of base64 would hold up the requests of others on this thread.
-                    let read = move || read_json(&body, &mut images, &mut options).map(|()| (images, options));
-                    let read = tokio::task::spawn_blocking(read).await;
-                    return read.map_err(|error| Error::internal(format!("reading JSON: {error}")))?;
-                }
-            }
-            Ok((images, options))
-        };
-        let (images, options) = tokio::time::timeout(config.request_timeout, read).await.map_err(|_| {
-            let seconds = config.request_timeout.as_secs();
-            Error::new(Kind::SlowRequest, format!("the body did not arrive within {seconds} s")).with_limit(
-                "request_timeout",
-                seconds,
-                "--request-timeout",
-            )
-        })??;
-        if images.images.is_empty() {
+        let Received { contents, options, headers, admission } = receive(request, state, Takes::Images).await?;
+        if contents.images.is_empty() {
             return Err(Error::new(Kind::Malformed, format!("the request holds no image; {TAKEN}")));
         }
-        Ok(Self { images: images.images, options, headers, admission })
+        Ok(Self { images: contents.images, options, headers, admission })
     }
+}
+
+/// A request about images, or about a vector that was made elsewhere.
+pub(super) struct SubjectRequest {
+    /// At least one.
+    pub(super) subjects: Vec<Subject>,
+    pub(super) options: Options,
+    /// The request's place; it is free again when this is dropped.
+    pub(super) admission: Admission,
+}
+
+impl FromRequest<AppState> for SubjectRequest {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
+        let Received { contents, options, admission, .. } = receive(request, state, Takes::ImagesOrVector).await?;
+        Ok(Self { subjects: contents.subjects()?, options, admission })
+    }
+}
+
+/// A request about several items, each with options of its own.
+pub(super) struct ItemsRequest {
+    pub(super) items: Vec<BodyItem>,
+    pub(super) options: Options,
+    /// The request's place; it is free again when this is dropped.
+    pub(super) admission: Admission,
+}
+
+impl FromRequest<AppState> for ItemsRequest {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
+        let Received { contents, options, admission, .. } = receive(request, state, Takes::Items).await?;
+        let items = if contents.images.is_empty() { contents.items } else { contents.files_as_items()? };
+        if items.is_empty() {
+            let detail = "the request holds no item; send files as multipart/form-data, or {\"items\": [..]} as JSON";
+            return Err(Error::new(Kind::Malformed, detail));
+        }
+        Ok(Self { items, options, admission })
+    }
+}
+
+/// A request that is all options, in JSON and in the query.
+pub(super) struct OptionsRequest(pub(super) Options);
+
+impl FromRequest<AppState> for OptionsRequest {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
+        Ok(Self(receive(request, state, Takes::Nothing).await?.options))
+    }
+}
+
+/// A request that has arrived.
+struct Received {
+    contents: Contents,
+    options: Options,
+    headers: HeaderMap,
+    admission: Admission,
+}
+
+/// Takes a place, then reads the body.
+async fn receive(request: Request, state: &AppState, takes: Takes) -> Result<Received> {
+    let (mut parts, body) = request.into_parts();
+    let config = &state.config;
+    let (admission, mut options, form) = match admit(&mut parts, state, takes).await {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            discard(body);
+            return Err(error);
+        }
+    };
+    let headers = parts.headers.clone();
+    let body = Body::new(Limited::new(body, config.max_body_bytes));
+    let mut contents = Contents::new(takes, config.max_images);
+    let read = async move {
+        match form {
+            BodyForm::Raw if takes == Takes::Items => {
+                let detail = "several items do not fit a raw body; send multipart/form-data or application/json";
+                return Err(Error::new(Kind::UnsupportedMediaType, detail));
+            }
+            BodyForm::Raw => contents.add_image(read_all(body, config).await?, None)?,
+            BodyForm::Multipart => {
+                let request = Request::from_parts(parts, body);
+                read_multipart(request, state, &mut contents, &mut options).await?;
+            }
+            BodyForm::Json => {
+                let body = read_all(body, config).await?;
+                // Megabytes of base64 would hold up the requests of others on this thread.
+                let read = move || read_json(&body, &mut contents, &mut options).map(|()| (contents, options));
+                let read = tokio::task::spawn_blocking(read).await;
+                return read.map_err(|error| Error::internal(format!("reading JSON: {error}")))?;
+            }
+        }
+        Ok((contents, options))
+    };
+    let (contents, options) = tokio::time::timeout(config.request_timeout, read).await.map_err(|_| {
+        let seconds = config.request_timeout.as_secs();
+        Error::new(Kind::SlowRequest, format!("the body did not arrive within {seconds} s")).with_limit(
+            "request_timeout",
+            seconds,
+            "--request-timeout",
+        )
+    })??;
+    Ok(Received { contents, options, headers, admission })
+}
+
+/// What can be said of a request before its body is read.
+async fn admit(parts: &mut Parts, state: &AppState, takes: Takes) -> Result<(Admission, Options, BodyForm)> {
+    let admission = Admission::from_request_parts(parts, state).await?;
+    let mut options = Options::default();
+    options.add_query(parts.uri.query().unwrap_or_default())?;
+    check_content_length(&parts.headers, &state.config)?;
+    let form = match BodyForm::of(&parts.headers) {
+        Ok(BodyForm::Json) => BodyForm::Json,
+        _ if takes == Takes::Nothing => {
+            let detail = "there are only options here, as a JSON object; send Content-Type: application/json";
+            return Err(Error::new(Kind::UnsupportedMediaType, detail));
+        }
+        form => form?,
+    };
+    Ok((admission, options, form))
+}
+
+/// Most bytes of a body that are read though nobody looks at them, and the time for it.
+const DISCARDED: usize = 4 << 20;
+const DISCARDING: Duration = Duration::from_secs(2);
+
+/// Reads on while the answer goes out: a connection that is closed while its client still sends can lose the answer.
+fn discard(mut body: Body) {
+    let read = async move {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await
+            && bytes < DISCARDED
+        {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    tokio::spawn(tokio::time::timeout(DISCARDING, read));
 }
 
 enum BodyForm {
@@ -103,19 +210,93 @@ impl BodyForm {
     }
 }
 
-struct Images {
-    images: Vec<Bytes>,
-    most: usize,
+/// What a body may hold beside options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Takes {
+    Images,
+    ImagesOrVector,
+    Items,
+    /// Only options.
+    Nothing,
 }
 
-impl Images {
-    fn add(&mut self, image: Bytes) -> Result<()> {
+/// What a body holds beside options.
+pub(super) struct Contents {
+    pub(super) takes: Takes,
+    most: usize,
+    images: Vec<Bytes>,
+    /// The file name of each image.
+    names: Vec<Option<String>>,
+    vector: Option<Vec<f32>>,
+    items: Vec<BodyItem>,
+    /// A JSON list that tells of the images what their form parts cannot.
+    listing: Option<String>,
+}
+
+impl Contents {
+    /// Nothing yet; more than `most` images or items will be refused.
+    pub(super) fn new(takes: Takes, most: usize) -> Self {
+        let (images, names, items) = (Vec::new(), Vec::new(), Vec::new());
+        Self { takes, most, images, names, vector: None, items, listing: None }
+    }
+
+    pub(super) fn add_image(&mut self, image: Bytes, name: Option<String>) -> Result<()> {
         if self.images.len() == self.most {
-            let detail = format!("the request holds more than {} images; send them in several requests", self.most);
-            return Err(Error::new(Kind::TooLarge, detail).with_limit("max_images", self.most as u64, "--max-images"));
+            return Err(self.too_many("images"));
         }
         self.images.push(image);
+        self.names.push(name);
         Ok(())
+    }
+
+    /// Adds an item, which is read only if there is room for it; it is told the limit.
+    pub(super) fn add_item(&mut self, read: impl FnOnce(usize) -> BodyItem) -> Result<()> {
+        if self.items.len() == self.most {
+            return Err(self.too_many("items"));
+        }
+        self.items.push(read(self.most));
+        Ok(())
+    }
+
+    pub(super) fn add_vector(&mut self, vector: Vec<f32>) -> Result<()> {
+        match self.vector.replace(vector) {
+            None => Ok(()),
+            Some(_) => Err(Error::option("vector", "given twice")),
+        }
+    }
+
+    fn too_many(&self, what: &str) -> Error {
+        let detail = format!("the request holds more than {} {what}; send them in several requests", self.most);
+        Error::new(Kind::TooLarge, detail).with_limit("max_images", self.most as u64, "--max-images")
+    }
+
+    /// The images, or the vector.
+    pub(super) fn subjects(self) -> Result<Vec<Subject>> {
+        match (self.images.is_empty(), self.vector) {
+            (false, None) => Ok(self.images.into_iter().map(Subject::Image).collect()),
+            (true, Some(vector)) => Ok(vec![Subject::Vector(vector)]),
+            (false, Some(_)) => {
+                Err(Error::new(Kind::Malformed, "there are an image and a `vector`; send one of the two"))
+            }
+            (true, None) => {
+                let detail = format!("the request holds neither an image nor a `vector`; {TAKEN}");
+                Err(Error::new(Kind::Malformed, detail))
+            }
+        }
+    }
+
+    /// The files of a form as items; without a listing the name of a file is its id.
+    fn files_as_items(self) -> Result<Vec<BodyItem>> {
+        let listed = self.listing.as_deref().map(BodyItem::read_listing).transpose()?;
+        if let Some(listed) = &listed
+            && listed.len() != self.images.len()
+        {
+            let detail = format!("lists {} items, and there are {} files", listed.len(), self.images.len());
+            return Err(Error::option("items", detail));
+        }
+        let mut listed = listed.unwrap_or_default().into_iter();
+        let files = self.images.into_iter().zip(self.names);
+        Ok(files.map(|(image, name)| BodyItem::of_file(image, name, listed.next())).collect())
     }
 }
 
@@ -154,160 +335,35 @@ async fn read_all(body: Body, config: &HttpConfig) -> Result<Bytes> {
     Ok(body.collect().await.map_err(|error| body_error(&error, config))?.to_bytes())
 }
 
-async fn read_multipart(request: Request, state: &AppState, images: &mut Images, options: &mut Options) -> Result<()> {
+async fn read_multipart(
+    request: Request,
+    state: &AppState,
+    contents: &mut Contents,
+    options: &mut Options,
+) -> Result<()> {
     let config = &state.config;
     let mut parts = Multipart::from_request(request, state)
         .await
         .map_err(|error| Error::new(Kind::Malformed, format!("the multipart body cannot be read: {error}")))?;
     while let Some(part) = parts.next_field().await.map_err(|error| body_error(&error, config))? {
         let name = part.name().unwrap_or_default().to_owned();
+        let is_listing = contents.takes == Takes::Items && name == "items";
+        let file_name = part.file_name().filter(|name| !name.is_empty()).map(str::to_owned);
         let is_image = part.file_name().is_some()
             || part.content_type().is_some_and(|kind| kind.starts_with("image/"))
             || matches!(name.as_str(), "image" | "images" | "file" | "files");
         let content = part.bytes().await.map_err(|error| body_error(&error, config))?;
-        if is_image {
-            images.add(content)?;
-        } else {
-            let text = String::from_utf8(content.into())
-                .map_err(|_| Error::option(&name, "not UTF-8; a file needs a file name in its part"))?;
+        if is_image && !is_listing {
+            contents.add_image(content, file_name)?;
+            continue;
+        }
+        let text = String::from_utf8(content.into())
+            .map_err(|_| Error::option(&name, "not UTF-8; a file needs a file name in its part"))?;
+        if !is_listing {
             options.add(name, Value::String(text))?;
+        } else if contents.listing.replace(text).is_some() {
+            return Err(Error::option("items", "given twice"));
         }
     }
     Ok(())
-}
-
-/// Reads a JSON object member by member: the base64 text is decoded straight from the body, a limit ends the reading at
-/// once, and nothing but images and plain option values is ever built.
-fn read_json(body: &[u8], images: &mut Images, options: &mut Options) -> Result<()> {
-    let mut failure = None;
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let read = deserializer
-        .deserialize_map(Members { images, options, failure: &mut failure })
-        .and_then(|()| deserializer.end());
-    match (failure, read) {
-        (Some(error), _) => Err(error),
-        (None, Err(error)) => Err(Error::new(Kind::Malformed, format!("the JSON cannot be read: {error}"))),
-        (None, Ok(())) => Ok(()),
-    }
-}
-
-/// Takes the members of the object; what is wrong with one is left in `failure`, since serde knows only its own errors.
-struct Members<'a> {
-    images: &'a mut Images,
-    options: &'a mut Options,
-    failure: &'a mut Option<Error>,
-}
-
-impl<'de> Visitor<'de> for Members<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object with `image` or `images`")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut members: M) -> Result<(), M::Error> {
-        while let Some(Text(name)) = members.next_key::<Text<'de>>()? {
-            let taken = match name.as_ref() {
-                "image" => {
-                    let value: &RawValue = members.next_value()?;
-                    one_image(value, "image", self.images, "a base64 string or data: URI")
-                }
-                "images" => {
-                    members.next_value_seed(ImageList { images: &mut *self.images, failure: &mut *self.failure })?;
-                    Ok(())
-                }
-                _ => {
-                    let value: &RawValue = members.next_value()?;
-                    option_value(value, &name).and_then(|value| self.options.add(name.into_owned(), value))
-                }
-            };
-            if let Err(error) = taken {
-                *self.failure = Some(error);
-                return Err(serde::de::Error::custom("a member is not as it should be"));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn one_image(value: &RawValue, name: &str, images: &mut Images, expected: &str) -> Result<()> {
-    let text: Text<'_> = serde_json::from_str(value.get())
-        .map_err(|_| Error::new(Kind::Malformed, format!("`{name}` must be {expected}")))?;
-    images.add(from_base64(&text.0, name)?)
-}
-
-/// Options are plain values; a list or object is not even read.
-fn option_value(value: &RawValue, name: &str) -> Result<Value> {
-    let wrong = || Error::option(name, "must be a text, a number, true or false");
-    if value.get().starts_with(['[', '{']) || value.get().len() > 1000 {
-        return Err(wrong());
-    }
-    serde_json::from_str(value.get()).map_err(|_| wrong())
-}
-
-/// `images`: each is decoded and counted as it is read.
-struct ImageList<'a> {
-    images: &'a mut Images,
-    failure: &'a mut Option<Error>,
-}
-
-impl<'de> DeserializeSeed<'de> for ImageList<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ImageList<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a list of base64 strings or data: URIs in `images`")
-    }
-
-    fn visit_seq<S: SeqAccess<'de>>(self, mut items: S) -> Result<(), S::Error> {
-        let mut index = 0;
-        while let Some(value) = items.next_element::<&RawValue>()? {
-            if let Err(error) =
-                one_image(value, &format!("images[{index}]"), self.images, "a base64 string or data: URI")
-            {
-                *self.failure = Some(error);
-                return Err(serde::de::Error::custom("an image is not as it should be"));
-            }
-            index += 1;
-        }
-        Ok(())
-    }
-}
-
-/// A string of a JSON text, borrowed where it holds no escapes.
-#[derive(serde::Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-fn from_base64(text: &str, name: &str) -> Result<Bytes> {
-    let malformed = |what: String| Error::new(Kind::Malformed, format!("`{name}`: {what}"));
-    if text.starts_with("http://") || text.starts_with("https://") {
-        return Err(malformed("addresses are not fetched; send the image itself, base64-encoded".to_owned()));
-    }
-    let encoded = match text.strip_prefix("data:") {
-        Some(uri) => match uri.split_once(',') {
-            Some((kind, data)) if kind.ends_with(";base64") => data,
-            _ => return Err(malformed("the data: URI is not base64 (data:image/png;base64,…)".to_owned())),
-        },
-        None => text,
-    };
-    let without_breaks: Cow<'_, str> = if encoded.bytes().any(|byte| byte.is_ascii_whitespace()) {
-        encoded.split_ascii_whitespace().collect::<String>().into()
-    } else {
-        encoded.into()
-    };
-    let decoded =
-        BASE64.decode(without_breaks.as_bytes()).map_err(|error| malformed(format!("not base64: {error}")))?;
-    Ok(decoded.into())
 }

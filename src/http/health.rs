@@ -1,7 +1,10 @@
 //! `GET /healthz`, `/readyz` and `/metrics`.
 
+use std::time::Duration;
+
 use axum::{Json, extract::State, http::header, response::IntoResponse};
 use serde::Serialize;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::{AppState, problem::Problem};
@@ -53,6 +56,13 @@ pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse 
     let metrics = telemetry::metrics();
     metrics.queue_depth.set(state.service.engine().queued() as i64);
     metrics.cache_bytes.set(i64::try_from(state.service.cached_bytes()).unwrap_or(i64::MAX));
+    // A store that is slow or away does not hold up the other metrics; they tell what was known last.
+    if let Ok(store) = state.service.gallery()
+        && let Ok(Ok(galleries)) = timeout(Duration::from_secs(1), store.galleries()).await
+    {
+        let counts = galleries.into_iter().map(|gallery| (gallery.name.into(), gallery.items)).collect();
+        metrics.set_gallery_items(counts);
+    }
     metrics.ready.set(i64::from(matches!(state.service.engine().state(), EngineState::Ready(_))));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
 }

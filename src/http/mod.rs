@@ -2,9 +2,14 @@
 
 mod admission;
 mod attention;
+mod bases;
 mod body;
+mod classify;
 mod embed;
+mod gallery;
 mod health;
+mod json;
+mod knn;
 mod maps;
 mod models;
 mod negotiate;
@@ -12,6 +17,7 @@ mod observe;
 pub mod openapi;
 mod options;
 mod pca;
+mod probes;
 mod problem;
 mod schema;
 mod serve;
@@ -46,11 +52,19 @@ pub struct HttpConfig {
     pub max_requests: Option<usize>,
     /// Time in which a request must have been answered, its sending included.
     pub request_timeout: Duration,
+    /// Time that a snapshot of a gallery may stand still on its way in or out.
+    pub snapshot_idle: Duration,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { max_body_bytes: 32 << 20, max_images: 64, max_requests: None, request_timeout: Duration::from_secs(60) }
+        Self {
+            max_body_bytes: 32 << 20,
+            max_images: 64,
+            max_requests: None,
+            request_timeout: Duration::from_secs(60),
+            snapshot_idle: Duration::from_secs(60),
+        }
     }
 }
 

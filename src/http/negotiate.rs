@@ -108,7 +108,7 @@ pub(super) fn multipart_answer(parts: &[Vec<u8>], kind: &str, stages: &Stages) -
 /// `Server-Timing` in milliseconds.
 fn with_timing(mut response: Response, stages: &Stages) -> Response {
     let entry = |(name, time): (&str, std::time::Duration)| format!("{name};dur={:.2}", time.as_secs_f64() * 1e3);
-    let value = stages.named().map(entry).join(", ");
+    let value = stages.named().map(entry).collect::<Vec<_>>().join(", ");
     if let Ok(value) = HeaderValue::from_str(&value) {
         response.headers_mut().insert("server-timing", value);
     }

@@ -12,7 +12,7 @@ use axum::{
 
 use tracing::Instrument;
 
-use super::AppState;
+use super::{AppState, gallery::snapshot};
 use crate::{
     error::{Error, Kind},
     telemetry,
@@ -27,8 +27,12 @@ pub(super) async fn drop_unfit_request_id(mut request: Request) -> Request {
     request
 }
 
-/// Answers with 504 what takes longer than the limit. The work behind it is dropped from the queue.
+/// Answers with 504 what takes longer than the limit. The work behind it is dropped from the queue. Snapshots have a limit of
+/// their own.
 pub(super) async fn time_limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    if request.extensions().get::<MatchedPath>().is_some_and(|path| path.as_str() == snapshot::PATH) {
+        return next.run(request).await;
+    }
     let limit = state.config.request_timeout;
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,

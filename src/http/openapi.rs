@@ -3,17 +3,22 @@
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{AppState, attention, embed, health, models, pca};
+use super::{
+    AppState, attention, bases, classify, embed,
+    gallery::{batch, galleries, item, list, snapshot, thumbnail},
+    health, knn, models, pca, probes,
+};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "dinoserve",
-        description = "DINOv2 image features over HTTP: embeddings, PCA maps and attention maps.",
+        description = "DINOv2 image features over HTTP: embeddings, PCA maps, attention maps, and neighbours in stored galleries.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags(
         (name = "features", description = "What the model sees in images."),
+        (name = "gallery", description = "What is stored, and what is like it."),
         (name = "server", description = "The server itself."),
     )
 )]
@@ -25,6 +30,18 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(embed::create_embedding))
         .routes(routes!(pca::create_pca_map))
         .routes(routes!(attention::create_attention_map))
+        .routes(routes!(knn::find_neighbors_of_item, knn::find_neighbors))
+        .routes(routes!(classify::classify))
+        .routes(routes!(list::list_items, batch::put_items))
+        .routes(routes!(item::put_item, item::get_item, item::delete_item))
+        .routes(routes!(thumbnail::get_thumbnail))
+        .routes(routes!(galleries::list_galleries))
+        .routes(routes!(galleries::get_gallery, galleries::delete_gallery))
+        .routes(routes!(snapshot::get_snapshot, snapshot::put_snapshot))
+        .routes(routes!(bases::list_bases))
+        .routes(routes!(bases::get_basis, bases::fit_basis, bases::add_to_basis, bases::delete_basis))
+        .routes(routes!(probes::list_probes, probes::train_probe))
+        .routes(routes!(probes::get_probe, probes::delete_probe))
         .routes(routes!(models::list_models))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

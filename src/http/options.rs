@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::{extract::FromRequestParts, http::request::Parts};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, IntoDeserializer, Visitor, value::MapDeserializer},
@@ -12,6 +13,7 @@ use serde::{
 };
 use serde_json::Value;
 
+use super::AppState;
 use crate::error::{Error, Kind, Result};
 
 /// More options than any endpoint has.
@@ -40,11 +42,20 @@ impl Options {
         Ok(())
     }
 
+    /// Whether an option was given and has not been taken.
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
     /// Adds the options of a URL's query.
     ///
     /// # Errors
-    /// [`Kind::Malformed`] for a query that is no form encoding, and as [`Options::add`].
+    /// [`Kind::Malformed`] for a query that is no form encoding of UTF-8, and as [`Options::add`].
     pub(super) fn add_query(&mut self, query: &str) -> Result<()> {
+        // The form decoder would put a replacement character where a byte makes no sense.
+        if percent_encoding::percent_decode_str(query).decode_utf8().is_err() {
+            return Err(Error::new(Kind::Malformed, "the query is not UTF-8 in percent-encoding"));
+        }
         let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
             .map_err(|error| Error::new(Kind::Malformed, format!("the query cannot be read: {error}")))?;
         pairs.into_iter().try_for_each(|(name, value)| self.add(name, Value::String(value)))
@@ -70,10 +81,22 @@ impl Options {
     pub(super) fn finish(self) -> Result<()> {
         match self.values.keys().next() {
             None => Ok(()),
+            Some(name) if self.known.is_empty() => Err(Error::option(name, "there are no options here")),
             Some(name) => {
                 Err(Error::option(name, format!("there is no such option here; there are {}", self.known.join(", "))))
             }
         }
+    }
+}
+
+/// The options of a request that has no body.
+impl FromRequestParts<AppState> for Options {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Error> {
+        let mut options = Self::default();
+        options.add_query(parts.uri.query().unwrap_or_default())?;
+        Ok(options)
     }
 }
 

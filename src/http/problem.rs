@@ -59,6 +59,8 @@ fn status_and_title(kind: Kind) -> (StatusCode, &'static str) {
         Kind::UndecodableImage => (StatusCode::UNPROCESSABLE_ENTITY, "Undecodable image"),
         Kind::InvalidOption => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid option"),
         Kind::LimitExceeded => (StatusCode::UNPROCESSABLE_ENTITY, "Limit exceeded"),
+        Kind::Conflict => (StatusCode::CONFLICT, "Conflict"),
+        Kind::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "The storage is full"),
         Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
         Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
         Kind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "The answer took too long"),

@@ -31,12 +31,12 @@ fn names<T: strum::VariantNames>() -> ObjectBuilder {
 }
 
 /// One of the names of `T`, whose default is the endpoint's own.
-fn one_of<T: strum::VariantNames>() -> Object {
+pub(super) fn one_of<T: strum::VariantNames>() -> Object {
     names::<T>().build()
 }
 
 /// One of the names of `T`, with its default.
-fn choice<T: strum::VariantNames + Default + Display>() -> Object {
+pub(super) fn choice<T: strum::VariantNames + Default + Display>() -> Object {
     names::<T>().default(Some(T::default().to_string().into())).build()
 }
 
@@ -113,6 +113,31 @@ pub(super) struct PcaParams {
     /// `auto`: only the patches on the side of the first component that CLS attends to; the rest is black.
     #[param(schema_with = choice::<Foreground>)]
     foreground: Option<String>,
+    /// Name of a basis that is kept (`/v1/bases`), in place of one that is fitted on the images: the same part has the
+    /// same colour in every picture.
+    #[param(example = "flowers")]
+    basis: Option<String>,
+}
+
+/// Options of bases.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct BasisFitParams {
+    /// How many components are kept. `/v1/pca` can show as many.
+    #[param(minimum = 1, default = 3)]
+    components: Option<usize>,
+}
+
+/// Where the images of a basis are, if not in the body.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct BasisImagesParams {
+    /// A gallery whose thumbnails are used, in a request without a body. They are small (`size` is 224 by default), so the
+    /// basis is not as good as one that is fitted on the images themselves.
+    gallery: Option<String>,
+    /// Of how many items; always of the same ones, while they are there.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    sample: Option<usize>,
 }
 
 /// Options of attention maps.

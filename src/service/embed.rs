@@ -41,14 +41,14 @@ impl EmbedOptions {
         self.layers * self.pooling.dim(spec.dim)
     }
 
-    fn check(&self, spec: &ModelSpec) -> Result<()> {
+    pub(super) fn check(&self, spec: &ModelSpec) -> Result<()> {
         if (1..=spec.layers()).contains(&self.layers) {
             return Ok(());
         }
         Err(Error::option("layers", format!("{} is out of range; it must be 1 to {}", self.layers, spec.layers())))
     }
 
-    fn wanted(&self) -> Wanted {
+    pub(super) fn wanted(&self) -> Wanted {
         let several = self.layers > 1;
         Wanted {
             patch_tokens: self.tokens || (self.pooling.needs_patches() && !several),
@@ -58,7 +58,7 @@ impl EmbedOptions {
         }
     }
 
-    fn vector(&self, features: &Features) -> Vec<f32> {
+    pub(super) fn vector(&self, features: &Features) -> Vec<f32> {
         let empty = Array2::zeros((0, features.cls.len()));
         let mut vector = Vec::with_capacity(self.layers * self.pooling.dim(features.cls.len()));
         match &features.layers_cls {

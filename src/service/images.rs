@@ -34,8 +34,8 @@ impl Default for Limits {
     }
 }
 
-/// How an image file becomes the model's input. `None` stands for the endpoint's default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// How an image file becomes the model's input. `None` stands for the endpoint's default, or for what a gallery has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct ImageOptions {
     /// The size that `resize` speaks of, in pixels.
@@ -43,11 +43,11 @@ pub struct ImageOptions {
     /// The way to the grid.
     pub resize: Option<ResizeMode>,
     /// The resampling filter.
-    pub filter: Filter,
+    pub filter: Option<Filter>,
     /// Turn the image upright as its EXIF data say.
-    pub exif: bool,
+    pub exif: Option<bool>,
     /// What stands behind transparent pixels.
-    pub background: Background,
+    pub background: Option<Background>,
     /// How exactly large files are decoded.
     pub decode: Decoding,
 }
@@ -84,16 +84,11 @@ pub(super) struct Reading {
     decoding: Decoding,
 }
 
-impl Default for ImageOptions {
-    fn default() -> Self {
-        let DecodeOptions { exif, background } = DecodeOptions::default();
-        Self { size: None, resize: None, filter: Filter::default(), exif, background, decode: Decoding::Exact }
-    }
-}
-
 impl ImageOptions {
     fn reading(&self) -> Reading {
-        let options = DecodeOptions { exif: self.exif, background: self.background };
+        let DecodeOptions { exif, background } = DecodeOptions::default();
+        let options =
+            DecodeOptions { exif: self.exif.unwrap_or(exif), background: self.background.unwrap_or(background) };
         Reading { options, decoding: self.decode }
     }
 
@@ -111,7 +106,7 @@ impl ImageOptions {
         Transform {
             mode: self.resize.unwrap_or(mode),
             size: self.size.unwrap_or(size),
-            filter: self.filter,
+            filter: self.filter.unwrap_or_default(),
             max_patches: limits.max_patches,
         }
     }
@@ -220,6 +215,19 @@ impl Service {
             result.map_err(|error| if several { error.context(format_args!("image {index}")) } else { error })
         };
         seen.into_iter().enumerate().map(name).collect()
+    }
+
+    /// The patch tokens of a file, as maps are made of them.
+    pub(super) async fn see_for_basis(&self, file: Bytes, options: &ImageOptions) -> Result<Seen> {
+        let transform = options.for_maps(self.engine.spec(), &self.limits);
+        let wanted = Wanted { patch_tokens: true, ..Wanted::default() };
+        self.see(file, Purpose { reading: options.reading(), transform, wanted, with_photo: false }).await
+    }
+
+    /// An image for a gallery, with its photograph.
+    pub(super) async fn see_for_gallery(&self, file: Bytes, options: &ImageOptions, wanted: Wanted) -> Result<Seen> {
+        let transform = options.for_embedding(self.engine.spec(), &self.limits);
+        self.see(file, Purpose { reading: options.reading(), transform, wanted, with_photo: true }).await
     }
 
     /// The files of a request for embeddings, each with its own outcome.

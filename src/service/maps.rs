@@ -18,6 +18,7 @@ use crate::{
         pca::{self, Foreground, PcaMaps},
         render::{self, Colormap, Output, Style, Upscale},
     },
+    gallery::GalleryName,
     vision::{Grid, RgbImage},
 };
 
@@ -85,20 +86,19 @@ fn share(name: &str, value: f32) -> Result<()> {
 }
 
 /// What PCA is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct PcaOptions {
-    /// How many components.
-    pub components: usize,
+    /// How many components; [`PCA_COMPONENTS`], or all that a basis has if these are fewer.
+    pub components: Option<usize>,
     /// Which patches take part.
     pub foreground: Foreground,
+    /// A basis that was kept, in place of one that is fitted on the images.
+    pub basis: Option<GalleryName>,
 }
 
-impl Default for PcaOptions {
-    fn default() -> Self {
-        Self { components: 3, foreground: Foreground::None }
-    }
-}
+/// As many as a picture has colours.
+pub const PCA_COMPONENTS: usize = 3;
 
 /// PCA maps of the images of one request, in one joint basis.
 #[derive(Debug)]
@@ -159,10 +159,11 @@ impl AttentionMaps {
 }
 
 impl Service {
-    /// PCA maps in one joint basis over all images, and the PNG files that `form` asks for.
+    /// PCA maps in one joint basis over all images, or in one that was kept, and the PNG files that `form` asks for.
     ///
     /// # Errors
-    /// The first image that cannot be used, by its index; [`crate::error::Kind::InvalidOption`] for a bad option.
+    /// The first image that cannot be used, by its index; [`crate::error::Kind::InvalidOption`] for a bad option; as
+    /// [`Service::basis`], and [`crate::error::Kind::Conflict`] for a basis of another model.
     pub async fn pca(
         &self,
         files: Vec<Bytes>,
@@ -171,9 +172,16 @@ impl Service {
         form: Form,
     ) -> Result<(PcaAnswer, Vec<Vec<u8>>, Stages)> {
         form.check()?;
-        let dim = self.engine.spec().dim;
-        if options.components == 0 || options.components > dim {
-            let detail = format!("{} is out of range; it must be 1 to {dim}", options.components);
+        let basis = match &options.basis {
+            Some(name) => Some(self.basis_of_model(name).await?),
+            None => None,
+        };
+        // Known before the model has seen the images.
+        let most = basis.as_ref().map_or(self.engine.spec().dim, |basis| basis.pca().components().nrows());
+        let count = options.components.unwrap_or(PCA_COMPONENTS.min(most));
+        if count == 0 || count > most {
+            let reason = if basis.is_some() { ", as many as the basis has" } else { "" };
+            let detail = format!("{count} is out of range; it must be 1 to {most}{reason}");
             return Err(Error::option("components", detail));
         }
         let foreground = options.foreground == Foreground::Auto;
@@ -186,7 +194,10 @@ impl Service {
                 views.iter().map(|view| patch_tokens(&view.features)).collect::<Result<_>>()?;
             let of_cls = |view: &Arc<View>| Ok(attention::mean(heads(&view.features, registers)?).to_vec());
             let attention = if foreground { views.iter().map(of_cls).collect::<Result<_>>()? } else { Vec::new() };
-            let pca = pca::maps(&tokens, &attention, options.components, options.foreground)?;
+            let pca = match &basis {
+                Some(basis) => pca::maps_in(basis, &tokens, &attention, count, options.foreground)?,
+                None => pca::maps(&tokens, &attention, count, options.foreground)?,
+            };
             let answer = PcaAnswer { pca, grids: views.iter().map(|view| view.features.grid).collect() };
             let pictures = form.encode(max_pixels, |rendering| answer.draw(views, rendering))?;
             Ok((answer, pictures))
@@ -241,7 +252,7 @@ impl Service {
     }
 }
 
-fn patch_tokens(features: &Features) -> Result<ArrayView2<'_, f32>> {
+pub(super) fn patch_tokens(features: &Features) -> Result<ArrayView2<'_, f32>> {
     let tokens = features.patch_tokens.as_ref().ok_or_else(|| Error::internal("patch tokens were not asked for"))?;
     Ok(tokens.view())
 }

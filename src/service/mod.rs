@@ -1,23 +1,38 @@
-//! The use cases: from image files and options to embeddings and maps. Knows no HTTP.
+//! The use cases: from image files and options to embeddings, maps, and what a gallery knows. Knows no HTTP.
 
+mod bases;
+mod binding;
 mod cache;
+mod classify;
 mod embed;
+mod gallery;
 mod images;
+mod insert;
 mod maps;
+mod probes;
+mod search;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
-use self::cache::ViewCache;
 pub use self::{
+    bases::{BasisAbout, BasisImages, KeptBasis},
+    binding::VectorOptions,
+    classify::{Classification, VoteOptions},
     embed::{EmbedOptions, Embedding},
+    gallery::{GalleryLimits, Page, Subject},
     images::{Decoding, ImageOptions, Limits},
-    maps::{AttentionMaps, AttentionOptions, Form, PcaAnswer, PcaOptions, Rendering},
+    insert::{Entry, Inserted},
+    maps::{AttentionMaps, AttentionOptions, Form, PCA_COMPONENTS, PcaAnswer, PcaOptions, Rendering},
+    probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, StoredProbe, Training},
+    search::{Found, SearchOptions},
 };
+use self::{cache::ViewCache, probes::Trainings};
 use crate::{
     engine::{Engine, available_cores},
-    error::{Error, Result},
+    error::{Error, Kind, Result},
+    gallery::Gallery,
     telemetry,
 };
 
@@ -27,6 +42,11 @@ pub struct Service {
     engine: Engine,
     limits: Limits,
     cache: Option<ViewCache>,
+    gallery: Option<Gallery>,
+    gallery_limits: GalleryLimits,
+    /// Held while a basis is replaced by what it was and more.
+    basis_turn: Arc<Mutex<()>>,
+    trainings: Trainings,
     /// Places for work on pixels: one per core. Held by the work itself, which goes on when its client has gone.
     pixel_work: Arc<Semaphore>,
 }
@@ -35,7 +55,40 @@ impl Service {
     /// A service on a running engine that keeps results in `cache_bytes` bytes of memory; 0 keeps none.
     pub fn new(engine: Engine, limits: Limits, cache_bytes: u64) -> Self {
         let cache = (cache_bytes > 0).then(|| ViewCache::new(cache_bytes, engine.fingerprint()));
-        Self { engine, limits, cache, pixel_work: Arc::new(Semaphore::new(available_cores())) }
+        let pixel_work = Arc::new(Semaphore::new(available_cores()));
+        Self {
+            engine,
+            limits,
+            cache,
+            gallery: None,
+            gallery_limits: GalleryLimits::default(),
+            basis_turn: Arc::default(),
+            trainings: Trainings::default(),
+            pixel_work,
+        }
+    }
+
+    /// The same, with a gallery to search.
+    #[must_use]
+    pub fn with_gallery(self, gallery: Option<Gallery>) -> Self {
+        Self { gallery, ..self }
+    }
+
+    /// The same, with other limits of galleries.
+    #[must_use]
+    pub fn with_gallery_limits(self, gallery_limits: GalleryLimits) -> Self {
+        Self { gallery_limits, ..self }
+    }
+
+    /// The store of galleries.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if the server was started without one.
+    pub fn gallery(&self) -> Result<&Gallery> {
+        self.gallery.as_ref().ok_or_else(|| {
+            let detail = "this server keeps no gallery; start it with --gallery DIR or --gallery postgres://…";
+            Error::new(Kind::NotFound, detail)
+        })
     }
 
     /// Does work that takes a core for a while on a blocking thread, when a core is free for it. `what` names it in an error.
@@ -79,18 +132,22 @@ pub struct Stages {
     pub inference: Duration,
     /// From the model's output to what was asked for.
     pub post: Duration,
+    /// In the gallery.
+    pub search: Duration,
 }
 
 impl Stages {
-    /// The stages with their names.
-    pub fn named(&self) -> [(&'static str, Duration); 5] {
-        [
+    /// The stages with their names. Only an answer from a gallery has a search.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let of_every_image = [
             ("decode", self.decode),
             ("resize", self.resize),
             ("queue", self.queue),
             ("inference", self.inference),
             ("post", self.post),
-        ]
+        ];
+        let search = (!self.search.is_zero()).then_some(("search", self.search));
+        of_every_image.into_iter().chain(search)
     }
 
     /// The longer of each stage.
@@ -102,15 +159,13 @@ impl Stages {
             queue: self.queue.max(other.queue),
             inference: self.inference.max(other.inference),
             post: self.post.max(other.post),
+            search: self.search.max(other.search),
         }
     }
 
     /// Stages that did not take place, as after a look into the cache, are not counted as ones that took no time.
     fn observe(&self) {
         let took_place = |(_, time): &(&str, Duration)| !time.is_zero();
-        self.named()
-            .into_iter()
-            .filter(took_place)
-            .for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, time));
+        self.named().filter(took_place).for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, time));
     }
 }

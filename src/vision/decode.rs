@@ -69,6 +69,7 @@ impl DecodeLimits {
     Eq,
     Hash,
     Default,
+    serde::Serialize,
     serde::Deserialize,
     strum::Display,
     strum::EnumString,

@@ -1,7 +1,7 @@
 //! JPEG by libjpeg-turbo, the library that Pillow decodes with, so that pixels agree to the bit.
 
 use image::metadata::Orientation;
-use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor};
+use turbojpeg::{Colorspace, Compressor, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor, Subsamp};
 
 use super::{
     RgbImage,
@@ -50,6 +50,18 @@ pub(super) fn decode(
     let image = RgbImage::from_raw(header.width as u32, header.height as u32, pixels)
         .ok_or_else(|| Error::internal("a decoded JPEG has another size than its header said"))?;
     Ok((image, orientation, whole))
+}
+
+/// Encodes a picture for people to look at, with halved colours.
+pub(super) fn encode(image: &RgbImage, quality: i32) -> Result<Vec<u8>> {
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let format = PixelFormat::RGB;
+    let pixels = Image { pixels: image.as_raw().as_slice(), width, pitch: width * format.size(), height, format };
+    let failed = |error: turbojpeg::Error| Error::internal(format!("encoding JPEG: {error}"));
+    let mut encoder = Compressor::new().map_err(failed)?;
+    encoder.set_quality(quality).map_err(failed)?;
+    encoder.set_subsamp(Subsamp::Sub2x2).map_err(failed)?;
+    encoder.compress_to_vec(pixels).map_err(failed)
 }
 
 fn decompress(

@@ -7,10 +7,12 @@ mod decode;
 mod jpeg;
 mod preprocess;
 mod resample;
+mod thumbnail;
 
 pub use decode::{Background, DecodeLimits, DecodeOptions, decode, decode_fast};
 pub use preprocess::{Grid, PATCH, Plan, ResizeMode, Transform};
 pub use resample::{Filter, Kernel, Taps, Window, resample_f32, resample_rgb, taps};
+pub use thumbnail::thumbnail;
 
 /// An 8-bit RGB image, row-major.
 pub type RgbImage = image::RgbImage;

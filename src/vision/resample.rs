@@ -24,6 +24,7 @@ const ROWS: usize = 16;
     Eq,
     Hash,
     Default,
+    serde::Serialize,
     serde::Deserialize,
     strum::Display,
     strum::EnumString,

@@ -1,5 +1,7 @@
 //! What several tests need: the golden files, the runtime, converted models.
 
+pub mod items;
+pub mod postgres;
 pub mod server;
 
 use std::{

@@ -1,0 +1,300 @@
+//! Searching a gallery, beside FAISS and hnswlib on the same vectors.
+
+use std::{
+    fmt::Write as _,
+    io::{BufRead, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use dinoserve::gallery::{
+    Binding, Gallery, GalleryConfig, GalleryName, ItemId, Metadata, NewItem, OpenMode, Search, VectorFormat, open,
+};
+use ndarray::Array2;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::Value;
+
+use crate::{median, report::spread};
+
+const DIM: usize = 384;
+const K: usize = 10;
+const QUERIES: usize = 200;
+const ROUNDS: usize = 5;
+const HEADING: &str = "## Galleries\n";
+
+/// What is measured and where it goes.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The project's folder
+    #[arg(long, default_value = ".")]
+    project: PathBuf,
+
+    /// Vectors of the exact search
+    #[arg(long, default_value_t = 100_000)]
+    exact: usize,
+
+    /// Vectors of the approximate search
+    #[arg(long, default_value_t = 1_000_000)]
+    approximate: usize,
+
+    /// The results, whose part about galleries is written anew
+    #[arg(long, default_value = "loadtest/RESULTS.md")]
+    to: PathBuf,
+}
+
+pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
+    let mut text = format!(
+        "{HEADING}\nVectors of width {DIM} and length 1 around a curved surface of 24 dimensions, as image features are; {QUERIES} queries one after \
+         the other, {K} neighbours each, through the store's own interface. FAISS and hnswlib from Python on the same vectors, in \
+         alternating rounds.\n\n"
+    );
+    exact(options, &mut text).await?;
+    approximate(options, &mut text).await?;
+    let before = std::fs::read_to_string(&options.to).unwrap_or_default();
+    let others = before.split(HEADING).next().unwrap_or_default();
+    std::fs::write(&options.to, format!("{}\n\n{text}", others.trim_end()))?;
+    Ok(())
+}
+
+/// One query at a time over all vectors, in single and half precision.
+async fn exact(options: &Options, text: &mut String) -> anyhow::Result<()> {
+    let work = Files::make(options, options.exact)?;
+    let single = work.store(options, VectorFormat::F32, usize::MAX).await?;
+    let half = work.store(options, VectorFormat::F16, usize::MAX).await?;
+    let mut peer = Peer::start(options, &work)?;
+    let (mut ours, mut halves, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut differ = 0;
+    for _ in 0..ROUNDS {
+        let answer = work.search(&single, true).await?;
+        let faiss = peer.ask("exact")?;
+        halves.push(work.search(&half, true).await?.median());
+        differ += answer.ids.iter().zip(&faiss.ids).filter(|(a, b)| a != b).count();
+        ours.push(answer.median());
+        theirs.push(faiss.median());
+        ratios.push(answer.median() / faiss.median());
+    }
+    writeln!(
+        text,
+        "**Exact**, {} vectors, medians of {ROUNDS} rounds: {} ms a query; FAISS `IndexFlatIP` on one thread {} ms; ours to FAISS **{}**. In half \
+         precision {} ms. {differ} of {} answers differ from FAISS's.\n",
+        thousands(options.exact),
+        spread(&ours, 2),
+        spread(&theirs, 2),
+        spread(&ratios, 2),
+        spread(&halves, 2),
+        ROUNDS * QUERIES
+    )?;
+    single.close().await;
+    half.close().await;
+    Ok(())
+}
+
+/// The approximate index beside hnswlib at the same recall.
+async fn approximate(options: &Options, text: &mut String) -> anyhow::Result<()> {
+    let work = Files::make(options, options.approximate)?;
+    let before = resident_mb();
+    let started = Instant::now();
+    let store = work.store(options, VectorFormat::F32, 50_000).await?;
+    let stored = started.elapsed();
+    let rows_mb = resident_mb() - before;
+    while store.gallery(&name()).await?.indexed < options.approximate as u64 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let built = started.elapsed();
+    let index_mb = resident_mb() - before - rows_mb;
+    let truth = work.search(&store, true).await?;
+    let mut peer = Peer::start(options, &work)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let build = peer.command(&format!("build {threads}"))?;
+
+    let recall = |answer: &Answers| {
+        let found = answer.ids.iter().zip(&truth.ids);
+        let hits: usize = found.map(|(found, wanted)| found.iter().filter(|id| wanted.contains(id)).count()).sum();
+        hits as f64 / (QUERIES * K) as f64
+    };
+    let ours = recall(&work.search(&store, false).await?);
+    // The smallest effort with which it finds as much.
+    let mut effort = 16;
+    while recall(&peer.ask(&format!("approximate {effort}"))?) < ours && effort < 1024 {
+        effort += effort / 4;
+    }
+    let (mut times, mut theirs, mut ratios, mut their_recall) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+    for _ in 0..ROUNDS {
+        let answer = work.search(&store, false).await?;
+        let peer = peer.ask(&format!("approximate {effort}"))?;
+        their_recall = recall(&peer);
+        times.push(answer.median());
+        theirs.push(peer.median());
+        ratios.push(answer.median() / peer.median());
+    }
+    writeln!(
+        text,
+        "**Approximate**, {} vectors, medians of {ROUNDS} rounds:\n\n| | recall@{K} | ms a query | build, s | memory of the index, MB |\n|---|---|---|---|---|\n\
+         | dinoserve | {ours:.4} | {} | {:.0}, after {:.0} of storing | {index_mb:.0}, beside {rows_mb:.0} of vectors |\n\
+         | hnswlib, ef {effort} | {their_recall:.4} | {} | {:.0} on {threads} threads | {:.0}, vectors included |\n\n\
+         Ours to hnswlib **{}**. dinoserve builds on half of the cores while it serves.\n",
+        thousands(options.approximate),
+        spread(&times, 3),
+        (built - stored).as_secs_f64(),
+        stored.as_secs_f64(),
+        spread(&theirs, 3),
+        build["seconds"].as_f64().context("seconds")?,
+        build["mb"].as_f64().context("mb")?,
+        spread(&ratios, 2)
+    )?;
+    store.close().await;
+    Ok(())
+}
+
+fn thousands(count: usize) -> String {
+    if count.is_multiple_of(1_000_000) { format!("{} M", count / 1_000_000) } else { format!("{} k", count / 1000) }
+}
+
+fn name() -> GalleryName {
+    GalleryName::default()
+}
+
+/// The vectors, in memory and as files for the others.
+struct Files {
+    vectors: Array2<f32>,
+    queries: Array2<f32>,
+    folder: tempfile::TempDir,
+}
+
+impl Files {
+    fn make(options: &Options, count: usize) -> anyhow::Result<Self> {
+        eprintln!("making {count} vectors");
+        let folder = tempfile::tempdir_in(options.project.join("target"))?;
+        let mut random = StdRng::seed_from_u64(1);
+        let all = on_a_surface(count + QUERIES, &mut random);
+        let (vectors, queries) = all.view().split_at(ndarray::Axis(0), count);
+        let files = Self { vectors: vectors.to_owned(), queries: queries.to_owned(), folder };
+        for (name, array) in [("vectors.npy", &files.vectors), ("queries.npy", &files.queries)] {
+            std::fs::write(files.folder.path().join(name), dinoserve::features::npy::encode(array)?)?;
+        }
+        Ok(files)
+    }
+
+    async fn store(&self, _: &Options, vectors: VectorFormat, exact_up_to: usize) -> anyhow::Result<Gallery> {
+        eprintln!("storing {} vectors", self.vectors.nrows());
+        let config = GalleryConfig { vectors, exact_up_to, ..GalleryConfig::default() };
+        let folder = self.folder.path().join(format!("{vectors}-{exact_up_to}"));
+        let store = open(&folder.to_string_lossy(), &config, OpenMode::Serve).await?;
+        let binding: Binding = serde_json::from_value(serde_json::json!({
+            "model": "made up", "fingerprint": "none", "dim": DIM, "pooling": "cls", "layers": 1, "size": 224, "resize": "crop",
+            "filter": "bicubic", "exif": true, "background": "white",
+        }))?;
+        let item = |index: usize| {
+            anyhow::Ok(NewItem {
+                id: ItemId::new(index.to_string())?,
+                label: None,
+                metadata: Metadata::default(),
+                vector: self.vectors.row(index).to_vec(),
+                features: None,
+                thumbnail: None,
+            })
+        };
+        for start in (0..self.vectors.nrows()).step_by(2000) {
+            let items = (start..(start + 2000).min(self.vectors.nrows())).map(item).collect::<anyhow::Result<_>>()?;
+            store.put(&name(), &binding, items).await?;
+        }
+        Ok(store)
+    }
+
+    async fn search(&self, store: &Gallery, exact: bool) -> anyhow::Result<Answers> {
+        let mut answers = Answers { ms: Vec::new(), ids: Vec::new() };
+        for query in self.queries.rows() {
+            let search = Search { vector: query.to_vec(), k: K, filter: None, exact, except: None };
+            let started = Instant::now();
+            let found = store.search(&name(), search).await?;
+            answers.ms.push(started.elapsed().as_secs_f64() * 1e3);
+            let ids = found.iter().map(|neighbor| neighbor.item.id.as_str().parse());
+            answers.ids.push(ids.collect::<Result<_, _>>()?);
+        }
+        Ok(answers)
+    }
+}
+
+/// Points of a surface of few dimensions that bends through many, with some noise, scaled to length 1.
+fn on_a_surface(count: usize, random: &mut StdRng) -> Array2<f32> {
+    const INNER: usize = 24;
+    let normal = |random: &mut StdRng| {
+        // Box and Muller.
+        let (a, b): (f32, f32) = (random.random_range(1e-7..1.0), random.random());
+        (-2.0 * a.ln()).sqrt() * (std::f32::consts::TAU * b).cos()
+    };
+    let first = Array2::from_shape_fn((INNER, 2 * INNER), |_| normal(random));
+    let second = Array2::from_shape_fn((2 * INNER, DIM), |_| normal(random));
+    let mut all = Array2::zeros((count, DIM));
+    for mut block in all.axis_chunks_iter_mut(ndarray::Axis(0), 10_000) {
+        let inner = Array2::from_shape_fn((block.nrows(), INNER), |_| normal(random));
+        block.assign(&(inner.dot(&first) * 0.5).mapv(f32::tanh).dot(&second));
+        for mut row in block.rows_mut() {
+            row.mapv_inplace(|value| value + 0.3 * normal(random));
+            let length = row.dot(&row).sqrt();
+            row /= length;
+        }
+    }
+    all
+}
+
+struct Answers {
+    ms: Vec<f64>,
+    ids: Vec<Vec<u64>>,
+}
+
+impl Answers {
+    fn median(&self) -> f64 {
+        median(&self.ms)
+    }
+}
+
+/// The Python process with the others in it.
+struct Peer {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Peer {
+    fn start(options: &Options, files: &Files) -> anyhow::Result<Self> {
+        let script = options.project.join("loadtest/peers/start.sh");
+        let files = ["vectors.npy", "queries.npy"].map(|name| files.folder.path().join(name));
+        let mut child = Command::new(script)
+            .arg("gallery")
+            .args(files)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting the peers")?;
+        let output = child.stdout.take().context("its output")?;
+        Ok(Self { child, lines: BufReader::new(output).lines() })
+    }
+
+    fn command(&mut self, command: &str) -> anyhow::Result<Value> {
+        let input = self.child.stdin.as_mut().context("its input")?;
+        writeln!(input, "{command}")?;
+        let line = self.lines.next().context("the peers have ended")??;
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    fn ask(&mut self, command: &str) -> anyhow::Result<Answers> {
+        let answer = self.command(command)?;
+        Ok(Answers {
+            ms: serde_json::from_value(answer["ms"].clone())?,
+            ids: serde_json::from_value(answer["ids"].clone())?,
+        })
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn resident_mb() -> f64 {
+    crate::servers::resident_mb_of(Path::new("/proc/self/status"))
+}

@@ -1,0 +1,155 @@
+//! Labels and metadata of some rows in columns, so that a filter looks at values and not at items.
+
+use std::collections::BTreeMap;
+
+use crate::gallery::{Condition, Filter, Label, Metadata, Scalar};
+
+/// Rows of a chunk at most.
+pub(super) const CHUNK_ROWS: usize = 1024;
+
+/// A set of rows of a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RowSet([u64; CHUNK_ROWS / 64]);
+
+impl RowSet {
+    pub(super) const EMPTY: Self = Self([0; CHUNK_ROWS / 64]);
+
+    /// Rows 0 to `count`.
+    pub(super) fn first(count: usize) -> Self {
+        let mut set = Self::EMPTY;
+        (0..count).for_each(|row| set.insert(row));
+        set
+    }
+
+    pub(super) fn insert(&mut self, row: usize) {
+        self.0[row / 64] |= 1 << (row % 64);
+    }
+
+    pub(super) fn remove(&mut self, row: usize) {
+        self.0[row / 64] &= !(1 << (row % 64));
+    }
+
+    pub(super) fn contains(&self, row: usize) -> bool {
+        self.0[row / 64] >> (row % 64) & 1 == 1
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    #[must_use]
+    pub(super) fn and(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] & other.0[word]))
+    }
+
+    /// The rows, rising.
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.0.iter().enumerate().flat_map(|(index, &word)| {
+            let next = |rest: &u64| Some(rest & (rest - 1)).filter(|rest| *rest != 0);
+            std::iter::successors(Some(word).filter(|word| *word != 0), next)
+                .map(move |rest| index * 64 + rest.trailing_zeros() as usize)
+        })
+    }
+}
+
+/// The values of one member, sorted, with the rows that have each.
+#[derive(Debug, Clone, Default)]
+struct Column(Vec<(Scalar, Vec<u16>)>);
+
+impl Column {
+    fn add(&mut self, value: Scalar, row: usize) {
+        let row = row as u16;
+        match self.0.binary_search_by(|(known, _)| known.total_cmp(&value)) {
+            Ok(at) => {
+                // A list may hold a value twice.
+                if self.0[at].1.last() != Some(&row) {
+                    self.0[at].1.push(row);
+                }
+            }
+            Err(at) => self.0.insert(at, (value, vec![row])),
+        }
+    }
+
+    /// Adds the rows of another column that have a new number, which is above all that are here and rises with the old one.
+    fn add_from(&mut self, other: &Self, new: &[Option<u16>]) {
+        for (value, rows) in &other.0 {
+            let rows: Vec<u16> = rows.iter().filter_map(|&row| new[usize::from(row)]).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            match self.0.binary_search_by(|(known, _)| known.total_cmp(value)) {
+                Ok(at) => self.0[at].1.extend(rows),
+                Err(at) => self.0.insert(at, (value.clone(), rows)),
+            }
+        }
+    }
+
+    fn rows(&self, condition: &Condition) -> RowSet {
+        let mut rows = RowSet::EMPTY;
+        let mut take = |values: &[(Scalar, Vec<u16>)]| {
+            values.iter().flat_map(|(_, rows)| rows).for_each(|&row| rows.insert(usize::from(row)));
+        };
+        match condition {
+            Condition::AnyOf(wanted) => {
+                for value in wanted {
+                    if let Ok(at) = self.0.binary_search_by(|(known, _)| known.total_cmp(value)) {
+                        take(&self.0[at..=at]);
+                    }
+                }
+            }
+            Condition::Range { low, .. } => {
+                // Values are sorted, so those that hold lie together, after the ones below the lower end.
+                let from = low.as_ref().map_or(0, |low| {
+                    let below = |value: &Scalar| {
+                        let order = value.total_cmp(&low.value);
+                        order.is_lt() || (order.is_eq() && !low.inclusive)
+                    };
+                    self.0.partition_point(|(value, _)| below(value))
+                });
+                let from = from + self.0[from..].iter().take_while(|(value, _)| !condition.holds(value)).count();
+                let count = self.0[from..].iter().take_while(|(value, _)| condition.holds(value)).count();
+                take(&self.0[from..from + count]);
+            }
+        }
+        rows
+    }
+}
+
+/// The columns of some rows.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Attributes {
+    labels: Column,
+    members: BTreeMap<String, Column>,
+}
+
+impl Attributes {
+    /// Adds a row; rows come in rising order.
+    pub(super) fn add(&mut self, row: usize, label: Option<&Label>, metadata: &Metadata) {
+        if let Some(label) = label {
+            self.labels.add(Scalar::Text(label.as_str().to_owned()), row);
+        }
+        for (name, value) in metadata.object() {
+            for scalar in Scalar::all_of(value) {
+                self.members.entry(name.clone()).or_default().add(scalar, row);
+            }
+        }
+    }
+
+    /// Adds the rows of others that have a new number, which is above all that are here and rises with the old one.
+    pub(super) fn add_from(&mut self, other: &Self, new: &[Option<u16>]) {
+        self.labels.add_from(&other.labels, new);
+        for (name, column) in &other.members {
+            self.members.entry(name.clone()).or_default().add_from(column, new);
+        }
+    }
+
+    /// The rows that pass, as [`Filter::matches`] decides.
+    pub(super) fn rows(&self, filter: &Filter) -> RowSet {
+        let mut rows = filter.label.as_ref().map(|condition| self.labels.rows(condition));
+        for (name, condition) in &filter.metadata {
+            let of_member = self.members.get(name).map_or(RowSet::EMPTY, |column| column.rows(condition));
+            rows = Some(rows.map_or_else(|| of_member.clone(), |rows| rows.and(&of_member)));
+        }
+        rows.unwrap_or_else(|| RowSet::first(CHUNK_ROWS))
+    }
+}

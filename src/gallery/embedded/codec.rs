@@ -1,0 +1,155 @@
+//! How galleries and items are written in bytes. Numbers are little-endian, but for those in keys, which sort.
+
+use half::{f16, slice::HalfFloatSliceExt};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    gallery::{Binding, GalleryName, Item, ItemId, Label, Metadata, VectorFormat},
+};
+
+/// What is kept of a gallery beside its items.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct GalleryRow {
+    /// Its number; never given to another.
+    pub(super) number: u32,
+    pub(super) binding: Binding,
+    pub(super) vectors: VectorFormat,
+    pub(super) items: u64,
+    /// Place of the next new item.
+    pub(super) next_place: u64,
+    /// Serial of the next write of an item; a deletion takes one, too, so that it tells one commit from another.
+    pub(super) next_serial: u64,
+}
+
+impl GalleryRow {
+    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|error| Error::internal(error.to_string()))
+    }
+
+    pub(super) fn decode(name: &GalleryName, bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| Error::internal(format!("the gallery `{name}` is damaged: {error}")))
+    }
+}
+
+/// The prefix of all keys of a gallery.
+pub(super) fn prefix(gallery: u32) -> [u8; 4] {
+    gallery.to_be_bytes()
+}
+
+/// Key of an item by its place.
+pub(super) fn place_key(gallery: u32, place: u64) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&gallery.to_be_bytes());
+    key[4..].copy_from_slice(&place.to_be_bytes());
+    key
+}
+
+/// The place in such a key.
+pub(super) fn place_of(key: &[u8]) -> Result<u64> {
+    let place = key.get(4..12).and_then(|bytes| bytes.try_into().ok());
+    place.map(u64::from_be_bytes).ok_or_else(|| damaged("a key"))
+}
+
+/// Key of an item by its id.
+pub(super) fn id_key(gallery: u32, id: &ItemId) -> Vec<u8> {
+    [&gallery.to_be_bytes(), id.as_str().as_bytes()].concat()
+}
+
+/// What is known of a stored item. As bytes it begins with a checksum over all parts of the item.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Record {
+    pub(super) item: Item,
+    /// Rises with every write of an item in its gallery; tells versions of an item apart.
+    pub(super) serial: u64,
+}
+
+impl Record {
+    /// The record in bytes; `parts` are the vector, the features and the thumbnail as they are written.
+    pub(super) fn encode(&self, parts: [&[u8]; 3]) -> Result<Vec<u8>> {
+        let Self { item, serial } = self;
+        let mut bytes = vec![0; CHECKSUM];
+        bytes.extend(serial.to_le_bytes());
+        bytes.extend(item.place.to_le_bytes());
+        bytes.extend(item.stored_ms.to_le_bytes());
+        for text in [item.id.as_str(), item.label.as_ref().map_or("", Label::as_str)] {
+            bytes.extend((text.len() as u16).to_le_bytes());
+            bytes.extend(text.as_bytes());
+        }
+        if !item.metadata.is_empty() {
+            serde_json::to_writer(&mut bytes, &item.metadata).map_err(|error| Error::internal(error.to_string()))?;
+        }
+        let checksum = checksum(&bytes, parts);
+        bytes[..CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
+        Ok(bytes)
+    }
+
+    /// Whether a record and its parts are as they were written.
+    pub(super) fn is_whole(bytes: &[u8], parts: [&[u8]; 3]) -> bool {
+        bytes.first_chunk().is_some_and(|&written| u32::from_le_bytes(written) == checksum(bytes, parts))
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut rest = bytes.get(CHECKSUM..).unwrap_or_default();
+        let serial = u64::from_le_bytes(take(&mut rest)?);
+        let place = u64::from_le_bytes(take(&mut rest)?);
+        let stored_ms = u64::from_le_bytes(take(&mut rest)?);
+        let id = ItemId::new(take_text(&mut rest)?)?;
+        let label = Some(take_text(&mut rest)?).filter(|label| !label.is_empty()).map(Label::new).transpose()?;
+        let metadata = match rest {
+            [] => Metadata::default(),
+            json => Metadata::parse(std::str::from_utf8(json).map_err(|_| damaged("the metadata"))?)?,
+        };
+        Ok(Self { item: Item { id, place, label, metadata, stored_ms }, serial })
+    }
+}
+
+const CHECKSUM: usize = 4;
+
+fn checksum(record: &[u8], parts: [&[u8]; 3]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for part in [&record[CHECKSUM..]].into_iter().chain(parts) {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize()
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N]> {
+    let (bytes, others) = rest.split_first_chunk().ok_or_else(|| damaged("its record"))?;
+    *rest = others;
+    Ok(*bytes)
+}
+
+fn take_text(rest: &mut &[u8]) -> Result<String> {
+    let length = usize::from(u16::from_le_bytes(take(rest)?));
+    let (text, others) = rest.split_at_checked(length).ok_or_else(|| damaged("its record"))?;
+    *rest = others;
+    String::from_utf8(text.to_vec()).map_err(|_| damaged("its record"))
+}
+
+fn damaged(what: &str) -> Error {
+    Error::internal(format!("{what} is damaged"))
+}
+
+/// Values as they are written.
+pub(super) fn encode_floats(values: &[f32], format: VectorFormat) -> Vec<u8> {
+    match format {
+        VectorFormat::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        VectorFormat::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+    }
+}
+
+/// Reads such values; what is not a whole number of them at the end is left.
+pub(super) fn decode_floats(bytes: &[u8], format: VectorFormat) -> Vec<f32> {
+    match format {
+        VectorFormat::F32 => bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+        VectorFormat::F16 => {
+            let halves: Vec<f16> = bytes.as_chunks().0.iter().map(|&bytes| f16::from_le_bytes(bytes)).collect();
+            let mut values = vec![0.0; halves.len()];
+            halves.convert_to_f32_slice(&mut values);
+            values
+        }
+    }
+}

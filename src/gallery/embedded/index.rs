@@ -1,0 +1,243 @@
+//! The approximate index of a gallery: a navigable small-world graph (HNSW, Malkov & Yashunin 2016) by `usearch`.
+//!
+//! Its vectors are in 8 bits, each scaled by its own largest value, which the cosine does not see; candidates are scored anew
+//! with the vectors themselves. Its keys are serials, so that an entry of a row that was deleted or replaced is one
+//! that no living row has. The index only saves time: what it lacks is scanned, and it is made anew from the rows
+//! if its file is not there or not whole.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::{
+        RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use serde::{Deserialize, Serialize};
+use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
+
+use super::{attributes::CHUNK_ROWS, rows::Rows};
+use crate::error::{Error, Result};
+
+/// Neighbours of a node; twice as many on the lowest level.
+const CONNECTIVITY: usize = 16;
+/// Candidates while a row is added.
+const EXPANSION_ADD: usize = 128;
+/// Candidates of a search at least.
+const EXPANSION_SEARCH: usize = 96;
+/// Rows that are added between two looks at whether to stop.
+const STEP: usize = 128;
+
+/// The index of a gallery.
+pub(super) struct ApproximateIndex {
+    /// Locked for writing only while it grows, which moves no vectors.
+    index: RwLock<Index>,
+    dim: usize,
+    /// Every living row up to this serial is in it.
+    upto: AtomicU64,
+    threads: usize,
+    /// Threads that may add or search together.
+    places: usize,
+}
+
+impl std::fmt::Debug for ApproximateIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApproximateIndex").field("upto", &self.upto).finish_non_exhaustive()
+    }
+}
+
+/// What lies beside the index's file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    file: String,
+    upto: u64,
+    crc32: u32,
+    settings: String,
+}
+
+/// Files of indexes made with others are made anew.
+fn settings(dim: usize) -> String {
+    format!("usearch {} i8 cosine {dim} {CONNECTIVITY} {EXPANSION_ADD}", usearch::version())
+}
+
+fn failed(error: cxx::Exception) -> Error {
+    Error::internal(format!("the approximate index: {}", error.what()))
+}
+
+impl ApproximateIndex {
+    /// An empty one, which `threads` threads fill while up to `searches` search it.
+    pub(super) fn new(dim: usize, threads: usize, searches: usize) -> Result<Self> {
+        let options = IndexOptions {
+            dimensions: dim,
+            metric: MetricKind::Cos,
+            quantization: ScalarKind::I8,
+            connectivity: CONNECTIVITY,
+            expansion_add: EXPANSION_ADD,
+            expansion_search: EXPANSION_SEARCH,
+            multi: false,
+        };
+        let index = RwLock::new(Index::new(&options).map_err(failed)?);
+        Ok(Self { index, dim, upto: AtomicU64::new(0), threads, places: threads + searches })
+    }
+
+    /// Every living row up to this serial is in it.
+    pub(super) fn upto(&self) -> u64 {
+        self.upto.load(Ordering::Acquire)
+    }
+
+    /// Entries, those of dead rows included.
+    pub(super) fn len(&self) -> usize {
+        self.read().size()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Adds the rows that it lacks. Returns early, with less done, when `stop` says so.
+    pub(super) fn catch_up(&self, rows: &Rows, stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+        let from =
+            rows.chunks.partition_point(|chunk| chunk.chunk.serials.last().is_none_or(|&last| last <= self.upto()));
+        for live in &rows.chunks[from..] {
+            self.make_room(CHUNK_ROWS)?;
+            let chunk = &live.chunk;
+            let first = chunk.serials.partition_point(|&serial| serial <= self.upto());
+            let todo: Vec<usize> = live.live.iter().filter(|&row| row >= first).collect();
+            for step in todo.chunks(STEP) {
+                if stop() {
+                    return Ok(());
+                }
+                let index = self.read();
+                let add = |rows_of_thread: &[usize]| -> Result<()> {
+                    let (mut vector, mut quantized) = (Vec::new(), Vec::new());
+                    for &row in rows_of_thread {
+                        chunk.vectors.row(row, self.dim, &mut vector);
+                        quantize(&vector, &mut quantized);
+                        index.add(chunk.serials[row], &quantized).map_err(failed)?;
+                    }
+                    Ok(())
+                };
+                std::thread::scope(|scope| {
+                    let parts = step.chunks(step.len().div_ceil(self.threads));
+                    let threads: Vec<_> = parts.map(|part| scope.spawn(|| add(part))).collect();
+                    let join = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
+                        thread.join().unwrap_or_else(|_| Err(Error::internal("a thread of the index panicked")))
+                    };
+                    threads.into_iter().try_for_each(join)
+                })?;
+                drop(index);
+                if let Some(&last) = step.last() {
+                    self.upto.store(chunk.serials[last], Ordering::Release);
+                }
+            }
+            // What follows the last living row is dead.
+            self.upto.fetch_max(chunk.serials.last().copied().unwrap_or_default(), Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    fn make_room(&self, more: usize) -> Result<()> {
+        let index = self.read();
+        let (size, capacity) = (index.size(), index.capacity());
+        drop(index);
+        if capacity > 0 && size + more <= capacity {
+            return Ok(());
+        }
+        let index = self.index.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let capacity = (size + more).max(capacity * 2).max(1 << 14);
+        index.reserve_capacity_and_threads(capacity, self.places).map_err(failed)
+    }
+
+    /// Serials of about the `count` nearest entries that are accepted, in no particular order.
+    pub(super) fn search(&self, query: &[f32], count: usize, accept: Option<&dyn Fn(u64) -> bool>) -> Result<Vec<u64>> {
+        let mut quantized = Vec::new();
+        quantize(query, &mut quantized);
+        let index = self.read();
+        if index.size() == 0 {
+            return Ok(Vec::new());
+        }
+        let found = match accept {
+            Some(accept) => index.filtered_search(&quantized, count, accept),
+            None => index.search(&quantized, count),
+        };
+        Ok(found.map_err(failed)?.keys)
+    }
+
+    /// Writes it to the folder, under the number of its gallery, and deletes what was there before.
+    pub(super) fn save(&self, folder: &Path, gallery: u32) -> Result<()> {
+        let named = |error| Error::io(format_args!("writing the index in {}", folder.display()), error);
+        fs::create_dir_all(folder).map_err(named)?;
+        let upto = self.upto();
+        let file = format!("{gallery}-{upto}.usearch");
+        let path = folder.join(&file);
+        self.read().save(&path.to_string_lossy()).map_err(failed)?;
+        File::open(&path).and_then(|file| file.sync_all()).map_err(named)?;
+        let manifest = Manifest { file, upto, crc32: crc32_of(&path).map_err(named)?, settings: settings(self.dim) };
+        let json = serde_json::to_vec(&manifest).map_err(|error| Error::internal(error.to_string()))?;
+        let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(named)?;
+        std::io::Write::write_all(&mut temporary, &json).map_err(named)?;
+        temporary.as_file().sync_all().map_err(named)?;
+        temporary.persist(manifest_path(folder, gallery)).map_err(|error| named(error.error))?;
+        remove_files(folder, gallery, Some(&manifest.file));
+        Ok(())
+    }
+
+    /// Reads one that was saved; `None` if there is none that can be used.
+    pub(super) fn load(folder: &Path, gallery: u32, dim: usize, threads: usize, searches: usize) -> Option<Self> {
+        let manifest: Manifest = serde_json::from_slice(&fs::read(manifest_path(folder, gallery)).ok()?).ok()?;
+        let path = folder.join(&manifest.file);
+        if manifest.settings != settings(dim) || crc32_of(&path).ok()? != manifest.crc32 {
+            tracing::warn!(path = %path.display(), "the approximate index is of another version or damaged; it is made anew");
+            return None;
+        }
+        let loaded = Self::new(dim, threads, searches).ok()?;
+        {
+            let index = loaded.index.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            index.load(&path.to_string_lossy()).ok()?;
+            index.reserve_capacity_and_threads(index.size() + CHUNK_ROWS, loaded.places).ok()?;
+            index.change_expansion_add(EXPANSION_ADD);
+            index.change_expansion_search(EXPANSION_SEARCH);
+        }
+        loaded.upto.store(manifest.upto, Ordering::Release);
+        Some(loaded)
+    }
+}
+
+/// Deletes the files of a gallery's index, but for `keep`.
+pub(super) fn remove_files(folder: &Path, gallery: u32, keep: Option<&str>) {
+    if keep.is_none() {
+        let _ = fs::remove_file(manifest_path(folder, gallery));
+    }
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(&format!("{gallery}-")) && Some(name.as_ref()) != keep {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn manifest_path(folder: &Path, gallery: u32) -> PathBuf {
+    folder.join(format!("{gallery}.json"))
+}
+
+fn crc32_of(path: &Path) -> std::io::Result<u32> {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match std::io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(hasher.finalize()),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}
+
+/// 8 bits a value, the largest at ±127.
+fn quantize(vector: &[f32], to: &mut Vec<i8>) {
+    let largest = vector.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    let scale = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    to.clear();
+    to.extend(vector.iter().map(|value| (value * scale).round() as i8));
+}

@@ -1,0 +1,155 @@
+//! The thread that keeps approximate indexes up to date, behind the back of readers and writers.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use super::{
+    index::{self, ApproximateIndex},
+    memory::{LiveGallery, Memory},
+    rows::Rows,
+};
+use crate::error::{Error, Result};
+
+/// Time after which what was indexed is written down, if there was much of it.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// The handle of the thread.
+#[derive(Debug)]
+pub(super) struct Indexer {
+    wake: SyncSender<()>,
+    stop: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Indexer {
+    pub(super) fn start(memory: Arc<Memory>) -> Result<Self> {
+        let (wake, woken) = sync_channel(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let work = Work { memory, stop: Arc::clone(&stop) };
+        let thread = std::thread::Builder::new().name("indexer".to_owned()).spawn(move || work.run(&woken));
+        let thread = thread.map_err(|error| Error::internal(format!("cannot start the indexer's thread: {error}")))?;
+        Ok(Self { wake, stop, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Something was written.
+    pub(super) fn wake(&self) {
+        match self.wake.try_send(()) {
+            // It will look anyway.
+            Ok(()) | Err(TrySendError::Full(())) => {}
+            // A panic, which the hook has logged; searches scan what the index lacks.
+            Err(TrySendError::Disconnected(())) => {}
+        }
+    }
+
+    /// Writes the indexes down and ends. Blocks.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Indexer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Work {
+    memory: Arc<Memory>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Work {
+    fn run(&self, woken: &Receiver<()>) {
+        let mut last_save = Instant::now();
+        loop {
+            let saving = self.stopping() || last_save.elapsed() >= SAVE_EVERY;
+            for gallery in self.memory.galleries().values() {
+                if let Err(error) = self.attend_to(gallery, saving) {
+                    tracing::warn!(%error, "an approximate index could not be brought up to date");
+                }
+            }
+            if saving {
+                last_save = Instant::now();
+            }
+            if self.stopping() {
+                return;
+            }
+            match woken.recv_timeout(SAVE_EVERY) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn attend_to(&self, gallery: &LiveGallery, saving: bool) -> Result<()> {
+        let rows = gallery.rows.load_full();
+        if rows.live <= self.memory.exact_up_to {
+            // A gallery that shrank far enough needs it no more.
+            if rows.live < self.memory.exact_up_to / 2 && gallery.index.swap(None).is_some() {
+                index::remove_files(&self.memory.index_folder, gallery.number, None);
+            }
+            return Ok(());
+        }
+        let index = match gallery.index.load_full() {
+            // Dead entries are walked through in vain. While the new one is made the old one serves.
+            Some(old) if old.len() > 2 * rows.live + rows.live / 2 => {
+                let new = self.new_index(&rows)?;
+                self.catch_up(gallery, &rows, &new)?;
+                if self.stopping() {
+                    return Ok(());
+                }
+                gallery.index.store(Some(Arc::clone(&new)));
+                new
+            }
+            Some(index) => index,
+            None => {
+                let new = self.new_index(&rows)?;
+                gallery.index.store(Some(Arc::clone(&new)));
+                new
+            }
+        };
+        self.catch_up(gallery, &rows, &index)?;
+        let unsaved = index.upto().saturating_sub(gallery.saved_upto.load(Ordering::Relaxed));
+        let much = unsaved as usize > rows.live / 10;
+        if unsaved > 0 && !gallery.is_removed() && (self.stopping() || much || (saving && unsaved > 1000)) {
+            index.save(&self.memory.index_folder, gallery.number)?;
+            gallery.saved_upto.store(index.upto(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn new_index(&self, rows: &Rows) -> Result<Arc<ApproximateIndex>> {
+        let Memory { index_threads, searches, .. } = *self.memory;
+        ApproximateIndex::new(rows.dim, index_threads, searches).map(Arc::new)
+    }
+
+    fn catch_up(&self, gallery: &LiveGallery, rows: &Rows, index: &ApproximateIndex) -> Result<()> {
+        if rows.last_serial() <= index.upto() || self.stopping() {
+            return Ok(());
+        }
+        let (started, before) = (Instant::now(), index.len());
+        index.catch_up(rows, &|| self.stopping() || gallery.is_removed())?;
+        let added = index.len() - before;
+        if added > 10_000 {
+            let seconds = started.elapsed().as_secs();
+            tracing::info!(gallery = gallery.number, added, seconds, "the approximate index is up to date");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+//! Exact search: the dot product with every row, and the largest of them.
+
+use std::{cmp::Ordering, collections::BinaryHeap};
+
+use half::{f16, slice::HalfFloatSliceExt};
+use pulp::{Arch, Simd, WithSimd};
+
+use super::{
+    attributes::RowSet,
+    rows::{Rows, Vectors},
+};
+
+/// A row that was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Hit {
+    pub(super) score: f32,
+    pub(super) serial: u64,
+    pub(super) place: u64,
+}
+
+impl Eq for Hit {}
+
+/// The better hit is the lesser: higher score, then the earlier place. So the worst is on top of a heap.
+impl Ord for Hit {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.score.total_cmp(&self.score).then(self.place.cmp(&other.place))
+    }
+}
+
+impl PartialOrd for Hit {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The best `k` hits.
+#[derive(Debug)]
+pub(super) struct Best {
+    k: usize,
+    heap: BinaryHeap<Hit>,
+}
+
+impl Best {
+    pub(super) fn new(k: usize) -> Self {
+        Self { k, heap: BinaryHeap::with_capacity(k.min(4096) + 1) }
+    }
+
+    pub(super) fn offer(&mut self, hit: Hit) {
+        if self.heap.len() < self.k {
+            self.heap.push(hit);
+        } else if let Some(mut worst) = self.heap.peek_mut()
+            && hit < *worst
+        {
+            *worst = hit;
+        }
+    }
+
+    /// The score that a hit must reach.
+    fn threshold(&self) -> f32 {
+        if self.heap.len() < self.k {
+            f32::NEG_INFINITY
+        } else {
+            self.heap.peek().map_or(f32::INFINITY, |hit| hit.score)
+        }
+    }
+
+    /// Best first.
+    pub(super) fn into_sorted(self) -> Vec<Hit> {
+        self.heap.into_sorted_vec()
+    }
+}
+
+/// Offers every row of `passing` (a set per chunk, from chunk `from`) whose serial is above `after`.
+pub(super) fn scan(rows: &Rows, passing: &[RowSet], query: &[f32], after: u64, best: &mut Best) {
+    let from = rows.chunks.partition_point(|chunk| chunk.chunk.serials.last().is_none_or(|&last| last <= after));
+    let mut scanner = Scanner::new(query);
+    for (live, passing) in rows.chunks.iter().zip(passing).skip(from) {
+        let chunk = &live.chunk;
+        let first = chunk.serials.partition_point(|&serial| serial <= after);
+        let mut offer = |row: usize, score: f32| {
+            if score >= best.threshold() {
+                best.offer(Hit { score: score.clamp(-1.0, 1.0), serial: chunk.serials[row], place: chunk.places[row] });
+            }
+        };
+        // Where most rows take part, all are computed in one go, as memory comes in one stream.
+        if passing.len() * 2 > chunk.len() {
+            let scores = scanner.all(&chunk.vectors, first..chunk.len());
+            passing.iter().skip_while(|&row| row < first).for_each(|row| offer(row, scores[row - first]));
+        } else {
+            passing.iter().skip_while(|&row| row < first).for_each(|row| offer(row, scanner.one(&chunk.vectors, row)));
+        }
+    }
+}
+
+/// The score of one row.
+pub(super) fn score(query: &[f32], vectors: &Vectors, row: usize) -> f32 {
+    Scanner::new(query).one(vectors, row).clamp(-1.0, 1.0)
+}
+
+/// Rows that are converted together when they are in half precision: they stay in the first cache.
+const HALF_ROWS: usize = 8;
+
+struct Scanner<'a> {
+    arch: Arch,
+    query: &'a [f32],
+    scores: Vec<f32>,
+    single: Vec<f32>,
+}
+
+impl<'a> Scanner<'a> {
+    fn new(query: &'a [f32]) -> Self {
+        Self { arch: Arch::new(), query, scores: Vec::new(), single: Vec::new() }
+    }
+
+    fn dots(&mut self, rows: &[f32], at: usize) {
+        let count = rows.len() / self.query.len();
+        self.arch.dispatch(Dots { query: self.query, rows, scores: &mut self.scores[at..at + count] });
+    }
+
+    /// The scores of a range of rows.
+    fn all(&mut self, vectors: &Vectors, range: std::ops::Range<usize>) -> &[f32] {
+        let dim = self.query.len();
+        self.scores.clear();
+        self.scores.resize(range.len(), 0.0);
+        match vectors {
+            Vectors::F32(values) => self.dots(&values[range.start * dim..range.end * dim], 0),
+            Vectors::F16(values) => {
+                let mut single = std::mem::take(&mut self.single);
+                let blocks = values[range.start * dim..range.end * dim].chunks(HALF_ROWS * dim);
+                for (block, halves) in blocks.enumerate() {
+                    convert(halves, &mut single);
+                    self.dots(&single, block * HALF_ROWS);
+                }
+                self.single = single;
+            }
+        }
+        &self.scores
+    }
+
+    /// The score of a row; the same to the bit as [`Scanner::all`] gives it.
+    fn one(&mut self, vectors: &Vectors, row: usize) -> f32 {
+        self.all(vectors, row..row + 1)[0]
+    }
+}
+
+fn convert(halves: &[f16], single: &mut Vec<f32>) {
+    single.resize(halves.len(), 0.0);
+    halves.convert_to_f32_slice(single);
+}
+
+/// Dot products of one query with rows. Each row is summed in the same order whether it comes alone or with others, so equal
+/// vectors have equal scores.
+struct Dots<'a> {
+    query: &'a [f32],
+    rows: &'a [f32],
+    scores: &'a mut [f32],
+}
+
+impl WithSimd for Dots<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { query, rows, scores } = self;
+        let dim = query.len();
+        let (query_lanes, query_tail) = S::as_simd_f32s(query);
+        let mut blocks = rows.chunks_exact(4 * dim);
+        let mut outputs = scores.chunks_exact_mut(4);
+        for (block, output) in (&mut blocks).zip(&mut outputs) {
+            let (a, rest) = block.split_at(dim);
+            let (b, rest) = rest.split_at(dim);
+            let (c, d) = rest.split_at(dim);
+            output.copy_from_slice(&dots(simd, query_lanes, query_tail, [a, b, c, d]));
+        }
+        for (row, output) in blocks.remainder().chunks_exact(dim).zip(outputs.into_remainder()) {
+            [*output] = dots(simd, query_lanes, query_tail, [row]);
+        }
+    }
+}
+
+#[inline(always)]
+fn dots<S: Simd, const N: usize>(simd: S, query: &[S::f32s], query_tail: &[f32], rows: [&[f32]; N]) -> [f32; N] {
+    let split = rows.map(|row| S::as_simd_f32s(row));
+    let mut even = [simd.splat_f32s(0.0); N];
+    let mut odd = even;
+    let (pairs, last) = query.as_chunks::<2>();
+    for (index, [first, second]) in pairs.iter().enumerate() {
+        for n in 0..N {
+            even[n] = simd.mul_add_f32s(*first, split[n].0[2 * index], even[n]);
+            odd[n] = simd.mul_add_f32s(*second, split[n].0[2 * index + 1], odd[n]);
+        }
+    }
+    if let [lanes] = last {
+        for n in 0..N {
+            even[n] = simd.mul_add_f32s(*lanes, split[n].0[2 * pairs.len()], even[n]);
+        }
+    }
+    std::array::from_fn(|n| {
+        let whole = simd.reduce_sum_f32s(simd.add_f32s(even[n], odd[n]));
+        let tail: f32 = query_tail.iter().zip(split[n].1).map(|(a, b)| a * b).sum();
+        whole + tail
+    })
+}

@@ -1,0 +1,163 @@
+//! The tables, and how a database gets them.
+//!
+//! Everything is in the schema `dinoserve`. Each gallery has a table of its own, because an index needs vectors of one
+//! width; `galleries` tells which.
+
+use deadpool_postgres::{GenericClient, Transaction};
+
+use super::{connection::Connection, failure::Outcome};
+use crate::error::{Error, Kind};
+
+/// Steps that bring a database up to date; how many were done is its version. Steps are added and never changed.
+const STEPS: [&str; 1] = ["
+    CREATE TABLE galleries (
+        number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        -- NULL once the gallery was removed, until nobody reads its table any more and it is dropped.
+        name text COLLATE \"C\" UNIQUE,
+        binding text NOT NULL,
+        items bigint NOT NULL DEFAULT 0,
+        last_place bigint NOT NULL DEFAULT 0
+    ) WITH (fillfactor = 50);
+    CREATE TABLE documents (
+        kind text COLLATE \"C\" NOT NULL,
+        name text COLLATE \"C\" NOT NULL,
+        document bytea NOT NULL,
+        PRIMARY KEY (kind, name)
+    );
+    -- The last hour's writes, for those whose answer was lost.
+    CREATE TABLE writes (
+        token uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        at timestamptz NOT NULL DEFAULT now()
+    );
+"];
+
+/// The first advisory lock key of ours: `dino` in ASCII.
+pub(super) const LOCKS: i32 = 0x6469_6e6f;
+
+/// Brings the database up to date. Several servers may do so at once.
+pub(super) async fn migrate(connection: &mut Connection) -> Outcome<()> {
+    let transaction = connection.transaction().await?;
+    transaction.execute("SELECT pg_advisory_xact_lock($1, 0)", &[&LOCKS]).await?;
+    let encoding: String = transaction.query_one("SHOW server_encoding", &[]).await?.get(0);
+    if encoding != "UTF8" {
+        let detail = format!("the gallery's database is encoded in {encoding}; make one with ENCODING 'UTF8'");
+        return Err(Error::new(Kind::Unavailable, detail).into());
+    }
+    let version = version(&transaction).await?;
+    check_version(version)?;
+    if version == 0 {
+        transaction.batch_execute("CREATE SCHEMA IF NOT EXISTS dinoserve").await?;
+    }
+    extension(&transaction).await?;
+    if version == 0 {
+        transaction.batch_execute("CREATE TABLE dinoserve.schema (version integer NOT NULL, done timestamptz)").await?;
+    }
+    for (step, number) in STEPS.iter().zip(1..).skip(version) {
+        transaction.batch_execute(step).await?;
+        transaction.execute("INSERT INTO schema VALUES ($1, now())", &[&number]).await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Checks that the database is up to date, and leaves it as it is.
+pub(super) async fn verify(connection: &Connection) -> Outcome<()> {
+    let version = version(connection).await?;
+    check_version(version)?;
+    if version == STEPS.len() {
+        return Ok(());
+    }
+    let error = match version {
+        0 => Error::new(Kind::NotFound, "the database holds no galleries; `dinoserve serve` makes what it needs there"),
+        older => {
+            let detail = format!(
+                "the galleries in the database are of version {older}, and this program reads version {}; start the server \
+                 once, which brings them up to date",
+                STEPS.len()
+            );
+            Error::new(Kind::Unavailable, detail)
+        }
+    };
+    Err(error.into())
+}
+
+async fn version(client: &impl GenericClient) -> Outcome<usize> {
+    let there: bool = client.query_one("SELECT to_regclass('dinoserve.schema') IS NOT NULL", &[]).await?.get(0);
+    if !there {
+        return Ok(0);
+    }
+    let version: i32 = client.query_one("SELECT coalesce(max(version), 0) FROM dinoserve.schema", &[]).await?.get(0);
+    Ok(usize::try_from(version).unwrap_or(0))
+}
+
+fn check_version(version: usize) -> Outcome<()> {
+    if version <= STEPS.len() {
+        return Ok(());
+    }
+    let detail = format!(
+        "the galleries in the database are of version {version}, and this program knows versions up to {}; use a newer dinoserve",
+        STEPS.len()
+    );
+    Err(Error::new(Kind::Unavailable, detail).into())
+}
+
+/// Makes sure of pgvector, in a version that can search on when a filter leaves too few.
+async fn extension(transaction: &Transaction<'_>) -> Outcome<()> {
+    const INSTALLED: &str = "SELECT extversion FROM pg_extension WHERE extname = 'vector'";
+    const AVAILABLE: &str = "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'";
+    let installed = transaction.query_opt(INSTALLED, &[]).await?;
+    let version: Option<String> = match &installed {
+        Some(row) => Some(row.get(0)),
+        None => transaction.query_opt(AVAILABLE, &[]).await?.map(|row| row.get(0)),
+    };
+    let Some(version) = version else {
+        let detail = "the gallery's database needs pgvector 0.8 or newer: install it on the database's machine (the package \
+                      postgresql-NN-pgvector on Debian), so that `CREATE EXTENSION vector` works";
+        return Err(Error::new(Kind::Unavailable, detail).into());
+    };
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (0, 8) {
+        let detail = format!(
+            "the gallery's database has pgvector {version} and needs 0.8 or newer: install that, and run `ALTER EXTENSION \
+             vector UPDATE` if an older one is in use"
+        );
+        return Err(Error::new(Kind::Unavailable, detail).into());
+    }
+    if installed.is_none() {
+        transaction.batch_execute("CREATE EXTENSION vector SCHEMA dinoserve").await?;
+    }
+    Ok(())
+}
+
+/// The table of the items of a gallery.
+pub(super) fn items(number: i64) -> String {
+    format!("dinoserve.items_{number}")
+}
+
+/// The statements that make the table of a gallery.
+///
+/// Vectors stay in the row as long as it fits a page, so that a scan finds them there; features and thumbnails, which a scan
+/// passes by, lie outside as they are. `metadata` is what was given, to the letter; `terms` are what filters compare with.
+pub(super) fn create_items(number: i64, dim: usize) -> String {
+    let items = items(number);
+    format!(
+        "CREATE TABLE {items} (
+            place bigint PRIMARY KEY,
+            stored_ms bigint NOT NULL,
+            checksum bigint NOT NULL,
+            vector vector({dim}) NOT NULL,
+            id bytea NOT NULL UNIQUE,
+            label text COLLATE \"C\",
+            metadata text NOT NULL,
+            terms jsonb NOT NULL,
+            features bytea,
+            thumbnail bytea
+        );
+        ALTER TABLE {items}
+            ALTER vector SET STORAGE MAIN,
+            ALTER features SET STORAGE EXTERNAL,
+            ALTER thumbnail SET STORAGE EXTERNAL;
+        CREATE INDEX items_{number}_label ON {items} (label);
+        CREATE INDEX items_{number}_terms ON {items} USING gin (terms jsonb_path_ops);"
+    )
+}

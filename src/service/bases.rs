@@ -1,0 +1,283 @@
+//! PCA bases that are kept: fitted on many images, so that the same part has the same colour in every picture.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{ImageOptions, Service, Stages, maps::patch_tokens};
+use crate::{
+    error::{Error, Kind, Result},
+    features::pca::{
+        Basis, Moments,
+        document::{self, Document},
+    },
+    gallery::{DocumentKind, GalleryName, ItemId, Parts},
+    vision::{Background, DecodeOptions, Filter, ResizeMode},
+};
+
+/// What a basis is fitted on.
+#[derive(Debug)]
+pub enum BasisImages {
+    /// Image files.
+    Files(Vec<Bytes>),
+    /// The thumbnails of some items of a gallery, the same each time. They are small, so this is an approximation.
+    Gallery {
+        /// Which gallery.
+        name: GalleryName,
+        /// Of how many items.
+        sample: usize,
+    },
+}
+
+/// How a basis came about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BasisAbout {
+    /// Name of the model, for people.
+    pub model: String,
+    /// Identifies its features.
+    pub fingerprint: String,
+    /// As [`ImageOptions::size`].
+    pub size: usize,
+    /// As [`ImageOptions::resize`].
+    pub resize: ResizeMode,
+    /// As [`ImageOptions::filter`].
+    pub filter: Filter,
+    /// As [`ImageOptions::exif`].
+    pub exif: bool,
+    /// As [`ImageOptions::background`].
+    pub background: Background,
+    /// How many images it was fitted on.
+    pub images: u64,
+    /// How many patches these had.
+    pub patches: u64,
+}
+
+impl BasisAbout {
+    /// Further images are seen as the first were.
+    fn image(&self) -> ImageOptions {
+        let &Self { size, resize, filter, exif, background, .. } = self;
+        ImageOptions {
+            size: Some(size),
+            resize: Some(resize),
+            filter: Some(filter),
+            exif: Some(exif),
+            background: Some(background),
+            ..ImageOptions::default()
+        }
+    }
+}
+
+/// A basis as it is kept.
+#[derive(Debug, Clone)]
+pub struct KeptBasis {
+    /// Its name.
+    pub name: GalleryName,
+    /// How it came about.
+    pub about: BasisAbout,
+    /// Mean, components and ranges.
+    pub basis: Basis,
+}
+
+impl KeptBasis {
+    fn read(name: &GalleryName, document: &Document<'_>) -> Result<Self> {
+        let about = serde_json::from_str(document.about()?)
+            .map_err(|error| Error::artifact(format!("what is known of the basis `{name}` is damaged: {error}")))?;
+        Ok(Self { name: name.clone(), about, basis: document.basis()? })
+    }
+
+    fn check_model(&self, fingerprint: &str) -> Result<()> {
+        let Self { name, about, .. } = self;
+        if about.fingerprint == fingerprint {
+            return Ok(());
+        }
+        let short = |fingerprint: &str| fingerprint.chars().take(12).collect::<String>();
+        let detail = format!(
+            "the basis `{name}` is of features of {} (fingerprint {}), and this server's have the fingerprint {}; serve \
+             that model, or fit the basis anew with PUT",
+            about.model,
+            short(&about.fingerprint),
+            short(fingerprint)
+        );
+        Err(Error::new(Kind::Conflict, detail))
+    }
+}
+
+impl Service {
+    /// Fits `count` components on images and keeps them under a name. Tells whether the name was new.
+    ///
+    /// # Errors
+    /// The first image that cannot be used, by its index; [`Kind::InvalidOption`] for a bad option, [`Kind::NotFound`]
+    /// without a gallery of that name. What was kept under the name then stays as it was.
+    pub async fn fit_basis(
+        &self,
+        name: &GalleryName,
+        images: BasisImages,
+        image: &ImageOptions,
+        count: usize,
+    ) -> Result<(KeptBasis, bool, Stages)> {
+        let store = self.gallery()?;
+        let spec = self.engine.spec();
+        if count == 0 || count > spec.dim {
+            let detail = format!("{count} is out of range; it must be 1 to {}", spec.dim);
+            return Err(Error::option("components", detail));
+        }
+        // More pixels than a thumbnail has show nothing more.
+        let size = if matches!(images, BasisImages::Files(_)) { spec.map_size } else { spec.embed_size };
+        let decoding = DecodeOptions::default();
+        let about = BasisAbout {
+            model: spec.name.clone(),
+            fingerprint: self.engine.fingerprint().to_owned(),
+            size: image.size.unwrap_or(size),
+            resize: image.resize.unwrap_or(ResizeMode::Fit),
+            filter: image.filter.unwrap_or_default(),
+            exif: image.exif.unwrap_or(decoding.exif),
+            background: image.background.unwrap_or(decoding.background),
+            images: 0,
+            patches: 0,
+        };
+        let image = ImageOptions { decode: image.decode, ..about.image() };
+        let (moments, stages) = self.moments(images, &image).await?;
+        let _turn = self.basis_turn.lock().await;
+        let new = !store.documents(DocumentKind::Basis).await?.contains(name);
+        Ok((self.keep(name, about, moments, count).await?, new, stages))
+    }
+
+    /// Adds images to those that a basis is fitted on; they are seen as its first were. Who adds at the same time waits for
+    /// the other; of two servers on one store that do so, the later one wins.
+    ///
+    /// # Errors
+    /// As [`Service::fit_basis`] and [`Service::basis`]; [`Kind::Conflict`] for a basis of another model, or one that was
+    /// replaced meanwhile.
+    pub async fn add_to_basis(&self, name: &GalleryName, images: BasisImages) -> Result<(KeptBasis, Stages)> {
+        let known = self.basis(name).await?;
+        known.check_model(self.engine.fingerprint())?;
+        let (added, stages) = self.moments(images, &known.about.image()).await?;
+        // The model has done its work: others wait only for the store.
+        let _turn = self.basis_turn.lock().await;
+        let stored = self.gallery()?.document(DocumentKind::Basis, name).await?;
+        let document = Document::read(&stored)?;
+        let current = KeptBasis::read(name, &document)?;
+        if current.about.image() != known.about.image() || current.about.fingerprint != known.about.fingerprint {
+            let detail = format!("the basis `{name}` was replaced by one of other options meanwhile; try again");
+            return Err(Error::new(Kind::Conflict, detail));
+        }
+        let mut moments = document.moments()?;
+        moments.merge(added);
+        let count = current.basis.ranges().len();
+        Ok((self.keep(name, current.about, moments, count).await?, stages))
+    }
+
+    /// The basis of that name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if there is none, or the server keeps no gallery.
+    pub async fn basis(&self, name: &GalleryName) -> Result<KeptBasis> {
+        let document = self.gallery()?.document(DocumentKind::Basis, name).await?;
+        KeptBasis::read(name, &Document::read(&document)?)
+    }
+
+    /// All bases, by name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if the server keeps no gallery.
+    pub async fn bases(&self) -> Result<Vec<KeptBasis>> {
+        let mut found = Vec::new();
+        for name in self.gallery()?.documents(DocumentKind::Basis).await? {
+            match self.basis(&name).await {
+                // Deleted since they were listed.
+                Err(error) if error.kind() == Kind::NotFound => {}
+                basis => found.push(basis?),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deletes the basis of that name.
+    ///
+    /// # Errors
+    /// As [`Service::basis`].
+    pub async fn remove_basis(&self, name: &GalleryName) -> Result<()> {
+        let _turn = self.basis_turn.lock().await;
+        self.gallery()?.remove_document(DocumentKind::Basis, name).await
+    }
+
+    /// The basis of that name, for features of this server's model.
+    pub(super) async fn basis_of_model(&self, name: &GalleryName) -> Result<Basis> {
+        let kept = self.basis(name).await?;
+        kept.check_model(self.engine.fingerprint())?;
+        Ok(kept.basis)
+    }
+
+    /// What there is to know of the patch tokens of images. Takes the memory of the images that are worked on, not of all.
+    async fn moments(&self, images: BasisImages, image: &ImageOptions) -> Result<(Moments, Stages)> {
+        let files = match images {
+            BasisImages::Files(files) => files,
+            BasisImages::Gallery { name, sample } => self.thumbnails(&name, sample).await?,
+        };
+        let several = files.len() > 1;
+        let moments = Arc::new(Mutex::new(Moments::new(self.engine.spec().dim)));
+        let add = async |(index, file): (usize, Bytes)| {
+            let named = |error: Error| if several { error.context(format_args!("image {index}")) } else { error };
+            let seen = self.see_for_basis(file, image).await.map_err(named)?;
+            let (all, stages) = (Arc::clone(&moments), seen.stages);
+            let merge = move || {
+                let of_image = Moments::of(patch_tokens(&seen.view.features)?);
+                all.lock().unwrap_or_else(PoisonError::into_inner).merge(of_image);
+                Ok(())
+            };
+            self.on_blocking_thread("adding to a basis", merge).await?;
+            Ok::<_, Error>(stages)
+        };
+        let work = stream::iter(files.into_iter().enumerate()).map(add).buffered(self.engine.images_at_once());
+        let stages = work.try_fold(Stages::default(), async |all, of_image| Ok(all.longest(of_image))).await?;
+        let moments = Arc::into_inner(moments).ok_or_else(|| Error::internal("an image is still being added"))?;
+        Ok((moments.into_inner().unwrap_or_else(PoisonError::into_inner), stages))
+    }
+
+    /// Fits and stores.
+    async fn keep(&self, name: &GalleryName, about: BasisAbout, moments: Moments, count: usize) -> Result<KeptBasis> {
+        let about = BasisAbout { images: moments.images(), patches: moments.patches(), ..about };
+        let text = serde_json::to_string(&about).map_err(|error| Error::internal(error.to_string()))?;
+        let fit = move || {
+            let basis = moments.fit(count)?;
+            let document = document::encode(&basis, &moments, &text)?;
+            Ok((basis, document))
+        };
+        let (basis, document) = self.on_blocking_thread("fitting a basis", fit).await?;
+        self.gallery()?.put_document(DocumentKind::Basis, name, document.into()).await?;
+        Ok(KeptBasis { name: name.clone(), about, basis })
+    }
+
+    /// Thumbnails of `sample` items of a gallery: those whose ids have the least hashes, which are an even sample and the
+    /// same each time. Items that came as vectors have none.
+    async fn thumbnails(&self, gallery: &GalleryName, sample: usize) -> Result<Vec<Bytes>> {
+        let store = self.gallery()?;
+        let mut items = store.read(gallery, Parts::NONE).await?;
+        let mut chosen: BTreeMap<[u8; 32], ItemId> = BTreeMap::new();
+        while let Some(stored) = items.try_next().await? {
+            chosen.insert(Sha256::digest(stored.item.id.as_str()).into(), stored.item.id);
+            if chosen.len() > sample {
+                chosen.pop_last();
+            }
+        }
+        let mut thumbnails = Vec::new();
+        for id in chosen.values() {
+            match store.get(gallery, id, Parts { thumbnail: true, ..Parts::NONE }).await {
+                // Deleted meanwhile.
+                Err(error) if error.kind() == Kind::NotFound => {}
+                stored => thumbnails.extend(stored?.thumbnail),
+            }
+        }
+        if thumbnails.is_empty() {
+            let detail = format!("`{gallery}` has no items with pictures to fit a basis on");
+            return Err(Error::option("gallery", detail));
+        }
+        Ok(thumbnails)
+    }
+}

@@ -1,0 +1,125 @@
+//! Storing: an image goes through the model once and leaves a vector, the features of probes, and a thumbnail.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+
+use super::{
+    Decoding, ImageOptions, Service, Stages, Subject, VectorOptions,
+    binding::{embed_options, image_options},
+    gallery::unit_vector,
+};
+use crate::{
+    engine::Wanted,
+    error::{Error, Result},
+    features::pool::Pooling,
+    gallery::{Binding, GalleryName, ItemId, Label, Metadata, NewItem},
+    vision::thumbnail,
+};
+
+/// What is to be stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its id.
+    pub id: ItemId,
+    /// What it shows.
+    pub label: Option<Label>,
+    /// What else is known of it.
+    pub metadata: Metadata,
+    /// What its vector is made of.
+    pub subject: Subject,
+}
+
+/// What became of entries.
+#[derive(Debug)]
+pub struct Inserted {
+    /// What the vectors of the gallery are.
+    pub binding: Binding,
+    /// Of each entry whether it was new, or what is wrong with it.
+    pub outcomes: Vec<Result<bool>>,
+    /// The longest of each stage.
+    pub stages: Stages,
+}
+
+/// What a gallery keeps of an image.
+struct Portrait {
+    vector: Vec<f32>,
+    features: Vec<f32>,
+    thumbnail: Vec<u8>,
+}
+
+impl Service {
+    /// Stores what is good of `entries`, in one transaction. The gallery is made if there is none.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Conflict`] if the gallery holds vectors of another kind, and as
+    /// [`crate::gallery::GalleryStore::put`]; nothing is stored then.
+    pub async fn insert(
+        &self,
+        name: &GalleryName,
+        entries: Vec<Entry>,
+        image: &ImageOptions,
+        vectors: &VectorOptions,
+    ) -> Result<Inserted> {
+        let store = self.gallery()?;
+        let by_model = entries.iter().any(|entry| entry.subject.is_image());
+        let binding = self.binding_to_write(name, image, vectors, by_model).await?;
+        let work = stream::iter(entries).map(|entry| self.new_item(entry, &binding, image.decode));
+        let mut work = work.buffered(self.engine.images_at_once());
+        let (mut items, mut outcomes, mut stages) = (Vec::new(), Vec::new(), Stages::default());
+        while let Some(outcome) = work.next().await {
+            outcomes.push(outcome.map(|(item, of_item)| {
+                stages = stages.longest(of_item);
+                items.push(item);
+            }));
+        }
+        drop(work);
+        let created = if items.is_empty() { Vec::new() } else { store.put(name, &binding, items).await? };
+        let mut created = created.into_iter();
+        let mut tell = |outcome: Result<()>| {
+            outcome.and_then(|()| created.next().ok_or_else(|| Error::internal("the store lost an outcome")))
+        };
+        let outcomes = outcomes.into_iter().map(&mut tell).collect();
+        Ok(Inserted { binding, outcomes, stages })
+    }
+
+    async fn new_item(&self, entry: Entry, binding: &Binding, decode: Decoding) -> Result<(NewItem, Stages)> {
+        let Entry { id, label, metadata, subject } = entry;
+        match subject {
+            Subject::Vector(vector) => {
+                let vector = unit_vector(vector, binding.dim)?;
+                let item = NewItem { id, label, metadata, vector, features: None, thumbnail: None };
+                Ok((item, Stages::default()))
+            }
+            Subject::Image(file) => {
+                let (Portrait { vector, features, thumbnail }, stages) = self.portray(file, binding, decode).await?;
+                let (features, thumbnail) = (Some(features), Some(thumbnail.into()));
+                Ok((NewItem { id, label, metadata, vector, features, thumbnail }, stages))
+            }
+        }
+    }
+
+    async fn portray(&self, file: Bytes, binding: &Binding, decode: Decoding) -> Result<(Portrait, Stages)> {
+        let (image, embed, dim) = (image_options(binding, decode), embed_options(binding), binding.dim);
+        let wanted = Wanted { patch_tokens: true, ..embed.wanted() };
+        let seen = self.see_for_gallery(file, &image, wanted).await?;
+        let side = self.gallery_limits.thumbnail_side;
+        let (view, started) = (seen.view, Instant::now());
+        let portrait = self.on_blocking_thread("making a thumbnail", move || {
+            let absent = || Error::internal("the photograph or its patch tokens were not kept");
+            let patches = view.features.patch_tokens.as_ref().ok_or_else(absent)?;
+            let photo = view.photo.as_ref().ok_or_else(absent)?;
+            let mut features = Vec::with_capacity(2 * view.features.cls.len());
+            Pooling::ClsMean.pool(view.features.cls.view(), patches.view(), &mut features);
+            // The model's fault, if it has no direction: half precision overflows on some GPUs.
+            let vector = unit_vector(embed.vector(&view.features), dim)
+                .map_err(|error| Error::internal(format!("the model's output is no vector: {error}")))?;
+            Ok(Portrait { vector, features, thumbnail: thumbnail(photo, side)? })
+        });
+        let portrait = portrait.await?;
+        let stages = Stages { post: started.elapsed(), ..seen.stages };
+        stages.observe();
+        Ok((portrait, stages))
+    }
+}

@@ -1,0 +1,161 @@
+//! Linear probes on the items of a gallery: trained in the background, one at a time, and kept in the gallery's store.
+//!
+//! What is kept is in the store, so it outlives this process and other servers on the store use it, too. What is under way,
+//! and why a training failed, only this process knows.
+
+mod classify;
+mod stored;
+mod training;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+pub(super) use self::training::Trainings;
+pub use self::{
+    stored::{Origin, ProbeFeatures, StoredProbe},
+    training::Training,
+};
+use super::Service;
+use crate::{
+    error::{Error, Kind, Result},
+    features::probe::{Progress, TrainingOptions},
+    gallery::{DocumentKind, Filter, GalleryName},
+};
+
+/// What is to be trained.
+#[derive(Debug, Clone)]
+pub struct ProbePlan {
+    /// Name of the probe. One that has the name already is replaced when the new one is ready.
+    pub name: GalleryName,
+    /// Whose items it learns from.
+    pub gallery: GalleryName,
+    /// What it takes.
+    pub features: ProbeFeatures,
+    /// How it is trained.
+    pub options: TrainingOptions,
+    /// Only the items that pass.
+    pub filter: Option<Filter>,
+}
+
+/// What is going on with a probe.
+#[derive(Debug, Clone)]
+pub enum ProbeState {
+    /// It is being trained.
+    Training(Progress),
+    /// It can be used.
+    Ready,
+    /// Its last training failed.
+    Failed(Arc<Error>),
+}
+
+impl ProbeState {
+    /// The state in a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Training(_) => "training",
+            Self::Ready => "ready",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+impl Service {
+    /// Begins to train a probe, and gives the training to look at.
+    ///
+    /// # Errors
+    /// At once: [`Kind::NotFound`] if there is no such gallery, [`Kind::Conflict`] if its features are not those of the model,
+    /// [`Kind::InvalidOption`] for options out of range, [`Kind::Overloaded`] while another training is under way. What
+    /// only the items tell is an error of the training.
+    pub async fn train_probe(&self, plan: ProbePlan) -> Result<Arc<Training>> {
+        plan.options.check()?;
+        let store = self.gallery()?;
+        let info = store.gallery(&plan.gallery).await?;
+        let spec = self.engine.spec();
+        if info.binding.fingerprint != self.engine.fingerprint() {
+            let detail = format!(
+                "the gallery `{}` holds features of {}, and this server runs {}, whose features are others; serve that model \
+                 to train a probe on them",
+                plan.gallery, info.binding.model, spec.name
+            );
+            return Err(Error::new(Kind::Conflict, detail));
+        }
+        self.trainings.begin(store.clone(), info, plan, spec.dim, self.gallery_limits)
+    }
+
+    /// What is going on with a probe, and what is stored of it.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if nothing is known of it.
+    pub async fn probe(&self, name: &GalleryName) -> Result<(ProbeState, Option<StoredProbe>)> {
+        // In this order: a training that ends meanwhile has stored its probe before.
+        let state = self.trainings.state(name);
+        match (state, self.stored_probe(name).await) {
+            (state, Ok(stored)) => Ok((state.unwrap_or(ProbeState::Ready), Some(stored))),
+            (Some(state), Err(error)) if error.kind() == Kind::NotFound => Ok((state, None)),
+            (_, Err(error)) => Err(error),
+        }
+    }
+
+    /// The probe of that name, to be used.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if it is not there or not ready; [`Kind::Conflict`] if it takes the features of another model.
+    pub async fn ready_probe(&self, name: &GalleryName) -> Result<StoredProbe> {
+        // It is read each time: another server on the store may have replaced it a moment ago.
+        let stored = self.stored_probe(name).await.map_err(|error| match self.trainings.state(name) {
+            Some(state) if error.kind() == Kind::NotFound => {
+                let detail = format!("the probe `{name}` is not ready: {}; see GET /v1/probes/{name}", state.name());
+                Error::new(Kind::NotFound, detail)
+            }
+            _ => error,
+        })?;
+        if stored.about.binding.fingerprint == self.engine.fingerprint() {
+            return Ok(stored);
+        }
+        let detail = format!(
+            "the probe `{name}` takes features of {}, and this server runs {}, whose features are others; serve that model, \
+             or train a probe on a gallery of this one",
+            stored.about.binding.model,
+            self.engine.spec().name
+        );
+        Err(Error::new(Kind::Conflict, detail))
+    }
+
+    /// The state of all probes, by name.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn probes(&self) -> Result<Vec<(GalleryName, ProbeState)>> {
+        let mut names: BTreeSet<GalleryName> = self.trainings.names();
+        names.extend(self.gallery()?.documents(DocumentKind::Probe).await?);
+        let with_state = |name: GalleryName| {
+            let state = self.trainings.state(&name).unwrap_or(ProbeState::Ready);
+            (name, state)
+        };
+        Ok(names.into_iter().map(with_state).collect())
+    }
+
+    /// Deletes a probe, and ends its training if that is under way.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if nothing is known of it.
+    pub async fn remove_probe(&self, name: &GalleryName) -> Result<()> {
+        let store = self.gallery()?;
+        // When this has come back, no training will store it any more.
+        let known = self.trainings.forget(name).await;
+        match store.remove_document(DocumentKind::Probe, name).await {
+            Err(error) if known && error.kind() == Kind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// Ends the training that is under way, if one is, and waits until it has. Nothing of it is stored.
+    pub async fn stop_training(&self) {
+        self.trainings.stop().await;
+    }
+
+    async fn stored_probe(&self, name: &GalleryName) -> Result<StoredProbe> {
+        let document = self.gallery()?.document(DocumentKind::Probe, name).await?;
+        // Megabytes, with many classes.
+        self.on_blocking_thread("reading a probe", move || StoredProbe::decode(&document)).await
+    }
+}

@@ -1,0 +1,147 @@
+//! Nearest neighbours of a stored item, of an image, or of a vector.
+
+use std::time::Instant;
+
+use serde::Deserialize;
+
+use super::{
+    ImageOptions, Service, Stages, Subject, VectorOptions,
+    binding::{embed_options, image_options},
+    gallery::unit_vector,
+};
+use crate::{
+    error::{Error, Result},
+    gallery::{Binding, Filter, GalleryName, ItemId, Neighbor, Parts, Search},
+    telemetry,
+};
+
+/// How neighbours are sought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SearchOptions {
+    /// How many.
+    pub k: usize,
+    /// Compare with every item, without the approximate index.
+    pub exact: bool,
+}
+
+impl Default for SearchOptions {
+    /// The k of DINO's evaluation.
+    fn default() -> Self {
+        Self { k: 20, exact: false }
+    }
+}
+
+/// An answer about each subject of a request.
+#[derive(Debug)]
+pub struct Found<T> {
+    /// What the vectors of the gallery are.
+    pub binding: Binding,
+    /// What was found for each subject, or what is wrong with it.
+    pub outcomes: Vec<Result<T>>,
+    /// The longest of each stage.
+    pub stages: Stages,
+}
+
+impl Service {
+    /// The neighbours of a stored item; it is its own only `with_itself`.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::NotFound`] if there is no such gallery or item,
+    /// [`crate::error::Kind::InvalidOption`] or [`crate::error::Kind::LimitExceeded`] for a bad `k`.
+    pub async fn neighbors_of_item(
+        &self,
+        name: &GalleryName,
+        id: &ItemId,
+        options: SearchOptions,
+        filter: Option<Filter>,
+        with_itself: bool,
+    ) -> Result<(Binding, Vec<Neighbor>, Stages)> {
+        let store = self.gallery()?;
+        self.gallery_limits.check_neighbors(options.k)?;
+        let binding = store.gallery(name).await?.binding;
+        let vector = store.get(name, id, Parts { vector: true, ..Parts::NONE }).await?.vector;
+        let except = (!with_itself).then(|| id.clone());
+        let mut stages = Stages::default();
+        let neighbors = self.search(name, Search { except, ..search(vector, options, filter) }, &mut stages).await?;
+        Ok((binding, neighbors, stages))
+    }
+
+    /// The neighbours of each subject.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::NotFound`] if there is no such gallery, [`crate::error::Kind::Conflict`] if it holds vectors
+    /// of another kind, [`crate::error::Kind::InvalidOption`] or [`crate::error::Kind::LimitExceeded`] for a bad `k`.
+    pub async fn neighbors(
+        &self,
+        name: &GalleryName,
+        subjects: Vec<Subject>,
+        kind: (&ImageOptions, &VectorOptions),
+        options: SearchOptions,
+        filter: Option<Filter>,
+    ) -> Result<Found<Vec<Neighbor>>> {
+        self.gallery_limits.check_neighbors(options.k)?;
+        let Found { binding, outcomes: vectors, mut stages } = self.vectors(name, subjects, kind).await?;
+        let mut outcomes = Vec::with_capacity(vectors.len());
+        for vector in vectors {
+            outcomes.push(match vector {
+                Ok(vector) => Ok(self.search(name, search(vector, options, filter.clone()), &mut stages).await?),
+                Err(error) => Err(error),
+            });
+        }
+        Ok(Found { binding, outcomes, stages })
+    }
+
+    /// The vector of each subject as the gallery would store it.
+    pub(super) async fn vectors(
+        &self,
+        name: &GalleryName,
+        subjects: Vec<Subject>,
+        (image, vectors): (&ImageOptions, &VectorOptions),
+    ) -> Result<Found<Vec<f32>>> {
+        let by_model = subjects.iter().any(Subject::is_image);
+        let binding = self.binding_to_read(name, image, vectors, by_model).await?;
+        let (mut files, mut given) = (Vec::new(), Vec::new());
+        for subject in subjects {
+            match subject {
+                Subject::Image(file) => {
+                    files.push(file);
+                    given.push(None);
+                }
+                Subject::Vector(vector) => given.push(Some(unit_vector(vector, binding.dim))),
+            }
+        }
+        let (embeddings, stages) = if files.is_empty() {
+            (Vec::new(), Stages::default())
+        } else {
+            self.embed(files, &image_options(&binding, image.decode), &embed_options(&binding)).await?
+        };
+        let mut embeddings = embeddings.into_iter();
+        let mut of_image = || {
+            let embedding = embeddings.next().unwrap_or_else(|| Err(Error::internal("no answer for an image")));
+            embedding.map(|embedding| embedding.vector)
+        };
+        let outcomes = given.into_iter().map(|given| given.unwrap_or_else(&mut of_image)).collect();
+        Ok(Found { binding, outcomes, stages })
+    }
+
+    /// Searches, and adds the time to the stage.
+    pub(super) async fn search(
+        &self,
+        name: &GalleryName,
+        search: Search,
+        stages: &mut Stages,
+    ) -> Result<Vec<Neighbor>> {
+        let started = Instant::now();
+        let neighbors = self.gallery()?.search(name, search).await?;
+        let took = started.elapsed();
+        telemetry::metrics().gallery_search_duration.observe(took.as_secs_f64());
+        stages.search += took;
+        Ok(neighbors)
+    }
+}
+
+/// A search for all neighbours.
+pub(super) fn search(vector: Vec<f32>, options: SearchOptions, filter: Option<Filter>) -> Search {
+    Search { vector, k: options.k, filter, exact: options.exact, except: None }
+}

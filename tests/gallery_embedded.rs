@@ -1,0 +1,210 @@
+//! What only the embedded store has: the approximate index, half precision, the folder's lock.
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use dinoserve::{
+    error::Kind,
+    gallery::{
+        Binding, Filter, Gallery, GalleryConfig, GalleryName, ItemId, Label, Metadata, NewItem, OpenMode, Parts,
+        Search, VectorFormat, open,
+    },
+};
+use serde_json::json;
+
+use crate::support::scratch;
+
+const DIM: usize = 48;
+
+fn binding() -> Binding {
+    serde_json::from_value(json!({
+        "model": "made up", "fingerprint": "f", "dim": DIM, "pooling": "cls", "layers": 1, "size": 224, "resize": "crop",
+        "filter": "bicubic", "exif": true, "background": "white",
+    }))
+    .unwrap()
+}
+
+fn name() -> GalleryName {
+    GalleryName::default()
+}
+
+/// Reproducible directions near a few centres.
+fn vector(number: u64) -> Vec<f32> {
+    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    let mut vector: Vec<f32> = (0..DIM).map(|_| random()).collect();
+    vector[(number % 16) as usize] += 4.0;
+    let length = vector.iter().map(|v| v * v).sum::<f32>().sqrt();
+    vector.iter_mut().for_each(|v| *v /= length);
+    vector
+}
+
+fn item(number: u64) -> NewItem {
+    NewItem {
+        id: ItemId::new(format!("item {number}")).unwrap(),
+        label: Some(Label::new(format!("class {}", number % 7)).unwrap()),
+        metadata: Metadata::from_value(json!({"number": number})).unwrap(),
+        vector: vector(number),
+        features: None,
+        thumbnail: None,
+    }
+}
+
+async fn opened(folder: &Path, exact_up_to: usize, vectors: VectorFormat) -> Gallery {
+    let config = GalleryConfig { vectors, exact_up_to, ..GalleryConfig::default() };
+    open(folder.to_str().unwrap(), &config, OpenMode::Serve).await.unwrap()
+}
+
+async fn put(gallery: &Gallery, numbers: impl IntoIterator<Item = u64>) {
+    gallery.put(&name(), &binding(), numbers.into_iter().map(item).collect()).await.unwrap();
+}
+
+async fn found(gallery: &Gallery, vector: Vec<f32>, exact: bool, filter: Option<Filter>) -> Vec<(String, f32)> {
+    let search = Search { vector, k: 10, filter, exact, except: None };
+    let neighbors = gallery.search(&name(), search).await.unwrap();
+    neighbors.into_iter().map(|neighbor| (neighbor.item.id.into(), neighbor.score)).collect()
+}
+
+async fn wait_until_indexed(gallery: &Gallery, count: u64) {
+    for _ in 0..600 {
+        if gallery.gallery(&name()).await.unwrap().indexed >= count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the index was not made");
+}
+
+async fn recall(gallery: &Gallery, filter: Option<&Filter>) -> f64 {
+    let mut hits = 0;
+    for query in 1_000_000..1_000_040 {
+        let truth: BTreeSet<String> =
+            found(gallery, vector(query), true, filter.cloned()).await.into_iter().map(|(id, _)| id).collect();
+        let near = found(gallery, vector(query), false, filter.cloned()).await;
+        assert_eq!((truth.len(), near.len()), (10, 10));
+        assert!(near.is_sorted_by(|(_, a), (_, b)| a >= b));
+        hits += near.iter().filter(|(id, _)| truth.contains(id)).count();
+    }
+    f64::from(hits as u32) / 400.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restart() {
+    let folder = scratch("gallery-index");
+    let gallery = opened(&folder, 500, VectorFormat::F32).await;
+    for start in (0..6000).step_by(1000) {
+        put(&gallery, start..start + 1000).await;
+    }
+    wait_until_indexed(&gallery, 6000).await;
+    assert!(recall(&gallery, None).await >= 0.95);
+    // About 5100 items pass the first filter and go through the index, 860 the second and are compared one by one.
+    let most =
+        Filter::parse(&json!({"label": {"any": ["class 0", "class 1", "class 2", "class 3", "class 4", "class 5"]}}));
+    assert!(recall(&gallery, Some(&most.unwrap())).await >= 0.95);
+
+    // What was just stored, replaced or deleted is found or not at once, whatever the index holds.
+    put(&gallery, [7_000_000]).await;
+    assert_eq!(found(&gallery, vector(7_000_000), false, None).await[0].0, "item 7000000");
+    let replaced = NewItem { vector: vector(8_000_000), ..item(17) };
+    gallery.put(&name(), &binding(), vec![replaced]).await.unwrap();
+    assert_eq!(found(&gallery, vector(8_000_000), false, None).await[0].0, "item 17");
+    assert!(found(&gallery, vector(17), false, None).await[0].1 < 0.999);
+    let ids = (0..6000).step_by(2).map(|number| ItemId::new(format!("item {number}")).unwrap()).collect();
+    assert!(gallery.delete(&name(), ids).await.unwrap().into_iter().all(|deleted| deleted));
+    let near = found(&gallery, vector(2), false, None).await;
+    assert!(near.len() == 10 && near.iter().all(|(id, _)| id.ends_with(['1', '3', '5', '7', '9', '0'])), "{near:?}");
+    assert!(recall(&gallery, None).await >= 0.95);
+
+    gallery.close().await;
+    drop(gallery);
+    let files = |folder: &Path| std::fs::read_dir(folder.join("index")).unwrap().count();
+    assert_eq!(files(&folder), 2, "the index and its manifest");
+    let gallery = opened(&folder, 500, VectorFormat::F32).await;
+    assert!(gallery.gallery(&name()).await.unwrap().indexed > 2500, "the index is read and not made anew");
+    assert!(recall(&gallery, None).await >= 0.95);
+    assert_eq!(found(&gallery, vector(8_000_000), false, None).await[0].0, "item 17");
+    gallery.close().await;
+    drop(gallery);
+
+    // A damaged index is noticed and made anew.
+    for entry in std::fs::read_dir(folder.join("index")).unwrap().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "usearch") {
+            let mut bytes = std::fs::read(entry.path()).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(entry.path(), bytes).unwrap();
+        }
+    }
+    let gallery = opened(&folder, 500, VectorFormat::F32).await;
+    assert!(recall(&gallery, None).await >= 0.95);
+    wait_until_indexed(&gallery, 3000).await;
+    assert!(recall(&gallery, None).await >= 0.95);
+    assert_eq!(gallery.check(&name()).await.unwrap().damage, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_precision_changes_scores_in_the_fourth_digit() {
+    let folder = scratch("gallery-f16");
+    let gallery = opened(&folder, 100_000, VectorFormat::F16).await;
+    put(&gallery, 0..1500).await;
+    for query in [vector(3), vector(1_000_001)] {
+        for (id, score) in found(&gallery, query.clone(), false, None).await {
+            let number: u64 = id.strip_prefix("item ").unwrap().parse().unwrap();
+            let dot: f32 = query.iter().zip(vector(number)).map(|(a, b)| a * b).sum();
+            assert!((score - dot).abs() < 5e-4, "{id}: {score} and {dot}");
+        }
+    }
+    let stored =
+        gallery.get(&name(), &ItemId::new("item 3").unwrap(), Parts { vector: true, ..Parts::NONE }).await.unwrap();
+    let differs = stored.vector.iter().zip(vector(3)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(differs > 0.0 && differs < 5e-4, "{differs}");
+    // The format is the gallery's, whatever the configuration says later.
+    gallery.close().await;
+    drop(gallery);
+    let gallery = opened(&folder, 100_000, VectorFormat::F32).await;
+    assert_eq!(found(&gallery, vector(3), true, None).await[0].0, "item 3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_served_by_one_process_and_read_by_many() {
+    let folder = scratch("gallery-lock");
+    let gallery = opened(&folder, 1000, VectorFormat::F32).await;
+    put(&gallery, 0..10).await;
+    let location = folder.to_str().unwrap();
+    let second = open(location, &GalleryConfig::default(), OpenMode::Serve).await.unwrap_err();
+    assert!(second.kind() == Kind::Unavailable && second.detail().contains("is open in another process"), "{second}");
+    let nothing = scratch("gallery-none");
+    let nothing = open(nothing.to_str().unwrap(), &GalleryConfig::default(), OpenMode::Read).await.unwrap_err();
+    assert_eq!(nothing.kind(), Kind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gallery_that_reaches_its_size_refuses_and_goes_on() {
+    let folder = scratch("gallery-size");
+    let config = GalleryConfig { max_bytes: 2 << 20, ..GalleryConfig::default() };
+    let gallery = open(folder.to_str().unwrap(), &config, OpenMode::Serve).await.unwrap();
+    let mut stored = 0;
+    let refused = loop {
+        match gallery.put(&name(), &binding(), (stored..stored + 50).map(item).collect()).await {
+            Ok(_) => stored += 50,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind(), Kind::StorageFull);
+    assert_eq!(refused.limit().unwrap().flag, "--gallery-max-bytes");
+    assert!(stored >= 1000, "{stored}");
+    assert_eq!(gallery.gallery(&name()).await.unwrap().items, stored);
+    assert_eq!(found(&gallery, vector(stored - 1), false, None).await[0].0, format!("item {}", stored - 1));
+    // What is deleted needs room, too, and finds it.
+    for number in 0..200 {
+        let deleted = gallery.delete(&name(), vec![ItemId::new(format!("item {number}")).unwrap()]).await.unwrap();
+        assert_eq!(deleted, [true]);
+    }
+    put(&gallery, [9_000_000]).await;
+    assert_eq!(found(&gallery, vector(9_000_000), false, None).await[0].0, "item 9000000");
+    assert_eq!(gallery.check(&name()).await.unwrap().damage, Vec::<String>::new());
+}

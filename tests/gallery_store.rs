@@ -1,0 +1,173 @@
+//! One suite over both stores: what [`dinoserve::gallery::GalleryStore`] promises, whoever keeps it.
+
+mod database;
+mod galleries;
+mod items;
+mod search;
+mod soak;
+
+use std::{path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use dinoserve::{
+    error::Kind,
+    features::pool::Pooling,
+    gallery::{
+        self, Binding, Gallery, GalleryConfig, GalleryName, Item, ItemId, Label, Metadata, NewItem, OpenMode, Parts,
+        StoredItem,
+    },
+    vision::{Background, Filter, ResizeMode},
+};
+use futures_util::TryStreamExt;
+
+use crate::support::{postgres::Postgres, scratch};
+
+/// Makes of each test function one test per store. Each starts with an empty one.
+macro_rules! over_both_stores {
+    ($($test:ident),+ $(,)?) => {
+        mod embedded {
+            use crate::gallery_store::Place;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(&Place::folder(stringify!($test))).await;
+            })+
+        }
+
+        mod postgres {
+            use crate::gallery_store::Place;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                if let Some(place) = Place::database(stringify!($test)) {
+                    super::$test(&place).await;
+                }
+            })+
+        }
+    };
+}
+use over_both_stores;
+
+/// Where a store is; it can be opened again and again.
+pub enum Place {
+    Folder(PathBuf),
+    Database(Postgres),
+}
+
+impl Place {
+    pub fn folder(name: &str) -> Self {
+        Self::Folder(scratch(name))
+    }
+
+    /// `None` where PostgreSQL cannot run; that is said.
+    pub fn database(name: &str) -> Option<Self> {
+        Postgres::start(name).map(Self::Database)
+    }
+
+    pub async fn open(&self) -> Gallery {
+        self.open_with(&GalleryConfig::default()).await
+    }
+
+    /// A folder is free as soon as the threads of the store that had it have ended.
+    pub async fn open_with(&self, config: &GalleryConfig) -> Gallery {
+        let location = match self {
+            Self::Folder(folder) => folder.to_str().expect("a path in UTF-8").to_owned(),
+            Self::Database(server) => server.url(),
+        };
+        let mut waited = 0;
+        loop {
+            match gallery::open(&location, config, OpenMode::Serve).await {
+                Err(error) if error.kind() == Kind::Unavailable && waited < 100 => {
+                    waited += 1;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                opened => return opened.expect("the store opens"),
+            }
+        }
+    }
+}
+
+pub fn name(name: &str) -> GalleryName {
+    GalleryName::new(name).unwrap()
+}
+
+pub fn id(id: impl Into<String>) -> ItemId {
+    ItemId::new(id).unwrap()
+}
+
+pub fn binding(dim: usize) -> Binding {
+    Binding {
+        model: "dinov2-small".to_owned(),
+        fingerprint: "0123456789abcdef".repeat(4),
+        dim,
+        pooling: Pooling::Cls,
+        layers: 1,
+        size: 224,
+        resize: ResizeMode::Crop,
+        filter: Filter::Bicubic,
+        exif: true,
+        background: Background::White,
+    }
+}
+
+/// An item without anything but its vector.
+pub fn plain(id: impl Into<String>, vector: Vec<f32>) -> NewItem {
+    let id = ItemId::new(id).unwrap();
+    NewItem { id, label: None, metadata: Metadata::default(), vector, features: None, thumbnail: None }
+}
+
+/// An item with all parts.
+pub fn full(id: &str, label: &str, metadata: &str, vector: Vec<f32>) -> NewItem {
+    NewItem {
+        id: ItemId::new(id).unwrap(),
+        label: Some(Label::new(label).unwrap()),
+        metadata: Metadata::parse(metadata).unwrap(),
+        features: Some(vector.iter().flat_map(|value| [*value, value * 0.5]).collect()),
+        thumbnail: Some(Bytes::from(id.as_bytes().repeat(7))),
+        vector,
+    }
+}
+
+pub fn ids<'a>(items: impl IntoIterator<Item = &'a Item>) -> Vec<String> {
+    items.into_iter().map(|item| item.id.as_str().to_owned()).collect()
+}
+
+pub async fn read_all(store: &Gallery, name: &GalleryName, parts: Parts) -> Vec<StoredItem> {
+    store.read(name, parts).await.unwrap().try_collect().await.unwrap()
+}
+
+/// Random numbers that are the same in every run (splitmix64, Steele et al., 2014).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    pub fn of<'a, T>(&mut self, values: &'a [T]) -> &'a T {
+        &values[self.below(values.len())]
+    }
+
+    /// Evenly from -1 to 1.
+    fn even(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+
+    /// A direction: a vector of length 1.
+    pub fn direction(&mut self, dim: usize) -> Vec<f32> {
+        // Sums of evenly distributed numbers are near enough to normal ones for directions to be spread.
+        let raw: Vec<f64> = (0..dim).map(|_| self.even() + self.even() + self.even()).collect();
+        unit(&raw)
+    }
+}
+
+pub fn unit(raw: &[f64]) -> Vec<f32> {
+    let length = raw.iter().map(|value| value * value).sum::<f64>().sqrt();
+    raw.iter().map(|value| (value / length) as f32).collect()
+}

@@ -1,0 +1,437 @@
+//! Probes over HTTP: trained on galleries, used, replaced, ended, and refused.
+
+use std::time::Duration;
+
+use dinoserve::{
+    features::{
+        pool::Pooling,
+        probe::{Examples, TrainingOptions, train},
+    },
+    gallery::{
+        Binding, DocumentKind, Gallery, GalleryConfig, GalleryName, ItemId, Label, Metadata, NewItem, OpenMode, open,
+    },
+    http::HttpConfig,
+    vision::{Background, Filter, ResizeMode},
+};
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+
+use crate::support::{
+    difference, focus, read_golden, scratch,
+    server::{Server, floats, new_gallery, ok, ok_json, problem},
+    tiny,
+};
+
+/// Width of a token of the tiny models.
+const DIM: usize = 64;
+
+fn name(name: &str) -> GalleryName {
+    GalleryName::new(name).unwrap()
+}
+
+fn binding(fingerprint: &str) -> Binding {
+    Binding {
+        model: "tiny-reg".to_owned(),
+        fingerprint: fingerprint.to_owned(),
+        dim: DIM,
+        pooling: Pooling::Cls,
+        layers: 1,
+        size: 224,
+        resize: ResizeMode::Crop,
+        filter: Filter::default(),
+        exif: true,
+        background: Background::default(),
+    }
+}
+
+/// Made-up features `[CLS, mean]`: noise, and a class's own direction of a given length.
+fn features(index: usize, class: usize, signal: f32) -> Vec<f32> {
+    let mut state = (index as u32 + 1).wrapping_mul(2_654_435_761);
+    let noise = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as f32 / u32::MAX as f32 - 0.5
+    };
+    let mut features: Vec<f32> = std::iter::repeat_with(noise).take(2 * DIM).collect();
+    features[class] += signal;
+    features[DIM + class] += signal;
+    features
+}
+
+fn item(index: usize, label: Option<&str>, features: Option<Vec<f32>>) -> NewItem {
+    let mut vector = vec![0.0; DIM];
+    vector[index % DIM] = 1.0;
+    NewItem {
+        id: ItemId::new(format!("item {index}")).unwrap(),
+        label: label.map(|label| Label::new(label).unwrap()),
+        metadata: Metadata::parse(&json!({"even": index.is_multiple_of(2)}).to_string()).unwrap(),
+        vector,
+        features,
+        thumbnail: None,
+    }
+}
+
+/// Stores `count` items of the classes `c0`, `c1`, …
+async fn fill(store: &Gallery, gallery: &str, fingerprint: &str, count: usize, classes: usize, signal: f32) {
+    let one = |index: usize| {
+        let class = index % classes;
+        item(index, Some(&format!("c{class}")), Some(features(index, class, signal)))
+    };
+    store.put(&name(gallery), &binding(fingerprint), (0..count).map(one).collect()).await.unwrap();
+}
+
+async fn server_on(store: &Gallery) -> Server {
+    Server::start_on(store.clone(), tiny("tiny-reg", "model.safetensors"), HttpConfig::default()).await
+}
+
+fn train_on(server: &Server, plan: Value) -> RequestBuilder {
+    server.post("/v1/probes").json(&plan)
+}
+
+fn classify(server: &Server, probe: &str, vector: &[f32]) -> RequestBuilder {
+    server.post(&format!("/v1/classify?probe={probe}")).json(&json!({"vector": vector}))
+}
+
+#[tokio::test]
+async fn a_probe_learns_the_labels_of_a_gallery_and_tells_them() {
+    let store = new_gallery().await;
+    let server = server_on(&store).await;
+    let fingerprint = server.engine.fingerprint().to_owned();
+    fill(&store, "things", &fingerprint, 90, 3, 1.0).await;
+    let others = (0..9).map(|index| match index {
+        0..5 => item(1000 + index, None, Some(features(index, 0, 1.0))),
+        _ => item(1000 + index, Some("c1"), None),
+    });
+    store.put(&name("things"), &binding(&fingerprint), others.collect()).await.unwrap();
+
+    let plan = json!({"name": "p", "gallery": "things", "l2": 0.5, "wait": true});
+    let trained = ok_json(train_on(&server, plan)).await;
+    assert_eq!((&trained["name"], &trained["state"]), (&json!("p"), &json!("ready")));
+    let about = &trained["probe"];
+    assert_eq!(about["classes"], json!(["c0", "c1", "c2"]));
+    assert_eq!(
+        (&about["examples"], &about["unlabelled"], &about["without_features"]),
+        (&json!(90), &json!(5), &json!(4))
+    );
+    assert_eq!((&about["l2"], &about["converged"], &about["width"]), (&json!(0.5), &json!(true), &json!(128)));
+    assert_eq!((&about["features"], &about["fingerprint"]), (&json!("cls_mean"), &json!(fingerprint)));
+    assert!(about["accuracy"].as_f64().unwrap() > 0.8, "{about}");
+    assert_eq!(ok_json(server.get("/v1/probes/p")).await, trained);
+    assert_eq!(ok_json(server.get("/v1/probes")).await, json!({"data": [{"name": "p", "state": "ready"}]}));
+
+    // What the mathematics gives for the same examples in the same order.
+    let mut examples = Examples::new(2 * DIM, 10);
+    (0..90).for_each(|index| examples.add(features(index, index % 3, 1.0), &format!("c{}", index % 3)).unwrap());
+    let options = TrainingOptions { l2: Some(0.5), ..TrainingOptions::default() };
+    let expected = train(&examples, &options, &mut |_| true).unwrap().unwrap();
+    assert_eq!(about["accuracy"].as_f64(), Some(expected.accuracy));
+    for class in 0..3 {
+        let new = features(7000 + class, class, 2.0);
+        let answer = ok_json(classify(&server, "p", &new)).await;
+        assert_eq!((&answer["label"], &answer["probe"]), (&json!(format!("c{class}")), &json!("p")));
+        assert!(answer.get("neighbors").is_none() && answer.get("gallery").is_none(), "{answer}");
+        let given = answer["probabilities"].as_array().unwrap();
+        let probabilities: Vec<f32> = given.iter().map(|one| one["probability"].as_f64().unwrap() as f32).collect();
+        assert!(probabilities.is_sorted_by(|a, b| a >= b) && given[0]["label"] == answer["label"], "{answer}");
+        let mut sorted = expected.probabilities(&new).unwrap();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        assert!(difference(&probabilities, &sorted).0 < 1e-5, "{answer}");
+        // Just below the best probability, and just above it.
+        for (factor, known) in [(0.999, true), (1.001, false)] {
+            let least = f64::from(probabilities[0]) * factor;
+            let answer = ok_json(classify(&server, &format!("p&min_score={}", least.min(1.0)), &new)).await;
+            assert!(least > 1.0 || answer["label"].is_string() == known, "{least}: {answer}");
+        }
+    }
+}
+
+/// `[file, label]` of some pictures of three classes.
+fn pictures(set: &str, numbers: std::ops::Range<usize>) -> Vec<(Vec<u8>, &'static str)> {
+    let of_class = |class: &'static str| {
+        let folder = crate::support::golden(&format!("cifar10-sample/{set}/{class}"));
+        let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        numbers.clone().map(move |number| (std::fs::read(&paths[number]).unwrap(), class)).collect::<Vec<_>>()
+    };
+    ["airplane", "frog", "truck"].into_iter().flat_map(of_class).collect()
+}
+
+#[tokio::test]
+async fn pictures_that_were_stored_are_learnt_from_and_new_ones_classified() {
+    let server = Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
+    for (index, (file, label)) in pictures("train", 0..20).into_iter().enumerate() {
+        let url = server.url(&format!("/v1/gallery/{index}?label={label}"));
+        ok(server.client.put(url).header("content-type", "image/jpeg").body(file)).await;
+    }
+    for features in ["cls_mean", "cls"] {
+        let trained = ok_json(train_on(&server, json!({"name": features, "features": features, "wait": true}))).await;
+        let width = if features == "cls" { 384 } else { 768 };
+        assert_eq!((&trained["probe"]["width"], &trained["probe"]["examples"]), (&json!(width), &json!(60)));
+        let mut right = 0;
+        let new = pictures("test", 0..5);
+        for (file, label) in &new {
+            let post = |path: &str| {
+                let request = server.post(path).header("content-type", "image/jpeg");
+                request.body(file.clone())
+            };
+            let answer = ok_json(post(&format!("/v1/classify?probe={features}"))).await;
+            right += usize::from(answer["label"] == *label);
+            // The picture's features say the same.
+            let embedded = ok_json(post(&format!("/v1/embed?pooling={features}&normalize=false"))).await;
+            let by_features = ok_json(classify(&server, features, &floats(&embedded["data"][0]["embedding"]))).await;
+            assert_eq!(by_features["label"], answer["label"]);
+            let first = |answer: &Value| answer["probabilities"][0]["probability"].as_f64().unwrap();
+            assert!((first(&answer) - first(&by_features)).abs() < 1e-5, "{answer} {by_features}");
+        }
+        // Chance is a third.
+        assert!(right * 3 >= new.len() * 2, "{features}: {right} of {}", new.len());
+    }
+    // Several pictures, one of them broken.
+    let part = |bytes: Vec<u8>| reqwest::multipart::Part::bytes(bytes).file_name("a.jpg");
+    let form = reqwest::multipart::Form::new()
+        .part("image", part(read_golden("dinov2-small-focus/rocket.jpg")))
+        .part("image", part(b"no picture".to_vec()));
+    let answers = ok_json(server.post("/v1/classify?probe=cls").multipart(form)).await;
+    assert_eq!(answers["data"][0]["probabilities"].as_array().unwrap().len(), 3, "{answers}");
+    assert_eq!(answers["data"][1]["error"]["code"], "undecodable_image");
+}
+
+#[tokio::test]
+async fn a_probe_outlives_the_server_and_is_replaced_for_all_servers_on_the_store() {
+    let location = scratch("probes").to_string_lossy().into_owned();
+    let reopen = async || open(&location, &GalleryConfig::default(), OpenMode::Serve).await.expect("a gallery");
+    let store = reopen().await;
+    let server = server_on(&store).await;
+    let fingerprint = server.engine.fingerprint().to_owned();
+    fill(&store, "g", &fingerprint, 60, 2, 2.0).await;
+    ok(train_on(&server, json!({"name": "p", "gallery": "g", "wait": true}))).await;
+    let question = features(1, 1, 3.0);
+    let before = ok_json(classify(&server, "p", &question)).await;
+    assert_eq!(before["label"], "c1");
+    server.stopped().await;
+    store.close().await;
+    drop(store);
+
+    let store = reopen().await;
+    let (server, other) = (server_on(&store).await, server_on(&store).await);
+    assert_eq!(ok_json(classify(&server, "p", &question)).await, before);
+    // A new one under the name, with other labels, trained by the other server.
+    let turned = (0..60).map(|index| {
+        let label = if index % 2 == 0 { "even" } else { "odd" };
+        item(index, Some(label), Some(features(index, index % 2, 2.0)))
+    });
+    store.put(&name("g"), &binding(&fingerprint), turned.collect()).await.unwrap();
+    ok(train_on(&other, json!({"name": "p", "gallery": "g", "wait": true}))).await;
+    for server in [&server, &other] {
+        assert_eq!(ok_json(classify(server, "p", &question)).await["label"], "odd");
+    }
+    assert_eq!(ok(server.delete("/v1/probes/p")).await.status(), 204);
+    for server in [&server, &other] {
+        let (status, body) = problem(classify(server, "p", &question)).await;
+        assert_eq!((status, body["code"].as_str()), (404, Some("not_found")), "{body}");
+    }
+    assert_eq!(problem(server.delete("/v1/probes/p")).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_filter_chooses_what_is_learnt_from() {
+    let store = new_gallery().await;
+    let server = server_on(&store).await;
+    fill(&store, "g", server.engine.fingerprint(), 90, 3, 1.0).await;
+    let filter = json!({"label": {"any": ["c0", "c2"]}, "metadata": {"even": true}});
+    let plan = json!({"name": "p", "gallery": "g", "where": filter, "wait": true});
+    let trained = ok_json(train_on(&server, plan)).await;
+    assert_eq!((&trained["probe"]["classes"], &trained["probe"]["examples"]), (&json!(["c0", "c2"]), &json!(30)));
+}
+
+/// Many classes that cannot be told apart: more than a few seconds of work.
+async fn slow(store: &Gallery, server: &Server) {
+    fill(store, "slow", server.engine.fingerprint(), 1000, 30, 0.01).await;
+}
+
+#[tokio::test]
+async fn a_training_is_seen_and_ended_and_there_is_one_at_a_time() {
+    let store = new_gallery().await;
+    let server = server_on(&store).await;
+    slow(&store, &server).await;
+    fill(&store, "quick", server.engine.fingerprint(), 20, 2, 2.0).await;
+    let begun = ok(train_on(&server, json!({"name": "p", "gallery": "slow"}))).await;
+    assert_eq!(begun.status(), 202);
+    assert_eq!(begun.headers()["location"], "/v1/probes/p");
+    let begun: Value = begun.json().await.unwrap();
+    assert_eq!(begun["state"], "training", "{begun}");
+
+    let (status, body) = problem(train_on(&server, json!({"name": "q", "gallery": "quick"}))).await;
+    assert_eq!((status, body["code"].as_str()), (503, Some("overloaded")));
+    assert!(body["detail"].as_str().unwrap().contains("the probe `p` is being trained"), "{body}");
+    let (status, body) = problem(classify(&server, "p", &features(0, 0, 1.0))).await;
+    assert_eq!(status, 404);
+    assert!(body["detail"].as_str().unwrap().contains("`p` is not ready: training"), "{body}");
+
+    // It gets on, and requests are answered beside it.
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let state = ok_json(server.get("/v1/probes/p")).await;
+        assert_eq!(state["state"], "training", "{state}");
+        let at = state["training"].clone();
+        if at["stage"] == "validating" && seen.last() != Some(&at["done"]) {
+            assert_eq!(at["total"], 40);
+            seen.push(at["done"].clone());
+        }
+        ok(server.post_file("/v1/embed", "dinov2-small-focus/chelsea.png")).await;
+    }
+    assert!(seen.is_sorted_by(|a, b| a.as_u64() < b.as_u64()), "{seen:?}");
+
+    assert_eq!(ok(server.delete("/v1/probes/p")).await.status(), 204);
+    assert_eq!(problem(server.get("/v1/probes/p")).await.0, 404);
+    assert_eq!(store.documents(DocumentKind::Probe).await.unwrap(), []);
+    // Its place is free.
+    let trained = ok_json(train_on(&server, json!({"name": "q", "gallery": "quick", "wait": true}))).await;
+    assert_eq!(trained["state"], "ready");
+}
+
+#[tokio::test]
+async fn who_waits_longer_than_a_request_may_take_is_told_to_look_later() {
+    let store = new_gallery().await;
+    let config = HttpConfig { request_timeout: Duration::from_secs(1), ..HttpConfig::default() };
+    let server = Server::start_on(store.clone(), tiny("tiny-reg", "model.safetensors"), config).await;
+    slow(&store, &server).await;
+    let begun = ok(train_on(&server, json!({"name": "p", "gallery": "slow", "wait": true}))).await;
+    assert_eq!(begun.status(), 202);
+    ok(server.delete("/v1/probes/p")).await;
+    // Who waits for a training that is ended learns that, too.
+    let server = server_on(&store).await;
+    let waiting = tokio::spawn(train_on(&server, json!({"name": "p", "gallery": "slow", "wait": true})).send());
+    while server.get("/v1/probes/p").send().await.unwrap().status() == 404 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    ok(server.delete("/v1/probes/p")).await;
+    let ended = waiting.await.unwrap().unwrap();
+    assert_eq!(ended.status(), 404);
+    let body: Value = ended.json().await.unwrap();
+    assert!(body["detail"].as_str().unwrap().contains("was ended before it was ready"), "{body}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_learnt_from_is_told_whether_one_waits_or_not() {
+    let store = new_gallery().await;
+    let server = server_on(&store).await;
+    let fingerprint = server.engine.fingerprint().to_owned();
+    fill(&store, "one-class", &fingerprint, 20, 1, 1.0).await;
+    fill(&store, "too-many", &fingerprint, 1001, 2, 1.0).await;
+    fill(&store, "too-many-classes", &fingerprint, 62, 31, 1.0).await;
+    fill(&store, "lone", &fingerprint, 5, 4, 1.0).await;
+    let vectors = (0..4).map(|index| item(index, Some(["a", "b"][index % 2]), None));
+    store.put(&name("vectors"), &binding(&fingerprint), vectors.collect()).await.unwrap();
+    let cases = [
+        ("one-class", 422, "invalid_option", "there is one class only, `c0`"),
+        ("lone", 422, "invalid_option", "the class `c1` has one example"),
+        ("vectors", 422, "invalid_option", "no labelled features"),
+        ("too-many", 413, "too_large", "more than 1000 items to learn from"),
+        ("too-many-classes", 413, "too_large", "more than 30 labels"),
+    ];
+    for (gallery, status, code, detail) in cases {
+        let plan = |wait: bool| json!({"name": "p", "gallery": gallery, "wait": wait});
+        let (found, body) = problem(train_on(&server, plan(true))).await;
+        assert_eq!((found, body["code"].as_str()), (status, Some(code)), "{gallery}: {body}");
+        assert!(body["detail"].as_str().unwrap().contains(detail), "{body}");
+        assert_eq!(ok(train_on(&server, plan(false))).await.status(), 202, "{gallery}");
+        let failed = loop {
+            let state = ok_json(server.get("/v1/probes/p")).await;
+            if state["state"] != "training" {
+                break state;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        assert_eq!((&failed["state"], &failed["error"]["code"]), (&json!("failed"), &json!(code)), "{failed}");
+        assert_eq!(failed["error"]["detail"], body["detail"]);
+        assert_eq!(ok_json(server.get("/v1/probes")).await["data"][0]["state"], "failed");
+        // Why it failed is forgotten when it is deleted.
+        ok(server.delete("/v1/probes/p")).await;
+        assert_eq!(problem(server.get("/v1/probes/p")).await.0, 404);
+    }
+}
+
+#[tokio::test]
+async fn features_of_another_model_are_refused() {
+    let store = new_gallery().await;
+    let server = server_on(&store).await;
+    fill(&store, "g", server.engine.fingerprint(), 20, 2, 1.0).await;
+    fill(&store, "foreign", "0123456789abcdef", 20, 2, 1.0).await;
+    let (status, body) = problem(train_on(&server, json!({"name": "p", "gallery": "foreign"}))).await;
+    assert_eq!((status, body["code"].as_str()), (409, Some("conflict")), "{body}");
+    ok(train_on(&server, json!({"name": "p", "gallery": "g", "wait": true}))).await;
+    let other = Server::start_on(store, tiny("tiny", "model.safetensors"), HttpConfig::default()).await;
+    for request in [
+        classify(&other, "p", &features(0, 0, 1.0)),
+        other.post_file("/v1/classify?probe=p", "dinov2-small-focus/chelsea.png"),
+    ] {
+        let (status, body) = problem(request).await;
+        assert_eq!((status, body["code"].as_str()), (409, Some("conflict")), "{body}");
+        assert!(body["detail"].as_str().unwrap().contains("takes features of tiny-reg, and this server runs tiny"));
+    }
+    // The same model, but another way to it.
+    let (status, body) =
+        problem(server.post_file("/v1/classify?probe=p&size=448", "dinov2-small-focus/chelsea.png")).await;
+    assert_eq!(status, 409);
+    assert!(body["detail"].as_str().unwrap().contains("size=224 and not size=448"), "{body}");
+}
+
+#[tokio::test]
+async fn each_bad_request_about_probes_is_told_what_is_wrong() {
+    let store = new_gallery().await;
+    let server = server_on(&store).await;
+    fill(&store, "g", server.engine.fingerprint(), 20, 2, 1.0).await;
+    ok(train_on(&server, json!({"name": "p", "gallery": "g", "wait": true}))).await;
+    let plan = |name: &str, value: Value| {
+        let mut plan = json!({"name": "new", "gallery": "g"});
+        plan[name] = value;
+        train_on(&server, plan)
+    };
+    let ask = |query: &str| {
+        let request = server.post(&format!("/v1/classify?probe=p&{query}"));
+        request.json(&json!({"vector": features(0, 0, 1.0)}))
+    };
+    let vector = |vector: Value| server.post("/v1/classify?probe=p").json(&json!({"vector": vector}));
+    let without = Server::tiny().await;
+
+    #[rustfmt::skip]
+    let cases: Vec<(&str, RequestBuilder, u16, &str, &str)> = vec![
+        ("no name", train_on(&server, json!({"gallery": "g"})), 422, "invalid_option", "option `name`: there is none"),
+        ("bad name", plan("name", json!("A b")), 422, "invalid_option", "\"A b\" is no name"),
+        ("no such gallery", plan("gallery", json!("nowhere")), 404, "not_found", "nowhere"),
+        ("bad features", plan("features", json!("gem")), 422, "invalid_option", "option `features`: unknown variant `gem`, expected `cls_mean` or `cls`"),
+        ("l2 zero", plan("l2", json!(0)), 422, "invalid_option", "option `l2`: 0 is out of range"),
+        ("l2 negative", plan("l2", json!(-1.5)), 422, "invalid_option", "option `l2`: -1.5 is out of range"),
+        ("l2 a text", plan("l2", json!("weak")), 422, "invalid_option", "option `l2`: invalid type"),
+        ("one fold", plan("folds", json!(1)), 422, "invalid_option", "option `folds`: 1 is out of range; it must be 2 to 20"),
+        ("bad filter", plan("where", json!({"colour": "red"})), 422, "invalid_option", "a filter is"),
+        ("unknown option", plan("lr", json!(0.1)), 422, "invalid_option", "option `lr`: there is no such option here; there are name, gallery"),
+        ("twice", server.post("/v1/probes?l2=1").json(&json!({"name": "new", "l2": 1})), 422, "invalid_option", "option `l2`: given twice"),
+        ("no JSON", server.post("/v1/probes").header("content-type", "application/json").body("{"), 400, "malformed_request", "the JSON cannot be read"),
+        ("no body", server.post("/v1/probes"), 415, "unsupported_media_type", "send Content-Type: application/json"),
+        ("an image", server.post_file("/v1/probes", "dinov2-small-focus/chelsea.png"), 415, "unsupported_media_type", "send Content-Type: application/json"),
+        ("no such probe", server.get("/v1/probes/nothing"), 404, "not_found", "nothing"),
+        ("odd path", server.get("/v1/probes/No%20name"), 422, "invalid_option", "is no name"),
+        ("option of a look", server.get("/v1/probes/p?k=1"), 422, "invalid_option", "option `k`"),
+        ("no such probe to use", server.post("/v1/classify?probe=nothing").json(&json!({"vector": [1]})), 404, "not_found", "nothing"),
+        ("k with a probe", ask("k=5"), 422, "invalid_option", "option `k`: does not go with `probe`"),
+        ("vote with a probe", ask("vote=majority"), 422, "invalid_option", "option `vote`: does not go with `probe`"),
+        ("temperature with a probe", ask("temperature=1"), 422, "invalid_option", "option `temperature`: does not go with `probe`"),
+        ("gallery with a probe", ask("gallery=g"), 422, "invalid_option", "option `gallery`: does not go with `probe`"),
+        ("unknown with a probe", ask("nonsense=1"), 422, "invalid_option", "option `nonsense`: there is no such option here"),
+        ("min_score", ask("min_score=1.5"), 422, "invalid_option", "option `min_score`: 1.5 is out of range; for a probe it must be 0 to 1"),
+        ("width", vector(json!([1.0, 2.0])), 422, "invalid_option", "option `vector`: has 2 values; the probe `p` takes the 128 of /v1/embed?pooling=cls_mean&normalize=false"),
+        ("too large a number", vector(json!(vec![1e300; 2 * DIM])), 422, "invalid_option", "vector"),
+        ("server without a gallery", without.post("/v1/probes").json(&json!({"name": "p"})), 404, "not_found", "--gallery"),
+        ("no list without a gallery", without.get("/v1/probes"), 404, "not_found", "--gallery"),
+        ("wrong method", server.put("/v1/probes/p"), 405, "method_not_allowed", "does not take PUT"),
+    ];
+    for (case, request, status, code, detail) in cases {
+        let (found, body) = problem(request).await;
+        assert_eq!((found, body["code"].as_str()), (status, Some(code)), "{case}: {body}");
+        assert!(body["detail"].as_str().expect("a detail").contains(detail), "{case}: {body}");
+    }
+    assert_eq!(ok_json(server.get("/v1/probes")).await["data"].as_array().unwrap().len(), 1, "nothing was begun");
+}
