@@ -28,6 +28,8 @@ const TABLES: u32 = 9;
 const RESERVE: (u32, usize) = (64, 1900);
 /// Bytes of a file that gives way when the disk is full and something is to be deleted.
 const BALLAST_BYTES: usize = 4 << 20;
+/// How long the process that served the folder before may take to end.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The tables. Keys begin with the number of the gallery, so that a gallery is a range.
 #[derive(Debug, Clone, Copy)]
