@@ -169,9 +169,9 @@ async fn a_crash_of_the_database_loses_no_acknowledged_write_and_keeps_no_refuse
                                 // The connection broke while the answer to the commit was on its way.
                                 let open = error.detail().contains("is not known");
                                 if open {
-                                    unknown.push(own)
+                                    unknown.push(own);
                                 } else {
-                                    refused.push(own)
+                                    refused.push(own);
                                 }
                                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                             }

@@ -6,6 +6,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use heed::{CommitOrAbort, Database, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls, types::Bytes};
@@ -27,6 +28,8 @@ const TABLES: u32 = 9;
 const RESERVE: (u32, usize) = (64, 1900);
 /// Bytes of a file that gives way when the disk is full and something is to be deleted.
 const BALLAST_BYTES: usize = 4 << 20;
+/// How long the process that served the folder before may take to end.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The tables. Keys begin with the number of the gallery, so that a gallery is a range.
 #[derive(Debug, Clone, Copy)]
@@ -214,27 +217,33 @@ fn failed(error: heed::Error, max_bytes: u64) -> Error {
     }
 }
 
-/// Keeps other processes from serving the same folder.
+/// Keeps other processes from serving the same folder. One that is about to end is waited for, as after a quick restart.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("serving.lock");
     let named = |error| Error::io(path.display(), error);
     let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(named)?;
-    match file.try_lock() {
-        Ok(()) => {
-            // For whoever wonders.
-            let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-            Ok(file)
+    let started = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => {
+                // For whoever wonders.
+                let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+                return Ok(file);
+            }
+            Err(fs::TryLockError::WouldBlock) if started.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                let detail = format!(
+                    "the gallery {} is open in another process ({}); stop it, or use its server",
+                    folder.display(),
+                    holder.trim()
+                );
+                return Err(Error::new(Kind::Unavailable, detail));
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(named(error)),
         }
-        Err(fs::TryLockError::WouldBlock) => {
-            let holder = fs::read_to_string(&path).unwrap_or_default();
-            let detail = format!(
-                "the gallery {} is open in another process ({}); stop it, or use its server",
-                folder.display(),
-                holder.trim()
-            );
-            Err(Error::new(Kind::Unavailable, detail))
-        }
-        Err(fs::TryLockError::Error(error)) => Err(named(error)),
     }
 }
 
