@@ -194,7 +194,8 @@ async fn a_crash_of_the_database_loses_no_acknowledged_write_and_keeps_no_refuse
             unknown.extend(open);
         }
     }
-    assert!(stored.len() > 50 && refused.len() >= 6, "{} stored, {} refused", stored.len(), refused.len());
+    let failed = refused.len() + unknown.len();
+    assert!(stored.len() > 50 && failed > 0, "{} stored, {failed} not", stored.len());
     for own in &stored {
         store.get(&gallery, own, Parts::NONE).await.unwrap();
     }
