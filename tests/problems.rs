@@ -130,30 +130,37 @@ async fn a_full_server_refuses_at_once_and_before_the_body() {
     let body: Value = response.json().await.unwrap();
     assert_eq!((body["code"].as_str(), body["limit"]["flag"].as_str()), (Some("overloaded"), Some("--max-requests")));
 
-    // A client that still sends when it is refused hears the answer, and its connection stays.
+    // A client that still sends when it is refused hears the answer, and its connection stays; whoever refused it.
+    for (path, status) in [("/v1/embed", "503"), ("/v1/nothing", "404"), ("/healthz", "405")] {
+        assert_refused_while_sending(&server, path, status).await;
+    }
+
+    // When it goes away, its place is free again.
+    drop(slow);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    ok(server.post_file("/v1/embed", CHELSEA)).await;
+}
+
+async fn assert_refused_while_sending(server: &Server, path: &str, status: &str) {
     let mut late = TcpStream::connect(server.address).await.unwrap();
-    let head = "POST /v1/embed HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 2000000\r\n\r\n";
+    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 2000000\r\n\r\n");
     late.write_all(head.as_bytes()).await.unwrap();
     late.write_all(&vec![0; 1_000_000]).await.unwrap();
     let mut answer = vec![0; 4096];
     let count = late.read(&mut answer).await.unwrap();
-    assert!(answer[..count].starts_with(b"HTTP/1.1 503 "), "{}", String::from_utf8_lossy(&answer[..count]));
+    let text = String::from_utf8_lossy(&answer[..count]);
+    assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {text}");
     late.write_all(&vec![0; 1_000_000]).await.unwrap();
     late.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let next = async {
         let mut all = Vec::new();
         while !String::from_utf8_lossy(&all).contains("HTTP/1.1 200 OK") {
             let count = late.read(&mut answer).await.unwrap();
-            assert!(count > 0, "the connection is closed: {}", String::from_utf8_lossy(&all));
+            assert!(count > 0, "{path}: the connection is closed: {}", String::from_utf8_lossy(&all));
             all.extend_from_slice(&answer[..count]);
         }
     };
     tokio::time::timeout(Duration::from_secs(10), next).await.expect("an answer on the same connection");
-
-    // When it goes away, its place is free again.
-    drop(slow);
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    ok(server.post_file("/v1/embed", CHELSEA)).await;
 }
 
 #[tokio::test]

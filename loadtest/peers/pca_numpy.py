@@ -28,6 +28,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     arguments = parser.parse_args()
     tokens = np.load(arguments.tokens)
+    if tokens.ndim == 3:
+        # As the server gives it, with an axis for the images.
+        tokens = tokens[0]
+    if len(tokens) < 2 or not np.isfinite(tokens).all() or not tokens.std(axis=0).all():
+        parser.error(f"{arguments.tokens} holds no features that differ: {tokens.shape}")
     pca_map(tokens)
     times = []
     for _ in range(arguments.runs):

@@ -61,8 +61,8 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
 /// One query at a time over all vectors, in single and half precision.
 async fn exact(options: &Options, text: &mut String) -> anyhow::Result<()> {
     let work = Files::make(options, options.exact)?;
-    let single = work.store(options, VectorFormat::F32, usize::MAX).await?;
-    let half = work.store(options, VectorFormat::F16, usize::MAX).await?;
+    let single = work.store(VectorFormat::F32, usize::MAX).await?;
+    let half = work.store(VectorFormat::F16, usize::MAX).await?;
     let mut peer = Peer::start(options, &work)?;
     let (mut ours, mut halves, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut differ = 0;
@@ -96,7 +96,7 @@ async fn approximate(options: &Options, text: &mut String) -> anyhow::Result<()>
     let work = Files::make(options, options.approximate)?;
     let before = resident_mb();
     let started = Instant::now();
-    let store = work.store(options, VectorFormat::F32, 50_000).await?;
+    let store = work.store(VectorFormat::F32, options.approximate / 2).await?;
     let stored = started.elapsed();
     let rows_mb = resident_mb() - before;
     while store.gallery(&name()).await?.indexed < options.approximate as u64 {
@@ -177,7 +177,7 @@ impl Files {
         Ok(files)
     }
 
-    async fn store(&self, _: &Options, vectors: VectorFormat, exact_up_to: usize) -> anyhow::Result<Gallery> {
+    async fn store(&self, vectors: VectorFormat, exact_up_to: usize) -> anyhow::Result<Gallery> {
         eprintln!("storing {} vectors", self.vectors.nrows());
         let config = GalleryConfig { vectors, exact_up_to, ..GalleryConfig::default() };
         let folder = self.folder.path().join(format!("{vectors}-{exact_up_to}"));

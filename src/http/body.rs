@@ -1,11 +1,9 @@
 //! The three forms in which images come: raw bytes, multipart, JSON. Where a vector will do, JSON may hold one instead.
 
-use std::time::Duration;
-
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts, Multipart, Request},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, header},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -110,12 +108,17 @@ struct Received {
 async fn receive(request: Request, state: &AppState, takes: Takes) -> Result<Received> {
     let (mut parts, body) = request.into_parts();
     let config = &state.config;
-    let (admission, mut options, form) = match admit(&mut parts, state, takes).await {
-        Ok(admitted) => admitted,
-        Err(error) => {
-            discard(body);
-            return Err(error);
+    let admission = Admission::from_request_parts(&mut parts, state).await?;
+    let mut options = Options::default();
+    options.add_query(parts.uri.query().unwrap_or_default())?;
+    check_content_length(&parts.headers, config)?;
+    let form = match BodyForm::of(&parts.headers) {
+        Ok(BodyForm::Json) => BodyForm::Json,
+        _ if takes == Takes::Nothing => {
+            let detail = "there are only options here, as a JSON object; send Content-Type: application/json";
+            return Err(Error::new(Kind::UnsupportedMediaType, detail));
         }
+        form => form?,
     };
     let headers = parts.headers.clone();
     let body = Body::new(Limited::new(body, config.max_body_bytes));
@@ -150,40 +153,6 @@ async fn receive(request: Request, state: &AppState, takes: Takes) -> Result<Rec
         )
     })??;
     Ok(Received { contents, options, headers, admission })
-}
-
-/// What can be said of a request before its body is read.
-async fn admit(parts: &mut Parts, state: &AppState, takes: Takes) -> Result<(Admission, Options, BodyForm)> {
-    let admission = Admission::from_request_parts(parts, state).await?;
-    let mut options = Options::default();
-    options.add_query(parts.uri.query().unwrap_or_default())?;
-    check_content_length(&parts.headers, &state.config)?;
-    let form = match BodyForm::of(&parts.headers) {
-        Ok(BodyForm::Json) => BodyForm::Json,
-        _ if takes == Takes::Nothing => {
-            let detail = "there are only options here, as a JSON object; send Content-Type: application/json";
-            return Err(Error::new(Kind::UnsupportedMediaType, detail));
-        }
-        form => form?,
-    };
-    Ok((admission, options, form))
-}
-
-/// Most bytes of a body that are read though nobody looks at them, and the time for it.
-const DISCARDED: usize = 4 << 20;
-const DISCARDING: Duration = Duration::from_secs(2);
-
-/// Reads on while the answer goes out: a connection that is closed while its client still sends can lose the answer.
-fn discard(mut body: Body) {
-    let read = async move {
-        let mut bytes = 0;
-        while let Some(Ok(frame)) = body.frame().await
-            && bytes < DISCARDED
-        {
-            bytes += frame.data_ref().map_or(0, Bytes::len);
-        }
-    };
-    tokio::spawn(tokio::time::timeout(DISCARDING, read));
 }
 
 enum BodyForm {

@@ -8,6 +8,7 @@ mod classify;
 mod embed;
 mod gallery;
 mod health;
+mod hear_out;
 mod json;
 mod knn;
 mod maps;
@@ -106,6 +107,7 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn(observe::observe))
         .layer(PropagateRequestIdLayer::new(request_id.clone()))
         .layer(SetRequestIdLayer::new(request_id.clone(), MakeRequestUuid))
+        .layer(middleware::map_request(hear_out::hear_out))
         .layer(middleware::map_request(observe::drop_unfit_request_id))
         .with_state(state)
 }

@@ -41,6 +41,13 @@ pub(super) enum Work {
     RemoveDocument { kind: DocumentKind, name: GalleryName, key: Vec<u8> },
 }
 
+impl Work {
+    /// Whether it leaves less on the disk than there was.
+    fn frees(&self) -> bool {
+        matches!(self, Self::Delete { .. } | Self::Remove { .. } | Self::RemoveDocument { .. })
+    }
+}
+
 /// Per item, whether it was new or was there; empty for what has no items.
 type Answer = Vec<bool>;
 
@@ -162,11 +169,13 @@ impl Thread {
 
     /// Where the disk is full, deletions may use what was kept for them.
     fn commit_or_make_room(&self, works: &[&Work]) -> Result<Vec<Result<Answer>>> {
-        let frees =
-            |work: &&Work| matches!(work, Work::Delete { .. } | Work::Remove { .. } | Work::RemoveDocument { .. });
         match self.commit(works) {
             Err(error) if error.kind() == Kind::StorageFull => {
-                if works.iter().all(frees) && self.environment.drop_ballast() { self.commit(works) } else { Err(error) }
+                if works.iter().all(|work| work.frees()) && self.environment.drop_ballast() {
+                    self.commit(works)
+                } else {
+                    Err(error)
+                }
             }
             Ok(answers) => {
                 self.environment.take_ballast();
@@ -195,7 +204,10 @@ impl Thread {
                 Err(Refusal::OfStore(error)) => return Err(error),
             });
         }
-        let Draft { txn, galleries, changes, removed, .. } = draft;
+        let Draft { mut txn, galleries, changes, removed, .. } = draft;
+        if !works.iter().all(|work| work.frees()) {
+            self.environment.keep_room(&mut txn).map_err(|error| self.environment.failed(error))?;
+        }
         txn.commit().map_err(|error| self.environment.failed(error))?;
         for (number, Changes { version, added, dead }) in changes {
             if let Some(gallery) = galleries.values().find(|gallery| gallery.number == number) {
@@ -258,7 +270,6 @@ impl Draft<'_> {
             Work::PutDocument { key, document } => {
                 let environment = self.environment;
                 self.stored(|txn| environment.tables.documents.put(txn, key, document))?;
-                self.stored(|txn| environment.keep_room(txn))?;
                 Ok(Vec::new())
             }
             Work::RemoveDocument { kind, name, key } => {
@@ -354,8 +365,6 @@ impl Draft<'_> {
             created.push(self.put_item(&mut row, item, stored_ms)?);
         }
         self.put_changed_row(name, &row)?;
-        let environment = self.environment;
-        self.stored(|txn| environment.keep_room(txn))?;
         Ok(created)
     }
 
