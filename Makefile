@@ -28,10 +28,10 @@ demo: build ## Send photographs to every endpoint; the pictures go to demo-outpu
 	@python3 deploy/demo.py $(PROGRAM)
 
 serve: build ## Serve with the embedded model on port 8080
-	$(PROGRAM) serve --model dinov2-small-focus --gallery $(DINOSERVE_HOME)/gallery
+	$(PROGRAM) serve --model dinov2-small-focus --gallery $(DINOSERVE_HOME)/gallery --cache-mb 256
 
 test: setup ## Run all tests
-	@python3 deploy/setup.py --tests || echo "Without PostgreSQL the tests of galleries in a database are skipped."
+	@python3 deploy/setup.py --tests || echo "Tests of what could not be had are skipped."
 	@mkdir -p target && rm -rf $(SKIPPED) target/tmp
 ifeq ($(NEXTEST),yes)
 	DINOSERVE_SKIPPED=$(SKIPPED) cargo nextest run --release --no-fail-fast

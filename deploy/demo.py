@@ -108,10 +108,14 @@ def main() -> None:
                 "attention": "/v1/attention?colormap=inferno",
                 "attention-over-photo": "/v1/attention?upscale=bicubic&overlay=0.6",
                 "attention-heads": "/v1/attention?head=all&overlay=0.7",
+                "likeness": "/v1/similarity?box=0.45,0.35,0.55,0.45&overlay=0.7",
             }
             for name, path in pictures.items():
                 file = OUTPUT / f"{photograph.stem}-{name}.png"
                 file.write_bytes(server.post(path, photograph, "image/png"))
+            stats = json.loads(server.post("/v1/attention/stats", photograph, "application/json"))["data"][0]
+            masses = ", ".join(f"{head['foreground_mass']:.0%}" for head in stats["heads"])
+            print(f"    of each head on the foreground: {masses}; mean overlap {stats['mean_overlap']:.0%}")
         metrics = server.get("/metrics").decode()
         images = next(line for line in metrics.splitlines() if line.startswith("dinoserve_images_total"))
         print(f"metrics: {images}")

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Fetches what dinoserve needs at run time, and CMake where the machine has none, into the cache folder.
 
-With `--tests` also what only its tests need: PostgreSQL with pgvector.
+With `--tests` also what only its tests need: PostgreSQL with pgvector, and the clients that are tried on the server (a
+virtual environment with the versions of tests/clients/requirements.txt).
 
-Everything comes as pinned, hash-checked wheels by the ordinary `pip` client. What is there already is left alone.
+Everything comes as pinned wheels by the ordinary `pip` client; those that dinoserve itself needs are hash-checked. What is
+there already is left alone.
 The cache folder is DINOSERVE_HOME, by default ~/.cache/dinoserve.
 """
 
@@ -185,6 +187,24 @@ def wheels(home: Path, tests: bool) -> list[Wheel]:
     return [wheel for wheel in needed if not wheel.target.exists()]
 
 
+def install_clients(home: Path) -> None:
+    """Makes the virtual environment of the clients, unless it is there."""
+    requirements = Path(__file__).resolve().parent.parent / "tests/clients/requirements.txt"
+    environment = home / "tests" / "clients"
+    installed = environment / "installed.txt"
+    if installed.exists() and installed.read_bytes() == requirements.read_bytes():
+        return
+    print("setup: installing the clients that tests try", flush=True)
+    python = environment / "bin" / "python"
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements]
+    for command in ([sys.executable, "-m", "venv", "--clear", environment], pip):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            sys.exit(f"setup: the clients cannot be installed: {lines[-1] if lines else done.returncode}")
+    shutil.copy(requirements, installed)
+
+
 def main() -> None:
     if sys.argv[1:] not in ([], ["--tests"]):
         sys.exit("usage: setup.py [--tests]")
@@ -199,6 +219,8 @@ def main() -> None:
         sys.exit(f"setup: {error}")
     except OSError as error:
         sys.exit(f"setup: {error}")
+    if "--tests" in sys.argv:
+        install_clients(home)
     print(f"setup: everything is in {home}" if missing else f"setup: nothing to do, everything is in {home}")
 
 

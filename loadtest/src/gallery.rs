@@ -16,7 +16,10 @@ use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 
-use crate::{median, report::spread};
+use crate::{
+    median,
+    report::{replace_section, spread},
+};
 
 const DIM: usize = 384;
 const K: usize = 10;
@@ -52,10 +55,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     );
     exact(options, &mut text).await?;
     approximate(options, &mut text).await?;
-    let before = std::fs::read_to_string(&options.to).unwrap_or_default();
-    let others = before.split(HEADING).next().unwrap_or_default();
-    std::fs::write(&options.to, format!("{}\n\n{text}", others.trim_end()))?;
-    Ok(())
+    replace_section(&options.to, HEADING, &text)
 }
 
 /// One query at a time over all vectors, in single and half precision.

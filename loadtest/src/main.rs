@@ -95,6 +95,10 @@ struct Report {
     /// Where the results go
     #[arg(long, default_value = "loadtest/RESULTS.md")]
     to: PathBuf,
+
+    /// Measure overload alone, and leave the rest of the results as it is
+    #[arg(long)]
+    only_overload: bool,
 }
 
 /// The middle one, or the mean of the two in the middle.

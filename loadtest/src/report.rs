@@ -17,6 +17,20 @@ use crate::{
 
 const SIZES: [usize; 5] = [224, 336, 448, 518, 896];
 
+const OVERLOAD: &str = "## Overload\n\n";
+
+/// Writes a section of the results anew, and leaves the others.
+pub(crate) fn replace_section(path: &Path, heading: &str, section: &str) -> anyhow::Result<()> {
+    let before = std::fs::read_to_string(path).unwrap_or_default();
+    let (others, old) = before.split_once(heading.trim_end()).unwrap_or((&before, ""));
+    let rest = old.find("\n## ").map_or("", |at| &old[at + 1..]);
+    std::fs::write(
+        path,
+        format!("{}\n\n{}\n\n{rest}", others.trim_end(), section.trim_end()).trim_end().to_owned() + "\n",
+    )?;
+    Ok(())
+}
+
 /// Runs everything.
 pub(crate) async fn run(options: &Report) -> anyhow::Result<()> {
     let golden = options.project.join("tests/golden");
@@ -35,6 +49,13 @@ pub(crate) async fn run(options: &Report) -> anyhow::Result<()> {
         std::fs::write(folder.join(format!("{index:02}.jpg")), photo)?;
     }
 
+    if options.only_overload {
+        let server = programs.serve("dinoserve", &[]).await?;
+        let mut text = OVERLOAD.to_owned();
+        scenarios::overload(&server, &standard, &mut text).await?;
+        server.stop().await;
+        return replace_section(&options.to, OVERLOAD, &text);
+    }
     let mut servers = vec![
         programs.serve("dinoserve", &[]).await?,
         programs.serve("dinoserve int8", &["--precision", "int8"]).await?,
@@ -57,7 +78,7 @@ pub(crate) async fn run(options: &Report) -> anyhow::Result<()> {
     let server = servers.pop().context("our own server")?;
 
     eprintln!("overload");
-    text.push_str("## Overload\n\nRequests arrive at a constant mean rate with exponential gaps; latency counts from the intended start.\n\n");
+    text.push_str(OVERLOAD);
     scenarios::overload(&server, &standard, &mut text).await?;
     eprintln!("slow clients, a mixture");
     text.push_str("## Slow clients\n\n");

@@ -3,7 +3,8 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use sha2::{Digest, Sha256};
@@ -26,7 +27,20 @@ pub(super) fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
     let writing = |error| Error::io(format_args!("writing {}", path.display()), error);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(writing)?;
-    tempfile::Builder::new().prefix(".writing-").tempfile_in(folder).map_err(writing)
+    let file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder).map_err(writing)?;
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(file.path().to_owned());
+    Ok(file)
+}
+
+/// Temporary files that have been begun, for [`remove_unfinished`].
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes what is being written. For a process that ends at once, as on Ctrl-C, and drops nothing.
+pub fn remove_unfinished() {
+    for path in UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        // Finished files have another name by now.
+        let _ = fs::remove_file(path);
+    }
 }
 
 /// Syncs a temporary file and renames it to `path`, readable by all as other files are.

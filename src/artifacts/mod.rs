@@ -9,7 +9,7 @@ mod model_file;
 mod store;
 
 pub use convert::{convert, read_weights};
-pub use disk::{hex, sha256_file, write_atomically};
+pub use disk::{hex, remove_unfinished, sha256_file, write_atomically};
 pub use download::{Download, download};
 pub use home::Home;
 pub use mapped::{Mapping, map_file};

@@ -58,11 +58,15 @@ pub(super) struct RuntimeFlags {
 }
 
 impl RuntimeFlags {
+    /// Where the library is, or should be.
+    fn path(&self, store: &StoreFlags) -> Result<PathBuf> {
+        let given = self.onnxruntime.clone().filter(|path| !path.as_os_str().is_empty());
+        given.map_or_else(|| store.home().map(|home| home.runtime_library()), Ok)
+    }
+
     /// Loads the library, which fails at once if it is not as it should be.
     pub(super) fn load(&self, store: &StoreFlags) -> Result<Runtime> {
-        let given = self.onnxruntime.clone().filter(|path| !path.as_os_str().is_empty());
-        let path = given.map_or_else(|| store.home().map(|home| home.runtime_library()), Ok)?;
-        Runtime::load(&path)
+        Runtime::load(&self.path(store)?)
     }
 }
 
@@ -140,6 +144,24 @@ pub(super) struct EngineFlags {
 }
 
 impl EngineFlags {
+    /// Where models are.
+    pub(super) fn store(&self) -> Result<ModelStore> {
+        self.store.store()
+    }
+
+    pub(super) fn precision(&self) -> Precision {
+        self.precision.get()
+    }
+
+    pub(super) fn offline(&self) -> bool {
+        self.offline
+    }
+
+    /// Where the runtime library is, or should be.
+    pub(super) fn runtime_library(&self) -> Result<PathBuf> {
+        self.runtime.path(&self.store)
+    }
+
     /// Loads the runtime library.
     pub(super) fn runtime(&self) -> Result<Runtime> {
         self.runtime.load(&self.store)

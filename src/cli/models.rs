@@ -91,8 +91,12 @@ pub(super) struct Verify {
     precision: PrecisionFlag,
 
     /// Folder of reference features: run each `X_input.png` and compare with `X.safetensors` (`cls`, `attention`)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "json")]
     goldens: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Models {
@@ -177,6 +181,11 @@ impl Verify {
         progress.finish();
         let verified = verified?;
         let mut out = std::io::stdout();
+        if self.json {
+            let report = serde_json::json!({"path": verified.path, "manifest": verified.manifest});
+            writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         writeln!(out, "{} is as it was written", verified.path.display())?;
         writeln!(out, "fingerprint {}", verified.manifest.fingerprint)?;
         writeln!(out, "made from {} (sha256 {})", verified.manifest.source, verified.manifest.source_sha256)?;

@@ -30,13 +30,13 @@ pub(super) struct Serve {
     port: u16,
 
     #[command(flatten)]
-    engine: EngineFlags,
+    pub(super) engine: EngineFlags,
 
     #[command(flatten)]
     limits: LimitFlags,
 
     #[command(flatten)]
-    gallery: GalleryFlags,
+    pub(super) gallery: GalleryFlags,
 
     /// Most bytes of a request's body
     #[arg(long, env = "DINOSERVE_MAX_BODY_BYTES", default_value_t = HttpConfig::default().max_body_bytes)]
@@ -46,7 +46,7 @@ pub(super) struct Serve {
     #[arg(long, env = "DINOSERVE_MAX_IMAGES", default_value_t = HttpConfig::default().max_images)]
     max_images: usize,
 
-    /// Requests that may be under way together; more are refused at once with 503 [default: 12 for each core, at least 16;
+    /// Requests that may be under way together; more are refused at once with 503 [default: 10 for each core, at least 16;
     /// on GPUs 4 for each image of a batch]
     #[arg(long, env = "DINOSERVE_MAX_REQUESTS", value_name = "COUNT")]
     max_requests: Option<usize>,
@@ -111,6 +111,10 @@ impl GalleryLimitFlags {
 }
 
 impl Serve {
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
@@ -123,7 +127,7 @@ impl Serve {
         runtime: &crate::engine::Runtime,
         model: crate::artifacts::ModelFile,
     ) -> anyhow::Result<ExitCode> {
-        let address = SocketAddr::new(self.host, self.port);
+        let address = self.address();
         let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         let gallery = self.gallery.open(OpenMode::Serve).await?;
         if let Some(gallery) = &gallery {

@@ -8,6 +8,7 @@ use embedded_graphics::{
     text::{Baseline, Text},
 };
 
+use super::similarity::Region;
 use crate::{
     error::{Error, Kind, Result},
     vision::{Filter, Grid, Kernel, PATCH, RgbImage, resample_f32},
@@ -153,6 +154,27 @@ pub fn draw(map: &[f32], channels: usize, grid: Grid, photo: &RgbImage, style: S
         }
     }
     RgbImage::from_raw(width as u32, height as u32, pixels).expect("three bytes for each pixel")
+}
+
+/// Draws a frame around some patches: white, on black, so that it shows on every colour. On a picture of one pixel per patch
+/// there is no room for it.
+pub fn frame(picture: &mut RgbImage, region: &Region, output: Output) {
+    if output == Output::Patch {
+        return;
+    }
+    let [top, bottom] = [region.rows.start, region.rows.end].map(|row| (row * PATCH) as i32);
+    let [left, right] = [region.columns.start, region.columns.end].map(|column| (column * PATCH) as i32);
+    let (width, height) = (picture.width() as i32, picture.height() as i32);
+    // How far outside of the patches each line lies.
+    for (outside, color) in [(2, [0; 3]), (1, [255; 3]), (0, [255; 3]), (-1, [0; 3])] {
+        let (x, y) = (left - outside..right + outside, top - outside..bottom + outside);
+        for (px, py) in x.clone().flat_map(|px| y.clone().map(move |py| (px, py))) {
+            let on_line = px == x.start || px == x.end - 1 || py == y.start || py == y.end - 1;
+            if on_line && (0..width).contains(&px) && (0..height).contains(&py) {
+                picture.put_pixel(px as u32, py as u32, image::Rgb(color));
+            }
+        }
+    }
 }
 
 fn to_byte(value: f32) -> u8 {

@@ -9,7 +9,7 @@ use super::{
     AppState,
     body::ImageRequest,
     maps::{MapRequest, answer_maps},
-    problem::Problem,
+    problem::FeatureProblems,
     schema::{AttentionParams, File, ImageParams, ImagesForm, ImagesJson, RenderingParams},
 };
 use crate::{error::Result, service::AttentionMaps};
@@ -56,8 +56,7 @@ pub(super) struct AttentionItem {
             several images of one grid `[n, heads, h, w]`.",
             content((File = "image/png"), (AttentionJson<'_> = "application/json"), (File = "application/x-npy"),
                 (File = "multipart/mixed"))),
-        (status = "4XX", description = "The request is at fault.", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "The server is.", body = Problem, content_type = "application/problem+json"),
+        FeatureProblems,
     )
 )]
 pub(super) async fn create_attention_map(State(state): State<AppState>, request: ImageRequest) -> Result<Response> {

@@ -85,6 +85,28 @@ impl FromRequest<AppState> for ItemsRequest {
     }
 }
 
+/// A request in OpenAI's shape: JSON with the images in `input`.
+pub(super) struct InputRequest {
+    /// At least one.
+    pub(super) images: Vec<Bytes>,
+    pub(super) options: Options,
+    /// The request's place; it is free again when this is dropped.
+    pub(super) admission: Admission,
+}
+
+impl FromRequest<AppState> for InputRequest {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
+        let Received { contents, options, admission, .. } = receive(request, state, Takes::Input).await?;
+        if contents.images.is_empty() {
+            let detail = "there is no image in `input`; send base64 or a data: URI there, or a list of them";
+            return Err(Error::new(Kind::Malformed, detail));
+        }
+        Ok(Self { images: contents.images, options, admission })
+    }
+}
+
 /// A request that is all options, in JSON and in the query.
 pub(super) struct OptionsRequest(pub(super) Options);
 
@@ -114,8 +136,8 @@ async fn receive(request: Request, state: &AppState, takes: Takes) -> Result<Rec
     check_content_length(&parts.headers, config)?;
     let form = match BodyForm::of(&parts.headers) {
         Ok(BodyForm::Json) => BodyForm::Json,
-        _ if takes == Takes::Nothing => {
-            let detail = "there are only options here, as a JSON object; send Content-Type: application/json";
+        _ if matches!(takes, Takes::Nothing | Takes::Input) => {
+            let detail = "only a JSON object is taken here; send Content-Type: application/json";
             return Err(Error::new(Kind::UnsupportedMediaType, detail));
         }
         form => form?,
@@ -185,6 +207,8 @@ pub(super) enum Takes {
     Images,
     ImagesOrVector,
     Items,
+    /// Images, in JSON's `input`.
+    Input,
     /// Only options.
     Nothing,
 }

@@ -9,7 +9,7 @@ use super::{
     body::ImageRequest,
     negotiate::{Representation, answer, float_base64, float_bytes, negotiate},
     options::EncodingFormat,
-    problem::Problem,
+    problem::{FeatureProblems, Problem},
     schema::{EmbedParams, File, ImageParams, ImagesForm, ImagesJson},
 };
 use crate::{
@@ -63,9 +63,18 @@ enum EmbedOutcome {
 /// Numbers, or base64 of little-endian f32.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-enum Floats {
+pub(super) enum Floats {
     Numbers(Vec<f32>),
     Base64(String),
+}
+
+impl Floats {
+    pub(super) fn new(values: Vec<f32>, encoding: EncodingFormat) -> Self {
+        match encoding {
+            EncodingFormat::Float => Self::Numbers(values),
+            EncodingFormat::Base64 => Self::Base64(float_base64(&values)),
+        }
+    }
 }
 
 /// `[patches, dim]`: rows of numbers, or base64 of little-endian f32.
@@ -98,8 +107,7 @@ struct Encoding {
         (status = 200, description = "The embeddings. `application/octet-stream`: f32 little-endian `[n, dim]`; \
             `application/x-npy`: the same as a `.npy` file.", content(
             (EmbedAnswer<'_> = "application/json"), (File = "application/octet-stream"), (File = "application/x-npy"))),
-        (status = "4XX", description = "The request is at fault.", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "The server is.", body = Problem, content_type = "application/problem+json"),
+        FeatureProblems,
     )
 )]
 pub(super) async fn create_embedding(State(state): State<AppState>, request: ImageRequest) -> Result<Response> {
@@ -136,10 +144,7 @@ fn to_json(
     let item = |(index, result): (usize, Result<Embedding>)| {
         let outcome = match result {
             Ok(Embedding { vector, grid, tokens }) => EmbedOutcome::Embedding {
-                embedding: match encoding {
-                    EncodingFormat::Float => Floats::Numbers(vector),
-                    EncodingFormat::Base64 => Floats::Base64(float_base64(&vector)),
-                },
+                embedding: Floats::new(vector, encoding),
                 grid: [grid.height, grid.width],
                 tokens: tokens.map(|tokens| match encoding {
                     EncodingFormat::Float => {

@@ -143,6 +143,7 @@ impl<'de> Visitor<'de> for Members<'_> {
             Takes::Images => "an object with `image` or `images`",
             Takes::ImagesOrVector => "an object with `image`, `images` or `vector`",
             Takes::Items => "an object with `items`",
+            Takes::Input => "an object with `input`",
             Takes::Nothing => "an object",
         })
     }
@@ -159,6 +160,10 @@ impl<'de> Visitor<'de> for Members<'_> {
                     let each = |value: &RawValue, index| one_image(value, &format!("images[{index}]"), self.contents);
                     members.next_value_seed(List { of, each, failure: &mut *self.failure })?;
                     Ok(())
+                }
+                ("input", Takes::Input) => {
+                    let value: &RawValue = members.next_value()?;
+                    several_images(value, "input", self.contents)
                 }
                 ("items", Takes::Items) => {
                     let each = |value: &RawValue, _| self.contents.add_item(|most| BodyItem::read(value, most));
@@ -189,6 +194,21 @@ fn one_image(value: &RawValue, name: &str, contents: &mut Contents) -> Result<()
     let text: Text<'_> = serde_json::from_str(value.get())
         .map_err(|_| Error::new(Kind::Malformed, format!("`{name}` must be a base64 string or data: URI")))?;
     contents.add_image(from_base64(&text.0, name)?, None)
+}
+
+/// An image, or a list of them.
+fn several_images(value: &RawValue, name: &str, contents: &mut Contents) -> Result<()> {
+    if !value.get().starts_with('[') {
+        return one_image(value, name, contents);
+    }
+    let mut failure = None;
+    let each = |value: &RawValue, index| one_image(value, &format!("{name}[{index}]"), contents);
+    let list = List { of: "base64 strings or data: URIs", each, failure: &mut failure };
+    let read = list.deserialize(&mut serde_json::Deserializer::from_str(value.get()));
+    match (failure, read) {
+        (Some(error), _) => Err(error),
+        (None, read) => read.map_err(|error| Error::new(Kind::Malformed, format!("`{name}`: {error}"))),
+    }
 }
 
 /// Most options are plain values; a list or object is not even read.

@@ -1,8 +1,8 @@
-//! What the two map endpoints share: their representations, and reading and answering in them.
+//! What the endpoints of maps share: their representations, and reading and answering in them.
 
 use axum::response::Response;
 use bytes::Bytes;
-use ndarray::ArrayView3;
+use ndarray::{ArrayView, Dimension, RemoveAxis, ShapeError};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -50,11 +50,11 @@ impl<T: DeserializeOwned> MapRequest<T> {
 }
 
 /// The answer in the representation that was negotiated: the `pictures`, or one of the two forms of numbers.
-pub(super) fn answer_maps<'a, J: Serialize>(
+pub(super) fn answer_maps<'a, J: Serialize, D: Dimension<Larger: RemoveAxis>>(
     representation: Representation,
     pictures: Vec<Vec<u8>>,
     json: impl FnOnce() -> J,
-    arrays: impl FnOnce() -> Result<Vec<ArrayView3<'a, f32>>, ndarray::ShapeError>,
+    arrays: impl FnOnce() -> Result<Vec<ArrayView<'a, f32, D>>, ShapeError>,
     stages: &Stages,
 ) -> Result<Response> {
     let body = match representation {

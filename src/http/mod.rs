@@ -2,10 +2,12 @@
 
 mod admission;
 mod attention;
+mod attention_stats;
 mod bases;
 mod body;
 mod classify;
 mod embed;
+mod embeddings;
 mod gallery;
 mod health;
 mod hear_out;
@@ -17,11 +19,13 @@ mod negotiate;
 mod observe;
 pub mod openapi;
 mod options;
+mod page;
 mod pca;
 mod probes;
 mod problem;
 mod schema;
 mod serve;
+mod similarity;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -90,10 +94,11 @@ pub fn router(state: AppState) -> Router {
     let (router, _) = openapi::routes().split_for_parts();
     let request_id = axum::http::HeaderName::from_static("x-request-id");
     router
+        .merge(page::routes())
         // Bodies have our own limit, which a flag sets; axum's is 2 MB.
         .layer(DefaultBodyLimit::disable())
         .fallback(|request: Request<axum::body::Body>| async move {
-            let detail = format!("there is no {}; see GET /v1/models and /openapi.json", request.uri().path());
+            let detail = format!("there is no {}; see /docs and /openapi.json", request.uri().path());
             Error::new(Kind::NotFound, detail)
         })
         .method_not_allowed_fallback(|request: Request<axum::body::Body>| async move {

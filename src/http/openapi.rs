@@ -4,9 +4,9 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    AppState, attention, bases, classify, embed,
+    AppState, attention, attention_stats, bases, classify, embed, embeddings,
     gallery::{batch, galleries, item, list, snapshot, thumbnail},
-    health, knn, models, pca, probes,
+    health, knn, models, pca, probes, similarity,
 };
 
 #[derive(OpenApi)]
@@ -30,6 +30,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(embed::create_embedding))
         .routes(routes!(pca::create_pca_map))
         .routes(routes!(attention::create_attention_map))
+        .routes(routes!(attention_stats::compare_heads))
+        .routes(routes!(similarity::create_similarity_map))
+        .routes(routes!(embeddings::create_openai_embedding))
         .routes(routes!(knn::find_neighbors_of_item, knn::find_neighbors))
         .routes(routes!(classify::classify))
         .routes(routes!(list::list_items, batch::put_items))
@@ -46,7 +49,6 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
-        .route("/openapi.json", axum::routing::get(async || axum::Json(description())))
 }
 
 /// The API's description.

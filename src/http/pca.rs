@@ -9,7 +9,7 @@ use super::{
     AppState,
     body::ImageRequest,
     maps::{MapRequest, answer_maps},
-    problem::Problem,
+    problem::FeatureProblems,
     schema::{File, ImageParams, ImagesForm, ImagesJson, PcaParams, RenderingParams},
 };
 use crate::{error::Result, service::PcaAnswer, vision::Grid};
@@ -60,8 +60,7 @@ pub(super) struct PcaItem {
             `application/x-npy`: f32 `[h, w, components]` in 0 to 1, for several images of one grid `[n, h, w, components]`.",
             content((File = "image/png"), (PcaJson<'_> = "application/json"), (File = "application/x-npy"),
                 (File = "multipart/mixed"))),
-        (status = "4XX", description = "The request is at fault.", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "The server is.", body = Problem, content_type = "application/problem+json"),
+        FeatureProblems,
     )
 )]
 pub(super) async fn create_pca_map(State(state): State<AppState>, request: ImageRequest) -> Result<Response> {

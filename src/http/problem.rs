@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::error::{Error, Kind};
 
@@ -45,6 +45,30 @@ pub(super) struct LimitProblem {
     /// The flag that sets it.
     #[schema(example = "--max-patches")]
     flag: &'static str,
+}
+
+/// What can go wrong where images go through the model.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "it describes; nothing makes it")]
+pub(super) enum FeatureProblems {
+    /// More bytes, pixels or images than a limit, which is named.
+    #[response(status = 413, content_type = "application/problem+json")]
+    TooLarge(Problem),
+    /// The body is of a type that is not taken here.
+    #[response(status = 415, content_type = "application/problem+json")]
+    UnsupportedMediaType(Problem),
+    /// The image cannot be decoded, or an option is not as it should be.
+    #[response(status = 422, content_type = "application/problem+json")]
+    Unprocessable(Problem),
+    /// The request is at fault.
+    #[response(status = "4XX", content_type = "application/problem+json")]
+    Other(Problem),
+    /// Every place is taken, or the model is not ready; try again.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(Problem),
+    /// The server is at fault.
+    #[response(status = "5XX", content_type = "application/problem+json")]
+    Server(Problem),
 }
 
 fn status_and_title(kind: Kind) -> (StatusCode, &'static str) {

@@ -25,6 +25,9 @@ use crate::{
     vision::{Background, Filter, ResizeMode},
 };
 
+/// A PNG of four squares, so that examples can be sent as they stand.
+pub(super) const EXAMPLE_IMAGE: &str = "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAHElEQVR42mPQQAH/UQDDqOQASaJyUZWOSg6QJACS8MPIBcx3IQAAAABJRU5ErkJggg==";
+
 /// One of the names of `T`.
 fn names<T: strum::VariantNames>() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).enum_values(Some(T::VARIANTS.iter().copied()))
@@ -156,9 +159,54 @@ pub(super) struct AttentionParams {
     colormap: Option<String>,
 }
 
+/// The place that all patches are compared with: a patch or a box.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SimilarityParams {
+    /// `row,column` of a patch of the first image, counted from 0 at the top left. The `grid` of JSON answers tells how many
+    /// there are.
+    #[param(example = "12,20", pattern = "^[0-9]{1,5},[0-9]{1,5}$")]
+    patch: Option<String>,
+    /// `left,top,right,bottom` of a box on the first image, in place of a patch: shares of its width and height, 0 to 1. The patches
+    /// whose centres lie in it take part.
+    #[param(rename = "box", example = "0.4,0.3,0.6,0.5")]
+    region: Option<String>,
+    /// Colours of the picture.
+    #[param(schema_with = choice::<Colormap>)]
+    colormap: Option<String>,
+}
+
+/// Images as OpenAI's clients send them, with any option of `/v1/embed` beside them.
+#[derive(serde::Serialize, ToSchema)]
+#[schema(example = json!({"model": "dinov2-small", "input": EXAMPLE_IMAGE}))]
+pub(super) struct InputJson {
+    /// One image file in base64 or as a `data:` URI, or a list of them.
+    input: OneOrSeveral,
+    /// The model; it must be the one that this server runs.
+    model: Option<String>,
+    /// Vectors as numbers, or as base64 of little-endian f32.
+    #[schema(schema_with = choice::<EncodingFormat>)]
+    encoding_format: Option<String>,
+    /// Nothing but the width that the embeddings have.
+    dimensions: Option<usize>,
+    /// Not used.
+    user: Option<String>,
+    /// Any of the options of `/v1/embed` but `tokens`.
+    #[serde(flatten)]
+    options: BTreeMap<String, serde_json::Value>,
+}
+
+/// A string, or a list of strings.
+#[derive(serde::Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum OneOrSeveral {
+    One(String),
+    Several(Vec<String>),
+}
+
 /// Images in JSON, with any of the endpoint's options beside them.
 #[derive(serde::Serialize, ToSchema)]
-#[schema(example = json!({"image": "iVBORw0KGgo…", "size": 224}))]
+#[schema(example = json!({"image": EXAMPLE_IMAGE, "size": 224}))]
 pub(super) struct ImagesJson {
     /// One image file in base64, or as a `data:` URI.
     image: Option<String>,

@@ -34,7 +34,7 @@ pub enum Form {
 }
 
 impl Form {
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         match self {
             Self::Numbers => Ok(()),
             Self::Picture(rendering) | Self::Pictures(rendering) => share("overlay", rendering.overlay),
@@ -42,7 +42,11 @@ impl Form {
     }
 
     /// The PNG files of what `draw` draws; a strip has at most `max_pixels`.
-    fn encode(&self, max_pixels: u64, draw: impl FnOnce(&Rendering) -> Result<Vec<RgbImage>>) -> Result<Vec<Vec<u8>>> {
+    pub(super) fn encode(
+        &self,
+        max_pixels: u64,
+        draw: impl FnOnce(&Rendering) -> Result<Vec<RgbImage>>,
+    ) -> Result<Vec<Vec<u8>>> {
         match self {
             Self::Numbers => Ok(Vec::new()),
             Self::Pictures(rendering) => draw(rendering)?.iter().map(render::png).collect(),
@@ -73,7 +77,7 @@ impl Default for Rendering {
 }
 
 impl Rendering {
-    fn style(&self) -> Style {
+    pub(super) fn style(&self) -> Style {
         Style { output: self.output, upscale: self.upscale, overlay: self.overlay }
     }
 }
@@ -257,17 +261,17 @@ pub(super) fn patch_tokens(features: &Features) -> Result<ArrayView2<'_, f32>> {
     Ok(tokens.view())
 }
 
-fn heads(features: &Features, registers: usize) -> Result<ArrayView2<'_, f32>> {
+pub(super) fn heads(features: &Features, registers: usize) -> Result<ArrayView2<'_, f32>> {
     let rows = features.attention.as_ref().ok_or_else(|| Error::internal("attention was not asked for"))?;
     Ok(attention::patch_columns(rows.view(), registers))
 }
 
-fn photo(view: &View) -> Result<&RgbImage> {
+pub(super) fn photo(view: &View) -> Result<&RgbImage> {
     view.photo.as_ref().ok_or_else(|| Error::internal("the photograph was not kept"))
 }
 
 /// Does the work that follows the model, and takes its time.
-async fn finish<T: Send + 'static>(
+pub(super) async fn finish<T: Send + 'static>(
     service: &Service,
     seen: Vec<Seen>,
     work: impl FnOnce(&[Arc<View>]) -> Result<T> + Send + 'static,

@@ -6,11 +6,13 @@ mod cache;
 mod classify;
 mod embed;
 mod gallery;
+mod head_stats;
 mod images;
 mod insert;
 mod maps;
 mod probes;
 mod search;
+mod similarity;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,11 +24,13 @@ pub use self::{
     classify::{Classification, VoteOptions},
     embed::{EmbedOptions, Embedding},
     gallery::{GalleryLimits, Page, Subject},
+    head_stats::ImageHeadStats,
     images::{Decoding, ImageOptions, Limits},
     insert::{Entry, Inserted},
     maps::{AttentionMaps, AttentionOptions, Form, PCA_COMPONENTS, PcaAnswer, PcaOptions, Rendering},
     probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, StoredProbe, Training},
     search::{Found, SearchOptions},
+    similarity::{SimilarityMaps, SimilarityOptions},
 };
 use self::{cache::ViewCache, probes::Trainings};
 use crate::{

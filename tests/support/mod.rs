@@ -1,7 +1,9 @@
 //! What several tests need: the golden files, the runtime, converted models.
 
+pub mod browser;
 pub mod items;
 pub mod postgres;
+pub mod python;
 pub mod server;
 
 use std::{

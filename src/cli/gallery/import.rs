@@ -85,7 +85,8 @@ impl Import {
         thread.join();
         let stopped = || format!("{} images were stored before; the same command goes on from there", tally.stored);
         if !done.with_context(stopped)? {
-            anyhow::bail!("stopped: {}", stopped());
+            eprintln!("stopped: {}", stopped());
+            return Ok(ExitCode::from(130));
         }
         self.report(&tally, started.elapsed().as_secs_f64())
     }

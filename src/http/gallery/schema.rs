@@ -13,7 +13,7 @@ use crate::{
     features::{pool::Pooling, vote::Vote},
     http::{
         problem::Problem,
-        schema::{choice, one_of},
+        schema::{EXAMPLE_IMAGE, choice, one_of},
     },
     service::ProbeFeatures,
 };
@@ -177,7 +177,7 @@ pub(in crate::http) struct ProbePlanJson {
 
 /// An image or a vector in JSON, with any of the endpoint's options beside it.
 #[derive(serde::Serialize, ToSchema)]
-#[schema(example = json!({"image": "iVBORw0KGgo…", "label": "cat", "metadata": {"year": 2024}}))]
+#[schema(example = json!({"image": EXAMPLE_IMAGE, "label": "cat", "metadata": {"year": 2024}}))]
 pub(in crate::http) struct ImageOrVectorJson {
     /// One image file in base64, or as a `data:` URI.
     image: Option<String>,
@@ -192,7 +192,7 @@ pub(in crate::http) struct ImageOrVectorJson {
 
 /// Several items in JSON, with any of the endpoint's options beside them.
 #[derive(serde::Serialize, ToSchema)]
-#[schema(example = json!({"items": [{"id": "chelsea", "image": "iVBORw0KGgo…", "label": "cat"}], "gallery": "default"}))]
+#[schema(example = json!({"items": [{"id": "chelsea", "image": EXAMPLE_IMAGE, "label": "cat"}], "gallery": "default"}))]
 pub(in crate::http) struct BatchJson {
     /// The items.
     items: Vec<BatchItemJson>,

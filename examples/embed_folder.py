@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Embeds all images of a folder: FEATURES.npy gets a row per image, FEATURES.txt their names.
+
+    embed_folder.py FOLDER FEATURES.npy
+"""
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import requests
+
+SERVER = os.environ.get("DINOSERVE_URL", "http://127.0.0.1:8080")
+KINDS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+
+
+def embed(path: Path) -> np.ndarray | None:
+    """The image's embedding, of length 1; `None` for what is no image."""
+    answer = requests.post(
+        f"{SERVER}/v1/embed",
+        data=path.read_bytes(),
+        headers={"Content-Type": "application/octet-stream", "Accept": "application/octet-stream"},
+        timeout=120,
+    )
+    if answer.status_code == 422:
+        print(f"{path}: {answer.json()['detail']}", file=sys.stderr)
+        return None
+    answer.raise_for_status()
+    return np.frombuffer(answer.content, dtype="<f4")
+
+
+def main() -> None:
+    folder, output = Path(sys.argv[1]), Path(sys.argv[2])
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in KINDS)
+    # A few at a time keep all cores busy; many more would be refused with 503.
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        found = [(path, vector) for path, vector in zip(paths, pool.map(embed, paths)) if vector is not None]
+    np.save(output, np.stack([vector for _, vector in found]))
+    output.with_suffix(".txt").write_text("".join(f"{path.relative_to(folder)}\n" for path, _ in found))
+    print(f"{len(found)} of {len(paths)} images in {output}")
+
+
+if __name__ == "__main__":
+    main()

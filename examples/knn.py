@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Fills a gallery from a folder per label and classifies other images by their nearest neighbours.
+
+    knn.py LABELLED/ NEW_IMAGE...
+
+The server must keep galleries (`--gallery DIR`).
+"""
+
+import os
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+import requests
+
+SERVER = os.environ.get("DINOSERVE_URL", "http://127.0.0.1:8080")
+GALLERY = "example"
+BYTES = {"Content-Type": "application/octet-stream"}
+
+
+def store(path: Path, label: str) -> None:
+    identity = quote(f"{label}/{path.name}", safe="")
+    answer = requests.put(
+        f"{SERVER}/v1/gallery/{identity}",
+        params={"gallery": GALLERY, "label": label},
+        data=path.read_bytes(),
+        headers=BYTES,
+        timeout=120,
+    )
+    answer.raise_for_status()
+
+
+def main() -> None:
+    labelled, *new = map(Path, sys.argv[1:])
+    for folder in sorted(folder for folder in labelled.iterdir() if folder.is_dir()):
+        for path in sorted(folder.iterdir()):
+            store(path, folder.name)
+    for path in new:
+        answer = requests.post(
+            f"{SERVER}/v1/classify",
+            params={"gallery": GALLERY, "k": 5},
+            data=path.read_bytes(),
+            headers=BYTES,
+            timeout=120,
+        )
+        answer.raise_for_status()
+        found = answer.json()
+        best = found["probabilities"][0]
+        nearest = ", ".join(f"{neighbor['id']} {neighbor['score']:.3f}" for neighbor in found["neighbors"][:3])
+        print(f"{path.name}: {found['label']} ({best['probability']:.0%}); nearest are {nearest}")
+
+
+if __name__ == "__main__":
+    main()

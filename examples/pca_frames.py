@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""Draws PCA maps of a video's frames in one basis, so that a part has the same colour in all of them.
+
+    ffmpeg -i clip.mp4 -vf fps=5 frames/%04d.jpg
+    pca_frames.py frames/ maps/
+    ffmpeg -framerate 5 -i maps/%04d.png maps.mp4
+
+The server must keep galleries (`--gallery DIR`): the basis is stored there.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import requests
+
+SERVER = os.environ.get("DINOSERVE_URL", "http://127.0.0.1:8080")
+NAME = "frames"
+
+
+def main() -> None:
+    frames, maps = sorted(Path(sys.argv[1]).iterdir()), Path(sys.argv[2])
+    maps.mkdir(exist_ok=True)
+    # The basis is fitted on some frames from all of the video.
+    some = frames[:: max(1, len(frames) // 16)]
+    files = [("image", (frame.name, frame.read_bytes())) for frame in some]
+    requests.put(f"{SERVER}/v1/bases/{NAME}", files=files, timeout=600).raise_for_status()
+    for frame in frames:
+        answer = requests.post(
+            f"{SERVER}/v1/pca",
+            params={"basis": NAME, "upscale": "bicubic"},
+            data=frame.read_bytes(),
+            headers={"Content-Type": "application/octet-stream", "Accept": "image/png"},
+            timeout=120,
+        )
+        answer.raise_for_status()
+        (maps / frame.with_suffix(".png").name).write_bytes(answer.content)
+    print(f"{len(frames)} maps in {maps}, in a basis of {len(some)} frames")
+
+
+if __name__ == "__main__":
+    main()

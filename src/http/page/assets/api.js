@@ -1,0 +1,91 @@
+// Requests to the server that this page came from. There are no others.
+
+export const UNREACHABLE = "The server does not answer. Is it still running?";
+
+/** What went wrong, in words for people. */
+export class Problem extends Error {
+  constructor(detail, status, code) {
+    super(detail);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+/**
+ * Sends a request; gives the JSON answer and the time of each stage in milliseconds.
+ * @returns {Promise<{data: any, timing: Record<string, number>, status: number}>}
+ */
+export async function ask(path, { method = "GET", body, type, signal } = {}) {
+  const headers = { Accept: "application/json" };
+  if (type) headers["Content-Type"] = type;
+  let response;
+  try {
+    response = await fetch(path, { method, body, headers, signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(UNREACHABLE, 0, "unreachable");
+  }
+  if (!response.ok) throw await problemOf(response);
+  const data = response.status === 204 ? null : await response.json();
+  return { data, timing: stages(response.headers.get("Server-Timing")), status: response.status };
+}
+
+async function problemOf(response) {
+  try {
+    const { detail, code } = await response.json();
+    return new Problem(detail, response.status, code);
+  } catch {
+    return new Problem(`The server answered with status ${response.status}.`, response.status, "unknown");
+  }
+}
+
+/** The durations of a `Server-Timing` header. */
+function stages(header) {
+  const found = {};
+  for (const part of (header ?? "").split(",")) {
+    const [, name, duration] = part.match(/^\s*([a-z]+);dur=([\d.]+)/) ?? [];
+    if (name) found[name] = Number(duration);
+  }
+  return found;
+}
+
+/** A request with one image as its body. */
+export function askAbout(path, file, options = {}) {
+  return ask(path, { method: "POST", body: file, type: file.type || "application/octet-stream", ...options });
+}
+
+/** Shows the model in the page's head, and what to know about it. */
+export async function showModel(chips, notice) {
+  const { data } = await ask("/v1/models");
+  const model = data.data[0];
+  const texts = [model.id, model.precision, model.provider ?? "loading"];
+  chips.replaceChildren(...texts.map((text) => Object.assign(document.createElement("span"), { textContent: text })));
+  if (notice && model.notice) {
+    notice.textContent = model.notice;
+    notice.hidden = false;
+  }
+  return model;
+}
+
+/** An element with properties and children. */
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in made) made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+/** The picture of a stored item, or words in its place where it has none. */
+export function thumbnail(id, gallery) {
+  const picture = element("img", { alt: "", loading: "lazy", src: itemPath(id, gallery, "/thumbnail") });
+  picture.addEventListener("error", () => picture.replaceWith(element("div", { className: "no-picture" }, "no picture")));
+  return picture;
+}
+
+/** The address of a stored item. */
+export function itemPath(id, gallery, below = "") {
+  return `/v1/gallery/${encodeURIComponent(id)}${below}?gallery=${encodeURIComponent(gallery)}`;
+}

@@ -1,0 +1,117 @@
+// Maps of patches on canvases.
+
+export const PATCH = 14;
+
+// Viridis at seventeen even steps; colours between are mixed.
+const VIRIDIS = [
+  [68, 1, 84], [72, 20, 103], [71, 39, 119], [64, 56, 130], [57, 73, 138], [49, 89, 141], [42, 104, 142], [36, 119, 142], [31, 134, 141],
+  [31, 149, 138], [41, 163, 132], [65, 177, 121], [98, 190, 105], [134, 201, 86], [173, 209, 65], [216, 215, 44], [253, 231, 37],
+];
+
+function viridis(value) {
+  const place = Math.min(Math.max(value, 0), 1) * (VIRIDIS.length - 1);
+  const below = Math.min(Math.floor(place), VIRIDIS.length - 2);
+  return VIRIDIS[below].map((from, channel) => from + (VIRIDIS[below + 1][channel] - from) * (place - below));
+}
+
+/** A small canvas with a pixel for each patch; `colour` gives the three bytes of patch `index`. */
+function patches([height, width], colour) {
+  const small = new OffscreenCanvas(width, height);
+  const pixels = new ImageData(width, height);
+  for (let index = 0; index < width * height; index++) {
+    pixels.data.set(colour(index), index * 4);
+    pixels.data[index * 4 + 3] = 255;
+  }
+  small.getContext("2d").putImageData(pixels, 0, 0);
+  return small;
+}
+
+/** Values of patches, scaled from their own range, or from `range`, in the colours of viridis. */
+export function heat(grid, values, range) {
+  const [low, high] = range ?? rangeOf(values);
+  const width = high > low ? high - low : 1;
+  return patches(grid, (index) => viridis((values[index] - low) / width));
+}
+
+/** Three values in 0 to 1 for each patch as red, green and blue. */
+export function colours(grid, rows) {
+  const [, width] = grid;
+  return patches(grid, (index) => rows[Math.floor(index / width)][index % width].map((value) => value * 255));
+}
+
+export function rangeOf(values) {
+  return values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+}
+
+/** The patches that carry the share `mass` of a map; the others become 0, as with the server's `threshold`. */
+export function keepMass(values, mass) {
+  const total = values.reduce((sum, value) => sum + value, 0);
+  const order = values.map((_, index) => index).sort((a, b) => values[a] - values[b]);
+  const kept = [...values];
+  let sum = 0;
+  for (const index of order) {
+    sum += values[index] / total;
+    if (sum <= 1 - mass) kept[index] = 0;
+  }
+  return kept;
+}
+
+/** What two heads share of their attention, as the mean over all pairs: 1 for equal maps, 0 for maps that share no patch. */
+export function meanOverlap(heads) {
+  const shares = heads.map((values) => {
+    const total = values.reduce((sum, value) => sum + value, 0);
+    return values.map((value) => value / total);
+  });
+  let sum = 0;
+  let pairs = 0;
+  for (let a = 0; a < shares.length; a++) {
+    for (let b = 0; b < a; b++, pairs++) {
+      sum += shares[a].reduce((common, share, index) => common + Math.min(share, shares[b][index]), 0);
+    }
+  }
+  return pairs ? sum / pairs : 1;
+}
+
+/**
+ * The part of a picture that the model saw: with `resize=fit` the shorter side becomes `size`, then each side is cropped
+ * in the middle to whole patches.
+ */
+function seenPart(picture, [rows, columns], size) {
+  const scale = size / Math.min(picture.width, picture.height);
+  const [width, height] = [(columns * PATCH) / scale, (rows * PATCH) / scale];
+  return [(picture.width - width) / 2, (picture.height - height) / 2, width, height];
+}
+
+/** Draws a picture as the model saw it, with a map over it and a frame around a patch. */
+export function paint(canvas, { picture, grid, size, map, opacity = 1, frame }) {
+  const [rows, columns] = grid;
+  const [width, height] = [columns * PATCH, rows * PATCH];
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.clearRect(0, 0, width, height);
+  if (picture) context.drawImage(picture, ...seenPart(picture, grid, size), 0, 0, width, height);
+  if (map) {
+    context.globalAlpha = opacity;
+    context.drawImage(map, 0, 0, width, height);
+    context.globalAlpha = 1;
+  }
+  if (frame) {
+    const [row, column] = frame;
+    for (const [colour, line] of [["rgb(0 0 0 / 80%)", 5], ["#fff", 2.5]]) {
+      Object.assign(context, { strokeStyle: colour, lineWidth: line });
+      context.strokeRect(column * PATCH, row * PATCH, PATCH, PATCH);
+    }
+  }
+}
+
+/** The patch under a pointer, as row and column. */
+export function patchAt(canvas, [rows, columns], event) {
+  // The picture keeps its aspect inside of the element.
+  const box = canvas.getBoundingClientRect();
+  const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
+  const left = box.left + (box.width - canvas.width * scale) / 2;
+  const top = box.top + (box.height - canvas.height * scale) / 2;
+  const clamp = (value, count) => Math.min(Math.max(Math.floor(value), 0), count - 1);
+  return [clamp((event.clientY - top) / scale / PATCH, rows), clamp((event.clientX - left) / scale / PATCH, columns)];
+}

@@ -1,0 +1,29 @@
+// Photographs that come with the server, for a first look.
+
+import { Problem, UNREACHABLE, element } from "./api.js";
+
+const SAMPLES = [
+  { name: "cat.jpg", about: "A cat" },
+  { name: "coffee.jpg", about: "A cup of coffee" },
+  { name: "astronaut.jpg", about: "An astronaut" },
+  { name: "rocket.jpg", about: "A rocket" },
+];
+
+/** Buttons with the samples; `choose` is called with the one that was clicked. */
+export function showSamples(place, choose) {
+  place.replaceChildren(...SAMPLES.map((sample) => {
+    const picture = element("img", { src: `/assets/${sample.name}`, alt: sample.about, width: 108, height: 78 });
+    const button = element("button", { type: "button", title: sample.about }, picture);
+    button.addEventListener("click", () => choose(sample));
+    return button;
+  }));
+}
+
+export async function fetchSample({ name }) {
+  try {
+    const response = await fetch(`/assets/${name}`);
+    return new File([await response.blob()], name, { type: "image/jpeg" });
+  } catch {
+    throw new Problem(UNREACHABLE, 0, "unreachable");
+  }
+}

@@ -1,0 +1,59 @@
+//! What the attention heads have in common, and what not.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    ImageOptions, Service, Stages,
+    images::View,
+    maps::{finish, heads, patch_tokens},
+};
+use crate::{
+    engine::Wanted,
+    error::Result,
+    features::{
+        attention,
+        head_stats::HeadStats,
+        pca::{self, Foreground},
+    },
+    vision::Grid,
+};
+
+/// Statistics of the heads of one image.
+#[derive(Debug)]
+pub struct ImageHeadStats {
+    /// Per head and between heads.
+    pub stats: HeadStats,
+    /// Share of the patches that are foreground, 0 to 1.
+    pub foreground_area: f32,
+    /// The image's grid.
+    pub grid: Grid,
+}
+
+impl Service {
+    /// Statistics of the heads on each image by itself. The foreground is that of PCA maps.
+    ///
+    /// # Errors
+    /// The first image that cannot be used, by its index.
+    pub async fn head_stats(&self, files: Vec<Bytes>, image: &ImageOptions) -> Result<(Vec<ImageHeadStats>, Stages)> {
+        let wanted = Wanted { patch_tokens: true, attention: true, ..Wanted::default() };
+        let seen = self.see_for_maps(files, image, wanted).await?;
+        let registers = self.engine.spec().registers;
+        let of_image = move |view: &Arc<View>| {
+            let heads = heads(&view.features, registers)?;
+            let mean = attention::mean(heads).to_vec();
+            // A single component is all that the foreground is told from.
+            let maps = pca::maps(&[patch_tokens(&view.features)?], &[mean], 1, Foreground::Auto)?;
+            let everywhere = || vec![true; heads.ncols()];
+            let foreground = maps.foreground.and_then(|mut images| images.pop()).unwrap_or_else(everywhere);
+            let inside = foreground.iter().filter(|inside| **inside).count();
+            Ok(ImageHeadStats {
+                stats: HeadStats::new(heads, &foreground),
+                foreground_area: inside as f32 / foreground.len() as f32,
+                grid: view.features.grid,
+            })
+        };
+        finish(self, seen, move |views| views.iter().map(of_image).collect()).await
+    }
+}

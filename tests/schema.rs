@@ -1,0 +1,43 @@
+//! schemathesis against a live server: whatever the API's description allows, and much that it does not, gets an answer that
+//! the description tells of.
+
+use dinoserve::http::HttpConfig;
+
+use crate::support::{
+    python::Python,
+    server::{Server, new_gallery, ok},
+    tiny,
+};
+
+/// Examples of each operation.
+const EXAMPLES: &str = "100";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_gets_an_answer_that_is_not_described() {
+    let Some(python) = Python::find("schema::schemathesis") else { return };
+    let server =
+        Server::start_on(new_gallery().await, tiny("tiny-reg", "model.safetensors"), HttpConfig::default()).await;
+    for id in ["a", "b", "c"] {
+        let file = "dinov2-small-focus/coffee.png";
+        let put = server.put(&format!("/v1/gallery/{id}?label={id}")).header("content-type", "image/png");
+        ok(put.body(crate::support::read_golden(file))).await;
+    }
+    let arguments = [
+        "run",
+        &server.url("/openapi.json"),
+        "--max-examples",
+        EXAMPLES,
+        "--workers",
+        "2",
+        "--no-color",
+        "--generation-database",
+        "none",
+        "--seed",
+        "1",
+    ];
+    let said = python.run_program("schemathesis", &arguments).await;
+    println!("{said}");
+    // It is still there, and works.
+    ok(server.post_file("/v1/embed", "dinov2-small-focus/coffee.png")).await;
+    server.stopped().await;
+}

@@ -1,0 +1,58 @@
+//! A Python with the packages of `tests/clients/requirements.txt`, which `deploy/setup.py --tests` installs.
+
+use std::path::{Path, PathBuf};
+
+use tokio::process::Command;
+
+use super::{home, skip};
+
+pub struct Python {
+    environment: PathBuf,
+    server: String,
+    folder: PathBuf,
+}
+
+impl Python {
+    /// `None`, which is said, where it has not been installed.
+    pub fn find(test: &str) -> Option<Self> {
+        let environment = home().root().join("tests/clients");
+        if !environment.join("installed.txt").exists() {
+            skip(&format!("{test}: the Python clients are missing; `make test` installs them"));
+            return None;
+        }
+        Some(Self { environment, server: String::new(), folder: PathBuf::from(".") })
+    }
+
+    /// The same, with the address of a server where the examples look for it.
+    pub fn with_server(self, address: &str) -> Self {
+        Self { server: address.to_owned(), ..self }
+    }
+
+    /// The same, in another working directory.
+    pub fn in_folder(self, folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), ..self }
+    }
+
+    /// Runs Python with these arguments and gives what it prints.
+    pub async fn run(&self, arguments: &[&str]) -> String {
+        self.run_program("python", arguments).await
+    }
+
+    /// Runs a program of the environment, such as `node`.
+    pub async fn run_program(&self, program: &str, arguments: &[&str]) -> String {
+        let output = Command::new(self.environment.join("bin").join(program))
+            .args(arguments)
+            .env_remove("http_proxy")
+            .env_remove("HTTP_PROXY")
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("DINOSERVE_URL", &self.server)
+            .current_dir(&self.folder)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .expect("it runs");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{program} {arguments:?}: {}\n{out}\n{err}", output.status);
+        out.into_owned()
+    }
+}
