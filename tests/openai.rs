@@ -54,6 +54,7 @@ async fn embeddings_are_those_of_embed() {
         let (found, answer) = problem(post(body.clone())).await;
         assert_eq!(found, status, "{answer}");
         assert!(answer["detail"].as_str().unwrap().starts_with(detail), "{answer}");
+        assert_eq!((&answer["error"]["message"], &answer["error"]["code"]), (&answer["detail"], &answer["code"]));
     }
     let (status, _) = problem(server.post_file("/v1/embeddings", CHELSEA)).await;
     assert_eq!(status, 415);

@@ -26,6 +26,8 @@ async fn described_options_are_the_known_ones() {
         ("post", "/v1/embed", image("/v1/embed?nonsense=1")),
         ("post", "/v1/pca", image("/v1/pca?nonsense=1")),
         ("post", "/v1/attention", image("/v1/attention?nonsense=1")),
+        ("post", "/v1/attention/stats", image("/v1/attention/stats?nonsense=1")),
+        ("post", "/v1/similarity", image("/v1/similarity?nonsense=1")),
         ("post", "/v1/knn", image("/v1/knn?nonsense=1")),
         ("post", "/v1/classify", image("/v1/classify?nonsense=1")),
         ("get", "/v1/knn", server.get("/v1/knn?nonsense=1")),

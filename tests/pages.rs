@@ -23,6 +23,9 @@ async fn assert_well_behaved(browser: &Browser, server: &Server) {
         let own = address.starts_with(&server.url("/"));
         assert!(own || address.starts_with("data:") || address.starts_with("blob:"), "{address} was asked");
     }
+}
+
+async fn assert_fits(browser: &Browser) {
     let width = browser.run("return [document.documentElement.scrollWidth, innerWidth]").await;
     assert!(width[0].as_u64() <= width[1].as_u64(), "the page is wider than the screen: {width}");
 }
@@ -35,7 +38,7 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
     browser.driver.goto(server.url("/")).await.unwrap();
     browser.wait("document.querySelectorAll('#samples img').length === 4").await;
     browser.wait("document.querySelector('#model').textContent.includes('dinov2-small-focus')").await;
-    assert!(browser.find("#notice").await.text().await.unwrap().contains("not Meta's"), "the notice is shown");
+    assert!(browser.find("#notice").await.text().await.unwrap().contains("NOT Meta's"), "the notice is shown");
     browser.screenshot("playground-empty-1280").await;
 
     browser.drop_file(&read_golden(CHELSEA), "my cat's photo.png", "image/png").await;
@@ -80,12 +83,13 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
     assert!(neighbour.contains("my cat's photo.png") && neighbour.contains("1.000"), "{neighbour}");
     browser.wait("document.querySelector('#neighbors img')?.naturalWidth > 0").await;
     assert_well_behaved(&browser, &server).await;
+    assert_fits(&browser).await;
     browser.screenshot("playground-1280").await;
     browser.resize(1280, 900, true).await;
     browser.screenshot("playground-dark-1280").await;
     browser.resize(390, 844, false).await;
+    assert_fits(&browser).await;
     browser.screenshot("playground-390").await;
-    assert_well_behaved(&browser, &server).await;
 
     // On the gallery's page: found, looked at, searched, deleted.
     for (id, file) in [("cups/coffee", "coffee.png"), ("people/astronaut", "astronaut.png")] {
@@ -123,6 +127,7 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
     browser.resize(390, 844, false).await;
     browser.driver.goto(server.url("/gallery")).await.unwrap();
     browser.wait("document.querySelectorAll('.tile').length === 2").await;
+    assert_fits(&browser).await;
     browser.screenshot("gallery-390").await;
     assert_well_behaved(&browser, &server).await;
     browser.quit().await;

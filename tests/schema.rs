@@ -27,9 +27,10 @@ async fn no_request_gets_an_answer_that_is_not_described() {
         &server.url("/openapi.json"),
         "--max-examples",
         EXAMPLES,
-        "--workers",
-        "2",
-        "--no-color",
+        // That a base64 text is an image cannot be said in a schema, so texts that fit the schema may be refused.
+        "--exclude-checks",
+        "positive_data_acceptance",
+        "--continue-on-failure",
         "--generation-database",
         "none",
         "--seed",

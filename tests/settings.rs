@@ -87,8 +87,8 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     let folder = scratch("doctor");
     let doctor = |arguments: &[&str]| {
         let mut command = dinoserve();
-        command.args(["doctor", "--json", "--model", "tiny", "--device", "cpu"]).args(arguments);
-        command.env("DINOSERVE_HOME", &home).current_dir(&folder);
+        command.args(["doctor", "--json", "--device", "cpu"]).args(arguments);
+        command.env("DINOSERVE_HOME", &home).env("DINOSERVE_MODEL", "tiny").current_dir(&folder);
         command
     };
     let findings = |command: &mut Command| -> (i32, Vec<(String, String, String)>) {

@@ -210,7 +210,7 @@ impl Doctor {
                 Finding::new(CHECK, Verdict::Good, detail)
             }
             // A folder that is not there yet is made by the first start.
-            Err(error) if error.kind() == Kind::NotFound && !location.contains("://") => {
+            Err(error) if error.kind() == Kind::NotFound && !Path::new(location).exists() => {
                 match tempfile::tempfile_in(nearest_folder(Path::new(location))) {
                     Ok(_) => Finding::new(CHECK, Verdict::Good, format!("{location} will be made")),
                     Err(error) => {

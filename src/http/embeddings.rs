@@ -10,7 +10,7 @@ use super::{
     embed::Floats,
     negotiate::{Representation, answer},
     options::EncodingFormat,
-    problem::FeatureProblems,
+    problem::{FeatureProblems, openai_response},
     schema::InputJson,
 };
 use crate::{
@@ -79,7 +79,15 @@ struct OpenAiOptions {
     request_body = InputJson,
     responses((status = 200, description = "The embeddings.", body = OpenAiList<'_>), FeatureProblems)
 )]
-pub(super) async fn create_openai_embedding(State(state): State<AppState>, request: InputRequest) -> Result<Response> {
+pub(super) async fn create_openai_embedding(
+    State(state): State<AppState>,
+    request: Result<InputRequest>,
+) -> Result<Response, Response> {
+    let answer = async { embed(&state, request?).await };
+    answer.await.map_err(|error| openai_response(&error))
+}
+
+async fn embed(state: &AppState, request: InputRequest) -> Result<Response> {
     let InputRequest { images, mut options, admission: _admission } = request;
     let OpenAiOptions { model, dimensions, encoding_format, user: _ } = options.take()?;
     let image: ImageOptions = options.take()?;

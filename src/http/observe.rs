@@ -69,8 +69,8 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     let timing = response.headers().get("server-timing").and_then(|value| value.to_str().ok()).unwrap_or("-");
     let ms = elapsed.as_secs_f64() * 1e3;
     let ms = (ms * 100.0).round() / 100.0;
-    if matches!(route.as_str(), "/healthz" | "/readyz" | "/metrics") {
-        // Asked every few seconds, for years.
+    if matches!(route.as_str(), "/healthz" | "/readyz" | "/metrics" | "/assets/{file}") {
+        // Asked every few seconds for years, or by a page for each of its parts.
         tracing::debug!(%method, route, status = status.as_u16(), ms, "request");
     } else if status.is_server_error() {
         tracing::warn!(%method, route, status = status.as_u16(), ms, bytes, timing, "request");

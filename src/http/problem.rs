@@ -31,6 +31,20 @@ pub(super) struct Problem {
     /// The limit that was hit, if one was.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<LimitProblem>,
+    /// The same for OpenAI's clients, in answers of `/v1/embeddings`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<OpenAiError>,
+}
+
+/// What went wrong, where OpenAI's clients look for it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OpenAiError {
+    /// As `detail`.
+    message: String,
+    /// As `code`.
+    r#type: &'static str,
+    /// As `code`.
+    code: &'static str,
 }
 
 /// A limit, its value and the flag of `dinoserve serve` that sets it.
@@ -108,13 +122,25 @@ impl Problem {
         };
         let code = if internal { Kind::Internal.code() } else { error.kind().code() };
         let limit = error.limit().map(|limit| LimitProblem { name: limit.name, value: limit.value, flag: limit.flag });
-        Self { r#type: format!("urn:dinoserve:problem:{code}"), title, status: status.as_u16(), detail, code, limit }
+        let r#type = format!("urn:dinoserve:problem:{code}");
+        Self { r#type, title, status: status.as_u16(), detail, code, limit, error: None }
     }
 }
 
 /// The answer to a request that failed.
 pub(super) fn response(error: &Error) -> Response {
-    let problem = Problem::new(error);
+    respond(error, Problem::new(error))
+}
+
+/// The same, also in the way that OpenAI's clients read.
+pub(super) fn openai_response(error: &Error) -> Response {
+    let mut problem = Problem::new(error);
+    let Problem { ref detail, code, .. } = problem;
+    problem.error = Some(OpenAiError { message: detail.clone(), r#type: code, code });
+    respond(error, problem)
+}
+
+fn respond(error: &Error, problem: Problem) -> Response {
     let (status, _) = status_and_title(error.kind());
     let mut response = (status, Json(problem)).into_response();
     let headers = response.headers_mut();

