@@ -164,6 +164,8 @@ async function showHeads(signal) {
   const [{ grid, attention }] = data.data;
   photo.grid = grid;
   heads = attention;
+  // Full rows for the 6, 12, 16 and 24 heads that there are.
+  $("heads").style.setProperty("--columns", attention.length <= 6 ? 3 : attention.length % 6 === 0 && attention.length > 12 ? 6 : 4);
   $("heads").replaceChildren(...attention.map((values, head) => {
     const canvas = element("canvas", { role: "img", "aria-label": `Attention of head ${head}` });
     paint(canvas, { grid, map: heat(grid, values) });
