@@ -27,7 +27,8 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 pub(super) fn routes() -> Router<AppState> {
     let docs = SwaggerUi::new("/docs").url("/openapi.json", openapi::description());
     // Without the badge that asks another server.
-    let docs = docs.config(Config::default().validator_url("none").try_it_out_enabled(true).default_models_expand_depth(-1));
+    let docs =
+        docs.config(Config::default().validator_url("none").try_it_out_enabled(true).default_models_expand_depth(-1));
     Router::new()
         .merge(docs)
         .route("/", get(async |headers: HeaderMap| file("index.html", &headers)))
