@@ -205,9 +205,10 @@ impl Doctor {
         };
         match listed {
             Ok((place, galleries)) => {
-                let items: u64 = galleries.iter().map(|gallery| gallery.items).sum();
-                let detail = format!("{place}: {items} items in {} galleries", galleries.len());
-                Finding::new(CHECK, Verdict::Good, detail)
+                let names = galleries.iter().map(|gallery| format!("{} ({})", gallery.name, gallery.items));
+                let names: Vec<String> = names.collect();
+                let names = if names.is_empty() { "no galleries yet".to_owned() } else { names.join(", ") };
+                Finding::new(CHECK, Verdict::Good, format!("{place}: {names}"))
             }
             // A folder that is not there yet is made by the first start.
             Err(error) if error.kind() == Kind::NotFound && !Path::new(location).exists() => {
