@@ -37,7 +37,9 @@ async fn no_request_gets_an_answer_that_is_not_described() {
         "1",
     ];
     let said = python.run_program("schemathesis", &arguments).await;
-    println!("{said}");
+    let description = serde_json::to_value(dinoserve::http::openapi::description()).unwrap();
+    let operations = description["paths"].as_object().unwrap().values().map(|path| path.as_object().unwrap().len());
+    assert!(said.contains(&format!("Tested: {}\n", operations.sum::<usize>())), "{said}");
     // It is still there, and works.
     ok(server.post_file("/v1/embed", "dinov2-small-focus/coffee.png")).await;
     server.stopped().await;

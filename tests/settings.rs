@@ -46,7 +46,7 @@ fn flags_overrule_the_environment_and_that_overrules_the_file() {
 
     // What it prints is such a file: read back, it is the same.
     let (_, printed, _) = run(&mut config(&folder, &["--gallery", "here"]));
-    assert!(printed.contains("# workers") || printed.contains("workers = 3"), "{printed}");
+    assert!(printed.contains("\nworkers = 3 ") && printed.contains("\n# max-batch ="), "{printed}");
     let again = folder.join("printed.toml");
     std::fs::write(&again, &printed).unwrap();
     let (named, elsewhere) = (again.to_str().unwrap(), scratch("settings-elsewhere"));

@@ -119,7 +119,7 @@ impl EngineConfig {
     }
 }
 
-/// Requests under way together for each core: at 224 the last of them waits for under a second, and for less
+/// Requests under way together for each core: the last of them waits for as many images' time, and for less
 /// than twice as long as the slowest in a hundred at nine tenths of the load.
 const REQUESTS_PER_CORE: usize = 10;
 /// Requests under way together for each place in a GPU's batch: one batch runs, others are prepared.

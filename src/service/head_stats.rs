@@ -12,11 +12,7 @@ use super::{
 use crate::{
     engine::Wanted,
     error::Result,
-    features::{
-        attention,
-        head_stats::HeadStats,
-        pca::{self, Foreground},
-    },
+    features::{attention, head_stats::HeadStats, pca},
     vision::Grid,
 };
 
@@ -42,11 +38,7 @@ impl Service {
         let registers = self.engine.spec().registers;
         let of_image = move |view: &Arc<View>| {
             let heads = heads(&view.features, registers)?;
-            let mean = attention::mean(heads).to_vec();
-            // A single component is all that the foreground is told from.
-            let maps = pca::maps(&[patch_tokens(&view.features)?], &[mean], 1, Foreground::Auto)?;
-            let everywhere = || vec![true; heads.ncols()];
-            let foreground = maps.foreground.and_then(|mut images| images.pop()).unwrap_or_else(everywhere);
+            let foreground = pca::foreground_of(patch_tokens(&view.features)?, &attention::mean(heads).to_vec())?;
             let inside = foreground.iter().filter(|inside| **inside).count();
             Ok(ImageHeadStats {
                 stats: HeadStats::new(heads, &foreground),

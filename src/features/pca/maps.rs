@@ -33,7 +33,7 @@ pub fn maps(
     let (basis, shown) = match foreground {
         Foreground::None => (Pca::fit(all.view(), count)?, None),
         Foreground::Auto => {
-            let shown = foreground_side(&Pca::fit(all.view(), 1)?, all.view(), cls_attention);
+            let shown = foreground_of(all.view(), &cls_attention.concat())?;
             let rows: Vec<usize> = (0..shown.len()).filter(|&row| shown[row]).collect();
             let enough = rows.len() > count;
             let basis =
@@ -68,7 +68,7 @@ pub fn maps_in(
     let all = joined(tokens)?;
     let shown = match foreground {
         Foreground::None => None,
-        Foreground::Auto => Some(foreground_side(basis.pca(), all.view(), cls_attention)),
+        Foreground::Auto => Some(foreground_side(basis.pca(), all.view(), &cls_attention.concat())),
     };
     let pca = basis.pca().first(count);
     let mut projected = pca.project(all.view());
@@ -109,12 +109,20 @@ fn joined<'a>(tokens: &[ArrayView2<'a, f32>]) -> Result<CowArray<'a, f32, Ix2>> 
     }
 }
 
+/// For each of the `tokens` `[patches, dim]`, whether it is foreground: on the side of their own first component at which CLS
+/// looks more. `cls_attention` `[patches]` is its mean attention.
+///
+/// # Errors
+/// As [`Pca::fit`].
+pub fn foreground_of(tokens: ArrayView2<'_, f32>, cls_attention: &[f32]) -> Result<Vec<bool>> {
+    Ok(foreground_side(&Pca::fit(tokens, 1)?, tokens, cls_attention))
+}
+
 /// For each of the `tokens`, whether it lies on the side of the first component of `basis` at which CLS looks more.
-fn foreground_side(basis: &Pca, tokens: ArrayView2<'_, f32>, cls_attention: &[Vec<f32>]) -> Vec<bool> {
+fn foreground_side(basis: &Pca, tokens: ArrayView2<'_, f32>, cls_attention: &[f32]) -> Vec<bool> {
     let first = basis.first(1).project(tokens).remove_axis(Axis(1));
-    let attention = cls_attention.concat();
     let mean_on = |positive: bool| {
-        let on_side = || first.iter().zip(&attention).filter(move |(c, _)| (**c > 0.0) == positive);
+        let on_side = || first.iter().zip(cls_attention).filter(move |(c, _)| (**c > 0.0) == positive);
         on_side().map(|(_, &a)| f64::from(a)).sum::<f64>() / on_side().count().max(1) as f64
     };
     let positive = mean_on(true) >= mean_on(false);
