@@ -2,7 +2,7 @@
 //!
 //! `http/problem.rs` maps a [`Kind`] to a status; `cli/` prints the message.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// What kind of thing went wrong. Each kind has one stable machine-readable code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +25,16 @@ pub enum Kind {
     NotFound,
     /// The route exists, but not for this method.
     MethodNotAllowed,
+    /// No API key was given, or one that is not known.
+    Unauthenticated,
+    /// The API key may not do this, or the request comes from a page of another site.
+    Forbidden,
+    /// The API key has used up its requests for now.
+    RateLimited,
+    /// The request's head is larger than a limit.
+    HeadTooLarge,
+    /// A model that is to be loaded cannot be served.
+    ModelRejected,
     /// The gallery holds features of another kind than those that were sent or would be made.
     Conflict,
     /// The disk under a gallery, or the space it was given, is full. Nothing was written.
@@ -60,6 +70,11 @@ impl Kind {
             Self::LimitExceeded => "limit_exceeded",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::RateLimited => "rate_limited",
+            Self::HeadTooLarge => "head_too_large",
+            Self::ModelRejected => "model_rejected",
             Self::Conflict => "conflict",
             Self::StorageFull => "storage_full",
             Self::Overloaded => "overloaded",
@@ -91,6 +106,7 @@ pub struct Error {
     kind: Kind,
     detail: String,
     limit: Option<Limit>,
+    retry_after: Option<Duration>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -100,7 +116,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind`; `detail` is one sentence that names what is wrong and what would be right.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), limit: None, source: None }
+        Self { kind, detail: detail.into(), limit: None, retry_after: None, source: None }
     }
 
     /// An [`Kind::InvalidOption`] about the option `name`.
@@ -134,6 +150,13 @@ impl Error {
         self
     }
 
+    /// Attaches the time after which another attempt makes sense.
+    #[must_use]
+    pub fn with_retry_after(mut self, time: Duration) -> Self {
+        self.retry_after = Some(time);
+        self
+    }
+
     /// Attaches the inner cause, which goes to the log and never to a client.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
@@ -156,6 +179,11 @@ impl Error {
     /// The message.
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// The time after which another attempt makes sense, if it is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// The limit that was hit, if one was.

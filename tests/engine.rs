@@ -237,3 +237,62 @@ fn a_device_is_read_as_it_is_written() {
         assert!(wrong.parse::<Device>().is_err(), "{wrong:?}");
     }
 }
+
+/// A grid for which no table of positions has room: a panic in the worker, and a real one.
+fn panicking() -> Input {
+    Input { pixels: wave(PATCH, PATCH), grid: Grid { height: usize::MAX, width: 1 } }
+}
+
+#[tokio::test]
+async fn a_worker_that_panics_is_isolated_counted_and_replaced() {
+    let (engine, _thread) = start(&EngineConfig { workers: Some(2), ..on_cpu() }).await;
+    let metrics = telemetry::metrics();
+    let panics = || metrics.panics.with_label_values(&["worker"]).get();
+    let (panics_before, restarts_before) = (panics(), metrics.worker_restarts.get());
+    let expected = ask(&engine, input(GRID, 7)).await.unwrap().unwrap().1.cls;
+    // More than there are workers, and good ones among them.
+    let answers: Vec<_> =
+        (0..12).map(|i| ask(&engine, if i % 2 == 0 { panicking() } else { input(GRID, 7) })).collect();
+    for (index, answer) in answers.into_iter().enumerate() {
+        match answer.await.unwrap() {
+            Ok((_, features)) => assert!(index % 2 == 1 && difference(&features.cls, &expected).0 < 1e-5),
+            Err(error) => assert!(index % 2 == 0 && error.kind() == Kind::Internal, "{index}: {error}"),
+        }
+    }
+    assert_eq!(panics() - panics_before, 6);
+    // A session is replaced after its answer was sent.
+    let began = std::time::Instant::now();
+    while metrics.worker_restarts.get() - restarts_before < 6 {
+        assert!(began.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(matches!(engine.state(), EngineState::Ready(_)), "it was ready all the time");
+    ask(&engine, input(GRID, 7)).await.unwrap().expect("a session that took another's place");
+}
+
+#[tokio::test]
+async fn an_engine_whose_model_is_gone_says_so_and_recovers() {
+    let model = tiny("tiny-reg", "model.safetensors");
+    let (path, aside) = (model.path.clone(), model.path.with_extension("aside"));
+    let (engine, _thread) = Engine::start(&runtime(), model, &EngineConfig { workers: Some(1), ..on_cpu() }).unwrap();
+    engine.ready().await.unwrap();
+    // No session can be made now, and the only one is lost.
+    std::fs::rename(&path, &aside).unwrap();
+    ask(&engine, panicking()).await.unwrap().unwrap_err();
+    let state_becomes = async |wanted: fn(&EngineState) -> bool| {
+        let wait = async {
+            while !wanted(&engine.state()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), wait).await.expect("it becomes so");
+    };
+    state_becomes(|state| matches!(state, EngineState::Failed(reason) if reason.contains("cannot be loaded"))).await;
+    let error = ask(&engine, input(GRID, 7)).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(error.to_string().contains("the model cannot run"), "{error}");
+    // It is tried again until it works.
+    std::fs::rename(&aside, &path).unwrap();
+    state_becomes(|state| matches!(state, EngineState::Ready(_))).await;
+    ask(&engine, input(GRID, 7)).await.unwrap().expect("an answer");
+}

@@ -6,6 +6,7 @@
     reason = "a test that panics has failed, and nobody links against tests"
 )]
 
+mod access;
 mod bases;
 mod cli;
 mod download;
@@ -23,6 +24,7 @@ mod gallery_snapshot;
 mod gallery_snapshot_http;
 mod gallery_store;
 mod goldens;
+mod hot_swap;
 mod http;
 mod openai;
 mod openapi;
@@ -40,4 +42,5 @@ mod shutdown;
 mod similarity;
 mod support;
 mod tidy;
+mod tls;
 mod weights;

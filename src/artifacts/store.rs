@@ -52,6 +52,14 @@ impl ModelStore {
         Ok(Self { home, catalog, hub: hub.trim_end_matches('/').to_owned() })
     }
 
+    /// The same store with the descriptions that are there now.
+    ///
+    /// # Errors
+    /// As [`ModelStore::new`].
+    pub fn reread(&self) -> Result<Self> {
+        Self::new(self.home.clone(), &self.hub)
+    }
+
     /// The variants known here.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
@@ -159,7 +167,7 @@ impl ModelStore {
     /// The converted model, made from local weights or, unless `offline`, pulled if need be.
     ///
     /// # Errors
-    /// [`Kind::Artifact`] that says how to get the model when it is not here and may not be pulled.
+    /// [`Kind::Artifact`] that says how to get the model when it is not here and may not be pulled, or that it is damaged.
     pub fn ensure(
         &self,
         name: &str,
@@ -170,7 +178,10 @@ impl ModelStore {
     ) -> Result<ModelFile> {
         let spec = self.catalog.get(name)?;
         match self.state(spec, precision) {
-            ModelState::Converted => {}
+            // A damaged weight would give features that are wrong in silence.
+            ModelState::Converted => {
+                self.check_files(name, precision, progress)?;
+            }
             ModelState::Downloaded => drop(self.convert_local(spec, precision, progress)?),
             ModelState::Absent if offline => {
                 return Err(Error::artifact(format!(
@@ -196,14 +207,21 @@ impl ModelStore {
                 "model {name} is not converted to {precision}; run `dinoserve models pull {name} --precision {precision}`"
             )));
         }
-        let manifest = Manifest::read_beside(&path)?;
-        let total = std::fs::metadata(&path).map(|metadata| metadata.len()).ok();
-        manifest.check_files(&path, &mut |done| progress("hashing", done, total))?;
+        let manifest = self.check_files(name, precision, progress)?;
         let file = ModelFile::open(&path, PositionRule::Hub)?;
         if file.fingerprint != manifest.fingerprint {
             return Err(Error::artifact(format!("{} carries another fingerprint than its manifest", path.display())));
         }
         Ok(Verified { manifest, path })
+    }
+
+    /// Compares a converted model's files with their manifest, which it gives.
+    fn check_files(&self, name: &str, precision: Precision, progress: Progress<'_>) -> Result<Manifest> {
+        let path = self.converted_path(name, precision);
+        let manifest = Manifest::read_beside(&path)?;
+        let total = std::fs::metadata(&path).map(|metadata| metadata.len()).ok();
+        manifest.check_files(&path, &mut |done| progress("checking", done, total))?;
+        Ok(manifest)
     }
 }
 

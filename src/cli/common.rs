@@ -14,7 +14,7 @@ use crate::{
     gallery::{self, Gallery, GalleryConfig, OpenMode, VectorFormat},
     model::PositionRule,
     onnx::Precision,
-    service::Limits,
+    service::{Limits, ModelSource},
     vision::{DecodeLimits, ResizeMode},
 };
 
@@ -198,6 +198,18 @@ impl EngineFlags {
             cuda_memory: self.cuda_memory_mb.map(|mb| mb << 20),
             cuda_tf32: self.cuda_tf32,
         }
+    }
+
+    /// Where further models come from while the server runs.
+    pub(super) fn source(&self, runtime: &Runtime) -> Result<ModelSource> {
+        Ok(ModelSource {
+            store: self.store()?,
+            runtime: runtime.clone(),
+            config: self.config(),
+            positions: self.pos_embed,
+            precision: self.precision(),
+            offline: self.offline,
+        })
     }
 
     /// Starts the engine.

@@ -10,6 +10,9 @@ mod eval;
 mod folder;
 mod gallery;
 mod goldens;
+mod health;
+mod http_flags;
+mod keys;
 mod models;
 mod openapi;
 mod progress;
@@ -27,7 +30,7 @@ use clap::{
 use self::settings::Settings;
 use crate::{
     artifacts,
-    telemetry::{self, LogFormat},
+    telemetry::{self, LogFormat, TraceExport},
 };
 
 const AFTER_HELP: &str = "\
@@ -79,6 +82,11 @@ enum Command {
     Openapi,
     /// Check that `serve` would work here, and say what to do if not
     Doctor(doctor::Doctor),
+    /// Ask a server on this machine whether it is ready
+    Health(health::Health),
+    /// Make API keys
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Print the settings in force, and where each comes from
     Config(config::Config),
     /// Print a completion script for a shell
@@ -112,7 +120,14 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    telemetry::start_logging(cli.log_format, &cli.log);
+    // Sends the last spans when it is dropped, at the end.
+    let _tracing = match telemetry::start(cli.log_format, &cli.log, cli.command.trace_export().as_ref()) {
+        Ok(tracing) => tracing,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
     if !cli.command.stops_itself() {
         stop_on_ctrl_c();
     }
@@ -143,6 +158,14 @@ fn program() -> anyhow::Result<(clap::Command, Option<Settings>)> {
 }
 
 impl Command {
+    /// Where its spans go.
+    fn trace_export(&self) -> Option<TraceExport> {
+        match self {
+            Self::Serve(serve) => serve.trace_export(),
+            _ => None,
+        }
+    }
+
     /// Whether it hears Ctrl-C by itself, and ends what it has begun.
     fn stops_itself(&self) -> bool {
         matches!(self, Self::Serve(_) | Self::Gallery(gallery::Gallery::Import(_)))
@@ -176,6 +199,8 @@ impl Cli {
             Command::Bench(command) => command.run(),
             Command::Openapi => openapi::run(),
             Command::Doctor(command) => command.run(),
+            Command::Health(command) => command.run(),
+            Command::Keys(command) => command.run(),
             Command::Config(command) => {
                 let of_command = matches.subcommand().map_or(matches, |(_, matches)| matches);
                 command.run(of_command, &program, settings)

@@ -1,34 +1,26 @@
 //! `dinoserve serve`.
 
-use std::{
-    io::Write,
-    net::{IpAddr, SocketAddr},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write, net::SocketAddr, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use clap::{Args, builder::RangedU64ValueParser};
 use tokio::net::TcpListener;
 
-use super::common::{EngineFlags, GalleryFlags, LimitFlags};
+use super::{
+    common::{EngineFlags, GalleryFlags, LimitFlags},
+    http_flags::{AccessFlags, HttpFlags},
+};
 use crate::{
+    artifacts::ModelFile,
+    engine::Runtime,
     gallery::OpenMode,
-    http::{self, AppState, ConnectionTimes, HttpConfig},
-    service::{GalleryLimits, Service},
-    telemetry,
+    http::{self, AppState, Certificate, Stop, access::ApiKeys},
+    service::{GalleryLimits, LiveService, Service},
+    telemetry::{self, TraceExport},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// Address to listen on; 0.0.0.0 for every network
-    #[arg(long, env = "DINOSERVE_HOST", default_value = "127.0.0.1")]
-    host: IpAddr,
-
-    /// Port to listen on; 0 picks a free one
-    #[arg(long, env = "DINOSERVE_PORT", default_value_t = 8080)]
-    port: u16,
-
     #[command(flatten)]
     pub(super) engine: EngineFlags,
 
@@ -38,19 +30,6 @@ pub(super) struct Serve {
     #[command(flatten)]
     pub(super) gallery: GalleryFlags,
 
-    /// Most bytes of a request's body
-    #[arg(long, env = "DINOSERVE_MAX_BODY_BYTES", default_value_t = HttpConfig::default().max_body_bytes)]
-    max_body_bytes: usize,
-
-    /// Most images of a request
-    #[arg(long, env = "DINOSERVE_MAX_IMAGES", default_value_t = HttpConfig::default().max_images)]
-    max_images: usize,
-
-    /// Requests that may be under way together; more are refused at once with 503 [default: 10 for each core, at least 16;
-    /// on GPUs 4 for each image of a batch]
-    #[arg(long, env = "DINOSERVE_MAX_REQUESTS", value_name = "COUNT")]
-    max_requests: Option<usize>,
-
     /// Megabytes of memory for results, so that the same file with the same options does not go through the model twice;
     /// 0 keeps none
     #[arg(long, env = "DINOSERVE_CACHE_MB", value_name = "MB", default_value_t = 0)]
@@ -59,21 +38,19 @@ pub(super) struct Serve {
     #[command(flatten)]
     gallery_limits: GalleryLimitFlags,
 
-    /// Seconds in which a request must have been sent and answered
-    #[arg(long, env = "DINOSERVE_REQUEST_TIMEOUT", default_value_t = HttpConfig::default().request_timeout.as_secs())]
-    request_timeout: u64,
+    #[command(flatten)]
+    http: HttpFlags,
 
-    /// Seconds that a snapshot of a gallery may stand still on its way in or out
-    #[arg(long, env = "DINOSERVE_SNAPSHOT_IDLE_TIMEOUT", default_value_t = HttpConfig::default().snapshot_idle.as_secs())]
-    snapshot_idle_timeout: u64,
+    #[command(flatten)]
+    access: AccessFlags,
 
-    /// Seconds in which a request's head must have arrived; a connection that is idle for longer is closed
-    #[arg(long, env = "DINOSERVE_HEADER_TIMEOUT", default_value_t = 30)]
-    header_timeout: u64,
+    /// Address of a collector that spans of requests are sent to, by OTLP over HTTP, such as http://localhost:4318
+    #[arg(long, env = "DINOSERVE_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
 
-    /// Seconds that accepted requests get to end when the server is stopped
-    #[arg(long, env = "DINOSERVE_SHUTDOWN_GRACE", default_value_t = 25)]
-    shutdown_grace: u64,
+    /// Share of the traces that begin here that is sent, 0 to 1
+    #[arg(long, env = "DINOSERVE_OTLP_SAMPLE", value_name = "SHARE", default_value_t = 1.0)]
+    otlp_sample: f64,
 }
 
 /// Limits of requests about galleries.
@@ -112,20 +89,31 @@ impl GalleryLimitFlags {
 
 impl Serve {
     pub(super) fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.host, self.port)
+        self.http.address()
+    }
+
+    /// Where spans of requests go.
+    pub(super) fn trace_export(&self) -> Option<TraceExport> {
+        let endpoint = self.otlp_endpoint.clone().filter(|endpoint| !endpoint.is_empty())?;
+        Some(TraceExport { endpoint, sample: self.otlp_sample })
     }
 
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        raise_file_limit();
+        // What is wrong with the flags is said before seconds go into a model.
+        let (keys, certificate) = (self.access.keys()?, self.access.certificate()?);
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
         let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        tokio.block_on(self.serve(&runtime, model))
+        tokio.block_on(self.serve(&runtime, model, keys, certificate))
     }
 
     async fn serve(
         self,
-        runtime: &crate::engine::Runtime,
-        model: crate::artifacts::ModelFile,
+        runtime: &Runtime,
+        model: ModelFile,
+        keys: Option<Arc<ApiKeys>>,
+        certificate: Option<Arc<Certificate>>,
     ) -> anyhow::Result<ExitCode> {
         let address = self.address();
         let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
@@ -133,69 +121,70 @@ impl Serve {
         if let Some(gallery) = &gallery {
             tracing::info!(gallery = gallery.describe(), "open");
         }
+        if keys.is_none() && !address.ip().is_loopback() {
+            tracing::warn!(%address, "whoever reaches this address may do everything; --api-keys FILE asks for keys");
+        }
         let (engine, thread) = self.engine.start(runtime, model)?;
-        let config = HttpConfig {
-            max_body_bytes: self.max_body_bytes,
-            max_images: self.max_images,
-            max_requests: self.max_requests,
-            request_timeout: Duration::from_secs(self.request_timeout),
-            snapshot_idle: Duration::from_secs(self.snapshot_idle_timeout),
-        };
-        let service = Service::new(engine.clone(), self.limits.limits(), self.cache_mb << 20);
-        let service = service.with_gallery(gallery.clone()).with_gallery_limits(self.gallery_limits.limits());
-        let trainings = service.clone();
-        let router = http::router(AppState::new(service, config));
+        let service = Service::new(engine, self.limits.limits(), self.cache_mb << 20);
+        let service = service.with_gallery(gallery).with_gallery_limits(self.gallery_limits.limits());
+        let live = Arc::new(LiveService::new(service, thread, Some(self.engine.source(runtime)?)));
+        let state = AppState::new(Arc::clone(&live), self.http.http_config(self.access.cors_origins()), keys);
+        let scheme = if certificate.is_some() { "https" } else { "http" };
+        let config = self.http.serve_config(certificate, self.access.reload_interval());
+        telemetry::metrics().build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
 
         // The one line on standard output: whoever started us reads the port from it.
-        writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
+        writeln!(std::io::stdout(), "listening on {scheme}://{}", listener.local_addr()?)?;
         let loaded = async {
-            let plan = engine.ready().await?;
-            let spec = engine.spec();
-            let metrics = telemetry::metrics();
-            metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-            let (precision, provider) = (engine.precision().to_string(), plan.provider());
-            let labels = [&spec.name, engine.fingerprint(), &precision, &provider];
-            metrics.model_info.with_label_values(&labels).set(1.0);
-            let fingerprint = &engine.fingerprint()[..12];
-            tracing::info!(model = spec.name, fingerprint, precision, %plan, "ready");
+            live.ready().await?;
             // From here on only a signal ends the server.
             std::future::pending::<anyhow::Result<()>>().await
         };
-        let times = ConnectionTimes {
-            header: Duration::from_secs(self.header_timeout),
-            grace: Duration::from_secs(self.shutdown_grace),
-        };
-        let served = http::serve(listener, router, stop_signal(), times);
         tokio::select! {
-            () = served => {}
+            served = http::serve(listener, state, stop_signal(), config) => served?,
             failed = loaded => failed?,
         }
-        drop(engine);
-        trainings.stop_training().await;
-        drop(trainings);
-        if let Some(gallery) = gallery {
-            gallery.close().await;
-        }
-        // All connections are closed, so the worker ends when its queue is empty.
-        let _ = tokio::time::timeout(Duration::from_secs(5), tokio::task::spawn_blocking(move || thread.join())).await;
+        live.close().await;
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Resolves on SIGTERM or Ctrl-C.
-async fn stop_signal() {
-    let interrupt = tokio::signal::ctrl_c();
+/// As many connections as the system allows, which often starts programs with a low limit that they may raise.
+fn raise_file_limit() {
     #[cfg(unix)]
     {
-        use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return drop(interrupt.await) };
-        tokio::select! {
-            _ = interrupt => {}
-            _ = terminate.recv() => {}
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+        if let Err(error) = raised {
+            tracing::debug!(%error, "the limit of open files stays");
         }
     }
+}
+
+/// Resolves on SIGTERM or Ctrl-C.
+async fn stop_signal() -> Stop {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    let stop = {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => tokio::select! {
+                _ = interrupt => Stop::Now,
+                _ = terminate.recv() => Stop::Gracefully,
+            },
+            Err(_) => {
+                drop(interrupt.await);
+                Stop::Now
+            }
+        }
+    };
     #[cfg(not(unix))]
-    drop(interrupt.await);
+    let stop = {
+        drop(interrupt.await);
+        Stop::Now
+    };
     tracing::info!("stopping: accepted requests are finished, new ones are refused");
+    stop
 }

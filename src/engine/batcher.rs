@@ -5,9 +5,9 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::{Features, Input, Wanted};
+use super::{EngineState, Features, Input, Plan, Wanted};
 use crate::error::Result;
 
 /// Patches of a batch, above which it takes no more images: 128 of 224×224, or 23 of 518×518. Keeps the memory of a
@@ -35,8 +35,10 @@ pub(super) struct Waiting {
 pub(super) enum Event {
     /// There is a job.
     Job(Waiting),
-    /// The worker of this number has finished its batch.
+    /// The worker of this number is ready for a batch.
     Idle(usize),
+    /// The session of this worker does not work, for this reason; it is being replaced, and the worker will be idle then.
+    Broken(usize, String),
     /// No more jobs will come.
     Closed,
 }
@@ -76,6 +78,11 @@ impl Entrance {
     pub(super) fn len(&self) -> usize {
         self.depth - self.places.available_permits()
     }
+
+    /// Jobs that may wait.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
 }
 
 impl Drop for Entrance {
@@ -88,8 +95,19 @@ impl Drop for Entrance {
 pub(super) struct Seat {
     /// Where its batches go.
     pub(super) batches: mpsc::UnboundedSender<Vec<Job>>,
+    /// What it does.
+    pub(super) condition: Condition,
+}
+
+/// What a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// It waits for a batch.
+    Idle,
     /// It has a batch.
-    pub(super) busy: bool,
+    Busy,
+    /// It makes its session anew.
+    Broken,
 }
 
 /// Gives jobs to workers.
@@ -101,11 +119,17 @@ pub(super) struct Batcher {
     most: usize,
     /// Oldest first.
     waiting: VecDeque<Waiting>,
+    /// How the engine runs, when it does.
+    plan: Arc<Plan>,
+    state: watch::Sender<EngineState>,
 }
 
 impl Batcher {
-    pub(super) fn new(workers: Vec<Seat>, last_is_solo: bool, most: usize) -> Self {
-        Self { workers, last_is_solo, most, waiting: VecDeque::new() }
+    /// A batcher whose engine is ready with these workers. The last of them is the one for lone images if the plan has one.
+    pub(super) fn new(workers: Vec<Seat>, plan: Plan, state: watch::Sender<EngineState>) -> Self {
+        let (last_is_solo, most, plan) = (plan.solo_threads.is_some(), plan.max_batch, Arc::new(plan));
+        state.send_replace(EngineState::Ready(Arc::clone(&plan)));
+        Self { workers, last_is_solo, most, waiting: VecDeque::new(), plan, state }
     }
 
     /// Works until no more jobs will come and the last has been given out.
@@ -117,19 +141,44 @@ impl Batcher {
             while let Some(event) = next {
                 match event {
                     Event::Job(waiting) => self.waiting.push_back(waiting),
-                    Event::Idle(worker) => self.workers[worker].busy = false,
+                    Event::Idle(worker) => self.free(worker),
+                    Event::Broken(worker, reason) => self.set_aside(worker, reason),
                     Event::Closed => open = false,
                 }
                 next = events.try_recv().ok();
             }
             // Nobody waits for these any more.
             self.waiting.retain(|waiting| !waiting.job.reply.is_closed());
+            if self.nobody_works() {
+                // Whoever waits is told so, as it is not known when there will be a worker.
+                self.waiting.clear();
+            }
             while let Some((worker, batch)) = self.assign() {
-                self.workers[worker].busy = true;
+                self.workers[worker].condition = Condition::Busy;
                 // It fails only if the worker's thread is gone, and the jobs with it are answered as such.
                 let _ = self.workers[worker].batches.send(batch);
             }
         }
+    }
+
+    fn free(&mut self, worker: usize) {
+        self.workers[worker].condition = Condition::Idle;
+        let ready = |state: &EngineState| matches!(state, EngineState::Ready(_));
+        if !ready(&self.state.borrow()) {
+            self.state.send_replace(EngineState::Ready(Arc::clone(&self.plan)));
+        }
+    }
+
+    /// Takes a worker out of service. The engine is ready as long as another works.
+    fn set_aside(&mut self, worker: usize, reason: String) {
+        self.workers[worker].condition = Condition::Broken;
+        if self.nobody_works() {
+            self.state.send_replace(EngineState::Failed(reason));
+        }
+    }
+
+    fn nobody_works(&self) -> bool {
+        self.workers.iter().all(|worker| worker.condition == Condition::Broken)
     }
 
     /// The next worker to get a batch, and the batch.
@@ -138,17 +187,20 @@ impl Batcher {
             return None;
         }
         let regular = if self.last_is_solo { self.workers.len() - 1 } else { self.workers.len() };
-        if self.last_is_solo {
-            let nobody_works = self.workers.iter().all(|worker| !worker.busy);
-            if nobody_works && self.waiting.len() == 1 {
-                return Some((regular, self.take(1)));
-            }
-            if self.workers[regular].busy {
+        if let Some(solo) = self.workers.get(regular) {
+            let somebody_is_busy = self.workers.iter().any(|worker| worker.condition == Condition::Busy);
+            // Where the others are broken it does all the work.
+            let is_alone = self.workers[..regular].iter().all(|worker| worker.condition == Condition::Broken);
+            match solo.condition {
+                Condition::Idle if !somebody_is_busy && (self.waiting.len() == 1 || is_alone) => {
+                    return Some((regular, self.take(1)));
+                }
                 // It has all the cores; a second image beside it would slow down both.
-                return None;
+                Condition::Busy => return None,
+                Condition::Idle | Condition::Broken => {}
             }
         }
-        let idle = || (0..regular).filter(|&worker| !self.workers[worker].busy);
+        let idle = || (0..regular).filter(|&worker| self.workers[worker].condition == Condition::Idle);
         let worker = idle().next()?;
         // Idle workers share what is there, so that no core sleeps while another has a long batch.
         let sharing = idle().count();

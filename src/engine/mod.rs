@@ -178,6 +178,11 @@ impl Engine {
         self.entrance.len()
     }
 
+    /// Jobs that may wait in the queue.
+    pub fn queue_depth(&self) -> usize {
+        self.entrance.depth()
+    }
+
     /// The model's description.
     pub fn spec(&self) -> &ModelSpec {
         &self.about.spec

@@ -1,6 +1,6 @@
 //! One ONNX Runtime session of a converted model: pixels in, features out.
 
-use std::{sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use ndarray::{ArrayView, Dimension};
 use ort::{
@@ -21,13 +21,32 @@ use crate::{
 /// A session and what it needs for each run. It belongs to one thread.
 pub struct ModelSession {
     session: Session,
-    // After the session, which points into them.
-    _weights: Option<Arc<SharedWeights>>,
+    // After the session, which points into the weights that the model has.
+    model: Arc<LoadedModel>,
     provider: Provider,
-    positions: Arc<PositionCache>,
-    has_registers: bool,
+    options: SessionOptions,
     /// Pixels of a batch of several images.
     pixels: Vec<u8>,
+}
+
+/// What the sessions of a model share, and what further ones are made of.
+struct LoadedModel {
+    runtime: Runtime,
+    path: PathBuf,
+    has_registers: bool,
+    weights: Option<SharedWeights>,
+    positions: PositionCache,
+}
+
+impl LoadedModel {
+    fn session(&self, provider: Provider, options: &SessionOptions) -> Result<Session> {
+        let mut builder = self.runtime.session_builder(provider, options)?;
+        if let Some(weights) = &self.weights {
+            builder = weights.lend(builder)?;
+        }
+        let failed = |error| Error::artifact(format!("{} cannot be loaded: {error}", self.path.display()));
+        builder.commit_from_file(&self.path).map_err(failed)
+    }
 }
 
 /// The sessions of an engine.
@@ -55,28 +74,35 @@ impl ModelSession {
     /// [`crate::error::Kind::Artifact`] if the model or a device cannot be used.
     pub fn load(runtime: &Runtime, model: &ModelFile, plan: &Plan) -> Result<Sessions> {
         let on_cpu = plan.providers.contains(&Provider::Cpu);
-        let weights = on_cpu.then(|| SharedWeights::open(model)).transpose()?.map(Arc::new);
-        let positions = Arc::new(PositionCache::new(model.positions.clone()));
-        let make = |provider: Provider, options: &SessionOptions| {
-            let mut builder = runtime.session_builder(provider, options)?;
-            if let Some(weights) = &weights {
-                builder = weights.lend(builder)?;
-            }
-            let session = builder
-                .commit_from_file(&model.path)
-                .map_err(|error| Error::artifact(format!("{} cannot be loaded: {error}", model.path.display())))?;
-            let (_weights, positions) = (weights.clone(), Arc::clone(&positions));
-            let has_registers = model.spec.registers > 0;
-            Ok(Self { session, _weights, provider, positions, has_registers, pixels: Vec::new() })
-        };
+        let model = Arc::new(LoadedModel {
+            runtime: runtime.clone(),
+            path: model.path.clone(),
+            has_registers: model.spec.registers > 0,
+            weights: on_cpu.then(|| SharedWeights::open(model)).transpose()?,
+            positions: PositionCache::new(model.positions.clone()),
+        });
         let all = (0..plan.workers).flat_map(|_| &plan.providers);
-        let workers = all.map(|&provider| make(provider, &plan.session)).collect::<Result<_>>()?;
+        let workers = all.map(|&provider| Self::new(&model, provider, plan.session)).collect::<Result<_>>()?;
         let solo = plan.solo_threads.map(|intra_threads| SessionOptions { intra_threads, ..plan.session });
-        let solo = solo.map(|options| make(Provider::Cpu, &options)).transpose()?;
-        if let Some(weights) = &weights {
+        let solo = solo.map(|options| Self::new(&model, Provider::Cpu, options)).transpose()?;
+        if let Some(weights) = &model.weights {
             weights.release_pages();
         }
         Ok(Sessions { workers, solo })
+    }
+
+    fn new(model: &Arc<LoadedModel>, provider: Provider, options: SessionOptions) -> Result<Self> {
+        let session = model.session(provider, &options)?;
+        Ok(Self { session, model: Arc::clone(model), provider, options, pixels: Vec::new() })
+    }
+
+    /// Takes the place of a session that is not to be trusted any more with a new one of the same kind.
+    ///
+    /// # Errors
+    /// As [`ModelSession::load`]; the old session stays.
+    pub fn renew(&mut self) -> Result<()> {
+        *self = Self::new(&self.model, self.provider, self.options)?;
+        Ok(())
     }
 
     /// Where it computes.
@@ -106,7 +132,7 @@ impl ModelSession {
             &self.pixels
         };
         let (height, width) = grid.pixels();
-        let positions = self.positions.get(grid);
+        let positions = self.model.positions.get(grid);
         let pixels = TensorRef::from_array_view(([batch.len(), height, width, 3], pixels)).map_err(of_runtime)?;
         let positions = positions.view().insert_axis(ndarray::Axis(0));
         let positions = TensorRef::from_array_view(positions).map_err(of_runtime)?;
@@ -114,12 +140,13 @@ impl ModelSession {
         let outputs = self.session.run(inputs).map_err(of_runtime)?;
         let inference_time = started.elapsed();
         let outputs = Outputs(&outputs);
+        let has_registers = self.model.has_registers;
         let features = |(index, &(_, wanted)): (usize, &(&Input, Wanted))| {
             Ok(Features {
                 grid,
                 cls: outputs.of("cls", index)?,
                 patch_tokens: outputs.wanted(wanted.patch_tokens, "patch_tokens", index)?,
-                registers: outputs.wanted(wanted.registers && self.has_registers, "registers", index)?,
+                registers: outputs.wanted(wanted.registers && has_registers, "registers", index)?,
                 attention: outputs.wanted(wanted.attention, "attention", index)?,
                 layers_cls: outputs.wanted(wanted.layers_cls, "layers_cls", index)?,
                 layers_patch: outputs.wanted(wanted.layers_patch, "layers_patch", index)?,

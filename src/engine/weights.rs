@@ -84,6 +84,6 @@ where
     std::mem::forget(tensor);
     // SAFETY: the pointer is a valid tensor that nobody else releases. It borrows `bytes`, which `SharedWeights` keeps
     // mapped for as long as it keeps the value, and every session with a clone of it is dropped before: `ModelSession`
-    // holds both, the session first.
+    // holds the session first, and then what keeps `SharedWeights`.
     Some(Arc::new(unsafe { DynValue::from_ptr(pointer, Some(&Allocator::default())) }))
 }

@@ -22,10 +22,10 @@ impl FromRequestParts<AppState> for Admission {
 
     async fn from_request_parts(_: &mut Parts, state: &AppState) -> Result<Self, Error> {
         let refuse = |reason: &str, error: Error| {
-            telemetry::metrics().rejections.with_label_values(&[reason]).inc();
+            telemetry::metrics().count_rejection(reason);
             error
         };
-        let plan = match state.service.engine().state() {
+        let plan = match state.service().engine().state() {
             EngineState::Ready(plan) => plan,
             EngineState::Loading => {
                 return Err(refuse(

@@ -6,13 +6,15 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    AppState,
     body::ImageRequest,
     maps::{MapRequest, answer_maps},
     problem::FeatureProblems,
     schema::{AttentionParams, File, ImageParams, ImagesForm, ImagesJson, RenderingParams},
 };
-use crate::{error::Result, service::AttentionMaps};
+use crate::{
+    error::Result,
+    service::{AttentionMaps, Service},
+};
 
 /// Attention maps of the images of one request.
 #[derive(Serialize, ToSchema)]
@@ -59,11 +61,11 @@ pub(super) struct AttentionItem {
         FeatureProblems,
     )
 )]
-pub(super) async fn create_attention_map(State(state): State<AppState>, request: ImageRequest) -> Result<Response> {
+pub(super) async fn create_attention_map(State(service): State<Service>, request: ImageRequest) -> Result<Response> {
     let MapRequest { images, image, options, form, representation, admission: _admission } = MapRequest::read(request)?;
-    let (maps, pictures, stages) = state.service.attention(images, &image, options, form).await?;
+    let (maps, pictures, stages) = service.attention(images, &image, options, form).await?;
     let arrays = || maps.iter().map(shaped).collect();
-    answer_maps(representation, pictures, || to_json(&state, &maps), arrays, &stages)
+    answer_maps(representation, pictures, || to_json(&service, &maps), arrays, &stages)
 }
 
 /// `[heads, height, width]`.
@@ -71,13 +73,13 @@ fn shaped(image: &AttentionMaps) -> Result<ArrayView3<'_, f32>, ShapeError> {
     image.maps.view().into_shape_with_order((image.maps.nrows(), image.grid.height, image.grid.width))
 }
 
-fn to_json<'a>(state: &'a AppState, images: &[AttentionMaps]) -> AttentionJson<'a> {
+fn to_json<'a>(service: &'a Service, images: &[AttentionMaps]) -> AttentionJson<'a> {
     let item = |(index, image): (usize, &AttentionMaps)| AttentionItem {
         index,
         grid: [image.grid.height, image.grid.width],
         attention: image.maps.rows().into_iter().map(|row| row.to_vec()).collect(),
     };
-    let engine = state.service.engine();
+    let engine = service.engine();
     AttentionJson {
         model: &engine.spec().name,
         fingerprint: engine.fingerprint(),

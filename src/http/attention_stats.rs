@@ -5,7 +5,6 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    AppState,
     body::ImageRequest,
     negotiate::{Representation, answer, negotiate},
     problem::FeatureProblems,
@@ -13,7 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    service::ImageHeadStats,
+    service::{ImageHeadStats, Service},
 };
 
 /// What the heads attend to, in numbers.
@@ -82,13 +81,13 @@ pub(super) struct HeadJson {
     )),
     responses((status = 200, description = "The numbers.", body = HeadStatsJson<'_>), FeatureProblems)
 )]
-pub(super) async fn compare_heads(State(state): State<AppState>, request: ImageRequest) -> Result<Response> {
+pub(super) async fn compare_heads(State(service): State<Service>, request: ImageRequest) -> Result<Response> {
     let ImageRequest { images, mut options, headers, admission: _admission } = request;
     negotiate(&headers, &[Representation::Json])?;
     let image = options.take()?;
     options.finish()?;
-    let (stats, stages) = state.service.head_stats(images, &image).await?;
-    let engine = state.service.engine();
+    let (stats, stages) = service.head_stats(images, &image).await?;
+    let engine = service.engine();
     let json = HeadStatsJson {
         model: &engine.spec().name,
         fingerprint: engine.fingerprint(),

@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
     features::npy,
     gallery::GalleryName,
-    service::{BasisImages, KeptBasis, PCA_COMPONENTS, Stages},
+    service::{BasisImages, KeptBasis, PCA_COMPONENTS, Service, Stages},
     vision::{Background, Filter, ResizeMode},
 };
 
@@ -135,7 +135,7 @@ const MOST_SAMPLED: usize = 1000;
     )
 )]
 pub(super) async fn fit_basis(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     GalleryPath(name): GalleryPath,
     request: BasisRequest,
 ) -> Result<Response> {
@@ -143,7 +143,7 @@ pub(super) async fn fit_basis(
     let image = options.take()?;
     let FitOptions { components } = options.take()?;
     let images = images(files, options)?;
-    let (kept, new, stages) = state.service.fit_basis(&name, images, &image, components).await?;
+    let (kept, new, stages) = service.fit_basis(&name, images, &image, components).await?;
     let mut response = answer_basis(&kept, &stages)?;
     if new {
         *response.status_mut() = StatusCode::CREATED;
@@ -170,12 +170,12 @@ pub(super) async fn fit_basis(
     )
 )]
 pub(super) async fn add_to_basis(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     GalleryPath(name): GalleryPath,
     request: BasisRequest,
 ) -> Result<Response> {
     let BasisRequest { files, options, admission: _admission } = request;
-    let (kept, stages) = state.service.add_to_basis(&name, images(files, options)?).await?;
+    let (kept, stages) = service.add_to_basis(&name, images(files, options)?).await?;
     answer_basis(&kept, &stages)
 }
 
@@ -186,9 +186,9 @@ pub(super) async fn add_to_basis(
     tag = "features",
     responses((status = 200, description = "The bases, by name.", body = Bases), GalleryProblems)
 )]
-pub(super) async fn list_bases(State(state): State<AppState>, options: Options) -> Result<Json<Bases>> {
+pub(super) async fn list_bases(State(service): State<Service>, options: Options) -> Result<Json<Bases>> {
     options.finish()?;
-    Ok(Json(Bases { data: state.service.bases().await?.iter().map(describe).collect() }))
+    Ok(Json(Bases { data: service.bases().await?.iter().map(describe).collect() }))
 }
 
 /// Get a basis.
@@ -204,14 +204,14 @@ pub(super) async fn list_bases(State(state): State<AppState>, options: Options) 
     )
 )]
 pub(super) async fn get_basis(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     GalleryPath(name): GalleryPath,
     headers: HeaderMap,
     options: Options,
 ) -> Result<Response> {
     options.finish()?;
     let representation = negotiate(&headers, &[Representation::Json, Representation::Npy])?;
-    let kept = state.service.basis(&name).await?;
+    let kept = service.basis(&name).await?;
     let pca = kept.basis.pca();
     if representation == Representation::Npy {
         let kind = [(header::CONTENT_TYPE, representation.media_type())];
@@ -233,12 +233,12 @@ pub(super) async fn get_basis(
     )
 )]
 pub(super) async fn delete_basis(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     GalleryPath(name): GalleryPath,
     options: Options,
 ) -> Result<StatusCode> {
     options.finish()?;
-    state.service.remove_basis(&name).await?;
+    service.remove_basis(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    AppState,
     body::SubjectRequest,
     gallery::{
         GalleryOption, NeighborJson,
@@ -22,7 +21,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     gallery::{GalleryName, Label},
-    service::{Classification, Found, ImageOptions, SearchOptions, Subject, VectorOptions, VoteOptions},
+    service::{Classification, Found, ImageOptions, SearchOptions, Service, Subject, VectorOptions, VoteOptions},
 };
 
 /// What an image shows.
@@ -115,11 +114,11 @@ pub(super) enum ClassificationAnswer {
         SearchProblems,
     )
 )]
-pub(super) async fn classify(State(state): State<AppState>, request: SubjectRequest) -> Result<Response> {
+pub(super) async fn classify(State(service): State<Service>, request: SubjectRequest) -> Result<Response> {
     let SubjectRequest { subjects, mut options, admission: _admission } = request;
     let ProbeOption { probe } = options.take()?;
     if let Some(probe) = probe {
-        return classify_by_probe(&state, probe, subjects, options).await;
+        return classify_by_probe(&service, probe, subjects, options).await;
     }
     let image: ImageOptions = options.take()?;
     let vote: VoteOptions = options.take()?;
@@ -128,14 +127,14 @@ pub(super) async fn classify(State(state): State<AppState>, request: SubjectRequ
     let GalleryOption { gallery } = options.take()?;
     let vectors: VectorOptions = options.take()?;
     options.finish()?;
-    let found = state.service.classify(&gallery, subjects, (&image, &vectors), search, filter, vote).await?;
+    let found = service.classify(&gallery, subjects, (&image, &vectors), search, filter, vote).await?;
     let Found { binding, outcomes, stages } = found;
     let outcomes = outcomes.into_iter().map(|outcome| outcome.map(ClassificationJson::from)).collect();
     FromGallery::respond(gallery, binding, outcomes, &stages)
 }
 
 async fn classify_by_probe(
-    state: &AppState,
+    service: &Service,
     probe: GalleryName,
     subjects: Vec<Subject>,
     mut options: Options,
@@ -150,7 +149,7 @@ async fn classify_by_probe(
     let image: ImageOptions = options.take()?;
     let LeastProbability { min_score } = options.take()?;
     options.finish()?;
-    let found = state.service.classify_by_probe(&probe, subjects, &image, min_score).await?;
+    let found = service.classify_by_probe(&probe, subjects, &image, min_score).await?;
     let Found { binding, outcomes, stages } = found;
     let outcomes = outcomes.into_iter().map(|outcome| outcome.map(ClassificationJson::from)).collect();
     let answer = OneOrMore::new(outcomes)?;

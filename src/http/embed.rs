@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    AppState,
     body::ImageRequest,
     negotiate::{Representation, answer, float_base64, float_bytes, negotiate},
     options::EncodingFormat,
@@ -15,7 +14,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     features::npy,
-    service::{EmbedOptions, Embedding, ImageOptions},
+    service::{EmbedOptions, Embedding, ImageOptions, Service},
 };
 
 /// Embeddings, in the order of the images.
@@ -110,7 +109,7 @@ struct Encoding {
         FeatureProblems,
     )
 )]
-pub(super) async fn create_embedding(State(state): State<AppState>, request: ImageRequest) -> Result<Response> {
+pub(super) async fn create_embedding(State(service): State<Service>, request: ImageRequest) -> Result<Response> {
     const OFFERS: [Representation; 3] = [Representation::Json, Representation::Floats, Representation::Npy];
     // The request's place is held until the answer is ready.
     let ImageRequest { images, mut options, headers, admission: _admission } = request;
@@ -120,10 +119,10 @@ pub(super) async fn create_embedding(State(state): State<AppState>, request: Ima
     let Encoding { encoding_format } = options.take()?;
     options.finish()?;
 
-    let (embeddings, stages) = state.service.embed(images, &image, &embed).await?;
-    let service = state.service.clone();
+    let (embeddings, stages) = service.embed(images, &image, &embed).await?;
+    let of_answer = service.clone();
     let encode = move || match representation {
-        Representation::Json => to_json(&state, embeddings, &embed, encoding_format),
+        Representation::Json => to_json(&of_answer, embeddings, &embed, encoding_format),
         _ => to_binary(embeddings, &embed, representation),
     };
     // Vectors are written in microseconds; the tokens of an image are a thousand vectors.
@@ -132,7 +131,7 @@ pub(super) async fn create_embedding(State(state): State<AppState>, request: Ima
 }
 
 fn to_json(
-    state: &AppState,
+    service: &Service,
     embeddings: Vec<Result<Embedding>>,
     options: &EmbedOptions,
     encoding: EncodingFormat,
@@ -157,7 +156,7 @@ fn to_json(
         };
         EmbedItem { index, outcome }
     };
-    let engine = state.service.engine();
+    let engine = service.engine();
     let answer = EmbedAnswer {
         model: &engine.spec().name,
         fingerprint: engine.fingerprint(),

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    AppState,
     body::InputRequest,
     embed::Floats,
     negotiate::{Representation, answer},
@@ -15,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    service::{EmbedOptions, ImageOptions},
+    service::{EmbedOptions, ImageOptions, Service},
     vision::Grid,
 };
 
@@ -80,20 +79,20 @@ struct OpenAiOptions {
     responses((status = 200, description = "The embeddings.", body = OpenAiList<'_>), FeatureProblems)
 )]
 pub(super) async fn create_openai_embedding(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     request: Result<InputRequest>,
 ) -> Result<Response, Response> {
-    let answer = async { embed(&state, request?).await };
+    let answer = async { embed(&service, request?).await };
     answer.await.map_err(|error| openai_response(&error))
 }
 
-async fn embed(state: &AppState, request: InputRequest) -> Result<Response> {
+async fn embed(service: &Service, request: InputRequest) -> Result<Response> {
     let InputRequest { images, mut options, admission: _admission } = request;
     let OpenAiOptions { model, dimensions, encoding_format, user: _ } = options.take()?;
     let image: ImageOptions = options.take()?;
     let embed: EmbedOptions = options.take()?;
     options.finish()?;
-    let engine = state.service.engine();
+    let engine = service.engine();
     let spec = engine.spec();
     if let Some(other) = model.filter(|model| *model != spec.name) {
         let detail = format!("there is no model {other:?} here; this server runs {:?}", spec.name);
@@ -107,7 +106,7 @@ async fn embed(state: &AppState, request: InputRequest) -> Result<Response> {
         return Err(Error::option("tokens", "this shape has no place for tokens; ask /v1/embed"));
     }
 
-    let (embeddings, stages) = state.service.embed(images, &image, &embed).await?;
+    let (embeddings, stages) = service.embed(images, &image, &embed).await?;
     let several = embeddings.len() > 1;
     let mut tokens = 0;
     let mut data = Vec::with_capacity(embeddings.len());

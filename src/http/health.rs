@@ -11,7 +11,9 @@ use super::{AppState, problem::Problem};
 use crate::{
     engine::EngineState,
     error::{Error, Kind, Result},
-    telemetry,
+    gallery::{Binding, GalleryInfo},
+    service::Service,
+    telemetry::{self, GalleryFacts},
 };
 
 /// The process runs.
@@ -42,8 +44,10 @@ pub(super) struct Ready {
     )
 )]
 pub(super) async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>> {
-    let engine = state.service.engine();
+    let service = state.service();
+    let engine = service.engine();
     match engine.state() {
+        _ if state.is_stopping() => Err(Error::new(Kind::Unavailable, "the server is stopping")),
         EngineState::Ready(plan) => Ok(Json(Ready { model: engine.spec().name.clone(), provider: plan.provider() })),
         EngineState::Loading => Err(Error::new(Kind::Unavailable, "the model is still loading")),
         EngineState::Failed(reason) => Err(Error::new(Kind::Unavailable, format!("the model cannot run: {reason}"))),
@@ -52,17 +56,23 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>>
 
 /// Metrics for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "server", responses((status = 200, description = "Prometheus's text format.", body = String)))]
-pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
+pub(super) async fn metrics(State(service): State<Service>) -> impl IntoResponse {
     let metrics = telemetry::metrics();
-    metrics.queue_depth.set(state.service.engine().queued() as i64);
-    metrics.cache_bytes.set(i64::try_from(state.service.cached_bytes()).unwrap_or(i64::MAX));
+    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let engine = service.engine();
+    metrics.queue_depth.set(count(engine.queued()));
+    metrics.queue_capacity.set(count(engine.queue_depth()));
+    metrics.cache_bytes.set(i64::try_from(service.cached_bytes()).unwrap_or(i64::MAX));
     // A store that is slow or away does not hold up the other metrics; they tell what was known last.
-    if let Ok(store) = state.service.gallery()
+    if let Ok(store) = service.gallery()
         && let Ok(Ok(galleries)) = timeout(Duration::from_secs(1), store.galleries()).await
     {
-        let counts = galleries.into_iter().map(|gallery| (gallery.name.into(), gallery.items)).collect();
-        metrics.set_gallery_items(counts);
+        let facts = |GalleryInfo { name, binding, items, .. }: GalleryInfo| {
+            let Binding { model, fingerprint, dim, .. } = binding;
+            GalleryFacts { name: name.into(), items, model, fingerprint, dim }
+        };
+        metrics.set_galleries(galleries.into_iter().map(facts).collect());
     }
-    metrics.ready.set(i64::from(matches!(state.service.engine().state(), EngineState::Ready(_))));
+    metrics.ready.set(i64::from(matches!(engine.state(), EngineState::Ready(_))));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
 }

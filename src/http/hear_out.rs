@@ -9,6 +9,7 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::Request,
+    http::header,
 };
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -21,6 +22,10 @@ const THROWING_AWAY: Duration = Duration::from_secs(2);
 
 /// Sees to it that the body is read on when whoever answers has dropped it.
 pub(super) async fn hear_out(request: Request) -> Request {
+    // Whoever waits to be asked for the body has not sent it, and would be asked by reading on.
+    if request.headers().contains_key(header::EXPECT) {
+        return request;
+    }
     request.map(|body| if body.is_end_stream() { body } else { Body::new(HeardOut(Some(body))) })
 }
 

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    AppState,
     body::SubjectRequest,
     gallery::{
         GalleryOption, NeighborJson,
@@ -23,7 +22,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     gallery::{Binding, GalleryName, ItemId},
-    service::{Found, ImageOptions, SearchOptions, Stages, VectorOptions},
+    service::{Found, ImageOptions, SearchOptions, Service, Stages, VectorOptions},
 };
 
 /// Where neighbours were sought, and the answer.
@@ -165,7 +164,7 @@ struct ItemQueryOptions {
         GalleryProblems,
     )
 )]
-pub(super) async fn find_neighbors_of_item(State(state): State<AppState>, mut options: Options) -> Result<Response> {
+pub(super) async fn find_neighbors_of_item(State(service): State<Service>, mut options: Options) -> Result<Response> {
     let ItemQueryOptions { id, include_self } = options.take()?;
     let search: SearchOptions = options.take()?;
     let filter = take_filter(&mut options)?;
@@ -173,8 +172,7 @@ pub(super) async fn find_neighbors_of_item(State(state): State<AppState>, mut op
     options.finish()?;
     let id = id.ok_or_else(|| Error::option("id", "there is none; name the item whose neighbours are sought"))?;
     let id = ItemId::new(id)?;
-    let (binding, neighbors, stages) =
-        state.service.neighbors_of_item(&gallery, &id, search, filter, include_self).await?;
+    let (binding, neighbors, stages) = service.neighbors_of_item(&gallery, &id, search, filter, include_self).await?;
     let query = ItemQuery { id, k: search.k };
     let answer = NeighborsOfItem { query, neighbors: NeighborJson::list(neighbors) };
     respond(&FromGallery::new(gallery, binding, answer), &stages)
@@ -198,7 +196,7 @@ pub(super) async fn find_neighbors_of_item(State(state): State<AppState>, mut op
         SearchProblems,
     )
 )]
-pub(super) async fn find_neighbors(State(state): State<AppState>, request: SubjectRequest) -> Result<Response> {
+pub(super) async fn find_neighbors(State(service): State<Service>, request: SubjectRequest) -> Result<Response> {
     let SubjectRequest { subjects, mut options, admission: _admission } = request;
     let search: SearchOptions = options.take()?;
     let filter = take_filter(&mut options)?;
@@ -206,7 +204,7 @@ pub(super) async fn find_neighbors(State(state): State<AppState>, request: Subje
     let image: ImageOptions = options.take()?;
     let vectors: VectorOptions = options.take()?;
     options.finish()?;
-    let found = state.service.neighbors(&gallery, subjects, (&image, &vectors), search, filter).await?;
+    let found = service.neighbors(&gallery, subjects, (&image, &vectors), search, filter).await?;
     let Found { binding, outcomes, stages } = found;
     let json = |neighbors| Neighbors { neighbors: NeighborJson::list(neighbors) };
     let outcomes = outcomes.into_iter().map(|outcome| outcome.map(json)).collect();

@@ -1,11 +1,23 @@
-//! `GET /v1/models`.
+//! `GET /v1/models` and `POST /v1/models/load`.
 
-use axum::{Json, extract::State};
-use serde::Serialize;
+use std::fmt;
+
+use axum::{Json, body::Body, extract::State};
+use serde::{Deserialize, Serialize};
+use strum::VariantNames;
 use utoipa::ToSchema;
 
-use super::AppState;
-use crate::{engine::EngineState, vision::PATCH};
+use super::{AppState, problem::Problem};
+use crate::{
+    engine::{Engine, EngineState},
+    error::{Error, Kind, Result},
+    onnx::Precision,
+    service::{LoadPlan, Replaced, Service},
+    vision::PATCH,
+};
+
+/// The route that loads models.
+pub(super) const LOAD_PATH: &str = "/v1/models/load";
 
 /// The models that this server runs.
 #[derive(Serialize, ToSchema)]
@@ -59,17 +71,14 @@ pub(super) struct Model {
     map_size: usize,
 }
 
-/// List the models.
-#[utoipa::path(get, path = "/v1/models", tag = "server", responses((status = 200, description = "The models.", body = Models)))]
-pub(super) async fn list_models(State(state): State<AppState>) -> Json<Models> {
-    let engine = state.service.engine();
-    let spec = engine.spec();
-    let provider = match engine.state() {
-        EngineState::Ready(plan) => Some(plan.provider()),
-        EngineState::Loading | EngineState::Failed(_) => None,
-    };
-    Json(Models {
-        data: vec![Model {
+impl Model {
+    fn new(engine: &Engine) -> Self {
+        let spec = engine.spec();
+        let provider = match engine.state() {
+            EngineState::Ready(plan) => Some(plan.provider()),
+            EngineState::Loading | EngineState::Failed(_) => None,
+        };
+        Self {
             id: spec.name.clone(),
             summary: spec.summary.clone(),
             notice: spec.notice.clone(),
@@ -84,6 +93,65 @@ pub(super) async fn list_models(State(state): State<AppState>) -> Json<Models> {
             patch: PATCH,
             embed_size: spec.embed_size,
             map_size: spec.map_size,
-        }],
-    })
+        }
+    }
+}
+
+/// List the models.
+#[utoipa::path(get, path = "/v1/models", tag = "server", responses((status = 200, description = "The models.", body = Models)))]
+pub(super) async fn list_models(State(service): State<Service>) -> Json<Models> {
+    Json(Models { data: vec![Model::new(service.engine())] })
+}
+
+/// Which model is to be served.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LoadModel {
+    /// Its name in the catalogue.
+    #[schema(example = "dinov2-small-focus")]
+    model: String,
+    /// Precision of its weights: `fp32`, `int8` or `fp16`; what the server was started with if it is not given.
+    #[schema(example = "fp32")]
+    precision: Option<String>,
+}
+
+/// The model that took over.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LoadedModel {
+    /// What is served now.
+    model: Model,
+    /// The fingerprint of the features before.
+    fingerprint_before: String,
+}
+
+/// Replace the model.
+///
+/// The new model is pulled and converted if need be, brought up beside the old one and warmed up; then it takes over. No request
+/// fails: those that have begun end with the old model. If the new one cannot be served the old one stays. Galleries of
+/// another model's features answer 409 to images from then on. With the name of the model that is served, its file is read
+/// anew. Loading goes on when the client has gone.
+#[utoipa::path(
+    post,
+    path = "/v1/models/load",
+    tag = "server",
+    request_body = LoadModel,
+    responses(
+        (status = 200, description = "The model is served.", body = LoadedModel),
+        (status = 409, description = "Another model is being loaded.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The model cannot be served, and the old one stays; the detail tells why.", body = Problem,
+            content_type = "application/problem+json"),
+        (status = "4XX", description = "The request is at fault.", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn load_model(State(state): State<AppState>, body: Body) -> Result<Json<LoadedModel>> {
+    let wrong = |what: &dyn fmt::Display| Error::new(Kind::Malformed, format!("send {{\"model\": NAME}}: {what}"));
+    let body = axum::body::to_bytes(body, 64 << 10).await.map_err(|error| wrong(&error))?;
+    let LoadModel { model, precision } = serde_json::from_slice(&body).map_err(|error| wrong(&error))?;
+    let of_name = |name: String| {
+        let known = Precision::VARIANTS.join(", ");
+        name.parse::<Precision>().map_err(|_| Error::option("precision", format!("{name:?} is none of {known}")))
+    };
+    let plan = LoadPlan { model, precision: precision.map(of_name).transpose()? };
+    let Replaced { engine, before } = state.live.load(plan).await?;
+    Ok(Json(LoadedModel { model: Model::new(&engine), fingerprint_before: before }))
 }

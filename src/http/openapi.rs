@@ -46,6 +46,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(probes::list_probes, probes::train_probe))
         .routes(routes!(probes::get_probe, probes::delete_probe))
         .routes(routes!(models::list_models))
+        .routes(routes!(models::load_model))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))

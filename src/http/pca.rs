@@ -6,13 +6,16 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    AppState,
     body::ImageRequest,
     maps::{MapRequest, answer_maps},
     problem::FeatureProblems,
     schema::{File, ImageParams, ImagesForm, ImagesJson, PcaParams, RenderingParams},
 };
-use crate::{error::Result, service::PcaAnswer, vision::Grid};
+use crate::{
+    error::Result,
+    service::{PcaAnswer, Service},
+    vision::Grid,
+};
 
 /// PCA maps of the images of one request, in one joint basis.
 #[derive(Serialize, ToSchema)]
@@ -63,11 +66,11 @@ pub(super) struct PcaItem {
         FeatureProblems,
     )
 )]
-pub(super) async fn create_pca_map(State(state): State<AppState>, request: ImageRequest) -> Result<Response> {
+pub(super) async fn create_pca_map(State(service): State<Service>, request: ImageRequest) -> Result<Response> {
     let MapRequest { images, image, options, form, representation, admission: _admission } = MapRequest::read(request)?;
-    let (maps, pictures, stages) = state.service.pca(images, &image, options, form).await?;
+    let (maps, pictures, stages) = service.pca(images, &image, options, form).await?;
     let arrays = || maps.pca.maps.iter().zip(&maps.grids).map(shaped).collect();
-    answer_maps(representation, pictures, || to_json(&state, &maps), arrays, &stages)
+    answer_maps(representation, pictures, || to_json(&service, &maps), arrays, &stages)
 }
 
 /// `[height, width, components]`.
@@ -75,7 +78,7 @@ fn shaped<'a>((map, grid): (&'a Array2<f32>, &Grid)) -> Result<ArrayView3<'a, f3
     map.view().into_shape_with_order((grid.height, grid.width, map.ncols()))
 }
 
-fn to_json<'a>(state: &'a AppState, maps: &'a PcaAnswer) -> PcaJson<'a> {
+fn to_json<'a>(service: &'a Service, maps: &'a PcaAnswer) -> PcaJson<'a> {
     let item = |(index, (map, grid)): (usize, (&Array2<f32>, &Grid))| {
         let tokens: Vec<Vec<f32>> = map.rows().into_iter().map(|row| row.to_vec()).collect();
         let foreground = maps.pca.foreground.as_ref().map(|images| &images[index]);
@@ -86,7 +89,7 @@ fn to_json<'a>(state: &'a AppState, maps: &'a PcaAnswer) -> PcaJson<'a> {
             foreground: foreground.map(|image| image.chunks(grid.width).map(<[_]>::to_vec).collect()),
         }
     };
-    let engine = state.service.engine();
+    let engine = service.engine();
     PcaJson {
         model: &engine.spec().name,
         fingerprint: engine.fingerprint(),

@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
     features::probe::{Stage, TrainingOptions},
     gallery::GalleryName,
-    service::{ProbeFeatures, ProbePlan, ProbeState, StoredProbe},
+    service::{ProbeFeatures, ProbePlan, ProbeState, Service, StoredProbe},
 };
 
 /// A probe, and what is going on with it.
@@ -182,18 +182,19 @@ pub(super) async fn train_probe(State(state): State<AppState>, request: OptionsR
     let folds = folds.unwrap_or(TrainingOptions::default().folds);
     let options = TrainingOptions { l2, folds };
     let plan = ProbePlan { name: name.clone(), gallery, features, options, filter };
-    let training = state.service.train_probe(plan).await?;
+    let service = state.service();
+    let training = service.train_probe(plan).await?;
     if wait {
         // What takes longer than a request may goes on, and is answered as if nobody had wanted to wait.
         let patience = state.config.request_timeout.mul_f32(0.9);
         match tokio::time::timeout(patience, training.ended()).await {
-            Ok(Ok(())) => return Ok(probe_json(&state, name).await?.into_response()),
+            Ok(Ok(())) => return Ok(probe_json(&service, name).await?.into_response()),
             Ok(Err(error)) => return Ok(problem::response(&error)),
             Err(_) => {}
         }
     }
     let place = [(header::LOCATION, format!("/v1/probes/{name}"))];
-    Ok((StatusCode::ACCEPTED, place, probe_json(&state, name).await?).into_response())
+    Ok((StatusCode::ACCEPTED, place, probe_json(&service, name).await?).into_response())
 }
 
 /// List the probes.
@@ -203,9 +204,9 @@ pub(super) async fn train_probe(State(state): State<AppState>, request: OptionsR
     tag = "gallery",
     responses((status = 200, description = "The probes.", body = ProbeList), GalleryProblems)
 )]
-pub(super) async fn list_probes(State(state): State<AppState>, options: Options) -> Result<Json<ProbeList>> {
+pub(super) async fn list_probes(State(service): State<Service>, options: Options) -> Result<Json<ProbeList>> {
     options.finish()?;
-    let probes = state.service.probes().await?;
+    let probes = service.probes().await?;
     let data = probes.into_iter().map(|(name, state)| ProbeStateJson::new(name, &state)).collect();
     Ok(Json(ProbeList { data }))
 }
@@ -219,12 +220,12 @@ pub(super) async fn list_probes(State(state): State<AppState>, options: Options)
     responses((status = 200, description = "The probe.", body = ProbeJson), GalleryProblems)
 )]
 pub(super) async fn get_probe(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     GalleryPath(name): GalleryPath,
     options: Options,
 ) -> Result<Json<ProbeJson>> {
     options.finish()?;
-    probe_json(&state, name).await
+    probe_json(&service, name).await
 }
 
 /// Delete a probe. Its training is ended if it goes on.
@@ -236,17 +237,17 @@ pub(super) async fn get_probe(
     responses((status = 204, description = "It is gone."), GalleryProblems)
 )]
 pub(super) async fn delete_probe(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     GalleryPath(name): GalleryPath,
     options: Options,
 ) -> Result<StatusCode> {
     options.finish()?;
-    state.service.remove_probe(&name).await?;
+    service.remove_probe(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn probe_json(state: &AppState, name: GalleryName) -> Result<Json<ProbeJson>> {
-    let (of_training, stored) = state.service.probe(&name).await?;
+async fn probe_json(service: &Service, name: GalleryName) -> Result<Json<ProbeJson>> {
+    let (of_training, stored) = service.probe(&name).await?;
     let state = ProbeStateJson::new(name, &of_training);
     Ok(Json(ProbeJson { state, probe: stored.map(StoredProbeJson::from) }))
 }

@@ -97,6 +97,11 @@ fn status_and_title(kind: Kind) -> (StatusCode, &'static str) {
         Kind::UndecodableImage => (StatusCode::UNPROCESSABLE_ENTITY, "Undecodable image"),
         Kind::InvalidOption => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid option"),
         Kind::LimitExceeded => (StatusCode::UNPROCESSABLE_ENTITY, "Limit exceeded"),
+        Kind::Unauthenticated => (StatusCode::UNAUTHORIZED, "Unauthenticated"),
+        Kind::Forbidden => (StatusCode::FORBIDDEN, "Forbidden"),
+        Kind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
+        Kind::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's head is too large"),
+        Kind::ModelRejected => (StatusCode::UNPROCESSABLE_ENTITY, "The model cannot be served"),
         Kind::Conflict => (StatusCode::CONFLICT, "Conflict"),
         Kind::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "The storage is full"),
         Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
@@ -145,8 +150,13 @@ fn respond(error: &Error, problem: Problem) -> Response {
     let mut response = (status, Json(problem)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let retry_after = error.retry_after().map(|time| time.as_secs_f64().ceil().max(1.0) as u64);
+    let retry_after = retry_after.or((status == StatusCode::SERVICE_UNAVAILABLE).then_some(1));
+    if let Some(seconds) = retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"dinoserve\""));
     }
     response
 }

@@ -6,13 +6,15 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    AppState,
     body::ImageRequest,
     maps::{MapRequest, answer_maps},
     problem::FeatureProblems,
     schema::{File, ImageParams, ImagesForm, ImagesJson, RenderingParams, SimilarityParams},
 };
-use crate::{error::Result, service::SimilarityMaps};
+use crate::{
+    error::Result,
+    service::{Service, SimilarityMaps},
+};
 
 /// How alike a place is to the patches of the images of one request.
 #[derive(Serialize, ToSchema)]
@@ -74,21 +76,21 @@ pub(super) struct SimilarityItem {
         FeatureProblems,
     )
 )]
-pub(super) async fn create_similarity_map(State(state): State<AppState>, request: ImageRequest) -> Result<Response> {
+pub(super) async fn create_similarity_map(State(service): State<Service>, request: ImageRequest) -> Result<Response> {
     let MapRequest { images, image, options, form, representation, admission: _admission } = MapRequest::read(request)?;
-    let (maps, pictures, stages) = state.service.similarity(images, &image, options, form).await?;
+    let (maps, pictures, stages) = service.similarity(images, &image, options, form).await?;
     let arrays = || Ok(maps.maps.iter().map(|map| map.view()).collect());
-    answer_maps(representation, pictures, || to_json(&state, &maps), arrays, &stages)
+    answer_maps(representation, pictures, || to_json(&service, &maps), arrays, &stages)
 }
 
-fn to_json<'a>(state: &'a AppState, maps: &SimilarityMaps) -> SimilarityJson<'a> {
+fn to_json<'a>(service: &'a Service, maps: &SimilarityMaps) -> SimilarityJson<'a> {
     let item = |(index, map): (usize, &Array2<f32>)| SimilarityItem {
         index,
         grid: [map.nrows(), map.ncols()],
         similarity: map.rows().into_iter().map(|row| row.to_vec()).collect(),
     };
     let (rows, columns) = (&maps.region.rows, &maps.region.columns);
-    let engine = state.service.engine();
+    let engine = service.engine();
     SimilarityJson {
         model: &engine.spec().name,
         fingerprint: engine.fingerprint(),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    vision::PATCH,
+    vision::{Grid, PATCH},
 };
 
 /// One variant of DINOv2.
@@ -106,6 +106,12 @@ impl ModelSpec {
             .map_err(|error| Error::artifact(format!("{origin} is not a model description: {}", error.message())))?;
         spec.check().map_err(|error| error.context(origin))?;
         Ok(spec)
+    }
+
+    /// The grid of an embedding at the model's own size.
+    pub fn embed_grid(&self) -> Grid {
+        let side = self.embed_size / PATCH;
+        Grid { height: side, width: side }
     }
 
     fn check(&self) -> Result<()> {

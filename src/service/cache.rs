@@ -35,6 +35,11 @@ impl ViewCache {
         Self { views, fingerprint: fingerprint.into() }
     }
 
+    /// The same cache for another model, whose views are others.
+    pub(super) fn for_model(&self, fingerprint: &str) -> Self {
+        Self { views: self.views.clone(), fingerprint: fingerprint.into() }
+    }
+
     pub(super) fn key(
         &self,
         file: &[u8],

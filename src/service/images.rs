@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
+use tracing::Instrument;
 
 use super::{Service, Stages, cache::Key};
 use crate::{
@@ -158,7 +159,9 @@ impl Service {
     /// Decodes and resizes on a blocking thread, then runs the model, unless the result is in the cache.
     async fn see(&self, file: Bytes, purpose: Purpose) -> Result<Seen> {
         let (limits, cache) = (self.limits.decode, self.cache.clone());
+        let span = tracing::info_span!("prepare");
         let prepared = self.on_blocking_thread("preparing an image", move || {
+            let _span = span.entered();
             let Purpose { reading, transform, wanted, with_photo } = purpose;
             let key = cache.as_ref().map(|cache| Box::new(cache.key(&file, reading, transform, wanted, with_photo)));
             if let (Some(cache), Some(key)) = (&cache, &key)
@@ -169,6 +172,7 @@ impl Service {
             let work = || prepare(&file, reading, limits, transform);
             // Decoders may panic on hostile files; that is the file's fault, and no other request's.
             let (input, stages) = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+                telemetry::metrics().panics.with_label_values(&["decoder"]).inc();
                 Err(Error::new(Kind::UndecodableImage, "the decoder failed on this file; it is damaged"))
             })?;
             Ok(Prepared::New { input, stages, key })
@@ -184,7 +188,8 @@ impl Service {
     }
 
     async fn run(&self, input: Input, purpose: Purpose, stages: Stages, key: Option<Box<Key>>) -> Result<Seen> {
-        let (input, features) = self.engine.infer(input, purpose.wanted).await?;
+        let inference = self.engine.infer(input, purpose.wanted).instrument(tracing::info_span!("infer"));
+        let (input, features) = inference.await?;
         let stages = Stages { queue: features.queue_time, inference: features.inference_time, ..stages };
         let photo = purpose.with_photo.then_some(input.pixels);
         let view = Arc::new(View { photo, features });

@@ -9,6 +9,7 @@ mod gallery;
 mod head_stats;
 mod images;
 mod insert;
+mod live;
 mod maps;
 mod probes;
 mod search;
@@ -27,6 +28,7 @@ pub use self::{
     head_stats::ImageHeadStats,
     images::{Decoding, ImageOptions, Limits},
     insert::{Entry, Inserted},
+    live::{LiveService, LoadPlan, ModelSource, Replaced},
     maps::{AttentionMaps, AttentionOptions, Form, PCA_COMPONENTS, PcaAnswer, PcaOptions, Rendering},
     probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, StoredProbe, Training},
     search::{Found, SearchOptions},
@@ -70,6 +72,12 @@ impl Service {
             trainings: Trainings::default(),
             pixel_work,
         }
+    }
+
+    /// The same, with another model.
+    fn with_engine(&self, engine: Engine) -> Self {
+        let cache = self.cache.as_ref().map(|cache| cache.for_model(engine.fingerprint()));
+        Self { engine, cache, ..self.clone() }
     }
 
     /// The same, with a gallery to search.

@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod items;
 pub mod postgres;
+pub mod process;
 pub mod python;
 pub mod server;
 
@@ -120,14 +121,19 @@ pub fn session(model: &ModelFile) -> ModelSession {
         .remove(0)
 }
 
-/// The description of a tiny golden model, read from its Hugging Face configuration.
+/// The description of a tiny golden model.
 pub fn tiny_spec(name: &str) -> ModelSpec {
+    ModelSpec::parse(&tiny_toml(name), name).expect("a tiny description")
+}
+
+/// The same as it stands in a catalogue, read from its Hugging Face configuration.
+fn tiny_toml(name: &str) -> String {
     let config: serde_json::Value = serde_json::from_slice(&read_golden(&format!("{name}/config.json"))).expect("JSON");
     let number = |key: &str| config[key].as_u64().unwrap_or(0) as usize;
     let swiglu = config["use_swiglu_ffn"] == true;
     let mlp = number("mlp_ratio") * number("hidden_size");
     let hidden = if swiglu { (mlp * 2 / 3).div_ceil(8) * 8 } else { mlp };
-    let toml = format!(
+    format!(
         "name = \"{name}\"\nsummary = \"random weights\"\nlicence = \"none\"\ndim = {}\ndepth = {}\nheads = {}\nregisters = {}\n\
          ffn = \"{}\"\nffn_hidden = {hidden}\nnative_grid = 37\nembed_size = 224\nmap_size = 518\n",
         number("hidden_size"),
@@ -135,8 +141,20 @@ pub fn tiny_spec(name: &str) -> ModelSpec {
         number("num_attention_heads"),
         number("num_register_tokens"),
         if swiglu { "swiglu" } else { "mlp" },
-    );
-    ModelSpec::parse(&toml, name).expect("a tiny description")
+    )
+}
+
+/// A cache folder with tiny models, converted, and the runtime library's place as `ORT_DYLIB_PATH` would name it.
+pub fn tiny_home(names: &[&str]) -> PathBuf {
+    let folder = scratch("home");
+    let home = Home::new(Some(folder.clone())).expect("a home folder");
+    std::fs::create_dir_all(home.catalog()).expect("a folder");
+    for name in names {
+        std::fs::write(home.catalog().join(format!("{name}.toml")), tiny_toml(name)).expect("a description");
+        let (from, to) = (golden(&format!("{name}/model.safetensors")), home.model(name, Precision::Fp32));
+        convert(&tiny_spec(name), &from, None, Precision::Fp32, &to, &mut |_, _, _| {}).expect("conversion");
+    }
+    folder
 }
 
 /// Converts a tiny golden model from one of its weight files.

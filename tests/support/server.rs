@@ -1,13 +1,13 @@
 //! A real server on a free port, in this process.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use dinoserve::{
     artifacts::ModelFile,
-    engine::{Device, Engine, EngineConfig, EngineThread},
+    engine::{Device, Engine, EngineConfig},
     gallery::{Gallery, GalleryConfig, OpenMode, open},
-    http::{AppState, ConnectionTimes, HttpConfig, router, serve},
-    service::{GalleryLimits, Limits, Service},
+    http::{AppState, HttpConfig, ServeConfig, Stop, access::ApiKeys, serve},
+    service::{GalleryLimits, Limits, LiveService, ModelSource, Service},
 };
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
@@ -24,45 +24,45 @@ pub struct Server {
     pub address: SocketAddr,
     pub client: Client,
     pub engine: Engine,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<Stop>>,
     serving: JoinHandle<()>,
-    thread: Option<EngineThread>,
+    live: Arc<LiveService>,
 }
 
-impl Server {
-    /// A server that is ready.
-    pub async fn start(model: ModelFile, config: HttpConfig) -> Self {
-        let server = Self::start_unready(model, config).await;
-        server.engine.ready().await.expect("the engine gets ready");
-        server
+/// What a server is made of.
+pub struct Setup {
+    pub model: ModelFile,
+    pub engine: EngineConfig,
+    pub http: HttpConfig,
+    pub serve: ServeConfig,
+    pub cache_bytes: u64,
+    pub gallery: Option<Gallery>,
+    pub keys: Option<Arc<ApiKeys>>,
+    pub source: Option<ModelSource>,
+}
+
+impl Setup {
+    /// The defaults but for the patience with clients, which is shorter.
+    pub fn new(model: ModelFile) -> Self {
+        let serve = ServeConfig {
+            header_timeout: Duration::from_secs(2),
+            shutdown_delay: Duration::ZERO,
+            shutdown_grace: Duration::from_secs(20),
+            reload_interval: Duration::from_millis(50),
+            ..ServeConfig::default()
+        };
+        let (http, engine) = (HttpConfig::default(), on_cpu());
+        Self { model, engine, http, serve, cache_bytes: 0, gallery: None, keys: None, source: None }
     }
 
-    /// One that keeps results.
-    pub async fn start_with(model: ModelFile, config: HttpConfig, cache_bytes: u64) -> Self {
-        let server = Self::make(model, config, cache_bytes, None).await;
-        server.engine.ready().await.expect("the engine gets ready");
-        server
+    /// With a tiny model, for what does not depend on the model.
+    pub fn tiny() -> Self {
+        Self::new(tiny("tiny-reg", "model.safetensors"))
     }
 
-    pub async fn start_unready(model: ModelFile, config: HttpConfig) -> Self {
-        Self::make(model, config, 0, None).await
-    }
-
-    /// One that is ready and keeps galleries.
-    pub async fn start_on(gallery: Gallery, model: ModelFile, config: HttpConfig) -> Self {
-        let server = Self::make(model, config, 0, Some(gallery)).await;
-        server.engine.ready().await.expect("the engine gets ready");
-        server
-    }
-
-    /// One with a tiny model and no galleries yet, for what does not depend on the model.
-    pub async fn tiny_with_gallery() -> Self {
-        let model = tiny("tiny-reg", "model.safetensors");
-        Self::start_on(new_gallery().await, model, HttpConfig::default()).await
-    }
-
-    async fn make(model: ModelFile, config: HttpConfig, cache_bytes: u64, gallery: Option<Gallery>) -> Self {
-        let (engine, thread) = Engine::start(&runtime(), model, &on_cpu()).expect("an engine");
+    /// Starts a server, which may not be ready yet.
+    pub async fn start_unready(self) -> Server {
+        let (engine, thread) = Engine::start(&runtime(), self.model, &self.engine).expect("an engine");
         let limits = GalleryLimits {
             max_neighbors: 100,
             max_page_items: 100,
@@ -70,17 +70,51 @@ impl Server {
             max_probe_classes: 30,
             ..GalleryLimits::default()
         };
-        let service = Service::new(engine.clone(), Limits::default(), cache_bytes);
-        let service = service.with_gallery(gallery).with_gallery_limits(limits);
+        let service = Service::new(engine.clone(), Limits::default(), self.cache_bytes);
+        let service = service.with_gallery(self.gallery).with_gallery_limits(limits);
+        let live = Arc::new(LiveService::new(service, thread, self.source));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let times = ConnectionTimes { header: Duration::from_secs(2), grace: Duration::from_secs(20) };
         let (stop, stopped) = oneshot::channel();
-        let app = router(AppState::new(service, config));
-        let until = async { drop(stopped.await) };
-        let serving = tokio::spawn(async move { serve(listener, app, until, times).await });
+        let until = async { stopped.await.unwrap_or(Stop::Now) };
+        let state = AppState::new(Arc::clone(&live), self.http, self.keys);
+        let config = self.serve;
+        let serving = tokio::spawn(async move { serve(listener, state, until, config).await.expect("it serves") });
         let client = Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
-        Self { address, client, engine, stop: Some(stop), serving, thread: Some(thread) }
+        Server { address, client, engine, stop: Some(stop), serving, live }
+    }
+
+    /// Starts a server, and waits until it is ready.
+    pub async fn start(self) -> Server {
+        let server = self.start_unready().await;
+        server.engine.ready().await.expect("the engine gets ready");
+        server
+    }
+}
+
+impl Server {
+    /// A server that is ready.
+    pub async fn start(model: ModelFile, config: HttpConfig) -> Self {
+        Setup { http: config, ..Setup::new(model) }.start().await
+    }
+
+    /// One that keeps results.
+    pub async fn start_with(model: ModelFile, config: HttpConfig, cache_bytes: u64) -> Self {
+        Setup { http: config, cache_bytes, ..Setup::new(model) }.start().await
+    }
+
+    pub async fn start_unready(model: ModelFile, config: HttpConfig) -> Self {
+        Setup { http: config, ..Setup::new(model) }.start_unready().await
+    }
+
+    /// One that is ready and keeps galleries.
+    pub async fn start_on(gallery: Gallery, model: ModelFile, config: HttpConfig) -> Self {
+        Setup { http: config, gallery: Some(gallery), ..Setup::new(model) }.start().await
+    }
+
+    /// One with a tiny model and no galleries yet, for what does not depend on the model.
+    pub async fn tiny_with_gallery() -> Self {
+        Setup { gallery: Some(new_gallery().await), ..Setup::tiny() }.start().await
     }
 
     /// A server with a tiny model, for what does not depend on the model.
@@ -115,8 +149,13 @@ impl Server {
 
     /// Starts to stop; [`Server::stopped`] waits for the end.
     pub fn stop(&mut self) {
+        self.stop_as(Stop::Now);
+    }
+
+    /// Starts to stop in one of the ways.
+    pub fn stop_as(&mut self, way: Stop) {
         if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
+            let _ = stop.send(way);
         }
     }
 
@@ -124,8 +163,7 @@ impl Server {
         self.stop();
         self.serving.await.expect("the server ends");
         drop(self.engine);
-        let thread = self.thread.take().expect("a thread");
-        tokio::task::spawn_blocking(move || thread.join()).await.expect("the worker ends");
+        self.live.close().await;
     }
 }
 

@@ -15,14 +15,13 @@ use crate::{
     error::{Error, Result},
     gallery::{GalleryName, ItemId},
     http::{
-        AppState,
         body::ItemsRequest,
         json::BodyItem,
         negotiate::{Representation, answer},
         problem::Problem,
         schema::ImageParams,
     },
-    service::{Entry, ImageOptions, VectorOptions},
+    service::{Entry, ImageOptions, Service, VectorOptions},
 };
 
 /// What became of a batch.
@@ -88,7 +87,7 @@ impl BatchOutcome {
     request_body(content((BatchForm = "multipart/form-data"), (BatchJson = "application/json"))),
     responses((status = 200, description = "What became of each item.", body = BatchAnswer), WriteProblems)
 )]
-pub(in crate::http) async fn put_items(State(state): State<AppState>, request: ItemsRequest) -> Result<Response> {
+pub(in crate::http) async fn put_items(State(service): State<Service>, request: ItemsRequest) -> Result<Response> {
     let ItemsRequest { items, mut options, admission: _admission } = request;
     let GalleryOption { gallery } = options.take()?;
     let image: ImageOptions = options.take()?;
@@ -101,7 +100,7 @@ pub(in crate::http) async fn put_items(State(state): State<AppState>, request: I
     for item in items {
         outcomes.push(entry(item).map(|entry| entries.push(entry)));
     }
-    let stored = state.service.insert(&gallery, entries, &image, &vectors).await?;
+    let stored = service.insert(&gallery, entries, &image, &vectors).await?;
     let mut stored_outcomes = stored.outcomes.into_iter();
     let outcome = |((index, id), outcome): ((usize, Option<String>), Result<()>)| {
         let outcome =

@@ -9,7 +9,8 @@ use crate::{
     error::Result,
     features::pool::Pooling,
     gallery::{Binding, GalleryInfo, GalleryName},
-    http::{AppState, options::Options},
+    http::options::Options,
+    service::Service,
     vision::{Background, Filter, ResizeMode},
 };
 
@@ -65,9 +66,9 @@ pub(in crate::http) struct GalleryJson {
 }
 
 impl GalleryJson {
-    fn new(state: &AppState, info: GalleryInfo) -> Self {
+    fn new(service: &Service, info: GalleryInfo) -> Self {
         let GalleryInfo { name, binding, items, indexed } = info;
-        let takes_images = binding.fingerprint == state.service.engine().fingerprint();
+        let takes_images = binding.fingerprint == service.engine().fingerprint();
         let Binding { model, fingerprint, dim, pooling, layers, size, resize, filter, exif, background } = binding;
         Self {
             name,
@@ -96,12 +97,12 @@ impl GalleryJson {
     responses((status = 200, description = "The galleries.", body = Galleries), GalleryProblems)
 )]
 pub(in crate::http) async fn list_galleries(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     options: Options,
 ) -> Result<Json<Galleries>> {
     options.finish()?;
-    let galleries = state.service.gallery()?.galleries().await?;
-    Ok(Json(Galleries { data: galleries.into_iter().map(|info| GalleryJson::new(&state, info)).collect() }))
+    let galleries = service.gallery()?.galleries().await?;
+    Ok(Json(Galleries { data: galleries.into_iter().map(|info| GalleryJson::new(&service, info)).collect() }))
 }
 
 /// Look up a gallery.
@@ -113,13 +114,13 @@ pub(in crate::http) async fn list_galleries(
     responses((status = 200, description = "The gallery.", body = GalleryJson), GalleryProblems)
 )]
 pub(in crate::http) async fn get_gallery(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     GalleryPath(name): GalleryPath,
     options: Options,
 ) -> Result<Json<GalleryJson>> {
     options.finish()?;
-    let info = state.service.gallery()?.gallery(&name).await?;
-    Ok(Json(GalleryJson::new(&state, info)))
+    let info = service.gallery()?.gallery(&name).await?;
+    Ok(Json(GalleryJson::new(&service, info)))
 }
 
 /// Delete a gallery with all its items.
@@ -131,11 +132,11 @@ pub(in crate::http) async fn get_gallery(
     responses((status = 204, description = "It is gone, also from disk."), GalleryProblems)
 )]
 pub(in crate::http) async fn delete_gallery(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     GalleryPath(name): GalleryPath,
     options: Options,
 ) -> Result<StatusCode> {
     options.finish()?;
-    state.service.gallery()?.remove(&name).await?;
+    service.gallery()?.remove(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

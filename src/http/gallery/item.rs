@@ -13,13 +13,12 @@ use crate::{
     error::{Error, Kind, Result},
     gallery::{GalleryName, ItemId, Label, Metadata, Parts},
     http::{
-        AppState,
         body::SubjectRequest,
         negotiate::{Representation, answer},
         options::Options,
         schema::{File, ImageParams, ImagesForm},
     },
-    service::{Entry, ImageOptions, VectorOptions},
+    service::{Entry, ImageOptions, Service, VectorOptions},
 };
 
 /// What was stored.
@@ -75,7 +74,7 @@ pub(in crate::http) struct StoredJson {
     )
 )]
 pub(in crate::http) async fn put_item(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     ItemPath(id): ItemPath,
     request: SubjectRequest,
 ) -> Result<Response> {
@@ -89,9 +88,9 @@ pub(in crate::http) async fn put_item(
         .map_err(|subjects| Error::new(Kind::Malformed, format!("an item has one image, not {}", subjects.len())))?;
 
     let entry = Entry { id: id.clone(), label: label.clone(), metadata: metadata.clone(), subject };
-    let stored = state.service.insert(&gallery, vec![entry], &image, &vectors).await?;
+    let stored = service.insert(&gallery, vec![entry], &image, &vectors).await?;
     let created = stored.outcomes.into_iter().next().unwrap_or_else(|| Err(Error::internal("no outcome")))?;
-    let place = match state.service.gallery()?.get(&gallery, &id, Parts::NONE).await {
+    let place = match service.gallery()?.get(&gallery, &id, Parts::NONE).await {
         Ok(stored) => Some(stored.item.place),
         Err(error) if error.kind() == Kind::NotFound => None,
         Err(error) => return Err(error),
@@ -134,14 +133,14 @@ struct VectorOption {
     responses((status = 200, description = "The item.", body = ItemWithVector), GalleryProblems)
 )]
 pub(in crate::http) async fn get_item(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     ItemPath(id): ItemPath,
     mut options: Options,
 ) -> Result<Json<ItemWithVector>> {
     let GalleryOption { gallery } = options.take()?;
     let VectorOption { vector } = options.take()?;
     options.finish()?;
-    let stored = state.service.gallery()?.get(&gallery, &id, Parts { vector, ..Parts::NONE }).await?;
+    let stored = service.gallery()?.get(&gallery, &id, Parts { vector, ..Parts::NONE }).await?;
     Ok(Json(ItemWithVector { item: stored.item.into(), gallery, vector: vector.then_some(stored.vector) }))
 }
 
@@ -157,12 +156,12 @@ pub(in crate::http) async fn get_item(
     responses((status = 204, description = "It is gone, also from disk."), GalleryProblems)
 )]
 pub(in crate::http) async fn delete_item(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     ItemPath(id): ItemPath,
     mut options: Options,
 ) -> Result<StatusCode> {
     let GalleryOption { gallery } = options.take()?;
     options.finish()?;
-    state.service.delete_item(&gallery, id).await?;
+    service.delete_item(&gallery, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

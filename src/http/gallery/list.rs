@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    http::{AppState, options::Options},
-    service::Page,
+    http::options::Options,
+    service::{Page, Service},
 };
 
 /// Items in the order in which they were first stored.
@@ -68,12 +68,15 @@ fn place_of(cursor: &str) -> Result<u64> {
     params(PageParams, FilterParams, GalleryParams),
     responses((status = 200, description = "A page of items.", body = PageJson), GalleryProblems)
 )]
-pub(in crate::http) async fn list_items(State(state): State<AppState>, mut options: Options) -> Result<Json<PageJson>> {
+pub(in crate::http) async fn list_items(
+    State(service): State<Service>,
+    mut options: Options,
+) -> Result<Json<PageJson>> {
     let GalleryOption { gallery } = options.take()?;
     let PageOptions { limit, cursor } = options.take()?;
     let filter = take_filter(&mut options)?;
     options.finish()?;
     let after = cursor.map_or(Ok(0), |cursor| place_of(&cursor))?;
-    let Page { items, next } = state.service.page(&gallery, after, limit, filter.as_ref()).await?;
+    let Page { items, next } = service.page(&gallery, after, limit, filter.as_ref()).await?;
     Ok(Json(PageJson { items: items.into_iter().map(Into::into).collect(), next: next.map(cursor_after) }))
 }

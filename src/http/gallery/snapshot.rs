@@ -66,7 +66,7 @@ pub(in crate::http) async fn get_snapshot(
     options: Options,
 ) -> Result<Response> {
     options.finish()?;
-    let store = state.service.gallery()?.clone();
+    let store = state.service().gallery()?.clone();
     store.gallery(&name).await?;
     let limit = state.config.snapshot_idle;
     let (reader, writer) = tokio::io::duplex(BUFFER);
@@ -148,7 +148,8 @@ pub(in crate::http) async fn put_snapshot(
     body: Body,
 ) -> Result<Json<Restored>> {
     options.finish()?;
-    let store = state.service.gallery()?;
+    let service = state.service();
+    let store = service.gallery()?;
     let limit = state.config.snapshot_idle;
     let parts = stream::try_unfold(body.into_data_stream(), move |mut parts| async move {
         let next = timeout(limit, parts.try_next()).await.map_err(|_| io::Error::other(too_slow(limit)))?;

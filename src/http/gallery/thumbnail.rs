@@ -15,7 +15,8 @@ use crate::{
     artifacts::hex,
     error::{Error, Kind, Result},
     gallery::Parts,
-    http::{AppState, options::Options, schema::File},
+    http::{options::Options, schema::File},
+    service::Service,
 };
 
 /// Show an item's thumbnail.
@@ -37,14 +38,14 @@ use crate::{
     )
 )]
 pub(in crate::http) async fn get_thumbnail(
-    State(state): State<AppState>,
+    State(service): State<Service>,
     ItemPath(id): ItemPath,
     headers: HeaderMap,
     mut options: Options,
 ) -> Result<Response> {
     let GalleryOption { gallery } = options.take()?;
     options.finish()?;
-    let stored = state.service.gallery()?.get(&gallery, &id, Parts { thumbnail: true, ..Parts::NONE }).await?;
+    let stored = service.gallery()?.get(&gallery, &id, Parts { thumbnail: true, ..Parts::NONE }).await?;
     let thumbnail = stored.thumbnail.ok_or_else(|| {
         let detail = format!("{:?} has no thumbnail: it was stored as a vector", id.as_str());
         Error::new(Kind::NotFound, detail)

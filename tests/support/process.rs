@@ -1,0 +1,127 @@
+//! A server as a process of its own, as operators run it.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use super::{runtime_library, tiny_home};
+
+pub struct Process {
+    child: Child,
+    /// Such as `http://127.0.0.1:12345`.
+    pub url: String,
+    log: Arc<Mutex<String>>,
+    reading: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    /// `dinoserve serve` with a tiny model and these flags, ready.
+    pub fn start(flags: &[&str]) -> Self {
+        let home = tiny_home(&["tiny-reg"]);
+        Self::start_in(&home, &[&["--model", "tiny-reg"], flags].concat())
+    }
+
+    /// `dinoserve serve` with a cache folder and flags, ready.
+    pub fn start_in(home: &Path, flags: &[&str]) -> Self {
+        let mut process = Self::spawn(home, flags);
+        process.wait_until_ready();
+        process
+    }
+
+    /// The same, perhaps not ready yet.
+    pub fn spawn(home: &Path, flags: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_dinoserve"))
+            .args(["--log-format", "json", "serve", "--port", "0", "--device", "cpu"])
+            .args(flags)
+            .env("DINOSERVE_HOME", home)
+            .env("ORT_DYLIB_PATH", runtime_library())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let (to, from) = (Arc::clone(&log), BufReader::new(child.stderr.take().expect("a pipe")));
+        let reading = std::thread::spawn(move || {
+            for line in from.lines().map_while(Result::ok) {
+                let mut log = to.lock().expect("the log");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut first).expect("a line");
+        let url = first.trim().strip_prefix("listening on ").unwrap_or_default().to_owned();
+        Self { child, url, log, reading: Some(reading) }
+    }
+
+    pub fn wait_until_ready(&mut self) {
+        let began = Instant::now();
+        while !self.is_ready() {
+            let ended = self.child.try_wait().expect("its state");
+            assert!(ended.is_none() && began.elapsed() < Duration::from_secs(60), "not ready: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5)));
+        let agent: ureq::Agent = config.build().into();
+        agent.get(format!("{}/readyz", self.url)).call().is_ok()
+    }
+
+    /// A metric's value, without labels or with them as they are written.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = ureq::get(format!("{}/metrics", self.url)).call().expect("metrics");
+        metric(&text.into_body().read_to_string().expect("text"), name)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("its state") {
+                // All of the log is there when its reader has come to the end.
+                if let Some(reading) = self.reading.take() {
+                    reading.join().expect("the log's reader");
+                }
+                return status;
+            }
+            assert!(began.elapsed() < patience, "it does not end: {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("the log").clone()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A metric's value in Prometheus's text format.
+pub fn metric(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
+}

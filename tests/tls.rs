@@ -1,0 +1,140 @@
+//! TLS: a real handshake, certificates that are replaced while the server runs, and clients that do not speak it.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use dinoserve::{
+    http::{Certificate, ServeConfig},
+    telemetry,
+};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::{
+    access::{replace, until},
+    support::{
+        scratch,
+        server::{Server, Setup},
+    },
+};
+
+struct Files {
+    chain: PathBuf,
+    key: PathBuf,
+}
+
+/// Writes a certificate for localhost over the files, and gives it.
+fn write_certificate(files: &Files) -> CertificateDer<'static> {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    replace(&files.key, &signing_key.serialize_pem());
+    replace(&files.chain, &cert.pem());
+    cert.der().clone()
+}
+
+fn files() -> Files {
+    let folder = scratch("tls");
+    Files { chain: folder.join("chain.pem"), key: folder.join("key.pem") }
+}
+
+async fn start(files: &Files) -> Server {
+    let mut setup = Setup::tiny();
+    let certificate = Certificate::open(&files.chain, &files.key).unwrap();
+    setup.serve = ServeConfig { certificate: Some(certificate), ..setup.serve };
+    setup.start().await
+}
+
+/// A handshake by a client that trusts only this certificate.
+async fn connect(
+    server: &Server,
+    trusted: &CertificateDer<'static>,
+    protocol: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    let stream = TcpStream::connect(server.address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+async fn get(mut stream: TlsStream<TcpStream>, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn requests_come_over_tls_and_certificates_are_rotated() {
+    let files = files();
+    let first = write_certificate(&files);
+    let server = start(&files).await;
+    let stream = connect(&server, &first, "http/1.1").await.unwrap();
+    assert!(get(stream, "/readyz").await.starts_with("HTTP/1.1 200 OK"));
+    let stream = connect(&server, &first, "h2").await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]), "HTTP/2 is offered");
+
+    let second = write_certificate(&files);
+    until(async || connect(&server, &second, "http/1.1").await.is_ok()).await;
+    assert!(connect(&server, &first, "http/1.1").await.is_err(), "nobody is shown the old one any more");
+
+    // A key that does not go with the certificate changes nothing.
+    let failures = || telemetry::metrics().reload_failures.with_label_values(&["certificate"]).get();
+    let before = failures();
+    let other = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    replace(&files.key, &other.signing_key.serialize_pem());
+    until(async || failures() > before).await;
+    let stream = connect(&server, &second, "http/1.1").await.unwrap();
+    assert!(get(stream, "/readyz").await.starts_with("HTTP/1.1 200 OK"));
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn who_does_not_speak_tls_is_let_go() {
+    let files = files();
+    write_certificate(&files);
+    let server = start(&files).await;
+    // Plain HTTP, and a client that says nothing at all.
+    for said in ["GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", ""] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "{said:?}: the connection is closed");
+        assert!(!answer.starts_with(b"HTTP"), "nothing is answered in the clear");
+    }
+    server.stopped().await;
+}
+
+#[test]
+fn what_is_wrong_with_certificates_is_said() {
+    let good = files();
+    write_certificate(&good);
+    let folder = scratch("tls");
+    let (empty, other) = (folder.join("empty.pem"), folder.join("other.pem"));
+    std::fs::write(&empty, "").unwrap();
+    std::fs::write(&other, generate_simple_self_signed(["x".to_owned()]).unwrap().signing_key.serialize_pem()).unwrap();
+    let missing = folder.join("missing.pem");
+    for (chain, key, expected) in [
+        (&missing, &good.key, "missing.pem: the certificates cannot be read"),
+        (&empty, &good.key, "empty.pem: there is no certificate in it"),
+        (&good.chain, &missing, "missing.pem: the private key cannot be read"),
+        (&good.chain, &empty, "empty.pem: the private key cannot be read"),
+        (&good.chain, &other, "other.pem: the key does not go with"),
+    ] {
+        let error = Certificate::open(chain, key).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
