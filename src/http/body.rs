@@ -76,7 +76,7 @@ impl FromRequest<AppState> for ItemsRequest {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
         let Received { contents, options, admission, .. } = receive(request, state, Takes::Items).await?;
-        let items = if contents.images.is_empty() { contents.items } else { contents.files_as_items()? };
+        let items = contents.into_items()?;
         if items.is_empty() {
             let detail = "the request holds no item; send files as multipart/form-data, or {\"items\": [..]} as JSON";
             return Err(Error::new(Kind::Malformed, detail));
@@ -131,41 +131,9 @@ async fn receive(request: Request, state: &AppState, takes: Takes) -> Result<Rec
     let (mut parts, body) = request.into_parts();
     let config = &state.config;
     let admission = Admission::from_request_parts(&mut parts, state).await?;
-    let mut options = Options::default();
-    options.add_query(parts.uri.query().unwrap_or_default())?;
     check_content_length(&parts.headers, config)?;
-    let form = match BodyForm::of(&parts.headers) {
-        Ok(BodyForm::Json) => BodyForm::Json,
-        _ if matches!(takes, Takes::Nothing | Takes::Input) => {
-            let detail = "only a JSON object is taken here; send Content-Type: application/json";
-            return Err(Error::new(Kind::UnsupportedMediaType, detail));
-        }
-        form => form?,
-    };
     let headers = parts.headers.clone();
-    let body = Body::new(Limited::new(body, config.max_body_bytes));
-    let mut contents = Contents::new(takes, config.max_images);
-    let read = async move {
-        match form {
-            BodyForm::Raw if takes == Takes::Items => {
-                let detail = "several items do not fit a raw body; send multipart/form-data or application/json";
-                return Err(Error::new(Kind::UnsupportedMediaType, detail));
-            }
-            BodyForm::Raw => contents.add_image(read_all(body, config).await?, None)?,
-            BodyForm::Multipart => {
-                let request = Request::from_parts(parts, body);
-                read_multipart(request, state, &mut contents, &mut options).await?;
-            }
-            BodyForm::Json => {
-                let body = read_all(body, config).await?;
-                // Megabytes of base64 would hold up the requests of others on this thread.
-                let read = move || read_json(&body, &mut contents, &mut options).map(|()| (contents, options));
-                let read = tokio::task::spawn_blocking(read).await;
-                return read.map_err(|error| Error::internal(format!("reading JSON: {error}")))?;
-            }
-        }
-        Ok((contents, options))
-    };
+    let read = read(Request::from_parts(parts, body), config, takes);
     let (contents, options) = tokio::time::timeout(config.request_timeout, read).await.map_err(|_| {
         let seconds = config.request_timeout.as_secs();
         Error::new(Kind::SlowRequest, format!("the body did not arrive within {seconds} s")).with_limit(
@@ -175,6 +143,38 @@ async fn receive(request: Request, state: &AppState, takes: Takes) -> Result<Rec
         )
     })??;
     Ok(Received { contents, options, headers, admission })
+}
+
+/// Reads what a request holds, in its query and in its body.
+pub(super) async fn read(request: Request, config: &HttpConfig, takes: Takes) -> Result<(Contents, Options)> {
+    let mut options = Options::default();
+    options.add_query(request.uri().query().unwrap_or_default())?;
+    let form = match BodyForm::of(request.headers()) {
+        Ok(BodyForm::Json) => BodyForm::Json,
+        _ if matches!(takes, Takes::Nothing | Takes::Input) => {
+            let detail = "only a JSON object is taken here; send Content-Type: application/json";
+            return Err(Error::new(Kind::UnsupportedMediaType, detail));
+        }
+        form => form?,
+    };
+    let request = request.map(|body| Body::new(Limited::new(body, config.max_body_bytes)));
+    let mut contents = Contents::new(takes, config.max_images);
+    match form {
+        BodyForm::Raw if takes == Takes::Items => {
+            let detail = "several items do not fit a raw body; send multipart/form-data or application/json";
+            return Err(Error::new(Kind::UnsupportedMediaType, detail));
+        }
+        BodyForm::Raw => contents.add_image(read_all(request.into_body(), config).await?, None)?,
+        BodyForm::Multipart => read_multipart(request, config, &mut contents, &mut options).await?,
+        BodyForm::Json => {
+            let body = read_all(request.into_body(), config).await?;
+            // Megabytes of base64 would hold up the requests of others on this thread.
+            let read = move || read_json(&body, &mut contents, &mut options).map(|()| (contents, options));
+            let read = tokio::task::spawn_blocking(read).await;
+            return read.map_err(|error| Error::internal(format!("reading JSON: {error}")))?;
+        }
+    }
+    Ok((contents, options))
 }
 
 enum BodyForm {
@@ -278,6 +278,11 @@ impl Contents {
         }
     }
 
+    /// The items, whether they came as such or as the files of a form.
+    pub(super) fn into_items(self) -> Result<Vec<BodyItem>> {
+        if self.images.is_empty() { Ok(self.items) } else { self.files_as_items() }
+    }
+
     /// The files of a form as items; without a listing the name of a file is its id.
     fn files_as_items(self) -> Result<Vec<BodyItem>> {
         let listed = self.listing.as_deref().map(BodyItem::read_listing).transpose()?;
@@ -330,12 +335,11 @@ async fn read_all(body: Body, config: &HttpConfig) -> Result<Bytes> {
 
 async fn read_multipart(
     request: Request,
-    state: &AppState,
+    config: &HttpConfig,
     contents: &mut Contents,
     options: &mut Options,
 ) -> Result<()> {
-    let config = &state.config;
-    let mut parts = Multipart::from_request(request, state)
+    let mut parts = Multipart::from_request(request, &())
         .await
         .map_err(|error| Error::new(Kind::Malformed, format!("the multipart body cannot be read: {error}")))?;
     while let Some(part) = parts.next_field().await.map_err(|error| body_error(&error, config))? {

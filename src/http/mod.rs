@@ -9,6 +9,8 @@ mod body;
 mod classify;
 mod embed;
 mod embeddings;
+#[doc(hidden)]
+pub mod fuzz;
 mod gallery;
 mod health;
 mod hear_out;

@@ -1,0 +1,38 @@
+//! What the fuzz targets in `fuzz/` reach of the edge: everything that reads a request, without a server.
+
+use axum::{body::Body, http::Request};
+use bytes::Bytes;
+
+use super::{
+    HttpConfig,
+    body::{self, Takes},
+};
+use crate::{
+    gallery::Filter,
+    service::{AttentionOptions, EmbedOptions, ImageOptions, PcaOptions, Rendering, VectorOptions},
+};
+
+/// Reads a request of each kind from what a client may send. Nothing is to panic, whatever it is.
+pub async fn read_request(content_type: &str, query: &str, body: Bytes) {
+    for takes in [Takes::Images, Takes::ImagesOrVector, Takes::Items, Takes::Input, Takes::Nothing] {
+        let request = Request::post(format!("/?{query}")).header("content-type", content_type);
+        let Ok(request) = request.body(Body::from(body.clone())) else { return };
+        let Ok((contents, mut options)) = body::read(request, &HttpConfig::default(), takes).await else { continue };
+        // A client's wrong option is an error, and no concern here.
+        let _ = options.take::<ImageOptions>();
+        let _ = options.take::<EmbedOptions>();
+        let _ = options.take::<PcaOptions>();
+        let _ = options.take::<AttentionOptions>();
+        let _ = options.take::<Rendering>();
+        let _ = options.take::<VectorOptions>();
+        let _ = options.finish();
+        match takes {
+            Takes::Items => drop(contents.into_items()),
+            Takes::ImagesOrVector => drop(contents.subjects()),
+            _ => {}
+        }
+    }
+    if let Ok(filter) = serde_json::from_slice(&body) {
+        let _ = Filter::parse(&filter);
+    }
+}
