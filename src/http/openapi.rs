@@ -1,6 +1,12 @@
 //! The list of routes, and the API's description made from it.
 
-use utoipa::OpenApi;
+use utoipa::{
+    OpenApi,
+    openapi::{
+        Content, Ref, ResponseBuilder,
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -54,5 +60,31 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// The API's description.
 pub fn description() -> utoipa::openapi::OpenApi {
-    routes().into_openapi()
+    let mut description = routes().into_openapi();
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+    let scheme = scheme.description(Some("An API key, where the server was started with --api-keys."));
+    let components = description.components.get_or_insert_default();
+    components.add_security_scheme("key", SecurityScheme::Http(scheme.build()));
+    // Without a key, too: most servers want none.
+    description.security = Some(vec![SecurityRequirement::default(), SecurityRequirement::new("key", [""; 0])]);
+    let refusals = [
+        ("401", "There is no API key, or one that is not known."),
+        ("403", "The API key may not do this, or a page of another site asked for it."),
+        ("429", "The API key has used up its requests; `Retry-After` tells for how long."),
+        ("431", "The request's head is too large."),
+    ];
+    for (path, item) in &mut description.paths.paths {
+        // Open to everybody.
+        if matches!(path.as_str(), "/healthz" | "/readyz") {
+            continue;
+        }
+        for operation in [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten() {
+            for (status, what) in refusals {
+                let content = Content::new(Some(Ref::from_schema_name("Problem")));
+                let response = ResponseBuilder::new().description(what).content("application/problem+json", content);
+                operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.build().into());
+            }
+        }
+    }
+    description
 }

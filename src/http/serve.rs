@@ -4,7 +4,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +20,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +28,9 @@ use tower::ServiceExt;
 
 use super::{AppState, Certificate, reload::reload_on_change, router};
 use crate::{error::Result, telemetry};
+
+/// Time for connections that are made while the server stops: to be accepted, and to send their first request.
+const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// How connections are treated.
 #[derive(Debug, Clone)]
@@ -123,6 +126,11 @@ pub async fn serve(
             },
         }
     }
+    // Who has been let in by the system already is served.
+    let latest = Instant::now() + LAST_CALL;
+    while let Ok(Ok((stream, _))) = timeout_at(latest.min(Instant::now() + LAST_CALL / 20), listener.accept()).await {
+        server.accept(stream, &mut connections);
+    }
     drop((listener, server));
     let _ = stopping.send(true);
     let all_ended = async { while connections.join_next().await.is_some() {} };
@@ -217,6 +225,17 @@ async fn serve_connection(
         _ = end.wait_for(|end| *end) => None,
     };
     let ended = match ended {
+        // A client that has just connected is about to ask something.
+        None if !activity.was_used() => {
+            let first_request = timeout(LAST_CALL, activity.changed.notified());
+            tokio::select! {
+                ended = connection.as_mut() => Some(ended),
+                _ = first_request => None,
+            }
+        }
+        ended => ended,
+    };
+    let ended = match ended {
         Some(ended) => ended,
         None => {
             // Ends when what is under way has been answered.
@@ -233,10 +252,16 @@ async fn serve_connection(
 #[derive(Default)]
 struct Activity {
     busy: AtomicUsize,
+    used: AtomicBool,
     changed: Notify,
 }
 
 impl Activity {
+    /// Whether there ever was a request.
+    fn was_used(&self) -> bool {
+        self.used.load(Ordering::Acquire)
+    }
+
     /// Resolves when no request has been there for so long.
     async fn quiet_for(&self, time: Duration) {
         loop {
@@ -262,6 +287,7 @@ struct Busy(Arc<Activity>);
 impl Busy {
     fn new(activity: &Arc<Activity>) -> Self {
         activity.busy.fetch_add(1, Ordering::AcqRel);
+        activity.used.store(true, Ordering::Release);
         activity.changed.notify_one();
         Self(Arc::clone(activity))
     }

@@ -178,6 +178,9 @@ fn decode_other(
         let name = format.extensions_str().first().copied().unwrap_or("image").to_uppercase();
         Error::new(Kind::UndecodableImage, format!("the {name} cannot be decoded: {error}"))
     };
+    if format == ImageFormat::Png {
+        check_palette(bytes)?;
+    }
     let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
     limits.check(u64::from(width), u64::from(height))?;
@@ -188,6 +191,25 @@ fn decode_other(
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
     Ok((to_rgb(image, background), orientation))
+}
+
+/// Refuses a PNG whose palette is not made of whole colours, on which the decoder (png 0.18) panics.
+fn check_palette(bytes: &[u8]) -> Result<()> {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    while let Some((head, after)) = rest.split_first_chunk::<8>() {
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        match &head[4..] {
+            b"PLTE" if !length.is_multiple_of(3) => {
+                let detail = format!("the PNG cannot be decoded: its palette has {length} bytes, no multiple of 3");
+                return Err(Error::new(Kind::UndecodableImage, detail));
+            }
+            b"IDAT" => break,
+            _ => {}
+        }
+        // A checksum ends each chunk.
+        rest = after.get(length.saturating_add(4)..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// 16-bit samples keep their high byte, as Pillow does for RGB; transparent pixels are laid over the background.

@@ -11,6 +11,9 @@ use std::{
 
 use super::{runtime_library, tiny_home};
 
+/// The program.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_dinoserve");
+
 pub struct Process {
     child: Child,
     /// Such as `http://127.0.0.1:12345`.
@@ -35,11 +38,21 @@ impl Process {
 
     /// The same, perhaps not ready yet.
     pub fn spawn(home: &Path, flags: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_dinoserve"))
+        Self::spawn_by(Command::new(PROGRAM), home, flags)
+    }
+
+    /// The same, run by a command that takes the program's arguments.
+    pub fn spawn_by(command: Command, home: &Path, flags: &[&str]) -> Self {
+        Self::spawn_in_place(command, home, flags, &runtime_library())
+    }
+
+    /// The same, with a runtime library of its own.
+    pub fn spawn_in_place(mut command: Command, home: &Path, flags: &[&str], library: &Path) -> Self {
+        let mut child = command
             .args(["--log-format", "json", "serve", "--port", "0", "--device", "cpu"])
             .args(flags)
             .env("DINOSERVE_HOME", home)
-            .env("ORT_DYLIB_PATH", runtime_library())
+            .env("ORT_DYLIB_PATH", library)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -2,6 +2,50 @@
 
 export const UNREACHABLE = "The server does not answer. Is it still running?";
 
+// Kept for as long as the tab is open.
+const KEY = "dinoserve-api-key";
+
+/** The same as `fetch`, with an API key if the server wants one; the visitor is asked for it when it is missing or wrong. */
+export async function fetchWithKey(path, { headers, ...options } = {}) {
+  for (;;) {
+    const key = sessionStorage.getItem(KEY);
+    const response = await fetch(path, { ...options, headers: key ? { ...headers, Authorization: `Bearer ${key}` } : headers });
+    // Another request may have been given a key meanwhile.
+    if (response.status !== 401 || (key === sessionStorage.getItem(KEY) && !(await askForKey(Boolean(key))))) return response;
+  }
+}
+
+let asking = null;
+
+/** Shows a dialog, one for all requests that wait for it; false if the visitor has no key. */
+function askForKey(wasWrong) {
+  asking ??= new Promise((resolve) => {
+    const input = element("input", { type: "password", autocomplete: "off", required: true });
+    const hint = wasWrong ? "That key is not known here." : "This server asks for an API key.";
+    const form = element(
+      "form",
+      { method: "dialog" },
+      element("p", {}, hint),
+      element("label", {}, "API key ", input),
+      element("button", { type: "submit", className: "button primary" }, "Use it"),
+    );
+    const dialog = element("dialog", { className: "key-dialog", "aria-label": "API key" }, form);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      sessionStorage.setItem(KEY, input.value.trim());
+      dialog.close("given");
+    });
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      asking = null;
+      resolve(dialog.returnValue === "given");
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+  return asking;
+}
+
 /** What went wrong, in words for people. */
 export class Problem extends Error {
   constructor(detail, status, code) {
@@ -20,7 +64,7 @@ export async function ask(path, { method = "GET", body, type, signal } = {}) {
   if (type) headers["Content-Type"] = type;
   let response;
   try {
-    response = await fetch(path, { method, body, headers, signal });
+    response = await fetchWithKey(path, { method, body, headers, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(UNREACHABLE, 0, "unreachable");
@@ -80,9 +124,22 @@ export function element(tag, properties = {}, ...children) {
 
 /** The picture of a stored item, or words in its place where it has none. */
 export function thumbnail(id, gallery) {
-  const picture = element("img", { alt: "", loading: "lazy", src: itemPath(id, gallery, "/thumbnail") });
-  picture.addEventListener("error", () => picture.replaceWith(element("div", { className: "no-picture" }, "no picture")));
+  const path = itemPath(id, gallery, "/thumbnail");
+  const picture = element("img", { alt: "", loading: "lazy" });
+  const without = () => picture.replaceWith(element("div", { className: "no-picture" }, "no picture"));
+  picture.addEventListener("error", without);
+  if (sessionStorage.getItem(KEY)) showWithKey(picture, path).catch(without);
+  else picture.src = path;
   return picture;
+}
+
+/** Browsers send no key for a picture, so it is fetched. */
+async function showWithKey(picture, path) {
+  const response = await fetchWithKey(path);
+  if (!response.ok) throw await problemOf(response);
+  const address = URL.createObjectURL(await response.blob());
+  picture.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
+  picture.src = address;
 }
 
 /** The address of a stored item. */

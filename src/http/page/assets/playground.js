@@ -1,6 +1,6 @@
 // The playground: a photograph, and everything that the model makes of it.
 
-import { Problem, ask, askAbout, element, itemPath, showModel, thumbnail } from "./api.js";
+import { Problem, ask, askAbout, element, fetchWithKey, itemPath, showModel, thumbnail } from "./api.js";
 import { colours, heat, keepMass, meanOverlap, paint, patchAt, rangeOf } from "./draw.js";
 import { fetchSample, showSamples } from "./samples.js";
 import { showCommands } from "./commands.js";
@@ -97,7 +97,7 @@ async function pictureOf(file, signal) {
   try {
     return await createImageBitmap(file);
   } catch {
-    const response = await fetch(`/v1/pca?overlay=0&size=${size}`, {
+    const response = await fetchWithKey(`/v1/pca?overlay=0&size=${size}`, {
       method: "POST", body: file, signal, headers: { Accept: "image/png", "Content-Type": "application/octet-stream" },
     });
     if (!response.ok) throw new Problem((await response.json()).detail, response.status);

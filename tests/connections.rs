@@ -1,0 +1,156 @@
+//! Clients that are slow, idle or many, at the level of connections.
+
+use std::{io, time::Duration};
+
+use dinoserve::http::ServeConfig;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    access::until,
+    support::{
+        process::Process,
+        read_golden,
+        server::{Server, Setup, ok},
+    },
+};
+
+const COFFEE: &str = "dinov2-small-focus/coffee.png";
+
+async fn start(change: impl FnOnce(&mut ServeConfig)) -> Server {
+    let mut setup = Setup::tiny();
+    change(&mut setup.serve);
+    setup.start().await
+}
+
+/// Reads until the connection is closed, one way or the other.
+async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let ended = timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await.expect("it is closed");
+    assert!(ended.is_ok() || ended.unwrap_err().kind() == io::ErrorKind::ConnectionReset);
+    answer
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let server = start(|config| config.header_timeout = Duration::from_secs(1)).await;
+    // One that never says anything, and one that asked once.
+    for first in ["", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(first.as_bytes()).await.unwrap();
+        let began = Instant::now();
+        let answer = read_to_end(&mut stream).await;
+        assert_eq!(answer.starts_with(b"HTTP/1.1 200"), !first.is_empty());
+        assert!(began.elapsed() > Duration::from_millis(500), "it had its time");
+    }
+    server.stopped().await;
+}
+
+/// A client of HTTP/2 that answers pings could stay for ever.
+#[tokio::test]
+async fn an_idle_connection_of_http2_is_closed_though_it_answers_pings() {
+    const PING: u8 = 6;
+    const GO_AWAY: u8 = 7;
+    let server = start(|config| config.header_timeout = Duration::from_millis(400)).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut pings = 0;
+    let closed = async {
+        let mut said_so = false;
+        loop {
+            let mut head = [0; 9];
+            if stream.read_exact(&mut head).await.is_err() {
+                return said_so;
+            }
+            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            stream.read_exact(&mut payload).await.unwrap();
+            match head[3] {
+                PING if head[4] == 0 => {
+                    pings += 1;
+                    head[4] = 1;
+                    let _ = stream.write_all(&[&head[..], &payload].concat()).await;
+                }
+                GO_AWAY => said_so = true,
+                _ => {}
+            }
+        }
+    };
+    assert!(timeout(Duration::from_secs(10), closed).await.expect("it is closed"), "with a word of farewell");
+    assert!(pings > 0, "it was asked whether it is there");
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answer_is_let_go() {
+    let server = start(|config| config.write_timeout = Duration::from_secs(1)).await;
+    // Little room for what arrives, so that the answer does not fit between the two.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    let image = read_golden(COFFEE);
+    let head = format!(
+        "POST /v1/embed?tokens=true&size=896&resize=squash HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n\
+         Content-Length: {}\r\n\r\n",
+        image.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&image).await.unwrap();
+    let mut first = [0; 64];
+    assert!(timeout(Duration::from_secs(60), stream.read(&mut first)).await.unwrap().unwrap() > 0);
+    assert!(first.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&first));
+    sleep(Duration::from_secs(4)).await;
+    let rest = read_to_end(&mut stream).await;
+    let expected = ok(server.post_file("/v1/embed?tokens=true&size=896&resize=squash", COFFEE)).await;
+    let length = expected.content_length().unwrap();
+    assert!((rest.len() as u64) < length, "{} of {length} bytes came", rest.len());
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn there_are_only_so_many_connections() {
+    let server = start(|config| config.max_connections = 4).await;
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);
+        open.push(stream);
+    }
+    let mut one_more = TcpStream::connect(server.address).await.unwrap();
+    assert!(read_to_end(&mut one_more).await.is_empty(), "closed without a word");
+    open.pop();
+    until(async || server.get("/healthz").send().await.is_ok()).await;
+    server.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_idle_connections_keep_nobody_from_being_served() {
+    const MANY: usize = 2000;
+    // This process holds the other ends.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let process = Process::start(&["--header-timeout", "8"]);
+    let address = process.url.trim_start_matches("http://").to_owned();
+    let mut idle = Vec::with_capacity(MANY);
+    for _ in 0..MANY {
+        idle.push(TcpStream::connect(&address).await.unwrap());
+    }
+    until(async || process.metric("dinoserve_connections") >= MANY as f64).await;
+    let client = reqwest::Client::new();
+    let embed = || {
+        let request = client.post(format!("{}/v1/embed?size=112", process.url)).header("content-type", "image/png");
+        request.body(read_golden(COFFEE))
+    };
+    for _ in 0..10 {
+        let began = Instant::now();
+        ok(embed()).await;
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+    // They are closed in time, though their clients never do.
+    until(async || process.metric("dinoserve_connections") < 10.0).await;
+    ok(embed()).await;
+}

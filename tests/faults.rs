@@ -1,0 +1,445 @@
+//! What happens when the world fails: `tests/FAULTS.md` has a line for each.
+
+use std::{
+    collections::BTreeSet,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use reqwest::Client;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+    time::sleep,
+};
+
+use crate::{
+    access::until,
+    support::{
+        postgres::{NOBODY, Postgres},
+        process::{PROGRAM, Process},
+        read_golden, runtime_library, scratch,
+        server::{ok, ok_json},
+        skip, tiny_home,
+    },
+};
+
+const COFFEE: &str = "dinov2-small-focus/coffee.png";
+/// In which a server serves again after a fault.
+const RECOVERY: Duration = Duration::from_secs(5);
+
+fn client() -> Client {
+    Client::builder().timeout(Duration::from_secs(90)).build().unwrap()
+}
+
+fn embed(client: &Client, url: &str) -> reqwest::RequestBuilder {
+    client.post(format!("{url}/v1/embed?size=112")).header("content-type", "image/png").body(read_golden(COFFEE))
+}
+
+/// Asks until it is served, which it must be in time.
+async fn serves_again(url: &str) {
+    let (client, began) = (client(), Instant::now());
+    loop {
+        if embed(&client, url).send().await.is_ok_and(|response| response.status() == 200) {
+            return;
+        }
+        assert!(began.elapsed() < RECOVERY, "it does not serve again within {RECOVERY:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Clients that store items, each after the other; which of them were acknowledged is kept.
+struct Writers {
+    acknowledged: Arc<Mutex<BTreeSet<String>>>,
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Writers {
+    fn start(url: &str, count: usize) -> Self {
+        let (acknowledged, stop) = (Arc::<Mutex<BTreeSet<String>>>::default(), Arc::new(AtomicBool::new(false)));
+        let writer = |number: usize| {
+            let (url, acknowledged, stop) = (url.to_owned(), Arc::clone(&acknowledged), Arc::clone(&stop));
+            let client = client();
+            tokio::spawn(async move {
+                for turn in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let id = format!("{number}-{turn}");
+                    let vector: Vec<f32> = (0..64).map(|index| ((index + turn) % 17) as f32 - 5.0).collect();
+                    let put =
+                        client.put(format!("{url}/v1/gallery/{id}")).json(&json!({"vector": vector, "label": "x"}));
+                    match put.send().await {
+                        // The status is the acknowledgement.
+                        Ok(response) if response.status().is_success() => drop(acknowledged.lock().unwrap().insert(id)),
+                        Ok(response) => assert!(response.status() == 503, "{}", response.status()),
+                        Err(_) => sleep(Duration::from_millis(10)).await,
+                    }
+                }
+            })
+        };
+        let tasks = (0..count).map(writer).collect();
+        Self { acknowledged, stop, tasks }
+    }
+
+    fn count(&self) -> usize {
+        self.acknowledged.lock().unwrap().len()
+    }
+
+    async fn until_more(&self, more: usize) {
+        let before = self.count();
+        until(async || self.count() >= before + more).await;
+    }
+
+    async fn end(self) -> BTreeSet<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        std::mem::take(&mut self.acknowledged.lock().unwrap())
+    }
+}
+
+/// The ids of all stored items.
+async fn stored(url: &str) -> BTreeSet<String> {
+    let (client, mut ids, mut cursor) = (client(), BTreeSet::new(), String::new());
+    loop {
+        let page: Value = ok_json(client.get(format!("{url}/v1/gallery?limit=1000{cursor}"))).await;
+        ids.extend(page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return ids,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_writing() {
+    let (home, gallery) = (tiny_home(&["tiny-reg"]), scratch("gallery"));
+    let flags = ["--model", "tiny-reg", "--gallery", gallery.to_str().unwrap()];
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..3 {
+        let mut process = Process::start_in(&home, &flags);
+        if round > 0 {
+            let found = stored(&process.url).await;
+            assert!(acknowledged.is_subset(&found), "lost: {:?}", acknowledged.difference(&found));
+        }
+        let writers = Writers::start(&process.url, 8);
+        writers.until_more(40).await;
+        process.signal("KILL");
+        process.wait(RECOVERY);
+        acknowledged.extend(writers.end().await.into_iter().map(|id| id.to_string()));
+    }
+    let process = Process::spawn(&home, &flags);
+    serves_again(&process.url).await;
+    let found = stored(&process.url).await;
+    assert!(acknowledged.is_subset(&found), "lost: {:?}", acknowledged.difference(&found));
+    assert!(acknowledged.len() >= 40, "each round writes the same ids and new ones");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_for_ten_seconds_under_load() {
+    let process = Process::start(&[]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (client, url, stop) = (client(), process.url.clone(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut answered = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    ok(embed(&client, &url)).await;
+                    answered += 1;
+                }
+                answered
+            })
+        })
+        .collect();
+    sleep(Duration::from_millis(500)).await;
+    process.signal("STOP");
+    sleep(Duration::from_secs(10)).await;
+    process.signal("CONT");
+    serves_again(&process.url).await;
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        assert!(client.await.expect("no request failed") > 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_vanish_while_they_send_and_while_they_are_answered() {
+    let process = Process::start(&["--max-requests", "8"]);
+    let address = process.url.trim_start_matches("http://").to_owned();
+    let image = read_golden(COFFEE);
+    let head = |path: &str, length: usize| {
+        format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {length}\r\n\r\n")
+    };
+    for turn in 0..100 {
+        // Half of the body, then nobody.
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(head("/v1/embed", image.len()).as_bytes()).await.unwrap();
+        stream.write_all(&image[..image.len() / 2]).await.unwrap();
+        drop(stream);
+        // All of it; the client goes while it waits, or when the answer begins, without a word or with a reset.
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(head("/v1/embed?tokens=true&size=448", image.len()).as_bytes()).await.unwrap();
+        stream.write_all(&image).await.unwrap();
+        if turn % 3 == 0 {
+            let _ = stream.read(&mut [0; 100]).await;
+        }
+        if turn % 2 == 0 {
+            stream.set_zero_linger().unwrap();
+        }
+    }
+    // Their places are free again.
+    until(async || {
+        let of = |name: &str| process.metric(name);
+        of("dinoserve_connections") <= 2.0
+            && of("dinoserve_requests_in_progress") == 1.0
+            && of("dinoserve_queue_jobs") == 0.0
+    })
+    .await;
+    let (client, url) = (client(), &process.url);
+    futures_util::future::join_all((0..8).map(|_| ok(embed(&client, url)))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_restarts_under_load() {
+    let Some(mut postgres) = Postgres::start("faults::postgres_restarts_under_load") else { return };
+    let process = Process::start(&["--gallery", &postgres.url()]);
+    let writers = Writers::start(&process.url, 8);
+    writers.until_more(40).await;
+    for _ in 0..2 {
+        postgres.crash();
+        // Whatever is asked has an answer meanwhile: features as before, galleries that they are away.
+        serves_again(&process.url).await;
+        let response = client().get(format!("{}/v1/gallery", process.url)).send().await.unwrap();
+        assert_eq!(response.status(), 503);
+        sleep(Duration::from_secs(1)).await;
+        postgres.resume();
+        let began = Instant::now();
+        writers.until_more(10).await;
+        assert!(began.elapsed() < RECOVERY, "items are stored again after {:?}", began.elapsed());
+    }
+    let acknowledged = writers.end().await;
+    let found = stored(&process.url).await;
+    assert!(acknowledged.is_subset(&found), "lost: {:?}", acknowledged.difference(&found));
+}
+
+/// A copy of a folder that nobody may write to, for a user who is not root.
+fn read_only(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            read_only(&path);
+        } else {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o444)).unwrap();
+        }
+    }
+    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o555)).unwrap();
+}
+
+/// The program and the runtime library where every user may read them.
+fn for_nobody(program: &str) -> (tempfile::TempDir, Command) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let (copy, library) = (folder.path().join("dinoserve"), folder.path().join("libonnxruntime.so"));
+    std::fs::copy(program, &copy).unwrap();
+    std::fs::copy(runtime_library(), &library).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"]).arg(copy);
+    command.env("HOME", folder.path());
+    (folder, command)
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// The converted model's graph.
+fn graph(home: &Path) -> PathBuf {
+    let files = std::fs::read_dir(home.join("models/tiny-reg")).unwrap().flatten().map(|entry| entry.path());
+    files.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "onnx")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_folder_is_read_only() {
+    if !is_root() {
+        skip("faults::the_model_folder_is_read_only: only root can be another user");
+        return;
+    }
+    let (folder, command) = for_nobody(PROGRAM);
+    let home = folder.path().join("home");
+    let made = Command::new("cp").arg("-r").arg(tiny_home(&["tiny-reg"])).arg(&home).status().unwrap();
+    assert!(made.success());
+    read_only(&home);
+    let mut process =
+        Process::spawn_in_place(command, &home, &["--model", "tiny-reg"], &folder.path().join("libonnxruntime.so"));
+    process.wait_until_ready();
+    serves_again(&process.url).await;
+
+    // A model that would have to be converted first cannot be, and the start ends with the reason.
+    let sources = folder.path().join("empty/sources/dinov2-small-focus");
+    std::fs::create_dir_all(&sources).unwrap();
+    std::fs::write(sources.join("vit_s_focus.onnx"), "x").unwrap();
+    chown(folder.path().join("empty"), Some(0), Some(0)).unwrap();
+    let (_other, mut command) = for_nobody(PROGRAM);
+    let ended = command
+        .args(["serve", "--port", "0", "--model", "dinov2-small-focus", "--offline"])
+        .env("DINOSERVE_HOME", folder.path().join("empty"))
+        .env("ORT_DYLIB_PATH", folder.path().join("libonnxruntime.so"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.code() == Some(1) && said.contains("error: "), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_is_corrupt() {
+    let home = tiny_home(&["tiny-reg"]);
+    let data = graph(&home).with_extension("onnx.data");
+    let original = std::fs::read(&data).unwrap();
+    let mut flipped = original.clone();
+    flipped[original.len() / 3] ^= 1;
+    for damaged in [flipped, original[..original.len() - 1].to_vec(), Vec::new()] {
+        std::fs::write(&data, damaged).unwrap();
+        let began = Instant::now();
+        let mut process = Process::spawn(&home, &["--model", "tiny-reg"]);
+        assert_eq!(process.wait(RECOVERY).code(), Some(1));
+        assert!(process.log().contains("it is damaged: delete it and convert the model again"), "{}", process.log());
+        assert!(began.elapsed() < RECOVERY);
+    }
+    std::fs::write(&data, &original).unwrap();
+    let process = Process::start_in(&home, &["--model", "tiny-reg"]);
+    // A file that is damaged, or gone, under a running server is not looked at again.
+    std::fs::remove_file(&data).unwrap();
+    serves_again(&process.url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clock_jumps() {
+    let library = ["x86_64", "aarch64"]
+        .map(|machine| PathBuf::from(format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1")));
+    let Some(library) = library.into_iter().find(|path| path.exists()) else {
+        skip("faults::the_clock_jumps: libfaketime is missing; on Debian it is in the package faketime");
+        return;
+    };
+    let (home, gallery, times) = (tiny_home(&["tiny-reg"]), scratch("gallery"), scratch("time").join("offset"));
+    std::fs::write(&times, "+0").unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", &times).env("FAKETIME_NO_CACHE", "1");
+    // A clock that is set does not change how much time has passed.
+    command.env("DONT_FAKE_MONOTONIC", "1");
+    let mut process =
+        Process::spawn_by(command, &home, &["--model", "tiny-reg", "--gallery", gallery.to_str().unwrap()]);
+    process.wait_until_ready();
+    let writers = Writers::start(&process.url, 4);
+    // As the log has it: the header `date` of answers never goes back.
+    let date = || {
+        let log = process.log();
+        let line: Value = serde_json::from_str(log.lines().next_back().unwrap()).unwrap();
+        line["timestamp"].as_str().unwrap()[..10].to_owned()
+    };
+    let today = date();
+    for jump in ["+400d", "-400d", "+0"] {
+        crate::access::replace(&times, jump);
+        writers.until_more(20).await;
+        serves_again(&process.url).await;
+        assert_eq!(date() == today, jump == "+0", "the server sees another clock: {jump}");
+    }
+    let acknowledged = writers.end().await;
+    assert!(acknowledged.is_subset(&stored(&process.url).await));
+    process.signal("TERM");
+    assert!(process.wait(Duration::from_secs(20)).success());
+}
+
+/// `make soak` asks for 20 minutes, in which memory must stay within 5 %.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_time_at_four_fifths_of_the_load() {
+    let minutes: Option<f64> = std::env::var("DINOSERVE_SOAK_MINUTES").ok().and_then(|minutes| minutes.parse().ok());
+    let whole = minutes.map_or(Duration::from_secs(6), |minutes| Duration::from_secs_f64(60.0 * minutes));
+    let gallery = scratch("gallery");
+    let process = Process::start(&["--gallery", gallery.to_str().unwrap(), "--cache-mb", "16"]);
+    let client = client();
+    // A bit of everything; the k-th request of a client is always of the same kind.
+    let request = |turn: usize| {
+        let post = |path: &str| client.post(format!("{}{path}", process.url)).header("content-type", "image/png");
+        let size = 56 + 14 * (turn % 13);
+        match turn % 8 {
+            0 => post(&format!("/v1/pca?size={size}")).body(read_golden(COFFEE)),
+            1 => post(&format!("/v1/attention?size={size}&head=all")).body(read_golden(COFFEE)),
+            2 => {
+                let put = client.put(format!("{}/v1/gallery/{}", process.url, turn % 200));
+                put.header("content-type", "image/png").body(read_golden(COFFEE))
+            }
+            3 => post("/v1/knn").body(read_golden(COFFEE)),
+            4 => post("/v1/embed").body("no image"),
+            _ => post(&format!("/v1/embed?size={size}&tokens=true")).body(read_golden(COFFEE)),
+        }
+    };
+    let send = async |turn: usize| {
+        let response = request(turn).send().await.expect("an answer");
+        let status = response.status().as_u16();
+        response.bytes().await.expect("a body");
+        assert!(status < 400 || status == 404 || (turn % 8 == 4 && status == 422) || status == 503, "{turn}: {status}");
+        status
+    };
+    // How much it can do, in a closed loop; and what it keeps of its first work.
+    let (began, warm_up) = (Instant::now(), if minutes.is_some() { 60.0 } else { 2.0 });
+    let mut turns = 0;
+    while began.elapsed().as_secs_f64() < warm_up {
+        futures_util::future::join_all((0..8).map(|index| send(turns + index))).await;
+        turns += 8;
+    }
+    let pause = Duration::from_secs_f64(began.elapsed().as_secs_f64() / turns as f64 / 0.8);
+    let memory = || process.metric("process_resident_memory_bytes");
+    let before = memory();
+    let (began, mut next) = (Instant::now(), Instant::now());
+    let mut under_way = tokio::task::JoinSet::new();
+    let (mut largest, mut refused, mut looked) = (before, 0, Instant::now());
+    let mut count = 0;
+    while began.elapsed() < whole {
+        let (request, turn) = (request(count), count);
+        under_way.spawn(async move {
+            let response = request.send().await.expect("an answer");
+            let status = response.status().as_u16();
+            response.bytes().await.expect("a body");
+            assert!(status < 400 || (turn % 8 == 4 && status == 422) || status == 503, "{turn}: {status}");
+            status
+        });
+        count += 1;
+        while let Some(done) = under_way.try_join_next() {
+            refused += usize::from(done.unwrap() == 503);
+        }
+        if looked.elapsed() > Duration::from_secs(5) {
+            (largest, looked) = (largest.max(memory()), Instant::now());
+        }
+        next += pause;
+        tokio::time::sleep_until(next.into()).await;
+    }
+    let statuses = under_way.join_all().await;
+    refused += statuses.into_iter().filter(|&status| status == 503).count();
+    sleep(Duration::from_secs(2)).await;
+    let after = memory();
+    eprintln!(
+        "{count} requests in {:.0} s, {refused} refused; memory {:.1} MB before, {:.1} MB at most, {:.1} MB after",
+        began.elapsed().as_secs_f64(),
+        before / 1e6,
+        largest / 1e6,
+        after / 1e6
+    );
+    assert!(refused * 50 < count, "{refused} of {count} were refused");
+    if minutes.is_some() {
+        assert!(after < 1.05 * before, "memory grew from {before} to {after}");
+    }
+}
