@@ -6,11 +6,12 @@ export DINOSERVE_HOME
 # A CMake that `make setup` fetched, for machines without one.
 export PATH := $(PATH):$(DINOSERVE_HOME)/tools/cmake-4.0.3/bin
 
+CARGO_DENY := 0.20.2
 PROGRAM := target/release/dinoserve
 SKIPPED := $(CURDIR)/target/skipped-tests.txt
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help setup build demo serve test check bench micro openapi
+.PHONY: help setup build demo serve test check deny docker soak fuzz bench micro openapi
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -43,6 +44,25 @@ endif
 check: setup ## Formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+deny: ## Licences, sources and known faults of the dependencies
+	@command -v cargo-deny >/dev/null || cargo install --quiet --locked --debug cargo-deny@$(CARGO_DENY)
+	cargo deny --all-features check --hide-inclusion-graph licenses bans sources
+	@cargo deny fetch db 2>/dev/null && cargo deny --all-features check advisories || \
+		{ echo "SKIPPED advisories: the database cannot be reached" | tee -a $(SKIPPED); }
+
+docker: setup ## Build the image and try it, alone and with compose
+	@python3 deploy/setup.py --tests
+	@mkdir -p target
+	DINOSERVE_SKIPPED=$(SKIPPED) python3 tests/docker/test.py
+
+soak: build ## Twenty minutes of load, and 10,000 hostile requests (half an hour)
+	DINOSERVE_SOAK_MINUTES=20 DINOSERVE_SOAK_HOSTILE=10000 DINOSERVE_SOAK_SECONDS=60 \
+		cargo test --release --test suite -- --nocapture --test-threads 1 \
+		faults::a_long_time hostile:: gallery_store
+
+fuzz: ## Run every fuzz target for SECONDS (300) each
+	fuzz/run.sh $(or $(SECONDS),300)
 
 bench: build ## Compare with peers and write loadtest/RESULTS.md (an hour; PEERS=none without the others)
 	cargo build --release -p dinoserve-loadtest

@@ -1,13 +1,16 @@
 //! The pages, in a real browser that can reach nothing but the server.
 
-use dinoserve::http::HttpConfig;
+use dinoserve::http::{
+    HttpConfig,
+    access::{ApiKeys, NewKey, Role},
+};
 use serde_json::json;
 use thirtyfour::Key;
 
 use crate::support::{
     browser::Browser,
-    focus, golden, read_golden,
-    server::{Server, new_gallery, ok},
+    focus, golden, read_golden, scratch,
+    server::{Server, Setup, new_gallery, ok},
     tiny,
 };
 
@@ -198,4 +201,33 @@ async fn files_of_the_pages_are_kept_by_browsers() {
     for path in ["/assets/none.js", "/assets/..%2F..%2Fmod.rs", "/assets/%2e%2e%2fmod.rs"] {
         assert_eq!(server.get(path).send().await.unwrap().status(), 404, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_visitor_is_asked_for_an_api_key_once() {
+    let Some(browser) = Browser::start("pages::a_visitor_is_asked_for_an_api_key_once").await else { return };
+    let file = scratch("keys").join("keys.toml");
+    let NewKey { secret, entry } = NewKey::random("visitor", Role::Write, None).unwrap();
+    std::fs::write(&file, entry).unwrap();
+    let keys = Some(ApiKeys::open(&file).unwrap());
+    let server = Setup { keys, gallery: Some(new_gallery().await), ..Setup::tiny() }.start().await;
+    let put = server.put("/v1/gallery/cat").bearer_auth(&secret).header("content-type", "image/png");
+    ok(put.body(read_golden(CHELSEA))).await;
+
+    browser.resize(1280, 900, false).await;
+    browser.driver.goto(server.url("/")).await.unwrap();
+    browser.wait("document.querySelector('dialog[open] input')").await;
+    browser.screenshot("api-key-1280").await;
+    browser.find("dialog input").await.send_keys("ds_wrong").await.unwrap();
+    browser.find("dialog button").await.click().await.unwrap();
+    browser.wait("document.querySelector('dialog')?.textContent.includes('not known')").await;
+    browser.find("dialog input").await.send_keys(&secret).await.unwrap();
+    browser.find("dialog button").await.click().await.unwrap();
+    browser.wait("document.querySelector('#model').textContent.includes('tiny-reg')").await;
+    browser.wait("!document.querySelector('dialog')").await;
+    // The other page knows it, too, also for pictures, which browsers ask for without a key.
+    browser.driver.goto(server.url("/gallery")).await.unwrap();
+    browser.wait("document.querySelector('.tile img')?.naturalWidth > 0").await;
+    assert!(browser.run("return document.querySelector('.key-dialog') === null").await == json!(true));
+    server.stopped().await;
 }

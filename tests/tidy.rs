@@ -116,7 +116,7 @@ fn some_crates_are_named_in_one_place_only() {
     let rules: [(&[&str], &[&str]); 6] = [
         (&["ort::"], &["engine/session.rs", "engine/providers.rs", "engine/weights.rs"]),
         (&["axum::", "utoipa::", "utoipa_axum::"], &["http/"]),
-        (&["clap::"], &["cli/", "telemetry.rs"]),
+        (&["clap::"], &["cli/", "telemetry/logs.rs"]),
         (&["tokio::"], &["http/", "cli/", "service/", "eval/", "engine/", "gallery/"]),
         (&["heed::", "usearch::"], &["gallery/embedded/"]),
         (&["tokio_postgres::", "deadpool_postgres::", "pgvector::"], &["gallery/postgres/"]),

@@ -21,6 +21,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::{
     access::{replace, until},
     support::{
+        process::PROGRAM,
         scratch,
         server::{Server, Setup},
     },
@@ -137,4 +138,30 @@ fn what_is_wrong_with_certificates_is_said() {
         let error = Certificate::open(chain, key).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
+}
+
+/// What a container's health check says, in the clear and over TLS.
+#[tokio::test(flavor = "multi_thread")]
+async fn health_asks_a_server_on_this_machine() {
+    let files = files();
+    write_certificate(&files);
+    let (over_tls, mut plain) = (start(&files).await, Setup::tiny().start().await);
+    let health = |port: u16, chain: Option<&std::path::Path>| {
+        let mut command = std::process::Command::new(PROGRAM);
+        command.args(["health", "--port", &port.to_string()]);
+        command.args(chain.iter().flat_map(|chain| ["--tls-cert", chain.to_str().unwrap()]));
+        tokio::task::spawn_blocking(move || {
+            let output = command.output().unwrap();
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        })
+    };
+    assert_eq!(health(plain.address.port(), None).await.unwrap().0, Some(0));
+    assert_eq!(health(over_tls.address.port(), Some(&files.chain)).await.unwrap().0, Some(0));
+    assert_eq!(health(over_tls.address.port(), None).await.unwrap().0, Some(1), "it speaks TLS");
+    let address = plain.address;
+    plain.stop();
+    plain.stopped().await;
+    let (code, said) = health(address.port(), None).await.unwrap();
+    assert!(code == Some(1) && said.contains("asking http://127.0.0.1"), "{said}");
+    over_tls.stopped().await;
 }

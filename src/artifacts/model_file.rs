@@ -150,6 +150,7 @@ impl ModelFile {
         };
         let spec: ModelSpec = serde_json::from_str(&entry(metadata::SPEC)?)
             .map_err(|error| wrong(&format!("written by another version of dinoserve ({error}); convert it again")))?;
+        spec.check().map_err(|error| error.context(path.display()))?;
         let graph = model.graph.as_ref().ok_or_else(|| wrong("holds no graph; convert it again"))?;
         let tensor = graph.initializer.iter().find(|tensor| tensor.name == "pos_embed");
         let tensor = tensor.ok_or_else(|| wrong("holds no position table; convert it again"))?;

@@ -83,9 +83,10 @@ impl Record {
 
     fn into_item(self, dim: usize) -> Result<NewItem> {
         let Self { id, label, metadata, vector, features, thumbnail } = self;
-        let finite = vector.iter().chain(&features).all(|value| value.is_finite());
+        // As a store may keep them: features in half precision, which larger numbers do not fit.
+        let finite = vector.iter().chain(&features).all(|&value| half::f16::from_f32(value).is_finite());
         if vector.len() != dim || !finite {
-            return Err(Error::option("vector", format!("must be {dim} finite numbers")));
+            return Err(Error::option("vector", format!("must be {dim} numbers that half precision holds")));
         }
         let (id, label) = (ItemId::new(id)?, label.map(Label::new).transpose()?);
         let features = Some(features).filter(|features| !features.is_empty());
@@ -336,6 +337,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let header = self.part().await?.ok_or_else(|| damaged("its header is empty"))?;
         let header: Header =
             serde_json::from_slice(&header).map_err(|error| damaged(format_args!("its header: {error}")))?;
+        if header.binding.dim == 0 {
+            return Err(damaged("its vectors have no values"));
+        }
         Ok(header.binding)
     }
 

@@ -96,6 +96,9 @@ pub enum SourceFormat {
     Onnx,
 }
 
+/// Most of any size: more than ten times that of the largest DINOv2, and products of three of them fit a word.
+const MOST: usize = 1 << 16;
+
 impl ModelSpec {
     /// Reads a description.
     ///
@@ -114,7 +117,11 @@ impl ModelSpec {
         Grid { height: side, width: side }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Checks what later code counts on.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Artifact`] that says what is wrong.
+    pub(crate) fn check(&self) -> Result<()> {
         let wrong = |what: &str| Err(Error::artifact(format!("model {}: {what}", self.name)));
         let name_is_plain =
             !self.name.is_empty() && self.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
@@ -126,6 +133,13 @@ impl ModelSpec {
         }
         if self.depth == 0 || self.ffn_hidden == 0 || self.native_grid == 0 {
             return wrong("`depth`, `ffn_hidden` and `native_grid` must be positive");
+        }
+        let Self { dim, depth, registers, ffn_hidden, native_grid, embed_size, map_size, .. } = *self;
+        if [dim, depth, registers, ffn_hidden, native_grid, embed_size, map_size].iter().any(|&size| size > MOST) {
+            return wrong(&format!("no size may be above {MOST}"));
+        }
+        if !dim.is_multiple_of(2) || !ffn_hidden.is_multiple_of(2) {
+            return wrong("`dim` and `ffn_hidden` must be even");
         }
         if !self.embed_size.is_multiple_of(PATCH) || self.embed_size == 0 || self.map_size < PATCH {
             return wrong("`embed_size` must be a multiple of 14, and `map_size` at least 14");

@@ -188,7 +188,10 @@ fn decode_other(
     // As much as this image needs twice over, and some room: a frame inside may say it is larger than the image.
     reserve.max_alloc = Some(decoder.total_bytes().saturating_mul(2).saturating_add(1 << 24));
     decoder.set_limits(reserve).map_err(undecodable)?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let orientation = match format {
+        ImageFormat::WebP if !webp_chunks_fit(bytes) => Orientation::NoTransforms,
+        _ => decoder.orientation().unwrap_or(Orientation::NoTransforms),
+    };
     let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
     Ok((to_rgb(image, background), orientation))
 }
@@ -210,6 +213,21 @@ fn check_palette(bytes: &[u8]) -> Result<()> {
         rest = after.get(length.saturating_add(4)..).unwrap_or_default();
     }
     Ok(())
+}
+
+/// Whether each chunk of a WebP ends within the file. The decoder reserves as much memory for the EXIF chunk as that says it
+/// is long, up to 4 GB, before it reads it, and no limit holds it.
+fn webp_chunks_fit(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(12..).unwrap_or_default();
+    while let Some((head, tail)) = rest.split_first_chunk::<8>() {
+        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        if length > tail.len() {
+            return false;
+        }
+        // A chunk of odd length is followed by a byte that fills it up.
+        rest = tail.get(length + length % 2..).unwrap_or_default();
+    }
+    true
 }
 
 /// 16-bit samples keep their high byte, as Pillow does for RGB; transparent pixels are laid over the background.

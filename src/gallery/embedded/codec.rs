@@ -22,14 +22,23 @@ pub(super) struct GalleryRow {
     pub(super) next_serial: u64,
 }
 
+/// Most items, places and serials.
+const MOST: u64 = 1 << 62;
+
 impl GalleryRow {
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(|error| Error::internal(error.to_string()))
     }
 
     pub(super) fn decode(name: &GalleryName, bytes: &[u8]) -> Result<Self> {
-        serde_json::from_slice(bytes)
-            .map_err(|error| Error::internal(format!("the gallery `{name}` is damaged: {error}")))
+        let damaged =
+            |what: &dyn std::fmt::Display| Error::internal(format!("the gallery `{name}` is damaged: {what}"));
+        let row: Self = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
+        // Far above what can be written, and far enough below the largest numbers to count on.
+        if row.number == u32::MAX || [row.items, row.next_place, row.next_serial].iter().any(|&count| count > MOST) {
+            return Err(damaged(&"its numbers are out of range"));
+        }
+        Ok(row)
     }
 }
 

@@ -421,7 +421,8 @@ impl Draft<'_> {
                 self.stored(|txn| table.delete(txn, &key))?;
             }
             self.stored(|txn| tables.ids.delete(txn, &codec::id_key(row.number, id)))?;
-            row.items -= 1;
+            // One that is damaged may have counted fewer; `check` tells.
+            row.items = row.items.saturating_sub(1);
             row.next_serial += 1;
             self.changes.entry(row.number).or_default().dead.push(record.serial);
         }

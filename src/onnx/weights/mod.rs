@@ -83,6 +83,10 @@ pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32>
     /// Side of the squares that are turned at a time, so that both sides stay in the first-level cache.
     const TILE: usize = 32;
     let mut out = vec![0.0; values.len()];
+    if out.is_empty() {
+        // Without columns there may be any number of rows.
+        return out;
+    }
     for row_tile in (0..rows).step_by(TILE) {
         for column_tile in (0..columns).step_by(TILE) {
             for row in row_tile..(row_tile + TILE).min(rows) {
@@ -120,29 +124,38 @@ impl Weights {
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if it is missing or has another shape.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let parts = self.layout.parts(name);
-        let mut values = Vec::with_capacity(shape.iter().product());
-        let mut rows = 0;
-        let mut found = Vec::new();
-        for part in &parts {
-            let tensor = self.tensors.get(part).ok_or_else(|| {
-                Error::artifact(format!("the weights have no tensor {part}; are they of this model's architecture?"))
-            })?;
-            rows += tensor.shape.first().copied().unwrap_or(1);
-            found.clone_from(&tensor.shape);
-            values.append(&mut tensor.to_f32());
-        }
-        if let Some(first) = found.first_mut() {
-            *first = rows;
-        }
-        if !same_shape(&found, shape) {
+        let names = self.layout.parts(name);
+        let part = |name: &String| {
+            self.tensors.get(name).ok_or_else(|| {
+                Error::artifact(format!("the weights have no tensor {name}; are they of this model's architecture?"))
+            })
+        };
+        let parts: Vec<&RawTensor> = names.iter().map(part).collect::<Result<_>>()?;
+        let joined = join_shapes(&parts);
+        // Before any value is read: a shape that is not the model's may be of any size.
+        if !joined.as_deref().is_some_and(|joined| same_shape(joined, shape)) {
+            let found: Vec<String> = parts.iter().map(|part| format!("{:?}", part.shape)).collect();
             return Err(Error::artifact(format!(
-                "tensor {} has shape {found:?}, but this model needs {shape:?}",
-                parts.join(" + ")
+                "tensor {} has shape {}, but this model needs {shape:?}",
+                names.join(" + "),
+                found.join(" + ")
             )));
         }
-        Ok(values)
+        Ok(parts.into_iter().flat_map(RawTensor::to_f32).collect())
     }
+}
+
+/// The shape of tensors that are joined along their first axis; `None` if they do not fit together.
+fn join_shapes(parts: &[&RawTensor]) -> Option<Vec<usize>> {
+    let (first, others) = parts.split_first()?;
+    let mut joined = first.shape.clone();
+    for part in others {
+        if part.shape.get(1..)? != joined.get(1..)? {
+            return None;
+        }
+        joined[0] = joined[0].checked_add(part.shape[0])?;
+    }
+    Some(joined)
 }
 
 /// Whether two shapes are equal but for leading ones (`[1, 1, D]` and `[D]`).

@@ -11,6 +11,11 @@ use zip::ZipArchive;
 use super::{Dtype, RawTensor, TensorMap};
 use crate::error::{Error, Result};
 
+/// Bytes of a pickle that are read: a hundred times what the largest DINOv2 has.
+const MOST_PICKLE_BYTES: u64 = 8 << 20;
+/// Bytes of a tensor's name at most, as each name is made of two.
+const MOST_NAME_BYTES: usize = 512;
+
 /// Reads the floating-point tensors of a checkpoint. A dictionary inside the outer one (`{"model": {…}}`) adds its key
 /// and a dot in front of its names.
 ///
@@ -31,7 +36,7 @@ pub fn read_torch(file: Bytes) -> Result<TensorMap> {
     let root = pickle_name.trim_end_matches("data.pkl").to_owned();
     let mut pickle = Vec::new();
     let entry = archive.by_name(&pickle_name).map_err(|error| bad(error.to_string()))?;
-    entry.take(64 << 20).read_to_end(&mut pickle).map_err(|error| bad(error.to_string()))?;
+    entry.take(MOST_PICKLE_BYTES).read_to_end(&mut pickle).map_err(|error| bad(error.to_string()))?;
 
     let mut storages = Storages { file, archive, root, read: HashMap::new() };
     let mut tensors = TensorMap::new();
@@ -47,14 +52,14 @@ fn collect(value: Value, prefix: &str, storages: &mut Storages, tensors: &mut Te
     match value {
         Value::Dict(entries) => {
             for (key, value) in entries {
-                let name = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+                let name = if prefix.is_empty() { key.to_string() } else { format!("{prefix}.{key}") };
                 collect(value, &name, storages, tensors)?;
             }
         }
         Value::Tensor(tensor) => {
             if let Some(dtype) = tensor.dtype {
                 let data = storages.slice(prefix, dtype, &tensor)?;
-                tensors.insert(prefix.to_owned(), RawTensor::new(prefix, dtype, tensor.shape, data)?);
+                tensors.insert(prefix.to_owned(), RawTensor::new(prefix, dtype, tensor.shape.clone(), data)?);
             }
         }
         _ => {}
@@ -77,7 +82,8 @@ impl Storages {
             if side != 1 && found != stride {
                 return Err(bad(format!("tensor {name} is not contiguous; save it with .contiguous()")));
             }
-            stride *= side;
+            // A shape whose size is no number is refused below.
+            stride = stride.saturating_mul(side);
         }
         let storage = self.storage(&tensor.key)?;
         let start = tensor.offset.checked_mul(dtype.bytes());
@@ -113,7 +119,7 @@ impl Storages {
 
 #[derive(Debug, Clone)]
 struct TensorRef {
-    key: String,
+    key: Rc<str>,
     /// `None` for a type that no weight of ours has, such as integers.
     dtype: Option<Dtype>,
     offset: usize,
@@ -121,17 +127,18 @@ struct TensorRef {
     strides: Vec<usize>,
 }
 
+/// What a pickle builds. A copy is small, whatever it is of: a pickle may remember and recall a value with one byte.
 #[derive(Debug, Clone)]
 enum Value {
     Mark,
     Other,
     Int(i64),
-    Text(String),
-    Global(String),
+    Text(Rc<str>),
+    Global(Rc<str>),
     Tuple(Rc<[Value]>),
-    Dict(Vec<(String, Value)>),
-    Storage { key: String, dtype: Option<Dtype> },
-    Tensor(TensorRef),
+    Dict(Vec<(Rc<str>, Value)>),
+    Storage { key: Rc<str>, dtype: Option<Dtype> },
+    Tensor(Rc<TensorRef>),
 }
 
 impl Value {
@@ -155,13 +162,13 @@ impl Value {
             (
                 "torch._utils._rebuild_tensor_v2",
                 [Value::Storage { key, dtype }, Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), ..],
-            ) => Ok(Value::Tensor(TensorRef {
+            ) => Ok(Value::Tensor(Rc::new(TensorRef {
                 key: key.clone(),
                 dtype: *dtype,
                 offset: usize::try_from(*offset).map_err(|_| bad("a tensor has a negative offset"))?,
                 shape: sizes(shape)?,
                 strides: sizes(strides)?,
-            })),
+            }))),
             ("torch._utils._rebuild_parameter", [tensor @ Value::Tensor(_), ..]) => Ok(tensor.clone()),
             _ => Ok(Value::Other),
         }
@@ -171,8 +178,8 @@ impl Value {
     fn persistent(id: Value) -> Value {
         match id {
             Value::Tuple(parts) => match &*parts {
-                [Value::Text(kind), Value::Global(class), Value::Text(key), ..] if kind == "storage" => {
-                    let dtype = match class.as_str() {
+                [Value::Text(kind), Value::Global(class), Value::Text(key), ..] if &**kind == "storage" => {
+                    let dtype = match &**class {
                         "torch.FloatStorage" => Some(Dtype::F32),
                         "torch.HalfStorage" => Some(Dtype::F16),
                         "torch.BFloat16Storage" => Some(Dtype::Bf16),
@@ -244,14 +251,14 @@ impl<'a> Unpickler<'a> {
                 }
                 b'c' => {
                     let global = format!("{}.{}", self.line()?, self.line()?);
-                    self.stack.push(Value::Global(global));
+                    self.stack.push(Value::Global(global.into()));
                 }
                 0x93 => {
                     // STACK_GLOBAL
                     let (Value::Text(name), Value::Text(module)) = (self.pop()?, self.pop()?) else {
                         return Err(bad("the pickle names a global by something other than text"));
                     };
-                    self.stack.push(Value::Global(format!("{module}.{name}")));
+                    self.stack.push(Value::Global(format!("{module}.{name}").into()));
                 }
                 b't' => {
                     let items = self.pop_to_mark()?;
@@ -326,7 +333,7 @@ impl<'a> Unpickler<'a> {
 
     fn text(&mut self, length: usize) -> Result<()> {
         let text = std::str::from_utf8(self.bytes(length)?).map_err(|_| bad("a name in the pickle is not UTF-8"))?;
-        self.stack.push(Value::Text(text.to_owned()));
+        self.stack.push(Value::Text(text.into()));
         Ok(())
     }
 
@@ -366,6 +373,7 @@ impl<'a> Unpickler<'a> {
         let mut items = items.into_iter();
         while let (Some(key), Some(value)) = (items.next(), items.next()) {
             if let Value::Text(key) = key
+                && key.len() <= MOST_NAME_BYTES
                 && !value.is_nested_dict()
             {
                 entries.push((key, value));

@@ -1,0 +1,68 @@
+//! What an operator gives as a file: a converted model, the description of a variant, API keys.
+//!
+//! The first byte chooses; the rest is the file.
+
+#![no_main]
+
+use std::{io::Write, os::fd::AsRawFd, path::PathBuf};
+
+use bytes::Bytes;
+use dinoserve::{
+    artifacts::ModelFile,
+    http::access::ApiKeys,
+    model::{ModelSpec, PositionRule},
+    onnx::{
+        Precision, dinov2,
+        graph::ExternalData,
+        weights::{Dtype, RawTensor, TensorMap, Weights},
+    },
+    vision::Grid,
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let Some((&choice, file)) = input.split_first() else { return };
+    match choice % 3 {
+        0 => open_model(file),
+        1 => read_description(file),
+        _ => drop(with_file(file, |path| ApiKeys::open(&path))),
+    }
+});
+
+/// Gives the bytes a path. The file has no name, so that nothing is left of it whatever happens.
+fn with_file<T>(bytes: &[u8], work: impl FnOnce(PathBuf) -> T) -> T {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(bytes).expect("the disk has room");
+    work(format!("/proc/self/fd/{}", file.as_raw_fd()).into())
+}
+
+fn open_model(file: &[u8]) {
+    for rule in [PositionRule::Hub, PositionRule::Hf] {
+        let Ok(model) = with_file(file, |path| ModelFile::open(&path, rule)) else { return };
+        check(&model.spec);
+        for (height, width) in [(1, 1), (3, 2)] {
+            let positions = model.positions.interpolate(Grid { height, width });
+            assert_eq!(positions.dim(), (1 + height * width, model.spec.dim));
+        }
+    }
+}
+
+fn read_description(file: &[u8]) {
+    let Ok(text) = std::str::from_utf8(file) else { return };
+    let Ok(spec) = ModelSpec::parse(text, "the input") else { return };
+    check(&spec);
+    // Weights that lack nearly everything: building is to tell so, whatever sizes the description asks for.
+    let tensor = RawTensor { dtype: Dtype::F32, shape: vec![0], data: Bytes::new(), transposed: false };
+    let names = ["cls_token", "patch_embed.proj.weight"];
+    let tensors = TensorMap::from(names.map(|name| (name.to_owned(), tensor.clone())));
+    let weights = Weights::new(tensors).expect("the names are the hub's");
+    let data = ExternalData { location: "data".to_owned(), sink: &mut std::io::sink() };
+    dinov2::build(&spec, &weights, Precision::Fp32, data, &mut |_| ()).expect_err("there is no position table");
+}
+
+/// What later code divides by or counts on.
+fn check(spec: &ModelSpec) {
+    assert!(spec.heads > 0 && spec.dim > 0 && spec.dim.is_multiple_of(spec.heads), "{spec:?}");
+    assert!(spec.depth > 0 && spec.ffn_hidden > 0 && spec.native_grid > 0, "{spec:?}");
+    assert!(spec.embed_grid().patches() > 0 && spec.layers() > 0, "{spec:?}");
+}
