@@ -193,16 +193,17 @@ class Client(threading.Thread):
 
     def __init__(self, port: int):
         super().__init__(daemon=True)
-        self.port, self.answered, self.refused, self.failed = port, 0, 0, []
+        self.port, self.answered, self.refused, self.late, self.failed = port, 0, 0, 0, []
         self.start()
 
     def run(self) -> None:
-        connection = None
+        connection, asked = None, False
         while not self.failed:
             if connection is None:
                 connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
                 try:
                     connection.connect()
+                    asked = False
                 except OSError:
                     # Nothing was accepted, so nothing is lost.
                     return
@@ -211,8 +212,13 @@ class Client(threading.Thread):
                 answer = connection.getresponse()
                 body = answer.read()
             except (OSError, http.client.HTTPException) as error:
-                self.failed.append(repr(error))
+                if asked:
+                    self.failed.append(repr(error))
+                else:
+                    # Made in the moment in which the port was closed, so that nobody accepted it.
+                    self.late += 1
                 return
+            asked = True
             if answer.status == 200 and len(json.loads(body)["data"][0]["embedding"]) == 384:
                 self.answered += 1
             elif answer.status == 503:
@@ -241,6 +247,7 @@ def check_stop() -> None:
     failed = [failure for client in clients for failure in client.failed]
     answered, refused = sum(client.answered for client in clients), sum(client.refused for client in clients)
     check(not failed, f"the stop lost requests: {failed}")
+    check(sum(client.late for client in clients) <= 1, "several new connections were closed without an answer")
     check(answered >= len(clients), f"there were {answered} answers")
     code = container.state()["ExitCode"]
     check(code == 0, f"the stopped container has exit code {code}")

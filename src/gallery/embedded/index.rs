@@ -186,6 +186,10 @@ impl ApproximateIndex {
     /// Reads one that was saved; `None` if there is none that can be used.
     pub(super) fn load(folder: &Path, gallery: u32, dim: usize, threads: usize, searches: usize) -> Option<Self> {
         let manifest: Manifest = serde_json::from_slice(&fs::read(manifest_path(folder, gallery)).ok()?).ok()?;
+        // A name of ours, and no path to somewhere else.
+        if !manifest.file.starts_with(&format!("{gallery}-")) || manifest.file.contains(['/', '\\']) {
+            return None;
+        }
         let path = folder.join(&manifest.file);
         if manifest.settings != settings(dim) || crc32_of(&path).ok()? != manifest.crc32 {
             tracing::warn!(path = %path.display(), "the approximate index is of another version or damaged; it is made anew");
