@@ -119,7 +119,7 @@ fn a_start_that_cannot_work_fails_at_once_and_says_why() {
         "CUDA device 0 cannot be used",
     );
     std::fs::write(home.join("models/tiny/fp32-v1.onnx"), b"damaged").unwrap();
-    assert_start_fails(&mut serve(&home), "damaged, or not an ONNX file");
+    assert_start_fails(&mut serve(&home), "it is damaged: delete it and convert the model again");
 }
 
 fn compile(folder: &Path, name: &str, source: &str) -> PathBuf {

@@ -67,8 +67,8 @@ async fn hostile_files_do_no_harm() {
         };
         stream::iter(0..count).map(ask).buffer_unordered(CLIENTS).collect::<Vec<u16>>().await
     };
-    // All of them once: until then the allocator takes what it needs.
-    run(files.len()).await;
+    // All of them at least once: until then the allocator takes what it needs.
+    run(files.len().max(requests())).await;
     tokio::time::sleep(Duration::from_secs(12)).await;
     let memory = || process.metric("process_resident_memory_bytes");
     let before = memory();

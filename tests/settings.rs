@@ -64,7 +64,7 @@ fn flags_overrule_the_environment_and_that_overrules_the_file() {
 fn wrong_settings_are_named() {
     let folder = scratch("settings-wrong");
     for (file, message) in [
-        ("prot = 9000", "dinoserve.toml: there is no setting `prot`; there are cache-mb, "),
+        ("prot = 9000", "dinoserve.toml: there is no setting `prot`; there are api-keys, cache-mb, "),
         ("port = \"many\"", "invalid value 'many' for '--port <PORT>'"),
         ("port = [1]", "dinoserve.toml: `port` must be a text, a number, true or false"),
         ("port 9000", "reading the settings in dinoserve.toml"),

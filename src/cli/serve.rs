@@ -126,7 +126,7 @@ impl Serve {
         }
         let (engine, thread) = self.engine.start(runtime, model)?;
         let service = Service::new(engine, self.limits.limits(), self.cache_mb << 20);
-        let service = service.with_gallery(gallery).with_gallery_limits(self.gallery_limits.limits());
+        let service = service.with_gallery(gallery.clone()).with_gallery_limits(self.gallery_limits.limits());
         let live = Arc::new(LiveService::new(service, thread, Some(self.engine.source(runtime)?)));
         let state = AppState::new(Arc::clone(&live), self.http.http_config(self.access.cors_origins()), keys);
         let scheme = if certificate.is_some() { "https" } else { "http" };
@@ -145,6 +145,9 @@ impl Serve {
             failed = loaded => failed?,
         }
         live.close().await;
+        if let Some(gallery) = gallery {
+            gallery.close().await;
+        }
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     }

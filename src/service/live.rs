@@ -125,13 +125,11 @@ impl LiveService {
         Ok(Replaced { engine, before })
     }
 
-    /// Ends what goes on beside requests, and waits a little for the engine. Nobody else may use the service any more.
+    /// Ends what goes on beside requests, and waits a little for the engine. Nobody else may use the service any more. Its
+    /// gallery stays open, as it may have been somebody's before.
     pub async fn close(self: Arc<Self>) {
         let service = self.current();
         service.stop_training().await;
-        if let Ok(gallery) = service.gallery() {
-            gallery.close().await;
-        }
         drop(service);
         let Some(live) = Arc::into_inner(self) else { return };
         let thread = live.thread.into_inner();
