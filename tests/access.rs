@@ -354,9 +354,11 @@ async fn a_head_that_is_too_large_is_named() {
     let http = HttpConfig { max_header_bytes: 1000, ..HttpConfig::default() };
     let server = Setup { http, ..Setup::tiny() }.start().await;
     ok(server.get("/v1/models").header("x-filler", "x".repeat(500))).await;
+    let before = counted("head_too_large");
     let (status, body) = problem(server.get("/v1/models").header("x-filler", "x".repeat(1000))).await;
     assert_eq!((status, body["code"].as_str()), (431, Some("head_too_large")));
     assert_eq!(body["limit"]["flag"], "--max-header-bytes");
+    assert_eq!(counted("head_too_large") - before, 1);
     server.stopped().await;
 }
 

@@ -238,6 +238,9 @@ fn a_device_is_read_as_it_is_written() {
     }
 }
 
+/// Held by tests that count panics and sessions, of which a process has one count.
+static COUNTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A grid for which no table of positions has room: a panic in the worker, and a real one.
 fn panicking() -> Input {
     Input { pixels: wave(PATCH, PATCH), grid: Grid { height: usize::MAX, width: 1 } }
@@ -245,6 +248,7 @@ fn panicking() -> Input {
 
 #[tokio::test]
 async fn a_worker_that_panics_is_isolated_counted_and_replaced() {
+    let _alone = COUNTING.lock().await;
     let (engine, _thread) = start(&EngineConfig { workers: Some(2), ..on_cpu() }).await;
     let metrics = telemetry::metrics();
     let panics = || metrics.panics.with_label_values(&["worker"]).get();
@@ -272,6 +276,7 @@ async fn a_worker_that_panics_is_isolated_counted_and_replaced() {
 
 #[tokio::test]
 async fn an_engine_whose_model_is_gone_says_so_and_recovers() {
+    let _alone = COUNTING.lock().await;
     let model = tiny("tiny-reg", "model.safetensors");
     let (path, aside) = (model.path.clone(), model.path.with_extension("aside"));
     let (engine, _thread) = Engine::start(&runtime(), model, &EngineConfig { workers: Some(1), ..on_cpu() }).unwrap();
@@ -295,4 +300,25 @@ async fn an_engine_whose_model_is_gone_says_so_and_recovers() {
     std::fs::rename(&aside, &path).unwrap();
     state_becomes(|state| matches!(state, EngineState::Ready(_))).await;
     ask(&engine, input(GRID, 7)).await.unwrap().expect("an answer");
+}
+
+#[tokio::test]
+async fn a_batch_that_panics_replaces_the_session() {
+    let _alone = COUNTING.lock().await;
+    let config = EngineConfig { workers: Some(1), max_batch: Some(4), ..on_cpu() };
+    let (engine, _thread) = start(&config).await;
+    let restarts = || telemetry::metrics().worker_restarts.get();
+    let before = restarts();
+    let large = keep_busy(&engine).await;
+    // Two of one grid make a batch, which panics, and so does each of them alone.
+    let answers: Vec<Answer> = (0..2).map(|_| ask(&engine, panicking())).collect();
+    while engine.queued() < 2 && !large.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    large.await.unwrap().unwrap();
+    for answer in answers {
+        assert_eq!(answer.await.unwrap().unwrap_err().kind(), Kind::Internal);
+    }
+    ask(&engine, input(GRID, 7)).await.unwrap().expect("the worker lives on");
+    assert!(restarts() > before, "the session was replaced");
 }

@@ -113,7 +113,9 @@ impl Worker {
             }
             Err(failure) if batch.len() > 1 => {
                 tracing::warn!(%failure, images = batch.len(), "a batch failed; its images are run one by one");
-                batch.into_iter().map(|job| self.serve(vec![job])).fold(Ok(()), Result::and)
+                let alone = batch.into_iter().map(|job| self.serve(vec![job])).fold(Ok(()), Result::and);
+                // After a panic the session is not trusted, though it may have run every image alone.
+                if matches!(failure, Failure::Panic) { Err(failure) } else { alone }
             }
             Err(failure) => {
                 tracing::error!(%failure, "inference failed");
@@ -128,7 +130,8 @@ impl Worker {
     /// After a failure, sees to it that the session works: the image may have been at fault, or the session is broken and is
     /// replaced, however long that takes.
     fn mend(&mut self, failure: &Failure) {
-        let image_was_at_fault = matches!(failure, Failure::Error(_)) && self.session.warm_up(self.grid).is_ok();
+        let works = |session: &mut ModelSession| guarded(|| session.warm_up(self.grid)).is_ok();
+        let image_was_at_fault = matches!(failure, Failure::Error(_)) && works(&mut self.session);
         if image_was_at_fault {
             return;
         }

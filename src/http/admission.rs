@@ -25,7 +25,7 @@ impl FromRequestParts<AppState> for Admission {
             telemetry::metrics().count_rejection(reason);
             error
         };
-        let plan = match state.service().engine().state() {
+        let plan = match state.live.engine_state() {
             EngineState::Ready(plan) => plan,
             EngineState::Loading => {
                 return Err(refuse(

@@ -8,7 +8,7 @@ use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
 use super::Service;
 use crate::{
     artifacts::{ModelFile, ModelStore},
-    engine::{Engine, EngineConfig, EngineThread, Runtime},
+    engine::{Engine, EngineConfig, EngineState, EngineThread, Runtime},
     error::{Error, Kind, Result},
     model::PositionRule,
     onnx::Precision,
@@ -75,6 +75,11 @@ impl LiveService {
     /// The service as it is now.
     pub fn current(&self) -> Service {
         Service::clone(&self.current.load())
+    }
+
+    /// Where the engine is in its life.
+    pub fn engine_state(&self) -> EngineState {
+        self.current.load().engine().state()
     }
 
     /// Waits until the first model answers, and tells of it.

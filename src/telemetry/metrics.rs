@@ -234,12 +234,12 @@ impl Metrics {
 const REJECTIONS: [&str; 9] = [
     "loading",
     "failed",
-    "stopping",
     "overloaded",
     "unauthenticated",
     "forbidden",
     "rate_limited",
     "cross_site",
+    "head_too_large",
     "connections",
 ];
 

@@ -31,7 +31,7 @@ pub(super) async fn check(State(state): State<AppState>, request: Request, next:
         error.into_response()
     };
     if let Err(error) = check_head(request.headers(), request.uri().path().len(), state.config.max_header_bytes) {
-        return error.into_response();
+        return refuse(error.kind().code(), error);
     }
     if let Err(error) = check_site(request.method(), request.headers(), &state.config.cors_origins) {
         return refuse("cross_site", error);
@@ -41,14 +41,7 @@ pub(super) async fn check(State(state): State<AppState>, request: Request, next:
     let Some(role) = required_role(request.method(), route) else { return next.run(request).await };
     let name = match keys.admit(request.headers(), role) {
         Ok(name) => name,
-        Err(error) => {
-            let reason = match error.kind() {
-                Kind::RateLimited => "rate_limited",
-                Kind::Forbidden => "forbidden",
-                _ => "unauthenticated",
-            };
-            return refuse(reason, error);
-        }
+        Err(error) => return refuse(error.kind().code(), error),
     };
     telemetry::metrics().key_requests.with_label_values(&[&*name]).inc();
     let mut response = next.run(request).await;
