@@ -19,6 +19,7 @@ WORKDIR /build
 ARG CARGO_PROFILE=dist
 # The crates first, for a program that does nothing: they are built anew only when these files change, not with the source.
 # Targets that are named in a Cargo.toml must be there, though they are not built.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY loadtest/Cargo.toml loadtest/Cargo.toml
 RUN mkdir -p src tests loadtest/src loadtest/micro \

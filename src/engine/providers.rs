@@ -165,7 +165,11 @@ impl Runtime {
     /// [`crate::error::Kind::Artifact`] if it is a GPU that cannot be used.
     pub(super) fn session_builder(&self, provider: Provider, options: &SessionOptions) -> Result<SessionBuilder> {
         match provider {
-            Provider::Cpu => self.builder(options.intra_threads),
+            Provider::Cpu => {
+                // Its arena would keep the memory of the largest batch there ever was. The process's allocator gives back.
+                let cpu = ep::CPU::default().with_arena_allocator(false).build();
+                self.builder(options.intra_threads)?.with_execution_providers([cpu]).map_err(of_builder)
+            }
             Provider::Cuda(index) => self.cuda(index, options),
         }
     }
