@@ -349,3 +349,15 @@ fn models_are_listed_converted_and_verified() {
     let (code, _, error) = models(&["pull", "tiny"]);
     assert!(code == Some(1) && error.contains("names no source"), "{error}");
 }
+
+/// What `.cargo/config.toml` says must have reached the allocator, and the runtime library must find it under `malloc`'s name, or the
+/// variable would not be heard.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_allocator_is_built_with_our_settings() {
+    let output = dinoserve().arg("--version").env("MALLOC_CONF", "stats_print:true").output().unwrap();
+    let report = text(&output.stderr);
+    for setting in ["opt.oversize_threshold: 0\n", "opt.background_thread: true"] {
+        assert!(report.contains(setting), "{setting}: {report}");
+    }
+}

@@ -67,10 +67,11 @@ async fn hostile_files_do_no_harm() {
         };
         stream::iter(0..count).map(ask).buffer_unordered(CLIENTS).collect::<Vec<u16>>().await
     };
+    let memory = || process.metric("process_resident_memory_bytes");
+    let at_start = memory();
     // All of them at least once: until then the allocator takes what it needs.
     run(files.len().max(requests())).await;
     tokio::time::sleep(Duration::from_secs(12)).await;
-    let memory = || process.metric("process_resident_memory_bytes");
     let before = memory();
     let statuses = run(requests()).await;
     let good = statuses.iter().filter(|&&status| status == 200).count();
@@ -86,12 +87,15 @@ async fn hostile_files_do_no_harm() {
         after = memory();
     }
     eprintln!(
-        "{} requests, {good} images; memory {:.0} MB before, {:.0} MB after",
+        "{} requests, {good} images; memory {:.0} MB at the start, {:.0} MB before, {:.0} MB after",
         statuses.len(),
+        at_start / 1e6,
         before / 1e6,
         after / 1e6
     );
     assert!(after < 1.1 * before, "memory was {before} and is {after}");
+    // An arena that keeps the largest batch would take many times as much, and be as flat.
+    assert!(after < 2.0 * at_start, "memory was {at_start} at the start and is {after}");
     let metrics = ok(client.get(format!("{}/metrics", process.url))).await.text().await.unwrap();
     for part in ["worker", "decoder", "handler"] {
         assert_eq!(
