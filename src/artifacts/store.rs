@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Download, Home, Manifest, ModelFile, Progress,
-    convert::{convert, data_path, shard_names},
+    convert::{convert, data_path, read_weights, shard_names},
     disk::sha256_file,
     download,
 };
 use crate::{
     error::{Error, Kind, Result},
     model::{Catalog, ModelSpec, PositionRule, Source},
-    onnx::Precision,
+    onnx::{Precision, weights::Weights},
 };
 
 /// Finds, pulls and converts models.
@@ -149,6 +149,26 @@ impl ModelStore {
     /// # Errors
     /// [`Kind::Artifact`] if there are none, or they are not what the description says they should be.
     fn convert_local(&self, spec: &ModelSpec, precision: Precision, progress: Progress<'_>) -> Result<Manifest> {
+        let (source, path) = self.checked_source(spec, progress)?;
+        let to = self.converted_path(&spec.name, precision);
+        convert(spec, &path, Some(source.format), precision, &to, progress)
+    }
+
+    /// A model's published weights, downloaded unless they are here.
+    ///
+    /// # Errors
+    /// [`Kind::Download`] if no source can be had, and as [`read_weights`].
+    pub fn weights(&self, name: &str, progress: Progress<'_>) -> Result<Weights> {
+        let spec = self.catalog.get(name)?;
+        if self.local_source(spec).is_none() {
+            self.download_first_source(spec, progress)?;
+        }
+        let (source, path) = self.checked_source(spec, progress)?;
+        read_weights(&path, Some(source.format))
+    }
+
+    /// The weights that are here, after a look whether they are the published ones.
+    fn checked_source<'a>(&self, spec: &'a ModelSpec, progress: Progress<'_>) -> Result<(&'a Source, PathBuf)> {
         let (source, path) = self.local_source(spec).ok_or_else(|| not_downloadable(spec, &self.home))?;
         if let Some(expected) = &source.sha256 {
             let total = std::fs::metadata(&path).map(|metadata| metadata.len()).ok();
@@ -160,8 +180,7 @@ impl ModelStore {
                 )));
             }
         }
-        let to = self.converted_path(&spec.name, precision);
-        convert(spec, &path, Some(source.format), precision, &to, progress)
+        Ok((source, path))
     }
 
     /// The converted model, made from local weights or, unless `offline`, pulled if need be.

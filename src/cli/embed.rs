@@ -14,11 +14,10 @@ use serde::Serialize;
 
 use super::{
     common::{EngineFlags, LimitFlags, VectorFlags},
-    folder::{ENDINGS, below, images_of},
     vectors::embed_files,
 };
 use crate::{
-    artifacts::write_atomically,
+    artifacts::{IMAGE_ENDINGS, below, images_of, write_atomically},
     error::Error,
     features::npy,
     service::{EmbedOptions, ImageOptions, Service},
@@ -62,7 +61,7 @@ impl Embed {
         };
         let (paths, mut bad) = images_of(&self.folder)?;
         if paths.is_empty() {
-            bail!("{} holds no images ({})", self.folder.display(), ENDINGS.join(", "));
+            bail!("{} holds no images ({})", self.folder.display(), IMAGE_ENDINGS.join(", "));
         }
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;

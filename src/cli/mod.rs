@@ -7,7 +7,6 @@ mod config;
 mod doctor;
 mod embed;
 mod eval;
-mod folder;
 mod gallery;
 mod goldens;
 mod health;

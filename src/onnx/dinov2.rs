@@ -25,12 +25,10 @@ use super::{
 use crate::{
     error::Result,
     model::{Ffn, ModelSpec},
-    vision::PATCH,
+    vision::{MEAN, PATCH, STD},
 };
 
 const EPSILON: f32 = 1e-6;
-const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-const STD: [f64; 3] = [0.229, 0.224, 0.225];
 /// Bytes of one row of a patch: 14 RGB pixels, which lie side by side in the image.
 const PATCH_ROW: usize = PATCH * 3;
 

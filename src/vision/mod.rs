@@ -10,7 +10,7 @@ mod resample;
 mod thumbnail;
 
 pub use decode::{Background, DecodeLimits, DecodeOptions, decode, decode_fast};
-pub use preprocess::{Grid, PATCH, Plan, ResizeMode, Transform};
+pub use preprocess::{Grid, MEAN, PATCH, Plan, ResizeMode, STD, Transform};
 pub use resample::{Filter, Kernel, Taps, Window, resample_f32, resample_rgb, taps};
 pub use thumbnail::thumbnail;
 

@@ -6,6 +6,11 @@ use crate::error::{Error, Kind, Result};
 /// Side of a patch in pixels. Every DINOv2 has 14.
 pub const PATCH: usize = 14;
 
+/// Mean of pixels of 0..1 by channel that every DINOv2 was trained with (ImageNet's); it is taken off.
+pub const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+/// Their deviation, by which the rest is divided.
+pub const STD: [f64; 3] = [0.229, 0.224, 0.225];
+
 /// How many patches high and wide an image is for the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Grid {

@@ -11,10 +11,9 @@ use ndarray::Array2;
 use serde::Serialize;
 
 use crate::{
-    artifacts::write_atomically,
+    artifacts::{IMAGE_ENDINGS, images_of, write_atomically},
     cli::{
         common::{EngineFlags, LimitFlags, VectorFlags},
-        folder::{ENDINGS, images_of},
         vectors::embed_files,
     },
     error::{Error, Kind},
@@ -179,7 +178,7 @@ impl Sets {
 fn find(root: &Path) -> anyhow::Result<Folder> {
     let (paths, bad) = images_of(root)?;
     let images = LabelledImages::new(root, paths)
-        .with_context(|| format!("looking for images ({}) in {}", ENDINGS.join(", "), root.display()))?;
+        .with_context(|| format!("looking for images ({}) in {}", IMAGE_ENDINGS.join(", "), root.display()))?;
     let unreadable = bad.into_iter().map(|(path, error)| Unreadable { path, error: error.to_string() });
     let unlabelled = images.unlabelled.iter().map(|path| Unreadable {
         path: path.clone(),

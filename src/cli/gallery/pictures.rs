@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    cli::folder::{ENDINGS, below, images_of, parts},
+    artifacts::{IMAGE_ENDINGS, below, images_of, parts},
     error::{Error, Result},
     gallery::{ItemId, Label, Metadata},
 };
@@ -57,7 +57,7 @@ impl Pictures {
             _ => bail!("{}: must be a folder of images, or a list that ends in .csv or .jsonl", source.display()),
         }?;
         if pictures.good.is_empty() && pictures.bad.is_empty() {
-            bail!("{} names no images ({})", source.display(), ENDINGS.join(", "));
+            bail!("{} names no images ({})", source.display(), IMAGE_ENDINGS.join(", "));
         }
         Ok(pictures)
     }

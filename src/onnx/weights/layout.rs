@@ -45,10 +45,12 @@ impl Layout {
     }
 }
 
-fn hugging_face(name: &str) -> Vec<String> {
+/// The names that Hugging Face's layout has for the hub's `name`: three for queries, keys and values, which are joined
+/// along their first axis in the hub's, and one for every other tensor.
+pub fn hugging_face(name: &str) -> Vec<String> {
     let one = |name: &str| vec![name.to_owned()];
     match name {
-        "cls_token" | "register_tokens" => return one(&format!("embeddings.{name}")),
+        "cls_token" | "register_tokens" | "mask_token" => return one(&format!("embeddings.{name}")),
         "pos_embed" => return one("embeddings.position_embeddings"),
         _ => {}
     }

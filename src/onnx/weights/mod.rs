@@ -14,7 +14,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 
 use self::layout::Layout;
-pub use self::{onnx_export::read_onnx_export, safetensors::read_safetensors, torch::read_torch};
+pub use self::{layout::hugging_face, onnx_export::read_onnx_export, safetensors::read_safetensors, torch::read_torch};
 use crate::error::{Error, Result};
 
 /// Element type of a stored tensor.

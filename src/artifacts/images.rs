@@ -2,23 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
 use crate::error::{Error, Result};
 
 /// How names of image files end, in any case.
-pub(super) const ENDINGS: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif"];
+pub const IMAGE_ENDINGS: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif"];
 
 /// The image files below a folder, by their endings, sorted by path; and the subfolders that cannot be read.
+///
+/// # Errors
+/// [`crate::error::Kind::Io`] if the folder itself cannot be read.
 #[allow(clippy::type_complexity, reason = "a pair of lists, used by few")]
-pub(super) fn images_of(root: &Path) -> anyhow::Result<(Vec<PathBuf>, Vec<(String, Error)>)> {
+pub fn images_of(root: &Path) -> Result<(Vec<PathBuf>, Vec<(String, Error)>)> {
     let (mut found, mut bad) = (Vec::new(), Vec::new());
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) if folder == root => {
-                return Err(error).with_context(|| format!("cannot read the folder {}", root.display()));
+                return Err(Error::io(format_args!("cannot read the folder {}", root.display()), error));
             }
             Err(error) => {
                 bad.push((below(root, &folder), Error::io("reading the folder", error)));
@@ -30,7 +31,7 @@ pub(super) fn images_of(root: &Path) -> anyhow::Result<(Vec<PathBuf>, Vec<(Strin
             // Links to folders are not followed, so that a loop of them does no harm.
             if path.is_dir() && !path.is_symlink() {
                 folders.push(path);
-            } else if ENDINGS.contains(&ending.as_str()) {
+            } else if IMAGE_ENDINGS.contains(&ending.as_str()) {
                 found.push(path);
             }
         }
@@ -40,7 +41,7 @@ pub(super) fn images_of(root: &Path) -> anyhow::Result<(Vec<PathBuf>, Vec<(Strin
 }
 
 /// The path of a file below a folder, for people.
-pub(super) fn below(root: &Path, path: &Path) -> String {
+pub fn below(root: &Path, path: &Path) -> String {
     path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned()
 }
 
@@ -49,7 +50,7 @@ pub(super) fn below(root: &Path, path: &Path) -> String {
 ///
 /// # Errors
 /// [`crate::error::Kind::InvalidOption`] if the path is no UTF-8.
-pub(super) fn parts<'a>(root: &Path, path: &'a Path) -> Result<Vec<&'a str>> {
+pub fn parts<'a>(root: &Path, path: &'a Path) -> Result<Vec<&'a str>> {
     let parts = path.strip_prefix(root).unwrap_or(path).iter().map(std::ffi::OsStr::to_str);
     parts
         .collect::<Option<_>>()
