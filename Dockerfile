@@ -22,15 +22,17 @@ ARG CARGO_PROFILE=dist
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY loadtest/Cargo.toml loadtest/Cargo.toml
-RUN mkdir -p src tests loadtest/src loadtest/micro \
+COPY train/Cargo.toml train/Cargo.toml
+RUN mkdir -p src tests loadtest/src loadtest/micro train/src train/tests \
  && touch src/lib.rs tests/suite.rs loadtest/src/main.rs loadtest/micro/main.rs \
+ && touch train/src/lib.rs train/src/main.rs train/tests/suite.rs \
  && echo 'fn main() {}' > src/main.rs \
- && cargo build --locked --profile ${CARGO_PROFILE} --bin dinoserve
+ && cargo build --locked --profile ${CARGO_PROFILE} -p dinoserve --bin dinoserve
 COPY models models
 COPY src src
 # Touched, as Cargo goes by the time, and the files may be older than that program.
 RUN touch src/lib.rs src/main.rs \
- && cargo build --locked --profile ${CARGO_PROFILE} --bin dinoserve \
+ && cargo build --locked --profile ${CARGO_PROFILE} -p dinoserve --bin dinoserve \
  && install -D -s target/${CARGO_PROFILE}/dinoserve /image/usr/local/bin/dinoserve \
  && install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt
 

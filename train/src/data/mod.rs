@@ -1,0 +1,16 @@
+//! From a folder of images to batches of augmented crops.
+
+mod augment;
+mod color;
+mod crops;
+mod loader;
+mod pixels;
+
+pub(crate) use self::loader::mixed;
+pub use self::{
+    augment::Augmentation,
+    color::{brightness, contrast, hue, saturation, solarise},
+    crops::{CropConfig, Views},
+    loader::{Loader, Pictures, Unreadable},
+    pixels::{normalised, read_image},
+};

@@ -1,0 +1,63 @@
+//! The projection head: three layers with GELU, length 1, and the cosines with prototypes.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Device, Tensor, activation},
+};
+use rand::rngs::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::layers::{Linear, normal};
+
+/// Sizes of a head.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeadConfig {
+    /// Width of the two hidden layers.
+    pub hidden: usize,
+    /// Width of what is compared with the prototypes.
+    pub bottleneck: usize,
+    /// How many prototypes there are. DINO has 65,536 for a million images; small data wants fewer.
+    pub prototypes: usize,
+}
+
+impl Default for HeadConfig {
+    fn default() -> Self {
+        Self { hidden: 2048, bottleneck: 256, prototypes: 4096 }
+    }
+}
+
+/// Tokens to logits.
+#[derive(Module, Debug)]
+pub struct Head {
+    fc1: Linear,
+    fc2: Linear,
+    fc3: Linear,
+    /// `[prototypes, bottleneck]`; only their directions count.
+    prototypes: Param<Tensor<2>>,
+}
+
+impl Head {
+    pub(super) fn new(dim: usize, config: &HeadConfig, random: &mut ChaCha8Rng, device: &Device) -> Self {
+        Self {
+            fc1: Linear::new(dim, config.hidden, random, device),
+            fc2: Linear::new(config.hidden, config.hidden, random, device),
+            fc3: Linear::new(config.hidden, config.bottleneck, random, device),
+            prototypes: normal([config.prototypes, config.bottleneck], 1.0, random, device),
+        }
+    }
+
+    /// `[n, dim]` to `[n, prototypes]`: cosines, to be divided by a temperature.
+    pub fn forward(&self, tokens: Tensor<2>) -> Tensor<2> {
+        let x = activation::gelu(self.fc1.forward(tokens));
+        let x = activation::gelu(self.fc2.forward(x));
+        let x = unit_rows(self.fc3.forward(x));
+        x.matmul(unit_rows(self.prototypes.val()).transpose())
+    }
+}
+
+/// Each row divided by its length, which counts as at least 1e-12 (`torch.nn.functional.normalize`).
+pub(crate) fn unit_rows(x: Tensor<2>) -> Tensor<2> {
+    let lengths = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
+    x / lengths
+}

@@ -1,0 +1,145 @@
+//! How good the features are, without training on them: the k-NN accuracy on labelled images (DINO's evaluation).
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use burn::tensor::{Device, Tensor, TensorData};
+use dinoserve::{
+    artifacts::images_of,
+    eval::{LabelledImages, nearest, predict},
+    features::vote::{TEMPERATURE, Vote},
+    vision::{Filter, ResizeMode, RgbImage, Transform, Window, resample_rgb},
+};
+use ndarray::{Array2, ArrayView2};
+use rayon::prelude::*;
+
+use crate::{
+    data::{normalised, read_image},
+    model::Backbone,
+};
+
+/// Images that are embedded together.
+const BATCH: usize = 64;
+/// Side of the small images whose pixels are compared.
+const PIXEL_SIDE: usize = 28;
+
+/// Images whose folders are their labels.
+#[derive(Debug, Clone)]
+pub struct LabelledSet {
+    /// As the model sees them: by DINOv2's evaluation transform, all of one size.
+    pub images: Vec<RgbImage>,
+    /// Per image the index of its class.
+    pub labels: Vec<usize>,
+}
+
+impl LabelledSet {
+    /// Reads the images of labelled folders, at `size` pixels. Their labels are indices into the labels of all of them,
+    /// sorted. Images that cannot be read are left out, and named to `report`.
+    ///
+    /// # Errors
+    /// If a folder has no subfolders with images that can be read.
+    pub fn read(
+        folders: &[&Path],
+        size: usize,
+        report: &mut dyn FnMut(&Path, &str),
+    ) -> anyhow::Result<(Vec<Self>, Vec<String>)> {
+        let mut sets = Vec::new();
+        for folder in folders {
+            let (paths, _) = images_of(folder)?;
+            let named = LabelledImages::new(folder, paths)?;
+            let images = read_all(&named.paths, size);
+            let mut set = (Vec::new(), Vec::new());
+            for ((image, label), path) in images.into_iter().zip(named.labels).zip(&named.paths) {
+                match image {
+                    Ok(image) => {
+                        set.0.push(image);
+                        set.1.push(label);
+                    }
+                    Err(error) => report(path, &error.to_string()),
+                }
+            }
+            anyhow::ensure!(!set.0.is_empty(), "none of the images of {} can be read", folder.display());
+            sets.push(set);
+        }
+        let mut classes: Vec<String> = sets.iter().flat_map(|(_, labels)| labels.iter().cloned()).collect();
+        classes.sort();
+        classes.dedup();
+        let index = |label: &String| classes.partition_point(|class| class < label);
+        let sets = sets.into_iter().map(|(images, labels)| Self { images, labels: labels.iter().map(index).collect() });
+        Ok((sets.collect(), classes))
+    }
+}
+
+/// Images as the model sees them.
+pub(super) fn read_all(paths: &[PathBuf], size: usize) -> Vec<dinoserve::error::Result<RgbImage>> {
+    let transform = Transform { mode: ResizeMode::Crop, size, filter: Filter::Bicubic, max_patches: usize::MAX >> 8 };
+    paths.par_iter().map(|path| Ok(transform.apply(&read_image(path)?)?.0)).collect()
+}
+
+/// The embeddings of images of one size, of length 1: `[images, dim]`.
+///
+/// # Errors
+/// If the device does not give its values.
+pub fn embed(backbone: &Backbone, images: &[RgbImage], device: &Device) -> anyhow::Result<Array2<f32>> {
+    let mut vectors = Vec::new();
+    for chunk in images.chunks(BATCH) {
+        let cls = backbone.forward(on_device(chunk, device), None, &mut None).cls;
+        let values: Vec<f32> = cls.into_data().try_into_vec_as().context("the embeddings")?;
+        vectors.extend(values);
+    }
+    let dim = vectors.len() / images.len().max(1);
+    Ok(of_unit_length(Array2::from_shape_vec((images.len(), dim), vectors)?))
+}
+
+/// Images of one size as `[n, 3, height, width]`.
+pub(super) fn on_device(images: &[RgbImage], device: &Device) -> Tensor<4> {
+    let (width, height) = images.first().map_or((0, 0), RgbImage::dimensions);
+    let mut pixels = Vec::with_capacity(images.len() * 3 * (width * height) as usize);
+    images.iter().for_each(|image| normalised(image, &mut pixels));
+    Tensor::from_data(TensorData::new(pixels, [images.len(), 3, height as usize, width as usize]), device)
+}
+
+/// The pixels themselves, of images made small, as vectors of length 1, `[images, 3·28·28]`: what features must be better
+/// than.
+pub fn pixel_vectors(images: &[RgbImage]) -> Array2<f32> {
+    let whole = Window { x: 0, y: 0, width: PIXEL_SIDE, height: PIXEL_SIDE };
+    let mut values = Vec::new();
+    for image in images {
+        normalised(&resample_rgb(image, (PIXEL_SIDE, PIXEL_SIDE), Filter::Bicubic, whole), &mut values);
+    }
+    let dim = values.len() / images.len().max(1);
+    of_unit_length(Array2::from_shape_vec((images.len(), dim), values).expect("all images are of one size"))
+}
+
+fn of_unit_length(mut vectors: Array2<f32>) -> Array2<f32> {
+    for mut row in vectors.rows_mut() {
+        let length = row.dot(&row).sqrt().max(1e-12);
+        row /= length;
+    }
+    vectors
+}
+
+/// The share of images that the weighted vote of their `k` nearest gets right (temperature 0.07): among those of
+/// `gallery`, or without one among the others of the set itself.
+///
+/// # Errors
+/// If there are fewer images than neighbours.
+pub fn knn_accuracy(
+    vectors: ArrayView2<'_, f32>,
+    labels: &[usize],
+    gallery: Option<(ArrayView2<'_, f32>, &[usize])>,
+    classes: usize,
+    k: usize,
+) -> anyhow::Result<f64> {
+    let (among, among_labels) = gallery.unwrap_or((vectors, labels));
+    let mut found = nearest(among, vectors, if gallery.is_some() { k } else { k + 1 })?;
+    if gallery.is_none() {
+        for (image, neighbours) in found.iter_mut().enumerate() {
+            neighbours.retain(|neighbour| neighbour.index != image);
+        }
+    }
+    let right = found.iter().zip(labels).filter(|(neighbours, label)| {
+        predict(neighbours, k, among_labels, classes, Vote::Weighted, TEMPERATURE) == Some(**label)
+    });
+    Ok(right.count() as f64 / labels.len() as f64)
+}

@@ -1,0 +1,22 @@
+//! A training run from its folder of images to a model that can be served.
+
+mod checkpoint;
+mod collapse;
+mod evaluate;
+mod export;
+mod files;
+mod metrics;
+mod pictures;
+mod progress;
+mod session;
+
+pub(crate) use self::session::{first_state, fresh_network, shards_on, teacher_of};
+pub use self::{
+    checkpoint::Checkpoint,
+    collapse::Collapse,
+    evaluate::{LabelledSet, embed, knn_accuracy, pixel_vectors},
+    export::export,
+    files::RunFiles,
+    metrics::{KnnLine, Metrics, StepLine},
+    session::{Ended, Evaluation, Run, device_of},
+};

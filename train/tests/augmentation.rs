@@ -1,0 +1,143 @@
+//! Crops, colours and the loader.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use dinoserve::vision::RgbImage;
+use dinoserve_train::data::{
+    CropConfig, Loader, Pictures, Unreadable, brightness, contrast, hue, normalised, saturation, solarise,
+};
+use rand::{SeedableRng, rngs::ChaCha8Rng};
+use serde_json::Value;
+
+use crate::support::{folder_of_pictures, json, wave};
+
+fn bytes(value: &Value) -> Vec<u8> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+#[test]
+fn colours_change_as_pillow_changes_them() {
+    let golden = json("color.json");
+    let before = RgbImage::from_raw(12, 12, bytes(&golden["pixels"])).unwrap();
+    type Change = fn(&mut RgbImage, f32);
+    let changes: [(&str, Change); 5] = [
+        ("brightness", brightness),
+        ("contrast", contrast),
+        ("saturation", saturation),
+        ("hue", hue),
+        ("solarise", |image, _| solarise(image)),
+    ];
+    for (name, change) in changes {
+        for result in golden["results"][name].as_array().unwrap() {
+            let factor = result["factor"].as_f64().unwrap() as f32;
+            let mut image = before.clone();
+            change(&mut image, factor);
+            let expected = bytes(&result["pixels"]);
+            let differing = image.as_raw().iter().zip(&expected).filter(|(a, b)| a.abs_diff(**b) > 1).count();
+            assert_eq!(differing, 0, "{name} by {factor}: {:?} against {expected:?}", image.as_raw());
+            let equal = image.as_raw().iter().zip(&expected).filter(|(a, b)| a == b).count();
+            assert!(equal * 100 >= expected.len() * 98, "{name} by {factor}: {equal} of {} are equal", expected.len());
+        }
+    }
+}
+
+#[test]
+fn pixels_are_normalised_as_the_server_does() {
+    let image = RgbImage::from_raw(2, 1, vec![255, 0, 51, 0, 255, 102]).unwrap();
+    let mut found = Vec::new();
+    normalised(&image, &mut found);
+    let expected = [
+        (1.0 - 0.485) / 0.229,
+        -0.485 / 0.229,
+        -0.456 / 0.224,
+        (1.0 - 0.456) / 0.224,
+        (0.2 - 0.406) / 0.225,
+        (0.4 - 0.406) / 0.225,
+    ];
+    crate::support::assert_near("pixels", &found, &expected.map(|value: f64| value as f32), 1e-6, 1e-6);
+}
+
+#[test]
+fn views_depend_on_the_seed_alone_and_differ_by_it() {
+    let crops = CropConfig { global_size: 28, local_size: 14, local_count: 3, ..CropConfig::default() };
+    let image = wave(60, 45);
+    let views = crops.views(&image, 7);
+    assert_eq!(views, crops.views(&image, 7));
+    assert_ne!(views, crops.views(&image, 8));
+    assert_ne!(views.global[0], views.global[1]);
+    assert_eq!((views.global[0].len(), views.local.len(), views.local[0].len()), (3 * 28 * 28, 3, 3 * 14 * 14));
+    assert!(views.global.iter().chain(&views.local).flatten().all(|value| value.is_finite()));
+}
+
+/// A picture whose pixels are their own places shows what a crop cut out of it.
+#[test]
+fn crops_have_the_area_that_is_asked_for() {
+    let place = RgbImage::from_fn(200, 100, |x, y| image::Rgb([x as u8, y as u8, 0]));
+    let augmentation = dinoserve_train::data::Augmentation { size: 56, scale: [0.25, 0.5], blur: 0.0, solarise: 0.0 };
+    let mut areas = Vec::new();
+    for seed in 0..400 {
+        let view = augmentation.apply(&place, &mut ChaCha8Rng::seed_from_u64(seed));
+        let channel = |index: usize| view.pixels().map(|pixel| f64::from(pixel.0[index])).collect::<Vec<_>>();
+        let range = |values: Vec<f64>| {
+            let (low, high) = values.iter().fold((255.0f64, 0.0f64), |(l, h), &v| (l.min(v), h.max(v)));
+            high - low
+        };
+        // Only views whose colours are as they were: blue is still 0, and red spans more than grey would.
+        if view.pixels().all(|pixel| pixel.0[2] == 0) {
+            areas.push(range(channel(0)) * range(channel(1)));
+        }
+    }
+    // Jitter comes to four of five views, and changes what is measured here.
+    assert!(areas.len() > 20, "{} views kept their colours", areas.len());
+    let mean = areas.iter().sum::<f64>() / areas.len() as f64 / (200.0 * 100.0);
+    assert!((0.2..0.6).contains(&mean), "on average {mean} of the area");
+}
+
+fn pictures(root: &std::path::Path) -> Pictures {
+    folder_of_pictures(root, 6);
+    let (paths, _) = dinoserve::artifacts::images_of(root).unwrap();
+    let crops = CropConfig { global_size: 28, local_size: 14, local_count: 1, ..CropConfig::default() };
+    Pictures { paths, crops, batch: 5, seed: 3 }
+}
+
+#[test]
+fn the_loader_gives_the_same_batches_whatever_its_threads_and_wherever_it_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let pictures = pictures(folder.path());
+    assert_eq!(pictures.batches_per_epoch(), 2);
+    let some = |numbers: std::ops::Range<usize>, threads| {
+        let mut loader = Loader::start(pictures.clone(), numbers.clone(), threads).unwrap();
+        numbers.map(|_| loader.next_batch().unwrap()).collect::<Vec<_>>()
+    };
+    let all = some(0..6, 1);
+    assert_eq!(all, some(0..6, 3));
+    assert_eq!(all[3..], some(3..6, 2));
+    assert_ne!(all[0].global, all[2].global, "another epoch has other views");
+    let ended = Loader::start(pictures.clone(), 0..1, 1).and_then(|mut loader| {
+        loader.next_batch()?;
+        loader.next_batch()
+    });
+    assert!(ended.is_err(), "there is no second batch");
+}
+
+#[test]
+fn images_that_cannot_be_read_are_named_and_others_stand_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pictures = pictures(folder.path());
+    let whole = std::fs::read(&pictures.paths[0]).unwrap();
+    std::fs::write(&pictures.paths[2], &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(&pictures.paths[7], "no image").unwrap();
+    let unreadable = Unreadable::default();
+    for number in 0..4 {
+        let batch = pictures.batch(number, &unreadable).unwrap();
+        assert_eq!(batch.global.len(), 2 * 5 * 3 * 28 * 28);
+        assert_eq!(batch, pictures.batch(number, &unreadable).unwrap());
+    }
+    let named: BTreeSet<PathBuf> = unreadable.lock().unwrap().keys().cloned().collect();
+    assert_eq!(named, BTreeSet::from([pictures.paths[2].clone(), pictures.paths[7].clone()]));
+
+    pictures.paths.iter().for_each(|path| std::fs::write(path, "no image").unwrap());
+    pictures.seed = 4;
+    let error = pictures.batch(0, &unreadable).unwrap_err().to_string();
+    assert_eq!(error, "none of the 12 images can be read");
+}

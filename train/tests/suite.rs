@@ -1,0 +1,16 @@
+//! All tests in one binary.
+
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test that panics has failed, and nobody links against tests"
+)]
+
+mod augmentation;
+mod backbone;
+mod configuration;
+mod losses;
+mod runs;
+mod serving;
+mod step;
+mod support;
