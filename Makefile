@@ -47,8 +47,8 @@ check: setup ## Formatting and lints
 
 deny: ## Licences, sources and known faults of the dependencies
 	@command -v cargo-deny >/dev/null || cargo install --quiet --locked --debug cargo-deny@$(CARGO_DENY)
-	cargo deny --all-features check --hide-inclusion-graph licenses bans sources
-	@cargo deny fetch db 2>/dev/null && cargo deny --all-features check advisories || \
+	cargo deny --workspace --all-features check --hide-inclusion-graph licenses bans sources
+	@cargo deny fetch db 2>/dev/null && cargo deny --workspace --all-features check advisories || \
 		{ echo "SKIPPED advisories: the database cannot be reached" | tee -a $(SKIPPED); }
 
 docker: setup ## Build the image and try it, alone and with compose
