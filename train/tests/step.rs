@@ -208,6 +208,25 @@ fn shards_change_nothing_but_the_last_digits() {
 }
 
 #[test]
+fn every_shard_has_a_neighbour_for_koleo() {
+    let (trainer, batch, settings) = prepared(1);
+    let state = |trainer: &Trainer| TrainerState {
+        student: trainer.state().student.clone(),
+        teacher: trainer.state().teacher.clone(),
+        center: trainer.state().center.clone(),
+        patch_center: None,
+        optimiser: AdamW::default(),
+    };
+    let loss = LossConfig { koleo_weight: 0.1, ..LossConfig::default() };
+    for shards in [1, 2, 4] {
+        let mut trainer = Trainer::new(state(&trainer), loss.clone(), 3.0, shards, Device::flex());
+        let report = trainer.step(std::slice::from_ref(&batch), settings, 0);
+        let koleo = report.koleo.expect("it is used");
+        assert!((report.loss - report.view_loss - 0.1 * koleo).abs() < 1e-4, "{report:?}");
+    }
+}
+
+#[test]
 fn frozen_prototypes_stay_and_the_rest_moves() {
     let (mut trainer, batch, settings) = prepared(1);
     let before = flatten(&trainer.state().student);

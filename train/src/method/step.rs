@@ -156,7 +156,9 @@ impl Trainer {
     }
 
     fn study_batch(&mut self, batch: &Batch, settings: StepSettings, seed: u64) -> (FlatTensors, StepReport) {
-        let shards = batch.shards(self.shards);
+        // KoLeo needs a neighbour in each shard.
+        let most = if self.config.koleo_weight > 0.0 { batch.images / 2 } else { batch.images };
+        let shards = batch.shards(self.shards.min(most).max(1));
         let taught: Vec<Taught> = at_once(&shards, |_, shard| self.ask_teacher(shard));
         let joined = |part: &dyn Fn(&Taught) -> Option<Tensor<2>>| {
             let parts: Vec<Tensor<2>> = taught.iter().filter_map(part).collect();
@@ -288,9 +290,8 @@ impl Trainer {
 }
 
 impl Batch {
-    /// Cuts it into at most `count` batches of nearly as many images.
+    /// Cuts it into `count` batches of nearly as many images, of which it has at least so many.
     fn shards(&self, count: usize) -> Vec<Self> {
-        let count = count.min(self.images);
         if count == 1 {
             return vec![self.clone()];
         }
