@@ -64,6 +64,17 @@ pub fn assert_near(what: &str, found: &[f32], expected: &[f32], relative: f32, a
     }
 }
 
+/// Values whose difference, as a vector, is no longer than 1e-4 of them.
+pub fn assert_near_as_a_whole(what: &str, found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let length =
+        |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+    let apart = length(&mut found.iter().zip(expected).map(|(found, expected)| found - expected));
+    // What is nothing but rounding, as the gradient of a key's bias, has no length to be measured by.
+    let allowed = 1e-4 * length(&mut expected.iter().copied()).max(1e-2);
+    assert!(apart <= allowed, "{what} is off by {apart:.1e}, and {allowed:.1e} is allowed");
+}
+
 /// The description of a tiny golden model.
 pub fn tiny_spec(name: &str) -> ModelSpec {
     let config = std::fs::read(server_golden(&format!("{name}/config.json"))).unwrap();
