@@ -189,6 +189,13 @@ impl Default for OptimiserConfig {
     }
 }
 
+impl OptimiserConfig {
+    /// Images whose gradients make up one step.
+    pub fn images_per_step(&self) -> usize {
+        self.batch * self.accumulate
+    }
+}
+
 /// What is written when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use dinoserve_train::{
     config::Config,
     model::flatten,
-    run::{Collapse, Ended, Evaluation, KnnLine, LabelledSet, Run, RunFiles, StepLine, knn_accuracy, pixel_vectors},
+    run::{Collapse, Ended, Evaluation, KnnLine, LabelledSet, Run, RunFiles, StepLine, knn_accuracy},
 };
 
 use crate::support::{folder_of_pictures, tiny_config, values};
@@ -247,9 +247,9 @@ fn a_run_that_collapses_says_so() {
 fn neighbours_are_told_apart_from_the_image_itself() {
     let root = tempfile::tempdir().unwrap();
     folder_of_pictures(root.path(), 6);
-    let (sets, classes) = LabelledSet::read(&[root.path()], 28, &mut |_, _| panic!("all can be read")).unwrap();
+    let (sets, classes) = LabelledSet::find(&[root.path()], 28, &mut |_, _| panic!("all can be read")).unwrap();
     assert_eq!(classes, ["rings", "stripes"]);
-    let vectors = pixel_vectors(&sets[0].images);
+    let vectors = sets[0].pixels().unwrap();
     let labels = &sets[0].labels;
     // Among others, a vote of one image is that of another; among all, it is its own.
     let own = knn_accuracy(vectors.view(), labels, Some((vectors.view(), labels)), 2, 1).unwrap();

@@ -152,7 +152,7 @@ fn summary(run: &Run, config: &Config, files: &RunFiles) -> String {
         files.root().display(),
         config.optimiser.epochs,
         run.steps_per_epoch(),
-        config.optimiser.batch * config.optimiser.accumulate,
+        config.optimiser.images_per_step(),
         if run.done() > 0 { format!(", going on after step {}", run.done()) } else { String::new() },
         all as f64 / 1e6,
         backbone as f64 / 1e6,

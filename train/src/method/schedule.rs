@@ -78,7 +78,7 @@ impl Schedules {
     pub fn new(optimiser: &OptimiserConfig, loss: &LossConfig, steps_per_epoch: usize) -> Self {
         let steps = optimiser.epochs * steps_per_epoch;
         let in_steps = |epochs: f64| ((epochs * steps_per_epoch as f64).round() as usize).min(steps);
-        let images = optimiser.batch * optimiser.accumulate;
+        let images = optimiser.images_per_step();
         let peak = optimiser.learning_rate * images as f64 / 256.0;
         let cosine = |[from, to]: [f64; 2]| Cosine { from, to, warmup: 0, steps };
         let [cold, warm] = loss.teacher_temperature;

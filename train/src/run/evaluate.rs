@@ -18,27 +18,28 @@ use crate::{
     model::Backbone,
 };
 
-/// Images that are embedded together.
+/// Images that are read and embedded together.
 const BATCH: usize = 64;
 /// Side of the small images whose pixels are compared.
 const PIXEL_SIDE: usize = 28;
 
-/// Images whose folders are their labels.
+/// Images whose folders are their labels. They are read anew for each measurement, so that a set may be larger than memory.
 #[derive(Debug, Clone)]
 pub struct LabelledSet {
-    /// As the model sees them: by DINOv2's evaluation transform, all of one size.
-    pub images: Vec<RgbImage>,
+    paths: Vec<PathBuf>,
     /// Per image the index of its class.
     pub labels: Vec<usize>,
+    /// Side in pixels at which the model sees them.
+    size: usize,
 }
 
 impl LabelledSet {
-    /// Reads the images of labelled folders, at `size` pixels. Their labels are indices into the labels of all of them,
-    /// sorted. Images that cannot be read are left out, and named to `report`.
+    /// Finds the images of labelled folders, to be seen at `size` pixels. Their labels are indices into the labels of all
+    /// of them, sorted. Images that cannot be read are left out, and named to `report`.
     ///
     /// # Errors
     /// If a folder has no subfolders with images that can be read.
-    pub fn read(
+    pub fn find(
         folders: &[&Path],
         size: usize,
         report: &mut dyn FnMut(&Path, &str),
@@ -47,15 +48,15 @@ impl LabelledSet {
         for folder in folders {
             let (paths, _) = images_of(folder)?;
             let named = LabelledImages::new(folder, paths)?;
-            let images = read_all(&named.paths, size);
+            let read: Vec<_> = named.paths.par_iter().map(|path| read_image(path).err()).collect();
             let mut set = (Vec::new(), Vec::new());
-            for ((image, label), path) in images.into_iter().zip(named.labels).zip(&named.paths) {
-                match image {
-                    Ok(image) => {
-                        set.0.push(image);
+            for ((path, label), error) in named.paths.into_iter().zip(named.labels).zip(read) {
+                match error {
+                    Some(error) => report(&path, &error.to_string()),
+                    None => {
+                        set.0.push(path);
                         set.1.push(label);
                     }
-                    Err(error) => report(path, &error.to_string()),
                 }
             }
             anyhow::ensure!(!set.0.is_empty(), "none of the images of {} can be read", folder.display());
@@ -65,8 +66,52 @@ impl LabelledSet {
         classes.sort();
         classes.dedup();
         let index = |label: &String| classes.partition_point(|class| class < label);
-        let sets = sets.into_iter().map(|(images, labels)| Self { images, labels: labels.iter().map(index).collect() });
+        let sets =
+            sets.into_iter().map(|(paths, labels)| Self { paths, labels: labels.iter().map(index).collect(), size });
         Ok((sets.collect(), classes))
+    }
+
+    /// A vector of length 1 for each image, `[images, dim]`, which `of` makes of some of them at a time.
+    fn vectors(&self, of: impl Fn(&[RgbImage]) -> anyhow::Result<Vec<f32>>) -> anyhow::Result<Array2<f32>> {
+        let mut vectors = Vec::new();
+        for chunk in self.paths.chunks(BATCH) {
+            let images: Vec<RgbImage> = read_all(chunk, self.size).into_iter().collect::<Result<_, _>>()?;
+            vectors.extend(of(&images)?);
+        }
+        let dim = vectors.len() / self.paths.len().max(1);
+        let mut vectors = Array2::from_shape_vec((self.paths.len(), dim), vectors)?;
+        for mut row in vectors.rows_mut() {
+            let length = row.dot(&row).sqrt().max(1e-12);
+            row /= length;
+        }
+        Ok(vectors)
+    }
+
+    /// The embeddings of the images, `[images, dim]`, of length 1.
+    ///
+    /// # Errors
+    /// If an image is not there any more, or the device does not give its values.
+    pub fn embed(&self, backbone: &Backbone, device: &Device) -> anyhow::Result<Array2<f32>> {
+        self.vectors(|images| {
+            let cls = backbone.forward(on_device(images, device), None, &mut None).cls;
+            cls.into_data().try_into_vec_as().context("the embeddings")
+        })
+    }
+
+    /// The pixels themselves, of images made small, as vectors of length 1, `[images, 3·28·28]`: what features must be better
+    /// than.
+    ///
+    /// # Errors
+    /// If an image is not there any more.
+    pub fn pixels(&self) -> anyhow::Result<Array2<f32>> {
+        let whole = Window { x: 0, y: 0, width: PIXEL_SIDE, height: PIXEL_SIDE };
+        self.vectors(|images| {
+            let mut values = Vec::new();
+            for image in images {
+                normalised(&resample_rgb(image, (PIXEL_SIDE, PIXEL_SIDE), Filter::Bicubic, whole), &mut values);
+            }
+            Ok(values)
+        })
     }
 }
 
@@ -76,47 +121,12 @@ pub(super) fn read_all(paths: &[PathBuf], size: usize) -> Vec<dinoserve::error::
     paths.par_iter().map(|path| Ok(transform.apply(&read_image(path)?)?.0)).collect()
 }
 
-/// The embeddings of images of one size, of length 1: `[images, dim]`.
-///
-/// # Errors
-/// If the device does not give its values.
-pub fn embed(backbone: &Backbone, images: &[RgbImage], device: &Device) -> anyhow::Result<Array2<f32>> {
-    let mut vectors = Vec::new();
-    for chunk in images.chunks(BATCH) {
-        let cls = backbone.forward(on_device(chunk, device), None, &mut None).cls;
-        let values: Vec<f32> = cls.into_data().try_into_vec_as().context("the embeddings")?;
-        vectors.extend(values);
-    }
-    let dim = vectors.len() / images.len().max(1);
-    Ok(of_unit_length(Array2::from_shape_vec((images.len(), dim), vectors)?))
-}
-
 /// Images of one size as `[n, 3, height, width]`.
 pub(super) fn on_device(images: &[RgbImage], device: &Device) -> Tensor<4> {
     let (width, height) = images.first().map_or((0, 0), RgbImage::dimensions);
     let mut pixels = Vec::with_capacity(images.len() * 3 * (width * height) as usize);
     images.iter().for_each(|image| normalised(image, &mut pixels));
     Tensor::from_data(TensorData::new(pixels, [images.len(), 3, height as usize, width as usize]), device)
-}
-
-/// The pixels themselves, of images made small, as vectors of length 1, `[images, 3·28·28]`: what features must be better
-/// than.
-pub fn pixel_vectors(images: &[RgbImage]) -> Array2<f32> {
-    let whole = Window { x: 0, y: 0, width: PIXEL_SIDE, height: PIXEL_SIDE };
-    let mut values = Vec::new();
-    for image in images {
-        normalised(&resample_rgb(image, (PIXEL_SIDE, PIXEL_SIDE), Filter::Bicubic, whole), &mut values);
-    }
-    let dim = values.len() / images.len().max(1);
-    of_unit_length(Array2::from_shape_vec((images.len(), dim), values).expect("all images are of one size"))
-}
-
-fn of_unit_length(mut vectors: Array2<f32>) -> Array2<f32> {
-    for mut row in vectors.rows_mut() {
-        let length = row.dot(&row).sqrt().max(1e-12);
-        row /= length;
-    }
-    vectors
 }
 
 /// The share of images that the weighted vote of their `k` nearest gets right (temperature 0.07): among those of

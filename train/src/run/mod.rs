@@ -14,7 +14,7 @@ pub(crate) use self::session::{first_state, fresh_network, shards_on, teacher_of
 pub use self::{
     checkpoint::Checkpoint,
     collapse::Collapse,
-    evaluate::{LabelledSet, embed, knn_accuracy, pixel_vectors},
+    evaluate::{LabelledSet, knn_accuracy},
     export::export,
     files::RunFiles,
     metrics::{KnnLine, Metrics, StepLine},

@@ -126,19 +126,14 @@ fn panel(
     Ok(())
 }
 
-/// The running mean of a long curve.
+/// The running mean of a long curve; at its beginning, that of what there is.
 fn smoothed(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
-    let window = (points.len() / 20).min(SMOOTHED);
-    if window < 2 {
-        return points;
-    }
-    points
-        .windows(window)
-        .map(|window| {
-            let mean = |part: fn(&(f64, f64)) -> f64| window.iter().map(part).sum::<f64>() / window.len() as f64;
-            (window[window.len() - 1].0, mean(|point| point.1))
-        })
-        .collect()
+    let window = (points.len() / 20).clamp(1, SMOOTHED);
+    let mean = |index: usize| {
+        let some = &points[(index + 1).saturating_sub(window)..=index];
+        some.iter().map(|point| point.1).sum::<f64>() / some.len() as f64
+    };
+    points.iter().enumerate().map(|(index, point)| (point.0, mean(index))).collect()
 }
 
 /// A sheet of some images as the teacher sees them: each beside where CLS looks (mean of the heads) and the first three

@@ -16,8 +16,8 @@ use ndarray::Array2;
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 
 use super::{
-    Checkpoint, Collapse, KnnLine, LabelledSet, Metrics, RunFiles, StepLine, embed, evaluate::read_all, files,
-    knn_accuracy, pictures, pixel_vectors, progress::Progress,
+    Checkpoint, Collapse, KnnLine, LabelledSet, Metrics, RunFiles, StepLine, evaluate::read_all, files, knn_accuracy,
+    pictures, progress::Progress,
 };
 use crate::{
     config::Config,
@@ -113,7 +113,7 @@ impl Run {
         for (path, error) in bad {
             eprintln!("skipped {path}: {error}");
         }
-        let per_step = config.optimiser.batch * config.optimiser.accumulate;
+        let per_step = config.optimiser.images_per_step();
         if paths.len() < per_step {
             bail!(
                 "{} holds {} images, and a step takes {per_step}; lower optimiser.batch or optimiser.accumulate",
@@ -126,7 +126,7 @@ impl Run {
             Pictures { paths, crops: config.crops.clone(), batch: config.optimiser.batch, seed: config.run.seed };
         let (sets, classes) = labelled(evaluation, config.crops.global_size)?;
         if let Some(set) = sets.last() {
-            let among = set.images.len() - usize::from(sets.len() == 1);
+            let among = set.labels.len() - usize::from(sets.len() == 1);
             if among < config.run.knn_neighbours {
                 bail!("run.knn_neighbours is {}, and there are {among} images to vote", config.run.knn_neighbours);
             }
@@ -142,8 +142,7 @@ impl Run {
         std::fs::create_dir_all(files.root()).with_context(|| format!("making {}", files.root().display()))?;
         files::write(&files.config(), config.to_toml().as_bytes())?;
         let metrics = Metrics::resume(&files.metrics(), next)?;
-        let steps_per_epoch = pictures.paths.len() / per_step;
-        let schedules = Schedules::new(&config.optimiser, &config.loss, steps_per_epoch);
+        let schedules = Schedules::new(&config.optimiser, &config.loss, pictures.paths.len() / per_step);
         let trainer =
             Trainer::new(state, config.loss.clone(), config.optimiser.clip, config.run.shards, device.clone());
         Ok(Self { config, files, pictures, schedules, trainer, metrics, device, next, sets, classes, shown })
@@ -151,7 +150,7 @@ impl Run {
 
     /// Steps of an epoch.
     pub fn steps_per_epoch(&self) -> usize {
-        self.pictures.paths.len() / (self.config.optimiser.batch * self.config.optimiser.accumulate)
+        self.pictures.paths.len() / self.config.optimiser.images_per_step()
     }
 
     /// Steps of the whole run.
@@ -295,8 +294,8 @@ impl Run {
             knn_accuracy(vectors.view(), &set.labels, among, self.classes, k)
         };
         let backbone = &self.trainer.state().teacher.backbone;
-        let knn = accuracy(&|set| embed(backbone, &set.images, &self.device))?;
-        let knn_of_pixels = (self.next == 0).then(|| accuracy(&|set| Ok(pixel_vectors(&set.images)))).transpose()?;
+        let knn = accuracy(&|set| set.embed(backbone, &self.device))?;
+        let knn_of_pixels = (self.next == 0).then(|| accuracy(&LabelledSet::pixels)).transpose()?;
         let epoch = self.next as f64 / self.steps_per_epoch() as f64;
         let pixels = knn_of_pixels.map_or(String::new(), |pixels| format!(" (pixels {:.1} %)", 100.0 * pixels));
         progress.say(&format!("epoch {epoch:.0}: {k}-NN accuracy {:.1} %{pixels}", 100.0 * knn));
@@ -368,6 +367,6 @@ fn labelled(evaluation: &Evaluation, size: usize) -> anyhow::Result<(Vec<Labelle
     let mut folders = vec![set.as_path()];
     folders.extend(evaluation.gallery.as_deref());
     let mut skipped = |path: &Path, error: &str| eprintln!("skipped {}: {error}", path.display());
-    let (sets, classes) = LabelledSet::read(&folders, size, &mut skipped)?;
+    let (sets, classes) = LabelledSet::find(&folders, size, &mut skipped)?;
     Ok((sets, classes.len()))
 }
