@@ -43,7 +43,13 @@ impl Head {
             fc1: Linear::new(dim, config.hidden, random, device),
             fc2: Linear::new(config.hidden, config.hidden, random, device),
             fc3: Linear::new(config.hidden, config.bottleneck, random, device),
-            prototypes: normal([config.prototypes, config.bottleneck], 1.0, random, device),
+            // As a fresh layer of PyTorch: the longer they were, the less one step would turn them.
+            prototypes: normal(
+                [config.prototypes, config.bottleneck],
+                1.0 / (3.0 * config.bottleneck as f64).sqrt(),
+                random,
+                device,
+            ),
         }
     }
 
