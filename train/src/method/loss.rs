@@ -79,17 +79,17 @@ pub fn across_views(teacher: Tensor<2>, global: Tensor<2>, local: Option<Tensor<
 }
 
 /// iBOT's loss: of every hidden patch, the cross-entropy between the teacher's target, who sees it, and the student's
-/// answer. `[n, prototypes]` each; `weights` `[n, 1]` are one over the number of hidden patches of the same image, and
-/// `images` the number of them with any.
+/// answer. `[n, prototypes]` each; `weights` `[n, 1]` are one over the number of hidden patches of the same crop, and
+/// `crops` is the number of crops, those of which nothing is hidden among them (DINOv2's `forward_masked`).
 pub fn masked_patches(
     teacher: Tensor<2>,
     student: Tensor<2>,
     weights: Tensor<2>,
-    images: usize,
+    crops: usize,
     temperature: f64,
 ) -> Tensor<1> {
     let agreement = teacher * activation::log_softmax(student / temperature, 1);
-    (agreement.sum_dim(1) * weights).sum() / -(images.max(1) as f64)
+    (agreement.sum_dim(1) * weights).sum() / -(crops as f64)
 }
 
 /// KoLeo: −log of the distance to the nearest other row, averaged, of rows `[n, dim]` brought to length 1. Spreads the

@@ -17,6 +17,9 @@ use crate::{
     model::{DropPath, FlatTensors, Masked, Network, Tokens, gradients_of},
 };
 
+/// KoLeo looks for the nearest in a shard, and among fewer images than this there is none near.
+const KOLEO_AMONG: usize = 16;
+
 /// Crops of some images, view by view: all first views, then all second ones, and so on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
@@ -156,8 +159,7 @@ impl Trainer {
     }
 
     fn study_batch(&mut self, batch: &Batch, settings: StepSettings, seed: u64) -> (FlatTensors, StepReport) {
-        // KoLeo needs a neighbour in each shard.
-        let most = if self.config.koleo_weight > 0.0 { batch.images / 2 } else { batch.images };
+        let most = if self.config.koleo_weight > 0.0 { batch.images / KOLEO_AMONG } else { batch.images };
         let shards = batch.shards(self.shards.min(most).max(1));
         let taught: Vec<Taught> = at_once(&shards, |_, shard| self.ask_teacher(shard));
         let joined = |part: &dyn Fn(&Taught) -> Option<Tensor<2>>| {
@@ -184,11 +186,10 @@ impl Trainer {
             })
             .collect();
 
-        let masked_images = batch.masks.iter().flatten().filter(|mask| mask.contains(&true)).count();
         let lessons: Vec<Lesson> = at_once(&shards, |index, shard| {
             let mut drop = Some(DropPath(ChaCha8Rng::seed_from_u64(mixed([seed, index as u64, 3]))));
             let share = shard.images as f64 / batch.images as f64;
-            self.teach(shard, &targets[index], share, masked_images, &mut drop)
+            self.teach(shard, &targets[index], share, 2 * batch.images, &mut drop)
         });
 
         self.state.center = moved_center(self.state.center.clone(), logits, self.config.center_momentum);
@@ -237,16 +238,8 @@ impl Trainer {
         }
     }
 
-    /// The student's gradients on a shard, which is a `share` of the batch; of the whole of it `masked_images` global crops
-    /// have hidden patches.
-    fn teach(
-        &self,
-        shard: &Batch,
-        targets: &Targets,
-        share: f64,
-        masked_images: usize,
-        drop: &mut Option<DropPath>,
-    ) -> Lesson {
+    /// The student's gradients on a shard, which is a `share` of the batch, that has `crops` global crops.
+    fn teach(&self, shard: &Batch, targets: &Targets, share: f64, crops: usize, drop: &mut Option<DropPath>) -> Lesson {
         let config = &self.config;
         // Its own leaves, so that the graphs of shards have nothing in common and need not wait for each other.
         let student = self.state.student.clone().train();
@@ -267,15 +260,15 @@ impl Trainer {
             targets.patches.clone().zip(hidden).zip(student.patch_head.as_ref()).map(|((targets, hidden), head)| {
                 let weights = Tensor::from_inner(shard.patch_weights(&self.device));
                 let targets = Tensor::from_inner(targets);
-                masked_patches(targets, head.forward(hidden), weights, masked_images, config.student_temperature)
+                masked_patches(targets, head.forward(hidden), weights, crops, config.student_temperature)
             });
         if let Some(patch_loss) = &patch_loss {
             loss = loss + patch_loss.clone() * config.patch_weight;
         }
-        // Among the images of the shard, as in DINOv2 among those of a GPU.
+        // Of both views, each among the images of the shard, as in DINOv2 among those of a GPU.
         let koleo = (config.koleo_weight > 0.0 && shard.images > 1).then(|| {
             let of_view = |view: usize| koleo(seen.cls.clone().narrow(0, view * shard.images, shard.images));
-            (of_view(0) + of_view(1)) * (share / 2.0)
+            (of_view(0) + of_view(1)) * share
         });
         if let Some(koleo) = &koleo {
             loss = loss + koleo.clone() * config.koleo_weight;
