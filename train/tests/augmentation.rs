@@ -1,6 +1,6 @@
 //! Crops, colours and the loader.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{path::PathBuf, sync::Mutex};
 
 use dinoserve::vision::RgbImage;
 use dinoserve_train::data::{
@@ -127,14 +127,17 @@ fn images_that_cannot_be_read_are_named_and_others_stand_in() {
     let whole = std::fs::read(&pictures.paths[0]).unwrap();
     std::fs::write(&pictures.paths[2], &whole[..whole.len() / 2]).unwrap();
     std::fs::write(&pictures.paths[7], "no image").unwrap();
-    let unreadable = Unreadable::default();
+    let unreadable = Mutex::new(Unreadable::default());
     for number in 0..4 {
         let batch = pictures.batch(number, &unreadable).unwrap();
         assert_eq!(batch.global.len(), 2 * 5 * 3 * 28 * 28);
         assert_eq!(batch, pictures.batch(number, &unreadable).unwrap());
     }
-    let named: BTreeSet<PathBuf> = unreadable.lock().unwrap().keys().cloned().collect();
-    assert_eq!(named, BTreeSet::from([pictures.paths[2].clone(), pictures.paths[7].clone()]));
+    let named: Vec<PathBuf> = unreadable.lock().unwrap().take_news().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(named.len(), 2, "each is named once");
+    assert!(named.contains(&pictures.paths[2]) && named.contains(&pictures.paths[7]));
+    pictures.batch(0, &unreadable).unwrap();
+    assert!(unreadable.lock().unwrap().take_news().is_empty());
 
     pictures.paths.iter().for_each(|path| std::fs::write(path, "no image").unwrap());
     pictures.seed = 4;

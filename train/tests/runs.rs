@@ -141,6 +141,11 @@ fn ctrl_c_saves_and_the_same_command_goes_on() {
     assert!(said.contains("the same command goes on from there"), "{said}");
     let done: usize = said.split("Stopped after step ").nth(1).unwrap().split(';').next().unwrap().parse().unwrap();
 
+    let ended = start(&["--batch", "2"]).wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("has learnt from 16 images, 4 in a step, and is now given 16 and 2"), "{said}");
+
     let epochs = done.div_ceil(4) + 1;
     let ended = start(&["--epochs", &epochs.to_string()]).wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();

@@ -9,7 +9,7 @@ use clap::Args;
 use super::{DeviceFlag, run::read};
 use crate::{
     config::Config,
-    run::{RunFiles, export, teacher_of},
+    run::{RunFiles, export, say, teacher_of},
 };
 
 #[derive(Debug, Args)]
@@ -46,12 +46,12 @@ pub(super) fn export_run(files: &RunFiles, name: Option<String>, device: &Device
     export(&teacher_of(&files.checkpoint(), &config, device)?, &spec, &files.export())?;
     let folder = files.export();
     let folder = folder.display();
-    eprintln!(
+    say(format_args!(
         "The teacher is in {folder}. To serve it:\n  \
          mkdir -p ~/.cache/dinoserve/catalog && cp {folder}/{name}.toml ~/.cache/dinoserve/catalog/\n  \
          dinoserve models convert {name} --from {folder}/model.safetensors\n  \
          dinoserve serve --model {name}"
-    );
+    ));
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use strum::VariantNames;
 use super::{ConfigFlags, DeviceFlag, export::export_run};
 use crate::{
     config::{Arch, Config},
-    run::{Ended, Evaluation, Run, RunFiles, device_of},
+    run::{Ended, Evaluation, Run, RunFiles, device_of, say},
 };
 
 #[derive(Debug, Args)]
@@ -82,7 +82,7 @@ impl RunCommand {
         let evaluation = Evaluation { set: self.knn_val, gallery: self.knn_train };
         let mut run =
             Run::prepare(&self.folder, files.clone(), config.clone(), weights.as_ref(), &evaluation, device.clone())?;
-        eprintln!("{}", summary(&run, &config, &files));
+        say(summary(&run, &config, &files));
 
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.loader_threads.unwrap_or((cores / 2).max(1));
@@ -90,7 +90,7 @@ impl RunCommand {
         let ended = run.train(threads, &stop)?;
         export_run(&files, None, &device)?;
         if let Ended::Stopped(step) = ended {
-            eprintln!("Stopped after step {step}; the same command goes on from there.");
+            say(format_args!("Stopped after step {step}; the same command goes on from there."));
         }
         Ok(())
     }
@@ -105,22 +105,25 @@ impl RunCommand {
             config.model.take(arch);
         }
         let mut weights = None;
-        if let Some(init) = self.init.as_ref().filter(|_| !goes_on) {
+        if let Some(init) = &self.init {
             let path = Path::new(init);
-            weights = Some(if path.is_file() {
-                read_weights(path, None)?
+            if path.is_file() {
+                weights = (!goes_on).then(|| read_weights(path, None)).transpose()?;
             } else {
                 let store = ModelStore::new(Home::new(self.home.clone())?, &self.hub)?;
                 config.model.take_spec(store.catalog().get(init).context("--init names no file and no model")?);
-                store.weights(init, &mut say_steps())?
-            });
+                weights = (!goes_on).then(|| store.weights(init, &mut say_steps())).transpose()?;
+            }
         }
         let mut settings = Vec::new();
         settings.extend(self.epochs.map(|epochs| format!("optimiser.epochs={epochs}")));
         settings.extend(self.batch.map(|batch| format!("optimiser.batch={batch}")));
         settings.extend(self.config.set.iter().cloned());
-        let config = Config::parse(&config.to_toml(), &settings)?;
+        let mut config = Config::parse(&config.to_toml(), &settings)?;
         config.check()?;
+        if goes_on && config.run.shards == 0 {
+            config.run.shards = Config::parse(&read(Some(&files.config()))?, &[])?.run.shards;
+        }
         Ok((config, weights))
     }
 }
@@ -130,7 +133,7 @@ fn say_steps() -> impl FnMut(&str, u64, Option<u64>) {
     let mut said = String::new();
     move |step, _, _| {
         if step != said {
-            eprintln!("{step} …");
+            say(format_args!("{step} …"));
             step.clone_into(&mut said);
         }
     }
@@ -168,7 +171,7 @@ fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
             remove_unfinished();
             std::process::exit(130);
         }
-        eprintln!("\nStopping after this step; press Ctrl-C again to stop at once and lose what came after the last checkpoint.");
+        say("\nStopping after this step; press Ctrl-C again to stop at once and lose what came after the last checkpoint.");
     })
     .context("hearing Ctrl-C")?;
     Ok(stop)

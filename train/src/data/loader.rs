@@ -3,8 +3,8 @@
 //! What a batch holds depends on the seed and its number alone, not on the threads, so that a run can be resumed.
 
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, sync_channel},
@@ -35,8 +35,13 @@ pub struct Pictures {
     pub seed: u64,
 }
 
-/// Images that could not be read, and why; each is named once, and another stands in for it.
-pub type Unreadable = Arc<Mutex<BTreeMap<PathBuf, String>>>;
+/// Images that could not be read; each is tried once, and another stands in for it.
+#[derive(Debug, Default)]
+pub struct Unreadable {
+    known: BTreeSet<PathBuf>,
+    /// Those that nobody has been told of, and why.
+    news: Vec<(PathBuf, String)>,
+}
 
 impl Pictures {
     /// Whole batches of an epoch; the images that are left over are others in each.
@@ -48,7 +53,7 @@ impl Pictures {
     ///
     /// # Errors
     /// If none of the images can be read.
-    pub fn batch(&self, number: usize, unreadable: &Unreadable) -> anyhow::Result<Batch> {
+    pub fn batch(&self, number: usize, unreadable: &Mutex<Unreadable>) -> anyhow::Result<Batch> {
         let epoch = number / self.batches_per_epoch();
         let order = self.order(epoch);
         let first = number % self.batches_per_epoch() * self.batch;
@@ -76,22 +81,42 @@ impl Pictures {
     }
 
     /// The views of the image at a place of an epoch's order, or of the next that can be read.
-    fn views(&self, order: &[usize], place: usize, epoch: usize, unreadable: &Unreadable) -> anyhow::Result<Views> {
+    fn views(
+        &self,
+        order: &[usize],
+        place: usize,
+        epoch: usize,
+        unreadable: &Mutex<Unreadable>,
+    ) -> anyhow::Result<Views> {
+        let known = || unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         for offset in 0..order.len() {
             let picture = order[(place + offset) % order.len()];
             let path = &self.paths[picture];
+            if known().known.contains(path) {
+                continue;
+            }
             match read_image(path) {
                 Ok(image) => {
                     let seed = mixed([self.seed, epoch as u64, place as u64]);
                     return Ok(self.crops.views(&image, seed));
                 }
-                Err(error) => {
-                    let mut known = unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-                    known.entry(path.clone()).or_insert_with(|| error.to_string());
-                }
+                Err(error) => known().add(path, &error.to_string()),
             }
         }
         bail!("none of the {} images can be read", order.len())
+    }
+}
+
+impl Unreadable {
+    fn add(&mut self, path: &Path, error: &str) {
+        if self.known.insert(path.to_owned()) {
+            self.news.push((path.to_owned(), error.to_owned()));
+        }
+    }
+
+    /// Those that were found since this was last asked, and why they cannot be read.
+    pub fn take_news(&mut self) -> Vec<(PathBuf, String)> {
+        std::mem::take(&mut self.news)
     }
 }
 
@@ -107,8 +132,7 @@ pub(crate) fn mixed(parts: [u64; 3]) -> u64 {
 /// Makes batches in the background, in their order.
 pub struct Loader {
     batches: Receiver<anyhow::Result<Batch>>,
-    /// Images that could not be read so far.
-    pub unreadable: Unreadable,
+    unreadable: Arc<Mutex<Unreadable>>,
     waited: Duration,
 }
 
@@ -128,7 +152,7 @@ impl Loader {
             .build()
             .context("threads for the loader")?;
         let (sender, batches) = sync_channel(AHEAD);
-        let unreadable = Unreadable::default();
+        let unreadable = Arc::<Mutex<Unreadable>>::default();
         let known = Arc::clone(&unreadable);
         let make = move || {
             for number in numbers {
@@ -153,6 +177,11 @@ impl Loader {
         let batch = self.batches.recv().context("the loader has stopped")?;
         self.waited += asked.elapsed();
         batch
+    }
+
+    /// Images that were found to be unreadable since this was last asked, and why.
+    pub fn newly_unreadable(&self) -> Vec<(PathBuf, String)> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).take_news()
     }
 
     /// How long [`Loader::next_batch`] had to wait since this was last asked.

@@ -17,21 +17,26 @@ use crate::{
 };
 
 /// Changes when older checkpoints can no longer be read.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// What a file of a checkpoint says besides its tensors.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Steps that are done.
     pub step: usize,
+    /// Images of the folder that is learnt from. With those of a step it gives the steps of an epoch, which the schedules
+    /// and the order of the images depend on.
+    pub images: usize,
+    /// Images of a step.
+    pub images_per_step: usize,
 }
 
 impl Checkpoint {
-    /// Writes the state after `step` steps; the file appears whole or not at all.
+    /// Writes it and the state; the file appears whole or not at all.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn save(path: &Path, state: &TrainerState, step: usize) -> anyhow::Result<()> {
+    pub fn save(self, path: &Path, state: &TrainerState) -> anyhow::Result<()> {
         let mut tensors: Vec<(String, Stored)> = Vec::new();
         for (prefix, network) in [("student", &state.student), ("teacher", &state.teacher)] {
             let shapes: BTreeMap<String, Vec<usize>> = names_of(network).into_iter().collect();
@@ -46,8 +51,10 @@ impl Checkpoint {
                 tensors.push((name.to_owned(), Stored { shape: shape.to_vec(), values: center.clone().flatten(0, 1) }));
             }
         }
-        let mut metadata =
-            HashMap::from([("format".to_owned(), FORMAT.to_owned()), ("step".to_owned(), step.to_string())]);
+        let mut metadata = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
+        for (key, count) in self.counts() {
+            metadata.insert(key.to_owned(), count.to_string());
+        }
         for (name, moments) in state.optimiser.moments() {
             for (kind, values) in [("first", &moments.first), ("second", &moments.second)] {
                 let shape = values.dims().to_vec();
@@ -66,6 +73,10 @@ impl Checkpoint {
         write().with_context(|| format!("writing the checkpoint {}", path.display()))
     }
 
+    fn counts(self) -> [(&'static str, usize); 3] {
+        [("step", self.step), ("images", self.images), ("images_per_step", self.images_per_step)]
+    }
+
     /// Reads a state into networks of the shape of `like`.
     ///
     /// # Errors
@@ -78,7 +89,12 @@ impl Checkpoint {
             if metadata.get("format").map(String::as_str) != Some(FORMAT) {
                 bail!("it is no checkpoint of this version of dinoserve-train");
             }
-            let step = metadata.get("step").and_then(|step| step.parse().ok()).context("it says no step")?;
+            let count = |key: &str| {
+                let count = metadata.get(key).and_then(|count| count.parse().ok());
+                count.with_context(|| format!("it does not say its {key}"))
+            };
+            let said =
+                Self { step: count("step")?, images: count("images")?, images_per_step: count("images_per_step")? };
             let stored = Reader { file: SafeTensors::deserialize(&bytes)?, device };
 
             let network = |prefix: &str| {
@@ -100,7 +116,7 @@ impl Checkpoint {
                 patch_center: like.patch_head.as_ref().map(|_| center("patch_center")).transpose()?,
                 optimiser: AdamW::with(moments),
             };
-            Ok((Self { step }, state))
+            Ok((said, state))
         };
         read().with_context(|| format!("reading the checkpoint {}", path.display()))
     }

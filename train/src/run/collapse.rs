@@ -63,8 +63,8 @@ impl fmt::Display for Collapse {
                  optimiser.learning_rate, or add loss.koleo_weight=0.1, which drives them apart."
             }
             Self::NotANumber => {
-                "The loss is no number any more. Lower optimiser.learning_rate or optimiser.clip, and go on from an \
-                 earlier checkpoint."
+                "The loss or its gradient is no number any more. The last checkpoint is from before; lower \
+                 optimiser.learning_rate or optimiser.clip to go on from it."
             }
         })
     }

@@ -10,7 +10,6 @@ mod pictures;
 mod progress;
 mod session;
 
-pub(crate) use self::session::{first_state, fresh_network, shards_on, teacher_of};
 pub use self::{
     checkpoint::Checkpoint,
     collapse::Collapse,
@@ -19,4 +18,8 @@ pub use self::{
     files::RunFiles,
     metrics::{KnnLine, Metrics, StepLine},
     session::{Ended, Evaluation, Run, device_of},
+};
+pub(crate) use self::{
+    progress::say,
+    session::{first_state, fresh_network, shards_on, teacher_of},
 };

@@ -1,7 +1,8 @@
 //! How far a run is: a bar with rate and time left on a terminal, lines otherwise.
 
 use std::{
-    io::IsTerminal,
+    fmt::Display,
+    io::{IsTerminal, Write},
     time::{Duration, Instant},
 };
 
@@ -10,6 +11,11 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use super::StepLine;
 
 const LINES_EVERY: Duration = Duration::from_secs(30);
+
+/// Says something on standard error. That nobody listens any more, as when Ctrl-C has ended a `tee`, is no reason to end.
+pub(crate) fn say(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
 
 /// Shows steps on standard error.
 pub(super) struct Progress {
@@ -59,7 +65,7 @@ impl Progress {
             self.last_line = Some(Instant::now());
             let each = started.elapsed() / (done - self.first).saturating_sub(1).max(1) as u32;
             let left = each * (self.steps - done) as u32;
-            eprintln!("step {done} of {}, {} left: {text}", self.steps, HumanDuration(left));
+            say(format_args!("step {done} of {}, {} left: {text}", self.steps, HumanDuration(left)));
         }
     }
 
@@ -68,7 +74,7 @@ impl Progress {
         if self.terminal {
             self.bar.println(text);
         } else {
-            eprintln!("{text}");
+            say(text);
         }
     }
 

@@ -2,10 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
 
@@ -16,8 +13,10 @@ use ndarray::Array2;
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 
 use super::{
-    Checkpoint, Collapse, KnnLine, LabelledSet, Metrics, RunFiles, StepLine, evaluate::read_all, files, knn_accuracy,
-    pictures, progress::Progress,
+    Checkpoint, Collapse, KnnLine, LabelledSet, Metrics, RunFiles, StepLine,
+    evaluate::read_all,
+    files, knn_accuracy, pictures,
+    progress::{Progress, say},
 };
 use crate::{
     config::Config,
@@ -111,7 +110,7 @@ impl Run {
         config.run.shards = shards_on(&device, config.run.shards);
         let (paths, bad) = images_of(folder)?;
         for (path, error) in bad {
-            eprintln!("skipped {path}: {error}");
+            say(format_args!("skipped {path}: {error}"));
         }
         let per_step = config.optimiser.images_per_step();
         if paths.len() < per_step {
@@ -134,8 +133,19 @@ impl Run {
 
         let fresh = fresh_network(&config, weights, &device)?;
         let (next, state) = if files.checkpoint().exists() {
-            let (checkpoint, state) = Checkpoint::read(&files.checkpoint(), fresh, &device)?;
-            (checkpoint.step, state)
+            let (before, state) = Checkpoint::read(&files.checkpoint(), fresh, &device)?;
+            if (before.images, before.images_per_step) != (pictures.paths.len(), per_step) {
+                bail!(
+                    "the run in {} has learnt from {} images, {} in a step, and is now given {} and {per_step}, which moves \
+                     its epochs: keep them, or begin another run with `--init {}`",
+                    files.root().display(),
+                    before.images,
+                    before.images_per_step,
+                    pictures.paths.len(),
+                    files.export().join("model.safetensors").display()
+                );
+            }
+            (before.step, state)
         } else {
             (0, first_state(fresh, &config, &device))
         };
@@ -189,7 +199,6 @@ impl Run {
         let first_of = move |step: usize| step / per_epoch * per_epoch_batches + step % per_epoch * accumulate;
         let numbers = (self.next..steps).flat_map(move |step| (0..accumulate).map(move |part| first_of(step) + part));
         let mut loader = Loader::start(pictures, numbers, threads)?;
-        let mut said = 0;
         let (mut since, mut images) = (Instant::now(), 0);
         let mut collapsed = None;
 
@@ -203,7 +212,7 @@ impl Run {
             let report = self.trainer.step(&batches, settings, seed);
             self.next = step + 1;
             images += batches.iter().map(|batch| batch.images).sum::<usize>();
-            if !report.loss.is_finite() {
+            if !(report.loss.is_finite() && report.gradient.is_finite()) {
                 progress.finish();
                 bail!("step {step}: {}", Collapse::NotANumber);
             }
@@ -223,7 +232,9 @@ impl Run {
             } else {
                 progress.show(self.next, None);
             }
-            said = self.name_unreadable(&loader, said, &progress);
+            for (path, error) in loader.newly_unreadable() {
+                progress.say(&format!("skipped {}, for which another stands in: {error}", path.display()));
+            }
             if self.next.is_multiple_of(per_epoch) {
                 self.end_epoch(self.next / per_epoch, &progress)?;
                 (since, images) = (Instant::now(), 0);
@@ -252,15 +263,6 @@ impl Run {
         }
     }
 
-    fn name_unreadable(&self, loader: &Loader, said: usize, progress: &Progress) -> usize {
-        let known = loader.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() > said {
-            progress.say(&format!("{} images cannot be read; others stand in for them:", known.len()));
-            known.iter().take(20).for_each(|(path, error)| progress.say(&format!("  {}: {error}", path.display())));
-        }
-        known.len()
-    }
-
     fn end_epoch(&mut self, epoch: usize, progress: &Progress) -> anyhow::Result<()> {
         let run = &self.config.run;
         let last = epoch == self.config.optimiser.epochs;
@@ -269,17 +271,18 @@ impl Run {
             last || epoch.is_multiple_of(run.picture_epochs),
             epoch.is_multiple_of(run.checkpoint_epochs),
         );
-        if measure {
-            self.measure(progress)?;
-        }
-        if draw {
-            let backbone = &self.trainer.state().teacher.backbone;
-            pictures::maps(&self.files.maps(epoch), backbone, &self.shown, &self.device)?;
-        }
-        if save {
+        let measured = if measure { self.measure(progress) } else { Ok(()) };
+        let drawn = if draw { self.draw(epoch) } else { Ok(()) };
+        // What was learnt is not lost with a file that is not there to measure on.
+        if save || measured.is_err() || drawn.is_err() {
             self.save()?;
         }
-        Ok(())
+        measured.and(drawn)
+    }
+
+    fn draw(&self, epoch: usize) -> anyhow::Result<()> {
+        let backbone = &self.trainer.state().teacher.backbone;
+        pictures::maps(&self.files.maps(epoch), backbone, &self.shown, &self.device)
     }
 
     /// Measures the teacher on the labelled images, if there are any.
@@ -303,7 +306,9 @@ impl Run {
     }
 
     fn save(&self) -> anyhow::Result<()> {
-        Checkpoint::save(&self.files.checkpoint(), self.trainer.state(), self.next)?;
+        let images_per_step = self.config.optimiser.images_per_step();
+        let checkpoint = Checkpoint { step: self.next, images: self.pictures.paths.len(), images_per_step };
+        checkpoint.save(&self.files.checkpoint(), self.trainer.state())?;
         pictures::curves(&self.files.curves(), &self.metrics, self.config.head.prototypes)
     }
 }
@@ -366,7 +371,7 @@ fn labelled(evaluation: &Evaluation, size: usize) -> anyhow::Result<(Vec<Labelle
     let Some(set) = &evaluation.set else { return Ok((Vec::new(), 0)) };
     let mut folders = vec![set.as_path()];
     folders.extend(evaluation.gallery.as_deref());
-    let mut skipped = |path: &Path, error: &str| eprintln!("skipped {}: {error}", path.display());
+    let mut skipped = |path: &Path, error: &str| say(format_args!("skipped {}: {error}", path.display()));
     let (sets, classes) = LabelledSet::find(&folders, size, &mut skipped)?;
     Ok((sets, classes.len()))
 }
