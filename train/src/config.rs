@@ -202,8 +202,8 @@ impl OptimiserConfig {
 pub struct RunConfig {
     /// Decides all that is left to chance.
     pub seed: u64,
-    /// Parts of a batch that are computed at the same time; 0 for two for each core, or one on a GPU. What a
-    /// run computes depends on it in the last digits, so it is kept.
+    /// Parts of a batch that are computed at the same time; 0 for two for each core, or one on a GPU. What drop path leaves
+    /// out and what is near for KoLeo depends on it, so a run keeps it.
     pub shards: usize,
     /// Steps between two lines of metrics.
     pub log_steps: usize,
@@ -283,6 +283,21 @@ impl Config {
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             bail!("{key} is 0; it must be at least 1");
         }
+        if optimiser.batch.checked_mul(optimiser.accumulate).is_none() {
+            bail!("optimiser.batch times optimiser.accumulate is too large");
+        }
+        if optimiser.warmup_epochs >= optimiser.epochs as f64 {
+            bail!(
+                "optimiser.warmup_epochs is {}, and optimiser.epochs {}; the warm-up must be over before the end, as with \
+                 `--set optimiser.warmup_epochs={}`",
+                optimiser.warmup_epochs,
+                optimiser.epochs,
+                optimiser.epochs as f64 / 10.0
+            );
+        }
+        if !model.layer_scale.is_finite() {
+            bail!("model.layer_scale is {}; it must be a number", model.layer_scale);
+        }
         let shares = [
             ("loss.center_momentum", loss.center_momentum),
             ("loss.mask.images", loss.mask.images),
@@ -311,6 +326,7 @@ impl Config {
             ("loss.patch_weight", loss.patch_weight),
             ("loss.koleo_weight", loss.koleo_weight),
             ("loss.teacher_warmup_epochs", loss.teacher_warmup_epochs),
+            ("optimiser.final_learning_rate", optimiser.final_learning_rate),
             ("optimiser.warmup_epochs", optimiser.warmup_epochs),
             ("optimiser.freeze_prototypes_epochs", optimiser.freeze_prototypes_epochs),
             ("optimiser.weight_decay", optimiser.weight_decay[0]),

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::bail;
 use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
+use dinoserve::vision::PATCH;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use strum::VariantNames;
 
@@ -46,17 +47,19 @@ impl Bench {
         if let Some(arch) = self.arch {
             config.model.take(arch);
         }
-        let config = Config::parse(&config.to_toml(), &self.set)?;
+        let mut config = Config::parse(&config.to_toml(), &self.set)?;
         config.check()?;
+        // A step as most are.
+        config.optimiser.freeze_prototypes_epochs = 0.0;
         let state = first_state(fresh_network(&config, None, &device)?, &config, &device);
         let shards = shards_on(&device, config.run.shards);
         let mut trainer = Trainer::new(state, config.loss.clone(), config.optimiser.clip, shards, device);
-        let batch = noise(&config);
+        let batches = vec![noise(&config); config.optimiser.accumulate];
         let schedules = Schedules::new(&config.optimiser, &config.loss, 100);
         let mut times: Vec<f64> = (0..=self.steps)
             .map(|step| {
                 let started = Instant::now();
-                trainer.step(std::slice::from_ref(&batch), schedules.at(step), 0);
+                trainer.step(&batches, schedules.at(step), 0);
                 started.elapsed().as_secs_f64()
             })
             .skip(1)
@@ -66,7 +69,7 @@ impl Bench {
         println!(
             "{median:.3} s a step (median of {}), {:.1} images/s",
             times.len(),
-            config.optimiser.batch as f64 / median
+            config.optimiser.images_per_step() as f64 / median
         );
         Ok(())
     }
@@ -79,12 +82,8 @@ fn noise(config: &Config) -> Batch {
     let mut pixels = |views: usize, side: usize| {
         (0..views * images * 3 * side * side).map(|_| random.random_range(-2.0..2.0)).collect::<Vec<f32>>()
     };
-    Batch {
-        images,
-        global: pixels(2, crops.global_size),
-        global_side: crops.global_size,
-        local: pixels(crops.local_count, crops.local_size),
-        local_side: crops.local_size,
-        masks: None,
-    }
+    let (global, local) = (pixels(2, crops.global_size), pixels(crops.local_count, crops.local_size));
+    let masks = (config.loss.patch_weight > 0.0)
+        .then(|| config.loss.mask.draw(2 * images, crops.global_size / PATCH, &mut random));
+    Batch { images, global, global_side: crops.global_size, local, local_side: crops.local_size, masks }
 }

@@ -40,10 +40,7 @@ fn hugging_face_config(spec: &ModelSpec) -> serde_json::Value {
         "hidden_size": spec.dim,
         "num_hidden_layers": spec.depth,
         "num_attention_heads": spec.heads,
-        "mlp_ratio": match spec.ffn {
-            Ffn::Mlp => spec.ffn_hidden / spec.dim,
-            Ffn::Swiglu => 4,
-        },
+        "mlp_ratio": mlp_ratio(spec),
         "use_swiglu_ffn": spec.ffn == Ffn::Swiglu,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-6,
@@ -56,6 +53,19 @@ fn hugging_face_config(spec: &ModelSpec) -> serde_json::Value {
         config["num_register_tokens"] = spec.registers.into();
     }
     config
+}
+
+/// What `transformers` makes the hidden width of: ⌊dim·ratio⌋, and of that for SwiGLU two thirds, brought up to eights.
+fn mlp_ratio(spec: &ModelSpec) -> serde_json::Value {
+    let (halves, dim) = match spec.ffn {
+        Ffn::Mlp => (2 * spec.ffn_hidden, spec.dim),
+        Ffn::Swiglu => (3 * spec.ffn_hidden, spec.dim),
+    };
+    if halves.is_multiple_of(2 * dim) {
+        return (halves / (2 * dim)).into();
+    }
+    // Half more than the width, so that what is lost in the product with `dim` does not take one off.
+    ((halves as f64 / 2.0 + 0.5) / dim as f64).into()
 }
 
 struct Stored<'a>(&'a HostTensor);
