@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            crate::run::say(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -202,8 +202,8 @@ impl OptimiserConfig {
 pub struct RunConfig {
     /// Decides all that is left to chance.
     pub seed: u64,
-    /// Parts of a batch that are computed at the same time; 0 for two for each core, or one on a GPU. What drop path leaves
-    /// out and what is near for KoLeo depends on it, so a run keeps it.
+    /// Parts of a batch that are computed at the same time, with KoLeo of at least 16 images each; 0 for two for each core,
+    /// or one on a GPU. What drop path leaves out and what is near for KoLeo depends on it, so a run keeps it.
     pub shards: usize,
     /// Steps between two lines of metrics.
     pub log_steps: usize,

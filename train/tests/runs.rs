@@ -69,6 +69,47 @@ fn a_run_that_is_stopped_at_any_step_goes_on_to_the_same_numbers() {
     }
 }
 
+/// An error of a measurement costs neither what was learnt nor, once it can be made, the measurement.
+#[test]
+fn what_could_not_be_measured_is_made_up_for() {
+    let root = tempfile::tempdir().unwrap();
+    let (pictures, labelled, out) =
+        (root.path().join("pictures"), root.path().join("labelled"), root.path().join("run"));
+    folder_of_pictures(&pictures, 8);
+    folder_of_pictures(&labelled, 6);
+    let prepare = || {
+        let evaluation = Evaluation { set: Some(labelled.clone()), gallery: None };
+        Run::prepare(&pictures, RunFiles::new(&out), tiny_config(), None, &evaluation, Device::flex()).unwrap()
+    };
+    assert_eq!(prepare().train(1, &AtomicBool::new(true)).unwrap(), Ended::Stopped(1));
+    let mut run = prepare();
+    let away = root.path().join("away.png");
+    std::fs::rename(labelled.join("rings/003.png"), &away).unwrap();
+    assert!(run.train(1, &AtomicBool::new(false)).is_err());
+    assert_eq!(run.done(), 4, "after the first epoch");
+    std::fs::rename(&away, labelled.join("rings/003.png")).unwrap();
+    let mut run = prepare();
+    assert_eq!(run.done(), 4);
+    assert_eq!(run.train(1, &AtomicBool::new(false)).unwrap(), Ended::Finished);
+    let measured: Vec<usize> = run.metrics().knn.iter().map(|line| line.step).collect();
+    assert_eq!(measured, [0, 4, 8, 12]);
+    assert!(RunFiles::new(&out).maps(1).exists());
+}
+
+#[test]
+fn a_run_among_its_images_does_not_learn_from_its_own_maps() {
+    let root = tempfile::tempdir().unwrap();
+    folder_of_pictures(root.path(), 8);
+    let out = root.path().join("run");
+    let steps = prepared(root.path(), &out, tiny_config()).steps();
+    prepared(root.path(), &out, tiny_config()).train(1, &AtomicBool::new(false)).unwrap();
+    assert!(RunFiles::new(&out).maps(1).exists());
+    let again =
+        Run::prepare(root.path(), RunFiles::new(&out), tiny_config(), None, &Evaluation::default(), Device::flex());
+    let again = again.unwrap();
+    assert_eq!((again.steps(), again.done()), (steps, steps));
+}
+
 #[test]
 fn a_run_learns_writes_its_metrics_and_draws() {
     let root = tempfile::tempdir().unwrap();
@@ -145,6 +186,11 @@ fn ctrl_c_saves_and_the_same_command_goes_on() {
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(1), "{said}");
     assert!(said.contains("has learnt from 16 images, 4 in a step, and is now given 16 and 2"), "{said}");
+    let (old, new) = (pictures.join("rings/000.png"), pictures.join("rings/renamed.png"));
+    std::fs::rename(&old, &new).unwrap();
+    let ended = start(&[]).wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("or others, which moves its epochs"));
+    std::fs::rename(&new, &old).unwrap();
 
     let epochs = done.div_ceil(4) + 1;
     let ended = start(&["--epochs", &epochs.to_string()]).wait_with_output().unwrap();

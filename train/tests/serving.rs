@@ -102,7 +102,11 @@ fn a_trained_model_is_served_with_the_tokens_that_it_was_trained_to_give() {
         }
         let run = trained(root.path(), config.clone());
         let backbone = &run.trainer().state().teacher.backbone;
-        export(backbone, &config.spec("mine").unwrap(), &root.path().join("run/export")).unwrap();
+        let exported = root.path().join("run/export");
+        export(backbone, &config.spec("mine").unwrap(), &exported).unwrap();
+        let described: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(exported.join("config.json")).unwrap()).unwrap();
+        assert_eq!(described["mlp_ratio"], 4, "a whole number, of which `transformers` makes the same width");
 
         let transform = Transform { mode: ResizeMode::Crop, size: 56, filter: Filter::Bicubic, max_patches: 100 };
         let (image, _) = transform.apply(&read_image(&photo).unwrap()).unwrap();

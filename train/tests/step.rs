@@ -4,8 +4,11 @@ use burn::{module::Module, tensor::Device};
 use dinoserve::model::{Ffn, ModelSpec};
 use dinoserve_train::{
     config::{HeadConfig, LossConfig},
-    method::{AdamW, Batch, Centring, StepSettings, Trainer, TrainerState},
-    model::{Network, flatten, load},
+    method::{
+        AdamW, Batch, Centring, StepSettings, Trainer, TrainerState,
+        loss::{koleo, sharpened},
+    },
+    model::{Masked, Network, flatten, load},
 };
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 
@@ -39,7 +42,7 @@ fn network(before: &Tensors, prefix: &str, device: &Device) -> Network {
 }
 
 /// The trainer before the step, its batch, and the settings.
-fn prepared(shards: usize) -> (Trainer, Batch, StepSettings) {
+fn prepared() -> (Trainer, Batch, StepSettings) {
     let device = Device::flex();
     let config = json("dino-step/config.json");
     let before = Tensors::read(&golden("dino-step/before.safetensors"));
@@ -72,7 +75,7 @@ fn prepared(shards: usize) -> (Trainer, Batch, StepSettings) {
         teacher_temperature: number(&config["teacher_temperature"]),
         prototypes_frozen: false,
     };
-    let trainer = Trainer::new(state, loss, number(&config["clip_grad_norm_per_parameter"]), shards, device);
+    let trainer = Trainer::new(state, loss, number(&config["clip_grad_norm_per_parameter"]), 1, device);
     (trainer, batch, settings)
 }
 
@@ -107,7 +110,7 @@ fn assert_network(what: &str, found: &Network, expected: &Tensors, rate: f32) {
 #[test]
 fn a_step_equals_that_of_pytorch() {
     let expected = Tensors::read(&golden("dino-step/expected.safetensors"));
-    let (mut trainer, batch, settings) = prepared(1);
+    let (mut trainer, batch, settings) = prepared();
     let report = trainer.step(&[batch], settings, 0);
     let loss = expected.values("loss")[0];
     assert!((report.loss as f32 - loss).abs() <= 1e-4, "the loss is {}, not {loss}", report.loss);
@@ -126,7 +129,7 @@ fn a_step_equals_that_of_pytorch() {
 fn every_gradient_equals_that_of_pytorch() {
     let single = Tensors::read(&golden("dino-step/expected.safetensors"));
     let exact = Tensors::read(&golden("dino-step/exact.safetensors"));
-    let (mut trainer, batch, settings) = prepared(1);
+    let (mut trainer, batch, settings) = prepared();
     let gradients = trainer.gradients(&[batch], settings, 0);
     assert_eq!(gradients.keys().collect::<Vec<_>>(), exact.0.keys().collect::<Vec<_>>());
     for (name, gradient) in gradients {
@@ -140,9 +143,8 @@ fn every_gradient_equals_that_of_pytorch() {
 
 #[test]
 fn logits_and_targets_equal_those_of_pytorch() {
-    use dinoserve_train::method::loss::sharpened;
     let expected = Tensors::read(&golden("dino-step/expected.safetensors"));
-    let (trainer, batch, settings) = prepared(1);
+    let (trainer, batch, settings) = prepared();
     let state = trainer.state();
     let logits = |network: &Network, pixels: &[f32], side: usize| {
         let images = tensor(pixels, [pixels.len() / (3 * side * side), 3, side, side]);
@@ -161,10 +163,10 @@ fn logits_and_targets_equal_those_of_pytorch() {
 
 #[test]
 fn accumulated_batches_give_the_mean_of_their_gradients() {
-    let (mut trainer, batch, settings) = prepared(1);
+    let (mut trainer, batch, settings) = prepared();
     let flipped = Batch { global: batch.global.iter().map(|value| -value).collect(), ..batch.clone() };
     let both = trainer.gradients(&[batch.clone(), flipped.clone()], settings, 0);
-    let (mut trainer, ..) = prepared(1);
+    let (mut trainer, ..) = prepared();
     let first = trainer.gradients(&[batch], settings, 0);
     // The centre has moved, as it has between the two above.
     let second = trainer.gradients(&[flipped], settings, 1);
@@ -174,28 +176,14 @@ fn accumulated_batches_give_the_mean_of_their_gradients() {
     }
 }
 
-/// All of the losses, in shards and whole.
+/// The losses between views and of patches, in shards and whole; what KoLeo finds near depends on the shard.
 #[test]
 fn shards_change_nothing_but_the_last_digits() {
     for centring in [Centring::Mean, Centring::SinkhornKnopp] {
         let gradients = |shards: usize| {
-            let (trainer, batch, settings) = prepared(shards);
-            let device = Device::flex();
-            let head = HeadConfig { hidden: 32, bottleneck: 16, prototypes: 96 };
-            let mut random = ChaCha8Rng::seed_from_u64(1);
-            let network = Network::new(&spec(), 0.0, 1.0, &head, true, &mut random, &device);
-            let state = TrainerState {
-                student: network.clone(),
-                teacher: network,
-                center: trainer.state().center.clone(),
-                patch_center: Some(trainer.state().center.clone()),
-                optimiser: AdamW::default(),
-            };
-            let loss = LossConfig { centring, patch_weight: 1.0, ..LossConfig::default() };
-            let mut trainer = Trainer::new(state, loss, 3.0, shards, device);
-            // Of eight crops of 16 patches some hide much, some little, some nothing.
-            let masks = (0..8).map(|crop| (0..16).map(|patch| patch < crop * 2 % 7).collect()).collect();
-            let batch = Batch { masks: Some(masks), ..batch };
+            let (_, batch, settings) = prepared();
+            let mut trainer = fresh(LossConfig { centring, patch_weight: 1.0, ..LossConfig::default() }, shards);
+            let batch = Batch { masks: Some(masks()), ..batch };
             let gradients = trainer.gradients(&[batch], settings, 0);
             let centers = [trainer.state().center.clone(), trainer.state().patch_center.clone().unwrap()];
             (gradients, centers.map(values))
@@ -215,28 +203,103 @@ fn shards_change_nothing_but_the_last_digits() {
     }
 }
 
-#[test]
-fn every_shard_has_a_neighbour_for_koleo() {
-    let (trainer, batch, settings) = prepared(1);
-    let state = |trainer: &Trainer| TrainerState {
-        student: trainer.state().student.clone(),
-        teacher: trainer.state().teacher.clone(),
-        center: trainer.state().center.clone(),
-        patch_center: None,
+/// A trainer of a fresh network with both heads.
+fn fresh(loss: LossConfig, shards: usize) -> Trainer {
+    let device = Device::flex();
+    let head = HeadConfig { hidden: 32, bottleneck: 16, prototypes: 96 };
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let network = Network::new(&spec(), 0.0, 1.0, &head, true, &mut random, &device);
+    let center = prepared().0.state().center.clone();
+    let state = TrainerState {
+        student: network.clone(),
+        teacher: network,
+        center: center.clone(),
+        patch_center: Some(center),
         optimiser: AdamW::default(),
     };
-    let loss = LossConfig { koleo_weight: 0.1, ..LossConfig::default() };
-    for shards in [1, 2, 4] {
-        let mut trainer = Trainer::new(state(&trainer), loss.clone(), 3.0, shards, Device::flex());
+    Trainer::new(state, loss, 3.0, shards, device)
+}
+
+/// Of eight crops of 16 patches some hide much, some little, some nothing.
+fn masks() -> Vec<Vec<bool>> {
+    (0..8).map(|crop| (0..16).map(|patch| patch < crop * 2 % 7).collect()).collect()
+}
+
+fn assert_number(what: &str, found: f64, expected: f64) {
+    assert!((found - expected).abs() <= 1e-4 * expected.abs(), "{what} is {found}, not {expected}");
+}
+
+/// DINOv2's KoLeo is the sum over both views.
+#[test]
+fn koleo_looks_at_both_views_and_among_at_least_16_images() {
+    let (_, few, settings) = prepared();
+    // Each image in eight strengths, view by view.
+    let pixels = 3 * 56 * 56;
+    let views = few.global.chunks(few.images * pixels);
+    let strong = |view: &[f32], by: f32| view.iter().map(|value| value * by).collect::<Vec<f32>>();
+    let global = views.flat_map(|view| (1..=8).flat_map(move |by| strong(view, by as f32 / 8.0))).collect();
+    let batch = Batch { images: 8 * few.images, global, local: Vec::new(), ..few };
+    let images = tensor(&batch.global, [64, 3, 56, 56]);
+    for (shards, among) in [(1, 32), (2, 16), (4, 16)] {
+        let loss = LossConfig { koleo_weight: 0.1, ..LossConfig::default() };
+        let mut trainer = fresh(loss, shards);
+        let cls = trainer.state().student.backbone.forward(images.clone(), None, &mut None).cls;
+        let parts = (0..64 / among).map(|part| values(koleo(cls.clone().narrow(0, part * among, among)))[0]);
+        let expected = 2.0 * f64::from(parts.sum::<f32>()) / (64 / among) as f64;
         let report = trainer.step(std::slice::from_ref(&batch), settings, 0);
-        let koleo = report.koleo.expect("it is used");
-        assert!((report.loss - report.view_loss - 0.1 * koleo).abs() < 1e-4, "{report:?}");
+        assert_number("KoLeo", report.koleo.expect("it is used"), expected);
+        assert_number("the loss", report.loss, report.view_loss + 0.1 * expected);
     }
+}
+
+/// DINOv2's loss of hidden patches is averaged over all crops, not over those that hide some.
+#[test]
+fn hidden_patches_are_averaged_over_all_crops() {
+    let (_, batch, settings) = prepared();
+    for shards in [1, 2] {
+        let mut trainer = fresh(LossConfig { patch_weight: 0.5, ..LossConfig::default() }, shards);
+        let masks = masks();
+        let (student, teacher) = (&trainer.state().student, &trainer.state().teacher);
+        let logits = |network: &Network, hidden: Option<Masked<'_>>| {
+            let images = tensor(&batch.global, [8, 3, 56, 56]);
+            let patches = network.backbone.forward(images, hidden, &mut None).patches.reshape([8 * 16, 64]);
+            let indices = Masked(&masks).indices(&Device::flex());
+            network.patch_head.as_ref().unwrap().forward(patches.select(0, indices))
+        };
+        let center = trainer.state().patch_center.clone().unwrap();
+        let targets = values(sharpened(logits(teacher, None), center, settings.teacher_temperature));
+        let answers = logits(student, Some(Masked(&masks))) / 0.1;
+        let answers = values(burn::tensor::activation::log_softmax(answers, 1));
+        let mut rows = targets.chunks(96).zip(answers.chunks(96));
+        let expected: f64 = masks
+            .iter()
+            .map(|mask| {
+                let count = mask.iter().filter(|hidden| **hidden).count();
+                let losses = rows
+                    .by_ref()
+                    .take(count)
+                    .map(|(target, answer)| -target.iter().zip(answer).map(|(p, log)| f64::from(p * log)).sum::<f64>());
+                losses.sum::<f64>() / count.max(1) as f64
+            })
+            .sum::<f64>()
+            / 8.0;
+        let report = trainer.step(&[Batch { masks: Some(masks.clone()), ..batch.clone() }], settings, 0);
+        assert_number("the loss of patches", report.patch_loss.expect("some are hidden"), expected);
+        assert_number("the loss", report.loss, report.view_loss + 0.5 * expected);
+    }
+}
+
+/// As those of a fresh `torch.nn.Linear`, which only their directions are used of: the longer, the less a step turns them.
+#[test]
+fn prototypes_begin_as_in_pytorch() {
+    let prototypes = values(flatten(&fresh(LossConfig::default(), 1).state().student)["head.prototypes"].clone());
+    let square = prototypes.iter().map(|value| value * value).sum::<f32>() / prototypes.len() as f32;
+    assert!((square * 3.0 * 16.0 - 1.0).abs() < 0.2, "{square}");
 }
 
 #[test]
 fn frozen_prototypes_stay_and_the_rest_moves() {
-    let (mut trainer, batch, settings) = prepared(1);
+    let (mut trainer, batch, settings) = prepared();
     let before = flatten(&trainer.state().student);
     trainer.step(&[batch], StepSettings { prototypes_frozen: true, ..settings }, 0);
     let after = flatten(&trainer.state().student);

@@ -111,8 +111,15 @@ impl RunCommand {
                 weights = (!goes_on).then(|| read_weights(path, None)).transpose()?;
             } else {
                 let store = ModelStore::new(Home::new(self.home.clone())?, &self.hub)?;
-                config.model.take_spec(store.catalog().get(init).context("--init names no file and no model")?);
-                weights = (!goes_on).then(|| store.weights(init, &mut say_steps())).transpose()?;
+                match store.catalog().get(init) {
+                    Ok(spec) => {
+                        config.model.take_spec(spec);
+                        weights = (!goes_on).then(|| store.weights(init, &mut say_steps())).transpose()?;
+                    }
+                    // A file that is not needed any more.
+                    Err(_) if goes_on => {}
+                    Err(error) => return Err(error).context("--init names no file and no model"),
+                }
             }
         }
         let mut settings = Vec::new();
@@ -121,7 +128,7 @@ impl RunCommand {
         settings.extend(self.config.set.iter().cloned());
         let mut config = Config::parse(&config.to_toml(), &settings)?;
         config.check()?;
-        if goes_on && config.run.shards == 0 {
+        if goes_on && config.run.shards == 0 && files.config().exists() {
             config.run.shards = Config::parse(&read(Some(&files.config()))?, &[])?.run.shards;
         }
         Ok((config, weights))

@@ -20,13 +20,21 @@ use crate::{
 const FORMAT: &str = "2";
 
 /// What a file of a checkpoint says besides its tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Steps that are done.
     pub step: usize,
-    /// Images of the folder that is learnt from. With those of a step it gives the steps of an epoch, which the schedules
-    /// and the order of the images depend on.
+    /// What was learnt from.
+    pub material: Material,
+}
+
+/// What the epochs of a run and the order of its images depend on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Material {
+    /// Images of the folder.
     pub images: usize,
+    /// A hash of their names.
+    pub names: String,
     /// Images of a step.
     pub images_per_step: usize,
 }
@@ -36,7 +44,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn save(self, path: &Path, state: &TrainerState) -> anyhow::Result<()> {
+    pub fn save(&self, path: &Path, state: &TrainerState) -> anyhow::Result<()> {
         let mut tensors: Vec<(String, Stored)> = Vec::new();
         for (prefix, network) in [("student", &state.student), ("teacher", &state.teacher)] {
             let shapes: BTreeMap<String, Vec<usize>> = names_of(network).into_iter().collect();
@@ -51,10 +59,14 @@ impl Checkpoint {
                 tensors.push((name.to_owned(), Stored { shape: shape.to_vec(), values: center.clone().flatten(0, 1) }));
             }
         }
-        let mut metadata = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
-        for (key, count) in self.counts() {
-            metadata.insert(key.to_owned(), count.to_string());
-        }
+        let Material { images, names, images_per_step } = &self.material;
+        let mut metadata = HashMap::from([
+            ("format".to_owned(), FORMAT.to_owned()),
+            ("step".to_owned(), self.step.to_string()),
+            ("images".to_owned(), images.to_string()),
+            ("names".to_owned(), names.clone()),
+            ("images_per_step".to_owned(), images_per_step.to_string()),
+        ]);
         for (name, moments) in state.optimiser.moments() {
             for (kind, values) in [("first", &moments.first), ("second", &moments.second)] {
                 let shape = values.dims().to_vec();
@@ -73,10 +85,6 @@ impl Checkpoint {
         write().with_context(|| format!("writing the checkpoint {}", path.display()))
     }
 
-    fn counts(self) -> [(&'static str, usize); 3] {
-        [("step", self.step), ("images", self.images), ("images_per_step", self.images_per_step)]
-    }
-
     /// Reads a state into networks of the shape of `like`.
     ///
     /// # Errors
@@ -89,12 +97,14 @@ impl Checkpoint {
             if metadata.get("format").map(String::as_str) != Some(FORMAT) {
                 bail!("it is no checkpoint of this version of dinoserve-train");
             }
-            let count = |key: &str| {
-                let count = metadata.get(key).and_then(|count| count.parse().ok());
-                count.with_context(|| format!("it does not say its {key}"))
+            let said = |key: &str| metadata.get(key).with_context(|| format!("it does not say its {key}"));
+            let count = |key: &str| -> anyhow::Result<usize> { said(key)?.parse().context(key.to_owned()) };
+            let material = Material {
+                images: count("images")?,
+                names: said("names")?.clone(),
+                images_per_step: count("images_per_step")?,
             };
-            let said =
-                Self { step: count("step")?, images: count("images")?, images_per_step: count("images_per_step")? };
+            let checkpoint = Self { step: count("step")?, material };
             let stored = Reader { file: SafeTensors::deserialize(&bytes)?, device };
 
             let network = |prefix: &str| {
@@ -116,7 +126,7 @@ impl Checkpoint {
                 patch_center: like.patch_head.as_ref().map(|_| center("patch_center")).transpose()?,
                 optimiser: AdamW::with(moments),
             };
-            Ok((said, state))
+            Ok((checkpoint, state))
         };
         read().with_context(|| format!("reading the checkpoint {}", path.display()))
     }

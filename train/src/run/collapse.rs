@@ -21,7 +21,7 @@ pub enum Collapse {
     Uniform,
     /// The embeddings of all images are the same.
     OnePoint,
-    /// The loss is no number any more.
+    /// The loss or its gradient is no number any more.
     NotANumber,
 }
 
@@ -63,8 +63,8 @@ impl fmt::Display for Collapse {
                  optimiser.learning_rate, or add loss.koleo_weight=0.1, which drives them apart."
             }
             Self::NotANumber => {
-                "The loss or its gradient is no number any more. The last checkpoint is from before; lower \
-                 optimiser.learning_rate or optimiser.clip to go on from it."
+                "The loss or its gradient is no number any more. Lower optimiser.learning_rate or \
+                 optimiser.clip; a checkpoint, if there is one, is from before."
             }
         })
     }

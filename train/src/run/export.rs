@@ -55,17 +55,15 @@ fn hugging_face_config(spec: &ModelSpec) -> serde_json::Value {
     config
 }
 
-/// What `transformers` makes the hidden width of: ⌊dim·ratio⌋, and of that for SwiGLU two thirds, brought up to eights.
+/// What `transformers` makes the hidden width of: dim·ratio, and of that for SwiGLU two thirds, brought up to eights. It is
+/// a whole number to them; for a width that none gives they need another configuration.
 fn mlp_ratio(spec: &ModelSpec) -> serde_json::Value {
-    let (halves, dim) = match spec.ffn {
-        Ffn::Mlp => (2 * spec.ffn_hidden, spec.dim),
-        Ffn::Swiglu => (3 * spec.ffn_hidden, spec.dim),
+    let hidden = |ratio: usize| match spec.ffn {
+        Ffn::Mlp => spec.dim * ratio,
+        Ffn::Swiglu => (2 * spec.dim * ratio / 3).div_ceil(8) * 8,
     };
-    if halves.is_multiple_of(2 * dim) {
-        return (halves / (2 * dim)).into();
-    }
-    // Half more than the width, so that what is lost in the product with `dim` does not take one off.
-    ((halves as f64 / 2.0 + 0.5) / dim as f64).into()
+    let whole = (1..=spec.ffn_hidden.div_ceil(spec.dim) * 2).find(|ratio| hidden(*ratio) == spec.ffn_hidden);
+    whole.map_or_else(|| (spec.ffn_hidden as f64 / spec.dim as f64).into(), Into::into)
 }
 
 struct Stored<'a>(&'a HostTensor);

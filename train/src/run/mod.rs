@@ -11,7 +11,7 @@ mod progress;
 mod session;
 
 pub use self::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, Material},
     collapse::Collapse,
     evaluate::{LabelledSet, knn_accuracy},
     export::export,

@@ -8,12 +8,17 @@ use std::{
 
 use anyhow::{Context, bail};
 use burn::tensor::{Device, Tensor};
-use dinoserve::{artifacts::images_of, onnx::weights::Weights, vision::RgbImage};
+use dinoserve::{
+    artifacts::{hex, images_of},
+    onnx::weights::Weights,
+    vision::RgbImage,
+};
 use ndarray::Array2;
 use rand::{SeedableRng, rngs::ChaCha8Rng};
+use sha2::{Digest, Sha256};
 
 use super::{
-    Checkpoint, Collapse, KnnLine, LabelledSet, Metrics, RunFiles, StepLine,
+    Checkpoint, Collapse, KnnLine, LabelledSet, Material, Metrics, RunFiles, StepLine,
     evaluate::read_all,
     files, knn_accuracy, pictures,
     progress::{Progress, say},
@@ -82,6 +87,7 @@ pub struct Run {
     config: Config,
     files: RunFiles,
     pictures: Pictures,
+    material: Material,
     schedules: Schedules,
     trainer: Trainer,
     metrics: Metrics,
@@ -97,7 +103,8 @@ impl Run {
     /// begins with `weights`, or random ones.
     ///
     /// # Errors
-    /// If there are too few images, the configuration is wrong or a file cannot be read; the message says what to do.
+    /// If there are too few images, the configuration is wrong, the run has learnt from others, or a file cannot be read; the
+    /// message says what to do.
     pub fn prepare(
         folder: &Path,
         files: RunFiles,
@@ -108,10 +115,11 @@ impl Run {
     ) -> anyhow::Result<Self> {
         config.check()?;
         config.run.shards = shards_on(&device, config.run.shards);
-        let (paths, bad) = images_of(folder)?;
+        let (mut paths, bad) = images_of(folder)?;
         for (path, error) in bad {
             say(format_args!("skipped {path}: {error}"));
         }
+        leave_out(&mut paths, folder, files.root());
         let per_step = config.optimiser.images_per_step();
         if paths.len() < per_step {
             bail!(
@@ -131,17 +139,23 @@ impl Run {
             }
         }
 
+        let material = Material {
+            images: pictures.paths.len(),
+            names: hash_of_names(&pictures.paths, folder),
+            images_per_step: per_step,
+        };
         let fresh = fresh_network(&config, weights, &device)?;
         let (next, state) = if files.checkpoint().exists() {
             let (before, state) = Checkpoint::read(&files.checkpoint(), fresh, &device)?;
-            if (before.images, before.images_per_step) != (pictures.paths.len(), per_step) {
+            if before.material != material {
+                let Material { images, images_per_step, .. } = before.material;
+                let root = files.root().display();
                 bail!(
-                    "the run in {} has learnt from {} images, {} in a step, and is now given {} and {per_step}, which moves \
-                     its epochs: keep them, or begin another run with `--init {}`",
-                    files.root().display(),
-                    before.images,
-                    before.images_per_step,
-                    pictures.paths.len(),
+                    "the run in {root} has learnt from {images} images, {images_per_step} in a step, and is now given {} and \
+                     {per_step}, or others, which moves its epochs: keep them, or begin another run from its export \
+                     (`dinoserve-train export {root}`) with another --out, `--config {}` and `--init {}`",
+                    material.images,
+                    files.config().display(),
                     files.export().join("model.safetensors").display()
                 );
             }
@@ -155,7 +169,7 @@ impl Run {
         let schedules = Schedules::new(&config.optimiser, &config.loss, pictures.paths.len() / per_step);
         let trainer =
             Trainer::new(state, config.loss.clone(), config.optimiser.clip, config.run.shards, device.clone());
-        Ok(Self { config, files, pictures, schedules, trainer, metrics, device, next, sets, classes, shown })
+        Ok(Self { config, files, pictures, material, schedules, trainer, metrics, device, next, sets, classes, shown })
     }
 
     /// Steps of an epoch.
@@ -186,12 +200,13 @@ impl Run {
     /// Trains until the end, or until `stop` is set, which is looked at after every step. A checkpoint is there at either.
     ///
     /// # Errors
-    /// If no image can be read, a file cannot be written, or the loss is no number any more.
+    /// If no image can be read, a file cannot be written, or the loss or its gradient is no number any more.
     pub fn train(&mut self, threads: usize, stop: &AtomicBool) -> anyhow::Result<Ended> {
         let (steps, per_epoch, accumulate) = (self.steps(), self.steps_per_epoch(), self.config.optimiser.accumulate);
         let mut progress = Progress::new(self.next, steps);
-        if self.next == 0 {
-            self.measure(&progress)?;
+        // At the beginning, and what was missed if the run ended with an error of it.
+        if self.next.is_multiple_of(per_epoch) {
+            self.show_epoch(self.next / per_epoch, &progress)?;
         }
         // Batches that no whole step is left for are skipped at the end of an epoch.
         let pictures = self.pictures.clone();
@@ -264,25 +279,32 @@ impl Run {
     }
 
     fn end_epoch(&mut self, epoch: usize, progress: &Progress) -> anyhow::Result<()> {
-        let run = &self.config.run;
-        let last = epoch == self.config.optimiser.epochs;
-        let (measure, draw, save) = (
-            last || epoch.is_multiple_of(run.knn_epochs),
-            last || epoch.is_multiple_of(run.picture_epochs),
-            epoch.is_multiple_of(run.checkpoint_epochs),
-        );
-        let measured = if measure { self.measure(progress) } else { Ok(()) };
-        let drawn = if draw { self.draw(epoch) } else { Ok(()) };
+        // Of a run before, whose checkpoint was removed.
+        let _ = std::fs::remove_file(self.files.maps(epoch));
+        let shown = self.show_epoch(epoch, progress);
         // What was learnt is not lost with a file that is not there to measure on.
-        if save || measured.is_err() || drawn.is_err() {
+        if epoch.is_multiple_of(self.config.run.checkpoint_epochs) || shown.is_err() {
             self.save()?;
         }
-        measured.and(drawn)
+        shown
     }
 
-    fn draw(&self, epoch: usize) -> anyhow::Result<()> {
-        let backbone = &self.trainer.state().teacher.backbone;
-        pictures::maps(&self.files.maps(epoch), backbone, &self.shown, &self.device)
+    /// Measures and draws what is due after an epoch and not there yet.
+    fn show_epoch(&mut self, epoch: usize, progress: &Progress) -> anyhow::Result<()> {
+        let run = &self.config.run;
+        let last = epoch == self.config.optimiser.epochs;
+        let measured = self.metrics.knn.last().is_some_and(|line| line.step == self.next);
+        let drawn = epoch == 0 || self.files.maps(epoch).exists();
+        let measure = !measured && (last || epoch.is_multiple_of(run.knn_epochs));
+        let draw = !drawn && (last || epoch.is_multiple_of(run.picture_epochs));
+        if measure {
+            self.measure(progress)?;
+        }
+        if draw {
+            let backbone = &self.trainer.state().teacher.backbone;
+            pictures::maps(&self.files.maps(epoch), backbone, &self.shown, &self.device)?;
+        }
+        Ok(())
     }
 
     /// Measures the teacher on the labelled images, if there are any.
@@ -306,8 +328,7 @@ impl Run {
     }
 
     fn save(&self) -> anyhow::Result<()> {
-        let images_per_step = self.config.optimiser.images_per_step();
-        let checkpoint = Checkpoint { step: self.next, images: self.pictures.paths.len(), images_per_step };
+        let checkpoint = Checkpoint { step: self.next, material: self.material.clone() };
         checkpoint.save(&self.files.checkpoint(), self.trainer.state())?;
         pictures::curves(&self.files.curves(), &self.metrics, self.config.head.prototypes)
     }
@@ -358,6 +379,26 @@ pub(crate) fn first_state(network: Network, config: &Config, device: &Device) ->
         center: center(),
         optimiser: AdamW::default(),
     }
+}
+
+/// Takes out the images of a run itself, whose folder may lie in that of its images.
+fn leave_out(paths: &mut Vec<PathBuf>, folder: &Path, run: &Path) {
+    if let (Ok(whole), Ok(run)) = (folder.canonicalize(), run.canonicalize())
+        && let Ok(below) = run.strip_prefix(&whole)
+    {
+        let run = folder.join(below);
+        paths.retain(|path| !path.starts_with(&run));
+    }
+}
+
+/// A hash of the names of images within their folder, which may be moved.
+fn hash_of_names(paths: &[PathBuf], folder: &Path) -> String {
+    let mut hash = Sha256::new();
+    for path in paths {
+        hash.update(path.strip_prefix(folder).unwrap_or(path).as_os_str().as_encoded_bytes());
+        hash.update([0]);
+    }
+    hex(&hash.finalize())
 }
 
 /// A few images from all over the folder, as the teacher sees them for maps.
