@@ -104,22 +104,15 @@ impl RunCommand {
         if let Some(arch) = self.arch {
             config.model.take(arch);
         }
-        let mut weights = None;
-        if let Some(init) = &self.init {
-            let path = Path::new(init);
-            if path.is_file() {
-                weights = (!goes_on).then(|| read_weights(path, None)).transpose()?;
-            } else {
-                let store = ModelStore::new(Home::new(self.home.clone())?, &self.hub)?;
-                match store.catalog().get(init) {
-                    Ok(spec) => {
-                        config.model.take_spec(spec);
-                        weights = (!goes_on).then(|| store.weights(init, &mut say_steps())).transpose()?;
-                    }
-                    // A file that is not needed any more.
-                    Err(_) if goes_on => {}
-                    Err(error) => return Err(error).context("--init names no file and no model"),
-                }
+        let open_store = || ModelStore::new(Home::new(self.home.clone())?, &self.hub);
+        let named = self.init.as_deref().filter(|init| !Path::new(init).is_file());
+        let store = named.map(|_| open_store()).transpose()?;
+        if let Some((name, store)) = named.zip(store.as_ref()) {
+            match store.catalog().get(name) {
+                Ok(spec) => config.model.take_spec(spec),
+                // A file that is not needed any more.
+                Err(_) if goes_on => {}
+                Err(error) => return Err(error).context("--init names no file and no model"),
             }
         }
         let mut settings = Vec::new();
@@ -131,6 +124,14 @@ impl RunCommand {
         if goes_on && config.run.shards == 0 && files.config().exists() {
             config.run.shards = Config::parse(&read(Some(&files.config()))?, &[])?.run.shards;
         }
+        // Once nothing else can be wrong: this may take a download.
+        let weights = match &self.init {
+            Some(init) if !goes_on => Some(match &store {
+                Some(store) => store.weights(init, &mut say_steps())?,
+                None => read_weights(Path::new(init), None)?,
+            }),
+            _ => None,
+        };
         Ok((config, weights))
     }
 }
