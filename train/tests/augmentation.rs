@@ -73,7 +73,13 @@ fn views_depend_on_the_seed_alone_and_differ_by_it() {
 #[test]
 fn crops_have_the_area_that_is_asked_for() {
     let place = RgbImage::from_fn(200, 100, |x, y| image::Rgb([x as u8, y as u8, 0]));
-    let augmentation = dinoserve_train::data::Augmentation { size: 56, scale: [0.25, 0.5], blur: 0.0, solarise: 0.0 };
+    let augmentation = dinoserve_train::data::Augmentation {
+        size: 56,
+        scale: [0.25, 0.5],
+        blur: 0.0,
+        blur_deviation: [0.1, 2.0],
+        solarise: 0.0,
+    };
     let mut areas = Vec::new();
     for seed in 0..400 {
         let view = augmentation.apply(&place, &mut ChaCha8Rng::seed_from_u64(seed));
@@ -118,6 +124,15 @@ fn the_loader_gives_the_same_batches_whatever_its_threads_and_wherever_it_begins
         loader.next_batch()
     });
     assert!(ended.is_err(), "there is no second batch");
+}
+
+#[test]
+fn small_views_are_blurred_less() {
+    let usual = CropConfig::default();
+    let small = CropConfig { global_size: 56, local_size: 28, ..CropConfig::default() };
+    let most = |crops: &CropConfig| crops.augmentations().map(|augmentation| augmentation.blur_deviation[1]);
+    assert_eq!(most(&usual), [2.0; 3]);
+    assert_eq!(most(&small), [0.5, 0.5, 4.0 / 7.0]);
 }
 
 #[test]

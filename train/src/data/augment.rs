@@ -14,9 +14,6 @@ const JITTER: f64 = 0.8;
 const GREY: f64 = 0.2;
 /// How much brightness, contrast and saturation may differ from 1, and the hue from 0.
 const JITTER_RANGES: [f32; 4] = [0.4, 0.4, 0.2, 0.1];
-/// Deviation of the blur, in pixels.
-const BLUR: [f32; 2] = [0.1, 2.0];
-
 /// How one view is made.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Augmentation {
@@ -26,6 +23,8 @@ pub struct Augmentation {
     pub scale: [f64; 2],
     /// How often it is blurred.
     pub blur: f64,
+    /// Least and most deviation of the blur, in pixels of the view.
+    pub blur_deviation: [f32; 2],
     /// How often it is solarised.
     pub solarise: f64,
 }
@@ -48,7 +47,8 @@ impl Augmentation {
             saturation(&mut view, 0.0);
         }
         if random.random_bool(self.blur) {
-            view = imageops::fast_blur(&view, random.random_range(BLUR[0]..=BLUR[1]));
+            let [least, most] = self.blur_deviation;
+            view = imageops::fast_blur(&view, random.random_range(least..=most));
         }
         if random.random_bool(self.solarise) {
             solarise(&mut view);

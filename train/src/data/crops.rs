@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{augment::Augmentation, pixels::normalised};
 
+/// Least and most deviation of the blur, in pixels of views of the default sizes (main_dino.py). On smaller views it is as
+/// much smaller: of a view of 28 pixels a deviation of 2 would leave nothing.
+const BLUR: [f32; 2] = [0.1, 2.0];
+
 /// Two large views, which the teacher sees, and some small ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -62,12 +66,14 @@ impl CropConfig {
 
     /// How the global views and the local ones are made (blur and solarising as in main_dino.py).
     pub fn augmentations(&self) -> [Augmentation; 3] {
-        let global = Augmentation { size: self.global_size, scale: self.global_scale, blur: 1.0, solarise: 0.0 };
-        [
-            global,
-            Augmentation { blur: 0.1, solarise: 0.2, ..global },
-            Augmentation { size: self.local_size, scale: self.local_scale, blur: 0.5, solarise: 0.0 },
-        ]
+        let usual = Self::default();
+        let view = |size: usize, usual: usize, scale: [f64; 2], blur: f64, solarise: f64| {
+            let blur_deviation = BLUR.map(|pixels| pixels * size as f32 / usual as f32);
+            Augmentation { size, scale, blur, blur_deviation, solarise }
+        };
+        let global = |blur, solarise| view(self.global_size, usual.global_size, self.global_scale, blur, solarise);
+        let local = view(self.local_size, usual.local_size, self.local_scale, 0.5, 0.0);
+        [global(1.0, 0.0), global(0.1, 0.2), local]
     }
 
     /// The views of an image, which the seed decides.
