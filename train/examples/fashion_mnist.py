@@ -2,12 +2,13 @@
 """Unpacks Fashion-MNIST, photographs of clothes, as folders of PNG files for the worked example of README.md.
 
     apt-get download dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb unpacked
+    pip install pillow
     train/examples/fashion_mnist.py unpacked/usr/share/datasets/fashion-mnist OUT
 
 OUT/train gets the first 10,000 pictures of the training set, OUT/val the first 2,000 of the test set; the name of a
-subfolder is the class of its pictures. The originals are all centred and of one size, which no folder of photographs is,
-and which makes comparing pixels work better than it ever does; so each is put somewhere on a black canvas of half again
-its side, by chance (with a fixed seed). Needs nothing but Python.
+subfolder is the class of its pictures. The originals are all centred, of one size, and look the same way, which no folder
+of photographs is, and which makes comparing pixels work better than it ever does. So each is put somewhere on a black
+canvas of twice its side, larger or smaller, and mirrored or not, by chance (with a fixed seed).
 """
 
 import gzip
@@ -15,33 +16,24 @@ import pathlib
 import random
 import struct
 import sys
-import zlib
+
+from PIL import Image, ImageOps
 
 CLASSES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot"]
+# Sides in pixels.
+CANVAS = 56
+CLOTHES = (24, 48)
 
 
-def png(pixels, width, height):
-    """A grey PNG file."""
-    rows = b"".join(b"\0" + pixels[y * width : (y + 1) * width] for y in range(height))
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-CANVAS = 42
-
-
-def placed(pixels, width, height, chance):
+def placed(picture, chance):
     """The picture somewhere on the canvas."""
-    left, top = chance.randint(0, CANVAS - width), chance.randint(0, CANVAS - height)
-    canvas = bytearray(CANVAS * CANVAS)
-    for y in range(height):
-        start = (top + y) * CANVAS + left
-        canvas[start : start + width] = pixels[y * width : (y + 1) * width]
-    return bytes(canvas)
+    side = chance.randint(*CLOTHES)
+    picture = picture.resize((side, side), Image.Resampling.BICUBIC)
+    if chance.random() < 0.5:
+        picture = ImageOps.mirror(picture)
+    canvas = Image.new("L", (CANVAS, CANVAS))
+    canvas.paste(picture, (chance.randint(0, CANVAS - side), chance.randint(0, CANVAS - side)))
+    return canvas
 
 
 def unpack(source, name, count, to):
@@ -53,8 +45,8 @@ def unpack(source, name, count, to):
         (to / label).mkdir(parents=True, exist_ok=True)
     for index in range(count):
         start = 16 + index * width * height
-        picture = png(placed(images[start : start + width * height], width, height, chance), CANVAS, CANVAS)
-        (to / CLASSES[labels[index]] / f"{index:05}.png").write_bytes(picture)
+        picture = Image.frombytes("L", (width, height), images[start : start + width * height])
+        placed(picture, chance).save(to / CLASSES[labels[index]] / f"{index:05}.png")
 
 
 if __name__ == "__main__":
