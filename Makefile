@@ -11,7 +11,7 @@ PROGRAM := target/release/dinoserve
 SKIPPED := $(CURDIR)/target/skipped-tests.txt
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help setup build demo serve test check deny docker soak fuzz bench micro openapi
+.PHONY: help setup build demo serve test check cuda deny docker soak fuzz bench micro openapi
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -44,6 +44,10 @@ endif
 check: setup ## Formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+cuda: ## Check that the training compiles for NVIDIA GPUs, without their toolkit
+	@# So that burn's build fetches no LLVM, which a program needs and a check does not.
+	DOCS_RS=1 cargo check -p dinoserve-train --features cuda
 
 deny: ## Licences, sources and known faults of the dependencies
 	@command -v cargo-deny >/dev/null || cargo install --quiet --locked --debug cargo-deny@$(CARGO_DENY)
