@@ -80,13 +80,12 @@ fn prepared() -> (Trainer, Batch, StepSettings) {
 }
 
 /// AdamW's first step is the learning rate times g/(|g| + 1e-8): as large for a gradient that is all rounding as for any
-/// other. So a value may differ by what a gradient that is off by 2e-6, as gradients of single precision are from each other,
-/// changes of its step. That is more than 1e-6 for the biases of the keys, whose gradient is 0 (they add the same to all
-/// scores of a query), and for about a hundred others of 171,000.
+/// other. So a value may differ by what a gradient that is off by 1e-6, as gradients may be, changes of its step. That is
+/// more than 1e-6 for the biases of the keys, whose gradient is 0 (they add the same to all scores of a query), and for a
+/// few dozen others of 171,000.
 fn assert_network(what: &str, found: &Network, expected: &Tensors, rate: f32) {
     let found = flatten(found);
     assert_eq!(found.len(), 42, "every parameter");
-    const OFF: f32 = 2e-6;
     let step = |gradient: f32| gradient / (gradient + 1e-8);
     let mut loosened = 0;
     for (name, tensor) in found {
@@ -96,15 +95,15 @@ fn assert_network(what: &str, found: &Network, expected: &Tensors, rate: f32) {
         let gradients = expected.0.get(&format!("grad.{name}")).map(|(_, values)| values);
         for (index, (&found, &wanted)) in found.iter().zip(expected_after).enumerate() {
             let change = gradients.map_or(0.0, |gradients| match gradients[index].abs() {
-                small if small <= OFF => 2.0,
-                gradient => step(gradient) - step(gradient - OFF),
+                small if small <= ABSOLUTE => 2.0,
+                gradient => step(gradient) - step(gradient - ABSOLUTE),
             });
             let absolute = ABSOLUTE.max(rate * change);
             loosened += usize::from(absolute > ABSOLUTE);
             assert_near(&format!("{after}[{index}]"), &[found], &[wanted], RELATIVE, absolute);
         }
     }
-    assert!(loosened <= 2 * 64 + 160, "{loosened} values are held to less");
+    assert!(loosened <= 2 * 64 + 80, "{loosened} values are held to less");
 }
 
 #[test]
@@ -124,7 +123,7 @@ fn a_step_equals_that_of_pytorch() {
 
 /// `exact` has them in double precision. PyTorch's own of single precision are off by up to 1.26 times what is allowed at values
 /// that are small beside the others of their parameter, so that sums in another order, as another processor takes them, cannot
-/// equal those: they count as parameters, not value by value. For the same reason a value may be off by 1e-5 of the largest.
+/// equal those: they count as parameters, not value by value. For the same reason a value may be off by 4e-6 of the largest.
 #[test]
 fn every_gradient_equals_that_of_pytorch() {
     let single = Tensors::read(&golden("dino-step/expected.safetensors"));
@@ -136,7 +135,7 @@ fn every_gradient_equals_that_of_pytorch() {
         let gradient = values(gradient);
         let exact = exact.values(&name);
         let largest = exact.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-        assert_near(&name, &gradient, exact, RELATIVE, ABSOLUTE.max(1e-5 * largest));
+        assert_near(&name, &gradient, exact, RELATIVE, ABSOLUTE.max(4e-6 * largest));
         assert_near_as_a_whole(&name, &gradient, single.values(&format!("grad.{name}")));
     }
 }
