@@ -164,6 +164,36 @@ fn a_long_side_and_a_lying_frame_are_refused() {
 }
 
 #[test]
+fn what_is_larger_inside_than_it_says_is_refused_before_it_is_decoded() {
+    let chunk = |kind: &[u8], data: &[u8]| [kind, &(data.len() as u32).to_le_bytes(), data].concat();
+    let file = |chunks: &[u8]| [b"RIFF", &(chunks.len() as u32 + 4).to_le_bytes()[..], b"WEBP", chunks].concat();
+    let canvas = |flags: u8| chunk(b"VP8X", &[flags, 0, 0, 0, 15, 0, 0, 15, 0, 0]);
+    let lossy = chunk(b"VP8 ", b"\x50\x25\0\x9d\x01\x2a\xff\x3f\xff\x3f\0\0");
+    let lossless = chunk(b"VP8L", b"\x2f\xff\xff\xff\x0f\0");
+    let frame = |picture: &[u8]| {
+        let head = [0, 0, 0, 0, 0, 0, 15, 0, 0, 15, 0, 0, 100, 0, 0, 0];
+        [chunk(b"ANIM", &[0; 6]), chunk(b"ANMF", &[&head, picture].concat())].concat()
+    };
+    for (bytes, said) in [
+        (file(&[canvas(0), lossy.clone()].concat()), "its picture is 16383×16383, and the canvas 16×16"),
+        (file(&[canvas(0), lossless].concat()), "its picture is 16384×16384, and the canvas 16×16"),
+        (file(&[canvas(2), frame(&lossy)].concat()), "its picture is 16383×16383, and the frame 16×16"),
+    ] {
+        let error = decode(&bytes, LIKE_PILLOW, LIMITS).expect_err("a lie");
+        assert!(error.detail().contains(said), "{error}");
+    }
+
+    let deep = image::DynamicImage::new_rgba16(30, 30);
+    let mut file = std::io::Cursor::new(Vec::new());
+    deep.write_to(&mut file, image::ImageFormat::Png).unwrap();
+    let limits = |max_pixels| DecodeLimits { max_pixels, ..LIMITS };
+    decode(file.get_ref(), LIKE_PILLOW, limits(1800)).expect("as much memory as 1800 of 4 bytes");
+    let error = decode(file.get_ref(), LIKE_PILLOW, limits(1799)).expect_err("more");
+    assert_eq!(error.kind(), dinoserve::error::Kind::TooLarge);
+    assert!(error.detail().contains("900 pixels of 8 bytes, and the limit is 1799 of 4 bytes"), "{error}");
+}
+
+#[test]
 fn a_jpeg_with_a_harmless_defect_is_shown_as_pillow_shows_it() {
     let whole = read_golden("formats/jpeg_420.jpg");
     let expected = decode(&whole, LIKE_PILLOW, LIMITS).unwrap();

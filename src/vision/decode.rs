@@ -6,13 +6,13 @@ use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, metadata::Orientation};
 
-use super::{RgbImage, Transform, jpeg};
+use super::{RgbImage, Transform, jpeg, tiff, webp};
 use crate::error::{Error, Kind, Result};
 
 /// Sizes above which an image is refused.
 #[derive(Debug, Clone, Copy)]
 pub struct DecodeLimits {
-    /// Most pixels (width × height).
+    /// Most pixels (width × height) of up to four bytes; of larger ones accordingly fewer.
     pub max_pixels: u64,
     /// Most pixels of a side. Resampling a longer side would take memory out of proportion to its pixels.
     pub max_side: u64,
@@ -58,6 +58,23 @@ impl DecodeLimits {
         }
         Ok(())
     }
+
+    /// Refuses samples that take more memory than the limit of pixels has with four bytes each.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`].
+    fn check_depth(self, pixels: u64, bytes: u64) -> Result<()> {
+        if bytes <= self.max_pixels.saturating_mul(4) {
+            return Ok(());
+        }
+        let detail = format!(
+            "the image has {pixels} pixels of {} bytes, and the limit is {} of 4 bytes; send it smaller, or with 8 bits a sample",
+            bytes / pixels.max(1),
+            self.max_pixels
+        );
+        let error = Error::new(Kind::TooLarge, detail);
+        Err(error.with_limit("max_image_pixels", self.max_pixels, "--max-image-pixels"))
+    }
 }
 
 /// What stands behind transparent pixels.
@@ -90,7 +107,7 @@ pub enum Background {
 /// How a file is turned into RGB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DecodeOptions {
-    /// Turn the image upright as its EXIF orientation says. Pillow does not, unless asked.
+    /// Turn the image upright as its EXIF orientation says. Pillow does not, unless asked, but for TIFFs, which always are.
     pub exif: bool,
     /// What stands behind transparent pixels.
     pub background: Background,
@@ -135,7 +152,10 @@ fn decode_at_least(
     if bytes.is_empty() {
         return Err(Error::new(Kind::UndecodableImage, "the image is empty (0 bytes)"));
     }
-    let (mut image, orientation, mut whole) = match image::guess_format(bytes) {
+    let format = image::guess_format(bytes);
+    // Pillow turns a TIFF when it loads it, whoever asks.
+    let turns_always = matches!(format, Ok(ImageFormat::Tiff));
+    let (mut image, orientation, mut whole) = match format {
         Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, limits, least)?,
         Ok(
             format @ (ImageFormat::Png | ImageFormat::WebP | ImageFormat::Gif | ImageFormat::Bmp | ImageFormat::Tiff),
@@ -151,7 +171,7 @@ fn decode_at_least(
             ));
         }
     };
-    if options.exif && orientation != Orientation::NoTransforms {
+    if (options.exif || turns_always) && orientation != Orientation::NoTransforms {
         let mut turned = DynamicImage::ImageRgb8(image);
         turned.apply_orientation(orientation);
         image = turned.into_rgb8();
@@ -178,18 +198,26 @@ fn decode_other(
         let name = format.extensions_str().first().copied().unwrap_or("image").to_uppercase();
         Error::new(Kind::UndecodableImage, format!("the {name} cannot be decoded: {error}"))
     };
-    if format == ImageFormat::Png {
-        check_palette(bytes)?;
+    let mut exif = None;
+    match format {
+        ImageFormat::Png => check_palette(bytes)?,
+        ImageFormat::Tiff => tiff::check(bytes, limits)?,
+        ImageFormat::WebP => exif = webp::look_through(bytes)?,
+        _ => {}
     }
     let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
     limits.check(u64::from(width), u64::from(height))?;
+    limits.check_depth(u64::from(width) * u64::from(height), decoder.total_bytes())?;
     let mut reserve = image::Limits::default();
     // As much as this image needs twice over, and some room: a frame inside may say it is larger than the image.
     reserve.max_alloc = Some(decoder.total_bytes().saturating_mul(2).saturating_add(1 << 24));
     decoder.set_limits(reserve).map_err(undecodable)?;
     let orientation = match format {
-        ImageFormat::WebP if !webp_chunks_fit(bytes) => Orientation::NoTransforms,
+        ImageFormat::WebP => exif.map_or(Orientation::NoTransforms, orientation_of),
+        ImageFormat::Png => {
+            decoder.exif_metadata().ok().flatten().map_or(Orientation::NoTransforms, |exif| orientation_of(&exif))
+        }
         _ => decoder.orientation().unwrap_or(Orientation::NoTransforms),
     };
     let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
@@ -215,19 +243,10 @@ fn check_palette(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Whether each chunk of a WebP ends within the file. The decoder reserves as much memory for the EXIF chunk as that says it
-/// is long, up to 4 GB, before it reads it, and no limit holds it.
-fn webp_chunks_fit(bytes: &[u8]) -> bool {
-    let mut rest = bytes.get(12..).unwrap_or_default();
-    while let Some((head, tail)) = rest.split_first_chunk::<8>() {
-        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-        if length > tail.len() {
-            return false;
-        }
-        // A chunk of odd length is followed by a byte that fills it up.
-        rest = tail.get(length + length % 2..).unwrap_or_default();
-    }
-    true
+/// The orientation in an EXIF block; some writers put the marker of JPEG files in front of it.
+pub(super) fn orientation_of(exif: &[u8]) -> Orientation {
+    let block = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
+    Orientation::from_exif_chunk(block).unwrap_or(Orientation::NoTransforms)
 }
 
 /// 16-bit samples keep their high byte, as Pillow does for RGB; transparent pixels are laid over the background.

@@ -5,7 +5,7 @@ use turbojpeg::{Colorspace, Compressor, DecompressHeader, Decompressor, Image, P
 
 use super::{
     RgbImage,
-    decode::{DecodeLimits, swaps_sides},
+    decode::{DecodeLimits, orientation_of, swaps_sides},
 };
 use crate::error::{Error, Kind, Result};
 
@@ -132,7 +132,7 @@ fn orientation(bytes: &[u8]) -> Orientation {
                 if *marker == 0xE1
                     && let Some(exif) = segment.strip_prefix(b"Exif\0\0")
                 {
-                    return Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms);
+                    return orientation_of(exif);
                 }
                 rest = &tail[length.max(2).min(tail.len())..];
             }

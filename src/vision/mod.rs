@@ -8,6 +8,8 @@ mod jpeg;
 mod preprocess;
 mod resample;
 mod thumbnail;
+mod tiff;
+mod webp;
 
 pub use decode::{Background, DecodeLimits, DecodeOptions, decode, decode_fast};
 pub use preprocess::{Grid, MEAN, PATCH, Plan, ResizeMode, STD, Transform};

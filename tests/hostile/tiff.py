@@ -69,6 +69,11 @@ def tiff_kinds() -> Cases:
     yield "jpeg-tables-broken", tiff(jpeg(), compression=7, jpeg_tables=Entry(UNDEFINED, list(b"\xff\xd8\xff\xdb\xff")))
     claim = jpeg(65535, 65535, blocks=b"")
     yield "jpeg-claims-65535x65535", tiff(claim, compression=7, samples=1, bits=8, photometric=1)
+    # Far more than the strip that they are in, of which the decoder wants a few rows; in the second case time and again.
+    one = jpeg(16000, 16000, blocks=b"")
+    yield "jpeg-of-16000x16000-in-a-strip", tiff(one, compression=7, samples=1, bits=8, photometric=1)
+    strips = {"width": 1, "height": 20_000, "rows": 1, "offsets": [8] * 20_000, "counts": [len(one)] * 20_000}
+    yield "jpeg-of-16000x16000-in-20000-strips", tiff(one, compression=7, samples=1, bits=8, photometric=1, **strips)
     yield "planar", tiff(planar=2, offsets=[8, 264, 520], counts=[256] * 3)
     yield "planar-with-one-strip", tiff(planar=2)
     yield "bigtiff-big-endian", tiff(big=True, order=">")

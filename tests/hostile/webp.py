@@ -66,6 +66,11 @@ def webp_bombs() -> Cases:
     yield "lossy-16383x16383", webp(lossy(16383, 16383, (500_000, 900_000)))
     yield "lossy-16383x16383-of-nothing", webp(lossy(16383, 16383, (10, 10)))
     yield f"lossy-{SQUARE}", webp(large)
+    # Larger inside than the file states.
+    inside = lossy(16383, 16383, (500_000, 900_000))
+    yield "lossy-16383x16383-on-16x16", webp(canvas(0), inside)
+    yield "lossy-16383x16383-in-a-frame-of-16x16", webp(canvas(2), ANIMATION, frame(inside))
+    yield "lossless-16383x16383-on-16x16", webp(canvas(0), lossless(16383, 16383, FLAT))
     alpha = webp_chunk(b"ALPH", b"\1" + pack_low_first(FLAT))
     yield f"alpha-compressed-{SQUARE}", webp(canvas(16, SIDE, SIDE), alpha, large)
     for width, height in [(1 << 24, 1 << 24), (65536, 65535), (1 << 24, 255), (SIDE, SIDE)]:
@@ -132,6 +137,8 @@ def webp_lies() -> Cases:
         "animation-not-there": [canvas(2), lossy()], "animation-without-frames": [canvas(2), ANIMATION],
         "animation-short": [canvas(2), webp_chunk(b"ANIM"), frame(lossless())],
         "frame-empty": [canvas(2), ANIMATION, webp_chunk(b"ANMF")], "frame-blank": [canvas(2), ANIMATION, frame(b"")],
+        "frame-with-larger-picture": [canvas(18), ANIMATION, frame(ALPHA + lossy(64, 64))],
+        "frame-with-exif-of-4-gib": [canvas(10), ANIMATION, frame(b"EXIF\xff\xff\xff\xff"), lossless()],
         "frame-in-frame": [canvas(2), ANIMATION, frame(frame(frame(lossless())))],
     }.items():  # fmt: skip
         yield name, webp(*chunks)

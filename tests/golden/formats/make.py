@@ -42,6 +42,7 @@ What it writes, deterministically:
 
 import argparse
 import hashlib
+import io
 import json
 import struct
 import zlib
@@ -67,6 +68,30 @@ def exif_with(orientation):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     return exif
+
+
+def marked_exif(orientation):
+    """An EXIF block with the marker of JPEG files, which does not belong there in others, and is there."""
+    return b"Exif\0\0" + exif_with(orientation).tobytes().removeprefix(b"Exif\0\0")
+
+
+def png_with_marker(photo):
+    file = io.BytesIO()
+    photo.save(file, "PNG")
+    data, block = file.getvalue(), marked_exif(6)
+    chunk = struct.pack(">I", len(block)) + b"eXIf" + block + struct.pack(">I", zlib.crc32(b"eXIf" + block))
+    return data[:33] + chunk + data[33:]  # behind the header
+
+
+def webp_with_marker(photo):
+    file = io.BytesIO()
+    photo.save(file, "WEBP", lossless=True)
+    block = marked_exif(6)
+    block += b"\0" * (len(block) % 2)
+    sides = b"".join(struct.pack("<I", side - 1)[:3] for side in photo.size)
+    canvas = b"VP8X" + struct.pack("<I", 10) + bytes([8, 0, 0, 0]) + sides
+    chunks = canvas + file.getvalue()[12:] + b"EXIF" + struct.pack("<I", len(block)) + block
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
 
 
 def png_bytes(array, colour_type, bit_depth, interlaced=False):
@@ -195,10 +220,12 @@ def write_images(source, out):
     add("png_rgba.png", rgba)
     add("png_la.png", la)
     add("png_orientation_6.png", photo, exif=exif_with(6))
+    add("png_exif_marker.png", data=png_with_marker(photo), note="Exif\\0\\0 in front of the block")
 
     add("webp_lossy.webp", photo, exact=False, quality=80)
     add("webp_lossless.webp", photo, lossless=True)
     add("webp_lossy_alpha.webp", rgba, exact=False, quality=80)
+    add("webp_exif_marker.webp", data=webp_with_marker(photo), note="Exif\\0\\0 in front of the block")
     two = {"save_all": True, "duration": 100}
     add(
         "webp_animated.webp",
@@ -234,6 +261,8 @@ def write_images(source, out):
     add("tiff_palette.tif", palette, **deflate)
     add("tiff_cmyk.tif", cmyk, note="horizontal predictor", **predicted)
     add("tiff_rgba.tif", rgba, note="horizontal predictor", **predicted)
+    turned = deflate | {"tiffinfo": {ORIENTATION: 6}}
+    add("tiff_orientation_6.tif", photo, note="Pillow turns it when it loads it", **turned)
     return made
 
 
