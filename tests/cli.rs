@@ -345,7 +345,10 @@ fn models_are_listed_converted_and_verified() {
     ]);
     assert!(code == Some(0) && said.contains(&expected), "{said} {error}");
     let (code, _, error) = models(&["convert", "tiny", "--from", focus_source().to_str().unwrap()]);
-    assert!(code == Some(1) && error.contains("converting") && error.contains("this model needs"), "{error}");
+    assert!(
+        code == Some(1) && error.contains("converting") && error.contains("more blocks than the 2 of tiny"),
+        "{error}"
+    );
     let (code, _, error) = models(&["pull", "tiny"]);
     assert!(code == Some(1) && error.contains("names no source"), "{error}");
 }

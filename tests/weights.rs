@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use dinoserve::{
     artifacts::{Manifest, ModelFile, convert},
     error::{Error, Kind},
-    model::{Catalog, PositionRule},
+    model::{Catalog, ModelSpec, PositionRule},
     onnx::Precision,
 };
 use half::{bf16, f16};
@@ -131,11 +131,33 @@ fn wrong_weights_are_named() {
     let error = case(&|all| all.retain(|name, _| name.starts_with("layernorm")));
     assert!(error.contains("no `cls_token`"), "{error}");
 
+    // More than the model has.
+    let converted_as = |spec: &ModelSpec, from: &Path| {
+        convert(spec, from, None, Precision::Fp32, &folder.join("other.onnx"), &mut |_, _, _| {})
+    };
+    let error = converted_as(&tiny_spec("tiny"), &golden("tiny-reg/model.safetensors")).unwrap_err();
+    assert!(error.detail().contains("the weights have register tokens, and tiny has none"), "{error}");
+    let shallow = ModelSpec { depth: 1, ..tiny_spec("tiny") };
+    let error = converted_as(&shallow, &golden("tiny/model.safetensors")).unwrap_err();
+    assert!(error.detail().contains("more blocks than the 1 of tiny"), "{error}");
+    let deflated = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    let path = folder.join("deflated.pth");
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(golden("tiny/hub_pretrain.pth")).unwrap()).unwrap();
+    let mut copy = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+    for at in 0..archive.len() {
+        let mut entry = archive.by_index(at).unwrap();
+        copy.start_file(entry.name().unwrap().into_owned(), deflated).unwrap();
+        std::io::copy(&mut entry, &mut copy).unwrap();
+    }
+    copy.finish().unwrap();
+    let error = converted("tiny", &path).unwrap_err();
+    assert!(error.detail().contains("is compressed, which PyTorch does not do"), "{error}");
+
     // Another model's weights.
     let error =
         convert(&tiny_spec("tiny"), &focus_source(), None, Precision::Fp32, &folder.join("x.onnx"), &mut |_, _, _| {})
             .unwrap_err();
-    assert!(error.detail().contains("this model needs"), "{error}");
+    assert!(error.detail().contains("more blocks than the 2 of tiny"), "{error}");
     assert!(!folder.join("x.onnx").exists(), "nothing is left of a failed conversion");
     let left: Vec<_> = std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().starts_with(".writing")), "{left:?}");
@@ -192,6 +214,13 @@ fn a_checkpoint_cannot_run_code_or_exhaust_memory() {
     dicts.extend(std::iter::repeat_n(b's', 200_000));
     dicts.push(b'.');
     checkpoint(&dicts);
+    // Both in turns: a dictionary in a tuple in a dictionary.
+    let mut both = b"\x80\x02".to_vec();
+    (0..300_000).for_each(|_| both.extend_from_slice(b"}\x8c\x01k"));
+    both.push(b'}');
+    (0..300_000).for_each(|_| both.extend_from_slice(b"\x85s"));
+    both.push(b'.');
+    checkpoint(&both);
     // A tuple of itself, doubled forty times.
     let mut bomb = b"\x80\x02)q\x00".to_vec();
     (0..40).for_each(|_| bomb.extend_from_slice(b"h\x00h\x00\x86q\x00"));

@@ -44,7 +44,7 @@ pub struct BuiltModel {
 /// Builds the graph of `spec` from `weights`; large tensors go to `data`. `progress` is told of each finished block.
 ///
 /// # Errors
-/// [`crate::error::Kind::Artifact`] if a weight is missing or of another shape, [`crate::error::Kind::Io`] if `data`
+/// [`crate::error::Kind::Artifact`] if a weight is missing, of another shape or too many, [`crate::error::Kind::Io`] if `data`
 /// cannot be written.
 pub fn build<'a>(
     spec: &'a ModelSpec,
@@ -53,6 +53,7 @@ pub fn build<'a>(
     data: ExternalData<'a>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<BuiltModel> {
+    weights.check(spec)?;
     let graph = GraphBuilder::new(&spec.name, data);
     let mut dinov2 = Dinov2 { spec, precision, last_quantized: None, reader: Reader::new(weights), graph };
     dinov2.forward(progress)?;

@@ -15,7 +15,10 @@ use half::{bf16, f16};
 
 use self::layout::Layout;
 pub use self::{layout::hugging_face, onnx_export::read_onnx_export, safetensors::read_safetensors, torch::read_torch};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    model::ModelSpec,
+};
 
 /// Element type of a stored tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +120,27 @@ impl Weights {
     pub fn new(tensors: TensorMap) -> Result<Self> {
         let layout = Layout::detect(&tensors)?;
         Ok(Self { tensors, layout })
+    }
+
+    /// Refuses weights that have more than the model: read as if they were its own, they would give features that are wrong
+    /// in silence.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Artifact`] for registers that the model has not, and for further blocks.
+    pub fn check(&self, spec: &ModelSpec) -> Result<()> {
+        let has = |name: &str| self.layout.parts(name).iter().all(|part| self.tensors.contains_key(part));
+        let (name, depth) = (&spec.name, spec.depth);
+        if spec.registers == 0 && has("register_tokens") {
+            return Err(Error::artifact(format!(
+                "the weights have register tokens, and {name} has none; name a model with registers, such as dinov2-small-reg"
+            )));
+        }
+        if has(&format!("blocks.{depth}.norm1.weight")) {
+            let detail =
+                format!("the weights have more blocks than the {depth} of {name}; name the model that they are of");
+            return Err(Error::artifact(detail));
+        }
+        Ok(())
     }
 
     /// The tensor with the hub's `name`, as f32 of exactly `shape`, row-major.

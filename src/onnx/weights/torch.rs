@@ -67,7 +67,7 @@ fn collect(value: Value, prefix: &str, storages: &mut Storages, tensors: &mut Te
     Ok(())
 }
 
-/// The zip's storages, sliced from the file where they are stored plainly (as PyTorch does).
+/// The zip's storages, sliced from the file: PyTorch stores them plainly.
 struct Storages {
     file: Bytes,
     archive: ZipArchive<Cursor<Bytes>>,
@@ -100,18 +100,19 @@ impl Storages {
             return Ok(bytes.clone());
         }
         let path = format!("{}data/{key}", self.root);
-        let mut entry = self.archive.by_name(&path).map_err(|error| bad(format!("storage {path}: {error}")))?;
+        let entry = self.archive.by_name(&path).map_err(|error| bad(format!("storage {path}: {error}")))?;
         let size = usize::try_from(entry.size()).unwrap_or(usize::MAX);
         let start = entry.data_start().and_then(|start| usize::try_from(start).ok());
         let stored = entry.compression() == zip::CompressionMethod::Stored;
-        let bytes = match start.filter(|_| stored).and_then(|start| Some(start..start.checked_add(size)?)) {
-            Some(range) if range.end <= self.file.len() => self.file.slice(range),
-            _ => {
-                let mut bytes = Vec::new();
-                entry.read_to_end(&mut bytes).map_err(|error| bad(format!("storage {path}: {error}")))?;
-                bytes.into()
-            }
-        };
+        if !stored {
+            // It could be of any size.
+            return Err(bad(format!(
+                "storage {path} is compressed, which PyTorch does not do; save it with torch.save"
+            )));
+        }
+        let range = start.and_then(|start| Some(start..start.checked_add(size)?));
+        let range = range.filter(|range| range.end <= self.file.len());
+        let bytes = self.file.slice(range.ok_or_else(|| bad(format!("storage {path} reaches beyond the file")))?);
         self.read.insert(key.to_owned(), bytes.clone());
         Ok(bytes)
     }
@@ -142,9 +143,14 @@ enum Value {
 }
 
 impl Value {
-    /// A tuple. One that is nested deeper than any tensor's needs is dropped, so that a hostile file cannot build a
-    /// structure that exhausts the stack; what is shared there is shared here.
-    fn tuple(items: Vec<Value>) -> Value {
+    /// A tuple. One that is nested deeper than any tensor's needs is dropped, and so are dictionaries with entries, so that a
+    /// hostile file cannot build a structure that exhausts the stack; what is shared there is shared here.
+    fn tuple(mut items: Vec<Value>) -> Value {
+        for item in &mut items {
+            if matches!(item, Value::Dict(entries) if !entries.is_empty()) {
+                *item = Value::Other;
+            }
+        }
         let is_tuple = |value: &Value| matches!(value, Value::Tuple(_));
         let is_nested = |value: &Value| matches!(value, Value::Tuple(inner) if inner.iter().any(is_tuple));
         if items.iter().any(is_nested) { Value::Other } else { Value::Tuple(items.into()) }
