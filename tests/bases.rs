@@ -229,7 +229,8 @@ async fn a_gallery_s_thumbnails_can_be_what_a_basis_is_fitted_on() {
         features: None,
         thumbnail: file.map(|file| read_golden(file).into()),
     };
-    let items = vec![item("cat", Some(CHELSEA)), item("cup", Some(COFFEE)), item("vector", None)];
+    let mut items = vec![item("cat", Some(CHELSEA)), item("cup", Some(COFFEE))];
+    items.extend((0..20).map(|number| item(&format!("vector {number}"), None)));
     let (pictures, bare) = (GalleryName::new("pictures").unwrap(), GalleryName::new("bare").unwrap());
     store.put(&pictures, &binding, items).await.unwrap();
     store.put(&bare, &binding, vec![item("vector", None)]).await.unwrap();
@@ -242,6 +243,8 @@ async fn a_gallery_s_thumbnails_can_be_what_a_basis_is_fitted_on() {
     let (sampled, uploaded) =
         (ok_json(server.get("/v1/bases/sampled")).await, ok_json(server.get("/v1/bases/uploaded")).await);
     assert_same_basis(&sampled, &uploaded);
+    let kept = ok_json(put_empty("/v1/bases/one?gallery=pictures&size=112&sample=1")).await;
+    assert_eq!(kept["images"].as_u64(), Some(1), "items without a picture are no part of the sample");
     let kept = ok_json(put_empty("/v1/bases/default-size?gallery=pictures&sample=3")).await;
     assert_eq!(kept["size"].as_u64(), Some(224));
     let more = ok_json(server.post("/v1/bases/uploaded?gallery=pictures")).await;

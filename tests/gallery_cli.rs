@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dinoserve::gallery::{self, Gallery, GalleryConfig, GalleryName, NewItem, OpenMode, Parts, StoredItem};
+use dinoserve::{
+    gallery::{self, Gallery, GalleryConfig, GalleryName, NewItem, OpenMode, Parts, StoredItem},
+    http::access::{NewKey, Role},
+};
 use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 
@@ -341,13 +344,27 @@ async fn a_gallery_is_saved_and_restored_by_file() {
 async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
     let (folder, home) = (made_up("gallery-served").await, home_with_tiny());
     let mut command = dinoserve();
+    let (keys, NewKey { entry, secret }) =
+        (folder.join("keys.toml"), NewKey::random("ops", Role::Admin, None).unwrap());
+    std::fs::write(&keys, entry).unwrap();
     command
         .args(["serve", "--model", "tiny", "--device", "cpu", "--gallery"])
         .arg(&folder)
+        .arg("--api-keys")
+        .arg(&keys)
         .env("DINOSERVE_HOME", &home);
     let server = Serving::start(command);
+    let gallery = |folder: &Path, arguments: &[&str]| {
+        let mut command = gallery(folder, arguments);
+        command.env("DINOSERVE_API_KEY", &secret);
+        command
+    };
     let (beside, through) = (folder.join("beside.snapshot"), folder.join("through.snapshot"));
     succeed(gallery(&folder, &["snapshot"]).arg(&beside));
+    let said = fail(
+        gallery(&folder, &["snapshot", "--server", &server.address]).env_remove("DINOSERVE_API_KEY").arg(&through),
+    );
+    assert!(said.contains("answered 401") && said.contains("send an API key"), "{said}");
     succeed(gallery(&folder, &["snapshot", "--server", &server.address]).arg(&through));
     let whole = std::fs::read(&beside).unwrap();
     assert!(whole == std::fs::read(&through).unwrap());
@@ -358,7 +375,8 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
     assert!(said.contains("--server http://HOST:PORT") && said.contains("is open in another process"), "{said}");
     let said = succeed(gallery(&folder, &["restore", "--name", "other", "--server", &server.address]).arg(&beside));
     assert!(said.contains("200 items (") && said.contains("restored into `other`"), "{said}");
-    let page = reqwest::get(format!("{}/v1/gallery?gallery=other&limit=500", server.address)).await.unwrap();
+    let page = reqwest::Client::new().get(format!("{}/v1/gallery?gallery=other&limit=500", server.address));
+    let page = page.bearer_auth(&secret).send().await.unwrap();
     assert_eq!(page.json::<Value>().await.unwrap()["items"].as_array().unwrap().len(), 200);
 
     // A file that is not whole is refused by the command, and by the server if it gets there.
@@ -366,7 +384,7 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
     let said = fail(gallery(&folder, &["restore", "--server", &server.address]).arg(&beside));
     assert!(said.contains("the snapshot is damaged: it ends early"), "{said}");
     let put = reqwest::Client::new().put(format!("{}/v1/galleries/default/snapshot", server.address));
-    let refused = put.body(whole[..whole.len() / 2].to_vec()).send().await.unwrap();
+    let refused = put.bearer_auth(&secret).body(whole[..whole.len() / 2].to_vec()).send().await.unwrap();
     assert_eq!(refused.status(), 400);
     let said = fail(gallery(&folder, &["snapshot", "--name", "none", "--server", &server.address]).arg(&through));
     assert!(said.contains("/v1/galleries/none/snapshot answered 404") && said.contains("`none`"), "{said}");

@@ -197,7 +197,7 @@ fn a_writer_that_is_killed_loses_nothing_and_leaves_nothing_half_done() {
             // What is there is found, by the index and by comparing all.
             for exact in [false, true] {
                 let Some(sought) = stored.get(random.below(stored.len().max(1) as u64) as usize) else { continue };
-                let search = Search { vector: sought.vector.clone(), k: 1, filter: None, exact, except: None };
+                let search = Search { exact, ..Search::new(sought.vector.clone(), 1) };
                 let nearest = store.search(&name, search).await.unwrap();
                 assert_eq!(nearest[0].item, sought.item, "seed {seed}, round {round}");
             }

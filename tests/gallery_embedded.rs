@@ -1,14 +1,15 @@
 //! What only the embedded store has: the approximate index, half precision, the folder's lock.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, io::Write, path::Path, time::Duration};
 
 use dinoserve::{
     error::Kind,
     gallery::{
         Binding, Filter, Gallery, GalleryConfig, GalleryName, ItemId, Label, Metadata, NewItem, OpenMode, Parts,
-        Search, VectorFormat, open,
+        Search, VectorFormat, open, write_snapshot,
     },
 };
+use futures_util::TryStreamExt;
 use serde_json::json;
 
 use crate::support::scratch;
@@ -64,7 +65,7 @@ async fn put(gallery: &Gallery, numbers: impl IntoIterator<Item = u64>) {
 }
 
 async fn found(gallery: &Gallery, vector: Vec<f32>, exact: bool, filter: Option<Filter>) -> Vec<(String, f32)> {
-    let search = Search { vector, k: 10, filter, exact, except: None };
+    let search = Search { filter, exact, ..Search::new(vector, 10) };
     let neighbors = gallery.search(&name(), search).await.unwrap();
     neighbors.into_iter().map(|neighbor| (neighbor.item.id.into(), neighbor.score)).collect()
 }
@@ -123,8 +124,13 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
     drop(gallery);
     let files = |folder: &Path| std::fs::read_dir(folder.join("index")).unwrap().count();
     assert_eq!(files(&folder), 2, "the index and its manifest");
+    // Of a gallery that was deleted by a process that was killed then.
+    for name in ["4711-9.usearch", "4711.json"] {
+        std::fs::write(folder.join("index").join(name), "left behind").unwrap();
+    }
     let gallery = opened(&folder, 500, VectorFormat::F32).await;
     assert!(gallery.gallery(&name()).await.unwrap().indexed > 2500, "the index is read and not made anew");
+    assert_eq!(files(&folder), 2, "what was left behind is gone");
     assert!(recall(&gallery, None).await >= 0.95);
     assert_eq!(found(&gallery, vector(8_000_000), false, None).await[0].0, "item 17");
     gallery.close().await;
@@ -144,6 +150,106 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
     wait_until_indexed(&gallery, 3000).await;
     assert!(recall(&gallery, None).await >= 0.95);
     assert_eq!(gallery.check(&name()).await.unwrap().damage, Vec::<String>::new());
+}
+
+/// Entries of the index die when their items are replaced; others are found in their stead, also before the index has the new.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_are_found_as_there_are_while_items_are_replaced() {
+    let folder = scratch("gallery-replaced");
+    let gallery = opened(&folder, 100, VectorFormat::F32).await;
+    put(&gallery, 0..2000).await;
+    wait_until_indexed(&gallery, 2000).await;
+    for round in 0..100 {
+        let query = vector(1_000_000 + round);
+        let near = found(&gallery, query.clone(), false, None).await;
+        let away: Vec<f32> = query.iter().map(|value| -value).collect();
+        let number = |id: &str| id.strip_prefix("item ").unwrap().parse().unwrap();
+        let replaced: Vec<_> =
+            near.iter().map(|(id, _)| NewItem { vector: away.clone(), ..item(number(id)) }).collect();
+        gallery.put(&name(), &binding(), replaced).await.unwrap();
+        for _ in 0..3 {
+            let others = found(&gallery, query.clone(), false, None).await;
+            assert_eq!(others.len(), 10, "round {round}");
+            assert!(others.iter().all(|(id, _)| near.iter().all(|(gone, _)| gone != id)), "round {round}");
+        }
+        // So that there is something near for every round.
+        put(&gallery, near.iter().map(|(id, _)| number(id))).await;
+    }
+}
+
+/// The database's file, with a bit flipped wherever these bytes are: pages that are no longer used may hold them, too.
+fn damage(folder: &Path, bytes: &[u8]) {
+    let path = folder.join("data.mdb");
+    let mut file = std::fs::read(&path).unwrap();
+    let places: Vec<usize> = (0..=file.len() - bytes.len()).filter(|&at| file[at..].starts_with(bytes)).collect();
+    assert!(!places.is_empty());
+    places.iter().for_each(|&at| file[at] ^= 4);
+    // In place, as the file may be mapped.
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(&file).unwrap();
+}
+
+fn bytes_of(vector: &[f32]) -> Vec<u8> {
+    vector.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_item_is_in_no_snapshot_and_can_be_replaced_and_deleted() {
+    let folder = scratch("gallery-damaged-items");
+    let gallery = opened(&folder, 1000, VectorFormat::F32).await;
+    let id = |number: u64| ItemId::new(format!("item {number}")).unwrap();
+    let snapshot = async |gallery: &Gallery| write_snapshot(gallery, &name(), tokio::io::sink()).await;
+    put(&gallery, 1000..1020).await;
+    gallery.close().await;
+    drop(gallery);
+    damage(&folder, &bytes_of(&vector(1003)));
+    damage(&folder, b"{\"number\":1007}");
+    damage(&folder, b"{\"number\":1008}");
+
+    let gallery = opened(&folder, 1000, VectorFormat::F32).await;
+    let report = gallery.check(&name()).await.unwrap();
+    assert_eq!((report.items, report.damage.len()), (20, 3), "{report:?}");
+    let refused = snapshot(&gallery).await.unwrap_err();
+    assert!(refused.detail().contains("the item \"item 1003\" is damaged"), "{refused}");
+    put(&gallery, [1003]).await;
+    let refused = snapshot(&gallery).await.unwrap_err();
+    assert!(refused.detail().contains("the item at place 8 is damaged"), "{refused}");
+    assert_eq!(gallery.put(&name(), &binding(), vec![item(1007)]).await.unwrap(), [false]);
+    assert_eq!(gallery.delete(&name(), vec![id(1008)]).await.unwrap(), [true]);
+    assert_eq!(snapshot(&gallery).await.unwrap().items, 19);
+
+    // Under a server that has its vector in memory.
+    damage(&folder, b"{\"number\":1011}");
+    gallery.put(&name(), &binding(), vec![NewItem { vector: vector(5), ..item(1011) }]).await.unwrap();
+    assert_eq!(found(&gallery, vector(5), true, None).await[0].0, "item 1011");
+    assert!(found(&gallery, vector(1011), true, None).await[0].1 < 0.999, "the old vector is gone");
+    damage(&folder, b"{\"number\":1012}");
+    assert_eq!(gallery.delete(&name(), vec![id(1012)]).await.unwrap(), [true]);
+    assert!(found(&gallery, vector(1012), true, None).await[0].1 < 0.999);
+    assert_eq!(snapshot(&gallery).await.unwrap().items, 18);
+    assert_eq!(gallery.check(&name()).await.unwrap().damage, Vec::<String>::new());
+    assert_eq!(gallery.gallery(&name()).await.unwrap().items, 18);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_read_whole_galleries_at_a_time() {
+    let folder = scratch("gallery-streams");
+    let gallery = opened(&folder, 1000, VectorFormat::F32).await;
+    // More than a reader is ahead of its client.
+    put(&gallery, 0..200).await;
+    let mut open = Vec::new();
+    let refused = loop {
+        match gallery.read(&name(), Parts::NONE).await {
+            Ok(stream) => open.push(stream),
+            Err(error) => break error,
+        }
+        assert!(open.len() < 100);
+    };
+    assert!(refused.kind() == Kind::Overloaded && refused.detail().contains("reading whole galleries"), "{refused}");
+    open.pop();
+    let all: Vec<_> = gallery.read(&name(), Parts::NONE).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(all.len(), 200);
+    // What is asked of it otherwise goes on.
+    assert_eq!(found(&gallery, vector(3), false, None).await[0].0, "item 3");
 }
 
 #[tokio::test(flavor = "multi_thread")]

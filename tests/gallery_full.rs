@@ -68,7 +68,7 @@ async fn assert_there(store: &Gallery, batches: std::ops::Range<usize>) {
     let expected = batches.clone().flat_map(|batch| (0..16).map(move |index| format!("{batch}/{index}")));
     assert!(items.iter().map(|item| item.item.id.as_str().to_owned()).eq(expected), "{} items", items.len());
     let sought = items.last().unwrap();
-    let search = Search { vector: sought.vector.clone(), k: 1, filter: None, exact: false, except: None };
+    let search = Search::new(sought.vector.clone(), 1);
     assert_eq!(store.search(&name, search).await.unwrap()[0].item, sought.item);
     let report = store.check(&name).await.unwrap();
     assert_eq!((report.items, report.damage), (items.len() as u64, Vec::new()));

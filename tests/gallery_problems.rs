@@ -138,7 +138,7 @@ async fn each_bad_request_is_told_what_is_wrong_and_nothing_is_stored() {
         ("items no list", items(json!({})), 400, "malformed_request", "a list of objects in `items`"),
         ("items as text", items(json!("a")), 400, "malformed_request", "a list of objects in `items`"),
         ("raw batch", image("/v1/gallery"), 415, "unsupported_media_type", "several items do not fit a raw body"),
-        ("listing of another length", form("[{}, {}]"), 422, "invalid_option", "option `items`: lists 2 items, and there are 1 files"),
+        ("listing of another length", form("[{}, {}]"), 422, "invalid_option", "option `items`: lists more items than there are files, which are 1"),
         ("listing no list", form("{}"), 422, "invalid_option", "option `items`: no JSON list"),
         ("batch of another kind", server.post("/v1/gallery?pooling=mean").json(&json!({"items": [item("a")]})), 409, "conflict", "was made with pooling=cls and not pooling=mean"),
         ("wrong method", server.put("/v1/gallery"), 405, "method_not_allowed", "/v1/gallery does not take PUT"),

@@ -68,7 +68,7 @@ async fn use_folder() {
                 let Ok(item) = item else { continue };
                 let _ = store.get(name, &item.item.id, Parts::ALL).await;
                 if item.vector.len() == gallery.binding.dim {
-                    let search = Search { vector: item.vector, k: 3, filter: None, exact: true, except: None };
+                    let search = Search { exact: true, ..Search::new(item.vector, 3) };
                     let _ = store.search(name, search).await;
                 }
                 let _ = store.delete(name, vec![item.item.id]).await;

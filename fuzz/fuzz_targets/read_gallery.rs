@@ -55,7 +55,7 @@ async fn read(file: &[u8]) {
     let items: Vec<_> =
         STORE.read(&name, Parts::ALL).await.expect("it is there").try_collect().await.expect("all are whole");
     let Some(first) = items.first() else { return };
-    let search = Search { vector: first.vector.clone(), k: 3, filter: None, exact: true, except: None };
+    let search = Search { exact: true, ..Search::new(first.vector.clone(), 3) };
     let found = STORE.search(&name, search).await.expect("a vector of its own fits");
     assert_eq!(found.len(), items.len().min(3));
 }

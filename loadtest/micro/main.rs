@@ -95,7 +95,7 @@ fn nearest_ten(bencher: Bencher<'_, '_>, count: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let location = folder.path().to_string_lossy().into_owned();
     let gallery = tokio.block_on(gallery_of(&location, &tokens(count)));
-    let search = Search { vector: vec![384f32.sqrt().recip(); 384], k: 10, filter: None, exact: true, except: None };
+    let search = Search { exact: true, ..Search::new(vec![384f32.sqrt().recip(); 384], 10) };
     bencher.bench(|| tokio.block_on(gallery.search(&GalleryName::default(), black_box(search.clone()))));
 }
 

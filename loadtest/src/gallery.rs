@@ -206,7 +206,7 @@ impl Files {
     async fn search(&self, store: &Gallery, exact: bool) -> anyhow::Result<Answers> {
         let mut answers = Answers { ms: Vec::new(), ids: Vec::new() };
         for query in self.queries.rows() {
-            let search = Search { vector: query.to_vec(), k: K, filter: None, exact, except: None };
+            let search = Search { exact, ..Search::new(query.to_vec(), K) };
             let started = Instant::now();
             let found = store.search(&name(), search).await?;
             answers.ms.push(started.elapsed().as_secs_f64() * 1e3);

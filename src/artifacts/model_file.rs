@@ -43,7 +43,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    fn path(model: &Path) -> PathBuf {
+    pub(super) fn path(model: &Path) -> PathBuf {
         model.with_extension("json")
     }
 

@@ -66,6 +66,30 @@ impl Scalar {
     }
 }
 
+/// A [`Scalar`] in the order of [`Scalar::total_cmp`].
+#[derive(Debug, Clone)]
+pub(super) struct Sorted(pub(super) Scalar);
+
+impl PartialEq for Sorted {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Sorted {}
+
+impl PartialOrd for Sorted {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Sorted {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
 /// One end of a range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bound {

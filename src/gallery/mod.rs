@@ -25,7 +25,7 @@ pub use self::{
     open::{GalleryConfig, OpenMode, VectorFormat, open},
     snapshot::{SnapshotSummary, restore_snapshot, verify_snapshot, write_snapshot},
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A store that is open. Clones share it.
 pub type Gallery = Arc<dyn GalleryStore>;
@@ -81,6 +81,8 @@ pub trait GalleryStore: Debug + Send + Sync {
     async fn page(&self, name: &GalleryName, after: u64, limit: usize, filter: Option<&Filter>) -> Result<Vec<Item>>;
 
     /// The nearest items by falling score; of equal scores the one that was stored first.
+    /// [`crate::error::Kind::Conflict`] if the gallery's vectors are not what the search says,
+    /// [`crate::error::Kind::InvalidOption`] for a vector of another width.
     async fn search(&self, name: &GalleryName, search: Search) -> Result<Vec<Neighbor>>;
 
     /// All items as they are now, with the `parts` that are asked for. Writers are not held up.
@@ -141,6 +143,8 @@ impl Parts {
 pub struct Search {
     /// `[dim]`, of length 1.
     pub vector: Vec<f32>,
+    /// What the vector is. A gallery that has got the name since it was looked up may hold others.
+    pub binding: Option<Binding>,
     /// How many neighbours; fewer are found in a gallery that has fewer.
     pub k: usize,
     /// Which items may be found.
@@ -149,6 +153,40 @@ pub struct Search {
     pub exact: bool,
     /// An item that is not to be found: the one that the vector is of.
     pub except: Option<ItemId>,
+}
+
+impl Search {
+    /// The `k` nearest of all items.
+    pub fn new(vector: Vec<f32>, k: usize) -> Self {
+        Self { vector, binding: None, k, filter: None, exact: false, except: None }
+    }
+
+    /// Checks that it can be answered by a gallery of that name and kind.
+    fn check(&self, name: &GalleryName, binding: &Binding) -> Result<()> {
+        if let Some(own) = &self.binding {
+            binding.check(name, own)?;
+        }
+        if self.vector.len() != binding.dim {
+            let detail = format!("{} numbers, and the gallery's vectors have {}", self.vector.len(), binding.dim);
+            return Err(Error::option("vector", detail));
+        }
+        Ok(())
+    }
+}
+
+/// All items of a gallery as they are now, and what it is then.
+///
+/// # Errors
+/// As [`GalleryStore::read`].
+pub async fn read_whole(store: &Gallery, name: &GalleryName, parts: Parts) -> Result<(GalleryInfo, ItemStream)> {
+    loop {
+        let info = store.gallery(name).await?;
+        let items = store.read(name, parts).await?;
+        // Between the two calls another gallery may have got the name.
+        if store.gallery(name).await?.binding == info.binding {
+            return Ok((info, items));
+        }
+    }
 }
 
 /// An item that was found.

@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 
-use super::{Binding, Gallery, GalleryName, ItemId, Label, Metadata, NewItem, Parts, StoredItem};
+use super::{
+    Binding, Gallery, GalleryInfo, GalleryName, ItemId, Label, Metadata, NewItem, Parts, StoredItem, read_whole,
+};
 use crate::{
     artifacts::hex,
     error::{Error, Kind, Result},
@@ -107,14 +109,7 @@ pub async fn write_snapshot(
     name: &GalleryName,
     to: impl AsyncWrite + Unpin + Send,
 ) -> Result<SnapshotSummary> {
-    let (binding, mut items) = loop {
-        let binding = store.gallery(name).await?.binding;
-        let items = store.read(name, Parts::ALL).await?;
-        // Between the two calls another gallery may have got the name.
-        if store.gallery(name).await?.binding == binding {
-            break (binding, items);
-        }
-    };
+    let (GalleryInfo { binding, .. }, mut items) = read_whole(store, name, Parts::ALL).await?;
     let mut file = Writer { to: BufWriter::with_capacity(BUFFER, to), hash: Sha256::new(), bytes: 0 };
     file.put(MAGIC).await?;
     file.put(&VERSION.to_le_bytes()).await?;

@@ -17,7 +17,7 @@ use crate::{
         Basis, Moments,
         document::{self, Document},
     },
-    gallery::{DocumentKind, GalleryName, ItemId, Parts},
+    gallery::{DocumentKind, GalleryName, ItemStream, Parts, StoredItem},
     vision::{Background, DecodeOptions, Filter, ResizeMode},
 };
 
@@ -258,21 +258,19 @@ impl Service {
     /// same each time. Items that came as vectors have none.
     async fn thumbnails(&self, gallery: &GalleryName, sample: usize) -> Result<Vec<Bytes>> {
         let store = self.gallery()?;
-        let mut items = store.read(gallery, Parts::NONE).await?;
-        let mut chosen: BTreeMap<[u8; 32], ItemId> = BTreeMap::new();
-        while let Some(stored) = items.try_next().await? {
-            chosen.insert(Sha256::digest(stored.item.id.as_str()).into(), stored.item.id);
-            if chosen.len() > sample {
-                chosen.pop_last();
-            }
-        }
+        let parts = Parts { thumbnail: true, ..Parts::NONE };
+        let chosen = least_hashes(store.read(gallery, Parts::NONE).await?, sample, |item| Some(item.item.id)).await?;
         let mut thumbnails = Vec::new();
-        for id in chosen.values() {
-            match store.get(gallery, id, Parts { thumbnail: true, ..Parts::NONE }).await {
+        for id in &chosen {
+            match store.get(gallery, id, parts).await {
                 // Deleted meanwhile.
                 Err(error) if error.kind() == Kind::NotFound => {}
                 stored => thumbnails.extend(stored?.thumbnail),
             }
+        }
+        if thumbnails.len() < chosen.len() {
+            // Some have none. Reading all pictures takes longer, so it is done only now.
+            thumbnails = least_hashes(store.read(gallery, parts).await?, sample, |item| item.thumbnail).await?;
         }
         if thumbnails.is_empty() {
             let detail = format!("`{gallery}` has no items with pictures to fit a basis on");
@@ -280,4 +278,23 @@ impl Service {
         }
         Ok(thumbnails)
     }
+}
+
+/// What `keep` takes of the `count` items whose ids have the least hashes, of those that it takes something of.
+async fn least_hashes<T>(
+    mut items: ItemStream,
+    count: usize,
+    keep: impl Fn(StoredItem) -> Option<T>,
+) -> Result<Vec<T>> {
+    let mut chosen: BTreeMap<[u8; 32], T> = BTreeMap::new();
+    while let Some(stored) = items.try_next().await? {
+        let hash = Sha256::digest(stored.item.id.as_str()).into();
+        if let Some(kept) = keep(stored) {
+            chosen.insert(hash, kept);
+            if chosen.len() > count {
+                chosen.pop_last();
+            }
+        }
+    }
+    Ok(chosen.into_values().collect())
 }

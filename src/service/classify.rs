@@ -8,7 +8,7 @@ use super::{Found, ImageOptions, SearchOptions, Service, Stages, Subject, Vector
 use crate::{
     error::{Error, Result},
     features::vote::{self, Vote},
-    gallery::{Filter, GalleryName, Label, Neighbor},
+    gallery::{Binding, Filter, GalleryName, Label, Neighbor},
 };
 
 /// How neighbours vote.
@@ -96,7 +96,8 @@ impl Service {
             outcomes.push(match vector {
                 Ok(vector) => {
                     let filter = filter.clone();
-                    Ok(vote.decide(self.labelled_neighbors(name, vector, options, filter, &mut stages).await?))
+                    Ok(vote
+                        .decide(self.labelled_neighbors(name, &binding, vector, options, filter, &mut stages).await?))
                 }
                 Err(error) => Err(error),
             });
@@ -109,16 +110,17 @@ impl Service {
     async fn labelled_neighbors(
         &self,
         name: &GalleryName,
+        binding: &Binding,
         vector: Vec<f32>,
         options: SearchOptions,
         filter: Option<Filter>,
         stages: &mut Stages,
     ) -> Result<Vec<Neighbor>> {
-        let neighbors = self.search(name, search(vector.clone(), options, filter.clone()), stages).await?;
+        let neighbors = self.search(name, search(vector.clone(), binding, options, filter.clone()), stages).await?;
         if neighbors.iter().all(|neighbor| neighbor.item.label.is_some()) {
             return Ok(neighbors);
         }
         let labelled = filter.unwrap_or_default().labelled();
-        self.search(name, search(vector, options, Some(labelled)), stages).await
+        self.search(name, search(vector, binding, options, Some(labelled)), stages).await
     }
 }

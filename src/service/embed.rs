@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use ndarray::{Array2, ArrayView2};
 use serde::Deserialize;
 
@@ -41,7 +42,8 @@ impl EmbedOptions {
         self.layers * self.pooling.dim(spec.dim)
     }
 
-    pub(super) fn check(&self, spec: &ModelSpec) -> Result<()> {
+    /// Refuses options that the model cannot fulfil.
+    pub(crate) fn check(&self, spec: &ModelSpec) -> Result<()> {
         if (1..=spec.layers()).contains(&self.layers) {
             return Ok(());
         }
@@ -105,7 +107,6 @@ impl Service {
         options: &EmbedOptions,
     ) -> Result<(Vec<Result<Embedding>>, Stages)> {
         options.check(self.engine.spec())?;
-        let seen = self.see_for_embedding(files, image, options.wanted()).await;
         let mut stages = Stages::default();
         let mut finish = |seen: Seen| {
             let started = Instant::now();
@@ -118,7 +119,8 @@ impl Service {
             stages = stages.longest(of_image);
             Embedding { vector, grid, tokens }
         };
-        let embeddings = seen.into_iter().map(|seen| seen.map(&mut finish)).collect();
+        let seen = self.see_for_embedding(files, image, options.wanted());
+        let embeddings = seen.map(|seen| seen.map(&mut finish)).collect().await;
         Ok((embeddings, stages))
     }
 }

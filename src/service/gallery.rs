@@ -106,6 +106,14 @@ impl Service {
     }
 }
 
+/// What a model made of an image, scaled to length 1.
+///
+/// # Errors
+/// [`Kind::Internal`] if it has no direction: half precision overflows on some GPUs.
+pub(super) fn vector_of_model(vector: Vec<f32>, dim: usize) -> Result<Vec<f32>> {
+    unit_vector(vector, dim).map_err(|error| Error::internal(format!("the model's output is no vector: {error}")))
+}
+
 /// A client's vector, scaled to length 1.
 ///
 /// # Errors

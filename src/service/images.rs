@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tracing::Instrument;
 
@@ -200,9 +200,9 @@ impl Service {
     }
 
     /// Several files, in their order, some at a time: more would only fill memory with pixels.
-    async fn see_all(&self, files: Vec<Bytes>, purpose: Purpose) -> Vec<Result<Seen>> {
-        let work = stream::iter(files).map(|file| self.see(file, purpose));
-        work.buffered(self.engine.images_at_once()).collect().await
+    fn see_all(&self, files: Vec<Bytes>, purpose: Purpose) -> impl Stream<Item = Result<Seen>> + Send {
+        let work = stream::iter(files).map(move |file| self.see(file, purpose));
+        work.buffered(self.engine.images_at_once())
     }
 
     /// The files of a request for maps, with their photographs; one bad image spoils the whole.
@@ -215,7 +215,7 @@ impl Service {
         let several = files.len() > 1;
         let transform = options.for_maps(self.engine.spec(), &self.limits);
         let purpose = Purpose { reading: options.reading(), transform, wanted, with_photo: true };
-        let seen = self.see_all(files, purpose).await;
+        let seen: Vec<_> = self.see_all(files, purpose).collect().await;
         let name = |(index, result): (usize, Result<Seen>)| {
             result.map_err(|error| if several { error.context(format_args!("image {index}")) } else { error })
         };
@@ -235,15 +235,16 @@ impl Service {
         self.see(file, Purpose { reading: options.reading(), transform, wanted, with_photo: true }).await
     }
 
-    /// The files of a request for embeddings, each with its own outcome.
-    pub(super) async fn see_for_embedding(
+    /// The files of a request for embeddings, each with its own outcome, one after the other: what the model made of them takes
+    /// far more memory than embeddings do.
+    pub(super) fn see_for_embedding(
         &self,
         files: Vec<Bytes>,
         options: &ImageOptions,
         wanted: Wanted,
-    ) -> Vec<Result<Seen>> {
+    ) -> impl Stream<Item = Result<Seen>> + Send {
         let transform = options.for_embedding(self.engine.spec(), &self.limits);
-        self.see_all(files, Purpose { reading: options.reading(), transform, wanted, with_photo: false }).await
+        self.see_all(files, Purpose { reading: options.reading(), transform, wanted, with_photo: false })
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use super::{
     Decoding, ImageOptions, Service, Stages, Subject, VectorOptions,
     binding::{embed_options, image_options},
-    gallery::unit_vector,
+    gallery::{unit_vector, vector_of_model},
 };
 use crate::{
     engine::Wanted,
@@ -112,9 +112,7 @@ impl Service {
             let photo = view.photo.as_ref().ok_or_else(absent)?;
             let mut features = Vec::with_capacity(2 * view.features.cls.len());
             Pooling::ClsMean.pool(view.features.cls.view(), patches.view(), &mut features);
-            // The model's fault, if it has no direction: half precision overflows on some GPUs.
-            let vector = unit_vector(embed.vector(&view.features), dim)
-                .map_err(|error| Error::internal(format!("the model's output is no vector: {error}")))?;
+            let vector = vector_of_model(embed.vector(&view.features), dim)?;
             Ok(Portrait { vector, features, thumbnail: thumbnail(photo, side)? })
         });
         let portrait = portrait.await?;

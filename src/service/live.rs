@@ -94,7 +94,7 @@ impl LiveService {
     /// the old one, which goes with the last of them. Goes on when its caller has gone.
     ///
     /// # Errors
-    /// [`Kind::ModelRejected`] that says why the model cannot be served, [`Kind::Conflict`] while another is loaded; the old
+    /// [`Kind::ModelRejected`] that says why the model cannot be served, [`Kind::Conflict`] while another is loaded, the first included; the old
     /// one is served on.
     pub async fn load(self: &Arc<Self>, plan: LoadPlan) -> Result<Replaced> {
         let live = Arc::clone(self);
@@ -109,6 +109,9 @@ impl LiveService {
         let Ok(mut thread) = self.thread.try_lock() else {
             return Err(Error::new(Kind::Conflict, "another model is being loaded; wait for it"));
         };
+        if self.engine_state() == EngineState::Loading {
+            return Err(Error::new(Kind::Conflict, "the server's first model is still being loaded; wait for it"));
+        }
         let rejected = |error: Error| Error::new(Kind::ModelRejected, format!("{}: {error}", plan.model));
         let file = source.find(&plan).await.map_err(rejected)?;
         let (engine, new_thread) = Engine::start(&source.runtime, file, &source.config)?;

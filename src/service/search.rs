@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{
     ImageOptions, Service, Stages, Subject, VectorOptions,
     binding::{embed_options, image_options},
-    gallery::unit_vector,
+    gallery::{unit_vector, vector_of_model},
 };
 use crate::{
     error::{Error, Result},
@@ -63,7 +63,8 @@ impl Service {
         let vector = store.get(name, id, Parts { vector: true, ..Parts::NONE }).await?.vector;
         let except = (!with_itself).then(|| id.clone());
         let mut stages = Stages::default();
-        let neighbors = self.search(name, Search { except, ..search(vector, options, filter) }, &mut stages).await?;
+        let neighbors =
+            self.search(name, Search { except, ..search(vector, &binding, options, filter) }, &mut stages).await?;
         Ok((binding, neighbors, stages))
     }
 
@@ -85,7 +86,10 @@ impl Service {
         let mut outcomes = Vec::with_capacity(vectors.len());
         for vector in vectors {
             outcomes.push(match vector {
-                Ok(vector) => Ok(self.search(name, search(vector, options, filter.clone()), &mut stages).await?),
+                Ok(vector) => {
+                    let search = search(vector, &binding, options, filter.clone());
+                    Ok(self.search(name, search, &mut stages).await?)
+                }
                 Err(error) => Err(error),
             });
         }
@@ -119,7 +123,7 @@ impl Service {
         let mut embeddings = embeddings.into_iter();
         let mut of_image = || {
             let embedding = embeddings.next().unwrap_or_else(|| Err(Error::internal("no answer for an image")));
-            embedding.map(|embedding| embedding.vector)
+            embedding.and_then(|embedding| vector_of_model(embedding.vector, binding.dim))
         };
         let outcomes = given.into_iter().map(|given| given.unwrap_or_else(&mut of_image)).collect();
         Ok(Found { binding, outcomes, stages })
@@ -142,6 +146,6 @@ impl Service {
 }
 
 /// A search for all neighbours.
-pub(super) fn search(vector: Vec<f32>, options: SearchOptions, filter: Option<Filter>) -> Search {
-    Search { vector, k: options.k, filter, exact: options.exact, except: None }
+pub(super) fn search(vector: Vec<f32>, binding: &Binding, options: SearchOptions, filter: Option<Filter>) -> Search {
+    Search { binding: Some(binding.clone()), filter, exact: options.exact, ..Search::new(vector, options.k) }
 }

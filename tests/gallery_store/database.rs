@@ -71,7 +71,7 @@ async fn a_gallery_that_is_replaced_all_the_time_is_always_there() {
             tokio::spawn(async move {
                 let mut reads = 0;
                 while !over.load(SeqCst) {
-                    let search = Search { vector: vec![0.5; 4], k: 9, filter: None, exact: false, except: None };
+                    let search = Search::new(vec![0.5; 4], 9);
                     let labels: Vec<_> = match n {
                         0 => super::read_all(&store, &gallery, Parts::ALL)
                             .await
@@ -290,7 +290,7 @@ async fn an_extension_that_lies_in_another_schema_is_found() {
     client.batch_execute("CREATE SCHEMA \"Some where\"; CREATE EXTENSION vector SCHEMA \"Some where\"").await.unwrap();
     let store = open(&server).await;
     store.put(&name("g"), &binding(3), vec![plain("a", vec![1.0, 0.0, 0.0])]).await.unwrap();
-    let search = Search { vector: vec![1.0, 0.0, 0.0], k: 1, filter: None, exact: false, except: None };
+    let search = Search::new(vec![1.0, 0.0, 0.0], 1);
     assert_eq!(store.search(&name("g"), search).await.unwrap()[0].item.id.as_str(), "a");
 }
 
@@ -381,7 +381,7 @@ async fn a_full_disk_is_said_and_what_was_stored_stays() {
     let report = store.check(&gallery).await.unwrap();
     assert_eq!((report.items, report.damage), (50 * stored as u64, Vec::<String>::new()));
     assert_eq!(store.get(&gallery, &id(format!("{stored}/0")), Parts::NONE).await.unwrap_err().kind(), Kind::NotFound);
-    let search = Search { vector: random.direction(384), k: 5, filter: None, exact: false, except: None };
+    let search = Search::new(random.direction(384), 5);
     assert_eq!(store.search(&gallery, search).await.unwrap().len(), 5);
     // Room is made, and it goes on.
     store.create(&name("other"), &super::binding(4)).await.unwrap_err();

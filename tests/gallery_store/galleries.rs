@@ -42,7 +42,7 @@ async fn galleries_are_listed_by_name(place: &Place) {
 async fn what_is_not_there_is_named(place: &Place) {
     let store = place.open().await;
     let nowhere = name("nowhere");
-    let search = Search { vector: vec![1.0; 4], k: 1, filter: None, exact: false, except: None };
+    let search = Search::new(vec![1.0; 4], 1);
     let errors = [
         store.gallery(&nowhere).await.unwrap_err(),
         store.remove(&nowhere).await.unwrap_err(),
@@ -119,7 +119,7 @@ async fn a_gallery_that_is_renamed_takes_the_place_of_another(place: &Place) {
     assert_eq!(read_all(&store, &old, Parts::ALL).await, before);
     assert_eq!(store.gallery(&new).await.unwrap_err().kind(), Kind::NotFound);
     assert_eq!(store.galleries().await.unwrap().len(), 1);
-    let search = Search { vector: before[1].vector.clone(), k: 9, filter: None, exact: false, except: None };
+    let search = Search::new(before[1].vector.clone(), 9);
     let found = store.search(&old, search).await.unwrap();
     assert_eq!((found.len(), found[0].item.id.as_str()), (2, "n2"));
 
@@ -142,7 +142,7 @@ async fn a_removed_gallery_can_be_made_anew(place: &Place) {
         store.put(&gallery, &binding(dim), items.clone()).await.unwrap();
         let page = store.page(&gallery, 0, 9, None).await.unwrap();
         assert_eq!(page.iter().map(|item| item.place).collect::<Vec<_>>(), [1, 2]);
-        let search = Search { vector: items[1].vector.clone(), k: 9, filter: None, exact: false, except: None };
+        let search = Search::new(items[1].vector.clone(), 9);
         assert_eq!(store.search(&gallery, search).await.unwrap()[0].item.id.as_str(), "b");
         store.remove(&gallery).await.unwrap();
         assert_eq!(store.gallery(&gallery).await.unwrap_err().kind(), Kind::NotFound);

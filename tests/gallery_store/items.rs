@@ -120,7 +120,7 @@ async fn a_replaced_item_keeps_its_place(place: &Place) {
     assert_eq!(ids(&page), ["a", "b", "c", "d"]);
     assert_eq!(page.iter().map(|item| item.place).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert_eq!(page[1].label, again.label);
-    let search = Search { vector: again.vector.clone(), k: 4, filter: None, exact: true, except: None };
+    let search = Search { exact: true, ..Search::new(again.vector.clone(), 4) };
     let found = store.search(&gallery, search).await.unwrap();
     assert_eq!(found.len(), 4, "the replaced vector is found no more");
     assert_eq!((found[0].item.id.as_str(), found[0].item.label.as_ref()), ("b", again.label.as_ref()));
@@ -153,7 +153,7 @@ async fn deleted_items_are_gone_and_their_places_are_not_given_again(place: &Pla
     let error = store.get(&gallery, &id("c"), Parts::NONE).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
     assert!(error.detail().contains('c') && error.detail().contains('g'), "{error}");
-    let search = Search { vector: items[2].vector.clone(), k: 10, filter: None, exact: false, except: None };
+    let search = Search::new(items[2].vector.clone(), 10);
     assert_eq!(ids(store.search(&gallery, search).await.unwrap().iter().map(|found| &found.item)), ["a"]);
     assert_eq!(store.put(&gallery, &binding, vec![items[2].clone()]).await.unwrap(), [true]);
     let page = store.page(&gallery, 0, 10, None).await.unwrap();
@@ -204,7 +204,7 @@ async fn what_was_stored_is_there_after_reopening(place: &Place) {
     }
     store.delete(&gallery, (30..40).map(|n| id(n.to_string())).collect()).await.unwrap();
     let before = read_all(&store, &gallery, Parts::ALL).await;
-    let sought = Search { vector: before[12].vector.clone(), k: 5, filter: None, exact: false, except: None };
+    let sought = Search::new(before[12].vector.clone(), 5);
     let found = store.search(&gallery, sought.clone()).await.unwrap();
     store.close().await;
     drop(store);

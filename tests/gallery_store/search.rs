@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-use dinoserve::gallery::{
-    Bound, Condition, Filter, Gallery, GalleryConfig, GalleryName, Metadata, Neighbor, NewItem, Scalar, Search,
+use dinoserve::{
+    error::Kind,
+    gallery::{
+        Binding, Bound, Condition, Filter, Gallery, GalleryConfig, GalleryName, Metadata, Neighbor, NewItem, Scalar,
+        Search,
+    },
 };
 use serde_json::{Value, json};
 
@@ -15,12 +19,14 @@ over_both_stores!(
     filters_find_what_matches,
     a_large_choice_of_values_is_a_filter_too,
     there_may_be_fewer_than_were_asked_for,
+    an_emptied_gallery_is_searched_after_a_restart,
+    vectors_of_another_kind_are_refused,
     a_large_gallery_is_searched_by_an_index_that_lacks_nothing,
     wide_vectors_are_searched_too,
 );
 
 fn search(vector: &[f32], k: usize) -> Search {
-    Search { vector: vector.to_vec(), k, filter: None, exact: false, except: None }
+    Search::new(vector.to_vec(), k)
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
@@ -251,6 +257,42 @@ async fn there_may_be_fewer_than_were_asked_for(place: &Place) {
     assert_eq!(store.search(&gallery, unknown).await.unwrap().len(), 3);
     let none = Search { filter: Some(Filter::of_label("x")), ..search(&items[0].vector, 9) };
     assert!(store.search(&gallery, none).await.unwrap().is_empty());
+}
+
+async fn an_emptied_gallery_is_searched_after_a_restart(place: &Place) {
+    let (gallery, binding) = (name("g"), binding(4));
+    let item = full("a", "l", "{}", Random(50).direction(4));
+    let store = place.open().await;
+    store.put(&gallery, &binding, vec![item.clone()]).await.unwrap();
+    store.delete(&gallery, vec![item.id.clone()]).await.unwrap();
+    store.close().await;
+    drop(store);
+    let store = place.open().await;
+    assert!(store.search(&gallery, search(&item.vector, 5)).await.unwrap().is_empty());
+    store.put(&gallery, &binding, vec![item.clone()]).await.unwrap();
+    assert_eq!(store.search(&gallery, search(&item.vector, 5)).await.unwrap().len(), 1);
+}
+
+/// Another gallery may get the name while the vector of an image is being computed.
+async fn vectors_of_another_kind_are_refused(place: &Place) {
+    let store = place.open().await;
+    let (gallery, binding) = (name("g"), binding(4));
+    let item = full("a", "l", "{}", Random(51).direction(4));
+    store.put(&gallery, &binding, vec![item.clone()]).await.unwrap();
+    let of = |binding: Binding, dim: usize| Search {
+        binding: Some(Binding { dim, ..binding }),
+        ..search(&Random(52).direction(dim), 5)
+    };
+    assert_eq!(store.search(&gallery, of(binding.clone(), 4)).await.unwrap().len(), 1);
+    for dim in [2, 8] {
+        let refused = store.search(&gallery, of(binding.clone(), dim)).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
+        let refused = store.search(&gallery, search(&Random(53).direction(dim), 5)).await.unwrap_err();
+        assert!(refused.kind() == Kind::InvalidOption && refused.detail().contains("have 4"), "{refused}");
+    }
+    let other = Binding { fingerprint: "another".to_owned(), ..binding };
+    let refused = store.search(&gallery, of(other, 4)).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
 }
 
 /// Searches until the index is there: it is built behind the searches.

@@ -140,8 +140,7 @@ impl Soak {
             match reads % 8 {
                 0 => self.read_whole(store).await,
                 1..=3 => {
-                    let search =
-                        Search { vector: self.directions[n].clone(), k: 2, filter: None, exact: false, except: None };
+                    let search = Search::new(self.directions[n].clone(), 2);
                     let found = store.search(&gallery, search).await.unwrap();
                     let found: Vec<&Item> = found.iter().map(|found| &found.item).collect();
                     let own: Vec<_> =

@@ -18,7 +18,7 @@ use crate::{
     cli::progress::{Progress, Unit},
     error::{Error, Result},
     features::npy,
-    gallery::{GalleryInfo, ItemStream, Label, Metadata, OpenMode, Parts, StoredItem},
+    gallery::{GalleryInfo, ItemStream, Label, Metadata, OpenMode, Parts, StoredItem, read_whole},
 };
 
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub(in crate::cli) struct Items {
     tokio: tokio::runtime::Runtime,
     stream: ItemStream,
     progress: Progress,
-    expected: u64,
+    info: GalleryInfo,
     /// Items that were given.
     pub(super) given: u64,
 }
@@ -56,7 +56,14 @@ impl Items {
     pub(super) fn next(&mut self) -> Result<Option<StoredItem>> {
         let item = self.tokio.block_on(self.stream.try_next())?;
         self.given += u64::from(item.is_some());
-        self.progress.show("exporting", self.given, Some(self.expected));
+        self.progress.show("exporting", self.given, Some(self.info.items));
+        if let Some(StoredItem { item, vector, .. }) = &item
+            && vector.len() != self.info.binding.dim
+        {
+            let detail =
+                format!("the item {:?} is damaged: it has no whole vector; see `gallery check`", item.id.as_str());
+            return Err(Error::internal(detail));
+        }
         Ok(item)
     }
 }
@@ -76,11 +83,10 @@ impl Export {
         let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let (info, stream) = tokio.block_on(async {
             let store = self.which.place.open(OpenMode::Read).await?;
-            let info = store.gallery(&self.which.name).await?;
-            anyhow::Ok((info, store.read(&self.which.name, Parts { vector: true, ..Parts::NONE }).await?))
+            anyhow::Ok(read_whole(&store, &self.which.name, Parts { vector: true, ..Parts::NONE }).await?)
         })?;
         let progress = Progress::new(Unit::Images);
-        let mut items = Items { tokio, stream, progress, expected: info.items, given: 0 };
+        let mut items = Items { tokio, stream, progress, info: info.clone(), given: 0 };
         write(&self.output, &info, &mut items)?;
         items.progress.finish();
         writeln!(std::io::stdout(), "{} items written to {}", items.given, self.output.display())?;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::io::AsyncRead;
 use tokio_util::io::{InspectReader, InspectWriter};
 use ureq::{
-    Agent, Body, SendBody,
+    Agent, Body, RequestBuilder, SendBody,
     http::Response,
     tls::{RootCerts, TlsConfig},
 };
@@ -38,6 +38,9 @@ pub(in crate::cli) struct Snapshot {
     /// Ask a running server for it, as http://HOST:PORT
     #[arg(long, value_name = "URL")]
     server: Option<String>,
+
+    #[command(flatten)]
+    key: Key,
 }
 
 #[derive(Debug, Args)]
@@ -51,6 +54,33 @@ pub(in crate::cli) struct Restore {
     /// Let a running server do it, as http://HOST:PORT; needed while it has the folder open
     #[arg(long, value_name = "URL")]
     server: Option<String>,
+
+    #[command(flatten)]
+    key: Key,
+}
+
+/// How to be let in by the server.
+#[derive(Args)]
+struct Key {
+    /// API key for the server; in the variable others do not see it in the list of processes
+    #[arg(long, env = "DINOSERVE_API_KEY", hide_env_values = true, value_name = "KEY")]
+    api_key: Option<String>,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key")
+    }
+}
+
+impl Key {
+    /// The request with the key, if there is one.
+    fn of<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.api_key {
+            Some(key) => request.header("Authorization", format!("Bearer {key}")),
+            None => request,
+        }
+    }
 }
 
 impl Snapshot {
@@ -60,7 +90,7 @@ impl Snapshot {
         let mut summary = SnapshotSummary::default();
         if let Some(server) = &self.server {
             let address = address(server, name);
-            let mut answer = accepted(&address, agent().get(&address).call())?;
+            let mut answer = accepted(&address, self.key.of(agent().get(&address)).call())?;
             write_atomically(&self.file, |file| {
                 let writing = |error| Error::io(format_args!("writing {}", self.file.display()), error);
                 let mut answer = Shown { from: answer.as_reader(), show: Progress::of_bytes("receiving", None) };
@@ -92,7 +122,7 @@ impl Restore {
             file.rewind()?;
             let body = Shown { from: file, show: Progress::of_bytes("sending", Some(bytes)) };
             let address = address(server, name);
-            let request = agent().put(&address).content_type("application/octet-stream");
+            let request = self.key.of(agent().put(&address)).content_type("application/octet-stream");
             let answer = request.send(SendBody::from_owned_reader(body));
             serde_json::from_str(&accepted(&address, answer)?.read_to_string()?)?
         } else {

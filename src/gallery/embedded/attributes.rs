@@ -1,8 +1,8 @@
 //! Labels and metadata of some rows in columns, so that a filter looks at values and not at items.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound as Edge};
 
-use crate::gallery::{Condition, Filter, Label, Metadata, Scalar};
+use crate::gallery::{Bound, Condition, Filter, Label, Metadata, Scalar, filter::Sorted};
 
 /// Rows of a chunk at most.
 pub(super) const CHUNK_ROWS: usize = 1024;
@@ -52,66 +52,50 @@ impl RowSet {
     }
 }
 
-/// The values of one member, sorted, with the rows that have each.
+/// The values of one member, with the rows that have each.
 #[derive(Debug, Clone, Default)]
-struct Column(Vec<(Scalar, Vec<u16>)>);
+struct Column(BTreeMap<Sorted, Vec<u16>>);
 
 impl Column {
     fn add(&mut self, value: Scalar, row: usize) {
-        let row = row as u16;
-        match self.0.binary_search_by(|(known, _)| known.total_cmp(&value)) {
-            Ok(at) => {
-                // A list may hold a value twice.
-                if self.0[at].1.last() != Some(&row) {
-                    self.0[at].1.push(row);
-                }
-            }
-            Err(at) => self.0.insert(at, (value, vec![row])),
+        let rows = self.0.entry(Sorted(value)).or_default();
+        // A list may hold a value twice.
+        if rows.last() != Some(&(row as u16)) {
+            rows.push(row as u16);
         }
     }
 
     /// Adds the rows of another column that have a new number, which is above all that are here and rises with the old one.
     fn add_from(&mut self, other: &Self, new: &[Option<u16>]) {
         for (value, rows) in &other.0 {
-            let rows: Vec<u16> = rows.iter().filter_map(|&row| new[usize::from(row)]).collect();
-            if rows.is_empty() {
-                continue;
-            }
-            match self.0.binary_search_by(|(known, _)| known.total_cmp(value)) {
-                Ok(at) => self.0[at].1.extend(rows),
-                Err(at) => self.0.insert(at, (value.clone(), rows)),
+            let mut rows = rows.iter().filter_map(|&row| new[usize::from(row)]).peekable();
+            if rows.peek().is_some() {
+                self.0.entry(value.clone()).or_default().extend(rows);
             }
         }
     }
 
     fn rows(&self, condition: &Condition) -> RowSet {
-        let mut rows = RowSet::EMPTY;
-        let mut take = |values: &[(Scalar, Vec<u16>)]| {
-            values.iter().flat_map(|(_, rows)| rows).for_each(|&row| rows.insert(usize::from(row)));
-        };
+        let mut found = RowSet::EMPTY;
+        let mut take = |rows: &[u16]| rows.iter().for_each(|&row| found.insert(usize::from(row)));
         match condition {
             Condition::AnyOf(wanted) => {
                 for value in wanted {
-                    if let Ok(at) = self.0.binary_search_by(|(known, _)| known.total_cmp(value)) {
-                        take(&self.0[at..=at]);
-                    }
+                    self.0.get(&Sorted(value.clone())).map(Vec::as_slice).into_iter().for_each(&mut take);
                 }
             }
             Condition::Range { low, .. } => {
-                // Values are sorted, so those that hold lie together, after the ones below the lower end.
-                let from = low.as_ref().map_or(0, |low| {
-                    let below = |value: &Scalar| {
-                        let order = value.total_cmp(&low.value);
-                        order.is_lt() || (order.is_eq() && !low.inclusive)
-                    };
-                    self.0.partition_point(|(value, _)| below(value))
-                });
-                let from = from + self.0[from..].iter().take_while(|(value, _)| !condition.holds(value)).count();
-                let count = self.0[from..].iter().take_while(|(value, _)| condition.holds(value)).count();
-                take(&self.0[from..from + count]);
+                let from = match low {
+                    Some(Bound { value, inclusive: true }) => Edge::Included(Sorted(value.clone())),
+                    Some(Bound { value, inclusive: false }) => Edge::Excluded(Sorted(value.clone())),
+                    None => Edge::Unbounded,
+                };
+                // Values are sorted, so those that hold lie together; without a lower end, other types come before.
+                let above = self.0.range((from, Edge::Unbounded)).skip_while(|(value, _)| !condition.holds(&value.0));
+                above.take_while(|(value, _)| condition.holds(&value.0)).for_each(|(_, rows)| take(rows));
             }
         }
-        rows
+        found
     }
 }
 

@@ -248,12 +248,13 @@ fn lock(folder: &Path) -> Result<File> {
 }
 
 fn reserve_lock_file(folder: &Path) -> std::io::Result<()> {
-    let path = folder.join("lock.mdb");
-    if fs::metadata(&path).is_ok_and(|metadata| metadata.len() >= LOCK_FILE_BYTES as u64) {
+    // What is there may be in use, and stays.
+    let mut file = OpenOptions::new().create(true).append(true).open(folder.join("lock.mdb"))?;
+    let has = file.metadata()?.len() as usize;
+    if has >= LOCK_FILE_BYTES {
         return Ok(());
     }
-    let mut file = File::create(&path)?;
-    file.write_all(&[0; LOCK_FILE_BYTES])?;
+    file.write_all(&vec![0; LOCK_FILE_BYTES - has])?;
     file.sync_all()
 }
 

@@ -8,12 +8,10 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::{
-        RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
+use parking_lot::{RwLock, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 
@@ -26,12 +24,12 @@ const CONNECTIVITY: usize = 16;
 const EXPANSION_ADD: usize = 128;
 /// Candidates of a search at least.
 const EXPANSION_SEARCH: usize = 96;
-/// Rows that are added between two looks at whether to stop.
-const STEP: usize = 128;
+/// Rows that a thread adds in one go, some milliseconds, while searches wait.
+const STEP: usize = 8;
 
 /// The index of a gallery.
 pub(super) struct ApproximateIndex {
-    /// Locked for writing only while it grows, which moves no vectors.
+    /// Locked for writing while rows are added: `usearch` looks at neighbours without the locks that adding them takes.
     index: RwLock<Index>,
     dim: usize,
     /// Every living row up to this serial is in it.
@@ -88,11 +86,7 @@ impl ApproximateIndex {
 
     /// Entries, those of dead rows included.
     pub(super) fn len(&self) -> usize {
-        self.read().size()
-    }
-
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Index> {
-        self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.index.read().size()
     }
 
     /// Adds the rows that it lacks. Returns early, with less done, when `stop` says so.
@@ -104,11 +98,12 @@ impl ApproximateIndex {
             let chunk = &live.chunk;
             let first = chunk.serials.partition_point(|&serial| serial <= self.upto());
             let todo: Vec<usize> = live.live.iter().filter(|&row| row >= first).collect();
-            for step in todo.chunks(STEP) {
+            for step in todo.chunks(STEP * self.threads) {
                 if stop() {
                     return Ok(());
                 }
-                let index = self.read();
+                let growing = self.index.write();
+                let index = &*growing;
                 let add = |rows_of_thread: &[usize]| -> Result<()> {
                     let (mut vector, mut quantized) = (Vec::new(), Vec::new());
                     for &row in rows_of_thread {
@@ -119,14 +114,17 @@ impl ApproximateIndex {
                     Ok(())
                 };
                 std::thread::scope(|scope| {
-                    let parts = step.chunks(step.len().div_ceil(self.threads));
-                    let threads: Vec<_> = parts.map(|part| scope.spawn(|| add(part))).collect();
+                    // One part is this thread's own.
+                    let (own, others) = step.split_at(step.len().min(STEP));
+                    let others: Vec<_> = others.chunks(STEP).map(|part| scope.spawn(|| add(part))).collect();
                     let join = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
                         thread.join().unwrap_or_else(|_| Err(Error::internal("a thread of the index panicked")))
                     };
-                    threads.into_iter().try_for_each(join)
+                    let done = add(own);
+                    others.into_iter().map(join).fold(done, Result::and)
                 })?;
-                drop(index);
+                // Searches that wait come before the next step.
+                RwLockWriteGuard::unlock_fair(growing);
                 if let Some(&last) = step.last() {
                     self.upto.store(chunk.serials[last], Ordering::Release);
                 }
@@ -138,13 +136,11 @@ impl ApproximateIndex {
     }
 
     fn make_room(&self, more: usize) -> Result<()> {
-        let index = self.read();
+        let index = self.index.write();
         let (size, capacity) = (index.size(), index.capacity());
-        drop(index);
         if capacity > 0 && size + more <= capacity {
             return Ok(());
         }
-        let index = self.index.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let capacity = (size + more).max(capacity * 2).max(1 << 14);
         index.reserve_capacity_and_threads(capacity, self.places).map_err(failed)
     }
@@ -153,7 +149,7 @@ impl ApproximateIndex {
     pub(super) fn search(&self, query: &[f32], count: usize, accept: Option<&dyn Fn(u64) -> bool>) -> Result<Vec<u64>> {
         let mut quantized = Vec::new();
         quantize(query, &mut quantized);
-        let index = self.read();
+        let index = self.index.read();
         if index.size() == 0 {
             return Ok(Vec::new());
         }
@@ -164,22 +160,37 @@ impl ApproximateIndex {
         Ok(found.map_err(failed)?.keys)
     }
 
-    /// Writes it to the folder, under the number of its gallery, and deletes what was there before.
+    /// Writes it to the folder, under the number of its gallery, and deletes what was there before, or else what it has written.
     pub(super) fn save(&self, folder: &Path, gallery: u32) -> Result<()> {
-        let named = |error| Error::io(format_args!("writing the index in {}", folder.display()), error);
-        fs::create_dir_all(folder).map_err(named)?;
         let upto = self.upto();
         let file = format!("{gallery}-{upto}.usearch");
-        let path = folder.join(&file);
-        self.read().save(&path.to_string_lossy()).map_err(failed)?;
+        let saved = self.write(folder, gallery, upto, &file);
+        if saved.is_ok() {
+            remove_files(folder, gallery, Some(&file));
+        } else {
+            // A full disk has better uses for it.
+            let _ = fs::remove_file(folder.join(&file));
+        }
+        saved
+    }
+
+    fn write(&self, folder: &Path, gallery: u32, upto: u64, file: &str) -> Result<()> {
+        let named = |error| Error::io(format_args!("writing the index in {}", folder.display()), error);
+        fs::create_dir_all(folder).map_err(named)?;
+        let path = folder.join(file);
+        self.index.read().save(&path.to_string_lossy()).map_err(failed)?;
         File::open(&path).and_then(|file| file.sync_all()).map_err(named)?;
-        let manifest = Manifest { file, upto, crc32: crc32_of(&path).map_err(named)?, settings: settings(self.dim) };
+        let manifest = Manifest {
+            file: file.to_owned(),
+            upto,
+            crc32: crc32_of(&path).map_err(named)?,
+            settings: settings(self.dim),
+        };
         let json = serde_json::to_vec(&manifest).map_err(|error| Error::internal(error.to_string()))?;
         let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(named)?;
         std::io::Write::write_all(&mut temporary, &json).map_err(named)?;
         temporary.as_file().sync_all().map_err(named)?;
         temporary.persist(manifest_path(folder, gallery)).map_err(|error| named(error.error))?;
-        remove_files(folder, gallery, Some(&manifest.file));
         Ok(())
     }
 
@@ -197,7 +208,7 @@ impl ApproximateIndex {
         }
         let loaded = Self::new(dim, threads, searches).ok()?;
         {
-            let index = loaded.index.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let index = loaded.index.write();
             index.load(&path.to_string_lossy()).ok()?;
             index.reserve_capacity_and_threads(index.size() + CHUNK_ROWS, loaded.places).ok()?;
             index.change_expansion_add(EXPANSION_ADD);
@@ -217,6 +228,19 @@ pub(super) fn remove_files(folder: &Path, gallery: u32, keep: Option<&str>) {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with(&format!("{gallery}-")) && Some(name.as_ref()) != keep {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Deletes the files of indexes of galleries other than these.
+pub(super) fn remove_files_of_others(folder: &Path, galleries: &[u32]) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let ours = name.ends_with(".usearch") || name.ends_with(".json");
+        let number = name.split(['-', '.']).next().and_then(|number| number.parse().ok());
+        if ours && number.is_some_and(|number| !galleries.contains(&number)) {
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -130,6 +130,10 @@ impl Work {
         if unsaved > 0 && !gallery.is_removed() && (self.stopping() || much || (saving && unsaved > 1000)) {
             index.save(&self.memory.index_folder, gallery.number)?;
             gallery.saved_upto.store(index.upto(), Ordering::Relaxed);
+            // Deleted meanwhile, and its files before these.
+            if gallery.is_removed() {
+                index::remove_files(&self.memory.index_folder, gallery.number, None);
+            }
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ impl LiveGallery {
     pub(super) fn new(row: &GalleryRow) -> Self {
         Self {
             number: row.number,
-            rows: ArcSwap::from_pointee(Rows::new(row.binding.dim, row.vectors)),
+            rows: ArcSwap::from_pointee(Rows::new(row.next_serial, row.binding.dim, row.vectors)),
             index: ArcSwapOption::empty(),
             saved_upto: AtomicU64::new(0),
             removed: AtomicBool::new(false),
@@ -93,6 +93,8 @@ impl Memory {
             gallery.rows.store(Arc::new(rows));
             galleries.insert(name, Arc::new(gallery));
         }
+        let numbers: Vec<u32> = galleries.values().map(|gallery| gallery.number).collect();
+        index::remove_files_of_others(&index_folder, &numbers);
         let galleries = ArcSwap::from_pointee(galleries);
         Ok(Self { galleries, exact_up_to, index_folder, index_threads, searches: cores })
     }
@@ -143,7 +145,7 @@ fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
         }
     }
     order.sort_unstable();
-    let mut rows = Rows::new(row.binding.dim, row.vectors);
+    let mut rows = Rows::new(row.next_serial, row.binding.dim, row.vectors);
     for batch in order.chunks(CHUNK_ROWS) {
         let mut read = Vec::with_capacity(batch.len());
         for &(serial, place) in batch {

@@ -23,11 +23,14 @@ mod scan;
 mod search;
 mod writer;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
+};
 
 use self::{
     environment::Environment,
@@ -43,11 +46,16 @@ use crate::error::{Error, Kind, Result};
 
 /// Items that a slow reader of everything is ahead of.
 const READ_AHEAD: usize = 64;
+/// Readers of whole galleries at a time. Each keeps a thread, and old pages of the database, for as long as it takes.
+const STREAMS: usize = 16;
+/// How long one more waits for its place.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A folder of galleries.
 #[derive(Debug)]
 pub struct EmbeddedStore {
     environment: Arc<Environment>,
+    streams: Arc<Semaphore>,
     /// What serving takes; `None` when the folder is open for reading.
     serving: Option<Serving>,
 }
@@ -79,7 +87,7 @@ impl EmbeddedStore {
                 Some(Serving { memory, writer, indexer, searches: Arc::new(Semaphore::new(cores)) })
             }
         };
-        Ok(Self { environment, serving })
+        Ok(Self { environment, streams: Arc::new(Semaphore::new(STREAMS)), serving })
     }
 
     fn serving(&self) -> Result<&Serving> {
@@ -173,10 +181,16 @@ impl GalleryStore for EmbeddedStore {
     }
 
     async fn read(&self, name: &GalleryName, parts: Parts) -> Result<ItemStream> {
+        let place = timeout(PATIENCE, Arc::clone(&self.streams).acquire_owned()).await.ok().and_then(Result::ok);
+        let place = place.ok_or_else(|| {
+            let detail = format!("{STREAMS} others are reading whole galleries already; try again shortly");
+            Error::new(Kind::Overloaded, detail)
+        })?;
         let (sender, mut receiver) = mpsc::channel(READ_AHEAD);
         let (begun, begins) = oneshot::channel();
         let (environment, name) = (Arc::clone(&self.environment), name.clone());
         tokio::task::spawn_blocking(move || {
+            let _place = place;
             reader::send_all(&environment, &name, parts, |outcome| drop(begun.send(outcome)), &sender);
         });
         // From here on it reads what was there at this moment.

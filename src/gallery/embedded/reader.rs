@@ -29,10 +29,15 @@ pub(super) fn gallery(environment: &Environment, txn: &View<'_>, name: &GalleryN
 
 /// The record of an id.
 pub(super) fn find(environment: &Environment, txn: &View<'_>, gallery: u32, id: &ItemId) -> Result<Option<Record>> {
-    let failed = |error| environment.failed(error);
-    let place = environment.tables.ids.get(txn, &codec::id_key(gallery, id)).map_err(failed)?;
-    let Some(place) = place.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes) else { return Ok(None) };
+    let Some(place) = place(environment, txn, gallery, id)? else { return Ok(None) };
     record(environment, txn, gallery, place)
+}
+
+/// The place of an id.
+pub(super) fn place(environment: &Environment, txn: &View<'_>, gallery: u32, id: &ItemId) -> Result<Option<u64>> {
+    let place = environment.tables.ids.get(txn, &codec::id_key(gallery, id));
+    let place = place.map_err(|error| environment.failed(error))?;
+    Ok(place.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes))
 }
 
 /// The record at a place.
@@ -132,8 +137,12 @@ pub(super) fn send_all(
         Err(error) => return drop(to.blocking_send(Err(error))),
     };
     for entry in items {
-        let item = entry.and_then(|(_, bytes)| {
-            let record = Record::decode(bytes)?;
+        let item = entry.and_then(|(place, bytes)| {
+            let record = Record::decode(bytes)
+                .map_err(|error| Error::internal(format!("the item at place {place} is damaged: {error}")))?;
+            if parts == Parts::ALL {
+                check_whole(environment, &txn, row.number, &record.item, bytes)?;
+            }
             with_parts(environment, &txn, &row, record.item, parts)
         });
         // The reader has gone.
@@ -141,6 +150,23 @@ pub(super) fn send_all(
             return;
         }
     }
+}
+
+/// Refuses an item that is not as it was written, so that no copy of it passes for whole.
+fn check_whole(environment: &Environment, txn: &View<'_>, gallery: u32, item: &Item, record: &[u8]) -> Result<()> {
+    if Record::is_whole(record, parts(environment, txn, &codec::place_key(gallery, item.place))?) {
+        return Ok(());
+    }
+    let detail = format!("the item {:?} is damaged; `gallery check` names all such, store them anew", item.id.as_str());
+    Err(Error::internal(detail))
+}
+
+/// Vector, features and thumbnail as they are written.
+fn parts<'txn>(environment: &Environment, txn: &'txn View<'_>, key: &[u8]) -> Result<[&'txn [u8]; 3]> {
+    let tables = &environment.tables;
+    let part = |table: Table| table.get(txn, key).map_err(|error| environment.failed(error));
+    let [vector, features, thumbnail] = [part(tables.vectors)?, part(tables.features)?, part(tables.thumbnails)?];
+    Ok([vector, features, thumbnail].map(Option::unwrap_or_default))
 }
 
 /// Compares everything of a gallery with its checksums, and the tables with each other.
@@ -155,8 +181,7 @@ pub(super) fn check(environment: &Environment, name: &GalleryName) -> Result<Che
         let (place, bytes) = entry?;
         report.items += 1;
         let key = codec::place_key(row.number, place);
-        let part = |table: Table| Ok::<&[u8], Error>(table.get(&txn, &key).map_err(failed)?.unwrap_or_default());
-        let parts = [part(tables.vectors)?, part(tables.features)?, part(tables.thumbnails)?];
+        let parts = parts(environment, &txn, &key)?;
         let id = match Record::decode(bytes) {
             Ok(record) if record.item.place == place => record.item.id,
             _ => {

@@ -142,8 +142,9 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn new(dim: usize, format: VectorFormat) -> Self {
-        Self { dim, version: 1, format, chunks: Vec::new(), live: 0 }
+    /// None yet.
+    pub(super) fn new(version: u64, dim: usize, format: VectorFormat) -> Self {
+        Self { dim, version, format, chunks: Vec::new(), live: 0 }
     }
 
     /// The rows after a commit: some more, with serials above all that are here, and without those of the serials `dead`.
@@ -222,6 +223,12 @@ impl Rows {
             None => RowSet::clone(&chunk.live),
         };
         self.chunks.iter().map(passing).collect()
+    }
+
+    /// The serial of the living row of an item. Looks at all of them.
+    pub(super) fn serial_at(&self, place: u64) -> Option<u64> {
+        let living = self.chunks.iter().flat_map(|LiveChunk { chunk, live }| live.iter().map(move |row| (chunk, row)));
+        living.into_iter().find(|(chunk, row)| chunk.places[*row] == place).map(|(chunk, row)| chunk.serials[row])
     }
 
     /// The serial of the newest row; 0 without rows.

@@ -45,6 +45,10 @@ impl Best {
         Self { k, heap: BinaryHeap::with_capacity(k.min(4096) + 1) }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     pub(super) fn offer(&mut self, hit: Hit) {
         if self.heap.len() < self.k {
             self.heap.push(hit);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    gallery::{GalleryName, Neighbor, Search},
+    gallery::{Binding, GalleryName, Neighbor, Search},
 };
 
 /// Candidates of the index for each neighbour that is wanted, as its order is that of 8 bits.
@@ -28,14 +28,15 @@ pub(super) fn neighbors(
     name: &GalleryName,
     search: &Search,
 ) -> Result<Vec<Neighbor>> {
-    let Moment { txn, gallery, rows } = Moment::now(environment, memory, name)?;
+    let Moment { txn, gallery, index, rows, binding } = Moment::now(environment, memory, name)?;
+    search.check(name, &binding)?;
     let except = match &search.except {
         Some(id) => reader::find(environment, &txn, gallery.number, id)?.map(|record| record.serial),
         None => None,
     };
     // One more than is wanted, in case the one that is not wanted is among them.
     let k = search.k + usize::from(except.is_some());
-    let mut hits = hits(&rows, gallery.index.load().as_deref(), search, k, memory.exact_up_to)?;
+    let mut hits = hits(&rows, index.as_ref(), search, k, memory.exact_up_to)?;
     hits.retain(|hit| Some(hit.serial) != except);
     hits.truncate(search.k);
     let neighbor = |hit: Hit| {
@@ -51,18 +52,27 @@ pub(super) fn neighbors(
 struct Moment<'a> {
     txn: RoTxn<'a, WithoutTls>,
     gallery: Arc<LiveGallery>,
+    index: Option<Indexed>,
     rows: Arc<Rows>,
+    binding: Binding,
+}
+
+/// The index of a gallery, and how far it was before the rows were looked at: each row that lives, and is no newer, is in it.
+struct Indexed {
+    index: Arc<ApproximateIndex>,
+    upto: u64,
 }
 
 impl<'a> Moment<'a> {
     fn now(environment: &'a Environment, memory: &Memory, name: &GalleryName) -> Result<Self> {
         for _ in 0..TRIES {
             let gallery = memory.gallery(name)?;
+            let index = gallery.index.load_full().map(|index| Indexed { upto: index.upto(), index });
             let rows = gallery.rows.load_full();
             let txn = environment.read()?;
             match reader::gallery(environment, &txn, name) {
                 Ok(row) if row.number == gallery.number && row.next_serial == rows.version => {
-                    return Ok(Self { txn, gallery, rows });
+                    return Ok(Self { txn, gallery, index, rows, binding: row.binding });
                 }
                 // The writer is between its commit and the publication, which follows at once.
                 Ok(_) => std::thread::sleep(BETWEEN),
@@ -79,22 +89,16 @@ const TRIES: usize = 50_000;
 /// Shorter than a publication takes.
 const BETWEEN: Duration = Duration::from_micros(20);
 
-fn hits(
-    rows: &Rows,
-    index: Option<&ApproximateIndex>,
-    search: &Search,
-    k: usize,
-    exact_up_to: usize,
-) -> Result<Vec<Hit>> {
+fn hits(rows: &Rows, index: Option<&Indexed>, search: &Search, k: usize, exact_up_to: usize) -> Result<Vec<Hit>> {
     let passing = rows.passing(search.filter.as_ref());
     let candidates: usize = passing.iter().map(RowSet::len).sum();
     let mut best = Best::new(k);
     match index.filter(|_| !search.exact && candidates > exact_up_to) {
         None => scan(rows, &passing, &search.vector, 0, &mut best),
-        Some(index) => {
-            let upto = index.upto();
+        Some(&Indexed { ref index, upto }) => {
             let accept = |serial: u64| rows.locate(serial).is_some_and(|(chunk, row)| passing[chunk].contains(row));
-            let all_pass = candidates == rows.live && index.len() == rows.live;
+            // All that are in it live: as many as there are, and none that lives is missing.
+            let all_pass = candidates == rows.live && index.len() == rows.live && rows.last_serial() <= upto;
             let accept: Option<&dyn Fn(u64) -> bool> = if all_pass { None } else { Some(&accept) };
             // Whatever has been added to the index behind `upto` is scanned, too, and must not be found twice.
             for serial in index.search(&search.vector, k * CANDIDATES, accept)? {
@@ -107,6 +111,11 @@ fn hits(
                 }
             }
             scan(rows, &passing, &search.vector, upto, &mut best);
+            // What passes may lie too far apart for the index, or behind entries that are newer than these rows.
+            if best.len() < k.min(candidates) {
+                best = Best::new(k);
+                scan(rows, &passing, &search.vector, 0, &mut best);
+            }
         }
     }
     Ok(best.into_sorted())

@@ -17,6 +17,7 @@ use super::{
     index,
     indexer::Indexer,
     memory::{Galleries, LiveGallery, Memory, no_gallery},
+    reader,
     rows::NewRow,
 };
 use crate::{
@@ -373,7 +374,7 @@ impl Draft<'_> {
         let before = self.find(row.number, &new.id)?;
         let serial = row.next_serial;
         row.next_serial += 1;
-        let place = before.as_ref().map_or(row.next_place, |before| before.item.place);
+        let place = before.as_ref().map_or(row.next_place, |before| before.place);
         let item =
             Item { id: new.id.clone(), place, label: new.label.clone(), metadata: new.metadata.clone(), stored_ms };
         let vector = codec::encode_floats(&new.vector, row.vectors);
@@ -393,7 +394,7 @@ impl Draft<'_> {
         }
         let changes = self.changes.entry(row.number).or_default();
         match &before {
-            Some(before) => changes.dead.push(before.serial),
+            Some(before) => changes.dead.extend(before.serial),
             None => {
                 row.items += 1;
                 row.next_place += 1;
@@ -415,8 +416,8 @@ impl Draft<'_> {
         for id in ids {
             let found = self.find(row.number, id)?;
             deleted.push(found.is_some());
-            let Some(record) = found else { continue };
-            let key = codec::place_key(row.number, record.item.place);
+            let Some(Before { place, serial }) = found else { continue };
+            let key = codec::place_key(row.number, place);
             for table in [tables.records, tables.vectors, tables.features, tables.thumbnails] {
                 self.stored(|txn| table.delete(txn, &key))?;
             }
@@ -424,13 +425,32 @@ impl Draft<'_> {
             // One that is damaged may have counted fewer; `check` tells.
             row.items = row.items.saturating_sub(1);
             row.next_serial += 1;
-            self.changes.entry(row.number).or_default().dead.push(record.serial);
+            self.changes.entry(row.number).or_default().dead.extend(serial);
         }
         self.put_changed_row(name, &row)?;
         Ok(deleted)
     }
 
-    fn find(&self, gallery: u32, id: &ItemId) -> Result<Option<Record>, Refusal> {
-        super::reader::find(self.environment, &self.txn, gallery, id).map_err(Refusal::OfStore)
+    /// What is stored of an id. An item whose record is damaged can be replaced and deleted as others can.
+    fn find(&self, gallery: u32, id: &ItemId) -> Result<Option<Before>, Refusal> {
+        let place = reader::place(self.environment, &self.txn, gallery, id).map_err(Refusal::OfStore)?;
+        let Some(place) = place else { return Ok(None) };
+        let serial = match reader::record(self.environment, &self.txn, gallery, place) {
+            Ok(record) => record.map(|record| record.serial),
+            Err(_) => self.serial_in_memory(gallery, place),
+        };
+        Ok(Some(Before { place, serial }))
     }
+
+    fn serial_in_memory(&self, gallery: u32, place: u64) -> Option<u64> {
+        let gallery = self.galleries.values().find(|known| known.number == gallery)?;
+        gallery.rows.load().serial_at(place)
+    }
+}
+
+/// An item that is stored already.
+struct Before {
+    place: u64,
+    /// Of its living row, if it has one.
+    serial: Option<u64>,
 }

@@ -25,13 +25,14 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// What a connection is set to.
 ///
 /// Acknowledged writes are on disk, also where the database is set to be faster than that. A writer that hangs gives its
-/// locks back. Compiling a search takes longer than the search. The schema of the extension can be any.
+/// locks back, and a search that nobody waits for any more ends. Compiling a search takes longer than the search. The schema of the extension can be any.
 const SESSION: &str = "
     SET client_min_messages = warning;
     SET default_transaction_isolation = 'read committed';
     SET lock_timeout = '30s';
     SET idle_in_transaction_session_timeout = '60s';
     SET jit = off;
+    SELECT set_config('statement_timeout', '60s', false) WHERE current_setting('statement_timeout') = '0';
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
     SELECT set_config('search_path', concat_ws(', ', 'dinoserve', (
         SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'vector'

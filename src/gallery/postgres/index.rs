@@ -102,7 +102,7 @@ async fn try_build(database: &Database, gallery: &Found) -> Outcome<bool> {
     }
     // It waits for transactions that were there before it, however long they take. Statements by themselves, as a build
     // beside writers is no part of a transaction. One that was broken off has left an index that is not used.
-    client.batch_execute("SET lock_timeout = 0").await?;
+    client.batch_execute("SET lock_timeout = 0; SET statement_timeout = 0").await?;
     client.batch_execute(&format!("DROP INDEX CONCURRENTLY IF EXISTS {index}")).await?;
     let create = format!(
         "CREATE INDEX CONCURRENTLY items_{number}_vector ON {table} USING hnsw ({} {})",

@@ -230,7 +230,9 @@ impl GalleryStore for PostgresStore {
     }
 
     async fn read(&self, name: &GalleryName, parts: Parts) -> Result<ItemStream> {
-        Ok(read::items(self.cursor(name, &record::columns(parts)).await?))
+        let checked = parts == Parts::ALL;
+        let columns = if checked { read::checked_columns() } else { record::columns(parts) };
+        Ok(read::items(self.cursor(name, &columns).await?, checked))
     }
 
     async fn check(&self, name: &GalleryName) -> Result<CheckReport> {

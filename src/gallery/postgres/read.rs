@@ -102,14 +102,22 @@ impl Drop for Cursor {
     }
 }
 
-/// The items of a cursor.
-pub(super) fn items(cursor: Cursor) -> ItemStream {
+/// The items of a cursor; of one over [`checked_columns`] only whole ones, so that no copy of another passes for whole.
+pub(super) fn items(cursor: Cursor, checked: bool) -> ItemStream {
     let rows = stream::try_unfold(cursor, |mut cursor: Cursor| async move {
         let rows = cursor.next().await?;
         let more = (!rows.is_empty()).then_some((stream::iter(rows).map(Ok::<Row, Failure>), cursor));
         Ok::<_, Failure>(more)
     });
-    rows.try_flatten().map(|row| Ok(record::stored_item(&row?)?)).boxed()
+    let item = move |row: &Row| match checked.then(|| wrong(row)).flatten() {
+        Some(what) => {
+            let place: i64 = row.try_get("place")?;
+            let detail = format!("the item at place {place} is damaged: {what}; `gallery check` names all such");
+            Err(Error::new(Kind::Io, detail).into())
+        }
+        None => record::stored_item(row),
+    };
+    rows.try_flatten().map(move |row| Ok(item(&row?)?)).boxed()
 }
 
 /// The columns that [`check`] reads.

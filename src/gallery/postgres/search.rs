@@ -10,10 +10,7 @@ use super::{
     index::Indexing,
     record,
 };
-use crate::{
-    error::Error,
-    gallery::{Filter, GalleryName, Neighbor, Search},
-};
+use crate::gallery::{Filter, GalleryName, Neighbor, Search};
 
 /// A filter that so few items pass is answered exactly: comparing them all takes less than finding them in the index.
 const FEW: usize = 10_000;
@@ -32,11 +29,7 @@ pub(super) async fn nearest(
     exact_up_to: usize,
 ) -> Outcome<(Vec<Neighbor>, Found)> {
     let gallery = galleries::find(&client, name).await?;
-    let dim = gallery.info.binding.dim;
-    if search.vector.len() != dim {
-        let detail = format!("{} numbers, and the gallery's vectors have {dim}", search.vector.len());
-        return Err(Error::option("vector", detail).into());
-    }
+    search.check(name, &gallery.info.binding)?;
     let indexed = gallery.info.indexed > 0 && gallery.info.items > exact_up_to as u64;
     if indexed && !search.exact && search.k <= MOST_CANDIDATES {
         let few = match &search.filter {

@@ -16,7 +16,7 @@ use super::{super::GalleryLimits, ProbePlan, ProbeState, StoredProbe, stored::Or
 use crate::{
     error::{Error, Kind, Result},
     features::probe::{Examples, Probe, Progress, Stage, train},
-    gallery::{DocumentKind, Gallery, GalleryInfo, GalleryName, Parts, StoredItem},
+    gallery::{DocumentKind, Gallery, GalleryInfo, GalleryName, Parts, StoredItem, read_whole},
 };
 
 /// Failures that are remembered until somebody asks.
@@ -218,11 +218,13 @@ async fn run(
         trained_ms: 0,
     };
     let parts = Parts { features: true, ..Parts::NONE };
-    let mut items = store.read(&plan.gallery, parts).await?;
+    let (now, mut items) = read_whole(&store, &plan.gallery, parts).await?;
+    // Another gallery may have got the name since the plan was made.
+    now.binding.check(&plan.gallery, &about.binding)?;
     let mut done = 0;
     while let Some(item) = items.next().await {
         done += 1;
-        let total = Some(info.items as usize);
+        let total = Some(now.items as usize);
         if !training.advance(Progress { stage: Stage::Reading, done, total }) {
             return Err(training.cancelled());
         }
