@@ -9,14 +9,16 @@ use std::{
 };
 
 use dinoserve::{
-    artifacts::{Download, download},
+    artifacts::{Download, Home, ModelState, ModelStore, download},
     error::{Error, Kind},
+    model::PositionRule,
+    onnx::Precision,
 };
 
 use crate::support::{read_golden, scratch, sha256, skip};
 
 /// What the server does with the n-th request.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 enum Act {
     /// Sends what was asked for.
     Serve,
@@ -24,6 +26,8 @@ enum Act {
     IgnoreRange,
     /// Announces the whole of what was asked for and closes after this many bytes.
     CutAfter(usize),
+    /// Sends the whole, whatever was asked for, and closes after this many bytes.
+    IgnoreRangeAndCutAfter(usize),
     /// Answers with a status and no body.
     Status(&'static str),
     /// Redirects to a path, announcing a hash.
@@ -95,15 +99,18 @@ fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], act: &Act, seen: &
                 file.len()
             )
         }
-        Act::Serve | Act::CutAfter(_) | Act::IgnoreRange => {
-            let from = if matches!(act, Act::IgnoreRange) { 0 } else { start };
+        Act::Serve | Act::CutAfter(_) | Act::IgnoreRange | Act::IgnoreRangeAndCutAfter(_) => {
+            let from = if matches!(act, Act::Serve | Act::CutAfter(_)) { start } else { 0 };
             let status = if from > 0 {
                 format!("206 Partial Content\r\ncontent-range: bytes {from}-{}/{}", file.len() - 1, file.len())
             } else {
                 "200 OK".to_owned()
             };
             let rest = &file[from..];
-            let sent = if let Act::CutAfter(count) = act { &rest[..*count] } else { rest };
+            let sent = match act {
+                Act::CutAfter(count) | Act::IgnoreRangeAndCutAfter(count) => &rest[..*count],
+                _ => rest,
+            };
             write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{close}", rest.len())
                 .and_then(|()| stream.write_all(sent))
         }
@@ -169,6 +176,13 @@ fn a_server_that_cannot_resume_starts_over() {
     let (to, _) = target("no-range");
     fetch(&hub, &to, Some(&sha256(&file))).unwrap();
     assert_eq!(std::fs::read(&to).unwrap(), file);
+
+    let acts = [1000, 900].map(Act::IgnoreRangeAndCutAfter).into_iter().cycle().take(10);
+    let hub = Hub::start(file, acts.collect());
+    let (to, _) = target("no-range-and-cut");
+    let error = fetch(&hub, &to, None).unwrap_err();
+    assert!(error.detail().contains("the server does not resume"), "{error}");
+    assert_eq!(hub.ranges(), ["-", "1000-", "900-", "1000-", "900-"]);
 }
 
 #[test]
@@ -328,4 +342,12 @@ fn pulling_a_model_downloads_checks_and_converts_it() {
     let before = hub.ranges().len();
     assert!(pull().status.success());
     assert_eq!(hub.ranges().len(), before, "what is here is not downloaded again");
+
+    // As after a conversion that was interrupted by an earlier version, which wrote the manifest last.
+    std::fs::remove_file(home.join("models/tiny/fp32-v1.json")).unwrap();
+    let store = ModelStore::new(Home::new(Some(home)).unwrap(), &hub.address).unwrap();
+    let state = |store: &ModelStore| store.state(store.catalog().get("tiny").unwrap(), Precision::Fp32);
+    assert_eq!(state(&store), ModelState::Downloaded);
+    store.ensure("tiny", Precision::Fp32, PositionRule::Hub, true, &mut |_, _, _| {}).unwrap();
+    assert_eq!(state(&store), ModelState::Converted);
 }

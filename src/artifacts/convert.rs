@@ -6,9 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest, Sha256};
+
 use super::{
     Progress,
-    disk::{HashingWriter, persist, sha256_file, temporary_beside, write_atomically},
+    disk::{HashingWriter, hex, persist, sha256_file, temporary_beside, write_atomically},
     map_file,
     model_file::Manifest,
 };
@@ -73,7 +75,7 @@ pub(super) fn shard_names(index: &Path) -> Result<Vec<String>> {
 }
 
 /// Converts `source` to the model file `to` with its large tensors in `<to>.data`, and writes its manifest beside it. The
-/// files appear whole or not at all, the model file after its data.
+/// files appear whole or not at all; the model file last, so that where it is, everything is.
 ///
 /// # Errors
 /// As [`read_weights`] and [`dinov2::build`].
@@ -95,28 +97,24 @@ pub fn convert(
     let data = ExternalData { location, sink: &mut sink };
     let model = dinov2::build(spec, &weights, precision, data, &mut on_block)?;
     let (writer, data_sha256) = sink.finish();
-    let file = writer.into_inner().map_err(|error| Error::io("writing the model's weights", error.into_error()))?;
-    // An older model file would not fit the new data.
-    let _ = std::fs::remove_file(to);
-    persist(file, &data_path)?;
-
-    let mut sha256 = String::new();
-    write_atomically(to, |file| {
-        let mut writer = HashingWriter::new(file);
-        writer.write_all(&model.file).map_err(|error| Error::io(format_args!("writing {}", to.display()), error))?;
-        sha256 = writer.finish().1;
-        Ok(())
-    })?;
+    let total = std::fs::metadata(source).map(|metadata| metadata.len()).ok();
     let manifest = Manifest {
         model: spec.name.clone(),
         fingerprint: model.fingerprint,
         precision,
-        sha256,
+        sha256: hex(&Sha256::digest(&model.file)),
         data_sha256,
         source: source.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        source_sha256: sha256_file(source, &mut |_| {})?,
+        source_sha256: sha256_file(source, &mut |done| progress("checking", done, total))?,
     };
+    let file = writer.into_inner().map_err(|error| Error::io("writing the model's weights", error.into_error()))?;
+    // An older model file would not fit the new data.
+    let _ = std::fs::remove_file(to);
+    persist(file, &data_path)?;
     manifest.write_beside(to)?;
+    write_atomically(to, |file| {
+        file.write_all(&model.file).map_err(|error| Error::io(format_args!("writing {}", to.display()), error))
+    })?;
     Ok(manifest)
 }
 

@@ -27,7 +27,11 @@ pub(super) fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
     let writing = |error| Error::io(format_args!("writing {}", path.display()), error);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(writing)?;
-    let file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder).map_err(writing)?;
+    let mut builder = tempfile::Builder::new();
+    // As other files are made, less what the user's mask takes away.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let file = builder.prefix(".writing-").tempfile_in(folder).map_err(writing)?;
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(file.path().to_owned());
     Ok(file)
 }
@@ -43,15 +47,10 @@ pub fn remove_unfinished() {
     }
 }
 
-/// Syncs a temporary file and renames it to `path`, readable by all as other files are.
+/// Syncs a temporary file and renames it to `path`.
 pub(super) fn persist(file: NamedTempFile, path: &Path) -> Result<()> {
     let writing = |error| Error::io(format_args!("writing {}", path.display()), error);
     file.as_file().sync_all().map_err(writing)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(writing)?;
-    }
     file.persist(path).map_err(|error| writing(error.error))?;
     Ok(())
 }

@@ -19,7 +19,8 @@ use crate::error::{Error, Kind, Result};
 const MAX_REDIRECTS: usize = 10;
 /// Attempts that bring nothing new before a download is given up.
 const MAX_FRUITLESS: u32 = 4;
-/// An attempt ends after this time and is resumed, so that a stalled connection cannot hang.
+/// An attempt ends after this time and is resumed, so that a stalled connection cannot hang. Where the server begins anew
+/// instead, the next one has twice the time.
 const ATTEMPT: Duration = Duration::from_secs(120);
 
 /// What to download and where to.
@@ -64,7 +65,6 @@ pub fn download(what: &Download<'_>, progress: Progress<'_>) -> Result<()> {
         .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
         .timeout_connect(Some(Duration::from_secs(20)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
-        .timeout_recv_body(Some(ATTEMPT))
         .user_agent(concat!("dinoserve/", env!("CARGO_PKG_VERSION")))
         .build()
         .into();
@@ -98,18 +98,27 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// Fetches until the file is whole and gives the SHA-256 that the server announced, if it did.
 fn transfer(agent: &Agent, what: &Download<'_>, file: &mut File, progress: Progress<'_>) -> Result<Option<String>> {
     let writing = |error| Error::io(format_args!("writing {}", what.to.display()), error);
-    let mut fruitless = 0;
+    let (mut fruitless, mut furthest, mut patience) = (0, 0, ATTEMPT);
     loop {
         let have = file.seek(SeekFrom::End(0)).map_err(writing)?;
-        let problem = match attempt(agent, what, file, have, progress) {
+        furthest = have.max(furthest);
+        let mut resumed = true;
+        let problem = match attempt(agent, what, file, have, patience, &mut resumed, progress) {
             Ok(announced) => return Ok(announced),
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::Passing(problem)) => problem,
         };
         let now = file.seek(SeekFrom::End(0)).map_err(writing)?;
-        fruitless = if now > have { 0 } else { fruitless + 1 };
+        fruitless = if now > furthest { 0 } else { fruitless + 1 };
+        if !resumed {
+            patience *= 2;
+        }
         if fruitless == MAX_FRUITLESS {
-            let kept = if now > 0 { "; what has arrived is kept, and the next try goes on from there" } else { "" };
+            let kept = match (now, resumed) {
+                (0, _) => "",
+                (_, true) => "; what has arrived is kept, and the next try goes on from there",
+                (_, false) => "; the server does not resume, so the next try begins anew",
+            };
             return Err(Error::new(Kind::Download, format!("{}: {problem}{kept}", what.url)));
         }
         tracing::warn!(url = what.url, %problem, have = now, "download interrupted, trying again");
@@ -124,15 +133,17 @@ enum Failure {
     Passing(String),
 }
 
-/// One connection: asks for what is missing and appends it.
+/// One connection, for as long as `patience`: asks for what is missing and appends it. Tells whether the server `resumed`.
 fn attempt(
     agent: &Agent,
     what: &Download<'_>,
     file: &mut File,
     have: u64,
+    patience: Duration,
+    resumed: &mut bool,
     progress: Progress<'_>,
 ) -> Result<Option<String>, Failure> {
-    let (response, announced) = get(agent, what.url, have)?;
+    let (response, announced) = get(agent, what.url, have, patience)?;
     let writing = |error| Failure::Final(Error::io(format_args!("writing {}", what.to.display()), error));
     let (mut have, total) = match response.status() {
         StatusCode::PARTIAL_CONTENT => match content_range(&response) {
@@ -143,6 +154,7 @@ fn attempt(
             }
         },
         StatusCode::OK => {
+            *resumed = have == 0;
             file.set_len(0).map_err(writing)?;
             file.rewind().map_err(writing)?;
             (0, response.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()))
@@ -191,12 +203,17 @@ fn attempt(
 }
 
 /// Follows redirects by hand: the hub announces the file's hash (`X-Linked-ETag`) only on the redirect itself.
-fn get(agent: &Agent, url: &str, have: u64) -> Result<(Response<ureq::Body>, Option<String>), Failure> {
+fn get(
+    agent: &Agent,
+    url: &str,
+    have: u64,
+    patience: Duration,
+) -> Result<(Response<ureq::Body>, Option<String>), Failure> {
     let wrong = |detail: String| Failure::Final(Error::new(Kind::Download, detail));
     let mut uri: Uri = url.parse().map_err(|error| wrong(format!("{url:?} is not an address: {error}")))?;
     let mut announced = None;
     for _ in 0..MAX_REDIRECTS {
-        let mut request = agent.get(&uri);
+        let mut request = agent.get(&uri).config().timeout_recv_body(Some(patience)).build();
         if have > 0 {
             request = request.header(header::RANGE, format!("bytes={have}-"));
         }

@@ -81,7 +81,7 @@ impl ModelStore {
     /// What of a model is here.
     pub fn state(&self, spec: &ModelSpec, precision: Precision) -> ModelState {
         let path = self.converted_path(&spec.name, precision);
-        if path.exists() && data_path(&path).exists() {
+        if path.exists() && data_path(&path).exists() && Manifest::path(&path).exists() {
             ModelState::Converted
         } else if self.local_source(spec).is_some() {
             ModelState::Downloaded
