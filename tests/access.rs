@@ -17,10 +17,13 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{
-    process::{Process, metric},
-    scratch,
-    server::{Server, Setup, new_gallery, ok, ok_json, problem},
+use crate::{
+    connections::http2_request,
+    support::{
+        process::{Process, metric},
+        scratch,
+        server::{Server, Setup, new_gallery, ok, ok_json, problem},
+    },
 };
 
 /// A key of each role, and the file that knows them.
@@ -326,6 +329,25 @@ async fn pages_of_other_sites_change_nothing_unless_they_may() {
     for request in [write(), write().header("origin", &own), write().header("sec-fetch-site", "same-origin")] {
         assert_eq!(problem(request).await.0, 404, "these may, and there is no such item");
     }
+    // HTTP/2 has no `Host`: the address says it.
+    for (host, status) in [("one.example", 0x8d), ("two.example", 0x48)] {
+        let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+        let fields = [&b"\x02\x06DELETE\x86\x04"[..], &text("/v1/gallery/x"), b"\x01", &text(host)].concat();
+        let origin = [&b"\0"[..], &text("origin"), &text("http://one.example")].concat();
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(&http2_request(100, &[fields, origin].concat())).await.unwrap();
+        let mut frame = [0; 9];
+        loop {
+            stream.read_exact(&mut frame).await.unwrap();
+            let mut payload = vec![0; usize::from(frame[1]) << 8 | usize::from(frame[2])];
+            stream.read_exact(&mut payload).await.unwrap();
+            if frame[3] == 1 {
+                // 404 has a number of its own, 403 has not.
+                assert_eq!(payload[0], status, "{host}: {payload:?}");
+                break;
+            }
+        }
+    }
     let response = server.get("/v1/models").header("origin", "https://evil.example").send().await.unwrap();
     assert_eq!(response.status(), 200, "it may be sent");
     assert!(!response.headers().contains_key("access-control-allow-origin"), "and no page may read it");
@@ -359,6 +381,22 @@ async fn a_head_that_is_too_large_is_named() {
     assert_eq!((status, body["code"].as_str()), (431, Some("head_too_large")));
     assert_eq!(body["limit"]["flag"], "--max-header-bytes");
     assert_eq!(counted("head_too_large") - before, 1);
+    server.stopped().await;
+}
+
+/// Between the reading of the file and the first request a model may have been downloaded, which takes minutes.
+#[tokio::test]
+async fn keys_that_change_while_the_server_starts_are_known() {
+    let keys = Keys::new();
+    let opened = keys.open();
+    let NewKey { secret, entry } = NewKey::random("newcomer", Role::Read, None).unwrap();
+    replace(&keys.file, &entry);
+    let mut setup = Setup { keys: Some(opened), ..Setup::tiny() };
+    setup.serve.reload_interval = Duration::from_secs(3600);
+    let server = setup.start().await;
+    let status = async |key: &str| server.get("/v1/models").bearer_auth(key).send().await.unwrap().status();
+    until(async || status(&secret).await == 200).await;
+    assert_eq!(status(&keys.read).await, 401, "it is revoked");
     server.stopped().await;
 }
 

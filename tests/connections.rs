@@ -83,6 +83,47 @@ async fn an_idle_connection_of_http2_is_closed_though_it_answers_pings() {
     server.stopped().await;
 }
 
+/// What a client of HTTP/2 says first: how much of an answer it has room for, and a request without a body. Fields are as HPACK
+/// has them: GET is 82, DELETE 02 and its text, http 86, a path 04 and its text, the host 01 and its text.
+pub fn http2_request(window: u8, fields: &[u8]) -> Vec<u8> {
+    let settings = [&b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0"[..], &[window]].concat();
+    let head = [0, 0, fields.len() as u8, 1, 5, 0, 0, 0, 1];
+    [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &head, fields].concat()
+}
+
+/// A client of HTTP/2 that makes no room for its answers, or room for one byte, and answers pings.
+#[tokio::test]
+async fn a_client_of_http2_that_takes_nothing_is_let_go() {
+    for window in [0, 1] {
+        let server = start(|config| {
+            config.write_timeout = Duration::from_secs(1);
+            config.header_timeout = Duration::from_millis(400);
+        })
+        .await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(&http2_request(window, b"\x82\x86\x04\x0d/openapi.json\x01\x01x")).await.unwrap();
+        let mut kinds = Vec::new();
+        let closed = async {
+            let mut head = [0; 9];
+            while stream.read_exact(&mut head).await.is_ok() {
+                kinds.push(head[3]);
+                let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+                stream.read_exact(&mut payload).await.unwrap();
+                let (is_ping, is_settings) = (head[3] == 6, head[3] == 4);
+                if (is_ping || is_settings) && head[4] == 0 {
+                    head[4] = 1;
+                    let answer = if is_ping { payload } else { Vec::new() };
+                    head[2] = answer.len() as u8;
+                    let _ = stream.write_all(&[&head[..], &answer].concat()).await;
+                }
+            }
+        };
+        timeout(Duration::from_secs(10), closed).await.expect("it is closed");
+        assert!(kinds.contains(&1), "it was answered, as far as it took: {kinds:?}");
+        server.stopped().await;
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_does_not_take_its_answer_is_let_go() {
     let server = start(|config| config.write_timeout = Duration::from_secs(1)).await;

@@ -146,7 +146,7 @@ async fn a_model_that_cannot_be_served_changes_nothing() {
     {
         assert_eq!(problem(server.post("/v1/models/load").body(body)).await.0, status, "{body}");
     }
-    assert_eq!(problem(server.post("/v1/models/load").body(" ".repeat(100_000))).await.0, 400);
+    assert_eq!(problem(server.post("/v1/models/load").body(" ".repeat(100_000))).await.0, 413);
     assert_eq!(embed().await, before, "the old one is served on");
     server.stopped().await;
 }

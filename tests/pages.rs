@@ -198,6 +198,10 @@ async fn files_of_the_pages_are_kept_by_browsers() {
         let again = server.get(path).header("if-none-match", tag).send().await.unwrap();
         assert_eq!((again.status().as_u16(), again.bytes().await.unwrap().len()), (304, 0));
     }
+    for path in ["/docs/", "/openapi.json"] {
+        let answer = ok(server.get(path)).await;
+        assert_eq!(answer.headers()["content-security-policy"], "frame-ancestors 'none'", "{path}");
+    }
     for path in ["/assets/none.js", "/assets/..%2F..%2Fmod.rs", "/assets/%2e%2e%2fmod.rs"] {
         assert_eq!(server.get(path).send().await.unwrap().status(), 404, "{path}");
     }

@@ -187,8 +187,10 @@ async fn a_head_that_does_not_arrive_is_given_up() {
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(10), slow.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "the connection is closed");
-    // Nor does a connection that never says anything hold up a stop.
+    // Nor does a connection that never says anything hold up a stop, or one that says half a head.
     let _idle = TcpStream::connect(server.address).await.unwrap();
+    let mut half = TcpStream::connect(server.address).await.unwrap();
+    half.write_all(b"POST /v1/embed HTTP/1.1\r\nhost").await.unwrap();
     server.stop();
     tokio::time::timeout(Duration::from_secs(10), server.stopped()).await.expect("a stop");
 }
@@ -197,14 +199,34 @@ async fn a_head_that_does_not_arrive_is_given_up() {
 async fn a_body_that_does_not_arrive_is_given_up() {
     let config = HttpConfig { request_timeout: Duration::from_secs(1), ..HttpConfig::default() };
     let server = Server::start(tiny("tiny-reg", "model.safetensors"), config).await;
-    let mut slow = TcpStream::connect(server.address).await.unwrap();
-    let head = "POST /v1/embed HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 100000\r\n\r\n";
-    slow.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = vec![0; 4096];
-    let count =
-        tokio::time::timeout(Duration::from_secs(10), slow.read(&mut answer)).await.expect("an answer").unwrap();
-    let answer = String::from_utf8_lossy(&answer[..count]);
-    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("--request-timeout"), "{answer}");
+    for route in ["/v1/embed", "/v1/models/load"] {
+        let mut slow = TcpStream::connect(server.address).await.unwrap();
+        let head =
+            format!("POST {route} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 100000\r\n\r\n");
+        slow.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let count =
+            tokio::time::timeout(Duration::from_secs(10), slow.read(&mut answer)).await.expect("an answer").unwrap();
+        let answer = String::from_utf8_lossy(&answer[..count]);
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("--request-timeout"), "{answer}");
+    }
+}
+
+/// A text of a form is neither read as more than an option may be, nor repeated.
+#[tokio::test]
+async fn options_that_are_too_long_are_not_read() {
+    let server = Server::tiny_with_gallery().await;
+    let form = |name: &'static str, text: String| {
+        let image = Part::bytes(read_golden(CHELSEA)).file_name("chelsea.png");
+        Form::new().part("image", image).text(name, text)
+    };
+    let long = format!("[{}1]", "1,".repeat(1_000_000));
+    let (status, body) = problem(server.post("/v1/embed").multipart(form("size", long.clone()))).await;
+    let detail = body["detail"].as_str().unwrap();
+    assert!(status == 422 && detail.contains("2000003 bytes long, more than the limit of 4096"), "{status}: {detail}");
+    let (status, body) = problem(server.post("/v1/gallery").multipart(form("items", long))).await;
+    let detail = body["detail"].as_str().unwrap();
+    assert!(status == 422 && detail.contains("more items than there are files, which are 1"), "{status}: {detail}");
 }
 
 #[tokio::test]

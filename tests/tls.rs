@@ -117,6 +117,15 @@ async fn who_does_not_speak_tls_is_let_go() {
         assert!(!answer.starts_with(b"HTTP"), "nothing is answered in the clear");
     }
     server.stopped().await;
+
+    // Nor does it hold up a stop.
+    let mut setup = Setup::tiny();
+    let certificate = Certificate::open(&files.chain, &files.key).unwrap();
+    let header_timeout = Duration::from_secs(60);
+    setup.serve = ServeConfig { certificate: Some(certificate), header_timeout, ..setup.serve };
+    let server = setup.start().await;
+    let _silent = TcpStream::connect(server.address).await.unwrap();
+    timeout(Duration::from_secs(10), server.stopped()).await.expect("a stop");
 }
 
 #[test]

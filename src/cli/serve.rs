@@ -1,6 +1,6 @@
 //! `dinoserve serve`.
 
-use std::{io::Write, net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{io::Write, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, builder::RangedU64ValueParser};
@@ -11,7 +11,7 @@ use super::{
     http_flags::{AccessFlags, HttpFlags},
 };
 use crate::{
-    artifacts::ModelFile,
+    artifacts::{ModelFile, remove_unfinished},
     engine::Runtime,
     gallery::OpenMode,
     http::{self, AppState, Certificate, Stop, access::ApiKeys},
@@ -105,7 +105,11 @@ impl Serve {
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
         let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        tokio.block_on(self.serve(&runtime, model, keys, certificate))
+        let ended = tokio.block_on(self.serve(&runtime, model, keys, certificate));
+        // Not waiting for what may take long and nobody needs any more, such as the download of another model.
+        tokio.shutdown_timeout(Duration::from_secs(1));
+        remove_unfinished();
+        ended
     }
 
     async fn serve(

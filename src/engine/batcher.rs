@@ -37,6 +37,8 @@ pub(super) enum Event {
     Job(Waiting),
     /// The worker of this number is ready for a batch.
     Idle(usize),
+    /// A run of this worker failed, and it looks whether its session still works.
+    Mending(usize),
     /// The session of this worker does not work, for this reason; it is being replaced, and the worker will be idle then.
     Broken(usize, String),
     /// No more jobs will come.
@@ -106,7 +108,9 @@ pub(super) enum Condition {
     Idle,
     /// It has a batch.
     Busy,
-    /// It makes its session anew.
+    /// It looks whether its session works, and makes it anew.
+    Mending,
+    /// Its session cannot be made anew; it tries on.
     Broken,
 }
 
@@ -142,6 +146,7 @@ impl Batcher {
                 match event {
                     Event::Job(waiting) => self.waiting.push_back(waiting),
                     Event::Idle(worker) => self.free(worker),
+                    Event::Mending(worker) => self.workers[worker].condition = Condition::Mending,
                     Event::Broken(worker, reason) => self.set_aside(worker, reason),
                     Event::Closed => open = false,
                 }
@@ -190,14 +195,15 @@ impl Batcher {
         if let Some(solo) = self.workers.get(regular) {
             let somebody_is_busy = self.workers.iter().any(|worker| worker.condition == Condition::Busy);
             // Where the others are broken it does all the work.
-            let is_alone = self.workers[..regular].iter().all(|worker| worker.condition == Condition::Broken);
+            let out = |worker: &Seat| matches!(worker.condition, Condition::Mending | Condition::Broken);
+            let is_alone = self.workers[..regular].iter().all(out);
             match solo.condition {
                 Condition::Idle if !somebody_is_busy && (self.waiting.len() == 1 || is_alone) => {
                     return Some((regular, self.take(1)));
                 }
                 // It has all the cores; a second image beside it would slow down both.
                 Condition::Busy => return None,
-                Condition::Idle | Condition::Broken => {}
+                Condition::Idle | Condition::Mending | Condition::Broken => {}
             }
         }
         let idle = || (0..regular).filter(|&worker| self.workers[worker].condition == Condition::Idle);

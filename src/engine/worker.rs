@@ -130,6 +130,7 @@ impl Worker {
     /// After a failure, sees to it that the session works: the image may have been at fault, or the session is broken and is
     /// replaced, however long that takes.
     fn mend(&mut self, failure: &Failure) {
+        let _ = self.events.send(Event::Mending(self.number));
         let works = |session: &mut ModelSession| guarded(|| session.warm_up(self.grid)).is_ok();
         let image_was_at_fault = matches!(failure, Failure::Error(_)) && works(&mut self.session);
         if image_was_at_fault {

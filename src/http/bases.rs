@@ -213,12 +213,14 @@ pub(super) async fn get_basis(
     let representation = negotiate(&headers, &[Representation::Json, Representation::Npy])?;
     let kept = service.basis(&name).await?;
     let pca = kept.basis.pca();
+    let vary = (header::VARY, "accept");
     if representation == Representation::Npy {
-        let kind = [(header::CONTENT_TYPE, representation.media_type())];
-        return Ok((kind, npy::encode(&pca.components())?).into_response());
+        let kind = (header::CONTENT_TYPE, representation.media_type());
+        return Ok(([kind, vary], npy::encode(&pca.components())?).into_response());
     }
     let components = pca.components().rows().into_iter().map(|row| row.to_vec()).collect();
-    Ok(Json(BasisJson { basis: describe(&kept), mean: pca.mean().to_vec(), components }).into_response())
+    let basis = BasisJson { basis: describe(&kept), mean: pca.mean().to_vec(), components };
+    Ok(([vary], Json(basis)).into_response())
 }
 
 /// Delete a basis.

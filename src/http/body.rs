@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{
     AppState, HttpConfig,
     admission::Admission,
-    json::{BodyItem, read_json},
+    json::{BodyItem, check_length_of_text, read_json},
     options::Options,
 };
 use crate::{
@@ -134,15 +134,22 @@ async fn receive(request: Request, state: &AppState, takes: Takes) -> Result<Rec
     check_content_length(&parts.headers, config)?;
     let headers = parts.headers.clone();
     let read = read(Request::from_parts(parts, body), config, takes);
-    let (contents, options) = tokio::time::timeout(config.request_timeout, read).await.map_err(|_| {
-        let seconds = config.request_timeout.as_secs();
+    let (contents, options) = in_time(config, read).await?;
+    Ok(Received { contents, options, headers, admission })
+}
+
+/// Waits for a body for as long as a request may take.
+pub(super) async fn in_time<T>(config: &HttpConfig, read: impl Future<Output = Result<T>>) -> Result<T> {
+    let limit = config.request_timeout;
+    // A little less than the whole request may take, so that a slow client hears that it is one.
+    tokio::time::timeout(limit - limit / 50, read).await.map_err(|_| {
+        let seconds = limit.as_secs();
         Error::new(Kind::SlowRequest, format!("the body did not arrive within {seconds} s")).with_limit(
             "request_timeout",
             seconds,
             "--request-timeout",
         )
-    })??;
-    Ok(Received { contents, options, headers, admission })
+    })?
 }
 
 /// Reads what a request holds, in its query and in its body.
@@ -285,7 +292,8 @@ impl Contents {
 
     /// The files of a form as items; without a listing the name of a file is its id.
     fn files_as_items(self) -> Result<Vec<BodyItem>> {
-        let listed = self.listing.as_deref().map(BodyItem::read_listing).transpose()?;
+        let most = self.images.len();
+        let listed = self.listing.as_deref().map(|text| BodyItem::read_listing(text, most)).transpose()?;
         if let Some(listed) = &listed
             && listed.len() != self.images.len()
         {
@@ -357,6 +365,7 @@ async fn read_multipart(
         let text = String::from_utf8(content.into())
             .map_err(|_| Error::option(&name, "not UTF-8; a file needs a file name in its part"))?;
         if !is_listing {
+            check_length_of_text(&name, &text)?;
             options.add(name, Value::String(text))?;
         } else if contents.listing.replace(text).is_some() {
             return Err(Error::option("items", "given twice"));

@@ -98,6 +98,7 @@ async fn embed(service: &Service, request: InputRequest) -> Result<Response> {
         let detail = format!("there is no model {other:?} here; this server runs {:?}", spec.name);
         return Err(Error::new(Kind::NotFound, detail));
     }
+    embed.check(spec)?;
     let dim = embed.dim(spec);
     if dimensions.is_some_and(|wanted| wanted != dim) {
         return Err(Error::option("dimensions", format!("the embeddings have {dim} dimensions and are not shortened")));

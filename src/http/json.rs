@@ -1,7 +1,7 @@
 //! JSON bodies, read member by member: base64 text is decoded straight from the body, a limit ends the reading at once,
 //! and nothing but images, vectors and the values of options is ever built.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
 
 use base64::{
     Engine as _, alphabet,
@@ -51,18 +51,29 @@ impl BodyItem {
         Self { id, content }
     }
 
-    /// The options of several items, as a JSON list. Each has its own outcome.
+    /// The options of `most` items at most, as a JSON list. Each has its own outcome.
     ///
     /// # Errors
-    /// [`Kind::InvalidOption`] for what is no list.
-    pub(super) fn read_listing(text: &str) -> Result<Vec<Listed>> {
-        let list: Vec<&RawValue> = serde_json::from_str(text)
-            .map_err(|error| Error::option("items", format!("no JSON list, one object a file: {error}")))?;
-        let read = |value: &&RawValue| {
+    /// [`Kind::InvalidOption`] for what is no list, or a longer one.
+    pub(super) fn read_listing(text: &str, most: usize) -> Result<Vec<Listed>> {
+        let (mut listed, mut failure) = (Vec::new(), None);
+        let each = |value: &RawValue, index| {
+            if index == most {
+                return Err(Error::option("items", format!("lists more items than there are files, which are {most}")));
+            }
             let (id, content) = read_element(value, Contents::new(Takes::Nothing, 0));
-            Listed { id, options: content.map(|(_, options)| options) }
+            listed.push(Listed { id, options: content.map(|(_, options)| options) });
+            Ok(())
         };
-        Ok(list.iter().map(read).collect())
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let list = List { of: "objects, one a file", each, failure: &mut failure };
+        let read = list.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+        match (failure, read) {
+            (Some(error), _) => Err(error),
+            (None, read) => read
+                .map(|()| listed)
+                .map_err(|error| Error::option("items", format!("no JSON list, one object a file: {error}"))),
+        }
     }
 
     /// A file with what a listing says of it. Its name is its id if that says none.
@@ -93,9 +104,14 @@ impl Default for Listed {
 
 /// Reads an object of a list, and its id by itself, so that an item that cannot be read has a name.
 fn read_element(value: &RawValue, mut contents: Contents) -> (Option<String>, Result<(Contents, Options)>) {
-    let members: Option<BTreeMap<String, &RawValue>> = serde_json::from_str(value.get()).ok();
-    let id = members.as_ref().and_then(|members| {
-        let id = members.get("id")?.get();
+    #[derive(serde::Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        id: &'a RawValue,
+    }
+    let named: Option<Named<'_>> = serde_json::from_str(value.get()).ok();
+    let id = named.and_then(|Named { id }| {
+        let id = id.get();
         // A number is an id, too.
         let number = || Some(serde_json::from_str::<serde_json::Number>(id).ok()?.to_string());
         serde_json::from_str::<String>(id).ok().or_else(number).filter(|id| id.len() <= ItemId::MOST)
@@ -224,6 +240,19 @@ fn option_value(value: &RawValue, name: &str) -> Result<Value> {
         return Err(wrong());
     }
     serde_json::from_str(value).map_err(|_| wrong())
+}
+
+/// Refuses the text of an option in a form that is longer than any that will do, so that it is neither read nor repeated.
+pub(super) fn check_length_of_text(name: &str, text: &str) -> Result<()> {
+    if OBJECTS.contains(&name) {
+        return check_length_of_object(name, text);
+    }
+    if text.len() <= MOST_OF_VALUE {
+        return Ok(());
+    }
+    let detail =
+        format!("is {} bytes long, more than the limit of {MOST_OF_VALUE}; a file needs a file name", text.len());
+    Err(Error::option(name, detail))
 }
 
 /// Refuses the text of an object that is longer than any that will do.

@@ -1,6 +1,7 @@
 //! The HTTP edge: routes, bodies, negotiation, problems. One file per operation, its options and answer beside it.
 
 pub mod access;
+mod activity;
 mod admission;
 mod attention;
 mod attention_stats;
@@ -48,6 +49,7 @@ use axum::{
     response::Response,
 };
 use tokio::sync::Semaphore;
+use tower::util::option_layer;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowOrigin, CorsLayer},
@@ -161,7 +163,7 @@ fn router(state: AppState) -> Router {
         }))
         .layer(middleware::from_fn_with_state(state.clone(), observe::time_limit))
         .layer(middleware::from_fn_with_state(state.clone(), access::check))
-        .layer(cors(&state.config.cors_origins))
+        .layer(option_layer(cors(&state.config.cors_origins)))
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .layer(PropagateRequestIdLayer::new(request_id.clone()))
         .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
@@ -181,19 +183,20 @@ const ALLOWED_HEADERS: [HeaderName; 6] = [
 ];
 
 /// What browsers are told of requests from other sites' pages: nothing, unless origins are allowed.
-fn cors(origins: &[String]) -> CorsLayer {
+fn cors(origins: &[String]) -> Option<CorsLayer> {
     if origins.is_empty() {
-        return CorsLayer::new();
+        return None;
     }
     let origins = if origins.iter().any(|origin| origin == "*") {
         AllowOrigin::any()
     } else {
         AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
     };
-    CorsLayer::new()
+    let layer = CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers(ALLOWED_HEADERS)
         .expose_headers(["server-timing", "x-request-id", "retry-after", "location"].map(HeaderName::from_static))
-        .max_age(Duration::from_secs(3600))
+        .max_age(Duration::from_secs(3600));
+    Some(layer)
 }

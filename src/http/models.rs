@@ -3,11 +3,13 @@
 use std::fmt;
 
 use axum::{Json, body::Body, extract::State};
+use futures_util::TryFutureExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 use strum::VariantNames;
 use utoipa::ToSchema;
 
-use super::{AppState, problem::Problem};
+use super::{AppState, body::in_time, problem::Problem};
 use crate::{
     engine::{Engine, EngineState},
     error::{Error, Kind, Result},
@@ -18,6 +20,9 @@ use crate::{
 
 /// The route that loads models.
 pub(super) const LOAD_PATH: &str = "/v1/models/load";
+
+/// Most bytes of its request, which has two names.
+const MOST_BYTES: usize = 64 << 10;
 
 /// The models that this server runs.
 #[derive(Serialize, ToSchema)]
@@ -145,7 +150,11 @@ pub(super) struct LoadedModel {
 )]
 pub(super) async fn load_model(State(state): State<AppState>, body: Body) -> Result<Json<LoadedModel>> {
     let wrong = |what: &dyn fmt::Display| Error::new(Kind::Malformed, format!("send {{\"model\": NAME}}: {what}"));
-    let body = axum::body::to_bytes(body, 64 << 10).await.map_err(|error| wrong(&error))?;
+    let read = Limited::new(body, MOST_BYTES).collect().map_err(|error| match error.is::<LengthLimitError>() {
+        true => Error::new(Kind::TooLarge, format!("the body is larger than {MOST_BYTES} bytes")),
+        false => wrong(&error),
+    });
+    let body = in_time(&state.config, read).await?.to_bytes();
     let LoadModel { model, precision } = serde_json::from_slice(&body).map_err(|error| wrong(&error))?;
     let of_name = |name: String| {
         let known = Precision::VARIANTS.join(", ");

@@ -141,9 +141,10 @@ impl Lenient {
     /// Text as the number or truth value that it reads as; anything else as it is.
     fn parsed(self) -> Value {
         match &self.0 {
-            Value::String(text) => match serde_json::from_str(text) {
-                Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
-                _ => self.0,
+            Value::String(text) => match text.trim_ascii() {
+                "true" => Value::Bool(true),
+                "false" => Value::Bool(false),
+                number => serde_json::from_str(number).map_or_else(|_| self.0.clone(), Value::Number),
             },
             _ => self.0,
         }

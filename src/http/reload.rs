@@ -18,7 +18,8 @@ pub(super) async fn reload_on_change(
     every: Duration,
     mut reload: impl FnMut() -> Result<()> + Send,
 ) {
-    let mut known = fingerprint(&files);
+    // What was read at the start may have changed since: a model may have been downloaded in between.
+    let mut known = None;
     let mut ticks = interval(every.max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut hangup = Hangup::new();
@@ -28,11 +29,12 @@ pub(super) async fn reload_on_change(
             () = hangup.next() => true,
         };
         let now = fingerprint(&files);
-        if now == known && !asked {
+        if known.as_ref() == Some(&now) && !asked {
             continue;
         }
-        known = now;
+        let is_first = known.replace(now).is_none();
         match reload() {
+            Ok(()) if is_first => {}
             Ok(()) => tracing::info!(file = label, "read anew"),
             Err(error) => {
                 telemetry::metrics().reload_failures.with_label_values(&[label]).inc();

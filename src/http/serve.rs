@@ -1,15 +1,8 @@
 //! Listening, and stopping without losing an answer.
 
-use std::{
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, extract::Request, response::Response};
+use axum::{Router, body::Body, extract::Request, http::Version, response::Response};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -18,7 +11,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout, timeout_at},
 };
@@ -26,7 +19,12 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use super::{AppState, Certificate, reload::reload_on_change, router};
+use super::{
+    AppState, Certificate,
+    activity::{Activity, Answer, Busy},
+    reload::reload_on_change,
+    router,
+};
 use crate::{error::Result, telemetry};
 
 /// Time for connections that are made while the server stops: to be accepted, and to send their first request.
@@ -40,7 +38,7 @@ pub struct ServeConfig {
     /// In which a request's head must have arrived, and a TLS handshake be done; a connection that is idle for longer is
     /// closed.
     pub header_timeout: Duration,
-    /// That a client may take no bytes of its answer.
+    /// That a client may take nothing of its answer.
     pub write_timeout: Duration,
     /// That the server goes on as before, but for `/readyz`, after it is told to stop: time for load balancers to notice.
     pub shutdown_delay: Duration,
@@ -101,6 +99,7 @@ pub async fn serve(
         acceptor,
         places: Arc::new(Semaphore::new(config.max_connections.clamp(1, Semaphore::MAX_PERMITS))),
         config: config.clone(),
+        most_head: state.config.max_header_bytes,
         end,
     };
     let mut connections = JoinSet::new();
@@ -147,6 +146,7 @@ struct Connections {
     acceptor: Option<TlsAcceptor>,
     places: Arc<Semaphore>,
     config: ServeConfig,
+    most_head: usize,
     end: watch::Receiver<bool>,
 }
 
@@ -161,18 +161,28 @@ impl Connections {
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.config.write_timeout));
-        let (router, end, idle) = (self.router.clone(), self.end.clone(), self.config.header_timeout);
+        let (router, end) = (self.router.clone(), self.end.clone());
+        let limits =
+            Limits { idle: self.config.header_timeout, untaken: self.config.write_timeout, most_head: self.most_head };
         let open = OpenConnection::new(place);
         match self.acceptor.clone() {
             None => drop(tasks.spawn(async move {
-                serve_connection(Box::pin(stream), router, end, idle).await;
+                serve_connection(Box::pin(stream), router, end, limits).await;
                 drop(open);
             })),
             Some(acceptor) => drop(tasks.spawn(async move {
-                match timeout(idle, acceptor.accept(Box::pin(stream))).await {
-                    Ok(Ok(stream)) => serve_connection(stream, router, end, idle).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                    Err(_) => tracing::debug!("a TLS handshake took too long"),
+                let mut ending = end.clone();
+                let late = async {
+                    let _ = ending.wait_for(|end| *end).await;
+                    sleep(LAST_CALL).await;
+                };
+                tokio::select! {
+                    shaken = timeout(limits.idle, acceptor.accept(Box::pin(stream))) => match shaken {
+                        Ok(Ok(stream)) => serve_connection(stream, router, end, limits).await,
+                        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                        Err(_) => tracing::debug!("a TLS handshake took too long"),
+                    },
+                    () = late => {}
                 }
                 drop(open);
             })),
@@ -196,23 +206,42 @@ impl Drop for OpenConnection {
     }
 }
 
-/// Serves the requests of a connection until its client closes it, it is idle, or the server stops.
+/// What is expected of a connection.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Until its next request.
+    idle: Duration,
+    /// Until something is taken of an answer.
+    untaken: Duration,
+    /// Most bytes of a request's head.
+    most_head: usize,
+}
+
+/// Serves the requests of a connection until its client closes it, it is idle, its answers are not taken, or the server stops.
 async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     mut end: watch::Receiver<bool>,
-    idle: Duration,
+    Limits { idle, untaken, most_head }: Limits,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(idle);
+    // Beyond our own limit, whose answer says more. Each header counts 32 bytes there.
+    let head = u32::try_from(2 * most_head).unwrap_or(u32::MAX).saturating_add(16 << 10);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(idle).max_header_list_size(head);
     let activity = Arc::new(Activity::default());
     let of_service = Arc::clone(&activity);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let busy = Busy::new(&of_service);
-        let answer = router.clone().oneshot(request.map(axum::body::Body::new) as Request);
+        let is_http2 = request.version() == Version::HTTP_2;
+        let (busy, activity) = (Busy::new(&of_service, is_http2), Arc::clone(&of_service));
+        let answer = router.clone().oneshot(request.map(Body::new) as Request);
         async move {
             let answer: Result<Response, std::convert::Infallible> = answer.await;
+            // That a client of HTTP/1.1 takes nothing, the socket tells.
+            let answer = answer.map(|answer| match is_http2 {
+                true => answer.map(|body| Body::new(Answer::new(body, &activity))),
+                false => answer,
+            });
             drop(busy);
             answer
         }
@@ -222,15 +251,25 @@ async fn serve_connection(
         ended = connection.as_mut() => Some(ended),
         // A client of HTTP/2 can keep a connection open with pings.
         () = activity.quiet_for(idle) => None,
+        () = activity.untaken_for(untaken) => return tracing::debug!("a client took nothing of its answers"),
         _ = end.wait_for(|end| *end) => None,
     };
     let ended = match ended {
         // A client that has just connected is about to ask something.
         None if !activity.was_used() => {
-            let first_request = timeout(LAST_CALL, activity.changed.notified());
-            tokio::select! {
-                ended = connection.as_mut() => Some(ended),
-                _ = first_request => None,
+            let asked = tokio::select! {
+                ended = connection.as_mut() => Err(ended),
+                asked = timeout(LAST_CALL, activity.changed()) => Ok(asked.is_ok()),
+            };
+            match asked {
+                Err(ended) => Some(ended),
+                Ok(true) => None,
+                Ok(false) => {
+                    connection.as_mut().graceful_shutdown();
+                    // Half a head is no request that was accepted.
+                    let _ = timeout(LAST_CALL, connection).await;
+                    return;
+                }
             }
         }
         ended => ended,
@@ -240,62 +279,15 @@ async fn serve_connection(
         None => {
             // Ends when what is under way has been answered.
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection => ended,
+                () = activity.over_for(untaken), if activity.is_http2() => {
+                    return tracing::debug!("a client took nothing of its answers");
+                }
+            }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
-    }
-}
-
-/// How many requests of a connection are being answered.
-#[derive(Default)]
-struct Activity {
-    busy: AtomicUsize,
-    used: AtomicBool,
-    changed: Notify,
-}
-
-impl Activity {
-    /// Whether there ever was a request.
-    fn was_used(&self) -> bool {
-        self.used.load(Ordering::Acquire)
-    }
-
-    /// Resolves when no request has been there for so long.
-    async fn quiet_for(&self, time: Duration) {
-        loop {
-            let changed = self.changed.notified();
-            let quiet = async {
-                if self.busy.load(Ordering::Acquire) > 0 {
-                    std::future::pending::<()>().await;
-                }
-                // A little longer than HTTP/1.1 waits for a head, which closes the connection by itself.
-                sleep(time + time / 4).await;
-            };
-            tokio::select! {
-                () = changed => {}
-                () = quiet => return,
-            }
-        }
-    }
-}
-
-/// A request that is being answered.
-struct Busy(Arc<Activity>);
-
-impl Busy {
-    fn new(activity: &Arc<Activity>) -> Self {
-        activity.busy.fetch_add(1, Ordering::AcqRel);
-        activity.used.store(true, Ordering::Release);
-        activity.changed.notify_one();
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::AcqRel);
-        self.0.changed.notify_one();
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, Method, header},
+    http::{HeaderMap, Method, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -30,10 +30,10 @@ pub(super) async fn check(State(state): State<AppState>, request: Request, next:
         telemetry::metrics().count_rejection(reason);
         error.into_response()
     };
-    if let Err(error) = check_head(request.headers(), request.uri().path().len(), state.config.max_header_bytes) {
+    if let Err(error) = check_head(request.headers(), request.uri(), state.config.max_header_bytes) {
         return refuse(error.kind().code(), error);
     }
-    if let Err(error) = check_site(request.method(), request.headers(), &state.config.cors_origins) {
+    if let Err(error) = check_site(&request, &state.config.cors_origins) {
         return refuse("cross_site", error);
     }
     let Some(keys) = &state.keys else { return next.run(request).await };
@@ -74,8 +74,9 @@ fn required_role(method: &Method, route: Option<&str>) -> Option<Role> {
 }
 
 /// Refuses a head that is too large to be any client's honest one.
-fn check_head(headers: &HeaderMap, path: usize, most: usize) -> Result<()> {
-    let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() + path;
+fn check_head(headers: &HeaderMap, uri: &Uri, most: usize) -> Result<()> {
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() + target;
     if bytes <= most {
         return Ok(());
     }
@@ -85,17 +86,18 @@ fn check_head(headers: &HeaderMap, path: usize, most: usize) -> Result<()> {
 
 /// Refuses what a page of another site asks a browser to change here. Browsers tell where a request comes from, by
 /// `Sec-Fetch-Site` or at least by `Origin`; other clients tell neither.
-fn check_site(method: &Method, headers: &HeaderMap, allowed: &[String]) -> Result<()> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+fn check_site(request: &Request, allowed: &[String]) -> Result<()> {
+    let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let origin = text("origin");
     let is_allowed = origin.is_some_and(|origin| allowed.iter().any(|other| other == "*" || other == origin));
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || is_allowed {
+    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) || is_allowed {
         return Ok(());
     }
     let same_site = match (text("sec-fetch-site"), origin) {
         (Some(site), _) => matches!(site, "same-origin" | "none"),
         (None, Some(origin)) => {
-            let host = text(header::HOST.as_str());
+            // HTTP/2 has the host in the address.
+            let host = text(header::HOST.as_str()).or_else(|| Some(request.uri().authority()?.as_str()));
             origin.split_once("://").is_some_and(|(_, authority)| host == Some(authority))
         }
         (None, None) => true,

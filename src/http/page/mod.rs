@@ -5,6 +5,7 @@ use axum::{
     Router,
     extract::Path,
     http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -29,6 +30,13 @@ pub(super) fn routes() -> Router<AppState> {
     // Without the badge that asks another server.
     let docs =
         docs.config(Config::default().validator_url("none").try_it_out_enabled(true).default_models_expand_depth(-1));
+    // It has styles of its own within, so all but frames is left open.
+    let docs = Router::new().merge(docs).layer(map_response(async |mut response: Response| {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("frame-ancestors 'none'"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }));
     Router::new()
         .merge(docs)
         .route("/", get(async |headers: HeaderMap| file("index.html", &headers)))
