@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Mutex};
 
 use dinoserve::vision::RgbImage;
 use dinoserve_train::data::{
-    CropConfig, Loader, Pictures, Unreadable, brightness, contrast, hue, normalised, saturation, solarise,
+    CropConfig, Loader, Pictures, Unreadable, blurred, brightness, contrast, hue, normalised, saturation, solarise,
 };
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde_json::Value;
@@ -126,6 +126,25 @@ fn the_loader_gives_the_same_batches_whatever_its_threads_and_wherever_it_begins
     assert!(ended.is_err(), "there is no second batch");
 }
 
+/// The second moment of a blurred point is the square of the deviation.
+#[test]
+fn a_blur_is_as_wide_as_was_asked_for() {
+    let mut point = RgbImage::new(41, 41);
+    // Bright rows, so that rounding to whole levels takes little away.
+    (0..41).for_each(|y| point.put_pixel(20, y, image::Rgb([255; 3])));
+    for deviation in [0.02f32, 0.5, 0.7, 1.0, 1.5, 2.0] {
+        let row = blurred(&point, deviation);
+        let levels: Vec<f64> = (0..41).map(|x| f64::from(row.get_pixel(x, 20).0[0])).collect();
+        let sum: f64 = levels.iter().sum();
+        let moment = (-20i32..).zip(&levels).map(|(x, level)| f64::from(x * x) * level).sum::<f64>() / sum;
+        assert!((sum - 255.0).abs() <= 4.0, "{deviation}: {levels:?}");
+        // The kernel ends at two deviations or a little more.
+        let expected = f64::from(deviation);
+        assert!(moment.sqrt() <= 1.05 * expected + 0.02, "{deviation}: {}", moment.sqrt());
+        assert!(moment.sqrt() >= 0.85 * expected - 0.02, "{deviation}: {}", moment.sqrt());
+    }
+}
+
 #[test]
 fn small_views_are_blurred_less() {
     let usual = CropConfig::default();
@@ -133,6 +152,7 @@ fn small_views_are_blurred_less() {
     let most = |crops: &CropConfig| crops.augmentations().map(|augmentation| augmentation.blur_deviation[1]);
     assert_eq!(most(&usual), [2.0; 3]);
     assert_eq!(most(&small), [0.5, 0.5, 4.0 / 7.0]);
+    assert_eq!(most(&CropConfig { blur: Some([1.0, 1.5]), ..small }), [1.5; 3]);
 }
 
 #[test]

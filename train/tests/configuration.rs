@@ -40,6 +40,7 @@ fn what_is_wrong_is_named() {
     assert!(refused("", &["model.heads=5"]).contains("`dim` must be a positive multiple of `heads`"));
     assert!(refused("", &["loss.student_temperature=0"]).contains("loss.student_temperature is 0; it must be above 0"));
     assert!(refused("", &["crops.local_scale=[0.5, 0.2]"]).contains("crops.local_scale is 0.5 to 0.2"));
+    assert!(refused("", &["crops.blur=[2.0, 1.0]"]).contains("crops.blur is 2 to 1; both must be from 0.01 to 20"));
     assert!(refused("", &["model.drop_path=1.0"]).contains("model.drop_path is 1"));
     assert!(refused("", &["optimiser.epochs=5"]).contains("`--set optimiser.warmup_epochs=0.5`"));
     assert!(refused("", &["optimiser.final_learning_rate=-1e-3"]).contains("optimiser.final_learning_rate is -0.001"));

@@ -88,6 +88,7 @@ fn what_could_not_be_measured_is_made_up_for() {
     assert!(run.train(1, &AtomicBool::new(false)).is_err());
     assert_eq!(run.done(), 4, "after the first epoch");
     std::fs::rename(&away, labelled.join("rings/003.png")).unwrap();
+    drop(run);
     let mut run = prepare();
     assert_eq!(run.done(), 4);
     assert_eq!(run.train(1, &AtomicBool::new(false)).unwrap(), Ended::Finished);
@@ -170,11 +171,19 @@ fn ctrl_c_saves_and_the_same_command_goes_on() {
             .spawn()
             .unwrap()
     };
+    // As of a process that was killed while it wrote a checkpoint.
+    std::fs::create_dir_all(&out).unwrap();
+    std::fs::write(out.join(".tmpHalf"), "half").unwrap();
     let child = start(&[]);
     let metrics = RunFiles::new(&out).metrics();
     while std::fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 3 {
         std::thread::sleep(Duration::from_millis(20));
     }
+    let second = start(&[]).wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains("another process runs in"), "{said}");
+    assert!(!out.join(".tmpHalf").exists());
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let ended = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();

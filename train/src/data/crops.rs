@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{augment::Augmentation, pixels::normalised};
 
-/// Least and most deviation of the blur, in pixels of views of the default sizes (main_dino.py). On smaller views it is as
-/// much smaller: of a view of 28 pixels a deviation of 2 would leave nothing.
-const BLUR: [f32; 2] = [0.1, 2.0];
+/// Least and most deviation of the blur, in pixels of views of the default sizes.
+const BLUR: [f64; 2] = [0.1, 2.0];
 
 /// Two large views, which the teacher sees, and some small ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,11 +24,22 @@ pub struct CropConfig {
     pub local_scale: [f64; 2],
     /// Local views of each image; may be 0.
     pub local_count: usize,
+    /// Least and most deviation of the blur in pixels of a view. If it is not given: 0.1 to 2 on views of the default sizes
+    /// (main_dino.py), and on smaller ones as much less, since of a view of 28 pixels a deviation of 2 would leave little.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blur: Option<[f64; 2]>,
 }
 
 impl Default for CropConfig {
     fn default() -> Self {
-        Self { global_size: 224, global_scale: [0.4, 1.0], local_size: 98, local_scale: [0.05, 0.4], local_count: 8 }
+        Self {
+            global_size: 224,
+            global_scale: [0.4, 1.0],
+            local_size: 98,
+            local_scale: [0.05, 0.4],
+            local_count: 8,
+            blur: None,
+        }
     }
 }
 
@@ -61,14 +71,20 @@ impl CropConfig {
                 bail!("{key} is {least} to {most}; both must be above 0 and up to 1, the least first");
             }
         }
-        Ok(())
+        match self.blur {
+            Some([least, most]) if !(least >= 0.01 && least <= most && most <= 20.0) => {
+                bail!("crops.blur is {least} to {most}; both must be from 0.01 to 20, the least first")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How the global views and the local ones are made (blur and solarising as in main_dino.py).
     pub fn augmentations(&self) -> [Augmentation; 3] {
         let usual = Self::default();
         let view = |size: usize, usual: usize, scale: [f64; 2], blur: f64, solarise: f64| {
-            let blur_deviation = BLUR.map(|pixels| pixels * size as f32 / usual as f32);
+            let blur_deviation =
+                self.blur.unwrap_or(BLUR.map(|pixels| pixels * size as f64 / usual as f64)).map(|pixels| pixels as f32);
             Augmentation { size, scale, blur, blur_deviation, solarise }
         };
         let global = |blur, solarise| view(self.global_size, usual.global_size, self.global_scale, blur, solarise);

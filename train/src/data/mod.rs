@@ -8,7 +8,7 @@ mod pixels;
 
 pub(crate) use self::loader::mixed;
 pub use self::{
-    augment::Augmentation,
+    augment::{Augmentation, blurred},
     color::{brightness, contrast, hue, saturation, solarise},
     crops::{CropConfig, Views},
     loader::{Loader, Pictures, Unreadable},

@@ -1,11 +1,12 @@
 //! What lies where in the folder of a run.
 
 use std::{
-    io::Write,
+    fs::{self, File, TryLockError},
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use dinoserve::{artifacts::write_atomically, error::Error};
 
 /// The folder of a run.
@@ -17,6 +18,7 @@ use dinoserve::{artifacts::write_atomically, error::Error};
 /// curves.svg           loss, entropies and k-NN accuracy
 /// maps/epoch-0005.png  attention and components of a few images
 /// export/              the teacher, for `dinoserve`
+/// running.lock         locked while a process writes the others
 /// ```
 #[derive(Debug, Clone)]
 pub struct RunFiles {
@@ -32,6 +34,38 @@ impl RunFiles {
     /// The folder itself.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Makes the folder, and keeps other processes from running in it for as long as the file lives.
+    ///
+    /// # Errors
+    /// If another process runs in it, or it cannot be made.
+    pub(super) fn lock(&self) -> anyhow::Result<File> {
+        let path = self.root.join("running.lock");
+        let opened = fs::create_dir_all(&self.root).and_then(|()| File::create(&path));
+        let file = opened.with_context(|| format!("making {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {
+                self.remove_unfinished();
+                Ok(file)
+            }
+            // On file systems that know no locks one has to look oneself.
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another process runs in {}; stop it, or give this run another --out", self.root.display())
+            }
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("locking {}", path.display())),
+        }
+    }
+
+    /// Removes checkpoints that a process was writing when it was killed.
+    fn remove_unfinished(&self) {
+        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name.as_encoded_bytes().starts_with(b".tmp") || name == "checkpoint.writing" {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// What was chosen.

@@ -1,12 +1,13 @@
 //! The run itself: batch after batch, and what is written on the way.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use burn::tensor::{Device, Tensor};
 use dinoserve::{
     artifacts::{hex, images_of},
@@ -96,6 +97,7 @@ pub struct Run {
     sets: Vec<LabelledSet>,
     classes: usize,
     shown: Vec<RgbImage>,
+    _lock: File,
 }
 
 impl Run {
@@ -103,8 +105,8 @@ impl Run {
     /// begins with `weights`, or random ones.
     ///
     /// # Errors
-    /// If there are too few images, the configuration is wrong, the run has learnt from others, or a file cannot be read; the
-    /// message says what to do.
+    /// If there are too few images, the configuration is wrong, the run has learnt from others or goes on in another process,
+    /// or a file cannot be read; the message says what to do.
     pub fn prepare(
         folder: &Path,
         files: RunFiles,
@@ -145,6 +147,7 @@ impl Run {
             images_per_step: per_step,
         };
         let fresh = fresh_network(&config, weights, &device)?;
+        let lock = files.lock()?;
         let (next, state) = if files.checkpoint().exists() {
             let (before, state) = Checkpoint::read(&files.checkpoint(), fresh, &device)?;
             if before.material != material {
@@ -163,13 +166,26 @@ impl Run {
         } else {
             (0, first_state(fresh, &config, &device))
         };
-        std::fs::create_dir_all(files.root()).with_context(|| format!("making {}", files.root().display()))?;
         files::write(&files.config(), config.to_toml().as_bytes())?;
         let metrics = Metrics::resume(&files.metrics(), next)?;
         let schedules = Schedules::new(&config.optimiser, &config.loss, pictures.paths.len() / per_step);
         let trainer =
             Trainer::new(state, config.loss.clone(), config.optimiser.clip, config.run.shards, device.clone());
-        Ok(Self { config, files, pictures, material, schedules, trainer, metrics, device, next, sets, classes, shown })
+        Ok(Self {
+            config,
+            files,
+            pictures,
+            material,
+            schedules,
+            trainer,
+            metrics,
+            device,
+            next,
+            sets,
+            classes,
+            shown,
+            _lock: lock,
+        })
     }
 
     /// Steps of an epoch.
@@ -352,6 +368,7 @@ pub(crate) fn fresh_network(config: &Config, weights: Option<&Weights>, device: 
     let network = Network::new(&spec, drop_path, layer_scale, &config.head, with_patch_head, &mut random, device);
     Ok(match weights {
         Some(weights) => {
+            weights.check(&spec)?;
             let backbone = initialise_from(network.backbone, weights)?;
             Network { backbone, ..network }
         }
