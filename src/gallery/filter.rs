@@ -66,27 +66,18 @@ impl Scalar {
     }
 }
 
-/// A [`Scalar`] in the order of [`Scalar::total_cmp`].
-#[derive(Debug, Clone)]
-pub(super) struct Sorted(pub(super) Scalar);
+impl Eq for Scalar {}
 
-impl PartialEq for Sorted {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Sorted {}
-
-impl PartialOrd for Sorted {
+impl PartialOrd for Scalar {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Sorted {
+impl Ord for Scalar {
+    /// That of [`Scalar::total_cmp`].
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.total_cmp(&other.0)
+        self.total_cmp(other)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Bound as Edge};
 
-use crate::gallery::{Bound, Condition, Filter, Label, Metadata, Scalar, filter::Sorted};
+use crate::gallery::{Bound, Condition, Filter, Label, Metadata, Scalar};
 
 /// Rows of a chunk at most.
 pub(super) const CHUNK_ROWS: usize = 1024;
@@ -54,11 +54,11 @@ impl RowSet {
 
 /// The values of one member, with the rows that have each.
 #[derive(Debug, Clone, Default)]
-struct Column(BTreeMap<Sorted, Vec<u16>>);
+struct Column(BTreeMap<Scalar, Vec<u16>>);
 
 impl Column {
     fn add(&mut self, value: Scalar, row: usize) {
-        let rows = self.0.entry(Sorted(value)).or_default();
+        let rows = self.0.entry(value).or_default();
         // A list may hold a value twice.
         if rows.last() != Some(&(row as u16)) {
             rows.push(row as u16);
@@ -81,18 +81,19 @@ impl Column {
         match condition {
             Condition::AnyOf(wanted) => {
                 for value in wanted {
-                    self.0.get(&Sorted(value.clone())).map(Vec::as_slice).into_iter().for_each(&mut take);
+                    self.0.get(value).map(Vec::as_slice).into_iter().for_each(&mut take);
                 }
             }
             Condition::Range { low, .. } => {
                 let from = match low {
-                    Some(Bound { value, inclusive: true }) => Edge::Included(Sorted(value.clone())),
-                    Some(Bound { value, inclusive: false }) => Edge::Excluded(Sorted(value.clone())),
+                    Some(Bound { value, inclusive: true }) => Edge::Included(value),
+                    Some(Bound { value, inclusive: false }) => Edge::Excluded(value),
                     None => Edge::Unbounded,
                 };
                 // Values are sorted, so those that hold lie together; without a lower end, other types come before.
-                let above = self.0.range((from, Edge::Unbounded)).skip_while(|(value, _)| !condition.holds(&value.0));
-                above.take_while(|(value, _)| condition.holds(&value.0)).for_each(|(_, rows)| take(rows));
+                let above =
+                    self.0.range::<Scalar, _>((from, Edge::Unbounded)).skip_while(|(value, _)| !condition.holds(value));
+                above.take_while(|(value, _)| condition.holds(value)).for_each(|(_, rows)| take(rows));
             }
         }
         found
