@@ -1,4 +1,5 @@
-//! The one error type of the project. It knows what went wrong and what would be right; it knows no HTTP.
+//! The one error type of the project. It knows what went wrong and what would be right; it knows no
+//! HTTP.
 //!
 //! `http/problem.rs` maps a [`Kind`] to a status; `cli/` prints the message.
 
@@ -114,9 +115,16 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of `kind`; `detail` is one sentence that names what is wrong and what would be right.
+    /// An error of `kind`; `detail` is one sentence that names what is wrong and what would be
+    /// right.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), limit: None, retry_after: None, source: None }
+        Self {
+            kind,
+            detail: detail.into(),
+            limit: None,
+            retry_after: None,
+            source: None,
+        }
     }
 
     /// An [`Kind::InvalidOption`] about the option `name`.
@@ -159,7 +167,10 @@ impl Error {
 
     /// Attaches the inner cause, which goes to the log and never to a client.
     #[must_use]
-    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         self.source = Some(source.into());
         self
     }
@@ -200,6 +211,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
     }
 }

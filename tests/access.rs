@@ -41,15 +41,28 @@ impl Keys {
         let file = scratch("keys").join("keys.toml");
         let mut text = String::new();
         let mut make = |name: &str, role, rate: Option<u32>| {
-            let NewKey { secret, entry } = NewKey::random(name, role, rate.and_then(std::num::NonZero::new)).unwrap();
+            let NewKey { secret, entry } =
+                NewKey::random(name, role, rate.and_then(std::num::NonZero::new)).unwrap();
             text.push_str(&entry);
             secret
         };
-        let (read, write) = (make("reader", Role::Read, None), make("writer", Role::Write, None));
-        let (admin, slow) = (make("boss", Role::Admin, None), make("slow", Role::Read, Some(2)));
+        let (read, write) = (
+            make("reader", Role::Read, None),
+            make("writer", Role::Write, None),
+        );
+        let (admin, slow) = (
+            make("boss", Role::Admin, None),
+            make("slow", Role::Read, Some(2)),
+        );
         text.push_str("burst = 2\n");
         std::fs::write(&file, text).unwrap();
-        Self { file, read, write, admin, slow }
+        Self {
+            file,
+            read,
+            write,
+            admin,
+            slow,
+        }
     }
 
     fn open(&self) -> Arc<ApiKeys> {
@@ -57,12 +70,21 @@ impl Keys {
     }
 
     async fn server(&self) -> Server {
-        Setup { keys: Some(self.open()), gallery: Some(new_gallery().await), ..Setup::tiny() }.start().await
+        Setup {
+            keys: Some(self.open()),
+            gallery: Some(new_gallery().await),
+            ..Setup::tiny()
+        }
+        .start()
+        .await
     }
 }
 
 fn counted(reason: &str) -> u64 {
-    telemetry::metrics().rejections.with_label_values(&[reason]).get()
+    telemetry::metrics()
+        .rejections
+        .with_label_values(&[reason])
+        .get()
 }
 
 /// The least role of every operation, by the words that its description begins with.
@@ -109,7 +131,13 @@ async fn every_operation_asks_for_its_role() {
     let description = serde_json::to_value(description()).unwrap();
     let mut described = vec!["get /openapi.json".to_owned()];
     for (path, methods) in description["paths"].as_object().unwrap() {
-        described.extend(methods.as_object().unwrap().keys().map(|method| format!("{method} {path}")));
+        described.extend(
+            methods
+                .as_object()
+                .unwrap()
+                .keys()
+                .map(|method| format!("{method} {path}")),
+        );
     }
     let mut listed: Vec<&str> = ROLES.iter().map(|(operation, _)| *operation).collect();
     described.sort();
@@ -123,19 +151,34 @@ async fn every_operation_asks_for_its_role() {
         let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
         let path = path.replace("{id}", "x").replace("{name}", "x");
         let ask = || server.client.request(method.clone(), server.url(&path));
-        let status = async |request: RequestBuilder| request.send().await.unwrap().status().as_u16();
+        let status =
+            async |request: RequestBuilder| request.send().await.unwrap().status().as_u16();
         let Some(least) = least else {
             assert!(status(ask()).await < 300, "{operation} is for everybody");
             continue;
         };
         let response = ask().send().await.unwrap();
         assert_eq!(response.status(), 401, "{operation}");
-        assert_eq!(response.headers()["www-authenticate"], "Bearer realm=\"dinoserve\"");
-        for (role, key) in [(Role::Read, &keys.read), (Role::Write, &keys.write), (Role::Admin, &keys.admin)] {
+        assert_eq!(
+            response.headers()["www-authenticate"],
+            "Bearer realm=\"dinoserve\""
+        );
+        for (role, key) in [
+            (Role::Read, &keys.read),
+            (Role::Write, &keys.write),
+            (Role::Admin, &keys.admin),
+        ] {
             let status = status(ask().bearer_auth(key)).await;
             let refused = matches!(status, 401 | 403);
-            assert_eq!(refused, role < least, "{operation} with the role {role}: {status}");
-            assert!(!refused || status == 403, "{operation}: a known key is only forbidden");
+            assert_eq!(
+                refused,
+                role < least,
+                "{operation} with the role {role}: {status}"
+            );
+            assert!(
+                !refused || status == 403,
+                "{operation}: a known key is only forbidden"
+            );
         }
     }
     server.stopped().await;
@@ -147,71 +190,135 @@ async fn keys_are_told_apart_and_named() {
     let server = keys.server().await;
     let before = counted("unauthenticated");
     let (status, body) = problem(server.get("/v1/models")).await;
-    assert_eq!((status, body["code"].as_str()), (401, Some("unauthenticated")));
-    assert!(body["detail"].as_str().unwrap().contains("Authorization: Bearer"));
+    assert_eq!(
+        (status, body["code"].as_str()),
+        (401, Some("unauthenticated"))
+    );
+    assert!(
+        body["detail"]
+            .as_str()
+            .unwrap()
+            .contains("Authorization: Bearer")
+    );
     let almost = format!("{}x", keys.read);
     for wrong in [almost.as_str(), "", &keys.read[..20]] {
-        assert_eq!(problem(server.get("/v1/models").bearer_auth(wrong)).await.0, 401, "{wrong:?}");
+        assert_eq!(
+            problem(server.get("/v1/models").bearer_auth(wrong)).await.0,
+            401,
+            "{wrong:?}"
+        );
     }
-    let basic = server.get("/v1/models").header("authorization", format!("Basic {}", keys.read));
+    let basic = server
+        .get("/v1/models")
+        .header("authorization", format!("Basic {}", keys.read));
     assert_eq!(problem(basic).await.0, 401);
     assert_eq!(counted("unauthenticated") - before, 5);
     let (status, body) = problem(server.delete("/v1/galleries/x").bearer_auth(&keys.write)).await;
     assert_eq!(status, 403);
-    assert_eq!(body["detail"], "the API key `writer` has the role write, and this takes admin");
+    assert_eq!(
+        body["detail"],
+        "the API key `writer` has the role write, and this takes admin"
+    );
     // The scheme does not mind case, and there is a second way.
-    ok(server.get("/v1/models").header("authorization", format!("bearer {}", keys.read))).await;
+    ok(server
+        .get("/v1/models")
+        .header("authorization", format!("bearer {}", keys.read)))
+    .await;
     ok(server.get("/v1/models").header("x-api-key", &keys.read)).await;
-    let metrics = ok(server.get("/metrics").bearer_auth(&keys.admin)).await.text().await.unwrap();
+    let metrics = ok(server.get("/metrics").bearer_auth(&keys.admin))
+        .await
+        .text()
+        .await
+        .unwrap();
     assert!(metric(&metrics, "dinoserve_key_requests_total{key=\"reader\"}") >= 2.0);
     // Whatever the keys say, nobody finds them in there.
     for secret in [&keys.read, &keys.write, &keys.admin] {
-        assert!(!metrics.contains(secret.as_str()) && !format!("{:?}", keys.open()).contains(secret.as_str()));
+        assert!(
+            !metrics.contains(secret.as_str())
+                && !format!("{:?}", keys.open()).contains(secret.as_str())
+        );
     }
     server.stopped().await;
 }
 
-/// Sends a head that announces a body and waits to be asked for it, and gives the first line of what comes back.
+/// Sends a head that announces a body and waits to be asked for it, and gives the first line of
+/// what comes back.
 async fn first_line(server: &Server, path: &str, key: Option<&str>) -> String {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+    let key = key
+        .map(|key| format!("Authorization: Bearer {key}\r\n"))
+        .unwrap_or_default();
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\n{key}Content-Type: image/png\r\nContent-Length: 100000\r\n\
          Expect: 100-continue\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 1024];
-    let count = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut answer)).await.unwrap().unwrap();
-    String::from_utf8_lossy(&answer[..count]).lines().next().unwrap_or_default().to_owned()
+    let count = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    String::from_utf8_lossy(&answer[..count])
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
-/// A server asks for a body (`100 Continue`) when somebody begins to read it, so this counts every body reader there is.
+/// A server asks for a body (`100 Continue`) when somebody begins to read it, so this counts every
+/// body reader there is.
 #[tokio::test]
 async fn what_is_refused_never_reaches_a_body_reader_or_the_model() {
     let keys = Keys::new();
     let server = keys.server().await;
-    assert_eq!(first_line(&server, "/v1/embed", Some(&keys.read)).await, "HTTP/1.1 100 Continue", "this one is read");
+    assert_eq!(
+        first_line(&server, "/v1/embed", Some(&keys.read)).await,
+        "HTTP/1.1 100 Continue",
+        "this one is read"
+    );
     let seen = || {
         let metrics = telemetry::metrics();
-        (metrics.batch_size.get_sample_count(), metrics.images.with_label_values(&["error"]).get())
+        (
+            metrics.batch_size.get_sample_count(),
+            metrics.images.with_label_values(&["error"]).get(),
+        )
     };
     for _ in 0..2 {
         ok(server.get("/v1/models").bearer_auth(&keys.slow)).await;
     }
     let before = seen();
     for _ in 0..20 {
-        assert_eq!(first_line(&server, "/v1/embed", None).await, "HTTP/1.1 401 Unauthorized");
-        assert_eq!(first_line(&server, "/v1/embed", Some("ds_wrong")).await, "HTTP/1.1 401 Unauthorized");
-        assert_eq!(first_line(&server, "/v1/gallery", Some(&keys.read)).await, "HTTP/1.1 403 Forbidden");
-        assert_eq!(first_line(&server, "/v1/models/load", Some(&keys.write)).await, "HTTP/1.1 403 Forbidden");
-        assert_eq!(first_line(&server, "/v1/embed", Some(&keys.slow)).await, "HTTP/1.1 429 Too Many Requests");
+        assert_eq!(
+            first_line(&server, "/v1/embed", None).await,
+            "HTTP/1.1 401 Unauthorized"
+        );
+        assert_eq!(
+            first_line(&server, "/v1/embed", Some("ds_wrong")).await,
+            "HTTP/1.1 401 Unauthorized"
+        );
+        assert_eq!(
+            first_line(&server, "/v1/gallery", Some(&keys.read)).await,
+            "HTTP/1.1 403 Forbidden"
+        );
+        assert_eq!(
+            first_line(&server, "/v1/models/load", Some(&keys.write)).await,
+            "HTTP/1.1 403 Forbidden"
+        );
+        assert_eq!(
+            first_line(&server, "/v1/embed", Some(&keys.slow)).await,
+            "HTTP/1.1 429 Too Many Requests"
+        );
     }
     // Refusals that a body follows on its heels are answered, too, and nothing of it is looked at.
     let image = || server.post_file("/v1/embed", "dinov2-small-focus/chelsea.png");
     for (request, status) in [(image(), 401), (image().bearer_auth(&keys.slow), 429)] {
         assert_eq!(problem(request).await.0, status);
     }
-    assert_eq!(seen(), before, "no image was decoded, none went through the model");
+    assert_eq!(
+        seen(),
+        before,
+        "no image was decoded, none went through the model"
+    );
     server.stopped().await;
 }
 
@@ -224,8 +331,15 @@ async fn a_key_has_its_requests_a_minute() {
     ok(ask()).await;
     let response = ask().send().await.unwrap();
     assert_eq!(response.status(), 429);
-    let wait: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
-    assert!((1..=30).contains(&wait), "two a minute are one in 30 s, and {wait} s are to be waited");
+    let wait: u64 = response.headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(
+        (1..=30).contains(&wait),
+        "two a minute are one in 30 s, and {wait} s are to be waited"
+    );
     let (_, body) = problem(ask()).await;
     assert_eq!(body["limit"]["name"], "requests_per_minute");
     assert_eq!(body["limit"]["value"], 2);
@@ -239,7 +353,16 @@ async fn a_key_has_its_requests_a_minute() {
 async fn keys_are_rotated_without_a_restart() {
     let keys = Keys::new();
     let server = keys.server().await;
-    let status = async |key: &str| server.get("/v1/models").bearer_auth(key).send().await.unwrap().status().as_u16();
+    let status = async |key: &str| {
+        server
+            .get("/v1/models")
+            .bearer_auth(key)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    };
     for _ in 0..2 {
         assert_eq!(status(&keys.slow).await, 200);
     }
@@ -252,7 +375,12 @@ async fn keys_are_rotated_without_a_restart() {
     assert_eq!(status(&keys.read).await, 401);
     assert_eq!(status(&keys.slow).await, 429);
     // What cannot be used changes nothing, and is counted.
-    let failures = || telemetry::metrics().reload_failures.with_label_values(&["keys"]).get();
+    let failures = || {
+        telemetry::metrics()
+            .reload_failures
+            .with_label_values(&["keys"])
+            .get()
+    };
     let before = failures();
     replace(&keys.file, "[[key]]\nname = \"x\"\n");
     until(async || failures() > before).await;
@@ -276,7 +404,9 @@ pub async fn until(holds: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it holds at last");
+    tokio::time::timeout(Duration::from_secs(20), wait)
+        .await
+        .expect("it holds at last");
 }
 
 #[test]
@@ -305,12 +435,22 @@ fn what_is_wrong_with_a_file_of_keys_is_said() {
     }
     std::fs::write(&file, &good).unwrap();
     ApiKeys::open(&file).unwrap();
-    assert_eq!(ApiKeys::open(Path::new("/no/such/file")).unwrap_err().kind(), Kind::Io);
+    assert_eq!(
+        ApiKeys::open(Path::new("/no/such/file"))
+            .unwrap_err()
+            .kind(),
+        Kind::Io
+    );
 }
 
 #[tokio::test]
 async fn pages_of_other_sites_change_nothing_unless_they_may() {
-    let server = Setup { gallery: Some(new_gallery().await), ..Setup::tiny() }.start().await;
+    let server = Setup {
+        gallery: Some(new_gallery().await),
+        ..Setup::tiny()
+    }
+    .start()
+    .await;
     let own = format!("http://{}", server.address);
     let write = || server.delete("/v1/gallery/x");
     let before = counted("cross_site");
@@ -321,21 +461,44 @@ async fn pages_of_other_sites_change_nothing_unless_they_may() {
         ("sec-fetch-site", "same-site"),
     ] {
         let (status, body) = problem(write().header(header, value)).await;
-        assert_eq!((status, body["code"].as_str()), (403, Some("forbidden")), "{header}: {value}");
+        assert_eq!(
+            (status, body["code"].as_str()),
+            (403, Some("forbidden")),
+            "{header}: {value}"
+        );
     }
     assert_eq!(counted("cross_site") - before, 4);
-    let spoofed = write().header("origin", &own).header("sec-fetch-site", "cross-site");
+    let spoofed = write()
+        .header("origin", &own)
+        .header("sec-fetch-site", "cross-site");
     assert_eq!(problem(spoofed).await.0, 403);
-    for request in [write(), write().header("origin", &own), write().header("sec-fetch-site", "same-origin")] {
-        assert_eq!(problem(request).await.0, 404, "these may, and there is no such item");
+    for request in [
+        write(),
+        write().header("origin", &own),
+        write().header("sec-fetch-site", "same-origin"),
+    ] {
+        assert_eq!(
+            problem(request).await.0,
+            404,
+            "these may, and there is no such item"
+        );
     }
     // HTTP/2 has no `Host`: the address says it.
     for (host, status) in [("one.example", 0x8d), ("two.example", 0x48)] {
         let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
-        let fields = [&b"\x02\x06DELETE\x86\x04"[..], &text("/v1/gallery/x"), b"\x01", &text(host)].concat();
+        let fields = [
+            &b"\x02\x06DELETE\x86\x04"[..],
+            &text("/v1/gallery/x"),
+            b"\x01",
+            &text(host),
+        ]
+        .concat();
         let origin = [&b"\0"[..], &text("origin"), &text("http://one.example")].concat();
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream.write_all(&http2_request(100, &[fields, origin].concat())).await.unwrap();
+        stream
+            .write_all(&http2_request(100, &[fields, origin].concat()))
+            .await
+            .unwrap();
         let mut frame = [0; 9];
         loop {
             stream.read_exact(&mut frame).await.unwrap();
@@ -348,22 +511,49 @@ async fn pages_of_other_sites_change_nothing_unless_they_may() {
             }
         }
     }
-    let response = server.get("/v1/models").header("origin", "https://evil.example").send().await.unwrap();
+    let response = server
+        .get("/v1/models")
+        .header("origin", "https://evil.example")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200, "it may be sent");
-    assert!(!response.headers().contains_key("access-control-allow-origin"), "and no page may read it");
+    assert!(
+        !response
+            .headers()
+            .contains_key("access-control-allow-origin"),
+        "and no page may read it"
+    );
     server.stopped().await;
 
-    let http = HttpConfig { cors_origins: vec!["https://app.example".to_owned()], ..HttpConfig::default() };
-    let server = Setup { http, gallery: Some(new_gallery().await), ..Setup::tiny() }.start().await;
+    let http = HttpConfig {
+        cors_origins: vec!["https://app.example".to_owned()],
+        ..HttpConfig::default()
+    };
+    let server = Setup {
+        http,
+        gallery: Some(new_gallery().await),
+        ..Setup::tiny()
+    }
+    .start()
+    .await;
     let preflight = server
         .client
         .request(Method::OPTIONS, server.url("/v1/embed"))
         .header("origin", "https://app.example")
         .header("access-control-request-method", "POST")
-        .header("access-control-request-headers", "authorization,content-type");
+        .header(
+            "access-control-request-headers",
+            "authorization,content-type",
+        );
     let response = ok(preflight).await;
-    assert_eq!(response.headers()["access-control-allow-origin"], "https://app.example");
-    let allowed = response.headers()["access-control-allow-headers"].to_str().unwrap();
+    assert_eq!(
+        response.headers()["access-control-allow-origin"],
+        "https://app.example"
+    );
+    let allowed = response.headers()["access-control-allow-headers"]
+        .to_str()
+        .unwrap();
     assert!(allowed.contains("authorization") && allowed.contains("traceparent"));
     let write = |origin| server.delete("/v1/gallery/x").header("origin", origin);
     assert_eq!(problem(write("https://app.example")).await.0, 404);
@@ -373,53 +563,105 @@ async fn pages_of_other_sites_change_nothing_unless_they_may() {
 
 #[tokio::test]
 async fn a_head_that_is_too_large_is_named() {
-    let http = HttpConfig { max_header_bytes: 1000, ..HttpConfig::default() };
-    let server = Setup { http, ..Setup::tiny() }.start().await;
+    let http = HttpConfig {
+        max_header_bytes: 1000,
+        ..HttpConfig::default()
+    };
+    let server = Setup {
+        http,
+        ..Setup::tiny()
+    }
+    .start()
+    .await;
     ok(server.get("/v1/models").header("x-filler", "x".repeat(500))).await;
     let before = counted("head_too_large");
-    let (status, body) = problem(server.get("/v1/models").header("x-filler", "x".repeat(1000))).await;
-    assert_eq!((status, body["code"].as_str()), (431, Some("head_too_large")));
+    let (status, body) = problem(
+        server
+            .get("/v1/models")
+            .header("x-filler", "x".repeat(1000)),
+    )
+    .await;
+    assert_eq!(
+        (status, body["code"].as_str()),
+        (431, Some("head_too_large"))
+    );
     assert_eq!(body["limit"]["flag"], "--max-header-bytes");
     assert_eq!(counted("head_too_large") - before, 1);
     server.stopped().await;
 }
 
-/// Between the reading of the file and the first request a model may have been downloaded, which takes minutes.
+/// Between the reading of the file and the first request a model may have been downloaded, which
+/// takes minutes.
 #[tokio::test]
 async fn keys_that_change_while_the_server_starts_are_known() {
     let keys = Keys::new();
     let opened = keys.open();
     let NewKey { secret, entry } = NewKey::random("newcomer", Role::Read, None).unwrap();
     replace(&keys.file, &entry);
-    let mut setup = Setup { keys: Some(opened), ..Setup::tiny() };
+    let mut setup = Setup {
+        keys: Some(opened),
+        ..Setup::tiny()
+    };
     setup.serve.reload_interval = Duration::from_secs(3600);
     let server = setup.start().await;
-    let status = async |key: &str| server.get("/v1/models").bearer_auth(key).send().await.unwrap().status();
+    let status = async |key: &str| {
+        server
+            .get("/v1/models")
+            .bearer_auth(key)
+            .send()
+            .await
+            .unwrap()
+            .status()
+    };
     until(async || status(&secret).await == 200).await;
     assert_eq!(status(&keys.read).await, 401, "it is revoked");
     server.stopped().await;
 }
 
-/// The whole way of an operator: a key is made, the server started with its file, and nothing secret is in the log.
+/// The whole way of an operator: a key is made, the server started with its file, and nothing
+/// secret is in the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_makes_keys_and_no_log_holds_them() {
     let file = scratch("keys").join("keys.toml");
     let made = std::process::Command::new(env!("CARGO_BIN_EXE_dinoserve"))
-        .args(["keys", "new", "--name", "shop", "--role", "write", "--requests-per-minute", "600"])
+        .args([
+            "keys",
+            "new",
+            "--name",
+            "shop",
+            "--role",
+            "write",
+            "--requests-per-minute",
+            "600",
+        ])
         .output()
         .unwrap();
     assert!(made.status.success());
     std::fs::write(&file, &made.stdout).unwrap();
     let said = String::from_utf8(made.stderr).unwrap();
-    let secret = said.split_whitespace().find(|word| word.starts_with("ds_")).expect("the key").to_owned();
+    let secret = said
+        .split_whitespace()
+        .find(|word| word.starts_with("ds_"))
+        .expect("the key")
+        .to_owned();
     assert!(!String::from_utf8_lossy(&made.stdout).contains(&secret));
 
     let mut process = Process::start(&["--api-keys", file.to_str().unwrap()]);
     let client = reqwest::Client::new();
-    let ask = |key: &str| client.get(format!("{}/v1/models", process.url)).bearer_auth(key.to_owned()).send();
+    let ask = |key: &str| {
+        client
+            .get(format!("{}/v1/models", process.url))
+            .bearer_auth(key.to_owned())
+            .send()
+    };
     assert_eq!(ask(&secret).await.unwrap().status(), 200);
     assert_eq!(ask("ds_guessed").await.unwrap().status(), 401);
-    let models = ok_json(client.get(format!("{}/v1/models", process.url)).bearer_auth(&secret)).await;
+    let models = ok_json(
+        client
+            .get(format!("{}/v1/models", process.url))
+            .bearer_auth(&secret),
+    )
+    .await;
     assert_eq!(models["data"][0]["id"], "tiny-reg");
     // A new file and SIGHUP: read at once.
     let entry = NewKey::random("other", Role::Read, None).unwrap();
@@ -431,5 +673,8 @@ async fn an_operator_makes_keys_and_no_log_holds_them() {
     assert!(process.wait(Duration::from_secs(10)).success());
     let log = process.log();
     assert!(log.contains("\"key\":\"shop\""), "{log}");
-    assert!(!log.contains(&secret) && !log.contains(&entry.secret) && !log.contains("ds_guessed"), "{log}");
+    assert!(
+        !log.contains(&secret) && !log.contains(&entry.secret) && !log.contains("ds_guessed"),
+        "{log}"
+    );
 }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use dinoserve::{
     features::pool::Pooling,
-    gallery::{Binding, Gallery, GalleryConfig, GalleryName, ItemId, Metadata, NewItem, OpenMode, open},
+    gallery::{
+        Binding, Gallery, GalleryConfig, GalleryName, ItemId, Metadata, NewItem, OpenMode, open,
+    },
     http::HttpConfig,
     vision::{Background, Filter, ResizeMode},
 };
@@ -25,12 +27,20 @@ const COFFEE: &str = "dinov2-small-focus/coffee.png";
 const ROCKET: &str = "dinov2-small-focus/rocket.jpg";
 
 async fn store(folder: &Path) -> Gallery {
-    open(folder.to_str().unwrap(), &GalleryConfig::default(), OpenMode::Serve).await.expect("a store")
+    open(
+        folder.to_str().unwrap(),
+        &GalleryConfig::default(),
+        OpenMode::Serve,
+    )
+    .await
+    .expect("a store")
 }
 
 fn images(files: &[&str]) -> Form {
     let part = |file: &&str| Part::bytes(read_golden(file)).file_name((*file).to_owned());
-    files.iter().fold(Form::new(), |form, file| form.part("image", part(file)))
+    files
+        .iter()
+        .fold(Form::new(), |form, file| form.part("image", part(file)))
 }
 
 fn put(server: &Server, path: &str, files: &[&str]) -> RequestBuilder {
@@ -43,14 +53,25 @@ fn post(server: &Server, path: &str, files: &[&str]) -> RequestBuilder {
 
 /// The PCA map of each image.
 async fn maps(server: &Server, options: &str, files: &[&str]) -> Vec<Vec<f32>> {
-    let request = post(server, &format!("/v1/pca?{options}"), files).header("accept", "application/json");
-    ok_json(request).await["data"].as_array().unwrap().iter().map(|image| floats(&image["map"])).collect()
+    let request =
+        post(server, &format!("/v1/pca?{options}"), files).header("accept", "application/json");
+    ok_json(request).await["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|image| floats(&image["map"]))
+        .collect()
 }
 
 /// Ranges come from tokens that were rounded to f16.
 #[track_caller]
 fn assert_same_basis(a: &Value, b: &Value) {
-    for (member, most) in [("mean", 1e-5), ("components", 1e-4), ("explained", 1e-5), ("ranges", 2e-3)] {
+    for (member, most) in [
+        ("mean", 1e-5),
+        ("components", 1e-4),
+        ("explained", 1e-5),
+        ("ranges", 2e-3),
+    ] {
         let (largest, _) = difference(&floats(&a[member]), &floats(&b[member]));
         assert!(largest <= most, "{member}: {largest}");
     }
@@ -58,36 +79,67 @@ fn assert_same_basis(a: &Value, b: &Value) {
 
 async fn assert_problem(request: RequestBuilder, status: u16, code: &str, detail: &str) {
     let (found, problem) = problem(request).await;
-    assert_eq!((found, problem["code"].as_str()), (status, Some(code)), "{problem}");
-    assert!(problem["detail"].as_str().unwrap().contains(detail), "{detail} in {problem}");
+    assert_eq!(
+        (found, problem["code"].as_str()),
+        (status, Some(code)),
+        "{problem}"
+    );
+    assert!(
+        problem["detail"].as_str().unwrap().contains(detail),
+        "{detail} in {problem}"
+    );
 }
 
 #[tokio::test]
 async fn an_image_has_the_same_colours_whatever_stands_beside_it() {
     let server = Server::tiny_with_gallery().await;
-    ok(put(&server, "/v1/bases/photos?size=224&components=5", &[CHELSEA, COFFEE])).await;
+    ok(put(
+        &server,
+        "/v1/bases/photos?size=224&components=5",
+        &[CHELSEA, COFFEE],
+    ))
+    .await;
     let alone = maps(&server, "size=112&basis=photos", &[CHELSEA]).await;
     let beside = maps(&server, "size=112&basis=photos", &[ROCKET, CHELSEA]).await;
     assert!(difference(&alone[0], &beside[1]).0 < 1e-4);
     // Without the basis they would differ.
-    let (own, joint) =
-        (maps(&server, "size=112", &[CHELSEA]).await, maps(&server, "size=112", &[ROCKET, CHELSEA]).await);
+    let (own, joint) = (
+        maps(&server, "size=112", &[CHELSEA]).await,
+        maps(&server, "size=112", &[ROCKET, CHELSEA]).await,
+    );
     assert!(difference(&own[0], &joint[1]).0 > 0.05);
 
     // The picture shows the first three of the numbers.
-    let request = post(&server, "/v1/pca?size=112&basis=photos&output=patch", &[CHELSEA]);
-    let picture = image::load_from_memory(&ok_bytes(request).await).unwrap().into_rgb8();
+    let request = post(
+        &server,
+        "/v1/pca?size=112&basis=photos&output=patch",
+        &[CHELSEA],
+    );
+    let picture = image::load_from_memory(&ok_bytes(request).await)
+        .unwrap()
+        .into_rgb8();
     let expected: Vec<f32> = alone[0].iter().map(|value| value * 255.0).collect();
-    let found: Vec<f32> = picture.as_raw().iter().map(|&value| f32::from(value)).collect();
+    let found: Vec<f32> = picture
+        .as_raw()
+        .iter()
+        .map(|&value| f32::from(value))
+        .collect();
     assert!(difference(&found, &expected).0 <= 0.51);
 
     // As many components as it has, from the same basis.
     let five = maps(&server, "size=112&basis=photos&components=5", &[CHELSEA]).await;
-    let three: Vec<f32> = five[0].chunks(5).flat_map(|values| values[..3].to_vec()).collect();
+    let three: Vec<f32> = five[0]
+        .chunks(5)
+        .flat_map(|values| values[..3].to_vec())
+        .collect();
     assert!(difference(&three, &alone[0]).0 < 1e-5);
 
     // The foreground has the colours that it has among all patches; the rest is black.
-    let request = post(&server, "/v1/pca?size=112&basis=photos&foreground=auto", &[CHELSEA]);
+    let request = post(
+        &server,
+        "/v1/pca?size=112&basis=photos&foreground=auto",
+        &[CHELSEA],
+    );
     let answer = ok_json(request.header("accept", "application/json")).await;
     let shown: Vec<bool> = answer["data"][0]["foreground"]
         .as_array()
@@ -105,28 +157,55 @@ async fn an_image_has_the_same_colours_whatever_stands_beside_it() {
 
 #[tokio::test]
 async fn a_basis_of_two_images_is_their_joint_one_with_less_wide_ranges() {
-    let server = Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
+    let server =
+        Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
     let options = "size=224&resize=fit";
-    let joint =
-        ok_json(post(&server, &format!("/v1/pca?{options}"), &[CHELSEA, COFFEE]).header("accept", "application/json"))
-            .await;
-    let response = ok(put(&server, &format!("/v1/bases/two?{options}"), &[CHELSEA, COFFEE])).await;
+    let joint = ok_json(
+        post(&server, &format!("/v1/pca?{options}"), &[CHELSEA, COFFEE])
+            .header("accept", "application/json"),
+    )
+    .await;
+    let response = ok(put(
+        &server,
+        &format!("/v1/bases/two?{options}"),
+        &[CHELSEA, COFFEE],
+    ))
+    .await;
     assert_eq!(response.status(), StatusCode::CREATED);
-    assert!(response.headers()["server-timing"].to_str().unwrap().contains("inference;dur="));
+    assert!(
+        response.headers()["server-timing"]
+            .to_str()
+            .unwrap()
+            .contains("inference;dur=")
+    );
     let kept: Value = response.json().await.unwrap();
     assert!(difference(&floats(&kept["explained"]), &floats(&joint["explained"])).0 < 1e-5);
     assert_eq!(
-        (kept["images"].as_u64(), kept["size"].as_u64(), kept["resize"].as_str()),
+        (
+            kept["images"].as_u64(),
+            kept["size"].as_u64(),
+            kept["resize"].as_str()
+        ),
         (Some(2), Some(224), Some("fit"))
     );
     assert_eq!(kept["patches"].as_u64(), Some(2 * 16 * 24));
 
-    // The joint maps reach from the least to the largest coordinate, those of the basis from the first to the last
-    // percentile. So they are the joint ones, stretched by their own percentiles.
-    let joint: Vec<Vec<f32>> = joint["data"].as_array().unwrap().iter().map(|image| floats(&image["map"])).collect();
+    // The joint maps reach from the least to the largest coordinate, those of the basis from the
+    // first to the last percentile. So they are the joint ones, stretched by their own percentiles.
+    let joint: Vec<Vec<f32>> = joint["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|image| floats(&image["map"]))
+        .collect();
     let found = maps(&server, &format!("{options}&basis=two"), &[CHELSEA, COFFEE]).await;
     for component in 0..3 {
-        let of = |maps: &[Vec<f32>]| -> Vec<f32> { maps.concat().chunks(3).map(|values| values[component]).collect() };
+        let of = |maps: &[Vec<f32>]| -> Vec<f32> {
+            maps.concat()
+                .chunks(3)
+                .map(|values| values[component])
+                .collect()
+        };
         let (joint, found) = (of(&joint), of(&found));
         let mut sorted = joint.clone();
         sorted.sort_by(f32::total_cmp);
@@ -136,15 +215,26 @@ async fn a_basis_of_two_images_is_their_joint_one_with_less_wide_ranges() {
             sorted[below] + (sorted[below + 1] - sorted[below]) * part
         };
         let (low, high) = (percentile(0.01), percentile(0.99));
-        let expected: Vec<f32> = joint.iter().map(|value| ((value - low) / (high - low)).clamp(0.0, 1.0)).collect();
+        let expected: Vec<f32> = joint
+            .iter()
+            .map(|value| ((value - low) / (high - low)).clamp(0.0, 1.0))
+            .collect();
         assert!(difference(&found, &expected).0 < 1.0 / 255.0);
     }
 
     // The numbers of the basis, in both forms.
     let json = ok_json(server.get("/v1/bases/two")).await;
-    let components = npy(&ok_bytes(server.get("/v1/bases/two").header("accept", "application/x-npy")).await);
+    let components = npy(&ok_bytes(
+        server
+            .get("/v1/bases/two")
+            .header("accept", "application/x-npy"),
+    )
+    .await);
     assert_eq!(components.shape(), [3, 384]);
-    assert_eq!(components.iter().copied().collect::<Vec<_>>(), floats(&json["components"]));
+    assert_eq!(
+        components.iter().copied().collect::<Vec<_>>(),
+        floats(&json["components"])
+    );
     assert_eq!(json["fingerprint"], focus().fingerprint);
     let components = components.into_dimensionality::<ndarray::Ix2>().unwrap();
     assert!(difference(&components.dot(&components.t()), &ndarray::Array2::eye(3)).0 < 1e-5);
@@ -153,26 +243,52 @@ async fn a_basis_of_two_images_is_their_joint_one_with_less_wide_ranges() {
 #[tokio::test]
 async fn images_that_are_added_count_as_if_they_had_come_at_once() {
     let server = Server::tiny_with_gallery().await;
-    ok(put(&server, "/v1/bases/once?size=112&resize=crop", &[CHELSEA, COFFEE, ROCKET])).await;
-    let response = ok(put(&server, "/v1/bases/bit-by-bit?size=112&resize=crop", &[COFFEE])).await;
+    ok(put(
+        &server,
+        "/v1/bases/once?size=112&resize=crop",
+        &[CHELSEA, COFFEE, ROCKET],
+    ))
+    .await;
+    let response = ok(put(
+        &server,
+        "/v1/bases/bit-by-bit?size=112&resize=crop",
+        &[COFFEE],
+    ))
+    .await;
     assert_eq!(response.status(), StatusCode::CREATED);
     let added = ok_json(post(&server, "/v1/bases/bit-by-bit", &[CHELSEA, ROCKET])).await;
-    assert_eq!((added["images"].as_u64(), added["patches"].as_u64()), (Some(3), Some(3 * 64)));
-    let (once, bit_by_bit) =
-        (ok_json(server.get("/v1/bases/once")).await, ok_json(server.get("/v1/bases/bit-by-bit")).await);
+    assert_eq!(
+        (added["images"].as_u64(), added["patches"].as_u64()),
+        (Some(3), Some(3 * 64))
+    );
+    let (once, bit_by_bit) = (
+        ok_json(server.get("/v1/bases/once")).await,
+        ok_json(server.get("/v1/bases/bit-by-bit")).await,
+    );
     assert_same_basis(&once, &bit_by_bit);
 
     // Who adds at the same time waits for the other; nobody's images are lost.
     let requests = (0..8).map(|_| ok_json(post(&server, "/v1/bases/bit-by-bit", &[CHELSEA])));
     futures_util::future::join_all(requests).await;
-    assert_eq!(ok_json(server.get("/v1/bases/bit-by-bit")).await["images"], 11);
+    assert_eq!(
+        ok_json(server.get("/v1/bases/bit-by-bit")).await["images"],
+        11
+    );
 
     let response = ok(put(&server, "/v1/bases/once?size=112", &[ROCKET])).await;
     assert_eq!(response.status(), StatusCode::OK, "replaced");
     let names = |list: &Value| -> Vec<String> {
-        list["data"].as_array().unwrap().iter().map(|basis| basis["name"].as_str().unwrap().to_owned()).collect()
+        list["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|basis| basis["name"].as_str().unwrap().to_owned())
+            .collect()
     };
-    assert_eq!(names(&ok_json(server.get("/v1/bases")).await), ["bit-by-bit", "once"]);
+    assert_eq!(
+        names(&ok_json(server.get("/v1/bases")).await),
+        ["bit-by-bit", "once"]
+    );
     assert_eq!(ok_json(server.get("/v1/bases/once")).await["images"], 1);
     let response = ok(server.delete("/v1/bases/bit-by-bit")).await;
     assert_eq!(response.status(), StatusCode::NO_CONTENT);
@@ -183,12 +299,27 @@ async fn images_that_are_added_count_as_if_they_had_come_at_once() {
 async fn bases_survive_a_restart_and_belong_to_a_model() {
     let folder = scratch("bases");
     let start = async |model: &str| {
-        Server::start_on(store(&folder).await, tiny(model, "model.safetensors"), HttpConfig::default()).await
+        Server::start_on(
+            store(&folder).await,
+            tiny(model, "model.safetensors"),
+            HttpConfig::default(),
+        )
+        .await
     };
     let server = start("tiny-reg").await;
-    ok(put(&server, "/v1/bases/lasting?size=112", &[CHELSEA, COFFEE])).await;
-    let picture = async |server: &Server| ok_bytes(post(server, "/v1/pca?size=112&basis=lasting", &[ROCKET])).await;
-    let (basis, drawn) = (ok_json(server.get("/v1/bases/lasting")).await, picture(&server).await);
+    ok(put(
+        &server,
+        "/v1/bases/lasting?size=112",
+        &[CHELSEA, COFFEE],
+    ))
+    .await;
+    let picture = async |server: &Server| {
+        ok_bytes(post(server, "/v1/pca?size=112&basis=lasting", &[ROCKET])).await
+    };
+    let (basis, drawn) = (
+        ok_json(server.get("/v1/bases/lasting")).await,
+        picture(&server).await,
+    );
     server.stopped().await;
 
     let server = start("tiny-reg").await;
@@ -199,8 +330,20 @@ async fn bases_survive_a_restart_and_belong_to_a_model() {
     // Another model's tokens mean nothing in it.
     let server = start("tiny").await;
     let wanted = "the basis `lasting` is of features of tiny-reg (fingerprint ";
-    assert_problem(post(&server, "/v1/pca?basis=lasting", &[ROCKET]), 409, "conflict", wanted).await;
-    assert_problem(post(&server, "/v1/bases/lasting", &[ROCKET]), 409, "conflict", wanted).await;
+    assert_problem(
+        post(&server, "/v1/pca?basis=lasting", &[ROCKET]),
+        409,
+        "conflict",
+        wanted,
+    )
+    .await;
+    assert_problem(
+        post(&server, "/v1/bases/lasting", &[ROCKET]),
+        409,
+        "conflict",
+        wanted,
+    )
+    .await;
     assert_eq!(ok_json(server.get("/v1/bases/lasting")).await, basis);
     ok(put(&server, "/v1/bases/lasting?size=112", &[CHELSEA])).await;
     picture(&server).await;
@@ -231,35 +374,83 @@ async fn a_gallery_s_thumbnails_can_be_what_a_basis_is_fitted_on() {
     };
     let mut items = vec![item("cat", Some(CHELSEA)), item("cup", Some(COFFEE))];
     items.extend((0..20).map(|number| item(&format!("vector {number}"), None)));
-    let (pictures, bare) = (GalleryName::new("pictures").unwrap(), GalleryName::new("bare").unwrap());
+    let (pictures, bare) = (
+        GalleryName::new("pictures").unwrap(),
+        GalleryName::new("bare").unwrap(),
+    );
     store.put(&pictures, &binding, items).await.unwrap();
-    store.put(&bare, &binding, vec![item("vector", None)]).await.unwrap();
+    store
+        .put(&bare, &binding, vec![item("vector", None)])
+        .await
+        .unwrap();
 
-    let server = Server::start_on(store, tiny("tiny-reg", "model.safetensors"), HttpConfig::default()).await;
+    let server = Server::start_on(
+        store,
+        tiny("tiny-reg", "model.safetensors"),
+        HttpConfig::default(),
+    )
+    .await;
     let put_empty = |path: &str| server.put(path);
     let kept = ok_json(put_empty("/v1/bases/sampled?gallery=pictures&size=112")).await;
-    assert_eq!((kept["images"].as_u64(), kept["size"].as_u64()), (Some(2), Some(112)));
-    ok(put(&server, "/v1/bases/uploaded?size=112", &[CHELSEA, COFFEE])).await;
-    let (sampled, uploaded) =
-        (ok_json(server.get("/v1/bases/sampled")).await, ok_json(server.get("/v1/bases/uploaded")).await);
+    assert_eq!(
+        (kept["images"].as_u64(), kept["size"].as_u64()),
+        (Some(2), Some(112))
+    );
+    ok(put(
+        &server,
+        "/v1/bases/uploaded?size=112",
+        &[CHELSEA, COFFEE],
+    ))
+    .await;
+    let (sampled, uploaded) = (
+        ok_json(server.get("/v1/bases/sampled")).await,
+        ok_json(server.get("/v1/bases/uploaded")).await,
+    );
     assert_same_basis(&sampled, &uploaded);
-    let kept = ok_json(put_empty("/v1/bases/one?gallery=pictures&size=112&sample=1")).await;
-    assert_eq!(kept["images"].as_u64(), Some(1), "items without a picture are no part of the sample");
-    let kept = ok_json(put_empty("/v1/bases/default-size?gallery=pictures&sample=3")).await;
+    let kept = ok_json(put_empty(
+        "/v1/bases/one?gallery=pictures&size=112&sample=1",
+    ))
+    .await;
+    assert_eq!(
+        kept["images"].as_u64(),
+        Some(1),
+        "items without a picture are no part of the sample"
+    );
+    let kept = ok_json(put_empty(
+        "/v1/bases/default-size?gallery=pictures&sample=3",
+    ))
+    .await;
     assert_eq!(kept["size"].as_u64(), Some(224));
     let more = ok_json(server.post("/v1/bases/uploaded?gallery=pictures")).await;
     assert_eq!(more["images"].as_u64(), Some(4));
 
     let put_to = |options: &str| put_empty(&format!("/v1/bases/new?{options}"));
-    assert_problem(put_to("gallery=bare"), 422, "invalid_option", "`bare` has no items with pictures").await;
+    assert_problem(
+        put_to("gallery=bare"),
+        422,
+        "invalid_option",
+        "`bare` has no items with pictures",
+    )
+    .await;
     assert_problem(put_to("gallery=missing"), 404, "not_found", "missing").await;
-    assert_problem(put_to("gallery=pictures&sample=0"), 422, "invalid_option", "it must be 1 to 1000").await;
+    assert_problem(
+        put_to("gallery=pictures&sample=0"),
+        422,
+        "invalid_option",
+        "it must be 1 to 1000",
+    )
+    .await;
     let both = put(&server, "/v1/bases/new?gallery=pictures", &[CHELSEA]);
     assert_problem(both, 422, "invalid_option", "without a body").await;
     let both = put_to("").multipart(images(&[CHELSEA]).text("gallery", "pictures"));
     assert_problem(both, 422, "invalid_option", "without a body").await;
-    assert_problem(put(&server, "/v1/bases/new?sample=5", &[CHELSEA]), 422, "invalid_option", "goes with `gallery`")
-        .await;
+    assert_problem(
+        put(&server, "/v1/bases/new?sample=5", &[CHELSEA]),
+        422,
+        "invalid_option",
+        "goes with `gallery`",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -269,37 +460,148 @@ async fn what_is_wrong_with_a_request_is_said_and_changes_nothing() {
     let before = ok_json(server.get("/v1/bases/good")).await;
 
     let missing = "missing";
-    assert_problem(post(&server, "/v1/pca?basis=missing", &[CHELSEA]), 404, "not_found", missing).await;
+    assert_problem(
+        post(&server, "/v1/pca?basis=missing", &[CHELSEA]),
+        404,
+        "not_found",
+        missing,
+    )
+    .await;
     assert_problem(server.get("/v1/bases/missing"), 404, "not_found", missing).await;
-    assert_problem(post(&server, "/v1/bases/missing", &[CHELSEA]), 404, "not_found", missing).await;
-    assert_problem(server.delete("/v1/bases/missing"), 404, "not_found", missing).await;
+    assert_problem(
+        post(&server, "/v1/bases/missing", &[CHELSEA]),
+        404,
+        "not_found",
+        missing,
+    )
+    .await;
+    assert_problem(
+        server.delete("/v1/bases/missing"),
+        404,
+        "not_found",
+        missing,
+    )
+    .await;
     let name = "\"Not/Good\" is no name";
-    assert_problem(server.get("/v1/bases/Not%2FGood"), 422, "invalid_option", name).await;
-    assert_problem(put(&server, "/v1/bases/Not%2FGood", &[CHELSEA]), 422, "invalid_option", name).await;
-    assert_problem(post(&server, "/v1/pca?basis=Not%2FGood", &[CHELSEA]), 422, "invalid_option", name).await;
-    assert_problem(server.get("/v1/bases/%FF"), 400, "malformed_request", "path").await;
+    assert_problem(
+        server.get("/v1/bases/Not%2FGood"),
+        422,
+        "invalid_option",
+        name,
+    )
+    .await;
+    assert_problem(
+        put(&server, "/v1/bases/Not%2FGood", &[CHELSEA]),
+        422,
+        "invalid_option",
+        name,
+    )
+    .await;
+    assert_problem(
+        post(&server, "/v1/pca?basis=Not%2FGood", &[CHELSEA]),
+        422,
+        "invalid_option",
+        name,
+    )
+    .await;
+    assert_problem(
+        server.get("/v1/bases/%FF"),
+        400,
+        "malformed_request",
+        "path",
+    )
+    .await;
 
-    let pca = |options: &str| post(&server, &format!("/v1/pca?basis=good&{options}"), &[CHELSEA]);
+    let pca = |options: &str| {
+        post(
+            &server,
+            &format!("/v1/pca?basis=good&{options}"),
+            &[CHELSEA],
+        )
+    };
     let most = "it must be 1 to 3, as many as the basis has";
     assert_problem(pca("components=4"), 422, "invalid_option", most).await;
     assert_problem(pca("components=0"), 422, "invalid_option", most).await;
-    let fit = |options: &str, files: &[&str]| put(&server, &format!("/v1/bases/good?{options}"), files);
-    assert_problem(fit("components=0", &[CHELSEA]), 422, "invalid_option", "it must be 1 to 64").await;
-    assert_problem(fit("components=65", &[CHELSEA]), 422, "invalid_option", "it must be 1 to 64").await;
-    assert_problem(fit("size=14&components=5", &[CHELSEA]), 422, "invalid_option", "5 components cannot be fitted on")
-        .await;
-    assert_problem(fit("foreground=auto", &[CHELSEA]), 422, "invalid_option", "there is no such option here").await;
-    assert_problem(fit("size=113&resize=crop", &[CHELSEA]), 422, "invalid_option", "multiple of the patch size").await;
+    let fit =
+        |options: &str, files: &[&str]| put(&server, &format!("/v1/bases/good?{options}"), files);
+    assert_problem(
+        fit("components=0", &[CHELSEA]),
+        422,
+        "invalid_option",
+        "it must be 1 to 64",
+    )
+    .await;
+    assert_problem(
+        fit("components=65", &[CHELSEA]),
+        422,
+        "invalid_option",
+        "it must be 1 to 64",
+    )
+    .await;
+    assert_problem(
+        fit("size=14&components=5", &[CHELSEA]),
+        422,
+        "invalid_option",
+        "5 components cannot be fitted on",
+    )
+    .await;
+    assert_problem(
+        fit("foreground=auto", &[CHELSEA]),
+        422,
+        "invalid_option",
+        "there is no such option here",
+    )
+    .await;
+    assert_problem(
+        fit("size=113&resize=crop", &[CHELSEA]),
+        422,
+        "invalid_option",
+        "multiple of the patch size",
+    )
+    .await;
     let size = post(&server, "/v1/bases/good?size=112", &[CHELSEA]);
-    assert_problem(size, 422, "invalid_option", "there is no such option here; there are gallery, sample").await;
+    assert_problem(
+        size,
+        422,
+        "invalid_option",
+        "there is no such option here; there are gallery, sample",
+    )
+    .await;
     let damaged = |request: RequestBuilder| {
-        request.multipart(images(&[CHELSEA]).part("image", Part::bytes(b"no picture".to_vec()).file_name("x.png")))
+        request.multipart(images(&[CHELSEA]).part(
+            "image",
+            Part::bytes(b"no picture".to_vec()).file_name("x.png"),
+        ))
     };
     let path = server.url("/v1/bases/good");
-    assert_problem(damaged(server.client.put(&path)), 422, "undecodable_image", "image 1: the 10 bytes").await;
-    assert_problem(damaged(server.client.post(&path)), 422, "undecodable_image", "image 1: the 10 bytes").await;
-    assert_problem(server.client.put(&path).json(&json!({"size": 112})), 400, "malformed_request", "no image").await;
-    assert_problem(server.get("/v1/bases?size=1"), 422, "invalid_option", "there are no options here").await;
+    assert_problem(
+        damaged(server.client.put(&path)),
+        422,
+        "undecodable_image",
+        "image 1: the 10 bytes",
+    )
+    .await;
+    assert_problem(
+        damaged(server.client.post(&path)),
+        422,
+        "undecodable_image",
+        "image 1: the 10 bytes",
+    )
+    .await;
+    assert_problem(
+        server.client.put(&path).json(&json!({"size": 112})),
+        400,
+        "malformed_request",
+        "no image",
+    )
+    .await;
+    assert_problem(
+        server.get("/v1/bases?size=1"),
+        422,
+        "invalid_option",
+        "there are no options here",
+    )
+    .await;
     let html = server.get("/v1/bases/good").header("accept", "text/html");
     assert_problem(html, 406, "not_acceptable", "application/x-npy").await;
     assert_eq!(ok_json(server.get("/v1/bases/good")).await, before);
@@ -307,6 +609,18 @@ async fn what_is_wrong_with_a_request_is_said_and_changes_nothing() {
     let without_store = Server::tiny().await;
     let wanted = "this server keeps no gallery; start it with --gallery";
     assert_problem(without_store.get("/v1/bases"), 404, "not_found", wanted).await;
-    assert_problem(put(&without_store, "/v1/bases/new", &[CHELSEA]), 404, "not_found", wanted).await;
-    assert_problem(post(&without_store, "/v1/pca?basis=new", &[CHELSEA]), 404, "not_found", wanted).await;
+    assert_problem(
+        put(&without_store, "/v1/bases/new", &[CHELSEA]),
+        404,
+        "not_found",
+        wanted,
+    )
+    .await;
+    assert_problem(
+        post(&without_store, "/v1/pca?basis=new", &[CHELSEA]),
+        404,
+        "not_found",
+        wanted,
+    )
+    .await;
 }

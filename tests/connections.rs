@@ -29,7 +29,9 @@ async fn start(change: impl FnOnce(&mut ServeConfig)) -> Server {
 /// Reads until the connection is closed, one way or the other.
 async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
-    let ended = timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await.expect("it is closed");
+    let ended = timeout(Duration::from_secs(20), stream.read_to_end(&mut answer))
+        .await
+        .expect("it is closed");
     assert!(ended.is_ok() || ended.unwrap_err().kind() == io::ErrorKind::ConnectionReset);
     answer
 }
@@ -44,7 +46,10 @@ async fn an_idle_connection_is_closed() {
         let began = Instant::now();
         let answer = read_to_end(&mut stream).await;
         assert_eq!(answer.starts_with(b"HTTP/1.1 200"), !first.is_empty());
-        assert!(began.elapsed() > Duration::from_millis(500), "it had its time");
+        assert!(
+            began.elapsed() > Duration::from_millis(500),
+            "it had its time"
+        );
     }
     server.stopped().await;
 }
@@ -56,7 +61,10 @@ async fn an_idle_connection_of_http2_is_closed_though_it_answers_pings() {
     const GO_AWAY: u8 = 7;
     let server = start(|config| config.header_timeout = Duration::from_millis(400)).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
     let mut pings = 0;
     let closed = async {
         let mut said_so = false;
@@ -78,17 +86,29 @@ async fn an_idle_connection_of_http2_is_closed_though_it_answers_pings() {
             }
         }
     };
-    assert!(timeout(Duration::from_secs(10), closed).await.expect("it is closed"), "with a word of farewell");
+    assert!(
+        timeout(Duration::from_secs(10), closed)
+            .await
+            .expect("it is closed"),
+        "with a word of farewell"
+    );
     assert!(pings > 0, "it was asked whether it is there");
     server.stopped().await;
 }
 
-/// What a client of HTTP/2 says first: how much of an answer it has room for, and a request without a body. Fields are as HPACK
-/// has them: GET is 82, DELETE 02 and its text, http 86, a path 04 and its text, the host 01 and its text.
+/// What a client of HTTP/2 says first: how much of an answer it has room for, and a request without
+/// a body. Fields are as HPACK has them: GET is 82, DELETE 02 and its text, http 86, a path 04 and
+/// its text, the host 01 and its text.
 pub fn http2_request(window: u8, fields: &[u8]) -> Vec<u8> {
     let settings = [&b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0"[..], &[window]].concat();
     let head = [0, 0, fields.len() as u8, 1, 5, 0, 0, 0, 1];
-    [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &head, fields].concat()
+    [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        &settings,
+        &head,
+        fields,
+    ]
+    .concat()
 }
 
 /// A client of HTTP/2 that makes no room for its answers, or room for one byte, and answers pings.
@@ -101,7 +121,13 @@ async fn a_client_of_http2_that_takes_nothing_is_let_go() {
         })
         .await;
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream.write_all(&http2_request(window, b"\x82\x86\x04\x0d/openapi.json\x01\x01x")).await.unwrap();
+        stream
+            .write_all(&http2_request(
+                window,
+                b"\x82\x86\x04\x0d/openapi.json\x01\x01x",
+            ))
+            .await
+            .unwrap();
         let mut kinds = Vec::new();
         let closed = async {
             let mut head = [0; 9];
@@ -118,8 +144,13 @@ async fn a_client_of_http2_that_takes_nothing_is_let_go() {
                 }
             }
         };
-        timeout(Duration::from_secs(10), closed).await.expect("it is closed");
-        assert!(kinds.contains(&1), "it was answered, as far as it took: {kinds:?}");
+        timeout(Duration::from_secs(10), closed)
+            .await
+            .expect("it is closed");
+        assert!(
+            kinds.contains(&1),
+            "it was answered, as far as it took: {kinds:?}"
+        );
         server.stopped().await;
     }
 }
@@ -140,13 +171,28 @@ async fn a_client_that_does_not_take_its_answer_is_let_go() {
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&image).await.unwrap();
     let mut first = [0; 64];
-    assert!(timeout(Duration::from_secs(60), stream.read(&mut first)).await.unwrap().unwrap() > 0);
-    assert!(first.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&first));
+    assert!(
+        timeout(Duration::from_secs(60), stream.read(&mut first))
+            .await
+            .unwrap()
+            .unwrap()
+            > 0
+    );
+    assert!(
+        first.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(&first)
+    );
     sleep(Duration::from_secs(4)).await;
     let rest = read_to_end(&mut stream).await;
-    let expected = ok(server.post_file("/v1/embed?tokens=true&size=896&resize=squash", COFFEE)).await;
+    let expected =
+        ok(server.post_file("/v1/embed?tokens=true&size=896&resize=squash", COFFEE)).await;
     let length = expected.content_length().unwrap();
-    assert!((rest.len() as u64) < length, "{} of {length} bytes came", rest.len());
+    assert!(
+        (rest.len() as u64) < length,
+        "{} of {length} bytes came",
+        rest.len()
+    );
     server.stopped().await;
 }
 
@@ -156,12 +202,18 @@ async fn there_are_only_so_many_connections() {
     let mut open = Vec::new();
     for _ in 0..4 {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
         assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);
         open.push(stream);
     }
     let mut one_more = TcpStream::connect(server.address).await.unwrap();
-    assert!(read_to_end(&mut one_more).await.is_empty(), "closed without a word");
+    assert!(
+        read_to_end(&mut one_more).await.is_empty(),
+        "closed without a word"
+    );
     open.pop();
     until(async || server.get("/healthz").send().await.is_ok()).await;
     server.stopped().await;
@@ -172,7 +224,10 @@ async fn two_thousand_idle_connections_keep_nobody_from_being_served() {
     const MANY: usize = 2000;
     // This process holds the other ends.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
     let process = Process::start(&["--header-timeout", "8"]);
     let address = process.url.trim_start_matches("http://").to_owned();
@@ -183,7 +238,9 @@ async fn two_thousand_idle_connections_keep_nobody_from_being_served() {
     until(async || process.metric("dinoserve_connections") >= MANY as f64).await;
     let client = reqwest::Client::new();
     let embed = || {
-        let request = client.post(format!("{}/v1/embed?size=112", process.url)).header("content-type", "image/png");
+        let request = client
+            .post(format!("{}/v1/embed?size=112", process.url))
+            .header("content-type", "image/png");
         request.body(read_golden(COFFEE))
     };
     for _ in 0..10 {

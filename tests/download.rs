@@ -67,7 +67,12 @@ impl Hub {
 }
 
 /// Notes the request's range before it answers, so that whoever has the answer finds it noted.
-fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], act: &Act, seen: &Mutex<Vec<String>>) {
+fn answer(
+    mut stream: TcpStream,
+    files: &[(String, Vec<u8>)],
+    act: &Act,
+    seen: &Mutex<Vec<String>>,
+) {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
@@ -77,10 +82,17 @@ fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], act: &Act, seen: &
     let path = head.split(' ').nth(1).unwrap_or_default();
     let Some((_, file)) = files.iter().find(|(name, _)| path.ends_with(name.as_str())) else {
         seen.lock().unwrap().push("404".to_owned());
-        let _ = write!(stream, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let _ = write!(
+            stream,
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
         return;
     };
-    let range = head.lines().find_map(|line| line.strip_prefix("range: bytes=")).unwrap_or("-").to_owned();
+    let range = head
+        .lines()
+        .find_map(|line| line.strip_prefix("range: bytes="))
+        .unwrap_or("-")
+        .to_owned();
     seen.lock().unwrap().push(range.clone());
     let start: usize = range.trim_end_matches('-').parse().unwrap_or(0);
     let close = "connection: close\r\n\r\n";
@@ -100,9 +112,17 @@ fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], act: &Act, seen: &
             )
         }
         Act::Serve | Act::CutAfter(_) | Act::IgnoreRange | Act::IgnoreRangeAndCutAfter(_) => {
-            let from = if matches!(act, Act::Serve | Act::CutAfter(_)) { start } else { 0 };
+            let from = if matches!(act, Act::Serve | Act::CutAfter(_)) {
+                start
+            } else {
+                0
+            };
             let status = if from > 0 {
-                format!("206 Partial Content\r\ncontent-range: bytes {from}-{}/{}", file.len() - 1, file.len())
+                format!(
+                    "206 Partial Content\r\ncontent-range: bytes {from}-{}/{}",
+                    file.len() - 1,
+                    file.len()
+                )
             } else {
                 "200 OK".to_owned()
             };
@@ -111,20 +131,33 @@ fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], act: &Act, seen: &
                 Act::CutAfter(count) | Act::IgnoreRangeAndCutAfter(count) => &rest[..*count],
                 _ => rest,
             };
-            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{close}", rest.len())
-                .and_then(|()| stream.write_all(sent))
+            write!(
+                stream,
+                "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{close}",
+                rest.len()
+            )
+            .and_then(|()| stream.write_all(sent))
         }
     };
     let _ = stream.flush();
 }
 
 fn file() -> Vec<u8> {
-    (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    (0..300_000u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect()
 }
 
 fn fetch(hub: &Hub, to: &PathBuf, sha256: Option<&str>) -> Result<(), Error> {
     let url = format!("{}/model.safetensors", hub.address);
-    download(&Download { url: &url, to, sha256 }, &mut |_, _, _| {})
+    download(
+        &Download {
+            url: &url,
+            to,
+            sha256,
+        },
+        &mut |_, _, _| {},
+    )
 }
 
 fn target(name: &str) -> (PathBuf, PathBuf) {
@@ -138,7 +171,10 @@ fn target(name: &str) -> (PathBuf, PathBuf) {
 #[test]
 fn a_cut_connection_is_taken_up_where_it_broke() {
     let file = file();
-    let hub = Hub::start(file.clone(), vec![Act::CutAfter(100_000), Act::CutAfter(50_000)]);
+    let hub = Hub::start(
+        file.clone(),
+        vec![Act::CutAfter(100_000), Act::CutAfter(50_000)],
+    );
     let (to, part) = target("cut");
     fetch(&hub, &to, Some(&sha256(&file))).unwrap();
     assert_eq!(std::fs::read(&to).unwrap(), file);
@@ -177,11 +213,18 @@ fn a_server_that_cannot_resume_starts_over() {
     fetch(&hub, &to, Some(&sha256(&file))).unwrap();
     assert_eq!(std::fs::read(&to).unwrap(), file);
 
-    let acts = [1000, 900].map(Act::IgnoreRangeAndCutAfter).into_iter().cycle().take(10);
+    let acts = [1000, 900]
+        .map(Act::IgnoreRangeAndCutAfter)
+        .into_iter()
+        .cycle()
+        .take(10);
     let hub = Hub::start(file, acts.collect());
     let (to, _) = target("no-range-and-cut");
     let error = fetch(&hub, &to, None).unwrap_err();
-    assert!(error.detail().contains("the server does not resume"), "{error}");
+    assert!(
+        error.detail().contains("the server does not resume"),
+        "{error}"
+    );
     assert_eq!(hub.ranges(), ["-", "1000-", "900-", "1000-", "900-"]);
 }
 
@@ -191,7 +234,10 @@ fn a_wrong_hash_leaves_nothing_behind() {
     let (to, part) = target("hash");
     let error = fetch(&hub, &to, Some(&"0".repeat(64))).unwrap_err();
     assert_eq!(error.kind(), Kind::Download);
-    assert!(error.detail().contains(&sha256(&file())) && error.detail().contains("was expected"), "{error}");
+    assert!(
+        error.detail().contains(&sha256(&file())) && error.detail().contains("was expected"),
+        "{error}"
+    );
     assert!(!to.exists() && !part.exists());
 }
 
@@ -199,7 +245,10 @@ fn a_wrong_hash_leaves_nothing_behind() {
 fn the_hub_s_announced_hash_is_checked_when_none_is_known() {
     let file = file();
     let (to, _) = target("announced");
-    let hub = Hub::start(file.clone(), vec![Act::Redirect("/cdn/blob", sha256(&file))]);
+    let hub = Hub::start(
+        file.clone(),
+        vec![Act::Redirect("/cdn/blob", sha256(&file))],
+    );
     fetch(&hub, &to, None).unwrap();
     let (to, _) = target("announced-wrong");
     let hub = Hub::start(file, vec![Act::Redirect("/cdn/blob", "ab".repeat(32))]);
@@ -217,7 +266,8 @@ fn two_that_want_the_same_file_take_turns() {
         let sum = sha256(&file);
         std::thread::scope(|scope| {
             let both = [(); 2].map(|()| scope.spawn(|| fetch(&hub, &to, Some(&sum))));
-            both.into_iter().for_each(|one| one.join().unwrap().unwrap());
+            both.into_iter()
+                .for_each(|one| one.join().unwrap().unwrap());
         });
         assert_eq!(std::fs::read(&to).unwrap(), file);
         assert!(hub.ranges().len() <= 2, "the second finds it done");
@@ -230,7 +280,12 @@ fn what_is_not_there_is_not_asked_for_again() {
     let (to, _) = target("404");
     let error = fetch(&hub, &to, None).unwrap_err();
     assert_eq!(error.kind(), Kind::Download);
-    assert!(error.detail().contains("404 Not Found: there is no such file"), "{error}");
+    assert!(
+        error
+            .detail()
+            .contains("404 Not Found: there is no such file"),
+        "{error}"
+    );
     assert_eq!(hub.ranges().len(), 1);
 }
 
@@ -246,14 +301,20 @@ fn a_failing_server_is_tried_again_but_not_for_ever() {
     let hub = Hub::start(file, vec![busy; 50]);
     let (to, _) = target("down");
     let error = fetch(&hub, &to, None).unwrap_err();
-    assert!(error.detail().contains("503 Service Unavailable"), "{error}");
+    assert!(
+        error.detail().contains("503 Service Unavailable"),
+        "{error}"
+    );
     assert_eq!(hub.ranges().len(), 4);
 }
 
 #[test]
 fn a_full_disk_is_said_and_the_download_goes_on_when_there_is_room() {
     let folder = scratch("download-full");
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=128k", "tmpfs"]).arg(&folder).output();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=128k", "tmpfs"])
+        .arg(&folder)
+        .output();
     if !mounted.is_ok_and(|output| output.status.success()) {
         return skip("download::a_full_disk: needs root to mount a small file system");
     }
@@ -261,7 +322,10 @@ fn a_full_disk_is_said_and_the_download_goes_on_when_there_is_room() {
     let hub = Hub::start(file.clone(), vec![]);
     let to = folder.join("model.safetensors");
     let error = fetch(&hub, &to, Some(&sha256(&file)));
-    let remounted = Command::new("mount").args(["-o", "remount,size=2m"]).arg(&folder).status();
+    let remounted = Command::new("mount")
+        .args(["-o", "remount,size=2m"])
+        .arg(&folder)
+        .status();
     let again = fetch(&hub, &to, Some(&sha256(&file)));
     let found = std::fs::read(&to);
     let unmounted = Command::new("umount").arg(&folder).status();
@@ -278,10 +342,18 @@ fn a_full_disk_is_said_and_the_download_goes_on_when_there_is_room() {
 #[test]
 fn a_sharded_model_is_pulled_index_and_all() {
     let whole = read_golden("tiny/model.safetensors");
-    let index = r#"{"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}"#;
-    let empty = safetensors::serialize(Vec::<(String, safetensors::tensor::TensorView<'_>)>::new(), None).unwrap();
+    let index =
+        r#"{"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}"#;
+    let empty = safetensors::serialize(
+        Vec::<(String, safetensors::tensor::TensorView<'_>)>::new(),
+        None,
+    )
+    .unwrap();
     let mut files = vec![
-        ("model.safetensors.index.json".to_owned(), index.as_bytes().to_vec()),
+        (
+            "model.safetensors.index.json".to_owned(),
+            index.as_bytes().to_vec(),
+        ),
         ("model-1-of-2.safetensors".to_owned(), whole),
     ];
     let home = scratch("pull-sharded");
@@ -293,16 +365,25 @@ fn a_sharded_model_is_pulled_index_and_all() {
     let pull = |files: &[(String, Vec<u8>)]| {
         let hub = Hub::of_files(files.to_vec(), vec![]);
         let mut command = Command::new(env!("CARGO_BIN_EXE_dinoserve"));
-        command.args(["models", "pull", "tiny", "--hub", &hub.address]).env("DINOSERVE_HOME", &home).output().unwrap()
+        command
+            .args(["models", "pull", "tiny", "--hub", &hub.address])
+            .env("DINOSERVE_HOME", &home)
+            .output()
+            .unwrap()
     };
     // A shard is missing: the model is not there, either.
     let output = pull(&files);
     assert!(!output.status.success(), "{output:?}");
     assert!(
-        String::from_utf8_lossy(&output.stderr).contains("model-2-of-2.safetensors: the server answered 404"),
+        String::from_utf8_lossy(&output.stderr)
+            .contains("model-2-of-2.safetensors: the server answered 404"),
         "{output:?}"
     );
-    assert!(!home.join("sources/tiny/model.safetensors.index.json").exists());
+    assert!(
+        !home
+            .join("sources/tiny/model.safetensors.index.json")
+            .exists()
+    );
 
     files.push(("model-2-of-2.safetensors".to_owned(), empty));
     let output = pull(&files);
@@ -333,21 +414,41 @@ fn pulling_a_model_downloads_checks_and_converts_it() {
     std::fs::write(home.join("catalog/tiny.toml"), description(&"1".repeat(64))).unwrap();
     let output = pull();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("was expected"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("was expected"),
+        "{output:?}"
+    );
 
     std::fs::write(home.join("catalog/tiny.toml"), description(&sha256(&file))).unwrap();
     let output = pull();
     assert!(output.status.success(), "{output:?}");
-    assert!(home.join("models/tiny/fp32-v1.onnx").exists() && home.join("sources/tiny/model.safetensors").exists());
+    assert!(
+        home.join("models/tiny/fp32-v1.onnx").exists()
+            && home.join("sources/tiny/model.safetensors").exists()
+    );
     let before = hub.ranges().len();
     assert!(pull().status.success());
-    assert_eq!(hub.ranges().len(), before, "what is here is not downloaded again");
+    assert_eq!(
+        hub.ranges().len(),
+        before,
+        "what is here is not downloaded again"
+    );
 
-    // As after a conversion that was interrupted by an earlier version, which wrote the manifest last.
+    // As after a conversion that was interrupted by an earlier version, which wrote the manifest
+    // last.
     std::fs::remove_file(home.join("models/tiny/fp32-v1.json")).unwrap();
     let store = ModelStore::new(Home::new(Some(home)).unwrap(), &hub.address).unwrap();
-    let state = |store: &ModelStore| store.state(store.catalog().get("tiny").unwrap(), Precision::Fp32);
+    let state =
+        |store: &ModelStore| store.state(store.catalog().get("tiny").unwrap(), Precision::Fp32);
     assert_eq!(state(&store), ModelState::Downloaded);
-    store.ensure("tiny", Precision::Fp32, PositionRule::Hub, true, &mut |_, _, _| {}).unwrap();
+    store
+        .ensure(
+            "tiny",
+            Precision::Fp32,
+            PositionRule::Hub,
+            true,
+            &mut |_, _, _| {},
+        )
+        .unwrap();
     assert_eq!(state(&store), ModelState::Converted);
 }

@@ -37,21 +37,34 @@ const COFFEE: &str = "dinov2-small-focus/coffee.png";
 const RECOVERY: Duration = Duration::from_secs(5);
 
 fn client() -> Client {
-    Client::builder().timeout(Duration::from_secs(90)).build().unwrap()
+    Client::builder()
+        .timeout(Duration::from_secs(90))
+        .build()
+        .unwrap()
 }
 
 fn embed(client: &Client, url: &str) -> reqwest::RequestBuilder {
-    client.post(format!("{url}/v1/embed?size=112")).header("content-type", "image/png").body(read_golden(COFFEE))
+    client
+        .post(format!("{url}/v1/embed?size=112"))
+        .header("content-type", "image/png")
+        .body(read_golden(COFFEE))
 }
 
 /// Asks until it is served, which it must be in time.
 async fn serves_again(url: &str) {
     let (client, began) = (client(), Instant::now());
     loop {
-        if embed(&client, url).send().await.is_ok_and(|response| response.status() == 200) {
+        if embed(&client, url)
+            .send()
+            .await
+            .is_ok_and(|response| response.status() == 200)
+        {
             return;
         }
-        assert!(began.elapsed() < RECOVERY, "it does not serve again within {RECOVERY:?}");
+        assert!(
+            began.elapsed() < RECOVERY,
+            "it does not serve again within {RECOVERY:?}"
+        );
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -65,9 +78,13 @@ struct Writers {
 
 impl Writers {
     fn start(url: &str, count: usize) -> Self {
-        let (acknowledged, stop) = (Arc::<Mutex<BTreeSet<String>>>::default(), Arc::new(AtomicBool::new(false)));
+        let (acknowledged, stop) = (
+            Arc::<Mutex<BTreeSet<String>>>::default(),
+            Arc::new(AtomicBool::new(false)),
+        );
         let writer = |number: usize| {
-            let (url, acknowledged, stop) = (url.to_owned(), Arc::clone(&acknowledged), Arc::clone(&stop));
+            let (url, acknowledged, stop) =
+                (url.to_owned(), Arc::clone(&acknowledged), Arc::clone(&stop));
             let client = client();
             tokio::spawn(async move {
                 for turn in 0.. {
@@ -75,12 +92,17 @@ impl Writers {
                         return;
                     }
                     let id = format!("{number}-{turn}");
-                    let vector: Vec<f32> = (0..64).map(|index| ((index + turn) % 17) as f32 - 5.0).collect();
-                    let put =
-                        client.put(format!("{url}/v1/gallery/{id}")).json(&json!({"vector": vector, "label": "x"}));
+                    let vector: Vec<f32> = (0..64)
+                        .map(|index| ((index + turn) % 17) as f32 - 5.0)
+                        .collect();
+                    let put = client
+                        .put(format!("{url}/v1/gallery/{id}"))
+                        .json(&json!({"vector": vector, "label": "x"}));
                     match put.send().await {
                         // The status is the acknowledgement.
-                        Ok(response) if response.status().is_success() => drop(acknowledged.lock().unwrap().insert(id)),
+                        Ok(response) if response.status().is_success() => {
+                            drop(acknowledged.lock().unwrap().insert(id))
+                        }
                         Ok(response) => assert!(response.status() == 503, "{}", response.status()),
                         Err(_) => sleep(Duration::from_millis(10)).await,
                     }
@@ -88,7 +110,11 @@ impl Writers {
             })
         };
         let tasks = (0..count).map(writer).collect();
-        Self { acknowledged, stop, tasks }
+        Self {
+            acknowledged,
+            stop,
+            tasks,
+        }
     }
 
     fn count(&self) -> usize {
@@ -114,7 +140,13 @@ async fn stored(url: &str) -> BTreeSet<String> {
     let (client, mut ids, mut cursor) = (client(), BTreeSet::new(), String::new());
     loop {
         let page: Value = ok_json(client.get(format!("{url}/v1/gallery?limit=1000{cursor}"))).await;
-        ids.extend(page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+        ids.extend(
+            page["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|item| item["id"].as_str().unwrap().to_owned()),
+        );
         match page["next"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
             None => return ids,
@@ -125,13 +157,22 @@ async fn stored(url: &str) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_writing() {
     let (home, gallery) = (tiny_home(&["tiny-reg"]), scratch("gallery"));
-    let flags = ["--model", "tiny-reg", "--gallery", gallery.to_str().unwrap()];
+    let flags = [
+        "--model",
+        "tiny-reg",
+        "--gallery",
+        gallery.to_str().unwrap(),
+    ];
     let mut acknowledged = BTreeSet::new();
     for round in 0..3 {
         let mut process = Process::start_in(&home, &flags);
         if round > 0 {
             let found = stored(&process.url).await;
-            assert!(acknowledged.is_subset(&found), "lost: {:?}", acknowledged.difference(&found));
+            assert!(
+                acknowledged.is_subset(&found),
+                "lost: {:?}",
+                acknowledged.difference(&found)
+            );
         }
         let writers = Writers::start(&process.url, 8);
         writers.until_more(40).await;
@@ -142,8 +183,15 @@ async fn killed_while_writing() {
     let process = Process::spawn(&home, &flags);
     serves_again(&process.url).await;
     let found = stored(&process.url).await;
-    assert!(acknowledged.is_subset(&found), "lost: {:?}", acknowledged.difference(&found));
-    assert!(acknowledged.len() >= 40, "each round writes the same ids and new ones");
+    assert!(
+        acknowledged.is_subset(&found),
+        "lost: {:?}",
+        acknowledged.difference(&found)
+    );
+    assert!(
+        acknowledged.len() >= 40,
+        "each round writes the same ids and new ones"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,17 +228,26 @@ async fn clients_vanish_while_they_send_and_while_they_are_answered() {
     let address = process.url.trim_start_matches("http://").to_owned();
     let image = read_golden(COFFEE);
     let head = |path: &str, length: usize| {
-        format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {length}\r\n\r\n")
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {length}\r\n\r\n"
+        )
     };
     for turn in 0..100 {
         // Half of the body, then nobody.
         let mut stream = TcpStream::connect(&address).await.unwrap();
-        stream.write_all(head("/v1/embed", image.len()).as_bytes()).await.unwrap();
+        stream
+            .write_all(head("/v1/embed", image.len()).as_bytes())
+            .await
+            .unwrap();
         stream.write_all(&image[..image.len() / 2]).await.unwrap();
         drop(stream);
-        // All of it; the client goes while it waits, or when the answer begins, without a word or with a reset.
+        // All of it; the client goes while it waits, or when the answer begins, without a word or
+        // with a reset.
         let mut stream = TcpStream::connect(&address).await.unwrap();
-        stream.write_all(head("/v1/embed?tokens=true&size=448", image.len()).as_bytes()).await.unwrap();
+        stream
+            .write_all(head("/v1/embed?tokens=true&size=448", image.len()).as_bytes())
+            .await
+            .unwrap();
         stream.write_all(&image).await.unwrap();
         if turn % 3 == 0 {
             let _ = stream.read(&mut [0; 100]).await;
@@ -213,25 +270,40 @@ async fn clients_vanish_while_they_send_and_while_they_are_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_restarts_under_load() {
-    let Some(mut postgres) = Postgres::start("faults::postgres_restarts_under_load") else { return };
+    let Some(mut postgres) = Postgres::start("faults::postgres_restarts_under_load") else {
+        return;
+    };
     let process = Process::start(&["--gallery", &postgres.url()]);
     let writers = Writers::start(&process.url, 8);
     writers.until_more(40).await;
     for _ in 0..2 {
         postgres.crash();
-        // Whatever is asked has an answer meanwhile: features as before, galleries that they are away.
+        // Whatever is asked has an answer meanwhile: features as before, galleries that they are
+        // away.
         serves_again(&process.url).await;
-        let response = client().get(format!("{}/v1/gallery", process.url)).send().await.unwrap();
+        let response = client()
+            .get(format!("{}/v1/gallery", process.url))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), 503);
         sleep(Duration::from_secs(1)).await;
         postgres.resume();
         let began = Instant::now();
         writers.until_more(10).await;
-        assert!(began.elapsed() < RECOVERY, "items are stored again after {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < RECOVERY,
+            "items are stored again after {:?}",
+            began.elapsed()
+        );
     }
     let acknowledged = writers.end().await;
     let found = stored(&process.url).await;
-    assert!(acknowledged.is_subset(&found), "lost: {:?}", acknowledged.difference(&found));
+    assert!(
+        acknowledged.is_subset(&found),
+        "lost: {:?}",
+        acknowledged.difference(&found)
+    );
 }
 
 /// A copy of a folder that nobody may write to, for a user who is not root.
@@ -251,11 +323,20 @@ fn read_only(folder: &Path) {
 fn for_nobody(program: &str) -> (tempfile::TempDir, Command) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let (copy, library) = (folder.path().join("dinoserve"), folder.path().join("libonnxruntime.so"));
+    let (copy, library) = (
+        folder.path().join("dinoserve"),
+        folder.path().join("libonnxruntime.so"),
+    );
     std::fs::copy(program, &copy).unwrap();
     std::fs::copy(runtime_library(), &library).unwrap();
     let mut command = Command::new("setpriv");
-    command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"]).arg(copy);
+    command
+        .args([
+            &format!("--reuid={NOBODY}"),
+            &format!("--regid={NOBODY}"),
+            "--clear-groups",
+        ])
+        .arg(copy);
     command.env("HOME", folder.path());
     (folder, command)
 }
@@ -267,8 +348,17 @@ fn is_root() -> bool {
 
 /// The converted model's graph.
 fn graph(home: &Path) -> PathBuf {
-    let files = std::fs::read_dir(home.join("models/tiny-reg")).unwrap().flatten().map(|entry| entry.path());
-    files.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "onnx")).unwrap()
+    let files = std::fs::read_dir(home.join("models/tiny-reg"))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    files
+        .into_iter()
+        .find(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "onnx")
+        })
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,11 +369,20 @@ async fn the_model_folder_is_read_only() {
     }
     let (folder, command) = for_nobody(PROGRAM);
     let home = folder.path().join("home");
-    let made = Command::new("cp").arg("-r").arg(tiny_home(&["tiny-reg"])).arg(&home).status().unwrap();
+    let made = Command::new("cp")
+        .arg("-r")
+        .arg(tiny_home(&["tiny-reg"]))
+        .arg(&home)
+        .status()
+        .unwrap();
     assert!(made.success());
     read_only(&home);
-    let mut process =
-        Process::spawn_in_place(command, &home, &["--model", "tiny-reg"], &folder.path().join("libonnxruntime.so"));
+    let mut process = Process::spawn_in_place(
+        command,
+        &home,
+        &["--model", "tiny-reg"],
+        &folder.path().join("libonnxruntime.so"),
+    );
     process.wait_until_ready();
     serves_again(&process.url).await;
 
@@ -294,14 +393,24 @@ async fn the_model_folder_is_read_only() {
     chown(folder.path().join("empty"), Some(0), Some(0)).unwrap();
     let (_other, mut command) = for_nobody(PROGRAM);
     let ended = command
-        .args(["serve", "--port", "0", "--model", "dinov2-small-focus", "--offline"])
+        .args([
+            "serve",
+            "--port",
+            "0",
+            "--model",
+            "dinov2-small-focus",
+            "--offline",
+        ])
         .env("DINOSERVE_HOME", folder.path().join("empty"))
         .env("ORT_DYLIB_PATH", folder.path().join("libonnxruntime.so"))
         .stdin(Stdio::null())
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(ended.status.code() == Some(1) && said.contains("error: "), "{said}");
+    assert!(
+        ended.status.code() == Some(1) && said.contains("error: "),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -316,7 +425,13 @@ async fn the_model_is_corrupt() {
         let began = Instant::now();
         let mut process = Process::spawn(&home, &["--model", "tiny-reg"]);
         assert_eq!(process.wait(RECOVERY).code(), Some(1));
-        assert!(process.log().contains("it is damaged: delete it and convert the model again"), "{}", process.log());
+        assert!(
+            process
+                .log()
+                .contains("it is damaged: delete it and convert the model again"),
+            "{}",
+            process.log()
+        );
         assert!(began.elapsed() < RECOVERY);
     }
     std::fs::write(&data, &original).unwrap();
@@ -328,20 +443,42 @@ async fn the_model_is_corrupt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_clock_jumps() {
-    let (home, gallery, folder) = (tiny_home(&["tiny-reg"]), scratch("gallery"), scratch("clock"));
+    let (home, gallery, folder) = (
+        tiny_home(&["tiny-reg"]),
+        scratch("gallery"),
+        scratch("clock"),
+    );
     let (library, seconds) = (folder.join("jump.so"), folder.join("seconds"));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clock/jump.c");
-    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).output();
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .arg(source)
+        .output();
     let Ok(compiled) = compiled else {
         skip("faults::the_clock_jumps: there is no C compiler, cc");
         return;
     };
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    assert!(
+        compiled.status.success(),
+        "{}",
+        String::from_utf8_lossy(&compiled.stderr)
+    );
     std::fs::write(&seconds, "0").unwrap();
     let mut command = Command::new(PROGRAM);
-    command.env("LD_PRELOAD", library).env("JUMP_FILE", &seconds);
-    let mut process =
-        Process::spawn_by(command, &home, &["--model", "tiny-reg", "--gallery", gallery.to_str().unwrap()]);
+    command
+        .env("LD_PRELOAD", library)
+        .env("JUMP_FILE", &seconds);
+    let mut process = Process::spawn_by(
+        command,
+        &home,
+        &[
+            "--model",
+            "tiny-reg",
+            "--gallery",
+            gallery.to_str().unwrap(),
+        ],
+    );
     process.wait_until_ready();
     let writers = Writers::start(&process.url, 4);
     // As the log has it: the header `date` of answers never goes back.
@@ -355,7 +492,11 @@ async fn the_clock_jumps() {
         crate::access::replace(&seconds, &(days * 86_400).to_string());
         writers.until_more(20).await;
         serves_again(&process.url).await;
-        assert_eq!(date() == today, days == 0, "the server sees another clock: {days} days");
+        assert_eq!(
+            date() == today,
+            days == 0,
+            "the server sees another clock: {days} days"
+        );
     }
     let acknowledged = writers.end().await;
     assert!(acknowledged.is_subset(&stored(&process.url).await));
@@ -366,21 +507,30 @@ async fn the_clock_jumps() {
 /// `make soak` asks for 20 minutes, in which memory must stay within 5 %.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_time_at_four_fifths_of_the_load() {
-    let minutes: Option<f64> = std::env::var("DINOSERVE_SOAK_MINUTES").ok().and_then(|minutes| minutes.parse().ok());
-    let whole = minutes.map_or(Duration::from_secs(6), |minutes| Duration::from_secs_f64(60.0 * minutes));
+    let minutes: Option<f64> = std::env::var("DINOSERVE_SOAK_MINUTES")
+        .ok()
+        .and_then(|minutes| minutes.parse().ok());
+    let whole = minutes.map_or(Duration::from_secs(6), |minutes| {
+        Duration::from_secs_f64(60.0 * minutes)
+    });
     let gallery = scratch("gallery");
     let process = Process::start(&["--gallery", gallery.to_str().unwrap(), "--cache-mb", "16"]);
     let client = client();
     // A bit of everything; the k-th request of a client is always of the same kind.
     let request = |turn: usize| {
-        let post = |path: &str| client.post(format!("{}{path}", process.url)).header("content-type", "image/png");
+        let post = |path: &str| {
+            client
+                .post(format!("{}{path}", process.url))
+                .header("content-type", "image/png")
+        };
         let size = 56 + 14 * (turn % 13);
         match turn % 8 {
             0 => post(&format!("/v1/pca?size={size}")).body(read_golden(COFFEE)),
             1 => post(&format!("/v1/attention?size={size}&head=all")).body(read_golden(COFFEE)),
             2 => {
                 let put = client.put(format!("{}/v1/gallery/{}", process.url, turn % 200));
-                put.header("content-type", "image/png").body(read_golden(COFFEE))
+                put.header("content-type", "image/png")
+                    .body(read_golden(COFFEE))
             }
             3 => post("/v1/knn").body(read_golden(COFFEE)),
             4 => post("/v1/embed").body("no image"),
@@ -391,7 +541,10 @@ async fn a_long_time_at_four_fifths_of_the_load() {
         let response = request(turn).send().await.expect("an answer");
         let status = response.status().as_u16();
         response.bytes().await.expect("a body");
-        assert!(status < 400 || status == 404 || (turn % 8 == 4 && status == 422) || status == 503, "{turn}: {status}");
+        assert!(
+            status < 400 || status == 404 || (turn % 8 == 4 && status == 422) || status == 503,
+            "{turn}: {status}"
+        );
         status
     };
     // How much it can do, in a closed loop; and what it keeps of its first work.
@@ -414,7 +567,10 @@ async fn a_long_time_at_four_fifths_of_the_load() {
             let response = request.send().await.expect("an answer");
             let status = response.status().as_u16();
             response.bytes().await.expect("a body");
-            assert!(status < 400 || (turn % 8 == 4 && status == 422) || status == 503, "{turn}: {status}");
+            assert!(
+                status < 400 || (turn % 8 == 4 && status == 422) || status == 503,
+                "{turn}: {status}"
+            );
             status
         });
         count += 1;
@@ -441,6 +597,9 @@ async fn a_long_time_at_four_fifths_of_the_load() {
     // In a short run beside other tests the machine may have slowed down since the load was chosen.
     if minutes.is_some() {
         assert!(refused * 50 < count, "{refused} of {count} were refused");
-        assert!(after < 1.05 * before, "memory grew from {before} to {after}");
+        assert!(
+            after < 1.05 * before,
+            "memory grew from {before} to {after}"
+        );
     }
 }

@@ -27,7 +27,12 @@ use crate::{
 /// A command on the galleries of a folder.
 fn gallery(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = dinoserve();
-    command.arg("gallery").arg(arguments[0]).arg("--gallery").arg(folder).args(&arguments[1..]);
+    command
+        .arg("gallery")
+        .arg(arguments[0])
+        .arg("--gallery")
+        .arg(folder)
+        .args(&arguments[1..]);
     command
 }
 
@@ -40,7 +45,11 @@ fn import(folder: &Path, source: &Path, (home, model): (&Path, &str)) -> Command
 
 #[track_caller]
 fn succeed(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } = command.output().unwrap();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
     assert_eq!(status.code(), Some(0), "{}{}", text(&stdout), text(&stderr));
     text(&stdout)
 }
@@ -48,7 +57,11 @@ fn succeed(command: &mut Command) -> String {
 /// Runs what must end with code 1, and gives what was said.
 #[track_caller]
 fn fail(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } = command.output().unwrap();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
     let said = format!("{}{}", text(&stdout), text(&stderr));
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(!said.contains("panicked"), "{said}");
@@ -56,12 +69,17 @@ fn fail(command: &mut Command) -> String {
 }
 
 async fn open(folder: &Path, mode: OpenMode) -> Gallery {
-    gallery::open(folder.to_str().unwrap(), &GalleryConfig::default(), mode).await.unwrap()
+    gallery::open(folder.to_str().unwrap(), &GalleryConfig::default(), mode)
+        .await
+        .unwrap()
 }
 
 async fn items(folder: &Path, name: &str) -> Vec<StoredItem> {
     let store = open(folder, OpenMode::Read).await;
-    let items = store.read(&GalleryName::new(name).unwrap(), Parts::ALL).await.unwrap();
+    let items = store
+        .read(&GalleryName::new(name).unwrap(), Parts::ALL)
+        .await
+        .unwrap();
     items.try_collect().await.unwrap()
 }
 
@@ -69,20 +87,29 @@ fn ids(items: &[StoredItem]) -> Vec<&str> {
     items.iter().map(|item| item.item.id.as_str()).collect()
 }
 
-/// The photographs, each whole and as two crops, in a folder per photograph; one without a folder, and what is no image.
+/// The photographs, each whole and as two crops, in a folder per photograph; one without a folder,
+/// and what is no image.
 fn photographs(folder: &Path) -> PathBuf {
     let images = folder.join("images");
     for photograph in PHOTOGRAPHS {
-        let (from, (label, _)) = (golden("dinov2-small-focus").join(photograph), photograph.split_once('.').unwrap());
+        let (from, (label, _)) = (
+            golden("dinov2-small-focus").join(photograph),
+            photograph.split_once('.').unwrap(),
+        );
         std::fs::create_dir_all(images.join(label).join("crops")).unwrap();
         std::fs::copy(&from, images.join(label).join(photograph)).unwrap();
         let whole = image::open(&from).unwrap().into_rgb8();
         for side in [200, 250] {
             let crop = image::imageops::crop_imm(&whole, 20, 20, side, side).to_image();
-            crop.save(images.join(label).join(format!("crops/{side}.png"))).unwrap();
+            crop.save(images.join(label).join(format!("crops/{side}.png")))
+                .unwrap();
         }
     }
-    std::fs::copy(golden("dinov2-small-focus/coffee.png"), images.join("lone.png")).unwrap();
+    std::fs::copy(
+        golden("dinov2-small-focus/coffee.png"),
+        images.join("lone.png"),
+    )
+    .unwrap();
     std::fs::write(images.join("chelsea/broken.png"), b"not a picture").unwrap();
     std::fs::write(images.join("chelsea/notes.txt"), b"not an image at all").unwrap();
     images
@@ -91,29 +118,62 @@ fn photographs(folder: &Path) -> PathBuf {
 #[tokio::test]
 async fn a_folder_is_imported_counted_checked_and_exported() {
     let folder = scratch("gallery-import");
-    let (images, store, home) = (photographs(&folder), folder.join("galleries"), home_with_focus());
+    let (images, store, home) = (
+        photographs(&folder),
+        folder.join("galleries"),
+        home_with_focus(),
+    );
     let model = (home.as_path(), "dinov2-small-focus");
     let said = succeed(&mut import(&store, &images, model));
-    assert!(said.contains("13 images stored in `default`, 0 replaced, 0 were there already;"), "{said}");
-    assert!(said.contains("1 could not be stored:\n") && said.contains("chelsea/broken.png: the 13 bytes"), "{said}");
+    assert!(
+        said.contains("13 images stored in `default`, 0 replaced, 0 were there already;"),
+        "{said}"
+    );
+    assert!(
+        said.contains("1 could not be stored:\n")
+            && said.contains("chelsea/broken.png: the 13 bytes"),
+        "{said}"
+    );
 
     let stored = items(&store, "default").await;
-    assert_eq!(ids(&stored)[..3], ["astronaut/astronaut.png", "astronaut/crops/200.png", "astronaut/crops/250.png"]);
+    assert_eq!(
+        ids(&stored)[..3],
+        [
+            "astronaut/astronaut.png",
+            "astronaut/crops/200.png",
+            "astronaut/crops/250.png"
+        ]
+    );
     assert_eq!(stored.len(), 13);
-    for StoredItem { item, thumbnail, .. } in &stored {
+    for StoredItem {
+        item, thumbnail, ..
+    } in &stored
+    {
         let label = item.id.as_str().split_once('/').map(|(label, _)| label);
-        assert_eq!(item.label.as_ref().map(gallery::Label::as_str), label, "{}", item.id);
+        assert_eq!(
+            item.label.as_ref().map(gallery::Label::as_str),
+            label,
+            "{}",
+            item.id
+        );
         assert!(item.metadata.is_empty());
         let thumbnail = image::load_from_memory(thumbnail.as_ref().unwrap()).unwrap();
         assert!(thumbnail.width() > 32 && thumbnail.height() > 32);
     }
-    // Against reference features: the vector is CLS, of length 1; features begin with it as it is, in half precision.
+    // Against reference features: the vector is CLS, of length 1; features begin with it as it is,
+    // in half precision.
     for photograph in PHOTOGRAPHS {
         let label = photograph.split_once('.').unwrap().0;
-        let found = stored.iter().find(|item| item.item.id.as_str() == format!("{label}/{photograph}")).unwrap();
+        let found = stored
+            .iter()
+            .find(|item| item.item.id.as_str() == format!("{label}/{photograph}"))
+            .unwrap();
         let expected = Tensors::read(&format!("dinov2-small-focus/{label}_crop224.safetensors"));
         let cls = expected.get("cls");
-        assert!(cosine(found.vector.iter().copied(), cls.iter().copied()) > 0.999_999, "{photograph}");
+        assert!(
+            cosine(found.vector.iter().copied(), cls.iter().copied()) > 0.999_999,
+            "{photograph}"
+        );
         assert!((found.vector.iter().map(|value| value * value).sum::<f32>() - 1.0).abs() < 1e-5);
         let features = found.features.as_ref().unwrap();
         assert_eq!(features.len(), 768);
@@ -122,31 +182,68 @@ async fn a_folder_is_imported_counted_checked_and_exported() {
 
     // Again: nothing is done twice.
     let said = succeed(&mut import(&store, &images, model));
-    assert!(said.contains("0 images stored in `default`, 0 replaced, 13 were there already;"), "{said}");
+    assert!(
+        said.contains("0 images stored in `default`, 0 replaced, 13 were there already;"),
+        "{said}"
+    );
     let one = images.join("chelsea");
     let said = succeed(import(&store, &one, model).args(["--replace", "--name", "cats"]));
     assert!(said.contains("3 images stored in `cats`"), "{said}");
     let said = succeed(import(&store, &one, model).args(["--replace", "--name", "cats"]));
-    assert!(said.contains("0 images stored in `cats`, 3 replaced"), "{said}");
+    assert!(
+        said.contains("0 images stored in `cats`, 3 replaced"),
+        "{said}"
+    );
     let said = fail(import(&store, &images, model).args(["--pooling", "mean"]));
-    assert!(said.contains("the gallery `default` was made with pooling=cls and not pooling=mean"), "{said}");
+    assert!(
+        said.contains("the gallery `default` was made with pooling=cls and not pooling=mean"),
+        "{said}"
+    );
 
     // What is in it.
-    let statistics: Value = serde_json::from_str(&succeed(&mut gallery(&store, &["stats", "--json"]))).unwrap();
+    let statistics: Value =
+        serde_json::from_str(&succeed(&mut gallery(&store, &["stats", "--json"]))).unwrap();
     let galleries = statistics["galleries"].as_array().unwrap();
-    assert_eq!((galleries[0]["name"].as_str(), galleries[1]["name"].as_str()), (Some("cats"), Some("default")));
+    assert_eq!(
+        (galleries[0]["name"].as_str(), galleries[1]["name"].as_str()),
+        (Some("cats"), Some("default"))
+    );
     let default = &galleries[1];
-    assert_eq!(default["labels"], json!({"astronaut": 3, "chelsea": 3, "coffee": 3, "rocket": 3}));
-    assert_eq!((default["items"].as_u64(), default["unlabelled"].as_u64()), (Some(13), Some(1)));
+    assert_eq!(
+        default["labels"],
+        json!({"astronaut": 3, "chelsea": 3, "coffee": 3, "rocket": 3})
+    );
+    assert_eq!(
+        (default["items"].as_u64(), default["unlabelled"].as_u64()),
+        (Some(13), Some(1))
+    );
     assert_eq!(galleries[0]["labels"], json!({"crops": 2}));
-    assert_eq!((default["binding"]["dim"].as_u64(), default["binding"]["pooling"].as_str()), (Some(384), Some("cls")));
-    assert!(statistics["bytes"].as_u64().unwrap() > 13 * 384 * 4, "{statistics}");
+    assert_eq!(
+        (
+            default["binding"]["dim"].as_u64(),
+            default["binding"]["pooling"].as_str()
+        ),
+        (Some(384), Some("cls"))
+    );
+    assert!(
+        statistics["bytes"].as_u64().unwrap() > 13 * 384 * 4,
+        "{statistics}"
+    );
     let said = succeed(gallery(&store, &["stats"]).args(["--name", "default"]));
-    assert!(said.contains("default: 13 items") && said.contains("384 values of dinov2-small-focus"), "{said}");
-    assert!(said.contains("       3  chelsea\n") && said.contains("       1  without a label\n"), "{said}");
+    assert!(
+        said.contains("default: 13 items") && said.contains("384 values of dinov2-small-focus"),
+        "{said}"
+    );
+    assert!(
+        said.contains("       3  chelsea\n") && said.contains("       1  without a label\n"),
+        "{said}"
+    );
     assert!(!said.contains("cats"), "{said}");
     let said = succeed(&mut gallery(&store, &["check"]));
-    assert_eq!(said, "cats: 3 items, all as they were written\ndefault: 13 items, all as they were written\n");
+    assert_eq!(
+        said,
+        "cats: 3 items, all as they were written\ndefault: 13 items, all as they were written\n"
+    );
 
     // All of it in files.
     let lines = folder.join("out.jsonl");
@@ -160,7 +257,8 @@ async fn a_folder_is_imported_counted_checked_and_exported() {
         let line: Value = serde_json::from_str(line).unwrap();
         let item = &stored.item;
         let label = item.label.as_ref().map(gallery::Label::as_str);
-        let expected = json!({"id": item.id, "label": label, "metadata": {}, "stored_ms": item.stored_ms});
+        let expected =
+            json!({"id": item.id, "label": label, "metadata": {}, "stored_ms": item.stored_ms});
         assert_eq!(line, expected);
         assert!(row.iter().eq(&stored.vector));
     }
@@ -184,19 +282,32 @@ async fn lists_are_imported_with_their_metadata() {
         images/lone.png,,too,many,columns\n";
     std::fs::write(&csv, lines).unwrap();
     let said = succeed(&mut import(&store, &csv, model));
-    assert!(said.contains("2 images stored") && said.contains("4 could not be stored:"), "{said}");
+    assert!(
+        said.contains("2 images stored") && said.contains("4 could not be stored:"),
+        "{said}"
+    );
     for (line, what) in [
         ("line 5", "stands in an earlier line"),
         ("line 6", "no JSON"),
         ("line 7", "found record with 5 fields"),
         ("images/missing.png", "No such file"),
     ] {
-        assert!(said.lines().any(|said| said.contains(line) && said.contains(what)), "{line}: {said}");
+        assert!(
+            said.lines()
+                .any(|said| said.contains(line) && said.contains(what)),
+            "{line}: {said}"
+        );
     }
     let stored = items(&store, "default").await;
     assert_eq!(ids(&stored), ["images/lone.png", "the rocket"]);
-    assert_eq!(stored[0].item.label.as_ref().map(gallery::Label::as_str), Some("cup"));
-    assert_eq!(serde_json::to_value(&stored[1].item.metadata).unwrap(), json!({"year": 1969, "a": [true, "b,c"]}));
+    assert_eq!(
+        stored[0].item.label.as_ref().map(gallery::Label::as_str),
+        Some("cup")
+    );
+    assert_eq!(
+        serde_json::to_value(&stored[1].item.metadata).unwrap(),
+        json!({"year": 1969, "a": [true, "b,c"]})
+    );
 
     let jsonl = folder.join("list.jsonl");
     let lines = "{\"path\": \"images/lone.png\", \"id\": \"a\", \"metadata\": {\"n\": 1.5}}\n\n\
@@ -204,30 +315,58 @@ async fn lists_are_imported_with_their_metadata() {
         {\"path\": \"images/lone.png\", \"colour\": \"red\"}\n{\"path\":\n";
     std::fs::write(&jsonl, lines).unwrap();
     let said = succeed(import(&store, &jsonl, model).args(["--name", "lines"]));
-    assert!(said.contains("2 images stored in `lines`") && said.contains("2 could not be stored:"), "{said}");
-    assert!(said.contains("line 4: option `line`: unknown field `colour`") && said.contains("line 5:"), "{said}");
+    assert!(
+        said.contains("2 images stored in `lines`") && said.contains("2 could not be stored:"),
+        "{said}"
+    );
+    assert!(
+        said.contains("line 4: option `line`: unknown field `colour`") && said.contains("line 5:"),
+        "{said}"
+    );
     let stored = items(&store, "lines").await;
     assert_eq!(ids(&stored), ["a", "b"]);
     assert_eq!(stored[0].vector, stored[1].vector);
-    assert_eq!(serde_json::to_value(&stored[0].item.metadata).unwrap(), json!({"n": 1.5}));
+    assert_eq!(
+        serde_json::to_value(&stored[0].item.metadata).unwrap(),
+        json!({"n": 1.5})
+    );
 
     // Nothing that can be stored, or nothing that is a list.
     std::fs::write(&csv, "path\nimages/missing.png\n").unwrap();
     assert!(fail(&mut import(&store, &csv, model)).contains("0 images stored"));
     std::fs::write(&csv, "file,label\nimages/lone.png,x\n").unwrap();
     let said = fail(&mut import(&store, &csv, model));
-    assert!(said.contains("it must name the columns, of which there are path, id, label, metadata"), "{said}");
-    assert!(fail(&mut import(&store, &folder.join("list.txt"), model)).contains("a list that ends in .csv or .jsonl"));
-    assert!(fail(&mut import(&store, &folder.join("none.csv"), model)).contains("cannot read the list"));
+    assert!(
+        said.contains("it must name the columns, of which there are path, id, label, metadata"),
+        "{said}"
+    );
+    assert!(
+        fail(&mut import(&store, &folder.join("list.txt"), model))
+            .contains("a list that ends in .csv or .jsonl")
+    );
+    assert!(
+        fail(&mut import(&store, &folder.join("none.csv"), model)).contains("cannot read the list")
+    );
     assert!(fail(&mut import(&store, &scratch("empty"), model)).contains("names no images"));
-    let said = fail(dinoserve().args(["gallery", "stats"]).env_remove("DINOSERVE_GALLERY"));
-    assert!(said.contains("give --gallery DIR or --gallery postgres://"), "{said}");
+    let said = fail(
+        dinoserve()
+            .args(["gallery", "stats"])
+            .env_remove("DINOSERVE_GALLERY"),
+    );
+    assert!(
+        said.contains("give --gallery DIR or --gallery postgres://"),
+        "{said}"
+    );
 }
 
 /// A list with the same image under many ids.
 fn long_list(folder: &Path, lines: usize) -> PathBuf {
     let list = folder.join("long.csv");
-    std::fs::copy(golden("dinov2-small-focus/coffee.png"), folder.join("a.png")).unwrap();
+    std::fs::copy(
+        golden("dinov2-small-focus/coffee.png"),
+        folder.join("a.png"),
+    )
+    .unwrap();
     let text = (0..lines).fold("path,id\n".to_owned(), |mut text, line| {
         writeln!(text, "a.png,id {line}").unwrap();
         text
@@ -240,40 +379,79 @@ fn long_list(folder: &Path, lines: usize) -> PathBuf {
 async fn an_import_that_was_stopped_or_killed_goes_on() {
     const LINES: usize = 5000;
     let folder = scratch("gallery-resume");
-    let (list, store, home) = (long_list(&folder, LINES), folder.join("galleries"), home_with_tiny());
+    let (list, store, home) = (
+        long_list(&folder, LINES),
+        folder.join("galleries"),
+        home_with_tiny(),
+    );
     let mut there = 0;
     for signal in ["-INT", "-KILL"] {
         let mut command = import(&store, &list, (&home, "tiny"));
-        let process =
-            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let process = command
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let started = Instant::now();
         let stored = async || {
-            let open = gallery::open(store.to_str().unwrap(), &GalleryConfig::default(), OpenMode::Read).await.ok()?;
-            open.gallery(&GalleryName::default()).await.ok().map(|info| info.items as usize)
+            let open = gallery::open(
+                store.to_str().unwrap(),
+                &GalleryConfig::default(),
+                OpenMode::Read,
+            )
+            .await
+            .ok()?;
+            open.gallery(&GalleryName::default())
+                .await
+                .ok()
+                .map(|info| info.items as usize)
         };
         while stored().await.unwrap_or(0) <= there {
-            assert!(started.elapsed() < Duration::from_secs(30), "{:?}", process.wait_with_output());
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "{:?}",
+                process.wait_with_output()
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([signal, &process.id().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
         let output = process.wait_with_output().unwrap();
         let count = stored().await.unwrap();
-        assert!(count > there && count < LINES && count % 64 == 0, "{count} of {LINES} items");
+        assert!(
+            count > there && count < LINES && count % 64 == 0,
+            "{count} of {LINES} items"
+        );
         there = count;
         if signal == "-INT" {
             assert_eq!(output.status.code(), Some(130), "{output:?}");
-            assert!(text(&output.stderr).contains("the same command goes on from there"), "{output:?}");
+            assert!(
+                text(&output.stderr).contains("the same command goes on from there"),
+                "{output:?}"
+            );
         }
     }
     // The rest of a shorter list, so that it does not take long.
     let list = long_list(&folder, there + 100);
     let said = succeed(&mut import(&store, &list, (&home, "tiny")));
     assert!(
-        said.contains(&format!("100 images stored in `default`, 0 replaced, {there} were there already")),
+        said.contains(&format!(
+            "100 images stored in `default`, 0 replaced, {there} were there already"
+        )),
         "{said}"
     );
     let stored = items(&store, "default").await;
-    assert!(stored.iter().enumerate().all(|(index, item)| item.item.id.as_str() == format!("id {index}")));
+    assert!(
+        stored
+            .iter()
+            .enumerate()
+            .all(|(index, item)| item.item.id.as_str() == format!("id {index}"))
+    );
     assert_eq!(stored.len(), there + 100);
 }
 
@@ -282,8 +460,13 @@ async fn made_up(name: &str) -> PathBuf {
     let folder = scratch(name).join("galleries");
     let store = open(&folder, OpenMode::Serve).await;
     for (name, count) in [("default", 200), ("other", 20)] {
-        let items: Vec<NewItem> = (0..count).map(|index| item(&format!("id {index}"), 1)).collect();
-        store.put(&GalleryName::new(name).unwrap(), &binding(), items).await.unwrap();
+        let items: Vec<NewItem> = (0..count)
+            .map(|index| item(&format!("id {index}"), 1))
+            .collect();
+        store
+            .put(&GalleryName::new(name).unwrap(), &binding(), items)
+            .await
+            .unwrap();
     }
     store.close().await;
     folder
@@ -292,25 +475,46 @@ async fn made_up(name: &str) -> PathBuf {
 #[tokio::test]
 async fn a_flipped_byte_is_found() {
     let folder = made_up("gallery-flipped").await;
-    assert!(succeed(&mut gallery(&folder, &["check"])).contains("default: 200 items, all as they were written"));
+    assert!(
+        succeed(&mut gallery(&folder, &["check"]))
+            .contains("default: 200 items, all as they were written")
+    );
     let database = folder.join("data.mdb");
     let whole = std::fs::read(&database).unwrap();
     // Two that are not in the other gallery, too.
-    let vector: Vec<u8> = item("id 77", 1).vector.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let pictured =
-        (100..200).map(|index| item(&format!("id {index}"), 1)).find(|item| item.thumbnail.is_some()).unwrap();
+    let vector: Vec<u8> = item("id 77", 1)
+        .vector
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    let pictured = (100..200)
+        .map(|index| item(&format!("id {index}"), 1))
+        .find(|item| item.thumbnail.is_some())
+        .unwrap();
     let thumbnail = pictured.thumbnail.unwrap();
-    for (id, bytes) in [("id 77", &vector[..]), (pictured.id.as_str(), &thumbnail[..])] {
+    for (id, bytes) in [
+        ("id 77", &vector[..]),
+        (pictured.id.as_str(), &thumbnail[..]),
+    ] {
         // A page that is no longer used may hold the bytes, too, so all places are flipped.
         let mut flipped = whole.clone();
-        let places: Vec<usize> =
-            (0..flipped.len() - bytes.len()).filter(|&at| flipped[at..].starts_with(bytes)).collect();
+        let places: Vec<usize> = (0..flipped.len() - bytes.len())
+            .filter(|&at| flipped[at..].starts_with(bytes))
+            .collect();
         assert!(!places.is_empty(), "{id}");
-        places.iter().for_each(|at| flipped[at + bytes.len() / 2] ^= 4);
+        places
+            .iter()
+            .for_each(|at| flipped[at + bytes.len() / 2] ^= 4);
         std::fs::write(&database, &flipped).unwrap();
         let said = fail(&mut gallery(&folder, &["check"]));
-        assert!(said.contains("default: 200 items, 1 DAMAGED:\n") && said.contains(id), "{said}");
-        assert!(said.contains("other: 20 items, all as they were written"), "{said}");
+        assert!(
+            said.contains("default: 200 items, 1 DAMAGED:\n") && said.contains(id),
+            "{said}"
+        );
+        assert!(
+            said.contains("other: 20 items, all as they were written"),
+            "{said}"
+        );
     }
     std::fs::write(&database, &whole).unwrap();
     succeed(&mut gallery(&folder, &["check"]));
@@ -318,14 +522,28 @@ async fn a_flipped_byte_is_found() {
 
 #[tokio::test]
 async fn a_gallery_is_saved_and_restored_by_file() {
-    let (folder, elsewhere) = (made_up("gallery-save").await, scratch("gallery-elsewhere").join("galleries"));
+    let (folder, elsewhere) = (
+        made_up("gallery-save").await,
+        scratch("gallery-elsewhere").join("galleries"),
+    );
     let file = folder.join("saved.snapshot");
     let said = succeed(gallery(&folder, &["snapshot"]).arg(&file));
-    assert!(said.contains("200 items (") && said.contains("of `default` written to"), "{said}");
+    assert!(
+        said.contains("200 items (") && said.contains("of `default` written to"),
+        "{said}"
+    );
     let said = succeed(gallery(&elsewhere, &["restore", "--name", "copy"]).arg(&file));
-    assert!(said.contains("200 items (") && said.contains("restored into `copy`"), "{said}");
+    assert!(
+        said.contains("200 items (") && said.contains("restored into `copy`"),
+        "{said}"
+    );
     let store = open(&elsewhere, OpenMode::Read).await;
-    assert_eq!(read_all(&store, &GalleryName::new("copy").unwrap()).await.len(), 200);
+    assert_eq!(
+        read_all(&store, &GalleryName::new("copy").unwrap())
+            .await
+            .len(),
+        200
+    );
     drop(store);
     let again = folder.join("again.snapshot");
     succeed(gallery(&elsewhere, &["snapshot", "--name", "copy"]).arg(&again));
@@ -334,7 +552,10 @@ async fn a_gallery_is_saved_and_restored_by_file() {
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
     let said = fail(gallery(&elsewhere, &["restore", "--name", "copy"]).arg(&file));
-    assert!(said.contains("saved.snapshot: the snapshot is damaged: it ends early"), "{said}");
+    assert!(
+        said.contains("saved.snapshot: the snapshot is damaged: it ends early"),
+        "{said}"
+    );
     assert!(fail(gallery(&elsewhere, &["snapshot"]).arg(&again)).contains("`default`"));
     succeed(gallery(&elsewhere, &["snapshot", "--name", "copy"]).arg(&again));
     assert!(std::fs::read(&again).unwrap() == whole);
@@ -344,8 +565,10 @@ async fn a_gallery_is_saved_and_restored_by_file() {
 async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
     let (folder, home) = (made_up("gallery-served").await, home_with_tiny());
     let mut command = dinoserve();
-    let (keys, NewKey { entry, secret }) =
-        (folder.join("keys.toml"), NewKey::random("ops", Role::Admin, None).unwrap());
+    let (keys, NewKey { entry, secret }) = (
+        folder.join("keys.toml"),
+        NewKey::random("ops", Role::Admin, None).unwrap(),
+    );
     std::fs::write(&keys, entry).unwrap();
     command
         .args(["serve", "--model", "tiny", "--device", "cpu", "--gallery"])
@@ -359,36 +582,89 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
         command.env("DINOSERVE_API_KEY", &secret);
         command
     };
-    let (beside, through) = (folder.join("beside.snapshot"), folder.join("through.snapshot"));
+    let (beside, through) = (
+        folder.join("beside.snapshot"),
+        folder.join("through.snapshot"),
+    );
     succeed(gallery(&folder, &["snapshot"]).arg(&beside));
     let said = fail(
-        gallery(&folder, &["snapshot", "--server", &server.address]).env_remove("DINOSERVE_API_KEY").arg(&through),
+        gallery(&folder, &["snapshot", "--server", &server.address])
+            .env_remove("DINOSERVE_API_KEY")
+            .arg(&through),
     );
-    assert!(said.contains("answered 401") && said.contains("send an API key"), "{said}");
+    assert!(
+        said.contains("answered 401") && said.contains("send an API key"),
+        "{said}"
+    );
     succeed(gallery(&folder, &["snapshot", "--server", &server.address]).arg(&through));
     let whole = std::fs::read(&beside).unwrap();
     assert!(whole == std::fs::read(&through).unwrap());
-    assert!(succeed(&mut gallery(&folder, &["check"])).contains("default: 200 items, all as they were written"));
+    assert!(
+        succeed(&mut gallery(&folder, &["check"]))
+            .contains("default: 200 items, all as they were written")
+    );
     succeed(&mut gallery(&folder, &["stats"]));
 
     let said = fail(gallery(&folder, &["restore"]).arg(&beside));
-    assert!(said.contains("--server http://HOST:PORT") && said.contains("is open in another process"), "{said}");
-    let said = succeed(gallery(&folder, &["restore", "--name", "other", "--server", &server.address]).arg(&beside));
-    assert!(said.contains("200 items (") && said.contains("restored into `other`"), "{said}");
-    let page = reqwest::Client::new().get(format!("{}/v1/gallery?gallery=other&limit=500", server.address));
+    assert!(
+        said.contains("--server http://HOST:PORT") && said.contains("is open in another process"),
+        "{said}"
+    );
+    let said = succeed(
+        gallery(
+            &folder,
+            &["restore", "--name", "other", "--server", &server.address],
+        )
+        .arg(&beside),
+    );
+    assert!(
+        said.contains("200 items (") && said.contains("restored into `other`"),
+        "{said}"
+    );
+    let page = reqwest::Client::new().get(format!(
+        "{}/v1/gallery?gallery=other&limit=500",
+        server.address
+    ));
     let page = page.bearer_auth(&secret).send().await.unwrap();
-    assert_eq!(page.json::<Value>().await.unwrap()["items"].as_array().unwrap().len(), 200);
+    assert_eq!(
+        page.json::<Value>().await.unwrap()["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        200
+    );
 
     // A file that is not whole is refused by the command, and by the server if it gets there.
     std::fs::write(&beside, &whole[..whole.len() / 2]).unwrap();
     let said = fail(gallery(&folder, &["restore", "--server", &server.address]).arg(&beside));
-    assert!(said.contains("the snapshot is damaged: it ends early"), "{said}");
-    let put = reqwest::Client::new().put(format!("{}/v1/galleries/default/snapshot", server.address));
-    let refused = put.bearer_auth(&secret).body(whole[..whole.len() / 2].to_vec()).send().await.unwrap();
+    assert!(
+        said.contains("the snapshot is damaged: it ends early"),
+        "{said}"
+    );
+    let put =
+        reqwest::Client::new().put(format!("{}/v1/galleries/default/snapshot", server.address));
+    let refused = put
+        .bearer_auth(&secret)
+        .body(whole[..whole.len() / 2].to_vec())
+        .send()
+        .await
+        .unwrap();
     assert_eq!(refused.status(), 400);
-    let said = fail(gallery(&folder, &["snapshot", "--name", "none", "--server", &server.address]).arg(&through));
-    assert!(said.contains("/v1/galleries/none/snapshot answered 404") && said.contains("`none`"), "{said}");
-    assert!(std::fs::read(&through).unwrap() == whole, "what was there stays");
+    let said = fail(
+        gallery(
+            &folder,
+            &["snapshot", "--name", "none", "--server", &server.address],
+        )
+        .arg(&through),
+    );
+    assert!(
+        said.contains("/v1/galleries/none/snapshot answered 404") && said.contains("`none`"),
+        "{said}"
+    );
+    assert!(
+        std::fs::read(&through).unwrap() == whole,
+        "what was there stays"
+    );
     assert_eq!(items(&folder, "default").await.len(), 200);
     assert_eq!(items(&folder, "default").await[0].vector.len(), DIM);
 }
@@ -405,18 +681,36 @@ async fn a_gallery_is_exported_as_parquet() {
     let said = succeed(gallery(&folder, &["export", "-o"]).arg(&file));
     assert!(said.contains("200 items written to"), "{said}");
     let reader = SerializedFileReader::new(std::fs::File::open(&file).unwrap()).unwrap();
-    let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(Result::unwrap).collect();
+    let rows: Vec<_> = reader
+        .get_row_iter(None)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     let stored = items(&folder, "default").await;
     assert_eq!(rows.len(), 200);
     for (row, stored) in rows.iter().zip(&stored) {
-        let fields: std::collections::BTreeMap<&str, &Field> =
-            row.get_column_iter().map(|(name, field)| (name.as_str(), field)).collect();
+        let fields: std::collections::BTreeMap<&str, &Field> = row
+            .get_column_iter()
+            .map(|(name, field)| (name.as_str(), field))
+            .collect();
         assert_eq!(*fields["id"], Field::Str(stored.item.id.to_string()));
-        let label = stored.item.label.as_ref().map_or(Field::Null, |label| Field::Str(label.to_string()));
+        let label = stored
+            .item
+            .label
+            .as_ref()
+            .map_or(Field::Null, |label| Field::Str(label.to_string()));
         assert_eq!(*fields["label"], label);
-        assert_eq!(*fields["metadata"], Field::Str(serde_json::to_string(&stored.item.metadata).unwrap()));
-        assert_eq!(*fields["stored"], Field::TimestampMillis(stored.item.stored_ms as i64));
-        let Field::ListInternal(vector) = fields["vector"] else { panic!("{:?}", fields["vector"]) };
+        assert_eq!(
+            *fields["metadata"],
+            Field::Str(serde_json::to_string(&stored.item.metadata).unwrap())
+        );
+        assert_eq!(
+            *fields["stored"],
+            Field::TimestampMillis(stored.item.stored_ms as i64)
+        );
+        let Field::ListInternal(vector) = fields["vector"] else {
+            panic!("{:?}", fields["vector"])
+        };
         assert!(
             vector.elements().iter().eq(stored
                 .vector

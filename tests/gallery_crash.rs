@@ -40,24 +40,36 @@ enum Line {
 
 fn config() -> GalleryConfig {
     // So small that the approximate index is built and replaced meanwhile.
-    GalleryConfig { exact_up_to: 50, ..GalleryConfig::default() }
+    GalleryConfig {
+        exact_up_to: 50,
+        ..GalleryConfig::default()
+    }
 }
 
 async fn open(folder: &Path) -> Gallery {
-    gallery::open(folder.to_str().unwrap(), &config(), OpenMode::Serve).await.unwrap()
+    gallery::open(folder.to_str().unwrap(), &config(), OpenMode::Serve)
+        .await
+        .unwrap()
 }
 
-/// The process that is killed; the test below starts it with a task. As a test of its own it has none, and ends at once.
+/// The process that is killed; the test below starts it with a task. As a test of its own it has
+/// none, and ends at once.
 #[test]
 fn a_writer_that_is_to_be_killed() {
-    let Ok(task) = std::env::var(TASK) else { return };
+    let Ok(task) = std::env::var(TASK) else {
+        return;
+    };
     let (seed, folder) = task.split_once(' ').unwrap();
     let (mut seeds, folder) = (SplitMix(seed.parse().unwrap()), PathBuf::from(folder));
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let store = open(&folder).await;
         // Nothing can be deleted from a gallery that is not there.
-        store.create(&GalleryName::default(), &binding()).await.unwrap();
-        let writers = (0..WRITERS).map(|writer| tokio::spawn(write(store.clone(), writer, SplitMix(seeds.next()))));
+        store
+            .create(&GalleryName::default(), &binding())
+            .await
+            .unwrap();
+        let writers = (0..WRITERS)
+            .map(|writer| tokio::spawn(write(store.clone(), writer, SplitMix(seeds.next()))));
         for writer in writers.collect::<Vec<_>>() {
             writer.await.unwrap();
         }
@@ -67,21 +79,33 @@ fn a_writer_that_is_to_be_killed() {
 /// Writes for ever.
 async fn write(store: Gallery, writer: usize, mut random: SplitMix) {
     let name = GalleryName::default();
-    // One call per line, so that a line comes whole or not at all, and lines of several threads do not mix.
+    // One call per line, so that a line comes whole or not at all, and lines of several threads do
+    // not mix.
     let say = |line: Line| {
-        std::io::stderr().write_all(format!("{}\n", serde_json::to_string(&line).unwrap()).as_bytes()).unwrap();
+        std::io::stderr()
+            .write_all(format!("{}\n", serde_json::to_string(&line).unwrap()).as_bytes())
+            .unwrap();
     };
     loop {
-        let ids: Vec<String> = (0..=random.below(6)).map(|_| format!("{writer}/{}", random.below(IDS))).collect();
+        let ids: Vec<String> = (0..=random.below(6))
+            .map(|_| format!("{writer}/{}", random.below(IDS)))
+            .collect();
         let operation = if random.below(3) == 0 {
             Operation::Delete(ids)
         } else {
-            Operation::Put(ids.into_iter().map(|id| (id, random.below(1 << 40))).collect())
+            Operation::Put(
+                ids.into_iter()
+                    .map(|id| (id, random.below(1 << 40)))
+                    .collect(),
+            )
         };
         say(Line::Begin(writer, operation.clone()));
         match operation {
             Operation::Put(versions) => {
-                let items = versions.iter().map(|(id, version)| item(id, *version)).collect();
+                let items = versions
+                    .iter()
+                    .map(|(id, version)| item(id, *version))
+                    .collect();
                 store.put(&name, &binding(), items).await.unwrap();
             }
             Operation::Delete(ids) => {
@@ -111,18 +135,29 @@ fn after(items: &Items, operation: &Operation) -> Items {
 
 /// Whether what was found is what was expected; a place that was seen before must be the same.
 fn agree(expected: &Items, found: &Items) -> bool {
-    let same = |(version, place): &(u64, Option<u64>), (found_version, found_place): &(u64, Option<u64>)| {
+    let same = |(version, place): &(u64, Option<u64>),
+                (found_version, found_place): &(u64, Option<u64>)| {
         version == found_version && (place.is_none() || place == found_place)
     };
     expected.len() == found.len()
-        && expected.iter().all(|(id, item)| found.get(id).is_some_and(|found| same(item, found)))
+        && expected
+            .iter()
+            .all(|(id, item)| found.get(id).is_some_and(|found| same(item, found)))
 }
 
-/// Runs a writer process, kills it, and gives for each writer the operation that was under way. What was acknowledged is
-/// applied to `expected`.
-fn run_and_kill(folder: &Path, random: &mut SplitMix, expected: &mut [Items]) -> (Vec<Option<Operation>>, usize) {
+/// Runs a writer process, kills it, and gives for each writer the operation that was under way.
+/// What was acknowledged is applied to `expected`.
+fn run_and_kill(
+    folder: &Path,
+    random: &mut SplitMix,
+    expected: &mut [Items],
+) -> (Vec<Option<Operation>>, usize) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["gallery_crash::a_writer_that_is_to_be_killed", "--exact", "--nocapture"])
+        .args([
+            "gallery_crash::a_writer_that_is_to_be_killed",
+            "--exact",
+            "--nocapture",
+        ])
         .env(TASK, format!("{} {}", random.next(), folder.display()))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -131,15 +166,16 @@ fn run_and_kill(folder: &Path, random: &mut SplitMix, expected: &mut [Items]) ->
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut under_way = vec![None; expected.len()];
     let mut acknowledged = 0;
-    let mut apply =
-        |line: String| match serde_json::from_str(&line).unwrap_or_else(|_| panic!("the writer said {line}")) {
-            Line::Begin(writer, operation) => under_way[writer] = Some(operation),
-            Line::Done(writer) => {
-                let operation: Operation = under_way[writer].take().unwrap();
-                expected[writer] = after(&expected[writer], &operation);
-                acknowledged += 1;
-            }
-        };
+    let mut apply = |line: String| match serde_json::from_str(&line)
+        .unwrap_or_else(|_| panic!("the writer said {line}"))
+    {
+        Line::Begin(writer, operation) => under_way[writer] = Some(operation),
+        Line::Done(writer) => {
+            let operation: Operation = under_way[writer].take().unwrap();
+            expected[writer] = after(&expected[writer], &operation);
+            acknowledged += 1;
+        }
+    };
     // The first line says that the gallery is open.
     apply(lines.next().expect("the writer writes").unwrap());
     std::thread::scope(|scope| {
@@ -157,7 +193,10 @@ fn run_and_kill(folder: &Path, random: &mut SplitMix, expected: &mut [Items]) ->
 #[test]
 fn a_writer_that_is_killed_loses_nothing_and_leaves_nothing_half_done() {
     let folder = scratch("gallery-crash").join("gallery");
-    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64;
     let mut random = SplitMix(seed);
     let tokio = tokio::runtime::Runtime::new().unwrap();
     let name = GalleryName::default();
@@ -204,6 +243,11 @@ fn a_writer_that_is_killed_loses_nothing_and_leaves_nothing_half_done() {
             store.close().await;
         });
     }
-    eprintln!("{acknowledged} writes acknowledged, {half_way} under way when killed, {survived} of these were kept");
-    assert!(acknowledged > 500 && half_way > 100, "{acknowledged} acknowledged, {half_way} under way");
+    eprintln!(
+        "{acknowledged} writes acknowledged, {half_way} under way when killed, {survived} of these were kept"
+    );
+    assert!(
+        acknowledged > 500 && half_way > 100,
+        "{acknowledged} acknowledged, {half_way} under way"
+    );
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, io::Write, path::Path, time::Duration};
 use dinoserve::{
     error::Kind,
     gallery::{
-        Binding, Filter, Gallery, GalleryConfig, GalleryName, ItemId, Label, Metadata, NewItem, OpenMode, Parts,
-        Search, VectorFormat, open, write_snapshot,
+        Binding, Filter, Gallery, GalleryConfig, GalleryName, ItemId, Label, Metadata, NewItem,
+        OpenMode, Parts, Search, VectorFormat, open, write_snapshot,
     },
 };
 use futures_util::TryStreamExt;
@@ -56,18 +56,39 @@ fn item(number: u64) -> NewItem {
 }
 
 async fn opened(folder: &Path, exact_up_to: usize, vectors: VectorFormat) -> Gallery {
-    let config = GalleryConfig { vectors, exact_up_to, ..GalleryConfig::default() };
-    open(folder.to_str().unwrap(), &config, OpenMode::Serve).await.unwrap()
+    let config = GalleryConfig {
+        vectors,
+        exact_up_to,
+        ..GalleryConfig::default()
+    };
+    open(folder.to_str().unwrap(), &config, OpenMode::Serve)
+        .await
+        .unwrap()
 }
 
 async fn put(gallery: &Gallery, numbers: impl IntoIterator<Item = u64>) {
-    gallery.put(&name(), &binding(), numbers.into_iter().map(item).collect()).await.unwrap();
+    gallery
+        .put(&name(), &binding(), numbers.into_iter().map(item).collect())
+        .await
+        .unwrap();
 }
 
-async fn found(gallery: &Gallery, vector: Vec<f32>, exact: bool, filter: Option<Filter>) -> Vec<(String, f32)> {
-    let search = Search { filter, exact, ..Search::new(vector, 10) };
+async fn found(
+    gallery: &Gallery,
+    vector: Vec<f32>,
+    exact: bool,
+    filter: Option<Filter>,
+) -> Vec<(String, f32)> {
+    let search = Search {
+        filter,
+        exact,
+        ..Search::new(vector, 10)
+    };
     let neighbors = gallery.search(&name(), search).await.unwrap();
-    neighbors.into_iter().map(|neighbor| (neighbor.item.id.into(), neighbor.score)).collect()
+    neighbors
+        .into_iter()
+        .map(|neighbor| (neighbor.item.id.into(), neighbor.score))
+        .collect()
 }
 
 async fn wait_until_indexed(gallery: &Gallery, count: u64) {
@@ -83,8 +104,11 @@ async fn wait_until_indexed(gallery: &Gallery, count: u64) {
 async fn recall(gallery: &Gallery, filter: Option<&Filter>) -> f64 {
     let mut hits = 0;
     for query in 1_000_000..1_000_040 {
-        let truth: BTreeSet<String> =
-            found(gallery, vector(query), true, filter.cloned()).await.into_iter().map(|(id, _)| id).collect();
+        let truth: BTreeSet<String> = found(gallery, vector(query), true, filter.cloned())
+            .await
+            .into_iter()
+            .map(|(id, _)| id)
+            .collect();
         let near = found(gallery, vector(query), false, filter.cloned()).await;
         assert_eq!((truth.len(), near.len()), (10, 10));
         assert!(near.is_sorted_by(|(_, a), (_, b)| a >= b));
@@ -102,22 +126,52 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
     }
     wait_until_indexed(&gallery, 6000).await;
     assert!(recall(&gallery, None).await >= 0.95);
-    // About 5100 items pass the first filter and go through the index, 860 the second and are compared one by one.
-    let most =
-        Filter::parse(&json!({"label": {"any": ["class 0", "class 1", "class 2", "class 3", "class 4", "class 5"]}}));
+    // About 5100 items pass the first filter and go through the index, 860 the second and are
+    // compared one by one.
+    let most = Filter::parse(
+        &json!({"label": {"any": ["class 0", "class 1", "class 2", "class 3", "class 4", "class 5"]}}),
+    );
     assert!(recall(&gallery, Some(&most.unwrap())).await >= 0.95);
 
     // What was just stored, replaced or deleted is found or not at once, whatever the index holds.
     put(&gallery, [7_000_000]).await;
-    assert_eq!(found(&gallery, vector(7_000_000), false, None).await[0].0, "item 7000000");
-    let replaced = NewItem { vector: vector(8_000_000), ..item(17) };
-    gallery.put(&name(), &binding(), vec![replaced]).await.unwrap();
-    assert_eq!(found(&gallery, vector(8_000_000), false, None).await[0].0, "item 17");
+    assert_eq!(
+        found(&gallery, vector(7_000_000), false, None).await[0].0,
+        "item 7000000"
+    );
+    let replaced = NewItem {
+        vector: vector(8_000_000),
+        ..item(17)
+    };
+    gallery
+        .put(&name(), &binding(), vec![replaced])
+        .await
+        .unwrap();
+    assert_eq!(
+        found(&gallery, vector(8_000_000), false, None).await[0].0,
+        "item 17"
+    );
     assert!(found(&gallery, vector(17), false, None).await[0].1 < 0.999);
-    let ids = (0..6000).step_by(2).map(|number| ItemId::new(format!("item {number}")).unwrap()).collect();
-    assert!(gallery.delete(&name(), ids).await.unwrap().into_iter().all(|deleted| deleted));
+    let ids = (0..6000)
+        .step_by(2)
+        .map(|number| ItemId::new(format!("item {number}")).unwrap())
+        .collect();
+    assert!(
+        gallery
+            .delete(&name(), ids)
+            .await
+            .unwrap()
+            .into_iter()
+            .all(|deleted| deleted)
+    );
     let near = found(&gallery, vector(2), false, None).await;
-    assert!(near.len() == 10 && near.iter().all(|(id, _)| id.ends_with(['1', '3', '5', '7', '9', '0'])), "{near:?}");
+    assert!(
+        near.len() == 10
+            && near
+                .iter()
+                .all(|(id, _)| id.ends_with(['1', '3', '5', '7', '9', '0'])),
+        "{near:?}"
+    );
     assert!(recall(&gallery, None).await >= 0.95);
 
     gallery.close().await;
@@ -129,16 +183,26 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
         std::fs::write(folder.join("index").join(name), "left behind").unwrap();
     }
     let gallery = opened(&folder, 500, VectorFormat::F32).await;
-    assert!(gallery.gallery(&name()).await.unwrap().indexed > 2500, "the index is read and not made anew");
+    assert!(
+        gallery.gallery(&name()).await.unwrap().indexed > 2500,
+        "the index is read and not made anew"
+    );
     assert_eq!(files(&folder), 2, "what was left behind is gone");
     assert!(recall(&gallery, None).await >= 0.95);
-    assert_eq!(found(&gallery, vector(8_000_000), false, None).await[0].0, "item 17");
+    assert_eq!(
+        found(&gallery, vector(8_000_000), false, None).await[0].0,
+        "item 17"
+    );
     gallery.close().await;
     drop(gallery);
 
     // A damaged index is noticed and made anew.
     for entry in std::fs::read_dir(folder.join("index")).unwrap().flatten() {
-        if entry.path().extension().is_some_and(|extension| extension == "usearch") {
+        if entry
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "usearch")
+        {
             let mut bytes = std::fs::read(entry.path()).unwrap();
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
@@ -149,10 +213,14 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
     assert!(recall(&gallery, None).await >= 0.95);
     wait_until_indexed(&gallery, 3000).await;
     assert!(recall(&gallery, None).await >= 0.95);
-    assert_eq!(gallery.check(&name()).await.unwrap().damage, Vec::<String>::new());
+    assert_eq!(
+        gallery.check(&name()).await.unwrap().damage,
+        Vec::<String>::new()
+    );
 }
 
-/// Entries of the index die when their items are replaced; others are found in their stead, also before the index has the new.
+/// Entries of the index die when their items are replaced; others are found in their stead, also
+/// before the index has the new.
 #[tokio::test(flavor = "multi_thread")]
 async fn as_many_are_found_as_there_are_while_items_are_replaced() {
     let folder = scratch("gallery-replaced");
@@ -164,32 +232,53 @@ async fn as_many_are_found_as_there_are_while_items_are_replaced() {
         let near = found(&gallery, query.clone(), false, None).await;
         let away: Vec<f32> = query.iter().map(|value| -value).collect();
         let number = |id: &str| id.strip_prefix("item ").unwrap().parse().unwrap();
-        let replaced: Vec<_> =
-            near.iter().map(|(id, _)| NewItem { vector: away.clone(), ..item(number(id)) }).collect();
+        let replaced: Vec<_> = near
+            .iter()
+            .map(|(id, _)| NewItem {
+                vector: away.clone(),
+                ..item(number(id))
+            })
+            .collect();
         gallery.put(&name(), &binding(), replaced).await.unwrap();
         for _ in 0..3 {
             let others = found(&gallery, query.clone(), false, None).await;
             assert_eq!(others.len(), 10, "round {round}");
-            assert!(others.iter().all(|(id, _)| near.iter().all(|(gone, _)| gone != id)), "round {round}");
+            assert!(
+                others
+                    .iter()
+                    .all(|(id, _)| near.iter().all(|(gone, _)| gone != id)),
+                "round {round}"
+            );
         }
         // So that there is something near for every round.
         put(&gallery, near.iter().map(|(id, _)| number(id))).await;
     }
 }
 
-/// The database's file, with a bit flipped wherever these bytes are: pages that are no longer used may hold them, too.
+/// The database's file, with a bit flipped wherever these bytes are: pages that are no longer used
+/// may hold them, too.
 fn damage(folder: &Path, bytes: &[u8]) {
     let path = folder.join("data.mdb");
     let mut file = std::fs::read(&path).unwrap();
-    let places: Vec<usize> = (0..=file.len() - bytes.len()).filter(|&at| file[at..].starts_with(bytes)).collect();
+    let places: Vec<usize> = (0..=file.len() - bytes.len())
+        .filter(|&at| file[at..].starts_with(bytes))
+        .collect();
     assert!(!places.is_empty());
     places.iter().for_each(|&at| file[at] ^= 4);
     // In place, as the file may be mapped.
-    std::fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(&file).unwrap();
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .write_all(&file)
+        .unwrap();
 }
 
 fn bytes_of(vector: &[f32]) -> Vec<u8> {
-    vector.iter().flat_map(|value| value.to_le_bytes()).collect()
+    vector
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,7 +286,8 @@ async fn a_damaged_item_is_in_no_snapshot_and_can_be_replaced_and_deleted() {
     let folder = scratch("gallery-damaged-items");
     let gallery = opened(&folder, 1000, VectorFormat::F32).await;
     let id = |number: u64| ItemId::new(format!("item {number}")).unwrap();
-    let snapshot = async |gallery: &Gallery| write_snapshot(gallery, &name(), tokio::io::sink()).await;
+    let snapshot =
+        async |gallery: &Gallery| write_snapshot(gallery, &name(), tokio::io::sink()).await;
     put(&gallery, 1000..1020).await;
     gallery.close().await;
     drop(gallery);
@@ -209,24 +299,63 @@ async fn a_damaged_item_is_in_no_snapshot_and_can_be_replaced_and_deleted() {
     let report = gallery.check(&name()).await.unwrap();
     assert_eq!((report.items, report.damage.len()), (20, 3), "{report:?}");
     let refused = snapshot(&gallery).await.unwrap_err();
-    assert!(refused.detail().contains("the item \"item 1003\" is damaged"), "{refused}");
+    assert!(
+        refused
+            .detail()
+            .contains("the item \"item 1003\" is damaged"),
+        "{refused}"
+    );
     put(&gallery, [1003]).await;
     let refused = snapshot(&gallery).await.unwrap_err();
-    assert!(refused.detail().contains("the item at place 8 is damaged"), "{refused}");
-    assert_eq!(gallery.put(&name(), &binding(), vec![item(1007)]).await.unwrap(), [false]);
-    assert_eq!(gallery.delete(&name(), vec![id(1008)]).await.unwrap(), [true]);
+    assert!(
+        refused.detail().contains("the item at place 8 is damaged"),
+        "{refused}"
+    );
+    assert_eq!(
+        gallery
+            .put(&name(), &binding(), vec![item(1007)])
+            .await
+            .unwrap(),
+        [false]
+    );
+    assert_eq!(
+        gallery.delete(&name(), vec![id(1008)]).await.unwrap(),
+        [true]
+    );
     assert_eq!(snapshot(&gallery).await.unwrap().items, 19);
 
     // Under a server that has its vector in memory.
     damage(&folder, b"{\"number\":1011}");
-    gallery.put(&name(), &binding(), vec![NewItem { vector: vector(5), ..item(1011) }]).await.unwrap();
-    assert_eq!(found(&gallery, vector(5), true, None).await[0].0, "item 1011");
-    assert!(found(&gallery, vector(1011), true, None).await[0].1 < 0.999, "the old vector is gone");
+    gallery
+        .put(
+            &name(),
+            &binding(),
+            vec![NewItem {
+                vector: vector(5),
+                ..item(1011)
+            }],
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        found(&gallery, vector(5), true, None).await[0].0,
+        "item 1011"
+    );
+    assert!(
+        found(&gallery, vector(1011), true, None).await[0].1 < 0.999,
+        "the old vector is gone"
+    );
     damage(&folder, b"{\"number\":1012}");
-    assert_eq!(gallery.delete(&name(), vec![id(1012)]).await.unwrap(), [true]);
+    assert_eq!(
+        gallery.delete(&name(), vec![id(1012)]).await.unwrap(),
+        [true]
+    );
     assert!(found(&gallery, vector(1012), true, None).await[0].1 < 0.999);
     assert_eq!(snapshot(&gallery).await.unwrap().items, 18);
-    assert_eq!(gallery.check(&name()).await.unwrap().damage, Vec::<String>::new());
+    assert_eq!(
+        gallery.check(&name()).await.unwrap().damage,
+        Vec::<String>::new()
+    );
     assert_eq!(gallery.gallery(&name()).await.unwrap().items, 18);
 }
 
@@ -244,9 +373,18 @@ async fn only_so_many_read_whole_galleries_at_a_time() {
         }
         assert!(open.len() < 100);
     };
-    assert!(refused.kind() == Kind::Overloaded && refused.detail().contains("reading whole galleries"), "{refused}");
+    assert!(
+        refused.kind() == Kind::Overloaded && refused.detail().contains("reading whole galleries"),
+        "{refused}"
+    );
     open.pop();
-    let all: Vec<_> = gallery.read(&name(), Parts::NONE).await.unwrap().try_collect().await.unwrap();
+    let all: Vec<_> = gallery
+        .read(&name(), Parts::NONE)
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap();
     assert_eq!(all.len(), 200);
     // What is asked of it otherwise goes on.
     assert_eq!(found(&gallery, vector(3), false, None).await[0].0, "item 3");
@@ -264,9 +402,23 @@ async fn half_precision_changes_scores_in_the_fourth_digit() {
             assert!((score - dot).abs() < 5e-4, "{id}: {score} and {dot}");
         }
     }
-    let stored =
-        gallery.get(&name(), &ItemId::new("item 3").unwrap(), Parts { vector: true, ..Parts::NONE }).await.unwrap();
-    let differs = stored.vector.iter().zip(vector(3)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let stored = gallery
+        .get(
+            &name(),
+            &ItemId::new("item 3").unwrap(),
+            Parts {
+                vector: true,
+                ..Parts::NONE
+            },
+        )
+        .await
+        .unwrap();
+    let differs = stored
+        .vector
+        .iter()
+        .zip(vector(3))
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
     assert!(differs > 0.0 && differs < 5e-4, "{differs}");
     // The format is the gallery's, whatever the configuration says later.
     gallery.close().await;
@@ -281,21 +433,45 @@ async fn a_folder_is_served_by_one_process_and_read_by_many() {
     let gallery = opened(&folder, 1000, VectorFormat::F32).await;
     put(&gallery, 0..10).await;
     let location = folder.to_str().unwrap();
-    let second = open(location, &GalleryConfig::default(), OpenMode::Serve).await.unwrap_err();
-    assert!(second.kind() == Kind::Unavailable && second.detail().contains("is open in another process"), "{second}");
+    let second = open(location, &GalleryConfig::default(), OpenMode::Serve)
+        .await
+        .unwrap_err();
+    assert!(
+        second.kind() == Kind::Unavailable
+            && second.detail().contains("is open in another process"),
+        "{second}"
+    );
     let nothing = scratch("gallery-none");
-    let nothing = open(nothing.to_str().unwrap(), &GalleryConfig::default(), OpenMode::Read).await.unwrap_err();
+    let nothing = open(
+        nothing.to_str().unwrap(),
+        &GalleryConfig::default(),
+        OpenMode::Read,
+    )
+    .await
+    .unwrap_err();
     assert_eq!(nothing.kind(), Kind::NotFound);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gallery_that_reaches_its_size_refuses_and_goes_on() {
     let folder = scratch("gallery-size");
-    let config = GalleryConfig { max_bytes: 2 << 20, ..GalleryConfig::default() };
-    let gallery = open(folder.to_str().unwrap(), &config, OpenMode::Serve).await.unwrap();
+    let config = GalleryConfig {
+        max_bytes: 2 << 20,
+        ..GalleryConfig::default()
+    };
+    let gallery = open(folder.to_str().unwrap(), &config, OpenMode::Serve)
+        .await
+        .unwrap();
     let mut stored = 0;
     let refused = loop {
-        match gallery.put(&name(), &binding(), (stored..stored + 50).map(item).collect()).await {
+        match gallery
+            .put(
+                &name(),
+                &binding(),
+                (stored..stored + 50).map(item).collect(),
+            )
+            .await
+        {
             Ok(_) => stored += 50,
             Err(error) => break error,
         }
@@ -304,13 +480,28 @@ async fn a_gallery_that_reaches_its_size_refuses_and_goes_on() {
     assert_eq!(refused.limit().unwrap().flag, "--gallery-max-bytes");
     assert!(stored >= 1000, "{stored}");
     assert_eq!(gallery.gallery(&name()).await.unwrap().items, stored);
-    assert_eq!(found(&gallery, vector(stored - 1), false, None).await[0].0, format!("item {}", stored - 1));
+    assert_eq!(
+        found(&gallery, vector(stored - 1), false, None).await[0].0,
+        format!("item {}", stored - 1)
+    );
     // What is deleted needs room, too, and finds it.
     for number in 0..200 {
-        let deleted = gallery.delete(&name(), vec![ItemId::new(format!("item {number}")).unwrap()]).await.unwrap();
+        let deleted = gallery
+            .delete(
+                &name(),
+                vec![ItemId::new(format!("item {number}")).unwrap()],
+            )
+            .await
+            .unwrap();
         assert_eq!(deleted, [true]);
     }
     put(&gallery, [9_000_000]).await;
-    assert_eq!(found(&gallery, vector(9_000_000), false, None).await[0].0, "item 9000000");
-    assert_eq!(gallery.check(&name()).await.unwrap().damage, Vec::<String>::new());
+    assert_eq!(
+        found(&gallery, vector(9_000_000), false, None).await[0].0,
+        "item 9000000"
+    );
+    assert_eq!(
+        gallery.check(&name()).await.unwrap().damage,
+        Vec::<String>::new()
+    );
 }

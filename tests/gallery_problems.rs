@@ -1,4 +1,5 @@
-//! Bad requests about galleries: each gets the right status and a body that names what is wrong, and nothing is stored.
+//! Bad requests about galleries: each gets the right status and a body that names what is wrong,
+//! and nothing is stored.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use dinoserve::http::HttpConfig;
@@ -18,16 +19,27 @@ const CHELSEA: &str = "dinov2-small-focus/chelsea.png";
 
 #[tokio::test]
 async fn each_bad_request_is_told_what_is_wrong_and_nothing_is_stored() {
-    let config = HttpConfig { max_images: 3, ..HttpConfig::default() };
-    let server = Server::start_on(new_gallery().await, tiny("tiny-reg", "model.safetensors"), config).await;
+    let config = HttpConfig {
+        max_images: 3,
+        ..HttpConfig::default()
+    };
+    let server = Server::start_on(
+        new_gallery().await,
+        tiny("tiny-reg", "model.safetensors"),
+        config,
+    )
+    .await;
     let good: Vec<f32> = (0..64).map(|n| n as f32).collect();
     ok(server.put("/v1/gallery/one").json(&json!({"vector": good}))).await;
     let before = ok_json(server.get("/v1/gallery?limit=50")).await;
 
     let put = |body: Value| server.put("/v1/gallery/x").json(&body);
     let vector = |vector: Value| put(json!({"vector": vector}));
-    let text =
-        |method: RequestBuilder, body: &str| method.header("content-type", "application/json").body(body.to_owned());
+    let text = |method: RequestBuilder, body: &str| {
+        method
+            .header("content-type", "application/json")
+            .body(body.to_owned())
+    };
     let knn = |body: Value| server.post("/v1/knn").json(&body);
     let get = |path: &str| server.get(path);
     let query = |name: &str, value: &str| {
@@ -39,7 +51,11 @@ async fn each_bad_request_is_told_what_is_wrong_and_nothing_is_stored() {
     let item = |id: &str| json!({"id": id, "vector": good});
     let part = |name: &str| Part::bytes(read_golden(CHELSEA)).file_name(name.to_owned());
     let form = |listing: &str| {
-        server.post("/v1/gallery").multipart(Form::new().part("a", part("a")).text("items", listing.to_owned()))
+        server.post("/v1/gallery").multipart(
+            Form::new()
+                .part("a", part("a"))
+                .text("items", listing.to_owned()),
+        )
     };
     let encoded = BASE64_STANDARD.encode(read_golden(CHELSEA));
     let with = |at: usize, value: Value| {
@@ -146,27 +162,55 @@ async fn each_bad_request_is_told_what_is_wrong_and_nothing_is_stored() {
     ];
     for (name, request, status, code, detail) in cases {
         let (found, body) = problem(request).await;
-        assert_eq!((found, body["code"].as_str()), (status, Some(code)), "{name}: {body}");
-        assert!(body["detail"].as_str().expect("a detail").contains(detail), "{name}: {body}");
+        assert_eq!(
+            (found, body["code"].as_str()),
+            (status, Some(code)),
+            "{name}: {body}"
+        );
+        assert!(
+            body["detail"].as_str().expect("a detail").contains(detail),
+            "{name}: {body}"
+        );
     }
     assert_eq!(ok_json(server.get("/v1/gallery?limit=50")).await, before);
-    assert_eq!(ok_json(server.get("/v1/galleries")).await["data"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        ok_json(server.get("/v1/galleries")).await["data"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     let (_, body) = problem(get("/v1/knn?id=one&k=0")).await;
-    assert_eq!(body["limit"], json!({"name": "max_neighbors", "value": 100, "flag": "--max-neighbors"}));
+    assert_eq!(
+        body["limit"],
+        json!({"name": "max_neighbors", "value": 100, "flag": "--max-neighbors"})
+    );
     let (_, body) = problem(get("/v1/gallery?limit=101")).await;
-    assert_eq!(body["limit"], json!({"name": "max_page_items", "value": 100, "flag": "--max-page-items"}));
+    assert_eq!(
+        body["limit"],
+        json!({"name": "max_page_items", "value": 100, "flag": "--max-page-items"})
+    );
 }
 
 #[tokio::test]
 async fn an_empty_gallery_has_no_neighbors() {
     let server = Server::tiny_with_gallery().await;
-    ok(server.put("/v1/gallery/one").json(&json!({"vector": vec![1; 64]}))).await;
+    ok(server
+        .put("/v1/gallery/one")
+        .json(&json!({"vector": vec![1; 64]})))
+    .await;
     ok(server.delete("/v1/gallery/one")).await;
     let answer = ok_json(server.post_file("/v1/knn", CHELSEA)).await;
     assert_eq!(answer["neighbors"], json!([]));
     let answer = ok_json(server.post_file("/v1/classify", CHELSEA)).await;
-    assert_eq!((&answer["label"], &answer["probabilities"]), (&Value::Null, &json!([])));
-    assert_eq!(ok_json(server.get("/v1/gallery")).await, json!({"items": [], "next": null}));
+    assert_eq!(
+        (&answer["label"], &answer["probabilities"]),
+        (&Value::Null, &json!([]))
+    );
+    assert_eq!(
+        ok_json(server.get("/v1/gallery")).await,
+        json!({"items": [], "next": null})
+    );
 }
 
 #[tokio::test]
@@ -184,6 +228,12 @@ async fn a_server_without_a_gallery_says_how_to_get_one() {
     ] {
         let (status, body) = problem(request).await;
         assert_eq!(status, 404, "{body}");
-        assert!(body["detail"].as_str().unwrap().contains("start it with --gallery DIR"), "{body}");
+        assert!(
+            body["detail"]
+                .as_str()
+                .unwrap()
+                .contains("start it with --gallery DIR"),
+            "{body}"
+        );
     }
 }

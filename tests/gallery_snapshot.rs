@@ -5,8 +5,8 @@ use std::path::Path;
 use dinoserve::{
     error::{Error, Kind},
     gallery::{
-        self, Binding, Gallery, GalleryConfig, GalleryName, ItemId, Label, Metadata, NewItem, OpenMode,
-        SnapshotSummary, restore_snapshot, verify_snapshot, write_snapshot,
+        self, Binding, Gallery, GalleryConfig, GalleryName, ItemId, Label, Metadata, NewItem,
+        OpenMode, SnapshotSummary, restore_snapshot, verify_snapshot, write_snapshot,
     },
 };
 use tokio::io::AsyncWriteExt;
@@ -18,7 +18,13 @@ use crate::support::{
 };
 
 async fn open(folder: &Path) -> Gallery {
-    gallery::open(folder.to_str().unwrap(), &GalleryConfig::default(), OpenMode::Serve).await.unwrap()
+    gallery::open(
+        folder.to_str().unwrap(),
+        &GalleryConfig::default(),
+        OpenMode::Serve,
+    )
+    .await
+    .unwrap()
 }
 
 async fn store(name: &str) -> Gallery {
@@ -31,7 +37,9 @@ fn named(name: &str) -> GalleryName {
 
 async fn snapshot(store: &Gallery, name: &str) -> Vec<u8> {
     let mut file = Vec::new();
-    let summary = write_snapshot(store, &named(name), &mut file).await.unwrap();
+    let summary = write_snapshot(store, &named(name), &mut file)
+        .await
+        .unwrap();
     assert_eq!(summary.bytes, file.len() as u64);
     assert_eq!(verify_snapshot(file.as_slice()).await.unwrap(), summary);
     file
@@ -42,7 +50,13 @@ async fn restore(store: &Gallery, name: &str, file: &[u8]) -> Result<SnapshotSum
 }
 
 async fn names(store: &Gallery) -> Vec<String> {
-    store.galleries().await.unwrap().into_iter().map(|gallery| gallery.name.to_string()).collect()
+    store
+        .galleries()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|gallery| gallery.name.to_string())
+        .collect()
 }
 
 async fn put(store: &Gallery, name: &str, ids: impl Iterator<Item = usize>, version: u64) {
@@ -57,11 +71,12 @@ async fn a_snapshot_restored_elsewhere_is_the_same_gallery() {
     // Replaced items keep their place, and a deleted one that comes back is the last.
     put(&from, "default", 300..400, 2).await;
     let gone = |id: usize| ItemId::new(format!("id {id}")).unwrap();
-    from.delete(&named("default"), (0..10).map(gone).collect()).await.unwrap();
+    from.delete(&named("default"), (0..10).map(gone).collect())
+        .await
+        .unwrap();
     put(&from, "default", 5..6, 3).await;
     // Texts and numbers that a sloppy reader would change.
-    let metadata =
-        r#"{"z":1,"a":[0.1,1e+300,-0.0,3.0,9007199254740993,5e-324,0.30000000000000004],"é\"\\":{"👍":null},"":""}"#;
+    let metadata = r#"{"z":1,"a":[0.1,1e+300,-0.0,3.0,9007199254740993,5e-324,0.30000000000000004],"é\"\\":{"👍":null},"":""}"#;
     let odd = |id: &str| NewItem {
         id: ItemId::new(id).unwrap(),
         label: Some(Label::new("label\n\u{1}/👍").unwrap()),
@@ -75,7 +90,13 @@ async fn a_snapshot_restored_elsewhere_is_the_same_gallery() {
 
     let file = snapshot(&from, "default").await;
     let summary = restore(&to, "copy", &file).await.unwrap();
-    assert_eq!(summary, SnapshotSummary { items: 1194, bytes: file.len() as u64 });
+    assert_eq!(
+        summary,
+        SnapshotSummary {
+            items: 1194,
+            bytes: file.len() as u64
+        }
+    );
     assert_eq!(names(&to).await, ["copy"]);
     assert_eq!(to.gallery(&named("copy")).await.unwrap().binding, binding());
     let stream = |store: Gallery, name: GalleryName| async move {
@@ -88,35 +109,57 @@ async fn a_snapshot_restored_elsewhere_is_the_same_gallery() {
     assert_eq!(before.len(), 1194);
     assert_eq!(before[1190].item.id.as_str(), "id 5");
     for (before, after) in before.iter().zip(&after) {
-        assert_eq!((&before.item.id, &before.item.label), (&after.item.id, &after.item.label));
+        assert_eq!(
+            (&before.item.id, &before.item.label),
+            (&after.item.id, &after.item.label)
+        );
         let text = |metadata: &Metadata| serde_json::to_string(metadata).unwrap();
         assert_eq!(text(&before.item.metadata), text(&after.item.metadata));
-        let bits = |vector: &[f32]| vector.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        let bits = |vector: &[f32]| {
+            vector
+                .iter()
+                .map(|value| value.to_bits())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(bits(&before.vector), bits(&after.vector));
-        assert_eq!(before.features.as_deref().map(bits), after.features.as_deref().map(bits));
+        assert_eq!(
+            before.features.as_deref().map(bits),
+            after.features.as_deref().map(bits)
+        );
         assert_eq!(before.thumbnail, after.thumbnail);
     }
-    assert_eq!(serde_json::to_string(&after[1193].item.metadata).unwrap(), metadata);
+    assert_eq!(
+        serde_json::to_string(&after[1193].item.metadata).unwrap(),
+        metadata
+    );
     // And so is the file that is written of it.
     assert!(snapshot(&to, "copy").await == file);
 }
 
 #[tokio::test]
 async fn a_snapshot_moves_a_gallery_into_a_database_and_back() {
-    let Some(database) = Postgres::start("gallery_snapshot::a_snapshot_moves_a_gallery") else { return };
+    let Some(database) = Postgres::start("gallery_snapshot::a_snapshot_moves_a_gallery") else {
+        return;
+    };
     let folder = store("snapshot-move").await;
     put(&folder, "default", 0..700, 1).await;
     put(&folder, "default", 100..120, 2).await;
     let file = snapshot(&folder, "default").await;
     let config = GalleryConfig::default();
-    let there = gallery::open(&database.url(), &config, OpenMode::Serve).await.unwrap();
+    let there = gallery::open(&database.url(), &config, OpenMode::Serve)
+        .await
+        .unwrap();
     restore(&there, "moved", &file).await.unwrap();
     assert_eq!(read_all(&there, &named("moved")).await.len(), 700);
     assert!(snapshot(&there, "moved").await == file);
-    let refused = restore(&there, "moved", &file[..file.len() - 40]).await.unwrap_err();
+    let refused = restore(&there, "moved", &file[..file.len() - 40])
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind(), Kind::Malformed, "{refused}");
     assert_eq!(names(&there).await, ["moved"]);
-    restore(&folder, "back", &snapshot(&there, "moved").await).await.unwrap();
+    restore(&folder, "back", &snapshot(&there, "moved").await)
+        .await
+        .unwrap();
     assert!(snapshot(&folder, "back").await == file);
     there.close().await;
 }
@@ -132,8 +175,15 @@ async fn a_restore_takes_the_place_of_what_was_there() {
     assert!(items.len() == 20 && items.iter().all(|item| version_of(item) == 1));
 
     // Also if that held something else, and also by nothing.
-    let other = Binding { fingerprint: "another".to_owned(), dim: 3, ..binding() };
-    let one = NewItem { vector: vec![1.0, 0.0, 0.0], ..item("x", 1) };
+    let other = Binding {
+        fingerprint: "another".to_owned(),
+        dim: 3,
+        ..binding()
+    };
+    let one = NewItem {
+        vector: vec![1.0, 0.0, 0.0],
+        ..item("x", 1)
+    };
     store.put(&named("b"), &other, vec![one]).await.unwrap();
     restore(&store, "b", &file).await.unwrap();
     assert_eq!(read_all(&store, &named("b")).await.len(), 20);
@@ -161,7 +211,10 @@ async fn a_file_that_is_not_whole_changes_nothing() {
         assert!(snapshot(&store, "default").await == before, "{expected}");
         assert_eq!(names(&store).await, ["default", "source"], "{expected}");
     };
-    for length in (0..file.len()).step_by(file.len() / 60).chain(file.len() - 3..file.len()) {
+    for length in (0..file.len())
+        .step_by(file.len() / 60)
+        .chain(file.len() - 3..file.len())
+    {
         refuse(&file[..length], "it ends early").await;
     }
     for at in (0..file.len()).step_by(file.len() / 120) {
@@ -175,9 +228,17 @@ async fn a_file_that_is_not_whole_changes_nothing() {
         edited
     };
     refuse(&edit(0, b"\x89PNG"), "this is no snapshot of a gallery").await;
-    refuse(&edit(8, &[2]), "a snapshot of version 2; this program reads version 1").await;
+    refuse(
+        &edit(8, &[2]),
+        "a snapshot of version 2; this program reads version 1",
+    )
+    .await;
     refuse(&edit(12, &[0xff; 4]), "an item of 4294967295 bytes").await;
-    refuse(&edit(file.len() - 1, &[!file[file.len() - 1]]), "does not agree with its checksum").await;
+    refuse(
+        &edit(file.len() - 1, &[!file[file.len() - 1]]),
+        "does not agree with its checksum",
+    )
+    .await;
     refuse(&[&file[..], &[0]].concat(), "it goes on after its end").await;
     restore(&store, "default", &file).await.unwrap();
     assert_eq!(read_all(&store, &named("default")).await.len(), 4);
@@ -202,7 +263,10 @@ async fn a_snapshot_is_of_one_moment() {
         let items = read_all(&store, &named("copy")).await;
         assert_eq!(items.len(), 50);
         let version = version_of(&items[0]);
-        assert!(items.iter().all(|item| version_of(item) == version), "all are of version {version}");
+        assert!(
+            items.iter().all(|item| version_of(item) == version),
+            "all are of version {version}"
+        );
         seen.insert(version);
     }
     assert!(seen.len() > 5, "it was written to meanwhile: {seen:?}");
@@ -217,13 +281,22 @@ async fn a_restore_that_ends_half_way_leaves_nothing() {
     let half_way = || {
         let (mut feed, from) = tokio::io::duplex(1 << 16);
         let (task_store, half) = (store.clone(), file[..file.len() / 2].to_vec());
-        let restoring = tokio::spawn(async move { restore_snapshot(&task_store, &named("default"), from).await });
+        let restoring =
+            tokio::spawn(
+                async move { restore_snapshot(&task_store, &named("default"), from).await },
+            );
         async move {
             feed.write_all(&half).await.unwrap();
             (feed, restoring)
         }
     };
-    let left = async || names(&store).await.into_iter().filter(|name| name.starts_with("restoring--")).count();
+    let left = async || {
+        names(&store)
+            .await
+            .into_iter()
+            .filter(|name| name.starts_with("restoring--"))
+            .count()
+    };
 
     // Its client has gone.
     let (feed, restoring) = half_way().await;
@@ -254,8 +327,16 @@ async fn a_restore_that_ends_half_way_leaves_nothing() {
     drop(feed);
     let refused = first.await.unwrap().unwrap_err();
     assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
-    assert!(refused.detail().contains("another restore of the gallery began meanwhile"), "{refused}");
+    assert!(
+        refused
+            .detail()
+            .contains("another restore of the gallery began meanwhile"),
+        "{refused}"
+    );
     assert_eq!(names(&store).await, ["default", "small", "source"]);
     assert_eq!(read_all(&store, &named("default")).await.len(), 2);
-    assert_eq!(DIM, store.gallery(&named("default")).await.unwrap().binding.dim);
+    assert_eq!(
+        DIM,
+        store.gallery(&named("default")).await.unwrap().binding.dim
+    );
 }

@@ -1,4 +1,5 @@
-//! One suite over both stores: what [`dinoserve::gallery::GalleryStore`] promises, whoever keeps it.
+//! One suite over both stores: what [`dinoserve::gallery::GalleryStore`] promises, whoever keeps
+//! it.
 
 mod database;
 mod galleries;
@@ -13,8 +14,8 @@ use dinoserve::{
     error::Kind,
     features::pool::Pooling,
     gallery::{
-        self, Binding, Gallery, GalleryConfig, GalleryName, Item, ItemId, Label, Metadata, NewItem, OpenMode, Parts,
-        StoredItem,
+        self, Binding, Gallery, GalleryConfig, GalleryName, Item, ItemId, Label, Metadata, NewItem,
+        OpenMode, Parts, StoredItem,
     },
     vision::{Background, Filter, ResizeMode},
 };
@@ -111,7 +112,14 @@ pub fn binding(dim: usize) -> Binding {
 /// An item without anything but its vector.
 pub fn plain(id: impl Into<String>, vector: Vec<f32>) -> NewItem {
     let id = ItemId::new(id).unwrap();
-    NewItem { id, label: None, metadata: Metadata::default(), vector, features: None, thumbnail: None }
+    NewItem {
+        id,
+        label: None,
+        metadata: Metadata::default(),
+        vector,
+        features: None,
+        thumbnail: None,
+    }
 }
 
 /// An item with all parts.
@@ -120,18 +128,32 @@ pub fn full(id: &str, label: &str, metadata: &str, vector: Vec<f32>) -> NewItem 
         id: ItemId::new(id).unwrap(),
         label: Some(Label::new(label).unwrap()),
         metadata: Metadata::parse(metadata).unwrap(),
-        features: Some(vector.iter().flat_map(|value| [*value, value * 0.5]).collect()),
+        features: Some(
+            vector
+                .iter()
+                .flat_map(|value| [*value, value * 0.5])
+                .collect(),
+        ),
         thumbnail: Some(Bytes::from(id.as_bytes().repeat(7))),
         vector,
     }
 }
 
 pub fn ids<'a>(items: impl IntoIterator<Item = &'a Item>) -> Vec<String> {
-    items.into_iter().map(|item| item.id.as_str().to_owned()).collect()
+    items
+        .into_iter()
+        .map(|item| item.id.as_str().to_owned())
+        .collect()
 }
 
 pub async fn read_all(store: &Gallery, name: &GalleryName, parts: Parts) -> Vec<StoredItem> {
-    store.read(name, parts).await.unwrap().try_collect().await.unwrap()
+    store
+        .read(name, parts)
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap()
 }
 
 /// Random numbers that are the same in every run (splitmix64, Steele et al., 2014).
@@ -161,8 +183,11 @@ impl Random {
 
     /// A direction: a vector of length 1.
     pub fn direction(&mut self, dim: usize) -> Vec<f32> {
-        // Sums of evenly distributed numbers are near enough to normal ones for directions to be spread.
-        let raw: Vec<f64> = (0..dim).map(|_| self.even() + self.even() + self.even()).collect();
+        // Sums of evenly distributed numbers are near enough to normal ones for directions to be
+        // spread.
+        let raw: Vec<f64> = (0..dim)
+            .map(|_| self.even() + self.even() + self.even())
+            .collect();
         unit(&raw)
     }
 }

@@ -1,4 +1,5 @@
-//! Thousands of files that were made to harm: bombs, lies, odd corners of every format (`tests/hostile/generate.py`).
+//! Thousands of files that were made to harm: bombs, lies, odd corners of every format
+//! (`tests/hostile/generate.py`).
 
 use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
@@ -15,7 +16,10 @@ use crate::support::{
 
 /// Requests of a run; `make soak` asks for 10,000.
 fn requests() -> usize {
-    std::env::var("DINOSERVE_SOAK_HOSTILE").ok().and_then(|count| count.parse().ok()).unwrap_or(1500)
+    std::env::var("DINOSERVE_SOAK_HOSTILE")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(1500)
 }
 const CLIENTS: usize = 32;
 
@@ -27,14 +31,25 @@ fn corpus() -> Option<Vec<(String, Vec<u8>)>> {
         skip("hostile: python3 is missing");
         return None;
     };
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let index: Value = serde_json::from_slice(&std::fs::read(folder.join("index.json")).unwrap()).unwrap();
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let index: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("index.json")).unwrap()).unwrap();
     let name = |entry: &Value| entry["file"].as_str().expect("a file").to_owned();
     let files: Vec<String> = index.as_array().unwrap().iter().map(name).collect();
-    Some(files.into_iter().map(|file| (file.clone(), std::fs::read(folder.join(&file)).unwrap())).collect())
+    Some(
+        files
+            .into_iter()
+            .map(|file| (file.clone(), std::fs::read(folder.join(&file)).unwrap()))
+            .collect(),
+    )
 }
 
-/// The memory that is left when what large images took has been given back: when it has not fallen for a while.
+/// The memory that is left when what large images took has been given back: when it has not fallen
+/// for a while.
 async fn settled(memory: impl Fn() -> f64) -> f64 {
     let (mut least, mut rests) = (memory(), 0);
     for _ in 0..90 {
@@ -54,7 +69,10 @@ async fn hostile_files_do_no_harm() {
     let Some(files) = corpus() else { return };
     assert!(files.len() >= 200, "{} files", files.len());
     let process = Process::start(&["--max-image-pixels", "4000000", "--max-requests", "64"]);
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(120)).build().unwrap();
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_secs(120))
+        .build()
+        .unwrap();
     let files = Arc::new(files);
     // Each file once, in an order that is always the same, then again from the beginning.
     let mut order: Vec<usize> = (0..files.len()).collect();
@@ -65,22 +83,36 @@ async fn hostile_files_do_no_harm() {
     let run = async |count: usize| {
         let ask = |turn: usize| {
             let (name, bytes) = &files[order[turn % order.len()]];
-            let path =
-                ["/v1/embed?size=56", "/v1/pca?size=56", "/v1/attention?size=56", "/v1/embed?size=56&decode=fast"]
-                    [turn % 4];
-            let request =
-                client.post(format!("{}{path}", process.url)).header("content-type", "application/octet-stream");
+            let path = [
+                "/v1/embed?size=56",
+                "/v1/pca?size=56",
+                "/v1/attention?size=56",
+                "/v1/embed?size=56&decode=fast",
+            ][turn % 4];
+            let request = client
+                .post(format!("{}{path}", process.url))
+                .header("content-type", "application/octet-stream");
             let request = request.body(bytes.clone());
             async move {
-                let response = request.send().await.unwrap_or_else(|error| panic!("{name}: no answer: {error:?}"));
+                let response = request
+                    .send()
+                    .await
+                    .unwrap_or_else(|error| panic!("{name}: no answer: {error:?}"));
                 let status = response.status().as_u16();
-                let body = response.bytes().await.unwrap_or_else(|error| panic!("{name}: half an answer: {error:?}"));
+                let body = response
+                    .bytes()
+                    .await
+                    .unwrap_or_else(|error| panic!("{name}: half an answer: {error:?}"));
                 let said = String::from_utf8_lossy(&body[..body.len().min(400)]).into_owned();
                 assert!(status < 500 || status == 503, "{name}: {status} {said}");
                 status
             }
         };
-        stream::iter(0..count).map(ask).buffer_unordered(CLIENTS).collect::<Vec<u16>>().await
+        stream::iter(0..count)
+            .map(ask)
+            .buffer_unordered(CLIENTS)
+            .collect::<Vec<u16>>()
+            .await
     };
     let memory = || process.metric("process_resident_memory_bytes");
     let at_start = memory();
@@ -89,8 +121,14 @@ async fn hostile_files_do_no_harm() {
     let before = settled(memory).await;
     let statuses = run(requests()).await;
     let good = statuses.iter().filter(|&&status| status == 200).count();
-    let bad = statuses.iter().filter(|&&status| (400..500).contains(&status)).count();
-    assert!(good > statuses.len() / 20 && bad > statuses.len() / 3, "{good} were images, {bad} were refused");
+    let bad = statuses
+        .iter()
+        .filter(|&&status| (400..500).contains(&status))
+        .count();
+    assert!(
+        good > statuses.len() / 20 && bad > statuses.len() / 3,
+        "{good} were images, {bad} were refused"
+    );
     let after = settled(memory).await;
     eprintln!(
         "{} requests, {good} images; memory {:.0} MB at the start, {:.0} MB before, {:.0} MB after",
@@ -101,16 +139,28 @@ async fn hostile_files_do_no_harm() {
     );
     assert!(after < 1.1 * before, "memory was {before} and is {after}");
     // An arena that keeps the largest batch would take many times as much, and be as flat.
-    assert!(after < 3.0 * at_start, "memory was {at_start} at the start and is {after}");
-    let metrics = ok(client.get(format!("{}/metrics", process.url))).await.text().await.unwrap();
+    assert!(
+        after < 3.0 * at_start,
+        "memory was {at_start} at the start and is {after}"
+    );
+    let metrics = ok(client.get(format!("{}/metrics", process.url)))
+        .await
+        .text()
+        .await
+        .unwrap();
     for part in ["worker", "decoder", "handler"] {
         assert_eq!(
-            metric(&metrics, &format!("dinoserve_panics_total{{part=\"{part}\"}}")),
+            metric(
+                &metrics,
+                &format!("dinoserve_panics_total{{part=\"{part}\"}}")
+            ),
             0.0,
             "{part}: {}",
             process.log()
         );
     }
-    let image = client.post(format!("{}/v1/embed", process.url)).header("content-type", "image/png");
+    let image = client
+        .post(format!("{}/v1/embed", process.url))
+        .header("content-type", "image/png");
     ok(image.body(read_golden("dinov2-small-focus/coffee.png"))).await;
 }

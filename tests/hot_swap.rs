@@ -35,11 +35,19 @@ async fn start(home: &Path, first: &str) -> Server {
         precision: Precision::Fp32,
         offline: true,
     };
-    Setup { source: Some(source), gallery: Some(new_gallery().await), ..Setup::new(model) }.start().await
+    Setup {
+        source: Some(source),
+        gallery: Some(new_gallery().await),
+        ..Setup::new(model)
+    }
+    .start()
+    .await
 }
 
 fn load(server: &Server, model: &str) -> reqwest::RequestBuilder {
-    server.post("/v1/models/load").json(&json!({"model": model}))
+    server
+        .post("/v1/models/load")
+        .json(&json!({"model": model}))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,13 +56,19 @@ async fn a_model_takes_over_and_no_request_fails() {
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..8)
         .map(|_| {
-            let (client, url, stop) =
-                (server.client.clone(), server.url("/v1/embed?tokens=true&encoding_format=base64"), Arc::clone(&stop));
+            let (client, url, stop) = (
+                server.client.clone(),
+                server.url("/v1/embed?tokens=true&encoding_format=base64"),
+                Arc::clone(&stop),
+            );
             let image = crate::support::read_golden("dinov2-small-focus/coffee.png");
             tokio::spawn(async move {
                 let mut fingerprints = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
-                    let request = client.post(&url).header("content-type", "image/png").body(image.clone());
+                    let request = client
+                        .post(&url)
+                        .header("content-type", "image/png")
+                        .body(image.clone());
                     let body = ok_json(request).await;
                     assert!(body["data"][0]["tokens"].is_string(), "{body}");
                     fingerprints.push(body["fingerprint"].as_str().unwrap().to_owned());
@@ -65,17 +79,30 @@ async fn a_model_takes_over_and_no_request_fails() {
         .collect();
     let mut before = ok_json(server.get("/v1/models")).await["data"][0]["fingerprint"].clone();
     let mut served = BTreeSet::from([before.as_str().unwrap().to_owned()]);
-    for model in ["tiny-swiglu-reg", "tiny-reg", "tiny-swiglu-reg", "tiny-reg", "tiny-reg"] {
+    for model in [
+        "tiny-swiglu-reg",
+        "tiny-reg",
+        "tiny-swiglu-reg",
+        "tiny-reg",
+        "tiny-reg",
+    ] {
         let answer: Value = ok_json(load(&server, model)).await;
         assert_eq!(answer["fingerprint_before"], before);
         assert_eq!(answer["model"]["id"], model);
         assert_eq!(answer["model"]["provider"], "cpu");
         before = answer["model"]["fingerprint"].clone();
         served.insert(before.as_str().unwrap().to_owned());
-        assert_eq!(ok_json(server.get("/v1/models")).await["data"][0], answer["model"]);
+        assert_eq!(
+            ok_json(server.get("/v1/models")).await["data"][0],
+            answer["model"]
+        );
         let metrics = ok(server.get("/metrics")).await.text().await.unwrap();
-        let infos: Vec<&str> = metrics.lines().filter(|line| line.starts_with("dinoserve_model_info{")).collect();
-        // Tests of other servers may run in this process, too, so the model is one of several at the most.
+        let infos: Vec<&str> = metrics
+            .lines()
+            .filter(|line| line.starts_with("dinoserve_model_info{"))
+            .collect();
+        // Tests of other servers may run in this process, too, so the model is one of several at
+        // the most.
         assert_eq!(infos.len(), 1, "{infos:?}");
     }
     stop.store(true, Ordering::Relaxed);
@@ -96,7 +123,10 @@ async fn galleries_of_the_old_model_are_kept_and_told_apart() {
     let server = start(&tiny_home(&["tiny-reg", "tiny"]), "tiny-reg").await;
     let put = |id: &str| {
         let body = crate::support::read_golden("dinov2-small-focus/coffee.png");
-        server.put(&format!("/v1/gallery/{id}")).header("content-type", "image/png").body(body)
+        server
+            .put(&format!("/v1/gallery/{id}"))
+            .header("content-type", "image/png")
+            .body(body)
     };
     ok(put("a")).await;
     ok(load(&server, "tiny")).await;
@@ -113,12 +143,30 @@ async fn a_model_that_cannot_be_served_changes_nothing() {
     let home = tiny_home(&["tiny-reg", "tiny", "tiny-swiglu-reg"]);
     // One is cut off in its graph, one has other weights than its description says.
     let folder = home.join("models");
-    let graph = std::fs::read_dir(folder.join("tiny")).unwrap().flatten().map(|entry| entry.path());
-    let graph = graph.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "onnx")).unwrap();
+    let graph = std::fs::read_dir(folder.join("tiny"))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    let graph = graph
+        .into_iter()
+        .find(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "onnx")
+        })
+        .unwrap();
     let bytes = std::fs::read(&graph).unwrap();
     std::fs::write(&graph, &bytes[..bytes.len() / 2]).unwrap();
-    let data = std::fs::read_dir(folder.join("tiny-swiglu-reg")).unwrap().flatten().map(|entry| entry.path());
-    let data = data.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "data")).unwrap();
+    let data = std::fs::read_dir(folder.join("tiny-swiglu-reg"))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    let data = data
+        .into_iter()
+        .find(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "data")
+        })
+        .unwrap();
     let mut bytes = std::fs::read(&data).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x40;
@@ -127,7 +175,10 @@ async fn a_model_that_cannot_be_served_changes_nothing() {
     let server = start(&home, "tiny-reg").await;
     let embed = async || {
         let body = ok_json(server.post_file("/v1/embed", "dinov2-small-focus/coffee.png")).await;
-        (body["fingerprint"].clone(), floats(&body["data"][0]["embedding"]))
+        (
+            body["fingerprint"].clone(),
+            floats(&body["data"][0]["embedding"]),
+        )
     };
     let before = embed().await;
     for (model, expected) in [
@@ -138,15 +189,34 @@ async fn a_model_that_cannot_be_served_changes_nothing() {
         ("../../etc/passwd", "there is no model"),
     ] {
         let (status, body) = problem(load(&server, model)).await;
-        assert_eq!((status, body["code"].as_str()), (422, Some("model_rejected")), "{model}: {body}");
-        assert!(body["detail"].as_str().unwrap().contains(expected), "{model}: {body}");
+        assert_eq!(
+            (status, body["code"].as_str()),
+            (422, Some("model_rejected")),
+            "{model}: {body}"
+        );
+        assert!(
+            body["detail"].as_str().unwrap().contains(expected),
+            "{model}: {body}"
+        );
     }
-    for (body, status) in
-        [("{}", 400), ("[]", 400), ("{\"model\": 1}", 400), ("{\"model\": \"tiny-reg\", \"precision\": \"fp8\"}", 422)]
-    {
-        assert_eq!(problem(server.post("/v1/models/load").body(body)).await.0, status, "{body}");
+    for (body, status) in [
+        ("{}", 400),
+        ("[]", 400),
+        ("{\"model\": 1}", 400),
+        ("{\"model\": \"tiny-reg\", \"precision\": \"fp8\"}", 422),
+    ] {
+        assert_eq!(
+            problem(server.post("/v1/models/load").body(body)).await.0,
+            status,
+            "{body}"
+        );
     }
-    assert_eq!(problem(server.post("/v1/models/load").body(" ".repeat(100_000))).await.0, 413);
+    assert_eq!(
+        problem(server.post("/v1/models/load").body(" ".repeat(100_000)))
+            .await
+            .0,
+        413
+    );
     assert_eq!(embed().await, before, "the old one is served on");
     server.stopped().await;
 }
@@ -155,9 +225,18 @@ async fn a_model_that_cannot_be_served_changes_nothing() {
 async fn one_model_is_loaded_at_a_time() {
     let server = start(&tiny_home(&["tiny-reg", "tiny"]), "tiny-reg").await;
     let loads = futures_util::future::join_all((0..4).map(|_| load(&server, "tiny").send())).await;
-    let statuses: Vec<u16> = loads.into_iter().map(|answer| answer.unwrap().status().as_u16()).collect();
-    assert!(statuses.iter().all(|status| [200, 409].contains(status)), "{statuses:?}");
-    assert!(statuses.contains(&200) && statuses.contains(&409), "{statuses:?}");
+    let statuses: Vec<u16> = loads
+        .into_iter()
+        .map(|answer| answer.unwrap().status().as_u16())
+        .collect();
+    assert!(
+        statuses.iter().all(|status| [200, 409].contains(status)),
+        "{statuses:?}"
+    );
+    assert!(
+        statuses.contains(&200) && statuses.contains(&409),
+        "{statuses:?}"
+    );
     server.stopped().await;
 }
 
@@ -165,6 +244,9 @@ async fn one_model_is_loaded_at_a_time() {
 async fn a_server_without_a_source_of_models_says_so() {
     let server = Server::tiny().await;
     let (status, body) = problem(load(&server, "tiny")).await;
-    assert_eq!((status, body["code"].as_str()), (422, Some("model_rejected")));
+    assert_eq!(
+        (status, body["code"].as_str()),
+        (422, Some("model_rejected"))
+    );
     server.stopped().await;
 }

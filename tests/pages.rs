@@ -24,67 +24,147 @@ async fn assert_well_behaved(browser: &Browser, server: &Server) {
     assert!(!requests.is_empty());
     for address in requests {
         let own = address.starts_with(&server.url("/"));
-        assert!(own || address.starts_with("data:") || address.starts_with("blob:"), "{address} was asked");
+        assert!(
+            own || address.starts_with("data:") || address.starts_with("blob:"),
+            "{address} was asked"
+        );
     }
 }
 
 async fn assert_fits(browser: &Browser) {
-    let width = browser.run("return [document.documentElement.scrollWidth, innerWidth]").await;
-    assert!(width[0].as_u64() <= width[1].as_u64(), "the page is wider than the screen: {width}");
+    let width = browser
+        .run("return [document.documentElement.scrollWidth, innerWidth]")
+        .await;
+    assert!(
+        width[0].as_u64() <= width[1].as_u64(),
+        "the page is wider than the screen: {width}"
+    );
 }
 
 #[tokio::test]
 async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
-    let Some(browser) = Browser::start("pages::a_photograph_is_dropped").await else { return };
-    let server = Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
+    let Some(browser) = Browser::start("pages::a_photograph_is_dropped").await else {
+        return;
+    };
+    let server =
+        Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
     browser.resize(1280, 900, false).await;
     browser.driver.goto(server.url("/")).await.unwrap();
-    browser.wait("document.querySelectorAll('#samples img').length === 4").await;
-    browser.wait("document.querySelector('#model').textContent.includes('dinov2-small-focus')").await;
-    assert!(browser.find("#notice").await.text().await.unwrap().contains("NOT Meta's"), "the notice is shown");
+    browser
+        .wait("document.querySelectorAll('#samples img').length === 4")
+        .await;
+    browser
+        .wait("document.querySelector('#model').textContent.includes('dinov2-small-focus')")
+        .await;
+    assert!(
+        browser
+            .find("#notice")
+            .await
+            .text()
+            .await
+            .unwrap()
+            .contains("NOT Meta's"),
+        "the notice is shown"
+    );
     browser.screenshot("playground-empty-1280").await;
 
-    browser.drop_file(&read_golden(CHELSEA), "my cat's photo.png", "image/png").await;
-    browser.wait("document.querySelectorAll('#heads button').length === 6").await;
-    browser.wait("document.querySelector('#neighbors-hint').textContent.includes('is empty')").await;
+    browser
+        .drop_file(&read_golden(CHELSEA), "my cat's photo.png", "image/png")
+        .await;
+    browser
+        .wait("document.querySelectorAll('#heads button').length === 6")
+        .await;
+    browser
+        .wait("document.querySelector('#neighbors-hint').textContent.includes('is empty')")
+        .await;
     for canvas in ["#photo", "#pca", "#heads button:nth-child(6) canvas"] {
-        assert!(browser.colours(canvas).await > 200, "{canvas} shows something");
+        assert!(
+            browser.colours(canvas).await > 200,
+            "{canvas} shows something"
+        );
     }
-    let photo = browser.run("return [photo.width, photo.height].map(Number)").await;
-    assert_eq!(photo, json!([770, 518]), "the photograph as the model saw it");
+    let photo = browser
+        .run("return [photo.width, photo.height].map(Number)")
+        .await;
+    assert_eq!(
+        photo,
+        json!([770, 518]),
+        "the photograph as the model saw it"
+    );
 
     // A head over the photograph, and less of it.
     let plain = browser.colours("#photo").await;
-    browser.find("#heads button:nth-child(3)").await.click().await.unwrap();
-    browser.wait("document.querySelector('#shown').textContent.includes('head 2')").await;
+    browser
+        .find("#heads button:nth-child(3)")
+        .await
+        .click()
+        .await
+        .unwrap();
+    browser
+        .wait("document.querySelector('#shown').textContent.includes('head 2')")
+        .await;
     assert_ne!(browser.colours("#photo").await, plain);
-    browser.run("mass.value = 0.5; mass.dispatchEvent(new Event('input'))").await;
-    assert_eq!(browser.find("#mass-value").await.text().await.unwrap(), "50 %");
+    browser
+        .run("mass.value = 0.5; mass.dispatchEvent(new Event('input'))")
+        .await;
+    assert_eq!(
+        browser.find("#mass-value").await.text().await.unwrap(),
+        "50 %"
+    );
 
     // A patch, by the mouse and by the keyboard.
     browser.find("#photo").await.click().await.unwrap();
-    browser.wait("document.querySelector('#status').textContent.startsWith('How alike every patch is')").await;
-    browser.wait("document.querySelector('#curl').textContent.includes('similarity?patch=18,27')").await;
+    browser
+        .wait(
+            "document.querySelector('#status').textContent.startsWith('How alike every patch is')",
+        )
+        .await;
+    browser
+        .wait("document.querySelector('#curl').textContent.includes('similarity?patch=18,27')")
+        .await;
     let quoted = browser.find("#curl").await.text().await.unwrap();
     assert!(quoted.contains(r"'@my cat'\''s photo.png'"), "{quoted}");
     for key in [Key::Right, Key::Enter] {
         browser.find("#photo").await.send_keys(key).await.unwrap();
     }
-    browser.wait("document.querySelector('#curl').textContent.includes('similarity?patch=18,28')").await;
+    browser
+        .wait("document.querySelector('#curl').textContent.includes('similarity?patch=18,28')")
+        .await;
 
     // A second photograph beside it.
-    browser.find("#second-samples button:nth-child(1)").await.click().await.unwrap();
-    browser.wait("!document.querySelector('#second').hidden").await;
-    browser.wait("document.querySelector('#timing').textContent.includes('Similarity')").await;
+    browser
+        .find("#second-samples button:nth-child(1)")
+        .await
+        .click()
+        .await
+        .unwrap();
+    browser
+        .wait("!document.querySelector('#second').hidden")
+        .await;
+    browser
+        .wait("document.querySelector('#timing').textContent.includes('Similarity')")
+        .await;
     assert!(browser.colours("#second").await > 200);
 
     // Kept and found.
-    browser.find("#add-label").await.send_keys("cat").await.unwrap();
+    browser
+        .find("#add-label")
+        .await
+        .send_keys("cat")
+        .await
+        .unwrap();
     browser.find("#add button").await.click().await.unwrap();
-    browser.wait("document.querySelector('#added').textContent.includes('is in “default” now')").await;
+    browser
+        .wait("document.querySelector('#added').textContent.includes('is in “default” now')")
+        .await;
     let neighbour = browser.find("#neighbors li").await.text().await.unwrap();
-    assert!(neighbour.contains("my cat's photo.png") && neighbour.contains("1.000"), "{neighbour}");
-    browser.wait("document.querySelector('#neighbors img')?.naturalWidth > 0").await;
+    assert!(
+        neighbour.contains("my cat's photo.png") && neighbour.contains("1.000"),
+        "{neighbour}"
+    );
+    browser
+        .wait("document.querySelector('#neighbors img')?.naturalWidth > 0")
+        .await;
     assert_well_behaved(&browser, &server).await;
     assert_fits(&browser).await;
     browser.screenshot("playground-1280").await;
@@ -95,41 +175,101 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
     browser.screenshot("playground-390").await;
 
     // On the gallery's page: found, looked at, searched, deleted.
-    for (id, file) in [("cups/coffee", "coffee.png"), ("people/astronaut", "astronaut.png")] {
-        let path = format!("/v1/gallery/{}?label=other&metadata={{\"year\":1983}}", id.replace('/', "%2F"));
+    for (id, file) in [
+        ("cups/coffee", "coffee.png"),
+        ("people/astronaut", "astronaut.png"),
+    ] {
+        let path = format!(
+            "/v1/gallery/{}?label=other&metadata={{\"year\":1983}}",
+            id.replace('/', "%2F")
+        );
         let image = read_golden(&format!("dinov2-small-focus/{file}"));
-        ok(server.put(&path).header("content-type", "image/png").body(image)).await;
+        ok(server
+            .put(&path)
+            .header("content-type", "image/png")
+            .body(image))
+        .await;
     }
     browser.resize(1280, 900, false).await;
     browser.driver.goto(server.url("/gallery")).await.unwrap();
-    browser.wait("document.querySelectorAll('.tile').length === 3").await;
-    browser.wait("[...document.querySelectorAll('.tile img')].every((img) => img.naturalWidth > 0)").await;
+    browser
+        .wait("document.querySelectorAll('.tile').length === 3")
+        .await;
+    browser
+        .wait("[...document.querySelectorAll('.tile img')].every((img) => img.naturalWidth > 0)")
+        .await;
     browser.screenshot("gallery-1280").await;
-    browser.find("#where").await.send_keys(r#"{"year": {"lt": 2000}}"#).await.unwrap();
+    browser
+        .find("#where")
+        .await
+        .send_keys(r#"{"year": {"lt": 2000}}"#)
+        .await
+        .unwrap();
     browser.find("#filters button").await.click().await.unwrap();
-    browser.wait("document.querySelectorAll('.tile').length === 2").await;
+    browser
+        .wait("document.querySelectorAll('.tile').length === 2")
+        .await;
     browser.find("#where").await.clear().await.unwrap();
     browser.find("#label").await.send_keys("cat").await.unwrap();
     browser.find("#filters button").await.click().await.unwrap();
-    browser.wait("document.querySelectorAll('.tile').length === 1").await;
+    browser
+        .wait("document.querySelectorAll('.tile').length === 1")
+        .await;
     browser.find("#label").await.clear().await.unwrap();
-    browser.find(".tile-actions button").await.click().await.unwrap();
-    browser.wait("document.querySelectorAll('.tile').length === 2").await;
-    browser.wait("document.querySelector('#summary').textContent.includes('nearest of')").await;
+    browser
+        .find(".tile-actions button")
+        .await
+        .click()
+        .await
+        .unwrap();
+    browser
+        .wait("document.querySelectorAll('.tile').length === 2")
+        .await;
+    browser
+        .wait("document.querySelector('#summary').textContent.includes('nearest of')")
+        .await;
     browser.find("#unlike").await.click().await.unwrap();
-    browser.wait("document.querySelectorAll('.tile').length === 3").await;
-    browser.find("#file").await.send_keys(golden(CHELSEA).to_string_lossy()).await.unwrap();
-    browser.wait("document.querySelector('.tile .score')?.textContent === '1.000'").await;
-    browser.find(".tile .tile-picture").await.click().await.unwrap();
-    browser.wait("document.querySelector('#details').open").await;
+    browser
+        .wait("document.querySelectorAll('.tile').length === 3")
+        .await;
+    browser
+        .find("#file")
+        .await
+        .send_keys(golden(CHELSEA).to_string_lossy())
+        .await
+        .unwrap();
+    browser
+        .wait("document.querySelector('.tile .score')?.textContent === '1.000'")
+        .await;
+    browser
+        .find(".tile .tile-picture")
+        .await
+        .click()
+        .await
+        .unwrap();
+    browser
+        .wait("document.querySelector('#details').open")
+        .await;
     browser.screenshot("gallery-details-1280").await;
     browser.find("#details-delete").await.click().await.unwrap();
     browser.find("#confirm-yes").await.click().await.unwrap();
-    browser.wait("document.querySelector('#summary').textContent.includes('is deleted')").await;
-    assert_eq!(server.get("/v1/gallery/my%20cat's%20photo.png").send().await.unwrap().status(), 404);
+    browser
+        .wait("document.querySelector('#summary').textContent.includes('is deleted')")
+        .await;
+    assert_eq!(
+        server
+            .get("/v1/gallery/my%20cat's%20photo.png")
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        404
+    );
     browser.resize(390, 844, false).await;
     browser.driver.goto(server.url("/gallery")).await.unwrap();
-    browser.wait("document.querySelectorAll('.tile').length === 2").await;
+    browser
+        .wait("document.querySelectorAll('.tile').length === 2")
+        .await;
     assert_fits(&browser).await;
     browser.screenshot("gallery-390").await;
     assert_well_behaved(&browser, &server).await;
@@ -139,41 +279,76 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
 
 #[tokio::test]
 async fn errors_are_told_in_words() {
-    let Some(browser) = Browser::start("pages::errors_are_told_in_words").await else { return };
+    let Some(browser) = Browser::start("pages::errors_are_told_in_words").await else {
+        return;
+    };
     let server = Server::tiny().await;
     browser.driver.goto(server.url("/")).await.unwrap();
-    browser.wait("document.querySelector('#model').textContent.includes('tiny')").await;
+    browser
+        .wait("document.querySelector('#model').textContent.includes('tiny')")
+        .await;
     browser.drop_file(b"hello", "notes.txt", "text/plain").await;
-    browser.wait("document.querySelector('#error').textContent.startsWith('notes.txt is not an image.')").await;
+    browser
+        .wait(
+            "document.querySelector('#error').textContent.startsWith('notes.txt is not an image.')",
+        )
+        .await;
     browser.drop_file(b"hello", "broken.png", "image/png").await;
-    browser.wait("document.querySelector('#error').textContent.includes('are not an image; send JPEG')").await;
+    browser
+        .wait(
+            "document.querySelector('#error').textContent.includes('are not an image; send JPEG')",
+        )
+        .await;
     // What the browser cannot show itself, the server does.
     let mut tiff = std::io::Cursor::new(Vec::new());
-    image::open(golden(CHELSEA)).unwrap().write_to(&mut tiff, image::ImageFormat::Tiff).unwrap();
-    browser.drop_file(&tiff.into_inner(), "cat.tiff", "image/tiff").await;
-    browser.wait("document.querySelectorAll('#heads button').length === 2").await;
+    image::open(golden(CHELSEA))
+        .unwrap()
+        .write_to(&mut tiff, image::ImageFormat::Tiff)
+        .unwrap();
+    browser
+        .drop_file(&tiff.into_inner(), "cat.tiff", "image/tiff")
+        .await;
+    browser
+        .wait("document.querySelectorAll('#heads button').length === 2")
+        .await;
     assert!(browser.colours("#photo").await > 200);
     // This server keeps no gallery, and the page says so.
-    browser.wait("document.querySelector('#neighbors-hint').textContent.includes('--gallery DIR')").await;
+    browser
+        .wait("document.querySelector('#neighbors-hint').textContent.includes('--gallery DIR')")
+        .await;
     // Failed answers stand in the console, and nothing else does.
     let console = browser.console().await;
-    assert!(console.iter().all(|line| line.contains("the server responded with a status of")), "{console:#?}");
+    assert!(
+        console
+            .iter()
+            .all(|line| line.contains("the server responded with a status of")),
+        "{console:#?}"
+    );
     let address = server.url("/");
     server.stopped().await;
     browser.find("#samples button").await.click().await.unwrap();
-    browser.wait("document.querySelector('#error').textContent.length > 10").await;
+    browser
+        .wait("document.querySelector('#error').textContent.length > 10")
+        .await;
     let error = browser.find("#error").await.text().await.unwrap();
-    assert!(error.contains("The server does not answer"), "{address}: {error}");
+    assert!(
+        error.contains("The server does not answer"),
+        "{address}: {error}"
+    );
     browser.quit().await;
 }
 
 #[tokio::test]
 async fn the_api_can_be_read_and_tried() {
-    let Some(browser) = Browser::start("pages::the_api_can_be_read_and_tried").await else { return };
+    let Some(browser) = Browser::start("pages::the_api_can_be_read_and_tried").await else {
+        return;
+    };
     let server = Server::tiny().await;
     browser.resize(1280, 900, false).await;
     browser.driver.goto(server.url("/docs")).await.unwrap();
-    browser.wait("document.body.textContent.includes('/v1/similarity')").await;
+    browser
+        .wait("document.body.textContent.includes('/v1/similarity')")
+        .await;
     browser.screenshot("docs-1280").await;
     assert_well_behaved(&browser, &server).await;
     browser.quit().await;
@@ -193,45 +368,105 @@ async fn files_of_the_pages_are_kept_by_browsers() {
         let answer = ok(server.get(path)).await;
         let headers = answer.headers();
         assert_eq!(headers["content-type"], kind);
-        assert!(headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
+        assert!(
+            headers["content-security-policy"]
+                .to_str()
+                .unwrap()
+                .starts_with("default-src 'none'")
+        );
         let tag = headers["etag"].to_str().unwrap().to_owned();
-        let again = server.get(path).header("if-none-match", tag).send().await.unwrap();
-        assert_eq!((again.status().as_u16(), again.bytes().await.unwrap().len()), (304, 0));
+        let again = server
+            .get(path)
+            .header("if-none-match", tag)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            (again.status().as_u16(), again.bytes().await.unwrap().len()),
+            (304, 0)
+        );
     }
     for path in ["/docs/", "/openapi.json"] {
         let answer = ok(server.get(path)).await;
-        assert_eq!(answer.headers()["content-security-policy"], "frame-ancestors 'none'", "{path}");
+        assert_eq!(
+            answer.headers()["content-security-policy"],
+            "frame-ancestors 'none'",
+            "{path}"
+        );
     }
-    for path in ["/assets/none.js", "/assets/..%2F..%2Fmod.rs", "/assets/%2e%2e%2fmod.rs"] {
-        assert_eq!(server.get(path).send().await.unwrap().status(), 404, "{path}");
+    for path in [
+        "/assets/none.js",
+        "/assets/..%2F..%2Fmod.rs",
+        "/assets/%2e%2e%2fmod.rs",
+    ] {
+        assert_eq!(
+            server.get(path).send().await.unwrap().status(),
+            404,
+            "{path}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_visitor_is_asked_for_an_api_key_once() {
-    let Some(browser) = Browser::start("pages::a_visitor_is_asked_for_an_api_key_once").await else { return };
+    let Some(browser) = Browser::start("pages::a_visitor_is_asked_for_an_api_key_once").await
+    else {
+        return;
+    };
     let file = scratch("keys").join("keys.toml");
     let NewKey { secret, entry } = NewKey::random("visitor", Role::Write, None).unwrap();
     std::fs::write(&file, entry).unwrap();
     let keys = Some(ApiKeys::open(&file).unwrap());
-    let server = Setup { keys, gallery: Some(new_gallery().await), ..Setup::tiny() }.start().await;
-    let put = server.put("/v1/gallery/cat").bearer_auth(&secret).header("content-type", "image/png");
+    let server = Setup {
+        keys,
+        gallery: Some(new_gallery().await),
+        ..Setup::tiny()
+    }
+    .start()
+    .await;
+    let put = server
+        .put("/v1/gallery/cat")
+        .bearer_auth(&secret)
+        .header("content-type", "image/png");
     ok(put.body(read_golden(CHELSEA))).await;
 
     browser.resize(1280, 900, false).await;
     browser.driver.goto(server.url("/")).await.unwrap();
-    browser.wait("document.querySelector('dialog[open] input')").await;
+    browser
+        .wait("document.querySelector('dialog[open] input')")
+        .await;
     browser.screenshot("api-key-1280").await;
-    browser.find("dialog input").await.send_keys("ds_wrong").await.unwrap();
+    browser
+        .find("dialog input")
+        .await
+        .send_keys("ds_wrong")
+        .await
+        .unwrap();
     browser.find("dialog button").await.click().await.unwrap();
-    browser.wait("document.querySelector('dialog')?.textContent.includes('not known')").await;
-    browser.find("dialog input").await.send_keys(&secret).await.unwrap();
+    browser
+        .wait("document.querySelector('dialog')?.textContent.includes('not known')")
+        .await;
+    browser
+        .find("dialog input")
+        .await
+        .send_keys(&secret)
+        .await
+        .unwrap();
     browser.find("dialog button").await.click().await.unwrap();
-    browser.wait("document.querySelector('#model').textContent.includes('tiny-reg')").await;
+    browser
+        .wait("document.querySelector('#model').textContent.includes('tiny-reg')")
+        .await;
     browser.wait("!document.querySelector('dialog')").await;
     // The other page knows it, too, also for pictures, which browsers ask for without a key.
     browser.driver.goto(server.url("/gallery")).await.unwrap();
-    browser.wait("document.querySelector('.tile img')?.naturalWidth > 0").await;
-    assert!(browser.run("return document.querySelector('.key-dialog') === null").await == json!(true));
+    browser
+        .wait("document.querySelector('.tile img')?.naturalWidth > 0")
+        .await;
+    assert!(
+        browser
+            .run("return document.querySelector('.key-dialog') === null")
+            .await
+            == json!(true)
+    );
     server.stopped().await;
 }

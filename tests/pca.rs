@@ -24,12 +24,20 @@ fn assert_is_basis(fitted: &Pca) {
     let product = fitted.components().dot(&fitted.components().t());
     let (largest, _) = difference(&product, &Array2::eye(product.nrows()));
     assert!(largest < 1e-4, "not orthonormal by {largest}");
-    assert!(fitted.explained().windows(2).all(|pair| pair[0] >= pair[1] - 1e-6), "{:?}", fitted.explained());
+    assert!(
+        fitted
+            .explained()
+            .windows(2)
+            .all(|pair| pair[0] >= pair[1] - 1e-6),
+        "{:?}",
+        fitted.explained()
+    );
 }
 
 #[test]
 fn the_first_components_are_those_of_the_whole_decomposition() {
-    // A few strong directions over noise, as patch tokens have them, and pure noise, whose variances lie close together.
+    // A few strong directions over noise, as patch tokens have them, and pure noise, whose
+    // variances lie close together.
     let structured = noise(1369, 12, 1).dot(&(noise(12, 384, 2) * 3.0)) + noise(1369, 384, 3);
     for (tokens, tolerance) in [(structured, 2e-4), (noise(300, 384, 4), 2e-2)] {
         let few = Pca::fit(tokens.view(), 3).unwrap();
@@ -37,7 +45,10 @@ fn the_first_components_are_those_of_the_whole_decomposition() {
         let many = Pca::fit(tokens.view(), 60).unwrap();
         assert_is_basis(&few);
         assert_is_basis(&many);
-        let expected = many.components().slice_move(ndarray::s![..3, ..]).to_owned();
+        let expected = many
+            .components()
+            .slice_move(ndarray::s![..3, ..])
+            .to_owned();
         let (largest, _) = difference(few.components(), &expected);
         assert!(largest < tolerance, "{largest}");
         assert!(difference(few.explained(), &many.explained()[..3]).0 < 1e-4);
@@ -55,7 +66,12 @@ fn equal_variances_and_none_at_all_still_give_a_basis() {
     for tokens in [constant, line, circle] {
         let fitted = Pca::fit(tokens.view(), 3).unwrap();
         assert_is_basis(&fitted);
-        assert!(fitted.project(tokens.view()).iter().all(|value| value.is_finite()));
+        assert!(
+            fitted
+                .project(tokens.view())
+                .iter()
+                .all(|value| value.is_finite())
+        );
     }
 }
 
@@ -82,16 +98,28 @@ fn in_parts(tokens: &Array2<f32>, ends: &[usize]) -> Moments {
 }
 
 fn values(ranges: &[Range]) -> Vec<f32> {
-    ranges.iter().flat_map(|range| [range.low, range.high]).collect()
+    ranges
+        .iter()
+        .flat_map(|range| [range.low, range.high])
+        .collect()
 }
 
 #[track_caller]
 fn assert_same(a: &Basis, b: &Basis, most: f32) {
     for (what, largest) in [
         ("mean", difference(a.pca().mean(), b.pca().mean()).0),
-        ("components", difference(a.pca().components(), b.pca().components()).0),
-        ("explained", difference(a.pca().explained(), b.pca().explained()).0),
-        ("ranges", difference(&values(a.ranges()), &values(b.ranges())).0),
+        (
+            "components",
+            difference(a.pca().components(), b.pca().components()).0,
+        ),
+        (
+            "explained",
+            difference(a.pca().explained(), b.pca().explained()).0,
+        ),
+        (
+            "ranges",
+            difference(&values(a.ranges()), &values(b.ranges())).0,
+        ),
     ] {
         assert!(largest <= most, "{what}: {largest}");
     }
@@ -122,17 +150,28 @@ fn a_basis_fitted_image_by_image_is_the_one_of_all_tokens_and_the_reference_s() 
     assert!(difference(pca.components(), at_once.components()).0 < 1e-5);
     assert!(difference(pca.explained(), at_once.explained()).0 < 1e-5);
     assert!(moments.fit(0).is_err() && moments.fit(65).is_err());
-    assert!(in_parts(&tokens, &[3]).fit(3).unwrap_err().to_string().contains("use 1 to 2"));
+    assert!(
+        in_parts(&tokens, &[3])
+            .fit(3)
+            .unwrap_err()
+            .to_string()
+            .contains("use 1 to 2")
+    );
 }
 
 #[test]
 fn moments_do_not_lose_small_variances_behind_a_large_mean() {
     // In f32, or with sums of squares, a mean of 10⁴ would leave nothing of variances of 10⁻².
     let small = noise(3000, 16, 7) * 0.1;
-    let far = small.mapv(|value| f64::from(value) + 1e4).mapv(|value| value as f32);
+    let far = small
+        .mapv(|value| f64::from(value) + 1e4)
+        .mapv(|value| value as f32);
     // As they were rounded, back where they came from.
     let near = far.mapv(|value| (f64::from(value) - 1e4) as f32);
-    let (far, near) = (in_parts(&far, &[1000, 2000, 3000]).fit(16).unwrap(), Moments::of(near.view()).fit(16).unwrap());
+    let (far, near) = (
+        in_parts(&far, &[1000, 2000, 3000]).fit(16).unwrap(),
+        Moments::of(near.view()).fit(16).unwrap(),
+    );
     assert!(difference(far.pca().explained(), near.pca().explained()).0 < 1e-6);
     assert!(difference(far.pca().components(), near.pca().components()).0 < 1e-3);
 }
@@ -141,7 +180,9 @@ fn moments_do_not_lose_small_variances_behind_a_large_mean() {
 fn ranges_of_many_images_come_from_an_even_sample_whatever_their_order() {
     // Rows of the first part are larger: a sample that favoured some images would see it.
     let mut tokens = noise(30_000, 8, 9);
-    tokens.slice_mut(s![..10_000, ..]).mapv_inplace(|value| 3.0 * value);
+    tokens
+        .slice_mut(s![..10_000, ..])
+        .mapv_inplace(|value| 3.0 * value);
     let all = in_parts(&tokens, &[10_000, 20_000, 30_000]).fit(2).unwrap();
     let mut backwards = Moments::of(tokens.slice(s![20_000.., ..]));
     backwards.merge(in_parts(&tokens, &[5_000, 20_000]));
@@ -149,10 +190,18 @@ fn ranges_of_many_images_come_from_an_even_sample_whatever_their_order() {
 
     let projected = all.pca().project(tokens.view());
     for (column, range) in projected.columns().into_iter().zip(all.ranges()) {
-        let share = |inside: &dyn Fn(f32) -> bool| column.iter().filter(|value| inside(**value)).count() as f64 / 3e4;
+        let share = |inside: &dyn Fn(f32) -> bool| {
+            column.iter().filter(|value| inside(**value)).count() as f64 / 3e4
+        };
         // 4096 of 30,000: the share below the first percentile is 1 % with a deviation of 0.16 %.
-        let (below, above) = (share(&|value| value < range.low), share(&|value| value > range.high));
-        assert!((0.004..0.016).contains(&below) && (0.004..0.016).contains(&above), "{below} {above}");
+        let (below, above) = (
+            share(&|value| value < range.low),
+            share(&|value| value > range.high),
+        );
+        assert!(
+            (0.004..0.016).contains(&below) && (0.004..0.016).contains(&above),
+            "{below} {above}"
+        );
     }
 }
 
@@ -169,9 +218,16 @@ fn a_basis_comes_back_from_its_document_and_can_be_added_to() {
     assert_same(&more.fit(5).unwrap(), &basis, 0.0);
     more.merge(Moments::of(tokens.slice(s![90.., ..])));
     assert_eq!((more.images(), more.patches()), (3, 125));
-    assert_same(&more.fit(3).unwrap(), &in_parts(&tokens, &[40, 90, 125]).fit(3).unwrap(), 1e-6);
+    assert_same(
+        &more.fit(3).unwrap(),
+        &in_parts(&tokens, &[40, 90, 125]).fit(3).unwrap(),
+        1e-6,
+    );
 
     for damaged in [&bytes[..bytes.len() / 2], b"", &[0xff; 64]] {
-        assert_eq!(document::Document::read(damaged).unwrap_err().kind(), Kind::Artifact);
+        assert_eq!(
+            document::Document::read(damaged).unwrap_err().kind(),
+            Kind::Artifact
+        );
     }
 }

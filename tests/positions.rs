@@ -1,4 +1,5 @@
-//! Hugging Face's rule for position tables. The hub's rule is tested by every golden away from 518 pixels.
+//! Hugging Face's rule for position tables. The hub's rule is tested by every golden away from 518
+//! pixels.
 
 use dinoserve::{
     artifacts::ModelFile,
@@ -25,20 +26,33 @@ fn the_hf_rule_matches_its_reference() {
     table[(0, 0)] = 7.0;
     for (y, x) in (0..37).flat_map(|y| (0..37).map(move |x| (y, x))) {
         let (fy, fx) = (y as f64, x as f64);
-        table[(1 + y * 37 + x, 0)] = ((0.7 * fy + 0.3).sin() + 0.5 * (1.1 * fx).cos() + 0.01 * fy * fx) as f32;
+        table[(1 + y * 37 + x, 0)] =
+            ((0.7 * fy + 0.3).sin() + 0.5 * (1.1 * fx).cos() + 0.01 * fy * fx) as f32;
     }
     let positions = PositionTable::new(table.clone(), &spec, PositionRule::Hf);
     let hub = PositionTable::new(table.clone(), &spec, PositionRule::Hub);
     let cases: Vec<Case> = serde_json::from_slice(&read_golden("positions/hf.json")).unwrap();
     for case in cases {
-        let grid = Grid { height: case.height, width: case.width };
+        let grid = Grid {
+            height: case.height,
+            width: case.width,
+        };
         let found = positions.interpolate(grid);
         assert_eq!(found[(0, 0)], 7.0, "the CLS row is never touched");
         let (largest, _) = difference(found.slice(s![1.., 0]), &case.table);
         assert!(largest < 2e-5, "{grid:?}: {largest}");
-        assert!(difference(&found, &hub.interpolate(grid)).0 > 1e-3, "the hub's rule differs");
+        assert!(
+            difference(&found, &hub.interpolate(grid)).0 > 1e-3,
+            "the hub's rule differs"
+        );
     }
-    assert_eq!(positions.interpolate(Grid { height: 37, width: 37 }), table);
+    assert_eq!(
+        positions.interpolate(Grid {
+            height: 37,
+            width: 37
+        }),
+        table
+    );
 }
 
 #[test]

@@ -1,35 +1,60 @@
 //! Decoding and resampling against Pillow.
 
 use dinoserve::vision::{
-    Background, DecodeLimits, DecodeOptions, Filter, ResizeMode, RgbImage, Transform, Window, decode, resample_rgb,
+    Background, DecodeLimits, DecodeOptions, Filter, ResizeMode, RgbImage, Transform, Window,
+    decode, resample_rgb,
 };
 use serde::Deserialize;
 
 use crate::support::{PHOTOGRAPHS, golden_png, read_golden, sha256, wave};
 
-const LIMITS: DecodeLimits = DecodeLimits { max_pixels: 50_000_000, max_side: 65_535 };
-const LIKE_PILLOW: DecodeOptions = DecodeOptions { exif: false, background: Background::Ignore };
+const LIMITS: DecodeLimits = DecodeLimits {
+    max_pixels: 50_000_000,
+    max_side: 65_535,
+};
+const LIKE_PILLOW: DecodeOptions = DecodeOptions {
+    exif: false,
+    background: Background::Ignore,
+};
 
 fn transform(mode: ResizeMode, size: usize, filter: Filter) -> Transform {
-    Transform { mode, size, filter, max_patches: 4096 }
+    Transform {
+        mode,
+        size,
+        filter,
+        max_patches: 4096,
+    }
 }
 
 #[test]
 fn photographs_become_exactly_the_pixels_of_the_reference() {
     let modes = [
         ("crop224", transform(ResizeMode::Crop, 224, Filter::Bicubic)),
-        ("squash518_bilinear", transform(ResizeMode::Squash, 518, Filter::Bilinear)),
+        (
+            "squash518_bilinear",
+            transform(ResizeMode::Squash, 518, Filter::Bilinear),
+        ),
         ("fit448", transform(ResizeMode::Fit, 448, Filter::Bicubic)),
     ];
     for photograph in PHOTOGRAPHS {
-        let image =
-            decode(&read_golden(&format!("dinov2-small-focus/{photograph}")), LIKE_PILLOW, LIMITS).expect("decodes");
+        let image = decode(
+            &read_golden(&format!("dinov2-small-focus/{photograph}")),
+            LIKE_PILLOW,
+            LIMITS,
+        )
+        .expect("decodes");
         for (name, transform) in modes {
             let (found, grid) = transform.apply(&image).expect("a valid transform");
             let stem = photograph.split('.').next().unwrap();
             let expected = golden_png(&format!("dinov2-small-focus/{stem}_{name}_input.png"));
-            assert_eq!((found.height() as usize, found.width() as usize), grid.pixels());
-            assert!(found == expected, "{photograph} {name} differs from the reference");
+            assert_eq!(
+                (found.height() as usize, found.width() as usize),
+                grid.pixels()
+            );
+            assert!(
+                found == expected,
+                "{photograph} {name} differs from the reference"
+            );
         }
     }
 }
@@ -58,7 +83,8 @@ fn noise(seed: u32, width: u32, height: u32) -> RgbImage {
 
 #[test]
 fn resampling_is_bit_equal_to_pillow() {
-    let cases: Vec<ResampleCase> = serde_json::from_slice(&read_golden("formats/resample.json")).expect("JSON");
+    let cases: Vec<ResampleCase> =
+        serde_json::from_slice(&read_golden("formats/resample.json")).expect("JSON");
     assert!(cases.len() >= 60);
     for case in cases {
         let image = match case.pattern.as_str() {
@@ -66,17 +92,37 @@ fn resampling_is_bit_equal_to_pillow() {
             _ => noise(case.seed, case.width, case.height),
         };
         let size = (case.out_width, case.out_height);
-        let all = Window { x: 0, y: 0, width: size.0, height: size.1 };
-        let what =
-            format!("{} {}x{} to {}x{} {:?}", case.pattern, case.width, case.height, size.0, size.1, case.filter);
+        let all = Window {
+            x: 0,
+            y: 0,
+            width: size.0,
+            height: size.1,
+        };
+        let what = format!(
+            "{} {}x{} to {}x{} {:?}",
+            case.pattern, case.width, case.height, size.0, size.1, case.filter
+        );
         let whole = resample_rgb(&image, size, case.filter, all);
         assert_eq!(sha256(whole.as_raw()), case.sha256, "{what}");
 
         // A window is the same pixels, cut out.
-        let part = Window { x: size.0 / 3, y: size.1 / 4, width: size.0.div_ceil(2), height: size.1.div_ceil(2) };
-        let cut =
-            image::imageops::crop_imm(&whole, part.x as u32, part.y as u32, part.width as u32, part.height as u32);
-        assert!(resample_rgb(&image, size, case.filter, part) == cut.to_image(), "a window of {what}");
+        let part = Window {
+            x: size.0 / 3,
+            y: size.1 / 4,
+            width: size.0.div_ceil(2),
+            height: size.1.div_ceil(2),
+        };
+        let cut = image::imageops::crop_imm(
+            &whole,
+            part.x as u32,
+            part.y as u32,
+            part.width as u32,
+            part.height as u32,
+        );
+        assert!(
+            resample_rgb(&image, size, case.filter, part) == cut.to_image(),
+            "a window of {what}"
+        );
     }
 }
 
@@ -101,22 +147,44 @@ const UNREADABLE: &str = "tiff_palette.tif";
 
 #[test]
 fn every_format_decodes_as_in_pillow() {
-    let upright = DecodeOptions { exif: true, ..LIKE_PILLOW };
-    let white = DecodeOptions { background: Background::White, ..LIKE_PILLOW };
+    let upright = DecodeOptions {
+        exif: true,
+        ..LIKE_PILLOW
+    };
+    let white = DecodeOptions {
+        background: Background::White,
+        ..LIKE_PILLOW
+    };
     let cases = formats();
     assert!(cases.len() >= 45);
     for case in cases {
         let bytes = read_golden(&format!("formats/{}", case.name));
         if case.name == UNREADABLE {
             let error = decode(&bytes, LIKE_PILLOW, LIMITS).expect_err("no palettes in TIFF");
-            assert!(error.detail().starts_with("the TIFF cannot be decoded"), "{error}");
+            assert!(
+                error.detail().starts_with("the TIFF cannot be decoded"),
+                "{error}"
+            );
             continue;
         }
-        let image = decode(&bytes, LIKE_PILLOW, LIMITS).unwrap_or_else(|error| panic!("{}: {error}", case.name));
-        assert_eq!(image.dimensions(), (case.width, case.height), "{}", case.name);
+        let image = decode(&bytes, LIKE_PILLOW, LIMITS)
+            .unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        assert_eq!(
+            image.dimensions(),
+            (case.width, case.height),
+            "{}",
+            case.name
+        );
         if case.name == OFF_BY_ONE {
             let expected = golden_png("formats/tiff_cmyk.tif.expected.png");
-            assert!(image.iter().zip(expected.iter()).all(|(a, b)| a.abs_diff(*b) <= 1), "{}", case.name);
+            assert!(
+                image
+                    .iter()
+                    .zip(expected.iter())
+                    .all(|(a, b)| a.abs_diff(*b) <= 1),
+                "{}",
+                case.name
+            );
             continue;
         }
         let check = |options, expected: &str, what: &str| {
@@ -133,15 +201,29 @@ fn every_format_decodes_as_in_pillow() {
 
 #[test]
 fn a_size_is_refused_from_the_header() {
-    let limits = DecodeLimits { max_pixels: 97 * 55 - 1, ..LIMITS };
-    for name in ["jpeg_420.jpg", "png_rgb8.png", "webp_lossy.webp", "gif_plain.gif", "bmp_24.bmp", "tiff_raw.tif"] {
+    let limits = DecodeLimits {
+        max_pixels: 97 * 55 - 1,
+        ..LIMITS
+    };
+    for name in [
+        "jpeg_420.jpg",
+        "png_rgb8.png",
+        "webp_lossy.webp",
+        "gif_plain.gif",
+        "bmp_24.bmp",
+        "tiff_raw.tif",
+    ] {
         let mut bytes = read_golden(&format!("formats/{name}"));
         // What follows the header is not even there.
         if !name.ends_with(".tif") {
             bytes.truncate(bytes.len() / 2);
         }
         let error = decode(&bytes, LIKE_PILLOW, limits).expect_err("too large");
-        assert_eq!(error.kind(), dinoserve::error::Kind::TooLarge, "{name}: {error}");
+        assert_eq!(
+            error.kind(),
+            dinoserve::error::Kind::TooLarge,
+            "{name}: {error}"
+        );
         assert!(error.detail().contains("97×55"), "{error}");
     }
 }
@@ -152,7 +234,12 @@ fn a_long_side_and_a_lying_frame_are_refused() {
     let mut file = std::io::Cursor::new(Vec::new());
     thin.write_to(&mut file, image::ImageFormat::Png).unwrap();
     let error = decode(file.get_ref(), LIKE_PILLOW, LIMITS).expect_err("too long");
-    assert!(error.detail().contains("70000×1, a side longer than the limit of 65535"), "{error}");
+    assert!(
+        error
+            .detail()
+            .contains("70000×1, a side longer than the limit of 65535"),
+        "{error}"
+    );
 
     // A GIF of 1×1 with a frame of 13000×13000.
     let mut gif = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff\x2c\0\0\0\0".to_vec();
@@ -160,24 +247,49 @@ fn a_long_side_and_a_lying_frame_are_refused() {
     gif.extend_from_slice(&13_000u16.to_le_bytes());
     gif.extend_from_slice(b"\0\x02\x02\x4c\x01\0\x3b");
     let error = decode(&gif, LIKE_PILLOW, LIMITS).expect_err("a lie");
-    assert!(error.detail().starts_with("the GIF cannot be decoded"), "{error}");
+    assert!(
+        error.detail().starts_with("the GIF cannot be decoded"),
+        "{error}"
+    );
 }
 
 #[test]
 fn what_is_larger_inside_than_it_says_is_refused_before_it_is_decoded() {
-    let chunk = |kind: &[u8], data: &[u8]| [kind, &(data.len() as u32).to_le_bytes(), data].concat();
-    let file = |chunks: &[u8]| [b"RIFF", &(chunks.len() as u32 + 4).to_le_bytes()[..], b"WEBP", chunks].concat();
+    let chunk =
+        |kind: &[u8], data: &[u8]| [kind, &(data.len() as u32).to_le_bytes(), data].concat();
+    let file = |chunks: &[u8]| {
+        [
+            b"RIFF",
+            &(chunks.len() as u32 + 4).to_le_bytes()[..],
+            b"WEBP",
+            chunks,
+        ]
+        .concat()
+    };
     let canvas = |flags: u8| chunk(b"VP8X", &[flags, 0, 0, 0, 15, 0, 0, 15, 0, 0]);
     let lossy = chunk(b"VP8 ", b"\x50\x25\0\x9d\x01\x2a\xff\x3f\xff\x3f\0\0");
     let lossless = chunk(b"VP8L", b"\x2f\xff\xff\xff\x0f\0");
     let frame = |picture: &[u8]| {
         let head = [0, 0, 0, 0, 0, 0, 15, 0, 0, 15, 0, 0, 100, 0, 0, 0];
-        [chunk(b"ANIM", &[0; 6]), chunk(b"ANMF", &[&head, picture].concat())].concat()
+        [
+            chunk(b"ANIM", &[0; 6]),
+            chunk(b"ANMF", &[&head, picture].concat()),
+        ]
+        .concat()
     };
     for (bytes, said) in [
-        (file(&[canvas(0), lossy.clone()].concat()), "its picture is 16383×16383, and the canvas 16×16"),
-        (file(&[canvas(0), lossless].concat()), "its picture is 16384×16384, and the canvas 16×16"),
-        (file(&[canvas(2), frame(&lossy)].concat()), "its picture is 16383×16383, and the frame 16×16"),
+        (
+            file(&[canvas(0), lossy.clone()].concat()),
+            "its picture is 16383×16383, and the canvas 16×16",
+        ),
+        (
+            file(&[canvas(0), lossless].concat()),
+            "its picture is 16384×16384, and the canvas 16×16",
+        ),
+        (
+            file(&[canvas(2), frame(&lossy)].concat()),
+            "its picture is 16383×16383, and the frame 16×16",
+        ),
     ] {
         let error = decode(&bytes, LIKE_PILLOW, LIMITS).expect_err("a lie");
         assert!(error.detail().contains(said), "{error}");
@@ -186,11 +298,19 @@ fn what_is_larger_inside_than_it_says_is_refused_before_it_is_decoded() {
     let deep = image::DynamicImage::new_rgba16(30, 30);
     let mut file = std::io::Cursor::new(Vec::new());
     deep.write_to(&mut file, image::ImageFormat::Png).unwrap();
-    let limits = |max_pixels| DecodeLimits { max_pixels, ..LIMITS };
+    let limits = |max_pixels| DecodeLimits {
+        max_pixels,
+        ..LIMITS
+    };
     decode(file.get_ref(), LIKE_PILLOW, limits(1800)).expect("as much memory as 1800 of 4 bytes");
     let error = decode(file.get_ref(), LIKE_PILLOW, limits(1799)).expect_err("more");
     assert_eq!(error.kind(), dinoserve::error::Kind::TooLarge);
-    assert!(error.detail().contains("900 pixels of 8 bytes, and the limit is 1799 of 4 bytes"), "{error}");
+    assert!(
+        error
+            .detail()
+            .contains("900 pixels of 8 bytes, and the limit is 1799 of 4 bytes"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -199,7 +319,10 @@ fn a_jpeg_with_a_harmless_defect_is_shown_as_pillow_shows_it() {
     let expected = decode(&whole, LIKE_PILLOW, LIMITS).unwrap();
     // The scan's header says that it ends at coefficient 62; libjpeg warns and goes on.
     let mut odd = whole.clone();
-    let scan = odd.windows(2).position(|marker| marker == [0xFF, 0xDA]).unwrap();
+    let scan = odd
+        .windows(2)
+        .position(|marker| marker == [0xFF, 0xDA])
+        .unwrap();
     let length = usize::from(odd[scan + 3]);
     assert_eq!(odd[scan + length..scan + length + 2], [63, 0]);
     odd[scan + length] = 62;
@@ -209,7 +332,10 @@ fn a_jpeg_with_a_harmless_defect_is_shown_as_pillow_shows_it() {
     longer.extend_from_slice(b"\0\0\0\0");
     assert!(decode(&longer, LIKE_PILLOW, LIMITS).unwrap() == expected);
     let error = decode(&whole[..whole.len() - 200], LIKE_PILLOW, LIMITS).expect_err("cut off");
-    assert!(error.detail().contains("the JPEG cannot be decoded"), "{error}");
+    assert!(
+        error.detail().contains("the JPEG cannot be decoded"),
+        "{error}"
+    );
 }
 
 proptest::proptest! {

@@ -8,7 +8,8 @@ use dinoserve::{
         probe::{Examples, TrainingOptions, train},
     },
     gallery::{
-        Binding, DocumentKind, Gallery, GalleryConfig, GalleryName, ItemId, Label, Metadata, NewItem, OpenMode, open,
+        Binding, DocumentKind, Gallery, GalleryConfig, GalleryName, ItemId, Label, Metadata,
+        NewItem, OpenMode, open,
     },
     http::HttpConfig,
     vision::{Background, Filter, ResizeMode},
@@ -73,16 +74,39 @@ fn item(index: usize, label: Option<&str>, features: Option<Vec<f32>>) -> NewIte
 }
 
 /// Stores `count` items of the classes `c0`, `c1`, …
-async fn fill(store: &Gallery, gallery: &str, fingerprint: &str, count: usize, classes: usize, signal: f32) {
+async fn fill(
+    store: &Gallery,
+    gallery: &str,
+    fingerprint: &str,
+    count: usize,
+    classes: usize,
+    signal: f32,
+) {
     let one = |index: usize| {
         let class = index % classes;
-        item(index, Some(&format!("c{class}")), Some(features(index, class, signal)))
+        item(
+            index,
+            Some(&format!("c{class}")),
+            Some(features(index, class, signal)),
+        )
     };
-    store.put(&name(gallery), &binding(fingerprint), (0..count).map(one).collect()).await.unwrap();
+    store
+        .put(
+            &name(gallery),
+            &binding(fingerprint),
+            (0..count).map(one).collect(),
+        )
+        .await
+        .unwrap();
 }
 
 async fn server_on(store: &Gallery) -> Server {
-    Server::start_on(store.clone(), tiny("tiny-reg", "model.safetensors"), HttpConfig::default()).await
+    Server::start_on(
+        store.clone(),
+        tiny("tiny-reg", "model.safetensors"),
+        HttpConfig::default(),
+    )
+    .await
 }
 
 fn train_on(server: &Server, plan: Value) -> RequestBuilder {
@@ -90,7 +114,9 @@ fn train_on(server: &Server, plan: Value) -> RequestBuilder {
 }
 
 fn classify(server: &Server, probe: &str, vector: &[f32]) -> RequestBuilder {
-    server.post(&format!("/v1/classify?probe={probe}")).json(&json!({"vector": vector}))
+    server
+        .post(&format!("/v1/classify?probe={probe}"))
+        .json(&json!({"vector": vector}))
 }
 
 #[tokio::test]
@@ -103,45 +129,91 @@ async fn a_probe_learns_the_labels_of_a_gallery_and_tells_them() {
         0..5 => item(1000 + index, None, Some(features(index, 0, 1.0))),
         _ => item(1000 + index, Some("c1"), None),
     });
-    store.put(&name("things"), &binding(&fingerprint), others.collect()).await.unwrap();
+    store
+        .put(&name("things"), &binding(&fingerprint), others.collect())
+        .await
+        .unwrap();
 
     let plan = json!({"name": "p", "gallery": "things", "l2": 0.5, "wait": true});
     let trained = ok_json(train_on(&server, plan)).await;
-    assert_eq!((&trained["name"], &trained["state"]), (&json!("p"), &json!("ready")));
+    assert_eq!(
+        (&trained["name"], &trained["state"]),
+        (&json!("p"), &json!("ready"))
+    );
     let about = &trained["probe"];
     assert_eq!(about["classes"], json!(["c0", "c1", "c2"]));
     assert_eq!(
-        (&about["examples"], &about["unlabelled"], &about["without_features"]),
+        (
+            &about["examples"],
+            &about["unlabelled"],
+            &about["without_features"]
+        ),
         (&json!(90), &json!(5), &json!(4))
     );
-    assert_eq!((&about["l2"], &about["converged"], &about["width"]), (&json!(0.5), &json!(true), &json!(128)));
-    assert_eq!((&about["features"], &about["fingerprint"]), (&json!("cls_mean"), &json!(fingerprint)));
+    assert_eq!(
+        (&about["l2"], &about["converged"], &about["width"]),
+        (&json!(0.5), &json!(true), &json!(128))
+    );
+    assert_eq!(
+        (&about["features"], &about["fingerprint"]),
+        (&json!("cls_mean"), &json!(fingerprint))
+    );
     assert!(about["accuracy"].as_f64().unwrap() > 0.8, "{about}");
     assert_eq!(ok_json(server.get("/v1/probes/p")).await, trained);
-    assert_eq!(ok_json(server.get("/v1/probes")).await, json!({"data": [{"name": "p", "state": "ready"}]}));
+    assert_eq!(
+        ok_json(server.get("/v1/probes")).await,
+        json!({"data": [{"name": "p", "state": "ready"}]})
+    );
 
     // What the mathematics gives for the same examples in the same order.
     let mut examples = Examples::new(2 * DIM, 10);
-    (0..90).for_each(|index| examples.add(features(index, index % 3, 1.0), &format!("c{}", index % 3)).unwrap());
-    let options = TrainingOptions { l2: Some(0.5), ..TrainingOptions::default() };
+    (0..90).for_each(|index| {
+        examples
+            .add(features(index, index % 3, 1.0), &format!("c{}", index % 3))
+            .unwrap()
+    });
+    let options = TrainingOptions {
+        l2: Some(0.5),
+        ..TrainingOptions::default()
+    };
     let expected = train(&examples, &options, &mut |_| true).unwrap().unwrap();
     assert_eq!(about["accuracy"].as_f64(), Some(expected.accuracy));
     for class in 0..3 {
         let new = features(7000 + class, class, 2.0);
         let answer = ok_json(classify(&server, "p", &new)).await;
-        assert_eq!((&answer["label"], &answer["probe"]), (&json!(format!("c{class}")), &json!("p")));
-        assert!(answer.get("neighbors").is_none() && answer.get("gallery").is_none(), "{answer}");
+        assert_eq!(
+            (&answer["label"], &answer["probe"]),
+            (&json!(format!("c{class}")), &json!("p"))
+        );
+        assert!(
+            answer.get("neighbors").is_none() && answer.get("gallery").is_none(),
+            "{answer}"
+        );
         let given = answer["probabilities"].as_array().unwrap();
-        let probabilities: Vec<f32> = given.iter().map(|one| one["probability"].as_f64().unwrap() as f32).collect();
-        assert!(probabilities.is_sorted_by(|a, b| a >= b) && given[0]["label"] == answer["label"], "{answer}");
+        let probabilities: Vec<f32> = given
+            .iter()
+            .map(|one| one["probability"].as_f64().unwrap() as f32)
+            .collect();
+        assert!(
+            probabilities.is_sorted_by(|a, b| a >= b) && given[0]["label"] == answer["label"],
+            "{answer}"
+        );
         let mut sorted = expected.probabilities(&new).unwrap();
         sorted.sort_by(|a, b| b.total_cmp(a));
         assert!(difference(&probabilities, &sorted).0 < 1e-5, "{answer}");
         // Just below the best probability, and just above it.
         for (factor, known) in [(0.999, true), (1.001, false)] {
             let least = f64::from(probabilities[0]) * factor;
-            let answer = ok_json(classify(&server, &format!("p&min_score={}", least.min(1.0)), &new)).await;
-            assert!(least > 1.0 || answer["label"].is_string() == known, "{least}: {answer}");
+            let answer = ok_json(classify(
+                &server,
+                &format!("p&min_score={}", least.min(1.0)),
+                &new,
+            ))
+            .await;
+            assert!(
+                least > 1.0 || answer["label"].is_string() == known,
+                "{least}: {answer}"
+            );
         }
     }
 }
@@ -150,24 +222,46 @@ async fn a_probe_learns_the_labels_of_a_gallery_and_tells_them() {
 fn pictures(set: &str, numbers: std::ops::Range<usize>) -> Vec<(Vec<u8>, &'static str)> {
     let of_class = |class: &'static str| {
         let folder = crate::support::golden(&format!("cifar10-sample/{set}/{class}"));
-        let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut paths: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         paths.sort();
-        numbers.clone().map(move |number| (std::fs::read(&paths[number]).unwrap(), class)).collect::<Vec<_>>()
+        numbers
+            .clone()
+            .map(move |number| (std::fs::read(&paths[number]).unwrap(), class))
+            .collect::<Vec<_>>()
     };
-    ["airplane", "frog", "truck"].into_iter().flat_map(of_class).collect()
+    ["airplane", "frog", "truck"]
+        .into_iter()
+        .flat_map(of_class)
+        .collect()
 }
 
 #[tokio::test]
 async fn pictures_that_were_stored_are_learnt_from_and_new_ones_classified() {
-    let server = Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
+    let server =
+        Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
     for (index, (file, label)) in pictures("train", 0..20).into_iter().enumerate() {
         let url = server.url(&format!("/v1/gallery/{index}?label={label}"));
-        ok(server.client.put(url).header("content-type", "image/jpeg").body(file)).await;
+        ok(server
+            .client
+            .put(url)
+            .header("content-type", "image/jpeg")
+            .body(file))
+        .await;
     }
     for features in ["cls_mean", "cls"] {
-        let trained = ok_json(train_on(&server, json!({"name": features, "features": features, "wait": true}))).await;
+        let trained = ok_json(train_on(
+            &server,
+            json!({"name": features, "features": features, "wait": true}),
+        ))
+        .await;
         let width = if features == "cls" { 384 } else { 768 };
-        assert_eq!((&trained["probe"]["width"], &trained["probe"]["examples"]), (&json!(width), &json!(60)));
+        assert_eq!(
+            (&trained["probe"]["width"], &trained["probe"]["examples"]),
+            (&json!(width), &json!(60))
+        );
         let mut right = 0;
         let new = pictures("test", 0..5);
         for (file, label) in &new {
@@ -178,14 +272,30 @@ async fn pictures_that_were_stored_are_learnt_from_and_new_ones_classified() {
             let answer = ok_json(post(&format!("/v1/classify?probe={features}"))).await;
             right += usize::from(answer["label"] == *label);
             // The picture's features say the same.
-            let embedded = ok_json(post(&format!("/v1/embed?pooling={features}&normalize=false"))).await;
-            let by_features = ok_json(classify(&server, features, &floats(&embedded["data"][0]["embedding"]))).await;
+            let embedded = ok_json(post(&format!(
+                "/v1/embed?pooling={features}&normalize=false"
+            )))
+            .await;
+            let by_features = ok_json(classify(
+                &server,
+                features,
+                &floats(&embedded["data"][0]["embedding"]),
+            ))
+            .await;
             assert_eq!(by_features["label"], answer["label"]);
-            let first = |answer: &Value| answer["probabilities"][0]["probability"].as_f64().unwrap();
-            assert!((first(&answer) - first(&by_features)).abs() < 1e-5, "{answer} {by_features}");
+            let first =
+                |answer: &Value| answer["probabilities"][0]["probability"].as_f64().unwrap();
+            assert!(
+                (first(&answer) - first(&by_features)).abs() < 1e-5,
+                "{answer} {by_features}"
+            );
         }
         // Chance is a third.
-        assert!(right * 3 >= new.len() * 2, "{features}: {right} of {}", new.len());
+        assert!(
+            right * 3 >= new.len() * 2,
+            "{features}: {right} of {}",
+            new.len()
+        );
     }
     // Several pictures, one of them broken.
     let part = |bytes: Vec<u8>| reqwest::multipart::Part::bytes(bytes).file_name("a.jpg");
@@ -193,19 +303,34 @@ async fn pictures_that_were_stored_are_learnt_from_and_new_ones_classified() {
         .part("image", part(read_golden("dinov2-small-focus/rocket.jpg")))
         .part("image", part(b"no picture".to_vec()));
     let answers = ok_json(server.post("/v1/classify?probe=cls").multipart(form)).await;
-    assert_eq!(answers["data"][0]["probabilities"].as_array().unwrap().len(), 3, "{answers}");
+    assert_eq!(
+        answers["data"][0]["probabilities"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3,
+        "{answers}"
+    );
     assert_eq!(answers["data"][1]["error"]["code"], "undecodable_image");
 }
 
 #[tokio::test]
 async fn a_probe_outlives_the_server_and_is_replaced_for_all_servers_on_the_store() {
     let location = scratch("probes").to_string_lossy().into_owned();
-    let reopen = async || open(&location, &GalleryConfig::default(), OpenMode::Serve).await.expect("a gallery");
+    let reopen = async || {
+        open(&location, &GalleryConfig::default(), OpenMode::Serve)
+            .await
+            .expect("a gallery")
+    };
     let store = reopen().await;
     let server = server_on(&store).await;
     let fingerprint = server.engine.fingerprint().to_owned();
     fill(&store, "g", &fingerprint, 60, 2, 2.0).await;
-    ok(train_on(&server, json!({"name": "p", "gallery": "g", "wait": true}))).await;
+    ok(train_on(
+        &server,
+        json!({"name": "p", "gallery": "g", "wait": true}),
+    ))
+    .await;
     let question = features(1, 1, 3.0);
     let before = ok_json(classify(&server, "p", &question)).await;
     assert_eq!(before["label"], "c1");
@@ -221,15 +346,29 @@ async fn a_probe_outlives_the_server_and_is_replaced_for_all_servers_on_the_stor
         let label = if index % 2 == 0 { "even" } else { "odd" };
         item(index, Some(label), Some(features(index, index % 2, 2.0)))
     });
-    store.put(&name("g"), &binding(&fingerprint), turned.collect()).await.unwrap();
-    ok(train_on(&other, json!({"name": "p", "gallery": "g", "wait": true}))).await;
+    store
+        .put(&name("g"), &binding(&fingerprint), turned.collect())
+        .await
+        .unwrap();
+    ok(train_on(
+        &other,
+        json!({"name": "p", "gallery": "g", "wait": true}),
+    ))
+    .await;
     for server in [&server, &other] {
-        assert_eq!(ok_json(classify(server, "p", &question)).await["label"], "odd");
+        assert_eq!(
+            ok_json(classify(server, "p", &question)).await["label"],
+            "odd"
+        );
     }
     assert_eq!(ok(server.delete("/v1/probes/p")).await.status(), 204);
     for server in [&server, &other] {
         let (status, body) = problem(classify(server, "p", &question)).await;
-        assert_eq!((status, body["code"].as_str()), (404, Some("not_found")), "{body}");
+        assert_eq!(
+            (status, body["code"].as_str()),
+            (404, Some("not_found")),
+            "{body}"
+        );
     }
     assert_eq!(problem(server.delete("/v1/probes/p")).await.0, 404);
 }
@@ -242,7 +381,10 @@ async fn a_filter_chooses_what_is_learnt_from() {
     let filter = json!({"label": {"any": ["c0", "c2"]}, "metadata": {"even": true}});
     let plan = json!({"name": "p", "gallery": "g", "where": filter, "wait": true});
     let trained = ok_json(train_on(&server, plan)).await;
-    assert_eq!((&trained["probe"]["classes"], &trained["probe"]["examples"]), (&json!(["c0", "c2"]), &json!(30)));
+    assert_eq!(
+        (&trained["probe"]["classes"], &trained["probe"]["examples"]),
+        (&json!(["c0", "c2"]), &json!(30))
+    );
 }
 
 /// Many classes that cannot be told apart: more than a few seconds of work.
@@ -264,10 +406,22 @@ async fn a_training_is_seen_and_ended_and_there_is_one_at_a_time() {
 
     let (status, body) = problem(train_on(&server, json!({"name": "q", "gallery": "quick"}))).await;
     assert_eq!((status, body["code"].as_str()), (503, Some("overloaded")));
-    assert!(body["detail"].as_str().unwrap().contains("the probe `p` is being trained"), "{body}");
+    assert!(
+        body["detail"]
+            .as_str()
+            .unwrap()
+            .contains("the probe `p` is being trained"),
+        "{body}"
+    );
     let (status, body) = problem(classify(&server, "p", &features(0, 0, 1.0))).await;
     assert_eq!(status, 404);
-    assert!(body["detail"].as_str().unwrap().contains("`p` is not ready: training"), "{body}");
+    assert!(
+        body["detail"]
+            .as_str()
+            .unwrap()
+            .contains("`p` is not ready: training"),
+        "{body}"
+    );
 
     // It gets on, and requests are answered beside it.
     let mut seen = Vec::new();
@@ -281,28 +435,49 @@ async fn a_training_is_seen_and_ended_and_there_is_one_at_a_time() {
         }
         ok(server.post_file("/v1/embed", "dinov2-small-focus/chelsea.png")).await;
     }
-    assert!(seen.is_sorted_by(|a, b| a.as_u64() < b.as_u64()), "{seen:?}");
+    assert!(
+        seen.is_sorted_by(|a, b| a.as_u64() < b.as_u64()),
+        "{seen:?}"
+    );
 
     assert_eq!(ok(server.delete("/v1/probes/p")).await.status(), 204);
     assert_eq!(problem(server.get("/v1/probes/p")).await.0, 404);
     assert_eq!(store.documents(DocumentKind::Probe).await.unwrap(), []);
     // Its place is free.
-    let trained = ok_json(train_on(&server, json!({"name": "q", "gallery": "quick", "wait": true}))).await;
+    let trained = ok_json(train_on(
+        &server,
+        json!({"name": "q", "gallery": "quick", "wait": true}),
+    ))
+    .await;
     assert_eq!(trained["state"], "ready");
 }
 
 #[tokio::test]
 async fn who_waits_longer_than_a_request_may_take_is_told_to_look_later() {
     let store = new_gallery().await;
-    let config = HttpConfig { request_timeout: Duration::from_secs(1), ..HttpConfig::default() };
-    let server = Server::start_on(store.clone(), tiny("tiny-reg", "model.safetensors"), config).await;
+    let config = HttpConfig {
+        request_timeout: Duration::from_secs(1),
+        ..HttpConfig::default()
+    };
+    let server =
+        Server::start_on(store.clone(), tiny("tiny-reg", "model.safetensors"), config).await;
     slow(&store, &server).await;
-    let begun = ok(train_on(&server, json!({"name": "p", "gallery": "slow", "wait": true}))).await;
+    let begun = ok(train_on(
+        &server,
+        json!({"name": "p", "gallery": "slow", "wait": true}),
+    ))
+    .await;
     assert_eq!(begun.status(), 202);
     ok(server.delete("/v1/probes/p")).await;
     // Who waits for a training that is ended learns that, too.
     let server = server_on(&store).await;
-    let waiting = tokio::spawn(train_on(&server, json!({"name": "p", "gallery": "slow", "wait": true})).send());
+    let waiting = tokio::spawn(
+        train_on(
+            &server,
+            json!({"name": "p", "gallery": "slow", "wait": true}),
+        )
+        .send(),
+    );
     while server.get("/v1/probes/p").send().await.unwrap().status() == 404 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -310,7 +485,13 @@ async fn who_waits_longer_than_a_request_may_take_is_told_to_look_later() {
     let ended = waiting.await.unwrap().unwrap();
     assert_eq!(ended.status(), 404);
     let body: Value = ended.json().await.unwrap();
-    assert!(body["detail"].as_str().unwrap().contains("was ended before it was ready"), "{body}");
+    assert!(
+        body["detail"]
+            .as_str()
+            .unwrap()
+            .contains("was ended before it was ready"),
+        "{body}"
+    );
 }
 
 #[tokio::test]
@@ -323,20 +504,46 @@ async fn what_cannot_be_learnt_from_is_told_whether_one_waits_or_not() {
     fill(&store, "too-many-classes", &fingerprint, 62, 31, 1.0).await;
     fill(&store, "lone", &fingerprint, 5, 4, 1.0).await;
     let vectors = (0..4).map(|index| item(index, Some(["a", "b"][index % 2]), None));
-    store.put(&name("vectors"), &binding(&fingerprint), vectors.collect()).await.unwrap();
+    store
+        .put(&name("vectors"), &binding(&fingerprint), vectors.collect())
+        .await
+        .unwrap();
     let cases = [
-        ("one-class", 422, "invalid_option", "there is one class only, `c0`"),
-        ("lone", 422, "invalid_option", "the class `c1` has one example"),
+        (
+            "one-class",
+            422,
+            "invalid_option",
+            "there is one class only, `c0`",
+        ),
+        (
+            "lone",
+            422,
+            "invalid_option",
+            "the class `c1` has one example",
+        ),
         ("vectors", 422, "invalid_option", "no labelled features"),
-        ("too-many", 413, "too_large", "more than 1000 items to learn from"),
+        (
+            "too-many",
+            413,
+            "too_large",
+            "more than 1000 items to learn from",
+        ),
         ("too-many-classes", 413, "too_large", "more than 30 labels"),
     ];
     for (gallery, status, code, detail) in cases {
         let plan = |wait: bool| json!({"name": "p", "gallery": gallery, "wait": wait});
         let (found, body) = problem(train_on(&server, plan(true))).await;
-        assert_eq!((found, body["code"].as_str()), (status, Some(code)), "{gallery}: {body}");
+        assert_eq!(
+            (found, body["code"].as_str()),
+            (status, Some(code)),
+            "{gallery}: {body}"
+        );
         assert!(body["detail"].as_str().unwrap().contains(detail), "{body}");
-        assert_eq!(ok(train_on(&server, plan(false))).await.status(), 202, "{gallery}");
+        assert_eq!(
+            ok(train_on(&server, plan(false))).await.status(),
+            202,
+            "{gallery}"
+        );
         let failed = loop {
             let state = ok_json(server.get("/v1/probes/p")).await;
             if state["state"] != "training" {
@@ -344,9 +551,16 @@ async fn what_cannot_be_learnt_from_is_told_whether_one_waits_or_not() {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
-        assert_eq!((&failed["state"], &failed["error"]["code"]), (&json!("failed"), &json!(code)), "{failed}");
+        assert_eq!(
+            (&failed["state"], &failed["error"]["code"]),
+            (&json!("failed"), &json!(code)),
+            "{failed}"
+        );
         assert_eq!(failed["error"]["detail"], body["detail"]);
-        assert_eq!(ok_json(server.get("/v1/probes")).await["data"][0]["state"], "failed");
+        assert_eq!(
+            ok_json(server.get("/v1/probes")).await["data"][0]["state"],
+            "failed"
+        );
         // Why it failed is forgotten when it is deleted.
         ok(server.delete("/v1/probes/p")).await;
         assert_eq!(problem(server.get("/v1/probes/p")).await.0, 404);
@@ -359,23 +573,58 @@ async fn features_of_another_model_are_refused() {
     let server = server_on(&store).await;
     fill(&store, "g", server.engine.fingerprint(), 20, 2, 1.0).await;
     fill(&store, "foreign", "0123456789abcdef", 20, 2, 1.0).await;
-    let (status, body) = problem(train_on(&server, json!({"name": "p", "gallery": "foreign"}))).await;
-    assert_eq!((status, body["code"].as_str()), (409, Some("conflict")), "{body}");
-    ok(train_on(&server, json!({"name": "p", "gallery": "g", "wait": true}))).await;
-    let other = Server::start_on(store, tiny("tiny", "model.safetensors"), HttpConfig::default()).await;
+    let (status, body) = problem(train_on(
+        &server,
+        json!({"name": "p", "gallery": "foreign"}),
+    ))
+    .await;
+    assert_eq!(
+        (status, body["code"].as_str()),
+        (409, Some("conflict")),
+        "{body}"
+    );
+    ok(train_on(
+        &server,
+        json!({"name": "p", "gallery": "g", "wait": true}),
+    ))
+    .await;
+    let other = Server::start_on(
+        store,
+        tiny("tiny", "model.safetensors"),
+        HttpConfig::default(),
+    )
+    .await;
     for request in [
         classify(&other, "p", &features(0, 0, 1.0)),
         other.post_file("/v1/classify?probe=p", "dinov2-small-focus/chelsea.png"),
     ] {
         let (status, body) = problem(request).await;
-        assert_eq!((status, body["code"].as_str()), (409, Some("conflict")), "{body}");
-        assert!(body["detail"].as_str().unwrap().contains("takes features of tiny-reg, and this server runs tiny"));
+        assert_eq!(
+            (status, body["code"].as_str()),
+            (409, Some("conflict")),
+            "{body}"
+        );
+        assert!(
+            body["detail"]
+                .as_str()
+                .unwrap()
+                .contains("takes features of tiny-reg, and this server runs tiny")
+        );
     }
     // The same model, but another way to it.
-    let (status, body) =
-        problem(server.post_file("/v1/classify?probe=p&size=448", "dinov2-small-focus/chelsea.png")).await;
+    let (status, body) = problem(server.post_file(
+        "/v1/classify?probe=p&size=448",
+        "dinov2-small-focus/chelsea.png",
+    ))
+    .await;
     assert_eq!(status, 409);
-    assert!(body["detail"].as_str().unwrap().contains("size=224 and not size=448"), "{body}");
+    assert!(
+        body["detail"]
+            .as_str()
+            .unwrap()
+            .contains("size=224 and not size=448"),
+        "{body}"
+    );
 }
 
 #[tokio::test]
@@ -383,7 +632,11 @@ async fn each_bad_request_about_probes_is_told_what_is_wrong() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
     fill(&store, "g", server.engine.fingerprint(), 20, 2, 1.0).await;
-    ok(train_on(&server, json!({"name": "p", "gallery": "g", "wait": true}))).await;
+    ok(train_on(
+        &server,
+        json!({"name": "p", "gallery": "g", "wait": true}),
+    ))
+    .await;
     let plan = |name: &str, value: Value| {
         let mut plan = json!({"name": "new", "gallery": "g"});
         plan[name] = value;
@@ -393,7 +646,11 @@ async fn each_bad_request_about_probes_is_told_what_is_wrong() {
         let request = server.post(&format!("/v1/classify?probe=p&{query}"));
         request.json(&json!({"vector": features(0, 0, 1.0)}))
     };
-    let vector = |vector: Value| server.post("/v1/classify?probe=p").json(&json!({"vector": vector}));
+    let vector = |vector: Value| {
+        server
+            .post("/v1/classify?probe=p")
+            .json(&json!({"vector": vector}))
+    };
     let without = Server::tiny().await;
 
     #[rustfmt::skip]
@@ -430,8 +687,22 @@ async fn each_bad_request_about_probes_is_told_what_is_wrong() {
     ];
     for (case, request, status, code, detail) in cases {
         let (found, body) = problem(request).await;
-        assert_eq!((found, body["code"].as_str()), (status, Some(code)), "{case}: {body}");
-        assert!(body["detail"].as_str().expect("a detail").contains(detail), "{case}: {body}");
+        assert_eq!(
+            (found, body["code"].as_str()),
+            (status, Some(code)),
+            "{case}: {body}"
+        );
+        assert!(
+            body["detail"].as_str().expect("a detail").contains(detail),
+            "{case}: {body}"
+        );
     }
-    assert_eq!(ok_json(server.get("/v1/probes")).await["data"].as_array().unwrap().len(), 1, "nothing was begun");
+    assert_eq!(
+        ok_json(server.get("/v1/probes")).await["data"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1,
+        "nothing was begun"
+    );
 }

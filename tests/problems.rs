@@ -1,4 +1,5 @@
-//! Bad requests: each gets the right status and a body that names what is wrong, and the server lives on.
+//! Bad requests: each gets the right status and a body that names what is wrong, and the server
+//! lives on.
 
 use std::time::Duration;
 
@@ -41,12 +42,20 @@ fn giant_png_header() -> Vec<u8> {
 
 #[tokio::test]
 async fn each_bad_request_is_told_what_is_wrong_and_the_server_lives_on() {
-    let config = HttpConfig { max_body_bytes: 1 << 20, max_images: 3, ..HttpConfig::default() };
+    let config = HttpConfig {
+        max_body_bytes: 1 << 20,
+        max_images: 3,
+        ..HttpConfig::default()
+    };
     let server = Server::start(tiny("tiny-reg", "model.safetensors"), config).await;
     let good = read_golden(CHELSEA);
     let post = |path: &str| server.client.post(server.url(path));
     let image = |path: &str| server.post_file(path, CHELSEA);
-    let raw = |kind: &str, body: Vec<u8>| post("/v1/embed").header("content-type", kind.to_owned()).body(body);
+    let raw = |kind: &str, body: Vec<u8>| {
+        post("/v1/embed")
+            .header("content-type", kind.to_owned())
+            .body(body)
+    };
     let jpeg = read_golden("dinov2-small-focus/rocket.jpg");
     let encoded = BASE64_STANDARD.encode(&good);
     let part = || Part::bytes(good.clone()).file_name("a.png");
@@ -106,17 +115,30 @@ async fn each_bad_request_is_told_what_is_wrong_and_the_server_lives_on() {
     ];
     for (name, request, status, code, detail) in cases {
         let (found, body) = problem(request).await;
-        assert_eq!((found, body["code"].as_str()), (status, Some(code)), "{name}: {body}");
-        assert!(body["detail"].as_str().expect("a detail").contains(detail), "{name}: {body}");
+        assert_eq!(
+            (found, body["code"].as_str()),
+            (status, Some(code)),
+            "{name}: {body}"
+        );
+        assert!(
+            body["detail"].as_str().expect("a detail").contains(detail),
+            "{name}: {body}"
+        );
         ok(image("/v1/embed")).await;
     }
     let (_, body) = problem(image("/v1/embed?size=2800")).await;
-    assert_eq!(body["limit"], json!({"name": "max_patches", "value": 4096, "flag": "--max-patches"}));
+    assert_eq!(
+        body["limit"],
+        json!({"name": "max_patches", "value": 4096, "flag": "--max-patches"})
+    );
 }
 
 #[tokio::test]
 async fn a_full_server_refuses_at_once_and_before_the_body() {
-    let config = HttpConfig { max_requests: Some(1), ..HttpConfig::default() };
+    let config = HttpConfig {
+        max_requests: Some(1),
+        ..HttpConfig::default()
+    };
     let server = Server::start(tiny("tiny-reg", "model.safetensors"), config).await;
     // A client that has begun to send holds the only place.
     let mut slow = TcpStream::connect(server.address).await.unwrap();
@@ -128,10 +150,18 @@ async fn a_full_server_refuses_at_once_and_before_the_body() {
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "1");
     let body: Value = response.json().await.unwrap();
-    assert_eq!((body["code"].as_str(), body["limit"]["flag"].as_str()), (Some("overloaded"), Some("--max-requests")));
+    assert_eq!(
+        (body["code"].as_str(), body["limit"]["flag"].as_str()),
+        (Some("overloaded"), Some("--max-requests"))
+    );
 
-    // A client that still sends when it is refused hears the answer, and its connection stays; whoever refused it.
-    for (path, status) in [("/v1/embed", "503"), ("/v1/nothing", "404"), ("/healthz", "405")] {
+    // A client that still sends when it is refused hears the answer, and its connection stays;
+    // whoever refused it.
+    for (path, status) in [
+        ("/v1/embed", "503"),
+        ("/v1/nothing", "404"),
+        ("/healthz", "405"),
+    ] {
         assert_refused_while_sending(&server, path, status).await;
     }
 
@@ -143,24 +173,37 @@ async fn a_full_server_refuses_at_once_and_before_the_body() {
 
 async fn assert_refused_while_sending(server: &Server, path: &str, status: &str) {
     let mut late = TcpStream::connect(server.address).await.unwrap();
-    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 2000000\r\n\r\n");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 2000000\r\n\r\n"
+    );
     late.write_all(head.as_bytes()).await.unwrap();
     late.write_all(&vec![0; 1_000_000]).await.unwrap();
     let mut answer = vec![0; 4096];
     let count = late.read(&mut answer).await.unwrap();
     let text = String::from_utf8_lossy(&answer[..count]);
-    assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {text}");
+    assert!(
+        text.starts_with(&format!("HTTP/1.1 {status} ")),
+        "{path}: {text}"
+    );
     late.write_all(&vec![0; 1_000_000]).await.unwrap();
-    late.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    late.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
     let next = async {
         let mut all = Vec::new();
         while !String::from_utf8_lossy(&all).contains("HTTP/1.1 200 OK") {
             let count = late.read(&mut answer).await.unwrap();
-            assert!(count > 0, "{path}: the connection is closed: {}", String::from_utf8_lossy(&all));
+            assert!(
+                count > 0,
+                "{path}: the connection is closed: {}",
+                String::from_utf8_lossy(&all)
+            );
             all.extend_from_slice(&answer[..count]);
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), next).await.expect("an answer on the same connection");
+    tokio::time::timeout(Duration::from_secs(10), next)
+        .await
+        .expect("an answer on the same connection");
 }
 
 #[tokio::test]
@@ -168,14 +211,31 @@ async fn pictures_side_by_side_have_a_limit() {
     let server = Server::tiny().await;
     let line = |width: u32, height: u32| {
         let mut file = std::io::Cursor::new(Vec::new());
-        image::GrayImage::new(width, height).write_to(&mut file, image::ImageFormat::Png).unwrap();
+        image::GrayImage::new(width, height)
+            .write_to(&mut file, image::ImageFormat::Png)
+            .unwrap();
         Part::bytes(file.into_inner()).file_name("line.png")
     };
-    let form = || Form::new().part("a", line(14_000, 14)).part("b", line(14, 14_000));
-    let post = || server.client.post(server.url("/v1/attention?size=14")).multipart(form());
+    let form = || {
+        Form::new()
+            .part("a", line(14_000, 14))
+            .part("b", line(14, 14_000))
+    };
+    let post = || {
+        server
+            .client
+            .post(server.url("/v1/attention?size=14"))
+            .multipart(form())
+    };
     let (status, body) = problem(post()).await;
     assert_eq!(status, 422, "{body}");
-    assert!(body["detail"].as_str().unwrap().contains("14022×14000, more than the limit"), "{body}");
+    assert!(
+        body["detail"]
+            .as_str()
+            .unwrap()
+            .contains("14022×14000, more than the limit"),
+        "{body}"
+    );
     ok(post().header("accept", "multipart/mixed")).await;
 }
 
@@ -183,32 +243,47 @@ async fn pictures_side_by_side_have_a_limit() {
 async fn a_head_that_does_not_arrive_is_given_up() {
     let mut server = Server::tiny().await;
     let mut slow = TcpStream::connect(server.address).await.unwrap();
-    slow.write_all(b"POST /v1/embed HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    slow.write_all(b"POST /v1/embed HTTP/1.1\r\nhost: x\r\n")
+        .await
+        .unwrap();
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(10), slow.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "the connection is closed");
     // Nor does a connection that never says anything hold up a stop, or one that says half a head.
     let _idle = TcpStream::connect(server.address).await.unwrap();
     let mut half = TcpStream::connect(server.address).await.unwrap();
-    half.write_all(b"POST /v1/embed HTTP/1.1\r\nhost").await.unwrap();
+    half.write_all(b"POST /v1/embed HTTP/1.1\r\nhost")
+        .await
+        .unwrap();
     server.stop();
-    tokio::time::timeout(Duration::from_secs(10), server.stopped()).await.expect("a stop");
+    tokio::time::timeout(Duration::from_secs(10), server.stopped())
+        .await
+        .expect("a stop");
 }
 
 #[tokio::test]
 async fn a_body_that_does_not_arrive_is_given_up() {
-    let config = HttpConfig { request_timeout: Duration::from_secs(1), ..HttpConfig::default() };
+    let config = HttpConfig {
+        request_timeout: Duration::from_secs(1),
+        ..HttpConfig::default()
+    };
     let server = Server::start(tiny("tiny-reg", "model.safetensors"), config).await;
     for route in ["/v1/embed", "/v1/models/load"] {
         let mut slow = TcpStream::connect(server.address).await.unwrap();
-        let head =
-            format!("POST {route} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 100000\r\n\r\n");
+        let head = format!(
+            "POST {route} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 100000\r\n\r\n"
+        );
         slow.write_all(head.as_bytes()).await.unwrap();
         let mut answer = vec![0; 4096];
-        let count =
-            tokio::time::timeout(Duration::from_secs(10), slow.read(&mut answer)).await.expect("an answer").unwrap();
+        let count = tokio::time::timeout(Duration::from_secs(10), slow.read(&mut answer))
+            .await
+            .expect("an answer")
+            .unwrap();
         let answer = String::from_utf8_lossy(&answer[..count]);
-        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("--request-timeout"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 408 ") && answer.contains("--request-timeout"),
+            "{answer}"
+        );
     }
 }
 
@@ -221,12 +296,23 @@ async fn options_that_are_too_long_are_not_read() {
         Form::new().part("image", image).text(name, text)
     };
     let long = format!("[{}1]", "1,".repeat(1_000_000));
-    let (status, body) = problem(server.post("/v1/embed").multipart(form("size", long.clone()))).await;
+    let (status, body) = problem(
+        server
+            .post("/v1/embed")
+            .multipart(form("size", long.clone())),
+    )
+    .await;
     let detail = body["detail"].as_str().unwrap();
-    assert!(status == 422 && detail.contains("2000003 bytes long, more than the limit of 4096"), "{status}: {detail}");
+    assert!(
+        status == 422 && detail.contains("2000003 bytes long, more than the limit of 4096"),
+        "{status}: {detail}"
+    );
     let (status, body) = problem(server.post("/v1/gallery").multipart(form("items", long))).await;
     let detail = body["detail"].as_str().unwrap();
-    assert!(status == 422 && detail.contains("more items than there are files, which are 1"), "{status}: {detail}");
+    assert!(
+        status == 422 && detail.contains("more items than there are files, which are 1"),
+        "{status}: {detail}"
+    );
 }
 
 #[tokio::test]
@@ -234,12 +320,28 @@ async fn a_model_that_cannot_run_is_never_ready() {
     let model = tiny("tiny-reg", "model.safetensors");
     let broken = scratch("broken-model").join("fp32.onnx");
     std::fs::write(&broken, b"not a model").unwrap();
-    let server = Server::start_unready(ModelFile { path: broken, ..model }, HttpConfig::default()).await;
+    let server = Server::start_unready(
+        ModelFile {
+            path: broken,
+            ..model
+        },
+        HttpConfig::default(),
+    )
+    .await;
     assert!(server.engine.ready().await.is_err());
-    for request in [server.get("/readyz"), server.post_file("/v1/embed", CHELSEA)] {
+    for request in [
+        server.get("/readyz"),
+        server.post_file("/v1/embed", CHELSEA),
+    ] {
         let (status, body) = problem(request).await;
         assert_eq!(status, 503, "{body}");
-        assert!(body["detail"].as_str().unwrap().contains("the model cannot run"), "{body}");
+        assert!(
+            body["detail"]
+                .as_str()
+                .unwrap()
+                .contains("the model cannot run"),
+            "{body}"
+        );
     }
     ok(server.get("/healthz")).await;
 }

@@ -1,5 +1,5 @@
-//! schemathesis against a live server: whatever the API's description allows, and much that it does not, gets an answer that
-//! the description tells of.
+//! schemathesis against a live server: whatever the API's description allows, and much that it does
+//! not, gets an answer that the description tells of.
 
 use dinoserve::http::HttpConfig;
 
@@ -15,12 +15,20 @@ const EXAMPLES: &str = "100";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_gets_an_answer_that_is_not_described() {
-    let Some(python) = Python::find("schema::schemathesis") else { return };
-    let server =
-        Server::start_on(new_gallery().await, tiny("tiny-reg", "model.safetensors"), HttpConfig::default()).await;
+    let Some(python) = Python::find("schema::schemathesis") else {
+        return;
+    };
+    let server = Server::start_on(
+        new_gallery().await,
+        tiny("tiny-reg", "model.safetensors"),
+        HttpConfig::default(),
+    )
+    .await;
     for id in ["a", "b", "c"] {
         let file = "dinov2-small-focus/coffee.png";
-        let put = server.put(&format!("/v1/gallery/{id}?label={id}")).header("content-type", "image/png");
+        let put = server
+            .put(&format!("/v1/gallery/{id}?label={id}"))
+            .header("content-type", "image/png");
         ok(put.body(crate::support::read_golden(file))).await;
     }
     let arguments = [
@@ -28,7 +36,8 @@ async fn no_request_gets_an_answer_that_is_not_described() {
         &server.url("/openapi.json"),
         "--max-examples",
         EXAMPLES,
-        // That a base64 text is an image cannot be said in a schema, so texts that fit the schema may be refused.
+        // That a base64 text is an image cannot be said in a schema, so texts that fit the schema
+        // may be refused.
         "--exclude-checks",
         "positive_data_acceptance",
         "--continue-on-failure",
@@ -41,8 +50,15 @@ async fn no_request_gets_an_answer_that_is_not_described() {
     let python = python.in_folder(&scratch("schemathesis"));
     let said = python.run_program("schemathesis", &arguments).await;
     let description = serde_json::to_value(dinoserve::http::openapi::description()).unwrap();
-    let operations = description["paths"].as_object().unwrap().values().map(|path| path.as_object().unwrap().len());
-    assert!(said.contains(&format!("Tested: {}\n", operations.sum::<usize>())), "{said}");
+    let operations = description["paths"]
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|path| path.as_object().unwrap().len());
+    assert!(
+        said.contains(&format!("Tested: {}\n", operations.sum::<usize>())),
+        "{said}"
+    );
     // It is still there, and works.
     ok(server.post_file("/v1/embed", "dinov2-small-focus/coffee.png")).await;
     server.stopped().await;

@@ -12,12 +12,20 @@ use crate::{
 /// Runs to its end: exit code, standard output, standard error.
 fn run(command: &mut Command) -> (i32, String, String) {
     let output = command.output().unwrap();
-    (output.status.code().expect("an exit code"), text(&output.stdout), text(&output.stderr))
+    (
+        output.status.code().expect("an exit code"),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
 }
 
 fn config(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = dinoserve();
-    command.arg("config").args(arguments).current_dir(folder).env_remove("DINOSERVE_LOG");
+    command
+        .arg("config")
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("DINOSERVE_LOG");
     command
 }
 
@@ -32,9 +40,17 @@ fn flags_overrule_the_environment_and_that_overrules_the_file() {
     let folder = scratch("settings");
     let file = "port = 9001\nhost = \"0.0.0.0\"\nworkers = 3\noffline = true\ngallery = \"postgres://me:secret@db/x\"\nlog = \"warn\"\n";
     std::fs::write(folder.join("dinoserve.toml"), file).unwrap();
-    let found =
-        effective(config(&folder, &["--port", "9003"]).env("DINOSERVE_PORT", "9002").env("DINOSERVE_HOST", "::1"));
-    let of = |name: &str| (found[name]["value"].clone(), found[name]["source"].as_str().unwrap().to_owned());
+    let found = effective(
+        config(&folder, &["--port", "9003"])
+            .env("DINOSERVE_PORT", "9002")
+            .env("DINOSERVE_HOST", "::1"),
+    );
+    let of = |name: &str| {
+        (
+            found[name]["value"].clone(),
+            found[name]["source"].as_str().unwrap().to_owned(),
+        )
+    };
     assert_eq!(of("port"), (json!(9003), "--port".to_owned()));
     assert_eq!(of("host"), (json!("::1"), "DINOSERVE_HOST".to_owned()));
     assert_eq!(of("workers"), (json!(3), "dinoserve.toml".to_owned()));
@@ -46,17 +62,26 @@ fn flags_overrule_the_environment_and_that_overrules_the_file() {
 
     // What it prints is such a file: read back, it is the same.
     let (_, printed, _) = run(&mut config(&folder, &["--gallery", "here"]));
-    assert!(printed.contains("\nworkers = 3 ") && printed.contains("\n# max-batch ="), "{printed}");
+    assert!(
+        printed.contains("\nworkers = 3 ") && printed.contains("\n# max-batch ="),
+        "{printed}"
+    );
     let again = folder.join("printed.toml");
     std::fs::write(&again, &printed).unwrap();
     let (named, elsewhere) = (again.to_str().unwrap(), scratch("settings-elsewhere"));
     let found = effective(&mut config(&elsewhere, &["--config", named]));
-    assert_eq!((&found["workers"]["value"], &found["gallery"]["value"]), (&json!(3), &json!("here")));
+    assert_eq!(
+        (&found["workers"]["value"], &found["gallery"]["value"]),
+        (&json!(3), &json!("here"))
+    );
     assert_eq!(found["workers"]["source"], named);
     let found = effective(config(&elsewhere, &[]).env("DINOSERVE_CONFIG", named));
     assert_eq!(found["port"]["value"], 9001);
-    // Other commands with the flag have it, too, and a flag of the same name and another meaning does not.
-    let (code, _, err) = run(dinoserve().args(["gallery", "stats", "--config", named]).current_dir(&elsewhere));
+    // Other commands with the flag have it, too, and a flag of the same name and another meaning
+    // does not.
+    let (code, _, err) = run(dinoserve()
+        .args(["gallery", "stats", "--config", named])
+        .current_dir(&elsewhere));
     assert_eq!((code, err.contains("here")), (1, true), "{err}");
 }
 
@@ -64,9 +89,18 @@ fn flags_overrule_the_environment_and_that_overrules_the_file() {
 fn wrong_settings_are_named() {
     let folder = scratch("settings-wrong");
     for (file, message) in [
-        ("prot = 9000", "dinoserve.toml: there is no setting `prot`; there are api-keys, cache-mb, "),
-        ("port = \"many\"", "invalid value 'many' for '--port <PORT>'"),
-        ("port = [1]", "dinoserve.toml: `port` must be a text, a number, true or false"),
+        (
+            "prot = 9000",
+            "dinoserve.toml: there is no setting `prot`; there are api-keys, cache-mb, ",
+        ),
+        (
+            "port = \"many\"",
+            "invalid value 'many' for '--port <PORT>'",
+        ),
+        (
+            "port = [1]",
+            "dinoserve.toml: `port` must be a text, a number, true or false",
+        ),
         ("port 9000", "reading the settings in dinoserve.toml"),
         ("config = \"other.toml\"", "there is no setting `config`"),
     ] {
@@ -76,9 +110,16 @@ fn wrong_settings_are_named() {
         assert!(!err.contains("panicked"), "{err}");
     }
     std::fs::write(folder.join("dinoserve.toml"), "port = \"many\"").unwrap();
-    assert!(run(&mut config(&folder, &[])).2.contains("The value is in dinoserve.toml."));
+    assert!(
+        run(&mut config(&folder, &[]))
+            .2
+            .contains("The value is in dinoserve.toml.")
+    );
     let (code, _, err) = run(&mut config(&folder, &["--config", "none.toml"]));
-    assert!(code == 2 && err.contains("reading the settings in none.toml: No such file"), "{err}");
+    assert!(
+        code == 2 && err.contains("reading the settings in none.toml: No such file"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -87,25 +128,48 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     let folder = scratch("doctor");
     let doctor = |arguments: &[&str]| {
         let mut command = dinoserve();
-        command.args(["doctor", "--json", "--device", "cpu"]).args(arguments);
-        command.env("DINOSERVE_HOME", &home).env("DINOSERVE_MODEL", "tiny").current_dir(&folder);
+        command
+            .args(["doctor", "--json", "--device", "cpu"])
+            .args(arguments);
+        command
+            .env("DINOSERVE_HOME", &home)
+            .env("DINOSERVE_MODEL", "tiny")
+            .current_dir(&folder);
         command
     };
     let findings = |command: &mut Command| -> (i32, Vec<(String, String, String)>) {
         let (code, out, err) = run(command);
-        let found: Vec<Value> = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out} {err}"));
+        let found: Vec<Value> =
+            serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out} {err}"));
         let text = |finding: &Value, name: &str| finding[name].as_str().unwrap().to_owned();
-        let each = |finding: &Value| (text(finding, "check"), text(finding, "verdict"), text(finding, "detail"));
+        let each = |finding: &Value| {
+            (
+                text(finding, "check"),
+                text(finding, "verdict"),
+                text(finding, "detail"),
+            )
+        };
         (code, found.iter().map(each).collect())
     };
     let of = |found: &[(String, String, String)], check: &str| {
-        let (_, verdict, detail) = found.iter().find(|finding| finding.0 == check).unwrap().clone();
+        let (_, verdict, detail) = found
+            .iter()
+            .find(|finding| finding.0 == check)
+            .unwrap()
+            .clone();
         (verdict, detail)
     };
 
     let (code, found) = findings(&mut doctor(&["--port", "0", "--gallery", "new"]));
-    assert_eq!((code, found.iter().all(|finding| finding.1 == "good")), (0, true), "{found:?}");
-    assert!(of(&found, "device").1.starts_with("the model runs: "), "{found:?}");
+    assert_eq!(
+        (code, found.iter().all(|finding| finding.1 == "good")),
+        (0, true),
+        "{found:?}"
+    );
+    assert!(
+        of(&found, "device").1.starts_with("the model runs: "),
+        "{found:?}"
+    );
     assert_eq!(of(&found, "gallery").1, "new will be made");
     assert!(!folder.join("new").exists(), "a check makes nothing");
 
@@ -115,35 +179,62 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     let (code, found) = findings(&mut doctor(&["--port", &port, "--gallery", "file"]));
     assert_eq!(code, 1);
     let (verdict, detail) = of(&found, "port");
-    assert!(verdict == "bad" && detail.contains("stop what listens there, or choose another by --port"), "{detail}");
+    assert!(
+        verdict == "bad" && detail.contains("stop what listens there, or choose another by --port"),
+        "{detail}"
+    );
     assert_eq!(of(&found, "gallery").0, "bad", "{found:?}");
 
-    let (code, found) = findings(doctor(&["--port", "0"]).env("ORT_DYLIB_PATH", folder.join("none.so")));
+    let (code, found) =
+        findings(doctor(&["--port", "0"]).env("ORT_DYLIB_PATH", folder.join("none.so")));
     assert_eq!((code, of(&found, "device").0.as_str()), (1, "skipped"));
-    assert!(of(&found, "runtime").1.contains("run `make setup`"), "{found:?}");
+    assert!(
+        of(&found, "runtime").1.contains("run `make setup`"),
+        "{found:?}"
+    );
 
-    let (code, found) = findings(&mut doctor(&["--port", "0", "--model", "dinov2-base", "--offline"]));
+    let (code, found) = findings(&mut doctor(&[
+        "--port",
+        "0",
+        "--model",
+        "dinov2-base",
+        "--offline",
+    ]));
     assert_eq!(code, 1);
     assert!(
-        of(&found, "model").1.contains("run `dinoserve models pull dinov2-base` where there is a network"),
+        of(&found, "model")
+            .1
+            .contains("run `dinoserve models pull dinov2-base` where there is a network"),
         "{found:?}"
     );
     let (code, found) = findings(&mut doctor(&["--port", "0", "--model", "dinov2-base"]));
     assert_eq!((code, of(&found, "model").0.as_str()), (0, "note"));
 
     // A damaged model is found before anyone is served from it.
-    let data = std::fs::read_dir(home.join("models/tiny")).unwrap().flatten().map(|entry| entry.path());
-    let data = data.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let data = std::fs::read_dir(home.join("models/tiny"))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    let data = data
+        .max_by_key(|path| path.metadata().unwrap().len())
+        .unwrap();
     let mut bytes = std::fs::read(&data).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&data, bytes).unwrap();
     let (code, found) = findings(&mut doctor(&["--port", "0"]));
     assert_eq!(code, 1);
-    assert!(of(&found, "model").1.contains("`dinoserve models pull tiny` makes it anew"), "{found:?}");
+    assert!(
+        of(&found, "model")
+            .1
+            .contains("`dinoserve models pull tiny` makes it anew"),
+        "{found:?}"
+    );
 
     // For people: words, and colours only on a terminal.
-    let (_, out, _) = run(dinoserve().args(["doctor", "--port", "0"]).env("DINOSERVE_HOME", &home));
+    let (_, out, _) = run(dinoserve()
+        .args(["doctor", "--port", "0"])
+        .env("DINOSERVE_HOME", &home));
     assert!(out.lines().count() == 5 && !out.contains('\x1b'), "{out}");
 }
 
@@ -151,7 +242,10 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
 fn shells_can_complete_the_command_line() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (code, out, err) = run(dinoserve().args(["completions", shell]));
-        assert!(code == 0 && out.contains("snapshot") && out.contains("max-patches"), "{shell}: {err}");
+        assert!(
+            code == 0 && out.contains("snapshot") && out.contains("max-patches"),
+            "{shell}: {err}"
+        );
     }
     // A shell that is at hand takes its own.
     let (_, script, _) = run(dinoserve().args(["completions", "bash"]));
@@ -159,15 +253,25 @@ fn shells_can_complete_the_command_line() {
         "{script}\nCOMP_WORDS=(dinoserve mod); COMP_CWORD=1; _dinoserve dinoserve mod dinoserve; echo \"${{COMPREPLY[@]}}\""
     );
     let output = Command::new("bash").args(["-c", &asked]).output().unwrap();
-    assert_eq!(text(&output.stdout).trim(), "models", "{}", text(&output.stderr));
+    assert_eq!(
+        text(&output.stdout).trim(),
+        "models",
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
 fn what_is_stopped_leaves_nothing_half_written() {
     let folder = scratch("stopped");
     let mut command = dinoserve();
-    command.args(["models", "convert", "dinov2-small-focus", "--from"]).arg(focus_source());
-    command.arg("--to").arg(folder.join("model.onnx")).stderr(std::process::Stdio::null());
+    command
+        .args(["models", "convert", "dinov2-small-focus", "--from"])
+        .arg(focus_source());
+    command
+        .arg("--to")
+        .arg(folder.join("model.onnx"))
+        .stderr(std::process::Stdio::null());
     let mut process = command.spawn().unwrap();
     let begun = || {
         std::fs::read_dir(&folder)
@@ -180,9 +284,22 @@ fn what_is_stopped_leaves_nothing_half_written() {
         assert!(started.elapsed().as_secs() < 60);
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
-    assert!(process.try_wait().unwrap().is_none(), "it was still at work");
-    assert!(Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap().success());
+    assert!(
+        process.try_wait().unwrap().is_none(),
+        "it was still at work"
+    );
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &process.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(process.wait().unwrap().code(), Some(130));
-    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -23,7 +23,9 @@ const CHELSEA: &str = "dinov2-small-focus/chelsea.png";
 #[tokio::test]
 async fn accepted_requests_are_answered_when_the_server_stops() {
     let mut server = Server::start(focus().clone(), HttpConfig::default()).await;
-    let requests: Vec<_> = (0..6).map(|_| tokio::spawn(server.post_file("/v1/embed", CHELSEA).send())).collect();
+    let requests: Vec<_> = (0..6)
+        .map(|_| tokio::spawn(server.post_file("/v1/embed", CHELSEA).send()))
+        .collect();
     // All are in the queue or beyond when the stop comes.
     tokio::time::sleep(Duration::from_millis(150)).await;
     server.stop();
@@ -35,7 +37,10 @@ async fn accepted_requests_are_answered_when_the_server_stops() {
     }
     let address = server.address;
     server.stopped().await;
-    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    assert!(
+        TcpStream::connect(address).await.is_err(),
+        "nobody listens any more"
+    );
 }
 
 #[tokio::test]
@@ -47,23 +52,33 @@ async fn others_are_told_before_the_server_goes() {
     server.stop_as(Stop::Gracefully);
     tokio::time::sleep(Duration::from_millis(100)).await;
     let (status, body) = problem(server.get("/readyz")).await;
-    assert_eq!((status, body["detail"].as_str()), (503, Some("the server is stopping")));
+    assert_eq!(
+        (status, body["detail"].as_str()),
+        (503, Some("the server is stopping"))
+    );
     ok(server.get("/healthz")).await;
-    // Whoever has not heard of it yet is served, on old connections and new ones, and asked to go elsewhere.
+    // Whoever has not heard of it yet is served, on old connections and new ones, and asked to go
+    // elsewhere.
     for _ in 0..2 {
         let response = ok(server.post_file("/v1/embed", CHELSEA)).await;
         assert_eq!(response.headers()["connection"], "close");
     }
     let address = server.address;
-    tokio::time::timeout(Duration::from_secs(10), server.stopped()).await.expect("a stop");
-    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    tokio::time::timeout(Duration::from_secs(10), server.stopped())
+        .await
+        .expect("a stop");
+    assert!(
+        TcpStream::connect(address).await.is_err(),
+        "nobody listens any more"
+    );
 }
 
 /// What became of a client's requests: how many were answered, and why others failed.
 #[derive(Default)]
 struct Outcome {
     answered: usize,
-    /// The connection was closed before anything of an answer came: nobody had accepted it, or the server's count tells.
+    /// The connection was closed before anything of an answer came: nobody had accepted it, or the
+    /// server's count tells.
     closed: usize,
     failed: Vec<String>,
 }
@@ -71,15 +86,23 @@ struct Outcome {
 /// Asks one thing after the other, on a connection that is kept, until nobody listens any more.
 async fn client(url: String, stopped: Arc<AtomicBool>) -> Outcome {
     // Without the client's own second attempts, which would hide what was lost.
-    let client = reqwest::Client::builder().retry(reqwest::retry::never()).build().unwrap();
+    let client = reqwest::Client::builder()
+        .retry(reqwest::retry::never())
+        .build()
+        .unwrap();
     let image = read_golden(CHELSEA);
     let mut outcome = Outcome::default();
     loop {
-        let request = client.post(&url).header("content-type", "image/png").body(image.clone());
+        let request = client
+            .post(&url)
+            .header("content-type", "image/png")
+            .body(image.clone());
         match request.send().await {
             Ok(response) if response.status() == 200 => match response.bytes().await {
                 Ok(body) if body.len() > 100 => outcome.answered += 1,
-                other => outcome.failed.push(format!("a body that ends early: {other:?}")),
+                other => outcome
+                    .failed
+                    .push(format!("a body that ends early: {other:?}")),
             },
             Ok(response) => outcome.failed.push(response.status().to_string()),
             // A connection that was never made is a request that was not accepted.
@@ -101,26 +124,39 @@ async fn sigterm_under_load_loses_nothing_twenty_times() {
         let mut process = Process::start(&[]);
         let stopped = Arc::new(AtomicBool::new(false));
         let url = format!("{}/v1/embed?size=112", process.url);
-        let clients: Vec<_> = (0..16).map(|_| tokio::spawn(client(url.clone(), Arc::clone(&stopped)))).collect();
+        let clients: Vec<_> = (0..16)
+            .map(|_| tokio::spawn(client(url.clone(), Arc::clone(&stopped))))
+            .collect();
         tokio::time::sleep(Duration::from_millis(200 + 13 * round)).await;
         stopped.store(true, Ordering::Release);
         process.signal("TERM");
         let (mut answered, mut closed) = (0, 0);
         for client in clients {
             let outcome = client.await.unwrap();
-            assert!(outcome.failed.is_empty(), "round {round}: {:?}", outcome.failed);
+            assert!(
+                outcome.failed.is_empty(),
+                "round {round}: {:?}",
+                outcome.failed
+            );
             answered += outcome.answered;
             closed += outcome.closed;
         }
         assert!(answered > 16, "round {round}: {answered} answers");
-        // A connection may be made in the moment in which the port is closed, and then nobody accepts it.
-        assert!(closed <= 4, "round {round}: {closed} connections were closed without an answer");
+        // A connection may be made in the moment in which the port is closed, and then nobody
+        // accepts it.
+        assert!(
+            closed <= 4,
+            "round {round}: {closed} connections were closed without an answer"
+        );
         let ended = move || (process.wait(Duration::from_secs(30)), process.log());
         let (status, log) = tokio::task::spawn_blocking(ended).await.unwrap();
         assert_eq!(status.code(), Some(0), "round {round}");
         assert!(!log.contains("cut off"), "round {round}: {log}");
         // Each request that was accepted has its line, and each of those its answer at a client.
-        let accepted = log.lines().filter(|line| line.contains("\"route\":\"/v1/embed\"")).count();
+        let accepted = log
+            .lines()
+            .filter(|line| line.contains("\"route\":\"/v1/embed\""))
+            .count();
         assert_eq!(accepted, answered, "round {round}: accepted and answered");
     }
 }

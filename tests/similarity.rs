@@ -1,4 +1,5 @@
-//! `/v1/similarity` and `/v1/attention/stats`, against a few plain lines on the tokens and rows of other endpoints.
+//! `/v1/similarity` and `/v1/attention/stats`, against a few plain lines on the tokens and rows of
+//! other endpoints.
 
 use dinoserve::http::HttpConfig;
 use ndarray::{Array2, ArrayD, ArrayView1, Axis, s};
@@ -25,13 +26,16 @@ async fn focus_server() -> Server {
 
 fn both(server: &Server, path: &str) -> RequestBuilder {
     let part = |file: &str| Part::bytes(read_golden(file)).file_name(file.to_owned());
-    server.post(path).multipart(Form::new().part("a", part(CHELSEA)).part("b", part(COFFEE)))
+    server
+        .post(path)
+        .multipart(Form::new().part("a", part(CHELSEA)).part("b", part(COFFEE)))
 }
 
 /// `[patches, dim]`.
 async fn tokens(server: &Server, file: &str) -> Array2<f32> {
-    let request =
-        server.post_file(&format!("/v1/embed?tokens=true&{SIZE}"), file).header("accept", "application/x-npy");
+    let request = server
+        .post_file(&format!("/v1/embed?tokens=true&{SIZE}"), file)
+        .header("accept", "application/x-npy");
     let tokens = npy(&ok_bytes(request).await).index_axis_move(Axis(0), 0);
     let tokens: Array2<f32> = tokens.into_dimensionality().unwrap();
     assert_eq!(tokens.nrows(), GRID.0 * GRID.1);
@@ -39,7 +43,8 @@ async fn tokens(server: &Server, file: &str) -> Array2<f32> {
 }
 
 fn cosines(query: ArrayView1<'_, f32>, tokens: &Array2<f32>) -> ArrayD<f32> {
-    let of = |token: ArrayView1<'_, f32>| cosine(query.iter().copied(), token.iter().copied()) as f32;
+    let of =
+        |token: ArrayView1<'_, f32>| cosine(query.iter().copied(), token.iter().copied()) as f32;
     let values = tokens.rows().into_iter().map(of).collect::<Vec<_>>();
     ArrayD::from_shape_vec(vec![GRID.0, GRID.1], values).unwrap()
 }
@@ -47,9 +52,14 @@ fn cosines(query: ArrayView1<'_, f32>, tokens: &Array2<f32>) -> ArrayD<f32> {
 #[tokio::test]
 async fn similarity_is_the_cosine_between_tokens() {
     let server = focus_server().await;
-    let (cat, cup) = (tokens(&server, CHELSEA).await, tokens(&server, COFFEE).await);
+    let (cat, cup) = (
+        tokens(&server, CHELSEA).await,
+        tokens(&server, COFFEE).await,
+    );
     let request = |options: &str| {
-        server.post_file(&format!("/v1/similarity?{SIZE}&{options}"), CHELSEA).header("accept", "application/x-npy")
+        server
+            .post_file(&format!("/v1/similarity?{SIZE}&{options}"), CHELSEA)
+            .header("accept", "application/x-npy")
     };
     let found = npy(&ok_bytes(request("patch=5,9")).await);
     assert_eq!(found.shape(), [GRID.0, GRID.1]);
@@ -67,19 +77,37 @@ async fn similarity_is_the_cosine_between_tokens() {
     // A box that is smaller than a patch is the patch under it.
     let small = ok_json(
         server
-            .post_file(&format!("/v1/similarity?{SIZE}&box=0.41,0.33,0.415,0.335"), CHELSEA)
+            .post_file(
+                &format!("/v1/similarity?{SIZE}&box=0.41,0.33,0.415,0.335"),
+                CHELSEA,
+            )
             .header("accept", "application/json"),
     )
     .await;
-    assert_eq!(small["query"], json!({"top": 5, "left": 9, "bottom": 5, "right": 9}));
+    assert_eq!(
+        small["query"],
+        json!({"top": 5, "left": 9, "bottom": 5, "right": 9})
+    );
 
     // The place of the first image in the second.
     let path = format!("/v1/similarity?{SIZE}&patch=5,9");
     let pair = npy(&ok_bytes(both(&server, &path).header("accept", "application/x-npy")).await);
     assert_eq!(pair.shape(), [2, GRID.0, GRID.1]);
-    assert!(difference(pair.index_axis(Axis(0), 1), &cosines(cat.row(5 * GRID.1 + 9), &cup)).0 < 1e-5);
+    assert!(
+        difference(
+            pair.index_axis(Axis(0), 1),
+            &cosines(cat.row(5 * GRID.1 + 9), &cup)
+        )
+        .0 < 1e-5
+    );
     let json = ok_json(both(&server, &path).header("accept", "application/json")).await;
-    assert_eq!(floats(&json["data"][1]["similarity"]), pair.slice(s![1, .., ..]).iter().copied().collect::<Vec<_>>());
+    assert_eq!(
+        floats(&json["data"][1]["similarity"]),
+        pair.slice(s![1, .., ..])
+            .iter()
+            .copied()
+            .collect::<Vec<_>>()
+    );
     assert_eq!(json["data"][1]["grid"], json!([GRID.0, GRID.1]));
 }
 
@@ -87,17 +115,24 @@ async fn similarity_is_the_cosine_between_tokens() {
 async fn similarity_pictures_have_one_scale_and_a_frame() {
     let server = focus_server().await;
     let path = format!("/v1/similarity?{SIZE}&patch=5,9&colormap=gray");
-    let strip = image::load_from_memory(&ok_bytes(both(&server, &path)).await).unwrap().into_rgb8();
+    let strip = image::load_from_memory(&ok_bytes(both(&server, &path)).await)
+        .unwrap()
+        .into_rgb8();
     let (width, height) = (GRID.1 as u32 * 14, GRID.0 as u32 * 14);
     assert_eq!(strip.dimensions(), (2 * width + 8, height));
     let numbers = npy(&ok_bytes(both(&server, &path).header("accept", "application/x-npy")).await);
     let low = numbers.iter().copied().fold(f32::INFINITY, f32::min);
     let high = numbers.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     for (image, row, column) in [(0, 0, 0), (0, 12, 20), (1, 3, 4), (1, 15, 23)] {
-        let shade = strip.get_pixel(image * (width + 8) + column * 14 + 7, row * 14 + 7).0;
+        let shade = strip
+            .get_pixel(image * (width + 8) + column * 14 + 7, row * 14 + 7)
+            .0;
         let value = numbers[[image as usize, row as usize, column as usize]];
         let expected = ((value - low) / (high - low) * 255.0).round();
-        assert!((f32::from(shade[0]) - expected).abs() <= 1.0 && shade[0] == shade[2], "{shade:?} {expected}");
+        assert!(
+            (f32::from(shade[0]) - expected).abs() <= 1.0 && shade[0] == shade[2],
+            "{shade:?} {expected}"
+        );
     }
     let corner = (9 * 14, 5 * 14);
     assert_eq!(strip.get_pixel(corner.0, corner.1).0, [255; 3]);
@@ -111,33 +146,78 @@ async fn similarity_pictures_have_one_scale_and_a_frame() {
 async fn places_that_are_none_are_refused() {
     let server = Server::tiny().await;
     for (options, detail) in [
-        ("", "option `patch`: there is none; name the place by `patch=row,column` or by `box="),
-        ("patch=1", "option `patch`: \"1\" is not 2 numbers with commas between them"),
+        (
+            "",
+            "option `patch`: there is none; name the place by `patch=row,column` or by `box=",
+        ),
+        (
+            "patch=1",
+            "option `patch`: \"1\" is not 2 numbers with commas between them",
+        ),
         ("patch=a,b", "option `patch`"),
         ("patch=-1,2", "option `patch`"),
-        ("patch=16,0", "option `patch`: 16,0 lies outside of the image, which has rows 0 to 15 and columns 0 to 15"),
-        ("patch=1,1&box=0,0,1,1", "option `box`: does not go with `patch`"),
-        ("box=0.5,0,0.5,1", "option `box`: must be left,top,right,bottom, each 0 to 1"),
+        (
+            "patch=16,0",
+            "option `patch`: 16,0 lies outside of the image, which has rows 0 to 15 and columns 0 to 15",
+        ),
+        (
+            "patch=1,1&box=0,0,1,1",
+            "option `box`: does not go with `patch`",
+        ),
+        (
+            "box=0.5,0,0.5,1",
+            "option `box`: must be left,top,right,bottom, each 0 to 1",
+        ),
         ("box=0,0,1,1.5", "option `box`"),
         ("box=0,nan,1,1", "option `box`"),
         ("patch=1,1&overlay=2", "option `overlay`"),
     ] {
-        let (status, body) =
-            problem(server.post_file(&format!("/v1/similarity?size=224&resize=squash&{options}"), CHELSEA)).await;
+        let (status, body) = problem(server.post_file(
+            &format!("/v1/similarity?size=224&resize=squash&{options}"),
+            CHELSEA,
+        ))
+        .await;
         assert_eq!(status, 422, "{options}: {body}");
-        assert!(body["detail"].as_str().unwrap().starts_with(detail), "{options}: {body}");
+        assert!(
+            body["detail"].as_str().unwrap().starts_with(detail),
+            "{options}: {body}"
+        );
     }
 }
 
 #[tokio::test]
 async fn heads_are_compared() {
     let server = focus_server().await;
-    let request = |path: &str, accept: &str| server.post_file(path, CHELSEA).header("accept", accept.to_owned());
-    let rows = npy(&ok_bytes(request(&format!("/v1/attention?{SIZE}"), "application/x-npy")).await);
+    let request = |path: &str, accept: &str| {
+        server
+            .post_file(path, CHELSEA)
+            .header("accept", accept.to_owned())
+    };
+    let rows = npy(&ok_bytes(request(
+        &format!("/v1/attention?{SIZE}"),
+        "application/x-npy",
+    ))
+    .await);
     let rows: Array2<f32> = rows.to_shape((6, GRID.0 * GRID.1)).unwrap().into_owned();
-    let pca = ok_json(request(&format!("/v1/pca?{SIZE}&foreground=auto"), "application/json")).await;
-    let truths = |value: &Value| value.as_array().unwrap().iter().map(|inside| inside.as_bool().unwrap()).collect();
-    let mask: Vec<Vec<bool>> = pca["data"][0]["foreground"].as_array().unwrap().iter().map(truths).collect();
+    let pca = ok_json(request(
+        &format!("/v1/pca?{SIZE}&foreground=auto"),
+        "application/json",
+    ))
+    .await;
+    let truths = |value: &Value| {
+        value
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|inside| inside.as_bool().unwrap())
+            .collect()
+    };
+    let mask: Vec<Vec<bool>> = pca["data"][0]["foreground"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(truths)
+        .collect();
     let mask = mask.concat();
 
     let answer = ok_json(server.post_file(&format!("/v1/attention/stats?{SIZE}"), CHELSEA)).await;
@@ -149,25 +229,53 @@ async fn heads_are_compared() {
 
     let shares = rows.map_axis(Axis(1), |row| row.sum()).insert_axis(Axis(1));
     let shares = (&rows / &shares).mapv(f64::from);
-    let overlap = |a: usize, b: usize| (&shares.row(a) - &shares.row(b)).mapv(f64::abs).sum().mul_add(-0.5, 1.0);
+    let overlap = |a: usize, b: usize| {
+        (&shares.row(a) - &shares.row(b))
+            .mapv(f64::abs)
+            .sum()
+            .mul_add(-0.5, 1.0)
+    };
     let mut sum = 0.0;
     for head in 0..6 {
-        let entropy: f64 =
-            shares.row(head).iter().map(|&share| if share > 0.0 { -share * share.ln() } else { 0.0 }).sum();
-        let inside: f64 =
-            shares.row(head).iter().zip(&mask).map(|(&share, &inside)| if inside { share } else { 0.0 }).sum();
+        let entropy: f64 = shares
+            .row(head)
+            .iter()
+            .map(|&share| {
+                if share > 0.0 {
+                    -share * share.ln()
+                } else {
+                    0.0
+                }
+            })
+            .sum();
+        let inside: f64 = shares
+            .row(head)
+            .iter()
+            .zip(&mask)
+            .map(|(&share, &inside)| if inside { share } else { 0.0 })
+            .sum();
         let found = &stats["heads"][head];
         assert_eq!(found["head"], head);
-        assert!((number(&found["entropy"]) - entropy).abs() < 1e-3, "{found} {entropy}");
+        assert!(
+            (number(&found["entropy"]) - entropy).abs() < 1e-3,
+            "{found} {entropy}"
+        );
         assert!((number(&found["effective_patches"]) / entropy.exp() - 1.0).abs() < 1e-3);
         assert!((number(&found["foreground_mass"]) - inside).abs() < 1e-4);
         for other in 0..6 {
             assert!((number(&stats["overlap"][head][other]) - overlap(head, other)).abs() < 1e-4);
-            sum += if head == other { 0.0 } else { overlap(head, other) };
+            sum += if head == other {
+                0.0
+            } else {
+                overlap(head, other)
+            };
         }
     }
     assert!((number(&stats["mean_overlap"]) - sum / 30.0).abs() < 1e-4);
     // The heads of this model do differ, and look at the cat more than an even map does.
     assert!(number(&stats["mean_overlap"]) < 0.9);
-    assert!((0..6).any(|head| number(&stats["heads"][head]["foreground_mass"]) > area * 1.2), "{stats}");
+    assert!(
+        (0..6).any(|head| number(&stats["heads"][head]["foreground_mass"]) > area * 1.2),
+        "{stats}"
+    );
 }

@@ -1,4 +1,5 @@
-//! TLS: a real handshake, certificates that are replaced while the server runs, and clients that do not speak it.
+//! TLS: a real handshake, certificates that are replaced while the server runs, and clients that do
+//! not speak it.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -34,7 +35,8 @@ struct Files {
 
 /// Writes a certificate for localhost over the files, and gives it.
 fn write_certificate(files: &Files) -> CertificateDer<'static> {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     replace(&files.key, &signing_key.serialize_pem());
     replace(&files.chain, &cert.pem());
     cert.der().clone()
@@ -42,13 +44,19 @@ fn write_certificate(files: &Files) -> CertificateDer<'static> {
 
 fn files() -> Files {
     let folder = scratch("tls");
-    Files { chain: folder.join("chain.pem"), key: folder.join("key.pem") }
+    Files {
+        chain: folder.join("chain.pem"),
+        key: folder.join("key.pem"),
+    }
 }
 
 async fn start(files: &Files) -> Server {
     let mut setup = Setup::tiny();
     let certificate = Certificate::open(&files.chain, &files.key).unwrap();
-    setup.serve = ServeConfig { certificate: Some(certificate), ..setup.serve };
+    setup.serve = ServeConfig {
+        certificate: Some(certificate),
+        ..setup.serve
+    };
     setup.start().await
 }
 
@@ -61,12 +69,16 @@ async fn connect(
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     let stream = TcpStream::connect(server.address).await?;
     let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
 }
 
 async fn get(mut stream: TlsStream<TcpStream>, path: &str) -> String {
@@ -85,14 +97,26 @@ async fn requests_come_over_tls_and_certificates_are_rotated() {
     let stream = connect(&server, &first, "http/1.1").await.unwrap();
     assert!(get(stream, "/readyz").await.starts_with("HTTP/1.1 200 OK"));
     let stream = connect(&server, &first, "h2").await.unwrap();
-    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]), "HTTP/2 is offered");
+    assert_eq!(
+        stream.get_ref().1.alpn_protocol(),
+        Some(&b"h2"[..]),
+        "HTTP/2 is offered"
+    );
 
     let second = write_certificate(&files);
     until(async || connect(&server, &second, "http/1.1").await.is_ok()).await;
-    assert!(connect(&server, &first, "http/1.1").await.is_err(), "nobody is shown the old one any more");
+    assert!(
+        connect(&server, &first, "http/1.1").await.is_err(),
+        "nobody is shown the old one any more"
+    );
 
     // A key that does not go with the certificate changes nothing.
-    let failures = || telemetry::metrics().reload_failures.with_label_values(&["certificate"]).get();
+    let failures = || {
+        telemetry::metrics()
+            .reload_failures
+            .with_label_values(&["certificate"])
+            .get()
+    };
     let before = failures();
     let other = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     replace(&files.key, &other.signing_key.serialize_pem());
@@ -114,7 +138,10 @@ async fn who_does_not_speak_tls_is_let_go() {
         let mut answer = Vec::new();
         let ended = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
         assert!(ended.is_ok(), "{said:?}: the connection is closed");
-        assert!(!answer.starts_with(b"HTTP"), "nothing is answered in the clear");
+        assert!(
+            !answer.starts_with(b"HTTP"),
+            "nothing is answered in the clear"
+        );
     }
     server.stopped().await;
 
@@ -122,10 +149,16 @@ async fn who_does_not_speak_tls_is_let_go() {
     let mut setup = Setup::tiny();
     let certificate = Certificate::open(&files.chain, &files.key).unwrap();
     let header_timeout = Duration::from_secs(60);
-    setup.serve = ServeConfig { certificate: Some(certificate), header_timeout, ..setup.serve };
+    setup.serve = ServeConfig {
+        certificate: Some(certificate),
+        header_timeout,
+        ..setup.serve
+    };
     let server = setup.start().await;
     let _silent = TcpStream::connect(server.address).await.unwrap();
-    timeout(Duration::from_secs(10), server.stopped()).await.expect("a stop");
+    timeout(Duration::from_secs(10), server.stopped())
+        .await
+        .expect("a stop");
 }
 
 #[test]
@@ -135,13 +168,36 @@ fn what_is_wrong_with_certificates_is_said() {
     let folder = scratch("tls");
     let (empty, other) = (folder.join("empty.pem"), folder.join("other.pem"));
     std::fs::write(&empty, "").unwrap();
-    std::fs::write(&other, generate_simple_self_signed(["x".to_owned()]).unwrap().signing_key.serialize_pem()).unwrap();
+    std::fs::write(
+        &other,
+        generate_simple_self_signed(["x".to_owned()])
+            .unwrap()
+            .signing_key
+            .serialize_pem(),
+    )
+    .unwrap();
     let missing = folder.join("missing.pem");
     for (chain, key, expected) in [
-        (&missing, &good.key, "missing.pem: the certificates cannot be read"),
-        (&empty, &good.key, "empty.pem: there is no certificate in it"),
-        (&good.chain, &missing, "missing.pem: the private key cannot be read"),
-        (&good.chain, &empty, "empty.pem: the private key cannot be read"),
+        (
+            &missing,
+            &good.key,
+            "missing.pem: the certificates cannot be read",
+        ),
+        (
+            &empty,
+            &good.key,
+            "empty.pem: there is no certificate in it",
+        ),
+        (
+            &good.chain,
+            &missing,
+            "missing.pem: the private key cannot be read",
+        ),
+        (
+            &good.chain,
+            &empty,
+            "empty.pem: the private key cannot be read",
+        ),
         (&good.chain, &other, "other.pem: the key does not go with"),
     ] {
         let error = Certificate::open(chain, key).unwrap_err().to_string();
@@ -158,19 +214,39 @@ async fn health_asks_a_server_on_this_machine() {
     let health = |port: u16, chain: Option<&std::path::Path>| {
         let mut command = std::process::Command::new(PROGRAM);
         command.args(["health", "--port", &port.to_string()]);
-        command.args(chain.iter().flat_map(|chain| ["--tls-cert", chain.to_str().unwrap()]));
+        command.args(
+            chain
+                .iter()
+                .flat_map(|chain| ["--tls-cert", chain.to_str().unwrap()]),
+        );
         tokio::task::spawn_blocking(move || {
             let output = command.output().unwrap();
-            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+            (
+                output.status.code(),
+                String::from_utf8_lossy(&output.stderr).into_owned(),
+            )
         })
     };
     assert_eq!(health(plain.address.port(), None).await.unwrap().0, Some(0));
-    assert_eq!(health(over_tls.address.port(), Some(&files.chain)).await.unwrap().0, Some(0));
-    assert_eq!(health(over_tls.address.port(), None).await.unwrap().0, Some(1), "it speaks TLS");
+    assert_eq!(
+        health(over_tls.address.port(), Some(&files.chain))
+            .await
+            .unwrap()
+            .0,
+        Some(0)
+    );
+    assert_eq!(
+        health(over_tls.address.port(), None).await.unwrap().0,
+        Some(1),
+        "it speaks TLS"
+    );
     let address = plain.address;
     plain.stop();
     plain.stopped().await;
     let (code, said) = health(address.port(), None).await.unwrap();
-    assert!(code == Some(1) && said.contains("asking http://127.0.0.1"), "{said}");
+    assert!(
+        code == Some(1) && said.contains("asking http://127.0.0.1"),
+        "{said}"
+    );
     over_tls.stopped().await;
 }

@@ -19,20 +19,35 @@ fn tensors(name: &str) -> Tensors {
     let bytes = read_golden(&format!("{name}/model.safetensors"));
     let file = SafeTensors::deserialize(&bytes).unwrap();
     file.iter()
-        .map(|(name, view)| (name.to_owned(), (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
+        .map(|(name, view)| {
+            (
+                name.to_owned(),
+                (view.dtype(), view.shape().to_vec(), view.data().to_vec()),
+            )
+        })
         .collect()
 }
 
 fn write(path: &Path, tensors: &Tensors) {
-    let views = tensors
-        .iter()
-        .map(|(name, (dtype, shape, data))| (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap()));
+    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
+        (
+            name.clone(),
+            TensorView::new(*dtype, shape.clone(), data).unwrap(),
+        )
+    });
     std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
 fn converted(name: &str, from: &Path) -> Result<Manifest, Error> {
     let to = from.with_extension("converted.onnx");
-    convert(&tiny_spec(name), from, None, Precision::Fp32, &to, &mut |_, _, _| {})
+    convert(
+        &tiny_spec(name),
+        from,
+        None,
+        Precision::Fp32,
+        &to,
+        &mut |_, _, _| {},
+    )
 }
 
 fn fingerprint_of(name: &str) -> String {
@@ -46,16 +61,28 @@ fn shards_are_one_model() {
     let mut shards = [Tensors::new(), Tensors::new()];
     let mut map = serde_json::Map::new();
     for (index, (name, tensor)) in all.into_iter().enumerate() {
-        map.insert(name.clone(), format!("model-{}-of-2.safetensors", index % 2 + 1).into());
+        map.insert(
+            name.clone(),
+            format!("model-{}-of-2.safetensors", index % 2 + 1).into(),
+        );
         shards[index % 2].insert(name, tensor);
     }
-    shards
-        .iter()
-        .enumerate()
-        .for_each(|(i, shard)| write(&folder.join(format!("model-{}-of-2.safetensors", i + 1)), shard));
+    shards.iter().enumerate().for_each(|(i, shard)| {
+        write(
+            &folder.join(format!("model-{}-of-2.safetensors", i + 1)),
+            shard,
+        )
+    });
     let index = folder.join("model.safetensors.index.json");
-    std::fs::write(&index, serde_json::json!({"metadata": {}, "weight_map": map}).to_string()).unwrap();
-    assert_eq!(converted("tiny-swiglu-reg", &index).unwrap().fingerprint, fingerprint_of("tiny-swiglu-reg"));
+    std::fs::write(
+        &index,
+        serde_json::json!({"metadata": {}, "weight_map": map}).to_string(),
+    )
+    .unwrap();
+    assert_eq!(
+        converted("tiny-swiglu-reg", &index).unwrap().fingerprint,
+        fingerprint_of("tiny-swiglu-reg")
+    );
 
     std::fs::write(&index, r#"{"weight_map": {"a": "../../etc/passwd"}}"#).unwrap();
     let error = converted("tiny-swiglu-reg", &index).unwrap_err();
@@ -66,17 +93,25 @@ fn shards_are_one_model() {
 fn names_may_have_a_prefix() {
     for prefix in ["dinov2.", "backbone.", "dinov2_with_registers."] {
         let path = scratch("prefix").join("model.safetensors");
-        let prefixed =
-            tensors("tiny-reg").into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect();
+        let prefixed = tensors("tiny-reg")
+            .into_iter()
+            .map(|(name, tensor)| (format!("{prefix}{name}"), tensor))
+            .collect();
         write(&path, &prefixed);
-        assert_eq!(converted("tiny-reg", &path).unwrap().fingerprint, fingerprint_of("tiny-reg"));
+        assert_eq!(
+            converted("tiny-reg", &path).unwrap().fingerprint,
+            fingerprint_of("tiny-reg")
+        );
     }
 }
 
 #[test]
 fn half_precision_weights_are_read() {
-    let floats =
-        |data: &[u8]| data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect::<Vec<_>>();
+    let floats = |data: &[u8]| {
+        data.chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect::<Vec<_>>()
+    };
     let mut seen = vec![fingerprint_of("tiny")];
     for dtype in [Dtype::F16, Dtype::BF16] {
         let path = scratch("half").join(format!("{dtype:?}.safetensors"));
@@ -105,7 +140,10 @@ fn half_precision_weights_are_read() {
         let rounded_path = scratch("half").join(format!("{dtype:?}-rounded.safetensors"));
         write(&rounded_path, &rounded);
         let fingerprint = converted("tiny", &path).unwrap().fingerprint;
-        assert_eq!(fingerprint, converted("tiny", &rounded_path).unwrap().fingerprint);
+        assert_eq!(
+            fingerprint,
+            converted("tiny", &rounded_path).unwrap().fingerprint
+        );
         assert!(!seen.contains(&fingerprint));
         seen.push(fingerprint);
     }
@@ -122,52 +160,112 @@ fn wrong_weights_are_named() {
         converted("tiny", &path).unwrap_err().to_string()
     };
     let error = case(&|all| drop(all.remove("encoder.layer.1.mlp.fc1.bias")));
-    assert!(error.contains("no tensor encoder.layer.1.mlp.fc1.bias"), "{error}");
+    assert!(
+        error.contains("no tensor encoder.layer.1.mlp.fc1.bias"),
+        "{error}"
+    );
     let error = case(&|all| {
         let other = all["layernorm.weight"].clone();
         all.insert("encoder.layer.0.mlp.fc1.bias".to_owned(), other);
     });
-    assert!(error.contains("encoder.layer.0.mlp.fc1.bias has shape [64], but this model needs [256]"), "{error}");
+    assert!(
+        error.contains("encoder.layer.0.mlp.fc1.bias has shape [64], but this model needs [256]"),
+        "{error}"
+    );
     let error = case(&|all| all.retain(|name, _| name.starts_with("layernorm")));
     assert!(error.contains("no `cls_token`"), "{error}");
 
     // More than the model has.
     let converted_as = |spec: &ModelSpec, from: &Path| {
-        convert(spec, from, None, Precision::Fp32, &folder.join("other.onnx"), &mut |_, _, _| {})
+        convert(
+            spec,
+            from,
+            None,
+            Precision::Fp32,
+            &folder.join("other.onnx"),
+            &mut |_, _, _| {},
+        )
     };
-    let error = converted_as(&tiny_spec("tiny"), &golden("tiny-reg/model.safetensors")).unwrap_err();
-    assert!(error.detail().contains("the weights have register tokens, and tiny has none"), "{error}");
-    let shallow = ModelSpec { depth: 1, ..tiny_spec("tiny") };
+    let error =
+        converted_as(&tiny_spec("tiny"), &golden("tiny-reg/model.safetensors")).unwrap_err();
+    assert!(
+        error
+            .detail()
+            .contains("the weights have register tokens, and tiny has none"),
+        "{error}"
+    );
+    let shallow = ModelSpec {
+        depth: 1,
+        ..tiny_spec("tiny")
+    };
     let error = converted_as(&shallow, &golden("tiny/model.safetensors")).unwrap_err();
-    assert!(error.detail().contains("more blocks than the 1 of tiny"), "{error}");
-    let deflated = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    assert!(
+        error.detail().contains("more blocks than the 1 of tiny"),
+        "{error}"
+    );
+    let deflated = zip::write::SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Deflated);
     let path = folder.join("deflated.pth");
-    let mut archive = zip::ZipArchive::new(std::fs::File::open(golden("tiny/hub_pretrain.pth")).unwrap()).unwrap();
+    let mut archive =
+        zip::ZipArchive::new(std::fs::File::open(golden("tiny/hub_pretrain.pth")).unwrap())
+            .unwrap();
     let mut copy = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
     for at in 0..archive.len() {
         let mut entry = archive.by_index(at).unwrap();
-        copy.start_file(entry.name().unwrap().into_owned(), deflated).unwrap();
+        copy.start_file(entry.name().unwrap().into_owned(), deflated)
+            .unwrap();
         std::io::copy(&mut entry, &mut copy).unwrap();
     }
     copy.finish().unwrap();
     let error = converted("tiny", &path).unwrap_err();
-    assert!(error.detail().contains("is compressed, which PyTorch does not do"), "{error}");
+    assert!(
+        error
+            .detail()
+            .contains("is compressed, which PyTorch does not do"),
+        "{error}"
+    );
 
     // Another model's weights.
-    let error =
-        convert(&tiny_spec("tiny"), &focus_source(), None, Precision::Fp32, &folder.join("x.onnx"), &mut |_, _, _| {})
-            .unwrap_err();
-    assert!(error.detail().contains("more blocks than the 2 of tiny"), "{error}");
-    assert!(!folder.join("x.onnx").exists(), "nothing is left of a failed conversion");
-    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.file_name()).collect();
-    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with(".writing")), "{left:?}");
+    let error = convert(
+        &tiny_spec("tiny"),
+        &focus_source(),
+        None,
+        Precision::Fp32,
+        &folder.join("x.onnx"),
+        &mut |_, _, _| {},
+    )
+    .unwrap_err();
+    assert!(
+        error.detail().contains("more blocks than the 2 of tiny"),
+        "{error}"
+    );
+    assert!(
+        !folder.join("x.onnx").exists(),
+        "nothing is left of a failed conversion"
+    );
+    let left: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    assert!(
+        left.iter()
+            .all(|name| !name.to_string_lossy().starts_with(".writing")),
+        "{left:?}"
+    );
 }
 
 #[test]
 fn damaged_files_are_refused_without_a_panic() {
     let folder = scratch("damaged");
-    let sources = [("tiny/model.safetensors", "safetensors"), ("tiny/hub_pretrain.pth", "pth")];
-    let mut files: Vec<(Vec<u8>, &str)> = sources.iter().map(|(file, ending)| (read_golden(file), *ending)).collect();
+    let sources = [
+        ("tiny/model.safetensors", "safetensors"),
+        ("tiny/hub_pretrain.pth", "pth"),
+    ];
+    let mut files: Vec<(Vec<u8>, &str)> = sources
+        .iter()
+        .map(|(file, ending)| (read_golden(file), *ending))
+        .collect();
     let onnx = std::fs::read(&tiny("tiny", "model.safetensors").path).unwrap();
     files.push((onnx, "onnx"));
     for (bytes, ending) in files {
@@ -175,7 +273,11 @@ fn damaged_files_are_refused_without_a_panic() {
         for cut in [0, 1, 7, 100, bytes.len() / 3, bytes.len() - 30] {
             std::fs::write(&path, &bytes[..cut]).unwrap();
             let error = converted("tiny", &path).unwrap_err();
-            assert_eq!(error.kind(), Kind::Artifact, "{ending} cut at {cut}: {error}");
+            assert_eq!(
+                error.kind(),
+                Kind::Artifact,
+                "{ending} cut at {cut}: {error}"
+            );
         }
         // One byte changed in the head of the file: an error or other weights, but no panic.
         for at in (0..2000.min(bytes.len())).step_by(13) {
@@ -194,13 +296,19 @@ fn a_checkpoint_cannot_run_code_or_exhaust_memory() {
     let checkpoint = |pickle: &[u8]| {
         let path = folder.join("model.pth");
         let mut archive = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
-        archive.start_file("archive/data.pkl", zip::write::SimpleFileOptions::default()).unwrap();
+        archive
+            .start_file("archive/data.pkl", zip::write::SimpleFileOptions::default())
+            .unwrap();
         archive.write_all(pickle).unwrap();
         archive.finish().unwrap();
         converted("tiny", &path).unwrap_err().to_string()
     };
     let marker = folder.join("marker");
-    let system = format!("cos\nsystem\n(X{}touch {}tR.", "\u{7}\0\0\0", marker.display());
+    let system = format!(
+        "cos\nsystem\n(X{}touch {}tR.",
+        "\u{7}\0\0\0",
+        marker.display()
+    );
     checkpoint(system.as_bytes());
     assert!(!marker.exists(), "nothing is called");
     // Deep nesting: a million tuples in tuples, then a million dictionaries in dictionaries.
@@ -239,12 +347,24 @@ fn the_catalog_knows_the_official_models() {
         );
     }
     // Meta's parameter counts, in millions: 21, 86, 300, 1100.
-    for (size, millions) in [("small", 21.0), ("base", 86.0), ("large", 303.0), ("giant", 1135.0)] {
+    for (size, millions) in [
+        ("small", 21.0),
+        ("base", 86.0),
+        ("large", 303.0),
+        ("giant", 1135.0),
+    ] {
         let spec = catalog.get(&format!("dinov2-{size}")).unwrap();
-        let ffn = if spec.ffn == dinoserve::model::Ffn::Swiglu { 3 } else { 2 };
+        let ffn = if spec.ffn == dinoserve::model::Ffn::Swiglu {
+            3
+        } else {
+            2
+        };
         let block = 4 * spec.dim * spec.dim + ffn * spec.dim * spec.ffn_hidden;
         let parameters = (spec.depth * block) as f64 / 1e6;
-        assert!((parameters / millions - 1.0).abs() < 0.02, "{size}: {parameters}");
+        assert!(
+            (parameters / millions - 1.0).abs() < 0.02,
+            "{size}: {parameters}"
+        );
         assert_eq!(spec.dim / spec.heads, 64);
     }
 }
@@ -252,14 +372,25 @@ fn the_catalog_knows_the_official_models() {
 #[test]
 fn a_converted_model_tells_what_it_is() {
     let model = focus();
-    assert_eq!((model.spec.name.as_str(), model.precision), ("dinov2-small-focus", Precision::Fp32));
+    assert_eq!(
+        (model.spec.name.as_str(), model.precision),
+        ("dinov2-small-focus", Precision::Fp32)
+    );
     let manifest = Manifest::read_beside(&model.path).unwrap();
     assert_eq!(manifest.fingerprint, model.fingerprint);
-    assert_eq!(manifest.source_sha256, "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355");
+    assert_eq!(
+        manifest.source_sha256,
+        "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+    );
     manifest.check_files(&model.path, &mut |_| {}).unwrap();
     // An ONNX file that is not ours is told apart from a damaged one.
     let error = ModelFile::open(&focus_source(), PositionRule::Hub).unwrap_err();
-    assert!(error.detail().contains("not a model that `dinoserve models convert` wrote"), "{error}");
+    assert!(
+        error
+            .detail()
+            .contains("not a model that `dinoserve models convert` wrote"),
+        "{error}"
+    );
     let error = ModelFile::open(&golden("tiny/model.safetensors"), PositionRule::Hub).unwrap_err();
     assert!(error.detail().contains("not an ONNX file"), "{error}");
 }

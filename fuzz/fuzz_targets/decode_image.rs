@@ -1,9 +1,12 @@
-//! Any bytes as an image file: decoded whole and reduced, brought to a model's grid, and made a thumbnail.
+//! Any bytes as an image file: decoded whole and reduced, brought to a model's grid, and made a
+//! thumbnail.
 //!
-//! An input is the file as it is, so that any image can be a seed. What else is to vary follows from its length.
+//! An input is the file as it is, so that any image can be a seed. What else is to vary follows
+//! from its length.
 //!
-//! The service takes a panic in a decoder's crate for a damaged file, and so does this target. One of ours is a failure,
-//! as are memory errors, hangs and allocations out of proportion wherever they are.
+//! The service takes a panic in a decoder's crate for a damaged file, and so does this target. One
+//! of ours is a failure, as are memory errors, hangs and allocations out of proportion wherever
+//! they are.
 
 #![no_main]
 
@@ -13,12 +16,16 @@ use std::{
 };
 
 use dinoserve::vision::{
-    Background, DecodeLimits, DecodeOptions, Filter, ResizeMode, Transform, decode, decode_fast, thumbnail,
+    Background, DecodeLimits, DecodeOptions, Filter, ResizeMode, Transform, decode, decode_fast,
+    thumbnail,
 };
 use libfuzzer_sys::fuzz_target;
 
 /// Small enough that a run is short, and so that the limits are met.
-const LIMITS: DecodeLimits = DecodeLimits { max_pixels: 1 << 20, max_side: 4096 };
+const LIMITS: DecodeLimits = DecodeLimits {
+    max_pixels: 1 << 20,
+    max_side: 4096,
+};
 
 static HOOK: Once = Once::new();
 
@@ -27,41 +34,80 @@ fuzz_target!(|file: &[u8]| {
     let backgrounds = [Background::White, Background::Black, Background::Ignore];
     let modes = [ResizeMode::Crop, ResizeMode::Fit, ResizeMode::Squash];
     let filters = [Filter::Bicubic, Filter::Bilinear];
-    let options = DecodeOptions { exif: file.len() % 5 != 0, background: backgrounds[file.len() % 3] };
+    let options = DecodeOptions {
+        exif: file.len() % 5 != 0,
+        background: backgrounds[file.len() % 3],
+    };
     let (mode, filter) = (modes[file.len() / 3 % 3], filters[file.len() / 9 % 2]);
-    let transform = Transform { mode, size: 56, filter, max_patches: 1024 };
+    let transform = Transform {
+        mode,
+        size: 56,
+        filter,
+        max_patches: 1024,
+    };
 
     let decoded = panic::catch_unwind(AssertUnwindSafe(|| {
-        (decode(file, options, LIMITS), decode_fast(file, options, LIMITS, &transform))
+        (
+            decode(file, options, LIMITS),
+            decode_fast(file, options, LIMITS, &transform),
+        )
     }));
     let Ok(decoded) = decoded else { return };
     let (whole, reduced, size) = match decoded {
         (Ok(whole), Ok((reduced, size))) => (whole, reduced, size),
         (Err(_), Err(_)) => return,
-        (whole, fast) => panic!("one way decodes what the other refuses: {:?} {:?}", whole.err(), fast.err()),
+        (whole, fast) => panic!(
+            "one way decodes what the other refuses: {:?} {:?}",
+            whole.err(),
+            fast.err()
+        ),
     };
 
     let (width, height) = (u64::from(whole.width()), u64::from(whole.height()));
-    LIMITS.check(width, height).expect("what is above the limits is refused");
+    LIMITS
+        .check(width, height)
+        .expect("what is above the limits is refused");
     assert_eq!((width as usize, height as usize), size);
     assert!(reduced.width() <= whole.width() && reduced.height() <= whole.height());
 
     let planned = transform.plan(size.0, size.1).ok();
-    for applied in [transform.apply(&whole), transform.apply_to_reduced(&reduced, size)] {
-        assert_eq!(applied.as_ref().ok().map(|(_, grid)| *grid), planned.map(|plan| plan.grid));
-        let Ok((pixels, grid)) = applied else { continue };
-        assert_eq!((pixels.height() as usize, pixels.width() as usize), grid.pixels());
+    for applied in [
+        transform.apply(&whole),
+        transform.apply_to_reduced(&reduced, size),
+    ] {
+        assert_eq!(
+            applied.as_ref().ok().map(|(_, grid)| *grid),
+            planned.map(|plan| plan.grid)
+        );
+        let Ok((pixels, grid)) = applied else {
+            continue;
+        };
+        assert_eq!(
+            (pixels.height() as usize, pixels.width() as usize),
+            grid.pixels()
+        );
     }
     thumbnail(&whole, 32).expect("every picture has a thumbnail");
 });
 
 /// Puts a hook in front of the fuzzer's, which would end the process at any panic.
 fn spare_decoders() {
-    const DECODERS: [&str; 9] =
-        ["/fax-", "/fdeflate-", "/gif-", "/image-", "/miniz_oxide-", "/png-", "/tiff-", "/weezl-", "/zune-jpeg-"];
+    const DECODERS: [&str; 9] = [
+        "/fax-",
+        "/fdeflate-",
+        "/gif-",
+        "/image-",
+        "/miniz_oxide-",
+        "/png-",
+        "/tiff-",
+        "/weezl-",
+        "/zune-jpeg-",
+    ];
     let end = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        let spared = info.location().is_some_and(|at| DECODERS.iter().any(|name| at.file().contains(name)));
+        let spared = info
+            .location()
+            .is_some_and(|at| DECODERS.iter().any(|name| at.file().contains(name)));
         if !spared {
             end(info);
         }

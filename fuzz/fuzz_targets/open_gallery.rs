@@ -1,7 +1,7 @@
 //! A folder of galleries whose database holds anything: opened, listed, checked, read and searched.
 //!
-//! LMDB itself is not tried: an input is a list of entries, which are written by LMDB. Each is the number of a table, the
-//! length of its key, that of its value in two bytes, the key and the value.
+//! LMDB itself is not tried: an input is a list of entries, which are written by LMDB. Each is the
+//! number of a table, the length of its key, that of its value in two bytes, the key and the value.
 
 #![no_main]
 
@@ -13,14 +13,28 @@ use heed::{CommitOrAbort, EnvOpenOptions, types::Bytes};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
 
-const TABLES: [&str; 9] =
-    ["about", "galleries", "ids", "records", "vectors", "features", "thumbnails", "documents", "reserve"];
+const TABLES: [&str; 9] = [
+    "about",
+    "galleries",
+    "ids",
+    "records",
+    "vectors",
+    "features",
+    "thumbnails",
+    "documents",
+    "reserve",
+];
 const MAP_BYTES: u64 = 64 << 20;
 
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).build().expect("a runtime"));
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .expect("a runtime")
+});
 /// `run.sh` points to a folder that it deletes afterwards.
-static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| tempfile::tempdir().expect("a temporary folder").keep());
+static FOLDER: LazyLock<PathBuf> =
+    LazyLock::new(|| tempfile::tempdir().expect("a temporary folder").keep());
 
 fuzz_target!(|input: &[u8]| {
     if fill(input).is_ok() {
@@ -31,7 +45,9 @@ fuzz_target!(|input: &[u8]| {
 /// Puts the entries into an empty database, those that LMDB takes.
 fn fill(mut input: &[u8]) -> heed::Result<()> {
     let mut options = EnvOpenOptions::new();
-    options.map_size(MAP_BYTES as usize).max_dbs(TABLES.len() as u32);
+    options
+        .map_size(MAP_BYTES as usize)
+        .max_dbs(TABLES.len() as u32);
     // SAFETY: nobody else knows the folder.
     let env = unsafe { options.open(&*FOLDER) }?;
     let made = env.create_databases_and_commit(env.write_txn()?, |databases, txn| {
@@ -46,7 +62,10 @@ fn fill(mut input: &[u8]) -> heed::Result<()> {
     }
     tables[0].put(&mut txn, b"format", &1u32.to_le_bytes())?;
     while let [table, key_bytes, low, high, rest @ ..] = input {
-        let (key_bytes, value_bytes) = (usize::from(*key_bytes), usize::from(u16::from_le_bytes([*low, *high])));
+        let (key_bytes, value_bytes) = (
+            usize::from(*key_bytes),
+            usize::from(u16::from_le_bytes([*low, *high])),
+        );
         let (key, rest) = rest.split_at(rest.len().min(key_bytes));
         let (value, rest) = rest.split_at(rest.len().min(value_bytes));
         let _ = tables[usize::from(*table) % tables.len()].put(&mut txn, key, value);
@@ -56,9 +75,14 @@ fn fill(mut input: &[u8]) -> heed::Result<()> {
 }
 
 async fn use_folder() {
-    let config = GalleryConfig { max_bytes: MAP_BYTES, ..GalleryConfig::default() };
+    let config = GalleryConfig {
+        max_bytes: MAP_BYTES,
+        ..GalleryConfig::default()
+    };
     let location = FOLDER.to_str().expect("a plain path");
-    let Ok(store) = open(location, &config, OpenMode::Serve).await else { return };
+    let Ok(store) = open(location, &config, OpenMode::Serve).await else {
+        return;
+    };
     for gallery in store.galleries().await.unwrap_or_default() {
         let name = &gallery.name;
         let _ = store.check(name).await;
@@ -68,7 +92,10 @@ async fn use_folder() {
                 let Ok(item) = item else { continue };
                 let _ = store.get(name, &item.item.id, Parts::ALL).await;
                 if item.vector.len() == gallery.binding.dim {
-                    let search = Search { exact: true, ..Search::new(item.vector, 3) };
+                    let search = Search {
+                        exact: true,
+                        ..Search::new(item.vector, 3)
+                    };
                     let _ = store.search(name, search).await;
                 }
                 let _ = store.delete(name, vec![item.item.id]).await;

@@ -21,7 +21,9 @@ use dinoserve::{
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let Some((&choice, file)) = input.split_first() else { return };
+    let Some((&choice, file)) = input.split_first() else {
+        return;
+    };
     match choice % 3 {
         0 => open_model(file),
         1 => read_description(file),
@@ -38,7 +40,9 @@ fn with_file<T>(bytes: &[u8], work: impl FnOnce(PathBuf) -> T) -> T {
 
 fn open_model(file: &[u8]) {
     for rule in [PositionRule::Hub, PositionRule::Hf] {
-        let Ok(model) = with_file(file, |path| ModelFile::open(&path, rule)) else { return };
+        let Ok(model) = with_file(file, |path| ModelFile::open(&path, rule)) else {
+            return;
+        };
         check(&model.spec);
         for (height, width) in [(1, 1), (3, 2)] {
             let positions = model.positions.interpolate(Grid { height, width });
@@ -48,21 +52,44 @@ fn open_model(file: &[u8]) {
 }
 
 fn read_description(file: &[u8]) {
-    let Ok(text) = std::str::from_utf8(file) else { return };
-    let Ok(spec) = ModelSpec::parse(text, "the input") else { return };
+    let Ok(text) = std::str::from_utf8(file) else {
+        return;
+    };
+    let Ok(spec) = ModelSpec::parse(text, "the input") else {
+        return;
+    };
     check(&spec);
-    // Weights that lack nearly everything: building is to tell so, whatever sizes the description asks for.
-    let tensor = RawTensor { dtype: Dtype::F32, shape: vec![0], data: Bytes::new(), transposed: false };
+    // Weights that lack nearly everything: building is to tell so, whatever sizes the description
+    // asks for.
+    let tensor = RawTensor {
+        dtype: Dtype::F32,
+        shape: vec![0],
+        data: Bytes::new(),
+        transposed: false,
+    };
     let names = ["cls_token", "patch_embed.proj.weight"];
     let tensors = TensorMap::from(names.map(|name| (name.to_owned(), tensor.clone())));
     let weights = Weights::new(tensors).expect("the names are the hub's");
-    let data = ExternalData { location: "data".to_owned(), sink: &mut std::io::sink() };
-    dinov2::build(&spec, &weights, Precision::Fp32, data, &mut |_| ()).expect_err("there is no position table");
+    let data = ExternalData {
+        location: "data".to_owned(),
+        sink: &mut std::io::sink(),
+    };
+    dinov2::build(&spec, &weights, Precision::Fp32, data, &mut |_| ())
+        .expect_err("there is no position table");
 }
 
 /// What later code divides by or counts on.
 fn check(spec: &ModelSpec) {
-    assert!(spec.heads > 0 && spec.dim > 0 && spec.dim.is_multiple_of(spec.heads), "{spec:?}");
-    assert!(spec.depth > 0 && spec.ffn_hidden > 0 && spec.native_grid > 0, "{spec:?}");
-    assert!(spec.embed_grid().patches() > 0 && spec.layers() > 0, "{spec:?}");
+    assert!(
+        spec.heads > 0 && spec.dim > 0 && spec.dim.is_multiple_of(spec.heads),
+        "{spec:?}"
+    );
+    assert!(
+        spec.depth > 0 && spec.ffn_hidden > 0 && spec.native_grid > 0,
+        "{spec:?}"
+    );
+    assert!(
+        spec.embed_grid().patches() > 0 && spec.layers() > 0,
+        "{spec:?}"
+    );
 }

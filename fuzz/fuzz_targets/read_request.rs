@@ -1,7 +1,7 @@
 //! A request from its content type, its query and its body.
 //!
-//! The first byte chooses the content type and the second tells the length of the query; what follows is the query, then
-//! the body. The boundary of forms is `x`.
+//! The first byte chooses the content type and the second tells the length of the query; what
+//! follows is the query, then the body. The boundary of forms is `x`.
 
 #![no_main]
 
@@ -22,13 +22,25 @@ const CONTENT_TYPES: [&str; 6] = [
 ];
 
 /// JSON is read on a thread for what blocks.
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| Builder::new_current_thread().max_blocking_threads(1).build().expect("a runtime"));
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build()
+        .expect("a runtime")
+});
 
 fuzz_target!(|input: &[u8]| {
-    let [choice, length, rest @ ..] = input else { return };
+    let [choice, length, rest @ ..] = input else {
+        return;
+    };
     let content_type = CONTENT_TYPES[usize::from(*choice) % CONTENT_TYPES.len()];
     let (query, body) = rest.split_at(rest.len().min(usize::from(*length)));
-    let Ok(query) = std::str::from_utf8(query) else { return };
-    RUNTIME.block_on(read_request(content_type, query, Bytes::copy_from_slice(body)));
+    let Ok(query) = std::str::from_utf8(query) else {
+        return;
+    };
+    RUNTIME.block_on(read_request(
+        content_type,
+        query,
+        Bytes::copy_from_slice(body),
+    ));
 });

@@ -1,7 +1,7 @@
 //! Published weights in all three formats, from the file to a built model.
 //!
-//! The first byte chooses the format, the precision and the architecture; the rest is the file. The models are so small
-//! that a seed holds all of their weights.
+//! The first byte chooses the format, the precision and the architecture; the rest is the file. The
+//! models are so small that a seed holds all of their weights.
 
 #![no_main]
 
@@ -30,7 +30,9 @@ static SPECS: LazyLock<[ModelSpec; 2]> = LazyLock::new(|| {
 });
 
 fuzz_target!(|input: &[u8]| {
-    let Some((&choice, file)) = input.split_first() else { return };
+    let Some((&choice, file)) = input.split_first() else {
+        return;
+    };
     let choice = usize::from(choice);
     let (format, precision, spec) = (choice % 3, choice / 3 % 3, &SPECS[choice / 9 % 2]);
     let precision = [Precision::Fp32, Precision::Int8, Precision::Fp16][precision];
@@ -43,10 +45,21 @@ fuzz_target!(|input: &[u8]| {
     let Ok(tensors) = tensors else { return };
     for (name, tensor) in &tensors {
         let values: usize = tensor.shape.iter().product();
-        assert_eq!(tensor.to_f32().len(), values, "{name} has values that its shape does not");
+        assert_eq!(
+            tensor.to_f32().len(),
+            values,
+            "{name} has values that its shape does not"
+        );
     }
-    let Ok(weights) = Weights::new(tensors) else { return };
-    let data = ExternalData { location: "data".to_owned(), sink: &mut std::io::sink() };
-    let Ok(built) = dinov2::build(spec, &weights, precision, data, &mut |_| ()) else { return };
+    let Ok(weights) = Weights::new(tensors) else {
+        return;
+    };
+    let data = ExternalData {
+        location: "data".to_owned(),
+        sink: &mut std::io::sink(),
+    };
+    let Ok(built) = dinov2::build(spec, &weights, precision, data, &mut |_| ()) else {
+        return;
+    };
     ModelProto::decode(built.file.as_slice()).expect("what is built can be read");
 });

@@ -5,21 +5,35 @@ use dinoserve::{
         pca::{self, Foreground},
         render::{self, Colormap, Output, Style, Upscale},
     },
-    gallery::{Binding, Gallery, GalleryConfig, GalleryName, ItemId, Metadata, NewItem, OpenMode, Search, open},
-    vision::{DecodeLimits, DecodeOptions, Filter, Grid, ResizeMode, RgbImage, Transform, decode, decode_fast},
+    gallery::{
+        Binding, Gallery, GalleryConfig, GalleryName, ItemId, Metadata, NewItem, OpenMode, Search,
+        open,
+    },
+    vision::{
+        DecodeLimits, DecodeOptions, Filter, Grid, ResizeMode, RgbImage, Transform, decode,
+        decode_fast,
+    },
 };
 use divan::{Bencher, black_box};
 use ndarray::Array2;
 
 const ROCKET: &[u8] = include_bytes!("../../tests/golden/dinov2-small-focus/rocket.jpg");
-const MAP: Grid = Grid { height: 37, width: 37 };
+const MAP: Grid = Grid {
+    height: 37,
+    width: 37,
+};
 
 fn main() {
     divan::main();
 }
 
 fn transform(size: usize) -> Transform {
-    Transform { mode: ResizeMode::Crop, size, filter: Filter::Bicubic, max_patches: 4096 }
+    Transform {
+        mode: ResizeMode::Crop,
+        size,
+        filter: Filter::Bicubic,
+        max_patches: 4096,
+    }
 }
 
 fn rocket() -> RgbImage {
@@ -28,9 +42,12 @@ fn rocket() -> RgbImage {
 
 /// A 12 megapixel JPEG, as telephones make them.
 fn large() -> Vec<u8> {
-    let large = image::imageops::resize(&rocket(), 4000, 3000, image::imageops::FilterType::Triangle);
+    let large =
+        image::imageops::resize(&rocket(), 4000, 3000, image::imageops::FilterType::Triangle);
     let mut file = Vec::new();
-    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, 90).encode_image(&large).expect("a JPEG");
+    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, 90)
+        .encode_image(&large)
+        .expect("a JPEG");
     file
 }
 
@@ -55,14 +72,27 @@ fn decode_640x427() -> RgbImage {
 #[divan::bench]
 fn decode_12_megapixels(bencher: Bencher<'_, '_>) {
     let file = large();
-    bencher.bench(|| decode(black_box(&file), DecodeOptions::default(), DecodeLimits::default()));
+    bencher.bench(|| {
+        decode(
+            black_box(&file),
+            DecodeOptions::default(),
+            DecodeLimits::default(),
+        )
+    });
 }
 
 #[divan::bench]
 fn decode_12_megapixels_fast(bencher: Bencher<'_, '_>) {
     let file = large();
     let transform = transform(224);
-    bencher.bench(|| decode_fast(black_box(&file), DecodeOptions::default(), DecodeLimits::default(), &transform));
+    bencher.bench(|| {
+        decode_fast(
+            black_box(&file),
+            DecodeOptions::default(),
+            DecodeLimits::default(),
+            &transform,
+        )
+    });
 }
 
 #[divan::bench(args = [224, 518])]
@@ -95,12 +125,19 @@ fn nearest_ten(bencher: Bencher<'_, '_>, count: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let location = folder.path().to_string_lossy().into_owned();
     let gallery = tokio.block_on(gallery_of(&location, &tokens(count)));
-    let search = Search { exact: true, ..Search::new(vec![384f32.sqrt().recip(); 384], 10) };
-    bencher.bench(|| tokio.block_on(gallery.search(&GalleryName::default(), black_box(search.clone()))));
+    let search = Search {
+        exact: true,
+        ..Search::new(vec![384f32.sqrt().recip(); 384], 10)
+    };
+    bencher.bench(|| {
+        tokio.block_on(gallery.search(&GalleryName::default(), black_box(search.clone())))
+    });
 }
 
 async fn gallery_of(location: &str, vectors: &Array2<f32>) -> Gallery {
-    let gallery = open(location, &GalleryConfig::default(), OpenMode::Serve).await.expect("a gallery");
+    let gallery = open(location, &GalleryConfig::default(), OpenMode::Serve)
+        .await
+        .expect("a gallery");
     let binding: Binding = serde_json::from_value(serde_json::json!({
         "model": "none", "fingerprint": "none", "dim": 384, "pooling": "cls", "layers": 1, "size": 224, "resize": "crop",
         "filter": "bicubic", "exif": true, "background": "white",
@@ -115,7 +152,10 @@ async fn gallery_of(location: &str, vectors: &Array2<f32>) -> Gallery {
         thumbnail: None,
     };
     let items = vectors.rows().into_iter().enumerate().map(item).collect();
-    gallery.put(&GalleryName::default(), &binding, items).await.expect("room for it");
+    gallery
+        .put(&GalleryName::default(), &binding, items)
+        .await
+        .expect("room for it");
     gallery
 }
 
@@ -135,8 +175,16 @@ fn png_518(bencher: Bencher<'_, '_>) {
 fn picture() -> (Vec<f32>, Style, RgbImage) {
     let tokens = tokens(MAP.patches());
     let maps = pca::maps(&[tokens.view()], &[], 3, Foreground::None).expect("maps");
-    let style = Style { output: Output::Input, upscale: Upscale::Nearest, overlay: 1.0 };
-    (maps.maps[0].iter().copied().collect(), style, RgbImage::new(518, 518))
+    let style = Style {
+        output: Output::Input,
+        upscale: Upscale::Nearest,
+        overlay: 1.0,
+    };
+    (
+        maps.maps[0].iter().copied().collect(),
+        style,
+        RgbImage::new(518, 518),
+    )
 }
 
 /// An embedding as the numbers of a JSON answer.

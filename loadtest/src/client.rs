@@ -32,15 +32,16 @@ pub(crate) struct Target {
 pub(crate) enum Arrivals {
     /// This many clients, each of which sends its next request when it has its answer.
     Closed { clients: usize },
-    /// This many requests a second on average, however long answers take. The gaps are exponential, as those of people who
-    /// do not know of each other.
+    /// This many requests a second on average, however long answers take. The gaps are exponential,
+    /// as those of people who do not know of each other.
     Open { rate: f64 },
 }
 
 /// What became of the requests.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// From the intended start to the whole answer, in microseconds, of those that were answered with 2xx.
+    /// From the intended start to the whole answer, in microseconds, of those that were answered
+    /// with 2xx.
     pub(crate) good: Histogram<u64>,
     /// The same of those that were refused with 503.
     pub(crate) refused: Histogram<u64>,
@@ -54,7 +55,8 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     fn new() -> Self {
-        let histogram = || Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are valid");
+        let histogram =
+            || Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are valid");
         Self {
             good: histogram(),
             refused: histogram(),
@@ -93,12 +95,18 @@ impl Outcome {
 
     /// Answers that are neither good nor refusals.
     pub(crate) fn failures(&self) -> usize {
-        self.statuses.iter().filter(|(status, _)| !matches!(status, 200..300 | 503)).map(|(_, count)| count).sum()
+        self.statuses
+            .iter()
+            .filter(|(status, _)| !matches!(status, 200..300 | 503))
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// The median of a stage in milliseconds.
     pub(crate) fn stage(&self, name: &str) -> f64 {
-        self.stages.get(name).map_or(f64::NAN, |times| crate::median(times))
+        self.stages
+            .get(name)
+            .map_or(f64::NAN, |times| crate::median(times))
     }
 }
 
@@ -110,8 +118,12 @@ struct Answer {
 
 /// Sends requests to the targets in turn for `time`, and waits for all answers.
 pub(crate) async fn load(targets: &[Target], arrivals: Arrivals, time: Duration) -> Outcome {
-    // As many connections as it takes: a client that waits for a connection would not be an independent one.
-    let client = Client::builder().timeout(Duration::from_secs(120)).pool_max_idle_per_host(4096).build();
+    // As many connections as it takes: a client that waits for a connection would not be an
+    // independent one.
+    let client = Client::builder()
+        .timeout(Duration::from_secs(120))
+        .pool_max_idle_per_host(4096)
+        .build();
     let client = client.expect("a client");
     let started = Instant::now();
     let next = Arc::new(AtomicUsize::new(0));
@@ -144,7 +156,10 @@ pub(crate) async fn load(targets: &[Target], arrivals: Arrivals, time: Duration)
     }
     let mut outcome = Outcome::new();
     while let Some(answers) = tasks.join_next().await {
-        answers.expect("a client does not panic").into_iter().for_each(|answer| outcome.add(answer));
+        answers
+            .expect("a client does not panic")
+            .into_iter()
+            .for_each(|answer| outcome.add(answer));
     }
     outcome.time = started.elapsed();
     outcome
@@ -153,21 +168,37 @@ pub(crate) async fn load(targets: &[Target], arrivals: Arrivals, time: Duration)
 async fn ask(client: &Client, targets: &[Target], number: usize, intended: Instant) -> Answer {
     let Target { url, photos } = &targets[number % targets.len()];
     let photo = photos[(number / targets.len()) % photos.len()].clone();
-    let sent = client.post(url).header("content-type", "image/jpeg").body(photo).send().await;
+    let sent = client
+        .post(url)
+        .header("content-type", "image/jpeg")
+        .body(photo)
+        .send()
+        .await;
     let (status, timing) = match sent {
         Ok(response) => {
             let status = response.status().as_u16();
-            let timing = response.headers().get("server-timing").and_then(|value| value.to_str().ok());
+            let timing = response
+                .headers()
+                .get("server-timing")
+                .and_then(|value| value.to_str().ok());
             let timing = timing.unwrap_or_default().to_owned();
-            if response.bytes().await.is_ok() { (status, timing) } else { (0, timing) }
+            if response.bytes().await.is_ok() {
+                (status, timing)
+            } else {
+                (0, timing)
+            }
         }
         Err(_) => (0, String::new()),
     };
-    Answer { status, latency: intended.elapsed(), timing }
+    Answer {
+        status,
+        latency: intended.elapsed(),
+        timing,
+    }
 }
 
-/// Holds `count` connections open that send a request's body a little at a time, until `time` is over. Returns how many of
-/// them the server had ended by then.
+/// Holds `count` connections open that send a request's body a little at a time, until `time` is
+/// over. Returns how many of them the server had ended by then.
 pub(crate) async fn dribble(address: &str, count: usize, time: Duration) -> usize {
     let mut tasks = JoinSet::new();
     for _ in 0..count {
@@ -190,5 +221,10 @@ pub(crate) async fn dribble(address: &str, count: usize, time: Duration) -> usiz
             false
         });
     }
-    tasks.join_all().await.into_iter().filter(|ended| *ended).count()
+    tasks
+        .join_all()
+        .await
+        .into_iter()
+        .filter(|ended| *ended)
+        .count()
 }

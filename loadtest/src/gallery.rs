@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::Context;
 use dinoserve::gallery::{
-    Binding, Gallery, GalleryConfig, GalleryName, ItemId, Metadata, NewItem, OpenMode, Search, VectorFormat, open,
+    Binding, Gallery, GalleryConfig, GalleryName, ItemId, Metadata, NewItem, OpenMode, Search,
+    VectorFormat, open,
 };
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -64,13 +65,19 @@ async fn exact(options: &Options, text: &mut String) -> anyhow::Result<()> {
     let single = work.store(VectorFormat::F32, usize::MAX).await?;
     let half = work.store(VectorFormat::F16, usize::MAX).await?;
     let mut peer = Peer::start(options, &work)?;
-    let (mut ours, mut halves, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut halves, mut theirs, mut ratios) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut differ = 0;
     for _ in 0..ROUNDS {
         let answer = work.search(&single, true).await?;
         let faiss = peer.ask("exact")?;
         halves.push(work.search(&half, true).await?.median());
-        differ += answer.ids.iter().zip(&faiss.ids).filter(|(a, b)| a != b).count();
+        differ += answer
+            .ids
+            .iter()
+            .zip(&faiss.ids)
+            .filter(|(a, b)| a != b)
+            .count();
         ours.push(answer.median());
         theirs.push(faiss.median());
         ratios.push(answer.median() / faiss.median());
@@ -96,7 +103,9 @@ async fn approximate(options: &Options, text: &mut String) -> anyhow::Result<()>
     let work = Files::make(options, options.approximate)?;
     let before = resident_mb();
     let started = Instant::now();
-    let store = work.store(VectorFormat::F32, options.approximate / 2).await?;
+    let store = work
+        .store(VectorFormat::F32, options.approximate / 2)
+        .await?;
     let stored = started.elapsed();
     let rows_mb = resident_mb() - before;
     while store.gallery(&name()).await?.indexed < options.approximate as u64 {
@@ -111,7 +120,9 @@ async fn approximate(options: &Options, text: &mut String) -> anyhow::Result<()>
 
     let recall = |answer: &Answers| {
         let found = answer.ids.iter().zip(&truth.ids);
-        let hits: usize = found.map(|(found, wanted)| found.iter().filter(|id| wanted.contains(id)).count()).sum();
+        let hits: usize = found
+            .map(|(found, wanted)| found.iter().filter(|id| wanted.contains(id)).count())
+            .sum();
         hits as f64 / (QUERIES * K) as f64
     };
     let ours = recall(&work.search(&store, false).await?);
@@ -120,7 +131,8 @@ async fn approximate(options: &Options, text: &mut String) -> anyhow::Result<()>
     while recall(&peer.ask(&format!("approximate {effort}"))?) < ours && effort < 1024 {
         effort += effort / 4;
     }
-    let (mut times, mut theirs, mut ratios, mut their_recall) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+    let (mut times, mut theirs, mut ratios, mut their_recall) =
+        (Vec::new(), Vec::new(), Vec::new(), 0.0);
     for _ in 0..ROUNDS {
         let answer = work.search(&store, false).await?;
         let peer = peer.ask(&format!("approximate {effort}"))?;
@@ -149,7 +161,11 @@ async fn approximate(options: &Options, text: &mut String) -> anyhow::Result<()>
 }
 
 fn thousands(count: usize) -> String {
-    if count.is_multiple_of(1_000_000) { format!("{} M", count / 1_000_000) } else { format!("{} k", count / 1000) }
+    if count.is_multiple_of(1_000_000) {
+        format!("{} M", count / 1_000_000)
+    } else {
+        format!("{} k", count / 1000)
+    }
 }
 
 fn name() -> GalleryName {
@@ -170,16 +186,30 @@ impl Files {
         let mut random = StdRng::seed_from_u64(1);
         let all = on_a_surface(count + QUERIES, &mut random);
         let (vectors, queries) = all.view().split_at(ndarray::Axis(0), count);
-        let files = Self { vectors: vectors.to_owned(), queries: queries.to_owned(), folder };
-        for (name, array) in [("vectors.npy", &files.vectors), ("queries.npy", &files.queries)] {
-            std::fs::write(files.folder.path().join(name), dinoserve::features::npy::encode(array)?)?;
+        let files = Self {
+            vectors: vectors.to_owned(),
+            queries: queries.to_owned(),
+            folder,
+        };
+        for (name, array) in [
+            ("vectors.npy", &files.vectors),
+            ("queries.npy", &files.queries),
+        ] {
+            std::fs::write(
+                files.folder.path().join(name),
+                dinoserve::features::npy::encode(array)?,
+            )?;
         }
         Ok(files)
     }
 
     async fn store(&self, vectors: VectorFormat, exact_up_to: usize) -> anyhow::Result<Gallery> {
         eprintln!("storing {} vectors", self.vectors.nrows());
-        let config = GalleryConfig { vectors, exact_up_to, ..GalleryConfig::default() };
+        let config = GalleryConfig {
+            vectors,
+            exact_up_to,
+            ..GalleryConfig::default()
+        };
         let folder = self.folder.path().join(format!("{vectors}-{exact_up_to}"));
         let store = open(&folder.to_string_lossy(), &config, OpenMode::Serve).await?;
         let binding: Binding = serde_json::from_value(serde_json::json!({
@@ -197,27 +227,38 @@ impl Files {
             })
         };
         for start in (0..self.vectors.nrows()).step_by(2000) {
-            let items = (start..(start + 2000).min(self.vectors.nrows())).map(item).collect::<anyhow::Result<_>>()?;
+            let items = (start..(start + 2000).min(self.vectors.nrows()))
+                .map(item)
+                .collect::<anyhow::Result<_>>()?;
             store.put(&name(), &binding, items).await?;
         }
         Ok(store)
     }
 
     async fn search(&self, store: &Gallery, exact: bool) -> anyhow::Result<Answers> {
-        let mut answers = Answers { ms: Vec::new(), ids: Vec::new() };
+        let mut answers = Answers {
+            ms: Vec::new(),
+            ids: Vec::new(),
+        };
         for query in self.queries.rows() {
-            let search = Search { exact, ..Search::new(query.to_vec(), K) };
+            let search = Search {
+                exact,
+                ..Search::new(query.to_vec(), K)
+            };
             let started = Instant::now();
             let found = store.search(&name(), search).await?;
             answers.ms.push(started.elapsed().as_secs_f64() * 1e3);
-            let ids = found.iter().map(|neighbor| neighbor.item.id.as_str().parse());
+            let ids = found
+                .iter()
+                .map(|neighbor| neighbor.item.id.as_str().parse());
             answers.ids.push(ids.collect::<Result<_, _>>()?);
         }
         Ok(answers)
     }
 }
 
-/// Points of a surface of few dimensions that bends through many, with some noise, scaled to length 1.
+/// Points of a surface of few dimensions that bends through many, with some noise, scaled to length
+/// 1.
 fn on_a_surface(count: usize, random: &mut StdRng) -> Array2<f32> {
     const INNER: usize = 24;
     let normal = |random: &mut StdRng| {
@@ -269,7 +310,10 @@ impl Peer {
             .spawn()
             .context("starting the peers")?;
         let output = child.stdout.take().context("its output")?;
-        Ok(Self { child, lines: BufReader::new(output).lines() })
+        Ok(Self {
+            child,
+            lines: BufReader::new(output).lines(),
+        })
     }
 
     fn command(&mut self, command: &str) -> anyhow::Result<Value> {

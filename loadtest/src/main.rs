@@ -123,13 +123,25 @@ async fn main() -> anyhow::Result<()> {
 
 impl Load {
     async fn run(self) -> anyhow::Result<()> {
-        let sides = self.size.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+        let sides = self
+            .size
+            .split_once('x')
+            .and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
         let (width, height) = sides.context("--size is WIDTHxHEIGHT")?;
         let photos = photos::photos(&self.golden, 48, width, height)?;
-        let targets: Vec<Target> = self.urls.into_iter().map(|url| Target { url, photos: photos.clone() }).collect();
+        let targets: Vec<Target> = self
+            .urls
+            .into_iter()
+            .map(|url| Target {
+                url,
+                photos: photos.clone(),
+            })
+            .collect();
         let arrivals = match self.rate {
             Some(rate) => Arrivals::Open { rate },
-            None => Arrivals::Closed { clients: self.clients },
+            None => Arrivals::Closed {
+                clients: self.clients,
+            },
         };
         let outcome = load(&targets, arrivals, Duration::from_secs_f64(self.seconds)).await;
         println!("{:.2} good answers a second", outcome.rate());
@@ -142,7 +154,10 @@ impl Load {
         );
         if !outcome.refused.is_empty() {
             let p99 = outcome.refused.value_at_quantile(0.99) as f64 / 1e3;
-            println!("{} refused with 503, p99 {p99:.1} ms", outcome.refused.len());
+            println!(
+                "{} refused with 503, p99 {p99:.1} ms",
+                outcome.refused.len()
+            );
         }
         println!("answers by status (0: none): {:?}", outcome.statuses);
         Ok(())

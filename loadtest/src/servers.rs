@@ -39,7 +39,10 @@ impl Programs {
     /// A command of `dinoserve` on the CPU.
     pub(crate) fn dinoserve(&self, command: &str, flags: &[&str]) -> Command {
         let mut built = Command::new(&self.dinoserve);
-        built.arg(command).args(["--model", &self.model, "--device", "cpu", "--log", "error"]).args(flags);
+        built
+            .arg(command)
+            .args(["--model", &self.model, "--device", "cpu", "--log", "error"])
+            .args(flags);
         built.kill_on_drop(true);
         built
     }
@@ -47,33 +50,67 @@ impl Programs {
     /// Starts `dinoserve serve` on a free port.
     pub(crate) async fn serve(&self, name: &str, flags: &[&str]) -> anyhow::Result<Server> {
         let mut command = self.dinoserve("serve", flags);
-        let mut child = command.args(["--port", "0"]).stdout(Stdio::piped()).spawn().context("starting dinoserve")?;
+        let mut child = command
+            .args(["--port", "0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting dinoserve")?;
         let mut lines = BufReader::new(child.stdout.take().context("its output")?).lines();
-        let line = lines.next_line().await?.context("dinoserve ended before it listened")?;
+        let line = lines
+            .next_line()
+            .await?
+            .context("dinoserve ended before it listened")?;
         let address = line.rsplit('/').next().unwrap_or_default().to_owned();
         wait_until_ready(&format!("http://{address}/readyz"), &mut child).await?;
-        Ok(Server { name: name.to_owned(), address, embed: "/v1/embed", child })
+        Ok(Server {
+            name: name.to_owned(),
+            address,
+            embed: "/v1/embed",
+            child,
+        })
     }
 
     /// Starts a peer, which may install itself first.
     pub(crate) async fn peer(&self, name: &str, port: u16) -> anyhow::Result<Server> {
         let script = self.project.join("loadtest/peers/start.sh");
         let mut command = Command::new(script);
-        command.args([name, &port.to_string()]).stdout(Stdio::null()).kill_on_drop(true);
-        let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
+        command
+            .args([name, &port.to_string()])
+            .stdout(Stdio::null())
+            .kill_on_drop(true);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
         let address = format!("127.0.0.1:{port}");
-        wait_until_ready(&format!("http://{address}/health"), &mut child).await.context(name.to_owned())?;
-        Ok(Server { name: name.to_owned(), address, embed: "/embed", child })
+        wait_until_ready(&format!("http://{address}/health"), &mut child)
+            .await
+            .context(name.to_owned())?;
+        Ok(Server {
+            name: name.to_owned(),
+            address,
+            embed: "/embed",
+            child,
+        })
     }
 
     /// What `dinoserve bench` prints as JSON.
-    pub(crate) async fn bench(&self, photos: &Path, flags: &[&str]) -> anyhow::Result<serde_json::Value> {
+    pub(crate) async fn bench(
+        &self,
+        photos: &Path,
+        flags: &[&str],
+    ) -> anyhow::Result<serde_json::Value> {
         let mut command = self.dinoserve("bench", flags);
-        let mut files: Vec<PathBuf> = std::fs::read_dir(photos)?.flatten().map(|entry| entry.path()).collect();
+        let mut files: Vec<PathBuf> = std::fs::read_dir(photos)?
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
         files.sort();
         let output = command.arg("--json").args(files).output().await?;
         if !output.status.success() {
-            bail!("dinoserve bench failed: {}", String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "dinoserve bench failed: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(serde_json::from_slice(&output.stdout)?)
     }
@@ -82,7 +119,10 @@ impl Programs {
 async fn wait_until_ready(url: &str, child: &mut Child) -> anyhow::Result<()> {
     // A peer may have to install gigabytes first.
     for _ in 0..36_000 {
-        if reqwest::get(url).await.is_ok_and(|response| response.status().is_success()) {
+        if reqwest::get(url)
+            .await
+            .is_ok_and(|response| response.status().is_success())
+        {
             return Ok(());
         }
         if let Some(status) = child.try_wait()? {
@@ -101,10 +141,13 @@ impl Server {
 
     /// Resident memory in megabytes.
     pub(crate) fn resident_mb(&self) -> f64 {
-        self.child.id().map_or(f64::NAN, |id| resident_mb_of(Path::new(&format!("/proc/{id}/status"))))
+        self.child.id().map_or(f64::NAN, |id| {
+            resident_mb_of(Path::new(&format!("/proc/{id}/status")))
+        })
     }
 
-    /// Halts it where it stands, with the processes it has started: even idle servers take moments of a core.
+    /// Halts it where it stands, with the processes it has started: even idle servers take moments
+    /// of a core.
     pub(crate) fn pause(&self) {
         self.signal("-STOP");
     }
@@ -117,7 +160,9 @@ impl Server {
     fn signal(&self, signal: &str) {
         let Some(id) = self.child.id() else { return };
         let mut command = std::process::Command::new("kill");
-        command.arg(signal).args(with_descendants(id).iter().map(u32::to_string));
+        command
+            .arg(signal)
+            .args(with_descendants(id).iter().map(u32::to_string));
         // One that has just ended is none to signal.
         let _ = command.stderr(Stdio::null()).status();
     }
@@ -142,15 +187,26 @@ impl Drop for Server {
 /// Resident memory in megabytes, as a process's status file tells it.
 pub(crate) fn resident_mb_of(status: &Path) -> f64 {
     let status = std::fs::read_to_string(status).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<f64>().map_or(f64::NAN, |kb| kb / 1024.0)
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap_or_default();
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse::<f64>()
+        .map_or(f64::NAN, |kb| kb / 1024.0)
 }
 
 /// A process and all that it, and they, have started.
 fn with_descendants(root: u32) -> Vec<u32> {
     let parent = |id: u32| -> Option<u32> {
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("PPid:"))?
+            .trim()
+            .parse()
+            .ok()
     };
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -158,7 +214,12 @@ fn with_descendants(root: u32) -> Vec<u32> {
     let mut family = vec![root];
     let mut next = 0;
     while let Some(&member) = family.get(next) {
-        family.extend(parents.iter().filter(|(_, parent)| *parent == member).map(|(id, _)| id));
+        family.extend(
+            parents
+                .iter()
+                .filter(|(_, parent)| *parent == member)
+                .map(|(id, _)| id),
+        );
         next += 1;
     }
     family

@@ -27,13 +27,21 @@ use crate::{
 /// Reads a weight file. `format` is told from the name if `None`.
 ///
 /// # Errors
-/// [`crate::error::Kind::Artifact`] if it is damaged or of no known format, [`crate::error::Kind::Io`] if it cannot be
-/// read.
+/// [`crate::error::Kind::Artifact`] if it is damaged or of no known format,
+/// [`crate::error::Kind::Io`] if it cannot be read.
 pub fn read_weights(path: &Path, format: Option<SourceFormat>) -> Result<Weights> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let known_by_name = || match name.as_str() {
-        name if name.ends_with(".safetensors") || name.ends_with(".index.json") => Ok(SourceFormat::Safetensors),
-        name if name.ends_with(".pth") || name.ends_with(".pt") || name.ends_with(".bin") => Ok(SourceFormat::Torch),
+        name if name.ends_with(".safetensors") || name.ends_with(".index.json") => {
+            Ok(SourceFormat::Safetensors)
+        }
+        name if name.ends_with(".pth") || name.ends_with(".pt") || name.ends_with(".bin") => {
+            Ok(SourceFormat::Torch)
+        }
         name if name.ends_with(".onnx") => Ok(SourceFormat::Onnx),
         _ => Err(Error::artifact(format!(
             "{}: cannot tell its format by its name; it should end in .safetensors, .index.json, .pth, .pt, .bin or .onnx",
@@ -45,7 +53,10 @@ pub fn read_weights(path: &Path, format: Option<SourceFormat>) -> Result<Weights
             SourceFormat::Safetensors if name.ends_with(".json") => {
                 let shards = shard_names(path)?;
                 let folder = path.parent().unwrap_or(Path::new("."));
-                let shards: Vec<_> = shards.iter().map(|shard| map_file(&folder.join(shard))).collect::<Result<_>>()?;
+                let shards: Vec<_> = shards
+                    .iter()
+                    .map(|shard| map_file(&folder.join(shard)))
+                    .collect::<Result<_>>()?;
                 read_safetensors(&shards)
             }
             SourceFormat::Safetensors => read_safetensors(&[map_file(path)?]),
@@ -53,7 +64,9 @@ pub fn read_weights(path: &Path, format: Option<SourceFormat>) -> Result<Weights
             SourceFormat::Onnx => read_onnx_export(map_file(path)?),
         }
     };
-    read().and_then(Weights::new).map_err(|error| error.context(path.display()))
+    read()
+        .and_then(Weights::new)
+        .map_err(|error| error.context(path.display()))
 }
 
 /// The files that a `model.safetensors.index.json` names.
@@ -62,20 +75,30 @@ pub(super) fn shard_names(index: &Path) -> Result<Vec<String>> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read(index).map_err(|error| Error::io(format_args!("reading {}", index.display()), error))?;
-    let parsed: Index = serde_json::from_slice(&text)
-        .map_err(|error| Error::artifact(format!("{} is not an index of shards: {error}", index.display())))?;
+    let text = std::fs::read(index)
+        .map_err(|error| Error::io(format_args!("reading {}", index.display()), error))?;
+    let parsed: Index = serde_json::from_slice(&text).map_err(|error| {
+        Error::artifact(format!(
+            "{} is not an index of shards: {error}",
+            index.display()
+        ))
+    })?;
     let shards: BTreeSet<String> = parsed.weight_map.into_values().collect();
-    match shards.iter().find(|name| name.contains(['/', '\\']) || name.starts_with('.')) {
-        Some(name) => {
-            Err(Error::artifact(format!("{} names the shard {name:?}, which is no plain file name", index.display())))
-        }
+    match shards
+        .iter()
+        .find(|name| name.contains(['/', '\\']) || name.starts_with('.'))
+    {
+        Some(name) => Err(Error::artifact(format!(
+            "{} names the shard {name:?}, which is no plain file name",
+            index.display()
+        ))),
         None => Ok(shards.into_iter().collect()),
     }
 }
 
-/// Converts `source` to the model file `to` with its large tensors in `<to>.data`, and writes its manifest beside it. The
-/// files appear whole or not at all; the model file last, so that where it is, everything is.
+/// Converts `source` to the model file `to` with its large tensors in `<to>.data`, and writes its
+/// manifest beside it. The files appear whole or not at all; the model file last, so that where it
+/// is, everything is.
 ///
 /// # Errors
 /// As [`read_weights`] and [`dinov2::build`].
@@ -92,28 +115,47 @@ pub fn convert(
     let depth = spec.depth as u64;
     let mut on_block = |done: usize| progress("converting", done as u64, Some(depth));
 
-    let mut sink = HashingWriter::new(BufWriter::with_capacity(1 << 20, temporary_beside(&data_path)?));
-    let location = data_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let data = ExternalData { location, sink: &mut sink };
+    let mut sink = HashingWriter::new(BufWriter::with_capacity(
+        1 << 20,
+        temporary_beside(&data_path)?,
+    ));
+    let location = data_path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let data = ExternalData {
+        location,
+        sink: &mut sink,
+    };
     let model = dinov2::build(spec, &weights, precision, data, &mut on_block)?;
     let (writer, data_sha256) = sink.finish();
-    let total = std::fs::metadata(source).map(|metadata| metadata.len()).ok();
+    let total = std::fs::metadata(source)
+        .map(|metadata| metadata.len())
+        .ok();
     let manifest = Manifest {
         model: spec.name.clone(),
         fingerprint: model.fingerprint,
         precision,
         sha256: hex(&Sha256::digest(&model.file)),
         data_sha256,
-        source: source.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        source: source
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
         source_sha256: sha256_file(source, &mut |done| progress("checking", done, total))?,
     };
-    let file = writer.into_inner().map_err(|error| Error::io("writing the model's weights", error.into_error()))?;
+    let file = writer
+        .into_inner()
+        .map_err(|error| Error::io("writing the model's weights", error.into_error()))?;
     // An older model file would not fit the new data.
     let _ = std::fs::remove_file(to);
     persist(file, &data_path)?;
     manifest.write_beside(to)?;
     write_atomically(to, |file| {
-        file.write_all(&model.file).map_err(|error| Error::io(format_args!("writing {}", to.display()), error))
+        file.write_all(&model.file)
+            .map_err(|error| Error::io(format_args!("writing {}", to.display()), error))
     })?;
     Ok(manifest)
 }

@@ -12,7 +12,8 @@ use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
-/// Writes a file by way of a temporary one beside it, synced and renamed: readers see the old or the new, whole.
+/// Writes a file by way of a temporary one beside it, synced and renamed: readers see the old or
+/// the new, whole.
 ///
 /// # Errors
 /// [`crate::error::Kind::Io`] if the folder cannot be made or the file not written.
@@ -25,14 +26,23 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<()>
 /// A temporary file in the folder where `path` is to be.
 pub(super) fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
     let writing = |error| Error::io(format_args!("writing {}", path.display()), error);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(writing)?;
     let mut builder = tempfile::Builder::new();
     // As other files are made, less what the user's mask takes away.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let file = builder.prefix(".writing-").tempfile_in(folder).map_err(writing)?;
-    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(file.path().to_owned());
+    let file = builder
+        .prefix(".writing-")
+        .tempfile_in(folder)
+        .map_err(writing)?;
+    UNFINISHED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(file.path().to_owned());
     Ok(file)
 }
 
@@ -41,7 +51,11 @@ static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Removes what is being written. For a process that ends at once, as on Ctrl-C, and drops nothing.
 pub fn remove_unfinished() {
-    for path in UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+    for path in UNFINISHED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .drain(..)
+    {
         // Finished files have another name by now.
         let _ = fs::remove_file(path);
     }
@@ -89,7 +103,10 @@ pub(super) struct HashingWriter<W> {
 
 impl<W: Write> HashingWriter<W> {
     pub(super) fn new(inner: W) -> Self {
-        Self { inner, hash: Sha256::new() }
+        Self {
+            inner,
+            hash: Sha256::new(),
+        }
     }
 
     /// The inner writer and the SHA-256 in hexadecimal.

@@ -30,15 +30,21 @@ impl Home {
     /// [`crate::error::Kind::Io`] if there is no home folder to put the default in.
     pub fn new(root: Option<PathBuf>) -> Result<Self> {
         let default = || {
-            let cache = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+            let cache = std::env::var_os("XDG_CACHE_HOME")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from);
             let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
             Some(cache.join("dinoserve"))
         };
-        let root = root
-            .or_else(default)
-            .ok_or_else(|| Error::new(crate::error::Kind::Io, "no home folder is known; set DINOSERVE_HOME"))?;
+        let root = root.or_else(default).ok_or_else(|| {
+            Error::new(
+                crate::error::Kind::Io,
+                "no home folder is known; set DINOSERVE_HOME",
+            )
+        })?;
         // Paths outlive changes of the working directory, and name the place in full in messages.
-        let root = std::path::absolute(&root).map_err(|error| Error::io(format_args!("{}", root.display()), error))?;
+        let root = std::path::absolute(&root)
+            .map_err(|error| Error::io(format_args!("{}", root.display()), error))?;
         Ok(Self { root })
     }
 
@@ -49,8 +55,15 @@ impl Home {
 
     /// ONNX Runtime's library, where `make setup` puts it.
     pub fn runtime_library(&self) -> PathBuf {
-        let name = format!("{}onnxruntime{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-        self.root.join("runtime").join(format!("onnxruntime-{RUNTIME_VERSION}")).join(name)
+        let name = format!(
+            "{}onnxruntime{}",
+            std::env::consts::DLL_PREFIX,
+            std::env::consts::DLL_SUFFIX
+        );
+        self.root
+            .join("runtime")
+            .join(format!("onnxruntime-{RUNTIME_VERSION}"))
+            .join(name)
     }
 
     /// Published weight files of a model.
@@ -58,9 +71,13 @@ impl Home {
         self.root.join("sources").join(model)
     }
 
-    /// A converted model. The graph's version is in its name, so that a newer program converts anew.
+    /// A converted model. The graph's version is in its name, so that a newer program converts
+    /// anew.
     pub fn model(&self, model: &str, precision: Precision) -> PathBuf {
-        self.root.join("models").join(model).join(format!("{precision}-v{GRAPH_VERSION}.onnx"))
+        self.root
+            .join("models")
+            .join(model)
+            .join(format!("{precision}-v{GRAPH_VERSION}.onnx"))
     }
 
     /// Model descriptions of the user's own.

@@ -1,6 +1,9 @@
 //! Files mapped into memory.
 
-#![allow(unsafe_code, reason = "mapping a file is unsafe by nature; the contract is below")]
+#![allow(
+    unsafe_code,
+    reason = "mapping a file is unsafe by nature; the contract is below"
+)]
 
 use std::{fs::File, ops::Deref, path::Path};
 
@@ -21,15 +24,18 @@ impl Mapping {
     pub fn open(path: &Path) -> Result<Self> {
         let reading = |error| Error::io(format_args!("reading {}", path.display()), error);
         let file = File::open(path).map_err(reading)?;
-        // SAFETY: the mapping is private and read-only. Files in the cache are written beside their place and renamed
-        // into it, never changed in place, so the bytes cannot change while they are borrowed.
+        // SAFETY: the mapping is private and read-only. Files in the cache are written beside their
+        // place and renamed into it, never changed in place, so the bytes cannot change while they
+        // are borrowed.
         unsafe { Mmap::map(&file) }.map(Self).map_err(reading)
     }
 
-    /// Gives the memory of its pages back. Whoever looks at them again gets the same bytes from the file.
+    /// Gives the memory of its pages back. Whoever looks at them again gets the same bytes from the
+    /// file.
     pub fn release_pages(&self) {
         #[cfg(unix)]
-        // SAFETY: nobody writes to a read-only mapping of a file, so there is nothing in its pages that could be lost.
+        // SAFETY: nobody writes to a read-only mapping of a file, so there is nothing in its pages
+        // that could be lost.
         let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
     }
 }

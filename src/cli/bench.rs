@@ -1,4 +1,5 @@
-//! `dinoserve bench`: what the machine can do without HTTP, so that the server's overhead can be seen.
+//! `dinoserve bench`: what the machine can do without HTTP, so that the server's overhead can be
+//! seen.
 
 use std::{
     path::PathBuf,
@@ -88,12 +89,19 @@ impl Preparation {
 impl Bench {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
-        let files: Vec<Vec<u8>> = self.images.iter().map(read).collect::<anyhow::Result<_>>()?;
+        let files: Vec<Vec<u8>> = self
+            .images
+            .iter()
+            .map(read)
+            .collect::<anyhow::Result<_>>()?;
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
         let plan = self.engine.config().plan_here(model.precision, &runtime)?;
         let mut sessions = ModelSession::load(&runtime, &model, &plan)?;
-        let rows = self.sizes.iter().map(|&size| self.measure(size, &files, &plan, &mut sessions));
+        let rows = self
+            .sizes
+            .iter()
+            .map(|&size| self.measure(size, &files, &plan, &mut sessions));
         let rows: Vec<Measured> = rows.collect::<anyhow::Result<_>>()?;
         if self.json {
             let report = serde_json::json!({
@@ -103,7 +111,10 @@ impl Bench {
             return Ok(ExitCode::SUCCESS);
         }
         println!("{} {} on {plan}", model.spec.name, model.precision);
-        println!("{:>6} {:^53} {:^25}", "", "ms, medians of one image at a time", "images/s, workers busy");
+        println!(
+            "{:>6} {:^53} {:^25}",
+            "", "ms, medians of one image at a time", "images/s, workers busy"
+        );
         println!(
             "{:>6} {:>8} {:>8} {:>10} {:>10} {:>8} {:>12} {:>12}",
             "size", "decode", "resize", "inference", "together", "pca", "model alone", "from file"
@@ -132,19 +143,31 @@ impl Bench {
         sessions: &mut Sessions,
     ) -> anyhow::Result<Measured> {
         let limits = self.limits.limits();
-        let transform =
-            Transform { mode: ResizeMode::Crop, size, filter: Filter::Bicubic, max_patches: limits.max_patches };
+        let transform = Transform {
+            mode: ResizeMode::Crop,
+            size,
+            filter: Filter::Bicubic,
+            max_patches: limits.max_patches,
+        };
         let preparation = Preparation { limits, transform };
         let file = &files[0];
         let decoded = preparation.decode(file)?;
         let input = preparation.resize(&decoded)?;
-        let wanted = Wanted { patch_tokens: true, ..Wanted::default() };
+        let wanted = Wanted {
+            patch_tokens: true,
+            ..Wanted::default()
+        };
         let session = sessions.single();
-        let tokens = session.run(&[(&input, wanted)])?.remove(0).patch_tokens.context("patch tokens")?;
+        let tokens = session
+            .run(&[(&input, wanted)])?
+            .remove(0)
+            .patch_tokens
+            .context("patch tokens")?;
 
         let decode_ms = self.median(|| preparation.decode(file).map(drop))?;
         let resize_ms = self.median(|| preparation.resize(&decoded).map(drop))?;
-        let pca_ms = self.median(|| pca::maps(&[tokens.view()], &[], 3, Foreground::None).map(drop))?;
+        let pca_ms =
+            self.median(|| pca::maps(&[tokens.view()], &[], 3, Foreground::None).map(drop))?;
         let inference_ms = self.median(|| session.run(&[(&input, Wanted::default())]).map(drop))?;
         let pipeline_ms = self.median(|| {
             let input = preparation.prepare(file)?;
@@ -152,11 +175,26 @@ impl Bench {
         })?;
 
         let most = plan.max_batch;
-        let inputs: Vec<Input> = files.iter().map(|file| preparation.prepare(file)).collect::<Result<_>>()?;
-        let session_rate = self.rate(&mut sessions.workers, most, |index| Ok(inputs[index % inputs.len()].clone()))?;
-        let pipeline_rate =
-            self.rate(&mut sessions.workers, most, |index| preparation.prepare(&files[index % files.len()]))?;
-        Ok(Measured { size, decode_ms, resize_ms, inference_ms, pipeline_ms, pca_ms, session_rate, pipeline_rate })
+        let inputs: Vec<Input> = files
+            .iter()
+            .map(|file| preparation.prepare(file))
+            .collect::<Result<_>>()?;
+        let session_rate = self.rate(&mut sessions.workers, most, |index| {
+            Ok(inputs[index % inputs.len()].clone())
+        })?;
+        let pipeline_rate = self.rate(&mut sessions.workers, most, |index| {
+            preparation.prepare(&files[index % files.len()])
+        })?;
+        Ok(Measured {
+            size,
+            decode_ms,
+            resize_ms,
+            inference_ms,
+            pipeline_ms,
+            pca_ms,
+            session_rate,
+            pipeline_rate,
+        })
     }
 
     /// Median time of `work` in milliseconds.
@@ -171,7 +209,8 @@ impl Bench {
         Ok(times[times.len() / 2])
     }
 
-    /// Images a second when every session, on its own thread, runs batches of `most` inputs without a pause.
+    /// Images a second when every session, on its own thread, runs batches of `most` inputs without
+    /// a pause.
     fn rate(
         &self,
         sessions: &mut [ModelSession],
@@ -185,8 +224,13 @@ impl Bench {
             let started = Instant::now();
             let mut done = 0;
             while done == 0 || started.elapsed() < time {
-                let batch: Vec<Input> = (0..most).map(|i| input(offset + done + i)).collect::<Result<_>>()?;
-                let batch: Vec<(&Input, Wanted)> = batch.iter().map(|input| (input, Wanted::default())).collect();
+                let batch: Vec<Input> = (0..most)
+                    .map(|i| input(offset + done + i))
+                    .collect::<Result<_>>()?;
+                let batch: Vec<(&Input, Wanted)> = batch
+                    .iter()
+                    .map(|input| (input, Wanted::default()))
+                    .collect();
                 session.run(&batch)?;
                 done += most;
             }
@@ -201,7 +245,10 @@ impl Bench {
                     scope.spawn(move || work(session, offset))
                 })
                 .collect();
-            threads.into_iter().map(|thread| Ok(thread.join().expect("a worker of the benchmark panicked")?)).sum()
+            threads
+                .into_iter()
+                .map(|thread| Ok(thread.join().expect("a worker of the benchmark panicked")?))
+                .sum()
         })
     }
 }

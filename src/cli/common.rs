@@ -1,4 +1,5 @@
-//! Flags and steps that several commands share: the cache folder, the runtime library, the model, the galleries.
+//! Flags and steps that several commands share: the cache folder, the runtime library, the model,
+//! the galleries.
 
 use std::path::PathBuf;
 
@@ -35,7 +36,12 @@ pub(super) struct StoreFlags {
     home: Option<PathBuf>,
 
     /// Address of the model hub, for mirrors
-    #[arg(long, env = "DINOSERVE_HUB", value_name = "URL", default_value = "https://huggingface.co")]
+    #[arg(
+        long,
+        env = "DINOSERVE_HUB",
+        value_name = "URL",
+        default_value = "https://huggingface.co"
+    )]
     hub: String,
 }
 
@@ -60,7 +66,10 @@ pub(super) struct RuntimeFlags {
 impl RuntimeFlags {
     /// Where the library is, or should be.
     fn path(&self, store: &StoreFlags) -> Result<PathBuf> {
-        let given = self.onnxruntime.clone().filter(|path| !path.as_os_str().is_empty());
+        let given = self
+            .onnxruntime
+            .clone()
+            .filter(|path| !path.as_os_str().is_empty());
         given.map_or_else(|| store.home().map(|home| home.runtime_library()), Ok)
     }
 
@@ -73,7 +82,8 @@ impl RuntimeFlags {
 /// In which precision a model is converted and runs.
 #[derive(Debug, Clone, Args)]
 pub(super) struct PrecisionFlag {
-    /// Precision of the model: `fp32`, `int8` for CPUs (about half the time, nearly the same features), `fp16` for GPUs
+    /// Precision of the model: `fp32`, `int8` for CPUs (about half the time, nearly the same
+    /// features), `fp16` for GPUs
     #[arg(long, env = "DINOSERVE_PRECISION", default_value = "fp32",
         value_parser = PossibleValuesParser::new(Precision::VARIANTS).map(|name| name.parse::<Precision>().unwrap_or_default()))]
     precision: Precision,
@@ -95,7 +105,12 @@ pub(super) struct EngineFlags {
     runtime: RuntimeFlags,
 
     /// Model to run; see `dinoserve models list`
-    #[arg(long, env = "DINOSERVE_MODEL", value_name = "NAME", default_value = "dinov2-small")]
+    #[arg(
+        long,
+        env = "DINOSERVE_MODEL",
+        value_name = "NAME",
+        default_value = "dinov2-small"
+    )]
     pub(super) model: String,
 
     /// Never use the network; a model that is not in the cache is an error
@@ -105,7 +120,8 @@ pub(super) struct EngineFlags {
     #[command(flatten)]
     precision: PrecisionFlag,
 
-    /// Where to compute: `auto` (CUDA where it works, else the CPU), `cpu`, `cuda`, or `cuda:N,M` for these GPUs
+    /// Where to compute: `auto` (CUDA where it works, else the CPU), `cpu`, `cuda`, or `cuda:N,M`
+    /// for these GPUs
     #[arg(long, env = "DINOSERVE_DEVICE", default_value_t = Device::Auto)]
     device: Device,
 
@@ -114,7 +130,8 @@ pub(super) struct EngineFlags {
         value_parser = PossibleValuesParser::new(PositionRule::VARIANTS).map(|name| name.parse::<PositionRule>().unwrap_or_default()))]
     pos_embed: PositionRule,
 
-    /// Sessions that compute at the same time, each on its own thread; on GPUs, on each [default: by the cores]
+    /// Sessions that compute at the same time, each on its own thread; on GPUs, on each [default:
+    /// by the cores]
     #[arg(long, env = "DINOSERVE_WORKERS", value_name = "COUNT")]
     workers: Option<usize>,
 
@@ -122,7 +139,8 @@ pub(super) struct EngineFlags {
     #[arg(long, env = "DINOSERVE_INTRA_THREADS", value_name = "COUNT")]
     intra_threads: Option<usize>,
 
-    /// Threads for an image that is alone in the server; 0 leaves it to a worker [default: all cores, on CPUs]
+    /// Threads for an image that is alone in the server; 0 leaves it to a worker [default: all
+    /// cores, on CPUs]
     #[arg(long, env = "DINOSERVE_SOLO_THREADS", value_name = "COUNT")]
     solo_threads: Option<usize>,
 
@@ -131,14 +149,20 @@ pub(super) struct EngineFlags {
     max_batch: Option<usize>,
 
     /// Images that may wait for the model
-    #[arg(long, env = "DINOSERVE_QUEUE_DEPTH", value_name = "COUNT", default_value_t = 64)]
+    #[arg(
+        long,
+        env = "DINOSERVE_QUEUE_DEPTH",
+        value_name = "COUNT",
+        default_value_t = 64
+    )]
     queue_depth: usize,
 
     /// Most megabytes of a GPU's memory that a session takes [default: what it needs]
     #[arg(long, env = "DINOSERVE_CUDA_MEMORY_MB", value_name = "MB")]
     cuda_memory_mb: Option<usize>,
 
-    /// Let GPUs round the factors of products to TF32: faster, and four digits less of every feature
+    /// Let GPUs round the factors of products to TF32: faster, and four digits less of every
+    /// feature
     #[arg(long, env = "DINOSERVE_CUDA_TF32")]
     cuda_tf32: bool,
 }
@@ -171,8 +195,13 @@ impl EngineFlags {
     pub(super) fn model_file(&self) -> Result<ModelFile> {
         let mut progress = Progress::new(Unit::BytesOrSteps);
         let mut show = |step: &str, done, total| progress.show(step, done, total);
-        let model =
-            self.store.store()?.ensure(&self.model, self.precision.get(), self.pos_embed, self.offline, &mut show);
+        let model = self.store.store()?.ensure(
+            &self.model,
+            self.precision.get(),
+            self.pos_embed,
+            self.offline,
+            &mut show,
+        );
         progress.finish();
         let model = model.map_err(|error| match error.kind() {
             Kind::Download if self.model == "dinov2-small" => error.context(
@@ -213,7 +242,11 @@ impl EngineFlags {
     }
 
     /// Starts the engine.
-    pub(super) fn start(&self, runtime: &Runtime, model: ModelFile) -> Result<(Engine, EngineThread)> {
+    pub(super) fn start(
+        &self,
+        runtime: &Runtime,
+        model: ModelFile,
+    ) -> Result<(Engine, EngineThread)> {
         Engine::start(runtime, model, &self.config())
     }
 }
@@ -237,13 +270,17 @@ pub(super) struct LimitFlags {
 impl LimitFlags {
     pub(super) fn limits(&self) -> Limits {
         Limits {
-            decode: DecodeLimits { max_pixels: self.max_image_pixels, max_side: self.max_image_side },
+            decode: DecodeLimits {
+                max_pixels: self.max_image_pixels,
+                max_side: self.max_image_side,
+            },
             max_patches: self.max_patches,
         }
     }
 }
 
-/// From an image to its vector. What is not given is the gallery's if there is one, else the default.
+/// From an image to its vector. What is not given is the gallery's if there is one, else the
+/// default.
 #[derive(Debug, Clone, Args)]
 pub(super) struct VectorFlags {
     /// How the tokens become one vector [default: cls; for linear probes cls_mean]
@@ -267,10 +304,16 @@ pub(super) struct VectorFlags {
 #[derive(Debug, Clone, Args)]
 pub(super) struct GalleryFlags {
     /// Where galleries are kept: a folder, or a PostgreSQL database with pgvector as `postgres://…`
-    #[arg(long = "gallery", env = "DINOSERVE_GALLERY", hide_env_values = true, value_name = "DIR|URL")]
+    #[arg(
+        long = "gallery",
+        env = "DINOSERVE_GALLERY",
+        hide_env_values = true,
+        value_name = "DIR|URL"
+    )]
     pub(super) location: Option<String>,
 
-    /// How vectors of new galleries are kept in a folder: `f16` takes half the memory, scores differ in the fourth digit
+    /// How vectors of new galleries are kept in a folder: `f16` takes half the memory, scores
+    /// differ in the fourth digit
     #[arg(long = "gallery-vectors", env = "DINOSERVE_GALLERY_VECTORS", default_value_t,
         value_parser = names::<VectorFormat>())]
     vectors: VectorFormat,
@@ -294,14 +337,27 @@ pub(super) struct GalleryFlags {
 impl GalleryFlags {
     /// How the store is to work.
     pub(super) fn config(&self) -> GalleryConfig {
-        let Self { vectors, exact_up_to, max_bytes, connections, .. } = *self;
-        GalleryConfig { vectors, exact_up_to, max_bytes, connections }
+        let Self {
+            vectors,
+            exact_up_to,
+            max_bytes,
+            connections,
+            ..
+        } = *self;
+        GalleryConfig {
+            vectors,
+            exact_up_to,
+            max_bytes,
+            connections,
+        }
     }
 
     /// The store, if its place is given.
     pub(super) async fn open(&self, mode: OpenMode) -> Result<Option<Gallery>> {
         match &self.location {
-            Some(location) => gallery::open(location, &self.config(), mode).await.map(Some),
+            Some(location) => gallery::open(location, &self.config(), mode)
+                .await
+                .map(Some),
             None => Ok(None),
         }
     }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-/// Prints a script for a shell, such as `dinoserve completions bash > /etc/bash_completion.d/dinoserve`.
+/// Prints a script for a shell, such as `dinoserve completions bash >
+/// /etc/bash_completion.d/dinoserve`.
 #[derive(Debug, Args)]
 pub(super) struct Completions {
     /// The shell

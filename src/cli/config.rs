@@ -10,7 +10,8 @@ use super::{
     settings::{Settings, settable},
 };
 
-/// Takes the flags of `serve`, and prints what `serve` would work with: as a `dinoserve.toml`, or as JSON.
+/// Takes the flags of `serve`, and prints what `serve` would work with: as a `dinoserve.toml`, or
+/// as JSON.
 #[derive(Debug, Args)]
 pub(super) struct Config {
     #[command(flatten)]
@@ -32,14 +33,20 @@ impl Config {
         let mut out = std::io::stdout().lock();
         let mut object = serde_json::Map::new();
         for arg in settable(program) {
-            let (Some(name), id) = (arg.get_long(), arg.get_id().as_str()) else { continue };
-            let value = matches.get_raw(id).and_then(|mut values| values.next()).map(|value| value.to_string_lossy());
+            let (Some(name), id) = (arg.get_long(), arg.get_id().as_str()) else {
+                continue;
+            };
+            let value = matches
+                .get_raw(id)
+                .and_then(|mut values| values.next())
+                .map(|value| value.to_string_lossy());
             let value = value.map(|value| value_of(&without_password(&value)));
             let source = match matches.value_source(id) {
                 Some(ValueSource::CommandLine) => format!("--{name}"),
-                Some(ValueSource::EnvVariable) => {
-                    arg.get_env().map(|variable| variable.to_string_lossy().into_owned()).unwrap_or_default()
-                }
+                Some(ValueSource::EnvVariable) => arg
+                    .get_env()
+                    .map(|variable| variable.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
                 _ => match settings.filter(|settings| settings.holds(name)) {
                     Some(settings) => settings.path().display().to_string(),
                     None => "default".to_owned(),
@@ -51,7 +58,12 @@ impl Config {
             }
             match value {
                 Some(value) => writeln!(out, "{:<44} # {source}", format!("{name} = {value}"))?,
-                None => writeln!(out, "{:<44} # not set: {}", format!("# {name} ="), unset(arg))?,
+                None => writeln!(
+                    out,
+                    "{:<44} # not set: {}",
+                    format!("# {name} ="),
+                    unset(arg)
+                )?,
             }
         }
         if self.json {
@@ -72,7 +84,9 @@ fn value_of(text: &str) -> serde_json::Value {
 /// What the help says of a flag's default.
 fn unset(arg: &clap::Arg) -> String {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    let default = help.split_once("[default: ").and_then(|(_, rest)| rest.split_once(']'));
+    let default = help
+        .split_once("[default: ")
+        .and_then(|(_, rest)| rest.split_once(']'));
     default.map_or_else(|| "none".to_owned(), |(default, _)| default.to_owned())
 }
 

@@ -22,8 +22,8 @@ use crate::{
     gallery::OpenMode,
 };
 
-/// Checks the runtime library, the model, the device, the port and the gallery that `serve` would use with the same flags. Ends
-/// with exit code 1 if something would keep it from serving.
+/// Checks the runtime library, the model, the device, the port and the gallery that `serve` would
+/// use with the same flags. Ends with exit code 1 if something would keep it from serving.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
     #[command(flatten)]
@@ -55,7 +55,11 @@ struct Finding {
 
 impl Finding {
     fn new(check: &'static str, verdict: Verdict, detail: impl Into<String>) -> Self {
-        Self { check, verdict, detail: detail.into() }
+        Self {
+            check,
+            verdict,
+            detail: detail.into(),
+        }
     }
 
     fn bad(check: &'static str, error: &Error) -> Self {
@@ -67,14 +71,27 @@ impl Doctor {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (runtime, of_runtime) = self.runtime();
         let (usable, of_model) = self.model();
-        let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
         let of_device = tokio.block_on(self.device(runtime.as_ref(), usable));
-        let findings = [of_runtime, of_model, of_device, self.port(), tokio.block_on(self.gallery())];
+        let findings = [
+            of_runtime,
+            of_model,
+            of_device,
+            self.port(),
+            tokio.block_on(self.gallery()),
+        ];
         let mut out = std::io::stdout().lock();
         if self.json {
             writeln!(out, "{}", serde_json::to_string_pretty(&findings)?)?;
         } else {
-            for Finding { check, verdict, detail } in &findings {
+            for Finding {
+                check,
+                verdict,
+                detail,
+            } in &findings
+            {
                 let verdict = match verdict {
                     Verdict::Good => style("ok      ").green(),
                     Verdict::Note => style("note    ").yellow(),
@@ -84,14 +101,24 @@ impl Doctor {
                 writeln!(out, "{verdict} {check:<8} {detail}")?;
             }
         }
-        let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
-        Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        let bad = findings
+            .iter()
+            .any(|finding| finding.verdict == Verdict::Bad);
+        Ok(if bad {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
     }
 
     fn runtime(&self) -> (Option<Runtime>, Finding) {
         match self.serve.engine.runtime() {
             Ok(runtime) => {
-                let place = self.serve.engine.runtime_library().map(|path| path.display().to_string());
+                let place = self
+                    .serve
+                    .engine
+                    .runtime_library()
+                    .map(|path| path.display().to_string());
                 let finding = Finding::new("runtime", Verdict::Good, place.unwrap_or_default());
                 (Some(runtime), finding)
             }
@@ -115,21 +142,30 @@ impl Doctor {
                 let mut show = |step: &str, done, total| progress.show(step, done, total);
                 match store.verify(name, engine.precision(), &mut show) {
                     Ok(verified) => {
-                        let detail = format!("{name} {}, as it was written", verified.manifest.precision);
+                        let detail =
+                            format!("{name} {}, as it was written", verified.manifest.precision);
                         (true, Finding::new(CHECK, Verdict::Good, detail))
                     }
                     Err(error) => {
                         let again = format!("; `dinoserve models pull {name}` makes it anew");
-                        (false, Finding::new(CHECK, Verdict::Bad, error.detail().to_owned() + &again))
+                        (
+                            false,
+                            Finding::new(CHECK, Verdict::Bad, error.detail().to_owned() + &again),
+                        )
                     }
                 }
             }
             Ok((_, ModelState::Downloaded)) => {
-                let detail = format!("the weights of {name} are here; they are converted at the first start");
+                let detail = format!(
+                    "the weights of {name} are here; they are converted at the first start"
+                );
                 (false, Finding::new(CHECK, Verdict::Note, detail))
             }
             Ok((store, ModelState::Absent)) => match store.catalog().get(name) {
-                Ok(spec) if !engine.offline() && spec.sources.iter().any(|source| source.url.is_some()) => {
+                Ok(spec)
+                    if !engine.offline()
+                        && spec.sources.iter().any(|source| source.url.is_some()) =>
+                {
                     let detail = format!(
                         "{name} is not in the cache; the first start pulls it, and so does `dinoserve models pull {name}`"
                     );
@@ -165,14 +201,18 @@ impl Doctor {
                 Err(error) => Finding::bad(CHECK, &error),
             };
         }
-        let started = engine.model_file().and_then(|model| Engine::start(runtime, model, &engine.config()));
+        let started = engine
+            .model_file()
+            .and_then(|model| Engine::start(runtime, model, &engine.config()));
         match started {
             Ok((engine, thread)) => {
                 let ready = engine.ready().await;
                 drop(engine);
                 thread.join();
                 match ready {
-                    Ok(plan) => Finding::new(CHECK, Verdict::Good, format!("the model runs: {plan}")),
+                    Ok(plan) => {
+                        Finding::new(CHECK, Verdict::Good, format!("the model runs: {plan}"))
+                    }
                     Err(error) => Finding::bad(CHECK, &error),
                 }
             }
@@ -186,8 +226,9 @@ impl Doctor {
         match TcpListener::bind(address) {
             Ok(_) => Finding::new(CHECK, Verdict::Good, format!("{address} is free")),
             Err(error) => {
-                let detail =
-                    format!("{address}: {error}; stop what listens there, or choose another by --port or --host");
+                let detail = format!(
+                    "{address}: {error}; stop what listens there, or choose another by --port or --host"
+                );
                 Finding::new(CHECK, Verdict::Bad, detail)
             }
         }
@@ -196,18 +237,31 @@ impl Doctor {
     async fn gallery(&self) -> Finding {
         const CHECK: &str = "gallery";
         let Some(location) = &self.serve.gallery.location else {
-            return Finding::new(CHECK, Verdict::Good, "none; --gallery DIR keeps images to be found again");
+            return Finding::new(
+                CHECK,
+                Verdict::Good,
+                "none; --gallery DIR keeps images to be found again",
+            );
         };
         let listed = match self.serve.gallery.open(OpenMode::Read).await {
-            Ok(Some(store)) => store.galleries().await.map(|galleries| (store.describe(), galleries)),
+            Ok(Some(store)) => store
+                .galleries()
+                .await
+                .map(|galleries| (store.describe(), galleries)),
             Ok(None) => return Finding::new(CHECK, Verdict::Good, "none"),
             Err(error) => Err(error),
         };
         match listed {
             Ok((place, galleries)) => {
-                let names = galleries.iter().map(|gallery| format!("{} ({})", gallery.name, gallery.items));
+                let names = galleries
+                    .iter()
+                    .map(|gallery| format!("{} ({})", gallery.name, gallery.items));
                 let names: Vec<String> = names.collect();
-                let names = if names.is_empty() { "no galleries yet".to_owned() } else { names.join(", ") };
+                let names = if names.is_empty() {
+                    "no galleries yet".to_owned()
+                } else {
+                    names.join(", ")
+                };
                 Finding::new(CHECK, Verdict::Good, format!("{place}: {names}"))
             }
             // A folder that is not there yet is made by the first start.
@@ -215,7 +269,9 @@ impl Doctor {
                 match tempfile::tempfile_in(nearest_folder(Path::new(location))) {
                     Ok(_) => Finding::new(CHECK, Verdict::Good, format!("{location} will be made")),
                     Err(error) => {
-                        let detail = format!("{location} cannot be made: {error}; choose another folder by --gallery");
+                        let detail = format!(
+                            "{location} cannot be made: {error}; choose another folder by --gallery"
+                        );
                         Finding::new(CHECK, Verdict::Bad, detail)
                     }
                 }
@@ -228,5 +284,8 @@ impl Doctor {
 /// The folder itself, or the first above it that exists.
 fn nearest_folder(folder: &Path) -> PathBuf {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    absolute.ancestors().find(|folder| folder.is_dir()).map_or(absolute.clone(), Path::to_owned)
+    absolute
+        .ancestors()
+        .find(|folder| folder.is_dir())
+        .map_or(absolute.clone(), Path::to_owned)
 }

@@ -28,7 +28,8 @@ pub(super) struct Embed {
     /// Folder of images; its subfolders are read, too
     folder: PathBuf,
 
-    /// File to write: `.npy` (a matrix, with the paths beside it in `.paths.txt`) or `.jsonl` (a line per image)
+    /// File to write: `.npy` (a matrix, with the paths beside it in `.paths.txt`) or `.jsonl` (a
+    /// line per image)
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
@@ -54,22 +55,35 @@ struct Line<'a> {
 
 impl Embed {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let as_matrix = match self.output.extension().and_then(|extension| extension.to_str()) {
+        let as_matrix = match self
+            .output
+            .extension()
+            .and_then(|extension| extension.to_str())
+        {
             Some("npy") => true,
             Some("jsonl") => false,
-            _ => bail!("{}: the output must end in .npy or .jsonl", self.output.display()),
+            _ => bail!(
+                "{}: the output must end in .npy or .jsonl",
+                self.output.display()
+            ),
         };
         let (paths, mut bad) = images_of(&self.folder)?;
         if paths.is_empty() {
-            bail!("{} holds no images ({})", self.folder.display(), IMAGE_ENDINGS.join(", "));
+            bail!(
+                "{} holds no images ({})",
+                self.folder.display(),
+                IMAGE_ENDINGS.join(", ")
+            );
         }
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
-        let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
         let (engine, thread) = self.engine.start(&runtime, model)?;
         let started = Instant::now();
-        let (good, unreadable) =
-            tokio.block_on(self.embed_all(Service::new(engine, self.limits.limits(), 0), &paths))?;
+        let (good, unreadable) = tokio
+            .block_on(self.embed_all(Service::new(engine, self.limits.limits(), 0), &paths))?;
         thread.join();
         bad.extend(unreadable);
 
@@ -91,19 +105,36 @@ impl Embed {
             return Ok(ExitCode::SUCCESS);
         }
         writeln!(out, "{} files could not be read:", bad.len())?;
-        bad.iter().try_for_each(|(path, error)| writeln!(out, "  {path}: {error}"))?;
-        Ok(if good.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        bad.iter()
+            .try_for_each(|(path, error)| writeln!(out, "  {path}: {error}"))?;
+        Ok(if good.is_empty() {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
     }
 
     /// Vectors and errors, each with its path, in the order of `paths`.
-    #[allow(clippy::type_complexity, reason = "a pair of lists of pairs, used once")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "a pair of lists of pairs, used once"
+    )]
     async fn embed_all(
         &self,
         service: Service,
         paths: &[PathBuf],
     ) -> anyhow::Result<(Vec<(String, Vec<f32>)>, Vec<(String, Error)>)> {
-        let VectorFlags { pooling, layers, size, resize } = self.vector;
-        let image = ImageOptions { size, resize, ..ImageOptions::default() };
+        let VectorFlags {
+            pooling,
+            layers,
+            size,
+            resize,
+        } = self.vector;
+        let image = ImageOptions {
+            size,
+            resize,
+            ..ImageOptions::default()
+        };
         let options = EmbedOptions {
             pooling: pooling.unwrap_or_default(),
             normalize: !self.no_normalize,
@@ -124,11 +155,19 @@ impl Embed {
 
     fn write_matrix(&self, embeddings: &[(String, Vec<f32>)]) -> anyhow::Result<()> {
         let dim = embeddings.first().map_or(0, |(_, vector)| vector.len());
-        let values = embeddings.iter().flat_map(|(_, vector)| vector.iter().copied()).collect();
+        let values = embeddings
+            .iter()
+            .flat_map(|(_, vector)| vector.iter().copied())
+            .collect();
         let bytes = npy::encode(&Array2::from_shape_vec((embeddings.len(), dim), values)?)?;
-        let names: String = embeddings.iter().map(|(path, _)| format!("{path}\n")).collect();
+        let names: String = embeddings
+            .iter()
+            .map(|(path, _)| format!("{path}\n"))
+            .collect();
         self.write(&self.output, |file| file.write_all(&bytes))?;
-        self.write(&self.output.with_extension("paths.txt"), |file| file.write_all(names.as_bytes()))
+        self.write(&self.output.with_extension("paths.txt"), |file| {
+            file.write_all(names.as_bytes())
+        })
     }
 
     fn write_lines(&self, embeddings: &[(String, Vec<f32>)]) -> anyhow::Result<()> {
@@ -142,9 +181,14 @@ impl Embed {
         })
     }
 
-    fn write(&self, path: &Path, write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>) -> anyhow::Result<()> {
+    fn write(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>,
+    ) -> anyhow::Result<()> {
         write_atomically(path, |file| {
-            write(file).map_err(|error| Error::io(format_args!("writing {}", path.display()), error))
+            write(file)
+                .map_err(|error| Error::io(format_args!("writing {}", path.display()), error))
         })?;
         Ok(())
     }

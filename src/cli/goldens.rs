@@ -24,24 +24,50 @@ fn tolerance(precision: Precision) -> (f32, f64) {
 }
 
 /// Compares `cls` and `attention` for each input of `folder` and prints a line for each.
-pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> anyhow::Result<ExitCode> {
-    let mut sessions = ModelSession::load(runtime, model, &Plan::single(model.precision, Provider::Cpu))?;
+pub(super) fn compare(
+    runtime: &Runtime,
+    model: &ModelFile,
+    folder: &Path,
+) -> anyhow::Result<ExitCode> {
+    let mut sessions = ModelSession::load(
+        runtime,
+        model,
+        &Plan::single(model.precision, Provider::Cpu),
+    )?;
     let session = sessions.single();
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let name = |entry: std::fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix("_input.png")?.to_owned());
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let name = |entry: std::fs::DirEntry| {
+        Some(
+            entry
+                .file_name()
+                .to_str()?
+                .strip_suffix("_input.png")?
+                .to_owned(),
+        )
+    };
     let mut names: Vec<String> = entries.flatten().filter_map(name).collect();
     names.sort();
     if names.is_empty() {
         bail!("{} holds no *_input.png", folder.display());
     }
-    println!("{:<32} {:>14} {:>14} {:>14}", "REFERENCE", "CLS COSINE", "CLS LARGEST", "ATTENTION");
+    println!(
+        "{:<32} {:>14} {:>14} {:>14}",
+        "REFERENCE", "CLS COSINE", "CLS LARGEST", "ATTENTION"
+    );
     let (most, least) = tolerance(model.precision);
     let mut good = true;
     for name in names {
         let file = std::fs::read(folder.join(format!("{name}_input.png")))?;
         let pixels = decode(&file, DecodeOptions::default(), DecodeLimits::default())?;
-        let grid = Grid { height: pixels.height() as usize / PATCH, width: pixels.width() as usize / PATCH };
-        let wanted = Wanted { attention: true, ..Wanted::default() };
+        let grid = Grid {
+            height: pixels.height() as usize / PATCH,
+            width: pixels.width() as usize / PATCH,
+        };
+        let wanted = Wanted {
+            attention: true,
+            ..Wanted::default()
+        };
         let found = session.run(&[(&Input { pixels, grid }, wanted)])?.remove(0);
         let expected = read_safetensors(&[map_file(&folder.join(format!("{name}.safetensors")))?])?;
         let cls = tensor(&expected, "cls")?;
@@ -59,7 +85,10 @@ pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> an
 }
 
 fn tensor(tensors: &TensorMap, name: &str) -> anyhow::Result<Vec<f32>> {
-    Ok(tensors.get(name).with_context(|| format!("the reference has no {name}"))?.to_f32())
+    Ok(tensors
+        .get(name)
+        .with_context(|| format!("the reference has no {name}"))?
+        .to_f32())
 }
 
 /// Infinite if there are more or fewer values, or some that are no numbers.
@@ -68,7 +97,11 @@ fn largest_difference(found: impl Iterator<Item = f32>, expected: &[f32]) -> f32
     if found.len() != expected.len() || found.iter().any(|value| !value.is_finite()) {
         return f32::INFINITY;
     }
-    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    found
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }
 
 fn cosine(found: impl Iterator<Item = f32>, expected: &[f32]) -> f64 {

@@ -28,15 +28,28 @@ pub(super) struct Health {
 impl Health {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let certificate = self.tls_cert.filter(|path| !path.as_os_str().is_empty());
-        let scheme = if certificate.is_some() { "https" } else { "http" };
-        let address = self.url.unwrap_or_else(|| format!("{scheme}://127.0.0.1:{}", self.port));
+        let scheme = if certificate.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let address = self
+            .url
+            .unwrap_or_else(|| format!("{scheme}://127.0.0.1:{}", self.port));
         let address = format!("{}/readyz", address.trim_end_matches('/'));
-        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(self.timeout)));
-        // The certificate is for the server's public name; on this machine there is nobody else to mistake it for.
-        let tls = ureq::tls::TlsConfig::builder().disable_verification(certificate.is_some()).build();
+        let config =
+            ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(self.timeout)));
+        // The certificate is for the server's public name; on this machine there is nobody else to
+        // mistake it for.
+        let tls = ureq::tls::TlsConfig::builder()
+            .disable_verification(certificate.is_some())
+            .build();
         let config = config.tls_config(tls);
         let agent: ureq::Agent = config.http_status_as_error(false).build().into();
-        let mut answer = agent.get(&address).call().with_context(|| format!("asking {address}"))?;
+        let mut answer = agent
+            .get(&address)
+            .call()
+            .with_context(|| format!("asking {address}"))?;
         let text = answer.body_mut().read_to_string().unwrap_or_default();
         if !answer.status().is_success() {
             bail!("not ready: {}", text.trim());

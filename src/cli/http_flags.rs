@@ -33,8 +33,8 @@ pub(super) struct HttpFlags {
     #[arg(long, env = "DINOSERVE_MAX_IMAGES", default_value_t = HttpConfig::default().max_images)]
     max_images: usize,
 
-    /// Requests that may be under way together; more are refused at once with 503 [default: 10 for each core, at least 16;
-    /// on GPUs 4 for each image of a batch]
+    /// Requests that may be under way together; more are refused at once with 503 [default: 10 for
+    /// each core, at least 16; on GPUs 4 for each image of a batch]
     #[arg(long, env = "DINOSERVE_MAX_REQUESTS", value_name = "COUNT")]
     max_requests: Option<usize>,
 
@@ -54,7 +54,8 @@ pub(super) struct HttpFlags {
     #[arg(long, env = "DINOSERVE_SNAPSHOT_IDLE_TIMEOUT", default_value_t = HttpConfig::default().snapshot_idle.as_secs())]
     snapshot_idle_timeout: u64,
 
-    /// Seconds in which a request's head must have arrived; a connection that is idle for longer is closed
+    /// Seconds in which a request's head must have arrived; a connection that is idle for longer is
+    /// closed
     #[arg(long, env = "DINOSERVE_HEADER_TIMEOUT", default_value_t = ServeConfig::default().header_timeout.as_secs())]
     header_timeout: u64,
 
@@ -62,8 +63,8 @@ pub(super) struct HttpFlags {
     #[arg(long, env = "DINOSERVE_WRITE_TIMEOUT", default_value_t = ServeConfig::default().write_timeout.as_secs())]
     write_timeout: u64,
 
-    /// Seconds for which the server goes on after SIGTERM, but for /readyz, which says that it stops: time for load balancers to
-    /// notice. After Ctrl-C there is no delay
+    /// Seconds for which the server goes on after SIGTERM, but for /readyz, which says that it
+    /// stops: time for load balancers to notice. After Ctrl-C there is no delay
     #[arg(long, env = "DINOSERVE_SHUTDOWN_DELAY", default_value_t = ServeConfig::default().shutdown_delay.as_secs())]
     shutdown_delay: u64,
 
@@ -75,25 +76,41 @@ pub(super) struct HttpFlags {
 /// Who may use the server, and how it is spoken to.
 #[derive(Debug, Clone, Args)]
 pub(super) struct AccessFlags {
-    /// File of API keys, which every request then needs; `dinoserve keys new` makes them [default: no keys are needed]
+    /// File of API keys, which every request then needs; `dinoserve keys new` makes them [default:
+    /// no keys are needed]
     #[arg(long, env = "DINOSERVE_API_KEYS", value_name = "FILE")]
     api_keys: Option<PathBuf>,
 
     /// Certificates in PEM, the server's own first; with --tls-key, the server speaks HTTPS
-    #[arg(long, env = "DINOSERVE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    #[arg(
+        long,
+        env = "DINOSERVE_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
     tls_cert: Option<PathBuf>,
 
     /// Private key of the certificate, in PEM
-    #[arg(long, env = "DINOSERVE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    #[arg(
+        long,
+        env = "DINOSERVE_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
     tls_key: Option<PathBuf>,
 
-    /// Origins whose pages may use the API from a browser, with commas between them, such as https://example.org; * for all
-    /// [default: none]
-    #[arg(long, env = "DINOSERVE_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    /// Origins whose pages may use the API from a browser, with commas between them, such as
+    /// https://example.org; * for all [default: none]
+    #[arg(
+        long,
+        env = "DINOSERVE_CORS_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
     cors_origin: Vec<String>,
 
-    /// Seconds between looks at the files of keys and certificates, which are read anew when they have changed; SIGHUP asks for
-    /// it at once
+    /// Seconds between looks at the files of keys and certificates, which are read anew when they
+    /// have changed; SIGHUP asks for it at once
     #[arg(long, env = "DINOSERVE_RELOAD_INTERVAL", default_value_t = ServeConfig::default().reload_interval.as_secs())]
     reload_interval: u64,
 }
@@ -118,7 +135,11 @@ impl HttpFlags {
     }
 
     /// How connections are treated.
-    pub(super) fn serve_config(&self, certificate: Option<Arc<Certificate>>, reload_interval: Duration) -> ServeConfig {
+    pub(super) fn serve_config(
+        &self,
+        certificate: Option<Arc<Certificate>>,
+        reload_interval: Duration,
+    ) -> ServeConfig {
         ServeConfig {
             max_connections: self.max_connections,
             header_timeout: Duration::from_secs(self.header_timeout),
@@ -134,14 +155,19 @@ impl HttpFlags {
 impl AccessFlags {
     /// The API keys, if there are to be any.
     pub(super) fn keys(&self) -> Result<Option<Arc<ApiKeys>>> {
-        let file = self.api_keys.as_ref().filter(|path| !path.as_os_str().is_empty());
+        let file = self
+            .api_keys
+            .as_ref()
+            .filter(|path| !path.as_os_str().is_empty());
         file.map(|path| ApiKeys::open(path)).transpose()
     }
 
     /// The certificate, if the server is to speak TLS.
     pub(super) fn certificate(&self) -> Result<Option<Arc<Certificate>>> {
         let files = self.tls_cert.as_ref().zip(self.tls_key.as_ref());
-        files.map(|(chain, key)| Certificate::open(chain, key)).transpose()
+        files
+            .map(|(chain, key)| Certificate::open(chain, key))
+            .transpose()
     }
 
     /// Origins whose pages may use the API.

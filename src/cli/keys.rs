@@ -9,7 +9,8 @@ use crate::http::access::{NewKey, Role};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {
-    /// Make a key: its entry for the file of --api-keys goes to standard output, the key itself to standard error
+    /// Make a key: its entry for the file of --api-keys goes to standard output, the key itself to
+    /// standard error
     New(New),
 }
 
@@ -20,8 +21,8 @@ pub(super) struct New {
     #[arg(long)]
     name: String,
 
-    /// What it may do: read (features and searches), write (also store and delete), admin (also load models, and delete and
-    /// restore galleries)
+    /// What it may do: read (features and searches), write (also store and delete), admin (also
+    /// load models, and delete and restore galleries)
     #[arg(long, default_value = "read", value_parser = names::<Role>())]
     role: Role,
 
@@ -32,7 +33,11 @@ pub(super) struct New {
 
 impl Keys {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self::New(New { name, role, requests_per_minute }) = self;
+        let Self::New(New {
+            name,
+            role,
+            requests_per_minute,
+        }) = self;
         let NewKey { secret, entry } = NewKey::random(&name, role, requests_per_minute)?;
         std::io::stdout().write_all(entry.as_bytes())?;
         eprintln!("The key is {secret} and cannot be shown again: only its hash is in the file.");

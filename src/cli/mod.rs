@@ -1,4 +1,5 @@
-//! The command line. Each command is a file; what they share about models and the runtime is in [`common`].
+//! The command line. Each command is a file; what they share about models and the runtime is in
+//! [`common`].
 
 mod bench;
 mod common;
@@ -46,8 +47,8 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// File with settings: flags of `serve` without their dashes, such as `port = 8080` [default: dinoserve.toml, if there is
-    /// one]
+    /// File with settings: flags of `serve` without their dashes, such as `port = 8080` [default:
+    /// dinoserve.toml, if there is one]
     #[arg(long, global = true, env = "DINOSERVE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -56,7 +57,12 @@ struct Cli {
     log: String,
 
     /// Form of the log on standard error
-    #[arg(long, global = true, env = "DINOSERVE_LOG_FORMAT", default_value = "pretty")]
+    #[arg(
+        long,
+        global = true,
+        env = "DINOSERVE_LOG_FORMAT",
+        default_value = "pretty"
+    )]
     log_format: LogFormat,
 }
 
@@ -92,8 +98,8 @@ enum Command {
     Completions(completions::Completions),
 }
 
-/// Runs the program with the arguments of the process and gives its exit code: 0 when all went well, 1 when something
-/// failed, 2 when the command line or the settings are wrong.
+/// Runs the program with the arguments of the process and gives its exit code: 0 when all went
+/// well, 1 when something failed, 2 when the command line or the settings are wrong.
 pub fn main() -> ExitCode {
     let (program, settings) = match program() {
         Ok(program) => program,
@@ -120,7 +126,11 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     // Sends the last spans when it is dropped, at the end.
-    let _tracing = match telemetry::start(cli.log_format, &cli.log, cli.command.trace_export().as_ref()) {
+    let _tracing = match telemetry::start(
+        cli.log_format,
+        &cli.log,
+        cli.command.trace_export().as_ref(),
+    ) {
         Ok(tracing) => tracing,
         Err(error) => {
             eprintln!("error: {error}");
@@ -135,7 +145,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // The reader of our output has gone, as in `… | head`: that is no failure of ours.
             let broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
-                cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+                cause
+                    .downcast_ref::<std::io::Error>()
+                    .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
             };
             if !error.chain().any(broken_pipe) {
                 eprintln!("error: {error:#}");
@@ -167,7 +179,10 @@ impl Command {
 
     /// Whether it hears Ctrl-C by itself, and ends what it has begun.
     fn stops_itself(&self) -> bool {
-        matches!(self, Self::Serve(_) | Self::Gallery(gallery::Gallery::Import(_)))
+        matches!(
+            self,
+            Self::Serve(_) | Self::Gallery(gallery::Gallery::Import(_))
+        )
     }
 }
 

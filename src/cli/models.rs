@@ -90,7 +90,8 @@ pub(super) struct Verify {
     #[command(flatten)]
     precision: PrecisionFlag,
 
-    /// Folder of reference features: run each `X_input.png` and compare with `X.safetensors` (`cls`, `attention`)
+    /// Folder of reference features: run each `X_input.png` and compare with `X.safetensors`
+    /// (`cls`, `attention`)
     #[arg(long, value_name = "DIR", conflicts_with = "json")]
     goldens: Option<PathBuf>,
 
@@ -116,9 +117,14 @@ impl List {
         let mut out = std::io::stdout().lock();
         let state = |spec| {
             let state = |precision| store.state(spec, precision);
-            let converted = Precision::VARIANTS.iter().filter_map(|name| name.parse().ok());
-            let converted = converted.filter(|&precision| state(precision) == ModelState::Converted);
-            let converted: Vec<String> = converted.map(|precision: Precision| precision.to_string()).collect();
+            let converted = Precision::VARIANTS
+                .iter()
+                .filter_map(|name| name.parse().ok());
+            let converted =
+                converted.filter(|&precision| state(precision) == ModelState::Converted);
+            let converted: Vec<String> = converted
+                .map(|precision: Precision| precision.to_string())
+                .collect();
             match state(Precision::Fp32) {
                 _ if !converted.is_empty() => converted.join(", "),
                 ModelState::Downloaded => "downloaded".to_owned(),
@@ -126,14 +132,23 @@ impl List {
             }
         };
         if self.json {
-            let models: Vec<_> =
-                store.catalog().iter().map(|spec| serde_json::json!({"model": spec, "state": state(spec)})).collect();
+            let models: Vec<_> = store
+                .catalog()
+                .iter()
+                .map(|spec| serde_json::json!({"model": spec, "state": state(spec)}))
+                .collect();
             writeln!(out, "{}", serde_json::to_string_pretty(&models)?)?;
             return Ok(ExitCode::SUCCESS);
         }
         writeln!(out, "{:<20} {:<16} SUMMARY", "NAME", "IN CACHE")?;
         for spec in store.catalog().iter() {
-            writeln!(out, "{:<20} {:<16} {}", spec.name, state(spec), spec.summary)?;
+            writeln!(
+                out,
+                "{:<20} {:<16} {}",
+                spec.name,
+                state(spec),
+                spec.summary
+            )?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -144,7 +159,9 @@ impl Pull {
         let store = self.store.store()?;
         let precision = self.precision.get();
         let mut progress = Progress::new(Unit::BytesOrSteps);
-        let pulled = store.pull(&self.name, precision, &mut |step, done, total| progress.show(step, done, total));
+        let pulled = store.pull(&self.name, precision, &mut |step, done, total| {
+            progress.show(step, done, total)
+        });
         progress.finish();
         report(&pulled?, &store.converted_path(&self.name, precision))?;
         Ok(ExitCode::SUCCESS)
@@ -161,7 +178,9 @@ impl Convert {
         };
         let spec = store.catalog().get(&name)?;
         let precision = self.precision.get();
-        let to = self.to.unwrap_or_else(|| store.converted_path(&name, precision));
+        let to = self
+            .to
+            .unwrap_or_else(|| store.converted_path(&name, precision));
         let mut progress = Progress::new(Unit::BytesOrSteps);
         let mut show = |step: &str, done, total| progress.show(step, done, total);
         let manifest = convert(spec, &self.from, None, precision, &to, &mut show)
@@ -177,7 +196,9 @@ impl Verify {
         let store = self.store.store()?;
         let mut progress = Progress::new(Unit::BytesOrSteps);
         let precision = self.precision.get();
-        let verified = store.verify(&self.name, precision, &mut |step, done, total| progress.show(step, done, total));
+        let verified = store.verify(&self.name, precision, &mut |step, done, total| {
+            progress.show(step, done, total)
+        });
         progress.finish();
         let verified = verified?;
         let mut out = std::io::stdout();
@@ -188,7 +209,11 @@ impl Verify {
         }
         writeln!(out, "{} is as it was written", verified.path.display())?;
         writeln!(out, "fingerprint {}", verified.manifest.fingerprint)?;
-        writeln!(out, "made from {} (sha256 {})", verified.manifest.source, verified.manifest.source_sha256)?;
+        writeln!(
+            out,
+            "made from {} (sha256 {})",
+            verified.manifest.source, verified.manifest.source_sha256
+        )?;
         match self.goldens {
             None => Ok(ExitCode::SUCCESS),
             Some(folder) => {
@@ -202,6 +227,10 @@ impl Verify {
 
 fn report(manifest: &Manifest, path: &std::path::Path) -> std::io::Result<()> {
     let mut out = std::io::stdout();
-    writeln!(out, "{} {} fingerprint {}", manifest.model, manifest.precision, manifest.fingerprint)?;
+    writeln!(
+        out,
+        "{} {} fingerprint {}",
+        manifest.model, manifest.precision, manifest.fingerprint
+    )?;
     writeln!(out, "{}", path.display())
 }

@@ -41,7 +41,14 @@ impl Progress {
     pub(super) fn new(unit: Unit) -> Self {
         let now = Instant::now();
         let terminal = std::io::stderr().is_terminal();
-        Self { unit, terminal, step: String::new(), bar: ProgressBar::hidden(), started: now, last_line: now }
+        Self {
+            unit,
+            terminal,
+            step: String::new(),
+            bar: ProgressBar::hidden(),
+            started: now,
+            last_line: now,
+        }
     }
 
     /// Shows that `done` of `total` of `step` are done.
@@ -52,7 +59,9 @@ impl Progress {
             self.started = Instant::now();
             self.last_line = self.started;
             if self.terminal {
-                self.bar = ProgressBar::new(0).with_style(self.style()).with_message(self.step.clone());
+                self.bar = ProgressBar::new(0)
+                    .with_style(self.style())
+                    .with_message(self.step.clone());
             }
         }
         if self.terminal {
@@ -62,7 +71,9 @@ impl Progress {
             self.bar.set_position(done);
         } else if self.last_line.elapsed() >= LINES_EVERY {
             self.last_line = Instant::now();
-            let of = total.map(|total| format!(" of {}", self.amount(total))).unwrap_or_default();
+            let of = total
+                .map(|total| format!(" of {}", self.amount(total)))
+                .unwrap_or_default();
             eprintln!("{step}: {}{of}", self.amount(done));
         }
     }
@@ -73,7 +84,10 @@ impl Progress {
     }
 
     /// Shows bytes that pass by, until it is dropped.
-    pub(super) fn of_bytes(step: &'static str, total: Option<u64>) -> impl FnMut(&[u8]) + Send + 'static {
+    pub(super) fn of_bytes(
+        step: &'static str,
+        total: Option<u64>,
+    ) -> impl FnMut(&[u8]) + Send + 'static {
         let (mut progress, mut done) = (Self::new(Unit::BytesOrSteps), 0);
         move |bytes| {
             done += bytes.len() as u64;
@@ -86,7 +100,11 @@ impl Progress {
     }
 
     fn amount(&self, count: u64) -> String {
-        if self.counts_bytes() { indicatif::BinaryBytes(count).to_string() } else { count.to_string() }
+        if self.counts_bytes() {
+            indicatif::BinaryBytes(count).to_string()
+        } else {
+            count.to_string()
+        }
     }
 
     fn style(&self) -> ProgressStyle {

@@ -30,9 +30,14 @@ pub(super) struct Serve {
     #[command(flatten)]
     pub(super) gallery: GalleryFlags,
 
-    /// Megabytes of memory for results, so that the same file with the same options does not go through the model twice;
-    /// 0 keeps none
-    #[arg(long, env = "DINOSERVE_CACHE_MB", value_name = "MB", default_value_t = 0)]
+    /// Megabytes of memory for results, so that the same file with the same options does not go
+    /// through the model twice; 0 keeps none
+    #[arg(
+        long,
+        env = "DINOSERVE_CACHE_MB",
+        value_name = "MB",
+        default_value_t = 0
+    )]
     cache_mb: u64,
 
     #[command(flatten)]
@@ -44,12 +49,18 @@ pub(super) struct Serve {
     #[command(flatten)]
     access: AccessFlags,
 
-    /// Address of a collector that spans of requests are sent to, by OTLP over HTTP, such as http://localhost:4318
+    /// Address of a collector that spans of requests are sent to, by OTLP over HTTP, such as
+    /// http://localhost:4318
     #[arg(long, env = "DINOSERVE_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
 
     /// Share of the traces that begin here that is sent, 0 to 1
-    #[arg(long, env = "DINOSERVE_OTLP_SAMPLE", value_name = "SHARE", default_value_t = 1.0)]
+    #[arg(
+        long,
+        env = "DINOSERVE_OTLP_SAMPLE",
+        value_name = "SHARE",
+        default_value_t = 1.0
+    )]
     otlp_sample: f64,
 }
 
@@ -82,8 +93,20 @@ struct GalleryLimitFlags {
 
 impl GalleryLimitFlags {
     fn limits(&self) -> GalleryLimits {
-        let &Self { max_neighbors, max_page_items, thumbnail_side, max_probe_items, max_probe_classes } = self;
-        GalleryLimits { max_neighbors, max_page_items, thumbnail_side, max_probe_items, max_probe_classes }
+        let &Self {
+            max_neighbors,
+            max_page_items,
+            thumbnail_side,
+            max_probe_items,
+            max_probe_classes,
+        } = self;
+        GalleryLimits {
+            max_neighbors,
+            max_page_items,
+            thumbnail_side,
+            max_probe_items,
+            max_probe_classes,
+        }
     }
 }
 
@@ -94,8 +117,14 @@ impl Serve {
 
     /// Where spans of requests go.
     pub(super) fn trace_export(&self) -> Option<TraceExport> {
-        let endpoint = self.otlp_endpoint.clone().filter(|endpoint| !endpoint.is_empty())?;
-        Some(TraceExport { endpoint, sample: self.otlp_sample })
+        let endpoint = self
+            .otlp_endpoint
+            .clone()
+            .filter(|endpoint| !endpoint.is_empty())?;
+        Some(TraceExport {
+            endpoint,
+            sample: self.otlp_sample,
+        })
     }
 
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
@@ -104,9 +133,12 @@ impl Serve {
         let (keys, certificate) = (self.access.keys()?, self.access.certificate()?);
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
-        let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
         let ended = tokio.block_on(self.serve(&runtime, model, keys, certificate));
-        // Not waiting for what may take long and nobody needs any more, such as the download of another model.
+        // Not waiting for what may take long and nobody needs any more, such as the download of
+        // another model.
         tokio.shutdown_timeout(Duration::from_secs(1));
         remove_unfinished();
         ended
@@ -120,7 +152,9 @@ impl Serve {
         certificate: Option<Arc<Certificate>>,
     ) -> anyhow::Result<ExitCode> {
         let address = self.address();
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}"))?;
         let gallery = self.gallery.open(OpenMode::Serve).await?;
         if let Some(gallery) = &gallery {
             tracing::info!(gallery = gallery.describe(), "open");
@@ -130,15 +164,38 @@ impl Serve {
         }
         let (engine, thread) = self.engine.start(runtime, model)?;
         let service = Service::new(engine, self.limits.limits(), self.cache_mb << 20);
-        let service = service.with_gallery(gallery.clone()).with_gallery_limits(self.gallery_limits.limits());
-        let live = Arc::new(LiveService::new(service, thread, Some(self.engine.source(runtime)?)));
-        let state = AppState::new(Arc::clone(&live), self.http.http_config(self.access.cors_origins()), keys);
-        let scheme = if certificate.is_some() { "https" } else { "http" };
-        let config = self.http.serve_config(certificate, self.access.reload_interval());
-        telemetry::metrics().build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let service = service
+            .with_gallery(gallery.clone())
+            .with_gallery_limits(self.gallery_limits.limits());
+        let live = Arc::new(LiveService::new(
+            service,
+            thread,
+            Some(self.engine.source(runtime)?),
+        ));
+        let state = AppState::new(
+            Arc::clone(&live),
+            self.http.http_config(self.access.cors_origins()),
+            keys,
+        );
+        let scheme = if certificate.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let config = self
+            .http
+            .serve_config(certificate, self.access.reload_interval());
+        telemetry::metrics()
+            .build_info
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
 
         // The one line on standard output: whoever started us reads the port from it.
-        writeln!(std::io::stdout(), "listening on {scheme}://{}", listener.local_addr()?)?;
+        writeln!(
+            std::io::stdout(),
+            "listening on {scheme}://{}",
+            listener.local_addr()?
+        )?;
         let loaded = async {
             live.ready().await?;
             // From here on only a signal ends the server.
@@ -157,13 +214,20 @@ impl Serve {
     }
 }
 
-/// As many connections as the system allows, which often starts programs with a low limit that they may raise.
+/// As many connections as the system allows, which often starts programs with a low limit that they
+/// may raise.
 fn raise_file_limit() {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let limit = getrlimit(Resource::Nofile);
-        let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+        let raised = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit.maximum,
+                ..limit
+            },
+        );
         if let Err(error) = raised {
             tracing::debug!(%error, "the limit of open files stays");
         }

@@ -11,10 +11,12 @@ use crate::{
     service::{EmbedOptions, ImageOptions, Service},
 };
 
-/// The vector of each file, or what is wrong with it, in their order. `step` names the work beside its progress.
+/// The vector of each file, or what is wrong with it, in their order. `step` names the work beside
+/// its progress.
 ///
 /// # Errors
-/// [`Kind::InvalidOption`] for an option that no image could satisfy, [`Kind::Artifact`] if the model cannot run.
+/// [`Kind::InvalidOption`] for an option that no image could satisfy, [`Kind::Artifact`] if the
+/// model cannot run.
 pub(super) async fn embed_files(
     service: &Service,
     paths: &[PathBuf],
@@ -24,14 +26,22 @@ pub(super) async fn embed_files(
 ) -> Result<Vec<Result<Vec<f32>>>> {
     let at_once = service.engine().ready().await?.images_at_once();
     let embed = async |path: &Path| -> Result<Vec<f32>> {
-        let bytes = tokio::fs::read(path).await.map_err(|error| Error::io("reading", error))?;
-        let (mut embeddings, _) = service.embed(vec![Bytes::from(bytes)], image, options).await?;
-        let embedding = embeddings.pop().unwrap_or_else(|| Err(Error::internal("no answer for an image")));
+        let bytes = tokio::fs::read(path)
+            .await
+            .map_err(|error| Error::io("reading", error))?;
+        let (mut embeddings, _) = service
+            .embed(vec![Bytes::from(bytes)], image, options)
+            .await?;
+        let embedding = embeddings
+            .pop()
+            .unwrap_or_else(|| Err(Error::internal("no answer for an image")));
         embedding.map(|embedding| embedding.vector)
     };
     let mut progress = Progress::new(Unit::Images);
     let mut vectors = Vec::with_capacity(paths.len());
-    let mut results = stream::iter(paths).map(|path| embed(path)).buffered(at_once);
+    let mut results = stream::iter(paths)
+        .map(|path| embed(path))
+        .buffered(at_once);
     while let Some(result) = results.next().await {
         match result {
             // An option that no image could satisfy is not the images' fault.

@@ -1,7 +1,9 @@
-//! Jobs on their way to the workers: a bounded channel, and the thread that makes batches of what comes out of it.
+//! Jobs on their way to the workers: a bounded channel, and the thread that makes batches of what
+//! comes out of it.
 //!
-//! There is no timer. A job that finds an idle worker goes to it at once, so a lone request pays nothing for batching;
-//! while all workers are busy, jobs gather, and the next idle worker gets the oldest and those that fit it.
+//! There is no timer. A job that finds an idle worker goes to it at once, so a lone request pays
+//! nothing for batching; while all workers are busy, jobs gather, and the next idle worker gets the
+//! oldest and those that fit it.
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
@@ -10,8 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use super::{EngineState, Features, Input, Plan, Wanted};
 use crate::error::Result;
 
-/// Patches of a batch, above which it takes no more images: 128 of 224×224, or 23 of 518×518. Keeps the memory of a
-/// batch of large images within that of a batch of small ones.
+/// Patches of a batch, above which it takes no more images: 128 of 224×224, or 23 of 518×518. Keeps
+/// the memory of a batch of large images within that of a batch of small ones.
 const MAX_BATCH_PATCHES: usize = 32_768;
 
 /// What comes back: the features of the image, and the image.
@@ -25,7 +27,8 @@ pub(super) struct Job {
     pub(super) reply: Reply,
 }
 
-/// A job that waits, and its place in the queue, which is free again when a worker gets the job or the job is dropped.
+/// A job that waits, and its place in the queue, which is free again when a worker gets the job or
+/// the job is dropped.
 pub(super) struct Waiting {
     job: Job,
     _place: OwnedSemaphorePermit,
@@ -39,7 +42,8 @@ pub(super) enum Event {
     Idle(usize),
     /// A run of this worker failed, and it looks whether its session still works.
     Mending(usize),
-    /// The session of this worker does not work, for this reason; it is being replaced, and the worker will be idle then.
+    /// The session of this worker does not work, for this reason; it is being replaced, and the
+    /// worker will be idle then.
     Broken(usize, String),
     /// No more jobs will come.
     Closed,
@@ -49,7 +53,8 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Entrance {
     events: mpsc::UnboundedSender<Event>,
-    // The channel itself has no bound; these places are it. A job that waits with the batcher still holds its place.
+    // The channel itself has no bound; these places are it. A job that waits with the batcher still
+    // holds its place.
     places: Arc<Semaphore>,
     depth: usize,
 }
@@ -58,7 +63,11 @@ pub(super) struct Entrance {
 pub(super) fn entrance(depth: usize) -> (Entrance, Events) {
     let depth = depth.clamp(1, Semaphore::MAX_PERMITS);
     let (sender, receiver) = mpsc::unbounded_channel();
-    let entrance = Entrance { events: sender.clone(), places: Arc::new(Semaphore::new(depth)), depth };
+    let entrance = Entrance {
+        events: sender.clone(),
+        places: Arc::new(Semaphore::new(depth)),
+        depth,
+    };
     (entrance, Events { sender, receiver })
 }
 
@@ -73,7 +82,17 @@ impl Entrance {
     pub(super) async fn put(&self, input: Input, wanted: Wanted, reply: Reply) -> Option<()> {
         let queued = Instant::now();
         let _place = self.places.clone().acquire_owned().await.ok()?;
-        self.events.send(Event::Job(Waiting { job: Job { input, wanted, queued, reply }, _place })).ok()
+        self.events
+            .send(Event::Job(Waiting {
+                job: Job {
+                    input,
+                    wanted,
+                    queued,
+                    reply,
+                },
+                _place,
+            }))
+            .ok()
     }
 
     /// Jobs that wait.
@@ -129,18 +148,29 @@ pub(super) struct Batcher {
 }
 
 impl Batcher {
-    /// A batcher whose engine is ready with these workers. The last of them is the one for lone images if the plan has one.
+    /// A batcher whose engine is ready with these workers. The last of them is the one for lone
+    /// images if the plan has one.
     pub(super) fn new(workers: Vec<Seat>, plan: Plan, state: watch::Sender<EngineState>) -> Self {
-        let (last_is_solo, most, plan) = (plan.solo_threads.is_some(), plan.max_batch, Arc::new(plan));
+        let (last_is_solo, most, plan) =
+            (plan.solo_threads.is_some(), plan.max_batch, Arc::new(plan));
         state.send_replace(EngineState::Ready(Arc::clone(&plan)));
-        Self { workers, last_is_solo, most, waiting: VecDeque::new(), plan, state }
+        Self {
+            workers,
+            last_is_solo,
+            most,
+            waiting: VecDeque::new(),
+            plan,
+            state,
+        }
     }
 
     /// Works until no more jobs will come and the last has been given out.
     pub(super) fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
         let mut open = true;
         while open || !self.waiting.is_empty() {
-            let Some(event) = events.blocking_recv() else { return };
+            let Some(event) = events.blocking_recv() else {
+                return;
+            };
             let mut next = Some(event);
             while let Some(event) = next {
                 match event {
@@ -153,14 +183,16 @@ impl Batcher {
                 next = events.try_recv().ok();
             }
             // Nobody waits for these any more.
-            self.waiting.retain(|waiting| !waiting.job.reply.is_closed());
+            self.waiting
+                .retain(|waiting| !waiting.job.reply.is_closed());
             if self.nobody_works() {
                 // Whoever waits is told so, as it is not known when there will be a worker.
                 self.waiting.clear();
             }
             while let Some((worker, batch)) = self.assign() {
                 self.workers[worker].condition = Condition::Busy;
-                // It fails only if the worker's thread is gone, and the jobs with it are answered as such.
+                // It fails only if the worker's thread is gone, and the jobs with it are answered
+                // as such.
                 let _ = self.workers[worker].batches.send(batch);
             }
         }
@@ -170,7 +202,8 @@ impl Batcher {
         self.workers[worker].condition = Condition::Idle;
         let ready = |state: &EngineState| matches!(state, EngineState::Ready(_));
         if !ready(&self.state.borrow()) {
-            self.state.send_replace(EngineState::Ready(Arc::clone(&self.plan)));
+            self.state
+                .send_replace(EngineState::Ready(Arc::clone(&self.plan)));
         }
     }
 
@@ -183,7 +216,9 @@ impl Batcher {
     }
 
     fn nobody_works(&self) -> bool {
-        self.workers.iter().all(|worker| worker.condition == Condition::Broken)
+        self.workers
+            .iter()
+            .all(|worker| worker.condition == Condition::Broken)
     }
 
     /// The next worker to get a batch, and the batch.
@@ -191,11 +226,19 @@ impl Batcher {
         if self.waiting.is_empty() {
             return None;
         }
-        let regular = if self.last_is_solo { self.workers.len() - 1 } else { self.workers.len() };
+        let regular = if self.last_is_solo {
+            self.workers.len() - 1
+        } else {
+            self.workers.len()
+        };
         if let Some(solo) = self.workers.get(regular) {
-            let somebody_is_busy = self.workers.iter().any(|worker| worker.condition == Condition::Busy);
+            let somebody_is_busy = self
+                .workers
+                .iter()
+                .any(|worker| worker.condition == Condition::Busy);
             // Where the others are broken it does all the work.
-            let out = |worker: &Seat| matches!(worker.condition, Condition::Mending | Condition::Broken);
+            let out =
+                |worker: &Seat| matches!(worker.condition, Condition::Mending | Condition::Broken);
             let is_alone = self.workers[..regular].iter().all(out);
             match solo.condition {
                 Condition::Idle if !somebody_is_busy && (self.waiting.len() == 1 || is_alone) => {
@@ -206,7 +249,8 @@ impl Batcher {
                 Condition::Idle | Condition::Mending | Condition::Broken => {}
             }
         }
-        let idle = || (0..regular).filter(|&worker| self.workers[worker].condition == Condition::Idle);
+        let idle =
+            || (0..regular).filter(|&worker| self.workers[worker].condition == Condition::Idle);
         let worker = idle().next()?;
         // Idle workers share what is there, so that no core sleeps while another has a long batch.
         let sharing = idle().count();
@@ -215,8 +259,14 @@ impl Batcher {
 
     /// The oldest job and those of its grid, the `sharing`th part of them.
     fn take(&mut self, sharing: usize) -> Vec<Job> {
-        let Some(grid) = self.waiting.front().map(|oldest| oldest.job.input.grid) else { return Vec::new() };
-        let alike = self.waiting.iter().filter(|waiting| waiting.job.input.grid == grid).count();
+        let Some(grid) = self.waiting.front().map(|oldest| oldest.job.input.grid) else {
+            return Vec::new();
+        };
+        let alike = self
+            .waiting
+            .iter()
+            .filter(|waiting| waiting.job.input.grid == grid)
+            .count();
         let fitting = MAX_BATCH_PATCHES / grid.patches().max(1);
         let count = alike.div_ceil(sharing).min(self.most).min(fitting).max(1);
         let mut batch = Vec::with_capacity(count);

@@ -1,6 +1,8 @@
-//! The model at work: a bounded queue, a thread that makes batches, and threads that each own an ONNX Runtime session.
+//! The model at work: a bounded queue, a thread that makes batches, and threads that each own an
+//! ONNX Runtime session.
 //!
-//! [`Engine`] is the handle that others hold. Only [`session`], [`providers`] and `weights` know ONNX Runtime.
+//! [`Engine`] is the handle that others hold. Only [`session`], [`providers`] and `weights` know
+//! ONNX Runtime.
 
 mod batcher;
 mod plan;
@@ -87,8 +89,8 @@ pub enum EngineState {
     Failed(String),
 }
 
-/// A handle to the running model; clones are cheap. When the last is dropped the workers finish what is queued and
-/// end.
+/// A handle to the running model; clones are cheap. When the last is dropped the workers finish
+/// what is queued and end.
 #[derive(Debug, Clone)]
 pub struct Engine {
     entrance: Arc<Entrance>,
@@ -114,34 +116,62 @@ impl Engine {
     ///
     /// # Errors
     /// [`Kind::Internal`] if no thread can be started.
-    pub fn start(runtime: &Runtime, model: ModelFile, config: &EngineConfig) -> Result<(Self, EngineThread)> {
+    pub fn start(
+        runtime: &Runtime,
+        model: ModelFile,
+        config: &EngineConfig,
+    ) -> Result<(Self, EngineThread)> {
         let (entrance, events) = batcher::entrance(config.queue_depth);
         let (state_sender, state) = watch::channel(EngineState::Loading);
-        let about =
-            About { spec: model.spec.clone(), fingerprint: model.fingerprint.clone(), precision: model.precision };
-        let crew =
-            worker::Crew { runtime: runtime.clone(), model, config: config.clone(), events, state: state_sender };
+        let about = About {
+            spec: model.spec.clone(),
+            fingerprint: model.fingerprint.clone(),
+            precision: model.precision,
+        };
+        let crew = worker::Crew {
+            runtime: runtime.clone(),
+            model,
+            config: config.clone(),
+            events,
+            state: state_sender,
+        };
         let thread = std::thread::Builder::new()
             .name("batcher".to_owned())
             .spawn(move || crew.run())
-            .map_err(|error| Error::internal(format!("cannot start the engine's thread: {error}")))?;
-        Ok((Self { entrance: Arc::new(entrance), state, about: Arc::new(about) }, EngineThread(thread)))
+            .map_err(|error| {
+                Error::internal(format!("cannot start the engine's thread: {error}"))
+            })?;
+        Ok((
+            Self {
+                entrance: Arc::new(entrance),
+                state,
+                about: Arc::new(about),
+            },
+            EngineThread(thread),
+        ))
     }
 
-    /// The model's features of one image, and the image back for whoever draws on it. Waits for a place
-    /// in the queue, so that a request with many images is slowed down and not refused half way.
+    /// The model's features of one image, and the image back for whoever draws on it. Waits for a
+    /// place in the queue, so that a request with many images is slowed down and not refused half
+    /// way.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] if the engine is not running, [`Kind::Internal`] if the runtime fails on this image.
+    /// [`Kind::Unavailable`] if the engine is not running, [`Kind::Internal`] if the runtime fails
+    /// on this image.
     pub async fn infer(&self, input: Input, wanted: Wanted) -> Result<(Input, Features)> {
         let (reply, answer) = oneshot::channel();
-        self.entrance.put(input, wanted, reply).await.ok_or_else(|| self.gone())?;
+        self.entrance
+            .put(input, wanted, reply)
+            .await
+            .ok_or_else(|| self.gone())?;
         answer.await.map_err(|_| self.gone())?
     }
 
     fn gone(&self) -> Error {
         match self.state() {
-            EngineState::Failed(reason) => Error::new(Kind::Unavailable, format!("the model cannot run: {reason}")),
+            EngineState::Failed(reason) => {
+                Error::new(Kind::Unavailable, format!("the model cannot run: {reason}"))
+            }
             _ => Error::new(Kind::Unavailable, "the model has been stopped"),
         }
     }
@@ -200,7 +230,8 @@ impl Engine {
 }
 
 impl EngineThread {
-    /// Waits until the workers have finished what is queued. All [`Engine`] handles must have been dropped.
+    /// Waits until the workers have finished what is queued. All [`Engine`] handles must have been
+    /// dropped.
     pub fn join(self) {
         // A panic of a worker has been logged by the panic hook already.
         let _ = self.0.join();

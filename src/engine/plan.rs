@@ -17,7 +17,8 @@ pub struct EngineConfig {
     pub workers: Option<usize>,
     /// Threads of a session within one operator.
     pub intra_threads: Option<usize>,
-    /// On the CPU, threads of a session of its own for an image that is alone in the engine; 0 makes none.
+    /// On the CPU, threads of a session of its own for an image that is alone in the engine; 0
+    /// makes none.
     pub solo_threads: Option<usize>,
     /// Most images of a batch.
     pub max_batch: Option<usize>,
@@ -59,7 +60,8 @@ pub struct Plan {
     pub session: SessionOptions,
 }
 
-/// Sessions on the CPU, beyond which each gets more threads: every one takes some memory to work in.
+/// Sessions on the CPU, beyond which each gets more threads: every one takes some memory to work
+/// in.
 const CPU_WORKERS: usize = 16;
 /// Threads of a single image, beyond which more bring little.
 const SOLO_THREADS: usize = 16;
@@ -75,13 +77,14 @@ impl EngineConfig {
     /// The plan for a model of this precision on this machine.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if a GPU is asked for that cannot be used, or that the precision is not for.
+    /// [`crate::error::Kind::Artifact`] if a GPU is asked for that cannot be used, or that the
+    /// precision is not for.
     pub fn plan_here(&self, precision: Precision, runtime: &Runtime) -> Result<Plan> {
         let providers = match (precision, &self.device) {
             (Precision::Int8, Device::Auto) => runtime.providers(&Device::Cpu),
-            (Precision::Int8, Device::Cuda(_)) => {
-                Err(Error::artifact("int8 models run on the CPU; on a GPU use --precision fp16"))
-            }
+            (Precision::Int8, Device::Cuda(_)) => Err(Error::artifact(
+                "int8 models run on the CPU; on a GPU use --precision fp16",
+            )),
             (_, device) => runtime.providers(device),
         }?;
         if precision == Precision::Fp16 && providers.contains(&Provider::Cpu) {
@@ -94,7 +97,8 @@ impl EngineConfig {
     pub fn plan(&self, precision: Precision, providers: &[Provider], cores: usize) -> Plan {
         let on_cpu = providers.contains(&Provider::Cpu);
         let positive = |given: Option<usize>| given.filter(|&count| count > 0);
-        let (workers, intra_threads) = match (positive(self.workers), positive(self.intra_threads)) {
+        let (workers, intra_threads) = match (positive(self.workers), positive(self.intra_threads))
+        {
             (Some(workers), Some(threads)) => (workers, threads),
             // A GPU's kernels queue up anyway, and need no threads of ours.
             (workers, threads) if !on_cpu => (workers.unwrap_or(1), threads.unwrap_or(1)),
@@ -107,26 +111,41 @@ impl EngineConfig {
             }
         };
         let solo_threads = self.solo_threads.unwrap_or(cores.min(SOLO_THREADS));
-        let solo_threads = (on_cpu && workers > 1 && solo_threads > intra_threads).then_some(solo_threads);
+        let solo_threads =
+            (on_cpu && workers > 1 && solo_threads > intra_threads).then_some(solo_threads);
         let max_batch = match precision {
-            // Activations are scaled by the range of the whole batch: an image's features would depend on its company.
+            // Activations are scaled by the range of the whole batch: an image's features would
+            // depend on its company.
             Precision::Int8 => 1,
-            // A CPU is busy with a single image already; a batch would only make the first of it wait for the last.
+            // A CPU is busy with a single image already; a batch would only make the first of it
+            // wait for the last.
             _ => positive(self.max_batch).unwrap_or(if on_cpu { 1 } else { GPU_BATCH }),
         };
-        let session = SessionOptions { intra_threads, cuda_memory: self.cuda_memory, cuda_tf32: self.cuda_tf32 };
-        Plan { providers: providers.to_vec(), workers, solo_threads, max_batch, session }
+        let session = SessionOptions {
+            intra_threads,
+            cuda_memory: self.cuda_memory,
+            cuda_tf32: self.cuda_tf32,
+        };
+        Plan {
+            providers: providers.to_vec(),
+            workers,
+            solo_threads,
+            max_batch,
+            session,
+        }
     }
 }
 
-/// Requests under way together for each core: the last of them waits for as many images' time, and for less
-/// than twice as long as the slowest in a hundred at nine tenths of the load.
+/// Requests under way together for each core: the last of them waits for as many images' time, and
+/// for less than twice as long as the slowest in a hundred at nine tenths of the load.
 const REQUESTS_PER_CORE: usize = 10;
-/// Requests under way together for each place in a GPU's batch: one batch runs, others are prepared.
+/// Requests under way together for each place in a GPU's batch: one batch runs, others are
+/// prepared.
 const REQUESTS_PER_PLACE: usize = 4;
 
 impl Plan {
-    /// As many requests as it makes sense to have under way together; with more, all would only wait longer.
+    /// As many requests as it makes sense to have under way together; with more, all would only
+    /// wait longer.
     pub fn requests(&self) -> usize {
         if self.providers.contains(&Provider::Cpu) {
             (self.workers * self.session.intra_threads * REQUESTS_PER_CORE).max(16)
@@ -135,14 +154,18 @@ impl Plan {
         }
     }
 
-    /// Images of one request that it makes sense to have under way together: each worker has one, and the next is ready.
+    /// Images of one request that it makes sense to have under way together: each worker has one,
+    /// and the next is ready.
     pub fn images_at_once(&self) -> usize {
         (2 * self.workers * self.providers.len() * self.max_batch).max(4)
     }
 
     /// One session that uses all cores.
     pub fn single(precision: Precision, provider: Provider) -> Self {
-        let config = EngineConfig { workers: Some(1), ..EngineConfig::default() };
+        let config = EngineConfig {
+            workers: Some(1),
+            ..EngineConfig::default()
+        };
         config.plan(precision, &[provider], available_cores())
     }
 
@@ -155,9 +178,18 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-        let each = if self.providers.len() > 1 { " each" } else { "" };
-        let (workers, threads) = (plural(self.workers, "worker"), plural(self.session.intra_threads, "thread"));
+        let plural = |count: usize, what: &str| {
+            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+        };
+        let each = if self.providers.len() > 1 {
+            " each"
+        } else {
+            ""
+        };
+        let (workers, threads) = (
+            plural(self.workers, "worker"),
+            plural(self.session.intra_threads, "thread"),
+        );
         write!(f, "{}: {workers}{each} of {threads}", self.provider())?;
         if let Some(threads) = self.solo_threads {
             write!(f, ", one of {} for lone images", plural(threads, "thread"))?;

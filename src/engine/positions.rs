@@ -12,7 +12,8 @@ use crate::{model::PositionTable, vision::Grid};
 /// Values (f32) that the kept tables may have together: 64 MB.
 const BUDGET: usize = 16 << 20;
 
-/// The tables that a batch of one grid needs. Its lock is taken once a batch and held for a look, not for the arithmetic.
+/// The tables that a batch of one grid needs. Its lock is taken once a batch and held for a look,
+/// not for the arithmetic.
 pub(super) struct PositionCache {
     table: PositionTable,
     kept: Mutex<Kept>,
@@ -23,7 +24,10 @@ type Kept = VecDeque<(Grid, Arc<Array2<f32>>)>;
 
 impl PositionCache {
     pub(super) fn new(table: PositionTable) -> Self {
-        Self { table, kept: Mutex::default() }
+        Self {
+            table,
+            kept: Mutex::default(),
+        }
     }
 
     /// The table for `grid`: `[1 + patches, dim]`.

@@ -35,9 +35,13 @@ impl FromStr for Device {
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(vec![0])),
             _ => {
-                let numbers = text.strip_prefix("cuda:").map(|list| list.split(',').map(str::parse).collect());
+                let numbers = text
+                    .strip_prefix("cuda:")
+                    .map(|list| list.split(',').map(str::parse).collect());
                 let Some(Ok(numbers)) = numbers else {
-                    return Err("must be `auto`, `cpu`, `cuda`, `cuda:N` or `cuda:N,M,…`".to_owned());
+                    return Err(
+                        "must be `auto`, `cpu`, `cuda`, `cuda:N` or `cuda:N,M,…`".to_owned()
+                    );
                 };
                 let numbers: Vec<u16> = numbers;
                 match (1..numbers.len()).find(|&i| numbers[..i].contains(&numbers[i])) {
@@ -87,13 +91,18 @@ pub struct SessionOptions {
     pub intra_threads: usize,
     /// Most bytes of a GPU's memory that its arena takes; `None` for all there is.
     pub cuda_memory: Option<usize>,
-    /// Let a GPU round the factors of products to TF32: faster, and four digits less of every feature.
+    /// Let a GPU round the factors of products to TF32: faster, and four digits less of every
+    /// feature.
     pub cuda_tf32: bool,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { intra_threads: 1, cuda_memory: None, cuda_tf32: false }
+        Self {
+            intra_threads: 1,
+            cuda_memory: None,
+            cuda_tf32: false,
+        }
     }
 }
 
@@ -109,7 +118,8 @@ impl Runtime {
     /// Loads the library at `path`. A second call gives what the first loaded.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] in one sentence if it is missing, no ONNX Runtime, or too old.
+    /// [`crate::error::Kind::Artifact`] in one sentence if it is missing, no ONNX Runtime, or too
+    /// old.
     pub fn load(path: &Path) -> Result<Self> {
         if let Some(runtime) = RUNTIME.get() {
             return Ok(runtime.clone());
@@ -123,21 +133,30 @@ impl Runtime {
         let builder = ort::init_from(path).map_err(|error| {
             let reason = match &error {
                 ort::LoadDynamicError::BadVersion { version_str, .. } => {
-                    format!("is ONNX Runtime {version_str}, but 1.{} or later is needed", ort::MINOR_VERSION)
+                    format!(
+                        "is ONNX Runtime {version_str}, but 1.{} or later is needed",
+                        ort::MINOR_VERSION
+                    )
                 }
-                ort::LoadDynamicError::MissingApi { .. } => "is a library, but not ONNX Runtime".to_owned(),
-                ort::LoadDynamicError::Dlopen { .. } => "cannot be loaded as a library of this machine".to_owned(),
+                ort::LoadDynamicError::MissingApi { .. } => {
+                    "is a library, but not ONNX Runtime".to_owned()
+                }
+                ort::LoadDynamicError::Dlopen { .. } => {
+                    "cannot be loaded as a library of this machine".to_owned()
+                }
                 _ => "is no usable ONNX Runtime".to_owned(),
             };
             let advice = "run `make setup`, or set ORT_DYLIB_PATH to another";
-            Error::artifact(format!("{} {reason}; {advice}", path.display())).with_source(error.to_string())
+            Error::artifact(format!("{} {reason}; {advice}", path.display()))
+                .with_source(error.to_string())
         })?;
         let environment = builder.with_telemetry(false).build().map_err(of_runtime)?;
         environment.set_log_level(LogLevel::Warning);
         Ok(RUNTIME.get_or_init(|| Self { environment }).clone())
     }
 
-    /// The GPUs or the CPU that `device` stands for on this machine. `Auto` falls back to the CPU with one warning.
+    /// The GPUs or the CPU that `device` stands for on this machine. `Auto` falls back to the CPU
+    /// with one warning.
     ///
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if `device` names a GPU that cannot be used.
@@ -146,13 +165,17 @@ impl Runtime {
         match device {
             Device::Cpu => Ok(vec![Provider::Cpu]),
             Device::Cuda(numbers) => {
-                let usable = |&index: &u16| self.cuda(index, &options).map(|_| Provider::Cuda(index));
+                let usable =
+                    |&index: &u16| self.cuda(index, &options).map(|_| Provider::Cuda(index));
                 numbers.iter().map(usable).collect()
             }
             Device::Auto => Ok(match self.cuda(0, &options) {
                 Ok(_) => vec![Provider::Cuda(0)],
                 Err(error) => {
-                    tracing::warn!(reason = error.detail(), "no CUDA, running on the CPU (--device cpu silences this)");
+                    tracing::warn!(
+                        reason = error.detail(),
+                        "no CUDA, running on the CPU (--device cpu silences this)"
+                    );
                     vec![Provider::Cpu]
                 }
             }),
@@ -163,12 +186,19 @@ impl Runtime {
     ///
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if it is a GPU that cannot be used.
-    pub(super) fn session_builder(&self, provider: Provider, options: &SessionOptions) -> Result<SessionBuilder> {
+    pub(super) fn session_builder(
+        &self,
+        provider: Provider,
+        options: &SessionOptions,
+    ) -> Result<SessionBuilder> {
         match provider {
             Provider::Cpu => {
-                // Its arena would keep the memory of the largest batch there ever was. The process's allocator gives back.
+                // Its arena would keep the memory of the largest batch there ever was. The
+                // process's allocator gives back.
                 let cpu = ep::CPU::default().with_arena_allocator(false).build();
-                self.builder(options.intra_threads)?.with_execution_providers([cpu]).map_err(of_builder)
+                self.builder(options.intra_threads)?
+                    .with_execution_providers([cpu])
+                    .map_err(of_builder)
             }
             Provider::Cuda(index) => self.cuda(index, options),
         }
@@ -190,17 +220,20 @@ impl Runtime {
         let mut provider = ep::CUDA::default()
             .with_device_id(i32::from(index))
             .with_tf32(options.cuda_tf32)
-            // Grids differ from batch to batch; growing by powers of two would soon hold twice what is needed.
+            // Grids differ from batch to batch; growing by powers of two would soon hold twice what
+            // is needed.
             .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
         if let Some(bytes) = options.cuda_memory {
             provider = provider.with_memory_limit(bytes);
         }
         let provider = provider.build().error_on_failure();
-        self.builder(options.intra_threads)?.with_execution_providers([provider]).map_err(|error| {
-            let text = error.to_string();
-            let reason = text.lines().next().unwrap_or_default();
-            Error::artifact(format!("CUDA device {index} cannot be used: {reason}"))
-        })
+        self.builder(options.intra_threads)?
+            .with_execution_providers([provider])
+            .map_err(|error| {
+                let text = error.to_string();
+                let reason = text.lines().next().unwrap_or_default();
+                Error::artifact(format!("CUDA device {index} cannot be used: {reason}"))
+            })
     }
 }
 

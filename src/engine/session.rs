@@ -9,8 +9,8 @@ use ort::{
 };
 
 use super::{
-    Features, Input, Plan, Provider, Runtime, SessionOptions, Wanted, positions::PositionCache, providers::of_runtime,
-    weights::SharedWeights,
+    Features, Input, Plan, Provider, Runtime, SessionOptions, Wanted, positions::PositionCache,
+    providers::of_runtime, weights::SharedWeights,
 };
 use crate::{
     artifacts::ModelFile,
@@ -44,7 +44,8 @@ impl LoadedModel {
         if let Some(weights) = &self.weights {
             builder = weights.lend(builder)?;
         }
-        let failed = |error| Error::artifact(format!("{} cannot be loaded: {error}", self.path.display()));
+        let failed =
+            |error| Error::artifact(format!("{} cannot be loaded: {error}", self.path.display()));
         builder.commit_from_file(&self.path).map_err(failed)
     }
 }
@@ -68,7 +69,8 @@ impl Sessions {
 }
 
 impl ModelSession {
-    /// Loads the sessions that `plan` speaks of, one after the other. Those on the CPU share the memory of the weights.
+    /// Loads the sessions that `plan` speaks of, one after the other. Those on the CPU share the
+    /// memory of the weights.
     ///
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if the model or a device cannot be used.
@@ -82,9 +84,16 @@ impl ModelSession {
             positions: PositionCache::new(model.positions.clone()),
         });
         let all = (0..plan.workers).flat_map(|_| &plan.providers);
-        let workers = all.map(|&provider| Self::new(&model, provider, plan.session)).collect::<Result<_>>()?;
-        let solo = plan.solo_threads.map(|intra_threads| SessionOptions { intra_threads, ..plan.session });
-        let solo = solo.map(|options| Self::new(&model, Provider::Cpu, options)).transpose()?;
+        let workers = all
+            .map(|&provider| Self::new(&model, provider, plan.session))
+            .collect::<Result<_>>()?;
+        let solo = plan.solo_threads.map(|intra_threads| SessionOptions {
+            intra_threads,
+            ..plan.session
+        });
+        let solo = solo
+            .map(|options| Self::new(&model, Provider::Cpu, options))
+            .transpose()?;
         if let Some(weights) = &model.weights {
             weights.release_pages();
         }
@@ -93,10 +102,17 @@ impl ModelSession {
 
     fn new(model: &Arc<LoadedModel>, provider: Provider, options: SessionOptions) -> Result<Self> {
         let session = model.session(provider, &options)?;
-        Ok(Self { session, model: Arc::clone(model), provider, options, pixels: Vec::new() })
+        Ok(Self {
+            session,
+            model: Arc::clone(model),
+            provider,
+            options,
+            pixels: Vec::new(),
+        })
     }
 
-    /// Takes the place of a session that is not to be trusted any more with a new one of the same kind.
+    /// Takes the place of a session that is not to be trusted any more with a new one of the same
+    /// kind.
     ///
     /// # Errors
     /// As [`ModelSession::load`]; the old session stays.
@@ -117,7 +133,9 @@ impl ModelSession {
     /// # Errors
     /// [`crate::error::Kind::Internal`] if the runtime fails.
     pub fn run(&mut self, batch: &[(&Input, Wanted)]) -> Result<Vec<Features>> {
-        let Some(&(first, _)) = batch.first() else { return Ok(Vec::new()) };
+        let Some(&(first, _)) = batch.first() else {
+            return Ok(Vec::new());
+        };
         let grid = first.grid;
         let started = Instant::now();
         // One image goes to the runtime as it lies; only several are copied together.
@@ -133,7 +151,8 @@ impl ModelSession {
         };
         let (height, width) = grid.pixels();
         let positions = self.model.positions.get(grid);
-        let pixels = TensorRef::from_array_view(([batch.len(), height, width, 3], pixels)).map_err(of_runtime)?;
+        let pixels = TensorRef::from_array_view(([batch.len(), height, width, 3], pixels))
+            .map_err(of_runtime)?;
         let positions = positions.view().insert_axis(ndarray::Axis(0));
         let positions = TensorRef::from_array_view(positions).map_err(of_runtime)?;
         let inputs = ort::inputs!["pixels" => pixels, "pos_embed" => positions];
@@ -163,8 +182,10 @@ impl ModelSession {
     /// As [`ModelSession::run`].
     pub fn warm_up(&mut self, grid: Grid) -> Result<()> {
         let (height, width) = grid.pixels();
-        let pixels = crate::vision::RgbImage::from_pixel(width as u32, height as u32, image::Rgb([128; 3]));
-        self.run(&[(&Input { pixels, grid }, Wanted::default())]).map(drop)
+        let pixels =
+            crate::vision::RgbImage::from_pixel(width as u32, height as u32, image::Rgb([128; 3]));
+        self.run(&[(&Input { pixels, grid }, Wanted::default())])
+            .map(drop)
     }
 }
 
@@ -173,14 +194,23 @@ struct Outputs<'a, 's>(&'a SessionOutputs<'s>);
 impl Outputs<'_, '_> {
     /// The part of output `name` that belongs to image `index`, copied.
     fn of<D: Dimension>(&self, name: &str, index: usize) -> Result<ndarray::Array<f32, D>> {
-        let value = self.0.get(name).ok_or_else(|| Error::internal(format!("the model has no output {name}")))?;
+        let value = self
+            .0
+            .get(name)
+            .ok_or_else(|| Error::internal(format!("the model has no output {name}")))?;
         let array: ArrayView<'_, f32, _> = value.try_extract_array().map_err(of_runtime)?;
         let part = array.index_axis_move(ndarray::Axis(0), index);
         let part = part.into_dimensionality::<D>();
-        part.map(|part| part.to_owned()).map_err(|_| Error::internal(format!("output {name} has an unexpected rank")))
+        part.map(|part| part.to_owned())
+            .map_err(|_| Error::internal(format!("output {name} has an unexpected rank")))
     }
 
-    fn wanted<D: Dimension>(&self, wanted: bool, name: &str, index: usize) -> Result<Option<ndarray::Array<f32, D>>> {
+    fn wanted<D: Dimension>(
+        &self,
+        wanted: bool,
+        name: &str,
+        index: usize,
+    ) -> Result<Option<ndarray::Array<f32, D>>> {
         wanted.then(|| self.of(name, index)).transpose()
     }
 }

@@ -1,10 +1,13 @@
 //! Weights that all CPU sessions of a model share.
 //!
-//! The large tensors are mapped from the model's data file and lent to each session, and what the runtime packs of them
-//! for its kernels is kept once, so that a further session costs its working memory only. After packing nobody looks at
-//! the mapped pages, and their memory is given back.
+//! The large tensors are mapped from the model's data file and lent to each session, and what the
+//! runtime packs of them for its kernels is kept once, so that a further session costs its working
+//! memory only. After packing nobody looks at the mapped pages, and their memory is given back.
 
-#![allow(unsafe_code, reason = "a value over mapped memory has no safe constructor; the contract is below")]
+#![allow(
+    unsafe_code,
+    reason = "a value over mapped memory has no safe constructor; the contract is below"
+)]
 
 use std::{ptr::NonNull, sync::Arc};
 
@@ -35,14 +38,18 @@ impl SharedWeights {
     /// Maps the weights of `model`.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if the data file does not hold what the model says, [`crate::error::Kind::Io`] if
-    /// it cannot be read.
+    /// [`crate::error::Kind::Artifact`] if the data file does not hold what the model says,
+    /// [`crate::error::Kind::Io`] if it cannot be read.
     pub(super) fn open(model: &ModelFile) -> Result<Self> {
         let mapping = Mapping::open(&model.data())?;
         let value = |weight: &StoredWeight| {
             let damaged = || {
                 let path = model.data();
-                Error::artifact(format!("{} does not hold {}; convert the model again", path.display(), weight.name))
+                Error::artifact(format!(
+                    "{} does not hold {}; convert the model again",
+                    path.display(),
+                    weight.name
+                ))
             };
             let bytes = mapping.get(weight.range.clone()).ok_or_else(damaged)?;
             let value = match weight.kind {
@@ -55,15 +62,26 @@ impl SharedWeights {
             Ok((weight.name.clone(), value.ok_or_else(damaged)?))
         };
         let values = model.weights.iter().map(value).collect::<Result<_>>()?;
-        Ok(Self { values, prepacked: PrepackedWeights::new(), mapping })
+        Ok(Self {
+            values,
+            prepacked: PrepackedWeights::new(),
+            mapping,
+        })
     }
 
-    /// Lends the weights to a session that is about to be made. The session must be dropped before `self`.
+    /// Lends the weights to a session that is about to be made. The session must be dropped before
+    /// `self`.
     pub(super) fn lend(&self, builder: SessionBuilder) -> Result<SessionBuilder> {
-        let builder = builder.with_prepacked_weights(&self.prepacked).map_err(of_builder)?;
-        self.values.iter().try_fold(builder, |builder, (name, value)| {
-            builder.with_initializer(name, Arc::clone(value)).map_err(of_builder)
-        })
+        let builder = builder
+            .with_prepacked_weights(&self.prepacked)
+            .map_err(of_builder)?;
+        self.values
+            .iter()
+            .try_fold(builder, |builder, (name, value)| {
+                builder
+                    .with_initializer(name, Arc::clone(value))
+                    .map_err(of_builder)
+            })
     }
 
     /// Gives the memory of the mapped pages back; sessions work with what they packed.
@@ -78,12 +96,17 @@ where
     T: PrimitiveTensorElementType + bytemuck::Pod + std::fmt::Debug,
 {
     let values: &[T] = bytemuck::try_cast_slice(bytes).ok()?;
-    let tensor = TensorRef::from_array_view((shape, values)).map_err(of_runtime).ok()?;
+    let tensor = TensorRef::from_array_view((shape, values))
+        .map_err(of_runtime)
+        .ok()?;
     let pointer = NonNull::new(tensor.ptr().cast_mut())?;
     // The value takes over what the reference would have released.
     std::mem::forget(tensor);
-    // SAFETY: the pointer is a valid tensor that nobody else releases. It borrows `bytes`, which `SharedWeights` keeps
-    // mapped for as long as it keeps the value, and every session with a clone of it is dropped before: `ModelSession`
-    // holds the session first, and then what keeps `SharedWeights`.
-    Some(Arc::new(unsafe { DynValue::from_ptr(pointer, Some(&Allocator::default())) }))
+    // SAFETY: the pointer is a valid tensor that nobody else releases. It borrows `bytes`, which
+    // `SharedWeights` keeps mapped for as long as it keeps the value, and every session with a
+    // clone of it is dropped before: `ModelSession` holds the session first, and then what keeps
+    // `SharedWeights`.
+    Some(Arc::new(unsafe {
+        DynValue::from_ptr(pointer, Some(&Allocator::default()))
+    }))
 }

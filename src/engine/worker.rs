@@ -29,13 +29,14 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Loads and warms up the sessions, starts a thread for each, and gives them batches until the last
-    /// [`super::Engine`] is dropped and the queue is empty.
+    /// Loads and warms up the sessions, starts a thread for each, and gives them batches until the
+    /// last [`super::Engine`] is dropped and the queue is empty.
     pub(super) fn run(self) {
         let (plan, sessions) = match guarded(|| self.load()) {
             Ok(loaded) => loaded,
             Err(error) => {
-                self.state.send_replace(EngineState::Failed(error.to_string()));
+                self.state
+                    .send_replace(EngineState::Failed(error.to_string()));
                 return;
             }
         };
@@ -44,17 +45,32 @@ impl Crew {
         std::thread::scope(|scope| {
             let start = |(number, session): (usize, ModelSession)| {
                 let (batches, of_worker) = mpsc::unbounded_channel();
-                let worker = Worker { session, grid, number, batches: of_worker, events: sender.clone() };
+                let worker = Worker {
+                    session,
+                    grid,
+                    number,
+                    batches: of_worker,
+                    events: sender.clone(),
+                };
                 let thread = std::thread::Builder::new().name(format!("worker-{number}"));
                 thread.spawn_scoped(scope, move || worker.work())?;
-                Ok(Seat { batches, condition: Condition::Idle })
+                Ok(Seat {
+                    batches,
+                    condition: Condition::Idle,
+                })
             };
-            let seats: std::io::Result<Vec<Seat>> =
-                sessions.workers.into_iter().chain(sessions.solo).enumerate().map(start).collect();
+            let seats: std::io::Result<Vec<Seat>> = sessions
+                .workers
+                .into_iter()
+                .chain(sessions.solo)
+                .enumerate()
+                .map(start)
+                .collect();
             match seats {
                 Ok(seats) => Batcher::new(seats, plan, self.state).run(receiver),
                 Err(error) => {
-                    let reason = format!("cannot start a worker thread: {error}; use fewer --workers");
+                    let reason =
+                        format!("cannot start a worker thread: {error}; use fewer --workers");
                     self.state.send_replace(EngineState::Failed(reason));
                 }
             }
@@ -96,7 +112,8 @@ impl Worker {
         }
     }
 
-    /// Runs a batch and answers each of its jobs. If it fails, each is run alone, so that only the job at fault fails.
+    /// Runs a batch and answers each of its jobs. If it fails, each is run alone, so that only the
+    /// job at fault fails.
     fn serve(&mut self, batch: Vec<Job>) -> Result<(), Failure> {
         let started = Instant::now();
         let inputs: Vec<(_, Wanted)> = batch.iter().map(|job| (&job.input, job.wanted)).collect();
@@ -107,15 +124,29 @@ impl Worker {
                 for (job, features) in batch.into_iter().zip(features) {
                     let queue_time = started - job.queued;
                     // A client that has gone takes no answer.
-                    let _ = job.reply.send(Ok((job.input, Features { queue_time, ..features })));
+                    let _ = job.reply.send(Ok((
+                        job.input,
+                        Features {
+                            queue_time,
+                            ..features
+                        },
+                    )));
                 }
                 Ok(())
             }
             Err(failure) if batch.len() > 1 => {
                 tracing::warn!(%failure, images = batch.len(), "a batch failed; its images are run one by one");
-                let alone = batch.into_iter().map(|job| self.serve(vec![job])).fold(Ok(()), Result::and);
-                // After a panic the session is not trusted, though it may have run every image alone.
-                if matches!(failure, Failure::Panic) { Err(failure) } else { alone }
+                let alone = batch
+                    .into_iter()
+                    .map(|job| self.serve(vec![job]))
+                    .fold(Ok(()), Result::and);
+                // After a panic the session is not trusted, though it may have run every image
+                // alone.
+                if matches!(failure, Failure::Panic) {
+                    Err(failure)
+                } else {
+                    alone
+                }
             }
             Err(failure) => {
                 tracing::error!(%failure, "inference failed");
@@ -127,8 +158,8 @@ impl Worker {
         }
     }
 
-    /// After a failure, sees to it that the session works: the image may have been at fault, or the session is broken and is
-    /// replaced, however long that takes.
+    /// After a failure, sees to it that the session works: the image may have been at fault, or the
+    /// session is broken and is replaced, however long that takes.
     fn mend(&mut self, failure: &Failure) {
         let _ = self.events.send(Event::Mending(self.number));
         let works = |session: &mut ModelSession| guarded(|| session.warm_up(self.grid)).is_ok();
@@ -137,10 +168,16 @@ impl Worker {
             return;
         }
         let mut reported = false;
-        while let Err(failure) = guarded(|| self.session.renew().and_then(|()| self.session.warm_up(self.grid))) {
+        while let Err(failure) = guarded(|| {
+            self.session
+                .renew()
+                .and_then(|()| self.session.warm_up(self.grid))
+        }) {
             tracing::error!(%failure, worker = self.number, "the session cannot be replaced; trying again");
             if !std::mem::replace(&mut reported, true) {
-                let _ = self.events.send(Event::Broken(self.number, failure.to_string()));
+                let _ = self
+                    .events
+                    .send(Event::Broken(self.number, failure.to_string()));
             }
             std::thread::sleep(REST);
             if self.batches.is_closed() {
@@ -173,7 +210,10 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(Failure::Error),
         Err(_) => {
-            telemetry::metrics().panics.with_label_values(&["worker"]).inc();
+            telemetry::metrics()
+                .panics
+                .with_label_values(&["worker"])
+                .inc();
             Err(Failure::Panic)
         }
     }

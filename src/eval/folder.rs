@@ -42,7 +42,10 @@ impl LabelledImages {
             }
         }
         if found.paths.is_empty() {
-            let detail = format!("{} has no subfolders with images; it needs one for each label", root.display());
+            let detail = format!(
+                "{} has no subfolders with images; it needs one for each label",
+                root.display()
+            );
             return Err(Error::new(Kind::InvalidOption, detail));
         }
         Ok(found)
@@ -63,14 +66,20 @@ pub struct LabelledVectors {
 impl LabelledVectors {
     /// Each image's index among `classes`, which hold all labels, sorted.
     pub fn indices(&self, classes: &[String]) -> Vec<usize> {
-        self.labels.iter().map(|label| classes.partition_point(|class| class < label)).collect()
+        self.labels
+            .iter()
+            .map(|label| classes.partition_point(|class| class < label))
+            .collect()
     }
 
     /// The labels that `other` has and these images lack, sorted.
     pub fn lacks(&self, other: &Self) -> Vec<String> {
         let known: BTreeSet<&str> = self.labels.iter().map(String::as_str).collect();
         let wanted: BTreeSet<&str> = other.labels.iter().map(String::as_str).collect();
-        wanted.difference(&known).map(|&label| label.to_owned()).collect()
+        wanted
+            .difference(&known)
+            .map(|&label| label.to_owned())
+            .collect()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Classification by the nearest of labelled images, as in `dinov2/eval/knn.py`: exact, by dot product.
+//! Classification by the nearest of labelled images, as in `dinov2/eval/knn.py`: exact, by dot
+//! product.
 
 use std::cmp::Ordering;
 
@@ -22,23 +23,36 @@ pub struct Neighbor {
     pub score: f32,
 }
 
-/// The `k` nearest rows of `train` `[images, dim]` for each row of `test` `[images, dim]`, by falling score; of equal
-/// scores the first row first.
+/// The `k` nearest rows of `train` `[images, dim]` for each row of `test` `[images, dim]`, by
+/// falling score; of equal scores the first row first.
 ///
 /// # Errors
 /// [`crate::error::Kind::InvalidOption`] if `k` is 0 or there are fewer rows.
-pub fn nearest(train: ArrayView2<'_, f32>, test: ArrayView2<'_, f32>, k: usize) -> Result<Vec<Vec<Neighbor>>> {
+pub fn nearest(
+    train: ArrayView2<'_, f32>,
+    test: ArrayView2<'_, f32>,
+    k: usize,
+) -> Result<Vec<Vec<Neighbor>>> {
     let most = train.nrows();
     if k == 0 || k > most {
-        return Err(Error::option("k", format!("{k} neighbours cannot be found among {most} images; use 1 to {most}")));
+        return Err(Error::option(
+            "k",
+            format!("{k} neighbours cannot be found among {most} images; use 1 to {most}"),
+        ));
     }
-    let by_score =
-        |a: &Neighbor, b: &Neighbor| -> Ordering { b.score.total_cmp(&a.score).then_with(|| a.index.cmp(&b.index)) };
+    let by_score = |a: &Neighbor, b: &Neighbor| -> Ordering {
+        b.score
+            .total_cmp(&a.score)
+            .then_with(|| a.index.cmp(&b.index))
+    };
     let mut found = Vec::with_capacity(test.nrows());
     for block in test.axis_chunks_iter(Axis(0), BLOCK) {
         for scores in block.dot(&train.t()).rows() {
-            let mut all: Vec<Neighbor> =
-                scores.iter().enumerate().map(|(index, &score)| Neighbor { index, score }).collect();
+            let mut all: Vec<Neighbor> = scores
+                .iter()
+                .enumerate()
+                .map(|(index, &score)| Neighbor { index, score })
+                .collect();
             if k < most {
                 all.select_nth_unstable_by(k, by_score);
                 all.truncate(k);
@@ -50,8 +64,8 @@ pub fn nearest(train: ArrayView2<'_, f32>, test: ArrayView2<'_, f32>, k: usize) 
     Ok(found)
 }
 
-/// The class that the first `k` of `neighbors` vote for; `labels` are the classes of the labelled images, of `classes` in
-/// all. Of classes with equal shares the first.
+/// The class that the first `k` of `neighbors` vote for; `labels` are the classes of the labelled
+/// images, of `classes` in all. Of classes with equal shares the first.
 pub fn predict(
     neighbors: &[Neighbor],
     k: usize,
@@ -60,6 +74,10 @@ pub fn predict(
     vote: Vote,
     temperature: f32,
 ) -> Option<usize> {
-    let voters: Vec<(f32, usize)> = neighbors.iter().take(k).map(|near| (near.score, labels[near.index])).collect();
+    let voters: Vec<(f32, usize)> = neighbors
+        .iter()
+        .take(k)
+        .map(|near| (near.score, labels[near.index]))
+        .collect();
     vote::winner(&vote::shares(&voters, classes, vote, temperature))
 }

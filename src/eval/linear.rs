@@ -6,7 +6,8 @@ use crate::{
     features::probe::{Examples, Probe, Progress, TrainingOptions, train},
 };
 
-/// Trains a probe on all of `set`. `watch` is told how far it is and tells whether to go on; `Ok(None)` if it said no.
+/// Trains a probe on all of `set`. `watch` is told how far it is and tells whether to go on;
+/// `Ok(None)` if it said no.
 ///
 /// # Errors
 /// As [`train`].
@@ -26,7 +27,12 @@ pub fn train_on(
 /// The probability of each of the probe's classes for each image of a set.
 ///
 /// # Errors
-/// [`crate::error::Kind::InvalidOption`] if the vectors are of another width than those that the probe was trained on.
+/// [`crate::error::Kind::InvalidOption`] if the vectors are of another width than those that the
+/// probe was trained on.
 pub fn probabilities(probe: &Probe, set: &LabelledVectors) -> Result<Vec<Vec<f32>>> {
-    set.vectors.rows().into_iter().map(|vector| probe.probabilities(&vector.to_vec())).collect()
+    set.vectors
+        .rows()
+        .into_iter()
+        .map(|vector| probe.probabilities(&vector.to_vec()))
+        .collect()
 }

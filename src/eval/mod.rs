@@ -1,4 +1,5 @@
-//! How well features tell labels apart: labelled folders, their neighbours, linear probes, and the report on what was predicted.
+//! How well features tell labels apart: labelled folders, their neighbours, linear probes, and the
+//! report on what was predicted.
 //!
 //! Knows no service: whoever calls brings the vectors.
 

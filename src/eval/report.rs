@@ -1,10 +1,12 @@
-//! What a classifier got right and wrong: accuracy, confusion, and precision and recall of each class.
+//! What a classifier got right and wrong: accuracy, confusion, and precision and recall of each
+//! class.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Above this many classes no terminal shows the table; the most frequent confusions are listed instead.
+/// Above this many classes no terminal shows the table; the most frequent confusions are listed
+/// instead.
 const TABLE_UP_TO: usize = 24;
 /// How many of these.
 const LISTED: usize = 20;
@@ -66,21 +68,43 @@ impl Report {
             }
         };
         let per_class = classes.iter().enumerate().map(class).collect();
-        let correct = (0..classes.len()).map(|index| confusion[index][index]).sum();
+        let correct = (0..classes.len())
+            .map(|index| confusion[index][index])
+            .sum();
         let count = truth.len();
         let accuracy = share(correct, count).unwrap_or(0.0);
-        Self { accuracy, correct, count, classes: per_class, confusion, unpredicted }
+        Self {
+            accuracy,
+            correct,
+            count,
+            classes: per_class,
+            confusion,
+            unpredicted,
+        }
     }
 
     /// Width of the longest label on a terminal.
     fn label_width(&self) -> usize {
-        self.classes.iter().map(|class| class.label.chars().count()).max().unwrap_or(0).max("label".len())
+        self.classes
+            .iter()
+            .map(|class| class.label.chars().count())
+            .max()
+            .unwrap_or(0)
+            .max("label".len())
     }
 
     /// A row per label and a column per prediction, which has the row's number; 0 is a dot.
     fn write_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (width, most) = (self.label_width(), self.classes.len());
-        let largest = self.confusion.iter().flatten().chain(&self.unpredicted).max().copied().unwrap_or(0).max(most);
+        let largest = self
+            .confusion
+            .iter()
+            .flatten()
+            .chain(&self.unpredicted)
+            .max()
+            .copied()
+            .unwrap_or(0)
+            .max(most);
         let cell = largest.to_string().len() + 2;
         let number = most.to_string().len();
         let none = self.unpredicted.iter().any(|&count| count > 0);
@@ -92,7 +116,11 @@ impl Report {
         for (row, class) in self.classes.iter().enumerate() {
             write!(f, "{:>number$}  {:<width$}", row + 1, class.label)?;
             for &count in &self.confusion[row] {
-                if count == 0 { write!(f, "{:>cell$}", "·")? } else { write!(f, "{count:>cell$}")? }
+                if count == 0 {
+                    write!(f, "{:>cell$}", "·")?
+                } else {
+                    write!(f, "{count:>cell$}")?
+                }
             }
             if none {
                 write!(f, "{:>6}", self.unpredicted[row])?;
@@ -103,8 +131,12 @@ impl Report {
     }
 
     fn write_most_confused(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of_row =
-            |row: usize| self.confusion[row].iter().enumerate().map(move |(column, &count)| (count, row, column));
+        let of_row = |row: usize| {
+            self.confusion[row]
+                .iter()
+                .enumerate()
+                .map(move |(column, &count)| (count, row, column))
+        };
         let mut wrong: Vec<_> = (0..self.classes.len()).flat_map(of_row).collect();
         wrong.retain(|&(count, row, column)| count > 0 && row != column);
         // Stable, so that equals stay in the order of the labels.
@@ -112,18 +144,38 @@ impl Report {
         let width = self.label_width();
         writeln!(f, "Most often confused")?;
         for (count, row, column) in wrong.into_iter().take(LISTED) {
-            writeln!(f, "{count:>6} ×  {:<width$} taken for {}", self.classes[row].label, self.classes[column].label)?;
+            writeln!(
+                f,
+                "{count:>6} ×  {:<width$} taken for {}",
+                self.classes[row].label, self.classes[column].label
+            )?;
         }
         Ok(())
     }
 
     fn write_classes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.label_width();
-        let percent = |share: Option<f64>| share.map_or("–".to_owned(), |share| format!("{:.1}", share * 100.0));
-        writeln!(f, "{:<width$}  precision %  recall %   F1 %  images", "Label")?;
-        for ClassReport { label, precision, recall, f1, count } in &self.classes {
+        let percent = |share: Option<f64>| {
+            share.map_or("–".to_owned(), |share| format!("{:.1}", share * 100.0))
+        };
+        writeln!(
+            f,
+            "{:<width$}  precision %  recall %   F1 %  images",
+            "Label"
+        )?;
+        for ClassReport {
+            label,
+            precision,
+            recall,
+            f1,
+            count,
+        } in &self.classes
+        {
             let (precision, recall, f1) = (percent(*precision), percent(*recall), percent(*f1));
-            writeln!(f, "{label:<width$}  {precision:>11}  {recall:>8}  {f1:>5}  {count:>6}")?;
+            writeln!(
+                f,
+                "{label:<width$}  {precision:>11}  {recall:>8}  {f1:>5}  {count:>6}"
+            )?;
         }
         Ok(())
     }
@@ -131,7 +183,13 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Accuracy {:.1} % ({} of {})\n", self.accuracy * 100.0, self.correct, self.count)?;
+        writeln!(
+            f,
+            "Accuracy {:.1} % ({} of {})\n",
+            self.accuracy * 100.0,
+            self.correct,
+            self.count
+        )?;
         if self.classes.len() <= TABLE_UP_TO {
             self.write_table(f)?;
         } else {

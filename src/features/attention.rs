@@ -24,17 +24,18 @@ impl std::str::FromStr for HeadChoice {
             "mean" => Ok(Self::Mean),
             "max" => Ok(Self::Max),
             "all" => Ok(Self::All),
-            number => number
-                .parse()
-                .map(Self::One)
-                .map_err(|_| format!("{text:?} is neither `mean`, `max`, `all` nor the number of a head")),
+            number => number.parse().map(Self::One).map_err(|_| {
+                format!("{text:?} is neither `mean`, `max`, `all` nor the number of a head")
+            }),
         }
     }
 }
 
 impl<'de> serde::Deserialize<'de> for HeadChoice {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -43,7 +44,8 @@ pub fn patch_columns(rows: ArrayView2<'_, f32>, registers: usize) -> ArrayView2<
     rows.slice_move(ndarray::s![.., 1 + registers..])
 }
 
-/// The maps that `choice` asks for, one row per picture: `[pictures, patches]` from `[heads, patches]`.
+/// The maps that `choice` asks for, one row per picture: `[pictures, patches]` from `[heads,
+/// patches]`.
 ///
 /// # Panics
 /// For a head that the model does not have.
@@ -59,11 +61,13 @@ pub fn choose(heads: ArrayView2<'_, f32>, choice: HeadChoice) -> Array2<f32> {
 
 /// Mean over the heads.
 pub fn mean(heads: ArrayView2<'_, f32>) -> Array1<f32> {
-    heads.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(heads.ncols()))
+    heads
+        .mean_axis(Axis(0))
+        .unwrap_or_else(|| Array1::zeros(heads.ncols()))
 }
 
-/// Keeps the patches that carry the share `mass` of a map's attention and sets the others to 0: sorted ascending,
-/// normalised, cumulated, kept where the sum exceeds 1 − `mass`.
+/// Keeps the patches that carry the share `mass` of a map's attention and sets the others to 0:
+/// sorted ascending, normalised, cumulated, kept where the sum exceeds 1 − `mass`.
 pub fn keep_mass(mut map: ArrayViewMut1<'_, f32>, mass: f32) {
     let total: f64 = map.iter().map(|&v| f64::from(v)).sum();
     let mut order: Vec<usize> = (0..map.len()).collect();
@@ -79,7 +83,11 @@ pub fn keep_mass(mut map: ArrayViewMut1<'_, f32>, mass: f32) {
 
 /// Scales a map to 0..1. A flat map becomes 0.
 pub fn min_max(map: ArrayView1<'_, f32>) -> Vec<f32> {
-    let (low, high) = map.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
+    let (low, high) = map
+        .iter()
+        .fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| {
+            (l.min(v), h.max(v))
+        });
     let range = if high > low { high - low } else { 1.0 };
     map.iter().map(|&v| (v - low) / range).collect()
 }

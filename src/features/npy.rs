@@ -11,16 +11,21 @@ use crate::error::{Error, Result};
 /// Never in practice: writing to memory does not fail.
 pub fn encode<S: Data<Elem = f32>, D: Dimension>(array: &ArrayBase<S, D>) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(array.len() * 4 + 128);
-    array.write_npy(&mut bytes).map_err(|error| Error::internal(format!("encoding .npy: {error}")))?;
+    array
+        .write_npy(&mut bytes)
+        .map_err(|error| Error::internal(format!("encoding .npy: {error}")))?;
     Ok(bytes)
 }
 
-/// The first 128 bytes of a `.npy` file with `rows` rows of `columns` f32 values, which follow row by row as
-/// little-endian. For files that are too large for memory, or whose rows are counted while they are written.
+/// The first 128 bytes of a `.npy` file with `rows` rows of `columns` f32 values, which follow row
+/// by row as little-endian. For files that are too large for memory, or whose rows are counted
+/// while they are written.
 ///
-/// The format is NumPy's version 1.0: magic, the length of the rest of the header, a Python dictionary, blanks, a line feed.
+/// The format is NumPy's version 1.0: magic, the length of the rest of the header, a Python
+/// dictionary, blanks, a line feed.
 pub fn header(rows: u64, columns: usize) -> [u8; 128] {
-    let about = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
+    let about =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
     let mut header = [b' '; 128];
     header[..10].copy_from_slice(b"\x93NUMPY\x01\x00\x76\x00");
     header[10..10 + about.len()].copy_from_slice(about.as_bytes());

@@ -27,7 +27,8 @@ pub enum Pooling {
     Mean,
     /// CLS, then the mean of the patch tokens: what DINOv2's linear head takes. Twice as wide.
     ClsMean,
-    /// Generalised mean of the patch tokens with exponent 3, of values clamped to 1e-6 from below (Radenović et al.).
+    /// Generalised mean of the patch tokens with exponent 3, of values clamped to 1e-6 from below
+    /// (Radenović et al.).
     Gem,
 }
 
@@ -42,9 +43,14 @@ impl Pooling {
         if self == Self::ClsMean { 2 * dim } else { dim }
     }
 
-    /// Appends the pooled vector of one layer to `out`. `patches` is `[patches, dim]`, empty if not needed.
+    /// Appends the pooled vector of one layer to `out`. `patches` is `[patches, dim]`, empty if not
+    /// needed.
     pub fn pool(self, cls: ArrayView1<'_, f32>, patches: ArrayView2<'_, f32>, out: &mut Vec<f32>) {
-        let mean = || patches.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(cls.len()));
+        let mean = || {
+            patches
+                .mean_axis(Axis(0))
+                .unwrap_or_else(|| Array1::zeros(cls.len()))
+        };
         match self {
             Self::Cls => out.extend(cls),
             Self::Mean => out.extend(mean()),
@@ -55,9 +61,14 @@ impl Pooling {
             Self::Gem => {
                 let mut sums = vec![0.0f64; cls.len()];
                 for patch in patches.rows() {
-                    sums.iter_mut().zip(patch).for_each(|(sum, &v)| *sum += f64::from(v.max(1e-6)).powi(3));
+                    sums.iter_mut()
+                        .zip(patch)
+                        .for_each(|(sum, &v)| *sum += f64::from(v.max(1e-6)).powi(3));
                 }
-                out.extend(sums.iter().map(|sum| (sum / patches.nrows() as f64).cbrt() as f32));
+                out.extend(
+                    sums.iter()
+                        .map(|sum| (sum / patches.nrows() as f64).cbrt() as f32),
+                );
             }
         }
     }
@@ -65,7 +76,11 @@ impl Pooling {
 
 /// Scales a vector to length 1. The zero vector stays.
 pub fn normalize(vector: &mut [f32]) {
-    let length = vector.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let length = vector
+        .iter()
+        .map(|&v| f64::from(v).powi(2))
+        .sum::<f64>()
+        .sqrt();
     if length > 0.0 {
         let scale = (1.0 / length) as f32;
         vector.iter_mut().for_each(|v| *v *= scale);

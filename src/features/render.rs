@@ -93,7 +93,8 @@ pub enum Colormap {
 }
 
 impl Colormap {
-    /// The colours of 256 even steps, so that a picture does not evaluate the gradient for each pixel.
+    /// The colours of 256 even steps, so that a picture does not evaluate the gradient for each
+    /// pixel.
     fn table(self) -> [[u8; 3]; 256] {
         let gradient = match self {
             Self::Viridis => colorous::VIRIDIS,
@@ -119,9 +120,16 @@ pub struct Style {
     pub overlay: f32,
 }
 
-/// Draws a map of `channels` values in 0..1 per patch, `[h·w, channels]`. Three channels are RGB, one is coloured by
-/// `colormap`, two are red and green. `photo` is the image that the model saw.
-pub fn draw(map: &[f32], channels: usize, grid: Grid, photo: &RgbImage, style: Style, colormap: Colormap) -> RgbImage {
+/// Draws a map of `channels` values in 0..1 per patch, `[h·w, channels]`. Three channels are RGB,
+/// one is coloured by `colormap`, two are red and green. `photo` is the image that the model saw.
+pub fn draw(
+    map: &[f32],
+    channels: usize,
+    grid: Grid,
+    photo: &RgbImage,
+    style: Style,
+    colormap: Colormap,
+) -> RgbImage {
     let (width, height) = match style.output {
         Output::Input => (grid.width * PATCH, grid.height * PATCH),
         Output::Patch => (grid.width, grid.height),
@@ -135,10 +143,19 @@ pub fn draw(map: &[f32], channels: usize, grid: Grid, photo: &RgbImage, style: S
     let mut pixels: Vec<u8> = match channels {
         1 => {
             let table = colormap.table();
-            scaled.iter().flat_map(|&value| table[usize::from(to_byte(value))]).collect()
+            scaled
+                .iter()
+                .flat_map(|&value| table[usize::from(to_byte(value))])
+                .collect()
         }
-        2 => scaled.chunks(2).flat_map(|value| [to_byte(value[0]), to_byte(value[1]), 0]).collect(),
-        _ => scaled.chunks(channels).flat_map(|value| [value[0], value[1], value[2]].map(to_byte)).collect(),
+        2 => scaled
+            .chunks(2)
+            .flat_map(|value| [to_byte(value[0]), to_byte(value[1]), 0])
+            .collect(),
+        _ => scaled
+            .chunks(channels)
+            .flat_map(|value| [value[0], value[1], value[2]].map(to_byte))
+            .collect(),
     };
     if style.overlay < 1.0 {
         let small;
@@ -150,24 +167,29 @@ pub fn draw(map: &[f32], channels: usize, grid: Grid, photo: &RgbImage, style: S
             }
         };
         for (top, &below) in pixels.iter_mut().zip(behind) {
-            *top = (f32::from(*top) * style.overlay + f32::from(below) * (1.0 - style.overlay)).round() as u8;
+            *top = (f32::from(*top) * style.overlay + f32::from(below) * (1.0 - style.overlay))
+                .round() as u8;
         }
     }
     RgbImage::from_raw(width as u32, height as u32, pixels).expect("three bytes for each pixel")
 }
 
-/// Draws a frame around some patches: white, on black, so that it shows on every colour. On a picture of one pixel per patch
-/// there is no room for it.
+/// Draws a frame around some patches: white, on black, so that it shows on every colour. On a
+/// picture of one pixel per patch there is no room for it.
 pub fn frame(picture: &mut RgbImage, region: &Region, output: Output) {
     if output == Output::Patch {
         return;
     }
     let [top, bottom] = [region.rows.start, region.rows.end].map(|row| (row * PATCH) as i32);
-    let [left, right] = [region.columns.start, region.columns.end].map(|column| (column * PATCH) as i32);
+    let [left, right] =
+        [region.columns.start, region.columns.end].map(|column| (column * PATCH) as i32);
     let (width, height) = (picture.width() as i32, picture.height() as i32);
     // How far outside of the patches each line lies.
     for (outside, color) in [(2, [0; 3]), (1, [255; 3]), (0, [255; 3]), (-1, [0; 3])] {
-        let (x, y) = (left - outside..right + outside, top - outside..bottom + outside);
+        let (x, y) = (
+            left - outside..right + outside,
+            top - outside..bottom + outside,
+        );
         for (px, py) in x.clone().flat_map(|px| y.clone().map(move |py| (px, py))) {
             let on_line = px == x.start || px == x.end - 1 || py == y.start || py == y.end - 1;
             if on_line && (0..width).contains(&px) && (0..height).contains(&py) {
@@ -185,7 +207,8 @@ fn nearest(map: &[f32], channels: usize, grid: Grid) -> Vec<f32> {
     let mut out = Vec::with_capacity(map.len() * PATCH * PATCH);
     for row in map.chunks(grid.width * channels) {
         let start = out.len();
-        row.chunks(channels).for_each(|value| (0..PATCH).for_each(|_| out.extend_from_slice(value)));
+        row.chunks(channels)
+            .for_each(|value| (0..PATCH).for_each(|_| out.extend_from_slice(value)));
         let end = out.len();
         (1..PATCH).for_each(|_| out.extend_from_within(start..end));
     }
@@ -205,18 +228,31 @@ const GLYPH: u32 = 20;
 
 /// Pictures of one size in a grid, each with its caption above, on white.
 pub fn labelled_grid(pictures: &[(String, RgbImage)]) -> RgbImage {
-    let (width, height) = pictures.first().map_or((1, 1), |(_, picture)| picture.dimensions());
+    let (width, height) = pictures
+        .first()
+        .map_or((1, 1), |(_, picture)| picture.dimensions());
     // Captions grow with the pictures, so that they stay readable when the sheet is shown smaller.
     let zoom = (width / 300).clamp(1, 3);
     let caption_height = GLYPH * zoom + GAP;
     let columns = columns_for(pictures.len() as u32, width, height + caption_height);
     let rows = (pictures.len() as u32).div_ceil(columns);
-    let size = (columns * (width + GAP) + GAP, rows * (height + caption_height + GAP) + GAP);
+    let size = (
+        columns * (width + GAP) + GAP,
+        rows * (height + caption_height + GAP) + GAP,
+    );
     let mut sheet = RgbImage::from_pixel(size.0, size.1, image::Rgb(PAPER));
     for (i, (caption, picture)) in pictures.iter().enumerate() {
         let x = GAP + (i as u32 % columns) * (width + GAP);
         let y = GAP + (i as u32 / columns) * (height + caption_height + GAP);
-        write(&mut Canvas { sheet: &mut sheet, x, y: y + GAP / 2, zoom }, caption);
+        write(
+            &mut Canvas {
+                sheet: &mut sheet,
+                x,
+                y: y + GAP / 2,
+                zoom,
+            },
+            caption,
+        );
         image::imageops::replace(&mut sheet, picture, x.into(), (y + caption_height).into());
     }
     sheet
@@ -228,7 +264,12 @@ pub fn labelled_grid(pictures: &[(String, RgbImage)]) -> RgbImage {
 /// [`Kind::LimitExceeded`] if the strip would have more than `max_pixels` pixels.
 pub fn strip(pictures: &[RgbImage], max_pixels: u64) -> Result<RgbImage> {
     let height = pictures.iter().map(RgbImage::height).max().unwrap_or(1);
-    let width = pictures.iter().map(|picture| picture.width() + GAP).sum::<u32>().saturating_sub(GAP).max(1);
+    let width = pictures
+        .iter()
+        .map(|picture| picture.width() + GAP)
+        .sum::<u32>()
+        .saturating_sub(GAP)
+        .max(1);
     if u64::from(width) * u64::from(height) > max_pixels {
         let detail = format!(
             "the pictures side by side would be {width}×{height}, more than the limit of {max_pixels} pixels; ask for \
@@ -246,14 +287,17 @@ pub fn strip(pictures: &[RgbImage], max_pixels: u64) -> Result<RgbImage> {
     Ok(sheet)
 }
 
-/// The number of columns that fills all rows, or nearly, and makes the sheet about three wide by two high.
+/// The number of columns that fills all rows, or nearly, and makes the sheet about three wide by
+/// two high.
 fn columns_for(count: u32, width: u32, height: u32) -> u32 {
     let cost = |columns: u32| {
         let rows = count.div_ceil(columns);
         let aspect = f64::from(columns * width) / f64::from(rows * height);
         (aspect / 1.5).ln().abs() + f64::from(rows * columns - count)
     };
-    (1..=count.max(1)).min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(1)
+    (1..=count.max(1))
+        .min_by(|&a, &b| cost(a).total_cmp(&cost(b)))
+        .unwrap_or(1)
 }
 
 fn write(canvas: &mut Canvas<'_>, text: &str) {
@@ -272,7 +316,10 @@ struct Canvas<'a> {
 
 impl OriginDimensions for Canvas<'_> {
     fn size(&self) -> Size {
-        Size::new((self.sheet.width() - self.x) / self.zoom, (self.sheet.height() - self.y) / self.zoom)
+        Size::new(
+            (self.sheet.width() - self.x) / self.zoom,
+            (self.sheet.height() - self.y) / self.zoom,
+        )
     }
 }
 
@@ -280,13 +327,21 @@ impl DrawTarget for Canvas<'_> {
     type Color = BinaryColor;
     type Error = std::convert::Infallible;
 
-    fn draw_iter<I: IntoIterator<Item = Pixel<BinaryColor>>>(&mut self, pixels: I) -> Result<(), Self::Error> {
+    fn draw_iter<I: IntoIterator<Item = Pixel<BinaryColor>>>(
+        &mut self,
+        pixels: I,
+    ) -> Result<(), Self::Error> {
         let size = self.size();
         for Pixel(point, color) in pixels {
-            let inside = (0..size.width as i32).contains(&point.x) && (0..size.height as i32).contains(&point.y);
+            let inside = (0..size.width as i32).contains(&point.x)
+                && (0..size.height as i32).contains(&point.y);
             if inside && color.is_on() {
-                let (x, y) = (self.x + point.x as u32 * self.zoom, self.y + point.y as u32 * self.zoom);
-                for (dx, dy) in (0..self.zoom).flat_map(|dy| (0..self.zoom).map(move |dx| (dx, dy))) {
+                let (x, y) = (
+                    self.x + point.x as u32 * self.zoom,
+                    self.y + point.y as u32 * self.zoom,
+                );
+                for (dx, dy) in (0..self.zoom).flat_map(|dy| (0..self.zoom).map(move |dx| (dx, dy)))
+                {
                     self.sheet.put_pixel(x + dx, y + dy, image::Rgb(INK));
                 }
             }

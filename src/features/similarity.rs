@@ -19,11 +19,14 @@ impl Region {
     /// The patch in `row` and `column`; `None` outside of the grid.
     pub fn of_patch(grid: Grid, row: usize, column: usize) -> Option<Self> {
         let inside = row < grid.height && column < grid.width;
-        inside.then(|| Self { rows: row..row + 1, columns: column..column + 1 })
+        inside.then(|| Self {
+            rows: row..row + 1,
+            columns: column..column + 1,
+        })
     }
 
-    /// The patches whose centres lie in a box, whose sides are shares of the width and the height; at least the one under
-    /// the middle of the box.
+    /// The patches whose centres lie in a box, whose sides are shares of the width and the height;
+    /// at least the one under the middle of the box.
     pub fn of_box(grid: Grid, [left, top, right, bottom]: [f32; 4]) -> Self {
         let range = |from: f32, to: f32, count: usize| {
             // Patch `i` has its centre at (i + 0.5) / count.
@@ -36,7 +39,10 @@ impl Region {
             let middle = (((from + to) / 2.0 * count as f32) as usize).min(count - 1);
             middle..middle + 1
         };
-        Self { rows: range(top, bottom, grid.height), columns: range(left, right, grid.width) }
+        Self {
+            rows: range(top, bottom, grid.height),
+            columns: range(left, right, grid.width),
+        }
     }
 }
 
@@ -52,19 +58,27 @@ fn unit(tokens: ArrayView2<'_, f32>) -> Array2<f32> {
     unit
 }
 
-/// `[dim]`: what the patches of a region have in common, the mean of their tokens scaled to length 1.
+/// `[dim]`: what the patches of a region have in common, the mean of their tokens scaled to length
+/// 1.
 ///
 /// # Panics
 /// For a region that lies outside of the grid.
 pub fn describe(tokens: ArrayView2<'_, f32>, grid: Grid, region: &Region) -> Array1<f32> {
-    let patches =
-        region.rows.clone().flat_map(|row| region.columns.clone().map(move |column| row * grid.width + column));
+    let patches = region.rows.clone().flat_map(|row| {
+        region
+            .columns
+            .clone()
+            .map(move |column| row * grid.width + column)
+    });
     let patches: Vec<usize> = patches.collect();
     let chosen = unit(tokens.select(ndarray::Axis(0), &patches).view());
-    chosen.mean_axis(ndarray::Axis(0)).unwrap_or_else(|| Array1::zeros(tokens.ncols()))
+    chosen
+        .mean_axis(ndarray::Axis(0))
+        .unwrap_or_else(|| Array1::zeros(tokens.ncols()))
 }
 
-/// `[h, w]`: the cosine between `query` `[dim]` and each of the `tokens` `[h · w, dim]`, -1 to 1; 0 where a length is 0.
+/// `[h, w]`: the cosine between `query` `[dim]` and each of the `tokens` `[h · w, dim]`, -1 to 1; 0
+/// where a length is 0.
 ///
 /// # Panics
 /// If there are not as many tokens as the grid has patches.
@@ -73,7 +87,11 @@ pub fn cosines(query: ArrayView1<'_, f32>, tokens: ArrayView2<'_, f32>, grid: Gr
     let dots = tokens.dot(&query);
     let cosine = |(token, &dot): (ArrayView1<'_, f32>, &f32)| {
         let lengths = token.dot(&token).sqrt() * length;
-        if lengths > 0.0 { (dot / lengths).clamp(-1.0, 1.0) } else { 0.0 }
+        if lengths > 0.0 {
+            (dot / lengths).clamp(-1.0, 1.0)
+        } else {
+            0.0
+        }
     };
     let values = tokens.rows().into_iter().zip(&dots).map(cosine).collect();
     Array2::from_shape_vec((grid.height, grid.width), values).expect("a token for each patch")

@@ -29,15 +29,23 @@ pub enum Vote {
 /// DINO's temperature.
 pub const TEMPERATURE: f32 = 0.07;
 
-/// The share of the vote of each of `classes` classes; `neighbors` are scores with the index of a class. All 0 without
-/// neighbours.
+/// The share of the vote of each of `classes` classes; `neighbors` are scores with the index of a
+/// class. All 0 without neighbours.
 ///
-/// With classes in the order of their names, the first of the largest shares is the answer ([`winner`]), as in the lesson's
-/// `mode`, which takes the lowest label on a tie.
-pub fn shares(neighbors: &[(f32, usize)], classes: usize, vote: Vote, temperature: f32) -> Vec<f32> {
+/// With classes in the order of their names, the first of the largest shares is the answer
+/// ([`winner`]), as in the lesson's `mode`, which takes the lowest label on a tie.
+pub fn shares(
+    neighbors: &[(f32, usize)],
+    classes: usize,
+    vote: Vote,
+    temperature: f32,
+) -> Vec<f32> {
     let mut shares = vec![0.0f64; classes];
     // Relative to the best, so that no temperature overflows.
-    let best = neighbors.iter().map(|(score, _)| *score).fold(f32::NEG_INFINITY, f32::max);
+    let best = neighbors
+        .iter()
+        .map(|(score, _)| *score)
+        .fold(f32::NEG_INFINITY, f32::max);
     for &(score, class) in neighbors {
         shares[class] += match vote {
             Vote::Weighted => (f64::from(score - best) / f64::from(temperature)).exp(),
@@ -46,7 +54,10 @@ pub fn shares(neighbors: &[(f32, usize)], classes: usize, vote: Vote, temperatur
     }
     let total: f64 = shares.iter().sum();
     let scale = if total > 0.0 { 1.0 / total } else { 0.0 };
-    shares.into_iter().map(|share| (share * scale) as f32).collect()
+    shares
+        .into_iter()
+        .map(|share| (share * scale) as f32)
+        .collect()
 }
 
 /// The first class with the largest share.

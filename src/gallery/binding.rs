@@ -8,7 +8,8 @@ use crate::{
     vision::{Background, Filter, ResizeMode},
 };
 
-/// How the vectors of a gallery were made: the model, and the way from a file to its input and from its output.
+/// How the vectors of a gallery were made: the model, and the way from a file to its input and from
+/// its output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// Name of the model, for people.
@@ -65,8 +66,9 @@ impl Binding {
             pair("dim", &self.dim, &other.dim),
         ];
         let differ = settings.iter().filter(|(_, ours, theirs)| ours != theirs);
-        let differ: Vec<String> =
-            differ.map(|(name, ours, theirs)| format!("{name}={ours} and not {name}={theirs}")).collect();
+        let differ: Vec<String> = differ
+            .map(|(name, ours, theirs)| format!("{name}={ours} and not {name}={theirs}"))
+            .collect();
         if differ.is_empty() {
             return Ok(());
         }

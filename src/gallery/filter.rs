@@ -4,9 +4,11 @@
 //!
 //! * a text, number or truth value: equal to it,
 //! * `{"any": [..]}`: equal to one of these,
-//! * `{"gte": a, "lt": b}` (also `gt`, `lte`; one or two of them, both numbers or both texts): in that range.
+//! * `{"gte": a, "lt": b}` (also `gt`, `lte`; one or two of them, both numbers or both texts): in
+//!   that range.
 //!
-//! A member that is a list holds if one of its entries does. Texts compare by their bytes, numbers as f64.
+//! A member that is a list holds if one of its entries does. Texts compare by their bytes, numbers
+//! as f64.
 
 use std::cmp::Ordering;
 
@@ -106,17 +108,26 @@ pub enum Condition {
 
 impl Condition {
     fn parse(name: &str, value: &Value) -> Result<Self> {
-        const FORMS: &str = "a condition is a value, {\"any\": [..]}, or a range of gt, gte, lt, lte";
+        const FORMS: &str =
+            "a condition is a value, {\"any\": [..]}, or a range of gt, gte, lt, lte";
         let wrong = |what: &str| Error::option("where", format!("`{name}`: {what}; {FORMS}"));
         if let Some(scalar) = Scalar::of(value) {
             return Ok(Self::AnyOf(vec![scalar]));
         }
-        let Value::Object(members) = value else { return Err(wrong("neither a value nor an object")) };
+        let Value::Object(members) = value else {
+            return Err(wrong("neither a value nor an object"));
+        };
         if let Some(any) = members.get("any") {
-            let Value::Array(entries) = any else { return Err(wrong("`any` is no list")) };
+            let Value::Array(entries) = any else {
+                return Err(wrong("`any` is no list"));
+            };
             let values: Option<Vec<Scalar>> = entries.iter().map(Scalar::of).collect();
             let values = values.ok_or_else(|| wrong("`any` holds what cannot be compared"))?;
-            return if members.len() == 1 { Ok(Self::AnyOf(values)) } else { Err(wrong("`any` stands alone")) };
+            return if members.len() == 1 {
+                Ok(Self::AnyOf(values))
+            } else {
+                Err(wrong("`any` stands alone"))
+            };
         }
         let (mut low, mut high) = (None, None);
         for (operator, value) in members {
@@ -149,11 +160,13 @@ impl Condition {
             Self::Range { low, high } => {
                 let above = |bound: &Bound| {
                     let order = value.total_cmp(&bound.value);
-                    value.rank() == bound.value.rank() && (order.is_gt() || (bound.inclusive && order.is_eq()))
+                    value.rank() == bound.value.rank()
+                        && (order.is_gt() || (bound.inclusive && order.is_eq()))
                 };
                 let below = |bound: &Bound| {
                     let order = value.total_cmp(&bound.value);
-                    value.rank() == bound.value.rank() && (order.is_lt() || (bound.inclusive && order.is_eq()))
+                    value.rank() == bound.value.rank()
+                        && (order.is_lt() || (bound.inclusive && order.is_eq()))
                 };
                 low.as_ref().is_none_or(above) && high.as_ref().is_none_or(below)
             }
@@ -174,14 +187,23 @@ impl Filter {
     /// Only items of this label.
     pub fn of_label(label: &str) -> Self {
         let label = Some(Condition::AnyOf(vec![Scalar::Text(label.to_owned())]));
-        Self { label, metadata: Vec::new() }
+        Self {
+            label,
+            metadata: Vec::new(),
+        }
     }
 
     /// The same, and only items that have a label: any text is at or after the empty one.
     #[must_use]
     pub fn labelled(mut self) -> Self {
-        let from_first = || Bound { value: Scalar::Text(String::new()), inclusive: true };
-        self.label.get_or_insert_with(|| Condition::Range { low: Some(from_first()), high: None });
+        let from_first = || Bound {
+            value: Scalar::Text(String::new()),
+            inclusive: true,
+        };
+        self.label.get_or_insert_with(|| Condition::Range {
+            low: Some(from_first()),
+            high: None,
+        });
         self
     }
 
@@ -191,17 +213,26 @@ impl Filter {
     /// [`crate::error::Kind::InvalidOption`] that says what a filter looks like.
     pub fn parse(value: &Value) -> Result<Self> {
         const FORM: &str = "a filter is {\"label\": …, \"metadata\": {\"member\": …}}";
-        let Value::Object(members) = value else { return Err(Error::option("where", FORM)) };
+        let Value::Object(members) = value else {
+            return Err(Error::option("where", FORM));
+        };
         let mut filter = Self::default();
         for (name, value) in members {
             match (name.as_str(), value) {
                 ("label", value) => filter.label = Some(Condition::parse("label", value)?),
                 ("metadata", Value::Object(conditions)) => {
                     for (member, condition) in conditions {
-                        filter.metadata.push((member.clone(), Condition::parse(member, condition)?));
+                        filter
+                            .metadata
+                            .push((member.clone(), Condition::parse(member, condition)?));
                     }
                 }
-                _ => return Err(Error::option("where", format!("{name:?} is not as it should be; {FORM}"))),
+                _ => {
+                    return Err(Error::option(
+                        "where",
+                        format!("{name:?} is not as it should be; {FORM}"),
+                    ));
+                }
             }
         }
         Ok(filter)

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
 
-/// Name of a gallery, a probe or a basis: 1 to 64 of `a-z`, `0-9`, `-`, `_`, the first a letter or digit.
+/// Name of a gallery, a probe or a basis: 1 to 64 of `a-z`, `0-9`, `-`, `_`, the first a letter or
+/// digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GalleryName(String);
@@ -25,11 +26,17 @@ impl GalleryName {
         let name = name.into();
         let fit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let first = name.bytes().next().is_some_and(fit);
-        if first && name.len() <= 64 && name.bytes().all(|byte| fit(byte) || byte == b'-' || byte == b'_') {
+        if first
+            && name.len() <= 64
+            && name
+                .bytes()
+                .all(|byte| fit(byte) || byte == b'-' || byte == b'_')
+        {
             return Ok(Self(name));
         }
-        let detail =
-            format!("{name:?} is no name; names have 1 to 64 of a-z, 0-9, - and _, and begin with a letter or digit");
+        let detail = format!(
+            "{name:?} is no name; names have 1 to 64 of a-z, 0-9, - and _, and begin with a letter or digit"
+        );
         Err(Error::new(Kind::InvalidOption, detail))
     }
 
@@ -90,9 +97,10 @@ impl ItemId {
         let id = id.into();
         match id.len() {
             0 => Err(Error::option("id", "empty; an id has 1 to 512 bytes")),
-            length if length > Self::MOST => {
-                Err(Error::option("id", format!("{length} bytes long; an id has 1 to {} bytes", Self::MOST)))
-            }
+            length if length > Self::MOST => Err(Error::option(
+                "id",
+                format!("{length} bytes long; an id has 1 to {} bytes", Self::MOST),
+            )),
             _ => Ok(Self(id)),
         }
     }
@@ -140,7 +148,9 @@ impl Label {
         let label = label.into();
         let wrong = match label.len() {
             0 => "empty; leave it out for an item without a label".to_owned(),
-            length if length > Self::MOST => format!("{length} bytes long; a label has 1 to {} bytes", Self::MOST),
+            length if length > Self::MOST => {
+                format!("{length} bytes long; a label has 1 to {} bytes", Self::MOST)
+            }
             _ if label.contains('\0') => "holds a NUL character".to_owned(),
             _ => return Ok(Self(label)),
         };
@@ -173,8 +183,8 @@ impl fmt::Display for Label {
     }
 }
 
-/// A JSON object of at most 16 KiB that comes back as it was given. Its members that are texts, numbers, truth values, or
-/// lists of these can be filtered by.
+/// A JSON object of at most 16 KiB that comes back as it was given. Its members that are texts,
+/// numbers, truth values, or lists of these can be filtered by.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(try_from = "serde_json::Map<String, Value>")]
 pub struct Metadata(serde_json::Map<String, Value>);
@@ -186,14 +196,23 @@ impl Metadata {
     /// Checks an object.
     ///
     /// # Errors
-    /// [`Kind::TooLarge`] above 16 KiB; [`Kind::InvalidOption`] if a text in it holds a NUL, which PostgreSQL cannot keep.
+    /// [`Kind::TooLarge`] above 16 KiB; [`Kind::InvalidOption`] if a text in it holds a NUL, which
+    /// PostgreSQL cannot keep.
     pub fn new(object: serde_json::Map<String, Value>) -> Result<Self> {
-        let bytes = serde_json::to_vec(&object).map_err(|error| Error::internal(error.to_string()))?.len();
+        let bytes = serde_json::to_vec(&object)
+            .map_err(|error| Error::internal(error.to_string()))?
+            .len();
         if bytes > Self::MOST {
-            let detail = format!("the metadata takes {bytes} bytes of JSON, more than the limit of {}", Self::MOST);
+            let detail = format!(
+                "the metadata takes {bytes} bytes of JSON, more than the limit of {}",
+                Self::MOST
+            );
             return Err(Error::new(Kind::TooLarge, detail));
         }
-        if object.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)) {
+        if object
+            .iter()
+            .any(|(name, value)| name.contains('\0') || holds_nul(value))
+        {
             return Err(Error::option("metadata", "holds a NUL character"));
         }
         Ok(Self(object))
@@ -206,7 +225,10 @@ impl Metadata {
     pub fn from_value(value: Value) -> Result<Self> {
         match value {
             Value::Object(object) => Self::new(object),
-            _ => Err(Error::option("metadata", "must be a JSON object, such as {\"year\": 2024}")),
+            _ => Err(Error::option(
+                "metadata",
+                "must be a JSON object, such as {\"year\": 2024}",
+            )),
         }
     }
 
@@ -215,8 +237,8 @@ impl Metadata {
     /// # Errors
     /// [`Kind::InvalidOption`] for what is no JSON, and as [`Metadata::from_value`].
     pub fn parse(json: &str) -> Result<Self> {
-        let value =
-            serde_json::from_str(json).map_err(|error| Error::option("metadata", format!("no JSON: {error}")))?;
+        let value = serde_json::from_str(json)
+            .map_err(|error| Error::option("metadata", format!("no JSON: {error}")))?;
         Self::from_value(value)
     }
 
@@ -235,7 +257,9 @@ fn holds_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(object) => object.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        Value::Object(object) => object
+            .iter()
+            .any(|(name, value)| name.contains('\0') || holds_nul(value)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
@@ -259,8 +283,8 @@ pub struct NewItem {
     pub metadata: Metadata,
     /// `[binding.dim]`, finite, of length 1: what is searched.
     pub vector: Vec<f32>,
-    /// `[2·width of a token]`: CLS, then the mean of the patch tokens, as the model gives them. For probes; items that came
-    /// as vectors have none. May be kept in half precision.
+    /// `[2·width of a token]`: CLS, then the mean of the patch tokens, as the model gives them. For
+    /// probes; items that came as vectors have none. May be kept in half precision.
     pub features: Option<Vec<f32>>,
     /// A small JPEG.
     pub thumbnail: Option<Bytes>,

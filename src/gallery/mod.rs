@@ -1,8 +1,8 @@
 //! The stored gallery: vectors with labels and metadata, kept for years and searched by likeness.
 //!
-//! [`GalleryStore`] is what the use cases call; each backend is a folder, and one test suite runs over both
-//! (`tests/gallery_store.rs`). Nothing here makes features: vectors come in, and a gallery remembers of what kind they
-//! are ([`Binding`]).
+//! [`GalleryStore`] is what the use cases call; each backend is a folder, and one test suite runs
+//! over both (`tests/gallery_store.rs`). Nothing here makes features: vectors come in, and a
+//! gallery remembers of what kind they are ([`Binding`]).
 
 mod binding;
 pub mod embedded;
@@ -35,15 +35,17 @@ pub type ItemStream = BoxStream<'static, Result<StoredItem>>;
 
 /// A place that keeps galleries.
 ///
-/// **Durability.** When a write has been answered with `Ok` it survives the end of the process and of the power. A write
-/// that was answered with an error has changed nothing.
+/// **Durability.** When a write has been answered with `Ok` it survives the end of the process and
+/// of the power. A write that was answered with an error has changed nothing.
 ///
-/// **Visibility.** A read that begins after a write was answered sees it, also a search with an approximate index.
+/// **Visibility.** A read that begins after a write was answered sees it, also a search with an
+/// approximate index.
 ///
 /// # Errors
 /// All methods: [`crate::error::Kind::NotFound`] that names the gallery or item that is not there,
-/// [`crate::error::Kind::Unavailable`] if the store cannot be reached, [`crate::error::Kind::StorageFull`] if it cannot
-/// take more, [`crate::error::Kind::Conflict`] if a gallery holds features of another kind.
+/// [`crate::error::Kind::Unavailable`] if the store cannot be reached,
+/// [`crate::error::Kind::StorageFull`] if it cannot take more, [`crate::error::Kind::Conflict`] if
+/// a gallery holds features of another kind.
 #[async_trait]
 pub trait GalleryStore: Debug + Send + Sync {
     /// Where the items lie, for logs; without passwords.
@@ -64,11 +66,17 @@ pub trait GalleryStore: Debug + Send + Sync {
     /// Gives the gallery `from` the name `to`, in one step; what had that name before is deleted.
     async fn rename(&self, from: &GalleryName, to: &GalleryName) -> Result<()>;
 
-    /// Stores items in one transaction; an item whose id is there already is replaced and keeps its place in the order. The
-    /// gallery is made if there is none. Of several items with one id the last stays.
+    /// Stores items in one transaction; an item whose id is there already is replaced and keeps its
+    /// place in the order. The gallery is made if there is none. Of several items with one id the
+    /// last stays.
     ///
     /// Tells for each item whether it was new.
-    async fn put(&self, name: &GalleryName, binding: &Binding, items: Vec<NewItem>) -> Result<Vec<bool>>;
+    async fn put(
+        &self,
+        name: &GalleryName,
+        binding: &Binding,
+        items: Vec<NewItem>,
+    ) -> Result<Vec<bool>>;
 
     /// Deletes items in one transaction, and tells for each whether it was there.
     async fn delete(&self, name: &GalleryName, ids: Vec<ItemId>) -> Result<Vec<bool>>;
@@ -76,9 +84,16 @@ pub trait GalleryStore: Debug + Send + Sync {
     /// One item with the `parts` that are asked for.
     async fn get(&self, name: &GalleryName, id: &ItemId, parts: Parts) -> Result<StoredItem>;
 
-    /// At most `limit` items that pass the filter, in the order of [`ItemStream`], from the first whose place is after
-    /// `after`. Pages are stable: items that stay are given once, whatever is written meanwhile.
-    async fn page(&self, name: &GalleryName, after: u64, limit: usize, filter: Option<&Filter>) -> Result<Vec<Item>>;
+    /// At most `limit` items that pass the filter, in the order of [`ItemStream`], from the first
+    /// whose place is after `after`. Pages are stable: items that stay are given once, whatever is
+    /// written meanwhile.
+    async fn page(
+        &self,
+        name: &GalleryName,
+        after: u64,
+        limit: usize,
+        filter: Option<&Filter>,
+    ) -> Result<Vec<Item>>;
 
     /// The nearest items by falling score; of equal scores the one that was stored first.
     /// [`crate::error::Kind::Conflict`] if the gallery's vectors are not what the search says,
@@ -92,7 +107,12 @@ pub trait GalleryStore: Debug + Send + Sync {
     async fn check(&self, name: &GalleryName) -> Result<CheckReport>;
 
     /// Stores a document under a name, or replaces it.
-    async fn put_document(&self, kind: DocumentKind, name: &GalleryName, document: Bytes) -> Result<()>;
+    async fn put_document(
+        &self,
+        kind: DocumentKind,
+        name: &GalleryName,
+        document: Bytes,
+    ) -> Result<()>;
 
     /// The document of that name.
     async fn document(&self, kind: DocumentKind, name: &GalleryName) -> Result<Bytes>;
@@ -103,7 +123,8 @@ pub trait GalleryStore: Debug + Send + Sync {
     /// Deletes a document.
     async fn remove_document(&self, kind: DocumentKind, name: &GalleryName) -> Result<()>;
 
-    /// Ends background work and writes what only saves time at the next start. Nothing that was acknowledged depends on it.
+    /// Ends background work and writes what only saves time at the next start. Nothing that was
+    /// acknowledged depends on it.
     async fn close(&self);
 }
 
@@ -133,9 +154,17 @@ pub struct Parts {
 
 impl Parts {
     /// Only id, label and metadata.
-    pub const NONE: Self = Self { vector: false, features: false, thumbnail: false };
+    pub const NONE: Self = Self {
+        vector: false,
+        features: false,
+        thumbnail: false,
+    };
     /// Everything that is stored.
-    pub const ALL: Self = Self { vector: true, features: true, thumbnail: true };
+    pub const ALL: Self = Self {
+        vector: true,
+        features: true,
+        thumbnail: true,
+    };
 }
 
 /// What is sought.
@@ -158,7 +187,14 @@ pub struct Search {
 impl Search {
     /// The `k` nearest of all items.
     pub fn new(vector: Vec<f32>, k: usize) -> Self {
-        Self { vector, binding: None, k, filter: None, exact: false, except: None }
+        Self {
+            vector,
+            binding: None,
+            k,
+            filter: None,
+            exact: false,
+            except: None,
+        }
     }
 
     /// Checks that it can be answered by a gallery of that name and kind.
@@ -167,7 +203,11 @@ impl Search {
             binding.check(name, own)?;
         }
         if self.vector.len() != binding.dim {
-            let detail = format!("{} numbers, and the gallery's vectors have {}", self.vector.len(), binding.dim);
+            let detail = format!(
+                "{} numbers, and the gallery's vectors have {}",
+                self.vector.len(),
+                binding.dim
+            );
             return Err(Error::option("vector", detail));
         }
         Ok(())
@@ -178,7 +218,11 @@ impl Search {
 ///
 /// # Errors
 /// As [`GalleryStore::read`].
-pub async fn read_whole(store: &Gallery, name: &GalleryName, parts: Parts) -> Result<(GalleryInfo, ItemStream)> {
+pub async fn read_whole(
+    store: &Gallery,
+    name: &GalleryName,
+    parts: Parts,
+) -> Result<(GalleryInfo, ItemStream)> {
     loop {
         let info = store.gallery(name).await?;
         let items = store.read(name, parts).await?;
@@ -194,7 +238,8 @@ pub async fn read_whole(store: &Gallery, name: &GalleryName, parts: Parts) -> Re
 pub struct Neighbor {
     /// The item.
     pub item: Item,
-    /// Cosine of the angle between its vector and the one that was sought: -1 to 1, 1 for the same direction.
+    /// Cosine of the angle between its vector and the one that was sought: -1 to 1, 1 for the same
+    /// direction.
     pub score: f32,
 }
 

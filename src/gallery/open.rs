@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 pub enum OpenMode {
     /// Reading, writing and searching, by this process alone if the store is a folder.
     Serve,
-    /// Reading without searching, also beside a server that has the folder open. The store must exist.
+    /// Reading without searching, also beside a server that has the folder open. The store must
+    /// exist.
     Read,
 }
 
@@ -53,22 +54,33 @@ pub struct GalleryConfig {
 
 impl Default for GalleryConfig {
     fn default() -> Self {
-        Self { vectors: VectorFormat::F32, exact_up_to: 100_000, max_bytes: 1 << 40, connections: 16 }
+        Self {
+            vectors: VectorFormat::F32,
+            exact_up_to: 100_000,
+            max_bytes: 1 << 40,
+            connections: 16,
+        }
     }
 }
 
 /// Opens the store at `location`: a folder, which is made if need be, or `postgres://…`.
 ///
 /// # Errors
-/// [`crate::error::Kind::Unavailable`] if another process has the folder open or the database cannot be reached, [`crate::error::Kind::NotFound`] if
-/// there is nothing to read, [`crate::error::Kind::Io`] if the folder cannot be used.
+/// [`crate::error::Kind::Unavailable`] if another process has the folder open or the database
+/// cannot be reached, [`crate::error::Kind::NotFound`] if there is nothing to read,
+/// [`crate::error::Kind::Io`] if the folder cannot be used.
 pub async fn open(location: &str, config: &GalleryConfig, mode: OpenMode) -> Result<Gallery> {
-    if ["postgres://", "postgresql://"].iter().any(|scheme| location.starts_with(scheme)) {
+    if ["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| location.starts_with(scheme))
+    {
         return PostgresStore::open(location, config, mode).await;
     }
     let (folder, config) = (PathBuf::from(location), config.clone());
     // Vectors are read into memory.
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&folder, &config, mode)).await;
-    let store = opened.map_err(|error| Error::internal(format!("opening the gallery: {error}")))??;
+    let opened =
+        tokio::task::spawn_blocking(move || EmbeddedStore::open(&folder, &config, mode)).await;
+    let store =
+        opened.map_err(|error| Error::internal(format!("opening the gallery: {error}")))??;
     Ok(Arc::new(store))
 }

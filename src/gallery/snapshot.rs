@@ -7,11 +7,13 @@
 //! 0 u32       items u64    SHA-256 of all before it
 //! ```
 //!
-//! Numbers are little-endian. A record is never empty, so that a length of 0 ends them. The file is written and read in one
-//! go, in constant memory. When items were stored is not kept: a store says when it got them.
+//! Numbers are little-endian. A record is never empty, so that a length of 0 ends them. The file is
+//! written and read in one go, in constant memory. When items were stored is not kept: a store says
+//! when it got them.
 //!
-//! A file is restored into a gallery of its own, named `restoring--…`, and takes the place of the old one only when all of
-//! it was read and its checksum agrees. Names of that form are reserved for this.
+//! A file is restored into a gallery of its own, named `restoring--…`, and takes the place of the
+//! old one only when all of it was read and its checksum agrees. Names of that form are reserved
+//! for this.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -23,7 +25,8 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 
 use super::{
-    Binding, Gallery, GalleryInfo, GalleryName, ItemId, Label, Metadata, NewItem, Parts, StoredItem, read_whole,
+    Binding, Gallery, GalleryInfo, GalleryName, ItemId, Label, Metadata, NewItem, Parts,
+    StoredItem, read_whole,
 };
 use crate::{
     artifacts::hex,
@@ -76,23 +79,55 @@ struct Record {
 
 impl Record {
     fn of(stored: StoredItem) -> Result<Self> {
-        let StoredItem { item, vector, features, thumbnail } = stored;
+        let StoredItem {
+            item,
+            vector,
+            features,
+            thumbnail,
+        } = stored;
         let metadata = serde_json::to_string(&item.metadata)
             .map_err(|error| Error::internal(format!("metadata of {}: {error}", item.id)))?;
         let (id, label) = (item.id.into(), item.label.map(String::from));
-        Ok(Self { id, label, metadata, vector, features: features.unwrap_or_default(), thumbnail })
+        Ok(Self {
+            id,
+            label,
+            metadata,
+            vector,
+            features: features.unwrap_or_default(),
+            thumbnail,
+        })
     }
 
     fn into_item(self, dim: usize) -> Result<NewItem> {
-        let Self { id, label, metadata, vector, features, thumbnail } = self;
+        let Self {
+            id,
+            label,
+            metadata,
+            vector,
+            features,
+            thumbnail,
+        } = self;
         // As a store may keep them: features in half precision, which larger numbers do not fit.
-        let finite = vector.iter().chain(&features).all(|&value| half::f16::from_f32(value).is_finite());
+        let finite = vector
+            .iter()
+            .chain(&features)
+            .all(|&value| half::f16::from_f32(value).is_finite());
         if vector.len() != dim || !finite {
-            return Err(Error::option("vector", format!("must be {dim} numbers that half precision holds")));
+            return Err(Error::option(
+                "vector",
+                format!("must be {dim} numbers that half precision holds"),
+            ));
         }
         let (id, label) = (ItemId::new(id)?, label.map(Label::new).transpose()?);
         let features = Some(features).filter(|features| !features.is_empty());
-        Ok(NewItem { id, label, metadata: Metadata::parse(&metadata)?, vector, features, thumbnail })
+        Ok(NewItem {
+            id,
+            label,
+            metadata: Metadata::parse(&metadata)?,
+            vector,
+            features,
+            thumbnail,
+        })
     }
 }
 
@@ -110,11 +145,16 @@ pub async fn write_snapshot(
     to: impl AsyncWrite + Unpin + Send,
 ) -> Result<SnapshotSummary> {
     let (GalleryInfo { binding, .. }, mut items) = read_whole(store, name, Parts::ALL).await?;
-    let mut file = Writer { to: BufWriter::with_capacity(BUFFER, to), hash: Sha256::new(), bytes: 0 };
+    let mut file = Writer {
+        to: BufWriter::with_capacity(BUFFER, to),
+        hash: Sha256::new(),
+        bytes: 0,
+    };
     file.put(MAGIC).await?;
     file.put(&VERSION.to_le_bytes()).await?;
     let header = serde_json::to_vec(&Header { binding });
-    file.put_part(&header.map_err(|error| Error::internal(format!("a binding: {error}")))?).await?;
+    file.put_part(&header.map_err(|error| Error::internal(format!("a binding: {error}")))?)
+        .await?;
     let mut count = 0u64;
     while let Some(stored) = items.try_next().await? {
         file.put_part(&Record::of(stored)?.encode_to_vec()).await?;
@@ -125,7 +165,10 @@ pub async fn write_snapshot(
     let digest = file.hash.clone().finalize();
     file.put(&digest).await?;
     file.to.flush().await.map_err(writing)?;
-    Ok(SnapshotSummary { items: count, bytes: file.bytes })
+    Ok(SnapshotSummary {
+        items: count,
+        bytes: file.bytes,
+    })
 }
 
 struct Writer<W> {
@@ -144,7 +187,10 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     /// The length of a part, then the part.
     async fn put_part(&mut self, part: &[u8]) -> Result<()> {
         if part.len() > MOST_RECORD_BYTES {
-            let detail = format!("an item takes {} bytes; a snapshot holds items of {MOST_RECORD_BYTES}", part.len());
+            let detail = format!(
+                "an item takes {} bytes; a snapshot holds items of {MOST_RECORD_BYTES}",
+                part.len()
+            );
             return Err(Error::new(Kind::TooLarge, detail));
         }
         self.put(&(part.len() as u32).to_le_bytes()).await?;
@@ -156,12 +202,14 @@ fn writing(error: std::io::Error) -> Error {
     Error::io("writing the snapshot", error)
 }
 
-/// Reads a snapshot, and gives the gallery `name` its content instead of what was there. A file that is damaged or ends early
-/// changes nothing. A restore of the same gallery that begins while another is under way makes the other fail.
+/// Reads a snapshot, and gives the gallery `name` its content instead of what was there. A file
+/// that is damaged or ends early changes nothing. A restore of the same gallery that begins while
+/// another is under way makes the other fail.
 ///
 /// # Errors
-/// [`Kind::Malformed`] if it is no snapshot, or not as it was written; [`Kind::Conflict`] if another restore of the gallery
-/// took over; an [`Error`] that reading `from` gave; as [`super::GalleryStore::put`].
+/// [`Kind::Malformed`] if it is no snapshot, or not as it was written; [`Kind::Conflict`] if
+/// another restore of the gallery took over; an [`Error`] that reading `from` gave; as
+/// [`super::GalleryStore::put`].
 pub async fn restore_snapshot(
     store: &Gallery,
     name: &GalleryName,
@@ -187,7 +235,8 @@ pub async fn restore_snapshot(
 /// Compares a snapshot with its checksum.
 ///
 /// # Errors
-/// [`Kind::Malformed`] if it is no snapshot, or not as it was written; an [`Error`] that reading `from` gave.
+/// [`Kind::Malformed`] if it is no snapshot, or not as it was written; an [`Error`] that reading
+/// `from` gave.
 pub async fn verify_snapshot(from: impl AsyncRead + Unpin + Send) -> Result<SnapshotSummary> {
     let mut file = Reader::new(from);
     file.header().await?;
@@ -196,20 +245,31 @@ pub async fn verify_snapshot(from: impl AsyncRead + Unpin + Send) -> Result<Snap
         items += 1;
     }
     file.trailer(items).await?;
-    Ok(SnapshotSummary { items, bytes: file.bytes })
+    Ok(SnapshotSummary {
+        items,
+        bytes: file.bytes,
+    })
 }
 
 /// Puts the items of the file into the gallery aside, and checks that all of them are there.
-async fn fill<R: AsyncRead + Unpin>(aside: &Aside, binding: &Binding, file: &mut Reader<R>) -> Result<SnapshotSummary> {
+async fn fill<R: AsyncRead + Unpin>(
+    aside: &Aside,
+    binding: &Binding,
+    file: &mut Reader<R>,
+) -> Result<SnapshotSummary> {
     let (mut items, mut batch, mut batch_bytes) = (0u64, Vec::new(), 0);
     while let Some(record) = file.part().await? {
         batch_bytes += record.len();
-        let record = Record::decode(record).map_err(|error| damaged(format_args!("item {items}: {error}")))?;
+        let record = Record::decode(record)
+            .map_err(|error| damaged(format_args!("item {items}: {error}")))?;
         let item = record.into_item(binding.dim);
         batch.push(item.map_err(|error| damaged(format_args!("item {items}: {error}")))?);
         items += 1;
         if batch.len() == BATCH.0 || batch_bytes >= BATCH.1 {
-            aside.store.put(&aside.name, binding, std::mem::take(&mut batch)).await?;
+            aside
+                .store
+                .put(&aside.name, binding, std::mem::take(&mut batch))
+                .await?;
             batch_bytes = 0;
         }
     }
@@ -219,13 +279,19 @@ async fn fill<R: AsyncRead + Unpin>(aside: &Aside, binding: &Binding, file: &mut
     file.trailer(items).await?;
     let stored = aside.store.gallery(&aside.name).await?.items;
     if stored == items {
-        return Ok(SnapshotSummary { items, bytes: file.bytes });
+        return Ok(SnapshotSummary {
+            items,
+            bytes: file.bytes,
+        });
     }
-    let detail = format!("of {items} items {stored} are there: another restore of the gallery began meanwhile");
+    let detail = format!(
+        "of {items} items {stored} are there: another restore of the gallery began meanwhile"
+    );
     Err(Error::new(Kind::Conflict, detail))
 }
 
-/// A gallery that is being restored. It is removed if that comes to nothing, also when the work is dropped half way.
+/// A gallery that is being restored. It is removed if that comes to nothing, also when the work is
+/// dropped half way.
 struct Aside {
     store: Gallery,
     name: GalleryName,
@@ -237,12 +303,21 @@ impl Aside {
     async fn make(store: &Gallery, of: &GalleryName, binding: &Binding) -> Result<Self> {
         let of = hex(&Sha256::digest(of.as_str())[..8]);
         let begin = format!("{RESTORING}{of}-");
-        for left in store.galleries().await?.into_iter().filter(|found| found.name.as_str().starts_with(&begin)) {
+        for left in store
+            .galleries()
+            .await?
+            .into_iter()
+            .filter(|found| found.name.as_str().starts_with(&begin))
+        {
             ignore_missing(store.remove(&left.name).await)?;
         }
         // The standard library's random keys are as good as another source of random numbers.
         let name = GalleryName::new(format!("{begin}{:016x}", RandomState::new().hash_one(())))?;
-        let aside = Self { store: store.clone(), name, pending: true };
+        let aside = Self {
+            store: store.clone(),
+            name,
+            pending: true,
+        };
         store.create(&aside.name, binding).await?;
         Ok(aside)
     }
@@ -258,7 +333,11 @@ impl Aside {
 impl Drop for Aside {
     fn drop(&mut self) {
         if let (true, Ok(tokio)) = (self.pending, tokio::runtime::Handle::try_current()) {
-            let mut aside = Self { store: self.store.clone(), name: self.name.clone(), pending: false };
+            let mut aside = Self {
+                store: self.store.clone(),
+                name: self.name.clone(),
+                pending: false,
+            };
             tokio.spawn(async move { aside.remove().await });
         }
     }
@@ -276,7 +355,9 @@ fn reading(error: std::io::Error) -> Error {
         return damaged("it ends early");
     }
     // Whoever gives the bytes may have an error of ours to tell, such as a limit that was hit.
-    error.downcast::<Error>().unwrap_or_else(|error| Error::io("reading the snapshot", error))
+    error
+        .downcast::<Error>()
+        .unwrap_or_else(|error| Error::io("reading the snapshot", error))
 }
 
 struct Reader<R> {
@@ -287,7 +368,11 @@ struct Reader<R> {
 
 impl<R: AsyncRead + Unpin> Reader<R> {
     fn new(from: R) -> Self {
-        Self { from: BufReader::with_capacity(BUFFER, from), hash: Sha256::new(), bytes: 0 }
+        Self {
+            from: BufReader::with_capacity(BUFFER, from),
+            hash: Sha256::new(),
+            bytes: 0,
+        }
     }
 
     async fn read_exact(&mut self, bytes: &mut [u8]) -> Result<()> {
@@ -310,7 +395,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             return Ok(None);
         }
         if length > MOST_RECORD_BYTES {
-            return Err(damaged(format_args!("an item of {length} bytes; the most is {MOST_RECORD_BYTES}")));
+            return Err(damaged(format_args!(
+                "an item of {length} bytes; the most is {MOST_RECORD_BYTES}"
+            )));
         }
         let mut part = vec![0; length];
         self.read_exact(&mut part).await?;
@@ -321,17 +408,23 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     async fn header(&mut self) -> Result<Binding> {
         let magic: [u8; 8] = self.take().await?;
         if &magic != MAGIC {
-            let detail = "this is no snapshot of a gallery; `dinoserve gallery snapshot` writes them";
+            let detail =
+                "this is no snapshot of a gallery; `dinoserve gallery snapshot` writes them";
             return Err(Error::new(Kind::Malformed, detail));
         }
         let version = u32::from_le_bytes(self.take().await?);
         if version != VERSION {
-            let detail = format!("this is a snapshot of version {version}; this program reads version {VERSION}");
+            let detail = format!(
+                "this is a snapshot of version {version}; this program reads version {VERSION}"
+            );
             return Err(Error::new(Kind::Malformed, detail));
         }
-        let header = self.part().await?.ok_or_else(|| damaged("its header is empty"))?;
-        let header: Header =
-            serde_json::from_slice(&header).map_err(|error| damaged(format_args!("its header: {error}")))?;
+        let header = self
+            .part()
+            .await?
+            .ok_or_else(|| damaged("its header is empty"))?;
+        let header: Header = serde_json::from_slice(&header)
+            .map_err(|error| damaged(format_args!("its header: {error}")))?;
         if header.binding.dim == 0 {
             return Err(damaged("its vectors have no values"));
         }

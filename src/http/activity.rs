@@ -1,4 +1,5 @@
-//! What goes on at a connection: whether requests are being answered, and whether their answers are taken.
+//! What goes on at a connection: whether requests are being answered, and whether their answers are
+//! taken.
 
 use std::{
     pin::Pin,
@@ -18,7 +19,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// The requests of a connection, and its answers of HTTP/2, whose client may take nothing of them and yet answer pings.
+/// The requests of a connection, and its answers of HTTP/2, whose client may take nothing of them
+/// and yet answer pings.
 pub(super) struct Activity {
     began: Instant,
     busy: AtomicUsize,
@@ -73,7 +75,8 @@ impl Activity {
                 if self.busy.load(Ordering::Acquire) > 0 {
                     std::future::pending::<()>().await;
                 }
-                // A little longer than HTTP/1.1 waits for a head, which closes the connection by itself.
+                // A little longer than HTTP/1.1 waits for a head, which closes the connection by
+                // itself.
                 sleep(time + time / 4).await;
             };
             tokio::select! {
@@ -87,7 +90,8 @@ impl Activity {
     pub(super) async fn untaken_for(&self, time: Duration) {
         loop {
             sleep(time / 4).await;
-            let there = self.answers.load(Ordering::Acquire) > 0 && self.waiting.load(Ordering::Acquire) == 0;
+            let there = self.answers.load(Ordering::Acquire) > 0
+                && self.waiting.load(Ordering::Acquire) == 0;
             if there && self.since_taken() >= time {
                 return;
             }
@@ -98,7 +102,8 @@ impl Activity {
     pub(super) async fn over_for(&self, time: Duration) {
         loop {
             sleep(time / 4).await;
-            let busy = self.busy.load(Ordering::Acquire) > 0 || self.waiting.load(Ordering::Acquire) > 0;
+            let busy =
+                self.busy.load(Ordering::Acquire) > 0 || self.waiting.load(Ordering::Acquire) > 0;
             if !busy && self.since_taken() >= time {
                 return;
             }
@@ -106,11 +111,14 @@ impl Activity {
     }
 
     fn since_taken(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.taken.load(Ordering::Acquire)))
+        self.began
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.taken.load(Ordering::Acquire)))
     }
 
     fn take(&self) {
-        self.taken.store(self.began.elapsed().as_millis() as u64, Ordering::Release);
+        self.taken
+            .store(self.began.elapsed().as_millis() as u64, Ordering::Release);
     }
 }
 
@@ -135,8 +143,8 @@ impl Drop for Busy {
     }
 }
 
-/// Most bytes that are given at once. HTTP/2 takes a piece whole as soon as the client has room for one byte of it, and what it
-/// has taken nobody sees any more.
+/// Most bytes that are given at once. HTTP/2 takes a piece whole as soon as the client has room for
+/// one byte of it, and what it has taken nobody sees any more.
 const PIECE: usize = 64 << 10;
 
 /// The body of an answer that tells when something is taken of it.
@@ -151,7 +159,12 @@ impl Answer {
     pub(super) fn new(body: Body, activity: &Arc<Activity>) -> Self {
         activity.take();
         activity.answers.fetch_add(1, Ordering::AcqRel);
-        Self { body, rest: Bytes::new(), waits: false, activity: Arc::clone(activity) }
+        Self {
+            body,
+            rest: Bytes::new(),
+            waits: false,
+            activity: Arc::clone(activity),
+        }
     }
 
     fn wait(&mut self, waits: bool) {

@@ -38,11 +38,19 @@ impl FromRequestParts<AppState> for Admission {
                 return Err(refuse("failed", Error::new(Kind::Unavailable, detail)));
             }
         };
-        let most = state.config.max_requests.unwrap_or_else(|| plan.requests()).clamp(1, Semaphore::MAX_PERMITS);
+        let most = state
+            .config
+            .max_requests
+            .unwrap_or_else(|| plan.requests())
+            .clamp(1, Semaphore::MAX_PERMITS);
         let places = state.places.get_or_init(|| Arc::new(Semaphore::new(most)));
         let permit = Arc::clone(places).try_acquire_owned().map_err(|_| {
             let detail = format!("{most} requests are under way already; try again in a moment");
-            let error = Error::new(Kind::Overloaded, detail).with_limit("max_requests", most as u64, "--max-requests");
+            let error = Error::new(Kind::Overloaded, detail).with_limit(
+                "max_requests",
+                most as u64,
+                "--max-requests",
+            );
             refuse("overloaded", error)
         })?;
         Ok(Self { _permit: permit })

@@ -35,14 +35,15 @@ pub(super) struct AttentionItem {
     index: usize,
     /// Height and width in patches.
     grid: [usize; 2],
-    /// `[heads][height · width]`: the raw softmax values of the patches, row by row. What CLS gives to itself and to
-    /// registers is left out, so a row sums to less than 1.
+    /// `[heads][height · width]`: the raw softmax values of the patches, row by row. What CLS gives
+    /// to itself and to registers is left out, so a row sums to less than 1.
     attention: Vec<Vec<f32>>,
 }
 
 /// Draw attention maps.
 ///
-/// What the CLS token attends to in the last block, per head. Each picture is scaled to its own range.
+/// What the CLS token attends to in the last block, per head. Each picture is scaled to its own
+/// range.
 #[utoipa::path(
     post,
     path = "/v1/attention",
@@ -61,23 +62,48 @@ pub(super) struct AttentionItem {
         FeatureProblems,
     )
 )]
-pub(super) async fn create_attention_map(State(service): State<Service>, request: ImageRequest) -> Result<Response> {
-    let MapRequest { images, image, options, form, representation, admission: _admission } = MapRequest::read(request)?;
+pub(super) async fn create_attention_map(
+    State(service): State<Service>,
+    request: ImageRequest,
+) -> Result<Response> {
+    let MapRequest {
+        images,
+        image,
+        options,
+        form,
+        representation,
+        admission: _admission,
+    } = MapRequest::read(request)?;
     let (maps, pictures, stages) = service.attention(images, &image, options, form).await?;
     let arrays = || maps.iter().map(shaped).collect();
-    answer_maps(representation, pictures, || to_json(&service, &maps), arrays, &stages)
+    answer_maps(
+        representation,
+        pictures,
+        || to_json(&service, &maps),
+        arrays,
+        &stages,
+    )
 }
 
 /// `[heads, height, width]`.
 fn shaped(image: &AttentionMaps) -> Result<ArrayView3<'_, f32>, ShapeError> {
-    image.maps.view().into_shape_with_order((image.maps.nrows(), image.grid.height, image.grid.width))
+    image.maps.view().into_shape_with_order((
+        image.maps.nrows(),
+        image.grid.height,
+        image.grid.width,
+    ))
 }
 
 fn to_json<'a>(service: &'a Service, images: &[AttentionMaps]) -> AttentionJson<'a> {
     let item = |(index, image): (usize, &AttentionMaps)| AttentionItem {
         index,
         grid: [image.grid.height, image.grid.width],
-        attention: image.maps.rows().into_iter().map(|row| row.to_vec()).collect(),
+        attention: image
+            .maps
+            .rows()
+            .into_iter()
+            .map(|row| row.to_vec())
+            .collect(),
     };
     let engine = service.engine();
     AttentionJson {

@@ -34,16 +34,17 @@ pub(super) struct HeadStatsItem {
     index: usize,
     /// Height and width in patches.
     grid: [usize; 2],
-    /// Share of the patches that are foreground, as `/v1/pca?foreground=auto` shows them. An even map has this share of its
-    /// mass there.
+    /// Share of the patches that are foreground, as `/v1/pca?foreground=auto` shows them. An even
+    /// map has this share of its mass there.
     #[schema(example = 0.41)]
     foreground_area: f32,
     /// One entry per head.
     heads: Vec<HeadJson>,
-    /// `[heads][heads]`: what two heads have in common, 0 (no patch) to 1 (all): the sum over the patches of the smaller of
-    /// their two shares.
+    /// `[heads][heads]`: what two heads have in common, 0 (no patch) to 1 (all): the sum over the
+    /// patches of the smaller of their two shares.
     overlap: Vec<Vec<f32>>,
-    /// Mean overlap of two different heads; the lower, the more they attend to different things. Null for a single head.
+    /// Mean overlap of two different heads; the lower, the more they attend to different things.
+    /// Null for a single head.
     #[schema(example = 0.55)]
     mean_overlap: Option<f32>,
 }
@@ -54,7 +55,8 @@ pub(super) struct HeadJson {
     /// Its number.
     #[schema(example = 0)]
     head: usize,
-    /// Entropy of its map in nats: 0 if all is on one patch, ln of the number of patches if it is even.
+    /// Entropy of its map in nats: 0 if all is on one patch, ln of the number of patches if it is
+    /// even.
     #[schema(example = 5.9)]
     entropy: f32,
     /// The number of patches that an even spread of this entropy covers.
@@ -67,9 +69,9 @@ pub(super) struct HeadJson {
 
 /// Compare attention heads.
 ///
-/// Do different heads attend to different things? How far the map of each head is spread, how much of it lies on the
-/// foreground, and what each two heads have in common. Of the attention of CLS in the last block, as shares of what it gives
-/// to patches.
+/// Do different heads attend to different things? How far the map of each head is spread, how much
+/// of it lies on the foreground, and what each two heads have in common. Of the attention of CLS in
+/// the last block, as shares of what it gives to patches.
 #[utoipa::path(
     post,
     path = "/v1/attention/stats",
@@ -81,8 +83,16 @@ pub(super) struct HeadJson {
     )),
     responses((status = 200, description = "The numbers.", body = HeadStatsJson<'_>), FeatureProblems)
 )]
-pub(super) async fn compare_heads(State(service): State<Service>, request: ImageRequest) -> Result<Response> {
-    let ImageRequest { images, mut options, headers, admission: _admission } = request;
+pub(super) async fn compare_heads(
+    State(service): State<Service>,
+    request: ImageRequest,
+) -> Result<Response> {
+    let ImageRequest {
+        images,
+        mut options,
+        headers,
+        admission: _admission,
+    } = request;
     negotiate(&headers, &[Representation::Json])?;
     let image = options.take()?;
     options.finish()?;
@@ -110,7 +120,12 @@ fn item((index, image): (usize, &ImageHeadStats)) -> HeadStatsItem {
         grid: [image.grid.height, image.grid.width],
         foreground_area: image.foreground_area,
         heads: (0..stats.entropy.len()).map(head).collect(),
-        overlap: stats.overlap.rows().into_iter().map(|row| row.to_vec()).collect(),
+        overlap: stats
+            .overlap
+            .rows()
+            .into_iter()
+            .map(|row| row.to_vec())
+            .collect(),
         mean_overlap: stats.mean_overlap(),
     }
 }

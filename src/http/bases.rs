@@ -71,7 +71,8 @@ pub(super) struct Basis {
     background: Background,
     /// Share of the variance that each component explains.
     explained: Vec<f32>,
-    /// Per component, the coordinates that are shown as 0 and as 1: of a hundred patches one lies below and one above.
+    /// Per component, the coordinates that are shown as 0 and as 1: of a hundred patches one lies
+    /// below and one above.
     ranges: Vec<[f32; 2]>,
 }
 
@@ -95,7 +96,9 @@ struct FitOptions {
 
 impl Default for FitOptions {
     fn default() -> Self {
-        Self { components: PCA_COMPONENTS }
+        Self {
+            components: PCA_COMPONENTS,
+        }
     }
 }
 
@@ -114,8 +117,9 @@ const MOST_SAMPLED: usize = 1000;
 
 /// Fit a basis.
 ///
-/// Fits principal components on the patch tokens of all images and keeps them; a basis of that name is replaced. Without
-/// a body, `gallery` names a gallery whose thumbnails are used. Other images can be added with `POST`.
+/// Fits principal components on the patch tokens of all images and keeps them; a basis of that name
+/// is replaced. Without a body, `gallery` names a gallery whose thumbnails are used. Other images
+/// can be added with `POST`.
 #[utoipa::path(
     put,
     path = "/v1/bases/{name}",
@@ -139,7 +143,11 @@ pub(super) async fn fit_basis(
     GalleryPath(name): GalleryPath,
     request: BasisRequest,
 ) -> Result<Response> {
-    let BasisRequest { files, mut options, admission: _admission } = request;
+    let BasisRequest {
+        files,
+        mut options,
+        admission: _admission,
+    } = request;
     let image = options.take()?;
     let FitOptions { components } = options.take()?;
     let images = images(files, options)?;
@@ -153,8 +161,8 @@ pub(super) async fn fit_basis(
 
 /// Add images to a basis.
 ///
-/// The basis is fitted anew on all images that it ever got, without seeing the old ones again. The new ones are seen with
-/// the options of the first.
+/// The basis is fitted anew on all images that it ever got, without seeing the old ones again. The
+/// new ones are seen with the options of the first.
 #[utoipa::path(
     post,
     path = "/v1/bases/{name}",
@@ -174,7 +182,11 @@ pub(super) async fn add_to_basis(
     GalleryPath(name): GalleryPath,
     request: BasisRequest,
 ) -> Result<Response> {
-    let BasisRequest { files, options, admission: _admission } = request;
+    let BasisRequest {
+        files,
+        options,
+        admission: _admission,
+    } = request;
     let (kept, stages) = service.add_to_basis(&name, images(files, options)?).await?;
     answer_basis(&kept, &stages)
 }
@@ -186,9 +198,14 @@ pub(super) async fn add_to_basis(
     tag = "features",
     responses((status = 200, description = "The bases, by name.", body = Bases), GalleryProblems)
 )]
-pub(super) async fn list_bases(State(service): State<Service>, options: Options) -> Result<Json<Bases>> {
+pub(super) async fn list_bases(
+    State(service): State<Service>,
+    options: Options,
+) -> Result<Json<Bases>> {
     options.finish()?;
-    Ok(Json(Bases { data: service.bases().await?.iter().map(describe).collect() }))
+    Ok(Json(Bases {
+        data: service.bases().await?.iter().map(describe).collect(),
+    }))
 }
 
 /// Get a basis.
@@ -218,8 +235,17 @@ pub(super) async fn get_basis(
         let kind = (header::CONTENT_TYPE, representation.media_type());
         return Ok(([kind, vary], npy::encode(&pca.components())?).into_response());
     }
-    let components = pca.components().rows().into_iter().map(|row| row.to_vec()).collect();
-    let basis = BasisJson { basis: describe(&kept), mean: pca.mean().to_vec(), components };
+    let components = pca
+        .components()
+        .rows()
+        .into_iter()
+        .map(|row| row.to_vec())
+        .collect();
+    let basis = BasisJson {
+        basis: describe(&kept),
+        mean: pca.mean().to_vec(),
+        components,
+    };
     Ok(([vary], Json(basis)).into_response())
 }
 
@@ -257,9 +283,21 @@ impl FromRequest<AppState> for BasisRequest {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self> {
         let query = request.uri().query().unwrap_or_default().to_owned();
-        if !query.split('&').any(|option| option.starts_with("gallery=")) {
-            let ImageRequest { images, options, admission, .. } = ImageRequest::from_request(request, state).await?;
-            return Ok(Self { files: images, options, admission });
+        if !query
+            .split('&')
+            .any(|option| option.starts_with("gallery="))
+        {
+            let ImageRequest {
+                images,
+                options,
+                admission,
+                ..
+            } = ImageRequest::from_request(request, state).await?;
+            return Ok(Self {
+                files: images,
+                options,
+                admission,
+            });
         }
         let (mut parts, body) = request.into_parts();
         let admission = Admission::from_request_parts(&mut parts, state).await?;
@@ -268,12 +306,19 @@ impl FromRequest<AppState> for BasisRequest {
         }
         let mut options = Options::default();
         options.add_query(&query)?;
-        Ok(Self { files: Vec::new(), options, admission })
+        Ok(Self {
+            files: Vec::new(),
+            options,
+            admission,
+        })
     }
 }
 
 fn gallery_and_images() -> Error {
-    Error::option("gallery", "stands in the query of a request without a body; send images, or name a gallery")
+    Error::option(
+        "gallery",
+        "stands in the query of a request without a body; send images, or name a gallery",
+    )
 }
 
 /// The images that a request means; takes the last of its options.
@@ -282,7 +327,10 @@ fn images(files: Vec<Bytes>, mut options: Options) -> Result<BasisImages> {
     options.finish()?;
     match (gallery, sample) {
         (Some(_), _) if !files.is_empty() => Err(gallery_and_images()),
-        (None, Some(_)) => Err(Error::option("sample", "goes with `gallery`, of which it is taken")),
+        (None, Some(_)) => Err(Error::option(
+            "sample",
+            "goes with `gallery`, of which it is taken",
+        )),
         (None, None) => Ok(BasisImages::Files(files)),
         (Some(name), sample) => {
             let sample = sample.unwrap_or(SAMPLE);
@@ -296,7 +344,8 @@ fn images(files: Vec<Bytes>, mut options: Options) -> Result<BasisImages> {
 }
 
 fn answer_basis(kept: &KeptBasis, stages: &Stages) -> Result<Response> {
-    let body = serde_json::to_vec(&describe(kept)).map_err(|error| Error::internal(error.to_string()))?;
+    let body =
+        serde_json::to_vec(&describe(kept)).map_err(|error| Error::internal(error.to_string()))?;
     Ok(answer(Representation::Json, body, stages))
 }
 
@@ -314,6 +363,10 @@ fn describe(KeptBasis { name, about, basis }: &KeptBasis) -> Basis {
         exif: about.exif,
         background: about.background,
         explained: basis.pca().explained().to_vec(),
-        ranges: basis.ranges().iter().map(|range| [range.low, range.high]).collect(),
+        ranges: basis
+            .ranges()
+            .iter()
+            .map(|range| [range.low, range.high])
+            .collect(),
     }
 }

@@ -9,8 +9,8 @@ use super::{
     gallery::{
         GalleryOption, NeighborJson,
         schema::{
-            FilterParams, GalleryParams, ImageOrVectorJson, ProbeParam, SearchParams, SearchProblems, VectorParams,
-            VoteParams,
+            FilterParams, GalleryParams, ImageOrVectorJson, ProbeParam, SearchParams,
+            SearchProblems, VectorParams, VoteParams,
         },
         take_filter,
     },
@@ -21,14 +21,17 @@ use super::{
 use crate::{
     error::{Error, Result},
     gallery::{GalleryName, Label},
-    service::{Classification, Found, ImageOptions, SearchOptions, Service, Subject, VectorOptions, VoteOptions},
+    service::{
+        Classification, Found, ImageOptions, SearchOptions, Service, Subject, VectorOptions,
+        VoteOptions,
+    },
 };
 
 /// What an image shows.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ClassificationJson {
-    /// The most probable class, of equals the first by name; null if no neighbour had a vote, or if the probe finds none
-    /// probable enough: unknown.
+    /// The most probable class, of equals the first by name; null if no neighbour had a vote, or if
+    /// the probe finds none probable enough: unknown.
     #[schema(value_type = Option<String>, example = "cat")]
     label: Option<Label>,
     /// The classes by falling probability.
@@ -51,10 +54,18 @@ pub(super) struct Probability {
 
 impl From<Classification> for ClassificationJson {
     fn from(classification: Classification) -> Self {
-        let Classification { label, probabilities, neighbors } = classification;
+        let Classification {
+            label,
+            probabilities,
+            neighbors,
+        } = classification;
         let json = |(label, probability)| Probability { label, probability };
         let probabilities = probabilities.into_iter().map(json).collect();
-        Self { label, probabilities, neighbors: neighbors.map(NeighborJson::list) }
+        Self {
+            label,
+            probabilities,
+            neighbors: neighbors.map(NeighborJson::list),
+        }
     }
 }
 
@@ -98,8 +109,8 @@ pub(super) enum ClassificationAnswer {
 
 /// Classify an image or a vector.
 ///
-/// By the vote of its `k` nearest neighbours that have a label, or by a trained probe. Several images get a list `data` with an answer or an
-/// `error` for each.
+/// By the vote of its `k` nearest neighbours that have a label, or by a trained probe. Several
+/// images get a list `data` with an answer or an `error` for each.
 #[utoipa::path(
     post,
     path = "/v1/classify",
@@ -114,8 +125,15 @@ pub(super) enum ClassificationAnswer {
         SearchProblems,
     )
 )]
-pub(super) async fn classify(State(service): State<Service>, request: SubjectRequest) -> Result<Response> {
-    let SubjectRequest { subjects, mut options, admission: _admission } = request;
+pub(super) async fn classify(
+    State(service): State<Service>,
+    request: SubjectRequest,
+) -> Result<Response> {
+    let SubjectRequest {
+        subjects,
+        mut options,
+        admission: _admission,
+    } = request;
     let ProbeOption { probe } = options.take()?;
     if let Some(probe) = probe {
         return classify_by_probe(&service, probe, subjects, options).await;
@@ -127,9 +145,18 @@ pub(super) async fn classify(State(service): State<Service>, request: SubjectReq
     let GalleryOption { gallery } = options.take()?;
     let vectors: VectorOptions = options.take()?;
     options.finish()?;
-    let found = service.classify(&gallery, subjects, (&image, &vectors), search, filter, vote).await?;
-    let Found { binding, outcomes, stages } = found;
-    let outcomes = outcomes.into_iter().map(|outcome| outcome.map(ClassificationJson::from)).collect();
+    let found = service
+        .classify(&gallery, subjects, (&image, &vectors), search, filter, vote)
+        .await?;
+    let Found {
+        binding,
+        outcomes,
+        stages,
+    } = found;
+    let outcomes = outcomes
+        .into_iter()
+        .map(|outcome| outcome.map(ClassificationJson::from))
+        .collect();
     FromGallery::respond(gallery, binding, outcomes, &stages)
 }
 
@@ -139,19 +166,44 @@ async fn classify_by_probe(
     subjects: Vec<Subject>,
     mut options: Options,
 ) -> Result<Response> {
-    const OF_NEIGHBORS: [&str; 9] =
-        ["vote", "temperature", "k", "exact", "gallery", "label", "where", "pooling", "layers"];
+    const OF_NEIGHBORS: [&str; 9] = [
+        "vote",
+        "temperature",
+        "k",
+        "exact",
+        "gallery",
+        "label",
+        "where",
+        "pooling",
+        "layers",
+    ];
     if let Some(name) = OF_NEIGHBORS.iter().find(|name| options.holds(name)) {
-        let detail =
-            "does not go with `probe`: it is about neighbours, and a probe asks none; leave one of the two out";
+        let detail = "does not go with `probe`: it is about neighbours, and a probe asks none; leave one of the two out";
         return Err(Error::option(name, detail));
     }
     let image: ImageOptions = options.take()?;
     let LeastProbability { min_score } = options.take()?;
     options.finish()?;
-    let found = service.classify_by_probe(&probe, subjects, &image, min_score).await?;
-    let Found { binding, outcomes, stages } = found;
-    let outcomes = outcomes.into_iter().map(|outcome| outcome.map(ClassificationJson::from)).collect();
+    let found = service
+        .classify_by_probe(&probe, subjects, &image, min_score)
+        .await?;
+    let Found {
+        binding,
+        outcomes,
+        stages,
+    } = found;
+    let outcomes = outcomes
+        .into_iter()
+        .map(|outcome| outcome.map(ClassificationJson::from))
+        .collect();
     let answer = OneOrMore::new(outcomes)?;
-    respond(&FromProbe { model: binding.model, fingerprint: binding.fingerprint, probe, answer }, &stages)
+    respond(
+        &FromProbe {
+            model: binding.model,
+            fingerprint: binding.fingerprint,
+            probe,
+            answer,
+        },
+        &stages,
+    )
 }

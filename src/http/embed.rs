@@ -92,7 +92,8 @@ struct Encoding {
 
 /// Embed images.
 ///
-/// One vector per image. In JSON a bad image among good ones gets an `error`, and the others their vectors.
+/// One vector per image. In JSON a bad image among good ones gets an `error`, and the others their
+/// vectors.
 #[utoipa::path(
     post,
     path = "/v1/embed",
@@ -109,10 +110,22 @@ struct Encoding {
         FeatureProblems,
     )
 )]
-pub(super) async fn create_embedding(State(service): State<Service>, request: ImageRequest) -> Result<Response> {
-    const OFFERS: [Representation; 3] = [Representation::Json, Representation::Floats, Representation::Npy];
+pub(super) async fn create_embedding(
+    State(service): State<Service>,
+    request: ImageRequest,
+) -> Result<Response> {
+    const OFFERS: [Representation; 3] = [
+        Representation::Json,
+        Representation::Floats,
+        Representation::Npy,
+    ];
     // The request's place is held until the answer is ready.
-    let ImageRequest { images, mut options, headers, admission: _admission } = request;
+    let ImageRequest {
+        images,
+        mut options,
+        headers,
+        admission: _admission,
+    } = request;
     let representation = negotiate(&headers, &OFFERS)?;
     let image: ImageOptions = options.take()?;
     let embed: EmbedOptions = options.take()?;
@@ -126,7 +139,13 @@ pub(super) async fn create_embedding(State(service): State<Service>, request: Im
         _ => to_binary(embeddings, &embed, representation),
     };
     // Vectors are written in microseconds; the tokens of an image are a thousand vectors.
-    let body = if embed.tokens { service.on_blocking_thread("writing the answer", encode).await? } else { encode()? };
+    let body = if embed.tokens {
+        service
+            .on_blocking_thread("writing the answer", encode)
+            .await?
+    } else {
+        encode()?
+    };
     Ok(answer(representation, body, &stages))
 }
 
@@ -138,21 +157,31 @@ fn to_json(
 ) -> Result<Vec<u8>> {
     // When no image is good, the request as a whole has failed.
     if embeddings.iter().all(std::result::Result::is_err) {
-        return Err(first_error(embeddings).unwrap_or_else(|| Error::internal("there are no images")));
+        return Err(
+            first_error(embeddings).unwrap_or_else(|| Error::internal("there are no images"))
+        );
     }
     let item = |(index, result): (usize, Result<Embedding>)| {
         let outcome = match result {
-            Ok(Embedding { vector, grid, tokens }) => EmbedOutcome::Embedding {
+            Ok(Embedding {
+                vector,
+                grid,
+                tokens,
+            }) => EmbedOutcome::Embedding {
                 embedding: Floats::new(vector, encoding),
                 grid: [grid.height, grid.width],
                 tokens: tokens.map(|tokens| match encoding {
                     EncodingFormat::Float => {
                         Tokens::Numbers(tokens.rows().into_iter().map(|row| row.to_vec()).collect())
                     }
-                    EncodingFormat::Base64 => Tokens::Base64(float_base64(tokens.as_slice().unwrap_or_default())),
+                    EncodingFormat::Base64 => {
+                        Tokens::Base64(float_base64(tokens.as_slice().unwrap_or_default()))
+                    }
                 }),
             },
-            Err(error) => EmbedOutcome::Failed { error: Problem::new(&error) },
+            Err(error) => EmbedOutcome::Failed {
+                error: Problem::new(&error),
+            },
         };
         EmbedItem { index, outcome }
     };
@@ -168,27 +197,48 @@ fn to_json(
 
 fn first_error(embeddings: Vec<Result<Embedding>>) -> Option<Error> {
     let several = embeddings.len() > 1;
-    let (index, error) = embeddings.into_iter().enumerate().find_map(|(index, result)| Some((index, result.err()?)))?;
-    Some(if several { error.context(format_args!("image {index}")) } else { error })
+    let (index, error) = embeddings
+        .into_iter()
+        .enumerate()
+        .find_map(|(index, result)| Some((index, result.err()?)))?;
+    Some(if several {
+        error.context(format_args!("image {index}"))
+    } else {
+        error
+    })
 }
 
 /// A matrix has no room for errors, so the first spoils it.
-fn to_binary(embeddings: Vec<Result<Embedding>>, options: &EmbedOptions, form: Representation) -> Result<Vec<u8>> {
+fn to_binary(
+    embeddings: Vec<Result<Embedding>>,
+    options: &EmbedOptions,
+    form: Representation,
+) -> Result<Vec<u8>> {
     if embeddings.iter().any(std::result::Result::is_err) {
-        return Err(first_error(embeddings).unwrap_or_else(|| Error::internal("there are no images")));
+        return Err(
+            first_error(embeddings).unwrap_or_else(|| Error::internal("there are no images"))
+        );
     }
     let embeddings: Vec<Embedding> = embeddings.into_iter().flatten().collect();
     if options.tokens {
-        let tokens: Vec<_> =
-            embeddings.iter().filter_map(|embedding| embedding.tokens.as_ref()).map(|t| t.view()).collect();
+        let tokens: Vec<_> = embeddings
+            .iter()
+            .filter_map(|embedding| embedding.tokens.as_ref())
+            .map(|t| t.view())
+            .collect();
         let stacked = ndarray::stack(ndarray::Axis(0), &tokens).map_err(|_| different_grids())?;
         return match form {
             Representation::Npy => npy::encode(&stacked),
             _ => Ok(float_bytes(stacked.as_slice().unwrap_or_default()).into_owned()),
         };
     }
-    let dim = embeddings.first().map_or(0, |embedding| embedding.vector.len());
-    let values: Vec<f32> = embeddings.iter().flat_map(|embedding| embedding.vector.iter().copied()).collect();
+    let dim = embeddings
+        .first()
+        .map_or(0, |embedding| embedding.vector.len());
+    let values: Vec<f32> = embeddings
+        .iter()
+        .flat_map(|embedding| embedding.vector.iter().copied())
+        .collect();
     match form {
         Representation::Npy => {
             let matrix = ndarray::Array2::from_shape_vec((embeddings.len(), dim), values);

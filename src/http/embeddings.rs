@@ -1,4 +1,5 @@
-//! `POST /v1/embeddings`: the twin of `/v1/embed` in OpenAI's shape, so that clients made for that can be pointed here.
+//! `POST /v1/embeddings`: the twin of `/v1/embed` in OpenAI's shape, so that clients made for that
+//! can be pointed here.
 
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
@@ -69,8 +70,8 @@ struct OpenAiOptions {
 
 /// Embed images, for OpenAI's clients.
 ///
-/// `input` is an image in base64 or as a `data:` URI, or a list of them. One image that cannot be used fails the request, as
-/// this shape has no place for an error of one.
+/// `input` is an image in base64 or as a `data:` URI, or a list of them. One image that cannot be
+/// used fails the request, as this shape has no place for an error of one.
 #[utoipa::path(
     post,
     path = "/v1/embeddings",
@@ -87,24 +88,42 @@ pub(super) async fn create_openai_embedding(
 }
 
 async fn embed(service: &Service, request: InputRequest) -> Result<Response> {
-    let InputRequest { images, mut options, admission: _admission } = request;
-    let OpenAiOptions { model, dimensions, encoding_format, user: _ } = options.take()?;
+    let InputRequest {
+        images,
+        mut options,
+        admission: _admission,
+    } = request;
+    let OpenAiOptions {
+        model,
+        dimensions,
+        encoding_format,
+        user: _,
+    } = options.take()?;
     let image: ImageOptions = options.take()?;
     let embed: EmbedOptions = options.take()?;
     options.finish()?;
     let engine = service.engine();
     let spec = engine.spec();
     if let Some(other) = model.filter(|model| *model != spec.name) {
-        let detail = format!("there is no model {other:?} here; this server runs {:?}", spec.name);
+        let detail = format!(
+            "there is no model {other:?} here; this server runs {:?}",
+            spec.name
+        );
         return Err(Error::new(Kind::NotFound, detail));
     }
     embed.check(spec)?;
     let dim = embed.dim(spec);
     if dimensions.is_some_and(|wanted| wanted != dim) {
-        return Err(Error::option("dimensions", format!("the embeddings have {dim} dimensions and are not shortened")));
+        return Err(Error::option(
+            "dimensions",
+            format!("the embeddings have {dim} dimensions and are not shortened"),
+        ));
     }
     if embed.tokens {
-        return Err(Error::option("tokens", "this shape has no place for tokens; ask /v1/embed"));
+        return Err(Error::option(
+            "tokens",
+            "this shape has no place for tokens; ask /v1/embed",
+        ));
     }
 
     let (embeddings, stages) = service.embed(images, &image, &embed).await?;
@@ -112,15 +131,32 @@ async fn embed(service: &Service, request: InputRequest) -> Result<Response> {
     let mut tokens = 0;
     let mut data = Vec::with_capacity(embeddings.len());
     for (index, embedding) in embeddings.into_iter().enumerate() {
-        let embedding =
-            embedding.map_err(|error| if several { error.context(format_args!("input {index}")) } else { error })?;
+        let embedding = embedding.map_err(|error| {
+            if several {
+                error.context(format_args!("input {index}"))
+            } else {
+                error
+            }
+        })?;
         let Grid { width, height } = embedding.grid;
         tokens += width * height + 1 + spec.registers;
         let embedding = Floats::new(embedding.vector, encoding_format);
-        data.push(OpenAiEmbedding { object: "embedding", index, embedding });
+        data.push(OpenAiEmbedding {
+            object: "embedding",
+            index,
+            embedding,
+        });
     }
-    let usage = OpenAiUsage { prompt_tokens: tokens, total_tokens: tokens };
-    let list = OpenAiList { object: "list", data, model: &spec.name, usage };
+    let usage = OpenAiUsage {
+        prompt_tokens: tokens,
+        total_tokens: tokens,
+    };
+    let list = OpenAiList {
+        object: "list",
+        data,
+        model: &spec.name,
+        usage,
+    };
     let body = serde_json::to_vec(&list).map_err(|error| Error::internal(error.to_string()))?;
     Ok(answer(Representation::Json, body, &stages))
 }

@@ -1,4 +1,5 @@
-//! What the fuzz targets in `fuzz/` reach of the edge: everything that reads a request, without a server.
+//! What the fuzz targets in `fuzz/` reach of the edge: everything that reads a request, without a
+//! server.
 
 use axum::{body::Body, http::Request};
 use bytes::Bytes;
@@ -14,10 +15,21 @@ use crate::{
 
 /// Reads a request of each kind from what a client may send. Nothing is to panic, whatever it is.
 pub async fn read_request(content_type: &str, query: &str, body: Bytes) {
-    for takes in [Takes::Images, Takes::ImagesOrVector, Takes::Items, Takes::Input, Takes::Nothing] {
+    for takes in [
+        Takes::Images,
+        Takes::ImagesOrVector,
+        Takes::Items,
+        Takes::Input,
+        Takes::Nothing,
+    ] {
         let request = Request::post(format!("/?{query}")).header("content-type", content_type);
-        let Ok(request) = request.body(Body::from(body.clone())) else { return };
-        let Ok((contents, mut options)) = body::read(request, &HttpConfig::default(), takes).await else { continue };
+        let Ok(request) = request.body(Body::from(body.clone())) else {
+            return;
+        };
+        let Ok((contents, mut options)) = body::read(request, &HttpConfig::default(), takes).await
+        else {
+            continue;
+        };
         // A client's wrong option is an error, and no concern here.
         let _ = options.take::<ImageOptions>();
         let _ = options.take::<EmbedOptions>();

@@ -48,9 +48,15 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>>
     let engine = service.engine();
     match engine.state() {
         _ if state.is_stopping() => Err(Error::new(Kind::Unavailable, "the server is stopping")),
-        EngineState::Ready(plan) => Ok(Json(Ready { model: engine.spec().name.clone(), provider: plan.provider() })),
+        EngineState::Ready(plan) => Ok(Json(Ready {
+            model: engine.spec().name.clone(),
+            provider: plan.provider(),
+        })),
         EngineState::Loading => Err(Error::new(Kind::Unavailable, "the model is still loading")),
-        EngineState::Failed(reason) => Err(Error::new(Kind::Unavailable, format!("the model cannot run: {reason}"))),
+        EngineState::Failed(reason) => Err(Error::new(
+            Kind::Unavailable,
+            format!("the model cannot run: {reason}"),
+        )),
     }
 }
 
@@ -62,17 +68,44 @@ pub(super) async fn metrics(State(service): State<Service>) -> impl IntoResponse
     let engine = service.engine();
     metrics.queue_depth.set(count(engine.queued()));
     metrics.queue_capacity.set(count(engine.queue_depth()));
-    metrics.cache_bytes.set(i64::try_from(service.cached_bytes()).unwrap_or(i64::MAX));
-    // A store that is slow or away does not hold up the other metrics; they tell what was known last.
+    metrics
+        .cache_bytes
+        .set(i64::try_from(service.cached_bytes()).unwrap_or(i64::MAX));
+    // A store that is slow or away does not hold up the other metrics; they tell what was known
+    // last.
     if let Ok(store) = service.gallery()
         && let Ok(Ok(galleries)) = timeout(Duration::from_secs(1), store.galleries()).await
     {
-        let facts = |GalleryInfo { name, binding, items, .. }: GalleryInfo| {
-            let Binding { model, fingerprint, dim, .. } = binding;
-            GalleryFacts { name: name.into(), items, model, fingerprint, dim }
+        let facts = |GalleryInfo {
+                         name,
+                         binding,
+                         items,
+                         ..
+                     }: GalleryInfo| {
+            let Binding {
+                model,
+                fingerprint,
+                dim,
+                ..
+            } = binding;
+            GalleryFacts {
+                name: name.into(),
+                items,
+                model,
+                fingerprint,
+                dim,
+            }
         };
         metrics.set_galleries(galleries.into_iter().map(facts).collect());
     }
-    metrics.ready.set(i64::from(matches!(engine.state(), EngineState::Ready(_))));
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+    metrics
+        .ready
+        .set(i64::from(matches!(engine.state(), EngineState::Ready(_))));
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        metrics.render(),
+    )
 }

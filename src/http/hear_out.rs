@@ -1,4 +1,5 @@
-//! Clients that are answered while they still send are heard out: a connection that is closed on them can lose the answer.
+//! Clients that are answered while they still send are heard out: a connection that is closed on
+//! them can lose the answer.
 
 use std::{
     pin::Pin,
@@ -26,7 +27,13 @@ pub(super) async fn hear_out(request: Request) -> Request {
     if request.headers().contains_key(header::EXPECT) {
         return request;
     }
-    request.map(|body| if body.is_end_stream() { body } else { Body::new(HeardOut(Some(body))) })
+    request.map(|body| {
+        if body.is_end_stream() {
+            body
+        } else {
+            Body::new(HeardOut(Some(body)))
+        }
+    })
 }
 
 /// A body; `None` when it has come to its end.
@@ -40,7 +47,9 @@ impl HttpBody for HeardOut {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
+        let Some(body) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
         let polled = Pin::new(body).poll_frame(context);
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.0 = None;
@@ -53,7 +62,9 @@ impl HttpBody for HeardOut {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or(SizeHint::with_exact(0), HttpBody::size_hint)
+        self.0
+            .as_ref()
+            .map_or(SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 

@@ -1,5 +1,5 @@
-//! JSON bodies, read member by member: base64 text is decoded straight from the body, a limit ends the reading at once,
-//! and nothing but images, vectors and the values of options is ever built.
+//! JSON bodies, read member by member: base64 text is decoded straight from the body, a limit ends
+//! the reading at once, and nothing but images, vectors and the values of options is ever built.
 
 use std::borrow::Cow;
 
@@ -24,7 +24,8 @@ use crate::{
 /// Options that may be objects. The others are plain values.
 const OBJECTS: [&str; 2] = ["metadata", "where"];
 
-/// Most bytes of an object as JSON text: more than any that will do, however it is spaced and escaped.
+/// Most bytes of an object as JSON text: more than any that will do, however it is spaced and
+/// escaped.
 const MOST_OF_OBJECT: usize = 128 << 10;
 
 /// Most bytes of a plain value: a long id whose every byte is escaped, and some more.
@@ -59,20 +60,32 @@ impl BodyItem {
         let (mut listed, mut failure) = (Vec::new(), None);
         let each = |value: &RawValue, index| {
             if index == most {
-                return Err(Error::option("items", format!("lists more items than there are files, which are {most}")));
+                return Err(Error::option(
+                    "items",
+                    format!("lists more items than there are files, which are {most}"),
+                ));
             }
             let (id, content) = read_element(value, Contents::new(Takes::Nothing, 0));
-            listed.push(Listed { id, options: content.map(|(_, options)| options) });
+            listed.push(Listed {
+                id,
+                options: content.map(|(_, options)| options),
+            });
             Ok(())
         };
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let list = List { of: "objects, one a file", each, failure: &mut failure };
-        let read = list.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+        let list = List {
+            of: "objects, one a file",
+            each,
+            failure: &mut failure,
+        };
+        let read = list
+            .deserialize(&mut deserializer)
+            .and_then(|()| deserializer.end());
         match (failure, read) {
             (Some(error), _) => Err(error),
-            (None, read) => read
-                .map(|()| listed)
-                .map_err(|error| Error::option("items", format!("no JSON list, one object a file: {error}"))),
+            (None, read) => read.map(|()| listed).map_err(|error| {
+                Error::option("items", format!("no JSON list, one object a file: {error}"))
+            }),
         }
     }
 
@@ -98,12 +111,18 @@ pub(super) struct Listed {
 
 impl Default for Listed {
     fn default() -> Self {
-        Self { id: None, options: Ok(Options::default()) }
+        Self {
+            id: None,
+            options: Ok(Options::default()),
+        }
     }
 }
 
 /// Reads an object of a list, and its id by itself, so that an item that cannot be read has a name.
-fn read_element(value: &RawValue, mut contents: Contents) -> (Option<String>, Result<(Contents, Options)>) {
+fn read_element(
+    value: &RawValue,
+    mut contents: Contents,
+) -> (Option<String>, Result<(Contents, Options)>) {
     #[derive(serde::Deserialize)]
     struct Named<'a> {
         #[serde(borrow)]
@@ -113,8 +132,17 @@ fn read_element(value: &RawValue, mut contents: Contents) -> (Option<String>, Re
     let id = named.and_then(|Named { id }| {
         let id = id.get();
         // A number is an id, too.
-        let number = || Some(serde_json::from_str::<serde_json::Number>(id).ok()?.to_string());
-        serde_json::from_str::<String>(id).ok().or_else(number).filter(|id| id.len() <= ItemId::MOST)
+        let number = || {
+            Some(
+                serde_json::from_str::<serde_json::Number>(id)
+                    .ok()?
+                    .to_string(),
+            )
+        };
+        serde_json::from_str::<String>(id)
+            .ok()
+            .or_else(number)
+            .filter(|id| id.len() <= ItemId::MOST)
     });
     let mut options = Options::default();
     let read = read_json(value.get().as_bytes(), &mut contents, &mut options);
@@ -126,25 +154,36 @@ pub(super) fn read_json(body: &[u8], contents: &mut Contents, options: &mut Opti
     let mut failure = None;
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let read = deserializer
-        .deserialize_map(Members { contents, options, failure: &mut failure })
+        .deserialize_map(Members {
+            contents,
+            options,
+            failure: &mut failure,
+        })
         .and_then(|()| deserializer.end());
     match (failure, read) {
         (Some(error), _) => Err(error),
         (None, Err(error)) => {
             // What Python writes for a number that is none.
             let names = [&b"NaN"[..], b"Infinity"];
-            let hint = if names.iter().any(|name| body.windows(name.len()).any(|bytes| bytes == *name)) {
+            let hint = if names
+                .iter()
+                .any(|name| body.windows(name.len()).any(|bytes| bytes == *name))
+            {
                 "; NaN and Infinity are no JSON"
             } else {
                 ""
             };
-            Err(Error::new(Kind::Malformed, format!("the JSON cannot be read: {error}{hint}")))
+            Err(Error::new(
+                Kind::Malformed,
+                format!("the JSON cannot be read: {error}{hint}"),
+            ))
         }
         (None, Ok(())) => Ok(()),
     }
 }
 
-/// Takes the members of the object; what is wrong with one is left in `failure`, since serde knows only its own errors.
+/// Takes the members of the object; what is wrong with one is left in `failure`, since serde knows
+/// only its own errors.
 struct Members<'a> {
     contents: &'a mut Contents,
     options: &'a mut Options,
@@ -173,8 +212,14 @@ impl<'de> Visitor<'de> for Members<'_> {
                 }
                 ("images", Takes::Images | Takes::ImagesOrVector) => {
                     let of = "base64 strings or data: URIs in `images`";
-                    let each = |value: &RawValue, index| one_image(value, &format!("images[{index}]"), self.contents);
-                    members.next_value_seed(List { of, each, failure: &mut *self.failure })?;
+                    let each = |value: &RawValue, index| {
+                        one_image(value, &format!("images[{index}]"), self.contents)
+                    };
+                    members.next_value_seed(List {
+                        of,
+                        each,
+                        failure: &mut *self.failure,
+                    })?;
                     Ok(())
                 }
                 ("input", Takes::Input) => {
@@ -182,19 +227,27 @@ impl<'de> Visitor<'de> for Members<'_> {
                     several_images(value, "input", self.contents)
                 }
                 ("items", Takes::Items) => {
-                    let each = |value: &RawValue, _| self.contents.add_item(|most| BodyItem::read(value, most));
-                    members.next_value_seed(List { of: "objects in `items`", each, failure: &mut *self.failure })?;
+                    let each = |value: &RawValue, _| {
+                        self.contents.add_item(|most| BodyItem::read(value, most))
+                    };
+                    members.next_value_seed(List {
+                        of: "objects in `items`",
+                        each,
+                        failure: &mut *self.failure,
+                    })?;
                     Ok(())
                 }
                 ("vector", Takes::ImagesOrVector) => {
                     let value: &RawValue = members.next_value()?;
-                    let vector = serde_json::from_str(value.get())
-                        .map_err(|error| Error::option("vector", format!("no list of numbers: {error}")));
+                    let vector = serde_json::from_str(value.get()).map_err(|error| {
+                        Error::option("vector", format!("no list of numbers: {error}"))
+                    });
                     vector.and_then(|vector| self.contents.add_vector(vector))
                 }
                 _ => {
                     let value: &RawValue = members.next_value()?;
-                    option_value(value, &name).and_then(|value| self.options.add(name.into_owned(), value))
+                    option_value(value, &name)
+                        .and_then(|value| self.options.add(name.into_owned(), value))
                 }
             };
             if let Err(error) = taken {
@@ -207,8 +260,12 @@ impl<'de> Visitor<'de> for Members<'_> {
 }
 
 fn one_image(value: &RawValue, name: &str, contents: &mut Contents) -> Result<()> {
-    let text: Text<'_> = serde_json::from_str(value.get())
-        .map_err(|_| Error::new(Kind::Malformed, format!("`{name}` must be a base64 string or data: URI")))?;
+    let text: Text<'_> = serde_json::from_str(value.get()).map_err(|_| {
+        Error::new(
+            Kind::Malformed,
+            format!("`{name}` must be a base64 string or data: URI"),
+        )
+    })?;
     contents.add_image(from_base64(&text.0, name)?, None)
 }
 
@@ -219,11 +276,17 @@ fn several_images(value: &RawValue, name: &str, contents: &mut Contents) -> Resu
     }
     let mut failure = None;
     let each = |value: &RawValue, index| one_image(value, &format!("{name}[{index}]"), contents);
-    let list = List { of: "base64 strings or data: URIs", each, failure: &mut failure };
+    let list = List {
+        of: "base64 strings or data: URIs",
+        each,
+        failure: &mut failure,
+    };
     let read = list.deserialize(&mut serde_json::Deserializer::from_str(value.get()));
     match (failure, read) {
         (Some(error), _) => Err(error),
-        (None, read) => read.map_err(|error| Error::new(Kind::Malformed, format!("`{name}`: {error}"))),
+        (None, read) => {
+            read.map_err(|error| Error::new(Kind::Malformed, format!("`{name}`: {error}")))
+        }
     }
 }
 
@@ -242,7 +305,8 @@ fn option_value(value: &RawValue, name: &str) -> Result<Value> {
     serde_json::from_str(value).map_err(|_| wrong())
 }
 
-/// Refuses the text of an option in a form that is longer than any that will do, so that it is neither read nor repeated.
+/// Refuses the text of an option in a form that is longer than any that will do, so that it is
+/// neither read nor repeated.
 pub(super) fn check_length_of_text(name: &str, text: &str) -> Result<()> {
     if OBJECTS.contains(&name) {
         return check_length_of_object(name, text);
@@ -250,8 +314,10 @@ pub(super) fn check_length_of_text(name: &str, text: &str) -> Result<()> {
     if text.len() <= MOST_OF_VALUE {
         return Ok(());
     }
-    let detail =
-        format!("is {} bytes long, more than the limit of {MOST_OF_VALUE}; a file needs a file name", text.len());
+    let detail = format!(
+        "is {} bytes long, more than the limit of {MOST_OF_VALUE}; a file needs a file name",
+        text.len()
+    );
     Err(Error::option(name, detail))
 }
 
@@ -260,7 +326,10 @@ pub(super) fn check_length_of_object(name: &str, text: &str) -> Result<()> {
     if text.len() <= MOST_OF_OBJECT {
         return Ok(());
     }
-    let detail = format!("option `{name}` is {} bytes long, more than the limit of {MOST_OF_OBJECT}", text.len());
+    let detail = format!(
+        "option `{name}` is {} bytes long, more than the limit of {MOST_OF_OBJECT}",
+        text.len()
+    );
     Err(Error::new(Kind::TooLarge, detail))
 }
 
@@ -291,7 +360,9 @@ impl<'de, F: FnMut(&RawValue, usize) -> Result<()>> Visitor<'de> for List<'_, F>
         while let Some(value) = items.next_element::<&RawValue>()? {
             if let Err(error) = (self.each)(value, index) {
                 *self.failure = Some(error);
-                return Err(serde::de::Error::custom("an element is not as it should be"));
+                return Err(serde::de::Error::custom(
+                    "an element is not as it should be",
+                ));
             }
             index += 1;
         }
@@ -311,12 +382,18 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 fn from_base64(text: &str, name: &str) -> Result<Bytes> {
     let malformed = |what: String| Error::new(Kind::Malformed, format!("`{name}`: {what}"));
     if text.starts_with("http://") || text.starts_with("https://") {
-        return Err(malformed("addresses are not fetched; send the image itself, base64-encoded".to_owned()));
+        return Err(malformed(
+            "addresses are not fetched; send the image itself, base64-encoded".to_owned(),
+        ));
     }
     let encoded = match text.strip_prefix("data:") {
         Some(uri) => match uri.split_once(',') {
             Some((kind, data)) if kind.ends_with(";base64") => data,
-            _ => return Err(malformed("the data: URI is not base64 (data:image/png;base64,…)".to_owned())),
+            _ => {
+                return Err(malformed(
+                    "the data: URI is not base64 (data:image/png;base64,…)".to_owned(),
+                ));
+            }
         },
         None => text,
     };
@@ -325,7 +402,8 @@ fn from_base64(text: &str, name: &str) -> Result<Bytes> {
     } else {
         encoded.into()
     };
-    let decoded =
-        BASE64.decode(without_breaks.as_bytes()).map_err(|error| malformed(format!("not base64: {error}")))?;
+    let decoded = BASE64
+        .decode(without_breaks.as_bytes())
+        .map_err(|error| malformed(format!("not base64: {error}")))?;
     Ok(decoded.into())
 }

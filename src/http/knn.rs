@@ -9,8 +9,8 @@ use super::{
     gallery::{
         GalleryOption, NeighborJson,
         schema::{
-            FilterParams, GalleryParams, GalleryProblems, ImageOrVectorJson, KnnOfItemParams, SearchParams,
-            SearchProblems, VectorParams,
+            FilterParams, GalleryParams, GalleryProblems, ImageOrVectorJson, KnnOfItemParams,
+            SearchParams, SearchProblems, VectorParams,
         },
         take_filter,
     },
@@ -42,7 +42,12 @@ pub(super) struct FromGallery<T> {
 
 impl<T> FromGallery<T> {
     pub(super) fn new(gallery: GalleryName, binding: Binding, answer: T) -> Self {
-        Self { model: binding.model, fingerprint: binding.fingerprint, gallery, answer }
+        Self {
+            model: binding.model,
+            fingerprint: binding.fingerprint,
+            gallery,
+            answer,
+        }
     }
 }
 
@@ -57,7 +62,10 @@ impl<T: Serialize> FromGallery<OneOrMore<T>> {
         outcomes: Vec<Result<T>>,
         stages: &Stages,
     ) -> Result<Response> {
-        respond(&Self::new(gallery, binding, OneOrMore::new(outcomes)?), stages)
+        respond(
+            &Self::new(gallery, binding, OneOrMore::new(outcomes)?),
+            stages,
+        )
     }
 }
 
@@ -92,23 +100,31 @@ enum ImageOutcome<T> {
 }
 
 impl<T> OneOrMore<T> {
-    /// A bad image among good ones spoils only itself. When no image is good, the request as a whole has failed.
+    /// A bad image among good ones spoils only itself. When no image is good, the request as a
+    /// whole has failed.
     pub(super) fn new(mut outcomes: Vec<Result<T>>) -> Result<Self> {
         if outcomes.len() == 1 {
             return outcomes.swap_remove(0).map(Self::One);
         }
         if outcomes.iter().all(Result::is_err) {
             let first = outcomes.into_iter().find_map(Result::err);
-            return Err(first.map_or_else(|| Error::internal("nothing was asked"), |error| error.context("image 0")));
+            return Err(first.map_or_else(
+                || Error::internal("nothing was asked"),
+                |error| error.context("image 0"),
+            ));
         }
         let of_image = |(index, outcome): (usize, Result<T>)| {
             let outcome = match outcome {
                 Ok(answer) => ImageOutcome::Answer(answer),
-                Err(error) => ImageOutcome::Failed { error: Problem::new(&error) },
+                Err(error) => ImageOutcome::Failed {
+                    error: Problem::new(&error),
+                },
             };
             OfImage { index, outcome }
         };
-        Ok(Self::More { data: outcomes.into_iter().enumerate().map(of_image).collect() })
+        Ok(Self::More {
+            data: outcomes.into_iter().enumerate().map(of_image).collect(),
+        })
     }
 }
 
@@ -164,24 +180,37 @@ struct ItemQueryOptions {
         GalleryProblems,
     )
 )]
-pub(super) async fn find_neighbors_of_item(State(service): State<Service>, mut options: Options) -> Result<Response> {
+pub(super) async fn find_neighbors_of_item(
+    State(service): State<Service>,
+    mut options: Options,
+) -> Result<Response> {
     let ItemQueryOptions { id, include_self } = options.take()?;
     let search: SearchOptions = options.take()?;
     let filter = take_filter(&mut options)?;
     let GalleryOption { gallery } = options.take()?;
     options.finish()?;
-    let id = id.ok_or_else(|| Error::option("id", "there is none; name the item whose neighbours are sought"))?;
+    let id = id.ok_or_else(|| {
+        Error::option(
+            "id",
+            "there is none; name the item whose neighbours are sought",
+        )
+    })?;
     let id = ItemId::new(id)?;
-    let (binding, neighbors, stages) = service.neighbors_of_item(&gallery, &id, search, filter, include_self).await?;
+    let (binding, neighbors, stages) = service
+        .neighbors_of_item(&gallery, &id, search, filter, include_self)
+        .await?;
     let query = ItemQuery { id, k: search.k };
-    let answer = NeighborsOfItem { query, neighbors: NeighborJson::list(neighbors) };
+    let answer = NeighborsOfItem {
+        query,
+        neighbors: NeighborJson::list(neighbors),
+    };
     respond(&FromGallery::new(gallery, binding, answer), &stages)
 }
 
 /// Find the neighbours of an image or a vector.
 ///
-/// The image becomes a vector as those of the gallery did. Several images get a list `data` with an answer or an `error` for
-/// each.
+/// The image becomes a vector as those of the gallery did. Several images get a list `data` with an
+/// answer or an `error` for each.
 #[utoipa::path(
     post,
     path = "/v1/knn",
@@ -196,17 +225,35 @@ pub(super) async fn find_neighbors_of_item(State(service): State<Service>, mut o
         SearchProblems,
     )
 )]
-pub(super) async fn find_neighbors(State(service): State<Service>, request: SubjectRequest) -> Result<Response> {
-    let SubjectRequest { subjects, mut options, admission: _admission } = request;
+pub(super) async fn find_neighbors(
+    State(service): State<Service>,
+    request: SubjectRequest,
+) -> Result<Response> {
+    let SubjectRequest {
+        subjects,
+        mut options,
+        admission: _admission,
+    } = request;
     let search: SearchOptions = options.take()?;
     let filter = take_filter(&mut options)?;
     let GalleryOption { gallery } = options.take()?;
     let image: ImageOptions = options.take()?;
     let vectors: VectorOptions = options.take()?;
     options.finish()?;
-    let found = service.neighbors(&gallery, subjects, (&image, &vectors), search, filter).await?;
-    let Found { binding, outcomes, stages } = found;
-    let json = |neighbors| Neighbors { neighbors: NeighborJson::list(neighbors) };
-    let outcomes = outcomes.into_iter().map(|outcome| outcome.map(json)).collect();
+    let found = service
+        .neighbors(&gallery, subjects, (&image, &vectors), search, filter)
+        .await?;
+    let Found {
+        binding,
+        outcomes,
+        stages,
+    } = found;
+    let json = |neighbors| Neighbors {
+        neighbors: NeighborJson::list(neighbors),
+    };
+    let outcomes = outcomes
+        .into_iter()
+        .map(|outcome| outcome.map(json))
+        .collect();
     FromGallery::respond(gallery, binding, outcomes, &stages)
 }

@@ -17,8 +17,12 @@ use crate::{
     service::{Form, ImageOptions, Stages},
 };
 
-const OFFERS: [Representation; 4] =
-    [Representation::Png, Representation::Json, Representation::Npy, Representation::Multipart];
+const OFFERS: [Representation; 4] = [
+    Representation::Png,
+    Representation::Json,
+    Representation::Npy,
+    Representation::Multipart,
+];
 
 /// A request for maps, its options read.
 pub(super) struct MapRequest<T> {
@@ -34,7 +38,12 @@ pub(super) struct MapRequest<T> {
 impl<T: DeserializeOwned> MapRequest<T> {
     /// Negotiates the representation and takes all options.
     pub(super) fn read(request: ImageRequest) -> Result<Self> {
-        let ImageRequest { images, mut options, headers, admission } = request;
+        let ImageRequest {
+            images,
+            mut options,
+            headers,
+            admission,
+        } = request;
         let representation = negotiate(&headers, &OFFERS)?;
         let image = options.take()?;
         let own = options.take()?;
@@ -45,11 +54,19 @@ impl<T: DeserializeOwned> MapRequest<T> {
             Representation::Multipart => Form::Pictures(rendering),
             Representation::Json | Representation::Npy | Representation::Floats => Form::Numbers,
         };
-        Ok(Self { images, image, options: own, form, representation, admission })
+        Ok(Self {
+            images,
+            image,
+            options: own,
+            form,
+            representation,
+            admission,
+        })
     }
 }
 
-/// The answer in the representation that was negotiated: the `pictures`, or one of the two forms of numbers.
+/// The answer in the representation that was negotiated: the `pictures`, or one of the two forms of
+/// numbers.
 pub(super) fn answer_maps<'a, J: Serialize, D: Dimension<Larger: RemoveAxis>>(
     representation: Representation,
     pictures: Vec<Vec<u8>>,
@@ -59,15 +76,26 @@ pub(super) fn answer_maps<'a, J: Serialize, D: Dimension<Larger: RemoveAxis>>(
 ) -> Result<Response> {
     let body = match representation {
         Representation::Multipart => {
-            return Ok(multipart_answer(&pictures, Representation::Png.media_type(), stages));
+            return Ok(multipart_answer(
+                &pictures,
+                Representation::Png.media_type(),
+                stages,
+            ));
         }
-        Representation::Png => pictures.into_iter().next().ok_or_else(|| Error::internal("nothing was drawn"))?,
-        Representation::Json => serde_json::to_vec(&json()).map_err(|error| Error::internal(error.to_string()))?,
+        Representation::Png => pictures
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::internal("nothing was drawn"))?,
+        Representation::Json => {
+            serde_json::to_vec(&json()).map_err(|error| Error::internal(error.to_string()))?
+        }
         Representation::Npy | Representation::Floats => {
             let arrays = arrays().map_err(|error| Error::internal(error.to_string()))?;
             match arrays.as_slice() {
                 [one] => npy::encode(one)?,
-                several => npy::encode(&ndarray::stack(ndarray::Axis(0), several).map_err(|_| different_grids())?)?,
+                several => npy::encode(
+                    &ndarray::stack(ndarray::Axis(0), several).map_err(|_| different_grids())?,
+                )?,
             }
         }
     };

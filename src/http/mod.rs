@@ -1,4 +1,5 @@
-//! The HTTP edge: routes, bodies, negotiation, problems. One file per operation, its options and answer beside it.
+//! The HTTP edge: routes, bodies, negotiation, problems. One file per operation, its options and
+//! answer beside it.
 
 pub mod access;
 mod activity;
@@ -76,10 +77,11 @@ pub struct HttpConfig {
     pub max_images: usize,
     /// Most bytes of a request's head.
     pub max_header_bytes: usize,
-    /// Origins whose pages may use the API from a browser, such as `https://example.org`; `*` for all.
+    /// Origins whose pages may use the API from a browser, such as `https://example.org`; `*` for
+    /// all.
     pub cors_origins: Vec<String>,
-    /// Requests that may be under way together; more are refused at once. `None` for as many as the engine's plan has
-    /// work for.
+    /// Requests that may be under way together; more are refused at once. `None` for as many as the
+    /// engine's plan has work for.
     pub max_requests: Option<usize>,
     /// Time in which a request must have been answered, its sending included.
     pub request_timeout: Duration,
@@ -114,9 +116,16 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// The state of a server that answers from `live`, to those who have one of the `keys` if there are any.
+    /// The state of a server that answers from `live`, to those who have one of the `keys` if there
+    /// are any.
     pub fn new(live: Arc<LiveService>, config: HttpConfig, keys: Option<Arc<ApiKeys>>) -> Self {
-        Self { live, config: Arc::new(config), keys, places: Arc::default(), stopping: Arc::default() }
+        Self {
+            live,
+            config: Arc::new(config),
+            keys,
+            places: Arc::default(),
+            stopping: Arc::default(),
+        }
     }
 
     /// The service as it is now.
@@ -150,21 +159,39 @@ fn router(state: AppState) -> Router {
         // Bodies have our own limit, which a flag sets; axum's is 2 MB.
         .layer(DefaultBodyLimit::disable())
         .fallback(|request: Request<axum::body::Body>| async move {
-            let detail = format!("there is no {}; see /docs and /openapi.json", request.uri().path());
+            let detail = format!(
+                "there is no {}; see /docs and /openapi.json",
+                request.uri().path()
+            );
             Error::new(Kind::NotFound, detail)
         })
         .method_not_allowed_fallback(|request: Request<axum::body::Body>| async move {
-            let detail = format!("{} does not take {}", request.uri().path(), request.method());
+            let detail = format!(
+                "{} does not take {}",
+                request.uri().path(),
+                request.method()
+            );
             Error::new(Kind::MethodNotAllowed, detail)
         })
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| -> Response {
-            telemetry::metrics().panics.with_label_values(&["handler"]).inc();
-            problem::response(&Error::internal("a handler panicked"))
-        }))
-        .layer(middleware::from_fn_with_state(state.clone(), observe::time_limit))
+        .layer(CatchPanicLayer::custom(
+            |_: Box<dyn std::any::Any + Send>| -> Response {
+                telemetry::metrics()
+                    .panics
+                    .with_label_values(&["handler"])
+                    .inc();
+                problem::response(&Error::internal("a handler panicked"))
+            },
+        ))
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            observe::time_limit,
+        ))
         .layer(middleware::from_fn_with_state(state.clone(), access::check))
         .layer(option_layer(cors(&state.config.cors_origins)))
-        .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            observe::observe,
+        ))
         .layer(PropagateRequestIdLayer::new(request_id.clone()))
         .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
         .layer(middleware::map_request(hear_out::hear_out))
@@ -190,13 +217,20 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let origins = if origins.iter().any(|origin| origin == "*") {
         AllowOrigin::any()
     } else {
-        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+        AllowOrigin::list(
+            origins
+                .iter()
+                .filter_map(|origin| HeaderValue::from_str(origin).ok()),
+        )
     };
     let layer = CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers(ALLOWED_HEADERS)
-        .expose_headers(["server-timing", "x-request-id", "retry-after", "location"].map(HeaderName::from_static))
+        .expose_headers(
+            ["server-timing", "x-request-id", "retry-after", "location"]
+                .map(HeaderName::from_static),
+        )
         .max_age(Duration::from_secs(3600));
     Some(layer)
 }

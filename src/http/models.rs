@@ -105,7 +105,9 @@ impl Model {
 /// List the models.
 #[utoipa::path(get, path = "/v1/models", tag = "server", responses((status = 200, description = "The models.", body = Models)))]
 pub(super) async fn list_models(State(service): State<Service>) -> Json<Models> {
-    Json(Models { data: vec![Model::new(service.engine())] })
+    Json(Models {
+        data: vec![Model::new(service.engine())],
+    })
 }
 
 /// Which model is to be served.
@@ -115,7 +117,8 @@ pub(super) struct LoadModel {
     /// Its name in the catalogue.
     #[schema(example = "dinov2-small-focus")]
     model: String,
-    /// Precision of its weights: `fp32`, `int8` or `fp16`; what the server was started with if it is not given.
+    /// Precision of its weights: `fp32`, `int8` or `fp16`; what the server was started with if it
+    /// is not given.
     #[schema(example = "fp32")]
     precision: Option<String>,
 }
@@ -131,10 +134,11 @@ pub(super) struct LoadedModel {
 
 /// Replace the model.
 ///
-/// The new model is pulled and converted if need be, brought up beside the old one and warmed up; then it takes over. No request
-/// fails: those that have begun end with the old model. If the new one cannot be served the old one stays. Galleries of
-/// another model's features answer 409 to images from then on. With the name of the model that is served, its file is read
-/// anew. Loading goes on when the client has gone.
+/// The new model is pulled and converted if need be, brought up beside the old one and warmed up;
+/// then it takes over. No request fails: those that have begun end with the old model. If the new
+/// one cannot be served the old one stays. Galleries of another model's features answer 409 to
+/// images from then on. With the name of the model that is served, its file is read anew. Loading
+/// goes on when the client has gone.
 #[utoipa::path(
     post,
     path = "/v1/models/load",
@@ -148,19 +152,37 @@ pub(super) struct LoadedModel {
         (status = "4XX", description = "The request is at fault.", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn load_model(State(state): State<AppState>, body: Body) -> Result<Json<LoadedModel>> {
-    let wrong = |what: &dyn fmt::Display| Error::new(Kind::Malformed, format!("send {{\"model\": NAME}}: {what}"));
-    let read = Limited::new(body, MOST_BYTES).collect().map_err(|error| match error.is::<LengthLimitError>() {
-        true => Error::new(Kind::TooLarge, format!("the body is larger than {MOST_BYTES} bytes")),
-        false => wrong(&error),
+pub(super) async fn load_model(
+    State(state): State<AppState>,
+    body: Body,
+) -> Result<Json<LoadedModel>> {
+    let wrong = |what: &dyn fmt::Display| {
+        Error::new(Kind::Malformed, format!("send {{\"model\": NAME}}: {what}"))
+    };
+    let read = Limited::new(body, MOST_BYTES).collect().map_err(|error| {
+        match error.is::<LengthLimitError>() {
+            true => Error::new(
+                Kind::TooLarge,
+                format!("the body is larger than {MOST_BYTES} bytes"),
+            ),
+            false => wrong(&error),
+        }
     });
     let body = in_time(&state.config, read).await?.to_bytes();
-    let LoadModel { model, precision } = serde_json::from_slice(&body).map_err(|error| wrong(&error))?;
+    let LoadModel { model, precision } =
+        serde_json::from_slice(&body).map_err(|error| wrong(&error))?;
     let of_name = |name: String| {
         let known = Precision::VARIANTS.join(", ");
-        name.parse::<Precision>().map_err(|_| Error::option("precision", format!("{name:?} is none of {known}")))
+        name.parse::<Precision>()
+            .map_err(|_| Error::option("precision", format!("{name:?} is none of {known}")))
     };
-    let plan = LoadPlan { model, precision: precision.map(of_name).transpose()? };
+    let plan = LoadPlan {
+        model,
+        precision: precision.map(of_name).transpose()?,
+    };
     let Replaced { engine, before } = state.live.load(plan).await?;
-    Ok(Json(LoadedModel { model: Model::new(&engine), fingerprint_before: before }))
+    Ok(Json(LoadedModel {
+        model: Model::new(&engine),
+        fingerprint_before: before,
+    }))
 }

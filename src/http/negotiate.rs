@@ -49,7 +49,11 @@ impl Representation {
 /// # Errors
 /// [`Kind::NotAcceptable`] that lists what is offered.
 pub(super) fn negotiate(headers: &HeaderMap, offers: &[Representation]) -> Result<Representation> {
-    let values: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let values: Vec<&str> = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
     // Element by element, so that one that is odd (as Java's bare `*`) does not spoil the others.
     let readable = |element: &str| {
         let element = element.trim();
@@ -58,32 +62,46 @@ pub(super) fn negotiate(headers: &HeaderMap, offers: &[Representation]) -> Resul
         } else {
             element.to_owned()
         };
-        let without_charset: Vec<&str> =
-            element.split(';').filter(|part| !part.trim().starts_with("charset")).collect();
+        let without_charset: Vec<&str> = element
+            .split(';')
+            .filter(|part| !part.trim().starts_with("charset"))
+            .collect();
         let element = without_charset.join(";");
         MediaType::parse(&element).is_ok().then_some(element)
     };
-    let wanted: Vec<String> = values.iter().flat_map(|value| value.split(',')).filter_map(readable).collect();
+    let wanted: Vec<String> = values
+        .iter()
+        .flat_map(|value| value.split(','))
+        .filter_map(readable)
+        .collect();
     let wanted = wanted.join(", ");
     if wanted.is_empty() {
         return Ok(offers[0]);
     }
-    let types: Vec<MediaType<'_>> =
-        offers.iter().map(|offer| MediaType::parse(offer.media_type()).expect("our media types are valid")).collect();
+    let types: Vec<MediaType<'_>> = offers
+        .iter()
+        .map(|offer| MediaType::parse(offer.media_type()).expect("our media types are valid"))
+        .collect();
     let chosen = Accept::from_str(&wanted).ok().and_then(|accept| {
         let best = accept.negotiate(&types)?;
         types.iter().position(|media| media == best)
     });
     chosen.map(|index| offers[index]).ok_or_else(|| {
         let offered: Vec<&str> = offers.iter().map(|offer| offer.media_type()).collect();
-        Error::new(Kind::NotAcceptable, format!("Accept: {wanted} fits none of {}", offered.join(", ")))
+        Error::new(
+            Kind::NotAcceptable,
+            format!("Accept: {wanted} fits none of {}", offered.join(", ")),
+        )
     })
 }
 
 /// An answer of one body, with the times of its stages.
 pub(super) fn answer(representation: Representation, body: Vec<u8>, stages: &Stages) -> Response {
     let kind = HeaderValue::from_static(representation.media_type());
-    with_timing(([(header::CONTENT_TYPE, kind)], body).into_response(), stages)
+    with_timing(
+        ([(header::CONTENT_TYPE, kind)], body).into_response(),
+        stages,
+    )
 }
 
 /// An answer of one part per image.
@@ -102,12 +120,17 @@ pub(super) fn multipart_answer(parts: &[Vec<u8>], kind: &str, stages: &Stages) -
     }
     body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
     let kind = format!("multipart/mixed; boundary={boundary}");
-    with_timing(([(header::CONTENT_TYPE, kind)], body).into_response(), stages)
+    with_timing(
+        ([(header::CONTENT_TYPE, kind)], body).into_response(),
+        stages,
+    )
 }
 
 /// `Server-Timing` in milliseconds.
 fn with_timing(mut response: Response, stages: &Stages) -> Response {
-    let entry = |(name, time): (&str, std::time::Duration)| format!("{name};dur={:.2}", time.as_secs_f64() * 1e3);
+    let entry = |(name, time): (&str, std::time::Duration)| {
+        format!("{name};dur={:.2}", time.as_secs_f64() * 1e3)
+    };
     let value = stages.named().map(entry).collect::<Vec<_>>().join(", ");
     if let Ok(value) = HeaderValue::from_str(&value) {
         response.headers_mut().insert("server-timing", value);
@@ -120,7 +143,12 @@ pub(super) fn float_bytes(values: &[f32]) -> Cow<'_, [u8]> {
     if cfg!(target_endian = "little") {
         return Cow::Borrowed(bytemuck::cast_slice(values));
     }
-    Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    Cow::Owned(
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect(),
+    )
 }
 
 /// These bytes in base64.

@@ -48,7 +48,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(galleries::get_gallery, galleries::delete_gallery))
         .routes(routes!(snapshot::get_snapshot, snapshot::put_snapshot))
         .routes(routes!(bases::list_bases))
-        .routes(routes!(bases::get_basis, bases::fit_basis, bases::add_to_basis, bases::delete_basis))
+        .routes(routes!(
+            bases::get_basis,
+            bases::fit_basis,
+            bases::add_to_basis,
+            bases::delete_basis
+        ))
         .routes(routes!(probes::list_probes, probes::train_probe))
         .routes(routes!(probes::get_probe, probes::delete_probe))
         .routes(routes!(models::list_models))
@@ -62,15 +67,26 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 pub fn description() -> utoipa::openapi::OpenApi {
     let mut description = routes().into_openapi();
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
-    let scheme = scheme.description(Some("An API key, where the server was started with --api-keys."));
+    let scheme = scheme.description(Some(
+        "An API key, where the server was started with --api-keys.",
+    ));
     let components = description.components.get_or_insert_default();
     components.add_security_scheme("key", SecurityScheme::Http(scheme.build()));
     // Without a key, too: most servers want none.
-    description.security = Some(vec![SecurityRequirement::default(), SecurityRequirement::new("key", [""; 0])]);
+    description.security = Some(vec![
+        SecurityRequirement::default(),
+        SecurityRequirement::new("key", [""; 0]),
+    ]);
     let refusals = [
         ("401", "There is no API key, or one that is not known."),
-        ("403", "The API key may not do this, or a page of another site asked for it."),
-        ("429", "The API key has used up its requests; `Retry-After` tells for how long."),
+        (
+            "403",
+            "The API key may not do this, or a page of another site asked for it.",
+        ),
+        (
+            "429",
+            "The API key has used up its requests; `Retry-After` tells for how long.",
+        ),
         ("431", "The request's head is too large."),
     ];
     for (path, item) in &mut description.paths.paths {
@@ -78,11 +94,25 @@ pub fn description() -> utoipa::openapi::OpenApi {
         if matches!(path.as_str(), "/healthz" | "/readyz") {
             continue;
         }
-        for operation in [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten() {
+        for operation in [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+        ]
+        .into_iter()
+        .flatten()
+        {
             for (status, what) in refusals {
                 let content = Content::new(Some(Ref::from_schema_name("Problem")));
-                let response = ResponseBuilder::new().description(what).content("application/problem+json", content);
-                operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.build().into());
+                let response = ResponseBuilder::new()
+                    .description(what)
+                    .content("application/problem+json", content);
+                operation
+                    .responses
+                    .responses
+                    .entry(status.to_owned())
+                    .or_insert_with(|| response.build().into());
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Options from the query, from form fields and from JSON, as one set of names and values.
 //!
-//! Values that come as text are read as what the option needs; a name that no option has is an error that lists the
-//! names there are.
+//! Values that come as text are read as what the option needs; a name that no option has is an
+//! error that lists the names there are.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,10 @@ impl Options {
             return Err(Error::option(&name, "given twice"));
         }
         if self.values.len() == MOST {
-            return Err(Error::new(Kind::InvalidOption, format!("there are more than {MOST} options")));
+            return Err(Error::new(
+                Kind::InvalidOption,
+                format!("there are more than {MOST} options"),
+            ));
         }
         self.values.insert(name, value);
         Ok(())
@@ -53,18 +56,31 @@ impl Options {
     /// [`Kind::Malformed`] for a query that is no form encoding of UTF-8, and as [`Options::add`].
     pub(super) fn add_query(&mut self, query: &str) -> Result<()> {
         // The form decoder would put a replacement character where a byte makes no sense.
-        if percent_encoding::percent_decode_str(query).decode_utf8().is_err() {
-            return Err(Error::new(Kind::Malformed, "the query is not UTF-8 in percent-encoding"));
+        if percent_encoding::percent_decode_str(query)
+            .decode_utf8()
+            .is_err()
+        {
+            return Err(Error::new(
+                Kind::Malformed,
+                "the query is not UTF-8 in percent-encoding",
+            ));
         }
-        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
-            .map_err(|error| Error::new(Kind::Malformed, format!("the query cannot be read: {error}")))?;
-        pairs.into_iter().try_for_each(|(name, value)| self.add(name, Value::String(value)))
+        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).map_err(|error| {
+            Error::new(
+                Kind::Malformed,
+                format!("the query cannot be read: {error}"),
+            )
+        })?;
+        pairs
+            .into_iter()
+            .try_for_each(|(name, value)| self.add(name, Value::String(value)))
     }
 
     /// Takes the options that `T` has.
     ///
     /// # Errors
-    /// [`Kind::InvalidOption`] that names the option, what is wrong with its value and what would be right.
+    /// [`Kind::InvalidOption`] that names the option, what is wrong with its value and what would
+    /// be right.
     pub(super) fn take<T: DeserializeOwned>(&mut self) -> Result<T> {
         serde_path_to_error::deserialize(&mut *self).map_err(|error| {
             let path = error.path().to_string();
@@ -81,10 +97,16 @@ impl Options {
     pub(super) fn finish(self) -> Result<()> {
         match self.values.keys().next() {
             None => Ok(()),
-            Some(name) if self.known.is_empty() => Err(Error::option(name, "there are no options here")),
-            Some(name) => {
-                Err(Error::option(name, format!("there is no such option here; there are {}", self.known.join(", "))))
+            Some(name) if self.known.is_empty() => {
+                Err(Error::option(name, "there are no options here"))
             }
+            Some(name) => Err(Error::option(
+                name,
+                format!(
+                    "there is no such option here; there are {}",
+                    self.known.join(", ")
+                ),
+            )),
         }
     }
 }
@@ -112,7 +134,9 @@ impl<'de> Deserializer<'de> for &mut Options {
         visitor: V,
     ) -> Result<V::Value, JsonError> {
         self.known.extend(fields);
-        let found = fields.iter().filter_map(|&name| Some((name, Lenient(self.values.remove(name)?))));
+        let found = fields
+            .iter()
+            .filter_map(|&name| Some((name, Lenient(self.values.remove(name)?))));
         visitor.visit_map(MapDeserializer::new(found.collect::<Vec<_>>().into_iter()))
     }
 
@@ -144,7 +168,9 @@ impl Lenient {
             Value::String(text) => match text.trim_ascii() {
                 "true" => Value::Bool(true),
                 "false" => Value::Bool(false),
-                number => serde_json::from_str(number).map_or_else(|_| self.0.clone(), Value::Number),
+                number => {
+                    serde_json::from_str(number).map_or_else(|_| self.0.clone(), Value::Number)
+                }
             },
             _ => self.0,
         }
@@ -185,7 +211,11 @@ impl<'de> Deserializer<'de> for Lenient {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.0.is_null() {
+            visitor.visit_none()
+        } else {
+            visitor.visit_some(self)
+        }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -197,7 +227,11 @@ impl<'de> Deserializer<'de> for Lenient {
         self.text().deserialize_enum(name, variants, visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, JsonError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, JsonError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -210,7 +244,9 @@ impl<'de> Deserializer<'de> for Lenient {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, strum::Display, strum::VariantNames)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, strum::Display, strum::VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum EncodingFormat {

@@ -47,8 +47,8 @@ pub(super) struct PcaItem {
 
 /// Draw PCA maps.
 ///
-/// The principal components of the patch tokens as colours. Several images share one basis, so that the same part has the
-/// same colour in all of them; with `basis` also in those of other requests.
+/// The principal components of the patch tokens as colours. Several images share one basis, so that
+/// the same part has the same colour in all of them; with `basis` also in those of other requests.
 #[utoipa::path(
     post,
     path = "/v1/pca",
@@ -66,16 +66,33 @@ pub(super) struct PcaItem {
         FeatureProblems,
     )
 )]
-pub(super) async fn create_pca_map(State(service): State<Service>, request: ImageRequest) -> Result<Response> {
-    let MapRequest { images, image, options, form, representation, admission: _admission } = MapRequest::read(request)?;
+pub(super) async fn create_pca_map(
+    State(service): State<Service>,
+    request: ImageRequest,
+) -> Result<Response> {
+    let MapRequest {
+        images,
+        image,
+        options,
+        form,
+        representation,
+        admission: _admission,
+    } = MapRequest::read(request)?;
     let (maps, pictures, stages) = service.pca(images, &image, options, form).await?;
     let arrays = || maps.pca.maps.iter().zip(&maps.grids).map(shaped).collect();
-    answer_maps(representation, pictures, || to_json(&service, &maps), arrays, &stages)
+    answer_maps(
+        representation,
+        pictures,
+        || to_json(&service, &maps),
+        arrays,
+        &stages,
+    )
 }
 
 /// `[height, width, components]`.
 fn shaped<'a>((map, grid): (&'a Array2<f32>, &Grid)) -> Result<ArrayView3<'a, f32>, ShapeError> {
-    map.view().into_shape_with_order((grid.height, grid.width, map.ncols()))
+    map.view()
+        .into_shape_with_order((grid.height, grid.width, map.ncols()))
 }
 
 fn to_json<'a>(service: &'a Service, maps: &'a PcaAnswer) -> PcaJson<'a> {
@@ -86,7 +103,8 @@ fn to_json<'a>(service: &'a Service, maps: &'a PcaAnswer) -> PcaJson<'a> {
             index,
             grid: [grid.height, grid.width],
             map: tokens.chunks(grid.width).map(<[_]>::to_vec).collect(),
-            foreground: foreground.map(|image| image.chunks(grid.width).map(<[_]>::to_vec).collect()),
+            foreground: foreground
+                .map(|image| image.chunks(grid.width).map(<[_]>::to_vec).collect()),
         }
     };
     let engine = service.engine();
@@ -94,6 +112,13 @@ fn to_json<'a>(service: &'a Service, maps: &'a PcaAnswer) -> PcaJson<'a> {
         model: &engine.spec().name,
         fingerprint: engine.fingerprint(),
         explained: maps.pca.basis.explained(),
-        data: maps.pca.maps.iter().zip(&maps.grids).enumerate().map(item).collect(),
+        data: maps
+            .pca
+            .maps
+            .iter()
+            .zip(&maps.grids)
+            .enumerate()
+            .map(item)
+            .collect(),
     }
 }

@@ -32,7 +32,8 @@ use crate::{
 pub(super) struct ProbeJson {
     #[serde(flatten)]
     state: ProbeStateJson,
-    /// What is stored of it: what `POST /v1/classify?probe=` uses, also while a new one of the name is being trained.
+    /// What is stored of it: what `POST /v1/classify?probe=` uses, also while a new one of the name
+    /// is being trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<StoredProbeJson>,
 }
@@ -57,7 +58,8 @@ pub(super) struct ProbeStateJson {
 /// How far a training is.
 #[derive(Serialize, ToSchema)]
 struct TrainingJson {
-    /// `reading` items, `validating` strengths of the penalty (fits that are done), or `fitting` (evaluations that are done).
+    /// `reading` items, `validating` strengths of the penalty (fits that are done), or `fitting`
+    /// (evaluations that are done).
     #[schema(value_type = String, example = "validating")]
     stage: Stage,
     /// How much of the stage is done.
@@ -100,7 +102,8 @@ struct StoredProbeJson {
     examples: usize,
     /// Items that were left out because they have no label.
     unlabelled: u64,
-    /// Items that were left out because they came as vectors, without the features that a probe needs.
+    /// Items that were left out because they came as vectors, without the features that a probe
+    /// needs.
     without_features: u64,
     /// When it was trained, in milliseconds since 1970.
     trained_ms: u64,
@@ -130,11 +133,23 @@ impl ProbeStateJson {
     fn new(name: GalleryName, state: &ProbeState) -> Self {
         let word = state.name();
         let (training, error) = match state {
-            ProbeState::Training(at) => (Some(TrainingJson { stage: at.stage, done: at.done, total: at.total }), None),
+            ProbeState::Training(at) => (
+                Some(TrainingJson {
+                    stage: at.stage,
+                    done: at.done,
+                    total: at.total,
+                }),
+                None,
+            ),
             ProbeState::Failed(error) => (None, Some(Problem::new(error))),
             ProbeState::Ready => (None, None),
         };
-        Self { name, state: word, training, error }
+        Self {
+            name,
+            state: word,
+            training,
+            error,
+        }
     }
 }
 
@@ -159,8 +174,9 @@ struct ProbeOptions {
 
 /// Train a probe.
 ///
-/// Softmax regression on the labelled items of a gallery that were stored as images, in the background. One training goes on
-/// at a time, behind the requests. A probe of the same name is replaced when the new one is ready.
+/// Softmax regression on the labelled items of a gallery that were stored as images, in the
+/// background. One training goes on at a time, behind the requests. A probe of the same name is
+/// replaced when the new one is ready.
 #[utoipa::path(
     post,
     path = "/v1/probes",
@@ -173,19 +189,41 @@ struct ProbeOptions {
         SearchProblems,
     )
 )]
-pub(super) async fn train_probe(State(state): State<AppState>, request: OptionsRequest) -> Result<Response> {
+pub(super) async fn train_probe(
+    State(state): State<AppState>,
+    request: OptionsRequest,
+) -> Result<Response> {
     let OptionsRequest(mut options) = request;
-    let ProbeOptions { name, gallery, features, l2, folds, wait } = options.take()?;
+    let ProbeOptions {
+        name,
+        gallery,
+        features,
+        l2,
+        folds,
+        wait,
+    } = options.take()?;
     let filter = take_filter(&mut options)?;
     options.finish()?;
-    let name = name.ok_or_else(|| Error::option("name", "there is none; give the probe one, such as \"birds\""))?;
+    let name = name.ok_or_else(|| {
+        Error::option(
+            "name",
+            "there is none; give the probe one, such as \"birds\"",
+        )
+    })?;
     let folds = folds.unwrap_or(TrainingOptions::default().folds);
     let options = TrainingOptions { l2, folds };
-    let plan = ProbePlan { name: name.clone(), gallery, features, options, filter };
+    let plan = ProbePlan {
+        name: name.clone(),
+        gallery,
+        features,
+        options,
+        filter,
+    };
     let service = state.service();
     let training = service.train_probe(plan).await?;
     if wait {
-        // What takes longer than a request may goes on, and is answered as if nobody had wanted to wait.
+        // What takes longer than a request may goes on, and is answered as if nobody had wanted to
+        // wait.
         let patience = state.config.request_timeout.mul_f32(0.9);
         match tokio::time::timeout(patience, training.ended()).await {
             Ok(Ok(())) => return Ok(probe_json(&service, name).await?.into_response()),
@@ -194,7 +232,12 @@ pub(super) async fn train_probe(State(state): State<AppState>, request: OptionsR
         }
     }
     let place = [(header::LOCATION, format!("/v1/probes/{name}"))];
-    Ok((StatusCode::ACCEPTED, place, probe_json(&service, name).await?).into_response())
+    Ok((
+        StatusCode::ACCEPTED,
+        place,
+        probe_json(&service, name).await?,
+    )
+        .into_response())
 }
 
 /// List the probes.
@@ -204,10 +247,16 @@ pub(super) async fn train_probe(State(state): State<AppState>, request: OptionsR
     tag = "gallery",
     responses((status = 200, description = "The probes.", body = ProbeList), GalleryProblems)
 )]
-pub(super) async fn list_probes(State(service): State<Service>, options: Options) -> Result<Json<ProbeList>> {
+pub(super) async fn list_probes(
+    State(service): State<Service>,
+    options: Options,
+) -> Result<Json<ProbeList>> {
     options.finish()?;
     let probes = service.probes().await?;
-    let data = probes.into_iter().map(|(name, state)| ProbeStateJson::new(name, &state)).collect();
+    let data = probes
+        .into_iter()
+        .map(|(name, state)| ProbeStateJson::new(name, &state))
+        .collect();
     Ok(Json(ProbeList { data }))
 }
 
@@ -249,5 +298,8 @@ pub(super) async fn delete_probe(
 async fn probe_json(service: &Service, name: GalleryName) -> Result<Json<ProbeJson>> {
     let (of_training, stored) = service.probe(&name).await?;
     let state = ProbeStateJson::new(name, &of_training);
-    Ok(Json(ProbeJson { state, probe: stored.map(StoredProbeJson::from) }))
+    Ok(Json(ProbeJson {
+        state,
+        probe: stored.map(StoredProbeJson::from),
+    }))
 }

@@ -1,4 +1,5 @@
-//! Errors as `application/problem+json` (RFC 9457): the one place where a kind of error meets a status.
+//! Errors as `application/problem+json` (RFC 9457): the one place where a kind of error meets a
+//! status.
 
 use axum::{
     Json,
@@ -23,7 +24,9 @@ pub(super) struct Problem {
     #[schema(example = 422)]
     status: u16,
     /// What exactly is wrong and what would be right.
-    #[schema(example = "option `size`: 225 is not a multiple of the patch size 14; use 224 or 238")]
+    #[schema(
+        example = "option `size`: 225 is not a multiple of the patch size 14; use 224 or 238"
+    )]
     detail: String,
     /// The kind of problem, for programs; stable.
     #[schema(example = "invalid_option")]
@@ -91,17 +94,28 @@ fn status_and_title(kind: Kind) -> (StatusCode, &'static str) {
         Kind::NotFound => (StatusCode::NOT_FOUND, "Not found"),
         Kind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
         Kind::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "Not acceptable"),
-        Kind::SlowRequest => (StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time"),
+        Kind::SlowRequest => (
+            StatusCode::REQUEST_TIMEOUT,
+            "The request did not arrive in time",
+        ),
         Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Too large"),
-        Kind::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type"),
+        Kind::UnsupportedMediaType => {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type")
+        }
         Kind::UndecodableImage => (StatusCode::UNPROCESSABLE_ENTITY, "Undecodable image"),
         Kind::InvalidOption => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid option"),
         Kind::LimitExceeded => (StatusCode::UNPROCESSABLE_ENTITY, "Limit exceeded"),
         Kind::Unauthenticated => (StatusCode::UNAUTHORIZED, "Unauthenticated"),
         Kind::Forbidden => (StatusCode::FORBIDDEN, "Forbidden"),
         Kind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
-        Kind::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's head is too large"),
-        Kind::ModelRejected => (StatusCode::UNPROCESSABLE_ENTITY, "The model cannot be served"),
+        Kind::HeadTooLarge => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "The request's head is too large",
+        ),
+        Kind::ModelRejected => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "The model cannot be served",
+        ),
         Kind::Conflict => (StatusCode::CONFLICT, "Conflict"),
         Kind::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "The storage is full"),
         Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
@@ -125,10 +139,26 @@ impl Problem {
         } else {
             error.detail().to_owned()
         };
-        let code = if internal { Kind::Internal.code() } else { error.kind().code() };
-        let limit = error.limit().map(|limit| LimitProblem { name: limit.name, value: limit.value, flag: limit.flag });
+        let code = if internal {
+            Kind::Internal.code()
+        } else {
+            error.kind().code()
+        };
+        let limit = error.limit().map(|limit| LimitProblem {
+            name: limit.name,
+            value: limit.value,
+            flag: limit.flag,
+        });
         let r#type = format!("urn:dinoserve:problem:{code}");
-        Self { r#type, title, status: status.as_u16(), detail, code, limit, error: None }
+        Self {
+            r#type,
+            title,
+            status: status.as_u16(),
+            detail,
+            code,
+            limit,
+            error: None,
+        }
     }
 }
 
@@ -140,8 +170,14 @@ pub(super) fn response(error: &Error) -> Response {
 /// The same, also in the way that OpenAI's clients read.
 pub(super) fn openai_response(error: &Error) -> Response {
     let mut problem = Problem::new(error);
-    let Problem { ref detail, code, .. } = problem;
-    problem.error = Some(OpenAiError { message: detail.clone(), r#type: code, code });
+    let Problem {
+        ref detail, code, ..
+    } = problem;
+    problem.error = Some(OpenAiError {
+        message: detail.clone(),
+        r#type: code,
+        code,
+    });
     respond(error, problem)
 }
 
@@ -149,14 +185,22 @@ fn respond(error: &Error, problem: Problem) -> Response {
     let (status, _) = status_and_title(error.kind());
     let mut response = (status, Json(problem)).into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    let retry_after = error.retry_after().map(|time| time.as_secs_f64().ceil().max(1.0) as u64);
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    let retry_after = error
+        .retry_after()
+        .map(|time| time.as_secs_f64().ceil().max(1.0) as u64);
     let retry_after = retry_after.or((status == StatusCode::SERVICE_UNAVAILABLE).then_some(1));
     if let Some(seconds) = retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if status == StatusCode::UNAUTHORIZED {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"dinoserve\""));
+        headers.insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"dinoserve\""),
+        );
     }
     response
 }

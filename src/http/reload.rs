@@ -1,4 +1,5 @@
-//! Files that are read anew when they have changed: API keys and certificates are rotated without a restart.
+//! Files that are read anew when they have changed: API keys and certificates are rotated without a
+//! restart.
 
 use std::{
     path::PathBuf,
@@ -9,16 +10,17 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{error::Result, telemetry};
 
-/// Looks at files every so often, and at once on SIGHUP, and calls `reload` when one of them is another than before. If that
-/// fails, what was read last stays in force, and it is tried again when the files change again. `label` names the files in
-/// metrics and logs. Never ends by itself.
+/// Looks at files every so often, and at once on SIGHUP, and calls `reload` when one of them is
+/// another than before. If that fails, what was read last stays in force, and it is tried again
+/// when the files change again. `label` names the files in metrics and logs. Never ends by itself.
 pub(super) async fn reload_on_change(
     label: &'static str,
     files: Vec<PathBuf>,
     every: Duration,
     mut reload: impl FnMut() -> Result<()> + Send,
 ) {
-    // What was read at the start may have changed since: a model may have been downloaded in between.
+    // What was read at the start may have changed since: a model may have been downloaded in
+    // between.
     let mut known = None;
     let mut ticks = interval(every.max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -37,14 +39,18 @@ pub(super) async fn reload_on_change(
             Ok(()) if is_first => {}
             Ok(()) => tracing::info!(file = label, "read anew"),
             Err(error) => {
-                telemetry::metrics().reload_failures.with_label_values(&[label]).inc();
+                telemetry::metrics()
+                    .reload_failures
+                    .with_label_values(&[label])
+                    .inc();
                 tracing::error!(file = label, %error, "cannot be used; what was read before stays in force");
             }
         }
     }
 }
 
-/// What tells one state of the files from another; links are followed, as mounted secrets are links that change.
+/// What tells one state of the files from another; links are followed, as mounted secrets are links
+/// that change.
 fn fingerprint(files: &[PathBuf]) -> Vec<Option<(SystemTime, u64, u64)>> {
     let of = |path: &PathBuf| {
         let metadata = std::fs::metadata(path).ok()?;
@@ -66,7 +72,9 @@ struct Hangup {
 impl Hangup {
     fn new() -> Self {
         #[cfg(unix)]
-        return Self { signal: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok() };
+        return Self {
+            signal: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok(),
+        };
         #[cfg(not(unix))]
         Self {}
     }

@@ -30,7 +30,9 @@ pub(super) const EXAMPLE_IMAGE: &str = "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABX
 
 /// One of the names of `T`.
 fn names<T: strum::VariantNames>() -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).enum_values(Some(T::VARIANTS.iter().copied()))
+    ObjectBuilder::new()
+        .schema_type(SchemaType::new(Type::String))
+        .enum_values(Some(T::VARIANTS.iter().copied()))
 }
 
 /// One of the names of `T`, whose default is the endpoint's own.
@@ -40,19 +42,22 @@ pub(super) fn one_of<T: strum::VariantNames>() -> Object {
 
 /// One of the names of `T`, with its default.
 pub(super) fn choice<T: strum::VariantNames + Default + Display>() -> Object {
-    names::<T>().default(Some(T::default().to_string().into())).build()
+    names::<T>()
+        .default(Some(T::default().to_string().into()))
+        .build()
 }
 
 /// Options of every image endpoint.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ImageParams {
-    /// The size that `resize` speaks of, in pixels. Embeddings: 224, maps: 518, unless the model says otherwise. For
-    /// `crop` and `squash` a multiple of 14.
+    /// The size that `resize` speaks of, in pixels. Embeddings: 224, maps: 518, unless the model
+    /// says otherwise. For `crop` and `squash` a multiple of 14.
     #[param(minimum = 14, example = 224)]
     size: Option<usize>,
-    /// `crop`: shorter side to `size`·256/224, then the middle square (default of embeddings). `fit`: the aspect is kept,
-    /// shorter side to `size`, each side cropped down to a multiple of 14 (default of maps). `squash`: both sides to `size`.
+    /// `crop`: shorter side to `size`·256/224, then the middle square (default of embeddings).
+    /// `fit`: the aspect is kept, shorter side to `size`, each side cropped down to a multiple of
+    /// 14 (default of maps). `squash`: both sides to `size`.
     #[param(schema_with = one_of::<ResizeMode>)]
     resize: Option<String>,
     /// Resampling filter, bit-equal to Pillow's.
@@ -61,11 +66,12 @@ pub(super) struct ImageParams {
     /// Turn the image upright as its EXIF data say.
     #[param(default = true)]
     exif: Option<bool>,
-    /// What stands behind transparent pixels; `ignore` uses the stored colours, as Pillow's `convert("RGB")` does.
+    /// What stands behind transparent pixels; `ignore` uses the stored colours, as Pillow's
+    /// `convert("RGB")` does.
     #[param(schema_with = choice::<Background>)]
     background: Option<String>,
-    /// `fast` decodes large JPEG files at a half, a quarter or an eighth of their size where that is enough for `size`:
-    /// several times as fast, with slightly different pixels.
+    /// `fast` decodes large JPEG files at a half, a quarter or an eighth of their size where that
+    /// is enough for `size`: several times as fast, with slightly different pixels.
     #[param(schema_with = choice::<Decoding>)]
     decode: Option<String>,
 }
@@ -83,7 +89,8 @@ pub(super) struct EmbedParams {
     /// Join the pooled vectors of this many last blocks, the last block last.
     #[param(minimum = 1, maximum = 4, default = 1)]
     layers: Option<usize>,
-    /// Give the patch tokens of the last block, too: in JSON beside the embedding, in binary forms instead of it.
+    /// Give the patch tokens of the last block, too: in JSON beside the embedding, in binary forms
+    /// instead of it.
     #[param(default = false)]
     tokens: Option<bool>,
     /// Vectors in JSON as numbers, or as base64 of little-endian f32.
@@ -113,11 +120,12 @@ pub(super) struct PcaParams {
     /// How many components. A picture shows the first three.
     #[param(minimum = 1, default = 3)]
     components: Option<usize>,
-    /// `auto`: only the patches on the side of the first component that CLS attends to; the rest is black.
+    /// `auto`: only the patches on the side of the first component that CLS attends to; the rest is
+    /// black.
     #[param(schema_with = choice::<Foreground>)]
     foreground: Option<String>,
-    /// Name of a basis that is kept (`/v1/bases`), in place of one that is fitted on the images: the same part has the
-    /// same colour in every picture.
+    /// Name of a basis that is kept (`/v1/bases`), in place of one that is fitted on the images:
+    /// the same part has the same colour in every picture.
     #[param(example = "flowers")]
     basis: Option<String>,
 }
@@ -135,8 +143,8 @@ pub(super) struct BasisFitParams {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct BasisImagesParams {
-    /// A gallery whose thumbnails are used, in a request without a body. They are small (`size` is 224 by default), so the
-    /// basis is not as good as one that is fitted on the images themselves.
+    /// A gallery whose thumbnails are used, in a request without a body. They are small (`size` is
+    /// 224 by default), so the basis is not as good as one that is fitted on the images themselves.
     gallery: Option<String>,
     /// Of how many items; always of the same ones, while they are there.
     #[param(minimum = 1, maximum = 1000, default = 100)]
@@ -147,8 +155,8 @@ pub(super) struct BasisImagesParams {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AttentionParams {
-    /// `mean` or `max` over the heads, the number of one head, or `all` (a labelled grid). By default `mean` as a picture,
-    /// `all` as numbers.
+    /// `mean` or `max` over the heads, the number of one head, or `all` (a labelled grid). By
+    /// default `mean` as a picture, `all` as numbers.
     #[param(example = "all")]
     head: Option<String>,
     /// Keep only the patches that carry this share of the attention (DINO's videos use 0.6).
@@ -163,12 +171,12 @@ pub(super) struct AttentionParams {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct SimilarityParams {
-    /// `row,column` of a patch of the first image, counted from 0 at the top left. The `grid` of JSON answers tells how many
-    /// there are.
+    /// `row,column` of a patch of the first image, counted from 0 at the top left. The `grid` of
+    /// JSON answers tells how many there are.
     #[param(example = "12,20", pattern = "^[0-9]{1,5},[0-9]{1,5}$")]
     patch: Option<String>,
-    /// `left,top,right,bottom` of a box on the first image, in place of a patch: shares of its width and height, 0 to 1. The patches
-    /// whose centres lie in it take part.
+    /// `left,top,right,bottom` of a box on the first image, in place of a patch: shares of its
+    /// width and height, 0 to 1. The patches whose centres lie in it take part.
     #[param(rename = "box", example = "0.4,0.3,0.6,0.5")]
     region: Option<String>,
     /// Colours of the picture.

@@ -27,7 +27,8 @@ use super::{
 };
 use crate::{error::Result, telemetry};
 
-/// Time for connections that are made while the server stops: to be accepted, and to send their first request.
+/// Time for connections that are made while the server stops: to be accepted, and to send their
+/// first request.
 const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// How connections are treated.
@@ -35,12 +36,13 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 pub struct ServeConfig {
     /// Most connections that are open together; more are closed at once.
     pub max_connections: usize,
-    /// In which a request's head must have arrived, and a TLS handshake be done; a connection that is idle for longer is
-    /// closed.
+    /// In which a request's head must have arrived, and a TLS handshake be done; a connection that
+    /// is idle for longer is closed.
     pub header_timeout: Duration,
     /// That a client may take nothing of its answer.
     pub write_timeout: Duration,
-    /// That the server goes on as before, but for `/readyz`, after it is told to stop: time for load balancers to notice.
+    /// That the server goes on as before, but for `/readyz`, after it is told to stop: time for
+    /// load balancers to notice.
     pub shutdown_delay: Duration,
     /// That accepted requests then get to end.
     pub shutdown_grace: Duration,
@@ -73,8 +75,8 @@ pub enum Stop {
     Now,
 }
 
-/// Serves until `stop` resolves, then finishes the requests that were accepted, within the grace. When this returns,
-/// every connection is closed and the state is dropped.
+/// Serves until `stop` resolves, then finishes the requests that were accepted, within the grace.
+/// When this returns, every connection is closed and the state is dropped.
 ///
 /// # Errors
 /// [`crate::error::Kind::Internal`] if TLS cannot be spoken.
@@ -87,17 +89,33 @@ pub async fn serve(
     let mut files = JoinSet::new();
     if let Some(certificate) = config.certificate.clone() {
         let (paths, reload) = (certificate.files(), move || certificate.reload());
-        files.spawn(reload_on_change("certificate", paths, config.reload_interval, reload));
+        files.spawn(reload_on_change(
+            "certificate",
+            paths,
+            config.reload_interval,
+            reload,
+        ));
     }
     if let Some(keys) = state.keys.clone() {
-        files.spawn(reload_on_change("keys", vec![keys.path()], config.reload_interval, move || keys.reload()));
+        files.spawn(reload_on_change(
+            "keys",
+            vec![keys.path()],
+            config.reload_interval,
+            move || keys.reload(),
+        ));
     }
-    let acceptor = config.certificate.as_ref().map(Certificate::acceptor).transpose()?;
+    let acceptor = config
+        .certificate
+        .as_ref()
+        .map(Certificate::acceptor)
+        .transpose()?;
     let (stopping, end) = watch::channel(false);
     let server = Connections {
         router: router(state.clone()),
         acceptor,
-        places: Arc::new(Semaphore::new(config.max_connections.clamp(1, Semaphore::MAX_PERMITS))),
+        places: Arc::new(Semaphore::new(
+            config.max_connections.clamp(1, Semaphore::MAX_PERMITS),
+        )),
         config: config.clone(),
         most_head: state.config.max_header_bytes,
         end,
@@ -127,7 +145,12 @@ pub async fn serve(
     }
     // Who has been let in by the system already is served.
     let latest = Instant::now() + LAST_CALL;
-    while let Ok(Ok((stream, _))) = timeout_at(latest.min(Instant::now() + LAST_CALL / 20), listener.accept()).await {
+    while let Ok(Ok((stream, _))) = timeout_at(
+        latest.min(Instant::now() + LAST_CALL / 20),
+        listener.accept(),
+    )
+    .await
+    {
         server.accept(stream, &mut connections);
     }
     drop((listener, server));
@@ -162,8 +185,11 @@ impl Connections {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.config.write_timeout));
         let (router, end) = (self.router.clone(), self.end.clone());
-        let limits =
-            Limits { idle: self.config.header_timeout, untaken: self.config.write_timeout, most_head: self.most_head };
+        let limits = Limits {
+            idle: self.config.header_timeout,
+            untaken: self.config.write_timeout,
+            most_head: self.most_head,
+        };
         let open = OpenConnection::new(place);
         match self.acceptor.clone() {
             None => drop(tasks.spawn(async move {
@@ -217,18 +243,32 @@ struct Limits {
     most_head: usize,
 }
 
-/// Serves the requests of a connection until its client closes it, it is idle, its answers are not taken, or the server stops.
+/// Serves the requests of a connection until its client closes it, it is idle, its answers are not
+/// taken, or the server stops.
 async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     mut end: watch::Receiver<bool>,
-    Limits { idle, untaken, most_head }: Limits,
+    Limits {
+        idle,
+        untaken,
+        most_head,
+    }: Limits,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(idle);
     // Beyond our own limit, whose answer says more. Each header counts 32 bytes there.
-    let head = u32::try_from(2 * most_head).unwrap_or(u32::MAX).saturating_add(16 << 10);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(idle).max_header_list_size(head);
+    let head = u32::try_from(2 * most_head)
+        .unwrap_or(u32::MAX)
+        .saturating_add(16 << 10);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(idle)
+        .max_header_list_size(head);
     let activity = Arc::new(Activity::default());
     let of_service = Arc::clone(&activity);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {

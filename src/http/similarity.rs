@@ -30,7 +30,8 @@ pub(super) struct SimilarityJson<'a> {
     data: Vec<SimilarityItem>,
 }
 
-/// A rectangle of patches: rows `top` to `bottom` and columns `left` to `right`, the last ones included.
+/// A rectangle of patches: rows `top` to `bottom` and columns `left` to `right`, the last ones
+/// included.
 #[derive(Serialize, ToSchema)]
 pub(super) struct RegionJson {
     #[schema(example = 12)]
@@ -56,9 +57,10 @@ pub(super) struct SimilarityItem {
 
 /// Compare a place with every patch.
 ///
-/// A patch or a box of the first image against all patches of this and of every other image of the request, by the cosine
-/// between their tokens. Where there are several patches in the box, their mean direction is compared. In a picture all maps
-/// have one scale, from the least to the most alike patch, and the place has a frame.
+/// A patch or a box of the first image against all patches of this and of every other image of the
+/// request, by the cosine between their tokens. Where there are several patches in the box, their
+/// mean direction is compared. In a picture all maps have one scale, from the least to the most
+/// alike patch, and the place has a frame.
 #[utoipa::path(
     post,
     path = "/v1/similarity",
@@ -76,11 +78,27 @@ pub(super) struct SimilarityItem {
         FeatureProblems,
     )
 )]
-pub(super) async fn create_similarity_map(State(service): State<Service>, request: ImageRequest) -> Result<Response> {
-    let MapRequest { images, image, options, form, representation, admission: _admission } = MapRequest::read(request)?;
+pub(super) async fn create_similarity_map(
+    State(service): State<Service>,
+    request: ImageRequest,
+) -> Result<Response> {
+    let MapRequest {
+        images,
+        image,
+        options,
+        form,
+        representation,
+        admission: _admission,
+    } = MapRequest::read(request)?;
     let (maps, pictures, stages) = service.similarity(images, &image, options, form).await?;
     let arrays = || Ok(maps.maps.iter().map(|map| map.view()).collect());
-    answer_maps(representation, pictures, || to_json(&service, &maps), arrays, &stages)
+    answer_maps(
+        representation,
+        pictures,
+        || to_json(&service, &maps),
+        arrays,
+        &stages,
+    )
 }
 
 fn to_json<'a>(service: &'a Service, maps: &SimilarityMaps) -> SimilarityJson<'a> {
@@ -94,7 +112,12 @@ fn to_json<'a>(service: &'a Service, maps: &SimilarityMaps) -> SimilarityJson<'a
     SimilarityJson {
         model: &engine.spec().name,
         fingerprint: engine.fingerprint(),
-        query: RegionJson { top: rows.start, left: columns.start, bottom: rows.end - 1, right: columns.end - 1 },
+        query: RegionJson {
+            top: rows.start,
+            left: columns.start,
+            bottom: rows.end - 1,
+            right: columns.end - 1,
+        },
         data: maps.maps.iter().enumerate().map(item).collect(),
     }
 }

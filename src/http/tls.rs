@@ -33,12 +33,17 @@ impl Certificate {
     /// [`crate::error::Kind::Artifact`] if they cannot be read or do not belong together.
     pub fn open(chain_file: &Path, key_file: &Path) -> Result<Arc<Self>> {
         let current = ArcSwap::from_pointee(read(chain_file, key_file)?);
-        Ok(Arc::new(Self { chain_file: chain_file.to_owned(), key_file: key_file.to_owned(), current }))
+        Ok(Arc::new(Self {
+            chain_file: chain_file.to_owned(),
+            key_file: key_file.to_owned(),
+            current,
+        }))
     }
 
     /// Reads the files anew; connections that are made from now on get what they hold.
     pub(super) fn reload(&self) -> Result<()> {
-        self.current.store(Arc::new(read(&self.chain_file, &self.key_file)?));
+        self.current
+            .store(Arc::new(read(&self.chain_file, &self.key_file)?));
         Ok(())
     }
 
@@ -78,12 +83,24 @@ fn read(chain_file: &Path, key_file: &Path) -> Result<CertifiedKey> {
     let wrong = |path: &Path, what: String| Error::artifact(format!("{}: {what}", path.display()));
     let chain = CertificateDer::pem_file_iter(chain_file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| wrong(chain_file, format!("the certificates cannot be read: {error}")))?;
+        .map_err(|error| {
+            wrong(
+                chain_file,
+                format!("the certificates cannot be read: {error}"),
+            )
+        })?;
     if chain.is_empty() {
-        return Err(wrong(chain_file, "there is no certificate in it; PEM is expected".to_owned()));
+        return Err(wrong(
+            chain_file,
+            "there is no certificate in it; PEM is expected".to_owned(),
+        ));
     }
     let key = PrivateKeyDer::from_pem_file(key_file)
         .map_err(|error| wrong(key_file, format!("the private key cannot be read: {error}")))?;
-    CertifiedKey::from_der(chain, key, &ring::default_provider())
-        .map_err(|error| wrong(key_file, format!("the key does not go with {}: {error}", chain_file.display())))
+    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| {
+        wrong(
+            key_file,
+            format!("the key does not go with {}: {error}", chain_file.display()),
+        )
+    })
 }

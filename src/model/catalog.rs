@@ -1,4 +1,5 @@
-//! The variants this binary knows: the files of `models/`, built in, and those of a folder of the user's.
+//! The variants this binary knows: the files of `models/`, built in, and those of a folder of the
+//! user's.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -23,8 +24,8 @@ impl Catalog {
     pub fn built_in() -> Result<Self> {
         let mut specs = BTreeMap::new();
         for file in BuiltIn::iter().filter(|file| file.ends_with(".toml")) {
-            let content =
-                BuiltIn::get(&file).ok_or_else(|| Error::internal(format!("models/{file} is not built in")))?;
+            let content = BuiltIn::get(&file)
+                .ok_or_else(|| Error::internal(format!("models/{file} is not built in")))?;
             let text = String::from_utf8_lossy(&content.data);
             let spec = ModelSpec::parse(&text, &format!("models/{file}"))?;
             specs.insert(spec.name.clone(), spec);
@@ -32,15 +33,21 @@ impl Catalog {
         Ok(Self { specs })
     }
 
-    /// The built-in variants and those of `folder`, which come first. A folder that does not exist holds none.
+    /// The built-in variants and those of `folder`, which come first. A folder that does not exist
+    /// holds none.
     ///
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if a file of the folder is no valid description.
     pub fn with_folder(folder: &Path) -> Result<Self> {
         let mut catalog = Self::built_in()?;
-        let Ok(entries) = std::fs::read_dir(folder) else { return Ok(catalog) };
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            return Ok(catalog);
+        };
         for path in entries.flatten().map(|entry| entry.path()) {
-            if path.extension().is_some_and(|extension| extension == "toml") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+            {
                 catalog.add_file(&path)?;
             }
         }
@@ -67,7 +74,10 @@ impl Catalog {
     pub fn get(&self, name: &str) -> Result<&ModelSpec> {
         self.specs.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.specs.keys().map(String::as_str).collect();
-            Error::artifact(format!("there is no model {name:?}; known are {}", known.join(", ")))
+            Error::artifact(format!(
+                "there is no model {name:?}; known are {}",
+                known.join(", ")
+            ))
         })
     }
 

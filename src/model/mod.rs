@@ -1,4 +1,5 @@
-//! What a DINOv2 variant is: its sizes, where its weights come from, and how its positions are interpolated.
+//! What a DINOv2 variant is: its sizes, where its weights come from, and how its positions are
+//! interpolated.
 
 mod catalog;
 mod position;

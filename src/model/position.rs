@@ -1,6 +1,7 @@
 //! Position embeddings for any grid, interpolated as Meta's code does (`interpolate_pos_encoding`).
 //!
-//! * Without registers: bicubic, a = −0.75, no antialias, border clamped; the hub's rule scales by `(n + 0.1) / 37`.
+//! * Without registers: bicubic, a = −0.75, no antialias, border clamped; the hub's rule scales by
+//!   `(n + 0.1) / 37`.
 //! * With registers: bicubic with antialias, a = −0.5, weights renormalised at the border.
 
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, s};
@@ -24,8 +25,16 @@ impl PositionTable {
     /// # Panics
     /// If the table has another shape than the description says.
     pub fn new(table: Array2<f32>, spec: &ModelSpec, rule: PositionRule) -> Self {
-        assert_eq!(table.dim(), (1 + spec.native_grid * spec.native_grid, spec.dim));
-        Self { table, native: spec.native_grid, antialias: spec.registers > 0, rule }
+        assert_eq!(
+            table.dim(),
+            (1 + spec.native_grid * spec.native_grid, spec.dim)
+        );
+        Self {
+            table,
+            native: spec.native_grid,
+            antialias: spec.registers > 0,
+            rule,
+        }
     }
 
     /// The table for `grid`: `[1 + h·w, dim]`. The CLS row is never touched.
@@ -35,7 +44,9 @@ impl PositionTable {
         }
         let dim = self.table.ncols();
         let patches = self.table.slice(s![1.., ..]);
-        let patches = patches.into_shape_with_order((self.native, self.native, dim)).expect("the table is contiguous");
+        let patches = patches
+            .into_shape_with_order((self.native, self.native, dim))
+            .expect("the table is contiguous");
         let rows = self.weights(grid.height);
         let columns = self.weights(grid.width);
         let narrow = along_columns(patches, &columns);
@@ -53,7 +64,11 @@ impl PositionTable {
             let taps = taps(Filter::Bicubic.kernel(), self.native, n, 0..n);
             let row = |i| {
                 let (start, weights) = taps.at(i);
-                weights.iter().enumerate().map(|(j, &weight)| (start + j, weight as f32)).collect()
+                weights
+                    .iter()
+                    .enumerate()
+                    .map(|(j, &weight)| (start + j, weight as f32))
+                    .collect()
             };
             return (0..n).map(row).collect();
         }
@@ -68,7 +83,11 @@ impl PositionTable {
             let t = source - start;
             let weights = [outer(t + 1.0), inner(t), inner(1.0 - t), outer(2.0 - t)];
             let index = |j: usize| (start as i64 - 1 + j as i64).clamp(0, last) as usize;
-            weights.into_iter().enumerate().map(|(j, weight)| (index(j), weight)).collect()
+            weights
+                .into_iter()
+                .enumerate()
+                .map(|(j, weight)| (index(j), weight))
+                .collect()
         };
         (0..n).map(row).collect()
     }
@@ -92,7 +111,8 @@ fn along_columns(map: ArrayView3<'_, f32>, columns: &[Vec<(usize, f32)>]) -> Arr
     for y in 0..height {
         for (x, weights) in columns.iter().enumerate() {
             for &(source, weight) in weights {
-                out.slice_mut(s![y, x, ..]).scaled_add(weight, &map.slice(s![y, source, ..]));
+                out.slice_mut(s![y, x, ..])
+                    .scaled_add(weight, &map.slice(s![y, source, ..]));
             }
         }
     }
@@ -102,13 +122,15 @@ fn along_columns(map: ArrayView3<'_, f32>, columns: &[Vec<(usize, f32)>]) -> Arr
 /// `[rows.len() · width, dim]`.
 fn along_rows(map: ArrayView3<'_, f32>, rows: &[Vec<(usize, f32)>]) -> Array2<f32> {
     let (height, width, dim) = map.dim();
-    let flat: ArrayView2<'_, f32> =
-        map.into_shape_with_order((height, width * dim)).expect("a fresh array is contiguous");
+    let flat: ArrayView2<'_, f32> = map
+        .into_shape_with_order((height, width * dim))
+        .expect("a fresh array is contiguous");
     let mut out = Array2::zeros((rows.len(), width * dim));
     for (y, weights) in rows.iter().enumerate() {
         for &(source, weight) in weights {
             out.row_mut(y).scaled_add(weight, &flat.row(source));
         }
     }
-    out.into_shape_with_order((rows.len() * width, dim)).expect("a fresh array is contiguous")
+    out.into_shape_with_order((rows.len() * width, dim))
+        .expect("a fresh array is contiguous")
 }

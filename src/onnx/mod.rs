@@ -11,8 +11,8 @@ pub mod proto;
 pub mod quantize;
 pub mod weights;
 
-/// The version of the graph that [`dinov2`] builds. It is part of a model's fingerprint: raise it whenever a change
-/// can change a feature.
+/// The version of the graph that [`dinov2`] builds. It is part of a model's fingerprint: raise it
+/// whenever a change can change a feature.
 pub const GRAPH_VERSION: u32 = 1;
 
 /// In which precision a model's weights are stored and its products computed.
@@ -36,7 +36,8 @@ pub enum Precision {
     /// 32-bit floats: the reference.
     #[default]
     Fp32,
-    /// 8-bit integers in the large products, for CPUs: less memory and time, features that are nearly the same.
+    /// 8-bit integers in the large products, for CPUs: less memory and time, features that are
+    /// nearly the same.
     Int8,
     /// 16-bit floats, for GPUs.
     Fp16,

@@ -1,8 +1,12 @@
-//! The few messages of ONNX's protobuf schema that a graph of ours uses, with the schema's field numbers.
+//! The few messages of ONNX's protobuf schema that a graph of ours uses, with the schema's field
+//! numbers.
 //!
 //! Tensor data is [`Bytes`], so that a file that is mapped into memory is read without a copy.
 
-#![allow(missing_docs, reason = "the names are those of the ONNX schema, which documents them")]
+#![allow(
+    missing_docs,
+    reason = "the names are those of the ONNX schema, which documents them"
+)]
 
 use bytes::Bytes;
 

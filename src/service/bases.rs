@@ -1,4 +1,5 @@
-//! PCA bases that are kept: fitted on many images, so that the same part has the same colour in every picture.
+//! PCA bases that are kept: fitted on many images, so that the same part has the same colour in
+//! every picture.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,8 @@ use crate::{
 pub enum BasisImages {
     /// Image files.
     Files(Vec<Bytes>),
-    /// The thumbnails of some items of a gallery, the same each time. They are small, so this is an approximation.
+    /// The thumbnails of some items of a gallery, the same each time. They are small, so this is an
+    /// approximation.
     Gallery {
         /// Which gallery.
         name: GalleryName,
@@ -61,7 +63,14 @@ pub struct BasisAbout {
 impl BasisAbout {
     /// Further images are seen as the first were.
     fn image(&self) -> ImageOptions {
-        let &Self { size, resize, filter, exif, background, .. } = self;
+        let &Self {
+            size,
+            resize,
+            filter,
+            exif,
+            background,
+            ..
+        } = self;
         ImageOptions {
             size: Some(size),
             resize: Some(resize),
@@ -86,9 +95,16 @@ pub struct KeptBasis {
 
 impl KeptBasis {
     fn read(name: &GalleryName, document: &Document<'_>) -> Result<Self> {
-        let about = serde_json::from_str(document.about()?)
-            .map_err(|error| Error::artifact(format!("what is known of the basis `{name}` is damaged: {error}")))?;
-        Ok(Self { name: name.clone(), about, basis: document.basis()? })
+        let about = serde_json::from_str(document.about()?).map_err(|error| {
+            Error::artifact(format!(
+                "what is known of the basis `{name}` is damaged: {error}"
+            ))
+        })?;
+        Ok(Self {
+            name: name.clone(),
+            about,
+            basis: document.basis()?,
+        })
     }
 
     fn check_model(&self, fingerprint: &str) -> Result<()> {
@@ -109,11 +125,13 @@ impl KeptBasis {
 }
 
 impl Service {
-    /// Fits `count` components on images and keeps them under a name. Tells whether the name was new.
+    /// Fits `count` components on images and keeps them under a name. Tells whether the name was
+    /// new.
     ///
     /// # Errors
-    /// The first image that cannot be used, by its index; [`Kind::InvalidOption`] for a bad option, [`Kind::NotFound`]
-    /// without a gallery of that name. What was kept under the name then stays as it was.
+    /// The first image that cannot be used, by its index; [`Kind::InvalidOption`] for a bad option,
+    /// [`Kind::NotFound`] without a gallery of that name. What was kept under the name then stays
+    /// as it was.
     pub async fn fit_basis(
         &self,
         name: &GalleryName,
@@ -128,7 +146,11 @@ impl Service {
             return Err(Error::option("components", detail));
         }
         // More pixels than a thumbnail has show nothing more.
-        let size = if matches!(images, BasisImages::Files(_)) { spec.map_size } else { spec.embed_size };
+        let size = if matches!(images, BasisImages::Files(_)) {
+            spec.map_size
+        } else {
+            spec.embed_size
+        };
         let decoding = DecodeOptions::default();
         let about = BasisAbout {
             model: spec.name.clone(),
@@ -141,20 +163,28 @@ impl Service {
             images: 0,
             patches: 0,
         };
-        let image = ImageOptions { decode: image.decode, ..about.image() };
+        let image = ImageOptions {
+            decode: image.decode,
+            ..about.image()
+        };
         let (moments, stages) = self.moments(images, &image).await?;
         let _turn = self.basis_turn.lock().await;
         let new = !store.documents(DocumentKind::Basis).await?.contains(name);
         Ok((self.keep(name, about, moments, count).await?, new, stages))
     }
 
-    /// Adds images to those that a basis is fitted on; they are seen as its first were. Who adds at the same time waits for
-    /// the other; of two servers on one store that do so, the later one wins.
+    /// Adds images to those that a basis is fitted on; they are seen as its first were. Who adds at
+    /// the same time waits for the other; of two servers on one store that do so, the later one
+    /// wins.
     ///
     /// # Errors
-    /// As [`Service::fit_basis`] and [`Service::basis`]; [`Kind::Conflict`] for a basis of another model, or one that was
-    /// replaced meanwhile.
-    pub async fn add_to_basis(&self, name: &GalleryName, images: BasisImages) -> Result<(KeptBasis, Stages)> {
+    /// As [`Service::fit_basis`] and [`Service::basis`]; [`Kind::Conflict`] for a basis of another
+    /// model, or one that was replaced meanwhile.
+    pub async fn add_to_basis(
+        &self,
+        name: &GalleryName,
+        images: BasisImages,
+    ) -> Result<(KeptBasis, Stages)> {
         let known = self.basis(name).await?;
         known.check_model(self.engine.fingerprint())?;
         let (added, stages) = self.moments(images, &known.about.image()).await?;
@@ -163,14 +193,21 @@ impl Service {
         let stored = self.gallery()?.document(DocumentKind::Basis, name).await?;
         let document = Document::read(&stored)?;
         let current = KeptBasis::read(name, &document)?;
-        if current.about.image() != known.about.image() || current.about.fingerprint != known.about.fingerprint {
-            let detail = format!("the basis `{name}` was replaced by one of other options meanwhile; try again");
+        if current.about.image() != known.about.image()
+            || current.about.fingerprint != known.about.fingerprint
+        {
+            let detail = format!(
+                "the basis `{name}` was replaced by one of other options meanwhile; try again"
+            );
             return Err(Error::new(Kind::Conflict, detail));
         }
         let mut moments = document.moments()?;
         moments.merge(added);
         let count = current.basis.ranges().len();
-        Ok((self.keep(name, current.about, moments, count).await?, stages))
+        Ok((
+            self.keep(name, current.about, moments, count).await?,
+            stages,
+        ))
     }
 
     /// The basis of that name.
@@ -204,7 +241,9 @@ impl Service {
     /// As [`Service::basis`].
     pub async fn remove_basis(&self, name: &GalleryName) -> Result<()> {
         let _turn = self.basis_turn.lock().await;
-        self.gallery()?.remove_document(DocumentKind::Basis, name).await
+        self.gallery()?
+            .remove_document(DocumentKind::Basis, name)
+            .await
     }
 
     /// The basis of that name, for features of this server's model.
@@ -214,8 +253,13 @@ impl Service {
         Ok(kept.basis)
     }
 
-    /// What there is to know of the patch tokens of images. Takes the memory of the images that are worked on, not of all.
-    async fn moments(&self, images: BasisImages, image: &ImageOptions) -> Result<(Moments, Stages)> {
+    /// What there is to know of the patch tokens of images. Takes the memory of the images that are
+    /// worked on, not of all.
+    async fn moments(
+        &self,
+        images: BasisImages,
+        image: &ImageOptions,
+    ) -> Result<(Moments, Stages)> {
         let files = match images {
             BasisImages::Files(files) => files,
             BasisImages::Gallery { name, sample } => self.thumbnails(&name, sample).await?,
@@ -223,43 +267,84 @@ impl Service {
         let several = files.len() > 1;
         let moments = Arc::new(Mutex::new(Moments::new(self.engine.spec().dim)));
         let add = async |(index, file): (usize, Bytes)| {
-            let named = |error: Error| if several { error.context(format_args!("image {index}")) } else { error };
+            let named = |error: Error| {
+                if several {
+                    error.context(format_args!("image {index}"))
+                } else {
+                    error
+                }
+            };
             let seen = self.see_for_basis(file, image).await.map_err(named)?;
             let (all, stages) = (Arc::clone(&moments), seen.stages);
             let merge = move || {
                 let of_image = Moments::of(patch_tokens(&seen.view.features)?);
-                all.lock().unwrap_or_else(PoisonError::into_inner).merge(of_image);
+                all.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .merge(of_image);
                 Ok(())
             };
             self.on_blocking_thread("adding to a basis", merge).await?;
             Ok::<_, Error>(stages)
         };
-        let work = stream::iter(files.into_iter().enumerate()).map(add).buffered(self.engine.images_at_once());
-        let stages = work.try_fold(Stages::default(), async |all, of_image| Ok(all.longest(of_image))).await?;
-        let moments = Arc::into_inner(moments).ok_or_else(|| Error::internal("an image is still being added"))?;
-        Ok((moments.into_inner().unwrap_or_else(PoisonError::into_inner), stages))
+        let work = stream::iter(files.into_iter().enumerate())
+            .map(add)
+            .buffered(self.engine.images_at_once());
+        let stages = work
+            .try_fold(Stages::default(), async |all, of_image| {
+                Ok(all.longest(of_image))
+            })
+            .await?;
+        let moments = Arc::into_inner(moments)
+            .ok_or_else(|| Error::internal("an image is still being added"))?;
+        Ok((
+            moments.into_inner().unwrap_or_else(PoisonError::into_inner),
+            stages,
+        ))
     }
 
     /// Fits and stores.
-    async fn keep(&self, name: &GalleryName, about: BasisAbout, moments: Moments, count: usize) -> Result<KeptBasis> {
-        let about = BasisAbout { images: moments.images(), patches: moments.patches(), ..about };
-        let text = serde_json::to_string(&about).map_err(|error| Error::internal(error.to_string()))?;
+    async fn keep(
+        &self,
+        name: &GalleryName,
+        about: BasisAbout,
+        moments: Moments,
+        count: usize,
+    ) -> Result<KeptBasis> {
+        let about = BasisAbout {
+            images: moments.images(),
+            patches: moments.patches(),
+            ..about
+        };
+        let text =
+            serde_json::to_string(&about).map_err(|error| Error::internal(error.to_string()))?;
         let fit = move || {
             let basis = moments.fit(count)?;
             let document = document::encode(&basis, &moments, &text)?;
             Ok((basis, document))
         };
         let (basis, document) = self.on_blocking_thread("fitting a basis", fit).await?;
-        self.gallery()?.put_document(DocumentKind::Basis, name, document.into()).await?;
-        Ok(KeptBasis { name: name.clone(), about, basis })
+        self.gallery()?
+            .put_document(DocumentKind::Basis, name, document.into())
+            .await?;
+        Ok(KeptBasis {
+            name: name.clone(),
+            about,
+            basis,
+        })
     }
 
-    /// Thumbnails of `sample` items of a gallery: those whose ids have the least hashes, which are an even sample and the
-    /// same each time. Items that came as vectors have none.
+    /// Thumbnails of `sample` items of a gallery: those whose ids have the least hashes, which are
+    /// an even sample and the same each time. Items that came as vectors have none.
     async fn thumbnails(&self, gallery: &GalleryName, sample: usize) -> Result<Vec<Bytes>> {
         let store = self.gallery()?;
-        let parts = Parts { thumbnail: true, ..Parts::NONE };
-        let chosen = least_hashes(store.read(gallery, Parts::NONE).await?, sample, |item| Some(item.item.id)).await?;
+        let parts = Parts {
+            thumbnail: true,
+            ..Parts::NONE
+        };
+        let chosen = least_hashes(store.read(gallery, Parts::NONE).await?, sample, |item| {
+            Some(item.item.id)
+        })
+        .await?;
         let mut thumbnails = Vec::new();
         for id in &chosen {
             match store.get(gallery, id, parts).await {
@@ -270,7 +355,10 @@ impl Service {
         }
         if thumbnails.len() < chosen.len() {
             // Some have none. Reading all pictures takes longer, so it is done only now.
-            thumbnails = least_hashes(store.read(gallery, parts).await?, sample, |item| item.thumbnail).await?;
+            thumbnails = least_hashes(store.read(gallery, parts).await?, sample, |item| {
+                item.thumbnail
+            })
+            .await?;
         }
         if thumbnails.is_empty() {
             let detail = format!("`{gallery}` has no items with pictures to fit a basis on");
@@ -280,7 +368,8 @@ impl Service {
     }
 }
 
-/// What `keep` takes of the `count` items whose ids have the least hashes, of those that it takes something of.
+/// What `keep` takes of the `count` items whose ids have the least hashes, of those that it takes
+/// something of.
 async fn least_hashes<T>(
     mut items: ItemStream,
     count: usize,

@@ -1,4 +1,5 @@
-//! Of what kind the vectors of a request are: the gallery decides, and what a request says must agree.
+//! Of what kind the vectors of a request are: the gallery decides, and what a request says must
+//! agree.
 
 use serde::Deserialize;
 
@@ -10,8 +11,8 @@ use crate::{
     vision::{DecodeOptions, Filter, ResizeMode},
 };
 
-/// What is said of the vectors of a gallery beside [`ImageOptions`]. `None` stands for what the gallery has, or for the
-/// defaults of embeddings if there is no gallery yet.
+/// What is said of the vectors of a gallery beside [`ImageOptions`]. `None` stands for what the
+/// gallery has, or for the defaults of embeddings if there is no gallery yet.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct VectorOptions {
@@ -24,8 +25,8 @@ pub struct VectorOptions {
 }
 
 impl Service {
-    /// What the vectors of a gallery are, after a check that those of the request are the same. `by_model`: the request
-    /// holds images.
+    /// What the vectors of a gallery are, after a check that those of the request are the same.
+    /// `by_model`: the request holds images.
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is no such gallery, [`Kind::Conflict`] that names what differs.
@@ -43,14 +44,23 @@ impl Service {
             _ => (binding.model.as_str(), binding.fingerprint.as_str()),
         };
         let asked = overlay(&binding, image, vectors);
-        binding.check(name, &Binding { model: model.0.to_owned(), fingerprint: model.1.to_owned(), ..asked })?;
+        binding.check(
+            name,
+            &Binding {
+                model: model.0.to_owned(),
+                fingerprint: model.1.to_owned(),
+                ..asked
+            },
+        )?;
         Ok(binding)
     }
 
-    /// As [`Service::binding_to_read`], or what the vectors of a gallery that is to be made will be.
+    /// As [`Service::binding_to_read`], or what the vectors of a gallery that is to be made will
+    /// be.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] that names what differs, [`Kind::InvalidOption`] for options that no gallery could have.
+    /// [`Kind::Conflict`] that names what differs, [`Kind::InvalidOption`] for options that no
+    /// gallery could have.
     pub async fn binding_to_write(
         &self,
         name: &GalleryName,
@@ -66,10 +76,19 @@ impl Service {
         }
     }
 
-    fn binding_to_make(&self, name: &GalleryName, image: &ImageOptions, vectors: &VectorOptions) -> Result<Binding> {
+    fn binding_to_make(
+        &self,
+        name: &GalleryName,
+        image: &ImageOptions,
+        vectors: &VectorOptions,
+    ) -> Result<Binding> {
         let spec = self.engine.spec();
         let fingerprint = self.engine.fingerprint();
-        if let Some(other) = vectors.fingerprint.as_deref().filter(|other| *other != fingerprint) {
+        if let Some(other) = vectors
+            .fingerprint
+            .as_deref()
+            .filter(|other| *other != fingerprint)
+        {
             let detail = format!(
                 "there is no gallery `{name}` yet, and this server makes galleries for features of {} (fingerprint {fingerprint}), \
                  not {other}; serve that model, or leave the fingerprint out",
@@ -129,5 +148,10 @@ pub(super) fn image_options(binding: &Binding, decode: Decoding) -> ImageOptions
 
 /// The way of the model's output to a vector.
 pub(super) fn embed_options(binding: &Binding) -> EmbedOptions {
-    EmbedOptions { pooling: binding.pooling, normalize: true, layers: binding.layers, tokens: false }
+    EmbedOptions {
+        pooling: binding.pooling,
+        normalize: true,
+        layers: binding.layers,
+        tokens: false,
+    }
 }

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use super::images::{Reading, View};
 use crate::{engine::Wanted, telemetry, vision::Transform};
 
-/// What a view depends on. The whole hash of the file is compared, not a part of it, so that two images share a key only
-/// if SHA-256 fails.
+/// What a view depends on. The whole hash of the file is compared, not a part of it, so that two
+/// images share a key only if SHA-256 fails.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     file: [u8; 32],
@@ -20,7 +20,8 @@ pub(super) struct Key {
     with_photo: bool,
 }
 
-/// The most valuable views, within a budget of memory; least recently and least often used ones go first. Clones share it.
+/// The most valuable views, within a budget of memory; least recently and least often used ones go
+/// first. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct ViewCache {
     views: Cache<Key, Arc<View>>,
@@ -32,12 +33,18 @@ impl ViewCache {
     pub(super) fn new(bytes: u64, fingerprint: &str) -> Self {
         let weigh = |_: &Key, view: &Arc<View>| u32::try_from(view.bytes()).unwrap_or(u32::MAX);
         let views = Cache::builder().max_capacity(bytes).weigher(weigh).build();
-        Self { views, fingerprint: fingerprint.into() }
+        Self {
+            views,
+            fingerprint: fingerprint.into(),
+        }
     }
 
     /// The same cache for another model, whose views are others.
     pub(super) fn for_model(&self, fingerprint: &str) -> Self {
-        Self { views: self.views.clone(), fingerprint: fingerprint.into() }
+        Self {
+            views: self.views.clone(),
+            fingerprint: fingerprint.into(),
+        }
     }
 
     pub(super) fn key(
@@ -49,13 +56,23 @@ impl ViewCache {
         with_photo: bool,
     ) -> Key {
         let file = Sha256::digest(file).into();
-        Key { file, fingerprint: Arc::clone(&self.fingerprint), reading, transform, wanted, with_photo }
+        Key {
+            file,
+            fingerprint: Arc::clone(&self.fingerprint),
+            reading,
+            transform,
+            wanted,
+            with_photo,
+        }
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Arc<View>> {
         let found = self.views.get(key);
         let outcome = if found.is_some() { "hit" } else { "miss" };
-        telemetry::metrics().cache_lookups.with_label_values(&[outcome]).inc();
+        telemetry::metrics()
+            .cache_lookups
+            .with_label_values(&[outcome])
+            .inc();
         found
     }
 

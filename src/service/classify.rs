@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use super::{Found, ImageOptions, SearchOptions, Service, Stages, Subject, VectorOptions, search::search};
+use super::{
+    Found, ImageOptions, SearchOptions, Service, Stages, Subject, VectorOptions, search::search,
+};
 use crate::{
     error::{Error, Result},
     features::vote::{self, Vote},
@@ -25,19 +27,27 @@ pub struct VoteOptions {
 
 impl Default for VoteOptions {
     fn default() -> Self {
-        Self { vote: Vote::default(), temperature: vote::TEMPERATURE, min_score: None }
+        Self {
+            vote: Vote::default(),
+            temperature: vote::TEMPERATURE,
+            min_score: None,
+        }
     }
 }
 
 impl VoteOptions {
     fn check(&self) -> Result<()> {
         if !self.temperature.is_finite() || self.temperature <= 0.0 {
-            return Err(Error::option("temperature", format!("{} is not above 0", self.temperature)));
+            return Err(Error::option(
+                "temperature",
+                format!("{} is not above 0", self.temperature),
+            ));
         }
         match self.min_score {
-            Some(score) if !(-1.0..=1.0).contains(&score) => {
-                Err(Error::option("min_score", format!("{score} is out of range; it must be -1 to 1")))
-            }
+            Some(score) if !(-1.0..=1.0).contains(&score) => Err(Error::option(
+                "min_score",
+                format!("{score} is out of range; it must be -1 to 1"),
+            )),
             _ => Ok(()),
         }
     }
@@ -47,7 +57,10 @@ impl VoteOptions {
         if let Some(least) = self.min_score {
             neighbors.retain(|neighbor| neighbor.score >= least);
         }
-        let classes: BTreeSet<Label> = neighbors.iter().filter_map(|neighbor| neighbor.item.label.clone()).collect();
+        let classes: BTreeSet<Label> = neighbors
+            .iter()
+            .filter_map(|neighbor| neighbor.item.label.clone())
+            .collect();
         let classes: Vec<Label> = classes.into_iter().collect();
         let of_class = |neighbor: &Neighbor| {
             let class = classes.binary_search(neighbor.item.label.as_ref()?).ok()?;
@@ -59,16 +72,22 @@ impl VoteOptions {
         let mut probabilities: Vec<(Label, f32)> = classes.into_iter().zip(shares).collect();
         // The order of equal shares stays: by name.
         probabilities.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-        Classification { label, probabilities, neighbors: Some(neighbors) }
+        Classification {
+            label,
+            probabilities,
+            neighbors: Some(neighbors),
+        }
     }
 }
 
 /// What an image shows, as far as the gallery can tell.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Classification {
-    /// The class with the largest share, of equal ones the first by name; `None` if nobody had a vote.
+    /// The class with the largest share, of equal ones the first by name; `None` if nobody had a
+    /// vote.
     pub label: Option<Label>,
-    /// The classes of those who voted with their shares, which sum to 1: by falling share, equal ones by name.
+    /// The classes of those who voted with their shares, which sum to 1: by falling share, equal
+    /// ones by name.
     pub probabilities: Vec<(Label, f32)>,
     /// Those who voted, by falling score; `None` if no vote was taken.
     pub neighbors: Option<Vec<Neighbor>>,
@@ -78,7 +97,8 @@ impl Service {
     /// The class of each subject by the vote of its neighbours. Items without a label have no vote.
     ///
     /// # Errors
-    /// As [`Service::neighbors`], and [`crate::error::Kind::InvalidOption`] for bad options of the vote.
+    /// As [`Service::neighbors`], and [`crate::error::Kind::InvalidOption`] for bad options of the
+    /// vote.
     pub async fn classify(
         &self,
         name: &GalleryName,
@@ -90,23 +110,40 @@ impl Service {
     ) -> Result<Found<Classification>> {
         self.gallery_limits.check_neighbors(options.k)?;
         vote.check()?;
-        let Found { binding, outcomes: vectors, mut stages } = self.vectors(name, subjects, kind).await?;
+        let Found {
+            binding,
+            outcomes: vectors,
+            mut stages,
+        } = self.vectors(name, subjects, kind).await?;
         let mut outcomes = Vec::with_capacity(vectors.len());
         for vector in vectors {
             outcomes.push(match vector {
                 Ok(vector) => {
                     let filter = filter.clone();
-                    Ok(vote
-                        .decide(self.labelled_neighbors(name, &binding, vector, options, filter, &mut stages).await?))
+                    Ok(vote.decide(
+                        self.labelled_neighbors(
+                            name,
+                            &binding,
+                            vector,
+                            options,
+                            filter,
+                            &mut stages,
+                        )
+                        .await?,
+                    ))
                 }
                 Err(error) => Err(error),
             });
         }
-        Ok(Found { binding, outcomes, stages })
+        Ok(Found {
+            binding,
+            outcomes,
+            stages,
+        })
     }
 
-    /// Most galleries have a label for each item, and their search is faster without a filter; so a filter for labels is
-    /// used only if an item without one was found.
+    /// Most galleries have a label for each item, and their search is faster without a filter; so a
+    /// filter for labels is used only if an item without one was found.
     async fn labelled_neighbors(
         &self,
         name: &GalleryName,
@@ -116,11 +153,25 @@ impl Service {
         filter: Option<Filter>,
         stages: &mut Stages,
     ) -> Result<Vec<Neighbor>> {
-        let neighbors = self.search(name, search(vector.clone(), binding, options, filter.clone()), stages).await?;
-        if neighbors.iter().all(|neighbor| neighbor.item.label.is_some()) {
+        let neighbors = self
+            .search(
+                name,
+                search(vector.clone(), binding, options, filter.clone()),
+                stages,
+            )
+            .await?;
+        if neighbors
+            .iter()
+            .all(|neighbor| neighbor.item.label.is_some())
+        {
             return Ok(neighbors);
         }
         let labelled = filter.unwrap_or_default().labelled();
-        self.search(name, search(vector, binding, options, Some(labelled)), stages).await
+        self.search(
+            name,
+            search(vector, binding, options, Some(labelled)),
+            stages,
+        )
+        .await
     }
 }

@@ -32,7 +32,12 @@ pub struct EmbedOptions {
 
 impl Default for EmbedOptions {
     fn default() -> Self {
-        Self { pooling: Pooling::Cls, normalize: true, layers: 1, tokens: false }
+        Self {
+            pooling: Pooling::Cls,
+            normalize: true,
+            layers: 1,
+            tokens: false,
+        }
     }
 }
 
@@ -47,7 +52,14 @@ impl EmbedOptions {
         if (1..=spec.layers()).contains(&self.layers) {
             return Ok(());
         }
-        Err(Error::option("layers", format!("{} is out of range; it must be 1 to {}", self.layers, spec.layers())))
+        Err(Error::option(
+            "layers",
+            format!(
+                "{} is out of range; it must be 1 to {}",
+                self.layers,
+                spec.layers()
+            ),
+        ))
     }
 
     pub(super) fn wanted(&self) -> Wanted {
@@ -67,14 +79,16 @@ impl EmbedOptions {
             Some(layers) => {
                 for index in layers.nrows() - self.layers..layers.nrows() {
                     let patches = features.layers_patch.as_ref();
-                    let patches: ArrayView2<'_, f32> =
-                        patches.map_or(empty.view(), |patches| patches.index_axis(ndarray::Axis(0), index));
+                    let patches: ArrayView2<'_, f32> = patches.map_or(empty.view(), |patches| {
+                        patches.index_axis(ndarray::Axis(0), index)
+                    });
                     self.pooling.pool(layers.row(index), patches, &mut vector);
                 }
             }
             None => {
                 let patches = features.patch_tokens.as_ref().unwrap_or(&empty);
-                self.pooling.pool(features.cls.view(), patches.view(), &mut vector);
+                self.pooling
+                    .pool(features.cls.view(), patches.view(), &mut vector);
             }
         }
         if self.normalize {
@@ -113,11 +127,22 @@ impl Service {
             let vector = options.vector(&seen.view.features);
             let grid = seen.view.features.grid;
             // Copied only if the cache keeps them, too.
-            let tokens = if options.tokens { Arc::unwrap_or_clone(seen.view).features.patch_tokens } else { None };
-            let of_image = Stages { post: started.elapsed(), ..seen.stages };
+            let tokens = if options.tokens {
+                Arc::unwrap_or_clone(seen.view).features.patch_tokens
+            } else {
+                None
+            };
+            let of_image = Stages {
+                post: started.elapsed(),
+                ..seen.stages
+            };
             of_image.observe();
             stages = stages.longest(of_image);
-            Embedding { vector, grid, tokens }
+            Embedding {
+                vector,
+                grid,
+                tokens,
+            }
         };
         let seen = self.see_for_embedding(files, image, options.wanted());
         let embeddings = seen.map(|seen| seen.map(&mut finish)).collect().await;

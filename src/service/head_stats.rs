@@ -32,13 +32,24 @@ impl Service {
     ///
     /// # Errors
     /// The first image that cannot be used, by its index.
-    pub async fn head_stats(&self, files: Vec<Bytes>, image: &ImageOptions) -> Result<(Vec<ImageHeadStats>, Stages)> {
-        let wanted = Wanted { patch_tokens: true, attention: true, ..Wanted::default() };
+    pub async fn head_stats(
+        &self,
+        files: Vec<Bytes>,
+        image: &ImageOptions,
+    ) -> Result<(Vec<ImageHeadStats>, Stages)> {
+        let wanted = Wanted {
+            patch_tokens: true,
+            attention: true,
+            ..Wanted::default()
+        };
         let seen = self.see_for_maps(files, image, wanted).await?;
         let registers = self.engine.spec().registers;
         let of_image = move |view: &Arc<View>| {
             let heads = heads(&view.features, registers)?;
-            let foreground = pca::foreground_of(patch_tokens(&view.features)?, &attention::mean(heads).to_vec())?;
+            let foreground = pca::foreground_of(
+                patch_tokens(&view.features)?,
+                &attention::mean(heads).to_vec(),
+            )?;
             let inside = foreground.iter().filter(|inside| **inside).count();
             Ok(ImageHeadStats {
                 stats: HeadStats::new(heads, &foreground),
@@ -46,6 +57,9 @@ impl Service {
                 grid: view.features.grid,
             })
         };
-        finish(self, seen, move |views| views.iter().map(of_image).collect()).await
+        finish(self, seen, move |views| {
+            views.iter().map(of_image).collect()
+        })
+        .await
     }
 }

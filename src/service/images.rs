@@ -1,4 +1,5 @@
-//! The way that every image takes: decoded and resized on a blocking thread, then through the engine.
+//! The way that every image takes: decoded and resized on a blocking thread, then through the
+//! engine.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -17,7 +18,10 @@ use crate::{
     error::{Error, Kind, Result},
     model::ModelSpec,
     telemetry,
-    vision::{Background, DecodeLimits, DecodeOptions, Filter, ResizeMode, RgbImage, Transform, decode, decode_fast},
+    vision::{
+        Background, DecodeLimits, DecodeOptions, Filter, ResizeMode, RgbImage, Transform, decode,
+        decode_fast,
+    },
 };
 
 /// Sizes that a request may not exceed.
@@ -31,11 +35,15 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { decode: DecodeLimits::default(), max_patches: 4096 }
+        Self {
+            decode: DecodeLimits::default(),
+            max_patches: 4096,
+        }
     }
 }
 
-/// How an image file becomes the model's input. `None` stands for the endpoint's default, or for what a gallery has.
+/// How an image file becomes the model's input. `None` stands for the endpoint's default, or for
+/// what a gallery has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct ImageOptions {
@@ -73,8 +81,8 @@ pub enum Decoding {
     /// Every pixel, as Pillow does.
     #[default]
     Exact,
-    /// Large JPEG files at a half, a quarter or an eighth of their size, if that is enough: several times as fast, with
-    /// slightly different pixels.
+    /// Large JPEG files at a half, a quarter or an eighth of their size, if that is enough: several
+    /// times as fast, with slightly different pixels.
     Fast,
 }
 
@@ -88,9 +96,14 @@ pub(super) struct Reading {
 impl ImageOptions {
     fn reading(&self) -> Reading {
         let DecodeOptions { exif, background } = DecodeOptions::default();
-        let options =
-            DecodeOptions { exif: self.exif.unwrap_or(exif), background: self.background.unwrap_or(background) };
-        Reading { options, decoding: self.decode }
+        let options = DecodeOptions {
+            exif: self.exif.unwrap_or(exif),
+            background: self.background.unwrap_or(background),
+        };
+        Reading {
+            options,
+            decoding: self.decode,
+        }
     }
 
     /// With the defaults of embeddings: the middle of the image, at the model's size.
@@ -123,10 +136,21 @@ pub(super) struct View {
 impl View {
     /// Memory that it takes.
     pub(super) fn bytes(&self) -> usize {
-        let Features { cls, patch_tokens, registers, attention, layers_cls, layers_patch, .. } = &self.features;
+        let Features {
+            cls,
+            patch_tokens,
+            registers,
+            attention,
+            layers_cls,
+            layers_patch,
+            ..
+        } = &self.features;
         let matrices = [patch_tokens, registers, attention, layers_cls];
         let values = cls.len()
-            + matrices.iter().map(|matrix| matrix.as_ref().map_or(0, ndarray::Array2::len)).sum::<usize>()
+            + matrices
+                .iter()
+                .map(|matrix| matrix.as_ref().map_or(0, ndarray::Array2::len))
+                .sum::<usize>()
             + layers_patch.as_ref().map_or(0, ndarray::Array3::len);
         let photo = self.photo.as_ref().map_or(0, |photo| photo.as_raw().len());
         // The key and the cache's own book-keeping take about as much as a small vector.
@@ -152,45 +176,83 @@ struct Purpose {
 /// An image on its way: known from before, or ready for the model.
 enum Prepared {
     Known(Arc<View>),
-    New { input: Input, stages: Stages, key: Option<Box<Key>> },
+    New {
+        input: Input,
+        stages: Stages,
+        key: Option<Box<Key>>,
+    },
 }
 
 impl Service {
-    /// Decodes and resizes on a blocking thread, then runs the model, unless the result is in the cache.
+    /// Decodes and resizes on a blocking thread, then runs the model, unless the result is in the
+    /// cache.
     async fn see(&self, file: Bytes, purpose: Purpose) -> Result<Seen> {
         let (limits, cache) = (self.limits.decode, self.cache.clone());
         let span = tracing::info_span!("prepare");
         let prepared = self.on_blocking_thread("preparing an image", move || {
             let _span = span.entered();
-            let Purpose { reading, transform, wanted, with_photo } = purpose;
-            let key = cache.as_ref().map(|cache| Box::new(cache.key(&file, reading, transform, wanted, with_photo)));
+            let Purpose {
+                reading,
+                transform,
+                wanted,
+                with_photo,
+            } = purpose;
+            let key = cache
+                .as_ref()
+                .map(|cache| Box::new(cache.key(&file, reading, transform, wanted, with_photo)));
             if let (Some(cache), Some(key)) = (&cache, &key)
                 && let Some(view) = cache.get(key)
             {
                 return Ok(Prepared::Known(view));
             }
             let work = || prepare(&file, reading, limits, transform);
-            // Decoders may panic on hostile files; that is the file's fault, and no other request's.
+            // Decoders may panic on hostile files; that is the file's fault, and no other
+            // request's.
             let (input, stages) = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-                telemetry::metrics().panics.with_label_values(&["decoder"]).inc();
-                Err(Error::new(Kind::UndecodableImage, "the decoder failed on this file; it is damaged"))
+                telemetry::metrics()
+                    .panics
+                    .with_label_values(&["decoder"])
+                    .inc();
+                Err(Error::new(
+                    Kind::UndecodableImage,
+                    "the decoder failed on this file; it is damaged",
+                ))
             })?;
             Ok(Prepared::New { input, stages, key })
         });
         let result = match prepared.await {
-            Ok(Prepared::Known(view)) => Ok(Seen { view, stages: Stages::default() }),
+            Ok(Prepared::Known(view)) => Ok(Seen {
+                view,
+                stages: Stages::default(),
+            }),
             Ok(Prepared::New { input, stages, key }) => self.run(input, purpose, stages, key).await,
             Err(error) => Err(error),
         };
         let outcome = if result.is_ok() { "ok" } else { "error" };
-        telemetry::metrics().images.with_label_values(&[outcome]).inc();
+        telemetry::metrics()
+            .images
+            .with_label_values(&[outcome])
+            .inc();
         result
     }
 
-    async fn run(&self, input: Input, purpose: Purpose, stages: Stages, key: Option<Box<Key>>) -> Result<Seen> {
-        let inference = self.engine.infer(input, purpose.wanted).instrument(tracing::info_span!("infer"));
+    async fn run(
+        &self,
+        input: Input,
+        purpose: Purpose,
+        stages: Stages,
+        key: Option<Box<Key>>,
+    ) -> Result<Seen> {
+        let inference = self
+            .engine
+            .infer(input, purpose.wanted)
+            .instrument(tracing::info_span!("infer"));
         let (input, features) = inference.await?;
-        let stages = Stages { queue: features.queue_time, inference: features.inference_time, ..stages };
+        let stages = Stages {
+            queue: features.queue_time,
+            inference: features.inference_time,
+            ..stages
+        };
         let photo = purpose.with_photo.then_some(input.pixels);
         let view = Arc::new(View { photo, features });
         if let (Some(cache), Some(key)) = (&self.cache, key) {
@@ -200,7 +262,11 @@ impl Service {
     }
 
     /// Several files, in their order, some at a time: more would only fill memory with pixels.
-    fn see_all(&self, files: Vec<Bytes>, purpose: Purpose) -> impl Stream<Item = Result<Seen>> + Send {
+    fn see_all(
+        &self,
+        files: Vec<Bytes>,
+        purpose: Purpose,
+    ) -> impl Stream<Item = Result<Seen>> + Send {
         let work = stream::iter(files).map(move |file| self.see(file, purpose));
         work.buffered(self.engine.images_at_once())
     }
@@ -214,10 +280,21 @@ impl Service {
     ) -> Result<Vec<Seen>> {
         let several = files.len() > 1;
         let transform = options.for_maps(self.engine.spec(), &self.limits);
-        let purpose = Purpose { reading: options.reading(), transform, wanted, with_photo: true };
+        let purpose = Purpose {
+            reading: options.reading(),
+            transform,
+            wanted,
+            with_photo: true,
+        };
         let seen: Vec<_> = self.see_all(files, purpose).collect().await;
         let name = |(index, result): (usize, Result<Seen>)| {
-            result.map_err(|error| if several { error.context(format_args!("image {index}")) } else { error })
+            result.map_err(|error| {
+                if several {
+                    error.context(format_args!("image {index}"))
+                } else {
+                    error
+                }
+            })
         };
         seen.into_iter().enumerate().map(name).collect()
     }
@@ -225,18 +302,44 @@ impl Service {
     /// The patch tokens of a file, as maps are made of them.
     pub(super) async fn see_for_basis(&self, file: Bytes, options: &ImageOptions) -> Result<Seen> {
         let transform = options.for_maps(self.engine.spec(), &self.limits);
-        let wanted = Wanted { patch_tokens: true, ..Wanted::default() };
-        self.see(file, Purpose { reading: options.reading(), transform, wanted, with_photo: false }).await
+        let wanted = Wanted {
+            patch_tokens: true,
+            ..Wanted::default()
+        };
+        self.see(
+            file,
+            Purpose {
+                reading: options.reading(),
+                transform,
+                wanted,
+                with_photo: false,
+            },
+        )
+        .await
     }
 
     /// An image for a gallery, with its photograph.
-    pub(super) async fn see_for_gallery(&self, file: Bytes, options: &ImageOptions, wanted: Wanted) -> Result<Seen> {
+    pub(super) async fn see_for_gallery(
+        &self,
+        file: Bytes,
+        options: &ImageOptions,
+        wanted: Wanted,
+    ) -> Result<Seen> {
         let transform = options.for_embedding(self.engine.spec(), &self.limits);
-        self.see(file, Purpose { reading: options.reading(), transform, wanted, with_photo: true }).await
+        self.see(
+            file,
+            Purpose {
+                reading: options.reading(),
+                transform,
+                wanted,
+                with_photo: true,
+            },
+        )
+        .await
     }
 
-    /// The files of a request for embeddings, each with its own outcome, one after the other: what the model made of them takes
-    /// far more memory than embeddings do.
+    /// The files of a request for embeddings, each with its own outcome, one after the other: what
+    /// the model made of them takes far more memory than embeddings do.
     pub(super) fn see_for_embedding(
         &self,
         files: Vec<Bytes>,
@@ -244,11 +347,24 @@ impl Service {
         wanted: Wanted,
     ) -> impl Stream<Item = Result<Seen>> + Send {
         let transform = options.for_embedding(self.engine.spec(), &self.limits);
-        self.see_all(files, Purpose { reading: options.reading(), transform, wanted, with_photo: false })
+        self.see_all(
+            files,
+            Purpose {
+                reading: options.reading(),
+                transform,
+                wanted,
+                with_photo: false,
+            },
+        )
     }
 }
 
-fn prepare(file: &[u8], reading: Reading, limits: DecodeLimits, transform: Transform) -> Result<(Input, Stages)> {
+fn prepare(
+    file: &[u8],
+    reading: Reading,
+    limits: DecodeLimits,
+    transform: Transform,
+) -> Result<(Input, Stages)> {
     let started = Instant::now();
     let (image, whole) = match reading.decoding {
         Decoding::Exact => {
@@ -260,6 +376,10 @@ fn prepare(file: &[u8], reading: Reading, limits: DecodeLimits, transform: Trans
     };
     let decoded = Instant::now();
     let (pixels, grid) = transform.apply_to_reduced(&image, whole)?;
-    let stages = Stages { decode: decoded - started, resize: decoded.elapsed(), ..Stages::default() };
+    let stages = Stages {
+        decode: decoded - started,
+        resize: decoded.elapsed(),
+        ..Stages::default()
+    };
     Ok((Input { pixels, grid }, stages))
 }

@@ -1,4 +1,5 @@
-//! Storing: an image goes through the model once and leaves a vector, the features of probes, and a thumbnail.
+//! Storing: an image goes through the model once and leaves a vector, the features of probes, and a
+//! thumbnail.
 
 use std::time::Instant;
 
@@ -64,7 +65,9 @@ impl Service {
     ) -> Result<Inserted> {
         let store = self.gallery()?;
         let by_model = entries.iter().any(|entry| entry.subject.is_image());
-        let binding = self.binding_to_write(name, image, vectors, by_model).await?;
+        let binding = self
+            .binding_to_write(name, image, vectors, by_model)
+            .await?;
         let work = stream::iter(entries).map(|entry| self.new_item(entry, &binding, image.decode));
         let mut work = work.buffered(self.engine.images_at_once());
         let (mut items, mut outcomes, mut stages) = (Vec::new(), Vec::new(), Stages::default());
@@ -75,34 +78,92 @@ impl Service {
             }));
         }
         drop(work);
-        let created = if items.is_empty() { Vec::new() } else { store.put(name, &binding, items).await? };
+        let created = if items.is_empty() {
+            Vec::new()
+        } else {
+            store.put(name, &binding, items).await?
+        };
         let mut created = created.into_iter();
         let mut tell = |outcome: Result<()>| {
-            outcome.and_then(|()| created.next().ok_or_else(|| Error::internal("the store lost an outcome")))
+            outcome.and_then(|()| {
+                created
+                    .next()
+                    .ok_or_else(|| Error::internal("the store lost an outcome"))
+            })
         };
         let outcomes = outcomes.into_iter().map(&mut tell).collect();
-        Ok(Inserted { binding, outcomes, stages })
+        Ok(Inserted {
+            binding,
+            outcomes,
+            stages,
+        })
     }
 
-    async fn new_item(&self, entry: Entry, binding: &Binding, decode: Decoding) -> Result<(NewItem, Stages)> {
-        let Entry { id, label, metadata, subject } = entry;
+    async fn new_item(
+        &self,
+        entry: Entry,
+        binding: &Binding,
+        decode: Decoding,
+    ) -> Result<(NewItem, Stages)> {
+        let Entry {
+            id,
+            label,
+            metadata,
+            subject,
+        } = entry;
         match subject {
             Subject::Vector(vector) => {
                 let vector = unit_vector(vector, binding.dim)?;
-                let item = NewItem { id, label, metadata, vector, features: None, thumbnail: None };
+                let item = NewItem {
+                    id,
+                    label,
+                    metadata,
+                    vector,
+                    features: None,
+                    thumbnail: None,
+                };
                 Ok((item, Stages::default()))
             }
             Subject::Image(file) => {
-                let (Portrait { vector, features, thumbnail }, stages) = self.portray(file, binding, decode).await?;
+                let (
+                    Portrait {
+                        vector,
+                        features,
+                        thumbnail,
+                    },
+                    stages,
+                ) = self.portray(file, binding, decode).await?;
                 let (features, thumbnail) = (Some(features), Some(thumbnail.into()));
-                Ok((NewItem { id, label, metadata, vector, features, thumbnail }, stages))
+                Ok((
+                    NewItem {
+                        id,
+                        label,
+                        metadata,
+                        vector,
+                        features,
+                        thumbnail,
+                    },
+                    stages,
+                ))
             }
         }
     }
 
-    async fn portray(&self, file: Bytes, binding: &Binding, decode: Decoding) -> Result<(Portrait, Stages)> {
-        let (image, embed, dim) = (image_options(binding, decode), embed_options(binding), binding.dim);
-        let wanted = Wanted { patch_tokens: true, ..embed.wanted() };
+    async fn portray(
+        &self,
+        file: Bytes,
+        binding: &Binding,
+        decode: Decoding,
+    ) -> Result<(Portrait, Stages)> {
+        let (image, embed, dim) = (
+            image_options(binding, decode),
+            embed_options(binding),
+            binding.dim,
+        );
+        let wanted = Wanted {
+            patch_tokens: true,
+            ..embed.wanted()
+        };
         let seen = self.see_for_gallery(file, &image, wanted).await?;
         let side = self.gallery_limits.thumbnail_side;
         let (view, started) = (seen.view, Instant::now());
@@ -113,10 +174,17 @@ impl Service {
             let mut features = Vec::with_capacity(2 * view.features.cls.len());
             Pooling::ClsMean.pool(view.features.cls.view(), patches.view(), &mut features);
             let vector = vector_of_model(embed.vector(&view.features), dim)?;
-            Ok(Portrait { vector, features, thumbnail: thumbnail(photo, side)? })
+            Ok(Portrait {
+                vector,
+                features,
+                thumbnail: thumbnail(photo, side)?,
+            })
         });
         let portrait = portrait.await?;
-        let stages = Stages { post: started.elapsed(), ..seen.stages };
+        let stages = Stages {
+            post: started.elapsed(),
+            ..seen.stages
+        };
         stages.observe();
         Ok((portrait, stages))
     }

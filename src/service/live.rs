@@ -34,7 +34,9 @@ pub struct ModelSource {
 
 impl fmt::Debug for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ModelSource").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("ModelSource")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,8 +58,8 @@ pub struct Replaced {
     pub before: String,
 }
 
-/// A [`Service`] whose model can be replaced. A request takes the service that is there when it begins, and keeps it to its
-/// end, so no request meets two models.
+/// A [`Service`] whose model can be replaced. A request takes the service that is there when it
+/// begins, and keeps it to its end, so no request meets two models.
 #[derive(Debug)]
 pub struct LiveService {
     current: ArcSwap<Service>,
@@ -69,7 +71,11 @@ pub struct LiveService {
 impl LiveService {
     /// The service on an engine that `thread` runs. Without a source its model stays.
     pub fn new(service: Service, thread: EngineThread, source: Option<ModelSource>) -> Self {
-        Self { current: ArcSwap::from_pointee(service), source, thread: Mutex::new(Some(thread)) }
+        Self {
+            current: ArcSwap::from_pointee(service),
+            source,
+            thread: Mutex::new(Some(thread)),
+        }
     }
 
     /// The service as it is now.
@@ -90,29 +96,42 @@ impl LiveService {
         announce(self.current().engine()).await
     }
 
-    /// Brings up a model beside the one that is served, warms it up, and lets it take over. Requests that have begun end with
-    /// the old one, which goes with the last of them. Goes on when its caller has gone.
+    /// Brings up a model beside the one that is served, warms it up, and lets it take over.
+    /// Requests that have begun end with the old one, which goes with the last of them. Goes on
+    /// when its caller has gone.
     ///
     /// # Errors
-    /// [`Kind::ModelRejected`] that says why the model cannot be served, [`Kind::Conflict`] while another is loaded, the first included; the old
-    /// one is served on.
+    /// [`Kind::ModelRejected`] that says why the model cannot be served, [`Kind::Conflict`] while
+    /// another is loaded, the first included; the old one is served on.
     pub async fn load(self: &Arc<Self>, plan: LoadPlan) -> Result<Replaced> {
         let live = Arc::clone(self);
         let loading = tokio::spawn(async move { live.replace(plan).await });
-        loading.await.map_err(|error| Error::internal(format!("loading a model: {error}")))?
+        loading
+            .await
+            .map_err(|error| Error::internal(format!("loading a model: {error}")))?
     }
 
     async fn replace(&self, plan: LoadPlan) -> Result<Replaced> {
         let source = self.source.as_ref().ok_or_else(|| {
-            Error::new(Kind::ModelRejected, "this server was started with a model of its own, and knows no others")
+            Error::new(
+                Kind::ModelRejected,
+                "this server was started with a model of its own, and knows no others",
+            )
         })?;
         let Ok(mut thread) = self.thread.try_lock() else {
-            return Err(Error::new(Kind::Conflict, "another model is being loaded; wait for it"));
+            return Err(Error::new(
+                Kind::Conflict,
+                "another model is being loaded; wait for it",
+            ));
         };
         if self.engine_state() == EngineState::Loading {
-            return Err(Error::new(Kind::Conflict, "the server's first model is still being loaded; wait for it"));
+            return Err(Error::new(
+                Kind::Conflict,
+                "the server's first model is still being loaded; wait for it",
+            ));
         }
-        let rejected = |error: Error| Error::new(Kind::ModelRejected, format!("{}: {error}", plan.model));
+        let rejected =
+            |error: Error| Error::new(Kind::ModelRejected, format!("{}: {error}", plan.model));
         let file = source.find(&plan).await.map_err(rejected)?;
         let (engine, new_thread) = Engine::start(&source.runtime, file, &source.config)?;
         if let Err(error) = announce(&engine).await {
@@ -120,7 +139,9 @@ impl LiveService {
             let _ = spawn_blocking(|| new_thread.join()).await;
             return Err(rejected(error));
         }
-        let old = self.current.swap(Arc::new(self.current.load().with_engine(engine.clone())));
+        let old = self
+            .current
+            .swap(Arc::new(self.current.load().with_engine(engine.clone())));
         if let Some(notice) = &engine.spec().notice {
             tracing::warn!(model = engine.spec().name, "{notice}");
         }
@@ -133,13 +154,15 @@ impl LiveService {
         Ok(Replaced { engine, before })
     }
 
-    /// Ends what goes on beside requests, and waits a little for the engine. Nobody else may use the service any more. Its
-    /// gallery stays open, as it may have been somebody's before.
+    /// Ends what goes on beside requests, and waits a little for the engine. Nobody else may use
+    /// the service any more. Its gallery stays open, as it may have been somebody's before.
     pub async fn close(self: Arc<Self>) {
         let service = self.current();
         service.stop_training().await;
         drop(service);
-        let Some(live) = Arc::into_inner(self) else { return };
+        let Some(live) = Arc::into_inner(self) else {
+            return;
+        };
         let thread = live.thread.into_inner();
         drop(live.current);
         if let Some(thread) = thread {
@@ -156,9 +179,17 @@ impl ModelSource {
             let precision = plan.precision.unwrap_or(source.precision);
             // Descriptions may have come since the start.
             let store = source.store.reread()?;
-            store.ensure(&plan.model, precision, source.positions, source.offline, &mut |_, _, _| {})
+            store.ensure(
+                &plan.model,
+                precision,
+                source.positions,
+                source.offline,
+                &mut |_, _, _| {},
+            )
         };
-        spawn_blocking(find).await.map_err(|error| Error::internal(format!("finding a model: {error}")))?
+        spawn_blocking(find)
+            .await
+            .map_err(|error| Error::internal(format!("finding a model: {error}")))?
     }
 }
 

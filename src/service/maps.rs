@@ -37,7 +37,9 @@ impl Form {
     pub(super) fn check(&self) -> Result<()> {
         match self {
             Self::Numbers => Ok(()),
-            Self::Picture(rendering) | Self::Pictures(rendering) => share("overlay", rendering.overlay),
+            Self::Picture(rendering) | Self::Pictures(rendering) => {
+                share("overlay", rendering.overlay)
+            }
         }
     }
 
@@ -72,13 +74,21 @@ pub struct Rendering {
 
 impl Default for Rendering {
     fn default() -> Self {
-        Self { output: Output::Input, upscale: Upscale::Nearest, overlay: 1.0 }
+        Self {
+            output: Output::Input,
+            upscale: Upscale::Nearest,
+            overlay: 1.0,
+        }
     }
 }
 
 impl Rendering {
     pub(super) fn style(&self) -> Style {
-        Style { output: self.output, upscale: self.upscale, overlay: self.overlay }
+        Style {
+            output: self.output,
+            upscale: self.upscale,
+            overlay: self.overlay,
+        }
     }
 }
 
@@ -86,7 +96,10 @@ fn share(name: &str, value: f32) -> Result<()> {
     if (0.0..=1.0).contains(&value) {
         return Ok(());
     }
-    Err(Error::option(name, format!("{value} is out of range; it must be 0 to 1")))
+    Err(Error::option(
+        name,
+        format!("{value} is out of range; it must be 0 to 1"),
+    ))
 }
 
 /// What PCA is wanted.
@@ -120,7 +133,14 @@ impl PcaAnswer {
             // A picture shows three components at most, and a single one as a shade of grey.
             let shown = map.slice(ndarray::s![.., ..map.ncols().min(3)]);
             let values: Vec<f32> = shown.iter().copied().collect();
-            Ok(render::draw(&values, shown.ncols(), grid, photo(view)?, rendering.style(), Colormap::Gray))
+            Ok(render::draw(
+                &values,
+                shown.ncols(),
+                grid,
+                photo(view)?,
+                rendering.style(),
+                Colormap::Gray,
+            ))
         })
         .collect()
     }
@@ -149,25 +169,44 @@ pub struct AttentionMaps {
 
 impl AttentionMaps {
     /// One map, or all heads in a labelled grid. Each is scaled to its own range.
-    fn draw(&self, photo: &RgbImage, options: &AttentionOptions, rendering: &Rendering) -> RgbImage {
+    fn draw(
+        &self,
+        photo: &RgbImage,
+        options: &AttentionOptions,
+        rendering: &Rendering,
+    ) -> RgbImage {
         let draw = |map: ndarray::ArrayView1<'_, f32>| {
-            render::draw(&attention::min_max(map), 1, self.grid, photo, rendering.style(), options.colormap)
+            render::draw(
+                &attention::min_max(map),
+                1,
+                self.grid,
+                photo,
+                rendering.style(),
+                options.colormap,
+            )
         };
         if self.maps.nrows() == 1 {
             return draw(self.maps.row(0));
         }
-        let labelled: Vec<(String, RgbImage)> =
-            self.maps.rows().into_iter().enumerate().map(|(head, map)| (format!("head {head}"), draw(map))).collect();
+        let labelled: Vec<(String, RgbImage)> = self
+            .maps
+            .rows()
+            .into_iter()
+            .enumerate()
+            .map(|(head, map)| (format!("head {head}"), draw(map)))
+            .collect();
         render::labelled_grid(&labelled)
     }
 }
 
 impl Service {
-    /// PCA maps in one joint basis over all images, or in one that was kept, and the PNG files that `form` asks for.
+    /// PCA maps in one joint basis over all images, or in one that was kept, and the PNG files that
+    /// `form` asks for.
     ///
     /// # Errors
-    /// The first image that cannot be used, by its index; [`crate::error::Kind::InvalidOption`] for a bad option; as
-    /// [`Service::basis`], and [`crate::error::Kind::Conflict`] for a basis of another model.
+    /// The first image that cannot be used, by its index; [`crate::error::Kind::InvalidOption`] for
+    /// a bad option; as [`Service::basis`], and [`crate::error::Kind::Conflict`] for a basis of
+    /// another model.
     pub async fn pca(
         &self,
         files: Vec<Bytes>,
@@ -181,28 +220,48 @@ impl Service {
             None => None,
         };
         // Known before the model has seen the images.
-        let most = basis.as_ref().map_or(self.engine.spec().dim, |basis| basis.pca().components().nrows());
+        let most = basis.as_ref().map_or(self.engine.spec().dim, |basis| {
+            basis.pca().components().nrows()
+        });
         let count = options.components.unwrap_or(PCA_COMPONENTS.min(most));
         if count == 0 || count > most {
-            let reason = if basis.is_some() { ", as many as the basis has" } else { "" };
+            let reason = if basis.is_some() {
+                ", as many as the basis has"
+            } else {
+                ""
+            };
             let detail = format!("{count} is out of range; it must be 1 to {most}{reason}");
             return Err(Error::option("components", detail));
         }
         let foreground = options.foreground == Foreground::Auto;
-        let wanted = Wanted { patch_tokens: true, attention: foreground, ..Wanted::default() };
+        let wanted = Wanted {
+            patch_tokens: true,
+            attention: foreground,
+            ..Wanted::default()
+        };
         let seen = self.see_for_maps(files, image, wanted).await?;
         let registers = self.engine.spec().registers;
         let max_pixels = self.limits.decode.max_pixels;
         let work = move |views: &[Arc<View>]| {
-            let tokens: Vec<ArrayView2<'_, f32>> =
-                views.iter().map(|view| patch_tokens(&view.features)).collect::<Result<_>>()?;
-            let of_cls = |view: &Arc<View>| Ok(attention::mean(heads(&view.features, registers)?).to_vec());
-            let attention = if foreground { views.iter().map(of_cls).collect::<Result<_>>()? } else { Vec::new() };
+            let tokens: Vec<ArrayView2<'_, f32>> = views
+                .iter()
+                .map(|view| patch_tokens(&view.features))
+                .collect::<Result<_>>()?;
+            let of_cls =
+                |view: &Arc<View>| Ok(attention::mean(heads(&view.features, registers)?).to_vec());
+            let attention = if foreground {
+                views.iter().map(of_cls).collect::<Result<_>>()?
+            } else {
+                Vec::new()
+            };
             let pca = match &basis {
                 Some(basis) => pca::maps_in(basis, &tokens, &attention, count, options.foreground)?,
                 None => pca::maps(&tokens, &attention, count, options.foreground)?,
             };
-            let answer = PcaAnswer { pca, grids: views.iter().map(|view| view.features.grid).collect() };
+            let answer = PcaAnswer {
+                pca,
+                grids: views.iter().map(|view| view.features.grid).collect(),
+            };
             let pictures = form.encode(max_pixels, |rendering| answer.draw(views, rendering))?;
             Ok((answer, pictures))
         };
@@ -213,7 +272,8 @@ impl Service {
     /// Attention maps of each image, and the PNG files that `form` asks for.
     ///
     /// # Errors
-    /// The first image that cannot be used, by its index; [`crate::error::Kind::InvalidOption`] for a bad option.
+    /// The first image that cannot be used, by its index; [`crate::error::Kind::InvalidOption`] for
+    /// a bad option.
     pub async fn attention(
         &self,
         files: Vec<Bytes>,
@@ -222,16 +282,28 @@ impl Service {
         form: Form,
     ) -> Result<(Vec<AttentionMaps>, Vec<Vec<u8>>, Stages)> {
         form.check()?;
-        options.threshold.map_or(Ok(()), |threshold| share("threshold", threshold))?;
+        options
+            .threshold
+            .map_or(Ok(()), |threshold| share("threshold", threshold))?;
         let heads_of_model = self.engine.spec().heads;
-        let choice = options.head.unwrap_or(if form == Form::Numbers { HeadChoice::All } else { HeadChoice::Mean });
+        let choice = options.head.unwrap_or(if form == Form::Numbers {
+            HeadChoice::All
+        } else {
+            HeadChoice::Mean
+        });
         if let HeadChoice::One(head) = choice
             && head >= heads_of_model
         {
-            let detail = format!("the model has no head {head}; its heads are 0 to {}", heads_of_model - 1);
+            let detail = format!(
+                "the model has no head {head}; its heads are 0 to {}",
+                heads_of_model - 1
+            );
             return Err(Error::option("head", detail));
         }
-        let wanted = Wanted { attention: true, ..Wanted::default() };
+        let wanted = Wanted {
+            attention: true,
+            ..Wanted::default()
+        };
         let seen = self.see_for_maps(files, image, wanted).await?;
         let registers = self.engine.spec().registers;
         let max_pixels = self.limits.decode.max_pixels;
@@ -239,14 +311,20 @@ impl Service {
             let maps = |view: &Arc<View>| {
                 let mut maps = attention::choose(heads(&view.features, registers)?, choice);
                 if let Some(mass) = options.threshold {
-                    maps.rows_mut().into_iter().for_each(|map| attention::keep_mass(map, mass));
+                    maps.rows_mut()
+                        .into_iter()
+                        .for_each(|map| attention::keep_mass(map, mass));
                 }
-                Ok(AttentionMaps { maps, grid: view.features.grid })
+                Ok(AttentionMaps {
+                    maps,
+                    grid: view.features.grid,
+                })
             };
             let answers: Vec<AttentionMaps> = views.iter().map(maps).collect::<Result<_>>()?;
             let pictures = form.encode(max_pixels, |rendering| {
-                let draw =
-                    |(answer, view): (&AttentionMaps, &Arc<View>)| Ok(answer.draw(photo(view)?, &options, rendering));
+                let draw = |(answer, view): (&AttentionMaps, &Arc<View>)| {
+                    Ok(answer.draw(photo(view)?, &options, rendering))
+                };
                 answers.iter().zip(views).map(draw).collect()
             })?;
             Ok((answers, pictures))
@@ -257,17 +335,25 @@ impl Service {
 }
 
 pub(super) fn patch_tokens(features: &Features) -> Result<ArrayView2<'_, f32>> {
-    let tokens = features.patch_tokens.as_ref().ok_or_else(|| Error::internal("patch tokens were not asked for"))?;
+    let tokens = features
+        .patch_tokens
+        .as_ref()
+        .ok_or_else(|| Error::internal("patch tokens were not asked for"))?;
     Ok(tokens.view())
 }
 
 pub(super) fn heads(features: &Features, registers: usize) -> Result<ArrayView2<'_, f32>> {
-    let rows = features.attention.as_ref().ok_or_else(|| Error::internal("attention was not asked for"))?;
+    let rows = features
+        .attention
+        .as_ref()
+        .ok_or_else(|| Error::internal("attention was not asked for"))?;
     Ok(attention::patch_columns(rows.view(), registers))
 }
 
 pub(super) fn photo(view: &View) -> Result<&RgbImage> {
-    view.photo.as_ref().ok_or_else(|| Error::internal("the photograph was not kept"))
+    view.photo
+        .as_ref()
+        .ok_or_else(|| Error::internal("the photograph was not kept"))
 }
 
 /// Does the work that follows the model, and takes its time.
@@ -276,10 +362,14 @@ pub(super) async fn finish<T: Send + 'static>(
     seen: Vec<Seen>,
     work: impl FnOnce(&[Arc<View>]) -> Result<T> + Send + 'static,
 ) -> Result<(T, Stages)> {
-    let mut stages = seen.iter().fold(Stages::default(), |stages, seen| stages.longest(seen.stages));
+    let mut stages = seen.iter().fold(Stages::default(), |stages, seen| {
+        stages.longest(seen.stages)
+    });
     let views: Vec<Arc<View>> = seen.into_iter().map(|seen| seen.view).collect();
     let started = Instant::now();
-    let done = service.on_blocking_thread("drawing a map", move || work(&views)).await?;
+    let done = service
+        .on_blocking_thread("drawing a map", move || work(&views))
+        .await?;
     stages.post = started.elapsed();
     stages.observe();
     Ok((done, stages))

@@ -1,4 +1,5 @@
-//! The use cases: from image files and options to embeddings, maps, and what a gallery knows. Knows no HTTP.
+//! The use cases: from image files and options to embeddings, maps, and what a gallery knows. Knows
+//! no HTTP.
 
 mod bases;
 mod binding;
@@ -29,7 +30,9 @@ pub use self::{
     images::{Decoding, ImageOptions, Limits},
     insert::{Entry, Inserted},
     live::{LiveService, LoadPlan, ModelSource, Replaced},
-    maps::{AttentionMaps, AttentionOptions, Form, PCA_COMPONENTS, PcaAnswer, PcaOptions, Rendering},
+    maps::{
+        AttentionMaps, AttentionOptions, Form, PCA_COMPONENTS, PcaAnswer, PcaOptions, Rendering,
+    },
     probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, StoredProbe, Training},
     search::{Found, SearchOptions},
     similarity::{SimilarityMaps, SimilarityOptions},
@@ -53,12 +56,14 @@ pub struct Service {
     /// Held while a basis is replaced by what it was and more.
     basis_turn: Arc<Mutex<()>>,
     trainings: Trainings,
-    /// Places for work on pixels: one per core. Held by the work itself, which goes on when its client has gone.
+    /// Places for work on pixels: one per core. Held by the work itself, which goes on when its
+    /// client has gone.
     pixel_work: Arc<Semaphore>,
 }
 
 impl Service {
-    /// A service on a running engine that keeps results in `cache_bytes` bytes of memory; 0 keeps none.
+    /// A service on a running engine that keeps results in `cache_bytes` bytes of memory; 0 keeps
+    /// none.
     pub fn new(engine: Engine, limits: Limits, cache_bytes: u64) -> Self {
         let cache = (cache_bytes > 0).then(|| ViewCache::new(cache_bytes, engine.fingerprint()));
         let pixel_work = Arc::new(Semaphore::new(available_cores()));
@@ -76,8 +81,15 @@ impl Service {
 
     /// The same, with another model.
     fn with_engine(&self, engine: Engine) -> Self {
-        let cache = self.cache.as_ref().map(|cache| cache.for_model(engine.fingerprint()));
-        Self { engine, cache, ..self.clone() }
+        let cache = self
+            .cache
+            .as_ref()
+            .map(|cache| cache.for_model(engine.fingerprint()));
+        Self {
+            engine,
+            cache,
+            ..self.clone()
+        }
     }
 
     /// The same, with a gallery to search.
@@ -89,7 +101,10 @@ impl Service {
     /// The same, with other limits of galleries.
     #[must_use]
     pub fn with_gallery_limits(self, gallery_limits: GalleryLimits) -> Self {
-        Self { gallery_limits, ..self }
+        Self {
+            gallery_limits,
+            ..self
+        }
     }
 
     /// The store of galleries.
@@ -103,7 +118,8 @@ impl Service {
         })
     }
 
-    /// Does work that takes a core for a while on a blocking thread, when a core is free for it. `what` names it in an error.
+    /// Does work that takes a core for a while on a blocking thread, when a core is free for it.
+    /// `what` names it in an error.
     ///
     /// # Errors
     /// The work's own; [`crate::error::Kind::Internal`] if it panics.
@@ -117,7 +133,8 @@ impl Service {
             let _place = place;
             work()
         });
-        done.await.map_err(|error| Error::internal(format!("{what}: {error}")))?
+        done.await
+            .map_err(|error| Error::internal(format!("{what}: {error}")))?
     }
 
     /// Bytes of results that are kept.
@@ -175,9 +192,12 @@ impl Stages {
         }
     }
 
-    /// Stages that did not take place, as after a look into the cache, are not counted as ones that took no time.
+    /// Stages that did not take place, as after a look into the cache, are not counted as ones that
+    /// took no time.
     fn observe(&self) {
         let took_place = |(_, time): &(&str, Duration)| !time.is_zero();
-        self.named().filter(took_place).for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, time));
+        self.named()
+            .filter(took_place)
+            .for_each(|(stage, time)| telemetry::metrics().observe_stage(stage, time));
     }
 }

@@ -28,7 +28,10 @@ pub struct SearchOptions {
 impl Default for SearchOptions {
     /// The k of DINO's evaluation.
     fn default() -> Self {
-        Self { k: 20, exact: false }
+        Self {
+            k: 20,
+            exact: false,
+        }
     }
 }
 
@@ -48,7 +51,8 @@ impl Service {
     ///
     /// # Errors
     /// [`crate::error::Kind::NotFound`] if there is no such gallery or item,
-    /// [`crate::error::Kind::InvalidOption`] or [`crate::error::Kind::LimitExceeded`] for a bad `k`.
+    /// [`crate::error::Kind::InvalidOption`] or [`crate::error::Kind::LimitExceeded`] for a bad
+    /// `k`.
     pub async fn neighbors_of_item(
         &self,
         name: &GalleryName,
@@ -60,19 +64,39 @@ impl Service {
         let store = self.gallery()?;
         self.gallery_limits.check_neighbors(options.k)?;
         let binding = store.gallery(name).await?.binding;
-        let vector = store.get(name, id, Parts { vector: true, ..Parts::NONE }).await?.vector;
+        let vector = store
+            .get(
+                name,
+                id,
+                Parts {
+                    vector: true,
+                    ..Parts::NONE
+                },
+            )
+            .await?
+            .vector;
         let except = (!with_itself).then(|| id.clone());
         let mut stages = Stages::default();
-        let neighbors =
-            self.search(name, Search { except, ..search(vector, &binding, options, filter) }, &mut stages).await?;
+        let neighbors = self
+            .search(
+                name,
+                Search {
+                    except,
+                    ..search(vector, &binding, options, filter)
+                },
+                &mut stages,
+            )
+            .await?;
         Ok((binding, neighbors, stages))
     }
 
     /// The neighbours of each subject.
     ///
     /// # Errors
-    /// [`crate::error::Kind::NotFound`] if there is no such gallery, [`crate::error::Kind::Conflict`] if it holds vectors
-    /// of another kind, [`crate::error::Kind::InvalidOption`] or [`crate::error::Kind::LimitExceeded`] for a bad `k`.
+    /// [`crate::error::Kind::NotFound`] if there is no such gallery,
+    /// [`crate::error::Kind::Conflict`] if it holds vectors of another kind,
+    /// [`crate::error::Kind::InvalidOption`] or [`crate::error::Kind::LimitExceeded`] for a bad
+    /// `k`.
     pub async fn neighbors(
         &self,
         name: &GalleryName,
@@ -82,7 +106,11 @@ impl Service {
         filter: Option<Filter>,
     ) -> Result<Found<Vec<Neighbor>>> {
         self.gallery_limits.check_neighbors(options.k)?;
-        let Found { binding, outcomes: vectors, mut stages } = self.vectors(name, subjects, kind).await?;
+        let Found {
+            binding,
+            outcomes: vectors,
+            mut stages,
+        } = self.vectors(name, subjects, kind).await?;
         let mut outcomes = Vec::with_capacity(vectors.len());
         for vector in vectors {
             outcomes.push(match vector {
@@ -93,7 +121,11 @@ impl Service {
                 Err(error) => Err(error),
             });
         }
-        Ok(Found { binding, outcomes, stages })
+        Ok(Found {
+            binding,
+            outcomes,
+            stages,
+        })
     }
 
     /// The vector of each subject as the gallery would store it.
@@ -118,15 +150,29 @@ impl Service {
         let (embeddings, stages) = if files.is_empty() {
             (Vec::new(), Stages::default())
         } else {
-            self.embed(files, &image_options(&binding, image.decode), &embed_options(&binding)).await?
+            self.embed(
+                files,
+                &image_options(&binding, image.decode),
+                &embed_options(&binding),
+            )
+            .await?
         };
         let mut embeddings = embeddings.into_iter();
         let mut of_image = || {
-            let embedding = embeddings.next().unwrap_or_else(|| Err(Error::internal("no answer for an image")));
+            let embedding = embeddings
+                .next()
+                .unwrap_or_else(|| Err(Error::internal("no answer for an image")));
             embedding.and_then(|embedding| vector_of_model(embedding.vector, binding.dim))
         };
-        let outcomes = given.into_iter().map(|given| given.unwrap_or_else(&mut of_image)).collect();
-        Ok(Found { binding, outcomes, stages })
+        let outcomes = given
+            .into_iter()
+            .map(|given| given.unwrap_or_else(&mut of_image))
+            .collect();
+        Ok(Found {
+            binding,
+            outcomes,
+            stages,
+        })
     }
 
     /// Searches, and adds the time to the stage.
@@ -139,13 +185,25 @@ impl Service {
         let started = Instant::now();
         let neighbors = self.gallery()?.search(name, search).await?;
         let took = started.elapsed();
-        telemetry::metrics().gallery_search_duration.observe(took.as_secs_f64());
+        telemetry::metrics()
+            .gallery_search_duration
+            .observe(took.as_secs_f64());
         stages.search += took;
         Ok(neighbors)
     }
 }
 
 /// A search for all neighbours.
-pub(super) fn search(vector: Vec<f32>, binding: &Binding, options: SearchOptions, filter: Option<Filter>) -> Search {
-    Search { binding: Some(binding.clone()), filter, exact: options.exact, ..Search::new(vector, options.k) }
+pub(super) fn search(
+    vector: Vec<f32>,
+    binding: &Binding,
+    options: SearchOptions,
+    filter: Option<Filter>,
+) -> Search {
+    Search {
+        binding: Some(binding.clone()),
+        filter,
+        exact: options.exact,
+        ..Search::new(vector, options.k)
+    }
 }

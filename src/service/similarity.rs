@@ -42,9 +42,16 @@ where
     T: std::str::FromStr,
 {
     let text = String::deserialize(deserializer)?;
-    let numbers: Option<Vec<T>> = text.split(',').map(|number| number.trim().parse().ok()).collect();
+    let numbers: Option<Vec<T>> = text
+        .split(',')
+        .map(|number| number.trim().parse().ok())
+        .collect();
     let numbers = numbers.and_then(|numbers| <[T; N]>::try_from(numbers).ok());
-    numbers.map(Some).ok_or_else(|| D::Error::custom(format!("{text:?} is not {N} numbers with commas between them")))
+    numbers.map(Some).ok_or_else(|| {
+        D::Error::custom(format!(
+            "{text:?} is not {N} numbers with commas between them"
+        ))
+    })
 }
 
 impl SimilarityOptions {
@@ -57,14 +64,16 @@ impl SimilarityOptions {
                 "there is none; name the place by `patch=row,column` or by `box=left,top,right,bottom`, with sides as \
                  shares of the picture",
             )),
-            (Some(_), Some(_)) => Err(Error::option("box", "does not go with `patch`; send one of the two")),
+            (Some(_), Some(_)) => Err(Error::option(
+                "box",
+                "does not go with `patch`; send one of the two",
+            )),
             (None, Some(sides @ [left, top, right, bottom])) => {
                 let inside = sides.iter().all(|side| (0.0..=1.0).contains(side));
                 if inside && left < right && top < bottom {
                     return Ok(());
                 }
-                let detail =
-                    "must be left,top,right,bottom, each 0 to 1, left less than right and top less than bottom";
+                let detail = "must be left,top,right,bottom, each 0 to 1, left less than right and top less than bottom";
                 Err(Error::option("box", detail))
             }
             (Some(_), None) => Ok(()),
@@ -97,15 +106,28 @@ pub struct SimilarityMaps {
 }
 
 impl SimilarityMaps {
-    /// The maps in one scale, so that the same colour means the same in all of them; the place has a frame.
-    fn draw(&self, views: &[Arc<View>], colormap: Colormap, rendering: &Rendering) -> Result<Vec<RgbImage>> {
+    /// The maps in one scale, so that the same colour means the same in all of them; the place has
+    /// a frame.
+    fn draw(
+        &self,
+        views: &[Arc<View>],
+        colormap: Colormap,
+        rendering: &Rendering,
+    ) -> Result<Vec<RgbImage>> {
         let values = || self.maps.iter().flatten().copied();
         let low = values().fold(f32::INFINITY, f32::min);
         let high = values().fold(f32::NEG_INFINITY, f32::max);
         let range = if high > low { high - low } else { 1.0 };
         let draw = |(index, (map, view)): (usize, (&Array2<f32>, &Arc<View>))| {
             let scaled: Vec<f32> = map.iter().map(|value| (value - low) / range).collect();
-            let mut picture = render::draw(&scaled, 1, view.features.grid, photo(view)?, rendering.style(), colormap);
+            let mut picture = render::draw(
+                &scaled,
+                1,
+                view.features.grid,
+                photo(view)?,
+                rendering.style(),
+                colormap,
+            );
             if index == 0 {
                 render::frame(&mut picture, &self.region, rendering.output);
             }
@@ -116,10 +138,12 @@ impl SimilarityMaps {
 }
 
 impl Service {
-    /// How alike a place of the first image is to each patch of every image, and the PNG files that `form` asks for.
+    /// How alike a place of the first image is to each patch of every image, and the PNG files that
+    /// `form` asks for.
     ///
     /// # Errors
-    /// The first image that cannot be used, by its index; [`crate::error::Kind::InvalidOption`] for a bad option.
+    /// The first image that cannot be used, by its index; [`crate::error::Kind::InvalidOption`] for
+    /// a bad option.
     pub async fn similarity(
         &self,
         files: Vec<Bytes>,
@@ -129,16 +153,33 @@ impl Service {
     ) -> Result<(SimilarityMaps, Vec<Vec<u8>>, Stages)> {
         form.check()?;
         options.check()?;
-        let wanted = Wanted { patch_tokens: true, ..Wanted::default() };
+        let wanted = Wanted {
+            patch_tokens: true,
+            ..Wanted::default()
+        };
         let seen = self.see_for_maps(files, image, wanted).await?;
         let max_pixels = self.limits.decode.max_pixels;
         let work = move |views: &[Arc<View>]| {
-            let first = &views.first().ok_or_else(|| Error::internal("there are no images"))?.features;
+            let first = &views
+                .first()
+                .ok_or_else(|| Error::internal("there are no images"))?
+                .features;
             let region = options.region(first.grid)?;
             let query = describe(patch_tokens(first)?, first.grid, &region);
-            let map = |view: &Arc<View>| Ok(cosines(query.view(), patch_tokens(&view.features)?, view.features.grid));
-            let maps = SimilarityMaps { region, maps: views.iter().map(map).collect::<Result<_>>()? };
-            let pictures = form.encode(max_pixels, |rendering| maps.draw(views, options.colormap, rendering))?;
+            let map = |view: &Arc<View>| {
+                Ok(cosines(
+                    query.view(),
+                    patch_tokens(&view.features)?,
+                    view.features.grid,
+                ))
+            };
+            let maps = SimilarityMaps {
+                region,
+                maps: views.iter().map(map).collect::<Result<_>>()?,
+            };
+            let pictures = form.encode(max_pixels, |rendering| {
+                maps.draw(views, options.colormap, rendering)
+            })?;
             Ok((maps, pictures))
         };
         let ((maps, pictures), stages) = finish(self, seen, work).await?;

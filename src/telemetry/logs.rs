@@ -26,7 +26,8 @@ pub enum LogFormat {
 pub struct TraceExport {
     /// Address of a collector that speaks OTLP over HTTP, such as `http://localhost:4318`.
     pub endpoint: String,
-    /// Share of the traces that begin here that is sent, 0 to 1. A trace that a caller began is sent if the caller says so.
+    /// Share of the traces that begin here that is sent, 0 to 1. A trace that a caller began is
+    /// sent if the caller says so.
     pub sample: f64,
 }
 
@@ -47,14 +48,19 @@ pub fn log_span(id: &str) -> Span {
 /// # Errors
 /// [`crate::error::Kind::InvalidOption`] if the collector's address is none.
 pub fn start(format: LogFormat, filter: &str, export: Option<&TraceExport>) -> Result<Tracing> {
-    // The runtime warns of what we do on purpose (an input with a default); a filter that names `ort` shows it.
+    // The runtime warns of what we do on purpose (an input with a default); a filter that names
+    // `ort` shows it.
     let with_default = format!("ort=error,{filter}");
-    let filter = EnvFilter::try_new(with_default).unwrap_or_else(|_| EnvFilter::new("ort=error,info"));
+    let filter =
+        EnvFilter::try_new(with_default).unwrap_or_else(|_| EnvFilter::new("ort=error,info"));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let for_lines = |about: &tracing::Metadata<'_>| about.target() != traces::TARGET;
     let for_collector = |about: &tracing::Metadata<'_>| about.is_span() && about.target() != TARGET;
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
-        LogFormat::Pretty => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
+        LogFormat::Pretty => lines
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let provider = export.map(traces::provider).transpose()?;
@@ -67,7 +73,11 @@ pub fn start(format: LogFormat, filter: &str, export: Option<&TraceExport>) -> R
             .with_filter(filter_fn(for_collector))
     });
     // A second start, as in tests, is of no consequence.
-    let _ = Registry::default().with(lines.with_filter(filter_fn(for_lines))).with(spans).with(filter).try_init();
+    let _ = Registry::default()
+        .with(lines.with_filter(filter_fn(for_lines)))
+        .with(spans)
+        .with(filter)
+        .try_init();
     Ok(Tracing(provider))
 }
 

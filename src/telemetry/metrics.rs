@@ -3,8 +3,8 @@
 use std::{sync::LazyLock, time::Duration};
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 /// All metrics of the process.
 pub struct Metrics {
@@ -64,22 +64,27 @@ pub fn metrics() -> &'static Metrics {
 impl Metrics {
     fn new() -> Self {
         let seconds = vec![
-            0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0,
-            30.0,
+            0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75,
+            1.0, 2.5, 5.0, 10.0, 30.0,
         ];
         let registry = Registry::new();
         #[cfg(target_os = "linux")]
         registry
-            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+            .register(Box::new(
+                prometheus::process_collector::ProcessCollector::for_self(),
+            ))
             .expect("the process is registered once");
         macro_rules! register {
             ($metric:expr) => {{
                 let metric = $metric.expect("the declaration of a metric is valid");
-                registry.register(Box::new(metric.clone())).expect("each metric is declared once");
+                registry
+                    .register(Box::new(metric.clone()))
+                    .expect("each metric is declared once");
                 metric
             }};
         }
-        let histogram = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(seconds.clone());
+        let histogram =
+            |name: &str, help: &str| HistogramOpts::new(name, help).buckets(seconds.clone());
         Self {
             requests: register!(IntCounterVec::new(
                 Opts::new("dinoserve_requests_total", "Answered requests."),
@@ -168,8 +173,8 @@ impl Metrics {
         .ready_to_count()
     }
 
-    /// A counter that first appears when it has counted is no use to whoever watches for a change, so those with few labels
-    /// begin at 0.
+    /// A counter that first appears when it has counted is no use to whoever watches for a change,
+    /// so those with few labels begin at 0.
     fn ready_to_count(self) -> Self {
         let known: [(&IntCounterVec, &[&str]); 5] = [
             (&self.rejections, &REJECTIONS),
@@ -194,7 +199,9 @@ impl Metrics {
     /// Tells which model is served.
     pub fn set_model(&self, model: &str, fingerprint: &str, precision: &str, provider: &str) {
         self.model_info.reset();
-        self.model_info.with_label_values(&[model, fingerprint, precision, provider]).set(1);
+        self.model_info
+            .with_label_values(&[model, fingerprint, precision, provider])
+            .set(1);
     }
 
     /// Tells what galleries there are. Clients name galleries, so only the largest become labels.
@@ -206,19 +213,34 @@ impl Metrics {
         self.gallery_items.reset();
         self.gallery_info.reset();
         let count = |items: u64| i64::try_from(items).unwrap_or(i64::MAX);
-        for GalleryFacts { name, items, model, fingerprint, dim } in galleries {
-            self.gallery_items.with_label_values(&[&name]).set(count(items));
-            self.gallery_info.with_label_values(&[&name, &model, &fingerprint, &dim.to_string()]).set(1);
+        for GalleryFacts {
+            name,
+            items,
+            model,
+            fingerprint,
+            dim,
+        } in galleries
+        {
+            self.gallery_items
+                .with_label_values(&[&name])
+                .set(count(items));
+            self.gallery_info
+                .with_label_values(&[&name, &model, &fingerprint, &dim.to_string()])
+                .set(1);
         }
         if !of_others.is_empty() {
             let items = of_others.iter().map(|gallery| gallery.items).sum();
-            self.gallery_items.with_label_values(&["(others)"]).set(count(items));
+            self.gallery_items
+                .with_label_values(&["(others)"])
+                .set(count(items));
         }
     }
 
     /// Records how long an image spent in a stage.
     pub fn observe_stage(&self, stage: &str, time: Duration) {
-        self.stage_duration.with_label_values(&[stage]).observe(time.as_secs_f64());
+        self.stage_duration
+            .with_label_values(&[stage])
+            .observe(time.as_secs_f64());
     }
 
     /// All metrics in Prometheus's text format.

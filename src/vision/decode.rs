@@ -14,13 +14,17 @@ use crate::error::{Error, Kind, Result};
 pub struct DecodeLimits {
     /// Most pixels (width × height) of up to four bytes; of larger ones accordingly fewer.
     pub max_pixels: u64,
-    /// Most pixels of a side. Resampling a longer side would take memory out of proportion to its pixels.
+    /// Most pixels of a side. Resampling a longer side would take memory out of proportion to its
+    /// pixels.
     pub max_side: u64,
 }
 
 impl Default for DecodeLimits {
     fn default() -> Self {
-        Self { max_pixels: 50_000_000, max_side: 65_535 }
+        Self {
+            max_pixels: 50_000_000,
+            max_side: 65_535,
+        }
     }
 }
 
@@ -31,7 +35,10 @@ impl DecodeLimits {
     /// [`Kind::UndecodableImage`] for an empty image, [`Kind::TooLarge`] above the limit.
     pub fn check(self, width: u64, height: u64) -> Result<()> {
         if width == 0 || height == 0 {
-            return Err(Error::new(Kind::UndecodableImage, format!("the image has no pixels: it is {width}×{height}")));
+            return Err(Error::new(
+                Kind::UndecodableImage,
+                format!("the image has no pixels: it is {width}×{height}"),
+            ));
         }
         if width.saturating_mul(height) > self.max_pixels {
             let detail = format!(
@@ -107,7 +114,8 @@ pub enum Background {
 /// How a file is turned into RGB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DecodeOptions {
-    /// Turn the image upright as its EXIF orientation says. Pillow does not, unless asked, but for TIFFs, which always are.
+    /// Turn the image upright as its EXIF orientation says. Pillow does not, unless asked, but for
+    /// TIFFs, which always are.
     pub exif: bool,
     /// What stands behind transparent pixels.
     pub background: Background,
@@ -115,20 +123,26 @@ pub struct DecodeOptions {
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        Self { exif: true, background: Background::White }
+        Self {
+            exif: true,
+            background: Background::White,
+        }
     }
 }
 
-/// Decodes JPEG, PNG, WebP, GIF (first frame), BMP and TIFF to RGB. The format is told by the bytes, not by a name.
+/// Decodes JPEG, PNG, WebP, GIF (first frame), BMP and TIFF to RGB. The format is told by the
+/// bytes, not by a name.
 ///
 /// # Errors
-/// [`Kind::UndecodableImage`] for bytes that are none of these formats, or damaged; [`Kind::TooLarge`] above a limit.
+/// [`Kind::UndecodableImage`] for bytes that are none of these formats, or damaged;
+/// [`Kind::TooLarge`] above a limit.
 pub fn decode(bytes: &[u8], options: DecodeOptions, limits: DecodeLimits) -> Result<RgbImage> {
     decode_at_least(bytes, options, limits, None).map(|(image, _)| image)
 }
 
-/// As [`decode`], but a large JPEG is decoded to a smaller image of at least the size that `transform` resizes to, which
-/// saves most of the work and changes its pixels a little. The second value is the width and height of the whole.
+/// As [`decode`], but a large JPEG is decoded to a smaller image of at least the size that
+/// `transform` resizes to, which saves most of the work and changes its pixels a little. The second
+/// value is the width and height of the whole.
 ///
 /// # Errors
 /// As [`decode`].
@@ -139,7 +153,11 @@ pub fn decode_fast(
     transform: &Transform,
 ) -> Result<(RgbImage, (usize, usize))> {
     // What cannot be planned is decoded whole; the error comes when the transform is applied.
-    let least = |width, height| transform.plan(width, height).map_or((width, height), |plan| plan.resized);
+    let least = |width, height| {
+        transform
+            .plan(width, height)
+            .map_or((width, height), |plan| plan.resized)
+    };
     decode_at_least(bytes, options, limits, Some(&least))
 }
 
@@ -150,7 +168,10 @@ fn decode_at_least(
     least: Option<jpeg::Least<'_>>,
 ) -> Result<(RgbImage, (usize, usize))> {
     if bytes.is_empty() {
-        return Err(Error::new(Kind::UndecodableImage, "the image is empty (0 bytes)"));
+        return Err(Error::new(
+            Kind::UndecodableImage,
+            "the image is empty (0 bytes)",
+        ));
     }
     let format = image::guess_format(bytes);
     // Pillow turns a TIFF when it loads it, whoever asks.
@@ -158,7 +179,11 @@ fn decode_at_least(
     let (mut image, orientation, mut whole) = match format {
         Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, limits, least)?,
         Ok(
-            format @ (ImageFormat::Png | ImageFormat::WebP | ImageFormat::Gif | ImageFormat::Bmp | ImageFormat::Tiff),
+            format @ (ImageFormat::Png
+            | ImageFormat::WebP
+            | ImageFormat::Gif
+            | ImageFormat::Bmp
+            | ImageFormat::Tiff),
         ) => {
             let (image, orientation) = decode_other(bytes, format, options.background, limits)?;
             let whole = (image.width() as usize, image.height() as usize);
@@ -167,7 +192,10 @@ fn decode_at_least(
         _ => {
             return Err(Error::new(
                 Kind::UndecodableImage,
-                format!("{} are not an image; send JPEG, PNG, WebP, GIF, BMP or TIFF", describe(bytes)),
+                format!(
+                    "{} are not an image; send JPEG, PNG, WebP, GIF, BMP or TIFF",
+                    describe(bytes)
+                ),
             ));
         }
     };
@@ -185,7 +213,10 @@ fn decode_at_least(
 /// Whether width and height change places when an image is turned upright.
 pub(super) fn swaps_sides(orientation: Orientation) -> bool {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    matches!(orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
+    matches!(
+        orientation,
+        Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH
+    )
 }
 
 fn decode_other(
@@ -195,8 +226,16 @@ fn decode_other(
     limits: DecodeLimits,
 ) -> Result<(RgbImage, Orientation)> {
     let undecodable = |error: image::ImageError| {
-        let name = format.extensions_str().first().copied().unwrap_or("image").to_uppercase();
-        Error::new(Kind::UndecodableImage, format!("the {name} cannot be decoded: {error}"))
+        let name = format
+            .extensions_str()
+            .first()
+            .copied()
+            .unwrap_or("image")
+            .to_uppercase();
+        Error::new(
+            Kind::UndecodableImage,
+            format!("the {name} cannot be decoded: {error}"),
+        )
     };
     let mut exif = None;
     match format {
@@ -205,33 +244,46 @@ fn decode_other(
         ImageFormat::WebP => exif = webp::look_through(bytes)?,
         _ => {}
     }
-    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(undecodable)?;
+    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format)
+        .into_decoder()
+        .map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
     limits.check(u64::from(width), u64::from(height))?;
     limits.check_depth(u64::from(width) * u64::from(height), decoder.total_bytes())?;
     let mut reserve = image::Limits::default();
-    // As much as this image needs twice over, and some room: a frame inside may say it is larger than the image.
-    reserve.max_alloc = Some(decoder.total_bytes().saturating_mul(2).saturating_add(1 << 24));
+    // As much as this image needs twice over, and some room: a frame inside may say it is larger
+    // than the image.
+    reserve.max_alloc = Some(
+        decoder
+            .total_bytes()
+            .saturating_mul(2)
+            .saturating_add(1 << 24),
+    );
     decoder.set_limits(reserve).map_err(undecodable)?;
     let orientation = match format {
         ImageFormat::WebP => exif.map_or(Orientation::NoTransforms, orientation_of),
-        ImageFormat::Png => {
-            decoder.exif_metadata().ok().flatten().map_or(Orientation::NoTransforms, |exif| orientation_of(&exif))
-        }
+        ImageFormat::Png => decoder
+            .exif_metadata()
+            .ok()
+            .flatten()
+            .map_or(Orientation::NoTransforms, |exif| orientation_of(&exif)),
         _ => decoder.orientation().unwrap_or(Orientation::NoTransforms),
     };
     let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
     Ok((to_rgb(image, background), orientation))
 }
 
-/// Refuses a PNG whose palette is not made of whole colours, on which the decoder (png 0.18) panics.
+/// Refuses a PNG whose palette is not made of whole colours, on which the decoder (png 0.18)
+/// panics.
 fn check_palette(bytes: &[u8]) -> Result<()> {
     let mut rest = bytes.get(8..).unwrap_or_default();
     while let Some((head, after)) = rest.split_first_chunk::<8>() {
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
         match &head[4..] {
             b"PLTE" if !length.is_multiple_of(3) => {
-                let detail = format!("the PNG cannot be decoded: its palette has {length} bytes, no multiple of 3");
+                let detail = format!(
+                    "the PNG cannot be decoded: its palette has {length} bytes, no multiple of 3"
+                );
                 return Err(Error::new(Kind::UndecodableImage, detail));
             }
             b"IDAT" => break,
@@ -249,7 +301,8 @@ pub(super) fn orientation_of(exif: &[u8]) -> Orientation {
     Orientation::from_exif_chunk(block).unwrap_or(Orientation::NoTransforms)
 }
 
-/// 16-bit samples keep their high byte, as Pillow does for RGB; transparent pixels are laid over the background.
+/// 16-bit samples keep their high byte, as Pillow does for RGB; transparent pixels are laid over
+/// the background.
 fn to_rgb(image: DynamicImage, background: Background) -> RgbImage {
     let high = |sample: u16| (sample >> 8) as u8;
     let (width, height) = (image.width(), image.height());
@@ -260,15 +313,25 @@ fn to_rgb(image: DynamicImage, background: Background) -> RgbImage {
     };
     match image {
         DynamicImage::ImageRgb8(image) => image,
-        DynamicImage::ImageLuma16(image) => {
-            over(&mut image.pixels().map(|p| [high(p[0]), high(p[0]), high(p[0]), 255]))
+        DynamicImage::ImageLuma16(image) => over(
+            &mut image
+                .pixels()
+                .map(|p| [high(p[0]), high(p[0]), high(p[0]), 255]),
+        ),
+        DynamicImage::ImageRgb16(image) => over(
+            &mut image
+                .pixels()
+                .map(|p| [high(p[0]), high(p[1]), high(p[2]), 255]),
+        ),
+        DynamicImage::ImageLumaA8(image) => {
+            over(&mut image.pixels().map(|p| [p[0], p[0], p[0], p[1]]))
         }
-        DynamicImage::ImageRgb16(image) => over(&mut image.pixels().map(|p| [high(p[0]), high(p[1]), high(p[2]), 255])),
-        DynamicImage::ImageLumaA8(image) => over(&mut image.pixels().map(|p| [p[0], p[0], p[0], p[1]])),
         DynamicImage::ImageRgba8(image) => over(&mut image.pixels().map(|p| p.0)),
-        DynamicImage::ImageLumaA16(image) => {
-            over(&mut image.pixels().map(|p| [high(p[0]), high(p[0]), high(p[0]), high(p[1])]))
-        }
+        DynamicImage::ImageLumaA16(image) => over(
+            &mut image
+                .pixels()
+                .map(|p| [high(p[0]), high(p[0]), high(p[0]), high(p[1])]),
+        ),
         DynamicImage::ImageRgba16(image) => over(&mut image.pixels().map(|p| p.0.map(high))),
         other => other.into_rgb8(),
     }
@@ -281,13 +344,18 @@ fn lay_over([r, g, b, alpha]: [u8; 4], background: Background) -> [u8; 3] {
         Background::Black => 0,
     };
     let alpha = u32::from(alpha);
-    [r, g, b].map(|channel| ((u32::from(channel) * alpha + behind * (255 - alpha) + 127) / 255) as u8)
+    [r, g, b]
+        .map(|channel| ((u32::from(channel) * alpha + behind * (255 - alpha) + 127) / 255) as u8)
 }
 
 fn describe(bytes: &[u8]) -> String {
     let start = &bytes[..bytes.len().min(16)];
     match std::str::from_utf8(start) {
-        Ok(text) if text.chars().all(|c| !c.is_control() || c.is_ascii_whitespace()) => {
+        Ok(text)
+            if text
+                .chars()
+                .all(|c| !c.is_control() || c.is_ascii_whitespace()) =>
+        {
             format!("the {} bytes that begin with {:?}", bytes.len(), text)
         }
         _ => format!("the {} bytes that begin with {}", bytes.len(), hex(start)),
@@ -295,5 +363,9 @@ fn describe(bytes: &[u8]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+    bytes
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }

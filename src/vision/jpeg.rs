@@ -1,7 +1,10 @@
 //! JPEG by libjpeg-turbo, the library that Pillow decodes with, so that pixels agree to the bit.
 
 use image::metadata::Orientation;
-use turbojpeg::{Colorspace, Compressor, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor, Subsamp};
+use turbojpeg::{
+    Colorspace, Compressor, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor,
+    Subsamp,
+};
 
 use super::{
     RgbImage,
@@ -15,35 +18,60 @@ const MAX_SCANS: u32 = 100;
 /// A size below which a file is not to be decoded, given the upright width and height of the whole.
 pub(super) type Least<'a> = &'a dyn Fn(usize, usize) -> (usize, usize);
 
-/// Decodes a JPEG file to RGB, not yet turned upright, and says how it is to be turned and the size of the whole. With
-/// `least` the decoder computes fewer pixels: a half, a quarter or an eighth of each side.
+/// Decodes a JPEG file to RGB, not yet turned upright, and says how it is to be turned and the size
+/// of the whole. With `least` the decoder computes fewer pixels: a half, a quarter or an eighth of
+/// each side.
 pub(super) fn decode(
     bytes: &[u8],
     limits: DecodeLimits,
     least: Option<Least<'_>>,
 ) -> Result<(RgbImage, Orientation, (usize, usize))> {
-    let mut decoder = Decompressor::new().map_err(|error| Error::internal(format!("libjpeg-turbo: {error}")))?;
+    let mut decoder =
+        Decompressor::new().map_err(|error| Error::internal(format!("libjpeg-turbo: {error}")))?;
     decoder.set_scan_limit(MAX_SCANS).map_err(undecodable)?;
     let header = decoder.read_header(bytes).map_err(undecodable)?;
     limits.check(header.width as u64, header.height as u64)?;
     let (orientation, whole) = (orientation(bytes), (header.width, header.height));
     let scaling = least.map_or(ScalingFactor::ONE, |least| {
-        let upright = if swaps_sides(orientation) { (whole.1, whole.0) } else { whole };
+        let upright = if swaps_sides(orientation) {
+            (whole.1, whole.0)
+        } else {
+            whole
+        };
         let least = least(upright.0, upright.1);
-        let least = if swaps_sides(orientation) { (least.1, least.0) } else { least };
-        let enough =
-            |scaling: &ScalingFactor| scaling.scale(header.width) >= least.0 && scaling.scale(header.height) >= least.1;
-        let smaller = [ScalingFactor::ONE_EIGHTH, ScalingFactor::ONE_QUARTER, ScalingFactor::ONE_HALF];
-        smaller.into_iter().find(enough).unwrap_or(ScalingFactor::ONE)
+        let least = if swaps_sides(orientation) {
+            (least.1, least.0)
+        } else {
+            least
+        };
+        let enough = |scaling: &ScalingFactor| {
+            scaling.scale(header.width) >= least.0 && scaling.scale(header.height) >= least.1
+        };
+        let smaller = [
+            ScalingFactor::ONE_EIGHTH,
+            ScalingFactor::ONE_QUARTER,
+            ScalingFactor::ONE_HALF,
+        ];
+        smaller
+            .into_iter()
+            .find(enough)
+            .unwrap_or(ScalingFactor::ONE)
     });
     // Files without loss are not made of cosines and cannot be scaled: they are decoded whole.
-    let scaling =
-        if decoder.set_scaling_factor(scaling).is_ok() && !header.is_lossless { scaling } else { ScalingFactor::ONE };
+    let scaling = if decoder.set_scaling_factor(scaling).is_ok() && !header.is_lossless {
+        scaling
+    } else {
+        ScalingFactor::ONE
+    };
     let header = header.scaled(scaling);
     let pixels = match header.colorspace {
         Colorspace::CMYK | Colorspace::YCCK => {
             let cmyk = decompress(&mut decoder, bytes, header, PixelFormat::CMYK)?;
-            cmyk.as_chunks::<4>().0.iter().flat_map(inverted_cmyk_to_rgb).collect()
+            cmyk.as_chunks::<4>()
+                .0
+                .iter()
+                .flat_map(inverted_cmyk_to_rgb)
+                .collect()
         }
         _ => decompress(&mut decoder, bytes, header, PixelFormat::RGB)?,
     };
@@ -56,7 +84,13 @@ pub(super) fn decode(
 pub(super) fn encode(image: &RgbImage, quality: i32) -> Result<Vec<u8>> {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let format = PixelFormat::RGB;
-    let pixels = Image { pixels: image.as_raw().as_slice(), width, pitch: width * format.size(), height, format };
+    let pixels = Image {
+        pixels: image.as_raw().as_slice(),
+        width,
+        pitch: width * format.size(),
+        height,
+        format,
+    };
     let failed = |error: turbojpeg::Error| Error::internal(format!("encoding JPEG: {error}"));
     let mut encoder = Compressor::new().map_err(failed)?;
     encoder.set_quality(quality).map_err(failed)?;
@@ -72,7 +106,13 @@ fn decompress(
 ) -> Result<Vec<u8>> {
     let pitch = header.width * format.size();
     let mut pixels = vec![0; pitch * header.height];
-    let image = Image { pixels: pixels.as_mut_slice(), width: header.width, pitch, height: header.height, format };
+    let image = Image {
+        pixels: pixels.as_mut_slice(),
+        width: header.width,
+        pitch,
+        height: header.height,
+        format,
+    };
     match decoder.decompress(bytes, image) {
         Ok(()) => Ok(pixels),
         Err(error) if is_harmless(&error.to_string(), bytes) => Ok(pixels),
@@ -80,8 +120,8 @@ fn decompress(
     }
 }
 
-/// libjpeg's warnings, after which it goes on and Pillow shows the picture; only a file that ends early is refused there,
-/// and here.
+/// libjpeg's warnings, after which it goes on and Pillow shows the picture; only a file that ends
+/// early is refused there, and here.
 fn is_harmless(message: &str, bytes: &[u8]) -> bool {
     const WARNINGS: [&str; 5] = [
         "Corrupt JPEG data: ",
@@ -92,7 +132,9 @@ fn is_harmless(message: &str, bytes: &[u8]) -> bool {
     ];
     let message = message.strip_prefix(PREFIX).unwrap_or(message);
     let ends_with_marker = || {
-        let content = bytes.iter().rposition(|&byte| !matches!(byte, 0 | b'\r' | b'\n' | b' '));
+        let content = bytes
+            .iter()
+            .rposition(|&byte| !matches!(byte, 0 | b'\r' | b'\n' | b' '));
         content.is_some_and(|last| bytes[..=last].ends_with(&[0xFF, 0xD9]))
     };
     // Of several warnings only the last is told, so a file without its end may come with any.
@@ -106,7 +148,10 @@ const PREFIX: &str = "TurboJPEG error: ";
 fn undecodable(error: turbojpeg::Error) -> Error {
     let text = error.to_string();
     let reason = text.strip_prefix(PREFIX).unwrap_or(&text);
-    Error::new(Kind::UndecodableImage, format!("the JPEG cannot be decoded: {reason}"))
+    Error::new(
+        Kind::UndecodableImage,
+        format!("the JPEG cannot be decoded: {reason}"),
+    )
 }
 
 /// Adobe stores CMYK inverted, so each value is already the share of light that passes.
@@ -128,7 +173,9 @@ fn orientation(bytes: &[u8]) -> Orientation {
             (0xDA | 0xD9, _) => break,
             (_, [high, low, ..]) => {
                 let length = usize::from(u16::from_be_bytes([*high, *low]));
-                let Some(segment) = tail.get(2..length.max(2)) else { break };
+                let Some(segment) = tail.get(2..length.max(2)) else {
+                    break;
+                };
                 if *marker == 0xE1
                     && let Some(exif) = segment.strip_prefix(b"Exif\0\0")
                 {

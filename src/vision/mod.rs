@@ -1,7 +1,8 @@
-//! From the bytes of an image file to the pixels a model sees. Pure: no network, no runtime, no threads.
+//! From the bytes of an image file to the pixels a model sees. Pure: no network, no runtime, no
+//! threads.
 //!
-//! Everything here but [`decode_fast`] is bit-equal to what Pillow and torchvision do, because a feature that is computed
-//! from slightly different pixels is a different feature.
+//! Everything here but [`decode_fast`] is bit-equal to what Pillow and torchvision do, because a
+//! feature that is computed from slightly different pixels is a different feature.
 
 mod decode;
 mod jpeg;

@@ -1,4 +1,5 @@
-//! Which pixels of a photograph the model sees: torchvision's transforms on PIL images, as plans of whole numbers.
+//! Which pixels of a photograph the model sees: torchvision's transforms on PIL images, as plans of
+//! whole numbers.
 
 use super::{Filter, RgbImage, Window, resample_rgb};
 use crate::error::{Error, Kind, Result};
@@ -6,7 +7,8 @@ use crate::error::{Error, Kind, Result};
 /// Side of a patch in pixels. Every DINOv2 has 14.
 pub const PATCH: usize = 14;
 
-/// Mean of pixels of 0..1 by channel that every DINOv2 was trained with (ImageNet's); it is taken off.
+/// Mean of pixels of 0..1 by channel that every DINOv2 was trained with (ImageNet's); it is taken
+/// off.
 pub const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 /// Their deviation, by which the rest is divided.
 pub const STD: [f64; 3] = [0.229, 0.224, 0.225];
@@ -49,9 +51,11 @@ impl Grid {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ResizeMode {
-    /// Shorter side to `size`·256/224, then the middle `size`×`size`: DINOv2's evaluation transform.
+    /// Shorter side to `size`·256/224, then the middle `size`×`size`: DINOv2's evaluation
+    /// transform.
     Crop,
-    /// Shorter side to `size`, aspect kept, then each side cropped down to a whole number of patches.
+    /// Shorter side to `size`, aspect kept, then each side cropped down to a whole number of
+    /// patches.
     Fit,
     /// Both sides to `size`; the aspect is lost.
     Squash,
@@ -85,27 +89,39 @@ impl Transform {
     /// Plans the transform of an image of `width`×`height`.
     ///
     /// # Errors
-    /// [`Kind::InvalidOption`] if `size` is no multiple of the patch where it must be, or below one patch;
-    /// [`Kind::LimitExceeded`] if the grid would have more than `max_patches` patches.
+    /// [`Kind::InvalidOption`] if `size` is no multiple of the patch where it must be, or below one
+    /// patch; [`Kind::LimitExceeded`] if the grid would have more than `max_patches` patches.
     pub fn plan(&self, width: usize, height: usize) -> Result<Plan> {
         let size = self.size;
         if size < PATCH {
-            return Err(Error::option("size", format!("{size} is below one patch of {PATCH} pixels")));
+            return Err(Error::option(
+                "size",
+                format!("{size} is below one patch of {PATCH} pixels"),
+            ));
         }
         if size / PATCH > self.max_patches {
             // Not even a strip of one patch's width would fit; larger numbers would overflow below.
             let largest = self.max_patches.saturating_mul(PATCH);
-            return Err(Error::option("size", format!("{size} is out of range; it must be {PATCH} to {largest}")));
+            return Err(Error::option(
+                "size",
+                format!("{size} is out of range; it must be {PATCH} to {largest}"),
+            ));
         }
         if self.mode != ResizeMode::Fit && !size.is_multiple_of(PATCH) {
             let below = size / PATCH * PATCH;
             return Err(Error::option(
                 "size",
-                format!("{size} is not a multiple of the patch size {PATCH}; use {below} or {}", below + PATCH),
+                format!(
+                    "{size} is not a multiple of the patch size {PATCH}; use {below} or {}",
+                    below + PATCH
+                ),
             ));
         }
         let (resized, target) = self.lay_out(size, width, height);
-        let grid = Grid { height: target.1 / PATCH, width: target.0 / PATCH };
+        let grid = Grid {
+            height: target.1 / PATCH,
+            width: target.0 / PATCH,
+        };
         if grid.patches() > self.max_patches {
             return Err(self.too_many_patches(width, height, grid));
         }
@@ -115,17 +131,29 @@ impl Transform {
             width: target.0,
             height: target.1,
         };
-        Ok(Plan { resized, window, grid })
+        Ok(Plan {
+            resized,
+            window,
+            grid,
+        })
     }
 
     /// Width and height of the resized image, and of the part of it that the model sees.
-    fn lay_out(&self, size: usize, width: usize, height: usize) -> ((usize, usize), (usize, usize)) {
+    fn lay_out(
+        &self,
+        size: usize,
+        width: usize,
+        height: usize,
+    ) -> ((usize, usize), (usize, usize)) {
         match self.mode {
             ResizeMode::Squash => ((size, size), (size, size)),
             ResizeMode::Crop => (shorter_side(width, height, size * 256 / 224), (size, size)),
             ResizeMode::Fit => {
                 let resized = shorter_side(width, height, size);
-                (resized, (resized.0 / PATCH * PATCH, resized.1 / PATCH * PATCH))
+                (
+                    resized,
+                    (resized.0 / PATCH * PATCH, resized.1 / PATCH * PATCH),
+                )
             }
         }
     }
@@ -142,9 +170,16 @@ impl Transform {
     ///
     /// # Errors
     /// As [`Transform::plan`].
-    pub fn apply_to_reduced(&self, image: &RgbImage, whole: (usize, usize)) -> Result<(RgbImage, Grid)> {
+    pub fn apply_to_reduced(
+        &self,
+        image: &RgbImage,
+        whole: (usize, usize),
+    ) -> Result<(RgbImage, Grid)> {
         let plan = self.plan(whole.0, whole.1)?;
-        Ok((resample_rgb(image, plan.resized, self.filter, plan.window), plan.grid))
+        Ok((
+            resample_rgb(image, plan.resized, self.filter, plan.window),
+            plan.grid,
+        ))
     }
 
     fn too_many_patches(&self, width: usize, height: usize, grid: Grid) -> Error {
@@ -157,7 +192,9 @@ impl Transform {
         let largest = (1..=most).rev().map(|patches| patches * PATCH).find(fits);
         let advice = match largest {
             Some(size) => format!("the largest `size` that fits this image is {size}"),
-            None => "no `size` fits an image this long; use resize=crop or resize=squash".to_owned(),
+            None => {
+                "no `size` fits an image this long; use resize=crop or resize=squash".to_owned()
+            }
         };
         Error::new(
             Kind::LimitExceeded,
@@ -176,11 +213,19 @@ impl Transform {
 
 /// torchvision's `Resize(side)`: the long side is truncated, not rounded.
 fn shorter_side(width: usize, height: usize, side: usize) -> (usize, usize) {
-    if width <= height { (side, side * height / width) } else { (side * width / height, side) }
+    if width <= height {
+        (side, side * height / width)
+    } else {
+        (side * width / height, side)
+    }
 }
 
 /// Python's `int(round(difference / 2))`, which rounds halves to the even number.
 fn half_to_even(difference: usize) -> usize {
     let half = difference / 2;
-    if difference % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
+    if difference % 2 == 1 && half % 2 == 1 {
+        half + 1
+    } else {
+        half
+    }
 }

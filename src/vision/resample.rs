@@ -1,18 +1,20 @@
 //! Separable resampling, bit-equal to Pillow's on 8-bit images (its `Resample.c`, Pillow 13).
 //!
-//! The filter's support grows with the shrink factor (antialiasing). Coefficients are computed in f64, normalised,
-//! and rounded to 22-bit fixed point; each pass rounds to 8 bits. Only the requested [`Window`] of the output is
-//! computed, which changes no value.
+//! The filter's support grows with the shrink factor (antialiasing). Coefficients are computed in
+//! f64, normalised, and rounded to 22-bit fixed point; each pass rounds to 8 bits. Only the
+//! requested [`Window`] of the output is computed, which changes no value.
 //!
-//! The passes are laid out so that the compiler vectorises them: the innermost loop always runs over contiguous
-//! bytes. [`pulp`] picks the widest instruction set at run time (SSE2, AVX2, AVX-512, NEON).
+//! The passes are laid out so that the compiler vectorises them: the innermost loop always runs
+//! over contiguous bytes. [`pulp`] picks the widest instruction set at run time (SSE2, AVX2,
+//! AVX-512, NEON).
 
 use pulp::Arch;
 
 use super::RgbImage;
 
 const FIXED_BITS: u32 = 22;
-/// Rows that the horizontal pass handles together; 16 rows of RGB are 48 contiguous bytes, or one and a half AVX2 lanes of i32.
+/// Rows that the horizontal pass handles together; 16 rows of RGB are 48 contiguous bytes, or one
+/// and a half AVX2 lanes of i32.
 const ROWS: usize = 16;
 
 /// The filters a client may ask for.
@@ -53,8 +55,14 @@ impl Filter {
     /// The kernel of this filter.
     pub fn kernel(self) -> Kernel {
         match self {
-            Self::Bicubic => Kernel { support: 2.0, weight: bicubic },
-            Self::Bilinear => Kernel { support: 1.0, weight: triangle },
+            Self::Bicubic => Kernel {
+                support: 2.0,
+                weight: bicubic,
+            },
+            Self::Bilinear => Kernel {
+                support: 1.0,
+                weight: triangle,
+            },
         }
     }
 }
@@ -113,7 +121,12 @@ impl<T> Taps<T> {
 }
 
 /// The normalised weights of output positions `range` when `input` samples become `output`.
-pub fn taps(kernel: Kernel, input: usize, output: usize, range: std::ops::Range<usize>) -> Taps<f64> {
+pub fn taps(
+    kernel: Kernel,
+    input: usize,
+    output: usize,
+    range: std::ops::Range<usize>,
+) -> Taps<f64> {
     let scale = input as f64 / output as f64;
     let stretch = scale.max(1.0);
     let support = kernel.support * stretch;
@@ -147,7 +160,11 @@ pub fn taps(kernel: Kernel, input: usize, output: usize, range: std::ops::Range<
 
 fn fixed_point(weight: f64) -> i32 {
     let scaled = weight * f64::from(1u32 << FIXED_BITS);
-    (if weight < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
+    (if weight < 0.0 {
+        scaled - 0.5
+    } else {
+        scaled + 0.5
+    }) as i32
 }
 
 #[inline(always)]
@@ -169,12 +186,21 @@ pub struct Window {
 }
 
 /// Resizes `image` to `width`×`height` as Pillow does and returns the `window` of the result.
-pub fn resample_rgb(image: &RgbImage, (width, height): (usize, usize), filter: Filter, window: Window) -> RgbImage {
+pub fn resample_rgb(
+    image: &RgbImage,
+    (width, height): (usize, usize),
+    filter: Filter,
+    window: Window,
+) -> RgbImage {
     let (source_width, source_height) = (image.width() as usize, image.height() as usize);
     let fixed = |input, output, range| taps(filter.kernel(), input, output, range).map(fixed_point);
     let columns = fixed(source_width, width, window.x..window.x + window.width);
     let rows = fixed(source_height, height, window.y..window.y + window.height);
-    let source = Plane { data: image.as_raw(), width: source_width, height: source_height };
+    let source = Plane {
+        data: image.as_raw(),
+        width: source_width,
+        height: source_height,
+    };
     let arch = Arch::new();
 
     let pixels = match (width != source_width, height != source_height) {
@@ -184,14 +210,33 @@ pub fn resample_rgb(image: &RgbImage, (width, height): (usize, usize), filter: F
             arch.dispatch(|| horizontal(band, &columns))
         }
         (false, true) => {
-            let narrow = crop(source, Window { y: 0, height: source_height, ..window });
-            let narrow = Plane { data: &narrow, width: window.width, height: source_height };
+            let narrow = crop(
+                source,
+                Window {
+                    y: 0,
+                    height: source_height,
+                    ..window
+                },
+            );
+            let narrow = Plane {
+                data: &narrow,
+                width: window.width,
+                height: source_height,
+            };
             arch.dispatch(|| vertical(narrow, &rows))
         }
-        (true, true) if vertical_first((source_width, source_height), (width, height)) => arch.dispatch(|| {
-            let low = vertical(source, &rows);
-            horizontal(Plane { data: &low, width: source_width, height: window.height }, &columns)
-        }),
+        (true, true) if vertical_first((source_width, source_height), (width, height)) => arch
+            .dispatch(|| {
+                let low = vertical(source, &rows);
+                horizontal(
+                    Plane {
+                        data: &low,
+                        width: source_width,
+                        height: window.height,
+                    },
+                    &columns,
+                )
+            }),
         (true, true) => arch.dispatch(|| {
             // Only the source rows that some output row reads go through the first pass.
             let (first, _) = rows.at(0);
@@ -200,16 +245,26 @@ pub fn resample_rgb(image: &RgbImage, (width, height): (usize, usize), filter: F
             let narrow = horizontal(source.band(first, count), &columns);
             let mut rows = rows.clone();
             rows.starts.iter_mut().for_each(|start| *start -= first);
-            vertical(Plane { data: &narrow, width: window.width, height: count }, &rows)
+            vertical(
+                Plane {
+                    data: &narrow,
+                    width: window.width,
+                    height: count,
+                },
+                &rows,
+            )
         }),
     };
     RgbImage::from_raw(window.width as u32, window.height as u32, pixels)
         .expect("a window has width × height × 3 bytes")
 }
 
-/// Since version 13 Pillow goes vertically first when that is cheaper: the height shrinks, and by more than twice
-/// the width does.
-fn vertical_first((source_width, source_height): (usize, usize), (width, height): (usize, usize)) -> bool {
+/// Since version 13 Pillow goes vertically first when that is cheaper: the height shrinks, and by
+/// more than twice the width does.
+fn vertical_first(
+    (source_width, source_height): (usize, usize),
+    (width, height): (usize, usize),
+) -> bool {
     let shrink_x = source_width as i64 - width as i64;
     let shrink_y = source_height as i64 - height as i64;
     shrink_y > 0 && shrink_y > 2 * shrink_x
@@ -228,7 +283,11 @@ impl<'a> Plane<'a> {
     }
 
     fn band(self, first: usize, count: usize) -> Self {
-        Self { data: self.rows(first, count), width: self.width, height: count }
+        Self {
+            data: self.rows(first, count),
+            width: self.width,
+            height: count,
+        }
     }
 }
 
@@ -264,7 +323,8 @@ fn horizontal(source: Plane<'_>, columns: &Taps<i32>) -> Vec<u8> {
             }
             for row in 0..count {
                 for channel in 0..3 {
-                    target[row * row_bytes + x * 3 + channel] = round_to_u8(sums[row * 3 + channel]);
+                    target[row * row_bytes + x * 3 + channel] =
+                        round_to_u8(sums[row * 3 + channel]);
                 }
             }
         }
@@ -280,7 +340,11 @@ fn vertical(source: Plane<'_>, rows: &Taps<i32>) -> Vec<u8> {
     for (y, target) in out.chunks_mut(row_bytes).enumerate() {
         let (start, weights) = rows.at(y);
         sums.fill(1 << (FIXED_BITS - 1));
-        for (row, &weight) in source.rows(start, weights.len()).chunks(row_bytes).zip(weights) {
+        for (row, &weight) in source
+            .rows(start, weights.len())
+            .chunks(row_bytes)
+            .zip(weights)
+        {
             for (sum, &byte) in sums.iter_mut().zip(row) {
                 *sum += i32::from(byte) * weight;
             }
@@ -292,7 +356,8 @@ fn vertical(source: Plane<'_>, rows: &Taps<i32>) -> Vec<u8> {
     out
 }
 
-/// Resizes an f32 map `[height, width, channels]` with an antialiased kernel, for upscaling small maps to pictures.
+/// Resizes an f32 map `[height, width, channels]` with an antialiased kernel, for upscaling small
+/// maps to pictures.
 pub fn resample_f32(
     map: &[f32],
     (source_width, source_height): (usize, usize),
@@ -300,14 +365,24 @@ pub fn resample_f32(
     (width, height): (usize, usize),
     kernel: Kernel,
 ) -> Vec<f32> {
-    assert_eq!(map.len(), source_width * source_height * channels, "the map has width × height × channels values");
+    assert_eq!(
+        map.len(),
+        source_width * source_height * channels,
+        "the map has width × height × channels values"
+    );
     let columns = taps(kernel, source_width, width, 0..width);
     let mut wide = vec![0.0f32; source_height * width * channels];
-    for (row, target) in map.chunks(source_width * channels).zip(wide.chunks_mut(width * channels)) {
+    for (row, target) in map
+        .chunks(source_width * channels)
+        .zip(wide.chunks_mut(width * channels))
+    {
         for (x, target) in target.chunks_mut(channels).enumerate() {
             let (start, weights) = columns.at(x);
             for (value, &weight) in row[start * channels..].chunks(channels).zip(weights) {
-                target.iter_mut().zip(value).for_each(|(t, &v)| *t += v * weight as f32);
+                target
+                    .iter_mut()
+                    .zip(value)
+                    .for_each(|(t, &v)| *t += v * weight as f32);
             }
         }
     }
@@ -315,8 +390,14 @@ pub fn resample_f32(
     let mut out = vec![0.0f32; height * width * channels];
     for (y, target) in out.chunks_mut(width * channels).enumerate() {
         let (start, weights) = rows.at(y);
-        for (row, &weight) in wide[start * width * channels..].chunks(width * channels).zip(weights) {
-            target.iter_mut().zip(row).for_each(|(t, &v)| *t += v * weight as f32);
+        for (row, &weight) in wide[start * width * channels..]
+            .chunks(width * channels)
+            .zip(weights)
+        {
+            target
+                .iter_mut()
+                .zip(row)
+                .for_each(|(t, &v)| *t += v * weight as f32);
         }
     }
     out

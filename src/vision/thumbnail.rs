@@ -5,7 +5,8 @@ use crate::error::Result;
 
 const QUALITY: i32 = 80;
 
-/// A JPEG of the photograph whose longer side is `side` pixels, or that of a photograph which is smaller.
+/// A JPEG of the photograph whose longer side is `side` pixels, or that of a photograph which is
+/// smaller.
 ///
 /// # Errors
 /// [`crate::error::Kind::Internal`] if the encoder fails.
@@ -17,6 +18,14 @@ pub fn thumbnail(photo: &RgbImage, side: usize) -> Result<Vec<u8>> {
     }
     let scaled = |length: usize| ((length * side + longer / 2) / longer).max(1);
     let (width, height) = (scaled(width), scaled(height));
-    let whole = Window { x: 0, y: 0, width, height };
-    jpeg::encode(&resample_rgb(photo, (width, height), Filter::Bicubic, whole), QUALITY)
+    let whole = Window {
+        x: 0,
+        y: 0,
+        width,
+        height,
+    };
+    jpeg::encode(
+        &resample_rgb(photo, (width, height), Filter::Bicubic, whole),
+        QUALITY,
+    )
 }

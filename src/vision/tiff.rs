@@ -10,18 +10,19 @@ use tiff::{
 use super::decode::DecodeLimits;
 use crate::error::{Error, Kind, Result};
 
-/// Refuses what would take far more work and memory than the image's size says (tiff 0.11): strips in JPEG, each of which is
-/// decoded whole, however large, for the few rows that are wanted of it; and tiles larger than any image may be. What else is
-/// wrong the decoder says.
+/// Refuses what would take far more work and memory than the image's size says (tiff 0.11): strips
+/// in JPEG, each of which is decoded whole, however large, for the few rows that are wanted of it;
+/// and tiles larger than any image may be. What else is wrong the decoder says.
 ///
 /// # Errors
 /// [`Kind::UndecodableImage`], and as [`DecodeLimits::check`].
 pub(super) fn check(bytes: &[u8], limits: DecodeLimits) -> Result<()> {
-    let Ok(mut decoder) = Decoder::new(Cursor::new(bytes)) else { return Ok(()) };
+    let Ok(mut decoder) = Decoder::new(Cursor::new(bytes)) else {
+        return Ok(());
+    };
     let mut number = |tag| decoder.find_tag_unsigned::<u64>(tag).ok().flatten();
     if number(Tag::Compression) == Some(u64::from(CompressionMethod::ModernJPEG.to_u16())) {
-        let detail =
-            "the TIFF cannot be decoded: its pixels are compressed as JPEG; send a JPEG, or a TIFF without loss";
+        let detail = "the TIFF cannot be decoded: its pixels are compressed as JPEG; send a JPEG, or a TIFF without loss";
         return Err(Error::new(Kind::UndecodableImage, detail));
     }
     match (number(Tag::TileWidth), number(Tag::TileLength)) {

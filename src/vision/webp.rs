@@ -1,6 +1,6 @@
-//! What of a WebP file is looked at before it is decoded, as the decoder (image-webp 0.2) trusts its chunks: it decodes a picture
-//! that is larger than the file states before it refuses it, and reserves as much memory for an EXIF block as that claims to be
-//! long.
+//! What of a WebP file is looked at before it is decoded, as the decoder (image-webp 0.2) trusts
+//! its chunks: it decodes a picture that is larger than the file states before it refuses it, and
+//! reserves as much memory for an EXIF block as that claims to be long.
 
 use crate::error::{Error, Kind, Result};
 
@@ -68,7 +68,10 @@ fn size_of_picture(chunk: &Chunk<'_>) -> Option<(u32, u32)> {
 /// Two sides of three bytes, each less by one.
 fn size(bytes: &[u8]) -> Option<(u32, u32)> {
     let [a, b, c, d, e, f] = *bytes.first_chunk()?;
-    Some((u32::from_le_bytes([a, b, c, 0]) + 1, u32::from_le_bytes([d, e, f, 0]) + 1))
+    Some((
+        u32::from_le_bytes([a, b, c, 0]) + 1,
+        u32::from_le_bytes([d, e, f, 0]) + 1,
+    ))
 }
 
 fn chunks(mut rest: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
@@ -76,7 +79,13 @@ fn chunks(mut rest: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
         let (&[a, b, c, d, length @ ..], tail) = rest.split_first_chunk::<8>()?;
         let length = u32::from_le_bytes(length) as usize;
         // One of odd length is followed by a byte that fills it up.
-        rest = tail.get(length.saturating_add(length % 2)..).unwrap_or_default();
-        Some(Chunk { kind: [a, b, c, d], data: &tail[..length.min(tail.len())], whole: length <= tail.len() })
+        rest = tail
+            .get(length.saturating_add(length % 2)..)
+            .unwrap_or_default();
+        Some(Chunk {
+            kind: [a, b, c, d],
+            data: &tail[..length.min(tail.len())],
+            whole: length <= tail.len(),
+        })
     })
 }

@@ -14,7 +14,9 @@ use super::{Place, Random, binding, full, id, name, plain, soak::soak};
 use crate::support::postgres::{NOBODY, PASSWORD, Postgres};
 
 async fn open(server: &Postgres) -> Gallery {
-    gallery::open(&server.url(), &GalleryConfig::default(), OpenMode::Serve).await.unwrap()
+    gallery::open(&server.url(), &GalleryConfig::default(), OpenMode::Serve)
+        .await
+        .unwrap()
 }
 
 fn unused(server: &Postgres) -> String {
@@ -23,14 +25,19 @@ fn unused(server: &Postgres) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_servers_work_on_one_database() {
-    let Some(place) = Place::database("several_servers_work_on_one_database") else { return };
+    let Some(place) = Place::database("several_servers_work_on_one_database") else {
+        return;
+    };
     let stores = vec![place.open().await, place.open().await, place.open().await];
     soak(stores).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_start_and_make_a_gallery_at_once_make_one() {
-    let Some(server) = Postgres::start("servers_that_start_and_make_a_gallery_at_once_make_one") else { return };
+    let Some(server) = Postgres::start("servers_that_start_and_make_a_gallery_at_once_make_one")
+    else {
+        return;
+    };
     let server = Arc::new(server);
     let tasks: Vec<_> = (0..8)
         .map(|n| {
@@ -39,7 +46,14 @@ async fn servers_that_start_and_make_a_gallery_at_once_make_one() {
                 let store = open(&server).await;
                 let mut random = Random(n);
                 store.create(&name("g"), &binding(4)).await.unwrap();
-                store.put(&name("h"), &binding(4), vec![plain(n.to_string(), random.direction(4))]).await.unwrap()
+                store
+                    .put(
+                        &name("h"),
+                        &binding(4),
+                        vec![plain(n.to_string(), random.direction(4))],
+                    )
+                    .await
+                    .unwrap()
             })
         })
         .collect();
@@ -47,20 +61,42 @@ async fn servers_that_start_and_make_a_gallery_at_once_make_one() {
         assert_eq!(task.await.unwrap(), [true]);
     }
     let store = open(&server).await;
-    let counts: Vec<_> = store.galleries().await.unwrap().iter().map(|info| info.items).collect();
+    let counts: Vec<_> = store
+        .galleries()
+        .await
+        .unwrap()
+        .iter()
+        .map(|info| info.items)
+        .collect();
     assert_eq!(counts, [0, 8]);
-    let places: Vec<_> = store.page(&name("h"), 0, 9, None).await.unwrap().iter().map(|item| item.place).collect();
+    let places: Vec<_> = store
+        .page(&name("h"), 0, 9, None)
+        .await
+        .unwrap()
+        .iter()
+        .map(|item| item.place)
+        .collect();
     assert_eq!(places, [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gallery_that_is_replaced_all_the_time_is_always_there() {
-    let Some(server) = Postgres::start("a_gallery_that_is_replaced_all_the_time_is_always_there") else { return };
+    let Some(server) = Postgres::start("a_gallery_that_is_replaced_all_the_time_is_always_there")
+    else {
+        return;
+    };
     let (one, other) = (open(&server).await, open(&server).await);
     let (gallery, next) = (name("g"), name("next"));
     let make = async |store: &Gallery, name: &GalleryName, round: u64| {
         let mut random = Random(round);
-        let items = (0..5).map(|n| full(&n.to_string(), &format!("round {round}"), "{}", random.direction(4)));
+        let items = (0..5).map(|n| {
+            full(
+                &n.to_string(),
+                &format!("round {round}"),
+                "{}",
+                random.direction(4),
+            )
+        });
         store.put(name, &binding(4), items.collect()).await.unwrap();
     };
     make(&one, &gallery, 0).await;
@@ -78,10 +114,20 @@ async fn a_gallery_that_is_replaced_all_the_time_is_always_there() {
                             .into_iter()
                             .map(|s| s.item.label)
                             .collect(),
-                        1 => {
-                            store.page(&gallery, 0, 9, None).await.unwrap().into_iter().map(|item| item.label).collect()
-                        }
-                        _ => store.search(&gallery, search).await.unwrap().into_iter().map(|n| n.item.label).collect(),
+                        1 => store
+                            .page(&gallery, 0, 9, None)
+                            .await
+                            .unwrap()
+                            .into_iter()
+                            .map(|item| item.label)
+                            .collect(),
+                        _ => store
+                            .search(&gallery, search)
+                            .await
+                            .unwrap()
+                            .into_iter()
+                            .map(|n| n.item.label)
+                            .collect(),
                     };
                     assert_eq!(labels.len(), 5);
                     assert!(labels.iter().all(|label| *label == labels[0]), "{labels:?}");
@@ -105,8 +151,7 @@ async fn a_gallery_that_is_replaced_all_the_time_is_always_there() {
     let client = server.connect().await;
     let mut tables = 0i64;
     for _ in 0..100 {
-        const COUNT: &str =
-            "SELECT count(*) FROM pg_tables WHERE schemaname = 'dinoserve' AND tablename LIKE 'items_%'";
+        const COUNT: &str = "SELECT count(*) FROM pg_tables WHERE schemaname = 'dinoserve' AND tablename LIKE 'items_%'";
         tables = client.query_one(COUNT, &[]).await.unwrap().get(0);
         if tables == 1 {
             break;
@@ -119,21 +164,41 @@ async fn a_gallery_that_is_replaced_all_the_time_is_always_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_restart_of_the_database_the_next_call_works() {
-    let Some(mut server) = Postgres::start("after_a_restart_of_the_database_the_next_call_works") else { return };
+    let Some(mut server) = Postgres::start("after_a_restart_of_the_database_the_next_call_works")
+    else {
+        return;
+    };
     let store = open(&server).await;
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(81);
-    store.put(&gallery, &binding, vec![plain("a", random.direction(4))]).await.unwrap();
+    store
+        .put(&gallery, &binding, vec![plain("a", random.direction(4))])
+        .await
+        .unwrap();
     for round in 0..3 {
         server.crash();
         let error = store.get(&gallery, &id("a"), Parts::ALL).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable, "{error}");
-        let put = store.put(&gallery, &binding, vec![plain("b", random.direction(4))]).await.unwrap_err();
+        let put = store
+            .put(&gallery, &binding, vec![plain("b", random.direction(4))])
+            .await
+            .unwrap_err();
         assert_eq!(put.kind(), Kind::Unavailable, "{put}");
         server.resume();
-        assert_eq!(store.get(&gallery, &id("a"), Parts::ALL).await.unwrap().item.place, 1);
+        assert_eq!(
+            store
+                .get(&gallery, &id("a"), Parts::ALL)
+                .await
+                .unwrap()
+                .item
+                .place,
+            1
+        );
         let item = plain(format!("{round}"), random.direction(4));
-        assert_eq!(store.put(&gallery, &binding, vec![item]).await.unwrap(), [true]);
+        assert_eq!(
+            store.put(&gallery, &binding, vec![item]).await.unwrap(),
+            [true]
+        );
         // Restarted behind its back.
         server.crash();
         server.resume();
@@ -144,7 +209,9 @@ async fn after_a_restart_of_the_database_the_next_call_works() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_of_the_database_loses_no_acknowledged_write_and_keeps_no_refused_one() {
     let test = "a_crash_of_the_database_loses_no_acknowledged_write_and_keeps_no_refused_one";
-    let Some(mut server) = Postgres::start(test) else { return };
+    let Some(mut server) = Postgres::start(test) else {
+        return;
+    };
     let store = open(&server).await;
     let gallery = name("g");
     store.create(&gallery, &binding(4)).await.unwrap();
@@ -153,20 +220,30 @@ async fn a_crash_of_the_database_loses_no_acknowledged_write_and_keeps_no_refuse
         let over = Arc::new(AtomicBool::new(false));
         let writers: Vec<_> = (0..4)
             .map(|writer| {
-                let (store, gallery, over) = (Arc::clone(&store), gallery.clone(), Arc::clone(&over));
+                let (store, gallery, over) =
+                    (Arc::clone(&store), gallery.clone(), Arc::clone(&over));
                 tokio::spawn(async move {
                     let mut random = Random(writer);
-                    let (mut stored, mut refused, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+                    let (mut stored, mut refused, mut unknown) =
+                        (Vec::new(), Vec::new(), Vec::new());
                     for n in 0.. {
                         if over.load(SeqCst) {
                             break;
                         }
                         let own = id(format!("{round}/{writer}/{n}"));
-                        match store.put(&gallery, &binding(4), vec![plain(own.as_str(), random.direction(4))]).await {
+                        match store
+                            .put(
+                                &gallery,
+                                &binding(4),
+                                vec![plain(own.as_str(), random.direction(4))],
+                            )
+                            .await
+                        {
                             Ok(_) => stored.push(own),
                             Err(error) => {
                                 assert_eq!(error.kind(), Kind::Unavailable, "{error}");
-                                // The connection broke while the answer to the commit was on its way.
+                                // The connection broke while the answer to the commit was on its
+                                // way.
                                 let open = error.detail().contains("is not known");
                                 if open {
                                     unknown.push(own);
@@ -195,12 +272,23 @@ async fn a_crash_of_the_database_loses_no_acknowledged_write_and_keeps_no_refuse
         }
     }
     let failed = refused.len() + unknown.len();
-    assert!(stored.len() > 50 && failed > 0, "{} stored, {failed} not", stored.len());
+    assert!(
+        stored.len() > 50 && failed > 0,
+        "{} stored, {failed} not",
+        stored.len()
+    );
     for own in &stored {
         store.get(&gallery, own, Parts::NONE).await.unwrap();
     }
     for own in &refused {
-        assert_eq!(store.get(&gallery, own, Parts::NONE).await.unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(
+            store
+                .get(&gallery, own, Parts::NONE)
+                .await
+                .unwrap_err()
+                .kind(),
+            Kind::NotFound
+        );
     }
     let mut count = stored.len() as u64;
     for own in &unknown {
@@ -212,16 +300,35 @@ async fn a_crash_of_the_database_loses_no_acknowledged_write_and_keeps_no_refuse
 
 #[tokio::test]
 async fn who_cannot_connect_is_told_why_and_not_the_password() {
-    let Some(server) = Postgres::start("who_cannot_connect_is_told_why_and_not_the_password") else { return };
+    let Some(server) = Postgres::start("who_cannot_connect_is_told_why_and_not_the_password")
+    else {
+        return;
+    };
     let place = format!("127.0.0.1:{}/postgres", server.port());
     let store = open(&server).await;
     assert_eq!(store.describe(), format!("PostgreSQL at {place}"));
     assert!(!format!("{store:?}").contains("geheim"), "{store:?}");
     let cases = [
-        (server.url_with("wrong-secret"), Kind::Unavailable, vec!["password authentication failed", &place]),
-        (unused(&server), Kind::Unavailable, vec!["cannot be reached", "127.0.0.1:1/postgres"]),
-        (server.url().replace("/postgres", "/nowhere"), Kind::Unavailable, vec!["\"nowhere\" does not exist"]),
-        (format!("{}?sslmode=require", server.url()), Kind::Unavailable, vec!["TLS"]),
+        (
+            server.url_with("wrong-secret"),
+            Kind::Unavailable,
+            vec!["password authentication failed", &place],
+        ),
+        (
+            unused(&server),
+            Kind::Unavailable,
+            vec!["cannot be reached", "127.0.0.1:1/postgres"],
+        ),
+        (
+            server.url().replace("/postgres", "/nowhere"),
+            Kind::Unavailable,
+            vec!["\"nowhere\" does not exist"],
+        ),
+        (
+            format!("{}?sslmode=require", server.url()),
+            Kind::Unavailable,
+            vec!["TLS"],
+        ),
         (
             format!("{}?sslmode=sometimes", server.url()),
             Kind::InvalidOption,
@@ -239,64 +346,132 @@ async fn who_cannot_connect_is_told_why_and_not_the_password() {
         ),
     ];
     for (url, kind, said) in cases {
-        let error = gallery::open(&url, &GalleryConfig::default(), OpenMode::Serve).await.unwrap_err();
+        let error = gallery::open(&url, &GalleryConfig::default(), OpenMode::Serve)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), kind, "{url}: {error}");
         for said in said {
             assert!(error.detail().contains(said), "{said} in {error}");
         }
         let all = format!("{error} {error:?}");
-        assert!(!all.contains("wrong-secret") && !all.contains(PASSWORD) && !all.contains("geheim"), "{all}");
+        assert!(
+            !all.contains("wrong-secret") && !all.contains(PASSWORD) && !all.contains("geheim"),
+            "{all}"
+        );
     }
 }
 
 #[tokio::test]
 async fn the_tables_are_made_by_servers_and_by_no_reader() {
-    let Some(server) = Postgres::start("the_tables_are_made_by_servers_and_by_no_reader") else { return };
+    let Some(server) = Postgres::start("the_tables_are_made_by_servers_and_by_no_reader") else {
+        return;
+    };
     let config = GalleryConfig::default();
     let client = server.connect().await;
-    let error = gallery::open(&server.url(), &config, OpenMode::Read).await.unwrap_err();
+    let error = gallery::open(&server.url(), &config, OpenMode::Read)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
-    let made: i64 =
-        client.query_one("SELECT count(*) FROM pg_namespace WHERE nspname = 'dinoserve'", &[]).await.unwrap().get(0);
+    let made: i64 = client
+        .query_one(
+            "SELECT count(*) FROM pg_namespace WHERE nspname = 'dinoserve'",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
     assert_eq!(made, 0);
 
     let store = open(&server).await;
-    store.put(&name("g"), &binding(3), vec![plain("a", vec![1.0, 0.0, 0.0])]).await.unwrap();
-    let reader = gallery::open(&server.url(), &config, OpenMode::Read).await.unwrap();
+    store
+        .put(
+            &name("g"),
+            &binding(3),
+            vec![plain("a", vec![1.0, 0.0, 0.0])],
+        )
+        .await
+        .unwrap();
+    let reader = gallery::open(&server.url(), &config, OpenMode::Read)
+        .await
+        .unwrap();
     assert_eq!(reader.gallery(&name("g")).await.unwrap().items, 1);
 
-    client.execute("INSERT INTO dinoserve.schema VALUES (99, now())", &[]).await.unwrap();
+    client
+        .execute("INSERT INTO dinoserve.schema VALUES (99, now())", &[])
+        .await
+        .unwrap();
     for mode in [OpenMode::Serve, OpenMode::Read] {
-        let error = gallery::open(&server.url(), &config, mode).await.unwrap_err();
-        assert!(error.detail().contains("version 99") && error.detail().contains("newer dinoserve"), "{error}");
+        let error = gallery::open(&server.url(), &config, mode)
+            .await
+            .unwrap_err();
+        assert!(
+            error.detail().contains("version 99") && error.detail().contains("newer dinoserve"),
+            "{error}"
+        );
     }
-    client.execute("DELETE FROM dinoserve.schema WHERE version = 99", &[]).await.unwrap();
-    assert_eq!(open(&server).await.gallery(&name("g")).await.unwrap().items, 1);
+    client
+        .execute("DELETE FROM dinoserve.schema WHERE version = 99", &[])
+        .await
+        .unwrap();
+    assert_eq!(
+        open(&server).await.gallery(&name("g")).await.unwrap().items,
+        1
+    );
 }
 
 #[tokio::test]
 async fn a_database_without_pgvector_is_told_what_to_install() {
-    let Some(server) = Postgres::start("a_database_without_pgvector_is_told_what_to_install") else { return };
+    let Some(server) = Postgres::start("a_database_without_pgvector_is_told_what_to_install")
+    else {
+        return;
+    };
     server.remove_extension();
-    let error = gallery::open(&server.url(), &GalleryConfig::default(), OpenMode::Serve).await.unwrap_err();
+    let error = gallery::open(&server.url(), &GalleryConfig::default(), OpenMode::Serve)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
-    assert!(error.detail().contains("pgvector") && error.detail().contains("CREATE EXTENSION vector"), "{error}");
+    assert!(
+        error.detail().contains("pgvector") && error.detail().contains("CREATE EXTENSION vector"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn an_extension_that_lies_in_another_schema_is_found() {
-    let Some(server) = Postgres::start("an_extension_that_lies_in_another_schema_is_found") else { return };
+    let Some(server) = Postgres::start("an_extension_that_lies_in_another_schema_is_found") else {
+        return;
+    };
     let client = server.connect().await;
-    client.batch_execute("CREATE SCHEMA \"Some where\"; CREATE EXTENSION vector SCHEMA \"Some where\"").await.unwrap();
+    client
+        .batch_execute(
+            "CREATE SCHEMA \"Some where\"; CREATE EXTENSION vector SCHEMA \"Some where\"",
+        )
+        .await
+        .unwrap();
     let store = open(&server).await;
-    store.put(&name("g"), &binding(3), vec![plain("a", vec![1.0, 0.0, 0.0])]).await.unwrap();
+    store
+        .put(
+            &name("g"),
+            &binding(3),
+            vec![plain("a", vec![1.0, 0.0, 0.0])],
+        )
+        .await
+        .unwrap();
     let search = Search::new(vec![1.0, 0.0, 0.0], 1);
-    assert_eq!(store.search(&name("g"), search).await.unwrap()[0].item.id.as_str(), "a");
+    assert_eq!(
+        store.search(&name("g"), search).await.unwrap()[0]
+            .item
+            .id
+            .as_str(),
+        "a"
+    );
 }
 
 #[tokio::test]
 async fn a_check_finds_whatever_was_changed() {
-    let Some(server) = Postgres::start("a_check_finds_whatever_was_changed") else { return };
+    let Some(server) = Postgres::start("a_check_finds_whatever_was_changed") else {
+        return;
+    };
     let store = open(&server).await;
     let client = server.connect().await;
     let mut random = Random(82);
@@ -306,9 +481,18 @@ async fn a_check_finds_whatever_was_changed() {
         ("label = NULL", "as it was stored"),
         ("metadata = replace(metadata, '1', '2')", "as it was stored"),
         ("stored_ms = stored_ms + 1", "as it was stored"),
-        ("vector = ((vector::real[])[1:7] || '{0.5}'::real[])::dinoserve.vector", "as it was stored"),
-        ("features = set_byte(features, 2, get_byte(features, 2) # 1)", "as it was stored"),
-        ("thumbnail = set_byte(thumbnail, 0, get_byte(thumbnail, 0) # 128)", "as it was stored"),
+        (
+            "vector = ((vector::real[])[1:7] || '{0.5}'::real[])::dinoserve.vector",
+            "as it was stored",
+        ),
+        (
+            "features = set_byte(features, 2, get_byte(features, 2) # 1)",
+            "as it was stored",
+        ),
+        (
+            "thumbnail = set_byte(thumbnail, 0, get_byte(thumbnail, 0) # 128)",
+            "as it was stored",
+        ),
         ("thumbnail = NULL", "as it was stored"),
         ("checksum = checksum # 4", "as it was stored"),
         ("terms = '{\"n\": [7]}'", "filtered by other metadata"),
@@ -316,21 +500,47 @@ async fn a_check_finds_whatever_was_changed() {
     for (at, (change, said)) in changes.into_iter().enumerate() {
         let gallery = name(&format!("g{at}"));
         let items = ["a", "b", "c"].map(|id| full(id, "label", r#"{"n":1}"#, random.direction(8)));
-        store.put(&gallery, &binding(8), items.into()).await.unwrap();
+        store
+            .put(&gallery, &binding(8), items.into())
+            .await
+            .unwrap();
         let number: i64 = client
-            .query_one("SELECT number FROM dinoserve.galleries WHERE name = $1", &[&gallery.as_str()])
+            .query_one(
+                "SELECT number FROM dinoserve.galleries WHERE name = $1",
+                &[&gallery.as_str()],
+            )
             .await
             .unwrap()
             .get(0);
-        let changed =
-            client.execute(&format!("UPDATE dinoserve.items_{number} SET {change} WHERE place = 2"), &[]).await;
+        let changed = client
+            .execute(
+                &format!("UPDATE dinoserve.items_{number} SET {change} WHERE place = 2"),
+                &[],
+            )
+            .await;
         assert_eq!(changed.unwrap(), 1, "{change}");
         let report = store.check(&gallery).await.unwrap();
-        assert_eq!((report.items, report.damage.len()), (3, 1), "{change}: {report:?}");
-        assert!(report.damage[0].contains("place 2") && report.damage[0].contains(said), "{change}: {report:?}");
-        client.execute(&format!("DELETE FROM dinoserve.items_{number} WHERE place = 2"), &[]).await.unwrap();
+        assert_eq!(
+            (report.items, report.damage.len()),
+            (3, 1),
+            "{change}: {report:?}"
+        );
+        assert!(
+            report.damage[0].contains("place 2") && report.damage[0].contains(said),
+            "{change}: {report:?}"
+        );
+        client
+            .execute(
+                &format!("DELETE FROM dinoserve.items_{number} WHERE place = 2"),
+                &[],
+            )
+            .await
+            .unwrap();
         let report = store.check(&gallery).await.unwrap();
-        assert!(report.damage.len() == 1 && report.damage[0].contains("counts 3 items and has 2"), "{report:?}");
+        assert!(
+            report.damage.len() == 1 && report.damage[0].contains("counts 3 items and has 2"),
+            "{report:?}"
+        );
     }
 }
 
@@ -341,34 +551,58 @@ impl SmallDisk {
     fn mount(at: &std::path::Path, megabytes: u32) -> Option<Self> {
         std::fs::create_dir(at).unwrap();
         let size = format!("size={megabytes}m,uid={NOBODY},gid={NOBODY}");
-        let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
-        mounted.is_ok_and(|output| output.status.success()).then(|| Self(at.to_owned()))
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(at)
+            .output();
+        mounted
+            .is_ok_and(|output| output.status.success())
+            .then(|| Self(at.to_owned()))
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+        let _ = std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(&self.0)
+            .status();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_said_and_what_was_stored_stays() {
     let test = "a_full_disk_is_said_and_what_was_stored_stays";
-    let Some(server) = Postgres::start(test) else { return };
+    let Some(server) = Postgres::start(test) else {
+        return;
+    };
     let folder = server.folder().join("small");
     let Some(_disk) = SmallDisk::mount(&folder, 16) else {
-        crate::support::skip(&format!("{test}: no small disk can be mounted (that takes root)"));
+        crate::support::skip(&format!(
+            "{test}: no small disk can be mounted (that takes root)"
+        ));
         return;
     };
     let client = server.connect().await;
-    client.batch_execute(&format!("CREATE TABLESPACE small LOCATION '{}'", folder.display())).await.unwrap();
-    client.batch_execute("ALTER DATABASE postgres SET default_tablespace = small").await.unwrap();
+    client
+        .batch_execute(&format!(
+            "CREATE TABLESPACE small LOCATION '{}'",
+            folder.display()
+        ))
+        .await
+        .unwrap();
+    client
+        .batch_execute("ALTER DATABASE postgres SET default_tablespace = small")
+        .await
+        .unwrap();
     let store = open(&server).await;
     let (gallery, binding) = (name("g"), binding(384));
     let mut random = Random(83);
-    let mut batch =
-        |round: usize| (0..50).map(|n| plain(format!("{round}/{n}"), random.direction(384))).collect::<Vec<_>>();
+    let mut batch = |round: usize| {
+        (0..50)
+            .map(|n| plain(format!("{round}/{n}"), random.direction(384)))
+            .collect::<Vec<_>>()
+    };
     let mut stored = 0;
     let error = loop {
         match store.put(&gallery, &binding, batch(stored)).await {
@@ -379,15 +613,32 @@ async fn a_full_disk_is_said_and_what_was_stored_stays() {
     assert_eq!(error.kind(), Kind::StorageFull, "{error}");
     assert!(stored > 10 && error.detail().contains("full"), "{error}");
     let report = store.check(&gallery).await.unwrap();
-    assert_eq!((report.items, report.damage), (50 * stored as u64, Vec::<String>::new()));
-    assert_eq!(store.get(&gallery, &id(format!("{stored}/0")), Parts::NONE).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(
+        (report.items, report.damage),
+        (50 * stored as u64, Vec::<String>::new())
+    );
+    assert_eq!(
+        store
+            .get(&gallery, &id(format!("{stored}/0")), Parts::NONE)
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::NotFound
+    );
     let search = Search::new(random.direction(384), 5);
     assert_eq!(store.search(&gallery, search).await.unwrap().len(), 5);
     // Room is made, and it goes on.
-    store.create(&name("other"), &super::binding(4)).await.unwrap_err();
+    store
+        .create(&name("other"), &super::binding(4))
+        .await
+        .unwrap_err();
     store.remove(&gallery).await.unwrap();
     for _ in 0..100 {
-        if store.put(&gallery, &binding, vec![plain("a", random.direction(384))]).await.is_ok() {
+        if store
+            .put(&gallery, &binding, vec![plain("a", random.direction(384))])
+            .await
+            .is_ok()
+        {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;

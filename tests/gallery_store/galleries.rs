@@ -27,12 +27,37 @@ async fn galleries_are_listed_by_name(place: &Place) {
     for gallery in ["b", "a-1", "a", "z_9"] {
         store.create(&name(gallery), &binding(4)).await.unwrap();
     }
-    store.put(&name("b"), &binding(4), vec![plain("x", random.direction(4))]).await.unwrap();
+    store
+        .put(
+            &name("b"),
+            &binding(4),
+            vec![plain("x", random.direction(4))],
+        )
+        .await
+        .unwrap();
     // Nothing to store, and yet it is there.
-    assert!(store.put(&name("c"), &binding(5), Vec::new()).await.unwrap().is_empty());
+    assert!(
+        store
+            .put(&name("c"), &binding(5), Vec::new())
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let list = store.galleries().await.unwrap();
-    let listed: Vec<_> = list.iter().map(|info| (info.name.as_str(), info.items, info.binding.dim)).collect();
-    assert_eq!(listed, [("a", 0, 4), ("a-1", 0, 4), ("b", 1, 4), ("c", 0, 5), ("z_9", 0, 4)]);
+    let listed: Vec<_> = list
+        .iter()
+        .map(|info| (info.name.as_str(), info.items, info.binding.dim))
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            ("a", 0, 4),
+            ("a-1", 0, 4),
+            ("b", 1, 4),
+            ("c", 0, 5),
+            ("z_9", 0, 4)
+        ]
+    );
     assert_eq!(store.gallery(&name("b")).await.unwrap(), list[2]);
     // Finds the one that is there.
     let found = store.create(&name("b"), &binding(4)).await.unwrap();
@@ -54,8 +79,14 @@ async fn what_is_not_there_is_named(place: &Place) {
         store.search(&nowhere, search).await.unwrap_err(),
         store.read(&nowhere, Parts::NONE).await.err().unwrap(),
         store.check(&nowhere).await.unwrap_err(),
-        store.document(DocumentKind::Probe, &nowhere).await.unwrap_err(),
-        store.remove_document(DocumentKind::Basis, &nowhere).await.unwrap_err(),
+        store
+            .document(DocumentKind::Probe, &nowhere)
+            .await
+            .unwrap_err(),
+        store
+            .remove_document(DocumentKind::Basis, &nowhere)
+            .await
+            .unwrap_err(),
     ];
     for error in errors {
         assert_eq!(error.kind(), Kind::NotFound, "{error}");
@@ -68,17 +99,75 @@ async fn a_gallery_holds_vectors_of_one_kind(place: &Place) {
     let store = place.open().await;
     let (gallery, ours) = (name("g"), binding(4));
     let mut random = Random(21);
-    store.put(&gallery, &ours, vec![plain("a", random.direction(4))]).await.unwrap();
+    store
+        .put(&gallery, &ours, vec![plain("a", random.direction(4))])
+        .await
+        .unwrap();
     let others = [
-        ("dinov2-large", Binding { fingerprint: "f".repeat(64), model: "dinov2-large".to_owned(), ..ours.clone() }),
-        ("dim=5", Binding { dim: 5, ..ours.clone() }),
-        ("pooling=mean", Binding { pooling: Pooling::Mean, ..ours.clone() }),
-        ("layers=4", Binding { layers: 4, ..ours.clone() }),
-        ("size=518", Binding { size: 518, ..ours.clone() }),
-        ("resize=squash", Binding { resize: ResizeMode::Squash, ..ours.clone() }),
-        ("filter=bilinear", Binding { filter: Filter::Bilinear, ..ours.clone() }),
-        ("exif=false", Binding { exif: false, ..ours.clone() }),
-        ("background=black", Binding { background: Background::Black, ..ours.clone() }),
+        (
+            "dinov2-large",
+            Binding {
+                fingerprint: "f".repeat(64),
+                model: "dinov2-large".to_owned(),
+                ..ours.clone()
+            },
+        ),
+        (
+            "dim=5",
+            Binding {
+                dim: 5,
+                ..ours.clone()
+            },
+        ),
+        (
+            "pooling=mean",
+            Binding {
+                pooling: Pooling::Mean,
+                ..ours.clone()
+            },
+        ),
+        (
+            "layers=4",
+            Binding {
+                layers: 4,
+                ..ours.clone()
+            },
+        ),
+        (
+            "size=518",
+            Binding {
+                size: 518,
+                ..ours.clone()
+            },
+        ),
+        (
+            "resize=squash",
+            Binding {
+                resize: ResizeMode::Squash,
+                ..ours.clone()
+            },
+        ),
+        (
+            "filter=bilinear",
+            Binding {
+                filter: Filter::Bilinear,
+                ..ours.clone()
+            },
+        ),
+        (
+            "exif=false",
+            Binding {
+                exif: false,
+                ..ours.clone()
+            },
+        ),
+        (
+            "background=black",
+            Binding {
+                background: Background::Black,
+                ..ours.clone()
+            },
+        ),
     ];
     for (named, other) in others {
         let item = plain("b", random.direction(other.dim));
@@ -87,37 +176,74 @@ async fn a_gallery_holds_vectors_of_one_kind(place: &Place) {
             store.create(&gallery, &other).await.unwrap_err(),
         ] {
             assert_eq!(error.kind(), Kind::Conflict, "{error}");
-            assert!(error.detail().contains(named) && error.detail().contains("`g`"), "{named} in {error}");
+            assert!(
+                error.detail().contains(named) && error.detail().contains("`g`"),
+                "{named} in {error}"
+            );
         }
     }
     // The model's name is for people only.
-    let renamed = Binding { model: "mine".to_owned(), ..ours.clone() };
-    assert_eq!(store.put(&gallery, &renamed, vec![plain("b", random.direction(4))]).await.unwrap(), [true]);
+    let renamed = Binding {
+        model: "mine".to_owned(),
+        ..ours.clone()
+    };
+    assert_eq!(
+        store
+            .put(&gallery, &renamed, vec![plain("b", random.direction(4))])
+            .await
+            .unwrap(),
+        [true]
+    );
     assert_eq!(store.gallery(&gallery).await.unwrap().binding, ours);
-    assert_eq!(ids(&store.page(&gallery, 0, 9, None).await.unwrap()), ["a", "b"]);
+    assert_eq!(
+        ids(&store.page(&gallery, 0, 9, None).await.unwrap()),
+        ["a", "b"]
+    );
 }
 
 async fn vectors_of_another_width_are_refused(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(22);
-    let items = vec![plain("a", random.direction(4)), plain("b", random.direction(3))];
-    assert_eq!(store.put(&gallery, &binding, items).await.unwrap_err().kind(), Kind::InvalidOption);
-    assert!(store.galleries().await.unwrap().is_empty(), "nothing was stored");
+    let items = vec![
+        plain("a", random.direction(4)),
+        plain("b", random.direction(3)),
+    ];
+    assert_eq!(
+        store
+            .put(&gallery, &binding, items)
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::InvalidOption
+    );
+    assert!(
+        store.galleries().await.unwrap().is_empty(),
+        "nothing was stored"
+    );
 }
 
 async fn a_gallery_that_is_renamed_takes_the_place_of_another(place: &Place) {
     let store = place.open().await;
     let mut random = Random(23);
     let (old, new, other) = (name("old"), name("new"), name("other"));
-    store.put(&old, &binding(4), vec![plain("o", random.direction(4))]).await.unwrap();
-    let items = vec![plain("n1", random.direction(6)), plain("n2", random.direction(6))];
+    store
+        .put(&old, &binding(4), vec![plain("o", random.direction(4))])
+        .await
+        .unwrap();
+    let items = vec![
+        plain("n1", random.direction(6)),
+        plain("n2", random.direction(6)),
+    ];
     store.put(&new, &binding(6), items).await.unwrap();
     let before = read_all(&store, &new, Parts::ALL).await;
 
     store.rename(&new, &old).await.unwrap();
     assert_eq!(read_all(&store, &old, Parts::ALL).await, before);
-    assert_eq!(store.gallery(&new).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(
+        store.gallery(&new).await.unwrap_err().kind(),
+        Kind::NotFound
+    );
     assert_eq!(store.galleries().await.unwrap().len(), 1);
     let search = Search::new(before[1].vector.clone(), 9);
     let found = store.search(&old, search).await.unwrap();
@@ -127,10 +253,19 @@ async fn a_gallery_that_is_renamed_takes_the_place_of_another(place: &Place) {
     store.rename(&other, &other).await.unwrap();
     assert_eq!(read_all(&store, &other, Parts::ALL).await, before);
     // Both names are free again.
-    store.put(&old, &binding(3), vec![plain("x", random.direction(3))]).await.unwrap();
-    store.put(&new, &binding(2), vec![plain("y", random.direction(2))]).await.unwrap();
+    store
+        .put(&old, &binding(3), vec![plain("x", random.direction(3))])
+        .await
+        .unwrap();
+    store
+        .put(&new, &binding(2), vec![plain("y", random.direction(2))])
+        .await
+        .unwrap();
     assert_eq!(store.galleries().await.unwrap().len(), 3);
-    assert_eq!(ids(&store.page(&other, 0, 9, None).await.unwrap()), ["n1", "n2"]);
+    assert_eq!(
+        ids(&store.page(&other, 0, 9, None).await.unwrap()),
+        ["n1", "n2"]
+    );
 }
 
 async fn a_removed_gallery_can_be_made_anew(place: &Place) {
@@ -138,21 +273,43 @@ async fn a_removed_gallery_can_be_made_anew(place: &Place) {
     let gallery = name("g");
     let mut random = Random(24);
     for dim in [4, 7, 4] {
-        let items = vec![plain("a", random.direction(dim)), plain("b", random.direction(dim))];
-        store.put(&gallery, &binding(dim), items.clone()).await.unwrap();
+        let items = vec![
+            plain("a", random.direction(dim)),
+            plain("b", random.direction(dim)),
+        ];
+        store
+            .put(&gallery, &binding(dim), items.clone())
+            .await
+            .unwrap();
         let page = store.page(&gallery, 0, 9, None).await.unwrap();
-        assert_eq!(page.iter().map(|item| item.place).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(
+            page.iter().map(|item| item.place).collect::<Vec<_>>(),
+            [1, 2]
+        );
         let search = Search::new(items[1].vector.clone(), 9);
-        assert_eq!(store.search(&gallery, search).await.unwrap()[0].item.id.as_str(), "b");
+        assert_eq!(
+            store.search(&gallery, search).await.unwrap()[0]
+                .item
+                .id
+                .as_str(),
+            "b"
+        );
         store.remove(&gallery).await.unwrap();
-        assert_eq!(store.gallery(&gallery).await.unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(
+            store.gallery(&gallery).await.unwrap_err().kind(),
+            Kind::NotFound
+        );
     }
     assert!(store.galleries().await.unwrap().is_empty());
 }
 
 async fn documents_are_kept_by_kind_and_name(place: &Place) {
     let store = place.open().await;
-    let large = Bytes::from((0..5_000_000u32).map(|n| (n % 251) as u8).collect::<Vec<_>>());
+    let large = Bytes::from(
+        (0..5_000_000u32)
+            .map(|n| (n % 251) as u8)
+            .collect::<Vec<_>>(),
+    );
     for (kind, document, bytes) in [
         (DocumentKind::Probe, "b", Bytes::from_static(b"first")),
         (DocumentKind::Probe, "a", large.clone()),
@@ -160,20 +317,66 @@ async fn documents_are_kept_by_kind_and_name(place: &Place) {
         (DocumentKind::Probe, "b", Bytes::from_static(b"second")),
         (DocumentKind::Basis, "empty", Bytes::new()),
     ] {
-        store.put_document(kind, &name(document), bytes).await.unwrap();
+        store
+            .put_document(kind, &name(document), bytes)
+            .await
+            .unwrap();
     }
     store.close().await;
     drop(store);
     let store = place.open().await;
-    assert_eq!(store.documents(DocumentKind::Probe).await.unwrap(), [name("a"), name("b")]);
-    assert_eq!(store.documents(DocumentKind::Basis).await.unwrap(), [name("b"), name("empty")]);
-    assert_eq!(store.document(DocumentKind::Probe, &name("a")).await.unwrap(), large);
-    assert_eq!(store.document(DocumentKind::Probe, &name("b")).await.unwrap(), "second");
-    assert_eq!(store.document(DocumentKind::Basis, &name("b")).await.unwrap(), &b"\0\xff"[..]);
-    assert!(store.document(DocumentKind::Basis, &name("empty")).await.unwrap().is_empty());
-    store.remove_document(DocumentKind::Probe, &name("b")).await.unwrap();
-    assert_eq!(store.document(DocumentKind::Probe, &name("b")).await.unwrap_err().kind(), Kind::NotFound);
-    assert_eq!(store.documents(DocumentKind::Probe).await.unwrap(), [name("a")]);
+    assert_eq!(
+        store.documents(DocumentKind::Probe).await.unwrap(),
+        [name("a"), name("b")]
+    );
+    assert_eq!(
+        store.documents(DocumentKind::Basis).await.unwrap(),
+        [name("b"), name("empty")]
+    );
+    assert_eq!(
+        store
+            .document(DocumentKind::Probe, &name("a"))
+            .await
+            .unwrap(),
+        large
+    );
+    assert_eq!(
+        store
+            .document(DocumentKind::Probe, &name("b"))
+            .await
+            .unwrap(),
+        "second"
+    );
+    assert_eq!(
+        store
+            .document(DocumentKind::Basis, &name("b"))
+            .await
+            .unwrap(),
+        &b"\0\xff"[..]
+    );
+    assert!(
+        store
+            .document(DocumentKind::Basis, &name("empty"))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    store
+        .remove_document(DocumentKind::Probe, &name("b"))
+        .await
+        .unwrap();
+    assert_eq!(
+        store
+            .document(DocumentKind::Probe, &name("b"))
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::NotFound
+    );
+    assert_eq!(
+        store.documents(DocumentKind::Probe).await.unwrap(),
+        [name("a")]
+    );
     assert_eq!(store.documents(DocumentKind::Basis).await.unwrap().len(), 2);
     assert!(store.galleries().await.unwrap().is_empty());
 }

@@ -29,9 +29,18 @@ const METADATA: &str = r#"{"z":1,"a":1.0,"z2":-0.0,"big":18446744073709551615,"l
 async fn an_item_comes_back_as_it_was_given(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("things"), binding(8));
-    let before = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let before = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_millis() as u64;
     let given = full("a/b", "Äpfel & Birnen", METADATA, Random(1).direction(8));
-    assert_eq!(store.put(&gallery, &binding, vec![given.clone()]).await.unwrap(), [true]);
+    assert_eq!(
+        store
+            .put(&gallery, &binding, vec![given.clone()])
+            .await
+            .unwrap(),
+        [true]
+    );
 
     let found = store.get(&gallery, &given.id, Parts::ALL).await.unwrap();
     assert_eq!(found.item.id, given.id);
@@ -40,23 +49,45 @@ async fn an_item_comes_back_as_it_was_given(place: &Place) {
     // As text, so that the order of the members and the form of the numbers are compared, too.
     let text = |metadata: &Metadata| serde_json::to_string(metadata).unwrap();
     assert_eq!(text(&found.item.metadata), text(&given.metadata));
-    assert!((before..before + 60_000).contains(&found.item.stored_ms), "{} after {before}", found.item.stored_ms);
+    assert!(
+        (before..before + 60_000).contains(&found.item.stored_ms),
+        "{} after {before}",
+        found.item.stored_ms
+    );
     assert_eq!(found.vector, given.vector);
     assert_eq!(found.thumbnail, given.thumbnail);
     // Features may be kept in half precision.
     let (features, expected) = (found.features.clone().unwrap(), given.features.unwrap());
     assert_eq!(features.len(), expected.len());
-    assert!(features.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-3 * b.abs().max(0.1)), "{features:?}");
+    assert!(
+        features
+            .iter()
+            .zip(&expected)
+            .all(|(a, b)| (a - b).abs() <= 1e-3 * b.abs().max(0.1)),
+        "{features:?}"
+    );
 
     let bare = store.get(&gallery, &given.id, Parts::NONE).await.unwrap();
     assert_eq!(bare.item, found.item);
-    assert!(bare.vector.is_empty() && bare.features.is_none() && bare.thumbnail.is_none(), "{bare:?}");
+    assert!(
+        bare.vector.is_empty() && bare.features.is_none() && bare.thumbnail.is_none(),
+        "{bare:?}"
+    );
 
     // Without any of it, and all of it taken away again.
     let poor = plain("a/b", Random(2).direction(8));
-    assert_eq!(store.put(&gallery, &binding, vec![poor.clone()]).await.unwrap(), [false]);
+    assert_eq!(
+        store
+            .put(&gallery, &binding, vec![poor.clone()])
+            .await
+            .unwrap(),
+        [false]
+    );
     let found = store.get(&gallery, &poor.id, Parts::ALL).await.unwrap();
-    assert_eq!((found.item.label, found.features, found.thumbnail), (None, None, None));
+    assert_eq!(
+        (found.item.label, found.features, found.thumbnail),
+        (None, None, None)
+    );
     assert!(found.item.metadata.is_empty());
     assert_eq!(found.vector, poor.vector);
 }
@@ -91,19 +122,41 @@ async fn ids_may_be_any_text(place: &Place) {
     ]
     .map(str::to_owned)
     .into_iter()
-    .chain(["x".repeat(512), "x".repeat(511), "€".repeat(170), "\0".repeat(512)])
+    .chain([
+        "x".repeat(512),
+        "x".repeat(511),
+        "€".repeat(170),
+        "\0".repeat(512),
+    ])
     .collect();
     let mut random = Random(3);
-    let items = unusual.iter().map(|id| plain(id, random.direction(4))).collect::<Vec<_>>();
-    assert_eq!(store.put(&gallery, &binding, items.clone()).await.unwrap(), vec![true; items.len()]);
+    let items = unusual
+        .iter()
+        .map(|id| plain(id, random.direction(4)))
+        .collect::<Vec<_>>();
+    assert_eq!(
+        store.put(&gallery, &binding, items.clone()).await.unwrap(),
+        vec![true; items.len()]
+    );
     for item in &items {
         let found = store.get(&gallery, &item.id, Parts::ALL).await.unwrap();
         assert_eq!((&found.item.id, &found.vector), (&item.id, &item.vector));
     }
-    assert_eq!(ids(&store.page(&gallery, 0, 100, None).await.unwrap()), unusual);
+    assert_eq!(
+        ids(&store.page(&gallery, 0, 100, None).await.unwrap()),
+        unusual
+    );
     for (at, item) in items.iter().enumerate() {
-        assert_eq!(store.delete(&gallery, vec![item.id.clone()]).await.unwrap(), [true], "{:?}", item.id);
-        assert_eq!(store.gallery(&gallery).await.unwrap().items as usize, items.len() - at - 1);
+        assert_eq!(
+            store.delete(&gallery, vec![item.id.clone()]).await.unwrap(),
+            [true],
+            "{:?}",
+            item.id
+        );
+        assert_eq!(
+            store.gallery(&gallery).await.unwrap().items as usize,
+            items.len() - at - 1
+        );
     }
 }
 
@@ -111,19 +164,33 @@ async fn a_replaced_item_keeps_its_place(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(4);
-    let first: Vec<_> = ["a", "b", "c"].map(|id| plain(id, random.direction(4))).into();
+    let first: Vec<_> = ["a", "b", "c"]
+        .map(|id| plain(id, random.direction(4)))
+        .into();
     store.put(&gallery, &binding, first).await.unwrap();
     let again = full("b", "new", r#"{"n":2}"#, random.direction(4));
     let added = vec![again.clone(), plain("d", random.direction(4))];
-    assert_eq!(store.put(&gallery, &binding, added).await.unwrap(), [false, true]);
+    assert_eq!(
+        store.put(&gallery, &binding, added).await.unwrap(),
+        [false, true]
+    );
     let page = store.page(&gallery, 0, 10, None).await.unwrap();
     assert_eq!(ids(&page), ["a", "b", "c", "d"]);
-    assert_eq!(page.iter().map(|item| item.place).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(
+        page.iter().map(|item| item.place).collect::<Vec<_>>(),
+        [1, 2, 3, 4]
+    );
     assert_eq!(page[1].label, again.label);
-    let search = Search { exact: true, ..Search::new(again.vector.clone(), 4) };
+    let search = Search {
+        exact: true,
+        ..Search::new(again.vector.clone(), 4)
+    };
     let found = store.search(&gallery, search).await.unwrap();
     assert_eq!(found.len(), 4, "the replaced vector is found no more");
-    assert_eq!((found[0].item.id.as_str(), found[0].item.label.as_ref()), ("b", again.label.as_ref()));
+    assert_eq!(
+        (found[0].item.id.as_str(), found[0].item.label.as_ref()),
+        ("b", again.label.as_ref())
+    );
     assert!(found[0].score > 0.9999);
 }
 
@@ -134,7 +201,10 @@ async fn of_several_items_with_one_id_the_last_stays(place: &Place) {
     let items: Vec<_> = [("a", 1), ("b", 2), ("a", 3), ("c", 4), ("a", 5)]
         .map(|(id, n)| full(id, "l", &format!(r#"{{"n":{n}}}"#), random.direction(4)))
         .into();
-    assert_eq!(store.put(&gallery, &binding, items.clone()).await.unwrap(), [true, true, false, true, false]);
+    assert_eq!(
+        store.put(&gallery, &binding, items.clone()).await.unwrap(),
+        [true, true, false, true, false]
+    );
     let all = read_all(&store, &gallery, Parts::ALL).await;
     assert_eq!(ids(all.iter().map(|stored| &stored.item)), ["a", "b", "c"]);
     assert_eq!(all[0].item.metadata.object()["n"], 5);
@@ -146,18 +216,48 @@ async fn deleted_items_are_gone_and_their_places_are_not_given_again(place: &Pla
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(6);
-    let items: Vec<_> = ["a", "b", "c"].map(|id| plain(id, random.direction(4))).into();
+    let items: Vec<_> = ["a", "b", "c"]
+        .map(|id| plain(id, random.direction(4)))
+        .into();
     store.put(&gallery, &binding, items.clone()).await.unwrap();
-    let deleted = store.delete(&gallery, ["c", "x", "c", "b"].map(id).into()).await.unwrap();
+    let deleted = store
+        .delete(&gallery, ["c", "x", "c", "b"].map(id).into())
+        .await
+        .unwrap();
     assert_eq!(deleted, [true, false, false, true]);
-    let error = store.get(&gallery, &id("c"), Parts::NONE).await.unwrap_err();
+    let error = store
+        .get(&gallery, &id("c"), Parts::NONE)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
-    assert!(error.detail().contains('c') && error.detail().contains('g'), "{error}");
+    assert!(
+        error.detail().contains('c') && error.detail().contains('g'),
+        "{error}"
+    );
     let search = Search::new(items[2].vector.clone(), 10);
-    assert_eq!(ids(store.search(&gallery, search).await.unwrap().iter().map(|found| &found.item)), ["a"]);
-    assert_eq!(store.put(&gallery, &binding, vec![items[2].clone()]).await.unwrap(), [true]);
+    assert_eq!(
+        ids(store
+            .search(&gallery, search)
+            .await
+            .unwrap()
+            .iter()
+            .map(|found| &found.item)),
+        ["a"]
+    );
+    assert_eq!(
+        store
+            .put(&gallery, &binding, vec![items[2].clone()])
+            .await
+            .unwrap(),
+        [true]
+    );
     let page = store.page(&gallery, 0, 10, None).await.unwrap();
-    assert_eq!(page.iter().map(|item| (item.id.as_str(), item.place)).collect::<Vec<_>>(), [("a", 1), ("c", 4)]);
+    assert_eq!(
+        page.iter()
+            .map(|item| (item.id.as_str(), item.place))
+            .collect::<Vec<_>>(),
+        [("a", 1), ("c", 4)]
+    );
     assert_eq!(store.gallery(&gallery).await.unwrap().items, 2);
 }
 
@@ -166,7 +266,9 @@ async fn pages_give_each_item_once_whatever_is_written_meanwhile(place: &Place) 
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(7);
     let items = |range: std::ops::Range<usize>, random: &mut Random| {
-        range.map(|n| plain(format!("{n}"), random.direction(4))).collect::<Vec<_>>()
+        range
+            .map(|n| plain(format!("{n}"), random.direction(4)))
+            .collect::<Vec<_>>()
     };
     let first = items(0..50, &mut random);
     store.put(&gallery, &binding, first.clone()).await.unwrap();
@@ -178,19 +280,41 @@ async fn pages_give_each_item_once_whatever_is_written_meanwhile(place: &Place) 
         after = last.place;
         seen.extend(ids(&page));
         // Behind, before and at the point that is reached; no more are added once the end is near.
-        store.delete(&gallery, vec![id(seen[0].clone()), id("49")]).await.unwrap();
-        store.put(&gallery, &binding, vec![first[3].clone(), first[40].clone()]).await.unwrap();
+        store
+            .delete(&gallery, vec![id(seen[0].clone()), id("49")])
+            .await
+            .unwrap();
+        store
+            .put(
+                &gallery,
+                &binding,
+                vec![first[3].clone(), first[40].clone()],
+            )
+            .await
+            .unwrap();
         if round < 60 {
-            store.put(&gallery, &binding, items(round..round + 2, &mut random)).await.unwrap();
+            store
+                .put(&gallery, &binding, items(round..round + 2, &mut random))
+                .await
+                .unwrap();
             round += 2;
         }
     }
     let unique: HashSet<&String> = seen.iter().collect();
     assert_eq!(unique.len(), seen.len(), "no item comes twice: {seen:?}");
-    let expected: Vec<String> = (0..60).filter(|n| *n != 49).map(|n| n.to_string()).collect();
+    let expected: Vec<String> = (0..60)
+        .filter(|n| *n != 49)
+        .map(|n| n.to_string())
+        .collect();
     assert_eq!(seen, expected);
     assert!(store.page(&gallery, 0, 0, None).await.unwrap().is_empty());
-    assert!(store.page(&gallery, u64::MAX, 5, None).await.unwrap().is_empty());
+    assert!(
+        store
+            .page(&gallery, u64::MAX, 5, None)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 async fn what_was_stored_is_there_after_reopening(place: &Place) {
@@ -199,10 +323,18 @@ async fn what_was_stored_is_there_after_reopening(place: &Place) {
     let store = place.open().await;
     for n in 0..40 {
         let metadata = format!(r#"{{"n":{n}}}"#);
-        let item = full(&format!("{n}"), if n % 2 == 0 { "even" } else { "odd" }, &metadata, random.direction(16));
+        let item = full(
+            &format!("{n}"),
+            if n % 2 == 0 { "even" } else { "odd" },
+            &metadata,
+            random.direction(16),
+        );
         store.put(&gallery, &binding, vec![item]).await.unwrap();
     }
-    store.delete(&gallery, (30..40).map(|n| id(n.to_string())).collect()).await.unwrap();
+    store
+        .delete(&gallery, (30..40).map(|n| id(n.to_string())).collect())
+        .await
+        .unwrap();
     let before = read_all(&store, &gallery, Parts::ALL).await;
     let sought = Search::new(before[12].vector.clone(), 5);
     let found = store.search(&gallery, sought.clone()).await.unwrap();
@@ -214,8 +346,20 @@ async fn what_was_stored_is_there_after_reopening(place: &Place) {
     assert_eq!(store.search(&gallery, sought).await.unwrap(), found);
     let info = store.gallery(&gallery).await.unwrap();
     assert_eq!((info.items, &info.binding), (30, &binding));
-    store.put(&gallery, &binding, vec![plain("new", random.direction(16))]).await.unwrap();
-    assert_eq!(store.get(&gallery, &id("new"), Parts::NONE).await.unwrap().item.place, 41, "places go on");
+    store
+        .put(&gallery, &binding, vec![plain("new", random.direction(16))])
+        .await
+        .unwrap();
+    assert_eq!(
+        store
+            .get(&gallery, &id("new"), Parts::NONE)
+            .await
+            .unwrap()
+            .item
+            .place,
+        41,
+        "places go on"
+    );
 }
 
 async fn reading_gives_one_moment(place: &Place) {
@@ -223,15 +367,22 @@ async fn reading_gives_one_moment(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(9);
-    let items: Vec<_> = (0..500).map(|n| full(&n.to_string(), "old", "{}", random.direction(4))).collect();
+    let items: Vec<_> = (0..500)
+        .map(|n| full(&n.to_string(), "old", "{}", random.direction(4)))
+        .collect();
     store.put(&gallery, &binding, items.clone()).await.unwrap();
     let mut stream = store.read(&gallery, Parts::ALL).await.unwrap();
     let first = stream.try_next().await.unwrap().unwrap();
     assert_eq!(first.item.id.as_str(), "0");
     // All of it changes while it is being read, and in the end the gallery itself goes.
-    let changed = (250..750).map(|n| full(&n.to_string(), "new", "{}", random.direction(4))).collect();
+    let changed = (250..750)
+        .map(|n| full(&n.to_string(), "new", "{}", random.direction(4)))
+        .collect();
     store.put(&gallery, &binding, changed).await.unwrap();
-    store.delete(&gallery, (0..250).map(|n| id(n.to_string())).collect()).await.unwrap();
+    store
+        .delete(&gallery, (0..250).map(|n| id(n.to_string())).collect())
+        .await
+        .unwrap();
     store.remove(&gallery).await.unwrap();
     let rest: Vec<_> = stream.try_collect().await.unwrap();
     assert_eq!(rest.len(), 499);
@@ -254,17 +405,39 @@ async fn large_items_and_large_batches_are_kept(place: &Place) {
     let (gallery, binding) = (name("g"), binding(4096));
     let mut random = Random(10);
     let filler = "x".repeat(Metadata::MOST - 8);
-    let mut large = full(&"i".repeat(512), &"l".repeat(256), &format!(r#"{{"m":"{filler}"}}"#), random.direction(4096));
+    let mut large = full(
+        &"i".repeat(512),
+        &"l".repeat(256),
+        &format!(r#"{{"m":"{filler}"}}"#),
+        random.direction(4096),
+    );
     let noise: Vec<u8> = (0..200_000).map(|_| random.next() as u8).collect();
     large.thumbnail = Some(noise.into());
-    store.put(&gallery, &binding, vec![large.clone()]).await.unwrap();
+    store
+        .put(&gallery, &binding, vec![large.clone()])
+        .await
+        .unwrap();
     let found = store.get(&gallery, &large.id, Parts::ALL).await.unwrap();
-    assert_eq!((found.item.metadata, found.vector, found.thumbnail), (large.metadata, large.vector, large.thumbnail));
+    assert_eq!(
+        (found.item.metadata, found.vector, found.thumbnail),
+        (large.metadata, large.vector, large.thumbnail)
+    );
 
     let small = super::binding(3);
-    let many: Vec<_> = (0..3000).map(|n| plain(format!("{n}"), random.direction(3))).collect();
-    assert_eq!(store.put(&name("many"), &small, many).await.unwrap().len(), 3000);
-    let all = store.delete(&name("many"), (0..3000).map(|n| id(n.to_string())).collect()).await.unwrap();
+    let many: Vec<_> = (0..3000)
+        .map(|n| plain(format!("{n}"), random.direction(3)))
+        .collect();
+    assert_eq!(
+        store.put(&name("many"), &small, many).await.unwrap().len(),
+        3000
+    );
+    let all = store
+        .delete(
+            &name("many"),
+            (0..3000).map(|n| id(n.to_string())).collect(),
+        )
+        .await
+        .unwrap();
     assert!(all.len() == 3000 && all.iter().all(|deleted| *deleted));
 }
 
@@ -280,7 +453,10 @@ async fn a_check_of_what_was_written_is_clean(place: &Place) {
         let items = items.collect();
         store.put(&gallery, &binding, items).await.unwrap();
     }
-    store.delete(&gallery, (0..20).map(|n| id(n.to_string())).collect()).await.unwrap();
+    store
+        .delete(&gallery, (0..20).map(|n| id(n.to_string())).collect())
+        .await
+        .unwrap();
     let report = store.check(&gallery).await.unwrap();
     assert_eq!((report.items, report.damage), (100, Vec::<String>::new()));
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use dinoserve::{
     error::Kind,
     gallery::{
-        Binding, Bound, Condition, Filter, Gallery, GalleryConfig, GalleryName, Metadata, Neighbor, NewItem, Scalar,
-        Search,
+        Binding, Bound, Condition, Filter, Gallery, GalleryConfig, GalleryName, Metadata, Neighbor,
+        NewItem, Scalar, Search,
     },
 };
 use serde_json::{Value, json};
@@ -30,33 +30,58 @@ fn search(vector: &[f32], k: usize) -> Search {
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| f64::from(*a) * f64::from(*b))
+        .sum()
 }
 
 /// The best `k` of the items that pass, by falling score.
 fn reference<'a>(items: &'a [NewItem], search: &Search) -> Vec<(&'a NewItem, f64)> {
     let passes = |item: &&NewItem| {
-        search.filter.as_ref().is_none_or(|filter| filter.matches(item.label.as_ref(), &item.metadata))
+        search
+            .filter
+            .as_ref()
+            .is_none_or(|filter| filter.matches(item.label.as_ref(), &item.metadata))
             && search.except.as_ref() != Some(&item.id)
     };
-    let mut scored: Vec<_> =
-        items.iter().filter(passes).map(|item| (item, dot(&item.vector, &search.vector))).collect();
+    let mut scored: Vec<_> = items
+        .iter()
+        .filter(passes)
+        .map(|item| (item, dot(&item.vector, &search.vector)))
+        .collect();
     // Stable: items that are equally near stay in their order.
     scored.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     scored.truncate(search.k);
     scored
 }
 
-/// That these are the nearest, in their order; where scores differ by less than their rounding either may come first.
+/// That these are the nearest, in their order; where scores differ by less than their rounding
+/// either may come first.
 #[track_caller]
 fn assert_nearest(found: &[Neighbor], items: &[NewItem], search: &Search) {
     let expected = reference(items, search);
     assert_eq!(found.len(), expected.len(), "{search:?}");
     for (found, (item, score)) in found.iter().zip(&expected) {
-        assert!((f64::from(found.score) - score).abs() < 2e-6, "{} and not {score}", found.score);
-        let of_found = items.iter().find(|item| item.id == found.item.id).expect("an item that was stored");
-        assert!((dot(&of_found.vector, &search.vector) - score).abs() < 2e-6, "{} and not {}", found.item.id, item.id);
-        assert_eq!((&found.item.label, &found.item.metadata), (&of_found.label, &of_found.metadata));
+        assert!(
+            (f64::from(found.score) - score).abs() < 2e-6,
+            "{} and not {score}",
+            found.score
+        );
+        let of_found = items
+            .iter()
+            .find(|item| item.id == found.item.id)
+            .expect("an item that was stored");
+        assert!(
+            (dot(&of_found.vector, &search.vector) - score).abs() < 2e-6,
+            "{} and not {}",
+            found.item.id,
+            item.id
+        );
+        assert_eq!(
+            (&found.item.label, &found.item.metadata),
+            (&of_found.label, &of_found.metadata)
+        );
     }
     assert!(found.is_sorted_by(|a, b| a.score >= b.score));
 }
@@ -65,12 +90,17 @@ async fn the_nearest_are_found(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(24));
     let mut random = Random(40);
-    let mut items: Vec<_> = (0..600).map(|n| plain(n.to_string(), random.direction(24))).collect();
+    let mut items: Vec<_> = (0..600)
+        .map(|n| plain(n.to_string(), random.direction(24)))
+        .collect();
     store.put(&gallery, &binding, items.clone()).await.unwrap();
     // Some are replaced, some go.
     for n in (0..600).step_by(7) {
         items[n].vector = random.direction(24);
-        store.put(&gallery, &binding, vec![items[n].clone()]).await.unwrap();
+        store
+            .put(&gallery, &binding, vec![items[n].clone()])
+            .await
+            .unwrap();
     }
     let gone: Vec<_> = (0..600).step_by(11).map(|n| items[n].id.clone()).collect();
     store.delete(&gallery, gone.clone()).await.unwrap();
@@ -93,12 +123,34 @@ async fn equal_scores_come_in_the_order_of_places(place: &Place) {
     let (gallery, binding) = (name("g"), binding(8));
     let mut random = Random(41);
     let (near, far) = (random.direction(8), random.direction(8));
-    let items = (0..200).map(|n| plain(n.to_string(), if n % 3 == 0 { near.clone() } else { far.clone() })).collect();
+    let items = (0..200)
+        .map(|n| {
+            plain(
+                n.to_string(),
+                if n % 3 == 0 {
+                    near.clone()
+                } else {
+                    far.clone()
+                },
+            )
+        })
+        .collect();
     store.put(&gallery, &binding, items).await.unwrap();
     // Storing them again does not send them to the end.
-    let again =
-        (0..200).rev().step_by(2).map(|n| plain(n.to_string(), if n % 3 == 0 { near.clone() } else { far.clone() }));
-    store.put(&gallery, &binding, again.collect()).await.unwrap();
+    let again = (0..200).rev().step_by(2).map(|n| {
+        plain(
+            n.to_string(),
+            if n % 3 == 0 {
+                near.clone()
+            } else {
+                far.clone()
+            },
+        )
+    });
+    store
+        .put(&gallery, &binding, again.collect())
+        .await
+        .unwrap();
     let found = store.search(&gallery, search(&near, 100)).await.unwrap();
     let expected: Vec<String> = (0..200)
         .filter(|n| n % 3 == 0)
@@ -107,12 +159,18 @@ async fn equal_scores_come_in_the_order_of_places(place: &Place) {
         .map(|n| n.to_string())
         .collect();
     assert_eq!(ids(found.iter().map(|found| &found.item)), expected);
-    assert!(found.iter().all(|found| (-1.0..=1.0).contains(&found.score)));
+    assert!(
+        found
+            .iter()
+            .all(|found| (-1.0..=1.0).contains(&found.score))
+    );
 }
 
 /// Values that differ in type only, that are close to each other, or that are awkward.
 fn values() -> Vec<Value> {
-    let texts = ["", "a", "A", "b", "ab", "a b", "é", "😀", "1", "true", "null", "%", "\\", "\"", "a\u{1}"];
+    let texts = [
+        "", "a", "A", "b", "ab", "a b", "é", "😀", "1", "true", "null", "%", "\\", "\"", "a\u{1}",
+    ];
     let numbers = [
         json!(0),
         json!(-0.0),
@@ -129,7 +187,12 @@ fn values() -> Vec<Value> {
         json!(1e300),
         json!(5e-324),
     ];
-    texts.iter().map(|text| json!(text)).chain(numbers).chain([json!(true), json!(false)]).collect()
+    texts
+        .iter()
+        .map(|text| json!(text))
+        .chain(numbers)
+        .chain([json!(true), json!(false)])
+        .collect()
 }
 
 const MEMBERS: [&str; 5] = ["m", "M", "", "a.b", "😀"];
@@ -142,7 +205,12 @@ fn random_metadata(random: &mut Random, values: &[Value]) -> Metadata {
             0 => json!(null),
             1 => json!({"m": random.of(values)}),
             2 => json!([]),
-            3 | 4 => json!([random.of(values), random.of(values), null, [random.of(values)]]),
+            3 | 4 => json!([
+                random.of(values),
+                random.of(values),
+                null,
+                [random.of(values)]
+            ]),
             _ => random.of(values).clone(),
         };
         object.insert((*random.of(&MEMBERS)).to_owned(), value);
@@ -163,7 +231,10 @@ fn random_condition(random: &mut Random, values: &[Value]) -> Condition {
         0 => Condition::AnyOf((0..random.below(4)).map(|_| scalar(random)).collect()),
         _ => {
             let bound = |random: &mut Random| {
-                (random.below(3) > 0).then(|| Bound { value: scalar(random), inclusive: random.below(2) == 0 })
+                (random.below(3) > 0).then(|| Bound {
+                    value: scalar(random),
+                    inclusive: random.below(2) == 0,
+                })
             };
             let (low, high) = (bound(random), bound(random));
             Condition::Range { low, high }
@@ -189,27 +260,52 @@ async fn filters_find_what_matches(place: &Place) {
     for round in 0..400 {
         let mut filter = Filter::default();
         if round % 3 == 0 {
-            let labels: Vec<Value> = LABELS.iter().map(|label| json!(label)).chain([json!(1)]).collect();
+            let labels: Vec<Value> = LABELS
+                .iter()
+                .map(|label| json!(label))
+                .chain([json!(1)])
+                .collect();
             filter.label = Some(random_condition(&mut random, &labels));
         }
         for _ in 0..random.below(3) {
-            let member = if random.below(30) == 0 { "m\0" } else { *random.of(&MEMBERS) };
-            filter.metadata.push((member.to_owned(), random_condition(&mut random, &values)));
+            let member = if random.below(30) == 0 {
+                "m\0"
+            } else {
+                *random.of(&MEMBERS)
+            };
+            filter
+                .metadata
+                .push((member.to_owned(), random_condition(&mut random, &values)));
         }
-        let matching: Vec<_> =
-            items.iter().filter(|item| filter.matches(item.label.as_ref(), &item.metadata)).collect();
+        let matching: Vec<_> = items
+            .iter()
+            .filter(|item| filter.matches(item.label.as_ref(), &item.metadata))
+            .collect();
         if matching.is_empty() {
             none += 1;
         } else {
             some += 1;
         }
-        let expected: Vec<String> = matching.iter().map(|item| item.id.as_str().to_owned()).collect();
+        let expected: Vec<String> = matching
+            .iter()
+            .map(|item| item.id.as_str().to_owned())
+            .collect();
         let page = store.page(&gallery, 0, 1000, Some(&filter)).await.unwrap();
         assert_eq!(ids(&page), expected, "{filter:?}");
-        let sought = Search { filter: Some(filter), ..search(&random.direction(4), 7) };
-        assert_nearest(&store.search(&gallery, sought.clone()).await.unwrap(), &items, &sought);
+        let sought = Search {
+            filter: Some(filter),
+            ..search(&random.direction(4), 7)
+        };
+        assert_nearest(
+            &store.search(&gallery, sought.clone()).await.unwrap(),
+            &items,
+            &sought,
+        );
     }
-    assert!(some > 100 && none > 50, "{some} filters find something, and {none} nothing");
+    assert!(
+        some > 100 && none > 50,
+        "{some} filters find something, and {none} nothing"
+    );
 }
 
 async fn a_large_choice_of_values_is_a_filter_too(place: &Place) {
@@ -237,7 +333,10 @@ async fn a_large_choice_of_values_is_a_filter_too(place: &Place) {
         json!({"label": {"any": labels}, "metadata": {"n": {"any": numbers}, "t": {"any": numbers}}}),
     ] {
         let filter = Filter::parse(&filter).unwrap();
-        assert_eq!(ids(&store.page(&gallery, 0, 1000, Some(&filter)).await.unwrap()), expected);
+        assert_eq!(
+            ids(&store.page(&gallery, 0, 1000, Some(&filter)).await.unwrap()),
+            expected
+        );
     }
 }
 
@@ -246,16 +345,34 @@ async fn there_may_be_fewer_than_were_asked_for(place: &Place) {
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(44);
     store.create(&gallery, &binding).await.unwrap();
-    assert!(store.search(&gallery, search(&random.direction(4), 5)).await.unwrap().is_empty());
-    let items: Vec<_> = (0..3).map(|n| full(&n.to_string(), "l", "{}", random.direction(4))).collect();
+    assert!(
+        store
+            .search(&gallery, search(&random.direction(4), 5))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let items: Vec<_> = (0..3)
+        .map(|n| full(&n.to_string(), "l", "{}", random.direction(4)))
+        .collect();
     store.put(&gallery, &binding, items.clone()).await.unwrap();
     for k in [0, 1, 2, 3, 4, 1_000_000] {
         let sought = search(&random.direction(4), k);
-        assert_nearest(&store.search(&gallery, sought.clone()).await.unwrap(), &items, &sought);
+        assert_nearest(
+            &store.search(&gallery, sought.clone()).await.unwrap(),
+            &items,
+            &sought,
+        );
     }
-    let unknown = Search { except: Some(id("unknown")), ..search(&items[0].vector, 9) };
+    let unknown = Search {
+        except: Some(id("unknown")),
+        ..search(&items[0].vector, 9)
+    };
     assert_eq!(store.search(&gallery, unknown).await.unwrap().len(), 3);
-    let none = Search { filter: Some(Filter::of_label("x")), ..search(&items[0].vector, 9) };
+    let none = Search {
+        filter: Some(Filter::of_label("x")),
+        ..search(&items[0].vector, 9)
+    };
     assert!(store.search(&gallery, none).await.unwrap().is_empty());
 }
 
@@ -263,14 +380,33 @@ async fn an_emptied_gallery_is_searched_after_a_restart(place: &Place) {
     let (gallery, binding) = (name("g"), binding(4));
     let item = full("a", "l", "{}", Random(50).direction(4));
     let store = place.open().await;
-    store.put(&gallery, &binding, vec![item.clone()]).await.unwrap();
+    store
+        .put(&gallery, &binding, vec![item.clone()])
+        .await
+        .unwrap();
     store.delete(&gallery, vec![item.id.clone()]).await.unwrap();
     store.close().await;
     drop(store);
     let store = place.open().await;
-    assert!(store.search(&gallery, search(&item.vector, 5)).await.unwrap().is_empty());
-    store.put(&gallery, &binding, vec![item.clone()]).await.unwrap();
-    assert_eq!(store.search(&gallery, search(&item.vector, 5)).await.unwrap().len(), 1);
+    assert!(
+        store
+            .search(&gallery, search(&item.vector, 5))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    store
+        .put(&gallery, &binding, vec![item.clone()])
+        .await
+        .unwrap();
+    assert_eq!(
+        store
+            .search(&gallery, search(&item.vector, 5))
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 /// Another gallery may get the name while the vector of an image is being computed.
@@ -278,19 +414,41 @@ async fn vectors_of_another_kind_are_refused(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let item = full("a", "l", "{}", Random(51).direction(4));
-    store.put(&gallery, &binding, vec![item.clone()]).await.unwrap();
+    store
+        .put(&gallery, &binding, vec![item.clone()])
+        .await
+        .unwrap();
     let of = |binding: Binding, dim: usize| Search {
         binding: Some(Binding { dim, ..binding }),
         ..search(&Random(52).direction(dim), 5)
     };
-    assert_eq!(store.search(&gallery, of(binding.clone(), 4)).await.unwrap().len(), 1);
+    assert_eq!(
+        store
+            .search(&gallery, of(binding.clone(), 4))
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
     for dim in [2, 8] {
-        let refused = store.search(&gallery, of(binding.clone(), dim)).await.unwrap_err();
+        let refused = store
+            .search(&gallery, of(binding.clone(), dim))
+            .await
+            .unwrap_err();
         assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
-        let refused = store.search(&gallery, search(&Random(53).direction(dim), 5)).await.unwrap_err();
-        assert!(refused.kind() == Kind::InvalidOption && refused.detail().contains("have 4"), "{refused}");
+        let refused = store
+            .search(&gallery, search(&Random(53).direction(dim), 5))
+            .await
+            .unwrap_err();
+        assert!(
+            refused.kind() == Kind::InvalidOption && refused.detail().contains("have 4"),
+            "{refused}"
+        );
     }
-    let other = Binding { fingerprint: "another".to_owned(), ..binding };
+    let other = Binding {
+        fingerprint: "another".to_owned(),
+        ..binding
+    };
     let refused = store.search(&gallery, of(other, 4)).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
 }
@@ -310,18 +468,31 @@ async fn wait_for_index(store: &Gallery, gallery: &GalleryName, sought: &Search)
 /// Which share of the nearest is found.
 fn recall(found: &[Neighbor], items: &[NewItem], sought: &Search) -> f64 {
     let expected = reference(items, sought);
-    let hits = expected.iter().filter(|(item, _)| found.iter().any(|found| found.item.id == item.id)).count();
+    let hits = expected
+        .iter()
+        .filter(|(item, _)| found.iter().any(|found| found.item.id == item.id))
+        .count();
     hits as f64 / expected.len() as f64
 }
 
 async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Place) {
-    let store = place.open_with(&GalleryConfig { exact_up_to: 500, ..GalleryConfig::default() }).await;
+    let store = place
+        .open_with(&GalleryConfig {
+            exact_up_to: 500,
+            ..GalleryConfig::default()
+        })
+        .await;
     let (gallery, binding) = (name("g"), binding(32));
     let mut random = Random(45);
     let mut items: Vec<_> = (0..4000)
         .map(|n| {
             let metadata = json!({"rare": n % 400 == 0, "n": n}).to_string();
-            full(&n.to_string(), if n % 2 == 0 { "even" } else { "odd" }, &metadata, random.direction(32))
+            full(
+                &n.to_string(),
+                if n % 2 == 0 { "even" } else { "odd" },
+                &metadata,
+                random.direction(32),
+            )
         })
         .collect();
     for items in items.chunks(500) {
@@ -330,24 +501,45 @@ async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Plac
     assert_eq!(store.gallery(&gallery).await.unwrap().items, 4000);
     wait_for_index(&store, &gallery, &search(&items[0].vector, 1)).await;
 
-    let filters = [None, Some(json!({"label": "even"})), Some(json!({"metadata": {"n": {"gte": 1000}}}))];
+    let filters = [
+        None,
+        Some(json!({"label": "even"})),
+        Some(json!({"metadata": {"n": {"gte": 1000}}})),
+    ];
     for filter in filters {
         let filter = filter.map(|filter| Filter::parse(&filter).unwrap());
         let mut found_of_all = 0.0;
         for _ in 0..30 {
-            let sought = Search { filter: filter.clone(), ..search(&random.direction(32), 10) };
+            let sought = Search {
+                filter: filter.clone(),
+                ..search(&random.direction(32), 10)
+            };
             let found = store.search(&gallery, sought.clone()).await.unwrap();
             assert_eq!(found.len(), 10);
             found_of_all += recall(&found, &items, &sought) / 30.0;
-            let exact = Search { exact: true, ..sought };
-            assert_nearest(&store.search(&gallery, exact.clone()).await.unwrap(), &items, &exact);
+            let exact = Search {
+                exact: true,
+                ..sought
+            };
+            assert_nearest(
+                &store.search(&gallery, exact.clone()).await.unwrap(),
+                &items,
+                &exact,
+            );
         }
         assert!(found_of_all > 0.9, "recall with {filter:?}: {found_of_all}");
     }
     // Few pass: they are all compared.
     let rare = Filter::parse(&json!({"metadata": {"rare": true}})).unwrap();
-    let few = Search { filter: Some(rare), ..search(&random.direction(32), 20) };
-    assert_nearest(&store.search(&gallery, few.clone()).await.unwrap(), &items, &few);
+    let few = Search {
+        filter: Some(rare),
+        ..search(&random.direction(32), 20)
+    };
+    assert_nearest(
+        &store.search(&gallery, few.clone()).await.unwrap(),
+        &items,
+        &few,
+    );
     let many = search(&random.direction(32), 3000);
     assert_eq!(store.search(&gallery, many).await.unwrap().len(), 3000);
 
@@ -355,7 +547,10 @@ async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Plac
     for n in 0..40 {
         let (new, sought) = (random.direction(32), random.below(items.len()));
         items[sought].vector = new.clone();
-        store.put(&gallery, &binding, vec![items[sought].clone()]).await.unwrap();
+        store
+            .put(&gallery, &binding, vec![items[sought].clone()])
+            .await
+            .unwrap();
         let found = store.search(&gallery, search(&new, 1)).await.unwrap();
         assert_eq!(found[0].item.id, items[sought].id, "{n}");
         let gone = items.swap_remove(sought);
@@ -367,12 +562,19 @@ async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Plac
 }
 
 async fn wide_vectors_are_searched_too(place: &Place) {
-    let store = place.open_with(&GalleryConfig { exact_up_to: 100, ..GalleryConfig::default() }).await;
+    let store = place
+        .open_with(&GalleryConfig {
+            exact_up_to: 100,
+            ..GalleryConfig::default()
+        })
+        .await;
     // Up to 2000, up to 4000 and above: pgvector indexes each differently, or not at all.
     for dim in [1536, 3072, 4608] {
         let (gallery, binding) = (name(&format!("g{dim}")), binding(dim));
         let mut random = Random(dim as u64);
-        let items: Vec<_> = (0..300).map(|n| plain(n.to_string(), random.direction(dim))).collect();
+        let items: Vec<_> = (0..300)
+            .map(|n| plain(n.to_string(), random.direction(dim)))
+            .collect();
         store.put(&gallery, &binding, items.clone()).await.unwrap();
         if dim <= 4000 || matches!(place, Place::Folder(_)) {
             wait_for_index(&store, &gallery, &search(&items[0].vector, 1)).await;
@@ -381,10 +583,20 @@ async fn wide_vectors_are_searched_too(place: &Place) {
             let sought = search(&random.direction(dim), 5);
             let found = store.search(&gallery, sought.clone()).await.unwrap();
             assert!(recall(&found, &items, &sought) > 0.7, "{dim}");
-            let exact = Search { exact: true, ..sought };
-            assert_nearest(&store.search(&gallery, exact.clone()).await.unwrap(), &items, &exact);
+            let exact = Search {
+                exact: true,
+                ..sought
+            };
+            assert_nearest(
+                &store.search(&gallery, exact.clone()).await.unwrap(),
+                &items,
+                &exact,
+            );
         }
-        let own = store.search(&gallery, search(&items[7].vector, 1)).await.unwrap();
+        let own = store
+            .search(&gallery, search(&items[7].vector, 1))
+            .await
+            .unwrap();
         assert_eq!(own[0].item.id.as_str(), "7");
         assert!((own[0].score - 1.0).abs() < 1e-5);
     }

@@ -1,4 +1,5 @@
-//! Writers and readers at once: nothing is lost, and who reads after an answer sees what it answered.
+//! Writers and readers at once: nothing is lost, and who reads after an answer sees what it
+//! answered.
 
 use std::{
     sync::{
@@ -19,7 +20,8 @@ over_both_stores!(writers_and_readers_work_at_once);
 
 const WRITERS: usize = 8;
 const READERS: usize = 8;
-/// Items per writer. Each is stored in two halves by one write, so that readers can see whether a write is whole.
+/// Items per writer. Each is stored in two halves by one write, so that readers can see whether a
+/// write is whole.
 const SLOTS: usize = 12;
 const DIM: usize = 32;
 
@@ -46,7 +48,9 @@ fn version(item: &Item) -> u64 {
 }
 
 pub fn duration() -> Duration {
-    let seconds = std::env::var("DINOSERVE_SOAK_SECONDS").ok().map_or(5, |seconds| seconds.parse().unwrap());
+    let seconds = std::env::var("DINOSERVE_SOAK_SECONDS")
+        .ok()
+        .map_or(5, |seconds| seconds.parse().unwrap());
     Duration::from_secs(seconds)
 }
 
@@ -60,11 +64,23 @@ pub async fn soak(stores: Vec<Gallery>) {
     let slots = WRITERS * SLOTS;
     let directions = (0..slots).map(|_| random.direction(DIM)).collect();
     let slots = (0..slots).map(|_| Slot::default()).collect();
-    let soak = Arc::new(Soak { stores, slots, directions, over: AtomicBool::new(false) });
-    soak.stores[0].create(&name("g"), &binding(DIM)).await.unwrap();
+    let soak = Arc::new(Soak {
+        stores,
+        slots,
+        directions,
+        over: AtomicBool::new(false),
+    });
+    soak.stores[0]
+        .create(&name("g"), &binding(DIM))
+        .await
+        .unwrap();
 
-    let writers: Vec<_> = (0..WRITERS).map(|n| tokio::spawn(Arc::clone(&soak).write(n))).collect();
-    let readers: Vec<_> = (0..READERS).map(|n| tokio::spawn(Arc::clone(&soak).read(n))).collect();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|n| tokio::spawn(Arc::clone(&soak).write(n)))
+        .collect();
+    let readers: Vec<_> = (0..READERS)
+        .map(|n| tokio::spawn(Arc::clone(&soak).read(n)))
+        .collect();
     tokio::time::sleep(duration()).await;
     soak.over.store(true, SeqCst);
     let (mut writes, mut reads) = (0, 0);
@@ -75,7 +91,10 @@ pub async fn soak(stores: Vec<Gallery>) {
         reads += reader.await.unwrap();
     }
     println!("{writes} writes and {reads} reads in {:?}", duration());
-    assert!(writes > 20 && reads > 20, "{writes} writes and {reads} reads");
+    assert!(
+        writes > 20 && reads > 20,
+        "{writes} writes and {reads} reads"
+    );
 
     // In the end each slot is as its last write left it.
     let gallery = name("g");
@@ -84,16 +103,25 @@ pub async fn soak(stores: Vec<Gallery>) {
         for (n, slot) in soak.slots.iter().enumerate() {
             let last = slot.acknowledged.load(SeqCst);
             for half in ["left", "right"] {
-                match store.get(&gallery, &id(format!("{n}/{half}")), Parts::NONE).await {
+                match store
+                    .get(&gallery, &id(format!("{n}/{half}")), Parts::NONE)
+                    .await
+                {
                     Ok(found) => assert_eq!(version(&found.item), last),
-                    Err(error) => assert!(error.kind() == Kind::NotFound && deletes(last), "{n}: {error} after {last}"),
+                    Err(error) => assert!(
+                        error.kind() == Kind::NotFound && deletes(last),
+                        "{n}: {error} after {last}"
+                    ),
                 }
                 expected += u64::from(!deletes(last));
             }
         }
         assert_eq!(store.gallery(&gallery).await.unwrap().items, expected);
         let report = store.check(&gallery).await.unwrap();
-        assert_eq!((report.items, report.damage), (expected, Vec::<String>::new()));
+        assert_eq!(
+            (report.items, report.damage),
+            (expected, Vec::<String>::new())
+        );
     }
 }
 
@@ -117,8 +145,18 @@ impl Soak {
                 assert_eq!(deleted, [true, true], "{n}: {write}");
             } else {
                 let metadata = format!(r#"{{"write":{write}}}"#);
-                let items = halves.map(|id| full(&id, &format!("slot {n}"), &metadata, self.directions[n].clone()));
-                let new = store.put(&gallery, &binding(DIM), items.into()).await.unwrap();
+                let items = halves.map(|id| {
+                    full(
+                        &id,
+                        &format!("slot {n}"),
+                        &metadata,
+                        self.directions[n].clone(),
+                    )
+                });
+                let new = store
+                    .put(&gallery, &binding(DIM), items.into())
+                    .await
+                    .unwrap();
                 let first = write == 1 || deletes(write - 1);
                 assert_eq!(new, [first, first], "{n}: {write}");
             }
@@ -143,13 +181,28 @@ impl Soak {
                     let search = Search::new(self.directions[n].clone(), 2);
                     let found = store.search(&gallery, search).await.unwrap();
                     let found: Vec<&Item> = found.iter().map(|found| &found.item).collect();
-                    let own: Vec<_> =
-                        found.iter().filter(|item| item.id.as_str().starts_with(&format!("{n}/"))).collect();
-                    assert!(own.is_empty() || own.len() == 2, "{n}: one of two halves is found");
+                    let own: Vec<_> = found
+                        .iter()
+                        .filter(|item| item.id.as_str().starts_with(&format!("{n}/")))
+                        .collect();
+                    assert!(
+                        own.is_empty() || own.len() == 2,
+                        "{n}: one of two halves is found"
+                    );
                     self.seen(n, before, own.first().map(|item| version(item)));
                     self.seen(n, before, own.last().map(|item| version(item)));
                 }
-                _ => match store.get(&gallery, &id(left), Parts { vector: true, ..Parts::NONE }).await {
+                _ => match store
+                    .get(
+                        &gallery,
+                        &id(left),
+                        Parts {
+                            vector: true,
+                            ..Parts::NONE
+                        },
+                    )
+                    .await
+                {
                     Ok(found) => {
                         assert_eq!(found.vector, self.directions[n]);
                         self.seen(n, before, Some(version(&found.item)));
@@ -165,30 +218,41 @@ impl Soak {
         reads
     }
 
-    /// What a reader saw of a slot must be no older than what was acknowledged before it began, and no newer than what had
-    /// begun when it ended.
+    /// What a reader saw of a slot must be no older than what was acknowledged before it began, and
+    /// no newer than what had begun when it ended.
     #[track_caller]
     fn seen(&self, n: usize, before: u64, version: Option<u64>) {
         let begun = self.slots[n].begun.load(SeqCst);
         match version {
             Some(version) => {
                 let fresh = version >= before && version <= begun && !deletes(version);
-                assert!(fresh, "{n}: write {version} seen after {before} was acknowledged, {begun} begun");
+                assert!(
+                    fresh,
+                    "{n}: write {version} seen after {before} was acknowledged, {begun} begun"
+                );
             }
             None => {
                 let gone = (before..=begun).any(|write| write == 0 || deletes(write));
-                assert!(gone, "{n}: nothing seen after {before} was acknowledged, {begun} begun");
+                assert!(
+                    gone,
+                    "{n}: nothing seen after {before} was acknowledged, {begun} begun"
+                );
             }
         }
     }
 
     /// One moment of all: both halves of every write, or none.
     async fn read_whole(&self, store: &Gallery) {
-        let before: Vec<u64> = self.slots.iter().map(|slot| slot.acknowledged.load(SeqCst)).collect();
+        let before: Vec<u64> = self
+            .slots
+            .iter()
+            .map(|slot| slot.acknowledged.load(SeqCst))
+            .collect();
         let mut halves = vec![[None; 2]; self.slots.len()];
         for stored in read_all(store, &name("g"), Parts::NONE).await {
             let (n, half) = stored.item.id.as_str().split_once('/').unwrap();
-            halves[n.parse::<usize>().unwrap()][usize::from(half == "right")] = Some(version(&stored.item));
+            halves[n.parse::<usize>().unwrap()][usize::from(half == "right")] =
+                Some(version(&stored.item));
         }
         for (n, [left, right]) in halves.into_iter().enumerate() {
             assert_eq!(left, right, "{n}: half of a write is seen");

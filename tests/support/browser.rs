@@ -8,7 +8,9 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use thirtyfour::{By, ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogLevel, WebDriver, WebElement};
+use thirtyfour::{
+    By, ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogLevel, WebDriver, WebElement,
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -20,7 +22,8 @@ use super::skip;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Browser {
-    /// The first to be dropped: after a panic the driver waits for minutes where chromedriver lives.
+    /// The first to be dropped: after a panic the driver waits for minutes where chromedriver
+    /// lives.
     _process: Child,
     pub driver: WebDriver,
     _profile: TempDir,
@@ -29,9 +32,13 @@ pub struct Browser {
 impl Browser {
     /// `None`, which is said, where there is no Chromium.
     pub async fn start(test: &str) -> Option<Self> {
-        let chromium = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(program);
+        let chromium = ["chromium", "chromium-browser", "google-chrome"]
+            .into_iter()
+            .find_map(program);
         let (Some(chromium), Some(chromedriver)) = (chromium, program("chromedriver")) else {
-            skip(&format!("{test}: Chromium is missing (apt-get install chromium chromium-driver)"));
+            skip(&format!(
+                "{test}: Chromium is missing (apt-get install chromium chromium-driver)"
+            ));
             return None;
         };
         let mut process = Command::new(chromedriver)
@@ -43,7 +50,11 @@ impl Browser {
             .expect("chromedriver starts");
         let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
         let port = loop {
-            let line = lines.next_line().await.expect("its output").expect("chromedriver says its port");
+            let line = lines
+                .next_line()
+                .await
+                .expect("its output")
+                .expect("chromedriver says its port");
             if let Some((_, port)) = line.split_once("successfully on port ") {
                 break port.trim_end_matches('.').to_owned();
             }
@@ -66,30 +77,50 @@ impl Browser {
         ] {
             capabilities.add_arg(argument).unwrap();
         }
-        capabilities.set_browser_log_level(LoggingPrefsLogLevel::All).unwrap();
-        capabilities.set_logging_prefs("performance", LoggingPrefsLogLevel::All).unwrap();
-        let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), capabilities).await.expect("a browser");
-        Some(Self { _process: process, driver, _profile: profile })
+        capabilities
+            .set_browser_log_level(LoggingPrefsLogLevel::All)
+            .unwrap();
+        capabilities
+            .set_logging_prefs("performance", LoggingPrefsLogLevel::All)
+            .unwrap();
+        let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), capabilities)
+            .await
+            .expect("a browser");
+        Some(Self {
+            _process: process,
+            driver,
+            _profile: profile,
+        })
     }
 
     /// Shows pages as a screen of this width does.
     pub async fn resize(&self, width: u32, height: u32, dark: bool) {
         let screen = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         let cdp = self.driver.cdp();
-        cdp.send_raw("Emulation.setDeviceMetricsOverride", screen).await.unwrap();
+        cdp.send_raw("Emulation.setDeviceMetricsOverride", screen)
+            .await
+            .unwrap();
         let scheme = if dark { "dark" } else { "light" };
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
-        cdp.send_raw("Emulation.setEmulatedMedia", media).await.unwrap();
+        cdp.send_raw("Emulation.setEmulatedMedia", media)
+            .await
+            .unwrap();
     }
 
     pub async fn find(&self, css: &str) -> WebElement {
-        self.driver.find(By::Css(css.to_owned())).await.unwrap_or_else(|error| panic!("{css}: {error}"))
+        self.driver
+            .find(By::Css(css.to_owned()))
+            .await
+            .unwrap_or_else(|error| panic!("{css}: {error}"))
     }
 
     /// What a script's function returns.
     pub async fn run(&self, script: &str) -> Value {
         let found = self.driver.execute(script, Vec::new()).await;
-        found.unwrap_or_else(|error| panic!("{script}: {error}")).json().clone()
+        found
+            .unwrap_or_else(|error| panic!("{script}: {error}"))
+            .json()
+            .clone()
     }
 
     /// Waits until a script gives true.
@@ -97,8 +128,13 @@ impl Browser {
         let started = Instant::now();
         while self.run(&format!("return Boolean({condition});")).await != json!(true) {
             if started.elapsed() > PATIENCE {
-                let error = self.run("return document.getElementById('error')?.textContent").await;
-                panic!("in vain: {condition}; the page says {error}; its console {:?}", self.console().await);
+                let error = self
+                    .run("return document.getElementById('error')?.textContent")
+                    .await;
+                panic!(
+                    "in vain: {condition}; the page says {error}; its console {:?}",
+                    self.console().await
+                );
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -133,7 +169,9 @@ impl Browser {
     /// Errors and warnings of the console since the last call.
     pub async fn console(&self) -> Vec<String> {
         let entries = self.driver.browser_log().await.unwrap();
-        let bad = entries.into_iter().filter(|entry| matches!(entry.level.as_str(), "SEVERE" | "WARNING"));
+        let bad = entries
+            .into_iter()
+            .filter(|entry| matches!(entry.level.as_str(), "SEVERE" | "WARNING"));
         bad.map(|entry| entry.message).collect()
     }
 
@@ -144,7 +182,9 @@ impl Browser {
         for entry in entries {
             let event: Value = serde_json::from_str(&entry.message).unwrap();
             if event["message"]["method"] == "Network.requestWillBeSent" {
-                let address = event["message"]["params"]["request"]["url"].as_str().unwrap_or_default();
+                let address = event["message"]["params"]["request"]["url"]
+                    .as_str()
+                    .unwrap_or_default();
                 // The browser's own first page is in the browser.
                 if !address.starts_with("chrome:") {
                     addresses.push(address.to_owned());
@@ -161,8 +201,15 @@ impl Browser {
             self.run("return [document.documentElement.clientWidth, document.documentElement.scrollHeight]").await;
         let clip = json!({"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1});
         let options = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
-        let picture = self.driver.cdp().send_raw("Page.captureScreenshot", options).await.unwrap();
-        let picture = BASE64_STANDARD.decode(picture["data"].as_str().unwrap()).unwrap();
+        let picture = self
+            .driver
+            .cdp()
+            .send_raw("Page.captureScreenshot", options)
+            .await
+            .unwrap();
+        let picture = BASE64_STANDARD
+            .decode(picture["data"].as_str().unwrap())
+            .unwrap();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join(format!("{name}.png")), &picture).unwrap();
@@ -177,6 +224,8 @@ impl Browser {
 /// Where a program lies.
 fn program(name: &str) -> Option<String> {
     let path = std::env::var_os("PATH")?;
-    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())?;
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())?;
     Some(found.to_string_lossy().into_owned())
 }

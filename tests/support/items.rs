@@ -1,7 +1,9 @@
 //! Items for galleries, made up so that each can be told from every other.
 
 use bytes::Bytes;
-use dinoserve::gallery::{Binding, Gallery, GalleryName, ItemId, Label, Metadata, NewItem, Parts, StoredItem};
+use dinoserve::gallery::{
+    Binding, Gallery, GalleryName, ItemId, Label, Metadata, NewItem, Parts, StoredItem,
+};
 use futures_util::TryStreamExt;
 
 pub const DIM: usize = 32;
@@ -32,18 +34,25 @@ pub fn binding() -> Binding {
 
 /// What a version of an item is, all of it made from its id and the version.
 pub fn item(id: &str, version: u64) -> NewItem {
-    let seed = id.bytes().fold(version, |seed, byte| seed.wrapping_mul(131).wrapping_add(u64::from(byte)));
+    let seed = id.bytes().fold(version, |seed, byte| {
+        seed.wrapping_mul(131).wrapping_add(u64::from(byte))
+    });
     let mut random = SplitMix(seed);
-    let mut vector: Vec<f32> = (0..DIM).map(|_| random.below(2001) as f32 - 1000.0).collect();
+    let mut vector: Vec<f32> = (0..DIM)
+        .map(|_| random.below(2001) as f32 - 1000.0)
+        .collect();
     dinoserve::features::pool::normalize(&mut vector);
     // Values that half precision keeps.
-    let features = (0..2 * DIM).map(|_| random.below(256) as f32 / 16.0).collect();
+    let features = (0..2 * DIM)
+        .map(|_| random.below(256) as f32 / 16.0)
+        .collect();
     // From none to several pages of the database.
     let length = random.below(3) * random.below(5000);
     let thumbnail = (0..length).map(|_| random.next() as u8).collect::<Bytes>();
     NewItem {
         id: ItemId::new(id).unwrap(),
-        label: (!version.is_multiple_of(3)).then(|| Label::new(format!("label {}", version % 3)).unwrap()),
+        label: (!version.is_multiple_of(3))
+            .then(|| Label::new(format!("label {}", version % 3)).unwrap()),
         metadata: Metadata::parse(&format!("{{\"version\": {version}}}")).unwrap(),
         vector,
         features: Some(features),

@@ -30,7 +30,9 @@ pub const PHOTOGRAPHS: [&str; 4] = ["astronaut.png", "chelsea.png", "coffee.png"
 pub const TINY: [&str; 3] = ["tiny", "tiny-reg", "tiny-swiglu-reg"];
 
 pub fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(path)
 }
 
 pub fn read_golden(path: &str) -> Vec<u8> {
@@ -38,7 +40,9 @@ pub fn read_golden(path: &str) -> Vec<u8> {
 }
 
 pub fn golden_png(path: &str) -> RgbImage {
-    image::load_from_memory(&read_golden(path)).expect("a golden picture is a PNG").into_rgb8()
+    image::load_from_memory(&read_golden(path))
+        .expect("a golden picture is a PNG")
+        .into_rgb8()
 }
 
 /// The tensors of a golden file, and its metadata.
@@ -51,21 +55,35 @@ impl Tensors {
     pub fn read(path: &str) -> Self {
         let bytes = read_golden(path);
         let (_, header) = SafeTensors::read_metadata(&bytes).expect("a golden is safetensors");
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let metadata = header
+            .metadata()
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
         let file = SafeTensors::deserialize(&bytes).expect("a golden is safetensors");
         let tensors = file
             .iter()
             .map(|(name, view)| {
-                let values =
-                    view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect();
-                (name.to_owned(), ArrayD::from_shape_vec(IxDyn(view.shape()), values).expect("shape and data agree"))
+                let values = view
+                    .data()
+                    .chunks_exact(4)
+                    .map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes")))
+                    .collect();
+                (
+                    name.to_owned(),
+                    ArrayD::from_shape_vec(IxDyn(view.shape()), values)
+                        .expect("shape and data agree"),
+                )
             })
             .collect();
         Self { tensors, metadata }
     }
 
     pub fn get(&self, name: &str) -> &ArrayD<f32> {
-        self.tensors.get(name).unwrap_or_else(|| panic!("the golden has no {name}"))
+        self.tensors
+            .get(name)
+            .unwrap_or_else(|| panic!("the golden has no {name}"))
     }
 }
 
@@ -79,26 +97,38 @@ pub fn runtime_library() -> PathBuf {
 }
 
 pub fn runtime() -> Runtime {
-    Runtime::load(&runtime_library()).unwrap_or_else(|error| panic!("{error} (did `make setup` run?)"))
+    Runtime::load(&runtime_library())
+        .unwrap_or_else(|error| panic!("{error} (did `make setup` run?)"))
 }
 
 /// A fresh folder below the build folder, another at each call.
 pub fn scratch(name: &str) -> PathBuf {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     let call = CALLS.fetch_add(1, Ordering::Relaxed);
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{call}", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("{name}-{}-{call}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a scratch folder");
     folder
 }
 
 pub fn focus_source() -> PathBuf {
-    let path = home().sources("dinov2-small-focus").join("vit_s_focus.onnx");
-    assert!(path.exists(), "{} is missing: run `make setup`", path.display());
+    let path = home()
+        .sources("dinov2-small-focus")
+        .join("vit_s_focus.onnx");
+    assert!(
+        path.exists(),
+        "{} is missing: run `make setup`",
+        path.display()
+    );
     path
 }
 
 pub fn focus_spec() -> ModelSpec {
-    Catalog::built_in().expect("the catalog").get("dinov2-small-focus").expect("the focus model").clone()
+    Catalog::built_in()
+        .expect("the catalog")
+        .get("dinov2-small-focus")
+        .expect("the focus model")
+        .clone()
 }
 
 /// The focus model, converted once per process.
@@ -109,16 +139,28 @@ pub fn focus() -> &'static ModelFile {
 
 pub fn focus_in(precision: Precision) -> ModelFile {
     let to = scratch("focus").join(format!("{precision}.onnx"));
-    convert(&focus_spec(), &focus_source(), None, precision, &to, &mut |_, _, _| {}).expect("conversion");
+    convert(
+        &focus_spec(),
+        &focus_source(),
+        None,
+        precision,
+        &to,
+        &mut |_, _, _| {},
+    )
+    .expect("conversion");
     ModelFile::open(&to, PositionRule::Hub).expect("the converted model")
 }
 
 /// One session on the CPU.
 pub fn session(model: &ModelFile) -> ModelSession {
-    ModelSession::load(&runtime(), model, &Plan::single(model.precision, Provider::Cpu))
-        .expect("a session")
-        .workers
-        .remove(0)
+    ModelSession::load(
+        &runtime(),
+        model,
+        &Plan::single(model.precision, Provider::Cpu),
+    )
+    .expect("a session")
+    .workers
+    .remove(0)
 }
 
 /// The description of a tiny golden model.
@@ -128,11 +170,16 @@ pub fn tiny_spec(name: &str) -> ModelSpec {
 
 /// The same as it stands in a catalogue, read from its Hugging Face configuration.
 fn tiny_toml(name: &str) -> String {
-    let config: serde_json::Value = serde_json::from_slice(&read_golden(&format!("{name}/config.json"))).expect("JSON");
+    let config: serde_json::Value =
+        serde_json::from_slice(&read_golden(&format!("{name}/config.json"))).expect("JSON");
     let number = |key: &str| config[key].as_u64().unwrap_or(0) as usize;
     let swiglu = config["use_swiglu_ffn"] == true;
     let mlp = number("mlp_ratio") * number("hidden_size");
-    let hidden = if swiglu { (mlp * 2 / 3).div_ceil(8) * 8 } else { mlp };
+    let hidden = if swiglu {
+        (mlp * 2 / 3).div_ceil(8) * 8
+    } else {
+        mlp
+    };
     format!(
         "name = \"{name}\"\nsummary = \"random weights\"\nlicence = \"none\"\ndim = {}\ndepth = {}\nheads = {}\nregisters = {}\n\
          ffn = \"{}\"\nffn_hidden = {hidden}\nnative_grid = 37\nembed_size = 224\nmap_size = 518\n",
@@ -144,15 +191,28 @@ fn tiny_toml(name: &str) -> String {
     )
 }
 
-/// A cache folder with tiny models, converted, and the runtime library's place as `ORT_DYLIB_PATH` would name it.
+/// A cache folder with tiny models, converted, and the runtime library's place as `ORT_DYLIB_PATH`
+/// would name it.
 pub fn tiny_home(names: &[&str]) -> PathBuf {
     let folder = scratch("home");
     let home = Home::new(Some(folder.clone())).expect("a home folder");
     std::fs::create_dir_all(home.catalog()).expect("a folder");
     for name in names {
-        std::fs::write(home.catalog().join(format!("{name}.toml")), tiny_toml(name)).expect("a description");
-        let (from, to) = (golden(&format!("{name}/model.safetensors")), home.model(name, Precision::Fp32));
-        convert(&tiny_spec(name), &from, None, Precision::Fp32, &to, &mut |_, _, _| {}).expect("conversion");
+        std::fs::write(home.catalog().join(format!("{name}.toml")), tiny_toml(name))
+            .expect("a description");
+        let (from, to) = (
+            golden(&format!("{name}/model.safetensors")),
+            home.model(name, Precision::Fp32),
+        );
+        convert(
+            &tiny_spec(name),
+            &from,
+            None,
+            Precision::Fp32,
+            &to,
+            &mut |_, _, _| {},
+        )
+        .expect("conversion");
     }
     folder
 }
@@ -164,8 +224,15 @@ pub fn tiny(name: &str, file: &str) -> ModelFile {
 
 pub fn tiny_in(name: &str, file: &str, precision: Precision) -> ModelFile {
     let to = scratch(&format!("{name}-{file}")).join(format!("{precision}.onnx"));
-    convert(&tiny_spec(name), &golden(&format!("{name}/{file}")), None, precision, &to, &mut |_, _, _| {})
-        .unwrap_or_else(|error| panic!("{name}/{file}: {error}"));
+    convert(
+        &tiny_spec(name),
+        &golden(&format!("{name}/{file}")),
+        None,
+        precision,
+        &to,
+        &mut |_, _, _| {},
+    )
+    .unwrap_or_else(|error| panic!("{name}/{file}: {error}"));
     ModelFile::open(&to, PositionRule::Hub).expect("the converted model")
 }
 
@@ -192,10 +259,24 @@ pub fn cosine(a: impl IntoIterator<Item = f32>, b: impl IntoIterator<Item = f32>
 
 /// Largest and mean absolute difference of as many finite values.
 #[track_caller]
-pub fn difference<'a>(a: impl IntoIterator<Item = &'a f32>, b: impl IntoIterator<Item = &'a f32>) -> (f32, f32) {
-    let (a, b): (Vec<f32>, Vec<f32>) = (a.into_iter().copied().collect(), b.into_iter().copied().collect());
-    assert!(!a.is_empty() && a.len() == b.len(), "{} and {} values", a.len(), b.len());
-    assert!(a.iter().chain(&b).all(|value| value.is_finite()), "every value is a number");
+pub fn difference<'a>(
+    a: impl IntoIterator<Item = &'a f32>,
+    b: impl IntoIterator<Item = &'a f32>,
+) -> (f32, f32) {
+    let (a, b): (Vec<f32>, Vec<f32>) = (
+        a.into_iter().copied().collect(),
+        b.into_iter().copied().collect(),
+    );
+    assert!(
+        !a.is_empty() && a.len() == b.len(),
+        "{} and {} values",
+        a.len(),
+        b.len()
+    );
+    assert!(
+        a.iter().chain(&b).all(|value| value.is_finite()),
+        "every value is a number"
+    );
     let differences: Vec<f32> = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).collect();
     let mean = differences.iter().sum::<f32>() / differences.len() as f32;
     (differences.into_iter().fold(0.0, f32::max), mean)
@@ -206,7 +287,10 @@ pub fn difference<'a>(a: impl IntoIterator<Item = &'a f32>, b: impl IntoIterator
 pub fn assert_close(what: &str, found: &ArrayD<f32>, expected: &ArrayD<f32>) {
     assert_eq!(found.shape(), expected.shape(), "{what}");
     let (largest, mean) = difference(found, expected);
-    assert!(largest <= 1e-3 && mean <= 1e-4, "{what}: differs by up to {largest}, on average {mean}");
+    assert!(
+        largest <= 1e-3 && mean <= 1e-4,
+        "{what}: differs by up to {largest}, on average {mean}"
+    );
 }
 
 pub fn sha256(bytes: &[u8]) -> String {
@@ -219,8 +303,11 @@ pub fn skip(what: &str) {
     use std::io::Write;
     eprintln!("SKIPPED {what}");
     if let Some(list) = std::env::var_os("DINOSERVE_SKIPPED") {
-        let mut file =
-            std::fs::OpenOptions::new().create(true).append(true).open(list).expect("the list of skipped tests");
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(list)
+            .expect("the list of skipped tests");
         writeln!(file, "  {what}").expect("the list of skipped tests");
     }
 }

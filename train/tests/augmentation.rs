@@ -4,7 +4,8 @@ use std::{path::PathBuf, sync::Mutex};
 
 use dinoserve::vision::RgbImage;
 use dinoserve_train::data::{
-    CropConfig, Loader, Pictures, Unreadable, blurred, brightness, contrast, hue, normalised, saturation, solarise,
+    CropConfig, Loader, Pictures, Unreadable, blurred, brightness, contrast, hue, normalised,
+    saturation, solarise,
 };
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde_json::Value;
@@ -33,10 +34,29 @@ fn colours_change_as_pillow_changes_them() {
             let mut image = before.clone();
             change(&mut image, factor);
             let expected = bytes(&result["pixels"]);
-            let differing = image.as_raw().iter().zip(&expected).filter(|(a, b)| a.abs_diff(**b) > 1).count();
-            assert_eq!(differing, 0, "{name} by {factor}: {:?} against {expected:?}", image.as_raw());
-            let equal = image.as_raw().iter().zip(&expected).filter(|(a, b)| a == b).count();
-            assert!(equal * 100 >= expected.len() * 98, "{name} by {factor}: {equal} of {} are equal", expected.len());
+            let differing = image
+                .as_raw()
+                .iter()
+                .zip(&expected)
+                .filter(|(a, b)| a.abs_diff(**b) > 1)
+                .count();
+            assert_eq!(
+                differing,
+                0,
+                "{name} by {factor}: {:?} against {expected:?}",
+                image.as_raw()
+            );
+            let equal = image
+                .as_raw()
+                .iter()
+                .zip(&expected)
+                .filter(|(a, b)| a == b)
+                .count();
+            assert!(
+                equal * 100 >= expected.len() * 98,
+                "{name} by {factor}: {equal} of {} are equal",
+                expected.len()
+            );
         }
     }
 }
@@ -54,19 +74,44 @@ fn pixels_are_normalised_as_the_server_does() {
         (0.2 - 0.406) / 0.225,
         (0.4 - 0.406) / 0.225,
     ];
-    crate::support::assert_near("pixels", &found, &expected.map(|value: f64| value as f32), 1e-6, 1e-6);
+    crate::support::assert_near(
+        "pixels",
+        &found,
+        &expected.map(|value: f64| value as f32),
+        1e-6,
+        1e-6,
+    );
 }
 
 #[test]
 fn views_depend_on_the_seed_alone_and_differ_by_it() {
-    let crops = CropConfig { global_size: 28, local_size: 14, local_count: 3, ..CropConfig::default() };
+    let crops = CropConfig {
+        global_size: 28,
+        local_size: 14,
+        local_count: 3,
+        ..CropConfig::default()
+    };
     let image = wave(60, 45);
     let views = crops.views(&image, 7);
     assert_eq!(views, crops.views(&image, 7));
     assert_ne!(views, crops.views(&image, 8));
     assert_ne!(views.global[0], views.global[1]);
-    assert_eq!((views.global[0].len(), views.local.len(), views.local[0].len()), (3 * 28 * 28, 3, 3 * 14 * 14));
-    assert!(views.global.iter().chain(&views.local).flatten().all(|value| value.is_finite()));
+    assert_eq!(
+        (
+            views.global[0].len(),
+            views.local.len(),
+            views.local[0].len()
+        ),
+        (3 * 28 * 28, 3, 3 * 14 * 14)
+    );
+    assert!(
+        views
+            .global
+            .iter()
+            .chain(&views.local)
+            .flatten()
+            .all(|value| value.is_finite())
+    );
 }
 
 /// A picture whose pixels are their own places shows what a crop cut out of it.
@@ -83,12 +128,19 @@ fn crops_have_the_area_that_is_asked_for() {
     let mut areas = Vec::new();
     for seed in 0..400 {
         let view = augmentation.apply(&place, &mut ChaCha8Rng::seed_from_u64(seed));
-        let channel = |index: usize| view.pixels().map(|pixel| f64::from(pixel.0[index])).collect::<Vec<_>>();
+        let channel = |index: usize| {
+            view.pixels()
+                .map(|pixel| f64::from(pixel.0[index]))
+                .collect::<Vec<_>>()
+        };
         let range = |values: Vec<f64>| {
-            let (low, high) = values.iter().fold((255.0f64, 0.0f64), |(l, h), &v| (l.min(v), h.max(v)));
+            let (low, high) = values
+                .iter()
+                .fold((255.0f64, 0.0f64), |(l, h), &v| (l.min(v), h.max(v)));
             high - low
         };
-        // Only views whose colours are as they were: blue is still 0, and red spans more than grey would.
+        // Only views whose colours are as they were: blue is still 0, and red spans more than grey
+        // would.
         if view.pixels().all(|pixel| pixel.0[2] == 0) {
             areas.push(range(channel(0)) * range(channel(1)));
         }
@@ -102,8 +154,18 @@ fn crops_have_the_area_that_is_asked_for() {
 fn pictures(root: &std::path::Path) -> Pictures {
     folder_of_pictures(root, 6);
     let (paths, _) = dinoserve::artifacts::images_of(root).unwrap();
-    let crops = CropConfig { global_size: 28, local_size: 14, local_count: 1, ..CropConfig::default() };
-    Pictures { paths, crops, batch: 5, seed: 3 }
+    let crops = CropConfig {
+        global_size: 28,
+        local_size: 14,
+        local_count: 1,
+        ..CropConfig::default()
+    };
+    Pictures {
+        paths,
+        crops,
+        batch: 5,
+        seed: 3,
+    }
 }
 
 #[test]
@@ -113,12 +175,17 @@ fn the_loader_gives_the_same_batches_whatever_its_threads_and_wherever_it_begins
     assert_eq!(pictures.batches_per_epoch(), 2);
     let some = |numbers: std::ops::Range<usize>, threads| {
         let mut loader = Loader::start(pictures.clone(), numbers.clone(), threads).unwrap();
-        numbers.map(|_| loader.next_batch().unwrap()).collect::<Vec<_>>()
+        numbers
+            .map(|_| loader.next_batch().unwrap())
+            .collect::<Vec<_>>()
     };
     let all = some(0..6, 1);
     assert_eq!(all, some(0..6, 3));
     assert_eq!(all[3..], some(3..6, 2));
-    assert_ne!(all[0].global, all[2].global, "another epoch has other views");
+    assert_ne!(
+        all[0].global, all[2].global,
+        "another epoch has other views"
+    );
     let ended = Loader::start(pictures.clone(), 0..1, 1).and_then(|mut loader| {
         loader.next_batch()?;
         loader.next_batch()
@@ -134,25 +201,53 @@ fn a_blur_is_as_wide_as_was_asked_for() {
     (0..41).for_each(|y| point.put_pixel(20, y, image::Rgb([255; 3])));
     for deviation in [0.02f32, 0.5, 0.7, 1.0, 1.5, 2.0] {
         let row = blurred(&point, deviation);
-        let levels: Vec<f64> = (0..41).map(|x| f64::from(row.get_pixel(x, 20).0[0])).collect();
+        let levels: Vec<f64> = (0..41)
+            .map(|x| f64::from(row.get_pixel(x, 20).0[0]))
+            .collect();
         let sum: f64 = levels.iter().sum();
-        let moment = (-20i32..).zip(&levels).map(|(x, level)| f64::from(x * x) * level).sum::<f64>() / sum;
+        let moment = (-20i32..)
+            .zip(&levels)
+            .map(|(x, level)| f64::from(x * x) * level)
+            .sum::<f64>()
+            / sum;
         assert!((sum - 255.0).abs() <= 4.0, "{deviation}: {levels:?}");
         // The kernel ends at two deviations or a little more.
         let expected = f64::from(deviation);
-        assert!(moment.sqrt() <= 1.05 * expected + 0.02, "{deviation}: {}", moment.sqrt());
-        assert!(moment.sqrt() >= 0.85 * expected - 0.02, "{deviation}: {}", moment.sqrt());
+        assert!(
+            moment.sqrt() <= 1.05 * expected + 0.02,
+            "{deviation}: {}",
+            moment.sqrt()
+        );
+        assert!(
+            moment.sqrt() >= 0.85 * expected - 0.02,
+            "{deviation}: {}",
+            moment.sqrt()
+        );
     }
 }
 
 #[test]
 fn small_views_are_blurred_less() {
     let usual = CropConfig::default();
-    let small = CropConfig { global_size: 56, local_size: 28, ..CropConfig::default() };
-    let most = |crops: &CropConfig| crops.augmentations().map(|augmentation| augmentation.blur_deviation[1]);
+    let small = CropConfig {
+        global_size: 56,
+        local_size: 28,
+        ..CropConfig::default()
+    };
+    let most = |crops: &CropConfig| {
+        crops
+            .augmentations()
+            .map(|augmentation| augmentation.blur_deviation[1])
+    };
     assert_eq!(most(&usual), [2.0; 3]);
     assert_eq!(most(&small), [0.5, 0.5, 4.0 / 7.0]);
-    assert_eq!(most(&CropConfig { blur: Some([1.0, 1.5]), ..small }), [1.5; 3]);
+    assert_eq!(
+        most(&CropConfig {
+            blur: Some([1.0, 1.5]),
+            ..small
+        }),
+        [1.5; 3]
+    );
 }
 
 #[test]
@@ -168,13 +263,22 @@ fn images_that_cannot_be_read_are_named_and_others_stand_in() {
         assert_eq!(batch.global.len(), 2 * 5 * 3 * 28 * 28);
         assert_eq!(batch, pictures.batch(number, &unreadable).unwrap());
     }
-    let named: Vec<PathBuf> = unreadable.lock().unwrap().take_news().into_iter().map(|(path, _)| path).collect();
+    let named: Vec<PathBuf> = unreadable
+        .lock()
+        .unwrap()
+        .take_news()
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
     assert_eq!(named.len(), 2, "each is named once");
     assert!(named.contains(&pictures.paths[2]) && named.contains(&pictures.paths[7]));
     pictures.batch(0, &unreadable).unwrap();
     assert!(unreadable.lock().unwrap().take_news().is_empty());
 
-    pictures.paths.iter().for_each(|path| std::fs::write(path, "no image").unwrap());
+    pictures
+        .paths
+        .iter()
+        .for_each(|path| std::fs::write(path, "no image").unwrap());
     pictures.seed = 4;
     let error = pictures.batch(0, &unreadable).unwrap_err().to_string();
     assert_eq!(error, "none of the 12 images can be read");

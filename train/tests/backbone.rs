@@ -10,7 +10,14 @@ use rand::{SeedableRng, rngs::ChaCha8Rng};
 
 use crate::support::{Tensors, server_golden, tensor, tiny_spec, values, wave};
 
-const SIZES: [(usize, usize); 6] = [(70, 70), (140, 196), (196, 140), (224, 224), (518, 518), (532, 546)];
+const SIZES: [(usize, usize); 6] = [
+    (70, 70),
+    (140, 196),
+    (196, 140),
+    (224, 224),
+    (518, 518),
+    (532, 546),
+];
 
 fn tiny(name: &str, file: &str) -> Backbone {
     let mut random = ChaCha8Rng::seed_from_u64(0);
@@ -22,17 +29,27 @@ fn tiny(name: &str, file: &str) -> Backbone {
 fn pixels(image: &RgbImage) -> Tensor<4> {
     let mut out = Vec::new();
     normalised(image, &mut out);
-    tensor(&out, [1, 3, image.height() as usize, image.width() as usize])
+    tensor(
+        &out,
+        [1, 3, image.height() as usize, image.width() as usize],
+    )
 }
 
 /// REFERENCE tolerance of normalised tokens in f32: at most 1e-3, on average 1e-4.
 #[track_caller]
 fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
-    let differences: Vec<f32> = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).collect();
+    let differences: Vec<f32> = found
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| (a - b).abs())
+        .collect();
     let largest = differences.iter().copied().fold(0.0, f32::max);
     let mean = differences.iter().sum::<f32>() / differences.len() as f32;
-    assert!(largest <= 1e-3 && mean <= 1e-4, "{what}: up to {largest}, on average {mean}");
+    assert!(
+        largest <= 1e-3 && mean <= 1e-4,
+        "{what}: up to {largest}, on average {mean}"
+    );
 }
 
 #[test]
@@ -42,14 +59,32 @@ fn tokens_and_attention_equal_those_of_the_hub() {
             let backbone = tiny(name, file);
             for (height, width) in SIZES {
                 let what = format!("{name} {file} {height}x{width}");
-                let expected = Tensors::read(&server_golden(&format!("{name}/expected_{height}x{width}.safetensors")));
+                let expected = Tensors::read(&server_golden(&format!(
+                    "{name}/expected_{height}x{width}.safetensors"
+                )));
                 let found = backbone.forward(pixels(&wave(height, width)), None, &mut None);
-                assert_close(&format!("{what} cls"), &values(found.cls), expected.values("cls"));
-                assert_close(&format!("{what} patches"), &values(found.patches), expected.values("patch_tokens"));
-                assert_close(&format!("{what} attention"), &values(found.attention), expected.values("attention"));
+                assert_close(
+                    &format!("{what} cls"),
+                    &values(found.cls),
+                    expected.values("cls"),
+                );
+                assert_close(
+                    &format!("{what} patches"),
+                    &values(found.patches),
+                    expected.values("patch_tokens"),
+                );
+                assert_close(
+                    &format!("{what} attention"),
+                    &values(found.attention),
+                    expected.values("attention"),
+                );
                 match found.registers {
                     Some(registers) => {
-                        assert_close(&format!("{what} registers"), &values(registers), expected.values("registers"));
+                        assert_close(
+                            &format!("{what} registers"),
+                            &values(registers),
+                            expected.values("registers"),
+                        );
                     }
                     None => assert_eq!(name, "tiny", "only this one has no registers"),
                 }
@@ -61,11 +96,16 @@ fn tokens_and_attention_equal_those_of_the_hub() {
 #[test]
 fn a_batch_gives_what_its_images_give() {
     let backbone = tiny("tiny-reg", "model.safetensors");
-    let (one, other) = (wave(70, 70), image::imageops::flip_horizontal(&wave(70, 70)));
+    let (one, other) = (
+        wave(70, 70),
+        image::imageops::flip_horizontal(&wave(70, 70)),
+    );
     let both = Tensor::cat(vec![pixels(&one), pixels(&other)], 0);
     let together = values(backbone.forward(both, None, &mut None).cls);
-    let alone: Vec<f32> =
-        [one, other].iter().flat_map(|image| values(backbone.forward(pixels(image), None, &mut None).cls)).collect();
+    let alone: Vec<f32> = [one, other]
+        .iter()
+        .flat_map(|image| values(backbone.forward(pixels(image), None, &mut None).cls))
+        .collect();
     assert_close("both", &together, &alone);
 }
 
@@ -75,12 +115,23 @@ fn hidden_patches_are_not_seen() {
     let mut changed = wave(70, 70);
     (0..14).for_each(|y| (0..14).for_each(|x| changed.put_pixel(x, y, image::Rgb([255, 0, 0]))));
     let mask = vec![(0..25).map(|patch| patch == 0).collect::<Vec<bool>>()];
-    let cls =
-        |image: &RgbImage, masked: Option<Masked<'_>>| values(backbone.forward(pixels(image), masked, &mut None).cls);
-    assert_ne!(cls(&wave(70, 70), None), cls(&changed, None), "the first patch is looked at");
-    let (one, other) = (cls(&wave(70, 70), Some(Masked(&mask))), cls(&changed, Some(Masked(&mask))));
+    let cls = |image: &RgbImage, masked: Option<Masked<'_>>| {
+        values(backbone.forward(pixels(image), masked, &mut None).cls)
+    };
+    assert_ne!(
+        cls(&wave(70, 70), None),
+        cls(&changed, None),
+        "the first patch is looked at"
+    );
+    let (one, other) = (
+        cls(&wave(70, 70), Some(Masked(&mask))),
+        cls(&changed, Some(Masked(&mask))),
+    );
     assert_close("hidden", &one, &other);
-    assert_eq!(values(Masked(&mask).indices(&Device::flex()).float()), [0.0]);
+    assert_eq!(
+        values(Masked(&mask).indices(&Device::flex()).float()),
+        [0.0]
+    );
 }
 
 #[test]
@@ -95,7 +146,17 @@ fn what_drop_path_leaves_out_depends_on_the_seed_alone() {
     assert_ne!(with(1), with(2));
     // The last block's two branches at a rate of a half: equal images differ by what was left out.
     let rows = with(1);
-    let distinct: std::collections::BTreeSet<Vec<u32>> =
-        rows.chunks(rows.len() / 8).map(|row| row.iter().map(|value| (value * 1e3) as i32 as u32).collect()).collect();
-    assert!((2..=4).contains(&distinct.len()), "{} ways of two branches", distinct.len());
+    let distinct: std::collections::BTreeSet<Vec<u32>> = rows
+        .chunks(rows.len() / 8)
+        .map(|row| {
+            row.iter()
+                .map(|value| (value * 1e3) as i32 as u32)
+                .collect()
+        })
+        .collect();
+    assert!(
+        (2..=4).contains(&distinct.len()),
+        "{} ways of two branches",
+        distinct.len()
+    );
 }

@@ -21,7 +21,11 @@ use crate::support::{folder_of_pictures, server_golden, tensor, tiny_config, val
 /// The server's program, which is built with this one.
 fn server() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_dinoserve-train")).with_file_name("dinoserve");
-    assert!(program.exists(), "{} is missing: build with `make build`", program.display());
+    assert!(
+        program.exists(),
+        "{} is missing: build with `make build`",
+        program.display()
+    );
     program
 }
 
@@ -38,29 +42,61 @@ fn trained(root: &Path, config: Config) -> Run {
     let pictures = root.join("pictures");
     folder_of_pictures(&pictures, 6);
     let files = RunFiles::new(&root.join("run"));
-    let mut run = Run::prepare(&pictures, files, config, None, &Evaluation::default(), Device::flex()).unwrap();
+    let mut run = Run::prepare(
+        &pictures,
+        files,
+        config,
+        None,
+        &Evaluation::default(),
+        Device::flex(),
+    )
+    .unwrap();
     run.train(1, &AtomicBool::new(false)).unwrap();
     run
 }
 
-/// Converts and serves the export of a run, and gives the tokens of a photograph: CLS, then the patches.
+/// Converts and serves the export of a run, and gives the tokens of a photograph: CLS, then the
+/// patches.
 fn served(root: &Path, photo: &Path, name: &str) -> Vec<Vec<f32>> {
     let (home, folder) = (root.join("home"), root.join("run/export"));
     std::fs::create_dir_all(home.join("catalog")).unwrap();
-    std::fs::copy(folder.join(format!("{name}.toml")), home.join(format!("catalog/{name}.toml"))).unwrap();
+    std::fs::copy(
+        folder.join(format!("{name}.toml")),
+        home.join(format!("catalog/{name}.toml")),
+    )
+    .unwrap();
     let real_home = std::env::var_os("DINOSERVE_HOME").map(PathBuf::from);
-    let library = std::env::var_os("ORT_DYLIB_PATH")
-        .map_or_else(|| dinoserve::artifacts::Home::new(real_home).unwrap().runtime_library(), PathBuf::from);
+    let library = std::env::var_os("ORT_DYLIB_PATH").map_or_else(
+        || {
+            dinoserve::artifacts::Home::new(real_home)
+                .unwrap()
+                .runtime_library()
+        },
+        PathBuf::from,
+    );
     let program = || {
         let mut command = Command::new(server());
-        command.env("DINOSERVE_HOME", &home).env("ORT_DYLIB_PATH", &library).stdin(Stdio::null());
+        command
+            .env("DINOSERVE_HOME", &home)
+            .env("ORT_DYLIB_PATH", &library)
+            .stdin(Stdio::null());
         command
     };
     let converted = program()
-        .args(["models", "convert", name, "--from", folder.join("model.safetensors").to_str().unwrap()])
+        .args([
+            "models",
+            "convert",
+            name,
+            "--from",
+            folder.join("model.safetensors").to_str().unwrap(),
+        ])
         .output()
         .unwrap();
-    assert!(converted.status.success(), "{}", String::from_utf8_lossy(&converted.stderr));
+    assert!(
+        converted.status.success(),
+        "{}",
+        String::from_utf8_lossy(&converted.stderr)
+    );
     let mut child = program()
         .args(["serve", "--port", "0", "--device", "cpu", "--model", name])
         .stdout(Stdio::piped())
@@ -68,22 +104,35 @@ fn served(root: &Path, photo: &Path, name: &str) -> Vec<Vec<f32>> {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
     let _serving = Serving(child);
-    let url = line.trim().strip_prefix("listening on ").unwrap().to_owned();
+    let url = line
+        .trim()
+        .strip_prefix("listening on ")
+        .unwrap()
+        .to_owned();
     let began = Instant::now();
     while ureq::get(format!("{url}/readyz")).call().is_err() {
-        assert!(began.elapsed() < Duration::from_secs(60), "the server does not get ready");
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "the server does not get ready"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     let mut answer = ureq::post(format!("{url}/v1/embed?tokens=true&normalize=false"))
         .header("content-type", "image/png")
         .send(std::fs::read(photo).unwrap())
         .unwrap();
-    let answer: serde_json::Value = serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+    let answer: serde_json::Value =
+        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
     let item = &answer["data"][0];
-    let vector = |value: &serde_json::Value| serde_json::from_value::<Vec<f32>>(value.clone()).unwrap();
-    std::iter::once(vector(&item["embedding"])).chain(item["tokens"].as_array().unwrap().iter().map(vector)).collect()
+    let vector =
+        |value: &serde_json::Value| serde_json::from_value::<Vec<f32>>(value.clone()).unwrap();
+    std::iter::once(vector(&item["embedding"]))
+        .chain(item["tokens"].as_array().unwrap().iter().map(vector))
+        .collect()
 }
 
 #[test]
@@ -106,9 +155,17 @@ fn a_trained_model_is_served_with_the_tokens_that_it_was_trained_to_give() {
         export(backbone, &config.spec("mine").unwrap(), &exported).unwrap();
         let described: serde_json::Value =
             serde_json::from_slice(&std::fs::read(exported.join("config.json")).unwrap()).unwrap();
-        assert_eq!(described["mlp_ratio"], 4, "a whole number, of which `transformers` makes the same width");
+        assert_eq!(
+            described["mlp_ratio"], 4,
+            "a whole number, of which `transformers` makes the same width"
+        );
 
-        let transform = Transform { mode: ResizeMode::Crop, size: 56, filter: Filter::Bicubic, max_patches: 100 };
+        let transform = Transform {
+            mode: ResizeMode::Crop,
+            size: 56,
+            filter: Filter::Bicubic,
+            max_patches: 100,
+        };
         let (image, _) = transform.apply(&read_image(&photo).unwrap()).unwrap();
         let mut pixels = Vec::new();
         normalised(&image, &mut pixels);
@@ -119,8 +176,15 @@ fn a_trained_model_is_served_with_the_tokens_that_it_was_trained_to_give() {
         assert_eq!(found.len(), 1 + 16, "{kind}: CLS and 4×4 patches");
         let found = found.concat();
         assert_eq!(found.len(), expected.len());
-        let largest = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(largest <= 1e-3, "{kind}: the tokens differ by up to {largest}");
+        let largest = found
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        assert!(
+            largest <= 1e-3,
+            "{kind}: the tokens differ by up to {largest}"
+        );
         let size = expected.iter().map(|value| value.abs()).fold(0.0, f32::max);
         assert!(size > 0.5, "{kind}: the tokens are no zeros");
     }

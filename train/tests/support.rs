@@ -14,12 +14,16 @@ use dinoserve_train::config::Config;
 use safetensors::SafeTensors;
 
 pub fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(path)
 }
 
 /// A golden file of the server's tests.
 pub fn server_golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/golden")
+        .join(path)
 }
 
 pub fn json(path: &str) -> serde_json::Value {
@@ -31,17 +35,28 @@ pub struct Tensors(pub BTreeMap<String, (Vec<usize>, Vec<f32>)>);
 
 impl Tensors {
     pub fn read(path: &Path) -> Self {
-        let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let bytes =
+            std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let tensors = file.iter().map(|(name, view)| {
-            let values = view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+            let values = view
+                .data()
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|&bytes| f32::from_le_bytes(bytes))
+                .collect();
             (name.to_owned(), (view.shape().to_vec(), values))
         });
         Self(tensors.collect())
     }
 
     pub fn values(&self, name: &str) -> &[f32] {
-        &self.0.get(name).unwrap_or_else(|| panic!("the golden has no {name}")).1
+        &self
+            .0
+            .get(name)
+            .unwrap_or_else(|| panic!("the golden has no {name}"))
+            .1
     }
 }
 
@@ -60,19 +75,35 @@ pub fn assert_near(what: &str, found: &[f32], expected: &[f32], relative: f32, a
     assert!(!found.is_empty(), "{what} has values");
     for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
         let allowed = absolute.max(relative * found.abs().max(expected.abs()));
-        assert!((found - expected).abs() <= allowed, "{what}[{index}] is {found}, not {expected}");
+        assert!(
+            (found - expected).abs() <= allowed,
+            "{what}[{index}] is {found}, not {expected}"
+        );
     }
 }
 
 /// Values whose difference, as a vector, is no longer than 1e-4 of them.
 pub fn assert_near_as_a_whole(what: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
-    let length =
-        |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt();
-    let apart = length(&mut found.iter().zip(expected).map(|(found, expected)| found - expected));
-    // What is nothing but rounding, as the gradient of a key's bias, has no length to be measured by.
+    let length = |values: &mut dyn Iterator<Item = f32>| {
+        values
+            .map(|value| f64::from(value).powi(2))
+            .sum::<f64>()
+            .sqrt()
+    };
+    let apart = length(
+        &mut found
+            .iter()
+            .zip(expected)
+            .map(|(found, expected)| found - expected),
+    );
+    // What is nothing but rounding, as the gradient of a key's bias, has no length to be measured
+    // by.
     let allowed = 1e-4 * length(&mut expected.iter().copied()).max(1e-2);
-    assert!(apart <= allowed, "{what} is off by {apart:.1e}, and {allowed:.1e} is allowed");
+    assert!(
+        apart <= allowed,
+        "{what} is off by {apart:.1e}, and {allowed:.1e} is allowed"
+    );
 }
 
 /// The description of a tiny golden model.
@@ -115,7 +146,9 @@ pub fn folder_of_pictures(root: &Path, of_each: usize) {
                 let light = (wave.sin() * 100.0 + 128.0) as u8;
                 image::Rgb([light, light / 2 + (index * 11 % 100) as u8, 255 - light])
             });
-            picture.save(root.join(class).join(format!("{index:03}.png"))).unwrap();
+            picture
+                .save(root.join(class).join(format!("{index:03}.png")))
+                .unwrap();
         }
     }
 }

@@ -19,7 +19,12 @@ use crate::{
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Knn {
     /// How many neighbours vote; several counts are evaluated in one run: `-k 10,20,100`
-    #[arg(short, value_name = "COUNT", default_value = "20", value_delimiter = ',')]
+    #[arg(
+        short,
+        value_name = "COUNT",
+        default_value = "20",
+        value_delimiter = ','
+    )]
     k: Vec<usize>,
 
     /// How they vote: `weighted` by exp(score / temperature), or by `majority`; may be given twice
@@ -41,7 +46,8 @@ struct Outcome<'a> {
     sets: &'a Sets,
     temperature: f32,
     runs: Vec<Run<'a>>,
-    /// Per image of the test, the nearest of the other set by falling score, as many as the largest k.
+    /// Per image of the test, the nearest of the other set by falling score, as many as the largest
+    /// k.
     neighbors: Vec<Neighbors<'a>>,
 }
 
@@ -78,7 +84,10 @@ struct Near<'a> {
 impl Knn {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
-            bail!("--temperature {}: it must be above 0, as {TEMPERATURE}", self.temperature);
+            bail!(
+                "--temperature {}: it must be above 0, as {TEMPERATURE}",
+                self.temperature
+            );
         }
         let (train, test) = self.sets.find()?;
         // Before the model has seen all images, not after.
@@ -91,35 +100,82 @@ impl Knn {
         let sets = self.sets.embed(train, test, Pooling::Cls, true)?;
         let mut out = std::io::stdout();
         sets.print(&mut out)?;
-        let near = nearest(sets.train.vectors.vectors.view(), sets.test.vectors.vectors.view(), largest)?;
-        let settings = self.k.iter().flat_map(|&k| self.vote.iter().map(move |&vote| (k, vote)));
-        let runs: Vec<Run<'_>> = settings.map(|(k, vote)| self.vote(&sets, &near, k, vote)).collect();
+        let near = nearest(
+            sets.train.vectors.vectors.view(),
+            sets.test.vectors.vectors.view(),
+            largest,
+        )?;
+        let settings = self
+            .k
+            .iter()
+            .flat_map(|&k| self.vote.iter().map(move |&vote| (k, vote)));
+        let runs: Vec<Run<'_>> = settings
+            .map(|(k, vote)| self.vote(&sets, &near, k, vote))
+            .collect();
         for run in &runs {
-            let temperature =
-                if run.vote == Vote::Weighted { format!(" (T = {})", self.temperature) } else { String::new() };
-            writeln!(out, "k = {}, {} vote{temperature}\n{}", run.k, run.vote, run.report)?;
+            let temperature = if run.vote == Vote::Weighted {
+                format!(" (T = {})", self.temperature)
+            } else {
+                String::new()
+            };
+            writeln!(
+                out,
+                "k = {}, {} vote{temperature}\n{}",
+                run.k, run.vote, run.report
+            )?;
         }
         if let [_, _, ..] = runs.as_slice() {
             writeln!(out, "{:>5}  {:<8}  accuracy %", "k", "vote")?;
-            for Run { k, vote, report, .. } in &runs {
-                writeln!(out, "{k:>5}  {:<8}  {:>10.1}", vote.to_string(), report.accuracy * 100.0)?;
+            for Run {
+                k, vote, report, ..
+            } in &runs
+            {
+                writeln!(
+                    out,
+                    "{k:>5}  {:<8}  {:>10.1}",
+                    vote.to_string(),
+                    report.accuracy * 100.0
+                )?;
             }
         }
-        let neighbors = near.iter().zip(&sets.test.vectors.ids).map(|(near, id)| named(&sets, id, near)).collect();
-        self.sets.write_json(&Outcome { sets: &sets, temperature: self.temperature, runs, neighbors })?;
+        let neighbors = near
+            .iter()
+            .zip(&sets.test.vectors.ids)
+            .map(|(near, id)| named(&sets, id, near))
+            .collect();
+        self.sets.write_json(&Outcome {
+            sets: &sets,
+            temperature: self.temperature,
+            runs,
+            neighbors,
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 
     fn vote<'a>(&self, sets: &'a Sets, near: &[Vec<Neighbor>], k: usize, vote: Vote) -> Run<'a> {
         let (train, test, classes) = (&sets.train.vectors, &sets.test.vectors, &sets.classes);
         let labels = train.indices(classes);
-        let predicted: Vec<Option<usize>> =
-            near.iter().map(|near| predict(near, k, &labels, classes.len(), vote, self.temperature)).collect();
-        let predictions = test.ids.iter().zip(&test.labels).zip(&predicted).map(|((id, label), predicted)| {
-            Prediction { id, label, predicted: predicted.map(|class| classes[class].as_str()) }
-        });
+        let predicted: Vec<Option<usize>> = near
+            .iter()
+            .map(|near| predict(near, k, &labels, classes.len(), vote, self.temperature))
+            .collect();
+        let predictions =
+            test.ids
+                .iter()
+                .zip(&test.labels)
+                .zip(&predicted)
+                .map(|((id, label), predicted)| Prediction {
+                    id,
+                    label,
+                    predicted: predicted.map(|class| classes[class].as_str()),
+                });
         let predictions = predictions.collect();
-        Run { k, vote, report: Report::new(classes, &test.indices(classes), &predicted), predictions }
+        Run {
+            k,
+            vote,
+            report: Report::new(classes, &test.indices(classes), &predicted),
+            predictions,
+        }
     }
 }
 
@@ -130,5 +186,8 @@ fn named<'a>(sets: &'a Sets, id: &'a str, near: &[Neighbor]) -> Neighbors<'a> {
         label: &train.labels[index],
         score,
     });
-    Neighbors { id, neighbors: neighbors.collect() }
+    Neighbors {
+        id,
+        neighbors: neighbors.collect(),
+    }
 }

@@ -19,8 +19,8 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Linear {
-    /// Strength of the penalty on the weights, C = 1/l2 in scikit-learn's terms [default: the one of 10⁵, 10⁴, … 10⁻² that
-    /// does best in cross-validation]
+    /// Strength of the penalty on the weights, C = 1/l2 in scikit-learn's terms [default: the one
+    /// of 10⁵, 10⁴, … 10⁻² that does best in cross-validation]
     #[arg(long, value_name = "STRENGTH")]
     l2: Option<f64>,
 
@@ -56,7 +56,10 @@ struct Prediction<'a> {
 
 impl Linear {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let options = TrainingOptions { l2: self.l2, folds: self.folds };
+        let options = TrainingOptions {
+            l2: self.l2,
+            folds: self.folds,
+        };
         options.check()?;
         let (train, test) = self.sets.find()?;
         // As the model gives them: the probe finds its own scale.
@@ -64,29 +67,73 @@ impl Linear {
         let mut out = std::io::stdout();
         sets.print(&mut out)?;
         let probe = learn(&sets, &options)?;
-        let Probe { l2, accuracy, converged, .. } = probe;
-        let chosen = if self.l2.is_some() { "given" } else { "chosen by cross-validation" };
-        writeln!(out, "Softmax regression, l2 = {l2} (C = {}), {chosen}", 1.0 / l2)?;
-        writeln!(out, "Accuracy on held-out parts of train {:.1} %\n", accuracy * 100.0)?;
+        let Probe {
+            l2,
+            accuracy,
+            converged,
+            ..
+        } = probe;
+        let chosen = if self.l2.is_some() {
+            "given"
+        } else {
+            "chosen by cross-validation"
+        };
+        writeln!(
+            out,
+            "Softmax regression, l2 = {l2} (C = {}), {chosen}",
+            1.0 / l2
+        )?;
+        writeln!(
+            out,
+            "Accuracy on held-out parts of train {:.1} %\n",
+            accuracy * 100.0
+        )?;
         if !converged {
-            writeln!(out, "The training was cut short: with so small an l2 the weights grow without end.")?;
+            writeln!(
+                out,
+                "The training was cut short: with so small an l2 the weights grow without end."
+            )?;
         }
 
         let shares = probabilities(&probe, &sets.test.vectors)?;
-        let predicted: Vec<Option<usize>> = shares.iter().map(|shares| vote::winner(shares)).collect();
+        let predicted: Vec<Option<usize>> =
+            shares.iter().map(|shares| vote::winner(shares)).collect();
         let test = &sets.test.vectors;
-        let rows = test.ids.iter().zip(&test.labels).zip(predicted.iter().zip(&shares));
+        let rows = test
+            .ids
+            .iter()
+            .zip(&test.labels)
+            .zip(predicted.iter().zip(&shares));
         let predictions = rows.filter_map(|((id, label), (predicted, shares))| {
             let predicted = (*predicted)?;
-            Some(Prediction { id, label, predicted: &probe.classes[predicted], probability: shares[predicted] })
+            Some(Prediction {
+                id,
+                label,
+                predicted: &probe.classes[predicted],
+                probability: shares[predicted],
+            })
         });
         // The test may have labels that the probe does not know, so its classes have other numbers.
-        let number = |class: usize| sets.classes.iter().position(|name| *name == probe.classes[class]);
-        let numbered: Vec<Option<usize>> = predicted.iter().map(|class| class.and_then(number)).collect();
+        let number = |class: usize| {
+            sets.classes
+                .iter()
+                .position(|name| *name == probe.classes[class])
+        };
+        let numbered: Vec<Option<usize>> = predicted
+            .iter()
+            .map(|class| class.and_then(number))
+            .collect();
         let report = Report::new(&sets.classes, &test.indices(&sets.classes), &numbered);
         writeln!(out, "{report}")?;
         let predictions = predictions.collect();
-        let outcome = Outcome { sets: &sets, l2, cross_validated_accuracy: accuracy, converged, report, predictions };
+        let outcome = Outcome {
+            sets: &sets,
+            l2,
+            cross_validated_accuracy: accuracy,
+            converged,
+            report,
+            predictions,
+        };
         self.sets.write_json(&outcome)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -95,7 +142,11 @@ impl Linear {
 fn learn(sets: &Sets, options: &TrainingOptions) -> anyhow::Result<Probe> {
     let mut progress = Progress::new(Unit::Steps);
     let probe = train_on(&sets.train.vectors, options, &mut |at| {
-        let step = if at.stage == Stage::Validating { "cross-validating" } else { "fitting" };
+        let step = if at.stage == Stage::Validating {
+            "cross-validating"
+        } else {
+            "fitting"
+        };
         progress.show(step, at.done as u64, at.total.map(|total| total as u64));
         true
     });

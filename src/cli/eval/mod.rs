@@ -1,5 +1,5 @@
-//! `dinoserve eval …`: how well a model's features tell the labels of images apart. Each evaluation is a file; what they
-//! share is in [`sets`].
+//! `dinoserve eval …`: how well a model's features tell the labels of images apart. Each evaluation
+//! is a file; what they share is in [`sets`].
 
 mod knn;
 mod linear;

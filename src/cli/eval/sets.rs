@@ -98,22 +98,62 @@ impl SetFlags {
     }
 
     /// Puts all images through the model. `pooling` is the default of the evaluation.
-    pub(super) fn embed(&self, train: Folder, test: Folder, pooling: Pooling, normalize: bool) -> anyhow::Result<Sets> {
+    pub(super) fn embed(
+        &self,
+        train: Folder,
+        test: Folder,
+        pooling: Pooling,
+        normalize: bool,
+    ) -> anyhow::Result<Sets> {
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
-        let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
         let (engine, thread) = self.engine.start(&runtime, model)?;
-        let VectorFlags { pooling: chosen, layers, size, resize } = self.vector.clone();
-        let options =
-            EmbedOptions { pooling: chosen.unwrap_or(pooling), normalize, layers: layers.unwrap_or(1), tokens: false };
-        let image = ImageOptions { size, resize, ..ImageOptions::default() };
+        let VectorFlags {
+            pooling: chosen,
+            layers,
+            size,
+            resize,
+        } = self.vector.clone();
+        let options = EmbedOptions {
+            pooling: chosen.unwrap_or(pooling),
+            normalize,
+            layers: layers.unwrap_or(1),
+            tokens: false,
+        };
+        let image = ImageOptions {
+            size,
+            resize,
+            ..ImageOptions::default()
+        };
 
         let spec = engine.spec().clone();
-        let (fingerprint, precision) = (engine.fingerprint().to_owned(), engine.precision().to_string());
+        let (fingerprint, precision) = (
+            engine.fingerprint().to_owned(),
+            engine.precision().to_string(),
+        );
         let service = Service::new(engine, self.limits.limits(), 0);
         let sets = tokio.block_on(async {
-            let train = embed(&service, &self.train, train, &image, &options, "embedding train").await?;
-            let test = embed(&service, &self.test, test, &image, &options, "embedding test").await?;
+            let train = embed(
+                &service,
+                &self.train,
+                train,
+                &image,
+                &options,
+                "embedding train",
+            )
+            .await?;
+            let test = embed(
+                &service,
+                &self.test,
+                test,
+                &image,
+                &options,
+                "embedding test",
+            )
+            .await?;
             anyhow::Ok((train, test))
         });
         drop(service);
@@ -138,12 +178,19 @@ impl SetFlags {
 
     /// Writes what `--json` asks for.
     pub(super) fn write_json(&self, content: &impl Serialize) -> anyhow::Result<()> {
-        let Some(path) = &self.json else { return Ok(()) };
+        let Some(path) = &self.json else {
+            return Ok(());
+        };
         let text = serde_json::to_vec_pretty(content)?;
         write_atomically(path, |file| {
-            file.write_all(&text).map_err(|error| Error::io(format_args!("writing {}", path.display()), error))
+            file.write_all(&text)
+                .map_err(|error| Error::io(format_args!("writing {}", path.display()), error))
         })?;
-        writeln!(std::io::stdout(), "Every prediction is in {}", path.display())?;
+        writeln!(
+            std::io::stdout(),
+            "Every prediction is in {}",
+            path.display()
+        )?;
         Ok(())
     }
 }
@@ -151,24 +198,59 @@ impl SetFlags {
 impl Sets {
     /// Says what is evaluated, and which files and labels are not as one would like them.
     pub(super) fn print(&self, out: &mut impl Write) -> anyhow::Result<()> {
-        let Self { model, precision, pooling, layers, resize, size, dim, .. } = self;
-        let layers = if *layers > 1 { format!(" of {layers} blocks") } else { String::new() };
-        writeln!(out, "{model} ({precision}), {pooling}{layers}, {resize} {size}: {dim} values an image")?;
+        let Self {
+            model,
+            precision,
+            pooling,
+            layers,
+            resize,
+            size,
+            dim,
+            ..
+        } = self;
+        let layers = if *layers > 1 {
+            format!(" of {layers} blocks")
+        } else {
+            String::new()
+        };
+        writeln!(
+            out,
+            "{model} ({precision}), {pooling}{layers}, {resize} {size}: {dim} values an image"
+        )?;
         for (name, set) in [("train", &self.train), ("test", &self.test)] {
             let labels = classes(&[&set.vectors]).len();
-            writeln!(out, "{name:<5}  {} images of {labels} labels, {}", set.images, set.folder.display())?;
+            writeln!(
+                out,
+                "{name:<5}  {} images of {labels} labels, {}",
+                set.images,
+                set.folder.display()
+            )?;
         }
         for set in [&self.train, &self.test] {
             if !set.unreadable.is_empty() {
-                writeln!(out, "{} files of {} take no part:", set.unreadable.len(), set.folder.display())?;
+                writeln!(
+                    out,
+                    "{} files of {} take no part:",
+                    set.unreadable.len(),
+                    set.folder.display()
+                )?;
             }
             for Unreadable { path, error } in &set.unreadable {
                 writeln!(out, "  {path}: {error}")?;
             }
         }
         for label in &self.not_in_train {
-            let images = self.test.vectors.labels.iter().filter(|found| *found == label).count();
-            writeln!(out, "There is nothing to learn `{label}` from, so its {images} test images count as wrong.")?;
+            let images = self
+                .test
+                .vectors
+                .labels
+                .iter()
+                .filter(|found| *found == label)
+                .count();
+            writeln!(
+                out,
+                "There is nothing to learn `{label}` from, so its {images} test images count as wrong."
+            )?;
         }
         writeln!(out)?;
         Ok(())
@@ -177,9 +259,17 @@ impl Sets {
 
 fn find(root: &Path) -> anyhow::Result<Folder> {
     let (paths, bad) = images_of(root)?;
-    let images = LabelledImages::new(root, paths)
-        .with_context(|| format!("looking for images ({}) in {}", IMAGE_ENDINGS.join(", "), root.display()))?;
-    let unreadable = bad.into_iter().map(|(path, error)| Unreadable { path, error: error.to_string() });
+    let images = LabelledImages::new(root, paths).with_context(|| {
+        format!(
+            "looking for images ({}) in {}",
+            IMAGE_ENDINGS.join(", "),
+            root.display()
+        )
+    })?;
+    let unreadable = bad.into_iter().map(|(path, error)| Unreadable {
+        path,
+        error: error.to_string(),
+    });
     let unlabelled = images.unlabelled.iter().map(|path| Unreadable {
         path: path.clone(),
         error: "it lies in no subfolder, whose name would be its label".to_owned(),
@@ -196,7 +286,10 @@ async fn embed(
     options: &EmbedOptions,
     step: &str,
 ) -> anyhow::Result<Set> {
-    let Folder { images, mut unreadable } = folder;
+    let Folder {
+        images,
+        mut unreadable,
+    } = folder;
     let results = embed_files(service, &images.paths, image, options, step).await?;
     let mut found = LabelledVectors::default();
     let mut values = Vec::new();
@@ -207,15 +300,29 @@ async fn embed(
                 found.ids.push(id);
                 found.labels.push(label);
             }
-            Err(error) => unreadable.push(Unreadable { path: id, error: error.to_string() }),
+            Err(error) => unreadable.push(Unreadable {
+                path: id,
+                error: error.to_string(),
+            }),
         }
     }
     let rows = found.ids.len();
     if rows == 0 {
-        let first = unreadable.first().map(|first| format!("; {}: {}", first.path, first.error)).unwrap_or_default();
-        let detail = format!("none of the images of {} can be read{first}", root.display());
+        let first = unreadable
+            .first()
+            .map(|first| format!("; {}: {}", first.path, first.error))
+            .unwrap_or_default();
+        let detail = format!(
+            "none of the images of {} can be read{first}",
+            root.display()
+        );
         return Err(Error::new(Kind::UndecodableImage, detail).into());
     }
     found.vectors = Array2::from_shape_vec((rows, values.len() / rows), values)?;
-    Ok(Set { folder: root.to_owned(), images: rows, unreadable, vectors: found })
+    Ok(Set {
+        folder: root.to_owned(),
+        images: rows,
+        unreadable,
+        vectors: found,
+    })
 }

@@ -30,16 +30,33 @@ impl Check {
                 if self.json {
                     reports.push(json!({"name": gallery.name, "items": report.items, "damage": report.damage}));
                 } else if report.damage.is_empty() {
-                    writeln!(out, "{}: {} items, all as they were written", gallery.name, report.items)?;
+                    writeln!(
+                        out,
+                        "{}: {} items, all as they were written",
+                        gallery.name, report.items
+                    )?;
                 } else {
-                    writeln!(out, "{}: {} items, {} DAMAGED:", gallery.name, report.items, report.damage.len())?;
-                    report.damage.iter().try_for_each(|damage| writeln!(out, "  {damage}"))?;
+                    writeln!(
+                        out,
+                        "{}: {} items, {} DAMAGED:",
+                        gallery.name,
+                        report.items,
+                        report.damage.len()
+                    )?;
+                    report
+                        .damage
+                        .iter()
+                        .try_for_each(|damage| writeln!(out, "  {damage}"))?;
                 }
             }
             if self.json {
                 writeln!(out, "{}", serde_json::to_string_pretty(&reports)?)?;
             }
-            Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if whole {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         })
     }
 }

@@ -23,8 +23,8 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Export {
-    /// File to write: `.jsonl` (a line per item, with the vectors beside it in `.npy`, in the same order) or, if the
-    /// program was built with the feature `parquet`, `.parquet`
+    /// File to write: `.jsonl` (a line per item, with the vectors beside it in `.npy`, in the same
+    /// order) or, if the program was built with the feature `parquet`, `.parquet`
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
@@ -56,12 +56,15 @@ impl Items {
     pub(super) fn next(&mut self) -> Result<Option<StoredItem>> {
         let item = self.tokio.block_on(self.stream.try_next())?;
         self.given += u64::from(item.is_some());
-        self.progress.show("exporting", self.given, Some(self.info.items));
+        self.progress
+            .show("exporting", self.given, Some(self.info.items));
         if let Some(StoredItem { item, vector, .. }) = &item
             && vector.len() != self.info.binding.dim
         {
-            let detail =
-                format!("the item {:?} is damaged: it has no whole vector; see `gallery check`", item.id.as_str());
+            let detail = format!(
+                "the item {:?} is damaged: it has no whole vector; see `gallery check`",
+                item.id.as_str()
+            );
             return Err(Error::internal(detail));
         }
         Ok(item)
@@ -70,26 +73,58 @@ impl Items {
 
 impl Export {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let write = match self.output.extension().and_then(|extension| extension.to_str()) {
+        let write = match self
+            .output
+            .extension()
+            .and_then(|extension| extension.to_str())
+        {
             Some("jsonl") => write_lines,
             #[cfg(feature = "parquet")]
             Some("parquet") => super::parquet::write,
             #[cfg(not(feature = "parquet"))]
             Some("parquet") => {
-                bail!("this program was built without Parquet: cargo build --release --features parquet")
+                bail!(
+                    "this program was built without Parquet: cargo build --release --features parquet"
+                )
             }
-            _ => bail!("{}: the output must end in .jsonl or .parquet", self.output.display()),
+            _ => bail!(
+                "{}: the output must end in .jsonl or .parquet",
+                self.output.display()
+            ),
         };
-        let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
         let (info, stream) = tokio.block_on(async {
             let store = self.which.place.open(OpenMode::Read).await?;
-            anyhow::Ok(read_whole(&store, &self.which.name, Parts { vector: true, ..Parts::NONE }).await?)
+            anyhow::Ok(
+                read_whole(
+                    &store,
+                    &self.which.name,
+                    Parts {
+                        vector: true,
+                        ..Parts::NONE
+                    },
+                )
+                .await?,
+            )
         })?;
         let progress = Progress::new(Unit::Images);
-        let mut items = Items { tokio, stream, progress, info: info.clone(), given: 0 };
+        let mut items = Items {
+            tokio,
+            stream,
+            progress,
+            info: info.clone(),
+            given: 0,
+        };
         write(&self.output, &info, &mut items)?;
         items.progress.finish();
-        writeln!(std::io::stdout(), "{} items written to {}", items.given, self.output.display())?;
+        writeln!(
+            std::io::stdout(),
+            "{} items written to {}",
+            items.given,
+            self.output.display()
+        )?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -104,18 +139,32 @@ fn write_lines(output: &Path, info: &GalleryInfo, items: &mut Items) -> Result<(
             let mut lines = BufWriter::new(lines);
             let mut values = BufWriter::new(matrix);
             // How many rows there are is known at the end.
-            values.write_all(&npy::header(0, info.binding.dim)).map_err(to_matrix)?;
+            values
+                .write_all(&npy::header(0, info.binding.dim))
+                .map_err(to_matrix)?;
             while let Some(StoredItem { item, vector, .. }) = items.next()? {
                 let (id, label) = (item.id.as_str(), item.label.as_ref().map(Label::as_str));
-                let line = Line { id, label, metadata: &item.metadata, stored_ms: item.stored_ms };
+                let line = Line {
+                    id,
+                    label,
+                    metadata: &item.metadata,
+                    stored_ms: item.stored_ms,
+                };
                 serde_json::to_writer(&mut lines, &line).map_err(|error| to_lines(error.into()))?;
                 lines.write_all(b"\n").map_err(to_lines)?;
-                vector.iter().try_for_each(|value| values.write_all(&value.to_le_bytes())).map_err(to_matrix)?;
+                vector
+                    .iter()
+                    .try_for_each(|value| values.write_all(&value.to_le_bytes()))
+                    .map_err(to_matrix)?;
             }
             lines.flush().map_err(to_lines)?;
-            let matrix: &mut File = values.into_inner().map_err(|error| to_matrix(error.into_error()))?;
+            let matrix: &mut File = values
+                .into_inner()
+                .map_err(|error| to_matrix(error.into_error()))?;
             matrix.seek(SeekFrom::Start(0)).map_err(to_matrix)?;
-            matrix.write_all(&npy::header(items.given, info.binding.dim)).map_err(to_matrix)
+            matrix
+                .write_all(&npy::header(items.given, info.binding.dim))
+                .map_err(to_matrix)
         })
     })
 }

@@ -25,8 +25,9 @@ const BATCH: (usize, usize) = (64, 64 << 20);
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Import {
-    /// A folder of images, where the first subfolder of a path is the label and the path below the folder the id; or a list with the
-    /// columns path, id, label, metadata as .csv (with a header, metadata as JSON) or .jsonl, paths relative to the list
+    /// A folder of images, where the first subfolder of a path is the label and the path below the
+    /// folder the id; or a list with the columns path, id, label, metadata as .csv (with a header,
+    /// metadata as JSON) or .jsonl, paths relative to the list
     source: PathBuf,
 
     #[command(flatten)]
@@ -64,18 +65,25 @@ impl Tally {
 impl Import {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let Pictures { good, bad } = Pictures::read(&self.source)?;
-        let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
         let store = tokio.block_on(self.which.place.open(OpenMode::Serve))?;
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
         let (engine, thread) = self.engine.start(&runtime, model)?;
-        let service = Service::new(engine, self.limits.limits(), 0).with_gallery(Some(store.clone()));
+        let service =
+            Service::new(engine, self.limits.limits(), 0).with_gallery(Some(store.clone()));
         let started = Instant::now();
-        let mut tally = Tally { bad, ..Tally::default() };
+        let mut tally = Tally {
+            bad,
+            ..Tally::default()
+        };
         let done = tokio.block_on(async {
             let done = tokio::select! {
                 done = self.store_all(&service, &store, good, &mut tally) => done.map(|()| true),
-                // What is under way is dropped; its transaction takes place as a whole or not at all.
+                // What is under way is dropped; its transaction takes place as a whole or not at
+                // all.
                 _ = tokio::signal::ctrl_c() => Ok(false),
             };
             store.close().await;
@@ -83,7 +91,12 @@ impl Import {
         });
         drop(service);
         thread.join();
-        let stopped = || format!("{} images were stored before; the same command goes on from there", tally.stored);
+        let stopped = || {
+            format!(
+                "{} images were stored before; the same command goes on from there",
+                tally.stored
+            )
+        };
         if !done.with_context(stopped)? {
             eprintln!("stopped: {}", stopped());
             return Ok(ExitCode::from(130));
@@ -98,12 +111,27 @@ impl Import {
         pictures: Vec<Picture>,
         tally: &mut Tally,
     ) -> anyhow::Result<()> {
-        let VectorFlags { pooling, layers, size, resize } = self.vector;
-        let image = ImageOptions { size, resize, ..ImageOptions::default() };
-        let vectors = VectorOptions { pooling, layers, ..VectorOptions::default() };
+        let VectorFlags {
+            pooling,
+            layers,
+            size,
+            resize,
+        } = self.vector;
+        let image = ImageOptions {
+            size,
+            resize,
+            ..ImageOptions::default()
+        };
+        let vectors = VectorOptions {
+            pooling,
+            layers,
+            ..VectorOptions::default()
+        };
         service.engine().ready().await?;
         // What does not fit the gallery is said before any image is read.
-        service.binding_to_write(&self.which.name, &image, &vectors, true).await?;
+        service
+            .binding_to_write(&self.which.name, &image, &vectors, true)
+            .await?;
         let total = Some((tally.seen() + pictures.len()) as u64);
         let mut progress = Progress::new(Unit::Images);
         let mut pictures = pictures.into_iter();
@@ -113,7 +141,9 @@ impl Import {
                 progress.finish();
                 return Ok(());
             }
-            let inserted = service.insert(&self.which.name, entries, &image, &vectors).await?;
+            let inserted = service
+                .insert(&self.which.name, entries, &image, &vectors)
+                .await?;
             for (path, outcome) in paths.into_iter().zip(inserted.outcomes) {
                 match outcome {
                     Ok(true) => tally.stored += 1,
@@ -125,7 +155,8 @@ impl Import {
         }
     }
 
-    /// The next pictures that are to be stored, with the paths of their files; none when there are no more.
+    /// The next pictures that are to be stored, with the paths of their files; none when there are
+    /// no more.
     async fn next_batch(
         &self,
         store: &Gallery,
@@ -134,7 +165,15 @@ impl Import {
     ) -> Result<(Vec<String>, Vec<Entry>)> {
         let (mut paths, mut entries, mut bytes) = (Vec::new(), Vec::new(), 0);
         while entries.len() < BATCH.0 && bytes < BATCH.1 {
-            let Some(Picture { path, id, label, metadata }) = pictures.next() else { break };
+            let Some(Picture {
+                path,
+                id,
+                label,
+                metadata,
+            }) = pictures.next()
+            else {
+                break;
+            };
             if !self.replace {
                 match store.get(&self.which.name, &id, Parts::NONE).await {
                     Ok(_) => {
@@ -149,16 +188,28 @@ impl Import {
                 Ok(file) => {
                     bytes += file.len();
                     paths.push(path.display().to_string());
-                    entries.push(Entry { id, label, metadata, subject: Subject::Image(Bytes::from(file)) });
+                    entries.push(Entry {
+                        id,
+                        label,
+                        metadata,
+                        subject: Subject::Image(Bytes::from(file)),
+                    });
                 }
-                Err(error) => tally.bad.push((path.display().to_string(), Error::io("reading", error))),
+                Err(error) => tally
+                    .bad
+                    .push((path.display().to_string(), Error::io("reading", error))),
             }
         }
         Ok((paths, entries))
     }
 
     fn report(&self, tally: &Tally, seconds: f64) -> anyhow::Result<ExitCode> {
-        let Tally { stored, replaced, skipped, bad } = tally;
+        let Tally {
+            stored,
+            replaced,
+            skipped,
+            bad,
+        } = tally;
         let mut out = std::io::stdout();
         writeln!(
             out,
@@ -170,7 +221,12 @@ impl Import {
             return Ok(ExitCode::SUCCESS);
         }
         writeln!(out, "{} could not be stored:", bad.len())?;
-        bad.iter().try_for_each(|(path, error)| writeln!(out, "  {path}: {error}"))?;
-        Ok(if stored + replaced + skipped == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        bad.iter()
+            .try_for_each(|(path, error)| writeln!(out, "  {path}: {error}"))?;
+        Ok(if stored + replaced + skipped == 0 {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
     }
 }

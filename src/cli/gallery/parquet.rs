@@ -52,7 +52,9 @@ pub(super) fn write(output: &Path, _: &GalleryInfo, items: &mut Items) -> Result
         while let Some(item) = items.next()? {
             group.add(item)?;
             if group.ids.len() == GROUP_ROWS {
-                std::mem::take(&mut group).write(&mut writer).map_err(failed)?;
+                std::mem::take(&mut group)
+                    .write(&mut writer)
+                    .map_err(failed)?;
             }
         }
         if !group.ids.is_empty() {
@@ -66,9 +68,19 @@ type Writer<'a> = SerializedFileWriter<BufWriter<&'a mut File>>;
 
 fn open(file: &mut File) -> parquet::errors::Result<Writer<'_>> {
     // Values of vectors do not come twice.
-    let vector = ColumnPath::from(vec!["vector".to_owned(), "list".to_owned(), "element".to_owned()]);
-    let properties = WriterProperties::builder().set_column_dictionary_enabled(vector, false).build();
-    SerializedFileWriter::new(BufWriter::new(file), Arc::new(parse_message_type(SCHEMA)?), Arc::new(properties))
+    let vector = ColumnPath::from(vec![
+        "vector".to_owned(),
+        "list".to_owned(),
+        "element".to_owned(),
+    ]);
+    let properties = WriterProperties::builder()
+        .set_column_dictionary_enabled(vector, false)
+        .build();
+    SerializedFileWriter::new(
+        BufWriter::new(file),
+        Arc::new(parse_message_type(SCHEMA)?),
+        Arc::new(properties),
+    )
 }
 
 impl Group {
@@ -77,10 +89,14 @@ impl Group {
             .map_err(|error| Error::internal(format!("metadata of {}: {error}", item.id)))?;
         self.ids.push(String::from(item.id).into_bytes().into());
         self.labelled.push(i16::from(item.label.is_some()));
-        self.labels.extend(item.label.map(|label: Label| String::from(label).into_bytes().into()));
+        self.labels.extend(
+            item.label
+                .map(|label: Label| String::from(label).into_bytes().into()),
+        );
         self.metadata.push(metadata.into());
         self.stored.push(item.stored_ms.cast_signed());
-        self.within.extend((0..vector.len()).map(|index| i16::from(index > 0)));
+        self.within
+            .extend((0..vector.len()).map(|index| i16::from(index > 0)));
         self.vectors.extend(vector);
         Ok(())
     }
@@ -92,12 +108,18 @@ impl Group {
         column::<ByteArrayType>(&mut group, &self.metadata, None, None)?;
         column::<Int64Type>(&mut group, &self.stored, None, None)?;
         let defined = vec![1; self.within.len()];
-        column::<FloatType>(&mut group, &self.vectors, Some(&defined), Some(&self.within))?;
+        column::<FloatType>(
+            &mut group,
+            &self.vectors,
+            Some(&defined),
+            Some(&self.within),
+        )?;
         group.close().map(drop)
     }
 }
 
-/// Writes the next column; definition levels say which values are there, repetition levels which go on a list.
+/// Writes the next column; definition levels say which values are there, repetition levels which go
+/// on a list.
 fn column<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, BufWriter<&mut File>>,
     values: &[T::T],
@@ -105,7 +127,10 @@ fn column<T: DataType>(
     repetition: Option<&[i16]>,
 ) -> parquet::errors::Result<()> {
     let next = group.next_column()?;
-    let mut column = next.ok_or_else(|| parquet::errors::ParquetError::General("no such column".to_owned()))?;
-    column.typed::<T>().write_batch(values, definition, repetition)?;
+    let mut column =
+        next.ok_or_else(|| parquet::errors::ParquetError::General("no such column".to_owned()))?;
+    column
+        .typed::<T>()
+        .write_batch(values, definition, repetition)?;
     column.close()
 }

@@ -49,15 +49,25 @@ struct Line<M> {
 impl Pictures {
     /// Reads a folder or a list.
     pub(super) fn read(source: &Path) -> anyhow::Result<Self> {
-        let ending = source.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let ending = source
+            .extension()
+            .and_then(|extension| extension.to_str())
+            .unwrap_or_default();
         let pictures = match ending.to_lowercase().as_str() {
             _ if source.is_dir() => Self::of_folder(source),
             "csv" => Self::of_csv(source),
             "jsonl" => Self::of_jsonl(source),
-            _ => bail!("{}: must be a folder of images, or a list that ends in .csv or .jsonl", source.display()),
+            _ => bail!(
+                "{}: must be a folder of images, or a list that ends in .csv or .jsonl",
+                source.display()
+            ),
         }?;
         if pictures.good.is_empty() && pictures.bad.is_empty() {
-            bail!("{} names no images ({})", source.display(), IMAGE_ENDINGS.join(", "));
+            bail!(
+                "{} names no images ({})",
+                source.display(),
+                IMAGE_ENDINGS.join(", ")
+            );
         }
         Ok(pictures)
     }
@@ -65,14 +75,26 @@ impl Pictures {
     /// The id is the path below the folder, the label its first part.
     fn of_folder(folder: &Path) -> anyhow::Result<Self> {
         let (paths, bad) = images_of(folder)?;
-        let mut pictures = Self { good: Vec::with_capacity(paths.len()), bad };
+        let mut pictures = Self {
+            good: Vec::with_capacity(paths.len()),
+            bad,
+        };
         for path in paths {
             let named = parts(folder, &path).and_then(|parts| {
-                let label = if parts.len() > 1 { Some(Label::new(parts[0])?) } else { None };
+                let label = if parts.len() > 1 {
+                    Some(Label::new(parts[0])?)
+                } else {
+                    None
+                };
                 Ok((ItemId::new(parts.join("/"))?, label))
             });
             match named {
-                Ok((id, label)) => pictures.good.push(Picture { path, id, label, metadata: Metadata::default() }),
+                Ok((id, label)) => pictures.good.push(Picture {
+                    path,
+                    id,
+                    label,
+                    metadata: Metadata::default(),
+                }),
                 Err(error) => pictures.bad.push((below(folder, &path), error)),
             }
         }
@@ -80,9 +102,11 @@ impl Pictures {
     }
 
     fn of_csv(file: &Path) -> anyhow::Result<Self> {
-        let mut reader =
-            csv::Reader::from_path(file).with_context(|| format!("cannot read the list {}", file.display()))?;
-        let header = reader.headers().with_context(|| format!("{}: its first line", file.display()))?;
+        let mut reader = csv::Reader::from_path(file)
+            .with_context(|| format!("cannot read the list {}", file.display()))?;
+        let header = reader
+            .headers()
+            .with_context(|| format!("{}: its first line", file.display()))?;
         let known = header.iter().all(|column| COLUMNS.contains(&column));
         if !known || !header.iter().any(|column| column == "path") {
             let found = header.iter().collect::<Vec<_>>().join(",");
@@ -95,12 +119,20 @@ impl Pictures {
         let mut list = List::of(file);
         for (index, line) in reader.deserialize::<Line<String>>().enumerate() {
             let line = match line {
-                Ok(Line { metadata, path, id, label }) => {
-                    let metadata = metadata.map_or_else(|| Ok(Metadata::default()), |json| Metadata::parse(&json));
+                Ok(Line {
+                    metadata,
+                    path,
+                    id,
+                    label,
+                }) => {
+                    let metadata = metadata
+                        .map_or_else(|| Ok(Metadata::default()), |json| Metadata::parse(&json));
                     metadata.map(|metadata| (path, id, label, metadata))
                 }
                 // What the disk refuses is no fault of a line.
-                Err(error) if error.is_io_error() => return Err(error).context(format!("reading {}", file.display())),
+                Err(error) if error.is_io_error() => {
+                    return Err(error).context(format!("reading {}", file.display()));
+                }
                 Err(error) => Err(Error::option("line", error)),
             };
             // The header is line 1.
@@ -110,18 +142,29 @@ impl Pictures {
     }
 
     fn of_jsonl(file: &Path) -> anyhow::Result<Self> {
-        let opened = File::open(file).with_context(|| format!("cannot read the list {}", file.display()))?;
+        let opened =
+            File::open(file).with_context(|| format!("cannot read the list {}", file.display()))?;
         let mut list = List::of(file);
         for (index, text) in BufReader::new(opened).lines().enumerate() {
-            let text = text.with_context(|| format!("reading {}, line {}", file.display(), index + 1))?;
+            let text =
+                text.with_context(|| format!("reading {}, line {}", file.display(), index + 1))?;
             if text.trim().is_empty() {
                 continue;
             }
-            let line = serde_json::from_str::<Line<Value>>(&text).map_err(|error| Error::option("line", error));
-            let line = line.and_then(|Line { path, id, label, metadata }| {
-                let metadata = metadata.map_or_else(|| Ok(Metadata::default()), Metadata::from_value)?;
-                Ok((path, id, label, metadata))
-            });
+            let line = serde_json::from_str::<Line<Value>>(&text)
+                .map_err(|error| Error::option("line", error));
+            let line = line.and_then(
+                |Line {
+                     path,
+                     id,
+                     label,
+                     metadata,
+                 }| {
+                    let metadata =
+                        metadata.map_or_else(|| Ok(Metadata::default()), Metadata::from_value)?;
+                    Ok((path, id, label, metadata))
+                },
+            );
             list.add(index + 1, line);
         }
         Ok(list.pictures)
@@ -139,17 +182,33 @@ struct List<'a> {
 impl<'a> List<'a> {
     fn of(file: &'a Path) -> Self {
         let folder = file.parent().unwrap_or(Path::new(""));
-        Self { folder, pictures: Pictures::default(), ids: HashSet::new() }
+        Self {
+            folder,
+            pictures: Pictures::default(),
+            ids: HashSet::new(),
+        }
     }
 
     #[allow(clippy::type_complexity, reason = "the four columns")]
-    fn add(&mut self, number: usize, line: Result<(String, Option<String>, Option<String>, Metadata)>) {
+    fn add(
+        &mut self,
+        number: usize,
+        line: Result<(String, Option<String>, Option<String>, Metadata)>,
+    ) {
         let picture = line.and_then(|(path, id, label, metadata)| {
             let id = ItemId::new(id.unwrap_or_else(|| path.clone()))?;
             if !self.ids.insert(id.clone()) {
-                return Err(Error::option("id", format!("{:?} stands in an earlier line, too", id.as_str())));
+                return Err(Error::option(
+                    "id",
+                    format!("{:?} stands in an earlier line, too", id.as_str()),
+                ));
             }
-            Ok(Picture { path: self.folder.join(path), id, label: label.map(Label::new).transpose()?, metadata })
+            Ok(Picture {
+                path: self.folder.join(path),
+                id,
+                label: label.map(Label::new).transpose()?,
+                metadata,
+            })
         });
         match picture {
             Ok(picture) => self.pictures.good.push(picture),

@@ -54,9 +54,20 @@ impl Stats {
             for info in infos {
                 galleries.push(count(&store, info).await?);
             }
-            let folder = self.which.place.flags.location.as_deref().map(Path::new).filter(|folder| folder.is_dir());
+            let folder = self
+                .which
+                .place
+                .flags
+                .location
+                .as_deref()
+                .map(Path::new)
+                .filter(|folder| folder.is_dir());
             let bytes = folder.map(bytes_of).transpose()?;
-            Ok(Report { location: store.describe(), bytes, galleries })
+            Ok(Report {
+                location: store.describe(),
+                bytes,
+                galleries,
+            })
         })?;
         let mut out = std::io::stdout().lock();
         if self.json {
@@ -80,9 +91,24 @@ async fn count(store: &Gallery, info: GalleryInfo) -> Result<OneReport> {
     }
     // Counted in the same reading, so that the numbers add up while others write.
     let items = labels.values().sum::<u64>() + unlabelled;
-    let labels = labels.into_iter().map(|(label, count)| (label.into(), count)).collect();
-    let GalleryInfo { name, binding, indexed, .. } = info;
-    Ok(OneReport { name, items, indexed, binding, labels, unlabelled })
+    let labels = labels
+        .into_iter()
+        .map(|(label, count)| (label.into(), count))
+        .collect();
+    let GalleryInfo {
+        name,
+        binding,
+        indexed,
+        ..
+    } = info;
+    Ok(OneReport {
+        name,
+        items,
+        indexed,
+        binding,
+        labels,
+        unlabelled,
+    })
 }
 
 /// What the files of a folder take on the disk; a database file may have holes.
@@ -101,13 +127,36 @@ fn bytes_of(folder: &Path) -> std::io::Result<u64> {
 
 impl Report {
     fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let bytes = self.bytes.map(|bytes| format!(", {} on the disk", indicatif::BinaryBytes(bytes)));
+        let bytes = self
+            .bytes
+            .map(|bytes| format!(", {} on the disk", indicatif::BinaryBytes(bytes)));
         writeln!(out, "{}{}", self.location, bytes.unwrap_or_default())?;
         for gallery in &self.galleries {
-            let OneReport { name, items, indexed, binding, labels, unlabelled } = gallery;
-            let Binding { model, fingerprint, dim, pooling, layers, size, resize, filter, exif, background } = binding;
+            let OneReport {
+                name,
+                items,
+                indexed,
+                binding,
+                labels,
+                unlabelled,
+            } = gallery;
+            let Binding {
+                model,
+                fingerprint,
+                dim,
+                pooling,
+                layers,
+                size,
+                resize,
+                filter,
+                exif,
+                background,
+            } = binding;
             let fingerprint: String = fingerprint.chars().take(12).collect();
-            writeln!(out, "\n{name}: {items} items, {indexed} of them in the index")?;
+            writeln!(
+                out,
+                "\n{name}: {items} items, {indexed} of them in the index"
+            )?;
             writeln!(out, "  {dim} values of {model} (fingerprint {fingerprint})")?;
             writeln!(
                 out,
@@ -120,7 +169,11 @@ impl Report {
             }
             if by_count.len() > SHOWN {
                 let count: u64 = by_count[SHOWN..].iter().map(|&(_, &count)| count).sum();
-                writeln!(out, "  {count:>8}  of {} other labels (--json lists them)", by_count.len() - SHOWN)?;
+                writeln!(
+                    out,
+                    "  {count:>8}  of {} other labels (--json lists them)",
+                    by_count.len() - SHOWN
+                )?;
             }
             if *unlabelled > 0 {
                 writeln!(out, "  {unlabelled:>8}  without a label")?;

@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::Pca;
 
-/// Shares of the patches that may lie below and above a range: single odd patches among those of many images would
-/// otherwise leave few colours to all others.
+/// Shares of the patches that may lie below and above a range: single odd patches among those of
+/// many images would otherwise leave few colours to all others.
 const QUANTILES: (f64, f64) = (0.01, 0.99);
 
 /// Which coordinates along a component are shown from black to full colour.
@@ -22,8 +22,14 @@ impl Range {
     /// From the least to the largest of the `values` that are shown.
     pub(super) fn of(values: ArrayView1<'_, f32>, shown: Option<&[bool]>) -> Self {
         let is_shown = |row: usize| shown.is_none_or(|shown| shown[row]);
-        let visible = values.iter().enumerate().filter(|(row, _)| is_shown(*row)).map(|(_, &value)| value);
-        let (low, high) = visible.fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        let visible = values
+            .iter()
+            .enumerate()
+            .filter(|(row, _)| is_shown(*row))
+            .map(|(_, &value)| value);
+        let (low, high) = visible.fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), v| {
+            (l.min(v), h.max(v))
+        });
         Self { low, high }
     }
 
@@ -31,10 +37,14 @@ impl Range {
     fn within_quantiles(values: ArrayView1<'_, f32>) -> Self {
         let mut sorted = values.to_vec();
         sorted.sort_unstable_by(f32::total_cmp);
-        Self { low: quantile(&sorted, QUANTILES.0), high: quantile(&sorted, QUANTILES.1) }
+        Self {
+            low: quantile(&sorted, QUANTILES.0),
+            high: quantile(&sorted, QUANTILES.1),
+        }
     }
 
-    /// Scales each column of `projected` `[patches, components]` from its range to 0..1; what lies outside is cut off.
+    /// Scales each column of `projected` `[patches, components]` from its range to 0..1; what lies
+    /// outside is cut off.
     pub(super) fn scale(ranges: &[Self], projected: &mut Array2<f32>) {
         for (mut column, Self { low, high }) in projected.columns_mut().into_iter().zip(ranges) {
             let range = if high > low { high - low } else { 1.0 };
@@ -45,10 +55,15 @@ impl Range {
 
 /// Linear between the two values beside it, as in numpy; 0 of none.
 fn quantile(sorted: &[f32], share: f64) -> f32 {
-    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return 0.0;
+    };
     let place = share * last as f64;
     let below = place.floor() as usize;
-    let (a, b) = (f64::from(sorted[below]), f64::from(sorted[(below + 1).min(last)]));
+    let (a, b) = (
+        f64::from(sorted[below]),
+        f64::from(sorted[(below + 1).min(last)]),
+    );
     (a + (b - a) * place.fract()) as f32
 }
 
@@ -63,7 +78,10 @@ impl Basis {
     /// With the ranges that most of the `tokens` `[n, dim]` lie in.
     pub(super) fn new(pca: Pca, tokens: ArrayView2<'_, f32>) -> Self {
         let projected = pca.project(tokens);
-        let ranges = projected.axis_iter(Axis(1)).map(Range::within_quantiles).collect();
+        let ranges = projected
+            .axis_iter(Axis(1))
+            .map(Range::within_quantiles)
+            .collect();
         Self { pca, ranges }
     }
 

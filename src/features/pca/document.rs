@@ -1,6 +1,7 @@
-//! A basis with its moments as one safetensors file, which numpy can read, too: `mean` `[dim]` and `scatter` (the rows of
-//! its lower triangle) in f64, `sample` `[n, dim]` in f16, `components` `[components, dim]`, `explained` `[components]` and
-//! `ranges` `[components, 2]` in f32. The counts, and what else is known of the basis, are text beside them.
+//! A basis with its moments as one safetensors file, which numpy can read, too: `mean` `[dim]` and
+//! `scatter` (the rows of its lower triangle) in f64, `sample` `[n, dim]` in f16, `components`
+//! `[components, dim]`, `explained` `[components]` and `ranges` `[components, 2]` in f32. The
+//! counts, and what else is known of the basis, are text beside them.
 
 use std::collections::HashMap;
 
@@ -17,27 +18,76 @@ use crate::error::{Error, Result};
 /// # Errors
 /// Never in practice.
 pub fn encode(basis: &Basis, moments: &Moments, about: &str) -> Result<Vec<u8>> {
-    let Pca { components, explained, .. } = &basis.pca;
+    let Pca {
+        components,
+        explained,
+        ..
+    } = &basis.pca;
     let (count, dim) = components.dim();
-    let scatter: Vec<f64> =
-        (0..dim).flat_map(|row| (0..=row).map(move |column| moments.scatter[(row, column)])).collect();
-    let sample: Vec<f16> = moments.sample.values().flat_map(|token| token.iter().copied()).collect();
-    let ranges: Vec<f32> = basis.ranges.iter().flat_map(|range| [range.low, range.high]).collect();
+    let scatter: Vec<f64> = (0..dim)
+        .flat_map(|row| (0..=row).map(move |column| moments.scatter[(row, column)]))
+        .collect();
+    let sample: Vec<f16> = moments
+        .sample
+        .values()
+        .flat_map(|token| token.iter().copied())
+        .collect();
+    let ranges: Vec<f32> = basis
+        .ranges
+        .iter()
+        .flat_map(|range| [range.low, range.high])
+        .collect();
     let tensors = [
-        ("mean", Dtype::F64, vec![dim], little_endian(moments.mean.iter(), |v| v.to_le_bytes())),
-        ("scatter", Dtype::F64, vec![scatter.len()], little_endian(&scatter, |v| v.to_le_bytes())),
-        ("sample", Dtype::F16, vec![moments.sample.len(), dim], little_endian(&sample, |v| v.to_le_bytes())),
-        ("components", Dtype::F32, vec![count, dim], little_endian(components, |v| v.to_le_bytes())),
-        ("explained", Dtype::F32, vec![count], little_endian(explained, |v| v.to_le_bytes())),
-        ("ranges", Dtype::F32, vec![count, 2], little_endian(&ranges, |v| v.to_le_bytes())),
+        (
+            "mean",
+            Dtype::F64,
+            vec![dim],
+            little_endian(moments.mean.iter(), |v| v.to_le_bytes()),
+        ),
+        (
+            "scatter",
+            Dtype::F64,
+            vec![scatter.len()],
+            little_endian(&scatter, |v| v.to_le_bytes()),
+        ),
+        (
+            "sample",
+            Dtype::F16,
+            vec![moments.sample.len(), dim],
+            little_endian(&sample, |v| v.to_le_bytes()),
+        ),
+        (
+            "components",
+            Dtype::F32,
+            vec![count, dim],
+            little_endian(components, |v| v.to_le_bytes()),
+        ),
+        (
+            "explained",
+            Dtype::F32,
+            vec![count],
+            little_endian(explained, |v| v.to_le_bytes()),
+        ),
+        (
+            "ranges",
+            Dtype::F32,
+            vec![count, 2],
+            little_endian(&ranges, |v| v.to_le_bytes()),
+        ),
     ];
-    let failed = |error: safetensors::SafeTensorError| Error::internal(format!("encoding a basis: {error}"));
+    let failed =
+        |error: safetensors::SafeTensorError| Error::internal(format!("encoding a basis: {error}"));
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
-        TensorView::new(*dtype, shape.clone(), bytes).map(|view| (*name, view)).map_err(failed)
+        TensorView::new(*dtype, shape.clone(), bytes)
+            .map(|view| (*name, view))
+            .map_err(failed)
     });
     let views: Vec<_> = views.collect::<Result<_>>()?;
-    let texts =
-        [("about", about.to_owned()), ("images", moments.images.to_string()), ("patches", moments.patches.to_string())];
+    let texts = [
+        ("about", about.to_owned()),
+        ("images", moments.images.to_string()),
+        ("patches", moments.patches.to_string()),
+    ];
     let texts: HashMap<String, String> = texts.map(|(name, text)| (name.to_owned(), text)).into();
     safetensors::serialize(views, Some(texts)).map_err(failed)
 }
@@ -55,9 +105,11 @@ impl<'a> Document<'a> {
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if it is none of ours, as in all methods.
     pub fn read(bytes: &'a [u8]) -> Result<Self> {
-        let (_, head) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(error.to_string()))?;
+        let (_, head) =
+            SafeTensors::read_metadata(bytes).map_err(|error| damaged(error.to_string()))?;
         let texts = head.metadata().clone().unwrap_or_default();
-        let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(error.to_string()))?;
+        let tensors =
+            SafeTensors::deserialize(bytes).map_err(|error| damaged(error.to_string()))?;
         Ok(Self { tensors, texts })
     }
 
@@ -72,15 +124,30 @@ impl<'a> Document<'a> {
         let (_, mean) = self.values("mean", Dtype::F64, f64::from_le_bytes)?;
         let (_, explained) = self.values("explained", Dtype::F32, f32::from_le_bytes)?;
         let (_, ranges) = self.values("ranges", Dtype::F32, f32::from_le_bytes)?;
-        let [count, dim] = shape[..] else { return Err(damaged("the components are no matrix")) };
+        let [count, dim] = shape[..] else {
+            return Err(damaged("the components are no matrix"));
+        };
         if mean.len() != dim || explained.len() != count || ranges.len() != 2 * count {
             return Err(damaged("its parts do not fit"));
         }
-        let components =
-            Array2::from_shape_vec((count, dim), components).map_err(|error| damaged(error.to_string()))?;
+        let components = Array2::from_shape_vec((count, dim), components)
+            .map_err(|error| damaged(error.to_string()))?;
         let mean = mean.into_iter().map(|value| value as f32).collect();
-        let ranges = ranges.chunks_exact(2).map(|pair| Range { low: pair[0], high: pair[1] }).collect();
-        Ok(Basis { pca: Pca { mean, components, explained }, ranges })
+        let ranges = ranges
+            .chunks_exact(2)
+            .map(|pair| Range {
+                low: pair[0],
+                high: pair[1],
+            })
+            .collect();
+        Ok(Basis {
+            pca: Pca {
+                mean,
+                components,
+                explained,
+            },
+            ranges,
+        })
     }
 
     /// What further images are added to.
@@ -94,22 +161,30 @@ impl<'a> Document<'a> {
         }
         let mut moments = Moments::new(dim);
         let number = |name: &str| -> Result<u64> {
-            self.text(name)?.parse().map_err(|_| damaged(format!("{name} is no number")))
+            self.text(name)?
+                .parse()
+                .map_err(|_| damaged(format!("{name} is no number")))
         };
         (moments.images, moments.patches) = (number("images")?, number("patches")?);
         moments.mean = Array1::from(mean);
-        moments.scatter =
-            Mat::from_fn(
-                dim,
-                dim,
-                |row, column| if column <= row { scatter[row * (row + 1) / 2 + column] } else { 0.0 },
-            );
-        sample.chunks_exact(dim).for_each(|token| moments.keep(token.into()));
+        moments.scatter = Mat::from_fn(dim, dim, |row, column| {
+            if column <= row {
+                scatter[row * (row + 1) / 2 + column]
+            } else {
+                0.0
+            }
+        });
+        sample
+            .chunks_exact(dim)
+            .for_each(|token| moments.keep(token.into()));
         Ok(moments)
     }
 
     fn text(&self, name: &str) -> Result<&str> {
-        self.texts.get(name).map(String::as_str).ok_or_else(|| damaged(format!("it has no {name}")))
+        self.texts
+            .get(name)
+            .map(String::as_str)
+            .ok_or_else(|| damaged(format!("it has no {name}")))
     }
 
     /// Shape and values of a tensor.
@@ -119,12 +194,18 @@ impl<'a> Document<'a> {
         dtype: Dtype,
         read: fn([u8; N]) -> T,
     ) -> Result<(Vec<usize>, Vec<T>)> {
-        let info = self.tensors.tensor(name).map_err(|error| damaged(error.to_string()))?;
+        let info = self
+            .tensors
+            .tensor(name)
+            .map_err(|error| damaged(error.to_string()))?;
         if info.dtype() != dtype {
             return Err(damaged(format!("{name} has another type")));
         }
         let (numbers, _) = info.data().as_chunks::<N>();
-        Ok((info.shape().to_vec(), numbers.iter().map(|&bytes| read(bytes)).collect()))
+        Ok((
+            info.shape().to_vec(),
+            numbers.iter().map(|&bytes| read(bytes)).collect(),
+        ))
     }
 }
 

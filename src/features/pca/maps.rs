@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 pub struct PcaMaps {
     /// The basis that all maps share.
     pub basis: Pca,
-    /// `[patches, components]` per image, each component scaled to 0..1 over all images; background is 0.
+    /// `[patches, components]` per image, each component scaled to 0..1 over all images; background
+    /// is 0.
     pub maps: Vec<Array2<f32>>,
     /// Which patches are foreground, per image. `None` if all are shown.
     pub foreground: Option<Vec<Vec<bool>>>,
@@ -18,8 +19,8 @@ pub struct PcaMaps {
 
 /// PCA maps of one or more images in one joint basis.
 ///
-/// `tokens` is `[patches, dim]` per image; `cls_attention` holds per image the mean attention of CLS on each patch,
-/// and is read only for [`Foreground::Auto`].
+/// `tokens` is `[patches, dim]` per image; `cls_attention` holds per image the mean attention of
+/// CLS on each patch, and is read only for [`Foreground::Auto`].
 ///
 /// # Errors
 /// As [`Pca::fit`].
@@ -36,21 +37,28 @@ pub fn maps(
             let shown = foreground_of(all.view(), &cls_attention.concat())?;
             let rows: Vec<usize> = (0..shown.len()).filter(|&row| shown[row]).collect();
             let enough = rows.len() > count;
-            let basis =
-                if enough { Pca::fit(all.select(Axis(0), &rows).view(), count)? } else { Pca::fit(all.view(), count)? };
+            let basis = if enough {
+                Pca::fit(all.select(Axis(0), &rows).view(), count)?
+            } else {
+                Pca::fit(all.view(), count)?
+            };
             (basis, enough.then_some(shown))
         }
     };
     let mut projected = basis.project(all.view());
-    let ranges: Vec<Range> =
-        projected.columns().into_iter().map(|column| Range::of(column, shown.as_deref())).collect();
+    let ranges: Vec<Range> = projected
+        .columns()
+        .into_iter()
+        .map(|column| Range::of(column, shown.as_deref()))
+        .collect();
     Range::scale(&ranges, &mut projected);
     Ok(PcaMaps::new(basis, projected, shown, tokens))
 }
 
-/// PCA maps of images in the first `count` components of a basis that was kept: the same token has the same values
-/// whatever stands beside it. What [`Foreground::Auto`] shows is the side of the basis' first component that the attention
-/// favours in these images. Other arguments as of [`maps`].
+/// PCA maps of images in the first `count` components of a basis that was kept: the same token has
+/// the same values whatever stands beside it. What [`Foreground::Auto`] shows is the side of the
+/// basis' first component that the attention favours in these images. Other arguments as of
+/// [`maps`].
 ///
 /// # Errors
 /// [`crate::error::Kind::InvalidOption`] if the basis has fewer components.
@@ -63,12 +71,19 @@ pub fn maps_in(
 ) -> Result<PcaMaps> {
     let most = basis.pca().components().nrows();
     if count == 0 || count > most {
-        return Err(Error::option("components", format!("the basis has {most} components, and not {count}")));
+        return Err(Error::option(
+            "components",
+            format!("the basis has {most} components, and not {count}"),
+        ));
     }
     let all = joined(tokens)?;
     let shown = match foreground {
         Foreground::None => None,
-        Foreground::Auto => Some(foreground_side(basis.pca(), all.view(), &cls_attention.concat())),
+        Foreground::Auto => Some(foreground_side(
+            basis.pca(),
+            all.view(),
+            &cls_attention.concat(),
+        )),
     };
     let pca = basis.pca().first(count);
     let mut projected = pca.project(all.view());
@@ -77,10 +92,20 @@ pub fn maps_in(
 }
 
 impl PcaMaps {
-    /// Parts what was `projected` of all `tokens` into images again, and blackens what is not `shown`.
-    fn new(basis: Pca, mut projected: Array2<f32>, shown: Option<Vec<bool>>, tokens: &[ArrayView2<'_, f32>]) -> Self {
+    /// Parts what was `projected` of all `tokens` into images again, and blackens what is not
+    /// `shown`.
+    fn new(
+        basis: Pca,
+        mut projected: Array2<f32>,
+        shown: Option<Vec<bool>>,
+        tokens: &[ArrayView2<'_, f32>],
+    ) -> Self {
         if let Some(shown) = &shown {
-            let hidden = projected.rows_mut().into_iter().zip(shown).filter(|(_, shown)| !**shown);
+            let hidden = projected
+                .rows_mut()
+                .into_iter()
+                .zip(shown)
+                .filter(|(_, shown)| !**shown);
             hidden.for_each(|(mut row, _)| row.fill(0.0));
         }
         let mut maps = Vec::with_capacity(tokens.len());
@@ -94,7 +119,11 @@ impl PcaMaps {
             }
             start = end;
         }
-        Self { basis, maps, foreground: masks }
+        Self {
+            basis,
+            maps,
+            foreground: masks,
+        }
     }
 }
 
@@ -103,26 +132,37 @@ fn joined<'a>(tokens: &[ArrayView2<'a, f32>]) -> Result<CowArray<'a, f32, Ix2>> 
     match tokens {
         [one] => Ok(CowArray::from(*one)),
         several => {
-            let all = ndarray::concatenate(Axis(0), several).map_err(|error| Error::internal(error.to_string()))?;
+            let all = ndarray::concatenate(Axis(0), several)
+                .map_err(|error| Error::internal(error.to_string()))?;
             Ok(CowArray::from(all))
         }
     }
 }
 
-/// For each of the `tokens` `[patches, dim]`, whether it is foreground: on the side of their own first component at which CLS
-/// looks more. `cls_attention` `[patches]` is its mean attention.
+/// For each of the `tokens` `[patches, dim]`, whether it is foreground: on the side of their own
+/// first component at which CLS looks more. `cls_attention` `[patches]` is its mean attention.
 ///
 /// # Errors
 /// As [`Pca::fit`].
 pub fn foreground_of(tokens: ArrayView2<'_, f32>, cls_attention: &[f32]) -> Result<Vec<bool>> {
-    Ok(foreground_side(&Pca::fit(tokens, 1)?, tokens, cls_attention))
+    Ok(foreground_side(
+        &Pca::fit(tokens, 1)?,
+        tokens,
+        cls_attention,
+    ))
 }
 
-/// For each of the `tokens`, whether it lies on the side of the first component of `basis` at which CLS looks more.
+/// For each of the `tokens`, whether it lies on the side of the first component of `basis` at which
+/// CLS looks more.
 fn foreground_side(basis: &Pca, tokens: ArrayView2<'_, f32>, cls_attention: &[f32]) -> Vec<bool> {
     let first = basis.first(1).project(tokens).remove_axis(Axis(1));
     let mean_on = |positive: bool| {
-        let on_side = || first.iter().zip(cls_attention).filter(move |(c, _)| (**c > 0.0) == positive);
+        let on_side = || {
+            first
+                .iter()
+                .zip(cls_attention)
+                .filter(move |(c, _)| (**c > 0.0) == positive)
+        };
         on_side().map(|(_, &a)| f64::from(a)).sum::<f64>() / on_side().count().max(1) as f64
     };
     let positive = mean_on(true) >= mean_on(false);

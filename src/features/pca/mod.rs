@@ -1,12 +1,14 @@
 //! Principal components of patch tokens, as colours.
 //!
-//! The first eigenvectors of the D×D covariance, by subspace iteration with Rayleigh–Ritz steps (Golub & Van Loan, Matrix
-//! Computations, §8.2), which needs about ten thin products where all eigenvectors take D³ steps. Where it does not
-//! converge fast, as among variances that lie close together, all are computed. The sign of a component is free, so it
-//! is fixed: the entry of largest magnitude is positive, and the same image always has the same colours.
+//! The first eigenvectors of the D×D covariance, by subspace iteration with Rayleigh–Ritz steps
+//! (Golub & Van Loan, Matrix Computations, §8.2), which needs about ten thin products where all
+//! eigenvectors take D³ steps. Where it does not converge fast, as among variances that lie close
+//! together, all are computed. The sign of a component is free, so it is fixed: the entry of
+//! largest magnitude is positive, and the same image always has the same colours.
 //!
-//! The images of a request share a basis of their own ([`maps`]). A [`Basis`] is kept: it is fitted on the [`Moments`] of
-//! any number of images, and gives the same part the same colour in every picture ([`maps_in`]).
+//! The images of a request share a basis of their own ([`maps`]). A [`Basis`] is kept: it is fitted
+//! on the [`Moments`] of any number of images, and gives the same part the same colour in every
+//! picture ([`maps_in`]).
 
 mod basis;
 pub mod document;
@@ -44,7 +46,8 @@ pub enum Foreground {
     /// All patches.
     #[default]
     None,
-    /// Only the foreground: the side of the first component that the attention of CLS favours. The rest is black.
+    /// Only the foreground: the side of the first component that the attention of CLS favours. The
+    /// rest is black.
     Auto,
 }
 
@@ -62,14 +65,18 @@ impl Pca {
     /// Fits `count` components on the rows of `tokens` `[n, dim]`.
     ///
     /// # Errors
-    /// [`crate::error::Kind::InvalidOption`] if there are fewer than two rows, or more components than dimensions or
-    /// than rows allow.
+    /// [`crate::error::Kind::InvalidOption`] if there are fewer than two rows, or more components
+    /// than dimensions or than rows allow.
     pub fn fit(tokens: ArrayView2<'_, f32>, count: usize) -> Result<Self> {
         let (rows, dim) = tokens.dim();
         check_count(count, rows, dim)?;
-        let mean = tokens.mean_axis(Axis(0)).ok_or_else(|| Error::internal("there are no tokens"))?;
+        let mean = tokens
+            .mean_axis(Axis(0))
+            .ok_or_else(|| Error::internal("there are no tokens"))?;
         let centred = &tokens - &mean;
-        let data = centred.as_slice().ok_or_else(|| Error::internal("a fresh array is contiguous"))?;
+        let data = centred
+            .as_slice()
+            .ok_or_else(|| Error::internal("a fresh array is contiguous"))?;
         let data = MatRef::from_row_major_slice(data, rows, dim);
         Self::of_covariance(mean, &eigen::scaled_gram(data, 1.0 / rows as f32), count)
     }
@@ -85,18 +92,36 @@ impl Pca {
         let mut components = Array2::zeros((count, dim));
         let mut explained = Vec::with_capacity(count);
         for (i, mut component) in components.rows_mut().into_iter().enumerate() {
-            component.iter_mut().enumerate().for_each(|(d, v)| *v = vectors[(d, i)]);
-            let largest = component.iter().copied().fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
+            component
+                .iter_mut()
+                .enumerate()
+                .for_each(|(d, v)| *v = vectors[(d, i)]);
+            let largest = component
+                .iter()
+                .copied()
+                .fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
             component *= largest.signum();
-            explained.push(if total > 0.0 { values[i].max(0.0) / total } else { 0.0 });
+            explained.push(if total > 0.0 {
+                values[i].max(0.0) / total
+            } else {
+                0.0
+            });
         }
-        Ok(Self { mean, components, explained })
+        Ok(Self {
+            mean,
+            components,
+            explained,
+        })
     }
 
     /// The first `count` components alone.
     fn first(&self, count: usize) -> Self {
         let components = self.components.slice(ndarray::s![..count, ..]).to_owned();
-        Self { mean: self.mean.clone(), components, explained: self.explained[..count].to_vec() }
+        Self {
+            mean: self.mean.clone(),
+            components,
+            explained: self.explained[..count].to_vec(),
+        }
     }
 
     /// Coordinates of `tokens` `[n, dim]` in this basis: `[n, components]`.
@@ -127,6 +152,8 @@ fn check_count(count: usize, rows: usize, dim: usize) -> Result<()> {
     if (1..=most).contains(&count) {
         return Ok(());
     }
-    let detail = format!("{count} components cannot be fitted on {rows} patches of dimension {dim}; use 1 to {most}");
+    let detail = format!(
+        "{count} components cannot be fitted on {rows} patches of dimension {dim}; use 1 to {most}"
+    );
     Err(Error::option("components", detail))
 }

@@ -1,11 +1,13 @@
 //! Softmax regression as a function to be minimised.
 //!
-//! The value at weights `W` `[classes, width]` and biases `b` `[classes]` is `Σ −log softmax(W·x + b)[class of x] + l2/2·‖W‖²`: the
-//! objective of scikit-learn's multinomial `LogisticRegression` with `C = 1/l2`. Biases are free.
+//! The value at weights `W` `[classes, width]` and biases `b` `[classes]` is `Σ −log softmax(W·x +
+//! b)[class of x] + l2/2·‖W‖²`: the objective of scikit-learn's multinomial `LogisticRegression`
+//! with `C = 1/l2`. Biases are free.
 //!
-//! The mean is taken off the features. With free biases that moves no minimum (`b` takes up `W·mean`), but tokens share a
-//! large common part, and without it the search needs a fraction of the steps. Features are not scaled to one variance:
-//! they leave the model's last LayerNorm on one scale already.
+//! The mean is taken off the features. With free biases that moves no minimum (`b` takes up
+//! `W·mean`), but tokens share a large common part, and without it the search needs a fraction of
+//! the steps. Features are not scaled to one variance: they leave the model's last LayerNorm on one
+//! scale already.
 
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 
@@ -14,7 +16,8 @@ use super::examples::Examples;
 /// Rows that are turned into f64 and multiplied together.
 const BLOCK: usize = 256;
 
-/// The function, with the memory that its evaluation works in. A point is all of `W`, row by row, then `b`.
+/// The function, with the memory that its evaluation works in. A point is all of `W`, row by row,
+/// then `b`.
 pub(super) struct Softmax<'a> {
     examples: &'a Examples,
     mean: &'a [f64],
@@ -27,9 +30,21 @@ pub(super) struct Softmax<'a> {
 }
 
 impl<'a> Softmax<'a> {
-    pub(super) fn new(examples: &'a Examples, mean: &'a [f64], targets: &'a [usize], classes: usize) -> Self {
+    pub(super) fn new(
+        examples: &'a Examples,
+        mean: &'a [f64],
+        targets: &'a [usize],
+        classes: usize,
+    ) -> Self {
         let block = vec![0.0; BLOCK * examples.width()];
-        Self { examples, mean, targets, classes, block, logits: vec![0.0; BLOCK * classes] }
+        Self {
+            examples,
+            mean,
+            targets,
+            classes,
+            block,
+            logits: vec![0.0; BLOCK * classes],
+        }
     }
 
     /// How many numbers a point has.
@@ -37,7 +52,8 @@ impl<'a> Softmax<'a> {
         self.classes * (self.examples.width() + 1)
     }
 
-    /// The value over some of the examples at a point, and the gradient there. Asks before each block whether to go on.
+    /// The value over some of the examples at a point, and the gradient there. Asks before each
+    /// block whether to go on.
     pub(super) fn evaluate(
         &mut self,
         rows: &[usize],
@@ -48,7 +64,10 @@ impl<'a> Softmax<'a> {
     ) -> Option<f64> {
         let (classes, width) = (self.classes, self.examples.width());
         let weights = &at[..classes * width];
-        gradient.iter_mut().zip(weights).for_each(|(gradient, weight)| *gradient = l2 * weight);
+        gradient
+            .iter_mut()
+            .zip(weights)
+            .for_each(|(gradient, weight)| *gradient = l2 * weight);
         let (of_weights, of_biases) = gradient.split_at_mut(classes * width);
         of_biases.fill(0.0);
         let mut value = 0.5 * l2 * weights.iter().map(|weight| weight * weight).sum::<f64>();
@@ -63,9 +82,13 @@ impl<'a> Softmax<'a> {
                 let logit = logits[target];
                 value += softmax(logits) - logit;
                 logits[target] -= 1.0;
-                of_biases.iter_mut().zip(&*logits).for_each(|(gradient, residual)| *gradient += residual);
+                of_biases
+                    .iter_mut()
+                    .zip(&*logits)
+                    .for_each(|(gradient, residual)| *gradient += residual);
             }
-            let block = MatRef::from_row_major_slice(&self.block[..rows.len() * width], rows.len(), width);
+            let block =
+                MatRef::from_row_major_slice(&self.block[..rows.len() * width], rows.len(), width);
             let residuals = MatRef::from_row_major_slice(&*residuals, rows.len(), classes);
             let to = MatMut::from_row_major_slice_mut(&mut *of_weights, classes, width);
             matmul(to, Accum::Add, residuals.transpose(), block, 1.0, Par::Seq);
@@ -79,7 +102,11 @@ impl<'a> Softmax<'a> {
         for rows in rows.chunks(BLOCK) {
             self.forward(rows, at);
             let logits = self.logits.chunks_exact(self.classes);
-            correct += rows.iter().zip(logits).filter(|(row, logits)| largest(logits) == self.targets[**row]).count();
+            correct += rows
+                .iter()
+                .zip(logits)
+                .filter(|(row, logits)| largest(logits) == self.targets[**row])
+                .count();
         }
         correct
     }
@@ -89,15 +116,27 @@ impl<'a> Softmax<'a> {
         let (classes, width) = (self.classes, self.examples.width());
         for (&row, to) in rows.iter().zip(self.block.chunks_exact_mut(width)) {
             let features = self.examples.row(row).iter().zip(self.mean);
-            to.iter_mut().zip(features).for_each(|(to, (&value, mean))| *to = f64::from(value) - mean);
+            to.iter_mut()
+                .zip(features)
+                .for_each(|(to, (&value, mean))| *to = f64::from(value) - mean);
         }
         let (weights, biases) = at.split_at(classes * width);
         let logits = &mut self.logits[..rows.len() * classes];
-        logits.chunks_exact_mut(classes).for_each(|logits| logits.copy_from_slice(biases));
-        let block = MatRef::from_row_major_slice(&self.block[..rows.len() * width], rows.len(), width);
+        logits
+            .chunks_exact_mut(classes)
+            .for_each(|logits| logits.copy_from_slice(biases));
+        let block =
+            MatRef::from_row_major_slice(&self.block[..rows.len() * width], rows.len(), width);
         let weights = MatRef::from_row_major_slice(weights, classes, width);
         let logits = MatMut::from_row_major_slice_mut(logits, rows.len(), classes);
-        matmul(logits, Accum::Add, block, weights.transpose(), 1.0, Par::Seq);
+        matmul(
+            logits,
+            Accum::Add,
+            block,
+            weights.transpose(),
+            1.0,
+            Par::Seq,
+        );
     }
 }
 
@@ -115,5 +154,11 @@ pub(super) fn softmax(logits: &mut [f64]) -> f64 {
 
 /// The first of the largest.
 fn largest(values: &[f64]) -> usize {
-    (1..values.len()).fold(0, |best, index| if values[index] > values[best] { index } else { best })
+    (1..values.len()).fold(0, |best, index| {
+        if values[index] > values[best] {
+            index
+        } else {
+            best
+        }
+    })
 }

@@ -10,7 +10,8 @@ use crate::error::{Error, Kind, Result};
 
 /// From strong to weak, so that each fit starts from one that is close and smoother.
 const STRENGTHS: [f64; 8] = [1e5, 1e4, 1e3, 1e2, 1e1, 1e0, 1e-1, 1e-2];
-/// Gradient at which a fit has converged, relative to that of a probe that knows nothing: accuracies do not tell more digits.
+/// Gradient at which a fit has converged, relative to that of a probe that knows nothing:
+/// accuracies do not tell more digits.
 const VALIDATION_GRADIENT: f64 = 1e-4;
 /// The same for the fit that is kept.
 const GRADIENT: f64 = 1e-7;
@@ -22,8 +23,8 @@ const SEED: u64 = 14;
 /// How a probe is trained.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrainingOptions {
-    /// Strength of the penalty: `C = 1/l2` in scikit-learn's terms. `None` for the one of 10⁵, 10⁴, … 10⁻² that classifies
-    /// most held-out examples rightly; of equals the strongest.
+    /// Strength of the penalty: `C = 1/l2` in scikit-learn's terms. `None` for the one of 10⁵, 10⁴,
+    /// … 10⁻² that classifies most held-out examples rightly; of equals the strongest.
     pub l2: Option<f64>,
     /// Parts of the cross-validation; fewer if a class has fewer examples.
     pub folds: usize,
@@ -42,10 +43,16 @@ impl TrainingOptions {
     /// [`Kind::InvalidOption`] that names the option and its range.
     pub fn check(&self) -> Result<()> {
         if let Some(l2) = self.l2.filter(|l2| !(1e-6..=1e9).contains(l2)) {
-            return Err(Error::option("l2", format!("{l2} is out of range; it must be 0.000001 to 1000000000")));
+            return Err(Error::option(
+                "l2",
+                format!("{l2} is out of range; it must be 0.000001 to 1000000000"),
+            ));
         }
         if !(2..=20).contains(&self.folds) {
-            return Err(Error::option("folds", format!("{} is out of range; it must be 2 to 20", self.folds)));
+            return Err(Error::option(
+                "folds",
+                format!("{} is out of range; it must be 2 to 20", self.folds),
+            ));
         }
         Ok(())
     }
@@ -75,10 +82,11 @@ pub struct Progress {
     pub total: Option<usize>,
 }
 
-/// Trains a probe. `watch` is called many times a second and tells whether to go on; `Ok(None)` if it said no.
+/// Trains a probe. `watch` is called many times a second and tells whether to go on; `Ok(None)` if
+/// it said no.
 ///
-/// The accuracy of the probe is the share of examples that were classified rightly while they were held out of the
-/// training. The same examples in the same order give the same probe.
+/// The accuracy of the probe is the share of examples that were classified rightly while they were
+/// held out of the training. The same examples in the same order give the same probe.
 ///
 /// # Errors
 /// [`Kind::InvalidOption`] for bad options, no examples, one class only, or a class of one example.
@@ -92,11 +100,19 @@ pub fn train(
     let folds = split(&classes, &targets, options.folds)?;
     let mut softmax = Softmax::new(examples, &mean, &targets, classes.len());
     let given = options.l2.map(|l2| [l2]);
-    let strengths = given.as_ref().map_or(STRENGTHS.as_slice(), <[f64; 1]>::as_slice);
+    let strengths = given
+        .as_ref()
+        .map_or(STRENGTHS.as_slice(), <[f64; 1]>::as_slice);
     let found = validate(&mut softmax, folds, strengths, watch).and_then(|(l2, correct)| {
         let all: Vec<usize> = (0..examples.len()).collect();
         let mut evaluations = 0;
-        let mut go_on = |done| watch(Progress { stage: Stage::Fitting, done, total: None });
+        let mut go_on = |done| {
+            watch(Progress {
+                stage: Stage::Fitting,
+                done,
+                total: None,
+            })
+        };
         let start = vec![0.0; softmax.parameters()];
         let tolerance = GRADIENT * blank_gradient(&mut softmax, &all, &mut || go_on(0))?;
         let minimum = minimize(start, tolerance, MOST_STEPS, &mut |at, gradient| {
@@ -108,10 +124,16 @@ pub fn train(
     Ok(found.map(|(l2, correct, minimum)| {
         let (weights, biases) = minimum.at.split_at(classes.len() * examples.width());
         // The probe takes features as they are, so its biases take up the mean.
-        let of_mean = weights.chunks_exact(examples.width()).map(|weights| dot(weights, &mean));
+        let of_mean = weights
+            .chunks_exact(examples.width())
+            .map(|weights| dot(weights, &mean));
         Probe {
             weights: weights.iter().map(|&weight| weight as f32).collect(),
-            biases: biases.iter().zip(of_mean).map(|(bias, shift)| (bias - shift) as f32).collect(),
+            biases: biases
+                .iter()
+                .zip(of_mean)
+                .map(|(bias, shift)| (bias - shift) as f32)
+                .collect(),
             l2,
             accuracy: correct as f64 / examples.len() as f64,
             examples: examples.len(),
@@ -133,14 +155,23 @@ fn split(classes: &[String], targets: &[usize], most: usize) -> Result<Vec<Fold>
     let too_few = |detail: String| Err(Error::new(Kind::InvalidOption, detail));
     match classes {
         [] => return too_few("there is nothing to learn from: no labelled features".to_owned()),
-        [one] => return too_few(format!("there is one class only, `{one}`; a probe tells at least two apart")),
+        [one] => {
+            return too_few(format!(
+                "there is one class only, `{one}`; a probe tells at least two apart"
+            ));
+        }
         _ => {}
     }
     let mut members = vec![Vec::new(); classes.len()];
-    targets.iter().enumerate().for_each(|(row, &class)| members[class].push(row));
+    targets
+        .iter()
+        .enumerate()
+        .for_each(|(row, &class)| members[class].push(row));
     if let Some(class) = members.iter().position(|rows| rows.len() < 2) {
-        let detail =
-            format!("the class `{}` has one example; each needs at least two, one to be tested on", classes[class]);
+        let detail = format!(
+            "the class `{}` has one example; each needs at least two, one to be tested on",
+            classes[class]
+        );
         return too_few(detail);
     }
     let count = members.iter().map(Vec::len).fold(most, usize::min);
@@ -157,7 +188,11 @@ fn split(classes: &[String], targets: &[usize], most: usize) -> Result<Vec<Fold>
     }
     let fold = |part: usize| {
         let (held_out, others) = (0..targets.len()).partition(|&row| part_of[row] == part);
-        Fold { held_out, others, at: Vec::new() }
+        Fold {
+            held_out,
+            others,
+            at: Vec::new(),
+        }
     };
     Ok((0..count).map(fold).collect())
 }
@@ -174,14 +209,26 @@ fn validate(
     let mut tolerances = Vec::with_capacity(folds.len());
     for fold in &mut folds {
         fold.at = vec![0.0; softmax.parameters()];
-        let mut go_on = || watch(Progress { stage: Stage::Validating, done, total });
+        let mut go_on = || {
+            watch(Progress {
+                stage: Stage::Validating,
+                done,
+                total,
+            })
+        };
         tolerances.push(VALIDATION_GRADIENT * blank_gradient(softmax, &fold.others, &mut go_on)?);
     }
     let mut best: Option<(f64, usize)> = None;
     for &l2 in strengths {
         let mut correct = 0;
         for (fold, &tolerance) in folds.iter_mut().zip(&tolerances) {
-            let mut go_on = || watch(Progress { stage: Stage::Validating, done, total });
+            let mut go_on = || {
+                watch(Progress {
+                    stage: Stage::Validating,
+                    done,
+                    total,
+                })
+            };
             let start = std::mem::take(&mut fold.at);
             fold.at = minimize(start, tolerance, MOST_STEPS, &mut |at, gradient| {
                 softmax.evaluate(&fold.others, l2, at, gradient, &mut go_on)
@@ -198,7 +245,11 @@ fn validate(
 }
 
 /// Length of the gradient of a probe that gives every class the same probability.
-fn blank_gradient(softmax: &mut Softmax<'_>, rows: &[usize], go_on: &mut dyn FnMut() -> bool) -> Option<f64> {
+fn blank_gradient(
+    softmax: &mut Softmax<'_>,
+    rows: &[usize],
+    go_on: &mut dyn FnMut() -> bool,
+) -> Option<f64> {
     let blank = vec![0.0; softmax.parameters()];
     let mut gradient = blank.clone();
     softmax.evaluate(rows, 0.0, &blank, &mut gradient, go_on)?;

@@ -65,10 +65,14 @@ impl Column {
         }
     }
 
-    /// Adds the rows of another column that have a new number, which is above all that are here and rises with the old one.
+    /// Adds the rows of another column that have a new number, which is above all that are here and
+    /// rises with the old one.
     fn add_from(&mut self, other: &Self, new: &[Option<u16>]) {
         for (value, rows) in &other.0 {
-            let mut rows = rows.iter().filter_map(|&row| new[usize::from(row)]).peekable();
+            let mut rows = rows
+                .iter()
+                .filter_map(|&row| new[usize::from(row)])
+                .peekable();
             if rows.peek().is_some() {
                 self.0.entry(value.clone()).or_default().extend(rows);
             }
@@ -81,19 +85,34 @@ impl Column {
         match condition {
             Condition::AnyOf(wanted) => {
                 for value in wanted {
-                    self.0.get(value).map(Vec::as_slice).into_iter().for_each(&mut take);
+                    self.0
+                        .get(value)
+                        .map(Vec::as_slice)
+                        .into_iter()
+                        .for_each(&mut take);
                 }
             }
             Condition::Range { low, .. } => {
                 let from = match low {
-                    Some(Bound { value, inclusive: true }) => Edge::Included(value),
-                    Some(Bound { value, inclusive: false }) => Edge::Excluded(value),
+                    Some(Bound {
+                        value,
+                        inclusive: true,
+                    }) => Edge::Included(value),
+                    Some(Bound {
+                        value,
+                        inclusive: false,
+                    }) => Edge::Excluded(value),
                     None => Edge::Unbounded,
                 };
-                // Values are sorted, so those that hold lie together; without a lower end, other types come before.
-                let above =
-                    self.0.range::<Scalar, _>((from, Edge::Unbounded)).skip_while(|(value, _)| !condition.holds(value));
-                above.take_while(|(value, _)| condition.holds(value)).for_each(|(_, rows)| take(rows));
+                // Values are sorted, so those that hold lie together; without a lower end, other
+                // types come before.
+                let above = self
+                    .0
+                    .range::<Scalar, _>((from, Edge::Unbounded))
+                    .skip_while(|(value, _)| !condition.holds(value));
+                above
+                    .take_while(|(value, _)| condition.holds(value))
+                    .for_each(|(_, rows)| take(rows));
             }
         }
         found
@@ -111,28 +130,42 @@ impl Attributes {
     /// Adds a row; rows come in rising order.
     pub(super) fn add(&mut self, row: usize, label: Option<&Label>, metadata: &Metadata) {
         if let Some(label) = label {
-            self.labels.add(Scalar::Text(label.as_str().to_owned()), row);
+            self.labels
+                .add(Scalar::Text(label.as_str().to_owned()), row);
         }
         for (name, value) in metadata.object() {
             for scalar in Scalar::all_of(value) {
-                self.members.entry(name.clone()).or_default().add(scalar, row);
+                self.members
+                    .entry(name.clone())
+                    .or_default()
+                    .add(scalar, row);
             }
         }
     }
 
-    /// Adds the rows of others that have a new number, which is above all that are here and rises with the old one.
+    /// Adds the rows of others that have a new number, which is above all that are here and rises
+    /// with the old one.
     pub(super) fn add_from(&mut self, other: &Self, new: &[Option<u16>]) {
         self.labels.add_from(&other.labels, new);
         for (name, column) in &other.members {
-            self.members.entry(name.clone()).or_default().add_from(column, new);
+            self.members
+                .entry(name.clone())
+                .or_default()
+                .add_from(column, new);
         }
     }
 
     /// The rows that pass, as [`Filter::matches`] decides.
     pub(super) fn rows(&self, filter: &Filter) -> RowSet {
-        let mut rows = filter.label.as_ref().map(|condition| self.labels.rows(condition));
+        let mut rows = filter
+            .label
+            .as_ref()
+            .map(|condition| self.labels.rows(condition));
         for (name, condition) in &filter.metadata {
-            let of_member = self.members.get(name).map_or(RowSet::EMPTY, |column| column.rows(condition));
+            let of_member = self
+                .members
+                .get(name)
+                .map_or(RowSet::EMPTY, |column| column.rows(condition));
             rows = Some(rows.map_or_else(|| of_member.clone(), |rows| rows.and(&of_member)));
         }
         rows.unwrap_or_else(|| RowSet::first(CHUNK_ROWS))

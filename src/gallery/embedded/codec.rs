@@ -1,4 +1,5 @@
-//! How galleries and items are written in bytes. Numbers are little-endian, but for those in keys, which sort.
+//! How galleries and items are written in bytes. Numbers are little-endian, but for those in keys,
+//! which sort.
 
 use half::{f16, slice::HalfFloatSliceExt};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,8 @@ pub(super) struct GalleryRow {
     pub(super) items: u64,
     /// Place of the next new item.
     pub(super) next_place: u64,
-    /// Serial of the next write of an item; a deletion takes one, too, so that it tells one commit from another.
+    /// Serial of the next write of an item; a deletion takes one, too, so that it tells one commit
+    /// from another.
     pub(super) next_serial: u64,
 }
 
@@ -31,11 +33,16 @@ impl GalleryRow {
     }
 
     pub(super) fn decode(name: &GalleryName, bytes: &[u8]) -> Result<Self> {
-        let damaged =
-            |what: &dyn std::fmt::Display| Error::internal(format!("the gallery `{name}` is damaged: {what}"));
+        let damaged = |what: &dyn std::fmt::Display| {
+            Error::internal(format!("the gallery `{name}` is damaged: {what}"))
+        };
         let row: Self = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
         // Far above what can be written, and far enough below the largest numbers to count on.
-        if row.number == u32::MAX || [row.items, row.next_place, row.next_serial].iter().any(|&count| count > MOST) {
+        if row.number == u32::MAX
+            || [row.items, row.next_place, row.next_serial]
+                .iter()
+                .any(|&count| count > MOST)
+        {
             return Err(damaged(&"its numbers are out of range"));
         }
         Ok(row)
@@ -58,7 +65,9 @@ pub(super) fn place_key(gallery: u32, place: u64) -> [u8; 12] {
 /// The place in such a key.
 pub(super) fn place_of(key: &[u8]) -> Result<u64> {
     let place = key.get(4..12).and_then(|bytes| bytes.try_into().ok());
-    place.map(u64::from_be_bytes).ok_or_else(|| damaged("a key"))
+    place
+        .map(u64::from_be_bytes)
+        .ok_or_else(|| damaged("a key"))
 }
 
 /// Key of an item by its id.
@@ -75,19 +84,24 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// The record in bytes; `parts` are the vector, the features and the thumbnail as they are written.
+    /// The record in bytes; `parts` are the vector, the features and the thumbnail as they are
+    /// written.
     pub(super) fn encode(&self, parts: [&[u8]; 3]) -> Result<Vec<u8>> {
         let Self { item, serial } = self;
         let mut bytes = vec![0; CHECKSUM];
         bytes.extend(serial.to_le_bytes());
         bytes.extend(item.place.to_le_bytes());
         bytes.extend(item.stored_ms.to_le_bytes());
-        for text in [item.id.as_str(), item.label.as_ref().map_or("", Label::as_str)] {
+        for text in [
+            item.id.as_str(),
+            item.label.as_ref().map_or("", Label::as_str),
+        ] {
             bytes.extend((text.len() as u16).to_le_bytes());
             bytes.extend(text.as_bytes());
         }
         if !item.metadata.is_empty() {
-            serde_json::to_writer(&mut bytes, &item.metadata).map_err(|error| Error::internal(error.to_string()))?;
+            serde_json::to_writer(&mut bytes, &item.metadata)
+                .map_err(|error| Error::internal(error.to_string()))?;
         }
         let checksum = checksum(&bytes, parts);
         bytes[..CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
@@ -96,7 +110,9 @@ impl Record {
 
     /// Whether a record and its parts are as they were written.
     pub(super) fn is_whole(bytes: &[u8], parts: [&[u8]; 3]) -> bool {
-        bytes.first_chunk().is_some_and(|&written| u32::from_le_bytes(written) == checksum(bytes, parts))
+        bytes
+            .first_chunk()
+            .is_some_and(|&written| u32::from_le_bytes(written) == checksum(bytes, parts))
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
@@ -105,12 +121,26 @@ impl Record {
         let place = u64::from_le_bytes(take(&mut rest)?);
         let stored_ms = u64::from_le_bytes(take(&mut rest)?);
         let id = ItemId::new(take_text(&mut rest)?)?;
-        let label = Some(take_text(&mut rest)?).filter(|label| !label.is_empty()).map(Label::new).transpose()?;
+        let label = Some(take_text(&mut rest)?)
+            .filter(|label| !label.is_empty())
+            .map(Label::new)
+            .transpose()?;
         let metadata = match rest {
             [] => Metadata::default(),
-            json => Metadata::parse(std::str::from_utf8(json).map_err(|_| damaged("the metadata"))?)?,
+            json => {
+                Metadata::parse(std::str::from_utf8(json).map_err(|_| damaged("the metadata"))?)?
+            }
         };
-        Ok(Self { item: Item { id, place, label, metadata, stored_ms }, serial })
+        Ok(Self {
+            item: Item {
+                id,
+                place,
+                label,
+                metadata,
+                stored_ms,
+            },
+            serial,
+        })
     }
 }
 
@@ -126,14 +156,18 @@ fn checksum(record: &[u8], parts: [&[u8]; 3]) -> u32 {
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N]> {
-    let (bytes, others) = rest.split_first_chunk().ok_or_else(|| damaged("its record"))?;
+    let (bytes, others) = rest
+        .split_first_chunk()
+        .ok_or_else(|| damaged("its record"))?;
     *rest = others;
     Ok(*bytes)
 }
 
 fn take_text(rest: &mut &[u8]) -> Result<String> {
     let length = usize::from(u16::from_le_bytes(take(rest)?));
-    let (text, others) = rest.split_at_checked(length).ok_or_else(|| damaged("its record"))?;
+    let (text, others) = rest
+        .split_at_checked(length)
+        .ok_or_else(|| damaged("its record"))?;
     *rest = others;
     String::from_utf8(text.to_vec()).map_err(|_| damaged("its record"))
 }
@@ -145,17 +179,33 @@ fn damaged(what: &str) -> Error {
 /// Values as they are written.
 pub(super) fn encode_floats(values: &[f32], format: VectorFormat) -> Vec<u8> {
     match format {
-        VectorFormat::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        VectorFormat::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+        VectorFormat::F32 => values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect(),
+        VectorFormat::F16 => values
+            .iter()
+            .flat_map(|&value| f16::from_f32(value).to_le_bytes())
+            .collect(),
     }
 }
 
 /// Reads such values; what is not a whole number of them at the end is left.
 pub(super) fn decode_floats(bytes: &[u8], format: VectorFormat) -> Vec<f32> {
     match format {
-        VectorFormat::F32 => bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+        VectorFormat::F32 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&bytes| f32::from_le_bytes(bytes))
+            .collect(),
         VectorFormat::F16 => {
-            let halves: Vec<f16> = bytes.as_chunks().0.iter().map(|&bytes| f16::from_le_bytes(bytes)).collect();
+            let halves: Vec<f16> = bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&bytes| f16::from_le_bytes(bytes))
+                .collect();
             let mut values = vec![0.0; halves.len()];
             halves.convert_to_f32_slice(&mut values);
             values

@@ -1,6 +1,9 @@
 //! The LMDB environment under a gallery folder: its databases, its locks, its errors.
 
-#![allow(unsafe_code, reason = "mapping a database file is unsafe by nature; the contract is below")]
+#![allow(
+    unsafe_code,
+    reason = "mapping a database file is unsafe by nature; the contract is below"
+)]
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use heed::{CommitOrAbort, Database, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls, types::Bytes};
+use heed::{
+    CommitOrAbort, Database, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls, types::Bytes,
+};
 
 use crate::{
     error::{Error, Kind, Result},
@@ -21,10 +26,12 @@ pub(super) type Table = Database<'static, Bytes, Bytes>;
 
 /// Version of what is written below; a program refuses folders of a later one.
 const FORMAT: u32 = 1;
-/// Bytes of the file with LMDB's reader slots. It is mapped and written to, so its blocks must be there before the disk is full.
+/// Bytes of the file with LMDB's reader slots. It is mapped and written to, so its blocks must be
+/// there before the disk is full.
 const LOCK_FILE_BYTES: usize = 64 << 10;
 const TABLES: u32 = 9;
-/// Values that a write puts beside its own and takes away again, so that it leaves pages for a deletion, which needs some, too.
+/// Values that a write puts beside its own and takes away again, so that it leaves pages for a
+/// deletion, which needs some, too.
 const RESERVE: (u32, usize) = (64, 1900);
 /// Bytes of a file that gives way when the disk is full and something is to be deleted.
 const BALLAST_BYTES: usize = 4 << 20;
@@ -77,31 +84,45 @@ impl Environment {
             }
             OpenMode::Read if folder.join("data.mdb").is_file() => None,
             OpenMode::Read => {
-                return Err(Error::new(Kind::NotFound, format!("there is no gallery in {}", folder.display())));
+                return Err(Error::new(
+                    Kind::NotFound,
+                    format!("there is no gallery in {}", folder.display()),
+                ));
             }
         };
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         let map = usize::try_from(max_bytes).unwrap_or(usize::MAX) / 4096 * 4096;
         options.map_size(map).max_dbs(TABLES).max_readers(1000);
-        // SAFETY: the file is changed by LMDB alone, under its own locks, and only one process writes, which `lock` sees to. It
-        // must lie on a local disk; the documentation says so.
-        let env =
-            unsafe { options.open(folder) }.map_err(|error| failed(error, max_bytes).context(folder.display()))?;
+        // SAFETY: the file is changed by LMDB alone, under its own locks, and only one process
+        // writes, which `lock` sees to. It must lie on a local disk; the documentation says so.
+        let env = unsafe { options.open(folder) }
+            .map_err(|error| failed(error, max_bytes).context(folder.display()))?;
         // Slots of readers that were killed would keep old pages from being used again.
-        env.clear_stale_readers().map_err(|error| failed(error, max_bytes))?;
+        env.clear_stale_readers()
+            .map_err(|error| failed(error, max_bytes))?;
         let tables = match mode {
             OpenMode::Serve => create_tables(&env),
             OpenMode::Read => open_tables(&env),
         };
         let tables = tables.map_err(|error| failed(error, max_bytes).context(folder.display()))?;
         let tables = tables.ok_or_else(|| {
-            Error::new(Kind::NotFound, format!("{} is no gallery: its tables are missing", folder.display()))
+            Error::new(
+                Kind::NotFound,
+                format!("{} is no gallery: its tables are missing", folder.display()),
+            )
         })?;
         if mode == OpenMode::Serve {
             // The names of new files are as durable as what is in them.
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(named)?;
+            File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(named)?;
         }
-        let environment = Self { env, tables, folder: folder.to_owned(), _lock: lock };
+        let environment = Self {
+            env,
+            tables,
+            folder: folder.to_owned(),
+            _lock: lock,
+        };
         environment.check_format(mode)?;
         if mode == OpenMode::Serve {
             environment.take_ballast();
@@ -111,20 +132,34 @@ impl Environment {
 
     fn check_format(&self, mode: OpenMode) -> Result<()> {
         let txn = self.read()?;
-        let format = self.tables.about.get(&txn, b"format").map_err(|error| self.failed(error))?;
+        let format = self
+            .tables
+            .about
+            .get(&txn, b"format")
+            .map_err(|error| self.failed(error))?;
         match format.map(<[u8; 4]>::try_from) {
             Some(Ok(bytes)) if u32::from_le_bytes(bytes) == FORMAT => Ok(()),
             Some(_) => {
-                let detail = format!("{} was written by a later version of dinoserve", self.folder.display());
+                let detail = format!(
+                    "{} was written by a later version of dinoserve",
+                    self.folder.display()
+                );
                 Err(Error::new(Kind::Unavailable, detail))
             }
             None if mode == OpenMode::Serve => {
                 drop(txn);
                 let mut txn = self.write()?;
-                let put = self.tables.about.put(&mut txn, b"format", &FORMAT.to_le_bytes());
-                put.and_then(|()| txn.commit()).map_err(|error| self.failed(error))
+                let put = self
+                    .tables
+                    .about
+                    .put(&mut txn, b"format", &FORMAT.to_le_bytes());
+                put.and_then(|()| txn.commit())
+                    .map_err(|error| self.failed(error))
             }
-            None => Err(Error::new(Kind::NotFound, format!("{} is no gallery", self.folder.display()))),
+            None => Err(Error::new(
+                Kind::NotFound,
+                format!("{} is no gallery", self.folder.display()),
+            )),
         }
     }
 
@@ -140,7 +175,10 @@ impl Environment {
 
     /// The same, for a thread that outlives the caller.
     pub(super) fn read_owned(&self) -> Result<RoTxn<'static, WithoutTls>> {
-        self.env.clone().static_read_txn().map_err(|error| self.failed(error))
+        self.env
+            .clone()
+            .static_read_txn()
+            .map_err(|error| self.failed(error))
     }
 
     /// The one transaction that may write. Commit returns when the disk has it.
@@ -162,7 +200,8 @@ impl Environment {
         fs::remove_file(self.ballast()).is_ok()
     }
 
-    /// Takes bytes of the disk for when it will be full, if they are not there already and the disk has them.
+    /// Takes bytes of the disk for when it will be full, if they are not there already and the disk
+    /// has them.
     pub(super) fn take_ballast(&self) {
         let path = self.ballast();
         if !path.exists() && fs::write(&path, vec![0; BALLAST_BYTES]).is_err() {
@@ -183,12 +222,14 @@ impl Environment {
     }
 }
 
-/// LMDB calls a write that the system cut short an input/output error, and that is how most disks become full: so it is full if
-/// it has less than a megabyte left.
+/// LMDB calls a write that the system cut short an input/output error, and that is how most disks
+/// become full: so it is full if it has less than a megabyte left.
 #[cfg(unix)]
 fn ran_out_of_room(error: &std::io::Error, folder: &Path) -> bool {
-    let room = || rustix::fs::statvfs(folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) && room().is_ok_and(|room| room < 1 << 20)
+    let room =
+        || rustix::fs::statvfs(folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        && room().is_ok_and(|room| room < 1 << 20)
 }
 
 #[cfg(not(unix))]
@@ -197,19 +238,31 @@ fn ran_out_of_room(_: &std::io::Error, _: &Path) -> bool {
 }
 
 fn disk_full(error: std::io::Error) -> Error {
-    Error::new(Kind::StorageFull, "the disk under the gallery is full; nothing was written").with_source(error)
+    Error::new(
+        Kind::StorageFull,
+        "the disk under the gallery is full; nothing was written",
+    )
+    .with_source(error)
 }
 
 fn failed(error: heed::Error, max_bytes: u64) -> Error {
     let full = |error: &std::io::Error| {
         // Also of the user's share of the disk.
-        matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        matches!(
+            error.kind(),
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+        )
     };
     match error {
         heed::Error::Mdb(MdbError::MapFull) => {
-            let detail =
-                format!("the gallery's folder has reached its limit of {max_bytes} bytes; nothing was written");
-            Error::new(Kind::StorageFull, detail).with_limit("gallery_max_bytes", max_bytes, "--gallery-max-bytes")
+            let detail = format!(
+                "the gallery's folder has reached its limit of {max_bytes} bytes; nothing was written"
+            );
+            Error::new(Kind::StorageFull, detail).with_limit(
+                "gallery_max_bytes",
+                max_bytes,
+                "--gallery-max-bytes",
+            )
         }
         heed::Error::Io(error) if full(&error) => disk_full(error),
         heed::Error::Io(error) => Error::io("the gallery", error),
@@ -217,17 +270,25 @@ fn failed(error: heed::Error, max_bytes: u64) -> Error {
     }
 }
 
-/// Keeps other processes from serving the same folder. One that is about to end is waited for, as after a quick restart.
+/// Keeps other processes from serving the same folder. One that is about to end is waited for, as
+/// after a quick restart.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("serving.lock");
     let named = |error| Error::io(path.display(), error);
-    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(named)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(named)?;
     let started = Instant::now();
     loop {
         match file.try_lock() {
             Ok(()) => {
                 // For whoever wonders.
-                let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+                let _ = file
+                    .set_len(0)
+                    .and_then(|()| writeln!(file, "{}", std::process::id()));
                 return Ok(file);
             }
             Err(fs::TryLockError::WouldBlock) if started.elapsed() < LOCK_PATIENCE => {
@@ -249,7 +310,10 @@ fn lock(folder: &Path) -> Result<File> {
 
 fn reserve_lock_file(folder: &Path) -> std::io::Result<()> {
     // What is there may be in use, and stays.
-    let mut file = OpenOptions::new().create(true).append(true).open(folder.join("lock.mdb"))?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join("lock.mdb"))?;
     let has = file.metadata()?.len() as usize;
     if has >= LOCK_FILE_BYTES {
         return Ok(());
@@ -262,8 +326,18 @@ fn create_tables(env: &heed::Env<WithoutTls>) -> heed::Result<Option<Tables>> {
     let made = env.create_databases_and_commit(env.write_txn()?, |databases, txn| {
         let mut table = |name| databases.create_database::<Bytes, Bytes>(txn, Some(name));
         heed::Result::Ok(CommitOrAbort::<_, ()>::Commit((
-            [table("about")?, table("galleries")?, table("ids")?, table("records")?],
-            [table("vectors")?, table("features")?, table("thumbnails")?, table("documents")?],
+            [
+                table("about")?,
+                table("galleries")?,
+                table("ids")?,
+                table("records")?,
+            ],
+            [
+                table("vectors")?,
+                table("features")?,
+                table("thumbnails")?,
+                table("documents")?,
+            ],
             table("reserve")?,
         )))
     })?;
@@ -273,13 +347,31 @@ fn create_tables(env: &heed::Env<WithoutTls>) -> heed::Result<Option<Tables>> {
 fn open_tables(env: &heed::Env<WithoutTls>) -> heed::Result<Option<Tables>> {
     let opened = env.open_databases_and_commit(env.read_txn()?, |databases, txn| {
         let table = |name| databases.open_database::<Bytes, Bytes>(txn, Some(name));
-        let first = [table("about")?, table("galleries")?, table("ids")?, table("records")?];
-        let second = [table("vectors")?, table("features")?, table("thumbnails")?, table("documents")?];
-        heed::Result::Ok(CommitOrAbort::<_, ()>::Commit((first, second, table("reserve")?)))
+        let first = [
+            table("about")?,
+            table("galleries")?,
+            table("ids")?,
+            table("records")?,
+        ];
+        let second = [
+            table("vectors")?,
+            table("features")?,
+            table("thumbnails")?,
+            table("documents")?,
+        ];
+        heed::Result::Ok(CommitOrAbort::<_, ()>::Commit((
+            first,
+            second,
+            table("reserve")?,
+        )))
     })?;
-    let Some((first, second, reserve)) = opened.commit() else { return Ok(None) };
+    let Some((first, second, reserve)) = opened.commit() else {
+        return Ok(None);
+    };
     let whole = |tables: [Option<Table>; 4]| {
-        let [Some(a), Some(b), Some(c), Some(d)] = tables else { return None };
+        let [Some(a), Some(b), Some(c), Some(d)] = tables else {
+            return None;
+        };
         Some([a, b, c, d])
     };
     let tables = || Some(Tables::of((whole(first)?, whole(second)?, reserve?)));
@@ -288,7 +380,18 @@ fn open_tables(env: &heed::Env<WithoutTls>) -> heed::Result<Option<Tables>> {
 
 impl Tables {
     fn of(tables: ([Table; 4], [Table; 4], Table)) -> Self {
-        let ([about, galleries, ids, records], [vectors, features, thumbnails, documents], reserve) = tables;
-        Self { about, galleries, ids, records, vectors, features, thumbnails, documents, reserve }
+        let ([about, galleries, ids, records], [vectors, features, thumbnails, documents], reserve) =
+            tables;
+        Self {
+            about,
+            galleries,
+            ids,
+            records,
+            vectors,
+            features,
+            thumbnails,
+            documents,
+            reserve,
+        }
     }
 }

@@ -1,9 +1,11 @@
-//! The approximate index of a gallery: a navigable small-world graph (HNSW, Malkov & Yashunin 2016) by `usearch`.
+//! The approximate index of a gallery: a navigable small-world graph (HNSW, Malkov & Yashunin 2016)
+//! by `usearch`.
 //!
-//! Its vectors are in 8 bits, each scaled by its own largest value, which the cosine does not see; candidates are scored anew
-//! with the vectors themselves. Its keys are serials, so that an entry of a row that was deleted or replaced is one
-//! that no living row has. The index only saves time: what it lacks is scanned, and it is made anew from the rows
-//! if its file is not there or not whole.
+//! Its vectors are in 8 bits, each scaled by its own largest value, which the cosine does not see;
+//! candidates are scored anew with the vectors themselves. Its keys are serials, so that an entry
+//! of a row that was deleted or replaced is one that no living row has. The index only saves time:
+//! what it lacks is scanned, and it is made anew from the rows if its file is not there or not
+//! whole.
 
 use std::{
     fs::{self, File},
@@ -29,7 +31,8 @@ const STEP: usize = 8;
 
 /// The index of a gallery.
 pub(super) struct ApproximateIndex {
-    /// Locked for writing while rows are added: `usearch` looks at neighbours without the locks that adding them takes.
+    /// Locked for writing while rows are added: `usearch` looks at neighbours without the locks
+    /// that adding them takes.
     index: RwLock<Index>,
     dim: usize,
     /// Every living row up to this serial is in it.
@@ -41,7 +44,9 @@ pub(super) struct ApproximateIndex {
 
 impl std::fmt::Debug for ApproximateIndex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApproximateIndex").field("upto", &self.upto).finish_non_exhaustive()
+        f.debug_struct("ApproximateIndex")
+            .field("upto", &self.upto)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,7 +61,10 @@ struct Manifest {
 
 /// Files of indexes made with others are made anew.
 fn settings(dim: usize) -> String {
-    format!("usearch {} i8 cosine {dim} {CONNECTIVITY} {EXPANSION_ADD}", usearch::version())
+    format!(
+        "usearch {} i8 cosine {dim} {CONNECTIVITY} {EXPANSION_ADD}",
+        usearch::version()
+    )
 }
 
 fn failed(error: cxx::Exception) -> Error {
@@ -76,7 +84,13 @@ impl ApproximateIndex {
             multi: false,
         };
         let index = RwLock::new(Index::new(&options).map_err(failed)?);
-        Ok(Self { index, dim, upto: AtomicU64::new(0), threads, places: threads + searches })
+        Ok(Self {
+            index,
+            dim,
+            upto: AtomicU64::new(0),
+            threads,
+            places: threads + searches,
+        })
     }
 
     /// Every living row up to this serial is in it.
@@ -91,12 +105,19 @@ impl ApproximateIndex {
 
     /// Adds the rows that it lacks. Returns early, with less done, when `stop` says so.
     pub(super) fn catch_up(&self, rows: &Rows, stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
-        let from =
-            rows.chunks.partition_point(|chunk| chunk.chunk.serials.last().is_none_or(|&last| last <= self.upto()));
+        let from = rows.chunks.partition_point(|chunk| {
+            chunk
+                .chunk
+                .serials
+                .last()
+                .is_none_or(|&last| last <= self.upto())
+        });
         for live in &rows.chunks[from..] {
             self.make_room(CHUNK_ROWS)?;
             let chunk = &live.chunk;
-            let first = chunk.serials.partition_point(|&serial| serial <= self.upto());
+            let first = chunk
+                .serials
+                .partition_point(|&serial| serial <= self.upto());
             let todo: Vec<usize> = live.live.iter().filter(|&row| row >= first).collect();
             for step in todo.chunks(STEP * self.threads) {
                 if stop() {
@@ -116,9 +137,14 @@ impl ApproximateIndex {
                 std::thread::scope(|scope| {
                     // One part is this thread's own.
                     let (own, others) = step.split_at(step.len().min(STEP));
-                    let others: Vec<_> = others.chunks(STEP).map(|part| scope.spawn(|| add(part))).collect();
+                    let others: Vec<_> = others
+                        .chunks(STEP)
+                        .map(|part| scope.spawn(|| add(part)))
+                        .collect();
                     let join = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
-                        thread.join().unwrap_or_else(|_| Err(Error::internal("a thread of the index panicked")))
+                        thread.join().unwrap_or_else(|_| {
+                            Err(Error::internal("a thread of the index panicked"))
+                        })
                     };
                     let done = add(own);
                     others.into_iter().map(join).fold(done, Result::and)
@@ -130,7 +156,10 @@ impl ApproximateIndex {
                 }
             }
             // What follows the last living row is dead.
-            self.upto.fetch_max(chunk.serials.last().copied().unwrap_or_default(), Ordering::AcqRel);
+            self.upto.fetch_max(
+                chunk.serials.last().copied().unwrap_or_default(),
+                Ordering::AcqRel,
+            );
         }
         Ok(())
     }
@@ -142,11 +171,18 @@ impl ApproximateIndex {
             return Ok(());
         }
         let capacity = (size + more).max(capacity * 2).max(1 << 14);
-        index.reserve_capacity_and_threads(capacity, self.places).map_err(failed)
+        index
+            .reserve_capacity_and_threads(capacity, self.places)
+            .map_err(failed)
     }
 
     /// Serials of about the `count` nearest entries that are accepted, in no particular order.
-    pub(super) fn search(&self, query: &[f32], count: usize, accept: Option<&dyn Fn(u64) -> bool>) -> Result<Vec<u64>> {
+    pub(super) fn search(
+        &self,
+        query: &[f32],
+        count: usize,
+        accept: Option<&dyn Fn(u64) -> bool>,
+    ) -> Result<Vec<u64>> {
         let mut quantized = Vec::new();
         quantize(query, &mut quantized);
         let index = self.index.read();
@@ -160,7 +196,8 @@ impl ApproximateIndex {
         Ok(found.map_err(failed)?.keys)
     }
 
-    /// Writes it to the folder, under the number of its gallery, and deletes what was there before, or else what it has written.
+    /// Writes it to the folder, under the number of its gallery, and deletes what was there before,
+    /// or else what it has written.
     pub(super) fn save(&self, folder: &Path, gallery: u32) -> Result<()> {
         let upto = self.upto();
         let file = format!("{gallery}-{upto}.usearch");
@@ -175,30 +212,51 @@ impl ApproximateIndex {
     }
 
     fn write(&self, folder: &Path, gallery: u32, upto: u64, file: &str) -> Result<()> {
-        let named = |error| Error::io(format_args!("writing the index in {}", folder.display()), error);
+        let named = |error| {
+            Error::io(
+                format_args!("writing the index in {}", folder.display()),
+                error,
+            )
+        };
         fs::create_dir_all(folder).map_err(named)?;
         let path = folder.join(file);
-        self.index.read().save(&path.to_string_lossy()).map_err(failed)?;
-        File::open(&path).and_then(|file| file.sync_all()).map_err(named)?;
+        self.index
+            .read()
+            .save(&path.to_string_lossy())
+            .map_err(failed)?;
+        File::open(&path)
+            .and_then(|file| file.sync_all())
+            .map_err(named)?;
         let manifest = Manifest {
             file: file.to_owned(),
             upto,
             crc32: crc32_of(&path).map_err(named)?,
             settings: settings(self.dim),
         };
-        let json = serde_json::to_vec(&manifest).map_err(|error| Error::internal(error.to_string()))?;
+        let json =
+            serde_json::to_vec(&manifest).map_err(|error| Error::internal(error.to_string()))?;
         let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(named)?;
         std::io::Write::write_all(&mut temporary, &json).map_err(named)?;
         temporary.as_file().sync_all().map_err(named)?;
-        temporary.persist(manifest_path(folder, gallery)).map_err(|error| named(error.error))?;
+        temporary
+            .persist(manifest_path(folder, gallery))
+            .map_err(|error| named(error.error))?;
         Ok(())
     }
 
     /// Reads one that was saved; `None` if there is none that can be used.
-    pub(super) fn load(folder: &Path, gallery: u32, dim: usize, threads: usize, searches: usize) -> Option<Self> {
-        let manifest: Manifest = serde_json::from_slice(&fs::read(manifest_path(folder, gallery)).ok()?).ok()?;
+    pub(super) fn load(
+        folder: &Path,
+        gallery: u32,
+        dim: usize,
+        threads: usize,
+        searches: usize,
+    ) -> Option<Self> {
+        let manifest: Manifest =
+            serde_json::from_slice(&fs::read(manifest_path(folder, gallery)).ok()?).ok()?;
         // A name of ours, and no path to somewhere else.
-        if !manifest.file.starts_with(&format!("{gallery}-")) || manifest.file.contains(['/', '\\']) {
+        if !manifest.file.starts_with(&format!("{gallery}-")) || manifest.file.contains(['/', '\\'])
+        {
             return None;
         }
         let path = folder.join(&manifest.file);
@@ -210,7 +268,9 @@ impl ApproximateIndex {
         {
             let index = loaded.index.write();
             index.load(&path.to_string_lossy()).ok()?;
-            index.reserve_capacity_and_threads(index.size() + CHUNK_ROWS, loaded.places).ok()?;
+            index
+                .reserve_capacity_and_threads(index.size() + CHUNK_ROWS, loaded.places)
+                .ok()?;
             index.change_expansion_add(EXPANSION_ADD);
             index.change_expansion_search(EXPANSION_SEARCH);
         }
@@ -239,7 +299,10 @@ pub(super) fn remove_files_of_others(folder: &Path, galleries: &[u32]) {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let ours = name.ends_with(".usearch") || name.ends_with(".json");
-        let number = name.split(['-', '.']).next().and_then(|number| number.parse().ok());
+        let number = name
+            .split(['-', '.'])
+            .next()
+            .and_then(|number| number.parse().ok());
         if ours && number.is_some_and(|number| !galleries.contains(&number)) {
             let _ = fs::remove_file(entry.path());
         }
@@ -264,7 +327,9 @@ fn crc32_of(path: &Path) -> std::io::Result<u32> {
 
 /// 8 bits a value, the largest at ±127.
 fn quantize(vector: &[f32], to: &mut Vec<i8>) {
-    let largest = vector.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    let largest = vector
+        .iter()
+        .fold(0.0f32, |largest, value| largest.max(value.abs()));
     let scale = if largest > 0.0 { 127.0 / largest } else { 0.0 };
     to.clear();
     to.extend(vector.iter().map(|value| (value * scale).round() as i8));

@@ -32,10 +32,21 @@ impl Indexer {
     pub(super) fn start(memory: Arc<Memory>) -> Result<Self> {
         let (wake, woken) = sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
-        let work = Work { memory, stop: Arc::clone(&stop) };
-        let thread = std::thread::Builder::new().name("indexer".to_owned()).spawn(move || work.run(&woken));
-        let thread = thread.map_err(|error| Error::internal(format!("cannot start the indexer's thread: {error}")))?;
-        Ok(Self { wake, stop, thread: Mutex::new(Some(thread)) })
+        let work = Work {
+            memory,
+            stop: Arc::clone(&stop),
+        };
+        let thread = std::thread::Builder::new()
+            .name("indexer".to_owned())
+            .spawn(move || work.run(&woken));
+        let thread = thread.map_err(|error| {
+            Error::internal(format!("cannot start the indexer's thread: {error}"))
+        })?;
+        Ok(Self {
+            wake,
+            stop,
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// Something was written.
@@ -52,7 +63,11 @@ impl Indexer {
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.wake();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
@@ -107,7 +122,8 @@ impl Work {
             return Ok(());
         }
         let index = match gallery.index.load_full() {
-            // Dead entries are walked through in vain. While the new one is made the old one serves.
+            // Dead entries are walked through in vain. While the new one is made the old one
+            // serves.
             Some(old) if old.len() > 2 * rows.live + rows.live / 2 => {
                 let new = self.new_index(&rows)?;
                 self.catch_up(gallery, &rows, &new)?;
@@ -125,9 +141,14 @@ impl Work {
             }
         };
         self.catch_up(gallery, &rows, &index)?;
-        let unsaved = index.upto().saturating_sub(gallery.saved_upto.load(Ordering::Relaxed));
+        let unsaved = index
+            .upto()
+            .saturating_sub(gallery.saved_upto.load(Ordering::Relaxed));
         let much = unsaved as usize > rows.live / 10;
-        if unsaved > 0 && !gallery.is_removed() && (self.stopping() || much || (saving && unsaved > 1000)) {
+        if unsaved > 0
+            && !gallery.is_removed()
+            && (self.stopping() || much || (saving && unsaved > 1000))
+        {
             index.save(&self.memory.index_folder, gallery.number)?;
             gallery.saved_upto.store(index.upto(), Ordering::Relaxed);
             // Deleted meanwhile, and its files before these.
@@ -139,7 +160,11 @@ impl Work {
     }
 
     fn new_index(&self, rows: &Rows) -> Result<Arc<ApproximateIndex>> {
-        let Memory { index_threads, searches, .. } = *self.memory;
+        let Memory {
+            index_threads,
+            searches,
+            ..
+        } = *self.memory;
         ApproximateIndex::new(rows.dim, index_threads, searches).map(Arc::new)
     }
 
@@ -152,7 +177,12 @@ impl Work {
         let added = index.len() - before;
         if added > 10_000 {
             let seconds = started.elapsed().as_secs();
-            tracing::info!(gallery = gallery.number, added, seconds, "the approximate index is up to date");
+            tracing::info!(
+                gallery = gallery.number,
+                added,
+                seconds,
+                "the approximate index is up to date"
+            );
         }
         Ok(())
     }

@@ -72,17 +72,32 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Reads all vectors of the folder.
-    pub(super) fn load(environment: &Environment, exact_up_to: usize, cores: usize) -> Result<Self> {
+    pub(super) fn load(
+        environment: &Environment,
+        exact_up_to: usize,
+        cores: usize,
+    ) -> Result<Self> {
         let index_folder = environment.folder().join("index");
         let index_threads = cores.div_ceil(2);
         let mut galleries = Galleries::new();
         for (name, row) in gallery_rows(environment)? {
             let gallery = LiveGallery::new(&row);
             let rows = read_rows(environment, &row)?;
-            let load = || ApproximateIndex::load(&index_folder, row.number, row.binding.dim, index_threads, cores);
+            let load = || {
+                ApproximateIndex::load(
+                    &index_folder,
+                    row.number,
+                    row.binding.dim,
+                    index_threads,
+                    cores,
+                )
+            };
             // One from the future is of a folder that was put back since.
-            let index =
-                if rows.live > exact_up_to { load().filter(|index| index.upto() < row.next_serial) } else { None };
+            let index = if rows.live > exact_up_to {
+                load().filter(|index| index.upto() < row.next_serial)
+            } else {
+                None
+            };
             match index {
                 Some(index) => {
                     gallery.saved_upto.store(index.upto(), Ordering::Relaxed);
@@ -96,7 +111,13 @@ impl Memory {
         let numbers: Vec<u32> = galleries.values().map(|gallery| gallery.number).collect();
         index::remove_files_of_others(&index_folder, &numbers);
         let galleries = ArcSwap::from_pointee(galleries);
-        Ok(Self { galleries, exact_up_to, index_folder, index_threads, searches: cores })
+        Ok(Self {
+            galleries,
+            exact_up_to,
+            index_folder,
+            index_threads,
+            searches: cores,
+        })
     }
 
     pub(super) fn galleries(&self) -> Arc<Galleries> {
@@ -104,7 +125,11 @@ impl Memory {
     }
 
     pub(super) fn gallery(&self, name: &GalleryName) -> Result<Arc<LiveGallery>> {
-        self.galleries.load().get(name).cloned().ok_or_else(|| no_gallery(name))
+        self.galleries
+            .load()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| no_gallery(name))
     }
 
     /// For the writer alone.
@@ -114,13 +139,20 @@ impl Memory {
 }
 
 pub(super) fn no_gallery(name: &GalleryName) -> Error {
-    Error::new(Kind::NotFound, format!("there is no gallery `{name}`; see GET /v1/galleries"))
+    Error::new(
+        Kind::NotFound,
+        format!("there is no gallery `{name}`; see GET /v1/galleries"),
+    )
 }
 
 /// The galleries of the folder.
 pub(super) fn gallery_rows(environment: &Environment) -> Result<Vec<(GalleryName, GalleryRow)>> {
     let txn = environment.read()?;
-    let entries = environment.tables.galleries.iter(&txn).map_err(|error| environment.failed(error))?;
+    let entries = environment
+        .tables
+        .galleries
+        .iter(&txn)
+        .map_err(|error| environment.failed(error))?;
     let mut found = Vec::new();
     for entry in entries {
         let (key, value) = entry.map_err(|error| environment.failed(error))?;
@@ -131,17 +163,25 @@ pub(super) fn gallery_rows(environment: &Environment) -> Result<Vec<(GalleryName
     Ok(found)
 }
 
-/// Rows are sorted by their serial, which is the order of their writing, and come from the table in that of their place. An
-/// item that is damaged is left out, as the others should be found; [`super::reader::check`] names it.
+/// Rows are sorted by their serial, which is the order of their writing, and come from the table in
+/// that of their place. An item that is damaged is left out, as the others should be found;
+/// [`super::reader::check`] names it.
 fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
     let failed = |error| environment.failed(error);
     let txn = environment.read()?;
     let mut order = Vec::new();
-    for entry in environment.tables.records.prefix_iter(&txn, &codec::prefix(row.number)).map_err(failed)? {
+    for entry in environment
+        .tables
+        .records
+        .prefix_iter(&txn, &codec::prefix(row.number))
+        .map_err(failed)?
+    {
         let (key, value) = entry.map_err(failed)?;
         match Record::decode(value) {
             Ok(record) => order.push((record.serial, codec::place_of(key)?)),
-            Err(error) => tracing::error!(%error, gallery = row.number, "an item cannot be read; see `gallery check`"),
+            Err(error) => {
+                tracing::error!(%error, gallery = row.number, "an item cannot be read; see `gallery check`")
+            }
         }
     }
     order.sort_unstable();
@@ -150,15 +190,35 @@ fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
         let mut read = Vec::with_capacity(batch.len());
         for &(serial, place) in batch {
             let key = codec::place_key(row.number, place);
-            let record = environment.tables.records.get(&txn, &key).map_err(failed)?.unwrap_or_default();
-            let vector = environment.tables.vectors.get(&txn, &key).map_err(failed)?.unwrap_or_default();
+            let record = environment
+                .tables
+                .records
+                .get(&txn, &key)
+                .map_err(failed)?
+                .unwrap_or_default();
+            let vector = environment
+                .tables
+                .vectors
+                .get(&txn, &key)
+                .map_err(failed)?
+                .unwrap_or_default();
             let vector = codec::decode_floats(vector, row.vectors);
             if vector.len() != row.binding.dim {
-                tracing::error!(place, gallery = row.number, "an item has no vector; see `gallery check`");
+                tracing::error!(
+                    place,
+                    gallery = row.number,
+                    "an item has no vector; see `gallery check`"
+                );
                 continue;
             }
             let item = Record::decode(record)?.item;
-            read.push(NewRow { serial, place, vector, label: item.label, metadata: item.metadata });
+            read.push(NewRow {
+                serial,
+                place,
+                vector,
+                label: item.label,
+                metadata: item.metadata,
+            });
         }
         rows = rows.after(row.next_serial, &read, &[]);
     }

@@ -1,8 +1,8 @@
 //! The vectors of a gallery in memory, as they are at one moment.
 //!
-//! Rows lie in chunks in the order in which they were written. A chunk never changes; what is written makes a new last chunk,
-//! and what is deleted a new set of the rows that live. A search works on one [`Rows`] to its end, and the writer
-//! publishes the next: nobody waits for anybody.
+//! Rows lie in chunks in the order in which they were written. A chunk never changes; what is
+//! written makes a new last chunk, and what is deleted a new set of the rows that live. A search
+//! works on one [`Rows`] to its end, and the writer publishes the next: nobody waits for anybody.
 
 use std::sync::Arc;
 
@@ -88,7 +88,8 @@ impl Chunk {
     }
 
     fn push(&mut self, row: &NewRow) {
-        self.attributes.add(self.len(), row.label.as_ref(), &row.metadata);
+        self.attributes
+            .add(self.len(), row.label.as_ref(), &row.metadata);
         self.serials.push(row.serial);
         self.places.push(row.place);
         self.vectors.push(&row.vector);
@@ -117,7 +118,10 @@ pub(super) struct LiveChunk {
 impl LiveChunk {
     fn whole(chunk: Chunk) -> Self {
         let live = Arc::new(RowSet::first(chunk.len()));
-        Self { chunk: Arc::new(chunk), live }
+        Self {
+            chunk: Arc::new(chunk),
+            live,
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -144,12 +148,22 @@ pub(super) struct Rows {
 impl Rows {
     /// None yet.
     pub(super) fn new(version: u64, dim: usize, format: VectorFormat) -> Self {
-        Self { dim, version, format, chunks: Vec::new(), live: 0 }
+        Self {
+            dim,
+            version,
+            format,
+            chunks: Vec::new(),
+            live: 0,
+        }
     }
 
-    /// The rows after a commit: some more, with serials above all that are here, and without those of the serials `dead`.
+    /// The rows after a commit: some more, with serials above all that are here, and without those
+    /// of the serials `dead`.
     pub(super) fn after(&self, version: u64, added: &[NewRow], dead: &[u64]) -> Self {
-        let mut next = Self { version, ..self.clone() };
+        let mut next = Self {
+            version,
+            ..self.clone()
+        };
         next.add(added);
         for &serial in dead {
             if let Some((index, row)) = next.locate(serial) {
@@ -179,7 +193,10 @@ impl Rows {
                 live.insert(chunk.len());
                 chunk.push(row);
             }
-            self.chunks.push(LiveChunk { chunk: Arc::new(chunk), live: Arc::new(live) });
+            self.chunks.push(LiveChunk {
+                chunk: Arc::new(chunk),
+                live: Arc::new(live),
+            });
             added = later;
         }
     }
@@ -208,12 +225,17 @@ impl Rows {
 
     /// Where the row of a serial is, dead or alive.
     pub(super) fn locate(&self, serial: u64) -> Option<(usize, usize)> {
-        let index = self.chunks.partition_point(|chunk| chunk.last_serial() < serial);
+        let index = self
+            .chunks
+            .partition_point(|chunk| chunk.last_serial() < serial);
         let chunk = &self.chunks.get(index)?.chunk;
         // Nearly always there are no gaps.
         let guess = usize::try_from(serial.wrapping_sub(*chunk.serials.first()?)).ok();
         let row = guess.filter(|&row| chunk.serials.get(row) == Some(&serial));
-        Some((index, row.or_else(|| chunk.serials.binary_search(&serial).ok())?))
+        Some((
+            index,
+            row.or_else(|| chunk.serials.binary_search(&serial).ok())?,
+        ))
     }
 
     /// Per chunk, the rows that live and pass.
@@ -227,8 +249,14 @@ impl Rows {
 
     /// The serial of the living row of an item. Looks at all of them.
     pub(super) fn serial_at(&self, place: u64) -> Option<u64> {
-        let living = self.chunks.iter().flat_map(|LiveChunk { chunk, live }| live.iter().map(move |row| (chunk, row)));
-        living.into_iter().find(|(chunk, row)| chunk.places[*row] == place).map(|(chunk, row)| chunk.serials[row])
+        let living = self
+            .chunks
+            .iter()
+            .flat_map(|LiveChunk { chunk, live }| live.iter().map(move |row| (chunk, row)));
+        living
+            .into_iter()
+            .find(|(chunk, row)| chunk.places[*row] == place)
+            .map(|(chunk, row)| chunk.serials[row])
     }
 
     /// The serial of the newest row; 0 without rows.

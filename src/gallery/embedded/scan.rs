@@ -20,10 +20,14 @@ pub(super) struct Hit {
 
 impl Eq for Hit {}
 
-/// The better hit is the lesser: higher score, then the earlier place. So the worst is on top of a heap.
+/// The better hit is the lesser: higher score, then the earlier place. So the worst is on top of a
+/// heap.
 impl Ord for Hit {
     fn cmp(&self, other: &Self) -> Ordering {
-        other.score.total_cmp(&self.score).then(self.place.cmp(&other.place))
+        other
+            .score
+            .total_cmp(&self.score)
+            .then(self.place.cmp(&other.place))
     }
 }
 
@@ -42,7 +46,10 @@ pub(super) struct Best {
 
 impl Best {
     pub(super) fn new(k: usize) -> Self {
-        Self { k, heap: BinaryHeap::with_capacity(k.min(4096) + 1) }
+        Self {
+            k,
+            heap: BinaryHeap::with_capacity(k.min(4096) + 1),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -74,24 +81,37 @@ impl Best {
     }
 }
 
-/// Offers every row of `passing` (a set per chunk, from chunk `from`) whose serial is above `after`.
+/// Offers every row of `passing` (a set per chunk, from chunk `from`) whose serial is above
+/// `after`.
 pub(super) fn scan(rows: &Rows, passing: &[RowSet], query: &[f32], after: u64, best: &mut Best) {
-    let from = rows.chunks.partition_point(|chunk| chunk.chunk.serials.last().is_none_or(|&last| last <= after));
+    let from = rows
+        .chunks
+        .partition_point(|chunk| chunk.chunk.serials.last().is_none_or(|&last| last <= after));
     let mut scanner = Scanner::new(query);
     for (live, passing) in rows.chunks.iter().zip(passing).skip(from) {
         let chunk = &live.chunk;
         let first = chunk.serials.partition_point(|&serial| serial <= after);
         let mut offer = |row: usize, score: f32| {
             if score >= best.threshold() {
-                best.offer(Hit { score: score.clamp(-1.0, 1.0), serial: chunk.serials[row], place: chunk.places[row] });
+                best.offer(Hit {
+                    score: score.clamp(-1.0, 1.0),
+                    serial: chunk.serials[row],
+                    place: chunk.places[row],
+                });
             }
         };
         // Where most rows take part, all are computed in one go, as memory comes in one stream.
         if passing.len() * 2 > chunk.len() {
             let scores = scanner.all(&chunk.vectors, first..chunk.len());
-            passing.iter().skip_while(|&row| row < first).for_each(|row| offer(row, scores[row - first]));
+            passing
+                .iter()
+                .skip_while(|&row| row < first)
+                .for_each(|row| offer(row, scores[row - first]));
         } else {
-            passing.iter().skip_while(|&row| row < first).for_each(|row| offer(row, scanner.one(&chunk.vectors, row)));
+            passing
+                .iter()
+                .skip_while(|&row| row < first)
+                .for_each(|row| offer(row, scanner.one(&chunk.vectors, row)));
         }
     }
 }
@@ -110,12 +130,21 @@ struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     fn new(query: &'a [f32]) -> Self {
-        Self { arch: Arch::new(), query, scores: Vec::new(), single: Vec::new() }
+        Self {
+            arch: Arch::new(),
+            query,
+            scores: Vec::new(),
+            single: Vec::new(),
+        }
     }
 
     fn dots(&mut self, rows: &[f32], at: usize) {
         let count = rows.len() / self.query.len();
-        self.arch.dispatch(Dots { query: self.query, rows, scores: &mut self.scores[at..at + count] });
+        self.arch.dispatch(Dots {
+            query: self.query,
+            rows,
+            scores: &mut self.scores[at..at + count],
+        });
     }
 
     /// The scores of a range of rows.
@@ -136,7 +165,11 @@ impl<'a> Scanner<'a> {
                     for (n, single) in single.chunks_exact_mut(dim).enumerate() {
                         values[(n * quarter + row) * dim..][..dim].convert_to_f32_slice(single);
                     }
-                    self.arch.dispatch(Dots { query: self.query, rows: &single, scores: &mut scores });
+                    self.arch.dispatch(Dots {
+                        query: self.query,
+                        rows: &single,
+                        scores: &mut scores,
+                    });
                     for (n, score) in scores.into_iter().enumerate() {
                         self.scores[n * quarter + row] = score;
                     }
@@ -157,8 +190,8 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Dot products of one query with rows. Each row is summed in the same order whether it comes alone or with others, so equal
-/// vectors have equal scores.
+/// Dot products of one query with rows. Each row is summed in the same order whether it comes alone
+/// or with others, so equal vectors have equal scores.
 struct Dots<'a> {
     query: &'a [f32],
     rows: &'a [f32],
@@ -170,14 +203,20 @@ impl WithSimd for Dots<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { query, rows, scores } = self;
+        let Self {
+            query,
+            rows,
+            scores,
+        } = self;
         let dim = query.len();
         let (query_lanes, query_tail) = S::as_simd_f32s(query);
-        // Four rows at a time, from four places that lie far apart: the processor fetches each of them ahead, and where one
-        // waits for the next page of memory, the others do not.
+        // Four rows at a time, from four places that lie far apart: the processor fetches each of
+        // them ahead, and where one waits for the next page of memory, the others do not.
         let quarter = scores.len() / 4;
         let (quarters, remainder) = rows.split_at(4 * quarter * dim);
-        let [a, b, c, d] = std::array::from_fn(|n| quarters[n * quarter * dim..][..quarter * dim].chunks_exact(dim));
+        let [a, b, c, d] = std::array::from_fn(|n| {
+            quarters[n * quarter * dim..][..quarter * dim].chunks_exact(dim)
+        });
         for (row, (((a, b), c), d)) in a.zip(b).zip(c).zip(d).enumerate() {
             let four = dots(simd, query_lanes, query_tail, [a, b, c, d]);
             for (n, score) in four.into_iter().enumerate() {
@@ -191,7 +230,12 @@ impl WithSimd for Dots<'_> {
 }
 
 #[inline(always)]
-fn dots<S: Simd, const N: usize>(simd: S, query: &[S::f32s], query_tail: &[f32], rows: [&[f32]; N]) -> [f32; N] {
+fn dots<S: Simd, const N: usize>(
+    simd: S,
+    query: &[S::f32s],
+    query_tail: &[f32],
+    rows: [&[f32]; N],
+) -> [f32; N] {
     let split = rows.map(|row| S::as_simd_f32s(row));
     let mut even = [simd.splat_f32s(0.0); N];
     let mut odd = even;

@@ -1,4 +1,5 @@
-//! The one thread that writes. Jobs that wait together are committed together, so that many writers share one sync of the disk.
+//! The one thread that writes. Jobs that wait together are committed together, so that many writers
+//! share one sync of the disk.
 
 use std::{
     collections::BTreeMap,
@@ -33,19 +34,44 @@ const TOGETHER: usize = 256;
 /// What is to be written.
 #[derive(Debug)]
 pub(super) enum Work {
-    Create { name: GalleryName, binding: Binding },
-    Remove { name: GalleryName },
-    Rename { from: GalleryName, to: GalleryName },
-    Put { name: GalleryName, binding: Binding, items: Vec<NewItem> },
-    Delete { name: GalleryName, ids: Vec<ItemId> },
-    PutDocument { key: Vec<u8>, document: bytes::Bytes },
-    RemoveDocument { kind: DocumentKind, name: GalleryName, key: Vec<u8> },
+    Create {
+        name: GalleryName,
+        binding: Binding,
+    },
+    Remove {
+        name: GalleryName,
+    },
+    Rename {
+        from: GalleryName,
+        to: GalleryName,
+    },
+    Put {
+        name: GalleryName,
+        binding: Binding,
+        items: Vec<NewItem>,
+    },
+    Delete {
+        name: GalleryName,
+        ids: Vec<ItemId>,
+    },
+    PutDocument {
+        key: Vec<u8>,
+        document: bytes::Bytes,
+    },
+    RemoveDocument {
+        kind: DocumentKind,
+        name: GalleryName,
+        key: Vec<u8>,
+    },
 }
 
 impl Work {
     /// Whether it leaves less on the disk than there was.
     fn frees(&self) -> bool {
-        matches!(self, Self::Delete { .. } | Self::Remove { .. } | Self::RemoveDocument { .. })
+        matches!(
+            self,
+            Self::Delete { .. } | Self::Remove { .. } | Self::RemoveDocument { .. }
+        )
     }
 }
 
@@ -64,7 +90,8 @@ enum Message {
     Stop,
 }
 
-/// The handle of the thread. It ends when it is stopped or dropped, and has written all that was sent before.
+/// The handle of the thread. It ends when it is stopped or dropped, and has written all that was
+/// sent before.
 #[derive(Debug)]
 pub(super) struct Writer {
     /// `None` only while it is dropped.
@@ -80,11 +107,22 @@ impl Writer {
         vectors: VectorFormat,
     ) -> Result<Self> {
         let (sender, messages) = mpsc::channel(WAITING);
-        let thread = Thread { environment, memory, indexer, vectors };
-        let started = std::thread::Builder::new().name("gallery".to_owned()).spawn(move || thread.run(messages));
-        let started =
-            started.map_err(|error| Error::internal(format!("cannot start the gallery's thread: {error}")))?;
-        Ok(Self { messages: Some(sender), thread: Mutex::new(Some(started)) })
+        let thread = Thread {
+            environment,
+            memory,
+            indexer,
+            vectors,
+        };
+        let started = std::thread::Builder::new()
+            .name("gallery".to_owned())
+            .spawn(move || thread.run(messages));
+        let started = started.map_err(|error| {
+            Error::internal(format!("cannot start the gallery's thread: {error}"))
+        })?;
+        Ok(Self {
+            messages: Some(sender),
+            thread: Mutex::new(Some(started)),
+        })
     }
 
     /// Waits until the disk has it.
@@ -92,7 +130,10 @@ impl Writer {
         let gone = || Error::new(Kind::Unavailable, "the gallery has been closed");
         let (reply, answer) = oneshot::channel();
         let messages = self.messages.as_ref().ok_or_else(gone)?;
-        messages.send(Message::Job(Job { work, reply })).await.map_err(|_| gone())?;
+        messages
+            .send(Message::Job(Job { work, reply }))
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
@@ -101,7 +142,11 @@ impl Writer {
         if let Some(messages) = &self.messages
             && messages.send(Message::Stop).await.is_ok()
         {
-            let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let thread = self
+                .thread
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
             // A panic of it has been logged.
             let _ = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
         }
@@ -111,7 +156,11 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.messages = None;
-        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let _ = thread.map(JoinHandle::join);
     }
 }
@@ -154,7 +203,9 @@ impl Thread {
                     // What is too large for the disk must not fail the others.
                     for job in together.drain(..) {
                         let alone = self.commit_or_make_room(&[&job.work]);
-                        let answer = alone.and_then(|mut answers| answers.pop().unwrap_or_else(|| Ok(Vec::new())));
+                        let answer = alone.and_then(|mut answers| {
+                            answers.pop().unwrap_or_else(|| Ok(Vec::new()))
+                        });
                         let _ = job.reply.send(answer);
                     }
                 }
@@ -186,8 +237,8 @@ impl Thread {
         }
     }
 
-    /// Commits the works in one transaction and publishes what they changed. An error of one work is among the answers; one of the
-    /// disk fails all, and nothing has changed.
+    /// Commits the works in one transaction and publishes what they changed. An error of one work
+    /// is among the answers; one of the disk fails all, and nothing has changed.
     fn commit(&self, works: &[&Work]) -> Result<Vec<Result<Answer>>> {
         let mut draft = Draft {
             environment: &self.environment,
@@ -205,14 +256,33 @@ impl Thread {
                 Err(Refusal::OfStore(error)) => return Err(error),
             });
         }
-        let Draft { mut txn, galleries, changes, removed, .. } = draft;
+        let Draft {
+            mut txn,
+            galleries,
+            changes,
+            removed,
+            ..
+        } = draft;
         if !works.iter().all(|work| work.frees()) {
-            self.environment.keep_room(&mut txn).map_err(|error| self.environment.failed(error))?;
+            self.environment
+                .keep_room(&mut txn)
+                .map_err(|error| self.environment.failed(error))?;
         }
-        txn.commit().map_err(|error| self.environment.failed(error))?;
-        for (number, Changes { version, added, dead }) in changes {
+        txn.commit()
+            .map_err(|error| self.environment.failed(error))?;
+        for (
+            number,
+            Changes {
+                version,
+                added,
+                dead,
+            },
+        ) in changes
+        {
             if let Some(gallery) = galleries.values().find(|gallery| gallery.number == number) {
-                gallery.rows.store(Arc::new(gallery.rows.load().after(version, &added, &dead)));
+                gallery
+                    .rows
+                    .store(Arc::new(gallery.rows.load().after(version, &added, &dead)));
             }
         }
         self.memory.publish(galleries);
@@ -261,12 +331,18 @@ impl Draft<'_> {
                 Ok(Vec::new())
             }
             Work::Remove { name } => {
-                let row = self.row(name)?.ok_or_else(|| Refusal::OfWork(no_gallery(name)))?;
+                let row = self
+                    .row(name)?
+                    .ok_or_else(|| Refusal::OfWork(no_gallery(name)))?;
                 self.remove(name, &row)?;
                 Ok(Vec::new())
             }
             Work::Rename { from, to } => self.rename(from, to),
-            Work::Put { name, binding, items } => self.put(name, binding, items),
+            Work::Put {
+                name,
+                binding,
+                items,
+            } => self.put(name, binding, items),
             Work::Delete { name, ids } => self.delete(name, ids),
             Work::PutDocument { key, document } => {
                 let environment = self.environment;
@@ -283,14 +359,24 @@ impl Draft<'_> {
         }
     }
 
-    fn stored<T>(&mut self, write: impl FnOnce(&mut RwTxn<'_>) -> heed::Result<T>) -> Result<T, Refusal> {
+    fn stored<T>(
+        &mut self,
+        write: impl FnOnce(&mut RwTxn<'_>) -> heed::Result<T>,
+    ) -> Result<T, Refusal> {
         write(&mut self.txn).map_err(|error| Refusal::OfStore(self.environment.failed(error)))
     }
 
     fn row(&self, name: &GalleryName) -> Result<Option<GalleryRow>, Refusal> {
-        let found = self.environment.tables.galleries.get(&self.txn, name.as_str().as_bytes());
+        let found = self
+            .environment
+            .tables
+            .galleries
+            .get(&self.txn, name.as_str().as_bytes());
         let found = found.map_err(|error| Refusal::OfStore(self.environment.failed(error)))?;
-        found.map(|bytes| GalleryRow::decode(name, bytes)).transpose().map_err(Refusal::OfStore)
+        found
+            .map(|bytes| GalleryRow::decode(name, bytes))
+            .transpose()
+            .map_err(Refusal::OfStore)
     }
 
     fn put_row(&mut self, name: &GalleryName, row: &GalleryRow) -> Result<(), Refusal> {
@@ -307,7 +393,11 @@ impl Draft<'_> {
     fn create(&mut self, name: &GalleryName, binding: &Binding) -> Result<GalleryRow, Refusal> {
         const NEXT: &[u8] = b"next gallery";
         let about = self.environment.tables.about;
-        let next = self.stored(|txn| Ok(about.get(txn, NEXT)?.and_then(|bytes| bytes.try_into().ok())))?;
+        let next = self.stored(|txn| {
+            Ok(about
+                .get(txn, NEXT)?
+                .and_then(|bytes| bytes.try_into().ok()))
+        })?;
         let number = next.map_or(1, u32::from_le_bytes);
         self.stored(|txn| about.put(txn, NEXT, &(number + 1).to_le_bytes()))?;
         let row = GalleryRow {
@@ -319,7 +409,8 @@ impl Draft<'_> {
             next_serial: 1,
         };
         self.put_row(name, &row)?;
-        self.galleries.insert(name.clone(), Arc::new(LiveGallery::new(&row)));
+        self.galleries
+            .insert(name.clone(), Arc::new(LiveGallery::new(&row)));
         Ok(row)
     }
 
@@ -328,7 +419,13 @@ impl Draft<'_> {
         self.stored(|txn| tables.galleries.delete(txn, name.as_str().as_bytes()))?;
         let (from, to) = (codec::prefix(row.number), codec::prefix(row.number + 1));
         let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(&from), Bound::Excluded(&to));
-        for table in [tables.ids, tables.records, tables.vectors, tables.features, tables.thumbnails] {
+        for table in [
+            tables.ids,
+            tables.records,
+            tables.vectors,
+            tables.features,
+            tables.thumbnails,
+        ] {
             self.stored(|txn| table.delete_range(txn, &range))?;
         }
         self.changes.remove(&row.number);
@@ -337,7 +434,9 @@ impl Draft<'_> {
     }
 
     fn rename(&mut self, from: &GalleryName, to: &GalleryName) -> Result<Answer, Refusal> {
-        let row = self.row(from)?.ok_or_else(|| Refusal::OfWork(no_gallery(from)))?;
+        let row = self
+            .row(from)?
+            .ok_or_else(|| Refusal::OfWork(no_gallery(from)))?;
         if from != to {
             if let Some(replaced) = self.row(to)? {
                 self.remove(to, &replaced)?;
@@ -352,7 +451,12 @@ impl Draft<'_> {
         Ok(Vec::new())
     }
 
-    fn put(&mut self, name: &GalleryName, binding: &Binding, items: &[NewItem]) -> Result<Answer, Refusal> {
+    fn put(
+        &mut self,
+        name: &GalleryName,
+        binding: &Binding,
+        items: &[NewItem],
+    ) -> Result<Answer, Refusal> {
         let mut row = match self.row(name)? {
             Some(row) => {
                 row.binding.check(name, binding).map_err(Refusal::OfWork)?;
@@ -360,7 +464,9 @@ impl Draft<'_> {
             }
             None => self.create(name, binding)?,
         };
-        let stored_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        let stored_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_millis() as u64);
         let mut created = Vec::with_capacity(items.len());
         for item in items {
             created.push(self.put_item(&mut row, item, stored_ms)?);
@@ -369,19 +475,36 @@ impl Draft<'_> {
         Ok(created)
     }
 
-    fn put_item(&mut self, row: &mut GalleryRow, new: &NewItem, stored_ms: u64) -> Result<bool, Refusal> {
+    fn put_item(
+        &mut self,
+        row: &mut GalleryRow,
+        new: &NewItem,
+        stored_ms: u64,
+    ) -> Result<bool, Refusal> {
         let tables = self.environment.tables;
         let before = self.find(row.number, &new.id)?;
         let serial = row.next_serial;
         row.next_serial += 1;
-        let place = before.as_ref().map_or(row.next_place, |before| before.place);
-        let item =
-            Item { id: new.id.clone(), place, label: new.label.clone(), metadata: new.metadata.clone(), stored_ms };
+        let place = before
+            .as_ref()
+            .map_or(row.next_place, |before| before.place);
+        let item = Item {
+            id: new.id.clone(),
+            place,
+            label: new.label.clone(),
+            metadata: new.metadata.clone(),
+            stored_ms,
+        };
         let vector = codec::encode_floats(&new.vector, row.vectors);
-        let features = new.features.as_ref().map(|features| codec::encode_floats(features, VectorFormat::F16));
+        let features = new
+            .features
+            .as_ref()
+            .map(|features| codec::encode_floats(features, VectorFormat::F16));
         let features = features.as_deref().unwrap_or_default();
         let thumbnail = new.thumbnail.as_deref().unwrap_or_default();
-        let record = Record { item, serial }.encode([&vector, features, thumbnail]).map_err(Refusal::OfStore)?;
+        let record = Record { item, serial }
+            .encode([&vector, features, thumbnail])
+            .map_err(Refusal::OfStore)?;
         let key = codec::place_key(row.number, place);
         self.stored(|txn| tables.records.put(txn, &key, &record))?;
         self.stored(|txn| tables.vectors.put(txn, &key, &vector))?;
@@ -405,35 +528,60 @@ impl Draft<'_> {
         // As it will be read back.
         let vector = codec::decode_floats(&vector, row.vectors);
         let (label, metadata) = (new.label.clone(), new.metadata.clone());
-        self.changes.entry(row.number).or_default().added.push(NewRow { serial, place, vector, label, metadata });
+        self.changes
+            .entry(row.number)
+            .or_default()
+            .added
+            .push(NewRow {
+                serial,
+                place,
+                vector,
+                label,
+                metadata,
+            });
         Ok(before.is_none())
     }
 
     fn delete(&mut self, name: &GalleryName, ids: &[ItemId]) -> Result<Answer, Refusal> {
         let tables = self.environment.tables;
-        let mut row = self.row(name)?.ok_or_else(|| Refusal::OfWork(no_gallery(name)))?;
+        let mut row = self
+            .row(name)?
+            .ok_or_else(|| Refusal::OfWork(no_gallery(name)))?;
         let mut deleted = Vec::with_capacity(ids.len());
         for id in ids {
             let found = self.find(row.number, id)?;
             deleted.push(found.is_some());
-            let Some(Before { place, serial }) = found else { continue };
+            let Some(Before { place, serial }) = found else {
+                continue;
+            };
             let key = codec::place_key(row.number, place);
-            for table in [tables.records, tables.vectors, tables.features, tables.thumbnails] {
+            for table in [
+                tables.records,
+                tables.vectors,
+                tables.features,
+                tables.thumbnails,
+            ] {
                 self.stored(|txn| table.delete(txn, &key))?;
             }
             self.stored(|txn| tables.ids.delete(txn, &codec::id_key(row.number, id)))?;
             // One that is damaged may have counted fewer; `check` tells.
             row.items = row.items.saturating_sub(1);
             row.next_serial += 1;
-            self.changes.entry(row.number).or_default().dead.extend(serial);
+            self.changes
+                .entry(row.number)
+                .or_default()
+                .dead
+                .extend(serial);
         }
         self.put_changed_row(name, &row)?;
         Ok(deleted)
     }
 
-    /// What is stored of an id. An item whose record is damaged can be replaced and deleted as others can.
+    /// What is stored of an id. An item whose record is damaged can be replaced and deleted as
+    /// others can.
     fn find(&self, gallery: u32, id: &ItemId) -> Result<Option<Before>, Refusal> {
-        let place = reader::place(self.environment, &self.txn, gallery, id).map_err(Refusal::OfStore)?;
+        let place =
+            reader::place(self.environment, &self.txn, gallery, id).map_err(Refusal::OfStore)?;
         let Some(place) = place else { return Ok(None) };
         let serial = match reader::record(self.environment, &self.txn, gallery, place) {
             Ok(record) => record.map(|record| record.serial),
@@ -443,7 +591,10 @@ impl Draft<'_> {
     }
 
     fn serial_in_memory(&self, gallery: u32, place: u64) -> Option<u64> {
-        let gallery = self.galleries.values().find(|known| known.number == gallery)?;
+        let gallery = self
+            .galleries
+            .values()
+            .find(|known| known.number == gallery)?;
         gallery.rows.load().serial_at(place)
     }
 }

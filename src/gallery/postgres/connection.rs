@@ -24,8 +24,9 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// What a connection is set to.
 ///
-/// Acknowledged writes are on disk, also where the database is set to be faster than that. A writer that hangs gives its
-/// locks back, and a search that nobody waits for any more ends. Compiling a search takes longer than the search. The schema of the extension can be any.
+/// Acknowledged writes are on disk, also where the database is set to be faster than that. A writer
+/// that hangs gives its locks back, and a search that nobody waits for any more ends. Compiling a
+/// search takes longer than the search. The schema of the extension can be any.
 const SESSION: &str = "
     SET client_min_messages = warning;
     SET default_transaction_isolation = 'read committed';
@@ -42,7 +43,8 @@ const SESSION: &str = "
 pub(super) struct Database {
     pool: Pool,
     place: String,
-    /// Places of writers, who wait for each other: half of the connections, so that readers always find one.
+    /// Places of writers, who wait for each other: half of the connections, so that readers always
+    /// find one.
     writers: Arc<Semaphore>,
     /// Places of readers of whole galleries, who take as long as their clients do: a quarter.
     streams: Arc<Semaphore>,
@@ -77,13 +79,20 @@ impl Database {
 
         let place = place(&config);
         // A connection is asked for a sign of life before it is lent.
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Verified,
+        };
         let manager = match config.get_ssl_mode() {
             SslMode::Require => Manager::from_config(config, tls()?, recycling),
             _ => Manager::from_config(config, NoTls, recycling),
         };
         let set_up = Hook::async_fn(|client: &mut deadpool_postgres::ClientWrapper, _| {
-            Box::pin(async move { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
+            Box::pin(async move {
+                client
+                    .batch_execute(SESSION)
+                    .await
+                    .map_err(HookError::Backend)
+            })
         });
         let pool = Pool::builder(manager)
             .max_size(connections)
@@ -96,7 +105,12 @@ impl Database {
             .build()
             .map_err(|error| Error::internal(error.to_string()))?;
         let places = |most| Arc::new(Semaphore::new(most));
-        Ok(Self { pool, place, writers: places(connections / 2), streams: places(connections / 4) })
+        Ok(Self {
+            pool,
+            place,
+            writers: places(connections / 2),
+            streams: places(connections / 4),
+        })
     }
 
     /// Host, port and name of the database.
@@ -121,10 +135,19 @@ impl Database {
 
     async fn placed(&self, places: &Arc<Semaphore>) -> Outcome<Placed> {
         let place = tokio::time::timeout(WAIT, Arc::clone(places).acquire_owned()).await;
-        let place = place.ok().and_then(std::result::Result::ok).ok_or_else(|| {
-            Error::new(Kind::Overloaded, "too many others work on the gallery's database; try again shortly")
-        })?;
-        Ok(Placed { connection: self.connection().await?, place })
+        let place = place
+            .ok()
+            .and_then(std::result::Result::ok)
+            .ok_or_else(|| {
+                Error::new(
+                    Kind::Overloaded,
+                    "too many others work on the gallery's database; try again shortly",
+                )
+            })?;
+        Ok(Placed {
+            connection: self.connection().await?,
+            place,
+        })
     }
 
     /// Closes the connections; those that are lent close when they are given back.
@@ -141,8 +164,15 @@ fn tls() -> Result<tokio_postgres_rustls::MakeRustlsConnect> {
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(BuilderVerifierExt::with_platform_verifier)
-        .map_err(|error| Error::new(Kind::Unavailable, format!("TLS to the gallery's database: {error}")))?;
-    Ok(tokio_postgres_rustls::MakeRustlsConnect::new(config.with_no_client_auth()))
+        .map_err(|error| {
+            Error::new(
+                Kind::Unavailable,
+                format!("TLS to the gallery's database: {error}"),
+            )
+        })?;
+    Ok(tokio_postgres_rustls::MakeRustlsConnect::new(
+        config.with_no_client_auth(),
+    ))
 }
 
 fn place(config: &Config) -> String {
@@ -153,13 +183,20 @@ fn place(config: &Config) -> String {
     });
     let mut hosts: Vec<String> = named.collect();
     if hosts.is_empty() {
-        hosts = config.get_hostaddrs().iter().map(ToString::to_string).collect();
+        hosts = config
+            .get_hostaddrs()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
     }
     let ports = config.get_ports();
     for (at, host) in hosts.iter_mut().enumerate() {
         let port = ports.get(at).or(ports.first()).copied().unwrap_or(5432);
         *host = format!("{host}:{port}");
     }
-    let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
+    let database = config
+        .get_dbname()
+        .or(config.get_user())
+        .unwrap_or_default();
     format!("{}/{database}", hosts.join(","))
 }

@@ -18,25 +18,44 @@ pub(super) async fn put(
 ) -> Outcome<()> {
     const PUT: &str = "INSERT INTO documents VALUES ($1, $2, $3)
                        ON CONFLICT (kind, name) DO UPDATE SET document = excluded.document";
-    client.execute(PUT, &[&kind.to_string(), &name.as_str(), &document]).await?;
+    client
+        .execute(PUT, &[&kind.to_string(), &name.as_str(), &document])
+        .await?;
     Ok(())
 }
 
-pub(super) async fn get(client: &Connection, kind: DocumentKind, name: &GalleryName) -> Outcome<Bytes> {
+pub(super) async fn get(
+    client: &Connection,
+    kind: DocumentKind,
+    name: &GalleryName,
+) -> Outcome<Bytes> {
     const GET: &str = "SELECT document FROM documents WHERE kind = $1 AND name = $2";
-    let row = client.query_opt(GET, &[&kind.to_string(), &name.as_str()]).await?;
-    Ok(row.map(|row| Bytes::from(row.get::<_, Vec<u8>>(0))).ok_or_else(|| missing(kind, name))?)
+    let row = client
+        .query_opt(GET, &[&kind.to_string(), &name.as_str()])
+        .await?;
+    Ok(row
+        .map(|row| Bytes::from(row.get::<_, Vec<u8>>(0)))
+        .ok_or_else(|| missing(kind, name))?)
 }
 
 pub(super) async fn list(client: &Connection, kind: DocumentKind) -> Outcome<Vec<GalleryName>> {
     const LIST: &str = "SELECT name FROM documents WHERE kind = $1 ORDER BY name";
     let rows = client.query(LIST, &[&kind.to_string()]).await?;
-    rows.iter().map(|row| Ok(GalleryName::new(row.get::<_, String>(0))?)).collect()
+    rows.iter()
+        .map(|row| Ok(GalleryName::new(row.get::<_, String>(0))?))
+        .collect()
 }
 
-pub(super) async fn remove(client: &Transaction<'_>, kind: DocumentKind, name: &GalleryName) -> Outcome<()> {
+pub(super) async fn remove(
+    client: &Transaction<'_>,
+    kind: DocumentKind,
+    name: &GalleryName,
+) -> Outcome<()> {
     const REMOVE: &str = "DELETE FROM documents WHERE kind = $1 AND name = $2";
-    match client.execute(REMOVE, &[&kind.to_string(), &name.as_str()]).await? {
+    match client
+        .execute(REMOVE, &[&kind.to_string(), &name.as_str()])
+        .await?
+    {
         0 => Err(missing(kind, name).into()),
         _ => Ok(()),
     }

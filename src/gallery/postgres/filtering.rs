@@ -1,7 +1,7 @@
 //! Filters in SQL. They mean what [`Filter::matches`] means; the gallery's tests compare the two.
 //!
-//! Of the metadata only what a filter can see is compared, in a form that an index can find: `{"member": [values]}`, the
-//! numbers as f64 ([`terms`]).
+//! Of the metadata only what a filter can see is compared, in a form that an index can find:
+//! `{"member": [values]}`, the numbers as f64 ([`terms`]).
 
 use serde_json::{Map, Value};
 use tokio_postgres::types::{ToSql, Type};
@@ -42,17 +42,33 @@ impl Parameters {
 
     /// The values with their types.
     pub(super) fn bound(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
-        self.0.iter().map(|(value, kind)| (&**value as &(dyn ToSql + Sync), kind.clone())).collect()
+        self.0
+            .iter()
+            .map(|(value, kind)| (&**value as &(dyn ToSql + Sync), kind.clone()))
+            .collect()
     }
 }
 
 /// The filter as an expression over a row of items.
 pub(super) fn expression(filter: Option<&Filter>, parameters: &mut Parameters) -> String {
-    let Some(filter) = filter else { return "TRUE".to_owned() };
-    let label = filter.label.iter().map(|condition| of_label(condition, parameters)).collect::<Vec<_>>();
-    let metadata = filter.metadata.iter().map(|(member, condition)| of_member(member, condition, parameters));
+    let Some(filter) = filter else {
+        return "TRUE".to_owned();
+    };
+    let label = filter
+        .label
+        .iter()
+        .map(|condition| of_label(condition, parameters))
+        .collect::<Vec<_>>();
+    let metadata = filter
+        .metadata
+        .iter()
+        .map(|(member, condition)| of_member(member, condition, parameters));
     let all: Vec<String> = label.into_iter().chain(metadata).collect();
-    if all.is_empty() { "TRUE".to_owned() } else { all.join(" AND ") }
+    if all.is_empty() {
+        "TRUE".to_owned()
+    } else {
+        all.join(" AND ")
+    }
 }
 
 fn of_label(condition: &Condition, parameters: &mut Parameters) -> String {
@@ -62,7 +78,10 @@ fn of_label(condition: &Condition, parameters: &mut Parameters) -> String {
                 Scalar::Text(text) if !text.contains('\0') => Some(text.clone()),
                 _ => None,
             });
-            format!("label = ANY({})", parameters.bind(texts.collect::<Vec<_>>(), Type::TEXT_ARRAY))
+            format!(
+                "label = ANY({})",
+                parameters.bind(texts.collect::<Vec<_>>(), Type::TEXT_ARRAY)
+            )
         }
         Condition::Range { low, high } => {
             let mut all = vec!["label IS NOT NULL".to_owned()];
@@ -84,13 +103,18 @@ fn of_member(member: &str, condition: &Condition, parameters: &mut Parameters) -
     }
     let holds = match condition {
         Condition::AnyOf(values) => {
-            let known = values.iter().filter(|value| !matches!(value, Scalar::Text(text) if text.contains('\0')));
+            let known = values
+                .iter()
+                .filter(|value| !matches!(value, Scalar::Text(text) if text.contains('\0')));
             let wanted: Vec<Value> = known.map(json).collect();
             if wanted.len() <= LOOK_UPS {
                 let mut any = vec!["FALSE".to_owned()];
                 for value in wanted {
                     let object = Map::from_iter([(member.to_owned(), Value::Array(vec![value]))]);
-                    any.push(format!("terms @> {}", parameters.bind(Value::Object(object), Type::JSONB)));
+                    any.push(format!(
+                        "terms @> {}",
+                        parameters.bind(Value::Object(object), Type::JSONB)
+                    ));
                 }
                 return format!("({})", any.join(" OR "));
             }
@@ -105,13 +129,17 @@ fn of_member(member: &str, condition: &Condition, parameters: &mut Parameters) -
                     Scalar::Text(_) => ("string", "(term #>> '{}') COLLATE \"C\""),
                 };
                 let compared = compared(bound, end, parameters);
-                all.push(format!("CASE jsonb_typeof(term) WHEN '{kind}' THEN {value} {compared} END"));
+                all.push(format!(
+                    "CASE jsonb_typeof(term) WHEN '{kind}' THEN {value} {compared} END"
+                ));
             }
             all.join(" AND ")
         }
     };
     let member = parameters.bind(member.to_owned(), Type::TEXT);
-    format!("EXISTS (SELECT FROM jsonb_array_elements(terms -> {member}) AS entries (term) WHERE {holds})")
+    format!(
+        "EXISTS (SELECT FROM jsonb_array_elements(terms -> {member}) AS entries (term) WHERE {holds})"
+    )
 }
 
 #[derive(Clone, Copy)]
@@ -120,7 +148,10 @@ enum End {
     High,
 }
 
-fn ends<'a>(low: &'a Option<Bound>, high: &'a Option<Bound>) -> impl Iterator<Item = (&'a Bound, End)> {
+fn ends<'a>(
+    low: &'a Option<Bound>,
+    high: &'a Option<Bound>,
+) -> impl Iterator<Item = (&'a Bound, End)> {
     let low = low.iter().map(|bound| (bound, End::Low));
     low.chain(high.iter().map(|bound| (bound, End::High)))
 }
@@ -132,7 +163,8 @@ fn compared(bound: &Bound, end: End, parameters: &mut Parameters) -> String {
         Scalar::Bool(value) => parameters.bind(*value, Type::BOOL),
         Scalar::Number(value) => parameters.bind(*value, Type::FLOAT8),
         Scalar::Text(text) => {
-            // No stored text holds a NUL. Those before such an end are the ones up to what precedes its NUL.
+            // No stored text holds a NUL. Those before such an end are the ones up to what precedes
+            // its NUL.
             let sendable = text.split('\0').next().unwrap_or_default();
             if sendable.len() < text.len() {
                 inclusive = matches!(end, End::High);

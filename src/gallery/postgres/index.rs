@@ -1,7 +1,8 @@
 //! The approximate index of a gallery: pgvector's HNSW, by inner product.
 //!
-//! A gallery gets one when it has grown above the size that is searched exactly. It is built beside readers and writers;
-//! from then on PostgreSQL keeps it in step with the table, within the same transactions.
+//! A gallery gets one when it has grown above the size that is searched exactly. It is built beside
+//! readers and writers; from then on PostgreSQL keeps it in step with the table, within the same
+//! transactions.
 
 use std::{
     collections::HashMap,
@@ -20,7 +21,8 @@ const AGAIN: Duration = Duration::from_secs(600);
 /// The second advisory lock key space: `hnsw` in ASCII, with the gallery's number.
 const LOCKS: i32 = 0x686e_7377;
 
-/// How vectors of a width are indexed. pgvector takes up to 2000 numbers as they are and up to 4000 in half precision.
+/// How vectors of a width are indexed. pgvector takes up to 2000 numbers as they are and up to 4000
+/// in half precision.
 #[derive(Clone, Copy)]
 pub(super) struct Indexing {
     dim: usize,
@@ -30,7 +32,10 @@ pub(super) struct Indexing {
 impl Indexing {
     /// `None` for vectors that are too wide for an index.
     pub(super) fn of(dim: usize) -> Option<Self> {
-        (dim <= 4000).then_some(Self { dim, rounded: dim > 2000 })
+        (dim <= 4000).then_some(Self {
+            dim,
+            rounded: dim > 2000,
+        })
     }
 
     /// Whether the index holds less than the table.
@@ -45,11 +50,19 @@ impl Indexing {
 
     /// Makes of a vector what is indexed.
     pub(super) fn cast(self) -> String {
-        if self.rounded { format!("::halfvec({})", self.dim) } else { String::new() }
+        if self.rounded {
+            format!("::halfvec({})", self.dim)
+        } else {
+            String::new()
+        }
     }
 
     fn operators(self) -> &'static str {
-        if self.rounded { "halfvec_ip_ops" } else { "vector_ip_ops" }
+        if self.rounded {
+            "halfvec_ip_ops"
+        } else {
+            "vector_ip_ops"
+        }
     }
 }
 
@@ -61,7 +74,10 @@ impl Builds {
     /// Whether it is time to build the index of this gallery; the caller then does.
     pub(super) fn is_due(&self, gallery: &Found, exact_up_to: usize) -> bool {
         let info = &gallery.info;
-        if info.indexed > 0 || info.items <= exact_up_to as u64 || Indexing::of(info.binding.dim).is_none() {
+        if info.indexed > 0
+            || info.items <= exact_up_to as u64
+            || Indexing::of(info.binding.dim).is_none()
+        {
             return false;
         }
         let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,7 +91,11 @@ pub(super) async fn build(database: Arc<Database>, gallery: Found) {
     let name = gallery.info.name.as_str();
     let began = Instant::now();
     match try_build(&database, &gallery).await {
-        Ok(true) => tracing::info!(gallery = name, seconds = began.elapsed().as_secs_f32(), "built the index"),
+        Ok(true) => tracing::info!(
+            gallery = name,
+            seconds = began.elapsed().as_secs_f32(),
+            "built the index"
+        ),
         Ok(false) => {}
         Err(failure) => {
             tracing::warn!(gallery = name, error = %Error::from(failure), "the index was not built; searches stay exact");
@@ -84,12 +104,17 @@ pub(super) async fn build(database: Arc<Database>, gallery: Found) {
 }
 
 async fn try_build(database: &Database, gallery: &Found) -> Outcome<bool> {
-    let Some(indexing) = Indexing::of(gallery.info.binding.dim) else { return Ok(false) };
+    let Some(indexing) = Indexing::of(gallery.info.binding.dim) else {
+        return Ok(false);
+    };
     // Outside the pool, since it takes minutes; its locks and settings end with it.
     let client = Object::take(database.connection().await?);
     // A number that has no 32 bits waits for another one's build, no more.
     let key = gallery.number as i32;
-    let alone: bool = client.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCKS, &key]).await?.get(0);
+    let alone: bool = client
+        .query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCKS, &key])
+        .await?
+        .get(0);
     if !alone {
         return Ok(false);
     }
@@ -100,10 +125,15 @@ async fn try_build(database: &Database, gallery: &Found) -> Outcome<bool> {
     if row.is_some_and(|row| row.get(0)) {
         return Ok(false);
     }
-    // It waits for transactions that were there before it, however long they take. Statements by themselves, as a build
-    // beside writers is no part of a transaction. One that was broken off has left an index that is not used.
-    client.batch_execute("SET lock_timeout = 0; SET statement_timeout = 0").await?;
-    client.batch_execute(&format!("DROP INDEX CONCURRENTLY IF EXISTS {index}")).await?;
+    // It waits for transactions that were there before it, however long they take. Statements by
+    // themselves, as a build beside writers is no part of a transaction. One that was broken off
+    // has left an index that is not used.
+    client
+        .batch_execute("SET lock_timeout = 0; SET statement_timeout = 0")
+        .await?;
+    client
+        .batch_execute(&format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"))
+        .await?;
     let create = format!(
         "CREATE INDEX CONCURRENTLY items_{number}_vector ON {table} USING hnsw ({} {})",
         indexing.expression(),

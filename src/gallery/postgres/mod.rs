@@ -1,7 +1,7 @@
 //! Galleries in PostgreSQL with pgvector: for several servers that share them.
 //!
-//! Nothing is remembered here between two calls, so whatever another server did is seen. What must not happen at once is
-//! kept apart by locks in the database ([`galleries`]).
+//! Nothing is remembered here between two calls, so whatever another server did is seen. What must
+//! not happen at once is kept apart by locks in the database ([`galleries`]).
 
 mod commit;
 mod connection;
@@ -37,8 +37,8 @@ use self::{
     read::Cursor,
 };
 use super::{
-    Binding, CheckReport, DocumentKind, Filter, Gallery, GalleryConfig, GalleryInfo, GalleryName, GalleryStore, Item,
-    ItemId, ItemStream, Neighbor, NewItem, OpenMode, Parts, Search, StoredItem,
+    Binding, CheckReport, DocumentKind, Filter, Gallery, GalleryConfig, GalleryInfo, GalleryName,
+    GalleryStore, Item, ItemId, ItemStream, Neighbor, NewItem, OpenMode, Parts, Search, StoredItem,
 };
 use crate::error::{Error, Result};
 
@@ -59,15 +59,20 @@ pub(super) struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Connects to the database at `url`, `postgres://…`. To serve, its tables are made or brought up to date.
+    /// Connects to the database at `url`, `postgres://…`. To serve, its tables are made or brought
+    /// up to date.
     ///
     /// # Errors
-    /// [`crate::error::Kind::InvalidOption`] for a bad URL; [`crate::error::Kind::Unavailable`] if the database cannot be reached, lacks pgvector, or
-    /// was written by a newer program; [`crate::error::Kind::NotFound`] if it is to be read only and holds no galleries.
+    /// [`crate::error::Kind::InvalidOption`] for a bad URL; [`crate::error::Kind::Unavailable`] if
+    /// the database cannot be reached, lacks pgvector, or was written by a newer program;
+    /// [`crate::error::Kind::NotFound`] if it is to be read only and holds no galleries.
     pub(super) async fn open(url: &str, config: &GalleryConfig, mode: OpenMode) -> Result<Gallery> {
         let database = Arc::new(Database::new(url, config.connections.max(4))?);
         let opened = |error: Error| error.context(database.place());
-        let connection = &mut database.connection().await.map_err(|failure| opened(failure.into()))?;
+        let connection = &mut database
+            .connection()
+            .await
+            .map_err(|failure| opened(failure.into()))?;
         let done = match mode {
             OpenMode::Serve => schema::migrate(connection).await,
             OpenMode::Read => schema::verify(connection).await,
@@ -112,7 +117,8 @@ impl PostgresStore {
         });
     }
 
-    /// Reads, and once more where a gallery was replaced between the look at its row and the look into its table.
+    /// Reads, and once more where a gallery was replaced between the look at its row and the look
+    /// into its table.
     async fn read_with<T, F>(&self, read: impl Fn(Connection) -> F) -> Result<T>
     where
         F: Future<Output = Outcome<T>>,
@@ -140,7 +146,11 @@ impl PostgresStore {
 
     async fn commit(&self, transaction: Transaction<'_>) -> Outcome<()> {
         commit::commit(&self.database, transaction).await?;
-        if self.writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIDY_EVERY) {
+        if self
+            .writes
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(TIDY_EVERY)
+        {
             self.tidy();
         }
         Ok(())
@@ -149,7 +159,9 @@ impl PostgresStore {
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresStore").field("database", &self.database.place()).finish_non_exhaustive()
+        f.debug_struct("PostgresStore")
+            .field("database", &self.database.place())
+            .finish_non_exhaustive()
     }
 }
 
@@ -164,12 +176,18 @@ impl GalleryStore for PostgresStore {
     }
 
     async fn gallery(&self, name: &GalleryName) -> Result<GalleryInfo> {
-        Ok(galleries::find(&self.database.connection().await?, name).await?.info)
+        Ok(galleries::find(&self.database.connection().await?, name)
+            .await?
+            .info)
     }
 
     async fn create(&self, name: &GalleryName, binding: &Binding) -> Result<GalleryInfo> {
         let mut writer = self.database.writer().await?;
-        let transaction = writer.connection.transaction().await.map_err(Failure::from)?;
+        let transaction = writer
+            .connection
+            .transaction()
+            .await
+            .map_err(Failure::from)?;
         galleries::lock(&transaction, &[name]).await?;
         let found = galleries::find_or_create(&transaction, name, binding).await?;
         self.commit(transaction).await?;
@@ -178,7 +196,11 @@ impl GalleryStore for PostgresStore {
 
     async fn remove(&self, name: &GalleryName) -> Result<()> {
         let mut writer = self.database.writer().await?;
-        let transaction = writer.connection.transaction().await.map_err(Failure::from)?;
+        let transaction = writer
+            .connection
+            .transaction()
+            .await
+            .map_err(Failure::from)?;
         galleries::lock(&transaction, &[name]).await?;
         galleries::remove(&transaction, name).await?;
         self.commit(transaction).await?;
@@ -188,7 +210,11 @@ impl GalleryStore for PostgresStore {
 
     async fn rename(&self, from: &GalleryName, to: &GalleryName) -> Result<()> {
         let mut writer = self.database.writer().await?;
-        let transaction = writer.connection.transaction().await.map_err(Failure::from)?;
+        let transaction = writer
+            .connection
+            .transaction()
+            .await
+            .map_err(Failure::from)?;
         galleries::lock(&transaction, &[from, to]).await?;
         galleries::rename(&transaction, from, to).await?;
         self.commit(transaction).await?;
@@ -196,9 +222,18 @@ impl GalleryStore for PostgresStore {
         Ok(())
     }
 
-    async fn put(&self, name: &GalleryName, binding: &Binding, items: Vec<NewItem>) -> Result<Vec<bool>> {
+    async fn put(
+        &self,
+        name: &GalleryName,
+        binding: &Binding,
+        items: Vec<NewItem>,
+    ) -> Result<Vec<bool>> {
         let mut writer = self.database.writer().await?;
-        let transaction = writer.connection.transaction().await.map_err(Failure::from)?;
+        let transaction = writer
+            .connection
+            .transaction()
+            .await
+            .map_err(Failure::from)?;
         let new = write::put(&transaction, name, binding, &items).await?;
         self.commit(transaction).await?;
         Ok(new)
@@ -206,18 +241,30 @@ impl GalleryStore for PostgresStore {
 
     async fn delete(&self, name: &GalleryName, ids: Vec<ItemId>) -> Result<Vec<bool>> {
         let mut writer = self.database.writer().await?;
-        let transaction = writer.connection.transaction().await.map_err(Failure::from)?;
+        let transaction = writer
+            .connection
+            .transaction()
+            .await
+            .map_err(Failure::from)?;
         let deleted = write::delete(&transaction, name, &ids).await?;
         self.commit(transaction).await?;
         Ok(deleted)
     }
 
     async fn get(&self, name: &GalleryName, id: &ItemId, parts: Parts) -> Result<StoredItem> {
-        self.read_with(|client| read::get(client, name, id, parts)).await
+        self.read_with(|client| read::get(client, name, id, parts))
+            .await
     }
 
-    async fn page(&self, name: &GalleryName, after: u64, limit: usize, filter: Option<&Filter>) -> Result<Vec<Item>> {
-        self.read_with(|client| read::page(client, name, after, limit, filter)).await
+    async fn page(
+        &self,
+        name: &GalleryName,
+        after: u64,
+        limit: usize,
+        filter: Option<&Filter>,
+    ) -> Result<Vec<Item>> {
+        self.read_with(|client| read::page(client, name, after, limit, filter))
+            .await
     }
 
     async fn search(&self, name: &GalleryName, search: Search) -> Result<Vec<Neighbor>> {
@@ -231,7 +278,11 @@ impl GalleryStore for PostgresStore {
 
     async fn read(&self, name: &GalleryName, parts: Parts) -> Result<ItemStream> {
         let checked = parts == Parts::ALL;
-        let columns = if checked { read::checked_columns() } else { record::columns(parts) };
+        let columns = if checked {
+            read::checked_columns()
+        } else {
+            record::columns(parts)
+        };
         Ok(read::items(self.cursor(name, &columns).await?, checked))
     }
 
@@ -239,9 +290,18 @@ impl GalleryStore for PostgresStore {
         Ok(read::check(self.cursor(name, &read::checked_columns()).await?).await?)
     }
 
-    async fn put_document(&self, kind: DocumentKind, name: &GalleryName, document: Bytes) -> Result<()> {
+    async fn put_document(
+        &self,
+        kind: DocumentKind,
+        name: &GalleryName,
+        document: Bytes,
+    ) -> Result<()> {
         let mut writer = self.database.writer().await?;
-        let transaction = writer.connection.transaction().await.map_err(Failure::from)?;
+        let transaction = writer
+            .connection
+            .transaction()
+            .await
+            .map_err(Failure::from)?;
         documents::put(&transaction, kind, name, &document).await?;
         Ok(self.commit(transaction).await?)
     }
@@ -256,13 +316,18 @@ impl GalleryStore for PostgresStore {
 
     async fn remove_document(&self, kind: DocumentKind, name: &GalleryName) -> Result<()> {
         let mut writer = self.database.writer().await?;
-        let transaction = writer.connection.transaction().await.map_err(Failure::from)?;
+        let transaction = writer
+            .connection
+            .transaction()
+            .await
+            .map_err(Failure::from)?;
         documents::remove(&transaction, kind, name).await?;
         Ok(self.commit(transaction).await?)
     }
 
     async fn close(&self) {
-        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut tasks =
+            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
         self.database.close();
     }

@@ -22,13 +22,27 @@ use crate::{
 const CHUNK: usize = 64;
 
 /// One item.
-pub(super) async fn get(client: Connection, name: &GalleryName, id: &ItemId, parts: Parts) -> Outcome<StoredItem> {
+pub(super) async fn get(
+    client: Connection,
+    name: &GalleryName,
+    id: &ItemId,
+    parts: Parts,
+) -> Outcome<StoredItem> {
     let gallery = galleries::find(&client, name).await?;
-    let query = format!("SELECT {} FROM {} WHERE id = $1", record::columns(parts), gallery.table);
-    let row = client.query_typed(&query, &[(&id.as_str().as_bytes(), Type::BYTEA)]).await?;
-    let row = row
-        .first()
-        .ok_or_else(|| Error::new(Kind::NotFound, format!("the gallery `{name}` has no item {:?}", id.as_str())))?;
+    let query = format!(
+        "SELECT {} FROM {} WHERE id = $1",
+        record::columns(parts),
+        gallery.table
+    );
+    let row = client
+        .query_typed(&query, &[(&id.as_str().as_bytes(), Type::BYTEA)])
+        .await?;
+    let row = row.first().ok_or_else(|| {
+        Error::new(
+            Kind::NotFound,
+            format!("the gallery `{name}` has no item {:?}", id.as_str()),
+        )
+    })?;
     record::stored_item(row)
 }
 
@@ -50,11 +64,16 @@ pub(super) async fn page(
         record::ITEM,
         gallery.table
     );
-    client.query_typed(&query, &parameters.bound()).await?.iter().map(record::item).collect()
+    client
+        .query_typed(&query, &parameters.bound())
+        .await?
+        .iter()
+        .map(record::item)
+        .collect()
 }
 
-/// All items of a gallery as they are at one moment. The connection is given back at the end, and closed if the reader
-/// leaves before.
+/// All items of a gallery as they are at one moment. The connection is given back at the end, and
+/// closed if the reader leaves before.
 pub(super) struct Cursor {
     connection: Option<Connection>,
     _place: OwnedSemaphorePermit,
@@ -65,28 +84,39 @@ pub(super) struct Cursor {
 impl Cursor {
     /// Begins to read these columns.
     pub(super) async fn open(placed: Placed, name: &GalleryName, columns: &str) -> Outcome<Self> {
-        let mut cursor = Self { connection: Some(placed.connection), _place: placed.place, items: 0 };
+        let mut cursor = Self {
+            connection: Some(placed.connection),
+            _place: placed.place,
+            items: 0,
+        };
         let client = cursor.connection()?;
         // Readers may pause for as long as a slow client takes.
         const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
                              SET LOCAL idle_in_transaction_session_timeout = '10min'";
         client.batch_execute(BEGIN).await?;
         let gallery = galleries::find(client, name).await?;
-        let declare =
-            format!("DECLARE everything NO SCROLL CURSOR FOR SELECT {columns} FROM {} ORDER BY place", gallery.table);
+        let declare = format!(
+            "DECLARE everything NO SCROLL CURSOR FOR SELECT {columns} FROM {} ORDER BY place",
+            gallery.table
+        );
         client.batch_execute(&declare).await?;
         cursor.items = gallery.info.items;
         Ok(cursor)
     }
 
     fn connection(&self) -> Outcome<&Connection> {
-        Ok(self.connection.as_ref().ok_or_else(|| Error::internal("a cursor is read after its end"))?)
+        Ok(self
+            .connection
+            .as_ref()
+            .ok_or_else(|| Error::internal("a cursor is read after its end"))?)
     }
 
     /// The next rows; none at the end.
     pub(super) async fn next(&mut self) -> Outcome<Vec<Row>> {
         let client = self.connection()?;
-        let rows = client.query_typed(&format!("FETCH {CHUNK} FROM everything"), &[]).await?;
+        let rows = client
+            .query_typed(&format!("FETCH {CHUNK} FROM everything"), &[])
+            .await?;
         if rows.is_empty() {
             client.batch_execute("COMMIT").await?;
             self.connection = None;
@@ -102,17 +132,21 @@ impl Drop for Cursor {
     }
 }
 
-/// The items of a cursor; of one over [`checked_columns`] only whole ones, so that no copy of another passes for whole.
+/// The items of a cursor; of one over [`checked_columns`] only whole ones, so that no copy of
+/// another passes for whole.
 pub(super) fn items(cursor: Cursor, checked: bool) -> ItemStream {
     let rows = stream::try_unfold(cursor, |mut cursor: Cursor| async move {
         let rows = cursor.next().await?;
-        let more = (!rows.is_empty()).then_some((stream::iter(rows).map(Ok::<Row, Failure>), cursor));
+        let more =
+            (!rows.is_empty()).then_some((stream::iter(rows).map(Ok::<Row, Failure>), cursor));
         Ok::<_, Failure>(more)
     });
     let item = move |row: &Row| match checked.then(|| wrong(row)).flatten() {
         Some(what) => {
             let place: i64 = row.try_get("place")?;
-            let detail = format!("the item at place {place} is damaged: {what}; `gallery check` names all such");
+            let detail = format!(
+                "the item at place {place} is damaged: {what}; `gallery check` names all such"
+            );
             Err(Error::new(Kind::Io, detail).into())
         }
         None => record::stored_item(row),
@@ -134,7 +168,9 @@ pub(super) async fn check(mut cursor: Cursor) -> Outcome<CheckReport> {
             Ok(rows) => rows,
             Err(failure) if failure.is_damage() => {
                 let said = Error::from(failure);
-                report.damage.push(format!("after place {last_place} nothing more can be read: {said}"));
+                report.damage.push(format!(
+                    "after place {last_place} nothing more can be read: {said}"
+                ));
                 return Ok(report);
             }
             Err(failure) => return Err(failure),
@@ -145,11 +181,16 @@ pub(super) async fn check(mut cursor: Cursor) -> Outcome<CheckReport> {
         for row in &rows {
             last_place = row.try_get("place")?;
             report.items += 1;
-            report.damage.extend(wrong(row).map(|what| format!("the item at place {last_place}: {what}")));
+            report
+                .damage
+                .extend(wrong(row).map(|what| format!("the item at place {last_place}: {what}")));
         }
     }
     if report.items != cursor.items {
-        report.damage.push(format!("the gallery counts {} items and has {}", cursor.items, report.items));
+        report.damage.push(format!(
+            "the gallery counts {} items and has {}",
+            cursor.items, report.items
+        ));
     }
     Ok(report)
 }
@@ -161,11 +202,17 @@ fn wrong(row: &Row) -> Option<String> {
         Err(failure) => return Some(Error::from(failure).to_string()),
     };
     if row.get::<_, i64>("checksum") != record.checksum() {
-        return Some(format!("{:?} is not as it was stored", String::from_utf8_lossy(record.id)));
+        return Some(format!(
+            "{:?} is not as it was stored",
+            String::from_utf8_lossy(record.id)
+        ));
     }
     match record::item(row) {
         Ok(item) if terms(&item.metadata) == row.get::<_, Value>("terms") => None,
-        Ok(item) => Some(format!("{:?} is filtered by other metadata than it has", item.id.as_str())),
+        Ok(item) => Some(format!(
+            "{:?} is filtered by other metadata than it has",
+            item.id.as_str()
+        )),
         Err(failure) => Some(Error::from(failure).to_string()),
     }
 }

@@ -35,7 +35,8 @@ pub(super) fn item(row: &Row) -> Outcome<Item> {
         id: ItemId::new(id)?,
         place,
         label: label.map(Label::new).transpose()?,
-        metadata: Metadata::parse(row.try_get("metadata")?).map_err(|error| unreadable(place, &error))?,
+        metadata: Metadata::parse(row.try_get("metadata")?)
+            .map_err(|error| unreadable(place, &error))?,
         stored_ms: row.try_get::<_, i64>("stored_ms")?.unsigned_abs(),
     })
 }
@@ -44,27 +45,41 @@ pub(super) fn item(row: &Row) -> Outcome<Item> {
 pub(super) fn stored_item(row: &Row) -> Outcome<StoredItem> {
     let item = item(row)?;
     let features: Option<&[u8]> = row.try_get("features")?;
-    let features = features.map(|bytes| floats(bytes).ok_or_else(|| unreadable(item.place, &"features")));
+    let features =
+        features.map(|bytes| floats(bytes).ok_or_else(|| unreadable(item.place, &"features")));
     let vector: Option<Vector> = row.try_get("vector")?;
     Ok(StoredItem {
         vector: vector.map(Vec::from).unwrap_or_default(),
         features: features.transpose()?,
-        thumbnail: row.try_get::<_, Option<&[u8]>>("thumbnail")?.map(Bytes::copy_from_slice),
+        thumbnail: row
+            .try_get::<_, Option<&[u8]>>("thumbnail")?
+            .map(Bytes::copy_from_slice),
         item,
     })
 }
 
 fn unreadable(place: u64, what: &dyn std::fmt::Display) -> Error {
-    Error::new(Kind::Io, format!("the item at place {place} is damaged: {what}"))
+    Error::new(
+        Kind::Io,
+        format!("the item at place {place} is damaged: {what}"),
+    )
 }
 
 fn floats(bytes: &[u8]) -> Option<Vec<f32>> {
     let (numbers, rest) = bytes.as_chunks::<4>();
-    rest.is_empty().then(|| numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    rest.is_empty().then(|| {
+        numbers
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect()
+    })
 }
 
 fn bytes_of(floats: &[f32]) -> Vec<u8> {
-    floats.iter().flat_map(|value| value.to_le_bytes()).collect()
+    floats
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 /// What a row is made of, as it goes over the wire.
@@ -87,7 +102,8 @@ impl<'a> Record<'a> {
             stored_ms,
             id: item.id.as_str().as_bytes(),
             label: item.label.as_ref().map(Label::as_str),
-            metadata: serde_json::to_string(&item.metadata).map_err(|error| Error::internal(error.to_string()))?,
+            metadata: serde_json::to_string(&item.metadata)
+                .map_err(|error| Error::internal(error.to_string()))?,
             vector: Vector::from(item.vector.clone()),
             features: item.features.as_deref().map(bytes_of),
             thumbnail: item.thumbnail.as_deref(),
@@ -103,12 +119,15 @@ impl<'a> Record<'a> {
             label: row.try_get("label")?,
             metadata: row.try_get("metadata")?,
             vector: row.try_get("vector")?,
-            features: row.try_get::<_, Option<&[u8]>>("features")?.map(<[u8]>::to_vec),
+            features: row
+                .try_get::<_, Option<&[u8]>>("features")?
+                .map(<[u8]>::to_vec),
             thumbnail: row.try_get("thumbnail")?,
         })
     }
 
-    /// CRC-32 of all parts. Each comes with its length, so that nothing can move from one into the next unseen.
+    /// CRC-32 of all parts. Each comes with its length, so that nothing can move from one into the
+    /// next unseen.
     pub(super) fn checksum(&self) -> i64 {
         let mut hasher = Hasher::new();
         let mut part = |bytes: Option<&[u8]>| {

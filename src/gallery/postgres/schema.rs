@@ -1,14 +1,15 @@
 //! The tables, and how a database gets them.
 //!
-//! Everything is in the schema `dinoserve`. Each gallery has a table of its own, because an index needs vectors of one
-//! width; `galleries` tells which.
+//! Everything is in the schema `dinoserve`. Each gallery has a table of its own, because an index
+//! needs vectors of one width; `galleries` tells which.
 
 use deadpool_postgres::{GenericClient, Transaction};
 
 use super::{connection::Connection, failure::Outcome};
 use crate::error::{Error, Kind};
 
-/// Steps that bring a database up to date; how many were done is its version. Steps are added and never changed.
+/// Steps that bring a database up to date; how many were done is its version. Steps are added and
+/// never changed.
 const STEPS: [&str; 1] = ["
     CREATE TABLE galleries (
         number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -37,24 +38,39 @@ pub(super) const LOCKS: i32 = 0x6469_6e6f;
 /// Brings the database up to date. Several servers may do so at once.
 pub(super) async fn migrate(connection: &mut Connection) -> Outcome<()> {
     let transaction = connection.transaction().await?;
-    transaction.execute("SELECT pg_advisory_xact_lock($1, 0)", &[&LOCKS]).await?;
-    let encoding: String = transaction.query_one("SHOW server_encoding", &[]).await?.get(0);
+    transaction
+        .execute("SELECT pg_advisory_xact_lock($1, 0)", &[&LOCKS])
+        .await?;
+    let encoding: String = transaction
+        .query_one("SHOW server_encoding", &[])
+        .await?
+        .get(0);
     if encoding != "UTF8" {
-        let detail = format!("the gallery's database is encoded in {encoding}; make one with ENCODING 'UTF8'");
+        let detail = format!(
+            "the gallery's database is encoded in {encoding}; make one with ENCODING 'UTF8'"
+        );
         return Err(Error::new(Kind::Unavailable, detail).into());
     }
     let version = version(&transaction).await?;
     check_version(version)?;
     if version == 0 {
-        transaction.batch_execute("CREATE SCHEMA IF NOT EXISTS dinoserve").await?;
+        transaction
+            .batch_execute("CREATE SCHEMA IF NOT EXISTS dinoserve")
+            .await?;
     }
     extension(&transaction).await?;
     if version == 0 {
-        transaction.batch_execute("CREATE TABLE dinoserve.schema (version integer NOT NULL, done timestamptz)").await?;
+        transaction
+            .batch_execute(
+                "CREATE TABLE dinoserve.schema (version integer NOT NULL, done timestamptz)",
+            )
+            .await?;
     }
     for (step, number) in STEPS.iter().zip(1..).skip(version) {
         transaction.batch_execute(step).await?;
-        transaction.execute("INSERT INTO schema VALUES ($1, now())", &[&number]).await?;
+        transaction
+            .execute("INSERT INTO schema VALUES ($1, now())", &[&number])
+            .await?;
     }
     transaction.commit().await?;
     Ok(())
@@ -68,7 +84,10 @@ pub(super) async fn verify(connection: &Connection) -> Outcome<()> {
         return Ok(());
     }
     let error = match version {
-        0 => Error::new(Kind::NotFound, "the database holds no galleries; `dinoserve serve` makes what it needs there"),
+        0 => Error::new(
+            Kind::NotFound,
+            "the database holds no galleries; `dinoserve serve` makes what it needs there",
+        ),
         older => {
             let detail = format!(
                 "the galleries in the database are of version {older}, and this program reads version {}; start the server \
@@ -82,11 +101,20 @@ pub(super) async fn verify(connection: &Connection) -> Outcome<()> {
 }
 
 async fn version(client: &impl GenericClient) -> Outcome<usize> {
-    let there: bool = client.query_one("SELECT to_regclass('dinoserve.schema') IS NOT NULL", &[]).await?.get(0);
+    let there: bool = client
+        .query_one("SELECT to_regclass('dinoserve.schema') IS NOT NULL", &[])
+        .await?
+        .get(0);
     if !there {
         return Ok(0);
     }
-    let version: i32 = client.query_one("SELECT coalesce(max(version), 0) FROM dinoserve.schema", &[]).await?.get(0);
+    let version: i32 = client
+        .query_one(
+            "SELECT coalesce(max(version), 0) FROM dinoserve.schema",
+            &[],
+        )
+        .await?
+        .get(0);
     Ok(usize::try_from(version).unwrap_or(0))
 }
 
@@ -104,18 +132,24 @@ fn check_version(version: usize) -> Outcome<()> {
 /// Makes sure of pgvector, in a version that can search on when a filter leaves too few.
 async fn extension(transaction: &Transaction<'_>) -> Outcome<()> {
     const INSTALLED: &str = "SELECT extversion FROM pg_extension WHERE extname = 'vector'";
-    const AVAILABLE: &str = "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'";
+    const AVAILABLE: &str =
+        "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'";
     let installed = transaction.query_opt(INSTALLED, &[]).await?;
     let version: Option<String> = match &installed {
         Some(row) => Some(row.get(0)),
-        None => transaction.query_opt(AVAILABLE, &[]).await?.map(|row| row.get(0)),
+        None => transaction
+            .query_opt(AVAILABLE, &[])
+            .await?
+            .map(|row| row.get(0)),
     };
     let Some(version) = version else {
         let detail = "the gallery's database needs pgvector 0.8 or newer: install it on the database's machine (the package \
                       postgresql-NN-pgvector on Debian), so that `CREATE EXTENSION vector` works";
         return Err(Error::new(Kind::Unavailable, detail).into());
     };
-    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut numbers = version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
     if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (0, 8) {
         let detail = format!(
             "the gallery's database has pgvector {version} and needs 0.8 or newer: install that, and run `ALTER EXTENSION \
@@ -124,7 +158,9 @@ async fn extension(transaction: &Transaction<'_>) -> Outcome<()> {
         return Err(Error::new(Kind::Unavailable, detail).into());
     }
     if installed.is_none() {
-        transaction.batch_execute("CREATE EXTENSION vector SCHEMA dinoserve").await?;
+        transaction
+            .batch_execute("CREATE EXTENSION vector SCHEMA dinoserve")
+            .await?;
     }
     Ok(())
 }
@@ -136,8 +172,9 @@ pub(super) fn items(number: i64) -> String {
 
 /// The statements that make the table of a gallery.
 ///
-/// Vectors stay in the row as long as it fits a page, so that a scan finds them there; features and thumbnails, which a scan
-/// passes by, lie outside as they are. `metadata` is what was given, to the letter; `terms` are what filters compare with.
+/// Vectors stay in the row as long as it fits a page, so that a scan finds them there; features and
+/// thumbnails, which a scan passes by, lie outside as they are. `metadata` is what was given, to
+/// the letter; `terms` are what filters compare with.
 pub(super) fn create_items(number: i64, dim: usize) -> String {
     let items = items(number);
     format!(

@@ -12,13 +12,15 @@ use super::{
 };
 use crate::gallery::{Filter, GalleryName, Neighbor, Search};
 
-/// A filter that so few items pass is answered exactly: comparing them all takes less than finding them in the index.
+/// A filter that so few items pass is answered exactly: comparing them all takes less than finding
+/// them in the index.
 const FEW: usize = 10_000;
 /// More neighbours than this are found exactly. It is the most candidates that pgvector keeps.
 const MOST_CANDIDATES: usize = 1000;
 /// Fewest candidates of a search: recall is above 0.95 at ten neighbours of a million.
 const CANDIDATES: usize = 200;
-/// An index that was asked for k neighbours looks at no more items than this to find as many that pass the filter.
+/// An index that was asked for k neighbours looks at no more items than this to find as many that
+/// pass the filter.
 const MOST_LOOKED_AT: usize = 200_000;
 
 /// The nearest items, and the gallery as it was found.
@@ -48,11 +50,19 @@ pub(super) async fn nearest(
 }
 
 /// Whether no more than `most` items pass the filter.
-async fn passes_at_most(client: &Connection, gallery: &Found, filter: &Filter, most: usize) -> Outcome<bool> {
+async fn passes_at_most(
+    client: &Connection,
+    gallery: &Found,
+    filter: &Filter,
+    most: usize,
+) -> Outcome<bool> {
     let mut parameters = Parameters::default();
     let limit = parameters.bind(most as i64 + 1, Type::INT8);
     let passes = filtering::expression(Some(filter), &mut parameters);
-    let query = format!("SELECT count(*) FROM (SELECT FROM {} WHERE {passes} LIMIT {limit}) AS passing", gallery.table);
+    let query = format!(
+        "SELECT count(*) FROM (SELECT FROM {} WHERE {passes} LIMIT {limit}) AS passing",
+        gallery.table
+    );
     let count = client.query_typed(&query, &parameters.bound()).await?;
     Ok(count.first().map_or(0, |row| row.get::<_, i64>(0)) <= most as i64)
 }
@@ -69,7 +79,10 @@ struct Sought {
 
 fn sought(search: &Search) -> Sought {
     let mut parameters = Parameters::default();
-    let vector = format!("{}::real[]::vector", parameters.bind(search.vector.clone(), Type::FLOAT4_ARRAY));
+    let vector = format!(
+        "{}::real[]::vector",
+        parameters.bind(search.vector.clone(), Type::FLOAT4_ARRAY)
+    );
     let limit = parameters.bind(search.k as i64, Type::INT8);
     let mut passes = filtering::expression(search.filter.as_ref(), &mut parameters);
     if let Some(id) = &search.except {
@@ -77,12 +90,28 @@ fn sought(search: &Search) -> Sought {
         passes = format!("{passes} AND id <> {id}");
     }
     let score = format!("greatest(-1, least(1, -(vector <#> {vector})))::real");
-    Sought { parameters, vector, score, passes, limit }
+    Sought {
+        parameters,
+        vector,
+        score,
+        passes,
+        limit,
+    }
 }
 
 /// The order is by an expression that no index has, so that all are compared.
-async fn one_by_one(client: &Connection, gallery: &Found, search: &Search) -> Outcome<Vec<Neighbor>> {
-    let Sought { parameters, score, passes, limit, .. } = sought(search);
+async fn one_by_one(
+    client: &Connection,
+    gallery: &Found,
+    search: &Search,
+) -> Outcome<Vec<Neighbor>> {
+    let Sought {
+        parameters,
+        score,
+        passes,
+        limit,
+        ..
+    } = sought(search);
     let query = format!(
         "SELECT {}, {score} AS score FROM {} WHERE {passes} ORDER BY score DESC, place LIMIT {limit}",
         record::ITEM,
@@ -91,12 +120,29 @@ async fn one_by_one(client: &Connection, gallery: &Found, search: &Search) -> Ou
     neighbors(&client.query_typed(&query, &parameters.bound()).await?)
 }
 
-async fn by_index(client: &mut Connection, gallery: &Found, search: &Search) -> Outcome<Vec<Neighbor>> {
-    let Some(indexing) = Indexing::of(gallery.info.binding.dim) else { return Ok(Vec::new()) };
-    let Sought { mut parameters, vector, score, passes, limit } = sought(search);
+async fn by_index(
+    client: &mut Connection,
+    gallery: &Found,
+    search: &Search,
+) -> Outcome<Vec<Neighbor>> {
+    let Some(indexing) = Indexing::of(gallery.info.binding.dim) else {
+        return Ok(Vec::new());
+    };
+    let Sought {
+        mut parameters,
+        vector,
+        score,
+        passes,
+        limit,
+    } = sought(search);
     let candidates = (2 * search.k).clamp(CANDIDATES, MOST_CANDIDATES);
-    // Half precision orders neighbours that are close to each other differently; more are taken, and ordered again.
-    let taken = if indexing.is_rounded() { search.k + search.k.max(32) } else { search.k };
+    // Half precision orders neighbours that are close to each other differently; more are taken,
+    // and ordered again.
+    let taken = if indexing.is_rounded() {
+        search.k + search.k.max(32)
+    } else {
+        search.k
+    };
     let taken = parameters.bind(taken as i64, Type::INT8);
     let settings = format!(
         "SET LOCAL enable_seqscan = off; SET LOCAL hnsw.ef_search = {candidates};
@@ -120,5 +166,12 @@ async fn by_index(client: &mut Connection, gallery: &Found, search: &Search) -> 
 }
 
 fn neighbors(rows: &[tokio_postgres::Row]) -> Outcome<Vec<Neighbor>> {
-    rows.iter().map(|row| Ok(Neighbor { item: record::item(row)?, score: row.try_get("score")? })).collect()
+    rows.iter()
+        .map(|row| {
+            Ok(Neighbor {
+                item: record::item(row)?,
+                score: row.try_get("score")?,
+            })
+        })
+        .collect()
 }

@@ -70,15 +70,21 @@ impl BatchOutcome {
             Ok(false) => (BatchStatus::Replaced, None),
             Err(error) => (BatchStatus::Failed, Some(Problem::new(&error))),
         };
-        Self { index, id, status, error }
+        Self {
+            index,
+            id,
+            status,
+            error,
+        }
     }
 }
 
 /// Store several items.
 ///
-/// All items that are good are stored together, in one transaction; the others are told why not. Each item is an image or a
-/// vector with its id, `label` and `metadata`. Files of a form have their name as id, unless a part `items` tells more:
-/// a JSON list with an object for each file, in their order.
+/// All items that are good are stored together, in one transaction; the others are told why not.
+/// Each item is an image or a vector with its id, `label` and `metadata`. Files of a form have
+/// their name as id, unless a part `items` tells more: a JSON list with an object for each file, in
+/// their order.
 #[utoipa::path(
     post,
     path = "/v1/gallery",
@@ -87,8 +93,15 @@ impl BatchOutcome {
     request_body(content((BatchForm = "multipart/form-data"), (BatchJson = "application/json"))),
     responses((status = 200, description = "What became of each item.", body = BatchAnswer), WriteProblems)
 )]
-pub(in crate::http) async fn put_items(State(service): State<Service>, request: ItemsRequest) -> Result<Response> {
-    let ItemsRequest { items, mut options, admission: _admission } = request;
+pub(in crate::http) async fn put_items(
+    State(service): State<Service>,
+    request: ItemsRequest,
+) -> Result<Response> {
+    let ItemsRequest {
+        items,
+        mut options,
+        admission: _admission,
+    } = request;
     let GalleryOption { gallery } = options.take()?;
     let image: ImageOptions = options.take()?;
     let vectors: VectorOptions = options.take()?;
@@ -103,12 +116,24 @@ pub(in crate::http) async fn put_items(State(service): State<Service>, request: 
     let stored = service.insert(&gallery, entries, &image, &vectors).await?;
     let mut stored_outcomes = stored.outcomes.into_iter();
     let outcome = |((index, id), outcome): ((usize, Option<String>), Result<()>)| {
-        let outcome =
-            outcome.and_then(|()| stored_outcomes.next().unwrap_or_else(|| Err(Error::internal("no outcome"))));
+        let outcome = outcome.and_then(|()| {
+            stored_outcomes
+                .next()
+                .unwrap_or_else(|| Err(Error::internal("no outcome")))
+        });
         BatchOutcome::new(index, id, outcome)
     };
-    let data = ids.into_iter().enumerate().zip(outcomes).map(outcome).collect();
-    let body = BatchAnswer { gallery, dim: stored.binding.dim, data };
+    let data = ids
+        .into_iter()
+        .enumerate()
+        .zip(outcomes)
+        .map(outcome)
+        .collect();
+    let body = BatchAnswer {
+        gallery,
+        dim: stored.binding.dim,
+        data,
+    };
     let body = serde_json::to_vec(&body).map_err(|error| Error::internal(error.to_string()))?;
     Ok(answer(Representation::Json, body, &stored.stages))
 }
@@ -138,9 +163,16 @@ struct IdOption {
 fn entry(item: BodyItem) -> Result<Entry> {
     let (subject, mut options) = item.content?;
     let IdOption { id } = options.take()?;
-    let id = id.ok_or_else(|| Error::option("id", "an item has none; give each one, or its file a name"))?;
+    let id = id.ok_or_else(|| {
+        Error::option("id", "an item has none; give each one, or its file a name")
+    })?;
     let id = ItemId::new(id)?;
     let (label, metadata) = take_facts(&mut options)?;
     options.finish()?;
-    Ok(Entry { id, label, metadata, subject })
+    Ok(Entry {
+        id,
+        label,
+        metadata,
+        subject,
+    })
 }

@@ -67,9 +67,25 @@ pub(in crate::http) struct GalleryJson {
 
 impl GalleryJson {
     fn new(service: &Service, info: GalleryInfo) -> Self {
-        let GalleryInfo { name, binding, items, indexed } = info;
+        let GalleryInfo {
+            name,
+            binding,
+            items,
+            indexed,
+        } = info;
         let takes_images = binding.fingerprint == service.engine().fingerprint();
-        let Binding { model, fingerprint, dim, pooling, layers, size, resize, filter, exif, background } = binding;
+        let Binding {
+            model,
+            fingerprint,
+            dim,
+            pooling,
+            layers,
+            size,
+            resize,
+            filter,
+            exif,
+            background,
+        } = binding;
         Self {
             name,
             items,
@@ -102,7 +118,12 @@ pub(in crate::http) async fn list_galleries(
 ) -> Result<Json<Galleries>> {
     options.finish()?;
     let galleries = service.gallery()?.galleries().await?;
-    Ok(Json(Galleries { data: galleries.into_iter().map(|info| GalleryJson::new(&service, info)).collect() }))
+    Ok(Json(Galleries {
+        data: galleries
+            .into_iter()
+            .map(|info| GalleryJson::new(&service, info))
+            .collect(),
+    }))
 }
 
 /// Look up a gallery.

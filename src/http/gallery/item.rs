@@ -6,7 +6,10 @@ use utoipa::ToSchema;
 
 use super::{
     GalleryOption, ItemJson, ItemPath,
-    schema::{GalleryParams, GalleryProblems, ImageOrVectorJson, ItemParams, VectorParam, VectorParams, WriteProblems},
+    schema::{
+        GalleryParams, GalleryProblems, ImageOrVectorJson, ItemParams, VectorParam, VectorParams,
+        WriteProblems,
+    },
     take_facts,
 };
 use crate::{
@@ -49,12 +52,12 @@ pub(in crate::http) struct StoredJson {
 
 /// Store an item.
 ///
-/// The image goes through the model once; its vector, its features for probes and a thumbnail are kept. A vector that was
-/// made elsewhere can be sent in its place. An item that has the id already is replaced. The answer comes when the item is
-/// safe on disk.
+/// The image goes through the model once; its vector, its features for probes and a thumbnail are
+/// kept. A vector that was made elsewhere can be sent in its place. An item that has the id already
+/// is replaced. The answer comes when the item is safe on disk.
 ///
-/// The first item makes the gallery, with the image options and `pooling`, `layers` that it is given. From then on these are
-/// the gallery's: leave them out, others are refused.
+/// The first item makes the gallery, with the image options and `pooling`, `layers` that it is
+/// given. From then on these are the gallery's: leave them out, others are refused.
 #[utoipa::path(
     put,
     path = "/v1/gallery/{id}",
@@ -78,27 +81,58 @@ pub(in crate::http) async fn put_item(
     ItemPath(id): ItemPath,
     request: SubjectRequest,
 ) -> Result<Response> {
-    let SubjectRequest { subjects, mut options, admission: _admission } = request;
+    let SubjectRequest {
+        subjects,
+        mut options,
+        admission: _admission,
+    } = request;
     let GalleryOption { gallery } = options.take()?;
     let (label, metadata) = take_facts(&mut options)?;
     let image: ImageOptions = options.take()?;
     let vectors: VectorOptions = options.take()?;
     options.finish()?;
-    let [subject] = <[_; 1]>::try_from(subjects)
-        .map_err(|subjects| Error::new(Kind::Malformed, format!("an item has one image, not {}", subjects.len())))?;
+    let [subject] = <[_; 1]>::try_from(subjects).map_err(|subjects| {
+        Error::new(
+            Kind::Malformed,
+            format!("an item has one image, not {}", subjects.len()),
+        )
+    })?;
 
-    let entry = Entry { id: id.clone(), label: label.clone(), metadata: metadata.clone(), subject };
-    let stored = service.insert(&gallery, vec![entry], &image, &vectors).await?;
-    let created = stored.outcomes.into_iter().next().unwrap_or_else(|| Err(Error::internal("no outcome")))?;
+    let entry = Entry {
+        id: id.clone(),
+        label: label.clone(),
+        metadata: metadata.clone(),
+        subject,
+    };
+    let stored = service
+        .insert(&gallery, vec![entry], &image, &vectors)
+        .await?;
+    let created = stored
+        .outcomes
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| Err(Error::internal("no outcome")))?;
     let place = match service.gallery()?.get(&gallery, &id, Parts::NONE).await {
         Ok(stored) => Some(stored.item.place),
         Err(error) if error.kind() == Kind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let body = StoredJson { id, gallery, place, label, metadata, created, dim: stored.binding.dim };
+    let body = StoredJson {
+        id,
+        gallery,
+        place,
+        label,
+        metadata,
+        created,
+        dim: stored.binding.dim,
+    };
     let body = serde_json::to_vec(&body).map_err(|error| Error::internal(error.to_string()))?;
     let mut response = answer(Representation::Json, body, &stored.stages);
-    *response.status_mut() = if created { StatusCode::CREATED } else { StatusCode::OK };
+    *response.status_mut() = if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok(response)
 }
 
@@ -140,8 +174,22 @@ pub(in crate::http) async fn get_item(
     let GalleryOption { gallery } = options.take()?;
     let VectorOption { vector } = options.take()?;
     options.finish()?;
-    let stored = service.gallery()?.get(&gallery, &id, Parts { vector, ..Parts::NONE }).await?;
-    Ok(Json(ItemWithVector { item: stored.item.into(), gallery, vector: vector.then_some(stored.vector) }))
+    let stored = service
+        .gallery()?
+        .get(
+            &gallery,
+            &id,
+            Parts {
+                vector,
+                ..Parts::NONE
+            },
+        )
+        .await?;
+    Ok(Json(ItemWithVector {
+        item: stored.item.into(),
+        gallery,
+        vector: vector.then_some(stored.vector),
+    }))
 }
 
 /// Delete an item.

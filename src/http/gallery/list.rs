@@ -35,7 +35,10 @@ struct PageOptions {
 
 impl Default for PageOptions {
     fn default() -> Self {
-        Self { limit: 100, cursor: None }
+        Self {
+            limit: 100,
+            cursor: None,
+        }
     }
 }
 
@@ -55,7 +58,12 @@ fn place_of(cursor: &str) -> Result<u64> {
         Some((&CURSOR, place)) => place.try_into().map(u64::from_be_bytes).ok(),
         _ => None,
     }
-    .ok_or_else(|| Error::option("cursor", "not one of ours; send the `next` of the page before as it is"))
+    .ok_or_else(|| {
+        Error::option(
+            "cursor",
+            "not one of ours; send the `next` of the page before as it is",
+        )
+    })
 }
 
 /// List items.
@@ -77,6 +85,11 @@ pub(in crate::http) async fn list_items(
     let filter = take_filter(&mut options)?;
     options.finish()?;
     let after = cursor.map_or(Ok(0), |cursor| place_of(&cursor))?;
-    let Page { items, next } = service.page(&gallery, after, limit, filter.as_ref()).await?;
-    Ok(Json(PageJson { items: items.into_iter().map(Into::into).collect(), next: next.map(cursor_after) }))
+    let Page { items, next } = service
+        .page(&gallery, after, limit, filter.as_ref())
+        .await?;
+    Ok(Json(PageJson {
+        items: items.into_iter().map(Into::into).collect(),
+        next: next.map(cursor_after),
+    }))
 }

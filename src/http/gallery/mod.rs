@@ -42,13 +42,23 @@ struct FilterOptions {
 /// Takes the filter.
 pub(super) fn take_filter(options: &mut Options) -> Result<Option<Filter>> {
     let FilterOptions { label, filter } = options.take()?;
-    let filter = filter.map(|filter| Filter::parse(&parsed("where", filter)?)).transpose()?;
-    let Some(label) = label else { return Ok(filter) };
+    let filter = filter
+        .map(|filter| Filter::parse(&parsed("where", filter)?))
+        .transpose()?;
+    let Some(label) = label else {
+        return Ok(filter);
+    };
     let of_label = Filter::of_label(Label::new(label)?.as_str());
     match filter {
         None => Ok(Some(of_label)),
-        Some(filter) if filter.label.is_none() => Ok(Some(Filter { label: of_label.label, ..filter })),
-        Some(_) => Err(Error::option("label", "stands in `where`, too; give it in one of the two")),
+        Some(filter) if filter.label.is_none() => Ok(Some(Filter {
+            label: of_label.label,
+            ..filter
+        })),
+        Some(_) => Err(Error::option(
+            "label",
+            "stands in `where`, too; give it in one of the two",
+        )),
     }
 }
 
@@ -70,7 +80,9 @@ fn take_facts(options: &mut Options) -> Result<(Option<Label>, Metadata)> {
 
 /// An option that is JSON: as it is, or as the text that it was in a query or form.
 fn parsed(name: &str, value: Value) -> Result<Value> {
-    let Value::String(text) = value else { return Ok(value) };
+    let Value::String(text) = value else {
+        return Ok(value);
+    };
     check_length_of_object(name, &text)?;
     serde_json::from_str(&text).map_err(|error| Error::option(name, format!("no JSON: {error}")))
 }
@@ -78,7 +90,9 @@ fn parsed(name: &str, value: Value) -> Result<Value> {
 /// The text in the place of `{id}` or `{name}` in a path.
 async fn path_text(parts: &mut Parts, state: &AppState) -> Result<String> {
     let malformed = |_| Error::new(Kind::Malformed, "the path is not UTF-8 in percent-encoding");
-    let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(malformed)?;
+    let Path(text) = Path::<String>::from_request_parts(parts, state)
+        .await
+        .map_err(malformed)?;
     Ok(text)
 }
 
@@ -126,8 +140,20 @@ pub(super) struct ItemJson {
 
 impl From<Item> for ItemJson {
     fn from(item: Item) -> Self {
-        let Item { id, place, label, metadata, stored_ms } = item;
-        Self { id, place, label, metadata, stored_ms }
+        let Item {
+            id,
+            place,
+            label,
+            metadata,
+            stored_ms,
+        } = item;
+        Self {
+            id,
+            place,
+            label,
+            metadata,
+            stored_ms,
+        }
     }
 }
 
@@ -154,7 +180,17 @@ pub(super) struct NeighborJson {
 impl NeighborJson {
     /// The neighbours in their order.
     pub(super) fn list(neighbors: Vec<Neighbor>) -> Vec<Self> {
-        let json = |Neighbor { item: Item { id, place, label, metadata, .. }, score }| Self {
+        let json = |Neighbor {
+                        item:
+                            Item {
+                                id,
+                                place,
+                                label,
+                                metadata,
+                                ..
+                            },
+                        score,
+                    }| Self {
             id,
             score,
             label,

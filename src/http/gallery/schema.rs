@@ -1,6 +1,7 @@
 //! The options, bodies and problems of the gallery's endpoints as the API description shows them.
 //!
-//! The values are read by the structs beside the handlers and of [`crate::service`]; a test compares the names.
+//! The values are read by the structs beside the handlers and of [`crate::service`]; a test
+//! compares the names.
 
 #![allow(dead_code, reason = "these types describe; nothing makes them")]
 
@@ -43,10 +44,12 @@ pub(in crate::http) struct ItemParams {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct VectorParams {
-    /// How tokens become a vector. By default the gallery's own way; `cls` for the first item of a gallery.
+    /// How tokens become a vector. By default the gallery's own way; `cls` for the first item of a
+    /// gallery.
     #[param(schema_with = one_of::<Pooling>)]
     pooling: Option<String>,
-    /// How many last blocks are joined. By default as the gallery's; 1 for the first item of a gallery.
+    /// How many last blocks are joined. By default as the gallery's; 1 for the first item of a
+    /// gallery.
     #[param(minimum = 1, maximum = 4)]
     layers: Option<usize>,
     /// Fingerprint of the features in `vector`; refused if the gallery's is another.
@@ -80,8 +83,9 @@ pub(in crate::http) struct FilterParams {
     /// Only items with this label.
     #[param(example = "cat")]
     label: Option<String>,
-    /// Only items that fulfil all conditions of `{"label": C, "metadata": {"member": C, …}}`, as JSON. A condition is a value to
-    /// be equal to; `{"any": [..]}`; or a range of `gt`, `gte`, `lt`, `lte`. In a JSON body the object itself.
+    /// Only items that fulfil all conditions of `{"label": C, "metadata": {"member": C, …}}`, as
+    /// JSON. A condition is a value to be equal to; `{"any": [..]}`; or a range of `gt`, `gte`,
+    /// `lt`, `lte`. In a JSON body the object itself.
     #[param(
         rename = "where",
         example = r#"{"metadata": {"year": {"gte": 2020}, "place": {"any": ["Bern", "Basel"]}}}"#
@@ -132,9 +136,10 @@ pub(in crate::http) struct VoteParams {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct ProbeParam {
-    /// Classify by this probe, and not by neighbours. Of the other options only those of images and `min_score` go with it: a
-    /// probability below `min_score` makes the label null. In place of an image it takes the features it was trained on as
-    /// `vector`: those of `/v1/embed?normalize=false` with `pooling=cls_mean`, or `cls`.
+    /// Classify by this probe, and not by neighbours. Of the other options only those of images and
+    /// `min_score` go with it: a probability below `min_score` makes the label null. In place of an
+    /// image it takes the features it was trained on as `vector`: those of
+    /// `/v1/embed?normalize=false` with `pooling=cls_mean`, or `cls`.
     #[param(example = "birds")]
     probe: Option<String>,
 }
@@ -152,8 +157,9 @@ pub(in crate::http) struct ProbeParams {
     /// What it takes: CLS and the mean of the patch tokens, or CLS alone.
     #[param(schema_with = choice::<ProbeFeatures>)]
     features: Option<String>,
-    /// Strength of the penalty on the weights: the objective is that of scikit-learn's `LogisticRegression` with `C = 1/l2`. By
-    /// default the one of 100000, 10000, … 0.01 that does best in cross-validation.
+    /// Strength of the penalty on the weights: the objective is that of scikit-learn's
+    /// `LogisticRegression` with `C = 1/l2`. By default the one of 100000, 10000, … 0.01 that does
+    /// best in cross-validation.
     #[param(minimum = 0.000001, maximum = 1_000_000_000.0, example = 100.0)]
     l2: Option<f64>,
     /// Parts of the cross-validation; fewer if a class has fewer items.
@@ -183,7 +189,8 @@ pub(in crate::http) struct ImageOrVectorJson {
     image: Option<String>,
     /// Several, where several can be answered.
     images: Option<Vec<String>>,
-    /// A vector in place of images: as many finite numbers as the gallery's vectors have, of any length but 0.
+    /// A vector in place of images: as many finite numbers as the gallery's vectors have, of any
+    /// length but 0.
     vector: Option<Vec<f32>>,
     /// Any of the endpoint's options.
     #[serde(flatten)]
@@ -257,7 +264,8 @@ pub(in crate::http) enum SearchProblems {
     /// More bytes, pixels or images than a limit, which is named.
     #[response(status = 413, content_type = "application/problem+json")]
     TooLarge(Problem),
-    /// The image cannot be decoded, the vector not be compared, or an option is not as it should be.
+    /// The image cannot be decoded, the vector not be compared, or an option is not as it should
+    /// be.
     #[response(status = 422, content_type = "application/problem+json")]
     Unprocessable(Problem),
     /// The request is at fault.
@@ -283,7 +291,8 @@ pub(in crate::http) enum WriteProblems {
     /// More bytes, pixels, images or metadata than a limit.
     #[response(status = 413, content_type = "application/problem+json")]
     TooLarge(Problem),
-    /// The image cannot be decoded, the vector not be compared, or an option is not as it should be.
+    /// The image cannot be decoded, the vector not be compared, or an option is not as it should
+    /// be.
     #[response(status = 422, content_type = "application/problem+json")]
     Unprocessable(Problem),
     /// The request is at fault.

@@ -1,7 +1,8 @@
-//! `GET` and `PUT /v1/galleries/{name}/snapshot`: a gallery as one file, in and out in a stream of any length.
+//! `GET` and `PUT /v1/galleries/{name}/snapshot`: a gallery as one file, in and out in a stream of
+//! any length.
 //!
-//! Neither has a time limit for the whole, only one for standing still: a copy that is being written holds old pages of the
-//! store, and one that is being read holds a gallery aside.
+//! Neither has a time limit for the whole, only one for standing still: a copy that is being
+//! written holds old pages of the store, and one that is being read holds a gallery aside.
 
 use std::{
     io,
@@ -43,13 +44,18 @@ const BUFFER: usize = 256 << 10;
 
 fn too_slow(limit: Duration) -> Error {
     let detail = format!("the snapshot stood still for {} s", limit.as_secs());
-    Error::new(Kind::SlowRequest, detail).with_limit("snapshot_idle", limit.as_secs(), "--snapshot-idle-timeout")
+    Error::new(Kind::SlowRequest, detail).with_limit(
+        "snapshot_idle",
+        limit.as_secs(),
+        "--snapshot-idle-timeout",
+    )
 }
 
 /// Copy a gallery into a file.
 ///
-/// The file has all items as they are at one moment, with a checksum, and can be restored into any store. Others read and
-/// write meanwhile. If something goes wrong after the answer has begun, the connection is cut.
+/// The file has all items as they are at one moment, with a checksum, and can be restored into any
+/// store. Others read and write meanwhile. If something goes wrong after the answer has begun, the
+/// connection is cut.
 #[utoipa::path(
     get,
     path = "/v1/galleries/{name}/snapshot",
@@ -98,7 +104,10 @@ pub(in crate::http) async fn get_snapshot(
     let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{name}.gallery\""))
         .map_err(|error| Error::internal(error.to_string()))?;
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        ),
         (header::CONTENT_DISPOSITION, disposition),
     ];
     Ok((headers, Body::from_stream(file.chain(end))).into_response())
@@ -131,8 +140,9 @@ pub(in crate::http) struct Restored {
 
 /// Restore a gallery from a file.
 ///
-/// When all of the file was read and its checksum agrees, it takes the place of the gallery of that name, in one step; until
-/// then, and if anything is wrong, the old one stays. The limits of bodies do not hold here.
+/// When all of the file was read and its checksum agrees, it takes the place of the gallery of that
+/// name, in one step; until then, and if anything is wrong, the old one stays. The limits of bodies
+/// do not hold here.
 #[utoipa::path(
     put,
     path = "/v1/galleries/{name}/snapshot",
@@ -152,13 +162,20 @@ pub(in crate::http) async fn put_snapshot(
     let store = service.gallery()?;
     let limit = state.config.snapshot_idle;
     let parts = stream::try_unfold(body.into_data_stream(), move |mut parts| async move {
-        let next = timeout(limit, parts.try_next()).await.map_err(|_| io::Error::other(too_slow(limit)))?;
-        let unreadable = |error| Error::new(Kind::Malformed, format!("the body cannot be read: {error}"));
+        let next = timeout(limit, parts.try_next())
+            .await
+            .map_err(|_| io::Error::other(too_slow(limit)))?;
+        let unreadable =
+            |error| Error::new(Kind::Malformed, format!("the body cannot be read: {error}"));
         let next = next.map_err(|error| io::Error::other(unreadable(error)))?;
         Ok::<_, io::Error>(next.map(|part| (part, parts)))
     });
     let reader = StreamReader::new(Box::pin(parts));
     let SnapshotSummary { items, bytes } = restore_snapshot(store, &name, reader).await?;
     tracing::info!(gallery = %name, items, bytes, "restored");
-    Ok(Json(Restored { gallery: name, items, bytes }))
+    Ok(Json(Restored {
+        gallery: name,
+        items,
+        bytes,
+    }))
 }

@@ -21,8 +21,8 @@ use crate::{
 
 /// Show an item's thumbnail.
 ///
-/// What the model saw of the image, small. The answer has an `ETag`, so that a page which shows it again need not load it
-/// again.
+/// What the model saw of the image, small. The answer has an `ETag`, so that a page which shows it
+/// again need not load it again.
 #[utoipa::path(
     get,
     path = "/v1/gallery/{id}/thumbnail",
@@ -45,16 +45,38 @@ pub(in crate::http) async fn get_thumbnail(
 ) -> Result<Response> {
     let GalleryOption { gallery } = options.take()?;
     options.finish()?;
-    let stored = service.gallery()?.get(&gallery, &id, Parts { thumbnail: true, ..Parts::NONE }).await?;
+    let stored = service
+        .gallery()?
+        .get(
+            &gallery,
+            &id,
+            Parts {
+                thumbnail: true,
+                ..Parts::NONE
+            },
+        )
+        .await?;
     let thumbnail = stored.thumbnail.ok_or_else(|| {
-        let detail = format!("{:?} has no thumbnail: it was stored as a vector", id.as_str());
+        let detail = format!(
+            "{:?} has no thumbnail: it was stored as a vector",
+            id.as_str()
+        );
         Error::new(Kind::NotFound, detail)
     })?;
     let tag = format!("\"{}\"", hex(&Sha256::digest(&thumbnail)[..12]));
-    // The item may be replaced at any time, so a cache asks each time, and is answered in a few bytes.
-    let caching = [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, "no-cache".to_owned())];
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let same = |candidate: &str| candidate.trim() == "*" || candidate.trim().trim_start_matches("W/") == tag;
+    // The item may be replaced at any time, so a cache asks each time, and is answered in a few
+    // bytes.
+    let caching = [
+        (header::ETAG, tag.clone()),
+        (header::CACHE_CONTROL, "no-cache".to_owned()),
+    ];
+    let known = headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let same = |candidate: &str| {
+        candidate.trim() == "*" || candidate.trim().trim_start_matches("W/") == tag
+    };
     if known.flat_map(|value| value.split(',')).any(same) {
         return Ok((StatusCode::NOT_MODIFIED, caching).into_response());
     }

@@ -1,7 +1,8 @@
 //! Published weights, whatever file they come in, under the hub's tensor names.
 //!
-//! A reader turns a file into a [`TensorMap`] without copying the data; [`Weights`] finds out which layout the names
-//! follow and answers requests for the hub's names with f32 values of the expected shape.
+//! A reader turns a file into a [`TensorMap`] without copying the data; [`Weights`] finds out which
+//! layout the names follow and answers requests for the hub's names with f32 values of the expected
+//! shape.
 
 mod layout;
 mod onnx_export;
@@ -14,7 +15,10 @@ use bytes::Bytes;
 use half::{bf16, f16};
 
 use self::layout::Layout;
-pub use self::{layout::hugging_face, onnx_export::read_onnx_export, safetensors::read_safetensors, torch::read_torch};
+pub use self::{
+    layout::hugging_face, onnx_export::read_onnx_export, safetensors::read_safetensors,
+    torch::read_torch,
+};
 use crate::{
     error::{Error, Result},
     model::ModelSpec,
@@ -56,21 +60,34 @@ pub struct RawTensor {
 impl RawTensor {
     /// Checks that the data is as long as shape and type say.
     pub(crate) fn new(name: &str, dtype: Dtype, shape: Vec<usize>, data: Bytes) -> Result<Self> {
-        let expected = shape.iter().try_fold(dtype.bytes(), |product, &side| product.checked_mul(side));
+        let expected = shape
+            .iter()
+            .try_fold(dtype.bytes(), |product, &side| product.checked_mul(side));
         if expected != Some(data.len()) {
             return Err(Error::artifact(format!(
                 "tensor {name} of shape {shape:?} and type {dtype:?} has {} bytes",
                 data.len()
             )));
         }
-        Ok(Self { dtype, shape, data, transposed: false })
+        Ok(Self {
+            dtype,
+            shape,
+            data,
+            transposed: false,
+        })
     }
 
     /// The values as f32, row-major in the shape that PyTorch has.
     pub fn to_f32(&self) -> Vec<f32> {
         let halves = || self.data.as_chunks::<2>().0.iter();
         let values: Vec<f32> = match self.dtype {
-            Dtype::F32 => self.data.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            Dtype::F32 => self
+                .data
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|&b| f32::from_le_bytes(b))
+                .collect(),
             Dtype::F16 => halves().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
             Dtype::Bf16 => halves().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
         };
@@ -83,7 +100,8 @@ impl RawTensor {
 
 /// Transposes a row-major matrix of `rows`×`columns`.
 pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    /// Side of the squares that are turned at a time, so that both sides stay in the first-level cache.
+    /// Side of the squares that are turned at a time, so that both sides stay in the first-level
+    /// cache.
     const TILE: usize = 32;
     let mut out = vec![0.0; values.len()];
     if out.is_empty() {
@@ -122,13 +140,19 @@ impl Weights {
         Ok(Self { tensors, layout })
     }
 
-    /// Refuses weights that have more than the model: read as if they were its own, they would give features that are wrong
-    /// in silence.
+    /// Refuses weights that have more than the model: read as if they were its own, they would give
+    /// features that are wrong in silence.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] for registers that the model has not, and for further blocks.
+    /// [`crate::error::Kind::Artifact`] for registers that the model has not, and for further
+    /// blocks.
     pub fn check(&self, spec: &ModelSpec) -> Result<()> {
-        let has = |name: &str| self.layout.parts(name).iter().all(|part| self.tensors.contains_key(part));
+        let has = |name: &str| {
+            self.layout
+                .parts(name)
+                .iter()
+                .all(|part| self.tensors.contains_key(part))
+        };
         let (name, depth) = (&spec.name, spec.depth);
         if spec.registers == 0 && has("register_tokens") {
             return Err(Error::artifact(format!(
@@ -136,8 +160,9 @@ impl Weights {
             )));
         }
         if has(&format!("blocks.{depth}.norm1.weight")) {
-            let detail =
-                format!("the weights have more blocks than the {depth} of {name}; name the model that they are of");
+            let detail = format!(
+                "the weights have more blocks than the {depth} of {name}; name the model that they are of"
+            );
             return Err(Error::artifact(detail));
         }
         Ok(())
@@ -151,14 +176,22 @@ impl Weights {
         let names = self.layout.parts(name);
         let part = |name: &String| {
             self.tensors.get(name).ok_or_else(|| {
-                Error::artifact(format!("the weights have no tensor {name}; are they of this model's architecture?"))
+                Error::artifact(format!(
+                    "the weights have no tensor {name}; are they of this model's architecture?"
+                ))
             })
         };
         let parts: Vec<&RawTensor> = names.iter().map(part).collect::<Result<_>>()?;
         let joined = join_shapes(&parts);
         // Before any value is read: a shape that is not the model's may be of any size.
-        if !joined.as_deref().is_some_and(|joined| same_shape(joined, shape)) {
-            let found: Vec<String> = parts.iter().map(|part| format!("{:?}", part.shape)).collect();
+        if !joined
+            .as_deref()
+            .is_some_and(|joined| same_shape(joined, shape))
+        {
+            let found: Vec<String> = parts
+                .iter()
+                .map(|part| format!("{:?}", part.shape))
+                .collect();
             return Err(Error::artifact(format!(
                 "tensor {} has shape {}, but this model needs {shape:?}",
                 names.join(" + "),
@@ -184,6 +217,12 @@ fn join_shapes(parts: &[&RawTensor]) -> Option<Vec<usize>> {
 
 /// Whether two shapes are equal but for leading ones (`[1, 1, D]` and `[D]`).
 fn same_shape(a: &[usize], b: &[usize]) -> bool {
-    let trim = |shape: &[usize]| shape.iter().copied().skip_while(|&side| side == 1).collect::<Vec<_>>();
+    let trim = |shape: &[usize]| {
+        shape
+            .iter()
+            .copied()
+            .skip_while(|&side| side == 1)
+            .collect::<Vec<_>>()
+    };
     trim(a) == trim(b)
 }

@@ -1,8 +1,9 @@
 //! ONNX exports of Hugging Face's `Dinov2Model` (made by `torch.onnx.export`).
 //!
-//! Initialisers keep their Hugging Face names, but for two kinds. Linear layers are constants named by number; the
-//! `MatMul` node that uses them carries the module's path, and stores the matrix transposed. The position table, when
-//! the exporter folded it, is split in the CLS row and the patch rows, found by their shapes and consumers.
+//! Initialisers keep their Hugging Face names, but for two kinds. Linear layers are constants named
+//! by number; the `MatMul` node that uses them carries the module's path, and stores the matrix
+//! transposed. The position table, when the exporter folded it, is split in the CLS row and the
+//! patch rows, found by their shapes and consumers.
 
 use bytes::Bytes;
 use prost::Message;
@@ -16,10 +17,14 @@ use crate::{
 /// Reads the weights of an ONNX export under Hugging Face's names.
 ///
 /// # Errors
-/// [`crate::error::Kind::Artifact`] if the file is no ONNX model or keeps its weights in another file.
+/// [`crate::error::Kind::Artifact`] if the file is no ONNX model or keeps its weights in another
+/// file.
 pub fn read_onnx_export(file: Bytes) -> Result<TensorMap> {
-    let model = ModelProto::decode(file).map_err(|error| Error::artifact(format!("not a valid ONNX file: {error}")))?;
-    let graph = model.graph.ok_or_else(|| Error::artifact("the ONNX file holds no graph"))?;
+    let model = ModelProto::decode(file)
+        .map_err(|error| Error::artifact(format!("not a valid ONNX file: {error}")))?;
+    let graph = model
+        .graph
+        .ok_or_else(|| Error::artifact("the ONNX file holds no graph"))?;
     let mut tensors = TensorMap::new();
     for initializer in &graph.initializer {
         if let Some(tensor) = raw(initializer)? {
@@ -39,31 +44,61 @@ fn raw(tensor: &TensorProto) -> Result<Option<RawTensor>> {
         _ => return Ok(None),
     };
     if tensor.data_location == EXTERNAL {
-        let detail = format!("tensor {} lies in another file; export the model into one file", tensor.name);
+        let detail = format!(
+            "tensor {} lies in another file; export the model into one file",
+            tensor.name
+        );
         return Err(Error::artifact(detail));
     }
-    let shape = tensor.dims.iter().map(|&side| usize::try_from(side).unwrap_or(0)).collect();
+    let shape = tensor
+        .dims
+        .iter()
+        .map(|&side| usize::try_from(side).unwrap_or(0))
+        .collect();
     let data = if tensor.float_data.is_empty() {
         tensor.raw_data.clone()
     } else {
-        tensor.float_data.iter().flat_map(|value| value.to_le_bytes()).collect()
+        tensor
+            .float_data
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
     };
     RawTensor::new(&tensor.name, dtype, shape, data).map(Some)
 }
 
-/// `/backbone/encoder/layer.0/mlp/fc1/MatMul` uses the weight of `backbone.encoder.layer.0.mlp.fc1`.
+/// `/backbone/encoder/layer.0/mlp/fc1/MatMul` uses the weight of
+/// `backbone.encoder.layer.0.mlp.fc1`.
 fn name_linear_layers(graph: &GraphProto, tensors: &mut TensorMap) {
     for node in graph.node.iter().filter(|node| node.op_type == "MatMul") {
-        let (Some(module), Some(weight)) = (node.name.strip_suffix("/MatMul"), node.input.get(1)) else { continue };
-        let name = format!("{}.weight", module.trim_start_matches('/').replace('/', "."));
-        let Some(tensor) = tensors.get(weight).filter(|tensor| tensor.shape.len() == 2) else { continue };
-        let turned = RawTensor { transposed: true, shape: vec![tensor.shape[1], tensor.shape[0]], ..tensor.clone() };
+        let (Some(module), Some(weight)) = (node.name.strip_suffix("/MatMul"), node.input.get(1))
+        else {
+            continue;
+        };
+        let name = format!(
+            "{}.weight",
+            module.trim_start_matches('/').replace('/', ".")
+        );
+        let Some(tensor) = tensors.get(weight).filter(|tensor| tensor.shape.len() == 2) else {
+            continue;
+        };
+        let turned = RawTensor {
+            transposed: true,
+            shape: vec![tensor.shape[1], tensor.shape[0]],
+            ..tensor.clone()
+        };
         tensors.entry(name).or_insert(turned);
     }
 }
 
 fn join_position_table(graph: &GraphProto, tensors: &mut TensorMap) {
-    let Some(cls_name) = tensors.keys().find(|name| name.ends_with("embeddings.cls_token")).cloned() else { return };
+    let Some(cls_name) = tensors
+        .keys()
+        .find(|name| name.ends_with("embeddings.cls_token"))
+        .cloned()
+    else {
+        return;
+    };
     let prefix = cls_name.trim_end_matches("cls_token").to_owned();
     let name = format!("{prefix}position_embeddings");
     if tensors.contains_key(&name) {
@@ -72,7 +107,9 @@ fn join_position_table(graph: &GraphProto, tensors: &mut TensorMap) {
     let dim = tensors[&cls_name].shape.last().copied().unwrap_or(0);
     let scope = format!("/{}", prefix.replace('.', "/"));
     let used_there = |name: &str| {
-        graph.node.iter().any(|node| node.name.starts_with(&scope) && node.input.iter().any(|input| input == name))
+        graph.node.iter().any(|node| {
+            node.name.starts_with(&scope) && node.input.iter().any(|input| input == name)
+        })
     };
     let find = |fits: &dyn Fn(usize) -> bool| {
         tensors.iter().find(|(name, tensor)| {
@@ -81,12 +118,20 @@ fn join_position_table(graph: &GraphProto, tensors: &mut TensorMap) {
                 && used_there(name)
         })
     };
-    let (Some((_, cls)), Some((_, patches))) = (find(&|rows| rows == 1), find(&|rows| rows > 1)) else { return };
+    let (Some((_, cls)), Some((_, patches))) = (find(&|rows| rows == 1), find(&|rows| rows > 1))
+    else {
+        return;
+    };
     if cls.dtype != patches.dtype {
         return;
     }
     let data: Bytes = [cls.data.as_ref(), patches.data.as_ref()].concat().into();
     let shape = vec![1, 1 + patches.shape[1], dim];
-    let table = RawTensor { dtype: cls.dtype, shape, data, transposed: false };
+    let table = RawTensor {
+        dtype: cls.dtype,
+        shape,
+        data,
+        transposed: false,
+    };
     tensors.insert(name, table);
 }

@@ -23,7 +23,10 @@ pub fn read_safetensors(shards: &[Bytes]) -> Result<TensorMap> {
                 _ => continue,
             };
             let data = shard.slice_ref(view.data());
-            tensors.insert(name.to_owned(), RawTensor::new(name, dtype, view.shape().to_vec(), data)?);
+            tensors.insert(
+                name.to_owned(),
+                RawTensor::new(name, dtype, view.shape().to_vec(), data)?,
+            );
         }
     }
     Ok(tensors)

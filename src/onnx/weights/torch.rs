@@ -1,7 +1,8 @@
 //! Zip-format checkpoints of `torch.save`: a pickled dictionary of tensors beside their storages.
 //!
-//! Only the pickle instructions that such files consist of are understood, and nothing is ever called: what a name that
-//! is not on the short list of [`Value::reduce`] would make is passed over. No code in a checkpoint can run.
+//! Only the pickle instructions that such files consist of are understood, and nothing is ever
+//! called: what a name that is not on the short list of [`Value::reduce`] would make is passed
+//! over. No code in a checkpoint can run.
 
 use std::{collections::HashMap, io::Cursor, io::Read, rc::Rc};
 
@@ -16,8 +17,8 @@ const MOST_PICKLE_BYTES: u64 = 8 << 20;
 /// Bytes of a tensor's name at most, as each name is made of two.
 const MOST_NAME_BYTES: usize = 512;
 
-/// Reads the floating-point tensors of a checkpoint. A dictionary inside the outer one (`{"model": {…}}`) adds its key
-/// and a dot in front of its names.
+/// Reads the floating-point tensors of a checkpoint. A dictionary inside the outer one (`{"model":
+/// {…}}`) adds its key and a dot in front of its names.
 ///
 /// # Errors
 /// [`crate::error::Kind::Artifact`] if the file is no such checkpoint.
@@ -35,12 +36,27 @@ pub fn read_torch(file: Bytes) -> Result<TensorMap> {
         .into_owned();
     let root = pickle_name.trim_end_matches("data.pkl").to_owned();
     let mut pickle = Vec::new();
-    let entry = archive.by_name(&pickle_name).map_err(|error| bad(error.to_string()))?;
-    entry.take(MOST_PICKLE_BYTES).read_to_end(&mut pickle).map_err(|error| bad(error.to_string()))?;
+    let entry = archive
+        .by_name(&pickle_name)
+        .map_err(|error| bad(error.to_string()))?;
+    entry
+        .take(MOST_PICKLE_BYTES)
+        .read_to_end(&mut pickle)
+        .map_err(|error| bad(error.to_string()))?;
 
-    let mut storages = Storages { file, archive, root, read: HashMap::new() };
+    let mut storages = Storages {
+        file,
+        archive,
+        root,
+        read: HashMap::new(),
+    };
     let mut tensors = TensorMap::new();
-    collect(Unpickler::new(&pickle).run()?, "", &mut storages, &mut tensors)?;
+    collect(
+        Unpickler::new(&pickle).run()?,
+        "",
+        &mut storages,
+        &mut tensors,
+    )?;
     Ok(tensors)
 }
 
@@ -48,18 +64,30 @@ fn bad(detail: impl Into<String>) -> Error {
     Error::artifact(detail)
 }
 
-fn collect(value: Value, prefix: &str, storages: &mut Storages, tensors: &mut TensorMap) -> Result<()> {
+fn collect(
+    value: Value,
+    prefix: &str,
+    storages: &mut Storages,
+    tensors: &mut TensorMap,
+) -> Result<()> {
     match value {
         Value::Dict(entries) => {
             for (key, value) in entries {
-                let name = if prefix.is_empty() { key.to_string() } else { format!("{prefix}.{key}") };
+                let name = if prefix.is_empty() {
+                    key.to_string()
+                } else {
+                    format!("{prefix}.{key}")
+                };
                 collect(value, &name, storages, tensors)?;
             }
         }
         Value::Tensor(tensor) => {
             if let Some(dtype) = tensor.dtype {
                 let data = storages.slice(prefix, dtype, &tensor)?;
-                tensors.insert(prefix.to_owned(), RawTensor::new(prefix, dtype, tensor.shape.clone(), data)?);
+                tensors.insert(
+                    prefix.to_owned(),
+                    RawTensor::new(prefix, dtype, tensor.shape.clone(), data)?,
+                );
             }
         }
         _ => {}
@@ -80,15 +108,22 @@ impl Storages {
         let mut stride = 1;
         for (&side, &found) in tensor.shape.iter().zip(&tensor.strides).rev() {
             if side != 1 && found != stride {
-                return Err(bad(format!("tensor {name} is not contiguous; save it with .contiguous()")));
+                return Err(bad(format!(
+                    "tensor {name} is not contiguous; save it with .contiguous()"
+                )));
             }
             // A shape whose size is no number is refused below.
             stride = stride.saturating_mul(side);
         }
         let storage = self.storage(&tensor.key)?;
         let start = tensor.offset.checked_mul(dtype.bytes());
-        let length = tensor.shape.iter().try_fold(dtype.bytes(), |product, &side| product.checked_mul(side));
-        let range = start.zip(length).and_then(|(start, length)| Some(start..start.checked_add(length)?));
+        let length = tensor
+            .shape
+            .iter()
+            .try_fold(dtype.bytes(), |product, &side| product.checked_mul(side));
+        let range = start
+            .zip(length)
+            .and_then(|(start, length)| Some(start..start.checked_add(length)?));
         match range {
             Some(range) if range.end <= storage.len() => Ok(storage.slice(range)),
             _ => Err(bad(format!("tensor {name} reaches beyond its storage"))),
@@ -100,9 +135,14 @@ impl Storages {
             return Ok(bytes.clone());
         }
         let path = format!("{}data/{key}", self.root);
-        let entry = self.archive.by_name(&path).map_err(|error| bad(format!("storage {path}: {error}")))?;
+        let entry = self
+            .archive
+            .by_name(&path)
+            .map_err(|error| bad(format!("storage {path}: {error}")))?;
         let size = usize::try_from(entry.size()).unwrap_or(usize::MAX);
-        let start = entry.data_start().and_then(|start| usize::try_from(start).ok());
+        let start = entry
+            .data_start()
+            .and_then(|start| usize::try_from(start).ok());
         let stored = entry.compression() == zip::CompressionMethod::Stored;
         if !stored {
             // It could be of any size.
@@ -112,7 +152,9 @@ impl Storages {
         }
         let range = start.and_then(|start| Some(start..start.checked_add(size)?));
         let range = range.filter(|range| range.end <= self.file.len());
-        let bytes = self.file.slice(range.ok_or_else(|| bad(format!("storage {path} reaches beyond the file")))?);
+        let bytes = self
+            .file
+            .slice(range.ok_or_else(|| bad(format!("storage {path} reaches beyond the file")))?);
         self.read.insert(key.to_owned(), bytes.clone());
         Ok(bytes)
     }
@@ -128,7 +170,8 @@ struct TensorRef {
     strides: Vec<usize>,
 }
 
-/// What a pickle builds. A copy is small, whatever it is of: a pickle may remember and recall a value with one byte.
+/// What a pickle builds. A copy is small, whatever it is of: a pickle may remember and recall a
+/// value with one byte.
 #[derive(Debug, Clone)]
 enum Value {
     Mark,
@@ -143,8 +186,9 @@ enum Value {
 }
 
 impl Value {
-    /// A tuple. One that is nested deeper than any tensor's needs is dropped, and so are dictionaries with entries, so that a
-    /// hostile file cannot build a structure that exhausts the stack; what is shared there is shared here.
+    /// A tuple. One that is nested deeper than any tensor's needs is dropped, and so are
+    /// dictionaries with entries, so that a hostile file cannot build a structure that exhausts the
+    /// stack; what is shared there is shared here.
     fn tuple(mut items: Vec<Value>) -> Value {
         for item in &mut items {
             if matches!(item, Value::Dict(entries) if !entries.is_empty()) {
@@ -152,8 +196,13 @@ impl Value {
             }
         }
         let is_tuple = |value: &Value| matches!(value, Value::Tuple(_));
-        let is_nested = |value: &Value| matches!(value, Value::Tuple(inner) if inner.iter().any(is_tuple));
-        if items.iter().any(is_nested) { Value::Other } else { Value::Tuple(items.into()) }
+        let is_nested =
+            |value: &Value| matches!(value, Value::Tuple(inner) if inner.iter().any(is_tuple));
+        if items.iter().any(is_nested) {
+            Value::Other
+        } else {
+            Value::Tuple(items.into())
+        }
     }
 
     /// Whether this is a dictionary that holds another: the deepest that a checkpoint of ours goes.
@@ -161,21 +210,31 @@ impl Value {
         matches!(self, Value::Dict(entries) if entries.iter().any(|(_, value)| matches!(value, Value::Dict(_))))
     }
 
-    /// What calling a global with arguments gives. Unknown globals give [`Value::Other`], which no weight can be.
+    /// What calling a global with arguments gives. Unknown globals give [`Value::Other`], which no
+    /// weight can be.
     fn reduce(function: &str, arguments: &[Value]) -> Result<Value> {
         match (function, arguments) {
             ("collections.OrderedDict", _) => Ok(Value::Dict(Vec::new())),
             (
                 "torch._utils._rebuild_tensor_v2",
-                [Value::Storage { key, dtype }, Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), ..],
+                [
+                    Value::Storage { key, dtype },
+                    Value::Int(offset),
+                    Value::Tuple(shape),
+                    Value::Tuple(strides),
+                    ..,
+                ],
             ) => Ok(Value::Tensor(Rc::new(TensorRef {
                 key: key.clone(),
                 dtype: *dtype,
-                offset: usize::try_from(*offset).map_err(|_| bad("a tensor has a negative offset"))?,
+                offset: usize::try_from(*offset)
+                    .map_err(|_| bad("a tensor has a negative offset"))?,
                 shape: sizes(shape)?,
                 strides: sizes(strides)?,
             }))),
-            ("torch._utils._rebuild_parameter", [tensor @ Value::Tensor(_), ..]) => Ok(tensor.clone()),
+            ("torch._utils._rebuild_parameter", [tensor @ Value::Tensor(_), ..]) => {
+                Ok(tensor.clone())
+            }
             _ => Ok(Value::Other),
         }
     }
@@ -184,14 +243,22 @@ impl Value {
     fn persistent(id: Value) -> Value {
         match id {
             Value::Tuple(parts) => match &*parts {
-                [Value::Text(kind), Value::Global(class), Value::Text(key), ..] if &**kind == "storage" => {
+                [
+                    Value::Text(kind),
+                    Value::Global(class),
+                    Value::Text(key),
+                    ..,
+                ] if &**kind == "storage" => {
                     let dtype = match &**class {
                         "torch.FloatStorage" => Some(Dtype::F32),
                         "torch.HalfStorage" => Some(Dtype::F16),
                         "torch.BFloat16Storage" => Some(Dtype::Bf16),
                         _ => None,
                     };
-                    Value::Storage { key: key.clone(), dtype }
+                    Value::Storage {
+                        key: key.clone(),
+                        dtype,
+                    }
                 }
                 _ => Value::Other,
             },
@@ -205,7 +272,11 @@ fn sizes(values: &[Value]) -> Result<Vec<usize>> {
         Value::Int(size) => usize::try_from(*size).ok(),
         _ => None,
     };
-    values.iter().map(size).collect::<Option<_>>().ok_or_else(|| bad("a tensor's shape is not made of sizes"))
+    values
+        .iter()
+        .map(size)
+        .collect::<Option<_>>()
+        .ok_or_else(|| bad("a tensor's shape is not made of sizes"))
 }
 
 struct Unpickler<'a> {
@@ -216,7 +287,11 @@ struct Unpickler<'a> {
 
 impl<'a> Unpickler<'a> {
     fn new(pickle: &'a [u8]) -> Self {
-        Self { rest: pickle, stack: Vec::new(), memo: HashMap::new() }
+        Self {
+            rest: pickle,
+            stack: Vec::new(),
+            memo: HashMap::new(),
+        }
     }
 
     fn run(mut self) -> Result<Value> {
@@ -224,11 +299,11 @@ impl<'a> Unpickler<'a> {
             let [opcode] = self.take()?;
             match opcode {
                 b'.' => return self.pop(),
-                0x80 => drop(self.take::<1>()?),                            // PROTO
-                0x95 => drop(self.take::<8>()?),                            // FRAME
-                b'(' => self.stack.push(Value::Mark),                       // MARK
-                b')' => self.stack.push(Value::tuple(Vec::new())),          // EMPTY_TUPLE
-                b'}' => self.stack.push(Value::Dict(Vec::new())),           // EMPTY_DICT
+                0x80 => drop(self.take::<1>()?),      // PROTO
+                0x95 => drop(self.take::<8>()?),      // FRAME
+                b'(' => self.stack.push(Value::Mark), // MARK
+                b')' => self.stack.push(Value::tuple(Vec::new())), // EMPTY_TUPLE
+                b'}' => self.stack.push(Value::Dict(Vec::new())), // EMPTY_DICT
                 b']' | b'N' | 0x88 | 0x89 => self.stack.push(Value::Other), // EMPTY_LIST NONE NEWTRUE NEWFALSE
                 b'G' => {
                     self.take::<8>()?; // BINFLOAT
@@ -261,10 +336,14 @@ impl<'a> Unpickler<'a> {
                 }
                 0x93 => {
                     // STACK_GLOBAL
-                    let (Value::Text(name), Value::Text(module)) = (self.pop()?, self.pop()?) else {
-                        return Err(bad("the pickle names a global by something other than text"));
+                    let (Value::Text(name), Value::Text(module)) = (self.pop()?, self.pop()?)
+                    else {
+                        return Err(bad(
+                            "the pickle names a global by something other than text",
+                        ));
                     };
-                    self.stack.push(Value::Global(format!("{module}.{name}").into()));
+                    self.stack
+                        .push(Value::Global(format!("{module}.{name}").into()));
                 }
                 b't' => {
                     let items = self.pop_to_mark()?;
@@ -272,7 +351,11 @@ impl<'a> Unpickler<'a> {
                 }
                 0x85..=0x87 => {
                     // TUPLE1, TUPLE2, TUPLE3
-                    let at = self.stack.len().checked_sub(usize::from(opcode - 0x84)).ok_or_else(underflow)?;
+                    let at = self
+                        .stack
+                        .len()
+                        .checked_sub(usize::from(opcode - 0x84))
+                        .ok_or_else(underflow)?;
                     let items = self.stack.split_off(at);
                     self.stack.push(Value::tuple(items));
                 }
@@ -281,7 +364,9 @@ impl<'a> Unpickler<'a> {
                     self.stack.push(Value::persistent(id));
                 }
                 b'R' => {
-                    let Value::Tuple(arguments) = self.pop()? else { return Err(bad("a call without arguments")) };
+                    let Value::Tuple(arguments) = self.pop()? else {
+                        return Err(bad("a call without arguments"));
+                    };
                     let value = match self.pop()? {
                         Value::Global(function) => Value::reduce(&function, &arguments)?,
                         _ => Value::Other,
@@ -296,9 +381,9 @@ impl<'a> Unpickler<'a> {
                     let items = self.pop_to_mark()?;
                     self.set_items(items)?;
                 }
-                b'a' => drop(self.pop()?),         // APPEND: lists hold no weights
+                b'a' => drop(self.pop()?), // APPEND: lists hold no weights
                 b'e' => drop(self.pop_to_mark()?), // APPENDS
-                b'b' => drop(self.pop()?),         // BUILD: an object's attributes hold no weights
+                b'b' => drop(self.pop()?), // BUILD: an object's attributes hold no weights
                 b'q' => {
                     let [key] = self.take()?;
                     self.remember(key.into())?;
@@ -326,26 +411,38 @@ impl<'a> Unpickler<'a> {
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or_else(|| bad("the pickle is cut off"))?;
+        let (taken, rest) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or_else(|| bad("the pickle is cut off"))?;
         self.rest = rest;
         Ok(*taken)
     }
 
     fn bytes(&mut self, length: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(|| bad("the pickle is cut off"))?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or_else(|| bad("the pickle is cut off"))?;
         self.rest = rest;
         Ok(taken)
     }
 
     fn text(&mut self, length: usize) -> Result<()> {
-        let text = std::str::from_utf8(self.bytes(length)?).map_err(|_| bad("a name in the pickle is not UTF-8"))?;
+        let text = std::str::from_utf8(self.bytes(length)?)
+            .map_err(|_| bad("a name in the pickle is not UTF-8"))?;
         self.stack.push(Value::Text(text.into()));
         Ok(())
     }
 
     fn line(&mut self) -> Result<&'a str> {
-        let end = self.rest.iter().position(|&b| b == b'\n').ok_or_else(|| bad("the pickle is cut off"))?;
-        let line = std::str::from_utf8(self.bytes(end)?).map_err(|_| bad("a name in the pickle is not UTF-8"))?;
+        let end = self
+            .rest
+            .iter()
+            .position(|&b| b == b'\n')
+            .ok_or_else(|| bad("the pickle is cut off"))?;
+        let line = std::str::from_utf8(self.bytes(end)?)
+            .map_err(|_| bad("a name in the pickle is not UTF-8"))?;
         self.take::<1>()?;
         Ok(line)
     }
@@ -368,14 +465,20 @@ impl<'a> Unpickler<'a> {
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Value>> {
-        let mark = self.stack.iter().rposition(|value| matches!(value, Value::Mark)).ok_or_else(underflow)?;
+        let mark = self
+            .stack
+            .iter()
+            .rposition(|value| matches!(value, Value::Mark))
+            .ok_or_else(underflow)?;
         let items = self.stack.split_off(mark + 1);
         self.stack.pop();
         Ok(items)
     }
 
     fn set_items(&mut self, items: Vec<Value>) -> Result<()> {
-        let Some(Value::Dict(entries)) = self.stack.last_mut() else { return Ok(()) };
+        let Some(Value::Dict(entries)) = self.stack.last_mut() else {
+            return Ok(());
+        };
         let mut items = items.into_iter();
         while let (Some(key), Some(value)) = (items.next(), items.next()) {
             if let Value::Text(key) = key
@@ -389,7 +492,8 @@ impl<'a> Unpickler<'a> {
     }
 
     fn remember(&mut self, key: u32) -> Result<()> {
-        // A dictionary is remembered while it is empty, and recalled only by cyclic pickles, which no checkpoint is.
+        // A dictionary is remembered while it is empty, and recalled only by cyclic pickles, which
+        // no checkpoint is.
         let value = match self.stack.last().ok_or_else(underflow)? {
             Value::Dict(_) => Value::Dict(Vec::new()),
             other => other.clone(),
@@ -399,7 +503,11 @@ impl<'a> Unpickler<'a> {
     }
 
     fn recall(&mut self, key: u32) -> Result<()> {
-        let value = self.memo.get(&key).cloned().ok_or_else(|| bad("the pickle recalls what it never stored"))?;
+        let value = self
+            .memo
+            .get(&key)
+            .cloned()
+            .ok_or_else(|| bad("the pickle recalls what it never stored"))?;
         self.stack.push(value);
         Ok(())
     }

@@ -16,12 +16,13 @@ use crate::{
 };
 
 impl Service {
-    /// The class of each subject as a probe sees it. A vector must be the features that the probe takes, as the model gives
-    /// them.
+    /// The class of each subject as a probe sees it. A vector must be the features that the probe
+    /// takes, as the model gives them.
     ///
     /// # Errors
-    /// As [`Service::ready_probe`]; [`crate::error::Kind::Conflict`] for an image to be prepared in another way than those that
-    /// the probe learnt from; [`crate::error::Kind::InvalidOption`] for a bad `min_score`.
+    /// As [`Service::ready_probe`]; [`crate::error::Kind::Conflict`] for an image to be prepared in
+    /// another way than those that the probe learnt from; [`crate::error::Kind::InvalidOption`] for
+    /// a bad `min_score`.
     pub async fn classify_by_probe(
         &self,
         name: &GalleryName,
@@ -30,11 +31,17 @@ impl Service {
         min_score: Option<f32>,
     ) -> Result<Found<Classification>> {
         if let Some(score) = min_score.filter(|score| !(0.0..=1.0).contains(score)) {
-            return Err(Error::option("min_score", format!("{score} is out of range; for a probe it must be 0 to 1")));
+            return Err(Error::option(
+                "min_score",
+                format!("{score} is out of range; for a probe it must be 0 to 1"),
+            ));
         }
         let stored = self.ready_probe(name).await?;
         let binding = stored.about.binding.clone();
-        binding.check(&stored.about.gallery, &overlay(&binding, image, &VectorOptions::default()))?;
+        binding.check(
+            &stored.about.gallery,
+            &overlay(&binding, image, &VectorOptions::default()),
+        )?;
 
         let (mut files, mut given) = (Vec::new(), Vec::new());
         for subject in subjects {
@@ -50,14 +57,22 @@ impl Service {
             (Vec::new(), Stages::default())
         } else {
             let pooling = stored.about.features.pooling();
-            let embed = EmbedOptions { pooling, normalize: false, layers: 1, tokens: false };
-            self.embed(files, &image_options(&binding, image.decode), &embed).await?
+            let embed = EmbedOptions {
+                pooling,
+                normalize: false,
+                layers: 1,
+                tokens: false,
+            };
+            self.embed(files, &image_options(&binding, image.decode), &embed)
+                .await?
         };
         let started = Instant::now();
         let outcomes = self.on_blocking_thread("classifying by a probe", move || {
             let mut embeddings = embeddings.into_iter();
             let mut of_image = || {
-                let embedding = embeddings.next().unwrap_or_else(|| Err(Error::internal("no answer for an image")));
+                let embedding = embeddings
+                    .next()
+                    .unwrap_or_else(|| Err(Error::internal("no answer for an image")));
                 embedding.map(|embedding| embedding.vector)
             };
             let classify = |given: Option<Result<Vec<f32>>>| {
@@ -68,11 +83,19 @@ impl Service {
         });
         let outcomes = outcomes.await?;
         stages.post += started.elapsed();
-        Ok(Found { binding, outcomes, stages })
+        Ok(Found {
+            binding,
+            outcomes,
+            stages,
+        })
     }
 }
 
-fn check_features(features: Vec<f32>, name: &GalleryName, stored: &StoredProbe) -> Result<Vec<f32>> {
+fn check_features(
+    features: Vec<f32>,
+    name: &GalleryName,
+    stored: &StoredProbe,
+) -> Result<Vec<f32>> {
     let width = stored.probe.width();
     if features.len() != width {
         let detail = format!(
@@ -91,13 +114,27 @@ fn check_features(features: Vec<f32>, name: &GalleryName, stored: &StoredProbe) 
     }
 }
 
-fn classify(stored: &StoredProbe, features: &[f32], min_score: Option<f32>) -> Result<Classification> {
+fn classify(
+    stored: &StoredProbe,
+    features: &[f32],
+    min_score: Option<f32>,
+) -> Result<Classification> {
     let shares = stored.probe.probabilities(features)?;
-    let labels: Vec<Label> = stored.probe.classes.iter().map(Label::new).collect::<Result<_>>()?;
-    let winner = vote::winner(&shares).filter(|&class| min_score.is_none_or(|least| shares[class] >= least));
+    let labels: Vec<Label> = stored
+        .probe
+        .classes
+        .iter()
+        .map(Label::new)
+        .collect::<Result<_>>()?;
+    let winner =
+        vote::winner(&shares).filter(|&class| min_score.is_none_or(|least| shares[class] >= least));
     let label = winner.map(|class| labels[class].clone());
     let mut probabilities: Vec<(Label, f32)> = labels.into_iter().zip(shares).collect();
     // The order of equal shares stays: by name.
     probabilities.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    Ok(Classification { label, probabilities, neighbors: None })
+    Ok(Classification {
+        label,
+        probabilities,
+        neighbors: None,
+    })
 }

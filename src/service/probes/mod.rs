@@ -1,7 +1,8 @@
-//! Linear probes on the items of a gallery: trained in the background, one at a time, and kept in the gallery's store.
+//! Linear probes on the items of a gallery: trained in the background, one at a time, and kept in
+//! the gallery's store.
 //!
-//! What is kept is in the store, so it outlives this process and other servers on the store use it, too. What is under way,
-//! and why a training failed, only this process knows.
+//! What is kept is in the store, so it outlives this process and other servers on the store use it,
+//! too. What is under way, and why a training failed, only this process knows.
 
 mod classify;
 mod stored;
@@ -62,9 +63,10 @@ impl Service {
     /// Begins to train a probe, and gives the training to look at.
     ///
     /// # Errors
-    /// At once: [`Kind::NotFound`] if there is no such gallery, [`Kind::Conflict`] if its features are not those of the model,
-    /// [`Kind::InvalidOption`] for options out of range, [`Kind::Overloaded`] while another training is under way. What
-    /// only the items tell is an error of the training.
+    /// At once: [`Kind::NotFound`] if there is no such gallery, [`Kind::Conflict`] if its features
+    /// are not those of the model, [`Kind::InvalidOption`] for options out of range,
+    /// [`Kind::Overloaded`] while another training is under way. What only the items tell is an
+    /// error of the training.
     pub async fn train_probe(&self, plan: ProbePlan) -> Result<Arc<Training>> {
         plan.options.check()?;
         let store = self.gallery()?;
@@ -78,7 +80,8 @@ impl Service {
             );
             return Err(Error::new(Kind::Conflict, detail));
         }
-        self.trainings.begin(store.clone(), info, plan, spec.dim, self.gallery_limits)
+        self.trainings
+            .begin(store.clone(), info, plan, spec.dim, self.gallery_limits)
     }
 
     /// What is going on with a probe, and what is stored of it.
@@ -98,16 +101,23 @@ impl Service {
     /// The probe of that name, to be used.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] if it is not there or not ready; [`Kind::Conflict`] if it takes the features of another model.
+    /// [`Kind::NotFound`] if it is not there or not ready; [`Kind::Conflict`] if it takes the
+    /// features of another model.
     pub async fn ready_probe(&self, name: &GalleryName) -> Result<StoredProbe> {
         // It is read each time: another server on the store may have replaced it a moment ago.
-        let stored = self.stored_probe(name).await.map_err(|error| match self.trainings.state(name) {
-            Some(state) if error.kind() == Kind::NotFound => {
-                let detail = format!("the probe `{name}` is not ready: {}; see GET /v1/probes/{name}", state.name());
-                Error::new(Kind::NotFound, detail)
-            }
-            _ => error,
-        })?;
+        let stored =
+            self.stored_probe(name)
+                .await
+                .map_err(|error| match self.trainings.state(name) {
+                    Some(state) if error.kind() == Kind::NotFound => {
+                        let detail = format!(
+                            "the probe `{name}` is not ready: {}; see GET /v1/probes/{name}",
+                            state.name()
+                        );
+                        Error::new(Kind::NotFound, detail)
+                    }
+                    _ => error,
+                })?;
         if stored.about.binding.fingerprint == self.engine.fingerprint() {
             return Ok(stored);
         }
@@ -148,7 +158,8 @@ impl Service {
         }
     }
 
-    /// Ends the training that is under way, if one is, and waits until it has. Nothing of it is stored.
+    /// Ends the training that is under way, if one is, and waits until it has. Nothing of it is
+    /// stored.
     pub async fn stop_training(&self) {
         self.trainings.stop().await;
     }
@@ -156,6 +167,7 @@ impl Service {
     async fn stored_probe(&self, name: &GalleryName) -> Result<StoredProbe> {
         let document = self.gallery()?.document(DocumentKind::Probe, name).await?;
         // Megabytes, with many classes.
-        self.on_blocking_thread("reading a probe", move || StoredProbe::decode(&document)).await
+        self.on_blocking_thread("reading a probe", move || StoredProbe::decode(&document))
+            .await
     }
 }

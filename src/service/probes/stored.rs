@@ -27,7 +27,8 @@ pub struct Origin {
     pub gallery: GalleryName,
     /// What it takes.
     pub features: ProbeFeatures,
-    /// How the features of that gallery were made; those of an image to be classified must be made alike.
+    /// How the features of that gallery were made; those of an image to be classified must be made
+    /// alike.
     pub binding: Binding,
     /// Items that were left out because they have no label.
     pub unlabelled: u64,
@@ -82,15 +83,26 @@ const ORIGIN: &str = "origin";
 impl StoredProbe {
     /// A safetensors file: weights and biases, and the rest as metadata.
     pub(super) fn encode(&self) -> Result<Bytes> {
-        let about = serde_json::to_string(&self.about).map_err(|error| Error::internal(error.to_string()))?;
-        Ok(self.probe.to_safetensors(HashMap::from([(ORIGIN.to_owned(), about)]))?.into())
+        let about = serde_json::to_string(&self.about)
+            .map_err(|error| Error::internal(error.to_string()))?;
+        Ok(self
+            .probe
+            .to_safetensors(HashMap::from([(ORIGIN.to_owned(), about)]))?
+            .into())
     }
 
     /// Reads what [`StoredProbe::encode`] wrote.
     pub(super) fn decode(document: &[u8]) -> Result<Self> {
         let (probe, metadata) = Probe::from_safetensors(document)?;
         let about = metadata.get(ORIGIN).map(String::as_str).unwrap_or_default();
-        let damaged = |error| Error::artifact(format!("a stored probe does not say where it comes from: {error}"));
-        Ok(Self { probe, about: serde_json::from_str(about).map_err(damaged)? })
+        let damaged = |error| {
+            Error::artifact(format!(
+                "a stored probe does not say where it comes from: {error}"
+            ))
+        };
+        Ok(Self {
+            probe,
+            about: serde_json::from_str(about).map_err(damaged)?,
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! The training that is under way: read on the runtime, computed on a thread of its own that yields to everyone, stored.
+//! The training that is under way: read on the runtime, computed on a thread of its own that yields
+//! to everyone, stored.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -43,10 +44,16 @@ impl Training {
     /// What it failed of.
     pub async fn ended(&self) -> Result<(), Arc<Error>> {
         let mut state = self.state.subscribe();
-        match state.wait_for(|state| matches!(state, State::Ended(_))).await.as_deref() {
+        match state
+            .wait_for(|state| matches!(state, State::Ended(_)))
+            .await
+            .as_deref()
+        {
             Ok(State::Ended(outcome)) => outcome.clone(),
             // The sender is this training itself.
-            Ok(State::UnderWay(_)) | Err(_) => Err(Arc::new(Error::internal("a training has gone"))),
+            Ok(State::UnderWay(_)) | Err(_) => {
+                Err(Arc::new(Error::internal("a training has gone")))
+            }
         }
     }
 
@@ -64,7 +71,13 @@ impl Training {
     }
 
     fn cancelled(&self) -> Error {
-        Error::new(Kind::NotFound, format!("the training of the probe `{}` was ended before it was ready", self.name))
+        Error::new(
+            Kind::NotFound,
+            format!(
+                "the training of the probe `{}` was ended before it was ready",
+                self.name
+            ),
+        )
     }
 }
 
@@ -93,9 +106,17 @@ impl Trainings {
         dim: usize,
         limits: GalleryLimits,
     ) -> Result<Arc<Training>> {
-        let progress = Progress { stage: Stage::Reading, done: 0, total: Some(info.items as usize) };
+        let progress = Progress {
+            stage: Stage::Reading,
+            done: 0,
+            total: Some(info.items as usize),
+        };
         let state = watch::Sender::new(State::UnderWay(progress));
-        let training = Arc::new(Training { name: plan.name.clone(), stopped: AtomicBool::new(false), state });
+        let training = Arc::new(Training {
+            name: plan.name.clone(),
+            stopped: AtomicBool::new(false),
+            state,
+        });
         let mut known = self.known();
         if let Some(other) = &known.under_way {
             let detail = format!(
@@ -108,7 +129,10 @@ impl Trainings {
         known.under_way = Some(Arc::clone(&training));
         known.failed.retain(|(name, _)| *name != plan.name);
         drop(known);
-        let end = End { trainings: self.clone(), training: Arc::clone(&training) };
+        let end = End {
+            trainings: self.clone(),
+            training: Arc::clone(&training),
+        };
         tokio::spawn(async move {
             let outcome = run(store, info, plan, dim, limits, &end.training).await;
             end.with(outcome);
@@ -119,7 +143,10 @@ impl Trainings {
     /// What is known of the probe here; `None` does not mean that none is stored.
     pub(super) fn state(&self, name: &GalleryName) -> Option<ProbeState> {
         let known = self.known();
-        if let Some(training) = known.under_way.as_ref().filter(|training| training.name == *name)
+        if let Some(training) = known
+            .under_way
+            .as_ref()
+            .filter(|training| training.name == *name)
             && let State::UnderWay(progress) = *training.state.borrow()
         {
             return Some(ProbeState::Training(progress));
@@ -132,12 +159,23 @@ impl Trainings {
     pub(super) fn names(&self) -> BTreeSet<GalleryName> {
         let known = self.known();
         let failed = known.failed.iter().map(|(name, _)| name);
-        known.under_way.iter().map(|training| &training.name).chain(failed).cloned().collect()
+        known
+            .under_way
+            .iter()
+            .map(|training| &training.name)
+            .chain(failed)
+            .cloned()
+            .collect()
     }
 
-    /// Ends the training of the probe, waits until it has ended, and forgets why it failed. Tells whether anything was known.
+    /// Ends the training of the probe, waits until it has ended, and forgets why it failed. Tells
+    /// whether anything was known.
     pub(super) async fn forget(&self, name: &GalleryName) -> bool {
-        let under_way = self.known().under_way.clone().filter(|training| training.name == *name);
+        let under_way = self
+            .known()
+            .under_way
+            .clone()
+            .filter(|training| training.name == *name);
         if let Some(training) = &under_way {
             training.stop();
             // How it ended does not matter any more.
@@ -172,7 +210,9 @@ impl End {
         let mut known = self.trainings.known();
         match &outcome {
             Ok(()) => tracing::info!(probe = %name, "trained"),
-            Err(error) if self.training.stopped.load(Ordering::Relaxed) => tracing::info!(probe = %name, "{error}"),
+            Err(error) if self.training.stopped.load(Ordering::Relaxed) => {
+                tracing::info!(probe = %name, "{error}")
+            }
             Err(error) => {
                 tracing::warn!(probe = %name, %error, "the training failed");
                 known.failed.push_back((name.clone(), Arc::clone(error)));
@@ -195,7 +235,9 @@ impl Drop for End {
         if !ended {
             self.trainings.known().under_way = None;
             let gone = Error::internal("the training was given up");
-            self.training.state.send_replace(State::Ended(Err(Arc::new(gone))));
+            self.training
+                .state
+                .send_replace(State::Ended(Err(Arc::new(gone))));
         }
     }
 }
@@ -217,7 +259,10 @@ async fn run(
         without_features: 0,
         trained_ms: 0,
     };
-    let parts = Parts { features: true, ..Parts::NONE };
+    let parts = Parts {
+        features: true,
+        ..Parts::NONE
+    };
     let (now, mut items) = read_whole(&store, &plan.gallery, parts).await?;
     // Another gallery may have got the name since the plan was made.
     now.binding.check(&plan.gallery, &about.binding)?;
@@ -225,7 +270,11 @@ async fn run(
     while let Some(item) = items.next().await {
         done += 1;
         let total = Some(now.items as usize);
-        if !training.advance(Progress { stage: Stage::Reading, done, total }) {
+        if !training.advance(Progress {
+            stage: Stage::Reading,
+            done,
+            total,
+        }) {
             return Err(training.cancelled());
         }
         gather(item?, &plan, &limits, &mut examples, &mut about)?;
@@ -233,17 +282,26 @@ async fn run(
     drop(items);
 
     let computing = Arc::clone(training);
-    let trained =
-        on_a_thread_that_yields(move || train(&examples, &plan.options, &mut |progress| computing.advance(progress)));
+    let trained = on_a_thread_that_yields(move || {
+        train(&examples, &plan.options, &mut |progress| {
+            computing.advance(progress)
+        })
+    });
     let probe: Option<Probe> = trained.await??;
-    let probe = probe.filter(|_| !training.stopped.load(Ordering::Relaxed)).ok_or_else(|| training.cancelled())?;
+    let probe = probe
+        .filter(|_| !training.stopped.load(Ordering::Relaxed))
+        .ok_or_else(|| training.cancelled())?;
     if !probe.converged {
         tracing::warn!(probe = %plan.name, l2 = probe.l2, "the training was cut short; a larger l2 makes it easier");
     }
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since_1970 = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     about.trained_ms = since_1970.as_millis() as u64;
     let document = StoredProbe { probe, about }.encode()?;
-    store.put_document(DocumentKind::Probe, &plan.name, document).await
+    store
+        .put_document(DocumentKind::Probe, &plan.name, document)
+        .await
 }
 
 /// Adds an item to the examples if it is one.
@@ -255,7 +313,11 @@ fn gather(
     about: &mut Origin,
 ) -> Result<()> {
     let StoredItem { item, features, .. } = item;
-    if plan.filter.as_ref().is_some_and(|filter| !filter.matches(item.label.as_ref(), &item.metadata)) {
+    if plan
+        .filter
+        .as_ref()
+        .is_some_and(|filter| !filter.matches(item.label.as_ref(), &item.metadata))
+    {
         return Ok(());
     }
     let Some(label) = item.label else {
@@ -273,29 +335,42 @@ fn gather(
              some with `where`, or raise the limit",
             plan.gallery
         );
-        return Err(Error::new(Kind::TooLarge, detail).with_limit("max_probe_items", most as u64, "--max-probe-items"));
+        return Err(Error::new(Kind::TooLarge, detail).with_limit(
+            "max_probe_items",
+            most as u64,
+            "--max-probe-items",
+        ));
     }
     if features.len() > examples.width() {
         // CLS comes first.
         features.truncate(examples.width());
         features.shrink_to_fit();
     }
-    examples.add(features, label.as_str()).map_err(|error| error.context(format_args!("item `{}`", item.id)))
+    examples
+        .add(features, label.as_str())
+        .map_err(|error| error.context(format_args!("item `{}`", item.id)))
 }
 
 /// Runs work on a thread of its own that gets what the requests leave over.
-async fn on_a_thread_that_yields<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+async fn on_a_thread_that_yields<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
     let (send, receive) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
-        yield_to_others();
-        // Whoever waited may have gone.
-        let _ = send.send(work());
-    });
+    let thread = std::thread::Builder::new()
+        .name("probe".to_owned())
+        .spawn(move || {
+            yield_to_others();
+            // Whoever waited may have gone.
+            let _ = send.send(work());
+        });
     thread.map_err(|error| Error::io("starting the thread of a training", error))?;
-    receive.await.map_err(|_| Error::internal("the training panicked"))
+    receive
+        .await
+        .map_err(|_| Error::internal("the training panicked"))
 }
 
-/// The nicest priority. On Linux it is the thread's own; elsewhere it would be that of the whole process, so it stays.
+/// The nicest priority. On Linux it is the thread's own; elsewhere it would be that of the whole
+/// process, so it stays.
 fn yield_to_others() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, 19) {

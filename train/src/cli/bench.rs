@@ -53,7 +53,13 @@ impl Bench {
         config.optimiser.freeze_prototypes_epochs = 0.0;
         let state = first_state(fresh_network(&config, None, &device)?, &config, &device);
         let shards = shards_on(&device, config.run.shards);
-        let mut trainer = Trainer::new(state, config.loss.clone(), config.optimiser.clip, shards, device);
+        let mut trainer = Trainer::new(
+            state,
+            config.loss.clone(),
+            config.optimiser.clip,
+            shards,
+            device,
+        );
         let batches = vec![noise(&config); config.optimiser.accumulate];
         let schedules = Schedules::new(&config.optimiser, &config.loss, 100);
         let mut times: Vec<f64> = (0..=self.steps)
@@ -80,10 +86,26 @@ fn noise(config: &Config) -> Batch {
     let crops = &config.crops;
     let images = config.optimiser.batch;
     let mut pixels = |views: usize, side: usize| {
-        (0..views * images * 3 * side * side).map(|_| random.random_range(-2.0..2.0)).collect::<Vec<f32>>()
+        (0..views * images * 3 * side * side)
+            .map(|_| random.random_range(-2.0..2.0))
+            .collect::<Vec<f32>>()
     };
-    let (global, local) = (pixels(2, crops.global_size), pixels(crops.local_count, crops.local_size));
-    let masks = (config.loss.patch_weight > 0.0)
-        .then(|| config.loss.mask.draw(2 * images, crops.global_size / PATCH, &mut random));
-    Batch { images, global, global_side: crops.global_size, local, local_side: crops.local_size, masks }
+    let (global, local) = (
+        pixels(2, crops.global_size),
+        pixels(crops.local_count, crops.local_size),
+    );
+    let masks = (config.loss.patch_weight > 0.0).then(|| {
+        config
+            .loss
+            .mask
+            .draw(2 * images, crops.global_size / PATCH, &mut random)
+    });
+    Batch {
+        images,
+        global,
+        global_side: crops.global_size,
+        local,
+        local_side: crops.local_size,
+        masks,
+    }
 }

@@ -29,21 +29,36 @@ impl Export {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let files = RunFiles::new(&self.run);
         if !files.checkpoint().exists() {
-            bail!("{} holds no checkpoint; is it the folder of a run?", self.run.display());
+            bail!(
+                "{} holds no checkpoint; is it the folder of a run?",
+                self.run.display()
+            );
         }
-        export_run(&files, self.name, &crate::run::device_of(&self.device.device)?)
+        export_run(
+            &files,
+            self.name,
+            &crate::run::device_of(&self.device.device)?,
+        )
     }
 }
 
 /// Exports the teacher of a run, and says how it is served.
-pub(super) fn export_run(files: &RunFiles, name: Option<String>, device: &Device) -> anyhow::Result<()> {
+pub(super) fn export_run(
+    files: &RunFiles,
+    name: Option<String>,
+    device: &Device,
+) -> anyhow::Result<()> {
     let config = Config::parse(&read(Some(&files.config()))?, &[])?;
     let name = match name {
         Some(name) => name,
         None => name_of(files)?,
     };
     let spec = config.spec(&name)?;
-    export(&teacher_of(&files.checkpoint(), &config, device)?, &spec, &files.export())?;
+    export(
+        &teacher_of(&files.checkpoint(), &config, device)?,
+        &spec,
+        &files.export(),
+    )?;
     let folder = files.export();
     let folder = folder.display();
     say(format_args!(
@@ -57,10 +72,25 @@ pub(super) fn export_run(files: &RunFiles, name: Option<String>, device: &Device
 
 /// The folder's name with what a model's name may not hold left out.
 fn name_of(files: &RunFiles) -> anyhow::Result<String> {
-    let folder = files.root().canonicalize().context("the folder of the run")?;
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let name: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    let folder = files
+        .root()
+        .canonicalize()
+        .context("the folder of the run")?;
+    let name = folder
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let name: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
     Ok(if name.trim_matches(['.', '-']).is_empty() {
         "trained".to_owned()
     } else {

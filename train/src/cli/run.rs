@@ -35,7 +35,8 @@ pub(super) struct RunCommand {
     #[arg(long, value_parser = PossibleValuesParser::new(Arch::VARIANTS).try_map(|name| name.parse::<Arch>()))]
     arch: Option<Arch>,
 
-    /// Begin with these weights instead of random ones: a model of `dinoserve models list`, or a weight file
+    /// Begin with these weights instead of random ones: a model of `dinoserve models list`, or a
+    /// weight file
     #[arg(long, value_name = "NAME|FILE")]
     init: Option<String>,
 
@@ -50,11 +51,13 @@ pub(super) struct RunCommand {
     #[arg(long, value_name = "COUNT")]
     batch: Option<usize>,
 
-    /// Labelled folder: every few epochs the share of its images that the k-NN of the frozen teacher gets right
+    /// Labelled folder: every few epochs the share of its images that the k-NN of the frozen
+    /// teacher gets right
     #[arg(long, value_name = "DIR")]
     knn_val: Option<PathBuf>,
 
-    /// Labelled folder whose images vote on those of `--knn-val` [default: the others of `--knn-val`]
+    /// Labelled folder whose images vote on those of `--knn-val` [default: the others of
+    /// `--knn-val`]
     #[arg(long, value_name = "DIR", requires = "knn_val")]
     knn_train: Option<PathBuf>,
 
@@ -70,7 +73,12 @@ pub(super) struct RunCommand {
     home: Option<PathBuf>,
 
     /// Address of the model hub, for `--init NAME`
-    #[arg(long, env = "DINOSERVE_HUB", value_name = "URL", default_value = "https://huggingface.co")]
+    #[arg(
+        long,
+        env = "DINOSERVE_HUB",
+        value_name = "URL",
+        default_value = "https://huggingface.co"
+    )]
     hub: String,
 }
 
@@ -79,9 +87,18 @@ impl RunCommand {
         let device = device_of(&self.device.device)?;
         let files = RunFiles::new(&self.out);
         let (config, weights) = self.config(&files)?;
-        let evaluation = Evaluation { set: self.knn_val, gallery: self.knn_train };
-        let mut run =
-            Run::prepare(&self.folder, files.clone(), config.clone(), weights.as_ref(), &evaluation, device.clone())?;
+        let evaluation = Evaluation {
+            set: self.knn_val,
+            gallery: self.knn_train,
+        };
+        let mut run = Run::prepare(
+            &self.folder,
+            files.clone(),
+            config.clone(),
+            weights.as_ref(),
+            &evaluation,
+            device.clone(),
+        )?;
         say(summary(&run, &config, &files));
 
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -90,22 +107,31 @@ impl RunCommand {
         let ended = run.train(threads, &stop)?;
         export_run(&files, None, &device)?;
         if let Ended::Stopped(step) = ended {
-            say(format_args!("Stopped after step {step}; the same command goes on from there."));
+            say(format_args!(
+                "Stopped after step {step}; the same command goes on from there."
+            ));
         }
         Ok(())
     }
 
-    /// The configuration: that of the run if it goes on, else the file's, and what flags overrule; and the weights that a new
-    /// run begins with.
+    /// The configuration: that of the run if it goes on, else the file's, and what flags overrule;
+    /// and the weights that a new run begins with.
     fn config(&self, files: &RunFiles) -> anyhow::Result<(Config, Option<Weights>)> {
         let goes_on = files.checkpoint().exists();
-        let file = self.config.config.clone().or_else(|| goes_on.then(|| files.config()));
+        let file = self
+            .config
+            .config
+            .clone()
+            .or_else(|| goes_on.then(|| files.config()));
         let mut config = Config::parse(&read(file.as_deref())?, &[])?;
         if let Some(arch) = self.arch {
             config.model.take(arch);
         }
         let open_store = || ModelStore::new(Home::new(self.home.clone())?, &self.hub);
-        let named = self.init.as_deref().filter(|init| !Path::new(init).is_file());
+        let named = self
+            .init
+            .as_deref()
+            .filter(|init| !Path::new(init).is_file());
         let store = named.map(|_| open_store()).transpose()?;
         if let Some((name, store)) = named.zip(store.as_ref()) {
             match store.catalog().get(name) {
@@ -116,13 +142,18 @@ impl RunCommand {
             }
         }
         let mut settings = Vec::new();
-        settings.extend(self.epochs.map(|epochs| format!("optimiser.epochs={epochs}")));
+        settings.extend(
+            self.epochs
+                .map(|epochs| format!("optimiser.epochs={epochs}")),
+        );
         settings.extend(self.batch.map(|batch| format!("optimiser.batch={batch}")));
         settings.extend(self.config.set.iter().cloned());
         let mut config = Config::parse(&config.to_toml(), &settings)?;
         config.check()?;
         if goes_on && config.run.shards == 0 && files.config().exists() {
-            config.run.shards = Config::parse(&read(Some(&files.config()))?, &[])?.run.shards;
+            config.run.shards = Config::parse(&read(Some(&files.config()))?, &[])?
+                .run
+                .shards;
         }
         // Once nothing else can be wrong: this may take a download.
         let weights = match &self.init {
@@ -150,7 +181,8 @@ fn say_steps() -> impl FnMut(&str, u64, Option<u64>) {
 /// The text of a configuration; without a file an empty one.
 pub(super) fn read(file: Option<&Path>) -> anyhow::Result<String> {
     file.map_or(Ok(String::new()), |file| {
-        std::fs::read_to_string(file).with_context(|| format!("reading the configuration {}", file.display()))
+        std::fs::read_to_string(file)
+            .with_context(|| format!("reading the configuration {}", file.display()))
     })
 }
 
@@ -164,7 +196,11 @@ fn summary(run: &Run, config: &Config, files: &RunFiles) -> String {
         config.optimiser.epochs,
         run.steps_per_epoch(),
         config.optimiser.images_per_step(),
-        if run.done() > 0 { format!(", going on after step {}", run.done()) } else { String::new() },
+        if run.done() > 0 {
+            format!(", going on after step {}", run.done())
+        } else {
+            String::new()
+        },
         all as f64 / 1e6,
         backbone as f64 / 1e6,
     )

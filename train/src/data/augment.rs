@@ -33,10 +33,25 @@ impl Augmentation {
     /// A view of an image, `size`×`size`.
     pub fn apply(&self, image: &RgbImage, random: &mut ChaCha8Rng) -> RgbImage {
         let window = self.window(image.width(), image.height(), random);
-        let part =
-            imageops::crop_imm(image, window.x as u32, window.y as u32, window.width as u32, window.height as u32);
-        let whole = Window { x: 0, y: 0, width: self.size, height: self.size };
-        let mut view = resample_rgb(&part.to_image(), (self.size, self.size), Filter::Bicubic, whole);
+        let part = imageops::crop_imm(
+            image,
+            window.x as u32,
+            window.y as u32,
+            window.width as u32,
+            window.height as u32,
+        );
+        let whole = Window {
+            x: 0,
+            y: 0,
+            width: self.size,
+            height: self.size,
+        };
+        let mut view = resample_rgb(
+            &part.to_image(),
+            (self.size, self.size),
+            Filter::Bicubic,
+            whole,
+        );
         if random.random_bool(FLIP) {
             imageops::flip_horizontal_in_place(&mut view);
         }
@@ -63,28 +78,56 @@ impl Augmentation {
         for _ in 0..TRIES {
             let wanted = area * random.random_range(self.scale[0]..=self.scale[1]);
             let ratio = random.random_range(RATIO[0].ln()..=RATIO[1].ln()).exp();
-            let (w, h) = ((wanted * ratio).sqrt().round() as usize, (wanted / ratio).sqrt().round() as usize);
+            let (w, h) = (
+                (wanted * ratio).sqrt().round() as usize,
+                (wanted / ratio).sqrt().round() as usize,
+            );
             if (1..=width).contains(&w) && (1..=height).contains(&h) {
-                let (x, y) = (random.random_range(0..=width - w), random.random_range(0..=height - h));
-                return Window { x, y, width: w, height: h };
+                let (x, y) = (
+                    random.random_range(0..=width - w),
+                    random.random_range(0..=height - h),
+                );
+                return Window {
+                    x,
+                    y,
+                    width: w,
+                    height: h,
+                };
             }
         }
         let ratio = width as f64 / height as f64;
         let (w, h) = if ratio < RATIO[0] {
-            (width, ((width as f64 / RATIO[0]).round() as usize).min(height))
+            (
+                width,
+                ((width as f64 / RATIO[0]).round() as usize).min(height),
+            )
         } else if ratio > RATIO[1] {
-            (((height as f64 * RATIO[1]).round() as usize).min(width), height)
+            (
+                ((height as f64 * RATIO[1]).round() as usize).min(width),
+                height,
+            )
         } else {
             (width, height)
         };
-        Window { x: (width - w) / 2, y: (height - h) / 2, width: w, height: h }
+        Window {
+            x: (width - w) / 2,
+            y: (height - h) / 2,
+            width: w,
+            height: h,
+        }
     }
 }
 
-/// A Gaussian blur of this deviation, in pixels. Blurs by boxes will not do: whole boxes have a least deviation of 1.4 pixels.
+/// A Gaussian blur of this deviation, in pixels. Blurs by boxes will not do: whole boxes have a
+/// least deviation of 1.4 pixels.
 pub fn blurred(view: &RgbImage, deviation: f32) -> RgbImage {
-    // No level changes by as little, and image 0.25 moves the whole view by a pixel where a weight is too small to be a number.
-    if deviation < 0.25 { view.clone() } else { imageops::blur(view, deviation) }
+    // No level changes by as little, and image 0.25 moves the whole view by a pixel where a weight
+    // is too small to be a number.
+    if deviation < 0.25 {
+        view.clone()
+    } else {
+        imageops::blur(view, deviation)
+    }
 }
 
 /// Brightness, contrast, saturation and hue, in an order by chance.

@@ -7,13 +7,16 @@ fn luma([r, g, b]: [u8; 3]) -> u8 {
     ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
 }
 
-/// `a` where `factor` is 0, `b` where it is 1, and beyond them outside of that; clipped (Pillow's `Image.blend`).
+/// `a` where `factor` is 0, `b` where it is 1, and beyond them outside of that; clipped (Pillow's
+/// `Image.blend`).
 fn blend(a: u8, b: u8, factor: f32) -> u8 {
     (f32::from(a) + factor * (f32::from(b) - f32::from(a))).clamp(0.0, 255.0) as u8
 }
 
 fn each_pixel(image: &mut RgbImage, change: impl Fn([u8; 3]) -> [u8; 3]) {
-    image.pixels_mut().for_each(|pixel| pixel.0 = change(pixel.0));
+    image
+        .pixels_mut()
+        .for_each(|pixel| pixel.0 = change(pixel.0));
 }
 
 /// Darker below 1, brighter above.
@@ -49,7 +52,9 @@ pub fn hue(image: &mut RgbImage, shift: f32) {
 
 /// Inverts what is brighter than the middle.
 pub fn solarise(image: &mut RgbImage) {
-    each_pixel(image, |pixel| pixel.map(|value| if value < 128 { value } else { 255 - value }));
+    each_pixel(image, |pixel| {
+        pixel.map(|value| if value < 128 { value } else { 255 - value })
+    });
 }
 
 fn to_hsv([r, g, b]: [u8; 3]) -> [u8; 3] {
@@ -75,7 +80,11 @@ fn to_rgb([h, s, v]: [u8; 3]) -> [u8; 3] {
     if s == 0 {
         return [v; 3];
     }
-    let (h, s, value) = (f32::from(h) * 6.0 / 255.0, f32::from(s) / 255.0, f32::from(v));
+    let (h, s, value) = (
+        f32::from(h) * 6.0 / 255.0,
+        f32::from(s) / 255.0,
+        f32::from(v),
+    );
     let sector = h.floor();
     let f = h - sector;
     let byte = |x: f32| (value * x).round().clamp(0.0, 255.0) as u8;

@@ -24,8 +24,9 @@ pub struct CropConfig {
     pub local_scale: [f64; 2],
     /// Local views of each image; may be 0.
     pub local_count: usize,
-    /// Least and most deviation of the blur in pixels of a view. If it is not given: 0.1 to 2 on views of the default sizes
-    /// (main_dino.py), and on smaller ones as much less, since of a view of 28 pixels a deviation of 2 would leave little.
+    /// Least and most deviation of the blur in pixels of a view. If it is not given: 0.1 to 2 on
+    /// views of the default sizes (main_dino.py), and on smaller ones as much less, since of a view
+    /// of 28 pixels a deviation of 2 would leave little.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blur: Option<[f64; 2]>,
 }
@@ -56,7 +57,10 @@ impl CropConfig {
     /// # Errors
     /// That names the key and what would be right.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        for (key, size) in [("crops.global_size", self.global_size), ("crops.local_size", self.local_size)] {
+        for (key, size) in [
+            ("crops.global_size", self.global_size),
+            ("crops.local_size", self.local_size),
+        ] {
             if size == 0 || !size.is_multiple_of(PATCH) {
                 let below = (size / PATCH * PATCH).max(PATCH);
                 bail!(
@@ -65,15 +69,21 @@ impl CropConfig {
                 );
             }
         }
-        for (key, [least, most]) in [("crops.global_scale", self.global_scale), ("crops.local_scale", self.local_scale)]
-        {
+        for (key, [least, most]) in [
+            ("crops.global_scale", self.global_scale),
+            ("crops.local_scale", self.local_scale),
+        ] {
             if !(least > 0.0 && least <= most && most <= 1.0) {
-                bail!("{key} is {least} to {most}; both must be above 0 and up to 1, the least first");
+                bail!(
+                    "{key} is {least} to {most}; both must be above 0 and up to 1, the least first"
+                );
             }
         }
         match self.blur {
             Some([least, most]) if !(least >= 0.01 && least <= most && most <= 20.0) => {
-                bail!("crops.blur is {least} to {most}; both must be from 0.01 to 20, the least first")
+                bail!(
+                    "crops.blur is {least} to {most}; both must be from 0.01 to 20, the least first"
+                )
             }
             _ => Ok(()),
         }
@@ -83,12 +93,34 @@ impl CropConfig {
     pub fn augmentations(&self) -> [Augmentation; 3] {
         let usual = Self::default();
         let view = |size: usize, usual: usize, scale: [f64; 2], blur: f64, solarise: f64| {
-            let blur_deviation =
-                self.blur.unwrap_or(BLUR.map(|pixels| pixels * size as f64 / usual as f64)).map(|pixels| pixels as f32);
-            Augmentation { size, scale, blur, blur_deviation, solarise }
+            let blur_deviation = self
+                .blur
+                .unwrap_or(BLUR.map(|pixels| pixels * size as f64 / usual as f64))
+                .map(|pixels| pixels as f32);
+            Augmentation {
+                size,
+                scale,
+                blur,
+                blur_deviation,
+                solarise,
+            }
         };
-        let global = |blur, solarise| view(self.global_size, usual.global_size, self.global_scale, blur, solarise);
-        let local = view(self.local_size, usual.local_size, self.local_scale, 0.5, 0.0);
+        let global = |blur, solarise| {
+            view(
+                self.global_size,
+                usual.global_size,
+                self.global_scale,
+                blur,
+                solarise,
+            )
+        };
+        let local = view(
+            self.local_size,
+            usual.local_size,
+            self.local_scale,
+            0.5,
+            0.0,
+        );
         [global(1.0, 0.0), global(0.1, 0.2), local]
     }
 
@@ -101,6 +133,9 @@ impl CropConfig {
             normalised(&augmentation.apply(image, &mut random), &mut pixels);
             pixels
         };
-        Views { global: [view(first), view(second)], local: (0..self.local_count).map(|_| view(local)).collect() }
+        Views {
+            global: [view(first), view(second)],
+            local: (0..self.local_count).map(|_| view(local)).collect(),
+        }
     }
 }

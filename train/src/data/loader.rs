@@ -1,6 +1,7 @@
 //! Batches, made ahead of the trainer by threads of their own.
 //!
-//! What a batch holds depends on the seed and its number alone, not on the threads, so that a run can be resumed.
+//! What a batch holds depends on the seed and its number alone, not on the threads, so that a run
+//! can be resumed.
 
 use std::{
     collections::BTreeSet,
@@ -61,9 +62,16 @@ impl Pictures {
             .into_par_iter()
             .map(|place| self.views(&order, place, epoch, unreadable))
             .collect::<anyhow::Result<_>>()?;
-        let global = (0..2).flat_map(|view| views.iter().flat_map(move |views| views.global[view].iter().copied()));
-        let local = (0..self.crops.local_count)
-            .flat_map(|view| views.iter().flat_map(move |views| views.local[view].iter().copied()));
+        let global = (0..2).flat_map(|view| {
+            views
+                .iter()
+                .flat_map(move |views| views.global[view].iter().copied())
+        });
+        let local = (0..self.crops.local_count).flat_map(|view| {
+            views
+                .iter()
+                .flat_map(move |views| views.local[view].iter().copied())
+        });
         Ok(Batch {
             images: self.batch,
             global: global.collect(),
@@ -76,7 +84,11 @@ impl Pictures {
 
     fn order(&self, epoch: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.paths.len()).collect();
-        order.shuffle(&mut ChaCha8Rng::seed_from_u64(mixed([self.seed, epoch as u64, u64::MAX])));
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(mixed([
+            self.seed,
+            epoch as u64,
+            u64::MAX,
+        ])));
         order
     }
 
@@ -122,11 +134,13 @@ impl Unreadable {
 
 /// A number that depends on all bits of several (SplitMix64's finaliser after each).
 pub(crate) fn mixed(parts: [u64; 3]) -> u64 {
-    parts.into_iter().fold(0x9e37_79b9_7f4a_7c15, |state: u64, part| {
-        let x = state.wrapping_add(part).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 30)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    })
+    parts
+        .into_iter()
+        .fold(0x9e37_79b9_7f4a_7c15, |state: u64, part| {
+            let x = state.wrapping_add(part).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let x = (x ^ (x >> 30)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            x ^ (x >> 31)
+        })
 }
 
 /// Makes batches in the background, in their order.
@@ -164,8 +178,15 @@ impl Loader {
                 }
             }
         };
-        std::thread::Builder::new().name("loader".to_owned()).spawn(make).context("a thread for the loader")?;
-        Ok(Self { batches, unreadable, waited: Duration::ZERO })
+        std::thread::Builder::new()
+            .name("loader".to_owned())
+            .spawn(make)
+            .context("a thread for the loader")?;
+        Ok(Self {
+            batches,
+            unreadable,
+            waited: Duration::ZERO,
+        })
     }
 
     /// The next batch.
@@ -181,7 +202,10 @@ impl Loader {
 
     /// Images that were found to be unreadable since this was last asked, and why.
     pub fn newly_unreadable(&self) -> Vec<(PathBuf, String)> {
-        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).take_news()
+        self.unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take_news()
     }
 
     /// How long [`Loader::next_batch`] had to wait since this was last asked.

@@ -18,10 +18,21 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
         .unwrap_or_else(|_| Err(Error::internal("the decoder failed")))
 }
 
-/// Appends an image to a batch as `[3, height, width]`: 0..1 by channel, mean off, divided by the deviation.
+/// Appends an image to a batch as `[3, height, width]`: 0..1 by channel, mean off, divided by the
+/// deviation.
 pub fn normalised(image: &RgbImage, out: &mut Vec<f32>) {
     for channel in 0..3 {
-        let (scale, shift) = ((1.0 / (255.0 * STD[channel])) as f32, (-MEAN[channel] / STD[channel]) as f32);
-        out.extend(image.as_raw().iter().skip(channel).step_by(3).map(|&byte| f32::from(byte) * scale + shift));
+        let (scale, shift) = (
+            (1.0 / (255.0 * STD[channel])) as f32,
+            (-MEAN[channel] / STD[channel]) as f32,
+        );
+        out.extend(
+            image
+                .as_raw()
+                .iter()
+                .skip(channel)
+                .step_by(3)
+                .map(|&byte| f32::from(byte) * scale + shift),
+        );
     }
 }

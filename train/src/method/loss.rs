@@ -1,7 +1,9 @@
-//! What the student is taught: the teacher's distribution over prototypes, of other views of the same image.
+//! What the student is taught: the teacher's distribution over prototypes, of other views of the
+//! same image.
 //!
-//! Each function is one formula of the papers: DINO (Caron et al., 2021), iBOT (Zhou et al., 2022), KoLeo (Sablayrolles et
-//! al., 2019) and Sinkhorn–Knopp centring (SwAV, Caron et al., 2020; DINOv2, Oquab et al., 2023).
+//! Each function is one formula of the papers: DINO (Caron et al., 2021), iBOT (Zhou et al., 2022),
+//! KoLeo (Sablayrolles et al., 2019) and Sinkhorn–Knopp centring (SwAV, Caron et al., 2020; DINOv2,
+//! Oquab et al., 2023).
 
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,16 @@ const SINKHORN_ROUNDS: usize = 3;
 
 /// How the teacher's logits are kept from favouring few prototypes.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, strum::EnumString, strum::VariantNames,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    Serialize,
+    Deserialize,
+    strum::EnumString,
+    strum::VariantNames,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -27,8 +38,8 @@ pub enum Centring {
     SinkhornKnopp,
 }
 
-/// The teacher's targets: softmax((g − c)/τ), `[n, prototypes]` from logits of that shape and the centre
-/// `[1, prototypes]`.
+/// The teacher's targets: softmax((g − c)/τ), `[n, prototypes]` from logits of that shape and the
+/// centre `[1, prototypes]`.
 pub fn sharpened(logits: Tensor<2>, center: Tensor<2>, temperature: f64) -> Tensor<2> {
     activation::softmax((logits - center) / temperature, 1)
 }
@@ -56,20 +67,30 @@ pub fn sinkhorn_knopp(logits: Tensor<2>, temperature: f64) -> Tensor<2> {
 /// DINO's loss: for every view of the teacher and every *other* view of the student
 /// H = −Σ p_t · log softmax(g_s/τ_s), averaged over pairs and images.
 ///
-/// `teacher` are the targets of both global views, `[2·batch, prototypes]`, view by view; `global` the student's logits of
-/// the same, `local` those of the small views, `[views·batch, prototypes]`, or `None` without any.
-pub fn across_views(teacher: Tensor<2>, global: Tensor<2>, local: Option<Tensor<2>>, temperature: f64) -> Tensor<1> {
+/// `teacher` are the targets of both global views, `[2·batch, prototypes]`, view by view; `global`
+/// the student's logits of the same, `local` those of the small views, `[views·batch, prototypes]`,
+/// or `None` without any.
+pub fn across_views(
+    teacher: Tensor<2>,
+    global: Tensor<2>,
+    local: Option<Tensor<2>>,
+    temperature: f64,
+) -> Tensor<1> {
     let [rows, prototypes] = teacher.dims();
     let batch = rows / 2;
     let log_global = activation::log_softmax(global / temperature, 1);
     let view = |tensor: &Tensor<2>, index: usize| tensor.clone().narrow(0, index * batch, batch);
-    // Summed over the student's views first: one product for each view of the teacher instead of one for each pair.
+    // Summed over the student's views first: one product for each view of the teacher instead of
+    // one for each pair.
     let (mut other_than_0, mut other_than_1) = (view(&log_global, 1), view(&log_global, 0));
     let mut pairs = 2;
     if let Some(local) = local {
         let views = local.dims()[0] / batch;
         let log_local = activation::log_softmax(local / temperature, 1);
-        let sum = log_local.reshape([views, batch, prototypes]).sum_dim(0).reshape([batch, prototypes]);
+        let sum = log_local
+            .reshape([views, batch, prototypes])
+            .sum_dim(0)
+            .reshape([batch, prototypes]);
         other_than_0 = other_than_0 + sum.clone();
         other_than_1 = other_than_1 + sum;
         pairs += 2 * views;
@@ -78,9 +99,10 @@ pub fn across_views(teacher: Tensor<2>, global: Tensor<2>, local: Option<Tensor<
     agreement.sum() / -((pairs * batch) as f64)
 }
 
-/// iBOT's loss: of every hidden patch, the cross-entropy between the teacher's target, who sees it, and the student's
-/// answer. `[n, prototypes]` each; `weights` `[n, 1]` are one over the number of hidden patches of the same crop, and
-/// `crops` is the number of crops, those of which nothing is hidden among them (DINOv2's `forward_masked`).
+/// iBOT's loss: of every hidden patch, the cross-entropy between the teacher's target, who sees it,
+/// and the student's answer. `[n, prototypes]` each; `weights` `[n, 1]` are one over the number of
+/// hidden patches of the same crop, and `crops` is the number of crops, those of which nothing is
+/// hidden among them (DINOv2's `forward_masked`).
 pub fn masked_patches(
     teacher: Tensor<2>,
     student: Tensor<2>,
@@ -92,13 +114,16 @@ pub fn masked_patches(
     (agreement.sum_dim(1) * weights).sum() / -(crops as f64)
 }
 
-/// KoLeo: −log of the distance to the nearest other row, averaged, of rows `[n, dim]` brought to length 1. Spreads the
-/// embeddings of a batch over the sphere.
+/// KoLeo: −log of the distance to the nearest other row, averaged, of rows `[n, dim]` brought to
+/// length 1. Spreads the embeddings of a batch over the sphere.
 pub fn koleo(rows: Tensor<2>) -> Tensor<1> {
     let [count, _] = rows.dims();
     let rows = unit_rows(rows);
     let device = rows.device();
-    let cosines = rows.clone().detach().matmul(rows.clone().detach().transpose());
+    let cosines = rows
+        .clone()
+        .detach()
+        .matmul(rows.clone().detach().transpose());
     let itself = Tensor::<2>::eye(count, &device) * 3.0;
     let nearest = (cosines - itself).argmax(1).reshape([count]);
     let difference = rows.clone() - rows.select(0, nearest) + KOLEO_EPSILON;
@@ -112,8 +137,8 @@ pub fn entropy(probabilities: Tensor<2>) -> Tensor<1> {
     (probabilities * logs).sum_dim(1).mean().neg()
 }
 
-/// How far embeddings `[n, dim]` lie apart: the deviation of each coordinate of the unit vectors, averaged, times √dim.
-/// 0 if all are equal, about 1 if they point everywhere.
+/// How far embeddings `[n, dim]` lie apart: the deviation of each coordinate of the unit vectors,
+/// averaged, times √dim. 0 if all are equal, about 1 if they point everywhere.
 pub fn spread(embeddings: Tensor<2>) -> Tensor<1> {
     let [_, dim] = embeddings.dims();
     let rows = unit_rows(embeddings);

@@ -1,4 +1,5 @@
-//! The method: DINO's loss between views, DINOv2's additions, the schedules, the optimiser, and a step that joins them.
+//! The method: DINO's loss between views, DINOv2's additions, the schedules, the optimiser, and a
+//! step that joins them.
 
 pub mod loss;
 pub mod mask;

@@ -1,7 +1,8 @@
 //! AdamW with clipped gradients, and the teacher's slow following.
 //!
-//! The update is `burn`'s. That its weight decay can follow a schedule, that parameters without a gradient are left alone,
-//! and that its moments can be saved is why it is called per tensor here and not through `burn`'s own loop.
+//! The update is `burn`'s. That its weight decay can follow a schedule, that parameters without a
+//! gradient are left alone, and that its moments can be saved is why it is called per tensor here
+//! and not through `burn`'s own loop.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,8 @@ pub struct AdamW {
     moments: BTreeMap<String, Moments>,
 }
 
-/// The running means of one parameter's gradient and of its square, and over how many steps they run.
+/// The running means of one parameter's gradient and of its square, and over how many steps they
+/// run.
 #[derive(Debug, Clone)]
 pub struct Moments {
     /// Steps that this parameter has taken.
@@ -44,12 +46,26 @@ impl AdamW {
         &self.moments
     }
 
-    /// Changes every parameter that has a gradient. Biases and other one-dimensional parameters do not decay.
-    pub fn step(&mut self, network: Network, mut gradients: FlatTensors, rate: f64, weight_decay: f64) -> Network {
-        let adamw = |decay: f64| AdamWConfig::new().with_epsilon(EPSILON).with_weight_decay(decay as f32).build();
+    /// Changes every parameter that has a gradient. Biases and other one-dimensional parameters do
+    /// not decay.
+    pub fn step(
+        &mut self,
+        network: Network,
+        mut gradients: FlatTensors,
+        rate: f64,
+        weight_decay: f64,
+    ) -> Network {
+        let adamw = |decay: f64| {
+            AdamWConfig::new()
+                .with_epsilon(EPSILON)
+                .with_weight_decay(decay as f32)
+                .build()
+        };
         let (decaying, steady) = (adamw(weight_decay), adamw(0.0));
         change(network, |name, shape, tensor| {
-            let Some(gradient) = gradients.remove(name) else { return tensor };
+            let Some(gradient) = gradients.remove(name) else {
+                return tensor;
+            };
             let rule = if shape.len() == 1 { &steady } else { &decaying };
             let state = self.moments.remove(name).map(Moments::into_state);
             let (tensor, state) = rule.step(rate, tensor, gradient, state);
@@ -63,8 +79,17 @@ impl AdamW {
 
 impl Moments {
     fn of(state: AdamWState<1>) -> Self {
-        let AdaptiveMomentumState { time, moment_1, moment_2, .. } = state.momentum;
-        Self { steps: time, first: moment_1, second: moment_2 }
+        let AdaptiveMomentumState {
+            time,
+            moment_1,
+            moment_2,
+            ..
+        } = state.momentum;
+        Self {
+            steps: time,
+            first: moment_1,
+            second: moment_2,
+        }
     }
 
     fn into_state(self) -> AdamWState<1> {
@@ -77,8 +102,8 @@ impl Moments {
     }
 }
 
-/// Scales each gradient down to a length of at most `most`, each parameter's by itself, and gives the length that all had
-/// together.
+/// Scales each gradient down to a length of at most `most`, each parameter's by itself, and gives
+/// the length that all had together.
 pub(super) fn clip(gradients: FlatTensors, most: f64) -> (FlatTensors, Option<Tensor<1>>) {
     let mut total: Option<Tensor<1>> = None;
     let clipped = gradients

@@ -4,7 +4,8 @@ use std::f64::consts::PI;
 
 use crate::config::{LossConfig, OptimiserConfig};
 
-/// From a value to another along half a cosine, after a linear warm-up from 0 (`cosine_scheduler` of main_dino.py).
+/// From a value to another along half a cosine, after a linear warm-up from 0 (`cosine_scheduler`
+/// of main_dino.py).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cosine {
     /// Value after the warm-up.
@@ -42,7 +43,11 @@ pub struct Ramp {
 impl Ramp {
     /// The value at a step, counted from 0.
     pub fn at(&self, step: usize) -> f64 {
-        let done = if self.steps == 0 { 1.0 } else { (step as f64 / self.steps as f64).min(1.0) };
+        let done = if self.steps == 0 {
+            1.0
+        } else {
+            (step as f64 / self.steps as f64).min(1.0)
+        };
         self.from + (self.to - self.from) * done
     }
 }
@@ -77,10 +82,16 @@ impl Schedules {
     /// The schedules of a run of `steps_per_epoch`·epochs steps.
     pub fn new(optimiser: &OptimiserConfig, loss: &LossConfig, steps_per_epoch: usize) -> Self {
         let steps = optimiser.epochs * steps_per_epoch;
-        let in_steps = |epochs: f64| ((epochs * steps_per_epoch as f64).round() as usize).min(steps);
+        let in_steps =
+            |epochs: f64| ((epochs * steps_per_epoch as f64).round() as usize).min(steps);
         let images = optimiser.images_per_step();
         let peak = optimiser.learning_rate * images as f64 / 256.0;
-        let cosine = |[from, to]: [f64; 2]| Cosine { from, to, warmup: 0, steps };
+        let cosine = |[from, to]: [f64; 2]| Cosine {
+            from,
+            to,
+            warmup: 0,
+            steps,
+        };
         let [cold, warm] = loss.teacher_temperature;
         Self {
             learning_rate: Cosine {
@@ -91,7 +102,11 @@ impl Schedules {
             },
             weight_decay: cosine(optimiser.weight_decay),
             momentum: cosine(optimiser.teacher_momentum),
-            teacher_temperature: Ramp { from: cold, to: warm, steps: in_steps(loss.teacher_warmup_epochs) },
+            teacher_temperature: Ramp {
+                from: cold,
+                to: warm,
+                steps: in_steps(loss.teacher_warmup_epochs),
+            },
             frozen: in_steps(optimiser.freeze_prototypes_epochs),
         }
     }

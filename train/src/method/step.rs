@@ -8,7 +8,10 @@ use rand::{SeedableRng, rngs::ChaCha8Rng};
 
 use super::{
     AdamW, Centring, StepSettings, follow,
-    loss::{across_views, entropy, koleo, masked_patches, moved_center, sharpened, sinkhorn_knopp, spread},
+    loss::{
+        across_views, entropy, koleo, masked_patches, moved_center, sharpened, sinkhorn_knopp,
+        spread,
+    },
     optimiser::{added, clip},
 };
 use crate::{
@@ -110,10 +113,23 @@ struct Lesson {
 }
 
 impl Trainer {
-    /// Goes on from a state. `device` has no autodiff; `clip` is the most length of a parameter's gradient; a batch is cut
-    /// into `shards` parts that are computed at the same time, as most of `burn`'s operations take one core.
-    pub fn new(state: TrainerState, config: LossConfig, clip: f64, shards: usize, device: Device) -> Self {
-        Self { state, config, clip, shards: shards.max(1), device }
+    /// Goes on from a state. `device` has no autodiff; `clip` is the most length of a parameter's
+    /// gradient; a batch is cut into `shards` parts that are computed at the same time, as most of
+    /// `burn`'s operations take one core.
+    pub fn new(
+        state: TrainerState,
+        config: LossConfig,
+        clip: f64,
+        shards: usize,
+        device: Device,
+    ) -> Self {
+        Self {
+            state,
+            config,
+            clip,
+            shards: shards.max(1),
+            device,
+        }
     }
 
     /// What it would go on from.
@@ -121,7 +137,8 @@ impl Trainer {
         &self.state
     }
 
-    /// Teaches the student on `batches`, whose gradients are averaged. `seed` decides what drop path leaves out.
+    /// Teaches the student on `batches`, whose gradients are averaged. `seed` decides what drop
+    /// path leaves out.
     pub fn step(&mut self, batches: &[Batch], settings: StepSettings, seed: u64) -> StepReport {
         let (mut gradients, mut report) = self.study(batches, settings, seed);
         if settings.prototypes_frozen {
@@ -130,36 +147,64 @@ impl Trainer {
         let (gradients, length) = clip(gradients, self.clip);
         report.gradient = length.map_or(0.0, number);
         let student = self.state.student.clone();
-        let student = self.state.optimiser.step(student, gradients, settings.learning_rate, settings.weight_decay);
+        let student = self.state.optimiser.step(
+            student,
+            gradients,
+            settings.learning_rate,
+            settings.weight_decay,
+        );
         self.state.teacher = follow(self.state.teacher.clone(), &student, settings.momentum);
         self.state.student = student;
         report
     }
 
-    /// The gradients of a step before they are clipped, by the names of the parameters that have one. Moves the centres as
-    /// the step does, and nothing else.
-    pub fn gradients(&mut self, batches: &[Batch], settings: StepSettings, seed: u64) -> FlatTensors {
+    /// The gradients of a step before they are clipped, by the names of the parameters that have
+    /// one. Moves the centres as the step does, and nothing else.
+    pub fn gradients(
+        &mut self,
+        batches: &[Batch],
+        settings: StepSettings,
+        seed: u64,
+    ) -> FlatTensors {
         self.study(batches, settings, seed).0
     }
 
     /// Gradients and report, each the mean over `batches`.
-    fn study(&mut self, batches: &[Batch], settings: StepSettings, seed: u64) -> (FlatTensors, StepReport) {
+    fn study(
+        &mut self,
+        batches: &[Batch],
+        settings: StepSettings,
+        seed: u64,
+    ) -> (FlatTensors, StepReport) {
         let mut gradients = FlatTensors::new();
         let mut report = StepReport::default();
         for (index, batch) in batches.iter().enumerate() {
-            let (of_batch, lesson) = self.study_batch(batch, settings, seed.wrapping_add(index as u64));
+            let (of_batch, lesson) =
+                self.study_batch(batch, settings, seed.wrapping_add(index as u64));
             gradients = added(gradients, of_batch);
             report = report.plus(lesson);
         }
         let share = 1.0 / batches.len() as f64;
         if batches.len() > 1 {
-            gradients = gradients.into_iter().map(|(name, gradient)| (name, gradient * share)).collect();
+            gradients = gradients
+                .into_iter()
+                .map(|(name, gradient)| (name, gradient * share))
+                .collect();
         }
         (gradients, report.times(share))
     }
 
-    fn study_batch(&mut self, batch: &Batch, settings: StepSettings, seed: u64) -> (FlatTensors, StepReport) {
-        let most = if self.config.koleo_weight > 0.0 { batch.images / KOLEO_AMONG } else { batch.images };
+    fn study_batch(
+        &mut self,
+        batch: &Batch,
+        settings: StepSettings,
+        seed: u64,
+    ) -> (FlatTensors, StepReport) {
+        let most = if self.config.koleo_weight > 0.0 {
+            batch.images / KOLEO_AMONG
+        } else {
+            batch.images
+        };
         let shards = batch.shards(self.shards.min(most).max(1));
         let taught: Vec<Taught> = at_once(&shards, |_, shard| self.ask_teacher(shard));
         let joined = |part: &dyn Fn(&Taught) -> Option<Tensor<2>>| {
@@ -180,21 +225,32 @@ impl Trainer {
             .map(|taught| {
                 let views = next_rows(&all, &mut row, taught.logits.dims()[0]);
                 let hidden = taught.patch_logits.as_ref().map(|logits| logits.dims()[0]);
-                let patches =
-                    patch_targets.as_ref().zip(hidden).map(|(all, count)| next_rows(all, &mut patch_row, count));
+                let patches = patch_targets
+                    .as_ref()
+                    .zip(hidden)
+                    .map(|(all, count)| next_rows(all, &mut patch_row, count));
                 Targets { views, patches }
             })
             .collect();
 
         let lessons: Vec<Lesson> = at_once(&shards, |index, shard| {
-            let mut drop = Some(DropPath(ChaCha8Rng::seed_from_u64(mixed([seed, index as u64, 3]))));
+            let mut drop = Some(DropPath(ChaCha8Rng::seed_from_u64(mixed([
+                seed,
+                index as u64,
+                3,
+            ]))));
             let share = shard.images as f64 / batch.images as f64;
             self.teach(shard, &targets[index], share, 2 * batch.images, &mut drop)
         });
 
-        self.state.center = moved_center(self.state.center.clone(), logits, self.config.center_momentum);
+        self.state.center = moved_center(
+            self.state.center.clone(),
+            logits,
+            self.config.center_momentum,
+        );
         if let (Some(logits), Some(center)) = (patch_logits, self.state.patch_center.clone()) {
-            self.state.patch_center = Some(moved_center(center, logits, self.config.center_momentum));
+            self.state.patch_center =
+                Some(moved_center(center, logits, self.config.center_momentum));
         }
         let cls = Tensor::cat(taught.into_iter().map(|taught| taught.cls).collect(), 0);
         let mut gradients = FlatTensors::new();
@@ -233,41 +289,75 @@ impl Trainer {
         let hidden = shard.hidden_patches(&patches);
         Taught {
             logits: teacher.head.forward(cls.clone()),
-            patch_logits: teacher.patch_head.as_ref().zip(hidden).map(|(head, hidden)| head.forward(hidden)),
+            patch_logits: teacher
+                .patch_head
+                .as_ref()
+                .zip(hidden)
+                .map(|(head, hidden)| head.forward(hidden)),
             cls,
         }
     }
 
-    /// The student's gradients on a shard, which is a `share` of the batch, that has `crops` global crops.
-    fn teach(&self, shard: &Batch, targets: &Targets, share: f64, crops: usize, drop: &mut Option<DropPath>) -> Lesson {
+    /// The student's gradients on a shard, which is a `share` of the batch, that has `crops` global
+    /// crops.
+    fn teach(
+        &self,
+        shard: &Batch,
+        targets: &Targets,
+        share: f64,
+        crops: usize,
+        drop: &mut Option<DropPath>,
+    ) -> Lesson {
         let config = &self.config;
-        // Its own leaves, so that the graphs of shards have nothing in common and need not wait for each other.
+        // Its own leaves, so that the graphs of shards have nothing in common and need not wait for
+        // each other.
         let student = self.state.student.clone().train();
         let learning = |tensor: Tensor<4>| Tensor::from_inner(tensor);
         let global = learning(images(&shard.global, shard.global_side, &self.device));
-        let seen = student.backbone.forward(global, shard.masks.as_deref().map(Masked), drop);
+        let seen = student
+            .backbone
+            .forward(global, shard.masks.as_deref().map(Masked), drop);
         let of_global = student.head.forward(seen.cls.clone());
         let of_local = (!shard.local.is_empty()).then(|| {
             let local = learning(images(&shard.local, shard.local_side, &self.device));
-            student.head.forward(student.backbone.forward(local, None, drop).cls)
+            student
+                .head
+                .forward(student.backbone.forward(local, None, drop).cls)
         });
         let views = Tensor::from_inner(targets.views.clone());
-        let view_loss = across_views(views, of_global, of_local, config.student_temperature) * share;
+        let view_loss =
+            across_views(views, of_global, of_local, config.student_temperature) * share;
         let mut loss = view_loss.clone();
 
         let hidden = shard.hidden_patches(&seen.patches);
-        let patch_loss =
-            targets.patches.clone().zip(hidden).zip(student.patch_head.as_ref()).map(|((targets, hidden), head)| {
+        let patch_loss = targets
+            .patches
+            .clone()
+            .zip(hidden)
+            .zip(student.patch_head.as_ref())
+            .map(|((targets, hidden), head)| {
                 let weights = Tensor::from_inner(shard.patch_weights(&self.device));
                 let targets = Tensor::from_inner(targets);
-                masked_patches(targets, head.forward(hidden), weights, crops, config.student_temperature)
+                masked_patches(
+                    targets,
+                    head.forward(hidden),
+                    weights,
+                    crops,
+                    config.student_temperature,
+                )
             });
         if let Some(patch_loss) = &patch_loss {
             loss = loss + patch_loss.clone() * config.patch_weight;
         }
         // Of both views, each among the images of the shard, as in DINOv2 among those of a GPU.
         let koleo = (config.koleo_weight > 0.0 && shard.images > 1).then(|| {
-            let of_view = |view: usize| koleo(seen.cls.clone().narrow(0, view * shard.images, shard.images));
+            let of_view = |view: usize| {
+                koleo(
+                    seen.cls
+                        .clone()
+                        .narrow(0, view * shard.images, shard.images),
+                )
+            };
             (of_view(0) + of_view(1)) * share
         });
         if let Some(koleo) = &koleo {
@@ -277,7 +367,12 @@ impl Trainer {
         let host = |part: Option<Tensor<1>>| part.map(|part| number(part.inner()));
         Lesson {
             gradients: gradients_of(&student, &mut found),
-            parts: [host(Some(loss)), host(Some(view_loss)), host(patch_loss), host(koleo)],
+            parts: [
+                host(Some(loss)),
+                host(Some(view_loss)),
+                host(patch_loss),
+                host(koleo),
+            ],
         }
     }
 }
@@ -288,18 +383,25 @@ impl Batch {
         if count == 1 {
             return vec![self.clone()];
         }
-        let edges: Vec<usize> = (0..=count).map(|shard| shard * self.images / count).collect();
+        let edges: Vec<usize> = (0..=count)
+            .map(|shard| shard * self.images / count)
+            .collect();
         let cut = |values: &[f32], from: usize, to: usize, length: usize| -> Vec<f32> {
             let views = values.chunks_exact((self.images * length).max(1));
-            views.flat_map(|view| &view[from * length..to * length]).copied().collect()
+            views
+                .flat_map(|view| &view[from * length..to * length])
+                .copied()
+                .collect()
         };
         let pixels = |side: usize| 3 * side * side;
         let shard = |edge: &[usize]| {
             let (from, to) = (edge[0], edge[1]);
-            let masks = self
-                .masks
-                .as_ref()
-                .map(|masks| masks.chunks(self.images).flat_map(|view| view[from..to].iter().cloned()).collect());
+            let masks = self.masks.as_ref().map(|masks| {
+                masks
+                    .chunks(self.images)
+                    .flat_map(|view| view[from..to].iter().cloned())
+                    .collect()
+            });
             Self {
                 images: to - from,
                 global: cut(&self.global, from, to, pixels(self.global_side)),
@@ -311,14 +413,20 @@ impl Batch {
         edges.windows(2).map(shard).collect()
     }
 
-    /// Those of `patches` `[2·images, patches, dim]` that are hidden, `[hidden, dim]`; `None` if none is.
+    /// Those of `patches` `[2·images, patches, dim]` that are hidden, `[hidden, dim]`; `None` if
+    /// none is.
     fn hidden_patches(&self, patches: &Tensor<3>) -> Option<Tensor<2>> {
         let masked = Masked(self.masks.as_ref()?);
         if !masked.0.iter().flatten().any(|&hidden| hidden) {
             return None;
         }
         let [batch, count, dim] = patches.dims();
-        Some(patches.clone().reshape([batch * count, dim]).select(0, masked.indices(&patches.device())))
+        Some(
+            patches
+                .clone()
+                .reshape([batch * count, dim])
+                .select(0, masked.indices(&patches.device())),
+        )
     }
 
     /// One over the number of hidden patches of the same crop, for each of them: `[hidden, 1]`.
@@ -362,19 +470,26 @@ impl StepReport {
     }
 }
 
-/// Does something with each shard, each on a thread of its own. Plain threads: within `rayon` one would take up another's
-/// work while it waits for a product, and wait for itself.
+/// Does something with each shard, each on a thread of its own. Plain threads: within `rayon` one
+/// would take up another's work while it waits for a product, and wait for itself.
 fn at_once<T: Send>(shards: &[Batch], work: impl Fn(usize, &Batch) -> T + Sync) -> Vec<T> {
     if let [only] = shards {
         return vec![work(0, only)];
     }
     std::thread::scope(|scope| {
         let work = &work;
-        let threads: Vec<_> =
-            shards.iter().enumerate().map(|(index, shard)| scope.spawn(move || work(index, shard))).collect();
+        let threads: Vec<_> = shards
+            .iter()
+            .enumerate()
+            .map(|(index, shard)| scope.spawn(move || work(index, shard)))
+            .collect();
         threads
             .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
             .collect()
     })
 }
@@ -392,5 +507,8 @@ fn number(tensor: Tensor<1>) -> f64 {
 /// Crops on the device: `[n, 3, side, side]`.
 fn images(pixels: &[f32], side: usize, device: &Device) -> Tensor<4> {
     let count = pixels.len() / (3 * side * side);
-    Tensor::from_data(TensorData::new(pixels.to_vec(), [count, 3, side, side]), device)
+    Tensor::from_data(
+        TensorData::new(pixels.to_vec(), [count, 3, side, side]),
+        device,
+    )
 }

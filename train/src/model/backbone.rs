@@ -16,9 +16,12 @@ use dinoserve::{
 use ndarray::Array2;
 use rand::rngs::ChaCha8Rng;
 
-use super::layers::{Block, DropPath, FeedForward, LayerNorm, Mlp, PatchEmbed, Swiglu, normal, zeros};
+use super::layers::{
+    Block, DropPath, FeedForward, LayerNorm, Mlp, PatchEmbed, Swiglu, normal, zeros,
+};
 
-/// Standard deviation of fresh tokens of registers (Meta's code draws them, and the CLS token, with 1e-6).
+/// Standard deviation of fresh tokens of registers (Meta's code draws them, and the CLS token, with
+/// 1e-6).
 const TOKEN_DEVIATION: f64 = 1e-6;
 const POSITION_DEVIATION: f64 = 0.02;
 
@@ -58,7 +61,12 @@ pub struct Masked<'a>(pub &'a [Vec<bool>]);
 impl Masked<'_> {
     /// Where the hidden patches lie among all patches of the batch, row by row.
     pub fn indices(self, device: &Device) -> Tensor<1, Int> {
-        let flat = self.0.iter().flatten().enumerate().filter(|(_, hidden)| **hidden);
+        let flat = self
+            .0
+            .iter()
+            .flatten()
+            .enumerate()
+            .filter(|(_, hidden)| **hidden);
         let indices: Vec<i64> = flat.map(|(index, _)| index as i64).collect();
         let count = indices.len();
         Tensor::from_data(TensorData::new(indices, [count]), device)
@@ -66,15 +74,25 @@ impl Masked<'_> {
 }
 
 impl Backbone {
-    /// A backbone with random weights. `drop_path` is the rate of the last block; it rises linearly from 0 at the first.
-    pub fn new(spec: &ModelSpec, drop_path: f64, layer_scale: f32, random: &mut ChaCha8Rng, device: &Device) -> Self {
+    /// A backbone with random weights. `drop_path` is the rate of the last block; it rises linearly
+    /// from 0 at the first.
+    pub fn new(
+        spec: &ModelSpec,
+        drop_path: f64,
+        layer_scale: f32,
+        random: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Self {
         let dim = spec.dim;
         let places = spec.native_grid * spec.native_grid;
-        let registers = (spec.registers > 0).then(|| normal([1, spec.registers, dim], TOKEN_DEVIATION, random, device));
+        let registers = (spec.registers > 0)
+            .then(|| normal([1, spec.registers, dim], TOKEN_DEVIATION, random, device));
         let mut block = |index: usize| {
             let mlp = match spec.ffn {
                 Ffn::Mlp => FeedForward::Mlp(Mlp::new(dim, spec.ffn_hidden, random, device)),
-                Ffn::Swiglu => FeedForward::Swiglu(Swiglu::new(dim, spec.ffn_hidden, random, device)),
+                Ffn::Swiglu => {
+                    FeedForward::Swiglu(Swiglu::new(dim, spec.ffn_hidden, random, device))
+                }
             };
             let rate = drop_path * index as f64 / (spec.depth.max(2) - 1) as f64;
             Block::new(dim, spec.heads, mlp, layer_scale, rate, random, device)
@@ -92,17 +110,30 @@ impl Backbone {
         }
     }
 
-    /// Tokens of `images` `[batch, 3, height, width]`, normalised by mean and deviation as for the server; both sides are
-    /// whole patches. `masked` patches are hidden; without `drop` all branches are taken.
-    pub fn forward(&self, images: Tensor<4>, masked: Option<Masked<'_>>, drop: &mut Option<DropPath>) -> Tokens {
+    /// Tokens of `images` `[batch, 3, height, width]`, normalised by mean and deviation as for the
+    /// server; both sides are whole patches. `masked` patches are hidden; without `drop` all
+    /// branches are taken.
+    pub fn forward(
+        &self,
+        images: Tensor<4>,
+        masked: Option<Masked<'_>>,
+        drop: &mut Option<DropPath>,
+    ) -> Tokens {
         let [batch, _, height, width] = images.dims();
         let mut patches = self.patch_embed.forward(images);
         if let Some(masked) = masked {
             patches = self.hide(patches, masked);
         }
-        let positions = self.positions.at(self.pos_embed.val(), Grid { height: height / PATCH, width: width / PATCH });
+        let positions = self.positions.at(
+            self.pos_embed.val(),
+            Grid {
+                height: height / PATCH,
+                width: width / PATCH,
+            },
+        );
         let [_, places, dim] = positions.dims();
-        let cls = (self.cls_token.val() + positions.clone().narrow(1, 0, 1)).expand([batch, 1, dim]);
+        let cls =
+            (self.cls_token.val() + positions.clone().narrow(1, 0, 1)).expand([batch, 1, dim]);
         let patches = patches + positions.narrow(1, 1, places - 1);
         let registers = self.register_tokens.as_ref().map(|tokens| {
             let [_, count, _] = tokens.dims();
@@ -110,7 +141,13 @@ impl Backbone {
         });
         let before = 1 + registers.as_ref().map_or(0, |tokens| tokens.dims()[1]);
 
-        let mut x = Tensor::cat([Some(cls), registers, Some(patches)].into_iter().flatten().collect(), 1);
+        let mut x = Tensor::cat(
+            [Some(cls), registers, Some(patches)]
+                .into_iter()
+                .flatten()
+                .collect(),
+            1,
+        );
         let mut looked = None;
         for block in &self.blocks {
             let (out, weights) = block.forward(x, drop);
@@ -130,15 +167,23 @@ impl Backbone {
 
     fn hide(&self, patches: Tensor<3>, masked: Masked<'_>) -> Tensor<3> {
         let [batch, count, _] = patches.dims();
-        let hidden: Vec<f32> = masked.0.iter().flatten().map(|&hidden| f32::from(u8::from(hidden))).collect();
-        let hidden = Tensor::<3>::from_data(TensorData::new(hidden, [batch, count, 1]), &patches.device());
+        let hidden: Vec<f32> = masked
+            .0
+            .iter()
+            .flatten()
+            .map(|&hidden| f32::from(u8::from(hidden)))
+            .collect();
+        let hidden = Tensor::<3>::from_data(
+            TensorData::new(hidden, [batch, count, 1]),
+            &patches.device(),
+        );
         let shown = hidden.clone().neg() + 1.0;
         patches * shown + self.mask_token.val().unsqueeze::<3>() * hidden
     }
 }
 
-/// How the position table is brought to other grids. The server's rule is linear, so that applying it to the unit matrix
-/// gives a matrix, and the product with that has a gradient.
+/// How the position table is brought to other grids. The server's rule is linear, so that applying
+/// it to the unit matrix gives a matrix, and the product with that has a gradient.
 #[derive(Debug, Clone)]
 struct Positions {
     spec: ModelSpec,
@@ -148,7 +193,10 @@ struct Positions {
 
 impl Positions {
     fn new(spec: &ModelSpec) -> Self {
-        Self { spec: spec.clone(), matrices: Arc::default() }
+        Self {
+            spec: spec.clone(),
+            matrices: Arc::default(),
+        }
     }
 
     /// The table `[1, 1 + native², dim]` for a grid: `[1, 1 + patches, dim]`.
@@ -169,7 +217,10 @@ impl Positions {
         let mut matrices = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
         let made = matrices.entry(grid).or_insert_with(|| {
             let places = self.spec.native_grid * self.spec.native_grid;
-            let spec = ModelSpec { dim: places, ..self.spec.clone() };
+            let spec = ModelSpec {
+                dim: places,
+                ..self.spec.clone()
+            };
             let mut unit = Array2::zeros((1 + places, places));
             (0..places).for_each(|place| unit[(1 + place, place)] = 1.0);
             let table = PositionTable::new(unit, &spec, PositionRule::Hub).interpolate(grid);

@@ -23,7 +23,11 @@ pub struct HeadConfig {
 
 impl Default for HeadConfig {
     fn default() -> Self {
-        Self { hidden: 2048, bottleneck: 256, prototypes: 4096 }
+        Self {
+            hidden: 2048,
+            bottleneck: 256,
+            prototypes: 4096,
+        }
     }
 }
 
@@ -38,7 +42,12 @@ pub struct Head {
 }
 
 impl Head {
-    pub(super) fn new(dim: usize, config: &HeadConfig, random: &mut ChaCha8Rng, device: &Device) -> Self {
+    pub(super) fn new(
+        dim: usize,
+        config: &HeadConfig,
+        random: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Self {
         Self {
             fc1: Linear::new(dim, config.hidden, random, device),
             fc2: Linear::new(config.hidden, config.hidden, random, device),
@@ -62,7 +71,8 @@ impl Head {
     }
 }
 
-/// Each row divided by its length, which counts as at least 1e-12 (`torch.nn.functional.normalize`).
+/// Each row divided by its length, which counts as at least 1e-12
+/// (`torch.nn.functional.normalize`).
 pub(crate) fn unit_rows(x: Tensor<2>) -> Tensor<2> {
     let lengths = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
     x / lengths

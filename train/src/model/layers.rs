@@ -1,4 +1,5 @@
-//! The layers of a DINOv2 block. Field names are those of Meta's code, so that parameters are called as in its checkpoints.
+//! The layers of a DINOv2 block. Field names are those of Meta's code, so that parameters are
+//! called as in its checkpoints.
 
 use burn::{
     module::{Module, Param},
@@ -8,8 +9,8 @@ use rand::{RngExt, rngs::ChaCha8Rng};
 
 /// As in every DINOv2.
 const NORM_EPSILON: f64 = 1e-6;
-/// Standard deviation of a fresh weight, cut off at two of them (DINO's `trunc_normal_(std=.02)` cuts off at ±2, which
-/// is never reached).
+/// Standard deviation of a fresh weight, cut off at two of them (DINO's `trunc_normal_(std=.02)`
+/// cuts off at ±2, which is never reached).
 const WEIGHT_DEVIATION: f64 = 0.02;
 
 /// A parameter of `shape` with normally distributed values.
@@ -20,7 +21,9 @@ pub(super) fn normal<const D: usize>(
     device: &Device,
 ) -> Param<Tensor<D>> {
     let count = shape.iter().product();
-    let values: Vec<f32> = (0..count).map(|_| (standard_normal(random) * deviation) as f32).collect();
+    let values: Vec<f32> = (0..count)
+        .map(|_| (standard_normal(random) * deviation) as f32)
+        .collect();
     Param::from_data(TensorData::new(values, shape), device)
 }
 
@@ -47,8 +50,16 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    pub(super) fn new(inputs: usize, outputs: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
-        Self { weight: normal([outputs, inputs], WEIGHT_DEVIATION, random, device), bias: zeros([outputs], device) }
+    pub(super) fn new(
+        inputs: usize,
+        outputs: usize,
+        random: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Self {
+        Self {
+            weight: normal([outputs, inputs], WEIGHT_DEVIATION, random, device),
+            bias: zeros([outputs], device),
+        }
     }
 
     /// `[…, inputs]` to `[…, outputs]`.
@@ -66,7 +77,10 @@ pub(super) struct LayerNorm {
 
 impl LayerNorm {
     pub(super) fn new(dim: usize, device: &Device) -> Self {
-        Self { weight: filled([dim], 1.0, device), bias: zeros([dim], device) }
+        Self {
+            weight: filled([dim], 1.0, device),
+            bias: zeros([dim], device),
+        }
     }
 
     pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
@@ -74,7 +88,8 @@ impl LayerNorm {
     }
 }
 
-/// A learned factor per channel, small at the start, so that a deep network begins near the identity (Touvron et al., 2021).
+/// A learned factor per channel, small at the start, so that a deep network begins near the
+/// identity (Touvron et al., 2021).
 #[derive(Module, Debug)]
 pub(super) struct LayerScale {
     gamma: Param<Tensor<1>>,
@@ -82,7 +97,9 @@ pub(super) struct LayerScale {
 
 impl LayerScale {
     pub(super) fn new(dim: usize, value: f32, device: &Device) -> Self {
-        Self { gamma: filled([dim], value, device) }
+        Self {
+            gamma: filled([dim], value, device),
+        }
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
@@ -90,7 +107,8 @@ impl LayerScale {
     }
 }
 
-/// The projection of patches to tokens: a convolution with stride and kernel of one patch, as a product of matrices.
+/// The projection of patches to tokens: a convolution with stride and kernel of one patch, as a
+/// product of matrices.
 #[derive(Module, Debug)]
 pub(super) struct PatchEmbed {
     proj: PatchProjection,
@@ -106,7 +124,12 @@ pub(super) struct PatchProjection {
 impl PatchEmbed {
     pub(super) fn new(dim: usize, patch: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
         let weight = normal([dim, 3, patch, patch], WEIGHT_DEVIATION, random, device);
-        Self { proj: PatchProjection { weight, bias: zeros([dim], device) } }
+        Self {
+            proj: PatchProjection {
+                weight,
+                bias: zeros([dim], device),
+            },
+        }
     }
 
     /// `[batch, 3, height, width]` to `[batch, patches, dim]`, row by row.
@@ -118,7 +141,11 @@ impl PatchEmbed {
             .reshape([batch, channels, rows, patch, columns, patch])
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([batch, rows * columns, channels * patch * patch]);
-        let weight = self.proj.weight.val().reshape([dim, channels * patch * patch]);
+        let weight = self
+            .proj
+            .weight
+            .val()
+            .reshape([dim, channels * patch * patch]);
         module::linear(patches, weight.transpose(), Some(self.proj.bias.val()))
     }
 }
@@ -134,19 +161,36 @@ pub(super) struct Attention {
 
 impl Attention {
     pub(super) fn new(dim: usize, heads: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
-        Self { qkv: Linear::new(dim, 3 * dim, random, device), proj: Linear::new(dim, dim, random, device), heads }
+        Self {
+            qkv: Linear::new(dim, 3 * dim, random, device),
+            proj: Linear::new(dim, dim, random, device),
+            heads,
+        }
     }
 
-    /// `[batch, tokens, dim]` to the same, and where the tokens looked: `[batch, heads, tokens, tokens]`.
+    /// `[batch, tokens, dim]` to the same, and where the tokens looked: `[batch, heads, tokens,
+    /// tokens]`.
     fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Tensor<4>) {
         let [batch, tokens, dim] = x.dims();
         let head_dim = dim / self.heads;
-        let qkv = self.qkv.forward(x).reshape([batch, tokens, 3, self.heads, head_dim]).permute([2, 0, 3, 1, 4]);
-        let part = |index: usize| qkv.clone().narrow(0, index, 1).reshape([batch, self.heads, tokens, head_dim]);
+        let qkv = self
+            .qkv
+            .forward(x)
+            .reshape([batch, tokens, 3, self.heads, head_dim])
+            .permute([2, 0, 3, 1, 4]);
+        let part = |index: usize| {
+            qkv.clone()
+                .narrow(0, index, 1)
+                .reshape([batch, self.heads, tokens, head_dim])
+        };
         // Scaling the queries is less work than scaling the scores.
         let queries = part(0) * (head_dim as f64).powf(-0.5);
         let weights = activation::softmax(queries.matmul(part(1).transpose()), 3);
-        let seen = weights.clone().matmul(part(2)).swap_dims(1, 2).reshape([batch, tokens, dim]);
+        let seen = weights
+            .clone()
+            .matmul(part(2))
+            .swap_dims(1, 2)
+            .reshape([batch, tokens, dim]);
         (self.proj.forward(seen), weights)
     }
 }
@@ -176,13 +220,19 @@ pub(super) struct Swiglu {
 
 impl Mlp {
     pub(super) fn new(dim: usize, hidden: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
-        Self { fc1: Linear::new(dim, hidden, random, device), fc2: Linear::new(hidden, dim, random, device) }
+        Self {
+            fc1: Linear::new(dim, hidden, random, device),
+            fc2: Linear::new(hidden, dim, random, device),
+        }
     }
 }
 
 impl Swiglu {
     pub(super) fn new(dim: usize, hidden: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
-        Self { w12: Linear::new(dim, 2 * hidden, random, device), w3: Linear::new(hidden, dim, random, device) }
+        Self {
+            w12: Linear::new(dim, 2 * hidden, random, device),
+            w3: Linear::new(hidden, dim, random, device),
+        }
     }
 }
 
@@ -193,7 +243,9 @@ impl FeedForward {
             Self::Swiglu(swiglu) => {
                 let halves = swiglu.w12.forward(x).chunk(2, 2);
                 let gate = halves[0].clone();
-                swiglu.w3.forward(activation::silu(gate) * halves[1].clone())
+                swiglu
+                    .w3
+                    .forward(activation::silu(gate) * halves[1].clone())
             }
         }
     }
@@ -235,7 +287,11 @@ impl Block {
     }
 
     /// `[batch, tokens, dim]` to the same, and where the tokens looked.
-    pub(super) fn forward(&self, x: Tensor<3>, drop: &mut Option<DropPath>) -> (Tensor<3>, Tensor<4>) {
+    pub(super) fn forward(
+        &self,
+        x: Tensor<3>,
+        drop: &mut Option<DropPath>,
+    ) -> (Tensor<3>, Tensor<4>) {
         let (seen, weights) = self.attn.forward(self.norm1.forward(x.clone()));
         let x = x + self.dropped(self.ls1.forward(seen), drop);
         let thought = self.mlp.forward(self.norm2.forward(x.clone()));
@@ -250,8 +306,8 @@ impl Block {
     }
 }
 
-/// Stochastic depth (Huang et al., 2016): whole branches are left out per image, and the others scaled up. What is left
-/// out depends on the seed alone, so that a run can be repeated.
+/// Stochastic depth (Huang et al., 2016): whole branches are left out per image, and the others
+/// scaled up. What is left out depends on the seed alone, so that a run can be repeated.
 #[derive(Debug)]
 pub struct DropPath(pub ChaCha8Rng);
 
@@ -259,7 +315,15 @@ impl DropPath {
     fn apply(&mut self, branch: Tensor<3>, rate: f64) -> Tensor<3> {
         let [batch, ..] = branch.dims();
         let kept = (1.0 / (1.0 - rate)) as f32;
-        let factors: Vec<f32> = (0..batch).map(|_| if self.0.random::<f64>() < rate { 0.0 } else { kept }).collect();
+        let factors: Vec<f32> = (0..batch)
+            .map(|_| {
+                if self.0.random::<f64>() < rate {
+                    0.0
+                } else {
+                    kept
+                }
+            })
+            .collect();
         let device = branch.device();
         branch * Tensor::from_data(TensorData::new(factors, [batch, 1, 1]), &device)
     }

@@ -1,4 +1,5 @@
-//! What is trained: a DINOv2 backbone with its projection heads, as `burn` modules whose parameters have the hub's names.
+//! What is trained: a DINOv2 backbone with its projection heads, as `burn` modules whose parameters
+//! have the hub's names.
 
 mod backbone;
 mod head;
@@ -23,7 +24,8 @@ pub(crate) use self::{
     parameters::{change, gradients_of},
 };
 
-/// The student or the teacher: a backbone, the head of its CLS token and, for the masked-patch loss, one of its patches.
+/// The student or the teacher: a backbone, the head of its CLS token and, for the masked-patch
+/// loss, one of its patches.
 #[derive(Module, Debug)]
 pub struct Network {
     /// Images to tokens.

@@ -1,6 +1,7 @@
 //! Parameters by name: read, replaced, and matched with their gradients.
 //!
-//! A parameter's name is the path of fields to it, which are called as in Meta's code: `backbone.blocks.0.attn.qkv.weight`.
+//! A parameter's name is the path of fields to it, which are called as in Meta's code:
+//! `backbone.blocks.0.attn.qkv.weight`.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,9 @@ pub type FlatTensors = BTreeMap<String, Tensor<1>>;
 /// The names and shapes of all parameters, in the order of the module.
 pub fn names_of(module: &impl Module) -> Vec<(String, Vec<usize>)> {
     let mut names = Vec::new();
-    visit(module, &mut |name, shape, _| names.push((name.to_owned(), shape.to_vec())));
+    visit(module, &mut |name, shape, _| {
+        names.push((name.to_owned(), shape.to_vec()))
+    });
     names
 }
 
@@ -30,21 +33,34 @@ pub fn flatten(module: &impl Module) -> FlatTensors {
 
 /// The gradients of a module that was trained on: of each parameter that the loss depends on.
 pub(crate) fn gradients_of(module: &impl Module, gradients: &mut Gradients) -> FlatTensors {
-    let mut visitor = GradientVisitor { path: Path::default(), gradients, found: FlatTensors::new() };
+    let mut visitor = GradientVisitor {
+        path: Path::default(),
+        gradients,
+        found: FlatTensors::new(),
+    };
     module.visit(&mut visitor);
     visitor.found
 }
 
 /// Replaces every parameter by what `change` makes of its name, shape and values.
-pub(crate) fn change<M: Module>(module: M, change: impl FnMut(&str, &[usize], Tensor<1>) -> Tensor<1>) -> M {
-    module.map(&mut Mapper { path: Path::default(), change })
+pub(crate) fn change<M: Module>(
+    module: M,
+    change: impl FnMut(&str, &[usize], Tensor<1>) -> Tensor<1>,
+) -> M {
+    module.map(&mut Mapper {
+        path: Path::default(),
+        change,
+    })
 }
 
 /// Replaces every parameter by the values that `read` gives for its name and shape.
 ///
 /// # Errors
 /// The first that `read` gives; values of another number than the shape has are its fault.
-pub fn load<M: Module, E>(module: M, mut read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>) -> Result<M, E> {
+pub fn load<M: Module, E>(
+    module: M,
+    mut read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+) -> Result<M, E> {
     let mut failed = None;
     let module = change(module, |name, shape, tensor| {
         if failed.is_some() {
@@ -92,7 +108,10 @@ impl Path {
 }
 
 fn visit(module: &impl Module, look: &mut dyn FnMut(&str, &[usize], Tensor<1>)) {
-    module.visit(&mut Visitor { path: Path::default(), look });
+    module.visit(&mut Visitor {
+        path: Path::default(),
+        look,
+    });
 }
 
 struct Visitor<'a> {

@@ -1,4 +1,5 @@
-//! Weights from and for the rest of the world: published files to begin with, Hugging Face's layout to serve.
+//! Weights from and for the rest of the world: published files to begin with, Hugging Face's layout
+//! to serve.
 
 use std::collections::BTreeMap;
 
@@ -15,16 +16,22 @@ pub type HostTensor = (Vec<usize>, Vec<f32>);
 /// A backbone with the weights of a file, under whatever names it has them.
 ///
 /// # Errors
-/// [`dinoserve::error::Kind::Artifact`] if a tensor is missing or has another shape than the description says.
+/// [`dinoserve::error::Kind::Artifact`] if a tensor is missing or has another shape than the
+/// description says.
 pub fn initialise_from(backbone: Backbone, weights: &Weights) -> Result<Backbone> {
     load(backbone, |name, shape| {
         let read = weights.read(name, shape);
         // Files for inference leave it out; nothing looks at it before it is trained.
-        if name == "mask_token" { read.or_else(|_| Ok(vec![0.0; shape.iter().product()])) } else { read }
+        if name == "mask_token" {
+            read.or_else(|_| Ok(vec![0.0; shape.iter().product()]))
+        } else {
+            read
+        }
     })
 }
 
-/// The parameters of a backbone under Hugging Face's names, in which queries, keys and values are three tensors.
+/// The parameters of a backbone under Hugging Face's names, in which queries, keys and values are
+/// three tensors.
 ///
 /// # Errors
 /// [`dinoserve::error::Kind::Internal`] if a device does not give its values.
@@ -32,8 +39,10 @@ pub fn to_hugging_face(backbone: &Backbone) -> Result<BTreeMap<String, HostTenso
     let shapes: BTreeMap<String, Vec<usize>> = names_of(backbone).into_iter().collect();
     let mut tensors = BTreeMap::new();
     for (name, tensor) in flatten(backbone) {
-        let values: Vec<f32> =
-            tensor.into_data().try_into_vec_as().map_err(|error| Error::internal(format!("{name}: {error}")))?;
+        let values: Vec<f32> = tensor
+            .into_data()
+            .try_into_vec_as()
+            .map_err(|error| Error::internal(format!("{name}: {error}")))?;
         let parts = hugging_face(&name);
         let mut shape = shapes[&name].clone();
         shape[0] /= parts.len();

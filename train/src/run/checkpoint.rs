@@ -49,17 +49,36 @@ impl Checkpoint {
         for (prefix, network) in [("student", &state.student), ("teacher", &state.teacher)] {
             let shapes: BTreeMap<String, Vec<usize>> = names_of(network).into_iter().collect();
             for (name, values) in flatten(network) {
-                tensors.push((format!("{prefix}.{name}"), Stored { shape: shapes[&name].clone(), values }));
+                tensors.push((
+                    format!("{prefix}.{name}"),
+                    Stored {
+                        shape: shapes[&name].clone(),
+                        values,
+                    },
+                ));
             }
         }
-        let centers = [("center", Some(&state.center)), ("patch_center", state.patch_center.as_ref())];
+        let centers = [
+            ("center", Some(&state.center)),
+            ("patch_center", state.patch_center.as_ref()),
+        ];
         for (name, center) in centers {
             if let Some(center) = center {
                 let shape = center.dims();
-                tensors.push((name.to_owned(), Stored { shape: shape.to_vec(), values: center.clone().flatten(0, 1) }));
+                tensors.push((
+                    name.to_owned(),
+                    Stored {
+                        shape: shape.to_vec(),
+                        values: center.clone().flatten(0, 1),
+                    },
+                ));
             }
         }
-        let Material { images, names, images_per_step } = &self.material;
+        let Material {
+            images,
+            names,
+            images_per_step,
+        } = &self.material;
         let mut metadata = HashMap::from([
             ("format".to_owned(), FORMAT.to_owned()),
             ("step".to_owned(), self.step.to_string()),
@@ -70,7 +89,13 @@ impl Checkpoint {
         for (name, moments) in state.optimiser.moments() {
             for (kind, values) in [("first", &moments.first), ("second", &moments.second)] {
                 let shape = values.dims().to_vec();
-                tensors.push((format!("{kind}.{name}"), Stored { shape, values: values.clone() }));
+                tensors.push((
+                    format!("{kind}.{name}"),
+                    Stored {
+                        shape,
+                        values: values.clone(),
+                    },
+                ));
             }
             metadata.insert(format!("steps.{name}"), moments.steps.to_string());
         }
@@ -89,7 +114,11 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If the file is damaged, or of a network of another shape.
-    pub fn read(path: &Path, like: Network, device: &Device) -> anyhow::Result<(Self, TrainerState)> {
+    pub fn read(
+        path: &Path,
+        like: Network,
+        device: &Device,
+    ) -> anyhow::Result<(Self, TrainerState)> {
         let read = || -> anyhow::Result<(Self, TrainerState)> {
             let bytes = std::fs::read(path)?;
             let (_, header) = SafeTensors::read_metadata(&bytes)?;
@@ -97,33 +126,59 @@ impl Checkpoint {
             if metadata.get("format").map(String::as_str) != Some(FORMAT) {
                 bail!("it is no checkpoint of this version of dinoserve-train");
             }
-            let said = |key: &str| metadata.get(key).with_context(|| format!("it does not say its {key}"));
-            let count = |key: &str| -> anyhow::Result<usize> { said(key)?.parse().context(key.to_owned()) };
+            let said = |key: &str| {
+                metadata
+                    .get(key)
+                    .with_context(|| format!("it does not say its {key}"))
+            };
+            let count =
+                |key: &str| -> anyhow::Result<usize> { said(key)?.parse().context(key.to_owned()) };
             let material = Material {
                 images: count("images")?,
                 names: said("names")?.clone(),
                 images_per_step: count("images_per_step")?,
             };
-            let checkpoint = Self { step: count("step")?, material };
-            let stored = Reader { file: SafeTensors::deserialize(&bytes)?, device };
+            let checkpoint = Self {
+                step: count("step")?,
+                material,
+            };
+            let stored = Reader {
+                file: SafeTensors::deserialize(&bytes)?,
+                device,
+            };
 
             let network = |prefix: &str| {
-                load(like.clone(), |name, shape| stored.values(&format!("{prefix}.{name}"), Some(shape)))
+                load(like.clone(), |name, shape| {
+                    stored.values(&format!("{prefix}.{name}"), Some(shape))
+                })
             };
-            let center = |name: &str| -> anyhow::Result<Tensor<2>> { Ok(stored.tensor(name)?.unsqueeze()) };
+            let center =
+                |name: &str| -> anyhow::Result<Tensor<2>> { Ok(stored.tensor(name)?.unsqueeze()) };
             let mut moments = BTreeMap::new();
             for (key, steps) in &metadata {
                 if let Some(name) = key.strip_prefix("steps.") {
                     let steps = steps.parse().with_context(|| format!("{key} is {steps}"))?;
-                    let [first, second] = ["first", "second"].map(|kind| stored.tensor(&format!("{kind}.{name}")));
-                    moments.insert(name.to_owned(), Moments { steps, first: first?, second: second? });
+                    let [first, second] =
+                        ["first", "second"].map(|kind| stored.tensor(&format!("{kind}.{name}")));
+                    moments.insert(
+                        name.to_owned(),
+                        Moments {
+                            steps,
+                            first: first?,
+                            second: second?,
+                        },
+                    );
                 }
             }
             let state = TrainerState {
                 student: network("student")?,
                 teacher: network("teacher")?,
                 center: center("center")?,
-                patch_center: like.patch_head.as_ref().map(|_| center("patch_center")).transpose()?,
+                patch_center: like
+                    .patch_head
+                    .as_ref()
+                    .map(|_| center("patch_center"))
+                    .transpose()?,
                 optimiser: AdamW::with(moments),
             };
             Ok((checkpoint, state))
@@ -164,19 +219,31 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn values(&self, name: &str, shape: Option<&[usize]>) -> anyhow::Result<Vec<f32>> {
-        let view = self.file.tensor(name).with_context(|| format!("it has no tensor {name}"))?;
+        let view = self
+            .file
+            .tensor(name)
+            .with_context(|| format!("it has no tensor {name}"))?;
         if view.dtype() != Dtype::F32 || shape.is_some_and(|shape| shape != view.shape()) {
             bail!(
                 "tensor {name} has shape {:?}, and not {shape:?}: was the configuration changed since?",
                 view.shape()
             );
         }
-        Ok(view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+        Ok(view
+            .data()
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|&bytes| f32::from_le_bytes(bytes))
+            .collect())
     }
 
     fn tensor(&self, name: &str) -> anyhow::Result<Tensor<1>> {
         let values = self.values(name, None)?;
         let count = values.len();
-        Ok(Tensor::from_data(TensorData::new(values, [count]), self.device))
+        Ok(Tensor::from_data(
+            TensorData::new(values, [count]),
+            self.device,
+        ))
     }
 }

@@ -6,7 +6,8 @@ use super::StepLine;
 
 /// Logged steps in a row that must show it.
 const PATIENCE: usize = 10;
-/// Of the most entropy there can be: below this share of it one prototype has taken all, above that one none is told apart.
+/// Of the most entropy there can be: below this share of it one prototype has taken all, above that
+/// one none is told apart.
 const USED_BELOW: f64 = 0.05;
 const UNIFORM_ABOVE: f64 = 0.99;
 /// Below this spread all images have one embedding.
@@ -31,7 +32,10 @@ impl Collapse {
         if lines.last().is_some_and(|line| !line.loss.is_finite()) {
             return Some(Self::NotANumber);
         }
-        let last = lines.len().checked_sub(PATIENCE).map(|from| &lines[from..])?;
+        let last = lines
+            .len()
+            .checked_sub(PATIENCE)
+            .map(|from| &lines[from..])?;
         let most = (prototypes as f64).ln();
         let all = |holds: &dyn Fn(&StepLine) -> bool| last.iter().all(holds);
         if all(&|line| line.usage_entropy < USED_BELOW * most) {

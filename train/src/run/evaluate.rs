@@ -1,4 +1,5 @@
-//! How good the features are, without training on them: the k-NN accuracy on labelled images (DINO's evaluation).
+//! How good the features are, without training on them: the k-NN accuracy on labelled images
+//! (DINO's evaluation).
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,8 @@ const BATCH: usize = 64;
 /// Side of the small images whose pixels are compared.
 const PIXEL_SIDE: usize = 28;
 
-/// Images whose folders are their labels. They are read anew for each measurement, so that a set may be larger than memory.
+/// Images whose folders are their labels. They are read anew for each measurement, so that a set
+/// may be larger than memory.
 #[derive(Debug, Clone)]
 pub struct LabelledSet {
     paths: Vec<PathBuf>,
@@ -34,8 +36,9 @@ pub struct LabelledSet {
 }
 
 impl LabelledSet {
-    /// Finds the images of labelled folders, to be seen at `size` pixels. Their labels are indices into the labels of all
-    /// of them, sorted. Images that cannot be read are left out, and named to `report`.
+    /// Finds the images of labelled folders, to be seen at `size` pixels. Their labels are indices
+    /// into the labels of all of them, sorted. Images that cannot be read are left out, and named
+    /// to `report`.
     ///
     /// # Errors
     /// If a folder has no subfolders with images that can be read.
@@ -48,7 +51,11 @@ impl LabelledSet {
         for folder in folders {
             let (paths, _) = images_of(folder)?;
             let named = LabelledImages::new(folder, paths)?;
-            let read: Vec<_> = named.paths.par_iter().map(|path| read_image(path).err()).collect();
+            let read: Vec<_> = named
+                .paths
+                .par_iter()
+                .map(|path| read_image(path).err())
+                .collect();
             let mut set = (Vec::new(), Vec::new());
             for ((path, label), error) in named.paths.into_iter().zip(named.labels).zip(read) {
                 match error {
@@ -59,23 +66,39 @@ impl LabelledSet {
                     }
                 }
             }
-            anyhow::ensure!(!set.0.is_empty(), "none of the images of {} can be read", folder.display());
+            anyhow::ensure!(
+                !set.0.is_empty(),
+                "none of the images of {} can be read",
+                folder.display()
+            );
             sets.push(set);
         }
-        let mut classes: Vec<String> = sets.iter().flat_map(|(_, labels)| labels.iter().cloned()).collect();
+        let mut classes: Vec<String> = sets
+            .iter()
+            .flat_map(|(_, labels)| labels.iter().cloned())
+            .collect();
         classes.sort();
         classes.dedup();
         let index = |label: &String| classes.partition_point(|class| class < label);
-        let sets =
-            sets.into_iter().map(|(paths, labels)| Self { paths, labels: labels.iter().map(index).collect(), size });
+        let sets = sets.into_iter().map(|(paths, labels)| Self {
+            paths,
+            labels: labels.iter().map(index).collect(),
+            size,
+        });
         Ok((sets.collect(), classes))
     }
 
-    /// A vector of length 1 for each image, `[images, dim]`, which `of` makes of some of them at a time.
-    fn vectors(&self, of: impl Fn(&[RgbImage]) -> anyhow::Result<Vec<f32>>) -> anyhow::Result<Array2<f32>> {
+    /// A vector of length 1 for each image, `[images, dim]`, which `of` makes of some of them at a
+    /// time.
+    fn vectors(
+        &self,
+        of: impl Fn(&[RgbImage]) -> anyhow::Result<Vec<f32>>,
+    ) -> anyhow::Result<Array2<f32>> {
         let mut vectors = Vec::new();
         for chunk in self.paths.chunks(BATCH) {
-            let images: Vec<RgbImage> = read_all(chunk, self.size).into_iter().collect::<Result<_, _>>()?;
+            let images: Vec<RgbImage> = read_all(chunk, self.size)
+                .into_iter()
+                .collect::<Result<_, _>>()?;
             vectors.extend(of(&images)?);
         }
         let dim = vectors.len() / self.paths.len().max(1);
@@ -93,22 +116,32 @@ impl LabelledSet {
     /// If an image is not there any more, or the device does not give its values.
     pub fn embed(&self, backbone: &Backbone, device: &Device) -> anyhow::Result<Array2<f32>> {
         self.vectors(|images| {
-            let cls = backbone.forward(on_device(images, device), None, &mut None).cls;
+            let cls = backbone
+                .forward(on_device(images, device), None, &mut None)
+                .cls;
             cls.into_data().try_into_vec_as().context("the embeddings")
         })
     }
 
-    /// The pixels themselves, of images made small, as vectors of length 1, `[images, 3·28·28]`: what features must be better
-    /// than.
+    /// The pixels themselves, of images made small, as vectors of length 1, `[images, 3·28·28]`:
+    /// what features must be better than.
     ///
     /// # Errors
     /// If an image is not there any more.
     pub fn pixels(&self) -> anyhow::Result<Array2<f32>> {
-        let whole = Window { x: 0, y: 0, width: PIXEL_SIDE, height: PIXEL_SIDE };
+        let whole = Window {
+            x: 0,
+            y: 0,
+            width: PIXEL_SIDE,
+            height: PIXEL_SIDE,
+        };
         self.vectors(|images| {
             let mut values = Vec::new();
             for image in images {
-                normalised(&resample_rgb(image, (PIXEL_SIDE, PIXEL_SIDE), Filter::Bicubic, whole), &mut values);
+                normalised(
+                    &resample_rgb(image, (PIXEL_SIDE, PIXEL_SIDE), Filter::Bicubic, whole),
+                    &mut values,
+                );
             }
             Ok(values)
         })
@@ -117,20 +150,33 @@ impl LabelledSet {
 
 /// Images as the model sees them.
 pub(super) fn read_all(paths: &[PathBuf], size: usize) -> Vec<dinoserve::error::Result<RgbImage>> {
-    let transform = Transform { mode: ResizeMode::Crop, size, filter: Filter::Bicubic, max_patches: usize::MAX >> 8 };
-    paths.par_iter().map(|path| Ok(transform.apply(&read_image(path)?)?.0)).collect()
+    let transform = Transform {
+        mode: ResizeMode::Crop,
+        size,
+        filter: Filter::Bicubic,
+        max_patches: usize::MAX >> 8,
+    };
+    paths
+        .par_iter()
+        .map(|path| Ok(transform.apply(&read_image(path)?)?.0))
+        .collect()
 }
 
 /// Images of one size as `[n, 3, height, width]`.
 pub(super) fn on_device(images: &[RgbImage], device: &Device) -> Tensor<4> {
     let (width, height) = images.first().map_or((0, 0), RgbImage::dimensions);
     let mut pixels = Vec::with_capacity(images.len() * 3 * (width * height) as usize);
-    images.iter().for_each(|image| normalised(image, &mut pixels));
-    Tensor::from_data(TensorData::new(pixels, [images.len(), 3, height as usize, width as usize]), device)
+    images
+        .iter()
+        .for_each(|image| normalised(image, &mut pixels));
+    Tensor::from_data(
+        TensorData::new(pixels, [images.len(), 3, height as usize, width as usize]),
+        device,
+    )
 }
 
-/// The share of images that the weighted vote of their `k` nearest gets right (temperature 0.07): among those of
-/// `gallery`, or without one among the others of the set itself.
+/// The share of images that the weighted vote of their `k` nearest gets right (temperature 0.07):
+/// among those of `gallery`, or without one among the others of the set itself.
 ///
 /// # Errors
 /// If there are fewer images than neighbours.
@@ -149,7 +195,14 @@ pub fn knn_accuracy(
         }
     }
     let right = found.iter().zip(labels).filter(|(neighbours, label)| {
-        predict(neighbours, k, among_labels, classes, Vote::Weighted, TEMPERATURE) == Some(**label)
+        predict(
+            neighbours,
+            k,
+            among_labels,
+            classes,
+            Vote::Weighted,
+            TEMPERATURE,
+        ) == Some(**label)
     });
     Ok(right.count() as f64 / labels.len() as f64)
 }

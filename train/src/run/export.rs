@@ -1,4 +1,5 @@
-//! From a run to a service: the teacher in Hugging Face's layout, with a description that `dinoserve` takes as it is.
+//! From a run to a service: the teacher in Hugging Face's layout, with a description that
+//! `dinoserve` takes as it is.
 
 use std::{borrow::Cow, collections::HashMap, path::Path};
 
@@ -18,13 +19,23 @@ use crate::{
 /// # Errors
 /// If they cannot be written.
 pub fn export(backbone: &Backbone, spec: &ModelSpec, folder: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("making the folder {}", folder.display()))?;
     let tensors = to_hugging_face(backbone)?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let bytes = safetensors::serialize(tensors.iter().map(|(name, tensor)| (name, Stored(tensor))), Some(metadata))?;
+    let bytes = safetensors::serialize(
+        tensors.iter().map(|(name, tensor)| (name, Stored(tensor))),
+        Some(metadata),
+    )?;
     files::write(&folder.join("model.safetensors"), &bytes)?;
-    files::write(&folder.join("config.json"), serde_json::to_string_pretty(&hugging_face_config(spec))?.as_bytes())?;
-    files::write(&folder.join(format!("{}.toml", spec.name)), spec_toml(spec).as_bytes())
+    files::write(
+        &folder.join("config.json"),
+        serde_json::to_string_pretty(&hugging_face_config(spec))?.as_bytes(),
+    )?;
+    files::write(
+        &folder.join(format!("{}.toml", spec.name)),
+        spec_toml(spec).as_bytes(),
+    )
 }
 
 /// The `config.json` with which Hugging Face's `transformers` opens the weights.
@@ -55,15 +66,20 @@ fn hugging_face_config(spec: &ModelSpec) -> serde_json::Value {
     config
 }
 
-/// What `transformers` makes the hidden width of: dim·ratio, and of that for SwiGLU two thirds, brought up to eights. It is
-/// a whole number to them; for a width that none gives they need another configuration.
+/// What `transformers` makes the hidden width of: dim·ratio, and of that for SwiGLU two thirds,
+/// brought up to eights. It is a whole number to them; for a width that none gives they need
+/// another configuration.
 fn mlp_ratio(spec: &ModelSpec) -> serde_json::Value {
     let hidden = |ratio: usize| match spec.ffn {
         Ffn::Mlp => spec.dim * ratio,
         Ffn::Swiglu => (2 * spec.dim * ratio / 3).div_ceil(8) * 8,
     };
-    let whole = (1..=spec.ffn_hidden.div_ceil(spec.dim) * 2).find(|ratio| hidden(*ratio) == spec.ffn_hidden);
-    whole.map_or_else(|| (spec.ffn_hidden as f64 / spec.dim as f64).into(), Into::into)
+    let whole = (1..=spec.ffn_hidden.div_ceil(spec.dim) * 2)
+        .find(|ratio| hidden(*ratio) == spec.ffn_hidden);
+    whole.map_or_else(
+        || (spec.ffn_hidden as f64 / spec.dim as f64).into(),
+        Into::into,
+    )
 }
 
 struct Stored<'a>(&'a HostTensor);
@@ -78,7 +94,13 @@ impl View for Stored<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.0.1.iter().flat_map(|value| value.to_le_bytes()).collect())
+        Cow::Owned(
+            self.0
+                .1
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
+        )
     }
 
     fn data_len(&self) -> usize {

@@ -28,7 +28,9 @@ pub struct RunFiles {
 impl RunFiles {
     /// The run in `root`, which need not exist.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self {
+            root: root.to_owned(),
+        }
     }
 
     /// The folder itself.
@@ -36,7 +38,8 @@ impl RunFiles {
         &self.root
     }
 
-    /// Makes the folder, and keeps other processes from running in it for as long as the file lives.
+    /// Makes the folder, and keeps other processes from running in it for as long as the file
+    /// lives.
     ///
     /// # Errors
     /// If another process runs in it, or it cannot be made.
@@ -52,9 +55,14 @@ impl RunFiles {
             // On file systems that know no locks one has to look oneself.
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
             Err(TryLockError::WouldBlock) => {
-                bail!("another process runs in {}; stop it, or give this run another --out", self.root.display())
+                bail!(
+                    "another process runs in {}; stop it, or give this run another --out",
+                    self.root.display()
+                )
             }
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("locking {}", path.display())),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("locking {}", path.display()))
+            }
         }
     }
 
@@ -102,7 +110,8 @@ impl RunFiles {
 /// Writes a whole file or none.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     write_atomically(path, |file| {
-        file.write_all(bytes).map_err(|error| Error::io(format_args!("writing {}", path.display()), error))
+        file.write_all(bytes)
+            .map_err(|error| Error::io(format_args!("writing {}", path.display()), error))
     })
     .with_context(|| format!("writing {}", path.display()))
 }

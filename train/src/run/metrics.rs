@@ -73,8 +73,8 @@ enum Line {
 }
 
 impl Metrics {
-    /// Goes on with a file after `step` steps: what it has of later ones was lost when the run was broken off, and is
-    /// taken out. Without a file there is nothing yet.
+    /// Goes on with a file after `step` steps: what it has of later ones was lost when the run was
+    /// broken off, and is taken out. Without a file there is nothing yet.
     ///
     /// # Errors
     /// If the file is damaged or cannot be written.
@@ -86,9 +86,12 @@ impl Metrics {
         };
         let (mut kept, mut steps, mut knn) = (String::new(), Vec::new(), Vec::new());
         // A line without its end was being written when the run was broken off.
-        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-            let parsed: Line =
-                serde_json::from_str(line).with_context(|| format!("{}: {}", path.display(), line.trim_end()))?;
+        for line in text
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'))
+        {
+            let parsed: Line = serde_json::from_str(line)
+                .with_context(|| format!("{}: {}", path.display(), line.trim_end()))?;
             match parsed {
                 Line::Step(line) if line.step < step => steps.push(line),
                 // What was measured at step 0 is measured again.
@@ -98,7 +101,10 @@ impl Metrics {
             kept.push_str(line);
         }
         files::write(path, kept.as_bytes())?;
-        let file = File::options().append(true).open(path).with_context(|| format!("opening {}", path.display()))?;
+        let file = File::options()
+            .append(true)
+            .open(path)
+            .with_context(|| format!("opening {}", path.display()))?;
         Ok(Self { file, steps, knn })
     }
 
@@ -125,7 +131,9 @@ impl Metrics {
     fn write(&mut self, line: &impl Serialize) -> anyhow::Result<()> {
         let mut text = serde_json::to_string(line).context("a line of metrics")?;
         text.push('\n');
-        self.file.write_all(text.as_bytes()).context("writing metrics.jsonl")
+        self.file
+            .write_all(text.as_bytes())
+            .context("writing metrics.jsonl")
     }
 }
 
@@ -138,8 +146,16 @@ impl StepLine {
         images_per_second: f64,
         waited: f64,
     ) -> Self {
-        let StepReport { loss, view_loss, patch_loss, koleo, teacher_entropy, usage_entropy, spread, gradient } =
-            report;
+        let StepReport {
+            loss,
+            view_loss,
+            patch_loss,
+            koleo,
+            teacher_entropy,
+            usage_entropy,
+            spread,
+            gradient,
+        } = report;
         Self {
             step,
             epoch,

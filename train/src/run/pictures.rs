@@ -36,46 +36,85 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
-/// Draws the loss, the teacher's entropies and, if it was measured, the k-NN accuracy over the epochs.
+/// Draws the loss, the teacher's entropies and, if it was measured, the k-NN accuracy over the
+/// epochs.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub(super) fn curves(path: &Path, metrics: &Metrics, prototypes: usize) -> anyhow::Result<()> {
     let last = metrics.steps.last().map(|line| line.epoch).unwrap_or(0.0);
-    let last = metrics.knn.last().map_or(last, |line| line.epoch.max(last)).max(1e-3);
+    let last = metrics
+        .knn
+        .last()
+        .map_or(last, |line| line.epoch.max(last))
+        .max(1e-3);
     let of = |name: &str, color, value: &dyn Fn(&super::StepLine) -> f64| Curve {
         name: name.to_owned(),
         color,
-        points: smoothed(metrics.steps.iter().map(|line| (line.epoch, value(line))).collect()),
+        points: smoothed(
+            metrics
+                .steps
+                .iter()
+                .map(|line| (line.epoch, value(line)))
+                .collect(),
+        ),
     };
-    let level = |name: String, color, height: f64| Curve { name, color, points: vec![(0.0, height), (last, height)] };
+    let level = |name: String, color, height: f64| Curve {
+        name,
+        color,
+        points: vec![(0.0, height), (last, height)],
+    };
     let mut panels = vec![
         ("Loss", vec![of("loss", BLUE, &|line| line.loss)]),
         (
             "Entropy of the teacher, nats",
             vec![
                 of("of a target", BLUE, &|line| line.teacher_entropy),
-                of("of their mean: prototypes in use", ORANGE, &|line| line.usage_entropy),
-                level("most there can be".to_owned(), PALE, (prototypes as f64).ln()),
+                of("of their mean: prototypes in use", ORANGE, &|line| {
+                    line.usage_entropy
+                }),
+                level(
+                    "most there can be".to_owned(),
+                    PALE,
+                    (prototypes as f64).ln(),
+                ),
             ],
         ),
     ];
     if let Some(first) = metrics.knn.first() {
-        let points = metrics.knn.iter().map(|line| (line.epoch, 100.0 * line.knn)).collect();
-        let mut lines = vec![Curve { name: "teacher".to_owned(), color: BLUE, points }];
-        lines.push(level(format!("before training: {:.1}", 100.0 * first.knn), PALE, 100.0 * first.knn));
+        let points = metrics
+            .knn
+            .iter()
+            .map(|line| (line.epoch, 100.0 * line.knn))
+            .collect();
+        let mut lines = vec![Curve {
+            name: "teacher".to_owned(),
+            color: BLUE,
+            points,
+        }];
+        lines.push(level(
+            format!("before training: {:.1}", 100.0 * first.knn),
+            PALE,
+            100.0 * first.knn,
+        ));
         if let Some(pixels) = first.knn_of_pixels {
-            lines.push(level(format!("pixels: {:.1}", 100.0 * pixels), ORANGE, 100.0 * pixels));
+            lines.push(level(
+                format!("pixels: {:.1}", 100.0 * pixels),
+                ORANGE,
+                100.0 * pixels,
+            ));
         }
         panels.push(("k-NN accuracy, %", lines));
     }
 
     let mut svg = String::new();
     {
-        let root = SVGBackend::with_string(&mut svg, (PANEL.0 * panels.len() as u32, PANEL.1)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut svg, (PANEL.0 * panels.len() as u32, PANEL.1))
+            .into_drawing_area();
         root.fill(&WHITE).map_err(|error| anyhow!("{error}"))?;
         for (area, (title, lines)) in root.split_evenly((1, panels.len())).iter().zip(&panels) {
-            panel(area, title, lines, last).map_err(|error| anyhow!("drawing the curves: {error}"))?;
+            panel(area, title, lines, last)
+                .map_err(|error| anyhow!("drawing the curves: {error}"))?;
         }
         root.present().map_err(|error| anyhow!("{error}"))?;
     }
@@ -88,8 +127,15 @@ fn panel(
     curves: &[Curve],
     last: f64,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let values = || curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.1)).filter(|v| v.is_finite());
-    let (low, high) = values().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
+    let values = || {
+        curves
+            .iter()
+            .flat_map(|curve| curve.points.iter().map(|point| point.1))
+            .filter(|v| v.is_finite())
+    };
+    let (low, high) = values().fold((f64::MAX, f64::MIN), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
     let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
     let margin = (0.06 * (high - low)).max(0.01 * high.abs()).max(1e-6);
     // Room above for the legend.
@@ -133,36 +179,79 @@ fn smoothed(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
         let some = &points[(index + 1).saturating_sub(window)..=index];
         some.iter().map(|point| point.1).sum::<f64>() / some.len() as f64
     };
-    points.iter().enumerate().map(|(index, point)| (point.0, mean(index))).collect()
+    points
+        .iter()
+        .enumerate()
+        .map(|(index, point)| (point.0, mean(index)))
+        .collect()
 }
 
-/// A sheet of some images as the teacher sees them: each beside where CLS looks (mean of the heads) and the first three
-/// components of its patches, in a basis that all share. `images` are of one size.
+/// A sheet of some images as the teacher sees them: each beside where CLS looks (mean of the heads)
+/// and the first three components of its patches, in a basis that all share. `images` are of one
+/// size.
 ///
 /// # Errors
 /// If there are too few patches for components, or the file cannot be written.
-pub(super) fn maps(path: &Path, backbone: &Backbone, images: &[RgbImage], device: &Device) -> anyhow::Result<()> {
-    let Some(first) = images.first() else { return Ok(()) };
-    let grid = Grid { height: first.height() as usize / PATCH, width: first.width() as usize / PATCH };
+pub(super) fn maps(
+    path: &Path,
+    backbone: &Backbone,
+    images: &[RgbImage],
+    device: &Device,
+) -> anyhow::Result<()> {
+    let Some(first) = images.first() else {
+        return Ok(());
+    };
+    let grid = Grid {
+        height: first.height() as usize / PATCH,
+        width: first.width() as usize / PATCH,
+    };
     let mut tokens = Vec::new();
     let mut attention = Vec::new();
     for image in images {
-        let found = backbone.forward(on_device(std::slice::from_ref(image), device), None, &mut None);
-        let registers = found.registers.as_ref().map_or(0, |registers| registers.dims()[1]);
+        let found = backbone.forward(
+            on_device(std::slice::from_ref(image), device),
+            None,
+            &mut None,
+        );
+        let registers = found
+            .registers
+            .as_ref()
+            .map_or(0, |registers| registers.dims()[1]);
         tokens.push(host(found.patches.squeeze_dim::<2>(0))?);
         let rows = host(found.attention.squeeze_dim::<2>(0))?;
-        attention.push(attention::mean(attention::patch_columns(rows.view(), registers)));
+        attention.push(attention::mean(attention::patch_columns(
+            rows.view(),
+            registers,
+        )));
     }
     let views: Vec<_> = tokens.iter().map(|tokens| tokens.view()).collect();
     let components = pca::maps(&views, &[], 3, Foreground::None)?;
-    let style = Style { output: Output::Input, upscale: Upscale::Bilinear, overlay: 1.0 };
+    let style = Style {
+        output: Output::Input,
+        upscale: Upscale::Bilinear,
+        overlay: 1.0,
+    };
     let mut pictures = Vec::new();
     for ((image, looked), colors) in images.iter().zip(&attention).zip(&components.maps) {
         let looked = attention::min_max(looked.view());
         let colors: Vec<f32> = colors.iter().copied().collect();
         pictures.push(image.clone());
-        pictures.push(render::draw(&looked, 1, grid, image, style, Colormap::Viridis));
-        pictures.push(render::draw(&colors, 3, grid, image, style, Colormap::Viridis));
+        pictures.push(render::draw(
+            &looked,
+            1,
+            grid,
+            image,
+            style,
+            Colormap::Viridis,
+        ));
+        pictures.push(render::draw(
+            &colors,
+            3,
+            grid,
+            image,
+            style,
+            Colormap::Viridis,
+        ));
     }
     let sheet = sheet(&pictures);
     files::write(path, &render::png(&sheet)?)
@@ -183,11 +272,15 @@ fn sheet(pictures: &[RgbImage]) -> RgbImage {
     let (width, height) = (width * zoom, height * zoom);
     let columns = ACROSS.min(pictures.len() as u32);
     let rows = (pictures.len() as u32).div_ceil(columns);
-    let mut sheet =
-        RgbImage::from_pixel(columns * (width + GAP) + GAP, rows * (height + GAP) + GAP, image::Rgb([255; 3]));
+    let mut sheet = RgbImage::from_pixel(
+        columns * (width + GAP) + GAP,
+        rows * (height + GAP) + GAP,
+        image::Rgb([255; 3]),
+    );
     for (index, picture) in pictures.iter().enumerate() {
         let (column, row) = (index as u32 % columns, index as u32 / columns);
-        let large = image::imageops::resize(picture, width, height, image::imageops::FilterType::Nearest);
+        let large =
+            image::imageops::resize(picture, width, height, image::imageops::FilterType::Nearest);
         image::imageops::replace(
             &mut sheet,
             &large,

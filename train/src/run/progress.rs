@@ -12,7 +12,8 @@ use super::StepLine;
 
 const LINES_EVERY: Duration = Duration::from_secs(30);
 
-/// Says something on standard error. That nobody listens any more, as when Ctrl-C has ended a `tee`, is no reason to end.
+/// Says something on standard error. That nobody listens any more, as when Ctrl-C has ended a
+/// `tee`, is no reason to end.
 pub(crate) fn say(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -32,15 +33,26 @@ impl Progress {
     pub(super) fn new(first: usize, steps: usize) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = if terminal {
-            let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} steps, {per_sec}, {eta} left  {msg}")
-                .expect("the template is valid");
-            let bar = ProgressBar::new(steps as u64).with_style(style).with_position(first as u64);
+            let style = ProgressStyle::with_template(
+                "{wide_bar} {pos}/{len} steps, {per_sec}, {eta} left  {msg}",
+            )
+            .expect("the template is valid");
+            let bar = ProgressBar::new(steps as u64)
+                .with_style(style)
+                .with_position(first as u64);
             bar.reset_eta();
             bar
         } else {
             ProgressBar::hidden()
         };
-        Self { bar, terminal, first, steps, started: None, last_line: None }
+        Self {
+            bar,
+            terminal,
+            first,
+            steps,
+            started: None,
+            last_line: None,
+        }
     }
 
     /// Shows that `done` steps are done, and what the last logged one showed.
@@ -61,11 +73,19 @@ impl Progress {
         if self.terminal {
             self.bar.set_position(done as u64);
             self.bar.set_message(text);
-        } else if self.last_line.is_none_or(|last| last.elapsed() >= LINES_EVERY) && line.is_some() {
+        } else if self
+            .last_line
+            .is_none_or(|last| last.elapsed() >= LINES_EVERY)
+            && line.is_some()
+        {
             self.last_line = Some(Instant::now());
             let each = started.elapsed() / (done - self.first).saturating_sub(1).max(1) as u32;
             let left = each * (self.steps - done) as u32;
-            say(format_args!("step {done} of {}, {} left: {text}", self.steps, HumanDuration(left)));
+            say(format_args!(
+                "step {done} of {}, {} left: {text}",
+                self.steps,
+                HumanDuration(left)
+            ));
         }
     }
 

@@ -41,12 +41,15 @@ pub fn device_of(name: &str) -> anyhow::Result<Device> {
         #[cfg(feature = "cuda")]
         "cuda" => cuda(),
         #[cfg(not(feature = "cuda"))]
-        "cuda" => bail!("this program was built for the CPU alone; build it with `--features cuda`"),
+        "cuda" => {
+            bail!("this program was built for the CPU alone; build it with `--features cuda`")
+        }
         other => bail!("there is no device {other:?}; it must be `cpu` or `cuda`"),
     }
 }
 
-/// The first GPU, tried out: opening the driver's libraries fails with a panic where they are missing.
+/// The first GPU, tried out: opening the driver's libraries fails with a panic where they are
+/// missing.
 #[cfg(feature = "cuda")]
 fn cuda() -> anyhow::Result<Device> {
     let hook = std::panic::take_hook();
@@ -101,12 +104,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// Prepares a run over the images of `folder`. Goes on from the checkpoint in `files` if there is one; otherwise
-    /// begins with `weights`, or random ones.
+    /// Prepares a run over the images of `folder`. Goes on from the checkpoint in `files` if there
+    /// is one; otherwise begins with `weights`, or random ones.
     ///
     /// # Errors
-    /// If there are too few images, the configuration is wrong, the run has learnt from others or goes on in another process,
-    /// or a file cannot be read; the message says what to do.
+    /// If there are too few images, the configuration is wrong, the run has learnt from others or
+    /// goes on in another process, or a file cannot be read; the message says what to do.
     pub fn prepare(
         folder: &Path,
         files: RunFiles,
@@ -131,13 +134,20 @@ impl Run {
             );
         }
         let shown = shown(&paths, &config);
-        let pictures =
-            Pictures { paths, crops: config.crops.clone(), batch: config.optimiser.batch, seed: config.run.seed };
+        let pictures = Pictures {
+            paths,
+            crops: config.crops.clone(),
+            batch: config.optimiser.batch,
+            seed: config.run.seed,
+        };
         let (sets, classes) = labelled(evaluation, config.crops.global_size)?;
         if let Some(set) = sets.last() {
             let among = set.labels.len() - usize::from(sets.len() == 1);
             if among < config.run.knn_neighbours {
-                bail!("run.knn_neighbours is {}, and there are {among} images to vote", config.run.knn_neighbours);
+                bail!(
+                    "run.knn_neighbours is {}, and there are {among} images to vote",
+                    config.run.knn_neighbours
+                );
             }
         }
 
@@ -151,7 +161,11 @@ impl Run {
         let (next, state) = if files.checkpoint().exists() {
             let (before, state) = Checkpoint::read(&files.checkpoint(), fresh, &device)?;
             if before.material != material {
-                let Material { images, images_per_step, .. } = before.material;
+                let Material {
+                    images,
+                    images_per_step,
+                    ..
+                } = before.material;
                 let root = files.root().display();
                 bail!(
                     "the run in {root} has learnt from {images} images, {images_per_step} in a step, and is now given {} and \
@@ -168,9 +182,18 @@ impl Run {
         };
         files::write(&files.config(), config.to_toml().as_bytes())?;
         let metrics = Metrics::resume(&files.metrics(), next)?;
-        let schedules = Schedules::new(&config.optimiser, &config.loss, pictures.paths.len() / per_step);
-        let trainer =
-            Trainer::new(state, config.loss.clone(), config.optimiser.clip, config.run.shards, device.clone());
+        let schedules = Schedules::new(
+            &config.optimiser,
+            &config.loss,
+            pictures.paths.len() / per_step,
+        );
+        let trainer = Trainer::new(
+            state,
+            config.loss.clone(),
+            config.optimiser.clip,
+            config.run.shards,
+            device.clone(),
+        );
         Ok(Self {
             config,
             files,
@@ -213,12 +236,18 @@ impl Run {
         &self.metrics
     }
 
-    /// Trains until the end, or until `stop` is set, which is looked at after every step. A checkpoint is there at either.
+    /// Trains until the end, or until `stop` is set, which is looked at after every step. A
+    /// checkpoint is there at either.
     ///
     /// # Errors
-    /// If no image can be read, a file cannot be written, or the loss or its gradient is no number any more.
+    /// If no image can be read, a file cannot be written, or the loss or its gradient is no number
+    /// any more.
     pub fn train(&mut self, threads: usize, stop: &AtomicBool) -> anyhow::Result<Ended> {
-        let (steps, per_epoch, accumulate) = (self.steps(), self.steps_per_epoch(), self.config.optimiser.accumulate);
+        let (steps, per_epoch, accumulate) = (
+            self.steps(),
+            self.steps_per_epoch(),
+            self.config.optimiser.accumulate,
+        );
         let mut progress = Progress::new(self.next, steps);
         // At the beginning, and what was missed if the run ended with an error of it.
         if self.next.is_multiple_of(per_epoch) {
@@ -227,16 +256,19 @@ impl Run {
         // Batches that no whole step is left for are skipped at the end of an epoch.
         let pictures = self.pictures.clone();
         let per_epoch_batches = pictures.batches_per_epoch();
-        let first_of = move |step: usize| step / per_epoch * per_epoch_batches + step % per_epoch * accumulate;
-        let numbers = (self.next..steps).flat_map(move |step| (0..accumulate).map(move |part| first_of(step) + part));
+        let first_of =
+            move |step: usize| step / per_epoch * per_epoch_batches + step % per_epoch * accumulate;
+        let numbers = (self.next..steps)
+            .flat_map(move |step| (0..accumulate).map(move |part| first_of(step) + part));
         let mut loader = Loader::start(pictures, numbers, threads)?;
         let (mut since, mut images) = (Instant::now(), 0);
         let mut collapsed = None;
 
         while self.next < steps {
             let step = self.next;
-            let mut batches: Vec<Batch> =
-                (0..accumulate).map(|_| loader.next_batch()).collect::<anyhow::Result<_>>()?;
+            let mut batches: Vec<Batch> = (0..accumulate)
+                .map(|_| loader.next_batch())
+                .collect::<anyhow::Result<_>>()?;
             self.hide(&mut batches, step);
             let settings = self.schedules.at(step);
             let seed = mixed([self.config.run.seed, step as u64, 1]);
@@ -251,12 +283,17 @@ impl Run {
                 let time = since.elapsed().as_secs_f64();
                 let epoch = step as f64 / per_epoch as f64;
                 let waited = loader.waited().as_secs_f64() / time;
-                let line = StepLine::new(step, epoch, report, settings, images as f64 / time, waited);
+                let line =
+                    StepLine::new(step, epoch, report, settings, images as f64 / time, waited);
                 progress.show(self.next, Some(&line));
                 self.metrics.add_step(line)?;
                 let found = Collapse::of(&self.metrics.steps, self.config.head.prototypes);
                 if found.is_some() && found != collapsed {
-                    progress.say(&found.map(|collapse| collapse.to_string()).unwrap_or_default());
+                    progress.say(
+                        &found
+                            .map(|collapse| collapse.to_string())
+                            .unwrap_or_default(),
+                    );
                 }
                 collapsed = found;
                 (since, images) = (Instant::now(), 0);
@@ -264,7 +301,10 @@ impl Run {
                 progress.show(self.next, None);
             }
             for (path, error) in loader.newly_unreadable() {
-                progress.say(&format!("skipped {}, for which another stands in: {error}", path.display()));
+                progress.say(&format!(
+                    "skipped {}, for which another stands in: {error}",
+                    path.display()
+                ));
             }
             if self.next.is_multiple_of(per_epoch) {
                 self.end_epoch(self.next / per_epoch, &progress)?;
@@ -290,7 +330,12 @@ impl Run {
         let mut random = ChaCha8Rng::seed_from_u64(mixed([self.config.run.seed, step as u64, 2]));
         let side = self.config.crops.global_size / dinoserve::vision::PATCH;
         for batch in batches {
-            batch.masks = Some(self.config.loss.mask.draw(2 * batch.images, side, &mut random));
+            batch.masks = Some(
+                self.config
+                    .loss
+                    .mask
+                    .draw(2 * batch.images, side, &mut random),
+            );
         }
     }
 
@@ -309,7 +354,11 @@ impl Run {
     fn show_epoch(&mut self, epoch: usize, progress: &Progress) -> anyhow::Result<()> {
         let run = &self.config.run;
         let last = epoch == self.config.optimiser.epochs;
-        let measured = self.metrics.knn.last().is_some_and(|line| line.step == self.next);
+        let measured = self
+            .metrics
+            .knn
+            .last()
+            .is_some_and(|line| line.step == self.next);
         let drawn = epoch == 0 || self.files.maps(epoch).exists();
         let measure = !measured && (last || epoch.is_multiple_of(run.knn_epochs));
         let draw = !drawn && (last || epoch.is_multiple_of(run.picture_epochs));
@@ -325,7 +374,9 @@ impl Run {
 
     /// Measures the teacher on the labelled images, if there are any.
     fn measure(&mut self, progress: &Progress) -> anyhow::Result<()> {
-        let Some(set) = self.sets.first() else { return Ok(()) };
+        let Some(set) = self.sets.first() else {
+            return Ok(());
+        };
         let gallery = self.sets.get(1);
         let k = self.config.run.knn_neighbours;
         let accuracy = |vectors_of: &dyn Fn(&LabelledSet) -> anyhow::Result<Array2<f32>>| -> anyhow::Result<f64> {
@@ -336,17 +387,36 @@ impl Run {
         };
         let backbone = &self.trainer.state().teacher.backbone;
         let knn = accuracy(&|set| set.embed(backbone, &self.device))?;
-        let knn_of_pixels = (self.next == 0).then(|| accuracy(&LabelledSet::pixels)).transpose()?;
+        let knn_of_pixels = (self.next == 0)
+            .then(|| accuracy(&LabelledSet::pixels))
+            .transpose()?;
         let epoch = self.next as f64 / self.steps_per_epoch() as f64;
-        let pixels = knn_of_pixels.map_or(String::new(), |pixels| format!(" (pixels {:.1} %)", 100.0 * pixels));
-        progress.say(&format!("epoch {epoch:.0}: {k}-NN accuracy {:.1} %{pixels}", 100.0 * knn));
-        self.metrics.add_knn(KnnLine { step: self.next, epoch, knn, knn_of_pixels })
+        let pixels = knn_of_pixels.map_or(String::new(), |pixels| {
+            format!(" (pixels {:.1} %)", 100.0 * pixels)
+        });
+        progress.say(&format!(
+            "epoch {epoch:.0}: {k}-NN accuracy {:.1} %{pixels}",
+            100.0 * knn
+        ));
+        self.metrics.add_knn(KnnLine {
+            step: self.next,
+            epoch,
+            knn,
+            knn_of_pixels,
+        })
     }
 
     fn save(&self) -> anyhow::Result<()> {
-        let checkpoint = Checkpoint { step: self.next, material: self.material.clone() };
+        let checkpoint = Checkpoint {
+            step: self.next,
+            material: self.material.clone(),
+        };
         checkpoint.save(&self.files.checkpoint(), self.trainer.state())?;
-        pictures::curves(&self.files.curves(), &self.metrics, self.config.head.prototypes)
+        pictures::curves(
+            &self.files.curves(),
+            &self.metrics,
+            self.config.head.prototypes,
+        )
     }
 }
 
@@ -354,33 +424,55 @@ impl Run {
 ///
 /// # Errors
 /// As [`Checkpoint::read`].
-pub(crate) fn teacher_of(path: &Path, config: &Config, device: &Device) -> anyhow::Result<Backbone> {
+pub(crate) fn teacher_of(
+    path: &Path,
+    config: &Config,
+    device: &Device,
+) -> anyhow::Result<Backbone> {
     let (_, state) = Checkpoint::read(path, fresh_network(config, None, device)?, device)?;
     Ok(state.teacher.backbone)
 }
 
 /// A network with the weights that a run begins with.
-pub(crate) fn fresh_network(config: &Config, weights: Option<&Weights>, device: &Device) -> anyhow::Result<Network> {
+pub(crate) fn fresh_network(
+    config: &Config,
+    weights: Option<&Weights>,
+    device: &Device,
+) -> anyhow::Result<Network> {
     let spec = config.spec("training")?;
     let mut random = ChaCha8Rng::seed_from_u64(config.run.seed);
     let with_patch_head = config.loss.patch_weight > 0.0;
     let (drop_path, layer_scale) = (config.model.drop_path, config.model.layer_scale);
-    let network = Network::new(&spec, drop_path, layer_scale, &config.head, with_patch_head, &mut random, device);
+    let network = Network::new(
+        &spec,
+        drop_path,
+        layer_scale,
+        &config.head,
+        with_patch_head,
+        &mut random,
+        device,
+    );
     Ok(match weights {
         Some(weights) => {
             weights.check(&spec)?;
             let backbone = initialise_from(network.backbone, weights)?;
-            Network { backbone, ..network }
+            Network {
+                backbone,
+                ..network
+            }
         }
         None => network,
     })
 }
 
-/// How many shards a batch is cut into, if it is left open: two for each core, of which one computes while the other
-/// waits for a product, and which fit its cache better; but a GPU wants one large batch.
+/// How many shards a batch is cut into, if it is left open: two for each core, of which one
+/// computes while the other waits for a product, and which fit its cache better; but a GPU wants
+/// one large batch.
 pub(crate) fn shards_on(device: &Device, wanted: usize) -> usize {
     match wanted {
-        0 if *device == Device::flex() => 2 * std::thread::available_parallelism().map_or(1, usize::from),
+        0 if *device == Device::flex() => {
+            2 * std::thread::available_parallelism().map_or(1, usize::from)
+        }
         0 => 1,
         wanted => wanted,
     }
@@ -412,7 +504,12 @@ fn leave_out(paths: &mut Vec<PathBuf>, folder: &Path, run: &Path) {
 fn hash_of_names(paths: &[PathBuf], folder: &Path) -> String {
     let mut hash = Sha256::new();
     for path in paths {
-        hash.update(path.strip_prefix(folder).unwrap_or(path).as_os_str().as_encoded_bytes());
+        hash.update(
+            path.strip_prefix(folder)
+                .unwrap_or(path)
+                .as_os_str()
+                .as_encoded_bytes(),
+        );
         hash.update([0]);
     }
     hex(&hash.finalize())
@@ -421,15 +518,23 @@ fn hash_of_names(paths: &[PathBuf], folder: &Path) -> String {
 /// A few images from all over the folder, as the teacher sees them for maps.
 fn shown(paths: &[PathBuf], config: &Config) -> Vec<RgbImage> {
     let count = config.run.pictures.min(paths.len());
-    let some: Vec<PathBuf> = (0..count).map(|index| paths[index * paths.len() / count].clone()).collect();
-    read_all(&some, 2 * config.crops.global_size).into_iter().flatten().collect()
+    let some: Vec<PathBuf> = (0..count)
+        .map(|index| paths[index * paths.len() / count].clone())
+        .collect();
+    read_all(&some, 2 * config.crops.global_size)
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn labelled(evaluation: &Evaluation, size: usize) -> anyhow::Result<(Vec<LabelledSet>, usize)> {
-    let Some(set) = &evaluation.set else { return Ok((Vec::new(), 0)) };
+    let Some(set) = &evaluation.set else {
+        return Ok((Vec::new(), 0));
+    };
     let mut folders = vec![set.as_path()];
     folders.extend(evaluation.gallery.as_deref());
-    let mut skipped = |path: &Path, error: &str| say(format_args!("skipped {}: {error}", path.display()));
+    let mut skipped =
+        |path: &Path, error: &str| say(format_args!("skipped {}: {error}", path.display()));
     let (sets, classes) = LabelledSet::find(&folders, size, &mut skipped)?;
     Ok((sets, classes.len()))
 }
