@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fills a gallery from a folder per label and classifies other images by their nearest neighbours.
+"""Fills a gallery from a folder per label and classifies other images by their nearest neighbors.
 
     knn.py LABELLED/ NEW_IMAGE...
 
@@ -31,8 +31,8 @@ def store(path: Path, label: str) -> None:
 
 
 def main() -> None:
-    labelled, *new = map(Path, sys.argv[1:])
-    for folder in sorted(folder for folder in labelled.iterdir() if folder.is_dir()):
+    labeled, *new = map(Path, sys.argv[1:])
+    for folder in sorted(folder for folder in labeled.iterdir() if folder.is_dir()):
         for path in sorted(folder.iterdir()):
             store(path, folder.name)
     for path in new:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws PCA maps of a video's frames in one basis, so that a part has the same colour in all of them.
+"""Draws PCA maps of a video's frames in one basis, so that a part has the same color in all of them.
 
     ffmpeg -i clip.mp4 -vf fps=5 frames/%04d.jpg
     pca_frames.py frames/ maps/

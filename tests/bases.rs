@@ -91,7 +91,7 @@ async fn assert_problem(request: RequestBuilder, status: u16, code: &str, detail
 }
 
 #[tokio::test]
-async fn an_image_has_the_same_colours_whatever_stands_beside_it() {
+async fn an_image_has_the_same_colors_whatever_stands_beside_it() {
     let server = Server::tiny_with_gallery().await;
     ok(put(
         &server,
@@ -134,7 +134,7 @@ async fn an_image_has_the_same_colours_whatever_stands_beside_it() {
         .collect();
     assert!(difference(&three, &alone[0]).0 < 1e-5);
 
-    // The foreground has the colours that it has among all patches; the rest is black.
+    // The foreground has the colors that it has among all patches; the rest is black.
     let request = post(
         &server,
         "/v1/pca?size=112&basis=photos&foreground=auto",
@@ -150,8 +150,8 @@ async fn an_image_has_the_same_colours_whatever_stands_beside_it() {
         .collect();
     assert!(shown.contains(&true) && shown.contains(&false));
     let map = floats(&answer["data"][0]["map"]);
-    for ((colour, whole), shown) in map.chunks(3).zip(alone[0].chunks(3)).zip(shown) {
-        assert!(difference(colour, if shown { whole } else { &[0.0; 3] }).0 < 1e-4);
+    for ((color, whole), shown) in map.chunks(3).zip(alone[0].chunks(3)).zip(shown) {
+        assert!(difference(color, if shown { whole } else { &[0.0; 3] }).0 < 1e-4);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Evaluation by labelled folders: against reference predictions, and as people read it.
+//! Evaluation by labeled folders: against reference predictions, and as people read it.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use crate::{
     support::{focus_source, golden, read_golden, scratch},
 };
 
-/// What 20 neighbours predict for pictures of CIFAR-10, as computed with Meta's model code.
+/// What 20 neighbors predict for pictures of CIFAR-10, as computed with Meta's model code.
 #[derive(Deserialize)]
 struct Reference {
     weighted_accuracy: f64,
@@ -57,7 +57,7 @@ pub fn home_with_focus_in(precision: &str) -> PathBuf {
     home
 }
 
-/// Both votes of 20 neighbours on the pictures of CIFAR-10: what was printed, and the file.
+/// Both votes of 20 neighbors on the pictures of CIFAR-10: what was printed, and the file.
 fn evaluate_cifar10(precision: &str) -> (String, Value) {
     let json = scratch("eval").join("knn.json");
     let pictures = golden("cifar10-sample");
@@ -115,7 +115,7 @@ fn predictions(run: &Value) -> BTreeMap<String, &str> {
 }
 
 #[test]
-fn neighbours_and_both_votes_are_those_of_the_reference() {
+fn neighbors_and_both_votes_are_those_of_the_reference() {
     let reference: Reference =
         serde_json::from_slice(&read_golden("knn_cifar10_sample.json")).unwrap();
     let (said, found) = evaluate_cifar10("fp32");
@@ -168,7 +168,7 @@ fn neighbours_and_both_votes_are_those_of_the_reference() {
         }
     }
 
-    // The reference has no majority vote of single images; the neighbours tell it.
+    // The reference has no majority vote of single images; the neighbors tell it.
     let majority = of_run(
         1,
         "majority",
@@ -304,7 +304,7 @@ fn files_and_labels_that_are_not_as_they_should_be_are_told() {
 }
 
 #[test]
-fn neighbours_come_by_falling_score_and_equals_in_their_order() {
+fn neighbors_come_by_falling_score_and_equals_in_their_order() {
     let train = array![[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.6, 0.8]];
     let near = nearest(train.view(), array![[1.0, 0.0], [0.0, -1.0]].view(), 3).unwrap();
     let expected = [

@@ -312,7 +312,7 @@ async fn lists_are_imported_with_their_metadata() {
     let jsonl = folder.join("list.jsonl");
     let lines = "{\"path\": \"images/lone.png\", \"id\": \"a\", \"metadata\": {\"n\": 1.5}}\n\n\
         {\"path\": \"images/lone.png\", \"id\": \"b\", \"label\": \"cup\"}\n\
-        {\"path\": \"images/lone.png\", \"colour\": \"red\"}\n{\"path\":\n";
+        {\"path\": \"images/lone.png\", \"color\": \"red\"}\n{\"path\":\n";
     std::fs::write(&jsonl, lines).unwrap();
     let said = succeed(import(&store, &jsonl, model).args(["--name", "lines"]));
     assert!(
@@ -320,7 +320,7 @@ async fn lists_are_imported_with_their_metadata() {
         "{said}"
     );
     assert!(
-        said.contains("line 4: option `line`: unknown field `colour`") && said.contains("line 5:"),
+        said.contains("line 4: option `line`: unknown field `color`") && said.contains("line 5:"),
         "{said}"
     );
     let stored = items(&store, "lines").await;

@@ -28,7 +28,7 @@ fn name() -> GalleryName {
     GalleryName::default()
 }
 
-/// Reproducible directions near a few centres.
+/// Reproducible directions near a few centers.
 fn vector(number: u64) -> Vec<f32> {
     let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut random = || {

@@ -124,7 +124,7 @@ async fn every_representation_holds_the_same_numbers() {
     assert_eq!((&raw, &base64), (&json, &json));
     assert_eq!(matrix.iter().copied().collect::<Vec<_>>(), json);
     let length: f32 = json.iter().map(|v| v * v).sum();
-    assert!((length - 1.0).abs() < 1e-5, "normalised by default");
+    assert!((length - 1.0).abs() < 1e-5, "normalized by default");
 }
 
 #[tokio::test]
@@ -295,7 +295,7 @@ async fn pca_options_do_what_they_say() {
     assert_eq!(
         again,
         ok_bytes(request("", "image/png")).await,
-        "the same image has the same colours"
+        "the same image has the same colors"
     );
 }
 
@@ -323,7 +323,7 @@ async fn several_images_share_one_basis() {
     assert_eq!(
         twice.index_axis(Axis(0), 0),
         twice.index_axis(Axis(0), 1),
-        "the same image has the same colours"
+        "the same image has the same colors"
     );
 
     let alone = npy(&ok_bytes(post(&[CHELSEA], "application/x-npy")).await);

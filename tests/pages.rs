@@ -79,7 +79,7 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
         .await;
     for canvas in ["#photo", "#pca", "#heads button:nth-child(6) canvas"] {
         assert!(
-            browser.colours(canvas).await > 200,
+            browser.colors(canvas).await > 200,
             "{canvas} shows something"
         );
     }
@@ -93,7 +93,7 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
     );
 
     // A head over the photograph, and less of it.
-    let plain = browser.colours("#photo").await;
+    let plain = browser.colors("#photo").await;
     browser
         .find("#heads button:nth-child(3)")
         .await
@@ -103,7 +103,7 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
     browser
         .wait("document.querySelector('#shown').textContent.includes('head 2')")
         .await;
-    assert_ne!(browser.colours("#photo").await, plain);
+    assert_ne!(browser.colors("#photo").await, plain);
     browser
         .run("mass.value = 0.5; mass.dispatchEvent(new Event('input'))")
         .await;
@@ -144,7 +144,7 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
     browser
         .wait("document.querySelector('#timing').textContent.includes('Similarity')")
         .await;
-    assert!(browser.colours("#second").await > 200);
+    assert!(browser.colors("#second").await > 200);
 
     // Kept and found.
     browser
@@ -157,10 +157,10 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
     browser
         .wait("document.querySelector('#added').textContent.includes('is in “default” now')")
         .await;
-    let neighbour = browser.find("#neighbors li").await.text().await.unwrap();
+    let neighbor = browser.find("#neighbors li").await.text().await.unwrap();
     assert!(
-        neighbour.contains("my cat's photo.png") && neighbour.contains("1.000"),
-        "{neighbour}"
+        neighbor.contains("my cat's photo.png") && neighbor.contains("1.000"),
+        "{neighbor}"
     );
     browser
         .wait("document.querySelector('#neighbors img')?.naturalWidth > 0")
@@ -311,7 +311,7 @@ async fn errors_are_told_in_words() {
     browser
         .wait("document.querySelectorAll('#heads button').length === 2")
         .await;
-    assert!(browser.colours("#photo").await > 200);
+    assert!(browser.colors("#photo").await > 200);
     // This server keeps no gallery, and the page says so.
     browser
         .wait("document.querySelector('#neighbors-hint').textContent.includes('--gallery DIR')")

@@ -178,7 +178,7 @@ fn moments_do_not_lose_small_variances_behind_a_large_mean() {
 
 #[test]
 fn ranges_of_many_images_come_from_an_even_sample_whatever_their_order() {
-    // Rows of the first part are larger: a sample that favoured some images would see it.
+    // Rows of the first part are larger: a sample that favored some images would see it.
     let mut tokens = noise(30_000, 8, 9);
     tokens
         .slice_mut(s![..10_000, ..])

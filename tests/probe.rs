@@ -190,7 +190,7 @@ fn the_strength_is_chosen_by_what_is_held_out_and_always_the_same() {
 }
 
 #[test]
-fn what_nothing_can_be_learnt_from_says_so() {
+fn what_nothing_can_be_learned_from_says_so() {
     let made = |counts: &[usize]| {
         let mut examples = Examples::new(2, 100);
         for (class, &count) in counts.iter().enumerate() {
@@ -204,7 +204,7 @@ fn what_nothing_can_be_learnt_from_says_so() {
     };
     let options = TrainingOptions::default();
     let cases = [
-        (made(&[]), options, "no labelled features"),
+        (made(&[]), options, "no labeled features"),
         (made(&[9]), options, "there is one class only, `c0`"),
         (made(&[9, 1]), options, "the class `c1` has one example"),
         (

@@ -239,7 +239,7 @@ fn pictures(set: &str, numbers: std::ops::Range<usize>) -> Vec<(Vec<u8>, &'stati
 }
 
 #[tokio::test]
-async fn pictures_that_were_stored_are_learnt_from_and_new_ones_classified() {
+async fn pictures_that_were_stored_are_learned_from_and_new_ones_classified() {
     let server =
         Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
     for (index, (file, label)) in pictures("train", 0..20).into_iter().enumerate() {
@@ -374,7 +374,7 @@ async fn a_probe_outlives_the_server_and_is_replaced_for_all_servers_on_the_stor
 }
 
 #[tokio::test]
-async fn a_filter_chooses_what_is_learnt_from() {
+async fn a_filter_chooses_what_is_learned_from() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
     fill(&store, "g", server.engine.fingerprint(), 90, 3, 1.0).await;
@@ -495,7 +495,7 @@ async fn who_waits_longer_than_a_request_may_take_is_told_to_look_later() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_learnt_from_is_told_whether_one_waits_or_not() {
+async fn what_cannot_be_learned_from_is_told_whether_one_waits_or_not() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
     let fingerprint = server.engine.fingerprint().to_owned();
@@ -521,7 +521,7 @@ async fn what_cannot_be_learnt_from_is_told_whether_one_waits_or_not() {
             "invalid_option",
             "the class `c1` has one example",
         ),
-        ("vectors", 422, "invalid_option", "no labelled features"),
+        ("vectors", 422, "invalid_option", "no labeled features"),
         (
             "too-many",
             413,
@@ -663,7 +663,7 @@ async fn each_bad_request_about_probes_is_told_what_is_wrong() {
         ("l2 negative", plan("l2", json!(-1.5)), 422, "invalid_option", "option `l2`: -1.5 is out of range"),
         ("l2 a text", plan("l2", json!("weak")), 422, "invalid_option", "option `l2`: invalid type"),
         ("one fold", plan("folds", json!(1)), 422, "invalid_option", "option `folds`: 1 is out of range; it must be 2 to 20"),
-        ("bad filter", plan("where", json!({"colour": "red"})), 422, "invalid_option", "a filter is"),
+        ("bad filter", plan("where", json!({"color": "red"})), 422, "invalid_option", "a filter is"),
         ("unknown option", plan("lr", json!(0.1)), 422, "invalid_option", "option `lr`: there is no such option here; there are name, gallery"),
         ("twice", server.post("/v1/probes?l2=1").json(&json!({"name": "new", "l2": 1})), 422, "invalid_option", "option `l2`: given twice"),
         ("no JSON", server.post("/v1/probes").header("content-type", "application/json").body("{"), 400, "malformed_request", "the JSON cannot be read"),

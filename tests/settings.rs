@@ -231,7 +231,7 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
         "{found:?}"
     );
 
-    // For people: words, and colours only on a terminal.
+    // For people: words, and colors only on a terminal.
     let (_, out, _) = run(dinoserve()
         .args(["doctor", "--port", "0"])
         .env("DINOSERVE_HOME", &home));

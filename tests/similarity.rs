@@ -66,7 +66,7 @@ async fn similarity_is_the_cosine_between_tokens() {
     assert!(difference(&found, &cosines(cat.row(5 * GRID.1 + 9), &cat)).0 < 1e-5);
     assert!((found[[5, 9]] - 1.0).abs() < 1e-5);
 
-    // A box: the patches whose centres are inside, here rows 4 to 7 and columns 6 to 11.
+    // A box: the patches whose centers are inside, here rows 4 to 7 and columns 6 to 11.
     let found = npy(&ok_bytes(request("box=0.25,0.25,0.5,0.5")).await);
     let mut query = ndarray::Array1::zeros(cat.ncols());
     for (row, column) in (4..8).flat_map(|row| (6..12).map(move |column| (row, column))) {

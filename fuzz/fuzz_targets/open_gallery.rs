@@ -32,7 +32,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .build()
         .expect("a runtime")
 });
-/// `run.sh` points to a folder that it deletes afterwards.
+/// `run.sh` points to a folder that it deletes afterward.
 static FOLDER: LazyLock<PathBuf> =
     LazyLock::new(|| tempfile::tempdir().expect("a temporary folder").keep());
 

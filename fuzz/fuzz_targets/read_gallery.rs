@@ -26,7 +26,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .expect("a runtime")
 });
 
-/// `run.sh` points to a folder that it deletes afterwards.
+/// `run.sh` points to a folder that it deletes afterward.
 static STORE: LazyLock<Gallery> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a temporary folder").keep();
     let config = GalleryConfig {

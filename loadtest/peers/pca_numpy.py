@@ -15,9 +15,9 @@ import numpy as np
 
 def pca_map(tokens: np.ndarray) -> np.ndarray:
     """The first three principal components of `tokens` [N, 384], each scaled to 0..255: [N, 3] of uint8."""
-    centred = tokens - tokens.mean(axis=0)
-    _, _, vectors = np.linalg.svd(centred, full_matrices=False)
-    components = centred @ vectors[:3].T
+    centered = tokens - tokens.mean(axis=0)
+    _, _, vectors = np.linalg.svd(centered, full_matrices=False)
+    components = centered @ vectors[:3].T
     low, high = components.min(axis=0), components.max(axis=0)
     return ((components - low) / (high - low) * 255).astype(np.uint8)
 

@@ -51,7 +51,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let mut text = format!(
         "{HEADING}\nVectors of width {DIM} and length 1 around a curved surface of 24 dimensions, as image features are; {QUERIES} queries one after \
-         the other, {K} neighbours each, through the store's own interface. FAISS and hnswlib from Python on the same vectors, in \
+         the other, {K} neighbors each, through the store's own interface. FAISS and hnswlib from Python on the same vectors, in \
          alternating rounds.\n\n"
     );
     exact(options, &mut text).await?;

@@ -67,7 +67,7 @@ pub(super) struct Serve {
 /// Limits of requests about galleries.
 #[derive(Debug, Clone, Args)]
 struct GalleryLimitFlags {
-    /// Most neighbours of a search; at least 20, which is the default of `k`
+    /// Most neighbors of a search; at least 20, which is the default of `k`
     #[arg(long, env = "DINOSERVE_MAX_NEIGHBORS", default_value_t = GalleryLimits::default().max_neighbors,
         value_parser = RangedU64ValueParser::<usize>::new().range(20..))]
     max_neighbors: usize,

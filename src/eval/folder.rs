@@ -1,4 +1,4 @@
-//! Labelled images: a folder that has a subfolder for each label.
+//! Labeled images: a folder that has a subfolder for each label.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 
 /// The images of a folder, as their subfolders label them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LabelledImages {
+pub struct LabeledImages {
     /// Where they lie.
     pub paths: Vec<PathBuf>,
     /// Their paths below the folder, with `/` between the parts.
@@ -22,7 +22,7 @@ pub struct LabelledImages {
     pub unlabelled: Vec<String>,
 }
 
-impl LabelledImages {
+impl LabeledImages {
     /// Labels `paths`, the image files below `root`, in their order.
     ///
     /// # Errors
@@ -52,18 +52,18 @@ impl LabelledImages {
     }
 }
 
-/// Labelled images as vectors.
+/// Labeled images as vectors.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct LabelledVectors {
-    /// As [`LabelledImages::ids`].
+pub struct LabeledVectors {
+    /// As [`LabeledImages::ids`].
     pub ids: Vec<String>,
-    /// As [`LabelledImages::labels`].
+    /// As [`LabeledImages::labels`].
     pub labels: Vec<String>,
     /// `[images, dim]`.
     pub vectors: Array2<f32>,
 }
 
-impl LabelledVectors {
+impl LabeledVectors {
     /// Each image's index among `classes`, which hold all labels, sorted.
     pub fn indices(&self, classes: &[String]) -> Vec<usize> {
         self.labels
@@ -84,7 +84,7 @@ impl LabelledVectors {
 }
 
 /// All labels of several sets, sorted.
-pub fn classes(sets: &[&LabelledVectors]) -> Vec<String> {
+pub fn classes(sets: &[&LabeledVectors]) -> Vec<String> {
     let labels: BTreeSet<&String> = sets.iter().flat_map(|set| &set.labels).collect();
     labels.into_iter().cloned().collect()
 }

@@ -1,4 +1,4 @@
-//! Classification by the nearest of labelled images, as in `dinov2/eval/knn.py`: exact, by dot
+//! Classification by the nearest of labeled images, as in `dinov2/eval/knn.py`: exact, by dot
 //! product.
 
 use std::cmp::Ordering;
@@ -14,10 +14,10 @@ use crate::{
 /// Images whose scores are held at a time.
 const BLOCK: usize = 64;
 
-/// A labelled image that is near.
+/// A labeled image that is near.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Neighbor {
-    /// Which of the labelled images.
+    /// Which of the labeled images.
     pub index: usize,
     /// Dot product of both vectors; for vectors of length 1 the cosine of their angle.
     pub score: f32,
@@ -37,7 +37,7 @@ pub fn nearest(
     if k == 0 || k > most {
         return Err(Error::option(
             "k",
-            format!("{k} neighbours cannot be found among {most} images; use 1 to {most}"),
+            format!("{k} neighbors cannot be found among {most} images; use 1 to {most}"),
         ));
     }
     let by_score = |a: &Neighbor, b: &Neighbor| -> Ordering {
@@ -64,7 +64,7 @@ pub fn nearest(
     Ok(found)
 }
 
-/// The class that the first `k` of `neighbors` vote for; `labels` are the classes of the labelled
+/// The class that the first `k` of `neighbors` vote for; `labels` are the classes of the labeled
 /// images, of `classes` in all. Of classes with equal shares the first.
 pub fn predict(
     neighbors: &[Neighbor],

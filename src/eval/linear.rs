@@ -1,6 +1,6 @@
-//! Classification by a linear probe that was trained on labelled images.
+//! Classification by a linear probe that was trained on labeled images.
 
-use super::LabelledVectors;
+use super::LabeledVectors;
 use crate::{
     error::Result,
     features::probe::{Examples, Probe, Progress, TrainingOptions, train},
@@ -12,7 +12,7 @@ use crate::{
 /// # Errors
 /// As [`train`].
 pub fn train_on(
-    set: &LabelledVectors,
+    set: &LabeledVectors,
     options: &TrainingOptions,
     watch: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Option<Probe>> {
@@ -29,7 +29,7 @@ pub fn train_on(
 /// # Errors
 /// [`crate::error::Kind::InvalidOption`] if the vectors are of another width than those that the
 /// probe was trained on.
-pub fn probabilities(probe: &Probe, set: &LabelledVectors) -> Result<Vec<Vec<f32>>> {
+pub fn probabilities(probe: &Probe, set: &LabeledVectors) -> Result<Vec<Vec<f32>>> {
     set.vectors
         .rows()
         .into_iter()

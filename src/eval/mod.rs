@@ -1,4 +1,4 @@
-//! How well features tell labels apart: labelled folders, their neighbours, linear probes, and the
+//! How well features tell labels apart: labeled folders, their neighbors, linear probes, and the
 //! report on what was predicted.
 //!
 //! Knows no service: whoever calls brings the vectors.
@@ -9,7 +9,7 @@ mod linear;
 mod report;
 
 pub use self::{
-    folder::{LabelledImages, LabelledVectors, classes},
+    folder::{LabeledImages, LabeledVectors, classes},
     knn::{Neighbor, nearest, predict},
     linear::{probabilities, train_on},
     report::{ClassReport, Report},

@@ -67,7 +67,7 @@ pub fn mean(heads: ArrayView2<'_, f32>) -> Array1<f32> {
 }
 
 /// Keeps the patches that carry the share `mass` of a map's attention and sets the others to 0:
-/// sorted ascending, normalised, cumulated, kept where the sum exceeds 1 − `mass`.
+/// sorted ascending, normalized, cumulated, kept where the sum exceeds 1 − `mass`.
 pub fn keep_mass(mut map: ArrayViewMut1<'_, f32>, mass: f32) {
     let total: f64 = map.iter().map(|&v| f64::from(v)).sum();
     let mut order: Vec<usize> = (0..map.len()).collect();

@@ -27,7 +27,7 @@ pub enum Pooling {
     Mean,
     /// CLS, then the mean of the patch tokens: what DINOv2's linear head takes. Twice as wide.
     ClsMean,
-    /// Generalised mean of the patch tokens with exponent 3, of values clamped to 1e-6 from below
+    /// Generalized mean of the patch tokens with exponent 3, of values clamped to 1e-6 from below
     /// (Radenović et al.).
     Gem,
 }

@@ -1,4 +1,4 @@
-//! Maps as pictures: colours, upscaling, overlays, labelled grids, PNG.
+//! Maps as pictures: colors, upscaling, overlays, labeled grids, PNG.
 
 use embedded_graphics::{
     Pixel,
@@ -31,12 +31,12 @@ use crate::{
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Upscale {
-    /// Each patch is a square of one colour.
+    /// Each patch is a square of one color.
     #[default]
     Nearest,
-    /// Straight lines between patch centres.
+    /// Straight lines between patch centers.
     Bilinear,
-    /// Smooth curves between patch centres.
+    /// Smooth curves between patch centers.
     Bicubic,
 }
 
@@ -64,7 +64,7 @@ pub enum Output {
     Patch,
 }
 
-/// Colours for a single value.
+/// Colors for a single value.
 #[derive(
     Debug,
     Clone,
@@ -93,7 +93,7 @@ pub enum Colormap {
 }
 
 impl Colormap {
-    /// The colours of 256 even steps, so that a picture does not evaluate the gradient for each
+    /// The colors of 256 even steps, so that a picture does not evaluate the gradient for each
     /// pixel.
     fn table(self) -> [[u8; 3]; 256] {
         let gradient = match self {
@@ -121,7 +121,7 @@ pub struct Style {
 }
 
 /// Draws a map of `channels` values in 0..1 per patch, `[h·w, channels]`. Three channels are RGB,
-/// one is coloured by `colormap`, two are red and green. `photo` is the image that the model saw.
+/// one is colored by `colormap`, two are red and green. `photo` is the image that the model saw.
 pub fn draw(
     map: &[f32],
     channels: usize,
@@ -174,7 +174,7 @@ pub fn draw(
     RgbImage::from_raw(width as u32, height as u32, pixels).expect("three bytes for each pixel")
 }
 
-/// Draws a frame around some patches: white, on black, so that it shows on every colour. On a
+/// Draws a frame around some patches: white, on black, so that it shows on every color. On a
 /// picture of one pixel per patch there is no room for it.
 pub fn frame(picture: &mut RgbImage, region: &Region, output: Output) {
     if output == Output::Patch {
@@ -227,7 +227,7 @@ const INK: [u8; 3] = [40; 3];
 const GLYPH: u32 = 20;
 
 /// Pictures of one size in a grid, each with its caption above, on white.
-pub fn labelled_grid(pictures: &[(String, RgbImage)]) -> RgbImage {
+pub fn labeled_grid(pictures: &[(String, RgbImage)]) -> RgbImage {
     let (width, height) = pictures
         .first()
         .map_or((1, 1), |(_, picture)| picture.dimensions());

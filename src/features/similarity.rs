@@ -25,11 +25,11 @@ impl Region {
         })
     }
 
-    /// The patches whose centres lie in a box, whose sides are shares of the width and the height;
+    /// The patches whose centers lie in a box, whose sides are shares of the width and the height;
     /// at least the one under the middle of the box.
     pub fn of_box(grid: Grid, [left, top, right, bottom]: [f32; 4]) -> Self {
         let range = |from: f32, to: f32, count: usize| {
-            // Patch `i` has its centre at (i + 0.5) / count.
+            // Patch `i` has its center at (i + 0.5) / count.
             let first = (from * count as f32 - 0.5).ceil().max(0.0) as usize;
             let end = ((to * count as f32 - 0.5).floor() + 1.0).max(0.0) as usize;
             let end = end.min(count);

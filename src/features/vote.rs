@@ -1,8 +1,8 @@
-//! Classification by the neighbours' vote.
+//! Classification by the neighbors' vote.
 
 use serde::{Deserialize, Serialize};
 
-/// How neighbours vote.
+/// How neighbors vote.
 #[derive(
     Debug,
     Clone,
@@ -30,7 +30,7 @@ pub enum Vote {
 pub const TEMPERATURE: f32 = 0.07;
 
 /// The share of the vote of each of `classes` classes; `neighbors` are scores with the index of a
-/// class. All 0 without neighbours.
+/// class. All 0 without neighbors.
 ///
 /// With classes in the order of their names, the first of the largest shares is the answer
 /// ([`winner`]), as in the lesson's `mode`, which takes the lowest label on a tie.

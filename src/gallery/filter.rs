@@ -195,7 +195,7 @@ impl Filter {
 
     /// The same, and only items that have a label: any text is at or after the empty one.
     #[must_use]
-    pub fn labelled(mut self) -> Self {
+    pub fn labeled(mut self) -> Self {
         let from_first = || Bound {
             value: Scalar::Text(String::new()),
             inclusive: true,

@@ -174,7 +174,7 @@ pub struct Search {
     pub vector: Vec<f32>,
     /// What the vector is. A gallery that has got the name since it was looked up may hold others.
     pub binding: Option<Binding>,
-    /// How many neighbours; fewer are found in a gallery that has fewer.
+    /// How many neighbors; fewer are found in a gallery that has fewer.
     pub k: usize,
     /// Which items may be found.
     pub filter: Option<Filter>,

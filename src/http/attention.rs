@@ -54,7 +54,7 @@ pub(super) struct AttentionItem {
         (ImagesJson = "application/json"),
     )),
     responses(
-        (status = 200, description = "`image/png`: the map, `head=all` a labelled grid, several images side by side; \
+        (status = 200, description = "`image/png`: the map, `head=all` a labeled grid, several images side by side; \
             `multipart/mixed`: one PNG per image; `application/x-npy`: f32 `[heads, h, w]`, the raw softmax values, for \
             several images of one grid `[n, heads, h, w]`.",
             content((File = "image/png"), (AttentionJson<'_> = "application/json"), (File = "application/x-npy"),

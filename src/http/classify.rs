@@ -30,13 +30,13 @@ use crate::{
 /// What an image shows.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ClassificationJson {
-    /// The most probable class, of equals the first by name; null if no neighbour had a vote, or if
+    /// The most probable class, of equals the first by name; null if no neighbor had a vote, or if
     /// the probe finds none probable enough: unknown.
     #[schema(value_type = Option<String>, example = "cat")]
     label: Option<Label>,
     /// The classes by falling probability.
     probabilities: Vec<Probability>,
-    /// The neighbours that decided; absent if a probe did.
+    /// The neighbors that decided; absent if a probe did.
     #[serde(skip_serializing_if = "Option::is_none")]
     neighbors: Option<Vec<NeighborJson>>,
 }
@@ -84,7 +84,7 @@ pub(super) struct FromProbe {
     answer: OneOrMore<ClassificationJson>,
 }
 
-/// Who decides, if it is not the neighbours.
+/// Who decides, if it is not the neighbors.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct ProbeOption {
@@ -98,7 +98,7 @@ struct LeastProbability {
     min_score: Option<f32>,
 }
 
-/// The answer of the neighbours, or of a probe.
+/// The answer of the neighbors, or of a probe.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "it describes; each is written by itself")]
@@ -109,7 +109,7 @@ pub(super) enum ClassificationAnswer {
 
 /// Classify an image or a vector.
 ///
-/// By the vote of its `k` nearest neighbours that have a label, or by a trained probe. Several
+/// By the vote of its `k` nearest neighbors that have a label, or by a trained probe. Several
 /// images get a list `data` with an answer or an `error` for each.
 #[utoipa::path(
     post,
@@ -178,7 +178,7 @@ async fn classify_by_probe(
         "layers",
     ];
     if let Some(name) = OF_NEIGHBORS.iter().find(|name| options.holds(name)) {
-        let detail = "does not go with `probe`: it is about neighbours, and a probe asks none; leave one of the two out";
+        let detail = "does not go with `probe`: it is about neighbors, and a probe asks none; leave one of the two out";
         return Err(Error::option(name, detail));
     }
     let image: ImageOptions = options.take()?;

@@ -25,7 +25,7 @@ use crate::{
     service::{Found, ImageOptions, SearchOptions, Service, Stages, VectorOptions},
 };
 
-/// Where neighbours were sought, and the answer.
+/// Where neighbors were sought, and the answer.
 #[derive(Serialize, ToSchema)]
 pub(super) struct FromGallery<T> {
     /// The model that the gallery's vectors are of.
@@ -149,13 +149,13 @@ pub(super) struct NeighborsOfItem {
     neighbors: Vec<NeighborJson>,
 }
 
-/// The item whose neighbours were sought.
+/// The item whose neighbors were sought.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ItemQuery {
     /// Its id.
     #[schema(value_type = String, example = "cats/chelsea.jpg")]
     id: ItemId,
-    /// How many neighbours were wanted.
+    /// How many neighbors were wanted.
     #[schema(example = 20)]
     k: usize,
 }
@@ -167,7 +167,7 @@ struct ItemQueryOptions {
     include_self: bool,
 }
 
-/// Find the neighbours of a stored item.
+/// Find the neighbors of a stored item.
 ///
 /// It need not run the model, so it works with every gallery, whatever its vectors are.
 #[utoipa::path(
@@ -176,7 +176,7 @@ struct ItemQueryOptions {
     tag = "gallery",
     params(KnnOfItemParams, SearchParams, FilterParams, GalleryParams),
     responses(
-        (status = 200, description = "The neighbours.", body = FromGallery<NeighborsOfItem>),
+        (status = 200, description = "The neighbors.", body = FromGallery<NeighborsOfItem>),
         GalleryProblems,
     )
 )]
@@ -192,7 +192,7 @@ pub(super) async fn find_neighbors_of_item(
     let id = id.ok_or_else(|| {
         Error::option(
             "id",
-            "there is none; name the item whose neighbours are sought",
+            "there is none; name the item whose neighbors are sought",
         )
     })?;
     let id = ItemId::new(id)?;
@@ -207,7 +207,7 @@ pub(super) async fn find_neighbors_of_item(
     respond(&FromGallery::new(gallery, binding, answer), &stages)
 }
 
-/// Find the neighbours of an image or a vector.
+/// Find the neighbors of an image or a vector.
 ///
 /// The image becomes a vector as those of the gallery did. Several images get a list `data` with an
 /// answer or an `error` for each.
@@ -221,7 +221,7 @@ pub(super) async fn find_neighbors_of_item(
         (ImageOrVectorJson = "application/json"),
     )),
     responses(
-        (status = 200, description = "The neighbours.", body = FromGallery<OneOrMore<Neighbors>>),
+        (status = 200, description = "The neighbors.", body = FromGallery<OneOrMore<Neighbors>>),
         SearchProblems,
     )
 )]

@@ -114,7 +114,7 @@ pub(super) async fn list_models(State(service): State<Service>) -> Json<Models> 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LoadModel {
-    /// Its name in the catalogue.
+    /// Its name in the catalog.
     #[schema(example = "dinov2-small-focus")]
     model: String,
     /// Precision of its weights: `fp32`, `int8` or `fp16`; what the server was started with if it

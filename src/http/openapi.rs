@@ -19,7 +19,7 @@ use super::{
 #[openapi(
     info(
         title = "dinoserve",
-        description = "DINOv2 image features over HTTP: embeddings, PCA maps, attention maps, and neighbours in stored galleries.",
+        description = "DINOv2 image features over HTTP: embeddings, PCA maps, attention maps, and neighbors in stored galleries.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags(

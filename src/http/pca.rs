@@ -47,8 +47,8 @@ pub(super) struct PcaItem {
 
 /// Draw PCA maps.
 ///
-/// The principal components of the patch tokens as colours. Several images share one basis, so that
-/// the same part has the same colour in all of them; with `basis` also in those of other requests.
+/// The principal components of the patch tokens as colors. Several images share one basis, so that
+/// the same part has the same color in all of them; with `basis` also in those of other requests.
 #[utoipa::path(
     post,
     path = "/v1/pca",

@@ -74,7 +74,7 @@ struct TrainingJson {
 /// A trained probe.
 #[derive(Serialize, ToSchema)]
 struct StoredProbeJson {
-    /// The gallery that it learnt from.
+    /// The gallery that it learned from.
     #[schema(value_type = String, example = "default")]
     gallery: GalleryName,
     /// The model whose features it takes.
@@ -174,7 +174,7 @@ struct ProbeOptions {
 
 /// Train a probe.
 ///
-/// Softmax regression on the labelled items of a gallery that were stored as images, in the
+/// Softmax regression on the labeled items of a gallery that were stored as images, in the
 /// background. One training goes on at a time, behind the requests. A probe of the same name is
 /// replaced when the new one is ready.
 #[utoipa::path(

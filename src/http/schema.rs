@@ -66,7 +66,7 @@ pub(super) struct ImageParams {
     /// Turn the image upright as its EXIF data say.
     #[param(default = true)]
     exif: Option<bool>,
-    /// What stands behind transparent pixels; `ignore` uses the stored colours, as Pillow's
+    /// What stands behind transparent pixels; `ignore` uses the stored colors, as Pillow's
     /// `convert("RGB")` does.
     #[param(schema_with = choice::<Background>)]
     background: Option<String>,
@@ -125,7 +125,7 @@ pub(super) struct PcaParams {
     #[param(schema_with = choice::<Foreground>)]
     foreground: Option<String>,
     /// Name of a basis that is kept (`/v1/bases`), in place of one that is fitted on the images:
-    /// the same part has the same colour in every picture.
+    /// the same part has the same color in every picture.
     #[param(example = "flowers")]
     basis: Option<String>,
 }
@@ -155,14 +155,14 @@ pub(super) struct BasisImagesParams {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AttentionParams {
-    /// `mean` or `max` over the heads, the number of one head, or `all` (a labelled grid). By
+    /// `mean` or `max` over the heads, the number of one head, or `all` (a labeled grid). By
     /// default `mean` as a picture, `all` as numbers.
     #[param(example = "all")]
     head: Option<String>,
     /// Keep only the patches that carry this share of the attention (DINO's videos use 0.6).
     #[param(minimum = 0.0, maximum = 1.0)]
     threshold: Option<f32>,
-    /// Colours of the picture.
+    /// Colors of the picture.
     #[param(schema_with = choice::<Colormap>)]
     colormap: Option<String>,
 }
@@ -176,10 +176,10 @@ pub(super) struct SimilarityParams {
     #[param(example = "12,20", pattern = "^[0-9]{1,5},[0-9]{1,5}$")]
     patch: Option<String>,
     /// `left,top,right,bottom` of a box on the first image, in place of a patch: shares of its
-    /// width and height, 0 to 1. The patches whose centres lie in it take part.
+    /// width and height, 0 to 1. The patches whose centers lie in it take part.
     #[param(rename = "box", example = "0.4,0.3,0.6,0.5")]
     region: Option<String>,
-    /// Colours of the picture.
+    /// Colors of the picture.
     #[param(schema_with = choice::<Colormap>)]
     colormap: Option<String>,
 }

@@ -2,7 +2,7 @@
 //!
 //! * Without registers: bicubic, a = −0.75, no antialias, border clamped; the hub's rule scales by
 //!   `(n + 0.1) / 37`.
-//! * With registers: bicubic with antialias, a = −0.5, weights renormalised at the border.
+//! * With registers: bicubic with antialias, a = −0.5, weights renormalized at the border.
 
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, s};
 
@@ -95,12 +95,12 @@ impl PositionTable {
 
 const A: f32 = -0.75;
 
-/// The cubic within one source pixel of its centre.
+/// The cubic within one source pixel of its center.
 fn inner(x: f32) -> f32 {
     ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
 }
 
-/// The cubic between one and two source pixels from its centre.
+/// The cubic between one and two source pixels from its center.
 fn outer(x: f32) -> f32 {
     ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
 }

@@ -1,7 +1,7 @@
 //! The DINOv2 graph: `pixels` and `pos_embed` in, every feature out of one forward pass.
 //!
 //! What differs from the published modules is arithmetic that does not change the result: the input
-//! normalisation is folded into the patch projection (exact, as that has no padding), LayerScale
+//! normalization is folded into the patch projection (exact, as that has no padding), LayerScale
 //! into the projection before it, and the biases of k and v vanish or move. Attention and bias +
 //! GELU are ONNX Runtime's fused operators.
 
@@ -253,7 +253,7 @@ impl Dinov2<'_> {
 
         let patches = self.patchify(&pixels);
         let (weight, bias) = self.folded_projection()?;
-        // Always f32: with the normalisation folded in, its values would be subnormal in f16.
+        // Always f32: with the normalization folded in, its values would be subnormal in f16.
         let weight = self.graph.weight(
             "patch_embed.weight",
             DataType::Float,

@@ -1,8 +1,8 @@
 //! Weights as 8-bit integers, one scale for each output.
 //!
 //! x86 CPUs without VNNI multiply an activation (unsigned) by a weight (signed) and add two
-//! neighbouring products in 16 bits, which saturate: 255·127·2 is too much. Elsewhere they do not,
-//! so that the same model would give other features on other machines. Here two neighbouring
+//! neighboring products in 16 bits, which saturate: 255·127·2 is too much. Elsewhere they do not,
+//! so that the same model would give other features on other machines. Here two neighboring
 //! weights of one sign are kept at a sum of at most 128, since 255·128 fits; weights of different
 //! signs cannot add up that far. It costs less precision than 7 bits for all.
 
@@ -15,11 +15,11 @@ pub struct Quantized {
     pub scales: Vec<f32>,
 }
 
-/// Largest sum of the magnitudes of two neighbouring weights of one sign.
+/// Largest sum of the magnitudes of two neighboring weights of one sign.
 const PAIR: i32 = 128;
 const LARGEST: f32 = 127.0;
 
-/// Quantises `weight`, `[outputs, inputs]`, symmetrically to the nearest value.
+/// Quantizes `weight`, `[outputs, inputs]`, symmetrically to the nearest value.
 ///
 /// # Panics
 /// If there are more or fewer weights than that, or an odd number of inputs.

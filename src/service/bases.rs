@@ -1,4 +1,4 @@
-//! PCA bases that are kept: fitted on many images, so that the same part has the same colour in
+//! PCA bases that are kept: fitted on many images, so that the same part has the same color in
 //! every picture.
 
 use std::{

@@ -1,4 +1,4 @@
-//! Labels for images that have none: the labelled neighbours vote.
+//! Labels for images that have none: the labeled neighbors vote.
 
 use std::collections::BTreeSet;
 
@@ -13,15 +13,15 @@ use crate::{
     gallery::{Binding, Filter, GalleryName, Label, Neighbor},
 };
 
-/// How neighbours vote.
+/// How neighbors vote.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct VoteOptions {
     /// With which weights.
     pub vote: Vote,
-    /// How much nearer neighbours weigh more: the lower, the more.
+    /// How much nearer neighbors weigh more: the lower, the more.
     pub temperature: f32,
-    /// Neighbours with a lower score have no vote.
+    /// Neighbors with a lower score have no vote.
     pub min_score: Option<f32>,
 }
 
@@ -94,7 +94,7 @@ pub struct Classification {
 }
 
 impl Service {
-    /// The class of each subject by the vote of its neighbours. Items without a label have no vote.
+    /// The class of each subject by the vote of its neighbors. Items without a label have no vote.
     ///
     /// # Errors
     /// As [`Service::neighbors`], and [`crate::error::Kind::InvalidOption`] for bad options of the
@@ -121,7 +121,7 @@ impl Service {
                 Ok(vector) => {
                     let filter = filter.clone();
                     Ok(vote.decide(
-                        self.labelled_neighbors(
+                        self.labeled_neighbors(
                             name,
                             &binding,
                             vector,
@@ -144,7 +144,7 @@ impl Service {
 
     /// Most galleries have a label for each item, and their search is faster without a filter; so a
     /// filter for labels is used only if an item without one was found.
-    async fn labelled_neighbors(
+    async fn labeled_neighbors(
         &self,
         name: &GalleryName,
         binding: &Binding,
@@ -166,10 +166,10 @@ impl Service {
         {
             return Ok(neighbors);
         }
-        let labelled = filter.unwrap_or_default().labelled();
+        let labeled = filter.unwrap_or_default().labeled();
         self.search(
             name,
-            search(vector, binding, options, Some(labelled)),
+            search(vector, binding, options, Some(labeled)),
             stages,
         )
         .await

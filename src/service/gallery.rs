@@ -11,7 +11,7 @@ use crate::{
 /// Limits of requests about galleries.
 #[derive(Debug, Clone, Copy)]
 pub struct GalleryLimits {
-    /// Most neighbours of a search.
+    /// Most neighbors of a search.
     pub max_neighbors: usize,
     /// Most items of a page.
     pub max_page_items: usize,
@@ -37,7 +37,7 @@ impl Default for GalleryLimits {
 }
 
 impl GalleryLimits {
-    /// Checks how many neighbours are asked for.
+    /// Checks how many neighbors are asked for.
     pub(super) fn check_neighbors(&self, k: usize) -> Result<()> {
         check_count(
             "k",

@@ -43,7 +43,7 @@ impl fmt::Debug for ModelSource {
 /// Which model is to be served.
 #[derive(Debug, Clone)]
 pub struct LoadPlan {
-    /// Its name in the catalogue.
+    /// Its name in the catalog.
     pub model: String,
     /// Precision of its weights.
     pub precision: Option<Precision>,

@@ -114,7 +114,7 @@ pub struct PcaOptions {
     pub basis: Option<GalleryName>,
 }
 
-/// As many as a picture has colours.
+/// As many as a picture has colors.
 pub const PCA_COMPONENTS: usize = 3;
 
 /// PCA maps of the images of one request, in one joint basis.
@@ -154,7 +154,7 @@ pub struct AttentionOptions {
     pub head: Option<HeadChoice>,
     /// Keep only the patches that carry this share of the attention.
     pub threshold: Option<f32>,
-    /// Colours of the picture.
+    /// Colors of the picture.
     pub colormap: Colormap,
 }
 
@@ -168,7 +168,7 @@ pub struct AttentionMaps {
 }
 
 impl AttentionMaps {
-    /// One map, or all heads in a labelled grid. Each is scaled to its own range.
+    /// One map, or all heads in a labeled grid. Each is scaled to its own range.
     fn draw(
         &self,
         photo: &RgbImage,
@@ -188,14 +188,14 @@ impl AttentionMaps {
         if self.maps.nrows() == 1 {
             return draw(self.maps.row(0));
         }
-        let labelled: Vec<(String, RgbImage)> = self
+        let labeled: Vec<(String, RgbImage)> = self
             .maps
             .rows()
             .into_iter()
             .enumerate()
             .map(|(head, map)| (format!("head {head}"), draw(map)))
             .collect();
-        render::labelled_grid(&labelled)
+        render::labeled_grid(&labeled)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Nearest neighbours of a stored item, of an image, or of a vector.
+//! Nearest neighbors of a stored item, of an image, or of a vector.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::{
     telemetry,
 };
 
-/// How neighbours are sought.
+/// How neighbors are sought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct SearchOptions {
@@ -47,7 +47,7 @@ pub struct Found<T> {
 }
 
 impl Service {
-    /// The neighbours of a stored item; it is its own only `with_itself`.
+    /// The neighbors of a stored item; it is its own only `with_itself`.
     ///
     /// # Errors
     /// [`crate::error::Kind::NotFound`] if there is no such gallery or item,
@@ -90,7 +90,7 @@ impl Service {
         Ok((binding, neighbors, stages))
     }
 
-    /// The neighbours of each subject.
+    /// The neighbors of each subject.
     ///
     /// # Errors
     /// [`crate::error::Kind::NotFound`] if there is no such gallery,
@@ -193,7 +193,7 @@ impl Service {
     }
 }
 
-/// A search for all neighbours.
+/// A search for all neighbors.
 pub(super) fn search(
     vector: Vec<f32>,
     binding: &Binding,

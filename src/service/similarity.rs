@@ -21,7 +21,7 @@ use crate::{
     vision::{Grid, RgbImage},
 };
 
-/// The place, and how the maps are coloured.
+/// The place, and how the maps are colored.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct SimilarityOptions {
@@ -31,7 +31,7 @@ pub struct SimilarityOptions {
     /// Left, top, right and bottom of a box on the first image, as shares of its width and height.
     #[serde(rename = "box", deserialize_with = "numbers")]
     pub region: Option<[f32; 4]>,
-    /// Colours of the picture.
+    /// Colors of the picture.
     pub colormap: Colormap,
 }
 
@@ -106,7 +106,7 @@ pub struct SimilarityMaps {
 }
 
 impl SimilarityMaps {
-    /// The maps in one scale, so that the same colour means the same in all of them; the place has
+    /// The maps in one scale, so that the same color means the same in all of them; the place has
     /// a frame.
     fn draw(
         &self,

@@ -15,7 +15,7 @@ use crate::error::Result;
 /// Form of the log on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people, coloured on a terminal.
+    /// Lines for people, colored on a terminal.
     Pretty,
     /// One JSON object a line.
     Json,

@@ -146,7 +146,7 @@ impl Metrics {
             cache_bytes: register!(IntGauge::new("dinoserve_cache_bytes", "Memory of the results that are kept.")),
             gallery_search_duration: register!(Histogram::with_opts(histogram(
                 "dinoserve_gallery_search_duration_seconds",
-                "Time of a search for neighbours."
+                "Time of a search for neighbors."
             ))),
             gallery_items: register!(IntGaugeVec::new(
                 Opts::new(

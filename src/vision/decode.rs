@@ -107,7 +107,7 @@ pub enum Background {
     White,
     /// Black.
     Black,
-    /// Transparency is ignored and the stored colours are used, as Pillow's `convert("RGB")` does.
+    /// Transparency is ignored and the stored colors are used, as Pillow's `convert("RGB")` does.
     Ignore,
 }
 
@@ -273,7 +273,7 @@ fn decode_other(
     Ok((to_rgb(image, background), orientation))
 }
 
-/// Refuses a PNG whose palette is not made of whole colours, on which the decoder (png 0.18)
+/// Refuses a PNG whose palette is not made of whole colors, on which the decoder (png 0.18)
 /// panics.
 fn check_palette(bytes: &[u8]) -> Result<()> {
     let mut rest = bytes.get(8..).unwrap_or_default();

@@ -80,7 +80,7 @@ pub(super) fn decode(
     Ok((image, orientation, whole))
 }
 
-/// Encodes a picture for people to look at, with halved colours.
+/// Encodes a picture for people to look at, with halved colors.
 pub(super) fn encode(image: &RgbImage, quality: i32) -> Result<Vec<u8>> {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let format = PixelFormat::RGB;

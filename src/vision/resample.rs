@@ -1,10 +1,10 @@
 //! Separable resampling, bit-equal to Pillow's on 8-bit images (its `Resample.c`, Pillow 13).
 //!
 //! The filter's support grows with the shrink factor (antialiasing). Coefficients are computed in
-//! f64, normalised, and rounded to 22-bit fixed point; each pass rounds to 8 bits. Only the
+//! f64, normalized, and rounded to 22-bit fixed point; each pass rounds to 8 bits. Only the
 //! requested [`Window`] of the output is computed, which changes no value.
 //!
-//! The passes are laid out so that the compiler vectorises them: the innermost loop always runs
+//! The passes are laid out so that the compiler vectorizes them: the innermost loop always runs
 //! over contiguous bytes. [`pulp`] picks the widest instruction set at run time (SSE2, AVX2,
 //! AVX-512, NEON).
 
@@ -120,7 +120,7 @@ impl<T> Taps<T> {
     }
 }
 
-/// The normalised weights of output positions `range` when `input` samples become `output`.
+/// The normalized weights of output positions `range` when `input` samples become `output`.
 pub fn taps(
     kernel: Kernel,
     input: usize,
@@ -140,7 +140,7 @@ pub fn taps(
     };
     for (i, position) in range.enumerate() {
         let center = (position as f64 + 0.5) * scale;
-        // Pillow truncates towards zero and then clamps.
+        // Pillow truncates toward zero and then clamps.
         let start = ((center - support + 0.5) as i64).max(0) as usize;
         let end = ((center + support + 0.5) as i64).min(input as i64) as usize;
         let row = &mut taps.weights[i * stride..i * stride + (end - start)];

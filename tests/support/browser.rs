@@ -140,8 +140,8 @@ impl Browser {
         }
     }
 
-    /// How many colours a canvas shows.
-    pub async fn colours(&self, css: &str) -> u64 {
+    /// How many colors a canvas shows.
+    pub async fn colors(&self, css: &str) -> u64 {
         let script = format!(
             "const canvas = document.querySelector({css:?});
              const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', {{ willReadFrequently: true }});

@@ -168,7 +168,7 @@ pub fn tiny_spec(name: &str) -> ModelSpec {
     ModelSpec::parse(&tiny_toml(name), name).expect("a tiny description")
 }
 
-/// The same as it stands in a catalogue, read from its Hugging Face configuration.
+/// The same as it stands in a catalog, read from its Hugging Face configuration.
 fn tiny_toml(name: &str) -> String {
     let config: serde_json::Value =
         serde_json::from_slice(&read_golden(&format!("{name}/config.json"))).expect("JSON");
@@ -282,7 +282,7 @@ pub fn difference<'a>(
     (differences.into_iter().fold(0.0, f32::max), mean)
 }
 
-/// REFERENCE tolerance of normalised tokens in f32: at most 1e-3, on average 1e-4.
+/// REFERENCE tolerance of normalized tokens in f32: at most 1e-3, on average 1e-4.
 #[track_caller]
 pub fn assert_close(what: &str, found: &ArrayD<f32>, expected: &ArrayD<f32>) {
     assert_eq!(found.shape(), expected.shape(), "{what}");

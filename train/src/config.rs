@@ -24,7 +24,7 @@ pub struct Config {
     pub head: HeadConfig,
     /// The views of an image.
     pub crops: CropConfig,
-    /// What is minimised.
+    /// What is minimized.
     pub loss: LossConfig,
     /// How.
     pub optimiser: OptimiserConfig,
@@ -113,7 +113,7 @@ impl ModelConfig {
     }
 }
 
-/// What is minimised.
+/// What is minimized.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LossConfig {
@@ -123,9 +123,9 @@ pub struct LossConfig {
     pub teacher_temperature: [f64; 2],
     /// Epochs until the second.
     pub teacher_warmup_epochs: f64,
-    /// How the teacher's logits are centred.
+    /// How the teacher's logits are centered.
     pub centring: Centring,
-    /// How much of the centre remains after a batch.
+    /// How much of the center remains after a batch.
     pub center_momentum: f64,
     /// Weight of iBOT's masked-patch loss; 0 leaves it and its head out. DINOv2 has 1.
     pub patch_weight: f64,
@@ -150,7 +150,7 @@ impl Default for LossConfig {
     }
 }
 
-/// How it is minimised.
+/// How it is minimized.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimiserConfig {
@@ -217,7 +217,7 @@ pub struct RunConfig {
     pub checkpoint_epochs: usize,
     /// Epochs between two measurements of the k-NN accuracy.
     pub knn_epochs: usize,
-    /// Neighbours that vote.
+    /// Neighbors that vote.
     pub knn_neighbours: usize,
     /// Epochs between two sheets of attention and PCA maps.
     pub picture_epochs: usize,
@@ -377,7 +377,7 @@ impl Config {
             bail!("{key} is {value}; it must be 0 or above");
         }
         if loss.koleo_weight > 0.0 && optimiser.batch < 2 {
-            bail!("loss.koleo_weight needs a neighbour: optimiser.batch must be at least 2");
+            bail!("loss.koleo_weight needs a neighbor: optimiser.batch must be at least 2");
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 //! * [`run`]: a whole training run: checkpoints, metrics, pictures, evaluation, and the export for
 //!   `dinoserve`.
 //!
-//! Decoding, resampling, weight files, position tables and nearest neighbours are `dinoserve`'s
+//! Decoding, resampling, weight files, position tables and nearest neighbors are `dinoserve`'s
 //! own: what is trained here sees the pixels that it will see when it is served.
 
 pub mod cli;

@@ -1,10 +1,10 @@
-//! Crops, colours and the loader.
+//! Crops, colors and the loader.
 
 use std::{path::PathBuf, sync::Mutex};
 
 use dinoserve::vision::RgbImage;
 use dinoserve_train::data::{
-    CropConfig, Loader, Pictures, Unreadable, blurred, brightness, contrast, hue, normalised,
+    CropConfig, Loader, Pictures, Unreadable, blurred, brightness, contrast, hue, normalized,
     saturation, solarise,
 };
 use rand::{SeedableRng, rngs::ChaCha8Rng};
@@ -17,7 +17,7 @@ fn bytes(value: &Value) -> Vec<u8> {
 }
 
 #[test]
-fn colours_change_as_pillow_changes_them() {
+fn colors_change_as_pillow_changes_them() {
     let golden = json("color.json");
     let before = RgbImage::from_raw(12, 12, bytes(&golden["pixels"])).unwrap();
     type Change = fn(&mut RgbImage, f32);
@@ -62,10 +62,10 @@ fn colours_change_as_pillow_changes_them() {
 }
 
 #[test]
-fn pixels_are_normalised_as_the_server_does() {
+fn pixels_are_normalized_as_the_server_does() {
     let image = RgbImage::from_raw(2, 1, vec![255, 0, 51, 0, 255, 102]).unwrap();
     let mut found = Vec::new();
-    normalised(&image, &mut found);
+    normalized(&image, &mut found);
     let expected = [
         (1.0 - 0.485) / 0.229,
         -0.485 / 0.229,
@@ -139,14 +139,14 @@ fn crops_have_the_area_that_is_asked_for() {
                 .fold((255.0f64, 0.0f64), |(l, h), &v| (l.min(v), h.max(v)));
             high - low
         };
-        // Only views whose colours are as they were: blue is still 0, and red spans more than grey
+        // Only views whose colors are as they were: blue is still 0, and red spans more than grey
         // would.
         if view.pixels().all(|pixel| pixel.0[2] == 0) {
             areas.push(range(channel(0)) * range(channel(1)));
         }
     }
     // Jitter comes to four of five views, and changes what is measured here.
-    assert!(areas.len() > 20, "{} views kept their colours", areas.len());
+    assert!(areas.len() > 20, "{} views kept their colors", areas.len());
     let mean = areas.iter().sum::<f64>() / areas.len() as f64 / (200.0 * 100.0);
     assert!((0.2..0.6).contains(&mean), "on average {mean} of the area");
 }

@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Tensor};
 use dinoserve::{artifacts::read_weights, vision::RgbImage};
 use dinoserve_train::{
-    data::normalised,
-    model::{Backbone, DropPath, Masked, initialise_from},
+    data::normalized,
+    model::{Backbone, DropPath, Masked, initialize_from},
 };
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 
@@ -23,19 +23,19 @@ fn tiny(name: &str, file: &str) -> Backbone {
     let mut random = ChaCha8Rng::seed_from_u64(0);
     let backbone = Backbone::new(&tiny_spec(name), 0.5, 1.0, &mut random, &Device::flex());
     let weights = read_weights(&server_golden(&format!("{name}/{file}")), None).unwrap();
-    initialise_from(backbone, &weights).unwrap()
+    initialize_from(backbone, &weights).unwrap()
 }
 
 fn pixels(image: &RgbImage) -> Tensor<4> {
     let mut out = Vec::new();
-    normalised(image, &mut out);
+    normalized(image, &mut out);
     tensor(
         &out,
         [1, 3, image.height() as usize, image.width() as usize],
     )
 }
 
-/// REFERENCE tolerance of normalised tokens in f32: at most 1e-3, on average 1e-4.
+/// REFERENCE tolerance of normalized tokens in f32: at most 1e-3, on average 1e-4.
 #[track_caller]
 fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");

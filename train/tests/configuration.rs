@@ -76,7 +76,7 @@ fn what_is_wrong_is_named() {
             .contains("optimiser.final_learning_rate is -0.001")
     );
     assert!(
-        refused("", &["optimiser.batch=1", "loss.koleo_weight=0.1"]).contains("needs a neighbour")
+        refused("", &["optimiser.batch=1", "loss.koleo_weight=0.1"]).contains("needs a neighbor")
     );
 }
 

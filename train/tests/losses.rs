@@ -103,7 +103,7 @@ fn the_centre_is_a_running_mean() {
         0.9,
     );
     assert_near(
-        "centre",
+        "center",
         &values(center),
         &[0.9 + 0.3, -0.9 + 0.05],
         1e-6,
@@ -166,7 +166,7 @@ fn masks_hide_blocks_of_about_the_share_that_is_asked_for() {
         (0.2..0.4).contains(&mean),
         "about 0.3 of the patches: {mean}"
     );
-    // Blocks: a hidden patch has a hidden neighbour to its right far more often than by chance.
+    // Blocks: a hidden patch has a hidden neighbor to its right far more often than by chance.
     let (mut beside, mut hidden) = (0usize, 0usize);
     for mask in &masks {
         for cell in (0..256).filter(|cell| cell % 16 != 15 && mask[*cell]) {

@@ -12,7 +12,7 @@ use dinoserve_train::{
     config::Config,
     model::flatten,
     run::{
-        Collapse, Ended, Evaluation, KnnLine, LabelledSet, Run, RunFiles, StepLine, knn_accuracy,
+        Collapse, Ended, Evaluation, KnnLine, LabeledSet, Run, RunFiles, StepLine, knn_accuracy,
     },
 };
 
@@ -95,21 +95,21 @@ fn a_run_that_is_stopped_at_any_step_goes_on_to_the_same_numbers() {
     }
 }
 
-/// An error of a measurement costs neither what was learnt nor, once it can be made, the
+/// An error of a measurement costs neither what was learned nor, once it can be made, the
 /// measurement.
 #[test]
 fn what_could_not_be_measured_is_made_up_for() {
     let root = tempfile::tempdir().unwrap();
-    let (pictures, labelled, out) = (
+    let (pictures, labeled, out) = (
         root.path().join("pictures"),
-        root.path().join("labelled"),
+        root.path().join("labeled"),
         root.path().join("run"),
     );
     folder_of_pictures(&pictures, 8);
-    folder_of_pictures(&labelled, 6);
+    folder_of_pictures(&labeled, 6);
     let prepare = || {
         let evaluation = Evaluation {
-            set: Some(labelled.clone()),
+            set: Some(labeled.clone()),
             gallery: None,
         };
         Run::prepare(
@@ -128,10 +128,10 @@ fn what_could_not_be_measured_is_made_up_for() {
     );
     let mut run = prepare();
     let away = root.path().join("away.png");
-    std::fs::rename(labelled.join("rings/003.png"), &away).unwrap();
+    std::fs::rename(labeled.join("rings/003.png"), &away).unwrap();
     assert!(run.train(1, &AtomicBool::new(false)).is_err());
     assert_eq!(run.done(), 4, "after the first epoch");
-    std::fs::rename(&away, labelled.join("rings/003.png")).unwrap();
+    std::fs::rename(&away, labeled.join("rings/003.png")).unwrap();
     drop(run);
     let mut run = prepare();
     assert_eq!(run.done(), 4);
@@ -212,7 +212,7 @@ fn a_run_learns_writes_its_metrics_and_draws() {
     // Two images, each with its attention and its components, at 4×56 pixels.
     assert_eq!(maps.dimensions(), (6 * (224 + 8) + 8, 224 + 2 * 8));
     let colors: std::collections::BTreeSet<[u8; 3]> = maps.pixels().map(|pixel| pixel.0).collect();
-    assert!(colors.len() > 100, "{} colours", colors.len());
+    assert!(colors.len() > 100, "{} colors", colors.len());
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn ctrl_c_saves_and_the_same_command_goes_on() {
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("has learnt from 16 images, 4 in a step, and is now given 16 and 2"),
+        said.contains("has learned from 16 images, 4 in a step, and is now given 16 and 2"),
         "{said}"
     );
     let (old, new) = (
@@ -410,7 +410,7 @@ fn collapse_is_said_in_words() {
     );
 }
 
-/// A teacher without a centre that sharpens much collapses to one prototype; the run says so.
+/// A teacher without a center that sharpens much collapses to one prototype; the run says so.
 #[test]
 fn a_run_that_collapses_says_so() {
     let root = tempfile::tempdir().unwrap();
@@ -436,15 +436,15 @@ fn a_run_that_collapses_says_so() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(said.contains("nothing is learnt any more"), "{said}");
+    assert!(said.contains("nothing is learned any more"), "{said}");
 }
 
 #[test]
-fn neighbours_are_told_apart_from_the_image_itself() {
+fn neighbors_are_told_apart_from_the_image_itself() {
     let root = tempfile::tempdir().unwrap();
     folder_of_pictures(root.path(), 6);
     let (sets, classes) =
-        LabelledSet::find(&[root.path()], 28, &mut |_, _| panic!("all can be read")).unwrap();
+        LabeledSet::find(&[root.path()], 28, &mut |_, _| panic!("all can be read")).unwrap();
     assert_eq!(classes, ["rings", "stripes"]);
     let vectors = sets[0].pixels().unwrap();
     let labels = &sets[0].labels;

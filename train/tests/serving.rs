@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use dinoserve::vision::{Filter, ResizeMode, Transform};
 use dinoserve_train::{
     config::Config,
-    data::{normalised, read_image},
+    data::{normalized, read_image},
     run::{Evaluation, Run, RunFiles, export},
 };
 
@@ -168,7 +168,7 @@ fn a_trained_model_is_served_with_the_tokens_that_it_was_trained_to_give() {
         };
         let (image, _) = transform.apply(&read_image(&photo).unwrap()).unwrap();
         let mut pixels = Vec::new();
-        normalised(&image, &mut pixels);
+        normalized(&image, &mut pixels);
         let expected = backbone.forward(tensor(&pixels, [1, 3, 56, 56]), None, &mut None);
         let expected = [values(expected.cls), values(expected.patches)].concat();
 

@@ -150,7 +150,7 @@ fn a_step_equals_that_of_pytorch() {
     let state = trainer.state();
     let center = values(state.center.clone());
     assert_near(
-        "the centre",
+        "the center",
         &center,
         expected.values("center_after"),
         RELATIVE,
@@ -247,7 +247,7 @@ fn accumulated_batches_give_the_mean_of_their_gradients() {
     let both = trainer.gradients(&[batch.clone(), flipped.clone()], settings, 0);
     let (mut trainer, ..) = prepared();
     let first = trainer.gradients(&[batch], settings, 0);
-    // The centre has moved, as it has between the two above.
+    // The center has moved, as it has between the two above.
     let second = trainer.gradients(&[flipped], settings, 1);
     for (name, both) in both {
         let mean = (first[&name].clone() + second[&name].clone()) / 2.0;
@@ -293,7 +293,7 @@ fn shards_change_nothing_but_the_last_digits() {
                 assert_near_as_a_whole(&name, &values(part), &values(whole[&name].clone()));
             }
             for (found, expected) in of_parts.iter().zip(&centers) {
-                assert_near("a centre", found, expected, 1e-4, 1e-6);
+                assert_near("a center", found, expected, 1e-4, 1e-6);
             }
         }
     }

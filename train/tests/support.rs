@@ -132,7 +132,7 @@ pub fn wave(height: usize, width: usize) -> RgbImage {
     })
 }
 
-/// A folder with two classes of small pictures that differ in more than colour: stripes and rings.
+/// A folder with two classes of small pictures that differ in more than color: stripes and rings.
 pub fn folder_of_pictures(root: &Path, of_each: usize) {
     for class in ["rings", "stripes"] {
         std::fs::create_dir_all(root.join(class)).unwrap();

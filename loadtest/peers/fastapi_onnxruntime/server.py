@@ -1,4 +1,4 @@
-"""FastAPI and ONNX Runtime: the ordinary export of Dinov2Model behind `POST /embed`, all of ONNX Runtime's optimisations."""
+"""FastAPI and ONNX Runtime: the ordinary export of Dinov2Model behind `POST /embed`, all of ONNX Runtime's optimizations."""
 
 import argparse
 import threading
@@ -9,7 +9,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from preprocess import normalise, preprocess
+from preprocess import normalize, preprocess
 
 
 class Embedder:
@@ -26,7 +26,7 @@ class Embedder:
         pixels = preprocess(photo)[None]
         with self.turn:
             (cls,) = self.session.run(["cls"], {"pixel_values": pixels})
-        return normalise(cls[0]).tolist()
+        return normalize(cls[0]).tolist()
 
 
 def make_app(embedder: Embedder) -> FastAPI:

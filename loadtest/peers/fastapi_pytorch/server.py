@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from preprocess import normalise, preprocess
+from preprocess import normalize, preprocess
 from transformers import Dinov2Model
 
 
@@ -26,7 +26,7 @@ class Embedder:
     def run(self, pixels: np.ndarray) -> list[float]:
         with torch.inference_mode():
             cls = self.model(torch.from_numpy(pixels).unsqueeze(0)).pooler_output
-        return normalise(cls[0].numpy()).tolist()
+        return normalize(cls[0].numpy()).tolist()
 
     async def embed(self, photo: bytes) -> list[float]:
         pixels = await run_in_threadpool(preprocess, photo)

@@ -8,7 +8,7 @@ from typing import Annotated
 import litserve as ls
 import torch
 from fastapi import Depends, Request
-from preprocess import normalise, preprocess
+from preprocess import normalize, preprocess
 from transformers import Dinov2Model
 
 
@@ -34,7 +34,7 @@ class Embedder(ls.LitAPI):
     def predict(self, pixels: torch.Tensor) -> list[list[float]]:
         with torch.inference_mode():
             cls = self.model(pixels).pooler_output
-        return normalise(cls.numpy()).tolist()
+        return normalize(cls.numpy()).tolist()
 
     def unbatch(self, output: list[list[float]]) -> list[list[float]]:
         return output

@@ -9,7 +9,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from preprocess import normalise, preprocess
+from preprocess import normalize, preprocess
 
 
 class Embedder:
@@ -33,7 +33,7 @@ class Embedder:
             cls = request.get_output_tensor().data[0].copy()
         finally:
             self.idle.put(request)
-        return normalise(cls).tolist()
+        return normalize(cls).tolist()
 
 
 def make_app(embedder: Embedder) -> FastAPI:

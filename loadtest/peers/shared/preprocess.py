@@ -14,7 +14,7 @@ OFFSET = MEAN / STD
 
 
 def preprocess(photo: bytes) -> np.ndarray:
-    """Shorter side to 256 (bicubic, antialiased), centre crop of 224, ImageNet's mean and deviation: [3, 224, 224]."""
+    """Shorter side to 256 (bicubic, antialiased), center crop of 224, ImageNet's mean and deviation: [3, 224, 224]."""
     image = Image.open(io.BytesIO(photo)).convert("RGB")
     width, height = image.size
     short = min(width, height)
@@ -25,6 +25,6 @@ def preprocess(photo: bytes) -> np.ndarray:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def normalise(cls: np.ndarray) -> np.ndarray:
+def normalize(cls: np.ndarray) -> np.ndarray:
     """To length 1."""
     return cls / np.linalg.norm(cls, axis=-1, keepdims=True)

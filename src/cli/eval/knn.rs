@@ -18,7 +18,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Knn {
-    /// How many neighbours vote; several counts are evaluated in one run: `-k 10,20,100`
+    /// How many neighbors vote; several counts are evaluated in one run: `-k 10,20,100`
     #[arg(
         short,
         value_name = "COUNT",

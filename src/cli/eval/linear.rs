@@ -38,7 +38,7 @@ struct Outcome<'a> {
     #[serde(flatten)]
     sets: &'a Sets,
     l2: f64,
-    /// Of the images that were learnt from, the share that was right while held out.
+    /// Of the images that were learned from, the share that was right while held out.
     cross_validated_accuracy: f64,
     converged: bool,
     #[serde(flatten)]

@@ -11,7 +11,7 @@ use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Eval {
-    /// Classify by the nearest labelled images
+    /// Classify by the nearest labeled images
     Knn(knn::Knn),
     /// Train a linear probe and classify by it
     Linear(linear::Linear),

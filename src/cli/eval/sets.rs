@@ -17,7 +17,7 @@ use crate::{
         vectors::embed_files,
     },
     error::{Error, Kind},
-    eval::{LabelledImages, LabelledVectors, classes},
+    eval::{LabeledImages, LabeledVectors, classes},
     features::pool::Pooling,
     service::{EmbedOptions, ImageOptions, Service},
     vision::ResizeMode,
@@ -51,7 +51,7 @@ pub(super) struct SetFlags {
 /// A folder before its images are read.
 #[derive(Debug)]
 pub(super) struct Folder {
-    pub(super) images: LabelledImages,
+    pub(super) images: LabeledImages,
     unreadable: Vec<Unreadable>,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct Set {
     images: usize,
     unreadable: Vec<Unreadable>,
     #[serde(skip)]
-    pub(super) vectors: LabelledVectors,
+    pub(super) vectors: LabeledVectors,
 }
 
 /// Both sets, and how their vectors were made.
@@ -87,12 +87,12 @@ pub(super) struct Sets {
     pub(super) test: Set,
     /// All labels of both sets, sorted.
     pub(super) classes: Vec<String>,
-    /// Labels of the test that nothing was learnt about.
+    /// Labels of the test that nothing was learned about.
     not_in_train: Vec<String>,
 }
 
 impl SetFlags {
-    /// Finds the images of both folders: what is learnt from, and what is tested.
+    /// Finds the images of both folders: what is learned from, and what is tested.
     pub(super) fn find(&self) -> anyhow::Result<(Folder, Folder)> {
         Ok((find(&self.train)?, find(&self.test)?))
     }
@@ -259,7 +259,7 @@ impl Sets {
 
 fn find(root: &Path) -> anyhow::Result<Folder> {
     let (paths, bad) = images_of(root)?;
-    let images = LabelledImages::new(root, paths).with_context(|| {
+    let images = LabeledImages::new(root, paths).with_context(|| {
         format!(
             "looking for images ({}) in {}",
             IMAGE_ENDINGS.join(", "),
@@ -291,7 +291,7 @@ async fn embed(
         mut unreadable,
     } = folder;
     let results = embed_files(service, &images.paths, image, options, step).await?;
-    let mut found = LabelledVectors::default();
+    let mut found = LabeledVectors::default();
     let mut values = Vec::new();
     for ((id, label), result) in images.ids.into_iter().zip(images.labels).zip(results) {
         match result {

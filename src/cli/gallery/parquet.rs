@@ -34,7 +34,7 @@ struct Group {
     ids: Vec<ByteArray>,
     labels: Vec<ByteArray>,
     /// For each row whether it has a label.
-    labelled: Vec<i16>,
+    labeled: Vec<i16>,
     metadata: Vec<ByteArray>,
     stored: Vec<i64>,
     vectors: Vec<f32>,
@@ -88,7 +88,7 @@ impl Group {
         let metadata = serde_json::to_vec(&item.metadata)
             .map_err(|error| Error::internal(format!("metadata of {}: {error}", item.id)))?;
         self.ids.push(String::from(item.id).into_bytes().into());
-        self.labelled.push(i16::from(item.label.is_some()));
+        self.labeled.push(i16::from(item.label.is_some()));
         self.labels.extend(
             item.label
                 .map(|label: Label| String::from(label).into_bytes().into()),
@@ -104,7 +104,7 @@ impl Group {
     fn write(self, writer: &mut Writer<'_>) -> parquet::errors::Result<()> {
         let mut group = writer.next_row_group()?;
         column::<ByteArrayType>(&mut group, &self.ids, None, None)?;
-        column::<ByteArrayType>(&mut group, &self.labels, Some(&self.labelled), None)?;
+        column::<ByteArrayType>(&mut group, &self.labels, Some(&self.labeled), None)?;
         column::<ByteArrayType>(&mut group, &self.metadata, None, None)?;
         column::<Int64Type>(&mut group, &self.stored, None, None)?;
         let defined = vec![1; self.within.len()];

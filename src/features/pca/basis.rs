@@ -1,4 +1,4 @@
-//! A basis that is kept, with the range of each component, so that colours agree between requests.
+//! A basis that is kept, with the range of each component, so that colors agree between requests.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use serde::Serialize;
@@ -6,10 +6,10 @@ use serde::Serialize;
 use super::Pca;
 
 /// Shares of the patches that may lie below and above a range: single odd patches among those of
-/// many images would otherwise leave few colours to all others.
+/// many images would otherwise leave few colors to all others.
 const QUANTILES: (f64, f64) = (0.01, 0.99);
 
-/// Which coordinates along a component are shown from black to full colour.
+/// Which coordinates along a component are shown from black to full color.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Range {
     /// The value that becomes 0.

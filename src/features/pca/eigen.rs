@@ -53,7 +53,7 @@ pub(super) fn largest_eigen(symmetric: &Mat<f32>, count: usize) -> Option<Eigen>
         return None;
     }
     // Any start will do that is not orthogonal to what is sought; a fixed one gives the same
-    // colours each time.
+    // colors each time.
     let mut state = 1u32;
     let mut subspace = Mat::<f32>::from_fn(dim, width, |_, _| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -83,7 +83,7 @@ pub(super) fn largest_eigen(symmetric: &Mat<f32>, count: usize) -> Option<Eigen>
         if values[0] > 0.0 && (0..count).all(settled) {
             return Some((values, vectors));
         }
-        // Twice for each orthonormalisation, which takes about as long.
+        // Twice for each orthonormalization, which takes about as long.
         matmul(
             &mut subspace,
             Accum::Replace,

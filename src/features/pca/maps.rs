@@ -57,7 +57,7 @@ pub fn maps(
 
 /// PCA maps of images in the first `count` components of a basis that was kept: the same token has
 /// the same values whatever stands beside it. What [`Foreground::Auto`] shows is the side of the
-/// basis' first component that the attention favours in these images. Other arguments as of
+/// basis' first component that the attention favors in these images. Other arguments as of
 /// [`maps`].
 ///
 /// # Errors

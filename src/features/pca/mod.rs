@@ -1,13 +1,13 @@
-//! Principal components of patch tokens, as colours.
+//! Principal components of patch tokens, as colors.
 //!
 //! The first eigenvectors of the D×D covariance, by subspace iteration with Rayleigh–Ritz steps
 //! (Golub & Van Loan, Matrix Computations, §8.2), which needs about ten thin products where all
 //! eigenvectors take D³ steps. Where it does not converge fast, as among variances that lie close
 //! together, all are computed. The sign of a component is free, so it is fixed: the entry of
-//! largest magnitude is positive, and the same image always has the same colours.
+//! largest magnitude is positive, and the same image always has the same colors.
 //!
 //! The images of a request share a basis of their own ([`maps`]). A [`Basis`] is kept: it is fitted
-//! on the [`Moments`] of any number of images, and gives the same part the same colour in every
+//! on the [`Moments`] of any number of images, and gives the same part the same color in every
 //! picture ([`maps_in`]).
 
 mod basis;
@@ -46,7 +46,7 @@ pub enum Foreground {
     /// All patches.
     #[default]
     None,
-    /// Only the foreground: the side of the first component that the attention of CLS favours. The
+    /// Only the foreground: the side of the first component that the attention of CLS favors. The
     /// rest is black.
     Auto,
 }
@@ -73,8 +73,8 @@ impl Pca {
         let mean = tokens
             .mean_axis(Axis(0))
             .ok_or_else(|| Error::internal("there are no tokens"))?;
-        let centred = &tokens - &mean;
-        let data = centred
+        let centered = &tokens - &mean;
+        let data = centered
             .as_slice()
             .ok_or_else(|| Error::internal("a fresh array is contiguous"))?;
         let data = MatRef::from_row_major_slice(data, rows, dim);

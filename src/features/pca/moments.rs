@@ -63,7 +63,7 @@ impl Moments {
             found.keep(token.iter().map(|&value| f16::from_f32(value)).collect());
         }
         found.mean /= rows.max(1) as f64;
-        let centred: Vec<f64> = tokens
+        let centered: Vec<f64> = tokens
             .rows()
             .into_iter()
             .flat_map(|token| {
@@ -73,7 +73,7 @@ impl Moments {
                     .map(|(&v, m)| f64::from(v) - m)
             })
             .collect();
-        let data = MatRef::from_row_major_slice(&centred, rows, dim);
+        let data = MatRef::from_row_major_slice(&centered, rows, dim);
         let (lower, whole) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
         let (scatter, transposed) = (&mut found.scatter, data.transpose());
         triangular::matmul(

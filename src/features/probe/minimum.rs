@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-/// How many steps the curvature is learnt from.
+/// How many steps the curvature is learned from.
 const MEMORY: usize = 10;
 /// The share of the fall that the slope promises which a step must reach.
 const ENOUGH: f64 = 1e-4;

@@ -1,4 +1,4 @@
-//! Softmax regression as a function to be minimised.
+//! Softmax regression as a function to be minimized.
 //!
 //! The value at weights `W` `[classes, width]` and biases `b` `[classes]` is `Σ −log softmax(W·x +
 //! b)[class of x] + l2/2·‖W‖²`: the objective of scikit-learn's multinomial `LogisticRegression`
@@ -23,7 +23,7 @@ pub(super) struct Softmax<'a> {
     mean: &'a [f64],
     targets: &'a [usize],
     classes: usize,
-    /// `[rows, width]`, centred.
+    /// `[rows, width]`, centered.
     block: Vec<f64>,
     /// `[rows, classes]`: logits, then residuals.
     logits: Vec<f64>,
@@ -96,7 +96,7 @@ impl<'a> Softmax<'a> {
         Some(value)
     }
 
-    /// How many of some examples a point classifies as they are labelled.
+    /// How many of some examples a point classifies as they are labeled.
     pub(super) fn correct(&mut self, rows: &[usize], at: &[f64]) -> usize {
         let mut correct = 0;
         for rows in rows.chunks(BLOCK) {
@@ -111,7 +111,7 @@ impl<'a> Softmax<'a> {
         correct
     }
 
-    /// Writes the logits of at most [`BLOCK`] examples, and their centred features.
+    /// Writes the logits of at most [`BLOCK`] examples, and their centered features.
     fn forward(&mut self, rows: &[usize], at: &[f64]) {
         let (classes, width) = (self.classes, self.examples.width());
         for (&row, to) in rows.iter().zip(self.block.chunks_exact_mut(width)) {

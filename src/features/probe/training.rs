@@ -154,7 +154,7 @@ struct Fold {
 fn split(classes: &[String], targets: &[usize], most: usize) -> Result<Vec<Fold>> {
     let too_few = |detail: String| Err(Error::new(Kind::InvalidOption, detail));
     match classes {
-        [] => return too_few("there is nothing to learn from: no labelled features".to_owned()),
+        [] => return too_few("there is nothing to learn from: no labeled features".to_owned()),
         [one] => {
             return too_few(format!(
                 "there is one class only, `{one}`; a probe tells at least two apart"

@@ -186,7 +186,7 @@ impl Environment {
         self.env.write_txn().map_err(|error| self.failed(error))
     }
 
-    /// Fails if the transaction would not leave room to delete something afterwards.
+    /// Fails if the transaction would not leave room to delete something afterward.
     pub(super) fn keep_room(&self, txn: &mut RwTxn<'_>) -> heed::Result<()> {
         let value = [0; RESERVE.1];
         for key in 0..RESERVE.0 {

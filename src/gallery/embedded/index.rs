@@ -20,7 +20,7 @@ use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 use super::{attributes::CHUNK_ROWS, rows::Rows};
 use crate::error::{Error, Result};
 
-/// Neighbours of a node; twice as many on the lowest level.
+/// Neighbors of a node; twice as many on the lowest level.
 const CONNECTIVITY: usize = 16;
 /// Candidates while a row is added.
 const EXPANSION_ADD: usize = 128;
@@ -31,7 +31,7 @@ const STEP: usize = 8;
 
 /// The index of a gallery.
 pub(super) struct ApproximateIndex {
-    /// Locked for writing while rows are added: `usearch` looks at neighbours without the locks
+    /// Locked for writing while rows are added: `usearch` looks at neighbors without the locks
     /// that adding them takes.
     index: RwLock<Index>,
     dim: usize,

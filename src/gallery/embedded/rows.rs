@@ -201,7 +201,7 @@ impl Rows {
         }
     }
 
-    /// Joins neighbours that have become half empty or more, and drops what is empty.
+    /// Joins neighbors that have become half empty or more, and drops what is empty.
     fn compact(&mut self) {
         let mut kept: Vec<LiveChunk> = Vec::with_capacity(self.chunks.len());
         for chunk in self.chunks.drain(..) {

@@ -19,10 +19,10 @@ use crate::{
     gallery::{Binding, GalleryName, Neighbor, Search},
 };
 
-/// Candidates of the index for each neighbour that is wanted, as its order is that of 8 bits.
+/// Candidates of the index for each neighbor that is wanted, as its order is that of 8 bits.
 const CANDIDATES: usize = 2;
 
-/// The neighbours with all that is known of them.
+/// The neighbors with all that is known of them.
 pub(super) fn neighbors(
     environment: &Environment,
     memory: &Memory,

@@ -15,11 +15,11 @@ use crate::gallery::{Filter, GalleryName, Neighbor, Search};
 /// A filter that so few items pass is answered exactly: comparing them all takes less than finding
 /// them in the index.
 const FEW: usize = 10_000;
-/// More neighbours than this are found exactly. It is the most candidates that pgvector keeps.
+/// More neighbors than this are found exactly. It is the most candidates that pgvector keeps.
 const MOST_CANDIDATES: usize = 1000;
-/// Fewest candidates of a search: recall is above 0.95 at ten neighbours of a million.
+/// Fewest candidates of a search: recall is above 0.95 at ten neighbors of a million.
 const CANDIDATES: usize = 200;
-/// An index that was asked for k neighbours looks at no more items than this to find as many that
+/// An index that was asked for k neighbors looks at no more items than this to find as many that
 /// pass the filter.
 const MOST_LOOKED_AT: usize = 200_000;
 
@@ -136,7 +136,7 @@ async fn by_index(
         limit,
     } = sought(search);
     let candidates = (2 * search.k).clamp(CANDIDATES, MOST_CANDIDATES);
-    // Half precision orders neighbours that are close to each other differently; more are taken,
+    // Half precision orders neighbors that are close to each other differently; more are taken,
     // and ordered again.
     let taken = if indexing.is_rounded() {
         search.k + search.k.max(32)

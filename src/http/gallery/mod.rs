@@ -178,7 +178,7 @@ pub(super) struct NeighborJson {
 }
 
 impl NeighborJson {
-    /// The neighbours in their order.
+    /// The neighbors in their order.
     pub(super) fn list(neighbors: Vec<Neighbor>) -> Vec<Self> {
         let json = |Neighbor {
                         item:

@@ -93,7 +93,7 @@ pub(in crate::http) struct FilterParams {
     filter: Option<String>,
 }
 
-/// Which item's neighbours.
+/// Which item's neighbors.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct KnnOfItemParams {
@@ -105,11 +105,11 @@ pub(in crate::http) struct KnnOfItemParams {
     include_self: Option<bool>,
 }
 
-/// How neighbours are sought.
+/// How neighbors are sought.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct SearchParams {
-    /// How many neighbours.
+    /// How many neighbors.
     #[param(minimum = 1, maximum = 1000, default = 20)]
     k: Option<usize>,
     /// Compare with every item, without the approximate index.
@@ -117,26 +117,26 @@ pub(in crate::http) struct SearchParams {
     exact: Option<bool>,
 }
 
-/// How neighbours vote.
+/// How neighbors vote.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct VoteParams {
-    /// `weighted`: each neighbour with exp(score / temperature). `majority`: all alike.
+    /// `weighted`: each neighbor with exp(score / temperature). `majority`: all alike.
     #[param(schema_with = choice::<Vote>)]
     vote: Option<String>,
-    /// How much nearer neighbours weigh more: the lower, the more.
+    /// How much nearer neighbors weigh more: the lower, the more.
     #[param(exclusive_minimum = 0.0, default = 0.07)]
     temperature: Option<f32>,
-    /// Neighbours with a lower score have no vote; without any the label is null.
+    /// Neighbors with a lower score have no vote; without any the label is null.
     #[param(minimum = -1.0, maximum = 1.0)]
     min_score: Option<f32>,
 }
 
-/// A probe in the place of neighbours.
+/// A probe in the place of neighbors.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct ProbeParam {
-    /// Classify by this probe, and not by neighbours. Of the other options only those of images and
+    /// Classify by this probe, and not by neighbors. Of the other options only those of images and
     /// `min_score` go with it: a probability below `min_score` makes the label null. In place of an
     /// image it takes the features it was trained on as `vector`: those of
     /// `/v1/embed?normalize=false` with `pooling=cls_mean`, or `cls`.

@@ -1,6 +1,6 @@
 //! ONNX exports of Hugging Face's `Dinov2Model` (made by `torch.onnx.export`).
 //!
-//! Initialisers keep their Hugging Face names, but for two kinds. Linear layers are constants named
+//! Initializers keep their Hugging Face names, but for two kinds. Linear layers are constants named
 //! by number; the `MatMul` node that uses them carries the module's path, and stores the matrix
 //! transposed. The position table, when the exporter folded it, is split in the CLS row and the
 //! patch rows, found by their shapes and consumers.

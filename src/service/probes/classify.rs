@@ -21,7 +21,7 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::ready_probe`]; [`crate::error::Kind::Conflict`] for an image to be prepared in
-    /// another way than those that the probe learnt from; [`crate::error::Kind::InvalidOption`] for
+    /// another way than those that the probe learned from; [`crate::error::Kind::InvalidOption`] for
     /// a bad `min_score`.
     pub async fn classify_by_probe(
         &self,

@@ -23,7 +23,7 @@ pub struct StoredProbe {
 /// Where a probe comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The gallery that it learnt from.
+    /// The gallery that it learned from.
     pub gallery: GalleryName,
     /// What it takes.
     pub features: ProbeFeatures,

@@ -51,12 +51,12 @@ pub(super) struct RunCommand {
     #[arg(long, value_name = "COUNT")]
     batch: Option<usize>,
 
-    /// Labelled folder: every few epochs the share of its images that the k-NN of the frozen
+    /// Labeled folder: every few epochs the share of its images that the k-NN of the frozen
     /// teacher gets right
     #[arg(long, value_name = "DIR")]
     knn_val: Option<PathBuf>,
 
-    /// Labelled folder whose images vote on those of `--knn-val` [default: the others of
+    /// Labeled folder whose images vote on those of `--knn-val` [default: the others of
     /// `--knn-val`]
     #[arg(long, value_name = "DIR", requires = "knn_val")]
     knn_train: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! Changes of colour, as Pillow and torchvision make them on 8-bit images.
+//! Changes of color, as Pillow and torchvision make them on 8-bit images.
 
 use dinoserve::vision::RgbImage;
 
@@ -24,7 +24,7 @@ pub fn brightness(image: &mut RgbImage, factor: f32) {
     each_pixel(image, |pixel| pixel.map(|value| blend(0, value, factor)));
 }
 
-/// Towards the mean grey below 1, away from it above.
+/// Toward the mean grey below 1, away from it above.
 pub fn contrast(image: &mut RgbImage, factor: f32) {
     let count = f64::from(image.width()) * f64::from(image.height());
     let sum: f64 = image.pixels().map(|pixel| f64::from(luma(pixel.0))).sum();
@@ -32,7 +32,7 @@ pub fn contrast(image: &mut RgbImage, factor: f32) {
     each_pixel(image, |pixel| pixel.map(|value| blend(mean, value, factor)));
 }
 
-/// Towards grey below 1, more colourful above; 0 is grey.
+/// Toward grey below 1, more colorful above; 0 is grey.
 pub fn saturation(image: &mut RgbImage, factor: f32) {
     each_pixel(image, |pixel| {
         let grey = luma(pixel);
@@ -42,7 +42,7 @@ pub fn saturation(image: &mut RgbImage, factor: f32) {
 
 /// Turns the hue by `shift` of a full circle, −0.5 to 0.5, in Pillow's 8-bit HSV.
 pub fn hue(image: &mut RgbImage, shift: f32) {
-    // Towards zero and round the circle, as NumPy's `uint8(shift · 255)`.
+    // Toward zero and round the circle, as NumPy's `uint8(shift · 255)`.
     let shift = (shift * 255.0) as i32 as u8;
     each_pixel(image, |pixel| {
         let [h, s, v] = to_hsv(pixel);

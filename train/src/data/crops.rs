@@ -5,7 +5,7 @@ use dinoserve::vision::{PATCH, RgbImage};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
-use super::{augment::Augmentation, pixels::normalised};
+use super::{augment::Augmentation, pixels::normalized};
 
 /// Least and most deviation of the blur, in pixels of views of the default sizes.
 const BLUR: [f64; 2] = [0.1, 2.0];
@@ -44,7 +44,7 @@ impl Default for CropConfig {
     }
 }
 
-/// The views of one image, each `[3, side, side]`, normalised.
+/// The views of one image, each `[3, side, side]`, normalized.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Views {
     /// Both global ones.
@@ -130,7 +130,7 @@ impl CropConfig {
         let [first, second, local] = self.augmentations();
         let mut view = |augmentation: Augmentation| {
             let mut pixels = Vec::with_capacity(3 * augmentation.size * augmentation.size);
-            normalised(&augmentation.apply(image, &mut random), &mut pixels);
+            normalized(&augmentation.apply(image, &mut random), &mut pixels);
             pixels
         };
         Views {

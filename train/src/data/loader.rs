@@ -132,7 +132,7 @@ impl Unreadable {
     }
 }
 
-/// A number that depends on all bits of several (SplitMix64's finaliser after each).
+/// A number that depends on all bits of several (SplitMix64's finalizer after each).
 pub(crate) fn mixed(parts: [u64; 3]) -> u64 {
     parts
         .into_iter()

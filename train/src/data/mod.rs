@@ -12,5 +12,5 @@ pub use self::{
     color::{brightness, contrast, hue, saturation, solarise},
     crops::{CropConfig, Views},
     loader::{Loader, Pictures, Unreadable},
-    pixels::{normalised, read_image},
+    pixels::{normalized, read_image},
 };

@@ -20,7 +20,7 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
 
 /// Appends an image to a batch as `[3, height, width]`: 0..1 by channel, mean off, divided by the
 /// deviation.
-pub fn normalised(image: &RgbImage, out: &mut Vec<f32>) {
+pub fn normalized(image: &RgbImage, out: &mut Vec<f32>) {
     for channel in 0..3 {
         let (scale, shift) = (
             (1.0 / (255.0 * STD[channel])) as f32,

@@ -15,7 +15,7 @@ const KOLEO_EPSILON: f64 = 1e-8;
 /// Rounds of Sinkhorn–Knopp, as in DINOv2.
 const SINKHORN_ROUNDS: usize = 3;
 
-/// How the teacher's logits are kept from favouring few prototypes.
+/// How the teacher's logits are kept from favoring few prototypes.
 #[derive(
     Debug,
     Clone,
@@ -39,12 +39,12 @@ pub enum Centring {
 }
 
 /// The teacher's targets: softmax((g − c)/τ), `[n, prototypes]` from logits of that shape and the
-/// centre `[1, prototypes]`.
+/// center `[1, prototypes]`.
 pub fn sharpened(logits: Tensor<2>, center: Tensor<2>, temperature: f64) -> Tensor<2> {
     activation::softmax((logits - center) / temperature, 1)
 }
 
-/// The centre after a batch: c ← m·c + (1 − m)·mean of the teacher's logits `[n, prototypes]`.
+/// The center after a batch: c ← m·c + (1 − m)·mean of the teacher's logits `[n, prototypes]`.
 pub fn moved_center(center: Tensor<2>, logits: Tensor<2>, momentum: f64) -> Tensor<2> {
     center * momentum + logits.mean_dim(0) * (1.0 - momentum)
 }

@@ -61,7 +61,7 @@ pub struct TrainerState {
 /// What one step showed.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct StepReport {
-    /// What was minimised: the sum of the parts below by their weights.
+    /// What was minimized: the sum of the parts below by their weights.
     pub loss: f64,
     /// Cross-entropy between views.
     pub view_loss: f64,
@@ -159,7 +159,7 @@ impl Trainer {
     }
 
     /// The gradients of a step before they are clipped, by the names of the parameters that have
-    /// one. Moves the centres as the step does, and nothing else.
+    /// one. Moves the centers as the step does, and nothing else.
     pub fn gradients(
         &mut self,
         batches: &[Batch],

@@ -41,7 +41,7 @@ pub struct Backbone {
     positions: Positions,
 }
 
-/// Normalised tokens of the last block.
+/// Normalized tokens of the last block.
 #[derive(Debug, Clone)]
 pub struct Tokens {
     /// `[batch, dim]`.
@@ -110,7 +110,7 @@ impl Backbone {
         }
     }
 
-    /// Tokens of `images` `[batch, 3, height, width]`, normalised by mean and deviation as for the
+    /// Tokens of `images` `[batch, 3, height, width]`, normalized by mean and deviation as for the
     /// server; both sides are whole patches. `masked` patches are hidden; without `drop` all
     /// branches are taken.
     pub fn forward(

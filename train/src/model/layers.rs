@@ -68,7 +68,7 @@ impl Linear {
     }
 }
 
-/// Layer normalisation over the last axis.
+/// Layer normalization over the last axis.
 #[derive(Module, Debug)]
 pub(super) struct LayerNorm {
     weight: Param<Tensor<1>>,

@@ -16,7 +16,7 @@ pub use self::{
     head::{Head, HeadConfig},
     layers::DropPath,
     parameters::{FlatTensors, flatten, load, names_of},
-    weights::{HostTensor, initialise_from, to_hugging_face},
+    weights::{HostTensor, initialize_from, to_hugging_face},
 };
 
 pub(crate) use self::{

@@ -18,7 +18,7 @@ pub type HostTensor = (Vec<usize>, Vec<f32>);
 /// # Errors
 /// [`dinoserve::error::Kind::Artifact`] if a tensor is missing or has another shape than the
 /// description says.
-pub fn initialise_from(backbone: Backbone, weights: &Weights) -> Result<Backbone> {
+pub fn initialize_from(backbone: Backbone, weights: &Weights) -> Result<Backbone> {
     load(backbone, |name, shape| {
         let read = weights.read(name, shape);
         // Files for inference leave it out; nothing looks at it before it is trained.

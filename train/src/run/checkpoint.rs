@@ -1,4 +1,4 @@
-//! A run on disk: both networks, the centres, the moments, and the step.
+//! A run on disk: both networks, the centers, the moments, and the step.
 
 use std::{
     borrow::Cow,
@@ -24,7 +24,7 @@ const FORMAT: &str = "2";
 pub struct Checkpoint {
     /// Steps that are done.
     pub step: usize,
-    /// What was learnt from.
+    /// What was learned from.
     pub material: Material,
 }
 

@@ -54,12 +54,12 @@ impl fmt::Display for Collapse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::OnePrototype => {
-                "The teacher gives every image to the same prototype: nothing is learnt any more. Let the centre follow \
+                "The teacher gives every image to the same prototype: nothing is learned any more. Let the center follow \
                  faster (a smaller loss.center_momentum, or loss.centring=sinkhorn_knopp), or raise \
                  loss.teacher_temperature."
             }
             Self::Uniform => {
-                "The teacher gives every image to all prototypes alike: nothing is learnt. Lower \
+                "The teacher gives every image to all prototypes alike: nothing is learned. Lower \
                  loss.teacher_temperature, or wait if this is the first epoch."
             }
             Self::OnePoint => {

@@ -1,4 +1,4 @@
-//! How good the features are, without training on them: the k-NN accuracy on labelled images
+//! How good the features are, without training on them: the k-NN accuracy on labeled images
 //! (DINO's evaluation).
 
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use anyhow::Context;
 use burn::tensor::{Device, Tensor, TensorData};
 use dinoserve::{
     artifacts::images_of,
-    eval::{LabelledImages, nearest, predict},
+    eval::{LabeledImages, nearest, predict},
     features::vote::{TEMPERATURE, Vote},
     vision::{Filter, ResizeMode, RgbImage, Transform, Window, resample_rgb},
 };
@@ -15,7 +15,7 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use crate::{
-    data::{normalised, read_image},
+    data::{normalized, read_image},
     model::Backbone,
 };
 
@@ -27,7 +27,7 @@ const PIXEL_SIDE: usize = 28;
 /// Images whose folders are their labels. They are read anew for each measurement, so that a set
 /// may be larger than memory.
 #[derive(Debug, Clone)]
-pub struct LabelledSet {
+pub struct LabeledSet {
     paths: Vec<PathBuf>,
     /// Per image the index of its class.
     pub labels: Vec<usize>,
@@ -35,8 +35,8 @@ pub struct LabelledSet {
     size: usize,
 }
 
-impl LabelledSet {
-    /// Finds the images of labelled folders, to be seen at `size` pixels. Their labels are indices
+impl LabeledSet {
+    /// Finds the images of labeled folders, to be seen at `size` pixels. Their labels are indices
     /// into the labels of all of them, sorted. Images that cannot be read are left out, and named
     /// to `report`.
     ///
@@ -50,7 +50,7 @@ impl LabelledSet {
         let mut sets = Vec::new();
         for folder in folders {
             let (paths, _) = images_of(folder)?;
-            let named = LabelledImages::new(folder, paths)?;
+            let named = LabeledImages::new(folder, paths)?;
             let read: Vec<_> = named
                 .paths
                 .par_iter()
@@ -138,7 +138,7 @@ impl LabelledSet {
         self.vectors(|images| {
             let mut values = Vec::new();
             for image in images {
-                normalised(
+                normalized(
                     &resample_rgb(image, (PIXEL_SIDE, PIXEL_SIDE), Filter::Bicubic, whole),
                     &mut values,
                 );
@@ -168,7 +168,7 @@ pub(super) fn on_device(images: &[RgbImage], device: &Device) -> Tensor<4> {
     let mut pixels = Vec::with_capacity(images.len() * 3 * (width * height) as usize);
     images
         .iter()
-        .for_each(|image| normalised(image, &mut pixels));
+        .for_each(|image| normalized(image, &mut pixels));
     Tensor::from_data(
         TensorData::new(pixels, [images.len(), 3, height as usize, width as usize]),
         device,
@@ -179,7 +179,7 @@ pub(super) fn on_device(images: &[RgbImage], device: &Device) -> Tensor<4> {
 /// among those of `gallery`, or without one among the others of the set itself.
 ///
 /// # Errors
-/// If there are fewer images than neighbours.
+/// If there are fewer images than neighbors.
 pub fn knn_accuracy(
     vectors: ArrayView2<'_, f32>,
     labels: &[usize],
@@ -190,13 +190,13 @@ pub fn knn_accuracy(
     let (among, among_labels) = gallery.unwrap_or((vectors, labels));
     let mut found = nearest(among, vectors, if gallery.is_some() { k } else { k + 1 })?;
     if gallery.is_none() {
-        for (image, neighbours) in found.iter_mut().enumerate() {
-            neighbours.retain(|neighbour| neighbour.index != image);
+        for (image, neighbors) in found.iter_mut().enumerate() {
+            neighbors.retain(|neighbor| neighbor.index != image);
         }
     }
-    let right = found.iter().zip(labels).filter(|(neighbours, label)| {
+    let right = found.iter().zip(labels).filter(|(neighbors, label)| {
         predict(
-            neighbours,
+            neighbors,
             k,
             among_labels,
             classes,

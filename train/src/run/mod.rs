@@ -13,7 +13,7 @@ mod session;
 pub use self::{
     checkpoint::{Checkpoint, Material},
     collapse::Collapse,
-    evaluate::{LabelledSet, knn_accuracy},
+    evaluate::{LabeledSet, knn_accuracy},
     export::export,
     files::RunFiles,
     metrics::{KnnLine, Metrics, StepLine},

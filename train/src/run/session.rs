@@ -19,7 +19,7 @@ use rand::{SeedableRng, rngs::ChaCha8Rng};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Checkpoint, Collapse, KnnLine, LabelledSet, Material, Metrics, RunFiles, StepLine,
+    Checkpoint, Collapse, KnnLine, LabeledSet, Material, Metrics, RunFiles, StepLine,
     evaluate::read_all,
     files, knn_accuracy, pictures,
     progress::{Progress, say},
@@ -28,7 +28,7 @@ use crate::{
     config::Config,
     data::{Loader, Pictures, mixed},
     method::{AdamW, Batch, Schedules, Trainer, TrainerState},
-    model::{Backbone, Network, initialise_from},
+    model::{Backbone, Network, initialize_from},
 };
 
 /// The device of a name: `cpu`, or `cuda` where the program was built for it.
@@ -68,7 +68,7 @@ fn cuda() -> anyhow::Result<Device> {
     }
 }
 
-/// Labelled images to measure on.
+/// Labeled images to measure on.
 #[derive(Debug, Clone, Default)]
 pub struct Evaluation {
     /// Whose images are classified.
@@ -97,7 +97,7 @@ pub struct Run {
     metrics: Metrics,
     device: Device,
     next: usize,
-    sets: Vec<LabelledSet>,
+    sets: Vec<LabeledSet>,
     classes: usize,
     shown: Vec<RgbImage>,
     _lock: File,
@@ -108,7 +108,7 @@ impl Run {
     /// is one; otherwise begins with `weights`, or random ones.
     ///
     /// # Errors
-    /// If there are too few images, the configuration is wrong, the run has learnt from others or
+    /// If there are too few images, the configuration is wrong, the run has learned from others or
     /// goes on in another process, or a file cannot be read; the message says what to do.
     pub fn prepare(
         folder: &Path,
@@ -140,7 +140,7 @@ impl Run {
             batch: config.optimiser.batch,
             seed: config.run.seed,
         };
-        let (sets, classes) = labelled(evaluation, config.crops.global_size)?;
+        let (sets, classes) = labeled(evaluation, config.crops.global_size)?;
         if let Some(set) = sets.last() {
             let among = set.labels.len() - usize::from(sets.len() == 1);
             if among < config.run.knn_neighbours {
@@ -168,7 +168,7 @@ impl Run {
                 } = before.material;
                 let root = files.root().display();
                 bail!(
-                    "the run in {root} has learnt from {images} images, {images_per_step} in a step, and is now given {} and \
+                    "the run in {root} has learned from {images} images, {images_per_step} in a step, and is now given {} and \
                      {per_step}, or others, which moves its epochs: keep them, or begin another run from its export \
                      (`dinoserve-train export {root}`) with another --out, `--config {}` and `--init {}`",
                     material.images,
@@ -343,7 +343,7 @@ impl Run {
         // Of a run before, whose checkpoint was removed.
         let _ = std::fs::remove_file(self.files.maps(epoch));
         let shown = self.show_epoch(epoch, progress);
-        // What was learnt is not lost with a file that is not there to measure on.
+        // What was learned is not lost with a file that is not there to measure on.
         if epoch.is_multiple_of(self.config.run.checkpoint_epochs) || shown.is_err() {
             self.save()?;
         }
@@ -372,14 +372,14 @@ impl Run {
         Ok(())
     }
 
-    /// Measures the teacher on the labelled images, if there are any.
+    /// Measures the teacher on the labeled images, if there are any.
     fn measure(&mut self, progress: &Progress) -> anyhow::Result<()> {
         let Some(set) = self.sets.first() else {
             return Ok(());
         };
         let gallery = self.sets.get(1);
         let k = self.config.run.knn_neighbours;
-        let accuracy = |vectors_of: &dyn Fn(&LabelledSet) -> anyhow::Result<Array2<f32>>| -> anyhow::Result<f64> {
+        let accuracy = |vectors_of: &dyn Fn(&LabeledSet) -> anyhow::Result<Array2<f32>>| -> anyhow::Result<f64> {
             let vectors = vectors_of(set)?;
             let among = gallery.map(vectors_of).transpose()?;
             let among = among.as_ref().zip(gallery).map(|(vectors, set)| (vectors.view(), set.labels.as_slice()));
@@ -388,7 +388,7 @@ impl Run {
         let backbone = &self.trainer.state().teacher.backbone;
         let knn = accuracy(&|set| set.embed(backbone, &self.device))?;
         let knn_of_pixels = (self.next == 0)
-            .then(|| accuracy(&LabelledSet::pixels))
+            .then(|| accuracy(&LabeledSet::pixels))
             .transpose()?;
         let epoch = self.next as f64 / self.steps_per_epoch() as f64;
         let pixels = knn_of_pixels.map_or(String::new(), |pixels| {
@@ -455,7 +455,7 @@ pub(crate) fn fresh_network(
     Ok(match weights {
         Some(weights) => {
             weights.check(&spec)?;
-            let backbone = initialise_from(network.backbone, weights)?;
+            let backbone = initialize_from(network.backbone, weights)?;
             Network {
                 backbone,
                 ..network
@@ -527,7 +527,7 @@ fn shown(paths: &[PathBuf], config: &Config) -> Vec<RgbImage> {
         .collect()
 }
 
-fn labelled(evaluation: &Evaluation, size: usize) -> anyhow::Result<(Vec<LabelledSet>, usize)> {
+fn labeled(evaluation: &Evaluation, size: usize) -> anyhow::Result<(Vec<LabeledSet>, usize)> {
     let Some(set) = &evaluation.set else {
         return Ok((Vec::new(), 0));
     };
@@ -535,6 +535,6 @@ fn labelled(evaluation: &Evaluation, size: usize) -> anyhow::Result<(Vec<Labelle
     folders.extend(evaluation.gallery.as_deref());
     let mut skipped =
         |path: &Path, error: &str| say(format_args!("skipped {}: {error}", path.display()));
-    let (sets, classes) = LabelledSet::find(&folders, size, &mut skipped)?;
+    let (sets, classes) = LabeledSet::find(&folders, size, &mut skipped)?;
     Ok((sets, classes.len()))
 }

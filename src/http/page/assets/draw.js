@@ -2,7 +2,7 @@
 
 export const PATCH = 14;
 
-// Viridis at seventeen even steps; colours between are mixed.
+// Viridis at seventeen even steps; colors between are mixed.
 const VIRIDIS = [
   [68, 1, 84], [72, 20, 103], [71, 39, 119], [64, 56, 130], [57, 73, 138], [49, 89, 141], [42, 104, 142], [36, 119, 142], [31, 134, 141],
   [31, 149, 138], [41, 163, 132], [65, 177, 121], [98, 190, 105], [134, 201, 86], [173, 209, 65], [216, 215, 44], [253, 231, 37],
@@ -14,19 +14,19 @@ function viridis(value) {
   return VIRIDIS[below].map((from, channel) => from + (VIRIDIS[below + 1][channel] - from) * (place - below));
 }
 
-/** A small canvas with a pixel for each patch; `colour` gives the three bytes of patch `index`. */
-function patches([height, width], colour) {
+/** A small canvas with a pixel for each patch; `color` gives the three bytes of patch `index`. */
+function patches([height, width], color) {
   const small = new OffscreenCanvas(width, height);
   const pixels = new ImageData(width, height);
   for (let index = 0; index < width * height; index++) {
-    pixels.data.set(colour(index), index * 4);
+    pixels.data.set(color(index), index * 4);
     pixels.data[index * 4 + 3] = 255;
   }
   small.getContext("2d").putImageData(pixels, 0, 0);
   return small;
 }
 
-/** Values of patches, scaled from their own range, or from `range`, in the colours of viridis. */
+/** Values of patches, scaled from their own range, or from `range`, in the colors of viridis. */
 export function heat(grid, values, range) {
   const [low, high] = range ?? rangeOf(values);
   const width = high > low ? high - low : 1;
@@ -34,7 +34,7 @@ export function heat(grid, values, range) {
 }
 
 /** Three values in 0 to 1 for each patch as red, green and blue. */
-export function colours(grid, rows) {
+export function colors(grid, rows) {
   const [, width] = grid;
   return patches(grid, (index) => rows[Math.floor(index / width)][index % width].map((value) => value * 255));
 }
@@ -98,8 +98,8 @@ export function paint(canvas, { picture, grid, size, map, opacity = 1, frame }) 
   }
   if (frame) {
     const [row, column] = frame;
-    for (const [colour, line] of [["rgb(0 0 0 / 80%)", 5], ["#fff", 2.5]]) {
-      Object.assign(context, { strokeStyle: colour, lineWidth: line });
+    for (const [color, line] of [["rgb(0 0 0 / 80%)", 5], ["#fff", 2.5]]) {
+      Object.assign(context, { strokeStyle: color, lineWidth: line });
       context.strokeRect(column * PATCH, row * PATCH, PATCH, PATCH);
     }
   }

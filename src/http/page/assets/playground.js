@@ -1,7 +1,7 @@
 // The playground: a photograph, and everything that the model makes of it.
 
 import { Problem, ask, askAbout, element, fetchWithKey, itemPath, showModel, thumbnail } from "./api.js";
-import { colours, heat, keepMass, meanOverlap, paint, patchAt, rangeOf } from "./draw.js";
+import { colors, heat, keepMass, meanOverlap, paint, patchAt, rangeOf } from "./draw.js";
 import { fetchSample, showSamples } from "./samples.js";
 import { showCommands } from "./commands.js";
 import { Timings } from "./timings.js";
@@ -151,9 +151,9 @@ async function showParts(signal) {
   const { data, timing } = await working($("pca").parentElement, () => askAbout(path, photo.file, { signal }));
   const [{ grid, map }] = data.data;
   photo.grid = grid;
-  paint($("pca"), { grid, map: colours(grid, map) });
+  paint($("pca"), { grid, map: colors(grid, map) });
   const shares = data.explained.map((share) => `${Math.round(share * 100)} %`).join(", ");
-  $("explained").textContent = `The three colours explain ${shares} of the variance.`;
+  $("explained").textContent = `The three colors explain ${shares} of the variance.`;
   timings.show("Parts", timing);
   repaint();
 }
@@ -295,7 +295,7 @@ async function showNeighbors(signal) {
     if (label) item.append(element("span", { className: "label" }, label));
     return item;
   }));
-  timings.show("Neighbours", timing);
+  timings.show("Neighbors", timing);
 }
 
 async function addToGallery() {
