@@ -8,7 +8,7 @@ use dinoserve::{
         Binding, Gallery, GalleryConfig, GalleryName, ItemId, Metadata, NewItem, OpenMode, open,
     },
     http::HttpConfig,
-    vision::{Background, Filter, ResizeMode},
+    vision::{Background, ResampleFilter, ResizeMode},
 };
 use reqwest::{
     RequestBuilder, StatusCode,
@@ -360,7 +360,7 @@ async fn a_gallery_s_thumbnails_can_be_what_a_basis_is_fitted_on() {
         layers: 1,
         size: 224,
         resize: ResizeMode::Crop,
-        filter: Filter::Bicubic,
+        filter: ResampleFilter::Bicubic,
         exif: true,
         background: Background::White,
     };

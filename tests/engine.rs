@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use dinoserve::{
     engine::{
-        Device, Engine, EngineConfig, EngineState, EngineThread, Features, Input, Plan, Provider,
-        SessionOptions, Wanted,
+        Device, Engine, EngineConfig, EnginePlan, EngineState, EngineThread, Features, Input,
+        Provider, RequestedOutputs, SessionOptions,
     },
     error::{Error, Kind},
     onnx::Precision,
@@ -52,7 +52,7 @@ type Answer = tokio::task::JoinHandle<Result<(Input, Features), Error>>;
 
 fn ask(engine: &Engine, input: Input) -> Answer {
     let engine = engine.clone();
-    tokio::spawn(async move { engine.infer(input, Wanted::default()).await })
+    tokio::spawn(async move { engine.infer(input, RequestedOutputs::default()).await })
 }
 
 /// Gives the worker an image so large that what comes next gathers behind it.
@@ -116,7 +116,7 @@ async fn a_batch_forms_while_the_worker_is_busy_and_holds_one_grid() {
     for (index, answer) in answers.into_iter().enumerate() {
         let (image, features) = answer.await.unwrap().unwrap();
         let expected = alone
-            .run(&[(&inputs[index], Wanted::default())])
+            .run(&[(&inputs[index], RequestedOutputs::default())])
             .unwrap()
             .remove(0);
         assert!(
@@ -257,13 +257,13 @@ async fn a_gpu_that_is_not_there_is_an_error_or_a_fallback() {
     );
     assert!(matches!(engine.state(), EngineState::Failed(_)));
     let error = engine
-        .infer(input(GRID, 0), Wanted::default())
+        .infer(input(GRID, 0), RequestedOutputs::default())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
 
     let (engine, _) = Engine::start(&runtime(), model(), &EngineConfig::default()).unwrap();
-    let plan: Arc<Plan> = engine.ready().await.expect("auto falls back");
+    let plan: Arc<EnginePlan> = engine.ready().await.expect("auto falls back");
     assert_eq!(
         (plan.providers.as_slice(), plan.provider().as_str()),
         ([Provider::Cpu].as_slice(), "cpu")
@@ -273,7 +273,7 @@ async fn a_gpu_that_is_not_there_is_an_error_or_a_fallback() {
 #[test]
 fn defaults_follow_the_cores_and_the_device() {
     let plan = |config: EngineConfig, providers: &[Provider], cores| {
-        let Plan {
+        let EnginePlan {
             workers,
             solo_threads,
             max_batch,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io::Write, path::Path, time::Duration};
 use dinoserve::{
     error::Kind,
     gallery::{
-        Binding, Filter, Gallery, GalleryConfig, GalleryName, ItemId, Label, Metadata, NewItem,
+        Binding, Gallery, GalleryConfig, GalleryName, ItemFilter, ItemId, Label, Metadata, NewItem,
         OpenMode, Parts, Search, VectorFormat, open, write_snapshot,
     },
 };
@@ -77,7 +77,7 @@ async fn found(
     gallery: &Gallery,
     vector: Vec<f32>,
     exact: bool,
-    filter: Option<Filter>,
+    filter: Option<ItemFilter>,
 ) -> Vec<(String, f32)> {
     let search = Search {
         filter,
@@ -101,7 +101,7 @@ async fn wait_until_indexed(gallery: &Gallery, count: u64) {
     panic!("the index was not made");
 }
 
-async fn recall(gallery: &Gallery, filter: Option<&Filter>) -> f64 {
+async fn recall(gallery: &Gallery, filter: Option<&ItemFilter>) -> f64 {
     let mut hits = 0;
     for query in 1_000_000..1_000_040 {
         let truth: BTreeSet<String> = found(gallery, vector(query), true, filter.cloned())
@@ -128,7 +128,7 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
     assert!(recall(&gallery, None).await >= 0.95);
     // About 5100 items pass the first filter and go through the index, 860 the second and are
     // compared one by one.
-    let most = Filter::parse(
+    let most = ItemFilter::parse(
         &json!({"label": {"any": ["class 0", "class 1", "class 2", "class 3", "class 4", "class 5"]}}),
     );
     assert!(recall(&gallery, Some(&most.unwrap())).await >= 0.95);

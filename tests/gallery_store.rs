@@ -17,7 +17,7 @@ use dinoserve::{
         self, Binding, Gallery, GalleryConfig, GalleryName, Item, ItemId, Label, Metadata, NewItem,
         OpenMode, Parts, StoredItem,
     },
-    vision::{Background, Filter, ResizeMode},
+    vision::{Background, ResampleFilter, ResizeMode},
 };
 use futures_util::TryStreamExt;
 
@@ -103,7 +103,7 @@ pub fn binding(dim: usize) -> Binding {
         layers: 1,
         size: 224,
         resize: ResizeMode::Crop,
-        filter: Filter::Bicubic,
+        filter: ResampleFilter::Bicubic,
         exif: true,
         background: Background::White,
     }

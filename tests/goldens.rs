@@ -2,7 +2,7 @@
 
 use dinoserve::{
     artifacts::ModelFile,
-    engine::{Features, Input, ModelSession, Plan, Provider, Wanted},
+    engine::{EnginePlan, Features, Input, ModelSession, Provider, RequestedOutputs},
     features::{attention, pca},
     onnx::{
         Precision,
@@ -25,7 +25,7 @@ const SIZES: [(usize, usize); 6] = [
     (518, 518),
     (532, 546),
 ];
-const ALL: Wanted = Wanted {
+const ALL: RequestedOutputs = RequestedOutputs {
     patch_tokens: true,
     registers: true,
     attention: true,
@@ -118,10 +118,10 @@ fn tiny_models_match_from_both_layouts_at_every_size() {
 fn sessions_that_share_their_weights_give_the_same_features() {
     for name in TINY {
         let model = tiny(name, "model.safetensors");
-        let plan = Plan {
+        let plan = EnginePlan {
             workers: 3,
             solo_threads: Some(2),
-            ..Plan::single(model.precision, Provider::Cpu)
+            ..EnginePlan::single(model.precision, Provider::Cpu)
         };
         let sessions = ModelSession::load(&runtime(), &model, &plan).expect("sessions");
         assert_eq!(sessions.workers.len(), 3);

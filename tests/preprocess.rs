@@ -1,8 +1,8 @@
 //! Decoding and resampling against Pillow.
 
 use dinoserve::vision::{
-    Background, DecodeLimits, DecodeOptions, Filter, ResizeMode, RgbImage, Transform, Window,
-    decode, resample_rgb,
+    Background, DecodeLimits, DecodeOptions, ResampleFilter, ResizeMode, RgbImage, Transform,
+    Window, decode, resample_rgb,
 };
 use serde::Deserialize;
 
@@ -17,7 +17,7 @@ const LIKE_PILLOW: DecodeOptions = DecodeOptions {
     background: Background::Ignore,
 };
 
-fn transform(mode: ResizeMode, size: usize, filter: Filter) -> Transform {
+fn transform(mode: ResizeMode, size: usize, filter: ResampleFilter) -> Transform {
     Transform {
         mode,
         size,
@@ -29,12 +29,18 @@ fn transform(mode: ResizeMode, size: usize, filter: Filter) -> Transform {
 #[test]
 fn photographs_become_exactly_the_pixels_of_the_reference() {
     let modes = [
-        ("crop224", transform(ResizeMode::Crop, 224, Filter::Bicubic)),
+        (
+            "crop224",
+            transform(ResizeMode::Crop, 224, ResampleFilter::Bicubic),
+        ),
         (
             "squash518_bilinear",
-            transform(ResizeMode::Squash, 518, Filter::Bilinear),
+            transform(ResizeMode::Squash, 518, ResampleFilter::Bilinear),
         ),
-        ("fit448", transform(ResizeMode::Fit, 448, Filter::Bicubic)),
+        (
+            "fit448",
+            transform(ResizeMode::Fit, 448, ResampleFilter::Bicubic),
+        ),
     ];
     for photograph in PHOTOGRAPHS {
         let image = decode(
@@ -67,7 +73,7 @@ struct ResampleCase {
     height: u32,
     out_width: usize,
     out_height: usize,
-    filter: Filter,
+    filter: ResampleFilter,
     sha256: String,
 }
 
@@ -344,7 +350,7 @@ proptest::proptest! {
     fn any_size_is_planned_or_refused(width in 1usize..70_000, height in 1usize..70_000, size: usize, small in 0usize..3000, mode in 0..3) {
         let mode = [ResizeMode::Crop, ResizeMode::Fit, ResizeMode::Squash][mode as usize];
         for size in [size, small] {
-            if let Ok(plan) = transform(mode, size, Filter::Bicubic).plan(width, height) {
+            if let Ok(plan) = transform(mode, size, ResampleFilter::Bicubic).plan(width, height) {
                 proptest::prop_assert!(plan.grid.patches() <= 4096 && plan.grid.patches() > 0);
                 proptest::prop_assert!(plan.window.x + plan.window.width <= plan.resized.0);
                 proptest::prop_assert!(plan.window.y + plan.window.height <= plan.resized.1);

@@ -12,7 +12,7 @@ use dinoserve::{
         NewItem, OpenMode, open,
     },
     http::HttpConfig,
-    vision::{Background, Filter, ResizeMode},
+    vision::{Background, ResampleFilter, ResizeMode},
 };
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ fn binding(fingerprint: &str) -> Binding {
         layers: 1,
         size: 224,
         resize: ResizeMode::Crop,
-        filter: Filter::default(),
+        filter: ResampleFilter::default(),
         exif: true,
         background: Background::default(),
     }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use dinoserve::vision::{
-    Background, DecodeLimits, DecodeOptions, Filter, ResizeMode, Transform, decode, decode_fast,
+    Background, DecodeLimits, DecodeOptions, ResampleFilter, ResizeMode, Transform, decode, decode_fast,
     thumbnail,
 };
 use libfuzzer_sys::fuzz_target;
@@ -33,7 +33,7 @@ fuzz_target!(|file: &[u8]| {
     HOOK.call_once(spare_decoders);
     let backgrounds = [Background::White, Background::Black, Background::Ignore];
     let modes = [ResizeMode::Crop, ResizeMode::Fit, ResizeMode::Squash];
-    let filters = [Filter::Bicubic, Filter::Bilinear];
+    let filters = [ResampleFilter::Bicubic, ResampleFilter::Bilinear];
     let options = DecodeOptions {
         exif: file.len() % 5 != 0,
         background: backgrounds[file.len() % 3],

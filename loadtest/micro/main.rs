@@ -10,7 +10,7 @@ use dinoserve::{
         open,
     },
     vision::{
-        DecodeLimits, DecodeOptions, Filter, Grid, ResizeMode, RgbImage, Transform, decode,
+        DecodeLimits, DecodeOptions, Grid, ResampleFilter, ResizeMode, RgbImage, Transform, decode,
         decode_fast,
     },
 };
@@ -31,7 +31,7 @@ fn transform(size: usize) -> Transform {
     Transform {
         mode: ResizeMode::Crop,
         size,
-        filter: Filter::Bicubic,
+        filter: ResampleFilter::Bicubic,
         max_patches: 4096,
     }
 }

@@ -14,11 +14,11 @@ use serde::Serialize;
 
 use super::common::{EngineFlags, LimitFlags};
 use crate::{
-    engine::{Input, ModelSession, Plan, Sessions, Wanted},
+    engine::{EnginePlan, Input, ModelSession, RequestedOutputs, Sessions},
     error::Result,
     features::pca::{self, Foreground},
-    service::Limits,
-    vision::{DecodeOptions, Filter, ResizeMode, RgbImage, Transform, decode},
+    service::ImageLimits,
+    vision::{DecodeOptions, ResampleFilter, ResizeMode, RgbImage, Transform, decode},
 };
 
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ struct Measured {
 
 /// From a file to the model's input.
 struct Preparation {
-    limits: Limits,
+    limits: ImageLimits,
     transform: Transform,
 }
 
@@ -139,23 +139,23 @@ impl Bench {
         &self,
         size: usize,
         files: &[Vec<u8>],
-        plan: &Plan,
+        plan: &EnginePlan,
         sessions: &mut Sessions,
     ) -> anyhow::Result<Measured> {
         let limits = self.limits.limits();
         let transform = Transform {
             mode: ResizeMode::Crop,
             size,
-            filter: Filter::Bicubic,
+            filter: ResampleFilter::Bicubic,
             max_patches: limits.max_patches,
         };
         let preparation = Preparation { limits, transform };
         let file = &files[0];
         let decoded = preparation.decode(file)?;
         let input = preparation.resize(&decoded)?;
-        let wanted = Wanted {
+        let wanted = RequestedOutputs {
             patch_tokens: true,
-            ..Wanted::default()
+            ..RequestedOutputs::default()
         };
         let session = sessions.single();
         let tokens = session
@@ -168,10 +168,16 @@ impl Bench {
         let resize_ms = self.median(|| preparation.resize(&decoded).map(drop))?;
         let pca_ms =
             self.median(|| pca::maps(&[tokens.view()], &[], 3, Foreground::None).map(drop))?;
-        let inference_ms = self.median(|| session.run(&[(&input, Wanted::default())]).map(drop))?;
+        let inference_ms = self.median(|| {
+            session
+                .run(&[(&input, RequestedOutputs::default())])
+                .map(drop)
+        })?;
         let pipeline_ms = self.median(|| {
             let input = preparation.prepare(file)?;
-            session.run(&[(&input, Wanted::default())]).map(drop)
+            session
+                .run(&[(&input, RequestedOutputs::default())])
+                .map(drop)
         })?;
 
         let most = plan.max_batch;
@@ -227,9 +233,9 @@ impl Bench {
                 let batch: Vec<Input> = (0..most)
                     .map(|i| input(offset + done + i))
                     .collect::<Result<_>>()?;
-                let batch: Vec<(&Input, Wanted)> = batch
+                let batch: Vec<(&Input, RequestedOutputs)> = batch
                     .iter()
-                    .map(|input| (input, Wanted::default()))
+                    .map(|input| (input, RequestedOutputs::default()))
                     .collect();
                 session.run(&batch)?;
                 done += most;

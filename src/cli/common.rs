@@ -15,7 +15,7 @@ use crate::{
     gallery::{self, Gallery, GalleryConfig, OpenMode, VectorFormat},
     model::PositionRule,
     onnx::Precision,
-    service::{Limits, ModelSource},
+    service::{ImageLimits, ModelSource},
     vision::{DecodeLimits, ResizeMode},
 };
 
@@ -263,13 +263,13 @@ pub(super) struct LimitFlags {
     max_image_side: u64,
 
     /// Most patches of an image for the model
-    #[arg(long, env = "DINOSERVE_MAX_PATCHES", default_value_t = Limits::default().max_patches)]
+    #[arg(long, env = "DINOSERVE_MAX_PATCHES", default_value_t = ImageLimits::default().max_patches)]
     max_patches: usize,
 }
 
 impl LimitFlags {
-    pub(super) fn limits(&self) -> Limits {
-        Limits {
+    pub(super) fn limits(&self) -> ImageLimits {
+        ImageLimits {
             decode: DecodeLimits {
                 max_pixels: self.max_image_pixels,
                 max_side: self.max_image_side,

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 use crate::{
     artifacts::{ModelFile, map_file},
-    engine::{Input, ModelSession, Plan, Provider, Runtime, Wanted},
+    engine::{EnginePlan, Input, ModelSession, Provider, RequestedOutputs, Runtime},
     onnx::{
         Precision,
         weights::{TensorMap, read_safetensors},
@@ -32,7 +32,7 @@ pub(super) fn compare(
     let mut sessions = ModelSession::load(
         runtime,
         model,
-        &Plan::single(model.precision, Provider::Cpu),
+        &EnginePlan::single(model.precision, Provider::Cpu),
     )?;
     let session = sessions.single();
     let entries =
@@ -64,9 +64,9 @@ pub(super) fn compare(
             height: pixels.height() as usize / PATCH,
             width: pixels.width() as usize / PATCH,
         };
-        let wanted = Wanted {
+        let wanted = RequestedOutputs {
             attention: true,
-            ..Wanted::default()
+            ..RequestedOutputs::default()
         };
         let found = session.run(&[(&Input { pixels, grid }, wanted)])?.remove(0);
         let expected = read_safetensors(&[map_file(&folder.join(format!("{name}.safetensors")))?])?;

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::{EngineState, Features, Input, Plan, Wanted};
+use super::{EnginePlan, EngineState, Features, Input, RequestedOutputs};
 use crate::error::Result;
 
 /// Patches of a batch, above which it takes no more images: 128 of 224×224, or 23 of 518×518. Keeps
@@ -22,7 +22,7 @@ pub(super) type Reply = oneshot::Sender<Result<(Input, Features)>>;
 /// An image that waits for the model.
 pub(super) struct Job {
     pub(super) input: Input,
-    pub(super) wanted: Wanted,
+    pub(super) wanted: RequestedOutputs,
     pub(super) queued: Instant,
     pub(super) reply: Reply,
 }
@@ -79,7 +79,12 @@ pub(super) struct Events {
 
 impl Entrance {
     /// Puts a job in when there is a place. `None` if there is no engine any more.
-    pub(super) async fn put(&self, input: Input, wanted: Wanted, reply: Reply) -> Option<()> {
+    pub(super) async fn put(
+        &self,
+        input: Input,
+        wanted: RequestedOutputs,
+        reply: Reply,
+    ) -> Option<()> {
         let queued = Instant::now();
         let _place = self.places.clone().acquire_owned().await.ok()?;
         self.events
@@ -143,14 +148,18 @@ pub(super) struct Batcher {
     /// Oldest first.
     waiting: VecDeque<Waiting>,
     /// How the engine runs, when it does.
-    plan: Arc<Plan>,
+    plan: Arc<EnginePlan>,
     state: watch::Sender<EngineState>,
 }
 
 impl Batcher {
     /// A batcher whose engine is ready with these workers. The last of them is the one for lone
     /// images if the plan has one.
-    pub(super) fn new(workers: Vec<Seat>, plan: Plan, state: watch::Sender<EngineState>) -> Self {
+    pub(super) fn new(
+        workers: Vec<Seat>,
+        plan: EnginePlan,
+        state: watch::Sender<EngineState>,
+    ) -> Self {
         let (last_is_solo, most, plan) =
             (plan.solo_threads.is_some(), plan.max_batch, Arc::new(plan));
         state.send_replace(EngineState::Ready(Arc::clone(&plan)));

@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use self::batcher::Entrance;
 pub use self::{
-    plan::{EngineConfig, Plan, available_cores},
+    plan::{EngineConfig, EnginePlan, available_cores},
     providers::{Device, Provider, Runtime, SessionOptions},
     session::{ModelSession, Sessions},
 };
@@ -42,7 +42,7 @@ pub struct Input {
 
 /// Which of the model's outputs a job needs; the others are not copied out of the runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Wanted {
+pub struct RequestedOutputs {
     /// The patch tokens of the last block.
     pub patch_tokens: bool,
     /// The register tokens of the last block; a model without them gives none.
@@ -84,7 +84,7 @@ pub enum EngineState {
     /// The session is being made and warmed up.
     Loading,
     /// A real inference has succeeded.
-    Ready(Arc<Plan>),
+    Ready(Arc<EnginePlan>),
     /// It cannot run; the reason.
     Failed(String),
 }
@@ -158,7 +158,7 @@ impl Engine {
     /// # Errors
     /// [`Kind::Unavailable`] if the engine is not running, [`Kind::Internal`] if the runtime fails
     /// on this image.
-    pub async fn infer(&self, input: Input, wanted: Wanted) -> Result<(Input, Features)> {
+    pub async fn infer(&self, input: Input, wanted: RequestedOutputs) -> Result<(Input, Features)> {
         let (reply, answer) = oneshot::channel();
         self.entrance
             .put(input, wanted, reply)
@@ -180,7 +180,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Kind::Artifact`] with the reason if it cannot run.
-    pub async fn ready(&self) -> Result<Arc<Plan>> {
+    pub async fn ready(&self) -> Result<Arc<EnginePlan>> {
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| *state != EngineState::Loading).await;
         match settled.as_deref() {

@@ -47,7 +47,7 @@ impl Default for EngineConfig {
 
 /// How an engine does run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct EnginePlan {
     /// The devices.
     pub providers: Vec<Provider>,
     /// Sessions on each of them.
@@ -79,7 +79,7 @@ impl EngineConfig {
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if a GPU is asked for that cannot be used, or that the
     /// precision is not for.
-    pub fn plan_here(&self, precision: Precision, runtime: &Runtime) -> Result<Plan> {
+    pub fn plan_here(&self, precision: Precision, runtime: &Runtime) -> Result<EnginePlan> {
         let providers = match (precision, &self.device) {
             (Precision::Int8, Device::Auto) => runtime.providers(&Device::Cpu),
             (Precision::Int8, Device::Cuda(_)) => Err(Error::artifact(
@@ -94,7 +94,7 @@ impl EngineConfig {
     }
 
     /// The plan for a model of this precision on these devices and this number of cores.
-    pub fn plan(&self, precision: Precision, providers: &[Provider], cores: usize) -> Plan {
+    pub fn plan(&self, precision: Precision, providers: &[Provider], cores: usize) -> EnginePlan {
         let on_cpu = providers.contains(&Provider::Cpu);
         let positive = |given: Option<usize>| given.filter(|&count| count > 0);
         let (workers, intra_threads) = match (positive(self.workers), positive(self.intra_threads))
@@ -126,7 +126,7 @@ impl EngineConfig {
             cuda_memory: self.cuda_memory,
             cuda_tf32: self.cuda_tf32,
         };
-        Plan {
+        EnginePlan {
             providers: providers.to_vec(),
             workers,
             solo_threads,
@@ -143,7 +143,7 @@ const REQUESTS_PER_CORE: usize = 10;
 /// prepared.
 const REQUESTS_PER_PLACE: usize = 4;
 
-impl Plan {
+impl EnginePlan {
     /// As many requests as it makes sense to have under way together; with more, all would only
     /// wait longer.
     pub fn requests(&self) -> usize {
@@ -176,7 +176,7 @@ impl Plan {
     }
 }
 
-impl fmt::Display for Plan {
+impl fmt::Display for EnginePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = |count: usize, what: &str| {
             format!("{count} {what}{}", if count == 1 { "" } else { "s" })

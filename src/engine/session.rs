@@ -9,8 +9,8 @@ use ort::{
 };
 
 use super::{
-    Features, Input, Plan, Provider, Runtime, SessionOptions, Wanted, positions::PositionCache,
-    providers::of_runtime, weights::SharedWeights,
+    EnginePlan, Features, Input, Provider, RequestedOutputs, Runtime, SessionOptions,
+    positions::PositionCache, providers::of_runtime, weights::SharedWeights,
 };
 use crate::{
     artifacts::ModelFile,
@@ -74,7 +74,7 @@ impl ModelSession {
     ///
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if the model or a device cannot be used.
-    pub fn load(runtime: &Runtime, model: &ModelFile, plan: &Plan) -> Result<Sessions> {
+    pub fn load(runtime: &Runtime, model: &ModelFile, plan: &EnginePlan) -> Result<Sessions> {
         let on_cpu = plan.providers.contains(&Provider::Cpu);
         let model = Arc::new(LoadedModel {
             runtime: runtime.clone(),
@@ -132,7 +132,7 @@ impl ModelSession {
     ///
     /// # Errors
     /// [`crate::error::Kind::Internal`] if the runtime fails.
-    pub fn run(&mut self, batch: &[(&Input, Wanted)]) -> Result<Vec<Features>> {
+    pub fn run(&mut self, batch: &[(&Input, RequestedOutputs)]) -> Result<Vec<Features>> {
         let Some(&(first, _)) = batch.first() else {
             return Ok(Vec::new());
         };
@@ -160,7 +160,7 @@ impl ModelSession {
         let inference_time = started.elapsed();
         let outputs = Outputs(&outputs);
         let has_registers = self.model.has_registers;
-        let features = |(index, &(_, wanted)): (usize, &(&Input, Wanted))| {
+        let features = |(index, &(_, wanted)): (usize, &(&Input, RequestedOutputs))| {
             Ok(Features {
                 grid,
                 cls: outputs.of("cls", index)?,
@@ -184,7 +184,7 @@ impl ModelSession {
         let (height, width) = grid.pixels();
         let pixels =
             crate::vision::RgbImage::from_pixel(width as u32, height as u32, image::Rgb([128; 3]));
-        self.run(&[(&Input { pixels, grid }, Wanted::default())])
+        self.run(&[(&Input { pixels, grid }, RequestedOutputs::default())])
             .map(drop)
     }
 }

@@ -9,7 +9,8 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    EngineConfig, EngineState, Features, ModelSession, Plan, Runtime, Sessions, Wanted,
+    EngineConfig, EnginePlan, EngineState, Features, ModelSession, RequestedOutputs, Runtime,
+    Sessions,
     batcher::{Batcher, Condition, Event, Events, Job, Seat},
 };
 use crate::{
@@ -77,7 +78,7 @@ impl Crew {
         });
     }
 
-    fn load(&self) -> Result<(Plan, Sessions)> {
+    fn load(&self) -> Result<(EnginePlan, Sessions)> {
         let plan = self.config.plan_here(self.model.precision, &self.runtime)?;
         let mut sessions = ModelSession::load(&self.runtime, &self.model, &plan)?;
         let grid = self.model.spec.embed_grid();
@@ -116,7 +117,8 @@ impl Worker {
     /// job at fault fails.
     fn serve(&mut self, batch: Vec<Job>) -> Result<(), Failure> {
         let started = Instant::now();
-        let inputs: Vec<(_, Wanted)> = batch.iter().map(|job| (&job.input, job.wanted)).collect();
+        let inputs: Vec<(_, RequestedOutputs)> =
+            batch.iter().map(|job| (&job.input, job.wanted)).collect();
         let result = guarded(|| self.session.run(&inputs));
         telemetry::metrics().batch_size.observe(batch.len() as f64);
         match result {

@@ -11,7 +11,7 @@ use embedded_graphics::{
 use super::similarity::Region;
 use crate::{
     error::{Error, Kind, Result},
-    vision::{Filter, Grid, Kernel, PATCH, RgbImage, resample_f32},
+    vision::{Grid, Kernel, PATCH, ResampleFilter, RgbImage, resample_f32},
 };
 
 /// How a map of patches becomes a picture of pixels.
@@ -137,8 +137,8 @@ pub fn draw(
     let scaled = match (style.output, style.upscale) {
         (Output::Patch, _) => map.to_vec(),
         (_, Upscale::Nearest) => nearest(map, channels, grid),
-        (_, Upscale::Bilinear) => smooth(map, channels, grid, Filter::Bilinear.kernel()),
-        (_, Upscale::Bicubic) => smooth(map, channels, grid, Filter::Bicubic.kernel()),
+        (_, Upscale::Bilinear) => smooth(map, channels, grid, ResampleFilter::Bilinear.kernel()),
+        (_, Upscale::Bicubic) => smooth(map, channels, grid, ResampleFilter::Bicubic.kernel()),
     };
     let mut pixels: Vec<u8> = match channels {
         1 => {

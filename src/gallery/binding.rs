@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Kind, Result},
     features::pool::Pooling,
-    vision::{Background, Filter, ResizeMode},
+    vision::{Background, ResampleFilter, ResizeMode},
 };
 
 /// How the vectors of a gallery were made: the model, and the way from a file to its input and from
@@ -27,7 +27,7 @@ pub struct Binding {
     /// The way to the model's grid.
     pub resize: ResizeMode,
     /// The resampling filter.
-    pub filter: Filter,
+    pub filter: ResampleFilter,
     /// Whether images are turned upright.
     pub exif: bool,
     /// What stands behind transparent pixels.

@@ -176,14 +176,14 @@ impl Condition {
 
 /// Which items may be found.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Filter {
+pub struct ItemFilter {
     /// What the label must be; an item without a label does not hold.
     pub label: Option<Condition>,
     /// What members of the metadata must be.
     pub metadata: Vec<(String, Condition)>,
 }
 
-impl Filter {
+impl ItemFilter {
     /// Only items of this label.
     pub fn of_label(label: &str) -> Self {
         let label = Some(Condition::AnyOf(vec![Scalar::Text(label.to_owned())]));

@@ -87,7 +87,7 @@ pub struct ItemId(String);
 
 impl ItemId {
     /// Most bytes of an id.
-    pub const MOST: usize = 512;
+    pub const MAX_BYTES: usize = 512;
 
     /// Checks an id.
     ///
@@ -97,9 +97,12 @@ impl ItemId {
         let id = id.into();
         match id.len() {
             0 => Err(Error::option("id", "empty; an id has 1 to 512 bytes")),
-            length if length > Self::MOST => Err(Error::option(
+            length if length > Self::MAX_BYTES => Err(Error::option(
                 "id",
-                format!("{length} bytes long; an id has 1 to {} bytes", Self::MOST),
+                format!(
+                    "{length} bytes long; an id has 1 to {} bytes",
+                    Self::MAX_BYTES
+                ),
             )),
             _ => Ok(Self(id)),
         }
@@ -138,7 +141,7 @@ pub struct Label(String);
 
 impl Label {
     /// Most bytes of a label.
-    pub const MOST: usize = 256;
+    pub const MAX_BYTES: usize = 256;
 
     /// Checks a label.
     ///
@@ -148,8 +151,11 @@ impl Label {
         let label = label.into();
         let wrong = match label.len() {
             0 => "empty; leave it out for an item without a label".to_owned(),
-            length if length > Self::MOST => {
-                format!("{length} bytes long; a label has 1 to {} bytes", Self::MOST)
+            length if length > Self::MAX_BYTES => {
+                format!(
+                    "{length} bytes long; a label has 1 to {} bytes",
+                    Self::MAX_BYTES
+                )
             }
             _ if label.contains('\0') => "holds a NUL character".to_owned(),
             _ => return Ok(Self(label)),
@@ -191,7 +197,7 @@ pub struct Metadata(serde_json::Map<String, Value>);
 
 impl Metadata {
     /// Most bytes of the object as compact JSON.
-    pub const MOST: usize = 16 << 10;
+    pub const MAX_BYTES: usize = 16 << 10;
 
     /// Checks an object.
     ///
@@ -202,10 +208,10 @@ impl Metadata {
         let bytes = serde_json::to_vec(&object)
             .map_err(|error| Error::internal(error.to_string()))?
             .len();
-        if bytes > Self::MOST {
+        if bytes > Self::MAX_BYTES {
             let detail = format!(
                 "the metadata takes {bytes} bytes of JSON, more than the limit of {}",
-                Self::MOST
+                Self::MAX_BYTES
             );
             return Err(Error::new(Kind::TooLarge, detail));
         }

@@ -20,7 +20,7 @@ use futures_util::stream::BoxStream;
 
 pub use self::{
     binding::Binding,
-    filter::{Bound, Condition, Filter, Scalar},
+    filter::{Bound, Condition, ItemFilter, Scalar},
     item::{GalleryName, Item, ItemId, Label, Metadata, NewItem, StoredItem},
     open::{GalleryConfig, OpenMode, VectorFormat, open},
     snapshot::{SnapshotSummary, restore_snapshot, verify_snapshot, write_snapshot},
@@ -92,7 +92,7 @@ pub trait GalleryStore: Debug + Send + Sync {
         name: &GalleryName,
         after: u64,
         limit: usize,
-        filter: Option<&Filter>,
+        filter: Option<&ItemFilter>,
     ) -> Result<Vec<Item>>;
 
     /// The nearest items by falling score; of equal scores the one that was stored first.
@@ -177,7 +177,7 @@ pub struct Search {
     /// How many neighbors; fewer are found in a gallery that has fewer.
     pub k: usize,
     /// Which items may be found.
-    pub filter: Option<Filter>,
+    pub filter: Option<ItemFilter>,
     /// Compare with every item that passes the filter, without the approximate index.
     pub exact: bool,
     /// An item that is not to be found: the one that the vector is of.

@@ -24,8 +24,8 @@ use crate::{
     error::{Error, Result},
     features::npy,
     gallery::GalleryName,
-    service::{BasisImages, KeptBasis, PCA_COMPONENTS, Service, Stages},
-    vision::{Background, Filter, ResizeMode},
+    service::{BasisImages, PCA_COMPONENTS, Service, Stages, StoredBasis},
+    vision::{Background, ResampleFilter, ResizeMode},
 };
 
 /// The bases of this server.
@@ -63,7 +63,7 @@ pub(super) struct Basis {
     resize: ResizeMode,
     /// The resampling filter.
     #[schema(value_type = String, example = "bicubic")]
-    filter: Filter,
+    filter: ResampleFilter,
     /// Whether they were turned upright.
     exif: bool,
     /// What stood behind transparent pixels.
@@ -343,13 +343,13 @@ fn images(files: Vec<Bytes>, mut options: Options) -> Result<BasisImages> {
     }
 }
 
-fn answer_basis(kept: &KeptBasis, stages: &Stages) -> Result<Response> {
+fn answer_basis(kept: &StoredBasis, stages: &Stages) -> Result<Response> {
     let body =
         serde_json::to_vec(&describe(kept)).map_err(|error| Error::internal(error.to_string()))?;
     Ok(answer(Representation::Json, body, stages))
 }
 
-fn describe(KeptBasis { name, about, basis }: &KeptBasis) -> Basis {
+fn describe(StoredBasis { name, about, basis }: &StoredBasis) -> Basis {
     Basis {
         name: name.clone(),
         model: about.model.clone(),

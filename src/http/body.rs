@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    service::Subject,
+    service::QueryInput,
 };
 
 const TAKEN: &str = "send an image (Content-Type: image/* or application/octet-stream), multipart/form-data, or application/json";
@@ -61,7 +61,7 @@ impl FromRequest<AppState> for ImageRequest {
 /// A request about images, or about a vector that was made elsewhere.
 pub(super) struct SubjectRequest {
     /// At least one.
-    pub(super) subjects: Vec<Subject>,
+    pub(super) subjects: Vec<QueryInput>,
     pub(super) options: Options,
     /// The request's place; it is free again when this is dropped.
     pub(super) admission: Admission,
@@ -350,10 +350,10 @@ impl Contents {
     }
 
     /// The images, or the vector.
-    pub(super) fn subjects(self) -> Result<Vec<Subject>> {
+    pub(super) fn subjects(self) -> Result<Vec<QueryInput>> {
         match (self.images.is_empty(), self.vector) {
-            (false, None) => Ok(self.images.into_iter().map(Subject::Image).collect()),
-            (true, Some(vector)) => Ok(vec![Subject::Vector(vector)]),
+            (false, None) => Ok(self.images.into_iter().map(QueryInput::Image).collect()),
+            (true, Some(vector)) => Ok(vec![QueryInput::Vector(vector)]),
             (false, Some(_)) => Err(Error::new(
                 Kind::Malformed,
                 "there are an image and a `vector`; send one of the two",

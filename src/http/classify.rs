@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result},
     gallery::{GalleryName, Label},
     service::{
-        Classification, Found, ImageOptions, SearchOptions, Service, Subject, VectorOptions,
+        Answers, Classification, ImageOptions, QueryInput, SearchOptions, Service, VectorOptions,
         VoteOptions,
     },
 };
@@ -148,7 +148,7 @@ pub(super) async fn classify(
     let found = service
         .classify(&gallery, subjects, (&image, &vectors), search, filter, vote)
         .await?;
-    let Found {
+    let Answers {
         binding,
         outcomes,
         stages,
@@ -163,7 +163,7 @@ pub(super) async fn classify(
 async fn classify_by_probe(
     service: &Service,
     probe: GalleryName,
-    subjects: Vec<Subject>,
+    subjects: Vec<QueryInput>,
     mut options: Options,
 ) -> Result<Response> {
     const OF_NEIGHBORS: [&str; 9] = [
@@ -187,7 +187,7 @@ async fn classify_by_probe(
     let found = service
         .classify_by_probe(&probe, subjects, &image, min_score)
         .await?;
-    let Found {
+    let Answers {
         binding,
         outcomes,
         stages,

@@ -9,7 +9,7 @@ use super::{
     body::{self, Takes},
 };
 use crate::{
-    gallery::Filter,
+    gallery::ItemFilter,
     service::{AttentionOptions, EmbedOptions, ImageOptions, PcaOptions, Rendering, VectorOptions},
 };
 
@@ -45,6 +45,6 @@ pub async fn read_request(content_type: &str, query: &str, body: Bytes) {
         }
     }
     if let Ok(filter) = serde_json::from_slice(&body) {
-        let _ = Filter::parse(&filter);
+        let _ = ItemFilter::parse(&filter);
     }
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     gallery::ItemId,
-    service::Subject,
+    service::QueryInput,
 };
 
 /// Options that may be objects. The others are plain values.
@@ -36,7 +36,7 @@ pub(super) struct BodyItem {
     /// Its id, as far as it can be told even if something else is wrong.
     pub(super) id: Option<String>,
     /// What it shows and its options, or what is wrong.
-    pub(super) content: Result<(Subject, Options)>,
+    pub(super) content: Result<(QueryInput, Options)>,
 }
 
 impl BodyItem {
@@ -97,7 +97,7 @@ impl BodyItem {
             if let Some(name) = name.filter(|_| !options.holds("id")) {
                 options.add("id".to_owned(), Value::String(name))?;
             }
-            Ok((Subject::Image(image), options))
+            Ok((QueryInput::Image(image), options))
         });
         Self { id, content }
     }
@@ -142,7 +142,7 @@ fn read_element(
         serde_json::from_str::<String>(id)
             .ok()
             .or_else(number)
-            .filter(|id| id.len() <= ItemId::MOST)
+            .filter(|id| id.len() <= ItemId::MAX_BYTES)
     });
     let mut options = Options::default();
     let read = read_json(value.get().as_bytes(), &mut contents, &mut options);

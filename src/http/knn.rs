@@ -22,7 +22,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     gallery::{Binding, GalleryName, ItemId},
-    service::{Found, ImageOptions, SearchOptions, Service, Stages, VectorOptions},
+    service::{Answers, ImageOptions, SearchOptions, Service, Stages, VectorOptions},
 };
 
 /// Where neighbors were sought, and the answer.
@@ -243,7 +243,7 @@ pub(super) async fn find_neighbors(
     let found = service
         .neighbors(&gallery, subjects, (&image, &vectors), search, filter)
         .await?;
-    let Found {
+    let Answers {
         binding,
         outcomes,
         stages,

@@ -17,7 +17,7 @@ use super::AppState;
 use crate::error::{Error, Kind, Result};
 
 /// More options than any endpoint has.
-const MOST: usize = 64;
+const MAX_OPTIONS: usize = 64;
 
 /// The options of a request that have not been taken yet.
 #[derive(Debug, Default)]
@@ -35,10 +35,10 @@ impl Options {
         if self.values.contains_key(&name) {
             return Err(Error::option(&name, "given twice"));
         }
-        if self.values.len() == MOST {
+        if self.values.len() == MAX_OPTIONS {
             return Err(Error::new(
                 Kind::InvalidOption,
-                format!("there are more than {MOST} options"),
+                format!("there are more than {MAX_OPTIONS} options"),
             ));
         }
         self.values.insert(name, value);

@@ -22,7 +22,7 @@ use crate::{
         render::{Colormap, Output, Upscale},
     },
     service::Decoding,
-    vision::{Background, Filter, ResizeMode},
+    vision::{Background, ResampleFilter, ResizeMode},
 };
 
 /// A PNG of four squares, so that examples can be sent as they stand.
@@ -61,7 +61,7 @@ pub(super) struct ImageParams {
     #[param(schema_with = one_of::<ResizeMode>)]
     resize: Option<String>,
     /// Resampling filter, bit-equal to Pillow's.
-    #[param(schema_with = choice::<Filter>)]
+    #[param(schema_with = choice::<ResampleFilter>)]
     filter: Option<String>,
     /// Turn the image upright as its EXIF data say.
     #[param(default = true)]

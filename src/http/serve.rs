@@ -185,7 +185,7 @@ impl Connections {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.config.write_timeout));
         let (router, end) = (self.router.clone(), self.end.clone());
-        let limits = Limits {
+        let limits = ConnectionLimits {
             idle: self.config.header_timeout,
             untaken: self.config.write_timeout,
             most_head: self.most_head,
@@ -234,7 +234,7 @@ impl Drop for OpenConnection {
 
 /// What is expected of a connection.
 #[derive(Clone, Copy)]
-struct Limits {
+struct ConnectionLimits {
     /// Until its next request.
     idle: Duration,
     /// Until something is taken of an answer.
@@ -249,11 +249,11 @@ async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     mut end: watch::Receiver<bool>,
-    Limits {
+    ConnectionLimits {
         idle,
         untaken,
         most_head,
-    }: Limits,
+    }: ConnectionLimits,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder

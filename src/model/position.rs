@@ -7,7 +7,7 @@
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, s};
 
 use super::{ModelSpec, PositionRule};
-use crate::vision::{Filter, Grid, taps};
+use crate::vision::{Grid, ResampleFilter, taps};
 
 /// The trained table of a model, from which tables for other grids are made.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl PositionTable {
     /// For each of `n` positions its source positions and their weights.
     fn weights(&self, n: usize) -> Vec<Vec<(usize, f32)>> {
         if self.antialias {
-            let taps = taps(Filter::Bicubic.kernel(), self.native, n, 0..n);
+            let taps = taps(ResampleFilter::Bicubic.kernel(), self.native, n, 0..n);
             let row = |i| {
                 let (start, weights) = taps.at(i);
                 weights

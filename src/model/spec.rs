@@ -110,7 +110,7 @@ pub enum SourceFormat {
 
 /// Most of any size: more than ten times that of the largest DINOv2, and products of three of them
 /// fit a word.
-const MOST: usize = 1 << 16;
+const MAX_DIMENSION: usize = 1 << 16;
 
 impl ModelSpec {
     /// Reads a description.
@@ -180,9 +180,9 @@ impl ModelSpec {
             map_size,
         ]
         .iter()
-        .any(|&size| size > MOST)
+        .any(|&size| size > MAX_DIMENSION)
         {
-            return wrong(&format!("no size may be above {MOST}"));
+            return wrong(&format!("no size may be above {MAX_DIMENSION}"));
         }
         if !dim.is_multiple_of(2) || !ffn_hidden.is_multiple_of(2) {
             return wrong("`dim` and `ffn_hidden` must be even");

@@ -19,7 +19,7 @@ use crate::{
         document::{self, Document},
     },
     gallery::{DocumentKind, GalleryName, ItemStream, Parts, StoredItem},
-    vision::{Background, DecodeOptions, Filter, ResizeMode},
+    vision::{Background, DecodeOptions, ResampleFilter, ResizeMode},
 };
 
 /// What a basis is fitted on.
@@ -39,7 +39,7 @@ pub enum BasisImages {
 
 /// How a basis came about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BasisAbout {
+pub struct BasisInfo {
     /// Name of the model, for people.
     pub model: String,
     /// Identifies its features.
@@ -49,7 +49,7 @@ pub struct BasisAbout {
     /// As [`ImageOptions::resize`].
     pub resize: ResizeMode,
     /// As [`ImageOptions::filter`].
-    pub filter: Filter,
+    pub filter: ResampleFilter,
     /// As [`ImageOptions::exif`].
     pub exif: bool,
     /// As [`ImageOptions::background`].
@@ -60,7 +60,7 @@ pub struct BasisAbout {
     pub patches: u64,
 }
 
-impl BasisAbout {
+impl BasisInfo {
     /// Further images are seen as the first were.
     fn image(&self) -> ImageOptions {
         let &Self {
@@ -84,16 +84,16 @@ impl BasisAbout {
 
 /// A basis as it is kept.
 #[derive(Debug, Clone)]
-pub struct KeptBasis {
+pub struct StoredBasis {
     /// Its name.
     pub name: GalleryName,
     /// How it came about.
-    pub about: BasisAbout,
+    pub about: BasisInfo,
     /// Mean, components and ranges.
     pub basis: Basis,
 }
 
-impl KeptBasis {
+impl StoredBasis {
     fn read(name: &GalleryName, document: &Document<'_>) -> Result<Self> {
         let about = serde_json::from_str(document.about()?).map_err(|error| {
             Error::artifact(format!(
@@ -138,7 +138,7 @@ impl Service {
         images: BasisImages,
         image: &ImageOptions,
         count: usize,
-    ) -> Result<(KeptBasis, bool, Stages)> {
+    ) -> Result<(StoredBasis, bool, Stages)> {
         let store = self.gallery()?;
         let spec = self.engine.spec();
         if count == 0 || count > spec.dim {
@@ -152,7 +152,7 @@ impl Service {
             spec.embed_size
         };
         let decoding = DecodeOptions::default();
-        let about = BasisAbout {
+        let about = BasisInfo {
             model: spec.name.clone(),
             fingerprint: self.engine.fingerprint().to_owned(),
             size: image.size.unwrap_or(size),
@@ -184,7 +184,7 @@ impl Service {
         &self,
         name: &GalleryName,
         images: BasisImages,
-    ) -> Result<(KeptBasis, Stages)> {
+    ) -> Result<(StoredBasis, Stages)> {
         let known = self.basis(name).await?;
         known.check_model(self.engine.fingerprint())?;
         let (added, stages) = self.moments(images, &known.about.image()).await?;
@@ -192,7 +192,7 @@ impl Service {
         let _turn = self.basis_turn.lock().await;
         let stored = self.gallery()?.document(DocumentKind::Basis, name).await?;
         let document = Document::read(&stored)?;
-        let current = KeptBasis::read(name, &document)?;
+        let current = StoredBasis::read(name, &document)?;
         if current.about.image() != known.about.image()
             || current.about.fingerprint != known.about.fingerprint
         {
@@ -214,16 +214,16 @@ impl Service {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is none, or the server keeps no gallery.
-    pub async fn basis(&self, name: &GalleryName) -> Result<KeptBasis> {
+    pub async fn basis(&self, name: &GalleryName) -> Result<StoredBasis> {
         let document = self.gallery()?.document(DocumentKind::Basis, name).await?;
-        KeptBasis::read(name, &Document::read(&document)?)
+        StoredBasis::read(name, &Document::read(&document)?)
     }
 
     /// All bases, by name.
     ///
     /// # Errors
     /// [`Kind::NotFound`] if the server keeps no gallery.
-    pub async fn bases(&self) -> Result<Vec<KeptBasis>> {
+    pub async fn bases(&self) -> Result<Vec<StoredBasis>> {
         let mut found = Vec::new();
         for name in self.gallery()?.documents(DocumentKind::Basis).await? {
             match self.basis(&name).await {
@@ -306,11 +306,11 @@ impl Service {
     async fn keep(
         &self,
         name: &GalleryName,
-        about: BasisAbout,
+        about: BasisInfo,
         moments: Moments,
         count: usize,
-    ) -> Result<KeptBasis> {
-        let about = BasisAbout {
+    ) -> Result<StoredBasis> {
+        let about = BasisInfo {
             images: moments.images(),
             patches: moments.patches(),
             ..about
@@ -326,7 +326,7 @@ impl Service {
         self.gallery()?
             .put_document(DocumentKind::Basis, name, document.into())
             .await?;
-        Ok(KeptBasis {
+        Ok(StoredBasis {
             name: name.clone(),
             about,
             basis,

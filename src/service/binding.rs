@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Kind, Result},
     features::pool::Pooling,
     gallery::{Binding, GalleryInfo, GalleryName},
-    vision::{DecodeOptions, Filter, ResizeMode},
+    vision::{DecodeOptions, ResampleFilter, ResizeMode},
 };
 
 /// What is said of the vectors of a gallery beside [`ImageOptions`]. `None` stands for what the
@@ -105,7 +105,7 @@ impl Service {
             layers: 1,
             size: spec.embed_size,
             resize: ResizeMode::Crop,
-            filter: Filter::default(),
+            filter: ResampleFilter::default(),
             exif: decoding.exif,
             background: decoding.background,
         };

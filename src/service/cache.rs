@@ -5,8 +5,8 @@ use std::sync::Arc;
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
-use super::images::{Reading, View};
-use crate::{engine::Wanted, telemetry, vision::Transform};
+use super::images::{CachedFeatures, DecodeSpec};
+use crate::{engine::RequestedOutputs, telemetry, vision::Transform};
 
 /// What a view depends on. The whole hash of the file is compared, not a part of it, so that two
 /// images share a key only if SHA-256 fails.
@@ -14,9 +14,9 @@ use crate::{engine::Wanted, telemetry, vision::Transform};
 pub(super) struct Key {
     file: [u8; 32],
     fingerprint: Arc<str>,
-    reading: Reading,
+    reading: DecodeSpec,
     transform: Transform,
-    wanted: Wanted,
+    wanted: RequestedOutputs,
     with_photo: bool,
 }
 
@@ -24,14 +24,15 @@ pub(super) struct Key {
 /// first. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct ViewCache {
-    views: Cache<Key, Arc<View>>,
+    views: Cache<Key, Arc<CachedFeatures>>,
     fingerprint: Arc<str>,
 }
 
 impl ViewCache {
     /// A cache of at most `bytes` bytes for a model's views.
     pub(super) fn new(bytes: u64, fingerprint: &str) -> Self {
-        let weigh = |_: &Key, view: &Arc<View>| u32::try_from(view.bytes()).unwrap_or(u32::MAX);
+        let weigh =
+            |_: &Key, view: &Arc<CachedFeatures>| u32::try_from(view.bytes()).unwrap_or(u32::MAX);
         let views = Cache::builder().max_capacity(bytes).weigher(weigh).build();
         Self {
             views,
@@ -50,9 +51,9 @@ impl ViewCache {
     pub(super) fn key(
         &self,
         file: &[u8],
-        reading: Reading,
+        reading: DecodeSpec,
         transform: Transform,
-        wanted: Wanted,
+        wanted: RequestedOutputs,
         with_photo: bool,
     ) -> Key {
         let file = Sha256::digest(file).into();
@@ -66,7 +67,7 @@ impl ViewCache {
         }
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<Arc<View>> {
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<CachedFeatures>> {
         let found = self.views.get(key);
         let outcome = if found.is_some() { "hit" } else { "miss" };
         telemetry::metrics()
@@ -76,7 +77,7 @@ impl ViewCache {
         found
     }
 
-    pub(super) fn put(&self, key: Key, view: &Arc<View>) {
+    pub(super) fn put(&self, key: Key, view: &Arc<CachedFeatures>) {
         self.views.insert(key, Arc::clone(view));
     }
 

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::{
-    Found, ImageOptions, SearchOptions, Service, Stages, Subject, VectorOptions, search::search,
+    Answers, ImageOptions, QueryInput, SearchOptions, Service, Stages, VectorOptions,
+    search::search,
 };
 use crate::{
     error::{Error, Result},
     features::vote::{self, Vote},
-    gallery::{Binding, Filter, GalleryName, Label, Neighbor},
+    gallery::{Binding, GalleryName, ItemFilter, Label, Neighbor},
 };
 
 /// How neighbors vote.
@@ -102,15 +103,15 @@ impl Service {
     pub async fn classify(
         &self,
         name: &GalleryName,
-        subjects: Vec<Subject>,
+        subjects: Vec<QueryInput>,
         kind: (&ImageOptions, &VectorOptions),
         options: SearchOptions,
-        filter: Option<Filter>,
+        filter: Option<ItemFilter>,
         vote: VoteOptions,
-    ) -> Result<Found<Classification>> {
+    ) -> Result<Answers<Classification>> {
         self.gallery_limits.check_neighbors(options.k)?;
         vote.check()?;
-        let Found {
+        let Answers {
             binding,
             outcomes: vectors,
             mut stages,
@@ -135,7 +136,7 @@ impl Service {
                 Err(error) => Err(error),
             });
         }
-        Ok(Found {
+        Ok(Answers {
             binding,
             outcomes,
             stages,
@@ -150,7 +151,7 @@ impl Service {
         binding: &Binding,
         vector: Vec<f32>,
         options: SearchOptions,
-        filter: Option<Filter>,
+        filter: Option<ItemFilter>,
         stages: &mut Stages,
     ) -> Result<Vec<Neighbor>> {
         let neighbors = self

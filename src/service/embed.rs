@@ -7,9 +7,9 @@ use futures_util::StreamExt;
 use ndarray::{Array2, ArrayView2};
 use serde::Deserialize;
 
-use super::{ImageOptions, Service, Stages, images::Seen};
+use super::{ImageOptions, Service, Stages, images::Inference};
 use crate::{
-    engine::{Features, Wanted},
+    engine::{Features, RequestedOutputs},
     error::{Error, Result},
     features::pool::{Pooling, normalize},
     model::ModelSpec,
@@ -62,13 +62,13 @@ impl EmbedOptions {
         ))
     }
 
-    pub(super) fn wanted(&self) -> Wanted {
+    pub(super) fn wanted(&self) -> RequestedOutputs {
         let several = self.layers > 1;
-        Wanted {
+        RequestedOutputs {
             patch_tokens: self.tokens || (self.pooling.needs_patches() && !several),
             layers_cls: several,
             layers_patch: several && self.pooling.needs_patches(),
-            ..Wanted::default()
+            ..RequestedOutputs::default()
         }
     }
 
@@ -122,7 +122,7 @@ impl Service {
     ) -> Result<(Vec<Result<Embedding>>, Stages)> {
         options.check(self.engine.spec())?;
         let mut stages = Stages::default();
-        let mut finish = |seen: Seen| {
+        let mut finish = |seen: Inference| {
             let started = Instant::now();
             let vector = options.vector(&seen.view.features);
             let grid = seen.view.features.grid;

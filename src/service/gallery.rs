@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Service;
 use crate::{
     error::{Error, Kind, Result},
-    gallery::{Filter, GalleryName, Item, ItemId},
+    gallery::{GalleryName, Item, ItemFilter, ItemId},
 };
 
 /// Limits of requests about galleries.
@@ -67,14 +67,14 @@ fn check_count(
 
 /// What an item, or a question, is about.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Subject {
+pub enum QueryInput {
     /// An image file.
     Image(Bytes),
     /// A vector of the kind that the gallery holds, of any length but 0.
     Vector(Vec<f32>),
 }
 
-impl Subject {
+impl QueryInput {
     /// Whether it has to go through the model.
     pub(super) fn is_image(&self) -> bool {
         matches!(self, Self::Image(_))
@@ -101,7 +101,7 @@ impl Service {
         name: &GalleryName,
         after: u64,
         limit: usize,
-        filter: Option<&Filter>,
+        filter: Option<&ItemFilter>,
     ) -> Result<Page> {
         let store = self.gallery()?;
         let most = self.gallery_limits.max_page_items;

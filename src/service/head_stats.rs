@@ -6,11 +6,11 @@ use bytes::Bytes;
 
 use super::{
     ImageOptions, Service, Stages,
-    images::View,
+    images::CachedFeatures,
     maps::{finish, heads, patch_tokens},
 };
 use crate::{
-    engine::Wanted,
+    engine::RequestedOutputs,
     error::Result,
     features::{attention, head_stats::HeadStats, pca},
     vision::Grid,
@@ -37,14 +37,14 @@ impl Service {
         files: Vec<Bytes>,
         image: &ImageOptions,
     ) -> Result<(Vec<ImageHeadStats>, Stages)> {
-        let wanted = Wanted {
+        let wanted = RequestedOutputs {
             patch_tokens: true,
             attention: true,
-            ..Wanted::default()
+            ..RequestedOutputs::default()
         };
         let seen = self.see_for_maps(files, image, wanted).await?;
         let registers = self.engine.spec().registers;
-        let of_image = move |view: &Arc<View>| {
+        let of_image = move |view: &Arc<CachedFeatures>| {
             let heads = heads(&view.features, registers)?;
             let foreground = pca::foreground_of(
                 patch_tokens(&view.features)?,

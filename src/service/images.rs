@@ -14,26 +14,26 @@ use tracing::Instrument;
 
 use super::{Service, Stages, cache::Key};
 use crate::{
-    engine::{Features, Input, Wanted},
+    engine::{Features, Input, RequestedOutputs},
     error::{Error, Kind, Result},
     model::ModelSpec,
     telemetry,
     vision::{
-        Background, DecodeLimits, DecodeOptions, Filter, ResizeMode, RgbImage, Transform, decode,
-        decode_fast,
+        Background, DecodeLimits, DecodeOptions, ResampleFilter, ResizeMode, RgbImage, Transform,
+        decode, decode_fast,
     },
 };
 
 /// Sizes that a request may not exceed.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct ImageLimits {
     /// Most pixels of an image file.
     pub decode: DecodeLimits,
     /// Most patches of an image for the model.
     pub max_patches: usize,
 }
 
-impl Default for Limits {
+impl Default for ImageLimits {
     fn default() -> Self {
         Self {
             decode: DecodeLimits::default(),
@@ -52,7 +52,7 @@ pub struct ImageOptions {
     /// The way to the grid.
     pub resize: Option<ResizeMode>,
     /// The resampling filter.
-    pub filter: Option<Filter>,
+    pub filter: Option<ResampleFilter>,
     /// Turn the image upright as its EXIF data say.
     pub exif: Option<bool>,
     /// What stands behind transparent pixels.
@@ -88,35 +88,35 @@ pub enum Decoding {
 
 /// How the bytes of a file become pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Reading {
+pub(super) struct DecodeSpec {
     options: DecodeOptions,
     decoding: Decoding,
 }
 
 impl ImageOptions {
-    fn reading(&self) -> Reading {
+    fn reading(&self) -> DecodeSpec {
         let DecodeOptions { exif, background } = DecodeOptions::default();
         let options = DecodeOptions {
             exif: self.exif.unwrap_or(exif),
             background: self.background.unwrap_or(background),
         };
-        Reading {
+        DecodeSpec {
             options,
             decoding: self.decode,
         }
     }
 
     /// With the defaults of embeddings: the middle of the image, at the model's size.
-    pub(super) fn for_embedding(&self, spec: &ModelSpec, limits: &Limits) -> Transform {
+    pub(super) fn for_embedding(&self, spec: &ModelSpec, limits: &ImageLimits) -> Transform {
         self.transform(ResizeMode::Crop, spec.embed_size, limits)
     }
 
     /// With the defaults of maps: the whole image, larger.
-    pub(super) fn for_maps(&self, spec: &ModelSpec, limits: &Limits) -> Transform {
+    pub(super) fn for_maps(&self, spec: &ModelSpec, limits: &ImageLimits) -> Transform {
         self.transform(ResizeMode::Fit, spec.map_size, limits)
     }
 
-    fn transform(&self, mode: ResizeMode, size: usize, limits: &Limits) -> Transform {
+    fn transform(&self, mode: ResizeMode, size: usize, limits: &ImageLimits) -> Transform {
         Transform {
             mode: self.resize.unwrap_or(mode),
             size: self.size.unwrap_or(size),
@@ -128,12 +128,12 @@ impl ImageOptions {
 
 /// What the model made of an image, and the image as the model saw it if that is to be drawn on.
 #[derive(Debug, Clone)]
-pub(super) struct View {
+pub(super) struct CachedFeatures {
     pub(super) photo: Option<RgbImage>,
     pub(super) features: Features,
 }
 
-impl View {
+impl CachedFeatures {
     /// Memory that it takes.
     pub(super) fn bytes(&self) -> usize {
         let Features {
@@ -159,23 +159,23 @@ impl View {
 }
 
 /// An image that went through the model, now or before.
-pub(super) struct Seen {
-    pub(super) view: Arc<View>,
+pub(super) struct Inference {
+    pub(super) view: Arc<CachedFeatures>,
     pub(super) stages: Stages,
 }
 
 /// What the files of a request are wanted for.
 #[derive(Debug, Clone, Copy)]
-struct Purpose {
-    reading: Reading,
+struct ExtractRequest {
+    reading: DecodeSpec,
     transform: Transform,
-    wanted: Wanted,
+    wanted: RequestedOutputs,
     with_photo: bool,
 }
 
 /// An image on its way: known from before, or ready for the model.
 enum Prepared {
-    Known(Arc<View>),
+    Cached(Arc<CachedFeatures>),
     New {
         input: Input,
         stages: Stages,
@@ -186,12 +186,12 @@ enum Prepared {
 impl Service {
     /// Decodes and resizes on a blocking thread, then runs the model, unless the result is in the
     /// cache.
-    async fn see(&self, file: Bytes, purpose: Purpose) -> Result<Seen> {
+    async fn see(&self, file: Bytes, purpose: ExtractRequest) -> Result<Inference> {
         let (limits, cache) = (self.limits.decode, self.cache.clone());
         let span = tracing::info_span!("prepare");
         let prepared = self.on_blocking_thread("preparing an image", move || {
             let _span = span.entered();
-            let Purpose {
+            let ExtractRequest {
                 reading,
                 transform,
                 wanted,
@@ -203,7 +203,7 @@ impl Service {
             if let (Some(cache), Some(key)) = (&cache, &key)
                 && let Some(view) = cache.get(key)
             {
-                return Ok(Prepared::Known(view));
+                return Ok(Prepared::Cached(view));
             }
             let work = || prepare(&file, reading, limits, transform);
             // Decoders may panic on hostile files; that is the file's fault, and no other
@@ -221,7 +221,7 @@ impl Service {
             Ok(Prepared::New { input, stages, key })
         });
         let result = match prepared.await {
-            Ok(Prepared::Known(view)) => Ok(Seen {
+            Ok(Prepared::Cached(view)) => Ok(Inference {
                 view,
                 stages: Stages::default(),
             }),
@@ -239,10 +239,10 @@ impl Service {
     async fn run(
         &self,
         input: Input,
-        purpose: Purpose,
+        purpose: ExtractRequest,
         stages: Stages,
         key: Option<Box<Key>>,
-    ) -> Result<Seen> {
+    ) -> Result<Inference> {
         let inference = self
             .engine
             .infer(input, purpose.wanted)
@@ -254,19 +254,19 @@ impl Service {
             ..stages
         };
         let photo = purpose.with_photo.then_some(input.pixels);
-        let view = Arc::new(View { photo, features });
+        let view = Arc::new(CachedFeatures { photo, features });
         if let (Some(cache), Some(key)) = (&self.cache, key) {
             cache.put(*key, &view);
         }
-        Ok(Seen { view, stages })
+        Ok(Inference { view, stages })
     }
 
     /// Several files, in their order, some at a time: more would only fill memory with pixels.
     fn see_all(
         &self,
         files: Vec<Bytes>,
-        purpose: Purpose,
-    ) -> impl Stream<Item = Result<Seen>> + Send {
+        purpose: ExtractRequest,
+    ) -> impl Stream<Item = Result<Inference>> + Send {
         let work = stream::iter(files).map(move |file| self.see(file, purpose));
         work.buffered(self.engine.images_at_once())
     }
@@ -276,18 +276,18 @@ impl Service {
         &self,
         files: Vec<Bytes>,
         options: &ImageOptions,
-        wanted: Wanted,
-    ) -> Result<Vec<Seen>> {
+        wanted: RequestedOutputs,
+    ) -> Result<Vec<Inference>> {
         let several = files.len() > 1;
         let transform = options.for_maps(self.engine.spec(), &self.limits);
-        let purpose = Purpose {
+        let purpose = ExtractRequest {
             reading: options.reading(),
             transform,
             wanted,
             with_photo: true,
         };
         let seen: Vec<_> = self.see_all(files, purpose).collect().await;
-        let name = |(index, result): (usize, Result<Seen>)| {
+        let name = |(index, result): (usize, Result<Inference>)| {
             result.map_err(|error| {
                 if several {
                     error.context(format_args!("image {index}"))
@@ -300,15 +300,19 @@ impl Service {
     }
 
     /// The patch tokens of a file, as maps are made of them.
-    pub(super) async fn see_for_basis(&self, file: Bytes, options: &ImageOptions) -> Result<Seen> {
+    pub(super) async fn see_for_basis(
+        &self,
+        file: Bytes,
+        options: &ImageOptions,
+    ) -> Result<Inference> {
         let transform = options.for_maps(self.engine.spec(), &self.limits);
-        let wanted = Wanted {
+        let wanted = RequestedOutputs {
             patch_tokens: true,
-            ..Wanted::default()
+            ..RequestedOutputs::default()
         };
         self.see(
             file,
-            Purpose {
+            ExtractRequest {
                 reading: options.reading(),
                 transform,
                 wanted,
@@ -323,12 +327,12 @@ impl Service {
         &self,
         file: Bytes,
         options: &ImageOptions,
-        wanted: Wanted,
-    ) -> Result<Seen> {
+        wanted: RequestedOutputs,
+    ) -> Result<Inference> {
         let transform = options.for_embedding(self.engine.spec(), &self.limits);
         self.see(
             file,
-            Purpose {
+            ExtractRequest {
                 reading: options.reading(),
                 transform,
                 wanted,
@@ -344,12 +348,12 @@ impl Service {
         &self,
         files: Vec<Bytes>,
         options: &ImageOptions,
-        wanted: Wanted,
-    ) -> impl Stream<Item = Result<Seen>> + Send {
+        wanted: RequestedOutputs,
+    ) -> impl Stream<Item = Result<Inference>> + Send {
         let transform = options.for_embedding(self.engine.spec(), &self.limits);
         self.see_all(
             files,
-            Purpose {
+            ExtractRequest {
                 reading: options.reading(),
                 transform,
                 wanted,
@@ -361,7 +365,7 @@ impl Service {
 
 fn prepare(
     file: &[u8],
-    reading: Reading,
+    reading: DecodeSpec,
     limits: DecodeLimits,
     transform: Transform,
 ) -> Result<(Input, Stages)> {

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::{
-    Decoding, ImageOptions, Service, Stages, Subject, VectorOptions,
+    Decoding, ImageOptions, QueryInput, Service, Stages, VectorOptions,
     binding::{embed_options, image_options},
     gallery::{unit_vector, vector_of_model},
 };
 use crate::{
-    engine::Wanted,
+    engine::RequestedOutputs,
     error::{Error, Result},
     features::pool::Pooling,
     gallery::{Binding, GalleryName, ItemId, Label, Metadata, NewItem},
@@ -21,7 +21,7 @@ use crate::{
 
 /// What is to be stored.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct NewEntry {
     /// Its id.
     pub id: ItemId,
     /// What it shows.
@@ -29,7 +29,7 @@ pub struct Entry {
     /// What else is known of it.
     pub metadata: Metadata,
     /// What its vector is made of.
-    pub subject: Subject,
+    pub subject: QueryInput,
 }
 
 /// What became of entries.
@@ -44,7 +44,7 @@ pub struct Inserted {
 }
 
 /// What a gallery keeps of an image.
-struct Portrait {
+struct StoredFeatures {
     vector: Vec<f32>,
     features: Vec<f32>,
     thumbnail: Vec<u8>,
@@ -59,7 +59,7 @@ impl Service {
     pub async fn insert(
         &self,
         name: &GalleryName,
-        entries: Vec<Entry>,
+        entries: Vec<NewEntry>,
         image: &ImageOptions,
         vectors: &VectorOptions,
     ) -> Result<Inserted> {
@@ -101,18 +101,18 @@ impl Service {
 
     async fn new_item(
         &self,
-        entry: Entry,
+        entry: NewEntry,
         binding: &Binding,
         decode: Decoding,
     ) -> Result<(NewItem, Stages)> {
-        let Entry {
+        let NewEntry {
             id,
             label,
             metadata,
             subject,
         } = entry;
         match subject {
-            Subject::Vector(vector) => {
+            QueryInput::Vector(vector) => {
                 let vector = unit_vector(vector, binding.dim)?;
                 let item = NewItem {
                     id,
@@ -124,9 +124,9 @@ impl Service {
                 };
                 Ok((item, Stages::default()))
             }
-            Subject::Image(file) => {
+            QueryInput::Image(file) => {
                 let (
-                    Portrait {
+                    StoredFeatures {
                         vector,
                         features,
                         thumbnail,
@@ -154,13 +154,13 @@ impl Service {
         file: Bytes,
         binding: &Binding,
         decode: Decoding,
-    ) -> Result<(Portrait, Stages)> {
+    ) -> Result<(StoredFeatures, Stages)> {
         let (image, embed, dim) = (
             image_options(binding, decode),
             embed_options(binding),
             binding.dim,
         );
-        let wanted = Wanted {
+        let wanted = RequestedOutputs {
             patch_tokens: true,
             ..embed.wanted()
         };
@@ -174,7 +174,7 @@ impl Service {
             let mut features = Vec::with_capacity(2 * view.features.cls.len());
             Pooling::ClsMean.pool(view.features.cls.view(), patches.view(), &mut features);
             let vector = vector_of_model(embed.vector(&view.features), dim)?;
-            Ok(Portrait {
+            Ok(StoredFeatures {
                 vector,
                 features,
                 thumbnail: thumbnail(photo, side)?,

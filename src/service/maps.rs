@@ -8,10 +8,10 @@ use serde::Deserialize;
 
 use super::{
     ImageOptions, Service, Stages,
-    images::{Seen, View},
+    images::{CachedFeatures, Inference},
 };
 use crate::{
-    engine::{Features, Wanted},
+    engine::{Features, RequestedOutputs},
     error::{Error, Result},
     features::{
         attention::{self, HeadChoice},
@@ -127,7 +127,7 @@ pub struct PcaAnswer {
 }
 
 impl PcaAnswer {
-    fn draw(&self, views: &[Arc<View>], rendering: &Rendering) -> Result<Vec<RgbImage>> {
+    fn draw(&self, views: &[Arc<CachedFeatures>], rendering: &Rendering) -> Result<Vec<RgbImage>> {
         let maps = self.pca.maps.iter().zip(&self.grids).zip(views);
         maps.map(|((map, &grid), view)| {
             // A picture shows three components at most, and a single one as a shade of grey.
@@ -234,21 +234,22 @@ impl Service {
             return Err(Error::option("components", detail));
         }
         let foreground = options.foreground == Foreground::Auto;
-        let wanted = Wanted {
+        let wanted = RequestedOutputs {
             patch_tokens: true,
             attention: foreground,
-            ..Wanted::default()
+            ..RequestedOutputs::default()
         };
         let seen = self.see_for_maps(files, image, wanted).await?;
         let registers = self.engine.spec().registers;
         let max_pixels = self.limits.decode.max_pixels;
-        let work = move |views: &[Arc<View>]| {
+        let work = move |views: &[Arc<CachedFeatures>]| {
             let tokens: Vec<ArrayView2<'_, f32>> = views
                 .iter()
                 .map(|view| patch_tokens(&view.features))
                 .collect::<Result<_>>()?;
-            let of_cls =
-                |view: &Arc<View>| Ok(attention::mean(heads(&view.features, registers)?).to_vec());
+            let of_cls = |view: &Arc<CachedFeatures>| {
+                Ok(attention::mean(heads(&view.features, registers)?).to_vec())
+            };
             let attention = if foreground {
                 views.iter().map(of_cls).collect::<Result<_>>()?
             } else {
@@ -300,15 +301,15 @@ impl Service {
             );
             return Err(Error::option("head", detail));
         }
-        let wanted = Wanted {
+        let wanted = RequestedOutputs {
             attention: true,
-            ..Wanted::default()
+            ..RequestedOutputs::default()
         };
         let seen = self.see_for_maps(files, image, wanted).await?;
         let registers = self.engine.spec().registers;
         let max_pixels = self.limits.decode.max_pixels;
-        let work = move |views: &[Arc<View>]| {
-            let maps = |view: &Arc<View>| {
+        let work = move |views: &[Arc<CachedFeatures>]| {
+            let maps = |view: &Arc<CachedFeatures>| {
                 let mut maps = attention::choose(heads(&view.features, registers)?, choice);
                 if let Some(mass) = options.threshold {
                     maps.rows_mut()
@@ -322,7 +323,7 @@ impl Service {
             };
             let answers: Vec<AttentionMaps> = views.iter().map(maps).collect::<Result<_>>()?;
             let pictures = form.encode(max_pixels, |rendering| {
-                let draw = |(answer, view): (&AttentionMaps, &Arc<View>)| {
+                let draw = |(answer, view): (&AttentionMaps, &Arc<CachedFeatures>)| {
                     Ok(answer.draw(photo(view)?, &options, rendering))
                 };
                 answers.iter().zip(views).map(draw).collect()
@@ -350,7 +351,7 @@ pub(super) fn heads(features: &Features, registers: usize) -> Result<ArrayView2<
     Ok(attention::patch_columns(rows.view(), registers))
 }
 
-pub(super) fn photo(view: &View) -> Result<&RgbImage> {
+pub(super) fn photo(view: &CachedFeatures) -> Result<&RgbImage> {
     view.photo
         .as_ref()
         .ok_or_else(|| Error::internal("the photograph was not kept"))
@@ -359,13 +360,13 @@ pub(super) fn photo(view: &View) -> Result<&RgbImage> {
 /// Does the work that follows the model, and takes its time.
 pub(super) async fn finish<T: Send + 'static>(
     service: &Service,
-    seen: Vec<Seen>,
-    work: impl FnOnce(&[Arc<View>]) -> Result<T> + Send + 'static,
+    seen: Vec<Inference>,
+    work: impl FnOnce(&[Arc<CachedFeatures>]) -> Result<T> + Send + 'static,
 ) -> Result<(T, Stages)> {
     let mut stages = seen.iter().fold(Stages::default(), |stages, seen| {
         stages.longest(seen.stages)
     });
-    let views: Vec<Arc<View>> = seen.into_iter().map(|seen| seen.view).collect();
+    let views: Vec<Arc<CachedFeatures>> = seen.into_iter().map(|seen| seen.view).collect();
     let started = Instant::now();
     let done = service
         .on_blocking_thread("drawing a map", move || work(&views))

@@ -21,20 +21,20 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{Mutex, Semaphore};
 
 pub use self::{
-    bases::{BasisAbout, BasisImages, KeptBasis},
+    bases::{BasisImages, BasisInfo, StoredBasis},
     binding::VectorOptions,
     classify::{Classification, VoteOptions},
     embed::{EmbedOptions, Embedding},
-    gallery::{GalleryLimits, Page, Subject},
+    gallery::{GalleryLimits, Page, QueryInput},
     head_stats::ImageHeadStats,
-    images::{Decoding, ImageOptions, Limits},
-    insert::{Entry, Inserted},
+    images::{Decoding, ImageLimits, ImageOptions},
+    insert::{Inserted, NewEntry},
     live::{LiveService, LoadPlan, ModelSource, Replaced},
     maps::{
         AttentionMaps, AttentionOptions, Form, PCA_COMPONENTS, PcaAnswer, PcaOptions, Rendering,
     },
     probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, StoredProbe, Training},
-    search::{Found, SearchOptions},
+    search::{Answers, SearchOptions},
     similarity::{SimilarityMaps, SimilarityOptions},
 };
 use self::{cache::ViewCache, probes::Trainings};
@@ -49,7 +49,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Service {
     engine: Engine,
-    limits: Limits,
+    limits: ImageLimits,
     cache: Option<ViewCache>,
     gallery: Option<Gallery>,
     gallery_limits: GalleryLimits,
@@ -64,7 +64,7 @@ pub struct Service {
 impl Service {
     /// A service on a running engine that keeps results in `cache_bytes` bytes of memory; 0 keeps
     /// none.
-    pub fn new(engine: Engine, limits: Limits, cache_bytes: u64) -> Self {
+    pub fn new(engine: Engine, limits: ImageLimits, cache_bytes: u64) -> Self {
         let cache = (cache_bytes > 0).then(|| ViewCache::new(cache_bytes, engine.fingerprint()));
         let pixel_work = Arc::new(Semaphore::new(available_cores()));
         Self {

@@ -5,13 +5,13 @@ use std::time::Instant;
 use serde::Deserialize;
 
 use super::{
-    ImageOptions, Service, Stages, Subject, VectorOptions,
+    ImageOptions, QueryInput, Service, Stages, VectorOptions,
     binding::{embed_options, image_options},
     gallery::{unit_vector, vector_of_model},
 };
 use crate::{
     error::{Error, Result},
-    gallery::{Binding, Filter, GalleryName, ItemId, Neighbor, Parts, Search},
+    gallery::{Binding, GalleryName, ItemFilter, ItemId, Neighbor, Parts, Search},
     telemetry,
 };
 
@@ -37,7 +37,7 @@ impl Default for SearchOptions {
 
 /// An answer about each subject of a request.
 #[derive(Debug)]
-pub struct Found<T> {
+pub struct Answers<T> {
     /// What the vectors of the gallery are.
     pub binding: Binding,
     /// What was found for each subject, or what is wrong with it.
@@ -58,7 +58,7 @@ impl Service {
         name: &GalleryName,
         id: &ItemId,
         options: SearchOptions,
-        filter: Option<Filter>,
+        filter: Option<ItemFilter>,
         with_itself: bool,
     ) -> Result<(Binding, Vec<Neighbor>, Stages)> {
         let store = self.gallery()?;
@@ -100,13 +100,13 @@ impl Service {
     pub async fn neighbors(
         &self,
         name: &GalleryName,
-        subjects: Vec<Subject>,
+        subjects: Vec<QueryInput>,
         kind: (&ImageOptions, &VectorOptions),
         options: SearchOptions,
-        filter: Option<Filter>,
-    ) -> Result<Found<Vec<Neighbor>>> {
+        filter: Option<ItemFilter>,
+    ) -> Result<Answers<Vec<Neighbor>>> {
         self.gallery_limits.check_neighbors(options.k)?;
-        let Found {
+        let Answers {
             binding,
             outcomes: vectors,
             mut stages,
@@ -121,7 +121,7 @@ impl Service {
                 Err(error) => Err(error),
             });
         }
-        Ok(Found {
+        Ok(Answers {
             binding,
             outcomes,
             stages,
@@ -132,19 +132,19 @@ impl Service {
     pub(super) async fn vectors(
         &self,
         name: &GalleryName,
-        subjects: Vec<Subject>,
+        subjects: Vec<QueryInput>,
         (image, vectors): (&ImageOptions, &VectorOptions),
-    ) -> Result<Found<Vec<f32>>> {
-        let by_model = subjects.iter().any(Subject::is_image);
+    ) -> Result<Answers<Vec<f32>>> {
+        let by_model = subjects.iter().any(QueryInput::is_image);
         let binding = self.binding_to_read(name, image, vectors, by_model).await?;
         let (mut files, mut given) = (Vec::new(), Vec::new());
         for subject in subjects {
             match subject {
-                Subject::Image(file) => {
+                QueryInput::Image(file) => {
                     files.push(file);
                     given.push(None);
                 }
-                Subject::Vector(vector) => given.push(Some(unit_vector(vector, binding.dim))),
+                QueryInput::Vector(vector) => given.push(Some(unit_vector(vector, binding.dim))),
             }
         }
         let (embeddings, stages) = if files.is_empty() {
@@ -168,7 +168,7 @@ impl Service {
             .into_iter()
             .map(|given| given.unwrap_or_else(&mut of_image))
             .collect();
-        Ok(Found {
+        Ok(Answers {
             binding,
             outcomes,
             stages,
@@ -198,7 +198,7 @@ pub(super) fn search(
     vector: Vec<f32>,
     binding: &Binding,
     options: SearchOptions,
-    filter: Option<Filter>,
+    filter: Option<ItemFilter>,
 ) -> Search {
     Search {
         binding: Some(binding.clone()),

@@ -8,11 +8,11 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
     ImageOptions, Service, Stages,
-    images::View,
+    images::CachedFeatures,
     maps::{Form, Rendering, finish, patch_tokens, photo},
 };
 use crate::{
-    engine::Wanted,
+    engine::RequestedOutputs,
     error::{Error, Result},
     features::{
         render::{self, Colormap},
@@ -110,7 +110,7 @@ impl SimilarityMaps {
     /// a frame.
     fn draw(
         &self,
-        views: &[Arc<View>],
+        views: &[Arc<CachedFeatures>],
         colormap: Colormap,
         rendering: &Rendering,
     ) -> Result<Vec<RgbImage>> {
@@ -118,7 +118,7 @@ impl SimilarityMaps {
         let low = values().fold(f32::INFINITY, f32::min);
         let high = values().fold(f32::NEG_INFINITY, f32::max);
         let range = if high > low { high - low } else { 1.0 };
-        let draw = |(index, (map, view)): (usize, (&Array2<f32>, &Arc<View>))| {
+        let draw = |(index, (map, view)): (usize, (&Array2<f32>, &Arc<CachedFeatures>))| {
             let scaled: Vec<f32> = map.iter().map(|value| (value - low) / range).collect();
             let mut picture = render::draw(
                 &scaled,
@@ -153,20 +153,20 @@ impl Service {
     ) -> Result<(SimilarityMaps, Vec<Vec<u8>>, Stages)> {
         form.check()?;
         options.check()?;
-        let wanted = Wanted {
+        let wanted = RequestedOutputs {
             patch_tokens: true,
-            ..Wanted::default()
+            ..RequestedOutputs::default()
         };
         let seen = self.see_for_maps(files, image, wanted).await?;
         let max_pixels = self.limits.decode.max_pixels;
-        let work = move |views: &[Arc<View>]| {
+        let work = move |views: &[Arc<CachedFeatures>]| {
             let first = &views
                 .first()
                 .ok_or_else(|| Error::internal("there are no images"))?
                 .features;
             let region = options.region(first.grid)?;
             let query = describe(patch_tokens(first)?, first.grid, &region);
-            let map = |view: &Arc<View>| {
+            let map = |view: &Arc<CachedFeatures>| {
                 Ok(cosines(
                     query.view(),
                     patch_tokens(&view.features)?,

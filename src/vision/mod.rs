@@ -13,8 +13,8 @@ mod tiff;
 mod webp;
 
 pub use decode::{Background, DecodeLimits, DecodeOptions, decode, decode_fast};
-pub use preprocess::{Grid, MEAN, PATCH, Plan, ResizeMode, STD, Transform};
-pub use resample::{Filter, Kernel, Taps, Window, resample_f32, resample_rgb, taps};
+pub use preprocess::{Grid, MEAN, PATCH, ResizeMode, ResizePlan, STD, Transform};
+pub use resample::{Kernel, ResampleFilter, Taps, Window, resample_f32, resample_rgb, taps};
 pub use thumbnail::thumbnail;
 
 /// An 8-bit RGB image, row-major.

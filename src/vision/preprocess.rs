@@ -1,7 +1,7 @@
 //! Which pixels of a photograph the model sees: torchvision's transforms on PIL images, as plans of
 //! whole numbers.
 
-use super::{Filter, RgbImage, Window, resample_rgb};
+use super::{ResampleFilter, RgbImage, Window, resample_rgb};
 use crate::error::{Error, Kind, Result};
 
 /// Side of a patch in pixels. Every DINOv2 has 14.
@@ -69,14 +69,14 @@ pub struct Transform {
     /// The size that the mode speaks of, in pixels.
     pub size: usize,
     /// The resampling filter.
-    pub filter: Filter,
+    pub filter: ResampleFilter,
     /// Most patches that an image may have.
     pub max_patches: usize,
 }
 
 /// What a [`Transform`] does to an image of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub struct ResizePlan {
     /// Width and height after resizing.
     pub resized: (usize, usize),
     /// The part of that which the model sees.
@@ -91,7 +91,7 @@ impl Transform {
     /// # Errors
     /// [`Kind::InvalidOption`] if `size` is no multiple of the patch where it must be, or below one
     /// patch; [`Kind::LimitExceeded`] if the grid would have more than `max_patches` patches.
-    pub fn plan(&self, width: usize, height: usize) -> Result<Plan> {
+    pub fn plan(&self, width: usize, height: usize) -> Result<ResizePlan> {
         let size = self.size;
         if size < PATCH {
             return Err(Error::option(
@@ -131,7 +131,7 @@ impl Transform {
             width: target.0,
             height: target.1,
         };
-        Ok(Plan {
+        Ok(ResizePlan {
             resized,
             window,
             grid,

@@ -34,7 +34,7 @@ const ROWS: usize = 16;
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
-pub enum Filter {
+pub enum ResampleFilter {
     /// Bicubic with a = −0.5, the evaluation transform's filter.
     #[default]
     Bicubic,
@@ -51,7 +51,7 @@ pub struct Kernel {
     pub weight: fn(f64) -> f64,
 }
 
-impl Filter {
+impl ResampleFilter {
     /// The kernel of this filter.
     pub fn kernel(self) -> Kernel {
         match self {
@@ -189,7 +189,7 @@ pub struct Window {
 pub fn resample_rgb(
     image: &RgbImage,
     (width, height): (usize, usize),
-    filter: Filter,
+    filter: ResampleFilter,
     window: Window,
 ) -> RgbImage {
     let (source_width, source_height) = (image.width() as usize, image.height() as usize);

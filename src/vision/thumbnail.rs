@@ -1,6 +1,6 @@
 //! Small pictures for lists.
 
-use super::{Filter, RgbImage, Window, jpeg, resample_rgb};
+use super::{ResampleFilter, RgbImage, Window, jpeg, resample_rgb};
 use crate::error::Result;
 
 const QUALITY: i32 = 80;
@@ -25,7 +25,7 @@ pub fn thumbnail(photo: &RgbImage, side: usize) -> Result<Vec<u8>> {
         height,
     };
     jpeg::encode(
-        &resample_rgb(photo, (width, height), Filter::Bicubic, whole),
+        &resample_rgb(photo, (width, height), ResampleFilter::Bicubic, whole),
         QUALITY,
     )
 }

@@ -5,7 +5,7 @@ use dinoserve::{
     error::Kind,
     features::pool::Pooling,
     gallery::{Binding, DocumentKind, Parts, Search},
-    vision::{Background, Filter, ResizeMode},
+    vision::{Background, ResampleFilter, ResizeMode},
 };
 
 use super::{Place, Random, binding, id, ids, name, over_both_stores, plain, read_all};
@@ -150,7 +150,7 @@ async fn a_gallery_holds_vectors_of_one_kind(place: &Place) {
         (
             "filter=bilinear",
             Binding {
-                filter: Filter::Bilinear,
+                filter: ResampleFilter::Bilinear,
                 ..ours.clone()
             },
         ),

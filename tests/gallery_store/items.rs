@@ -404,7 +404,7 @@ async fn large_items_and_large_batches_are_kept(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4096));
     let mut random = Random(10);
-    let filler = "x".repeat(Metadata::MOST - 8);
+    let filler = "x".repeat(Metadata::MAX_BYTES - 8);
     let mut large = full(
         &"i".repeat(512),
         &"l".repeat(256),

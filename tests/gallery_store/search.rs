@@ -5,8 +5,8 @@ use std::time::Duration;
 use dinoserve::{
     error::Kind,
     gallery::{
-        Binding, Bound, Condition, Filter, Gallery, GalleryConfig, GalleryName, Metadata, Neighbor,
-        NewItem, Scalar, Search,
+        Binding, Bound, Condition, Gallery, GalleryConfig, GalleryName, ItemFilter, Metadata,
+        Neighbor, NewItem, Scalar, Search,
     },
 };
 use serde_json::{Value, json};
@@ -258,7 +258,7 @@ async fn filters_find_what_matches(place: &Place) {
     store.put(&gallery, &binding, items.clone()).await.unwrap();
     let (mut some, mut none) = (0, 0);
     for round in 0..400 {
-        let mut filter = Filter::default();
+        let mut filter = ItemFilter::default();
         if round % 3 == 0 {
             let labels: Vec<Value> = LABELS
                 .iter()
@@ -332,7 +332,7 @@ async fn a_large_choice_of_values_is_a_filter_too(place: &Place) {
         json!({"label": {"any": labels}}),
         json!({"label": {"any": labels}, "metadata": {"n": {"any": numbers}, "t": {"any": numbers}}}),
     ] {
-        let filter = Filter::parse(&filter).unwrap();
+        let filter = ItemFilter::parse(&filter).unwrap();
         assert_eq!(
             ids(&store.page(&gallery, 0, 1000, Some(&filter)).await.unwrap()),
             expected
@@ -370,7 +370,7 @@ async fn there_may_be_fewer_than_were_asked_for(place: &Place) {
     };
     assert_eq!(store.search(&gallery, unknown).await.unwrap().len(), 3);
     let none = Search {
-        filter: Some(Filter::of_label("x")),
+        filter: Some(ItemFilter::of_label("x")),
         ..search(&items[0].vector, 9)
     };
     assert!(store.search(&gallery, none).await.unwrap().is_empty());
@@ -507,7 +507,7 @@ async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Plac
         Some(json!({"metadata": {"n": {"gte": 1000}}})),
     ];
     for filter in filters {
-        let filter = filter.map(|filter| Filter::parse(&filter).unwrap());
+        let filter = filter.map(|filter| ItemFilter::parse(&filter).unwrap());
         let mut found_of_all = 0.0;
         for _ in 0..30 {
             let sought = Search {
@@ -530,7 +530,7 @@ async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Plac
         assert!(found_of_all > 0.9, "recall with {filter:?}: {found_of_all}");
     }
     // Few pass: they are all compared.
-    let rare = Filter::parse(&json!({"metadata": {"rare": true}})).unwrap();
+    let rare = ItemFilter::parse(&json!({"metadata": {"rare": true}})).unwrap();
     let few = Search {
         filter: Some(rare),
         ..search(&random.direction(32), 20)

@@ -18,7 +18,7 @@ use std::{
 
 use dinoserve::{
     artifacts::{Home, ModelFile, convert},
-    engine::{ModelSession, Plan, Provider, Runtime},
+    engine::{EnginePlan, ModelSession, Provider, Runtime},
     model::{Catalog, ModelSpec, PositionRule},
     onnx::Precision,
     vision::RgbImage,
@@ -156,7 +156,7 @@ pub fn session(model: &ModelFile) -> ModelSession {
     ModelSession::load(
         &runtime(),
         model,
-        &Plan::single(model.precision, Provider::Cpu),
+        &EnginePlan::single(model.precision, Provider::Cpu),
     )
     .expect("a session")
     .workers

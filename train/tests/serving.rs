@@ -9,7 +9,7 @@ use std::{
 };
 
 use burn::tensor::Device;
-use dinoserve::vision::{Filter, ResizeMode, Transform};
+use dinoserve::vision::{ResampleFilter, ResizeMode, Transform};
 use dinoserve_train::{
     config::Config,
     data::{normalized, read_image},
@@ -163,7 +163,7 @@ fn a_trained_model_is_served_with_the_tokens_that_it_was_trained_to_give() {
         let transform = Transform {
             mode: ResizeMode::Crop,
             size: 56,
-            filter: Filter::Bicubic,
+            filter: ResampleFilter::Bicubic,
             max_patches: 100,
         };
         let (image, _) = transform.apply(&read_image(&photo).unwrap()).unwrap();

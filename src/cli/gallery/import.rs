@@ -17,7 +17,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     gallery::{Gallery, OpenMode, Parts},
-    service::{Entry, ImageOptions, Service, Subject, VectorOptions},
+    service::{ImageOptions, NewEntry, QueryInput, Service, VectorOptions},
 };
 
 /// Images of a transaction, and bytes of their files after which it takes no more.
@@ -162,7 +162,7 @@ impl Import {
         store: &Gallery,
         pictures: &mut impl Iterator<Item = Picture>,
         tally: &mut Tally,
-    ) -> Result<(Vec<String>, Vec<Entry>)> {
+    ) -> Result<(Vec<String>, Vec<NewEntry>)> {
         let (mut paths, mut entries, mut bytes) = (Vec::new(), Vec::new(), 0);
         while entries.len() < BATCH.0 && bytes < BATCH.1 {
             let Some(Picture {
@@ -188,11 +188,11 @@ impl Import {
                 Ok(file) => {
                     bytes += file.len();
                     paths.push(path.display().to_string());
-                    entries.push(Entry {
+                    entries.push(NewEntry {
                         id,
                         label,
                         metadata,
-                        subject: Subject::Image(Bytes::from(file)),
+                        subject: QueryInput::Image(Bytes::from(file)),
                     });
                 }
                 Err(error) => tally

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Bound as Edge};
 
-use crate::gallery::{Bound, Condition, Filter, Label, Metadata, Scalar};
+use crate::gallery::{Bound, Condition, ItemFilter, Label, Metadata, Scalar};
 
 /// Rows of a chunk at most.
 pub(super) const CHUNK_ROWS: usize = 1024;
@@ -155,8 +155,8 @@ impl Attributes {
         }
     }
 
-    /// The rows that pass, as [`Filter::matches`] decides.
-    pub(super) fn rows(&self, filter: &Filter) -> RowSet {
+    /// The rows that pass, as [`ItemFilter::matches`] decides.
+    pub(super) fn rows(&self, filter: &ItemFilter) -> RowSet {
         let mut rows = filter
             .label
             .as_ref()

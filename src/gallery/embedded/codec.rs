@@ -25,7 +25,7 @@ pub(super) struct GalleryRow {
 }
 
 /// Most items, places and serials.
-const MOST: u64 = 1 << 62;
+const MAX_COUNT: u64 = 1 << 62;
 
 impl GalleryRow {
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
@@ -41,7 +41,7 @@ impl GalleryRow {
         if row.number == u32::MAX
             || [row.items, row.next_place, row.next_serial]
                 .iter()
-                .any(|&count| count > MOST)
+                .any(|&count| count > MAX_COUNT)
         {
             return Err(damaged(&"its numbers are out of range"));
         }

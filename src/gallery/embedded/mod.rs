@@ -39,8 +39,8 @@ use self::{
     writer::{Work, Writer, document_key},
 };
 use super::{
-    Binding, CheckReport, DocumentKind, Filter, GalleryConfig, GalleryInfo, GalleryName,
-    GalleryStore, Item, ItemId, ItemStream, Neighbor, NewItem, OpenMode, Parts, Search, StoredItem,
+    Binding, CheckReport, DocumentKind, GalleryConfig, GalleryInfo, GalleryName, GalleryStore,
+    Item, ItemFilter, ItemId, ItemStream, Neighbor, NewItem, OpenMode, Parts, Search, StoredItem,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -235,7 +235,7 @@ impl GalleryStore for EmbeddedStore {
         name: &GalleryName,
         after: u64,
         limit: usize,
-        filter: Option<&Filter>,
+        filter: Option<&ItemFilter>,
     ) -> Result<Vec<Item>> {
         let (name, filter) = (name.clone(), filter.cloned());
         self.blocking(move |environment| {

@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    gallery::{CheckReport, Filter, GalleryName, Item, ItemId, Parts, StoredItem, VectorFormat},
+    gallery::{
+        CheckReport, GalleryName, Item, ItemFilter, ItemId, Parts, StoredItem, VectorFormat,
+    },
 };
 
 type View<'a> = RoTxn<'a, WithoutTls>;
@@ -150,7 +152,7 @@ pub(super) fn page(
     name: &GalleryName,
     after: u64,
     limit: usize,
-    filter: Option<&Filter>,
+    filter: Option<&ItemFilter>,
 ) -> Result<Vec<Item>> {
     let txn = environment.read()?;
     let row = gallery(environment, &txn, name)?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use half::f16;
 
 use super::attributes::{Attributes, CHUNK_ROWS, RowSet};
-use crate::gallery::{Filter, Label, Metadata, VectorFormat};
+use crate::gallery::{ItemFilter, Label, Metadata, VectorFormat};
 
 /// Vectors of a chunk, row by row.
 #[derive(Debug, Clone)]
@@ -239,7 +239,7 @@ impl Rows {
     }
 
     /// Per chunk, the rows that live and pass.
-    pub(super) fn passing(&self, filter: Option<&Filter>) -> Vec<RowSet> {
+    pub(super) fn passing(&self, filter: Option<&ItemFilter>) -> Vec<RowSet> {
         let passing = |chunk: &LiveChunk| match filter {
             Some(filter) => chunk.live.and(&chunk.chunk.attributes.rows(filter)),
             None => RowSet::clone(&chunk.live),

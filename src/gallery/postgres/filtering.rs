@@ -1,4 +1,4 @@
-//! Filters in SQL. They mean what [`Filter::matches`] means; the gallery's tests compare the two.
+//! Filters in SQL. They mean what [`ItemFilter::matches`] means; the gallery's tests compare the two.
 //!
 //! Of the metadata only what a filter can see is compared, in a form that an index can find:
 //! `{"member": [values]}`, the numbers as f64 ([`terms`]).
@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::gallery::{Bound, Condition, Filter, Metadata, Scalar};
+use crate::gallery::{Bound, Condition, ItemFilter, Metadata, Scalar};
 
 /// Up to so many values each are looked up in the index; more are compared in a scan.
 const LOOK_UPS: usize = 16;
@@ -50,7 +50,7 @@ impl Parameters {
 }
 
 /// The filter as an expression over a row of items.
-pub(super) fn expression(filter: Option<&Filter>, parameters: &mut Parameters) -> String {
+pub(super) fn expression(filter: Option<&ItemFilter>, parameters: &mut Parameters) -> String {
     let Some(filter) = filter else {
         return "TRUE".to_owned();
     };

@@ -37,8 +37,9 @@ use self::{
     read::Cursor,
 };
 use super::{
-    Binding, CheckReport, DocumentKind, Filter, Gallery, GalleryConfig, GalleryInfo, GalleryName,
-    GalleryStore, Item, ItemId, ItemStream, Neighbor, NewItem, OpenMode, Parts, Search, StoredItem,
+    Binding, CheckReport, DocumentKind, Gallery, GalleryConfig, GalleryInfo, GalleryName,
+    GalleryStore, Item, ItemFilter, ItemId, ItemStream, Neighbor, NewItem, OpenMode, Parts, Search,
+    StoredItem,
 };
 use crate::error::{Error, Result};
 
@@ -261,7 +262,7 @@ impl GalleryStore for PostgresStore {
         name: &GalleryName,
         after: u64,
         limit: usize,
-        filter: Option<&Filter>,
+        filter: Option<&ItemFilter>,
     ) -> Result<Vec<Item>> {
         self.read_with(|client| read::page(client, name, after, limit, filter))
             .await

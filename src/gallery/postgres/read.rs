@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind},
-    gallery::{CheckReport, Filter, GalleryName, Item, ItemId, ItemStream, Parts, StoredItem},
+    gallery::{CheckReport, GalleryName, Item, ItemFilter, ItemId, ItemStream, Parts, StoredItem},
 };
 
 /// Rows that are fetched at once.
@@ -52,7 +52,7 @@ pub(super) async fn page(
     name: &GalleryName,
     after: u64,
     limit: usize,
-    filter: Option<&Filter>,
+    filter: Option<&ItemFilter>,
 ) -> Outcome<Vec<Item>> {
     let gallery = galleries::find(&client, name).await?;
     let mut parameters = Parameters::default();

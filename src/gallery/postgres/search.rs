@@ -10,7 +10,7 @@ use super::{
     index::Indexing,
     record,
 };
-use crate::gallery::{Filter, GalleryName, Neighbor, Search};
+use crate::gallery::{GalleryName, ItemFilter, Neighbor, Search};
 
 /// A filter that so few items pass is answered exactly: comparing them all takes less than finding
 /// them in the index.
@@ -53,7 +53,7 @@ pub(super) async fn nearest(
 async fn passes_at_most(
     client: &Connection,
     gallery: &Found,
-    filter: &Filter,
+    filter: &ItemFilter,
     most: usize,
 ) -> Outcome<bool> {
     let mut parameters = Parameters::default();

@@ -21,7 +21,7 @@ use crate::{
         problem::Problem,
         schema::ImageParams,
     },
-    service::{Entry, ImageOptions, Service, VectorOptions},
+    service::{ImageOptions, NewEntry, Service, VectorOptions},
 };
 
 /// What became of a batch.
@@ -160,7 +160,7 @@ struct IdOption {
     id: Option<String>,
 }
 
-fn entry(item: BodyItem) -> Result<Entry> {
+fn entry(item: BodyItem) -> Result<NewEntry> {
     let (subject, mut options) = item.content?;
     let IdOption { id } = options.take()?;
     let id = id.ok_or_else(|| {
@@ -169,7 +169,7 @@ fn entry(item: BodyItem) -> Result<Entry> {
     let id = ItemId::new(id)?;
     let (label, metadata) = take_facts(&mut options)?;
     options.finish()?;
-    Ok(Entry {
+    Ok(NewEntry {
         id,
         label,
         metadata,

@@ -11,7 +11,7 @@ use crate::{
     gallery::{Binding, GalleryInfo, GalleryName},
     http::options::Options,
     service::Service,
-    vision::{Background, Filter, ResizeMode},
+    vision::{Background, ResampleFilter, ResizeMode},
 };
 
 /// The galleries, by name.
@@ -57,7 +57,7 @@ pub(in crate::http) struct GalleryJson {
     resize: ResizeMode,
     /// The resampling filter.
     #[schema(value_type = String, example = "bicubic")]
-    filter: Filter,
+    filter: ResampleFilter,
     /// Whether images are turned upright.
     exif: bool,
     /// What stands behind transparent pixels.

@@ -21,7 +21,7 @@ use crate::{
         options::Options,
         schema::{File, ImageParams, ImagesForm},
     },
-    service::{Entry, ImageOptions, Service, VectorOptions},
+    service::{ImageOptions, NewEntry, Service, VectorOptions},
 };
 
 /// What was stored.
@@ -98,7 +98,7 @@ pub(in crate::http) async fn put_item(
         )
     })?;
 
-    let entry = Entry {
+    let entry = NewEntry {
         id: id.clone(),
         label: label.clone(),
         metadata: metadata.clone(),

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use super::{AppState, json::check_length_of_object, options::Options};
 use crate::{
     error::{Error, Kind, Result},
-    gallery::{Filter, GalleryName, Item, ItemId, Label, Metadata, Neighbor},
+    gallery::{GalleryName, Item, ItemFilter, ItemId, Label, Metadata, Neighbor},
 };
 
 /// Which gallery is meant.
@@ -40,18 +40,18 @@ struct FilterOptions {
 }
 
 /// Takes the filter.
-pub(super) fn take_filter(options: &mut Options) -> Result<Option<Filter>> {
+pub(super) fn take_filter(options: &mut Options) -> Result<Option<ItemFilter>> {
     let FilterOptions { label, filter } = options.take()?;
     let filter = filter
-        .map(|filter| Filter::parse(&parsed("where", filter)?))
+        .map(|filter| ItemFilter::parse(&parsed("where", filter)?))
         .transpose()?;
     let Some(label) = label else {
         return Ok(filter);
     };
-    let of_label = Filter::of_label(Label::new(label)?.as_str());
+    let of_label = ItemFilter::of_label(Label::new(label)?.as_str());
     match filter {
         None => Ok(Some(of_label)),
-        Some(filter) if filter.label.is_none() => Ok(Some(Filter {
+        Some(filter) if filter.label.is_none() => Ok(Some(ItemFilter {
             label: of_label.label,
             ..filter
         })),

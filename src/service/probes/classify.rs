@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::{
     super::{
-        Classification, EmbedOptions, Found, ImageOptions, Service, Stages, Subject, VectorOptions,
+        Answers, Classification, EmbedOptions, ImageOptions, QueryInput, Service, Stages,
+        VectorOptions,
         binding::{image_options, overlay},
     },
     StoredProbe,
@@ -26,10 +27,10 @@ impl Service {
     pub async fn classify_by_probe(
         &self,
         name: &GalleryName,
-        subjects: Vec<Subject>,
+        subjects: Vec<QueryInput>,
         image: &ImageOptions,
         min_score: Option<f32>,
-    ) -> Result<Found<Classification>> {
+    ) -> Result<Answers<Classification>> {
         if let Some(score) = min_score.filter(|score| !(0.0..=1.0).contains(score)) {
             return Err(Error::option(
                 "min_score",
@@ -46,11 +47,13 @@ impl Service {
         let (mut files, mut given) = (Vec::new(), Vec::new());
         for subject in subjects {
             match subject {
-                Subject::Image(file) => {
+                QueryInput::Image(file) => {
                     files.push(file);
                     given.push(None);
                 }
-                Subject::Vector(vector) => given.push(Some(check_features(vector, name, &stored))),
+                QueryInput::Vector(vector) => {
+                    given.push(Some(check_features(vector, name, &stored)))
+                }
             }
         }
         let (embeddings, mut stages) = if files.is_empty() {
@@ -83,7 +86,7 @@ impl Service {
         });
         let outcomes = outcomes.await?;
         stages.post += started.elapsed();
-        Ok(Found {
+        Ok(Answers {
             binding,
             outcomes,
             stages,

@@ -19,7 +19,7 @@ use super::Service;
 use crate::{
     error::{Error, Kind, Result},
     features::probe::{Progress, TrainingOptions},
-    gallery::{DocumentKind, Filter, GalleryName},
+    gallery::{DocumentKind, GalleryName, ItemFilter},
 };
 
 /// What is to be trained.
@@ -34,7 +34,7 @@ pub struct ProbePlan {
     /// How it is trained.
     pub options: TrainingOptions,
     /// Only the items that pass.
-    pub filter: Option<Filter>,
+    pub filter: Option<ItemFilter>,
 }
 
 /// What is going on with a probe.

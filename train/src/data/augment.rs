@@ -1,6 +1,6 @@
 //! The augmentations of main_dino.py, drawn from a seed.
 
-use dinoserve::vision::{Filter, RgbImage, Window, resample_rgb};
+use dinoserve::vision::{ResampleFilter, RgbImage, Window, resample_rgb};
 use image::imageops;
 use rand::{RngExt, rngs::ChaCha8Rng, seq::SliceRandom};
 
@@ -49,7 +49,7 @@ impl Augmentation {
         let mut view = resample_rgb(
             &part.to_image(),
             (self.size, self.size),
-            Filter::Bicubic,
+            ResampleFilter::Bicubic,
             whole,
         );
         if random.random_bool(FLIP) {

@@ -9,7 +9,7 @@ use dinoserve::{
     artifacts::images_of,
     eval::{LabeledImages, nearest, predict},
     features::vote::{TEMPERATURE, Vote},
-    vision::{Filter, ResizeMode, RgbImage, Transform, Window, resample_rgb},
+    vision::{ResampleFilter, ResizeMode, RgbImage, Transform, Window, resample_rgb},
 };
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
@@ -139,7 +139,12 @@ impl LabeledSet {
             let mut values = Vec::new();
             for image in images {
                 normalized(
-                    &resample_rgb(image, (PIXEL_SIDE, PIXEL_SIDE), Filter::Bicubic, whole),
+                    &resample_rgb(
+                        image,
+                        (PIXEL_SIDE, PIXEL_SIDE),
+                        ResampleFilter::Bicubic,
+                        whole,
+                    ),
                     &mut values,
                 );
             }
@@ -153,7 +158,7 @@ pub(super) fn read_all(paths: &[PathBuf], size: usize) -> Vec<dinoserve::error::
     let transform = Transform {
         mode: ResizeMode::Crop,
         size,
-        filter: Filter::Bicubic,
+        filter: ResampleFilter::Bicubic,
         max_patches: usize::MAX >> 8,
     };
     paths
