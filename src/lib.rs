@@ -18,6 +18,7 @@ pub mod features;
 pub mod gallery;
 pub mod http;
 pub mod model;
+mod names;
 pub mod onnx;
 pub mod service;
 pub mod telemetry;

@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     features::npy,
     service::{EmbedOptions, ImageOptions, Service},
+    vision::PreprocessingOverrides,
 };
 
 #[derive(Debug, Args)]
@@ -130,9 +131,13 @@ impl Embed {
             size,
             resize,
         } = self.vector;
-        let image = ImageOptions {
+        let overrides = PreprocessingOverrides {
             size,
             resize,
+            ..PreprocessingOverrides::default()
+        };
+        let image = ImageOptions {
+            overrides,
             ..ImageOptions::default()
         };
         let options = EmbedOptions {

@@ -26,7 +26,7 @@ pub use self::{
 use crate::{
     artifacts::ModelFile,
     error::{Error, Kind, Result},
-    model::ModelSpec,
+    model::{ModelId, ModelSpec},
     onnx::Precision,
     vision::{Grid, RgbImage},
 };
@@ -101,7 +101,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct About {
     spec: ModelSpec,
-    fingerprint: String,
+    id: ModelId,
     precision: Precision,
 }
 
@@ -125,7 +125,10 @@ impl Engine {
         let (state_sender, state) = watch::channel(EngineState::Loading);
         let about = About {
             spec: model.spec.clone(),
-            fingerprint: model.fingerprint.clone(),
+            id: ModelId {
+                name: model.spec.name.clone(),
+                fingerprint: model.fingerprint.as_str().into(),
+            },
             precision: model.precision,
         };
         let crew = worker::Crew {
@@ -218,9 +221,14 @@ impl Engine {
         &self.about.spec
     }
 
-    /// Identifies the features that this engine gives.
+    /// Returns the name and fingerprint of the model.
+    pub fn model_id(&self) -> &ModelId {
+        &self.about.id
+    }
+
+    /// Returns all digits of the model's fingerprint.
     pub fn fingerprint(&self) -> &str {
-        &self.about.fingerprint
+        self.about.id.fingerprint.as_str()
     }
 
     /// Precision of the weights.

@@ -94,7 +94,7 @@ pub(super) async fn compare_heads(
         admission: _admission,
     } = request;
     negotiate(&headers, &[Representation::Json])?;
-    let image = options.take()?;
+    let image = options.take_image()?;
     options.finish()?;
     let (stats, stages) = service.head_stats(images, &image).await?;
     let engine = service.engine();

@@ -148,7 +148,7 @@ pub(super) async fn fit_basis(
         mut options,
         admission: _admission,
     } = request;
-    let image = options.take()?;
+    let image = options.take_image()?;
     let FitOptions { components } = options.take()?;
     let images = images(files, options)?;
     let (kept, new, stages) = service.fit_basis(&name, images, &image, components).await?;
@@ -350,18 +350,19 @@ fn answer_basis(kept: &StoredBasis, stages: &Stages) -> Result<Response> {
 }
 
 fn describe(StoredBasis { name, about, basis }: &StoredBasis) -> Basis {
+    let preprocessing = &about.preprocessing;
     Basis {
         name: name.clone(),
-        model: about.model.clone(),
-        fingerprint: about.fingerprint.clone(),
+        model: about.model.name.clone(),
+        fingerprint: about.model.fingerprint.to_string(),
         dim: basis.pca().mean().len(),
         images: about.images,
         patches: about.patches,
-        size: about.size,
-        resize: about.resize,
-        filter: about.filter,
-        exif: about.exif,
-        background: about.background,
+        size: preprocessing.size,
+        resize: preprocessing.resize,
+        filter: preprocessing.filter,
+        exif: preprocessing.exif,
+        background: preprocessing.background,
         explained: basis.pca().explained().to_vec(),
         ranges: basis
             .ranges()

@@ -138,7 +138,7 @@ pub(super) async fn classify(
     if let Some(probe) = probe {
         return classify_by_probe(&service, probe, subjects, options).await;
     }
-    let image: ImageOptions = options.take()?;
+    let image = options.take_image()?;
     let vote: VoteOptions = options.take()?;
     let search: SearchOptions = options.take()?;
     let filter = take_filter(&mut options)?;
@@ -181,7 +181,7 @@ async fn classify_by_probe(
         let detail = "does not go with `probe`: it is about neighbors, and a probe asks none; leave one of the two out";
         return Err(Error::option(name, detail));
     }
-    let image: ImageOptions = options.take()?;
+    let image = options.take_image()?;
     let LeastProbability { min_score } = options.take()?;
     options.finish()?;
     let found = service
@@ -199,8 +199,8 @@ async fn classify_by_probe(
     let answer = OneOrMore::new(outcomes)?;
     respond(
         &FromProbe {
-            model: binding.model,
-            fingerprint: binding.fingerprint,
+            model: binding.model.name,
+            fingerprint: binding.model.fingerprint.to_string(),
             probe,
             answer,
         },

@@ -127,7 +127,7 @@ pub(super) async fn create_embedding(
         admission: _admission,
     } = request;
     let representation = negotiate(&headers, &OFFERS)?;
-    let image: ImageOptions = options.take()?;
+    let image = options.take_image()?;
     let embed: EmbedOptions = options.take()?;
     let Encoding { encoding_format } = options.take()?;
     options.finish()?;

@@ -99,7 +99,7 @@ async fn embed(service: &Service, request: InputRequest) -> Result<Response> {
         encoding_format,
         user: _,
     } = options.take()?;
-    let image: ImageOptions = options.take()?;
+    let image = options.take_image()?;
     let embed: EmbedOptions = options.take()?;
     options.finish()?;
     let engine = service.engine();

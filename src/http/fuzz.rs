@@ -31,7 +31,7 @@ pub async fn read_request(content_type: &str, query: &str, body: Bytes) {
             continue;
         };
         // A client's wrong option is an error, and no concern here.
-        let _ = options.take::<ImageOptions>();
+        let _ = options.take_image();
         let _ = options.take::<EmbedOptions>();
         let _ = options.take::<PcaOptions>();
         let _ = options.take::<AttentionOptions>();

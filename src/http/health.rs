@@ -11,7 +11,7 @@ use super::{AppState, problem::Problem};
 use crate::{
     engine::EngineState,
     error::{Error, Kind, Result},
-    gallery::{Binding, GalleryInfo},
+    gallery::GalleryInfo,
     service::Service,
     telemetry::{self, GalleryFacts},
 };
@@ -82,18 +82,12 @@ pub(super) async fn metrics(State(service): State<Service>) -> impl IntoResponse
                          items,
                          ..
                      }: GalleryInfo| {
-            let Binding {
-                model,
-                fingerprint,
-                dim,
-                ..
-            } = binding;
             GalleryFacts {
                 name: name.into(),
                 items,
-                model,
-                fingerprint,
-                dim,
+                model: binding.model.name,
+                fingerprint: binding.model.fingerprint.to_string(),
+                dim: binding.dim,
             }
         };
         metrics.set_galleries(galleries.into_iter().map(facts).collect());

@@ -43,8 +43,8 @@ pub(super) struct FromGallery<T> {
 impl<T> FromGallery<T> {
     pub(super) fn new(gallery: GalleryName, binding: Binding, answer: T) -> Self {
         Self {
-            model: binding.model,
-            fingerprint: binding.fingerprint,
+            model: binding.model.name,
+            fingerprint: binding.model.fingerprint.to_string(),
             gallery,
             answer,
         }
@@ -237,7 +237,7 @@ pub(super) async fn find_neighbors(
     let search: SearchOptions = options.take()?;
     let filter = take_filter(&mut options)?;
     let GalleryOption { gallery } = options.take()?;
-    let image: ImageOptions = options.take()?;
+    let image = options.take_image()?;
     let vectors: VectorOptions = options.take()?;
     options.finish()?;
     let found = service

@@ -45,7 +45,7 @@ impl<T: DeserializeOwned> MapRequest<T> {
             admission,
         } = request;
         let representation = negotiate(&headers, &OFFERS)?;
-        let image = options.take()?;
+        let image = options.take_image()?;
         let own = options.take()?;
         let rendering = options.take()?;
         options.finish()?;

@@ -14,7 +14,10 @@ use serde::{
 use serde_json::Value;
 
 use super::AppState;
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    service::{Decoding, ImageOptions},
+};
 
 /// More options than any endpoint has.
 const MAX_OPTIONS: usize = 64;
@@ -90,6 +93,16 @@ impl Options {
         })
     }
 
+    /// Takes the options of images.
+    ///
+    /// # Errors
+    /// As [`Options::take`].
+    pub(super) fn take_image(&mut self) -> Result<ImageOptions> {
+        let overrides = self.take()?;
+        let DecodeOption { decode } = self.take()?;
+        Ok(ImageOptions { overrides, decode })
+    }
+
     /// Ends the taking.
     ///
     /// # Errors
@@ -109,6 +122,12 @@ impl Options {
             )),
         }
     }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct DecodeOption {
+    decode: Decoding,
 }
 
 /// The options of a request that has no body.

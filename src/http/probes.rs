@@ -113,8 +113,8 @@ impl From<StoredProbe> for StoredProbeJson {
     fn from(StoredProbe { probe, about }: StoredProbe) -> Self {
         Self {
             gallery: about.gallery,
-            model: about.binding.model,
-            fingerprint: about.binding.fingerprint,
+            model: about.binding.model.name,
+            fingerprint: about.binding.model.fingerprint.to_string(),
             features: about.features,
             width: probe.width(),
             accuracy: probe.accuracy,

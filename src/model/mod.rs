@@ -2,9 +2,11 @@
 //! interpolated.
 
 mod catalog;
+mod id;
 mod position;
 mod spec;
 
 pub use catalog::Catalog;
+pub use id::{Fingerprint, ModelId};
 pub use position::PositionTable;
 pub use spec::{Ffn, ModelSpec, PositionRule, Source, SourceFormat};

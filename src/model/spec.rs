@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    vision::{Grid, PATCH},
+    vision::{Grid, PATCH, Preprocessing, ResizeMode},
 };
 
 /// One variant of DINOv2.
@@ -127,6 +127,16 @@ impl ModelSpec {
         })?;
         spec.check().map_err(|error| error.context(origin))?;
         Ok(spec)
+    }
+
+    /// Returns the default preprocessing of embeddings: the center of the image.
+    pub fn embed_preprocessing(&self) -> Preprocessing {
+        Preprocessing::new(ResizeMode::Crop, self.embed_size)
+    }
+
+    /// Returns the default preprocessing of maps: the whole image, larger.
+    pub fn map_preprocessing(&self) -> Preprocessing {
+        Preprocessing::new(ResizeMode::Fit, self.map_size)
     }
 
     /// The grid of an embedding at the model's own size.

@@ -11,7 +11,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{ImageOptions, Service, Stages, maps::patch_tokens};
+use super::{
+    Decoding, ImageOptions, Service, Stages, images::Preparation, maps::patch_tokens,
+};
 use crate::{
     error::{Error, Kind, Result},
     features::pca::{
@@ -19,7 +21,8 @@ use crate::{
         document::{self, Document},
     },
     gallery::{DocumentKind, GalleryName, ItemStream, Parts, StoredItem},
-    vision::{Background, DecodeOptions, ResampleFilter, ResizeMode},
+    model::ModelId,
+    vision::{Preprocessing, ResizeMode},
 };
 
 /// What a basis is fitted on.
@@ -40,46 +43,16 @@ pub enum BasisImages {
 /// How a basis came about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BasisInfo {
-    /// Name of the model, for people.
-    pub model: String,
-    /// Identifies its features.
-    pub fingerprint: String,
-    /// As [`ImageOptions::size`].
-    pub size: usize,
-    /// As [`ImageOptions::resize`].
-    pub resize: ResizeMode,
-    /// As [`ImageOptions::filter`].
-    pub filter: ResampleFilter,
-    /// As [`ImageOptions::exif`].
-    pub exif: bool,
-    /// As [`ImageOptions::background`].
-    pub background: Background,
+    /// Model of the features.
+    #[serde(flatten)]
+    pub model: ModelId,
+    /// How images became the model's input; added images are prepared alike.
+    #[serde(flatten)]
+    pub preprocessing: Preprocessing,
     /// How many images it was fitted on.
     pub images: u64,
     /// How many patches these had.
     pub patches: u64,
-}
-
-impl BasisInfo {
-    /// Further images are seen as the first were.
-    fn image(&self) -> ImageOptions {
-        let &Self {
-            size,
-            resize,
-            filter,
-            exif,
-            background,
-            ..
-        } = self;
-        ImageOptions {
-            size: Some(size),
-            resize: Some(resize),
-            filter: Some(filter),
-            exif: Some(exif),
-            background: Some(background),
-            ..ImageOptions::default()
-        }
-    }
 }
 
 /// A basis as it is kept.
@@ -107,20 +80,10 @@ impl StoredBasis {
         })
     }
 
-    fn check_model(&self, fingerprint: &str) -> Result<()> {
-        let Self { name, about, .. } = self;
-        if about.fingerprint == fingerprint {
-            return Ok(());
-        }
-        let short = |fingerprint: &str| fingerprint.chars().take(12).collect::<String>();
-        let detail = format!(
-            "the basis `{name}` is of features of {} (fingerprint {}), and this server's have the fingerprint {}; serve \
-             that model, or fit the basis anew with PUT",
-            about.model,
-            short(&about.fingerprint),
-            short(fingerprint)
-        );
-        Err(Error::new(Kind::Conflict, detail))
+    fn check_model(&self, served: &ModelId) -> Result<()> {
+        let holder = format_args!("the basis `{}`", self.name);
+        let advice = "fit the basis again with PUT";
+        self.about.model.require(served, holder, advice)
     }
 }
 
@@ -145,29 +108,19 @@ impl Service {
             let detail = format!("{count} is out of range; it must be 1 to {}", spec.dim);
             return Err(Error::option("components", detail));
         }
-        // More pixels than a thumbnail has show nothing more.
-        let size = if matches!(images, BasisImages::Files(_)) {
-            spec.map_size
-        } else {
-            spec.embed_size
+        let size = match images {
+            BasisImages::Files(_) => spec.map_size,
+            // A thumbnail has no more pixels than that.
+            BasisImages::Gallery { .. } => spec.embed_size,
         };
-        let decoding = DecodeOptions::default();
+        let preparation = image.over(&Preprocessing::new(ResizeMode::Fit, size));
         let about = BasisInfo {
-            model: spec.name.clone(),
-            fingerprint: self.engine.fingerprint().to_owned(),
-            size: image.size.unwrap_or(size),
-            resize: image.resize.unwrap_or(ResizeMode::Fit),
-            filter: image.filter.unwrap_or_default(),
-            exif: image.exif.unwrap_or(decoding.exif),
-            background: image.background.unwrap_or(decoding.background),
+            model: self.engine.model_id().clone(),
+            preprocessing: preparation.preprocessing,
             images: 0,
             patches: 0,
         };
-        let image = ImageOptions {
-            decode: image.decode,
-            ..about.image()
-        };
-        let (moments, stages) = self.moments(images, &image).await?;
+        let (moments, stages) = self.moments(images, preparation).await?;
         let _turn = self.basis_turn.lock().await;
         let new = !store.documents(DocumentKind::Basis).await?.contains(name);
         Ok((self.keep(name, about, moments, count).await?, new, stages))
@@ -186,15 +139,19 @@ impl Service {
         images: BasisImages,
     ) -> Result<(StoredBasis, Stages)> {
         let known = self.basis(name).await?;
-        known.check_model(self.engine.fingerprint())?;
-        let (added, stages) = self.moments(images, &known.about.image()).await?;
+        known.check_model(self.engine.model_id())?;
+        let preparation = Preparation {
+            preprocessing: known.about.preprocessing,
+            decoding: Decoding::default(),
+        };
+        let (added, stages) = self.moments(images, preparation).await?;
         // The model has done its work: others wait only for the store.
         let _turn = self.basis_turn.lock().await;
         let stored = self.gallery()?.document(DocumentKind::Basis, name).await?;
         let document = Document::read(&stored)?;
         let current = StoredBasis::read(name, &document)?;
-        if current.about.image() != known.about.image()
-            || current.about.fingerprint != known.about.fingerprint
+        if current.about.preprocessing != known.about.preprocessing
+            || current.about.model.fingerprint != known.about.model.fingerprint
         {
             let detail = format!(
                 "the basis `{name}` was replaced by one of other options meanwhile; try again"
@@ -249,7 +206,7 @@ impl Service {
     /// The basis of that name, for features of this server's model.
     pub(super) async fn basis_of_model(&self, name: &GalleryName) -> Result<Basis> {
         let kept = self.basis(name).await?;
-        kept.check_model(self.engine.fingerprint())?;
+        kept.check_model(self.engine.model_id())?;
         Ok(kept.basis)
     }
 
@@ -258,7 +215,7 @@ impl Service {
     async fn moments(
         &self,
         images: BasisImages,
-        image: &ImageOptions,
+        preparation: Preparation,
     ) -> Result<(Moments, Stages)> {
         let files = match images {
             BasisImages::Files(files) => files,
@@ -274,7 +231,7 @@ impl Service {
                     error
                 }
             };
-            let seen = self.see_for_basis(file, image).await.map_err(named)?;
+            let seen = self.see_for_basis(file, preparation).await.map_err(named)?;
             let (all, stages) = (Arc::clone(&moments), seen.stages);
             let merge = move || {
                 let of_image = Moments::of(patch_tokens(&seen.view.features)?);

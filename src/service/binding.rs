@@ -3,12 +3,12 @@
 
 use serde::Deserialize;
 
-use super::{Decoding, EmbedOptions, ImageOptions, Service};
+use super::{Decoding, EmbedOptions, ImageOptions, Service, images::Preparation};
 use crate::{
     error::{Error, Kind, Result},
     features::pool::Pooling,
     gallery::{Binding, GalleryInfo, GalleryName},
-    vision::{DecodeOptions, ResampleFilter, ResizeMode},
+    model::ModelId,
 };
 
 /// What is said of the vectors of a gallery beside [`ImageOptions`]. `None` stands for what the
@@ -39,19 +39,15 @@ impl Service {
     ) -> Result<Binding> {
         let GalleryInfo { binding, .. } = self.gallery()?.gallery(name).await?;
         let model = match &vectors.fingerprint {
-            Some(other) if *other != binding.fingerprint => ("another model", other.as_str()),
-            _ if by_model => (self.engine.spec().name.as_str(), self.engine.fingerprint()),
-            _ => (binding.model.as_str(), binding.fingerprint.as_str()),
+            Some(other) if binding.model.fingerprint != **other => ModelId {
+                name: "another model".to_owned(),
+                fingerprint: other.as_str().into(),
+            },
+            _ if by_model => self.engine.model_id().clone(),
+            _ => binding.model.clone(),
         };
         let asked = overlay(&binding, image, vectors);
-        binding.check(
-            name,
-            &Binding {
-                model: model.0.to_owned(),
-                fingerprint: model.1.to_owned(),
-                ..asked
-            },
-        )?;
+        binding.check(name, &Binding { model, ..asked })?;
         Ok(binding)
     }
 
@@ -96,53 +92,40 @@ impl Service {
             );
             return Err(Error::new(Kind::Conflict, detail));
         }
-        let decoding = DecodeOptions::default();
         let defaults = Binding {
-            model: spec.name.clone(),
-            fingerprint: fingerprint.to_owned(),
+            model: self.engine.model_id().clone(),
             dim: spec.dim,
             pooling: Pooling::default(),
             layers: 1,
-            size: spec.embed_size,
-            resize: ResizeMode::Crop,
-            filter: ResampleFilter::default(),
-            exif: decoding.exif,
-            background: decoding.background,
+            preprocessing: spec.embed_preprocessing(),
         };
         let mut binding = overlay(&defaults, image, vectors);
         let embed = embed_options(&binding);
         embed.check(spec)?;
         binding.dim = embed.dim(spec);
-        // A size that no image fits would be the gallery's for ever.
-        let transform = image_options(&binding, Decoding::Exact).for_embedding(spec, &self.limits);
-        transform.plan(binding.size, binding.size)?;
+        // The gallery would keep a size that no image fits.
+        let size = binding.preprocessing.size;
+        let transform = binding.preprocessing.transform(self.limits.max_patches);
+        transform.plan(size, size)?;
         Ok(binding)
     }
 }
 
-/// The binding with what a request says in place of what it had.
+/// Applies the request's explicit options on top of `binding`.
 pub(super) fn overlay(binding: &Binding, image: &ImageOptions, vectors: &VectorOptions) -> Binding {
     Binding {
         pooling: vectors.pooling.unwrap_or(binding.pooling),
         layers: vectors.layers.unwrap_or(binding.layers),
-        size: image.size.unwrap_or(binding.size),
-        resize: image.resize.unwrap_or(binding.resize),
-        filter: image.filter.unwrap_or(binding.filter),
-        exif: image.exif.unwrap_or(binding.exif),
-        background: image.background.unwrap_or(binding.background),
+        preprocessing: image.overrides.over(&binding.preprocessing),
         ..binding.clone()
     }
 }
 
-/// The way of an image to the model that a binding describes.
-pub(super) fn image_options(binding: &Binding, decode: Decoding) -> ImageOptions {
-    ImageOptions {
-        size: Some(binding.size),
-        resize: Some(binding.resize),
-        filter: Some(binding.filter),
-        exif: Some(binding.exif),
-        background: Some(binding.background),
-        decode,
+/// Returns the preparation of images for a gallery.
+pub(super) fn binding_preparation(binding: &Binding, decoding: Decoding) -> Preparation {
+    Preparation {
+        preprocessing: binding.preprocessing,
+        decoding,
     }
 }
 

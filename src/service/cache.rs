@@ -5,8 +5,8 @@ use std::sync::Arc;
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
-use super::images::{CachedFeatures, DecodeSpec};
-use crate::{engine::RequestedOutputs, telemetry, vision::Transform};
+use super::images::{CachedFeatures, Preparation};
+use crate::{engine::RequestedOutputs, telemetry};
 
 /// What a view depends on. The whole hash of the file is compared, not a part of it, so that two
 /// images share a key only if SHA-256 fails.
@@ -14,8 +14,7 @@ use crate::{engine::RequestedOutputs, telemetry, vision::Transform};
 pub(super) struct Key {
     file: [u8; 32],
     fingerprint: Arc<str>,
-    reading: DecodeSpec,
-    transform: Transform,
+    preparation: Preparation,
     wanted: RequestedOutputs,
     with_photo: bool,
 }
@@ -51,8 +50,7 @@ impl ViewCache {
     pub(super) fn key(
         &self,
         file: &[u8],
-        reading: DecodeSpec,
-        transform: Transform,
+        preparation: Preparation,
         wanted: RequestedOutputs,
         with_photo: bool,
     ) -> Key {
@@ -60,8 +58,7 @@ impl ViewCache {
         Key {
             file,
             fingerprint: Arc::clone(&self.fingerprint),
-            reading,
-            transform,
+            preparation,
             wanted,
             with_photo,
         }

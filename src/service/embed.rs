@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use ndarray::{Array2, ArrayView2};
 use serde::Deserialize;
 
-use super::{ImageOptions, Service, Stages, images::Inference};
+use super::{ImageOptions, Service, Stages, images::{Inference, Preparation}};
 use crate::{
     engine::{Features, RequestedOutputs},
     error::{Error, Result},
@@ -120,6 +120,17 @@ impl Service {
         image: &ImageOptions,
         options: &EmbedOptions,
     ) -> Result<(Vec<Result<Embedding>>, Stages)> {
+        let base = self.engine.spec().embed_preprocessing();
+        self.embed_prepared(files, image.over(&base), options).await
+    }
+
+    /// Embeds files that are prepared in a given way, such as that of a gallery.
+    pub(super) async fn embed_prepared(
+        &self,
+        files: Vec<Bytes>,
+        preparation: Preparation,
+        options: &EmbedOptions,
+    ) -> Result<(Vec<Result<Embedding>>, Stages)> {
         options.check(self.engine.spec())?;
         let mut stages = Stages::default();
         let mut finish = |seen: Inference| {
@@ -144,7 +155,7 @@ impl Service {
                 tokens,
             }
         };
-        let seen = self.see_for_embedding(files, image, options.wanted());
+        let seen = self.see_for_embedding(files, preparation, options.wanted());
         let embeddings = seen.map(|seen| seen.map(&mut finish)).collect().await;
         Ok((embeddings, stages))
     }

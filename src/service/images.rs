@@ -16,11 +16,9 @@ use super::{Service, Stages, cache::Key};
 use crate::{
     engine::{Features, Input, RequestedOutputs},
     error::{Error, Kind, Result},
-    model::ModelSpec,
     telemetry,
     vision::{
-        Background, DecodeLimits, DecodeOptions, ResampleFilter, ResizeMode, RgbImage, Transform,
-        decode, decode_fast,
+        DecodeLimits, Preprocessing, PreprocessingOverrides, RgbImage, decode, decode_fast,
     },
 };
 
@@ -42,23 +40,23 @@ impl Default for ImageLimits {
     }
 }
 
-/// How an image file becomes the model's input. `None` stands for the endpoint's default, or for
-/// what a gallery has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
+/// What a request says of its images; the rest comes from the model, gallery or basis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ImageOptions {
-    /// The size that `resize` speaks of, in pixels.
-    pub size: Option<usize>,
-    /// The way to the grid.
-    pub resize: Option<ResizeMode>,
-    /// The resampling filter.
-    pub filter: Option<ResampleFilter>,
-    /// Turn the image upright as its EXIF data say.
-    pub exif: Option<bool>,
-    /// What stands behind transparent pixels.
-    pub background: Option<Background>,
-    /// How exactly large files are decoded.
+    /// Settings that decide which pixels the model sees.
+    pub overrides: PreprocessingOverrides,
+    /// Exactness of decoding.
     pub decode: Decoding,
+}
+
+impl ImageOptions {
+    /// Fills the gaps from `base`.
+    pub(super) fn over(&self, base: &Preprocessing) -> Preparation {
+        Preparation {
+            preprocessing: self.overrides.over(base),
+            decoding: self.decode,
+        }
+    }
 }
 
 /// How exactly a file is decoded.
@@ -86,44 +84,11 @@ pub enum Decoding {
     Fast,
 }
 
-/// How the bytes of a file become pixels.
+/// The complete way from a file to the model's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct DecodeSpec {
-    options: DecodeOptions,
-    decoding: Decoding,
-}
-
-impl ImageOptions {
-    fn reading(&self) -> DecodeSpec {
-        let DecodeOptions { exif, background } = DecodeOptions::default();
-        let options = DecodeOptions {
-            exif: self.exif.unwrap_or(exif),
-            background: self.background.unwrap_or(background),
-        };
-        DecodeSpec {
-            options,
-            decoding: self.decode,
-        }
-    }
-
-    /// With the defaults of embeddings: the middle of the image, at the model's size.
-    pub(super) fn for_embedding(&self, spec: &ModelSpec, limits: &ImageLimits) -> Transform {
-        self.transform(ResizeMode::Crop, spec.embed_size, limits)
-    }
-
-    /// With the defaults of maps: the whole image, larger.
-    pub(super) fn for_maps(&self, spec: &ModelSpec, limits: &ImageLimits) -> Transform {
-        self.transform(ResizeMode::Fit, spec.map_size, limits)
-    }
-
-    fn transform(&self, mode: ResizeMode, size: usize, limits: &ImageLimits) -> Transform {
-        Transform {
-            mode: self.resize.unwrap_or(mode),
-            size: self.size.unwrap_or(size),
-            filter: self.filter.unwrap_or_default(),
-            max_patches: limits.max_patches,
-        }
-    }
+pub(super) struct Preparation {
+    pub(super) preprocessing: Preprocessing,
+    pub(super) decoding: Decoding,
 }
 
 /// What the model made of an image, and the image as the model saw it if that is to be drawn on.
@@ -167,8 +132,7 @@ pub(super) struct Inference {
 /// What the files of a request are wanted for.
 #[derive(Debug, Clone, Copy)]
 struct ExtractRequest {
-    reading: DecodeSpec,
-    transform: Transform,
+    preparation: Preparation,
     wanted: RequestedOutputs,
     with_photo: bool,
 }
@@ -187,25 +151,25 @@ impl Service {
     /// Decodes and resizes on a blocking thread, then runs the model, unless the result is in the
     /// cache.
     async fn see(&self, file: Bytes, purpose: ExtractRequest) -> Result<Inference> {
-        let (limits, cache) = (self.limits.decode, self.cache.clone());
+        let limits = self.limits;
+        let cache = self.cache.clone();
         let span = tracing::info_span!("prepare");
         let prepared = self.on_blocking_thread("preparing an image", move || {
             let _span = span.entered();
             let ExtractRequest {
-                reading,
-                transform,
+                preparation,
                 wanted,
                 with_photo,
             } = purpose;
             let key = cache
                 .as_ref()
-                .map(|cache| Box::new(cache.key(&file, reading, transform, wanted, with_photo)));
+                .map(|cache| Box::new(cache.key(&file, preparation, wanted, with_photo)));
             if let (Some(cache), Some(key)) = (&cache, &key)
                 && let Some(view) = cache.get(key)
             {
                 return Ok(Prepared::Cached(view));
             }
-            let work = || prepare(&file, reading, limits, transform);
+            let work = || prepare(&file, preparation, limits);
             // Decoders may panic on hostile files; that is the file's fault, and no other
             // request's.
             let (input, stages) = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
@@ -275,14 +239,12 @@ impl Service {
     pub(super) async fn see_for_maps(
         &self,
         files: Vec<Bytes>,
-        options: &ImageOptions,
+        preparation: Preparation,
         wanted: RequestedOutputs,
     ) -> Result<Vec<Inference>> {
         let several = files.len() > 1;
-        let transform = options.for_maps(self.engine.spec(), &self.limits);
         let purpose = ExtractRequest {
-            reading: options.reading(),
-            transform,
+            preparation,
             wanted,
             with_photo: true,
         };
@@ -303,9 +265,8 @@ impl Service {
     pub(super) async fn see_for_basis(
         &self,
         file: Bytes,
-        options: &ImageOptions,
+        preparation: Preparation,
     ) -> Result<Inference> {
-        let transform = options.for_maps(self.engine.spec(), &self.limits);
         let wanted = RequestedOutputs {
             patch_tokens: true,
             ..RequestedOutputs::default()
@@ -313,8 +274,7 @@ impl Service {
         self.see(
             file,
             ExtractRequest {
-                reading: options.reading(),
-                transform,
+                preparation,
                 wanted,
                 with_photo: false,
             },
@@ -326,15 +286,13 @@ impl Service {
     pub(super) async fn see_for_gallery(
         &self,
         file: Bytes,
-        options: &ImageOptions,
+        preparation: Preparation,
         wanted: RequestedOutputs,
     ) -> Result<Inference> {
-        let transform = options.for_embedding(self.engine.spec(), &self.limits);
         self.see(
             file,
             ExtractRequest {
-                reading: options.reading(),
-                transform,
+                preparation,
                 wanted,
                 with_photo: true,
             },
@@ -347,15 +305,13 @@ impl Service {
     pub(super) fn see_for_embedding(
         &self,
         files: Vec<Bytes>,
-        options: &ImageOptions,
+        preparation: Preparation,
         wanted: RequestedOutputs,
     ) -> impl Stream<Item = Result<Inference>> + Send {
-        let transform = options.for_embedding(self.engine.spec(), &self.limits);
         self.see_all(
             files,
             ExtractRequest {
-                reading: options.reading(),
-                transform,
+                preparation,
                 wanted,
                 with_photo: false,
             },
@@ -363,20 +319,21 @@ impl Service {
     }
 }
 
-fn prepare(
-    file: &[u8],
-    reading: DecodeSpec,
-    limits: DecodeLimits,
-    transform: Transform,
-) -> Result<(Input, Stages)> {
+fn prepare(file: &[u8], preparation: Preparation, limits: ImageLimits) -> Result<(Input, Stages)> {
     let started = Instant::now();
-    let (image, whole) = match reading.decoding {
+    let Preparation {
+        preprocessing,
+        decoding,
+    } = preparation;
+    let options = preprocessing.decode_options();
+    let transform = preprocessing.transform(limits.max_patches);
+    let (image, whole) = match decoding {
         Decoding::Exact => {
-            let image = decode(file, reading.options, limits)?;
+            let image = decode(file, options, limits.decode)?;
             let whole = (image.width() as usize, image.height() as usize);
             (image, whole)
         }
-        Decoding::Fast => decode_fast(file, reading.options, limits, &transform)?,
+        Decoding::Fast => decode_fast(file, options, limits.decode, &transform)?,
     };
     let decoded = Instant::now();
     let (pixels, grid) = transform.apply_to_reduced(&image, whole)?;

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     Decoding, ImageOptions, QueryInput, Service, Stages, VectorOptions,
-    binding::{embed_options, image_options},
+    binding::{embed_options, binding_preparation},
     gallery::{unit_vector, vector_of_model},
 };
 use crate::{
@@ -156,7 +156,7 @@ impl Service {
         decode: Decoding,
     ) -> Result<(StoredFeatures, Stages)> {
         let (image, embed, dim) = (
-            image_options(binding, decode),
+            binding_preparation(binding, decode),
             embed_options(binding),
             binding.dim,
         );
@@ -164,7 +164,7 @@ impl Service {
             patch_tokens: true,
             ..embed.wanted()
         };
-        let seen = self.see_for_gallery(file, &image, wanted).await?;
+        let seen = self.see_for_gallery(file, image, wanted).await?;
         let side = self.gallery_limits.thumbnail_side;
         let (view, started) = (seen.view, Instant::now());
         let portrait = self.on_blocking_thread("making a thumbnail", move || {

@@ -199,6 +199,6 @@ async fn announce(engine: &Engine) -> Result<()> {
     let model = engine.spec().name.as_str();
     let precision = engine.precision().to_string();
     telemetry::metrics().set_model(model, engine.fingerprint(), &precision, &plan.provider());
-    tracing::info!(model, fingerprint = &engine.fingerprint()[..12], precision, %plan, "ready");
+    tracing::info!(model, fingerprint = engine.model_id().fingerprint.short(), precision, %plan, "ready");
     Ok(())
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     ImageOptions, QueryInput, Service, Stages, VectorOptions,
-    binding::{embed_options, image_options},
+    binding::{embed_options, binding_preparation},
     gallery::{unit_vector, vector_of_model},
 };
 use crate::{
@@ -150,9 +150,9 @@ impl Service {
         let (embeddings, stages) = if files.is_empty() {
             (Vec::new(), Stages::default())
         } else {
-            self.embed(
+            self.embed_prepared(
                 files,
-                &image_options(&binding, image.decode),
+                binding_preparation(&binding, image.decode),
                 &embed_options(&binding),
             )
             .await?

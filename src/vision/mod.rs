@@ -7,6 +7,7 @@
 mod decode;
 mod jpeg;
 mod preprocess;
+mod preprocessing;
 mod resample;
 mod thumbnail;
 mod tiff;
@@ -14,6 +15,7 @@ mod webp;
 
 pub use decode::{Background, DecodeLimits, DecodeOptions, decode, decode_fast};
 pub use preprocess::{Grid, MEAN, PATCH, ResizeMode, ResizePlan, STD, Transform};
+pub use preprocessing::{Difference, Preprocessing, PreprocessingOverrides};
 pub use resample::{Kernel, ResampleFilter, Taps, Window, resample_f32, resample_rgb, taps};
 pub use thumbnail::thumbnail;
 

@@ -20,7 +20,7 @@ use crate::{
     eval::{LabeledImages, LabeledVectors, classes},
     features::pool::Pooling,
     service::{EmbedOptions, ImageOptions, Service},
-    vision::ResizeMode,
+    vision::{PreprocessingOverrides, ResizeMode},
 };
 
 /// Flags of every evaluation.
@@ -123,9 +123,13 @@ impl SetFlags {
             layers: layers.unwrap_or(1),
             tokens: false,
         };
-        let image = ImageOptions {
+        let overrides = PreprocessingOverrides {
             size,
             resize,
+            ..PreprocessingOverrides::default()
+        };
+        let image = ImageOptions {
+            overrides,
             ..ImageOptions::default()
         };
 

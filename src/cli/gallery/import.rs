@@ -18,6 +18,7 @@ use crate::{
     error::{Error, Kind, Result},
     gallery::{Gallery, OpenMode, Parts},
     service::{ImageOptions, NewEntry, QueryInput, Service, VectorOptions},
+    vision::PreprocessingOverrides,
 };
 
 /// Images of a transaction, and bytes of their files after which it takes no more.
@@ -117,9 +118,13 @@ impl Import {
             size,
             resize,
         } = self.vector;
-        let image = ImageOptions {
+        let overrides = PreprocessingOverrides {
             size,
             resize,
+            ..PreprocessingOverrides::default()
+        };
+        let image = ImageOptions {
+            overrides,
             ..ImageOptions::default()
         };
         let vectors = VectorOptions {

@@ -10,6 +10,7 @@ use super::{SomeGalleries, block_on};
 use crate::{
     error::Result,
     gallery::{Binding, Gallery, GalleryInfo, GalleryName, Label, Parts},
+    vision::Preprocessing,
 };
 
 #[derive(Debug, Args)]
@@ -142,25 +143,32 @@ impl Report {
             } = gallery;
             let Binding {
                 model,
-                fingerprint,
                 dim,
                 pooling,
                 layers,
+                preprocessing,
+            } = binding;
+            let Preprocessing {
                 size,
                 resize,
                 filter,
                 exif,
                 background,
-            } = binding;
-            let fingerprint: String = fingerprint.chars().take(12).collect();
+            } = preprocessing;
             writeln!(
                 out,
                 "\n{name}: {items} items, {indexed} of them in the index"
             )?;
-            writeln!(out, "  {dim} values of {model} (fingerprint {fingerprint})")?;
             writeln!(
                 out,
-                "  pooling={pooling} layers={layers} size={size} resize={resize} filter={filter} exif={exif} background={background}"
+                "  {dim} values of {} (fingerprint {})",
+                model.name,
+                model.fingerprint.short()
+            )?;
+            writeln!(
+                out,
+                "  pooling={pooling} layers={layers} size={size} resize={resize} filter={filter} \
+                 exif={exif} background={background}"
             )?;
             let mut by_count: Vec<_> = labels.iter().collect();
             by_count.sort_by_key(|&(label, &count)| (std::cmp::Reverse(count), label));

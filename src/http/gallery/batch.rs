@@ -103,7 +103,7 @@ pub(in crate::http) async fn put_items(
         admission: _admission,
     } = request;
     let GalleryOption { gallery } = options.take()?;
-    let image: ImageOptions = options.take()?;
+    let image = options.take_image()?;
     let vectors: VectorOptions = options.take()?;
     options.finish()?;
 

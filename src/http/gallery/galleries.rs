@@ -73,34 +73,28 @@ impl GalleryJson {
             items,
             indexed,
         } = info;
-        let takes_images = binding.fingerprint == service.engine().fingerprint();
         let Binding {
             model,
-            fingerprint,
             dim,
             pooling,
             layers,
-            size,
-            resize,
-            filter,
-            exif,
-            background,
+            preprocessing,
         } = binding;
         Self {
             name,
             items,
             indexed,
-            model,
-            fingerprint,
-            takes_images,
+            takes_images: model.fingerprint == *service.engine().fingerprint(),
+            model: model.name,
+            fingerprint: model.fingerprint.to_string(),
             dim,
             pooling,
             layers,
-            size,
-            resize,
-            filter,
-            exif,
-            background,
+            size: preprocessing.size,
+            resize: preprocessing.resize,
+            filter: preprocessing.filter,
+            exif: preprocessing.exif,
+            background: preprocessing.background,
         }
     }
 }

@@ -88,7 +88,7 @@ pub(in crate::http) async fn put_item(
     } = request;
     let GalleryOption { gallery } = options.take()?;
     let (label, metadata) = take_facts(&mut options)?;
-    let image: ImageOptions = options.take()?;
+    let image = options.take_image()?;
     let vectors: VectorOptions = options.take()?;
     options.finish()?;
     let [subject] = <[_; 1]>::try_from(subjects).map_err(|subjects| {

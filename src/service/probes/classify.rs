@@ -6,7 +6,7 @@ use super::{
     super::{
         Answers, Classification, EmbedOptions, ImageOptions, QueryInput, Service, Stages,
         VectorOptions,
-        binding::{image_options, overlay},
+        binding::{binding_preparation, overlay},
     },
     StoredProbe,
 };
@@ -66,7 +66,7 @@ impl Service {
                 layers: 1,
                 tokens: false,
             };
-            self.embed(files, &image_options(&binding, image.decode), &embed)
+            self.embed_prepared(files, binding_preparation(&binding, image.decode), &embed)
                 .await?
         };
         let started = Instant::now();

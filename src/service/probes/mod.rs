@@ -72,14 +72,9 @@ impl Service {
         let store = self.gallery()?;
         let info = store.gallery(&plan.gallery).await?;
         let spec = self.engine.spec();
-        if info.binding.fingerprint != self.engine.fingerprint() {
-            let detail = format!(
-                "the gallery `{}` holds features of {}, and this server runs {}, whose features are others; serve that model \
-                 to train a probe on them",
-                plan.gallery, info.binding.model, spec.name
-            );
-            return Err(Error::new(Kind::Conflict, detail));
-        }
+        let holder = format_args!("the gallery `{}`", plan.gallery);
+        let advice = "train a probe on another gallery";
+        info.binding.model.require(self.engine.model_id(), holder, advice)?;
         self.trainings
             .begin(store.clone(), info, plan, spec.dim, self.gallery_limits)
     }
@@ -118,16 +113,11 @@ impl Service {
                     }
                     _ => error,
                 })?;
-        if stored.about.binding.fingerprint == self.engine.fingerprint() {
-            return Ok(stored);
-        }
-        let detail = format!(
-            "the probe `{name}` takes features of {}, and this server runs {}, whose features are others; serve that model, \
-             or train a probe on a gallery of this one",
-            stored.about.binding.model,
-            self.engine.spec().name
-        );
-        Err(Error::new(Kind::Conflict, detail))
+        let holder = format_args!("the probe `{name}`");
+        let advice = "train a probe on a gallery of this one";
+        let model = &stored.about.binding.model;
+        model.require(self.engine.model_id(), holder, advice)?;
+        Ok(stored)
     }
 
     /// The state of all probes, by name.

@@ -1,0 +1,28 @@
+//! Enums whose variants have one spelling everywhere: in options, in JSON, on the command line and
+//! in messages.
+
+/// Defines a `Copy` enum with `Display`, `FromStr`, `VARIANTS`, `Serialize` and `Deserialize`, all
+/// of which spell a variant in `snake_case`.
+macro_rules! option_enum {
+    ($(#[$attribute:meta])* $visibility:vis enum $name:ident { $($variants:tt)* }) => {
+        $(#[$attribute])*
+        #[derive(
+            Debug,
+            Clone,
+            Copy,
+            PartialEq,
+            Eq,
+            Hash,
+            serde::Serialize,
+            serde::Deserialize,
+            strum::Display,
+            strum::EnumString,
+            strum::VariantNames,
+        )]
+        #[serde(rename_all = "snake_case")]
+        #[strum(serialize_all = "snake_case")]
+        $visibility enum $name { $($variants)* }
+    };
+}
+
+pub(crate) use option_enum;
