@@ -7,7 +7,7 @@ use dinoserve::{
     http::{
         HttpConfig,
         access::{ApiKeys, NewKey, Role},
-        openapi::description,
+        description,
     },
     telemetry,
 };

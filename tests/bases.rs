@@ -8,7 +8,8 @@ use dinoserve::{
         Binding, Gallery, GalleryConfig, GalleryName, ItemId, Metadata, NewItem, OpenMode, open,
     },
     http::HttpConfig,
-    vision::{Background, ResampleFilter, ResizeMode},
+    model::ModelId,
+    vision::{Preprocessing, ResizeMode},
 };
 use reqwest::{
     RequestBuilder, StatusCode,
@@ -353,16 +354,14 @@ async fn bases_survive_a_restart_and_belong_to_a_model() {
 async fn a_gallery_s_thumbnails_can_be_what_a_basis_is_fitted_on() {
     let store = new_gallery().await;
     let binding = Binding {
-        model: "any".to_owned(),
-        fingerprint: "any".to_owned(),
+        model: ModelId {
+            name: "any".to_owned(),
+            fingerprint: ("any".to_owned()).into(),
+        },
         dim: 2,
         pooling: Pooling::Cls,
         layers: 1,
-        size: 224,
-        resize: ResizeMode::Crop,
-        filter: ResampleFilter::Bicubic,
-        exif: true,
-        background: Background::White,
+        preprocessing: Preprocessing::new(ResizeMode::Crop, 224),
     };
     let item = |id: &str, file: Option<&str>| NewItem {
         id: ItemId::new(id).unwrap(),

@@ -8,6 +8,7 @@ use dinoserve::{
         self, Binding, Gallery, GalleryConfig, GalleryName, ItemId, Label, Metadata, NewItem,
         OpenMode, SnapshotSummary, restore_snapshot, verify_snapshot, write_snapshot,
     },
+    model::ModelId,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -176,7 +177,10 @@ async fn a_restore_takes_the_place_of_what_was_there() {
 
     // Also if that held something else, and also by nothing.
     let other = Binding {
-        fingerprint: "another".to_owned(),
+        model: ModelId {
+            fingerprint: "another".into(),
+            ..binding().model.clone()
+        },
         dim: 3,
         ..binding()
     };

@@ -17,7 +17,8 @@ use dinoserve::{
         self, Binding, Gallery, GalleryConfig, GalleryName, Item, ItemId, Label, Metadata, NewItem,
         OpenMode, Parts, StoredItem,
     },
-    vision::{Background, ResampleFilter, ResizeMode},
+    model::ModelId,
+    vision::{Preprocessing, ResizeMode},
 };
 use futures_util::TryStreamExt;
 
@@ -96,16 +97,14 @@ pub fn id(id: impl Into<String>) -> ItemId {
 
 pub fn binding(dim: usize) -> Binding {
     Binding {
-        model: "dinov2-small".to_owned(),
-        fingerprint: "0123456789abcdef".repeat(4),
+        model: ModelId {
+            name: "dinov2-small".to_owned(),
+            fingerprint: ("0123456789abcdef".repeat(4)).into(),
+        },
         dim,
         pooling: Pooling::Cls,
         layers: 1,
-        size: 224,
-        resize: ResizeMode::Crop,
-        filter: ResampleFilter::Bicubic,
-        exif: true,
-        background: Background::White,
+        preprocessing: Preprocessing::new(ResizeMode::Crop, 224),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use dinoserve::http::openapi::description;
+use dinoserve::http::description;
 use serde_json::{Value, json};
 
 use crate::support::{read_golden, server::Server};

@@ -12,7 +12,8 @@ use dinoserve::{
         NewItem, OpenMode, open,
     },
     http::HttpConfig,
-    vision::{Background, ResampleFilter, ResizeMode},
+    model::ModelId,
+    vision::{Preprocessing, ResizeMode},
 };
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -32,16 +33,14 @@ fn name(name: &str) -> GalleryName {
 
 fn binding(fingerprint: &str) -> Binding {
     Binding {
-        model: "tiny-reg".to_owned(),
-        fingerprint: fingerprint.to_owned(),
+        model: ModelId {
+            name: "tiny-reg".to_owned(),
+            fingerprint: (fingerprint.to_owned()).into(),
+        },
         dim: DIM,
         pooling: Pooling::Cls,
         layers: 1,
-        size: 224,
-        resize: ResizeMode::Crop,
-        filter: ResampleFilter::default(),
-        exif: true,
-        background: Background::default(),
+        preprocessing: Preprocessing::new(ResizeMode::Crop, 224),
     }
 }
 

@@ -49,7 +49,7 @@ async fn no_request_gets_an_answer_that_is_not_described() {
     // It leaves files in its working directory.
     let python = python.in_folder(&scratch("schemathesis"));
     let said = python.run_program("schemathesis", &arguments).await;
-    let description = serde_json::to_value(dinoserve::http::openapi::description()).unwrap();
+    let description = serde_json::to_value(dinoserve::http::description()).unwrap();
     let operations = description["paths"]
         .as_object()
         .unwrap()

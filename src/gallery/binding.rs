@@ -35,7 +35,8 @@ impl Binding {
     /// [`Kind::Conflict`] that names what differs, and what the gallery holds.
     pub fn check(&self, name: &GalleryName, other: &Self) -> Result<()> {
         let holder = format_args!("the gallery `{name}`");
-        self.model.require(&other.model, holder, "use another gallery")?;
+        self.model
+            .require(&other.model, holder, "use another gallery")?;
         let pooled = [
             Difference::between("pooling", &self.pooling, &other.pooling),
             Difference::between("layers", &self.layers, &other.layers),

@@ -4,12 +4,12 @@
 use axum::{body::Body, http::Request};
 use bytes::Bytes;
 
-use super::{
-    HttpConfig,
-    body::{self, Takes},
-};
 use crate::{
     gallery::ItemFilter,
+    http::{
+        HttpConfig,
+        request::body::{self, Takes},
+    },
     service::{AttentionOptions, EmbedOptions, ImageOptions, PcaOptions, Rendering, VectorOptions},
 };
 

@@ -1,4 +1,4 @@
-//! The list of routes, and the API's description made from it.
+//! The API's description, apart from the routes' own.
 
 use utoipa::{
     OpenApi,
@@ -6,13 +6,6 @@ use utoipa::{
         Content, Ref, ResponseBuilder,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
-};
-use utoipa_axum::{router::OpenApiRouter, routes};
-
-use super::{
-    AppState, attention, attention_stats, bases, classify, embed, embeddings,
-    gallery::{batch, galleries, item, list, snapshot, thumbnail},
-    health, knn, models, pca, probes, similarity,
 };
 
 #[derive(OpenApi)]
@@ -28,44 +21,10 @@ use super::{
         (name = "server", description = "The server itself."),
     )
 )]
-struct Description;
+pub(crate) struct Description;
 
-/// Every route with its description.
-pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(embed::create_embedding))
-        .routes(routes!(pca::create_pca_map))
-        .routes(routes!(attention::create_attention_map))
-        .routes(routes!(attention_stats::compare_heads))
-        .routes(routes!(similarity::create_similarity_map))
-        .routes(routes!(embeddings::create_openai_embedding))
-        .routes(routes!(knn::find_neighbors_of_item, knn::find_neighbors))
-        .routes(routes!(classify::classify))
-        .routes(routes!(list::list_items, batch::put_items))
-        .routes(routes!(item::put_item, item::get_item, item::delete_item))
-        .routes(routes!(thumbnail::get_thumbnail))
-        .routes(routes!(galleries::list_galleries))
-        .routes(routes!(galleries::get_gallery, galleries::delete_gallery))
-        .routes(routes!(snapshot::get_snapshot, snapshot::put_snapshot))
-        .routes(routes!(bases::list_bases))
-        .routes(routes!(
-            bases::get_basis,
-            bases::fit_basis,
-            bases::add_to_basis,
-            bases::delete_basis
-        ))
-        .routes(routes!(probes::list_probes, probes::train_probe))
-        .routes(routes!(probes::get_probe, probes::delete_probe))
-        .routes(routes!(models::list_models))
-        .routes(routes!(models::load_model))
-        .routes(routes!(health::healthz))
-        .routes(routes!(health::readyz))
-        .routes(routes!(health::metrics))
-}
-
-/// The API's description.
-pub fn description() -> utoipa::openapi::OpenApi {
-    let mut description = routes().into_openapi();
+/// Adds to the description of the routes what all of them share: the API key and its refusals.
+pub(crate) fn complete(mut description: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
     let scheme = scheme.description(Some(
         "An API key, where the server was started with --api-keys.",

@@ -11,9 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{
-    Decoding, ImageOptions, Service, Stages, images::Preparation, maps::patch_tokens,
-};
+use super::{Decoding, ImageOptions, Service, Stages, images::Preparation, maps::patch_tokens};
 use crate::{
     error::{Error, Kind, Result},
     features::pca::{

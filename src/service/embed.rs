@@ -7,7 +7,10 @@ use futures_util::StreamExt;
 use ndarray::{Array2, ArrayView2};
 use serde::Deserialize;
 
-use super::{ImageOptions, Service, Stages, images::{Inference, Preparation}};
+use super::{
+    ImageOptions, Service, Stages,
+    images::{Inference, Preparation},
+};
 use crate::{
     engine::{Features, RequestedOutputs},
     error::{Error, Result},

@@ -42,7 +42,13 @@ impl Service {
             attention: true,
             ..RequestedOutputs::default()
         };
-        let seen = self.see_for_maps(files, image.over(&self.engine.spec().map_preprocessing()), wanted).await?;
+        let seen = self
+            .see_for_maps(
+                files,
+                image.over(&self.engine.spec().map_preprocessing()),
+                wanted,
+            )
+            .await?;
         let registers = self.engine.spec().registers;
         let of_image = move |view: &Arc<CachedFeatures>| {
             let heads = heads(&view.features, registers)?;

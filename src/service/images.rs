@@ -17,9 +17,7 @@ use crate::{
     engine::{Features, Input, RequestedOutputs},
     error::{Error, Kind, Result},
     telemetry,
-    vision::{
-        DecodeLimits, Preprocessing, PreprocessingOverrides, RgbImage, decode, decode_fast,
-    },
+    vision::{DecodeLimits, Preprocessing, PreprocessingOverrides, RgbImage, decode, decode_fast},
 };
 
 /// Sizes that a request may not exceed.

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     Decoding, ImageOptions, QueryInput, Service, Stages, VectorOptions,
-    binding::{embed_options, binding_preparation},
+    binding::{binding_preparation, embed_options},
     gallery::{unit_vector, vector_of_model},
 };
 use crate::{

@@ -239,7 +239,13 @@ impl Service {
             attention: foreground,
             ..RequestedOutputs::default()
         };
-        let seen = self.see_for_maps(files, image.over(&self.engine.spec().map_preprocessing()), wanted).await?;
+        let seen = self
+            .see_for_maps(
+                files,
+                image.over(&self.engine.spec().map_preprocessing()),
+                wanted,
+            )
+            .await?;
         let registers = self.engine.spec().registers;
         let max_pixels = self.limits.decode.max_pixels;
         let work = move |views: &[Arc<CachedFeatures>]| {
@@ -305,7 +311,13 @@ impl Service {
             attention: true,
             ..RequestedOutputs::default()
         };
-        let seen = self.see_for_maps(files, image.over(&self.engine.spec().map_preprocessing()), wanted).await?;
+        let seen = self
+            .see_for_maps(
+                files,
+                image.over(&self.engine.spec().map_preprocessing()),
+                wanted,
+            )
+            .await?;
         let registers = self.engine.spec().registers;
         let max_pixels = self.limits.decode.max_pixels;
         let work = move |views: &[Arc<CachedFeatures>]| {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     ImageOptions, QueryInput, Service, Stages, VectorOptions,
-    binding::{embed_options, binding_preparation},
+    binding::{binding_preparation, embed_options},
     gallery::{unit_vector, vector_of_model},
 };
 use crate::{

@@ -157,7 +157,13 @@ impl Service {
             patch_tokens: true,
             ..RequestedOutputs::default()
         };
-        let seen = self.see_for_maps(files, image.over(&self.engine.spec().map_preprocessing()), wanted).await?;
+        let seen = self
+            .see_for_maps(
+                files,
+                image.over(&self.engine.spec().map_preprocessing()),
+                wanted,
+            )
+            .await?;
         let max_pixels = self.limits.decode.max_pixels;
         let work = move |views: &[Arc<CachedFeatures>]| {
             let first = &views

@@ -5,7 +5,8 @@ use dinoserve::{
     error::Kind,
     features::pool::Pooling,
     gallery::{Binding, DocumentKind, Parts, Search},
-    vision::{Background, ResampleFilter, ResizeMode},
+    model::ModelId,
+    vision::{Background, Preprocessing, ResampleFilter, ResizeMode},
 };
 
 use super::{Place, Random, binding, id, ids, name, over_both_stores, plain, read_all};
@@ -107,8 +108,10 @@ async fn a_gallery_holds_vectors_of_one_kind(place: &Place) {
         (
             "dinov2-large",
             Binding {
-                fingerprint: "f".repeat(64),
-                model: "dinov2-large".to_owned(),
+                model: ModelId {
+                    name: "dinov2-large".to_owned(),
+                    fingerprint: "f".repeat(64).into(),
+                },
                 ..ours.clone()
             },
         ),
@@ -136,35 +139,50 @@ async fn a_gallery_holds_vectors_of_one_kind(place: &Place) {
         (
             "size=518",
             Binding {
-                size: 518,
+                preprocessing: Preprocessing {
+                    size: 518,
+                    ..ours.preprocessing
+                },
                 ..ours.clone()
             },
         ),
         (
             "resize=squash",
             Binding {
-                resize: ResizeMode::Squash,
+                preprocessing: Preprocessing {
+                    resize: ResizeMode::Squash,
+                    ..ours.preprocessing
+                },
                 ..ours.clone()
             },
         ),
         (
             "filter=bilinear",
             Binding {
-                filter: ResampleFilter::Bilinear,
+                preprocessing: Preprocessing {
+                    filter: ResampleFilter::Bilinear,
+                    ..ours.preprocessing
+                },
                 ..ours.clone()
             },
         ),
         (
             "exif=false",
             Binding {
-                exif: false,
+                preprocessing: Preprocessing {
+                    exif: false,
+                    ..ours.preprocessing
+                },
                 ..ours.clone()
             },
         ),
         (
             "background=black",
             Binding {
-                background: Background::Black,
+                preprocessing: Preprocessing {
+                    background: Background::Black,
+                    ..ours.preprocessing
+                },
                 ..ours.clone()
             },
         ),
@@ -184,7 +202,10 @@ async fn a_gallery_holds_vectors_of_one_kind(place: &Place) {
     }
     // The model's name is for people only.
     let renamed = Binding {
-        model: "mine".to_owned(),
+        model: ModelId {
+            name: "mine".to_owned(),
+            ..ours.model.clone()
+        },
         ..ours.clone()
     };
     assert_eq!(

@@ -8,6 +8,7 @@ use dinoserve::{
         Binding, Bound, Condition, Gallery, GalleryConfig, GalleryName, ItemFilter, Metadata,
         Neighbor, NewItem, Scalar, Search,
     },
+    model::ModelId,
 };
 use serde_json::{Value, json};
 
@@ -446,7 +447,10 @@ async fn vectors_of_another_kind_are_refused(place: &Place) {
         );
     }
     let other = Binding {
-        fingerprint: "another".to_owned(),
+        model: ModelId {
+            fingerprint: "another".into(),
+            ..binding.model.clone()
+        },
         ..binding
     };
     let refused = store.search(&gallery, of(other, 4)).await.unwrap_err();

@@ -12,8 +12,10 @@ use axum::{
 use rust_embed::RustEmbed;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{AppState, openapi};
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    http::{AppState, openapi},
+};
 
 #[derive(RustEmbed)]
 #[folder = "src/http/page/assets"]
@@ -25,8 +27,8 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 );
 
-pub(super) fn routes() -> Router<AppState> {
-    let docs = SwaggerUi::new("/docs").url("/openapi.json", openapi::description());
+pub(crate) fn routes(description: utoipa::openapi::OpenApi) -> Router<AppState> {
+    let docs = SwaggerUi::new("/docs").url("/openapi.json", description);
     // Without the badge that asks another server.
     let docs = docs.config(
         Config::default()

@@ -74,7 +74,9 @@ impl Service {
         let spec = self.engine.spec();
         let holder = format_args!("the gallery `{}`", plan.gallery);
         let advice = "train a probe on another gallery";
-        info.binding.model.require(self.engine.model_id(), holder, advice)?;
+        info.binding
+            .model
+            .require(self.engine.model_id(), holder, advice)?;
         self.trainings
             .begin(store.clone(), info, plan, spec.dim, self.gallery_limits)
     }

@@ -1,0 +1,8 @@
+//! What the model sees in images.
+
+pub(crate) mod attention;
+pub(crate) mod attention_stats;
+pub(crate) mod embed;
+pub(crate) mod embeddings;
+pub(crate) mod pca;
+pub(crate) mod similarity;

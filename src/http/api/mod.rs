@@ -1,0 +1,9 @@
+//! The operations, one file per resource.
+
+pub(crate) mod bases;
+pub(crate) mod features;
+pub(crate) mod gallery;
+pub(crate) mod health;
+pub(crate) mod models;
+pub(crate) mod probes;
+pub(crate) mod schema;
