@@ -440,7 +440,7 @@ async fn a_worker_that_panics_is_isolated_counted_and_replaced() {
     for (index, answer) in answers.into_iter().enumerate() {
         match answer.await.unwrap() {
             Ok((_, features)) => {
-                assert!(index % 2 == 1 && difference(&features.cls, &expected).0 < 1e-5)
+                assert!(index % 2 == 1 && difference(&features.cls, &expected).0 < 1e-5);
             }
             Err(error) => assert!(
                 index % 2 == 0 && error.kind() == Kind::Internal,

@@ -101,7 +101,7 @@ impl Writers {
                     match put.send().await {
                         // The status is the acknowledgement.
                         Ok(response) if response.status().is_success() => {
-                            drop(acknowledged.lock().unwrap().insert(id))
+                            acknowledged.lock().unwrap().insert(id);
                         }
                         Ok(response) => assert!(response.status() == 503, "{}", response.status()),
                         Err(_) => sleep(Duration::from_millis(10)).await,

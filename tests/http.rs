@@ -465,7 +465,7 @@ async fn attention_pictures_show_the_maps() {
         seen.push(ok_bytes(request(&format!("colormap={map}"))).await);
     }
     (0..4).for_each(|i| {
-        (0..i).for_each(|j| assert_ne!(seen[i], seen[j], "each colormap looks different"))
+        (0..i).for_each(|j| assert_ne!(seen[i], seen[j], "each colormap looks different"));
     });
 }
 

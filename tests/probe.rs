@@ -197,7 +197,7 @@ fn what_nothing_can_be_learned_from_says_so() {
             (0..count).for_each(|i| {
                 examples
                     .add(vec![class as f32, i as f32], &format!("c{class}"))
-                    .unwrap()
+                    .unwrap();
             });
         }
         examples

@@ -169,7 +169,7 @@ async fn a_probe_learns_the_labels_of_a_gallery_and_tells_them() {
     (0..90).for_each(|index| {
         examples
             .add(features(index, index % 3, 1.0), &format!("c{}", index % 3))
-            .unwrap()
+            .unwrap();
     });
     let options = TrainingOptions {
         l2: Some(0.5),

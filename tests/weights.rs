@@ -71,7 +71,7 @@ fn shards_are_one_model() {
         write(
             &folder.join(format!("model-{}-of-2.safetensors", i + 1)),
             shard,
-        )
+        );
     });
     let index = folder.join("model.safetensors.index.json");
     std::fs::write(

@@ -160,7 +160,7 @@ impl Pull {
         let precision = self.precision.get();
         let mut progress = Progress::new(Unit::BytesOrSteps);
         let pulled = store.pull(&self.name, precision, &mut |step, done, total| {
-            progress.show(step, done, total)
+            progress.show(step, done, total);
         });
         progress.finish();
         report(&pulled?, &store.converted_path(&self.name, precision))?;
@@ -197,7 +197,7 @@ impl Verify {
         let mut progress = Progress::new(Unit::BytesOrSteps);
         let precision = self.precision.get();
         let verified = store.verify(&self.name, precision, &mut |step, done, total| {
-            progress.show(step, done, total)
+            progress.show(step, done, total);
         });
         progress.finish();
         let verified = verified?;

@@ -117,9 +117,9 @@ impl Report {
             write!(f, "{:>number$}  {:<width$}", row + 1, class.label)?;
             for &count in &self.confusion[row] {
                 if count == 0 {
-                    write!(f, "{:>cell$}", "·")?
+                    write!(f, "{:>cell$}", "·")?;
                 } else {
-                    write!(f, "{count:>cell$}")?
+                    write!(f, "{count:>cell$}")?;
                 }
             }
             if none {

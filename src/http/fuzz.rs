@@ -10,7 +10,7 @@ use crate::{
         HttpConfig,
         request::body::{self, Takes},
     },
-    service::{AttentionOptions, EmbedOptions, ImageOptions, PcaOptions, Rendering, VectorOptions},
+    service::{AttentionOptions, EmbedOptions, PcaOptions, Rendering, VectorOptions},
 };
 
 /// Reads a request of each kind from what a client may send. Nothing is to panic, whatever it is.

@@ -9,13 +9,13 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use serde::Deserialize;
 use tracing::Instrument;
 
 use super::{Service, Stages, cache::Key};
 use crate::{
     engine::{Features, Input, RequestedOutputs},
     error::{Error, Kind, Result},
+    names::option_enum,
     telemetry,
     vision::{DecodeLimits, Preprocessing, PreprocessingOverrides, RgbImage, decode, decode_fast},
 };
@@ -57,29 +57,17 @@ impl ImageOptions {
     }
 }
 
-/// How exactly a file is decoded.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    Default,
-    Deserialize,
-    strum::Display,
-    strum::EnumString,
-    strum::VariantNames,
-)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub enum Decoding {
-    /// Every pixel, as Pillow does.
-    #[default]
-    Exact,
-    /// Large JPEG files at a half, a quarter or an eighth of their size, if that is enough: several
-    /// times as fast, with slightly different pixels.
-    Fast,
+option_enum! {
+    /// How exactly a file is decoded.
+    #[derive(Default)]
+    pub enum Decoding {
+        /// Every pixel, as Pillow does.
+        #[default]
+        Exact,
+        /// Large JPEG files at a half, a quarter or an eighth of their size, if that is enough: several
+        /// times as fast, with slightly different pixels.
+        Fast,
+    }
 }
 
 /// The complete way from a file to the model's input.

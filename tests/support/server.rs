@@ -97,7 +97,7 @@ impl Setup {
         let serving = tokio::spawn(async move {
             serve(listener, state, until, config)
                 .await
-                .expect("it serves")
+                .expect("it serves");
         });
         let client = Client::builder()
             .timeout(Duration::from_secs(60))

@@ -180,7 +180,7 @@ fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
         match Record::decode(value) {
             Ok(record) => order.push((record.serial, codec::place_of(key)?)),
             Err(error) => {
-                tracing::error!(%error, gallery = row.number, "an item cannot be read; see `gallery check`")
+                tracing::error!(%error, gallery = row.number, "an item cannot be read; see `gallery check`");
             }
         }
     }

@@ -323,9 +323,9 @@ struct Damage {
 impl Damage {
     fn add(&mut self, what: String) {
         if self.named.len() < NAMED {
-            self.named.push(what)
+            self.named.push(what);
         } else {
-            self.more += 1
+            self.more += 1;
         }
     }
 

@@ -14,7 +14,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::{
     error::{Error, Kind},
-    http::{AppState, openapi},
+    http::AppState,
 };
 
 #[derive(RustEmbed)]

@@ -115,7 +115,7 @@ pub async fn serve(
         .transpose()?;
     let (stopping, end) = watch::channel(false);
     let server = Connections {
-        router: router(state.clone()),
+        router: router::router(state.clone()),
         acceptor,
         places: Arc::new(Semaphore::new(
             config.max_connections.clamp(1, Semaphore::MAX_PERMITS),

@@ -52,7 +52,7 @@ impl Service {
                     given.push(None);
                 }
                 QueryInput::Vector(vector) => {
-                    given.push(Some(check_features(vector, name, &stored)))
+                    given.push(Some(check_features(vector, name, &stored)));
                 }
             }
         }

@@ -211,7 +211,7 @@ impl End {
         match &outcome {
             Ok(()) => tracing::info!(probe = %name, "trained"),
             Err(error) if self.training.stopped.load(Ordering::Relaxed) => {
-                tracing::info!(probe = %name, "{error}")
+                tracing::info!(probe = %name, "{error}");
             }
             Err(error) => {
                 tracing::warn!(probe = %name, %error, "the training failed");

@@ -17,7 +17,7 @@ pub type FlatTensors = BTreeMap<String, Tensor<1>>;
 pub fn names_of(module: &impl Module) -> Vec<(String, Vec<usize>)> {
     let mut names = Vec::new();
     visit(module, &mut |name, shape, _| {
-        names.push((name.to_owned(), shape.to_vec()))
+        names.push((name.to_owned(), shape.to_vec()));
     });
     names
 }

@@ -15,7 +15,7 @@ use crate::{
             problem::{FeatureProblems, Problem},
         },
     },
-    service::{EmbedOptions, Embedding, ImageOptions, Service},
+    service::{EmbedOptions, Embedding, Service},
 };
 
 /// Embeddings, in the order of the images.

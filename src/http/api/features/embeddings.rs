@@ -15,7 +15,7 @@ use crate::{
             problem::{FeatureProblems, openai_response},
         },
     },
-    service::{EmbedOptions, ImageOptions, Service},
+    service::{EmbedOptions, Service},
     vision::Grid,
 };
 

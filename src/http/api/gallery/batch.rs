@@ -10,18 +10,21 @@ use crate::{
     error::{Error, Result},
     gallery::{GalleryName, ItemId},
     http::{
-        api::gallery::{
-            GalleryOption,
-            schema::{BatchForm, BatchJson, GalleryParams, VectorParams, WriteProblems},
-            take_facts,
+        api::{
+            gallery::{
+                GalleryOption,
+                schema::{BatchForm, BatchJson, GalleryParams, VectorParams, WriteProblems},
+                take_facts,
+            },
+            schema::ImageParams,
         },
-        body::ItemsRequest,
-        json::BodyItem,
-        negotiate::{Representation, answer},
-        problem::Problem,
-        schema::ImageParams,
+        request::{body::ItemsRequest, json::BodyItem},
+        response::{
+            negotiate::{Representation, answer},
+            problem::Problem,
+        },
     },
-    service::{ImageOptions, NewEntry, Service, VectorOptions},
+    service::{NewEntry, Service, VectorOptions},
 };
 
 /// What became of a batch.

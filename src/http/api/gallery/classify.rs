@@ -23,8 +23,7 @@ use crate::{
         request::{body::SubjectRequest, options::Options},
     },
     service::{
-        Answers, Classification, ImageOptions, QueryInput, SearchOptions, Service, VectorOptions,
-        VoteOptions,
+        Answers, Classification, QueryInput, SearchOptions, Service, VectorOptions, VoteOptions,
     },
 };
 

@@ -8,20 +8,21 @@ use crate::{
     error::{Error, Kind, Result},
     gallery::{GalleryName, ItemId, Label, Metadata, Parts},
     http::{
-        api::gallery::{
-            GalleryOption, ItemJson, ItemPath,
-            schema::{
-                GalleryParams, GalleryProblems, ImageOrVectorJson, ItemParams, VectorParam,
-                VectorParams, WriteProblems,
+        api::{
+            gallery::{
+                GalleryOption, ItemJson, ItemPath,
+                schema::{
+                    GalleryParams, GalleryProblems, ImageOrVectorJson, ItemParams, VectorParam,
+                    VectorParams, WriteProblems,
+                },
+                take_facts,
             },
-            take_facts,
+            schema::{File, ImageParams, ImagesForm},
         },
-        body::SubjectRequest,
-        negotiate::{Representation, answer},
-        options::Options,
-        schema::{File, ImageParams, ImagesForm},
+        request::{body::SubjectRequest, options::Options},
+        response::negotiate::{Representation, answer},
     },
-    service::{ImageOptions, NewEntry, Service, VectorOptions},
+    service::{NewEntry, Service, VectorOptions},
 };
 
 /// What was stored.

@@ -25,7 +25,7 @@ use crate::{
             problem::Problem,
         },
     },
-    service::{Answers, ImageOptions, SearchOptions, Service, Stages, VectorOptions},
+    service::{Answers, SearchOptions, Service, Stages, VectorOptions},
 };
 
 /// Where neighbors were sought, and the answer.

@@ -13,8 +13,8 @@ use utoipa::{IntoParams, IntoResponses, ToSchema};
 use crate::{
     features::{pool::Pooling, vote::Vote},
     http::{
-        problem::Problem,
-        schema::{EXAMPLE_IMAGE, choice, one_of},
+        api::schema::{EXAMPLE_IMAGE, choice, one_of},
+        response::problem::Problem,
     },
     service::ProbeFeatures,
 };

@@ -31,12 +31,14 @@ use crate::{
     gallery::{GalleryName, SnapshotSummary, restore_snapshot, write_snapshot},
     http::{
         AppState,
-        api::gallery::{
-            GalleryPath,
-            schema::{GalleryProblems, WriteProblems},
+        api::{
+            gallery::{
+                GalleryPath,
+                schema::{GalleryProblems, WriteProblems},
+            },
+            schema::File,
         },
-        options::Options,
-        schema::File,
+        request::options::Options,
     },
 };
 

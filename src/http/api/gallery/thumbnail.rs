@@ -12,12 +12,14 @@ use crate::{
     error::{Error, Kind, Result},
     gallery::Parts,
     http::{
-        api::gallery::{
-            GalleryOption, ItemPath,
-            schema::{GalleryParams, GalleryProblems},
+        api::{
+            gallery::{
+                GalleryOption, ItemPath,
+                schema::{GalleryParams, GalleryProblems},
+            },
+            schema::File,
         },
-        options::Options,
-        schema::File,
+        request::options::Options,
     },
     service::Service,
 };
