@@ -1,7 +1,7 @@
 //! The stored gallery: vectors with labels and metadata, kept for years and searched by likeness.
 //!
 //! [`GalleryStore`] is what the use cases call; each backend is a folder, and one test suite runs
-//! over both (`tests/gallery_store.rs`). Nothing here makes features: vectors come in, and a
+//! over both (`tests/store/contract`). Nothing here makes features: vectors come in, and a
 //! gallery remembers of what kind they are ([`Binding`]).
 
 mod binding;

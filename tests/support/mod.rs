@@ -4,6 +4,7 @@ pub mod browser;
 pub mod items;
 pub mod postgres;
 pub mod process;
+pub mod program;
 pub mod python;
 pub mod server;
 
@@ -14,6 +15,7 @@ use std::{
         OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use dinoserve::{
@@ -244,6 +246,25 @@ pub fn wave(height: usize, width: usize) -> RgbImage {
             ((7 * x + 13 * y + 29 * c + (x * y) % 97 + blocks) % 256) as u8
         }))
     })
+}
+
+/// As tools replace files that others read.
+pub fn replace(file: &Path, text: &str) {
+    let aside = file.with_extension("new");
+    std::fs::write(&aside, text).unwrap();
+    std::fs::rename(&aside, file).unwrap();
+}
+
+/// Waits until something holds.
+pub async fn until(holds: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait)
+        .await
+        .expect("it holds at last");
 }
 
 pub fn cosine(a: impl IntoIterator<Item = f32>, b: impl IntoIterator<Item = f32>) -> f64 {

@@ -28,7 +28,7 @@ use crate::support::{postgres::Postgres, scratch};
 macro_rules! over_both_stores {
     ($($test:ident),+ $(,)?) => {
         mod embedded {
-            use crate::gallery_store::Place;
+            use crate::store::contract::Place;
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $test() {
                 super::$test(&Place::folder(stringify!($test))).await;
@@ -36,7 +36,7 @@ macro_rules! over_both_stores {
         }
 
         mod postgres {
-            use crate::gallery_store::Place;
+            use crate::store::contract::Place;
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $test() {
                 if let Some(place) = Place::database(stringify!($test)) {

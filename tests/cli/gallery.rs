@@ -14,14 +14,12 @@ use dinoserve::{
 use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 
-use crate::{
-    cli::{Serving, dinoserve, home_with_focus, home_with_tiny, text},
-    support::{
-        PHOTOGRAPHS, Tensors, cosine, difference, golden,
-        items::{DIM, binding, item, read_all},
-        scratch,
-        server::npy,
-    },
+use crate::support::{
+    PHOTOGRAPHS, Tensors, cosine, difference, golden,
+    items::{DIM, binding, item, read_all},
+    program::{Serving, dinoserve, home_with_focus, home_with_tiny, text},
+    scratch,
+    server::npy,
 };
 
 /// A command on the galleries of a folder.
@@ -121,7 +119,7 @@ async fn a_folder_is_imported_counted_checked_and_exported() {
     let (images, store, home) = (
         photographs(&folder),
         folder.join("galleries"),
-        home_with_focus(),
+        home_with_focus("fp32"),
     );
     let model = (home.as_path(), "dinov2-small-focus");
     let said = succeed(&mut import(&store, &images, model));

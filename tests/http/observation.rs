@@ -21,14 +21,11 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 use serde_json::Value;
 
-use crate::{
-    access::until,
-    support::{
-        process::Process,
-        read_golden, scratch,
-        server::{ok, ok_json},
-        skip,
-    },
+use crate::support::{
+    process::Process,
+    read_golden, scratch,
+    server::{ok, ok_json},
+    skip, until,
 };
 
 const CHELSEA: &str = "dinov2-small-focus/chelsea.png";

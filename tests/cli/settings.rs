@@ -4,9 +4,10 @@ use std::{net::TcpListener, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::{
-    cli::{dinoserve, home_with_tiny, text},
-    support::{focus_source, scratch},
+use crate::support::{
+    focus_source,
+    program::{dinoserve, home_with_tiny, text},
+    scratch,
 };
 
 /// Runs to its end: exit code, standard output, standard error.

@@ -21,15 +21,12 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{
-    access::until,
-    support::{
-        postgres::{NOBODY, Postgres},
-        process::{PROGRAM, Process},
-        read_golden, runtime_library, scratch,
-        server::{ok, ok_json},
-        skip, tiny_home,
-    },
+use crate::support::{
+    postgres::{NOBODY, Postgres},
+    process::{PROGRAM, Process},
+    read_golden, replace, runtime_library, scratch,
+    server::{ok, ok_json},
+    skip, tiny_home, until,
 };
 
 const COFFEE: &str = "dinov2-small-focus/coffee.png";
@@ -489,7 +486,7 @@ async fn the_clock_jumps() {
     };
     let today = date();
     for days in [400, -400, 0] {
-        crate::access::replace(&seconds, &(days * 86_400).to_string());
+        replace(&seconds, &(days * 86_400).to_string());
         writers.until_more(20).await;
         serves_again(&process.url).await;
         assert_eq!(

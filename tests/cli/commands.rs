@@ -1,58 +1,19 @@
 //! The program as a user runs it.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::Read,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
 use crate::support::{
-    Tensors, cosine, difference, focus_source, golden, read_golden, runtime_library, scratch,
-    server::npy, tiny,
+    Tensors, cosine, difference, focus_source, golden,
+    program::{Serving, dinoserve, home_with_tiny, text},
+    read_golden, scratch,
+    server::npy,
+    tiny,
 };
-
-pub fn dinoserve() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dinoserve"));
-    command
-        .env("ORT_DYLIB_PATH", runtime_library())
-        .env("DINOSERVE_LOG", "warn");
-    command
-}
-
-pub fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A home whose model `tiny` is converted already.
-pub fn home_with_tiny() -> PathBuf {
-    let home = scratch("cli-home");
-    let catalog = home.join("catalog");
-    std::fs::create_dir_all(&catalog).unwrap();
-    let spec = "name = \"tiny\"\nsummary = \"random weights\"\nlicence = \"none\"\ndim = 64\ndepth = 2\nheads = 2\nregisters = 0\n\
-                ffn = \"mlp\"\nffn_hidden = 256\nnative_grid = 37\nembed_size = 224\nmap_size = 518\n";
-    std::fs::write(catalog.join("tiny.toml"), spec).unwrap();
-    let output = dinoserve()
-        .args(["models", "convert", "tiny", "--from"])
-        .arg(golden("tiny/model.safetensors"))
-        .env("DINOSERVE_HOME", &home)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    home
-}
-
-/// A home with the focus model, converted there.
-pub fn home_with_focus() -> PathBuf {
-    let home = scratch("cli-focus-home");
-    let mut command = dinoserve();
-    command
-        .args(["models", "convert", "dinov2-small-focus", "--from"])
-        .arg(focus_source())
-        .env("DINOSERVE_HOME", &home);
-    assert!(command.output().unwrap().status.success());
-    home
-}
 
 /// Runs `serve` with something wrong: it must end at once, with one sentence that says what.
 #[track_caller]
@@ -175,50 +136,6 @@ fn compile(folder: &Path, name: &str, source: &str) -> PathBuf {
         .expect("a C compiler");
     assert!(status.success());
     library
-}
-
-/// A server process; killed if a test fails half way.
-pub struct Serving {
-    pub process: Child,
-    pub address: String,
-}
-
-impl Serving {
-    pub fn start(mut command: Command) -> Self {
-        let mut process = command
-            .args(["--port", "0"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line
-            .trim()
-            .strip_prefix("listening on ")
-            .unwrap_or_else(|| panic!("printed {line:?}"))
-            .to_owned();
-        Self { process, address }
-    }
-
-    pub fn signal(&self, signal: &str) {
-        assert!(
-            Command::new("kill")
-                .args([signal, &self.process.id().to_string()])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 #[tokio::test]

@@ -14,9 +14,10 @@ use ndarray::array;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{
-    cli::{dinoserve, home_with_tiny, text},
-    support::{focus_source, golden, read_golden, scratch},
+use crate::support::{
+    golden,
+    program::{dinoserve, home_with_focus, home_with_tiny, text},
+    read_golden, scratch,
 };
 
 /// What 20 neighbors predict for pictures of CIFAR-10, as computed with Meta's model code.
@@ -30,31 +31,6 @@ struct Reference {
 
 fn names(labels: &[&str]) -> Vec<String> {
     labels.iter().map(|&label| label.to_owned()).collect()
-}
-
-/// A home with the focus model in one precision.
-pub fn home_with_focus_in(precision: &str) -> PathBuf {
-    let home = scratch("eval-home");
-    let mut command = dinoserve();
-    command
-        .args([
-            "models",
-            "convert",
-            "dinov2-small-focus",
-            "--precision",
-            precision,
-            "--from",
-        ])
-        .arg(focus_source());
-    assert!(
-        command
-            .env("DINOSERVE_HOME", &home)
-            .output()
-            .unwrap()
-            .status
-            .success()
-    );
-    home
 }
 
 /// Both votes of 20 neighbors on the pictures of CIFAR-10: what was printed, and the file.
@@ -85,7 +61,7 @@ fn evaluate_cifar10(precision: &str) -> (String, Value) {
     } = command
         .arg("--json")
         .arg(&json)
-        .env("DINOSERVE_HOME", home_with_focus_in(precision))
+        .env("DINOSERVE_HOME", home_with_focus(precision))
         .output()
         .unwrap();
     assert!(status.success(), "{}", text(&stderr));

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, process::Output};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{
-    cli::{dinoserve, text},
-    eval::home_with_focus_in,
-    support::{golden, read_golden, scratch},
+use crate::support::{
+    golden,
+    program::{dinoserve, home_with_focus, text},
+    read_golden, scratch,
 };
 
 /// What scikit-learn's logistic regression says of the test pictures of CIFAR-10's sample.
@@ -41,7 +41,7 @@ fn evaluate(train: &str, more: &[&str]) -> (Output, Option<Value>) {
     let output = command
         .arg("--json")
         .arg(&json)
-        .env("DINOSERVE_HOME", home_with_focus_in("fp32"))
+        .env("DINOSERVE_HOME", home_with_focus("fp32"))
         .output()
         .unwrap();
     let found = std::fs::read(json)

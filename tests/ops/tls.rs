@@ -19,13 +19,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::{
-    access::{replace, until},
-    support::{
-        process::PROGRAM,
-        scratch,
-        server::{Server, Setup},
-    },
+use crate::support::{
+    process::PROGRAM,
+    replace, scratch,
+    server::{Server, Setup},
+    until,
 };
 
 struct Files {

@@ -17,13 +17,11 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{
-    connections::http2_request,
-    support::{
-        process::{Process, metric},
-        scratch,
-        server::{Server, Setup, new_gallery, ok, ok_json, problem},
-    },
+use crate::support::{
+    process::{Process, metric},
+    replace, scratch,
+    server::{Server, Setup, http2_request, new_gallery, ok, ok_json, problem},
+    until,
 };
 
 /// A key of each role, and the file that knows them.
@@ -388,25 +386,6 @@ async fn keys_are_rotated_without_a_restart() {
     replace(&keys.file, &entry);
     until(async || status(&keys.slow).await == 401).await;
     server.stopped().await;
-}
-
-/// As tools replace files that others read.
-pub fn replace(file: &Path, text: &str) {
-    let aside = file.with_extension("new");
-    std::fs::write(&aside, text).unwrap();
-    std::fs::rename(&aside, file).unwrap();
-}
-
-/// Waits until something holds.
-pub async fn until(holds: impl AsyncFn() -> bool) {
-    let wait = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), wait)
-        .await
-        .expect("it holds at last");
 }
 
 #[test]

@@ -9,13 +9,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{
-    access::until,
-    support::{
-        process::Process,
-        read_golden,
-        server::{Server, Setup, ok},
-    },
+use crate::support::{
+    process::Process,
+    read_golden,
+    server::{Server, Setup, http2_request, ok},
+    until,
 };
 
 const COFFEE: &str = "dinov2-small-focus/coffee.png";
@@ -94,21 +92,6 @@ async fn an_idle_connection_of_http2_is_closed_though_it_answers_pings() {
     );
     assert!(pings > 0, "it was asked whether it is there");
     server.stopped().await;
-}
-
-/// What a client of HTTP/2 says first: how much of an answer it has room for, and a request without
-/// a body. Fields are as HPACK has them: GET is 82, DELETE 02 and its text, http 86, a path 04 and
-/// its text, the host 01 and its text.
-pub fn http2_request(window: u8, fields: &[u8]) -> Vec<u8> {
-    let settings = [&b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0"[..], &[window]].concat();
-    let head = [0, 0, fields.len() as u8, 1, 5, 0, 0, 0, 1];
-    [
-        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
-        &settings,
-        &head,
-        fields,
-    ]
-    .concat()
 }
 
 /// A client of HTTP/2 that makes no room for its answers, or room for one byte, and answers pings.

@@ -1,0 +1,18 @@
+//! The API, over HTTP.
+
+mod access;
+mod bases;
+mod connections;
+mod features;
+mod gallery;
+mod gallery_problems;
+mod gallery_snapshot;
+mod hot_swap;
+mod observation;
+mod openai;
+mod openapi;
+mod pages;
+mod probes;
+mod problems;
+mod schema;
+mod similarity;

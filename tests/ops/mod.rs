@@ -1,0 +1,6 @@
+//! What operators meet: faults, shutdown, TLS and hostile files.
+
+mod faults;
+mod hostile;
+mod shutdown;
+mod tls;
