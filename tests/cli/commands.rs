@@ -9,7 +9,7 @@ use std::{
 
 use crate::support::{
     Tensors, cosine, difference, focus_source, golden,
-    program::{Serving, dinoserve, home_with_tiny, text},
+    program::{Serving, dinoserve, home_with_focus, home_with_tiny, text},
     read_golden, scratch,
     server::npy,
     tiny,
@@ -301,7 +301,7 @@ fn a_folder_is_embedded_and_what_cannot_be_read_is_listed() {
     .unwrap();
     std::fs::write(images.join("a-broken.png"), b"not a picture").unwrap();
     std::fs::write(images.join("notes.txt"), b"not an image at all").unwrap();
-    let home = home_with_focus();
+    let home = home_with_focus("fp32");
     let embed = |output: &Path, more: &[&str]| {
         let mut command = dinoserve();
         command
@@ -433,7 +433,7 @@ fn models_are_listed_converted_and_verified() {
     let output = dinoserve()
         .args(["models", "verify", "dinov2-small-focus", "--goldens"])
         .arg(&goldens)
-        .env("DINOSERVE_HOME", home_with_focus())
+        .env("DINOSERVE_HOME", home_with_focus("fp32"))
         .output()
         .unwrap();
     let said = text(&output.stdout);

@@ -1,10 +1,6 @@
 //! Evaluation by labeled folders: against reference predictions, and as people read it.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::Output,
-};
+use std::{collections::BTreeMap, path::Path, process::Output};
 
 use dinoserve::{
     eval::{Neighbor, Report, nearest, predict},
