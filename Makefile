@@ -1,9 +1,9 @@
-# The two commands are `make demo` and `make test`; `make help` lists the others.
+# `make demo` and `make test` are the two to know; `make help` lists the others.
 
 SHELL := /bin/sh
 DINOSERVE_HOME ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/dinoserve
 export DINOSERVE_HOME
-# A CMake that `make setup` fetched, for machines without one.
+# The CMake that `make setup` fetches on machines without one.
 export PATH := $(PATH):$(DINOSERVE_HOME)/tools/cmake-4.0.3/bin
 
 CARGO_DENY := 0.20.2
@@ -22,17 +22,17 @@ setup: ## Fetch ONNX Runtime and the embedded model into the cache folder
 	@python3 deploy/setup.py
 
 build: setup ## Build the server
-	@# With the tests' dependencies, so that `make test` and `make demo` share one build.
+	@# Includes the tests' dependencies, so that `make test` and `make demo` share one build.
 	cargo build --release --bins --tests
 
-demo: build ## Send photographs to every endpoint; the pictures go to demo-output/
+demo: build ## Send images to every endpoint; the renderings go to demo-output/
 	@python3 deploy/demo.py $(PROGRAM)
 
 serve: build ## Serve with the embedded model on port 8080
 	$(PROGRAM) serve --model dinov2-small-focus --gallery $(DINOSERVE_HOME)/gallery --cache-mb 256
 
 test: setup ## Run all tests
-	@python3 deploy/setup.py --tests || echo "Tests of what could not be had are skipped."
+	@python3 deploy/setup.py --tests || echo "Tests whose tools could not be fetched are skipped."
 	@mkdir -p target && rm -rf $(SKIPPED) target/tmp
 ifeq ($(NEXTEST),yes)
 	DINOSERVE_SKIPPED=$(SKIPPED) cargo nextest run --release --no-fail-fast
@@ -46,16 +46,16 @@ check: setup ## Formatting and lints
 	cargo clippy --workspace --all-targets -- -D warnings
 
 cuda: ## Check that the training compiles for NVIDIA GPUs, without their toolkit
-	@# So that burn's build fetches no LLVM, which a program needs and a check does not.
+	@# DOCS_RS keeps burn's build from fetching LLVM, which a check does not need.
 	DOCS_RS=1 cargo check -p dinoserve-train --features cuda
 
-deny: ## Licences, sources and known faults of the dependencies
+deny: ## Check licenses, sources and advisories of the dependencies
 	@command -v cargo-deny >/dev/null || cargo install --quiet --locked --debug cargo-deny@$(CARGO_DENY)
 	cargo deny --workspace --all-features check --hide-inclusion-graph licenses bans sources
 	@cargo deny fetch db 2>/dev/null && cargo deny --workspace --all-features check advisories || \
 		{ echo "SKIPPED advisories: the database cannot be reached" | tee -a $(SKIPPED); }
 
-docker: setup ## Build the image and try it, alone and with compose
+docker: setup ## Build the image and test it, alone and with compose
 	@python3 deploy/setup.py --tests
 	@mkdir -p target
 	DINOSERVE_SKIPPED=$(SKIPPED) python3 tests/docker/test.py
@@ -68,13 +68,14 @@ soak: build ## Twenty minutes of load, and 10,000 hostile requests (half an hour
 fuzz: ## Run every fuzz target for SECONDS (300) each
 	fuzz/run.sh $(or $(SECONDS),300)
 
-bench: build ## Compare with peers and write loadtest/RESULTS.md (an hour; PEERS=none without the others)
+bench: build ## Compare with peers and write loadtest/RESULTS.md (an hour; PEERS=none for dinoserve alone)
 	cargo build --release -p dinoserve-loadtest
 	target/release/dinoserve-loadtest report $(if $(PEERS),--peers $(PEERS))
 	$(if $(filter none,$(PEERS)),,target/release/dinoserve-loadtest gallery)
 
-micro: setup ## Measure single steps: decoding, resizing, components, encoding
+micro: setup ## Time single steps: decoding, resizing, components, encoding
 	cargo bench -p dinoserve-loadtest
 
-openapi: build ## Write the API's description to openapi/
+openapi: build ## Write openapi/openapi.json and docs/api.md
 	$(PROGRAM) openapi > openapi/openapi.json
+	python3 openapi/api_md.py
