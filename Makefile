@@ -43,7 +43,8 @@ endif
 
 check: setup ## Formatting and lints
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	@# In the release profile, so that C++ dependencies and macros are built once for all targets.
+	cargo clippy --workspace --all-targets --release -- -D warnings
 
 cuda: ## Check that the training compiles for NVIDIA GPUs, without their toolkit
 	@# DOCS_RS keeps burn's build from fetching LLVM, which a check does not need.
