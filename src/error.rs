@@ -1,65 +1,65 @@
-//! The one error type of the project. It knows what went wrong and what would be right; it knows no
-//! HTTP.
+//! The error type of the project: what is wrong, and what would be right.
 //!
-//! `http/problem.rs` maps a [`Kind`] to a status; `cli/` prints the message.
+//! No layer below `http` knows a status code. The HTTP layer maps a [`Kind`] to a status and shows
+//! the message to the client; `cli` prints the message. The cause is kept for the log.
 
 use std::{fmt, time::Duration};
 
-/// What kind of thing went wrong. Each kind has one stable machine-readable code.
+/// Kind of an error. Each kind has one stable code for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The request cannot be read: broken JSON, broken multipart, wrong base64, no image in it.
+    /// The input cannot be parsed: broken JSON, multipart or base64, no image, a damaged snapshot.
     Malformed,
-    /// The body's content type is none that the endpoint takes.
+    /// The endpoint does not accept the body's content type.
     UnsupportedMediaType,
-    /// No representation that the endpoint offers is acceptable to the client.
+    /// The endpoint cannot produce any media type that the client accepts.
     NotAcceptable,
-    /// More bytes, pixels, images or patches than a limit allows.
+    /// A limit on bytes, pixels or images is exceeded.
     TooLarge,
-    /// The bytes are not an image that can be decoded.
+    /// The file cannot be decoded as an image.
     UndecodableImage,
-    /// An option is unknown, has a bad value, or does not go with another.
+    /// An option is unknown, has an invalid value, or conflicts with another option.
     InvalidOption,
-    /// The image is fine, but the grid it would be turned into is above a limit.
+    /// The patch grid of a valid image exceeds a limit.
     LimitExceeded,
-    /// There is no such route.
+    /// The route, gallery, item, probe, basis or model does not exist.
     NotFound,
-    /// The route exists, but not for this method.
+    /// The route does not support the request's method.
     MethodNotAllowed,
-    /// No API key was given, or one that is not known.
+    /// The API key is missing or unknown.
     Unauthenticated,
-    /// The API key may not do this, or the request comes from a page of another site.
+    /// The API key lacks the role, or the request comes from another site's page.
     Forbidden,
-    /// The API key has used up its requests for now.
+    /// The API key has exceeded its request rate.
     RateLimited,
-    /// The request's head is larger than a limit.
+    /// The request head exceeds a limit.
     HeadTooLarge,
-    /// A model that is to be loaded cannot be served.
+    /// The model to load cannot be served.
     ModelRejected,
-    /// The gallery holds features of another kind than those that were sent or would be made.
+    /// The request conflicts with stored data or with an operation in progress.
     Conflict,
-    /// The disk under a gallery, or the space it was given, is full. Nothing was written.
+    /// The gallery's disk or its configured space is full. Nothing was written.
     StorageFull,
-    /// Every place among the requests under way is taken; try again shortly.
+    /// The limit of concurrent requests is reached; a retry can succeed shortly.
     Overloaded,
-    /// The server is starting or stopping.
+    /// The server is starting or stopping, or the model cannot run.
     Unavailable,
-    /// The client took longer to send its request than the limit.
+    /// The client took too long to send its request.
     SlowRequest,
-    /// The answer took longer than the limit.
+    /// The response took too long to compute.
     Timeout,
-    /// A model, weight or library file is missing, damaged or of the wrong kind.
+    /// A model, weight or library file is missing, damaged or of the wrong format.
     Artifact,
     /// A download failed.
     Download,
-    /// The disk refused to write or read.
+    /// A file cannot be read or written.
     Io,
-    /// A defect of this program or of the runtime under it.
+    /// A bug in this program or in the runtime.
     Internal,
 }
 
 impl Kind {
-    /// The stable code that clients may match on.
+    /// Returns the stable code, which clients may match on.
     pub fn code(self) -> &'static str {
         match self {
             Self::Malformed => "malformed_request",
@@ -90,33 +90,35 @@ impl Kind {
     }
 }
 
-/// The limit that was hit: what it is called, its value and the flag that sets it.
+/// A limit that was exceeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
     /// Name, such as `max_patches`.
     pub name: &'static str,
-    /// The value in force.
+    /// Value in force.
     pub value: u64,
-    /// The flag of `dinoserve serve` that sets it.
+    /// Flag of `dinoserve serve` that sets it.
     pub flag: &'static str,
 }
 
-/// An error with a message for the person who caused it, and its inner cause for the log.
+/// An error: a message for the user, and the cause for the log.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
     detail: String,
     limit: Option<Limit>,
     retry_after: Option<Duration>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Cause>,
 }
+
+/// An error of any type, kept as the cause of an [`Error`].
+type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of `kind`; `detail` is one sentence that names what is wrong and what would be
-    /// right.
+    /// Creates an error. `detail` names what is wrong and what would be right.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         Self {
             kind,
@@ -127,77 +129,82 @@ impl Error {
         }
     }
 
-    /// An [`Kind::InvalidOption`] about the option `name`.
+    /// Creates a [`Kind::InvalidOption`] error about the option `name`.
     pub fn option(name: &str, detail: impl fmt::Display) -> Self {
         Self::new(Kind::InvalidOption, format!("option `{name}`: {detail}"))
     }
 
-    /// An [`Kind::Artifact`]: a model, weight or library file is not as it should be.
+    /// Creates a [`Kind::InvalidOption`] error: the `value` of an option is outside `range`.
+    pub fn out_of_range(option: &str, value: impl fmt::Display, range: impl fmt::Display) -> Self {
+        Self::option(
+            option,
+            format_args!("{value} is out of range; it must be {range}"),
+        )
+    }
+
+    /// Creates a [`Kind::Artifact`] error.
     pub fn artifact(detail: impl Into<String>) -> Self {
         Self::new(Kind::Artifact, detail)
     }
 
-    /// An [`Kind::Internal`]: a defect of ours.
+    /// Creates a [`Kind::Internal`] error. [`ResultExt::internal`] also keeps a cause.
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::new(Kind::Internal, detail)
     }
 
-    /// An [`Kind::Io`] error that says which file could not be handled.
-    pub fn io(doing: impl fmt::Display, error: std::io::Error) -> Self {
-        let detail = match error.kind() {
-            std::io::ErrorKind::StorageFull => format!("{doing}: the disk is full"),
-            _ => format!("{doing}: {error}"),
+    /// Creates a [`Kind::Io`] error. `action` names the operation and the file.
+    pub fn io(action: impl fmt::Display, cause: std::io::Error) -> Self {
+        let detail = match cause.kind() {
+            std::io::ErrorKind::StorageFull => format!("{action}: the disk is full"),
+            _ => format!("{action}: {cause}"),
         };
-        Self::new(Kind::Io, detail)
+        Self::new(Kind::Io, detail).with_source(cause)
     }
 
-    /// Attaches the limit that was hit.
+    /// Attaches the limit that was exceeded.
     #[must_use]
     pub fn with_limit(mut self, name: &'static str, value: u64, flag: &'static str) -> Self {
         self.limit = Some(Limit { name, value, flag });
         self
     }
 
-    /// Attaches the time after which another attempt makes sense.
+    /// Attaches the time after which a retry can succeed.
     #[must_use]
     pub fn with_retry_after(mut self, time: Duration) -> Self {
         self.retry_after = Some(time);
         self
     }
 
-    /// Attaches the inner cause, which goes to the log and never to a client.
+    /// Attaches the cause. It goes to the log, never to a client.
     #[must_use]
-    pub fn with_source(
-        mut self,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        self.source = Some(source.into());
+    pub fn with_source(mut self, cause: impl Into<Cause>) -> Self {
+        self.source = Some(cause.into());
         self
     }
 
-    /// Puts `context` in front of the message.
+    /// Prepends `context` to the message.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.detail = format!("{context}: {}", self.detail);
         self
     }
 
-    /// What kind of error this is.
+    /// Returns the kind.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The message.
+    /// Returns the message.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// The time after which another attempt makes sense, if it is known.
+    /// Returns the time after which a retry can succeed, if known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// The limit that was hit, if one was.
+    /// Returns the limit that was exceeded, if any.
     pub fn limit(&self) -> Option<&Limit> {
         self.limit.as_ref()
     }
@@ -214,5 +221,51 @@ impl std::error::Error for Error {
         self.source
             .as_deref()
             .map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+/// Turns the errors of other libraries into [`Error`]s that keep them as the cause.
+pub trait ResultExt<T> {
+    /// Turns the error into a [`Kind::Internal`] error whose message is "`action`: cause".
+    ///
+    /// # Errors
+    /// The [`Kind::Internal`] error, if `self` is an error.
+    fn internal(self, action: impl fmt::Display) -> Result<T>;
+}
+
+impl<T, E: Into<Cause>> ResultExt<T> for Result<T, E> {
+    fn internal(self, action: impl fmt::Display) -> Result<T> {
+        self.map_err(|cause| {
+            let cause = cause.into();
+            Error::internal(format!("{action}: {cause}")).with_source(cause)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn an_out_of_range_value_names_the_option_and_the_range() {
+        let error = Error::out_of_range("k", 0, "1 to 100");
+        assert_eq!(error.kind(), Kind::InvalidOption);
+        assert_eq!(
+            error.detail(),
+            "option `k`: 0 is out of range; it must be 1 to 100"
+        );
+    }
+
+    #[test]
+    fn an_internal_error_keeps_its_cause() {
+        let error = "x".parse::<u8>().internal("reading a count").unwrap_err();
+        assert_eq!(error.kind(), Kind::Internal);
+        assert_eq!(
+            error.detail(),
+            "reading a count: invalid digit found in string"
+        );
+        assert!(error.source().unwrap().is::<std::num::ParseIntError>());
     }
 }
