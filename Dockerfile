@@ -3,11 +3,11 @@
 #   docker build -t dinoserve .
 #   docker run --rm --read-only --cap-drop ALL -p 8080:8080 dinoserve
 #
-# RUNTIME        cpu, or cuda: ONNX Runtime for NVIDIA's GPUs, which wants a BASE_IMAGE with CUDA 13 and cuDNN 9
-# MODEL          a name of `dinoserve models list`, which is pulled and converted here; none for an image without a model
-# PRECISION      fp32, int8 or fp16: in which precision that model is converted
+# RUNTIME        cpu, or cuda: ONNX Runtime for NVIDIA GPUs, which needs a BASE_IMAGE with CUDA 13 and cuDNN 9
+# MODEL          a name of `dinoserve models list` to pull and convert, or none for an image without a model
+# PRECISION      precision of that model: fp32, int8 or fp16
 # CARGO_PROFILE  dist, or release, which builds faster
-# SOURCE, REVISION  where the source lies and which commit this is, for the image's labels
+# SOURCE, REVISION  source repository and commit, for the image's labels
 ARG RUST_IMAGE=rust:1.95-slim-bookworm
 ARG BASE_IMAGE=debian:bookworm-slim
 
@@ -17,8 +17,8 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 ARG CARGO_PROFILE=dist
-# The crates first, for a program that does nothing: they are built anew only when these files change, not with the source.
-# Targets that are named in a Cargo.toml must be there, though they are not built.
+# Builds the dependencies first, for an empty program, so that a change of the source does not rebuild them.
+# All targets named in a Cargo.toml must exist, although they are not built.
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY loadtest/Cargo.toml loadtest/Cargo.toml
@@ -30,25 +30,25 @@ RUN mkdir -p src tests loadtest/src loadtest/micro train/src train/tests \
  && cargo build --locked --profile ${CARGO_PROFILE} -p dinoserve --bin dinoserve
 COPY models models
 COPY src src
-# Touched, as Cargo goes by the time, and the files may be older than that program.
+# Cargo compares times, and the files may be older than the empty program.
 RUN touch src/lib.rs src/main.rs \
  && cargo build --locked --profile ${CARGO_PROFILE} -p dinoserve --bin dinoserve \
  && install -D -s target/${CARGO_PROFILE}/dinoserve /image/usr/local/bin/dinoserve \
  && install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt
 
-# What differs between images comes after the long build, which they share.
+# Arguments that differ between images follow the long build, which they share.
 FROM program AS files
 COPY deploy/setup.py deploy/setup.py
 ENV DINOSERVE_HOME=/home-of-image
 ARG RUNTIME=cpu
-# Not in the home folder, so that a volume for models does not hide it.
+# Outside of the home folder, where a volume for models would hide it.
 RUN python3 deploy/setup.py --no-model --runtime ${RUNTIME} \
  && mkdir -p /image/usr/local/lib \
  && mv ${DINOSERVE_HOME}/runtime/* /image/usr/local/lib/onnxruntime \
  && chmod 755 /image/usr/local/lib/onnxruntime
 ARG MODEL=dinov2-small-focus
 ARG PRECISION=fp32
-# Converted here, so that a container needs neither a network nor a writable folder. What it was made of is not shipped.
+# Converted at build time, so that a container needs no network and no writable folder. Source weights are not shipped.
 RUN if [ ${MODEL} = dinov2-small-focus ]; then python3 deploy/setup.py --runtime none; fi \
  && if [ ${MODEL} != none ]; then /image/usr/local/bin/dinoserve models pull ${MODEL} --precision ${PRECISION}; fi \
  && rm -rf ${DINOSERVE_HOME}/runtime ${DINOSERVE_HOME}/sources ${DINOSERVE_HOME}/tools \
@@ -57,7 +57,7 @@ RUN if [ ${MODEL} = dinov2-small-focus ]; then python3 deploy/setup.py --runtime
 FROM ${BASE_IMAGE}
 COPY --from=files /image /
 COPY LICENSE NOTICE /usr/share/doc/dinoserve/
-# The user's, so that a volume at this folder can take other models, and one at its gallery can be written.
+# Owned by the user, so that volumes for models and galleries are writable.
 COPY --from=files --chown=65532:65532 /home-of-image /var/lib/dinoserve
 USER 65532:65532
 ARG MODEL=dinov2-small-focus

@@ -116,7 +116,7 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
     browser.find("#photo").await.click().await.unwrap();
     browser
         .wait(
-            "document.querySelector('#status').textContent.startsWith('How alike every patch is')",
+            "document.querySelector('#status').textContent.startsWith('Showing the similarity of every patch')",
         )
         .await;
     browser
@@ -155,7 +155,7 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
         .unwrap();
     browser.find("#add button").await.click().await.unwrap();
     browser
-        .wait("document.querySelector('#added').textContent.includes('is in “default” now')")
+        .wait("document.querySelector('#added').textContent.includes('in “default”.')")
         .await;
     let neighbor = browser.find("#neighbors li").await.text().await.unwrap();
     assert!(
@@ -254,7 +254,7 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
     browser.find("#details-delete").await.click().await.unwrap();
     browser.find("#confirm-yes").await.click().await.unwrap();
     browser
-        .wait("document.querySelector('#summary').textContent.includes('is deleted')")
+        .wait("document.querySelector('#summary').textContent.startsWith('Deleted')")
         .await;
     assert_eq!(
         server

@@ -1,4 +1,4 @@
-// Requests to the server that this page came from. There are no others.
+// Requests to this page's own server. The page makes no others.
 
 export const UNREACHABLE = "The server does not answer. Is it still running?";
 
@@ -10,7 +10,7 @@ export async function fetchWithKey(path, { headers, ...options } = {}) {
   for (;;) {
     const key = sessionStorage.getItem(KEY);
     const response = await fetch(path, { ...options, headers: key ? { ...headers, Authorization: `Bearer ${key}` } : headers });
-    // Another request may have been given a key meanwhile.
+    // Another request may have obtained a key meanwhile.
     if (response.status !== 401 || (key === sessionStorage.getItem(KEY) && !(await askForKey(Boolean(key))))) return response;
   }
 }
@@ -21,7 +21,7 @@ let asking = null;
 function askForKey(wasWrong) {
   asking ??= new Promise((resolve) => {
     const input = element("input", { type: "password", autocomplete: "off", required: true });
-    const hint = wasWrong ? "That key is not known here." : "This server asks for an API key.";
+    const hint = wasWrong ? "The server does not know that key." : "This server requires an API key.";
     const form = element(
       "form",
       { method: "dialog" },
@@ -126,7 +126,7 @@ export function element(tag, properties = {}, ...children) {
 export function thumbnail(id, gallery) {
   const path = itemPath(id, gallery, "/thumbnail");
   const picture = element("img", { alt: "", loading: "lazy" });
-  const without = () => picture.replaceWith(element("div", { className: "no-picture" }, "no picture"));
+  const without = () => picture.replaceWith(element("div", { className: "no-picture" }, "no thumbnail"));
   picture.addEventListener("error", without);
   if (sessionStorage.getItem(KEY)) showWithKey(picture, path).catch(without);
   else picture.src = path;

@@ -1,4 +1,4 @@
-// The command lines that do what the page does.
+// Command lines equivalent to what the page does.
 
 import { element } from "./api.js";
 
@@ -20,7 +20,7 @@ export function showCommands(place, photo, { overlay, second }) {
     commands.push([`Head ${overlay.head} over the photograph`, `curl ${body} ${quoted(`${server}/v1/attention?head=${overlay.head}&overlay=0.65&upscale=bicubic`)} -o head.png`]);
   }
   if (overlay?.patch) {
-    commands.push(["Likeness to the marked patch", `curl ${form} ${quoted(`${server}/v1/similarity?patch=${overlay.patch.join(",")}&overlay=0.65`)} -o likeness.png`]);
+    commands.push(["Similarity to the marked patch", `curl ${form} ${quoted(`${server}/v1/similarity?patch=${overlay.patch.join(",")}&overlay=0.65`)} -o similarity.png`]);
   }
   commands.push(["Nearest in the gallery", `curl ${body} ${quoted(`${server}/v1/knn?k=8`)}`]);
   place.replaceChildren(...commands.map(([caption, command]) => {

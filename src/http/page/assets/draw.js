@@ -1,8 +1,8 @@
-// Maps of patches on canvases.
+// Draws patch maps on canvases.
 
 export const PATCH = 14;
 
-// Viridis at seventeen even steps; colors between are mixed.
+// Viridis at seventeen even steps; colors in between are interpolated.
 const VIRIDIS = [
   [68, 1, 84], [72, 20, 103], [71, 39, 119], [64, 56, 130], [57, 73, 138], [49, 89, 141], [42, 104, 142], [36, 119, 142], [31, 134, 141],
   [31, 149, 138], [41, 163, 132], [65, 177, 121], [98, 190, 105], [134, 201, 86], [173, 209, 65], [216, 215, 44], [253, 231, 37],
@@ -14,7 +14,7 @@ function viridis(value) {
   return VIRIDIS[below].map((from, channel) => from + (VIRIDIS[below + 1][channel] - from) * (place - below));
 }
 
-/** A small canvas with a pixel for each patch; `color` gives the three bytes of patch `index`. */
+/** Returns a canvas with one pixel per patch; `color` returns the three bytes of patch `index`. */
 function patches([height, width], color) {
   const small = new OffscreenCanvas(width, height);
   const pixels = new ImageData(width, height);
@@ -43,7 +43,7 @@ export function rangeOf(values) {
   return values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
 }
 
-/** The patches that carry the share `mass` of a map; the others become 0, as with the server's `threshold`. */
+/** Keeps the patches that carry the share `mass` of a map and sets the others to 0, like the server's `threshold`. */
 export function keepMass(values, mass) {
   const total = values.reduce((sum, value) => sum + value, 0);
   const order = values.map((_, index) => index).sort((a, b) => values[a] - values[b]);
@@ -73,7 +73,7 @@ export function meanOverlap(heads) {
 }
 
 /**
- * The part of a picture that the model saw: with `resize=fit` the shorter side becomes `size`, then each side is cropped
+ * Returns the part of a picture that the model saw: with `resize=fit` the shorter side becomes `size`, then each side is cropped
  * in the middle to whole patches.
  */
 function seenPart(picture, [rows, columns], size) {
@@ -107,7 +107,7 @@ export function paint(canvas, { picture, grid, size, map, opacity = 1, frame }) 
 
 /** The patch under a pointer, as row and column. */
 export function patchAt(canvas, [rows, columns], event) {
-  // The picture keeps its aspect inside of the element.
+  // The picture keeps its aspect ratio inside the element.
   const box = canvas.getBoundingClientRect();
   const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
   const left = box.left + (box.width - canvas.width * scale) / 2;

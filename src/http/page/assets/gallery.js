@@ -1,11 +1,11 @@
-// The gallery: browse, filter, search by likeness, delete.
+// The gallery: browse, filter, search by similarity, delete.
 
 import { Problem, ask, askAbout, element, itemPath, showModel, thumbnail } from "./api.js";
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 48;
 
-/** What is shown: `{}` for all, or `{id}` or `{file}` for what is like it. */
+/** What is shown: `{}` for all, or `{id}` or `{file}` for its neighbors. */
 let like = {};
 /** The cursor of the next page. */
 let next = null;
@@ -65,7 +65,7 @@ async function listGalleries() {
   const names = data.data.map(({ name, items }) => ({ name, items }));
   if (names.length === 0) {
     $("filters").hidden = true;
-    throw new Problem("There is no gallery yet. Add photographs in the playground, or with PUT /v1/gallery/{id}.");
+    throw new Problem("This server has no gallery yet. Add photographs in the playground, or with PUT /v1/gallery/{id}.");
   }
   $("gallery").replaceChildren(...names.map(({ name, items }) =>
     element("option", { value: name, selected: name === wanted }, `${name} (${items.toLocaleString("en")})`)));
@@ -104,7 +104,7 @@ async function showPage() {
   $("items").append(...data.items.map(tile));
   $("more").hidden = !next;
   const count = $("items").children.length;
-  $("summary").textContent = count === 0 ? "Nothing here fits." : `${count} ${count === 1 ? "item" : "items"} shown, in the order in which they were stored${next ? "; there are more" : ""}.`;
+  $("summary").textContent = count === 0 ? "No item matches." : `${count} ${count === 1 ? "item" : "items"} shown, in the order in which they were stored${next ? "; there are more" : ""}.`;
 }
 
 async function showAlike() {
@@ -123,7 +123,7 @@ function tile(item) {
   const gallery = $("gallery").value;
   const picture = element("button", { type: "button", className: "tile-picture", "aria-label": `Details of ${item.id}` }, thumbnail(item.id, gallery));
   picture.addEventListener("click", () => showDetails(item));
-  const alike = element("button", { type: "button", "aria-label": `Find what is like ${item.id}` }, "Similar");
+  const alike = element("button", { type: "button", "aria-label": `Find items similar to ${item.id}` }, "Similar");
   alike.addEventListener("click", () => seek({ id: item.id }));
   const remove = element("button", { type: "button", className: "danger", "aria-label": `Delete ${item.id}` }, "Delete");
   remove.addEventListener("click", () => confirmDelete(item.id));
@@ -158,7 +158,7 @@ function confirmDelete(id) {
     guarded(async () => {
       await ask(itemPath(id, $("gallery").value), { method: "DELETE" });
       [...$("items").children].find(({ dataset }) => dataset.id === id)?.remove();
-      $("summary").textContent = `“${id}” is deleted.`;
+      $("summary").textContent = `Deleted “${id}”.`;
     });
   };
   $("confirm").showModal();

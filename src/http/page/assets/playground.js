@@ -1,4 +1,4 @@
-// The playground: a photograph, and everything that the model makes of it.
+// The playground: a photograph and all its features.
 
 import { Problem, ask, askAbout, element, fetchWithKey, itemPath, showModel, thumbnail } from "./api.js";
 import { colors, heat, keepMass, meanOverlap, paint, patchAt, rangeOf } from "./draw.js";
@@ -11,10 +11,10 @@ const timings = new Timings($("timing"));
 
 /** Size of maps; the model tells. */
 let size = 518;
-/** What is looked at: `{file, name, picture, grid}`, and what lies over it. */
+/** The open photograph: `{file, name, picture, grid}`. */
 let photo = null;
 let second = null;
-/** `{head}` or `{patch, maps}`, or nothing. */
+/** The overlay: `{head}`, `{patch, maps}`, or null. */
 let overlay = null;
 /** Rows of attention per head of the photograph. */
 let heads = [];
@@ -121,13 +121,13 @@ async function openPhoto(file) {
   timings.clear();
   repaint();
   showCommands($("curl"), photo, { overlay, second });
-  say(`Looking at ${photo.name}.`);
+  say(`Analyzing ${photo.name}.`);
   paint($("pca"), { picture, grid: photo.grid, size });
   // One after the other, so that each is as fast as the machine allows.
   await showParts(signal);
   await showHeads(signal);
   await showNeighbors(signal);
-  say(`${photo.name}: the maps are there.`);
+  say(`${photo.name}: the maps are ready.`);
 }
 
 /** Rows and columns of patches that `resize=fit` makes; the server's answers replace it. */
@@ -164,7 +164,7 @@ async function showHeads(signal) {
   const [{ grid, attention }] = data.data;
   photo.grid = grid;
   heads = attention;
-  // Full rows for the 6, 12, 16 and 24 heads that there are.
+  // Full rows for 6, 12, 16 and 24 heads.
   $("heads").style.setProperty("--columns", attention.length <= 6 ? 3 : attention.length % 6 === 0 && attention.length > 12 ? 6 : 4);
   $("heads").replaceChildren(...attention.map((values, head) => {
     const canvas = element("canvas", { role: "img", "aria-label": `Attention of head ${head}` });
@@ -206,7 +206,7 @@ async function compareWith(patch) {
     if (second && overlay.maps[1]) second.grid = overlay.maps[1].grid;
     timings.show("Similarity", timing);
     layOver(overlay);
-    say(`How alike every patch is to row ${patch[0] + 1}, column ${patch[1] + 1} is shown.`);
+    say(`Showing the similarity of every patch to row ${patch[0] + 1}, column ${patch[1] + 1}.`);
   });
 }
 
@@ -222,7 +222,7 @@ function layOver(next) {
     $("shown").textContent = `Attention of head ${overlay.head}: low`;
     $("photo").scrollIntoView({ block: "nearest", behavior: "smooth" });
   } else if (overlay) {
-    $("shown").textContent = "Likeness to the marked patch: low";
+    $("shown").textContent = "Similarity to the marked patch: low";
   }
   repaint();
   if (photo) showCommands($("curl"), photo, { overlay, second });
@@ -253,7 +253,7 @@ async function openSecond(file) {
   $("second-choice").hidden = true;
   $("second-stage").classList.remove("empty");
   $("second").setAttribute("aria-label", `The second photograph ${second.name}`);
-  $("second-hint").textContent = "Click a place in the first one.";
+  $("second-hint").textContent = "Click a patch in the first photograph.";
   $("second-file").value = "";
   if (overlay?.patch) await compareWith(overlay.patch);
   else layOver(overlay);
@@ -264,7 +264,7 @@ function removeSecond() {
   $("second").hidden = $("second-controls").hidden = true;
   $("second-choice").hidden = false;
   $("second-stage").classList.add("empty");
-  $("second-hint").textContent = "Compare across two pictures.";
+  $("second-hint").textContent = "Compare patches across two photographs.";
   if (overlay?.maps) overlay.maps.length = Math.min(overlay.maps.length, 1);
   layOver(overlay);
 }
@@ -283,7 +283,7 @@ async function showNeighbors(signal) {
     }
   } catch (error) {
     if (error.status !== 404) throw error;
-    $("neighbors-hint").textContent = "This server keeps no gallery. Start it with --gallery DIR to keep photographs and to find what is like them.";
+    $("neighbors-hint").textContent = "This server has no gallery. Start it with --gallery DIR to store photographs and search them.";
     return;
   }
   const path = `/v1/knn?k=8&gallery=${encodeURIComponent(gallery)}`;
@@ -304,6 +304,6 @@ async function addToGallery() {
   const type = photo.file.type || "application/octet-stream";
   const { data } = await ask(itemPath(id, gallery) + query, { method: "PUT", body: photo.file, type });
   await showNeighbors(running.signal);
-  $("added").textContent = data.created ? `“${id}” is in “${gallery}” now.` : `“${id}” in “${gallery}” has been replaced.`;
+  $("added").textContent = data.created ? `Stored “${id}” in “${gallery}”.` : `Replaced “${id}” in “${gallery}”.`;
 }
 

@@ -1,4 +1,4 @@
-// Photographs that come with the server, for a first look.
+// Sample photographs that ship with the server.
 
 import { Problem, UNREACHABLE, element } from "./api.js";
 

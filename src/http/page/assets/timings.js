@@ -1,4 +1,4 @@
-// How long each request took, stage by stage, as the server tells.
+// Duration of each request by stage, from its `Server-Timing` header.
 
 import { element } from "./api.js";
 
