@@ -20,7 +20,7 @@ use crate::{
     artifacts::{IMAGE_ENDINGS, below, images_of, write_atomically},
     error::Error,
     features::npy,
-    service::{EmbedOptions, ImageOptions, Service},
+    service::{EmbedOptions, Extractor, ImageOptions},
     vision::PreprocessingOverrides,
 };
 
@@ -84,7 +84,7 @@ impl Embed {
         let (engine, thread) = self.engine.start(&runtime, model)?;
         let started = Instant::now();
         let (good, unreadable) = tokio
-            .block_on(self.embed_all(Service::new(engine, self.limits.limits(), 0), &paths))?;
+            .block_on(self.embed_all(Extractor::new(engine, self.limits.limits(), 0), &paths))?;
         thread.join();
         bad.extend(unreadable);
 
@@ -122,7 +122,7 @@ impl Embed {
     )]
     async fn embed_all(
         &self,
-        service: Service,
+        extractor: Extractor,
         paths: &[PathBuf],
     ) -> anyhow::Result<(Vec<(String, Vec<f32>)>, Vec<(String, Error)>)> {
         let VectorFlags {
@@ -146,7 +146,7 @@ impl Embed {
             layers: layers.unwrap_or(1),
             tokens: false,
         };
-        let vectors = embed_files(&service, paths, &image, &options, "embedding").await?;
+        let vectors = embed_files(&extractor, paths, &image, &options, "embedding").await?;
         let (mut good, mut bad) = (Vec::with_capacity(paths.len()), Vec::new());
         for (path, vector) in paths.iter().zip(vectors) {
             let path = below(&self.folder, path);

@@ -15,7 +15,7 @@ use crate::{
     engine::Runtime,
     gallery::OpenMode,
     http::{self, AppState, Certificate, Stop, access::ApiKeys},
-    service::{GalleryLimits, LiveService, Service},
+    service::{Extractor, GalleryLimits, LiveService, Service},
     telemetry::{self, TraceExport},
 };
 
@@ -163,7 +163,11 @@ impl Serve {
             tracing::warn!(%address, "whoever reaches this address may do everything; --api-keys FILE asks for keys");
         }
         let (engine, thread) = self.engine.start(runtime, model)?;
-        let service = Service::new(engine, self.limits.limits(), self.cache_mb << 20);
+        let service = Service::new(Extractor::new(
+            engine,
+            self.limits.limits(),
+            self.cache_mb << 20,
+        ));
         let service = service
             .with_gallery(gallery.clone())
             .with_gallery_limits(self.gallery_limits.limits());

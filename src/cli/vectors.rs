@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use super::progress::{Progress, Unit};
 use crate::{
     error::{Error, Kind, Result},
-    service::{EmbedOptions, ImageOptions, Service},
+    service::{EmbedOptions, Extractor, ImageOptions, Timed},
 };
 
 /// The vector of each file, or what is wrong with it, in their order. `step` names the work beside
@@ -18,18 +18,21 @@ use crate::{
 /// [`Kind::InvalidOption`] for an option that no image could satisfy, [`Kind::Artifact`] if the
 /// model cannot run.
 pub(super) async fn embed_files(
-    service: &Service,
+    extractor: &Extractor,
     paths: &[PathBuf],
     image: &ImageOptions,
     options: &EmbedOptions,
     step: &str,
 ) -> Result<Vec<Result<Vec<f32>>>> {
-    let at_once = service.engine().ready().await?.images_at_once();
+    let at_once = extractor.engine().ready().await?.images_at_once();
     let embed = async |path: &Path| -> Result<Vec<f32>> {
         let bytes = tokio::fs::read(path)
             .await
             .map_err(|error| Error::io("reading", error))?;
-        let (mut embeddings, _) = service
+        let Timed {
+            value: mut embeddings,
+            ..
+        } = extractor
             .embed(vec![Bytes::from(bytes)], image, options)
             .await?;
         let embedding = embeddings

@@ -110,7 +110,8 @@ impl Colormap {
 }
 
 /// How a map is drawn.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Deserialize)]
+#[serde(default)]
 pub struct Style {
     /// Size of the picture.
     pub output: Output,
@@ -118,6 +119,16 @@ pub struct Style {
     pub upscale: Upscale,
     /// Opacity of the map over the photograph: 1 hides the photograph.
     pub overlay: f32,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Self {
+            output: Output::Input,
+            upscale: Upscale::Nearest,
+            overlay: 1.0,
+        }
+    }
 }
 
 /// Draws a map of `channels` values in 0..1 per patch, `[h·w, channels]`. Three channels are RGB,

@@ -5,12 +5,13 @@ use axum::{body::Body, http::Request};
 use bytes::Bytes;
 
 use crate::{
+    features::render::Style,
     gallery::ItemFilter,
     http::{
         HttpConfig,
         request::body::{self, Takes},
     },
-    service::{AttentionOptions, EmbedOptions, PcaOptions, Rendering, VectorOptions},
+    service::{AttentionOptions, EmbedOptions, PcaOptions, VectorOptions},
 };
 
 /// Reads a request of each kind from what a client may send. Nothing is to panic, whatever it is.
@@ -35,7 +36,7 @@ pub async fn read_request(content_type: &str, query: &str, body: Bytes) {
         let _ = options.take::<EmbedOptions>();
         let _ = options.take::<PcaOptions>();
         let _ = options.take::<AttentionOptions>();
-        let _ = options.take::<Rendering>();
+        let _ = options.take::<Style>();
         let _ = options.take::<VectorOptions>();
         let _ = options.finish();
         match takes {

@@ -11,8 +11,14 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Decoding, ImageOptions, Service, Stages, images::Preparation, maps::patch_tokens};
+use super::{
+    Decoding, ImageOptions, Service, Stages,
+    extractor::ExtractRequest,
+    images::{Preparation, at_image},
+    stages::Timed,
+};
 use crate::{
+    engine::RequestedOutputs,
     error::{Error, Kind, Result},
     features::pca::{
         Basis, Moments,
@@ -101,7 +107,7 @@ impl Service {
         count: usize,
     ) -> Result<(StoredBasis, bool, Stages)> {
         let store = self.gallery()?;
-        let spec = self.engine.spec();
+        let spec = self.extractor.engine().spec();
         if count == 0 || count > spec.dim {
             let detail = format!("{count} is out of range; it must be 1 to {}", spec.dim);
             return Err(Error::option("components", detail));
@@ -113,7 +119,7 @@ impl Service {
         };
         let preparation = image.over(&Preprocessing::new(ResizeMode::Fit, size));
         let about = BasisInfo {
-            model: self.engine.model_id().clone(),
+            model: self.extractor.engine().model_id().clone(),
             preprocessing: preparation.preprocessing,
             images: 0,
             patches: 0,
@@ -137,7 +143,7 @@ impl Service {
         images: BasisImages,
     ) -> Result<(StoredBasis, Stages)> {
         let known = self.basis(name).await?;
-        known.check_model(self.engine.model_id())?;
+        known.check_model(self.extractor.engine().model_id())?;
         let preparation = Preparation {
             preprocessing: known.about.preprocessing,
             decoding: Decoding::default(),
@@ -204,7 +210,7 @@ impl Service {
     /// The basis of that name, for features of this server's model.
     pub(super) async fn basis_of_model(&self, name: &GalleryName) -> Result<Basis> {
         let kept = self.basis(name).await?;
-        kept.check_model(self.engine.model_id())?;
+        kept.check_model(self.extractor.engine().model_id())?;
         Ok(kept.basis)
     }
 
@@ -219,31 +225,38 @@ impl Service {
             BasisImages::Files(files) => files,
             BasisImages::Gallery { name, sample } => self.thumbnails(&name, sample).await?,
         };
-        let several = files.len() > 1;
-        let moments = Arc::new(Mutex::new(Moments::new(self.engine.spec().dim)));
+        let count = files.len();
+        let request = ExtractRequest {
+            preparation,
+            outputs: RequestedOutputs {
+                patch_tokens: true,
+                ..RequestedOutputs::default()
+            },
+            with_image: false,
+        };
+        let moments = Arc::new(Mutex::new(Moments::new(self.extractor.engine().spec().dim)));
         let add = async |(index, file): (usize, Bytes)| {
-            let named = |error: Error| {
-                if several {
-                    error.context(format_args!("image {index}"))
-                } else {
-                    error
-                }
-            };
-            let seen = self.see_for_basis(file, preparation).await.map_err(named)?;
-            let (all, stages) = (Arc::clone(&moments), seen.stages);
+            let extracted = self.extractor.extract(file, request).await;
+            let Timed {
+                value: image,
+                stages,
+            } = extracted.map_err(|error| at_image(error, index, count))?;
+            let all = Arc::clone(&moments);
             let merge = move || {
-                let of_image = Moments::of(patch_tokens(&seen.view.features)?);
+                let of_image = Moments::of(image.patch_tokens());
                 all.lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .merge(of_image);
                 Ok(())
             };
-            self.on_blocking_thread("adding to a basis", merge).await?;
+            self.extractor
+                .on_blocking_thread("adding to a basis", merge)
+                .await?;
             Ok::<_, Error>(stages)
         };
         let work = stream::iter(files.into_iter().enumerate())
             .map(add)
-            .buffered(self.engine.images_at_once());
+            .buffered(self.extractor.engine().images_at_once());
         let stages = work
             .try_fold(Stages::default(), async |all, of_image| {
                 Ok(all.longest(of_image))
@@ -277,7 +290,10 @@ impl Service {
             let document = document::encode(&basis, &moments, &text)?;
             Ok((basis, document))
         };
-        let (basis, document) = self.on_blocking_thread("fitting a basis", fit).await?;
+        let (basis, document) = self
+            .extractor
+            .on_blocking_thread("fitting a basis", fit)
+            .await?;
         self.gallery()?
             .put_document(DocumentKind::Basis, name, document.into())
             .await?;

@@ -43,7 +43,7 @@ impl Service {
                 name: "another model".to_owned(),
                 fingerprint: other.as_str().into(),
             },
-            _ if by_model => self.engine.model_id().clone(),
+            _ if by_model => self.extractor.engine().model_id().clone(),
             _ => binding.model.clone(),
         };
         let asked = overlay(&binding, image, vectors);
@@ -78,8 +78,8 @@ impl Service {
         image: &ImageOptions,
         vectors: &VectorOptions,
     ) -> Result<Binding> {
-        let spec = self.engine.spec();
-        let fingerprint = self.engine.fingerprint();
+        let spec = self.extractor.engine().spec();
+        let fingerprint = self.extractor.engine().fingerprint();
         if let Some(other) = vectors
             .fingerprint
             .as_deref()
@@ -93,7 +93,7 @@ impl Service {
             return Err(Error::new(Kind::Conflict, detail));
         }
         let defaults = Binding {
-            model: self.engine.model_id().clone(),
+            model: self.extractor.engine().model_id().clone(),
             dim: spec.dim,
             pooling: Pooling::default(),
             layers: 1,
@@ -105,7 +105,9 @@ impl Service {
         binding.dim = embed.dim(spec);
         // The gallery would keep a size that no image fits.
         let size = binding.preprocessing.size;
-        let transform = binding.preprocessing.transform(self.limits.max_patches);
+        let transform = binding
+            .preprocessing
+            .transform(self.extractor.limits().max_patches);
         transform.plan(size, size)?;
         Ok(binding)
     }

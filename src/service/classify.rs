@@ -103,7 +103,7 @@ impl Service {
     pub async fn classify(
         &self,
         name: &GalleryName,
-        subjects: Vec<QueryInput>,
+        inputs: Vec<QueryInput>,
         kind: (&ImageOptions, &VectorOptions),
         options: SearchOptions,
         filter: Option<ItemFilter>,
@@ -115,7 +115,7 @@ impl Service {
             binding,
             outcomes: vectors,
             mut stages,
-        } = self.vectors(name, subjects, kind).await?;
+        } = self.vectors(name, inputs, kind).await?;
         let mut outcomes = Vec::with_capacity(vectors.len());
         for vector in vectors {
             outcomes.push(match vector {

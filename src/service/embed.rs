@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use ndarray::{Array2, ArrayView2};
 use serde::Deserialize;
 
 use super::{
-    ImageOptions, Service, Stages,
-    images::{Inference, Preparation},
+    extractor::{ExtractRequest, Extractor},
+    images::{ImageOptions, Preparation},
+    stages::{Stages, Timed},
 };
 use crate::{
     engine::{Features, RequestedOutputs},
@@ -19,17 +20,17 @@ use crate::{
     vision::Grid,
 };
 
-/// What kind of embedding is wanted.
+/// Options of an embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct EmbedOptions {
-    /// How the tokens become one vector.
+    /// Way from the tokens to one vector.
     pub pooling: Pooling,
-    /// Scale the vector to length 1.
+    /// Whether the vector is scaled to length 1.
     pub normalize: bool,
-    /// The pooled vectors of this many last blocks are joined, the last block last.
+    /// Number of last blocks whose pooled vectors are joined, the last block last.
     pub layers: usize,
-    /// Give the patch tokens of the last block, too.
+    /// Whether the patch tokens of the last block are returned, too.
     pub tokens: bool,
 }
 
@@ -45,27 +46,29 @@ impl Default for EmbedOptions {
 }
 
 impl EmbedOptions {
-    /// Width of the embedding.
+    /// Returns the width of the embedding.
     pub fn dim(&self, spec: &ModelSpec) -> usize {
         self.layers * self.pooling.dim(spec.dim)
     }
 
-    /// Refuses options that the model cannot fulfil.
+    /// Rejects options that the model does not support.
     pub(crate) fn check(&self, spec: &ModelSpec) -> Result<()> {
-        if (1..=spec.layers()).contains(&self.layers) {
+        let layers = 1..=spec.layers();
+        if layers.contains(&self.layers) {
             return Ok(());
         }
         Err(Error::option(
             "layers",
-            format!(
+            format_args!(
                 "{} is out of range; it must be 1 to {}",
                 self.layers,
-                spec.layers()
+                layers.end()
             ),
         ))
     }
 
-    pub(super) fn wanted(&self) -> RequestedOutputs {
+    /// Returns the model outputs that the embedding needs.
+    pub(super) fn outputs(&self) -> RequestedOutputs {
         let several = self.layers > 1;
         RequestedOutputs {
             patch_tokens: self.tokens || (self.pooling.needs_patches() && !several),
@@ -75,6 +78,7 @@ impl EmbedOptions {
         }
     }
 
+    /// Pools the features.
     pub(super) fn vector(&self, features: &Features) -> Vec<f32> {
         let empty = Array2::zeros((0, features.cls.len()));
         let mut vector = Vec::with_capacity(self.layers * self.pooling.dim(features.cls.len()));
@@ -108,58 +112,61 @@ pub struct Embedding {
     pub vector: Vec<f32>,
     /// Grid of the image for the model.
     pub grid: Grid,
-    /// `[patches, dim]`, if asked for.
+    /// `[patches, dim]`, if requested.
     pub tokens: Option<Array2<f32>>,
 }
 
-impl Service {
-    /// The embedding of each image file, or what is wrong with it, in their order.
+impl Extractor {
+    /// Embeds image files. Returns the embedding or the error of each file, in their order.
     ///
     /// # Errors
-    /// [`crate::error::Kind::InvalidOption`] for an option that no image could satisfy.
+    /// [`crate::error::Kind::InvalidOption`] for an option that does not depend on the images.
     pub async fn embed(
         &self,
         files: Vec<Bytes>,
         image: &ImageOptions,
         options: &EmbedOptions,
-    ) -> Result<(Vec<Result<Embedding>>, Stages)> {
-        let base = self.engine.spec().embed_preprocessing();
-        self.embed_prepared(files, image.over(&base), options).await
+    ) -> Result<Timed<Vec<Result<Embedding>>>> {
+        options.check(self.engine().spec())?;
+        let preparation = image.over(&self.engine().spec().embed_preprocessing());
+        let embeddings = stream::iter(files)
+            .map(|file| self.embed_file(file, preparation, options))
+            .buffered(self.engine().images_at_once());
+        Ok(Timed::collect(embeddings).await)
     }
 
-    /// Embeds files that are prepared in a given way, such as that of a gallery.
-    pub(super) async fn embed_prepared(
+    /// Embeds a file that is prepared in a given way, such as that of a gallery.
+    pub(super) async fn embed_file(
         &self,
-        files: Vec<Bytes>,
+        file: Bytes,
         preparation: Preparation,
         options: &EmbedOptions,
-    ) -> Result<(Vec<Result<Embedding>>, Stages)> {
-        options.check(self.engine.spec())?;
-        let mut stages = Stages::default();
-        let mut finish = |seen: Inference| {
-            let started = Instant::now();
-            let vector = options.vector(&seen.view.features);
-            let grid = seen.view.features.grid;
-            // Copied only if the cache keeps them, too.
-            let tokens = if options.tokens {
-                Arc::unwrap_or_clone(seen.view).features.patch_tokens
-            } else {
-                None
-            };
-            let of_image = Stages {
-                post: started.elapsed(),
-                ..seen.stages
-            };
-            of_image.observe();
-            stages = stages.longest(of_image);
-            Embedding {
-                vector,
-                grid,
-                tokens,
-            }
+    ) -> Result<Timed<Embedding>> {
+        let request = ExtractRequest {
+            preparation,
+            outputs: options.outputs(),
+            with_image: false,
         };
-        let seen = self.see_for_embedding(files, preparation, options.wanted());
-        let embeddings = seen.map(|seen| seen.map(&mut finish)).collect().await;
-        Ok((embeddings, stages))
+        let extracted = self.extract(file, request).await?;
+        let started = Instant::now();
+        let vector = options.vector(&extracted.value.features);
+        let grid = extracted.value.grid();
+        // The tokens are copied only if the cache keeps them, too.
+        let tokens = if options.tokens {
+            Arc::unwrap_or_clone(extracted.value).features.patch_tokens
+        } else {
+            None
+        };
+        let stages = Stages {
+            post: started.elapsed(),
+            ..extracted.stages
+        };
+        stages.observe();
+        let value = Embedding {
+            vector,
+            grid,
+            tokens,
+        };
+        Ok(Timed { value, stages })
     }
 }

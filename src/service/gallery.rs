@@ -1,7 +1,5 @@
 //! What is stored: pages and deletion, and what the other use cases of galleries share.
 
-use bytes::Bytes;
-
 use super::Service;
 use crate::{
     error::{Error, Kind, Result},
@@ -65,22 +63,6 @@ fn check_count(
     Err(Error::new(kind, detail).with_limit(limit, most as u64, flag))
 }
 
-/// What an item, or a question, is about.
-#[derive(Debug, Clone, PartialEq)]
-pub enum QueryInput {
-    /// An image file.
-    Image(Bytes),
-    /// A vector of the kind that the gallery holds, of any length but 0.
-    Vector(Vec<f32>),
-}
-
-impl QueryInput {
-    /// Whether it has to go through the model.
-    pub(super) fn is_image(&self) -> bool {
-        matches!(self, Self::Image(_))
-    }
-}
-
 /// Items of a gallery in the order in which they were first stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
@@ -136,46 +118,4 @@ impl Service {
             )),
         }
     }
-}
-
-/// What a model made of an image, scaled to length 1.
-///
-/// # Errors
-/// [`Kind::Internal`] if it has no direction: half precision overflows on some GPUs.
-pub(super) fn vector_of_model(vector: Vec<f32>, dim: usize) -> Result<Vec<f32>> {
-    unit_vector(vector, dim)
-        .map_err(|error| Error::internal(format!("the model's output is no vector: {error}")))
-}
-
-/// A client's vector, scaled to length 1.
-///
-/// # Errors
-/// [`Kind::InvalidOption`] for one of another width than `dim`, with values that are no numbers, or
-/// of length 0.
-pub(super) fn unit_vector(mut vector: Vec<f32>, dim: usize) -> Result<Vec<f32>> {
-    let wrong = |what: String| Err(Error::option("vector", what));
-    if vector.len() != dim {
-        return wrong(format!(
-            "has {} values; the vectors of this gallery have {dim}",
-            vector.len()
-        ));
-    }
-    if let Some(index) = vector.iter().position(|value| !value.is_finite()) {
-        return wrong(format!(
-            "value {index} is not finite, or too large for single precision"
-        ));
-    }
-    // Squares of the largest and of the smallest f32 are within f64.
-    let length = vector
-        .iter()
-        .map(|&value| f64::from(value).powi(2))
-        .sum::<f64>()
-        .sqrt();
-    if length == 0.0 {
-        return wrong("all values are 0, so it has no direction to compare".to_owned());
-    }
-    vector
-        .iter_mut()
-        .for_each(|value| *value = (f64::from(*value) / length) as f32);
-    Ok(vector)
 }

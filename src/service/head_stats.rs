@@ -1,14 +1,8 @@
-//! What the attention heads have in common, and what not.
-
-use std::sync::Arc;
+//! Statistics of attention heads.
 
 use bytes::Bytes;
 
-use super::{
-    ImageOptions, Service, Stages,
-    images::CachedFeatures,
-    maps::{finish, heads, patch_tokens},
-};
+use super::{extractor::Extractor, images::ImageOptions, stages::Timed};
 use crate::{
     engine::RequestedOutputs,
     error::Result,
@@ -16,19 +10,20 @@ use crate::{
     vision::Grid,
 };
 
-/// Statistics of the heads of one image.
+/// Statistics of the heads for one image.
 #[derive(Debug)]
 pub struct ImageHeadStats {
-    /// Per head and between heads.
+    /// Statistics per head and between heads.
     pub stats: HeadStats,
     /// Share of the patches that are foreground, 0 to 1.
     pub foreground_area: f32,
-    /// The image's grid.
+    /// Grid of the image.
     pub grid: Grid,
 }
 
-impl Service {
-    /// Statistics of the heads on each image by itself. The foreground is that of PCA maps.
+impl Extractor {
+    /// Computes statistics of the heads for each image on its own. The foreground is that of PCA
+    /// maps.
     ///
     /// # Errors
     /// The first image that cannot be used, by its index.
@@ -36,35 +31,26 @@ impl Service {
         &self,
         files: Vec<Bytes>,
         image: &ImageOptions,
-    ) -> Result<(Vec<ImageHeadStats>, Stages)> {
-        let wanted = RequestedOutputs {
+    ) -> Result<Timed<Vec<ImageHeadStats>>> {
+        let outputs = RequestedOutputs {
             patch_tokens: true,
             attention: true,
             ..RequestedOutputs::default()
         };
-        let seen = self
-            .see_for_maps(
-                files,
-                image.over(&self.engine.spec().map_preprocessing()),
-                wanted,
-            )
-            .await?;
-        let registers = self.engine.spec().registers;
-        let of_image = move |view: &Arc<CachedFeatures>| {
-            let heads = heads(&view.features, registers)?;
-            let foreground = pca::foreground_of(
-                patch_tokens(&view.features)?,
-                &attention::mean(heads).to_vec(),
-            )?;
-            let inside = foreground.iter().filter(|inside| **inside).count();
-            Ok(ImageHeadStats {
-                stats: HeadStats::new(heads, &foreground),
-                foreground_area: inside as f32 / foreground.len() as f32,
-                grid: view.features.grid,
-            })
-        };
-        finish(self, seen, move |views| {
-            views.iter().map(of_image).collect()
+        self.compute_maps(files, image, outputs, |images| {
+            let mut stats = Vec::with_capacity(images.len());
+            for image in images {
+                let heads = image.cls_attention();
+                let mean = attention::mean(heads).to_vec();
+                let foreground = pca::foreground_of(image.patch_tokens(), &mean)?;
+                let inside = foreground.iter().filter(|inside| **inside).count();
+                stats.push(ImageHeadStats {
+                    stats: HeadStats::new(heads, &foreground),
+                    foreground_area: inside as f32 / foreground.len() as f32,
+                    grid: image.grid(),
+                });
+            }
+            Ok(stats)
         })
         .await
     }

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::{
-    Decoding, ImageOptions, QueryInput, Service, Stages, VectorOptions,
+    Decoding, ImageOptions, Service, Stages, VectorOptions,
     binding::{binding_preparation, embed_options},
-    gallery::{unit_vector, vector_of_model},
+    extractor::ExtractRequest,
+    query::{QueryInput, unit_vector, unit_vector_of_model},
+    stages::Timed,
 };
 use crate::{
     engine::RequestedOutputs,
@@ -29,7 +31,7 @@ pub struct NewEntry {
     /// What else is known of it.
     pub metadata: Metadata,
     /// What its vector is made of.
-    pub subject: QueryInput,
+    pub input: QueryInput,
 }
 
 /// What became of entries.
@@ -64,12 +66,12 @@ impl Service {
         vectors: &VectorOptions,
     ) -> Result<Inserted> {
         let store = self.gallery()?;
-        let by_model = entries.iter().any(|entry| entry.subject.is_image());
+        let by_model = entries.iter().any(|entry| entry.input.is_image());
         let binding = self
             .binding_to_write(name, image, vectors, by_model)
             .await?;
         let work = stream::iter(entries).map(|entry| self.new_item(entry, &binding, image.decode));
-        let mut work = work.buffered(self.engine.images_at_once());
+        let mut work = work.buffered(self.extractor.engine().images_at_once());
         let (mut items, mut outcomes, mut stages) = (Vec::new(), Vec::new(), Stages::default());
         while let Some(outcome) = work.next().await {
             outcomes.push(outcome.map(|(item, of_item)| {
@@ -109,9 +111,9 @@ impl Service {
             id,
             label,
             metadata,
-            subject,
+            input,
         } = entry;
-        match subject {
+        match input {
             QueryInput::Vector(vector) => {
                 let vector = unit_vector(vector, binding.dim)?;
                 let item = NewItem {
@@ -125,14 +127,15 @@ impl Service {
                 Ok((item, Stages::default()))
             }
             QueryInput::Image(file) => {
-                let (
-                    StoredFeatures {
-                        vector,
-                        features,
-                        thumbnail,
-                    },
+                let Timed {
+                    value:
+                        StoredFeatures {
+                            vector,
+                            features,
+                            thumbnail,
+                        },
                     stages,
-                ) = self.portray(file, binding, decode).await?;
+                } = self.extract_item(file, binding, decode).await?;
                 let (features, thumbnail) = (Some(features), Some(thumbnail.into()));
                 Ok((
                     NewItem {
@@ -149,43 +152,47 @@ impl Service {
         }
     }
 
-    async fn portray(
+    async fn extract_item(
         &self,
         file: Bytes,
         binding: &Binding,
         decode: Decoding,
-    ) -> Result<(StoredFeatures, Stages)> {
-        let (image, embed, dim) = (
-            binding_preparation(binding, decode),
-            embed_options(binding),
-            binding.dim,
-        );
-        let wanted = RequestedOutputs {
-            patch_tokens: true,
-            ..embed.wanted()
+    ) -> Result<Timed<StoredFeatures>> {
+        let options = embed_options(binding);
+        let dim = binding.dim;
+        let request = ExtractRequest {
+            preparation: binding_preparation(binding, decode),
+            outputs: RequestedOutputs {
+                patch_tokens: true,
+                ..options.outputs()
+            },
+            with_image: true,
         };
-        let seen = self.see_for_gallery(file, image, wanted).await?;
+        let Timed {
+            value: image,
+            stages,
+        } = self.extractor.extract(file, request).await?;
         let side = self.gallery_limits.thumbnail_side;
-        let (view, started) = (seen.view, Instant::now());
-        let portrait = self.on_blocking_thread("making a thumbnail", move || {
-            let absent = || Error::internal("the photograph or its patch tokens were not kept");
-            let patches = view.features.patch_tokens.as_ref().ok_or_else(absent)?;
-            let photo = view.photo.as_ref().ok_or_else(absent)?;
-            let mut features = Vec::with_capacity(2 * view.features.cls.len());
-            Pooling::ClsMean.pool(view.features.cls.view(), patches.view(), &mut features);
-            let vector = vector_of_model(embed.vector(&view.features), dim)?;
+        let started = Instant::now();
+        let work = move || {
+            let cls = image.features.cls.view();
+            let mut features = Vec::with_capacity(2 * cls.len());
+            Pooling::ClsMean.pool(cls, image.patch_tokens(), &mut features);
             Ok(StoredFeatures {
-                vector,
+                vector: unit_vector_of_model(options.vector(&image.features), dim)?,
                 features,
-                thumbnail: thumbnail(photo, side)?,
+                thumbnail: thumbnail(image.image(), side)?,
             })
-        });
-        let portrait = portrait.await?;
+        };
+        let value = self
+            .extractor
+            .on_blocking_thread("making a thumbnail", work)
+            .await?;
         let stages = Stages {
             post: started.elapsed(),
-            ..seen.stages
+            ..stages
         };
         stages.observe();
-        Ok((portrait, stages))
+        Ok(Timed { value, stages })
     }
 }

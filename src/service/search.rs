@@ -5,12 +5,13 @@ use std::time::Instant;
 use serde::Deserialize;
 
 use super::{
-    ImageOptions, QueryInput, Service, Stages, VectorOptions,
+    ImageOptions, Service, Stages, VectorOptions,
     binding::{binding_preparation, embed_options},
-    gallery::{unit_vector, vector_of_model},
+    query::{QueryInput, resolve, unit_vector, unit_vector_of_model},
+    stages::Timed,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     gallery::{Binding, GalleryName, ItemFilter, ItemId, Neighbor, Parts, Search},
     telemetry,
 };
@@ -100,7 +101,7 @@ impl Service {
     pub async fn neighbors(
         &self,
         name: &GalleryName,
-        subjects: Vec<QueryInput>,
+        inputs: Vec<QueryInput>,
         kind: (&ImageOptions, &VectorOptions),
         options: SearchOptions,
         filter: Option<ItemFilter>,
@@ -110,7 +111,7 @@ impl Service {
             binding,
             outcomes: vectors,
             mut stages,
-        } = self.vectors(name, subjects, kind).await?;
+        } = self.vectors(name, inputs, kind).await?;
         let mut outcomes = Vec::with_capacity(vectors.len());
         for vector in vectors {
             outcomes.push(match vector {
@@ -132,42 +133,30 @@ impl Service {
     pub(super) async fn vectors(
         &self,
         name: &GalleryName,
-        subjects: Vec<QueryInput>,
+        inputs: Vec<QueryInput>,
         (image, vectors): (&ImageOptions, &VectorOptions),
     ) -> Result<Answers<Vec<f32>>> {
-        let by_model = subjects.iter().any(QueryInput::is_image);
+        let by_model = inputs.iter().any(QueryInput::is_image);
         let binding = self.binding_to_read(name, image, vectors, by_model).await?;
-        let (mut files, mut given) = (Vec::new(), Vec::new());
-        for subject in subjects {
-            match subject {
-                QueryInput::Image(file) => {
-                    files.push(file);
-                    given.push(None);
-                }
-                QueryInput::Vector(vector) => given.push(Some(unit_vector(vector, binding.dim))),
-            }
-        }
-        let (embeddings, stages) = if files.is_empty() {
-            (Vec::new(), Stages::default())
-        } else {
-            self.embed_prepared(
-                files,
-                binding_preparation(&binding, image.decode),
-                &embed_options(&binding),
-            )
-            .await?
-        };
-        let mut embeddings = embeddings.into_iter();
-        let mut of_image = || {
-            let embedding = embeddings
-                .next()
-                .unwrap_or_else(|| Err(Error::internal("no answer for an image")));
-            embedding.and_then(|embedding| vector_of_model(embedding.vector, binding.dim))
-        };
-        let outcomes = given
-            .into_iter()
-            .map(|given| given.unwrap_or_else(&mut of_image))
-            .collect();
+        let extractor = &self.extractor;
+        let dim = binding.dim;
+        let preparation = binding_preparation(&binding, image.decode);
+        let options = embed_options(&binding);
+        let Timed {
+            value: outcomes,
+            stages,
+        } = resolve(
+            inputs,
+            extractor.engine().images_at_once(),
+            move |file| async move {
+                extractor
+                    .embed_file(file, preparation, &options)
+                    .await?
+                    .try_map(|embedding| unit_vector_of_model(embedding.vector, dim))
+            },
+            |vector| unit_vector(vector, dim),
+        )
+        .await;
         Ok(Answers {
             binding,
             outcomes,

@@ -1,4 +1,4 @@
-//! How alike a place of an image is to every patch of it, and of other images.
+//! Similarity maps: the cosine similarity of a region of an image to every patch of all images.
 
 use std::sync::Arc;
 
@@ -7,35 +7,37 @@ use ndarray::Array2;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
-    ImageOptions, Service, Stages,
-    images::CachedFeatures,
-    maps::{Form, Rendering, finish, patch_tokens, photo},
+    extractor::{CachedFeatures, Extractor},
+    images::ImageOptions,
+    maps::{MapFormat, Rendered},
+    stages::Timed,
 };
 use crate::{
     engine::RequestedOutputs,
     error::{Error, Result},
     features::{
-        render::{self, Colormap},
+        render::{self, Colormap, Style},
         similarity::{Region, cosines, describe},
     },
     vision::{Grid, RgbImage},
 };
 
-/// The place, and how the maps are colored.
+/// Options of similarity maps. Exactly one of `patch` and `region` is required.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct SimilarityOptions {
     /// Row and column of a patch of the first image.
     #[serde(deserialize_with = "numbers")]
     pub patch: Option<[usize; 2]>,
-    /// Left, top, right and bottom of a box on the first image, as shares of its width and height.
+    /// Left, top, right and bottom of a box on the first image, as shares of its width and height,
+    /// 0 to 1.
     #[serde(rename = "box", deserialize_with = "numbers")]
     pub region: Option<[f32; 4]>,
-    /// Colors of the picture.
+    /// Colors of a rendering.
     pub colormap: Colormap,
 }
 
-/// Reads numbers with commas between them.
+/// Parses numbers that are separated by commas.
 fn numbers<'de, D, T, const N: usize>(deserializer: D) -> Result<Option<[T; N]>, D::Error>
 where
     D: Deserializer<'de>,
@@ -55,8 +57,7 @@ where
 }
 
 impl SimilarityOptions {
-    /// # Errors
-    /// [`crate::error::Kind::InvalidOption`] unless there is one place, and a box that is one.
+    /// Rejects options that do not name one region.
     fn check(&self) -> Result<()> {
         match (self.patch, self.region) {
             (None, None) => Err(Error::option(
@@ -99,96 +100,79 @@ impl SimilarityOptions {
 /// Similarity maps of the images of one request.
 #[derive(Debug)]
 pub struct SimilarityMaps {
-    /// The patches of the first image that all others are compared with.
+    /// Patches of the first image that all others are compared with.
     pub region: Region,
-    /// `[h, w]` of each image: cosines, -1 to 1.
+    /// `[height, width]` for each image: cosine similarities, -1 to 1.
     pub maps: Vec<Array2<f32>>,
 }
 
 impl SimilarityMaps {
-    /// The maps in one scale, so that the same color means the same in all of them; the place has
-    /// a frame.
+    /// Draws the maps in one scale, so that a color means the same in all of them. The region has a
+    /// frame.
     fn draw(
         &self,
-        views: &[Arc<CachedFeatures>],
+        images: &[Arc<CachedFeatures>],
         colormap: Colormap,
-        rendering: &Rendering,
-    ) -> Result<Vec<RgbImage>> {
+        style: Style,
+    ) -> Vec<RgbImage> {
         let values = || self.maps.iter().flatten().copied();
         let low = values().fold(f32::INFINITY, f32::min);
         let high = values().fold(f32::NEG_INFINITY, f32::max);
         let range = if high > low { high - low } else { 1.0 };
-        let draw = |(index, (map, view)): (usize, (&Array2<f32>, &Arc<CachedFeatures>))| {
+        let mut renderings = Vec::with_capacity(images.len());
+        for (map, image) in self.maps.iter().zip(images) {
             let scaled: Vec<f32> = map.iter().map(|value| (value - low) / range).collect();
-            let mut picture = render::draw(
+            renderings.push(render::draw(
                 &scaled,
                 1,
-                view.features.grid,
-                photo(view)?,
-                rendering.style(),
+                image.grid(),
+                image.image(),
+                style,
                 colormap,
-            );
-            if index == 0 {
-                render::frame(&mut picture, &self.region, rendering.output);
-            }
-            Ok(picture)
-        };
-        self.maps.iter().zip(views).enumerate().map(draw).collect()
+            ));
+        }
+        if let Some(first) = renderings.first_mut() {
+            render::frame(first, &self.region, style.output);
+        }
+        renderings
     }
 }
 
-impl Service {
-    /// How alike a place of the first image is to each patch of every image, and the PNG files that
-    /// `form` asks for.
+impl Extractor {
+    /// Computes the similarity of a region of the first image to each patch of every image.
     ///
     /// # Errors
     /// The first image that cannot be used, by its index; [`crate::error::Kind::InvalidOption`] for
-    /// a bad option.
+    /// an invalid option.
     pub async fn similarity(
         &self,
         files: Vec<Bytes>,
         image: &ImageOptions,
         options: SimilarityOptions,
-        form: Form,
-    ) -> Result<(SimilarityMaps, Vec<Vec<u8>>, Stages)> {
-        form.check()?;
+        format: MapFormat,
+    ) -> Result<Timed<Rendered<SimilarityMaps>>> {
+        format.check()?;
         options.check()?;
-        let wanted = RequestedOutputs {
+        let outputs = RequestedOutputs {
             patch_tokens: true,
             ..RequestedOutputs::default()
         };
-        let seen = self
-            .see_for_maps(
-                files,
-                image.over(&self.engine.spec().map_preprocessing()),
-                wanted,
-            )
-            .await?;
-        let max_pixels = self.limits.decode.max_pixels;
-        let work = move |views: &[Arc<CachedFeatures>]| {
-            let first = &views
+        let max_pixels = self.limits().decode.max_pixels;
+        self.compute_maps(files, image, outputs, move |images| {
+            let first = images
                 .first()
-                .ok_or_else(|| Error::internal("there are no images"))?
-                .features;
-            let region = options.region(first.grid)?;
-            let query = describe(patch_tokens(first)?, first.grid, &region);
-            let map = |view: &Arc<CachedFeatures>| {
-                Ok(cosines(
-                    query.view(),
-                    patch_tokens(&view.features)?,
-                    view.features.grid,
-                ))
-            };
-            let maps = SimilarityMaps {
-                region,
-                maps: views.iter().map(map).collect::<Result<_>>()?,
-            };
-            let pictures = form.encode(max_pixels, |rendering| {
-                maps.draw(views, options.colormap, rendering)
-            })?;
-            Ok((maps, pictures))
-        };
-        let ((maps, pictures), stages) = finish(self, seen, work).await?;
-        Ok((maps, pictures, stages))
+                .ok_or_else(|| Error::internal("the request has no images"))?;
+            let region = options.region(first.grid())?;
+            let query = describe(first.patch_tokens(), first.grid(), &region);
+            let maps = images
+                .iter()
+                .map(|image| cosines(query.view(), image.patch_tokens(), image.grid()))
+                .collect();
+            let maps = SimilarityMaps { region, maps };
+            format.render(maps, max_pixels, |maps, style| {
+                maps.draw(images, options.colormap, style)
+            })
+        })
+        .await
     }
 }

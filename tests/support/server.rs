@@ -7,7 +7,7 @@ use dinoserve::{
     engine::{Device, Engine, EngineConfig},
     gallery::{Gallery, GalleryConfig, OpenMode, open},
     http::{AppState, HttpConfig, ServeConfig, Stop, access::ApiKeys, serve},
-    service::{GalleryLimits, ImageLimits, LiveService, ModelSource, Service},
+    service::{Extractor, GalleryLimits, ImageLimits, LiveService, ModelSource, Service},
 };
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
@@ -83,7 +83,11 @@ impl Setup {
             max_probe_classes: 30,
             ..GalleryLimits::default()
         };
-        let service = Service::new(engine.clone(), ImageLimits::default(), self.cache_bytes);
+        let service = Service::new(Extractor::new(
+            engine.clone(),
+            ImageLimits::default(),
+            self.cache_bytes,
+        ));
         let service = service
             .with_gallery(self.gallery)
             .with_gallery_limits(limits);

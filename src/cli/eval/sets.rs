@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Kind},
     eval::{LabeledImages, LabeledVectors, classes},
     features::pool::Pooling,
-    service::{EmbedOptions, ImageOptions, Service},
+    service::{EmbedOptions, Extractor, ImageOptions},
     vision::{PreprocessingOverrides, ResizeMode},
 };
 
@@ -138,10 +138,10 @@ impl SetFlags {
             engine.fingerprint().to_owned(),
             engine.precision().to_string(),
         );
-        let service = Service::new(engine, self.limits.limits(), 0);
+        let extractor = Extractor::new(engine, self.limits.limits(), 0);
         let sets = tokio.block_on(async {
             let train = embed(
-                &service,
+                &extractor,
                 &self.train,
                 train,
                 &image,
@@ -150,7 +150,7 @@ impl SetFlags {
             )
             .await?;
             let test = embed(
-                &service,
+                &extractor,
                 &self.test,
                 test,
                 &image,
@@ -160,7 +160,7 @@ impl SetFlags {
             .await?;
             anyhow::Ok((train, test))
         });
-        drop(service);
+        drop(extractor);
         thread.join();
         let (train, test) = sets?;
         let not_in_train = train.vectors.lacks(&test.vectors);
@@ -283,7 +283,7 @@ fn find(root: &Path) -> anyhow::Result<Folder> {
 }
 
 async fn embed(
-    service: &Service,
+    extractor: &Extractor,
     root: &Path,
     folder: Folder,
     image: &ImageOptions,
@@ -294,7 +294,7 @@ async fn embed(
         images,
         mut unreadable,
     } = folder;
-    let results = embed_files(service, &images.paths, image, options, step).await?;
+    let results = embed_files(extractor, &images.paths, image, options, step).await?;
     let mut found = LabeledVectors::default();
     let mut values = Vec::new();
     for ((id, label), result) in images.ids.into_iter().zip(images.labels).zip(results) {

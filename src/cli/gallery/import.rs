@@ -17,7 +17,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     gallery::{Gallery, OpenMode, Parts},
-    service::{ImageOptions, NewEntry, QueryInput, Service, VectorOptions},
+    service::{Extractor, ImageOptions, NewEntry, QueryInput, Service, VectorOptions},
     vision::PreprocessingOverrides,
 };
 
@@ -73,8 +73,8 @@ impl Import {
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
         let (engine, thread) = self.engine.start(&runtime, model)?;
-        let service =
-            Service::new(engine, self.limits.limits(), 0).with_gallery(Some(store.clone()));
+        let service = Service::new(Extractor::new(engine, self.limits.limits(), 0))
+            .with_gallery(Some(store.clone()));
         let started = Instant::now();
         let mut tally = Tally {
             bad,
@@ -197,7 +197,7 @@ impl Import {
                         id,
                         label,
                         metadata,
-                        subject: QueryInput::Image(Bytes::from(file)),
+                        input: QueryInput::Image(Bytes::from(file)),
                     });
                 }
                 Err(error) => tally

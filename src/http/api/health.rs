@@ -70,7 +70,7 @@ pub(crate) async fn metrics(State(service): State<Service>) -> impl IntoResponse
     metrics.queue_capacity.set(count(engine.queue_depth()));
     metrics
         .cache_bytes
-        .set(i64::try_from(service.cached_bytes()).unwrap_or(i64::MAX));
+        .set(i64::try_from(service.extractor.cached_bytes()).unwrap_or(i64::MAX));
     // A store that is slow or away does not hold up the other metrics; they tell what was known
     // last.
     if let Ok(store) = service.gallery()

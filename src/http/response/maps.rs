@@ -13,7 +13,7 @@ use crate::{
         request::{admission::Admission, body::ImageRequest},
         response::negotiate::{Representation, answer, multipart_answer, negotiate},
     },
-    service::{Form, ImageOptions, Stages},
+    service::{ImageOptions, MapFormat, Stages},
 };
 
 const OFFERS: [Representation; 4] = [
@@ -28,7 +28,7 @@ pub(crate) struct MapRequest<T> {
     pub(crate) images: Vec<Bytes>,
     pub(crate) image: ImageOptions,
     pub(crate) options: T,
-    pub(crate) form: Form,
+    pub(crate) format: MapFormat,
     pub(crate) representation: Representation,
     /// The request's place, until the answer is ready.
     pub(crate) admission: Admission,
@@ -46,18 +46,20 @@ impl<T: DeserializeOwned> MapRequest<T> {
         let representation = negotiate(&headers, &OFFERS)?;
         let image = options.take_image()?;
         let own = options.take()?;
-        let rendering = options.take()?;
+        let style = options.take()?;
         options.finish()?;
-        let form = match representation {
-            Representation::Png => Form::Picture(rendering),
-            Representation::Multipart => Form::Pictures(rendering),
-            Representation::Json | Representation::Npy | Representation::Floats => Form::Numbers,
+        let format = match representation {
+            Representation::Png => MapFormat::SinglePng(style),
+            Representation::Multipart => MapFormat::PngPerImage(style),
+            Representation::Json | Representation::Npy | Representation::Floats => {
+                MapFormat::Numbers
+            }
         };
         Ok(Self {
             images,
             image,
             options: own,
-            form,
+            format,
             representation,
             admission,
         })

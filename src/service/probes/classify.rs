@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use super::{
     super::{
-        Answers, Classification, EmbedOptions, ImageOptions, QueryInput, Service, Stages,
-        VectorOptions,
+        Answers, Classification, EmbedOptions, ImageOptions, Service, VectorOptions,
         binding::{binding_preparation, overlay},
+        query::{QueryInput, check_finite, resolve},
+        stages::Timed,
     },
     StoredProbe,
 };
@@ -27,7 +28,7 @@ impl Service {
     pub async fn classify_by_probe(
         &self,
         name: &GalleryName,
-        subjects: Vec<QueryInput>,
+        inputs: Vec<QueryInput>,
         image: &ImageOptions,
         min_score: Option<f32>,
     ) -> Result<Answers<Classification>> {
@@ -44,45 +45,31 @@ impl Service {
             &overlay(&binding, image, &VectorOptions::default()),
         )?;
 
-        let (mut files, mut given) = (Vec::new(), Vec::new());
-        for subject in subjects {
-            match subject {
-                QueryInput::Image(file) => {
-                    files.push(file);
-                    given.push(None);
-                }
-                QueryInput::Vector(vector) => {
-                    given.push(Some(check_features(vector, name, &stored)));
-                }
-            }
-        }
-        let (embeddings, mut stages) = if files.is_empty() {
-            (Vec::new(), Stages::default())
-        } else {
-            let pooling = stored.about.features.pooling();
-            let embed = EmbedOptions {
-                pooling,
-                normalize: false,
-                layers: 1,
-                tokens: false,
-            };
-            self.embed_prepared(files, binding_preparation(&binding, image.decode), &embed)
-                .await?
+        let extractor = &self.extractor;
+        let preparation = binding_preparation(&binding, image.decode);
+        let options = EmbedOptions {
+            pooling: stored.about.features.pooling(),
+            normalize: false,
+            layers: 1,
+            tokens: false,
         };
+        let Timed {
+            value: vectors,
+            mut stages,
+        } = resolve(
+            inputs,
+            extractor.engine().images_at_once(),
+            move |file| async move {
+                let embedding = extractor.embed_file(file, preparation, &options).await?;
+                Ok(embedding.map(|embedding| embedding.vector))
+            },
+            |vector| check_features(vector, name, &stored),
+        )
+        .await;
         let started = Instant::now();
-        let outcomes = self.on_blocking_thread("classifying by a probe", move || {
-            let mut embeddings = embeddings.into_iter();
-            let mut of_image = || {
-                let embedding = embeddings
-                    .next()
-                    .unwrap_or_else(|| Err(Error::internal("no answer for an image")));
-                embedding.map(|embedding| embedding.vector)
-            };
-            let classify = |given: Option<Result<Vec<f32>>>| {
-                let features = given.unwrap_or_else(&mut of_image)?;
-                classify(&stored, &features, min_score)
-            };
-            Ok(given.into_iter().map(classify).collect())
+        let outcomes = extractor.on_blocking_thread("classifying by a probe", move || {
+            let classify = |vector: Result<Vec<f32>>| classify(&stored, &vector?, min_score);
+            Ok(vectors.into_iter().map(classify).collect())
         });
         let outcomes = outcomes.await?;
         stages.post += started.elapsed();
@@ -108,13 +95,8 @@ fn check_features(
         );
         return Err(Error::option("vector", detail));
     }
-    match features.iter().position(|value| !value.is_finite()) {
-        None => Ok(features),
-        Some(index) => {
-            let detail = format!("value {index} is not finite, or too large for single precision");
-            Err(Error::option("vector", detail))
-        }
-    }
+    check_finite(&features)?;
+    Ok(features)
 }
 
 fn classify(

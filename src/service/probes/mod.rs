@@ -71,12 +71,12 @@ impl Service {
         plan.options.check()?;
         let store = self.gallery()?;
         let info = store.gallery(&plan.gallery).await?;
-        let spec = self.engine.spec();
+        let spec = self.extractor.engine().spec();
         let holder = format_args!("the gallery `{}`", plan.gallery);
         let advice = "train a probe on another gallery";
         info.binding
             .model
-            .require(self.engine.model_id(), holder, advice)?;
+            .require(self.extractor.engine().model_id(), holder, advice)?;
         self.trainings
             .begin(store.clone(), info, plan, spec.dim, self.gallery_limits)
     }
@@ -118,7 +118,7 @@ impl Service {
         let holder = format_args!("the probe `{name}`");
         let advice = "train a probe on a gallery of this one";
         let model = &stored.about.binding.model;
-        model.require(self.engine.model_id(), holder, advice)?;
+        model.require(self.extractor.engine().model_id(), holder, advice)?;
         Ok(stored)
     }
 
@@ -159,7 +159,8 @@ impl Service {
     async fn stored_probe(&self, name: &GalleryName) -> Result<StoredProbe> {
         let document = self.gallery()?.document(DocumentKind::Probe, name).await?;
         // Megabytes, with many classes.
-        self.on_blocking_thread("reading a probe", move || StoredProbe::decode(&document))
+        self.extractor
+            .on_blocking_thread("reading a probe", move || StoredProbe::decode(&document))
             .await
     }
 }

@@ -17,7 +17,7 @@ use crate::{
             problem::FeatureProblems,
         },
     },
-    service::{AttentionMaps, Service},
+    service::{AttentionMaps, Rendered, Service, Timed},
 };
 
 /// Attention maps of the images of one request.
@@ -74,15 +74,21 @@ pub(crate) async fn create_attention_map(
         images,
         image,
         options,
-        form,
+        format,
         representation,
         admission: _admission,
     } = MapRequest::read(request)?;
-    let (maps, pictures, stages) = service.attention(images, &image, options, form).await?;
+    let Timed {
+        value: Rendered { maps, pngs },
+        stages,
+    } = service
+        .extractor
+        .attention(images, &image, options, format)
+        .await?;
     let arrays = || maps.iter().map(shaped).collect();
     answer_maps(
         representation,
-        pictures,
+        pngs,
         || to_json(&service, &maps),
         arrays,
         &stages,

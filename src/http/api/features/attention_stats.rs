@@ -14,7 +14,7 @@ use crate::{
             problem::FeatureProblems,
         },
     },
-    service::{ImageHeadStats, Service},
+    service::{ImageHeadStats, Service, Timed},
 };
 
 /// What the heads attend to, in numbers.
@@ -98,7 +98,10 @@ pub(crate) async fn compare_heads(
     negotiate(&headers, &[Representation::Json])?;
     let image = options.take_image()?;
     options.finish()?;
-    let (stats, stages) = service.head_stats(images, &image).await?;
+    let Timed {
+        value: stats,
+        stages,
+    } = service.extractor.head_stats(images, &image).await?;
     let engine = service.engine();
     let json = HeadStatsJson {
         model: &engine.spec().name,

@@ -15,7 +15,7 @@ use crate::{
             problem::{FeatureProblems, Problem},
         },
     },
-    service::{EmbedOptions, Embedding, Service},
+    service::{EmbedOptions, Embedding, Service, Timed},
 };
 
 /// Embeddings, in the order of the images.
@@ -133,7 +133,10 @@ pub(crate) async fn create_embedding(
     let Encoding { encoding_format } = options.take()?;
     options.finish()?;
 
-    let (embeddings, stages) = service.embed(images, &image, &embed).await?;
+    let Timed {
+        value: embeddings,
+        stages,
+    } = service.extractor.embed(images, &image, &embed).await?;
     let of_answer = service.clone();
     let encode = move || match representation {
         Representation::Json => to_json(&of_answer, embeddings, &embed, encoding_format),
@@ -142,6 +145,7 @@ pub(crate) async fn create_embedding(
     // Vectors are written in microseconds; the tokens of an image are a thousand vectors.
     let body = if embed.tokens {
         service
+            .extractor
             .on_blocking_thread("writing the answer", encode)
             .await?
     } else {

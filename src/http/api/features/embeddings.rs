@@ -15,7 +15,7 @@ use crate::{
             problem::{FeatureProblems, openai_response},
         },
     },
-    service::{EmbedOptions, Service},
+    service::{EmbedOptions, Service, Timed},
     vision::Grid,
 };
 
@@ -126,7 +126,10 @@ async fn embed(service: &Service, request: InputRequest) -> Result<Response> {
         ));
     }
 
-    let (embeddings, stages) = service.embed(images, &image, &embed).await?;
+    let Timed {
+        value: embeddings,
+        stages,
+    } = service.extractor.embed(images, &image, &embed).await?;
     let several = embeddings.len() > 1;
     let mut tokens = 0;
     let mut data = Vec::with_capacity(embeddings.len());

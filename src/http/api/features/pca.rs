@@ -15,7 +15,7 @@ use crate::{
             problem::FeatureProblems,
         },
     },
-    service::{PcaAnswer, Service},
+    service::{PcaAnswer, Rendered, Service, Timed},
     vision::Grid,
 };
 
@@ -76,15 +76,18 @@ pub(crate) async fn create_pca_map(
         images,
         image,
         options,
-        form,
+        format,
         representation,
         admission: _admission,
     } = MapRequest::read(request)?;
-    let (maps, pictures, stages) = service.pca(images, &image, options, form).await?;
+    let Timed {
+        value: Rendered { maps, pngs },
+        stages,
+    } = service.pca(images, &image, options, format).await?;
     let arrays = || maps.pca.maps.iter().zip(&maps.grids).map(shaped).collect();
     answer_maps(
         representation,
-        pictures,
+        pngs,
         || to_json(&service, &maps),
         arrays,
         &stages,

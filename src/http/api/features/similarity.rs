@@ -17,7 +17,7 @@ use crate::{
             problem::FeatureProblems,
         },
     },
-    service::{Service, SimilarityMaps},
+    service::{Rendered, Service, SimilarityMaps, Timed},
 };
 
 /// How alike a place is to the patches of the images of one request.
@@ -90,15 +90,21 @@ pub(crate) async fn create_similarity_map(
         images,
         image,
         options,
-        form,
+        format,
         representation,
         admission: _admission,
     } = MapRequest::read(request)?;
-    let (maps, pictures, stages) = service.similarity(images, &image, options, form).await?;
+    let Timed {
+        value: Rendered { maps, pngs },
+        stages,
+    } = service
+        .extractor
+        .similarity(images, &image, options, format)
+        .await?;
     let arrays = || Ok(maps.maps.iter().map(|map| map.view()).collect());
     answer_maps(
         representation,
-        pictures,
+        pngs,
         || to_json(&service, &maps),
         arrays,
         &stages,

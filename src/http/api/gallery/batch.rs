@@ -176,6 +176,6 @@ fn entry(item: BodyItem) -> Result<NewEntry> {
         id,
         label,
         metadata,
-        subject,
+        input: subject,
     })
 }

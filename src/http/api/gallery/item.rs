@@ -103,7 +103,7 @@ pub(crate) async fn put_item(
         id: id.clone(),
         label: label.clone(),
         metadata: metadata.clone(),
-        subject,
+        input: subject,
     };
     let stored = service
         .insert(&gallery, vec![entry], &image, &vectors)

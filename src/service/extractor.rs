@@ -1,0 +1,259 @@
+//! Feature extraction: files are prepared on blocking threads, then go through the engine, unless
+//! the cache has their features.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use ndarray::ArrayView2;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+use super::{
+    cache::FeatureCache,
+    images::{ImageLimits, Preparation},
+    stages::{Stages, Timed},
+};
+use crate::{
+    engine::{Engine, Features, Input, RequestedOutputs, available_cores},
+    error::{Error, Result},
+    features::attention,
+    model::Fingerprint,
+    telemetry,
+    vision::{Grid, RgbImage},
+};
+
+/// Features of images by one model. Clones are cheap and share the cache.
+#[derive(Debug, Clone)]
+pub struct Extractor {
+    engine: Engine,
+    limits: ImageLimits,
+    cache: Option<FeatureCache<CacheKey, CachedFeatures>>,
+    /// Permits for work on pixels, one per core. The work itself holds the permit, as it continues
+    /// after the client has disconnected.
+    pixel_permits: Arc<Semaphore>,
+}
+
+/// What to extract from a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct ExtractRequest {
+    pub(super) preparation: Preparation,
+    pub(super) outputs: RequestedOutputs,
+    /// Whether to keep the image that the model gets.
+    pub(super) with_image: bool,
+}
+
+/// Identity of an extraction. It has the whole SHA-256 of the file, not a part of it, so two files
+/// share a key only if SHA-256 is broken.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct CacheKey {
+    file: [u8; 32],
+    fingerprint: Fingerprint,
+    request: ExtractRequest,
+}
+
+/// Features of an image, and the image itself if it was requested.
+#[derive(Debug, Clone)]
+pub(super) struct CachedFeatures {
+    pub(super) features: Features,
+    image: Option<RgbImage>,
+}
+
+/// A file on its way to the model.
+enum Prepared {
+    Cached(Arc<CachedFeatures>),
+    New {
+        input: Timed<Input>,
+        key: Option<Box<CacheKey>>,
+    },
+}
+
+impl Extractor {
+    /// Creates an extractor on a running engine. The cache has `cache_bytes` bytes; 0 disables it.
+    pub fn new(engine: Engine, limits: ImageLimits, cache_bytes: u64) -> Self {
+        let cache =
+            (cache_bytes > 0).then(|| FeatureCache::new(cache_bytes, CachedFeatures::bytes));
+        Self {
+            engine,
+            limits,
+            cache,
+            pixel_permits: Arc::new(Semaphore::new(available_cores())),
+        }
+    }
+
+    /// Returns an extractor for another model, with the same limits, cache and permits.
+    pub(super) fn with_engine(&self, engine: Engine) -> Self {
+        Self {
+            engine,
+            ..self.clone()
+        }
+    }
+
+    /// Returns the engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Returns the limits on images.
+    pub(super) fn limits(&self) -> &ImageLimits {
+        &self.limits
+    }
+
+    /// Returns the bytes that the cache uses.
+    pub fn cached_bytes(&self) -> u64 {
+        self.cache.as_ref().map_or(0, FeatureCache::bytes)
+    }
+
+    /// Runs CPU-bound work on a blocking thread as soon as a core is free. `what` names the work in
+    /// an error.
+    ///
+    /// # Errors
+    /// Errors of the work; [`crate::error::Kind::Internal`] if it panics.
+    pub async fn on_blocking_thread<T: Send + 'static>(
+        &self,
+        what: &str,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = self.pixel_permits.clone().acquire_owned().await;
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        });
+        done.await
+            .map_err(|error| Error::internal(format!("{what}: {error}")))?
+    }
+
+    /// Extracts the features of a file.
+    pub(super) async fn extract(
+        &self,
+        file: Bytes,
+        request: ExtractRequest,
+    ) -> Result<Timed<Arc<CachedFeatures>>> {
+        let result = match self.prepare(file, request).await {
+            Ok(Prepared::Cached(features)) => Ok(Timed::instant(features)),
+            Ok(Prepared::New { input, key }) => self.infer(input, request, key).await,
+            Err(error) => Err(error),
+        };
+        let outcome = if result.is_ok() { "ok" } else { "error" };
+        telemetry::metrics()
+            .images
+            .with_label_values(&[outcome])
+            .inc();
+        result
+    }
+
+    /// Extracts the features of several files in their order. Only a few files are in flight at a
+    /// time, because their pixels take much memory.
+    pub(super) fn extract_each(
+        &self,
+        files: Vec<Bytes>,
+        request: ExtractRequest,
+    ) -> impl Stream<Item = Result<Timed<Arc<CachedFeatures>>>> + Send {
+        stream::iter(files)
+            .map(move |file| self.extract(file, request))
+            .buffered(self.engine.images_at_once())
+    }
+
+    /// Looks a file up in the cache, or decodes and resizes it.
+    async fn prepare(&self, file: Bytes, request: ExtractRequest) -> Result<Prepared> {
+        let limits = self.limits;
+        let cache = self.cache.clone();
+        let fingerprint = self.engine.model_id().fingerprint.clone();
+        let span = tracing::info_span!("prepare");
+        self.on_blocking_thread("preparing an image", move || {
+            let _span = span.entered();
+            let mut key = None;
+            if let Some(cache) = cache {
+                let file = Sha256::digest(&file).into();
+                let new = Box::new(CacheKey {
+                    file,
+                    fingerprint,
+                    request,
+                });
+                if let Some(features) = cache.get(&new) {
+                    return Ok(Prepared::Cached(features));
+                }
+                key = Some(new);
+            }
+            let input = request.preparation.prepare(&file, &limits)?;
+            Ok(Prepared::New { input, key })
+        })
+        .await
+    }
+
+    async fn infer(
+        &self,
+        input: Timed<Input>,
+        request: ExtractRequest,
+        key: Option<Box<CacheKey>>,
+    ) -> Result<Timed<Arc<CachedFeatures>>> {
+        let Timed {
+            value: input,
+            stages,
+        } = input;
+        let inference = self.engine.infer(input, request.outputs);
+        let (input, features) = inference.instrument(tracing::info_span!("infer")).await?;
+        let stages = Stages {
+            queue: features.queue_time,
+            inference: features.inference_time,
+            ..stages
+        };
+        let image = request.with_image.then_some(input.pixels);
+        let value = Arc::new(CachedFeatures { features, image });
+        if let (Some(cache), Some(key)) = (&self.cache, key) {
+            cache.insert(*key, Arc::clone(&value));
+        }
+        Ok(Timed { value, stages })
+    }
+}
+
+/// The accessors panic if the [`ExtractRequest`] did not include what they return.
+impl CachedFeatures {
+    /// Returns the grid of the patches.
+    pub(super) fn grid(&self) -> Grid {
+        self.features.grid
+    }
+
+    /// Returns the patch tokens of the last block, `[patches, dim]`.
+    pub(super) fn patch_tokens(&self) -> ArrayView2<'_, f32> {
+        let tokens = self.features.patch_tokens.as_ref();
+        tokens.expect("requested in `outputs`").view()
+    }
+
+    /// Returns the attention of CLS over the patches, `[heads, patches]`.
+    pub(super) fn cls_attention(&self) -> ArrayView2<'_, f32> {
+        let rows = self.features.attention.as_ref();
+        let rows = rows.expect("requested in `outputs`").view();
+        let registers = rows.ncols() - 1 - self.grid().patches();
+        attention::patch_columns(rows, registers)
+    }
+
+    /// Returns the image as the model got it.
+    pub(super) fn image(&self) -> &RgbImage {
+        self.image.as_ref().expect("requested by `with_image`")
+    }
+
+    /// Returns the memory that it takes, in bytes.
+    fn bytes(&self) -> usize {
+        let Features {
+            cls,
+            patch_tokens,
+            registers,
+            attention,
+            layers_cls,
+            layers_patch,
+            ..
+        } = &self.features;
+        let matrices = [patch_tokens, registers, attention, layers_cls];
+        let values = cls.len()
+            + matrices
+                .iter()
+                .map(|matrix| matrix.as_ref().map_or(0, ndarray::Array2::len))
+                .sum::<usize>()
+            + layers_patch.as_ref().map_or(0, ndarray::Array3::len);
+        let image = self.image.as_ref().map_or(0, |image| image.as_raw().len());
+        // The key and the cache's bookkeeping take about as much as a small vector.
+        size_of::<Self>() + 512 + values * size_of::<f32>() + image
+    }
+}
