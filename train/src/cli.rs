@@ -2,16 +2,19 @@
 
 mod bench;
 mod export;
+mod flags;
 mod run;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+
+use crate::run::log_line;
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 all went well; 1 something failed; 2 the command line is wrong; 130 stopped by a second Ctrl-C.";
+Exit codes: 0 success; 1 failure; 2 the command line is wrong; 130 stopped by a second Ctrl-C.";
 
-/// Teach a DINOv2 backbone from unlabelled images, for dinoserve to serve.
+/// Train a DINOv2 backbone on unlabeled images, for dinoserve to serve.
 #[derive(Debug, Parser)]
 #[command(name = "dinoserve-train", version, max_term_width = 100, after_help = AFTER_HELP)]
 struct Cli {
@@ -21,47 +24,25 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Train on a folder of images, or go on with a run that was stopped
+    /// Train on a folder of images, or resume a stopped run
     Run(Box<run::RunCommand>),
     /// Write the teacher of a run for `dinoserve models convert` and `serve`
     Export(export::Export),
-    /// Measure steps on images that are made up, for comparisons
+    /// Measure the time of training steps on random images
     Bench(bench::Bench),
 }
 
-/// Where to compute.
-#[derive(Debug, Clone, Args)]
-struct DeviceFlag {
-    /// Where to compute: `cpu`, or `cuda` if the program was built with `--features cuda`
-    #[arg(long, env = "DINOSERVE_TRAIN_DEVICE", default_value = "cpu")]
-    device: String,
-}
-
-/// What is chosen of a configuration.
-#[derive(Debug, Clone, Args)]
-struct ConfigFlags {
-    /// Configuration; what it leaves out has its default [default: that of the run, if there is
-    /// one]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-
-    /// A key of the configuration, such as `optimiser.learning_rate=1e-3`; may be given several
-    /// times
-    #[arg(long, value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
-}
-
-/// Runs the program with the arguments of the process and gives its exit code.
+/// Runs the program with the arguments of the process, and returns its exit code.
 pub fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let result = match Cli::parse().command {
         Command::Run(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Bench(command) => command.run(),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            crate::run::say(format_args!("error: {error:#}"));
+            log_line(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -1,18 +1,21 @@
-//! DINO: a backbone learns from pictures without labels, by agreeing with a slower copy of itself.
+//! DINO: a backbone learns from images without labels, by agreeing with a slower copy of itself.
 //!
-//! * [`model`]: the DINOv2 vision transformer and its projection head, in `burn`, under the hub's
-//!   tensor names.
+//! * [`model`]: the DINOv2 vision transformer and its projection head, in `burn`, with the tensor
+//!   names of Meta's code.
 //! * [`data`]: from a folder of images to batches of augmented crops.
-//! * [`method`]: losses, centring, schedules, the optimiser, and one step of training.
-//! * [`run`]: a whole training run: checkpoints, metrics, pictures, evaluation, and the export for
-//!   `dinoserve`.
+//! * [`method`]: losses, centering, schedules, the optimizer, and one training step.
+//! * [`run`]: a whole training run: checkpoints, metrics, curves, maps, evaluation, and the export
+//!   for `dinoserve`.
+//! * [`config`]: the configuration of a run.
 //!
-//! Decoding, resampling, weight files, position tables and nearest neighbors are `dinoserve`'s
-//! own: what is trained here sees the pixels that it will see when it is served.
+//! `dinoserve` provides decoding, resampling, weight files, position tables and nearest neighbors.
+//! The model is therefore trained on the same pixels that it sees when it is served.
 
+mod check;
 pub mod cli;
 pub mod config;
 pub mod data;
 pub mod method;
 pub mod model;
 pub mod run;
+mod seed;

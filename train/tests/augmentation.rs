@@ -1,23 +1,26 @@
-//! Crops, colors and the loader.
+//! Crops, color changes, batches and the loader.
 
-use std::{path::PathBuf, sync::Mutex};
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
 use dinoserve::vision::RgbImage;
 use dinoserve_train::data::{
-    CropConfig, Loader, Pictures, Unreadable, blurred, brightness, contrast, hue, normalized,
-    saturation, solarise,
+    Augmentation, CropConfig, Dataset, Loader, UnreadableFiles, append_normalized, blur,
+    brightness, contrast, hue, saturation, solarize,
 };
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde_json::Value;
 
-use crate::support::{folder_of_pictures, json, wave};
+use crate::support::{assert_near, json, wave, write_images};
 
 fn bytes(value: &Value) -> Vec<u8> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
 #[test]
-fn colors_change_as_pillow_changes_them() {
+fn color_changes_equal_those_of_pillow() {
     let golden = json("color.json");
     let before = RgbImage::from_raw(12, 12, bytes(&golden["pixels"])).unwrap();
     type Change = fn(&mut RgbImage, f32);
@@ -26,7 +29,7 @@ fn colors_change_as_pillow_changes_them() {
         ("contrast", contrast),
         ("saturation", saturation),
         ("hue", hue),
-        ("solarise", |image, _| solarise(image)),
+        ("solarise", |image, _| solarize(image)),
     ];
     for (name, change) in changes {
         for result in golden["results"][name].as_array().unwrap() {
@@ -43,7 +46,7 @@ fn colors_change_as_pillow_changes_them() {
             assert_eq!(
                 differing,
                 0,
-                "{name} by {factor}: {:?} against {expected:?}",
+                "{name} by {factor}: {:?} instead of {expected:?}",
                 image.as_raw()
             );
             let equal = image
@@ -62,10 +65,10 @@ fn colors_change_as_pillow_changes_them() {
 }
 
 #[test]
-fn pixels_are_normalized_as_the_server_does() {
+fn pixels_are_normalized_as_in_the_server() {
     let image = RgbImage::from_raw(2, 1, vec![255, 0, 51, 0, 255, 102]).unwrap();
     let mut found = Vec::new();
-    normalized(&image, &mut found);
+    append_normalized(&image, &mut found);
     let expected = [
         (1.0 - 0.485) / 0.229,
         -0.485 / 0.229,
@@ -74,7 +77,7 @@ fn pixels_are_normalized_as_the_server_does() {
         (0.2 - 0.406) / 0.225,
         (0.4 - 0.406) / 0.225,
     ];
-    crate::support::assert_near(
+    assert_near(
         "pixels",
         &found,
         &expected.map(|value: f64| value as f32),
@@ -84,7 +87,7 @@ fn pixels_are_normalized_as_the_server_does() {
 }
 
 #[test]
-fn views_depend_on_the_seed_alone_and_differ_by_it() {
+fn views_depend_only_on_the_seed() {
     let crops = CropConfig {
         global_size: 28,
         local_size: 14,
@@ -114,20 +117,20 @@ fn views_depend_on_the_seed_alone_and_differ_by_it() {
     );
 }
 
-/// A picture whose pixels are their own places shows what a crop cut out of it.
+/// In an image whose colors are the coordinates, a crop shows which part it is.
 #[test]
-fn crops_have_the_area_that_is_asked_for() {
-    let place = RgbImage::from_fn(200, 100, |x, y| image::Rgb([x as u8, y as u8, 0]));
-    let augmentation = dinoserve_train::data::Augmentation {
+fn crops_have_the_configured_area() {
+    let coordinates = RgbImage::from_fn(200, 100, |x, y| image::Rgb([x as u8, y as u8, 0]));
+    let augmentation = Augmentation {
         size: 56,
         scale: [0.25, 0.5],
         blur: 0.0,
         blur_deviation: [0.1, 2.0],
-        solarise: 0.0,
+        solarize: 0.0,
     };
     let mut areas = Vec::new();
     for seed in 0..400 {
-        let view = augmentation.apply(&place, &mut ChaCha8Rng::seed_from_u64(seed));
+        let view = augmentation.apply(&coordinates, &mut ChaCha8Rng::seed_from_u64(seed));
         let channel = |index: usize| {
             view.pixels()
                 .map(|pixel| f64::from(pixel.0[index]))
@@ -139,20 +142,19 @@ fn crops_have_the_area_that_is_asked_for() {
                 .fold((255.0f64, 0.0f64), |(l, h), &v| (l.min(v), h.max(v)));
             high - low
         };
-        // Only views whose colors are as they were: blue is still 0, and red spans more than grey
-        // would.
+        // Uses only views with unchanged colors: blue is still 0.
         if view.pixels().all(|pixel| pixel.0[2] == 0) {
             areas.push(range(channel(0)) * range(channel(1)));
         }
     }
-    // Jitter comes to four of five views, and changes what is measured here.
+    // Four of five views are jittered, which changes their colors.
     assert!(areas.len() > 20, "{} views kept their colors", areas.len());
     let mean = areas.iter().sum::<f64>() / areas.len() as f64 / (200.0 * 100.0);
     assert!((0.2..0.6).contains(&mean), "on average {mean} of the area");
 }
 
-fn pictures(root: &std::path::Path) -> Pictures {
-    folder_of_pictures(root, 6);
+fn dataset(root: &Path) -> Dataset {
+    write_images(root, 6);
     let (paths, _) = dinoserve::artifacts::images_of(root).unwrap();
     let crops = CropConfig {
         global_size: 28,
@@ -160,7 +162,7 @@ fn pictures(root: &std::path::Path) -> Pictures {
         local_count: 1,
         ..CropConfig::default()
     };
-    Pictures {
+    Dataset {
         paths,
         crops,
         batch: 5,
@@ -169,80 +171,80 @@ fn pictures(root: &std::path::Path) -> Pictures {
 }
 
 #[test]
-fn the_loader_gives_the_same_batches_whatever_its_threads_and_wherever_it_begins() {
+fn batches_do_not_depend_on_the_threads_or_the_first_batch_of_the_loader() {
     let folder = tempfile::tempdir().unwrap();
-    let pictures = pictures(folder.path());
-    assert_eq!(pictures.batches_per_epoch(), 2);
-    let some = |numbers: std::ops::Range<usize>, threads| {
-        let mut loader = Loader::start(pictures.clone(), numbers.clone(), threads).unwrap();
+    let dataset = dataset(folder.path());
+    assert_eq!(dataset.batches_per_epoch(), 2);
+    let batches = |numbers: std::ops::Range<usize>, threads| {
+        let mut loader = Loader::start(dataset.clone(), numbers.clone(), threads).unwrap();
         numbers
             .map(|_| loader.next_batch().unwrap())
             .collect::<Vec<_>>()
     };
-    let all = some(0..6, 1);
-    assert_eq!(all, some(0..6, 3));
-    assert_eq!(all[3..], some(3..6, 2));
+    let all = batches(0..6, 1);
+    assert_eq!(all, batches(0..6, 3));
+    assert_eq!(all[3..], batches(3..6, 2));
     assert_ne!(
         all[0].global, all[2].global,
-        "another epoch has other views"
+        "the next epoch has other views"
     );
-    let ended = Loader::start(pictures.clone(), 0..1, 1).and_then(|mut loader| {
+    let ended = Loader::start(dataset.clone(), 0..1, 1).and_then(|mut loader| {
         loader.next_batch()?;
         loader.next_batch()
     });
     assert!(ended.is_err(), "there is no second batch");
 }
 
-/// The second moment of a blurred point is the square of the deviation.
+/// The variance of a blurred line is the square of the blur's deviation.
 #[test]
-fn a_blur_is_as_wide_as_was_asked_for() {
-    let mut point = RgbImage::new(41, 41);
-    // Bright rows, so that rounding to whole levels takes little away.
-    (0..41).for_each(|y| point.put_pixel(20, y, image::Rgb([255; 3])));
+fn a_blur_has_the_configured_deviation() {
+    let mut line = RgbImage::new(41, 41);
+    // A line is bright enough that rounding to whole levels loses little.
+    (0..41).for_each(|y| line.put_pixel(20, y, image::Rgb([255; 3])));
     for deviation in [0.02f32, 0.5, 0.7, 1.0, 1.5, 2.0] {
-        let row = blurred(&point, deviation);
+        let row = blur(&line, deviation);
         let levels: Vec<f64> = (0..41)
             .map(|x| f64::from(row.get_pixel(x, 20).0[0]))
             .collect();
         let sum: f64 = levels.iter().sum();
-        let moment = (-20i32..)
+        let variance = (-20i32..)
             .zip(&levels)
             .map(|(x, level)| f64::from(x * x) * level)
             .sum::<f64>()
             / sum;
         assert!((sum - 255.0).abs() <= 4.0, "{deviation}: {levels:?}");
-        // The kernel ends at two deviations or a little more.
+        // The kernel ends at about two deviations.
         let expected = f64::from(deviation);
         assert!(
-            moment.sqrt() <= 1.05 * expected + 0.02,
+            variance.sqrt() <= 1.05 * expected + 0.02,
             "{deviation}: {}",
-            moment.sqrt()
+            variance.sqrt()
         );
         assert!(
-            moment.sqrt() >= 0.85 * expected - 0.02,
+            variance.sqrt() >= 0.85 * expected - 0.02,
             "{deviation}: {}",
-            moment.sqrt()
+            variance.sqrt()
         );
     }
 }
 
 #[test]
-fn small_views_are_blurred_less() {
-    let usual = CropConfig::default();
+fn smaller_views_are_blurred_less() {
+    let default = CropConfig::default();
     let small = CropConfig {
         global_size: 56,
         local_size: 28,
         ..CropConfig::default()
     };
-    let most = |crops: &CropConfig| {
+    let max_deviations = |crops: &CropConfig| {
         crops
             .augmentations()
             .map(|augmentation| augmentation.blur_deviation[1])
     };
-    assert_eq!(most(&usual), [2.0; 3]);
-    assert_eq!(most(&small), [0.5, 0.5, 4.0 / 7.0]);
+    assert_eq!(max_deviations(&default), [2.0; 3]);
+    assert_eq!(max_deviations(&small), [0.5, 0.5, 4.0 / 7.0]);
     assert_eq!(
-        most(&CropConfig {
+        max_deviations(&CropConfig {
             blur: Some([1.0, 1.5]),
             ..small
         }),
@@ -251,35 +253,34 @@ fn small_views_are_blurred_less() {
 }
 
 #[test]
-fn images_that_cannot_be_read_are_named_and_others_stand_in() {
+fn unreadable_images_are_reported_once_and_replaced_by_others() {
     let folder = tempfile::tempdir().unwrap();
-    let mut pictures = pictures(folder.path());
-    let whole = std::fs::read(&pictures.paths[0]).unwrap();
-    std::fs::write(&pictures.paths[2], &whole[..whole.len() / 2]).unwrap();
-    std::fs::write(&pictures.paths[7], "no image").unwrap();
-    let unreadable = Mutex::new(Unreadable::default());
+    let mut dataset = dataset(folder.path());
+    let whole = std::fs::read(&dataset.paths[0]).unwrap();
+    std::fs::write(&dataset.paths[2], &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(&dataset.paths[7], "no image").unwrap();
+    let unreadable = Mutex::new(UnreadableFiles::default());
     for number in 0..4 {
-        let batch = pictures.batch(number, &unreadable).unwrap();
+        let batch = dataset.batch(number, &unreadable).unwrap();
         assert_eq!(batch.global.len(), 2 * 5 * 3 * 28 * 28);
-        assert_eq!(batch, pictures.batch(number, &unreadable).unwrap());
+        assert_eq!(batch, dataset.batch(number, &unreadable).unwrap());
     }
-    let named: Vec<PathBuf> = unreadable
+    let reported: Vec<PathBuf> = unreadable
         .lock()
         .unwrap()
-        .take_news()
+        .take_unreported()
         .into_iter()
         .map(|(path, _)| path)
         .collect();
-    assert_eq!(named.len(), 2, "each is named once");
-    assert!(named.contains(&pictures.paths[2]) && named.contains(&pictures.paths[7]));
-    pictures.batch(0, &unreadable).unwrap();
-    assert!(unreadable.lock().unwrap().take_news().is_empty());
+    assert_eq!(reported.len(), 2, "each file is reported once");
+    assert!(reported.contains(&dataset.paths[2]) && reported.contains(&dataset.paths[7]));
+    dataset.batch(0, &unreadable).unwrap();
+    assert!(unreadable.lock().unwrap().take_unreported().is_empty());
 
-    pictures
-        .paths
-        .iter()
-        .for_each(|path| std::fs::write(path, "no image").unwrap());
-    pictures.seed = 4;
-    let error = pictures.batch(0, &unreadable).unwrap_err().to_string();
+    for path in &dataset.paths {
+        std::fs::write(path, "no image").unwrap();
+    }
+    dataset.seed = 4;
+    let error = dataset.batch(0, &unreadable).unwrap_err().to_string();
     assert_eq!(error, "none of the 12 images can be read");
 }

@@ -1,10 +1,10 @@
-//! The backbone against Meta's own code, at every size and in every kind.
+//! The backbone against Meta's code, for all kinds of models and several sizes.
 
 use burn::tensor::{Device, Tensor};
 use dinoserve::{artifacts::read_weights, vision::RgbImage};
 use dinoserve_train::{
-    data::normalized,
-    model::{Backbone, DropPath, Masked, initialize_from},
+    data::{MaskedPatches, append_normalized},
+    model::{Backbone, DropPath, initialize_from},
 };
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 
@@ -28,14 +28,14 @@ fn tiny(name: &str, file: &str) -> Backbone {
 
 fn pixels(image: &RgbImage) -> Tensor<4> {
     let mut out = Vec::new();
-    normalized(image, &mut out);
+    append_normalized(image, &mut out);
     tensor(
         &out,
         [1, 3, image.height() as usize, image.width() as usize],
     )
 }
 
-/// REFERENCE tolerance of normalized tokens in f32: at most 1e-3, on average 1e-4.
+/// Asserts the reference tolerance of normalized tokens in f32: at most 1e-3, on average 1e-4.
 #[track_caller]
 fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
@@ -86,7 +86,7 @@ fn tokens_and_attention_equal_those_of_the_hub() {
                             expected.values("registers"),
                         );
                     }
-                    None => assert_eq!(name, "tiny", "only this one has no registers"),
+                    None => assert_eq!(name, "tiny", "only this model has no registers"),
                 }
             }
         }
@@ -94,48 +94,41 @@ fn tokens_and_attention_equal_those_of_the_hub() {
 }
 
 #[test]
-fn a_batch_gives_what_its_images_give() {
+fn an_image_has_the_same_tokens_alone_and_in_a_batch() {
     let backbone = tiny("tiny-reg", "model.safetensors");
-    let (one, other) = (
-        wave(70, 70),
-        image::imageops::flip_horizontal(&wave(70, 70)),
-    );
+    let one = wave(70, 70);
+    let other = image::imageops::flip_horizontal(&one);
     let both = Tensor::cat(vec![pixels(&one), pixels(&other)], 0);
     let together = values(backbone.forward(both, None, &mut None).cls);
     let alone: Vec<f32> = [one, other]
         .iter()
         .flat_map(|image| values(backbone.forward(pixels(image), None, &mut None).cls))
         .collect();
-    assert_close("both", &together, &alone);
+    assert_close("cls of both images", &together, &alone);
 }
 
 #[test]
-fn hidden_patches_are_not_seen() {
+fn masked_patches_do_not_influence_the_tokens() {
     let backbone = tiny("tiny", "hub_pretrain.pth");
     let mut changed = wave(70, 70);
     (0..14).for_each(|y| (0..14).for_each(|x| changed.put_pixel(x, y, image::Rgb([255, 0, 0]))));
-    let mask = vec![(0..25).map(|patch| patch == 0).collect::<Vec<bool>>()];
-    let cls = |image: &RgbImage, masked: Option<Masked<'_>>| {
-        values(backbone.forward(pixels(image), masked, &mut None).cls)
+    let masks = MaskedPatches(vec![(0..25).map(|patch| patch == 0).collect()]);
+    let cls = |image: &RgbImage, masks: Option<&MaskedPatches>| {
+        values(backbone.forward(pixels(image), masks, &mut None).cls)
     };
     assert_ne!(
         cls(&wave(70, 70), None),
         cls(&changed, None),
-        "the first patch is looked at"
+        "without a mask the first patch matters"
     );
-    let (one, other) = (
-        cls(&wave(70, 70), Some(Masked(&mask))),
-        cls(&changed, Some(Masked(&mask))),
-    );
-    assert_close("hidden", &one, &other);
-    assert_eq!(
-        values(Masked(&mask).indices(&Device::flex()).float()),
-        [0.0]
-    );
+    let one = cls(&wave(70, 70), Some(&masks));
+    let other = cls(&changed, Some(&masks));
+    assert_close("cls with a masked patch", &one, &other);
+    assert_eq!(values(masks.indices(&Device::flex()).float()), [0.0]);
 }
 
 #[test]
-fn what_drop_path_leaves_out_depends_on_the_seed_alone() {
+fn drop_path_depends_only_on_the_seed() {
     let backbone = tiny("tiny", "model.safetensors");
     let images = || Tensor::cat(vec![pixels(&wave(70, 70)); 8], 0);
     let with = |seed: u64| {
@@ -144,7 +137,7 @@ fn what_drop_path_leaves_out_depends_on_the_seed_alone() {
     };
     assert_eq!(with(1), with(1));
     assert_ne!(with(1), with(2));
-    // The last block's two branches at a rate of a half: equal images differ by what was left out.
+    // Each of the last block's two branches is left out for half of the images, which are equal.
     let rows = with(1);
     let distinct: std::collections::BTreeSet<Vec<u32>> = rows
         .chunks(rows.len() / 8)
@@ -156,7 +149,7 @@ fn what_drop_path_leaves_out_depends_on_the_seed_alone() {
         .collect();
     assert!(
         (2..=4).contains(&distinct.len()),
-        "{} ways of two branches",
+        "two branches give {} different results",
         distinct.len()
     );
 }

@@ -1,18 +1,12 @@
-//! Configurations: what they refuse, and how they say it.
+//! Configurations: defaults, overrides, and the errors of wrong values.
 
 use dinoserve::model::Catalog;
-use dinoserve_train::config::{Arch, Config};
+use dinoserve_train::{config::Config, model::Arch};
 
 use crate::support::tiny_config;
 
-fn refused(text: &str, settings: &[&str]) -> String {
-    let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
-    let refused = Config::parse(text, &settings).and_then(|config| config.check());
-    format!("{:#}", refused.expect_err("it is refused"))
-}
-
 #[test]
-fn defaults_are_right_and_survive_being_written() {
+fn the_default_configuration_is_valid_and_survives_writing_and_parsing() {
     let config = Config::default();
     config.check().unwrap();
     assert_eq!(Config::parse(&config.to_toml(), &[]).unwrap(), config);
@@ -31,57 +25,82 @@ fn defaults_are_right_and_survive_being_written() {
 }
 
 #[test]
-fn settings_overrule_the_file() {
+fn settings_override_the_file() {
     let settings = [
         "optimiser.epochs=7",
         "loss.centring=sinkhorn_knopp",
         "crops.global_scale=[0.3, 0.9]",
-    ];
-    let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+    ]
+    .map(str::to_owned);
     let config = Config::parse("[optimiser]\nepochs = 3\nbatch = 8\n", &settings).unwrap();
-    assert_eq!((config.optimiser.epochs, config.optimiser.batch), (7, 8));
+    assert_eq!((config.optimizer.epochs, config.optimizer.batch), (7, 8));
     assert_eq!(config.crops.global_scale, [0.3, 0.9]);
     assert!(config.to_toml().contains("centring = \"sinkhorn_knopp\""));
 }
 
 #[test]
-fn what_is_wrong_is_named() {
-    assert!(refused("[optimiser]\nepoch = 3\n", &[]).contains("unknown field `epoch`"));
-    assert!(
-        refused("", &["optimiser.epochs"])
-            .contains("it should be as in `--set optimiser.epochs=20`")
-    );
-    assert!(refused("", &["crops.global_size=100"]).contains("use 98 or 112"));
-    assert!(
-        refused("", &["optimiser.batch=0"]).contains("optimiser.batch is 0; it must be at least 1")
-    );
-    assert!(
-        refused("", &["model.heads=5"]).contains("`dim` must be a positive multiple of `heads`")
-    );
-    assert!(
-        refused("", &["loss.student_temperature=0"])
-            .contains("loss.student_temperature is 0; it must be above 0")
-    );
-    assert!(
-        refused("", &["crops.local_scale=[0.5, 0.2]"]).contains("crops.local_scale is 0.5 to 0.2")
-    );
-    assert!(
-        refused("", &["crops.blur=[2.0, 1.0]"])
-            .contains("crops.blur is 2 to 1; both must be from 0.01 to 20")
-    );
-    assert!(refused("", &["model.drop_path=1.0"]).contains("model.drop_path is 1"));
-    assert!(refused("", &["optimiser.epochs=5"]).contains("`--set optimiser.warmup_epochs=0.5`"));
-    assert!(
-        refused("", &["optimiser.final_learning_rate=-1e-3"])
-            .contains("optimiser.final_learning_rate is -0.001")
-    );
-    assert!(
-        refused("", &["optimiser.batch=1", "loss.koleo_weight=0.1"]).contains("needs a neighbor")
-    );
+fn errors_name_the_wrong_key_and_what_is_allowed() {
+    let unknown = Config::parse("[optimiser]\nepoch = 3\n", &[]).unwrap_err();
+    let unknown = format!("{unknown:#}");
+    assert!(unknown.contains("unknown field `epoch`"), "{unknown}");
+
+    let rows: [(&[&str], &str); 11] = [
+        (
+            &["optimiser.epochs"],
+            "the form is `--set optimiser.epochs=20`",
+        ),
+        (&["crops.global_size=100"], "use 98 or 112"),
+        (
+            &["optimiser.batch=0"],
+            "optimiser.batch is 0; it must be at least 1",
+        ),
+        (
+            &["model.heads=5"],
+            "`dim` must be a positive multiple of `heads`",
+        ),
+        (
+            &["loss.student_temperature=0"],
+            "loss.student_temperature is 0; it must be above 0",
+        ),
+        (
+            &["crops.local_scale=[0.5, 0.2]"],
+            "crops.local_scale is 0.5 to 0.2",
+        ),
+        (
+            &["crops.blur=[2.0, 1.0]"],
+            "crops.blur is 2 to 1; both must be from 0.01 to 20",
+        ),
+        (
+            &["model.drop_path=1.0"],
+            "model.drop_path is 1; it must be at least 0",
+        ),
+        (
+            &["optimiser.epochs=5"],
+            "`--set optimiser.warmup_epochs=0.5`",
+        ),
+        (
+            &["optimiser.final_learning_rate=-1e-3"],
+            "optimiser.final_learning_rate is -0.001",
+        ),
+        (
+            &["optimiser.batch=1", "loss.koleo_weight=0.1"],
+            "loss.koleo_weight needs a neighbor",
+        ),
+    ];
+    for (settings, text) in rows {
+        let owned: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+        match Config::parse("", &owned).and_then(|config| config.check()) {
+            Ok(()) => panic!("{settings:?} is accepted"),
+            Err(error) => {
+                let error = format!("{error:#}");
+                assert!(error.contains(text), "{settings:?}: {error}");
+            }
+        }
+    }
 }
 
 #[test]
-fn architectures_are_those_of_the_catalog() {
+fn named_architectures_have_the_sizes_of_the_catalog() {
     let catalog = Catalog::built_in().unwrap();
     for (arch, name) in [
         (Arch::Small, "dinov2-small"),
@@ -90,12 +109,16 @@ fn architectures_are_those_of_the_catalog() {
     ] {
         let published = catalog.get(name).unwrap();
         let mut config = Config::default();
-        config.model.take(arch);
+        config.model.set_arch(arch);
         let sizes = |spec: &dinoserve::model::ModelSpec| {
             (spec.dim, spec.depth, spec.heads, spec.ffn, spec.ffn_hidden)
         };
-        assert_eq!(sizes(&config.spec("x").unwrap()), sizes(published));
-        config.model.take_spec(published);
+        assert_eq!(
+            sizes(&config.spec("x").unwrap()),
+            sizes(published),
+            "{name}"
+        );
+        config.model.set_spec(published);
         assert_eq!(config.spec("x").unwrap().native_grid, published.native_grid);
     }
 }

@@ -1,10 +1,11 @@
-//! Losses and schedules against NumPy (`golden/losses.json`).
+//! Losses, schedules and masks against NumPy (`golden/losses.json`).
 
+use burn::tensor::Tensor;
 use dinoserve_train::method::{
     Cosine, Ramp,
     loss::{
-        across_views, entropy, koleo, masked_patches, moved_center, sharpened, sinkhorn_knopp,
-        spread,
+        cross_view_loss, entropy, koleo, masked_patch_loss, sharpen, sinkhorn_knopp, spread,
+        update_center,
     },
     mask,
 };
@@ -19,7 +20,7 @@ fn matrix(value: &Value) -> (Vec<f32>, [usize; 2]) {
     (rows.concat(), shape)
 }
 
-fn of(golden: &Value, key: &str) -> burn::tensor::Tensor<2> {
+fn golden_tensor(golden: &Value, key: &str) -> Tensor<2> {
     let (values, shape) = matrix(&golden[key]);
     tensor(&values, shape)
 }
@@ -29,7 +30,7 @@ fn number(golden: &Value, key: &str) -> f64 {
 }
 
 #[track_caller]
-fn assert_number(golden: &Value, key: &str, found: burn::tensor::Tensor<1>) {
+fn assert_number(golden: &Value, key: &str, found: Tensor<1>) {
     assert_near(
         key,
         &values(found),
@@ -42,11 +43,13 @@ fn assert_number(golden: &Value, key: &str, found: burn::tensor::Tensor<1>) {
 #[test]
 fn losses_equal_their_formulas() {
     let golden = json("losses.json");
-    let (cold, warm) = (
-        number(&golden, "teacher_temperature"),
-        number(&golden, "student_temperature"),
+    let teacher_temperature = number(&golden, "teacher_temperature");
+    let student_temperature = number(&golden, "student_temperature");
+    let targets = sharpen(
+        golden_tensor(&golden, "teacher_logits"),
+        golden_tensor(&golden, "center"),
+        teacher_temperature,
     );
-    let targets = sharpened(of(&golden, "teacher_logits"), of(&golden, "center"), cold);
     assert_near(
         "targets",
         &values(targets.clone()),
@@ -54,20 +57,34 @@ fn losses_equal_their_formulas() {
         1e-5,
         1e-6,
     );
-    let local = Some(of(&golden, "local"));
+    let local = Some(golden_tensor(&golden, "local"));
     assert_number(
         &golden,
         "across_views",
-        across_views(targets.clone(), of(&golden, "global"), local, warm),
+        cross_view_loss(
+            targets.clone(),
+            golden_tensor(&golden, "global"),
+            local,
+            student_temperature,
+        ),
     );
     let weights: Vec<f32> = matrix(&golden["weights"]).0;
     let weights = tensor(&weights, [weights.len(), 1]);
     assert_number(
         &golden,
         "masked_patches",
-        masked_patches(targets.clone(), of(&golden, "global"), weights, 3, warm),
+        masked_patch_loss(
+            targets.clone(),
+            golden_tensor(&golden, "global"),
+            weights,
+            3,
+            student_temperature,
+        ),
     );
-    let balanced = sinkhorn_knopp(of(&golden, "teacher_logits"), cold);
+    let balanced = sinkhorn_knopp(
+        golden_tensor(&golden, "teacher_logits"),
+        teacher_temperature,
+    );
     assert_near(
         "sinkhorn_knopp",
         &values(balanced),
@@ -75,29 +92,29 @@ fn losses_equal_their_formulas() {
         1e-5,
         1e-6,
     );
-    assert_number(&golden, "koleo", koleo(of(&golden, "rows")));
-    assert_number(&golden, "spread", spread(of(&golden, "rows")));
+    assert_number(&golden, "koleo", koleo(golden_tensor(&golden, "rows")));
+    assert_number(&golden, "spread", spread(golden_tensor(&golden, "rows")));
     assert_number(&golden, "entropy", entropy(targets));
 }
 
 #[test]
-fn balanced_targets_use_every_prototype_alike() {
+fn sinkhorn_knopp_targets_use_all_prototypes_equally() {
     // All rows prefer the first prototype.
     let logits = tensor(&[3.0, 0.1, 0.0, 2.5, 0.0, 0.2, 2.8, 0.3, 0.1], [3, 3]);
     let balanced = sinkhorn_knopp(logits.clone(), 0.5);
     let used = values(balanced.clone().sum_dim(0));
     assert!(used.iter().all(|used| (used - 1.0).abs() < 0.1), "{used:?}");
     assert_near("rows", &values(balanced.sum_dim(1)), &[1.0; 3], 1e-5, 0.0);
-    let plain = values(sharpened(logits, tensor(&[0.0; 3], [1, 3]), 0.5).sum_dim(0));
+    let plain = values(sharpen(logits, tensor(&[0.0; 3], [1, 3]), 0.5).sum_dim(0));
     assert!(
         plain[0] > 2.5,
-        "without balance the first takes all: {plain:?}"
+        "without balancing the first prototype gets all: {plain:?}"
     );
 }
 
 #[test]
-fn the_centre_is_a_running_mean() {
-    let center = moved_center(
+fn the_center_is_a_running_mean() {
+    let center = update_center(
         tensor(&[1.0, -1.0], [1, 2]),
         tensor(&[2.0, 0.0, 4.0, 1.0], [2, 2]),
         0.9,
@@ -112,7 +129,7 @@ fn the_centre_is_a_running_mean() {
 }
 
 #[test]
-fn schedules_equal_those_of_dino() {
+fn schedules_equal_those_of_dino_in_python() {
     let golden = &json("losses.json")["cosine"];
     let count = |key: &str| golden[key].as_u64().unwrap() as usize;
     let cosine = Cosine {
@@ -141,7 +158,7 @@ fn schedules_equal_those_of_dino() {
 }
 
 #[test]
-fn masks_hide_blocks_of_about_the_share_that_is_asked_for() {
+fn masks_are_blocks_of_about_the_configured_share() {
     let config = mask::MaskConfig {
         images: 0.5,
         ratio: [0.1, 0.5],
@@ -149,35 +166,40 @@ fn masks_hide_blocks_of_about_the_share_that_is_asked_for() {
     let mut random = ChaCha8Rng::seed_from_u64(5);
     let masks = config.draw(64, 16, &mut random);
     let counts: Vec<usize> = masks
+        .0
         .iter()
-        .map(|mask| mask.iter().filter(|hidden| **hidden).count())
+        .map(|mask| mask.iter().filter(|masked| **masked).count())
         .collect();
     assert_eq!(
         counts.iter().filter(|count| **count > 0).count(),
         32,
-        "half of the images"
+        "half of the crops are masked"
     );
     assert!(
         counts.iter().all(|&count| count <= 128),
-        "never more than half of 256: {counts:?}"
+        "at most half of the 256 patches are masked: {counts:?}"
     );
     let mean = counts.iter().sum::<usize>() as f64 / 32.0 / 256.0;
     assert!(
         (0.2..0.4).contains(&mean),
-        "about 0.3 of the patches: {mean}"
+        "about 0.3 of the patches are masked: {mean}"
     );
-    // Blocks: a hidden patch has a hidden neighbor to its right far more often than by chance.
-    let (mut beside, mut hidden) = (0usize, 0usize);
-    for mask in &masks {
+    // In blocks, a masked patch has a masked neighbor on its right far more often than by chance.
+    let mut masked = 0usize;
+    let mut with_neighbor = 0usize;
+    for mask in &masks.0 {
         for cell in (0..256).filter(|cell| cell % 16 != 15 && mask[*cell]) {
-            hidden += 1;
-            beside += usize::from(mask[cell + 1]);
+            masked += 1;
+            with_neighbor += usize::from(mask[cell + 1]);
         }
     }
-    assert!(beside * 10 > hidden * 6, "{beside} of {hidden}");
+    assert!(
+        with_neighbor * 10 > masked * 6,
+        "{with_neighbor} of {masked} masked patches have a masked neighbor"
+    );
     assert_eq!(
         masks,
         config.draw(64, 16, &mut ChaCha8Rng::seed_from_u64(5)),
-        "the seed decides"
+        "equal seeds give equal masks"
     );
 }

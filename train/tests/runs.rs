@@ -1,4 +1,4 @@
-//! Whole runs: metrics, pictures, resuming, stopping, collapse.
+//! Whole runs: metrics, curves, maps, resuming, stopping, collapse.
 
 use std::{
     path::Path,
@@ -12,16 +12,17 @@ use dinoserve_train::{
     config::Config,
     model::flatten,
     run::{
-        Collapse, Ended, Evaluation, KnnLine, LabeledSet, Run, RunFiles, StepLine, knn_accuracy,
+        Collapse, EvaluationFolders, KnnMetrics, LabeledSet, Run, RunFiles, RunOutcome,
+        StepMetrics, knn_accuracy,
     },
 };
 
-use crate::support::{folder_of_pictures, tiny_config, values};
+use crate::support::{tiny_config, values, write_images};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dinoserve-train");
 
 fn prepared(folder: &Path, out: &Path, config: Config) -> Run {
-    let evaluation = Evaluation {
+    let evaluation = EvaluationFolders {
         set: Some(folder.to_owned()),
         gallery: None,
     };
@@ -36,12 +37,12 @@ fn prepared(folder: &Path, out: &Path, config: Config) -> Run {
     .unwrap()
 }
 
-/// What does not depend on time.
-fn told(run: &Run) -> (Vec<StepLine>, Vec<KnnLine>) {
+/// Returns the metrics of a run without those that depend on time.
+fn timeless_metrics(run: &Run) -> (Vec<StepMetrics>, Vec<KnnMetrics>) {
     let steps = run.metrics().steps.iter().cloned();
     (
         steps
-            .map(|line| StepLine {
+            .map(|line| StepMetrics {
                 images_per_second: 0.0,
                 waited: 0.0,
                 ..line
@@ -51,42 +52,43 @@ fn told(run: &Run) -> (Vec<StepLine>, Vec<KnnLine>) {
     )
 }
 
-fn everything() -> Config {
+/// Returns a configuration with all losses and accumulation.
+fn all_losses() -> Config {
     let mut config = tiny_config();
     config.loss.patch_weight = 1.0;
     config.loss.koleo_weight = 0.1;
-    config.optimiser.accumulate = 2;
+    config.optimizer.accumulate = 2;
     config
 }
 
 #[test]
-fn a_run_that_is_stopped_at_any_step_goes_on_to_the_same_numbers() {
+fn a_run_that_is_stopped_after_every_step_resumes_to_the_same_numbers() {
     let root = tempfile::tempdir().unwrap();
-    let pictures = root.path().join("pictures");
-    folder_of_pictures(&pictures, 10);
-    for (name, config) in [("plain", tiny_config()), ("everything", everything())] {
-        let mut whole = prepared(&pictures, &root.path().join(name), config.clone());
+    let images = root.path().join("images");
+    write_images(&images, 10);
+    for (name, config) in [("plain", tiny_config()), ("all losses", all_losses())] {
+        let mut whole = prepared(&images, &root.path().join(name), config.clone());
         assert_eq!(
             whole.train(1, &AtomicBool::new(false)).unwrap(),
-            Ended::Finished
+            RunOutcome::Finished
         );
         let out = root.path().join(format!("{name}-parts"));
-        // Asked to stop before it begins, a run stops after each step.
+        // With `stop` set from the start, a run stops after its first step.
         let mut steps = 0;
         loop {
-            let mut part = prepared(&pictures, &out, config.clone());
+            let mut part = prepared(&images, &out, config.clone());
             match part.train(1, &AtomicBool::new(true)).unwrap() {
-                Ended::Stopped(done) => {
+                RunOutcome::Stopped(done) => {
                     steps += 1;
                     assert_eq!(done, steps);
                 }
-                Ended::Finished => {
+                RunOutcome::Finished => {
                     assert_eq!(steps + 1, whole.steps());
-                    assert_eq!(told(&part), told(&whole), "{name}");
+                    assert_eq!(timeless_metrics(&part), timeless_metrics(&whole), "{name}");
                     for (parameter, tensor) in flatten(&part.trainer().state().teacher) {
-                        let of_whole =
+                        let whole_values =
                             flatten(&whole.trainer().state().teacher)[&parameter].clone();
-                        assert_eq!(values(tensor), values(of_whole), "{name}: {parameter}");
+                        assert_eq!(values(tensor), values(whole_values), "{name}: {parameter}");
                     }
                     break;
                 }
@@ -95,25 +97,21 @@ fn a_run_that_is_stopped_at_any_step_goes_on_to_the_same_numbers() {
     }
 }
 
-/// An error of a measurement costs neither what was learned nor, once it can be made, the
-/// measurement.
 #[test]
-fn what_could_not_be_measured_is_made_up_for() {
+fn a_failed_measurement_loses_no_training_and_is_repeated_on_resume() {
     let root = tempfile::tempdir().unwrap();
-    let (pictures, labeled, out) = (
-        root.path().join("pictures"),
-        root.path().join("labeled"),
-        root.path().join("run"),
-    );
-    folder_of_pictures(&pictures, 8);
-    folder_of_pictures(&labeled, 6);
+    let images = root.path().join("images");
+    let labeled = root.path().join("labeled");
+    let out = root.path().join("run");
+    write_images(&images, 8);
+    write_images(&labeled, 6);
     let prepare = || {
-        let evaluation = Evaluation {
+        let evaluation = EvaluationFolders {
             set: Some(labeled.clone()),
             gallery: None,
         };
         Run::prepare(
-            &pictures,
+            &images,
             RunFiles::new(&out),
             tiny_config(),
             None,
@@ -124,20 +122,20 @@ fn what_could_not_be_measured_is_made_up_for() {
     };
     assert_eq!(
         prepare().train(1, &AtomicBool::new(true)).unwrap(),
-        Ended::Stopped(1)
+        RunOutcome::Stopped(1)
     );
     let mut run = prepare();
     let away = root.path().join("away.png");
     std::fs::rename(labeled.join("rings/003.png"), &away).unwrap();
     assert!(run.train(1, &AtomicBool::new(false)).is_err());
-    assert_eq!(run.done(), 4, "after the first epoch");
+    assert_eq!(run.steps_done(), 4, "after the first epoch");
     std::fs::rename(&away, labeled.join("rings/003.png")).unwrap();
     drop(run);
     let mut run = prepare();
-    assert_eq!(run.done(), 4);
+    assert_eq!(run.steps_done(), 4);
     assert_eq!(
         run.train(1, &AtomicBool::new(false)).unwrap(),
-        Ended::Finished
+        RunOutcome::Finished
     );
     let measured: Vec<usize> = run.metrics().knn.iter().map(|line| line.step).collect();
     assert_eq!(measured, [0, 4, 8, 12]);
@@ -145,9 +143,9 @@ fn what_could_not_be_measured_is_made_up_for() {
 }
 
 #[test]
-fn a_run_among_its_images_does_not_learn_from_its_own_maps() {
+fn a_run_folder_inside_the_image_folder_is_not_trained_on() {
     let root = tempfile::tempdir().unwrap();
-    folder_of_pictures(root.path(), 8);
+    write_images(root.path(), 8);
     let out = root.path().join("run");
     let steps = prepared(root.path(), &out, tiny_config()).steps();
     prepared(root.path(), &out, tiny_config())
@@ -159,26 +157,27 @@ fn a_run_among_its_images_does_not_learn_from_its_own_maps() {
         RunFiles::new(&out),
         tiny_config(),
         None,
-        &Evaluation::default(),
+        &EvaluationFolders::default(),
         Device::flex(),
     );
     let again = again.unwrap();
-    assert_eq!((again.steps(), again.done()), (steps, steps));
+    assert_eq!((again.steps(), again.steps_done()), (steps, steps));
 }
 
 #[test]
-fn a_run_learns_writes_its_metrics_and_draws() {
+fn a_run_learns_and_writes_metrics_curves_and_maps() {
     let root = tempfile::tempdir().unwrap();
-    let (pictures, out) = (root.path().join("pictures"), root.path().join("run"));
-    folder_of_pictures(&pictures, 16);
+    let images = root.path().join("images");
+    let out = root.path().join("run");
+    write_images(&images, 16);
     let mut config = tiny_config();
-    config.optimiser.epochs = 12;
-    config.optimiser.learning_rate = 0.06;
-    // A teacher that stays as it is, so that the loss can only fall.
-    config.optimiser.teacher_momentum = [1.0, 1.0];
+    config.optimizer.epochs = 12;
+    config.optimizer.learning_rate = 0.06;
+    // With a constant teacher the loss can only fall.
+    config.optimizer.teacher_momentum = [1.0, 1.0];
     config.loss.center_momentum = 1.0;
-    config.run.picture_epochs = 12;
-    let mut run = prepared(&pictures, &out, config);
+    config.run.map_epochs = 12;
+    let mut run = prepared(&images, &out, config);
     run.train(2, &AtomicBool::new(false)).unwrap();
     let lines = &run.metrics().steps;
     assert_eq!(lines.len(), run.steps());
@@ -192,7 +191,7 @@ fn a_run_learns_writes_its_metrics_and_draws() {
     );
     assert!(
         run.metrics().knn[0].knn_of_pixels.is_some(),
-        "pixels are measured once"
+        "the pixels are measured before the first step"
     );
     assert_eq!(run.metrics().knn.len(), 13, "before, and after each epoch");
 
@@ -206,41 +205,42 @@ fn a_run_learns_writes_its_metrics_and_draws() {
         "k-NN accuracy, %",
         "pixels:",
     ] {
-        assert!(curves.contains(word), "the curves show {word:?}");
+        assert!(curves.contains(word), "the curves have no {word:?}");
     }
     let maps = image::open(files.maps(12)).unwrap().into_rgb8();
-    // Two images, each with its attention and its components, at 4×56 pixels.
+    // Two images with their attention and components, 56 pixels enlarged four times.
     assert_eq!(maps.dimensions(), (6 * (224 + 8) + 8, 224 + 2 * 8));
     let colors: std::collections::BTreeSet<[u8; 3]> = maps.pixels().map(|pixel| pixel.0).collect();
     assert!(colors.len() > 100, "{} colors", colors.len());
 }
 
 #[test]
-fn ctrl_c_saves_and_the_same_command_goes_on() {
+fn ctrl_c_saves_and_the_same_command_resumes() {
     let root = tempfile::tempdir().unwrap();
-    let (pictures, out) = (root.path().join("pictures"), root.path().join("run"));
-    folder_of_pictures(&pictures, 8);
+    let images = root.path().join("images");
+    let out = root.path().join("run");
+    write_images(&images, 8);
     let config = root.path().join("config.toml");
-    let mut chosen = tiny_config();
-    chosen.optimiser.epochs = 500;
-    std::fs::write(&config, chosen.to_toml()).unwrap();
-    let start = |settings: &[&str]| {
+    let mut settings = tiny_config();
+    settings.optimizer.epochs = 500;
+    std::fs::write(&config, settings.to_toml()).unwrap();
+    let start = |arguments: &[&str]| {
         Command::new(PROGRAM)
             .args([
                 "run",
-                pictures.to_str().unwrap(),
+                images.to_str().unwrap(),
                 "--out",
                 out.to_str().unwrap(),
                 "--config",
                 config.to_str().unwrap(),
             ])
-            .args(settings)
+            .args(arguments)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap()
     };
-    // As of a process that was killed while it wrote a checkpoint.
+    // A leftover of a process that was killed while it wrote a file.
     std::fs::create_dir_all(&out).unwrap();
     std::fs::write(out.join(".tmpHalf"), "half").unwrap();
     let child = start(&[]);
@@ -254,22 +254,22 @@ fn ctrl_c_saves_and_the_same_command_goes_on() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let second = start(&[]).wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert_eq!(second.status.code(), Some(1), "{said}");
-    assert!(said.contains("another process runs in"), "{said}");
+    let stderr = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("another process is running in"), "{stderr}");
     assert!(!out.join(".tmpHalf").exists());
     Command::new("kill")
         .args(["-INT", &child.id().to_string()])
         .status()
         .unwrap();
     let ended = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(ended.status.success(), "{said}");
+    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{stderr}");
     assert!(
-        said.contains("the same command goes on from there"),
-        "{said}"
+        stderr.contains("run the same command again to resume"),
+        "{stderr}"
     );
-    let done: usize = said
+    let done: usize = stderr
         .split("Stopped after step ")
         .nth(1)
         .unwrap()
@@ -280,30 +280,29 @@ fn ctrl_c_saves_and_the_same_command_goes_on() {
         .unwrap();
 
     let ended = start(&["--batch", "2"]).wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(1), "{said}");
+    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
     assert!(
-        said.contains("has learned from 16 images, 4 in a step, and is now given 16 and 2"),
-        "{said}"
+        stderr
+            .contains("was trained on 16 images, 4 in a step, and now has 16 images, 2 in a step"),
+        "{stderr}"
     );
-    let (old, new) = (
-        pictures.join("rings/000.png"),
-        pictures.join("rings/renamed.png"),
-    );
+    let old = images.join("rings/000.png");
+    let new = images.join("rings/renamed.png");
     std::fs::rename(&old, &new).unwrap();
     let ended = start(&[]).wait_with_output().unwrap();
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("or others, which moves its epochs"));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("or images of other names"));
     std::fs::rename(&new, &old).unwrap();
 
     let epochs = done.div_ceil(4) + 1;
     let ended = start(&["--epochs", &epochs.to_string()])
         .wait_with_output()
         .unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(ended.status.success(), "{said}");
+    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{stderr}");
     assert!(
-        said.contains(&format!("going on after step {done}")),
-        "{said}"
+        stderr.contains(&format!("resumed after step {done}")),
+        "{stderr}"
     );
     let text = std::fs::read_to_string(&metrics).unwrap();
     let steps: Vec<u64> = text
@@ -315,16 +314,16 @@ fn ctrl_c_saves_and_the_same_command_goes_on() {
     assert_eq!(
         steps,
         (0..4 * epochs as u64).collect::<Vec<_>>(),
-        "every step once"
+        "the metrics have every step once"
     );
     assert!(out.join("export/run.toml").exists() && out.join("export/model.safetensors").exists());
 }
 
 #[test]
-fn wrong_commands_are_refused_in_words() {
+fn wrong_commands_fail_with_a_helpful_message() {
     let root = tempfile::tempdir().unwrap();
-    folder_of_pictures(root.path(), 2);
-    let refused = |arguments: &[&str]| {
+    write_images(root.path(), 2);
+    let stderr_of = |arguments: &[&str]| {
         let out = root.path().join("run");
         let folder = root.path().to_str().unwrap();
         let ended = Command::new(PROGRAM)
@@ -335,13 +334,13 @@ fn wrong_commands_are_refused_in_words() {
         assert_eq!(ended.status.code(), Some(1));
         String::from_utf8_lossy(&ended.stderr).into_owned()
     };
-    assert!(refused(&[]).contains("holds 4 images, and a step takes 64; lower optimiser.batch"));
-    assert!(refused(&["--init", "no-such"]).contains("there is no model \"no-such\""));
-    assert!(refused(&["--set", "crops.local_size=15"]).contains("crops.local_size is 15"));
-    assert!(refused(&["--device", "tpu"]).contains("it must be `cpu` or `cuda`"));
-    let cuda = refused(&["--device", "cuda"]);
+    assert!(stderr_of(&[]).contains("has 4 images, but a step needs 64; lower optimiser.batch"));
+    assert!(stderr_of(&["--init", "no-such"]).contains("there is no model \"no-such\""));
+    assert!(stderr_of(&["--set", "crops.local_size=15"]).contains("crops.local_size is 15"));
+    assert!(stderr_of(&["--device", "tpu"]).contains("it must be `cpu` or `cuda`"));
+    let cuda = stderr_of(&["--device", "cuda"]);
     assert!(
-        cuda.contains("built for the CPU alone") || cuda.contains("no CUDA device was found"),
+        cuda.contains("built without CUDA") || cuda.contains("no CUDA device was found"),
         "{cuda}"
     );
     let error = Run::prepare(
@@ -349,7 +348,7 @@ fn wrong_commands_are_refused_in_words() {
         RunFiles::new(&root.path().join("run")),
         tiny_config(),
         None,
-        &Evaluation::default(),
+        &EvaluationFolders::default(),
         Device::flex(),
     );
     assert!(
@@ -362,10 +361,10 @@ fn wrong_commands_are_refused_in_words() {
 }
 
 #[test]
-fn collapse_is_said_in_words() {
-    let most = 64.0_f64.ln();
+fn every_kind_of_collapse_is_detected() {
+    let max_entropy = 64.0_f64.ln();
     let lines = |teacher_entropy: f64, usage_entropy: f64, spread: f64| {
-        let line = StepLine {
+        let line = StepMetrics {
             step: 0,
             epoch: 0.0,
             loss: 1.0,
@@ -382,27 +381,27 @@ fn collapse_is_said_in_words() {
         };
         vec![line; 10]
     };
-    assert_eq!(Collapse::of(&lines(1.0, 3.0, 0.5), 64), None);
+    assert_eq!(Collapse::detect(&lines(1.0, 3.0, 0.5), 64), None);
     assert_eq!(
-        Collapse::of(&lines(0.001, 0.01, 0.5), 64),
+        Collapse::detect(&lines(0.001, 0.01, 0.5), 64),
         Some(Collapse::OnePrototype)
     );
     assert_eq!(
-        Collapse::of(&lines(most, most, 0.5), 64),
+        Collapse::detect(&lines(max_entropy, max_entropy, 0.5), 64),
         Some(Collapse::Uniform)
     );
     assert_eq!(
-        Collapse::of(&lines(1.0, 3.0, 0.001), 64),
+        Collapse::detect(&lines(1.0, 3.0, 0.001), 64),
         Some(Collapse::OnePoint)
     );
     assert_eq!(
-        Collapse::of(&lines(0.001, 0.01, 0.5)[..9], 64),
+        Collapse::detect(&lines(0.001, 0.01, 0.5)[..9], 64),
         None,
-        "not for a few steps"
+        "nine steps are too few"
     );
-    let mut broken = lines(1.0, 3.0, 0.5);
-    broken[9].loss = f64::NAN;
-    assert_eq!(Collapse::of(&broken, 64), Some(Collapse::NotANumber));
+    let mut infinite = lines(1.0, 3.0, 0.5);
+    infinite[9].loss = f64::NAN;
+    assert_eq!(Collapse::detect(&infinite, 64), Some(Collapse::NotFinite));
     assert!(
         Collapse::OnePrototype
             .to_string()
@@ -410,24 +409,25 @@ fn collapse_is_said_in_words() {
     );
 }
 
-/// A teacher without a center that sharpens much collapses to one prototype; the run says so.
+/// A sharp teacher with a constant center collapses to one prototype.
 #[test]
-fn a_run_that_collapses_says_so() {
+fn a_run_reports_a_collapse() {
     let root = tempfile::tempdir().unwrap();
-    let (pictures, out) = (root.path().join("pictures"), root.path().join("run"));
-    folder_of_pictures(&pictures, 8);
+    let images = root.path().join("images");
+    let out = root.path().join("run");
+    write_images(&images, 8);
     let config = root.path().join("config.toml");
-    let mut chosen = tiny_config();
-    chosen.optimiser.epochs = 40;
-    chosen.optimiser.learning_rate = 0.05;
-    chosen.optimiser.teacher_momentum = [0.5, 0.5];
-    chosen.loss.center_momentum = 1.0;
-    chosen.loss.teacher_temperature = [0.005, 0.005];
-    std::fs::write(&config, chosen.to_toml()).unwrap();
+    let mut settings = tiny_config();
+    settings.optimizer.epochs = 40;
+    settings.optimizer.learning_rate = 0.05;
+    settings.optimizer.teacher_momentum = [0.5, 0.5];
+    settings.loss.center_momentum = 1.0;
+    settings.loss.teacher_temperature = [0.005, 0.005];
+    std::fs::write(&config, settings.to_toml()).unwrap();
     let ended = Command::new(PROGRAM)
         .args([
             "run",
-            pictures.to_str().unwrap(),
+            images.to_str().unwrap(),
             "--out",
             out.to_str().unwrap(),
             "--config",
@@ -435,23 +435,26 @@ fn a_run_that_collapses_says_so() {
         ])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(said.contains("nothing is learned any more"), "{said}");
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert!(stderr.contains("training has collapsed"), "{stderr}");
 }
 
 #[test]
-fn neighbors_are_told_apart_from_the_image_itself() {
+fn an_image_is_not_its_own_neighbor_within_a_set() {
     let root = tempfile::tempdir().unwrap();
-    folder_of_pictures(root.path(), 6);
-    let (sets, classes) =
-        LabeledSet::find(&[root.path()], 28, &mut |_, _| panic!("all can be read")).unwrap();
+    write_images(root.path(), 6);
+    let (sets, classes) = LabeledSet::find(&[root.path()], 28, &mut |_, _| {
+        panic!("all images can be read")
+    })
+    .unwrap();
     assert_eq!(classes, ["rings", "stripes"]);
     let vectors = sets[0].pixels().unwrap();
     let labels = &sets[0].labels;
-    // Among others, a vote of one image is that of another; among all, it is its own.
-    let own = knn_accuracy(vectors.view(), labels, Some((vectors.view(), labels)), 2, 1).unwrap();
-    assert_eq!(own, 1.0);
-    let others = knn_accuracy(vectors.view(), labels, None, 2, 11).unwrap();
-    // All eleven others vote nearly alike, five of the own class and six of the other.
-    assert!(others < 0.7, "{others}");
+    // Against the set as a gallery, the nearest neighbor is the image itself.
+    let with_itself =
+        knn_accuracy(vectors.view(), labels, Some((vectors.view(), labels)), 2, 1).unwrap();
+    assert_eq!(with_itself, 1.0);
+    // Within the set, all eleven others vote nearly alike: five of the same class, six of the other.
+    let without_itself = knn_accuracy(vectors.view(), labels, None, 2, 11).unwrap();
+    assert!(without_itself < 0.7, "{without_itself}");
 }

@@ -1,4 +1,4 @@
-//! What was trained is served: the same tokens from `burn` and, over HTTP, from ONNX Runtime.
+//! A trained model gives the same tokens in `burn` and, over HTTP, in ONNX Runtime.
 
 use std::{
     io::{BufRead, BufReader},
@@ -12,13 +12,13 @@ use burn::tensor::Device;
 use dinoserve::vision::{ResampleFilter, ResizeMode, Transform};
 use dinoserve_train::{
     config::Config,
-    data::{normalized, read_image},
-    run::{Evaluation, Run, RunFiles, export},
+    data::{append_normalized, read_image},
+    run::{EvaluationFolders, Run, RunFiles, export},
 };
 
-use crate::support::{folder_of_pictures, server_golden, tensor, tiny_config, values};
+use crate::support::{server_golden, tensor, tiny_config, values, write_images};
 
-/// The server's program, which is built with this one.
+/// Returns the path of the server's program, which is built with this one.
 fn server() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_dinoserve-train")).with_file_name("dinoserve");
     assert!(
@@ -39,15 +39,15 @@ impl Drop for Serving {
 }
 
 fn trained(root: &Path, config: Config) -> Run {
-    let pictures = root.join("pictures");
-    folder_of_pictures(&pictures, 6);
+    let images = root.join("images");
+    write_images(&images, 6);
     let files = RunFiles::new(&root.join("run"));
     let mut run = Run::prepare(
-        &pictures,
+        &images,
         files,
         config,
         None,
-        &Evaluation::default(),
+        &EvaluationFolders::default(),
         Device::flex(),
     )
     .unwrap();
@@ -55,10 +55,11 @@ fn trained(root: &Path, config: Config) -> Run {
     run
 }
 
-/// Converts and serves the export of a run, and gives the tokens of a photograph: CLS, then the
+/// Converts and serves the export of a run, and returns the tokens of an image file: CLS, then the
 /// patches.
-fn served(root: &Path, photo: &Path, name: &str) -> Vec<Vec<f32>> {
-    let (home, folder) = (root.join("home"), root.join("run/export"));
+fn served(root: &Path, file: &Path, name: &str) -> Vec<Vec<f32>> {
+    let home = root.join("home");
+    let folder = root.join("run/export");
     std::fs::create_dir_all(home.join("catalog")).unwrap();
     std::fs::copy(
         folder.join(format!("{name}.toml")),
@@ -117,13 +118,13 @@ fn served(root: &Path, photo: &Path, name: &str) -> Vec<Vec<f32>> {
     while ureq::get(format!("{url}/readyz")).call().is_err() {
         assert!(
             began.elapsed() < Duration::from_secs(60),
-            "the server does not get ready"
+            "the server is not ready after 60 seconds"
         );
         std::thread::sleep(Duration::from_millis(20));
     }
     let mut answer = ureq::post(format!("{url}/v1/embed?tokens=true&normalize=false"))
         .header("content-type", "image/png")
-        .send(std::fs::read(photo).unwrap())
+        .send(std::fs::read(file).unwrap())
         .unwrap();
     let answer: serde_json::Value =
         serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
@@ -136,8 +137,8 @@ fn served(root: &Path, photo: &Path, name: &str) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn a_trained_model_is_served_with_the_tokens_that_it_was_trained_to_give() {
-    let photo = server_golden("dinov2-small-focus/chelsea.png");
+fn a_trained_model_has_the_same_tokens_when_it_is_served() {
+    let file = server_golden("dinov2-small-focus/chelsea.png");
     for kind in ["plain", "registers and swiglu"] {
         let root = tempfile::tempdir().unwrap();
         let mut config = tiny_config();
@@ -146,7 +147,7 @@ fn a_trained_model_is_served_with_the_tokens_that_it_was_trained_to_give() {
         if kind != "plain" {
             config.model.registers = 2;
             config.model.ffn = dinoserve::model::Ffn::Swiglu;
-            // Positions are interpolated when it is served.
+            // The server interpolates the positions of this grid.
             config.model.native_grid = 6;
         }
         let run = trained(root.path(), config.clone());
@@ -157,7 +158,7 @@ fn a_trained_model_is_served_with_the_tokens_that_it_was_trained_to_give() {
             serde_json::from_slice(&std::fs::read(exported.join("config.json")).unwrap()).unwrap();
         assert_eq!(
             described["mlp_ratio"], 4,
-            "a whole number, of which `transformers` makes the same width"
+            "{kind}: `transformers` computes the width from a whole number"
         );
 
         let transform = Transform {
@@ -166,13 +167,13 @@ fn a_trained_model_is_served_with_the_tokens_that_it_was_trained_to_give() {
             filter: ResampleFilter::Bicubic,
             max_patches: 100,
         };
-        let (image, _) = transform.apply(&read_image(&photo).unwrap()).unwrap();
+        let (image, _) = transform.apply(&read_image(&file).unwrap()).unwrap();
         let mut pixels = Vec::new();
-        normalized(&image, &mut pixels);
+        append_normalized(&image, &mut pixels);
         let expected = backbone.forward(tensor(&pixels, [1, 3, 56, 56]), None, &mut None);
         let expected = [values(expected.cls), values(expected.patches)].concat();
 
-        let found = served(root.path(), &photo, "mine");
+        let found = served(root.path(), &file, "mine");
         assert_eq!(found.len(), 1 + 16, "{kind}: CLS and 4×4 patches");
         let found = found.concat();
         assert_eq!(found.len(), expected.len());
@@ -185,7 +186,7 @@ fn a_trained_model_is_served_with_the_tokens_that_it_was_trained_to_give() {
             largest <= 1e-3,
             "{kind}: the tokens differ by up to {largest}"
         );
-        let size = expected.iter().map(|value| value.abs()).fold(0.0, f32::max);
-        assert!(size > 0.5, "{kind}: the tokens are no zeros");
+        let max = expected.iter().map(|value| value.abs()).fold(0.0, f32::max);
+        assert!(max > 0.5, "{kind}: the tokens are not all near 0");
     }
 }

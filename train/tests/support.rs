@@ -1,4 +1,4 @@
-//! What several tests need: golden files, and folders of pictures.
+//! Helpers of several tests: golden files, tolerances, and folders of images.
 
 use std::{
     collections::BTreeMap,
@@ -13,13 +13,14 @@ use dinoserve::{
 use dinoserve_train::config::Config;
 use safetensors::SafeTensors;
 
+/// Returns the path of a golden file of these tests.
 pub fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
         .join(path)
 }
 
-/// A golden file of the server's tests.
+/// Returns the path of a golden file of the server's tests.
 pub fn server_golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../tests/golden")
@@ -55,7 +56,7 @@ impl Tensors {
         &self
             .0
             .get(name)
-            .unwrap_or_else(|| panic!("the golden has no {name}"))
+            .unwrap_or_else(|| panic!("the golden file has no {name}"))
             .1
     }
 }
@@ -68,7 +69,7 @@ pub fn tensor<const D: usize>(values: &[f32], shape: [usize; D]) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values.to_vec(), shape), &Device::flex())
 }
 
-/// `relative` of the larger, or `absolute`.
+/// Asserts that values differ by at most `relative` of the larger one, or by `absolute`.
 #[track_caller]
 pub fn assert_near(what: &str, found: &[f32], expected: &[f32], relative: f32, absolute: f32) {
     assert_eq!(found.len(), expected.len(), "{what}");
@@ -82,47 +83,46 @@ pub fn assert_near(what: &str, found: &[f32], expected: &[f32], relative: f32, a
     }
 }
 
-/// Values whose difference, as a vector, is no longer than 1e-4 of them.
-pub fn assert_near_as_a_whole(what: &str, found: &[f32], expected: &[f32]) {
+/// Asserts that the norm of the difference is at most 1e-4 of the norm of the expected values.
+pub fn assert_near_by_norm(what: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
-    let length = |values: &mut dyn Iterator<Item = f32>| {
+    let norm = |values: &mut dyn Iterator<Item = f32>| {
         values
             .map(|value| f64::from(value).powi(2))
             .sum::<f64>()
             .sqrt()
     };
-    let apart = length(
+    let difference = norm(
         &mut found
             .iter()
             .zip(expected)
             .map(|(found, expected)| found - expected),
     );
-    // What is nothing but rounding, as the gradient of a key's bias, has no length to be measured
-    // by.
-    let allowed = 1e-4 * length(&mut expected.iter().copied()).max(1e-2);
+    // Pure rounding errors, such as the gradient of a key's bias, have no meaningful norm.
+    let allowed = 1e-4 * norm(&mut expected.iter().copied()).max(1e-2);
     assert!(
-        apart <= allowed,
-        "{what} is off by {apart:.1e}, and {allowed:.1e} is allowed"
+        difference <= allowed,
+        "{what} is off by {difference:.1e}; {allowed:.1e} is allowed"
     );
 }
 
-/// The description of a tiny golden model.
+/// Returns the description of a tiny golden model.
 pub fn tiny_spec(name: &str) -> ModelSpec {
     let config = std::fs::read(server_golden(&format!("{name}/config.json"))).unwrap();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
     let number = |key: &str| config[key].as_u64().unwrap_or(0) as usize;
     let swiglu = config["use_swiglu_ffn"] == true;
-    let mut chosen = Config::default();
-    chosen.model.dim = number("hidden_size");
-    chosen.model.depth = number("num_hidden_layers");
-    chosen.model.heads = number("num_attention_heads");
-    chosen.model.registers = number("num_register_tokens");
-    chosen.model.ffn = if swiglu { Ffn::Swiglu } else { Ffn::Mlp };
-    chosen.model.native_grid = 37;
-    chosen.spec(name).unwrap()
+    let mut run_config = Config::default();
+    run_config.model.dim = number("hidden_size");
+    run_config.model.depth = number("num_hidden_layers");
+    run_config.model.heads = number("num_attention_heads");
+    run_config.model.registers = number("num_register_tokens");
+    run_config.model.ffn = if swiglu { Ffn::Swiglu } else { Ffn::Mlp };
+    run_config.model.native_grid = 37;
+    run_config.spec(name).unwrap()
 }
 
-/// The synthetic image that the tiny goldens were made from.
+/// Makes the synthetic image that the tiny goldens were made from.
 pub fn wave(height: usize, width: usize) -> RgbImage {
     RgbImage::from_fn(width as u32, height as u32, |x, y| {
         image::Rgb([0, 1, 2].map(|c: u32| {
@@ -132,13 +132,14 @@ pub fn wave(height: usize, width: usize) -> RgbImage {
     })
 }
 
-/// A folder with two classes of small pictures that differ in more than color: stripes and rings.
-pub fn folder_of_pictures(root: &Path, of_each: usize) {
+/// Writes `per_class` small images of two classes that differ in more than color: stripes and rings.
+pub fn write_images(root: &Path, per_class: usize) {
     for class in ["rings", "stripes"] {
         std::fs::create_dir_all(root.join(class)).unwrap();
-        for index in 0..of_each as u32 {
-            let picture = RgbImage::from_fn(40, 36, |x, y| {
-                let (dx, dy) = (x as f32 - 10.0 - (index * 7 % 20) as f32, y as f32 - 18.0);
+        for index in 0..per_class as u32 {
+            let image = RgbImage::from_fn(40, 36, |x, y| {
+                let dx = x as f32 - 10.0 - (index * 7 % 20) as f32;
+                let dy = y as f32 - 18.0;
                 let wave = match class {
                     "rings" => (dx * dx + dy * dy).sqrt() * 0.8,
                     _ => (x + y * (1 + index % 2)) as f32 * 0.8 + index as f32,
@@ -146,20 +147,21 @@ pub fn folder_of_pictures(root: &Path, of_each: usize) {
                 let light = (wave.sin() * 100.0 + 128.0) as u8;
                 image::Rgb([light, light / 2 + (index * 11 % 100) as u8, 255 - light])
             });
-            picture
+            image
                 .save(root.join(class).join(format!("{index:03}.png")))
                 .unwrap();
         }
     }
 }
 
-/// A model that trains in no time.
+/// Returns the configuration of a model that trains in a moment.
 pub fn tiny_config() -> Config {
     let text = "
         [model]\ndim = 32\ndepth = 2\nheads = 2\n\
         [head]\nhidden = 48\nbottleneck = 16\nprototypes = 64\n\
         [crops]\nglobal_size = 28\nlocal_size = 14\nlocal_count = 2\n\
         [optimiser]\nepochs = 3\nbatch = 4\nwarmup_epochs = 1\n\
-        [run]\nshards = 2\nlog_steps = 1\nknn_epochs = 1\npicture_epochs = 1\nknn_neighbours = 3\npictures = 2\n";
+        [run]\nshards = 2\nlog_steps = 1\nknn_epochs = 1\npicture_epochs = 1\n\
+        knn_neighbours = 3\npictures = 2\n";
     Config::parse(text, &[]).unwrap()
 }

@@ -1,35 +1,25 @@
-//! `dinoserve-train bench`: how long a step takes, on noise.
+//! `dinoserve-train bench`: the time of training steps on random images.
 
-use std::{path::PathBuf, time::Instant};
+use std::time::Instant;
 
 use anyhow::bail;
-use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
-use dinoserve::vision::PATCH;
+use clap::Args;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-use strum::VariantNames;
 
-use super::{DeviceFlag, run::read};
+use super::flags::{ConfigFlags, DeviceFlag};
 use crate::{
-    config::{Arch, Config},
-    method::{Batch, Schedules, Trainer},
-    run::{device_of, first_state, fresh_network, shards_on},
+    config::Config,
+    data::Batch,
+    method::{Schedules, Trainer},
+    run::{initial_network, initial_state, shards_on},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Bench {
-    /// Sizes of the backbone
-    #[arg(long, value_parser = PossibleValuesParser::new(Arch::VARIANTS).try_map(|name| name.parse::<Arch>()))]
-    arch: Option<Arch>,
+    #[command(flatten)]
+    config: ConfigFlags,
 
-    /// Configuration
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-
-    /// A key of the configuration, such as `optimiser.batch=32`; may be given several times
-    #[arg(long, value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
-
-    /// Steps that are measured, after one that is not
+    /// Number of measured steps, after one warm-up step
     #[arg(long, default_value_t = 5)]
     steps: usize,
 
@@ -42,26 +32,24 @@ impl Bench {
         if self.steps == 0 {
             bail!("--steps is 0; it must be at least 1");
         }
-        let device = device_of(&self.device.device)?;
-        let mut config = Config::parse(&read(self.config.as_deref())?, &[])?;
-        if let Some(arch) = self.arch {
-            config.model.take(arch);
-        }
-        let mut config = Config::parse(&config.to_toml(), &self.set)?;
+        let device = self.device.open()?;
+        let config = self.config.read(None)?;
+        let mut config = Config::parse(&config.to_toml(), &self.config.set)?;
         config.check()?;
-        // A step as most are.
-        config.optimiser.freeze_prototypes_epochs = 0.0;
-        let state = first_state(fresh_network(&config, None, &device)?, &config, &device);
+        // In most steps of a run, the prototypes are not frozen.
+        config.optimizer.freeze_prototypes_epochs = 0.0;
+        let network = initial_network(&config, None, &device)?;
+        let state = initial_state(network, &config, &device);
         let shards = shards_on(&device, config.run.shards);
         let mut trainer = Trainer::new(
             state,
             config.loss.clone(),
-            config.optimiser.clip,
+            config.optimizer.clip,
             shards,
             device,
         );
-        let batches = vec![noise(&config); config.optimiser.accumulate];
-        let schedules = Schedules::new(&config.optimiser, &config.loss, 100);
+        let batches = vec![random_batch(&config); config.optimizer.accumulate];
+        let schedules = Schedules::new(&config.optimizer, &config.loss, 100);
         let mut times: Vec<f64> = (0..=self.steps)
             .map(|step| {
                 let started = Instant::now();
@@ -75,31 +63,26 @@ impl Bench {
         println!(
             "{median:.3} s a step (median of {}), {:.1} images/s",
             times.len(),
-            config.optimiser.images_per_step() as f64 / median
+            config.optimizer.images_per_step() as f64 / median
         );
         Ok(())
     }
 }
 
-fn noise(config: &Config) -> Batch {
+fn random_batch(config: &Config) -> Batch {
     let mut random = ChaCha8Rng::seed_from_u64(0);
     let crops = &config.crops;
-    let images = config.optimiser.batch;
+    let images = config.optimizer.batch;
     let mut pixels = |views: usize, side: usize| {
         (0..views * images * 3 * side * side)
             .map(|_| random.random_range(-2.0..2.0))
             .collect::<Vec<f32>>()
     };
-    let (global, local) = (
-        pixels(2, crops.global_size),
-        pixels(crops.local_count, crops.local_size),
-    );
-    let masks = (config.loss.patch_weight > 0.0).then(|| {
-        config
-            .loss
-            .mask
-            .draw(2 * images, crops.global_size / PATCH, &mut random)
-    });
+    let global = pixels(2, crops.global_size);
+    let local = pixels(crops.local_count, crops.local_size);
+    let loss = &config.loss;
+    let masks = (loss.patch_weight > 0.0)
+        .then(|| loss.mask.draw(2 * images, crops.global_grid(), &mut random));
     Batch {
         images,
         global,

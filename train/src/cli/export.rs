@@ -6,18 +6,15 @@ use anyhow::{Context, bail};
 use burn::tensor::Device;
 use clap::Args;
 
-use super::{DeviceFlag, run::read};
-use crate::{
-    config::Config,
-    run::{RunFiles, export, say, teacher_of},
-};
+use super::flags::{DeviceFlag, read_config};
+use crate::run::{RunFiles, export, log_line, read_teacher};
 
 #[derive(Debug, Args)]
 pub(super) struct Export {
     /// Folder of the run
     run: PathBuf,
 
-    /// Name that the model is served under [default: the name of the folder]
+    /// Name of the served model [default: the name of the folder]
     #[arg(long)]
     name: Option<String>,
 
@@ -30,48 +27,42 @@ impl Export {
         let files = RunFiles::new(&self.run);
         if !files.checkpoint().exists() {
             bail!(
-                "{} holds no checkpoint; is it the folder of a run?",
+                "{} has no checkpoint; give the folder of a run",
                 self.run.display()
             );
         }
-        export_run(
-            &files,
-            self.name,
-            &crate::run::device_of(&self.device.device)?,
-        )
+        export_run(&files, self.name, &self.device.open()?)
     }
 }
 
-/// Exports the teacher of a run, and says how it is served.
+/// Exports the teacher of a run, and shows the commands that serve it.
 pub(super) fn export_run(
     files: &RunFiles,
     name: Option<String>,
     device: &Device,
 ) -> anyhow::Result<()> {
-    let config = Config::parse(&read(Some(&files.config()))?, &[])?;
+    let config = read_config(&files.config())?;
     let name = match name {
         Some(name) => name,
-        None => name_of(files)?,
+        None => model_name(files)?,
     };
     let spec = config.spec(&name)?;
-    export(
-        &teacher_of(&files.checkpoint(), &config, device)?,
-        &spec,
-        &files.export(),
-    )?;
+    let teacher = read_teacher(&files.checkpoint(), &config, device)?;
     let folder = files.export();
+    export(&teacher, &spec, &folder)?;
     let folder = folder.display();
-    say(format_args!(
+    log_line(format_args!(
         "The teacher is in {folder}. To serve it:\n  \
-         mkdir -p ~/.cache/dinoserve/catalog && cp {folder}/{name}.toml ~/.cache/dinoserve/catalog/\n  \
+         mkdir -p ~/.cache/dinoserve/catalog && \
+         cp {folder}/{name}.toml ~/.cache/dinoserve/catalog/\n  \
          dinoserve models convert {name} --from {folder}/model.safetensors\n  \
          dinoserve serve --model {name}"
     ));
     Ok(())
 }
 
-/// The folder's name with what a model's name may not hold left out.
-fn name_of(files: &RunFiles) -> anyhow::Result<String> {
+/// Returns the name of the run's folder, with `-` for characters that a model name may not have.
+fn model_name(files: &RunFiles) -> anyhow::Result<String> {
     let folder = files
         .root()
         .canonicalize()
@@ -80,17 +71,10 @@ fn name_of(files: &RunFiles) -> anyhow::Result<String> {
         .file_name()
         .unwrap_or_default()
         .to_string_lossy()
-        .into_owned();
-    let name: String = name
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
-                c
-            } else {
-                '-'
-            }
-        })
-        .collect();
+        .replace(
+            |c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c),
+            "-",
+        );
     Ok(if name.trim_matches(['.', '-']).is_empty() {
         "trained".to_owned()
     } else {

@@ -9,59 +9,58 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
+use burn::module::Module;
+use clap::Args;
 use dinoserve::{
     artifacts::{Home, ModelStore, read_weights, remove_unfinished},
     onnx::weights::Weights,
 };
-use strum::VariantNames;
 
-use super::{ConfigFlags, DeviceFlag, export::export_run};
+use super::{
+    export::export_run,
+    flags::{ConfigFlags, DeviceFlag, read_config},
+};
 use crate::{
-    config::{Arch, Config},
-    run::{Ended, Evaluation, Run, RunFiles, device_of, say},
+    config::Config,
+    run::{EvaluationFolders, Run, RunFiles, RunOutcome, log_line},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct RunCommand {
-    /// Folder of images; its subfolders are read, too
+    /// Folder of images, with its subfolders
     folder: PathBuf,
 
-    /// Folder of the run; one that was stopped goes on
+    /// Folder of the run; a stopped run is resumed
     #[arg(long, value_name = "RUN")]
     out: PathBuf,
 
-    /// Sizes of the backbone
-    #[arg(long, value_parser = PossibleValuesParser::new(Arch::VARIANTS).try_map(|name| name.parse::<Arch>()))]
-    arch: Option<Arch>,
-
-    /// Begin with these weights instead of random ones: a model of `dinoserve models list`, or a
-    /// weight file
+    /// Initial weights instead of random ones: a model of `dinoserve models list`, or a weight
+    /// file
     #[arg(long, value_name = "NAME|FILE")]
     init: Option<String>,
 
     #[command(flatten)]
     config: ConfigFlags,
 
-    /// How often all images are seen (optimiser.epochs)
+    /// Number of epochs (optimiser.epochs)
     #[arg(long, value_name = "COUNT")]
     epochs: Option<usize>,
 
-    /// Images that go through the networks together (optimiser.batch)
+    /// Number of images in a batch (optimiser.batch)
     #[arg(long, value_name = "COUNT")]
     batch: Option<usize>,
 
-    /// Labeled folder: every few epochs the share of its images that the k-NN of the frozen
-    /// teacher gets right
+    /// Folder of labeled images, on which the k-NN accuracy of the teacher is measured every few
+    /// epochs
     #[arg(long, value_name = "DIR")]
     knn_val: Option<PathBuf>,
 
-    /// Labeled folder whose images vote on those of `--knn-val` [default: the others of
+    /// Folder of labeled images that vote on those of `--knn-val` [default: the other images of
     /// `--knn-val`]
     #[arg(long, value_name = "DIR", requires = "knn_val")]
     knn_train: Option<PathBuf>,
 
-    /// Threads that make crops [default: half the cores]
+    /// Number of threads that make crops [default: half the cores]
     #[arg(long, value_name = "COUNT")]
     loader_threads: Option<usize>,
 
@@ -84,10 +83,10 @@ pub(super) struct RunCommand {
 
 impl RunCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let device = device_of(&self.device.device)?;
+        let device = self.device.open()?;
         let files = RunFiles::new(&self.out);
         let (config, weights) = self.config(&files)?;
-        let evaluation = Evaluation {
+        let evaluation = EvaluationFolders {
             set: self.knn_val,
             gallery: self.knn_train,
         };
@@ -99,66 +98,60 @@ impl RunCommand {
             &evaluation,
             device.clone(),
         )?;
-        say(summary(&run, &config, &files));
+        log_line(summary(&run, &config, &files));
 
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.loader_threads.unwrap_or((cores / 2).max(1));
         let stop = stop_on_ctrl_c()?;
-        let ended = run.train(threads, &stop)?;
+        let outcome = run.train(threads, &stop)?;
         export_run(&files, None, &device)?;
-        if let Ended::Stopped(step) = ended {
-            say(format_args!(
-                "Stopped after step {step}; the same command goes on from there."
+        if let RunOutcome::Stopped(step) = outcome {
+            log_line(format_args!(
+                "Stopped after step {step}; run the same command again to resume."
             ));
         }
         Ok(())
     }
 
-    /// The configuration: that of the run if it goes on, else the file's, and what flags overrule;
-    /// and the weights that a new run begins with.
+    /// Returns the configuration and, for a new run, the initial weights. Flags override the
+    /// configuration file, which is by default that of the resumed run.
     fn config(&self, files: &RunFiles) -> anyhow::Result<(Config, Option<Weights>)> {
-        let goes_on = files.checkpoint().exists();
-        let file = self
-            .config
-            .config
-            .clone()
-            .or_else(|| goes_on.then(|| files.config()));
-        let mut config = Config::parse(&read(file.as_deref())?, &[])?;
-        if let Some(arch) = self.arch {
-            config.model.take(arch);
-        }
-        let open_store = || ModelStore::new(Home::new(self.home.clone())?, &self.hub);
-        let named = self
+        let resumed = files.checkpoint().exists();
+        let run_config = files.config();
+        let mut config = self.config.read(resumed.then_some(&run_config))?;
+        let model_name = self
             .init
             .as_deref()
             .filter(|init| !Path::new(init).is_file());
-        let store = named.map(|_| open_store()).transpose()?;
-        if let Some((name, store)) = named.zip(store.as_ref()) {
+        let store = match model_name {
+            Some(_) => Some(ModelStore::new(Home::new(self.home.clone())?, &self.hub)?),
+            None => None,
+        };
+        if let (Some(name), Some(store)) = (model_name, &store) {
             match store.catalog().get(name) {
-                Ok(spec) => config.model.take_spec(spec),
-                // A file that is not needed any more.
-                Err(_) if goes_on => {}
-                Err(error) => return Err(error).context("--init names no file and no model"),
+                Ok(spec) => config.model.set_spec(spec),
+                // A weight file that a resumed run no longer needs.
+                Err(_) if resumed => {}
+                Err(error) => return Err(error).context("--init is neither a file nor a model"),
             }
         }
         let mut settings = Vec::new();
-        settings.extend(
-            self.epochs
-                .map(|epochs| format!("optimiser.epochs={epochs}")),
-        );
-        settings.extend(self.batch.map(|batch| format!("optimiser.batch={batch}")));
+        if let Some(epochs) = self.epochs {
+            settings.push(format!("optimiser.epochs={epochs}"));
+        }
+        if let Some(batch) = self.batch {
+            settings.push(format!("optimiser.batch={batch}"));
+        }
         settings.extend(self.config.set.iter().cloned());
         let mut config = Config::parse(&config.to_toml(), &settings)?;
         config.check()?;
-        if goes_on && config.run.shards == 0 && files.config().exists() {
-            config.run.shards = Config::parse(&read(Some(&files.config()))?, &[])?
-                .run
-                .shards;
+        if resumed && config.run.shards == 0 && run_config.exists() {
+            config.run.shards = read_config(&run_config)?.run.shards;
         }
-        // Once nothing else can be wrong: this may take a download.
+        // Comes last, after all checks, because it may download the weights.
         let weights = match &self.init {
-            Some(init) if !goes_on => Some(match &store {
-                Some(store) => store.weights(init, &mut say_steps())?,
+            Some(init) if !resumed => Some(match &store {
+                Some(store) => store.weights(init, &mut log_steps())?,
                 None => read_weights(Path::new(init), None)?,
             }),
             _ => None,
@@ -167,56 +160,50 @@ impl RunCommand {
     }
 }
 
-/// Names each step of getting weights once.
-fn say_steps() -> impl FnMut(&str, u64, Option<u64>) {
-    let mut said = String::new();
+/// Returns a progress callback that writes the name of each step once.
+fn log_steps() -> impl FnMut(&str, u64, Option<u64>) {
+    let mut last = String::new();
     move |step, _, _| {
-        if step != said {
-            say(format_args!("{step} …"));
-            step.clone_into(&mut said);
+        if step != last {
+            log_line(format_args!("{step} …"));
+            step.clone_into(&mut last);
         }
     }
 }
 
-/// The text of a configuration; without a file an empty one.
-pub(super) fn read(file: Option<&Path>) -> anyhow::Result<String> {
-    file.map_or(Ok(String::new()), |file| {
-        std::fs::read_to_string(file)
-            .with_context(|| format!("reading the configuration {}", file.display()))
-    })
-}
-
 fn summary(run: &Run, config: &Config, files: &RunFiles) -> String {
-    use burn::module::Module;
-    let backbone = run.trainer().state().student.backbone.num_params();
-    let all = run.trainer().state().student.num_params();
+    let student = &run.trainer().state().student;
+    let resumed = match run.steps_done() {
+        0 => String::new(),
+        step => format!(", resumed after step {step}"),
+    };
     format!(
-        "{}: {} epochs of {} steps, {} images each{}; {:.1} M parameters, {:.1} M of them in the backbone",
+        "{}: {} epochs of {} steps, {} images each{resumed}; {:.1} M parameters, {:.1} M of them \
+         in the backbone",
         files.root().display(),
-        config.optimiser.epochs,
+        config.optimizer.epochs,
         run.steps_per_epoch(),
-        config.optimiser.images_per_step(),
-        if run.done() > 0 {
-            format!(", going on after step {}", run.done())
-        } else {
-            String::new()
-        },
-        all as f64 / 1e6,
-        backbone as f64 / 1e6,
+        config.optimizer.images_per_step(),
+        student.num_params() as f64 / 1e6,
+        student.backbone.num_params() as f64 / 1e6,
     )
 }
 
-/// The first Ctrl-C asks the run to save and stop; the second ends it at once.
+/// Returns a flag that the first Ctrl-C sets, so that the run saves and stops. The second Ctrl-C
+/// ends the process.
 fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    let asked = Arc::clone(&stop);
+    let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || {
-        if asked.swap(true, Ordering::Relaxed) {
+        if flag.swap(true, Ordering::Relaxed) {
             remove_unfinished();
             std::process::exit(130);
         }
-        say("\nStopping after this step; press Ctrl-C again to stop at once and lose what came after the last checkpoint.");
+        log_line(
+            "\nStopping after this step; press Ctrl-C again to stop at once and lose the steps \
+             since the last checkpoint.",
+        );
     })
-    .context("hearing Ctrl-C")?;
+    .context("setting the handler of Ctrl-C")?;
     Ok(stop)
 }

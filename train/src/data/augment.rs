@@ -4,33 +4,39 @@ use dinoserve::vision::{ResampleFilter, RgbImage, Window, resample_rgb};
 use image::imageops;
 use rand::{RngExt, rngs::ChaCha8Rng, seq::SliceRandom};
 
-use super::color::{brightness, contrast, hue, saturation, solarise};
+use super::color::{brightness, contrast, hue, saturation, solarize};
 
-/// Width over height of what is cut out, least and most (torchvision's `RandomResizedCrop`).
-const RATIO: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
+/// Smallest and largest aspect ratio, width over height, of the crop (torchvision's
+/// `RandomResizedCrop`).
+const ASPECT: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
+/// Number of random crops that are tried before the center crop.
 const TRIES: usize = 10;
+/// Probability of a horizontal flip.
 const FLIP: f64 = 0.5;
+/// Probability of color jitter.
 const JITTER: f64 = 0.8;
-const GREY: f64 = 0.2;
-/// How much brightness, contrast and saturation may differ from 1, and the hue from 0.
+/// Probability of a gray view.
+const GRAY: f64 = 0.2;
+/// Largest change of brightness, contrast and saturation, each from 1, and of the hue, from 0.
 const JITTER_RANGES: [f32; 4] = [0.4, 0.4, 0.2, 0.1];
+
 /// How one view is made.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Augmentation {
-    /// Side of the view.
+    /// Side of the view in pixels.
     pub size: usize,
-    /// Least and most share of the image's area that it shows.
+    /// Smallest and largest share of the image's area in the view.
     pub scale: [f64; 2],
-    /// How often it is blurred.
+    /// Probability of a blur.
     pub blur: f64,
-    /// Least and most deviation of the blur, in pixels of the view.
+    /// Smallest and largest deviation of the blur, in pixels of the view.
     pub blur_deviation: [f32; 2],
-    /// How often it is solarised.
-    pub solarise: f64,
+    /// Probability of solarization.
+    pub solarize: f64,
 }
 
 impl Augmentation {
-    /// A view of an image, `size`×`size`.
+    /// Makes a view of an image, `size`×`size`.
     pub fn apply(&self, image: &RgbImage, random: &mut ChaCha8Rng) -> RgbImage {
         let window = self.window(image.width(), image.height(), random);
         let part = imageops::crop_imm(
@@ -58,57 +64,46 @@ impl Augmentation {
         if random.random_bool(JITTER) {
             jitter(&mut view, random);
         }
-        if random.random_bool(GREY) {
+        if random.random_bool(GRAY) {
             saturation(&mut view, 0.0);
         }
         if random.random_bool(self.blur) {
-            let [least, most] = self.blur_deviation;
-            view = blurred(&view, random.random_range(least..=most));
+            let [min, max] = self.blur_deviation;
+            view = blur(&view, random.random_range(min..=max));
         }
-        if random.random_bool(self.solarise) {
-            solarise(&mut view);
+        if random.random_bool(self.solarize) {
+            solarize(&mut view);
         }
         view
     }
 
-    /// What is cut out: of an area and a form by chance, or what fits in the middle if none fits.
+    /// Draws the part of the image that is cut out: a random area and aspect ratio, or the largest
+    /// allowed center crop if no random one fits.
     fn window(&self, width: u32, height: u32, random: &mut ChaCha8Rng) -> Window {
         let (width, height) = (width as usize, height as usize);
         let area = (width * height) as f64;
         for _ in 0..TRIES {
-            let wanted = area * random.random_range(self.scale[0]..=self.scale[1]);
-            let ratio = random.random_range(RATIO[0].ln()..=RATIO[1].ln()).exp();
-            let (w, h) = (
-                (wanted * ratio).sqrt().round() as usize,
-                (wanted / ratio).sqrt().round() as usize,
-            );
+            let crop_area = area * random.random_range(self.scale[0]..=self.scale[1]);
+            let aspect = random.random_range(ASPECT[0].ln()..=ASPECT[1].ln()).exp();
+            let w = (crop_area * aspect).sqrt().round() as usize;
+            let h = (crop_area / aspect).sqrt().round() as usize;
             if (1..=width).contains(&w) && (1..=height).contains(&h) {
-                let (x, y) = (
-                    random.random_range(0..=width - w),
-                    random.random_range(0..=height - h),
-                );
                 return Window {
-                    x,
-                    y,
+                    x: random.random_range(0..=width - w),
+                    y: random.random_range(0..=height - h),
                     width: w,
                     height: h,
                 };
             }
         }
-        let ratio = width as f64 / height as f64;
-        let (w, h) = if ratio < RATIO[0] {
-            (
-                width,
-                ((width as f64 / RATIO[0]).round() as usize).min(height),
-            )
-        } else if ratio > RATIO[1] {
-            (
-                ((height as f64 * RATIO[1]).round() as usize).min(width),
-                height,
-            )
-        } else {
-            (width, height)
-        };
+        let aspect = width as f64 / height as f64;
+        let mut w = width;
+        let mut h = height;
+        if aspect < ASPECT[0] {
+            h = ((width as f64 / ASPECT[0]).round() as usize).min(height);
+        } else if aspect > ASPECT[1] {
+            w = ((height as f64 * ASPECT[1]).round() as usize).min(width);
+        }
         Window {
             x: (width - w) / 2,
             y: (height - h) / 2,
@@ -118,11 +113,11 @@ impl Augmentation {
     }
 }
 
-/// A Gaussian blur of this deviation, in pixels. Blurs by boxes will not do: whole boxes have a
-/// least deviation of 1.4 pixels.
-pub fn blurred(view: &RgbImage, deviation: f32) -> RgbImage {
-    // No level changes by as little, and image 0.25 moves the whole view by a pixel where a weight
-    // is too small to be a number.
+/// Applies a Gaussian blur with a standard deviation in pixels. Box blurs do not suffice: with
+/// whole boxes, the smallest deviation is 1.4 pixels.
+pub fn blur(view: &RgbImage, deviation: f32) -> RgbImage {
+    // So small a blur changes no level, and image 0.25 shifts the whole view by a pixel where a
+    // weight underflows.
     if deviation < 0.25 {
         view.clone()
     } else {
@@ -130,7 +125,7 @@ pub fn blurred(view: &RgbImage, deviation: f32) -> RgbImage {
     }
 }
 
-/// Brightness, contrast, saturation and hue, in an order by chance.
+/// Changes brightness, contrast, saturation and hue, in a random order.
 fn jitter(view: &mut RgbImage, random: &mut ChaCha8Rng) {
     let mut order = [0, 1, 2, 3];
     order.shuffle(random);

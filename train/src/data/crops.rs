@@ -1,34 +1,44 @@
-//! Multi-crop: which views are made of an image.
+//! Multi-crop: the views of an image.
 
 use anyhow::bail;
-use dinoserve::vision::{PATCH, RgbImage};
+use dinoserve::vision::RgbImage;
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
-use super::{augment::Augmentation, pixels::normalized};
+use super::{Augmentation, append_normalized};
+use crate::model::PATCH;
 
-/// Least and most deviation of the blur, in pixels of views of the default sizes.
+/// Smallest and largest deviation of the blur, in pixels of views of the default sizes.
 const BLUR: [f64; 2] = [0.1, 2.0];
 
-/// Two large views, which the teacher sees, and some small ones.
+/// Section `crops`: two global views, which the teacher sees, and some local ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CropConfig {
-    /// Side of a global view in pixels: whole patches of 14.
+    /// Side of a global view in pixels; a multiple of the patch size, 14.
     pub global_size: usize,
-    /// Least and most share of the image that it shows.
+    /// Smallest and largest share of the image's area in a global view.
     pub global_scale: [f64; 2],
-    /// Side of a local view.
+    /// Side of a local view in pixels; a multiple of the patch size, 14.
     pub local_size: usize,
-    /// Least and most share of the image that it shows.
+    /// Smallest and largest share of the image's area in a local view.
     pub local_scale: [f64; 2],
-    /// Local views of each image; may be 0.
+    /// Number of local views of each image; may be 0.
     pub local_count: usize,
-    /// Least and most deviation of the blur in pixels of a view. If it is not given: 0.1 to 2 on
-    /// views of the default sizes (main_dino.py), and on smaller ones as much less, since of a view
-    /// of 28 pixels a deviation of 2 would leave little.
+    /// Smallest and largest deviation of the blur, in pixels of a view. The default is 0.1 to 2 on
+    /// views of the default sizes (main_dino.py). It shrinks with the views, because a deviation of
+    /// 2 pixels would leave little of a view of 28 pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blur: Option<[f64; 2]>,
+}
+
+/// The views of one image, each `[3, side, side]`, normalized.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Views {
+    /// Both global views.
+    pub global: [Vec<f32>; 2],
+    /// The local views.
+    pub local: Vec<Vec<f32>>,
 }
 
 impl Default for CropConfig {
@@ -44,18 +54,53 @@ impl Default for CropConfig {
     }
 }
 
-/// The views of one image, each `[3, side, side]`, normalized.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Views {
-    /// Both global ones.
-    pub global: [Vec<f32>; 2],
-    /// The local ones.
-    pub local: Vec<Vec<f32>>,
-}
-
 impl CropConfig {
-    /// # Errors
-    /// That names the key and what would be right.
+    /// Returns the side of a global view in patches.
+    pub fn global_grid(&self) -> usize {
+        self.global_size / PATCH
+    }
+
+    /// Returns the augmentations of the two global views and of the local ones (blur and
+    /// solarization as in main_dino.py).
+    pub fn augmentations(&self) -> [Augmentation; 3] {
+        let default = Self::default();
+        let global = Augmentation {
+            size: self.global_size,
+            scale: self.global_scale,
+            blur: 1.0,
+            blur_deviation: self.blur_deviation(self.global_size, default.global_size),
+            solarize: 0.0,
+        };
+        let second = Augmentation {
+            blur: 0.1,
+            solarize: 0.2,
+            ..global
+        };
+        let local = Augmentation {
+            size: self.local_size,
+            scale: self.local_scale,
+            blur: 0.5,
+            blur_deviation: self.blur_deviation(self.local_size, default.local_size),
+            solarize: 0.0,
+        };
+        [global, second, local]
+    }
+
+    /// Makes the views of an image; the same seed gives the same views.
+    pub fn views(&self, image: &RgbImage, seed: u64) -> Views {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let [first, second, local] = self.augmentations();
+        let mut view = |augmentation: Augmentation| {
+            let mut pixels = Vec::with_capacity(3 * augmentation.size * augmentation.size);
+            append_normalized(&augmentation.apply(image, &mut random), &mut pixels);
+            pixels
+        };
+        Views {
+            global: [view(first), view(second)],
+            local: (0..self.local_count).map(|_| view(local)).collect(),
+        }
+    }
+
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         for (key, size) in [
             ("crops.global_size", self.global_size),
@@ -64,78 +109,34 @@ impl CropConfig {
             if size == 0 || !size.is_multiple_of(PATCH) {
                 let below = (size / PATCH * PATCH).max(PATCH);
                 bail!(
-                    "{key} is {size}, which is no whole number of patches of {PATCH}; use {below} or {}",
+                    "{key} is {size}, which is not a multiple of the patch size {PATCH}; use \
+                     {below} or {}",
                     below + PATCH
                 );
             }
         }
-        for (key, [least, most]) in [
+        for (key, [min, max]) in [
             ("crops.global_scale", self.global_scale),
             ("crops.local_scale", self.local_scale),
         ] {
-            if !(least > 0.0 && least <= most && most <= 1.0) {
+            if !(min > 0.0 && min <= max && max <= 1.0) {
                 bail!(
-                    "{key} is {least} to {most}; both must be above 0 and up to 1, the least first"
+                    "{key} is {min} to {max}; both must be above 0 and at most 1, the smaller first"
                 );
             }
         }
         match self.blur {
-            Some([least, most]) if !(least >= 0.01 && least <= most && most <= 20.0) => {
-                bail!(
-                    "crops.blur is {least} to {most}; both must be from 0.01 to 20, the least first"
-                )
-            }
+            Some([min, max]) if !(min >= 0.01 && min <= max && max <= 20.0) => bail!(
+                "crops.blur is {min} to {max}; both must be from 0.01 to 20, the smaller first"
+            ),
             _ => Ok(()),
         }
     }
 
-    /// How the global views and the local ones are made (blur and solarising as in main_dino.py).
-    pub fn augmentations(&self) -> [Augmentation; 3] {
-        let usual = Self::default();
-        let view = |size: usize, usual: usize, scale: [f64; 2], blur: f64, solarise: f64| {
-            let blur_deviation = self
-                .blur
-                .unwrap_or(BLUR.map(|pixels| pixels * size as f64 / usual as f64))
-                .map(|pixels| pixels as f32);
-            Augmentation {
-                size,
-                scale,
-                blur,
-                blur_deviation,
-                solarise,
-            }
-        };
-        let global = |blur, solarise| {
-            view(
-                self.global_size,
-                usual.global_size,
-                self.global_scale,
-                blur,
-                solarise,
-            )
-        };
-        let local = view(
-            self.local_size,
-            usual.local_size,
-            self.local_scale,
-            0.5,
-            0.0,
-        );
-        [global(1.0, 0.0), global(0.1, 0.2), local]
-    }
-
-    /// The views of an image, which the seed decides.
-    pub fn views(&self, image: &RgbImage, seed: u64) -> Views {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let [first, second, local] = self.augmentations();
-        let mut view = |augmentation: Augmentation| {
-            let mut pixels = Vec::with_capacity(3 * augmentation.size * augmentation.size);
-            normalized(&augmentation.apply(image, &mut random), &mut pixels);
-            pixels
-        };
-        Views {
-            global: [view(first), view(second)],
-            local: (0..self.local_count).map(|_| view(local)).collect(),
-        }
+    /// Returns the smallest and largest deviation of the blur for views of `size` pixels.
+    fn blur_deviation(&self, size: usize, default_size: usize) -> [f32; 2] {
+        self.blur
+            .unwrap_or(BLUR.map(|pixels| pixels * size as f64 / default_size as f64))
+            .map(|pixels| pixels as f32)
     }
 }

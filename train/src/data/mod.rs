@@ -1,16 +1,19 @@
 //! From a folder of images to batches of augmented crops.
 
 mod augment;
+mod batch;
 mod color;
 mod crops;
+mod dataset;
 mod loader;
 mod pixels;
 
-pub(crate) use self::loader::mixed;
 pub use self::{
-    augment::{Augmentation, blurred},
-    color::{brightness, contrast, hue, saturation, solarise},
+    augment::{Augmentation, blur},
+    batch::{Batch, MaskedPatches},
+    color::{brightness, contrast, hue, saturation, solarize},
     crops::{CropConfig, Views},
-    loader::{Loader, Pictures, Unreadable},
-    pixels::{normalized, read_image},
+    dataset::{Dataset, UnreadableFiles},
+    loader::Loader,
+    pixels::{append_normalized, read_image},
 };

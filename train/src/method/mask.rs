@@ -1,15 +1,24 @@
-//! Which patches are hidden from the student (iBOT's and DINOv2's blockwise masking).
+//! The patches that are hidden from the student (blockwise masking of iBOT and DINOv2).
 
 use rand::{RngExt, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
-/// How much is hidden.
+use crate::data::MaskedPatches;
+
+/// Smallest number of patches in a block.
+const MIN_BLOCK: usize = 4;
+/// Largest aspect ratio of a block, in either direction.
+const MAX_ASPECT: f64 = 1.0 / 0.3;
+/// Number of blocks in a row that may fail to mask anything before the mask stays as it is.
+const TRIES: usize = 10;
+
+/// Section `loss.mask`: how much is masked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MaskConfig {
-    /// Share of the global crops of which patches are hidden.
+    /// Share of the global crops with masked patches.
     pub images: f64,
-    /// Least and most share of their patches.
+    /// Smallest and largest share of the patches that are masked in such a crop.
     pub ratio: [f64; 2],
 }
 
@@ -22,70 +31,63 @@ impl Default for MaskConfig {
     }
 }
 
-/// Least patches of a block, and the most of its height over its width (and of the reverse).
-const SMALLEST_BLOCK: usize = 4;
-const ASPECT: f64 = 1.0 / 0.3;
-/// Blocks that are tried one after the other without hiding anything new before it is left at what
-/// is hidden.
-const TRIES: usize = 10;
-
 impl MaskConfig {
-    /// For each of `images` square grids of `side`², which patches are hidden.
+    /// Draws masks for `crops` square grids of `side`² patches.
     ///
-    /// The ratios of the images that are masked lie evenly between the least and the most, as in
-    /// DINOv2, so that each step hides about as much.
-    pub fn draw(&self, images: usize, side: usize, random: &mut ChaCha8Rng) -> Vec<Vec<bool>> {
-        let masked = (images as f64 * self.images).round() as usize;
-        let [least, most] = self.ratio;
-        let mut masks: Vec<Vec<bool>> = (0..images)
+    /// The ratios of the masked crops lie evenly between the smallest and the largest, as in
+    /// DINOv2, so that each step masks about as many patches.
+    pub fn draw(&self, crops: usize, side: usize, random: &mut ChaCha8Rng) -> MaskedPatches {
+        let masked_crops = (crops as f64 * self.images).round() as usize;
+        let [min, max] = self.ratio;
+        let mut masks: Vec<Vec<bool>> = (0..crops)
             .map(|index| {
-                if index >= masked {
+                if index >= masked_crops {
                     return vec![false; side * side];
                 }
-                let at = (index as f64 + random.random::<f64>()) / masked as f64;
-                let wanted =
-                    ((least + (most - least) * at) * (side * side) as f64).round() as usize;
-                blocks(side, wanted.max(1), random)
+                let position = (index as f64 + random.random::<f64>()) / masked_crops as f64;
+                let ratio = min + (max - min) * position;
+                let count = (ratio * (side * side) as f64).round() as usize;
+                blocks(side, count.max(1), random)
             })
             .collect();
-        // Which images are masked is left to chance.
+        // Shuffles which crops are masked.
         for index in (1..masks.len()).rev() {
             masks.swap(index, random.random_range(0..=index));
         }
-        masks
+        MaskedPatches(masks)
     }
 }
 
-/// Hides blocks until about `wanted` patches are hidden, and never more.
-fn blocks(side: usize, wanted: usize, random: &mut ChaCha8Rng) -> Vec<bool> {
-    let mut hidden = vec![false; side * side];
+/// Masks random blocks until about `target` patches are masked, and never more.
+fn blocks(side: usize, target: usize, random: &mut ChaCha8Rng) -> Vec<bool> {
+    let mut mask = vec![false; side * side];
     let mut count = 0;
     let mut failed = 0;
-    while count < wanted && failed < TRIES {
-        let left = wanted - count;
-        let area = if left <= SMALLEST_BLOCK {
+    while count < target && failed < TRIES {
+        let left = target - count;
+        let area = if left <= MIN_BLOCK {
             left as f64
         } else {
-            random.random_range(SMALLEST_BLOCK as f64..=left as f64)
+            random.random_range(MIN_BLOCK as f64..=left as f64)
         };
-        let aspect = (random.random_range(-1.0..=1.0) * ASPECT.ln()).exp();
-        let sides = |length: f64| (length.round() as usize).clamp(1, side);
-        let (height, width) = (sides((area * aspect).sqrt()), sides((area / aspect).sqrt()));
-        let (top, start) = (
-            random.random_range(0..=side - height),
-            random.random_range(0..=side - width),
-        );
-        let cells = || {
-            (top..top + height).flat_map(move |y| (start..start + width).map(move |x| y * side + x))
-        };
-        let new = cells().filter(|&cell| !hidden[cell]).count();
-        if new == 0 || new > left {
+        let aspect = (random.random_range(-1.0..=1.0) * MAX_ASPECT.ln()).exp();
+        let height = ((area * aspect).sqrt().round() as usize).clamp(1, side);
+        let width = ((area / aspect).sqrt().round() as usize).clamp(1, side);
+        let top = random.random_range(0..=side - height);
+        let start = random.random_range(0..=side - width);
+        let cells: Vec<usize> = (top..top + height)
+            .flat_map(|y| (start..start + width).map(move |x| y * side + x))
+            .filter(|&cell| !mask[cell])
+            .collect();
+        if cells.is_empty() || cells.len() > left {
             failed += 1;
             continue;
         }
-        cells().for_each(|cell| hidden[cell] = true);
-        count += new;
+        count += cells.len();
+        for cell in cells {
+            mask[cell] = true;
+        }
         failed = 0;
     }
-    hidden
+    mask
 }

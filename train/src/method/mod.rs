@@ -1,15 +1,17 @@
-//! The method: DINO's loss between views, DINOv2's additions, the schedules, the optimiser, and a
-//! step that joins them.
+//! The method: DINO's loss between views, DINOv2's additions, the schedules, the optimizer, and the
+//! training step that combines them.
 
 pub mod loss;
 pub mod mask;
-mod optimiser;
+mod optimizer;
+mod report;
 mod schedule;
 mod step;
 
 pub use self::{
-    loss::Centring,
-    optimiser::{AdamW, Moments, follow},
+    loss::{Centering, LossConfig},
+    optimizer::{AdamMoments, AdamW, OptimizerConfig, update_teacher},
+    report::StepReport,
     schedule::{Cosine, Ramp, Schedules, StepSettings},
-    step::{Batch, MaskedPatches, StepReport, Trainer, TrainerState},
+    step::{Trainer, TrainerState},
 };

@@ -1,5 +1,7 @@
-//! The projection head: three layers with GELU, length 1, and the cosines with prototypes.
+//! The projection head: three layers with GELU, normalization to length 1, and cosine similarities
+//! with prototypes.
 
+use anyhow::bail;
 use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor, activation},
@@ -9,15 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use super::layers::{Linear, normal};
 
-/// Sizes of a head.
+/// Section `head`: sizes of a projection head.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HeadConfig {
     /// Width of the two hidden layers.
     pub hidden: usize,
-    /// Width of what is compared with the prototypes.
+    /// Width of the vectors that are compared with the prototypes.
     pub bottleneck: usize,
-    /// How many prototypes there are. DINO has 65,536 for a million images; small data wants fewer.
+    /// Number of prototypes. DINO has 65,536 for a million images; small datasets need fewer.
     pub prototypes: usize,
 }
 
@@ -31,13 +33,22 @@ impl Default for HeadConfig {
     }
 }
 
-/// Tokens to logits.
+impl HeadConfig {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        if [self.hidden, self.bottleneck, self.prototypes].contains(&0) {
+            bail!("head.hidden, head.bottleneck and head.prototypes must be positive");
+        }
+        Ok(())
+    }
+}
+
+/// Maps tokens to logits.
 #[derive(Module, Debug)]
 pub struct Head {
     fc1: Linear,
     fc2: Linear,
     fc3: Linear,
-    /// `[prototypes, bottleneck]`; only their directions count.
+    /// `[prototypes, bottleneck]`; only their directions matter.
     prototypes: Param<Tensor<2>>,
 }
 
@@ -52,7 +63,7 @@ impl Head {
             fc1: Linear::new(dim, config.hidden, random, device),
             fc2: Linear::new(config.hidden, config.hidden, random, device),
             fc3: Linear::new(config.hidden, config.bottleneck, random, device),
-            // As a fresh layer of PyTorch: the longer they were, the less one step would turn them.
+            // Initialized as a layer of PyTorch: the longer the rows, the less a step turns them.
             prototypes: normal(
                 [config.prototypes, config.bottleneck],
                 1.0 / (3.0 * config.bottleneck as f64).sqrt(),
@@ -62,7 +73,7 @@ impl Head {
         }
     }
 
-    /// `[n, dim]` to `[n, prototypes]`: cosines, to be divided by a temperature.
+    /// Maps `[n, dim]` to `[n, prototypes]`: cosine similarities, not yet divided by a temperature.
     pub fn forward(&self, tokens: Tensor<2>) -> Tensor<2> {
         let x = activation::gelu(self.fc1.forward(tokens));
         let x = activation::gelu(self.fc2.forward(x));
@@ -71,7 +82,7 @@ impl Head {
     }
 }
 
-/// Each row divided by its length, which counts as at least 1e-12
+/// Divides each row by its length, or by 1e-12 if that is larger
 /// (`torch.nn.functional.normalize`).
 pub(crate) fn unit_rows(x: Tensor<2>) -> Tensor<2> {
     let lengths = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);

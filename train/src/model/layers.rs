@@ -1,5 +1,5 @@
-//! The layers of a DINOv2 block. Field names are those of Meta's code, so that parameters are
-//! called as in its checkpoints.
+//! The layers of a DINOv2 block. Field names are those of Meta's code, so that parameters have the
+//! names of its checkpoints.
 
 use burn::{
     module::{Module, Param},
@@ -7,13 +7,13 @@ use burn::{
 };
 use rand::{RngExt, rngs::ChaCha8Rng};
 
-/// As in every DINOv2.
+/// Epsilon of layer normalization in every DINOv2.
 const NORM_EPSILON: f64 = 1e-6;
-/// Standard deviation of a fresh weight, cut off at two of them (DINO's `trunc_normal_(std=.02)`
-/// cuts off at ±2, which is never reached).
+/// Standard deviation of an initial weight (DINO's `trunc_normal_(std=.02)` truncates at ±2, which
+/// is never reached).
 const WEIGHT_DEVIATION: f64 = 0.02;
 
-/// A parameter of `shape` with normally distributed values.
+/// Creates a parameter with normally distributed values.
 pub(super) fn normal<const D: usize>(
     shape: [usize; D],
     deviation: f64,
@@ -27,7 +27,7 @@ pub(super) fn normal<const D: usize>(
     Param::from_data(TensorData::new(values, shape), device)
 }
 
-/// Box–Muller; one value a pair, as a fresh model is drawn once.
+/// Draws by Box–Muller. It uses one value of each pair, since a model is initialized once.
 fn standard_normal(random: &mut ChaCha8Rng) -> f64 {
     let radius = (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt();
     radius * (std::f64::consts::TAU * random.random::<f64>()).cos()
@@ -37,12 +37,12 @@ fn filled<const D: usize>(shape: [usize; D], value: f32, device: &Device) -> Par
     Param::from_tensor(Tensor::full(shape, value, device))
 }
 
-/// A parameter of zeros.
+/// Creates a parameter of zeros.
 pub(super) fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     filled(shape, 0.0, device)
 }
 
-/// `y = x·Wᵀ + b`, with the weight as PyTorch has it: `[outputs, inputs]`.
+/// A linear layer, `y = x·Wᵀ + b`. The weight is `[outputs, inputs]` as in PyTorch.
 #[derive(Module, Debug)]
 pub(super) struct Linear {
     pub(super) weight: Param<Tensor<2>>,
@@ -62,7 +62,7 @@ impl Linear {
         }
     }
 
-    /// `[…, inputs]` to `[…, outputs]`.
+    /// Maps `[…, inputs]` to `[…, outputs]`.
     pub(super) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         module::linear(x, self.weight.val().transpose(), Some(self.bias.val()))
     }
@@ -88,7 +88,7 @@ impl LayerNorm {
     }
 }
 
-/// A learned factor per channel, small at the start, so that a deep network begins near the
+/// A learned factor per channel. It is small at first, so that a deep network starts near the
 /// identity (Touvron et al., 2021).
 #[derive(Module, Debug)]
 pub(super) struct LayerScale {
@@ -114,7 +114,7 @@ pub(super) struct PatchEmbed {
     proj: PatchProjection,
 }
 
-/// Its weight, `[dim, 3, patch, patch]`.
+/// The parameters of [`PatchEmbed`]; the weight is `[dim, 3, patch, patch]`.
 #[derive(Module, Debug)]
 pub(super) struct PatchProjection {
     weight: Param<Tensor<4>>,
@@ -132,11 +132,12 @@ impl PatchEmbed {
         }
     }
 
-    /// `[batch, 3, height, width]` to `[batch, patches, dim]`, row by row.
+    /// Maps `[batch, 3, height, width]` to `[batch, patches, dim]`, row by row.
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<3> {
         let [batch, channels, height, width] = images.dims();
         let [dim, _, patch, _] = self.proj.weight.dims();
-        let (rows, columns) = (height / patch, width / patch);
+        let rows = height / patch;
+        let columns = width / patch;
         let patches = images
             .reshape([batch, channels, rows, patch, columns, patch])
             .permute([0, 2, 4, 1, 3, 5])
@@ -168,8 +169,8 @@ impl Attention {
         }
     }
 
-    /// `[batch, tokens, dim]` to the same, and where the tokens looked: `[batch, heads, tokens,
-    /// tokens]`.
+    /// Maps `[batch, tokens, dim]` to the same shape, and also returns the attention weights
+    /// `[batch, heads, tokens, tokens]`.
     fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Tensor<4>) {
         let [batch, tokens, dim] = x.dims();
         let head_dim = dim / self.heads;
@@ -183,19 +184,19 @@ impl Attention {
                 .narrow(0, index, 1)
                 .reshape([batch, self.heads, tokens, head_dim])
         };
-        // Scaling the queries is less work than scaling the scores.
+        // The queries are smaller than the scores, so scaling them is cheaper.
         let queries = part(0) * (head_dim as f64).powf(-0.5);
         let weights = activation::softmax(queries.matmul(part(1).transpose()), 3);
-        let seen = weights
+        let values = weights
             .clone()
             .matmul(part(2))
             .swap_dims(1, 2)
             .reshape([batch, tokens, dim]);
-        (self.proj.forward(seen), weights)
+        (self.proj.forward(values), weights)
     }
 }
 
-/// The feed-forward network: GELU between two layers, or SwiGLU.
+/// The feed-forward network of a block.
 #[derive(Module, Debug)]
 pub(super) enum FeedForward {
     /// Linear, exact GELU, linear.
@@ -204,14 +205,14 @@ pub(super) enum FeedForward {
     Swiglu(Swiglu),
 }
 
-/// See [`FeedForward::Mlp`].
+/// The layers of [`FeedForward::Mlp`].
 #[derive(Module, Debug)]
 pub(super) struct Mlp {
     fc1: Linear,
     fc2: Linear,
 }
 
-/// See [`FeedForward::Swiglu`].
+/// The layers of [`FeedForward::Swiglu`].
 #[derive(Module, Debug)]
 pub(super) struct Swiglu {
     w12: Linear,
@@ -260,7 +261,7 @@ pub(super) struct Block {
     norm2: LayerNorm,
     mlp: FeedForward,
     ls2: LayerScale,
-    /// Share of the images for which a branch is left out while training.
+    /// Share of the images for which a branch is left out in training.
     #[module(skip)]
     drop_path: f64,
 }
@@ -286,19 +287,19 @@ impl Block {
         }
     }
 
-    /// `[batch, tokens, dim]` to the same, and where the tokens looked.
+    /// Maps `[batch, tokens, dim]` to the same shape, and also returns the attention weights.
     pub(super) fn forward(
         &self,
         x: Tensor<3>,
         drop: &mut Option<DropPath>,
     ) -> (Tensor<3>, Tensor<4>) {
-        let (seen, weights) = self.attn.forward(self.norm1.forward(x.clone()));
-        let x = x + self.dropped(self.ls1.forward(seen), drop);
-        let thought = self.mlp.forward(self.norm2.forward(x.clone()));
-        (x + self.dropped(self.ls2.forward(thought), drop), weights)
+        let (attention, weights) = self.attn.forward(self.norm1.forward(x.clone()));
+        let x = x + self.drop_path(self.ls1.forward(attention), drop);
+        let mlp_out = self.mlp.forward(self.norm2.forward(x.clone()));
+        (x + self.drop_path(self.ls2.forward(mlp_out), drop), weights)
     }
 
-    fn dropped(&self, branch: Tensor<3>, drop: &mut Option<DropPath>) -> Tensor<3> {
+    fn drop_path(&self, branch: Tensor<3>, drop: &mut Option<DropPath>) -> Tensor<3> {
         match drop {
             Some(drop) if self.drop_path > 0.0 => drop.apply(branch, self.drop_path),
             _ => branch,
@@ -306,21 +307,21 @@ impl Block {
     }
 }
 
-/// Stochastic depth (Huang et al., 2016): whole branches are left out per image, and the others
-/// scaled up. What is left out depends on the seed alone, so that a run can be repeated.
+/// Stochastic depth (Huang et al., 2016): leaves out whole branches per image, and scales up the
+/// others. The choice depends only on the seed, so that a run can be repeated.
 #[derive(Debug)]
 pub struct DropPath(pub ChaCha8Rng);
 
 impl DropPath {
     fn apply(&mut self, branch: Tensor<3>, rate: f64) -> Tensor<3> {
         let [batch, ..] = branch.dims();
-        let kept = (1.0 / (1.0 - rate)) as f32;
+        let scale = (1.0 / (1.0 - rate)) as f32;
         let factors: Vec<f32> = (0..batch)
             .map(|_| {
                 if self.0.random::<f64>() < rate {
                     0.0
                 } else {
-                    kept
+                    scale
                 }
             })
             .collect();

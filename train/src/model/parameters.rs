@@ -1,6 +1,6 @@
-//! Parameters by name: read, replaced, and matched with their gradients.
+//! Reads and replaces parameters by name, and finds their gradients.
 //!
-//! A parameter's name is the path of fields to it, which are called as in Meta's code:
+//! A parameter's name is the path of fields to it. The fields have the names of Meta's code, as in
 //! `backbone.blocks.0.attn.qkv.weight`.
 
 use std::collections::BTreeMap;
@@ -10,40 +10,38 @@ use burn::{
     tensor::{Gradients, Tensor, TensorData},
 };
 
-/// Tensors by name, flattened: what is done to parameters is done to each value alike.
+/// Tensors by name, flattened, since operations on parameters are elementwise.
 pub type FlatTensors = BTreeMap<String, Tensor<1>>;
 
-/// The names and shapes of all parameters, in the order of the module.
-pub fn names_of(module: &impl Module) -> Vec<(String, Vec<usize>)> {
+/// Returns the names and shapes of all parameters, in the order of the module.
+pub fn parameter_shapes(module: &impl Module) -> Vec<(String, Vec<usize>)> {
     let mut names = Vec::new();
-    visit(module, &mut |name, shape, _| {
+    visit(module, None, &mut |name, shape, _| {
         names.push((name.to_owned(), shape.to_vec()));
     });
     names
 }
 
-/// The values of all parameters. On the device; nothing is copied.
+/// Returns the values of all parameters. They stay on the device and are not copied.
 pub fn flatten(module: &impl Module) -> FlatTensors {
     let mut tensors = FlatTensors::new();
-    visit(module, &mut |name, _, tensor| {
+    visit(module, None, &mut |name, _, tensor| {
         tensors.insert(name.to_owned(), tensor.inner());
     });
     tensors
 }
 
-/// The gradients of a module that was trained on: of each parameter that the loss depends on.
+/// Takes the gradients of the parameters that the loss depends on.
 pub(crate) fn gradients_of(module: &impl Module, gradients: &mut Gradients) -> FlatTensors {
-    let mut visitor = GradientVisitor {
-        path: Path::default(),
-        gradients,
-        found: FlatTensors::new(),
-    };
-    module.visit(&mut visitor);
-    visitor.found
+    let mut tensors = FlatTensors::new();
+    visit(module, Some(gradients), &mut |name, _, gradient| {
+        tensors.insert(name.to_owned(), gradient);
+    });
+    tensors
 }
 
-/// Replaces every parameter by what `change` makes of its name, shape and values.
-pub(crate) fn change<M: Module>(
+/// Replaces every parameter by the result of `change` for its name, shape and values.
+pub(crate) fn map_parameters<M: Module>(
     module: M,
     change: impl FnMut(&str, &[usize], Tensor<1>) -> Tensor<1>,
 ) -> M {
@@ -53,16 +51,17 @@ pub(crate) fn change<M: Module>(
     })
 }
 
-/// Replaces every parameter by the values that `read` gives for its name and shape.
+/// Replaces every parameter by the values that `read` returns for its name and shape. The number of
+/// values must match the shape.
 ///
 /// # Errors
-/// The first that `read` gives; values of another number than the shape has are its fault.
+/// The first error of `read`.
 pub fn load<M: Module, E>(
     module: M,
     mut read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
 ) -> Result<M, E> {
     let mut failed = None;
-    let module = change(module, |name, shape, tensor| {
+    let module = map_parameters(module, |name, shape, tensor| {
         if failed.is_some() {
             return tensor;
         }
@@ -80,24 +79,25 @@ pub fn load<M: Module, E>(
     failed.map_or(Ok(module), Err)
 }
 
-/// The fields on the way to where a visitor is.
+/// The fields on the path to a visitor's position.
 #[derive(Default)]
 struct Path(Vec<String>);
 
 impl Path {
-    /// The variants of an enumeration are no fields, and Meta's names have no part for them.
-    fn counts(container: &str) -> bool {
+    /// Whether the container's fields are part of the name. Variants of an enumeration are not:
+    /// Meta's names have no part for them.
+    fn is_named(container: &str) -> bool {
         !container.starts_with("Enum:")
     }
 
     fn enter(&mut self, name: &str, container: &str) {
-        if Self::counts(container) {
+        if Self::is_named(container) {
             self.0.push(name.to_owned());
         }
     }
 
     fn exit(&mut self, container: &str) {
-        if Self::counts(container) {
+        if Self::is_named(container) {
             self.0.pop();
         }
     }
@@ -107,44 +107,34 @@ impl Path {
     }
 }
 
-fn visit(module: &impl Module, look: &mut dyn FnMut(&str, &[usize], Tensor<1>)) {
+/// Calls `action` with the name, shape and values of every parameter, or of the gradients that exist.
+fn visit(
+    module: &impl Module,
+    gradients: Option<&mut Gradients>,
+    action: &mut dyn FnMut(&str, &[usize], Tensor<1>),
+) {
     module.visit(&mut Visitor {
         path: Path::default(),
-        look,
+        gradients,
+        action,
     });
 }
 
 struct Visitor<'a> {
     path: Path,
-    look: &'a mut dyn FnMut(&str, &[usize], Tensor<1>),
+    gradients: Option<&'a mut Gradients>,
+    action: &'a mut dyn FnMut(&str, &[usize], Tensor<1>),
 }
 
 impl ModuleVisitor for Visitor<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val();
-        let shape = tensor.dims();
-        (self.look)(&self.path.name(), &shape, flat(tensor));
-    }
-
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        self.path.exit(container);
-    }
-}
-
-struct GradientVisitor<'a> {
-    path: Path,
-    gradients: &'a mut Gradients,
-    found: FlatTensors,
-}
-
-impl ModuleVisitor for GradientVisitor<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = param.val().grad_remove(self.gradients) {
-            self.found.insert(self.path.name(), flat(gradient));
+        let tensor = match &mut self.gradients {
+            Some(gradients) => param.val().grad_remove(gradients),
+            None => Some(param.val()),
+        };
+        if let Some(tensor) = tensor {
+            let shape = tensor.dims();
+            (self.action)(&self.path.name(), &shape, flat(tensor));
         }
     }
 

@@ -1,19 +1,25 @@
-//! Weights from and for the rest of the world: published files to begin with, Hugging Face's layout
-//! to serve.
+//! Imports published weights, and exports weights in Hugging Face's layout.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use dinoserve::{
     error::{Error, Result},
     onnx::weights::{Weights, hugging_face},
 };
+use safetensors::{Dtype, View};
 
-use super::{Backbone, flatten, load, names_of};
+use super::{Backbone, flatten, load, parameter_shapes};
 
-/// A tensor on the host: its shape and its values, row-major.
-pub type HostTensor = (Vec<usize>, Vec<f32>);
+/// A tensor in host memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostTensor {
+    /// Size of each axis.
+    pub shape: Vec<usize>,
+    /// Values in row-major order.
+    pub values: Vec<f32>,
+}
 
-/// A backbone with the weights of a file, under whatever names it has them.
+/// Loads the weights of a file into a backbone, in any of the layouts that [`Weights`] reads.
 ///
 /// # Errors
 /// [`dinoserve::error::Kind::Artifact`] if a tensor is missing or has another shape than the
@@ -21,7 +27,7 @@ pub type HostTensor = (Vec<usize>, Vec<f32>);
 pub fn initialize_from(backbone: Backbone, weights: &Weights) -> Result<Backbone> {
     load(backbone, |name, shape| {
         let read = weights.read(name, shape);
-        // Files for inference leave it out; nothing looks at it before it is trained.
+        // Files for inference leave out the mask token, which is not used before it is trained.
         if name == "mask_token" {
             read.or_else(|_| Ok(vec![0.0; shape.iter().product()]))
         } else {
@@ -30,13 +36,13 @@ pub fn initialize_from(backbone: Backbone, weights: &Weights) -> Result<Backbone
     })
 }
 
-/// The parameters of a backbone under Hugging Face's names, in which queries, keys and values are
-/// three tensors.
+/// Returns the parameters of a backbone under Hugging Face's names, which split queries, keys and
+/// values into three tensors.
 ///
 /// # Errors
-/// [`dinoserve::error::Kind::Internal`] if a device does not give its values.
+/// [`dinoserve::error::Kind::Internal`] if the values cannot be read from the device.
 pub fn to_hugging_face(backbone: &Backbone) -> Result<BTreeMap<String, HostTensor>> {
-    let shapes: BTreeMap<String, Vec<usize>> = names_of(backbone).into_iter().collect();
+    let shapes: BTreeMap<String, Vec<usize>> = parameter_shapes(backbone).into_iter().collect();
     let mut tensors = BTreeMap::new();
     for (name, tensor) in flatten(backbone) {
         let values: Vec<f32> = tensor
@@ -48,8 +54,33 @@ pub fn to_hugging_face(backbone: &Backbone) -> Result<BTreeMap<String, HostTenso
         shape[0] /= parts.len();
         let length = values.len() / parts.len();
         for (part, values) in parts.into_iter().zip(values.chunks(length)) {
-            tensors.insert(part, (shape.clone(), values.to_vec()));
+            let tensor = HostTensor {
+                shape: shape.clone(),
+                values: values.to_vec(),
+            };
+            tensors.insert(part, tensor);
         }
     }
     Ok(tensors)
+}
+
+impl View for HostTensor {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
+    }
+
+    fn data_len(&self) -> usize {
+        self.values.len() * size_of::<f32>()
+    }
 }

@@ -1,61 +1,80 @@
-//! A run on disk: both networks, the centers, the moments, and the step.
+//! A checkpoint on disk: both networks, the centers, the moments, and the step.
 
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
 use burn::tensor::{Device, Tensor, TensorData};
+use dinoserve::artifacts::hex;
 use safetensors::{Dtype, SafeTensors, View};
+use sha2::{Digest, Sha256};
 
 use crate::{
-    method::{AdamW, Moments, TrainerState},
-    model::{Network, flatten, load, names_of},
+    method::{AdamMoments, AdamW, TrainerState},
+    model::{Network, flatten, load, parameter_shapes},
 };
 
-/// Changes when older checkpoints can no longer be read.
+/// Format version; a new one cannot read older checkpoints.
 const FORMAT: &str = "2";
 
-/// What a file of a checkpoint says besides its tensors.
+/// The metadata of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Steps that are done.
+    /// Number of steps that are done.
     pub step: usize,
-    /// What was learned from.
-    pub material: Material,
+    /// Dataset that was trained on.
+    pub dataset: DatasetId,
 }
 
-/// What the epochs of a run and the order of its images depend on.
+/// Identifies the dataset and the step size, on which the epochs and the order of images depend.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Material {
-    /// Images of the folder.
+pub struct DatasetId {
+    /// Number of images.
     pub images: usize,
-    /// A hash of their names.
+    /// SHA-256 of the file names within the folder, which may be moved.
     pub names: String,
-    /// Images of a step.
+    /// Number of images in a step.
     pub images_per_step: usize,
 }
 
+impl DatasetId {
+    /// Identifies the images of `folder`.
+    pub(super) fn new(paths: &[PathBuf], folder: &Path, images_per_step: usize) -> Self {
+        let mut hash = Sha256::new();
+        for path in paths {
+            let name = path.strip_prefix(folder).unwrap_or(path);
+            hash.update(name.as_os_str().as_encoded_bytes());
+            hash.update([0]);
+        }
+        Self {
+            images: paths.len(),
+            names: hex(&hash.finalize()),
+            images_per_step,
+        }
+    }
+
+    pub(super) fn steps_per_epoch(&self) -> usize {
+        self.images / self.images_per_step
+    }
+}
+
 impl Checkpoint {
-    /// Writes it and the state; the file appears whole or not at all.
+    /// Writes a checkpoint with the state, atomically.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, path: &Path, state: &TrainerState) -> anyhow::Result<()> {
-        let mut tensors: Vec<(String, Stored)> = Vec::new();
+        let mut tensors: Vec<(String, StoredTensor)> = Vec::new();
         for (prefix, network) in [("student", &state.student), ("teacher", &state.teacher)] {
-            let shapes: BTreeMap<String, Vec<usize>> = names_of(network).into_iter().collect();
+            let shapes: BTreeMap<String, Vec<usize>> =
+                parameter_shapes(network).into_iter().collect();
             for (name, values) in flatten(network) {
-                tensors.push((
-                    format!("{prefix}.{name}"),
-                    Stored {
-                        shape: shapes[&name].clone(),
-                        values,
-                    },
-                ));
+                let shape = shapes[&name].clone();
+                tensors.push((format!("{prefix}.{name}"), StoredTensor { shape, values }));
             }
         }
         let centers = [
@@ -64,136 +83,125 @@ impl Checkpoint {
         ];
         for (name, center) in centers {
             if let Some(center) = center {
-                let shape = center.dims();
-                tensors.push((
-                    name.to_owned(),
-                    Stored {
-                        shape: shape.to_vec(),
-                        values: center.clone().flatten(0, 1),
-                    },
-                ));
+                let tensor = StoredTensor {
+                    shape: center.dims().to_vec(),
+                    values: center.clone().flatten(0, 1),
+                };
+                tensors.push((name.to_owned(), tensor));
             }
         }
-        let Material {
-            images,
-            names,
-            images_per_step,
-        } = &self.material;
+        let dataset = &self.dataset;
         let mut metadata = HashMap::from([
             ("format".to_owned(), FORMAT.to_owned()),
             ("step".to_owned(), self.step.to_string()),
-            ("images".to_owned(), images.to_string()),
-            ("names".to_owned(), names.clone()),
-            ("images_per_step".to_owned(), images_per_step.to_string()),
+            ("images".to_owned(), dataset.images.to_string()),
+            ("names".to_owned(), dataset.names.clone()),
+            (
+                "images_per_step".to_owned(),
+                dataset.images_per_step.to_string(),
+            ),
         ]);
-        for (name, moments) in state.optimiser.moments() {
+        for (name, moments) in state.optimizer.moments() {
             for (kind, values) in [("first", &moments.first), ("second", &moments.second)] {
-                let shape = values.dims().to_vec();
-                tensors.push((
-                    format!("{kind}.{name}"),
-                    Stored {
-                        shape,
-                        values: values.clone(),
-                    },
-                ));
+                let tensor = StoredTensor {
+                    shape: values.dims().to_vec(),
+                    values: values.clone(),
+                };
+                tensors.push((format!("{kind}.{name}"), tensor));
             }
             metadata.insert(format!("steps.{name}"), moments.steps.to_string());
         }
-
-        let written = path.with_extension("writing");
-        let write = || -> anyhow::Result<()> {
-            safetensors::serialize_to_file(tensors, Some(metadata), &written)?;
-            File::open(&written)?.sync_all()?;
-            std::fs::rename(&written, path)?;
-            Ok(())
-        };
-        write().with_context(|| format!("writing the checkpoint {}", path.display()))
+        write(path, tensors, metadata)
+            .with_context(|| format!("writing the checkpoint {}", path.display()))
     }
 
-    /// Reads a state into networks of the shape of `like`.
+    /// Reads a checkpoint into networks of the same shapes as `network`.
     ///
     /// # Errors
     /// If the file is damaged, or of a network of another shape.
     pub fn read(
         path: &Path,
-        like: Network,
+        network: Network,
         device: &Device,
     ) -> anyhow::Result<(Self, TrainerState)> {
-        let read = || -> anyhow::Result<(Self, TrainerState)> {
-            let bytes = std::fs::read(path)?;
-            let (_, header) = SafeTensors::read_metadata(&bytes)?;
-            let metadata = header.metadata().clone().unwrap_or_default();
-            if metadata.get("format").map(String::as_str) != Some(FORMAT) {
-                bail!("it is no checkpoint of this version of dinoserve-train");
-            }
-            let said = |key: &str| {
-                metadata
-                    .get(key)
-                    .with_context(|| format!("it does not say its {key}"))
-            };
-            let count =
-                |key: &str| -> anyhow::Result<usize> { said(key)?.parse().context(key.to_owned()) };
-            let material = Material {
-                images: count("images")?,
-                names: said("names")?.clone(),
-                images_per_step: count("images_per_step")?,
-            };
-            let checkpoint = Self {
-                step: count("step")?,
-                material,
-            };
-            let stored = Reader {
-                file: SafeTensors::deserialize(&bytes)?,
-                device,
-            };
-
-            let network = |prefix: &str| {
-                load(like.clone(), |name, shape| {
-                    stored.values(&format!("{prefix}.{name}"), Some(shape))
-                })
-            };
-            let center =
-                |name: &str| -> anyhow::Result<Tensor<2>> { Ok(stored.tensor(name)?.unsqueeze()) };
-            let mut moments = BTreeMap::new();
-            for (key, steps) in &metadata {
-                if let Some(name) = key.strip_prefix("steps.") {
-                    let steps = steps.parse().with_context(|| format!("{key} is {steps}"))?;
-                    let [first, second] =
-                        ["first", "second"].map(|kind| stored.tensor(&format!("{kind}.{name}")));
-                    moments.insert(
-                        name.to_owned(),
-                        Moments {
-                            steps,
-                            first: first?,
-                            second: second?,
-                        },
-                    );
-                }
-            }
-            let state = TrainerState {
-                student: network("student")?,
-                teacher: network("teacher")?,
-                center: center("center")?,
-                patch_center: like
-                    .patch_head
-                    .as_ref()
-                    .map(|_| center("patch_center"))
-                    .transpose()?,
-                optimiser: AdamW::with(moments),
-            };
-            Ok((checkpoint, state))
-        };
-        read().with_context(|| format!("reading the checkpoint {}", path.display()))
+        std::fs::read(path)
+            .map_err(anyhow::Error::from)
+            .and_then(|bytes| parse(&bytes, network, device))
+            .with_context(|| format!("reading the checkpoint {}", path.display()))
     }
 }
 
-/// A tensor on its way to a file; it leaves the device only when it is its turn.
-struct Stored {
+fn write(
+    path: &Path,
+    tensors: Vec<(String, StoredTensor)>,
+    metadata: HashMap<String, String>,
+) -> anyhow::Result<()> {
+    let unfinished = path.with_extension("writing");
+    safetensors::serialize_to_file(tensors, Some(metadata), &unfinished)?;
+    File::open(&unfinished)?.sync_all()?;
+    std::fs::rename(&unfinished, path)?;
+    Ok(())
+}
+
+fn parse(
+    bytes: &[u8],
+    network: Network,
+    device: &Device,
+) -> anyhow::Result<(Checkpoint, TrainerState)> {
+    let (_, header) = SafeTensors::read_metadata(bytes)?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    if metadata.get("format").map(String::as_str) != Some(FORMAT) {
+        bail!("it is not a checkpoint of this version of dinoserve-train");
+    }
+    let text = |key: &str| {
+        metadata
+            .get(key)
+            .with_context(|| format!("its metadata has no `{key}`"))
+    };
+    let count = |key: &str| -> anyhow::Result<usize> { text(key)?.parse().context(key.to_owned()) };
+    let checkpoint = Checkpoint {
+        step: count("step")?,
+        dataset: DatasetId {
+            images: count("images")?,
+            names: text("names")?.clone(),
+            images_per_step: count("images_per_step")?,
+        },
+    };
+    let tensors = TensorReader {
+        file: SafeTensors::deserialize(bytes)?,
+        device,
+    };
+    let mut moments = BTreeMap::new();
+    for (key, steps) in &metadata {
+        if let Some(name) = key.strip_prefix("steps.") {
+            let state = AdamMoments {
+                steps: steps.parse().with_context(|| format!("{key} is {steps}"))?,
+                first: tensors.tensor(&format!("first.{name}"))?,
+                second: tensors.tensor(&format!("second.{name}"))?,
+            };
+            moments.insert(name.to_owned(), state);
+        }
+    }
+    let state = TrainerState {
+        student: tensors.network("student", network.clone())?,
+        center: tensors.tensor("center")?.unsqueeze(),
+        patch_center: match network.patch_head {
+            Some(_) => Some(tensors.tensor("patch_center")?.unsqueeze()),
+            None => None,
+        },
+        teacher: tensors.network("teacher", network)?,
+        optimizer: AdamW::with_moments(moments),
+    };
+    Ok((checkpoint, state))
+}
+
+/// A tensor that is copied from the device only while it is written.
+struct StoredTensor {
     shape: Vec<usize>,
     values: Tensor<1>,
 }
 
-impl View for Stored {
+impl View for StoredTensor {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
@@ -212,12 +220,27 @@ impl View for Stored {
     }
 }
 
-struct Reader<'a> {
+struct TensorReader<'a> {
     file: SafeTensors<'a>,
     device: &'a Device,
 }
 
-impl Reader<'_> {
+impl TensorReader<'_> {
+    fn network(&self, prefix: &str, network: Network) -> anyhow::Result<Network> {
+        load(network, |name, shape| {
+            self.values(&format!("{prefix}.{name}"), Some(shape))
+        })
+    }
+
+    fn tensor(&self, name: &str) -> anyhow::Result<Tensor<1>> {
+        let values = self.values(name, None)?;
+        let count = values.len();
+        Ok(Tensor::from_data(
+            TensorData::new(values, [count]),
+            self.device,
+        ))
+    }
+
     fn values(&self, name: &str, shape: Option<&[usize]>) -> anyhow::Result<Vec<f32>> {
         let view = self
             .file
@@ -225,7 +248,9 @@ impl Reader<'_> {
             .with_context(|| format!("it has no tensor {name}"))?;
         if view.dtype() != Dtype::F32 || shape.is_some_and(|shape| shape != view.shape()) {
             bail!(
-                "tensor {name} has shape {:?}, and not {shape:?}: was the configuration changed since?",
+                "tensor {name} has type {:?} and shape {:?} instead of {shape:?}; use the \
+                 configuration that the run was started with",
+                view.dtype(),
                 view.shape()
             );
         }
@@ -236,14 +261,5 @@ impl Reader<'_> {
             .iter()
             .map(|&bytes| f32::from_le_bytes(bytes))
             .collect())
-    }
-
-    fn tensor(&self, name: &str) -> anyhow::Result<Tensor<1>> {
-        let values = self.values(name, None)?;
-        let count = values.len();
-        Ok(Tensor::from_data(
-            TensorData::new(values, [count]),
-            self.device,
-        ))
     }
 }

@@ -1,48 +1,53 @@
-//! Says in words when a run no longer learns anything.
+//! Detects that a run no longer learns anything, and says what helps.
 
 use std::fmt;
 
-use super::StepLine;
+use super::StepMetrics;
 
-/// Logged steps in a row that must show it.
+/// Number of logged steps in a row that must show a collapse.
 const PATIENCE: usize = 10;
-/// Of the most entropy there can be: below this share of it one prototype has taken all, above that
-/// one none is told apart.
-const USED_BELOW: f64 = 0.05;
-const UNIFORM_ABOVE: f64 = 0.99;
-/// Below this spread all images have one embedding.
-const TOGETHER_BELOW: f64 = 0.01;
+/// Share of the maximum usage entropy below which a single prototype is used.
+const MIN_USAGE: f64 = 0.05;
+/// Share of the maximum target entropy above which the targets are uniform.
+const MAX_ENTROPY: f64 = 0.99;
+/// Spread below which all images have the same embedding.
+const MIN_SPREAD: f64 = 0.01;
 
 /// How the features have collapsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collapse {
-    /// The teacher gives every image to the same prototype.
+    /// The teacher assigns every image to the same prototype.
     OnePrototype,
-    /// The teacher gives every image to all prototypes alike.
+    /// The teacher assigns every image equally to all prototypes.
     Uniform,
     /// The embeddings of all images are the same.
     OnePoint,
-    /// The loss or its gradient is no number any more.
-    NotANumber,
+    /// The loss or its gradient is not finite.
+    NotFinite,
 }
 
 impl Collapse {
-    /// Looks at the last of the logged steps; `prototypes` is their number.
-    pub fn of(lines: &[StepLine], prototypes: usize) -> Option<Self> {
+    /// Checks the last of the logged steps of a run with `prototypes` prototypes.
+    pub fn detect(lines: &[StepMetrics], prototypes: usize) -> Option<Self> {
         if lines.last().is_some_and(|line| !line.loss.is_finite()) {
-            return Some(Self::NotANumber);
+            return Some(Self::NotFinite);
         }
         let last = lines
             .len()
             .checked_sub(PATIENCE)
             .map(|from| &lines[from..])?;
-        let most = (prototypes as f64).ln();
-        let all = |holds: &dyn Fn(&StepLine) -> bool| last.iter().all(holds);
-        if all(&|line| line.usage_entropy < USED_BELOW * most) {
+        let max_entropy = (prototypes as f64).ln();
+        if last
+            .iter()
+            .all(|line| line.usage_entropy < MIN_USAGE * max_entropy)
+        {
             Some(Self::OnePrototype)
-        } else if all(&|line| line.teacher_entropy > UNIFORM_ABOVE * most) {
+        } else if last
+            .iter()
+            .all(|line| line.teacher_entropy > MAX_ENTROPY * max_entropy)
+        {
             Some(Self::Uniform)
-        } else if all(&|line| line.spread < TOGETHER_BELOW) {
+        } else if last.iter().all(|line| line.spread < MIN_SPREAD) {
             Some(Self::OnePoint)
         } else {
             None
@@ -54,21 +59,21 @@ impl fmt::Display for Collapse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::OnePrototype => {
-                "The teacher gives every image to the same prototype: nothing is learned any more. Let the center follow \
-                 faster (a smaller loss.center_momentum, or loss.centring=sinkhorn_knopp), or raise \
-                 loss.teacher_temperature."
+                "The teacher assigns every image to the same prototype: training has collapsed. \
+                 Let the center follow faster (a smaller loss.center_momentum, or \
+                 loss.centring=sinkhorn_knopp), or raise loss.teacher_temperature."
             }
             Self::Uniform => {
-                "The teacher gives every image to all prototypes alike: nothing is learned. Lower \
-                 loss.teacher_temperature, or wait if this is the first epoch."
+                "The teacher assigns every image equally to all prototypes: nothing is learned. \
+                 Lower loss.teacher_temperature, or wait if this is the first epoch."
             }
             Self::OnePoint => {
                 "The embeddings of all images are the same: the backbone has collapsed. Lower \
-                 optimiser.learning_rate, or add loss.koleo_weight=0.1, which drives them apart."
+                 optimiser.learning_rate, or add loss.koleo_weight=0.1, which spreads them."
             }
-            Self::NotANumber => {
-                "The loss or its gradient is no number any more. Lower optimiser.learning_rate or \
-                 optimiser.clip; a checkpoint, if there is one, is from before."
+            Self::NotFinite => {
+                "The loss or its gradient is not finite. Lower optimiser.learning_rate or \
+                 optimiser.clip; the last checkpoint, if there is one, is from before."
             }
         })
     }

@@ -1,9 +1,9 @@
-//! How good the features are, without training on them: the k-NN accuracy on labeled images
-//! (DINO's evaluation).
+//! Quality of the features without training on them: the k-NN accuracy on labeled images (DINO's
+//! evaluation).
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use dinoserve::{
     artifacts::images_of,
@@ -14,34 +14,105 @@ use dinoserve::{
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
+use super::progress::log_line;
 use crate::{
-    data::{normalized, read_image},
+    data::{append_normalized, read_image},
     model::Backbone,
 };
 
-/// Images that are read and embedded together.
+/// Number of images that are read and embedded together.
 const BATCH: usize = 64;
-/// Side of the small images whose pixels are compared.
+/// Side in pixels of the images whose plain pixels are compared.
 const PIXEL_SIDE: usize = 28;
 
-/// Images whose folders are their labels. They are read anew for each measurement, so that a set
-/// may be larger than memory.
+/// The folders of labeled images.
+#[derive(Debug, Clone, Default)]
+pub struct EvaluationFolders {
+    /// Folder of the images that are classified.
+    pub set: Option<PathBuf>,
+    /// Folder of the images that vote; by default the other images of `set`.
+    pub gallery: Option<PathBuf>,
+}
+
+/// Labeled images and the number of neighbors that vote.
+pub(super) struct KnnEvaluation {
+    set: LabeledSet,
+    gallery: Option<LabeledSet>,
+    classes: usize,
+    pub(super) neighbors: usize,
+}
+
+/// Images with the names of their folders as labels. They are read again for each measurement, so
+/// that a set may be larger than memory.
 #[derive(Debug, Clone)]
 pub struct LabeledSet {
     paths: Vec<PathBuf>,
-    /// Per image the index of its class.
+    /// Index of the class of each image.
     pub labels: Vec<usize>,
-    /// Side in pixels at which the model sees them.
+    /// Side in pixels of the images as the model's input.
     size: usize,
 }
 
+impl KnnEvaluation {
+    /// Finds the labeled images, for a model input of `size` pixels.
+    pub(super) fn find(
+        folders: &EvaluationFolders,
+        size: usize,
+        neighbors: usize,
+    ) -> anyhow::Result<Option<Self>> {
+        let Some(set) = folders.set.as_deref() else {
+            return Ok(None);
+        };
+        let folders: Vec<&Path> = [Some(set), folders.gallery.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect();
+        let (mut sets, classes) = LabeledSet::find(&folders, size, &mut |path, error| {
+            log_line(format_args!("skipped {}: {error}", path.display()));
+        })?;
+        let gallery = if sets.len() > 1 { sets.pop() } else { None };
+        let set = sets.pop().context("a labeled folder is needed")?;
+        let voters = gallery
+            .as_ref()
+            .map_or(set.labels.len() - 1, |gallery| gallery.labels.len());
+        if voters < neighbors {
+            bail!("run.knn_neighbours is {neighbors}, but only {voters} images can vote; lower it");
+        }
+        Ok(Some(Self {
+            set,
+            gallery,
+            classes: classes.len(),
+            neighbors,
+        }))
+    }
+
+    /// Measures the accuracy of the vectors that `vectors_of` returns.
+    pub(super) fn accuracy(
+        &self,
+        vectors_of: impl Fn(&LabeledSet) -> anyhow::Result<Array2<f32>>,
+    ) -> anyhow::Result<f64> {
+        let vectors = vectors_of(&self.set)?;
+        let gallery_vectors = self.gallery.as_ref().map(&vectors_of).transpose()?;
+        let gallery = gallery_vectors
+            .as_ref()
+            .zip(self.gallery.as_ref())
+            .map(|(vectors, gallery)| (vectors.view(), gallery.labels.as_slice()));
+        knn_accuracy(
+            vectors.view(),
+            &self.set.labels,
+            gallery,
+            self.classes,
+            self.neighbors,
+        )
+    }
+}
+
 impl LabeledSet {
-    /// Finds the images of labeled folders, to be seen at `size` pixels. Their labels are indices
-    /// into the labels of all of them, sorted. Images that cannot be read are left out, and named
-    /// to `report`.
+    /// Finds the images of labeled folders, for a model input of `size` pixels. Also returns the
+    /// sorted labels of all folders. Calls `report` for each unreadable image, and leaves it out.
     ///
     /// # Errors
-    /// If a folder has no subfolders with images that can be read.
+    /// If a folder has no subfolders with readable images.
     pub fn find(
         folders: &[&Path],
         size: usize,
@@ -50,84 +121,64 @@ impl LabeledSet {
         let mut sets = Vec::new();
         for folder in folders {
             let (paths, _) = images_of(folder)?;
-            let named = LabeledImages::new(folder, paths)?;
-            let read: Vec<_> = named
+            let images = LabeledImages::new(folder, paths)?;
+            let errors: Vec<_> = images
                 .paths
                 .par_iter()
                 .map(|path| read_image(path).err())
                 .collect();
-            let mut set = (Vec::new(), Vec::new());
-            for ((path, label), error) in named.paths.into_iter().zip(named.labels).zip(read) {
+            let mut readable = Vec::new();
+            for ((path, label), error) in images.paths.into_iter().zip(images.labels).zip(errors) {
                 match error {
                     Some(error) => report(&path, &error.to_string()),
-                    None => {
-                        set.0.push(path);
-                        set.1.push(label);
-                    }
+                    None => readable.push((path, label)),
                 }
             }
-            anyhow::ensure!(
-                !set.0.is_empty(),
+            ensure!(
+                !readable.is_empty(),
                 "none of the images of {} can be read",
                 folder.display()
             );
-            sets.push(set);
+            sets.push(readable);
         }
         let mut classes: Vec<String> = sets
             .iter()
-            .flat_map(|(_, labels)| labels.iter().cloned())
+            .flatten()
+            .map(|(_, label)| label.clone())
             .collect();
         classes.sort();
         classes.dedup();
-        let index = |label: &String| classes.partition_point(|class| class < label);
-        let sets = sets.into_iter().map(|(paths, labels)| Self {
-            paths,
-            labels: labels.iter().map(index).collect(),
-            size,
+        let sets = sets.into_iter().map(|images| {
+            let (paths, labels): (Vec<_>, Vec<_>) = images.into_iter().unzip();
+            Self {
+                paths,
+                labels: labels
+                    .iter()
+                    .map(|label| classes.partition_point(|class| class < label))
+                    .collect(),
+                size,
+            }
         });
         Ok((sets.collect(), classes))
     }
 
-    /// A vector of length 1 for each image, `[images, dim]`, which `of` makes of some of them at a
-    /// time.
-    fn vectors(
-        &self,
-        of: impl Fn(&[RgbImage]) -> anyhow::Result<Vec<f32>>,
-    ) -> anyhow::Result<Array2<f32>> {
-        let mut vectors = Vec::new();
-        for chunk in self.paths.chunks(BATCH) {
-            let images: Vec<RgbImage> = read_all(chunk, self.size)
-                .into_iter()
-                .collect::<Result<_, _>>()?;
-            vectors.extend(of(&images)?);
-        }
-        let dim = vectors.len() / self.paths.len().max(1);
-        let mut vectors = Array2::from_shape_vec((self.paths.len(), dim), vectors)?;
-        for mut row in vectors.rows_mut() {
-            let length = row.dot(&row).sqrt().max(1e-12);
-            row /= length;
-        }
-        Ok(vectors)
-    }
-
-    /// The embeddings of the images, `[images, dim]`, of length 1.
+    /// Computes the embeddings of the images, `[images, dim]`, of length 1.
     ///
     /// # Errors
-    /// If an image is not there any more, or the device does not give its values.
+    /// If an image no longer exists, or the values cannot be read from the device.
     pub fn embed(&self, backbone: &Backbone, device: &Device) -> anyhow::Result<Array2<f32>> {
         self.vectors(|images| {
-            let cls = backbone
-                .forward(on_device(images, device), None, &mut None)
-                .cls;
+            let images = to_device(images, device);
+            let cls = backbone.forward(images, None, &mut None).cls;
             cls.into_data().try_into_vec_as().context("the embeddings")
         })
     }
 
-    /// The pixels themselves, of images made small, as vectors of length 1, `[images, 3·28·28]`:
-    /// what features must be better than.
+    /// Returns the pixels of the downsized images as vectors of length 1, `[images, 3·28·28]`: the
+    /// baseline for features.
     ///
     /// # Errors
-    /// If an image is not there any more.
+    /// If an image no longer exists.
     pub fn pixels(&self) -> anyhow::Result<Array2<f32>> {
         let whole = Window {
             x: 0,
@@ -138,23 +189,71 @@ impl LabeledSet {
         self.vectors(|images| {
             let mut values = Vec::new();
             for image in images {
-                normalized(
-                    &resample_rgb(
-                        image,
-                        (PIXEL_SIDE, PIXEL_SIDE),
-                        ResampleFilter::Bicubic,
-                        whole,
-                    ),
-                    &mut values,
-                );
+                let size = (PIXEL_SIDE, PIXEL_SIDE);
+                let small = resample_rgb(image, size, ResampleFilter::Bicubic, whole);
+                append_normalized(&small, &mut values);
             }
             Ok(values)
         })
     }
+
+    /// Returns the vectors that `compute` makes of batches of images, scaled to length 1.
+    fn vectors(
+        &self,
+        compute: impl Fn(&[RgbImage]) -> anyhow::Result<Vec<f32>>,
+    ) -> anyhow::Result<Array2<f32>> {
+        let mut vectors = Vec::new();
+        for chunk in self.paths.chunks(BATCH) {
+            let images: Vec<RgbImage> = read_resized(chunk, self.size)
+                .into_iter()
+                .collect::<Result<_, _>>()?;
+            vectors.extend(compute(&images)?);
+        }
+        let dim = vectors.len() / self.paths.len().max(1);
+        let mut vectors = Array2::from_shape_vec((self.paths.len(), dim), vectors)?;
+        for mut row in vectors.rows_mut() {
+            let length = row.dot(&row).sqrt().max(1e-12);
+            row /= length;
+        }
+        Ok(vectors)
+    }
 }
 
-/// Images as the model sees them.
-pub(super) fn read_all(paths: &[PathBuf], size: usize) -> Vec<dinoserve::error::Result<RgbImage>> {
+/// Returns the share of images whose label the weighted vote of their `k` nearest neighbors predicts
+/// (temperature 0.07). The neighbors are those in `gallery`, or by default the other images of the
+/// set.
+///
+/// # Errors
+/// If there are fewer images than neighbors.
+pub fn knn_accuracy(
+    vectors: ArrayView2<'_, f32>,
+    labels: &[usize],
+    gallery: Option<(ArrayView2<'_, f32>, &[usize])>,
+    classes: usize,
+    k: usize,
+) -> anyhow::Result<f64> {
+    let (gallery_vectors, gallery_labels) = gallery.unwrap_or((vectors, labels));
+    let count = if gallery.is_some() { k } else { k + 1 };
+    let mut found = nearest(gallery_vectors, vectors, count)?;
+    if gallery.is_none() {
+        for (image, neighbors) in found.iter_mut().enumerate() {
+            neighbors.retain(|neighbor| neighbor.index != image);
+        }
+    }
+    let mut correct = 0;
+    for (neighbors, &label) in found.iter().zip(labels) {
+        let vote = Vote::Weighted;
+        let predicted = predict(neighbors, k, gallery_labels, classes, vote, TEMPERATURE);
+        correct += usize::from(predicted == Some(label));
+    }
+    Ok(correct as f64 / labels.len() as f64)
+}
+
+/// Reads images and resizes them to the model's input of `size` pixels.
+pub(super) fn read_resized(
+    paths: &[PathBuf],
+    size: usize,
+) -> Vec<dinoserve::error::Result<RgbImage>> {
     let transform = Transform {
         mode: ResizeMode::Crop,
         size,
@@ -167,47 +266,15 @@ pub(super) fn read_all(paths: &[PathBuf], size: usize) -> Vec<dinoserve::error::
         .collect()
 }
 
-/// Images of one size as `[n, 3, height, width]`.
-pub(super) fn on_device(images: &[RgbImage], device: &Device) -> Tensor<4> {
+/// Copies normalized images of one size to the device, `[n, 3, height, width]`.
+pub(super) fn to_device(images: &[RgbImage], device: &Device) -> Tensor<4> {
     let (width, height) = images.first().map_or((0, 0), RgbImage::dimensions);
     let mut pixels = Vec::with_capacity(images.len() * 3 * (width * height) as usize);
-    images
-        .iter()
-        .for_each(|image| normalized(image, &mut pixels));
+    for image in images {
+        append_normalized(image, &mut pixels);
+    }
     Tensor::from_data(
         TensorData::new(pixels, [images.len(), 3, height as usize, width as usize]),
         device,
     )
-}
-
-/// The share of images that the weighted vote of their `k` nearest gets right (temperature 0.07):
-/// among those of `gallery`, or without one among the others of the set itself.
-///
-/// # Errors
-/// If there are fewer images than neighbors.
-pub fn knn_accuracy(
-    vectors: ArrayView2<'_, f32>,
-    labels: &[usize],
-    gallery: Option<(ArrayView2<'_, f32>, &[usize])>,
-    classes: usize,
-    k: usize,
-) -> anyhow::Result<f64> {
-    let (among, among_labels) = gallery.unwrap_or((vectors, labels));
-    let mut found = nearest(among, vectors, if gallery.is_some() { k } else { k + 1 })?;
-    if gallery.is_none() {
-        for (image, neighbors) in found.iter_mut().enumerate() {
-            neighbors.retain(|neighbor| neighbor.index != image);
-        }
-    }
-    let right = found.iter().zip(labels).filter(|(neighbors, label)| {
-        predict(
-            neighbors,
-            k,
-            among_labels,
-            classes,
-            Vote::Weighted,
-            TEMPERATURE,
-        ) == Some(**label)
-    });
-    Ok(right.count() as f64 / labels.len() as f64)
 }

@@ -1,32 +1,21 @@
-//! From a run to a service: the teacher in Hugging Face's layout, with a description that
-//! `dinoserve` takes as it is.
+//! Exports the teacher in Hugging Face's layout, with a model description for `dinoserve`.
 
-use std::{borrow::Cow, collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path};
 
 use anyhow::Context;
 use dinoserve::model::{Ffn, ModelSpec};
-use safetensors::{Dtype, View};
 use serde_json::json;
 
 use super::files;
-use crate::{
-    config::spec_toml,
-    model::{Backbone, HostTensor, to_hugging_face},
-};
+use crate::model::{Backbone, PATCH, spec_toml, to_hugging_face};
 
 /// Writes `model.safetensors`, `config.json` and `<name>.toml` to a folder.
-///
-/// # Errors
-/// If they cannot be written.
 pub fn export(backbone: &Backbone, spec: &ModelSpec, folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)
-        .with_context(|| format!("making the folder {}", folder.display()))?;
+        .with_context(|| format!("creating the folder {}", folder.display()))?;
     let tensors = to_hugging_face(backbone)?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let bytes = safetensors::serialize(
-        tensors.iter().map(|(name, tensor)| (name, Stored(tensor))),
-        Some(metadata),
-    )?;
+    let bytes = safetensors::serialize(tensors, Some(metadata))?;
     files::write(&folder.join("model.safetensors"), &bytes)?;
     files::write(
         &folder.join("config.json"),
@@ -38,7 +27,7 @@ pub fn export(backbone: &Backbone, spec: &ModelSpec, folder: &Path) -> anyhow::R
     )
 }
 
-/// The `config.json` with which Hugging Face's `transformers` opens the weights.
+/// Returns the `config.json` with which Hugging Face's `transformers` opens the weights.
 fn hugging_face_config(spec: &ModelSpec) -> serde_json::Value {
     let (kind, architecture) = if spec.registers > 0 {
         ("dinov2_with_registers", "Dinov2WithRegistersModel")
@@ -56,8 +45,8 @@ fn hugging_face_config(spec: &ModelSpec) -> serde_json::Value {
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-6,
         "qkv_bias": true,
-        "patch_size": dinoserve::vision::PATCH,
-        "image_size": spec.native_grid * dinoserve::vision::PATCH,
+        "patch_size": PATCH,
+        "image_size": spec.native_grid * PATCH,
         "num_channels": 3,
     });
     if spec.registers > 0 {
@@ -66,9 +55,9 @@ fn hugging_face_config(spec: &ModelSpec) -> serde_json::Value {
     config
 }
 
-/// What `transformers` makes the hidden width of: dim·ratio, and of that for SwiGLU two thirds,
-/// brought up to eights. It is a whole number to them; for a width that none gives they need
-/// another configuration.
+/// Returns the ratio from which `transformers` computes the hidden width: dim·ratio; for SwiGLU two
+/// thirds of that, rounded up to a multiple of 8. `transformers` expects a whole number. The ratio
+/// is a fraction for a width that no whole number gives, which needs another configuration there.
 fn mlp_ratio(spec: &ModelSpec) -> serde_json::Value {
     let hidden = |ratio: usize| match spec.ffn {
         Ffn::Mlp => spec.dim * ratio,
@@ -80,30 +69,4 @@ fn mlp_ratio(spec: &ModelSpec) -> serde_json::Value {
         || (spec.ffn_hidden as f64 / spec.dim as f64).into(),
         Into::into,
     )
-}
-
-struct Stored<'a>(&'a HostTensor);
-
-impl View for Stored<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.0.0
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(
-            self.0
-                .1
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
-        )
-    }
-
-    fn data_len(&self) -> usize {
-        self.0.1.len() * size_of::<f32>()
-    }
 }

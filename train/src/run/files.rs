@@ -1,4 +1,4 @@
-//! What lies where in the folder of a run.
+//! The files in the folder of a run.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -12,13 +12,13 @@ use dinoserve::{artifacts::write_atomically, error::Error};
 /// The folder of a run.
 ///
 /// ```text
-/// config.toml          everything that was chosen
-/// checkpoint.safetensors   what the run goes on from
-/// metrics.jsonl        a line per logged step and per measurement
-/// curves.svg           loss, entropies and k-NN accuracy
-/// maps/epoch-0005.png  attention and components of a few images
-/// export/              the teacher, for `dinoserve`
-/// running.lock         locked while a process writes the others
+/// config.toml              the configuration
+/// checkpoint.safetensors   the state that the run is resumed from
+/// metrics.jsonl            a line per logged step and per measurement
+/// curves.svg               loss, entropies and k-NN accuracy
+/// maps/epoch-0005.png      attention and PCA maps of a few images
+/// export/                  the teacher, for `dinoserve`
+/// running.lock             locked while a process writes the others
 /// ```
 #[derive(Debug, Clone)]
 pub struct RunFiles {
@@ -26,37 +26,36 @@ pub struct RunFiles {
 }
 
 impl RunFiles {
-    /// The run in `root`, which need not exist.
+    /// Describes the run in `root`, which need not exist.
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
         }
     }
 
-    /// The folder itself.
+    /// Returns the folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Makes the folder, and keeps other processes from running in it for as long as the file
-    /// lives.
+    /// Creates the folder, and locks it against other processes until the file is dropped.
     ///
     /// # Errors
-    /// If another process runs in it, or it cannot be made.
+    /// If another process has locked it, or it cannot be created.
     pub(super) fn lock(&self) -> anyhow::Result<File> {
         let path = self.root.join("running.lock");
         let opened = fs::create_dir_all(&self.root).and_then(|()| File::create(&path));
-        let file = opened.with_context(|| format!("making {}", path.display()))?;
+        let file = opened.with_context(|| format!("creating {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => {
                 self.remove_unfinished();
                 Ok(file)
             }
-            // On file systems that know no locks one has to look oneself.
+            // Some file systems do not support locks; the user must take care there.
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
             Err(TryLockError::WouldBlock) => {
                 bail!(
-                    "another process runs in {}; stop it, or give this run another --out",
+                    "another process is running in {}; stop it, or choose another --out",
                     self.root.display()
                 )
             }
@@ -66,7 +65,7 @@ impl RunFiles {
         }
     }
 
-    /// Removes checkpoints that a process was writing when it was killed.
+    /// Removes unfinished files of a process that was killed.
     fn remove_unfinished(&self) {
         for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             let name = entry.file_name();
@@ -76,38 +75,38 @@ impl RunFiles {
         }
     }
 
-    /// What was chosen.
+    /// Returns the path of the configuration.
     pub fn config(&self) -> PathBuf {
         self.root.join("config.toml")
     }
 
-    /// What it goes on from.
+    /// Returns the path of the checkpoint.
     pub fn checkpoint(&self) -> PathBuf {
         self.root.join("checkpoint.safetensors")
     }
 
-    /// Lines of JSON.
+    /// Returns the path of the metrics.
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
     }
 
-    /// The curves.
+    /// Returns the path of the curves.
     pub fn curves(&self) -> PathBuf {
         self.root.join("curves.svg")
     }
 
-    /// The sheet of an epoch.
+    /// Returns the path of the maps after an epoch.
     pub fn maps(&self, epoch: usize) -> PathBuf {
         self.root.join("maps").join(format!("epoch-{epoch:04}.png"))
     }
 
-    /// What `dinoserve` takes.
+    /// Returns the folder of the exported model.
     pub fn export(&self) -> PathBuf {
         self.root.join("export")
     }
 }
 
-/// Writes a whole file or none.
+/// Writes a file atomically.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     write_atomically(path, |file| {
         file.write_all(bytes)

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: what every logged step and every measurement showed.
+//! `metrics.jsonl`: a line for each logged step and each measurement.
 
 use std::{fs::File, io::Write, path::Path};
 
@@ -8,73 +8,73 @@ use serde::{Deserialize, Serialize};
 use super::files;
 use crate::method::{StepReport, StepSettings};
 
-/// A logged step.
+/// Metrics of a logged step; see also [`StepReport`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StepLine {
-    /// Steps that were done before it.
+pub struct StepMetrics {
+    /// Number of steps before this one.
     pub step: usize,
-    /// Epochs that were, with fractions.
+    /// Number of epochs before this step, with fractions.
     pub epoch: f64,
-    /// See [`StepReport`].
+    /// The minimized loss.
     pub loss: f64,
-    /// See [`StepReport`].
+    /// Cross-entropy between views.
     pub view_loss: f64,
-    /// See [`StepReport`].
+    /// Cross-entropy of masked patches.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub patch_loss: Option<f64>,
-    /// See [`StepReport`].
+    /// KoLeo loss.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub koleo: Option<f64>,
-    /// See [`StepReport`].
+    /// Mean entropy of the teacher's targets, in nats.
     pub teacher_entropy: f64,
-    /// See [`StepReport`].
+    /// Entropy of the batch mean of the targets, in nats.
     pub usage_entropy: f64,
-    /// See [`StepReport`].
+    /// Spread of the teacher's embeddings.
     pub spread: f64,
-    /// See [`StepReport`].
+    /// Norm of the gradient before clipping.
     pub gradient: f64,
-    /// Of AdamW.
+    /// Learning rate of AdamW.
     pub learning_rate: f64,
-    /// Images a second since the line before.
+    /// Images per second since the previous line.
     pub images_per_second: f64,
-    /// Share of that time in which the trainer waited for images.
+    /// Share of that time spent waiting for the loader.
     pub waited: f64,
 }
 
 /// A measurement of the k-NN accuracy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct KnnLine {
-    /// Steps that were done.
+pub struct KnnMetrics {
+    /// Number of steps before the measurement.
     pub step: usize,
-    /// Epochs that were.
+    /// Number of epochs before the measurement.
     pub epoch: f64,
-    /// Share of the images that were right.
+    /// Share of the images that were classified correctly.
     pub knn: f64,
-    /// The same of the pixels themselves; in the first line only.
+    /// Accuracy with plain pixels as features; in the first line only.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub knn_of_pixels: Option<f64>,
 }
 
-/// Everything that was measured so far, and the file it is in.
+/// All metrics of a run so far, and the file that they are appended to.
 #[derive(Debug)]
-pub struct Metrics {
+pub struct RunMetrics {
     file: File,
-    /// Logged steps.
-    pub steps: Vec<StepLine>,
-    /// Measurements.
-    pub knn: Vec<KnnLine>,
+    /// Metrics of the logged steps.
+    pub steps: Vec<StepMetrics>,
+    /// Measurements of the k-NN accuracy.
+    pub knn: Vec<KnnMetrics>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Line {
-    Step(StepLine),
-    Knn(KnnLine),
+enum MetricsLine {
+    Step(StepMetrics),
+    Knn(KnnMetrics),
 }
 
-impl Metrics {
-    /// Goes on with a file after `step` steps: what it has of later ones was lost when the run was
-    /// broken off, and is taken out. Without a file there is nothing yet.
+impl RunMetrics {
+    /// Opens the file of a run that resumes after `step` steps. It removes the lines of later
+    /// steps, which the interrupted run did not save. The file is created if it does not exist.
     ///
     /// # Errors
     /// If the file is damaged or cannot be written.
@@ -84,18 +84,20 @@ impl Metrics {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         };
-        let (mut kept, mut steps, mut knn) = (String::new(), Vec::new(), Vec::new());
-        // A line without its end was being written when the run was broken off.
+        let mut kept = String::new();
+        let mut steps = Vec::new();
+        let mut knn = Vec::new();
+        // A line without a line end is incomplete: the run was interrupted while writing it.
         for line in text
             .split_inclusive('\n')
             .filter(|line| line.ends_with('\n'))
         {
-            let parsed: Line = serde_json::from_str(line)
+            let parsed: MetricsLine = serde_json::from_str(line)
                 .with_context(|| format!("{}: {}", path.display(), line.trim_end()))?;
             match parsed {
-                Line::Step(line) if line.step < step => steps.push(line),
-                // What was measured at step 0 is measured again.
-                Line::Knn(line) if line.step <= step && step > 0 => knn.push(line),
+                MetricsLine::Step(line) if line.step < step => steps.push(line),
+                // The measurement at step 0 is repeated.
+                MetricsLine::Knn(line) if line.step <= step && step > 0 => knn.push(line),
                 _ => continue,
             }
             kept.push_str(line);
@@ -108,21 +110,15 @@ impl Metrics {
         Ok(Self { file, steps, knn })
     }
 
-    /// Adds a logged step.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn add_step(&mut self, line: StepLine) -> anyhow::Result<()> {
+    /// Appends a logged step.
+    pub fn add_step(&mut self, line: StepMetrics) -> anyhow::Result<()> {
         self.write(&line)?;
         self.steps.push(line);
         Ok(())
     }
 
-    /// Adds a measurement.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn add_knn(&mut self, line: KnnLine) -> anyhow::Result<()> {
+    /// Appends a measurement.
+    pub fn add_knn(&mut self, line: KnnMetrics) -> anyhow::Result<()> {
         self.write(&line)?;
         self.knn.push(line);
         Ok(())
@@ -137,7 +133,7 @@ impl Metrics {
     }
 }
 
-impl StepLine {
+impl StepMetrics {
     pub(super) fn new(
         step: usize,
         epoch: f64,
@@ -146,27 +142,17 @@ impl StepLine {
         images_per_second: f64,
         waited: f64,
     ) -> Self {
-        let StepReport {
-            loss,
-            view_loss,
-            patch_loss,
-            koleo,
-            teacher_entropy,
-            usage_entropy,
-            spread,
-            gradient,
-        } = report;
         Self {
             step,
             epoch,
-            loss,
-            view_loss,
-            patch_loss,
-            koleo,
-            teacher_entropy,
-            usage_entropy,
-            spread,
-            gradient,
+            loss: report.loss,
+            view_loss: report.view_loss,
+            patch_loss: report.patch_loss,
+            koleo: report.koleo,
+            teacher_entropy: report.teacher_entropy,
+            usage_entropy: report.usage_entropy,
+            spread: report.spread,
+            gradient: report.gradient,
             learning_rate: settings.learning_rate,
             images_per_second,
             waited,

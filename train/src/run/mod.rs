@@ -1,25 +1,33 @@
-//! A training run from its folder of images to a model that can be served.
+//! A training run, from a folder of images to a model that can be served.
 
 mod checkpoint;
 mod collapse;
+mod config;
+mod curves;
+mod device;
 mod evaluate;
 mod export;
 mod files;
+mod inputs;
+mod maps;
 mod metrics;
-mod pictures;
 mod progress;
 mod session;
+mod state;
 
 pub use self::{
-    checkpoint::{Checkpoint, Material},
+    checkpoint::{Checkpoint, DatasetId},
     collapse::Collapse,
-    evaluate::{LabeledSet, knn_accuracy},
+    config::RunConfig,
+    device::open_device,
+    evaluate::{EvaluationFolders, LabeledSet, knn_accuracy},
     export::export,
     files::RunFiles,
-    metrics::{KnnLine, Metrics, StepLine},
-    session::{Ended, Evaluation, Run, device_of},
+    metrics::{KnnMetrics, RunMetrics, StepMetrics},
+    session::{Run, RunOutcome},
 };
 pub(crate) use self::{
-    progress::say,
-    session::{first_state, fresh_network, shards_on, teacher_of},
+    device::shards_on,
+    progress::log_line,
+    state::{initial_network, initial_state, read_teacher},
 };

@@ -1,4 +1,4 @@
-//! How far a run is: a bar with rate and time left on a terminal, lines otherwise.
+//! Progress of a run: a bar with rate and remaining time on a terminal, lines otherwise.
 
 use std::{
     fmt::Display,
@@ -8,17 +8,18 @@ use std::{
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use super::StepLine;
+use super::StepMetrics;
 
-const LINES_EVERY: Duration = Duration::from_secs(30);
+/// Time between two lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Says something on standard error. That nobody listens any more, as when Ctrl-C has ended a
-/// `tee`, is no reason to end.
-pub(crate) fn say(text: impl Display) {
+/// Writes a line to standard error. Errors are ignored, because a closed pipe must not end the run,
+/// as when Ctrl-C has ended a `tee`.
+pub(crate) fn log_line(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Shows steps on standard error.
+/// Shows the progress on standard error.
 pub(super) struct Progress {
     bar: ProgressBar,
     terminal: bool,
@@ -29,7 +30,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Of a run that goes on at step `first` of `steps`.
+    /// Starts the display of a run at step `first` of `steps`.
     pub(super) fn new(first: usize, steps: usize) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = if terminal {
@@ -55,9 +56,9 @@ impl Progress {
         }
     }
 
-    /// Shows that `done` steps are done, and what the last logged one showed.
-    pub(super) fn show(&mut self, done: usize, line: Option<&StepLine>) {
-        // What was measured before the first step does not count.
+    /// Shows that `done` steps are done, with the metrics of the last step if it is logged.
+    pub(super) fn show(&mut self, done: usize, line: Option<&StepMetrics>) {
+        // Measurements before the first step do not count as training time.
         let started = *self.started.get_or_insert_with(|| {
             self.bar.reset_eta();
             Instant::now()
@@ -75,13 +76,13 @@ impl Progress {
             self.bar.set_message(text);
         } else if self
             .last_line
-            .is_none_or(|last| last.elapsed() >= LINES_EVERY)
+            .is_none_or(|last| last.elapsed() >= LINE_INTERVAL)
             && line.is_some()
         {
             self.last_line = Some(Instant::now());
-            let each = started.elapsed() / (done - self.first).saturating_sub(1).max(1) as u32;
-            let left = each * (self.steps - done) as u32;
-            say(format_args!(
+            let per_step = started.elapsed() / (done - self.first).saturating_sub(1).max(1) as u32;
+            let left = per_step * (self.steps - done) as u32;
+            log_line(format_args!(
                 "step {done} of {}, {} left: {text}",
                 self.steps,
                 HumanDuration(left)
@@ -89,12 +90,12 @@ impl Progress {
         }
     }
 
-    /// Says something without disturbing the bar.
-    pub(super) fn say(&self, text: &str) {
+    /// Writes a line above the bar.
+    pub(super) fn println(&self, text: &str) {
         if self.terminal {
             self.bar.println(text);
         } else {
-            say(text);
+            log_line(text);
         }
     }
 

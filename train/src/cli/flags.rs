@@ -1,0 +1,67 @@
+//! Flags that several commands share.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use burn::tensor::Device;
+use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
+use strum::VariantNames;
+
+use crate::{config::Config, model::Arch, run::open_device};
+
+/// Where to compute.
+#[derive(Debug, Clone, Args)]
+pub(super) struct DeviceFlag {
+    /// Device: `cpu`, or `cuda` if the program was built with `--features cuda`
+    #[arg(long, env = "DINOSERVE_TRAIN_DEVICE", default_value = "cpu")]
+    device: String,
+}
+
+/// Flags that make up a configuration.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ConfigFlags {
+    /// Configuration file; missing keys have their defaults [default: config.toml of the run, if
+    /// it exists]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+
+    /// Sizes of the backbone
+    #[arg(
+        long,
+        value_parser = PossibleValuesParser::new(Arch::VARIANTS)
+            .try_map(|name| name.parse::<Arch>())
+    )]
+    pub(super) arch: Option<Arch>,
+
+    /// Key of the configuration, such as `optimiser.learning_rate=1e-3`; may be given several
+    /// times
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub(super) set: Vec<String>,
+}
+
+impl DeviceFlag {
+    pub(super) fn open(&self) -> anyhow::Result<Device> {
+        open_device(&self.device)
+    }
+}
+
+impl ConfigFlags {
+    /// Reads the configuration file, or else `default`, and applies `--arch` but not `--set`.
+    pub(super) fn read(&self, default: Option<&Path>) -> anyhow::Result<Config> {
+        let mut config = match self.config.as_deref().or(default) {
+            Some(file) => read_config(file)?,
+            None => Config::default(),
+        };
+        if let Some(arch) = self.arch {
+            config.model.set_arch(arch);
+        }
+        Ok(config)
+    }
+}
+
+/// Reads a configuration file.
+pub(super) fn read_config(file: &Path) -> anyhow::Result<Config> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("reading the configuration {}", file.display()))?;
+    Config::parse(&text, &[])
+}

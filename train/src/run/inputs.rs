@@ -1,0 +1,84 @@
+//! The images of a run: those to train on, those to measure on, and those to draw maps of.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use dinoserve::{artifacts::images_of, vision::RgbImage};
+
+use super::{
+    DatasetId, EvaluationFolders, RunFiles,
+    evaluate::{KnnEvaluation, read_resized},
+    progress::log_line,
+};
+use crate::{config::Config, data::Dataset};
+
+/// All images of a run.
+pub(super) struct RunInputs {
+    pub(super) dataset: Dataset,
+    pub(super) dataset_id: DatasetId,
+    pub(super) evaluation: Option<KnnEvaluation>,
+    pub(super) map_images: Vec<RgbImage>,
+}
+
+impl RunInputs {
+    /// Finds the images of `folder` and those of the labeled folders.
+    pub(super) fn find(
+        folder: &Path,
+        files: &RunFiles,
+        config: &Config,
+        evaluation: &EvaluationFolders,
+    ) -> anyhow::Result<Self> {
+        let paths = find_images(folder, files.root())?;
+        let images_per_step = config.optimizer.images_per_step();
+        if paths.len() < images_per_step {
+            bail!(
+                "{} has {} images, but a step needs {images_per_step}; lower optimiser.batch or \
+                 optimiser.accumulate",
+                folder.display(),
+                paths.len()
+            );
+        }
+        Ok(Self {
+            map_images: map_images(&paths, config),
+            dataset_id: DatasetId::new(&paths, folder, images_per_step),
+            dataset: Dataset {
+                paths,
+                crops: config.crops.clone(),
+                batch: config.optimizer.batch,
+                seed: config.run.seed,
+            },
+            evaluation: KnnEvaluation::find(
+                evaluation,
+                config.crops.global_size,
+                config.run.knn_neighbors,
+            )?,
+        })
+    }
+}
+
+/// Finds the images of a folder, without those of a run folder inside it.
+fn find_images(folder: &Path, run: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let (mut paths, skipped) = images_of(folder)?;
+    for (path, error) in skipped {
+        log_line(format_args!("skipped {path}: {error}"));
+    }
+    if let (Ok(folder_path), Ok(run)) = (folder.canonicalize(), run.canonicalize())
+        && let Ok(relative) = run.strip_prefix(&folder_path)
+    {
+        let run = folder.join(relative);
+        paths.retain(|path| !path.starts_with(&run));
+    }
+    Ok(paths)
+}
+
+/// Reads a few images from all over the folder, at the size of maps.
+fn map_images(paths: &[PathBuf], config: &Config) -> Vec<RgbImage> {
+    let count = config.run.map_images.min(paths.len());
+    let sample: Vec<PathBuf> = (0..count)
+        .map(|index| paths[index * paths.len() / count].clone())
+        .collect();
+    read_resized(&sample, 2 * config.crops.global_size)
+        .into_iter()
+        .flatten()
+        .collect()
+}

@@ -1,0 +1,61 @@
+//! The networks and the trainer state that a run starts from.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use dinoserve::onnx::weights::Weights;
+use rand::{SeedableRng, rngs::ChaCha8Rng};
+
+use super::Checkpoint;
+use crate::{
+    config::Config,
+    method::{AdamW, TrainerState},
+    model::{Backbone, Network, initialize_from},
+};
+
+/// Creates a network with the backbone of `weights`, or with random weights.
+pub(crate) fn initial_network(
+    config: &Config,
+    weights: Option<&Weights>,
+    device: &Device,
+) -> anyhow::Result<Network> {
+    let spec = config.spec("training")?;
+    let mut random = ChaCha8Rng::seed_from_u64(config.run.seed);
+    let mut network = Network::new(
+        &spec,
+        config.model.drop_path,
+        config.model.layer_scale,
+        &config.head,
+        config.loss.patch_weight > 0.0,
+        &mut random,
+        device,
+    );
+    if let Some(weights) = weights {
+        weights.check(&spec)?;
+        network.backbone = initialize_from(network.backbone, weights)?;
+    }
+    Ok(network)
+}
+
+/// Creates the state before the first step: the teacher is a copy of the student.
+pub(crate) fn initial_state(network: Network, config: &Config, device: &Device) -> TrainerState {
+    let center = Tensor::zeros([1, config.head.prototypes], device);
+    TrainerState {
+        patch_center: network.patch_head.as_ref().map(|_| center.clone()),
+        student: network.clone(),
+        teacher: network,
+        center,
+        optimizer: AdamW::default(),
+    }
+}
+
+/// Reads the teacher's backbone from a checkpoint.
+pub(crate) fn read_teacher(
+    path: &Path,
+    config: &Config,
+    device: &Device,
+) -> anyhow::Result<Backbone> {
+    let network = initial_network(config, None, device)?;
+    let (_, state) = Checkpoint::read(path, network, device)?;
+    Ok(state.teacher.backbone)
+}
