@@ -1,210 +1,283 @@
-//! The layers of the code, kept: imports only go down, and some names stay in one place.
+//! Rules for the source that the compiler does not check: layers, circles of files, places of some
+//! crates and of `unsafe`.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+mod graph;
+mod text;
 
-/// Modules by layer; a module may use its own layer's modules (but for L3 and L2 only itself) and
-/// those below.
-const LAYERS: [(&str, u8); 11] = [
-    ("http", 3),
-    ("cli", 3),
-    ("service", 2),
-    ("eval", 2),
-    ("engine", 1),
-    ("gallery", 1),
-    ("artifacts", 1),
-    ("vision", 0),
-    ("features", 0),
-    ("model", 0),
-    ("onnx", 0),
+use std::collections::BTreeMap;
+
+use graph::{Graph, Sources};
+
+/// The modules of `src`, from the lowest layer to the highest. A module uses modules of lower
+/// layers, and none of its own layer but itself.
+const LAYERS: [&[&str]; 11] = [
+    &["error", "names"],
+    &["telemetry"],
+    &["vision"],
+    &["features", "model"],
+    &["onnx"],
+    &["artifacts", "sources"],
+    &["engine", "gallery"],
+    &["eval", "service"],
+    &["http"],
+    &["cli"],
+    &["main"],
 ];
-/// Anyone may use these; they use nothing but each other.
-const LEAVES: [&str; 2] = ["error", "telemetry"];
 
-fn sources() -> Vec<(PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+/// The root file of each crate, in the folder of its other files.
+const CRATES: [&str; 7] = [
+    "src/lib.rs",
+    "src/main.rs",
+    "train/src/lib.rs",
+    "train/src/main.rs",
+    "loadtest/src/main.rs",
+    "tests/suite.rs",
+    "train/tests/suite.rs",
+];
+
+/// External crates that only some files of `src` name.
+const PLACES: [(&[&str], &[&str]); 6] = [
+    (
+        &["ort"],
+        &[
+            "engine/session.rs",
+            "engine/providers.rs",
+            "engine/weights.rs",
+        ],
+    ),
+    (&["axum", "utoipa", "utoipa_axum"], &["http/"]),
+    (&["clap"], &["cli/", "telemetry/logs.rs"]),
+    (
+        &["tokio"],
+        &["http/", "cli/", "service/", "eval/", "engine/", "gallery/"],
+    ),
+    (&["heed", "usearch"], &["gallery/embedded/"]),
+    (
+        &["tokio_postgres", "deadpool_postgres", "pgvector"],
+        &["gallery/postgres/"],
+    ),
+];
+
+/// Files with `unsafe` code; each maps a file into memory.
+const UNSAFE: [&str; 3] = [
+    "src/artifacts/mapped.rs",
+    "src/engine/weights.rs",
+    "src/gallery/embedded/environment.rs",
+];
+
+/// Reads the crate of a root file, with all sources of its folder.
+fn read_crate(root: &str) -> (Sources, Graph) {
+    let folder = root.rsplit_once('/').expect("a folder").0;
+    let sources = text::read(folder, ".rs");
+    let graph = Graph::read(&sources, root);
+    (sources, graph)
+}
+
+#[track_caller]
+fn assert_none(what: &str, problems: &[String]) {
+    assert!(problems.is_empty(), "{what}:\n{}", problems.join("\n"));
+}
+
+/// The circles of a crate, one a line, with the path of each use.
+fn circles(graph: &Graph) -> Vec<String> {
+    let describe = |circle: &Vec<String>| {
+        let uses = (0..circle.len()).map(|index| {
+            let from = &circle[index];
+            let to = &circle[(index + 1) % circle.len()];
+            format!("{from} uses {}", graph.uses[from][to])
+        });
+        uses.collect::<Vec<_>>().join(", ")
+    };
+    graph.circles().iter().map(describe).collect()
+}
+
+/// The uses of a module by another of the same or of a lower layer.
+fn upward(graph: &Graph, layers: &[&[&str]]) -> Vec<String> {
+    let module = |file: &str| file.split(['/', '.']).nth(1).unwrap_or_default().to_owned();
+    let layer = |name: &str| layers.iter().position(|layer| layer.contains(&name));
     let mut found = Vec::new();
-    let mut folders = vec![root];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                found.push((
-                    path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
-                        .unwrap()
-                        .to_owned(),
-                    text,
-                ));
+    for (file, uses) in &graph.uses {
+        let from = module(file);
+        for (other, path) in uses {
+            let to = module(other);
+            if from != to && from != "lib" && layer(&from) <= layer(&to) {
+                found.push(format!("{file} ({from}) uses {path} ({to})"));
             }
+        }
+        if from != "lib" && layer(&from).is_none() {
+            found.push(format!("{file}: the module {from} has no layer"));
         }
     }
     found
-}
-
-fn module(path: &Path) -> String {
-    path.components()
-        .next()
-        .unwrap()
-        .as_os_str()
-        .to_string_lossy()
-        .trim_end_matches(".rs")
-        .to_owned()
-}
-
-/// The first segments after `crate::`, in `use` groups and in paths, comments left out.
-fn imports(text: &str) -> Vec<String> {
-    let code: String = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    let mut found = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
-        if let Some(group) = rest.strip_prefix('{') {
-            let mut depth = 0;
-            let mut name = String::new();
-            for c in group.chars() {
-                match c {
-                    '{' => depth += 1,
-                    '}' if depth == 0 => break,
-                    '}' => depth -= 1,
-                    ',' if depth == 0 => found.push(std::mem::take(&mut name)),
-                    c if depth == 0 => name.push(c),
-                    _ => {}
-                }
-            }
-            found.push(name);
-        } else {
-            found.push(
-                rest.chars()
-                    .take_while(|c| c.is_alphanumeric() || *c == '_')
-                    .collect(),
-            );
-        }
-    }
-    found
-        .iter()
-        .map(|name| {
-            name.trim()
-                .split("::")
-                .next()
-                .unwrap_or_default()
-                .to_owned()
-        })
-        .filter(|name| !name.is_empty())
-        .collect()
 }
 
 #[test]
-fn imports_only_go_down() {
-    let layers: BTreeMap<&str, u8> = LAYERS.into();
-    let mut checked = 0;
-    for (path, text) in sources() {
-        let from = module(&path);
-        if ["lib", "main"].contains(&from.as_str()) {
-            continue;
+fn modules_use_lower_layers_only() {
+    let (_, graph) = read_crate("src/lib.rs");
+    let count: usize = graph.uses.values().map(BTreeMap::len).sum();
+    assert!(count > 500, "only {count} uses are found");
+    assert_none("upward uses", &upward(&graph, &LAYERS));
+}
+
+#[test]
+fn every_file_belongs_to_a_crate() {
+    let mut unlisted = text::read("", ".rs");
+    unlisted.retain(|file, _| CRATES.iter().any(|root| file.starts_with(folder_of(root))));
+    for root in CRATES {
+        for file in read_crate(root).1.uses.keys() {
+            unlisted.remove(file);
         }
-        for to in imports(&text) {
-            checked += 1;
-            if to == from || LEAVES.contains(&to.as_str()) {
+    }
+    assert_none(
+        "files that no `mod` names",
+        &unlisted.into_keys().collect::<Vec<_>>(),
+    );
+}
+
+fn folder_of(root: &str) -> &str {
+    &root[..=root.rfind('/').expect("a folder")]
+}
+
+#[test]
+fn some_crates_are_named_in_few_places() {
+    let (_, graph) = read_crate("src/lib.rs");
+    let mut found = Vec::new();
+    for (names, places) in PLACES {
+        for (file, outside) in &graph.outside {
+            let below = file.trim_start_matches("src/");
+            if places.iter().any(|place| below.starts_with(place)) {
                 continue;
             }
+            let named = names.iter().filter(|name| outside.contains(**name));
+            found.extend(named.map(|name| format!("{file} names {name}")));
+        }
+        for name in names {
             assert!(
-                !LEAVES.contains(&from.as_str()),
-                "{}: a leaf uses {to}",
-                path.display()
-            );
-            let (above, below) = (
-                layers[from.as_str()],
-                *layers
-                    .get(to.as_str())
-                    .unwrap_or_else(|| panic!("{}: crate::{to} has no layer", path.display())),
-            );
-            // `dinoserve serve` starts the HTTP edge; nothing else goes sideways at the top.
-            let edge_to_edge = from == "cli" && to == "http";
-            assert!(
-                below < above || (above < 2 && below == above) || edge_to_edge,
-                "{}: {from} (L{above}) uses {to} (L{below})",
-                path.display()
+                graph
+                    .outside
+                    .values()
+                    .any(|outside| outside.contains(*name)),
+                "{name}"
             );
         }
     }
-    assert!(checked > 100, "the imports were found: {checked}");
+    assert_none("crates in the wrong place", &found);
 }
 
 #[test]
-fn some_crates_are_named_in_one_place_only() {
-    let rules: [(&[&str], &[&str]); 6] = [
-        (
-            &["ort::"],
-            &[
-                "engine/session.rs",
-                "engine/providers.rs",
-                "engine/weights.rs",
-            ],
-        ),
-        (&["axum::", "utoipa::", "utoipa_axum::"], &["http/"]),
-        (&["clap::"], &["cli/", "telemetry/logs.rs"]),
-        (
-            &["tokio::"],
-            &["http/", "cli/", "service/", "eval/", "engine/", "gallery/"],
-        ),
-        (&["heed::", "usearch::"], &["gallery/embedded/"]),
-        (
-            &["tokio_postgres::", "deadpool_postgres::", "pgvector::"],
-            &["gallery/postgres/"],
-        ),
-    ];
-    for (path, text) in sources() {
-        let code: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.trim_start().starts_with("//"))
-            .collect();
-        for (names, places) in &rules {
-            let allowed = places
-                .iter()
-                .any(|place| path.to_string_lossy().starts_with(place));
-            let word = |line: &str, name: &str| {
-                line.match_indices(name)
-                    .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
-            };
-            for line in &code {
-                for name in *names {
-                    assert!(
-                        allowed || !word(line, name),
-                        "{} names {name}: {line}",
-                        path.display()
-                    );
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn unsafe_stands_where_mapped_memory_is() {
-    let places = [
-        "artifacts/mapped.rs",
-        "engine/weights.rs",
-        "gallery/embedded/environment.rs",
-    ];
-    for (path, text) in sources() {
-        let code = text
-            .lines()
-            .filter(|line| !line.trim_start().starts_with("//"))
-            .collect::<Vec<_>>()
-            .join("\n");
-        assert!(
-            places.iter().any(|place| path.ends_with(place)) || !code.contains("unsafe {"),
-            "{}",
-            path.display()
+fn unsafe_code_only_maps_files() {
+    let mut found = Vec::new();
+    for (file, text) in text::read("src", ".rs") {
+        let lines = text::code_with(&text, "unsafe");
+        assert_eq!(
+            UNSAFE.contains(&file.as_str()),
+            !lines.is_empty(),
+            "{file}: {lines:?}"
         );
+        found.extend(lines);
     }
+    assert!(!found.is_empty());
+}
+
+/// A crate of these files.
+fn made_up(files: &[(&str, &str)]) -> Graph {
+    let sources = files
+        .iter()
+        .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
+    Graph::read(&sources.collect(), "src/lib.rs")
+}
+
+#[test]
+fn the_check_finds_circles_and_upward_uses() {
+    let fine = [
+        ("src/lib.rs", "pub mod high;\npub mod low;"),
+        (
+            "src/high/mod.rs",
+            "mod one;\nmod two;\npub use one::One;\npub use two::Two;",
+        ),
+        (
+            "src/high/one.rs",
+            "use super::two;\npub struct One(two::Two);",
+        ),
+        ("src/high/two.rs", "pub struct Two(crate::low::Low);"),
+        (
+            "src/low.rs",
+            "pub struct Low;\n#[cfg(test)]\nmod tests { use crate::high::One; }",
+        ),
+    ];
+    let layers: [&[&str]; 2] = [&["low"], &["high"]];
+    let graph = made_up(&fine);
+    assert_none("circles", &circles(&graph));
+    assert_none("upward uses", &upward(&graph, &layers));
+    assert_eq!(
+        graph.uses["src/high/one.rs"].keys().collect::<Vec<_>>(),
+        ["src/high/two.rs"]
+    );
+
+    let cases = [
+        (
+            "a sibling by the parent's export",
+            "use super::One; pub struct Two(One);",
+            "super::One",
+        ),
+        (
+            "a path",
+            "pub struct Two(Box<crate::high::one::One>);",
+            "crate::high::one::One",
+        ),
+        (
+            "an imported module",
+            "use super::one;\npub struct Two(one::One);",
+            "one::One",
+        ),
+        (
+            "another name",
+            "use super::one as uno;\npub struct Two(uno::One);",
+            "uno::One",
+        ),
+        (
+            "all names",
+            "use super::one::*;\npub struct Two(One);",
+            "One",
+        ),
+        (
+            "a macro's tokens",
+            "pub struct Two;\nfn f() { vec![super::One] }",
+            "super::One",
+        ),
+        (
+            "an attribute",
+            "#[serde(with = \"super::One\")]\npub struct Two;",
+            "super::One",
+        ),
+    ];
+    for (name, two, path) in cases {
+        let mut files = fine;
+        files[3].1 = two;
+        let found = circles(&made_up(&files));
+        let circle = "src/high/one.rs uses two::Two, src/high/two.rs uses";
+        assert_eq!(found, [format!("{circle} {path}")], "{name}");
+    }
+
+    let mut files = fine;
+    files[4].1 = "pub struct Low;\nimpl Low { fn up() -> crate::high::Two { todo!() } }";
+    let graph = made_up(&files);
+    assert_eq!(
+        upward(&graph, &layers),
+        ["src/low.rs (low) uses crate::high::Two (high)"]
+    );
+    assert_eq!(circles(&graph).len(), 1);
+}
+
+#[test]
+fn the_check_finds_words_and_long_lines() {
+    let text = "/// It is read as\n/// it is.\nlet retold = \"Nobody \\\n    told\";\n";
+    let words = ["as it is", "nobody", "told"];
+    let found = [(1, "as it is"), (3, "nobody"), (4, "told")];
+    assert_eq!(text::mentions(text, &words), found);
+    assert_eq!(text::long_lines("ééé\néééé", 3), [2]);
+    assert_eq!(
+        text::code_with("// unsafe\nunsafe { x }\n#![deny(unsafe_code)]", "unsafe"),
+        [2]
+    );
 }
