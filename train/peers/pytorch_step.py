@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""The same step as `dinoserve-train bench`, in PyTorch, as one would write it there.
+"""The same step as `dinoserve-train bench`, in idiomatic PyTorch.
 
     pip install torch
-    train/peers/pytorch_step.py --dim 192 --depth 6 --heads 3 --global-size 56 --local-size 28 --local-count 6 --batch 64
+    train/peers/pytorch_step.py --dim 192 --depth 6 --heads 3 \
+        --global-size 56 --local-size 28 --local-count 6 --batch 64
 
-Forward of student and teacher over all crops, loss, backward, clipping per parameter, AdamW, and the teacher's following.
+Forward pass of student and teacher over all crops, loss, backward pass, clipping per parameter,
+AdamW, and the update of the teacher.
 """
 
 import argparse
@@ -30,8 +32,8 @@ class Block(nn.Module):
     def forward(self, x):
         b, n, d = x.shape
         q, k, v = self.qkv(self.norm1(x)).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d)
-        x = x + self.ls1 * self.proj(seen)
+        attention = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d)
+        x = x + self.ls1 * self.proj(attention)
         return x + self.ls2 * self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
 
@@ -80,8 +82,8 @@ def main():
     teacher.load_state_dict(student.state_dict())
     teacher.requires_grad_(False)
     decayed = [p for p in student.parameters() if p.dim() > 1]
-    steady = [p for p in student.parameters() if p.dim() == 1]
-    optimiser = torch.optim.AdamW([{"params": decayed}, {"params": steady, "weight_decay": 0.0}], 5e-4, weight_decay=0.04)
+    not_decayed = [p for p in student.parameters() if p.dim() == 1]
+    optimizer = torch.optim.AdamW([{"params": decayed}, {"params": not_decayed, "weight_decay": 0.0}], 5e-4, weight_decay=0.04)
     center = torch.zeros(1, a.prototypes)
     large = torch.rand(2 * a.batch, 3, a.global_size, a.global_size) * 4 - 2
     small = torch.rand(a.local_count * a.batch, 3, a.local_size, a.local_size) * 4 - 2
@@ -97,12 +99,12 @@ def main():
             views += [F.log_softmax(view / 0.1, -1) for view in student(small).chunk(a.local_count)]
         pairs = [(t, v) for i, t in enumerate(targets) for j, v in enumerate(views) if i != j]
         loss = sum(-(t * v).sum(-1).mean() for t, v in pairs) / len(pairs)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         for parameter in student.parameters():
             if parameter.grad is not None:
                 nn.utils.clip_grad_norm_(parameter, 3.0)
-        optimiser.step()
+        optimizer.step()
         with torch.no_grad():
             center = center * 0.9 + logits.mean(0, keepdim=True) * 0.1
             for follower, leader in zip(teacher.parameters(), student.parameters()):

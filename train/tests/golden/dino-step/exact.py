@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""The gradients of the step in double precision, for the tests of single precision.
+"""Computes the gradients of the step in double precision, for the tests in single precision.
 
     pip install torch numpy safetensors
     ./exact.py
 
-`expected.safetensors` has them as PyTorch gives them in single precision, which is off by more than 1e-4 at a few values
-that are small beside the others of their parameter: whoever sums in another order, as every processor does, cannot meet
-those. `exact.safetensors` has what both are an approximation of, rounded once.
+`expected.safetensors` has the gradients of PyTorch in single precision. They are off by more
+than 1e-4 at a few values that are small compared to others of their parameter. Code that sums in
+another order, as on another processor, cannot reproduce those values. `exact.safetensors` has
+the gradients in double precision, rounded once.
 """
 
 import json
@@ -23,7 +24,7 @@ GRID = CONFIG["img_size"] // PATCH
 
 
 def logits(parameters, images):
-    """Backbone and head, by Meta's names."""
+    """Computes backbone and head from parameters with Meta's names."""
 
     def part(prefix):
         return lambda name: parameters[f"{prefix}.{name}"]
@@ -50,8 +51,8 @@ def logits(parameters, images):
         block = part(f"backbone.blocks.{index}")
         qkv = linear(norm(x, block, "norm1"), block, "attn.qkv").reshape(batch, -1, 3, HEADS, DIM // HEADS)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        seen = (q @ k.transpose(-1, -2) * (DIM // HEADS) ** -0.5).softmax(-1) @ v
-        x = x + block("ls1.gamma") * linear(seen.transpose(1, 2).reshape(batch, -1, DIM), block, "attn.proj")
+        attention = (q @ k.transpose(-1, -2) * (DIM // HEADS) ** -0.5).softmax(-1) @ v
+        x = x + block("ls1.gamma") * linear(attention.transpose(1, 2).reshape(batch, -1, DIM), block, "attn.proj")
         hidden = F.gelu(linear(norm(x, block, "norm2"), block, "mlp.fc1"))
         x = x + block("ls2.gamma") * linear(hidden, block, "mlp.fc2")
     x = norm(x, backbone, "norm")[:, 0]
@@ -62,8 +63,8 @@ def logits(parameters, images):
 def main():
     before = {name: values.double() for name, values in load_file(HERE / "before.safetensors").items()}
     student, teacher = (
-        {name.removeprefix(f"{who}."): values for name, values in before.items() if name.startswith(f"{who}.")}
-        for who in ("student", "teacher")
+        {name.removeprefix(f"{role}."): values for name, values in before.items() if name.startswith(f"{role}.")}
+        for role in ("student", "teacher")
     )
     for values in student.values():
         values.requires_grad_(True)
@@ -87,9 +88,9 @@ def main():
         allowed = (1e-4 * torch.maximum(found.abs(), values.abs())).clamp_min(1e-6)
         ratio = ((found - values).abs() / allowed).max().item()
         if ratio > 1.0:
-            print(f"{name}: single precision is {ratio:.2f} times as far off as is allowed")
+            print(f"{name}: single precision is off by {ratio:.2f} times the tolerance")
         worst = max(worst, ((found - values).norm() / values.norm().clamp_min(1e-6)).item())
-    print(f"{len(exact)} parameters, of which none is off by more than {worst:.1e} of its length")
+    print(f"{len(exact)} parameters; none is off by more than {worst:.1e} of its norm")
     save_file({name: values.float().contiguous() for name, values in exact.items()}, HERE / "exact.safetensors")
 
 
