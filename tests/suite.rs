@@ -7,6 +7,7 @@
 )]
 
 mod cli;
+mod compatibility;
 mod engine;
 mod http;
 mod numeric;
