@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     difference, focus, read_golden, scratch,
-    server::{Server, floats, new_gallery, npy, ok, ok_bytes, ok_json, problem},
+    server::{BadRequest, Server, assert_problem, floats, new_gallery, npy, ok, ok_bytes, ok_json},
     tiny,
 };
 
@@ -76,19 +76,6 @@ fn assert_same_basis(a: &Value, b: &Value) {
         let (largest, _) = difference(&floats(&a[member]), &floats(&b[member]));
         assert!(largest <= most, "{member}: {largest}");
     }
-}
-
-async fn assert_problem(request: RequestBuilder, status: u16, code: &str, detail: &str) {
-    let (found, problem) = problem(request).await;
-    assert_eq!(
-        (found, problem["code"].as_str()),
-        (status, Some(code)),
-        "{problem}"
-    );
-    assert!(
-        problem["detail"].as_str().unwrap().contains(detail),
-        "{detail} in {problem}"
-    );
 }
 
 #[tokio::test]
@@ -331,20 +318,10 @@ async fn bases_survive_a_restart_and_belong_to_a_model() {
     // Another model's tokens mean nothing in it.
     let server = start("tiny").await;
     let wanted = "the basis `lasting` is of features of tiny-reg (fingerprint ";
-    assert_problem(
-        post(&server, "/v1/pca?basis=lasting", &[ROCKET]),
-        409,
-        "conflict",
-        wanted,
-    )
-    .await;
-    assert_problem(
-        post(&server, "/v1/bases/lasting", &[ROCKET]),
-        409,
-        "conflict",
-        wanted,
-    )
-    .await;
+    for path in ["/v1/pca?basis=lasting", "/v1/bases/lasting"] {
+        let request = post(&server, path, &[ROCKET]);
+        assert_problem((path, request, 409, "conflict", wanted)).await;
+    }
     assert_eq!(ok_json(server.get("/v1/bases/lasting")).await, basis);
     ok(put(&server, "/v1/bases/lasting?size=112", &[CHELSEA])).await;
     picture(&server).await;
@@ -424,202 +401,91 @@ async fn a_gallery_s_thumbnails_can_be_what_a_basis_is_fitted_on() {
     assert_eq!(more["images"].as_u64(), Some(4));
 
     let put_to = |options: &str| put_empty(&format!("/v1/bases/new?{options}"));
-    assert_problem(
-        put_to("gallery=bare"),
-        422,
-        "invalid_option",
-        "`bare` has no items with pictures",
-    )
-    .await;
-    assert_problem(put_to("gallery=missing"), 404, "not_found", "missing").await;
-    assert_problem(
-        put_to("gallery=pictures&sample=0"),
-        422,
-        "invalid_option",
-        "it must be 1 to 1000",
-    )
-    .await;
-    let both = put(&server, "/v1/bases/new?gallery=pictures", &[CHELSEA]);
-    assert_problem(both, 422, "invalid_option", "without a body").await;
-    let both = put_to("").multipart(images(&[CHELSEA]).text("gallery", "pictures"));
-    assert_problem(both, 422, "invalid_option", "without a body").await;
-    assert_problem(
-        put(&server, "/v1/bases/new?sample=5", &[CHELSEA]),
-        422,
-        "invalid_option",
-        "goes with `gallery`",
-    )
-    .await;
+    #[rustfmt::skip]
+    let cases: Vec<BadRequest> = vec![
+        ("items without thumbnails", put_to("gallery=bare"),
+         422, "invalid_option", "`bare` has no items with pictures"),
+        ("missing gallery", put_to("gallery=missing"), 404, "not_found", "missing"),
+        ("sample of none", put_to("gallery=pictures&sample=0"),
+         422, "invalid_option", "it must be 1 to 1000"),
+        ("gallery and files", put(&server, "/v1/bases/new?gallery=pictures", &[CHELSEA]),
+         422, "invalid_option", "without a body"),
+        ("gallery in a form", put_to("").multipart(images(&[CHELSEA]).text("gallery", "pictures")),
+         422, "invalid_option", "without a body"),
+        ("sample of files", put(&server, "/v1/bases/new?sample=5", &[CHELSEA]),
+         422, "invalid_option", "goes with `gallery`"),
+    ];
+    for case in cases {
+        assert_problem(case).await;
+    }
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_said_and_changes_nothing() {
+async fn bad_requests_about_bases_are_rejected_and_change_nothing() {
     let server = Server::tiny_with_gallery().await;
     ok(put(&server, "/v1/bases/good?size=112", &[CHELSEA])).await;
     let before = ok_json(server.get("/v1/bases/good")).await;
-
-    let missing = "missing";
-    assert_problem(
-        post(&server, "/v1/pca?basis=missing", &[CHELSEA]),
-        404,
-        "not_found",
-        missing,
-    )
-    .await;
-    assert_problem(server.get("/v1/bases/missing"), 404, "not_found", missing).await;
-    assert_problem(
-        post(&server, "/v1/bases/missing", &[CHELSEA]),
-        404,
-        "not_found",
-        missing,
-    )
-    .await;
-    assert_problem(
-        server.delete("/v1/bases/missing"),
-        404,
-        "not_found",
-        missing,
-    )
-    .await;
-    let name = "\"Not/Good\" is no name";
-    assert_problem(
-        server.get("/v1/bases/Not%2FGood"),
-        422,
-        "invalid_option",
-        name,
-    )
-    .await;
-    assert_problem(
-        put(&server, "/v1/bases/Not%2FGood", &[CHELSEA]),
-        422,
-        "invalid_option",
-        name,
-    )
-    .await;
-    assert_problem(
-        post(&server, "/v1/pca?basis=Not%2FGood", &[CHELSEA]),
-        422,
-        "invalid_option",
-        name,
-    )
-    .await;
-    assert_problem(
-        server.get("/v1/bases/%FF"),
-        400,
-        "malformed_request",
-        "path",
-    )
-    .await;
-
-    let pca = |options: &str| {
-        post(
-            &server,
-            &format!("/v1/pca?basis=good&{options}"),
-            &[CHELSEA],
-        )
+    let pca = |options: &str| post(&server, &format!("/v1/pca?{options}"), &[CHELSEA]);
+    let fit = |options: &str| put(&server, &format!("/v1/bases/good?{options}"), &[CHELSEA]);
+    let with_damage = |request: RequestBuilder| {
+        let damaged = Part::bytes(b"no picture".to_vec()).file_name("x.png");
+        request.multipart(images(&[CHELSEA]).part("image", damaged))
     };
-    let most = "it must be 1 to 3, as many as the basis has";
-    assert_problem(pca("components=4"), 422, "invalid_option", most).await;
-    assert_problem(pca("components=0"), 422, "invalid_option", most).await;
-    let fit =
-        |options: &str, files: &[&str]| put(&server, &format!("/v1/bases/good?{options}"), files);
-    assert_problem(
-        fit("components=0", &[CHELSEA]),
-        422,
-        "invalid_option",
-        "it must be 1 to 64",
-    )
-    .await;
-    assert_problem(
-        fit("components=65", &[CHELSEA]),
-        422,
-        "invalid_option",
-        "it must be 1 to 64",
-    )
-    .await;
-    assert_problem(
-        fit("size=14&components=5", &[CHELSEA]),
-        422,
-        "invalid_option",
-        "5 components cannot be fitted on",
-    )
-    .await;
-    assert_problem(
-        fit("foreground=auto", &[CHELSEA]),
-        422,
-        "invalid_option",
-        "there is no such option here",
-    )
-    .await;
-    assert_problem(
-        fit("size=113&resize=crop", &[CHELSEA]),
-        422,
-        "invalid_option",
-        "multiple of the patch size",
-    )
-    .await;
-    let size = post(&server, "/v1/bases/good?size=112", &[CHELSEA]);
-    assert_problem(
-        size,
-        422,
-        "invalid_option",
-        "there is no such option here; there are gallery, sample",
-    )
-    .await;
-    let damaged = |request: RequestBuilder| {
-        request.multipart(images(&[CHELSEA]).part(
-            "image",
-            Part::bytes(b"no picture".to_vec()).file_name("x.png"),
-        ))
-    };
-    let path = server.url("/v1/bases/good");
-    assert_problem(
-        damaged(server.client.put(&path)),
-        422,
-        "undecodable_image",
-        "image 1: the 10 bytes",
-    )
-    .await;
-    assert_problem(
-        damaged(server.client.post(&path)),
-        422,
-        "undecodable_image",
-        "image 1: the 10 bytes",
-    )
-    .await;
-    assert_problem(
-        server.client.put(&path).json(&json!({"size": 112})),
-        400,
-        "malformed_request",
-        "no image",
-    )
-    .await;
-    assert_problem(
-        server.get("/v1/bases?size=1"),
-        422,
-        "invalid_option",
-        "there are no options here",
-    )
-    .await;
-    let html = server.get("/v1/bases/good").header("accept", "text/html");
-    assert_problem(html, 406, "not_acceptable", "application/x-npy").await;
+    #[rustfmt::skip]
+    let cases: Vec<BadRequest> = vec![
+        ("map by a missing basis", pca("basis=missing"), 404, "not_found", "missing"),
+        ("missing basis", server.get("/v1/bases/missing"), 404, "not_found", "missing"),
+        ("images for a missing basis", post(&server, "/v1/bases/missing", &[CHELSEA]),
+         404, "not_found", "missing"),
+        ("deletion of a missing basis", server.delete("/v1/bases/missing"),
+         404, "not_found", "missing"),
+        ("bad name", server.get("/v1/bases/Not%2FGood"),
+         422, "invalid_option", "\"Not/Good\" is no name"),
+        ("bad name for a new basis", put(&server, "/v1/bases/Not%2FGood", &[CHELSEA]),
+         422, "invalid_option", "\"Not/Good\" is no name"),
+        ("map by a bad name", pca("basis=Not%2FGood"),
+         422, "invalid_option", "\"Not/Good\" is no name"),
+        ("name not UTF-8", server.get("/v1/bases/%FF"), 400, "malformed_request", "path"),
+        ("map of more components", pca("basis=good&components=4"),
+         422, "invalid_option", "it must be 1 to 3, as many as the basis has"),
+        ("map of no components", pca("basis=good&components=0"),
+         422, "invalid_option", "it must be 1 to 3, as many as the basis has"),
+        ("no components", fit("components=0"), 422, "invalid_option", "it must be 1 to 64"),
+        ("65 components", fit("components=65"), 422, "invalid_option", "it must be 1 to 64"),
+        ("too few patches", fit("size=14&components=5"),
+         422, "invalid_option", "5 components cannot be fitted on"),
+        ("unknown option", fit("foreground=auto"),
+         422, "invalid_option", "there is no such option here"),
+        ("size odd", fit("size=113&resize=crop"),
+         422, "invalid_option", "multiple of the patch size"),
+        ("size of added images", post(&server, "/v1/bases/good?size=112", &[CHELSEA]),
+         422, "invalid_option", "there is no such option here; there are gallery, sample"),
+        ("damaged image", with_damage(server.put("/v1/bases/good")),
+         422, "undecodable_image", "image 1: the 10 bytes"),
+        ("damaged image added", with_damage(server.post("/v1/bases/good")),
+         422, "undecodable_image", "image 1: the 10 bytes"),
+        ("no image", server.put("/v1/bases/good").json(&json!({"size": 112})),
+         400, "malformed_request", "no image"),
+        ("option of a list", server.get("/v1/bases?size=1"),
+         422, "invalid_option", "there are no options here"),
+        ("nothing acceptable", server.get("/v1/bases/good").header("accept", "text/html"),
+         406, "not_acceptable", "application/x-npy"),
+    ];
+    for case in cases {
+        assert_problem(case).await;
+    }
     assert_eq!(ok_json(server.get("/v1/bases/good")).await, before);
+}
 
-    let without_store = Server::tiny().await;
+#[tokio::test]
+async fn a_server_without_a_gallery_keeps_no_bases() {
+    let server = Server::tiny().await;
     let wanted = "this server keeps no gallery; start it with --gallery";
-    assert_problem(without_store.get("/v1/bases"), 404, "not_found", wanted).await;
-    assert_problem(
-        put(&without_store, "/v1/bases/new", &[CHELSEA]),
-        404,
-        "not_found",
-        wanted,
-    )
-    .await;
-    assert_problem(
-        post(&without_store, "/v1/pca?basis=new", &[CHELSEA]),
-        404,
-        "not_found",
-        wanted,
-    )
-    .await;
+    for (name, request) in [
+        ("list", server.get("/v1/bases")),
+        ("new", put(&server, "/v1/bases/new", &[CHELSEA])),
+        ("map", post(&server, "/v1/pca?basis=new", &[CHELSEA])),
+    ] {
+        assert_problem((name, request, 404, "not_found", wanted)).await;
+    }
 }

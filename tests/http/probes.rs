@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     difference, focus, read_golden, scratch,
-    server::{Server, floats, new_gallery, ok, ok_json, problem},
+    server::{BadRequest, Server, assert_problem, floats, new_gallery, ok, ok_json, problem},
     tiny,
 };
 
@@ -653,48 +653,67 @@ async fn each_bad_request_about_probes_is_told_what_is_wrong() {
     let without = Server::tiny().await;
 
     #[rustfmt::skip]
-    let cases: Vec<(&str, RequestBuilder, u16, &str, &str)> = vec![
-        ("no name", train_on(&server, json!({"gallery": "g"})), 422, "invalid_option", "option `name`: there is none"),
+    let cases: Vec<BadRequest> = vec![
+        ("no name", train_on(&server, json!({"gallery": "g"})),
+         422, "invalid_option", "option `name`: there is none"),
         ("bad name", plan("name", json!("A b")), 422, "invalid_option", "\"A b\" is no name"),
         ("no such gallery", plan("gallery", json!("nowhere")), 404, "not_found", "nowhere"),
-        ("bad features", plan("features", json!("gem")), 422, "invalid_option", "option `features`: unknown variant `gem`, expected `cls_mean` or `cls`"),
+        ("bad features", plan("features", json!("gem")),
+         422, "invalid_option",
+         "option `features`: unknown variant `gem`, expected `cls_mean` or `cls`"),
         ("l2 zero", plan("l2", json!(0)), 422, "invalid_option", "option `l2`: 0 is out of range"),
-        ("l2 negative", plan("l2", json!(-1.5)), 422, "invalid_option", "option `l2`: -1.5 is out of range"),
-        ("l2 a text", plan("l2", json!("weak")), 422, "invalid_option", "option `l2`: invalid type"),
-        ("one fold", plan("folds", json!(1)), 422, "invalid_option", "option `folds`: 1 is out of range; it must be 2 to 20"),
-        ("bad filter", plan("where", json!({"color": "red"})), 422, "invalid_option", "a filter is"),
-        ("unknown option", plan("lr", json!(0.1)), 422, "invalid_option", "option `lr`: there is no such option here; there are name, gallery"),
-        ("twice", server.post("/v1/probes?l2=1").json(&json!({"name": "new", "l2": 1})), 422, "invalid_option", "option `l2`: given twice"),
-        ("no JSON", server.post("/v1/probes").header("content-type", "application/json").body("{"), 400, "malformed_request", "the JSON cannot be read"),
-        ("no body", server.post("/v1/probes"), 415, "unsupported_media_type", "send Content-Type: application/json"),
-        ("an image", server.post_file("/v1/probes", "dinov2-small-focus/chelsea.png"), 415, "unsupported_media_type", "send Content-Type: application/json"),
+        ("l2 negative", plan("l2", json!(-1.5)),
+         422, "invalid_option", "option `l2`: -1.5 is out of range"),
+        ("l2 a text", plan("l2", json!("weak")),
+         422, "invalid_option", "option `l2`: invalid type"),
+        ("one fold", plan("folds", json!(1)),
+         422, "invalid_option", "option `folds`: 1 is out of range; it must be 2 to 20"),
+        ("bad filter", plan("where", json!({"color": "red"})),
+         422, "invalid_option", "a filter is"),
+        ("unknown option", plan("lr", json!(0.1)),
+         422, "invalid_option",
+         "option `lr`: there is no such option here; there are name, gallery"),
+        ("twice", server.post("/v1/probes?l2=1").json(&json!({"name": "new", "l2": 1})),
+         422, "invalid_option", "option `l2`: given twice"),
+        ("no JSON", server.post("/v1/probes").header("content-type", "application/json").body("{"),
+         400, "malformed_request", "the JSON cannot be read"),
+        ("no body", server.post("/v1/probes"),
+         415, "unsupported_media_type", "send Content-Type: application/json"),
+        ("an image", server.post_file("/v1/probes", "dinov2-small-focus/chelsea.png"),
+         415, "unsupported_media_type", "send Content-Type: application/json"),
         ("no such probe", server.get("/v1/probes/nothing"), 404, "not_found", "nothing"),
         ("odd path", server.get("/v1/probes/No%20name"), 422, "invalid_option", "is no name"),
         ("option of a look", server.get("/v1/probes/p?k=1"), 422, "invalid_option", "option `k`"),
-        ("no such probe to use", server.post("/v1/classify?probe=nothing").json(&json!({"vector": [1]})), 404, "not_found", "nothing"),
-        ("k with a probe", ask("k=5"), 422, "invalid_option", "option `k`: does not go with `probe`"),
-        ("vote with a probe", ask("vote=majority"), 422, "invalid_option", "option `vote`: does not go with `probe`"),
-        ("temperature with a probe", ask("temperature=1"), 422, "invalid_option", "option `temperature`: does not go with `probe`"),
-        ("gallery with a probe", ask("gallery=g"), 422, "invalid_option", "option `gallery`: does not go with `probe`"),
-        ("unknown with a probe", ask("nonsense=1"), 422, "invalid_option", "option `nonsense`: there is no such option here"),
-        ("min_score", ask("min_score=1.5"), 422, "invalid_option", "option `min_score`: 1.5 is out of range; for a probe it must be 0 to 1"),
-        ("width", vector(json!([1.0, 2.0])), 422, "invalid_option", "option `vector`: has 2 values; the probe `p` takes the 128 of /v1/embed?pooling=cls_mean&normalize=false"),
-        ("too large a number", vector(json!(vec![1e300; 2 * DIM])), 422, "invalid_option", "vector"),
-        ("server without a gallery", without.post("/v1/probes").json(&json!({"name": "p"})), 404, "not_found", "--gallery"),
+        ("no such probe to use",
+         server.post("/v1/classify?probe=nothing").json(&json!({"vector": [1]})),
+         404, "not_found", "nothing"),
+        ("k with a probe", ask("k=5"),
+         422, "invalid_option", "option `k`: does not go with `probe`"),
+        ("vote with a probe", ask("vote=majority"),
+         422, "invalid_option", "option `vote`: does not go with `probe`"),
+        ("temperature with a probe", ask("temperature=1"),
+         422, "invalid_option", "option `temperature`: does not go with `probe`"),
+        ("gallery with a probe", ask("gallery=g"),
+         422, "invalid_option", "option `gallery`: does not go with `probe`"),
+        ("unknown with a probe", ask("nonsense=1"),
+         422, "invalid_option", "option `nonsense`: there is no such option here"),
+        ("min_score", ask("min_score=1.5"),
+         422, "invalid_option",
+         "option `min_score`: 1.5 is out of range; for a probe it must be 0 to 1"),
+        ("width", vector(json!([1.0, 2.0])),
+         422, "invalid_option",
+         "option `vector`: has 2 values; the probe `p` takes the 128 of \
+          /v1/embed?pooling=cls_mean&normalize=false"),
+        ("too large a number", vector(json!(vec![1e300; 2 * DIM])),
+         422, "invalid_option", "vector"),
+        ("server without a gallery", without.post("/v1/probes").json(&json!({"name": "p"})),
+         404, "not_found", "--gallery"),
         ("no list without a gallery", without.get("/v1/probes"), 404, "not_found", "--gallery"),
-        ("wrong method", server.put("/v1/probes/p"), 405, "method_not_allowed", "does not take PUT"),
+        ("wrong method", server.put("/v1/probes/p"),
+         405, "method_not_allowed", "does not take PUT"),
     ];
-    for (case, request, status, code, detail) in cases {
-        let (found, body) = problem(request).await;
-        assert_eq!(
-            (found, body["code"].as_str()),
-            (status, Some(code)),
-            "{case}: {body}"
-        );
-        assert!(
-            body["detail"].as_str().expect("a detail").contains(detail),
-            "{case}: {body}"
-        );
+    for case in cases {
+        assert_problem(case).await;
     }
     assert_eq!(
         ok_json(server.get("/v1/probes")).await["data"]

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::support::{
     read_golden, scratch,
-    server::{Server, ok, problem},
+    server::{BadRequest, Server, assert_problem, ok, problem},
     tiny,
 };
 
@@ -35,102 +35,215 @@ fn giant_png_header() -> Vec<u8> {
     crc.update(b"IHDR");
     crc.update(&header);
     bytes.extend_from_slice(&crc.sum().to_be_bytes());
-    // The start of the pixels, which nobody should come to.
+    // The start of the pixels, which must not be read.
     bytes.extend_from_slice(&[0, 0, 0, 0, b'I', b'D', b'A', b'T', 0x35, 0xAF, 0x06, 0x1E]);
     bytes
 }
 
-#[tokio::test]
-async fn each_bad_request_is_told_what_is_wrong_and_the_server_lives_on() {
-    let config = HttpConfig {
-        max_body_bytes: 1 << 20,
-        max_images: 3,
-        ..HttpConfig::default()
-    };
-    let server = Server::start(tiny("tiny-reg", "model.safetensors"), config).await;
-    let good = read_golden(CHELSEA);
-    let post = |path: &str| server.client.post(server.url(path));
-    let image = |path: &str| server.post_file(path, CHELSEA);
-    let raw = |kind: &str, body: Vec<u8>| {
-        post("/v1/embed")
-            .header("content-type", kind.to_owned())
-            .body(body)
-    };
-    let jpeg = read_golden("dinov2-small-focus/rocket.jpg");
-    let encoded = BASE64_STANDARD.encode(&good);
-    let part = || Part::bytes(good.clone()).file_name("a.png");
+/// A server with low limits, and requests to `/v1/embed`.
+struct Fixture {
+    server: Server,
+}
 
-    #[rustfmt::skip]
-    let cases: Vec<(&str, RequestBuilder, u16, &str, &str)> = vec![
-        ("truncated PNG", raw("image/png", good[..good.len() / 2].to_vec()), 422, "undecodable_image", "the PNG cannot be decoded"),
-        ("truncated JPEG", raw("image/jpeg", jpeg[..jpeg.len() / 2].to_vec()), 422, "undecodable_image", "the JPEG cannot be decoded: Premature end"),
-        ("JPEG without pixels", raw("image/jpeg", jpeg[..200].to_vec()), 422, "undecodable_image", "the JPEG cannot be decoded"),
-        ("empty", raw("image/png", vec![]), 422, "undecodable_image", "the image is empty"),
-        ("text as JPEG", raw("image/jpeg", b"Hello, I am not a picture".to_vec()), 422, "undecodable_image", "begin with \"Hello, I am not \" are not an image; send JPEG, PNG"),
-        ("zeros", raw("image/jpeg", vec![0; 64]), 422, "undecodable_image", "00 00"),
-        ("giant header", raw("image/png", giant_png_header()), 413, "too_large", "30000×30000 = 900000000 pixels, more than the limit of 50000000"),
-        ("wrong content type", raw("text/html", good.clone()), 415, "unsupported_media_type", "text/html is not taken here; send an image"),
-        ("no content type", post("/v1/embed").body(good.clone()), 415, "unsupported_media_type", "there is no Content-Type"),
-        ("broken content type", raw("image", good.clone()), 415, "unsupported_media_type", "is not valid"),
-        ("wrong base64", post("/v1/embed").json(&json!({"image": "??not base64??"})), 400, "malformed_request", "`image`: not base64"),
-        ("address", post("/v1/embed").json(&json!({"image": "http://127.0.0.1/cat.png"})), 400, "malformed_request", "addresses are not fetched"),
-        ("data URI", post("/v1/embed").json(&json!({"image": "data:image/png,abc"})), 400, "malformed_request", "the data: URI is not base64"),
-        ("image no string", post("/v1/embed").json(&json!({"image": 7})), 400, "malformed_request", "`image` must be a base64 string"),
-        ("images no list", post("/v1/embed").json(&json!({"images": "abc"})), 400, "malformed_request", "a list of base64 strings or data: URIs in `images`"),
-        ("broken JSON", post("/v1/embed").header("content-type", "application/json").body("{\"image\": "), 400, "malformed_request", "the JSON cannot be read"),
-        ("JSON option twice", post("/v1/embed").header("content-type", "application/json").body(format!("{{\"image\": \"{encoded}\", \"size\": 14, \"size\": 28}}")), 422, "invalid_option", "option `size`: given twice"),
-        ("JSON option a list", post("/v1/embed").json(&json!({"image": encoded, "size": [[], []]})), 422, "invalid_option", "option `size`: must be a text, a number, true or false"),
-        ("JSON with a tail", post("/v1/embed").header("content-type", "application/json").body(format!("{{\"image\": \"{encoded}\"}} x")), 400, "malformed_request", "trailing characters"),
-        ("too many images in JSON", post("/v1/embed").json(&json!({"images": ["", "", "", ""]})), 413, "too_large", "more than 3 images"),
-        ("too many options", image(&format!("/v1/embed?{}", (0..70).map(|i| format!("o{i}=1&")).collect::<String>())), 422, "invalid_option", "more than 64 options"),
-        ("JSON list", post("/v1/embed").json(&json!([1, 2])), 400, "malformed_request", "the JSON cannot be read"),
-        ("no image", post("/v1/embed").json(&json!({"size": 224})), 400, "malformed_request", "the request holds no image"),
-        ("broken multipart", raw("multipart/form-data; boundary=x", b"--y\r\n".to_vec()), 400, "malformed_request", "the body cannot be read"),
-        ("multipart without boundary", raw("multipart/form-data", b"--y\r\n".to_vec()), 400, "malformed_request", "the multipart body cannot be read"),
-        ("too many images", post("/v1/embed").multipart((0..4).fold(Form::new(), |form, _| form.part("image", part()))), 413, "too_large", "more than 3 images"),
-        ("too large", raw("image/png", vec![0; (1 << 20) + 1]), 413, "too_large", "the body is larger than the limit of 1048576 bytes"),
-        ("unknown option", image("/v1/embed?sise=224"), 422, "invalid_option", "option `sise`: there is no such option here; there are size, resize"),
-        ("option of another endpoint", image("/v1/embed?colormap=gray"), 422, "invalid_option", "option `colormap`: there is no such option here"),
-        ("option twice", image("/v1/embed?size=224&size=448"), 422, "invalid_option", "option `size`: given twice"),
-        ("query and JSON", post("/v1/embed?size=224").json(&json!({"image": encoded, "size": 224})), 422, "invalid_option", "option `size`: given twice"),
-        ("size not a number", image("/v1/embed?size=big"), 422, "invalid_option", "option `size`: invalid type: string \"big\""),
-        ("size negative", image("/v1/embed?size=-14"), 422, "invalid_option", "option `size`: invalid value: integer `-14`"),
-        ("size zero", image("/v1/embed?size=0"), 422, "invalid_option", "0 is below one patch of 14 pixels"),
-        ("size odd", image("/v1/embed?size=225"), 422, "invalid_option", "225 is not a multiple of the patch size 14; use 224 or 238"),
-        ("size too large", image("/v1/embed?size=2800"), 422, "limit_exceeded", "40000 patches, more than the limit of 4096; the largest `size` that fits this image is 896"),
-        ("size enormous", image("/v1/pca?size=99999999999999"), 422, "invalid_option", "99999999999999 is out of range; it must be 14 to 57344"),
-        ("bad pooling", image("/v1/embed?pooling=max"), 422, "invalid_option", "option `pooling`: unknown variant `max`, expected one of `cls`, `mean`, `cls_mean`, `gem`"),
-        ("bad layers", image("/v1/embed?layers=9"), 422, "invalid_option", "option `layers`: 9 is out of range; it must be 1 to 2"),
-        ("bad truth value", image("/v1/embed?normalize=maybe"), 422, "invalid_option", "option `normalize`: invalid type: string \"maybe\", expected a boolean"),
-        ("bad components", image("/v1/pca?components=0"), 422, "invalid_option", "option `components`: 0 is out of range; it must be 1 to 64"),
-        ("too few patches", image("/v1/pca?size=14&resize=squash"), 422, "invalid_option", "3 components cannot be fitted on 1 patches"),
-        ("bad overlay", image("/v1/pca?overlay=1.5"), 422, "invalid_option", "option `overlay`: 1.5 is out of range; it must be 0 to 1"),
-        ("bad head", image("/v1/attention?head=2"), 422, "invalid_option", "option `head`: the model has no head 2; its heads are 0 to 1"),
-        ("no head", image("/v1/attention?head=left"), 422, "invalid_option", "option `head`: \"left\" is neither `mean`, `max`, `all` nor the number of a head"),
-        ("bad threshold", image("/v1/attention?threshold=nan"), 422, "invalid_option", "option `threshold`"),
-        ("broken query", image("/v1/embed?size=%ff"), 400, "malformed_request", "the query is not UTF-8 in percent-encoding"),
-        ("nothing acceptable", image("/v1/embed").header("accept", "text/html"), 406, "not_acceptable", "fits none of application/json, application/octet-stream, application/x-npy"),
-        ("no such route", server.get("/v1/nothing"), 404, "not_found", "there is no /v1/nothing"),
-        ("wrong method", server.get("/v1/embed"), 405, "method_not_allowed", "/v1/embed does not take GET"),
-    ];
-    for (name, request, status, code, detail) in cases {
-        let (found, body) = problem(request).await;
-        assert_eq!(
-            (found, body["code"].as_str()),
-            (status, Some(code)),
-            "{name}: {body}"
-        );
-        assert!(
-            body["detail"].as_str().expect("a detail").contains(detail),
-            "{name}: {body}"
-        );
-        ok(image("/v1/embed")).await;
+impl Fixture {
+    async fn start() -> Self {
+        let config = HttpConfig {
+            max_body_bytes: 1 << 20,
+            max_images: 3,
+            ..HttpConfig::default()
+        };
+        let server = Server::start(tiny("tiny-reg", "model.safetensors"), config).await;
+        Self { server }
     }
-    let (_, body) = problem(image("/v1/embed?size=2800")).await;
-    assert_eq!(
-        body["limit"],
-        json!({"name": "max_patches", "value": 4096, "flag": "--max-patches"})
-    );
+
+    /// Sends the requests. Each is rejected as its row says, and the server lives on.
+    async fn assert_rejected(&self, cases: Vec<BadRequest>) {
+        for case in cases {
+            assert_problem(case).await;
+            ok(self.image("/v1/embed")).await;
+        }
+    }
+
+    fn image(&self, path: &str) -> RequestBuilder {
+        self.server.post_file(path, CHELSEA)
+    }
+
+    fn raw(&self, kind: &'static str, body: Vec<u8>) -> RequestBuilder {
+        let request = self.server.post("/v1/embed");
+        request.header("content-type", kind).body(body)
+    }
+
+    fn json(&self, body: Value) -> RequestBuilder {
+        self.server.post("/v1/embed").json(&body)
+    }
+
+    fn json_text(&self, body: &str) -> RequestBuilder {
+        self.raw("application/json", body.as_bytes().to_vec())
+    }
+
+    fn files(&self, count: usize) -> RequestBuilder {
+        let file = || Part::bytes(read_golden(CHELSEA)).file_name("a.png");
+        let form = (0..count).fold(Form::new(), |form, _| form.part("image", file()));
+        self.server.post("/v1/embed").multipart(form)
+    }
+}
+
+#[tokio::test]
+async fn bad_images_are_rejected() {
+    let t = Fixture::start().await;
+    let good = read_golden(CHELSEA);
+    let jpeg = read_golden("dinov2-small-focus/rocket.jpg");
+    #[rustfmt::skip]
+    let cases: Vec<BadRequest> = vec![
+        ("truncated PNG", t.raw("image/png", good[..good.len() / 2].to_vec()),
+         422, "undecodable_image", "the PNG cannot be decoded"),
+        ("truncated JPEG", t.raw("image/jpeg", jpeg[..jpeg.len() / 2].to_vec()),
+         422, "undecodable_image", "the JPEG cannot be decoded: Premature end"),
+        ("JPEG without pixels", t.raw("image/jpeg", jpeg[..200].to_vec()),
+         422, "undecodable_image", "the JPEG cannot be decoded"),
+        ("empty", t.raw("image/png", vec![]), 422, "undecodable_image", "the image is empty"),
+        ("text as JPEG", t.raw("image/jpeg", b"Hello, I am not a picture".to_vec()),
+         422, "undecodable_image",
+         "begin with \"Hello, I am not \" are not an image; send JPEG, PNG"),
+        ("zeros", t.raw("image/jpeg", vec![0; 64]), 422, "undecodable_image", "00 00"),
+        ("giant header", t.raw("image/png", giant_png_header()),
+         413, "too_large", "30000×30000 = 900000000 pixels, more than the limit of 50000000"),
+    ];
+    t.assert_rejected(cases).await;
+}
+
+#[tokio::test]
+async fn bad_bodies_are_rejected() {
+    let t = Fixture::start().await;
+    let good = read_golden(CHELSEA);
+    let encoded = BASE64_STANDARD.encode(read_golden(CHELSEA));
+    let image = format!("\"image\": \"{encoded}\"");
+    #[rustfmt::skip]
+    let cases: Vec<BadRequest> = vec![
+        ("wrong content type", t.raw("text/html", good.clone()),
+         415, "unsupported_media_type", "text/html is not taken here; send an image"),
+        ("no content type", t.server.post("/v1/embed").body(good.clone()),
+         415, "unsupported_media_type", "there is no Content-Type"),
+        ("broken content type", t.raw("image", good.clone()),
+         415, "unsupported_media_type", "is not valid"),
+        ("wrong base64", t.json(json!({"image": "??not base64??"})),
+         400, "malformed_request", "`image`: not base64"),
+        ("address", t.json(json!({"image": "http://127.0.0.1/cat.png"})),
+         400, "malformed_request", "addresses are not fetched"),
+        ("data URI", t.json(json!({"image": "data:image/png,abc"})),
+         400, "malformed_request", "the data: URI is not base64"),
+        ("image no string", t.json(json!({"image": 7})),
+         400, "malformed_request", "`image` must be a base64 string"),
+        ("images no list", t.json(json!({"images": "abc"})),
+         400, "malformed_request", "a list of base64 strings or data: URIs in `images`"),
+        ("broken JSON", t.json_text("{\"image\": "),
+         400, "malformed_request", "the JSON cannot be read"),
+        ("JSON option twice", t.json_text(&format!("{{{image}, \"size\": 14, \"size\": 28}}")),
+         422, "invalid_option", "option `size`: given twice"),
+        ("JSON option a list", t.json(json!({"image": encoded, "size": [[], []]})),
+         422, "invalid_option", "option `size`: must be a text, a number, true or false"),
+        ("JSON with a tail", t.json_text(&format!("{{{image}}} x")),
+         400, "malformed_request", "trailing characters"),
+        ("too many images in JSON", t.json(json!({"images": ["", "", "", ""]})),
+         413, "too_large", "more than 3 images"),
+        ("too many options",
+         t.image(&format!("/v1/embed?{}", (0..70).map(|i| format!("o{i}=1&")).collect::<String>())),
+         422, "invalid_option", "more than 64 options"),
+        ("JSON list", t.json(json!([1, 2])),
+         400, "malformed_request", "the JSON cannot be read"),
+        ("no image", t.json(json!({"size": 224})),
+         400, "malformed_request", "the request holds no image"),
+        ("broken multipart", t.raw("multipart/form-data; boundary=x", b"--y\r\n".to_vec()),
+         400, "malformed_request", "the body cannot be read"),
+        ("multipart without boundary", t.raw("multipart/form-data", b"--y\r\n".to_vec()),
+         400, "malformed_request", "the multipart body cannot be read"),
+        ("too many images", t.files(4),
+         413, "too_large", "more than 3 images"),
+        ("too large", t.raw("image/png", vec![0; (1 << 20) + 1]),
+         413, "too_large", "the body is larger than the limit of 1048576 bytes"),
+    ];
+    t.assert_rejected(cases).await;
+}
+
+#[tokio::test]
+async fn bad_options_are_rejected() {
+    let t = Fixture::start().await;
+    let encoded = BASE64_STANDARD.encode(read_golden(CHELSEA));
+    #[rustfmt::skip]
+    let cases: Vec<BadRequest> = vec![
+        ("unknown option", t.image("/v1/embed?sise=224"),
+         422, "invalid_option",
+         "option `sise`: there is no such option here; there are size, resize"),
+        ("option of another endpoint", t.image("/v1/embed?colormap=gray"),
+         422, "invalid_option", "option `colormap`: there is no such option here"),
+        ("option twice", t.image("/v1/embed?size=224&size=448"),
+         422, "invalid_option", "option `size`: given twice"),
+        ("query and JSON",
+         t.server.post("/v1/embed?size=224").json(&json!({"image": encoded, "size": 224})),
+         422, "invalid_option", "option `size`: given twice"),
+        ("size not a number", t.image("/v1/embed?size=big"),
+         422, "invalid_option", "option `size`: invalid type: string \"big\""),
+        ("size negative", t.image("/v1/embed?size=-14"),
+         422, "invalid_option", "option `size`: invalid value: integer `-14`"),
+        ("size zero", t.image("/v1/embed?size=0"),
+         422, "invalid_option", "0 is below one patch of 14 pixels"),
+        ("size odd", t.image("/v1/embed?size=225"),
+         422, "invalid_option", "225 is not a multiple of the patch size 14; use 224 or 238"),
+        ("size too large", t.image("/v1/embed?size=2800"),
+         422, "limit_exceeded",
+         "40000 patches, more than the limit of 4096; the largest `size` that fits this image is \
+          896"),
+        ("size enormous", t.image("/v1/pca?size=99999999999999"),
+         422, "invalid_option", "99999999999999 is out of range; it must be 14 to 57344"),
+        ("bad pooling", t.image("/v1/embed?pooling=max"),
+         422, "invalid_option",
+         "option `pooling`: unknown variant `max`, expected one of `cls`, `mean`, `cls_mean`, \
+          `gem`"),
+        ("bad layers", t.image("/v1/embed?layers=9"),
+         422, "invalid_option", "option `layers`: 9 is out of range; it must be 1 to 2"),
+        ("bad truth value", t.image("/v1/embed?normalize=maybe"),
+         422, "invalid_option",
+         "option `normalize`: invalid type: string \"maybe\", expected a boolean"),
+        ("bad components", t.image("/v1/pca?components=0"),
+         422, "invalid_option", "option `components`: 0 is out of range; it must be 1 to 64"),
+        ("too few patches", t.image("/v1/pca?size=14&resize=squash"),
+         422, "invalid_option", "3 components cannot be fitted on 1 patches"),
+        ("bad overlay", t.image("/v1/pca?overlay=1.5"),
+         422, "invalid_option", "option `overlay`: 1.5 is out of range; it must be 0 to 1"),
+        ("bad head", t.image("/v1/attention?head=2"),
+         422, "invalid_option", "option `head`: the model has no head 2; its heads are 0 to 1"),
+        ("no head", t.image("/v1/attention?head=left"),
+         422, "invalid_option",
+         "option `head`: \"left\" is neither `mean`, `max`, `all` nor the number of a head"),
+        ("bad threshold", t.image("/v1/attention?threshold=nan"),
+         422, "invalid_option", "option `threshold`"),
+        ("broken query", t.image("/v1/embed?size=%ff"),
+         400, "malformed_request", "the query is not UTF-8 in percent-encoding"),
+    ];
+    t.assert_rejected(cases).await;
+}
+
+#[tokio::test]
+async fn bad_routes_are_rejected() {
+    let t = Fixture::start().await;
+    #[rustfmt::skip]
+    let cases: Vec<BadRequest> = vec![
+        ("nothing acceptable", t.image("/v1/embed").header("accept", "text/html"),
+         406, "not_acceptable",
+         "fits none of application/json, application/octet-stream, application/x-npy"),
+        ("no such route", t.server.get("/v1/nothing"), 404, "not_found", "there is no /v1/nothing"),
+        ("wrong method", t.server.get("/v1/embed"),
+         405, "method_not_allowed", "/v1/embed does not take GET"),
+    ];
+    t.assert_rejected(cases).await;
+}
+
+#[tokio::test]
+async fn a_limit_is_named_with_its_flag() {
+    let t = Fixture::start().await;
+    let (_, body) = problem(t.image("/v1/embed?size=2800")).await;
+    let limit = json!({"name": "max_patches", "value": 4096, "flag": "--max-patches"});
+    assert_eq!(body["limit"], limit);
 }
 
 #[tokio::test]
@@ -142,8 +255,9 @@ async fn a_full_server_refuses_at_once_and_before_the_body() {
     let server = Server::start(tiny("tiny-reg", "model.safetensors"), config).await;
     // A client that has begun to send holds the only place.
     let mut slow = TcpStream::connect(server.address).await.unwrap();
-    let head = "POST /v1/embed HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 100000\r\n\r\n";
-    slow.write_all(head.as_bytes()).await.unwrap();
+    slow.write_all(upload("/v1/embed", 100_000).as_bytes())
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
 
     let response = server.post_file("/v1/embed", CHELSEA).send().await.unwrap();
@@ -171,12 +285,19 @@ async fn a_full_server_refuses_at_once_and_before_the_body() {
     ok(server.post_file("/v1/embed", CHELSEA)).await;
 }
 
+/// The head of a request that announces a body.
+fn upload(path: &str, bytes: usize) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n\
+         content-length: {bytes}\r\n\r\n"
+    )
+}
+
 async fn assert_refused_while_sending(server: &Server, path: &str, status: &str) {
     let mut late = TcpStream::connect(server.address).await.unwrap();
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 2000000\r\n\r\n"
-    );
-    late.write_all(head.as_bytes()).await.unwrap();
+    late.write_all(upload(path, 2_000_000).as_bytes())
+        .await
+        .unwrap();
     late.write_all(&vec![0; 1_000_000]).await.unwrap();
     let mut answer = vec![0; 4096];
     let count = late.read(&mut answer).await.unwrap();
@@ -270,10 +391,9 @@ async fn a_body_that_does_not_arrive_is_given_up() {
     let server = Server::start(tiny("tiny-reg", "model.safetensors"), config).await;
     for route in ["/v1/embed", "/v1/models/load"] {
         let mut slow = TcpStream::connect(server.address).await.unwrap();
-        let head = format!(
-            "POST {route} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 100000\r\n\r\n"
-        );
-        slow.write_all(head.as_bytes()).await.unwrap();
+        slow.write_all(upload(route, 100_000).as_bytes())
+            .await
+            .unwrap();
         let mut answer = vec![0; 4096];
         let count = tokio::time::timeout(Duration::from_secs(10), slow.read(&mut answer))
             .await

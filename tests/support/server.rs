@@ -259,6 +259,24 @@ pub async fn problem(request: RequestBuilder) -> (u16, Value) {
     (status, body)
 }
 
+/// A bad request: its name in a failure, and the status, code and a part of the detail that its
+/// problem must have.
+pub type BadRequest = (
+    &'static str,
+    RequestBuilder,
+    u16,
+    &'static str,
+    &'static str,
+);
+
+/// Sends a bad request and checks its problem.
+pub async fn assert_problem((name, request, status, code, detail): BadRequest) {
+    let (found, body) = problem(request).await;
+    assert!(found == status && body["code"] == code, "{name}: {body}");
+    let text = body["detail"].as_str().expect("a detail");
+    assert!(text.contains(detail), "{name}: no {detail:?} in {body}");
+}
+
 /// Sends and expects success.
 pub async fn ok(request: RequestBuilder) -> Response {
     let response = request.send().await.expect("an answer");
