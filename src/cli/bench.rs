@@ -1,5 +1,4 @@
-//! `dinoserve bench`: what the machine can do without HTTP, so that the server's overhead can be
-//! seen.
+//! `dinoserve bench`: measures the stages without HTTP, as a baseline for the server's overhead.
 
 use std::{
     path::PathBuf,
@@ -12,7 +11,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::common::{EngineFlags, LimitFlags};
+use super::flags::{EngineFlags, ImageLimitFlags};
 use crate::{
     engine::{EnginePlan, Input, ModelSession, RequestedOutputs, Sessions},
     error::Result,
@@ -27,15 +26,15 @@ pub(super) struct Bench {
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
 
-    /// Sizes in pixels
+    /// Input sizes of the model, in pixels
     #[arg(long, value_delimiter = ',', default_values_t = [224, 518])]
     sizes: Vec<usize>,
 
-    /// Runs of each stage; the median is shown
+    /// Number of runs of each stage, whose median is printed
     #[arg(long, default_value_t = 15)]
     rounds: usize,
 
-    /// Seconds for which all workers are kept busy, to measure images a second
+    /// Time for which all workers are kept busy to measure the throughput, in seconds
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
 
@@ -47,25 +46,26 @@ pub(super) struct Bench {
     engine: EngineFlags,
 
     #[command(flatten)]
-    limits: LimitFlags,
+    limits: ImageLimitFlags,
 }
 
-/// One row of the table.
+/// The medians of the stages, in milliseconds, and the throughput at one size.
 #[derive(Debug, Serialize)]
-struct Measured {
+struct Measurement {
     size: usize,
-    /// Medians in milliseconds.
     decode_ms: f64,
     resize_ms: f64,
     inference_ms: f64,
+    /// Decoding, resizing and inference.
     pipeline_ms: f64,
     pca_ms: f64,
-    /// Images a second while all workers are busy: with the model alone, and from the file on.
+    /// Images per second of the model alone while all workers are busy.
     session_rate: f64,
+    /// Images per second from the file on while all workers are busy.
     pipeline_rate: f64,
 }
 
-/// From a file to the model's input.
+/// The steps from a file to the model's input.
 struct Preparation {
     limits: ImageLimits,
     transform: Transform,
@@ -88,24 +88,26 @@ impl Preparation {
 
 impl Bench {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
         let files: Vec<Vec<u8>> = self
             .images
             .iter()
-            .map(read)
+            .map(|path| std::fs::read(path).with_context(|| path.display().to_string()))
             .collect::<anyhow::Result<_>>()?;
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
         let plan = self.engine.config().plan_here(model.precision, &runtime)?;
         let mut sessions = ModelSession::load(&runtime, &model, &plan)?;
-        let rows = self
+        let rows: Vec<Measurement> = self
             .sizes
             .iter()
-            .map(|&size| self.measure(size, &files, &plan, &mut sessions));
-        let rows: Vec<Measured> = rows.collect::<anyhow::Result<_>>()?;
+            .map(|&size| self.measure(size, &files, &plan, &mut sessions))
+            .collect::<anyhow::Result<_>>()?;
         if self.json {
             let report = serde_json::json!({
-                "model": model.spec.name, "precision": model.precision, "plan": plan.to_string(), "rows": rows,
+                "model": model.spec.name,
+                "precision": model.precision,
+                "plan": plan.to_string(),
+                "rows": rows,
             });
             println!("{report}");
             return Ok(ExitCode::SUCCESS);
@@ -141,7 +143,7 @@ impl Bench {
         files: &[Vec<u8>],
         plan: &EnginePlan,
         sessions: &mut Sessions,
-    ) -> anyhow::Result<Measured> {
+    ) -> anyhow::Result<Measurement> {
         let limits = self.limits.limits();
         let transform = Transform {
             mode: ResizeMode::Crop,
@@ -153,13 +155,13 @@ impl Bench {
         let file = &files[0];
         let decoded = preparation.decode(file)?;
         let input = preparation.resize(&decoded)?;
-        let wanted = RequestedOutputs {
+        let outputs = RequestedOutputs {
             patch_tokens: true,
             ..RequestedOutputs::default()
         };
         let session = sessions.single();
         let tokens = session
-            .run(&[(&input, wanted)])?
+            .run(&[(&input, outputs)])?
             .remove(0)
             .patch_tokens
             .context("patch tokens")?;
@@ -180,18 +182,17 @@ impl Bench {
                 .map(drop)
         })?;
 
-        let most = plan.max_batch;
         let inputs: Vec<Input> = files
             .iter()
             .map(|file| preparation.prepare(file))
             .collect::<Result<_>>()?;
-        let session_rate = self.rate(&mut sessions.workers, most, |index| {
+        let session_rate = self.rate(&mut sessions.workers, plan.max_batch, |index| {
             Ok(inputs[index % inputs.len()].clone())
         })?;
-        let pipeline_rate = self.rate(&mut sessions.workers, most, |index| {
+        let pipeline_rate = self.rate(&mut sessions.workers, plan.max_batch, |index| {
             preparation.prepare(&files[index % files.len()])
         })?;
-        Ok(Measured {
+        Ok(Measurement {
             size,
             decode_ms,
             resize_ms,
@@ -203,7 +204,7 @@ impl Bench {
         })
     }
 
-    /// Median time of `work` in milliseconds.
+    /// Returns the median time of `work`, in milliseconds.
     fn median(&self, mut work: impl FnMut() -> Result<()>) -> anyhow::Result<f64> {
         let mut times = Vec::with_capacity(self.rounds);
         for _ in 0..self.rounds.max(1) {
@@ -215,22 +216,22 @@ impl Bench {
         Ok(times[times.len() / 2])
     }
 
-    /// Images a second when every session, on its own thread, runs batches of `most` inputs without
-    /// a pause.
+    /// Returns the images per second when every session, on its own thread, runs batches of
+    /// `batch_size` inputs without a pause.
     fn rate(
         &self,
         sessions: &mut [ModelSession],
-        most: usize,
+        batch_size: usize,
         input: impl Fn(usize) -> Result<Input> + Sync,
     ) -> anyhow::Result<f64> {
         let time = Duration::from_secs_f64(self.seconds.max(0.0));
         let start = Barrier::new(sessions.len());
-        let work = |session: &mut ModelSession, offset: usize| -> Result<f64> {
+        let measure = |session: &mut ModelSession, offset: usize| -> Result<f64> {
             start.wait();
             let started = Instant::now();
             let mut done = 0;
             while done == 0 || started.elapsed() < time {
-                let batch: Vec<Input> = (0..most)
+                let batch: Vec<Input> = (0..batch_size)
                     .map(|i| input(offset + done + i))
                     .collect::<Result<_>>()?;
                 let batch: Vec<(&Input, RequestedOutputs)> = batch
@@ -238,7 +239,7 @@ impl Bench {
                     .map(|input| (input, RequestedOutputs::default()))
                     .collect();
                 session.run(&batch)?;
-                done += most;
+                done += batch_size;
             }
             Ok(done as f64 / started.elapsed().as_secs_f64())
         };
@@ -247,8 +248,8 @@ impl Bench {
                 .iter_mut()
                 .enumerate()
                 .map(|(offset, session)| {
-                    let work = &work;
-                    scope.spawn(move || work(session, offset))
+                    let measure = &measure;
+                    scope.spawn(move || measure(session, offset))
                 })
                 .collect();
             threads

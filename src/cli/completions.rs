@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-/// Prints a script for a shell, such as `dinoserve completions bash >
-/// /etc/bash_completion.d/dinoserve`.
+/// Prints a completion script, as in
+/// `dinoserve completions bash > /etc/bash_completion.d/dinoserve`.
 #[derive(Debug, Args)]
 pub(super) struct Completions {
-    /// The shell
+    /// Shell to complete for
     shell: Shell,
 }
 
@@ -17,7 +17,7 @@ impl Completions {
     pub(super) fn run(self, mut program: Command) -> ExitCode {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut program, "dinoserve", &mut script);
-        // The reader may have gone, as in `… | head`.
+        // The reader may have closed the pipe, as in `… | head`.
         let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
         ExitCode::SUCCESS
     }

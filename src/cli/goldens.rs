@@ -1,6 +1,6 @@
-//! `dinoserve models verify --goldens`: a converted model against reference features.
+//! `dinoserve models verify --goldens`: compares a converted model with reference features.
 
-use std::{path::Path, process::ExitCode};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 
@@ -14,74 +14,94 @@ use crate::{
     vision::{DecodeLimits, DecodeOptions, Grid, PATCH, decode},
 };
 
-/// Largest difference, and least cosine of CLS.
-fn tolerance(precision: Precision) -> (f32, f64) {
-    match precision {
-        Precision::Fp32 => (1e-3, 0.99999),
-        Precision::Fp16 => (f32::INFINITY, 0.9995),
-        Precision::Int8 => (f32::INFINITY, 0.995),
+/// How far features may be from the reference.
+struct Tolerance {
+    max_difference: f32,
+    /// Minimum cosine similarity of the CLS token.
+    min_cosine: f64,
+}
+
+impl Tolerance {
+    fn of(precision: Precision) -> Self {
+        let (max_difference, min_cosine) = match precision {
+            Precision::Fp32 => (1e-3, 0.99999),
+            Precision::Fp16 => (f32::INFINITY, 0.9995),
+            Precision::Int8 => (f32::INFINITY, 0.995),
+        };
+        Self {
+            max_difference,
+            min_cosine,
+        }
     }
 }
 
-/// Compares `cls` and `attention` for each input of `folder` and prints a line for each.
-pub(super) fn compare(
-    runtime: &Runtime,
-    model: &ModelFile,
-    folder: &Path,
-) -> anyhow::Result<ExitCode> {
-    let mut sessions = ModelSession::load(
-        runtime,
-        model,
-        &EnginePlan::single(model.precision, Provider::Cpu),
-    )?;
+/// Compares `cls` and `attention` for each input of `folder`, and prints a line for each.
+pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> anyhow::Result<()> {
+    let plan = EnginePlan::single(model.precision, Provider::Cpu);
+    let mut sessions = ModelSession::load(runtime, model, &plan)?;
     let session = sessions.single();
-    let entries =
-        std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let name = |entry: std::fs::DirEntry| {
-        Some(
-            entry
-                .file_name()
-                .to_str()?
-                .strip_suffix("_input.png")?
-                .to_owned(),
-        )
-    };
-    let mut names: Vec<String> = entries.flatten().filter_map(name).collect();
-    names.sort();
-    if names.is_empty() {
-        bail!("{} holds no *_input.png", folder.display());
-    }
     println!(
         "{:<32} {:>14} {:>14} {:>14}",
         "REFERENCE", "CLS COSINE", "CLS LARGEST", "ATTENTION"
     );
-    let (most, least) = tolerance(model.precision);
+    let Tolerance {
+        max_difference,
+        min_cosine,
+    } = Tolerance::of(model.precision);
     let mut good = true;
-    for name in names {
+    for name in reference_names(folder)? {
         let file = std::fs::read(folder.join(format!("{name}_input.png")))?;
         let pixels = decode(&file, DecodeOptions::default(), DecodeLimits::default())?;
         let grid = Grid {
             height: pixels.height() as usize / PATCH,
             width: pixels.width() as usize / PATCH,
         };
-        let wanted = RequestedOutputs {
+        let outputs = RequestedOutputs {
             attention: true,
             ..RequestedOutputs::default()
         };
-        let found = session.run(&[(&Input { pixels, grid }, wanted)])?.remove(0);
+        let found = session
+            .run(&[(&Input { pixels, grid }, outputs)])?
+            .remove(0);
         let expected = read_safetensors(&[map_file(&folder.join(format!("{name}.safetensors")))?])?;
-        let cls = tensor(&expected, "cls")?;
-        let attention = found.attention.iter().flatten().copied();
-        let cosine = cosine(found.cls.iter().copied(), &cls);
-        let largest = largest_difference(found.cls.iter().copied(), &cls);
-        let of_attention = largest_difference(attention, &tensor(&expected, "attention")?);
-        println!("{name:<32} {cosine:>14.8} {largest:>14.2e} {of_attention:>14.2e}");
-        good &= cosine >= least && largest <= most && of_attention <= most;
+        let cls: Vec<f32> = found.cls.iter().copied().collect();
+        let attention: Vec<f32> = found.attention.iter().flatten().copied().collect();
+        let expected_cls = tensor(&expected, "cls")?;
+        let cosine = cosine(&cls, &expected_cls);
+        let cls_difference = largest_difference(&cls, &expected_cls);
+        let attention_difference = largest_difference(&attention, &tensor(&expected, "attention")?);
+        println!("{name:<32} {cosine:>14.8} {cls_difference:>14.2e} {attention_difference:>14.2e}");
+        good &= cosine >= min_cosine
+            && cls_difference <= max_difference
+            && attention_difference <= max_difference;
     }
     if !good {
-        bail!("some features differ by more than {most}, or have a cosine below {least}");
+        bail!(
+            "some features differ by more than {max_difference}, or have a cosine below {min_cosine}"
+        );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+/// Returns the `X` of each `X_input.png`, sorted.
+fn reference_names(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut names = Vec::new();
+    for entry in entries.flatten() {
+        let file_name = entry.file_name();
+        names.extend(
+            file_name
+                .to_str()
+                .and_then(|name| name.strip_suffix("_input.png"))
+                .map(str::to_owned),
+        );
+    }
+    names.sort();
+    if names.is_empty() {
+        bail!("{} holds no *_input.png", folder.display());
+    }
+    Ok(names)
 }
 
 fn tensor(tensors: &TensorMap, name: &str) -> anyhow::Result<Vec<f32>> {
@@ -91,9 +111,8 @@ fn tensor(tensors: &TensorMap, name: &str) -> anyhow::Result<Vec<f32>> {
         .to_f32())
 }
 
-/// Infinite if there are more or fewer values, or some that are no numbers.
-fn largest_difference(found: impl Iterator<Item = f32>, expected: &[f32]) -> f32 {
-    let found: Vec<f32> = found.collect();
+/// Returns infinity if the lengths differ or a value is not finite.
+fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
     if found.len() != expected.len() || found.iter().any(|value| !value.is_finite()) {
         return f32::INFINITY;
     }
@@ -104,11 +123,30 @@ fn largest_difference(found: impl Iterator<Item = f32>, expected: &[f32]) -> f32
         .fold(0.0, f32::max)
 }
 
-fn cosine(found: impl Iterator<Item = f32>, expected: &[f32]) -> f64 {
-    let (mut dot, mut aa, mut bb) = (0.0, 0.0, 0.0);
-    for (a, &b) in found.zip(expected) {
-        let (a, b) = (f64::from(a), f64::from(b));
-        (dot, aa, bb) = (dot + a * b, aa + a * a, bb + b * b);
+fn cosine(found: &[f32], expected: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter()
+            .zip(b)
+            .map(|(&a, &b)| f64::from(a) * f64::from(b))
+            .sum()
+    };
+    dot(found, expected) / (dot(found, found) * dot(expected, expected)).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_and_infinite_values_differ_infinitely() {
+        assert_eq!(largest_difference(&[1.0, 2.0], &[1.5, 2.25]), 0.5);
+        assert_eq!(largest_difference(&[1.0], &[1.0, 2.0]), f32::INFINITY);
+        assert_eq!(largest_difference(&[f32::NAN], &[1.0]), f32::INFINITY);
     }
-    dot / (aa * bb).sqrt()
+
+    #[test]
+    fn the_cosine_does_not_depend_on_lengths() {
+        assert!((cosine(&[1.0, 1.0], &[3.0, 3.0]) - 1.0).abs() < 1e-12);
+        assert!((cosine(&[1.0, 0.0], &[1.0, 1.0]) - 0.5f64.sqrt()).abs() < 1e-12);
+    }
 }

@@ -1,18 +1,18 @@
-//! `dinoserve health`: what a container's health check runs, where there is no shell and no curl.
+//! `dinoserve health`: the health check of a container without a shell or curl.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
 
-/// Asks `/readyz`, and fails unless the server says that it is ready.
+/// Requests `/readyz`, and fails unless the server is ready.
 #[derive(Debug, Args)]
 pub(super) struct Health {
     /// Address of the server [default: 127.0.0.1 with the port of --port]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 
-    /// The certificate that `serve` was started with, if it was; then HTTPS is spoken
+    /// Certificate file of the server; the check then uses HTTPS
     #[arg(long, env = "DINOSERVE_TLS_CERT", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
 
@@ -20,7 +20,7 @@ pub(super) struct Health {
     #[arg(long, env = "DINOSERVE_PORT", default_value_t = 8080)]
     port: u16,
 
-    /// Seconds to wait for the answer
+    /// Timeout for the response, in seconds
     #[arg(long, default_value_t = 5)]
     timeout: u64,
 }
@@ -37,21 +37,23 @@ impl Health {
             .url
             .unwrap_or_else(|| format!("{scheme}://127.0.0.1:{}", self.port));
         let address = format!("{}/readyz", address.trim_end_matches('/'));
-        let config =
-            ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(self.timeout)));
-        // The certificate is for the server's public name; on this machine there is nobody else to
-        // mistake it for.
+        // Not verified: the certificate is for the server's public name, and the check runs on the
+        // server's machine.
         let tls = ureq::tls::TlsConfig::builder()
             .disable_verification(certificate.is_some())
             .build();
-        let config = config.tls_config(tls);
-        let agent: ureq::Agent = config.http_status_as_error(false).build().into();
-        let mut answer = agent
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(self.timeout)))
+            .tls_config(tls)
+            .http_status_as_error(false)
+            .build()
+            .into();
+        let mut response = agent
             .get(&address)
             .call()
             .with_context(|| format!("asking {address}"))?;
-        let text = answer.body_mut().read_to_string().unwrap_or_default();
-        if !answer.status().is_success() {
+        let text = response.body_mut().read_to_string().unwrap_or_default();
+        if !response.status().is_success() {
             bail!("not ready: {}", text.trim());
         }
         println!("{}", text.trim());

@@ -1,24 +1,24 @@
-//! The command line. Each command is a file; what they share about models and the runtime is in
-//! [`common`].
+//! The command line. Each command is a file; their common flags are in [`flags`].
 
 mod bench;
-mod common;
 mod completions;
 mod config;
+mod config_file;
 mod doctor;
 mod embed;
+mod embed_files;
 mod eval;
+mod executor;
+mod flags;
 mod gallery;
 mod goldens;
 mod health;
-mod http_flags;
 mod keys;
 mod models;
 mod openapi;
+mod output;
 mod progress;
 mod serve;
-mod settings;
-mod vectors;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -27,18 +27,18 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
-use self::settings::Settings;
+use self::config_file::ConfigFile;
 use crate::{
     artifacts,
     telemetry::{self, LogFormat, TraceExport},
 };
 
 const AFTER_HELP: &str = "\
-Settings come from dinoserve.toml, from environment variables and from flags; each overrules those before it. \
-`dinoserve config` shows them.
+Settings come from dinoserve.toml, from environment variables and from flags; each overrides those \
+before it. `dinoserve config` shows them.
 
-Exit codes: 0 all went well; 1 something failed, or a check found something; 2 the command line or the settings are wrong; \
-130 stopped by Ctrl-C.";
+Exit codes: 0 success; 1 a failure, or a check that found a problem; 2 an invalid command line or \
+configuration file; 130 stopped by Ctrl-C.";
 
 /// DINOv2 image features: embeddings, PCA maps and attention maps, over HTTP or over a folder.
 #[derive(Debug, Parser)]
@@ -47,16 +47,16 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// File with settings: flags of `serve` without their dashes, such as `port = 8080` [default:
-    /// dinoserve.toml, if there is one]
+    /// Configuration file with flags of `serve` without their dashes, such as `port = 8080`
+    /// [default: dinoserve.toml, if it exists]
     #[arg(long, global = true, env = "DINOSERVE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// What is logged, in tracing's syntax, such as `info` or `dinoserve=debug,warn`
+    /// Filter of the log in tracing's syntax, such as `info` or `dinoserve=debug,warn`
     #[arg(long, global = true, env = "DINOSERVE_LOG", default_value = "info")]
     log: String,
 
-    /// Form of the log on standard error
+    /// Format of the log on standard error
     #[arg(
         long,
         global = true,
@@ -78,16 +78,16 @@ enum Command {
     /// Fill, read, check and save galleries
     #[command(subcommand)]
     Gallery(gallery::Gallery),
-    /// Measure how well features tell the labels of images apart
+    /// Measure how well features separate labeled images
     #[command(subcommand)]
     Eval(eval::Eval),
-    /// Measure the bare session and the way before it, without HTTP
+    /// Measure decoding, resizing and inference without HTTP
     Bench(bench::Bench),
-    /// Print the API's description
+    /// Print the OpenAPI document
     Openapi,
-    /// Check that `serve` would work here, and say what to do if not
+    /// Check whether `serve` would work here, and say what to do if not
     Doctor(doctor::Doctor),
-    /// Ask a server on this machine whether it is ready
+    /// Check whether a server on this machine is ready
     Health(health::Health),
     /// Make API keys
     #[command(subcommand)]
@@ -98,10 +98,10 @@ enum Command {
     Completions(completions::Completions),
 }
 
-/// Runs the program with the arguments of the process and gives its exit code: 0 when all went
-/// well, 1 when something failed, 2 when the command line or the settings are wrong.
+/// Runs the program with the arguments of the process, and returns its exit code; `--help` lists
+/// the codes.
 pub fn main() -> ExitCode {
-    let (program, settings) = match program() {
+    let (program, config_file) = match program() {
         Ok(program) => program,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -112,11 +112,11 @@ pub fn main() -> ExitCode {
         Ok(matches) => matches,
         Err(error) => {
             let _ = error.print();
-            if let (Some(settings), Some(ContextValue::String(value))) =
-                (&settings, error.get(ContextKind::InvalidValue))
-                && settings.has_value(value)
+            if let Some(file) = &config_file
+                && let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue)
+                && file.has_value(value)
             {
-                eprintln!("\nThe value is in {}.", settings.path().display());
+                eprintln!("\nThe value is in {}.", file.path().display());
             }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -125,7 +125,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    // Sends the last spans when it is dropped, at the end.
+    // Sends the last spans when it is dropped.
     let _tracing = match telemetry::start(
         cli.log_format,
         &cli.log,
@@ -137,19 +137,14 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if !cli.command.stops_itself() {
-        stop_on_ctrl_c();
+    if !cli.command.handles_ctrl_c() {
+        exit_on_ctrl_c();
     }
-    match cli.run(&matches, program, settings.as_ref()) {
+    match cli.run(&matches, program, config_file.as_ref()) {
         Ok(code) => code,
         Err(error) => {
-            // The reader of our output has gone, as in `… | head`: that is no failure of ours.
-            let broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
-                cause
-                    .downcast_ref::<std::io::Error>()
-                    .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
-            };
-            if !error.chain().any(broken_pipe) {
+            // Silent if the reader has closed the pipe, as in `… | head`.
+            if !error.chain().any(is_broken_pipe) {
                 eprintln!("error: {error:#}");
             }
             ExitCode::FAILURE
@@ -157,19 +152,25 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command line, with the defaults of the file with settings if there is one.
-fn program() -> anyhow::Result<(clap::Command, Option<Settings>)> {
+/// Returns the command line with the defaults of the configuration file, and the file if it exists.
+fn program() -> anyhow::Result<(clap::Command, Option<ConfigFile>)> {
     let program = Cli::command();
-    let settings = Settings::find(std::env::args_os().skip(1))?;
-    let program = match &settings {
-        Some(settings) => settings.apply(program)?,
+    let config_file = ConfigFile::find(std::env::args_os().skip(1))?;
+    let program = match &config_file {
+        Some(file) => file.apply(program)?,
         None => program,
     };
-    Ok((program, settings))
+    Ok((program, config_file))
+}
+
+fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 impl Command {
-    /// Where its spans go.
+    /// The export of spans, which only the server has.
     fn trace_export(&self) -> Option<TraceExport> {
         match self {
             Self::Serve(serve) => serve.trace_export(),
@@ -177,8 +178,8 @@ impl Command {
         }
     }
 
-    /// Whether it hears Ctrl-C by itself, and ends what it has begun.
-    fn stops_itself(&self) -> bool {
+    /// Returns whether the command ends its work by itself on Ctrl-C.
+    fn handles_ctrl_c(&self) -> bool {
         matches!(
             self,
             Self::Serve(_) | Self::Gallery(gallery::Gallery::Import(_))
@@ -186,13 +187,13 @@ impl Command {
     }
 }
 
-/// Ends at once, and leaves nothing half-written.
-fn stop_on_ctrl_c() {
-    let stopped = ctrlc::set_handler(|| {
+/// Makes Ctrl-C end the process at once, after unfinished files are removed.
+fn exit_on_ctrl_c() {
+    let set = ctrlc::set_handler(|| {
         artifacts::remove_unfinished();
         std::process::exit(130);
     });
-    if let Err(error) = stopped {
+    if let Err(error) = set {
         tracing::debug!(%error, "no handler for Ctrl-C");
     }
 }
@@ -202,7 +203,7 @@ impl Cli {
         self,
         matches: &ArgMatches,
         program: clap::Command,
-        settings: Option<&Settings>,
+        config_file: Option<&ConfigFile>,
     ) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(command) => command.run(),
@@ -216,8 +217,8 @@ impl Cli {
             Command::Health(command) => command.run(),
             Command::Keys(command) => command.run(),
             Command::Config(command) => {
-                let of_command = matches.subcommand().map_or(matches, |(_, matches)| matches);
-                command.run(of_command, &program, settings)
+                let matches = matches.subcommand().map_or(matches, |(_, matches)| matches);
+                command.run(matches, &program, config_file)
             }
             Command::Completions(command) => Ok(command.run(program)),
         }

@@ -1,31 +1,37 @@
 //! `dinoserve models list|pull|convert|verify`.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use serde_json::json;
 use strum::VariantNames;
 
 use super::{
-    common::{PrecisionFlag, RuntimeFlags, StoreFlags},
+    flags::{PrecisionFlag, RuntimeFlags, StoreFlags},
     goldens,
-    progress::{Progress, Unit},
+    output::print_json,
+    progress::with_progress,
 };
 use crate::{
-    artifacts::{Manifest, ModelFile, ModelState, convert},
-    model::PositionRule,
+    artifacts::{Manifest, ModelFile, ModelState, ModelStore, convert},
+    model::{ModelSpec, PositionRule},
     onnx::Precision,
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Models {
-    /// List the known models and what of them is in the cache
+    /// List the known models and their state in the cache
     List(List),
     /// Download a model's weights and convert them
     Pull(Pull),
-    /// Convert a weight file: safetensors (also sharded), a hub .pth, or an ONNX export
+    /// Convert a weight file: safetensors (also sharded), a .pth of Meta's hub, or an ONNX export
     Convert(Convert),
-    /// Check that a converted model is as it was written
+    /// Check that a converted model is undamaged
     Verify(Verify),
 }
 
@@ -53,7 +59,7 @@ pub(super) struct Pull {
 
 #[derive(Debug, Args)]
 pub(super) struct Convert {
-    /// Name of the model whose architecture the weights have
+    /// Name of the model with the architecture of the weights
     #[arg(required_unless_present = "spec")]
     name: Option<String>,
 
@@ -64,7 +70,7 @@ pub(super) struct Convert {
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
 
-    /// Where the converted model goes [default: the cache folder]
+    /// File of the converted model [default: in the cache folder]
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
 
@@ -90,7 +96,7 @@ pub(super) struct Verify {
     #[command(flatten)]
     precision: PrecisionFlag,
 
-    /// Folder of reference features: run each `X_input.png` and compare with `X.safetensors`
+    /// Folder of reference features: each `X_input.png` is run and compared with `X.safetensors`
     /// (`cls`, `attention`)
     #[arg(long, value_name = "DIR", conflicts_with = "json")]
     goldens: Option<PathBuf>,
@@ -114,56 +120,50 @@ impl Models {
 impl List {
     fn run(self) -> anyhow::Result<ExitCode> {
         let store = self.store.store()?;
-        let mut out = std::io::stdout().lock();
-        let state = |spec| {
-            let state = |precision| store.state(spec, precision);
-            let converted = Precision::VARIANTS
-                .iter()
-                .filter_map(|name| name.parse().ok());
-            let converted =
-                converted.filter(|&precision| state(precision) == ModelState::Converted);
-            let converted: Vec<String> = converted
-                .map(|precision: Precision| precision.to_string())
-                .collect();
-            match state(Precision::Fp32) {
-                _ if !converted.is_empty() => converted.join(", "),
-                ModelState::Downloaded => "downloaded".to_owned(),
-                _ => "-".to_owned(),
-            }
-        };
         if self.json {
             let models: Vec<_> = store
                 .catalog()
                 .iter()
-                .map(|spec| serde_json::json!({"model": spec, "state": state(spec)}))
+                .map(|spec| json!({"model": spec, "state": state(&store, spec)}))
                 .collect();
-            writeln!(out, "{}", serde_json::to_string_pretty(&models)?)?;
+            print_json(&models)?;
             return Ok(ExitCode::SUCCESS);
         }
+        let mut out = std::io::stdout().lock();
         writeln!(out, "{:<20} {:<16} SUMMARY", "NAME", "IN CACHE")?;
         for spec in store.catalog().iter() {
-            writeln!(
-                out,
-                "{:<20} {:<16} {}",
-                spec.name,
-                state(spec),
-                spec.summary
-            )?;
+            let state = state(&store, spec);
+            writeln!(out, "{:<20} {state:<16} {}", spec.name, spec.summary)?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Returns the precisions in which a model is converted, else whether its weights are downloaded.
+fn state(store: &ModelStore, spec: &ModelSpec) -> String {
+    let converted: Vec<&str> = Precision::VARIANTS
+        .iter()
+        .copied()
+        .filter(|name| {
+            name.parse()
+                .is_ok_and(|precision| store.state(spec, precision) == ModelState::Converted)
+        })
+        .collect();
+    if !converted.is_empty() {
+        converted.join(", ")
+    } else if store.state(spec, Precision::Fp32) == ModelState::Downloaded {
+        "downloaded".to_owned()
+    } else {
+        "-".to_owned()
     }
 }
 
 impl Pull {
     fn run(self) -> anyhow::Result<ExitCode> {
         let store = self.store.store()?;
-        let precision = self.precision.get();
-        let mut progress = Progress::new(Unit::BytesOrSteps);
-        let pulled = store.pull(&self.name, precision, &mut |step, done, total| {
-            progress.show(step, done, total);
-        });
-        progress.finish();
-        report(&pulled?, &store.converted_path(&self.name, precision))?;
+        let precision = self.precision.precision;
+        let manifest = with_progress(|progress| store.pull(&self.name, precision, progress))?;
+        report(&manifest, &store.converted_path(&self.name, precision))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -177,16 +177,14 @@ impl Convert {
             (None, None) => anyhow::bail!("a model name or --spec is needed"),
         };
         let spec = store.catalog().get(&name)?;
-        let precision = self.precision.get();
+        let precision = self.precision.precision;
         let to = self
             .to
             .unwrap_or_else(|| store.converted_path(&name, precision));
-        let mut progress = Progress::new(Unit::BytesOrSteps);
-        let mut show = |step: &str, done, total| progress.show(step, done, total);
-        let manifest = convert(spec, &self.from, None, precision, &to, &mut show)
-            .with_context(|| format!("converting {} as {name}", self.from.display()));
-        progress.finish();
-        report(&manifest?, &to)?;
+        let manifest =
+            with_progress(|progress| convert(spec, &self.from, None, precision, &to, progress))
+                .with_context(|| format!("converting {} as {name}", self.from.display()))?;
+        report(&manifest, &to)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -194,19 +192,13 @@ impl Convert {
 impl Verify {
     fn run(self) -> anyhow::Result<ExitCode> {
         let store = self.store.store()?;
-        let mut progress = Progress::new(Unit::BytesOrSteps);
-        let precision = self.precision.get();
-        let verified = store.verify(&self.name, precision, &mut |step, done, total| {
-            progress.show(step, done, total);
-        });
-        progress.finish();
-        let verified = verified?;
-        let mut out = std::io::stdout();
+        let precision = self.precision.precision;
+        let verified = with_progress(|progress| store.verify(&self.name, precision, progress))?;
         if self.json {
-            let report = serde_json::json!({"path": verified.path, "manifest": verified.manifest});
-            writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            print_json(&json!({"path": verified.path, "manifest": verified.manifest}))?;
             return Ok(ExitCode::SUCCESS);
         }
+        let mut out = std::io::stdout();
         writeln!(out, "{} is as it was written", verified.path.display())?;
         writeln!(out, "fingerprint {}", verified.manifest.fingerprint)?;
         writeln!(
@@ -214,18 +206,16 @@ impl Verify {
             "made from {} (sha256 {})",
             verified.manifest.source, verified.manifest.source_sha256
         )?;
-        match self.goldens {
-            None => Ok(ExitCode::SUCCESS),
-            Some(folder) => {
-                let runtime = self.runtime.load(&self.store)?;
-                let model = ModelFile::open(&verified.path, PositionRule::Hub)?;
-                goldens::compare(&runtime, &model, &folder)
-            }
+        if let Some(folder) = self.goldens {
+            let runtime = self.runtime.load(&self.store)?;
+            let model = ModelFile::open(&verified.path, PositionRule::Hub)?;
+            goldens::compare(&runtime, &model, &folder)?;
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
-fn report(manifest: &Manifest, path: &std::path::Path) -> std::io::Result<()> {
+fn report(manifest: &Manifest, path: &Path) -> std::io::Result<()> {
     let mut out = std::io::stdout();
     writeln!(
         out,

@@ -7,13 +7,21 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// What is counted.
+use crate::artifacts;
+
+/// Runs `work` with a callback that shows its progress.
+pub(super) fn with_progress<T>(work: impl FnOnce(artifacts::Progress<'_>) -> T) -> T {
+    let mut progress = Progress::new(Unit::BytesOrSteps);
+    work(&mut |step, done, total| progress.show(step, done, total))
+}
+
+/// The unit of the counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
-    /// Bytes where the step's name says so, else steps.
+    /// Steps while a model is converted, else bytes.
     BytesOrSteps,
     Images,
-    /// Parts of a computation.
+    /// Steps of a computation.
     Steps,
 }
 
@@ -23,41 +31,36 @@ pub(super) struct Progress {
     terminal: bool,
     step: String,
     bar: ProgressBar,
-    started: Instant,
     last_line: Instant,
 }
 
-/// Also when the work failed.
+/// Time between two plain lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Removes the bar when the work ends, also if it fails.
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.finish();
+        self.bar.finish_and_clear();
     }
 }
 
-/// Seconds between two plain lines.
-const LINES_EVERY: Duration = Duration::from_secs(5);
-
 impl Progress {
     pub(super) fn new(unit: Unit) -> Self {
-        let now = Instant::now();
-        let terminal = std::io::stderr().is_terminal();
         Self {
             unit,
-            terminal,
+            terminal: std::io::stderr().is_terminal(),
             step: String::new(),
             bar: ProgressBar::hidden(),
-            started: now,
-            last_line: now,
+            last_line: Instant::now(),
         }
     }
 
-    /// Shows that `done` of `total` of `step` are done.
+    /// Shows `done` of `total` units of the step named `step`.
     pub(super) fn show(&mut self, step: &str, done: u64, total: Option<u64>) {
         if step != self.step {
             self.bar.finish_and_clear();
             step.clone_into(&mut self.step);
-            self.started = Instant::now();
-            self.last_line = self.started;
+            self.last_line = Instant::now();
             if self.terminal {
                 self.bar = ProgressBar::new(0)
                     .with_style(self.style())
@@ -69,7 +72,7 @@ impl Progress {
                 self.bar.set_length(total);
             }
             self.bar.set_position(done);
-        } else if self.last_line.elapsed() >= LINES_EVERY {
+        } else if self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
             let of = total
                 .map(|total| format!(" of {}", self.amount(total)))
@@ -78,17 +81,13 @@ impl Progress {
         }
     }
 
-    /// Removes the bar.
-    pub(super) fn finish(&mut self) {
-        self.bar.finish_and_clear();
-    }
-
-    /// Shows bytes that pass by, until it is dropped.
+    /// Returns a callback that counts the bytes of the slices it is given.
     pub(super) fn of_bytes(
         step: &'static str,
         total: Option<u64>,
     ) -> impl FnMut(&[u8]) + Send + 'static {
-        let (mut progress, mut done) = (Self::new(Unit::BytesOrSteps), 0);
+        let mut progress = Self::new(Unit::BytesOrSteps);
+        let mut done = 0;
         move |bytes| {
             done += bytes.len() as u64;
             progress.show(step, done, total);

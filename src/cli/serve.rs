@@ -3,19 +3,21 @@
 use std::{io::Write, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use clap::{Args, builder::RangedU64ValueParser};
+use clap::Args;
 use tokio::net::TcpListener;
 
 use super::{
-    common::{EngineFlags, GalleryFlags, LimitFlags},
-    http_flags::{AccessFlags, HttpFlags},
+    executor::async_runtime,
+    flags::{
+        AccessFlags, EngineFlags, GalleryFlags, GalleryLimitFlags, HttpFlags, ImageLimitFlags,
+    },
 };
 use crate::{
     artifacts::{ModelFile, remove_unfinished},
     engine::Runtime,
     gallery::OpenMode,
     http::{self, AppState, Certificate, Stop, access::ApiKeys},
-    service::{Extractor, GalleryLimits, LiveService, Service},
+    service::{Extractor, LiveService, Service},
     telemetry::{self, TraceExport},
 };
 
@@ -25,13 +27,13 @@ pub(super) struct Serve {
     pub(super) engine: EngineFlags,
 
     #[command(flatten)]
-    limits: LimitFlags,
+    limits: ImageLimitFlags,
 
     #[command(flatten)]
     pub(super) gallery: GalleryFlags,
 
-    /// Megabytes of memory for results, so that the same file with the same options does not go
-    /// through the model twice; 0 keeps none
+    /// Memory for cached results, so that the model does not run twice for the same file and options,
+    /// in megabytes; 0 turns the cache off
     #[arg(
         long,
         env = "DINOSERVE_CACHE_MB",
@@ -49,12 +51,12 @@ pub(super) struct Serve {
     #[command(flatten)]
     access: AccessFlags,
 
-    /// Address of a collector that spans of requests are sent to, by OTLP over HTTP, such as
+    /// Address of a collector that receives request spans by OTLP over HTTP, such as
     /// http://localhost:4318
     #[arg(long, env = "DINOSERVE_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
 
-    /// Share of the traces that begin here that is sent, 0 to 1
+    /// Share of sent traces among those that begin in this server, 0 to 1
     #[arg(
         long,
         env = "DINOSERVE_OTLP_SAMPLE",
@@ -64,64 +66,15 @@ pub(super) struct Serve {
     otlp_sample: f64,
 }
 
-/// Limits of requests about galleries.
-#[derive(Debug, Clone, Args)]
-struct GalleryLimitFlags {
-    /// Most neighbors of a search; at least 20, which is the default of `k`
-    #[arg(long, env = "DINOSERVE_MAX_NEIGHBORS", default_value_t = GalleryLimits::default().max_neighbors,
-        value_parser = RangedU64ValueParser::<usize>::new().range(20..))]
-    max_neighbors: usize,
-
-    /// Most items of a page of a gallery; at least 100, which is the default of `limit`
-    #[arg(long, env = "DINOSERVE_MAX_PAGE_ITEMS", default_value_t = GalleryLimits::default().max_page_items,
-        value_parser = RangedU64ValueParser::<usize>::new().range(100..))]
-    max_page_items: usize,
-
-    /// Longer side of the thumbnails of stored images, in pixels
-    #[arg(long, env = "DINOSERVE_THUMBNAIL_SIDE", default_value_t = GalleryLimits::default().thumbnail_side,
-        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
-    thumbnail_side: usize,
-
-    /// Most items that a linear probe is trained on; their features take 4 bytes a number of memory
-    #[arg(long, env = "DINOSERVE_MAX_PROBE_ITEMS", default_value_t = GalleryLimits::default().max_probe_items)]
-    max_probe_items: usize,
-
-    /// Most classes of a linear probe
-    #[arg(long, env = "DINOSERVE_MAX_PROBE_CLASSES", default_value_t = GalleryLimits::default().max_probe_classes)]
-    max_probe_classes: usize,
-}
-
-impl GalleryLimitFlags {
-    fn limits(&self) -> GalleryLimits {
-        let &Self {
-            max_neighbors,
-            max_page_items,
-            thumbnail_side,
-            max_probe_items,
-            max_probe_classes,
-        } = self;
-        GalleryLimits {
-            max_neighbors,
-            max_page_items,
-            thumbnail_side,
-            max_probe_items,
-            max_probe_classes,
-        }
-    }
-}
-
 impl Serve {
     pub(super) fn address(&self) -> SocketAddr {
         self.http.address()
     }
 
-    /// Where spans of requests go.
+    /// The export of spans, if a collector is given.
     pub(super) fn trace_export(&self) -> Option<TraceExport> {
-        let endpoint = self
-            .otlp_endpoint
-            .clone()
-            .filter(|endpoint| !endpoint.is_empty())?;
-        Some(TraceExport {
+        let endpoint = self.otlp_endpoint.clone()?;
+        (!endpoint.is_empty()).then_some(TraceExport {
             endpoint,
             sample: self.otlp_sample,
         })
@@ -129,24 +82,23 @@ impl Serve {
 
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         raise_file_limit();
-        // What is wrong with the flags is said before seconds go into a model.
-        let (keys, certificate) = (self.access.keys()?, self.access.certificate()?);
-        let runtime = self.engine.runtime()?;
+        // Files of flags are checked before the model is loaded, which takes seconds.
+        let keys = self.access.keys()?;
+        let certificate = self.access.certificate()?;
+        let onnxruntime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
-        let tokio = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
-        let ended = tokio.block_on(self.serve(&runtime, model, keys, certificate));
-        // Not waiting for what may take long and nobody needs any more, such as the download of
+        let runtime = async_runtime()?;
+        let served = runtime.block_on(self.serve(&onnxruntime, model, keys, certificate));
+        // Abandons tasks that may take long and are no longer needed, such as the download of
         // another model.
-        tokio.shutdown_timeout(Duration::from_secs(1));
+        runtime.shutdown_timeout(Duration::from_secs(1));
         remove_unfinished();
-        ended
+        served
     }
 
     async fn serve(
         self,
-        runtime: &Runtime,
+        onnxruntime: &Runtime,
         model: ModelFile,
         keys: Option<Arc<ApiKeys>>,
         certificate: Option<Arc<Certificate>>,
@@ -160,21 +112,20 @@ impl Serve {
             tracing::info!(gallery = gallery.describe(), "open");
         }
         if keys.is_none() && !address.ip().is_loopback() {
-            tracing::warn!(%address, "whoever reaches this address may do everything; --api-keys FILE asks for keys");
+            tracing::warn!(
+                %address,
+                "the API is open to all clients of this address; --api-keys FILE requires keys"
+            );
         }
-        let (engine, thread) = self.engine.start(runtime, model)?;
-        let service = Service::new(Extractor::new(
-            engine,
-            self.limits.limits(),
-            self.cache_mb << 20,
-        ));
-        let service = service
+        let (engine, thread) = self.engine.start(onnxruntime, model)?;
+        let extractor = Extractor::new(engine, self.limits.limits(), self.cache_mb << 20);
+        let service = Service::new(extractor)
             .with_gallery(gallery.clone())
             .with_gallery_limits(self.gallery_limits.limits());
         let live = Arc::new(LiveService::new(
             service,
             thread,
-            Some(self.engine.source(runtime)?),
+            Some(self.engine.source(onnxruntime)?),
         ));
         let state = AppState::new(
             Arc::clone(&live),
@@ -194,7 +145,7 @@ impl Serve {
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
 
-        // The one line on standard output: whoever started us reads the port from it.
+        // The only line on standard output; the parent process reads the port from it.
         writeln!(
             std::io::stdout(),
             "listening on {scheme}://{}",
@@ -202,7 +153,7 @@ impl Serve {
         )?;
         let loaded = async {
             live.ready().await?;
-            // From here on only a signal ends the server.
+            // From now on only a signal ends the server.
             std::future::pending::<anyhow::Result<()>>().await
         };
         tokio::select! {
@@ -218,8 +169,7 @@ impl Serve {
     }
 }
 
-/// As many connections as the system allows, which often starts programs with a low limit that they
-/// may raise.
+/// Raises the limit of open files, and so of connections, to the maximum that the system allows.
 fn raise_file_limit() {
     #[cfg(unix)]
     {
@@ -233,7 +183,7 @@ fn raise_file_limit() {
             },
         );
         if let Err(error) = raised {
-            tracing::debug!(%error, "the limit of open files stays");
+            tracing::debug!(%error, "the limit of open files is unchanged");
         }
     }
 }
@@ -260,6 +210,6 @@ async fn stop_signal() -> Stop {
         drop(interrupt.await);
         Stop::Now
     };
-    tracing::info!("stopping: accepted requests are finished, new ones are refused");
+    tracing::info!("stopping: accepted requests are finished, new ones are rejected");
     stop
 }

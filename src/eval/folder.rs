@@ -1,4 +1,4 @@
-//! Labeled images: a folder that has a subfolder for each label.
+//! Labeled images: a folder with a subfolder for each label.
 
 use std::{
     collections::BTreeSet,
@@ -9,24 +9,24 @@ use ndarray::Array2;
 
 use crate::error::{Error, Kind, Result};
 
-/// The images of a folder, as their subfolders label them.
+/// The images of a folder, labeled by their subfolders.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LabeledImages {
-    /// Where they lie.
+    /// Paths of the labeled images.
     pub paths: Vec<PathBuf>,
-    /// Their paths below the folder, with `/` between the parts.
+    /// Paths below the folder, with `/` between the parts.
     pub ids: Vec<String>,
     /// The first part of each id.
     pub labels: Vec<String>,
-    /// Images that lie in no subfolder.
-    pub unlabelled: Vec<String>,
+    /// Ids of images that lie in no subfolder.
+    pub unlabeled: Vec<String>,
 }
 
 impl LabeledImages {
     /// Labels `paths`, the image files below `root`, in their order.
     ///
     /// # Errors
-    /// [`Kind::InvalidOption`] if none of them lies in a subfolder.
+    /// [`Kind::InvalidOption`] if no image lies in a subfolder.
     pub fn new(root: &Path, paths: Vec<PathBuf>) -> Result<Self> {
         let mut found = Self::default();
         for path in paths {
@@ -38,7 +38,7 @@ impl LabeledImages {
                 found.ids.push(id);
                 found.paths.push(path);
             } else {
-                found.unlabelled.push(id);
+                found.unlabeled.push(id);
             }
         }
         if found.paths.is_empty() {
@@ -55,16 +55,16 @@ impl LabeledImages {
 /// Labeled images as vectors.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LabeledVectors {
-    /// As [`LabeledImages::ids`].
+    /// See [`LabeledImages::ids`].
     pub ids: Vec<String>,
-    /// As [`LabeledImages::labels`].
+    /// See [`LabeledImages::labels`].
     pub labels: Vec<String>,
     /// `[images, dim]`.
     pub vectors: Array2<f32>,
 }
 
 impl LabeledVectors {
-    /// Each image's index among `classes`, which hold all labels, sorted.
+    /// Returns each image's index in `classes`, which hold all labels, sorted.
     pub fn indices(&self, classes: &[String]) -> Vec<usize> {
         self.labels
             .iter()
@@ -72,19 +72,19 @@ impl LabeledVectors {
             .collect()
     }
 
-    /// The labels that `other` has and these images lack, sorted.
-    pub fn lacks(&self, other: &Self) -> Vec<String> {
-        let known: BTreeSet<&str> = self.labels.iter().map(String::as_str).collect();
-        let wanted: BTreeSet<&str> = other.labels.iter().map(String::as_str).collect();
-        wanted
-            .difference(&known)
-            .map(|&label| label.to_owned())
-            .collect()
+    /// Returns the labels of `other` that these images do not have, sorted.
+    pub fn missing_labels(&self, other: &Self) -> Vec<String> {
+        let known: BTreeSet<&String> = self.labels.iter().collect();
+        let labels: BTreeSet<&String> = other.labels.iter().collect();
+        labels.difference(&known).copied().cloned().collect()
     }
 }
 
-/// All labels of several sets, sorted.
-pub fn classes(sets: &[&LabeledVectors]) -> Vec<String> {
-    let labels: BTreeSet<&String> = sets.iter().flat_map(|set| &set.labels).collect();
+/// Returns all labels of several datasets, sorted.
+pub fn classes(datasets: &[&LabeledVectors]) -> Vec<String> {
+    let labels: BTreeSet<&String> = datasets
+        .iter()
+        .flat_map(|dataset| &dataset.labels)
+        .collect();
     labels.into_iter().cloned().collect()
 }

@@ -1,4 +1,4 @@
-//! Classification by the nearest of labeled images, as in `dinov2/eval/knn.py`: exact, by dot
+//! Classification by the nearest labeled images, as in `dinov2/eval/knn.py`: exact, by dot
 //! product.
 
 use std::cmp::Ordering;
@@ -11,33 +11,34 @@ use crate::{
     features::vote::{self, Vote},
 };
 
-/// Images whose scores are held at a time.
-const BLOCK: usize = 64;
+/// Number of test images whose scores are held at a time.
+const BLOCK_ROWS: usize = 64;
 
-/// A labeled image that is near.
+/// A near labeled image.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Neighbor {
-    /// Which of the labeled images.
+    /// Index of the labeled image.
     pub index: usize,
-    /// Dot product of both vectors; for vectors of length 1 the cosine of their angle.
+    /// Dot product of both vectors; for vectors of length 1 their cosine similarity.
     pub score: f32,
 }
 
-/// The `k` nearest rows of `train` `[images, dim]` for each row of `test` `[images, dim]`, by
-/// falling score; of equal scores the first row first.
+/// Returns the `k` nearest rows of `train` `[images, dim]` for each row of `test` `[images, dim]`,
+/// by falling score; rows of equal score keep their order.
 ///
 /// # Errors
-/// [`crate::error::Kind::InvalidOption`] if `k` is 0 or there are fewer rows.
+/// [`Kind::InvalidOption`](crate::error::Kind::InvalidOption) if `k` is 0 or above the number of
+/// rows.
 pub fn nearest(
     train: ArrayView2<'_, f32>,
     test: ArrayView2<'_, f32>,
     k: usize,
 ) -> Result<Vec<Vec<Neighbor>>> {
-    let most = train.nrows();
-    if k == 0 || k > most {
+    let rows = train.nrows();
+    if k == 0 || k > rows {
         return Err(Error::option(
             "k",
-            format!("{k} neighbors cannot be found among {most} images; use 1 to {most}"),
+            format!("{k} neighbors cannot be found among {rows} images; use 1 to {rows}"),
         ));
     }
     let by_score = |a: &Neighbor, b: &Neighbor| -> Ordering {
@@ -46,14 +47,14 @@ pub fn nearest(
             .then_with(|| a.index.cmp(&b.index))
     };
     let mut found = Vec::with_capacity(test.nrows());
-    for block in test.axis_chunks_iter(Axis(0), BLOCK) {
+    for block in test.axis_chunks_iter(Axis(0), BLOCK_ROWS) {
         for scores in block.dot(&train.t()).rows() {
             let mut all: Vec<Neighbor> = scores
                 .iter()
                 .enumerate()
                 .map(|(index, &score)| Neighbor { index, score })
                 .collect();
-            if k < most {
+            if k < rows {
                 all.select_nth_unstable_by(k, by_score);
                 all.truncate(k);
             }
@@ -64,8 +65,8 @@ pub fn nearest(
     Ok(found)
 }
 
-/// The class that the first `k` of `neighbors` vote for; `labels` are the classes of the labeled
-/// images, of `classes` in all. Of classes with equal shares the first.
+/// Returns the class that the first `k` of `neighbors` vote for; the lowest class wins a tie.
+/// `labels` are the classes of the labeled images, below `classes`.
 pub fn predict(
     neighbors: &[Neighbor],
     k: usize,

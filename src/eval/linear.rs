@@ -1,4 +1,4 @@
-//! Classification by a linear probe that was trained on labeled images.
+//! Classification by a linear probe that is trained on labeled images.
 
 use super::LabeledVectors;
 use crate::{
@@ -6,31 +6,32 @@ use crate::{
     features::probe::{Examples, Probe, Progress, TrainingOptions, train},
 };
 
-/// Trains a probe on all of `set`. `watch` is told how far it is and tells whether to go on;
-/// `Ok(None)` if it said no.
+/// Trains a probe on all of `dataset`. `watch` gets the progress and returns whether to go on;
+/// `Ok(None)` means that it stopped the training.
 ///
 /// # Errors
-/// As [`train`].
+/// See [`train`].
 pub fn train_on(
-    set: &LabeledVectors,
+    dataset: &LabeledVectors,
     options: &TrainingOptions,
     watch: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Option<Probe>> {
-    // Whoever evaluates has the memory for all of them already.
-    let mut examples = Examples::new(set.vectors.ncols(), usize::MAX);
-    for (vector, label) in set.vectors.rows().into_iter().zip(&set.labels) {
+    // No limit of examples: all vectors are in memory already.
+    let mut examples = Examples::new(dataset.vectors.ncols(), usize::MAX);
+    for (vector, label) in dataset.vectors.rows().into_iter().zip(&dataset.labels) {
         examples.add(vector.to_vec(), label)?;
     }
     train(&examples, options, watch)
 }
 
-/// The probability of each of the probe's classes for each image of a set.
+/// Returns the probability of each of the probe's classes for each image of a dataset.
 ///
 /// # Errors
-/// [`crate::error::Kind::InvalidOption`] if the vectors are of another width than those that the
-/// probe was trained on.
-pub fn probabilities(probe: &Probe, set: &LabeledVectors) -> Result<Vec<Vec<f32>>> {
-    set.vectors
+/// [`Kind::InvalidOption`](crate::error::Kind::InvalidOption) if the width of the vectors is not the
+/// one that the probe was trained on.
+pub fn probabilities(probe: &Probe, dataset: &LabeledVectors) -> Result<Vec<Vec<f32>>> {
+    dataset
+        .vectors
         .rows()
         .into_iter()
         .map(|vector| probe.probabilities(&vector.to_vec()))

@@ -1,7 +1,7 @@
-//! How well features tell labels apart: labeled folders, their neighbors, linear probes, and the
-//! report on what was predicted.
+//! How well features separate labels: labeled folders, nearest neighbors, linear probes, and the
+//! report on the predictions.
 //!
-//! Knows no service: whoever calls brings the vectors.
+//! Knows no service: the caller supplies the vectors.
 
 mod folder;
 mod knn;

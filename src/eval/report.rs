@@ -1,50 +1,50 @@
-//! What a classifier got right and wrong: accuracy, confusion, and precision and recall of each
-//! class.
+//! The predictions of a classifier against the labels: accuracy, confusion matrix, and precision and
+//! recall of each class.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Above this many classes no terminal shows the table; the most frequent confusions are listed
-/// instead.
-const TABLE_UP_TO: usize = 24;
-/// How many of these.
-const LISTED: usize = 20;
+/// Maximum number of classes whose confusion matrix fits a terminal; with more, the most frequent
+/// confusions are listed.
+const MAX_TABLE_CLASSES: usize = 24;
+/// Maximum number of listed confusions.
+const MAX_LISTED_CONFUSIONS: usize = 20;
 
-/// How the predictions for some images compare with their labels.
+/// The comparison of predictions with labels.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Share of the images whose prediction is their label; 0 without images.
+    /// Share of images that are predicted correctly; 0 without images.
     pub accuracy: f64,
-    /// How many were right.
+    /// Number of correct predictions.
     pub correct: usize,
-    /// How many there are.
+    /// Number of images.
     pub count: usize,
-    /// Per class, in the order of the classes.
+    /// Measures of each class, in the order of the classes.
     pub classes: Vec<ClassReport>,
-    /// `[label][prediction]`: how many images of a label were taken for which class.
+    /// Confusion matrix `[label][prediction]`, in images.
     pub confusion: Vec<Vec<usize>>,
-    /// Per label, how many images got no prediction.
+    /// Number of images without a prediction, per label.
     pub unpredicted: Vec<usize>,
 }
 
-/// How one class fared. A share of nothing is absent.
+/// Measures of one class. A share with nothing to count is `None`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClassReport {
-    /// Its name.
+    /// Name of the class.
     pub label: String,
-    /// Of the images that were taken for it, the share that are of it.
+    /// Share of correct ones among the images that were predicted as this class.
     pub precision: Option<f64>,
-    /// Of its images, the share that were taken for it.
+    /// Share of correct ones among the images of this class.
     pub recall: Option<f64>,
-    /// Harmonic mean of both: 2·right / (its images + images taken for it).
+    /// Harmonic mean of both: 2·correct / (images of the class + images predicted as it).
     pub f1: Option<f64>,
-    /// Its images.
+    /// Number of images of the class.
     pub count: usize,
 }
 
 impl Report {
-    /// Compares `truth` with `predicted`, which are as long and hold indices of `classes`.
+    /// Compares `truth` with `predicted`; both hold indices of `classes` and have the same length.
     pub fn new(classes: &[String], truth: &[usize], predicted: &[Option<usize>]) -> Self {
         let mut confusion = vec![vec![0; classes.len()]; classes.len()];
         let mut unpredicted = vec![0; classes.len()];
@@ -54,36 +54,32 @@ impl Report {
                 None => unpredicted[label] += 1,
             }
         }
-        let share = |part: usize, whole: usize| (whole > 0).then(|| part as f64 / whole as f64);
-        let class = |(index, label): (usize, &String)| {
-            let right = confusion[index][index];
+        let mut reports = Vec::with_capacity(classes.len());
+        let mut correct = 0;
+        for (index, label) in classes.iter().enumerate() {
+            let hits = confusion[index][index];
             let count = confusion[index].iter().sum::<usize>() + unpredicted[index];
-            let taken: usize = confusion.iter().map(|row| row[index]).sum();
-            ClassReport {
+            let predictions: usize = confusion.iter().map(|row| row[index]).sum();
+            correct += hits;
+            reports.push(ClassReport {
                 label: label.clone(),
-                precision: share(right, taken),
-                recall: share(right, count),
-                f1: share(2 * right, count + taken),
+                precision: share(hits, predictions),
+                recall: share(hits, count),
+                f1: share(2 * hits, count + predictions),
                 count,
-            }
-        };
-        let per_class = classes.iter().enumerate().map(class).collect();
-        let correct = (0..classes.len())
-            .map(|index| confusion[index][index])
-            .sum();
-        let count = truth.len();
-        let accuracy = share(correct, count).unwrap_or(0.0);
+            });
+        }
         Self {
-            accuracy,
+            accuracy: share(correct, truth.len()).unwrap_or(0.0),
             correct,
-            count,
-            classes: per_class,
+            count: truth.len(),
+            classes: reports,
             confusion,
             unpredicted,
         }
     }
 
-    /// Width of the longest label on a terminal.
+    /// Returns the number of characters of the longest label.
     fn label_width(&self) -> usize {
         self.classes
             .iter()
@@ -93,9 +89,10 @@ impl Report {
             .max("label".len())
     }
 
-    /// A row per label and a column per prediction, which has the row's number; 0 is a dot.
+    /// Writes a row per label and a column per prediction, numbered as the rows; 0 is a dot.
     fn write_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (width, most) = (self.label_width(), self.classes.len());
+        let width = self.label_width();
+        let classes = self.classes.len();
         let largest = self
             .confusion
             .iter()
@@ -104,14 +101,14 @@ impl Report {
             .max()
             .copied()
             .unwrap_or(0)
-            .max(most);
+            .max(classes);
         let cell = largest.to_string().len() + 2;
-        let number = most.to_string().len();
+        let number = classes.to_string().len();
         let none = self.unpredicted.iter().any(|&count| count > 0);
 
         writeln!(f, "Taken for (columns are numbered as the labels)")?;
         write!(f, "{:1$}", "", number + 2 + width)?;
-        (1..=most).try_for_each(|column| write!(f, "{column:>cell$}"))?;
+        (1..=classes).try_for_each(|column| write!(f, "{column:>cell$}"))?;
         writeln!(f, "{}", if none { "  none" } else { "" })?;
         for (row, class) in self.classes.iter().enumerate() {
             write!(f, "{:>number$}  {:<width$}", row + 1, class.label)?;
@@ -131,19 +128,19 @@ impl Report {
     }
 
     fn write_most_confused(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of_row = |row: usize| {
-            self.confusion[row]
-                .iter()
-                .enumerate()
-                .map(move |(column, &count)| (count, row, column))
-        };
-        let mut wrong: Vec<_> = (0..self.classes.len()).flat_map(of_row).collect();
-        wrong.retain(|&(count, row, column)| count > 0 && row != column);
-        // Stable, so that equals stay in the order of the labels.
-        wrong.sort_by_key(|&(count, ..)| std::cmp::Reverse(count));
+        let mut confusions = Vec::new();
+        for (row, counts) in self.confusion.iter().enumerate() {
+            for (column, &count) in counts.iter().enumerate() {
+                if count > 0 && row != column {
+                    confusions.push((count, row, column));
+                }
+            }
+        }
+        // Stable: equal counts keep the order of the labels.
+        confusions.sort_by_key(|&(count, ..)| std::cmp::Reverse(count));
         let width = self.label_width();
         writeln!(f, "Most often confused")?;
-        for (count, row, column) in wrong.into_iter().take(LISTED) {
+        for (count, row, column) in confusions.into_iter().take(MAX_LISTED_CONFUSIONS) {
             writeln!(
                 f,
                 "{count:>6} ×  {:<width$} taken for {}",
@@ -155,9 +152,6 @@ impl Report {
 
     fn write_classes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.label_width();
-        let percent = |share: Option<f64>| {
-            share.map_or("–".to_owned(), |share| format!("{:.1}", share * 100.0))
-        };
         writeln!(
             f,
             "{:<width$}  precision %  recall %   F1 %  images",
@@ -171,14 +165,24 @@ impl Report {
             count,
         } in &self.classes
         {
-            let (precision, recall, f1) = (percent(*precision), percent(*recall), percent(*f1));
             writeln!(
                 f,
-                "{label:<width$}  {precision:>11}  {recall:>8}  {f1:>5}  {count:>6}"
+                "{label:<width$}  {:>11}  {:>8}  {:>5}  {count:>6}",
+                percent(*precision),
+                percent(*recall),
+                percent(*f1)
             )?;
         }
         Ok(())
     }
+}
+
+fn share(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "–".to_owned(), |share| format!("{:.1}", share * 100.0))
 }
 
 impl fmt::Display for Report {
@@ -190,7 +194,7 @@ impl fmt::Display for Report {
             self.correct,
             self.count
         )?;
-        if self.classes.len() <= TABLE_UP_TO {
+        if self.classes.len() <= MAX_TABLE_CLASSES {
             self.write_table(f)?;
         } else {
             self.write_most_confused(f)?;

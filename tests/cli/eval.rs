@@ -238,7 +238,7 @@ fn files_and_labels_that_are_not_as_they_should_be_are_told() {
         "test   2 images of 2 labels, ",
         "  stray.png: it lies in no subfolder, whose name would be its label",
         "  cat/broken.png: the 13 bytes",
-        "There is nothing to learn `rocket` from, so its 1 test images count as wrong.",
+        "Label `rocket` has no images to learn from, so its 1 test images count as wrong.",
         "k = 1, weighted vote (T = 0.07)\nAccuracy 50.0 % (1 of 2)",
         "    1  weighted        50.0",
     ] {

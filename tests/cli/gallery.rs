@@ -285,7 +285,7 @@ async fn lists_are_imported_with_their_metadata() {
         "{said}"
     );
     for (line, what) in [
-        ("line 5", "stands in an earlier line"),
+        ("line 5", "is the id of an earlier line"),
         ("line 6", "no JSON"),
         ("line 7", "found record with 5 fields"),
         ("images/missing.png", "No such file"),
@@ -335,7 +335,7 @@ async fn lists_are_imported_with_their_metadata() {
     std::fs::write(&csv, "file,label\nimages/lone.png,x\n").unwrap();
     let said = fail(&mut import(&store, &csv, model));
     assert!(
-        said.contains("it must name the columns, of which there are path, id, label, metadata"),
+        said.contains("its columns must be among path, id, label, metadata"),
         "{said}"
     );
     assert!(

@@ -92,7 +92,7 @@ fn wrong_settings_are_named() {
     for (file, message) in [
         (
             "prot = 9000",
-            "dinoserve.toml: there is no setting `prot`; there are api-keys, cache-mb, ",
+            "dinoserve.toml: unknown setting `prot`; expected one of api-keys, cache-mb, ",
         ),
         (
             "port = \"many\"",
@@ -103,7 +103,7 @@ fn wrong_settings_are_named() {
             "dinoserve.toml: `port` must be a text, a number, true or false",
         ),
         ("port 9000", "reading the settings in dinoserve.toml"),
-        ("config = \"other.toml\"", "there is no setting `config`"),
+        ("config = \"other.toml\"", "unknown setting `config`"),
     ] {
         std::fs::write(folder.join("dinoserve.toml"), file).unwrap();
         let (code, _, err) = run(&mut config(&folder, &[]));
@@ -228,7 +228,7 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     assert!(
         of(&found, "model")
             .1
-            .contains("`dinoserve models pull tiny` makes it anew"),
+            .contains("`dinoserve models pull tiny` replaces it"),
         "{found:?}"
     );
 

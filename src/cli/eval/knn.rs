@@ -6,9 +6,9 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use super::sets::{SetFlags, Sets};
+use super::datasets::{DatasetFlags, Datasets, Prediction};
 use crate::{
-    cli::common::names,
+    cli::flags::names,
     eval::{Neighbor, Report, nearest, predict},
     features::{
         pool::Pooling,
@@ -18,7 +18,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Knn {
-    /// How many neighbors vote; several counts are evaluated in one run: `-k 10,20,100`
+    /// Number of neighbors that vote; several numbers are evaluated in one run: `-k 10,20,100`
     #[arg(
         short,
         value_name = "COUNT",
@@ -27,7 +27,7 @@ pub(in crate::cli) struct Knn {
     )]
     k: Vec<usize>,
 
-    /// How they vote: `weighted` by exp(score / temperature), or by `majority`; may be given twice
+    /// Vote: `weighted` by exp(score / temperature), or by `majority`; may be given twice
     #[arg(long, default_value = "weighted", value_delimiter = ',', value_parser = names::<Vote>())]
     vote: Vec<Vote>,
 
@@ -36,24 +36,22 @@ pub(in crate::cli) struct Knn {
     temperature: f32,
 
     #[command(flatten)]
-    sets: SetFlags,
+    datasets: DatasetFlags,
 }
 
-/// The whole outcome.
+/// The file of `--json`.
 #[derive(Serialize)]
-struct Outcome<'a> {
+struct KnnReport<'a> {
     #[serde(flatten)]
-    sets: &'a Sets,
+    datasets: &'a Datasets,
     temperature: f32,
-    runs: Vec<Run<'a>>,
-    /// Per image of the test, the nearest of the other set by falling score, as many as the largest
-    /// k.
-    neighbors: Vec<Neighbors<'a>>,
+    runs: Vec<KnnRun<'a>>,
+    neighbors: Vec<ImageNeighbors<'a>>,
 }
 
-/// The outcome for one k and vote.
+/// The result for one k and vote.
 #[derive(Serialize)]
-struct Run<'a> {
+struct KnnRun<'a> {
     k: usize,
     vote: Vote,
     #[serde(flatten)]
@@ -61,21 +59,15 @@ struct Run<'a> {
     predictions: Vec<Prediction<'a>>,
 }
 
+/// The nearest training images of a test image by falling score, as many as the largest k.
 #[derive(Serialize)]
-struct Prediction<'a> {
+struct ImageNeighbors<'a> {
     id: &'a str,
-    label: &'a str,
-    predicted: Option<&'a str>,
+    neighbors: Vec<NamedNeighbor<'a>>,
 }
 
 #[derive(Serialize)]
-struct Neighbors<'a> {
-    id: &'a str,
-    neighbors: Vec<Near<'a>>,
-}
-
-#[derive(Serialize)]
-struct Near<'a> {
+struct NamedNeighbor<'a> {
     id: &'a str,
     label: &'a str,
     score: f32,
@@ -89,62 +81,39 @@ impl Knn {
                 self.temperature
             );
         }
-        let (train, test) = self.sets.find()?;
-        // Before the model has seen all images, not after.
-        let most = train.images.paths.len();
-        let largest = self.k.iter().copied().max().unwrap_or_default();
-        if self.k.contains(&0) || largest > most {
-            bail!("-k: there are {most} images to learn from, so k must be 1 to {most}");
+        let (train, test) = self.datasets.find()?;
+        // Checked before the images are embedded, which takes long.
+        let count = train.images.paths.len();
+        let max_k = self.k.iter().copied().max().unwrap_or_default();
+        if self.k.contains(&0) || max_k > count {
+            bail!("-k: there are {count} images to learn from, so k must be 1 to {count}");
         }
-        // Of length 1, so that their product is the cosine.
-        let sets = self.sets.embed(train, test, Pooling::Cls, true)?;
+        // Vectors have length 1, so that their dot product is the cosine.
+        let datasets = self.datasets.embed(train, test, Pooling::Cls, true)?;
         let mut out = std::io::stdout();
-        sets.print(&mut out)?;
-        let near = nearest(
-            sets.train.vectors.vectors.view(),
-            sets.test.vectors.vectors.view(),
-            largest,
+        datasets.print(&mut out)?;
+        let neighbors = nearest(
+            datasets.train.vectors.vectors.view(),
+            datasets.test.vectors.vectors.view(),
+            max_k,
         )?;
-        let settings = self
-            .k
-            .iter()
-            .flat_map(|&k| self.vote.iter().map(move |&vote| (k, vote)));
-        let runs: Vec<Run<'_>> = settings
-            .map(|(k, vote)| self.vote(&sets, &near, k, vote))
-            .collect();
-        for run in &runs {
-            let temperature = if run.vote == Vote::Weighted {
-                format!(" (T = {})", self.temperature)
-            } else {
-                String::new()
-            };
-            writeln!(
-                out,
-                "k = {}, {} vote{temperature}\n{}",
-                run.k, run.vote, run.report
-            )?;
-        }
-        if let [_, _, ..] = runs.as_slice() {
-            writeln!(out, "{:>5}  {:<8}  accuracy %", "k", "vote")?;
-            for Run {
-                k, vote, report, ..
-            } in &runs
-            {
-                writeln!(
-                    out,
-                    "{k:>5}  {:<8}  {:>10.1}",
-                    vote.to_string(),
-                    report.accuracy * 100.0
-                )?;
+        let mut runs = Vec::new();
+        for &k in &self.k {
+            for &vote in &self.vote {
+                runs.push(self.vote(&datasets, &neighbors, k, vote));
             }
         }
-        let neighbors = near
+        self.print(&mut out, &runs)?;
+        let neighbors = datasets
+            .test
+            .vectors
+            .ids
             .iter()
-            .zip(&sets.test.vectors.ids)
-            .map(|(near, id)| named(&sets, id, near))
+            .zip(&neighbors)
+            .map(|(id, neighbors)| ImageNeighbors::new(&datasets, id, neighbors))
             .collect();
-        self.sets.write_json(&Outcome {
-            sets: &sets,
+        self.datasets.write_json(&KnnReport {
+            datasets: &datasets,
             temperature: self.temperature,
             runs,
             neighbors,
@@ -152,42 +121,77 @@ impl Knn {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn vote<'a>(&self, sets: &'a Sets, near: &[Vec<Neighbor>], k: usize, vote: Vote) -> Run<'a> {
-        let (train, test, classes) = (&sets.train.vectors, &sets.test.vectors, &sets.classes);
-        let labels = train.indices(classes);
-        let predicted: Vec<Option<usize>> = near
+    fn vote<'a>(
+        &self,
+        datasets: &'a Datasets,
+        neighbors: &[Vec<Neighbor>],
+        k: usize,
+        vote: Vote,
+    ) -> KnnRun<'a> {
+        let classes = &datasets.classes;
+        let labels = datasets.train.vectors.indices(classes);
+        let predicted: Vec<Option<usize>> = neighbors
             .iter()
             .map(|near| predict(near, k, &labels, classes.len(), vote, self.temperature))
             .collect();
-        let predictions =
-            test.ids
-                .iter()
-                .zip(&test.labels)
-                .zip(&predicted)
-                .map(|((id, label), predicted)| Prediction {
-                    id,
-                    label,
-                    predicted: predicted.map(|class| classes[class].as_str()),
-                });
-        let predictions = predictions.collect();
-        Run {
+        let test = &datasets.test.vectors;
+        let images = test.ids.iter().zip(&test.labels);
+        let predictions = images
+            .zip(&predicted)
+            .map(|((id, label), predicted)| Prediction {
+                id,
+                label,
+                predicted: predicted.map(|class| classes[class].as_str()),
+                probability: None,
+            })
+            .collect();
+        KnnRun {
             k,
             vote,
             report: Report::new(classes, &test.indices(classes), &predicted),
             predictions,
         }
     }
+
+    fn print(&self, out: &mut impl Write, runs: &[KnnRun<'_>]) -> anyhow::Result<()> {
+        for KnnRun {
+            k, vote, report, ..
+        } in runs
+        {
+            let temperature = if *vote == Vote::Weighted {
+                format!(" (T = {})", self.temperature)
+            } else {
+                String::new()
+            };
+            writeln!(out, "k = {k}, {vote} vote{temperature}\n{report}")?;
+        }
+        if runs.len() > 1 {
+            writeln!(out, "{:>5}  {:<8}  accuracy %", "k", "vote")?;
+            for run in runs {
+                writeln!(
+                    out,
+                    "{:>5}  {:<8}  {:>10.1}",
+                    run.k,
+                    run.vote.to_string(),
+                    run.report.accuracy * 100.0
+                )?;
+            }
+        }
+        Ok(())
+    }
 }
 
-fn named<'a>(sets: &'a Sets, id: &'a str, near: &[Neighbor]) -> Neighbors<'a> {
-    let train = &sets.train.vectors;
-    let neighbors = near.iter().map(|&Neighbor { index, score }| Near {
-        id: &train.ids[index],
-        label: &train.labels[index],
-        score,
-    });
-    Neighbors {
-        id,
-        neighbors: neighbors.collect(),
+impl<'a> ImageNeighbors<'a> {
+    fn new(datasets: &'a Datasets, id: &'a str, neighbors: &[Neighbor]) -> Self {
+        let train = &datasets.train.vectors;
+        let neighbors = neighbors
+            .iter()
+            .map(|&Neighbor { index, score }| NamedNeighbor {
+                id: &train.ids[index],
+                label: &train.labels[index],
+                score,
+            })
+            .collect();
+        Self { id, neighbors }
     }
 }

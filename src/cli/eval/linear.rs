@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode};
 use clap::Args;
 use serde::Serialize;
 
-use super::sets::{SetFlags, Sets};
+use super::datasets::{DatasetFlags, Datasets, Prediction};
 use crate::{
     cli::progress::{Progress, Unit},
     error::Error,
@@ -19,39 +19,31 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Linear {
-    /// Strength of the penalty on the weights, C = 1/l2 in scikit-learn's terms [default: the one
-    /// of 10⁵, 10⁴, … 10⁻² that does best in cross-validation]
+    /// Strength of the L2 penalty on the weights, C = 1/l2 in scikit-learn's terms [default: the
+    /// one of 10⁵, 10⁴, … 10⁻² with the best cross-validated accuracy]
     #[arg(long, value_name = "STRENGTH")]
     l2: Option<f64>,
 
-    /// Parts of the cross-validation; fewer if a label has fewer images
+    /// Number of folds of the cross-validation; fewer if a label has fewer images
     #[arg(long, value_name = "COUNT", default_value_t = TrainingOptions::default().folds)]
     folds: usize,
 
     #[command(flatten)]
-    sets: SetFlags,
+    datasets: DatasetFlags,
 }
 
-/// The whole outcome.
+/// The file of `--json`.
 #[derive(Serialize)]
-struct Outcome<'a> {
+struct LinearReport<'a> {
     #[serde(flatten)]
-    sets: &'a Sets,
+    datasets: &'a Datasets,
     l2: f64,
-    /// Of the images that were learned from, the share that was right while held out.
+    /// Share of the training images that were classified correctly while held out.
     cross_validated_accuracy: f64,
     converged: bool,
     #[serde(flatten)]
     report: Report,
     predictions: Vec<Prediction<'a>>,
-}
-
-#[derive(Serialize)]
-struct Prediction<'a> {
-    id: &'a str,
-    label: &'a str,
-    predicted: &'a str,
-    probability: f32,
 }
 
 impl Linear {
@@ -61,87 +53,81 @@ impl Linear {
             folds: self.folds,
         };
         options.check()?;
-        let (train, test) = self.sets.find()?;
-        // As the model gives them: the probe finds its own scale.
-        let sets = self.sets.embed(train, test, Pooling::ClsMean, false)?;
+        let (train, test) = self.datasets.find()?;
+        // Vectors keep their length: the probe finds its own scale.
+        let datasets = self.datasets.embed(train, test, Pooling::ClsMean, false)?;
         let mut out = std::io::stdout();
-        sets.print(&mut out)?;
-        let probe = learn(&sets, &options)?;
-        let Probe {
-            l2,
-            accuracy,
-            converged,
-            ..
-        } = probe;
-        let chosen = if self.l2.is_some() {
+        datasets.print(&mut out)?;
+        let probe = learn(&datasets, &options)?;
+        self.print(&mut out, &probe)?;
+
+        let test = &datasets.test.vectors;
+        let probabilities = probabilities(&probe, test)?;
+        let mut predictions = Vec::with_capacity(test.ids.len());
+        let mut predicted_classes = Vec::with_capacity(test.ids.len());
+        for ((id, label), probabilities) in test.ids.iter().zip(&test.labels).zip(&probabilities) {
+            let winner = vote::winner(probabilities);
+            let class = winner.map(|class| probe.classes[class].as_str());
+            if let Some(winner) = winner {
+                predictions.push(Prediction {
+                    id,
+                    label,
+                    predicted: class,
+                    probability: Some(probabilities[winner]),
+                });
+            }
+            // The test may have labels that the probe lacks, so its classes have other indices.
+            predicted_classes
+                .push(class.and_then(|class| datasets.classes.iter().position(|c| c == class)));
+        }
+        let report = Report::new(
+            &datasets.classes,
+            &test.indices(&datasets.classes),
+            &predicted_classes,
+        );
+        writeln!(out, "{report}")?;
+        self.datasets.write_json(&LinearReport {
+            datasets: &datasets,
+            l2: probe.l2,
+            cross_validated_accuracy: probe.accuracy,
+            converged: probe.converged,
+            report,
+            predictions,
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn print(&self, out: &mut impl Write, probe: &Probe) -> std::io::Result<()> {
+        let choice = if self.l2.is_some() {
             "given"
         } else {
             "chosen by cross-validation"
         };
+        let l2 = probe.l2;
         writeln!(
             out,
-            "Softmax regression, l2 = {l2} (C = {}), {chosen}",
+            "Softmax regression, l2 = {l2} (C = {}), {choice}",
             1.0 / l2
         )?;
         writeln!(
             out,
             "Accuracy on held-out parts of train {:.1} %\n",
-            accuracy * 100.0
+            probe.accuracy * 100.0
         )?;
-        if !converged {
+        if !probe.converged {
             writeln!(
                 out,
-                "The training was cut short: with so small an l2 the weights grow without end."
+                "The training did not converge: the l2 is so small that the weights grow without \
+                 bound."
             )?;
         }
-
-        let shares = probabilities(&probe, &sets.test.vectors)?;
-        let predicted: Vec<Option<usize>> =
-            shares.iter().map(|shares| vote::winner(shares)).collect();
-        let test = &sets.test.vectors;
-        let rows = test
-            .ids
-            .iter()
-            .zip(&test.labels)
-            .zip(predicted.iter().zip(&shares));
-        let predictions = rows.filter_map(|((id, label), (predicted, shares))| {
-            let predicted = (*predicted)?;
-            Some(Prediction {
-                id,
-                label,
-                predicted: &probe.classes[predicted],
-                probability: shares[predicted],
-            })
-        });
-        // The test may have labels that the probe does not know, so its classes have other numbers.
-        let number = |class: usize| {
-            sets.classes
-                .iter()
-                .position(|name| *name == probe.classes[class])
-        };
-        let numbered: Vec<Option<usize>> = predicted
-            .iter()
-            .map(|class| class.and_then(number))
-            .collect();
-        let report = Report::new(&sets.classes, &test.indices(&sets.classes), &numbered);
-        writeln!(out, "{report}")?;
-        let predictions = predictions.collect();
-        let outcome = Outcome {
-            sets: &sets,
-            l2,
-            cross_validated_accuracy: accuracy,
-            converged,
-            report,
-            predictions,
-        };
-        self.sets.write_json(&outcome)?;
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }
 
-fn learn(sets: &Sets, options: &TrainingOptions) -> anyhow::Result<Probe> {
+fn learn(datasets: &Datasets, options: &TrainingOptions) -> anyhow::Result<Probe> {
     let mut progress = Progress::new(Unit::Steps);
-    let probe = train_on(&sets.train.vectors, options, &mut |at| {
+    let probe = train_on(&datasets.train.vectors, options, &mut |at| {
         let step = if at.stage == Stage::Validating {
             "cross-validating"
         } else {
@@ -149,7 +135,6 @@ fn learn(sets: &Sets, options: &TrainingOptions) -> anyhow::Result<Probe> {
         };
         progress.show(step, at.done as u64, at.total.map(|total| total as u64));
         true
-    });
-    progress.finish();
-    Ok(probe?.ok_or_else(|| Error::internal("nobody stopped the training"))?)
+    })?;
+    Ok(probe.ok_or_else(|| Error::internal("the training stopped early"))?)
 }

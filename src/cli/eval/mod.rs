@@ -1,9 +1,9 @@
-//! `dinoserve eval …`: how well a model's features tell the labels of images apart. Each evaluation
-//! is a file; what they share is in [`sets`].
+//! `dinoserve eval …`: how well a model's features separate labeled images. Each evaluation is a
+//! file; the flags and the datasets they share are in [`datasets`].
 
+mod datasets;
 mod knn;
 mod linear;
-mod sets;
 
 use std::process::ExitCode;
 

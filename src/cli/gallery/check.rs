@@ -5,12 +5,16 @@ use std::{io::Write, process::ExitCode};
 use clap::Args;
 use serde_json::json;
 
-use super::{SomeGalleries, block_on};
+use super::SomeGalleries;
+use crate::cli::{
+    executor::block_on,
+    output::{exit_code, print_json},
+};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Check {
     #[command(flatten)]
-    which: SomeGalleries,
+    galleries: SomeGalleries,
 
     /// Print JSON
     #[arg(long)]
@@ -20,43 +24,29 @@ pub(in crate::cli) struct Check {
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         block_on(async {
-            let (store, galleries) = self.which.open().await?;
+            let (store, galleries) = self.galleries.open().await?;
             let mut out = std::io::stdout();
-            let mut whole = true;
+            let mut intact = true;
             let mut reports = Vec::new();
             for gallery in galleries {
                 let report = store.check(&gallery.name).await?;
-                whole &= report.damage.is_empty();
+                let (name, items, damage) = (gallery.name, report.items, report.damage);
+                intact &= damage.is_empty();
                 if self.json {
-                    reports.push(json!({"name": gallery.name, "items": report.items, "damage": report.damage}));
-                } else if report.damage.is_empty() {
-                    writeln!(
-                        out,
-                        "{}: {} items, all as they were written",
-                        gallery.name, report.items
-                    )?;
+                    reports.push(json!({"name": name, "items": items, "damage": damage}));
+                } else if damage.is_empty() {
+                    writeln!(out, "{name}: {items} items, all as they were written")?;
                 } else {
-                    writeln!(
-                        out,
-                        "{}: {} items, {} DAMAGED:",
-                        gallery.name,
-                        report.items,
-                        report.damage.len()
-                    )?;
-                    report
-                        .damage
+                    writeln!(out, "{name}: {items} items, {} DAMAGED:", damage.len())?;
+                    damage
                         .iter()
                         .try_for_each(|damage| writeln!(out, "  {damage}"))?;
                 }
             }
             if self.json {
-                writeln!(out, "{}", serde_json::to_string_pretty(&reports)?)?;
+                print_json(&reports)?;
             }
-            Ok(if whole {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            })
+            Ok(exit_code(intact))
         })
     }
 }

@@ -9,162 +9,100 @@ use std::{
 
 use anyhow::bail;
 use clap::Args;
-use futures_util::TryStreamExt;
 use serde::Serialize;
 
-use super::OneGallery;
+use super::{OneGallery, items::Items};
 use crate::{
     artifacts::write_atomically,
-    cli::progress::{Progress, Unit},
-    error::{Error, Result},
+    cli::output::{extension, writing},
+    error::Result,
     features::npy,
-    gallery::{GalleryInfo, ItemStream, Label, Metadata, OpenMode, Parts, StoredItem, read_whole},
+    gallery::{Label, Metadata, StoredItem},
 };
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Export {
-    /// File to write: `.jsonl` (a line per item, with the vectors beside it in `.npy`, in the same
-    /// order) or, if the program was built with the feature `parquet`, `.parquet`
+    /// File to write: `.jsonl` (a line per item, with the vectors in the same order in a `.npy`
+    /// next to it) or, if the program was built with the feature `parquet`, `.parquet`
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
     #[command(flatten)]
-    which: OneGallery,
+    gallery: OneGallery,
 }
 
-/// A line of the output.
+/// An item without its vector; a line of `.jsonl`.
 #[derive(Serialize)]
-struct Line<'a> {
+struct ExportedItem<'a> {
     id: &'a str,
     label: Option<&'a str>,
     metadata: &'a Metadata,
     stored_ms: u64,
 }
 
-/// The items of a gallery, one after the other, with progress on the terminal.
-pub(in crate::cli) struct Items {
-    tokio: tokio::runtime::Runtime,
-    stream: ItemStream,
-    progress: Progress,
-    info: GalleryInfo,
-    /// Items that were given.
-    pub(super) given: u64,
-}
-
-impl Items {
-    /// The next item.
-    pub(super) fn next(&mut self) -> Result<Option<StoredItem>> {
-        let item = self.tokio.block_on(self.stream.try_next())?;
-        self.given += u64::from(item.is_some());
-        self.progress
-            .show("exporting", self.given, Some(self.info.items));
-        if let Some(StoredItem { item, vector, .. }) = &item
-            && vector.len() != self.info.binding.dim
-        {
-            let detail = format!(
-                "the item {:?} is damaged: it has no whole vector; see `gallery check`",
-                item.id.as_str()
-            );
-            return Err(Error::internal(detail));
-        }
-        Ok(item)
-    }
-}
-
 impl Export {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let write = match self
-            .output
-            .extension()
-            .and_then(|extension| extension.to_str())
-        {
-            Some("jsonl") => write_lines,
+        let write = match extension(&self.output) {
+            "jsonl" => write_lines,
             #[cfg(feature = "parquet")]
-            Some("parquet") => super::parquet::write,
+            "parquet" => super::parquet::write,
             #[cfg(not(feature = "parquet"))]
-            Some("parquet") => {
-                bail!(
-                    "this program was built without Parquet: cargo build --release --features parquet"
-                )
-            }
+            "parquet" => bail!(
+                "this program was built without Parquet: cargo build --release --features parquet"
+            ),
             _ => bail!(
                 "{}: the output must end in .jsonl or .parquet",
                 self.output.display()
             ),
         };
-        let tokio = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
-        let (info, stream) = tokio.block_on(async {
-            let store = self.which.place.open(OpenMode::Read).await?;
-            anyhow::Ok(
-                read_whole(
-                    &store,
-                    &self.which.name,
-                    Parts {
-                        vector: true,
-                        ..Parts::NONE
-                    },
-                )
-                .await?,
-            )
-        })?;
-        let progress = Progress::new(Unit::Images);
-        let mut items = Items {
-            tokio,
-            stream,
-            progress,
-            info: info.clone(),
-            given: 0,
-        };
-        write(&self.output, &info, &mut items)?;
-        items.progress.finish();
+        let mut items = Items::open(&self.gallery)?;
+        write(&self.output, &mut items)?;
+        let count = items.count();
+        drop(items);
         writeln!(
             std::io::stdout(),
-            "{} items written to {}",
-            items.given,
+            "{count} items written to {}",
             self.output.display()
         )?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn write_lines(output: &Path, info: &GalleryInfo, items: &mut Items) -> Result<()> {
+fn write_lines(output: &Path, items: &mut Items) -> Result<()> {
     let matrix_path = output.with_extension("npy");
-    let writing = |path: &Path, error| Error::io(format_args!("writing {}", path.display()), error);
-    let to_lines = |error| writing(output, error);
-    let to_matrix = |error| writing(&matrix_path, error);
+    let lines_error = |error| writing(output, error);
+    let matrix_error = |error| writing(&matrix_path, error);
     write_atomically(output, |lines| {
         write_atomically(&matrix_path, |matrix| {
             let mut lines = BufWriter::new(lines);
-            let mut values = BufWriter::new(matrix);
-            // How many rows there are is known at the end.
-            values
-                .write_all(&npy::header(0, info.binding.dim))
-                .map_err(to_matrix)?;
+            let mut matrix = BufWriter::new(matrix);
+            // The number of rows is known only at the end.
+            matrix
+                .write_all(&npy::header(0, items.dim()))
+                .map_err(matrix_error)?;
             while let Some(StoredItem { item, vector, .. }) = items.next()? {
-                let (id, label) = (item.id.as_str(), item.label.as_ref().map(Label::as_str));
-                let line = Line {
-                    id,
-                    label,
+                let line = ExportedItem {
+                    id: item.id.as_str(),
+                    label: item.label.as_ref().map(Label::as_str),
                     metadata: &item.metadata,
                     stored_ms: item.stored_ms,
                 };
-                serde_json::to_writer(&mut lines, &line).map_err(|error| to_lines(error.into()))?;
-                lines.write_all(b"\n").map_err(to_lines)?;
+                serde_json::to_writer(&mut lines, &line)
+                    .map_err(|error| lines_error(error.into()))?;
+                lines.write_all(b"\n").map_err(lines_error)?;
                 vector
                     .iter()
-                    .try_for_each(|value| values.write_all(&value.to_le_bytes()))
-                    .map_err(to_matrix)?;
+                    .try_for_each(|value| matrix.write_all(&value.to_le_bytes()))
+                    .map_err(matrix_error)?;
             }
-            lines.flush().map_err(to_lines)?;
-            let matrix: &mut File = values
+            lines.flush().map_err(lines_error)?;
+            let matrix: &mut File = matrix
                 .into_inner()
-                .map_err(|error| to_matrix(error.into_error()))?;
-            matrix.seek(SeekFrom::Start(0)).map_err(to_matrix)?;
+                .map_err(|error| matrix_error(error.into_error()))?;
+            matrix.seek(SeekFrom::Start(0)).map_err(matrix_error)?;
             matrix
-                .write_all(&npy::header(items.given, info.binding.dim))
-                .map_err(to_matrix)
+                .write_all(&npy::header(items.count(), items.dim()))
+                .map_err(matrix_error)
         })
     })
 }

@@ -1,6 +1,6 @@
 //! `dinoserve gallery import DIR|FILE.csv|FILE.jsonl`.
 
-use std::{io::Write, path::PathBuf, process::ExitCode, time::Instant};
+use std::{io::Write, path::PathBuf, process::ExitCode, time::Instant, vec};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -8,33 +8,36 @@ use clap::Args;
 
 use super::{
     OneGallery,
-    pictures::{Picture, Pictures},
+    image_list::{ImageList, ListedImage},
 };
 use crate::{
     cli::{
-        common::{EngineFlags, LimitFlags, VectorFlags},
+        executor::block_on,
+        flags::{EngineFlags, ImageLimitFlags, VectorFlags},
+        output::{exit_code, print_failures},
         progress::{Progress, Unit},
     },
     error::{Error, Kind, Result},
     gallery::{Gallery, OpenMode, Parts},
-    service::{Extractor, ImageOptions, NewEntry, QueryInput, Service, VectorOptions},
-    vision::PreprocessingOverrides,
+    service::{NewEntry, QueryInput, Service},
 };
 
-/// Images of a transaction, and bytes of their files after which it takes no more.
-const BATCH: (usize, usize) = (64, 64 << 20);
+/// Maximum number of images in a transaction.
+const BATCH_IMAGES: usize = 64;
+/// Size of the files of a transaction, in bytes, from which on no further file is added.
+const BATCH_BYTES: usize = 64 << 20;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Import {
-    /// A folder of images, where the first subfolder of a path is the label and the path below the
-    /// folder the id; or a list with the columns path, id, label, metadata as .csv (with a header,
-    /// metadata as JSON) or .jsonl, paths relative to the list
+    /// Folder of images, whose first subfolder is the label and whose path below the folder is the
+    /// id; or a list with the columns path, id, label, metadata as .csv (with a header, metadata as
+    /// JSON) or .jsonl, with paths relative to the list
     source: PathBuf,
 
     #[command(flatten)]
-    which: OneGallery,
+    gallery: OneGallery,
 
-    /// Store again what is there already; without this flag an id that is there is skipped
+    /// Store items again whose id is in the gallery; without this flag they are skipped
     #[arg(long)]
     replace: bool,
 
@@ -45,193 +48,158 @@ pub(in crate::cli) struct Import {
     engine: EngineFlags,
 
     #[command(flatten)]
-    limits: LimitFlags,
+    limits: ImageLimitFlags,
 }
 
-/// What became of the pictures so far.
+/// Outcomes of the images so far.
 #[derive(Default)]
-struct Tally {
+struct ImportCounts {
     stored: usize,
     replaced: usize,
     skipped: usize,
-    bad: Vec<(String, Error)>,
+    failures: Vec<(String, Error)>,
 }
 
-impl Tally {
-    fn seen(&self) -> usize {
-        self.stored + self.replaced + self.skipped + self.bad.len()
+impl ImportCounts {
+    fn done(&self) -> usize {
+        self.stored + self.replaced + self.skipped + self.failures.len()
     }
 }
 
 impl Import {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Pictures { good, bad } = Pictures::read(&self.source)?;
-        let tokio = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
-        let store = tokio.block_on(self.which.place.open(OpenMode::Serve))?;
-        let runtime = self.engine.runtime()?;
-        let model = self.engine.model_file()?;
-        let (engine, thread) = self.engine.start(&runtime, model)?;
-        let service = Service::new(Extractor::new(engine, self.limits.limits(), 0))
-            .with_gallery(Some(store.clone()));
-        let started = Instant::now();
-        let mut tally = Tally {
-            bad,
-            ..Tally::default()
+        let ImageList { images, failures } = ImageList::read(&self.source)?;
+        let mut counts = ImportCounts {
+            failures,
+            ..ImportCounts::default()
         };
-        let done = tokio.block_on(async {
-            let done = tokio::select! {
-                done = self.store_all(&service, &store, good, &mut tally) => done.map(|()| true),
-                // What is under way is dropped; its transaction takes place as a whole or not at
-                // all.
-                _ = tokio::signal::ctrl_c() => Ok(false),
-            };
-            store.close().await;
-            done
-        });
-        drop(service);
-        thread.join();
-        let stopped = || {
-            format!(
-                "{} images were stored before; the same command goes on from there",
-                tally.stored
-            )
-        };
-        if !done.with_context(stopped)? {
-            eprintln!("stopped: {}", stopped());
+        let mut started = Instant::now();
+        let finished = block_on(async {
+            let store = self.gallery.store.open(OpenMode::Serve).await?;
+            let finished = self
+                .engine
+                .with_extractor(&self.limits, async |extractor| {
+                    let service = Service::new(extractor).with_gallery(Some(store.clone()));
+                    started = Instant::now();
+                    // A signal drops the work in progress; its transaction commits as a whole or
+                    // not at all.
+                    let finished = tokio::select! {
+                        stored = self.store_all(&service, &store, images, &mut counts) => {
+                            stored.map(|()| true)
+                        }
+                        _ = tokio::signal::ctrl_c() => Ok(false),
+                    };
+                    store.close().await;
+                    Ok(finished)
+                })
+                .await?;
+            Ok(finished)
+        })?;
+        let resume = format!(
+            "{} images were stored before; the same command goes on from there",
+            counts.stored
+        );
+        if !finished.with_context(|| resume.clone())? {
+            eprintln!("stopped: {resume}");
             return Ok(ExitCode::from(130));
         }
-        self.report(&tally, started.elapsed().as_secs_f64())
+        self.report(&counts, started.elapsed().as_secs_f64())
     }
 
     async fn store_all(
         &self,
         service: &Service,
         store: &Gallery,
-        pictures: Vec<Picture>,
-        tally: &mut Tally,
+        images: Vec<ListedImage>,
+        counts: &mut ImportCounts,
     ) -> anyhow::Result<()> {
-        let VectorFlags {
-            pooling,
-            layers,
-            size,
-            resize,
-        } = self.vector;
-        let overrides = PreprocessingOverrides {
-            size,
-            resize,
-            ..PreprocessingOverrides::default()
-        };
-        let image = ImageOptions {
-            overrides,
-            ..ImageOptions::default()
-        };
-        let vectors = VectorOptions {
-            pooling,
-            layers,
-            ..VectorOptions::default()
-        };
+        let name = &self.gallery.name;
+        let image_options = self.vector.image_options();
+        let vector_options = self.vector.vector_options();
         service.engine().ready().await?;
-        // What does not fit the gallery is said before any image is read.
+        // Options that do not fit the gallery are reported before any image is read.
         service
-            .binding_to_write(&self.which.name, &image, &vectors, true)
+            .binding_to_write(name, &image_options, &vector_options, true)
             .await?;
-        let total = Some((tally.seen() + pictures.len()) as u64);
+        let total = Some((counts.done() + images.len()) as u64);
         let mut progress = Progress::new(Unit::Images);
-        let mut pictures = pictures.into_iter();
+        let mut images = images.into_iter();
         loop {
-            let (paths, entries) = self.next_batch(store, &mut pictures, tally).await?;
+            let (paths, entries) = self.next_batch(store, &mut images, counts).await?;
             if entries.is_empty() {
-                progress.finish();
                 return Ok(());
             }
             let inserted = service
-                .insert(&self.which.name, entries, &image, &vectors)
+                .insert(name, entries, &image_options, &vector_options)
                 .await?;
             for (path, outcome) in paths.into_iter().zip(inserted.outcomes) {
                 match outcome {
-                    Ok(true) => tally.stored += 1,
-                    Ok(false) => tally.replaced += 1,
-                    Err(error) => tally.bad.push((path, error)),
+                    Ok(true) => counts.stored += 1,
+                    Ok(false) => counts.replaced += 1,
+                    Err(error) => counts.failures.push((path, error)),
                 }
             }
-            progress.show("importing", tally.seen() as u64, total);
+            progress.show("importing", counts.done() as u64, total);
         }
     }
 
-    /// The next pictures that are to be stored, with the paths of their files; none when there are
-    /// no more.
+    /// Reads the next files to store, and returns them with their paths; nothing at the end.
     async fn next_batch(
         &self,
         store: &Gallery,
-        pictures: &mut impl Iterator<Item = Picture>,
-        tally: &mut Tally,
+        images: &mut vec::IntoIter<ListedImage>,
+        counts: &mut ImportCounts,
     ) -> Result<(Vec<String>, Vec<NewEntry>)> {
-        let (mut paths, mut entries, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while entries.len() < BATCH.0 && bytes < BATCH.1 {
-            let Some(Picture {
-                path,
-                id,
-                label,
-                metadata,
-            }) = pictures.next()
-            else {
-                break;
-            };
+        let mut paths = Vec::new();
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        while entries.len() < BATCH_IMAGES && bytes < BATCH_BYTES {
+            let Some(image) = images.next() else { break };
             if !self.replace {
-                match store.get(&self.which.name, &id, Parts::NONE).await {
+                match store.get(&self.gallery.name, &image.id, Parts::NONE).await {
                     Ok(_) => {
-                        tally.skipped += 1;
+                        counts.skipped += 1;
                         continue;
                     }
                     Err(error) if error.kind() == Kind::NotFound => {}
                     Err(error) => return Err(error),
                 }
             }
-            match tokio::fs::read(&path).await {
+            let path = image.path.display().to_string();
+            match tokio::fs::read(&image.path).await {
                 Ok(file) => {
                     bytes += file.len();
-                    paths.push(path.display().to_string());
+                    paths.push(path);
                     entries.push(NewEntry {
-                        id,
-                        label,
-                        metadata,
+                        id: image.id,
+                        label: image.label,
+                        metadata: image.metadata,
                         input: QueryInput::Image(Bytes::from(file)),
                     });
                 }
-                Err(error) => tally
-                    .bad
-                    .push((path.display().to_string(), Error::io("reading", error))),
+                Err(error) => counts.failures.push((path, Error::io("reading", error))),
             }
         }
         Ok((paths, entries))
     }
 
-    fn report(&self, tally: &Tally, seconds: f64) -> anyhow::Result<ExitCode> {
-        let Tally {
+    fn report(&self, counts: &ImportCounts, seconds: f64) -> anyhow::Result<ExitCode> {
+        let ImportCounts {
             stored,
             replaced,
             skipped,
-            bad,
-        } = tally;
-        let mut out = std::io::stdout();
+            failures,
+        } = counts;
         writeln!(
-            out,
-            "{stored} images stored in `{}`, {replaced} replaced, {skipped} were there already; {seconds:.1} s ({:.1} images/s)",
-            self.which.name,
+            std::io::stdout(),
+            "{stored} images stored in `{}`, {replaced} replaced, {skipped} were there \
+             already; {seconds:.1} s ({:.1} images/s)",
+            self.gallery.name,
             (stored + replaced) as f64 / seconds
         )?;
-        if bad.is_empty() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        writeln!(out, "{} could not be stored:", bad.len())?;
-        bad.iter()
-            .try_for_each(|(path, error)| writeln!(out, "  {path}: {error}"))?;
-        Ok(if stored + replaced + skipped == 0 {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        })
+        print_failures("could not be stored", failures)?;
+        Ok(exit_code(
+            failures.is_empty() || stored + replaced + skipped > 0,
+        ))
     }
 }

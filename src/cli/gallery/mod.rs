@@ -2,34 +2,35 @@
 
 mod check;
 mod export;
+mod image_list;
 mod import;
+mod items;
 #[cfg(feature = "parquet")]
 mod parquet;
-mod pictures;
 mod snapshot;
 mod stats;
 
-use std::{future::Future, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use super::common::GalleryFlags;
+use super::flags::GalleryFlags;
 use crate::gallery::{self, GalleryInfo, GalleryName, OpenMode};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Gallery {
-    /// Store the images of a folder or of a list; what is stored already is skipped
+    /// Store the images of a folder or of a list; items that are stored already are skipped
     Import(Box<import::Import>),
-    /// Write all items and their vectors into files
+    /// Write all items and their vectors to files
     Export(export::Export),
     /// Compare everything that is stored with its checksums
     Check(check::Check),
-    /// Say what the galleries hold
+    /// Print the contents of the galleries: items, labels, model, size
     Stats(stats::Stats),
-    /// Save a gallery into one file that checks itself, also while it is being written to
+    /// Save a gallery to one file with checksums, also while the gallery is written to
     Snapshot(snapshot::Snapshot),
-    /// Give a gallery the content of such a file, all of it or nothing
+    /// Replace the content of a gallery by that of a snapshot, all of it or nothing
     Restore(snapshot::Restore),
 }
 
@@ -48,15 +49,18 @@ impl Gallery {
 
 /// The store that a command works on.
 #[derive(Debug, Args)]
-struct Place {
+struct StoreLocation {
     #[command(flatten)]
     flags: GalleryFlags,
 }
 
-impl Place {
+impl StoreLocation {
     async fn open(&self, mode: OpenMode) -> anyhow::Result<gallery::Gallery> {
         let store = self.flags.open(mode).await?;
-        store.context("where are the galleries? give --gallery DIR or --gallery postgres://…, or set DINOSERVE_GALLERY")
+        store.context(
+            "the location of the galleries is missing; give --gallery DIR or \
+             --gallery postgres://…, or set DINOSERVE_GALLERY",
+        )
     }
 }
 
@@ -64,7 +68,7 @@ impl Place {
 #[derive(Debug, Args)]
 struct OneGallery {
     #[command(flatten)]
-    place: Place,
+    store: StoreLocation,
 
     /// Name of the gallery
     #[arg(long, default_value_t)]
@@ -75,7 +79,7 @@ struct OneGallery {
 #[derive(Debug, Args)]
 struct SomeGalleries {
     #[command(flatten)]
-    place: Place,
+    store: StoreLocation,
 
     /// Name of a gallery [default: all of them]
     #[arg(long)]
@@ -83,21 +87,13 @@ struct SomeGalleries {
 }
 
 impl SomeGalleries {
-    /// The store, and what is known of the galleries.
+    /// Opens the store for reading and looks up the galleries.
     async fn open(&self) -> anyhow::Result<(gallery::Gallery, Vec<GalleryInfo>)> {
-        let store = self.place.open(OpenMode::Read).await?;
+        let store = self.store.open(OpenMode::Read).await?;
         let galleries = match &self.name {
             Some(name) => vec![store.gallery(name).await?],
             None => store.galleries().await?,
         };
         Ok((store, galleries))
     }
-}
-
-/// Runs what is asynchronous.
-fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(work)
 }

@@ -1,4 +1,4 @@
-//! Parquet, without Arrow: a row per item, in the order of the gallery.
+//! Writes Parquet without Arrow: a row per item, in the order of the gallery.
 
 use std::{fs::File, io::BufWriter, path::Path, sync::Arc};
 
@@ -11,11 +11,11 @@ use parquet::{
     schema::{parser::parse_message_type, types::ColumnPath},
 };
 
-use super::export::Items;
+use super::items::Items;
 use crate::{
     artifacts::write_atomically,
     error::{Error, Kind, Result},
-    gallery::{GalleryInfo, Label, StoredItem},
+    gallery::StoredItem,
 };
 
 const SCHEMA: &str = "message items {
@@ -25,30 +25,30 @@ const SCHEMA: &str = "message items {
     required int64 stored (TIMESTAMP(MILLIS, true));
     required group vector (LIST) { repeated group list { required float element; } }
 }";
-/// Rows of a group; a group is kept in memory until it is written.
+/// Number of rows of a group; a group is held in memory until it is written.
 const GROUP_ROWS: usize = 4096;
 
-/// Some rows, column by column.
+/// A row group, column by column.
 #[derive(Default)]
-struct Group {
+struct RowGroup {
     ids: Vec<ByteArray>,
     labels: Vec<ByteArray>,
-    /// For each row whether it has a label.
-    labeled: Vec<i16>,
+    /// Definition level of each row's label: 1 if it has one, else 0.
+    label_levels: Vec<i16>,
     metadata: Vec<ByteArray>,
     stored: Vec<i64>,
     vectors: Vec<f32>,
-    /// For each value 0 if a vector begins with it, else 1.
-    within: Vec<i16>,
+    /// Repetition level of each value: 0 for the first of a vector, else 1.
+    repetition_levels: Vec<i16>,
 }
 
-pub(super) fn write(output: &Path, _: &GalleryInfo, items: &mut Items) -> Result<()> {
+pub(super) fn write(output: &Path, items: &mut Items) -> Result<()> {
     write_atomically(output, |file| {
         let failed = |error: parquet::errors::ParquetError| {
             Error::new(Kind::Io, format!("writing {}: {error}", output.display()))
         };
         let mut writer = open(file).map_err(failed)?;
-        let mut group = Group::default();
+        let mut group = RowGroup::default();
         while let Some(item) = items.next()? {
             group.add(item)?;
             if group.ids.len() == GROUP_ROWS {
@@ -64,10 +64,10 @@ pub(super) fn write(output: &Path, _: &GalleryInfo, items: &mut Items) -> Result
     })
 }
 
-type Writer<'a> = SerializedFileWriter<BufWriter<&'a mut File>>;
+type ParquetWriter<'a> = SerializedFileWriter<BufWriter<&'a mut File>>;
 
-fn open(file: &mut File) -> parquet::errors::Result<Writer<'_>> {
-    // Values of vectors do not come twice.
+fn open(file: &mut File) -> parquet::errors::Result<ParquetWriter<'_>> {
+    // Values of vectors hardly repeat, so a dictionary would only take space.
     let vector = ColumnPath::from(vec![
         "vector".to_owned(),
         "list".to_owned(),
@@ -83,43 +83,43 @@ fn open(file: &mut File) -> parquet::errors::Result<Writer<'_>> {
     )
 }
 
-impl Group {
+impl RowGroup {
     fn add(&mut self, StoredItem { item, vector, .. }: StoredItem) -> Result<()> {
         let metadata = serde_json::to_vec(&item.metadata)
             .map_err(|error| Error::internal(format!("metadata of {}: {error}", item.id)))?;
         self.ids.push(String::from(item.id).into_bytes().into());
-        self.labeled.push(i16::from(item.label.is_some()));
+        self.label_levels.push(i16::from(item.label.is_some()));
         self.labels.extend(
             item.label
-                .map(|label: Label| String::from(label).into_bytes().into()),
+                .map(|label| String::from(label).into_bytes().into()),
         );
         self.metadata.push(metadata.into());
         self.stored.push(item.stored_ms.cast_signed());
-        self.within
+        self.repetition_levels
             .extend((0..vector.len()).map(|index| i16::from(index > 0)));
         self.vectors.extend(vector);
         Ok(())
     }
 
-    fn write(self, writer: &mut Writer<'_>) -> parquet::errors::Result<()> {
+    fn write(self, writer: &mut ParquetWriter<'_>) -> parquet::errors::Result<()> {
         let mut group = writer.next_row_group()?;
         column::<ByteArrayType>(&mut group, &self.ids, None, None)?;
-        column::<ByteArrayType>(&mut group, &self.labels, Some(&self.labeled), None)?;
+        column::<ByteArrayType>(&mut group, &self.labels, Some(&self.label_levels), None)?;
         column::<ByteArrayType>(&mut group, &self.metadata, None, None)?;
         column::<Int64Type>(&mut group, &self.stored, None, None)?;
-        let defined = vec![1; self.within.len()];
+        let defined = vec![1; self.repetition_levels.len()];
         column::<FloatType>(
             &mut group,
             &self.vectors,
             Some(&defined),
-            Some(&self.within),
+            Some(&self.repetition_levels),
         )?;
         group.close().map(drop)
     }
 }
 
-/// Writes the next column; definition levels say which values are there, repetition levels which go
-/// on a list.
+/// Writes the next column. Definition levels mark the values that are present, repetition levels
+/// those that continue a list.
 fn column<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, BufWriter<&mut File>>,
     values: &[T::T],

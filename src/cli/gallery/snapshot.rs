@@ -19,10 +19,14 @@ use ureq::{
     tls::{RootCerts, TlsConfig},
 };
 
-use super::{OneGallery, block_on};
+use super::OneGallery;
 use crate::{
     artifacts::write_atomically,
-    cli::progress::Progress,
+    cli::{
+        executor::{async_runtime, block_on},
+        output::writing,
+        progress::Progress,
+    },
     error::{Error, Kind, Result},
     gallery::{
         GalleryName, OpenMode, SnapshotSummary, restore_snapshot, verify_snapshot, write_snapshot,
@@ -35,14 +39,14 @@ pub(in crate::cli) struct Snapshot {
     file: PathBuf,
 
     #[command(flatten)]
-    which: OneGallery,
+    gallery: OneGallery,
 
-    /// Ask a running server for it, as http://HOST:PORT
+    /// Address of a running server that sends the snapshot, as http://HOST:PORT
     #[arg(long, value_name = "URL")]
     server: Option<String>,
 
     #[command(flatten)]
-    key: Key,
+    key: ApiKeyFlag,
 }
 
 #[derive(Debug, Args)]
@@ -51,20 +55,21 @@ pub(in crate::cli) struct Restore {
     file: PathBuf,
 
     #[command(flatten)]
-    which: OneGallery,
+    gallery: OneGallery,
 
-    /// Let a running server do it, as http://HOST:PORT; needed while it has the folder open
+    /// Address of a running server that restores the snapshot, as http://HOST:PORT; required while
+    /// the server has the folder open
     #[arg(long, value_name = "URL")]
     server: Option<String>,
 
     #[command(flatten)]
-    key: Key,
+    key: ApiKeyFlag,
 }
 
-/// How to be let in by the server.
+/// The key that a request to a server carries.
 #[derive(Args)]
-struct Key {
-    /// API key for the server; in the variable others do not see it in the list of processes
+struct ApiKeyFlag {
+    /// API key for the server; unlike the flag, the variable does not show in the process list
     #[arg(
         long,
         env = "DINOSERVE_API_KEY",
@@ -74,15 +79,15 @@ struct Key {
     api_key: Option<String>,
 }
 
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for ApiKeyFlag {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Key")
+        f.write_str("ApiKeyFlag")
     }
 }
 
-impl Key {
-    /// The request with the key, if there is one.
-    fn of<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+impl ApiKeyFlag {
+    /// Adds the key, if there is one, to a request.
+    fn authorize<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
         match &self.api_key {
             Some(key) => request.header("Authorization", format!("Bearer {key}")),
             None => request,
@@ -92,165 +97,162 @@ impl Key {
 
 impl Snapshot {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let tokio = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
-        let name = &self.which.name;
+        let runtime = async_runtime()?;
+        let name = &self.gallery.name;
         let mut summary = SnapshotSummary::default();
         if let Some(server) = &self.server {
-            let address = address(server, name);
-            let mut answer = accepted(&address, self.key.of(agent().get(&address)).call())?;
+            let address = snapshot_url(server, name);
+            let response = self.key.authorize(agent().get(&address)).call();
+            let mut body = successful_body(&address, response)?;
             write_atomically(&self.file, |file| {
-                let writing =
-                    |error| Error::io(format_args!("writing {}", self.file.display()), error);
-                let mut answer = Shown {
-                    from: answer.as_reader(),
+                let mut body = ProgressReader {
+                    inner: body.as_reader(),
                     show: Progress::of_bytes("receiving", None),
                 };
-                std::io::copy(&mut answer, file).map_err(writing)?;
-                file.rewind().map_err(writing)?;
-                // The server may have ended half way.
-                summary = tokio.block_on(verify_snapshot(reading(file, "checking")?))?;
+                std::io::copy(&mut body, file)
+                    .and_then(|_| file.rewind())
+                    .map_err(|error| writing(&self.file, error))?;
+                // The server may have ended before the snapshot did.
+                summary = runtime.block_on(verify_snapshot(reader(file, "checking")?))?;
                 Ok(())
             })?;
         } else {
-            let store = tokio.block_on(self.which.place.open(OpenMode::Read))?;
+            let store = runtime.block_on(self.gallery.store.open(OpenMode::Read))?;
             write_atomically(&self.file, |file| {
-                let to =
-                    InspectWriter::new(asynchronous(file)?, Progress::of_bytes("writing", None));
-                summary = tokio.block_on(write_snapshot(&store, name, to))?;
+                let show = Progress::of_bytes("writing", None);
+                let writer = InspectWriter::new(async_file(file)?, show);
+                summary = runtime.block_on(write_snapshot(&store, name, writer))?;
                 Ok(())
             })?;
         }
-        say(
-            &summary,
-            &format!("of `{name}` written to {}", self.file.display()),
-        )
+        let outcome = format!("of `{name}` written to {}", self.file.display());
+        report(&summary, &outcome)
     }
 }
 
 impl Restore {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let name = &self.which.name;
+        let name = &self.gallery.name;
         let mut file = File::open(&self.file)
             .with_context(|| format!("cannot read {}", self.file.display()))?;
         let summary = if let Some(server) = &self.server {
             let verified =
-                block_on(async { Ok(verify_snapshot(reading(&file, "checking")?).await?) });
+                block_on(async { Ok(verify_snapshot(reader(&file, "checking")?).await?) });
             let SnapshotSummary { bytes, .. } =
                 verified.with_context(|| self.file.display().to_string())?;
             file.rewind()?;
-            let body = Shown {
-                from: file,
+            let body = ProgressReader {
+                inner: file,
                 show: Progress::of_bytes("sending", Some(bytes)),
             };
-            let address = address(server, name);
-            let request = self
+            let address = snapshot_url(server, name);
+            let response = self
                 .key
-                .of(agent().put(&address))
-                .content_type("application/octet-stream");
-            let answer = request.send(SendBody::from_owned_reader(body));
-            serde_json::from_str(&accepted(&address, answer)?.read_to_string()?)?
+                .authorize(agent().put(&address))
+                .content_type("application/octet-stream")
+                .send(SendBody::from_owned_reader(body));
+            serde_json::from_str(&successful_body(&address, response)?.read_to_string()?)?
         } else {
             block_on(self.restore_here(&file))?
         };
-        say(
-            &summary,
-            &format!("restored into `{name}` from {}", self.file.display()),
-        )
+        let outcome = format!("restored into `{name}` from {}", self.file.display());
+        report(&summary, &outcome)
     }
 
     async fn restore_here(&self, file: &File) -> anyhow::Result<SnapshotSummary> {
-        let opened = self.which.place.open(OpenMode::Serve).await;
-        let held = |error: &anyhow::Error| {
-            error
-                .downcast_ref::<Error>()
-                .is_some_and(|error| error.kind() == Kind::Unavailable)
-        };
-        let store = opened.map_err(|error| match held(&error) {
-            true => {
-                error.context("the galleries cannot be opened; through a running server: --server http://HOST:PORT")
+        let store = match self.gallery.store.open(OpenMode::Serve).await {
+            Err(error) if is_unavailable(&error) => {
+                return Err(error.context(
+                    "the galleries cannot be opened; through a running server: \
+                     --server http://HOST:PORT",
+                ));
             }
-            false => error,
-        })?;
+            opened => opened?,
+        };
         let restored =
-            restore_snapshot(&store, &self.which.name, reading(file, "restoring")?).await;
+            restore_snapshot(&store, &self.gallery.name, reader(file, "restoring")?).await;
         store.close().await;
         restored.with_context(|| self.file.display().to_string())
     }
 }
 
-fn say(summary: &SnapshotSummary, what: &str) -> anyhow::Result<ExitCode> {
+fn is_unavailable(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<Error>()
+        .is_some_and(|error| error.kind() == Kind::Unavailable)
+}
+
+fn report(summary: &SnapshotSummary, outcome: &str) -> anyhow::Result<ExitCode> {
     let SnapshotSummary { items, bytes } = summary;
     writeln!(
         std::io::stdout(),
-        "{items} items ({}) {what}",
+        "{items} items ({}) {outcome}",
         indicatif::BinaryBytes(*bytes)
     )?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The same open file, for asynchronous use.
-fn asynchronous(file: &File) -> Result<tokio::fs::File> {
+/// Duplicates the handle of an open file for asynchronous use.
+fn async_file(file: &File) -> Result<tokio::fs::File> {
     file.try_clone()
         .map(tokio::fs::File::from_std)
         .map_err(|error| Error::io("opening the file again", error))
 }
 
-/// The same open file, for reading it to its end.
-fn reading(file: &File, step: &'static str) -> Result<impl AsyncRead + Unpin + Send> {
+/// Reads the rest of an open file, and shows the progress of `step`.
+fn reader(file: &File, step: &'static str) -> Result<impl AsyncRead + Unpin + Send> {
     let total = file.metadata().ok().map(|metadata| metadata.len());
     Ok(InspectReader::new(
-        asynchronous(file)?,
+        async_file(file)?,
         Progress::of_bytes(step, total),
     ))
 }
 
-/// A reader that shows how far it is.
-struct Shown<R, F> {
-    from: R,
+/// A reader that passes what it reads to `show`.
+struct ProgressReader<R, F> {
+    inner: R,
     show: F,
 }
 
-impl<R: Read, F: FnMut(&[u8])> Read for Shown<R, F> {
+impl<R: Read, F: FnMut(&[u8])> Read for ProgressReader<R, F> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.from.read(buffer)?;
+        let count = self.inner.read(buffer)?;
         (self.show)(&buffer[..count]);
         Ok(count)
     }
 }
 
-/// A client that waits for as long as a large gallery takes.
+/// Makes a client without a limit for the whole transfer, which takes long for a large gallery.
 fn agent() -> Agent {
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::PlatformVerifier)
         .build();
-    let config = Agent::config_builder()
+    Agent::config_builder()
         .http_status_as_error(false)
-        .tls_config(tls);
-    config
+        .tls_config(tls)
         .timeout_connect(Some(Duration::from_secs(20)))
         .build()
         .into()
 }
 
-fn address(server: &str, name: &GalleryName) -> String {
-    format!(
-        "{}/v1/galleries/{name}/snapshot",
-        server.trim_end_matches('/')
-    )
+fn snapshot_url(server: &str, name: &GalleryName) -> String {
+    let server = server.trim_end_matches('/');
+    format!("{server}/v1/galleries/{name}/snapshot")
 }
 
-/// The body of a good answer; what is wrong, in the server's words, otherwise.
-fn accepted(address: &str, answer: Result<Response<Body>, ureq::Error>) -> anyhow::Result<Body> {
-    let mut answer = answer.with_context(|| format!("asking {address}"))?;
-    if answer.status().is_success() {
-        return Ok(answer.into_body());
+/// Returns the body of a successful response; fails with the server's `detail` otherwise.
+fn successful_body(
+    address: &str,
+    response: Result<Response<Body>, ureq::Error>,
+) -> anyhow::Result<Body> {
+    let mut response = response.with_context(|| format!("asking {address}"))?;
+    if response.status().is_success() {
+        return Ok(response.into_body());
     }
     let problem: Value =
-        serde_json::from_str(&answer.body_mut().read_to_string()?).unwrap_or_default();
+        serde_json::from_str(&response.body_mut().read_to_string()?).unwrap_or_default();
     let detail = problem["detail"]
         .as_str()
-        .unwrap_or("it is no dinoserve with a gallery");
-    bail!("{address} answered {}: {detail}", answer.status())
+        .unwrap_or("no dinoserve with a gallery listens there");
+    bail!("{address} answered {}: {detail}", response.status())
 }

@@ -1,0 +1,314 @@
+//! The labeled images that an evaluation trains on and those that it tests, as vectors.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use clap::Args;
+use ndarray::Array2;
+use serde::Serialize;
+
+use crate::{
+    artifacts::{IMAGE_ENDINGS, images_of},
+    cli::{
+        embed_files::embed_files,
+        executor::block_on,
+        flags::{EngineFlags, ImageLimitFlags, VectorFlags},
+        output::write_file,
+    },
+    engine::Engine,
+    error::{Error, Kind},
+    eval::{LabeledImages, LabeledVectors, classes},
+    features::pool::Pooling,
+    service::{EmbedOptions, Extractor, ImageOptions},
+    vision::ResizeMode,
+};
+
+/// Flags of every evaluation.
+#[derive(Debug, Args)]
+pub(super) struct DatasetFlags {
+    /// Folder of images to learn from, with a subfolder for each label
+    #[arg(long, value_name = "DIR")]
+    train: PathBuf,
+
+    /// Folder of images to test, with a subfolder for each label
+    #[arg(long, value_name = "DIR")]
+    test: PathBuf,
+
+    /// File for the report with every prediction
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    #[command(flatten)]
+    vector: VectorFlags,
+
+    #[command(flatten)]
+    engine: EngineFlags,
+
+    #[command(flatten)]
+    limits: ImageLimitFlags,
+}
+
+/// A dataset before its images are read.
+#[derive(Debug)]
+pub(super) struct LabeledFolder {
+    root: PathBuf,
+    pub(super) images: LabeledImages,
+    excluded: Vec<ExcludedFile>,
+}
+
+/// A file that takes no part.
+#[derive(Debug, Serialize)]
+struct ExcludedFile {
+    path: String,
+    error: String,
+}
+
+/// A labeled folder as vectors.
+#[derive(Debug, Serialize)]
+pub(super) struct Dataset {
+    folder: PathBuf,
+    images: usize,
+    #[serde(rename = "unreadable")]
+    excluded: Vec<ExcludedFile>,
+    #[serde(skip)]
+    pub(super) vectors: LabeledVectors,
+}
+
+/// Both datasets, and how their vectors were made.
+#[derive(Debug, Serialize)]
+pub(super) struct Datasets {
+    model: String,
+    fingerprint: String,
+    precision: String,
+    pooling: Pooling,
+    layers: usize,
+    size: usize,
+    resize: ResizeMode,
+    dim: usize,
+    pub(super) train: Dataset,
+    pub(super) test: Dataset,
+    /// All labels of both datasets, sorted.
+    pub(super) classes: Vec<String>,
+    /// Labels that occur in the test dataset only.
+    not_in_train: Vec<String>,
+}
+
+/// The prediction for an image of the test dataset.
+#[derive(Serialize)]
+pub(super) struct Prediction<'a> {
+    pub(super) id: &'a str,
+    pub(super) label: &'a str,
+    pub(super) predicted: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) probability: Option<f32>,
+}
+
+impl DatasetFlags {
+    /// Finds the images to learn from and those to test.
+    pub(super) fn find(&self) -> anyhow::Result<(LabeledFolder, LabeledFolder)> {
+        Ok((
+            LabeledFolder::find(&self.train)?,
+            LabeledFolder::find(&self.test)?,
+        ))
+    }
+
+    /// Embeds all images. `pooling` is the default of the evaluation.
+    pub(super) fn embed(
+        &self,
+        train: LabeledFolder,
+        test: LabeledFolder,
+        pooling: Pooling,
+        normalize: bool,
+    ) -> anyhow::Result<Datasets> {
+        let image = self.vector.image_options();
+        let options = self.vector.embed_options(pooling, normalize);
+        block_on(
+            self.engine
+                .with_extractor(&self.limits, async |extractor| {
+                    let train = train
+                        .embed(&extractor, &image, &options, "embedding train")
+                        .await?;
+                    let test = test
+                        .embed(&extractor, &image, &options, "embedding test")
+                        .await?;
+                    let engine = extractor.engine();
+                    Ok(Datasets::new(engine, &image, &options, train, test))
+                }),
+        )
+    }
+
+    /// Writes the file of `--json`, if one is asked for.
+    pub(super) fn write_json(&self, content: &impl Serialize) -> anyhow::Result<()> {
+        let Some(path) = &self.json else {
+            return Ok(());
+        };
+        let text = serde_json::to_vec_pretty(content)?;
+        write_file(path, |writer| writer.write_all(&text))?;
+        writeln!(
+            std::io::stdout(),
+            "Every prediction is in {}",
+            path.display()
+        )?;
+        Ok(())
+    }
+}
+
+impl LabeledFolder {
+    fn find(root: &Path) -> anyhow::Result<Self> {
+        let (paths, unreadable) = images_of(root)?;
+        let images = LabeledImages::new(root, paths).with_context(|| {
+            format!(
+                "looking for images ({}) in {}",
+                IMAGE_ENDINGS.join(", "),
+                root.display()
+            )
+        })?;
+        let unreadable = unreadable.into_iter().map(|(path, error)| ExcludedFile {
+            path,
+            error: error.to_string(),
+        });
+        let unlabeled = images.unlabeled.iter().map(|path| ExcludedFile {
+            path: path.clone(),
+            error: "it lies in no subfolder, whose name would be its label".to_owned(),
+        });
+        Ok(Self {
+            root: root.to_owned(),
+            excluded: unreadable.chain(unlabeled).collect(),
+            images,
+        })
+    }
+
+    async fn embed(
+        self,
+        extractor: &Extractor,
+        image: &ImageOptions,
+        options: &EmbedOptions,
+        step: &str,
+    ) -> anyhow::Result<Dataset> {
+        let Self {
+            root,
+            images,
+            mut excluded,
+        } = self;
+        let results = embed_files(extractor, &images.paths, image, options, step).await?;
+        let mut vectors = LabeledVectors::default();
+        let mut values = Vec::new();
+        for ((id, label), result) in images.ids.into_iter().zip(images.labels).zip(results) {
+            match result {
+                Ok(vector) => {
+                    values.extend(vector);
+                    vectors.ids.push(id);
+                    vectors.labels.push(label);
+                }
+                Err(error) => excluded.push(ExcludedFile {
+                    path: id,
+                    error: error.to_string(),
+                }),
+            }
+        }
+        let rows = vectors.ids.len();
+        if rows == 0 {
+            let first = excluded
+                .first()
+                .map(|first| format!("; {}: {}", first.path, first.error))
+                .unwrap_or_default();
+            let detail = format!(
+                "none of the images of {} can be read{first}",
+                root.display()
+            );
+            return Err(Error::new(Kind::UndecodableImage, detail).into());
+        }
+        vectors.vectors = Array2::from_shape_vec((rows, values.len() / rows), values)?;
+        Ok(Dataset {
+            folder: root,
+            images: rows,
+            excluded,
+            vectors,
+        })
+    }
+}
+
+impl Datasets {
+    fn new(
+        engine: &Engine,
+        image: &ImageOptions,
+        options: &EmbedOptions,
+        train: Dataset,
+        test: Dataset,
+    ) -> Self {
+        let spec = engine.spec();
+        Self {
+            model: spec.name.clone(),
+            fingerprint: engine.fingerprint().to_owned(),
+            precision: engine.precision().to_string(),
+            pooling: options.pooling,
+            layers: options.layers,
+            size: image.overrides.size.unwrap_or(spec.embed_size),
+            resize: image.overrides.resize.unwrap_or(ResizeMode::Crop),
+            dim: train.vectors.vectors.ncols(),
+            classes: classes(&[&train.vectors, &test.vectors]),
+            not_in_train: train.vectors.missing_labels(&test.vectors),
+            train,
+            test,
+        }
+    }
+
+    /// Prints what is evaluated, the files that take no part, and the labels without examples.
+    pub(super) fn print(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        let Self {
+            model,
+            precision,
+            pooling,
+            layers,
+            resize,
+            size,
+            dim,
+            ..
+        } = self;
+        let layers = if *layers > 1 {
+            format!(" of {layers} blocks")
+        } else {
+            String::new()
+        };
+        writeln!(
+            out,
+            "{model} ({precision}), {pooling}{layers}, {resize} {size}: {dim} values an image"
+        )?;
+        for (name, set) in [("train", &self.train), ("test", &self.test)] {
+            let labels = classes(&[&set.vectors]).len();
+            writeln!(
+                out,
+                "{name:<5}  {} images of {labels} labels, {}",
+                set.images,
+                set.folder.display()
+            )?;
+        }
+        for set in [&self.train, &self.test] {
+            if !set.excluded.is_empty() {
+                writeln!(
+                    out,
+                    "{} files of {} take no part:",
+                    set.excluded.len(),
+                    set.folder.display()
+                )?;
+            }
+            for ExcludedFile { path, error } in &set.excluded {
+                writeln!(out, "  {path}: {error}")?;
+            }
+        }
+        for label in &self.not_in_train {
+            let test_labels = &self.test.vectors.labels;
+            let images = test_labels.iter().filter(|found| *found == label).count();
+            writeln!(
+                out,
+                "Label `{label}` has no images to learn from, so its {images} test images count \
+                 as wrong."
+            )?;
+        }
+        writeln!(out)?;
+        Ok(())
+    }
+}

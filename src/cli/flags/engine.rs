@@ -1,0 +1,255 @@
+//! The cache folder, the runtime library, the model and the engine.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{ImageLimitFlags, names};
+use crate::{
+    artifacts::{Home, ModelFile, ModelStore},
+    cli::progress::with_progress,
+    engine::{Device, Engine, EngineConfig, EngineThread, Runtime},
+    error::{Kind, Result},
+    model::PositionRule,
+    onnx::Precision,
+    service::{Extractor, ModelSource},
+};
+
+/// Where files are cached and models are downloaded from.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct StoreFlags {
+    /// Cache folder for the runtime library and models [default: ~/.cache/dinoserve]
+    #[arg(long = "home", env = "DINOSERVE_HOME", value_name = "DIR")]
+    home: Option<PathBuf>,
+
+    /// Address of the model hub or of a mirror
+    #[arg(
+        long,
+        env = "DINOSERVE_HUB",
+        value_name = "URL",
+        default_value = "https://huggingface.co"
+    )]
+    hub: String,
+}
+
+impl StoreFlags {
+    pub(in crate::cli) fn store(&self) -> Result<ModelStore> {
+        ModelStore::new(self.home()?, &self.hub)
+    }
+
+    fn home(&self) -> Result<Home> {
+        Home::new(self.home.clone())
+    }
+}
+
+/// Which runtime library is used.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct RuntimeFlags {
+    /// Library file of ONNX Runtime [default: where `make setup` puts it]
+    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
+    onnxruntime: Option<PathBuf>,
+}
+
+impl RuntimeFlags {
+    /// Loads the library.
+    pub(in crate::cli) fn load(&self, store: &StoreFlags) -> Result<Runtime> {
+        Runtime::load(&self.path(store)?)
+    }
+
+    fn path(&self, store: &StoreFlags) -> Result<PathBuf> {
+        match &self.onnxruntime {
+            Some(path) if !path.as_os_str().is_empty() => Ok(path.clone()),
+            _ => Ok(store.home()?.runtime_library()),
+        }
+    }
+}
+
+/// The precision in which a model is converted and runs.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct PrecisionFlag {
+    /// Precision of the model: `fp32`, `int8` for CPUs (about half the time, nearly the same
+    /// features), `fp16` for GPUs
+    #[arg(long, env = "DINOSERVE_PRECISION", default_value = "fp32",
+        value_parser = names::<Precision>())]
+    pub(in crate::cli) precision: Precision,
+}
+
+/// Which model runs, and where.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct EngineFlags {
+    #[command(flatten)]
+    store: StoreFlags,
+
+    #[command(flatten)]
+    runtime: RuntimeFlags,
+
+    /// Name of the model; `dinoserve models list` shows all
+    #[arg(
+        long,
+        env = "DINOSERVE_MODEL",
+        value_name = "NAME",
+        default_value = "dinov2-small"
+    )]
+    pub(in crate::cli) model: String,
+
+    /// Never use the network; a model that is not in the cache is an error
+    #[arg(long, env = "DINOSERVE_OFFLINE")]
+    pub(in crate::cli) offline: bool,
+
+    #[command(flatten)]
+    precision: PrecisionFlag,
+
+    /// Device that computes: `auto` (CUDA if it works, else the CPU), `cpu`, `cuda`, or `cuda:N,M`
+    /// for these GPUs
+    #[arg(long, env = "DINOSERVE_DEVICE", default_value_t = Device::Auto)]
+    device: Device,
+
+    /// Interpolation of position embeddings: as in Meta's code (`hub`) or as in Hugging Face's
+    /// (`hf`)
+    #[arg(long, env = "DINOSERVE_POS_EMBED", default_value = "hub",
+        value_parser = names::<PositionRule>())]
+    pos_embed: PositionRule,
+
+    /// Number of sessions that compute at the same time, each on its own thread; on GPUs, per GPU
+    /// [default: by the cores]
+    #[arg(long, env = "DINOSERVE_WORKERS", value_name = "COUNT")]
+    workers: Option<usize>,
+
+    /// Number of threads of a session within one operator [default: the cores divided by the
+    /// workers]
+    #[arg(long, env = "DINOSERVE_INTRA_THREADS", value_name = "COUNT")]
+    intra_threads: Option<usize>,
+
+    /// Number of threads for an image that is alone in the server; 0 leaves it to a worker
+    /// [default: all cores, on CPUs]
+    #[arg(long, env = "DINOSERVE_SOLO_THREADS", value_name = "COUNT")]
+    solo_threads: Option<usize>,
+
+    /// Maximum number of images in a batch [default: 1 on CPUs, 32 on GPUs]
+    #[arg(long, env = "DINOSERVE_MAX_BATCH", value_name = "COUNT")]
+    max_batch: Option<usize>,
+
+    /// Maximum number of images that wait for the model
+    #[arg(
+        long,
+        env = "DINOSERVE_QUEUE_DEPTH",
+        value_name = "COUNT",
+        default_value_t = 64
+    )]
+    queue_depth: usize,
+
+    /// Maximum GPU memory of a session, in megabytes [default: what it needs]
+    #[arg(long, env = "DINOSERVE_CUDA_MEMORY_MB", value_name = "MB")]
+    cuda_memory_mb: Option<usize>,
+
+    /// Let GPUs round the factors of products to TF32: faster, but every feature loses four digits
+    #[arg(long, env = "DINOSERVE_CUDA_TF32")]
+    cuda_tf32: bool,
+}
+
+impl EngineFlags {
+    /// Starts the engine, runs `work` with an extractor on it, and stops the engine. `work` must
+    /// drop all handles of the extractor. The model is prepared on the calling thread, so this
+    /// belongs directly under [`block_on`](crate::cli::executor::block_on).
+    pub(in crate::cli) async fn with_extractor<T>(
+        &self,
+        limits: &ImageLimitFlags,
+        work: impl AsyncFnOnce(Extractor) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let runtime = self.runtime()?;
+        self.with_engine(&runtime, async |engine| {
+            work(Extractor::new(engine, limits.limits(), 0)).await
+        })
+        .await?
+    }
+
+    /// Starts the engine, runs `work` with it, and waits for the engine's end. `work` must drop all
+    /// handles of the engine.
+    pub(in crate::cli) async fn with_engine<T>(
+        &self,
+        runtime: &Runtime,
+        work: impl AsyncFnOnce(Engine) -> T,
+    ) -> Result<T> {
+        let (engine, thread) = self.start(runtime, self.model_file()?)?;
+        let result = work(engine).await;
+        thread.join();
+        Ok(result)
+    }
+
+    /// Starts the engine.
+    pub(in crate::cli) fn start(
+        &self,
+        runtime: &Runtime,
+        model: ModelFile,
+    ) -> Result<(Engine, EngineThread)> {
+        Engine::start(runtime, model, &self.config())
+    }
+
+    /// Loads the runtime library.
+    pub(in crate::cli) fn runtime(&self) -> Result<Runtime> {
+        self.runtime.load(&self.store)
+    }
+
+    /// Opens the converted model; pulls and converts it first if it is not in the cache.
+    pub(in crate::cli) fn model_file(&self) -> Result<ModelFile> {
+        let store = self.store()?;
+        let model = with_progress(|progress| {
+            store.ensure(
+                &self.model,
+                self.precision(),
+                self.pos_embed,
+                self.offline,
+                progress,
+            )
+        });
+        let model = model.map_err(|error| match error.kind() {
+            Kind::Download if self.model == "dinov2-small" => error.context(
+                "pulling dinov2-small (for a model without a hub run `make setup` and pass \
+                 --model dinov2-small-focus)",
+            ),
+            _ => error,
+        })?;
+        if let Some(notice) = &model.spec.notice {
+            tracing::warn!(model = model.spec.name, "{notice}");
+        }
+        Ok(model)
+    }
+
+    pub(in crate::cli) fn config(&self) -> EngineConfig {
+        EngineConfig {
+            device: self.device.clone(),
+            workers: self.workers,
+            intra_threads: self.intra_threads,
+            solo_threads: self.solo_threads,
+            max_batch: self.max_batch,
+            queue_depth: self.queue_depth,
+            cuda_memory: self.cuda_memory_mb.map(|mb| mb << 20),
+            cuda_tf32: self.cuda_tf32,
+        }
+    }
+
+    /// The source of models that are loaded while the server runs.
+    pub(in crate::cli) fn source(&self, runtime: &Runtime) -> Result<ModelSource> {
+        Ok(ModelSource {
+            store: self.store()?,
+            runtime: runtime.clone(),
+            config: self.config(),
+            positions: self.pos_embed,
+            precision: self.precision(),
+            offline: self.offline,
+        })
+    }
+
+    pub(in crate::cli) fn store(&self) -> Result<ModelStore> {
+        self.store.store()
+    }
+
+    pub(in crate::cli) fn precision(&self) -> Precision {
+        self.precision.precision
+    }
+
+    /// Path where the runtime library is expected.
+    pub(in crate::cli) fn runtime_library(&self) -> Result<PathBuf> {
+        self.runtime.path(&self.store)
+    }
+}

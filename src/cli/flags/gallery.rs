@@ -1,0 +1,106 @@
+//! The store of galleries and its limits.
+
+use clap::{Args, builder::RangedU64ValueParser};
+
+use super::names;
+use crate::{
+    error::Result,
+    gallery::{self, Gallery, GalleryConfig, OpenMode, VectorFormat},
+    service::GalleryLimits,
+};
+
+/// Where and how galleries are stored.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct GalleryFlags {
+    /// Location of the galleries: a folder, or a PostgreSQL database with pgvector as `postgres://…`
+    #[arg(
+        long = "gallery",
+        env = "DINOSERVE_GALLERY",
+        hide_env_values = true,
+        value_name = "DIR|URL"
+    )]
+    pub(in crate::cli) location: Option<String>,
+
+    /// Format of the vectors of new galleries in a folder: `f16` takes half the memory and changes
+    /// the fourth digit of scores
+    #[arg(long = "gallery-vectors", env = "DINOSERVE_GALLERY_VECTORS", default_value_t,
+        value_parser = names::<VectorFormat>())]
+    vectors: VectorFormat,
+
+    /// Maximum number of items of a gallery that is searched exactly; larger galleries use an
+    /// approximate index
+    #[arg(long = "gallery-exact-up-to", env = "DINOSERVE_GALLERY_EXACT_UP_TO", value_name = "COUNT",
+        default_value_t = GalleryConfig::default().exact_up_to)]
+    exact_up_to: usize,
+
+    /// Maximum size of a folder's database, in bytes
+    #[arg(long = "gallery-max-bytes", env = "DINOSERVE_GALLERY_MAX_BYTES", value_name = "BYTES",
+        default_value_t = GalleryConfig::default().max_bytes)]
+    max_bytes: u64,
+
+    /// Maximum number of connections to a PostgreSQL database, at least 4
+    #[arg(long = "gallery-connections", env = "DINOSERVE_GALLERY_CONNECTIONS", value_name = "COUNT",
+        default_value_t = GalleryConfig::default().connections)]
+    connections: usize,
+}
+
+impl GalleryFlags {
+    /// Opens the store if its location is given.
+    pub(in crate::cli) async fn open(&self, mode: OpenMode) -> Result<Option<Gallery>> {
+        let Some(location) = &self.location else {
+            return Ok(None);
+        };
+        let config = GalleryConfig {
+            vectors: self.vectors,
+            exact_up_to: self.exact_up_to,
+            max_bytes: self.max_bytes,
+            connections: self.connections,
+        };
+        gallery::open(location, &config, mode).await.map(Some)
+    }
+}
+
+/// Limits of requests about galleries.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct GalleryLimitFlags {
+    /// Maximum number of neighbors of a search, at least 20, the default of `k`
+    #[arg(long, env = "DINOSERVE_MAX_NEIGHBORS",
+        default_value_t = GalleryLimits::default().max_neighbors,
+        value_parser = RangedU64ValueParser::<usize>::new().range(20..))]
+    max_neighbors: usize,
+
+    /// Maximum number of items of a page, at least 100, the default of `limit`
+    #[arg(long, env = "DINOSERVE_MAX_PAGE_ITEMS",
+        default_value_t = GalleryLimits::default().max_page_items,
+        value_parser = RangedU64ValueParser::<usize>::new().range(100..))]
+    max_page_items: usize,
+
+    /// Longer side of the thumbnails of stored images, in pixels
+    #[arg(long, env = "DINOSERVE_THUMBNAIL_SIDE",
+        default_value_t = GalleryLimits::default().thumbnail_side,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    thumbnail_side: usize,
+
+    /// Maximum number of items that a linear probe is trained on; training holds 4 bytes of memory
+    /// for each number of their features
+    #[arg(long, env = "DINOSERVE_MAX_PROBE_ITEMS",
+        default_value_t = GalleryLimits::default().max_probe_items)]
+    max_probe_items: usize,
+
+    /// Maximum number of classes of a linear probe
+    #[arg(long, env = "DINOSERVE_MAX_PROBE_CLASSES",
+        default_value_t = GalleryLimits::default().max_probe_classes)]
+    max_probe_classes: usize,
+}
+
+impl GalleryLimitFlags {
+    pub(in crate::cli) fn limits(&self) -> GalleryLimits {
+        GalleryLimits {
+            max_neighbors: self.max_neighbors,
+            max_page_items: self.max_page_items,
+            thumbnail_side: self.thumbnail_side,
+            max_probe_items: self.max_probe_items,
+            max_probe_classes: self.max_probe_classes,
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! From an image file to a vector: limits of files, and the options of an embedding.
+
+use clap::Args;
+
+use super::names;
+use crate::{
+    features::pool::Pooling,
+    service::{EmbedOptions, ImageLimits, ImageOptions, VectorOptions},
+    vision::{DecodeLimits, PreprocessingOverrides, ResizeMode},
+};
+
+/// Limits of images.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct ImageLimitFlags {
+    /// Maximum number of pixels (width × height) of an image file
+    #[arg(long, env = "DINOSERVE_MAX_IMAGE_PIXELS",
+        default_value_t = DecodeLimits::default().max_pixels)]
+    max_image_pixels: u64,
+
+    /// Maximum width and height of an image file, in pixels
+    #[arg(long, env = "DINOSERVE_MAX_IMAGE_SIDE",
+        default_value_t = DecodeLimits::default().max_side)]
+    max_image_side: u64,
+
+    /// Maximum number of patches of the model's input
+    #[arg(long, env = "DINOSERVE_MAX_PATCHES",
+        default_value_t = ImageLimits::default().max_patches)]
+    max_patches: usize,
+}
+
+impl ImageLimitFlags {
+    pub(in crate::cli) fn limits(&self) -> ImageLimits {
+        ImageLimits {
+            decode: DecodeLimits {
+                max_pixels: self.max_image_pixels,
+                max_side: self.max_image_side,
+            },
+            max_patches: self.max_patches,
+        }
+    }
+}
+
+/// How an image becomes a vector. A flag that is not given takes the gallery's value if the command
+/// has a gallery, else the default.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct VectorFlags {
+    /// Pooling of the tokens into one vector [default: cls; for linear probes cls_mean]
+    #[arg(long, alias = "features", value_parser = names::<Pooling>())]
+    pooling: Option<Pooling>,
+
+    /// Number of last blocks whose vectors are joined [default: 1]
+    #[arg(long)]
+    layers: Option<usize>,
+
+    /// Size to which --resize brings the image, in pixels [default: the model's]
+    #[arg(long)]
+    size: Option<usize>,
+
+    /// Method that brings the image to the model's size [default: crop]
+    #[arg(long, value_parser = names::<ResizeMode>())]
+    resize: Option<ResizeMode>,
+}
+
+impl VectorFlags {
+    pub(in crate::cli) fn image_options(&self) -> ImageOptions {
+        let overrides = PreprocessingOverrides {
+            size: self.size,
+            resize: self.resize,
+            ..PreprocessingOverrides::default()
+        };
+        ImageOptions {
+            overrides,
+            ..ImageOptions::default()
+        }
+    }
+
+    /// The options without a gallery; `pooling` is the default.
+    pub(in crate::cli) fn embed_options(&self, pooling: Pooling, normalize: bool) -> EmbedOptions {
+        EmbedOptions {
+            pooling: self.pooling.unwrap_or(pooling),
+            normalize,
+            layers: self.layers.unwrap_or(1),
+            tokens: false,
+        }
+    }
+
+    /// The options for a gallery, which supplies what is not given.
+    pub(in crate::cli) fn vector_options(&self) -> VectorOptions {
+        VectorOptions {
+            pooling: self.pooling,
+            layers: self.layers,
+            ..VectorOptions::default()
+        }
+    }
+}

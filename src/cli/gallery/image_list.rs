@@ -1,0 +1,242 @@
+//! The images to import: a folder with a subfolder per label, or a list of paths as CSV or JSONL.
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+use crate::{
+    artifacts::{IMAGE_ENDINGS, below, images_of, parts},
+    cli::output::extension,
+    error::{Error, Result},
+    gallery::{ItemId, Label, Metadata},
+};
+
+/// The columns of a CSV file and the members of a line of JSONL. Only `path` is required.
+const COLUMNS: [&str; 4] = ["path", "id", "label", "metadata"];
+
+/// An image file, and the item that it becomes.
+#[derive(Debug)]
+pub(super) struct ListedImage {
+    pub(super) path: PathBuf,
+    pub(super) id: ItemId,
+    pub(super) label: Option<Label>,
+    pub(super) metadata: Metadata,
+}
+
+/// The images in their order, and the folders or lines without a valid image.
+#[derive(Debug, Default)]
+pub(super) struct ImageList {
+    pub(super) images: Vec<ListedImage>,
+    pub(super) failures: Vec<(String, Error)>,
+}
+
+impl ImageList {
+    /// Reads a folder or a list.
+    pub(super) fn read(source: &Path) -> anyhow::Result<Self> {
+        let list = match extension(source).to_lowercase().as_str() {
+            _ if source.is_dir() => Self::read_folder(source),
+            "csv" => Self::read_csv(source),
+            "jsonl" => Self::read_jsonl(source),
+            _ => bail!(
+                "{}: must be a folder of images, or a list that ends in .csv or .jsonl",
+                source.display()
+            ),
+        }?;
+        if list.images.is_empty() && list.failures.is_empty() {
+            bail!(
+                "{} names no images ({})",
+                source.display(),
+                IMAGE_ENDINGS.join(", ")
+            );
+        }
+        Ok(list)
+    }
+
+    /// Takes the path below the folder as the id, and its first part as the label.
+    fn read_folder(folder: &Path) -> anyhow::Result<Self> {
+        let (paths, failures) = images_of(folder)?;
+        let mut list = Self {
+            images: Vec::with_capacity(paths.len()),
+            failures,
+        };
+        for path in paths {
+            match id_and_label(folder, &path) {
+                Ok((id, label)) => list.images.push(ListedImage {
+                    path,
+                    id,
+                    label,
+                    metadata: Metadata::default(),
+                }),
+                Err(error) => list.failures.push((below(folder, &path), error)),
+            }
+        }
+        Ok(list)
+    }
+
+    fn read_csv(file: &Path) -> anyhow::Result<Self> {
+        let mut reader = csv::Reader::from_path(file)
+            .with_context(|| format!("cannot read the list {}", file.display()))?;
+        let header = reader
+            .headers()
+            .with_context(|| format!("{}: its first line", file.display()))?;
+        let known = header.iter().all(|column| COLUMNS.contains(&column));
+        if !known || !header.iter().any(|column| column == "path") {
+            let found = header.iter().collect::<Vec<_>>().join(",");
+            bail!(
+                "{}: the header is invalid: {found:?}; its columns must be among {}, and path is \
+                 required",
+                file.display(),
+                COLUMNS.join(", ")
+            );
+        }
+        let mut list = ListReader::new(file);
+        for (index, row) in reader.deserialize::<ListRow<String>>().enumerate() {
+            let row = match row {
+                Ok(row) => row.parse_metadata(|json| Metadata::parse(&json)),
+                // A failing disk fails the import, not the line.
+                Err(error) if error.is_io_error() => {
+                    return Err(error).context(format!("reading {}", file.display()));
+                }
+                Err(error) => Err(Error::option("line", error)),
+            };
+            // The header is line 1.
+            list.add(index + 2, row);
+        }
+        Ok(list.list)
+    }
+
+    fn read_jsonl(file: &Path) -> anyhow::Result<Self> {
+        let opened =
+            File::open(file).with_context(|| format!("cannot read the list {}", file.display()))?;
+        let mut list = ListReader::new(file);
+        for (index, line) in BufReader::new(opened).lines().enumerate() {
+            let number = index + 1;
+            let line =
+                line.with_context(|| format!("reading {}, line {number}", file.display()))?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let row = serde_json::from_str::<ListRow<serde_json::Value>>(&line)
+                .map_err(|error| Error::option("line", error))
+                .and_then(|row| row.parse_metadata(Metadata::from_value));
+            list.add(number, row);
+        }
+        Ok(list.list)
+    }
+}
+
+fn id_and_label(folder: &Path, path: &Path) -> Result<(ItemId, Option<Label>)> {
+    let parts = parts(folder, path)?;
+    let label = match parts.as_slice() {
+        [label, _, ..] => Some(Label::new(*label)?),
+        _ => None,
+    };
+    Ok((ItemId::new(parts.join("/"))?, label))
+}
+
+/// A row of a list. Metadata are an object in JSONL, and its text in CSV.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListRow<M> {
+    path: String,
+    id: Option<String>,
+    label: Option<String>,
+    metadata: Option<M>,
+}
+
+impl<M> ListRow<M> {
+    fn parse_metadata(
+        self,
+        parse: impl FnOnce(M) -> Result<Metadata>,
+    ) -> Result<ListRow<Metadata>> {
+        Ok(ListRow {
+            path: self.path,
+            id: self.id,
+            label: self.label,
+            metadata: self.metadata.map(parse).transpose()?,
+        })
+    }
+}
+
+/// A list that is being read.
+struct ListReader<'a> {
+    /// Folder of the list, to which paths are relative.
+    folder: &'a Path,
+    list: ImageList,
+    ids: HashSet<ItemId>,
+}
+
+impl<'a> ListReader<'a> {
+    fn new(file: &'a Path) -> Self {
+        Self {
+            folder: file.parent().unwrap_or(Path::new("")),
+            list: ImageList::default(),
+            ids: HashSet::new(),
+        }
+    }
+
+    fn add(&mut self, number: usize, row: Result<ListRow<Metadata>>) {
+        match row.and_then(|row| self.image(row)) {
+            Ok(image) => self.list.images.push(image),
+            Err(error) => self.list.failures.push((format!("line {number}"), error)),
+        }
+    }
+
+    fn image(&mut self, row: ListRow<Metadata>) -> Result<ListedImage> {
+        let id = ItemId::new(row.id.unwrap_or_else(|| row.path.clone()))?;
+        if !self.ids.insert(id.clone()) {
+            return Err(Error::option(
+                "id",
+                format!("{:?} is the id of an earlier line, too", id.as_str()),
+            ));
+        }
+        Ok(ListedImage {
+            path: self.folder.join(row.path),
+            id,
+            label: row.label.map(Label::new).transpose()?,
+            metadata: row.metadata.unwrap_or_default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, text: &str) -> anyhow::Result<ImageList> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).expect("the list is written");
+        ImageList::read(&file)
+    }
+
+    #[test]
+    fn an_id_is_the_path_unless_given_and_must_be_unique() {
+        let list = read("list.CSV", "path,id\na.png,\nb.png,a.png\nc.png,c\n").expect("a list");
+        let ids: Vec<&str> = list.images.iter().map(|image| image.id.as_str()).collect();
+        assert_eq!(ids, ["a.png", "c"]);
+        assert!(list.images[0].path.is_absolute(), "relative to the list");
+        assert_eq!(list.failures[0].0, "line 3");
+    }
+
+    #[test]
+    fn a_header_needs_a_path_and_no_other_columns() {
+        for header in ["id,label", "path,color"] {
+            let error = read("list.csv", &format!("{header}\na,b\n")).expect_err(header);
+            assert!(error.to_string().contains("path, id, label, metadata"));
+        }
+    }
+
+    #[test]
+    fn empty_lines_of_jsonl_count_but_are_skipped() {
+        let list = read("list.jsonl", "{\"path\": \"a\"}\n\n{}\n").expect("a list");
+        assert_eq!(list.images.len(), 1);
+        assert_eq!(list.failures[0].0, "line 3");
+    }
+}
