@@ -1,4 +1,4 @@
-//! Micro-benchmarks of the way before and after the model: `cargo bench -p dinoserve-loadtest`.
+//! Micro-benchmarks of the stages before and after the model: `cargo bench -p dinoserve-loadtest`.
 
 use dinoserve::{
     features::{
@@ -37,11 +37,12 @@ fn transform(size: usize) -> Transform {
 }
 
 fn rocket() -> RgbImage {
-    decode(ROCKET, DecodeOptions::default(), DecodeLimits::default()).expect("a photograph")
+    decode(ROCKET, DecodeOptions::default(), DecodeLimits::default())
+        .expect("the test image decodes")
 }
 
-/// A 12 megapixel JPEG, as telephones make them.
-fn large() -> Vec<u8> {
+/// Makes a JPEG of 12 megapixels, the size of phone images.
+fn large_jpeg() -> Vec<u8> {
     let large =
         image::imageops::resize(&rocket(), 4000, 3000, image::imageops::FilterType::Triangle);
     let mut file = Vec::new();
@@ -51,7 +52,7 @@ fn large() -> Vec<u8> {
     file
 }
 
-/// Reproducible tokens with a few strong directions, as patch tokens have them.
+/// Makes reproducible tokens with a few strong directions, like patch tokens.
 fn tokens(rows: usize) -> Array2<f32> {
     let mut state = 1u32;
     let mut noise = |rows, columns| {
@@ -60,7 +61,9 @@ fn tokens(rows: usize) -> Array2<f32> {
             (state >> 8) as f32 / (1 << 23) as f32 - 1.0
         })
     };
-    let (strong, directions, rest) = (noise(rows, 12), noise(12, 384), noise(rows, 384));
+    let strong = noise(rows, 12);
+    let directions = noise(12, 384);
+    let rest = noise(rows, 384);
     strong.dot(&(directions * 3.0)) + rest
 }
 
@@ -71,7 +74,7 @@ fn decode_640x427() -> RgbImage {
 
 #[divan::bench]
 fn decode_12_megapixels(bencher: Bencher<'_, '_>) {
-    let file = large();
+    let file = large_jpeg();
     bencher.bench(|| {
         decode(
             black_box(&file),
@@ -83,7 +86,7 @@ fn decode_12_megapixels(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn decode_12_megapixels_fast(bencher: Bencher<'_, '_>) {
-    let file = large();
+    let file = large_jpeg();
     let transform = transform(224);
     bencher.bench(|| {
         decode_fast(
@@ -107,7 +110,7 @@ fn pca_of_patches(bencher: Bencher<'_, '_>, patches: usize) {
     bencher.bench(|| pca::maps(&[black_box(tokens.view())], &[], 3, Foreground::None));
 }
 
-/// The threshold of attention maps: the patches that carry this share of the mass.
+/// Thresholds an attention map to the patches that carry a share of the mass.
 #[divan::bench(args = [256, 1369, 4096])]
 fn top_patches(bencher: Bencher<'_, '_>, patches: usize) {
     let tokens = tokens(patches);
@@ -118,7 +121,7 @@ fn top_patches(bencher: Bencher<'_, '_>, patches: usize) {
     });
 }
 
-/// The ten nearest of so many vectors of width 384, through the store.
+/// Searches the ten nearest of `count` vectors of width 384 through the store.
 #[divan::bench(args = [1_000, 10_000, 100_000])]
 fn nearest_ten(bencher: Bencher<'_, '_>, count: usize) {
     let tokio = tokio::runtime::Runtime::new().expect("a runtime");
@@ -139,40 +142,43 @@ async fn gallery_of(location: &str, vectors: &Array2<f32>) -> Gallery {
         .await
         .expect("a gallery");
     let binding: Binding = serde_json::from_value(serde_json::json!({
-        "model": "none", "fingerprint": "none", "dim": 384, "pooling": "cls", "layers": 1, "size": 224, "resize": "crop",
-        "filter": "bicubic", "exif": true, "background": "white",
+        "model": "none", "fingerprint": "none", "dim": 384, "pooling": "cls", "layers": 1,
+        "size": 224, "resize": "crop", "filter": "bicubic", "exif": true, "background": "white",
     }))
     .expect("a binding");
-    let item = |(index, row): (usize, ndarray::ArrayView1<'_, f32>)| NewItem {
-        id: ItemId::new(index.to_string()).expect("an id"),
-        label: None,
-        metadata: Metadata::default(),
-        vector: (&row / row.dot(&row).sqrt()).to_vec(),
-        features: None,
-        thumbnail: None,
-    };
-    let items = vectors.rows().into_iter().enumerate().map(item).collect();
+    let rows = vectors.rows().into_iter().enumerate();
+    let items = rows
+        .map(|(index, row)| NewItem {
+            id: ItemId::new(index.to_string()).expect("an id"),
+            label: None,
+            metadata: Metadata::default(),
+            vector: (&row / row.dot(&row).sqrt()).to_vec(),
+            features: None,
+            thumbnail: None,
+        })
+        .collect();
     gallery
         .put(&GalleryName::default(), &binding, items)
         .await
-        .expect("room for it");
+        .expect("the disk has room");
     gallery
 }
 
 #[divan::bench]
 fn draw_518(bencher: Bencher<'_, '_>) {
-    let (map, style, photo) = picture();
-    bencher.bench(|| render::draw(black_box(&map), 3, MAP, &photo, style, Colormap::Gray));
+    let (map, style, image) = pca_map();
+    bencher.bench(|| render::draw(black_box(&map), 3, MAP, &image, style, Colormap::Gray));
 }
 
 #[divan::bench]
 fn png_518(bencher: Bencher<'_, '_>) {
-    let (map, style, photo) = picture();
-    let picture = render::draw(&map, 3, MAP, &photo, style, Colormap::Gray);
-    bencher.bench(|| render::png(black_box(&picture)));
+    let (map, style, image) = pca_map();
+    let rendering = render::draw(&map, 3, MAP, &image, style, Colormap::Gray);
+    bencher.bench(|| render::png(black_box(&rendering)));
 }
 
-fn picture() -> (Vec<f32>, Style, RgbImage) {
+/// Makes a PCA map, how to draw it, and the image below it.
+fn pca_map() -> (Vec<f32>, Style, RgbImage) {
     let tokens = tokens(MAP.patches());
     let maps = pca::maps(&[tokens.view()], &[], 3, Foreground::None).expect("maps");
     let style = Style {
@@ -187,7 +193,7 @@ fn picture() -> (Vec<f32>, Style, RgbImage) {
     )
 }
 
-/// An embedding as the numbers of a JSON answer.
+/// Writes an embedding as the numbers of a JSON response.
 #[divan::bench]
 fn json_of_384_numbers(bencher: Bencher<'_, '_>) {
     let vector: Vec<f32> = tokens(1).row(0).to_vec();

@@ -1,4 +1,4 @@
-//! Clients: some that wait for their answers, and crowds that do not.
+//! Load generators: clients that wait for their responses, and requests at a fixed rate.
 
 use std::{
     collections::BTreeMap,
@@ -14,67 +14,68 @@ use hdrhistogram::Histogram;
 use reqwest::Client;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     task::JoinSet,
-    time::sleep_until,
+    time::{sleep_until, timeout},
 };
+
+use crate::stats::median;
 
 /// One kind of request.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    /// Where it goes.
     pub(crate) url: String,
-    /// Its bodies, used in turn.
-    pub(crate) photos: Arc<Vec<Bytes>>,
+    /// JPEG files, sent in turn.
+    pub(crate) files: Arc<Vec<Bytes>>,
 }
 
 /// When requests are sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Arrivals {
-    /// This many clients, each of which sends its next request when it has its answer.
+    /// This many clients, each of which sends its next request after its response.
     Closed { clients: usize },
-    /// This many requests a second on average, however long answers take. The gaps are exponential,
-    /// as those of people who do not know of each other.
+    /// This many requests per second on average, however long responses take. The gaps are
+    /// exponential, as those of independent clients.
     Open { rate: f64 },
 }
 
-/// What became of the requests.
+/// The responses to a load.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// From the intended start to the whole answer, in microseconds, of those that were answered
-    /// with 2xx.
-    pub(crate) good: Histogram<u64>,
-    /// The same of those that were refused with 503.
-    pub(crate) refused: Histogram<u64>,
-    /// Answers by status; 0 stands for none.
+    /// Latencies of 2xx responses, from the intended start to the whole response, in microseconds.
+    pub(crate) successful: Histogram<u64>,
+    /// Latencies of 503 responses, in microseconds.
+    pub(crate) rejected: Histogram<u64>,
+    /// Number of responses by status; 0 stands for none.
     pub(crate) statuses: BTreeMap<u16, usize>,
-    /// Milliseconds of each stage as `Server-Timing` tells them.
+    /// Times of each stage from `Server-Timing`, in milliseconds.
     pub(crate) stages: BTreeMap<String, Vec<f64>>,
-    /// How long it took from the first request to the last answer.
+    /// Time from the first request to the last response.
     pub(crate) time: Duration,
 }
 
 impl Outcome {
     fn new() -> Self {
         let histogram =
-            || Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are valid");
+            Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are valid");
         Self {
-            good: histogram(),
-            refused: histogram(),
+            successful: histogram.clone(),
+            rejected: histogram,
             statuses: BTreeMap::new(),
             stages: BTreeMap::new(),
             time: Duration::ZERO,
         }
     }
 
-    fn add(&mut self, answer: Answer) {
-        *self.statuses.entry(answer.status).or_default() += 1;
-        let micros = answer.latency.as_micros() as u64;
-        match answer.status {
-            200..300 => self.good.saturating_record(micros),
-            503 => self.refused.saturating_record(micros),
+    fn add(&mut self, response: Response) {
+        *self.statuses.entry(response.status).or_default() += 1;
+        let micros = response.latency.as_micros() as u64;
+        match response.status {
+            200..300 => self.successful.saturating_record(micros),
+            503 => self.rejected.saturating_record(micros),
             _ => {}
         }
-        for entry in answer.timing.split(", ") {
+        for entry in response.server_timing.split(", ") {
             if let Some((stage, ms)) = entry.split_once(";dur=")
                 && let Ok(ms) = ms.parse()
             {
@@ -83,17 +84,17 @@ impl Outcome {
         }
     }
 
-    /// Good answers a second.
+    /// Returns the successful responses per second.
     pub(crate) fn rate(&self) -> f64 {
-        self.good.len() as f64 / self.time.as_secs_f64()
+        self.successful.len() as f64 / self.time.as_secs_f64()
     }
 
-    /// A quantile of the good answers' latencies in milliseconds.
+    /// Returns a quantile of the latencies of successful responses, in milliseconds.
     pub(crate) fn latency(&self, quantile: f64) -> f64 {
-        self.good.value_at_quantile(quantile) as f64 / 1e3
+        self.successful.value_at_quantile(quantile) as f64 / 1e3
     }
 
-    /// Answers that are neither good nor refusals.
+    /// Returns the number of responses that are neither successful nor 503.
     pub(crate) fn failures(&self) -> usize {
         self.statuses
             .iter()
@@ -102,43 +103,45 @@ impl Outcome {
             .sum()
     }
 
-    /// The median of a stage in milliseconds.
+    /// Returns the median time of a stage, in milliseconds.
     pub(crate) fn stage(&self, name: &str) -> f64 {
         self.stages
             .get(name)
-            .map_or(f64::NAN, |times| crate::median(times))
+            .map_or(f64::NAN, |times| median(times))
     }
 }
 
-struct Answer {
+struct Response {
+    /// HTTP status; 0 if there is no complete response.
     status: u16,
     latency: Duration,
-    timing: String,
+    server_timing: String,
 }
 
-/// Sends requests to the targets in turn for `time`, and waits for all answers.
+/// Sends requests to the targets in turn for `time`, and waits for all responses.
 pub(crate) async fn load(targets: &[Target], arrivals: Arrivals, time: Duration) -> Outcome {
-    // As many connections as it takes: a client that waits for a connection would not be an
-    // independent one.
+    // Connections are unlimited: a client that waits for one would not be independent.
     let client = Client::builder()
         .timeout(Duration::from_secs(120))
         .pool_max_idle_per_host(4096)
-        .build();
-    let client = client.expect("a client");
+        .build()
+        .expect("the client's configuration is valid");
     let started = Instant::now();
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     match arrivals {
         Arrivals::Closed { clients } => {
             for _ in 0..clients {
-                let (client, targets, next) = (client.clone(), targets.to_vec(), Arc::clone(&next));
+                let client = client.clone();
+                let targets = targets.to_vec();
+                let next = Arc::clone(&next);
                 tasks.spawn(async move {
-                    let mut answers = Vec::new();
+                    let mut responses = Vec::new();
                     while started.elapsed() < time {
                         let number = next.fetch_add(1, Ordering::Relaxed);
-                        answers.push(ask(&client, &targets, number, Instant::now()).await);
+                        responses.push(send(&client, &targets, number, Instant::now()).await);
                     }
-                    answers
+                    responses
                 });
             }
         }
@@ -146,85 +149,86 @@ pub(crate) async fn load(targets: &[Target], arrivals: Arrivals, time: Duration)
             let mut intended = started;
             while intended - started < time {
                 sleep_until(intended.into()).await;
-                let (client, targets) = (client.clone(), targets.to_vec());
+                let client = client.clone();
+                let targets = targets.to_vec();
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                tasks.spawn(async move { vec![ask(&client, &targets, number, intended).await] });
+                tasks.spawn(async move { vec![send(&client, &targets, number, intended).await] });
                 let gap = -(1.0 - rand::random::<f64>()).ln() / rate;
                 intended += Duration::from_secs_f64(gap);
             }
         }
     }
     let mut outcome = Outcome::new();
-    while let Some(answers) = tasks.join_next().await {
-        answers
+    while let Some(responses) = tasks.join_next().await {
+        responses
             .expect("a client does not panic")
             .into_iter()
-            .for_each(|answer| outcome.add(answer));
+            .for_each(|response| outcome.add(response));
     }
     outcome.time = started.elapsed();
     outcome
 }
 
-async fn ask(client: &Client, targets: &[Target], number: usize, intended: Instant) -> Answer {
-    let Target { url, photos } = &targets[number % targets.len()];
-    let photo = photos[(number / targets.len()) % photos.len()].clone();
+async fn send(client: &Client, targets: &[Target], number: usize, intended: Instant) -> Response {
+    let Target { url, files } = &targets[number % targets.len()];
+    let file = files[(number / targets.len()) % files.len()].clone();
     let sent = client
         .post(url)
         .header("content-type", "image/jpeg")
-        .body(photo)
+        .body(file)
         .send()
         .await;
-    let (status, timing) = match sent {
-        Ok(response) => {
-            let status = response.status().as_u16();
-            let timing = response
-                .headers()
-                .get("server-timing")
-                .and_then(|value| value.to_str().ok());
-            let timing = timing.unwrap_or_default().to_owned();
-            if response.bytes().await.is_ok() {
-                (status, timing)
-            } else {
-                (0, timing)
-            }
+    let mut status = 0;
+    let mut server_timing = String::new();
+    if let Ok(response) = sent {
+        let received = response.status().as_u16();
+        let timing = response
+            .headers()
+            .get("server-timing")
+            .and_then(|value| value.to_str().ok());
+        server_timing = timing.unwrap_or_default().to_owned();
+        if response.bytes().await.is_ok() {
+            status = received;
         }
-        Err(_) => (0, String::new()),
-    };
-    Answer {
+    }
+    Response {
         status,
         latency: intended.elapsed(),
-        timing,
+        server_timing,
     }
 }
 
-/// Holds `count` connections open that send a request's body a little at a time, until `time` is
-/// over. Returns how many of them the server had ended by then.
-pub(crate) async fn dribble(address: &str, count: usize, time: Duration) -> usize {
+/// Holds `count` connections open that send a request body four bytes at a time until `time` is
+/// over. Returns how many of them the server closed by then.
+pub(crate) async fn send_slowly(address: &str, count: usize, time: Duration) -> usize {
     let mut tasks = JoinSet::new();
     for _ in 0..count {
-        let address = address.to_owned();
-        tasks.spawn(async move {
-            let head =
-                "POST /v1/embed HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\ncontent-length: 100000\r\n\r\n";
-            let Ok(mut stream) = tokio::net::TcpStream::connect(&address).await else { return true };
-            if stream.write_all(head.as_bytes()).await.is_err() {
-                return true;
-            }
-            let until = Instant::now() + time;
-            while Instant::now() < until {
-                let mut answer = [0; 64];
-                let read = tokio::time::timeout(Duration::from_millis(200), stream.read(&mut answer)).await;
-                if read.is_ok() || stream.write_all(b"slow").await.is_err() {
-                    return true;
-                }
-            }
-            false
-        });
+        tasks.spawn(closed_while_sending(address.to_owned(), time));
     }
     tasks
         .join_all()
         .await
         .into_iter()
-        .filter(|ended| *ended)
+        .filter(|closed| *closed)
         .count()
+}
+
+async fn closed_while_sending(address: String, time: Duration) -> bool {
+    const HEAD: &str = "POST /v1/embed HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\n\
+                        content-length: 100000\r\n\r\n";
+    let Ok(mut stream) = TcpStream::connect(&address).await else {
+        return true;
+    };
+    if stream.write_all(HEAD.as_bytes()).await.is_err() {
+        return true;
+    }
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        let mut response = [0; 64];
+        let read = timeout(Duration::from_millis(200), stream.read(&mut response)).await;
+        if read.is_ok() || stream.write_all(b"slow").await.is_err() {
+            return true;
+        }
+    }
+    false
 }

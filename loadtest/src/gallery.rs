@@ -1,4 +1,4 @@
-//! Searching a gallery, beside FAISS and hnswlib on the same vectors.
+//! Gallery searches against FAISS and hnswlib on the same vectors.
 
 use std::{
     fmt::Write as _,
@@ -15,11 +15,13 @@ use dinoserve::gallery::{
 };
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    median,
-    report::{replace_section, spread},
+    report::replace_section,
+    servers::resident_mb_of,
+    stats::{median, spread},
 };
 
 const DIM: usize = 384;
@@ -28,64 +30,67 @@ const QUERIES: usize = 200;
 const ROUNDS: usize = 5;
 const HEADING: &str = "## Galleries\n";
 
-/// What is measured and where it goes.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// The project's folder
     #[arg(long, default_value = ".")]
     project: PathBuf,
 
-    /// Vectors of the exact search
+    /// Number of vectors of the exact search
     #[arg(long, default_value_t = 100_000)]
     exact: usize,
 
-    /// Vectors of the approximate search
+    /// Number of vectors of the approximate search
     #[arg(long, default_value_t = 1_000_000)]
     approximate: usize,
 
-    /// The results, whose part about galleries is written anew
+    /// File of the results, whose section about galleries is replaced
     #[arg(long, default_value = "loadtest/RESULTS.md")]
     to: PathBuf,
 }
 
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let mut text = format!(
-        "{HEADING}\nVectors of width {DIM} and length 1 around a curved surface of 24 dimensions, as image features are; {QUERIES} queries one after \
-         the other, {K} neighbors each, through the store's own interface. FAISS and hnswlib from Python on the same vectors, in \
-         alternating rounds.\n\n"
+        "{HEADING}\nVectors of width {DIM} and length 1 near a curved surface of 24 dimensions, like \
+         image features; {QUERIES} queries one after the other, {K} neighbors each, through the \
+         store's interface. FAISS and hnswlib from Python on the same vectors, in alternating \
+         rounds.\n\n"
     );
     exact(options, &mut text).await?;
     approximate(options, &mut text).await?;
     replace_section(&options.to, HEADING, &text)
 }
 
-/// One query at a time over all vectors, in single and half precision.
+/// Measures exact searches in single and half precision, one query at a time.
 async fn exact(options: &Options, text: &mut String) -> anyhow::Result<()> {
-    let work = Files::make(options, options.exact)?;
-    let single = work.store(VectorFormat::F32, usize::MAX).await?;
-    let half = work.store(VectorFormat::F16, usize::MAX).await?;
-    let mut peer = Peer::start(options, &work)?;
-    let (mut ours, mut halves, mut theirs, mut ratios) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let dataset = Dataset::make(options, options.exact)?;
+    let single = dataset.store(VectorFormat::F32, usize::MAX).await?;
+    let half = dataset.store(VectorFormat::F16, usize::MAX).await?;
+    let mut peer = Peer::start(options, &dataset)?;
+    let mut ours = Vec::new();
+    let mut halves = Vec::new();
+    let mut theirs = Vec::new();
+    let mut ratios = Vec::new();
     let mut differ = 0;
     for _ in 0..ROUNDS {
-        let answer = work.search(&single, true).await?;
-        let faiss = peer.ask("exact")?;
-        halves.push(work.search(&half, true).await?.median());
-        differ += answer
+        let results = dataset.search(&single, true).await?;
+        let faiss = peer.search("exact")?;
+        halves.push(dataset.search(&half, true).await?.median());
+        differ += results
             .ids
             .iter()
             .zip(&faiss.ids)
             .filter(|(a, b)| a != b)
             .count();
-        ours.push(answer.median());
+        ours.push(results.median());
         theirs.push(faiss.median());
-        ratios.push(answer.median() / faiss.median());
+        ratios.push(results.median() / faiss.median());
     }
     writeln!(
         text,
-        "**Exact**, {} vectors, medians of {ROUNDS} rounds: {} ms a query; FAISS `IndexFlatIP` on one thread {} ms; ours to FAISS **{}**. In half \
-         precision {} ms. {differ} of {} answers differ from FAISS's.\n",
+        "**Exact**, {} vectors, medians of {ROUNDS} rounds: {} ms a query; FAISS `IndexFlatIP` on \
+         one thread {} ms; ours to FAISS **{}**. In half precision {} ms. {differ} of {} results \
+         differ from FAISS's.\n",
         thousands(options.exact),
         spread(&ours, 2),
         spread(&theirs, 2),
@@ -98,12 +103,12 @@ async fn exact(options: &Options, text: &mut String) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The approximate index beside hnswlib at the same recall.
+/// Measures the approximate index against hnswlib at the same recall.
 async fn approximate(options: &Options, text: &mut String) -> anyhow::Result<()> {
-    let work = Files::make(options, options.approximate)?;
+    let dataset = Dataset::make(options, options.approximate)?;
     let before = resident_mb();
     let started = Instant::now();
-    let store = work
+    let store = dataset
         .store(VectorFormat::F32, options.approximate / 2)
         .await?;
     let stored = started.elapsed();
@@ -113,42 +118,40 @@ async fn approximate(options: &Options, text: &mut String) -> anyhow::Result<()>
     }
     let built = started.elapsed();
     let index_mb = resident_mb() - before - rows_mb;
-    let truth = work.search(&store, true).await?;
-    let mut peer = Peer::start(options, &work)?;
+    let exact = dataset.search(&store, true).await?;
+    let mut peer = Peer::start(options, &dataset)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let build = peer.command(&format!("build {threads}"))?;
 
-    let recall = |answer: &Answers| {
-        let found = answer.ids.iter().zip(&truth.ids);
-        let hits: usize = found
-            .map(|(found, wanted)| found.iter().filter(|id| wanted.contains(id)).count())
-            .sum();
-        hits as f64 / (QUERIES * K) as f64
-    };
-    let ours = recall(&work.search(&store, false).await?);
-    // The smallest effort with which it finds as much.
-    let mut effort = 16;
-    while recall(&peer.ask(&format!("approximate {effort}"))?) < ours && effort < 1024 {
-        effort += effort / 4;
+    let our_recall = dataset.search(&store, false).await?.recall(&exact);
+    // The smallest effort at which hnswlib reaches our recall.
+    let mut ef = 16;
+    while peer.search(&format!("approximate {ef}"))?.recall(&exact) < our_recall && ef < 1024 {
+        ef += ef / 4;
     }
-    let (mut times, mut theirs, mut ratios, mut their_recall) =
-        (Vec::new(), Vec::new(), Vec::new(), 0.0);
+    let mut ours = Vec::new();
+    let mut theirs = Vec::new();
+    let mut ratios = Vec::new();
+    let mut their_recall = 0.0;
     for _ in 0..ROUNDS {
-        let answer = work.search(&store, false).await?;
-        let peer = peer.ask(&format!("approximate {effort}"))?;
-        their_recall = recall(&peer);
-        times.push(answer.median());
-        theirs.push(peer.median());
-        ratios.push(answer.median() / peer.median());
+        let results = dataset.search(&store, false).await?;
+        let hnswlib = peer.search(&format!("approximate {ef}"))?;
+        their_recall = hnswlib.recall(&exact);
+        ours.push(results.median());
+        theirs.push(hnswlib.median());
+        ratios.push(results.median() / hnswlib.median());
     }
     writeln!(
         text,
-        "**Approximate**, {} vectors, medians of {ROUNDS} rounds:\n\n| | recall@{K} | ms a query | build, s | memory of the index, MB |\n|---|---|---|---|---|\n\
-         | dinoserve | {ours:.4} | {} | {:.0}, after {:.0} of storing | {index_mb:.0}, beside {rows_mb:.0} of vectors |\n\
-         | hnswlib, ef {effort} | {their_recall:.4} | {} | {:.0} on {threads} threads | {:.0}, vectors included |\n\n\
+        "**Approximate**, {} vectors, medians of {ROUNDS} rounds:\n\n\
+         | | recall@{K} | ms a query | build, s | memory of the index, MB |\n|---|---|---|---|---|\n\
+         | dinoserve | {our_recall:.4} | {} | {:.0}, after {:.0} of storing | {index_mb:.0}, plus \
+         {rows_mb:.0} of vectors |\n\
+         | hnswlib, ef {ef} | {their_recall:.4} | {} | {:.0} on {threads} threads | {:.0}, vectors \
+         included |\n\n\
          Ours to hnswlib **{}**. dinoserve builds on half of the cores while it serves.\n",
         thousands(options.approximate),
-        spread(&times, 3),
+        spread(&ours, 3),
         (built - stored).as_secs_f64(),
         stored.as_secs_f64(),
         spread(&theirs, 3),
@@ -172,35 +175,35 @@ fn name() -> GalleryName {
     GalleryName::default()
 }
 
-/// The vectors, in memory and as files for the others.
-struct Files {
+/// The vectors, in memory and as files for the peers.
+struct Dataset {
     vectors: Array2<f32>,
     queries: Array2<f32>,
     folder: tempfile::TempDir,
 }
 
-impl Files {
+impl Dataset {
     fn make(options: &Options, count: usize) -> anyhow::Result<Self> {
         eprintln!("making {count} vectors");
         let folder = tempfile::tempdir_in(options.project.join("target"))?;
         let mut random = StdRng::seed_from_u64(1);
-        let all = on_a_surface(count + QUERIES, &mut random);
+        let all = points_near_surface(count + QUERIES, &mut random);
         let (vectors, queries) = all.view().split_at(ndarray::Axis(0), count);
-        let files = Self {
+        let dataset = Self {
             vectors: vectors.to_owned(),
             queries: queries.to_owned(),
             folder,
         };
         for (name, array) in [
-            ("vectors.npy", &files.vectors),
-            ("queries.npy", &files.queries),
+            ("vectors.npy", &dataset.vectors),
+            ("queries.npy", &dataset.queries),
         ] {
             std::fs::write(
-                files.folder.path().join(name),
+                dataset.folder.path().join(name),
                 dinoserve::features::npy::encode(array)?,
             )?;
         }
-        Ok(files)
+        Ok(dataset)
     }
 
     async fn store(&self, vectors: VectorFormat, exact_up_to: usize) -> anyhow::Result<Gallery> {
@@ -213,8 +216,8 @@ impl Files {
         let folder = self.folder.path().join(format!("{vectors}-{exact_up_to}"));
         let store = open(&folder.to_string_lossy(), &config, OpenMode::Serve).await?;
         let binding: Binding = serde_json::from_value(serde_json::json!({
-            "model": "made up", "fingerprint": "none", "dim": DIM, "pooling": "cls", "layers": 1, "size": 224, "resize": "crop",
-            "filter": "bicubic", "exif": true, "background": "white",
+            "model": "made up", "fingerprint": "none", "dim": DIM, "pooling": "cls", "layers": 1,
+            "size": 224, "resize": "crop", "filter": "bicubic", "exif": true, "background": "white",
         }))?;
         let item = |index: usize| {
             anyhow::Ok(NewItem {
@@ -235,11 +238,8 @@ impl Files {
         Ok(store)
     }
 
-    async fn search(&self, store: &Gallery, exact: bool) -> anyhow::Result<Answers> {
-        let mut answers = Answers {
-            ms: Vec::new(),
-            ids: Vec::new(),
-        };
+    async fn search(&self, store: &Gallery, exact: bool) -> anyhow::Result<SearchResults> {
+        let mut results = SearchResults::default();
         for query in self.queries.rows() {
             let search = Search {
                 exact,
@@ -247,25 +247,19 @@ impl Files {
             };
             let started = Instant::now();
             let found = store.search(&name(), search).await?;
-            answers.ms.push(started.elapsed().as_secs_f64() * 1e3);
+            results.ms.push(started.elapsed().as_secs_f64() * 1e3);
             let ids = found
                 .iter()
                 .map(|neighbor| neighbor.item.id.as_str().parse());
-            answers.ids.push(ids.collect::<Result<_, _>>()?);
+            results.ids.push(ids.collect::<Result<_, _>>()?);
         }
-        Ok(answers)
+        Ok(results)
     }
 }
 
-/// Points of a surface of few dimensions that bends through many, with some noise, scaled to length
-/// 1.
-fn on_a_surface(count: usize, random: &mut StdRng) -> Array2<f32> {
+/// Makes points near a curved surface of few dimensions in a space of many, scaled to length 1.
+fn points_near_surface(count: usize, random: &mut StdRng) -> Array2<f32> {
     const INNER: usize = 24;
-    let normal = |random: &mut StdRng| {
-        // Box and Muller.
-        let (a, b): (f32, f32) = (random.random_range(1e-7..1.0), random.random());
-        (-2.0 * a.ln()).sqrt() * (std::f32::consts::TAU * b).cos()
-    };
     let first = Array2::from_shape_fn((INNER, 2 * INNER), |_| normal(random));
     let second = Array2::from_shape_fn((2 * INNER, DIM), |_| normal(random));
     let mut all = Array2::zeros((count, DIM));
@@ -281,27 +275,45 @@ fn on_a_surface(count: usize, random: &mut StdRng) -> Array2<f32> {
     all
 }
 
-struct Answers {
+/// Draws from the standard normal distribution by the Box–Muller transform.
+fn normal(random: &mut StdRng) -> f32 {
+    let radius: f32 = random.random_range(1e-7..1.0);
+    let angle: f32 = random.random();
+    (-2.0 * radius.ln()).sqrt() * (std::f32::consts::TAU * angle).cos()
+}
+
+/// The times and the neighbors of all queries.
+#[derive(Default, Deserialize)]
+struct SearchResults {
     ms: Vec<f64>,
     ids: Vec<Vec<u64>>,
 }
 
-impl Answers {
+impl SearchResults {
     fn median(&self) -> f64 {
         median(&self.ms)
     }
+
+    /// Returns the share of the exact neighbors that were found.
+    fn recall(&self, exact: &Self) -> f64 {
+        let pairs = self.ids.iter().zip(&exact.ids);
+        let hits: usize = pairs
+            .map(|(found, exact)| found.iter().filter(|id| exact.contains(id)).count())
+            .sum();
+        hits as f64 / (QUERIES * K) as f64
+    }
 }
 
-/// The Python process with the others in it.
+/// The Python process with FAISS and hnswlib.
 struct Peer {
     child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
 impl Peer {
-    fn start(options: &Options, files: &Files) -> anyhow::Result<Self> {
+    fn start(options: &Options, dataset: &Dataset) -> anyhow::Result<Self> {
         let script = options.project.join("loadtest/peers/start.sh");
-        let files = ["vectors.npy", "queries.npy"].map(|name| files.folder.path().join(name));
+        let files = ["vectors.npy", "queries.npy"].map(|name| dataset.folder.path().join(name));
         let mut child = Command::new(script)
             .arg("gallery")
             .args(files)
@@ -319,16 +331,12 @@ impl Peer {
     fn command(&mut self, command: &str) -> anyhow::Result<Value> {
         let input = self.child.stdin.as_mut().context("its input")?;
         writeln!(input, "{command}")?;
-        let line = self.lines.next().context("the peers have ended")??;
+        let line = self.lines.next().context("the peers have exited")??;
         Ok(serde_json::from_str(&line)?)
     }
 
-    fn ask(&mut self, command: &str) -> anyhow::Result<Answers> {
-        let answer = self.command(command)?;
-        Ok(Answers {
-            ms: serde_json::from_value(answer["ms"].clone())?,
-            ids: serde_json::from_value(answer["ids"].clone())?,
-        })
+    fn search(&mut self, command: &str) -> anyhow::Result<SearchResults> {
+        Ok(serde_json::from_value(self.command(command)?)?)
     }
 }
 
@@ -340,5 +348,5 @@ impl Drop for Peer {
 }
 
 fn resident_mb() -> f64 {
-    crate::servers::resident_mb_of(Path::new("/proc/self/status"))
+    resident_mb_of(Path::new("/proc/self/status"))
 }

@@ -1,15 +1,19 @@
-//! Puts load on `dinoserve` and on what one would pick instead.
+//! Load tests and benchmarks of `dinoserve` and of alternatives to it.
 //!
-//! `load` puts one kind of load on any server; `report` runs everything and writes `RESULTS.md`.
+//! `load` sends one kind of load to any server; `report` runs everything and writes `RESULTS.md`.
 
 mod client;
+mod comparison;
 mod gallery;
-mod photos;
+mod images;
+mod maps;
 mod plot;
 mod report;
 mod rounds;
 mod scenarios;
 mod servers;
+mod sizes;
+mod stats;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -19,7 +23,7 @@ use clap::{Parser, Subcommand};
 use client::{Arrivals, Target, load};
 
 #[derive(Parser)]
-#[command(about = "Puts load on dinoserve and on what one would pick instead")]
+#[command(about = "Load tests and benchmarks of dinoserve and of alternatives to it")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -27,97 +31,47 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Put one kind of load on a server that runs
+    /// Send one kind of load to a running server
     Load(Load),
     /// Run everything and write the results
-    Report(Report),
-    /// Search galleries beside FAISS and hnswlib, and write their part of the results
+    Report(report::Options),
+    /// Compare gallery searches with FAISS and hnswlib, and write their section of the results
     Gallery(gallery::Options),
 }
 
 #[derive(clap::Args)]
 struct Load {
-    /// Address to post photographs to, such as `http://127.0.0.1:8080/v1/embed`; several take turns
+    /// Address to post images to, such as `http://127.0.0.1:8080/v1/embed`; several take turns
     #[arg(required = true)]
     urls: Vec<String>,
 
-    /// Clients that wait for their answers
+    /// Number of clients, each of which waits for its response before its next request
     #[arg(long, default_value_t = 1, conflicts_with = "rate")]
     clients: usize,
 
-    /// Requests a second, however long answers take
+    /// Mean number of requests per second, however long responses take
     #[arg(long)]
     rate: Option<f64>,
 
-    /// How long
+    /// Duration of the load, in seconds
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
 
-    /// Width and height of the photographs
+    /// Width and height of the images, in pixels
     #[arg(long, default_value = "500x375")]
     size: String,
 
-    /// Folder with the project's photographs
+    /// Folder with the project's test images
     #[arg(long, default_value = "tests/golden")]
     golden: PathBuf,
-}
-
-#[derive(clap::Args)]
-struct Report {
-    /// The project's folder
-    #[arg(long, default_value = ".")]
-    project: PathBuf,
-
-    /// The program to measure
-    #[arg(long, default_value = "target/release/dinoserve")]
-    dinoserve: PathBuf,
-
-    /// The model to serve
-    #[arg(long, default_value = "dinov2-small-focus")]
-    model: String,
-
-    /// What to compare with, from `loadtest/peers`; `none` for nothing
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "fastapi_pytorch,fastapi_onnxruntime,litserve_batched,openvino"
-    )]
-    peers: Vec<String>,
-
-    /// Rounds, in each of which everything has its turn
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-
-    /// Seconds of each turn
-    #[arg(long, default_value_t = 6.0)]
-    seconds: f64,
-
-    /// Where the results go
-    #[arg(long, default_value = "loadtest/RESULTS.md")]
-    to: PathBuf,
-
-    /// Measure overload alone, and leave the rest of the results as it is
-    #[arg(long)]
-    only_overload: bool,
-}
-
-/// The middle one, or the mean of the two in the middle.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => sorted[n / 2],
-        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
-    }
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Load(command) => command.run().await,
-        Command::Report(command) => report::run(&command).await,
-        Command::Gallery(command) => gallery::run(&command).await,
+        Command::Report(options) => report::run(&options).await,
+        Command::Gallery(options) => gallery::run(&options).await,
     }
 }
 
@@ -126,15 +80,15 @@ impl Load {
         let sides = self
             .size
             .split_once('x')
-            .and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+            .and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
         let (width, height) = sides.context("--size is WIDTHxHEIGHT")?;
-        let photos = photos::photos(&self.golden, 48, width, height)?;
+        let files = images::jpeg_files(&self.golden, 48, width, height)?;
         let targets: Vec<Target> = self
             .urls
             .into_iter()
             .map(|url| Target {
                 url,
-                photos: photos.clone(),
+                files: files.clone(),
             })
             .collect();
         let arrivals = match self.rate {
@@ -144,22 +98,22 @@ impl Load {
             },
         };
         let outcome = load(&targets, arrivals, Duration::from_secs_f64(self.seconds)).await;
-        println!("{:.2} good answers a second", outcome.rate());
+        println!("{:.2} successful responses/s", outcome.rate());
         println!(
-            "latency of good answers in ms: p50 {:.1}, p90 {:.1}, p99 {:.1}, largest {:.1}",
+            "latency of successful responses in ms: p50 {:.1}, p90 {:.1}, p99 {:.1}, maximum {:.1}",
             outcome.latency(0.5),
             outcome.latency(0.9),
             outcome.latency(0.99),
             outcome.latency(1.0)
         );
-        if !outcome.refused.is_empty() {
-            let p99 = outcome.refused.value_at_quantile(0.99) as f64 / 1e3;
+        if !outcome.rejected.is_empty() {
+            let p99 = outcome.rejected.value_at_quantile(0.99) as f64 / 1e3;
             println!(
-                "{} refused with 503, p99 {p99:.1} ms",
-                outcome.refused.len()
+                "{} rejected with 503, p99 {p99:.1} ms",
+                outcome.rejected.len()
             );
         }
-        println!("answers by status (0: none): {:?}", outcome.statuses);
+        println!("responses by status (0: none): {:?}", outcome.statuses);
         Ok(())
     }
 }

@@ -1,17 +1,25 @@
-//! Latency and throughput against the size of the image, as a picture.
+//! Draws latency and throughput against the size of the model's input.
 
 use anyhow::anyhow;
 use plotters::prelude::*;
 
-/// One line of a chart.
+/// A line of a chart.
 pub(crate) struct Line {
-    /// What it shows.
     pub(crate) name: String,
-    /// Size in pixels, and the value there.
+    /// Sizes in pixels, and the values there.
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-const GREY: RGBColor = RGBColor(80, 80, 80);
+impl Line {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            points: Vec::new(),
+        }
+    }
+}
+
+const GRAY: RGBColor = RGBColor(80, 80, 80);
 const COLORS: [RGBColor; 4] = [
     RGBColor(33, 113, 181),
     RGBColor(217, 95, 14),
@@ -19,7 +27,7 @@ const COLORS: [RGBColor; 4] = [
     RGBColor(117, 107, 177),
 ];
 
-/// Draws two charts side by side to an SVG file: milliseconds of one image, and images a second.
+/// Draws two charts side by side to an SVG file: milliseconds of one image, and images per second.
 pub(crate) fn by_size(
     path: &std::path::Path,
     latency: &[Line],
@@ -29,8 +37,7 @@ pub(crate) fn by_size(
     root.fill(&WHITE).map_err(|error| anyhow!("{error}"))?;
     let (left, right) = root.split_horizontally(500);
     chart(&left, "One image, ms (p50 over HTTP)", latency).map_err(|error| anyhow!("{error}"))?;
-    chart(&right, "Images a second (16 clients)", throughput)
-        .map_err(|error| anyhow!("{error}"))?;
+    chart(&right, "Images/s (16 clients)", throughput).map_err(|error| anyhow!("{error}"))?;
     root.present().map_err(|error| anyhow!("{error}"))
 }
 
@@ -48,7 +55,7 @@ fn chart(
         (low.min(value), high.max(value))
     });
     let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 18).into_font().color(&GREY))
+        .caption(title, ("sans-serif", 18).into_font().color(&GRAY))
         .margin(14)
         .x_label_area_size(36)
         .y_label_area_size(54)
@@ -65,13 +72,7 @@ fn chart(
         .x_desc("side in pixels")
         .x_labels(sizes.len())
         .x_label_formatter(&|size| format!("{size:.0}"))
-        .y_label_formatter(&|value| {
-            if *value < 10.0 {
-                format!("{value:.1}")
-            } else {
-                format!("{value:.0}")
-            }
-        })
+        .y_label_formatter(&|&value| rounded(value))
         .light_line_style(WHITE.mix(0.0))
         .label_style(("sans-serif", 13))
         .draw()?;
@@ -80,19 +81,13 @@ fn chart(
             .draw_series(LineSeries::new(line.points.clone(), color.stroke_width(2)).point_size(4))?
             .label(&line.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
-        let labels = line.points.iter().map(|&(size, value)| {
-            let text = if value < 10.0 {
-                format!("{value:.1}")
-            } else {
-                format!("{value:.0}")
-            };
+        chart.draw_series(line.points.iter().map(|&(size, value)| {
             Text::new(
-                text,
+                rounded(value),
                 (size, value * 1.08),
                 ("sans-serif", 12).into_font().color(&color),
             )
-        });
-        chart.draw_series(labels)?;
+        }))?;
     }
     chart
         .configure_series_labels()
@@ -101,4 +96,12 @@ fn chart(
         .position(SeriesLabelPosition::UpperMiddle)
         .draw()?;
     Ok(())
+}
+
+fn rounded(value: f64) -> String {
+    if value < 10.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.0}")
+    }
 }

@@ -1,5 +1,5 @@
-//! The comparison: everything has its turn in every round, in another order each time, so that what
-//! disturbs the machine disturbs all alike, and ratios are taken within a round.
+//! The comparison in rounds. Everything is measured once per round in a random order, so that
+//! disturbances of the machine affect all alike, and ratios are taken within a round.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -11,16 +11,15 @@ use crate::{
     servers::{Programs, Server},
 };
 
-/// Values of one round by what was measured, such as `openvino at 16 clients`.
+/// Values of one round by name, such as `openvino at 16: rate`.
 type Round = BTreeMap<String, f64>;
 
-/// All rounds.
 #[derive(Debug, Default)]
 pub(crate) struct Rounds(Vec<Round>);
 
-/// What is measured in each round.
+/// A measurement of a round.
 enum Turn<'a> {
-    /// A server with this many clients: answers a second, and the median latency.
+    /// Responses per second and the median latency of a server with this many clients.
     Clients(&'a Server, usize),
     /// `dinoserve bench` in this precision: the pipeline and the model without HTTP.
     Bench(&'static str),
@@ -31,7 +30,7 @@ impl Rounds {
     pub(crate) async fn run(
         programs: &Programs,
         servers: &[Server],
-        photos: &Target,
+        images: &Target,
         folder: &Path,
         count: usize,
         seconds: f64,
@@ -51,57 +50,10 @@ impl Rounds {
             for turn in turns {
                 match turn {
                     Turn::Clients(server, clients) => {
-                        server.resume();
-                        let target = Target {
-                            url: server.url(server.embed),
-                            ..photos.clone()
-                        };
-                        let time = Duration::from_secs_f64(seconds);
-                        // Threads of the server that have fallen asleep wake up.
-                        let warm_up = Duration::from_millis(500);
-                        load(
-                            std::slice::from_ref(&target),
-                            Arrivals::Closed { clients },
-                            warm_up,
-                        )
-                        .await;
-                        let outcome = load(&[target], Arrivals::Closed { clients }, time).await;
-                        anyhow::ensure!(
-                            outcome.failures() == 0,
-                            "{}: {:?}",
-                            server.name,
-                            outcome.statuses
-                        );
-                        server.pause();
-                        let name = &server.name;
-                        round.insert(format!("{name} at {clients}: rate"), outcome.rate());
-                        round.insert(format!("{name} at {clients}: p50"), outcome.latency(0.5));
+                        measure_server(server, clients, images, seconds, &mut round).await?;
                     }
                     Turn::Bench(precision) => {
-                        let seconds = seconds.to_string();
-                        let flags = [
-                            "--precision",
-                            precision,
-                            "--sizes",
-                            "224",
-                            "--rounds",
-                            "41",
-                            "--seconds",
-                            &seconds,
-                        ];
-                        let report = programs.bench(folder, &flags).await?;
-                        let row = &report["rows"][0];
-                        for value in [
-                            "session_rate",
-                            "pipeline_rate",
-                            "pipeline_ms",
-                            "inference_ms",
-                        ] {
-                            let number = row[value]
-                                .as_f64()
-                                .with_context(|| format!("bench gives no {value}"))?;
-                            round.insert(format!("bench {precision}: {value}"), number);
-                        }
+                        measure_bench(programs, precision, folder, seconds, &mut round).await?;
                     }
                 }
             }
@@ -111,19 +63,67 @@ impl Rounds {
         Ok(Self(rounds))
     }
 
-    /// The values of `what` in all rounds.
-    pub(crate) fn values(&self, what: &str) -> Vec<f64> {
+    /// Returns the values of `name` in all rounds.
+    pub(crate) fn values(&self, name: &str) -> Vec<f64> {
         self.0
             .iter()
-            .filter_map(|round| round.get(what).copied())
+            .filter_map(|round| round.get(name).copied())
             .collect()
     }
 
-    /// The ratio of two values, round by round.
-    pub(crate) fn ratios(&self, of: &str, to: &str) -> Vec<f64> {
+    /// Returns the ratio of two values in all rounds.
+    pub(crate) fn ratios(&self, numerator: &str, denominator: &str) -> Vec<f64> {
         self.0
             .iter()
-            .filter_map(|round| Some(round.get(of)? / round.get(to)?))
+            .filter_map(|round| Some(round.get(numerator)? / round.get(denominator)?))
             .collect()
     }
+}
+
+async fn measure_server(
+    server: &Server,
+    clients: usize,
+    images: &Target,
+    seconds: f64,
+    round: &mut Round,
+) -> anyhow::Result<()> {
+    let target = [Target {
+        url: server.url(server.embed),
+        ..images.clone()
+    }];
+    let arrivals = Arrivals::Closed { clients };
+    server.resume();
+    // Wakes up sleeping threads of the server.
+    load(&target, arrivals, Duration::from_millis(500)).await;
+    let outcome = load(&target, arrivals, Duration::from_secs_f64(seconds)).await;
+    let name = &server.name;
+    anyhow::ensure!(outcome.failures() == 0, "{name}: {:?}", outcome.statuses);
+    server.pause();
+    round.insert(format!("{name} at {clients}: rate"), outcome.rate());
+    round.insert(format!("{name} at {clients}: p50"), outcome.latency(0.5));
+    Ok(())
+}
+
+async fn measure_bench(
+    programs: &Programs,
+    precision: &str,
+    folder: &Path,
+    seconds: f64,
+    round: &mut Round,
+) -> anyhow::Result<()> {
+    let seconds = seconds.to_string();
+    let flags = ["--precision", precision, "--seconds", &seconds];
+    let row = programs.bench(folder, 224, 41, &flags).await?;
+    for name in [
+        "session_rate",
+        "pipeline_rate",
+        "pipeline_ms",
+        "inference_ms",
+    ] {
+        let value = row[name]
+            .as_f64()
+            .with_context(|| format!("bench gives no {name}"))?;
+        round.insert(format!("bench {precision}: {name}"), value);
+    }
+    Ok(())
 }

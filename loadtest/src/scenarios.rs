@@ -1,32 +1,36 @@
-//! What happens beyond a steady load: crowds, overload, slow clients, a mix of everything.
+//! Loads other than a steady one: overload, slow clients, a mixture of requests, memory.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, process::Command, time::Duration};
+
+use anyhow::Context;
 
 use crate::{
-    client::{Arrivals, Target, dribble, load},
+    client::{Arrivals, Target, load, send_slowly},
     servers::{Programs, Server},
+    stats::spread,
 };
 
-/// Requests at 0.9 and at 3 times what the server can do, in turns, and what became of them.
+/// Sends requests at 0.9 and at 3 times the server's capacity, in turns.
 pub(crate) async fn overload(
     server: &Server,
-    photos: &Target,
+    images: &Target,
     text: &mut String,
 ) -> anyhow::Result<()> {
     const ROUNDS: usize = 5;
     let target = Target {
         url: server.url("/v1/embed"),
-        ..photos.clone()
+        ..images.clone()
     };
     let target = std::slice::from_ref(&target);
     text.push_str(
-        "Requests arrive at a constant mean rate with exponential gaps; latency counts from the intended start. The capacity is measured \
-         anew before each round.\n\n| round | load | good answers/s | p50, ms | p99, ms | refused with 503 | failed | resident, MB \
-         |\n|---|---|---|---|---|---|---|---|\n",
+        "Requests arrive at a constant mean rate with exponential gaps; latency counts from the \
+         intended start. The capacity is measured again before each round.\n\n\
+         | round | load | successful/s | p50, ms | p99, ms | rejected with 503 | failed \
+         | resident, MB |\n|---|---|---|---|---|---|---|---|\n",
     );
     let mut ratios = Vec::new();
     for round in 1..=ROUNDS {
-        // What it can do now, and not what it could a few minutes ago.
+        // The machine's speed drifts within minutes.
         let capacity = load(
             target,
             Arrivals::Closed { clients: 16 },
@@ -45,14 +49,15 @@ pub(crate) async fn overload(
             )
             .await;
             p99.push(outcome.latency(0.99));
-            let ms = |quantile| outcome.refused.value_at_quantile(quantile) as f64 / 1e3;
-            let refused = match outcome.refused.len() {
+            let ms = |quantile| outcome.rejected.value_at_quantile(quantile) as f64 / 1e3;
+            let rejected = match outcome.rejected.len() {
                 0 => "0".to_owned(),
                 count => format!("{count} (p50 {:.1} ms, p99 {:.1} ms)", ms(0.5), ms(0.99)),
             };
             writeln!(
                 text,
-                "| {round} | {factor} × {capacity:.1}/s | {:.1} | {:.0} | {:.0} | {refused} | {} | {:.0} |",
+                "| {round} | {factor} × {capacity:.1}/s | {:.1} | {:.0} | {:.0} | {rejected} | {} \
+                 | {:.0} |",
                 outcome.rate(),
                 outcome.latency(0.5),
                 outcome.latency(0.99),
@@ -64,43 +69,45 @@ pub(crate) async fn overload(
     }
     writeln!(
         text,
-        "\np99 of accepted requests at 3 times the capacity, to p99 at 0.9 in the same round: **{}**.\n",
-        crate::report::spread(&ratios, 2)
+        "\np99 of accepted requests at 3 times the capacity, to p99 at 0.9 in the same round: \
+         **{}**.\n",
+        spread(&ratios, 2)
     )?;
     Ok(())
 }
 
-/// Four ordinary clients, alone and beside connections that send their photograph a few bytes at a
-/// time.
+/// Measures four clients, alone and along with connections that send a few bytes at a time.
 pub(crate) async fn slow_clients(
     server: &Server,
-    photos: &Target,
+    images: &Target,
     text: &mut String,
 ) -> anyhow::Result<()> {
     const SLOW: usize = 8;
     let target = [Target {
         url: server.url("/v1/embed"),
-        ..photos.clone()
+        ..images.clone()
     }];
     let time = Duration::from_secs(8);
     let alone = load(&target, Arrivals::Closed { clients: 4 }, time).await;
-    let slow = dribble(&server.address, SLOW, time);
-    let (beside, ended) = tokio::join!(load(&target, Arrivals::Closed { clients: 4 }, time), slow);
+    let slow = send_slowly(&server.address, SLOW, time);
+    let (together, closed) =
+        tokio::join!(load(&target, Arrivals::Closed { clients: 4 }, time), slow);
     writeln!(
         text,
-        "Four clients alone: {:.1} answers/s, p99 {:.0} ms. Beside {SLOW} connections that send 20 bytes a second: {:.1} answers/s, \
-         p99 {:.0} ms, {} failed. ({ended} of the slow ones were ended within {} s; the rest is ended by `--request-timeout`.)\n",
+        "## Slow clients\n\nFour clients alone: {:.1} responses/s, p99 {:.0} ms. Along with {SLOW} \
+         connections that send 20 bytes/s: {:.1} responses/s, p99 {:.0} ms, {} failed. ({closed} of \
+         the slow connections were closed within {} s; `--request-timeout` closes the others.)\n",
         alone.rate(),
         alone.latency(0.99),
-        beside.rate(),
-        beside.latency(0.99),
-        beside.failures(),
+        together.rate(),
+        together.latency(0.99),
+        together.failures(),
         time.as_secs()
     )?;
     Ok(())
 }
 
-/// Sixteen clients that ask for everything, with photographs of three sizes.
+/// Measures sixteen clients with six kinds of request and images of three sizes.
 pub(crate) async fn mixture(
     server: &Server,
     sizes: &[Target],
@@ -131,8 +138,9 @@ pub(crate) async fn mixture(
     .await;
     writeln!(
         text,
-        "Sixteen clients, six kinds of request in turn, photographs of 320×240, 1280×960 and 4000×3000: {:.1} answers/s, p50 {:.0} ms, p99 \
-         {:.0} ms, {} failed; resident {before:.0} MB before and {:.0} MB after.\n",
+        "## A mixture\n\nSixteen clients, six kinds of request in turn, images of 320×240, 1280×960 \
+         and 4000×3000: {:.1} responses/s, p50 {:.0} ms, p99 {:.0} ms, {} failed; resident \
+         {before:.0} MB before and {:.0} MB after.\n",
         outcome.rate(),
         outcome.latency(0.5),
         outcome.latency(0.99),
@@ -142,14 +150,18 @@ pub(crate) async fn mixture(
     Ok(())
 }
 
-/// Resident memory under load by the number of sessions.
+/// Measures the resident memory under load for several numbers of sessions.
 pub(crate) async fn memory(
     programs: &Programs,
-    photos: &Target,
-    model_mb: f64,
+    images: &Target,
     text: &mut String,
 ) -> anyhow::Result<()> {
-    text.push_str("| workers | sessions | resident, MB | to the model file | more for each further session |\n|---|---|---|---|---|\n");
+    let model_mb = model_mb(programs)?;
+    text.push_str(
+        "## Memory\n\nResident memory after 8 s with 16 clients at 224.\n\n\
+         | workers | sessions | resident, MB | to the model file | increase per further session |\n\
+         |---|---|---|---|---|\n",
+    );
     let mut first = None;
     for (workers, solo, sessions) in [("1", "0", 1), ("2", "0", 2), ("2", "2", 3), ("3", "2", 4)] {
         let server = programs
@@ -157,7 +169,7 @@ pub(crate) async fn memory(
             .await?;
         let target = [Target {
             url: server.url("/v1/embed"),
-            ..photos.clone()
+            ..images.clone()
         }];
         load(
             &target,
@@ -168,7 +180,7 @@ pub(crate) async fn memory(
         let resident = server.resident_mb();
         server.stop().await;
         let alone = *first.get_or_insert(resident);
-        let each = match sessions {
+        let increase = match sessions {
             1 => String::new(),
             _ => format!(
                 "{:.0} %",
@@ -178,14 +190,28 @@ pub(crate) async fn memory(
         let solo = if solo == "0" {
             ""
         } else {
-            " and one for lone images"
+            " and one for single images"
         };
         writeln!(
             text,
-            "| {workers}{solo} | {sessions} | {resident:.0} | {:.2} | {each} |",
+            "| {workers}{solo} | {sessions} | {resident:.0} | {:.2} | {increase} |",
             resident / model_mb
         )?;
     }
     writeln!(text, "\nThe model takes {model_mb:.1} MB on disk.\n")?;
     Ok(())
+}
+
+/// Returns the size of the converted model's files, in megabytes.
+fn model_mb(programs: &Programs) -> anyhow::Result<f64> {
+    let output = Command::new(&programs.dinoserve)
+        .args(["models", "verify", &programs.model, "--json"])
+        .output()?;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let path = report["path"].as_str().context("the model's path")?;
+    let mut bytes = 0;
+    for path in [path.to_owned(), format!("{path}.data")] {
+        bytes += std::fs::metadata(&path).context(path)?.len();
+    }
+    Ok(bytes as f64 / 1e6)
 }

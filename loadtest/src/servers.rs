@@ -1,4 +1,4 @@
-//! Starting and stopping what is measured.
+//! Starts and stops the servers that are measured.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,30 +13,30 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// A server that answers.
+/// A running server.
 pub(crate) struct Server {
-    /// What it is called in tables.
+    /// Name in the tables.
     pub(crate) name: String,
     /// `127.0.0.1:port`.
     pub(crate) address: String,
-    /// Path that embeds a photograph.
+    /// Path that embeds an image.
     pub(crate) embed: &'static str,
     child: Child,
 }
 
-/// Where the programs lie.
+/// The paths of the programs, and the model that they run.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
     /// The `dinoserve` program.
     pub(crate) dinoserve: PathBuf,
     /// The project's folder.
     pub(crate) project: PathBuf,
-    /// The model that is served.
+    /// Name of the model.
     pub(crate) model: String,
 }
 
 impl Programs {
-    /// A command of `dinoserve` on the CPU.
+    /// Prepares a command of `dinoserve` on the CPU.
     pub(crate) fn dinoserve(&self, command: &str, flags: &[&str]) -> Command {
         let mut built = Command::new(&self.dinoserve);
         built
@@ -59,7 +59,7 @@ impl Programs {
         let line = lines
             .next_line()
             .await?
-            .context("dinoserve ended before it listened")?;
+            .context("dinoserve exited before it listened")?;
         let address = line.rsplit('/').next().unwrap_or_default().to_owned();
         wait_until_ready(&format!("http://{address}/readyz"), &mut child).await?;
         Ok(Server {
@@ -70,7 +70,7 @@ impl Programs {
         })
     }
 
-    /// Starts a peer, which may install itself first.
+    /// Starts a peer, which may have to be installed first.
     pub(crate) async fn peer(&self, name: &str, port: u16) -> anyhow::Result<Server> {
         let script = self.project.join("loadtest/peers/start.sh");
         let mut command = Command::new(script);
@@ -93,31 +93,37 @@ impl Programs {
         })
     }
 
-    /// What `dinoserve bench` prints as JSON.
+    /// Runs `dinoserve bench` at one size with the images of a folder, and returns its row.
     pub(crate) async fn bench(
         &self,
-        photos: &Path,
+        images: &Path,
+        size: usize,
+        rounds: usize,
         flags: &[&str],
     ) -> anyhow::Result<serde_json::Value> {
         let mut command = self.dinoserve("bench", flags);
-        let mut files: Vec<PathBuf> = std::fs::read_dir(photos)?
+        command
+            .args(["--json", "--sizes", &size.to_string()])
+            .args(["--rounds", &rounds.to_string()]);
+        let mut files: Vec<PathBuf> = std::fs::read_dir(images)?
             .flatten()
             .map(|entry| entry.path())
             .collect();
         files.sort();
-        let output = command.arg("--json").args(files).output().await?;
+        let output = command.args(files).output().await?;
         if !output.status.success() {
             bail!(
                 "dinoserve bench failed: {}",
                 String::from_utf8_lossy(&output.stderr)
             );
         }
-        Ok(serde_json::from_slice(&output.stdout)?)
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        Ok(report["rows"][0].clone())
     }
 }
 
 async fn wait_until_ready(url: &str, child: &mut Child) -> anyhow::Result<()> {
-    // A peer may have to install gigabytes first.
+    // Half an hour, because a peer may have to install gigabytes first.
     for _ in 0..36_000 {
         if reqwest::get(url)
             .await
@@ -126,33 +132,32 @@ async fn wait_until_ready(url: &str, child: &mut Child) -> anyhow::Result<()> {
             return Ok(());
         }
         if let Some(status) = child.try_wait()? {
-            bail!("it ended with {status} before it was ready");
+            bail!("the server exited with {status} before it was ready");
         }
         sleep(Duration::from_millis(50)).await;
     }
-    bail!("it did not get ready")
+    bail!("the server did not get ready within half an hour")
 }
 
 impl Server {
-    /// A URL of it.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// Resident memory in megabytes.
+    /// Returns the resident memory, in megabytes.
     pub(crate) fn resident_mb(&self) -> f64 {
         self.child.id().map_or(f64::NAN, |id| {
             resident_mb_of(Path::new(&format!("/proc/{id}/status")))
         })
     }
 
-    /// Halts it where it stands, with the processes it has started: even idle servers take moments
-    /// of a core.
+    /// Stops the process and its descendants by SIGSTOP, because even idle servers take some CPU
+    /// time.
     pub(crate) fn pause(&self) {
         self.signal("-STOP");
     }
 
-    /// Lets it go on.
+    /// Continues the process and its descendants by SIGCONT.
     pub(crate) fn resume(&self) {
         self.signal("-CONT");
     }
@@ -163,11 +168,11 @@ impl Server {
         command
             .arg(signal)
             .args(with_descendants(id).iter().map(u32::to_string));
-        // One that has just ended is none to signal.
+        // Fails for a process that has just exited, which does no harm.
         let _ = command.stderr(Stdio::null()).status();
     }
 
-    /// Asks it to stop, and waits.
+    /// Sends SIGTERM, and waits for the process to exit.
     pub(crate) async fn stop(mut self) {
         self.resume();
         if let Some(id) = self.child.id() {
@@ -179,12 +184,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A process that is halted would never hear that it shall end.
+        // A stopped process would not receive the signal that ends it.
         self.resume();
     }
 }
 
-/// Resident memory in megabytes, as a process's status file tells it.
+/// Returns the resident memory of a process from its status file, in megabytes.
 pub(crate) fn resident_mb_of(status: &Path) -> f64 {
     let status = std::fs::read_to_string(status).unwrap_or_default();
     let line = status
@@ -197,7 +202,7 @@ pub(crate) fn resident_mb_of(status: &Path) -> f64 {
         .map_or(f64::NAN, |kb| kb / 1024.0)
 }
 
-/// A process and all that it, and they, have started.
+/// Returns a process and all its descendants.
 fn with_descendants(root: u32) -> Vec<u32> {
     let parent = |id: u32| -> Option<u32> {
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
