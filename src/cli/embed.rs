@@ -77,13 +77,10 @@ impl Embed {
             .vector
             .embed_options(Pooling::default(), !self.no_normalize);
         let mut started = Instant::now();
-        let vectors = block_on(
-            self.engine
-                .with_extractor(&self.limits, async |extractor| {
-                    started = Instant::now();
-                    Ok(embed_files(&extractor, &paths, &image, &options, "embedding").await?)
-                }),
-        )?;
+        let vectors = block_on(self.engine.with_extractor(&self.limits, async |extractor| {
+            started = Instant::now();
+            Ok(embed_files(&extractor, &paths, &image, &options, "embedding").await?)
+        }))?;
         let mut embedded = Vec::with_capacity(paths.len());
         for (path, vector) in paths.iter().zip(vectors) {
             let path = below(&self.folder, path);

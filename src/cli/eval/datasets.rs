@@ -125,19 +125,16 @@ impl DatasetFlags {
     ) -> anyhow::Result<Datasets> {
         let image = self.vector.image_options();
         let options = self.vector.embed_options(pooling, normalize);
-        block_on(
-            self.engine
-                .with_extractor(&self.limits, async |extractor| {
-                    let train = train
-                        .embed(&extractor, &image, &options, "embedding train")
-                        .await?;
-                    let test = test
-                        .embed(&extractor, &image, &options, "embedding test")
-                        .await?;
-                    let engine = extractor.engine();
-                    Ok(Datasets::new(engine, &image, &options, train, test))
-                }),
-        )
+        block_on(self.engine.with_extractor(&self.limits, async |extractor| {
+            let train = train
+                .embed(&extractor, &image, &options, "embedding train")
+                .await?;
+            let test = test
+                .embed(&extractor, &image, &options, "embedding test")
+                .await?;
+            let engine = extractor.engine();
+            Ok(Datasets::new(engine, &image, &options, train, test))
+        }))
     }
 
     /// Writes the file of `--json`, if one is asked for.
