@@ -4,10 +4,10 @@
 //!
 //! * edges: [`http`], [`cli`]
 //! * use cases: [`service`], [`eval`]
-//! * adapters: [`engine`], [`gallery`], [`artifacts`]
+//! * adapters: [`engine`], [`gallery`], [`artifacts`], [`sources`]
 //! * pure: [`vision`], [`features`], [`model`], [`onnx`]
 //!
-//! [`error`] and [`telemetry`] are leaves that anyone may use.
+//! [`error`], [`hex`] and [`telemetry`] are leaves that anyone may use.
 
 pub mod artifacts;
 pub mod cli;
@@ -16,10 +16,12 @@ pub mod error;
 pub mod eval;
 pub mod features;
 pub mod gallery;
+pub mod hex;
 pub mod http;
 pub mod model;
 mod names;
 pub mod onnx;
 pub mod service;
+pub mod sources;
 pub mod telemetry;
 pub mod vision;

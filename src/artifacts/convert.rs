@@ -10,12 +10,13 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Progress,
-    disk::{HashingWriter, hex, persist, sha256_file, temporary_beside, write_atomically},
+    disk::{HashingWriter, persist, sha256_file, temporary_beside, write_atomically},
     map_file,
     model_file::Manifest,
 };
 use crate::{
     error::{Error, Result},
+    hex,
     model::{ModelSpec, SourceFormat},
     onnx::{
         Precision, dinov2,
@@ -137,7 +138,7 @@ pub fn convert(
         model: spec.name.clone(),
         fingerprint: model.fingerprint,
         precision,
-        sha256: hex(&Sha256::digest(&model.file)),
+        sha256: hex::encode(&Sha256::digest(&model.file)),
         data_sha256,
         source: source
             .file_name()

@@ -10,7 +10,10 @@ use std::{
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    hex,
+};
 
 /// Writes a file by way of a temporary one beside it, synced and renamed: readers see the old or
 /// the new, whole.
@@ -82,17 +85,12 @@ pub fn sha256_file(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<String>
     loop {
         let count = file.read(&mut buffer).map_err(reading)?;
         if count == 0 {
-            return Ok(hex(&hash.finalize()));
+            return Ok(hex::encode(&hash.finalize()));
         }
         hash.update(&buffer[..count]);
         done += count as u64;
         progress(done);
     }
-}
-
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A writer that hashes what passes through it.
@@ -111,7 +109,7 @@ impl<W: Write> HashingWriter<W> {
 
     /// The inner writer and the SHA-256 in hexadecimal.
     pub(super) fn finish(self) -> (W, String) {
-        (self.inner, hex(&self.hash.finalize()))
+        (self.inner, hex::encode(&self.hash.finalize()))
     }
 }
 

@@ -5,16 +5,14 @@ mod convert;
 mod disk;
 mod download;
 mod home;
-mod images;
 mod mapped;
 mod model_file;
 mod store;
 
 pub use convert::{convert, read_weights};
-pub use disk::{hex, remove_unfinished, sha256_file, write_atomically};
+pub use disk::{remove_unfinished, sha256_file, write_atomically};
 pub use download::{Download, download};
 pub use home::Home;
-pub use images::{IMAGE_ENDINGS, below, images_of, parts};
 pub use mapped::{Mapping, map_file};
 pub use model_file::{Manifest, ModelFile, StoredWeight};
 pub use store::{ModelState, ModelStore, Verified};

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     convert::data_path,
-    disk::{hex, sha256_file, write_atomically},
+    disk::{sha256_file, write_atomically},
     map_file,
 };
 use crate::{
     error::{Error, Result},
+    hex,
     model::{ModelSpec, PositionRule, PositionTable},
     onnx::{
         Precision, metadata,
@@ -220,6 +221,6 @@ fn effective_fingerprint(of_file: &str, rule: PositionRule) -> String {
     use sha2::{Digest, Sha256};
     match rule {
         PositionRule::Hub => of_file.to_owned(),
-        PositionRule::Hf => hex(&Sha256::digest(format!("{of_file} pos_embed=hf"))),
+        PositionRule::Hf => hex::encode(&Sha256::digest(format!("{of_file} pos_embed=hf"))),
     }
 }

@@ -19,8 +19,8 @@ use super::{
     output::{exit_code, extension, print_failures, write_file},
 };
 use crate::{
-    artifacts::{IMAGE_ENDINGS, below, images_of},
     features::{npy, pool::Pooling},
+    sources::{FoundImages, IMAGE_EXTENSIONS, find_images, relative_path},
 };
 
 #[derive(Debug, Args)]
@@ -64,12 +64,15 @@ impl Embed {
                 self.output.display()
             ),
         };
-        let (paths, mut failures) = images_of(&self.folder)?;
+        let FoundImages {
+            paths,
+            unreadable: mut failures,
+        } = find_images(&self.folder)?;
         if paths.is_empty() {
             bail!(
                 "{} holds no images ({})",
                 self.folder.display(),
-                IMAGE_ENDINGS.join(", ")
+                IMAGE_EXTENSIONS.join(", ")
             );
         }
         let image = self.vector.image_options();
@@ -83,7 +86,7 @@ impl Embed {
         }))?;
         let mut embedded = Vec::with_capacity(paths.len());
         for (path, vector) in paths.iter().zip(vectors) {
-            let path = below(&self.folder, path);
+            let path = relative_path(&self.folder, path);
             match vector {
                 Ok(embedding) => embedded.push(EmbeddedFile { path, embedding }),
                 Err(error) => failures.push((path, error)),

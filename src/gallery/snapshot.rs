@@ -29,8 +29,8 @@ use super::{
     StoredItem, read_whole,
 };
 use crate::{
-    artifacts::hex,
     error::{Error, Kind, Result},
+    hex,
 };
 
 const MAGIC: &[u8; 8] = b"DINOGLRY";
@@ -301,7 +301,7 @@ struct Aside {
 impl Aside {
     /// Makes it, and removes what is left of restores of the same gallery whose process has ended.
     async fn make(store: &Gallery, of: &GalleryName, binding: &Binding) -> Result<Self> {
-        let of = hex(&Sha256::digest(of.as_str())[..8]);
+        let of = hex::encode(&Sha256::digest(of.as_str())[..8]);
         let begin = format!("{RESTORING}{of}-");
         for left in store
             .galleries()

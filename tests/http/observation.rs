@@ -367,7 +367,7 @@ async fn spans_go_to_a_collector_and_join_the_callers_trace() {
         .flat_map(|of| &of.scope_spans)
         .flat_map(|of| &of.spans)
         .collect();
-    let hex = |id: &[u8]| dinoserve::artifacts::hex(id);
+    let hex = |id: &[u8]| dinoserve::hex::encode(id);
     let ours: Vec<&&Span> = spans
         .iter()
         .filter(|span| hex(&span.trace_id) == TRACE)

@@ -316,7 +316,7 @@ pub fn assert_close(what: &str, found: &ArrayD<f32>, expected: &ArrayD<f32>) {
 
 pub fn sha256(bytes: &[u8]) -> String {
     use sha2::{Digest, Sha256};
-    dinoserve::artifacts::hex(&Sha256::digest(bytes))
+    dinoserve::hex::encode(&Sha256::digest(bytes))
 }
 
 /// Says that a test could not run here; `make test` lists it at its end.

@@ -155,7 +155,7 @@ fn crops_have_the_configured_area() {
 
 fn dataset(root: &Path) -> Dataset {
     write_images(root, 6);
-    let (paths, _) = dinoserve::artifacts::images_of(root).unwrap();
+    let paths = dinoserve::sources::find_images(root).unwrap().paths;
     let crops = CropConfig {
         global_size: 28,
         local_size: 14,

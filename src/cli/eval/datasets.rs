@@ -11,7 +11,6 @@ use ndarray::Array2;
 use serde::Serialize;
 
 use crate::{
-    artifacts::{IMAGE_ENDINGS, images_of},
     cli::{
         embed_files::embed_files,
         executor::block_on,
@@ -23,6 +22,7 @@ use crate::{
     eval::{LabeledImages, LabeledVectors, classes},
     features::pool::Pooling,
     service::{EmbedOptions, Extractor, ImageOptions},
+    sources::{FoundImages, IMAGE_EXTENSIONS, find_images},
     vision::ResizeMode,
 };
 
@@ -155,11 +155,11 @@ impl DatasetFlags {
 
 impl LabeledFolder {
     fn find(root: &Path) -> anyhow::Result<Self> {
-        let (paths, unreadable) = images_of(root)?;
+        let FoundImages { paths, unreadable } = find_images(root)?;
         let images = LabeledImages::new(root, paths).with_context(|| {
             format!(
                 "looking for images ({}) in {}",
-                IMAGE_ENDINGS.join(", "),
+                IMAGE_EXTENSIONS.join(", "),
                 root.display()
             )
         })?;

@@ -11,10 +11,10 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 
 use crate::{
-    artifacts::{IMAGE_ENDINGS, below, images_of, parts},
     cli::output::extension,
     error::{Error, Result},
     gallery::{ItemId, Label, Metadata},
+    sources::{FoundImages, IMAGE_EXTENSIONS, find_images, path_segments, relative_path},
 };
 
 /// The columns of a CSV file and the members of a line of JSONL. Only `path` is required.
@@ -52,7 +52,7 @@ impl ImageList {
             bail!(
                 "{} names no images ({})",
                 source.display(),
-                IMAGE_ENDINGS.join(", ")
+                IMAGE_EXTENSIONS.join(", ")
             );
         }
         Ok(list)
@@ -60,7 +60,10 @@ impl ImageList {
 
     /// Takes the path below the folder as the id, and its first part as the label.
     fn read_folder(folder: &Path) -> anyhow::Result<Self> {
-        let (paths, failures) = images_of(folder)?;
+        let FoundImages {
+            paths,
+            unreadable: failures,
+        } = find_images(folder)?;
         let mut list = Self {
             images: Vec::with_capacity(paths.len()),
             failures,
@@ -73,7 +76,7 @@ impl ImageList {
                     label,
                     metadata: Metadata::default(),
                 }),
-                Err(error) => list.failures.push((below(folder, &path), error)),
+                Err(error) => list.failures.push((relative_path(folder, &path), error)),
             }
         }
         Ok(list)
@@ -132,7 +135,7 @@ impl ImageList {
 }
 
 fn id_and_label(folder: &Path, path: &Path) -> Result<(ItemId, Option<Label>)> {
-    let parts = parts(folder, path)?;
+    let parts = path_segments(folder, path)?;
     let label = match parts.as_slice() {
         [label, _, ..] => Some(Label::new(*label)?),
         _ => None,

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use burn::tensor::{Device, Tensor, TensorData};
-use dinoserve::artifacts::hex;
+use dinoserve::hex;
 use safetensors::{Dtype, SafeTensors, View};
 use sha2::{Digest, Sha256};
 
@@ -52,7 +52,7 @@ impl DatasetId {
         }
         Self {
             images: paths.len(),
-            names: hex(&hash.finalize()),
+            names: hex::encode(&hash.finalize()),
             images_per_step,
         }
     }

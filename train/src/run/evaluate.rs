@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use dinoserve::{
-    artifacts::images_of,
     eval::{LabeledImages, nearest, predict},
     features::vote::{TEMPERATURE, Vote},
+    sources::find_images,
     vision::{ResampleFilter, ResizeMode, RgbImage, Transform, Window, resample_rgb},
 };
 use ndarray::{Array2, ArrayView2};
@@ -120,8 +120,7 @@ impl LabeledSet {
     ) -> anyhow::Result<(Vec<Self>, Vec<String>)> {
         let mut sets = Vec::new();
         for folder in folders {
-            let (paths, _) = images_of(folder)?;
-            let images = LabeledImages::new(folder, paths)?;
+            let images = LabeledImages::new(folder, find_images(folder)?.paths)?;
             let errors: Vec<_> = images
                 .paths
                 .par_iter()

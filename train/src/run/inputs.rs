@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use dinoserve::{artifacts::images_of, vision::RgbImage};
+use dinoserve::{sources, vision::RgbImage};
 
 use super::{
     DatasetId, EvaluationFolders, RunFiles,
@@ -58,8 +58,11 @@ impl RunInputs {
 
 /// Finds the images of a folder, without those of a run folder inside it.
 fn find_images(folder: &Path, run: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let (mut paths, skipped) = images_of(folder)?;
-    for (path, error) in skipped {
+    let sources::FoundImages {
+        mut paths,
+        unreadable,
+    } = sources::find_images(folder)?;
+    for (path, error) in unreadable {
         log_line(format_args!("skipped {path}: {error}"));
     }
     if let (Ok(folder_path), Ok(run)) = (folder.canonicalize(), run.canonicalize())

@@ -8,9 +8,9 @@ use axum::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    artifacts::hex,
     error::{Error, Kind, Result},
     gallery::Parts,
+    hex,
     http::{
         api::{
             gallery::{
@@ -68,7 +68,7 @@ pub(crate) async fn get_thumbnail(
         );
         Error::new(Kind::NotFound, detail)
     })?;
-    let tag = format!("\"{}\"", hex(&Sha256::digest(&thumbnail)[..12]));
+    let tag = format!("\"{}\"", hex::encode(&Sha256::digest(&thumbnail)[..12]));
     // The item may be replaced at any time, so a cache asks each time, and is answered in a few
     // bytes.
     let caching = [

@@ -19,8 +19,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::{
-    artifacts::hex,
     error::{Error, Kind, Result},
+    hex,
 };
 
 /// What a key may do. Each role may do what those before it may.
@@ -338,7 +338,7 @@ impl NewKey {
         getrandom::fill(&mut bits)
             .map_err(|error| Error::new(Kind::Io, format!("no random bits: {error}")))?;
         let secret = format!("ds_{}", BASE64_URL_SAFE_NO_PAD.encode(bits));
-        let hash = hex(&Sha256::digest(&secret));
+        let hash = hex::encode(&Sha256::digest(&secret));
         let rate = requests_per_minute
             .map(|rate| format!("requests_per_minute = {rate}\n"))
             .unwrap_or_default();

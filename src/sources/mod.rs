@@ -1,0 +1,5 @@
+//! Where images come from: folders on disk.
+
+mod folder;
+
+pub use folder::{FoundImages, IMAGE_EXTENSIONS, find_images, path_segments, relative_path};
