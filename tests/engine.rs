@@ -469,7 +469,8 @@ async fn a_worker_that_panics_is_isolated_counted_and_replaced() {
 async fn an_engine_whose_model_is_gone_says_so_and_recovers() {
     let _alone = COUNTING.lock().await;
     let model = tiny("tiny-reg", "model.safetensors");
-    let (path, aside) = (model.path.clone(), model.path.with_extension("aside"));
+    let path = model.paths.model.clone();
+    let aside = path.with_extension("aside");
     let (engine, _thread) = Engine::start(
         &runtime(),
         model,

@@ -1,8 +1,8 @@
-//! Writing files so that they are whole or not there, and hashing them.
+//! Atomic writes and hashes of files.
 
 use std::{
     fs::{self, File},
-    io::{Read, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -10,24 +10,24 @@ use std::{
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
+use super::{Progress, Step};
 use crate::{
     error::{Error, Result},
     hex,
 };
 
-/// Writes a file by way of a temporary one beside it, synced and renamed: readers see the old or
-/// the new, whole.
+/// Writes a file atomically: a temporary file in the same folder is written, synced and renamed.
 ///
 /// # Errors
-/// [`crate::error::Kind::Io`] if the folder cannot be made or the file not written.
+/// [`Kind::Io`](crate::error::Kind::Io) if the folder or the file cannot be written.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    let mut file = temporary_beside(path)?;
+    let mut file = temporary_for(path)?;
     write(file.as_file_mut())?;
     persist(file, path)
 }
 
-/// A temporary file in the folder where `path` is to be.
-pub(super) fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
+/// Creates a temporary file in the folder of `path`, which is created if necessary.
+pub(super) fn temporary_for(path: &Path) -> Result<NamedTempFile> {
     let writing = |error| Error::io(format_args!("writing {}", path.display()), error);
     let folder = path
         .parent()
@@ -35,7 +35,7 @@ pub(super) fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
         .unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(writing)?;
     let mut builder = tempfile::Builder::new();
-    // As other files are made, less what the user's mask takes away.
+    // The default of `tempfile` is 0600; other files have 0666 less the umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let file = builder
@@ -49,17 +49,17 @@ pub(super) fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
     Ok(file)
 }
 
-/// Temporary files that have been begun, for [`remove_unfinished`].
+/// Temporary files of this process, for [`remove_unfinished`].
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Removes what is being written. For a process that ends at once, as on Ctrl-C, and drops nothing.
+/// Removes unfinished temporary files, for a process that exits without dropping them (Ctrl-C).
 pub fn remove_unfinished() {
     for path in UNFINISHED
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .drain(..)
     {
-        // Finished files have another name by now.
+        // A finished file has been renamed, so this fails for it.
         let _ = fs::remove_file(path);
     }
 }
@@ -72,13 +72,14 @@ pub(super) fn persist(file: NamedTempFile, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// SHA-256 of a file in hexadecimal. `progress` is told of the bytes read.
+/// Returns the SHA-256 of a file in hexadecimal.
 ///
 /// # Errors
-/// [`crate::error::Kind::Io`] if it cannot be read.
-pub fn sha256_file(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<String> {
+/// [`Kind::Io`](crate::error::Kind::Io) if the file cannot be read.
+pub fn sha256_file(path: &Path, progress: &mut dyn Progress) -> Result<String> {
     let reading = |error| Error::io(format_args!("reading {}", path.display()), error);
     let mut file = File::open(path).map_err(reading)?;
+    let total = file.metadata().ok().map(|metadata| metadata.len());
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     let mut done = 0;
@@ -89,11 +90,11 @@ pub fn sha256_file(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<String>
         }
         hash.update(&buffer[..count]);
         done += count as u64;
-        progress(done);
+        progress.advance(Step::Checking, done, total);
     }
 }
 
-/// A writer that hashes what passes through it.
+/// Hashes the bytes that are written through it.
 pub(super) struct HashingWriter<W> {
     inner: W,
     hash: Sha256,
@@ -107,20 +108,20 @@ impl<W: Write> HashingWriter<W> {
         }
     }
 
-    /// The inner writer and the SHA-256 in hexadecimal.
+    /// Returns the inner writer and the SHA-256 in hexadecimal.
     pub(super) fn finish(self) -> (W, String) {
         (self.inner, hex::encode(&self.hash.finalize()))
     }
 }
 
 impl<W: Write> Write for HashingWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.inner.write(bytes)?;
         self.hash.update(&bytes[..count]);
         Ok(count)
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
 }

@@ -1,62 +1,68 @@
-//! Downloading a file: resumed where it stopped, checked before it is used.
+//! Downloads of files: resumed after interruptions, verified before use.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::Path,
     time::Duration,
 };
 
 use ureq::{
-    Agent,
-    http::{Response, StatusCode, Uri, header},
+    Agent, Body,
+    http::{HeaderMap, HeaderName, Response, StatusCode, Uri, header},
     tls::{RootCerts, TlsConfig},
 };
 
-use super::{Progress, disk::sha256_file};
+use super::{Progress, Step, disk::sha256_file, manifest::with_suffix};
 use crate::error::{Error, Kind, Result};
 
 const MAX_REDIRECTS: usize = 10;
-/// Attempts that bring nothing new before a download is given up.
+/// Maximum number of successive attempts that bring nothing new.
 const MAX_FRUITLESS: u32 = 4;
-/// An attempt ends after this time and is resumed, so that a stalled connection cannot hang. Where
-/// the server begins anew instead, the next one has twice the time.
-const ATTEMPT: Duration = Duration::from_secs(120);
+/// Time after which an attempt ends and is resumed, so that a stalled connection cannot hang. It
+/// doubles where the server restarts the file instead.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(120);
+const BUFFER_BYTES: usize = 1 << 17;
+/// A model hub's header with the SHA-256 of a file.
+const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
 
-/// What to download and where to.
+/// A file to download.
 #[derive(Debug, Clone)]
 pub struct Download<'a> {
-    /// Address.
+    /// URL of the file.
     pub url: &'a str,
-    /// Where the finished file goes. Until then its bytes are kept beside it with the ending
-    /// `.part`.
+    /// Path of the finished file. Until then its bytes are in a file with the suffix `.part`.
     pub to: &'a Path,
-    /// SHA-256 in hexadecimal, where known. Without one, the hash that a model hub announces is
-    /// used.
+    /// Expected SHA-256 in hexadecimal. By default, the hash that a model hub announces.
     pub sha256: Option<&'a str>,
 }
 
-/// Downloads a file, or finishes a download that was interrupted.
+impl Download<'_> {
+    fn write_error(&self, error: io::Error) -> Error {
+        Error::io(format_args!("writing {}", self.to.display()), error)
+    }
+}
+
+/// Downloads a file, or completes an interrupted download.
 ///
-/// A connection that is cut is taken up again where it stopped. The file gets its name only after
-/// its hash was checked.
+/// An interrupted connection is resumed. The file gets its name only after its hash is verified.
 ///
 /// # Errors
-/// [`Kind::Download`] if the server refuses, cannot be reached, or the file has another hash than
-/// it should; [`Kind::Io`] if the disk is full or cannot be written.
-pub fn download(what: &Download<'_>, progress: Progress<'_>) -> Result<()> {
-    let writing = |error| Error::io(format_args!("writing {}", what.to.display()), error);
-    if let Some(folder) = what.to.parent() {
+/// [`Kind::Download`] if the file is not available, the server cannot be reached, or the hash
+/// differs; [`Kind::Io`] if the disk is full or cannot be written.
+pub fn download(download: &Download<'_>, progress: &mut dyn Progress) -> Result<()> {
+    let writing = |error| download.write_error(error);
+    if let Some(folder) = download.to.parent() {
         fs::create_dir_all(folder).map_err(writing)?;
     }
-    // Two processes that want the same file take turns; the second finds it done. The lock is a
-    // file of its own, which stays: one that is renamed or deleted could be locked twice.
-    let lock = File::create(beside(what.to, ".lock")).map_err(writing)?;
+    // Processes that download the same file take turns; the second finds it complete. The lock is
+    // a separate file that stays: a file that is renamed or deleted could be locked twice.
+    let lock = File::create(with_suffix(download.to, ".lock")).map_err(writing)?;
     lock.lock().map_err(writing)?;
-    if what.to.exists() {
+    if download.to.exists() {
         return Ok(());
     }
-    let part = beside(what.to, ".part");
+    let part = with_suffix(download.to, ".part");
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -64,12 +70,37 @@ pub fn download(what: &Download<'_>, progress: Progress<'_>) -> Result<()> {
         .write(true)
         .open(&part)
         .map_err(writing)?;
+    let mut transfer = Transfer {
+        agent: agent(),
+        download,
+        file: &mut file,
+        progress: &mut *progress,
+    };
+    let announced = transfer.run()?;
 
-    let agent: Agent = Agent::config_builder()
+    file.sync_all().map_err(writing)?;
+    let expected = download.sha256.map(str::to_owned).or(announced);
+    let found = sha256_file(&part, progress)?;
+    if let Some(expected) = expected.filter(|expected| *expected != found) {
+        let _ = fs::remove_file(&part);
+        return Err(Error::new(
+            Kind::Download,
+            format!(
+                "{} has SHA-256 {found}, but {expected} was expected; it was deleted. Try again; \
+                 if the error persists, the file at its source has changed or a proxy alters it",
+                download.url
+            ),
+        ));
+    }
+    fs::rename(&part, download.to).map_err(writing)
+}
+
+fn agent() -> Agent {
+    Agent::config_builder()
         .max_redirects(0)
         .max_redirects_will_error(false)
         .http_status_as_error(false)
-        // The machine's own certificates, so that a company's proxy works.
+        // The machine's certificates include that of a corporate proxy.
         .tls_config(
             TlsConfig::builder()
                 .root_certs(RootCerts::PlatformVerifier)
@@ -79,219 +110,250 @@ pub fn download(what: &Download<'_>, progress: Progress<'_>) -> Result<()> {
         .timeout_recv_response(Some(Duration::from_secs(60)))
         .user_agent(concat!("dinoserve/", env!("CARGO_PKG_VERSION")))
         .build()
-        .into();
-    let announced = transfer(&agent, what, &mut file, progress)?;
-
-    file.sync_all().map_err(writing)?;
-    let expected = what.sha256.map(str::to_owned).or(announced);
-    let total = file.metadata().map_err(writing)?.len();
-    let found = sha256_file(&part, &mut |done| progress("checking", done, Some(total)))?;
-    if let Some(expected) = expected.filter(|expected| *expected != found) {
-        let _ = fs::remove_file(&part);
-        return Err(Error::new(
-            Kind::Download,
-            format!(
-                "{} has SHA-256 {found}, but {expected} was expected; it was deleted. Try again, and if it stays so, \
-                 the file at its source has changed or a proxy alters it",
-                what.url
-            ),
-        ));
-    }
-    fs::rename(&part, what.to).map_err(writing)
+        .into()
 }
 
-/// `path` with `ending` at its end.
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
-}
-
-/// Fetches until the file is whole and gives the SHA-256 that the server announced, if it did.
-fn transfer(
-    agent: &Agent,
-    what: &Download<'_>,
-    file: &mut File,
-    progress: Progress<'_>,
-) -> Result<Option<String>> {
-    let writing = |error| Error::io(format_args!("writing {}", what.to.display()), error);
-    let (mut fruitless, mut furthest, mut patience) = (0, 0, ATTEMPT);
-    loop {
-        let have = file.seek(SeekFrom::End(0)).map_err(writing)?;
-        furthest = have.max(furthest);
-        let mut resumed = true;
-        let problem = match attempt(agent, what, file, have, patience, &mut resumed, progress) {
-            Ok(announced) => return Ok(announced),
-            Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::Passing(problem)) => problem,
-        };
-        let now = file.seek(SeekFrom::End(0)).map_err(writing)?;
-        fruitless = if now > furthest { 0 } else { fruitless + 1 };
-        if !resumed {
-            patience *= 2;
-        }
-        if fruitless == MAX_FRUITLESS {
-            let kept = match (now, resumed) {
-                (0, _) => "",
-                (_, true) => "; what has arrived is kept, and the next try goes on from there",
-                (_, false) => "; the server does not resume, so the next try begins anew",
-            };
-            return Err(Error::new(
-                Kind::Download,
-                format!("{}: {problem}{kept}", what.url),
-            ));
-        }
-        tracing::warn!(url = what.url, %problem, have = now, "download interrupted, trying again");
-        std::thread::sleep(Duration::from_millis(250 << fruitless));
-    }
-}
-
+/// Why an attempt failed.
 enum Failure {
-    /// Trying again will not help.
-    Final(Error),
-    /// It may.
-    Passing(String),
+    /// A retry will not help.
+    Permanent(Error),
+    /// A retry can succeed.
+    Transient {
+        problem: String,
+        /// Whether the attempt kept the bytes of the attempts before.
+        resumed: bool,
+    },
 }
 
-/// One connection, for as long as `patience`: asks for what is missing and appends it. Tells
-/// whether the server `resumed`.
-fn attempt(
-    agent: &Agent,
-    what: &Download<'_>,
-    file: &mut File,
-    have: u64,
-    patience: Duration,
-    resumed: &mut bool,
-    progress: Progress<'_>,
-) -> Result<Option<String>, Failure> {
-    let (response, announced) = get(agent, what.url, have, patience)?;
-    let writing = |error| {
-        Failure::Final(Error::io(
-            format_args!("writing {}", what.to.display()),
-            error,
-        ))
-    };
-    let (mut have, total) = match response.status() {
-        StatusCode::PARTIAL_CONTENT => match content_range(&response) {
-            Some((start, total)) if start == have => (have, total),
-            _ => {
-                file.set_len(0).map_err(writing)?;
-                return Err(Failure::Passing(
-                    "the server resumed at the wrong place".to_owned(),
+impl Failure {
+    fn permanent(detail: String) -> Self {
+        Self::Permanent(Error::new(Kind::Download, detail))
+    }
+
+    fn transient(problem: impl Into<String>) -> Self {
+        Self::Transient {
+            problem: problem.into(),
+            resumed: true,
+        }
+    }
+}
+
+/// Part of the file that a response brings.
+struct Range {
+    /// Position of the first byte.
+    start: u64,
+    /// Size of the whole file, if known.
+    total: Option<u64>,
+}
+
+/// A download in progress.
+struct Transfer<'a> {
+    agent: Agent,
+    download: &'a Download<'a>,
+    file: &'a mut File,
+    progress: &'a mut dyn Progress,
+}
+
+impl Transfer<'_> {
+    /// Downloads until the file is complete. Returns the SHA-256 that the server announced, if any.
+    fn run(&mut self) -> Result<Option<String>> {
+        let mut fruitless = 0;
+        let mut furthest = 0;
+        let mut timeout = ATTEMPT_TIMEOUT;
+        loop {
+            let received = self.received()?;
+            furthest = received.max(furthest);
+            let (problem, resumed) = match self.attempt(received, timeout) {
+                Ok(announced) => return Ok(announced),
+                Err(Failure::Permanent(error)) => return Err(error),
+                Err(Failure::Transient { problem, resumed }) => (problem, resumed),
+            };
+            let received = self.received()?;
+            fruitless = if received > furthest {
+                0
+            } else {
+                fruitless + 1
+            };
+            if !resumed {
+                timeout *= 2;
+            }
+            let url = self.download.url;
+            if fruitless == MAX_FRUITLESS {
+                let advice = match (received, resumed) {
+                    (0, _) => "",
+                    (_, true) => "; the partial file is kept, and the next run resumes it",
+                    (_, false) => "; the server does not resume, so the next run starts over",
+                };
+                return Err(Error::new(
+                    Kind::Download,
+                    format!("{url}: {problem}{advice}"),
                 ));
             }
-        },
-        StatusCode::OK => {
-            *resumed = have == 0;
-            file.set_len(0).map_err(writing)?;
-            file.rewind().map_err(writing)?;
-            (
-                0,
-                response
-                    .headers()
-                    .get(header::CONTENT_LENGTH)
-                    .and_then(|value| value.to_str().ok()?.parse().ok()),
-            )
+            tracing::warn!(url, %problem, received, "download interrupted, retrying");
+            std::thread::sleep(Duration::from_millis(250 << fruitless));
         }
-        // Nothing is missing any more, or what is there belongs to another file: the hash will
-        // tell.
-        StatusCode::RANGE_NOT_SATISFIABLE
-            if content_range(&response).is_some_and(|(_, total)| total == Some(have)) =>
-        {
-            return Ok(announced);
-        }
-        StatusCode::RANGE_NOT_SATISFIABLE => {
-            file.set_len(0).map_err(writing)?;
-            return Err(Failure::Passing(
-                "the server has a shorter file than what had arrived".to_owned(),
-            ));
-        }
-        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-            return Err(Failure::Passing(format!("the server answered {status}")));
-        }
-        status => {
-            let advice = match status {
-                StatusCode::NOT_FOUND => {
-                    "there is no such file; was it moved, or is the hub's address wrong?"
-                }
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "the file is not public there",
-                _ => "the file cannot be had there",
-            };
-            let detail = format!("{}: the server answered {status}: {advice}", what.url);
-            return Err(Failure::Final(Error::new(Kind::Download, detail)));
-        }
-    };
-
-    let mut body = response.into_body().into_reader();
-    let mut buffer = vec![0; 1 << 17];
-    progress("downloading", have, total);
-    loop {
-        let count = body
-            .read(&mut buffer)
-            .map_err(|error| Failure::Passing(format!("the connection broke: {error}")))?;
-        if count == 0 {
-            break;
-        }
-        file.write_all(&buffer[..count]).map_err(writing)?;
-        have += count as u64;
-        progress("downloading", have, total);
     }
-    match total {
-        Some(total) if have < total => Err(Failure::Passing(format!(
-            "the connection was closed after {have} of {total} bytes"
-        ))),
-        _ => Ok(announced),
+
+    /// Returns the size of the partial file, and moves to its end.
+    fn received(&mut self) -> Result<u64> {
+        self.file
+            .seek(SeekFrom::End(0))
+            .map_err(|error| self.download.write_error(error))
+    }
+
+    /// Requests the missing bytes over one connection and appends them.
+    fn attempt(&mut self, received: u64, timeout: Duration) -> Result<Option<String>, Failure> {
+        let url = self.download.url;
+        let (response, announced) = get(&self.agent, url, received, timeout)?;
+        if let Some(range) = self.range(&response, received)? {
+            self.append(response.into_body(), range, received)?;
+        }
+        Ok(announced)
+    }
+
+    /// Returns the part of the file that `response` brings, `None` if all of it was received.
+    fn range(
+        &mut self,
+        response: &Response<Body>,
+        received: u64,
+    ) -> Result<Option<Range>, Failure> {
+        let headers = response.headers();
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT => match content_range(headers) {
+                Some(range) if range.start == received => Ok(Some(range)),
+                _ => {
+                    self.clear()?;
+                    Err(Failure::transient(
+                        "the server resumed at the wrong position",
+                    ))
+                }
+            },
+            StatusCode::OK => {
+                self.clear()?;
+                Ok(Some(Range {
+                    start: 0,
+                    total: text(headers, header::CONTENT_LENGTH).and_then(|text| text.parse().ok()),
+                }))
+            }
+            // The file is complete, or it is another one; its hash decides.
+            StatusCode::RANGE_NOT_SATISFIABLE
+                if content_range(headers).is_some_and(|range| range.total == Some(received)) =>
+            {
+                Ok(None)
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                self.clear()?;
+                Err(Failure::transient(
+                    "the server's file is shorter than the partial file",
+                ))
+            }
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Err(Failure::transient(format!("the server answered {status}")))
+            }
+            status => {
+                let advice = match status {
+                    StatusCode::NOT_FOUND => {
+                        "there is no such file; check whether it was moved, and the hub's address"
+                    }
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "the file is not public",
+                    _ => "the file is not available",
+                };
+                let url = self.download.url;
+                Err(Failure::permanent(format!(
+                    "{url}: the server answered {status}: {advice}"
+                )))
+            }
+        }
+    }
+
+    /// Discards the partial file.
+    fn clear(&mut self) -> Result<(), Failure> {
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .map_err(|error| Failure::Permanent(self.download.write_error(error)))
+    }
+
+    fn append(&mut self, body: Body, range: Range, received: u64) -> Result<(), Failure> {
+        let failure = |problem| Failure::Transient {
+            problem,
+            resumed: range.start == received,
+        };
+        let mut body = body.into_reader();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut done = range.start;
+        loop {
+            self.progress.advance(Step::Downloading, done, range.total);
+            let count = body
+                .read(&mut buffer)
+                .map_err(|error| failure(format!("the connection failed: {error}")))?;
+            if count == 0 {
+                break;
+            }
+            self.file
+                .write_all(&buffer[..count])
+                .map_err(|error| Failure::Permanent(self.download.write_error(error)))?;
+            done += count as u64;
+        }
+        match range.total {
+            Some(total) if done < total => Err(failure(format!(
+                "the connection was closed after {done} of {total} bytes"
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
-/// Follows redirects by hand: the hub announces the file's hash (`X-Linked-ETag`) only on the
-/// redirect itself.
+/// Sends a request for the bytes from `start` on. Returns the response and the SHA-256 that the
+/// hub announced.
+///
+/// Redirects are followed here, because the hub sends the hash (`X-Linked-ETag`) only with the
+/// redirect.
 fn get(
     agent: &Agent,
     url: &str,
-    have: u64,
-    patience: Duration,
-) -> Result<(Response<ureq::Body>, Option<String>), Failure> {
-    let wrong = |detail: String| Failure::Final(Error::new(Kind::Download, detail));
+    start: u64,
+    timeout: Duration,
+) -> Result<(Response<Body>, Option<String>), Failure> {
     let mut uri: Uri = url
         .parse()
-        .map_err(|error| wrong(format!("{url:?} is not an address: {error}")))?;
+        .map_err(|error| Failure::permanent(format!("{url:?} is not a URL: {error}")))?;
     let mut announced = None;
     for _ in 0..MAX_REDIRECTS {
         let mut request = agent
             .get(&uri)
             .config()
-            .timeout_recv_body(Some(patience))
+            .timeout_recv_body(Some(timeout))
             .build();
-        if have > 0 {
-            request = request.header(header::RANGE, format!("bytes={have}-"));
+        if start > 0 {
+            request = request.header(header::RANGE, format!("bytes={start}-"));
         }
         let response = request
             .call()
-            .map_err(|error| Failure::Passing(error.to_string()))?;
-        let linked = response
-            .headers()
-            .get("x-linked-etag")
-            .and_then(|value| value.to_str().ok());
-        announced = announced.or(linked
-            .map(|tag| tag.trim_matches('"').to_owned())
-            .filter(|tag| is_sha256(tag)));
+            .map_err(|error| Failure::transient(error.to_string()))?;
+        let headers = response.headers();
+        announced = announced.or_else(|| {
+            let tag = text(headers, LINKED_ETAG)?.trim_matches('"');
+            is_sha256(tag).then(|| tag.to_owned())
+        });
         if !response.status().is_redirection() {
             return Ok((response, announced));
         }
-        let location = response
-            .headers()
-            .get(header::LOCATION)
-            .and_then(|value| value.to_str().ok());
-        let location = location.ok_or_else(|| wrong(format!("{uri} redirects to nowhere")))?;
-        let next = resolve(&uri, location)
-            .ok_or_else(|| wrong(format!("{uri} redirects to {location:?}")))?;
+        let location = text(headers, header::LOCATION)
+            .ok_or_else(|| Failure::permanent(format!("{uri} redirects without a location")))?;
+        let next = resolve(&uri, location).ok_or_else(|| {
+            Failure::permanent(format!(
+                "{uri} redirects to {location:?}, which is not a URL"
+            ))
+        })?;
         if uri.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
-            return Err(wrong(format!("{uri} redirects to the insecure {next}")));
+            return Err(Failure::permanent(format!(
+                "{uri} redirects to the insecure {next}"
+            )));
         }
         uri = next;
     }
-    Err(wrong(format!(
+    Err(Failure::permanent(format!(
         "{url} redirects more than {MAX_REDIRECTS} times"
     )))
 }
@@ -300,7 +362,7 @@ fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// An absolute `Location`, or one relative to the server's root.
+/// Resolves a `Location`: absolute, or relative to the server's root.
 fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     if location.starts_with('/') {
         Uri::builder()
@@ -317,18 +379,50 @@ fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     }
 }
 
-/// `bytes 100-199/200` or `bytes */200`: the first byte (0 for `*`) and the size of the whole.
-fn content_range(response: &Response<ureq::Body>) -> Option<(u64, Option<u64>)> {
-    let value = response
-        .headers()
-        .get(header::CONTENT_RANGE)?
-        .to_str()
-        .ok()?;
+/// Parses a `Content-Range`: `bytes 100-199/200`, or `bytes */200`, whose start counts as 0.
+fn content_range(headers: &HeaderMap) -> Option<Range> {
+    let value = text(headers, header::CONTENT_RANGE)?;
     let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
     let start = if range == "*" {
         0
     } else {
         range.split_once('-')?.0.parse().ok()?
     };
-    Some((start, total.parse().ok()))
+    Some(Range {
+        start,
+        total: total.parse().ok(),
+    })
+}
+
+/// Returns a header's value if it is text.
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(value: &'static str) -> Option<(u64, Option<u64>)> {
+        let value = header::HeaderValue::from_static(value);
+        content_range(&HeaderMap::from_iter([(header::CONTENT_RANGE, value)]))
+            .map(|range| (range.start, range.total))
+    }
+
+    #[test]
+    fn content_ranges_are_parsed() {
+        assert_eq!(range("bytes 100-199/200"), Some((100, Some(200))));
+        assert_eq!(range("bytes */200"), Some((0, Some(200))));
+        assert_eq!(range("bytes 100-199/*"), Some((100, None)));
+        assert_eq!(range("items 1-2/3"), None);
+    }
+
+    #[test]
+    fn locations_are_absolute_or_relative_to_the_root() {
+        let base = Uri::from_static("https://hub.example/a/b?c");
+        let resolved = |location| resolve(&base, location).map(|uri| uri.to_string());
+        assert_eq!(resolved("/x?y"), Some("https://hub.example/x?y".to_owned()));
+        assert_eq!(resolved("http://b.c/"), Some("http://b.c/".to_owned()));
+        assert_eq!(resolved("x/y"), None);
+    }
 }

@@ -1,22 +1,23 @@
-//! The cache folder and where things lie in it.
+//! The cache folder and its layout.
 
 use std::path::{Path, PathBuf};
 
+use super::ModelPaths;
 use crate::{
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     onnx::{GRAPH_VERSION, Precision},
 };
 
-/// The version of ONNX Runtime that `make setup` fetches.
+/// Version of ONNX Runtime that `make setup` fetches.
 const RUNTIME_VERSION: &str = "1.32.0";
 
 /// The cache folder: `DINOSERVE_HOME`, by default `~/.cache/dinoserve`.
 ///
 /// ```text
 /// runtime/onnxruntime-1.32.0/libonnxruntime.so
-/// sources/<model>/<weight file>           as published
-/// models/<model>/<precision>-v1.onnx      converted; beside it .onnx.data with its weights and a .json manifest
-/// catalog/*.toml                          model descriptions of the user's own
+/// sources/<model>/<weight file>           published weights
+/// models/<model>/<precision>-v1.onnx      converted model, with .onnx.data (weights) and .json (manifest)
+/// catalog/*.toml                          model descriptions of the user
 /// ```
 #[derive(Debug, Clone)]
 pub struct Home {
@@ -24,36 +25,26 @@ pub struct Home {
 }
 
 impl Home {
-    /// The folder `root`, or the default if `None`. It need not exist.
+    /// Uses the folder `root`, or the default if `None`. The folder need not exist.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Io`] if there is no home folder to put the default in.
+    /// [`Kind::Io`] if the user's home folder is unknown.
     pub fn new(root: Option<PathBuf>) -> Result<Self> {
-        let default = || {
-            let cache = std::env::var_os("XDG_CACHE_HOME")
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from);
-            let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
-            Some(cache.join("dinoserve"))
-        };
-        let root = root.or_else(default).ok_or_else(|| {
-            Error::new(
-                crate::error::Kind::Io,
-                "no home folder is known; set DINOSERVE_HOME",
-            )
+        let root = root.or_else(default_root).ok_or_else(|| {
+            Error::new(Kind::Io, "the home folder is unknown; set DINOSERVE_HOME")
         })?;
-        // Paths outlive changes of the working directory, and name the place in full in messages.
+        // An absolute path stays valid if the working directory changes, and is clear in messages.
         let root = std::path::absolute(&root)
             .map_err(|error| Error::io(format_args!("{}", root.display()), error))?;
         Ok(Self { root })
     }
 
-    /// The folder itself.
+    /// Returns the folder itself.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// ONNX Runtime's library, where `make setup` puts it.
+    /// Returns the path of ONNX Runtime's library, which `make setup` installs.
     pub fn runtime_library(&self) -> PathBuf {
         let name = format!(
             "{}onnxruntime{}",
@@ -66,22 +57,28 @@ impl Home {
             .join(name)
     }
 
-    /// Published weight files of a model.
+    /// Returns the folder of a model's published weight files.
     pub fn sources(&self, model: &str) -> PathBuf {
         self.root.join("sources").join(model)
     }
 
-    /// A converted model. The graph's version is in its name, so that a newer program converts
-    /// anew.
-    pub fn model(&self, model: &str, precision: Precision) -> PathBuf {
-        self.root
-            .join("models")
-            .join(model)
-            .join(format!("{precision}-v{GRAPH_VERSION}.onnx"))
+    /// Returns the paths of a converted model. They contain the graph's version, so that a newer
+    /// program converts the model again.
+    pub fn model(&self, model: &str, precision: Precision) -> ModelPaths {
+        let name = format!("{precision}-v{GRAPH_VERSION}.onnx");
+        ModelPaths::new(self.root.join("models").join(model).join(name))
     }
 
-    /// Model descriptions of the user's own.
+    /// Returns the folder of the user's model descriptions.
     pub fn catalog(&self) -> PathBuf {
         self.root.join("catalog")
     }
+}
+
+fn default_root() -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
+    Some(cache.join("dinoserve"))
 }

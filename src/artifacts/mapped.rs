@@ -12,7 +12,7 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
-/// The contents of a file, mapped and not read: pages come in when they are looked at.
+/// The contents of a file, mapped into memory. The kernel reads a page on its first access.
 #[derive(Debug)]
 pub struct Mapping(Mmap);
 
@@ -20,22 +20,21 @@ impl Mapping {
     /// Maps the file at `path`.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Io`] if it cannot be opened.
+    /// [`Kind::Io`](crate::error::Kind::Io) if it cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         let reading = |error| Error::io(format_args!("reading {}", path.display()), error);
         let file = File::open(path).map_err(reading)?;
-        // SAFETY: the mapping is private and read-only. Files in the cache are written beside their
-        // place and renamed into it, never changed in place, so the bytes cannot change while they
+        // SAFETY: the mapping is private and read-only. Files in the cache are written under a
+        // temporary name and renamed, never changed in place, so the bytes cannot change while they
         // are borrowed.
         unsafe { Mmap::map(&file) }.map(Self).map_err(reading)
     }
 
-    /// Gives the memory of its pages back. Whoever looks at them again gets the same bytes from the
-    /// file.
+    /// Releases the memory of the pages. A later access reads the same bytes from the file.
     pub fn release_pages(&self) {
         #[cfg(unix)]
-        // SAFETY: nobody writes to a read-only mapping of a file, so there is nothing in its pages
-        // that could be lost.
+        // SAFETY: the mapping of the file is read-only, so its pages contain no change that could
+        // be lost.
         let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
     }
 }
@@ -54,7 +53,7 @@ impl AsRef<[u8]> for Mapping {
     }
 }
 
-/// The contents of a file as [`Mapping`] gives them, for readers that share parts of it.
+/// Maps a file for readers that share parts of it.
 ///
 /// # Errors
 /// As [`Mapping::open`].

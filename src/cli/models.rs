@@ -163,7 +163,7 @@ impl Pull {
         let store = self.store.store()?;
         let precision = self.precision.precision;
         let manifest = with_progress(|progress| store.pull(&self.name, precision, progress))?;
-        report(&manifest, &store.converted_path(&self.name, precision))?;
+        report(&manifest, &store.paths(&self.name, precision).model)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -180,7 +180,7 @@ impl Convert {
         let precision = self.precision.precision;
         let to = self
             .to
-            .unwrap_or_else(|| store.converted_path(&name, precision));
+            .unwrap_or_else(|| store.paths(&name, precision).model);
         let manifest =
             with_progress(|progress| convert(spec, &self.from, None, precision, &to, progress))
                 .with_context(|| format!("converting {} as {name}", self.from.display()))?;
@@ -195,11 +195,15 @@ impl Verify {
         let precision = self.precision.precision;
         let verified = with_progress(|progress| store.verify(&self.name, precision, progress))?;
         if self.json {
-            print_json(&json!({"path": verified.path, "manifest": verified.manifest}))?;
+            print_json(&json!({"path": verified.paths.model, "manifest": verified.manifest}))?;
             return Ok(ExitCode::SUCCESS);
         }
         let mut out = std::io::stdout();
-        writeln!(out, "{} is as it was written", verified.path.display())?;
+        writeln!(
+            out,
+            "{} is as it was written",
+            verified.paths.model.display()
+        )?;
         writeln!(out, "fingerprint {}", verified.manifest.fingerprint)?;
         writeln!(
             out,
@@ -208,7 +212,7 @@ impl Verify {
         )?;
         if let Some(folder) = self.goldens {
             let runtime = self.runtime.load(&self.store)?;
-            let model = ModelFile::open(&verified.path, PositionRule::Hub)?;
+            let model = ModelFile::open(&verified.paths.model, PositionRule::Hub)?;
             goldens::compare(&runtime, &model, &folder)?;
         }
         Ok(ExitCode::SUCCESS)

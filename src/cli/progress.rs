@@ -7,12 +7,11 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::artifacts;
+use crate::artifacts::{self, Step};
 
-/// Runs `work` with a callback that shows its progress.
-pub(super) fn with_progress<T>(work: impl FnOnce(artifacts::Progress<'_>) -> T) -> T {
-    let mut progress = Progress::new(Unit::BytesOrSteps);
-    work(&mut |step, done, total| progress.show(step, done, total))
+/// Runs `work` and shows its progress.
+pub(super) fn with_progress<T>(work: impl FnOnce(&mut dyn artifacts::Progress) -> T) -> T {
+    work(&mut Progress::new(Unit::BytesOrSteps))
 }
 
 /// The unit of the counts.
@@ -41,6 +40,12 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+impl artifacts::Progress for Progress {
+    fn advance(&mut self, step: Step, done: u64, total: Option<u64>) {
+        self.show(step.name(), done, total);
     }
 }
 

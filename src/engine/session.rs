@@ -78,7 +78,7 @@ impl ModelSession {
         let on_cpu = plan.providers.contains(&Provider::Cpu);
         let model = Arc::new(LoadedModel {
             runtime: runtime.clone(),
-            path: model.path.clone(),
+            path: model.paths.model.clone(),
             has_registers: model.spec.registers > 0,
             weights: on_cpu.then(|| SharedWeights::open(model)).transpose()?,
             positions: PositionCache::new(model.positions.clone()),

@@ -41,13 +41,12 @@ impl SharedWeights {
     /// [`crate::error::Kind::Artifact`] if the data file does not hold what the model says,
     /// [`crate::error::Kind::Io`] if it cannot be read.
     pub(super) fn open(model: &ModelFile) -> Result<Self> {
-        let mapping = Mapping::open(&model.data())?;
+        let mapping = Mapping::open(&model.paths.data)?;
         let value = |weight: &StoredWeight| {
             let damaged = || {
-                let path = model.data();
                 Error::artifact(format!(
                     "{} does not hold {}; convert the model again",
-                    path.display(),
+                    model.paths.data.display(),
                     weight.name
                 ))
             };

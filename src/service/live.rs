@@ -184,7 +184,7 @@ impl ModelSource {
                 precision,
                 source.positions,
                 source.offline,
-                &mut |_, _, _| {},
+                &mut (),
             )
         };
         spawn_blocking(find)

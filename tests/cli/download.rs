@@ -156,7 +156,7 @@ fn fetch(hub: &Hub, to: &PathBuf, sha256: Option<&str>) -> Result<(), Error> {
             to,
             sha256,
         },
-        &mut |_, _, _| {},
+        &mut (),
     )
 }
 
@@ -442,13 +442,7 @@ fn pulling_a_model_downloads_checks_and_converts_it() {
         |store: &ModelStore| store.state(store.catalog().get("tiny").unwrap(), Precision::Fp32);
     assert_eq!(state(&store), ModelState::Downloaded);
     store
-        .ensure(
-            "tiny",
-            Precision::Fp32,
-            PositionRule::Hub,
-            true,
-            &mut |_, _, _| {},
-        )
+        .ensure("tiny", Precision::Fp32, PositionRule::Hub, true, &mut ())
         .unwrap();
     assert_eq!(state(&store), ModelState::Converted);
 }

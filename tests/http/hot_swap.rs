@@ -26,7 +26,8 @@ use crate::support::{
 /// A server on the first of the models, which can load all of them.
 async fn start(home: &Path, first: &str) -> Server {
     let home = Home::new(Some(home.to_owned())).unwrap();
-    let model = ModelFile::open(&home.model(first, Precision::Fp32), PositionRule::Hub).unwrap();
+    let paths = home.model(first, Precision::Fp32);
+    let model = ModelFile::open(&paths.model, PositionRule::Hub).unwrap();
     let source = ModelSource {
         store: ModelStore::new(home, "http://127.0.0.1:9").unwrap(),
         runtime: runtime(),

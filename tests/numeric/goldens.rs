@@ -183,7 +183,7 @@ fn int8_keeps_the_direction_of_the_features() {
     }
     let model = focus_in(Precision::Int8);
     assert_ne!(model.fingerprint, focus().fingerprint);
-    let size = |model: &ModelFile| std::fs::metadata(model.data()).unwrap().len();
+    let size = |model: &ModelFile| std::fs::metadata(&model.paths.data).unwrap().len();
     assert!(
         size(&model) * 3 < size(focus()),
         "a quarter of the bytes, and the patch projection"

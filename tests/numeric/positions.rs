@@ -58,7 +58,7 @@ fn the_hf_rule_matches_its_reference() {
 #[test]
 fn the_rule_is_part_of_the_fingerprint() {
     let hub = tiny("tiny", "model.safetensors");
-    let hf = ModelFile::open(&hub.path, PositionRule::Hf).unwrap();
+    let hf = ModelFile::open(&hub.paths.model, PositionRule::Hf).unwrap();
     assert_ne!(hub.fingerprint, hf.fingerprint);
     assert_eq!(hf.fingerprint.len(), 64);
 }

@@ -40,14 +40,7 @@ fn write(path: &Path, tensors: &Tensors) {
 
 fn converted(name: &str, from: &Path) -> Result<Manifest, Error> {
     let to = from.with_extension("converted.onnx");
-    convert(
-        &tiny_spec(name),
-        from,
-        None,
-        Precision::Fp32,
-        &to,
-        &mut |_, _, _| {},
-    )
+    convert(&tiny_spec(name), from, None, Precision::Fp32, &to, &mut ())
 }
 
 fn fingerprint_of(name: &str) -> String {
@@ -183,7 +176,7 @@ fn wrong_weights_are_named() {
             None,
             Precision::Fp32,
             &folder.join("other.onnx"),
-            &mut |_, _, _| {},
+            &mut (),
         )
     };
     let error =
@@ -232,7 +225,7 @@ fn wrong_weights_are_named() {
         None,
         Precision::Fp32,
         &folder.join("x.onnx"),
-        &mut |_, _, _| {},
+        &mut (),
     )
     .unwrap_err();
     assert!(
@@ -376,13 +369,13 @@ fn a_converted_model_tells_what_it_is() {
         (model.spec.name.as_str(), model.precision),
         ("dinov2-small-focus", Precision::Fp32)
     );
-    let manifest = Manifest::read_beside(&model.path).unwrap();
+    let manifest = Manifest::read(&model.paths).unwrap();
     assert_eq!(manifest.fingerprint, model.fingerprint);
     assert_eq!(
         manifest.source_sha256,
         "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
     );
-    manifest.check_files(&model.path, &mut |_| {}).unwrap();
+    manifest.verify(&model.paths, &mut ()).unwrap();
     // An ONNX file that is not ours is told apart from a damaged one.
     let error = ModelFile::open(&focus_source(), PositionRule::Hub).unwrap_err();
     assert!(

@@ -147,7 +147,7 @@ pub fn focus_in(precision: Precision) -> ModelFile {
         None,
         precision,
         &to,
-        &mut |_, _, _| {},
+        &mut (),
     )
     .expect("conversion");
     ModelFile::open(&to, PositionRule::Hub).expect("the converted model")
@@ -204,17 +204,9 @@ pub fn tiny_home(names: &[&str]) -> PathBuf {
             .expect("a description");
         let (from, to) = (
             golden(&format!("{name}/model.safetensors")),
-            home.model(name, Precision::Fp32),
+            home.model(name, Precision::Fp32).model,
         );
-        convert(
-            &tiny_spec(name),
-            &from,
-            None,
-            Precision::Fp32,
-            &to,
-            &mut |_, _, _| {},
-        )
-        .expect("conversion");
+        convert(&tiny_spec(name), &from, None, Precision::Fp32, &to, &mut ()).expect("conversion");
     }
     folder
 }
@@ -232,7 +224,7 @@ pub fn tiny_in(name: &str, file: &str, precision: Precision) -> ModelFile {
         None,
         precision,
         &to,
-        &mut |_, _, _| {},
+        &mut (),
     )
     .unwrap_or_else(|error| panic!("{name}/{file}: {error}"));
     ModelFile::open(&to, PositionRule::Hub).expect("the converted model")

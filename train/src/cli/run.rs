@@ -12,7 +12,7 @@ use anyhow::Context;
 use burn::module::Module;
 use clap::Args;
 use dinoserve::{
-    artifacts::{Home, ModelStore, read_weights, remove_unfinished},
+    artifacts::{Home, ModelStore, Progress, Step, read_weights, remove_unfinished},
     onnx::weights::Weights,
 };
 
@@ -151,7 +151,7 @@ impl RunCommand {
         // Comes last, after all checks, because it may download the weights.
         let weights = match &self.init {
             Some(init) if !resumed => Some(match &store {
-                Some(store) => store.weights(init, &mut log_steps())?,
+                Some(store) => store.weights(init, &mut StepNames::default())?,
                 None => read_weights(Path::new(init), None)?,
             }),
             _ => None,
@@ -160,13 +160,14 @@ impl RunCommand {
     }
 }
 
-/// Returns a progress callback that writes the name of each step once.
-fn log_steps() -> impl FnMut(&str, u64, Option<u64>) {
-    let mut last = String::new();
-    move |step, _, _| {
-        if step != last {
-            log_line(format_args!("{step} …"));
-            step.clone_into(&mut last);
+/// Logs the name of each step once.
+#[derive(Default)]
+struct StepNames(Option<Step>);
+
+impl Progress for StepNames {
+    fn advance(&mut self, step: Step, _: u64, _: Option<u64>) {
+        if self.0.replace(step) != Some(step) {
+            log_line(format_args!("{} …", step.name()));
         }
     }
 }
