@@ -1,9 +1,8 @@
-//! Jobs on their way to the workers: a bounded channel, and the thread that makes batches of what
-//! comes out of it.
+//! The job queue, and the thread that forms batches for the workers.
 //!
-//! There is no timer. A job that finds an idle worker goes to it at once, so a lone request pays
-//! nothing for batching; while all workers are busy, jobs gather, and the next idle worker gets the
-//! oldest and those that fit it.
+//! There is no timer. A job goes to an idle worker at once, so batching costs a lone request
+//! nothing. While all workers are busy, jobs accumulate. The next idle worker then gets the oldest
+//! job along with others of the same grid.
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
@@ -12,277 +11,275 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use super::{EnginePlan, EngineState, Features, Input, RequestedOutputs};
 use crate::error::Result;
 
-/// Patches of a batch, above which it takes no more images: 128 of 224×224, or 23 of 518×518. Keeps
-/// the memory of a batch of large images within that of a batch of small ones.
+/// Maximum number of patches in a batch of several images: 128 of 224×224, or 23 of 518×518.
+/// Limits the memory of a batch of large images to that of a batch of small ones.
 const MAX_BATCH_PATCHES: usize = 32_768;
 
-/// What comes back: the features of the image, and the image.
+/// Receives the features of the image, and the image itself.
 pub(super) type Reply = oneshot::Sender<Result<(Input, Features)>>;
 
-/// An image that waits for the model.
+/// An image to run through the model.
 pub(super) struct Job {
     pub(super) input: Input,
-    pub(super) wanted: RequestedOutputs,
+    pub(super) outputs: RequestedOutputs,
     pub(super) queued: Instant,
     pub(super) reply: Reply,
 }
 
-/// A job that waits, and its place in the queue, which is free again when a worker gets the job or
-/// the job is dropped.
-pub(super) struct Waiting {
+/// A job in the queue. Its permit is released when a worker gets the job or the job is dropped.
+pub(super) struct QueuedJob {
     job: Job,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-/// What the batcher is told.
+/// An event for the batcher.
 pub(super) enum Event {
-    /// There is a job.
-    Job(Waiting),
-    /// The worker of this number is ready for a batch.
+    /// A job was queued.
+    Job(QueuedJob),
+    /// The worker of this index can take a batch.
     Idle(usize),
-    /// A run of this worker failed, and it looks whether its session still works.
-    Mending(usize),
-    /// The session of this worker does not work, for this reason; it is being replaced, and the
-    /// worker will be idle then.
+    /// A run of this worker failed, and the worker is probing its session.
+    Recovering(usize),
+    /// The session of this worker is broken for this reason. The worker is replacing it, and will
+    /// be idle afterward.
     Broken(usize, String),
-    /// No more jobs will come.
+    /// The queue was dropped; no more jobs will come.
     Closed,
 }
 
-/// Where jobs come in. When it is dropped, what is queued is still done.
+/// Handle that adds jobs to the queue. When it is dropped, the queued jobs still run.
 #[derive(Debug)]
-pub(super) struct Entrance {
+pub(super) struct JobQueue {
     events: mpsc::UnboundedSender<Event>,
-    // The channel itself has no bound; these places are it. A job that waits with the batcher still
-    // holds its place.
-    places: Arc<Semaphore>,
+    // The channel is unbounded, because a queued job counts against the depth also after the
+    // batcher has received it. The permits are the bound.
+    permits: Arc<Semaphore>,
     depth: usize,
 }
 
-/// The channel to the batcher, with `depth` places for jobs.
-pub(super) fn entrance(depth: usize) -> (Entrance, Events) {
-    let depth = depth.clamp(1, Semaphore::MAX_PERMITS);
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let entrance = Entrance {
-        events: sender.clone(),
-        places: Arc::new(Semaphore::new(depth)),
-        depth,
-    };
-    (entrance, Events { sender, receiver })
-}
-
-/// The batcher's end of the channel, and a sender for its workers.
+/// Channel to the batcher: its receiver, and a sender for the workers.
 pub(super) struct Events {
     pub(super) sender: mpsc::UnboundedSender<Event>,
     pub(super) receiver: mpsc::UnboundedReceiver<Event>,
 }
 
-impl Entrance {
-    /// Puts a job in when there is a place. `None` if there is no engine any more.
-    pub(super) async fn put(
+impl JobQueue {
+    /// Creates a queue for `depth` jobs, and the batcher's end of it.
+    pub(super) fn new(depth: usize) -> (Self, Events) {
+        let depth = depth.clamp(1, Semaphore::MAX_PERMITS);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let queue = Self {
+            events: sender.clone(),
+            permits: Arc::new(Semaphore::new(depth)),
+            depth,
+        };
+        (queue, Events { sender, receiver })
+    }
+
+    /// Adds a job as soon as the queue has room. Returns `None` if the engine has ended.
+    pub(super) async fn push(
         &self,
         input: Input,
-        wanted: RequestedOutputs,
+        outputs: RequestedOutputs,
         reply: Reply,
     ) -> Option<()> {
         let queued = Instant::now();
-        let _place = self.places.clone().acquire_owned().await.ok()?;
+        let permit = self.permits.clone().acquire_owned().await.ok()?;
+        let job = Job {
+            input,
+            outputs,
+            queued,
+            reply,
+        };
         self.events
-            .send(Event::Job(Waiting {
-                job: Job {
-                    input,
-                    wanted,
-                    queued,
-                    reply,
-                },
-                _place,
+            .send(Event::Job(QueuedJob {
+                job,
+                _permit: permit,
             }))
             .ok()
     }
 
-    /// Jobs that wait.
+    /// Returns the number of queued jobs.
     pub(super) fn len(&self) -> usize {
-        self.depth - self.places.available_permits()
+        self.depth - self.permits.available_permits()
     }
 
-    /// Jobs that may wait.
+    /// Returns the maximum number of queued jobs.
     pub(super) fn depth(&self) -> usize {
         self.depth
     }
 }
 
-impl Drop for Entrance {
+impl Drop for JobQueue {
     fn drop(&mut self) {
         let _ = self.events.send(Event::Closed);
     }
 }
 
-/// A worker as the batcher sees it.
-pub(super) struct Seat {
-    /// Where its batches go.
+/// The batcher's view of a worker.
+pub(super) struct WorkerSlot {
+    /// Channel for the worker's batches.
     pub(super) batches: mpsc::UnboundedSender<Vec<Job>>,
-    /// What it does.
-    pub(super) condition: Condition,
+    pub(super) state: WorkerState,
 }
 
-/// What a worker does.
+/// State of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Condition {
-    /// It waits for a batch.
+pub(super) enum WorkerState {
+    /// The worker waits for a batch.
     Idle,
-    /// It has a batch.
+    /// The worker runs a batch.
     Busy,
-    /// It looks whether its session works, and makes it anew.
-    Mending,
-    /// Its session cannot be made anew; it tries on.
+    /// The worker's last run failed; it is probing or replacing its session.
+    Recovering,
+    /// Replacing the session failed; the worker keeps retrying.
     Broken,
 }
 
-/// Gives jobs to workers.
+/// Distributes jobs to workers.
 pub(super) struct Batcher {
-    workers: Vec<Seat>,
-    /// The last of them uses all cores, for an image that is alone in the engine.
-    last_is_solo: bool,
-    /// Most images of a batch.
-    most: usize,
-    /// Oldest first.
-    waiting: VecDeque<Waiting>,
-    /// How the engine runs, when it does.
+    workers: Vec<WorkerSlot>,
+    /// Whether the last worker uses all cores, for an image that is alone in the engine.
+    has_solo_worker: bool,
+    /// Maximum number of images in a batch.
+    max_batch: usize,
+    /// Queued jobs, oldest first.
+    queued: VecDeque<QueuedJob>,
+    /// How the engine runs, for the state "ready".
     plan: Arc<EnginePlan>,
     state: watch::Sender<EngineState>,
 }
 
 impl Batcher {
-    /// A batcher whose engine is ready with these workers. The last of them is the one for lone
-    /// images if the plan has one.
+    /// Creates a batcher and marks its engine as ready. The last worker is the solo worker if the
+    /// plan has one.
     pub(super) fn new(
-        workers: Vec<Seat>,
+        workers: Vec<WorkerSlot>,
         plan: EnginePlan,
         state: watch::Sender<EngineState>,
     ) -> Self {
-        let (last_is_solo, most, plan) =
-            (plan.solo_threads.is_some(), plan.max_batch, Arc::new(plan));
+        let plan = Arc::new(plan);
         state.send_replace(EngineState::Ready(Arc::clone(&plan)));
         Self {
             workers,
-            last_is_solo,
-            most,
-            waiting: VecDeque::new(),
+            has_solo_worker: plan.solo_threads.is_some(),
+            max_batch: plan.max_batch,
+            queued: VecDeque::new(),
             plan,
             state,
         }
     }
 
-    /// Works until no more jobs will come and the last has been given out.
+    /// Runs until the queue is closed and its last job is assigned.
     pub(super) fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
         let mut open = true;
-        while open || !self.waiting.is_empty() {
+        while open || !self.queued.is_empty() {
             let Some(event) = events.blocking_recv() else {
                 return;
             };
             let mut next = Some(event);
             while let Some(event) = next {
                 match event {
-                    Event::Job(waiting) => self.waiting.push_back(waiting),
-                    Event::Idle(worker) => self.free(worker),
-                    Event::Mending(worker) => self.workers[worker].condition = Condition::Mending,
-                    Event::Broken(worker, reason) => self.set_aside(worker, reason),
+                    Event::Job(job) => self.queued.push_back(job),
+                    Event::Idle(worker) => self.mark_idle(worker),
+                    Event::Recovering(worker) => {
+                        self.workers[worker].state = WorkerState::Recovering;
+                    }
+                    Event::Broken(worker, reason) => self.mark_broken(worker, reason),
                     Event::Closed => open = false,
                 }
                 next = events.try_recv().ok();
             }
-            // Nobody waits for these any more.
-            self.waiting
-                .retain(|waiting| !waiting.job.reply.is_closed());
-            if self.nobody_works() {
-                // Whoever waits is told so, as it is not known when there will be a worker.
-                self.waiting.clear();
+            // The callers of these jobs have left.
+            self.queued.retain(|queued| !queued.job.reply.is_closed());
+            if self.all_broken() {
+                // Dropping the jobs fails them, because it is unknown when a worker recovers.
+                self.queued.clear();
             }
             while let Some((worker, batch)) = self.assign() {
-                self.workers[worker].condition = Condition::Busy;
-                // It fails only if the worker's thread is gone, and the jobs with it are answered
-                // as such.
+                self.workers[worker].state = WorkerState::Busy;
+                // This fails only if the worker's thread has ended; the jobs fail with it.
                 let _ = self.workers[worker].batches.send(batch);
             }
         }
     }
 
-    fn free(&mut self, worker: usize) {
-        self.workers[worker].condition = Condition::Idle;
-        let ready = |state: &EngineState| matches!(state, EngineState::Ready(_));
-        if !ready(&self.state.borrow()) {
+    fn mark_idle(&mut self, worker: usize) {
+        self.workers[worker].state = WorkerState::Idle;
+        let is_ready = matches!(*self.state.borrow(), EngineState::Ready(_));
+        if !is_ready {
             self.state
                 .send_replace(EngineState::Ready(Arc::clone(&self.plan)));
         }
     }
 
-    /// Takes a worker out of service. The engine is ready as long as another works.
-    fn set_aside(&mut self, worker: usize, reason: String) {
-        self.workers[worker].condition = Condition::Broken;
-        if self.nobody_works() {
+    /// Takes a worker out of service. The engine is ready as long as another one works.
+    fn mark_broken(&mut self, worker: usize, reason: String) {
+        self.workers[worker].state = WorkerState::Broken;
+        if self.all_broken() {
             self.state.send_replace(EngineState::Failed(reason));
         }
     }
 
-    fn nobody_works(&self) -> bool {
+    fn all_broken(&self) -> bool {
         self.workers
             .iter()
-            .all(|worker| worker.condition == Condition::Broken)
+            .all(|worker| worker.state == WorkerState::Broken)
     }
 
-    /// The next worker to get a batch, and the batch.
+    /// Returns the next worker to get a batch, and the batch.
     fn assign(&mut self) -> Option<(usize, Vec<Job>)> {
-        if self.waiting.is_empty() {
+        if self.queued.is_empty() {
             return None;
         }
-        let regular = if self.last_is_solo {
-            self.workers.len() - 1
-        } else {
-            self.workers.len()
-        };
+        let regular = self.workers.len() - usize::from(self.has_solo_worker);
         if let Some(solo) = self.workers.get(regular) {
-            let somebody_is_busy = self
+            let any_busy = self
                 .workers
                 .iter()
-                .any(|worker| worker.condition == Condition::Busy);
-            // Where the others are broken it does all the work.
-            let out =
-                |worker: &Seat| matches!(worker.condition, Condition::Mending | Condition::Broken);
-            let is_alone = self.workers[..regular].iter().all(out);
-            match solo.condition {
-                Condition::Idle if !somebody_is_busy && (self.waiting.len() == 1 || is_alone) => {
+                .any(|worker| worker.state == WorkerState::Busy);
+            // If all regular workers are out of service, the solo worker does all the work.
+            let is_last = self.workers[..regular].iter().all(|worker| {
+                matches!(worker.state, WorkerState::Recovering | WorkerState::Broken)
+            });
+            match solo.state {
+                WorkerState::Idle if !any_busy && (self.queued.len() == 1 || is_last) => {
                     return Some((regular, self.take(1)));
                 }
-                // It has all the cores; a second image beside it would slow down both.
-                Condition::Busy => return None,
-                Condition::Idle | Condition::Mending | Condition::Broken => {}
+                // The solo worker uses all cores; a concurrent image would slow down both.
+                WorkerState::Busy => return None,
+                WorkerState::Idle | WorkerState::Recovering | WorkerState::Broken => {}
             }
         }
-        let idle =
-            || (0..regular).filter(|&worker| self.workers[worker].condition == Condition::Idle);
-        let worker = idle().next()?;
-        // Idle workers share what is there, so that no core sleeps while another has a long batch.
-        let sharing = idle().count();
+        let mut idle =
+            (0..regular).filter(|&worker| self.workers[worker].state == WorkerState::Idle);
+        let worker = idle.next()?;
+        // Idle workers share the jobs, so that no core idles while another runs a long batch.
+        let sharing = 1 + idle.count();
         Some((worker, self.take(sharing)))
     }
 
-    /// The oldest job and those of its grid, the `sharing`th part of them.
+    /// Removes the oldest job and others of its grid: the share of one of `sharing` workers.
     fn take(&mut self, sharing: usize) -> Vec<Job> {
-        let Some(grid) = self.waiting.front().map(|oldest| oldest.job.input.grid) else {
+        let Some(grid) = self.queued.front().map(|oldest| oldest.job.input.grid) else {
             return Vec::new();
         };
-        let alike = self
-            .waiting
+        let same_grid = self
+            .queued
             .iter()
-            .filter(|waiting| waiting.job.input.grid == grid)
+            .filter(|queued| queued.job.input.grid == grid)
             .count();
         let fitting = MAX_BATCH_PATCHES / grid.patches().max(1);
-        let count = alike.div_ceil(sharing).min(self.most).min(fitting).max(1);
+        let count = same_grid
+            .div_ceil(sharing)
+            .min(self.max_batch)
+            .min(fitting)
+            .max(1);
         let mut batch = Vec::with_capacity(count);
         let mut index = 0;
-        while batch.len() < count && index < self.waiting.len() {
-            if self.waiting[index].job.input.grid == grid {
-                batch.extend(self.waiting.remove(index).map(|waiting| waiting.job));
+        while batch.len() < count && index < self.queued.len() {
+            if self.queued[index].job.input.grid == grid {
+                batch.extend(self.queued.remove(index).map(|queued| queued.job));
             } else {
                 index += 1;
             }

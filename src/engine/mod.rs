@@ -1,8 +1,8 @@
-//! The model at work: a bounded queue, a thread that makes batches, and threads that each own an
-//! ONNX Runtime session.
+//! Inference: a bounded job queue, a batcher thread, and worker threads that each own an ONNX
+//! Runtime session.
 //!
-//! [`Engine`] is the handle that others hold. Only [`session`], [`providers`] and `weights` know
-//! ONNX Runtime.
+//! [`Engine`] is the handle for callers. Only [`session`], [`providers`] and `weights` use ONNX
+//! Runtime.
 
 mod batcher;
 mod plan;
@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 use ndarray::{Array1, Array2, Array3};
 use tokio::sync::{oneshot, watch};
 
-use self::batcher::Entrance;
+use self::{batcher::JobQueue, worker::EngineThreadArgs};
 pub use self::{
     plan::{EngineConfig, EnginePlan, available_cores},
     providers::{Device, Provider, Runtime, SessionOptions},
@@ -25,105 +25,120 @@ pub use self::{
 };
 use crate::{
     artifacts::ModelFile,
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, ResultExt},
     model::{ModelId, ModelSpec},
     onnx::Precision,
     vision::{Grid, RgbImage},
 };
 
-/// An image as the model takes it: `[grid.height·14, grid.width·14]` RGB.
+/// An image in the model's input size: `[grid.height·14, grid.width·14]` RGB.
 #[derive(Debug, Clone)]
 pub struct Input {
-    /// The pixels.
+    /// Pixels.
     pub pixels: RgbImage,
-    /// Its grid.
+    /// Patch grid.
     pub grid: Grid,
 }
 
-/// Which of the model's outputs a job needs; the others are not copied out of the runtime.
+/// The model's outputs that a job needs; the others are not copied from the runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct RequestedOutputs {
-    /// The patch tokens of the last block.
+    /// Patch tokens of the last block.
     pub patch_tokens: bool,
-    /// The register tokens of the last block; a model without them gives none.
+    /// Register tokens of the last block, if the model has any.
     pub registers: bool,
-    /// The softmax rows of CLS in the last block.
+    /// Softmax attention of CLS in the last block.
     pub attention: bool,
-    /// CLS of the last blocks.
+    /// CLS tokens of the last blocks.
     pub layers_cls: bool,
     /// Patch tokens of the last blocks.
     pub layers_patch: bool,
 }
 
-/// The features of one image; the final norm is applied to all tokens.
+/// Features of one image. The final norm is applied to all tokens.
 #[derive(Debug, Clone)]
 pub struct Features {
-    /// Grid of the patch tokens.
+    /// Patch grid.
     pub grid: Grid,
-    /// `[dim]`.
+    /// CLS token, `[dim]`.
     pub cls: Array1<f32>,
-    /// `[patches, dim]`, row-major over the grid.
+    /// Patch tokens, `[patches, dim]`, row-major over the grid.
     pub patch_tokens: Option<Array2<f32>>,
-    /// `[registers, dim]`.
+    /// Register tokens, `[registers, dim]`.
     pub registers: Option<Array2<f32>>,
-    /// `[heads, 1 + registers + patches]`.
+    /// Attention of CLS, `[heads, 1 + registers + patches]`.
     pub attention: Option<Array2<f32>>,
-    /// `[layers, dim]`, the last block last.
+    /// CLS tokens, `[layers, dim]`, the last block last.
     pub layers_cls: Option<Array2<f32>>,
-    /// `[layers, patches, dim]`, the last block last.
+    /// Patch tokens, `[layers, patches, dim]`, the last block last.
     pub layers_patch: Option<Array3<f32>>,
-    /// Time between the queue's taking the job and a worker's.
+    /// Time that the job spent in the queue.
     pub queue_time: Duration,
-    /// Time that the runtime took for the batch.
+    /// Time that the runtime spent on the batch.
     pub inference_time: Duration,
 }
 
-/// Where an engine is in its life.
+/// State of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineState {
-    /// The session is being made and warmed up.
+    /// The sessions are being created and warmed up.
     Loading,
-    /// A real inference has succeeded.
+    /// An inference has succeeded.
     Ready(Arc<EnginePlan>),
-    /// It cannot run; the reason.
+    /// The model cannot run, for this reason.
     Failed(String),
 }
 
-/// A handle to the running model; clones are cheap. When the last is dropped the workers finish
-/// what is queued and end.
+impl EngineState {
+    /// Returns the plan of an engine that is ready.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] in any other state.
+    pub fn require_ready(self) -> Result<Arc<EnginePlan>> {
+        let detail = match self {
+            Self::Ready(plan) => return Ok(plan),
+            Self::Loading => "the model is still loading; try again in a moment".to_owned(),
+            Self::Failed(reason) => format!("the model cannot run: {reason}"),
+        };
+        Err(Error::new(Kind::Unavailable, detail))
+    }
+}
+
+/// A handle to the running model; clones are cheap. When the last one is dropped, the workers
+/// finish the queued jobs and end.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    entrance: Arc<Entrance>,
+    queue: Arc<JobQueue>,
     state: watch::Receiver<EngineState>,
-    about: Arc<About>,
+    model: Arc<ModelInfo>,
 }
 
 #[derive(Debug)]
-struct About {
+struct ModelInfo {
     spec: ModelSpec,
     id: ModelId,
     precision: Precision,
 }
 
-/// The engine's first thread, which waits for the others, to be waited for at shutdown.
+/// The engine's main thread, which joins the workers. A shutdown waits for it.
 #[derive(Debug)]
 pub struct EngineThread(std::thread::JoinHandle<()>);
 
 impl Engine {
-    /// Starts the workers, which load `model`, run one inference each to warm up, and serve.
+    /// Starts an engine. Its threads load `model` and run one inference per session to warm up.
     ///
     /// Returns at once; [`Engine::ready`] waits for the outcome.
     ///
     /// # Errors
-    /// [`Kind::Internal`] if no thread can be started.
+    /// [`Kind::Internal`] if the thread cannot be started.
     pub fn start(
         runtime: &Runtime,
         model: ModelFile,
         config: &EngineConfig,
     ) -> Result<(Self, EngineThread)> {
-        let (entrance, events) = batcher::entrance(config.queue_depth);
+        let (queue, events) = JobQueue::new(config.queue_depth);
         let (state_sender, state) = watch::channel(EngineState::Loading);
-        let about = About {
+        let info = ModelInfo {
             spec: model.spec.clone(),
             id: ModelId {
                 name: model.spec.name.clone(),
@@ -131,7 +146,7 @@ impl Engine {
             },
             precision: model.precision,
         };
-        let crew = worker::Crew {
+        let args = EngineThreadArgs {
             runtime: runtime.clone(),
             model,
             config: config.clone(),
@@ -140,108 +155,109 @@ impl Engine {
         };
         let thread = std::thread::Builder::new()
             .name("batcher".to_owned())
-            .spawn(move || crew.run())
-            .map_err(|error| {
-                Error::internal(format!("cannot start the engine's thread: {error}"))
-            })?;
+            .spawn(move || args.run())
+            .internal("the engine's thread cannot be started")?;
         Ok((
             Self {
-                entrance: Arc::new(entrance),
+                queue: Arc::new(queue),
                 state,
-                about: Arc::new(about),
+                model: Arc::new(info),
             },
             EngineThread(thread),
         ))
     }
 
-    /// The model's features of one image, and the image back for whoever draws on it. Waits for a
-    /// place in the queue, so that a request with many images is slowed down and not refused half
-    /// way.
+    /// Computes the features of one image, and returns them with the image.
+    ///
+    /// Waits while the queue is full, so that a request with many images slows down instead of
+    /// failing halfway.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] if the engine is not running, [`Kind::Internal`] if the runtime fails
-    /// on this image.
-    pub async fn infer(&self, input: Input, wanted: RequestedOutputs) -> Result<(Input, Features)> {
-        let (reply, answer) = oneshot::channel();
-        self.entrance
-            .put(input, wanted, reply)
+    /// [`Kind::Unavailable`] if the engine does not run, [`Kind::Internal`] if the runtime fails on
+    /// this image.
+    pub async fn infer(
+        &self,
+        input: Input,
+        outputs: RequestedOutputs,
+    ) -> Result<(Input, Features)> {
+        let (reply, features) = oneshot::channel();
+        self.queue
+            .push(input, outputs, reply)
             .await
-            .ok_or_else(|| self.gone())?;
-        answer.await.map_err(|_| self.gone())?
+            .ok_or_else(|| self.ended())?;
+        features.await.map_err(|_| self.ended())?
     }
 
-    fn gone(&self) -> Error {
-        match self.state() {
-            EngineState::Failed(reason) => {
-                Error::new(Kind::Unavailable, format!("the model cannot run: {reason}"))
-            }
-            _ => Error::new(Kind::Unavailable, "the model has been stopped"),
+    fn ended(&self) -> Error {
+        match self.state().require_ready() {
+            Ok(_) => Error::new(Kind::Unavailable, "the model has been stopped"),
+            Err(error) => error,
         }
     }
 
-    /// Waits until the engine is ready and tells how it runs.
+    /// Waits until the engine is ready, and returns its plan.
     ///
     /// # Errors
-    /// [`Kind::Artifact`] with the reason if it cannot run.
+    /// [`Kind::Artifact`] with the reason if the model cannot run.
     pub async fn ready(&self) -> Result<Arc<EnginePlan>> {
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| *state != EngineState::Loading).await;
         match settled.as_deref() {
             Ok(EngineState::Ready(plan)) => Ok(Arc::clone(plan)),
             Ok(EngineState::Failed(reason)) => Err(Error::artifact(reason.clone())),
-            _ => Err(Error::internal("the worker thread ended while loading")),
+            _ => Err(Error::internal("the engine's thread ended while loading")),
         }
     }
 
-    /// Where the engine is in its life.
+    /// Returns the current state.
     pub fn state(&self) -> EngineState {
         self.state.borrow().clone()
     }
 
-    /// Images of one request that it makes sense to have under way together.
-    pub fn images_at_once(&self) -> usize {
+    /// Returns the maximum number of images of one request to process concurrently.
+    pub fn max_concurrent_images(&self) -> usize {
         match &*self.state.borrow() {
-            EngineState::Ready(plan) => plan.images_at_once(),
+            EngineState::Ready(plan) => plan.max_concurrent_images(),
             EngineState::Loading | EngineState::Failed(_) => 1,
         }
     }
 
-    /// Jobs that wait in the queue.
+    /// Returns the number of queued jobs.
     pub fn queued(&self) -> usize {
-        self.entrance.len()
+        self.queue.len()
     }
 
-    /// Jobs that may wait in the queue.
+    /// Returns the maximum number of queued jobs.
     pub fn queue_depth(&self) -> usize {
-        self.entrance.depth()
+        self.queue.depth()
     }
 
-    /// The model's description.
+    /// Returns the model's description.
     pub fn spec(&self) -> &ModelSpec {
-        &self.about.spec
+        &self.model.spec
     }
 
     /// Returns the name and fingerprint of the model.
     pub fn model_id(&self) -> &ModelId {
-        &self.about.id
+        &self.model.id
     }
 
     /// Returns all digits of the model's fingerprint.
     pub fn fingerprint(&self) -> &str {
-        self.about.id.fingerprint.as_str()
+        self.model.id.fingerprint.as_str()
     }
 
-    /// Precision of the weights.
+    /// Returns the precision of the weights.
     pub fn precision(&self) -> Precision {
-        self.about.precision
+        self.model.precision
     }
 }
 
 impl EngineThread {
-    /// Waits until the workers have finished what is queued. All [`Engine`] handles must have been
+    /// Waits until the workers have finished the queued jobs. All [`Engine`] handles must have been
     /// dropped.
     pub fn join(self) {
-        // A panic of a worker has been logged by the panic hook already.
+        // The panic hook has logged a panic of the thread.
         let _ = self.0.join();
     }
 }

@@ -1,4 +1,4 @@
-//! How an engine uses its machine: what the user set, and defaults for the rest.
+//! How an engine uses its machine: the user's settings, and defaults for the rest.
 
 use std::fmt;
 
@@ -8,25 +8,25 @@ use crate::{
     onnx::Precision,
 };
 
-/// How an engine is to run. What is `None` is chosen from the cores and the device.
+/// Settings of an engine. The cores and the device determine those that are `None`.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// Where it computes.
+    /// Device to run on.
     pub device: Device,
-    /// Sessions that compute at the same time; on GPUs, on each.
+    /// Number of sessions that run concurrently, on each device.
     pub workers: Option<usize>,
-    /// Threads of a session within one operator.
+    /// Number of threads of a session within one operator.
     pub intra_threads: Option<usize>,
-    /// On the CPU, threads of a session of its own for an image that is alone in the engine; 0
-    /// makes none.
+    /// Number of threads of the solo session on the CPU, which runs an image that is alone in the
+    /// engine; 0 for no such session.
     pub solo_threads: Option<usize>,
-    /// Most images of a batch.
+    /// Maximum number of images in a batch.
     pub max_batch: Option<usize>,
-    /// Jobs that may wait.
+    /// Maximum number of queued jobs.
     pub queue_depth: usize,
-    /// Most bytes of a GPU's memory that a session takes.
+    /// Maximum GPU memory of a session, in bytes.
     pub cuda_memory: Option<usize>,
-    /// Let GPUs compute products in TF32.
+    /// Whether GPUs compute products in TF32.
     pub cuda_tf32: bool,
 }
 
@@ -45,40 +45,45 @@ impl Default for EngineConfig {
     }
 }
 
-/// How an engine does run.
+/// How an engine runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnginePlan {
-    /// The devices.
+    /// Devices.
     pub providers: Vec<Provider>,
-    /// Sessions on each of them.
+    /// Number of sessions on each device.
     pub workers: usize,
-    /// On the CPU, threads of the session for an image that is alone in the engine.
+    /// Number of threads of the solo session on the CPU, if there is one.
     pub solo_threads: Option<usize>,
-    /// Most images of a batch.
+    /// Maximum number of images in a batch.
     pub max_batch: usize,
-    /// How each session uses its device.
+    /// Options of each session.
     pub session: SessionOptions,
 }
 
-/// Sessions on the CPU, beyond which each gets more threads: every one takes some memory to work
-/// in.
-const CPU_WORKERS: usize = 16;
-/// Threads of a single image, beyond which more bring little.
-const SOLO_THREADS: usize = 16;
-/// Images of a batch on a GPU, which has idle units otherwise.
-const GPU_BATCH: usize = 32;
+/// Default maximum number of sessions on the CPU. Above it each session gets more threads, because
+/// every session needs working memory.
+const MAX_CPU_WORKERS: usize = 16;
+/// Default maximum number of threads of the solo session; more bring little.
+const MAX_SOLO_THREADS: usize = 16;
+/// Default maximum number of images in a batch on a GPU; smaller batches leave units idle.
+const DEFAULT_GPU_BATCH: usize = 32;
+/// Concurrent requests for each core. The last of them waits for ten images' time, which is less
+/// than twice the 99th percentile at 90 % load.
+const REQUESTS_PER_CORE: usize = 10;
+/// Concurrent requests for each image of a GPU's batch: one batch runs while others are prepared.
+const REQUESTS_PER_BATCH_IMAGE: usize = 4;
 
-/// Cores that this process may use.
+/// Returns the number of cores that this process may use.
 pub fn available_cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 impl EngineConfig {
-    /// The plan for a model of this precision on this machine.
+    /// Plans for a model of this precision on this machine.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if a GPU is asked for that cannot be used, or that the
-    /// precision is not for.
+    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if the device is a GPU that cannot be used,
+    /// or the precision does not run on GPUs.
     pub fn plan_here(&self, precision: Precision, runtime: &Runtime) -> Result<EnginePlan> {
         let providers = match (precision, &self.device) {
             (Precision::Int8, Device::Auto) => runtime.providers(&Device::Cpu),
@@ -88,38 +93,37 @@ impl EngineConfig {
             (_, device) => runtime.providers(device),
         }?;
         if precision == Precision::Fp16 && providers.contains(&Provider::Cpu) {
-            tracing::warn!("fp16 is for GPUs: the CPU turns each value into fp32 and back");
+            tracing::warn!("fp16 is for GPUs: the CPU converts each value to fp32 and back");
         }
         Ok(self.plan(precision, &providers, available_cores()))
     }
 
-    /// The plan for a model of this precision on these devices and this number of cores.
+    /// Plans for a model of this precision on these devices and this number of cores.
     pub fn plan(&self, precision: Precision, providers: &[Provider], cores: usize) -> EnginePlan {
         let on_cpu = providers.contains(&Provider::Cpu);
         let positive = |given: Option<usize>| given.filter(|&count| count > 0);
         let (workers, intra_threads) = match (positive(self.workers), positive(self.intra_threads))
         {
             (Some(workers), Some(threads)) => (workers, threads),
-            // A GPU's kernels queue up anyway, and need no threads of ours.
+            // A GPU runs its kernels in order, and they need no threads of ours.
             (workers, threads) if !on_cpu => (workers.unwrap_or(1), threads.unwrap_or(1)),
             (Some(workers), None) => (workers, (cores / workers).max(1)),
             (None, Some(threads)) => ((cores / threads).max(1), threads),
-            // Threads that share an image wait for each other, and workers do not.
+            // Threads of one session wait for each other; sessions do not.
             (None, None) => {
-                let workers = cores.clamp(1, CPU_WORKERS);
+                let workers = cores.clamp(1, MAX_CPU_WORKERS);
                 (workers, (cores / workers).max(1))
             }
         };
-        let solo_threads = self.solo_threads.unwrap_or(cores.min(SOLO_THREADS));
+        let solo_threads = self.solo_threads.unwrap_or(cores.min(MAX_SOLO_THREADS));
         let solo_threads =
             (on_cpu && workers > 1 && solo_threads > intra_threads).then_some(solo_threads);
         let max_batch = match precision {
-            // Activations are scaled by the range of the whole batch: an image's features would
-            // depend on its company.
+            // Activations are scaled by the range of the whole batch, so an image's features would
+            // depend on the other images in it.
             Precision::Int8 => 1,
-            // A CPU is busy with a single image already; a batch would only make the first of it
-            // wait for the last.
-            _ => positive(self.max_batch).unwrap_or(if on_cpu { 1 } else { GPU_BATCH }),
+            // One image keeps a CPU busy; in a batch the first image would wait for the last.
+            _ => positive(self.max_batch).unwrap_or(if on_cpu { 1 } else { DEFAULT_GPU_BATCH }),
         };
         let session = SessionOptions {
             intra_threads,
@@ -136,31 +140,24 @@ impl EngineConfig {
     }
 }
 
-/// Requests under way together for each core: the last of them waits for as many images' time, and
-/// for less than twice as long as the slowest in a hundred at nine tenths of the load.
-const REQUESTS_PER_CORE: usize = 10;
-/// Requests under way together for each place in a GPU's batch: one batch runs, others are
-/// prepared.
-const REQUESTS_PER_PLACE: usize = 4;
-
 impl EnginePlan {
-    /// As many requests as it makes sense to have under way together; with more, all would only
+    /// Returns the maximum number of requests to process concurrently; with more, all would only
     /// wait longer.
-    pub fn requests(&self) -> usize {
+    pub fn max_concurrent_requests(&self) -> usize {
         if self.providers.contains(&Provider::Cpu) {
             (self.workers * self.session.intra_threads * REQUESTS_PER_CORE).max(16)
         } else {
-            self.workers * self.providers.len() * self.max_batch * REQUESTS_PER_PLACE
+            self.workers * self.providers.len() * self.max_batch * REQUESTS_PER_BATCH_IMAGE
         }
     }
 
-    /// Images of one request that it makes sense to have under way together: each worker has one,
-    /// and the next is ready.
-    pub fn images_at_once(&self) -> usize {
+    /// Returns the maximum number of images of one request to process concurrently: each worker
+    /// runs a batch, and the next batch is ready.
+    pub fn max_concurrent_images(&self) -> usize {
         (2 * self.workers * self.providers.len() * self.max_batch).max(4)
     }
 
-    /// One session that uses all cores.
+    /// Plans one session that uses all cores.
     pub fn single(precision: Precision, provider: Provider) -> Self {
         let config = EngineConfig {
             workers: Some(1),
@@ -169,7 +166,7 @@ impl EnginePlan {
         config.plan(precision, &[provider], available_cores())
     }
 
-    /// The devices in short: `cpu`, `cuda:0` or `cuda:0,1`.
+    /// Returns the devices as text: `cpu`, `cuda:0` or `cuda:0,1`.
     pub fn provider(&self) -> String {
         let names: Vec<String> = self.providers.iter().map(Provider::to_string).collect();
         names.join(",").replace(",cuda:", ",")
@@ -178,22 +175,21 @@ impl EnginePlan {
 
 impl fmt::Display for EnginePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = |count: usize, what: &str| {
-            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-        };
         let each = if self.providers.len() > 1 {
             " each"
         } else {
             ""
         };
-        let (workers, threads) = (
-            plural(self.workers, "worker"),
-            plural(self.session.intra_threads, "thread"),
-        );
+        let workers = plural(self.workers, "worker");
+        let threads = plural(self.session.intra_threads, "thread");
         write!(f, "{}: {workers}{each} of {threads}", self.provider())?;
         if let Some(threads) = self.solo_threads {
             write!(f, ", one of {} for lone images", plural(threads, "thread"))?;
         }
         write!(f, ", batches of up to {}", plural(self.max_batch, "image"))
     }
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

@@ -1,4 +1,4 @@
-//! The threads that own the sessions and work off the queue.
+//! The threads that own the sessions and run the batches.
 
 use std::{
     fmt,
@@ -9,9 +9,8 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    EngineConfig, EnginePlan, EngineState, Features, ModelSession, RequestedOutputs, Runtime,
-    Sessions,
-    batcher::{Batcher, Condition, Event, Events, Job, Seat},
+    EngineConfig, EnginePlan, EngineState, Features, ModelSession, Runtime, Sessions,
+    batcher::{Batcher, Event, Events, Job, WorkerSlot, WorkerState},
 };
 use crate::{
     artifacts::ModelFile,
@@ -20,8 +19,11 @@ use crate::{
     vision::Grid,
 };
 
-/// What the engine's thread starts with.
-pub(super) struct Crew {
+/// Time between attempts to replace a broken session.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Arguments of the engine's thread.
+pub(super) struct EngineThreadArgs {
     pub(super) runtime: Runtime,
     pub(super) model: ModelFile,
     pub(super) config: EngineConfig,
@@ -29,11 +31,11 @@ pub(super) struct Crew {
     pub(super) state: watch::Sender<EngineState>,
 }
 
-impl Crew {
-    /// Loads and warms up the sessions, starts a thread for each, and gives them batches until the
-    /// last [`super::Engine`] is dropped and the queue is empty.
+impl EngineThreadArgs {
+    /// Loads and warms up the sessions, starts a worker thread for each, and runs the batcher until
+    /// the last [`super::Engine`] is dropped and the queue is empty.
     pub(super) fn run(self) {
-        let (plan, sessions) = match guarded(|| self.load()) {
+        let (plan, sessions) = match catch_panics(|| self.load()) {
             Ok(loaded) => loaded,
             Err(error) => {
                 self.state
@@ -44,34 +46,34 @@ impl Crew {
         let Events { sender, receiver } = self.events;
         let grid = self.model.spec.embed_grid();
         std::thread::scope(|scope| {
-            let start = |(number, session): (usize, ModelSession)| {
-                let (batches, of_worker) = mpsc::unbounded_channel();
-                let worker = Worker {
-                    session,
-                    grid,
-                    number,
-                    batches: of_worker,
-                    events: sender.clone(),
-                };
-                let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-                thread.spawn_scoped(scope, move || worker.work())?;
-                Ok(Seat {
-                    batches,
-                    condition: Condition::Idle,
-                })
-            };
-            let seats: std::io::Result<Vec<Seat>> = sessions
+            let workers = sessions
                 .workers
                 .into_iter()
                 .chain(sessions.solo)
                 .enumerate()
-                .map(start)
-                .collect();
-            match seats {
-                Ok(seats) => Batcher::new(seats, plan, self.state).run(receiver),
+                .map(|(index, session)| {
+                    let (batch_sender, batches) = mpsc::unbounded_channel();
+                    let worker = Worker {
+                        session,
+                        grid,
+                        index,
+                        batches,
+                        events: sender.clone(),
+                    };
+                    std::thread::Builder::new()
+                        .name(format!("worker-{index}"))
+                        .spawn_scoped(scope, move || worker.run())?;
+                    Ok(WorkerSlot {
+                        batches: batch_sender,
+                        state: WorkerState::Idle,
+                    })
+                })
+                .collect::<std::io::Result<Vec<_>>>();
+            match workers {
+                Ok(workers) => Batcher::new(workers, plan, self.state).run(receiver),
                 Err(error) => {
                     let reason =
-                        format!("cannot start a worker thread: {error}; use fewer --workers");
+                        format!("a worker thread cannot be started: {error}; use fewer --workers");
                     self.state.send_replace(EngineState::Failed(reason));
                 }
             }
@@ -89,65 +91,60 @@ impl Crew {
     }
 }
 
-/// How long a worker rests between attempts to make its session anew.
-const REST: Duration = Duration::from_secs(1);
-
-/// A thread's session and its work.
+/// A worker thread's session and channels.
 struct Worker {
     session: ModelSession,
-    /// On which a session is tried.
+    /// Grid of the image that probes a session.
     grid: Grid,
-    number: usize,
+    index: usize,
     batches: mpsc::UnboundedReceiver<Vec<Job>>,
     events: mpsc::UnboundedSender<Event>,
 }
 
 impl Worker {
-    /// Runs the batches that come, and tells after each that there is room for the next.
-    fn work(mut self) {
+    /// Runs the batches that arrive, and reports after each that the worker is idle.
+    fn run(mut self) {
         while let Some(batch) = self.batches.blocking_recv() {
-            if let Err(failure) = self.serve(batch) {
-                self.mend(&failure);
+            if let Err(failure) = self.run_batch(batch) {
+                self.recover(&failure);
             }
-            let _ = self.events.send(Event::Idle(self.number));
+            let _ = self.events.send(Event::Idle(self.index));
         }
     }
 
-    /// Runs a batch and answers each of its jobs. If it fails, each is run alone, so that only the
-    /// job at fault fails.
-    fn serve(&mut self, batch: Vec<Job>) -> Result<(), Failure> {
+    /// Runs a batch and replies to its jobs. If the batch fails, each image is run alone, so that
+    /// only the faulty image fails.
+    fn run_batch(&mut self, batch: Vec<Job>) -> Result<(), Failure> {
         let started = Instant::now();
-        let inputs: Vec<(_, RequestedOutputs)> =
-            batch.iter().map(|job| (&job.input, job.wanted)).collect();
-        let result = guarded(|| self.session.run(&inputs));
+        let inputs: Vec<_> = batch.iter().map(|job| (&job.input, job.outputs)).collect();
+        let result = catch_panics(|| self.session.run(&inputs));
         telemetry::metrics().batch_size.observe(batch.len() as f64);
         match result {
             Ok(features) => {
                 for (job, features) in batch.into_iter().zip(features) {
-                    let queue_time = started - job.queued;
-                    // A client that has gone takes no answer.
-                    let _ = job.reply.send(Ok((
-                        job.input,
-                        Features {
-                            queue_time,
-                            ..features
-                        },
-                    )));
+                    let features = Features {
+                        queue_time: started - job.queued,
+                        ..features
+                    };
+                    // This fails if the caller has left.
+                    let _ = job.reply.send(Ok((job.input, features)));
                 }
                 Ok(())
             }
             Err(failure) if batch.len() > 1 => {
-                tracing::warn!(%failure, images = batch.len(), "a batch failed; its images are run one by one");
+                tracing::warn!(
+                    %failure,
+                    images = batch.len(),
+                    "a batch failed; its images are run one by one"
+                );
                 let alone = batch
                     .into_iter()
-                    .map(|job| self.serve(vec![job]))
+                    .map(|job| self.run_batch(vec![job]))
                     .fold(Ok(()), Result::and);
-                // After a panic the session is not trusted, though it may have run every image
-                // alone.
-                if matches!(failure, Failure::Panic) {
-                    Err(failure)
-                } else {
-                    alone
+                // After a panic the session may be damaged, even if it ran every image alone.
+                match failure {
+                    Failure::Panic => Err(failure),
+                    Failure::Error(_) => alone,
                 }
             }
             Err(failure) => {
@@ -160,38 +157,43 @@ impl Worker {
         }
     }
 
-    /// After a failure, sees to it that the session works: the image may have been at fault, or the
-    /// session is broken and is replaced, however long that takes.
-    fn mend(&mut self, failure: &Failure) {
-        let _ = self.events.send(Event::Mending(self.number));
-        let works = |session: &mut ModelSession| guarded(|| session.warm_up(self.grid)).is_ok();
-        let image_was_at_fault = matches!(failure, Failure::Error(_)) && works(&mut self.session);
-        if image_was_at_fault {
+    /// Restores a working session after a failed run. If the image was at fault, the session stays;
+    /// otherwise it is replaced, however long that takes.
+    fn recover(&mut self, failure: &Failure) {
+        let _ = self.events.send(Event::Recovering(self.index));
+        if matches!(failure, Failure::Error(_))
+            && catch_panics(|| self.session.warm_up(self.grid)).is_ok()
+        {
             return;
         }
         let mut reported = false;
-        while let Err(failure) = guarded(|| {
-            self.session
-                .renew()
-                .and_then(|()| self.session.warm_up(self.grid))
-        }) {
-            tracing::error!(%failure, worker = self.number, "the session cannot be replaced; trying again");
-            if !std::mem::replace(&mut reported, true) {
-                let _ = self
-                    .events
-                    .send(Event::Broken(self.number, failure.to_string()));
+        while let Err(failure) = catch_panics(|| self.replace_session()) {
+            tracing::error!(
+                %failure,
+                worker = self.index,
+                "the session cannot be replaced; retrying"
+            );
+            if !reported {
+                reported = true;
+                let broken = Event::Broken(self.index, failure.to_string());
+                let _ = self.events.send(broken);
             }
-            std::thread::sleep(REST);
+            std::thread::sleep(RETRY_INTERVAL);
             if self.batches.is_closed() {
                 return;
             }
         }
         telemetry::metrics().worker_restarts.inc();
-        tracing::warn!(worker = self.number, "the session was replaced");
+        tracing::warn!(worker = self.index, "the session was replaced");
+    }
+
+    fn replace_session(&mut self) -> Result<()> {
+        self.session.replace()?;
+        self.session.warm_up(self.grid)
     }
 }
 
-/// Why work came to nothing.
+/// Why loading or a run failed.
 #[derive(Debug)]
 enum Failure {
     Error(Error),
@@ -207,8 +209,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Catches a panic, so that the thread lives on.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T, Failure> {
+/// Runs `work` and turns a panic into a [`Failure`], so that the thread goes on.
+fn catch_panics<T>(work: impl FnOnce() -> Result<T>) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(Failure::Error),
         Err(_) => {
