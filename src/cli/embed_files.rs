@@ -24,7 +24,7 @@ pub(super) async fn embed_files(
     options: &EmbedOptions,
     step: &str,
 ) -> Result<Vec<Result<Vec<f32>>>> {
-    let concurrency = extractor.engine().ready().await?.images_at_once();
+    let concurrency = extractor.engine().ready().await?.max_concurrent_images();
     let mut results = stream::iter(paths)
         .map(|path| embed_file(extractor, path, image, options))
         .buffered(concurrency);

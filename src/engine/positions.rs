@@ -1,4 +1,4 @@
-//! Position tables by grid, the most recently used kept for all workers.
+//! Cache of position tables by grid, shared by all workers.
 
 use std::{
     collections::VecDeque,
@@ -9,55 +9,61 @@ use ndarray::Array2;
 
 use crate::{model::PositionTable, vision::Grid};
 
-/// Values (f32) that the kept tables may have together: 64 MB.
-const BUDGET: usize = 16 << 20;
+/// Maximum number of cached values (f32), over all tables: 64 MB.
+const MAX_VALUES: usize = 16 << 20;
 
-/// The tables that a batch of one grid needs. Its lock is taken once a batch and held for a look,
-/// not for the arithmetic.
+/// Interpolates position tables and keeps the most recently used.
+///
+/// The lock is taken once for each batch and held for the lookup, not for the interpolation.
 pub(super) struct PositionCache {
     table: PositionTable,
-    kept: Mutex<Kept>,
+    entries: Mutex<Entries>,
 }
 
-/// Most recently used first.
-type Kept = VecDeque<(Grid, Arc<Array2<f32>>)>;
+/// Interpolated tables, most recently used first.
+type Entries = VecDeque<(Grid, Arc<Array2<f32>>)>;
 
 impl PositionCache {
     pub(super) fn new(table: PositionTable) -> Self {
         Self {
             table,
-            kept: Mutex::default(),
+            entries: Mutex::default(),
         }
     }
 
-    /// The table for `grid`: `[1 + patches, dim]`.
+    /// Returns the table for `grid`, `[1 + patches, dim]`.
     pub(super) fn get(&self, grid: Grid) -> Arc<Array2<f32>> {
-        if let Some(table) = use_again(&mut self.kept(), grid) {
+        if let Some(table) = look_up(&mut self.lock(), grid) {
             return table;
         }
         let table = Arc::new(self.table.interpolate(grid));
-        let mut kept = self.kept();
-        if let Some(table) = use_again(&mut kept, grid) {
+        let mut entries = self.lock();
+        if let Some(table) = look_up(&mut entries, grid) {
             // Another worker was faster.
             return table;
         }
-        kept.push_front((grid, Arc::clone(&table)));
-        while kept.len() > 1 && kept.iter().map(|(_, table)| table.len()).sum::<usize>() > BUDGET {
-            kept.pop_back();
+        entries.push_front((grid, Arc::clone(&table)));
+        while entries.len() > 1 && values(&entries) > MAX_VALUES {
+            entries.pop_back();
         }
         table
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The table for `grid` if it is kept, now the most recently used.
-fn use_again(kept: &mut Kept, grid: Grid) -> Option<Arc<Array2<f32>>> {
-    let at = kept.iter().position(|(of, _)| *of == grid)?;
-    let entry = kept.remove(at)?;
+/// Returns the table for `grid` if it is cached, and makes it the most recently used.
+fn look_up(entries: &mut Entries, grid: Grid) -> Option<Arc<Array2<f32>>> {
+    let index = entries.iter().position(|(cached, _)| *cached == grid)?;
+    let entry = entries.remove(index)?;
     let table = Arc::clone(&entry.1);
-    kept.push_front(entry);
+    entries.push_front(entry);
     Some(table)
+}
+
+/// Returns the number of cached values.
+fn values(entries: &Entries) -> usize {
+    entries.iter().map(|(_, table)| table.len()).sum()
 }

@@ -1,4 +1,4 @@
-//! ONNX Runtime's library, and the devices it computes on.
+//! ONNX Runtime's library and execution providers.
 
 use std::{fmt, path::Path, str::FromStr, sync::OnceLock};
 
@@ -12,17 +12,17 @@ use ort::{
     },
 };
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
 
-/// Where a user wants the model to run.
+/// The device that the user selects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Device {
-    /// The first GPU that CUDA works on, else the CPU.
+    /// GPU 0 if CUDA works on it, else the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// The GPUs with these numbers, or an error.
+    /// The GPUs with these numbers; an error if CUDA does not work.
     Cuda(Vec<u16>),
 }
 
@@ -37,13 +37,12 @@ impl FromStr for Device {
             _ => {
                 let numbers = text
                     .strip_prefix("cuda:")
-                    .map(|list| list.split(',').map(str::parse).collect());
-                let Some(Ok(numbers)) = numbers else {
+                    .and_then(|list| list.split(',').map(|number| number.parse().ok()).collect());
+                let Some::<Vec<u16>>(numbers) = numbers else {
                     return Err(
                         "must be `auto`, `cpu`, `cuda`, `cuda:N` or `cuda:N,M,…`".to_owned()
                     );
                 };
-                let numbers: Vec<u16> = numbers;
                 match (1..numbers.len()).find(|&i| numbers[..i].contains(&numbers[i])) {
                     Some(i) => Err(format!("names GPU {} twice", numbers[i])),
                     None => Ok(Self::Cuda(numbers)),
@@ -66,10 +65,10 @@ impl fmt::Display for Device {
     }
 }
 
-/// Where a session really runs.
+/// The execution provider of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
-    /// ONNX Runtime's CPU kernels.
+    /// The CPU.
     Cpu,
     /// The GPU with this number.
     Cuda(u16),
@@ -84,15 +83,15 @@ impl fmt::Display for Provider {
     }
 }
 
-/// How a session uses its device.
+/// Options of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// Threads within one operator.
+    /// Number of threads within one operator.
     pub intra_threads: usize,
-    /// Most bytes of a GPU's memory that its arena takes; `None` for all there is.
+    /// Maximum size of the arena on a GPU, in bytes; `None` for no limit.
     pub cuda_memory: Option<usize>,
-    /// Let a GPU round the factors of products to TF32: faster, and four digits less of every
-    /// feature.
+    /// Whether a GPU rounds the factors of products to TF32, which is faster and costs four digits
+    /// of every feature.
     pub cuda_tf32: bool,
 }
 
@@ -115,11 +114,11 @@ pub struct Runtime {
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
 impl Runtime {
-    /// Loads the library at `path`. A second call gives what the first loaded.
+    /// Loads the library at `path`. Later calls return the library of the first.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] in one sentence if it is missing, no ONNX Runtime, or too
-    /// old.
+    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if the file is missing, is not ONNX Runtime,
+    /// or is too old.
     pub fn load(path: &Path) -> Result<Self> {
         if let Some(runtime) = RUNTIME.get() {
             return Ok(runtime.clone());
@@ -132,43 +131,41 @@ impl Runtime {
         }
         let builder = ort::init_from(path).map_err(|error| {
             let reason = match &error {
-                ort::LoadDynamicError::BadVersion { version_str, .. } => {
-                    format!(
-                        "is ONNX Runtime {version_str}, but 1.{} or later is needed",
-                        ort::MINOR_VERSION
-                    )
-                }
+                ort::LoadDynamicError::BadVersion { version_str, .. } => format!(
+                    "is ONNX Runtime {version_str}, but 1.{} or later is needed",
+                    ort::MINOR_VERSION
+                ),
                 ort::LoadDynamicError::MissingApi { .. } => {
                     "is a library, but not ONNX Runtime".to_owned()
                 }
                 ort::LoadDynamicError::Dlopen { .. } => {
                     "cannot be loaded as a library of this machine".to_owned()
                 }
-                _ => "is no usable ONNX Runtime".to_owned(),
+                _ => "is not a usable ONNX Runtime".to_owned(),
             };
-            let advice = "run `make setup`, or set ORT_DYLIB_PATH to another";
-            Error::artifact(format!("{} {reason}; {advice}", path.display()))
-                .with_source(error.to_string())
+            Error::artifact(format!(
+                "{} {reason}; run `make setup`, or set ORT_DYLIB_PATH to another",
+                path.display()
+            ))
+            .with_source(error.to_string())
         })?;
-        let environment = builder.with_telemetry(false).build().map_err(of_runtime)?;
+        let environment = builder.with_telemetry(false).build().into_result()?;
         environment.set_log_level(LogLevel::Warning);
         Ok(RUNTIME.get_or_init(|| Self { environment }).clone())
     }
 
-    /// The GPUs or the CPU that `device` stands for on this machine. `Auto` falls back to the CPU
-    /// with one warning.
+    /// Resolves `device` on this machine. `Auto` falls back to the CPU with one warning.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if `device` names a GPU that cannot be used.
+    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if `device` names a GPU that cannot be used.
     pub fn providers(&self, device: &Device) -> Result<Vec<Provider>> {
         let options = SessionOptions::default();
         match device {
             Device::Cpu => Ok(vec![Provider::Cpu]),
-            Device::Cuda(numbers) => {
-                let usable =
-                    |&index: &u16| self.cuda(index, &options).map(|_| Provider::Cuda(index));
-                numbers.iter().map(usable).collect()
-            }
+            Device::Cuda(numbers) => numbers
+                .iter()
+                .map(|&index| self.cuda(index, &options).map(|_| Provider::Cuda(index)))
+                .collect(),
             Device::Auto => Ok(match self.cuda(0, &options) {
                 Ok(_) => vec![Provider::Cuda(0)],
                 Err(error) => {
@@ -182,10 +179,10 @@ impl Runtime {
         }
     }
 
-    /// What a session on `provider` is built with.
+    /// Returns the builder of a session on `provider`.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if it is a GPU that cannot be used.
+    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if it is a GPU that cannot be used.
     pub(super) fn session_builder(
         &self,
         provider: Provider,
@@ -193,12 +190,12 @@ impl Runtime {
     ) -> Result<SessionBuilder> {
         match provider {
             Provider::Cpu => {
-                // Its arena would keep the memory of the largest batch there ever was. The
-                // process's allocator gives back.
+                // The arena would keep the memory of the largest batch forever. The process's
+                // allocator releases it.
                 let cpu = ep::CPU::default().with_arena_allocator(false).build();
                 self.builder(options.intra_threads)?
                     .with_execution_providers([cpu])
-                    .map_err(of_builder)
+                    .into_result()
             }
             Provider::Cuda(index) => self.cuda(index, options),
         }
@@ -206,22 +203,22 @@ impl Runtime {
 
     fn builder(&self, intra_threads: usize) -> Result<SessionBuilder> {
         Session::builder(&self.environment)
-            .map_err(of_runtime)?
+            .into_result()?
             .with_optimization_level(GraphOptimizationLevel::All)
-            .map_err(of_builder)?
+            .into_result()?
             .with_intra_threads(intra_threads)
-            .map_err(of_builder)?
-            // Shapes change from request to request; a plan for one is of no use to the next.
+            .into_result()?
+            // Shapes change from request to request, so a memory plan is never used again.
             .with_memory_pattern(false)
-            .map_err(of_builder)
+            .into_result()
     }
 
     fn cuda(&self, index: u16, options: &SessionOptions) -> Result<SessionBuilder> {
         let mut provider = ep::CUDA::default()
             .with_device_id(i32::from(index))
             .with_tf32(options.cuda_tf32)
-            // Grids differ from batch to batch; growing by powers of two would soon hold twice what
-            // is needed.
+            // Grids differ from batch to batch, so growth by powers of two would soon reserve twice
+            // the memory that is needed.
             .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
         if let Some(bytes) = options.cuda_memory {
             provider = provider.with_memory_limit(bytes);
@@ -237,10 +234,14 @@ impl Runtime {
     }
 }
 
-pub(super) fn of_builder(error: ort::Error<SessionBuilder>) -> Error {
-    of_runtime(error.into())
+/// Converts the results of ONNX Runtime.
+pub(super) trait OrtResult<T> {
+    /// Turns an error into a [`Kind::Internal`](crate::error::Kind::Internal) error.
+    fn into_result(self) -> Result<T>;
 }
 
-pub(super) fn of_runtime(error: ort::Error) -> Error {
-    Error::internal(format!("ONNX Runtime: {error}"))
+impl<T, E: Into<ort::Error>> OrtResult<T> for Result<T, E> {
+    fn into_result(self) -> Result<T> {
+        self.map_err(Into::into).internal("ONNX Runtime")
+    }
 }

@@ -1,8 +1,12 @@
-//! One ONNX Runtime session of a converted model: pixels in, features out.
+//! ONNX Runtime sessions of a converted model: pixels in, features out.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use ndarray::{ArrayView, Dimension};
+use ndarray::{Array, ArrayView, Axis, Dimension};
 use ort::{
     session::{Session, SessionOutputs},
     value::TensorRef,
@@ -10,26 +14,26 @@ use ort::{
 
 use super::{
     EnginePlan, Features, Input, Provider, RequestedOutputs, Runtime, SessionOptions,
-    positions::PositionCache, providers::of_runtime, weights::SharedWeights,
+    positions::PositionCache, providers::OrtResult, weights::SharedWeights,
 };
 use crate::{
     artifacts::ModelFile,
-    error::{Error, Result},
-    vision::Grid,
+    error::{Error, Result, ResultExt},
+    vision::{Grid, RgbImage},
 };
 
-/// A session and what it needs for each run. It belongs to one thread.
+/// A session and its buffers. It belongs to one thread.
 pub struct ModelSession {
     session: Session,
-    // After the session, which points into the weights that the model has.
+    // Dropped after the session, which points into the weights of the model.
     model: Arc<LoadedModel>,
     provider: Provider,
     options: SessionOptions,
-    /// Pixels of a batch of several images.
+    /// Buffer for the pixels of a batch of several images.
     pixels: Vec<u8>,
 }
 
-/// What the sessions of a model share, and what further ones are made of.
+/// Data that all sessions of a model share, and that creates further sessions.
 struct LoadedModel {
     runtime: Runtime,
     path: PathBuf,
@@ -44,36 +48,36 @@ impl LoadedModel {
         if let Some(weights) = &self.weights {
             builder = weights.lend(builder)?;
         }
-        let failed =
-            |error| Error::artifact(format!("{} cannot be loaded: {error}", self.path.display()));
-        builder.commit_from_file(&self.path).map_err(failed)
+        builder.commit_from_file(&self.path).map_err(|error| {
+            Error::artifact(format!("{} cannot be loaded: {error}", self.path.display()))
+        })
     }
 }
 
 /// The sessions of an engine.
 pub struct Sessions {
-    /// Those that work side by side.
+    /// Sessions that run concurrently.
     pub workers: Vec<ModelSession>,
-    /// One that has all cores to itself, for an image that is alone.
+    /// Session that uses all cores, for an image that is alone in the engine.
     pub solo: Option<ModelSession>,
 }
 
 impl Sessions {
-    /// The session for a single image: the one with the most threads.
+    /// Returns the session with the most threads, for a single image.
     ///
     /// # Panics
-    /// If there are no sessions, which [`ModelSession::load`] never gives.
+    /// If there are no sessions, which [`ModelSession::load`] never returns.
     pub fn single(&mut self) -> &mut ModelSession {
         self.solo.as_mut().unwrap_or_else(|| &mut self.workers[0])
     }
 }
 
 impl ModelSession {
-    /// Loads the sessions that `plan` speaks of, one after the other. Those on the CPU share the
-    /// memory of the weights.
+    /// Loads the sessions of `plan`, one after the other. Sessions on the CPU share the memory of the
+    /// weights.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if the model or a device cannot be used.
+    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if the model or a device cannot be used.
     pub fn load(runtime: &Runtime, model: &ModelFile, plan: &EnginePlan) -> Result<Sessions> {
         let on_cpu = plan.providers.contains(&Provider::Cpu);
         let model = Arc::new(LoadedModel {
@@ -83,16 +87,19 @@ impl ModelSession {
             weights: on_cpu.then(|| SharedWeights::open(model)).transpose()?,
             positions: PositionCache::new(model.positions.clone()),
         });
-        let all = (0..plan.workers).flat_map(|_| &plan.providers);
-        let workers = all
+        let workers = (0..plan.workers)
+            .flat_map(|_| &plan.providers)
             .map(|&provider| Self::new(&model, provider, plan.session))
             .collect::<Result<_>>()?;
-        let solo = plan.solo_threads.map(|intra_threads| SessionOptions {
-            intra_threads,
-            ..plan.session
-        });
-        let solo = solo
-            .map(|options| Self::new(&model, Provider::Cpu, options))
+        let solo = plan
+            .solo_threads
+            .map(|intra_threads| {
+                let options = SessionOptions {
+                    intra_threads,
+                    ..plan.session
+                };
+                Self::new(&model, Provider::Cpu, options)
+            })
             .transpose()?;
         if let Some(weights) = &model.weights {
             weights.release_pages();
@@ -111,34 +118,33 @@ impl ModelSession {
         })
     }
 
-    /// Takes the place of a session that is not to be trusted any more with a new one of the same
-    /// kind.
+    /// Replaces a session that may be damaged with a new one of the same kind.
     ///
     /// # Errors
     /// As [`ModelSession::load`]; the old session stays.
-    pub fn renew(&mut self) -> Result<()> {
+    pub fn replace(&mut self) -> Result<()> {
         *self = Self::new(&self.model, self.provider, self.options)?;
         Ok(())
     }
 
-    /// Where it computes.
+    /// Returns the execution provider.
     pub fn provider(&self) -> Provider {
         self.provider
     }
 
-    /// Runs the images of one batch, which all have the same grid, and gives the features of each.
+    /// Runs a batch of images of one grid, and returns the features of each.
     ///
-    /// `queue_time` of the results is zero; only a queue knows it.
+    /// `queue_time` of the features is zero.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Internal`] if the runtime fails.
+    /// [`Kind::Internal`](crate::error::Kind::Internal) if the runtime fails.
     pub fn run(&mut self, batch: &[(&Input, RequestedOutputs)]) -> Result<Vec<Features>> {
         let Some(&(first, _)) = batch.first() else {
             return Ok(Vec::new());
         };
         let grid = first.grid;
         let started = Instant::now();
-        // One image goes to the runtime as it lies; only several are copied together.
+        // A single image is not copied.
         let pixels = if batch.len() == 1 {
             first.pixels.as_raw().as_slice()
         } else {
@@ -152,65 +158,73 @@ impl ModelSession {
         let (height, width) = grid.pixels();
         let positions = self.model.positions.get(grid);
         let pixels = TensorRef::from_array_view(([batch.len(), height, width, 3], pixels))
-            .map_err(of_runtime)?;
+            .into_result()?;
         let positions = positions.view().insert_axis(ndarray::Axis(0));
-        let positions = TensorRef::from_array_view(positions).map_err(of_runtime)?;
+        let positions = TensorRef::from_array_view(positions).into_result()?;
         let inputs = ort::inputs!["pixels" => pixels, "pos_embed" => positions];
-        let outputs = self.session.run(inputs).map_err(of_runtime)?;
+        let results = self.session.run(inputs).into_result()?;
         let inference_time = started.elapsed();
-        let outputs = Outputs(&outputs);
+        let results = Results(&results);
         let has_registers = self.model.has_registers;
-        let features = |(index, &(_, wanted)): (usize, &(&Input, RequestedOutputs))| {
-            Ok(Features {
-                grid,
-                cls: outputs.of("cls", index)?,
-                patch_tokens: outputs.wanted(wanted.patch_tokens, "patch_tokens", index)?,
-                registers: outputs.wanted(wanted.registers && has_registers, "registers", index)?,
-                attention: outputs.wanted(wanted.attention, "attention", index)?,
-                layers_cls: outputs.wanted(wanted.layers_cls, "layers_cls", index)?,
-                layers_patch: outputs.wanted(wanted.layers_patch, "layers_patch", index)?,
-                queue_time: std::time::Duration::ZERO,
-                inference_time,
+        batch
+            .iter()
+            .enumerate()
+            .map(|(index, (_, outputs))| {
+                Ok(Features {
+                    grid,
+                    cls: results.copy("cls", index)?,
+                    patch_tokens: results.copy_if(outputs.patch_tokens, "patch_tokens", index)?,
+                    registers: results.copy_if(
+                        outputs.registers && has_registers,
+                        "registers",
+                        index,
+                    )?,
+                    attention: results.copy_if(outputs.attention, "attention", index)?,
+                    layers_cls: results.copy_if(outputs.layers_cls, "layers_cls", index)?,
+                    layers_patch: results.copy_if(outputs.layers_patch, "layers_patch", index)?,
+                    queue_time: Duration::ZERO,
+                    inference_time,
+                })
             })
-        };
-        batch.iter().enumerate().map(features).collect()
+            .collect()
     }
 
-    /// Runs one grey image of `grid`.
+    /// Runs one gray image of `grid`.
     ///
     /// # Errors
     /// As [`ModelSession::run`].
     pub fn warm_up(&mut self, grid: Grid) -> Result<()> {
         let (height, width) = grid.pixels();
-        let pixels =
-            crate::vision::RgbImage::from_pixel(width as u32, height as u32, image::Rgb([128; 3]));
+        let pixels = RgbImage::from_pixel(width as u32, height as u32, image::Rgb([128; 3]));
         self.run(&[(&Input { pixels, grid }, RequestedOutputs::default())])
             .map(drop)
     }
 }
 
-struct Outputs<'a, 's>(&'a SessionOutputs<'s>);
+/// Results of the runtime for a batch.
+struct Results<'a, 's>(&'a SessionOutputs<'s>);
 
-impl Outputs<'_, '_> {
-    /// The part of output `name` that belongs to image `index`, copied.
-    fn of<D: Dimension>(&self, name: &str, index: usize) -> Result<ndarray::Array<f32, D>> {
+impl Results<'_, '_> {
+    /// Copies the part of output `name` for image `index`.
+    fn copy<D: Dimension>(&self, name: &str, index: usize) -> Result<Array<f32, D>> {
         let value = self
             .0
             .get(name)
             .ok_or_else(|| Error::internal(format!("the model has no output {name}")))?;
-        let array: ArrayView<'_, f32, _> = value.try_extract_array().map_err(of_runtime)?;
-        let part = array.index_axis_move(ndarray::Axis(0), index);
-        let part = part.into_dimensionality::<D>();
-        part.map(|part| part.to_owned())
-            .map_err(|_| Error::internal(format!("output {name} has an unexpected rank")))
+        let array: ArrayView<'_, f32, _> = value.try_extract_array().into_result()?;
+        let part = array
+            .index_axis_move(Axis(0), index)
+            .into_dimensionality::<D>()
+            .internal(format_args!("output {name}"))?;
+        Ok(part.to_owned())
     }
 
-    fn wanted<D: Dimension>(
+    fn copy_if<D: Dimension>(
         &self,
-        wanted: bool,
+        requested: bool,
         name: &str,
         index: usize,
-    ) -> Result<Option<ndarray::Array<f32, D>>> {
-        wanted.then(|| self.of(name, index)).transpose()
+    ) -> Result<Option<Array<f32, D>>> {
+        requested.then(|| self.copy(name, index)).transpose()
     }
 }

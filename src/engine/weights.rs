@@ -1,8 +1,8 @@
 //! Weights that all CPU sessions of a model share.
 //!
-//! The large tensors are mapped from the model's data file and lent to each session, and what the
-//! runtime packs of them for its kernels is kept once, so that a further session costs its working
-//! memory only. After packing nobody looks at the mapped pages, and their memory is given back.
+//! The large tensors are mapped from the model's data file and lent to each session. The runtime
+//! packs them for its kernels once, so a further session costs only its working memory. After the
+//! packing the mapped pages are not read again, and their memory is released.
 
 #![allow(
     unsafe_code,
@@ -19,7 +19,7 @@ use ort::{
     value::{DynValue, PrimitiveTensorElementType, TensorRef},
 };
 
-use super::providers::{of_builder, of_runtime};
+use super::providers::OrtResult;
 use crate::{
     artifacts::{Mapping, ModelFile, StoredWeight},
     error::{Error, Result},
@@ -28,7 +28,7 @@ use crate::{
 
 /// The weights of one model.
 pub(super) struct SharedWeights {
-    // In this order: the values go before the memory that they point to.
+    // The order of the fields matters: the values are dropped before the memory they point to.
     values: Vec<(String, Arc<DynValue>)>,
     prepacked: PrepackedWeights,
     mapping: Mapping,
@@ -38,29 +38,24 @@ impl SharedWeights {
     /// Maps the weights of `model`.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if the data file does not hold what the model says,
-    /// [`crate::error::Kind::Io`] if it cannot be read.
+    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if the data file does not match the model,
+    /// [`Kind::Io`](crate::error::Kind::Io) if it cannot be read.
     pub(super) fn open(model: &ModelFile) -> Result<Self> {
         let mapping = Mapping::open(&model.paths.data)?;
-        let value = |weight: &StoredWeight| {
-            let damaged = || {
-                Error::artifact(format!(
-                    "{} does not hold {}; convert the model again",
-                    model.paths.data.display(),
-                    weight.name
-                ))
-            };
-            let bytes = mapping.get(weight.range.clone()).ok_or_else(damaged)?;
-            let value = match weight.kind {
-                DataType::Float => value_over::<f32>(&weight.shape, bytes),
-                DataType::Float16 => value_over::<f16>(&weight.shape, bytes),
-                DataType::Int8 => value_over::<i8>(&weight.shape, bytes),
-                DataType::Uint8 => value_over::<u8>(&weight.shape, bytes),
-                _ => None,
-            };
-            Ok((weight.name.clone(), value.ok_or_else(damaged)?))
-        };
-        let values = model.weights.iter().map(value).collect::<Result<_>>()?;
+        let values = model
+            .weights
+            .iter()
+            .map(|weight| {
+                let value = stored_value(&mapping, weight).ok_or_else(|| {
+                    Error::artifact(format!(
+                        "{} does not contain {}; convert the model again",
+                        model.paths.data.display(),
+                        weight.name
+                    ))
+                })?;
+                Ok((weight.name.clone(), value))
+            })
+            .collect::<Result<_>>()?;
         Ok(Self {
             values,
             prepacked: PrepackedWeights::new(),
@@ -68,42 +63,52 @@ impl SharedWeights {
         })
     }
 
-    /// Lends the weights to a session that is about to be made. The session must be dropped before
+    /// Lends the weights to the session that `builder` creates. The session must be dropped before
     /// `self`.
     pub(super) fn lend(&self, builder: SessionBuilder) -> Result<SessionBuilder> {
         let builder = builder
             .with_prepacked_weights(&self.prepacked)
-            .map_err(of_builder)?;
+            .into_result()?;
         self.values
             .iter()
             .try_fold(builder, |builder, (name, value)| {
                 builder
                     .with_initializer(name, Arc::clone(value))
-                    .map_err(of_builder)
+                    .into_result()
             })
     }
 
-    /// Gives the memory of the mapped pages back; sessions work with what they packed.
+    /// Releases the memory of the mapped pages; the sessions use the packed weights.
     pub(super) fn release_pages(&self) {
         self.mapping.release_pages();
     }
 }
 
-/// A runtime value over `bytes`, or `None` if they are not a tensor of that shape.
+/// Returns a runtime value over a stored weight, or `None` if the data file is damaged.
+fn stored_value(mapping: &Mapping, weight: &StoredWeight) -> Option<Arc<DynValue>> {
+    let bytes = mapping.get(weight.range.clone())?;
+    match weight.kind {
+        DataType::Float => value_over::<f32>(&weight.shape, bytes),
+        DataType::Float16 => value_over::<f16>(&weight.shape, bytes),
+        DataType::Int8 => value_over::<i8>(&weight.shape, bytes),
+        DataType::Uint8 => value_over::<u8>(&weight.shape, bytes),
+        _ => None,
+    }
+}
+
+/// Returns a runtime value over `bytes`, or `None` if they are not a tensor of that shape.
 fn value_over<T>(shape: &[i64], bytes: &[u8]) -> Option<Arc<DynValue>>
 where
     T: PrimitiveTensorElementType + bytemuck::Pod + std::fmt::Debug,
 {
     let values: &[T] = bytemuck::try_cast_slice(bytes).ok()?;
-    let tensor = TensorRef::from_array_view((shape, values))
-        .map_err(of_runtime)
-        .ok()?;
+    let tensor = TensorRef::from_array_view((shape, values)).ok()?;
     let pointer = NonNull::new(tensor.ptr().cast_mut())?;
-    // The value takes over what the reference would have released.
+    // The value below owns the tensor now, and releases it.
     std::mem::forget(tensor);
-    // SAFETY: the pointer is a valid tensor that nobody else releases. It borrows `bytes`, which
-    // `SharedWeights` keeps mapped for as long as it keeps the value, and every session with a
-    // clone of it is dropped before: `ModelSession` holds the session first, and then what keeps
+    // SAFETY: the pointer is a valid tensor, and nothing else releases it. It borrows `bytes`, which
+    // `SharedWeights` keeps mapped for as long as it keeps the value. Every session with a clone of
+    // the value is dropped before: in `ModelSession` the session comes first, and then the owner of
     // `SharedWeights`.
     Some(Arc::new(unsafe {
         DynValue::from_ptr(pointer, Some(&Allocator::default()))

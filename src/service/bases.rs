@@ -256,7 +256,7 @@ impl Service {
         };
         let work = stream::iter(files.into_iter().enumerate())
             .map(add)
-            .buffered(self.extractor.engine().images_at_once());
+            .buffered(self.extractor.engine().max_concurrent_images());
         let stages = work
             .try_fold(Stages::default(), async |all, of_image| {
                 Ok(all.longest(of_image))

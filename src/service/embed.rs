@@ -131,7 +131,7 @@ impl Extractor {
         let preparation = image.over(&self.engine().spec().embed_preprocessing());
         let embeddings = stream::iter(files)
             .map(|file| self.embed_file(file, preparation, options))
-            .buffered(self.engine().images_at_once());
+            .buffered(self.engine().max_concurrent_images());
         Ok(Timed::collect(embeddings).await)
     }
 

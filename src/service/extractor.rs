@@ -152,7 +152,7 @@ impl Extractor {
     ) -> impl Stream<Item = Result<Timed<Arc<CachedFeatures>>>> + Send {
         stream::iter(files)
             .map(move |file| self.extract(file, request))
-            .buffered(self.engine.images_at_once())
+            .buffered(self.engine.max_concurrent_images())
     }
 
     /// Looks a file up in the cache, or decodes and resizes it.

@@ -71,7 +71,7 @@ impl Service {
             .binding_to_write(name, image, vectors, by_model)
             .await?;
         let work = stream::iter(entries).map(|entry| self.new_item(entry, &binding, image.decode));
-        let mut work = work.buffered(self.extractor.engine().images_at_once());
+        let mut work = work.buffered(self.extractor.engine().max_concurrent_images());
         let (mut items, mut outcomes, mut stages) = (Vec::new(), Vec::new(), Stages::default());
         while let Some(outcome) = work.next().await {
             outcomes.push(outcome.map(|(item, of_item)| {

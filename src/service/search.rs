@@ -147,7 +147,7 @@ impl Service {
             stages,
         } = resolve(
             inputs,
-            extractor.engine().images_at_once(),
+            extractor.engine().max_concurrent_images(),
             move |file| async move {
                 extractor
                     .embed_file(file, preparation, &options)

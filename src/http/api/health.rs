@@ -44,20 +44,16 @@ pub(crate) struct Ready {
     )
 )]
 pub(crate) async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>> {
+    if state.is_stopping() {
+        return Err(Error::new(Kind::Unavailable, "the server is stopping"));
+    }
     let service = state.service();
     let engine = service.engine();
-    match engine.state() {
-        _ if state.is_stopping() => Err(Error::new(Kind::Unavailable, "the server is stopping")),
-        EngineState::Ready(plan) => Ok(Json(Ready {
-            model: engine.spec().name.clone(),
-            provider: plan.provider(),
-        })),
-        EngineState::Loading => Err(Error::new(Kind::Unavailable, "the model is still loading")),
-        EngineState::Failed(reason) => Err(Error::new(
-            Kind::Unavailable,
-            format!("the model cannot run: {reason}"),
-        )),
-    }
+    let plan = engine.state().require_ready()?;
+    Ok(Json(Ready {
+        model: engine.spec().name.clone(),
+        provider: plan.provider(),
+    }))
 }
 
 /// Metrics for Prometheus.

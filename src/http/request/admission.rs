@@ -25,23 +25,19 @@ impl FromRequestParts<AppState> for Admission {
             telemetry::metrics().count_rejection(reason);
             error
         };
-        let plan = match state.live.engine_state() {
-            EngineState::Ready(plan) => plan,
-            EngineState::Loading => {
-                return Err(refuse(
-                    "loading",
-                    Error::new(Kind::Unavailable, "the model is still loading; see /readyz"),
-                ));
-            }
-            EngineState::Failed(reason) => {
-                let detail = format!("the model cannot run: {reason}");
-                return Err(refuse("failed", Error::new(Kind::Unavailable, detail)));
-            }
+        let engine = state.live.engine_state();
+        let reason = if engine == EngineState::Loading {
+            "loading"
+        } else {
+            "failed"
         };
+        let plan = engine
+            .require_ready()
+            .map_err(|error| refuse(reason, error))?;
         let most = state
             .config
             .max_requests
-            .unwrap_or_else(|| plan.requests())
+            .unwrap_or_else(|| plan.max_concurrent_requests())
             .clamp(1, Semaphore::MAX_PERMITS);
         let places = state.places.get_or_init(|| Arc::new(Semaphore::new(most)));
         let permit = Arc::clone(places).try_acquire_owned().map_err(|_| {

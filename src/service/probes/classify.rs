@@ -58,7 +58,7 @@ impl Service {
             mut stages,
         } = resolve(
             inputs,
-            extractor.engine().images_at_once(),
+            extractor.engine().max_concurrent_images(),
             move |file| async move {
                 let embedding = extractor.embed_file(file, preparation, &options).await?;
                 Ok(embedding.map(|embedding| embedding.vector))
