@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Starts the server with the embedded model, sends the photographs of tests/golden/ to every endpoint, saves the
-pictures to demo-output/ and prints what came back.
+"""Starts a server with the embedded model, sends the images of tests/golden/ to every endpoint, saves the
+renderings to demo-output/ and prints the responses.
 
     demo.py PROGRAM         needs only Python's standard library
 """
@@ -17,17 +17,17 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PHOTOGRAPHS = sorted(
+IMAGES = sorted(
     path
     for path in (ROOT / "tests/golden/dinov2-small-focus").iterdir()
     if path.suffix in (".png", ".jpg") and not path.stem.endswith("_input")
 )
 OUTPUT = ROOT / "demo-output"
-KINDS = {".png": "image/png", ".jpg": "image/jpeg"}
+MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
 class Server:
-    """A server on a free port."""
+    """A server process on a free port."""
 
     def __init__(self, program: str):
         command = [program, "serve", "--model", "dinov2-small-focus", "--port", "0", "--device", "cpu", "--log", "warn"]
@@ -53,9 +53,9 @@ class Server:
         with urllib.request.urlopen(self.address + path, timeout=30) as answer:
             return answer.read()
 
-    def post(self, path: str, photograph: Path, accept: str) -> bytes:
-        headers = {"Content-Type": KINDS[photograph.suffix], "Accept": accept}
-        request = urllib.request.Request(self.address + path, photograph.read_bytes(), headers)
+    def post(self, path: str, image: Path, accept: str) -> bytes:
+        headers = {"Content-Type": MEDIA_TYPES[image.suffix], "Accept": accept}
+        request = urllib.request.Request(self.address + path, image.read_bytes(), headers)
         with urllib.request.urlopen(request, timeout=120) as answer:
             timing = answer.headers["Server-Timing"]
             body = answer.read()
@@ -69,7 +69,7 @@ class Server:
 
 
 def convert(program: str) -> None:
-    """Converts the embedded model to a scratch file and tells what that took."""
+    """Converts the embedded model to a scratch file and prints the time and memory."""
     home = os.environ.get("DINOSERVE_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dinoserve"
     source = Path(home) / "sources/dinov2-small-focus/vit_s_focus.onnx"
     with tempfile.TemporaryDirectory() as scratch:
@@ -82,13 +82,13 @@ def convert(program: str) -> None:
     megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e6
     print(f"converted the embedded model in {seconds:.1f} s with {megabytes:.0f} MB of memory")
     if seconds > 30 or megabytes > 400:
-        sys.exit("demo: that is too much")
+        sys.exit("demo: the conversion may take 30 s and 400 MB")
 
 
 def main() -> None:
     OUTPUT.mkdir(exist_ok=True)
     convert(sys.argv[1])
-    # The first start converts the model into the cache, if that has not been done.
+    # Converts the model into the cache, unless it is there.
     subprocess.run([sys.argv[1], "models", "pull", "dinov2-small-focus"], check=True, stdout=subprocess.DEVNULL)
     server = Server(sys.argv[1])
     try:
@@ -96,26 +96,26 @@ def main() -> None:
         server.wait_until_ready()
         model = json.loads(server.get("/v1/models"))["data"][0]
         print(f"model {model['id']}: {model['summary']}\n  note: {model['notice']}")
-        for photograph in PHOTOGRAPHS:
-            print(photograph.name)
-            embedding = json.loads(server.post("/v1/embed", photograph, "application/json"))
+        for image in IMAGES:
+            print(image.name)
+            embedding = json.loads(server.post("/v1/embed", image, "application/json"))
             vector = embedding["data"][0]["embedding"]
             print(f"    embedding of {embedding['dim']} values: {', '.join(f'{v:.4f}' for v in vector[:5])}, …")
-            pictures = {
+            renderings = {
                 "pca": "/v1/pca",
                 "pca-foreground": "/v1/pca?foreground=auto",
-                "pca-over-photo": "/v1/pca?upscale=bicubic&overlay=0.6",
+                "pca-overlay": "/v1/pca?upscale=bicubic&overlay=0.6",
                 "attention": "/v1/attention?colormap=inferno",
-                "attention-over-photo": "/v1/attention?upscale=bicubic&overlay=0.6",
+                "attention-overlay": "/v1/attention?upscale=bicubic&overlay=0.6",
                 "attention-heads": "/v1/attention?head=all&overlay=0.7",
-                "likeness": "/v1/similarity?box=0.45,0.35,0.55,0.45&overlay=0.7",
+                "similarity": "/v1/similarity?box=0.45,0.35,0.55,0.45&overlay=0.7",
             }
-            for name, path in pictures.items():
-                file = OUTPUT / f"{photograph.stem}-{name}.png"
-                file.write_bytes(server.post(path, photograph, "image/png"))
-            stats = json.loads(server.post("/v1/attention/stats", photograph, "application/json"))["data"][0]
+            for name, path in renderings.items():
+                file = OUTPUT / f"{image.stem}-{name}.png"
+                file.write_bytes(server.post(path, image, "image/png"))
+            stats = json.loads(server.post("/v1/attention/stats", image, "application/json"))["data"][0]
             masses = ", ".join(f"{head['foreground_mass']:.0%}" for head in stats["heads"])
-            print(f"    of each head on the foreground: {masses}; mean overlap {stats['mean_overlap']:.0%}")
+            print(f"    attention of each head on the foreground: {masses}; mean overlap {stats['mean_overlap']:.0%}")
         metrics = server.get("/metrics").decode()
         images = next(line for line in metrics.splitlines() if line.startswith("dinoserve_images_total"))
         print(f"metrics: {images}")
@@ -125,7 +125,7 @@ def main() -> None:
     if server.stop() != 0:
         sys.exit("demo: the server did not stop cleanly")
     count = len(list(OUTPUT.glob("*.png")))
-    print(f"{count} pictures are in {OUTPUT}")
+    print(f"{count} renderings are in {OUTPUT}")
 
 
 if __name__ == "__main__":

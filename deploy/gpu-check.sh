@@ -3,8 +3,8 @@
 #
 #   deploy/gpu-check.sh [MODEL] [DEVICE]      by default dinov2-small-focus on cuda:0
 #
-# Needs a build (`make build`), ONNX Runtime for CUDA (ORT_DYLIB_PATH names its library; `pip download onnxruntime-gpu`
-# has it) with CUDA and cuDNN, and the model in the cache or a network to pull it from.
+# Needs a build (`make build`), ONNX Runtime for CUDA (set ORT_DYLIB_PATH to its library; `pip download
+# onnxruntime-gpu` gets it), CUDA and cuDNN, and the model in the cache or network access to download it.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,24 +15,24 @@ batches=${BATCHES:-1 8 32}
 sizes=${SIZES:-224,518}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-mkdir "$scratch/photos"
-cp tests/golden/dinov2-small-focus/rocket.jpg tests/golden/dinov2-small-focus/coffee.png "$scratch/photos"
+mkdir "$scratch/images"
+cp tests/golden/dinov2-small-focus/rocket.jpg tests/golden/dinov2-small-focus/coffee.png "$scratch/images"
 
 fail() { echo "gpu-check: $1" >&2; exit 1; }
-[ -x "$program" ] || fail "$program is not there; run \`make build\`"
-command -v python3 >/dev/null || fail "python3 is needed to read what dinoserve prints"
+[ -x "$program" ] || fail "$program does not exist; run \`make build\`"
+command -v python3 >/dev/null || fail "python3 is needed to read dinoserve's output"
 command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=index,name,memory.total,driver_version --format=csv,noheader
 
-# Strict: a GPU that cannot be used ends this here, with the reason.
+# A GPU that cannot be used is an error here, with the reason.
 for precision in fp32 fp16; do
-    "$program" embed "$scratch/photos" -o "$scratch/$precision.jsonl" --model "$model" --device "$device" \
+    "$program" embed "$scratch/images" -o "$scratch/$precision.jsonl" --model "$model" --device "$device" \
         --precision "$precision" --log error || fail "$precision does not run on $device"
     for batch in $batches; do
-        "$program" bench "$scratch/photos/"* --model "$model" --device "$device" --precision "$precision" \
+        "$program" bench "$scratch/images/"* --model "$model" --device "$device" --precision "$precision" \
             --max-batch "$batch" --sizes "$sizes" --json --log error > "$scratch/$precision-$batch.json"
     done
 done
-"$program" embed "$scratch/photos" -o "$scratch/cpu.jsonl" --model "$model" --device cpu --log error
+"$program" embed "$scratch/images" -o "$scratch/cpu.jsonl" --model "$model" --device cpu --log error
 
 python3 - "$scratch" "$batches" <<'PY'
 import json, math, pathlib, sys
@@ -58,6 +58,6 @@ for precision, least in (("fp32", 0.99999), ("fp16", 0.999)):
                 f"{precision:>9} {batch:>6} {row['size']:>5} {row['inference_ms']:>14.2f} {row['session_rate']:>9.1f} "
                 f"{row['pipeline_rate']:>10.1f} {worst:>19.6f}"
             )
-print("\nparity holds" if good else "\nPARITY FAILS: the GPU's features are not those of the CPU")
+print("\nparity holds" if good else "\nPARITY FAILS: the features of the GPU and the CPU differ")
 sys.exit(not good)
 PY

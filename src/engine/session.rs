@@ -157,8 +157,8 @@ impl ModelSession {
         };
         let (height, width) = grid.pixels();
         let positions = self.model.positions.get(grid);
-        let pixels = TensorRef::from_array_view(([batch.len(), height, width, 3], pixels))
-            .into_result()?;
+        let pixels =
+            TensorRef::from_array_view(([batch.len(), height, width, 3], pixels)).into_result()?;
         let positions = positions.view().insert_axis(ndarray::Axis(0));
         let positions = TensorRef::from_array_view(positions).into_result()?;
         let inputs = ort::inputs!["pixels" => pixels, "pos_embed" => positions];

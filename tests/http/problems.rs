@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use dinoserve::{artifacts::ModelFile, http::HttpConfig};
+use dinoserve::{artifacts::{ModelFile, ModelPaths}, http::HttpConfig};
 use reqwest::{
     RequestBuilder,
     multipart::{Form, Part},
@@ -442,7 +442,7 @@ async fn a_model_that_cannot_run_is_never_ready() {
     std::fs::write(&broken, b"not a model").unwrap();
     let server = Server::start_unready(
         ModelFile {
-            path: broken,
+            paths: ModelPaths::new(broken),
             ..model
         },
         HttpConfig::default(),

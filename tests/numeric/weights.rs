@@ -259,7 +259,7 @@ fn damaged_files_are_refused_without_a_panic() {
         .iter()
         .map(|(file, ending)| (read_golden(file), *ending))
         .collect();
-    let onnx = std::fs::read(&tiny("tiny", "model.safetensors").path).unwrap();
+    let onnx = std::fs::read(&tiny("tiny", "model.safetensors").paths.model).unwrap();
     files.push((onnx, "onnx"));
     for (bytes, ending) in files {
         let path = folder.join(format!("model.{ending}"));
