@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use dinoserve::{artifacts::{ModelFile, ModelPaths}, http::HttpConfig};
+use dinoserve::{
+    artifacts::{ModelFile, ModelPaths},
+    http::HttpConfig,
+};
 use reqwest::{
     RequestBuilder,
     multipart::{Form, Part},
