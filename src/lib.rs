@@ -1,13 +1,13 @@
 //! DINOv2 image features over HTTP.
 //!
-//! The layers, imports only go down (`tests/tidy.rs` checks it):
+//! Imports go down these layers only, which `tests/tidy.rs` checks:
 //!
 //! * edges: [`http`], [`cli`]
 //! * use cases: [`service`], [`eval`]
 //! * adapters: [`engine`], [`gallery`], [`artifacts`], [`sources`]
 //! * pure: [`vision`], [`features`], [`model`], [`onnx`]
 //!
-//! [`error`], [`hex`] and [`telemetry`] are leaves that anyone may use.
+//! [`error`], [`hex`] and [`telemetry`] are leaves, which every module may use.
 
 pub mod artifacts;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! The `dinoserve` program; everything is in the library.
+//! The `dinoserve` program. All code is in the library.
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -5,104 +5,33 @@
 //! Runtime.
 
 mod batcher;
+mod features;
 mod plan;
 mod positions;
 pub mod providers;
 pub mod session;
+mod state;
 mod weights;
 mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use ndarray::{Array1, Array2, Array3};
 use tokio::sync::{oneshot, watch};
 
 use self::{batcher::JobQueue, worker::EngineThreadArgs};
 pub use self::{
+    features::{Features, Input, RequestedOutputs},
     plan::{EngineConfig, EnginePlan, available_cores},
     providers::{Device, Provider, Runtime, SessionOptions},
     session::{ModelSession, Sessions},
+    state::EngineState,
 };
 use crate::{
     artifacts::ModelFile,
     error::{Error, Kind, Result, ResultExt},
     model::{ModelId, ModelSpec},
     onnx::Precision,
-    vision::{Grid, RgbImage},
 };
-
-/// An image in the model's input size: `[grid.height·14, grid.width·14]` RGB.
-#[derive(Debug, Clone)]
-pub struct Input {
-    /// Pixels.
-    pub pixels: RgbImage,
-    /// Patch grid.
-    pub grid: Grid,
-}
-
-/// The model's outputs that a job needs; the others are not copied from the runtime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct RequestedOutputs {
-    /// Patch tokens of the last block.
-    pub patch_tokens: bool,
-    /// Register tokens of the last block, if the model has any.
-    pub registers: bool,
-    /// Softmax attention of CLS in the last block.
-    pub attention: bool,
-    /// CLS tokens of the last blocks.
-    pub layers_cls: bool,
-    /// Patch tokens of the last blocks.
-    pub layers_patch: bool,
-}
-
-/// Features of one image. The final norm is applied to all tokens.
-#[derive(Debug, Clone)]
-pub struct Features {
-    /// Patch grid.
-    pub grid: Grid,
-    /// CLS token, `[dim]`.
-    pub cls: Array1<f32>,
-    /// Patch tokens, `[patches, dim]`, row-major over the grid.
-    pub patch_tokens: Option<Array2<f32>>,
-    /// Register tokens, `[registers, dim]`.
-    pub registers: Option<Array2<f32>>,
-    /// Attention of CLS, `[heads, 1 + registers + patches]`.
-    pub attention: Option<Array2<f32>>,
-    /// CLS tokens, `[layers, dim]`, the last block last.
-    pub layers_cls: Option<Array2<f32>>,
-    /// Patch tokens, `[layers, patches, dim]`, the last block last.
-    pub layers_patch: Option<Array3<f32>>,
-    /// Time that the job spent in the queue.
-    pub queue_time: Duration,
-    /// Time that the runtime spent on the batch.
-    pub inference_time: Duration,
-}
-
-/// State of an engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EngineState {
-    /// The sessions are being created and warmed up.
-    Loading,
-    /// An inference has succeeded.
-    Ready(Arc<EnginePlan>),
-    /// The model cannot run, for this reason.
-    Failed(String),
-}
-
-impl EngineState {
-    /// Returns the plan of an engine that is ready.
-    ///
-    /// # Errors
-    /// [`Kind::Unavailable`] in any other state.
-    pub fn require_ready(self) -> Result<Arc<EnginePlan>> {
-        let detail = match self {
-            Self::Ready(plan) => return Ok(plan),
-            Self::Loading => "the model is still loading; try again in a moment".to_owned(),
-            Self::Failed(reason) => format!("the model cannot run: {reason}"),
-        };
-        Err(Error::new(Kind::Unavailable, detail))
-    }
-}
 
 /// A handle to the running model; clones are cheap. When the last one is dropped, the workers
 /// finish the queued jobs and end.

@@ -1,4 +1,4 @@
-//! What `tracing` records: lines on standard error and, if asked for, spans that go to a collector.
+//! Set-up of `tracing`: log lines on standard error and, optionally, spans for a collector.
 
 use std::io::IsTerminal;
 
@@ -9,53 +9,41 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-use super::traces;
+use super::traces::{self, TraceExport};
 use crate::error::Result;
 
-/// Form of the log on standard error.
+/// Format of the log on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people, colored on a terminal.
+    /// Lines of text, colored on a terminal.
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Where spans go.
-#[derive(Debug, Clone)]
-pub struct TraceExport {
-    /// Address of a collector that speaks OTLP over HTTP, such as `http://localhost:4318`.
-    pub endpoint: String,
-    /// Share of the traces that begin here that is sent, 0 to 1. A trace that a caller began is
-    /// sent if the caller says so.
-    pub sample: f64,
-}
-
-/// What is recorded from now on. When it is dropped, spans that wait are sent.
+/// Keeps the export of spans running. When it is dropped, the remaining spans are sent.
 #[derive(Debug)]
 pub struct Tracing(Option<SdkTracerProvider>);
 
-/// Of spans that are for the log alone.
+/// Target of spans for the log only.
 const TARGET: &str = "dinoserve::log";
 
-/// The span of a request for the log, where its id stands at the beginning of each line.
+/// Creates a request's span for the log, which puts the id at the start of each line.
 pub fn log_span(id: &str) -> Span {
     tracing::info_span!(target: TARGET, "request", id)
 }
 
-/// Starts to record. `filter` is in `tracing`'s syntax, such as `info` or `dinoserve=debug,warn`.
+/// Starts recording. `filter` is in `tracing`'s syntax, such as `info` or `dinoserve=debug,warn`.
 ///
 /// # Errors
-/// [`crate::error::Kind::InvalidOption`] if the collector's address is none.
+/// [`Kind::InvalidOption`](crate::error::Kind::InvalidOption) if the collector's URL is invalid.
 pub fn start(format: LogFormat, filter: &str, export: Option<&TraceExport>) -> Result<Tracing> {
-    // The runtime warns of what we do on purpose (an input with a default); a filter that names
-    // `ort` shows it.
+    // ONNX Runtime warns of an input with a default, which is intended here. A filter for `ort`
+    // overrides this.
     let with_default = format!("ort=error,{filter}");
     let filter =
         EnvFilter::try_new(with_default).unwrap_or_else(|_| EnvFilter::new("ort=error,info"));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let for_lines = |about: &tracing::Metadata<'_>| about.target() != traces::TARGET;
-    let for_collector = |about: &tracing::Metadata<'_>| about.is_span() && about.target() != TARGET;
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Pretty => lines
             .with_ansi(std::io::stderr().is_terminal())
@@ -70,11 +58,13 @@ pub fn start(format: LogFormat, filter: &str, export: Option<&TraceExport>) -> R
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
-            .with_filter(filter_fn(for_collector))
+            .with_filter(filter_fn(|metadata| {
+                metadata.is_span() && metadata.target() != TARGET
+            }))
     });
-    // A second start, as in tests, is of no consequence.
+    // This fails on a second start, as in tests.
     let _ = Registry::default()
-        .with(lines.with_filter(filter_fn(for_lines)))
+        .with(lines.with_filter(filter_fn(|metadata| metadata.target() != traces::TARGET)))
         .with(spans)
         .with(filter)
         .try_init();

@@ -1,258 +1,22 @@
-//! The metrics, declared once. Names and units follow Prometheus's conventions.
+//! The metrics, each declared once. Names and units follow Prometheus's conventions.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{cmp::Reverse, sync::LazyLock, time::Duration};
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
-/// All metrics of the process.
-pub struct Metrics {
-    registry: Registry,
-    /// Answered requests by route, method and status.
-    pub requests: IntCounterVec,
-    /// Time from a request's head to its answer's, by route.
-    pub request_duration: HistogramVec,
-    /// Time in each stage of a request: decode, resize, queue, inference, post.
-    pub stage_duration: HistogramVec,
-    /// Requests whose answer is being made.
-    pub requests_in_progress: IntGauge,
-    /// Requests by the name of their API key.
-    pub key_requests: IntCounterVec,
-    /// Connections that are open.
-    pub connections: IntGauge,
-    /// Requests refused before their body was read, by reason.
-    pub rejections: IntCounterVec,
-    /// Images that were given features.
-    pub images: IntCounterVec,
-    /// Images a batch.
-    pub batch_size: Histogram,
-    /// Jobs that wait for a worker.
-    pub queue_depth: IntGauge,
-    /// Jobs that may wait.
-    pub queue_capacity: IntGauge,
-    /// Panics that were caught, by where: worker, decoder or handler.
-    pub panics: IntCounterVec,
-    /// Sessions that were replaced because they did not work any more.
-    pub worker_restarts: IntCounter,
-    /// Files that were to be read anew and could not be used: keys or certificate.
-    pub reload_failures: IntCounterVec,
-    /// Look-ups in the result cache, by outcome: hit or miss.
-    pub cache_lookups: IntCounterVec,
-    /// Memory of the results that are kept.
-    pub cache_bytes: IntGauge,
-    /// Time of a search in a gallery.
-    pub gallery_search_duration: Histogram,
-    /// Items of the largest galleries by name, and of all others together.
-    gallery_items: IntGaugeVec,
-    /// Always 1; the labels tell what the largest galleries hold.
-    gallery_info: IntGaugeVec,
-    /// 1 when the model answers.
-    pub ready: IntGauge,
-    /// Always 1; the labels tell the version.
-    pub build_info: IntGaugeVec,
-    /// Always 1; the labels tell the model, its fingerprint, precision and provider.
-    pub model_info: IntGaugeVec,
-}
 
-/// The metrics of this process.
-pub fn metrics() -> &'static Metrics {
-    static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
-    &METRICS
-}
-
-impl Metrics {
-    fn new() -> Self {
-        let seconds = vec![
-            0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75,
-            1.0, 2.5, 5.0, 10.0, 30.0,
-        ];
-        let registry = Registry::new();
-        #[cfg(target_os = "linux")]
-        registry
-            .register(Box::new(
-                prometheus::process_collector::ProcessCollector::for_self(),
-            ))
-            .expect("the process is registered once");
-        macro_rules! register {
-            ($metric:expr) => {{
-                let metric = $metric.expect("the declaration of a metric is valid");
-                registry
-                    .register(Box::new(metric.clone()))
-                    .expect("each metric is declared once");
-                metric
-            }};
-        }
-        let histogram =
-            |name: &str, help: &str| HistogramOpts::new(name, help).buckets(seconds.clone());
-        Self {
-            requests: register!(IntCounterVec::new(
-                Opts::new("dinoserve_requests_total", "Answered requests."),
-                &["route", "method", "status"]
-            )),
-            request_duration: register!(HistogramVec::new(
-                histogram("dinoserve_request_duration_seconds", "Time from a request's head to its answer's."),
-                &["route"]
-            )),
-            stage_duration: register!(HistogramVec::new(
-                histogram("dinoserve_stage_duration_seconds", "Time an image spends in each stage."),
-                &["stage"]
-            )),
-            requests_in_progress: register!(IntGauge::new(
-                "dinoserve_requests_in_progress",
-                "Requests whose answer is being made."
-            )),
-            key_requests: register!(IntCounterVec::new(
-                Opts::new("dinoserve_key_requests_total", "Requests by the name of their API key."),
-                &["key"]
-            )),
-            connections: register!(IntGauge::new("dinoserve_connections", "Connections that are open.")),
-            rejections: register!(IntCounterVec::new(
-                Opts::new("dinoserve_rejections_total", "Requests refused before their body was read."),
-                &["reason"]
-            )),
-            images: register!(IntCounterVec::new(
-                Opts::new("dinoserve_images_total", "Images that were given features, or an error."),
-                &["outcome"]
-            )),
-            batch_size: register!(Histogram::with_opts(
-                HistogramOpts::new("dinoserve_batch_images", "Images that ran through the model together.")
-                    .buckets(vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
-            )),
-            queue_depth: register!(IntGauge::new("dinoserve_queue_jobs", "Images that wait for a worker.")),
-            queue_capacity: register!(IntGauge::new(
-                "dinoserve_queue_capacity_jobs",
-                "Images that may wait for a worker."
-            )),
-            panics: register!(IntCounterVec::new(
-                Opts::new("dinoserve_panics_total", "Panics that were caught; each is a defect."),
-                &["part"]
-            )),
-            worker_restarts: register!(IntCounter::new(
-                "dinoserve_worker_restarts_total",
-                "Sessions that were replaced because they did not work any more."
-            )),
-            reload_failures: register!(IntCounterVec::new(
-                Opts::new(
-                    "dinoserve_reload_failures_total",
-                    "Files that were to be read anew and could not be used; the old ones stay in force."
-                ),
-                &["file"]
-            )),
-            cache_lookups: register!(IntCounterVec::new(
-                Opts::new("dinoserve_cache_lookups_total", "Look-ups in the result cache."),
-                &["outcome"]
-            )),
-            cache_bytes: register!(IntGauge::new("dinoserve_cache_bytes", "Memory of the results that are kept.")),
-            gallery_search_duration: register!(Histogram::with_opts(histogram(
-                "dinoserve_gallery_search_duration_seconds",
-                "Time of a search for neighbors."
-            ))),
-            gallery_items: register!(IntGaugeVec::new(
-                Opts::new(
-                    "dinoserve_gallery_items",
-                    "Items of a gallery; (others) are those of all smaller galleries."
-                ),
-                &["gallery"]
-            )),
-            gallery_info: register!(IntGaugeVec::new(
-                Opts::new("dinoserve_gallery_info", "Always 1; the labels tell what a gallery holds."),
-                &["gallery", "model", "fingerprint", "dim"]
-            )),
-            ready: register!(IntGauge::new("dinoserve_ready", "1 when the model answers, else 0.")),
-            build_info: register!(IntGaugeVec::new(
-                Opts::new("dinoserve_build_info", "Always 1; the labels tell the version."),
-                &["version"]
-            )),
-            model_info: register!(IntGaugeVec::new(
-                Opts::new("dinoserve_model_info", "Always 1; the labels tell the model that is served."),
-                &["model", "fingerprint", "precision", "provider"]
-            )),
-            registry,
-        }
-        .ready_to_count()
-    }
-
-    /// A counter that first appears when it has counted is no use to whoever watches for a change,
-    /// so those with few labels begin at 0.
-    fn ready_to_count(self) -> Self {
-        let known: [(&IntCounterVec, &[&str]); 5] = [
-            (&self.rejections, &REJECTIONS),
-            (&self.panics, &["worker", "decoder", "handler"]),
-            (&self.reload_failures, &["keys", "certificate"]),
-            (&self.images, &["ok", "error"]),
-            (&self.cache_lookups, &["hit", "miss"]),
-        ];
-        for (counter, labels) in known {
-            for label in labels {
-                counter.with_label_values(&[label]).inc_by(0);
-            }
-        }
-        self
-    }
-
-    /// Counts a refusal, by one of [`REJECTIONS`].
-    pub fn count_rejection(&self, reason: &str) {
-        self.rejections.with_label_values(&[reason]).inc();
-    }
-
-    /// Tells which model is served.
-    pub fn set_model(&self, model: &str, fingerprint: &str, precision: &str, provider: &str) {
-        self.model_info.reset();
-        self.model_info
-            .with_label_values(&[model, fingerprint, precision, provider])
-            .set(1);
-    }
-
-    /// Tells what galleries there are. Clients name galleries, so only the largest become labels.
-    pub fn set_galleries(&self, mut galleries: Vec<GalleryFacts>) {
-        const SHOWN: usize = 50;
-        galleries.sort_by_key(|gallery| std::cmp::Reverse(gallery.items));
-        let of_others = galleries.split_off(SHOWN.min(galleries.len()));
-        // Those that were deleted go.
-        self.gallery_items.reset();
-        self.gallery_info.reset();
-        let count = |items: u64| i64::try_from(items).unwrap_or(i64::MAX);
-        for GalleryFacts {
-            name,
-            items,
-            model,
-            fingerprint,
-            dim,
-        } in galleries
-        {
-            self.gallery_items
-                .with_label_values(&[&name])
-                .set(count(items));
-            self.gallery_info
-                .with_label_values(&[&name, &model, &fingerprint, &dim.to_string()])
-                .set(1);
-        }
-        if !of_others.is_empty() {
-            let items = of_others.iter().map(|gallery| gallery.items).sum();
-            self.gallery_items
-                .with_label_values(&["(others)"])
-                .set(count(items));
-        }
-    }
-
-    /// Records how long an image spent in a stage.
-    pub fn observe_stage(&self, stage: &str, time: Duration) {
-        self.stage_duration
-            .with_label_values(&[stage])
-            .observe(time.as_secs_f64());
-    }
-
-    /// All metrics in Prometheus's text format.
-    pub fn render(&self) -> String {
-        let mut text = Vec::new();
-        // Writing to memory does not fail.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
-        String::from_utf8(text).unwrap_or_default()
-    }
-}
-
-/// Why requests are refused before their body is read.
+/// Bucket limits of durations, in seconds.
+const SECONDS: [f64; 18] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 2.5,
+    5.0, 10.0, 30.0,
+];
+/// Bucket limits of batch sizes, in images.
+const IMAGES: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+/// Maximum number of galleries with labels of their own, because clients choose the names.
+const MAX_LABELED_GALLERIES: usize = 50;
+/// Reasons for rejections before the body is read.
 const REJECTIONS: [&str; 9] = [
     "loading",
     "failed",
@@ -265,17 +29,226 @@ const REJECTIONS: [&str; 9] = [
     "connections",
 ];
 
-/// What is told of a gallery.
+/// Declares [`Metrics`]: the doc comment of a metric is also its help text.
+macro_rules! declare_metrics {
+    ($(
+        $(#[doc = $help:literal])+
+        $visibility:vis $field:ident: $kind:ty = $register:ident($($argument:expr),+);
+    )+) => {
+        /// All metrics of the process.
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])+ $visibility $field: $kind,)+
+        }
+
+        impl Metrics {
+            fn new() -> Self {
+                let registry = Registry::new();
+                Self {
+                    $($field: $register(&registry, concat!($($help),+).trim(), $($argument),+),)+
+                    registry,
+                }
+            }
+        }
+    };
+}
+
+declare_metrics! {
+    /// Number of responses, by route, method and status.
+    pub requests: IntCounterVec =
+        counters("dinoserve_requests_total", &["route", "method", "status"]);
+    /// Time from the request head to the response head, by route.
+    pub request_duration: HistogramVec =
+        histograms("dinoserve_request_duration_seconds", &["route"]);
+    /// Time of an image in each stage: decode, resize, queue, inference, post.
+    pub stage_duration: HistogramVec = histograms("dinoserve_stage_duration_seconds", &["stage"]);
+    /// Number of requests in progress.
+    pub requests_in_progress: IntGauge = gauge("dinoserve_requests_in_progress");
+    /// Number of requests, by the name of their API key.
+    pub key_requests: IntCounterVec = counters("dinoserve_key_requests_total", &["key"]);
+    /// Number of open connections.
+    pub connections: IntGauge = gauge("dinoserve_connections");
+    /// Number of requests rejected before their body was read, by reason.
+    pub rejections: IntCounterVec = counters("dinoserve_rejections_total", &["reason"]);
+    /// Number of processed images, by outcome: ok or error.
+    pub images: IntCounterVec = counters("dinoserve_images_total", &["outcome"]);
+    /// Number of images in a batch.
+    pub batch_size: Histogram = histogram("dinoserve_batch_images", &IMAGES);
+    /// Number of images that wait for a worker.
+    pub queue_depth: IntGauge = gauge("dinoserve_queue_jobs");
+    /// Maximum number of images that wait for a worker.
+    pub queue_capacity: IntGauge = gauge("dinoserve_queue_capacity_jobs");
+    /// Number of caught panics, by part: worker, decoder or handler. Each is a bug.
+    pub panics: IntCounterVec = counters("dinoserve_panics_total", &["part"]);
+    /// Number of broken sessions that were replaced.
+    pub worker_restarts: IntCounter = counter("dinoserve_worker_restarts_total");
+    /// Number of failed reloads of a file, keys or certificate; the old contents stay in force.
+    pub reload_failures: IntCounterVec = counters("dinoserve_reload_failures_total", &["file"]);
+    /// Number of lookups in the result cache, by outcome: hit or miss.
+    pub cache_lookups: IntCounterVec = counters("dinoserve_cache_lookups_total", &["outcome"]);
+    /// Memory of the cached results, in bytes.
+    pub cache_bytes: IntGauge = gauge("dinoserve_cache_bytes");
+    /// Time of a search for neighbors in a gallery.
+    pub gallery_search_duration: Histogram =
+        histogram("dinoserve_gallery_search_duration_seconds", &SECONDS);
+    /// Number of items in a gallery; (others) is the sum over all smaller galleries.
+    gallery_items: IntGaugeVec = gauges("dinoserve_gallery_items", &["gallery"]);
+    /// Always 1; the labels describe the vectors of a gallery.
+    gallery_info: IntGaugeVec =
+        gauges("dinoserve_gallery_info", &["gallery", "model", "fingerprint", "dim"]);
+    /// 1 if the model is ready, else 0.
+    pub ready: IntGauge = gauge("dinoserve_ready");
+    /// Always 1; the label is the version.
+    pub build_info: IntGaugeVec = gauges("dinoserve_build_info", &["version"]);
+    /// Always 1; the labels describe the served model.
+    pub model_info: IntGaugeVec =
+        gauges("dinoserve_model_info", &["model", "fingerprint", "precision", "provider"]);
+}
+
+/// Returns the metrics of this process.
+pub fn metrics() -> &'static Metrics {
+    static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
+        let metrics = Metrics::new();
+        metrics.register_process();
+        metrics.create_known_counters();
+        metrics
+    });
+    &METRICS
+}
+
+impl Metrics {
+    /// Counts a rejection for one of [`REJECTIONS`].
+    pub fn count_rejection(&self, reason: &str) {
+        self.rejections.with_label_values(&[reason]).inc();
+    }
+
+    /// Sets the served model.
+    pub fn set_model(&self, model: &str, fingerprint: &str, precision: &str, provider: &str) {
+        self.model_info.reset();
+        self.model_info
+            .with_label_values(&[model, fingerprint, precision, provider])
+            .set(1);
+    }
+
+    /// Sets the galleries; those not listed are removed. Only the largest have labels.
+    pub fn set_galleries(&self, mut galleries: Vec<GalleryFacts>) {
+        galleries.sort_by_key(|gallery| Reverse(gallery.items));
+        let others = galleries.split_off(MAX_LABELED_GALLERIES.min(galleries.len()));
+        self.gallery_items.reset();
+        self.gallery_info.reset();
+        for gallery in galleries {
+            self.set_gallery_items(&gallery.name, gallery.items);
+            self.gallery_info
+                .with_label_values(&[
+                    &gallery.name,
+                    &gallery.model,
+                    &gallery.fingerprint,
+                    &gallery.dim.to_string(),
+                ])
+                .set(1);
+        }
+        if !others.is_empty() {
+            let items = others.iter().map(|gallery| gallery.items).sum();
+            self.set_gallery_items("(others)", items);
+        }
+    }
+
+    /// Records the time that an image spent in a stage.
+    pub fn observe_stage(&self, stage: &str, time: Duration) {
+        self.stage_duration
+            .with_label_values(&[stage])
+            .observe(time.as_secs_f64());
+    }
+
+    /// Returns all metrics in Prometheus's text format.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        // Writing to memory does not fail.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    fn set_gallery_items(&self, gallery: &str, items: u64) {
+        self.gallery_items
+            .with_label_values(&[gallery])
+            .set(i64::try_from(items).unwrap_or(i64::MAX));
+    }
+
+    /// Adds the metrics of the process: memory, CPU, open files.
+    fn register_process(&self) {
+        #[cfg(target_os = "linux")]
+        self.registry
+            .register(Box::new(
+                prometheus::process_collector::ProcessCollector::for_self(),
+            ))
+            .expect("the process is registered once");
+    }
+
+    /// Creates the counters with few labels at 0, so that Prometheus sees their first increase.
+    fn create_known_counters(&self) {
+        let known: [(&IntCounterVec, &[&str]); 5] = [
+            (&self.rejections, &REJECTIONS),
+            (&self.panics, &["worker", "decoder", "handler"]),
+            (&self.reload_failures, &["keys", "certificate"]),
+            (&self.images, &["ok", "error"]),
+            (&self.cache_lookups, &["hit", "miss"]),
+        ];
+        for (counter, labels) in known {
+            for label in labels {
+                counter.with_label_values(&[label]).inc_by(0);
+            }
+        }
+    }
+}
+
+/// Description of a gallery for the metrics.
 #[derive(Debug, Clone)]
 pub struct GalleryFacts {
-    /// Its name.
+    /// Name of the gallery.
     pub name: String,
-    /// How many items it has.
+    /// Number of items.
     pub items: u64,
-    /// The model of its vectors.
+    /// Model of the vectors.
     pub model: String,
-    /// That model's fingerprint.
+    /// Fingerprint of the model.
     pub fingerprint: String,
-    /// Width of its vectors.
+    /// Dimension of the vectors.
     pub dim: usize,
+}
+
+fn counter(registry: &Registry, help: &str, name: &str) -> IntCounter {
+    register(registry, IntCounter::new(name, help))
+}
+
+fn counters(registry: &Registry, help: &str, name: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn gauge(registry: &Registry, help: &str, name: &str) -> IntGauge {
+    register(registry, IntGauge::new(name, help))
+}
+
+fn gauges(registry: &Registry, help: &str, name: &str, labels: &[&str]) -> IntGaugeVec {
+    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn histogram(registry: &Registry, help: &str, name: &str, buckets: &[f64]) -> Histogram {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    register(registry, Histogram::with_opts(options))
+}
+
+fn histograms(registry: &Registry, help: &str, name: &str, labels: &[&str]) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+    register(registry, HistogramVec::new(options, labels))
+}
+
+fn register<M: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<M>,
+) -> M {
+    let metric = metric.expect("the declaration of a metric is valid");
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("each metric is declared once");
+    metric
 }

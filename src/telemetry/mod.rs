@@ -5,7 +5,7 @@ mod metrics;
 mod traces;
 
 pub use self::{
-    logs::{LogFormat, TraceExport, Tracing, log_span, start},
+    logs::{LogFormat, Tracing, log_span, start},
     metrics::{GalleryFacts, Metrics, metrics},
-    traces::{answered, follow, request_span},
+    traces::{TraceExport, join_trace, record_status, request_span},
 };

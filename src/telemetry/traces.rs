@@ -1,4 +1,4 @@
-//! Traces across services: the caller's is followed, and spans go to a collector by OTLP.
+//! Distributed traces: a caller's trace is continued, and spans are sent to a collector by OTLP.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,14 +18,23 @@ use opentelemetry_sdk::{
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::TraceExport;
 use crate::error::{Error, Result};
 
-/// Of spans that are for a collector alone.
+/// Target of spans for a collector only.
 pub(super) const TARGET: &str = "dinoserve::traces";
 
-/// The span of a request for a collector, in OpenTelemetry's terms. It does not appear in the log,
-/// and costs nothing if no spans are sent.
+/// Export of spans.
+#[derive(Debug, Clone)]
+pub struct TraceExport {
+    /// URL of a collector for OTLP over HTTP, such as `http://localhost:4318`.
+    pub endpoint: String,
+    /// Share of the traces started here that is sent, 0 to 1. For a trace started by a caller, the
+    /// caller decides.
+    pub sample: f64,
+}
+
+/// Creates a request's span for the collector, with OpenTelemetry's attributes. It does not appear in
+/// the log, and costs nothing if no spans are sent.
 pub fn request_span(method: &str, route: &str) -> Span {
     tracing::info_span!(
         target: TARGET,
@@ -38,27 +47,31 @@ pub fn request_span(method: &str, route: &str) -> Span {
     )
 }
 
-/// Tells the status of the answer.
-pub fn answered(span: &Span, status: u16) {
+/// Records the status of the response.
+pub fn record_status(span: &Span, status: u16) {
     span.record("http.response.status_code", status);
 }
 
-/// Makes a span part of the trace that a caller tells of in the W3C's `traceparent` and
-/// `tracestate`, and gives the trace's id: the caller's, or that of the span if spans are sent.
-pub fn follow(span: &Span, traceparent: Option<&str>, tracestate: Option<&str>) -> Option<TraceId> {
+/// Joins `span` to the caller's trace, given by the W3C headers `traceparent` and `tracestate`.
+///
+/// Returns the id of the trace: the caller's, or that of the span if spans are sent.
+pub fn join_trace(
+    span: &Span,
+    traceparent: Option<&str>,
+    tracestate: Option<&str>,
+) -> Option<TraceId> {
     let mut id = None;
     if let Some(traceparent) = traceparent {
-        let given = [
+        let headers: HashMap<String, String> = [
             ("traceparent", Some(traceparent)),
             ("tracestate", tracestate),
-        ];
-        let given = given
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
-        let parent =
-            TraceContextPropagator::new().extract(&HashMap::<String, String>::from_iter(given));
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect();
+        let parent = TraceContextPropagator::new().extract(&headers);
         id = valid(parent.span().span_context().trace_id());
-        // It fails if no spans are sent, and then there is nothing to join.
+        // This fails if no spans are sent.
         let _ = span.set_parent(parent);
     }
     id.or_else(|| valid(span.context().span().span_context().trace_id()))
@@ -68,13 +81,13 @@ fn valid(id: TraceId) -> Option<TraceId> {
     (id != TraceId::INVALID).then_some(id)
 }
 
-/// What sends spans, in the background and in batches.
+/// Creates the provider that sends spans in batches, in the background.
 pub(super) fn provider(export: &TraceExport) -> Result<SdkTracerProvider> {
-    let wrong = |what: String| Error::option("otlp-endpoint", what);
+    let invalid = |detail: String| Error::option("otlp-endpoint", detail);
     let address = export.endpoint.trim_end_matches('/');
     if !address.starts_with("http://") && !address.starts_with("https://") {
-        return Err(wrong(format!(
-            "{address:?} is no address such as http://localhost:4318"
+        return Err(invalid(format!(
+            "{address:?} is not a URL such as http://localhost:4318"
         )));
     }
     let address = if address.ends_with("/v1/traces") {
@@ -87,8 +100,7 @@ pub(super) fn provider(export: &TraceExport) -> Result<SdkTracerProvider> {
         .with_http_client(Client::new())
         .with_endpoint(address)
         .build()
-        .map_err(|error| wrong(error.to_string()))?;
-    let about = [KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
+        .map_err(|error| invalid(error.to_string()))?;
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
@@ -97,14 +109,13 @@ pub(super) fn provider(export: &TraceExport) -> Result<SdkTracerProvider> {
         .with_resource(
             Resource::builder()
                 .with_service_name("dinoserve")
-                .with_attributes(about)
+                .with_attributes([KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))])
                 .build(),
         )
         .build())
 }
 
-/// The program's HTTP client, as the exporter wants it. The exporter calls it on a thread of its
-/// own.
+/// Adapts the program's HTTP client to the exporter, which calls it on a separate thread.
 #[derive(Debug)]
 struct Client(ureq::Agent);
 
@@ -119,8 +130,8 @@ impl Client {
 impl HttpClient for Client {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (parts, body) = request.into_parts();
-        let answer = self.0.run(Request::from_parts(parts, body.to_vec()))?;
-        let (parts, mut body) = answer.into_parts();
+        let response = self.0.run(Request::from_parts(parts, body.to_vec()))?;
+        let (parts, mut body) = response.into_parts();
         let body = body.read_to_vec()?;
         Ok(Response::from_parts(parts, body.into()))
     }

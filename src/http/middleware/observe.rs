@@ -89,7 +89,7 @@ pub(crate) async fn observe(
     let traced = telemetry::request_span(method.as_str(), &route);
     let [parent, of_vendors] =
         ["traceparent", "tracestate"].map(|name| header_text(request.headers(), name));
-    let trace = telemetry::follow(&traced, parent, of_vendors).map(tracing::field::display);
+    let trace = telemetry::join_trace(&traced, parent, of_vendors).map(tracing::field::display);
     let logged = telemetry::log_span(&id);
     let answering = next.run(request).instrument(logged.clone());
     let mut response = answering.instrument(traced.clone()).await;
@@ -99,7 +99,7 @@ pub(crate) async fn observe(
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    telemetry::answered(&traced, response.status().as_u16());
+    telemetry::record_status(&traced, response.status().as_u16());
     let _span = logged.entered();
 
     let elapsed = started.elapsed();

@@ -1,0 +1,54 @@
+//! Inputs and outputs of the model.
+
+use std::time::Duration;
+
+use ndarray::{Array1, Array2, Array3};
+
+use crate::vision::{Grid, RgbImage};
+
+/// An image in the model's input size: `[grid.height·14, grid.width·14]` RGB.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// Pixels.
+    pub pixels: RgbImage,
+    /// Patch grid.
+    pub grid: Grid,
+}
+
+/// The model's outputs that a job needs; the others are not copied from the runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct RequestedOutputs {
+    /// Patch tokens of the last block.
+    pub patch_tokens: bool,
+    /// Register tokens of the last block, if the model has any.
+    pub registers: bool,
+    /// Softmax attention of CLS in the last block.
+    pub attention: bool,
+    /// CLS tokens of the last blocks.
+    pub layers_cls: bool,
+    /// Patch tokens of the last blocks.
+    pub layers_patch: bool,
+}
+
+/// Features of one image. The final norm is applied to all tokens.
+#[derive(Debug, Clone)]
+pub struct Features {
+    /// Patch grid.
+    pub grid: Grid,
+    /// CLS token, `[dim]`.
+    pub cls: Array1<f32>,
+    /// Patch tokens, `[patches, dim]`, row-major over the grid.
+    pub patch_tokens: Option<Array2<f32>>,
+    /// Register tokens, `[registers, dim]`.
+    pub registers: Option<Array2<f32>>,
+    /// Attention of CLS, `[heads, 1 + registers + patches]`.
+    pub attention: Option<Array2<f32>>,
+    /// CLS tokens, `[layers, dim]`, the last block last.
+    pub layers_cls: Option<Array2<f32>>,
+    /// Patch tokens, `[layers, patches, dim]`, the last block last.
+    pub layers_patch: Option<Array3<f32>>,
+    /// Time that the job spent in the queue.
+    pub queue_time: Duration,
+    /// Time that the runtime spent on the batch.
+    pub inference_time: Duration,
+}
