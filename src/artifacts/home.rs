@@ -16,7 +16,9 @@ const RUNTIME_VERSION: &str = "1.32.0";
 /// ```text
 /// runtime/onnxruntime-1.32.0/libonnxruntime.so
 /// sources/<model>/<weight file>           published weights
-/// models/<model>/<precision>-v1.onnx      converted model, with .onnx.data (weights) and .json (manifest)
+/// models/<model>/<precision>-v1.onnx      converted model
+/// models/<model>/<precision>-v1.onnx.data its weights
+/// models/<model>/<precision>-v1.json      its manifest
 /// catalog/*.toml                          model descriptions of the user
 /// ```
 #[derive(Debug, Clone)]

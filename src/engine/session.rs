@@ -73,8 +73,8 @@ impl Sessions {
 }
 
 impl ModelSession {
-    /// Loads the sessions of `plan`, one after the other. Sessions on the CPU share the memory of the
-    /// weights.
+    /// Loads the sessions of `plan`, one after the other. Sessions on the CPU share the memory of
+    /// the weights.
     ///
     /// # Errors
     /// [`Kind::Artifact`](crate::error::Kind::Artifact) if the model or a device cannot be used.

@@ -106,10 +106,10 @@ where
     let pointer = NonNull::new(tensor.ptr().cast_mut())?;
     // The value below owns the tensor now, and releases it.
     std::mem::forget(tensor);
-    // SAFETY: the pointer is a valid tensor, and nothing else releases it. It borrows `bytes`, which
-    // `SharedWeights` keeps mapped for as long as it keeps the value. Every session with a clone of
-    // the value is dropped before: in `ModelSession` the session comes first, and then the owner of
-    // `SharedWeights`.
+    // SAFETY: the pointer is a valid tensor, and nothing else releases it. It borrows `bytes`,
+    // which `SharedWeights` keeps mapped for as long as it keeps the value. Every session with a
+    // clone of the value is dropped before: in `ModelSession` the session comes first, and then the
+    // owner of `SharedWeights`.
     Some(Arc::new(unsafe {
         DynValue::from_ptr(pointer, Some(&Allocator::default()))
     }))

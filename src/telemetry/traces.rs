@@ -33,8 +33,8 @@ pub struct TraceExport {
     pub sample: f64,
 }
 
-/// Creates a request's span for the collector, with OpenTelemetry's attributes. It does not appear in
-/// the log, and costs nothing if no spans are sent.
+/// Creates a request's span for the collector, with OpenTelemetry's attributes. It does not appear
+/// in the log, and costs nothing if no spans are sent.
 pub fn request_span(method: &str, route: &str) -> Span {
     tracing::info_span!(
         target: TARGET,
