@@ -12,7 +12,7 @@ mod store;
 
 pub use convert::{convert, read_weights};
 pub use disk::{remove_unfinished, sha256_file, write_atomically};
-pub use download::{Download, download};
+pub use download::download;
 pub use home::Home;
 pub use manifest::{Manifest, ModelPaths};
 pub use mapped::{Mapping, map_file};

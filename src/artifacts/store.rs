@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Download, Home, Manifest, ModelFile, ModelPaths, Progress,
+    Home, Manifest, ModelFile, ModelPaths, Progress,
     convert::{convert, read_weights, shard_names},
     disk::sha256_file,
     download,
@@ -220,35 +220,15 @@ impl ModelStore {
         let sha256 = source.sha256.as_deref();
         let to = self.home.sources(&spec.name).join(&source.file);
         if !source.file.ends_with(".index.json") {
-            return download(
-                &Download {
-                    url,
-                    to: &to,
-                    sha256,
-                },
-                progress,
-            );
+            return download(url, &to, sha256, progress);
         }
         // The index gets its name last, so its presence means that all shards exist.
         let index = to.with_extension("downloading");
-        download(
-            &Download {
-                url,
-                to: &index,
-                sha256,
-            },
-            progress,
-        )?;
+        download(url, &index, sha256, progress)?;
         let (folder, _) = url.rsplit_once('/').unwrap_or((url, ""));
         for shard in shard_names(&index)? {
-            download(
-                &Download {
-                    url: &format!("{folder}/{shard}"),
-                    to: &to.with_file_name(shard),
-                    sha256: None,
-                },
-                progress,
-            )?;
+            let url = format!("{folder}/{shard}");
+            download(&url, &to.with_file_name(shard), None, progress)?;
         }
         std::fs::rename(&index, &to)
             .map_err(|error| Error::io(format_args!("writing {}", to.display()), error))

@@ -9,7 +9,7 @@ use std::{
 };
 
 use dinoserve::{
-    artifacts::{Download, Home, ModelState, ModelStore, download},
+    artifacts::{Home, ModelState, ModelStore, download},
     error::{Error, Kind},
     model::PositionRule,
     onnx::Precision,
@@ -150,14 +150,7 @@ fn file() -> Vec<u8> {
 
 fn fetch(hub: &Hub, to: &PathBuf, sha256: Option<&str>) -> Result<(), Error> {
     let url = format!("{}/model.safetensors", hub.address);
-    download(
-        &Download {
-            url: &url,
-            to,
-            sha256,
-        },
-        &mut (),
-    )
+    download(&url, to, sha256, &mut ())
 }
 
 fn target(name: &str) -> (PathBuf, PathBuf) {

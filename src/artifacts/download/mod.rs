@@ -25,43 +25,32 @@ const MAX_FRUITLESS: u32 = 4;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(120);
 const BUFFER_BYTES: usize = 1 << 17;
 
-/// A file to download.
-#[derive(Debug, Clone)]
-pub struct Download<'a> {
-    /// URL of the file.
-    pub url: &'a str,
-    /// Path of the finished file. Until then its bytes are in a file with the suffix `.part`.
-    pub to: &'a Path,
-    /// Expected SHA-256 in hexadecimal. By default, the hash that a model hub announces.
-    pub sha256: Option<&'a str>,
-}
-
-impl Download<'_> {
-    fn write_error(&self, error: io::Error) -> Error {
-        Error::io(format_args!("writing {}", self.to.display()), error)
-    }
-}
-
-/// Downloads a file, or completes an interrupted download.
+/// Downloads `url` to `to`, or completes an interrupted download.
 ///
-/// An interrupted connection is resumed. The file gets its name only after its hash is verified.
+/// The bytes go to a file with the suffix `.part`, which is renamed after its hash is verified.
+/// `sha256` is the expected hash in hexadecimal; by default it is the one that a model hub announces.
 ///
 /// # Errors
 /// [`Kind::Download`] if the file is not available, the server cannot be reached, or the hash
 /// differs; [`Kind::Io`] if the disk is full or cannot be written.
-pub fn download(download: &Download<'_>, progress: &mut dyn Progress) -> Result<()> {
-    let writing = |error| download.write_error(error);
-    if let Some(folder) = download.to.parent() {
+pub fn download(
+    url: &str,
+    to: &Path,
+    sha256: Option<&str>,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    let writing = |error| write_error(to, error);
+    if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(writing)?;
     }
     // Processes that download the same file take turns; the second finds it complete. The lock is
     // a separate file that stays: a file that is renamed or deleted could be locked twice.
-    let lock = File::create(with_suffix(download.to, ".lock")).map_err(writing)?;
+    let lock = File::create(with_suffix(to, ".lock")).map_err(writing)?;
     lock.lock().map_err(writing)?;
-    if download.to.exists() {
+    if to.exists() {
         return Ok(());
     }
-    let part = with_suffix(download.to, ".part");
+    let part = with_suffix(to, ".part");
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -69,35 +58,42 @@ pub fn download(download: &Download<'_>, progress: &mut dyn Progress) -> Result<
         .write(true)
         .open(&part)
         .map_err(writing)?;
-    let mut transfer = Transfer {
+    let announced = Transfer {
         agent: new_agent(),
-        download,
+        url,
+        to,
         file: &mut file,
         progress: &mut *progress,
-    };
-    let announced = transfer.run()?;
+    }
+    .run()?;
 
     file.sync_all().map_err(writing)?;
-    let expected = download.sha256.map(str::to_owned).or(announced);
     let found = sha256_file(&part, progress)?;
-    if let Some(expected) = expected.filter(|expected| *expected != found) {
-        let _ = fs::remove_file(&part);
-        return Err(Error::new(
-            Kind::Download,
-            format!(
-                "{} has SHA-256 {found}, but {expected} was expected; it was deleted. Try again; \
-                 if the error persists, the file at its source has changed or a proxy alters it",
-                download.url
-            ),
-        ));
+    match sha256.or(announced.as_deref()) {
+        Some(expected) if expected != found => {
+            let _ = fs::remove_file(&part);
+            Err(Error::new(
+                Kind::Download,
+                format!(
+                    "{url} has SHA-256 {found}, but {expected} was expected; it was deleted. Try \
+                     again; if the error persists, the file at its source has changed or a proxy \
+                     alters it"
+                ),
+            ))
+        }
+        _ => fs::rename(&part, to).map_err(writing),
     }
-    fs::rename(&part, download.to).map_err(writing)
+}
+
+fn write_error(path: &Path, error: io::Error) -> Error {
+    Error::io(format_args!("writing {}", path.display()), error)
 }
 
 /// A download in progress.
 struct Transfer<'a> {
     agent: Agent,
-    download: &'a Download<'a>,
+    url: &'a str,
+    to: &'a Path,
     file: &'a mut File,
     progress: &'a mut dyn Progress,
 }
@@ -125,7 +121,7 @@ impl Transfer<'_> {
             if !resumed {
                 timeout *= 2;
             }
-            let url = self.download.url;
+            let url = self.url;
             if fruitless == MAX_FRUITLESS {
                 let advice = match (received, resumed) {
                     (0, _) => "",
@@ -146,12 +142,12 @@ impl Transfer<'_> {
     fn received(&mut self) -> Result<u64> {
         self.file
             .seek(SeekFrom::End(0))
-            .map_err(|error| self.download.write_error(error))
+            .map_err(|error| write_error(self.to, error))
     }
 
     /// Requests the missing bytes over one connection and appends them.
     fn attempt(&mut self, received: u64, timeout: Duration) -> Result<Option<String>, Failure> {
-        let url = self.download.url;
+        let url = self.url;
         let (response, announced) = get(&self.agent, url, received, timeout)?;
         if let Some(range) = self.range(&response, received)? {
             self.append(response.into_body(), range, received)?;
@@ -207,7 +203,7 @@ impl Transfer<'_> {
                     StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "the file is not public",
                     _ => "the file is not available",
                 };
-                let url = self.download.url;
+                let url = self.url;
                 Err(Failure::permanent(format!(
                     "{url}: the server answered {status}: {advice}"
                 )))
@@ -220,7 +216,7 @@ impl Transfer<'_> {
         self.file
             .set_len(0)
             .and_then(|()| self.file.rewind())
-            .map_err(|error| Failure::Permanent(self.download.write_error(error)))
+            .map_err(|error| Failure::Permanent(write_error(self.to, error)))
     }
 
     fn append(&mut self, body: Body, range: ByteRange, received: u64) -> Result<(), Failure> {
@@ -241,7 +237,7 @@ impl Transfer<'_> {
             }
             self.file
                 .write_all(&buffer[..count])
-                .map_err(|error| Failure::Permanent(self.download.write_error(error)))?;
+                .map_err(|error| Failure::Permanent(write_error(self.to, error)))?;
             done += count as u64;
         }
         match range.total {
