@@ -79,7 +79,7 @@ fn shards_are_one_model() {
 
     std::fs::write(&index, r#"{"weight_map": {"a": "../../etc/passwd"}}"#).unwrap();
     let error = converted("tiny-swiglu-reg", &index).unwrap_err();
-    assert!(error.detail().contains("no plain file name"), "{error}");
+    assert!(error.detail().contains("not a plain file name"), "{error}");
 }
 
 #[test]
