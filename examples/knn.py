@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Fills a gallery from a folder per label and classifies other images by their nearest neighbors.
+"""Fills a gallery from a folder per label, and classifies other images by their nearest neighbors.
 
-    knn.py LABELLED/ NEW_IMAGE...
+    knn.py LABELED/ NEW_IMAGE...
 
-The server must keep galleries (`--gallery DIR`).
+The server must store galleries (`--gallery DIR`).
 """
 
 import os
@@ -15,19 +15,19 @@ import requests
 
 SERVER = os.environ.get("DINOSERVE_URL", "http://127.0.0.1:8080")
 GALLERY = "example"
-BYTES = {"Content-Type": "application/octet-stream"}
+HEADERS = {"Content-Type": "application/octet-stream"}
 
 
 def store(path: Path, label: str) -> None:
-    identity = quote(f"{label}/{path.name}", safe="")
-    answer = requests.put(
-        f"{SERVER}/v1/gallery/{identity}",
+    item_id = quote(f"{label}/{path.name}", safe="")
+    response = requests.put(
+        f"{SERVER}/v1/gallery/{item_id}",
         params={"gallery": GALLERY, "label": label},
         data=path.read_bytes(),
-        headers=BYTES,
+        headers=HEADERS,
         timeout=120,
     )
-    answer.raise_for_status()
+    response.raise_for_status()
 
 
 def main() -> None:
@@ -36,18 +36,18 @@ def main() -> None:
         for path in sorted(folder.iterdir()):
             store(path, folder.name)
     for path in new:
-        answer = requests.post(
+        response = requests.post(
             f"{SERVER}/v1/classify",
             params={"gallery": GALLERY, "k": 5},
             data=path.read_bytes(),
-            headers=BYTES,
+            headers=HEADERS,
             timeout=120,
         )
-        answer.raise_for_status()
-        found = answer.json()
-        best = found["probabilities"][0]
-        nearest = ", ".join(f"{neighbor['id']} {neighbor['score']:.3f}" for neighbor in found["neighbors"][:3])
-        print(f"{path.name}: {found['label']} ({best['probability']:.0%}); nearest are {nearest}")
+        response.raise_for_status()
+        found = response.json()
+        best = found["probabilities"][0]["probability"]
+        nearest = [f"{item['id']} {item['score']:.3f}" for item in found["neighbors"][:3]]
+        print(f"{path.name}: {found['label']} ({best:.0%}); nearest are {', '.join(nearest)}")
 
 
 if __name__ == "__main__":

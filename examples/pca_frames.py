@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Draws PCA maps of a video's frames in one basis, so that a part has the same color in all of them.
+"""Draws PCA maps of a video's frames in one basis, so that each part keeps its color.
 
     ffmpeg -i clip.mp4 -vf fps=5 frames/%04d.jpg
     pca_frames.py frames/ maps/
     ffmpeg -framerate 5 -i maps/%04d.png maps.mp4
 
-The server must keep galleries (`--gallery DIR`): the basis is stored there.
+The server must store galleries (`--gallery DIR`), because it stores the basis there.
 """
 
 import os
@@ -21,21 +21,21 @@ NAME = "frames"
 def main() -> None:
     frames, maps = sorted(Path(sys.argv[1]).iterdir()), Path(sys.argv[2])
     maps.mkdir(exist_ok=True)
-    # The basis is fitted on some frames from all of the video.
-    some = frames[:: max(1, len(frames) // 16)]
-    files = [("image", (frame.name, frame.read_bytes())) for frame in some]
+    # The basis is fitted on a sample of frames from the whole video.
+    sample = frames[:: max(1, len(frames) // 16)]
+    files = [("image", (frame.name, frame.read_bytes())) for frame in sample]
     requests.put(f"{SERVER}/v1/bases/{NAME}", files=files, timeout=600).raise_for_status()
     for frame in frames:
-        answer = requests.post(
+        response = requests.post(
             f"{SERVER}/v1/pca",
             params={"basis": NAME, "upscale": "bicubic"},
             data=frame.read_bytes(),
             headers={"Content-Type": "application/octet-stream", "Accept": "image/png"},
             timeout=120,
         )
-        answer.raise_for_status()
-        (maps / frame.with_suffix(".png").name).write_bytes(answer.content)
-    print(f"{len(frames)} maps in {maps}, in a basis of {len(some)} frames")
+        response.raise_for_status()
+        (maps / frame.with_suffix(".png").name).write_bytes(response.content)
+    print(f"{len(frames)} maps in {maps}, in a basis of {len(sample)} frames")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Fuzzes every target (or those named) for some seconds each.
+# Fuzzes all targets, or the given ones, for some seconds each.
 #
 #   fuzz/run.sh [SECONDS [TARGET...]]
 #
-# New inputs go to fuzz/found/TARGET, and what fails to fuzz/artifacts/TARGET; the committed corpus is only read.
+# New inputs go to fuzz/found/TARGET, failures to fuzz/artifacts/TARGET; the committed corpus is only
+# read.
 
 set -eu
 cd "$(dirname "$0")/.."
@@ -13,13 +14,13 @@ cargo fuzz --version >/dev/null 2>&1 || {
     echo "fuzz: cargo-fuzz is missing; install it with \`cargo install cargo-fuzz\`" >&2
     exit 1
 }
-# The sanitizer's flags are for nightly toolchains; a stable one takes them if it is told to.
+# The sanitizer's flags need a nightly toolchain, or a stable one with this variable.
 case $(rustc --version) in
 *nightly* | *dev*) ;;
 *) export RUSTC_BOOTSTRAP=1 ;;
 esac
 
-# In memory where that can be: the gallery's targets write files, and a disk would slow them down.
+# In memory if possible: the targets of galleries write files, and a disk would slow them down.
 scratch=$(mktemp -d /dev/shm/dinoserve-fuzz-XXXXXX 2>/dev/null || mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT TERM
@@ -27,18 +28,19 @@ trap 'exit 130' INT TERM
 failed=
 for target in ${*:-$(cargo fuzz list)}; do
     case $target in
-    decode_image | read_weights) longest=16384 ;;
-    read_request) longest=4096 ;;
-    *) longest=8192 ;;
+    decode_image | read_weights) max_len=16384 ;;
+    read_request) max_len=4096 ;;
+    *) max_len=8192 ;;
     esac
     echo "== $target: $seconds s"
     mkdir -p "fuzz/found/$target" "fuzz/corpus/$target"
     cargo fuzz build "$target"
     TMPDIR=$scratch cargo fuzz run "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- \
-        -max_total_time="$seconds" -max_len="$longest" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 ||
+        -max_total_time="$seconds" -max_len="$max_len" -timeout=10 -rss_limit_mb=2048 \
+        -print_final_stats=1 ||
         failed="$failed $target"
 done
 [ -z "$failed" ] || {
-    echo "fuzz: these targets failed:$failed; see fuzz/artifacts/" >&2
+    echo "fuzz: targets failed:$failed; see fuzz/artifacts/" >&2
     exit 1
 }

@@ -1,12 +1,10 @@
-//! Any bytes as an image file: decoded whole and reduced, brought to a model's grid, and made a
+//! Any bytes as an image file: decoded whole and reduced, resized to a model's grid, and made a
 //! thumbnail.
 //!
-//! An input is the file as it is, so that any image can be a seed. What else is to vary follows
-//! from its length.
+//! An input is the plain file, so that any image can be a seed. The options follow from its length.
 //!
-//! The service takes a panic in a decoder's crate for a damaged file, and so does this target. One
-//! of ours is a failure, as are memory errors, hangs and allocations out of proportion wherever
-//! they are.
+//! The service treats a panic in a decoder's crate as a damaged file, and so does this target. A
+//! panic in our code is a failure, as are memory errors, hangs and excessive allocations anywhere.
 
 #![no_main]
 
@@ -16,12 +14,12 @@ use std::{
 };
 
 use dinoserve::vision::{
-    Background, DecodeLimits, DecodeOptions, ResampleFilter, ResizeMode, Transform, decode, decode_fast,
-    thumbnail,
+    Background, DecodeLimits, DecodeOptions, ResampleFilter, ResizeMode, Transform, decode,
+    decode_fast, thumbnail,
 };
 use libfuzzer_sys::fuzz_target;
 
-/// Small enough that a run is short, and so that the limits are met.
+/// Small, so that runs are short and the limits are reached.
 const LIMITS: DecodeLimits = DecodeLimits {
     max_pixels: 1 << 20,
     max_side: 4096,
@@ -30,7 +28,7 @@ const LIMITS: DecodeLimits = DecodeLimits {
 static HOOK: Once = Once::new();
 
 fuzz_target!(|file: &[u8]| {
-    HOOK.call_once(spare_decoders);
+    HOOK.call_once(ignore_decoder_panics);
     let backgrounds = [Background::White, Background::Black, Background::Ignore];
     let modes = [ResizeMode::Crop, ResizeMode::Fit, ResizeMode::Squash];
     let filters = [ResampleFilter::Bicubic, ResampleFilter::Bilinear];
@@ -57,7 +55,7 @@ fuzz_target!(|file: &[u8]| {
         (Ok(whole), Ok((reduced, size))) => (whole, reduced, size),
         (Err(_), Err(_)) => return,
         (whole, fast) => panic!(
-            "one way decodes what the other refuses: {:?} {:?}",
+            "only one of both ways decodes the file: {:?} {:?}",
             whole.err(),
             fast.err()
         ),
@@ -66,7 +64,7 @@ fuzz_target!(|file: &[u8]| {
     let (width, height) = (u64::from(whole.width()), u64::from(whole.height()));
     LIMITS
         .check(width, height)
-        .expect("what is above the limits is refused");
+        .expect("files above the limits are rejected");
     assert_eq!((width as usize, height as usize), size);
     assert!(reduced.width() <= whole.width() && reduced.height() <= whole.height());
 
@@ -87,11 +85,11 @@ fuzz_target!(|file: &[u8]| {
             grid.pixels()
         );
     }
-    thumbnail(&whole, 32).expect("every picture has a thumbnail");
+    thumbnail(&whole, 32).expect("every image has a thumbnail");
 });
 
-/// Puts a hook in front of the fuzzer's, which would end the process at any panic.
-fn spare_decoders() {
+/// Puts a hook before the fuzzer's, which would end the process at any panic.
+fn ignore_decoder_panics() {
     const DECODERS: [&str; 9] = [
         "/fax-",
         "/fdeflate-",
@@ -103,13 +101,13 @@ fn spare_decoders() {
         "/weezl-",
         "/zune-jpeg-",
     ];
-    let end = panic::take_hook();
+    let abort = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        let spared = info
+        let ignored = info
             .location()
             .is_some_and(|at| DECODERS.iter().any(|name| at.file().contains(name)));
-        if !spared {
-            end(info);
+        if !ignored {
+            abort(info);
         }
     }));
 }

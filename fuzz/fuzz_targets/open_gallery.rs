@@ -1,7 +1,7 @@
-//! A folder of galleries whose database holds anything: opened, listed, checked, read and searched.
+//! A folder of galleries with an arbitrary database: opened, listed, checked, read and searched.
 //!
-//! LMDB itself is not tried: an input is a list of entries, which are written by LMDB. Each is the
-//! number of a table, the length of its key, that of its value in two bytes, the key and the value.
+//! LMDB itself is not fuzzed: an input is a list of entries that LMDB writes. An entry is the number
+//! of a table, the length of its key, the length of its value in two bytes, the key and the value.
 
 #![no_main]
 
@@ -42,19 +42,19 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// Puts the entries into an empty database, those that LMDB takes.
+/// Puts the entries that LMDB accepts into an empty database.
 fn fill(mut input: &[u8]) -> heed::Result<()> {
     let mut options = EnvOpenOptions::new();
     options
         .map_size(MAP_BYTES as usize)
         .max_dbs(TABLES.len() as u32);
-    // SAFETY: nobody else knows the folder.
+    // SAFETY: the folder is new and used by this process only.
     let env = unsafe { options.open(&*FOLDER) }?;
     let made = env.create_databases_and_commit(env.write_txn()?, |databases, txn| {
         let tables = TABLES.map(|name| databases.create_database::<Bytes, Bytes>(txn, Some(name)));
         heed::Result::Ok(CommitOrAbort::<_, ()>::Commit(tables))
     })?;
-    let tables = made.commit().expect("nothing else is asked for");
+    let tables = made.commit().expect("the closure always commits");
     let tables = tables.into_iter().collect::<heed::Result<Vec<_>>>()?;
     let mut txn = env.write_txn()?;
     for table in &tables {
@@ -62,10 +62,8 @@ fn fill(mut input: &[u8]) -> heed::Result<()> {
     }
     tables[0].put(&mut txn, b"format", &1u32.to_le_bytes())?;
     while let [table, key_bytes, low, high, rest @ ..] = input {
-        let (key_bytes, value_bytes) = (
-            usize::from(*key_bytes),
-            usize::from(u16::from_le_bytes([*low, *high])),
-        );
+        let key_bytes = usize::from(*key_bytes);
+        let value_bytes = usize::from(u16::from_le_bytes([*low, *high]));
         let (key, rest) = rest.split_at(rest.len().min(key_bytes));
         let (value, rest) = rest.split_at(rest.len().min(value_bytes));
         let _ = tables[usize::from(*table) % tables.len()].put(&mut txn, key, value);

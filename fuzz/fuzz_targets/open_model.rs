@@ -1,6 +1,6 @@
-//! What an operator gives as a file: a converted model, the description of a variant, API keys.
+//! Files of the operator: a converted model, the description of a variant, API keys.
 //!
-//! The first byte chooses; the rest is the file.
+//! The first byte chooses the kind; the rest is the file.
 
 #![no_main]
 
@@ -31,7 +31,8 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// Gives the bytes a path. The file has no name, so that nothing is left of it whatever happens.
+/// Writes the bytes to an unnamed temporary file, which disappears even after a crash, and passes on
+/// its path.
 fn with_file<T>(bytes: &[u8], work: impl FnOnce(PathBuf) -> T) -> T {
     let mut file = tempfile::tempfile().expect("a temporary file");
     file.write_all(bytes).expect("the disk has room");
@@ -59,8 +60,7 @@ fn read_description(file: &[u8]) {
         return;
     };
     check(&spec);
-    // Weights that lack nearly everything: building is to tell so, whatever sizes the description
-    // asks for.
+    // Building must reject weights that lack nearly everything, for all sizes of the description.
     let tensor = RawTensor {
         dtype: Dtype::F32,
         shape: vec![0],
@@ -78,7 +78,7 @@ fn read_description(file: &[u8]) {
         .expect_err("there is no position table");
 }
 
-/// What later code divides by or counts on.
+/// Checks what later code divides by or relies on.
 fn check(spec: &ModelSpec) {
     assert!(
         spec.heads > 0 && spec.dim > 0 && spec.dim.is_multiple_of(spec.heads),

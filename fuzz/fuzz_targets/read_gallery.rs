@@ -1,7 +1,7 @@
 //! A snapshot of a gallery: verified, restored into a folder, written again and restored again.
 //!
-//! The first byte says whether the checksum at the end is mended, so that what lies behind it is
-//! reached; the rest is the file.
+//! The first byte says whether to correct the checksum at the end, so that the fuzzer gets past it;
+//! the rest is the file.
 
 #![no_main]
 
@@ -46,9 +46,9 @@ fuzz_target!(|input: &[u8]| {
     let file = if choice % 2 == 0 {
         file.to_vec()
     } else {
-        mended(file)
+        with_valid_end(file)
     };
-    // Not within the runtime, which opening it blocks.
+    // Outside of the runtime, because opening the store calls `block_on`.
     LazyLock::force(&STORE);
     RUNTIME.block_on(read(&file));
 });
@@ -57,29 +57,29 @@ async fn read(file: &[u8]) {
     let verified = verify_snapshot(file).await;
     let restored = restore("first", file).await;
     let Ok(summary) = restored else { return };
-    assert_eq!(verified.ok(), Some(summary), "what is restored is whole");
+    assert_eq!(verified.ok(), Some(summary), "a restored snapshot is valid");
 
     let written = write("first").await;
     let again = restore("second", &written)
         .await
-        .expect("what was written can be restored");
+        .expect("a written snapshot can be restored");
     assert_eq!(again.items, summary.items);
     assert_eq!(
         write("second").await,
         written,
-        "a gallery comes back as it was"
+        "a restored gallery is unchanged"
     );
 
     let name = GalleryName::new("second").expect("a name");
-    let checked = STORE.check(&name).await.expect("it can be read");
+    let checked = STORE.check(&name).await.expect("the gallery can be read");
     assert_eq!((checked.items, checked.damage), (summary.items, Vec::new()));
     let items: Vec<_> = STORE
         .read(&name, Parts::ALL)
         .await
-        .expect("it is there")
+        .expect("the gallery exists")
         .try_collect()
         .await
-        .expect("all are whole");
+        .expect("all items are intact");
     let Some(first) = items.first() else { return };
     let search = Search {
         exact: true,
@@ -88,7 +88,7 @@ async fn read(file: &[u8]) {
     let found = STORE
         .search(&name, search)
         .await
-        .expect("a vector of its own fits");
+        .expect("a stored vector has the right width");
     assert_eq!(found.len(), items.len().min(3));
 }
 
@@ -99,25 +99,27 @@ async fn restore(name: &str, file: &[u8]) -> Result<SnapshotSummary> {
 async fn write(name: &str) -> Vec<u8> {
     let mut file = Vec::new();
     let written = write_snapshot(&STORE, &GalleryName::new(name).expect("a name"), &mut file).await;
-    written.expect("memory takes it");
+    written.expect("writing to memory succeeds");
     file
 }
 
-/// The magic and the parts of a file, with the end that fits them.
-fn mended(file: &[u8]) -> Vec<u8> {
-    let (mut end, mut parts) = (12.min(file.len()), 0u64);
+/// Returns the magic and the parts of a file with a matching count and checksum.
+fn with_valid_end(file: &[u8]) -> Vec<u8> {
+    let mut end = 12.min(file.len());
+    let mut parts = 0u64;
     while let Some(length) = file[end..].first_chunk() {
         let length = u32::from_le_bytes(*length) as usize;
         let next = end.saturating_add(4).saturating_add(length);
         if length == 0 || next > file.len() {
             break;
         }
-        (end, parts) = (next, parts + 1);
+        end = next;
+        parts += 1;
     }
-    let mut mended = file[..end].to_vec();
-    mended.extend([0; 4]);
+    let mut valid = file[..end].to_vec();
+    valid.extend([0; 4]);
     // The first part is the header.
-    mended.extend(parts.saturating_sub(1).to_le_bytes());
-    mended.extend_from_slice(&Sha256::digest(&mended));
-    mended
+    valid.extend(parts.saturating_sub(1).to_le_bytes());
+    valid.extend_from_slice(&Sha256::digest(&valid));
+    valid
 }

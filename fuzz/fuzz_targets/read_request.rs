@@ -1,7 +1,7 @@
-//! A request from its content type, its query and its body.
+//! A request with a content type, a query and a body.
 //!
-//! The first byte chooses the content type and the second tells the length of the query; what
-//! follows is the query, then the body. The boundary of forms is `x`.
+//! The first byte chooses the content type and the second is the length of the query. The query and
+//! the body follow. The boundary of forms is `x`.
 
 #![no_main]
 
@@ -21,7 +21,7 @@ const CONTENT_TYPES: [&str; 6] = [
     "text/plain;;=\"",
 ];
 
-/// JSON is read on a thread for what blocks.
+/// JSON is parsed on a blocking thread.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_current_thread()
         .max_blocking_threads(1)

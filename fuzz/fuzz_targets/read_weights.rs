@@ -1,7 +1,7 @@
 //! Published weights in all three formats, from the file to a built model.
 //!
 //! The first byte chooses the format, the precision and the architecture; the rest is the file. The
-//! models are so small that a seed holds all of their weights.
+//! models are so small that a seed holds all their weights.
 
 #![no_main]
 
@@ -22,8 +22,9 @@ use std::sync::LazyLock;
 static SPECS: LazyLock<[ModelSpec; 2]> = LazyLock::new(|| {
     [("mlp", 0), ("swiglu", 1)].map(|(ffn, registers)| {
         let text = format!(
-            "name = \"{ffn}\"\nsummary = \"\"\nlicence = \"\"\ndim = 2\ndepth = 1\nheads = 1\nregisters = {registers}\n\
-             ffn = \"{ffn}\"\nffn_hidden = 2\nnative_grid = 2\nembed_size = 14\nmap_size = 14\n"
+            "name = \"{ffn}\"\nsummary = \"\"\nlicence = \"\"\ndim = 2\ndepth = 1\nheads = 1\n\
+             registers = {registers}\nffn = \"{ffn}\"\nffn_hidden = 2\nnative_grid = 2\n\
+             embed_size = 14\nmap_size = 14\n"
         );
         ModelSpec::parse(&text, "the target").expect("the description is valid")
     })
@@ -34,10 +35,10 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let choice = usize::from(choice);
-    let (format, precision, spec) = (choice % 3, choice / 3 % 3, &SPECS[choice / 9 % 2]);
-    let precision = [Precision::Fp32, Precision::Int8, Precision::Fp16][precision];
+    let precision = [Precision::Fp32, Precision::Int8, Precision::Fp16][choice / 3 % 3];
+    let spec = &SPECS[choice / 9 % 2];
     let file = Bytes::copy_from_slice(file);
-    let tensors = match format {
+    let tensors = match choice % 3 {
         0 => read_safetensors(&[file]),
         1 => read_torch(file),
         _ => read_onnx_export(file),
@@ -48,7 +49,7 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(
             tensor.to_f32().len(),
             values,
-            "{name} has values that its shape does not"
+            "the values of {name} do not fit its shape"
         );
     }
     let Ok(weights) = Weights::new(tensors) else {
@@ -61,5 +62,5 @@ fuzz_target!(|input: &[u8]| {
     let Ok(built) = dinov2::build(spec, &weights, precision, data, &mut |_| ()) else {
         return;
     };
-    ModelProto::decode(built.file.as_slice()).expect("what is built can be read");
+    ModelProto::decode(built.file.as_slice()).expect("a built model can be read");
 });

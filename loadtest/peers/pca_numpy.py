@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The PCA step as lessons write it: patch tokens to an RGB map with numpy.linalg.svd. Prints the median time as JSON.
+"""Times the usual PCA of patch tokens with numpy.linalg.svd, and prints the median as JSON.
 
     pca_numpy.py TOKENS.npy [--runs 20]
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def pca_map(tokens: np.ndarray) -> np.ndarray:
-    """The first three principal components of `tokens` [N, 384], each scaled to 0..255: [N, 3] of uint8."""
+    """Returns the first three principal components of `tokens` [N, 384] in 0..255: [N, 3] uint8."""
     centered = tokens - tokens.mean(axis=0)
     _, _, vectors = np.linalg.svd(centered, full_matrices=False)
     components = centered @ vectors[:3].T
@@ -29,10 +29,10 @@ def main() -> None:
     arguments = parser.parse_args()
     tokens = np.load(arguments.tokens)
     if tokens.ndim == 3:
-        # As the server gives it, with an axis for the images.
+        # The server's response has an axis for the images.
         tokens = tokens[0]
     if len(tokens) < 2 or not np.isfinite(tokens).all() or not tokens.std(axis=0).all():
-        parser.error(f"{arguments.tokens} holds no features that differ: {tokens.shape}")
+        parser.error(f"{arguments.tokens} needs several tokens with finite, varying features")
     pca_map(tokens)
     times = []
     for _ in range(arguments.runs):

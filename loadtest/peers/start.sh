@@ -1,17 +1,20 @@
 #!/bin/sh
-# start.sh NAME PORT [OPTION...]: serves one peer on 127.0.0.1:PORT; makes its environment and the models on first use.
-# PEERS_VENV=/path/to/venv uses a ready environment instead, for all peers and for prepare.py.
+# start.sh NAME PORT [OPTION...]: serves a peer on 127.0.0.1:PORT; the first use installs it.
+# PEERS_VENV=/path/to/venv uses an existing environment, for all peers and for prepare.py.
 set -eu
 
 [ $# -ge 2 ] || { sed -n '2,3s/^# //p' "$0" >&2; exit 2; }
 name=$1 port=$2
 shift 2
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
-[ "$name" = gallery ] || [ -f "$here/$name/server.py" ] || { echo "start.sh: there is no peer $name" >&2; exit 2; }
+[ "$name" = gallery ] || [ -f "$here/$name/server.py" ] || {
+    echo "start.sh: unknown peer: $name; see loadtest/peers/README.md" >&2
+    exit 2
+}
 peers=${DINOSERVE_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/dinoserve}/peers
 export PYTHONDONTWRITEBYTECODE=1
 
-# environment NAME REQUIREMENTS: prints the folder of a virtual environment that has them.
+# environment NAME REQUIREMENTS: installs them if needed, and prints the virtual environment's path.
 environment() {
     if [ -n "${PEERS_VENV:-}" ]; then
         echo "$PEERS_VENV"
@@ -27,7 +30,7 @@ environment() {
     echo "$venv"
 }
 
-# start.sh gallery VECTORS.npy QUERIES.npy: no server, but searches on its standard input.
+# start.sh gallery VECTORS.npy QUERIES.npy: no server, but search commands on standard input.
 if [ "$name" = gallery ]; then
     venv=$(environment gallery "$here/gallery/requirements.txt")
     exec "$venv/bin/python" "$here/gallery/search.py" "$port" "$@"

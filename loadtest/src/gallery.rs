@@ -51,9 +51,9 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let mut text = format!(
-        "{HEADING}\nVectors of width {DIM} and length 1 near a curved surface of 24 dimensions, like \
-         image features; {QUERIES} queries one after the other, {K} neighbors each, through the \
-         store's interface. FAISS and hnswlib from Python on the same vectors, in alternating \
+        "{HEADING}\nVectors of width {DIM} and length 1 near a curved surface of 24 dimensions, \
+         like image features; {QUERIES} queries one after the other, {K} neighbors each, through \
+         the store's interface. FAISS and hnswlib from Python on the same vectors, in alternating \
          rounds.\n\n"
     );
     exact(options, &mut text).await?;
@@ -144,7 +144,8 @@ async fn approximate(options: &Options, text: &mut String) -> anyhow::Result<()>
     writeln!(
         text,
         "**Approximate**, {} vectors, medians of {ROUNDS} rounds:\n\n\
-         | | recall@{K} | ms a query | build, s | memory of the index, MB |\n|---|---|---|---|---|\n\
+         | | recall@{K} | ms a query | build, s | memory of the index, MB |\n\
+         |---|---|---|---|---|\n\
          | dinoserve | {our_recall:.4} | {} | {:.0}, after {:.0} of storing | {index_mb:.0}, plus \
          {rows_mb:.0} of vectors |\n\
          | hnswlib, ef {ef} | {their_recall:.4} | {} | {:.0} on {threads} threads | {:.0}, vectors \

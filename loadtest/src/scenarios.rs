@@ -94,9 +94,10 @@ pub(crate) async fn slow_clients(
         tokio::join!(load(&target, Arrivals::Closed { clients: 4 }, time), slow);
     writeln!(
         text,
-        "## Slow clients\n\nFour clients alone: {:.1} responses/s, p99 {:.0} ms. Along with {SLOW} \
-         connections that send 20 bytes/s: {:.1} responses/s, p99 {:.0} ms, {} failed. ({closed} of \
-         the slow connections were closed within {} s; `--request-timeout` closes the others.)\n",
+        "## Slow clients\n\nFour clients alone: {:.1} responses/s, p99 {:.0} ms. Along with \
+         {SLOW} connections that send 20 bytes/s: {:.1} responses/s, p99 {:.0} ms, {} failed. \
+         ({closed} of the slow connections were closed within {} s; `--request-timeout` closes \
+         the others.)\n",
         alone.rate(),
         alone.latency(0.99),
         together.rate(),
@@ -138,9 +139,9 @@ pub(crate) async fn mixture(
     .await;
     writeln!(
         text,
-        "## A mixture\n\nSixteen clients, six kinds of request in turn, images of 320×240, 1280×960 \
-         and 4000×3000: {:.1} responses/s, p50 {:.0} ms, p99 {:.0} ms, {} failed; resident \
-         {before:.0} MB before and {:.0} MB after.\n",
+        "## A mixture\n\nSixteen clients, six kinds of request in turn, images of 320×240, \
+         1280×960 and 4000×3000: {:.1} responses/s, p50 {:.0} ms, p99 {:.0} ms, {} failed; \
+         resident {before:.0} MB before and {:.0} MB after.\n",
         outcome.rate(),
         outcome.latency(0.5),
         outcome.latency(0.99),

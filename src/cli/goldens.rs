@@ -77,7 +77,8 @@ pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> an
     }
     if !good {
         bail!(
-            "some features differ by more than {max_difference}, or have a cosine below {min_cosine}"
+            "some features differ by more than {max_difference}, or have a cosine below \
+             {min_cosine}"
         );
     }
     Ok(())

@@ -32,8 +32,8 @@ pub(super) struct Serve {
     #[command(flatten)]
     pub(super) gallery: GalleryFlags,
 
-    /// Memory for cached results, so that the model does not run twice for the same file and options,
-    /// in megabytes; 0 turns the cache off
+    /// Memory for cached results, in megabytes, so that the model does not run twice for the same
+    /// file and options; 0 turns the cache off
     #[arg(
         long,
         env = "DINOSERVE_CACHE_MB",

@@ -27,8 +27,8 @@ pub fn train_on(
 /// Returns the probability of each of the probe's classes for each image of a dataset.
 ///
 /// # Errors
-/// [`Kind::InvalidOption`](crate::error::Kind::InvalidOption) if the width of the vectors is not the
-/// one that the probe was trained on.
+/// [`Kind::InvalidOption`](crate::error::Kind::InvalidOption) if the vectors do not have the width
+/// that the probe was trained on.
 pub fn probabilities(probe: &Probe, dataset: &LabeledVectors) -> Result<Vec<Vec<f32>>> {
     dataset
         .vectors

@@ -1,5 +1,5 @@
-//! The predictions of a classifier against the labels: accuracy, confusion matrix, and precision and
-//! recall of each class.
+//! The predictions of a classifier against the labels: accuracy, confusion matrix, and the
+//! precision and recall of each class.
 
 use std::fmt;
 

@@ -163,7 +163,7 @@ async fn the_javascript_example_runs() {
         "{said}"
     );
     assert_eq!(said.lines().count(), 3);
-    image::open(folder.join("likeness.png")).unwrap();
+    image::open(folder.join("similarity.png")).unwrap();
     server.stopped().await;
 }
 

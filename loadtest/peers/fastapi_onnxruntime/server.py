@@ -1,4 +1,4 @@
-"""FastAPI and ONNX Runtime: the ordinary export of Dinov2Model behind `POST /embed`, all of ONNX Runtime's optimizations."""
+"""FastAPI and ONNX Runtime: the ordinary export of Dinov2Model, with all optimizations."""
 
 import argparse
 import threading
@@ -13,7 +13,7 @@ from preprocess import normalize, preprocess
 
 
 class Embedder:
-    """The session. Requests decode and resize side by side in the threadpool and take turns at the session's threads."""
+    """The session. Images are decoded and resized in parallel, and run through it one at a time."""
 
     def __init__(self, model: Path, threads: int) -> None:
         options = ort.SessionOptions()
@@ -22,8 +22,8 @@ class Embedder:
         self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.turn = threading.Lock()
 
-    def embed(self, photo: bytes) -> list[float]:
-        pixels = preprocess(photo)[None]
+    def embed(self, file: bytes) -> list[float]:
+        pixels = preprocess(file)[None]
         with self.turn:
             (cls,) = self.session.run(["cls"], {"pixel_values": pixels})
         return normalize(cls[0]).tolist()
@@ -46,7 +46,7 @@ def make_app(embedder: Embedder) -> FastAPI:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, help="the folder that prepare.py made")
+    parser.add_argument("models", type=Path, help="output folder of prepare.py")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""FastAPI and PyTorch: transformers' Dinov2Model behind `POST /embed`, one process, one photograph at a time."""
+"""FastAPI and PyTorch: transformers' Dinov2Model in one process, one image at a time."""
 
 import argparse
 import asyncio
@@ -16,7 +16,7 @@ from transformers import Dinov2Model
 
 
 class Embedder:
-    """The model, which always runs in one thread of its own: every thread that calls PyTorch makes OpenMP threads."""
+    """The model in a dedicated thread, because every thread that calls PyTorch makes OpenMP threads."""
 
     def __init__(self, weights: Path, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -28,8 +28,8 @@ class Embedder:
             cls = self.model(torch.from_numpy(pixels).unsqueeze(0)).pooler_output
         return normalize(cls[0].numpy()).tolist()
 
-    async def embed(self, photo: bytes) -> list[float]:
-        pixels = await run_in_threadpool(preprocess, photo)
+    async def embed(self, file: bytes) -> list[float]:
+        pixels = await run_in_threadpool(preprocess, file)
         return await asyncio.get_running_loop().run_in_executor(self.thread, self.run, pixels)
 
 
@@ -49,7 +49,7 @@ def make_app(embedder: Embedder) -> FastAPI:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, help="the folder that prepare.py made")
+    parser.add_argument("models", type=Path, help="output folder of prepare.py")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()

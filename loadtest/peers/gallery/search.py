@@ -1,12 +1,12 @@
-"""Searches with FAISS and hnswlib, to compare galleries with.
+"""Searches with FAISS and hnswlib, for comparison with galleries.
 
     search.py VECTORS.npy QUERIES.npy
 
-reads one command a line and answers each with one line of JSON:
+reads one command per line, and prints one line of JSON for each:
 
-    exact          faiss.IndexFlatIP, one thread: {"ms": [a query each], "ids": [[10 a query]]}
+    exact          faiss.IndexFlatIP, one thread: {"ms": [per query], "ids": [[10 per query]]}
     build N        hnswlib with N threads: {"seconds": .., "mb": ..}
-    approximate E  hnswlib with ef E, one thread: as `exact`
+    approximate E  hnswlib with ef E, one thread: like `exact`
 """
 
 import json
@@ -18,7 +18,7 @@ import hnswlib
 import numpy
 
 K = 10
-# As dinoserve's own index is built.
+# The parameters of dinoserve's index.
 M, EF_CONSTRUCTION = 16, 128
 
 

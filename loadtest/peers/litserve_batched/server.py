@@ -1,4 +1,4 @@
-"""LitServe and PyTorch: transformers' Dinov2Model behind `POST /embed`, photographs that arrive together in one batch."""
+"""LitServe and PyTorch: transformers' Dinov2Model; images that arrive together form a batch."""
 
 import argparse
 import signal
@@ -19,8 +19,8 @@ async def raw_body(request: Request) -> bytes:
 class Embedder(ls.LitAPI):
     """The model, and the steps that LitServe calls for a batch."""
 
-    def __init__(self, weights: Path, threads: int, max_batch_size: int, batch_timeout: float) -> None:
-        super().__init__(api_path="/embed", max_batch_size=max_batch_size, batch_timeout=batch_timeout)
+    def __init__(self, weights: Path, threads: int, **batching: float) -> None:
+        super().__init__(api_path="/embed", **batching)
         self.weights = weights
         self.threads = threads
 
@@ -45,19 +45,28 @@ class Embedder(ls.LitAPI):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, help="the folder that prepare.py made")
+    parser.add_argument("models", type=Path, help="output folder of prepare.py")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--threads", type=int, default=2, help="of each worker")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads of each worker")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--max-batch-size", type=int, default=8)
-    parser.add_argument("--batch-timeout", type=float, default=0.005, help="seconds")
+    parser.add_argument("--batch-timeout", type=float, default=0.005, help="in seconds")
     arguments = parser.parse_args()
-    api = Embedder(arguments.models / "hf", arguments.threads, arguments.max_batch_size, arguments.batch_timeout)
-    # LitServe stops its processes on an interrupt, but leaves them behind on a plain SIGTERM.
+    api = Embedder(
+        arguments.models / "hf",
+        arguments.threads,
+        max_batch_size=arguments.max_batch_size,
+        batch_timeout=arguments.batch_timeout,
+    )
+    # LitServe stops its processes on an interrupt, but leaves them running on a plain SIGTERM.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = ls.LitServer(api, accelerator="cpu", workers_per_device=arguments.workers)
     server.run(
-        host="127.0.0.1", port=arguments.port, num_api_servers=1, log_level="warning", generate_client_file=False
+        host="127.0.0.1",
+        port=arguments.port,
+        num_api_servers=1,
+        log_level="warning",
+        generate_client_file=False,
     )
 
 

@@ -1,4 +1,4 @@
-"""FastAPI and OpenVINO: the ordinary ONNX export of Dinov2Model behind `POST /embed`, computed in f32."""
+"""FastAPI and OpenVINO: the ordinary ONNX export of Dinov2Model, computed in f32."""
 
 import argparse
 import queue
@@ -13,20 +13,21 @@ from preprocess import normalize, preprocess
 
 
 class Embedder:
-    """The compiled model, and as many infer requests as OpenVINO finds best for it, lent to one photograph each."""
+    """The compiled model and its optimal number of infer requests, each for one image at a time."""
 
     def __init__(self, model: Path, threads: int, hint: str) -> None:
-        self.compiled = ov.Core().compile_model(
-            model,
-            "CPU",
-            {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads},
-        )
+        options = {
+            "PERFORMANCE_HINT": hint,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+        }
+        self.compiled = ov.Core().compile_model(model, "CPU", options)
         self.idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
             self.idle.put(self.compiled.create_infer_request())
 
-    def embed(self, photo: bytes) -> list[float]:
-        pixels = preprocess(photo)[None]
+    def embed(self, file: bytes) -> list[float]:
+        pixels = preprocess(file)[None]
         request = self.idle.get()
         try:
             request.infer([pixels])
@@ -53,7 +54,7 @@ def make_app(embedder: Embedder) -> FastAPI:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, help="the folder that prepare.py made")
+    parser.add_argument("models", type=Path, help="output folder of prepare.py")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--hint", choices=["LATENCY", "THROUGHPUT"], default="LATENCY")

@@ -1,4 +1,4 @@
-"""What all peers do before the model: an encoded photograph to the pixels of DINOv2, with Pillow and NumPy."""
+"""Preprocessing of all peers: an image file to the input of DINOv2, with Pillow and NumPy."""
 
 import io
 
@@ -13,12 +13,13 @@ SCALE = 1 / (255 * STD)
 OFFSET = MEAN / STD
 
 
-def preprocess(photo: bytes) -> np.ndarray:
-    """Shorter side to 256 (bicubic, antialiased), center crop of 224, ImageNet's mean and deviation: [3, 224, 224]."""
-    image = Image.open(io.BytesIO(photo)).convert("RGB")
+def preprocess(file: bytes) -> np.ndarray:
+    """Scales the shorter side to 256, crops the center of 224, and normalizes: [3, 224, 224]."""
+    image = Image.open(io.BytesIO(file)).convert("RGB")
     width, height = image.size
     short = min(width, height)
-    image = image.resize((RESIZE * width // short, RESIZE * height // short), Image.Resampling.BICUBIC)
+    size = (RESIZE * width // short, RESIZE * height // short)
+    image = image.resize(size, Image.Resampling.BICUBIC)
     left, top = round((image.width - CROP) / 2), round((image.height - CROP) / 2)
     image = image.crop((left, top, left + CROP, top + CROP))
     pixels = np.asarray(image, np.float32) * SCALE - OFFSET
@@ -26,5 +27,5 @@ def preprocess(photo: bytes) -> np.ndarray:
 
 
 def normalize(cls: np.ndarray) -> np.ndarray:
-    """To length 1."""
+    """Scales a vector to length 1."""
     return cls / np.linalg.norm(cls, axis=-1, keepdims=True)

@@ -12,7 +12,8 @@ use crate::{
 /// Where and how galleries are stored.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct GalleryFlags {
-    /// Location of the galleries: a folder, or a PostgreSQL database with pgvector as `postgres://…`
+    /// Location of the galleries: a folder, or a PostgreSQL database with pgvector as
+    /// `postgres://…`
     #[arg(
         long = "gallery",
         env = "DINOSERVE_GALLERY",
