@@ -1,25 +1,25 @@
-//! Limits and times of the HTTP server.
+//! Limits and times of requests.
 
 use std::time::Duration;
 
-/// Limits and times of the edge.
+/// Limits and times of requests.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// Most bytes of a request's body.
+    /// Maximum size of a request body, in bytes.
     pub max_body_bytes: usize,
-    /// Most images of a request.
+    /// Maximum number of images per request.
     pub max_images: usize,
-    /// Most bytes of a request's head.
+    /// Maximum size of a request head, in bytes.
     pub max_header_bytes: usize,
     /// Origins whose pages may use the API from a browser, such as `https://example.org`; `*` for
     /// all.
     pub cors_origins: Vec<String>,
-    /// Requests that may be under way together; more are refused at once. `None` for as many as the
-    /// engine's plan has work for.
+    /// Maximum number of concurrent requests; further ones are rejected at once. `None` follows the
+    /// engine's plan.
     pub max_requests: Option<usize>,
-    /// Time in which a request must have been answered, its sending included.
+    /// Timeout from the first byte of a request to its response.
     pub request_timeout: Duration,
-    /// Time that a snapshot of a gallery may stand still on its way in or out.
+    /// How long the transfer of a snapshot may stall.
     pub snapshot_idle: Duration,
 }
 

@@ -1,13 +1,15 @@
-//! All routes and the layers around them.
+//! All routes, each in the group that states its role, time limit and log level, and the layers
+//! around them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
-    http::{HeaderName, HeaderValue, Method, Request, header},
-    middleware,
+    extract::{DefaultBodyLimit, Request},
+    http::{HeaderName, HeaderValue, Method, header},
+    middleware::{from_fn_with_state, map_request, map_request_with_state},
     response::Response,
+    routing::MethodRouter,
 };
 use tower::util::option_layer;
 use tower_http::{
@@ -16,7 +18,10 @@ use tower_http::{
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
 };
 use utoipa::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouter},
+    routes,
+};
 
 use super::{
     AppState,
@@ -26,7 +31,12 @@ use super::{
         gallery::{batch, classify, galleries, item, knn, list, snapshot, thumbnail},
         health, models, probes,
     },
-    middleware::{access, drain_body, observe},
+    middleware::{
+        access, drain_body,
+        observe::{drop_invalid_request_id, observe},
+        route_group::{self, RouteGroup, RouteTable},
+        time_limit::time_limit,
+    },
     openapi, page,
     response::problem,
 };
@@ -35,56 +45,169 @@ use crate::{
     telemetry,
 };
 
-/// All routes.
+/// Lists the routes of the API.
+fn api() -> Routes {
+    use RouteGroup as Group;
+    Routes::new()
+        .add(Group::READ, routes!(embed::create_embedding))
+        .add(Group::READ, routes!(embeddings::create_openai_embedding))
+        .add(Group::READ, routes!(pca::create_pca_map))
+        .add(Group::READ, routes!(attention::create_attention_map))
+        .add(Group::READ, routes!(attention_stats::compare_heads))
+        .add(Group::READ, routes!(similarity::create_similarity_map))
+        .add(
+            Group::READ,
+            routes!(knn::find_neighbors_of_item, knn::find_neighbors),
+        )
+        .add(Group::READ, routes!(classify::classify))
+        .add(Group::READ, routes!(list::list_items))
+        .add(Group::WRITE, routes!(batch::put_items))
+        .add(Group::READ, routes!(item::get_item))
+        .add(Group::WRITE, routes!(item::put_item, item::delete_item))
+        .add(Group::READ, routes!(thumbnail::get_thumbnail))
+        .add(Group::READ, routes!(galleries::list_galleries))
+        .add(Group::READ, routes!(galleries::get_gallery))
+        .add(Group::ADMIN, routes!(galleries::delete_gallery))
+        .add(Group::READ.untimed(), routes!(snapshot::get_snapshot))
+        .add(Group::ADMIN.untimed(), routes!(snapshot::put_snapshot))
+        .add(Group::READ, routes!(bases::list_bases))
+        .add(Group::READ, routes!(bases::get_basis))
+        .add(
+            Group::WRITE,
+            routes!(bases::fit_basis, bases::add_to_basis, bases::delete_basis),
+        )
+        .add(Group::READ, routes!(probes::list_probes))
+        .add(Group::WRITE, routes!(probes::train_probe))
+        .add(Group::READ, routes!(probes::get_probe))
+        .add(Group::WRITE, routes!(probes::delete_probe))
+        .add(Group::READ, routes!(models::list_models))
+        .add(Group::ADMIN.untimed(), routes!(models::load_model))
+        .add(Group::PUBLIC.quiet(), routes!(health::healthz))
+        .add(Group::PUBLIC.quiet(), routes!(health::readyz))
+        .add(Group::READ.quiet(), routes!(health::metrics))
+}
+
+/// Adds the pages to `routes`.
+fn with_pages(routes: Routes) -> Routes {
+    routes
+        .add_plain(RouteGroup::PUBLIC, "/", page::playground())
+        .add_plain(RouteGroup::PUBLIC, "/gallery", page::gallery())
+        .add_plain(RouteGroup::PUBLIC.quiet(), "/assets/{file}", page::asset())
+        .merge(
+            RouteGroup::PUBLIC,
+            &["/docs", "/openapi.json"],
+            page::docs(description()),
+        )
+}
+
+/// Returns the OpenAPI document.
+pub fn description() -> utoipa::openapi::OpenApi {
+    openapi::complete(api().router.into_openapi())
+}
+
+/// Routes with their groups.
+struct Routes {
+    router: OpenApiRouter<AppState>,
+    table: RouteTable,
+}
+
+impl Routes {
+    fn new() -> Self {
+        Self {
+            router: OpenApiRouter::with_openapi(openapi::Description::openapi()),
+            table: RouteTable::default(),
+        }
+    }
+
+    /// Registers the operations of a `routes!`.
+    fn add(mut self, group: RouteGroup, routes: UtoipaMethodRouter<AppState>) -> Self {
+        for (path, item) in &routes.1.paths {
+            let operations = [
+                (Method::GET, &item.get),
+                (Method::PUT, &item.put),
+                (Method::POST, &item.post),
+                (Method::DELETE, &item.delete),
+            ];
+            for (method, operation) in operations {
+                if operation.is_some() {
+                    self.table.insert(path, method, group);
+                }
+            }
+        }
+        self.router = self.router.routes(routes);
+        self
+    }
+
+    /// Registers a GET route that the OpenAPI document does not list.
+    fn add_plain(mut self, group: RouteGroup, path: &str, route: MethodRouter<AppState>) -> Self {
+        self.table.insert(path, Method::GET, group);
+        self.router = self.router.route(path, route);
+        self
+    }
+
+    /// Registers all routes of a finished router, whose paths begin with one of `prefixes`.
+    fn merge(
+        mut self,
+        group: RouteGroup,
+        prefixes: &[&'static str],
+        router: Router<AppState>,
+    ) -> Self {
+        for prefix in prefixes {
+            self.table.insert_prefix(prefix, group);
+        }
+        self.router = self.router.merge(router.into());
+        self
+    }
+}
+
+/// Builds the router: all routes, and the layers that each request passes. The last layer here is
+/// the first that a request meets.
 pub(crate) fn router(state: AppState) -> Router {
-    let (router, _) = routes().split_for_parts();
+    let Routes { router, table } = with_pages(api());
     let request_id = HeaderName::from_static("x-request-id");
-    router
-        .merge(page::routes(description()))
-        // Bodies have our own limit, which a flag sets; axum's is 2 MB.
+    Router::from(router)
+        // A flag sets our own body limit; axum's is 2 MB.
         .layer(DefaultBodyLimit::disable())
-        .fallback(|request: Request<axum::body::Body>| async move {
-            let detail = format!(
-                "there is no {}; see /docs and /openapi.json",
-                request.uri().path()
-            );
-            Error::new(Kind::NotFound, detail)
-        })
-        .method_not_allowed_fallback(|request: Request<axum::body::Body>| async move {
-            let detail = format!(
-                "{} does not take {}",
-                request.uri().path(),
-                request.method()
-            );
-            Error::new(Kind::MethodNotAllowed, detail)
-        })
-        .layer(CatchPanicLayer::custom(
-            |_: Box<dyn std::any::Any + Send>| -> Response {
-                telemetry::metrics()
-                    .panics
-                    .with_label_values(&["handler"])
-                    .inc();
-                problem::response(&Error::internal("a handler panicked"))
-            },
-        ))
-        .layer(middleware::from_fn_with_state(
-            state.clone(),
-            observe::time_limit,
-        ))
-        .layer(middleware::from_fn_with_state(state.clone(), access::check))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(from_fn_with_state(state.clone(), time_limit))
+        .layer(from_fn_with_state(state.clone(), access::check))
         .layer(option_layer(cors(&state.config.cors_origins)))
-        .layer(middleware::from_fn_with_state(
-            state.clone(),
-            observe::observe,
-        ))
+        .layer(from_fn_with_state(state.clone(), observe))
+        .layer(map_request_with_state(Arc::new(table), route_group::attach))
         .layer(PropagateRequestIdLayer::new(request_id.clone()))
         .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
-        .layer(middleware::map_request(drain_body::hear_out))
-        .layer(middleware::map_request(observe::drop_unfit_request_id))
+        .layer(map_request(drain_body::drain))
+        .layer(map_request(drop_invalid_request_id))
         .with_state(state)
 }
 
-/// What pages of other origins may send, if they are allowed anything.
+async fn not_found(request: Request) -> Error {
+    let path = request.uri().path();
+    Error::new(
+        Kind::NotFound,
+        format!("unknown path {path}; see /docs and /openapi.json"),
+    )
+}
+
+async fn method_not_allowed(request: Request) -> Error {
+    let path = request.uri().path();
+    Error::new(
+        Kind::MethodNotAllowed,
+        format!("{path} does not take {}", request.method()),
+    )
+}
+
+fn answer_panic(_: Box<dyn std::any::Any + Send>) -> Response {
+    telemetry::metrics()
+        .panics
+        .with_label_values(&["handler"])
+        .inc();
+    problem::response(&Error::internal("a handler panicked"))
+}
+
+/// Request headers that pages of allowed origins may set.
 const ALLOWED_HEADERS: [HeaderName; 6] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
@@ -94,66 +217,30 @@ const ALLOWED_HEADERS: [HeaderName; 6] = [
     HeaderName::from_static("traceparent"),
 ];
 
-/// What browsers are told of requests from other sites' pages: nothing, unless origins are allowed.
+/// Response headers that pages of allowed origins may read.
+const EXPOSED_HEADERS: [HeaderName; 4] = [
+    HeaderName::from_static("server-timing"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("retry-after"),
+    HeaderName::from_static("location"),
+];
+
+/// Returns the CORS layer for the allowed origins, or `None` if there are none.
 fn cors(origins: &[String]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
     }
-    let origins = if origins.iter().any(|origin| origin == "*") {
+    let allowed = if origins.iter().any(|origin| origin == "*") {
         AllowOrigin::any()
     } else {
-        AllowOrigin::list(
-            origins
-                .iter()
-                .filter_map(|origin| HeaderValue::from_str(origin).ok()),
-        )
+        let values = origins.iter().map(|origin| HeaderValue::from_str(origin));
+        AllowOrigin::list(values.filter_map(Result::ok))
     };
     let layer = CorsLayer::new()
-        .allow_origin(origins)
+        .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers(ALLOWED_HEADERS)
-        .expose_headers(
-            ["server-timing", "x-request-id", "retry-after", "location"]
-                .map(HeaderName::from_static),
-        )
+        .expose_headers(EXPOSED_HEADERS)
         .max_age(Duration::from_secs(3600));
     Some(layer)
-}
-
-/// Returns the API's description.
-pub fn description() -> utoipa::openapi::OpenApi {
-    openapi::complete(routes().into_openapi())
-}
-
-/// Every route with its description.
-fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(openapi::Description::openapi())
-        .routes(routes!(embed::create_embedding))
-        .routes(routes!(pca::create_pca_map))
-        .routes(routes!(attention::create_attention_map))
-        .routes(routes!(attention_stats::compare_heads))
-        .routes(routes!(similarity::create_similarity_map))
-        .routes(routes!(embeddings::create_openai_embedding))
-        .routes(routes!(knn::find_neighbors_of_item, knn::find_neighbors))
-        .routes(routes!(classify::classify))
-        .routes(routes!(list::list_items, batch::put_items))
-        .routes(routes!(item::put_item, item::get_item, item::delete_item))
-        .routes(routes!(thumbnail::get_thumbnail))
-        .routes(routes!(galleries::list_galleries))
-        .routes(routes!(galleries::get_gallery, galleries::delete_gallery))
-        .routes(routes!(snapshot::get_snapshot, snapshot::put_snapshot))
-        .routes(routes!(bases::list_bases))
-        .routes(routes!(
-            bases::get_basis,
-            bases::fit_basis,
-            bases::add_to_basis,
-            bases::delete_basis
-        ))
-        .routes(routes!(probes::list_probes, probes::train_probe))
-        .routes(routes!(probes::get_probe, probes::delete_probe))
-        .routes(routes!(models::list_models))
-        .routes(routes!(models::load_model))
-        .routes(routes!(health::healthz))
-        .routes(routes!(health::readyz))
-        .routes(routes!(health::metrics))
 }

@@ -11,15 +11,15 @@ use tokio::sync::Semaphore;
 use super::{HttpConfig, middleware::access::ApiKeys};
 use crate::service::{LiveService, Service};
 
-/// What every handler can reach. Clones are cheap.
+/// State that every handler can reach. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct AppState {
     pub(crate) live: Arc<LiveService>,
     pub(crate) config: Arc<HttpConfig>,
-    /// Who may ask; everybody if there are none.
+    /// Known API keys; `None` lets everyone in.
     pub(crate) keys: Option<Arc<ApiKeys>>,
-    /// Places for requests; made with the first, when it is known how the engine runs.
-    pub(crate) places: Arc<OnceLock<Arc<Semaphore>>>,
+    /// Admission permits, created at the first request, when the engine's plan is known.
+    pub(crate) permits: Arc<OnceLock<Arc<Semaphore>>>,
     pub(crate) stopping: Arc<AtomicBool>,
 }
 
@@ -31,17 +31,17 @@ impl AppState {
             live,
             config: Arc::new(config),
             keys,
-            places: Arc::default(),
+            permits: Arc::default(),
             stopping: Arc::default(),
         }
     }
 
-    /// The service as it is now.
+    /// Returns the current service.
     pub(crate) fn service(&self) -> Service {
         self.live.current()
     }
 
-    /// From now on the server says that it is not ready.
+    /// Makes `/readyz` fail from now on.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
     }
@@ -51,7 +51,7 @@ impl AppState {
     }
 }
 
-/// A handler that takes `State<Service>` has one model from its beginning to its end.
+/// Gives a handler that takes `State<Service>` one model from its beginning to its end.
 impl FromRef<AppState> for Service {
     fn from_ref(state: &AppState) -> Self {
         state.service()

@@ -215,7 +215,7 @@ async fn keys_are_told_apart_and_named() {
     assert_eq!(status, 403);
     assert_eq!(
         body["detail"],
-        "the API key `writer` has the role write, and this takes admin"
+        "the API key `writer` has the role write, and this needs admin"
     );
     // The scheme does not mind case, and there is a second way.
     ok(server
@@ -394,12 +394,12 @@ fn what_is_wrong_with_a_file_of_keys_is_said() {
     let hash = "0123456789abcdef".repeat(4);
     let good = format!("[[key]]\nname = \"a\"\nrole = \"read\"\nsha256 = \"{hash}\"\n");
     let cases = [
-        (String::new(), "there is no [[key]]"),
+        (String::new(), "the file has no [[key]]"),
         ("[[key]".to_owned(), "keys.toml"),
         (good.replace("\"read\"", "\"owner\""), "owner"),
         (good.replace(&hash, "secret"), "64 hexadecimal digits"),
         (good.replace("\"a\"", "\"a b\""), "letters, digits"),
-        (format!("{good}{good}"), "there twice"),
+        (format!("{good}{good}"), "listed twice"),
         (format!("{good}requests_per_minute = 0\n"), "nonzero"),
         (format!("{good}burst = 5\n"), "without requests_per_minute"),
         (format!("{good}rate = 5\n"), "rate"),

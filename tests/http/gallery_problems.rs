@@ -212,7 +212,7 @@ async fn bad_metadata_labels_and_ids_are_rejected() {
         ("id not UTF-8 in a query", t.get("/v1/knn?id=%FF"),
          400, "malformed_request", "the query is not UTF-8"),
         ("no id", t.server.put("/v1/gallery/").json(&json!({"vector": t.good})),
-         404, "not_found", "there is no /v1/gallery/"),
+         404, "not_found", "unknown path /v1/gallery/"),
         ("bad gallery name", t.get("/v1/gallery?gallery=No"),
          422, "invalid_option", "option `gallery`: \"No\" is no name; names have 1 to 64 of a-z"),
         ("bad gallery name in a path", t.get("/v1/galleries/No"),

@@ -181,11 +181,7 @@ fn what_is_wrong_with_certificates_is_said() {
             &good.key,
             "missing.pem: the certificates cannot be read",
         ),
-        (
-            &empty,
-            &good.key,
-            "empty.pem: there is no certificate in it",
-        ),
+        (&empty, &good.key, "empty.pem: the file has no certificate"),
         (
             &good.chain,
             &missing,
@@ -196,7 +192,7 @@ fn what_is_wrong_with_certificates_is_said() {
             &empty,
             "empty.pem: the private key cannot be read",
         ),
-        (&good.chain, &other, "other.pem: the key does not go with"),
+        (&good.chain, &other, "other.pem: the key does not match"),
     ] {
         let error = Certificate::open(chain, key).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");

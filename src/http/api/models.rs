@@ -18,9 +18,6 @@ use crate::{
     vision::PATCH,
 };
 
-/// The route that loads models.
-pub(crate) const LOAD_PATH: &str = "/v1/models/load";
-
 /// Most bytes of its request, which has two names.
 const MOST_BYTES: usize = 64 << 10;
 

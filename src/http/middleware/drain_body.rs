@@ -1,5 +1,5 @@
-//! Clients that are answered while they still send are heard out: a connection that is closed on
-//! them can lose the answer.
+//! Drains the rest of the request body after an early response, because closing the connection
+//! mid-upload can lose the response.
 
 use std::{
     pin::Pin,
@@ -17,13 +17,15 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::{runtime::Handle, time::timeout};
 
-/// Most bytes of a body that are read though nobody looks at them, and the time for it.
-const THROWN_AWAY: usize = 4 << 20;
-const THROWING_AWAY: Duration = Duration::from_secs(2);
+/// Maximum number of bytes that are drained.
+const MAX_BYTES: usize = 4 << 20;
+/// Maximum time that draining takes.
+const MAX_TIME: Duration = Duration::from_secs(2);
 
-/// Sees to it that the body is read on when whoever answers has dropped it.
-pub(crate) async fn hear_out(request: Request) -> Request {
-    // Whoever waits to be asked for the body has not sent it, and would be asked by reading on.
+/// Wraps the body so that its rest is drained when the handler drops it.
+pub(crate) async fn drain(request: Request) -> Request {
+    // A client that sent `Expect: 100-continue` has not sent its body yet; reading would make it
+    // start.
     if request.headers().contains_key(header::EXPECT) {
         return request;
     }
@@ -31,15 +33,15 @@ pub(crate) async fn hear_out(request: Request) -> Request {
         if body.is_end_stream() {
             body
         } else {
-            Body::new(HeardOut(Some(body)))
+            Body::new(DrainedBody(Some(body)))
         }
     })
 }
 
-/// A body; `None` when it has come to its end.
-struct HeardOut(Option<Body>);
+/// A body that is drained on drop; `None` after its end.
+struct DrainedBody(Option<Body>);
 
-impl HttpBody for HeardOut {
+impl HttpBody for DrainedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -68,19 +70,19 @@ impl HttpBody for HeardOut {
     }
 }
 
-impl Drop for HeardOut {
+impl Drop for DrainedBody {
     fn drop(&mut self) {
         let rest = self.0.take().filter(|body| !body.is_end_stream());
         if let (Some(body), Ok(runtime)) = (rest, Handle::try_current()) {
-            runtime.spawn(timeout(THROWING_AWAY, throw_away(body)));
+            runtime.spawn(timeout(MAX_TIME, discard(body)));
         }
     }
 }
 
-async fn throw_away(mut body: Body) {
+async fn discard(mut body: Body) {
     let mut bytes = 0;
     while let Some(Ok(frame)) = body.frame().await
-        && bytes < THROWN_AWAY
+        && bytes < MAX_BYTES
     {
         bytes += frame.data_ref().map_or(0, Bytes::len);
     }

@@ -3,3 +3,5 @@
 pub mod access;
 pub(crate) mod drain_body;
 pub(crate) mod observe;
+pub(crate) mod route_group;
+pub(crate) mod time_limit;

@@ -1,5 +1,5 @@
-//! The pages for people: the playground at `/`, the gallery at `/gallery`, what they are made of,
-//! and the API at `/docs`. All of it is in the binary, and nothing of it asks any other server.
+//! The pages for people: the playground at `/`, the gallery at `/gallery`, their assets, and the API
+//! reference at `/docs`. All of it is embedded in the binary and loads nothing from other hosts.
 
 use axum::{
     Router,
@@ -7,83 +7,78 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::map_response,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{MethodRouter, get},
 };
 use rust_embed::RustEmbed;
+use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::{
-    error::{Error, Kind},
-    http::AppState,
-};
+use super::AppState;
+use crate::error::{Error, Kind};
 
 #[derive(RustEmbed)]
 #[folder = "src/http/page/assets"]
 struct Assets;
 
-/// The browser may not load or send anything elsewhere, whatever a file name or label holds.
+/// Keeps the browser from loading or sending anything elsewhere, whatever a file name or label
+/// contains.
 const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; \
-     base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
+     connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 );
+/// The policy of `/docs`, which brings inline styles: only frames are forbidden.
+const DOCS_POLICY: HeaderValue = HeaderValue::from_static("frame-ancestors 'none'");
+const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
-pub(crate) fn routes(description: utoipa::openapi::OpenApi) -> Router<AppState> {
-    let docs = SwaggerUi::new("/docs").url("/openapi.json", description);
-    // Without the badge that asks another server.
-    let docs = docs.config(
-        Config::default()
-            .validator_url("none")
-            .try_it_out_enabled(true)
-            .default_models_expand_depth(-1),
-    );
-    // It has styles of its own within, so all but frames is left open.
-    let docs = Router::new()
-        .merge(docs)
-        .layer(map_response(async |mut response: Response| {
-            let headers = response.headers_mut();
-            headers.insert(
-                header::CONTENT_SECURITY_POLICY,
-                HeaderValue::from_static("frame-ancestors 'none'"),
-            );
-            headers.insert(
-                header::X_CONTENT_TYPE_OPTIONS,
-                HeaderValue::from_static("nosniff"),
-            );
-            response
-        }));
-    Router::new()
-        .merge(docs)
-        .route(
-            "/",
-            get(async |headers: HeaderMap| file("index.html", &headers)),
-        )
-        .route(
-            "/gallery",
-            get(async |headers: HeaderMap| file("gallery.html", &headers)),
-        )
-        .route(
-            "/assets/{file}",
-            get(async |Path(name): Path<String>, headers: HeaderMap| file(&name, &headers)),
-        )
+/// `GET /`.
+pub(crate) fn playground() -> MethodRouter<AppState> {
+    get(async |headers: HeaderMap| file("index.html", &headers))
 }
 
-/// A file, or 304 if the browser has it.
+/// `GET /gallery`.
+pub(crate) fn gallery() -> MethodRouter<AppState> {
+    get(async |headers: HeaderMap| file("gallery.html", &headers))
+}
+
+/// `GET /assets/{file}`.
+pub(crate) fn asset() -> MethodRouter<AppState> {
+    get(async |Path(name): Path<String>, headers: HeaderMap| file(&name, &headers))
+}
+
+/// Serves `/docs` and `/openapi.json`.
+pub(crate) fn docs(description: OpenApi) -> Router<AppState> {
+    let config = Config::default()
+        // Without the badge that queries another host.
+        .validator_url("none")
+        .try_it_out_enabled(true)
+        .default_models_expand_depth(-1);
+    let swagger = SwaggerUi::new("/docs")
+        .url("/openapi.json", description)
+        .config(config);
+    Router::new()
+        .merge(swagger)
+        .layer(map_response(async |response: Response| {
+            with_policy(response, DOCS_POLICY)
+        }))
+}
+
+/// Returns an embedded file, or 304 if the browser has it.
 fn file(name: &str, headers: &HeaderMap) -> Response {
     let Some(file) = Assets::get(name) else {
-        return Error::new(Kind::NotFound, format!("there is no /assets/{name}")).into_response();
+        return Error::new(Kind::NotFound, format!("unknown asset /assets/{name}")).into_response();
     };
     let hash = file.metadata.sha256_hash();
-    let tag: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    let tag = format!("\"{tag}\"");
-    let known = headers
+    let digits: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let tag = format!("\"{digits}\"");
+    let is_known = headers
         .get(header::IF_NONE_MATCH)
         .is_some_and(|known| known.as_bytes() == tag.as_bytes());
-    // Asked for anew each time, so that a new version of the server shows its own pages.
+    // Revalidated each time, so that a new version of the server shows its own pages.
     let common = [
         (header::ETAG, tag),
         (header::CACHE_CONTROL, "no-cache".to_owned()),
     ];
-    if known {
+    if is_known {
         return (StatusCode::NOT_MODIFIED, common).into_response();
     }
     let kind = match name.rsplit_once('.') {
@@ -93,12 +88,13 @@ fn file(name: &str, headers: &HeaderMap) -> Response {
         Some((_, "svg")) => "image/svg+xml",
         _ => "image/jpeg",
     };
-    let mut response = (common, [(header::CONTENT_TYPE, kind)], file.data).into_response();
+    let response = (common, [(header::CONTENT_TYPE, kind)], file.data).into_response();
+    with_policy(response, POLICY)
+}
+
+fn with_policy(mut response: Response, policy: HeaderValue) -> Response {
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     response
 }

@@ -39,8 +39,8 @@ impl FromRequestParts<AppState> for Admission {
             .max_requests
             .unwrap_or_else(|| plan.max_concurrent_requests())
             .clamp(1, Semaphore::MAX_PERMITS);
-        let places = state.places.get_or_init(|| Arc::new(Semaphore::new(most)));
-        let permit = Arc::clone(places).try_acquire_owned().map_err(|_| {
+        let permits = state.permits.get_or_init(|| Arc::new(Semaphore::new(most)));
+        let permit = Arc::clone(permits).try_acquire_owned().map_err(|_| {
             let detail = format!("{most} requests are under way already; try again in a moment");
             let error = Error::new(Kind::Overloaded, detail).with_limit(
                 "max_requests",

@@ -1,6 +1,7 @@
 //! Connections: accepting, serving and closing them.
 
-pub(crate) mod activity;
-pub(crate) mod reload;
+mod connection;
+mod connection_activity;
+mod reload;
 pub(crate) mod serve;
 pub(crate) mod tls;

@@ -1,4 +1,4 @@
-//! Files that are read anew when they have changed: API keys and certificates are rotated without a
+//! Reloads API keys and certificates when their files change, so that they can be rotated without a
 //! restart.
 
 use std::{
@@ -10,60 +10,60 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{error::Result, telemetry};
 
-/// Looks at files every so often, and at once on SIGHUP, and calls `reload` when one of them is
-/// another than before. If that fails, what was read last stays in force, and it is tried again
-/// when the files change again. `label` names the files in metrics and logs. Never ends by itself.
+/// Calls `reload` when one of `files` has changed, checked at each interval, or at once on SIGHUP.
+///
+/// If `reload` fails, the previous content stays in force until the files change again. `label`
+/// names the files in metrics and logs. Never returns.
 pub(crate) async fn reload_on_change(
     label: &'static str,
     files: Vec<PathBuf>,
     every: Duration,
     mut reload: impl FnMut() -> Result<()> + Send,
 ) {
-    // What was read at the start may have changed since: a model may have been downloaded in
-    // between.
+    // Empty, because the files may have changed since the start: a model download takes minutes.
     let mut known = None;
     let mut ticks = interval(every.max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut hangup = Hangup::new();
     loop {
-        let asked = tokio::select! {
+        let is_forced = tokio::select! {
             _ = ticks.tick() => false,
             () = hangup.next() => true,
         };
-        let now = fingerprint(&files);
-        if known.as_ref() == Some(&now) && !asked {
+        let now = stamps(&files);
+        if known.as_ref() == Some(&now) && !is_forced {
             continue;
         }
         let is_first = known.replace(now).is_none();
         match reload() {
             Ok(()) if is_first => {}
-            Ok(()) => tracing::info!(file = label, "read anew"),
+            Ok(()) => tracing::info!(file = label, "reloaded"),
             Err(error) => {
                 telemetry::metrics()
                     .reload_failures
                     .with_label_values(&[label])
                     .inc();
-                tracing::error!(file = label, %error, "cannot be used; what was read before stays in force");
+                tracing::error!(file = label, %error, "reload failed; the previous content stays in force");
             }
         }
     }
 }
 
-/// What tells one state of the files from another; links are followed, as mounted secrets are links
-/// that change.
-fn fingerprint(files: &[PathBuf]) -> Vec<Option<(SystemTime, u64, u64)>> {
-    let of = |path: &PathBuf| {
+/// Returns time, length and inode of each file. Links are followed, because mounted secrets are
+/// links that change.
+fn stamps(files: &[PathBuf]) -> Vec<Option<(SystemTime, u64, u64)>> {
+    let stamp = |path: &PathBuf| {
         let metadata = std::fs::metadata(path).ok()?;
         #[cfg(unix)]
-        let number = std::os::unix::fs::MetadataExt::ino(&metadata);
+        let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
         #[cfg(not(unix))]
-        let number = 0;
-        Some((metadata.modified().ok()?, metadata.len(), number))
+        let inode = 0;
+        Some((metadata.modified().ok()?, metadata.len(), inode))
     };
-    files.iter().map(of).collect()
+    files.iter().map(stamp).collect()
 }
 
-/// SIGHUP, where there is one.
+/// SIGHUP, on systems that have it.
 struct Hangup {
     #[cfg(unix)]
     signal: Option<tokio::signal::unix::Signal>,

@@ -1,4 +1,4 @@
-//! TLS: a certificate and its key, which can be replaced while the server runs.
+//! TLS with a certificate that can be replaced while the server runs.
 
 use std::{
     fmt,
@@ -30,7 +30,7 @@ impl Certificate {
     /// Reads the files.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if they cannot be read or do not belong together.
+    /// [`crate::error::Kind::Artifact`] if they cannot be read or do not match.
     pub fn open(chain_file: &Path, key_file: &Path) -> Result<Arc<Self>> {
         let current = ArcSwap::from_pointee(read(chain_file, key_file)?);
         Ok(Arc::new(Self {
@@ -40,19 +40,19 @@ impl Certificate {
         }))
     }
 
-    /// Reads the files anew; connections that are made from now on get what they hold.
+    /// Reads the files again, for connections from now on.
     pub(crate) fn reload(&self) -> Result<()> {
-        self.current
-            .store(Arc::new(read(&self.chain_file, &self.key_file)?));
+        let certificate = read(&self.chain_file, &self.key_file)?;
+        self.current.store(Arc::new(certificate));
         Ok(())
     }
 
-    /// The two files.
+    /// Returns the paths of both files.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         vec![self.chain_file.clone(), self.key_file.clone()]
     }
 
-    /// What greets new connections with this certificate.
+    /// Returns an acceptor that presents the current certificate.
     pub(crate) fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor> {
         let resolver = Arc::new(Resolver(Arc::clone(self)));
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -90,17 +90,13 @@ fn read(chain_file: &Path, key_file: &Path) -> Result<CertifiedKey> {
             )
         })?;
     if chain.is_empty() {
-        return Err(wrong(
-            chain_file,
-            "there is no certificate in it; PEM is expected".to_owned(),
-        ));
+        let detail = "the file has no certificate; it must be PEM";
+        return Err(wrong(chain_file, detail.to_owned()));
     }
     let key = PrivateKeyDer::from_pem_file(key_file)
         .map_err(|error| wrong(key_file, format!("the private key cannot be read: {error}")))?;
     CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| {
-        wrong(
-            key_file,
-            format!("the key does not go with {}: {error}", chain_file.display()),
-        )
+        let chain = chain_file.display();
+        wrong(key_file, format!("the key does not match {chain}: {error}"))
     })
 }

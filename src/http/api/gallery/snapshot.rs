@@ -42,9 +42,6 @@ use crate::{
     },
 };
 
-/// The path of both, which is known to the time limit of requests.
-pub(crate) const PATH: &str = "/v1/galleries/{name}/snapshot";
-
 /// Bytes between the store and the connection.
 const BUFFER: usize = 256 << 10;
 

@@ -1,4 +1,4 @@
-//! API keys: a file of their hashes, roles and rates.
+//! API keys: a file with their hashes, roles and rates.
 
 use std::{
     fmt,
@@ -23,7 +23,7 @@ use crate::{
     hex,
 };
 
-/// What a key may do. Each role may do what those before it may.
+/// Permissions of a key. Each role includes those before it.
 #[derive(
     Debug,
     Clone,
@@ -40,7 +40,7 @@ use crate::{
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Role {
-    /// Make features, search, and look at what is stored.
+    /// Compute features, search, and read what is stored.
     Read,
     /// Store and delete items, bases and probes.
     Write,
@@ -48,7 +48,7 @@ pub enum Role {
     Admin,
 }
 
-/// The keys of a file, which can be replaced while the server runs.
+/// The keys of a file, which can be reloaded while the server runs.
 #[derive(Debug)]
 pub struct ApiKeys {
     path: PathBuf,
@@ -56,10 +56,10 @@ pub struct ApiKeys {
 }
 
 impl ApiKeys {
-    /// Reads a file.
+    /// Reads a key file.
     ///
     /// # Errors
-    /// [`Kind::Io`] if it cannot be read, [`Kind::Artifact`] that says what is wrong in it.
+    /// [`Kind::Io`] if the file cannot be read, [`Kind::Artifact`] if it is not valid.
     pub fn open(path: &Path) -> Result<Arc<Self>> {
         let current = ArcSwap::from_pointee(KeyRing::read(path, None)?);
         Ok(Arc::new(Self {
@@ -68,20 +68,19 @@ impl ApiKeys {
         }))
     }
 
-    /// Reads the file anew. Keys that stay, with the same rate, have the requests left that they
-    /// had.
+    /// Reads the file again. Keys that stay with the same rate keep the state of their limiter.
     pub(crate) fn reload(&self) -> Result<()> {
         let ring = KeyRing::read(&self.path, Some(&self.current.load()))?;
         self.current.store(Arc::new(ring));
         Ok(())
     }
 
-    /// Where the file is.
+    /// Returns the path of the file.
     pub(crate) fn path(&self) -> PathBuf {
         self.path.clone()
     }
 
-    /// The name of the key that a request came with, if it may do what `role` may.
+    /// Returns the name of a request's key if the key has at least `role`.
     ///
     /// # Errors
     /// [`Kind::Unauthenticated`], [`Kind::Forbidden`] or [`Kind::RateLimited`].
@@ -90,7 +89,7 @@ impl ApiKeys {
     }
 }
 
-/// The keys that are known.
+/// The known keys.
 struct KeyRing {
     keys: Vec<Key>,
 }
@@ -103,14 +102,14 @@ struct Key {
     limiter: Option<Arc<DefaultDirectRateLimiter>>,
 }
 
-/// Requests that a key has.
+/// Rate limit of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rate {
     per_minute: NonZeroU32,
     burst: NonZeroU32,
 }
 
-/// The file.
+/// Content of a key file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyFile {
@@ -125,7 +124,7 @@ struct KeyEntry {
     role: Role,
     sha256: String,
     requests_per_minute: Option<NonZeroU32>,
-    /// Requests that may come at once; a tenth of a minute's if it is not given.
+    /// Maximum number of requests at once; by default a tenth of `requests_per_minute`.
     burst: Option<NonZeroU32>,
 }
 
@@ -145,7 +144,8 @@ impl KeyRing {
             toml::from_str(text).map_err(|error| Error::artifact(error.message().to_owned()))?;
         if file.key.is_empty() {
             return Err(Error::artifact(
-                "there is no [[key]], so nobody could ask anything; see `dinoserve keys new`",
+                "the file has no [[key]], so every request would be rejected; add one with \
+                 `dinoserve keys new`",
             ));
         }
         let mut keys: Vec<Key> = Vec::with_capacity(file.key.len());
@@ -156,7 +156,7 @@ impl KeyRing {
                 .any(|other| other.name == key.name || other.hash == key.hash)
             {
                 return Err(Error::artifact(format!(
-                    "the key `{}` is there twice",
+                    "the key `{}` is listed twice",
                     key.name
                 )));
             }
@@ -168,25 +168,18 @@ impl KeyRing {
     fn admit(&self, headers: &HeaderMap, role: Role) -> Result<Arc<str>> {
         let presented = presented_key(headers)?;
         let hash: [u8; 32] = Sha256::digest(presented).into();
-        // Every hash is looked at, each in the same time whatever it is.
-        let matching = |found: Option<usize>, (index, key): (usize, &Key)| {
+        // Compares every hash, each in constant time.
+        let mut found = None;
+        for key in &self.keys {
             if bool::from(key.hash.ct_eq(&hash)) {
-                Some(index)
-            } else {
-                found
+                found = Some(key);
             }
-        };
-        let key = self
-            .keys
-            .iter()
-            .enumerate()
-            .fold(None, matching)
-            .map(|index| &self.keys[index]);
+        }
         let key =
-            key.ok_or_else(|| Error::new(Kind::Unauthenticated, "the API key is not known"))?;
+            found.ok_or_else(|| Error::new(Kind::Unauthenticated, "the API key is not known"))?;
         if key.role < role {
             let detail = format!(
-                "the API key `{}` has the role {}, and this takes {role}",
+                "the API key `{}` has the role {}, and this needs {role}",
                 key.name, key.role
             );
             return Err(Error::new(Kind::Forbidden, detail));
@@ -200,12 +193,9 @@ impl KeyRing {
                     rate.per_minute,
                     wait.as_secs_f64()
                 );
+                let limit = u64::from(rate.per_minute.get());
                 Error::new(Kind::RateLimited, detail)
-                    .with_limit(
-                        "requests_per_minute",
-                        u64::from(rate.per_minute.get()),
-                        "--api-keys",
-                    )
+                    .with_limit("requests_per_minute", limit, "--api-keys")
                     .with_retry_after(wait)
             })?;
         }
@@ -213,7 +203,7 @@ impl KeyRing {
     }
 }
 
-/// Tells names and roles, nothing of the keys.
+/// Shows names and roles, never hashes.
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
@@ -234,7 +224,8 @@ impl Key {
         check_name(&name)?;
         let hash = read_hash(&sha256).ok_or_else(|| {
             Error::artifact(format!(
-                "the key `{name}`: sha256 must be 64 hexadecimal digits, as `dinoserve keys new` prints"
+                "the key `{name}`: sha256 must be 64 hexadecimal digits, as printed by \
+                 `dinoserve keys new`"
             ))
         })?;
         let rate = requests_per_minute.map(|per_minute| {
@@ -247,7 +238,7 @@ impl Key {
         });
         if burst.is_some() && rate.is_none() {
             return Err(Error::artifact(format!(
-                "the key `{name}`: burst means nothing without requests_per_minute"
+                "the key `{name}`: burst has no effect without requests_per_minute; add it"
             )));
         }
         let known = before.and_then(|ring| {
@@ -255,14 +246,11 @@ impl Key {
                 .iter()
                 .find(|key| key.hash == hash && key.rate == rate)
         });
-        let make = |rate: Rate| {
-            Arc::new(RateLimiter::direct(
-                Quota::per_minute(rate.per_minute).allow_burst(rate.burst),
-            ))
-        };
-        let limiter = known
-            .and_then(|key| key.limiter.clone())
-            .or_else(|| rate.map(make));
+        let limiter = known.and_then(|key| key.limiter.clone()).or_else(|| {
+            let Rate { per_minute, burst } = rate?;
+            let quota = Quota::per_minute(per_minute).allow_burst(burst);
+            Some(Arc::new(RateLimiter::direct(quota)))
+        });
         Ok(Self {
             name: name.into(),
             role,
@@ -273,10 +261,10 @@ impl Key {
     }
 }
 
-/// Names become labels of metrics and stand in logs.
+/// Checks a name, which becomes a label of metrics and part of log lines.
 fn check_name(name: &str) -> Result<()> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if (1..=64).contains(&name.len()) && name.bytes().all(plain) {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=64).contains(&name.len()) && name.bytes().all(is_plain) {
         return Ok(());
     }
     Err(Error::artifact(format!(
@@ -317,26 +305,26 @@ fn presented_key(headers: &HeaderMap) -> Result<&[u8]> {
     }
 }
 
-/// A key that was just made. Only its hash is kept, so it can be shown once.
+/// A new key. Only its hash is stored, so the secret can be shown once.
 #[derive(Debug)]
 pub struct NewKey {
-    /// What clients send.
+    /// Secret that clients send.
     pub secret: String,
-    /// What stands in the file.
+    /// Entry for the key file.
     pub entry: String,
 }
 
 impl NewKey {
-    /// Makes a key of 256 random bits.
+    /// Generates a key of 256 random bits.
     ///
     /// # Errors
-    /// [`Kind::Artifact`] for a name that cannot be one, [`Kind::Io`] if the system gives no random
+    /// [`Kind::Artifact`] for an invalid name, [`Kind::Io`] if the system gives no random
     /// bits.
     pub fn random(name: &str, role: Role, requests_per_minute: Option<NonZeroU32>) -> Result<Self> {
         check_name(name)?;
         let mut bits = [0; 32];
         getrandom::fill(&mut bits)
-            .map_err(|error| Error::new(Kind::Io, format!("no random bits: {error}")))?;
+            .map_err(|error| Error::new(Kind::Io, format!("reading random bits: {error}")))?;
         let secret = format!("ds_{}", BASE64_URL_SAFE_NO_PAD.encode(bits));
         let hash = hex::encode(&Sha256::digest(&secret));
         let rate = requests_per_minute
