@@ -1,15 +1,10 @@
 //! Whole runs: metrics, curves, maps, resuming, stopping, collapse.
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-    sync::atomic::AtomicBool,
-    time::Duration,
-};
+use std::{path::Path, sync::atomic::AtomicBool};
 
-use burn::tensor::Device;
 use dinoserve_train::{
     config::Config,
+    method::StepReport,
     model::flatten,
     run::{
         Collapse, EvaluationFolders, KnnMetrics, LabeledSet, Run, RunFiles, RunOutcome,
@@ -17,39 +12,25 @@ use dinoserve_train::{
     },
 };
 
-use crate::support::{tiny_config, values, write_images};
+use crate::support::{prepare_run, tiny_config, values, write_images};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_dinoserve-train");
-
-fn prepared(folder: &Path, out: &Path, config: Config) -> Run {
+/// Prepares a run whose accuracy is measured on the images of `labeled`.
+fn prepare(images: &Path, labeled: &Path, out: &Path, config: &Config) -> Run {
     let evaluation = EvaluationFolders {
-        set: Some(folder.to_owned()),
+        set: Some(labeled.to_owned()),
         gallery: None,
     };
-    Run::prepare(
-        folder,
-        RunFiles::new(out),
-        config,
-        None,
-        &evaluation,
-        Device::flex(),
-    )
-    .unwrap()
+    prepare_run(images, out, config, &evaluation).unwrap()
 }
 
 /// Returns the metrics of a run without those that depend on time.
 fn timeless_metrics(run: &Run) -> (Vec<StepMetrics>, Vec<KnnMetrics>) {
-    let steps = run.metrics().steps.iter().cloned();
-    (
-        steps
-            .map(|line| StepMetrics {
-                images_per_second: 0.0,
-                waited: 0.0,
-                ..line
-            })
-            .collect(),
-        run.metrics().knn.clone(),
-    )
+    let mut steps = run.metrics().steps.clone();
+    for line in &mut steps {
+        line.images_per_second = 0.0;
+        line.waited = 0.0;
+    }
+    (steps, run.metrics().knn.clone())
 }
 
 /// Returns a configuration with all losses and accumulation.
@@ -67,28 +48,26 @@ fn a_run_that_is_stopped_after_every_step_resumes_to_the_same_numbers() {
     let images = root.path().join("images");
     write_images(&images, 10);
     for (name, config) in [("plain", tiny_config()), ("all losses", all_losses())] {
-        let mut whole = prepared(&images, &root.path().join(name), config.clone());
-        assert_eq!(
-            whole.train(1, &AtomicBool::new(false)).unwrap(),
-            RunOutcome::Finished
-        );
+        let mut whole = prepare(&images, &images, &root.path().join(name), &config);
+        let outcome = whole.train(1, &AtomicBool::new(false)).unwrap();
+        assert_eq!(outcome, RunOutcome::Finished, "{name}");
         let out = root.path().join(format!("{name}-parts"));
         // With `stop` set from the start, a run stops after its first step.
         let mut steps = 0;
         loop {
-            let mut part = prepared(&images, &out, config.clone());
+            let mut part = prepare(&images, &images, &out, &config);
             match part.train(1, &AtomicBool::new(true)).unwrap() {
                 RunOutcome::Stopped(done) => {
                     steps += 1;
-                    assert_eq!(done, steps);
+                    assert_eq!(done, steps, "{name}");
                 }
                 RunOutcome::Finished => {
-                    assert_eq!(steps + 1, whole.steps());
+                    assert_eq!(steps + 1, whole.steps(), "{name}");
                     assert_eq!(timeless_metrics(&part), timeless_metrics(&whole), "{name}");
+                    let mut expected = flatten(&whole.trainer().state().teacher);
                     for (parameter, tensor) in flatten(&part.trainer().state().teacher) {
-                        let whole_values =
-                            flatten(&whole.trainer().state().teacher)[&parameter].clone();
-                        assert_eq!(values(tensor), values(whole_values), "{name}: {parameter}");
+                        let expected = expected.remove(&parameter).unwrap();
+                        assert_eq!(values(tensor), values(expected), "{name}: {parameter}");
                     }
                     break;
                 }
@@ -105,25 +84,9 @@ fn a_failed_measurement_loses_no_training_and_is_repeated_on_resume() {
     let out = root.path().join("run");
     write_images(&images, 8);
     write_images(&labeled, 6);
-    let prepare = || {
-        let evaluation = EvaluationFolders {
-            set: Some(labeled.clone()),
-            gallery: None,
-        };
-        Run::prepare(
-            &images,
-            RunFiles::new(&out),
-            tiny_config(),
-            None,
-            &evaluation,
-            Device::flex(),
-        )
-        .unwrap()
-    };
-    assert_eq!(
-        prepare().train(1, &AtomicBool::new(true)).unwrap(),
-        RunOutcome::Stopped(1)
-    );
+    let prepare = || prepare(&images, &labeled, &out, &tiny_config());
+    let outcome = prepare().train(1, &AtomicBool::new(true)).unwrap();
+    assert_eq!(outcome, RunOutcome::Stopped(1));
     let mut run = prepare();
     let away = root.path().join("away.png");
     std::fs::rename(labeled.join("rings/003.png"), &away).unwrap();
@@ -133,10 +96,8 @@ fn a_failed_measurement_loses_no_training_and_is_repeated_on_resume() {
     drop(run);
     let mut run = prepare();
     assert_eq!(run.steps_done(), 4);
-    assert_eq!(
-        run.train(1, &AtomicBool::new(false)).unwrap(),
-        RunOutcome::Finished
-    );
+    let outcome = run.train(1, &AtomicBool::new(false)).unwrap();
+    assert_eq!(outcome, RunOutcome::Finished);
     let measured: Vec<usize> = run.metrics().knn.iter().map(|line| line.step).collect();
     assert_eq!(measured, [0, 4, 8, 12]);
     assert!(RunFiles::new(&out).maps(1).exists());
@@ -147,20 +108,11 @@ fn a_run_folder_inside_the_image_folder_is_not_trained_on() {
     let root = tempfile::tempdir().unwrap();
     write_images(root.path(), 8);
     let out = root.path().join("run");
-    let steps = prepared(root.path(), &out, tiny_config()).steps();
-    prepared(root.path(), &out, tiny_config())
-        .train(1, &AtomicBool::new(false))
-        .unwrap();
+    let prepare = || prepare(root.path(), root.path(), &out, &tiny_config());
+    let steps = prepare().steps();
+    prepare().train(1, &AtomicBool::new(false)).unwrap();
     assert!(RunFiles::new(&out).maps(1).exists());
-    let again = Run::prepare(
-        root.path(),
-        RunFiles::new(&out),
-        tiny_config(),
-        None,
-        &EvaluationFolders::default(),
-        Device::flex(),
-    );
-    let again = again.unwrap();
+    let again = prepare();
     assert_eq!((again.steps(), again.steps_done()), (steps, steps));
 }
 
@@ -177,13 +129,13 @@ fn a_run_learns_and_writes_metrics_curves_and_maps() {
     config.optimizer.teacher_momentum = [1.0, 1.0];
     config.loss.center_momentum = 1.0;
     config.run.map_epochs = 12;
-    let mut run = prepared(&images, &out, config);
+    let mut run = prepare(&images, &images, &out, &config);
     run.train(2, &AtomicBool::new(false)).unwrap();
     let lines = &run.metrics().steps;
     assert_eq!(lines.len(), run.steps());
     let losses: Vec<f64> = lines
         .chunks(8)
-        .map(|lines| lines.iter().map(|line| line.loss).sum::<f64>() / 8.0)
+        .map(|lines| lines.iter().map(|line| line.report.loss).sum::<f64>() / 8.0)
         .collect();
     assert!(
         losses[losses.len() - 1] < losses[0] - 0.3,
@@ -215,228 +167,48 @@ fn a_run_learns_and_writes_metrics_curves_and_maps() {
 }
 
 #[test]
-fn ctrl_c_saves_and_the_same_command_resumes() {
-    let root = tempfile::tempdir().unwrap();
-    let images = root.path().join("images");
-    let out = root.path().join("run");
-    write_images(&images, 8);
-    let config = root.path().join("config.toml");
-    let mut settings = tiny_config();
-    settings.optimizer.epochs = 500;
-    std::fs::write(&config, settings.to_toml()).unwrap();
-    let start = |arguments: &[&str]| {
-        Command::new(PROGRAM)
-            .args([
-                "run",
-                images.to_str().unwrap(),
-                "--out",
-                out.to_str().unwrap(),
-                "--config",
-                config.to_str().unwrap(),
-            ])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    };
-    // A leftover of a process that was killed while it wrote a file.
-    std::fs::create_dir_all(&out).unwrap();
-    std::fs::write(out.join(".tmpHalf"), "half").unwrap();
-    let child = start(&[]);
-    let metrics = RunFiles::new(&out).metrics();
-    while std::fs::read_to_string(&metrics)
-        .unwrap_or_default()
-        .lines()
-        .count()
-        < 3
-    {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let second = start(&[]).wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert_eq!(second.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("another process is running in"), "{stderr}");
-    assert!(!out.join(".tmpHalf").exists());
-    Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .unwrap();
-    let ended = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(ended.status.success(), "{stderr}");
-    assert!(
-        stderr.contains("run the same command again to resume"),
-        "{stderr}"
-    );
-    let done: usize = stderr
-        .split("Stopped after step ")
-        .nth(1)
-        .unwrap()
-        .split(';')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
-
-    let ended = start(&["--batch", "2"]).wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(1), "{stderr}");
-    assert!(
-        stderr
-            .contains("was trained on 16 images, 4 in a step, and now has 16 images, 2 in a step"),
-        "{stderr}"
-    );
-    let old = images.join("rings/000.png");
-    let new = images.join("rings/renamed.png");
-    std::fs::rename(&old, &new).unwrap();
-    let ended = start(&[]).wait_with_output().unwrap();
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("or images of other names"));
-    std::fs::rename(&new, &old).unwrap();
-
-    let epochs = done.div_ceil(4) + 1;
-    let ended = start(&["--epochs", &epochs.to_string()])
-        .wait_with_output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(ended.status.success(), "{stderr}");
-    assert!(
-        stderr.contains(&format!("resumed after step {done}")),
-        "{stderr}"
-    );
-    let text = std::fs::read_to_string(&metrics).unwrap();
-    let steps: Vec<u64> = text
-        .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
-        .filter(|line| line.get("loss").is_some())
-        .map(|line| line["step"].as_u64().unwrap())
-        .collect();
-    assert_eq!(
-        steps,
-        (0..4 * epochs as u64).collect::<Vec<_>>(),
-        "the metrics have every step once"
-    );
-    assert!(out.join("export/run.toml").exists() && out.join("export/model.safetensors").exists());
-}
-
-#[test]
-fn wrong_commands_fail_with_a_helpful_message() {
-    let root = tempfile::tempdir().unwrap();
-    write_images(root.path(), 2);
-    let stderr_of = |arguments: &[&str]| {
-        let out = root.path().join("run");
-        let folder = root.path().to_str().unwrap();
-        let ended = Command::new(PROGRAM)
-            .args(["run", folder, "--out", out.to_str().unwrap()])
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert_eq!(ended.status.code(), Some(1));
-        String::from_utf8_lossy(&ended.stderr).into_owned()
-    };
-    assert!(stderr_of(&[]).contains("has 4 images, but a step needs 64; lower optimiser.batch"));
-    assert!(stderr_of(&["--init", "no-such"]).contains("there is no model \"no-such\""));
-    assert!(stderr_of(&["--set", "crops.local_size=15"]).contains("crops.local_size is 15"));
-    assert!(stderr_of(&["--device", "tpu"]).contains("it must be `cpu` or `cuda`"));
-    let cuda = stderr_of(&["--device", "cuda"]);
-    assert!(
-        cuda.contains("built without CUDA") || cuda.contains("no CUDA device was found"),
-        "{cuda}"
-    );
-    let error = Run::prepare(
-        &root.path().join("missing"),
-        RunFiles::new(&root.path().join("run")),
-        tiny_config(),
-        None,
-        &EvaluationFolders::default(),
-        Device::flex(),
-    );
-    assert!(
-        error
-            .err()
-            .unwrap()
-            .to_string()
-            .contains("cannot read the folder")
-    );
-}
-
-#[test]
 fn every_kind_of_collapse_is_detected() {
     let max_entropy = 64.0_f64.ln();
     let lines = |teacher_entropy: f64, usage_entropy: f64, spread: f64| {
         let line = StepMetrics {
             step: 0,
             epoch: 0.0,
-            loss: 1.0,
-            view_loss: 1.0,
-            patch_loss: None,
-            koleo: None,
-            teacher_entropy,
-            usage_entropy,
-            spread,
-            gradient: 1.0,
+            report: StepReport {
+                loss: 1.0,
+                teacher_entropy,
+                usage_entropy,
+                spread,
+                ..StepReport::default()
+            },
             learning_rate: 1.0,
             images_per_second: 1.0,
             waited: 0.0,
         };
         vec![line; 10]
     };
-    assert_eq!(Collapse::detect(&lines(1.0, 3.0, 0.5), 64), None);
-    assert_eq!(
-        Collapse::detect(&lines(0.001, 0.01, 0.5), 64),
-        Some(Collapse::OnePrototype)
-    );
-    assert_eq!(
-        Collapse::detect(&lines(max_entropy, max_entropy, 0.5), 64),
-        Some(Collapse::Uniform)
-    );
-    assert_eq!(
-        Collapse::detect(&lines(1.0, 3.0, 0.001), 64),
-        Some(Collapse::OnePoint)
-    );
-    assert_eq!(
-        Collapse::detect(&lines(0.001, 0.01, 0.5)[..9], 64),
-        None,
-        "nine steps are too few"
-    );
+    for (entropies_and_spread, collapse) in [
+        ([1.0, 3.0, 0.5], None),
+        ([0.001, 0.01, 0.5], Some(Collapse::OnePrototype)),
+        ([max_entropy, max_entropy, 0.5], Some(Collapse::Uniform)),
+        ([1.0, 3.0, 0.001], Some(Collapse::OnePoint)),
+    ] {
+        let [teacher_entropy, usage_entropy, spread] = entropies_and_spread;
+        let lines = lines(teacher_entropy, usage_entropy, spread);
+        assert_eq!(Collapse::detect(&lines, 64), collapse, "{collapse:?}");
+        assert_eq!(
+            Collapse::detect(&lines[..9], 64),
+            None,
+            "nine steps are too few"
+        );
+    }
     let mut infinite = lines(1.0, 3.0, 0.5);
-    infinite[9].loss = f64::NAN;
+    infinite[9].report.loss = f64::NAN;
     assert_eq!(Collapse::detect(&infinite, 64), Some(Collapse::NotFinite));
     assert!(
         Collapse::OnePrototype
             .to_string()
             .contains("loss.centring=sinkhorn_knopp")
     );
-}
-
-/// A sharp teacher with a constant center collapses to one prototype.
-#[test]
-fn a_run_reports_a_collapse() {
-    let root = tempfile::tempdir().unwrap();
-    let images = root.path().join("images");
-    let out = root.path().join("run");
-    write_images(&images, 8);
-    let config = root.path().join("config.toml");
-    let mut settings = tiny_config();
-    settings.optimizer.epochs = 40;
-    settings.optimizer.learning_rate = 0.05;
-    settings.optimizer.teacher_momentum = [0.5, 0.5];
-    settings.loss.center_momentum = 1.0;
-    settings.loss.teacher_temperature = [0.005, 0.005];
-    std::fs::write(&config, settings.to_toml()).unwrap();
-    let ended = Command::new(PROGRAM)
-        .args([
-            "run",
-            images.to_str().unwrap(),
-            "--out",
-            out.to_str().unwrap(),
-            "--config",
-            config.to_str().unwrap(),
-        ])
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&ended.stderr);
-    assert!(stderr.contains("training has collapsed"), "{stderr}");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 mod augmentation;
 mod backbone;
+mod commands;
 mod configuration;
 mod losses;
 mod runs;

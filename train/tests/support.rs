@@ -10,7 +10,10 @@ use dinoserve::{
     model::{Ffn, ModelSpec},
     vision::RgbImage,
 };
-use dinoserve_train::config::Config;
+use dinoserve_train::{
+    config::Config,
+    run::{EvaluationFolders, Run, RunFiles},
+};
 use safetensors::SafeTensors;
 
 /// Returns the path of a golden file of these tests.
@@ -164,4 +167,16 @@ pub fn tiny_config() -> Config {
         [run]\nshards = 2\nlog_steps = 1\nknn_epochs = 1\npicture_epochs = 1\n\
         knn_neighbours = 3\npictures = 2\n";
     Config::parse(text, &[]).unwrap()
+}
+
+/// Prepares a run on the CPU with random initial weights.
+pub fn prepare_run(
+    images: &Path,
+    out: &Path,
+    config: &Config,
+    evaluation: &EvaluationFolders,
+) -> anyhow::Result<Run> {
+    let files = RunFiles::new(out);
+    let device = Device::flex();
+    Run::prepare(images, files, config.clone(), None, evaluation, device)
 }

@@ -1,15 +1,19 @@
 //! The numbers that one training step reports.
 
-/// Losses and statistics of one step.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+use serde::{Deserialize, Serialize};
+
+/// Losses and statistics of one step, as in `metrics.jsonl`.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepReport {
     /// The minimized loss: the weighted sum of the parts below.
     pub loss: f64,
     /// Cross-entropy between views.
     pub view_loss: f64,
     /// Cross-entropy of masked patches, if this loss is used.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub patch_loss: Option<f64>,
     /// KoLeo loss, if it is used.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub koleo: Option<f64>,
     /// Mean entropy of the teacher's targets, in nats.
     pub teacher_entropy: f64,

@@ -15,12 +15,12 @@ pub use self::{
     head::{Head, HeadConfig},
     layers::DropPath,
     network::Network,
-    parameters::{FlatTensors, flatten, load, parameter_shapes},
+    parameters::{FlatTensors, flatten, load},
     weights::{HostTensor, initialize_from, to_hugging_face},
 };
 
 pub(crate) use self::{
     config::{PATCH, spec_toml},
     head::unit_rows,
-    parameters::{gradients_of, map_parameters},
+    parameters::{gradients_of, map_parameters, parameters},
 };

@@ -13,22 +13,32 @@ use burn::{
 /// Tensors by name, flattened, since operations on parameters are elementwise.
 pub type FlatTensors = BTreeMap<String, Tensor<1>>;
 
-/// Returns the names and shapes of all parameters, in the order of the module.
-pub fn parameter_shapes(module: &impl Module) -> Vec<(String, Vec<usize>)> {
-    let mut names = Vec::new();
-    visit(module, None, &mut |name, shape, _| {
-        names.push((name.to_owned(), shape.to_vec()));
-    });
-    names
+/// A parameter of a module. Its values stay on the device and are not copied.
+pub(crate) struct Parameter {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Tensor<1>,
 }
 
-/// Returns the values of all parameters. They stay on the device and are not copied.
-pub fn flatten(module: &impl Module) -> FlatTensors {
-    let mut tensors = FlatTensors::new();
-    visit(module, None, &mut |name, _, tensor| {
-        tensors.insert(name.to_owned(), tensor.inner());
+/// Returns all parameters, in the order of the module.
+pub(crate) fn parameters(module: &impl Module) -> Vec<Parameter> {
+    let mut parameters = Vec::new();
+    visit(module, None, &mut |name, shape, tensor| {
+        parameters.push(Parameter {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            values: tensor.inner(),
+        });
     });
-    tensors
+    parameters
+}
+
+/// Returns the values of all parameters by name.
+pub fn flatten(module: &impl Module) -> FlatTensors {
+    parameters(module)
+        .into_iter()
+        .map(|parameter| (parameter.name, parameter.values))
+        .collect()
 }
 
 /// Takes the gradients of the parameters that the loss depends on.

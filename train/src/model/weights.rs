@@ -8,7 +8,7 @@ use dinoserve::{
 };
 use safetensors::{Dtype, View};
 
-use super::{Backbone, flatten, load, parameter_shapes};
+use super::{Backbone, load, parameters};
 
 /// A tensor in host memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,15 +42,16 @@ pub fn initialize_from(backbone: Backbone, weights: &Weights) -> Result<Backbone
 /// # Errors
 /// [`dinoserve::error::Kind::Internal`] if the values cannot be read from the device.
 pub fn to_hugging_face(backbone: &Backbone) -> Result<BTreeMap<String, HostTensor>> {
-    let shapes: BTreeMap<String, Vec<usize>> = parameter_shapes(backbone).into_iter().collect();
     let mut tensors = BTreeMap::new();
-    for (name, tensor) in flatten(backbone) {
-        let values: Vec<f32> = tensor
+    for parameter in parameters(backbone) {
+        let name = parameter.name;
+        let mut shape = parameter.shape;
+        let values: Vec<f32> = parameter
+            .values
             .into_data()
             .try_into_vec_as()
             .map_err(|error| Error::internal(format!("{name}: {error}")))?;
         let parts = hugging_face(&name);
-        let mut shape = shapes[&name].clone();
         shape[0] /= parts.len();
         let length = values.len() / parts.len();
         for (part, values) in parts.into_iter().zip(values.chunks(length)) {

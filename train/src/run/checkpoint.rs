@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     method::{AdamMoments, AdamW, TrainerState},
-    model::{Network, flatten, load, parameter_shapes},
+    model::{Network, load, parameters},
 };
 
 /// Format version; a new one cannot read older checkpoints.
@@ -70,25 +70,18 @@ impl Checkpoint {
     pub fn save(&self, path: &Path, state: &TrainerState) -> anyhow::Result<()> {
         let mut tensors: Vec<(String, StoredTensor)> = Vec::new();
         for (prefix, network) in [("student", &state.student), ("teacher", &state.teacher)] {
-            let shapes: BTreeMap<String, Vec<usize>> =
-                parameter_shapes(network).into_iter().collect();
-            for (name, values) in flatten(network) {
-                let shape = shapes[&name].clone();
-                tensors.push((format!("{prefix}.{name}"), StoredTensor { shape, values }));
+            for parameter in parameters(network) {
+                let name = format!("{prefix}.{}", parameter.name);
+                tensors.push((name, StoredTensor(parameter.shape, parameter.values)));
             }
         }
-        let centers = [
-            ("center", Some(&state.center)),
-            ("patch_center", state.patch_center.as_ref()),
-        ];
-        for (name, center) in centers {
-            if let Some(center) = center {
-                let tensor = StoredTensor {
-                    shape: center.dims().to_vec(),
-                    values: center.clone().flatten(0, 1),
-                };
-                tensors.push((name.to_owned(), tensor));
-            }
+        let mut store = |name: &str, shape: &[usize], values: Tensor<1>| {
+            tensors.push((name.to_owned(), StoredTensor(shape.to_vec(), values)));
+        };
+        let center = &state.center;
+        store("center", &center.dims(), center.clone().flatten(0, 1));
+        if let Some(center) = &state.patch_center {
+            store("patch_center", &center.dims(), center.clone().flatten(0, 1));
         }
         let dataset = &self.dataset;
         let mut metadata = HashMap::from([
@@ -103,11 +96,7 @@ impl Checkpoint {
         ]);
         for (name, moments) in state.optimizer.moments() {
             for (kind, values) in [("first", &moments.first), ("second", &moments.second)] {
-                let tensor = StoredTensor {
-                    shape: values.dims().to_vec(),
-                    values: values.clone(),
-                };
-                tensors.push((format!("{kind}.{name}"), tensor));
+                store(&format!("{kind}.{name}"), &values.dims(), values.clone());
             }
             metadata.insert(format!("steps.{name}"), moments.steps.to_string());
         }
@@ -195,11 +184,8 @@ fn parse(
     Ok((checkpoint, state))
 }
 
-/// A tensor that is copied from the device only while it is written.
-struct StoredTensor {
-    shape: Vec<usize>,
-    values: Tensor<1>,
-}
+/// The shape and the values of a tensor, which is copied from the device only while it is written.
+struct StoredTensor(Vec<usize>, Tensor<1>);
 
 impl View for StoredTensor {
     fn dtype(&self) -> Dtype {
@@ -207,16 +193,16 @@ impl View for StoredTensor {
     }
 
     fn shape(&self) -> &[usize] {
-        &self.shape
+        &self.0
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let values: Vec<f32> = self.values.to_data().iter::<f32>().collect();
+        let values: Vec<f32> = self.1.to_data().iter::<f32>().collect();
         Cow::Owned(values.into_iter().flat_map(f32::to_le_bytes).collect())
     }
 
     fn data_len(&self) -> usize {
-        self.shape.iter().product::<usize>() * size_of::<f32>()
+        self.0.iter().product::<usize>() * size_of::<f32>()
     }
 }
 

@@ -29,7 +29,10 @@ pub enum Collapse {
 impl Collapse {
     /// Checks the last of the logged steps of a run with `prototypes` prototypes.
     pub fn detect(lines: &[StepMetrics], prototypes: usize) -> Option<Self> {
-        if lines.last().is_some_and(|line| !line.loss.is_finite()) {
+        if lines
+            .last()
+            .is_some_and(|line| !line.report.loss.is_finite())
+        {
             return Some(Self::NotFinite);
         }
         let last = lines
@@ -39,15 +42,15 @@ impl Collapse {
         let max_entropy = (prototypes as f64).ln();
         if last
             .iter()
-            .all(|line| line.usage_entropy < MIN_USAGE * max_entropy)
+            .all(|line| line.report.usage_entropy < MIN_USAGE * max_entropy)
         {
             Some(Self::OnePrototype)
         } else if last
             .iter()
-            .all(|line| line.teacher_entropy > MAX_ENTROPY * max_entropy)
+            .all(|line| line.report.teacher_entropy > MAX_ENTROPY * max_entropy)
         {
             Some(Self::Uniform)
-        } else if last.iter().all(|line| line.spread < MIN_SPREAD) {
+        } else if last.iter().all(|line| line.report.spread < MIN_SPREAD) {
             Some(Self::OnePoint)
         } else {
             None

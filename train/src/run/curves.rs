@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::anyhow;
 use plotters::{coord::Shift, prelude::*};
 
-use super::{RunMetrics, StepMetrics, files};
+use super::{RunMetrics, files};
+use crate::method::StepReport;
 
 const GRAY: RGBColor = RGBColor(80, 80, 80);
 const LIGHT_GRAY: RGBColor = RGBColor(160, 160, 160);
@@ -52,15 +53,20 @@ fn panels(metrics: &RunMetrics, prototypes: usize, last_epoch: f64) -> Vec<Panel
     let mut panels = vec![
         Panel {
             title: "Loss",
-            curves: vec![Curve::of_steps("loss", BLUE, metrics, |line| line.loss)],
+            curves: vec![Curve::of_steps("loss", BLUE, metrics, |report| report.loss)],
         },
         Panel {
             title: "Entropy of the teacher, nats",
             curves: vec![
-                Curve::of_steps("single targets", BLUE, metrics, |line| line.teacher_entropy),
-                Curve::of_steps("mean target: prototypes in use", ORANGE, metrics, |line| {
-                    line.usage_entropy
+                Curve::of_steps("single targets", BLUE, metrics, |report| {
+                    report.teacher_entropy
                 }),
+                Curve::of_steps(
+                    "mean target: prototypes in use",
+                    ORANGE,
+                    metrics,
+                    |report| report.usage_entropy,
+                ),
                 Curve::level("maximum".to_owned(), LIGHT_GRAY, max_entropy, last_epoch),
             ],
         },
@@ -99,12 +105,12 @@ impl Curve {
         name: &str,
         color: RGBColor,
         metrics: &RunMetrics,
-        value: impl Fn(&StepMetrics) -> f64,
+        value: impl Fn(&StepReport) -> f64,
     ) -> Self {
         let points: Vec<(f64, f64)> = metrics
             .steps
             .iter()
-            .map(|line| (line.epoch, value(line)))
+            .map(|line| (line.epoch, value(&line.report)))
             .collect();
         Self {
             name: name.to_owned(),

@@ -6,33 +6,18 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::files;
-use crate::method::{StepReport, StepSettings};
+use crate::method::StepReport;
 
-/// Metrics of a logged step; see also [`StepReport`].
+/// Metrics of a logged step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
     /// Number of steps before this one.
     pub step: usize,
     /// Number of epochs before this step, with fractions.
     pub epoch: f64,
-    /// The minimized loss.
-    pub loss: f64,
-    /// Cross-entropy between views.
-    pub view_loss: f64,
-    /// Cross-entropy of masked patches.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub patch_loss: Option<f64>,
-    /// KoLeo loss.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub koleo: Option<f64>,
-    /// Mean entropy of the teacher's targets, in nats.
-    pub teacher_entropy: f64,
-    /// Entropy of the batch mean of the targets, in nats.
-    pub usage_entropy: f64,
-    /// Spread of the teacher's embeddings.
-    pub spread: f64,
-    /// Norm of the gradient before clipping.
-    pub gradient: f64,
+    /// Losses and statistics.
+    #[serde(flatten)]
+    pub report: StepReport,
     /// Learning rate of AdamW.
     pub learning_rate: f64,
     /// Images per second since the previous line.
@@ -130,32 +115,5 @@ impl RunMetrics {
         self.file
             .write_all(text.as_bytes())
             .context("writing metrics.jsonl")
-    }
-}
-
-impl StepMetrics {
-    pub(super) fn new(
-        step: usize,
-        epoch: f64,
-        report: StepReport,
-        settings: StepSettings,
-        images_per_second: f64,
-        waited: f64,
-    ) -> Self {
-        Self {
-            step,
-            epoch,
-            loss: report.loss,
-            view_loss: report.view_loss,
-            patch_loss: report.patch_loss,
-            koleo: report.koleo,
-            teacher_entropy: report.teacher_entropy,
-            usage_entropy: report.usage_entropy,
-            spread: report.spread,
-            gradient: report.gradient,
-            learning_rate: settings.learning_rate,
-            images_per_second,
-            waited,
-        }
     }
 }

@@ -66,7 +66,7 @@ impl Progress {
         let text = line.map_or(String::new(), |line| {
             format!(
                 "loss {:.3}, {:.0} images/s, waited {:.0} %",
-                line.loss,
+                line.report.loss,
                 line.images_per_second,
                 100.0 * line.waited
             )

@@ -170,14 +170,14 @@ impl Run {
             }
             if step.is_multiple_of(self.config.run.log_steps) {
                 let time = interval_start.elapsed().as_secs_f64();
-                let line = StepMetrics::new(
+                let line = StepMetrics {
                     step,
-                    step as f64 / per_epoch as f64,
+                    epoch: step as f64 / per_epoch as f64,
                     report,
-                    settings,
-                    interval_images as f64 / time,
-                    loader.take_wait_time().as_secs_f64() / time,
-                );
+                    learning_rate: settings.learning_rate,
+                    images_per_second: interval_images as f64 / time,
+                    waited: loader.take_wait_time().as_secs_f64() / time,
+                };
                 progress.show(self.next_step, Some(&line));
                 self.metrics.add_step(line)?;
                 let found = Collapse::detect(&self.metrics.steps, self.config.head.prototypes);
