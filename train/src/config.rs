@@ -79,9 +79,6 @@ impl Config {
     }
 
     /// Builds the description that `dinoserve` needs to convert and serve the trained model.
-    ///
-    /// # Errors
-    /// [`dinoserve::error::Kind::Artifact`] if a size is wrong; the message names it.
     pub fn spec(&self, name: &str) -> dinoserve::error::Result<ModelSpec> {
         self.model.spec(name, self.crops.global_size)
     }

@@ -15,3 +15,4 @@ mod runs;
 mod serving;
 mod step;
 mod support;
+mod trainer;

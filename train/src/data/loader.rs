@@ -25,9 +25,6 @@ pub struct Loader {
 
 impl Loader {
     /// Starts to make the batches with the given numbers, on `threads` threads.
-    ///
-    /// # Errors
-    /// If the threads cannot be started.
     pub fn start(
         dataset: Dataset,
         numbers: impl Iterator<Item = usize> + Send + 'static,

@@ -38,9 +38,6 @@ pub fn initialize_from(backbone: Backbone, weights: &Weights) -> Result<Backbone
 
 /// Returns the parameters of a backbone under Hugging Face's names, which split queries, keys and
 /// values into three tensors.
-///
-/// # Errors
-/// [`dinoserve::error::Kind::Internal`] if the values cannot be read from the device.
 pub fn to_hugging_face(backbone: &Backbone) -> Result<BTreeMap<String, HostTensor>> {
     let mut tensors = BTreeMap::new();
     for parameter in parameters(backbone) {

@@ -64,9 +64,6 @@ impl DatasetId {
 
 impl Checkpoint {
     /// Writes a checkpoint with the state, atomically.
-    ///
-    /// # Errors
-    /// If it cannot be written.
     pub fn save(&self, path: &Path, state: &TrainerState) -> anyhow::Result<()> {
         let mut tensors: Vec<(String, StoredTensor)> = Vec::new();
         for (prefix, network) in [("student", &state.student), ("teacher", &state.teacher)] {

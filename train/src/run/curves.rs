@@ -34,9 +34,6 @@ struct Curve {
 
 /// Draws the loss, the teacher's entropies and, if it was measured, the k-NN accuracy over the
 /// epochs.
-///
-/// # Errors
-/// If the file cannot be written.
 pub(super) fn draw(path: &Path, metrics: &RunMetrics, prototypes: usize) -> anyhow::Result<()> {
     let last_step = metrics.steps.last().map_or(0.0, |line| line.epoch);
     let last_knn = metrics.knn.last().map_or(0.0, |line| line.epoch);

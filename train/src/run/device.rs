@@ -4,9 +4,6 @@ use anyhow::bail;
 use burn::tensor::Device;
 
 /// Opens the device with the given name: `cpu`, or `cuda` if the program was built with it.
-///
-/// # Errors
-/// If the name is unknown, or there is no such device.
 pub fn open_device(name: &str) -> anyhow::Result<Device> {
     match name {
         "cpu" => Ok(Device::flex()),

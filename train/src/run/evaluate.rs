@@ -162,9 +162,6 @@ impl LabeledSet {
     }
 
     /// Computes the embeddings of the images, `[images, dim]`, of length 1.
-    ///
-    /// # Errors
-    /// If an image no longer exists, or the values cannot be read from the device.
     pub fn embed(&self, backbone: &Backbone, device: &Device) -> anyhow::Result<Array2<f32>> {
         self.vectors(|images| {
             let images = to_device(images, device);
@@ -175,9 +172,6 @@ impl LabeledSet {
 
     /// Returns the pixels of the downsized images as vectors of length 1, `[images, 3·28·28]`: the
     /// baseline for features.
-    ///
-    /// # Errors
-    /// If an image no longer exists.
     pub fn pixels(&self) -> anyhow::Result<Array2<f32>> {
         let whole = Window {
             x: 0,

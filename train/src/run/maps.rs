@@ -28,9 +28,6 @@ const COLUMNS: u32 = 6;
 /// Draws a sheet of images of one size. Next to each image are the attention of CLS (mean of the
 /// heads) and the first three principal components of its patches, in a basis that all images
 /// share.
-///
-/// # Errors
-/// If there are too few patches for components, or the file cannot be written.
 pub(super) fn draw(
     path: &Path,
     backbone: &Backbone,

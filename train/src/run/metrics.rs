@@ -60,9 +60,6 @@ enum MetricsLine {
 impl RunMetrics {
     /// Opens the file of a run that resumes after `step` steps. It removes the lines of later
     /// steps, which the interrupted run did not save. The file is created if it does not exist.
-    ///
-    /// # Errors
-    /// If the file is damaged or cannot be written.
     pub fn resume(path: &Path, step: usize) -> anyhow::Result<Self> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
