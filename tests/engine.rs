@@ -10,10 +10,10 @@ use dinoserve::{
     error::{Error, Kind},
     onnx::Precision,
     telemetry,
-    vision::{Grid, PATCH},
+    vision::{Grid, Size},
 };
 
-use crate::support::{difference, runtime, server::on_cpu, session, tiny, wave};
+use crate::support::{PATCH, difference, runtime, server::on_cpu, session, tiny, wave};
 
 const GRID: Grid = Grid {
     height: 10,
@@ -25,7 +25,7 @@ const OTHER: Grid = Grid {
 };
 
 fn input(grid: Grid, shift: u8) -> Input {
-    let (height, width) = grid.pixels();
+    let Size { width, height } = grid.pixels(PATCH);
     let mut pixels = wave(height, width);
     pixels
         .iter_mut()
@@ -36,7 +36,7 @@ fn input(grid: Grid, shift: u8) -> Input {
 /// An input whose pixels are not those of its grid, which makes the run that it is part of fail.
 fn poisoned() -> Input {
     Input {
-        pixels: wave(PATCH, PATCH),
+        pixels: wave(PATCH.pixels(), PATCH.pixels()),
         grid: GRID,
     }
 }
@@ -404,7 +404,7 @@ static COUNTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// A grid for which no table of positions has room: a panic in the worker, and a real one.
 fn panicking() -> Input {
     Input {
-        pixels: wave(PATCH, PATCH),
+        pixels: wave(PATCH.pixels(), PATCH.pixels()),
         grid: Grid {
             height: usize::MAX,
             width: 1,

@@ -14,8 +14,9 @@ use std::{
 };
 
 use dinoserve::vision::{
-    Background, DecodeLimits, DecodeOptions, ResampleFilter, ResizeMode, Transform, decode,
-    decode_fast, thumbnail,
+    Background, DecodeLimits, DecodeOptions, Decoded, PatchSize, ResampleFilter, ResizeMode, Size,
+    Transform, decode, decode_fast,
+    thumbnail,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -24,6 +25,8 @@ const LIMITS: DecodeLimits = DecodeLimits {
     max_pixels: 1 << 20,
     max_side: 4096,
 };
+
+const PATCH: PatchSize = PatchSize::new(14);
 
 static HOOK: Once = Once::new();
 
@@ -41,6 +44,7 @@ fuzz_target!(|file: &[u8]| {
         mode,
         size: 56,
         filter,
+        patch: PATCH,
         max_patches: 1024,
     };
 
@@ -52,7 +56,7 @@ fuzz_target!(|file: &[u8]| {
     }));
     let Ok(decoded) = decoded else { return };
     let (whole, reduced, size) = match decoded {
-        (Ok(whole), Ok((reduced, size))) => (whole, reduced, size),
+        (Ok(whole), Ok(Decoded { image, full_size, .. })) => (whole, image, full_size),
         (Err(_), Err(_)) => return,
         (whole, fast) => panic!(
             "only one of both ways decodes the file: {:?} {:?}",
@@ -61,14 +65,13 @@ fuzz_target!(|file: &[u8]| {
         ),
     };
 
-    let (width, height) = (u64::from(whole.width()), u64::from(whole.height()));
     LIMITS
-        .check(width, height)
+        .check(Size::of(&whole))
         .expect("files above the limits are rejected");
-    assert_eq!((width as usize, height as usize), size);
+    assert_eq!(Size::of(&whole), size);
     assert!(reduced.width() <= whole.width() && reduced.height() <= whole.height());
 
-    let planned = transform.plan(size.0, size.1).ok();
+    let planned = transform.plan(size).ok();
     for applied in [
         transform.apply(&whole),
         transform.apply_to_reduced(&reduced, size),
@@ -80,10 +83,7 @@ fuzz_target!(|file: &[u8]| {
         let Ok((pixels, grid)) = applied else {
             continue;
         };
-        assert_eq!(
-            (pixels.height() as usize, pixels.width() as usize),
-            grid.pixels()
-        );
+        assert_eq!(Size::of(&pixels), grid.pixels(PATCH));
     }
     thumbnail(&whole, 32).expect("every image has a thumbnail");
 });

@@ -12,8 +12,9 @@ use dinoserve::{
     http::access::ApiKeys,
     model::{ModelSpec, PositionRule},
     onnx::{
-        Precision, dinov2,
+        Precision,
         graph::ExternalData,
+        vit,
         weights::{Dtype, RawTensor, TensorMap, Weights},
     },
     vision::Grid,
@@ -47,7 +48,7 @@ fn open_model(file: &[u8]) {
         check(&model.spec);
         for (height, width) in [(1, 1), (3, 2)] {
             let positions = model.positions.interpolate(Grid { height, width });
-            assert_eq!(positions.dim(), (1 + height * width, model.spec.dim));
+            assert_eq!(positions.dim(), (1 + height * width, model.spec.architecture.dim));
         }
     }
 }
@@ -74,22 +75,22 @@ fn read_description(file: &[u8]) {
         location: "data".to_owned(),
         sink: &mut std::io::sink(),
     };
-    dinov2::build(&spec, &weights, Precision::Fp32, data, &mut |_| ())
+    vit::build(&spec, &weights, Precision::Fp32, data, &mut |_| ())
         .expect_err("there is no position table");
 }
 
 /// Checks what later code divides by or relies on.
 fn check(spec: &ModelSpec) {
     assert!(
-        spec.heads > 0 && spec.dim > 0 && spec.dim.is_multiple_of(spec.heads),
+        spec.architecture.heads > 0 && spec.architecture.dim > 0 && spec.architecture.dim.is_multiple_of(spec.architecture.heads),
         "{spec:?}"
     );
     assert!(
-        spec.depth > 0 && spec.ffn_hidden > 0 && spec.native_grid > 0,
+        spec.architecture.depth > 0 && spec.architecture.ffn_hidden > 0 && spec.architecture.native_grid > 0,
         "{spec:?}"
     );
     assert!(
-        spec.embed_grid().patches() > 0 && spec.layers() > 0,
+        spec.embed_grid().patches() > 0 && spec.architecture.layers() > 0,
         "{spec:?}"
     );
 }

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use dinoserve::{
     model::ModelSpec,
     onnx::{
-        Precision, dinov2,
+        Precision,
         graph::ExternalData,
         proto::ModelProto,
+        vit,
         weights::{Weights, read_onnx_export, read_safetensors, read_torch},
     },
 };
@@ -59,7 +60,7 @@ fuzz_target!(|input: &[u8]| {
         location: "data".to_owned(),
         sink: &mut std::io::sink(),
     };
-    let Ok(built) = dinov2::build(spec, &weights, precision, data, &mut |_| ()) else {
+    let Ok(built) = vit::build(spec, &weights, precision, data, &mut |_| ()) else {
         return;
     };
     ModelProto::decode(built.file.as_slice()).expect("a built model can be read");

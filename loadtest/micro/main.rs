@@ -10,8 +10,8 @@ use dinoserve::{
         open,
     },
     vision::{
-        DecodeLimits, DecodeOptions, Grid, ResampleFilter, ResizeMode, RgbImage, Transform, decode,
-        decode_fast,
+        DecodeLimits, DecodeOptions, Grid, PatchSize, ResampleFilter, ResizeMode, RgbImage,
+        Transform, decode, decode_fast,
     },
 };
 use divan::{Bencher, black_box};
@@ -32,6 +32,7 @@ fn transform(size: usize) -> Transform {
         mode: ResizeMode::Crop,
         size,
         filter: ResampleFilter::Bicubic,
+        patch: PatchSize::new(14),
         max_patches: 4096,
     }
 }

@@ -19,8 +19,9 @@ use crate::{
     hex,
     model::{ModelSpec, SourceFormat},
     onnx::{
-        Precision, dinov2,
+        Precision,
         graph::ExternalData,
+        vit,
         weights::{TensorMap, Weights, read_onnx_export, read_safetensors, read_torch},
     },
 };
@@ -102,7 +103,7 @@ pub(super) fn shard_names(index: &Path) -> Result<Vec<String>> {
 /// Each file is written atomically.
 ///
 /// # Errors
-/// As [`read_weights`] and [`dinov2::build`].
+/// As [`read_weights`] and [`vit::build`].
 pub fn convert(
     spec: &ModelSpec,
     source: &Path,
@@ -119,8 +120,8 @@ pub fn convert(
         location: file_name(&to.data),
         sink: &mut sink,
     };
-    let depth = spec.depth as u64;
-    let model = dinov2::build(spec, &weights, precision, data, &mut |done| {
+    let depth = spec.architecture.depth as u64;
+    let model = vit::build(spec, &weights, precision, data, &mut |done| {
         progress.advance(Step::Converting, done as u64, Some(depth));
     })?;
     let (writer, data_sha256) = sink.finish();

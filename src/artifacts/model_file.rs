@@ -107,7 +107,7 @@ impl ModelFile {
             .find(|tensor| tensor.name == "pos_embed")
             .ok_or_else(|| invalid(format_args!("contains no position table; convert it again")))?;
         let table = values(&table.raw_data);
-        let shape = (1 + spec.native_grid * spec.native_grid, spec.dim);
+        let shape = spec.architecture.position_table_shape();
         let table = Array2::from_shape_vec(shape, table).map_err(|_| {
             invalid(format_args!(
                 "its position table does not have the size in its description; convert it again"
@@ -126,7 +126,7 @@ impl ModelFile {
                 .iter()
                 .filter_map(StoredWeight::from_tensor)
                 .collect(),
-            positions: PositionTable::new(table, &spec, rule),
+            positions: PositionTable::new(table, &spec.architecture, rule),
             spec,
         })
     }

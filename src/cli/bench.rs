@@ -17,7 +17,7 @@ use crate::{
     error::Result,
     features::pca::{self, Foreground},
     service::ImageLimits,
-    vision::{DecodeOptions, ResampleFilter, ResizeMode, RgbImage, Transform, decode},
+    vision::{DecodeOptions, PatchSize, ResampleFilter, ResizeMode, RgbImage, Transform, decode},
 };
 
 #[derive(Debug, Args)]
@@ -95,12 +95,13 @@ impl Bench {
             .collect::<anyhow::Result<_>>()?;
         let runtime = self.engine.runtime()?;
         let model = self.engine.model_file()?;
+        let patch = model.spec.architecture.patch;
         let plan = self.engine.config().plan_here(model.precision, &runtime)?;
         let mut sessions = ModelSession::load(&runtime, &model, &plan)?;
         let rows: Vec<Measurement> = self
             .sizes
             .iter()
-            .map(|&size| self.measure(size, &files, &plan, &mut sessions))
+            .map(|&size| self.measure(size, patch, &files, &plan, &mut sessions))
             .collect::<anyhow::Result<_>>()?;
         if self.json {
             let report = serde_json::json!({
@@ -140,6 +141,7 @@ impl Bench {
     fn measure(
         &self,
         size: usize,
+        patch: PatchSize,
         files: &[Vec<u8>],
         plan: &EnginePlan,
         sessions: &mut Sessions,
@@ -149,6 +151,7 @@ impl Bench {
             mode: ResizeMode::Crop,
             size,
             filter: ResampleFilter::Bicubic,
+            patch,
             max_patches: limits.max_patches,
         };
         let preparation = Preparation { limits, transform };

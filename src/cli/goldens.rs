@@ -11,7 +11,7 @@ use crate::{
         Precision,
         weights::{TensorMap, read_safetensors},
     },
-    vision::{DecodeLimits, DecodeOptions, Grid, PATCH, decode},
+    vision::{DecodeLimits, DecodeOptions, Size, decode},
 };
 
 /// How far features may be from the reference.
@@ -52,10 +52,7 @@ pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> an
     for name in reference_names(folder)? {
         let file = std::fs::read(folder.join(format!("{name}_input.png")))?;
         let pixels = decode(&file, DecodeOptions::default(), DecodeLimits::default())?;
-        let grid = Grid {
-            height: pixels.height() as usize / PATCH,
-            width: pixels.width() as usize / PATCH,
-        };
+        let grid = model.spec.architecture.patch.grid(Size::of(&pixels));
         let outputs = RequestedOutputs {
             attention: true,
             ..RequestedOutputs::default()

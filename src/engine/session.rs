@@ -19,7 +19,7 @@ use super::{
 use crate::{
     artifacts::ModelFile,
     error::{Error, Result, ResultExt},
-    vision::{Grid, RgbImage},
+    vision::{Grid, PatchSize, RgbImage, Size},
 };
 
 /// A session and its buffers. It belongs to one thread.
@@ -38,6 +38,7 @@ struct LoadedModel {
     runtime: Runtime,
     path: PathBuf,
     has_registers: bool,
+    patch: PatchSize,
     weights: Option<SharedWeights>,
     positions: PositionCache,
 }
@@ -83,7 +84,8 @@ impl ModelSession {
         let model = Arc::new(LoadedModel {
             runtime: runtime.clone(),
             path: model.paths.model.clone(),
-            has_registers: model.spec.registers > 0,
+            has_registers: model.spec.architecture.registers > 0,
+            patch: model.spec.architecture.patch,
             weights: on_cpu.then(|| SharedWeights::open(model)).transpose()?,
             positions: PositionCache::new(model.positions.clone()),
         });
@@ -155,7 +157,7 @@ impl ModelSession {
             }
             &self.pixels
         };
-        let (height, width) = grid.pixels();
+        let Size { width, height } = grid.pixels(self.model.patch);
         let positions = self.model.positions.get(grid);
         let pixels =
             TensorRef::from_array_view(([batch.len(), height, width, 3], pixels)).into_result()?;
@@ -194,7 +196,7 @@ impl ModelSession {
     /// # Errors
     /// As [`ModelSession::run`].
     pub fn warm_up(&mut self, grid: Grid) -> Result<()> {
-        let (height, width) = grid.pixels();
+        let Size { width, height } = grid.pixels(self.model.patch);
         let pixels = RgbImage::from_pixel(width as u32, height as u32, image::Rgb([128; 3]));
         self.run(&[(&Input { pixels, grid }, RequestedOutputs::default())])
             .map(drop)

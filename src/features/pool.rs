@@ -2,34 +2,23 @@
 
 use ndarray::{Array1, ArrayView1, ArrayView2, Axis};
 
-/// How an image's tokens become its embedding.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    Default,
-    serde::Serialize,
-    serde::Deserialize,
-    strum::Display,
-    strum::EnumString,
-    strum::VariantNames,
-)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub enum Pooling {
-    /// The CLS token.
-    #[default]
-    Cls,
-    /// The mean of the patch tokens.
-    Mean,
-    /// CLS, then the mean of the patch tokens: what DINOv2's linear head takes. Twice as wide.
-    ClsMean,
-    /// Generalized mean of the patch tokens with exponent 3, of values clamped to 1e-6 from below
-    /// (Radenović et al.).
-    Gem,
+use crate::names::option_enum;
+
+option_enum! {
+    /// How an image's tokens become its embedding.
+    #[derive(Default)]
+    pub enum Pooling {
+        /// The CLS token.
+        #[default]
+        Cls,
+        /// The mean of the patch tokens.
+        Mean,
+        /// CLS, then the mean of the patch tokens: the input of DINOv2's linear head. Twice as wide.
+        ClsMean,
+        /// Generalized mean of the patch tokens with exponent 3, of values clamped to 1e-6 from
+        /// below (Radenović et al.).
+        Gem,
+    }
 }
 
 impl Pooling {

@@ -1,29 +1,17 @@
 //! Classification by the neighbors' vote.
 
-use serde::{Deserialize, Serialize};
+use crate::names::option_enum;
 
-/// How neighbors vote.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Default,
-    Serialize,
-    Deserialize,
-    strum::Display,
-    strum::EnumString,
-    strum::VariantNames,
-)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub enum Vote {
-    /// Each with the weight `exp(score / temperature)`, as in DINO's evaluation (Wu et al., 2018).
-    #[default]
-    Weighted,
-    /// Each with the same weight.
-    Majority,
+option_enum! {
+    /// Weight of each neighbor's vote.
+    #[derive(Default)]
+    pub enum Vote {
+        /// `exp(score / temperature)`, as in DINO's evaluation (Wu et al., 2018).
+        #[default]
+        Weighted,
+        /// The same for all neighbors.
+        Majority,
+    }
 }
 
 /// DINO's temperature.

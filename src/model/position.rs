@@ -1,13 +1,13 @@
-//! Position embeddings for any grid, interpolated as Meta's code does (`interpolate_pos_encoding`).
+//! Position embeddings for any grid, interpolated as in Meta's code (`interpolate_pos_encoding`).
 //!
-//! * Without registers: bicubic, a = −0.75, no antialias, border clamped; the hub's rule scales by
-//!   `(n + 0.1) / 37`.
-//! * With registers: bicubic with antialias, a = −0.5, weights renormalized at the border.
+//! * Without registers: bicubic, a = −0.75, no antialiasing, border clamped; the hub's rule scales
+//!   by `(n + 0.1) / native`.
+//! * With registers: bicubic with antialiasing, a = −0.5, weights renormalized at the border.
 
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, s};
 
-use super::{ModelSpec, PositionRule};
-use crate::vision::{Grid, ResampleFilter, taps};
+use super::{Architecture, PositionRule};
+use crate::vision::{Grid, ResampleFilter, Tap, taps};
 
 /// The trained table of a model, from which tables for other grids are made.
 #[derive(Debug, Clone)]
@@ -19,25 +19,25 @@ pub struct PositionTable {
     rule: PositionRule,
 }
 
+/// Source positions of one output position, with their weights.
+type Weights = Vec<(usize, f32)>;
+
 impl PositionTable {
-    /// A table of `[1 + native_grid², dim]`, CLS first.
+    /// Wraps a table of `[1 + native_grid², dim]`, CLS first.
     ///
     /// # Panics
-    /// If the table has another shape than the description says.
-    pub fn new(table: Array2<f32>, spec: &ModelSpec, rule: PositionRule) -> Self {
-        assert_eq!(
-            table.dim(),
-            (1 + spec.native_grid * spec.native_grid, spec.dim)
-        );
+    /// If the shape of the table is not that of the architecture.
+    pub fn new(table: Array2<f32>, architecture: &Architecture, rule: PositionRule) -> Self {
+        assert_eq!(table.dim(), architecture.position_table_shape());
         Self {
             table,
-            native: spec.native_grid,
-            antialias: spec.registers > 0,
+            native: architecture.native_grid,
+            antialias: architecture.antialiased_positions(),
             rule,
         }
     }
 
-    /// The table for `grid`: `[1 + h·w, dim]`. The CLS row is never touched.
+    /// Computes the table for `grid`: `[1 + h·w, dim]`. The CLS row is never changed.
     pub fn interpolate(&self, grid: Grid) -> Array2<f32> {
         if (grid.height, grid.width) == (self.native, self.native) {
             return self.table.clone();
@@ -58,54 +58,63 @@ impl PositionTable {
         out
     }
 
-    /// For each of `n` positions its source positions and their weights.
-    fn weights(&self, n: usize) -> Vec<Vec<(usize, f32)>> {
+    /// Computes the weights of `n` output positions.
+    fn weights(&self, n: usize) -> Vec<Weights> {
         if self.antialias {
-            let taps = taps(ResampleFilter::Bicubic.kernel(), self.native, n, 0..n);
-            let row = |i| {
-                let (start, weights) = taps.at(i);
-                weights
-                    .iter()
-                    .enumerate()
-                    .map(|(j, &weight)| (start + j, weight as f32))
-                    .collect()
-            };
-            return (0..n).map(row).collect();
+            antialiased_weights(self.native, n)
+        } else {
+            clamped_weights(self.native, n, self.rule)
         }
-        let scale = match self.rule {
-            PositionRule::Hub => self.native as f64 / (n as f64 + 0.1),
-            PositionRule::Hf => self.native as f64 / n as f64,
-        } as f32;
-        let last = self.native as i64 - 1;
-        let row = |i: usize| {
+    }
+}
+
+fn antialiased_weights(native: usize, n: usize) -> Vec<Weights> {
+    let taps = taps(ResampleFilter::Bicubic.kernel(), native, n, 0..n);
+    (0..n)
+        .map(|i| {
+            let Tap { start, weights } = taps.at(i);
+            (start..)
+                .zip(weights)
+                .map(|(source, &weight)| (source, weight as f32))
+                .collect()
+        })
+        .collect()
+}
+
+fn clamped_weights(native: usize, n: usize, rule: PositionRule) -> Vec<Weights> {
+    let scale = match rule {
+        PositionRule::Hub => native as f64 / (n as f64 + 0.1),
+        PositionRule::Hf => native as f64 / n as f64,
+    } as f32;
+    let last = native as i64 - 1;
+    (0..n)
+        .map(|i| {
             let source = scale * (i as f32 + 0.5) - 0.5;
             let start = source.floor();
             let t = source - start;
             let weights = [outer(t + 1.0), inner(t), inner(1.0 - t), outer(2.0 - t)];
-            let index = |j: usize| (start as i64 - 1 + j as i64).clamp(0, last) as usize;
-            weights
-                .into_iter()
-                .enumerate()
-                .map(|(j, weight)| (index(j), weight))
+            (start as i64 - 1..)
+                .zip(weights)
+                .map(|(source, weight)| (source.clamp(0, last) as usize, weight))
                 .collect()
-        };
-        (0..n).map(row).collect()
-    }
+        })
+        .collect()
 }
 
 const A: f32 = -0.75;
 
-/// The cubic within one source pixel of its center.
+/// Computes the cubic within one source pixel of its center.
 fn inner(x: f32) -> f32 {
     ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
 }
 
-/// The cubic between one and two source pixels from its center.
+/// Computes the cubic between one and two source pixels from its center.
 fn outer(x: f32) -> f32 {
     ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
 }
 
-fn along_columns(map: ArrayView3<'_, f32>, columns: &[Vec<(usize, f32)>]) -> Array3<f32> {
+/// Returns `[height, columns.len(), dim]`.
+fn along_columns(map: ArrayView3<'_, f32>, columns: &[Weights]) -> Array3<f32> {
     let (height, _, dim) = map.dim();
     let mut out = Array3::zeros((height, columns.len(), dim));
     for y in 0..height {
@@ -119,8 +128,8 @@ fn along_columns(map: ArrayView3<'_, f32>, columns: &[Vec<(usize, f32)>]) -> Arr
     out
 }
 
-/// `[rows.len() · width, dim]`.
-fn along_rows(map: ArrayView3<'_, f32>, rows: &[Vec<(usize, f32)>]) -> Array2<f32> {
+/// Returns `[rows.len() · width, dim]`.
+fn along_rows(map: ArrayView3<'_, f32>, rows: &[Weights]) -> Array2<f32> {
     let (height, width, dim) = map.dim();
     let flat: ArrayView2<'_, f32> = map
         .into_shape_with_order((height, width * dim))
@@ -133,4 +142,31 @@ fn along_rows(map: ArrayView3<'_, f32>, rows: &[Vec<(usize, f32)>]) -> Array2<f3
     }
     out.into_shape_with_order((rows.len() * width, dim))
         .expect("a fresh array is contiguous")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_a_position_sum_to_1() {
+        for n in [1, 5, 16, 37, 60] {
+            let hub = clamped_weights(37, n, PositionRule::Hub);
+            for (i, weights) in antialiased_weights(37, n).iter().chain(&hub).enumerate() {
+                let sum: f32 = weights.iter().map(|(_, weight)| weight).sum();
+                assert!((sum - 1.0).abs() < 1e-5, "{n}: {i}: {sum}");
+            }
+        }
+    }
+
+    /// torch.nn.functional.interpolate, bicubic, of a ramp of 4 values to 2.
+    #[test]
+    fn weights_without_antialiasing_are_those_of_torch() {
+        let weights = clamped_weights(4, 2, PositionRule::Hf);
+        let expected = [
+            [(0, -0.09375), (0, 0.59375), (1, 0.59375), (2, -0.09375)],
+            [(1, -0.09375), (2, 0.59375), (3, 0.59375), (3, -0.09375)],
+        ];
+        assert_eq!(weights, expected);
+    }
 }

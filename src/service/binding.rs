@@ -9,6 +9,7 @@ use crate::{
     features::pool::Pooling,
     gallery::{Binding, GalleryInfo, GalleryName},
     model::ModelId,
+    vision::Size,
 };
 
 /// What is said of the vectors of a gallery beside [`ImageOptions`]. `None` stands for what the
@@ -94,7 +95,7 @@ impl Service {
         }
         let defaults = Binding {
             model: self.extractor.engine().model_id().clone(),
-            dim: spec.dim,
+            dim: spec.architecture.dim,
             pooling: Pooling::default(),
             layers: 1,
             preprocessing: spec.embed_preprocessing(),
@@ -107,8 +108,8 @@ impl Service {
         let size = binding.preprocessing.size;
         let transform = binding
             .preprocessing
-            .transform(self.extractor.limits().max_patches);
-        transform.plan(size, size)?;
+            .transform(spec.architecture.patch, self.extractor.limits().max_patches);
+        transform.plan(Size::square(size))?;
         Ok(binding)
     }
 }

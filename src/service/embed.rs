@@ -48,12 +48,12 @@ impl Default for EmbedOptions {
 impl EmbedOptions {
     /// Returns the width of the embedding.
     pub fn dim(&self, spec: &ModelSpec) -> usize {
-        self.layers * self.pooling.dim(spec.dim)
+        self.layers * self.pooling.dim(spec.architecture.dim)
     }
 
     /// Rejects options that the model does not support.
     pub(crate) fn check(&self, spec: &ModelSpec) -> Result<()> {
-        let layers = 1..=spec.layers();
+        let layers = 1..=spec.architecture.layers();
         if layers.contains(&self.layers) {
             return Ok(());
         }

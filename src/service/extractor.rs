@@ -158,6 +158,7 @@ impl Extractor {
     /// Looks a file up in the cache, or decodes and resizes it.
     async fn prepare(&self, file: Bytes, request: ExtractRequest) -> Result<Prepared> {
         let limits = self.limits;
+        let patch = self.engine.spec().architecture.patch;
         let cache = self.cache.clone();
         let fingerprint = self.engine.model_id().fingerprint.clone();
         let span = tracing::info_span!("prepare");
@@ -176,7 +177,7 @@ impl Extractor {
                 }
                 key = Some(new);
             }
-            let input = request.preparation.prepare(&file, &limits)?;
+            let input = request.preparation.prepare(&file, patch, &limits)?;
             Ok(Prepared::New { input, key })
         })
         .await

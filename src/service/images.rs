@@ -11,7 +11,10 @@ use crate::{
     error::{Error, Kind, Result},
     names::option_enum,
     telemetry,
-    vision::{DecodeLimits, Preprocessing, PreprocessingOverrides, decode, decode_fast},
+    vision::{
+        DecodeLimits, Decoded, PatchSize, Preprocessing, PreprocessingOverrides, decode,
+        decode_fast,
+    },
 };
 
 /// Limits on the images of a request.
@@ -73,9 +76,14 @@ pub(super) struct Preparation {
 
 impl Preparation {
     /// Decodes and resizes a file. Blocks its thread.
-    pub(super) fn prepare(&self, file: &[u8], limits: &ImageLimits) -> Result<Timed<Input>> {
+    pub(super) fn prepare(
+        &self,
+        file: &[u8],
+        patch: PatchSize,
+        limits: &ImageLimits,
+    ) -> Result<Timed<Input>> {
         // Decoders can panic on hostile files; other requests must not suffer from it.
-        let work = AssertUnwindSafe(|| self.decode_and_resize(file, limits));
+        let work = AssertUnwindSafe(|| self.decode_and_resize(file, patch, limits));
         catch_unwind(work).unwrap_or_else(|_| {
             telemetry::metrics()
                 .panics
@@ -88,16 +96,19 @@ impl Preparation {
         })
     }
 
-    fn decode_and_resize(&self, file: &[u8], limits: &ImageLimits) -> Result<Timed<Input>> {
+    fn decode_and_resize(
+        &self,
+        file: &[u8],
+        patch: PatchSize,
+        limits: &ImageLimits,
+    ) -> Result<Timed<Input>> {
         let started = Instant::now();
         let options = self.preprocessing.decode_options();
-        let transform = self.preprocessing.transform(limits.max_patches);
-        let (image, full_size) = match self.decoding {
-            Decoding::Exact => {
-                let image = decode(file, options, limits.decode)?;
-                let size = (image.width() as usize, image.height() as usize);
-                (image, size)
-            }
+        let transform = self.preprocessing.transform(patch, limits.max_patches);
+        let Decoded {
+            image, full_size, ..
+        } = match self.decoding {
+            Decoding::Exact => decode(file, options, limits.decode)?.into(),
             Decoding::Fast => decode_fast(file, options, limits.decode, &transform)?,
         };
         let decoded = Instant::now();

@@ -118,7 +118,7 @@ impl Extractor {
                 basis.pca().components().nrows(),
                 ", as many as the basis has",
             ),
-            None => (self.engine().spec().dim, ""),
+            None => (self.engine().spec().architecture.dim, ""),
         };
         let count = requested.unwrap_or(PCA_COMPONENTS.min(max));
         if (1..=max).contains(&count) {

@@ -131,8 +131,8 @@ impl SimilarityMaps {
                 colormap,
             ));
         }
-        if let Some(first) = renderings.first_mut() {
-            render::frame(first, &self.region, style.output);
+        if let (Some(rendering), Some(image)) = (renderings.first_mut(), images.first()) {
+            render::frame(rendering, image.grid(), &self.region);
         }
         renderings
     }

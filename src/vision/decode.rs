@@ -1,123 +1,45 @@
 //! From the bytes of an image file to an upright RGB image.
 //!
-//! The size is checked against the limits from the header, before any pixel is allocated.
+//! The size in the header is checked against the limits before any pixel is allocated.
 
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, metadata::Orientation};
 
-use super::{RgbImage, Transform, jpeg, tiff, webp};
-use crate::error::{Error, Kind, Result};
+use super::{
+    DecodeLimits, Decoded, RgbImage, Size, Transform,
+    formats::{self, Format},
+    jpeg,
+    orientation::orientation_of,
+    tiff, webp,
+};
+use crate::{
+    error::{Error, Kind, Result},
+    names::option_enum,
+};
 
-/// Sizes above which an image is refused.
-#[derive(Debug, Clone, Copy)]
-pub struct DecodeLimits {
-    /// Most pixels (width × height) of up to four bytes; of larger ones accordingly fewer.
-    pub max_pixels: u64,
-    /// Most pixels of a side. Resampling a longer side would take memory out of proportion to its
-    /// pixels.
-    pub max_side: u64,
-}
-
-impl Default for DecodeLimits {
-    fn default() -> Self {
-        Self {
-            max_pixels: 50_000_000,
-            max_side: 65_535,
-        }
+option_enum! {
+    /// Color behind transparent pixels.
+    #[derive(Default)]
+    pub enum Background {
+        /// White.
+        #[default]
+        White,
+        /// Black.
+        Black,
+        /// None: transparency is ignored and the stored colors are used, as Pillow's
+        /// `convert("RGB")` does.
+        Ignore,
     }
-}
-
-impl DecodeLimits {
-    /// Refuses a size with no pixels or more than the limit.
-    ///
-    /// # Errors
-    /// [`Kind::UndecodableImage`] for an empty image, [`Kind::TooLarge`] above the limit.
-    pub fn check(self, width: u64, height: u64) -> Result<()> {
-        if width == 0 || height == 0 {
-            return Err(Error::new(
-                Kind::UndecodableImage,
-                format!("the image has no pixels: it is {width}×{height}"),
-            ));
-        }
-        if width.saturating_mul(height) > self.max_pixels {
-            let detail = format!(
-                "the image is {width}×{height} = {} pixels, more than the limit of {}; send it smaller",
-                width.saturating_mul(height),
-                self.max_pixels
-            );
-            return Err(Error::new(Kind::TooLarge, detail).with_limit(
-                "max_image_pixels",
-                self.max_pixels,
-                "--max-image-pixels",
-            ));
-        }
-        if width.max(height) > self.max_side {
-            let detail = format!(
-                "the image is {width}×{height}, a side longer than the limit of {}; send it smaller",
-                self.max_side
-            );
-            return Err(Error::new(Kind::TooLarge, detail).with_limit(
-                "max_image_side",
-                self.max_side,
-                "--max-image-side",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Refuses samples that take more memory than the limit of pixels has with four bytes each.
-    ///
-    /// # Errors
-    /// [`Kind::TooLarge`].
-    fn check_depth(self, pixels: u64, bytes: u64) -> Result<()> {
-        if bytes <= self.max_pixels.saturating_mul(4) {
-            return Ok(());
-        }
-        let detail = format!(
-            "the image has {pixels} pixels of {} bytes, and the limit is {} of 4 bytes; send it smaller, or with 8 bits a sample",
-            bytes / pixels.max(1),
-            self.max_pixels
-        );
-        let error = Error::new(Kind::TooLarge, detail);
-        Err(error.with_limit("max_image_pixels", self.max_pixels, "--max-image-pixels"))
-    }
-}
-
-/// What stands behind transparent pixels.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    Default,
-    serde::Serialize,
-    serde::Deserialize,
-    strum::Display,
-    strum::EnumString,
-    strum::VariantNames,
-)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub enum Background {
-    /// White, as on a page.
-    #[default]
-    White,
-    /// Black.
-    Black,
-    /// Transparency is ignored and the stored colors are used, as Pillow's `convert("RGB")` does.
-    Ignore,
 }
 
 /// How a file is turned into RGB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DecodeOptions {
-    /// Turn the image upright as its EXIF orientation says. Pillow does not, unless asked, but for
-    /// TIFFs, which always are.
+    /// Whether the image is turned upright as its EXIF data say. TIFF files always are, as in
+    /// Pillow.
     pub exif: bool,
-    /// What stands behind transparent pixels.
+    /// Color behind transparent pixels.
     pub background: Background,
 }
 
@@ -130,19 +52,18 @@ impl Default for DecodeOptions {
     }
 }
 
-/// Decodes JPEG, PNG, WebP, GIF (first frame), BMP and TIFF to RGB. The format is told by the
-/// bytes, not by a name.
+/// Decodes a file of one of the [`FORMATS`](super::FORMATS) to RGB; of a GIF, the first frame. The
+/// format is detected from the bytes, not from a name.
 ///
 /// # Errors
 /// [`Kind::UndecodableImage`] for bytes that are none of these formats, or damaged;
 /// [`Kind::TooLarge`] above a limit.
 pub fn decode(bytes: &[u8], options: DecodeOptions, limits: DecodeLimits) -> Result<RgbImage> {
-    decode_at_least(bytes, options, limits, None).map(|(image, _)| image)
+    decode_at_least(bytes, options, limits, None).map(|decoded| decoded.image)
 }
 
-/// As [`decode`], but a large JPEG is decoded to a smaller image of at least the size that
-/// `transform` resizes to, which saves most of the work and changes its pixels a little. The second
-/// value is the width and height of the whole.
+/// Decodes like [`decode`], but a large JPEG only to a size that is at least the one `transform`
+/// resizes to. This saves most of the work and changes the pixels a little.
 ///
 /// # Errors
 /// As [`decode`].
@@ -151,116 +72,71 @@ pub fn decode_fast(
     options: DecodeOptions,
     limits: DecodeLimits,
     transform: &Transform,
-) -> Result<(RgbImage, (usize, usize))> {
-    // What cannot be planned is decoded whole; the error comes when the transform is applied.
-    let least = |width, height| {
-        transform
-            .plan(width, height)
-            .map_or((width, height), |plan| plan.resized)
-    };
-    decode_at_least(bytes, options, limits, Some(&least))
+) -> Result<Decoded> {
+    // Without a plan the image is decoded at full size; the error comes when it is resized.
+    let min_size = |full| transform.plan(full).map_or(full, |plan| plan.resized);
+    decode_at_least(bytes, options, limits, Some(&min_size))
 }
 
 fn decode_at_least(
     bytes: &[u8],
     options: DecodeOptions,
     limits: DecodeLimits,
-    least: Option<jpeg::Least<'_>>,
-) -> Result<(RgbImage, (usize, usize))> {
+    min_size: Option<jpeg::MinSize<'_>>,
+) -> Result<Decoded> {
     if bytes.is_empty() {
-        return Err(Error::new(
-            Kind::UndecodableImage,
-            "the image is empty (0 bytes)",
-        ));
+        return Err(undecodable("the image is empty (0 bytes)"));
     }
-    let format = image::guess_format(bytes);
-    // Pillow turns a TIFF when it loads it, whoever asks.
-    let turns_always = matches!(format, Ok(ImageFormat::Tiff));
-    let (mut image, orientation, mut whole) = match format {
-        Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, limits, least)?,
-        Ok(
-            format @ (ImageFormat::Png
-            | ImageFormat::WebP
-            | ImageFormat::Gif
-            | ImageFormat::Bmp
-            | ImageFormat::Tiff),
-        ) => {
-            let (image, orientation) = decode_other(bytes, format, options.background, limits)?;
-            let whole = (image.width() as usize, image.height() as usize);
-            (image, orientation, whole)
-        }
-        _ => {
-            return Err(Error::new(
-                Kind::UndecodableImage,
-                format!(
-                    "{} are not an image; send JPEG, PNG, WebP, GIF, BMP or TIFF",
-                    describe(bytes)
-                ),
-            ));
-        }
+    let Some(format) = Format::detect(bytes) else {
+        return Err(undecodable(format!(
+            "{} are not an image; send {}",
+            describe(bytes),
+            formats::names()
+        )));
     };
-    if (options.exif || turns_always) && orientation != Orientation::NoTransforms {
-        let mut turned = DynamicImage::ImageRgb8(image);
-        turned.apply_orientation(orientation);
-        image = turned.into_rgb8();
-        if swaps_sides(orientation) {
-            whole = (whole.1, whole.0);
-        }
+    let decoded = match format.kind {
+        ImageFormat::Jpeg => jpeg::decode(bytes, limits, min_size)?,
+        _ => decode_other(bytes, format, options.background, limits)?,
+    };
+    // Pillow turns a TIFF whenever it loads one.
+    if options.exif || format.kind == ImageFormat::Tiff {
+        Ok(decoded.upright())
+    } else {
+        Ok(decoded)
     }
-    Ok((image, whole))
-}
-
-/// Whether width and height change places when an image is turned upright.
-pub(super) fn swaps_sides(orientation: Orientation) -> bool {
-    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    matches!(
-        orientation,
-        Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH
-    )
 }
 
 fn decode_other(
     bytes: &[u8],
-    format: ImageFormat,
+    format: &Format,
     background: Background,
     limits: DecodeLimits,
-) -> Result<(RgbImage, Orientation)> {
-    let undecodable = |error: image::ImageError| {
-        let name = format
-            .extensions_str()
-            .first()
-            .copied()
-            .unwrap_or("image")
-            .to_uppercase();
-        Error::new(
-            Kind::UndecodableImage,
-            format!("the {name} cannot be decoded: {error}"),
-        )
-    };
+) -> Result<Decoded> {
+    let failed =
+        |error: image::ImageError| undecodable(format!("the {format} cannot be decoded: {error}"));
     let mut exif = None;
-    match format {
+    match format.kind {
         ImageFormat::Png => check_palette(bytes)?,
         ImageFormat::Tiff => tiff::check(bytes, limits)?,
-        ImageFormat::WebP => exif = webp::look_through(bytes)?,
+        ImageFormat::WebP => exif = webp::check(bytes)?,
         _ => {}
     }
-    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format)
+    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format.kind)
         .into_decoder()
-        .map_err(undecodable)?;
+        .map_err(failed)?;
     let (width, height) = decoder.dimensions();
-    limits.check(u64::from(width), u64::from(height))?;
-    limits.check_depth(u64::from(width) * u64::from(height), decoder.total_bytes())?;
-    let mut reserve = image::Limits::default();
-    // As much as this image needs twice over, and some room: a frame inside may say it is larger
-    // than the image.
-    reserve.max_alloc = Some(
-        decoder
-            .total_bytes()
-            .saturating_mul(2)
-            .saturating_add(1 << 24),
-    );
-    decoder.set_limits(reserve).map_err(undecodable)?;
-    let orientation = match format {
+    limits.check(Size {
+        width: width as usize,
+        height: height as usize,
+    })?;
+    let decoded_bytes = decoder.total_bytes();
+    limits.check_depth(u64::from(width) * u64::from(height), decoded_bytes)?;
+    let mut allocation = image::Limits::default();
+    // Twice what this image needs, and some room: a frame inside may claim to be larger than the
+    // image.
+    allocation.max_alloc = Some(decoded_bytes.saturating_mul(2).saturating_add(1 << 24));
+    decoder.set_limits(allocation).map_err(failed)?;
+    let orientation = match format.kind {
         ImageFormat::WebP => exif.map_or(Orientation::NoTransforms, orientation_of),
         ImageFormat::Png => decoder
             .exif_metadata()
@@ -269,22 +145,26 @@ fn decode_other(
             .map_or(Orientation::NoTransforms, |exif| orientation_of(&exif)),
         _ => decoder.orientation().unwrap_or(Orientation::NoTransforms),
     };
-    let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
-    Ok((to_rgb(image, background), orientation))
+    let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    let image = to_rgb(image, background);
+    Ok(Decoded {
+        full_size: Size::of(&image),
+        image,
+        orientation,
+    })
 }
 
-/// Refuses a PNG whose palette is not made of whole colors, on which the decoder (png 0.18)
-/// panics.
+/// Rejects a PNG whose palette does not consist of whole colors: the decoder (png 0.18) panics on
+/// it.
 fn check_palette(bytes: &[u8]) -> Result<()> {
     let mut rest = bytes.get(8..).unwrap_or_default();
     while let Some((head, after)) = rest.split_first_chunk::<8>() {
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
         match &head[4..] {
             b"PLTE" if !length.is_multiple_of(3) => {
-                let detail = format!(
+                return Err(undecodable(format!(
                     "the PNG cannot be decoded: its palette has {length} bytes, no multiple of 3"
-                );
-                return Err(Error::new(Kind::UndecodableImage, detail));
+                )));
             }
             b"IDAT" => break,
             _ => {}
@@ -295,20 +175,14 @@ fn check_palette(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The orientation in an EXIF block; some writers put the marker of JPEG files in front of it.
-pub(super) fn orientation_of(exif: &[u8]) -> Orientation {
-    let block = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
-    Orientation::from_exif_chunk(block).unwrap_or(Orientation::NoTransforms)
-}
-
-/// 16-bit samples keep their high byte, as Pillow does for RGB; transparent pixels are laid over
-/// the background.
+/// Converts to RGB: 16-bit samples keep their high byte, as in Pillow, and transparent pixels are
+/// blended with the background.
 fn to_rgb(image: DynamicImage, background: Background) -> RgbImage {
     let high = |sample: u16| (sample >> 8) as u8;
     let (width, height) = (image.width(), image.height());
     let over = |pixels: &mut dyn Iterator<Item = [u8; 4]>| {
         let mut out = Vec::with_capacity(width as usize * height as usize * 3);
-        pixels.for_each(|pixel| out.extend_from_slice(&lay_over(pixel, background)));
+        pixels.for_each(|pixel| out.extend_from_slice(&blend(pixel, background)));
         RgbImage::from_raw(width, height, out).expect("one pixel in, one pixel out")
     };
     match image {
@@ -337,7 +211,7 @@ fn to_rgb(image: DynamicImage, background: Background) -> RgbImage {
     }
 }
 
-fn lay_over([r, g, b, alpha]: [u8; 4], background: Background) -> [u8; 3] {
+fn blend([r, g, b, alpha]: [u8; 4], background: Background) -> [u8; 3] {
     let behind = match background {
         Background::Ignore => return [r, g, b],
         Background::White => 255,
@@ -348,6 +222,11 @@ fn lay_over([r, g, b, alpha]: [u8; 4], background: Background) -> [u8; 3] {
         .map(|channel| ((u32::from(channel) * alpha + behind * (255 - alpha) + 127) / 255) as u8)
 }
 
+fn undecodable(detail: impl Into<String>) -> Error {
+    Error::new(Kind::UndecodableImage, detail)
+}
+
+/// Describes a file by its length and first bytes, as text if they are.
 fn describe(bytes: &[u8]) -> String {
     let start = &bytes[..bytes.len().min(16)];
     match std::str::from_utf8(start) {
@@ -356,16 +235,15 @@ fn describe(bytes: &[u8]) -> String {
                 .chars()
                 .all(|c| !c.is_control() || c.is_ascii_whitespace()) =>
         {
-            format!("the {} bytes that begin with {:?}", bytes.len(), text)
+            format!("the {} bytes that begin with {text:?}", bytes.len())
         }
-        _ => format!("the {} bytes that begin with {}", bytes.len(), hex(start)),
+        _ => {
+            let hex: Vec<String> = start.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!(
+                "the {} bytes that begin with {}",
+                bytes.len(),
+                hex.join(" ")
+            )
+        }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<Vec<_>>()
-        .join(" ")
 }

@@ -7,57 +7,39 @@ use turbojpeg::{
 };
 
 use super::{
-    RgbImage,
-    decode::{DecodeLimits, orientation_of, swaps_sides},
+    DecodeLimits, Decoded, RgbImage, Size,
+    orientation::{orientation_of, turned},
 };
 use crate::error::{Error, Kind, Result};
 
-/// Scans of a progressive file beyond which it can only be an attack on the decoder's time.
+/// Number of scans beyond which a progressive file can only be an attack on the decoder's time.
 const MAX_SCANS: u32 = 100;
 
-/// A size below which a file is not to be decoded, given the upright width and height of the whole.
-pub(super) type Least<'a> = &'a dyn Fn(usize, usize) -> (usize, usize);
+/// Gives the minimum size to decode to for the upright size of the whole image.
+pub(super) type MinSize<'a> = &'a dyn Fn(Size) -> Size;
 
-/// Decodes a JPEG file to RGB, not yet turned upright, and says how it is to be turned and the size
-/// of the whole. With `least` the decoder computes fewer pixels: a half, a quarter or an eighth of
-/// each side.
+/// Decodes a JPEG file to RGB, not yet turned upright. With `min_size` the decoder may compute
+/// fewer pixels: a half, a quarter or an eighth of each side.
 pub(super) fn decode(
     bytes: &[u8],
     limits: DecodeLimits,
-    least: Option<Least<'_>>,
-) -> Result<(RgbImage, Orientation, (usize, usize))> {
+    min_size: Option<MinSize<'_>>,
+) -> Result<Decoded> {
     let mut decoder =
         Decompressor::new().map_err(|error| Error::internal(format!("libjpeg-turbo: {error}")))?;
     decoder.set_scan_limit(MAX_SCANS).map_err(undecodable)?;
     let header = decoder.read_header(bytes).map_err(undecodable)?;
-    limits.check(header.width as u64, header.height as u64)?;
-    let (orientation, whole) = (orientation(bytes), (header.width, header.height));
-    let scaling = least.map_or(ScalingFactor::ONE, |least| {
-        let upright = if swaps_sides(orientation) {
-            (whole.1, whole.0)
-        } else {
-            whole
-        };
-        let least = least(upright.0, upright.1);
-        let least = if swaps_sides(orientation) {
-            (least.1, least.0)
-        } else {
-            least
-        };
-        let enough = |scaling: &ScalingFactor| {
-            scaling.scale(header.width) >= least.0 && scaling.scale(header.height) >= least.1
-        };
-        let smaller = [
-            ScalingFactor::ONE_EIGHTH,
-            ScalingFactor::ONE_QUARTER,
-            ScalingFactor::ONE_HALF,
-        ];
-        smaller
-            .into_iter()
-            .find(enough)
-            .unwrap_or(ScalingFactor::ONE)
+    let full_size = Size {
+        width: header.width,
+        height: header.height,
+    };
+    limits.check(full_size)?;
+    let orientation = orientation(bytes);
+    let scaling = min_size.map_or(ScalingFactor::ONE, |min_size| {
+        let min_size = turned(min_size(turned(full_size, orientation)), orientation);
+        smallest_scaling(full_size, min_size)
     });
-    // Files without loss are not made of cosines and cannot be scaled: they are decoded whole.
+    // Lossless files do not consist of cosines and cannot be scaled: they are decoded whole.
     let scaling = if decoder.set_scaling_factor(scaling).is_ok() && !header.is_lossless {
         scaling
     } else {
@@ -76,13 +58,34 @@ pub(super) fn decode(
         _ => decompress(&mut decoder, bytes, header, PixelFormat::RGB)?,
     };
     let image = RgbImage::from_raw(header.width as u32, header.height as u32, pixels)
-        .ok_or_else(|| Error::internal("a decoded JPEG has another size than its header said"))?;
-    Ok((image, orientation, whole))
+        .ok_or_else(|| Error::internal("a decoded JPEG has another size than its header states"))?;
+    Ok(Decoded {
+        image,
+        full_size,
+        orientation,
+    })
 }
 
-/// Encodes a picture for people to look at, with halved colors.
+/// Returns the strongest reduction after which an image of `full_size` still has `min_size`.
+fn smallest_scaling(full_size: Size, min_size: Size) -> ScalingFactor {
+    [
+        ScalingFactor::ONE_EIGHTH,
+        ScalingFactor::ONE_QUARTER,
+        ScalingFactor::ONE_HALF,
+    ]
+    .into_iter()
+    .find(|scaling| {
+        min_size.fits(Size {
+            width: scaling.scale(full_size.width),
+            height: scaling.scale(full_size.height),
+        })
+    })
+    .unwrap_or(ScalingFactor::ONE)
+}
+
+/// Encodes an image for people to look at, with colors at half the resolution.
 pub(super) fn encode(image: &RgbImage, quality: i32) -> Result<Vec<u8>> {
-    let (width, height) = (image.width() as usize, image.height() as usize);
+    let Size { width, height } = Size::of(image);
     let format = PixelFormat::RGB;
     let pixels = Image {
         pixels: image.as_raw().as_slice(),
@@ -120,8 +123,8 @@ fn decompress(
     }
 }
 
-/// libjpeg's warnings, after which it goes on and Pillow shows the picture; only a file that ends
-/// early is refused there, and here.
+/// Whether a message is one of libjpeg's warnings, after which decoding goes on and Pillow shows the
+/// image. Pillow rejects only files that end early, and so does this function.
 fn is_harmless(message: &str, bytes: &[u8]) -> bool {
     const WARNINGS: [&str; 5] = [
         "Corrupt JPEG data: ",
@@ -137,12 +140,12 @@ fn is_harmless(message: &str, bytes: &[u8]) -> bool {
             .rposition(|&byte| !matches!(byte, 0 | b'\r' | b'\n' | b' '));
         content.is_some_and(|last| bytes[..=last].ends_with(&[0xFF, 0xD9]))
     };
-    // Of several warnings only the last is told, so a file without its end may come with any.
+    // Only the last of several warnings is reported, so a file that ends early may come with any.
     WARNINGS.iter().any(|warning| message.starts_with(warning))
         && (!message.contains("premature") || ends_with_marker())
 }
 
-/// What the binding puts in front of libjpeg-turbo's messages.
+/// Prefix that the binding puts in front of libjpeg-turbo's messages.
 const PREFIX: &str = "TurboJPEG error: ";
 
 fn undecodable(error: turbojpeg::Error) -> Error {
@@ -154,7 +157,8 @@ fn undecodable(error: turbojpeg::Error) -> Error {
     )
 }
 
-/// Adobe stores CMYK inverted, so each value is already the share of light that passes.
+/// Converts a pixel. Adobe stores CMYK inverted, so each value is already the share of light that
+/// passes.
 fn inverted_cmyk_to_rgb(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
     let black = i32::from(k);
     [c, m, y].map(|ink| {
@@ -164,7 +168,7 @@ fn inverted_cmyk_to_rgb(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
     })
 }
 
-/// The orientation in the EXIF block, found by walking the segments in front of the first scan.
+/// Reads the orientation from the EXIF block, which is a segment in front of the first scan.
 fn orientation(bytes: &[u8]) -> Orientation {
     let mut rest = bytes.get(2..).unwrap_or_default();
     while let [0xFF, marker, tail @ ..] = rest {

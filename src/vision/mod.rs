@@ -1,23 +1,33 @@
 //! From the bytes of an image file to the pixels a model sees. Pure: no network, no runtime, no
 //! threads.
 //!
-//! Everything here but [`decode_fast`] is bit-equal to what Pillow and torchvision do, because a
-//! feature that is computed from slightly different pixels is a different feature.
+//! Everything here but [`decode_fast`] is bit-equal to Pillow and torchvision, because slightly
+//! different pixels give different features.
 
 mod decode;
+mod formats;
 mod jpeg;
-mod preprocess;
+mod limits;
+mod orientation;
 mod preprocessing;
 mod resample;
+mod size;
+mod taps;
 mod thumbnail;
 mod tiff;
+mod transform;
 mod webp;
 
-pub use decode::{Background, DecodeLimits, DecodeOptions, decode, decode_fast};
-pub use preprocess::{Grid, MEAN, PATCH, ResizeMode, ResizePlan, STD, Transform};
+pub use decode::{Background, DecodeOptions, decode, decode_fast};
+pub use formats::{FORMATS, Format};
+pub use limits::DecodeLimits;
+pub use orientation::Decoded;
 pub use preprocessing::{Difference, Preprocessing, PreprocessingOverrides};
-pub use resample::{Kernel, ResampleFilter, Taps, Window, resample_f32, resample_rgb, taps};
+pub use resample::{Window, resample_f32, resample_rgb};
+pub use size::{Grid, PatchSize, Size};
+pub use taps::{Kernel, ResampleFilter, Tap, Taps, taps};
 pub use thumbnail::thumbnail;
+pub use transform::{ResizeMode, ResizePlan, Transform};
 
 /// An 8-bit RGB image, row-major.
 pub type RgbImage = image::RgbImage;

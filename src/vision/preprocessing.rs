@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Background, DecodeOptions, ResampleFilter, ResizeMode, Transform};
+use super::{Background, DecodeOptions, PatchSize, ResampleFilter, ResizeMode, Transform};
 
 /// All settings that decide which pixels of a file the model sees. Features are comparable only if
 /// their preprocessing is equal.
@@ -46,12 +46,14 @@ impl Preprocessing {
         }
     }
 
-    /// Returns the part that concerns resizing, for images of at most `max_patches` patches.
-    pub fn transform(&self, max_patches: usize) -> Transform {
+    /// Returns the part that concerns resizing, for a model with patches of size `patch` and images
+    /// of at most `max_patches` patches.
+    pub fn transform(&self, patch: PatchSize, max_patches: usize) -> Transform {
         Transform {
             mode: self.resize,
             size: self.size,
             filter: self.filter,
+            patch,
             max_patches,
         }
     }

@@ -1,31 +1,25 @@
-//! Small pictures for lists.
+//! Thumbnails for lists of images.
 
-use super::{ResampleFilter, RgbImage, Window, jpeg, resample_rgb};
+use super::{ResampleFilter, RgbImage, Size, Window, jpeg, resample_rgb};
 use crate::error::Result;
 
 const QUALITY: i32 = 80;
 
-/// A JPEG of the photograph whose longer side is `side` pixels, or that of a photograph which is
-/// smaller.
+/// Encodes a JPEG of the image whose longer side is `side` pixels. Smaller images keep their size.
 ///
 /// # Errors
 /// [`crate::error::Kind::Internal`] if the encoder fails.
-pub fn thumbnail(photo: &RgbImage, side: usize) -> Result<Vec<u8>> {
-    let (width, height) = (photo.width() as usize, photo.height() as usize);
+pub fn thumbnail(image: &RgbImage, side: usize) -> Result<Vec<u8>> {
+    let Size { width, height } = Size::of(image);
     let longer = width.max(height);
     if longer <= side {
-        return jpeg::encode(photo, QUALITY);
+        return jpeg::encode(image, QUALITY);
     }
     let scaled = |length: usize| ((length * side + longer / 2) / longer).max(1);
-    let (width, height) = (scaled(width), scaled(height));
-    let whole = Window {
-        x: 0,
-        y: 0,
-        width,
-        height,
+    let size = Size {
+        width: scaled(width),
+        height: scaled(height),
     };
-    jpeg::encode(
-        &resample_rgb(photo, (width, height), ResampleFilter::Bicubic, whole),
-        QUALITY,
-    )
+    let small = resample_rgb(image, size, ResampleFilter::Bicubic, Window::whole(size));
+    jpeg::encode(&small, QUALITY)
 }

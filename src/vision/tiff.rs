@@ -1,4 +1,4 @@
-//! What of a TIFF file is looked at before it is decoded.
+//! Checks of a TIFF file before it is decoded.
 
 use std::io::Cursor;
 
@@ -7,12 +7,12 @@ use tiff::{
     tags::{CompressionMethod, Tag},
 };
 
-use super::decode::DecodeLimits;
+use super::{DecodeLimits, Size};
 use crate::error::{Error, Kind, Result};
 
-/// Refuses what would take far more work and memory than the image's size says (tiff 0.11): strips
-/// in JPEG, each of which is decoded whole, however large, for the few rows that are wanted of it;
-/// and tiles larger than any image may be. What else is wrong the decoder says.
+/// Rejects files that would take far more work and memory than the image's size says (tiff 0.11):
+/// strips in JPEG, each of which is decoded whole, however large, for the few rows that are needed
+/// of it; and tiles larger than the limits allow an image to be. The decoder finds other errors.
 ///
 /// # Errors
 /// [`Kind::UndecodableImage`], and as [`DecodeLimits::check`].
@@ -22,11 +22,15 @@ pub(super) fn check(bytes: &[u8], limits: DecodeLimits) -> Result<()> {
     };
     let mut number = |tag| decoder.find_tag_unsigned::<u64>(tag).ok().flatten();
     if number(Tag::Compression) == Some(u64::from(CompressionMethod::ModernJPEG.to_u16())) {
-        let detail = "the TIFF cannot be decoded: its pixels are compressed as JPEG; send a JPEG, or a TIFF without loss";
+        let detail = "the TIFF cannot be decoded: its pixels are compressed as JPEG; \
+                      send a JPEG, or a TIFF with lossless compression";
         return Err(Error::new(Kind::UndecodableImage, detail));
     }
     match (number(Tag::TileWidth), number(Tag::TileLength)) {
-        (Some(width), Some(height)) if width > 0 && height > 0 => limits.check(width, height),
+        (Some(width), Some(height)) if width > 0 && height > 0 => limits.check(Size {
+            width: usize::try_from(width).unwrap_or(usize::MAX),
+            height: usize::try_from(height).unwrap_or(usize::MAX),
+        }),
         _ => Ok(()),
     }
 }

@@ -1,47 +1,53 @@
-//! What of a WebP file is looked at before it is decoded, as the decoder (image-webp 0.2) trusts
-//! its chunks: it decodes a picture that is larger than the file states before it refuses it, and
-//! reserves as much memory for an EXIF block as that claims to be long.
+//! Checks of a WebP file before it is decoded.
+//!
+//! The decoder (image-webp 0.2) trusts the file's chunks: it decodes an image that is larger than
+//! the file states before it rejects the file, and allocates as much memory for an EXIF block as the
+//! block claims to be long.
 
+use super::Size;
 use crate::error::{Error, Kind, Result};
 
-/// A part of the file, or what of it is there.
+/// A part of the file; `data` is shorter than stated if the file ends early.
 struct Chunk<'a> {
     kind: [u8; 4],
     data: &'a [u8],
-    whole: bool,
+    complete: bool,
 }
 
-/// Refuses a file in which a picture has another size than it should, and gives the EXIF block.
+/// Rejects a file in which an image has another size than stated, and returns the EXIF block.
 ///
 /// # Errors
 /// [`Kind::UndecodableImage`].
-pub(super) fn look_through(bytes: &[u8]) -> Result<Option<&[u8]>> {
-    let (mut canvas, mut exif, mut frames) = (None, None, 0);
-    for Chunk { kind, data, whole } in chunks(bytes.get(12..).unwrap_or_default()) {
-        match &kind {
+pub(super) fn check(bytes: &[u8]) -> Result<Option<&[u8]>> {
+    let mut canvas = None;
+    let mut exif = None;
+    let mut frames = 0;
+    for chunk in chunks(bytes.get(12..).unwrap_or_default()) {
+        let data = chunk.data;
+        match &chunk.kind {
             b"VP8X" => canvas = canvas.or_else(|| size(data.get(4..10)?)),
-            b"EXIF" if whole => exif = exif.or(Some(data)),
-            // Of an animation the first picture is decoded.
+            b"EXIF" if chunk.complete => exif = exif.or(Some(data)),
+            // Only the first frame of an animation is decoded.
             b"ANMF" if frames == 0 => {
                 frames += 1;
                 let frame = data.get(6..12).and_then(size);
                 for chunk in chunks(data.get(16..).unwrap_or_default()) {
-                    check(&chunk, frame, "frame")?;
+                    check_size(&chunk, frame, "frame")?;
                 }
             }
-            // Without a canvas the picture's own size is the file's.
-            _ => check(&Chunk { kind, data, whole }, canvas, "canvas")?,
+            // Without a canvas the file's size is that of the image itself.
+            _ => check_size(&chunk, canvas, "canvas")?,
         }
     }
     Ok(exif)
 }
 
-fn check(chunk: &Chunk<'_>, expected: Option<(u32, u32)>, of: &str) -> Result<()> {
-    match (size_of_picture(chunk), expected) {
-        (Some((width, height)), Some(expected)) if (width, height) != expected => {
+fn check_size(chunk: &Chunk<'_>, expected: Option<Size>, container: &str) -> Result<()> {
+    match (size_of_image(chunk), expected) {
+        (Some(found), Some(expected)) if found != expected => {
             let detail = format!(
-                "the WEBP cannot be decoded: its picture is {width}×{height}, and the {of} {}×{}",
-                expected.0, expected.1
+                "the WebP cannot be decoded: its image is {}×{}, and the {container} {}×{}",
+                found.width, found.height, expected.width, expected.height
             );
             Err(Error::new(Kind::UndecodableImage, detail))
         }
@@ -49,43 +55,49 @@ fn check(chunk: &Chunk<'_>, expected: Option<(u32, u32)>, of: &str) -> Result<()
     }
 }
 
-/// Width and height in a picture's own header.
-fn size_of_picture(chunk: &Chunk<'_>) -> Option<(u32, u32)> {
+/// Reads the size from an image's own header.
+fn size_of_image(chunk: &Chunk<'_>) -> Option<Size> {
     match &chunk.kind {
         b"VP8 " => {
             let [a, b, c, d] = *chunk.data.get(6..)?.first_chunk()?;
-            let side = |low, high| u32::from(u16::from_le_bytes([low, high]) & 0x3FFF);
-            Some((side(a, b), side(c, d)))
+            let side = |low, high| usize::from(u16::from_le_bytes([low, high]) & 0x3FFF);
+            Some(Size {
+                width: side(a, b),
+                height: side(c, d),
+            })
         }
         b"VP8L" => {
-            let sides = u32::from_le_bytes(*chunk.data.get(1..)?.first_chunk()?);
-            Some(((sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1))
+            let sides = u32::from_le_bytes(*chunk.data.get(1..)?.first_chunk()?) as usize;
+            Some(Size {
+                width: (sides & 0x3FFF) + 1,
+                height: (sides >> 14 & 0x3FFF) + 1,
+            })
         }
         _ => None,
     }
 }
 
-/// Two sides of three bytes, each less by one.
-fn size(bytes: &[u8]) -> Option<(u32, u32)> {
+/// Reads a size of twice three bytes, each of which stores one less than the side.
+fn size(bytes: &[u8]) -> Option<Size> {
     let [a, b, c, d, e, f] = *bytes.first_chunk()?;
-    Some((
-        u32::from_le_bytes([a, b, c, 0]) + 1,
-        u32::from_le_bytes([d, e, f, 0]) + 1,
-    ))
+    Some(Size {
+        width: u32::from_le_bytes([a, b, c, 0]) as usize + 1,
+        height: u32::from_le_bytes([d, e, f, 0]) as usize + 1,
+    })
 }
 
 fn chunks(mut rest: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     std::iter::from_fn(move || {
         let (&[a, b, c, d, length @ ..], tail) = rest.split_first_chunk::<8>()?;
         let length = u32::from_le_bytes(length) as usize;
-        // One of odd length is followed by a byte that fills it up.
+        // A chunk of odd length is followed by a padding byte.
         rest = tail
             .get(length.saturating_add(length % 2)..)
             .unwrap_or_default();
         Some(Chunk {
             kind: [a, b, c, d],
             data: &tail[..length.min(tail.len())],
-            whole: length <= tail.len(),
+            complete: length <= tail.len(),
         })
     })
 }

@@ -39,7 +39,7 @@ async fn embeddings_are_those_of_embed() {
     );
     assert_eq!(floats(&entry["embedding"]), own);
     // 16 by 16 patches, CLS and the registers.
-    let tokens = 257 + server.engine.spec().registers;
+    let tokens = 257 + server.engine.spec().architecture.registers;
     assert_eq!(
         answer["usage"],
         json!({"prompt_tokens": tokens, "total_tokens": tokens})

@@ -8,13 +8,13 @@ use dinoserve::{
         Precision,
         quantize::{Quantized, quantize},
     },
-    vision::{Grid, PATCH, RgbImage},
+    vision::{RgbImage, Size},
 };
 use ndarray::{Axis, s};
 
 use crate::support::{
-    PHOTOGRAPHS, TINY, Tensors, assert_close, cosine, difference, focus, focus_in, golden_png,
-    runtime, session, tiny, tiny_in, wave,
+    PATCH, PHOTOGRAPHS, TINY, Tensors, assert_close, cosine, difference, focus, focus_in,
+    golden_png, runtime, session, tiny, tiny_in, wave,
 };
 
 const SIZES: [(usize, usize); 6] = [
@@ -34,10 +34,7 @@ const ALL: RequestedOutputs = RequestedOutputs {
 };
 
 fn input(pixels: RgbImage) -> Input {
-    let grid = Grid {
-        height: pixels.height() as usize / PATCH,
-        width: pixels.width() as usize / PATCH,
-    };
+    let grid = PATCH.grid(Size::of(&pixels));
     Input { pixels, grid }
 }
 

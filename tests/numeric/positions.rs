@@ -21,7 +21,7 @@ struct Case {
 #[test]
 fn the_hf_rule_matches_its_reference() {
     let mut spec = tiny_spec("tiny");
-    (spec.dim, spec.heads) = (1, 1);
+    (spec.architecture.dim, spec.architecture.heads) = (1, 1);
     let mut table = Array2::zeros((1 + 37 * 37, 1));
     table[(0, 0)] = 7.0;
     for (y, x) in (0..37).flat_map(|y| (0..37).map(move |x| (y, x))) {
@@ -29,8 +29,8 @@ fn the_hf_rule_matches_its_reference() {
         table[(1 + y * 37 + x, 0)] =
             ((0.7 * fy + 0.3).sin() + 0.5 * (1.1 * fx).cos() + 0.01 * fy * fx) as f32;
     }
-    let positions = PositionTable::new(table.clone(), &spec, PositionRule::Hf);
-    let hub = PositionTable::new(table.clone(), &spec, PositionRule::Hub);
+    let positions = PositionTable::new(table.clone(), &spec.architecture, PositionRule::Hf);
+    let hub = PositionTable::new(table.clone(), &spec.architecture, PositionRule::Hub);
     let cases: Vec<Case> = serde_json::from_slice(&read_golden("positions/hf.json")).unwrap();
     for case in cases {
         let grid = Grid {

@@ -1,12 +1,12 @@
 //! Decoding and resampling against Pillow.
 
 use dinoserve::vision::{
-    Background, DecodeLimits, DecodeOptions, ResampleFilter, ResizeMode, RgbImage, Transform,
+    Background, DecodeLimits, DecodeOptions, ResampleFilter, ResizeMode, RgbImage, Size, Transform,
     Window, decode, resample_rgb,
 };
 use serde::Deserialize;
 
-use crate::support::{PHOTOGRAPHS, golden_png, read_golden, sha256, wave};
+use crate::support::{PATCH, PHOTOGRAPHS, golden_png, read_golden, sha256, wave};
 
 const LIMITS: DecodeLimits = DecodeLimits {
     max_pixels: 50_000_000,
@@ -22,6 +22,7 @@ fn transform(mode: ResizeMode, size: usize, filter: ResampleFilter) -> Transform
         mode,
         size,
         filter,
+        patch: PATCH,
         max_patches: 4096,
     }
 }
@@ -53,10 +54,7 @@ fn photographs_become_exactly_the_pixels_of_the_reference() {
             let (found, grid) = transform.apply(&image).expect("a valid transform");
             let stem = photograph.split('.').next().unwrap();
             let expected = golden_png(&format!("dinov2-small-focus/{stem}_{name}_input.png"));
-            assert_eq!(
-                (found.height() as usize, found.width() as usize),
-                grid.pixels()
-            );
+            assert_eq!(Size::of(&found), grid.pixels(PATCH));
             assert!(
                 found == expected,
                 "{photograph} {name} differs from the reference"
@@ -97,26 +95,23 @@ fn resampling_is_bit_equal_to_pillow() {
             "wave" => wave(case.height as usize, case.width as usize),
             _ => noise(case.seed, case.width, case.height),
         };
-        let size = (case.out_width, case.out_height);
-        let all = Window {
-            x: 0,
-            y: 0,
-            width: size.0,
-            height: size.1,
+        let size = Size {
+            width: case.out_width,
+            height: case.out_height,
         };
         let what = format!(
             "{} {}x{} to {}x{} {:?}",
-            case.pattern, case.width, case.height, size.0, size.1, case.filter
+            case.pattern, case.width, case.height, size.width, size.height, case.filter
         );
-        let whole = resample_rgb(&image, size, case.filter, all);
+        let whole = resample_rgb(&image, size, case.filter, Window::whole(size));
         assert_eq!(sha256(whole.as_raw()), case.sha256, "{what}");
 
         // A window is the same pixels, cut out.
         let part = Window {
-            x: size.0 / 3,
-            y: size.1 / 4,
-            width: size.0.div_ceil(2),
-            height: size.1.div_ceil(2),
+            x: size.width / 3,
+            y: size.height / 4,
+            width: size.width.div_ceil(2),
+            height: size.height.div_ceil(2),
         };
         let cut = image::imageops::crop_imm(
             &whole,
@@ -350,10 +345,10 @@ proptest::proptest! {
     fn any_size_is_planned_or_refused(width in 1usize..70_000, height in 1usize..70_000, size: usize, small in 0usize..3000, mode in 0..3) {
         let mode = [ResizeMode::Crop, ResizeMode::Fit, ResizeMode::Squash][mode as usize];
         for size in [size, small] {
-            if let Ok(plan) = transform(mode, size, ResampleFilter::Bicubic).plan(width, height) {
+            if let Ok(plan) = transform(mode, size, ResampleFilter::Bicubic).plan(Size { width, height }) {
                 proptest::prop_assert!(plan.grid.patches() <= 4096 && plan.grid.patches() > 0);
-                proptest::prop_assert!(plan.window.x + plan.window.width <= plan.resized.0);
-                proptest::prop_assert!(plan.window.y + plan.window.height <= plan.resized.1);
+                proptest::prop_assert!(plan.window.x + plan.window.width <= plan.resized.width);
+                proptest::prop_assert!(plan.window.y + plan.window.height <= plan.resized.height);
             }
         }
     }

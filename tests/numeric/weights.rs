@@ -187,10 +187,8 @@ fn wrong_weights_are_named() {
             .contains("the weights have register tokens, and tiny has none"),
         "{error}"
     );
-    let shallow = ModelSpec {
-        depth: 1,
-        ..tiny_spec("tiny")
-    };
+    let mut shallow = tiny_spec("tiny");
+    shallow.architecture.depth = 1;
     let error = converted_as(&shallow, &golden("tiny/model.safetensors")).unwrap_err();
     assert!(
         error.detail().contains("more blocks than the 1 of tiny"),
@@ -347,18 +345,19 @@ fn the_catalog_knows_the_official_models() {
         ("giant", 1135.0),
     ] {
         let spec = catalog.get(&format!("dinov2-{size}")).unwrap();
-        let ffn = if spec.ffn == dinoserve::model::Ffn::Swiglu {
+        let ffn = if spec.architecture.ffn == dinoserve::model::Ffn::Swiglu {
             3
         } else {
             2
         };
-        let block = 4 * spec.dim * spec.dim + ffn * spec.dim * spec.ffn_hidden;
-        let parameters = (spec.depth * block) as f64 / 1e6;
+        let block = 4 * spec.architecture.dim * spec.architecture.dim
+            + ffn * spec.architecture.dim * spec.architecture.ffn_hidden;
+        let parameters = (spec.architecture.depth * block) as f64 / 1e6;
         assert!(
             (parameters / millions - 1.0).abs() < 0.02,
             "{size}: {parameters}"
         );
-        assert_eq!(spec.dim / spec.heads, 64);
+        assert_eq!(spec.architecture.dim / spec.architecture.heads, 64);
     }
 }
 

@@ -23,10 +23,13 @@ use dinoserve::{
     engine::{EnginePlan, ModelSession, Provider, Runtime},
     model::{Catalog, ModelSpec, PositionRule},
     onnx::Precision,
-    vision::RgbImage,
+    vision::{PatchSize, RgbImage},
 };
 use ndarray::{ArrayD, IxDyn};
 use safetensors::SafeTensors;
+
+/// Patch size of all models in the tests.
+pub const PATCH: PatchSize = PatchSize::new(14);
 
 pub const PHOTOGRAPHS: [&str; 4] = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"];
 pub const TINY: [&str; 3] = ["tiny", "tiny-reg", "tiny-swiglu-reg"];

@@ -13,11 +13,11 @@ fn the_default_configuration_is_valid_and_survives_writing_and_parsing() {
     let spec = config.spec("mine").unwrap();
     assert_eq!(
         (
-            spec.dim,
-            spec.depth,
-            spec.heads,
-            spec.ffn_hidden,
-            spec.native_grid
+            spec.architecture.dim,
+            spec.architecture.depth,
+            spec.architecture.heads,
+            spec.architecture.ffn_hidden,
+            spec.architecture.native_grid
         ),
         (384, 12, 6, 1536, 16)
     );
@@ -111,14 +111,23 @@ fn named_architectures_have_the_sizes_of_the_catalog() {
         let mut config = Config::default();
         config.model.set_arch(arch);
         let sizes = |spec: &dinoserve::model::ModelSpec| {
-            (spec.dim, spec.depth, spec.heads, spec.ffn, spec.ffn_hidden)
+            (
+                spec.architecture.dim,
+                spec.architecture.depth,
+                spec.architecture.heads,
+                spec.architecture.ffn,
+                spec.architecture.ffn_hidden,
+            )
         };
         assert_eq!(
             sizes(&config.spec("x").unwrap()),
             sizes(published),
             "{name}"
         );
-        config.model.set_spec(published);
-        assert_eq!(config.spec("x").unwrap().native_grid, published.native_grid);
+        config.model.set_spec(published).unwrap();
+        assert_eq!(
+            config.spec("x").unwrap().architecture,
+            published.architecture
+        );
     }
 }

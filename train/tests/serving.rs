@@ -9,7 +9,7 @@ use std::{
 };
 
 use burn::tensor::Device;
-use dinoserve::vision::{ResampleFilter, ResizeMode, Transform};
+use dinoserve::vision::{PatchSize, ResampleFilter, ResizeMode, Transform};
 use dinoserve_train::{
     config::Config,
     data::{append_normalized, read_image},
@@ -165,6 +165,7 @@ fn a_trained_model_has_the_same_tokens_when_it_is_served() {
             mode: ResizeMode::Crop,
             size: 56,
             filter: ResampleFilter::Bicubic,
+            patch: PatchSize::new(14),
             max_patches: 100,
         };
         let (image, _) = transform.apply(&read_image(&file).unwrap()).unwrap();

@@ -19,12 +19,12 @@ pub fn spec() -> ModelSpec {
     let config = json("dino-step/config.json");
     let number = |key: &str| config[key].as_u64().unwrap() as usize;
     let mut spec = crate::support::tiny_spec("tiny");
-    spec.dim = number("embed_dim");
-    spec.depth = number("depth");
-    spec.heads = number("num_heads");
-    spec.ffn = Ffn::Mlp;
-    spec.ffn_hidden = 4 * spec.dim;
-    spec.native_grid = number("img_size") / 14;
+    spec.architecture.dim = number("embed_dim");
+    spec.architecture.depth = number("depth");
+    spec.architecture.heads = number("num_heads");
+    spec.architecture.ffn = Ffn::Mlp;
+    spec.architecture.ffn_hidden = 4 * spec.architecture.dim;
+    spec.architecture.native_grid = number("img_size") / 14;
     spec
 }
 

@@ -24,31 +24,22 @@ pub use self::{
     maps::{PcaMaps, foreground_of, maps, maps_in},
     moments::Moments,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    names::option_enum,
+};
 
-/// Which patches the components are fitted on and shown for.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    Default,
-    serde::Deserialize,
-    strum::Display,
-    strum::EnumString,
-    strum::VariantNames,
-)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub enum Foreground {
-    /// All patches.
-    #[default]
-    None,
-    /// Only the foreground: the side of the first component that the attention of CLS favors. The
-    /// rest is black.
-    Auto,
+option_enum! {
+    /// Patches that the components are fitted on and shown for.
+    #[derive(Default)]
+    pub enum Foreground {
+        /// All patches.
+        #[default]
+        None,
+        /// Only the foreground: the side of the first component that the attention of CLS favors.
+        /// The rest is black.
+        Auto,
+    }
 }
 
 /// A fitted basis.

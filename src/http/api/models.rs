@@ -15,7 +15,6 @@ use crate::{
     http::{AppState, request::body::in_time, response::problem::Problem},
     onnx::Precision,
     service::{LoadPlan, Replaced, Service},
-    vision::PATCH,
 };
 
 /// Most bytes of its request, which has two names.
@@ -88,11 +87,11 @@ impl Model {
             fingerprint: engine.fingerprint().to_owned(),
             precision: engine.precision().to_string(),
             provider,
-            dim: spec.dim,
-            heads: spec.heads,
-            depth: spec.depth,
-            registers: spec.registers,
-            patch: PATCH,
+            dim: spec.architecture.dim,
+            heads: spec.architecture.heads,
+            depth: spec.architecture.depth,
+            registers: spec.architecture.registers,
+            patch: spec.architecture.patch.pixels(),
             embed_size: spec.embed_size,
             map_size: spec.map_size,
         }

@@ -39,52 +39,87 @@ impl Layout {
         )))
     }
 
-    /// The tensors that, joined along their first axis, make up the hub's `name`.
-    pub(super) fn parts(&self, name: &str) -> Vec<String> {
+    /// Returns the tensors that, joined along their first axis, make up the hub's `name`; `None` if
+    /// the scheme has no name for it.
+    pub(super) fn parts(&self, name: &str) -> Option<Vec<String>> {
         match self {
-            Self::Hub { prefix } => vec![format!("{prefix}{name}")],
-            Self::HuggingFace { prefix } => hugging_face(name)
-                .into_iter()
-                .map(|part| format!("{prefix}{part}"))
-                .collect(),
+            Self::Hub { prefix } => Some(vec![format!("{prefix}{name}")]),
+            Self::HuggingFace { prefix } => {
+                let mut parts = hugging_face(name)?;
+                for part in &mut parts {
+                    part.insert_str(0, prefix);
+                }
+                Some(parts)
+            }
         }
     }
 }
 
-/// The names that Hugging Face's layout has for the hub's `name`: three for queries, keys and
-/// values, which are joined along their first axis in the hub's, and one for every other tensor.
-pub fn hugging_face(name: &str) -> Vec<String> {
-    let one = |name: &str| vec![name.to_owned()];
-    match name {
-        "cls_token" | "register_tokens" | "mask_token" => {
-            return one(&format!("embeddings.{name}"));
-        }
-        "pos_embed" => return one("embeddings.position_embeddings"),
-        _ => {}
-    }
-    if let Some(rest) = name.strip_prefix("patch_embed.proj.") {
-        return one(&format!("embeddings.patch_embeddings.projection.{rest}"));
-    }
-    if let Some(rest) = name.strip_prefix("norm.") {
-        return one(&format!("layernorm.{rest}"));
-    }
+/// Translates a name of the hub's layout to Hugging Face's. Queries, keys and values are one tensor
+/// in the hub's layout and three in Hugging Face's, to be joined along their first axis. Returns
+/// `None` for a tensor that no DINOv2 has.
+pub fn hugging_face(name: &str) -> Option<Vec<String>> {
     let Some((block, tensor)) = name
         .strip_prefix("blocks.")
         .and_then(|rest| rest.split_once('.'))
     else {
-        return one(name);
+        return outside_blocks(name).map(|name| vec![name]);
     };
-    let block = format!("encoder.layer.{block}.");
-    let (module, leaf) = tensor.rsplit_once('.').unwrap_or((tensor, ""));
-    match module {
-        "attn.qkv" => ["query", "key", "value"]
-            .map(|part| format!("{block}attention.attention.{part}.{leaf}"))
-            .to_vec(),
-        "attn.proj" => one(&format!("{block}attention.output.dense.{leaf}")),
-        "mlp.w12" => one(&format!("{block}mlp.weights_in.{leaf}")),
-        "mlp.w3" => one(&format!("{block}mlp.weights_out.{leaf}")),
-        "ls1" => one(&format!("{block}layer_scale1.lambda1")),
-        "ls2" => one(&format!("{block}layer_scale2.lambda1")),
-        same => one(&format!("{block}{same}.{leaf}")),
+    let (module, leaf) = tensor.rsplit_once('.')?;
+    let block = format!("encoder.layer.{block}");
+    let module = match module {
+        "attn.qkv" => {
+            let parts = ["query", "key", "value"]
+                .map(|part| format!("{block}.attention.attention.{part}.{leaf}"));
+            return Some(parts.to_vec());
+        }
+        "ls1" | "ls2" if leaf == "gamma" => {
+            return Some(vec![format!("{block}.layer_scale{}.lambda1", &module[2..])]);
+        }
+        "attn.proj" => "attention.output.dense",
+        "mlp.w12" => "mlp.weights_in",
+        "mlp.w3" => "mlp.weights_out",
+        "norm1" | "norm2" | "mlp.fc1" | "mlp.fc2" => module,
+        _ => return None,
+    };
+    Some(vec![format!("{block}.{module}.{leaf}")])
+}
+
+fn outside_blocks(name: &str) -> Option<String> {
+    match name {
+        "cls_token" | "register_tokens" | "mask_token" => Some(format!("embeddings.{name}")),
+        "pos_embed" => Some("embeddings.position_embeddings".to_owned()),
+        "norm.weight" | "norm.bias" => Some(name.replacen("norm", "layernorm", 1)),
+        _ => {
+            let leaf = name.strip_prefix("patch_embed.proj.")?;
+            Some(format!("embeddings.patch_embeddings.projection.{leaf}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_a_dinov2_are_translated() {
+        for (hub, expected) in [
+            ("norm.bias", Some("layernorm.bias")),
+            (
+                "blocks.3.mlp.fc1.weight",
+                Some("encoder.layer.3.mlp.fc1.weight"),
+            ),
+            (
+                "blocks.0.ls2.gamma",
+                Some("encoder.layer.0.layer_scale2.lambda1"),
+            ),
+            ("blocks.0.attn.k_norm.weight", None),
+            ("rope_embed.periods", None),
+        ] {
+            let found = hugging_face(hub);
+            assert_eq!(found, expected.map(|name| vec![name.to_owned()]), "{hub}");
+        }
+        let qkv = hugging_face("blocks.1.attn.qkv.bias").expect("a name of a DINOv2");
+        assert_eq!(qkv[1], "encoder.layer.1.attention.attention.key.bias");
     }
 }

@@ -21,7 +21,7 @@ pub use self::{
 };
 use crate::{
     error::{Error, Result},
-    model::ModelSpec,
+    model::{Architecture, ModelSpec},
 };
 
 /// Element type of a stored tensor.
@@ -140,30 +140,46 @@ impl Weights {
         Ok(Self { tensors, layout })
     }
 
-    /// Refuses weights that have more than the model: read as if they were its own, they would give
-    /// features that are wrong in silence.
+    /// Rejects weights that have more than the model: reading only a part of them would silently give
+    /// wrong features.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] for registers that the model has not, and for further
-    /// blocks.
+    /// [`crate::error::Kind::Artifact`] that names what the model does not have.
     pub fn check(&self, spec: &ModelSpec) -> Result<()> {
         let has = |name: &str| {
             self.layout
                 .parts(name)
-                .iter()
-                .all(|part| self.tensors.contains_key(part))
+                .is_some_and(|parts| parts.iter().all(|part| self.tensors.contains_key(part)))
         };
-        let (name, depth) = (&spec.name, spec.depth);
-        if spec.registers == 0 && has("register_tokens") {
+        let name = &spec.name;
+        let Architecture {
+            depth,
+            registers,
+            layer_scale,
+            qkv_bias,
+            ..
+        } = spec.architecture;
+        if registers == 0 && has("register_tokens") {
             return Err(Error::artifact(format!(
-                "the weights have register tokens, and {name} has none; name a model with registers, such as dinov2-small-reg"
+                "the weights have register tokens, and {name} has none; \
+                 name a model with registers, such as dinov2-small-reg"
             )));
         }
         if has(&format!("blocks.{depth}.norm1.weight")) {
-            let detail = format!(
-                "the weights have more blocks than the {depth} of {name}; name the model that they are of"
-            );
-            return Err(Error::artifact(detail));
+            return Err(Error::artifact(format!(
+                "the weights have more blocks than the {depth} of {name}; name their model"
+            )));
+        }
+        for (field, expected, tensor) in [
+            ("layer_scale", layer_scale, "blocks.0.ls1.gamma"),
+            ("qkv_bias", qkv_bias, "blocks.0.attn.qkv.bias"),
+        ] {
+            if !expected && has(tensor) {
+                return Err(Error::artifact(format!(
+                    "the weights have {tensor}, and {name} says {field} = false; \
+                     name their model, or correct its description"
+                )));
+            }
         }
         Ok(())
     }
@@ -173,15 +189,16 @@ impl Weights {
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if it is missing or has another shape.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let names = self.layout.parts(name);
-        let part = |name: &String| {
-            self.tensors.get(name).ok_or_else(|| {
-                Error::artifact(format!(
-                    "the weights have no tensor {name}; are they of this model's architecture?"
-                ))
-            })
+        let missing = |name: &str| {
+            Error::artifact(format!(
+                "the weights have no tensor {name}; are they of this model's architecture?"
+            ))
         };
-        let parts: Vec<&RawTensor> = names.iter().map(part).collect::<Result<_>>()?;
+        let names = self.layout.parts(name).ok_or_else(|| missing(name))?;
+        let parts: Vec<&RawTensor> = names
+            .iter()
+            .map(|name| self.tensors.get(name).ok_or_else(|| missing(name)))
+            .collect::<Result<_>>()?;
         let joined = join_shapes(&parts);
         // Before any value is read: a shape that is not the model's may be of any size.
         if !joined

@@ -77,8 +77,13 @@ impl Service {
         info.binding
             .model
             .require(self.extractor.engine().model_id(), holder, advice)?;
-        self.trainings
-            .begin(store.clone(), info, plan, spec.dim, self.gallery_limits)
+        self.trainings.begin(
+            store.clone(),
+            info,
+            plan,
+            spec.architecture.dim,
+            self.gallery_limits,
+        )
     }
 
     /// What is going on with a probe, and what is stored of it.

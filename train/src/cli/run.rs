@@ -129,7 +129,7 @@ impl RunCommand {
         };
         if let (Some(name), Some(store)) = (model_name, &store) {
             match store.catalog().get(name) {
-                Ok(spec) => config.model.set_spec(spec),
+                Ok(spec) => config.model.set_spec(spec)?,
                 // A weight file that a resumed run no longer needs.
                 Err(_) if resumed => {}
                 Err(error) => return Err(error).context("--init is neither a file nor a model"),

@@ -1,6 +1,6 @@
 //! The augmentations of main_dino.py, drawn from a seed.
 
-use dinoserve::vision::{ResampleFilter, RgbImage, Window, resample_rgb};
+use dinoserve::vision::{ResampleFilter, RgbImage, Size, Window, resample_rgb};
 use image::imageops;
 use rand::{RngExt, rngs::ChaCha8Rng, seq::SliceRandom};
 
@@ -46,17 +46,12 @@ impl Augmentation {
             window.width as u32,
             window.height as u32,
         );
-        let whole = Window {
-            x: 0,
-            y: 0,
-            width: self.size,
-            height: self.size,
-        };
+        let size = Size::square(self.size);
         let mut view = resample_rgb(
             &part.to_image(),
-            (self.size, self.size),
+            size,
             ResampleFilter::Bicubic,
-            whole,
+            Window::whole(size),
         );
         if random.random_bool(FLIP) {
             imageops::flip_horizontal_in_place(&mut view);

@@ -10,7 +10,7 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use dinoserve::{
-    model::{Ffn, ModelSpec, PositionRule, PositionTable},
+    model::{Architecture, Ffn, ModelSpec, PositionRule, PositionTable},
     vision::Grid,
 };
 use ndarray::Array2;
@@ -66,21 +66,40 @@ impl Backbone {
         random: &mut ChaCha8Rng,
         device: &Device,
     ) -> Self {
-        let dim = spec.dim;
-        let positions = spec.native_grid * spec.native_grid;
-        let registers = (spec.registers > 0)
-            .then(|| normal([1, spec.registers, dim], TOKEN_DEVIATION, random, device));
+        let dim = spec.architecture.dim;
+        let positions = spec.architecture.native_grid * spec.architecture.native_grid;
+        let registers = (spec.architecture.registers > 0).then(|| {
+            normal(
+                [1, spec.architecture.registers, dim],
+                TOKEN_DEVIATION,
+                random,
+                device,
+            )
+        });
         let mut block = |index: usize| {
-            let mlp = match spec.ffn {
-                Ffn::Mlp => FeedForward::Mlp(Mlp::new(dim, spec.ffn_hidden, random, device)),
-                Ffn::Swiglu => {
-                    FeedForward::Swiglu(Swiglu::new(dim, spec.ffn_hidden, random, device))
+            let mlp = match spec.architecture.ffn {
+                Ffn::Mlp => {
+                    FeedForward::Mlp(Mlp::new(dim, spec.architecture.ffn_hidden, random, device))
                 }
+                Ffn::Swiglu => FeedForward::Swiglu(Swiglu::new(
+                    dim,
+                    spec.architecture.ffn_hidden,
+                    random,
+                    device,
+                )),
             };
-            let rate = drop_path * index as f64 / (spec.depth.max(2) - 1) as f64;
-            Block::new(dim, spec.heads, mlp, layer_scale, rate, random, device)
+            let rate = drop_path * index as f64 / (spec.architecture.depth.max(2) - 1) as f64;
+            Block::new(
+                dim,
+                spec.architecture.heads,
+                mlp,
+                layer_scale,
+                rate,
+                random,
+                device,
+            )
         };
-        let blocks = (0..spec.depth).map(&mut block).collect();
+        let blocks = (0..spec.architecture.depth).map(&mut block).collect();
         Self {
             cls_token: normal([1, 1, dim], TOKEN_DEVIATION, random, device),
             pos_embed: normal([1, 1 + positions, dim], POSITION_DEVIATION, random, device),
@@ -176,7 +195,7 @@ impl Positions {
 
     /// Interpolates the table `[1, 1 + native², dim]` to a grid: `[1, 1 + patches, dim]`.
     fn interpolate(&self, table: Tensor<3>, grid: Grid) -> Tensor<3> {
-        let native = self.spec.native_grid;
+        let native = self.spec.architecture.native_grid;
         if (grid.height, grid.width) == (native, native) {
             return table;
         }
@@ -191,14 +210,15 @@ impl Positions {
     fn matrix(&self, grid: Grid) -> Arc<Vec<f32>> {
         let mut matrices = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
         let matrix = matrices.entry(grid).or_insert_with(|| {
-            let positions = self.spec.native_grid * self.spec.native_grid;
-            let spec = ModelSpec {
+            let positions = self.spec.architecture.native_grid * self.spec.architecture.native_grid;
+            let architecture = Architecture {
                 dim: positions,
-                ..self.spec.clone()
+                ..self.spec.architecture.clone()
             };
             let mut unit = Array2::zeros((1 + positions, positions));
             (0..positions).for_each(|index| unit[(1 + index, index)] = 1.0);
-            let table = PositionTable::new(unit, &spec, PositionRule::Hub).interpolate(grid);
+            let table = PositionTable::new(unit, &architecture, PositionRule::Hub);
+            let table = table.interpolate(grid);
             let (mut values, _) = table.into_raw_vec_and_offset();
             // Drops the row of CLS, which is not interpolated.
             values.drain(..positions);

@@ -1,11 +1,11 @@
 //! Section `model`: sizes of the backbone.
 
 use anyhow::bail;
-use dinoserve::model::{Ffn, ModelSpec};
+use dinoserve::model::{Architecture, Ffn, ModelSpec};
 use serde::{Deserialize, Serialize};
 
-/// Side of a patch in pixels.
-pub(crate) const PATCH: usize = dinoserve::vision::PATCH;
+/// Side of a patch in pixels. Training supports only that of DINOv2.
+pub(crate) const PATCH: usize = Architecture::DINOV2_SMALL.patch.pixels();
 
 /// Sizes that `--arch` names. Those of DINO's and DINOv2's models, except for `micro`, which trains
 /// on a laptop.
@@ -81,17 +81,48 @@ impl ModelConfig {
     }
 
     /// Sets the sizes of a model of the catalog.
-    pub fn set_spec(&mut self, spec: &ModelSpec) {
+    ///
+    /// # Errors
+    /// If the model differs from DINOv2 in more than its sizes.
+    pub fn set_spec(&mut self, spec: &ModelSpec) -> anyhow::Result<()> {
+        let Architecture {
+            dim,
+            depth,
+            heads,
+            registers,
+            ffn,
+            ffn_hidden,
+            native_grid,
+            ..
+        } = spec.architecture;
+        let trainable = Architecture {
+            dim,
+            depth,
+            heads,
+            registers,
+            ffn,
+            ffn_hidden,
+            native_grid,
+            ..Architecture::DINOV2_SMALL
+        };
+        if spec.architecture != trainable {
+            bail!(
+                "the model {} cannot be trained: its patch size, normalization, norm_eps, \
+                 layer_scale or qkv_bias is not that of DINOv2; choose another model",
+                spec.name
+            );
+        }
         *self = Self {
-            dim: spec.dim,
-            depth: spec.depth,
-            heads: spec.heads,
-            registers: spec.registers,
-            ffn: spec.ffn,
-            ffn_hidden: spec.ffn_hidden,
-            native_grid: spec.native_grid,
+            dim,
+            depth,
+            heads,
+            registers,
+            ffn,
+            ffn_hidden,
+            native_grid,
             ..*self
         };
+        Ok(())
     }
 
     /// Builds the model description of a backbone that is trained on global crops of `global_size`
@@ -108,19 +139,22 @@ impl ModelConfig {
             ),
             licence: "none given".to_owned(),
             notice: None,
-            dim: self.dim,
-            depth: self.depth,
-            heads: self.heads,
-            registers: self.registers,
-            ffn: self.ffn,
-            ffn_hidden: match (self.ffn_hidden, self.ffn) {
-                (0, Ffn::Mlp) => 4 * self.dim,
-                (0, Ffn::Swiglu) => (4 * self.dim * 2 / 3).div_ceil(8) * 8,
-                (hidden, _) => hidden,
-            },
-            native_grid: match self.native_grid {
-                0 => global_size / PATCH,
-                side => side,
+            architecture: Architecture {
+                dim: self.dim,
+                depth: self.depth,
+                heads: self.heads,
+                registers: self.registers,
+                ffn: self.ffn,
+                ffn_hidden: match (self.ffn_hidden, self.ffn) {
+                    (0, Ffn::Mlp) => 4 * self.dim,
+                    (0, Ffn::Swiglu) => (4 * self.dim * 2 / 3).div_ceil(8) * 8,
+                    (hidden, _) => hidden,
+                },
+                native_grid: match self.native_grid {
+                    0 => global_size / PATCH,
+                    side => side,
+                },
+                ..Architecture::DINOV2_SMALL
             },
             embed_size: global_size,
             // About DINOv2's ratio between the size of its training crops and that of its maps.

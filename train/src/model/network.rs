@@ -30,8 +30,9 @@ impl Network {
     ) -> Self {
         Self {
             backbone: Backbone::new(spec, drop_path, layer_scale, random, device),
-            head: Head::new(spec.dim, head, random, device),
-            patch_head: with_patch_head.then(|| Head::new(spec.dim, head, random, device)),
+            head: Head::new(spec.architecture.dim, head, random, device),
+            patch_head: with_patch_head
+                .then(|| Head::new(spec.architecture.dim, head, random, device)),
         }
     }
 }

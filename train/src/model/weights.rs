@@ -48,7 +48,8 @@ pub fn to_hugging_face(backbone: &Backbone) -> Result<BTreeMap<String, HostTenso
             .into_data()
             .try_into_vec_as()
             .map_err(|error| Error::internal(format!("{name}: {error}")))?;
-        let parts = hugging_face(&name);
+        let parts = hugging_face(&name)
+            .ok_or_else(|| Error::internal(format!("{name} has no name in this layout")))?;
         shape[0] /= parts.len();
         let length = values.len() / parts.len();
         for (part, values) in parts.into_iter().zip(values.chunks(length)) {

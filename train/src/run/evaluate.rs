@@ -8,8 +8,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use dinoserve::{
     eval::{LabeledImages, nearest, predict},
     features::vote::{TEMPERATURE, Vote},
+    model::Architecture,
     sources::find_images,
-    vision::{ResampleFilter, ResizeMode, RgbImage, Transform, Window, resample_rgb},
+    vision::{ResampleFilter, ResizeMode, RgbImage, Size, Transform, Window, resample_rgb},
 };
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
@@ -173,16 +174,11 @@ impl LabeledSet {
     /// Returns the pixels of the downsized images as vectors of length 1, `[images, 3·28·28]`: the
     /// baseline for features.
     pub fn pixels(&self) -> anyhow::Result<Array2<f32>> {
-        let whole = Window {
-            x: 0,
-            y: 0,
-            width: PIXEL_SIDE,
-            height: PIXEL_SIDE,
-        };
+        let size = Size::square(PIXEL_SIDE);
+        let whole = Window::whole(size);
         self.vectors(|images| {
             let mut values = Vec::new();
             for image in images {
-                let size = (PIXEL_SIDE, PIXEL_SIDE);
                 let small = resample_rgb(image, size, ResampleFilter::Bicubic, whole);
                 append_normalized(&small, &mut values);
             }
@@ -251,6 +247,7 @@ pub(super) fn read_resized(
         mode: ResizeMode::Crop,
         size,
         filter: ResampleFilter::Bicubic,
+        patch: Architecture::DINOV2_SMALL.patch,
         max_patches: usize::MAX >> 8,
     };
     paths

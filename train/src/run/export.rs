@@ -29,7 +29,7 @@ pub fn export(backbone: &Backbone, spec: &ModelSpec, folder: &Path) -> anyhow::R
 
 /// Returns the `config.json` with which Hugging Face's `transformers` opens the weights.
 fn hugging_face_config(spec: &ModelSpec) -> serde_json::Value {
-    let (kind, architecture) = if spec.registers > 0 {
+    let (kind, architecture) = if spec.architecture.registers > 0 {
         ("dinov2_with_registers", "Dinov2WithRegistersModel")
     } else {
         ("dinov2", "Dinov2Model")
@@ -37,20 +37,20 @@ fn hugging_face_config(spec: &ModelSpec) -> serde_json::Value {
     let mut config = json!({
         "architectures": [architecture],
         "model_type": kind,
-        "hidden_size": spec.dim,
-        "num_hidden_layers": spec.depth,
-        "num_attention_heads": spec.heads,
+        "hidden_size": spec.architecture.dim,
+        "num_hidden_layers": spec.architecture.depth,
+        "num_attention_heads": spec.architecture.heads,
         "mlp_ratio": mlp_ratio(spec),
-        "use_swiglu_ffn": spec.ffn == Ffn::Swiglu,
+        "use_swiglu_ffn": spec.architecture.ffn == Ffn::Swiglu,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-6,
         "qkv_bias": true,
         "patch_size": PATCH,
-        "image_size": spec.native_grid * PATCH,
+        "image_size": spec.architecture.native_grid * PATCH,
         "num_channels": 3,
     });
-    if spec.registers > 0 {
-        config["num_register_tokens"] = spec.registers.into();
+    if spec.architecture.registers > 0 {
+        config["num_register_tokens"] = spec.architecture.registers.into();
     }
     config
 }
@@ -59,14 +59,14 @@ fn hugging_face_config(spec: &ModelSpec) -> serde_json::Value {
 /// thirds of that, rounded up to a multiple of 8. `transformers` expects a whole number. The ratio
 /// is a fraction for a width that no whole number gives, which needs another configuration there.
 fn mlp_ratio(spec: &ModelSpec) -> serde_json::Value {
-    let hidden = |ratio: usize| match spec.ffn {
-        Ffn::Mlp => spec.dim * ratio,
-        Ffn::Swiglu => (2 * spec.dim * ratio / 3).div_ceil(8) * 8,
+    let hidden = |ratio: usize| match spec.architecture.ffn {
+        Ffn::Mlp => spec.architecture.dim * ratio,
+        Ffn::Swiglu => (2 * spec.architecture.dim * ratio / 3).div_ceil(8) * 8,
     };
-    let whole = (1..=spec.ffn_hidden.div_ceil(spec.dim) * 2)
-        .find(|ratio| hidden(*ratio) == spec.ffn_hidden);
+    let whole = (1..=spec.architecture.ffn_hidden.div_ceil(spec.architecture.dim) * 2)
+        .find(|ratio| hidden(*ratio) == spec.architecture.ffn_hidden);
     whole.map_or_else(
-        || (spec.ffn_hidden as f64 / spec.dim as f64).into(),
+        || (spec.architecture.ffn_hidden as f64 / spec.architecture.dim as f64).into(),
         Into::into,
     )
 }

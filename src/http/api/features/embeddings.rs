@@ -142,7 +142,7 @@ async fn embed(service: &Service, request: InputRequest) -> Result<Response> {
             }
         })?;
         let Grid { width, height } = embedding.grid;
-        tokens += width * height + 1 + spec.registers;
+        tokens += width * height + 1 + spec.architecture.registers;
         let embedding = Floats::new(embedding.vector, encoding_format);
         data.push(OpenAiEmbedding {
             object: "embedding",

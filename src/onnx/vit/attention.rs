@@ -1,0 +1,108 @@
+//! Multi-head self-attention.
+
+use super::builder::{Branch, VitBuilder, scale_rows};
+use crate::{
+    error::Result,
+    model::Architecture,
+    onnx::graph::{
+        Attribute::{Int, Ints},
+        Value,
+    },
+};
+
+/// Result of an attention block.
+pub(super) struct Attention {
+    pub(super) branch: Branch,
+    /// Softmax row of CLS, `[batch, heads, tokens]`, if it was requested.
+    pub(super) cls_row: Option<Value>,
+}
+
+impl VitBuilder<'_> {
+    /// Builds the attention of block `block` on its normalized tokens.
+    ///
+    /// Only q gets its bias. The bias of k adds the same to all scores of a row, which the softmax
+    /// cancels; this holds only for position encodings that do not change k. The bias of v passes
+    /// through the softmax unchanged, since its rows sum to 1, and is added after the projection.
+    pub(super) fn attention(
+        &mut self,
+        normed: &Value,
+        block: usize,
+        with_cls_row: bool,
+    ) -> Result<Attention> {
+        let Architecture {
+            dim,
+            heads,
+            qkv_bias,
+            ..
+        } = *self.architecture;
+        let name = |tensor: &str| format!("blocks.{block}.attn.{tensor}");
+        let weights = self.reader.read(&name("qkv.weight"), &[3 * dim, dim])?;
+        let qkv_biases = if qkv_bias {
+            self.reader.read(&name("qkv.bias"), &[3 * dim])?
+        } else {
+            vec![0.0; 3 * dim]
+        };
+        let mut products = Vec::with_capacity(3);
+        for (part, weight) in ["q.weight", "k.weight", "v.weight"]
+            .iter()
+            .zip(weights.chunks(dim * dim))
+        {
+            products.push(self.product(normed, &name(part), [dim, dim], weight)?);
+        }
+        let [q, k, v] = &products[..] else {
+            unreachable!("three parts make three products")
+        };
+        let q = if qkv_bias {
+            let bias = self.weight(&name("q.bias"), &[dim], &qkv_biases[..dim])?;
+            self.graph.node("Add", &[q, &bias], &[])
+        } else {
+            q.clone()
+        };
+        let mixed = self.graph.fused(
+            "MultiHeadAttention",
+            &[&q, k, v],
+            &[("num_heads", Int(heads as i64))],
+        );
+        let cls_row = with_cls_row.then(|| self.cls_row(&q, k));
+
+        let mut proj = self.reader.read(&name("proj.weight"), &[dim, dim])?;
+        let mut bias = self.reader.read(&name("proj.bias"), &[dim])?;
+        let scale = self.layer_scale(&format!("blocks.{block}.ls1"))?;
+        for ((bias, row), scale) in bias.iter_mut().zip(proj.chunks(dim)).zip(&scale) {
+            let of_v: f64 = row
+                .iter()
+                .zip(&qkv_biases[2 * dim..])
+                .map(|(&w, &b)| f64::from(w) * f64::from(b))
+                .sum();
+            *bias = ((f64::from(*bias) + of_v) * f64::from(*scale)) as f32;
+        }
+        scale_rows(&mut proj, &scale);
+        let bias = self.weight(&name("proj.bias"), &[dim], &bias)?;
+        let output = self.product(&mixed, &name("proj.weight"), [dim, dim], &proj)?;
+        Ok(Attention {
+            branch: Branch { output, bias },
+            cls_row,
+        })
+    }
+
+    /// Computes the softmax row of CLS, which the fused operator does not output.
+    fn cls_row(&mut self, q: &Value, k: &Value) -> Value {
+        let heads = self.architecture.heads as i64;
+        let head_dim = (self.architecture.dim / self.architecture.heads) as i64;
+        let q = self.rows(q, 0, 1);
+        let q = self.in_f32(&q);
+        let k = self.in_f32(k);
+        let graph = &mut self.graph;
+        let split = graph.integers(&[0, 0, heads, head_dim]);
+        let q = graph.node("Reshape", &[&q, &split], &[]);
+        let q = graph.node("Transpose", &[&q], &[("perm", Ints(&[0, 2, 1, 3]))]);
+        let k = graph.node("Reshape", &[&k, &split], &[]);
+        let k = graph.node("Transpose", &[&k], &[("perm", Ints(&[0, 2, 3, 1]))]);
+        let scale = graph.scalar((head_dim as f32).sqrt().recip());
+        let q = graph.node("Mul", &[&q, &scale], &[]);
+        let scores = graph.node("MatMul", &[&q, &k], &[]);
+        let row = graph.node("Softmax", &[&scores], &[("axis", Int(-1))]);
+        let axis = graph.integers(&[2]);
+        graph.node("Squeeze", &[&row, &axis], &[])
+    }
+}

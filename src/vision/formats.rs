@@ -1,0 +1,95 @@
+//! The image formats that can be decoded.
+
+use std::fmt;
+
+use image::ImageFormat;
+
+/// A format of image files.
+#[derive(Debug)]
+pub struct Format {
+    /// Name in messages.
+    pub name: &'static str,
+    /// Endings of file names, in lower case.
+    pub extensions: &'static [&'static str],
+    pub(super) kind: ImageFormat,
+}
+
+/// All formats that can be decoded.
+pub static FORMATS: [Format; 6] = [
+    Format {
+        name: "JPEG",
+        extensions: &["jpg", "jpeg", "jfif"],
+        kind: ImageFormat::Jpeg,
+    },
+    Format {
+        name: "PNG",
+        extensions: &["png"],
+        kind: ImageFormat::Png,
+    },
+    Format {
+        name: "WebP",
+        extensions: &["webp"],
+        kind: ImageFormat::WebP,
+    },
+    Format {
+        name: "GIF",
+        extensions: &["gif"],
+        kind: ImageFormat::Gif,
+    },
+    Format {
+        name: "BMP",
+        extensions: &["bmp"],
+        kind: ImageFormat::Bmp,
+    },
+    Format {
+        name: "TIFF",
+        extensions: &["tif", "tiff"],
+        kind: ImageFormat::Tiff,
+    },
+];
+
+impl Format {
+    /// Detects the format of a file from its first bytes.
+    pub(super) fn detect(bytes: &[u8]) -> Option<&'static Self> {
+        let kind = image::guess_format(bytes).ok()?;
+        FORMATS.iter().find(|format| format.kind == kind)
+    }
+
+    /// Whether files with a name that ends in `.extension` have one of the [`FORMATS`], by
+    /// convention.
+    pub fn has_extension(extension: &str) -> bool {
+        FORMATS
+            .iter()
+            .flat_map(|format| format.extensions)
+            .any(|known| known.eq_ignore_ascii_case(extension))
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Lists the names of all formats: "JPEG, PNG, … or TIFF".
+pub(super) fn names() -> String {
+    let [names @ .., last] = FORMATS.each_ref().map(|format| format.name);
+    format!("{} or {last}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_formats_are_listed_in_messages() {
+        assert_eq!(names(), "JPEG, PNG, WebP, GIF, BMP or TIFF");
+    }
+
+    #[test]
+    fn extensions_are_known_in_any_case() {
+        for (extension, known) in [("JPG", true), ("tif", true), ("svg", false), ("", false)] {
+            assert_eq!(Format::has_extension(extension), known, "{extension:?}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Which pixels of an image the model sees: torchvision's transforms on PIL images, in integer
+//! arithmetic.
+
+use super::{Grid, PatchSize, ResampleFilter, RgbImage, Size, Window, resample_rgb};
+use crate::{
+    error::{Error, Kind, Result},
+    names::option_enum,
+};
+
+option_enum! {
+    /// Way to bring an image to the model's grid.
+    pub enum ResizeMode {
+        /// Resizes the shorter side to `size`·256/224 and keeps the middle `size`×`size`: DINOv2's
+        /// evaluation transform.
+        Crop,
+        /// Resizes the shorter side to `size`, keeping the aspect ratio, and crops each side to a
+        /// whole number of patches.
+        Fit,
+        /// Resizes both sides to `size`; the aspect ratio is lost.
+        Squash,
+    }
+}
+
+/// All settings that decide which pixels of a decoded image the model sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Transform {
+    /// Way to bring the image to the grid.
+    pub mode: ResizeMode,
+    /// Size that `mode` refers to, in pixels.
+    pub size: usize,
+    /// Resampling filter.
+    pub filter: ResampleFilter,
+    /// Patch size of the model.
+    pub patch: PatchSize,
+    /// Maximum number of patches of an image.
+    pub max_patches: usize,
+}
+
+/// Result of applying a [`Transform`] to an image size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResizePlan {
+    /// Size after resizing.
+    pub resized: Size,
+    /// Part of the resized image that the model sees.
+    pub window: Window,
+    /// Grid of that part.
+    pub grid: Grid,
+}
+
+/// Size of a resized image, and size of the part that is kept of it.
+struct Layout {
+    resized: Size,
+    kept: Size,
+}
+
+impl Transform {
+    /// Plans the transform of an image of size `image`.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] if `size` is below one patch, or no multiple of the patch where it
+    /// must be; [`Kind::LimitExceeded`] if the grid would have more than `max_patches` patches.
+    pub fn plan(&self, image: Size) -> Result<ResizePlan> {
+        self.check_size()?;
+        let Layout { resized, kept } = self.lay_out(self.size, image);
+        let grid = self.patch.grid(kept);
+        if grid.patches() > self.max_patches {
+            return Err(self.too_many_patches(image, grid));
+        }
+        let window = Window {
+            x: half_to_even(resized.width - kept.width),
+            y: half_to_even(resized.height - kept.height),
+            width: kept.width,
+            height: kept.height,
+        };
+        Ok(ResizePlan {
+            resized,
+            window,
+            grid,
+        })
+    }
+
+    /// Applies the transform: returns `[grid.height·patch, grid.width·patch]` RGB pixels.
+    ///
+    /// # Errors
+    /// As [`Transform::plan`].
+    pub fn apply(&self, image: &RgbImage) -> Result<(RgbImage, Grid)> {
+        self.apply_to_reduced(image, Size::of(image))
+    }
+
+    /// Applies the transform of an image of size `full_size` to a smaller version of it.
+    ///
+    /// # Errors
+    /// As [`Transform::plan`].
+    pub fn apply_to_reduced(&self, image: &RgbImage, full_size: Size) -> Result<(RgbImage, Grid)> {
+        let plan = self.plan(full_size)?;
+        let pixels = resample_rgb(image, plan.resized, self.filter, plan.window);
+        Ok((pixels, plan.grid))
+    }
+
+    fn check_size(&self) -> Result<()> {
+        let size = self.size;
+        let patch = self.patch.pixels();
+        let wrong = |detail| Err(Error::option("size", detail));
+        if size < patch {
+            return wrong(format!("{size} is below one patch of {patch} pixels"));
+        }
+        if size / patch > self.max_patches {
+            // Not even a strip of one patch's width would fit; larger numbers would overflow later.
+            let largest = self.max_patches.saturating_mul(patch);
+            return wrong(format!(
+                "{size} is out of range; it must be {patch} to {largest}"
+            ));
+        }
+        if self.mode != ResizeMode::Fit && !size.is_multiple_of(patch) {
+            let below = self.patch.round_down(size);
+            return wrong(format!(
+                "{size} is not a multiple of the patch size {patch}; use {below} or {}",
+                below + patch
+            ));
+        }
+        Ok(())
+    }
+
+    fn lay_out(&self, size: usize, image: Size) -> Layout {
+        match self.mode {
+            ResizeMode::Squash => Layout {
+                resized: Size::square(size),
+                kept: Size::square(size),
+            },
+            ResizeMode::Crop => Layout {
+                resized: shorter_side(image, size * 256 / 224),
+                kept: Size::square(size),
+            },
+            ResizeMode::Fit => {
+                let resized = shorter_side(image, size);
+                Layout {
+                    resized,
+                    kept: self.patch.grid(resized).pixels(self.patch),
+                }
+            }
+        }
+    }
+
+    fn too_many_patches(&self, image: Size, grid: Grid) -> Error {
+        let patch = self.patch.pixels();
+        // The shorter side of a grid that fits is at most the root of the limit.
+        let most = self.max_patches.isqrt().min(self.size / patch);
+        let largest = (1..=most)
+            .rev()
+            .map(|patches| patches * patch)
+            .find(|&size| {
+                let kept = self.lay_out(size, image).kept;
+                self.patch.grid(kept).patches() <= self.max_patches
+            });
+        let advice = match largest {
+            Some(size) => format!("the largest `size` that fits this image is {size}"),
+            None => {
+                "no `size` fits an image this long; use resize=crop or resize=squash".to_owned()
+            }
+        };
+        let detail = format!(
+            "size {} gives a grid of {}×{} = {} patches, more than the limit of {}; {advice}",
+            self.size,
+            grid.height,
+            grid.width,
+            grid.patches(),
+            self.max_patches
+        );
+        Error::new(Kind::LimitExceeded, detail).with_limit(
+            "max_patches",
+            self.max_patches as u64,
+            "--max-patches",
+        )
+    }
+}
+
+/// Returns the size after torchvision's `Resize(side)`, which truncates the long side instead of
+/// rounding it.
+fn shorter_side(Size { width, height }: Size, side: usize) -> Size {
+    if width <= height {
+        Size {
+            width: side,
+            height: side * height / width,
+        }
+    } else {
+        Size {
+            width: side * width / height,
+            height: side,
+        }
+    }
+}
+
+/// Computes Python's `int(round(difference / 2))`, which rounds halves to the even number.
+fn half_to_even(difference: usize) -> usize {
+    let half = difference / 2;
+    if difference % 2 == 1 && half % 2 == 1 {
+        half + 1
+    } else {
+        half
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_round_to_the_even_number_as_in_python() {
+        let rounded: Vec<usize> = (0..10).map(half_to_even).collect();
+        assert_eq!(rounded, [0, 0, 1, 2, 2, 2, 3, 4, 4, 4]);
+    }
+
+    #[test]
+    fn the_long_side_is_truncated_as_in_torchvision() {
+        for (width, height, side, expected) in [
+            (640, 427, 256, (383, 256)),
+            (427, 640, 256, (256, 383)),
+            (500, 500, 224, (224, 224)),
+            (3, 1000, 14, (14, 4666)),
+        ] {
+            let Size { width, height } = shorter_side(Size { width, height }, side);
+            assert_eq!((width, height), expected);
+        }
+    }
+
+    #[test]
+    fn a_fitted_image_is_cropped_to_whole_patches() {
+        for (patch, grid, window) in [
+            (14, (16, 23), (4, 0, 322, 224)),
+            (16, (14, 20), (5, 0, 320, 224)),
+        ] {
+            let transform = Transform {
+                mode: ResizeMode::Fit,
+                size: 224,
+                filter: ResampleFilter::Bicubic,
+                patch: PatchSize::new(patch),
+                max_patches: 1000,
+            };
+            let image = Size {
+                width: 590,
+                height: 400,
+            };
+            let plan = transform.plan(image).expect("a grid below the limit");
+            let Window {
+                x,
+                y,
+                width,
+                height,
+            } = plan.window;
+            assert_eq!((plan.grid.height, plan.grid.width), grid, "patch {patch}");
+            assert_eq!((x, y, width, height), window, "patch {patch}");
+        }
+    }
+}
