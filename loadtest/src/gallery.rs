@@ -113,7 +113,7 @@ async fn approximate(options: &Options, text: &mut String) -> anyhow::Result<()>
         .await?;
     let stored = started.elapsed();
     let rows_mb = resident_mb() - before;
-    while store.gallery(&name()).await?.indexed < options.approximate as u64 {
+    while store.require_gallery(&name()).await?.indexed < options.approximate as u64 {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let built = started.elapsed();

@@ -213,15 +213,13 @@ impl Doctor {
     }
 
     async fn gallery(&self) -> Outcome {
-        let Some(location) = &self.serve.gallery.location else {
-            return good("none; --gallery DIR stores images for searches");
-        };
-        let listed = match self.serve.gallery.open(OpenMode::Read).await {
+        let gallery = &self.serve.gallery;
+        let listed = match gallery.open(OpenMode::Read).await {
             Ok(Some(store)) => store
                 .galleries()
                 .await
                 .map(|galleries| (store.describe(), galleries)),
-            Ok(None) => return good("none"),
+            Ok(None) => return good("none; --gallery DIR stores images for searches"),
             Err(error) => Err(error),
         };
         match listed {
@@ -235,16 +233,18 @@ impl Doctor {
                     .collect();
                 good(format!("{place}: {}", names.join(", ")))
             }
-            // The first start makes a folder that does not exist.
-            Err(error) if error.kind() == Kind::NotFound && !Path::new(location).exists() => {
-                match tempfile::tempfile_in(nearest_folder(Path::new(location))) {
-                    Ok(_) => good(format!("{location} will be made")),
-                    Err(error) => bad(format!(
-                        "{location} cannot be made: {error}; choose another folder by --gallery"
-                    )),
+            Err(error) => match gallery.missing_folder() {
+                Some(folder) if error.kind() == Kind::NotFound => {
+                    let location = folder.display();
+                    match tempfile::tempfile_in(nearest_folder(&folder)) {
+                        Ok(_) => good(format!("{location} will be made")),
+                        Err(error) => bad(format!(
+                            "{location} cannot be made: {error}; choose another folder by --gallery"
+                        )),
+                    }
                 }
-            }
-            Err(error) => failed(&error),
+                _ => failed(&error),
+            },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::GalleryName;
+use super::name::GalleryName;
 use crate::{
     error::{Error, Kind, Result},
     features::pool::Pooling,

@@ -24,7 +24,7 @@ use crate::{
         Basis, Moments,
         document::{self, Document},
     },
-    gallery::{DocumentKind, GalleryName, ItemStream, Parts, StoredItem},
+    gallery::{BasisName, DocumentKey, DocumentKind, GalleryName, ItemStream, Parts, StoredItem},
     model::ModelId,
     vision::{Preprocessing, ResizeMode},
 };
@@ -63,7 +63,7 @@ pub struct BasisInfo {
 #[derive(Debug, Clone)]
 pub struct StoredBasis {
     /// Its name.
-    pub name: GalleryName,
+    pub name: BasisName,
     /// How it came about.
     pub about: BasisInfo,
     /// Mean, components and ranges.
@@ -71,7 +71,7 @@ pub struct StoredBasis {
 }
 
 impl StoredBasis {
-    fn read(name: &GalleryName, document: &Document<'_>) -> Result<Self> {
+    fn read(name: &BasisName, document: &Document<'_>) -> Result<Self> {
         let about = serde_json::from_str(document.about()?).map_err(|error| {
             Error::artifact(format!(
                 "what is known of the basis `{name}` is damaged: {error}"
@@ -101,7 +101,7 @@ impl Service {
     /// as it was.
     pub async fn fit_basis(
         &self,
-        name: &GalleryName,
+        name: &BasisName,
         images: BasisImages,
         image: &ImageOptions,
         count: usize,
@@ -129,7 +129,8 @@ impl Service {
         };
         let (moments, stages) = self.moments(images, preparation).await?;
         let _turn = self.basis_turn.lock().await;
-        let new = !store.documents(DocumentKind::Basis).await?.contains(name);
+        let known = store.documents(DocumentKind::Basis).await?;
+        let new = !known.iter().any(|known| known == name.as_str());
         Ok((self.keep(name, about, moments, count).await?, new, stages))
     }
 
@@ -142,7 +143,7 @@ impl Service {
     /// model, or one that was replaced meanwhile.
     pub async fn add_to_basis(
         &self,
-        name: &GalleryName,
+        name: &BasisName,
         images: BasisImages,
     ) -> Result<(StoredBasis, Stages)> {
         let known = self.basis(name).await?;
@@ -154,7 +155,7 @@ impl Service {
         let (added, stages) = self.moments(images, preparation).await?;
         // The model has done its work: others wait only for the store.
         let _turn = self.basis_turn.lock().await;
-        let stored = self.gallery()?.document(DocumentKind::Basis, name).await?;
+        let stored = self.gallery()?.require_document(name.into()).await?;
         let document = Document::read(&stored)?;
         let current = StoredBasis::read(name, &document)?;
         if current.about.preprocessing != known.about.preprocessing
@@ -178,8 +179,8 @@ impl Service {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is none, or the server keeps no gallery.
-    pub async fn basis(&self, name: &GalleryName) -> Result<StoredBasis> {
-        let document = self.gallery()?.document(DocumentKind::Basis, name).await?;
+    pub async fn basis(&self, name: &BasisName) -> Result<StoredBasis> {
+        let document = self.gallery()?.require_document(name.into()).await?;
         StoredBasis::read(name, &Document::read(&document)?)
     }
 
@@ -188,12 +189,13 @@ impl Service {
     /// # Errors
     /// [`Kind::NotFound`] if the server keeps no gallery.
     pub async fn bases(&self) -> Result<Vec<StoredBasis>> {
+        let store = self.gallery()?;
         let mut found = Vec::new();
-        for name in self.gallery()?.documents(DocumentKind::Basis).await? {
-            match self.basis(&name).await {
-                // Deleted since they were listed.
-                Err(error) if error.kind() == Kind::NotFound => {}
-                basis => found.push(basis?),
+        for name in store.documents(DocumentKind::Basis).await? {
+            let name = BasisName::new(name)?;
+            // `None` if it was deleted since the names were listed.
+            if let Some(document) = store.document((&name).into()).await? {
+                found.push(StoredBasis::read(&name, &Document::read(&document)?)?);
             }
         }
         Ok(found)
@@ -203,15 +205,16 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::basis`].
-    pub async fn remove_basis(&self, name: &GalleryName) -> Result<()> {
+    pub async fn remove_basis(&self, name: &BasisName) -> Result<()> {
         let _turn = self.basis_turn.lock().await;
-        self.gallery()?
-            .remove_document(DocumentKind::Basis, name)
-            .await
+        match self.gallery()?.remove_document(name.into()).await? {
+            true => Ok(()),
+            false => Err(DocumentKey::from(name).missing()),
+        }
     }
 
     /// The basis of that name, for features of this server's model.
-    pub(super) async fn basis_of_model(&self, name: &GalleryName) -> Result<Basis> {
+    pub(super) async fn basis_of_model(&self, name: &BasisName) -> Result<Basis> {
         let kept = self.basis(name).await?;
         kept.check_model(self.extractor.engine().model_id())?;
         Ok(kept.basis)
@@ -278,7 +281,7 @@ impl Service {
     /// Fits and stores.
     async fn keep(
         &self,
-        name: &GalleryName,
+        name: &BasisName,
         about: BasisInfo,
         moments: Moments,
         count: usize,
@@ -300,7 +303,7 @@ impl Service {
             .on_blocking_thread("fitting a basis", fit)
             .await?;
         self.gallery()?
-            .put_document(DocumentKind::Basis, name, document.into())
+            .put_document(name.into(), document.into())
             .await?;
         Ok(StoredBasis {
             name: name.clone(),
@@ -323,11 +326,8 @@ impl Service {
         .await?;
         let mut thumbnails = Vec::new();
         for id in &chosen {
-            match store.get(gallery, id, parts).await {
-                // Deleted meanwhile.
-                Err(error) if error.kind() == Kind::NotFound => {}
-                stored => thumbnails.extend(stored?.thumbnail),
-            }
+            let stored = store.get(gallery, id, parts).await?;
+            thumbnails.extend(stored.and_then(|stored| stored.thumbnail));
         }
         if thumbnails.len() < chosen.len() {
             // Some have none. Reading all pictures takes longer, so it is done only now.

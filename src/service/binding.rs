@@ -38,7 +38,20 @@ impl Service {
         vectors: &VectorOptions,
         by_model: bool,
     ) -> Result<Binding> {
-        let GalleryInfo { binding, .. } = self.gallery()?.gallery(name).await?;
+        let GalleryInfo { binding, .. } = self.gallery()?.require_gallery(name).await?;
+        self.check_request(name, &binding, image, vectors, by_model)?;
+        Ok(binding)
+    }
+
+    /// Checks that the request's vectors are those of the gallery.
+    fn check_request(
+        &self,
+        name: &GalleryName,
+        binding: &Binding,
+        image: &ImageOptions,
+        vectors: &VectorOptions,
+        by_model: bool,
+    ) -> Result<()> {
         let model = match &vectors.fingerprint {
             Some(other) if binding.model.fingerprint != **other => ModelId {
                 name: "another model".to_owned(),
@@ -47,9 +60,8 @@ impl Service {
             _ if by_model => self.extractor.engine().model_id().clone(),
             _ => binding.model.clone(),
         };
-        let asked = overlay(&binding, image, vectors);
-        binding.check(name, &Binding { model, ..asked })?;
-        Ok(binding)
+        let requested = overlay(binding, image, vectors);
+        binding.check(name, &Binding { model, ..requested })
     }
 
     /// As [`Service::binding_to_read`], or what the vectors of a gallery that is to be made will
@@ -65,11 +77,12 @@ impl Service {
         vectors: &VectorOptions,
         by_model: bool,
     ) -> Result<Binding> {
-        match self.binding_to_read(name, image, vectors, by_model).await {
-            Err(error) if error.kind() == Kind::NotFound && self.gallery().is_ok() => {
-                self.binding_to_make(name, image, vectors)
+        match self.gallery()?.gallery(name).await? {
+            Some(GalleryInfo { binding, .. }) => {
+                self.check_request(name, &binding, image, vectors, by_model)?;
+                Ok(binding)
             }
-            outcome => outcome,
+            None => self.binding_to_make(name, image, vectors),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::Service;
 use crate::{
     error::{Error, Kind, Result},
-    gallery::{GalleryName, Item, ItemFilter, ItemId},
+    gallery::{GalleryName, Item, ItemFilter, ItemId, no_item},
 };
 
 /// Limits of requests about galleries.
@@ -105,17 +105,10 @@ impl Service {
     /// # Errors
     /// [`Kind::NotFound`] if there is no such gallery or item.
     pub async fn delete_item(&self, name: &GalleryName, id: ItemId) -> Result<()> {
-        match self
-            .gallery()?
-            .delete(name, vec![id.clone()])
-            .await?
-            .first()
-        {
-            Some(true) => Ok(()),
-            _ => Err(Error::new(
-                Kind::NotFound,
-                format!("the gallery `{name}` has no item {:?}", id.as_str()),
-            )),
+        let deleted = self.gallery()?.delete(name, vec![id.clone()]).await?;
+        match deleted[..] {
+            [true] => Ok(()),
+            _ => Err(no_item(name, &id)),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     engine::RequestedOutputs,
     error::{Error, Result},
     features::pool::Pooling,
-    gallery::{Binding, GalleryName, ItemId, Label, Metadata, NewItem},
+    gallery::{Binding, GalleryName, ItemId, Label, Metadata, NewItem, Written},
     vision::thumbnail,
 };
 
@@ -39,8 +39,8 @@ pub struct NewEntry {
 pub struct Inserted {
     /// What the vectors of the gallery are.
     pub binding: Binding,
-    /// Of each entry whether it was new, or what is wrong with it.
-    pub outcomes: Vec<Result<bool>>,
+    /// Outcome of each entry.
+    pub outcomes: Vec<Result<Written>>,
     /// The longest of each stage.
     pub stages: Stages,
 }
@@ -80,20 +80,22 @@ impl Service {
             }));
         }
         drop(work);
-        let created = if items.is_empty() {
+        let written = if items.is_empty() {
             Vec::new()
         } else {
             store.put(name, &binding, items).await?
         };
-        let mut created = created.into_iter();
-        let mut tell = |outcome: Result<()>| {
-            outcome.and_then(|()| {
-                created
-                    .next()
-                    .ok_or_else(|| Error::internal("the store lost an outcome"))
+        let mut written = written.into_iter();
+        let outcomes = outcomes
+            .into_iter()
+            .map(|outcome| {
+                outcome.and_then(|()| {
+                    written
+                        .next()
+                        .ok_or_else(|| Error::internal("the store lost an outcome"))
+                })
             })
-        };
-        let outcomes = outcomes.into_iter().map(&mut tell).collect();
+            .collect();
         Ok(Inserted {
             binding,
             outcomes,

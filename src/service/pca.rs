@@ -20,7 +20,7 @@ use crate::{
         pca::{self, Basis, Foreground, PcaMaps},
         render::{self, Colormap, Style},
     },
-    gallery::GalleryName,
+    gallery::BasisName,
     vision::{Grid, RgbImage},
 };
 
@@ -36,7 +36,7 @@ pub struct PcaOptions {
     /// Patches that take part.
     pub foreground: Foreground,
     /// Name of a stored basis, in place of one that is fitted on the images.
-    pub basis: Option<GalleryName>,
+    pub basis: Option<BasisName>,
 }
 
 /// PCA maps of the images of one request, in one joint basis.

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::stages::Timed;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    gallery::check_width,
+};
 
 /// Content of a new item, or input of a search or classification.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,13 +57,7 @@ pub(super) fn unit_vector_of_model(vector: Vec<f32>, dim: usize) -> Result<Vec<f
 /// Scales a client's vector to length 1. Rejects a vector that has not `dim` values, has a value
 /// that is not finite, or has length 0.
 pub(super) fn unit_vector(mut vector: Vec<f32>, dim: usize) -> Result<Vec<f32>> {
-    if vector.len() != dim {
-        let detail = format_args!(
-            "has {} values; the vectors of this gallery have {dim}",
-            vector.len()
-        );
-        return Err(Error::option("vector", detail));
-    }
+    check_width(&vector, dim)?;
     check_finite(&vector)?;
     // Squares of the largest and of the smallest f32 are within f64.
     let length = vector

@@ -64,9 +64,9 @@ impl Service {
     ) -> Result<(Binding, Vec<Neighbor>, Stages)> {
         let store = self.gallery()?;
         self.gallery_limits.check_neighbors(options.k)?;
-        let binding = store.gallery(name).await?.binding;
+        let binding = store.require_gallery(name).await?.binding;
         let vector = store
-            .get(
+            .require_item(
                 name,
                 id,
                 Parts {

@@ -399,7 +399,7 @@ async fn an_import_that_was_stopped_or_killed_goes_on() {
             )
             .await
             .ok()?;
-            open.gallery(&GalleryName::default())
+            open.require_gallery(&GalleryName::default())
                 .await
                 .ok()
                 .map(|info| info.items as usize)

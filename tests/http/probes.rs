@@ -441,7 +441,7 @@ async fn a_training_is_seen_and_ended_and_there_is_one_at_a_time() {
 
     assert_eq!(ok(server.delete("/v1/probes/p")).await.status(), 204);
     assert_eq!(problem(server.get("/v1/probes/p")).await.0, 404);
-    assert_eq!(store.documents(DocumentKind::Probe).await.unwrap(), []);
+    assert_eq!(store.documents(DocumentKind::Probe).await.unwrap(), [""; 0]);
     // Its place is free.
     let trained = ok_json(train_on(
         &server,

@@ -207,7 +207,7 @@ fn a_writer_that_is_killed_loses_nothing_and_leaves_nothing_half_done() {
         acknowledged += count;
         tokio.block_on(async {
             let store = open(&folder).await;
-            let Ok(info) = store.gallery(&name).await else {
+            let Ok(info) = store.require_gallery(&name).await else {
                 assert!(expected.iter().all(Items::is_empty), "seed {seed}, round {round}: the gallery is gone");
                 return store.close().await;
             };

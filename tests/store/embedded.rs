@@ -6,7 +6,7 @@ use dinoserve::{
     error::Kind,
     gallery::{
         Binding, Gallery, GalleryConfig, GalleryName, ItemFilter, ItemId, Label, Metadata, NewItem,
-        OpenMode, Parts, Search, VectorFormat, open, write_snapshot,
+        OpenMode, Parts, Search, VectorFormat, Written, open, write_snapshot,
     },
 };
 use futures_util::TryStreamExt;
@@ -93,7 +93,7 @@ async fn found(
 
 async fn wait_until_indexed(gallery: &Gallery, count: u64) {
     for _ in 0..600 {
-        if gallery.gallery(&name()).await.unwrap().indexed >= count {
+        if gallery.require_gallery(&name()).await.unwrap().indexed >= count {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -184,7 +184,7 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
     }
     let gallery = opened(&folder, 500, VectorFormat::F32).await;
     assert!(
-        gallery.gallery(&name()).await.unwrap().indexed > 2500,
+        gallery.require_gallery(&name()).await.unwrap().indexed > 2500,
         "the index is read and not made anew"
     );
     assert_eq!(files(&folder), 2, "what was left behind is gone");
@@ -316,7 +316,7 @@ async fn a_damaged_item_is_in_no_snapshot_and_can_be_replaced_and_deleted() {
             .put(&name(), &binding(), vec![item(1007)])
             .await
             .unwrap(),
-        [false]
+        [Written::Replaced { place: 8 }]
     );
     assert_eq!(
         gallery.delete(&name(), vec![id(1008)]).await.unwrap(),
@@ -356,7 +356,7 @@ async fn a_damaged_item_is_in_no_snapshot_and_can_be_replaced_and_deleted() {
         gallery.check(&name()).await.unwrap().damage,
         Vec::<String>::new()
     );
-    assert_eq!(gallery.gallery(&name()).await.unwrap().items, 18);
+    assert_eq!(gallery.require_gallery(&name()).await.unwrap().items, 18);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -403,7 +403,7 @@ async fn half_precision_changes_scores_in_the_fourth_digit() {
         }
     }
     let stored = gallery
-        .get(
+        .require_item(
             &name(),
             &ItemId::new("item 3").unwrap(),
             Parts {
@@ -479,7 +479,10 @@ async fn a_gallery_that_reaches_its_size_refuses_and_goes_on() {
     assert_eq!(refused.kind(), Kind::StorageFull);
     assert_eq!(refused.limit().unwrap().flag, "--gallery-max-bytes");
     assert!(stored >= 1000, "{stored}");
-    assert_eq!(gallery.gallery(&name()).await.unwrap().items, stored);
+    assert_eq!(
+        gallery.require_gallery(&name()).await.unwrap().items,
+        stored
+    );
     assert_eq!(
         found(&gallery, vector(stored - 1), false, None).await[0].0,
         format!("item {}", stored - 1)

@@ -99,7 +99,10 @@ async fn a_snapshot_restored_elsewhere_is_the_same_gallery() {
         }
     );
     assert_eq!(names(&to).await, ["copy"]);
-    assert_eq!(to.gallery(&named("copy")).await.unwrap().binding, binding());
+    assert_eq!(
+        to.require_gallery(&named("copy")).await.unwrap().binding,
+        binding()
+    );
     let stream = |store: Gallery, name: GalleryName| async move {
         use futures_util::TryStreamExt;
         let items = store.read(&name, gallery::Parts::ALL).await.unwrap();
@@ -194,7 +197,7 @@ async fn a_restore_takes_the_place_of_what_was_there() {
     store.create(&named("empty"), &other).await.unwrap();
     let file = snapshot(&store, "empty").await;
     restore(&store, "b", &file).await.unwrap();
-    let info = store.gallery(&named("b")).await.unwrap();
+    let info = store.require_gallery(&named("b")).await.unwrap();
     assert_eq!((info.items, info.binding), (0, other));
     assert_eq!(names(&store).await, ["a", "b", "empty"]);
 }
@@ -341,6 +344,11 @@ async fn a_restore_that_ends_half_way_leaves_nothing() {
     assert_eq!(read_all(&store, &named("default")).await.len(), 2);
     assert_eq!(
         DIM,
-        store.gallery(&named("default")).await.unwrap().binding.dim
+        store
+            .require_gallery(&named("default"))
+            .await
+            .unwrap()
+            .binding
+            .dim
     );
 }

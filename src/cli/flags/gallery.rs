@@ -1,11 +1,13 @@
 //! The store of galleries and its limits.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, builder::RangedU64ValueParser};
 
 use super::names;
 use crate::{
     error::Result,
-    gallery::{self, Gallery, GalleryConfig, OpenMode, VectorFormat},
+    gallery::{self, Gallery, GalleryConfig, OpenMode, StoreConfig, VectorFormat},
     service::GalleryLimits,
 };
 
@@ -48,16 +50,27 @@ pub(in crate::cli) struct GalleryFlags {
 impl GalleryFlags {
     /// Opens the store if its location is given.
     pub(in crate::cli) async fn open(&self, mode: OpenMode) -> Result<Option<Gallery>> {
-        let Some(location) = &self.location else {
-            return Ok(None);
-        };
-        let config = GalleryConfig {
+        match &self.location {
+            Some(location) => gallery::open(location, &self.config(), mode)
+                .await
+                .map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the folder of the store if the first start will create it.
+    pub(in crate::cli) fn missing_folder(&self) -> Option<PathBuf> {
+        let store = StoreConfig::parse(self.location.as_deref()?, &self.config());
+        store.missing_folder().map(Path::to_owned)
+    }
+
+    fn config(&self) -> GalleryConfig {
+        GalleryConfig {
             vectors: self.vectors,
             exact_up_to: self.exact_up_to,
             max_bytes: self.max_bytes,
             connections: self.connections,
-        };
-        gallery::open(location, &config, mode).await.map(Some)
+        }
     }
 }
 

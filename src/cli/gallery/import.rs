@@ -17,8 +17,8 @@ use crate::{
         output::{exit_code, print_failures},
         progress::{Progress, Unit},
     },
-    error::{Error, Kind, Result},
-    gallery::{Gallery, OpenMode, Parts},
+    error::{Error, Result},
+    gallery::{Gallery, OpenMode, Parts, Written},
     service::{NewEntry, QueryInput, Service},
 };
 
@@ -134,8 +134,8 @@ impl Import {
                 .await?;
             for (path, outcome) in paths.into_iter().zip(inserted.outcomes) {
                 match outcome {
-                    Ok(true) => counts.stored += 1,
-                    Ok(false) => counts.replaced += 1,
+                    Ok(Written::Created { .. }) => counts.stored += 1,
+                    Ok(Written::Replaced { .. }) => counts.replaced += 1,
                     Err(error) => counts.failures.push((path, error)),
                 }
             }
@@ -150,20 +150,21 @@ impl Import {
         images: &mut vec::IntoIter<ListedImage>,
         counts: &mut ImportCounts,
     ) -> Result<(Vec<String>, Vec<NewEntry>)> {
+        let exists = store.gallery(&self.gallery.name).await?.is_some();
         let mut paths = Vec::new();
         let mut entries = Vec::new();
         let mut bytes = 0;
         while entries.len() < BATCH_IMAGES && bytes < BATCH_BYTES {
             let Some(image) = images.next() else { break };
-            if !self.replace {
-                match store.get(&self.gallery.name, &image.id, Parts::NONE).await {
-                    Ok(_) => {
-                        counts.skipped += 1;
-                        continue;
-                    }
-                    Err(error) if error.kind() == Kind::NotFound => {}
-                    Err(error) => return Err(error),
-                }
+            if !self.replace
+                && exists
+                && store
+                    .get(&self.gallery.name, &image.id, Parts::NONE)
+                    .await?
+                    .is_some()
+            {
+                counts.skipped += 1;
+                continue;
             }
             let path = image.path.display().to_string();
             match tokio::fs::read(&image.path).await {

@@ -91,7 +91,7 @@ impl SomeGalleries {
     async fn open(&self) -> anyhow::Result<(gallery::Gallery, Vec<GalleryInfo>)> {
         let store = self.store.open(OpenMode::Read).await?;
         let galleries = match &self.name {
-            Some(name) => vec![store.gallery(name).await?],
+            Some(name) => vec![store.require_gallery(name).await?],
             None => store.galleries().await?,
         };
         Ok((store, galleries))

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, ops::Bound as Edge};
 
-use crate::gallery::{Bound, Condition, ItemFilter, Label, Metadata, Scalar};
+use crate::gallery::{
+    filter::{Bound, Condition, ItemFilter, Scalar},
+    item::Metadata,
+    name::Label,
+};
 
 /// Rows of a chunk at most.
 pub(super) const CHUNK_ROWS: usize = 1024;

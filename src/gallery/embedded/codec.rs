@@ -6,7 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    gallery::{Binding, GalleryName, Item, ItemId, Label, Metadata, VectorFormat},
+    gallery::{
+        binding::Binding,
+        config::VectorFormat,
+        item::{Item, Metadata},
+        name::{GalleryName, ItemId, Label},
+    },
 };
 
 /// What is kept of a gallery beside its items.
@@ -77,13 +82,13 @@ pub(super) fn id_key(gallery: u32, id: &ItemId) -> Vec<u8> {
 
 /// What is known of a stored item. As bytes it begins with a checksum over all parts of the item.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Record {
+pub(super) struct ItemRecord {
     pub(super) item: Item,
     /// Rises with every write of an item in its gallery; tells versions of an item apart.
     pub(super) serial: u64,
 }
 
-impl Record {
+impl ItemRecord {
     /// The record in bytes; `parts` are the vector, the features and the thumbnail as they are
     /// written.
     pub(super) fn encode(&self, parts: [&[u8]; 3]) -> Result<Vec<u8>> {

@@ -18,7 +18,7 @@ use heed::{
 
 use crate::{
     error::{Error, Kind, Result},
-    gallery::OpenMode,
+    gallery::config::OpenMode,
 };
 
 /// A table of bytes by bytes.
@@ -47,7 +47,7 @@ pub(super) struct Tables {
     pub(super) galleries: Table,
     /// Gallery and id → place.
     pub(super) ids: Table,
-    /// Gallery and place → [`super::codec::Record`].
+    /// Gallery and place → [`super::codec::ItemRecord`].
     pub(super) records: Table,
     /// Gallery and place → the vector.
     pub(super) vectors: Table,

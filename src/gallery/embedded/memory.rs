@@ -1,4 +1,4 @@
-//! What the embedded store has in memory: the rows of each gallery and its index.
+//! The part of the store that is in memory: the rows of each gallery and its index.
 
 use std::{
     collections::BTreeMap,
@@ -7,30 +7,30 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::{Condvar, Mutex};
 
 use super::{
     attributes::CHUNK_ROWS,
-    codec::{self, GalleryRow, Record},
+    codec::{self, GalleryRow, ItemRecord},
     environment::Environment,
     index::{self, ApproximateIndex},
+    reader,
     rows::{NewRow, Rows},
 };
-use crate::{
-    error::{Error, Kind, Result},
-    gallery::GalleryName,
-};
+use crate::{error::Result, gallery::name::GalleryName};
 
 /// A gallery as searches see it.
 #[derive(Debug)]
 pub(super) struct LiveGallery {
     pub(super) number: u32,
-    /// Published by the writer after each commit, before it answers.
+    /// Replaced by the writer after each commit, before it replies.
     pub(super) rows: ArcSwap<Rows>,
     pub(super) index: ArcSwapOption<ApproximateIndex>,
-    /// What of the index is on disk.
+    /// Serial up to which the index is saved on disk.
     pub(super) saved_upto: AtomicU64,
     removed: AtomicBool,
 }
@@ -46,7 +46,7 @@ impl LiveGallery {
         }
     }
 
-    /// Nothing needs to be done for it any more.
+    /// Marks the gallery as deleted, so that background work on it stops.
     pub(super) fn remove(&self) {
         self.removed.store(true, Ordering::Release);
     }
@@ -59,14 +59,17 @@ impl LiveGallery {
 /// Galleries by name.
 pub(super) type Galleries = BTreeMap<GalleryName, Arc<LiveGallery>>;
 
-/// All galleries, and how they are searched.
+/// All galleries, and the settings of their searches.
 #[derive(Debug)]
 pub(super) struct Memory {
     galleries: ArcSwap<Galleries>,
+    /// Number of commits that were published.
+    publications: Mutex<u64>,
+    published: Condvar,
     pub(super) exact_up_to: usize,
     pub(super) index_folder: PathBuf,
     pub(super) index_threads: usize,
-    /// Searches that may run together.
+    /// Maximum number of concurrent searches.
     pub(super) searches: usize,
 }
 
@@ -77,110 +80,107 @@ impl Memory {
         exact_up_to: usize,
         cores: usize,
     ) -> Result<Self> {
-        let index_folder = environment.folder().join("index");
-        let index_threads = cores.div_ceil(2);
+        let mut memory = Self {
+            galleries: ArcSwap::default(),
+            publications: Mutex::new(0),
+            published: Condvar::new(),
+            exact_up_to,
+            index_folder: environment.folder().join("index"),
+            index_threads: cores.div_ceil(2),
+            searches: cores,
+        };
         let mut galleries = Galleries::new();
-        for (name, row) in gallery_rows(environment)? {
-            let gallery = LiveGallery::new(&row);
-            let rows = read_rows(environment, &row)?;
-            let load = || {
-                ApproximateIndex::load(
-                    &index_folder,
-                    row.number,
-                    row.binding.dim,
-                    index_threads,
-                    cores,
-                )
-            };
-            // One from the future is of a folder that was put back since.
-            let index = if rows.live > exact_up_to {
-                load().filter(|index| index.upto() < row.next_serial)
-            } else {
-                None
-            };
-            match index {
-                Some(index) => {
-                    gallery.saved_upto.store(index.upto(), Ordering::Relaxed);
-                    gallery.index.store(Some(Arc::new(index)));
-                }
-                None => index::remove_files(&index_folder, row.number, None),
-            }
-            gallery.rows.store(Arc::new(rows));
-            galleries.insert(name, Arc::new(gallery));
+        for (name, row) in reader::galleries(environment)? {
+            galleries.insert(name, Arc::new(memory.load_gallery(environment, &row)?));
         }
         let numbers: Vec<u32> = galleries.values().map(|gallery| gallery.number).collect();
-        index::remove_files_of_others(&index_folder, &numbers);
-        let galleries = ArcSwap::from_pointee(galleries);
-        Ok(Self {
-            galleries,
-            exact_up_to,
-            index_folder,
-            index_threads,
-            searches: cores,
-        })
+        index::remove_files_of_others(&memory.index_folder, &numbers);
+        memory.galleries = ArcSwap::from_pointee(galleries);
+        Ok(memory)
+    }
+
+    fn load_gallery(&self, environment: &Environment, row: &GalleryRow) -> Result<LiveGallery> {
+        let gallery = LiveGallery::new(row);
+        let rows = read_rows(environment, row)?;
+        let index = if rows.live > self.exact_up_to {
+            ApproximateIndex::load(
+                &self.index_folder,
+                row.number,
+                row.binding.dim,
+                self.index_threads,
+                self.searches,
+            )
+            // The index is newer than the database if a backup of only the database was restored.
+            .filter(|index| index.upto() < row.next_serial)
+        } else {
+            None
+        };
+        match index {
+            Some(index) => {
+                gallery.saved_upto.store(index.upto(), Ordering::Relaxed);
+                gallery.index.store(Some(Arc::new(index)));
+            }
+            None => index::remove_files(&self.index_folder, row.number, None),
+        }
+        gallery.rows.store(Arc::new(rows));
+        Ok(gallery)
     }
 
     pub(super) fn galleries(&self) -> Arc<Galleries> {
         self.galleries.load_full()
     }
 
-    pub(super) fn gallery(&self, name: &GalleryName) -> Result<Arc<LiveGallery>> {
-        self.galleries
-            .load()
-            .get(name)
-            .cloned()
-            .ok_or_else(|| no_gallery(name))
+    pub(super) fn gallery(&self, name: &GalleryName) -> Option<Arc<LiveGallery>> {
+        self.galleries.load().get(name).cloned()
     }
 
-    /// For the writer alone.
+    /// Makes a commit visible. Only the writer calls this.
     pub(super) fn publish(&self, galleries: Galleries) {
         self.galleries.store(Arc::new(galleries));
+        *self.publications.lock() += 1;
+        self.published.notify_all();
+    }
+
+    /// Returns the number of commits that were published.
+    pub(super) fn publications(&self) -> u64 {
+        *self.publications.lock()
+    }
+
+    /// Waits until more than `seen` commits were published, and returns whether they were by the
+    /// deadline.
+    pub(super) fn wait_for_publication(&self, seen: u64, deadline: Instant) -> bool {
+        let mut publications = self.publications.lock();
+        let waited = self.published.wait_while_until(
+            &mut publications,
+            |publications| *publications <= seen,
+            deadline,
+        );
+        !waited.timed_out()
     }
 }
 
-pub(super) fn no_gallery(name: &GalleryName) -> Error {
-    Error::new(
-        Kind::NotFound,
-        format!("there is no gallery `{name}`; see GET /v1/galleries"),
-    )
-}
-
-/// The galleries of the folder.
-pub(super) fn gallery_rows(environment: &Environment) -> Result<Vec<(GalleryName, GalleryRow)>> {
-    let txn = environment.read()?;
-    let entries = environment
-        .tables
-        .galleries
-        .iter(&txn)
-        .map_err(|error| environment.failed(error))?;
-    let mut found = Vec::new();
-    for entry in entries {
-        let (key, value) = entry.map_err(|error| environment.failed(error))?;
-        let name = GalleryName::new(String::from_utf8_lossy(key))?;
-        let row = GalleryRow::decode(&name, value)?;
-        found.push((name, row));
-    }
-    Ok(found)
-}
-
-/// Rows are sorted by their serial, which is the order of their writing, and come from the table in
-/// that of their place. An item that is damaged is left out, as the others should be found;
-/// [`super::reader::check`] names it.
+/// Reads the rows of a gallery. Rows are sorted by serial, which is the order of writes; the table
+/// is sorted by place. Damaged items are left out, so that the others can be found;
+/// [`super::check`] reports them.
 fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
     let failed = |error| environment.failed(error);
+    let tables = &environment.tables;
     let txn = environment.read()?;
     let mut order = Vec::new();
-    for entry in environment
-        .tables
+    for entry in tables
         .records
         .prefix_iter(&txn, &codec::prefix(row.number))
         .map_err(failed)?
     {
         let (key, value) = entry.map_err(failed)?;
-        match Record::decode(value) {
+        match ItemRecord::decode(value) {
             Ok(record) => order.push((record.serial, codec::place_of(key)?)),
             Err(error) => {
-                tracing::error!(%error, gallery = row.number, "an item cannot be read; see `gallery check`");
+                tracing::error!(
+                    %error,
+                    gallery = row.number,
+                    "an item cannot be read; see `gallery check`"
+                );
             }
         }
     }
@@ -190,19 +190,9 @@ fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
         let mut read = Vec::with_capacity(batch.len());
         for &(serial, place) in batch {
             let key = codec::place_key(row.number, place);
-            let record = environment
-                .tables
-                .records
-                .get(&txn, &key)
-                .map_err(failed)?
-                .unwrap_or_default();
-            let vector = environment
-                .tables
-                .vectors
-                .get(&txn, &key)
-                .map_err(failed)?
-                .unwrap_or_default();
-            let vector = codec::decode_floats(vector, row.vectors);
+            let record = tables.records.get(&txn, &key).map_err(failed)?;
+            let vector = tables.vectors.get(&txn, &key).map_err(failed)?;
+            let vector = codec::decode_floats(vector.unwrap_or_default(), row.vectors);
             if vector.len() != row.binding.dim {
                 tracing::error!(
                     place,
@@ -211,7 +201,7 @@ fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
                 );
                 continue;
             }
-            let item = Record::decode(record)?.item;
+            let item = ItemRecord::decode(record.unwrap_or_default())?.item;
             read.push(NewRow {
                 serial,
                 place,

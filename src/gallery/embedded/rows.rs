@@ -9,7 +9,7 @@ use std::sync::Arc;
 use half::f16;
 
 use super::attributes::{Attributes, CHUNK_ROWS, RowSet};
-use crate::gallery::{ItemFilter, Label, Metadata, VectorFormat};
+use crate::gallery::{config::VectorFormat, filter::ItemFilter, item::Metadata, name::Label};
 
 /// Vectors of a chunk, row by row.
 #[derive(Debug, Clone)]

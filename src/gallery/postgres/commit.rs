@@ -1,8 +1,8 @@
-//! The end of a write: it is stored, or it is not, and whoever asked for it is told which.
+//! Commits a write, and finds out the outcome if the connection is lost during the commit.
 //!
-//! When the connection breaks between the commit and its answer, either may be. So each write
-//! leaves a token in the table `writes`, and one whose answer was lost is looked up by it on
-//! another connection.
+//! If the connection breaks between the commit and its reply, the write may or may not be stored.
+//! Therefore each write inserts a token into the table `writes`. After a lost reply the token is
+//! looked up on another connection.
 
 use std::time::Duration;
 
@@ -14,18 +14,20 @@ use super::{
 };
 use crate::error::Error;
 
-/// For how long the database is asked what became of a write.
-const INQUIRY: Duration = Duration::from_secs(20);
+/// Timeout for finding out whether a write was committed.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause between two attempts.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Commits.
+/// Commits a transaction.
 pub(super) async fn commit(database: &Database, transaction: Transaction<'_>) -> Outcome<()> {
-    let leave = transaction
+    let insert = transaction
         .prepare_cached("INSERT INTO writes DEFAULT VALUES RETURNING token::text")
         .await?;
-    let token: String = transaction.query_one(&leave, &[]).await?.get(0);
+    let token: String = transaction.query_one(&insert, &[]).await?.get(0);
     match transaction.commit().await.map_err(Failure::from) {
         Err(lost) if lost.connection_is_lost() => {
-            match tokio::time::timeout(INQUIRY, was_committed(database, &token)).await {
+            match tokio::time::timeout(LOOKUP_TIMEOUT, was_committed(database, &token)).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(lost),
                 Err(_) => Err(Error::from(lost)
@@ -37,30 +39,26 @@ pub(super) async fn commit(database: &Database, transaction: Transaction<'_>) ->
     }
 }
 
-/// Whether a write is stored, as soon as the database can be asked.
+/// Returns whether a write was committed, as soon as the database can be reached.
 ///
-/// The token is left once more: that waits for a transaction that is still at it, and succeeds only
-/// if that one failed.
+/// Inserts the token again. This waits for the transaction if it is still running, and inserts a
+/// row only if it failed.
 async fn was_committed(database: &Database, token: &str) -> bool {
-    const LEAVE: &str = "INSERT INTO writes (token) VALUES ($1::text::uuid) ON CONFLICT DO NOTHING";
+    const INSERT: &str =
+        "INSERT INTO writes (token) VALUES ($1::text::uuid) ON CONFLICT DO NOTHING";
     loop {
-        let left = async {
-            Ok::<u64, Failure>(
-                database
-                    .connection()
-                    .await?
-                    .execute(LEAVE, &[&token])
-                    .await?,
-            )
+        let inserted = async {
+            let connection = database.connection().await?;
+            Ok::<u64, Failure>(connection.execute(INSERT, &[&token]).await?)
         };
-        match left.await {
+        match inserted.await {
             Ok(rows) => return rows == 0,
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
         }
     }
 }
 
-/// Forgets tokens that nobody asks for any more.
+/// Deletes tokens that are too old to be looked up.
 pub(super) async fn forget(connection: &Connection) -> Outcome<()> {
     connection
         .execute(

@@ -12,21 +12,21 @@ use tokio_postgres::{
 use super::failure::Outcome;
 use crate::error::{Error, Kind, Result};
 
-/// A connection that is lent by the pool and goes back to it when dropped.
+/// A connection of the pool, which goes back to it when dropped.
 pub(super) type Connection = deadpool_postgres::Object;
 
-/// How long a connection may take to be made, or to prove that it is alive.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How long to wait for one that is free.
-const WAIT: Duration = Duration::from_secs(30);
-/// After so long without an answer of the other end's network the connection is given up.
-const SILENCE: Duration = Duration::from_secs(30);
+/// Timeout for making a connection, and for checking that it is alive.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout for a free connection.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time without an acknowledgment from the network after which a connection is closed.
+const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a connection is set to.
+/// Settings of each connection.
 ///
-/// Acknowledged writes are on disk, also where the database is set to be faster than that. A writer
-/// that hangs gives its locks back, and a search that nobody waits for any more ends. Compiling a
-/// search takes longer than the search. The schema of the extension can be any.
+/// Acknowledged writes are durable, also in a database with `synchronous_commit = off`. Timeouts
+/// release the locks of a writer that hangs and end searches that were abandoned. JIT compilation
+/// of a search takes longer than the search. The extension can be in any schema.
 const SESSION: &str = "
     SET client_min_messages = warning;
     SET default_transaction_isolation = 'read committed';
@@ -39,29 +39,30 @@ const SESSION: &str = "
         SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'vector'
     )), false)";
 
-/// The way to a database.
+/// Connection pool of a database.
 pub(super) struct Database {
     pool: Pool,
-    place: String,
-    /// Places of writers, who wait for each other: half of the connections, so that readers always
-    /// find one.
+    location: String,
+    /// Permits for writers, which wait for each other: half of the connections, so that readers
+    /// always find one.
     writers: Arc<Semaphore>,
-    /// Places of readers of whole galleries, who take as long as their clients do: a quarter.
+    /// Permits for readers of whole galleries, which are as slow as their clients: a quarter.
     streams: Arc<Semaphore>,
 }
 
-/// A connection with the place among those who may have one for long.
-pub(super) struct Placed {
+/// A connection for longer work, with the permit that limits their number.
+pub(super) struct LongConnection {
     pub(super) connection: Connection,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
 impl Database {
-    /// A pool without connections; they are made when they are needed, and again when they broke.
+    /// Creates a pool, which connects when a connection is needed and replaces broken ones.
     pub(super) fn new(url: &str, connections: usize) -> Result<Self> {
-        // What is wrong in detail is not said: it may be a piece of the password.
-        let form = "the gallery's location is no URL of a database; write postgres://user:password@host:5432/database, with \
-                    %40 for an @ in the password, and ?sslmode=require for TLS (sslmode is disable, prefer or require)";
+        // The parser's message is left out, because it may quote a part of the password.
+        let form = "the gallery's location is no URL of a database; write \
+                    postgres://user:password@host:5432/database, with %40 for an @ in the \
+                    password, and ?sslmode=require for TLS (sslmode is disable, prefer or require)";
         let mut config: Config = url.parse().map_err(|_| Error::option("gallery", form))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(Error::option("gallery", form));
@@ -70,15 +71,15 @@ impl Database {
             config.application_name("dinoserve");
         }
         if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT);
+            config.connect_timeout(CONNECT_TIMEOUT);
         }
         if config.get_tcp_user_timeout().is_none() {
-            config.tcp_user_timeout(SILENCE);
+            config.tcp_user_timeout(NETWORK_TIMEOUT);
         }
-        config.keepalives_idle(config.get_keepalives_idle().min(SILENCE));
+        config.keepalives_idle(config.get_keepalives_idle().min(NETWORK_TIMEOUT));
 
-        let place = place(&config);
-        // A connection is asked for a sign of life before it is lent.
+        let location = location(&config);
+        // Each connection is checked before use.
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Verified,
         };
@@ -97,45 +98,44 @@ impl Database {
         let pool = Pool::builder(manager)
             .max_size(connections)
             .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(WAIT))
+            .wait_timeout(Some(WAIT_TIMEOUT))
             // Several addresses may be tried in turn.
-            .create_timeout(Some(4 * CONNECT))
-            .recycle_timeout(Some(CONNECT))
+            .create_timeout(Some(4 * CONNECT_TIMEOUT))
+            .recycle_timeout(Some(CONNECT_TIMEOUT))
             .post_create(set_up)
             .build()
             .map_err(|error| Error::internal(error.to_string()))?;
-        let places = |most| Arc::new(Semaphore::new(most));
         Ok(Self {
             pool,
-            place,
-            writers: places(connections / 2),
-            streams: places(connections / 4),
+            location,
+            writers: Arc::new(Semaphore::new(connections / 2)),
+            streams: Arc::new(Semaphore::new(connections / 4)),
         })
     }
 
-    /// Host, port and name of the database.
-    pub(super) fn place(&self) -> &str {
-        &self.place
+    /// Returns host, port and name of the database.
+    pub(super) fn location(&self) -> &str {
+        &self.location
     }
 
-    /// A connection that works, for a short while.
+    /// Returns a connection for short work.
     pub(super) async fn connection(&self) -> Outcome<Connection> {
         Ok(self.pool.get().await?)
     }
 
-    /// A connection to write with.
-    pub(super) async fn writer(&self) -> Outcome<Placed> {
-        self.placed(&self.writers).await
+    /// Returns a connection for a write.
+    pub(super) async fn writer(&self) -> Outcome<LongConnection> {
+        self.long_connection(&self.writers).await
     }
 
-    /// A connection to read a whole gallery with.
-    pub(super) async fn stream(&self) -> Outcome<Placed> {
-        self.placed(&self.streams).await
+    /// Returns a connection for reading a whole gallery.
+    pub(super) async fn stream(&self) -> Outcome<LongConnection> {
+        self.long_connection(&self.streams).await
     }
 
-    async fn placed(&self, places: &Arc<Semaphore>) -> Outcome<Placed> {
-        let place = tokio::time::timeout(WAIT, Arc::clone(places).acquire_owned()).await;
-        let place = place
+    async fn long_connection(&self, permits: &Arc<Semaphore>) -> Outcome<LongConnection> {
+        let permit = tokio::time::timeout(WAIT_TIMEOUT, Arc::clone(permits).acquire_owned()).await;
+        let permit = permit
             .ok()
             .and_then(std::result::Result::ok)
             .ok_or_else(|| {
@@ -144,19 +144,19 @@ impl Database {
                     "too many others work on the gallery's database; try again shortly",
                 )
             })?;
-        Ok(Placed {
+        Ok(LongConnection {
             connection: self.connection().await?,
-            place,
+            permit,
         })
     }
 
-    /// Closes the connections; those that are lent close when they are given back.
+    /// Closes the pool; connections in use close when they are returned.
     pub(super) fn close(&self) {
         self.pool.close();
     }
 }
 
-/// TLS that checks certificate and host name against the certificates that the machine trusts.
+/// Returns TLS that verifies certificate and host name with the certificates the machine trusts.
 fn tls() -> Result<tokio_postgres_rustls::MakeRustlsConnect> {
     use rustls_platform_verifier::BuilderVerifierExt;
 
@@ -175,7 +175,7 @@ fn tls() -> Result<tokio_postgres_rustls::MakeRustlsConnect> {
     ))
 }
 
-fn place(config: &Config) -> String {
+fn location(config: &Config) -> String {
     let named = config.get_hosts().iter().map(|host| match host {
         Host::Tcp(name) => name.clone(),
         #[cfg(unix)]

@@ -1,66 +1,43 @@
-//! Documents beside the galleries.
+//! Statements about documents.
 
 use bytes::Bytes;
-
 use deadpool_postgres::Transaction;
 
 use super::{connection::Connection, failure::Outcome};
-use crate::{
-    error::{Error, Kind},
-    gallery::{DocumentKind, GalleryName},
-};
+use crate::gallery::document::{DocumentKey, DocumentKind};
 
 pub(super) async fn put(
-    client: &Transaction<'_>,
-    kind: DocumentKind,
-    name: &GalleryName,
+    transaction: &Transaction<'_>,
+    key: DocumentKey<'_>,
     document: &[u8],
 ) -> Outcome<()> {
     const PUT: &str = "INSERT INTO documents VALUES ($1, $2, $3)
                        ON CONFLICT (kind, name) DO UPDATE SET document = excluded.document";
-    client
-        .execute(PUT, &[&kind.to_string(), &name.as_str(), &document])
+    transaction
+        .execute(PUT, &[&key.kind().to_string(), &key.name(), &document])
         .await?;
     Ok(())
 }
 
-pub(super) async fn get(
-    client: &Connection,
-    kind: DocumentKind,
-    name: &GalleryName,
-) -> Outcome<Bytes> {
+pub(super) async fn get(client: &Connection, key: DocumentKey<'_>) -> Outcome<Option<Bytes>> {
     const GET: &str = "SELECT document FROM documents WHERE kind = $1 AND name = $2";
     let row = client
-        .query_opt(GET, &[&kind.to_string(), &name.as_str()])
+        .query_opt(GET, &[&key.kind().to_string(), &key.name()])
         .await?;
-    Ok(row
-        .map(|row| Bytes::from(row.get::<_, Vec<u8>>(0)))
-        .ok_or_else(|| missing(kind, name))?)
+    Ok(row.map(|row| Bytes::from(row.get::<_, Vec<u8>>(0))))
 }
 
-pub(super) async fn list(client: &Connection, kind: DocumentKind) -> Outcome<Vec<GalleryName>> {
+pub(super) async fn list(client: &Connection, kind: DocumentKind) -> Outcome<Vec<String>> {
     const LIST: &str = "SELECT name FROM documents WHERE kind = $1 ORDER BY name";
     let rows = client.query(LIST, &[&kind.to_string()]).await?;
-    rows.iter()
-        .map(|row| Ok(GalleryName::new(row.get::<_, String>(0))?))
-        .collect()
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-pub(super) async fn remove(
-    client: &Transaction<'_>,
-    kind: DocumentKind,
-    name: &GalleryName,
-) -> Outcome<()> {
+/// Deletes a document, and returns whether it existed.
+pub(super) async fn remove(transaction: &Transaction<'_>, key: DocumentKey<'_>) -> Outcome<bool> {
     const REMOVE: &str = "DELETE FROM documents WHERE kind = $1 AND name = $2";
-    match client
-        .execute(REMOVE, &[&kind.to_string(), &name.as_str()])
-        .await?
-    {
-        0 => Err(missing(kind, name).into()),
-        _ => Ok(()),
-    }
-}
-
-fn missing(kind: DocumentKind, name: &GalleryName) -> Error {
-    Error::new(Kind::NotFound, format!("there is no {kind} `{name}`"))
+    let removed = transaction
+        .execute(REMOVE, &[&key.kind().to_string(), &key.name()])
+        .await?;
+    Ok(removed > 0)
 }

@@ -6,7 +6,10 @@
 use serde_json::{Map, Value};
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::gallery::{Bound, Condition, ItemFilter, Metadata, Scalar};
+use crate::gallery::{
+    filter::{Bound, Condition, ItemFilter, Scalar},
+    item::Metadata,
+};
 
 /// Up to so many values each are looked up in the index; more are compared in a scan.
 const LOOK_UPS: usize = 16;

@@ -1,8 +1,8 @@
-//! Which galleries there are. A gallery's row says its number, and the number its table.
+//! The table of galleries. The row of a gallery has its number, and the number names its table.
 //!
-//! Whoever changes a gallery holds the lock of its name until the change is committed. So places
-//! are given in the order in which they become visible, and names stand still while they are worked
-//! with. Readers take no lock.
+//! A writer holds the lock of a gallery's name until its change is committed. Therefore places
+//! become visible in the order in which they are assigned, and a name does not move during a write.
+//! Readers take no lock.
 
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
@@ -14,30 +14,36 @@ use super::{
 };
 use crate::{
     error::{Error, Kind},
-    gallery::{Binding, GalleryInfo, GalleryName},
+    gallery::{
+        binding::Binding,
+        name::GalleryName,
+        store::{GalleryInfo, no_gallery},
+    },
 };
 
-/// A gallery as its row tells it.
-pub(super) struct Found {
+/// A gallery as its row describes it.
+pub(super) struct GalleryRow {
     pub(super) number: i64,
-    /// The table of its items.
+    /// Table of its items.
     pub(super) table: String,
     pub(super) last_place: i64,
     pub(super) info: GalleryInfo,
 }
 
-/// `indisvalid` is false while the index is being built, and if that failed.
+/// Columns of a [`GalleryRow`]. `indisvalid` is false during an index build and after one that
+/// failed.
 const COLUMNS: &str = "SELECT number, name, binding, items, last_place, EXISTS (
         SELECT FROM pg_index
         WHERE indexrelid = to_regclass('dinoserve.items_' || number || '_vector') AND indisvalid
     ) AS indexed FROM galleries";
 
-fn found(row: &Row) -> Outcome<Found> {
-    let (number, name): (i64, String) = (row.get("number"), row.get("name"));
+fn gallery_row(row: &Row) -> Outcome<GalleryRow> {
+    let number: i64 = row.get("number");
+    let name: String = row.get("name");
     let binding: Binding = serde_json::from_str(row.get("binding")).map_err(|error| {
         Error::new(
             Kind::Io,
-            format!("the database says of the gallery `{name}` what cannot be read: {error}"),
+            format!("the database row of the gallery `{name}` cannot be read: {error}"),
         )
     })?;
     let items = row.get::<_, i64>("items").unsigned_abs();
@@ -48,7 +54,7 @@ fn found(row: &Row) -> Outcome<Found> {
         items,
         indexed,
     };
-    Ok(Found {
+    Ok(GalleryRow {
         number,
         table: schema::items(number),
         last_place: row.get("last_place"),
@@ -56,7 +62,11 @@ fn found(row: &Row) -> Outcome<Found> {
     })
 }
 
-async fn look_up(client: &impl GenericClient, name: &GalleryName) -> Outcome<Option<Found>> {
+/// Looks up a gallery.
+pub(super) async fn find(
+    client: &impl GenericClient,
+    name: &GalleryName,
+) -> Outcome<Option<GalleryRow>> {
     let statement = client
         .prepare_cached(&format!("{COLUMNS} WHERE name = $1"))
         .await?;
@@ -64,24 +74,21 @@ async fn look_up(client: &impl GenericClient, name: &GalleryName) -> Outcome<Opt
         .query_opt(&statement, &[&name.as_str()])
         .await?
         .as_ref()
-        .map(found)
+        .map(gallery_row)
         .transpose()
 }
 
-/// The gallery of that name.
-pub(super) async fn find(client: &impl GenericClient, name: &GalleryName) -> Outcome<Found> {
-    look_up(client, name).await?.ok_or_else(|| missing(name))
+/// Looks up a gallery that must exist.
+pub(super) async fn require(
+    client: &impl GenericClient,
+    name: &GalleryName,
+) -> Outcome<GalleryRow> {
+    find(client, name)
+        .await?
+        .ok_or_else(|| Failure::from(no_gallery(name)))
 }
 
-fn missing(name: &GalleryName) -> Failure {
-    Error::new(
-        Kind::NotFound,
-        format!("there is no gallery `{name}`; see GET /v1/galleries"),
-    )
-    .into()
-}
-
-/// All galleries, by name.
+/// Returns all galleries, by name.
 pub(super) async fn list(client: &Connection) -> Outcome<Vec<GalleryInfo>> {
     let rows = client
         .query(
@@ -89,20 +96,20 @@ pub(super) async fn list(client: &Connection) -> Outcome<Vec<GalleryInfo>> {
             &[],
         )
         .await?;
-    rows.iter().map(|row| Ok(found(row)?.info)).collect()
+    rows.iter().map(|row| Ok(gallery_row(row)?.info)).collect()
 }
 
-/// Holds the locks of names until the transaction ends. Everyone takes them in the same order.
+/// Locks names until the transaction ends. All writers lock in the same order.
 pub(super) async fn lock(transaction: &Transaction<'_>, names: &[&GalleryName]) -> Outcome<()> {
-    let statement = transaction
-        .prepare_cached("SELECT pg_advisory_xact_lock($1, $2)")
-        .await?;
     let mut keys: Vec<i32> = names
         .iter()
         .map(|name| crc32fast::hash(name.as_str().as_bytes()).cast_signed())
         .collect();
     keys.sort_unstable();
     for key in keys {
+        let statement = transaction
+            .prepare_cached("SELECT pg_advisory_xact_lock($1, $2)")
+            .await?;
         transaction
             .execute(&statement, &[&schema::LOCKS, &key])
             .await?;
@@ -110,15 +117,15 @@ pub(super) async fn lock(transaction: &Transaction<'_>, names: &[&GalleryName]) 
     Ok(())
 }
 
-/// The gallery of that name and binding, which is made if there is none. Its lock is held.
+/// Looks up a gallery, or creates it if it does not exist. The caller holds its lock.
 pub(super) async fn find_or_create(
     transaction: &Transaction<'_>,
     name: &GalleryName,
     binding: &Binding,
-) -> Outcome<Found> {
-    if let Some(found) = look_up(transaction, name).await? {
-        found.info.binding.check(name, binding)?;
-        return Ok(found);
+) -> Outcome<GalleryRow> {
+    if let Some(row) = find(transaction, name).await? {
+        row.info.binding.check(name, binding)?;
+        return Ok(row);
     }
     const INSERT: &str = "INSERT INTO galleries (name, binding) VALUES ($1, $2) RETURNING number";
     let described =
@@ -136,7 +143,7 @@ pub(super) async fn find_or_create(
         items: 0,
         indexed: 0,
     };
-    Ok(Found {
+    Ok(GalleryRow {
         number,
         table: schema::items(number),
         last_place: 0,
@@ -144,45 +151,34 @@ pub(super) async fn find_or_create(
     })
 }
 
-/// Takes the name away, so that nobody finds the gallery any more. Its lock is held.
-pub(super) async fn remove(transaction: &Transaction<'_>, name: &GalleryName) -> Outcome<()> {
-    match transaction
-        .execute(
-            "UPDATE galleries SET name = NULL WHERE name = $1",
-            &[&name.as_str()],
-        )
-        .await?
-    {
-        0 => Err(missing(name)),
-        _ => Ok(()),
-    }
+/// Removes the name of a gallery, so that it is no longer found, and returns whether there was one.
+/// The caller holds its lock.
+pub(super) async fn remove(transaction: &Transaction<'_>, name: &GalleryName) -> Outcome<bool> {
+    const REMOVE: &str = "UPDATE galleries SET name = NULL WHERE name = $1";
+    let removed = transaction.execute(REMOVE, &[&name.as_str()]).await?;
+    Ok(removed > 0)
 }
 
-/// Gives the gallery `from` the name `to` and takes it from the one that had it. The locks of both
-/// are held.
+/// Renames a gallery, and removes the one that has the new name. The caller holds the locks of
+/// both.
 pub(super) async fn rename(
     transaction: &Transaction<'_>,
     from: &GalleryName,
     to: &GalleryName,
 ) -> Outcome<()> {
-    let found = find(transaction, from).await?;
+    const RENAME: &str = "UPDATE galleries SET name = $2 WHERE number = $1";
+    let row = require(transaction, from).await?;
     if from != to {
+        remove(transaction, to).await?;
         transaction
-            .execute(
-                "UPDATE galleries SET name = NULL WHERE name = $1",
-                &[&to.as_str()],
-            )
-            .await?;
-        const RENAME: &str = "UPDATE galleries SET name = $2 WHERE number = $1";
-        transaction
-            .execute(RENAME, &[&found.number, &to.as_str()])
+            .execute(RENAME, &[&row.number, &to.as_str()])
             .await?;
     }
     Ok(())
 }
 
-/// Drops the tables of galleries that were removed. One that is still being read stays for the next
-/// time.
+/// Drops the tables of removed galleries. A table that is still being read is left for the next
+/// cleanup.
 pub(super) async fn drop_removed(connection: &mut Connection) -> Outcome<()> {
     let removed = connection
         .query("SELECT number FROM galleries WHERE name IS NULL", &[])
@@ -190,7 +186,11 @@ pub(super) async fn drop_removed(connection: &mut Connection) -> Outcome<()> {
     for row in removed {
         let number: i64 = row.get(0);
         if let Err(failure) = drop_items(connection, number).await {
-            tracing::info!(number, error = %Error::from(failure), "the items of a removed gallery are dropped later");
+            tracing::info!(
+                number,
+                error = %Error::from(failure),
+                "the items of a removed gallery are dropped later"
+            );
         }
     }
     Ok(())

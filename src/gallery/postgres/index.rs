@@ -1,8 +1,8 @@
 //! The approximate index of a gallery: pgvector's HNSW, by inner product.
 //!
-//! A gallery gets one when it has grown above the size that is searched exactly. It is built beside
-//! readers and writers; from then on PostgreSQL keeps it in step with the table, within the same
-//! transactions.
+//! A gallery gets one when it grows above the size that is searched exactly. The build blocks
+//! neither readers nor writers. After that PostgreSQL updates the index in the transactions that
+//! change the table.
 
 use std::{
     collections::HashMap,
@@ -12,17 +12,18 @@ use std::{
 
 use deadpool_postgres::Object;
 
-use super::{connection::Database, failure::Outcome, galleries::Found, schema};
+use super::{connection::Database, failure::Outcome, galleries::GalleryRow, schema};
 use crate::error::Error;
 
-/// After so long a build that failed is tried again.
-const AGAIN: Duration = Duration::from_secs(600);
+/// Time after which a failed build is retried.
+const RETRY_AFTER: Duration = Duration::from_secs(600);
 
-/// The second advisory lock key space: `hnsw` in ASCII, with the gallery's number.
+/// First key of the advisory locks of index builds, `hnsw` in ASCII; the second is the gallery's
+/// number.
 const LOCKS: i32 = 0x686e_7377;
 
-/// How vectors of a width are indexed. pgvector takes up to 2000 numbers as they are and up to 4000
-/// in half precision.
+/// How vectors of a width are indexed. pgvector indexes up to 2000 values in single precision and
+/// up to 4000 in half precision.
 #[derive(Clone, Copy)]
 pub(super) struct Indexing {
     dim: usize,
@@ -30,7 +31,7 @@ pub(super) struct Indexing {
 }
 
 impl Indexing {
-    /// `None` for vectors that are too wide for an index.
+    /// Returns `None` for vectors that are too wide for an index.
     pub(super) fn of(dim: usize) -> Option<Self> {
         (dim <= 4000).then_some(Self {
             dim,
@@ -38,17 +39,17 @@ impl Indexing {
         })
     }
 
-    /// Whether the index holds less than the table.
+    /// Returns whether the index has lower precision than the table.
     pub(super) fn is_rounded(self) -> bool {
         self.rounded
     }
 
-    /// What is indexed.
+    /// Returns the indexed expression.
     pub(super) fn expression(self) -> String {
         format!("(vector{})", self.cast())
     }
 
-    /// Makes of a vector what is indexed.
+    /// Returns the cast from a vector to the indexed type.
     pub(super) fn cast(self) -> String {
         if self.rounded {
             format!("::halfvec({})", self.dim)
@@ -66,13 +67,13 @@ impl Indexing {
     }
 }
 
-/// Builds that this process has begun.
+/// Builds that this process has started, by gallery number.
 #[derive(Default)]
 pub(super) struct Builds(Mutex<HashMap<i64, Instant>>);
 
 impl Builds {
-    /// Whether it is time to build the index of this gallery; the caller then does.
-    pub(super) fn is_due(&self, gallery: &Found, exact_up_to: usize) -> bool {
+    /// Returns whether the caller should build the index of this gallery, and records the build.
+    pub(super) fn is_due(&self, gallery: &GalleryRow, exact_up_to: usize) -> bool {
         let info = &gallery.info;
         if info.indexed > 0
             || info.items <= exact_up_to as u64
@@ -80,36 +81,41 @@ impl Builds {
         {
             return false;
         }
-        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        begun.retain(|_, at| at.elapsed() < AGAIN);
-        begun.insert(gallery.number, Instant::now()).is_none()
+        let mut started = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        started.retain(|_, at| at.elapsed() < RETRY_AFTER);
+        started.insert(gallery.number, Instant::now()).is_none()
     }
 }
 
-/// Builds the index of a gallery, unless another server is doing it.
-pub(super) async fn build(database: Arc<Database>, gallery: Found) {
+/// Builds the index of a gallery, unless another server is building it.
+pub(super) async fn build(database: Arc<Database>, gallery: GalleryRow) {
     let name = gallery.info.name.as_str();
-    let began = Instant::now();
+    let started = Instant::now();
     match try_build(&database, &gallery).await {
         Ok(true) => tracing::info!(
             gallery = name,
-            seconds = began.elapsed().as_secs_f32(),
+            seconds = started.elapsed().as_secs_f32(),
             "built the index"
         ),
         Ok(false) => {}
         Err(failure) => {
-            tracing::warn!(gallery = name, error = %Error::from(failure), "the index was not built; searches stay exact");
+            tracing::warn!(
+                gallery = name,
+                error = %Error::from(failure),
+                "the index was not built; searches stay exact"
+            );
         }
     }
 }
 
-async fn try_build(database: &Database, gallery: &Found) -> Outcome<bool> {
+async fn try_build(database: &Database, gallery: &GalleryRow) -> Outcome<bool> {
     let Some(indexing) = Indexing::of(gallery.info.binding.dim) else {
         return Ok(false);
     };
-    // Outside the pool, since it takes minutes; its locks and settings end with it.
+    // Taken out of the pool: the build takes minutes, and closing the connection releases its lock
+    // and settings.
     let client = Object::take(database.connection().await?);
-    // A number that has no 32 bits waits for another one's build, no more.
+    // Numbers beyond 32 bits share a key with others, which only delays a build.
     let key = gallery.number as i32;
     let alone: bool = client
         .query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCKS, &key])
@@ -118,16 +124,16 @@ async fn try_build(database: &Database, gallery: &Found) -> Outcome<bool> {
     if !alone {
         return Ok(false);
     }
-    let (number, table) = (gallery.number, schema::items(gallery.number));
+    let number = gallery.number;
+    let table = schema::items(number);
     const VALID: &str = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1::text)";
     let index = format!("dinoserve.items_{number}_vector");
     let row = client.query_opt(VALID, &[&index]).await?;
     if row.is_some_and(|row| row.get(0)) {
         return Ok(false);
     }
-    // It waits for transactions that were there before it, however long they take. Statements by
-    // themselves, as a build beside writers is no part of a transaction. One that was broken off
-    // has left an index that is not used.
+    // A concurrent build waits for older transactions, however long they take, and cannot run
+    // within a transaction. An interrupted build leaves an invalid index, which is dropped here.
     client
         .batch_execute("SET lock_timeout = 0; SET statement_timeout = 0")
         .await?;

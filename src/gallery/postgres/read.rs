@@ -1,100 +1,103 @@
-//! Reading items one by one, in pages, and all in a row.
+//! Reads items: one by one, in pages, and all of a gallery.
 
 use deadpool_postgres::Object;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    connection::{Connection, Placed},
+    connection::{Connection, LongConnection},
     failure::{Failure, Outcome},
     filtering::{self, Parameters, terms},
     galleries,
-    record::{self, Record},
+    item_row::{self, ItemRow},
 };
 use crate::{
     error::{Error, Kind},
-    gallery::{CheckReport, GalleryName, Item, ItemFilter, ItemId, ItemStream, Parts, StoredItem},
+    gallery::{
+        filter::ItemFilter,
+        item::{Item, Parts, StoredItem},
+        name::{GalleryName, ItemId},
+        store::{CheckReport, ItemStream},
+    },
 };
 
-/// Rows that are fetched at once.
-const CHUNK: usize = 64;
+/// Number of rows per fetch.
+const FETCH_ROWS: usize = 64;
 
-/// One item.
+/// Reads an item.
 pub(super) async fn get(
-    client: Connection,
+    client: &Connection,
     name: &GalleryName,
     id: &ItemId,
     parts: Parts,
-) -> Outcome<StoredItem> {
-    let gallery = galleries::find(&client, name).await?;
+) -> Outcome<Option<StoredItem>> {
+    let gallery = galleries::require(client, name).await?;
     let query = format!(
         "SELECT {} FROM {} WHERE id = $1",
-        record::columns(parts),
+        item_row::columns(parts),
         gallery.table
     );
-    let row = client
+    let rows = client
         .query_typed(&query, &[(&id.as_str().as_bytes(), Type::BYTEA)])
         .await?;
-    let row = row.first().ok_or_else(|| {
-        Error::new(
-            Kind::NotFound,
-            format!("the gallery `{name}` has no item {:?}", id.as_str()),
-        )
-    })?;
-    record::stored_item(row)
+    rows.first().map(item_row::stored_item).transpose()
 }
 
-/// A page of items.
+/// Reads up to `limit` items that pass the filter and whose place is above `after`.
 pub(super) async fn page(
-    client: Connection,
+    client: &Connection,
     name: &GalleryName,
     after: u64,
     limit: usize,
     filter: Option<&ItemFilter>,
 ) -> Outcome<Vec<Item>> {
-    let gallery = galleries::find(&client, name).await?;
+    let gallery = galleries::require(client, name).await?;
     let mut parameters = Parameters::default();
     let after = parameters.bind(i64::try_from(after).unwrap_or(i64::MAX), Type::INT8);
     let limit = parameters.bind(i64::try_from(limit).unwrap_or(i64::MAX), Type::INT8);
     let passes = filtering::expression(filter, &mut parameters);
     let query = format!(
         "SELECT {} FROM {} WHERE place > {after} AND {passes} ORDER BY place LIMIT {limit}",
-        record::ITEM,
+        item_row::ITEM,
         gallery.table
     );
     client
         .query_typed(&query, &parameters.bound())
         .await?
         .iter()
-        .map(record::item)
+        .map(item_row::item)
         .collect()
 }
 
-/// All items of a gallery as they are at one moment. The connection is given back at the end, and
-/// closed if the reader leaves before.
+/// Cursor over all items of a snapshot. The connection is returned to the pool at the end, and
+/// closed if the reader stops before.
 pub(super) struct Cursor {
     connection: Option<Connection>,
-    _place: OwnedSemaphorePermit,
-    /// What the gallery's row says at that moment.
+    _permit: OwnedSemaphorePermit,
+    /// Number of items by the gallery's row.
     items: u64,
 }
 
 impl Cursor {
-    /// Begins to read these columns.
-    pub(super) async fn open(placed: Placed, name: &GalleryName, columns: &str) -> Outcome<Self> {
+    /// Opens a cursor over some columns.
+    pub(super) async fn open(
+        reader: LongConnection,
+        name: &GalleryName,
+        columns: &str,
+    ) -> Outcome<Self> {
         let mut cursor = Self {
-            connection: Some(placed.connection),
-            _place: placed.place,
+            connection: Some(reader.connection),
+            _permit: reader.permit,
             items: 0,
         };
         let client = cursor.connection()?;
-        // Readers may pause for as long as a slow client takes.
+        // A slow client pauses the transaction.
         const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
                              SET LOCAL idle_in_transaction_session_timeout = '10min'";
         client.batch_execute(BEGIN).await?;
-        let gallery = galleries::find(client, name).await?;
+        let gallery = galleries::require(client, name).await?;
         let declare = format!(
             "DECLARE everything NO SCROLL CURSOR FOR SELECT {columns} FROM {} ORDER BY place",
             gallery.table
@@ -111,11 +114,11 @@ impl Cursor {
             .ok_or_else(|| Error::internal("a cursor is read after its end"))?)
     }
 
-    /// The next rows; none at the end.
+    /// Returns the next rows; none at the end.
     pub(super) async fn next(&mut self) -> Outcome<Vec<Row>> {
         let client = self.connection()?;
         let rows = client
-            .query_typed(&format!("FETCH {CHUNK} FROM everything"), &[])
+            .query_typed(&format!("FETCH {FETCH_ROWS} FROM everything"), &[])
             .await?;
         if rows.is_empty() {
             client.batch_execute("COMMIT").await?;
@@ -127,39 +130,53 @@ impl Cursor {
 
 impl Drop for Cursor {
     fn drop(&mut self) {
-        // Still within its transaction, which ends with it.
+        // The connection is still in a transaction; closing it ends the transaction.
         drop(self.connection.take().map(Object::take));
     }
 }
 
-/// The items of a cursor; of one over [`checked_columns`] only whole ones, so that no copy of
-/// another passes for whole.
-pub(super) fn items(cursor: Cursor, checked: bool) -> ItemStream {
-    let rows = stream::try_unfold(cursor, |mut cursor: Cursor| async move {
+/// Streams the items of a cursor.
+pub(super) fn items(cursor: Cursor) -> ItemStream {
+    rows(cursor)
+        .map(|row| Ok(item_row::stored_item(&row?)?))
+        .boxed()
+}
+
+/// Streams the items of a cursor over [`checked_columns`], and fails at a damaged one, so that
+/// damage is not copied into a snapshot.
+pub(super) fn verified_items(cursor: Cursor) -> ItemStream {
+    rows(cursor)
+        .map(|row| {
+            let row = row?;
+            if let Some(damage) = find_damage(&row) {
+                let place: i64 = row.try_get("place").map_err(Failure::from)?;
+                let detail = format!(
+                    "the item at place {place} is damaged: {damage}; `gallery check` lists all \
+                     damaged items"
+                );
+                return Err(Error::new(Kind::Io, detail));
+            }
+            Ok(item_row::stored_item(&row)?)
+        })
+        .boxed()
+}
+
+fn rows(cursor: Cursor) -> impl Stream<Item = Outcome<Row>> {
+    stream::try_unfold(cursor, |mut cursor: Cursor| async move {
         let rows = cursor.next().await?;
         let more =
             (!rows.is_empty()).then_some((stream::iter(rows).map(Ok::<Row, Failure>), cursor));
         Ok::<_, Failure>(more)
-    });
-    let item = move |row: &Row| match checked.then(|| wrong(row)).flatten() {
-        Some(what) => {
-            let place: i64 = row.try_get("place")?;
-            let detail = format!(
-                "the item at place {place} is damaged: {what}; `gallery check` names all such"
-            );
-            Err(Error::new(Kind::Io, detail).into())
-        }
-        None => record::stored_item(row),
-    };
-    rows.try_flatten().map(move |row| Ok(item(&row?)?)).boxed()
+    })
+    .try_flatten()
 }
 
-/// The columns that [`check`] reads.
+/// Returns the columns that [`verified_items`] and [`check`] read.
 pub(super) fn checked_columns() -> String {
-    format!("{}, checksum, terms", record::columns(Parts::ALL))
+    format!("{}, checksum, terms", item_row::columns(Parts::ALL))
 }
 
-/// Compares every row with its checksum, and their number with the gallery's.
+/// Compares every row with its checksum, and the number of rows with the gallery's row.
 pub(super) async fn check(mut cursor: Cursor) -> Outcome<CheckReport> {
     let mut report = CheckReport::default();
     let mut last_place = 0i64;
@@ -167,9 +184,9 @@ pub(super) async fn check(mut cursor: Cursor) -> Outcome<CheckReport> {
         let rows = match cursor.next().await {
             Ok(rows) => rows,
             Err(failure) if failure.is_damage() => {
-                let said = Error::from(failure);
                 report.damage.push(format!(
-                    "after place {last_place} nothing more can be read: {said}"
+                    "after place {last_place} nothing more can be read: {}",
+                    Error::from(failure)
                 ));
                 return Ok(report);
             }
@@ -181,9 +198,10 @@ pub(super) async fn check(mut cursor: Cursor) -> Outcome<CheckReport> {
         for row in &rows {
             last_place = row.try_get("place")?;
             report.items += 1;
+            let damage = find_damage(row);
             report
                 .damage
-                .extend(wrong(row).map(|what| format!("the item at place {last_place}: {what}")));
+                .extend(damage.map(|damage| format!("the item at place {last_place}: {damage}")));
         }
     }
     if report.items != cursor.items {
@@ -195,19 +213,19 @@ pub(super) async fn check(mut cursor: Cursor) -> Outcome<CheckReport> {
     Ok(report)
 }
 
-/// What is wrong with a row.
-fn wrong(row: &Row) -> Option<String> {
-    let record = match Record::read(row) {
-        Ok(record) => record,
+/// Returns what is wrong with a row.
+fn find_damage(row: &Row) -> Option<String> {
+    let stored = match ItemRow::read(row) {
+        Ok(stored) => stored,
         Err(failure) => return Some(Error::from(failure).to_string()),
     };
-    if row.get::<_, i64>("checksum") != record.checksum() {
+    if row.get::<_, i64>("checksum") != stored.checksum() {
         return Some(format!(
             "{:?} is not as it was stored",
-            String::from_utf8_lossy(record.id)
+            String::from_utf8_lossy(stored.id)
         ));
     }
-    match record::item(row) {
+    match item_row::item(row) {
         Ok(item) if terms(&item.metadata) == row.get::<_, Value>("terms") => None,
         Ok(item) => Some(format!(
             "{:?} is filtered by other metadata than it has",

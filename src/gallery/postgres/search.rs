@@ -1,4 +1,4 @@
-//! The nearest items: compared one by one, or by the index.
+//! Search: exact, or by the approximate index.
 
 use tokio_postgres::types::Type;
 
@@ -6,41 +6,52 @@ use super::{
     connection::Connection,
     failure::Outcome,
     filtering::{self, Parameters},
-    galleries::{self, Found},
+    galleries::{self, GalleryRow},
     index::Indexing,
-    record,
+    item_row,
 };
-use crate::gallery::{GalleryName, ItemFilter, Neighbor, Search};
+use crate::gallery::{
+    filter::ItemFilter,
+    name::GalleryName,
+    search::{Neighbor, Search},
+};
 
-/// A filter that so few items pass is answered exactly: comparing them all takes less than finding
-/// them in the index.
-const FEW: usize = 10_000;
-/// More neighbors than this are found exactly. It is the most candidates that pgvector keeps.
-const MOST_CANDIDATES: usize = 1000;
-/// Fewest candidates of a search: recall is above 0.95 at ten neighbors of a million.
-const CANDIDATES: usize = 200;
-/// An index that was asked for k neighbors looks at no more items than this to find as many that
-/// pass the filter.
-const MOST_LOOKED_AT: usize = 200_000;
+/// Maximum number of passing items for which a filtered search is exact: comparing so few takes
+/// less time than finding them in the index.
+const MAX_EXACT_PASSING: usize = 10_000;
+/// Maximum number of candidates that pgvector keeps. Searches for more neighbors are exact.
+const MAX_CANDIDATES: usize = 1000;
+/// Minimum number of candidates of a search: recall is above 0.95 at ten neighbors of a million.
+const MIN_CANDIDATES: usize = 200;
+/// Maximum number of items that the index visits to find enough that pass the filter.
+const MAX_SCAN_TUPLES: usize = 200_000;
 
-/// The nearest items, and the gallery as it was found.
+/// Returns the nearest items, and the gallery's row.
 pub(super) async fn nearest(
     mut client: Connection,
     name: &GalleryName,
     search: &Search,
     exact_up_to: usize,
-) -> Outcome<(Vec<Neighbor>, Found)> {
-    let gallery = galleries::find(&client, name).await?;
+) -> Outcome<(Vec<Neighbor>, GalleryRow)> {
+    let gallery = galleries::require(&client, name).await?;
     search.check(name, &gallery.info.binding)?;
     let indexed = gallery.info.indexed > 0 && gallery.info.items > exact_up_to as u64;
-    if indexed && !search.exact && search.k <= MOST_CANDIDATES {
+    if indexed && !search.exact && search.k <= MAX_CANDIDATES {
         let few = match &search.filter {
-            Some(filter) => passes_at_most(&client, &gallery, filter, FEW.min(exact_up_to)).await?,
+            Some(filter) => {
+                passes_at_most(
+                    &client,
+                    &gallery,
+                    filter,
+                    MAX_EXACT_PASSING.min(exact_up_to),
+                )
+                .await?
+            }
             None => false,
         };
         if !few {
             let found = by_index(&mut client, &gallery, search).await?;
-            // Fewer may pass the filter, or the index was not looked through far enough.
+            // With fewer neighbors the index may not have been scanned far enough.
             if found.len() == search.k {
                 return Ok((found, gallery));
             }
@@ -49,35 +60,35 @@ pub(super) async fn nearest(
     Ok((one_by_one(&client, &gallery, search).await?, gallery))
 }
 
-/// Whether no more than `most` items pass the filter.
+/// Returns whether at most `max` items pass the filter.
 async fn passes_at_most(
     client: &Connection,
-    gallery: &Found,
+    gallery: &GalleryRow,
     filter: &ItemFilter,
-    most: usize,
+    max: usize,
 ) -> Outcome<bool> {
     let mut parameters = Parameters::default();
-    let limit = parameters.bind(most as i64 + 1, Type::INT8);
+    let limit = parameters.bind(max as i64 + 1, Type::INT8);
     let passes = filtering::expression(Some(filter), &mut parameters);
     let query = format!(
         "SELECT count(*) FROM (SELECT FROM {} WHERE {passes} LIMIT {limit}) AS passing",
         gallery.table
     );
     let count = client.query_typed(&query, &parameters.bound()).await?;
-    Ok(count.first().map_or(0, |row| row.get::<_, i64>(0)) <= most as i64)
+    Ok(count.first().map_or(0, |row| row.get::<_, i64>(0)) <= max as i64)
 }
 
-/// The parameters that both ways have, and the names that statements call them by.
-struct Sought {
+/// Parameters of a search, and SQL expressions that refer to them.
+struct SearchParameters {
     parameters: Parameters,
     vector: String,
-    /// The cosine; rounding may take it a little above 1.
+    /// Cosine similarity, clamped because rounding may take it a little above 1.
     score: String,
     passes: String,
     limit: String,
 }
 
-fn sought(search: &Search) -> Sought {
+fn search_parameters(search: &Search) -> SearchParameters {
     let mut parameters = Parameters::default();
     let vector = format!(
         "{}::real[]::vector",
@@ -90,7 +101,7 @@ fn sought(search: &Search) -> Sought {
         passes = format!("{passes} AND id <> {id}");
     }
     let score = format!("greatest(-1, least(1, -(vector <#> {vector})))::real");
-    Sought {
+    SearchParameters {
         parameters,
         vector,
         score,
@@ -99,22 +110,23 @@ fn sought(search: &Search) -> Sought {
     }
 }
 
-/// The order is by an expression that no index has, so that all are compared.
+/// Compares all items. No index has the expression of the order.
 async fn one_by_one(
     client: &Connection,
-    gallery: &Found,
+    gallery: &GalleryRow,
     search: &Search,
 ) -> Outcome<Vec<Neighbor>> {
-    let Sought {
+    let SearchParameters {
         parameters,
         score,
         passes,
         limit,
         ..
-    } = sought(search);
+    } = search_parameters(search);
     let query = format!(
-        "SELECT {}, {score} AS score FROM {} WHERE {passes} ORDER BY score DESC, place LIMIT {limit}",
-        record::ITEM,
+        "SELECT {}, {score} AS score FROM {} WHERE {passes}
+         ORDER BY score DESC, place LIMIT {limit}",
+        item_row::ITEM,
         gallery.table
     );
     neighbors(&client.query_typed(&query, &parameters.bound()).await?)
@@ -122,22 +134,21 @@ async fn one_by_one(
 
 async fn by_index(
     client: &mut Connection,
-    gallery: &Found,
+    gallery: &GalleryRow,
     search: &Search,
 ) -> Outcome<Vec<Neighbor>> {
     let Some(indexing) = Indexing::of(gallery.info.binding.dim) else {
         return Ok(Vec::new());
     };
-    let Sought {
+    let SearchParameters {
         mut parameters,
         vector,
         score,
         passes,
         limit,
-    } = sought(search);
-    let candidates = (2 * search.k).clamp(CANDIDATES, MOST_CANDIDATES);
-    // Half precision orders neighbors that are close to each other differently; more are taken,
-    // and ordered again.
+    } = search_parameters(search);
+    let candidates = (2 * search.k).clamp(MIN_CANDIDATES, MAX_CANDIDATES);
+    // Half precision may swap neighbors with similar scores, so more are fetched and sorted again.
     let taken = if indexing.is_rounded() {
         search.k + search.k.max(32)
     } else {
@@ -146,14 +157,15 @@ async fn by_index(
     let taken = parameters.bind(taken as i64, Type::INT8);
     let settings = format!(
         "SET LOCAL enable_seqscan = off; SET LOCAL hnsw.ef_search = {candidates};
-         SET LOCAL hnsw.iterative_scan = strict_order; SET LOCAL hnsw.max_scan_tuples = {MOST_LOOKED_AT}"
+         SET LOCAL hnsw.iterative_scan = strict_order;
+         SET LOCAL hnsw.max_scan_tuples = {MAX_SCAN_TUPLES}"
     );
     let query = format!(
         "WITH nearest AS MATERIALIZED (
             SELECT {item}, {score} AS score FROM {table} WHERE {passes}
             ORDER BY {expression} <#> {vector}{cast} LIMIT {taken}
          ) SELECT * FROM nearest ORDER BY score DESC, place LIMIT {limit}",
-        item = record::ITEM,
+        item = item_row::ITEM,
         table = gallery.table,
         expression = indexing.expression(),
         cast = indexing.cast(),
@@ -169,7 +181,7 @@ fn neighbors(rows: &[tokio_postgres::Row]) -> Outcome<Vec<Neighbor>> {
     rows.iter()
         .map(|row| {
             Ok(Neighbor {
-                item: record::item(row)?,
+                item: item_row::item(row)?,
                 score: row.try_get("score")?,
             })
         })

@@ -1,4 +1,4 @@
-//! Storing and deleting items.
+//! Stores and deletes items.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,51 +13,54 @@ use tokio_postgres::types::{ToSql, Type};
 use super::{
     failure::Outcome,
     filtering::terms,
-    galleries::{self, Found},
-    record::Record,
+    galleries::{self, GalleryRow},
+    item_row::ItemRow,
 };
 use crate::{
-    error::Error,
-    gallery::{Binding, GalleryName, ItemId, NewItem},
+    error::Result,
+    gallery::{
+        item::NewItem,
+        name::{GalleryName, ItemId},
+        store::{ItemBatch, Written},
+    },
 };
 
-/// Items of one statement.
+/// Number of items per statement.
 const CHUNK: usize = 128;
 
-/// Stores items; see [`crate::gallery::GalleryStore::put`].
+/// Stores items; see [`crate::gallery::GalleryStore::put`]. The caller holds the gallery's lock.
 pub(super) async fn put(
     transaction: &Transaction<'_>,
     name: &GalleryName,
-    binding: &Binding,
-    items: &[NewItem],
-) -> Outcome<Vec<bool>> {
-    if let Some(item) = items.iter().find(|item| item.vector.len() != binding.dim) {
-        let detail = format!(
-            "{} numbers, and the gallery's vectors have {}",
-            item.vector.len(),
-            binding.dim
-        );
-        return Err(Error::option("vector", detail).into());
-    }
-    galleries::lock(transaction, &[name]).await?;
-    let gallery = galleries::find_or_create(transaction, name, binding).await?;
-    let known = places(transaction, &gallery, items).await?;
+    batch: &ItemBatch,
+) -> Outcome<Vec<Written>> {
+    let gallery = galleries::find_or_create(transaction, name, &batch.binding).await?;
+    let known = places(transaction, &gallery, &batch.items).await?;
 
     let mut last_place = gallery.last_place;
-    let mut rows: Vec<(i64, &NewItem)> = Vec::with_capacity(items.len());
-    let mut row_of: HashMap<&ItemId, usize> = HashMap::with_capacity(items.len());
-    let mut new = Vec::with_capacity(items.len());
-    for item in items {
+    let mut rows: Vec<(i64, &NewItem)> = Vec::with_capacity(batch.items.len());
+    let mut row_of: HashMap<&ItemId, usize> = HashMap::with_capacity(batch.items.len());
+    let mut written = Vec::with_capacity(batch.items.len());
+    for item in &batch.items {
         if let Some(&row) = row_of.get(&item.id) {
             rows[row].1 = item;
-            new.push(false);
+            let place = rows[row].0.unsigned_abs();
+            written.push(Written::Replaced { place });
             continue;
         }
-        let place = known.get(item.id.as_str().as_bytes()).copied();
         row_of.insert(&item.id, rows.len());
-        rows.push((place.unwrap_or(last_place + 1), item));
-        last_place += i64::from(place.is_none());
-        new.push(place.is_none());
+        if let Some(&place) = known.get(item.id.as_str().as_bytes()) {
+            rows.push((place, item));
+            written.push(Written::Replaced {
+                place: place.unsigned_abs(),
+            });
+        } else {
+            last_place += 1;
+            rows.push((last_place, item));
+            written.push(Written::Created {
+                place: last_place.unsigned_abs(),
+            });
+        }
     }
 
     let stored_ms = SystemTime::now()
@@ -76,13 +79,13 @@ pub(super) async fn put(
             .execute(&statement, &[&gallery.number, &added, &last_place])
             .await?;
     }
-    Ok(new)
+    Ok(written)
 }
 
-/// The places of those that are stored already, by id.
+/// Returns the places of the items that are already stored, by id.
 async fn places(
     transaction: &Transaction<'_>,
-    gallery: &Found,
+    gallery: &GalleryRow,
     items: &[NewItem],
 ) -> Outcome<HashMap<Vec<u8>, i64>> {
     if gallery.info.items == 0 {
@@ -101,15 +104,15 @@ async fn places(
 
 async fn store(
     transaction: &Transaction<'_>,
-    gallery: &Found,
+    gallery: &GalleryRow,
     stored_ms: i64,
     rows: &[(i64, &NewItem)],
 ) -> Outcome<()> {
-    let records = rows
+    let mut records = rows
         .iter()
-        .map(|(place, item)| Record::new(*place, stored_ms, item));
-    let mut records = records.collect::<crate::error::Result<Vec<Record<'_>>>>()?;
-    let checksums: Vec<i64> = records.iter().map(Record::checksum).collect();
+        .map(|(place, item)| ItemRow::new(*place, stored_ms, item))
+        .collect::<Result<Vec<ItemRow<'_>>>>()?;
+    let checksums: Vec<i64> = records.iter().map(ItemRow::checksum).collect();
     let terms: Vec<Value> = rows.iter().map(|(_, item)| terms(&item.metadata)).collect();
     let places: Vec<i64> = records.iter().map(|record| record.place).collect();
     let times: Vec<i64> = records.iter().map(|record| record.stored_ms).collect();
@@ -129,9 +132,10 @@ async fn store(
         .collect();
     let thumbnails: Vec<Option<&[u8]>> = records.iter().map(|record| record.thumbnail).collect();
     let statement = format!(
-        "INSERT INTO {} (place, stored_ms, checksum, vector, id, label, metadata, terms, features, thumbnail)
-         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::vector[], $5::bytea[], $6::text[], $7::text[],
-                              $8::jsonb[], $9::bytea[], $10::bytea[])
+        "INSERT INTO {} (place, stored_ms, checksum, vector, id, label, metadata, terms, features,
+                         thumbnail)
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::vector[], $5::bytea[],
+                              $6::text[], $7::text[], $8::jsonb[], $9::bytea[], $10::bytea[])
          ON CONFLICT (place) DO UPDATE SET
              stored_ms = excluded.stored_ms, checksum = excluded.checksum, vector = excluded.vector,
              label = excluded.label, metadata = excluded.metadata, terms = excluded.terms,
@@ -154,21 +158,21 @@ async fn store(
     Ok(())
 }
 
-/// Deletes items; see [`crate::gallery::GalleryStore::delete`].
+/// Deletes items; see [`crate::gallery::GalleryStore::delete`]. The caller holds the gallery's
+/// lock.
 pub(super) async fn delete(
     transaction: &Transaction<'_>,
     name: &GalleryName,
     ids: &[ItemId],
 ) -> Outcome<Vec<bool>> {
-    galleries::lock(transaction, &[name]).await?;
-    let gallery = galleries::find(transaction, name).await?;
-    let sought: Vec<&[u8]> = ids.iter().map(|id| id.as_str().as_bytes()).collect();
+    let gallery = galleries::require(transaction, name).await?;
+    let requested: Vec<&[u8]> = ids.iter().map(|id| id.as_str().as_bytes()).collect();
     let statement = format!(
         "DELETE FROM {} WHERE id = ANY($1) RETURNING id",
         gallery.table
     );
     let rows = transaction
-        .query_typed(&statement, &[(&sought, Type::BYTEA_ARRAY)])
+        .query_typed(&statement, &[(&requested, Type::BYTEA_ARRAY)])
         .await?;
     if !rows.is_empty() {
         const COUNT: &str = "UPDATE galleries SET items = items - $2 WHERE number = $1";
@@ -177,7 +181,7 @@ pub(super) async fn delete(
             .execute(&statement, &[&gallery.number, &(rows.len() as i64)])
             .await?;
     }
-    // Of an id that is given twice the first deleted it.
+    // For an id that is given twice, only the first counts.
     let mut deleted: HashSet<&[u8]> = rows.iter().map(|row| row.get(0)).collect();
-    Ok(sought.into_iter().map(|id| deleted.remove(id)).collect())
+    Ok(requested.into_iter().map(|id| deleted.remove(id)).collect())
 }

@@ -14,11 +14,11 @@ use utoipa::ToSchema;
 use crate::{
     error::{Error, Result},
     features::npy,
-    gallery::GalleryName,
+    gallery::{BasisName, GalleryName},
     http::{
         AppState,
         api::{
-            gallery::{GalleryPath, schema::GalleryProblems},
+            gallery::{NamePath, schema::GalleryProblems},
             schema::{
                 BasisFitParams, BasisImagesParams, File, ImageParams, ImagesForm, ImagesJson,
             },
@@ -42,7 +42,7 @@ pub(crate) struct Bases {
 pub(crate) struct Basis {
     /// Its name.
     #[schema(value_type = String, example = "flowers")]
-    name: GalleryName,
+    name: BasisName,
     /// The model of its features.
     #[schema(example = "dinov2-small")]
     model: String,
@@ -142,7 +142,7 @@ const MOST_SAMPLED: usize = 1000;
 )]
 pub(crate) async fn fit_basis(
     State(service): State<Service>,
-    GalleryPath(name): GalleryPath,
+    NamePath(name): NamePath<BasisName>,
     request: BasisRequest,
 ) -> Result<Response> {
     let BasisRequest {
@@ -181,7 +181,7 @@ pub(crate) async fn fit_basis(
 )]
 pub(crate) async fn add_to_basis(
     State(service): State<Service>,
-    GalleryPath(name): GalleryPath,
+    NamePath(name): NamePath<BasisName>,
     request: BasisRequest,
 ) -> Result<Response> {
     let BasisRequest {
@@ -224,7 +224,7 @@ pub(crate) async fn list_bases(
 )]
 pub(crate) async fn get_basis(
     State(service): State<Service>,
-    GalleryPath(name): GalleryPath,
+    NamePath(name): NamePath<BasisName>,
     headers: HeaderMap,
     options: Options,
 ) -> Result<Response> {
@@ -264,7 +264,7 @@ pub(crate) async fn get_basis(
 )]
 pub(crate) async fn delete_basis(
     State(service): State<Service>,
-    GalleryPath(name): GalleryPath,
+    NamePath(name): NamePath<BasisName>,
     options: Options,
 ) -> Result<StatusCode> {
     options.finish()?;

@@ -12,11 +12,11 @@ use utoipa::ToSchema;
 use crate::{
     error::{Error, Result},
     features::probe::{Stage, TrainingOptions},
-    gallery::GalleryName,
+    gallery::{GalleryName, ProbeName},
     http::{
         AppState,
         api::gallery::{
-            GalleryPath,
+            NamePath,
             schema::{FilterParams, GalleryProblems, ProbeParams, ProbePlanJson, SearchProblems},
             take_filter,
         },
@@ -42,7 +42,7 @@ pub(crate) struct ProbeJson {
 pub(crate) struct ProbeStateJson {
     /// Its name.
     #[schema(value_type = String, example = "birds")]
-    name: GalleryName,
+    name: ProbeName,
     /// `training`, `ready` or `failed`.
     #[schema(example = "training")]
     state: &'static str,
@@ -129,7 +129,7 @@ impl From<StoredProbe> for StoredProbeJson {
 }
 
 impl ProbeStateJson {
-    fn new(name: GalleryName, state: &ProbeState) -> Self {
+    fn new(name: ProbeName, state: &ProbeState) -> Self {
         let word = state.name();
         let (training, error) = match state {
             ProbeState::Training(at) => (
@@ -163,7 +163,7 @@ pub(crate) struct ProbeList {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct ProbeOptions {
-    name: Option<GalleryName>,
+    name: Option<ProbeName>,
     gallery: GalleryName,
     features: ProbeFeatures,
     l2: Option<f64>,
@@ -269,7 +269,7 @@ pub(crate) async fn list_probes(
 )]
 pub(crate) async fn get_probe(
     State(service): State<Service>,
-    GalleryPath(name): GalleryPath,
+    NamePath(name): NamePath<ProbeName>,
     options: Options,
 ) -> Result<Json<ProbeJson>> {
     options.finish()?;
@@ -286,7 +286,7 @@ pub(crate) async fn get_probe(
 )]
 pub(crate) async fn delete_probe(
     State(service): State<Service>,
-    GalleryPath(name): GalleryPath,
+    NamePath(name): NamePath<ProbeName>,
     options: Options,
 ) -> Result<StatusCode> {
     options.finish()?;
@@ -294,7 +294,7 @@ pub(crate) async fn delete_probe(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn probe_json(service: &Service, name: GalleryName) -> Result<Json<ProbeJson>> {
+async fn probe_json(service: &Service, name: ProbeName) -> Result<Json<ProbeJson>> {
     let (of_training, stored) = service.probe(&name).await?;
     let state = ProbeStateJson::new(name, &of_training);
     Ok(Json(ProbeJson {

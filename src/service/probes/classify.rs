@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     features::vote,
-    gallery::{GalleryName, Label},
+    gallery::{Label, ProbeName},
 };
 
 impl Service {
@@ -27,7 +27,7 @@ impl Service {
     /// a bad `min_score`.
     pub async fn classify_by_probe(
         &self,
-        name: &GalleryName,
+        name: &ProbeName,
         inputs: Vec<QueryInput>,
         image: &ImageOptions,
         min_score: Option<f32>,
@@ -81,11 +81,7 @@ impl Service {
     }
 }
 
-fn check_features(
-    features: Vec<f32>,
-    name: &GalleryName,
-    stored: &StoredProbe,
-) -> Result<Vec<f32>> {
+fn check_features(features: Vec<f32>, name: &ProbeName, stored: &StoredProbe) -> Result<Vec<f32>> {
     let width = stored.probe.width();
     if features.len() != width {
         let detail = format!(

@@ -19,14 +19,14 @@ use super::Service;
 use crate::{
     error::{Error, Kind, Result},
     features::probe::{Progress, TrainingOptions},
-    gallery::{DocumentKind, GalleryName, ItemFilter},
+    gallery::{DocumentKey, DocumentKind, GalleryName, ItemFilter, ProbeName},
 };
 
 /// What is to be trained.
 #[derive(Debug, Clone)]
 pub struct ProbePlan {
     /// Name of the probe. One that has the name already is replaced when the new one is ready.
-    pub name: GalleryName,
+    pub name: ProbeName,
     /// Whose items it learns from.
     pub gallery: GalleryName,
     /// What it takes.
@@ -70,7 +70,7 @@ impl Service {
     pub async fn train_probe(&self, plan: ProbePlan) -> Result<Arc<Training>> {
         plan.options.check()?;
         let store = self.gallery()?;
-        let info = store.gallery(&plan.gallery).await?;
+        let info = store.require_gallery(&plan.gallery).await?;
         let spec = self.extractor.engine().spec();
         let holder = format_args!("the gallery `{}`", plan.gallery);
         let advice = "train a probe on another gallery";
@@ -90,13 +90,13 @@ impl Service {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if nothing is known of it.
-    pub async fn probe(&self, name: &GalleryName) -> Result<(ProbeState, Option<StoredProbe>)> {
+    pub async fn probe(&self, name: &ProbeName) -> Result<(ProbeState, Option<StoredProbe>)> {
         // In this order: a training that ends meanwhile has stored its probe before.
         let state = self.trainings.state(name);
-        match (state, self.stored_probe(name).await) {
-            (state, Ok(stored)) => Ok((state.unwrap_or(ProbeState::Ready), Some(stored))),
-            (Some(state), Err(error)) if error.kind() == Kind::NotFound => Ok((state, None)),
-            (_, Err(error)) => Err(error),
+        match (state, self.stored_probe(name).await?) {
+            (state, Some(stored)) => Ok((state.unwrap_or(ProbeState::Ready), Some(stored))),
+            (Some(state), None) => Ok((state, None)),
+            (None, None) => Err(DocumentKey::from(name).missing()),
         }
     }
 
@@ -105,20 +105,20 @@ impl Service {
     /// # Errors
     /// [`Kind::NotFound`] if it is not there or not ready; [`Kind::Conflict`] if it takes the
     /// features of another model.
-    pub async fn ready_probe(&self, name: &GalleryName) -> Result<StoredProbe> {
+    pub async fn ready_probe(&self, name: &ProbeName) -> Result<StoredProbe> {
         // It is read each time: another server on the store may have replaced it a moment ago.
         let stored =
             self.stored_probe(name)
-                .await
-                .map_err(|error| match self.trainings.state(name) {
-                    Some(state) if error.kind() == Kind::NotFound => {
+                .await?
+                .ok_or_else(|| match self.trainings.state(name) {
+                    Some(state) => {
                         let detail = format!(
                             "the probe `{name}` is not ready: {}; see GET /v1/probes/{name}",
                             state.name()
                         );
                         Error::new(Kind::NotFound, detail)
                     }
-                    _ => error,
+                    None => DocumentKey::from(name).missing(),
                 })?;
         let holder = format_args!("the probe `{name}`");
         let advice = "train a probe on a gallery of this one";
@@ -131,10 +131,12 @@ impl Service {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn probes(&self) -> Result<Vec<(GalleryName, ProbeState)>> {
-        let mut names: BTreeSet<GalleryName> = self.trainings.names();
-        names.extend(self.gallery()?.documents(DocumentKind::Probe).await?);
-        let with_state = |name: GalleryName| {
+    pub async fn probes(&self) -> Result<Vec<(ProbeName, ProbeState)>> {
+        let mut names: BTreeSet<ProbeName> = self.trainings.names();
+        for name in self.gallery()?.documents(DocumentKind::Probe).await? {
+            names.insert(ProbeName::new(name)?);
+        }
+        let with_state = |name: ProbeName| {
             let state = self.trainings.state(&name).unwrap_or(ProbeState::Ready);
             (name, state)
         };
@@ -145,13 +147,15 @@ impl Service {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if nothing is known of it.
-    pub async fn remove_probe(&self, name: &GalleryName) -> Result<()> {
+    pub async fn remove_probe(&self, name: &ProbeName) -> Result<()> {
         let store = self.gallery()?;
         // When this has come back, no training will store it any more.
         let known = self.trainings.forget(name).await;
-        match store.remove_document(DocumentKind::Probe, name).await {
-            Err(error) if known && error.kind() == Kind::NotFound => Ok(()),
-            removed => removed,
+        let stored = store.remove_document(name.into()).await?;
+        if known || stored {
+            Ok(())
+        } else {
+            Err(DocumentKey::from(name).missing())
         }
     }
 
@@ -161,11 +165,14 @@ impl Service {
         self.trainings.stop().await;
     }
 
-    async fn stored_probe(&self, name: &GalleryName) -> Result<StoredProbe> {
-        let document = self.gallery()?.document(DocumentKind::Probe, name).await?;
+    async fn stored_probe(&self, name: &ProbeName) -> Result<Option<StoredProbe>> {
+        let Some(document) = self.gallery()?.document(name.into()).await? else {
+            return Ok(None);
+        };
         // Megabytes, with many classes.
         self.extractor
             .on_blocking_thread("reading a probe", move || StoredProbe::decode(&document))
             .await
+            .map(Some)
     }
 }

@@ -17,7 +17,7 @@ use super::{super::GalleryLimits, ProbePlan, ProbeState, StoredProbe, stored::Or
 use crate::{
     error::{Error, Kind, Result},
     features::probe::{Examples, Probe, Progress, Stage, train},
-    gallery::{DocumentKind, Gallery, GalleryInfo, GalleryName, Parts, StoredItem, read_whole},
+    gallery::{Gallery, GalleryInfo, Parts, ProbeName, StoredItem, read_whole},
 };
 
 /// Failures that are remembered until somebody asks.
@@ -26,7 +26,7 @@ const REMEMBERED: usize = 32;
 /// A training that was begun.
 #[derive(Debug)]
 pub struct Training {
-    name: GalleryName,
+    name: ProbeName,
     stopped: AtomicBool,
     state: watch::Sender<State>,
 }
@@ -88,7 +88,7 @@ pub(in crate::service) struct Trainings(Arc<Mutex<Known>>);
 #[derive(Debug, Default)]
 struct Known {
     under_way: Option<Arc<Training>>,
-    failed: VecDeque<(GalleryName, Arc<Error>)>,
+    failed: VecDeque<(ProbeName, Arc<Error>)>,
 }
 
 impl Trainings {
@@ -141,7 +141,7 @@ impl Trainings {
     }
 
     /// What is known of the probe here; `None` does not mean that none is stored.
-    pub(super) fn state(&self, name: &GalleryName) -> Option<ProbeState> {
+    pub(super) fn state(&self, name: &ProbeName) -> Option<ProbeState> {
         let known = self.known();
         if let Some(training) = known
             .under_way
@@ -156,7 +156,7 @@ impl Trainings {
     }
 
     /// Names of all probes of which something is known here.
-    pub(super) fn names(&self) -> BTreeSet<GalleryName> {
+    pub(super) fn names(&self) -> BTreeSet<ProbeName> {
         let known = self.known();
         let failed = known.failed.iter().map(|(name, _)| name);
         known
@@ -170,7 +170,7 @@ impl Trainings {
 
     /// Ends the training of the probe, waits until it has ended, and forgets why it failed. Tells
     /// whether anything was known.
-    pub(super) async fn forget(&self, name: &GalleryName) -> bool {
+    pub(super) async fn forget(&self, name: &ProbeName) -> bool {
         let under_way = self
             .known()
             .under_way
@@ -299,9 +299,7 @@ async fn run(
         .unwrap_or_default();
     about.trained_ms = since_1970.as_millis() as u64;
     let document = StoredProbe { probe, about }.encode()?;
-    store
-        .put_document(DocumentKind::Probe, &plan.name, document)
-        .await
+    store.put_document((&plan.name).into(), document).await
 }
 
 /// Adds an item to the examples if it is one.

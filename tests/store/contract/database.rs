@@ -58,7 +58,7 @@ async fn servers_that_start_and_make_a_gallery_at_once_make_one() {
         })
         .collect();
     for task in tasks {
-        assert_eq!(task.await.unwrap(), [true]);
+        assert!(task.await.unwrap()[0].is_created());
     }
     let store = open(&server).await;
     let counts: Vec<_> = store
@@ -159,7 +159,7 @@ async fn a_gallery_that_is_replaced_all_the_time_is_always_there() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     assert_eq!(tables, 1);
-    assert_eq!(store.gallery(&gallery).await.unwrap().items, 5);
+    assert_eq!(store.require_gallery(&gallery).await.unwrap().items, 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +177,10 @@ async fn after_a_restart_of_the_database_the_next_call_works() {
         .unwrap();
     for round in 0..3 {
         server.crash();
-        let error = store.get(&gallery, &id("a"), Parts::ALL).await.unwrap_err();
+        let error = store
+            .require_item(&gallery, &id("a"), Parts::ALL)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable, "{error}");
         let put = store
             .put(&gallery, &binding, vec![plain("b", random.direction(4))])
@@ -187,7 +190,7 @@ async fn after_a_restart_of_the_database_the_next_call_works() {
         server.resume();
         assert_eq!(
             store
-                .get(&gallery, &id("a"), Parts::ALL)
+                .require_item(&gallery, &id("a"), Parts::ALL)
                 .await
                 .unwrap()
                 .item
@@ -195,14 +198,15 @@ async fn after_a_restart_of_the_database_the_next_call_works() {
             1
         );
         let item = plain(format!("{round}"), random.direction(4));
-        assert_eq!(
-            store.put(&gallery, &binding, vec![item]).await.unwrap(),
-            [true]
-        );
+        let written = store.put(&gallery, &binding, vec![item]).await.unwrap();
+        assert!(written[0].is_created());
         // Restarted behind its back.
         server.crash();
         server.resume();
-        assert_eq!(store.gallery(&gallery).await.unwrap().items, round + 2);
+        assert_eq!(
+            store.require_gallery(&gallery).await.unwrap().items,
+            round + 2
+        );
     }
 }
 
@@ -278,12 +282,15 @@ async fn a_crash_of_the_database_loses_no_acknowledged_write_and_keeps_no_refuse
         stored.len()
     );
     for own in &stored {
-        store.get(&gallery, own, Parts::NONE).await.unwrap();
+        store
+            .require_item(&gallery, own, Parts::NONE)
+            .await
+            .unwrap();
     }
     for own in &refused {
         assert_eq!(
             store
-                .get(&gallery, own, Parts::NONE)
+                .require_item(&gallery, own, Parts::NONE)
                 .await
                 .unwrap_err()
                 .kind(),
@@ -292,7 +299,7 @@ async fn a_crash_of_the_database_loses_no_acknowledged_write_and_keeps_no_refuse
     }
     let mut count = stored.len() as u64;
     for own in &unknown {
-        count += u64::from(store.get(&gallery, own, Parts::NONE).await.is_ok());
+        count += u64::from(store.require_item(&gallery, own, Parts::NONE).await.is_ok());
     }
     let report = store.check(&gallery).await.unwrap();
     assert_eq!((report.items, report.damage), (count, Vec::<String>::new()));
@@ -394,7 +401,7 @@ async fn the_tables_are_made_by_servers_and_by_no_reader() {
     let reader = gallery::open(&server.url(), &config, OpenMode::Read)
         .await
         .unwrap();
-    assert_eq!(reader.gallery(&name("g")).await.unwrap().items, 1);
+    assert_eq!(reader.require_gallery(&name("g")).await.unwrap().items, 1);
 
     client
         .execute("INSERT INTO dinoserve.schema VALUES (99, now())", &[])
@@ -414,7 +421,12 @@ async fn the_tables_are_made_by_servers_and_by_no_reader() {
         .await
         .unwrap();
     assert_eq!(
-        open(&server).await.gallery(&name("g")).await.unwrap().items,
+        open(&server)
+            .await
+            .require_gallery(&name("g"))
+            .await
+            .unwrap()
+            .items,
         1
     );
 }
@@ -619,7 +631,7 @@ async fn a_full_disk_is_said_and_what_was_stored_stays() {
     );
     assert_eq!(
         store
-            .get(&gallery, &id(format!("{stored}/0")), Parts::NONE)
+            .require_item(&gallery, &id(format!("{stored}/0")), Parts::NONE)
             .await
             .unwrap_err()
             .kind(),

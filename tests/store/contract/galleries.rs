@@ -4,12 +4,12 @@ use bytes::Bytes;
 use dinoserve::{
     error::Kind,
     features::pool::Pooling,
-    gallery::{Binding, DocumentKind, Parts, Search},
+    gallery::{BasisName, Binding, DocumentKey, DocumentKind, Parts, ProbeName, Search},
     model::ModelId,
     vision::{Background, Preprocessing, ResampleFilter, ResizeMode},
 };
 
-use super::{Place, Random, binding, id, ids, name, over_both_stores, plain, read_all};
+use super::{Place, Random, binding, created, id, ids, name, over_both_stores, plain, read_all};
 
 over_both_stores!(
     galleries_are_listed_by_name,
@@ -59,7 +59,7 @@ async fn galleries_are_listed_by_name(place: &Place) {
             ("z_9", 0, 4)
         ]
     );
-    assert_eq!(store.gallery(&name("b")).await.unwrap(), list[2]);
+    assert_eq!(store.require_gallery(&name("b")).await.unwrap(), list[2]);
     // Finds the one that is there.
     let found = store.create(&name("b"), &binding(4)).await.unwrap();
     assert_eq!(found.items, 1);
@@ -70,22 +70,20 @@ async fn what_is_not_there_is_named(place: &Place) {
     let nowhere = name("nowhere");
     let search = Search::new(vec![1.0; 4], 1);
     let errors = [
-        store.gallery(&nowhere).await.unwrap_err(),
-        store.remove(&nowhere).await.unwrap_err(),
+        store.require_gallery(&nowhere).await.unwrap_err(),
         store.rename(&nowhere, &name("b")).await.unwrap_err(),
         store.rename(&nowhere, &nowhere).await.unwrap_err(),
         store.delete(&nowhere, vec![id("a")]).await.unwrap_err(),
-        store.get(&nowhere, &id("a"), Parts::ALL).await.unwrap_err(),
+        store
+            .require_item(&nowhere, &id("a"), Parts::ALL)
+            .await
+            .unwrap_err(),
         store.page(&nowhere, 0, 5, None).await.unwrap_err(),
         store.search(&nowhere, search).await.unwrap_err(),
         store.read(&nowhere, Parts::NONE).await.err().unwrap(),
         store.check(&nowhere).await.unwrap_err(),
         store
-            .document(DocumentKind::Probe, &nowhere)
-            .await
-            .unwrap_err(),
-        store
-            .remove_document(DocumentKind::Basis, &nowhere)
+            .require_document((&probe("nowhere")).into())
             .await
             .unwrap_err(),
     ];
@@ -93,6 +91,11 @@ async fn what_is_not_there_is_named(place: &Place) {
         assert_eq!(error.kind(), Kind::NotFound, "{error}");
         assert!(error.detail().contains("nowhere"), "{error}");
     }
+    assert!(store.gallery(&nowhere).await.unwrap().is_none());
+    assert!(!store.remove(&nowhere).await.unwrap());
+    let basis = basis("nowhere");
+    assert_eq!(store.document((&basis).into()).await.unwrap(), None);
+    assert!(!store.remove_document((&basis).into()).await.unwrap());
     assert!(store.galleries().await.unwrap().is_empty());
 }
 
@@ -213,9 +216,9 @@ async fn a_gallery_holds_vectors_of_one_kind(place: &Place) {
             .put(&gallery, &renamed, vec![plain("b", random.direction(4))])
             .await
             .unwrap(),
-        [true]
+        [created(2)]
     );
-    assert_eq!(store.gallery(&gallery).await.unwrap().binding, ours);
+    assert_eq!(store.require_gallery(&gallery).await.unwrap().binding, ours);
     assert_eq!(
         ids(&store.page(&gallery, 0, 9, None).await.unwrap()),
         ["a", "b"]
@@ -262,7 +265,7 @@ async fn a_gallery_that_is_renamed_takes_the_place_of_another(place: &Place) {
     store.rename(&new, &old).await.unwrap();
     assert_eq!(read_all(&store, &old, Parts::ALL).await, before);
     assert_eq!(
-        store.gallery(&new).await.unwrap_err().kind(),
+        store.require_gallery(&new).await.unwrap_err().kind(),
         Kind::NotFound
     );
     assert_eq!(store.galleries().await.unwrap().len(), 1);
@@ -315,9 +318,9 @@ async fn a_removed_gallery_can_be_made_anew(place: &Place) {
                 .as_str(),
             "b"
         );
-        store.remove(&gallery).await.unwrap();
+        assert!(store.remove(&gallery).await.unwrap());
         assert_eq!(
-            store.gallery(&gallery).await.unwrap_err().kind(),
+            store.require_gallery(&gallery).await.unwrap_err().kind(),
             Kind::NotFound
         );
     }
@@ -331,73 +334,49 @@ async fn documents_are_kept_by_kind_and_name(place: &Place) {
             .map(|n| (n % 251) as u8)
             .collect::<Vec<_>>(),
     );
-    for (kind, document, bytes) in [
-        (DocumentKind::Probe, "b", Bytes::from_static(b"first")),
-        (DocumentKind::Probe, "a", large.clone()),
-        (DocumentKind::Basis, "b", Bytes::from_static(b"\0\xff")),
-        (DocumentKind::Probe, "b", Bytes::from_static(b"second")),
-        (DocumentKind::Basis, "empty", Bytes::new()),
+    let probe_a = probe("a");
+    let probe_b = probe("b");
+    let basis_b = basis("b");
+    let empty = basis("empty");
+    for (key, bytes) in [
+        (DocumentKey::from(&probe_b), Bytes::from_static(b"first")),
+        (DocumentKey::from(&probe_a), large.clone()),
+        (DocumentKey::from(&basis_b), Bytes::from_static(b"\0\xff")),
+        (DocumentKey::from(&probe_b), Bytes::from_static(b"second")),
+        (DocumentKey::from(&empty), Bytes::new()),
     ] {
-        store
-            .put_document(kind, &name(document), bytes)
-            .await
-            .unwrap();
+        store.put_document(key, bytes).await.unwrap();
     }
     store.close().await;
     drop(store);
     let store = place.open().await;
     assert_eq!(
         store.documents(DocumentKind::Probe).await.unwrap(),
-        [name("a"), name("b")]
+        ["a", "b"]
     );
     assert_eq!(
         store.documents(DocumentKind::Basis).await.unwrap(),
-        [name("b"), name("empty")]
+        ["b", "empty"]
     );
-    assert_eq!(
-        store
-            .document(DocumentKind::Probe, &name("a"))
-            .await
-            .unwrap(),
-        large
-    );
-    assert_eq!(
-        store
-            .document(DocumentKind::Probe, &name("b"))
-            .await
-            .unwrap(),
-        "second"
-    );
-    assert_eq!(
-        store
-            .document(DocumentKind::Basis, &name("b"))
-            .await
-            .unwrap(),
-        &b"\0\xff"[..]
-    );
-    assert!(
-        store
-            .document(DocumentKind::Basis, &name("empty"))
-            .await
-            .unwrap()
-            .is_empty()
-    );
-    store
-        .remove_document(DocumentKind::Probe, &name("b"))
-        .await
-        .unwrap();
-    assert_eq!(
-        store
-            .document(DocumentKind::Probe, &name("b"))
-            .await
-            .unwrap_err()
-            .kind(),
-        Kind::NotFound
-    );
-    assert_eq!(
-        store.documents(DocumentKind::Probe).await.unwrap(),
-        [name("a")]
-    );
+    for (key, bytes) in [
+        (DocumentKey::from(&probe_a), &large[..]),
+        (DocumentKey::from(&probe_b), b"second"),
+        (DocumentKey::from(&basis_b), b"\0\xff"),
+        (DocumentKey::from(&empty), b""),
+    ] {
+        assert_eq!(store.document(key).await.unwrap().unwrap(), bytes, "{key}");
+    }
+    assert!(store.remove_document((&probe_b).into()).await.unwrap());
+    assert_eq!(store.document((&probe_b).into()).await.unwrap(), None);
+    assert_eq!(store.documents(DocumentKind::Probe).await.unwrap(), ["a"]);
     assert_eq!(store.documents(DocumentKind::Basis).await.unwrap().len(), 2);
     assert!(store.galleries().await.unwrap().is_empty());
+}
+
+fn probe(name: &str) -> ProbeName {
+    ProbeName::new(name).unwrap()
+}
+
+fn basis(name: &str) -> BasisName {
+    BasisName::new(name).unwrap()
 }

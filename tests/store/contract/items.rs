@@ -7,7 +7,10 @@ use dinoserve::{
     gallery::{Metadata, Parts, Search},
 };
 
-use super::{Place, Random, binding, full, id, ids, name, over_both_stores, plain, read_all};
+use super::{
+    Place, Random, binding, created, full, id, ids, name, over_both_stores, plain, read_all,
+    replaced,
+};
 
 over_both_stores!(
     an_item_comes_back_as_it_was_given,
@@ -39,10 +42,13 @@ async fn an_item_comes_back_as_it_was_given(place: &Place) {
             .put(&gallery, &binding, vec![given.clone()])
             .await
             .unwrap(),
-        [true]
+        [created(1)]
     );
 
-    let found = store.get(&gallery, &given.id, Parts::ALL).await.unwrap();
+    let found = store
+        .require_item(&gallery, &given.id, Parts::ALL)
+        .await
+        .unwrap();
     assert_eq!(found.item.id, given.id);
     assert_eq!(found.item.place, 1);
     assert_eq!(found.item.label, given.label);
@@ -67,7 +73,10 @@ async fn an_item_comes_back_as_it_was_given(place: &Place) {
         "{features:?}"
     );
 
-    let bare = store.get(&gallery, &given.id, Parts::NONE).await.unwrap();
+    let bare = store
+        .require_item(&gallery, &given.id, Parts::NONE)
+        .await
+        .unwrap();
     assert_eq!(bare.item, found.item);
     assert!(
         bare.vector.is_empty() && bare.features.is_none() && bare.thumbnail.is_none(),
@@ -81,9 +90,12 @@ async fn an_item_comes_back_as_it_was_given(place: &Place) {
             .put(&gallery, &binding, vec![poor.clone()])
             .await
             .unwrap(),
-        [false]
+        [replaced(1)]
     );
-    let found = store.get(&gallery, &poor.id, Parts::ALL).await.unwrap();
+    let found = store
+        .require_item(&gallery, &poor.id, Parts::ALL)
+        .await
+        .unwrap();
     assert_eq!(
         (found.item.label, found.features, found.thumbnail),
         (None, None, None)
@@ -136,10 +148,13 @@ async fn ids_may_be_any_text(place: &Place) {
         .collect::<Vec<_>>();
     assert_eq!(
         store.put(&gallery, &binding, items.clone()).await.unwrap(),
-        vec![true; items.len()]
+        (1..=items.len() as u64).map(created).collect::<Vec<_>>()
     );
     for item in &items {
-        let found = store.get(&gallery, &item.id, Parts::ALL).await.unwrap();
+        let found = store
+            .require_item(&gallery, &item.id, Parts::ALL)
+            .await
+            .unwrap();
         assert_eq!((&found.item.id, &found.vector), (&item.id, &item.vector));
     }
     assert_eq!(
@@ -154,7 +169,7 @@ async fn ids_may_be_any_text(place: &Place) {
             item.id
         );
         assert_eq!(
-            store.gallery(&gallery).await.unwrap().items as usize,
+            store.require_gallery(&gallery).await.unwrap().items as usize,
             items.len() - at - 1
         );
     }
@@ -172,7 +187,7 @@ async fn a_replaced_item_keeps_its_place(place: &Place) {
     let added = vec![again.clone(), plain("d", random.direction(4))];
     assert_eq!(
         store.put(&gallery, &binding, added).await.unwrap(),
-        [false, true]
+        [replaced(2), created(4)]
     );
     let page = store.page(&gallery, 0, 10, None).await.unwrap();
     assert_eq!(ids(&page), ["a", "b", "c", "d"]);
@@ -203,13 +218,13 @@ async fn of_several_items_with_one_id_the_last_stays(place: &Place) {
         .into();
     assert_eq!(
         store.put(&gallery, &binding, items.clone()).await.unwrap(),
-        [true, true, false, true, false]
+        [created(1), created(2), replaced(1), created(3), replaced(1)]
     );
     let all = read_all(&store, &gallery, Parts::ALL).await;
     assert_eq!(ids(all.iter().map(|stored| &stored.item)), ["a", "b", "c"]);
     assert_eq!(all[0].item.metadata.object()["n"], 5);
     assert_eq!(all[0].vector, items[4].vector);
-    assert_eq!(store.gallery(&gallery).await.unwrap().items, 3);
+    assert_eq!(store.require_gallery(&gallery).await.unwrap().items, 3);
 }
 
 async fn deleted_items_are_gone_and_their_places_are_not_given_again(place: &Place) {
@@ -226,7 +241,7 @@ async fn deleted_items_are_gone_and_their_places_are_not_given_again(place: &Pla
         .unwrap();
     assert_eq!(deleted, [true, false, false, true]);
     let error = store
-        .get(&gallery, &id("c"), Parts::NONE)
+        .require_item(&gallery, &id("c"), Parts::NONE)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
@@ -249,7 +264,7 @@ async fn deleted_items_are_gone_and_their_places_are_not_given_again(place: &Pla
             .put(&gallery, &binding, vec![items[2].clone()])
             .await
             .unwrap(),
-        [true]
+        [created(4)]
     );
     let page = store.page(&gallery, 0, 10, None).await.unwrap();
     assert_eq!(
@@ -258,7 +273,7 @@ async fn deleted_items_are_gone_and_their_places_are_not_given_again(place: &Pla
             .collect::<Vec<_>>(),
         [("a", 1), ("c", 4)]
     );
-    assert_eq!(store.gallery(&gallery).await.unwrap().items, 2);
+    assert_eq!(store.require_gallery(&gallery).await.unwrap().items, 2);
 }
 
 async fn pages_give_each_item_once_whatever_is_written_meanwhile(place: &Place) {
@@ -344,7 +359,7 @@ async fn what_was_stored_is_there_after_reopening(place: &Place) {
     let store = place.open().await;
     assert_eq!(read_all(&store, &gallery, Parts::ALL).await, before);
     assert_eq!(store.search(&gallery, sought).await.unwrap(), found);
-    let info = store.gallery(&gallery).await.unwrap();
+    let info = store.require_gallery(&gallery).await.unwrap();
     assert_eq!((info.items, &info.binding), (30, &binding));
     store
         .put(&gallery, &binding, vec![plain("new", random.direction(16))])
@@ -352,7 +367,7 @@ async fn what_was_stored_is_there_after_reopening(place: &Place) {
         .unwrap();
     assert_eq!(
         store
-            .get(&gallery, &id("new"), Parts::NONE)
+            .require_item(&gallery, &id("new"), Parts::NONE)
             .await
             .unwrap()
             .item
@@ -397,7 +412,7 @@ async fn reading_gives_one_moment(place: &Place) {
         let mut stream = store.read(&gallery, Parts::NONE).await.unwrap();
         assert!(stream.try_next().await.unwrap().is_some());
     }
-    assert_eq!(store.gallery(&gallery).await.unwrap().items, 500);
+    assert_eq!(store.require_gallery(&gallery).await.unwrap().items, 500);
 }
 
 async fn large_items_and_large_batches_are_kept(place: &Place) {
@@ -417,7 +432,10 @@ async fn large_items_and_large_batches_are_kept(place: &Place) {
         .put(&gallery, &binding, vec![large.clone()])
         .await
         .unwrap();
-    let found = store.get(&gallery, &large.id, Parts::ALL).await.unwrap();
+    let found = store
+        .require_item(&gallery, &large.id, Parts::ALL)
+        .await
+        .unwrap();
     assert_eq!(
         (found.item.metadata, found.vector, found.thumbnail),
         (large.metadata, large.vector, large.thumbnail)

@@ -15,7 +15,7 @@ use dinoserve::{
     features::pool::Pooling,
     gallery::{
         self, Binding, Gallery, GalleryConfig, GalleryName, Item, ItemId, Label, Metadata, NewItem,
-        OpenMode, Parts, StoredItem,
+        OpenMode, Parts, StoredItem, Written,
     },
     model::ModelId,
     vision::{Preprocessing, ResizeMode},
@@ -136,6 +136,14 @@ pub fn full(id: &str, label: &str, metadata: &str, vector: Vec<f32>) -> NewItem 
         thumbnail: Some(Bytes::from(id.as_bytes().repeat(7))),
         vector,
     }
+}
+
+pub fn created(place: u64) -> Written {
+    Written::Created { place }
+}
+
+pub fn replaced(place: u64) -> Written {
+    Written::Replaced { place }
 }
 
 pub fn ids<'a>(items: impl IntoIterator<Item = &'a Item>) -> Vec<String> {

@@ -461,7 +461,7 @@ async fn vectors_of_another_kind_are_refused(place: &Place) {
 async fn wait_for_index(store: &Gallery, gallery: &GalleryName, sought: &Search) {
     for _ in 0..600 {
         store.search(gallery, sought.clone()).await.unwrap();
-        if store.gallery(gallery).await.unwrap().indexed > 0 {
+        if store.require_gallery(gallery).await.unwrap().indexed > 0 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -502,7 +502,7 @@ async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Plac
     for items in items.chunks(500) {
         store.put(&gallery, &binding, items.to_vec()).await.unwrap();
     }
-    assert_eq!(store.gallery(&gallery).await.unwrap().items, 4000);
+    assert_eq!(store.require_gallery(&gallery).await.unwrap().items, 4000);
     wait_for_index(&store, &gallery, &search(&items[0].vector, 1)).await;
 
     let filters = [

@@ -11,7 +11,7 @@ use std::{
 
 use dinoserve::{
     error::Kind,
-    gallery::{Gallery, Item, Parts, Search},
+    gallery::{Gallery, Item, Parts, Search, Written},
 };
 
 use super::{Place, Random, binding, full, id, name, over_both_stores, read_all};
@@ -104,7 +104,7 @@ pub async fn soak(stores: Vec<Gallery>) {
             let last = slot.acknowledged.load(SeqCst);
             for half in ["left", "right"] {
                 match store
-                    .get(&gallery, &id(format!("{n}/{half}")), Parts::NONE)
+                    .require_item(&gallery, &id(format!("{n}/{half}")), Parts::NONE)
                     .await
                 {
                     Ok(found) => assert_eq!(version(&found.item), last),
@@ -116,7 +116,10 @@ pub async fn soak(stores: Vec<Gallery>) {
                 expected += u64::from(!deletes(last));
             }
         }
-        assert_eq!(store.gallery(&gallery).await.unwrap().items, expected);
+        assert_eq!(
+            store.require_gallery(&gallery).await.unwrap().items,
+            expected
+        );
         let report = store.check(&gallery).await.unwrap();
         assert_eq!(
             (report.items, report.damage),
@@ -157,6 +160,7 @@ impl Soak {
                     .put(&gallery, &binding(DIM), items.into())
                     .await
                     .unwrap();
+                let new: Vec<_> = new.into_iter().map(Written::is_created).collect();
                 let first = write == 1 || deletes(write - 1);
                 assert_eq!(new, [first, first], "{n}: {write}");
             }
@@ -193,7 +197,7 @@ impl Soak {
                     self.seen(n, before, own.last().map(|item| version(item)));
                 }
                 _ => match store
-                    .get(
+                    .require_item(
                         &gallery,
                         &id(left),
                         Parts {

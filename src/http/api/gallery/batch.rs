@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::{
     error::{Error, Result},
-    gallery::{GalleryName, ItemId},
+    gallery::{GalleryName, ItemId, Written},
     http::{
         api::{
             gallery::{
@@ -67,10 +67,10 @@ enum BatchStatus {
 }
 
 impl BatchOutcome {
-    fn new(index: usize, id: Option<String>, outcome: Result<bool>) -> Self {
+    fn new(index: usize, id: Option<String>, outcome: Result<Written>) -> Self {
         let (status, error) = match outcome {
-            Ok(true) => (BatchStatus::Created, None),
-            Ok(false) => (BatchStatus::Replaced, None),
+            Ok(Written::Created { .. }) => (BatchStatus::Created, None),
+            Ok(Written::Replaced { .. }) => (BatchStatus::Replaced, None),
             Err(error) => (BatchStatus::Failed, Some(Problem::new(&error))),
         };
         Self {

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{
     error::{Error, Result},
-    gallery::{GalleryName, Label},
+    gallery::{Label, ProbeName},
     http::{
         api::{
             gallery::{
@@ -79,7 +79,7 @@ pub(crate) struct FromProbe {
     fingerprint: String,
     /// The probe.
     #[schema(value_type = String, example = "birds")]
-    probe: GalleryName,
+    probe: ProbeName,
     #[serde(flatten)]
     answer: OneOrMore<ClassificationJson>,
 }
@@ -88,7 +88,7 @@ pub(crate) struct FromProbe {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct ProbeOption {
-    probe: Option<GalleryName>,
+    probe: Option<ProbeName>,
 }
 
 /// When a probe is sure enough.
@@ -162,7 +162,7 @@ pub(crate) async fn classify(
 
 async fn classify_by_probe(
     service: &Service,
-    probe: GalleryName,
+    probe: ProbeName,
     subjects: Vec<QueryInput>,
     mut options: Options,
 ) -> Result<Response> {

@@ -7,9 +7,9 @@ use utoipa::ToSchema;
 use crate::{
     error::Result,
     features::pool::Pooling,
-    gallery::{Binding, GalleryInfo, GalleryName},
+    gallery::{Binding, GalleryInfo, GalleryName, no_gallery},
     http::{
-        api::gallery::{GalleryPath, schema::GalleryProblems},
+        api::gallery::{NamePath, schema::GalleryProblems},
         request::options::Options,
     },
     service::Service,
@@ -132,11 +132,11 @@ pub(crate) async fn list_galleries(
 )]
 pub(crate) async fn get_gallery(
     State(service): State<Service>,
-    GalleryPath(name): GalleryPath,
+    NamePath(name): NamePath<GalleryName>,
     options: Options,
 ) -> Result<Json<GalleryJson>> {
     options.finish()?;
-    let info = service.gallery()?.gallery(&name).await?;
+    let info = service.gallery()?.require_gallery(&name).await?;
     Ok(Json(GalleryJson::new(&service, info)))
 }
 
@@ -150,10 +150,12 @@ pub(crate) async fn get_gallery(
 )]
 pub(crate) async fn delete_gallery(
     State(service): State<Service>,
-    GalleryPath(name): GalleryPath,
+    NamePath(name): NamePath<GalleryName>,
     options: Options,
 ) -> Result<StatusCode> {
     options.finish()?;
-    service.gallery()?.remove(&name).await?;
-    Ok(StatusCode::NO_CONTENT)
+    match service.gallery()?.remove(&name).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(no_gallery(&name)),
+    }
 }

@@ -10,7 +10,7 @@ use crate::{
     http::{
         api::{
             gallery::{
-                GalleryOption, ItemJson, ItemPath,
+                GalleryOption, ItemJson, NamePath,
                 schema::{
                     GalleryParams, GalleryProblems, ImageOrVectorJson, ItemParams, VectorParam,
                     VectorParams, WriteProblems,
@@ -34,10 +34,9 @@ pub(crate) struct StoredJson {
     /// The gallery.
     #[schema(value_type = String, example = "default")]
     gallery: GalleryName,
-    /// Its place in the order of the gallery; absent if someone has deleted it already.
-    #[schema(example = 17)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    place: Option<u64>,
+    /// Its place in the order of the gallery.
+    #[schema(value_type = Option<u64>, required = false, example = 17)]
+    place: u64,
     /// What it shows.
     #[schema(value_type = Option<String>, example = "cat")]
     label: Option<Label>,
@@ -79,7 +78,7 @@ pub(crate) struct StoredJson {
 )]
 pub(crate) async fn put_item(
     State(service): State<Service>,
-    ItemPath(id): ItemPath,
+    NamePath(id): NamePath<ItemId>,
     request: SubjectRequest,
 ) -> Result<Response> {
     let SubjectRequest {
@@ -108,28 +107,23 @@ pub(crate) async fn put_item(
     let stored = service
         .insert(&gallery, vec![entry], &image, &vectors)
         .await?;
-    let created = stored
+    let written = stored
         .outcomes
         .into_iter()
         .next()
         .unwrap_or_else(|| Err(Error::internal("no outcome")))?;
-    let place = match service.gallery()?.get(&gallery, &id, Parts::NONE).await {
-        Ok(stored) => Some(stored.item.place),
-        Err(error) if error.kind() == Kind::NotFound => None,
-        Err(error) => return Err(error),
-    };
     let body = StoredJson {
         id,
         gallery,
-        place,
+        place: written.place(),
         label,
         metadata,
-        created,
+        created: written.is_created(),
         dim: stored.binding.dim,
     };
     let body = serde_json::to_vec(&body).map_err(|error| Error::internal(error.to_string()))?;
     let mut response = answer(Representation::Json, body, &stored.stages);
-    *response.status_mut() = if created {
+    *response.status_mut() = if written.is_created() {
         StatusCode::CREATED
     } else {
         StatusCode::OK
@@ -169,7 +163,7 @@ struct VectorOption {
 )]
 pub(crate) async fn get_item(
     State(service): State<Service>,
-    ItemPath(id): ItemPath,
+    NamePath(id): NamePath<ItemId>,
     mut options: Options,
 ) -> Result<Json<ItemWithVector>> {
     let GalleryOption { gallery } = options.take()?;
@@ -177,7 +171,7 @@ pub(crate) async fn get_item(
     options.finish()?;
     let stored = service
         .gallery()?
-        .get(
+        .require_item(
             &gallery,
             &id,
             Parts {
@@ -206,7 +200,7 @@ pub(crate) async fn get_item(
 )]
 pub(crate) async fn delete_item(
     State(service): State<Service>,
-    ItemPath(id): ItemPath,
+    NamePath(id): NamePath<ItemId>,
     mut options: Options,
 ) -> Result<StatusCode> {
     let GalleryOption { gallery } = options.take()?;

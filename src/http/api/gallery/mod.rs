@@ -10,6 +10,8 @@ pub(crate) mod schema;
 pub(crate) mod snapshot;
 pub(crate) mod thumbnail;
 
+use std::str::FromStr;
+
 use axum::{
     extract::{FromRequestParts, Path},
     http::request::Parts,
@@ -101,25 +103,14 @@ async fn path_text(parts: &mut Parts, state: &AppState) -> Result<String> {
     Ok(text)
 }
 
-/// The item that a path names.
-pub(crate) struct ItemPath(ItemId);
+/// The item, gallery, basis or probe that a path names.
+pub(crate) struct NamePath<T>(pub(crate) T);
 
-impl FromRequestParts<AppState> for ItemPath {
+impl<T: FromStr<Err = Error>> FromRequestParts<AppState> for NamePath<T> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
-        Ok(Self(ItemId::new(path_text(parts, state).await?)?))
-    }
-}
-
-/// The gallery, the basis or the probe that a path names.
-pub(crate) struct GalleryPath(pub(crate) GalleryName);
-
-impl FromRequestParts<AppState> for GalleryPath {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
-        Ok(Self(GalleryName::new(path_text(parts, state).await?)?))
+        Ok(Self(path_text(parts, state).await?.parse()?))
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
         AppState,
         api::{
             gallery::{
-                GalleryPath,
+                NamePath,
                 schema::{GalleryProblems, WriteProblems},
             },
             schema::File,
@@ -71,12 +71,12 @@ fn too_slow(limit: Duration) -> Error {
 )]
 pub(crate) async fn get_snapshot(
     State(state): State<AppState>,
-    GalleryPath(name): GalleryPath,
+    NamePath(name): NamePath<GalleryName>,
     options: Options,
 ) -> Result<Response> {
     options.finish()?;
     let store = state.service().gallery()?.clone();
-    store.gallery(&name).await?;
+    store.require_gallery(&name).await?;
     let limit = state.config.snapshot_idle;
     let (reader, writer) = tokio::io::duplex(BUFFER);
     let taken = Arc::new(AtomicU64::new(0));
@@ -156,7 +156,7 @@ pub(crate) struct Restored {
 )]
 pub(crate) async fn put_snapshot(
     State(state): State<AppState>,
-    GalleryPath(name): GalleryPath,
+    NamePath(name): NamePath<GalleryName>,
     options: Options,
     body: Body,
 ) -> Result<Json<Restored>> {

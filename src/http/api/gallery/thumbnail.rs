@@ -9,12 +9,12 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Error, Kind, Result},
-    gallery::Parts,
+    gallery::{ItemId, Parts},
     hex,
     http::{
         api::{
             gallery::{
-                GalleryOption, ItemPath,
+                GalleryOption, NamePath,
                 schema::{GalleryParams, GalleryProblems},
             },
             schema::File,
@@ -44,7 +44,7 @@ use crate::{
 )]
 pub(crate) async fn get_thumbnail(
     State(service): State<Service>,
-    ItemPath(id): ItemPath,
+    NamePath(id): NamePath<ItemId>,
     headers: HeaderMap,
     mut options: Options,
 ) -> Result<Response> {
@@ -52,7 +52,7 @@ pub(crate) async fn get_thumbnail(
     options.finish()?;
     let stored = service
         .gallery()?
-        .get(
+        .require_item(
             &gallery,
             &id,
             Parts {

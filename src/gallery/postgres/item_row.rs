@@ -1,4 +1,4 @@
-//! An item as a row of its table, with the checksum over all of it.
+//! An item as a row of its table, with a checksum over all columns.
 
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -8,15 +8,20 @@ use tokio_postgres::Row;
 use super::failure::Outcome;
 use crate::{
     error::{Error, Kind, Result},
-    gallery::{Item, ItemId, Label, Metadata, NewItem, Parts, StoredItem},
+    gallery::{
+        item::{Item, Metadata, NewItem, Parts, StoredItem},
+        name::{ItemId, Label},
+    },
 };
 
-/// The columns of an [`Item`].
+/// Columns of an [`Item`].
 pub(super) const ITEM: &str = "place, stored_ms, id, label, metadata";
 
-/// The columns of a [`StoredItem`] with these parts; those that were not asked for are not read.
+/// Returns the columns of a [`StoredItem`]; parts that are not requested are not read.
 pub(super) fn columns(parts: Parts) -> String {
-    let part = |wanted, name: &'static str, none: &'static str| if wanted { name } else { none };
+    let part = |requested, column: &'static str, null: &'static str| {
+        if requested { column } else { null }
+    };
     format!(
         "{ITEM}, {} AS vector, {} AS features, {} AS thumbnail",
         part(parts.vector, "vector", "NULL::vector"),
@@ -25,7 +30,7 @@ pub(super) fn columns(parts: Parts) -> String {
     )
 }
 
-/// Reads the columns of [`ITEM`].
+/// Reads the columns [`ITEM`].
 pub(super) fn item(row: &Row) -> Outcome<Item> {
     let place = row.try_get::<_, i64>("place")?.unsigned_abs();
     let id: &[u8] = row.try_get("id")?;
@@ -41,7 +46,7 @@ pub(super) fn item(row: &Row) -> Outcome<Item> {
     })
 }
 
-/// Reads the columns of [`columns`].
+/// Reads the columns that [`columns`] returns.
 pub(super) fn stored_item(row: &Row) -> Outcome<StoredItem> {
     let item = item(row)?;
     let features: Option<&[u8]> = row.try_get("features")?;
@@ -82,8 +87,8 @@ fn bytes_of(floats: &[f32]) -> Vec<u8> {
         .collect()
 }
 
-/// What a row is made of, as it goes over the wire.
-pub(super) struct Record<'a> {
+/// The columns of a row as they are sent.
+pub(super) struct ItemRow<'a> {
     pub(super) place: i64,
     pub(super) stored_ms: i64,
     pub(super) id: &'a [u8],
@@ -94,8 +99,8 @@ pub(super) struct Record<'a> {
     pub(super) thumbnail: Option<&'a [u8]>,
 }
 
-impl<'a> Record<'a> {
-    /// The row of an item that is to be stored.
+impl<'a> ItemRow<'a> {
+    /// Returns the row of an item to store.
     pub(super) fn new(place: i64, stored_ms: i64, item: &'a NewItem) -> Result<Self> {
         Ok(Self {
             place,
@@ -110,7 +115,7 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// The row as it was read, to be compared with its checksum.
+    /// Reads a row, to verify its checksum.
     pub(super) fn read(row: &'a Row) -> Outcome<Self> {
         Ok(Self {
             place: row.try_get("place")?,
@@ -126,8 +131,8 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// CRC-32 of all parts. Each comes with its length, so that nothing can move from one into the
-    /// next unseen.
+    /// Returns the CRC-32 of all columns. The length of each is included, so that the checksum
+    /// changes if bytes move from one column to the next.
     pub(super) fn checksum(&self) -> i64 {
         let mut hasher = Hasher::new();
         let mut part = |bytes: Option<&[u8]>| {

@@ -1,0 +1,381 @@
+//! A write transaction: changes on disk, and the changes in memory that become visible with them.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use heed::RwTxn;
+
+use super::{
+    codec::{self, GalleryRow, ItemRecord},
+    environment::Environment,
+    index,
+    memory::{Galleries, LiveGallery, Memory},
+    reader,
+    rows::NewRow,
+};
+use crate::{
+    error::{Error, Result},
+    gallery::{
+        binding::Binding,
+        config::VectorFormat,
+        item::{Item, NewItem},
+        name::{GalleryName, ItemId},
+        store::{ItemBatch, Written, no_gallery},
+    },
+};
+
+/// Why an operation failed.
+pub(super) enum WriteError {
+    /// The operation itself is at fault and has written nothing.
+    Operation(Error),
+    /// The store failed, and the whole transaction has to be abandoned.
+    Store(Error),
+}
+
+/// A transaction in progress, and the state of memory after it.
+pub(super) struct WriteTransaction<'a> {
+    environment: &'a Environment,
+    memory: &'a Memory,
+    txn: RwTxn<'a>,
+    galleries: Galleries,
+    /// Changes by gallery number.
+    changes: BTreeMap<u32, Changes>,
+    removed: Vec<Arc<LiveGallery>>,
+    /// Precision of the vectors of new galleries.
+    vectors: VectorFormat,
+}
+
+/// Changes to the rows of a gallery.
+#[derive(Default)]
+struct Changes {
+    version: u64,
+    added: Vec<NewRow>,
+    dead: Vec<u64>,
+}
+
+/// An item that is already stored.
+struct Existing {
+    place: u64,
+    /// Serial of its live row, if it has one.
+    serial: Option<u64>,
+}
+
+impl<'a> WriteTransaction<'a> {
+    pub(super) fn begin(
+        environment: &'a Environment,
+        memory: &'a Memory,
+        vectors: VectorFormat,
+    ) -> Result<Self> {
+        Ok(Self {
+            environment,
+            memory,
+            txn: environment.write()?,
+            galleries: Galleries::clone(&memory.galleries()),
+            changes: BTreeMap::new(),
+            removed: Vec::new(),
+            vectors,
+        })
+    }
+
+    /// Fails if the transaction would not leave enough room for a deletion.
+    pub(super) fn keep_room(&mut self) -> Result<()> {
+        self.environment
+            .keep_room(&mut self.txn)
+            .map_err(|error| self.environment.failed(error))
+    }
+
+    /// Makes the changes durable, then visible to searches.
+    pub(super) fn commit(self) -> Result<()> {
+        self.txn
+            .commit()
+            .map_err(|error| self.environment.failed(error))?;
+        for gallery in self.galleries.values() {
+            if let Some(changes) = self.changes.get(&gallery.number) {
+                let rows = gallery.rows.load();
+                let rows = rows.after(changes.version, &changes.added, &changes.dead);
+                gallery.rows.store(Arc::new(rows));
+            }
+        }
+        self.memory.publish(self.galleries);
+        for gallery in self.removed {
+            gallery.remove();
+            index::remove_files(&self.memory.index_folder, gallery.number, None);
+        }
+        Ok(())
+    }
+
+    /// Creates a gallery, unless it exists with the same binding.
+    pub(super) fn create(
+        &mut self,
+        name: &GalleryName,
+        binding: &Binding,
+    ) -> Result<(), WriteError> {
+        self.find_or_create(name, binding).map(drop)
+    }
+
+    /// Deletes a gallery, and returns whether it existed.
+    pub(super) fn remove(&mut self, name: &GalleryName) -> Result<bool, WriteError> {
+        let Some(row) = self.row(name)? else {
+            return Ok(false);
+        };
+        let tables = self.environment.tables;
+        self.write(|txn| tables.galleries.delete(txn, name.as_str().as_bytes()))?;
+        let from = codec::prefix(row.number);
+        let to = codec::prefix(row.number + 1);
+        let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(&from), Bound::Excluded(&to));
+        for table in [
+            tables.ids,
+            tables.records,
+            tables.vectors,
+            tables.features,
+            tables.thumbnails,
+        ] {
+            self.write(|txn| table.delete_range(txn, &range))?;
+        }
+        self.changes.remove(&row.number);
+        self.removed.extend(self.galleries.remove(name));
+        Ok(true)
+    }
+
+    /// Renames a gallery, and deletes the one that has the new name.
+    pub(super) fn rename(
+        &mut self,
+        from: &GalleryName,
+        to: &GalleryName,
+    ) -> Result<(), WriteError> {
+        let row = self.require_row(from)?;
+        if from != to {
+            self.remove(to)?;
+            let galleries = self.environment.tables.galleries;
+            self.write(|txn| galleries.delete(txn, from.as_str().as_bytes()))?;
+            self.put_row(to, &row)?;
+            if let Some(gallery) = self.galleries.remove(from) {
+                self.galleries.insert(to.clone(), gallery);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores items, and creates their gallery if it does not exist.
+    pub(super) fn put(
+        &mut self,
+        name: &GalleryName,
+        batch: &ItemBatch,
+    ) -> Result<Vec<Written>, WriteError> {
+        let mut row = self.find_or_create(name, &batch.binding)?;
+        let stored_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_millis() as u64);
+        let mut written = Vec::with_capacity(batch.items.len());
+        for item in &batch.items {
+            written.push(self.put_item(&mut row, item, stored_ms)?);
+        }
+        self.put_changed_row(name, &row)?;
+        Ok(written)
+    }
+
+    /// Deletes items, and returns for each id whether an item was deleted.
+    pub(super) fn delete(
+        &mut self,
+        name: &GalleryName,
+        ids: &[ItemId],
+    ) -> Result<Vec<bool>, WriteError> {
+        let mut row = self.require_row(name)?;
+        let mut deleted = Vec::with_capacity(ids.len());
+        for id in ids {
+            deleted.push(self.delete_item(&mut row, id)?);
+        }
+        self.put_changed_row(name, &row)?;
+        Ok(deleted)
+    }
+
+    /// Stores a document under its key.
+    pub(super) fn put_document(&mut self, key: &str, document: &[u8]) -> Result<(), WriteError> {
+        let documents = self.environment.tables.documents;
+        self.write(|txn| documents.put(txn, key.as_bytes(), document))
+    }
+
+    /// Deletes a document, and returns whether it existed.
+    pub(super) fn remove_document(&mut self, key: &str) -> Result<bool, WriteError> {
+        let documents = self.environment.tables.documents;
+        self.write(|txn| documents.delete(txn, key.as_bytes()))
+    }
+
+    fn write<T>(
+        &mut self,
+        write: impl FnOnce(&mut RwTxn<'_>) -> heed::Result<T>,
+    ) -> Result<T, WriteError> {
+        write(&mut self.txn).map_err(|error| WriteError::Store(self.environment.failed(error)))
+    }
+
+    fn row(&self, name: &GalleryName) -> Result<Option<GalleryRow>, WriteError> {
+        reader::gallery(self.environment, &self.txn, name).map_err(WriteError::Store)
+    }
+
+    fn require_row(&self, name: &GalleryName) -> Result<GalleryRow, WriteError> {
+        self.row(name)?
+            .ok_or_else(|| WriteError::Operation(no_gallery(name)))
+    }
+
+    fn put_row(&mut self, name: &GalleryName, row: &GalleryRow) -> Result<(), WriteError> {
+        let galleries = self.environment.tables.galleries;
+        let bytes = row.encode().map_err(WriteError::Store)?;
+        self.write(|txn| galleries.put(txn, name.as_str().as_bytes(), &bytes))
+    }
+
+    fn put_changed_row(&mut self, name: &GalleryName, row: &GalleryRow) -> Result<(), WriteError> {
+        self.changes_of(row).version = row.next_serial;
+        self.put_row(name, row)
+    }
+
+    fn changes_of(&mut self, row: &GalleryRow) -> &mut Changes {
+        self.changes.entry(row.number).or_default()
+    }
+
+    fn find_or_create(
+        &mut self,
+        name: &GalleryName,
+        binding: &Binding,
+    ) -> Result<GalleryRow, WriteError> {
+        const NEXT: &[u8] = b"next gallery";
+        if let Some(row) = self.row(name)? {
+            row.binding
+                .check(name, binding)
+                .map_err(WriteError::Operation)?;
+            return Ok(row);
+        }
+        let about = self.environment.tables.about;
+        let next = self.write(|txn| {
+            Ok(about
+                .get(txn, NEXT)?
+                .and_then(|bytes| bytes.try_into().ok()))
+        })?;
+        let number = next.map_or(1, u32::from_le_bytes);
+        self.write(|txn| about.put(txn, NEXT, &(number + 1).to_le_bytes()))?;
+        let row = GalleryRow {
+            number,
+            binding: binding.clone(),
+            vectors: self.vectors,
+            items: 0,
+            next_place: 1,
+            next_serial: 1,
+        };
+        self.put_row(name, &row)?;
+        self.galleries
+            .insert(name.clone(), Arc::new(LiveGallery::new(&row)));
+        Ok(row)
+    }
+
+    fn put_item(
+        &mut self,
+        row: &mut GalleryRow,
+        new: &NewItem,
+        stored_ms: u64,
+    ) -> Result<Written, WriteError> {
+        let tables = self.environment.tables;
+        let existing = self.find(row.number, &new.id)?;
+        let serial = row.next_serial;
+        row.next_serial += 1;
+        let written = match &existing {
+            Some(existing) => Written::Replaced {
+                place: existing.place,
+            },
+            None => Written::Created {
+                place: row.next_place,
+            },
+        };
+        let place = written.place();
+        let item = Item {
+            id: new.id.clone(),
+            place,
+            label: new.label.clone(),
+            metadata: new.metadata.clone(),
+            stored_ms,
+        };
+        let vector = codec::encode_floats(&new.vector, row.vectors);
+        let features = new
+            .features
+            .as_ref()
+            .map(|features| codec::encode_floats(features, VectorFormat::F16));
+        let features = features.as_deref().unwrap_or_default();
+        let thumbnail = new.thumbnail.as_deref().unwrap_or_default();
+        let record = ItemRecord { item, serial }
+            .encode([&vector, features, thumbnail])
+            .map_err(WriteError::Store)?;
+        let key = codec::place_key(row.number, place);
+        self.write(|txn| tables.records.put(txn, &key, &record))?;
+        self.write(|txn| tables.vectors.put(txn, &key, &vector))?;
+        for (table, part) in [(tables.features, features), (tables.thumbnails, thumbnail)] {
+            if !part.is_empty() {
+                self.write(|txn| table.put(txn, &key, part))?;
+            } else if existing.is_some() {
+                self.write(|txn| table.delete(txn, &key))?;
+            }
+        }
+        match existing {
+            Some(existing) => self.changes_of(row).dead.extend(existing.serial),
+            None => {
+                row.items += 1;
+                row.next_place += 1;
+                let id_key = codec::id_key(row.number, &new.id);
+                self.write(|txn| tables.ids.put(txn, &id_key, &place.to_le_bytes()))?;
+            }
+        }
+        let added = NewRow {
+            serial,
+            place,
+            // Rounded as it is on disk.
+            vector: codec::decode_floats(&vector, row.vectors),
+            label: new.label.clone(),
+            metadata: new.metadata.clone(),
+        };
+        self.changes_of(row).added.push(added);
+        Ok(written)
+    }
+
+    fn delete_item(&mut self, row: &mut GalleryRow, id: &ItemId) -> Result<bool, WriteError> {
+        let tables = self.environment.tables;
+        let Some(Existing { place, serial }) = self.find(row.number, id)? else {
+            return Ok(false);
+        };
+        let key = codec::place_key(row.number, place);
+        for table in [
+            tables.records,
+            tables.vectors,
+            tables.features,
+            tables.thumbnails,
+        ] {
+            self.write(|txn| table.delete(txn, &key))?;
+        }
+        self.write(|txn| tables.ids.delete(txn, &codec::id_key(row.number, id)))?;
+        // A damaged gallery may have counted fewer items; `check` reports that.
+        row.items = row.items.saturating_sub(1);
+        row.next_serial += 1;
+        self.changes_of(row).dead.extend(serial);
+        Ok(true)
+    }
+
+    /// Looks up an id. An item with a damaged record can still be replaced and deleted.
+    fn find(&self, gallery: u32, id: &ItemId) -> Result<Option<Existing>, WriteError> {
+        let place =
+            reader::place(self.environment, &self.txn, gallery, id).map_err(WriteError::Store)?;
+        let Some(place) = place else { return Ok(None) };
+        let serial = match reader::record(self.environment, &self.txn, gallery, place) {
+            Ok(record) => record.map(|record| record.serial),
+            Err(_) => self.serial_in_memory(gallery, place),
+        };
+        Ok(Some(Existing { place, serial }))
+    }
+
+    fn serial_in_memory(&self, gallery: u32, place: u64) -> Option<u64> {
+        let gallery = self
+            .galleries
+            .values()
+            .find(|known| known.number == gallery)?;
+        gallery.rows.load().serial_at(place)
+    }
+}

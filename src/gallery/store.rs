@@ -1,0 +1,235 @@
+//! The interface of a store, and what its methods take and return.
+
+use std::{fmt::Debug, sync::Arc};
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+
+use super::{
+    binding::Binding,
+    document::DocumentStore,
+    filter::ItemFilter,
+    item::{Item, NewItem, Parts, StoredItem},
+    name::{GalleryName, ItemId},
+    search::{Neighbor, Search, check_width},
+};
+use crate::error::{Error, Kind, Result};
+
+/// An open store of galleries and documents. Clones share it.
+pub type Gallery = Arc<dyn Store>;
+
+/// Items in the order in which they were first stored, from one snapshot of the gallery.
+pub type ItemStream = BoxStream<'static, Result<StoredItem>>;
+
+/// A store of galleries and of documents.
+pub trait Store: GalleryStore + DocumentStore {}
+
+impl<S: GalleryStore + DocumentStore> Store for S {}
+
+/// A store of galleries.
+///
+/// **Durability.** A write that returned `Ok` survives a crash of the process and a power failure.
+/// A write that returned an error has changed nothing.
+///
+/// **Visibility.** A read that begins after a write returned sees that write; so does a search with
+/// an approximate index.
+///
+/// # Errors
+/// All methods: [`Kind::Unavailable`] if the store cannot be reached, [`Kind::StorageFull`] if it
+/// is full. Methods that need an existing gallery: [`Kind::NotFound`]. Methods that take vectors:
+/// [`Kind::Conflict`] if the gallery's vectors were made in another way, [`Kind::InvalidOption`] for
+/// a vector of another width.
+#[async_trait]
+pub trait GalleryStore: Debug + Send + Sync {
+    /// Returns where the items are stored, for logs; without passwords.
+    fn describe(&self) -> String;
+
+    /// Returns all galleries, by name.
+    async fn galleries(&self) -> Result<Vec<GalleryInfo>>;
+
+    /// Looks up a gallery.
+    async fn gallery(&self, name: &GalleryName) -> Result<Option<GalleryInfo>>;
+
+    /// Creates an empty gallery, or returns an existing one of the same binding.
+    async fn create(&self, name: &GalleryName, binding: &Binding) -> Result<GalleryInfo>;
+
+    /// Deletes a gallery with all its items, and returns whether it existed.
+    async fn remove(&self, name: &GalleryName) -> Result<bool>;
+
+    /// Renames a gallery atomically; a gallery that has the name `to` already is deleted.
+    async fn rename(&self, from: &GalleryName, to: &GalleryName) -> Result<()>;
+
+    /// Stores items in one transaction, and creates the gallery if it does not exist. An item with
+    /// the id of a stored one replaces it and keeps its place in the order. Of several items with
+    /// one id the last is kept.
+    ///
+    /// Returns one entry per item.
+    async fn put(
+        &self,
+        name: &GalleryName,
+        binding: &Binding,
+        items: Vec<NewItem>,
+    ) -> Result<Vec<Written>> {
+        self.put_batch(name, ItemBatch::new(binding, items)?).await
+    }
+
+    /// Implements [`GalleryStore::put`].
+    async fn put_batch(&self, name: &GalleryName, batch: ItemBatch) -> Result<Vec<Written>>;
+
+    /// Deletes items in one transaction, and returns for each id whether an item was deleted.
+    async fn delete(&self, name: &GalleryName, ids: Vec<ItemId>) -> Result<Vec<bool>>;
+
+    /// Reads an item with the requested `parts`.
+    async fn get(
+        &self,
+        name: &GalleryName,
+        id: &ItemId,
+        parts: Parts,
+    ) -> Result<Option<StoredItem>>;
+
+    /// Returns up to `limit` items that pass the filter and whose place is above `after`, by place.
+    /// Pages are stable: concurrent writes neither repeat nor skip an item that stays.
+    async fn page(
+        &self,
+        name: &GalleryName,
+        after: u64,
+        limit: usize,
+        filter: Option<&ItemFilter>,
+    ) -> Result<Vec<Item>>;
+
+    /// Returns the nearest items by falling score; of equal scores the one with the lower place
+    /// comes first.
+    async fn search(&self, name: &GalleryName, search: Search) -> Result<Vec<Neighbor>>;
+
+    /// Streams all items of a snapshot with the requested `parts`, without blocking writers.
+    async fn read(&self, name: &GalleryName, parts: Parts) -> Result<ItemStream>;
+
+    /// Reads everything that is stored of a gallery and verifies its checksums.
+    async fn check(&self, name: &GalleryName) -> Result<CheckReport>;
+
+    /// Stops background work and saves caches that speed up the next start. Acknowledged writes do
+    /// not depend on it.
+    async fn close(&self);
+
+    /// Looks up a gallery that must exist.
+    async fn require_gallery(&self, name: &GalleryName) -> Result<GalleryInfo> {
+        self.gallery(name).await?.ok_or_else(|| no_gallery(name))
+    }
+
+    /// Reads an item that must exist.
+    async fn require_item(
+        &self,
+        name: &GalleryName,
+        id: &ItemId,
+        parts: Parts,
+    ) -> Result<StoredItem> {
+        let item = self.get(name, id, parts).await?;
+        item.ok_or_else(|| no_item(name, id))
+    }
+}
+
+/// Description of a gallery.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GalleryInfo {
+    /// Name of the gallery.
+    pub name: GalleryName,
+    /// How its vectors were made.
+    pub binding: Binding,
+    /// Number of items.
+    pub items: u64,
+    /// Number of items in the approximate index; searches compare the others one by one.
+    pub indexed: u64,
+}
+
+/// Items whose vectors have the width of their binding.
+#[derive(Debug)]
+pub struct ItemBatch {
+    pub(super) binding: Binding,
+    pub(super) items: Vec<NewItem>,
+}
+
+impl ItemBatch {
+    fn new(binding: &Binding, items: Vec<NewItem>) -> Result<Self> {
+        for item in &items {
+            check_width(&item.vector, binding.dim)
+                .map_err(|error| error.context(format_args!("item {:?}", item.id.as_str())))?;
+        }
+        Ok(Self {
+            binding: binding.clone(),
+            items,
+        })
+    }
+}
+
+/// What storing an item did, with its place in the order of the gallery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// The id is new.
+    Created {
+        /// Place of the item.
+        place: u64,
+    },
+    /// The item replaced another of its id.
+    Replaced {
+        /// Place of both items.
+        place: u64,
+    },
+}
+
+impl Written {
+    /// Returns the place of the item.
+    pub fn place(self) -> u64 {
+        match self {
+            Self::Created { place } | Self::Replaced { place } => place,
+        }
+    }
+
+    /// Returns whether the id is new.
+    pub fn is_created(self) -> bool {
+        matches!(self, Self::Created { .. })
+    }
+}
+
+/// Result of [`GalleryStore::check`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CheckReport {
+    /// Number of items that were read.
+    pub items: u64,
+    /// Damage that was found, one sentence each; empty for an intact gallery.
+    pub damage: Vec<String>,
+}
+
+/// Streams all items of a gallery, along with its description at that time.
+///
+/// # Errors
+/// As [`GalleryStore::read`].
+pub async fn read_whole(
+    store: &Gallery,
+    name: &GalleryName,
+    parts: Parts,
+) -> Result<(GalleryInfo, ItemStream)> {
+    loop {
+        let info = store.require_gallery(name).await?;
+        let items = store.read(name, parts).await?;
+        // Between the two calls another gallery may have taken the name.
+        if store.require_gallery(name).await?.binding == info.binding {
+            return Ok((info, items));
+        }
+    }
+}
+
+/// Returns the error for a gallery that does not exist.
+pub(crate) fn no_gallery(name: &GalleryName) -> Error {
+    Error::new(
+        Kind::NotFound,
+        format!("there is no gallery `{name}`; see GET /v1/galleries"),
+    )
+}
+
+/// Returns the error for an item that does not exist.
+pub(crate) fn no_item(name: &GalleryName, id: &ItemId) -> Error {
+    Error::new(
+        Kind::NotFound,
+        format!("the gallery `{name}` has no item {:?}", id.as_str()),
+    )
+}
