@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex},
 };
@@ -148,7 +148,7 @@ fn file() -> Vec<u8> {
         .collect()
 }
 
-fn fetch(hub: &Hub, to: &PathBuf, sha256: Option<&str>) -> Result<(), Error> {
+fn fetch(hub: &Hub, to: &Path, sha256: Option<&str>) -> Result<(), Error> {
     let url = format!("{}/model.safetensors", hub.address);
     download(&url, to, sha256, &mut ())
 }
