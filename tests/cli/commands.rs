@@ -83,7 +83,8 @@ fn a_start_that_cannot_work_fails_at_once_and_says_why() {
         "old",
         "static const char *version(void) { return \"1.18.1\"; }\n\
          static const void *api(unsigned n) { return 0; }\n\
-         static struct { const void *(*api)(unsigned); const char *(*version)(void); } base = { api, version };\n\
+         static struct { const void *(*api)(unsigned); const char *(*version)(void); }\n\
+         base = { api, version };\n\
          const void *OrtGetApiBase(void) { return &base; }",
     );
     assert_start_fails(

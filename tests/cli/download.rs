@@ -17,6 +17,22 @@ use dinoserve::{
 
 use crate::support::{read_golden, scratch, sha256, skip};
 
+/// The description of the model `tiny`, without its sources.
+const TINY: &str = "\
+name = \"tiny\"
+summary = \"random\"
+licence = \"none\"
+dim = 64
+depth = 2
+heads = 2
+registers = 0
+ffn = \"mlp\"
+ffn_hidden = 256
+native_grid = 37
+embed_size = 224
+map_size = 518
+";
+
 /// What the server does with the n-th request.
 #[derive(Debug, Clone)]
 enum Act {
@@ -101,13 +117,15 @@ fn answer(
         Act::Redirect(to, hash) => {
             write!(
                 stream,
-                "HTTP/1.1 302 Found\r\nlocation: {to}\r\nx-linked-etag: \"{hash}\"\r\ncontent-length: 0\r\n{close}"
+                "HTTP/1.1 302 Found\r\nlocation: {to}\r\nx-linked-etag: \"{hash}\"\r\n\
+                 content-length: 0\r\n{close}"
             )
         }
         Act::Serve | Act::CutAfter(_) if range != "-" && start >= file.len() => {
             write!(
                 stream,
-                "HTTP/1.1 416 Range Not Satisfiable\r\ncontent-range: bytes */{}\r\ncontent-length: 0\r\n{close}",
+                "HTTP/1.1 416 Range Not Satisfiable\r\ncontent-range: bytes */{}\r\n\
+                 content-length: 0\r\n{close}",
                 file.len()
             )
         }
@@ -351,9 +369,10 @@ fn a_sharded_model_is_pulled_index_and_all() {
     ];
     let home = scratch("pull-sharded");
     std::fs::create_dir_all(home.join("catalog")).unwrap();
-    let description = "name = \"tiny\"\nsummary = \"random\"\nlicence = \"none\"\ndim = 64\ndepth = 2\nheads = 2\nregisters = 0\n\
-        ffn = \"mlp\"\nffn_hidden = 256\nnative_grid = 37\nembed_size = 224\nmap_size = 518\n[[sources]]\nformat = \"safetensors\"\n\
-        file = \"model.safetensors.index.json\"\nurl = \"{hub}/someone/tiny/resolve/main/model.safetensors.index.json\"\n";
+    let description = format!(
+        "{TINY}[[sources]]\nformat = \"safetensors\"\nfile = \"model.safetensors.index.json\"\n\
+         url = \"{{hub}}/someone/tiny/resolve/main/model.safetensors.index.json\"\n"
+    );
     std::fs::write(home.join("catalog/tiny.toml"), description).unwrap();
     let pull = |files: &[(String, Vec<u8>)]| {
         let hub = Hub::of_files(files.to_vec(), vec![]);
@@ -392,9 +411,8 @@ fn pulling_a_model_downloads_checks_and_converts_it() {
     std::fs::create_dir_all(home.join("catalog")).unwrap();
     let description = |sha256: &str| {
         format!(
-            "name = \"tiny\"\nsummary = \"random\"\nlicence = \"none\"\ndim = 64\ndepth = 2\nheads = 2\nregisters = 0\nffn = \"mlp\"\n\
-             ffn_hidden = 256\nnative_grid = 37\nembed_size = 224\nmap_size = 518\n[[sources]]\nformat = \"safetensors\"\n\
-             file = \"model.safetensors\"\nurl = \"{{hub}}/someone/tiny/resolve/main/model.safetensors\"\nsha256 = \"{sha256}\"\n"
+            "{TINY}[[sources]]\nformat = \"safetensors\"\nfile = \"model.safetensors\"\n\
+             url = \"{{hub}}/someone/tiny/resolve/main/model.safetensors\"\nsha256 = \"{sha256}\"\n"
         )
     };
     let pull = || {

@@ -273,7 +273,8 @@ async fn lists_are_imported_with_their_metadata() {
     let csv = folder.join("list.csv");
     let lines = "path,label,id,metadata\n\
         images/lone.png,cup,,\n\
-        images/rocket/rocket.jpg,,the rocket,\"{\"\"year\"\": 1969, \"\"a\"\": [true, \"\"b,c\"\"]}\"\n\
+        images/rocket/rocket.jpg,,the rocket,\
+        \"{\"\"year\"\": 1969, \"\"a\"\": [true, \"\"b,c\"\"]}\"\n\
         images/missing.png,,,\n\
         images/lone.png,,the rocket,\n\
         images/lone.png,,other,not JSON\n\

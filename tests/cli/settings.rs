@@ -39,7 +39,8 @@ fn effective(command: &mut Command) -> Value {
 #[test]
 fn flags_overrule_the_environment_and_that_overrules_the_file() {
     let folder = scratch("settings");
-    let file = "port = 9001\nhost = \"0.0.0.0\"\nworkers = 3\noffline = true\ngallery = \"postgres://me:secret@db/x\"\nlog = \"warn\"\n";
+    let file = "port = 9001\nhost = \"0.0.0.0\"\nworkers = 3\noffline = true\n\
+                gallery = \"postgres://me:secret@db/x\"\nlog = \"warn\"\n";
     std::fs::write(folder.join("dinoserve.toml"), file).unwrap();
     let found = effective(
         config(&folder, &["--port", "9003"])
@@ -251,7 +252,8 @@ fn shells_can_complete_the_command_line() {
     // A shell that is at hand takes its own.
     let (_, script, _) = run(dinoserve().args(["completions", "bash"]));
     let asked = format!(
-        "{script}\nCOMP_WORDS=(dinoserve mod); COMP_CWORD=1; _dinoserve dinoserve mod dinoserve; echo \"${{COMPREPLY[@]}}\""
+        "{script}\nCOMP_WORDS=(dinoserve mod); COMP_CWORD=1; \
+         _dinoserve dinoserve mod dinoserve; echo \"${{COMPREPLY[@]}}\""
     );
     let output = Command::new("bash").args(["-c", &asked]).output().unwrap();
     assert_eq!(

@@ -247,8 +247,8 @@ async fn first_line(server: &Server, path: &str, key: Option<&str>) -> String {
         .map(|key| format!("Authorization: Bearer {key}\r\n"))
         .unwrap_or_default();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\n{key}Content-Type: image/png\r\nContent-Length: 100000\r\n\
-         Expect: 100-continue\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\n{key}Content-Type: image/png\r\n\
+         Content-Length: 100000\r\nExpect: 100-continue\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 1024];

@@ -147,8 +147,8 @@ async fn a_client_that_does_not_take_its_answer_is_let_go() {
     let mut stream = socket.connect(server.address).await.unwrap();
     let image = read_golden(COFFEE);
     let head = format!(
-        "POST /v1/embed?tokens=true&size=896&resize=squash HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n\
-         Content-Length: {}\r\n\r\n",
+        "POST /v1/embed?tokens=true&size=896&resize=squash HTTP/1.1\r\nHost: x\r\n\
+         Content-Type: image/png\r\nContent-Length: {}\r\n\r\n",
         image.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();

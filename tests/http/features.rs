@@ -62,7 +62,8 @@ async fn every_body_form_gives_the_same_embedding() {
     let post = |path: &str| server.client.post(server.url(path));
     let part = || Part::bytes(file.clone()).file_name("cat.png");
     let json_body = json!({"image": encoded, "size": 112, "pooling": "mean"});
-    let data_uri = json!({"image": format!("data:image/png;base64,{encoded}"), "size": "112", "pooling": "mean"});
+    let data_uri = format!("data:image/png;base64,{encoded}");
+    let data_uri = json!({"image": data_uri, "size": "112", "pooling": "mean"});
     let unpadded =
         json!({"images": [encoded.trim_end_matches('=')], "size": 112, "pooling": "mean"});
     let broken_lines: String = encoded

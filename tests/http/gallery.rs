@@ -208,7 +208,8 @@ async fn an_item_is_stored_replaced_and_deleted() {
     let server = Server::tiny_with_gallery().await;
     let metadata =
         json!({"year": 2024, "tags": ["cat", "red"], "deep": {"a": [null, 1.5]}, "ü": "é"});
-    let body = json!({"image": BASE64_STANDARD.encode(read_golden(CHELSEA)), "label": "cat", "metadata": metadata});
+    let image = BASE64_STANDARD.encode(read_golden(CHELSEA));
+    let body = json!({"image": image, "label": "cat", "metadata": metadata});
     let response = ok(server.put("/v1/gallery/one").json(&body)).await;
     assert_eq!(response.status(), 201);
     assert!(
@@ -218,7 +219,10 @@ async fn an_item_is_stored_replaced_and_deleted() {
             .contains("inference;dur=")
     );
     let stored: Value = response.json().await.unwrap();
-    let expected = json!({"id": "one", "gallery": "default", "place": 1, "label": "cat", "metadata": metadata, "created": true, "dim": 64});
+    let expected = json!({
+        "id": "one", "gallery": "default", "place": 1, "label": "cat", "metadata": metadata,
+        "created": true, "dim": 64,
+    });
     assert_eq!(stored, expected);
     assert_eq!(
         ok(put_vector(&server, "two", 30.0, &json!({})))
@@ -326,8 +330,13 @@ async fn every_body_form_stores_the_same() {
             .text("label", "cat")
             .text("metadata", r#"{"year":2024}"#)
     };
-    let json = json!({"image": BASE64_STANDARD.encode(&file), "pooling": "mean", "size": 112, "label": "cat", "metadata": {"year": 2024}});
-    let in_text = json!({"image": BASE64_STANDARD.encode(&file), "pooling": "mean", "size": "112", "label": "cat", "metadata": "{\"year\":2024}"});
+    let json = json!({
+        "image": BASE64_STANDARD.encode(&file), "pooling": "mean", "size": 112, "label": "cat",
+        "metadata": {"year": 2024},
+    });
+    let mut in_text = json.clone();
+    in_text["size"] = json!("112");
+    in_text["metadata"] = json!("{\"year\":2024}");
     let requests = [
         server
             .put(&format!("/v1/gallery/a?{options}"))
@@ -715,19 +724,21 @@ async fn a_gallery_wants_what_it_was_made_with() {
         put.header("content-type", "image/png")
             .body(read_golden(CHELSEA))
     };
-    ok(put("pooling=cls_mean&layers=2&size=112&resize=squash&filter=bilinear&exif=false&background=black")).await;
+    let options = "pooling=cls_mean&layers=2&size=112&resize=squash&filter=bilinear&exif=false\
+                   &background=black";
+    ok(put(options)).await;
     let made = ok_json(tiny_server.get("/v1/galleries/default")).await;
     let expected = json!({
-        "name": "default", "items": 1, "indexed": 0, "model": "tiny-reg", "fingerprint": made["fingerprint"], "takes_images": true,
-        "dim": 256, "pooling": "cls_mean", "layers": 2, "size": 112, "resize": "squash", "filter": "bilinear", "exif": false,
-        "background": "black",
+        "name": "default", "items": 1, "indexed": 0,
+        "model": "tiny-reg", "fingerprint": made["fingerprint"], "takes_images": true,
+        "dim": 256, "pooling": "cls_mean", "layers": 2,
+        "size": 112, "resize": "squash", "filter": "bilinear", "exif": false, "background": "black",
     });
     assert_eq!(made, expected);
 
     // What is left out is the gallery's; what is said again must agree.
     ok(put("")).await;
     ok(put("size=112&pooling=cls_mean&exif=false&decode=fast")).await;
-    let options = "pooling=cls_mean&layers=2&size=112&resize=squash&filter=bilinear&exif=false&background=black";
     let embedding = ok_json(tiny_server.post_file(&format!("/v1/embed?{options}"), CHELSEA)).await;
     let found = ok_json(tiny_server.post_file("/v1/knn", CHELSEA)).await;
     assert!(close(&found["neighbors"][0]["score"], 1.0));

@@ -31,7 +31,10 @@ fn vectors(from: usize, count: usize) -> Value {
             .map(|d| ((n * 64 + d) as f32).sin())
             .collect::<Vec<f32>>()
     };
-    let item = |n: usize| json!({"id": format!("{n}"), "vector": vector(n), "label": format!("l{}", n % 3), "metadata": {"n": n}});
+    let item = |n: usize| {
+        let label = format!("l{}", n % 3);
+        json!({"id": n.to_string(), "vector": vector(n), "label": label, "metadata": {"n": n}})
+    };
     (from..from + count).map(item).collect()
 }
 
@@ -160,7 +163,8 @@ async fn a_snapshot_that_stands_still_is_given_up() {
     // Slower than other requests may be, and without an end.
     let mut slow = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
-        "PUT /v1/galleries/slow/snapshot HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "PUT /v1/galleries/slow/snapshot HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n",
         snapshot.len()
     );
     slow.write_all(head.as_bytes()).await.unwrap();

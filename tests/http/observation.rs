@@ -200,8 +200,10 @@ async fn a_real_prometheus_scrapes_the_server_with_a_key() {
     let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/alerts.yml");
     let target = process.url.trim_start_matches("http://");
     let config = format!(
-        "global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}\nrule_files: [{}]\nscrape_configs:\n\
-         - job_name: dinoserve\n  authorization: {{credentials_file: {}}}\n  static_configs: [{{targets: [\"{target}\"]}}]\n",
+        "global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}\n\
+         rule_files: [{}]\nscrape_configs:\n- job_name: dinoserve\n  \
+         authorization: {{credentials_file: {}}}\n  \
+         static_configs: [{{targets: [\"{target}\"]}}]\n",
         alerts.display(),
         folder.join("key").display(),
     );
@@ -243,11 +245,9 @@ async fn a_real_prometheus_scrapes_the_server_with_a_key() {
         value("dinoserve_requests_total{route=\"/v1/embed\",status=\"200\"}").await == Some(1.0)
     })
     .await;
-    assert!(
-        value("histogram_quantile(0.5, sum by (le) (dinoserve_stage_duration_seconds_bucket{stage=\"inference\"}))")
-            .await
-            > Some(0.0)
-    );
+    let median = "histogram_quantile(0.5, sum by (le) \
+                  (dinoserve_stage_duration_seconds_bucket{stage=\"inference\"}))";
+    assert!(value(median).await > Some(0.0));
     // The rules are evaluated, and none fires on a server that is well.
     let healthy = async || {
         let rules: Value = ok_json(client.get(format!("http://{address}/api/v1/rules"))).await;

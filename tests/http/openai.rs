@@ -143,14 +143,18 @@ client = OpenAI(base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0)
 image = "data:image/png;base64," + base64.b64encode(Path(sys.argv[2]).read_bytes()).decode()
 one = client.embeddings.create(model="dinov2-small-focus", input=image)
 # The package asks for base64 unless it is told, and gives numbers either way.
-two = client.embeddings.create(model="dinov2-small-focus", input=[image, image], encoding_format="float")
+two = client.embeddings.create(
+    model="dinov2-small-focus", input=[image, image], encoding_format="float"
+)
 try:
     client.embeddings.create(model="text-embedding-3-small", input=image)
     sys.exit("a model that is not here was accepted")
 except NotFoundError as error:
     assert "this server runs" in str(error), error
 assert max(abs(a - b) for a, b in zip(one.data[0].embedding, two.data[1].embedding)) < 1e-6
-print(json.dumps({"vector": two.data[0].embedding, "tokens": one.usage.total_tokens, "models": [m.id for m in client.models.list()]}))
+models = [m.id for m in client.models.list()]
+vector = two.data[0].embedding
+print(json.dumps({"vector": vector, "tokens": one.usage.total_tokens, "models": models}))
 "#;
     let image = crate::support::golden(CHELSEA)
         .to_string_lossy()

@@ -116,7 +116,8 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
     browser.find("#photo").await.click().await.unwrap();
     browser
         .wait(
-            "document.querySelector('#status').textContent.startsWith('Showing the similarity of every patch')",
+            "document.querySelector('#status').textContent\
+             .startsWith('Showing the similarity of every patch')",
         )
         .await;
     browser

@@ -158,7 +158,8 @@ async fn places_that_are_none_are_refused() {
         ("patch=-1,2", "option `patch`"),
         (
             "patch=16,0",
-            "option `patch`: 16,0 lies outside of the image, which has rows 0 to 15 and columns 0 to 15",
+            "option `patch`: 16,0 lies outside of the image, which has rows 0 to 15 and \
+             columns 0 to 15",
         ),
         (
             "patch=1,1&box=0,0,1,1",

@@ -342,7 +342,13 @@ fn a_jpeg_with_a_harmless_defect_is_shown_as_pillow_shows_it() {
 proptest::proptest! {
     /// No size, however odd, panics, overflows or takes long; what is planned is within the limit.
     #[test]
-    fn any_size_is_planned_or_refused(width in 1usize..70_000, height in 1usize..70_000, size: usize, small in 0usize..3000, mode in 0..3) {
+    fn any_size_is_planned_or_rejected(
+        width in 1usize..70_000,
+        height in 1usize..70_000,
+        size: usize,
+        small in 0usize..3000,
+        mode in 0..3,
+    ) {
         let mode = [ResizeMode::Crop, ResizeMode::Fit, ResizeMode::Squash][mode as usize];
         for size in [size, small] {
             if let Ok(plan) = transform(mode, size, ResampleFilter::Bicubic).plan(Size { width, height }) {

@@ -226,7 +226,8 @@ async fn clients_vanish_while_they_send_and_while_they_are_answered() {
     let image = read_golden(COFFEE);
     let head = |path: &str, length: usize| {
         format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {length}\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n\
+             Content-Length: {length}\r\n\r\n"
         )
     };
     for turn in 0..100 {
@@ -585,7 +586,8 @@ async fn a_long_time_at_four_fifths_of_the_load() {
     sleep(Duration::from_secs(2)).await;
     let after = memory();
     eprintln!(
-        "{count} requests in {:.0} s, {refused} refused; memory {:.1} MB before, {:.1} MB at most, {:.1} MB after",
+        "{count} requests in {:.0} s, {refused} rejected; \
+         memory {:.1} MB before, {:.1} MB at most, {:.1} MB after",
         began.elapsed().as_secs_f64(),
         before / 1e6,
         largest / 1e6,

@@ -208,11 +208,16 @@ fn a_writer_that_is_killed_loses_nothing_and_leaves_nothing_half_done() {
         tokio.block_on(async {
             let store = open(&folder).await;
             let Ok(info) = store.require_gallery(&name).await else {
-                assert!(expected.iter().all(Items::is_empty), "seed {seed}, round {round}: the gallery is gone");
+                let is_empty = expected.iter().all(Items::is_empty);
+                assert!(is_empty, "seed {seed}, round {round}: the gallery is gone");
                 return store.close().await;
             };
             let stored = read_all(&store, &name).await;
-            assert_eq!(info.items as usize, stored.len(), "seed {seed}, round {round}");
+            assert_eq!(
+                info.items as usize,
+                stored.len(),
+                "seed {seed}, round {round}"
+            );
             let mut found = vec![Items::new(); WRITERS];
             for item in &stored {
                 let id = item.item.id.as_str();
@@ -221,30 +226,44 @@ fn a_writer_that_is_killed_loses_nothing_and_leaves_nothing_half_done() {
             }
             for ((expected, found), operation) in expected.iter_mut().zip(found).zip(under_way) {
                 let without = agree(expected, &found);
-                let with = operation.as_ref().is_some_and(|operation| agree(&after(expected, operation), &found));
+                let with = operation
+                    .as_ref()
+                    .is_some_and(|operation| agree(&after(expected, operation), &found));
                 assert!(
                     without || with,
-                    "seed {seed}, round {round}: expected {expected:?}, under way {operation:?}, found {found:?}"
+                    "seed {seed}, round {round}: expected {expected:?}, \
+                     under way {operation:?}, found {found:?}"
                 );
                 half_way += usize::from(operation.is_some());
                 survived += usize::from(with && !without);
                 *expected = found;
             }
             let report = store.check(&name).await.unwrap();
-            assert!(report.damage.is_empty(), "seed {seed}, round {round}: {:?}", report.damage);
+            assert!(
+                report.damage.is_empty(),
+                "seed {seed}, round {round}: {:?}",
+                report.damage
+            );
             assert_eq!(report.items, info.items);
             // What is there is found, by the index and by comparing all.
             for exact in [false, true] {
-                let Some(sought) = stored.get(random.below(stored.len().max(1) as u64) as usize) else { continue };
-                let search = Search { exact, ..Search::new(sought.vector.clone(), 1) };
+                let at = random.below(stored.len().max(1) as u64) as usize;
+                let Some(wanted) = stored.get(at) else {
+                    continue;
+                };
+                let search = Search {
+                    exact,
+                    ..Search::new(wanted.vector.clone(), 1)
+                };
                 let nearest = store.search(&name, search).await.unwrap();
-                assert_eq!(nearest[0].item, sought.item, "seed {seed}, round {round}");
+                assert_eq!(nearest[0].item, wanted.item, "seed {seed}, round {round}");
             }
             store.close().await;
         });
     }
     eprintln!(
-        "{acknowledged} writes acknowledged, {half_way} under way when killed, {survived} of these were kept"
+        "{acknowledged} writes acknowledged, {half_way} under way when killed, \
+         {survived} of these were kept"
     );
     assert!(
         acknowledged > 500 && half_way > 100,

@@ -18,8 +18,8 @@ const DIM: usize = 48;
 
 fn binding() -> Binding {
     serde_json::from_value(json!({
-        "model": "made up", "fingerprint": "f", "dim": DIM, "pooling": "cls", "layers": 1, "size": 224, "resize": "crop",
-        "filter": "bicubic", "exif": true, "background": "white",
+        "model": "made up", "fingerprint": "f", "dim": DIM, "pooling": "cls", "layers": 1,
+        "size": 224, "resize": "crop", "filter": "bicubic", "exif": true, "background": "white",
     }))
     .unwrap()
 }
@@ -129,7 +129,7 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
     // About 5100 items pass the first filter and go through the index, 860 the second and are
     // compared one by one.
     let most = ItemFilter::parse(
-        &json!({"label": {"any": ["class 0", "class 1", "class 2", "class 3", "class 4", "class 5"]}}),
+        &json!({"label": {"any": (0..6).map(|n| format!("class {n}")).collect::<Vec<_>>()}}),
     );
     assert!(recall(&gallery, Some(&most.unwrap())).await >= 0.95);
 

@@ -77,7 +77,10 @@ async fn a_snapshot_restored_elsewhere_is_the_same_gallery() {
         .unwrap();
     put(&from, "default", 5..6, 3).await;
     // Texts and numbers that a sloppy reader would change.
-    let metadata = r#"{"z":1,"a":[0.1,1e+300,-0.0,3.0,9007199254740993,5e-324,0.30000000000000004],"é\"\\":{"👍":null},"":""}"#;
+    let metadata = concat!(
+        r#"{"z":1,"a":[0.1,1e+300,-0.0,3.0,9007199254740993,5e-324,0.30000000000000004],"#,
+        r#""é\"\\":{"👍":null},"":""}"#,
+    );
     let odd = |id: &str| NewItem {
         id: ItemId::new(id).unwrap(),
         label: Some(Label::new("label\n\u{1}/👍").unwrap()),

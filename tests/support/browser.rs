@@ -95,7 +95,9 @@ impl Browser {
 
     /// Shows pages as a screen of this width does.
     pub async fn resize(&self, width: u32, height: u32, dark: bool) {
-        let screen = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        let mobile = width < 600;
+        let screen =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile});
         let cdp = self.driver.cdp();
         cdp.send_raw("Emulation.setDeviceMetricsOverride", screen)
             .await
@@ -144,7 +146,8 @@ impl Browser {
     pub async fn colors(&self, css: &str) -> u64 {
         let script = format!(
             "const canvas = document.querySelector({css:?});
-             const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', {{ willReadFrequently: true }});
+             const copy = new OffscreenCanvas(canvas.width, canvas.height)
+               .getContext('2d', {{ willReadFrequently: true }});
              copy.drawImage(canvas, 0, 0);
              const {{ data }} = copy.getImageData(0, 0, canvas.width, canvas.height);
              return new Set(new Uint32Array(data.buffer)).size;"
@@ -161,7 +164,8 @@ impl Browser {
              const dataTransfer = new DataTransfer();
              dataTransfer.items.add(new File([bytes], {name:?}, {{ type: {kind:?} }}));
              for (const type of ['dragover', 'drop'])
-               document.body.dispatchEvent(new DragEvent(type, {{ bubbles: true, cancelable: true, dataTransfer }}));"
+               document.body.dispatchEvent(
+                 new DragEvent(type, {{ bubbles: true, cancelable: true, dataTransfer }}));"
         ))
         .await;
     }
@@ -197,8 +201,12 @@ impl Browser {
     /// The whole page as a PNG in `target/screenshots`, for people to look at.
     pub async fn screenshot(&self, name: &str) -> Vec<u8> {
         use base64::{Engine as _, prelude::BASE64_STANDARD};
-        let size =
-            self.run("return [document.documentElement.clientWidth, document.documentElement.scrollHeight]").await;
+        let size = self
+            .run(
+                "const page = document.documentElement; \
+                      return [page.clientWidth, page.scrollHeight]",
+            )
+            .await;
         let clip = json!({"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1});
         let options = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
         let picture = self

@@ -26,8 +26,8 @@ impl SplitMix {
 
 pub fn binding() -> Binding {
     let binding = serde_json::json!({
-        "model": "none", "fingerprint": "random numbers", "dim": DIM, "pooling": "cls", "layers": 1, "size": 224, "resize": "crop",
-        "filter": "bicubic", "exif": true, "background": "white",
+        "model": "none", "fingerprint": "random numbers", "dim": DIM, "pooling": "cls", "layers": 1,
+        "size": 224, "resize": "crop", "filter": "bicubic", "exif": true, "background": "white",
     });
     serde_json::from_value(binding).unwrap()
 }

@@ -186,8 +186,9 @@ fn tiny_toml(name: &str) -> String {
         mlp
     };
     format!(
-        "name = \"{name}\"\nsummary = \"random weights\"\nlicence = \"none\"\ndim = {}\ndepth = {}\nheads = {}\nregisters = {}\n\
-         ffn = \"{}\"\nffn_hidden = {hidden}\nnative_grid = 37\nembed_size = 224\nmap_size = 518\n",
+        "name = \"{name}\"\nsummary = \"random weights\"\nlicence = \"none\"\n\
+         dim = {}\ndepth = {}\nheads = {}\nregisters = {}\nffn = \"{}\"\n\
+         ffn_hidden = {hidden}\nnative_grid = 37\nembed_size = 224\nmap_size = 518\n",
         number("hidden_size"),
         number("num_hidden_layers"),
         number("num_attention_heads"),

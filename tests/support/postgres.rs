@@ -36,7 +36,8 @@ impl Postgres {
         let wheel = home().root().join(WHEEL);
         if !wheel.join(INSTALLED).join("bin/postgres").exists() {
             skip(&format!(
-                "{test}: PostgreSQL is missing; `make test` fetches it where there is a build for the machine"
+                "{test}: PostgreSQL is missing; \
+                 `make test` fetches it where there is a build for the machine"
             ));
             return None;
         }

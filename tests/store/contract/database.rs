@@ -151,7 +151,8 @@ async fn a_gallery_that_is_replaced_all_the_time_is_always_there() {
     let client = server.connect().await;
     let mut tables = 0i64;
     for _ in 0..100 {
-        const COUNT: &str = "SELECT count(*) FROM pg_tables WHERE schemaname = 'dinoserve' AND tablename LIKE 'items_%'";
+        const COUNT: &str = "SELECT count(*) FROM pg_tables \
+                             WHERE schemaname = 'dinoserve' AND tablename LIKE 'items_%'";
         tables = client.query_one(COUNT, &[]).await.unwrap().get(0);
         if tables == 1 {
             break;

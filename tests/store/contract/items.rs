@@ -26,8 +26,10 @@ over_both_stores!(
 );
 
 /// Members that are out of order, numbers of all forms, and texts that need escapes.
-const METADATA: &str = r#"{"z":1,"a":1.0,"z2":-0.0,"big":18446744073709551615,"low":-9223372036854775808,"e":1e300,"tiny":5e-324,
-    "third":0.3333333333333333,"text":"\"ÄÖ€😀\\\n\u0001","list":[1,"a",null,true,{"x":[]}],"null":null,"deep":{"a":{"b":[[]]}},"":""}"#;
+const METADATA: &str = r#"{"z":1,"a":1.0,"z2":-0.0,"big":18446744073709551615,
+    "low":-9223372036854775808,"e":1e300,"tiny":5e-324,"third":0.3333333333333333,
+    "text":"\"ÄÖ€😀\\\n\u0001",
+    "list":[1,"a",null,true,{"x":[]}],"null":null,"deep":{"a":{"b":[[]]}},"":""}"#;
 
 async fn an_item_comes_back_as_it_was_given(place: &Place) {
     let store = place.open().await;

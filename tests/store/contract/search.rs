@@ -331,7 +331,10 @@ async fn a_large_choice_of_values_is_a_filter_too(place: &Place) {
         json!({"metadata": {"n": {"any": numbers}}}),
         json!({"metadata": {"t": {"any": texts}}}),
         json!({"label": {"any": labels}}),
-        json!({"label": {"any": labels}, "metadata": {"n": {"any": numbers}, "t": {"any": numbers}}}),
+        json!({
+            "label": {"any": labels},
+            "metadata": {"n": {"any": numbers}, "t": {"any": numbers}},
+        }),
     ] {
         let filter = ItemFilter::parse(&filter).unwrap();
         assert_eq!(
