@@ -164,7 +164,7 @@ async fn a_poisoned_job_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_job_that_nobody_waits_for_is_not_run() {
+async fn a_job_whose_caller_has_left_is_not_run() {
     let (engine, thread) = start(&EngineConfig {
         workers: Some(1),
         max_batch: Some(1),
@@ -220,7 +220,7 @@ async fn the_queue_is_bounded_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn what_is_queued_when_the_engine_is_dropped_is_answered() {
+async fn queued_jobs_are_answered_when_the_engine_is_dropped() {
     let (engine, thread) = start(&EngineConfig {
         workers: Some(2),
         ..on_cpu()
@@ -342,7 +342,7 @@ fn defaults_follow_the_cores_and_the_device() {
 }
 
 #[tokio::test]
-async fn a_lone_image_and_a_crowd_are_all_answered() {
+async fn one_image_and_many_are_all_answered() {
     let config = EngineConfig {
         workers: Some(2),
         intra_threads: Some(1),
@@ -386,7 +386,7 @@ fn an_int8_model_runs_image_by_image_on_the_cpu() {
 }
 
 #[test]
-fn a_device_is_read_as_it_is_written() {
+fn a_device_is_parsed_as_it_is_printed() {
     for text in ["auto", "cpu", "cuda:0", "cuda:1,0,7"] {
         assert_eq!(text.parse::<Device>().unwrap().to_string(), text);
     }
@@ -466,7 +466,7 @@ async fn a_worker_that_panics_is_isolated_counted_and_replaced() {
 }
 
 #[tokio::test]
-async fn an_engine_whose_model_is_gone_says_so_and_recovers() {
+async fn an_engine_without_its_model_file_fails_and_recovers() {
     let _alone = COUNTING.lock().await;
     let model = tiny("tiny-reg", "model.safetensors");
     let path = model.paths.model.clone();

@@ -56,7 +56,7 @@ fn serve(home: &Path) -> Command {
 }
 
 #[test]
-fn a_start_that_cannot_work_fails_at_once_and_says_why() {
+fn a_failed_start_ends_at_once_with_a_reason() {
     let home = home_with_tiny();
     let folder = scratch("cli-start");
     let missing = folder.join("no-such-library.so");
@@ -140,7 +140,7 @@ fn compile(folder: &Path, name: &str, source: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn serve_says_where_it_listens_and_ends_on_a_signal() {
+async fn serve_prints_its_address_and_ends_on_a_signal() {
     let home = home_with_tiny();
     for signal in ["-TERM", "-INT"] {
         let mut command = serve(&home);
@@ -272,7 +272,7 @@ async fn each_precision_has_a_file_and_a_fingerprint_and_is_served() {
 }
 
 #[test]
-fn a_taken_port_is_said() {
+fn a_taken_port_is_named() {
     let home = home_with_tiny();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -286,7 +286,7 @@ fn a_taken_port_is_said() {
 }
 
 #[test]
-fn a_folder_is_embedded_and_what_cannot_be_read_is_listed() {
+fn a_folder_is_embedded_and_unreadable_files_are_listed() {
     let folder = scratch("cli-embed");
     let images = folder.join("images");
     std::fs::create_dir_all(images.join("more")).unwrap();

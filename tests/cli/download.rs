@@ -180,7 +180,7 @@ fn target(name: &str) -> (PathBuf, PathBuf) {
 }
 
 #[test]
-fn a_cut_connection_is_taken_up_where_it_broke() {
+fn a_broken_download_is_resumed() {
     let file = file();
     let hub = Hub::start(
         file.clone(),
@@ -194,7 +194,7 @@ fn a_cut_connection_is_taken_up_where_it_broke() {
 }
 
 #[test]
-fn an_earlier_process_s_part_is_used() {
+fn a_partial_file_of_an_earlier_process_is_resumed() {
     let file = file();
     let hub = Hub::start(file.clone(), vec![]);
     let (to, part) = target("resume");
@@ -253,7 +253,7 @@ fn a_wrong_hash_leaves_nothing_behind() {
 }
 
 #[test]
-fn the_hub_s_announced_hash_is_checked_when_none_is_known() {
+fn the_hash_announced_by_the_hub_is_checked() {
     let file = file();
     let (to, _) = target("announced");
     let hub = Hub::start(
@@ -269,7 +269,7 @@ fn the_hub_s_announced_hash_is_checked_when_none_is_known() {
 }
 
 #[test]
-fn two_that_want_the_same_file_take_turns() {
+fn two_downloads_of_one_file_take_turns() {
     let file = file();
     for first in [Act::Serve, Act::IgnoreRange, Act::CutAfter(100_000)] {
         let hub = Hub::start(file.clone(), vec![first, Act::IgnoreRange]);
@@ -286,7 +286,7 @@ fn two_that_want_the_same_file_take_turns() {
 }
 
 #[test]
-fn what_is_not_there_is_not_asked_for_again() {
+fn a_missing_file_is_not_retried() {
     let hub = Hub::start(file(), vec![Act::Status("404 Not Found")]);
     let (to, _) = target("404");
     let error = fetch(&hub, &to, None).unwrap_err();
@@ -301,7 +301,7 @@ fn what_is_not_there_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_failing_server_is_tried_again_but_not_for_ever() {
+fn a_failing_server_is_retried_a_few_times() {
     let file = file();
     let busy = Act::Status("503 Service Unavailable");
     let hub = Hub::start(file.clone(), vec![busy.clone(), busy.clone()]);
@@ -320,7 +320,7 @@ fn a_failing_server_is_tried_again_but_not_for_ever() {
 }
 
 #[test]
-fn a_full_disk_is_said_and_the_download_goes_on_when_there_is_room() {
+fn a_download_on_a_full_disk_fails_and_resumes_later() {
     let folder = scratch("download-full");
     let mounted = Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=128k", "tmpfs"])
@@ -351,7 +351,7 @@ fn a_full_disk_is_said_and_the_download_goes_on_when_there_is_room() {
 }
 
 #[test]
-fn a_sharded_model_is_pulled_index_and_all() {
+fn a_sharded_model_is_pulled_with_its_index() {
     let whole = read_golden("tiny/model.safetensors");
     let index =
         r#"{"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}"#;

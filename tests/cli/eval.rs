@@ -197,7 +197,7 @@ fn int8_costs_at_most_one_point_of_accuracy() {
 }
 
 #[test]
-fn files_and_labels_that_are_not_as_they_should_be_are_told() {
+fn bad_files_and_labels_are_reported() {
     let folder = scratch("eval-folders");
     let photograph = |from: &str, to: &str| {
         let to = folder.join(to);
@@ -331,7 +331,7 @@ fn the_lowest_class_wins_a_tie_and_the_nearest_outweigh_many() {
 }
 
 #[test]
-fn a_report_counts_what_was_taken_for_what() {
+fn a_report_counts_confusions() {
     let classes = names(&["ant", "bee", "cow"]);
     let truth = [0, 0, 0, 0, 1, 1, 1, 1, 1, 1];
     let predicted = [
@@ -390,7 +390,7 @@ cow              –         –      –       0
 }
 
 #[test]
-fn many_classes_are_told_by_their_most_frequent_confusions() {
+fn a_report_of_many_classes_lists_frequent_confusions() {
     let classes: Vec<String> = (0..30).map(|class| format!("class {class:02}")).collect();
     let truth: Vec<usize> = (0..30).flat_map(|class| [class; 3]).collect();
     let predicted: Vec<Option<usize>> = truth

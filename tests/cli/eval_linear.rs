@@ -98,7 +98,7 @@ fn accuracy_and_predictions_are_those_of_scikit_learn() {
 }
 
 #[test]
-fn the_strength_is_found_without_being_told() {
+fn the_strength_is_found_by_cross_validation() {
     // Half as many pictures, which it is tested on, too: what was held out tells.
     let (output, found) = evaluate("cifar10-sample/test", &["--features", "cls"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -119,7 +119,7 @@ fn the_strength_is_found_without_being_told() {
 }
 
 #[test]
-fn options_that_no_training_could_have_are_refused_before_images_are_read() {
+fn impossible_options_are_rejected_before_images_are_read() {
     for (flags, detail) in [
         (["--l2", "0"], "option `l2`: 0 is out of range"),
         (

@@ -114,7 +114,7 @@ fn photographs(folder: &Path) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_folder_is_imported_counted_checked_and_exported() {
+async fn a_folder_is_imported_checked_and_exported() {
     let folder = scratch("gallery-import");
     let (images, store, home) = (
         photographs(&folder),
@@ -375,7 +375,7 @@ fn long_list(folder: &Path, lines: usize) -> PathBuf {
 }
 
 #[tokio::test]
-async fn an_import_that_was_stopped_or_killed_goes_on() {
+async fn an_interrupted_import_goes_on() {
     const LINES: usize = 5000;
     let folder = scratch("gallery-resume");
     let (list, store, home) = (

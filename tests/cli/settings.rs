@@ -37,7 +37,7 @@ fn effective(command: &mut Command) -> Value {
 }
 
 #[test]
-fn flags_overrule_the_environment_and_that_overrules_the_file() {
+fn flags_override_the_environment_and_the_file() {
     let folder = scratch("settings");
     let file = "port = 9001\nhost = \"0.0.0.0\"\nworkers = 3\noffline = true\n\
                 gallery = \"postgres://me:secret@db/x\"\nlog = \"warn\"\n";
@@ -125,7 +125,7 @@ fn wrong_settings_are_named() {
 }
 
 #[test]
-fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
+fn the_doctor_finds_problems_and_says_what_to_do() {
     let home = home_with_tiny();
     let folder = scratch("doctor");
     let doctor = |arguments: &[&str]| {
@@ -265,7 +265,7 @@ fn shells_can_complete_the_command_line() {
 }
 
 #[test]
-fn what_is_stopped_leaves_nothing_half_written() {
+fn a_stopped_command_leaves_no_partial_file() {
     let folder = scratch("stopped");
     let mut command = dinoserve();
     command

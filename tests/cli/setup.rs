@@ -14,7 +14,7 @@ fn setup(home: &Path) -> Command {
 }
 
 #[test]
-fn what_is_there_is_left_alone() {
+fn existing_files_are_kept() {
     let library = home().runtime_library();
     let before = std::fs::metadata(&library).unwrap().modified().unwrap();
     let output = setup(home().root())
@@ -34,7 +34,7 @@ fn what_is_there_is_left_alone() {
 }
 
 #[test]
-fn without_a_network_it_says_what_to_do_by_hand() {
+fn without_a_network_the_manual_steps_are_printed() {
     let home = scratch("setup-home");
     let output = setup(&home)
         .env("PIP_NO_INDEX", "1")

@@ -125,7 +125,7 @@ const ROLES: [(&str, Option<Role>); 35] = [
 ];
 
 #[tokio::test]
-async fn every_operation_asks_for_its_role() {
+async fn every_operation_requires_its_role() {
     let description = serde_json::to_value(description()).unwrap();
     let mut described = vec!["get /openapi.json".to_owned()];
     for (path, methods) in description["paths"].as_object().unwrap() {
@@ -183,7 +183,7 @@ async fn every_operation_asks_for_its_role() {
 }
 
 #[tokio::test]
-async fn keys_are_told_apart_and_named() {
+async fn keys_are_distinguished_and_named_in_logs() {
     let keys = Keys::new();
     let server = keys.server().await;
     let before = counted("unauthenticated");
@@ -266,7 +266,7 @@ async fn first_line(server: &Server, path: &str, key: Option<&str>) -> String {
 /// A server asks for a body (`100 Continue`) when somebody begins to read it, so this counts every
 /// body reader there is.
 #[tokio::test]
-async fn what_is_refused_never_reaches_a_body_reader_or_the_model() {
+async fn rejected_requests_never_reach_a_body_reader_or_the_model() {
     let keys = Keys::new();
     let server = keys.server().await;
     assert_eq!(
@@ -321,7 +321,7 @@ async fn what_is_refused_never_reaches_a_body_reader_or_the_model() {
 }
 
 #[tokio::test]
-async fn a_key_has_its_requests_a_minute() {
+async fn a_key_has_a_rate_limit() {
     let keys = Keys::new();
     let server = keys.server().await;
     let ask = || server.get("/v1/models").bearer_auth(&keys.slow);
@@ -389,7 +389,7 @@ async fn keys_are_rotated_without_a_restart() {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_of_keys_is_said() {
+fn errors_in_a_key_file_are_named() {
     let file = scratch("keys").join("keys.toml");
     let hash = "0123456789abcdef".repeat(4);
     let good = format!("[[key]]\nname = \"a\"\nrole = \"read\"\nsha256 = \"{hash}\"\n");
@@ -423,7 +423,7 @@ fn what_is_wrong_with_a_file_of_keys_is_said() {
 }
 
 #[tokio::test]
-async fn pages_of_other_sites_change_nothing_unless_they_may() {
+async fn pages_of_other_sites_change_nothing_unless_allowed() {
     let server = Setup {
         gallery: Some(new_gallery().await),
         ..Setup::tiny()
@@ -572,7 +572,7 @@ async fn a_head_that_is_too_large_is_named() {
 /// Between the reading of the file and the first request a model may have been downloaded, which
 /// takes minutes.
 #[tokio::test]
-async fn keys_that_change_while_the_server_starts_are_known() {
+async fn keys_that_change_while_the_server_starts_are_read() {
     let keys = Keys::new();
     let opened = keys.open();
     let NewKey { secret, entry } = NewKey::random("newcomer", Role::Read, None).unwrap();
@@ -600,7 +600,7 @@ async fn keys_that_change_while_the_server_starts_are_known() {
 /// The whole way of an operator: a key is made, the server started with its file, and nothing
 /// secret is in the log.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_makes_keys_and_no_log_holds_them() {
+async fn keys_are_made_by_command_and_appear_in_no_log() {
     let file = scratch("keys").join("keys.toml");
     let made = std::process::Command::new(env!("CARGO_BIN_EXE_dinoserve"))
         .args([

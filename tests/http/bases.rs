@@ -79,7 +79,7 @@ fn assert_same_basis(a: &Value, b: &Value) {
 }
 
 #[tokio::test]
-async fn an_image_has_the_same_colors_whatever_stands_beside_it() {
+async fn an_image_has_the_same_colors_in_any_batch() {
     let server = Server::tiny_with_gallery().await;
     ok(put(
         &server,
@@ -144,7 +144,7 @@ async fn an_image_has_the_same_colors_whatever_stands_beside_it() {
 }
 
 #[tokio::test]
-async fn a_basis_of_two_images_is_their_joint_one_with_less_wide_ranges() {
+async fn a_basis_of_two_images_equals_their_joint_basis_with_narrower_ranges() {
     let server =
         Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
     let options = "size=224&resize=fit";
@@ -229,7 +229,7 @@ async fn a_basis_of_two_images_is_their_joint_one_with_less_wide_ranges() {
 }
 
 #[tokio::test]
-async fn images_that_are_added_count_as_if_they_had_come_at_once() {
+async fn adding_images_equals_fitting_all_at_once() {
     let server = Server::tiny_with_gallery().await;
     ok(put(
         &server,
@@ -328,7 +328,7 @@ async fn bases_survive_a_restart_and_belong_to_a_model() {
 }
 
 #[tokio::test]
-async fn a_gallery_s_thumbnails_can_be_what_a_basis_is_fitted_on() {
+async fn a_basis_can_be_fitted_on_the_thumbnails_of_a_gallery() {
     let store = new_gallery().await;
     let binding = Binding {
         model: ModelId {

@@ -54,7 +54,7 @@ async fn an_idle_connection_is_closed() {
 
 /// A client of HTTP/2 that answers pings could stay for ever.
 #[tokio::test]
-async fn an_idle_connection_of_http2_is_closed_though_it_answers_pings() {
+async fn an_idle_http2_connection_is_closed_although_it_answers_pings() {
     const PING: u8 = 6;
     const GO_AWAY: u8 = 7;
     let server = start(|config| config.header_timeout = Duration::from_millis(400)).await;
@@ -96,7 +96,7 @@ async fn an_idle_connection_of_http2_is_closed_though_it_answers_pings() {
 
 /// A client of HTTP/2 that makes no room for its answers, or room for one byte, and answers pings.
 #[tokio::test]
-async fn a_client_of_http2_that_takes_nothing_is_let_go() {
+async fn an_http2_client_that_reads_nothing_is_disconnected() {
     for window in [0, 1] {
         let server = start(|config| {
             config.write_timeout = Duration::from_secs(1);
@@ -139,7 +139,7 @@ async fn a_client_of_http2_that_takes_nothing_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_take_its_answer_is_let_go() {
+async fn a_client_that_does_not_read_its_response_is_disconnected() {
     let server = start(|config| config.write_timeout = Duration::from_secs(1)).await;
     // Little room for what arrives, so that the answer does not fit between the two.
     let socket = TcpSocket::new_v4().unwrap();
@@ -180,7 +180,7 @@ async fn a_client_that_does_not_take_its_answer_is_let_go() {
 }
 
 #[tokio::test]
-async fn there_are_only_so_many_connections() {
+async fn connections_have_a_limit() {
     let server = start(|config| config.max_connections = 4).await;
     let mut open = Vec::new();
     for _ in 0..4 {
@@ -203,7 +203,7 @@ async fn there_are_only_so_many_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_thousand_idle_connections_keep_nobody_from_being_served() {
+async fn two_thousand_idle_connections_do_not_block_other_clients() {
     const MANY: usize = 2000;
     // This process holds the other ends.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);

@@ -31,7 +31,7 @@ fn png_of(bytes: &[u8]) -> image::RgbImage {
 }
 
 #[tokio::test]
-async fn embeddings_of_photographs_match_the_reference() {
+async fn embeddings_match_the_reference() {
     let server = focus_server().await;
     for photograph in PHOTOGRAPHS {
         let stem = photograph.split('.').next().unwrap();
@@ -177,7 +177,7 @@ async fn pooling_is_computed_from_the_tokens() {
 }
 
 #[tokio::test]
-async fn a_bad_image_among_good_ones_spoils_only_itself() {
+async fn a_bad_image_in_a_batch_fails_alone() {
     let server = Server::tiny().await;
     let good = BASE64_STANDARD.encode(read_golden(CHELSEA));
     let bad = BASE64_STANDARD.encode(b"this is no image");
@@ -255,7 +255,7 @@ async fn pca_maps_match_the_reference() {
 }
 
 #[tokio::test]
-async fn pca_options_do_what_they_say() {
+async fn pca_options_have_their_documented_effect() {
     let server = focus_server().await;
     let request = |options: &str, accept: &str| {
         server
@@ -430,7 +430,7 @@ async fn attention_maps_match_the_reference() {
 }
 
 #[tokio::test]
-async fn attention_pictures_show_the_maps() {
+async fn attention_renderings_show_the_maps() {
     let server = focus_server().await;
     let request =
         |options: &str| server.post_file(&format!("/v1/attention?{FIT448}&{options}"), CHELSEA);
@@ -471,7 +471,7 @@ async fn attention_pictures_show_the_maps() {
 }
 
 #[tokio::test]
-async fn odd_but_valid_headers_and_large_parts_are_taken() {
+async fn unusual_headers_and_large_parts_are_accepted() {
     let server = Server::tiny().await;
     let java = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2";
     let answer = ok(server
@@ -537,7 +537,7 @@ async fn exif_and_background_change_the_pixels() {
 }
 
 #[tokio::test]
-async fn the_server_tells_what_it_runs_and_counts_what_it_does() {
+async fn models_and_metrics_describe_the_server() {
     let server = focus_server().await;
     let models = ok_json(server.get("/v1/models")).await;
     let model = &models["data"][0];

@@ -61,7 +61,7 @@ fn close(a: &Value, b: f64) -> bool {
 }
 
 #[tokio::test]
-async fn a_photograph_is_found_by_itself_and_by_its_crops() {
+async fn an_image_is_found_by_itself_and_by_its_crops() {
     let server = server_with_photographs().await;
     for photograph in PHOTOGRAPHS {
         let file = format!("dinov2-small-focus/{photograph}");
@@ -101,7 +101,7 @@ async fn a_photograph_is_found_by_itself_and_by_its_crops() {
 }
 
 #[tokio::test]
-async fn scores_are_the_cosines_of_the_embeddings_however_one_asks() {
+async fn scores_are_cosines_of_embeddings_for_every_kind_of_query() {
     let server = server_with_photographs().await;
     let mut embeddings = Vec::new();
     for photograph in PHOTOGRAPHS {
@@ -374,7 +374,7 @@ async fn every_body_form_stores_the_same() {
 }
 
 #[tokio::test]
-async fn a_batch_stores_what_is_good_and_tells_of_the_rest() {
+async fn a_batch_stores_good_items_and_reports_the_others() {
     let server = Server::tiny_with_gallery().await;
     ok(put_vector(&server, "old", 0.0, &json!({}))).await;
     let image = BASE64_STANDARD.encode(read_golden(CHELSEA));
@@ -526,7 +526,7 @@ async fn pages_stay_stable_while_items_come_and_go() {
 }
 
 #[tokio::test]
-async fn filters_say_which_items_are_found() {
+async fn filters_choose_which_items_are_found() {
     let server = Server::tiny_with_gallery().await;
     for (id, degrees, facts) in [
         (
@@ -697,7 +697,7 @@ async fn neighbors_vote_by_their_score() {
 }
 
 #[tokio::test]
-async fn a_photograph_is_classified_by_its_likes() {
+async fn an_image_is_classified_by_similar_images() {
     let server = server_with_photographs().await;
     let answer = ok_json(server.post_file("/v1/classify?k=3", COFFEE)).await;
     assert_eq!(
@@ -711,7 +711,7 @@ async fn a_photograph_is_classified_by_its_likes() {
 }
 
 #[tokio::test]
-async fn a_gallery_wants_what_it_was_made_with() {
+async fn a_gallery_rejects_features_of_another_model_or_preprocessing() {
     let store = new_gallery().await;
     let tiny_server = Server::start_on(
         store.clone(),
@@ -971,7 +971,7 @@ async fn galleries_are_listed_measured_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_write_is_seen_by_all_who_ask_after_it() {
+async fn a_write_is_visible_to_every_later_request() {
     let server = Server::tiny_with_gallery().await;
     let write = async |writer: usize| {
         for n in 0..12 {

@@ -63,7 +63,7 @@ async fn everything(server: &Server, gallery: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_snapshot_brings_everything_to_another_server_whole_or_not_at_all() {
+async fn a_snapshot_is_restored_on_another_server_whole_or_not_at_all() {
     // The limits of other requests do not hold.
     let config = HttpConfig {
         max_body_bytes: 256 << 10,
@@ -148,7 +148,7 @@ async fn a_snapshot_brings_everything_to_another_server_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_snapshot_that_stands_still_is_given_up() {
+async fn a_stalled_snapshot_upload_is_aborted() {
     let config = HttpConfig {
         request_timeout: Duration::from_secs(1),
         snapshot_idle: Duration::from_secs(3),

@@ -120,7 +120,7 @@ async fn a_model_takes_over_and_no_request_fails() {
 }
 
 #[tokio::test]
-async fn galleries_of_the_old_model_are_kept_and_told_apart() {
+async fn galleries_of_the_old_model_are_kept_and_recognized() {
     let server = start(&tiny_home(&["tiny-reg", "tiny"]), "tiny-reg").await;
     let put = |id: &str| {
         let body = crate::support::read_golden("dinov2-small-focus/coffee.png");
@@ -242,7 +242,7 @@ async fn one_model_is_loaded_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_server_without_a_source_of_models_says_so() {
+async fn a_server_that_cannot_load_models_says_so() {
     let server = Server::tiny().await;
     let (status, body) = problem(load(&server, "tiny")).await;
     assert_eq!(

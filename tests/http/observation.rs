@@ -409,7 +409,7 @@ async fn spans_go_to_a_collector_and_join_the_callers_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_away_disturbs_nobody() {
+async fn an_unreachable_collector_does_not_affect_requests() {
     let nobody = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

@@ -20,7 +20,7 @@ fn the_committed_description_is_up_to_date() {
 }
 
 #[tokio::test]
-async fn described_options_are_the_known_ones() {
+async fn described_options_are_exactly_the_accepted_ones() {
     const FILE: &str = "dinov2-small-focus/chelsea.png";
     let description: Value = serde_json::to_value(description()).unwrap();
     let server = Server::tiny().await;

@@ -42,8 +42,8 @@ async fn assert_fits(browser: &Browser) {
 }
 
 #[tokio::test]
-async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
-    let Some(browser) = Browser::start("pages::a_photograph_is_dropped").await else {
+async fn an_image_is_dropped_explored_stored_and_found() {
+    let Some(browser) = Browser::start("pages::an_image_is_dropped").await else {
         return;
     };
     let server =
@@ -279,8 +279,8 @@ async fn a_photograph_is_dropped_looked_at_kept_and_found_again() {
 }
 
 #[tokio::test]
-async fn errors_are_told_in_words() {
-    let Some(browser) = Browser::start("pages::errors_are_told_in_words").await else {
+async fn errors_are_shown_as_text() {
+    let Some(browser) = Browser::start("pages::errors_are_shown_as_text").await else {
         return;
     };
     let server = Server::tiny().await;
@@ -356,7 +356,7 @@ async fn the_api_can_be_read_and_tried() {
 }
 
 #[tokio::test]
-async fn files_of_the_pages_are_kept_by_browsers() {
+async fn page_files_are_cached_by_browsers() {
     let server = Server::start(tiny("tiny-reg", "model.safetensors"), HttpConfig::default()).await;
     for (path, kind) in [
         ("/", "text/html; charset=utf-8"),

@@ -119,7 +119,7 @@ fn classify(server: &Server, probe: &str, vector: &[f32]) -> RequestBuilder {
 }
 
 #[tokio::test]
-async fn a_probe_learns_the_labels_of_a_gallery_and_tells_them() {
+async fn a_probe_learns_the_labels_of_a_gallery() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
     let fingerprint = server.engine.fingerprint().to_owned();
@@ -238,7 +238,7 @@ fn pictures(set: &str, numbers: std::ops::Range<usize>) -> Vec<(Vec<u8>, &'stati
 }
 
 #[tokio::test]
-async fn pictures_that_were_stored_are_learned_from_and_new_ones_classified() {
+async fn a_probe_is_trained_on_stored_images_and_classifies_new_ones() {
     let server =
         Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
     for (index, (file, label)) in pictures("train", 0..20).into_iter().enumerate() {
@@ -314,7 +314,7 @@ async fn pictures_that_were_stored_are_learned_from_and_new_ones_classified() {
 }
 
 #[tokio::test]
-async fn a_probe_outlives_the_server_and_is_replaced_for_all_servers_on_the_store() {
+async fn a_probe_survives_a_restart_and_is_replaced_on_all_servers() {
     let location = scratch("probes").to_string_lossy().into_owned();
     let reopen = async || {
         open(&location, &GalleryConfig::default(), OpenMode::Serve)
@@ -373,7 +373,7 @@ async fn a_probe_outlives_the_server_and_is_replaced_for_all_servers_on_the_stor
 }
 
 #[tokio::test]
-async fn a_filter_chooses_what_is_learned_from() {
+async fn a_filter_chooses_the_training_items() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
     fill(&store, "g", server.engine.fingerprint(), 90, 3, 1.0).await;
@@ -392,7 +392,7 @@ async fn slow(store: &Gallery, server: &Server) {
 }
 
 #[tokio::test]
-async fn a_training_is_seen_and_ended_and_there_is_one_at_a_time() {
+async fn one_training_runs_at_a_time_and_can_be_watched_and_stopped() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
     slow(&store, &server).await;
@@ -452,7 +452,7 @@ async fn a_training_is_seen_and_ended_and_there_is_one_at_a_time() {
 }
 
 #[tokio::test]
-async fn who_waits_longer_than_a_request_may_take_is_told_to_look_later() {
+async fn waiting_for_a_training_ends_with_the_request_timeout() {
     let store = new_gallery().await;
     let config = HttpConfig {
         request_timeout: Duration::from_secs(1),
@@ -494,7 +494,7 @@ async fn who_waits_longer_than_a_request_may_take_is_told_to_look_later() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_learned_from_is_told_whether_one_waits_or_not() {
+async fn a_training_that_cannot_work_fails_with_its_reason() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
     let fingerprint = server.engine.fingerprint().to_owned();
@@ -567,7 +567,7 @@ async fn what_cannot_be_learned_from_is_told_whether_one_waits_or_not() {
 }
 
 #[tokio::test]
-async fn features_of_another_model_are_refused() {
+async fn probes_reject_features_of_another_model() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
     fill(&store, "g", server.engine.fingerprint(), 20, 2, 1.0).await;
@@ -627,7 +627,7 @@ async fn features_of_another_model_are_refused() {
 }
 
 #[tokio::test]
-async fn each_bad_request_about_probes_is_told_what_is_wrong() {
+async fn bad_requests_about_probes_are_rejected() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
     fill(&store, "g", server.engine.fingerprint(), 20, 2, 1.0).await;

@@ -250,7 +250,7 @@ async fn a_limit_is_named_with_its_flag() {
 }
 
 #[tokio::test]
-async fn a_full_server_refuses_at_once_and_before_the_body() {
+async fn a_full_server_rejects_before_the_body() {
     let config = HttpConfig {
         max_requests: Some(1),
         ..HttpConfig::default()
@@ -331,7 +331,7 @@ async fn assert_refused_while_sending(server: &Server, path: &str, status: &str)
 }
 
 #[tokio::test]
-async fn pictures_side_by_side_have_a_limit() {
+async fn renderings_side_by_side_have_a_size_limit() {
     let server = Server::tiny().await;
     let line = |width: u32, height: u32| {
         let mut file = std::io::Cursor::new(Vec::new());
@@ -364,7 +364,7 @@ async fn pictures_side_by_side_have_a_limit() {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_arrive_is_given_up() {
+async fn an_incomplete_head_times_out() {
     let mut server = Server::tiny().await;
     let mut slow = TcpStream::connect(server.address).await.unwrap();
     slow.write_all(b"POST /v1/embed HTTP/1.1\r\nhost: x\r\n")
@@ -386,7 +386,7 @@ async fn a_head_that_does_not_arrive_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_arrive_is_given_up() {
+async fn an_incomplete_body_times_out() {
     let config = HttpConfig {
         request_timeout: Duration::from_secs(1),
         ..HttpConfig::default()

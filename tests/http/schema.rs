@@ -14,7 +14,7 @@ use crate::support::{
 const EXAMPLES: &str = "100";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_request_gets_an_answer_that_is_not_described() {
+async fn every_response_conforms_to_the_description() {
     let Some(python) = Python::find("schema::schemathesis") else {
         return;
     };

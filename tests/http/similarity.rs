@@ -112,7 +112,7 @@ async fn similarity_is_the_cosine_between_tokens() {
 }
 
 #[tokio::test]
-async fn similarity_pictures_have_one_scale_and_a_frame() {
+async fn similarity_renderings_share_a_scale_and_frame_the_patch() {
     let server = focus_server().await;
     let path = format!("/v1/similarity?{SIZE}&patch=5,9&colormap=gray");
     let strip = image::load_from_memory(&ok_bytes(both(&server, &path)).await)
@@ -143,7 +143,7 @@ async fn similarity_pictures_have_one_scale_and_a_frame() {
 }
 
 #[tokio::test]
-async fn places_that_are_none_are_refused() {
+async fn bad_places_are_rejected() {
     let server = Server::tiny().await;
     for (options, detail) in [
         (

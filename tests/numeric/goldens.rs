@@ -206,7 +206,7 @@ fn int8_keeps_the_direction_of_the_features() {
 /// What keeps the sums of CPUs without VNNI from saturating, and the error within a step and a
 /// half.
 #[test]
-fn quantised_weights_stay_within_their_limits() {
+fn quantized_weights_stay_within_their_limits() {
     let (outputs, inputs) = (7, 64);
     let mut state = 9u32;
     let mut weight: Vec<f32> = (0..outputs * inputs)
@@ -265,7 +265,7 @@ fn a_fingerprint_depends_on_the_weights_and_not_on_their_file() {
 }
 
 #[test]
-fn a_batch_gives_each_image_what_it_would_get_alone() {
+fn features_do_not_depend_on_the_batch() {
     let mut session = session(&tiny("tiny-reg", "model.safetensors"));
     let images: Vec<Input> = [0u8, 40, 200]
         .map(|shift| {

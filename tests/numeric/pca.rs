@@ -56,7 +56,7 @@ fn the_first_components_are_those_of_the_whole_decomposition() {
 }
 
 #[test]
-fn equal_variances_and_none_at_all_still_give_a_basis() {
+fn equal_and_zero_variances_give_a_basis() {
     let constant = Array2::from_elem((100, 64), 0.5);
     let line = noise(100, 1, 5).dot(&noise(1, 64, 6));
     let mut circle = Array2::zeros((128, 64));
@@ -134,7 +134,7 @@ struct Reference {
 }
 
 #[test]
-fn a_basis_fitted_image_by_image_is_the_one_of_all_tokens_and_the_reference_s() {
+fn a_basis_fitted_image_by_image_equals_that_of_all_tokens() {
     let tokens = waves();
     let reference: Reference = serde_json::from_slice(&read_golden("moments/basis.json")).unwrap();
     let moments = in_parts(&tokens, &[40, 41, 90, 125]);
@@ -177,7 +177,7 @@ fn moments_do_not_lose_small_variances_behind_a_large_mean() {
 }
 
 #[test]
-fn ranges_of_many_images_come_from_an_even_sample_whatever_their_order() {
+fn ranges_come_from_an_even_sample_of_all_images() {
     // Rows of the first part are larger: a sample that favored some images would see it.
     let mut tokens = noise(30_000, 8, 9);
     tokens

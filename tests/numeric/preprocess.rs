@@ -28,7 +28,7 @@ fn transform(mode: ResizeMode, size: usize, filter: ResampleFilter) -> Transform
 }
 
 #[test]
-fn photographs_become_exactly_the_pixels_of_the_reference() {
+fn preprocessed_pixels_equal_the_reference() {
     let modes = [
         (
             "crop224",
@@ -201,7 +201,7 @@ fn every_format_decodes_as_in_pillow() {
 }
 
 #[test]
-fn a_size_is_refused_from_the_header() {
+fn an_excessive_size_is_rejected_from_the_header() {
     let limits = DecodeLimits {
         max_pixels: 97 * 55 - 1,
         ..LIMITS
@@ -230,7 +230,7 @@ fn a_size_is_refused_from_the_header() {
 }
 
 #[test]
-fn a_long_side_and_a_lying_frame_are_refused() {
+fn a_long_side_and_a_larger_frame_are_rejected() {
     let thin = image::GrayImage::new(70_000, 1);
     let mut file = std::io::Cursor::new(Vec::new());
     thin.write_to(&mut file, image::ImageFormat::Png).unwrap();
@@ -255,7 +255,7 @@ fn a_long_side_and_a_lying_frame_are_refused() {
 }
 
 #[test]
-fn what_is_larger_inside_than_it_says_is_refused_before_it_is_decoded() {
+fn content_larger_than_announced_is_rejected_before_decoding() {
     let chunk =
         |kind: &[u8], data: &[u8]| [kind, &(data.len() as u32).to_le_bytes(), data].concat();
     let file = |chunks: &[u8]| {
@@ -315,7 +315,7 @@ fn what_is_larger_inside_than_it_says_is_refused_before_it_is_decoded() {
 }
 
 #[test]
-fn a_jpeg_with_a_harmless_defect_is_shown_as_pillow_shows_it() {
+fn a_jpeg_with_a_harmless_defect_decodes_as_in_pillow() {
     let whole = read_golden("formats/jpeg_420.jpg");
     let expected = decode(&whole, LIKE_PILLOW, LIMITS).unwrap();
     // The scan's header says that it ends at coefficient 62; libjpeg warns and goes on.

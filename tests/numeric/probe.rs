@@ -66,7 +66,7 @@ fn weights_and_probabilities_are_those_of_scikit_learn() {
 }
 
 #[test]
-fn two_classes_are_those_of_scikit_learn_with_its_other_penalty() {
+fn two_classes_match_scikit_learn_with_its_other_penalty() {
     let problem = golden("two");
     let probe = trained(&examples(&problem), problem["fits"][0]["l2"].as_f64());
     for (features, expected) in rows(&problem["new"])
@@ -115,7 +115,7 @@ fn objective(problem: &Value, probe: &Probe, l2: f64) -> f64 {
 }
 
 #[test]
-fn finite_differences_find_no_slope_at_a_trained_probe() {
+fn the_gradient_at_a_trained_probe_is_zero() {
     let problem = golden("several");
     let l2 = 1.0;
     let best = trained(&examples(&problem), Some(l2));
@@ -149,7 +149,7 @@ fn finite_differences_find_no_slope_at_a_trained_probe() {
 }
 
 #[test]
-fn the_strength_is_chosen_by_what_is_held_out_and_always_the_same() {
+fn the_strength_is_chosen_by_held_out_examples_and_reproducible() {
     let examples = examples(&golden("several"));
     let mut stages = Vec::new();
     let options = TrainingOptions::default();
@@ -190,7 +190,7 @@ fn the_strength_is_chosen_by_what_is_held_out_and_always_the_same() {
 }
 
 #[test]
-fn what_nothing_can_be_learned_from_says_so() {
+fn impossible_training_sets_are_rejected() {
     let made = |counts: &[usize]| {
         let mut examples = Examples::new(2, 100);
         for (class, &count) in counts.iter().enumerate() {
@@ -257,7 +257,7 @@ fn what_nothing_can_be_learned_from_says_so() {
 }
 
 #[test]
-fn a_class_of_two_still_has_one_to_be_tested_on() {
+fn a_class_of_two_has_one_held_out_example() {
     let mut examples = Examples::new(1, 100);
     (0..20).for_each(|i| examples.add(vec![-1.0 - i as f32], "many").unwrap());
     (0..2).for_each(|i| examples.add(vec![1.0 + i as f32], "few").unwrap());
@@ -279,7 +279,7 @@ fn a_class_of_two_still_has_one_to_be_tested_on() {
 }
 
 #[test]
-fn features_that_tell_nothing_give_the_shares_of_the_classes() {
+fn constant_features_give_the_class_frequencies() {
     let mut examples = Examples::new(3, 100);
     (0..30).for_each(|_| examples.add(vec![7.0, 7.0, 7.0], "a").unwrap());
     (0..10).for_each(|_| examples.add(vec![7.0, 7.0, 7.0], "b").unwrap());
@@ -297,7 +297,7 @@ fn features_that_tell_nothing_give_the_shares_of_the_classes() {
 }
 
 #[test]
-fn a_training_ends_when_it_is_told_to() {
+fn a_training_can_be_canceled() {
     let examples = examples(&golden("several"));
     for calls in [0usize, 1, 50, 400] {
         let mut left = calls;
@@ -311,7 +311,7 @@ fn a_training_ends_when_it_is_told_to() {
 }
 
 #[test]
-fn a_probe_is_the_same_when_it_is_read_back() {
+fn a_probe_survives_serialization() {
     let probe = trained(&examples(&golden("several")), Some(1.0));
     let about = [("gallery".to_owned(), "birds".to_owned())].into();
     let file = probe.to_safetensors(about).unwrap();

@@ -247,7 +247,7 @@ fn wrong_weights_are_named() {
 }
 
 #[test]
-fn damaged_files_are_refused_without_a_panic() {
+fn damaged_files_are_rejected_without_a_panic() {
     let folder = scratch("damaged");
     let sources = [
         ("tiny/model.safetensors", "safetensors"),
@@ -362,7 +362,7 @@ fn the_catalog_knows_the_official_models() {
 }
 
 #[test]
-fn a_converted_model_tells_what_it_is() {
+fn a_converted_model_describes_itself() {
     let model = focus();
     assert_eq!(
         (model.spec.name.as_str(), model.precision),

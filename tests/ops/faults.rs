@@ -192,7 +192,7 @@ async fn killed_while_writing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stopped_for_ten_seconds_under_load() {
+async fn paused_for_ten_seconds_under_load() {
     let process = Process::start(&[]);
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..8)

@@ -44,7 +44,7 @@ async fn accepted_requests_are_answered_when_the_server_stops() {
 }
 
 #[tokio::test]
-async fn others_are_told_before_the_server_goes() {
+async fn a_shutdown_is_announced_before_it_begins() {
     let mut setup = Setup::tiny();
     setup.serve.shutdown_delay = Duration::from_secs(2);
     let mut server = setup.start().await;

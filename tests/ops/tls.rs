@@ -125,7 +125,7 @@ async fn requests_come_over_tls_and_certificates_are_rotated() {
 }
 
 #[tokio::test]
-async fn who_does_not_speak_tls_is_let_go() {
+async fn clients_without_tls_are_disconnected() {
     let files = files();
     write_certificate(&files);
     let server = start(&files).await;
@@ -160,7 +160,7 @@ async fn who_does_not_speak_tls_is_let_go() {
 }
 
 #[test]
-fn what_is_wrong_with_certificates_is_said() {
+fn errors_in_certificates_are_named() {
     let good = files();
     write_certificate(&good);
     let folder = scratch("tls");
@@ -201,7 +201,7 @@ fn what_is_wrong_with_certificates_is_said() {
 
 /// What a container's health check says, in the clear and over TLS.
 #[tokio::test(flavor = "multi_thread")]
-async fn health_asks_a_server_on_this_machine() {
+async fn the_health_command_checks_a_local_server() {
     let files = files();
     write_certificate(&files);
     let (over_tls, mut plain) = (start(&files).await, Setup::tiny().start().await);

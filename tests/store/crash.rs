@@ -55,7 +55,7 @@ async fn open(folder: &Path) -> Gallery {
 /// The process that is killed; the test below starts it with a task. As a test of its own it has
 /// none, and ends at once.
 #[test]
-fn a_writer_that_is_to_be_killed() {
+fn writer_process() {
     let Ok(task) = std::env::var(TASK) else {
         return;
     };
@@ -153,11 +153,7 @@ fn run_and_kill(
     expected: &mut [Items],
 ) -> (Vec<Option<Operation>>, usize) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "gallery_crash::a_writer_that_is_to_be_killed",
-            "--exact",
-            "--nocapture",
-        ])
+        .args(["gallery_crash::writer_process", "--exact", "--nocapture"])
         .env(TASK, format!("{} {}", random.next(), folder.display()))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -191,7 +187,7 @@ fn run_and_kill(
 }
 
 #[test]
-fn a_writer_that_is_killed_loses_nothing_and_leaves_nothing_half_done() {
+fn a_killed_writer_loses_nothing_and_leaves_nothing_half_done() {
     let folder = scratch("gallery-crash").join("gallery");
     let seed = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

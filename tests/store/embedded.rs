@@ -222,7 +222,7 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
 /// Entries of the index die when their items are replaced; others are found in their stead, also
 /// before the index has the new.
 #[tokio::test(flavor = "multi_thread")]
-async fn as_many_are_found_as_there_are_while_items_are_replaced() {
+async fn searches_return_all_items_while_items_are_replaced() {
     let folder = scratch("gallery-replaced");
     let gallery = opened(&folder, 100, VectorFormat::F32).await;
     put(&gallery, 0..2000).await;
@@ -282,7 +282,7 @@ fn bytes_of(vector: &[f32]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_item_is_in_no_snapshot_and_can_be_replaced_and_deleted() {
+async fn a_damaged_item_blocks_snapshots_until_it_is_replaced_or_deleted() {
     let folder = scratch("gallery-damaged-items");
     let gallery = opened(&folder, 1000, VectorFormat::F32).await;
     let id = |number: u64| ItemId::new(format!("item {number}")).unwrap();
@@ -360,7 +360,7 @@ async fn a_damaged_item_is_in_no_snapshot_and_can_be_replaced_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_so_many_read_whole_galleries_at_a_time() {
+async fn full_gallery_reads_have_a_limit() {
     let folder = scratch("gallery-streams");
     let gallery = opened(&folder, 1000, VectorFormat::F32).await;
     // More than a reader is ahead of its client.
@@ -453,7 +453,7 @@ async fn a_folder_is_served_by_one_process_and_read_by_many() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gallery_that_reaches_its_size_refuses_and_goes_on() {
+async fn a_gallery_at_its_size_limit_rejects_writes_and_goes_on() {
     let folder = scratch("gallery-size");
     let config = GalleryConfig {
         max_bytes: 2 << 20,

@@ -140,7 +140,7 @@ async fn fill_over_http(server: &Server) -> (usize, Value) {
 }
 
 #[tokio::test]
-async fn on_a_full_disk_writes_fail_reads_go_on_and_nothing_is_lost() {
+async fn on_a_full_disk_writes_fail_and_reads_go_on() {
     let Some(disk) = SmallDisk::mount("4m") else {
         return skip("gallery_full::on_a_full_disk: needs root to mount a small file system");
     };
@@ -208,7 +208,7 @@ async fn on_a_full_disk_writes_fail_reads_go_on_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn the_space_that_a_gallery_was_given_is_a_limit_like_the_disk() {
+async fn the_size_limit_of_a_gallery_acts_like_a_full_disk() {
     let folder = scratch("gallery-limit");
     let config = GalleryConfig {
         max_bytes: 3 << 20,

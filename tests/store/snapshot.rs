@@ -66,7 +66,7 @@ async fn put(store: &Gallery, name: &str, ids: impl Iterator<Item = usize>, vers
 }
 
 #[tokio::test]
-async fn a_snapshot_restored_elsewhere_is_the_same_gallery() {
+async fn a_restored_snapshot_is_the_same_gallery() {
     let (from, to) = (store("snapshot-from").await, store("snapshot-to").await);
     put(&from, "default", 0..1200, 1).await;
     // Replaced items keep their place, and a deleted one that comes back is the last.
@@ -172,7 +172,7 @@ async fn a_snapshot_moves_a_gallery_into_a_database_and_back() {
 }
 
 #[tokio::test]
-async fn a_restore_takes_the_place_of_what_was_there() {
+async fn a_restore_replaces_the_gallery() {
     let store = store("snapshot-replace").await;
     put(&store, "a", 0..20, 1).await;
     let file = snapshot(&store, "a").await;
@@ -206,7 +206,7 @@ async fn a_restore_takes_the_place_of_what_was_there() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_whole_changes_nothing() {
+async fn a_damaged_or_truncated_file_changes_nothing() {
     let store = store("snapshot-damaged").await;
     put(&store, "source", 0..4, 1).await;
     put(&store, "default", 0..3, 2).await;
@@ -255,7 +255,7 @@ async fn a_file_that_is_not_whole_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_of_one_moment() {
+async fn a_snapshot_is_consistent_under_writes() {
     let store = store("snapshot-moment").await;
     put(&store, "default", 0..50, 0).await;
     let writer = tokio::spawn({
@@ -284,7 +284,7 @@ async fn a_snapshot_is_of_one_moment() {
 }
 
 #[tokio::test]
-async fn a_restore_that_ends_half_way_leaves_nothing() {
+async fn an_aborted_restore_leaves_nothing() {
     let store = store("snapshot-half").await;
     put(&store, "source", 0..2000, 1).await;
     let file = snapshot(&store, "source").await;

@@ -33,9 +33,8 @@ async fn several_servers_work_on_one_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_that_start_and_make_a_gallery_at_once_make_one() {
-    let Some(server) = Postgres::start("servers_that_start_and_make_a_gallery_at_once_make_one")
-    else {
+async fn servers_that_create_a_gallery_at_once_create_one() {
+    let Some(server) = Postgres::start("servers_that_create_a_gallery_at_once_create_one") else {
         return;
     };
     let server = Arc::new(server);
@@ -80,9 +79,8 @@ async fn servers_that_start_and_make_a_gallery_at_once_make_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gallery_that_is_replaced_all_the_time_is_always_there() {
-    let Some(server) = Postgres::start("a_gallery_that_is_replaced_all_the_time_is_always_there")
-    else {
+async fn a_gallery_is_always_readable_while_it_is_replaced() {
+    let Some(server) = Postgres::start("a_gallery_is_always_readable_while_it_is_replaced") else {
         return;
     };
     let (one, other) = (open(&server).await, open(&server).await);
@@ -212,8 +210,8 @@ async fn after_a_restart_of_the_database_the_next_call_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_of_the_database_loses_no_acknowledged_write_and_keeps_no_refused_one() {
-    let test = "a_crash_of_the_database_loses_no_acknowledged_write_and_keeps_no_refused_one";
+async fn a_database_crash_keeps_exactly_the_acknowledged_writes() {
+    let test = "a_database_crash_keeps_exactly_the_acknowledged_writes";
     let Some(mut server) = Postgres::start(test) else {
         return;
     };
@@ -307,9 +305,8 @@ async fn a_crash_of_the_database_loses_no_acknowledged_write_and_keeps_no_refuse
 }
 
 #[tokio::test]
-async fn who_cannot_connect_is_told_why_and_not_the_password() {
-    let Some(server) = Postgres::start("who_cannot_connect_is_told_why_and_not_the_password")
-    else {
+async fn connection_errors_have_a_reason_and_no_password() {
+    let Some(server) = Postgres::start("connection_errors_have_a_reason_and_no_password") else {
         return;
     };
     let place = format!("127.0.0.1:{}/postgres", server.port());
@@ -370,8 +367,8 @@ async fn who_cannot_connect_is_told_why_and_not_the_password() {
 }
 
 #[tokio::test]
-async fn the_tables_are_made_by_servers_and_by_no_reader() {
-    let Some(server) = Postgres::start("the_tables_are_made_by_servers_and_by_no_reader") else {
+async fn tables_are_created_by_servers_only() {
+    let Some(server) = Postgres::start("tables_are_created_by_servers_only") else {
         return;
     };
     let config = GalleryConfig::default();
@@ -433,9 +430,8 @@ async fn the_tables_are_made_by_servers_and_by_no_reader() {
 }
 
 #[tokio::test]
-async fn a_database_without_pgvector_is_told_what_to_install() {
-    let Some(server) = Postgres::start("a_database_without_pgvector_is_told_what_to_install")
-    else {
+async fn without_pgvector_the_error_says_what_to_install() {
+    let Some(server) = Postgres::start("without_pgvector_the_error_says_what_to_install") else {
         return;
     };
     server.remove_extension();
@@ -450,8 +446,8 @@ async fn a_database_without_pgvector_is_told_what_to_install() {
 }
 
 #[tokio::test]
-async fn an_extension_that_lies_in_another_schema_is_found() {
-    let Some(server) = Postgres::start("an_extension_that_lies_in_another_schema_is_found") else {
+async fn an_extension_in_another_schema_is_found() {
+    let Some(server) = Postgres::start("an_extension_in_another_schema_is_found") else {
         return;
     };
     let client = server.connect().await;
@@ -481,8 +477,8 @@ async fn an_extension_that_lies_in_another_schema_is_found() {
 }
 
 #[tokio::test]
-async fn a_check_finds_whatever_was_changed() {
-    let Some(server) = Postgres::start("a_check_finds_whatever_was_changed") else {
+async fn a_check_finds_every_change() {
+    let Some(server) = Postgres::start("a_check_finds_every_change") else {
         return;
     };
     let store = open(&server).await;
@@ -584,8 +580,8 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_said_and_what_was_stored_stays() {
-    let test = "a_full_disk_is_said_and_what_was_stored_stays";
+async fn a_full_disk_is_reported_and_nothing_is_lost() {
+    let test = "a_full_disk_is_reported_and_nothing_is_lost";
     let Some(server) = Postgres::start(test) else {
         return;
     };

@@ -13,11 +13,11 @@ use super::{Place, Random, binding, created, id, ids, name, over_both_stores, pl
 
 over_both_stores!(
     galleries_are_listed_by_name,
-    what_is_not_there_is_named,
-    a_gallery_holds_vectors_of_one_kind,
-    vectors_of_another_width_are_refused,
-    a_gallery_that_is_renamed_takes_the_place_of_another,
-    a_removed_gallery_can_be_made_anew,
+    missing_galleries_and_items_are_named,
+    a_gallery_rejects_vectors_of_another_binding,
+    vectors_of_another_width_are_rejected,
+    a_renamed_gallery_replaces_another,
+    a_removed_gallery_can_be_created_again,
     documents_are_kept_by_kind_and_name,
 );
 
@@ -65,7 +65,7 @@ async fn galleries_are_listed_by_name(place: &Place) {
     assert_eq!(found.items, 1);
 }
 
-async fn what_is_not_there_is_named(place: &Place) {
+async fn missing_galleries_and_items_are_named(place: &Place) {
     let store = place.open().await;
     let nowhere = name("nowhere");
     let search = Search::new(vec![1.0; 4], 1);
@@ -99,7 +99,7 @@ async fn what_is_not_there_is_named(place: &Place) {
     assert!(store.galleries().await.unwrap().is_empty());
 }
 
-async fn a_gallery_holds_vectors_of_one_kind(place: &Place) {
+async fn a_gallery_rejects_vectors_of_another_binding(place: &Place) {
     let store = place.open().await;
     let (gallery, ours) = (name("g"), binding(4));
     let mut random = Random(21);
@@ -225,7 +225,7 @@ async fn a_gallery_holds_vectors_of_one_kind(place: &Place) {
     );
 }
 
-async fn vectors_of_another_width_are_refused(place: &Place) {
+async fn vectors_of_another_width_are_rejected(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(22);
@@ -247,7 +247,7 @@ async fn vectors_of_another_width_are_refused(place: &Place) {
     );
 }
 
-async fn a_gallery_that_is_renamed_takes_the_place_of_another(place: &Place) {
+async fn a_renamed_gallery_replaces_another(place: &Place) {
     let store = place.open().await;
     let mut random = Random(23);
     let (old, new, other) = (name("old"), name("new"), name("other"));
@@ -292,7 +292,7 @@ async fn a_gallery_that_is_renamed_takes_the_place_of_another(place: &Place) {
     );
 }
 
-async fn a_removed_gallery_can_be_made_anew(place: &Place) {
+async fn a_removed_gallery_can_be_created_again(place: &Place) {
     let store = place.open().await;
     let gallery = name("g");
     let mut random = Random(24);

@@ -13,16 +13,16 @@ use super::{
 };
 
 over_both_stores!(
-    an_item_comes_back_as_it_was_given,
+    an_item_is_returned_as_it_was_stored,
     ids_may_be_any_text,
     a_replaced_item_keeps_its_place,
-    of_several_items_with_one_id_the_last_stays,
-    deleted_items_are_gone_and_their_places_are_not_given_again,
-    pages_give_each_item_once_whatever_is_written_meanwhile,
-    what_was_stored_is_there_after_reopening,
-    reading_gives_one_moment,
-    large_items_and_large_batches_are_kept,
-    a_check_of_what_was_written_is_clean,
+    the_last_of_several_items_with_one_id_is_kept,
+    deleted_items_are_gone_and_their_places_are_not_reused,
+    pages_list_each_item_once_during_writes,
+    stored_items_survive_reopening,
+    a_full_read_is_consistent_under_writes,
+    large_items_and_large_batches_are_stored,
+    a_check_of_undamaged_items_is_clean,
 );
 
 /// Members that are out of order, numbers of all forms, and texts that need escapes.
@@ -31,7 +31,7 @@ const METADATA: &str = r#"{"z":1,"a":1.0,"z2":-0.0,"big":18446744073709551615,
     "text":"\"ÄÖ€😀\\\n\u0001",
     "list":[1,"a",null,true,{"x":[]}],"null":null,"deep":{"a":{"b":[[]]}},"":""}"#;
 
-async fn an_item_comes_back_as_it_was_given(place: &Place) {
+async fn an_item_is_returned_as_it_was_stored(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("things"), binding(8));
     let before = std::time::SystemTime::now()
@@ -211,7 +211,7 @@ async fn a_replaced_item_keeps_its_place(place: &Place) {
     assert!(found[0].score > 0.9999);
 }
 
-async fn of_several_items_with_one_id_the_last_stays(place: &Place) {
+async fn the_last_of_several_items_with_one_id_is_kept(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(5);
@@ -229,7 +229,7 @@ async fn of_several_items_with_one_id_the_last_stays(place: &Place) {
     assert_eq!(store.require_gallery(&gallery).await.unwrap().items, 3);
 }
 
-async fn deleted_items_are_gone_and_their_places_are_not_given_again(place: &Place) {
+async fn deleted_items_are_gone_and_their_places_are_not_reused(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(6);
@@ -278,7 +278,7 @@ async fn deleted_items_are_gone_and_their_places_are_not_given_again(place: &Pla
     assert_eq!(store.require_gallery(&gallery).await.unwrap().items, 2);
 }
 
-async fn pages_give_each_item_once_whatever_is_written_meanwhile(place: &Place) {
+async fn pages_list_each_item_once_during_writes(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(7);
@@ -334,7 +334,7 @@ async fn pages_give_each_item_once_whatever_is_written_meanwhile(place: &Place) 
     );
 }
 
-async fn what_was_stored_is_there_after_reopening(place: &Place) {
+async fn stored_items_survive_reopening(place: &Place) {
     let (gallery, binding) = (name("g"), binding(16));
     let mut random = Random(8);
     let store = place.open().await;
@@ -379,7 +379,7 @@ async fn what_was_stored_is_there_after_reopening(place: &Place) {
     );
 }
 
-async fn reading_gives_one_moment(place: &Place) {
+async fn a_full_read_is_consistent_under_writes(place: &Place) {
     use futures_util::TryStreamExt;
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
@@ -417,7 +417,7 @@ async fn reading_gives_one_moment(place: &Place) {
     assert_eq!(store.require_gallery(&gallery).await.unwrap().items, 500);
 }
 
-async fn large_items_and_large_batches_are_kept(place: &Place) {
+async fn large_items_and_large_batches_are_stored(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4096));
     let mut random = Random(10);
@@ -461,7 +461,7 @@ async fn large_items_and_large_batches_are_kept(place: &Place) {
     assert!(all.len() == 3000 && all.iter().all(|deleted| *deleted));
 }
 
-async fn a_check_of_what_was_written_is_clean(place: &Place) {
+async fn a_check_of_undamaged_items_is_clean(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(12));
     let mut random = Random(11);

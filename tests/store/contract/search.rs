@@ -18,12 +18,12 @@ over_both_stores!(
     the_nearest_are_found,
     equal_scores_come_in_the_order_of_places,
     filters_find_what_matches,
-    a_large_choice_of_values_is_a_filter_too,
-    there_may_be_fewer_than_were_asked_for,
+    a_filter_may_list_many_values,
+    a_search_may_return_fewer_than_k,
     an_emptied_gallery_is_searched_after_a_restart,
-    vectors_of_another_kind_are_refused,
+    searches_reject_vectors_of_another_binding,
     a_large_gallery_is_searched_by_an_index_that_lacks_nothing,
-    wide_vectors_are_searched_too,
+    wide_vectors_are_searched,
 );
 
 fn search(vector: &[f32], k: usize) -> Search {
@@ -309,7 +309,7 @@ async fn filters_find_what_matches(place: &Place) {
     );
 }
 
-async fn a_large_choice_of_values_is_a_filter_too(place: &Place) {
+async fn a_filter_may_list_many_values(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(43);
@@ -344,7 +344,7 @@ async fn a_large_choice_of_values_is_a_filter_too(place: &Place) {
     }
 }
 
-async fn there_may_be_fewer_than_were_asked_for(place: &Place) {
+async fn a_search_may_return_fewer_than_k(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let mut random = Random(44);
@@ -414,7 +414,7 @@ async fn an_emptied_gallery_is_searched_after_a_restart(place: &Place) {
 }
 
 /// Another gallery may get the name while the vector of an image is being computed.
-async fn vectors_of_another_kind_are_refused(place: &Place) {
+async fn searches_reject_vectors_of_another_binding(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
     let item = full("a", "l", "{}", Random(51).direction(4));
@@ -568,7 +568,7 @@ async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Plac
     }
 }
 
-async fn wide_vectors_are_searched_too(place: &Place) {
+async fn wide_vectors_are_searched(place: &Place) {
     let store = place
         .open_with(&GalleryConfig {
             exact_up_to: 100,
