@@ -1,4 +1,4 @@
-//! Who may do what: keys, roles, rates, other sites' pages, and heads that are too large.
+//! Access: keys, roles, rate limits, cross-site requests and request heads that are too large.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -85,7 +85,7 @@ fn counted(reason: &str) -> u64 {
         .get()
 }
 
-/// The least role of every operation, by the words that its description begins with.
+/// The role that every operation requires, by the first words of its description.
 const ROLES: [(&str, Option<Role>); 35] = [
     ("get /healthz", None),
     ("get /readyz", None),
@@ -229,7 +229,7 @@ async fn keys_are_distinguished_and_named_in_logs() {
         .await
         .unwrap();
     assert!(metric(&metrics, "dinoserve_key_requests_total{key=\"reader\"}") >= 2.0);
-    // Whatever the keys say, nobody finds them in there.
+    // No key appears in the metrics.
     for secret in [&keys.read, &keys.write, &keys.admin] {
         assert!(
             !metrics.contains(secret.as_str())
@@ -239,8 +239,7 @@ async fn keys_are_distinguished_and_named_in_logs() {
     server.stopped().await;
 }
 
-/// Sends a head that announces a body and waits to be asked for it, and gives the first line of
-/// what comes back.
+/// Sends a head with `Expect: 100-continue` and returns the first line of the response.
 async fn first_line(server: &Server, path: &str, key: Option<&str>) -> String {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let key = key
@@ -263,8 +262,8 @@ async fn first_line(server: &Server, path: &str, key: Option<&str>) -> String {
         .to_owned()
 }
 
-/// A server asks for a body (`100 Continue`) when somebody begins to read it, so this counts every
-/// body reader there is.
+/// The server sends `100 Continue` when a handler begins to read the body, so this covers every
+/// body reader.
 #[tokio::test]
 async fn rejected_requests_never_reach_a_body_reader_or_the_model() {
     let keys = Keys::new();
@@ -307,7 +306,7 @@ async fn rejected_requests_never_reach_a_body_reader_or_the_model() {
             "HTTP/1.1 429 Too Many Requests"
         );
     }
-    // Refusals that a body follows on its heels are answered, too, and nothing of it is looked at.
+    // Rejections of requests whose body follows at once are answered, too; the body is not read.
     let image = || server.post_file("/v1/embed", "dinov2-small-focus/chelsea.png");
     for (request, status) in [(image(), 401), (image().bearer_auth(&keys.slow), 429)] {
         assert_eq!(problem(request).await.0, status);
@@ -341,7 +340,7 @@ async fn a_key_has_a_rate_limit() {
     let (_, body) = problem(ask()).await;
     assert_eq!(body["limit"]["name"], "requests_per_minute");
     assert_eq!(body["limit"]["value"], 2);
-    // Others are not slowed down, and what is open to all is.
+    // Other keys and public routes are not limited.
     ok(server.get("/v1/models").bearer_auth(&keys.read)).await;
     ok(server.get("/readyz").bearer_auth(&keys.slow)).await;
     server.stopped().await;
@@ -364,7 +363,7 @@ async fn keys_are_rotated_without_a_restart() {
     for _ in 0..2 {
         assert_eq!(status(&keys.slow).await, 200);
     }
-    // Another key comes, the reader's goes, and the slow one has not got its requests back.
+    // A key is added and the reader's removed. The limited key does not get its requests back.
     let old = std::fs::read_to_string(&keys.file).unwrap();
     let slow = &old[old.find("[[key]]\nname = \"slow\"").unwrap()..];
     let NewKey { secret, entry } = NewKey::random("next", Role::Read, None).unwrap();
@@ -372,7 +371,7 @@ async fn keys_are_rotated_without_a_restart() {
     until(async || status(&secret).await == 200).await;
     assert_eq!(status(&keys.read).await, 401);
     assert_eq!(status(&keys.slow).await, 429);
-    // What cannot be used changes nothing, and is counted.
+    // An invalid file changes nothing and is counted.
     let failures = || {
         telemetry::metrics()
             .reload_failures
@@ -409,7 +408,7 @@ fn errors_in_a_key_file_are_named() {
         let error = ApiKeys::open(&file).unwrap_err();
         assert!(error.to_string().contains(expected), "{text:?}: {error}");
         assert!(error.to_string().contains("keys.toml"), "{error}");
-        // What a mistaken entry holds might be the key itself.
+        // A wrong entry may hold the key itself.
         assert!(!error.to_string().contains("secret"), "{error}");
     }
     std::fs::write(&file, &good).unwrap();
@@ -462,7 +461,7 @@ async fn pages_of_other_sites_change_nothing_unless_allowed() {
             "these may, and there is no such item"
         );
     }
-    // HTTP/2 has no `Host`: the address says it.
+    // HTTP/2 has no `Host`; the address replaces it.
     for (host, status) in [("one.example", 0x8d), ("two.example", 0x48)] {
         let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
         let fields = [
@@ -484,7 +483,7 @@ async fn pages_of_other_sites_change_nothing_unless_allowed() {
             let mut payload = vec![0; usize::from(frame[1]) << 8 | usize::from(frame[2])];
             stream.read_exact(&mut payload).await.unwrap();
             if frame[3] == 1 {
-                // 404 has a number of its own, 403 has not.
+                // 404 has a counter of its own, 403 has none.
                 assert_eq!(payload[0], status, "{host}: {payload:?}");
                 break;
             }
@@ -569,8 +568,7 @@ async fn a_head_that_is_too_large_is_named() {
     server.stopped().await;
 }
 
-/// Between the reading of the file and the first request a model may have been downloaded, which
-/// takes minutes.
+/// Minutes may pass between reading the file and the first request, if a model is downloaded.
 #[tokio::test]
 async fn keys_that_change_while_the_server_starts_are_read() {
     let keys = Keys::new();
@@ -597,8 +595,7 @@ async fn keys_that_change_while_the_server_starts_are_read() {
     server.stopped().await;
 }
 
-/// The whole way of an operator: a key is made, the server started with its file, and nothing
-/// secret is in the log.
+/// Makes a key, starts the server with its file, and finds no secret in the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_made_by_command_and_appear_in_no_log() {
     let file = scratch("keys").join("keys.toml");
@@ -642,7 +639,7 @@ async fn keys_are_made_by_command_and_appear_in_no_log() {
     )
     .await;
     assert_eq!(models["data"][0]["id"], "tiny-reg");
-    // A new file and SIGHUP: read at once.
+    // SIGHUP reads a new file at once.
     let entry = NewKey::random("other", Role::Read, None).unwrap();
     replace(&file, &entry.entry);
     process.signal("HUP");

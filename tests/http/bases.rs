@@ -1,4 +1,4 @@
-//! PCA bases that are kept, over HTTP.
+//! Stored PCA bases over HTTP.
 
 use std::path::Path;
 
@@ -64,7 +64,7 @@ async fn maps(server: &Server, options: &str, files: &[&str]) -> Vec<Vec<f32>> {
         .collect()
 }
 
-/// Ranges come from tokens that were rounded to f16.
+/// Compares two bases. Ranges come from tokens that were rounded to f16.
 #[track_caller]
 fn assert_same_basis(a: &Value, b: &Value) {
     for (member, most) in [
@@ -97,7 +97,7 @@ async fn an_image_has_the_same_colors_in_any_batch() {
     );
     assert!(difference(&own[0], &joint[1]).0 > 0.05);
 
-    // The picture shows the first three of the numbers.
+    // The rendering shows the first three components.
     let request = post(
         &server,
         "/v1/pca?size=112&basis=photos&output=patch",
@@ -114,7 +114,7 @@ async fn an_image_has_the_same_colors_in_any_batch() {
         .collect();
     assert!(difference(&found, &expected).0 <= 0.51);
 
-    // As many components as it has, from the same basis.
+    // The map has as many components as the basis.
     let five = maps(&server, "size=112&basis=photos&components=5", &[CHELSEA]).await;
     let three: Vec<f32> = five[0]
         .chunks(5)
@@ -122,7 +122,7 @@ async fn an_image_has_the_same_colors_in_any_batch() {
         .collect();
     assert!(difference(&three, &alone[0]).0 < 1e-5);
 
-    // The foreground has the colors that it has among all patches; the rest is black.
+    // The foreground keeps its colors; the rest is black.
     let request = post(
         &server,
         "/v1/pca?size=112&basis=photos&foreground=auto",
@@ -178,8 +178,8 @@ async fn a_basis_of_two_images_equals_their_joint_basis_with_narrower_ranges() {
     );
     assert_eq!(kept["patches"].as_u64(), Some(2 * 16 * 24));
 
-    // The joint maps reach from the least to the largest coordinate, those of the basis from the
-    // first to the last percentile. So they are the joint ones, stretched by their own percentiles.
+    // Joint maps are scaled from the least to the largest coordinate, maps by a basis from the first
+    // to the last percentile. So the latter equal the joint maps stretched by their percentiles.
     let joint: Vec<Vec<f32>> = joint["data"]
         .as_array()
         .unwrap()
@@ -210,7 +210,7 @@ async fn a_basis_of_two_images_equals_their_joint_basis_with_narrower_ranges() {
         assert!(difference(&found, &expected).0 < 1.0 / 255.0);
     }
 
-    // The numbers of the basis, in both forms.
+    // The basis as JSON and as an array.
     let json = ok_json(server.get("/v1/bases/two")).await;
     let components = npy(&ok_bytes(
         server
@@ -255,7 +255,7 @@ async fn adding_images_equals_fitting_all_at_once() {
     );
     assert_same_basis(&once, &bit_by_bit);
 
-    // Who adds at the same time waits for the other; nobody's images are lost.
+    // Concurrent additions wait for each other; no images are lost.
     let requests = (0..8).map(|_| ok_json(post(&server, "/v1/bases/bit-by-bit", &[CHELSEA])));
     futures_util::future::join_all(requests).await;
     assert_eq!(
@@ -315,7 +315,7 @@ async fn bases_survive_a_restart_and_belong_to_a_model() {
     assert_eq!(picture(&server).await, drawn);
     server.stopped().await;
 
-    // Another model's tokens mean nothing in it.
+    // Another model's tokens cannot be projected on it.
     let server = start("tiny").await;
     let wanted = "the basis `lasting` is of features of tiny-reg (fingerprint ";
     for path in ["/v1/pca?basis=lasting", "/v1/bases/lasting"] {

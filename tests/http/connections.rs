@@ -1,4 +1,4 @@
-//! Clients that are slow, idle or many, at the level of connections.
+//! Slow, idle and many clients, at the level of connections.
 
 use std::{io, time::Duration};
 
@@ -24,7 +24,7 @@ async fn start(change: impl FnOnce(&mut ServeConfig)) -> Server {
     setup.start().await
 }
 
-/// Reads until the connection is closed, one way or the other.
+/// Reads until the connection is closed or reset.
 async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
     let ended = timeout(Duration::from_secs(20), stream.read_to_end(&mut answer))
@@ -37,7 +37,7 @@ async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
     let server = start(|config| config.header_timeout = Duration::from_secs(1)).await;
-    // One that never says anything, and one that asked once.
+    // One that never sends anything, and one that sent one request.
     for first in ["", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(first.as_bytes()).await.unwrap();
@@ -52,7 +52,7 @@ async fn an_idle_connection_is_closed() {
     server.stopped().await;
 }
 
-/// A client of HTTP/2 that answers pings could stay for ever.
+/// An HTTP/2 client that answers pings could keep its connection for ever.
 #[tokio::test]
 async fn an_idle_http2_connection_is_closed_although_it_answers_pings() {
     const PING: u8 = 6;
@@ -94,7 +94,7 @@ async fn an_idle_http2_connection_is_closed_although_it_answers_pings() {
     server.stopped().await;
 }
 
-/// A client of HTTP/2 that makes no room for its answers, or room for one byte, and answers pings.
+/// The client opens a window of 0 bytes or of 1 byte, and answers pings.
 #[tokio::test]
 async fn an_http2_client_that_reads_nothing_is_disconnected() {
     for window in [0, 1] {
@@ -141,7 +141,7 @@ async fn an_http2_client_that_reads_nothing_is_disconnected() {
 #[tokio::test]
 async fn a_client_that_does_not_read_its_response_is_disconnected() {
     let server = start(|config| config.write_timeout = Duration::from_secs(1)).await;
-    // Little room for what arrives, so that the answer does not fit between the two.
+    // A small receive buffer, so that the response does not fit into the buffers.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(server.address).await.unwrap();
@@ -205,7 +205,7 @@ async fn connections_have_a_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_idle_connections_do_not_block_other_clients() {
     const MANY: usize = 2000;
-    // This process holds the other ends.
+    // This process holds the client ends.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit {
         current: limit.maximum,
@@ -231,7 +231,7 @@ async fn two_thousand_idle_connections_do_not_block_other_clients() {
         ok(embed()).await;
         assert!(began.elapsed() < Duration::from_secs(5));
     }
-    // They are closed in time, though their clients never do.
+    // They are closed in time, although their clients never close them.
     until(async || process.metric("dinoserve_connections") < 10.0).await;
     ok(embed()).await;
 }

@@ -1,5 +1,5 @@
-//! The feature endpoints: every body form, option and representation, against the goldens where
-//! there are some.
+//! The feature endpoints: every body form, option and representation, compared with the goldens
+//! where they exist.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use dinoserve::http::HttpConfig;
@@ -193,7 +193,7 @@ async fn a_bad_image_in_a_batch_fails_alone() {
     assert_eq!(answer["data"][1]["error"]["code"], "undecodable_image");
     assert_eq!(answer["data"][1]["embedding"], Value::Null);
 
-    // A matrix has no room for an error.
+    // A matrix cannot hold an error.
     let response = post()
         .header("accept", "application/x-npy")
         .send()
@@ -248,7 +248,7 @@ async fn pca_maps_match_the_reference() {
             "each patch is a square"
         );
 
-        // Opacity 0 leaves the photograph that the model saw.
+        // Opacity 0 leaves the image that the model saw.
         let photo = png_of(&ok_bytes(request("overlay=0", "image/png")).await);
         assert!(photo == golden_png(&format!("dinov2-small-focus/{stem}_fit448_input.png")));
     }
@@ -278,7 +278,7 @@ async fn pca_options_have_their_documented_effect() {
     for (patch, &shown) in map.chunks(3).zip(&shown) {
         assert!(shown || patch == [0.0; 3], "background is black");
     }
-    // The cat fills the middle of the picture, and not its right edge.
+    // The cat fills the middle of the image, not its right edge.
     let share = |columns: std::ops::Range<usize>| {
         let of = (0..32)
             .flat_map(|y| columns.clone().map(move |x| y * 48 + x))
@@ -412,7 +412,7 @@ async fn attention_maps_match_the_reference() {
         let third = npy(&ok_bytes(request("head=3", "application/x-npy")).await);
         assert_eq!(third.index_axis(Axis(0), 0), found.index_axis(Axis(0), 3));
 
-        // What is kept carries at least the asked mass, and without its weakest patch would not.
+        // The kept patches carry at least the requested mass; without the weakest one they would not.
         let kept = npy(&ok_bytes(request("head=3&threshold=0.6", "application/x-npy")).await);
         let total: f32 = third.sum();
         let weakest = kept
@@ -441,7 +441,7 @@ async fn attention_renderings_show_the_maps() {
         .max_by_key(|(_, _, pixel)| pixel[0])
         .unwrap();
     assert_eq!(brightest.2.0, [255; 3], "the map is scaled to its range");
-    // Head 5 of this model looks at the cat's eyes; they are in the upper half.
+    // Head 5 of this model attends to the cat's eyes, which are in the upper half.
     assert!(
         brightest.1 < 20,
         "the brightest patch is at {}, {}",
@@ -494,7 +494,7 @@ async fn unusual_headers_and_large_parts_are_accepted() {
         .header("content-type", "Image/PNG")
         .body(read_golden(CHELSEA)))
     .await;
-    // A part of more than 2 MB, where axum's own limit would be.
+    // A part of more than 2 MB, the default limit of axum.
     let mut large = read_golden(CHELSEA);
     large.resize(3 << 20, 0);
     ok(post().multipart(Form::new().part("image", Part::bytes(large).file_name("a.png")))).await;
@@ -673,7 +673,7 @@ async fn a_cache_stays_within_its_budget() {
     )
     .await;
     for size in (1..12).map(|n| n * 14) {
-        // Photographs and tokens: some of these alone are larger than what may be kept.
+        // Images and tokens: some of them alone exceed the budget.
         ok(server.post_file(&format!("/v1/pca?size={}", 140 + size * 3), CHELSEA)).await;
         let metrics = ok(server.get("/metrics")).await.text().await.unwrap();
         let bytes = metrics

@@ -1,4 +1,4 @@
-//! The gallery over HTTP: what is stored comes back, and what is near is found.
+//! The gallery over HTTP: items are stored and returned, and neighbors are found.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use dinoserve::http::HttpConfig;
@@ -17,7 +17,7 @@ use crate::support::{
 const CHELSEA: &str = "dinov2-small-focus/chelsea.png";
 const COFFEE: &str = "dinov2-small-focus/coffee.png";
 
-/// A server with the focus model and the four photographs.
+/// Starts a server with the focus model and stores the four sample images.
 async fn server_with_photographs() -> Server {
     let server =
         Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
@@ -31,7 +31,7 @@ async fn server_with_photographs() -> Server {
     server
 }
 
-/// A unit vector of the tiny model's width, so many degrees from the first axis to the second.
+/// Returns a unit vector of the tiny model's width, at an angle between the first two axes.
 fn at(degrees: f64) -> Vec<f64> {
     let radians = degrees.to_radians();
     let mut vector = vec![0.0; 64];
@@ -469,7 +469,7 @@ async fn files_of_a_form_are_items() {
         .text("gallery", "forms")
         .part("a", part(CHELSEA, "new"))
         .part("b", part(COFFEE, "ignored"));
-    // As a text part or as a file.
+    // The list as a text part or as a file.
     let form = form.part("items", Part::text(listing).file_name("items.json"));
     ok(server.post("/v1/gallery").multipart(form)).await;
     assert_eq!(
@@ -502,7 +502,7 @@ async fn pages_stay_stable_while_items_come_and_go() {
         let page = ok_json(server.get(&format!("/v1/gallery?limit=10{cursor}"))).await;
         sizes.push(ids(&page).len());
         seen.extend(ids(&page).into_iter().map(str::to_owned));
-        // One that was given goes, one that was not, one is replaced, and one comes.
+        // Deletes a listed and an unlisted item, replaces one, and adds one.
         ok(server.delete(&format!("/v1/gallery/i{:02}", seen.len() - 1))).await;
         if sizes.len() == 1 {
             ok(server.delete("/v1/gallery/i15")).await;
@@ -520,7 +520,7 @@ async fn pages_stay_stable_while_items_come_and_go() {
         .collect();
     expected.push("new".to_owned());
     assert_eq!((seen, sizes), (expected, vec![10, 10, 3]));
-    // A page that ends with the last item is the last.
+    // A page that ends with the last item has no successor.
     let page = ok_json(server.get("/v1/gallery?limit=20")).await;
     assert_eq!((ids(&page).len(), &page["next"]), (20, &Value::Null));
 }
@@ -630,7 +630,7 @@ async fn neighbors_vote_by_their_score() {
         })
         .collect()
     };
-    // The nearest has no label and no vote, and does not take another's place among the k.
+    // The nearest has no label: it has no vote and does not count among the k.
     let answer = ask("k=5").await;
     assert_eq!(answer["label"], "bee");
     assert_eq!(ids(&answer), ["b1", "a1", "a2", "c1", "c2"]);
@@ -648,7 +648,7 @@ async fn neighbors_vote_by_their_score() {
             weight / total
         );
     }
-    // A high temperature flattens the weights, and a majority has none.
+    // A high temperature flattens the weights; a majority vote has none.
     assert_eq!(ask("k=5&temperature=100").await["label"], "ant");
     let majority = ask("k=5&vote=majority").await;
     assert_eq!(
@@ -736,7 +736,7 @@ async fn a_gallery_rejects_features_of_another_model_or_preprocessing() {
     });
     assert_eq!(made, expected);
 
-    // What is left out is the gallery's; what is said again must agree.
+    // Omitted options are the gallery's; repeated ones must agree with it.
     ok(put("")).await;
     ok(put("size=112&pooling=cls_mean&exif=false&decode=fast")).await;
     let embedding = ok_json(tiny_server.post_file(&format!("/v1/embed?{options}"), CHELSEA)).await;
@@ -787,7 +787,7 @@ async fn a_gallery_rejects_features_of_another_model_or_preprocessing() {
         }
     }
 
-    // Another model can neither add nor ask by images, but by vectors and ids.
+    // A server with another model rejects images, but accepts vectors and ids.
     let server = Server::start_on(store, focus().clone(), HttpConfig::default()).await;
     let other = read_golden(CHELSEA);
     let put = server
@@ -901,7 +901,7 @@ async fn thumbnails_show_what_the_model_saw() {
             bytes
         );
     }
-    // Nothing is enlarged.
+    // Small images are not enlarged.
     ok(put("small", "resize=squash&size=28")).await;
     let bytes = ok_bytes(server.get("/v1/gallery/a%2Fb/thumbnail?gallery=small")).await;
     assert_eq!(

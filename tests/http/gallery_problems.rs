@@ -1,5 +1,5 @@
-//! Bad requests about galleries: each gets the right status and a body that names what is wrong,
-//! and nothing is stored.
+//! Bad requests about galleries: each gets its status and a problem that names the fault, and
+//! nothing is stored.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use dinoserve::http::HttpConfig;

@@ -1,4 +1,4 @@
-//! Snapshots over HTTP: out and in again, whole or not at all.
+//! Snapshots over HTTP: saved and restored, whole or not at all.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ async fn everything(server: &Server, gallery: &str) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_snapshot_is_restored_on_another_server_whole_or_not_at_all() {
-    // The limits of other requests do not hold.
+    // The body limit of other requests does not apply.
     let config = HttpConfig {
         max_body_bytes: 256 << 10,
         ..HttpConfig::default()
@@ -112,7 +112,7 @@ async fn a_snapshot_is_restored_on_another_server_whole_or_not_at_all() {
         thumbnail
     );
 
-    // A damaged file, or one that ends early, leaves what was there.
+    // A damaged or truncated file changes nothing.
     let mut damaged = snapshot.to_vec();
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
@@ -135,7 +135,7 @@ async fn a_snapshot_is_restored_on_another_server_whole_or_not_at_all() {
         1,
         "nothing is left aside: {all}"
     );
-    // A good one replaces it, sent in pieces.
+    // A good file, sent in pieces, replaces the gallery.
     let pieces: Vec<Result<Vec<u8>, std::io::Error>> = snapshot
         .chunks(10_000)
         .map(|piece| Ok(piece.to_vec()))
@@ -160,7 +160,7 @@ async fn a_stalled_snapshot_upload_is_aborted() {
         .json(&json!({"items": vectors(0, 50)})))
     .await;
     let snapshot = ok_bytes(server.get("/v1/galleries/default/snapshot")).await;
-    // Slower than other requests may be, and without an end.
+    // Slower than the limit of other requests, and never complete.
     let mut slow = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "PUT /v1/galleries/slow/snapshot HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\

@@ -1,4 +1,4 @@
-//! A model that is replaced while requests run.
+//! Replacing the model while requests run.
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +23,7 @@ use crate::support::{
     tiny_home,
 };
 
-/// A server on the first of the models, which can load all of them.
+/// Starts a server with the first model; it can load all others.
 async fn start(home: &Path, first: &str) -> Server {
     let home = Home::new(Some(home.to_owned())).unwrap();
     let paths = home.model(first, Precision::Fp32);
@@ -102,8 +102,7 @@ async fn a_model_takes_over_and_no_request_fails() {
             .lines()
             .filter(|line| line.starts_with("dinoserve_model_info{"))
             .collect();
-        // Tests of other servers may run in this process, too, so the model is one of several at
-        // the most.
+        // Tests of other servers may run in this process, so other models may be listed, too.
         assert_eq!(infos.len(), 1, "{infos:?}");
     }
     stop.store(true, Ordering::Relaxed);
@@ -142,7 +141,7 @@ async fn galleries_of_the_old_model_are_kept_and_recognized() {
 #[tokio::test]
 async fn a_model_that_cannot_be_served_changes_nothing() {
     let home = tiny_home(&["tiny-reg", "tiny", "tiny-swiglu-reg"]);
-    // One is cut off in its graph, one has other weights than its description says.
+    // One has a truncated graph, one other weights than its description says.
     let folder = home.join("models");
     let graph = std::fs::read_dir(folder.join("tiny"))
         .unwrap()

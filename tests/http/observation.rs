@@ -1,5 +1,4 @@
-//! What operators see: metrics that Prometheus's own tools find in order, a line for each request,
-//! and traces.
+//! Observability: metrics that Prometheus's own tools accept, a log line for each request, traces.
 
 use std::{
     io::Write,
@@ -32,7 +31,7 @@ const CHELSEA: &str = "dinov2-small-focus/chelsea.png";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
-/// Whether a program is here; that it is not is said.
+/// Checks for a program, and reports the test as skipped if it is missing.
 fn is_here(program: &str, test: &str) -> bool {
     let here = Command::new(program)
         .arg("--version")
@@ -64,7 +63,7 @@ fn embed(process: &Process) -> reqwest::RequestBuilder {
         .body(read_golden(CHELSEA))
 }
 
-/// A server that has done a bit of everything.
+/// Starts a server and sends requests of every kind.
 async fn busy_process(flags: &[&str]) -> Process {
     let gallery = scratch("gallery");
     let process = Process::start(
@@ -175,7 +174,7 @@ fn the_alerts_fire_when_they_should() {
     }
 }
 
-/// A child that ends with the test.
+/// A child process that is killed at the end of the test.
 struct Ended(Child);
 
 impl Drop for Ended {
@@ -248,7 +247,7 @@ async fn a_real_prometheus_scrapes_the_server_with_a_key() {
     let median = "histogram_quantile(0.5, sum by (le) \
                   (dinoserve_stage_duration_seconds_bucket{stage=\"inference\"}))";
     assert!(value(median).await > Some(0.0));
-    // The rules are evaluated, and none fires on a server that is well.
+    // The rules are evaluated, and none fires on a healthy server.
     let healthy = async || {
         let rules: Value = ok_json(client.get(format!("http://{address}/api/v1/rules"))).await;
         let rules = rules["data"]["groups"][0]["rules"]
@@ -310,7 +309,7 @@ async fn each_request_is_one_line_and_no_image_is_in_it() {
     assert!(!log.contains(&image[1000..1100]));
 }
 
-/// A collector, as far as this test needs one: what it was sent.
+/// The requests that a minimal span collector has received.
 type Collected = Arc<Mutex<Vec<ExportTraceServiceRequest>>>;
 
 async fn collector() -> (String, Collected) {
@@ -347,10 +346,10 @@ async fn spans_go_to_a_collector_and_join_the_callers_trace() {
     let (address, collected) = collector().await;
     let mut process = Process::start(&["--otlp-endpoint", &address]);
     ok(embed(&process).header("traceparent", format!("00-{TRACE}-{CALLER}-01"))).await;
-    // This caller wants no spans, and the third none of its trace.
+    // The second caller disables sampling; the third sends no trace.
     ok(embed(&process).header("traceparent", format!("00-{}-{CALLER}-00", "f".repeat(32)))).await;
     ok(embed(&process).header("traceparent", "nonsense")).await;
-    // What waits is sent before the end.
+    // Pending spans are sent before the process exits.
     process.signal("TERM");
     assert!(process.wait(Duration::from_secs(20)).success());
 

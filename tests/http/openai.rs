@@ -1,5 +1,5 @@
-//! `/v1/embeddings`: the shape that OpenAI's clients read, by hand and with their own Python
-//! package.
+//! `/v1/embeddings`: the response that OpenAI's clients expect, checked by hand and with their
+//! Python package.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use dinoserve::http::HttpConfig;
@@ -56,7 +56,7 @@ async fn embeddings_are_those_of_embed() {
         .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
         .collect();
     assert_eq!((found, &answer["data"][1]["index"]), (own, &json!(1)));
-    // Our own options go along.
+    // The options of `/v1/embed` apply, too.
     let answer = ok_json(post(
         json!({"input": file, "pooling": "cls_mean", "size": 112}),
     ))

@@ -1,5 +1,5 @@
-//! The API's description: committed, up to date, and with exactly the options that the server
-//! knows.
+//! The OpenAPI document: committed, up to date, and with exactly the options that the server
+//! accepts.
 
 use std::{collections::BTreeSet, path::Path};
 

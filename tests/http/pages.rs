@@ -1,4 +1,4 @@
-//! The pages, in a real browser that can reach nothing but the server.
+//! The pages, in a real browser that can reach only the server.
 
 use dinoserve::http::{
     HttpConfig,
@@ -16,7 +16,7 @@ use crate::support::{
 
 const CHELSEA: &str = "dinov2-small-focus/chelsea.png";
 
-/// What must hold after every visit: a quiet console, and not one request to another server.
+/// Checks that the console is empty and that no other server was contacted.
 async fn assert_well_behaved(browser: &Browser, server: &Server) {
     let console = browser.console().await;
     assert!(console.is_empty(), "{console:#?}");
@@ -92,7 +92,7 @@ async fn an_image_is_dropped_explored_stored_and_found() {
         "the photograph as the model saw it"
     );
 
-    // A head over the photograph, and less of it.
+    // A head over the image, and a smaller mass of it.
     let plain = browser.colors("#photo").await;
     browser
         .find("#heads button:nth-child(3)")
@@ -132,7 +132,7 @@ async fn an_image_is_dropped_explored_stored_and_found() {
         .wait("document.querySelector('#curl').textContent.includes('similarity?patch=18,28')")
         .await;
 
-    // A second photograph beside it.
+    // A second image next to it.
     browser
         .find("#second-samples button:nth-child(1)")
         .await
@@ -147,7 +147,7 @@ async fn an_image_is_dropped_explored_stored_and_found() {
         .await;
     assert!(browser.colors("#second").await > 200);
 
-    // Kept and found.
+    // Stored and found.
     browser
         .find("#add-label")
         .await
@@ -175,7 +175,7 @@ async fn an_image_is_dropped_explored_stored_and_found() {
     assert_fits(&browser).await;
     browser.screenshot("playground-390").await;
 
-    // On the gallery's page: found, looked at, searched, deleted.
+    // On the gallery's page: listed, opened, searched, deleted.
     for (id, file) in [
         ("cups/coffee", "coffee.png"),
         ("people/astronaut", "astronaut.png"),
@@ -300,7 +300,7 @@ async fn errors_are_shown_as_text() {
             "document.querySelector('#error').textContent.includes('are not an image; send JPEG')",
         )
         .await;
-    // What the browser cannot show itself, the server does.
+    // The server renders formats that the browser cannot show.
     let mut tiff = std::io::Cursor::new(Vec::new());
     image::open(golden(CHELSEA))
         .unwrap()
@@ -313,11 +313,11 @@ async fn errors_are_shown_as_text() {
         .wait("document.querySelectorAll('#heads button').length === 2")
         .await;
     assert!(browser.colors("#photo").await > 200);
-    // This server keeps no gallery, and the page says so.
+    // The page says that this server has no gallery.
     browser
         .wait("document.querySelector('#neighbors-hint').textContent.includes('--gallery DIR')")
         .await;
-    // Failed answers stand in the console, and nothing else does.
+    // The console holds the failed responses only.
     let console = browser.console().await;
     assert!(
         console
@@ -458,7 +458,7 @@ async fn a_visitor_is_asked_for_an_api_key_once() {
         .wait("document.querySelector('#model').textContent.includes('tiny-reg')")
         .await;
     browser.wait("!document.querySelector('dialog')").await;
-    // The other page knows it, too, also for pictures, which browsers ask for without a key.
+    // The other page has it, too, also for images, which browsers request without a key.
     browser.driver.goto(server.url("/gallery")).await.unwrap();
     browser
         .wait("document.querySelector('.tile img')?.naturalWidth > 0")

@@ -1,4 +1,4 @@
-//! Probes over HTTP: trained on galleries, used, replaced, ended, and refused.
+//! Probes over HTTP: trained on galleries, used, replaced, canceled and rejected.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn binding(fingerprint: &str) -> Binding {
     }
 }
 
-/// Made-up features `[CLS, mean]`: noise, and a class's own direction of a given length.
+/// Returns made-up features `[CLS, mean]`: noise, plus a direction of the class with this length.
 fn features(index: usize, class: usize, signal: f32) -> Vec<f32> {
     let mut state = (index as u32 + 1).wrapping_mul(2_654_435_761);
     let noise = || {
@@ -164,7 +164,7 @@ async fn a_probe_learns_the_labels_of_a_gallery() {
         json!({"data": [{"name": "p", "state": "ready"}]})
     );
 
-    // What the mathematics gives for the same examples in the same order.
+    // The library trains on the same examples in the same order.
     let mut examples = Examples::new(2 * DIM, 10);
     (0..90).for_each(|index| {
         examples
@@ -217,7 +217,7 @@ async fn a_probe_learns_the_labels_of_a_gallery() {
     }
 }
 
-/// `[file, label]` of some pictures of three classes.
+/// Returns image files of three classes, with their labels.
 fn pictures(set: &str, numbers: std::ops::Range<usize>) -> Vec<(Vec<u8>, &'static str)> {
     let of_class = |class: &'static str| {
         let folder = crate::support::golden(&format!("cifar10-sample/{set}/{class}"));
@@ -270,7 +270,7 @@ async fn a_probe_is_trained_on_stored_images_and_classifies_new_ones() {
             };
             let answer = ok_json(post(&format!("/v1/classify?probe={features}"))).await;
             right += usize::from(answer["label"] == *label);
-            // The picture's features say the same.
+            // The features of the image give the same class.
             let embedded = ok_json(post(&format!(
                 "/v1/embed?pooling={features}&normalize=false"
             )))
@@ -296,7 +296,7 @@ async fn a_probe_is_trained_on_stored_images_and_classifies_new_ones() {
             new.len()
         );
     }
-    // Several pictures, one of them broken.
+    // Several images, one of them broken.
     let part = |bytes: Vec<u8>| reqwest::multipart::Part::bytes(bytes).file_name("a.jpg");
     let form = reqwest::multipart::Form::new()
         .part("image", part(read_golden("dinov2-small-focus/rocket.jpg")))
@@ -340,7 +340,7 @@ async fn a_probe_survives_a_restart_and_is_replaced_on_all_servers() {
     let store = reopen().await;
     let (server, other) = (server_on(&store).await, server_on(&store).await);
     assert_eq!(ok_json(classify(&server, "p", &question)).await, before);
-    // A new one under the name, with other labels, trained by the other server.
+    // The other server trains a new probe of the same name with other labels.
     let turned = (0..60).map(|index| {
         let label = if index % 2 == 0 { "even" } else { "odd" };
         item(index, Some(label), Some(features(index, index % 2, 2.0)))
@@ -386,7 +386,7 @@ async fn a_filter_chooses_the_training_items() {
     );
 }
 
-/// Many classes that cannot be told apart: more than a few seconds of work.
+/// Starts a training on many indistinguishable classes, which takes more than a few seconds.
 async fn slow(store: &Gallery, server: &Server) {
     fill(store, "slow", server.engine.fingerprint(), 1000, 30, 0.01).await;
 }
@@ -422,7 +422,7 @@ async fn one_training_runs_at_a_time_and_can_be_watched_and_stopped() {
         "{body}"
     );
 
-    // It gets on, and requests are answered beside it.
+    // It makes progress, and requests are answered meanwhile.
     let mut seen = Vec::new();
     while seen.len() < 3 {
         let state = ok_json(server.get("/v1/probes/p")).await;
@@ -468,7 +468,7 @@ async fn waiting_for_a_training_ends_with_the_request_timeout() {
     .await;
     assert_eq!(begun.status(), 202);
     ok(server.delete("/v1/probes/p")).await;
-    // Who waits for a training that is ended learns that, too.
+    // A caller that waits for a canceled training is answered, too.
     let server = server_on(&store).await;
     let waiting = tokio::spawn(
         train_on(
@@ -560,7 +560,7 @@ async fn a_training_that_cannot_work_fails_with_its_reason() {
             ok_json(server.get("/v1/probes")).await["data"][0]["state"],
             "failed"
         );
-        // Why it failed is forgotten when it is deleted.
+        // Deleting the probe also deletes the reason.
         ok(server.delete("/v1/probes/p")).await;
         assert_eq!(problem(server.get("/v1/probes/p")).await.0, 404);
     }
@@ -610,7 +610,7 @@ async fn probes_reject_features_of_another_model() {
                 .contains("takes features of tiny-reg, and this server runs tiny")
         );
     }
-    // The same model, but another way to it.
+    // The same model with other preprocessing.
     let (status, body) = problem(server.post_file(
         "/v1/classify?probe=p&size=448",
         "dinov2-small-focus/chelsea.png",

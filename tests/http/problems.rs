@@ -1,5 +1,4 @@
-//! Bad requests: each gets the right status and a body that names what is wrong, and the server
-//! lives on.
+//! Bad requests: each gets its status and a problem that names the fault, and the server goes on.
 
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ use crate::support::{
 
 const CHELSEA: &str = "dinov2-small-focus/chelsea.png";
 
-/// A PNG that says it is 30000×30000 and holds nothing.
+/// Returns a PNG header of 30000×30000 pixels without their data.
 fn giant_png_header() -> Vec<u8> {
     let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
     let mut header = Vec::new();
@@ -59,7 +58,7 @@ impl Fixture {
         Self { server }
     }
 
-    /// Sends the requests. Each is rejected as its row says, and the server lives on.
+    /// Sends the requests. Each is rejected as its row says, and the server goes on.
     async fn assert_rejected(&self, cases: Vec<BadRequest>) {
         for case in cases {
             assert_problem(case).await;
@@ -256,7 +255,7 @@ async fn a_full_server_rejects_before_the_body() {
         ..HttpConfig::default()
     };
     let server = Server::start(tiny("tiny-reg", "model.safetensors"), config).await;
-    // A client that has begun to send holds the only place.
+    // A client that has begun to upload takes the only place.
     let mut slow = TcpStream::connect(server.address).await.unwrap();
     slow.write_all(upload("/v1/embed", 100_000).as_bytes())
         .await
@@ -272,8 +271,8 @@ async fn a_full_server_rejects_before_the_body() {
         (Some("overloaded"), Some("--max-requests"))
     );
 
-    // A client that still sends when it is refused hears the answer, and its connection stays;
-    // whoever refused it.
+    // A client that is rejected during its upload gets the response, and its connection stays open,
+    // wherever the request is rejected.
     for (path, status) in [
         ("/v1/embed", "503"),
         ("/v1/nothing", "404"),
@@ -282,7 +281,7 @@ async fn a_full_server_rejects_before_the_body() {
         assert_refused_while_sending(&server, path, status).await;
     }
 
-    // When it goes away, its place is free again.
+    // Its place is free after it disconnects.
     drop(slow);
     tokio::time::sleep(Duration::from_millis(200)).await;
     ok(server.post_file("/v1/embed", CHELSEA)).await;
@@ -373,7 +372,7 @@ async fn an_incomplete_head_times_out() {
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(10), slow.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "the connection is closed");
-    // Nor does a connection that never says anything hold up a stop, or one that says half a head.
+    // Neither a silent connection nor one with half a head delays a shutdown.
     let _idle = TcpStream::connect(server.address).await.unwrap();
     let mut half = TcpStream::connect(server.address).await.unwrap();
     half.write_all(b"POST /v1/embed HTTP/1.1\r\nhost")
@@ -410,7 +409,7 @@ async fn an_incomplete_body_times_out() {
     }
 }
 
-/// A text of a form is neither read as more than an option may be, nor repeated.
+/// A form text longer than an option may be is not read, and not repeated in the message.
 #[tokio::test]
 async fn options_that_are_too_long_are_not_read() {
     let server = Server::tiny_with_gallery().await;

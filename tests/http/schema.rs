@@ -1,5 +1,5 @@
-//! schemathesis against a live server: whatever the API's description allows, and much that it does
-//! not, gets an answer that the description tells of.
+//! schemathesis against a live server: valid and invalid requests get responses that conform to the
+//! OpenAPI document.
 
 use dinoserve::http::HttpConfig;
 
@@ -36,8 +36,8 @@ async fn every_response_conforms_to_the_description() {
         &server.url("/openapi.json"),
         "--max-examples",
         EXAMPLES,
-        // That a base64 text is an image cannot be said in a schema, so texts that fit the schema
-        // may be refused.
+        // A schema cannot say that a base64 text is an image, so the server may reject texts that
+        // fit the schema.
         "--exclude-checks",
         "positive_data_acceptance",
         "--continue-on-failure",
@@ -46,7 +46,7 @@ async fn every_response_conforms_to_the_description() {
         "--seed",
         "1",
     ];
-    // It leaves files in its working directory.
+    // schemathesis writes files into its working directory.
     let python = python.in_folder(&scratch("schemathesis"));
     let said = python.run_program("schemathesis", &arguments).await;
     let description = serde_json::to_value(dinoserve::http::description()).unwrap();
@@ -59,7 +59,7 @@ async fn every_response_conforms_to_the_description() {
         said.contains(&format!("Tested: {}\n", operations.sum::<usize>())),
         "{said}"
     );
-    // It is still there, and works.
+    // The server still works.
     ok(server.post_file("/v1/embed", "dinov2-small-focus/coffee.png")).await;
     server.stopped().await;
 }

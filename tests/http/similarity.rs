@@ -1,5 +1,5 @@
-//! `/v1/similarity` and `/v1/attention/stats`, against a few plain lines on the tokens and rows of
-//! other endpoints.
+//! `/v1/similarity` and `/v1/attention/stats`, compared with plain computations on the tokens and
+//! attention rows of other endpoints.
 
 use dinoserve::http::HttpConfig;
 use ndarray::{Array2, ArrayD, ArrayView1, Axis, s};
@@ -17,7 +17,7 @@ use crate::support::{
 const CHELSEA: &str = "dinov2-small-focus/chelsea.png";
 const COFFEE: &str = "dinov2-small-focus/coffee.png";
 const SIZE: &str = "resize=fit&size=224";
-/// What `fit` makes of both photographs at 224.
+/// Grid of both images with `fit` at 224.
 const GRID: (usize, usize) = (16, 24);
 
 async fn focus_server() -> Server {
@@ -74,7 +74,7 @@ async fn similarity_is_the_cosine_between_tokens() {
         query += &(&token / token.dot(&token).sqrt());
     }
     assert!(difference(&found, &cosines(query.view(), &cat)).0 < 1e-5);
-    // A box that is smaller than a patch is the patch under it.
+    // A box smaller than a patch selects the patch under it.
     let small = ok_json(
         server
             .post_file(
@@ -89,7 +89,7 @@ async fn similarity_is_the_cosine_between_tokens() {
         json!({"top": 5, "left": 9, "bottom": 5, "right": 9})
     );
 
-    // The place of the first image in the second.
+    // A place of the first image, compared with the second.
     let path = format!("/v1/similarity?{SIZE}&patch=5,9");
     let pair = npy(&ok_bytes(both(&server, &path).header("accept", "application/x-npy")).await);
     assert_eq!(pair.shape(), [2, GRID.0, GRID.1]);
@@ -137,7 +137,7 @@ async fn similarity_renderings_share_a_scale_and_frame_the_patch() {
     let corner = (9 * 14, 5 * 14);
     assert_eq!(strip.get_pixel(corner.0, corner.1).0, [255; 3]);
     assert_eq!(strip.get_pixel(corner.0 - 2, corner.1 - 2).0, [0; 3]);
-    // At the edge there is less of the frame, and no panic.
+    // At the edge the frame is cut off, without a panic.
     let edge = server.post_file(&format!("/v1/similarity?{SIZE}&patch=0,0"), CHELSEA);
     image::load_from_memory(&ok_bytes(edge).await).unwrap();
 }
@@ -273,7 +273,7 @@ async fn heads_are_compared() {
         }
     }
     assert!((number(&stats["mean_overlap"]) - sum / 30.0).abs() < 1e-4);
-    // The heads of this model do differ, and look at the cat more than an even map does.
+    // The heads of this model differ, and attend to the cat more than a uniform map does.
     assert!(number(&stats["mean_overlap"]) < 0.9);
     assert!(
         (0..6).any(|head| number(&stats["heads"][head]["foreground_mass"]) > area * 1.2),

@@ -1,4 +1,4 @@
-//! What happens when the world fails: `tests/FAULTS.md` has a line for each.
+//! Faults of the system around the server; `tests/FAULTS.md` lists them.
 
 use std::{
     collections::BTreeSet,
@@ -30,7 +30,7 @@ use crate::support::{
 };
 
 const COFFEE: &str = "dinov2-small-focus/coffee.png";
-/// In which a server serves again after a fault.
+/// Time within which a server serves again after a fault.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 fn client() -> Client {
@@ -47,7 +47,7 @@ fn embed(client: &Client, url: &str) -> reqwest::RequestBuilder {
         .body(read_golden(COFFEE))
 }
 
-/// Asks until it is served, which it must be in time.
+/// Sends requests until one is served, which must happen within [`RECOVERY`].
 async fn serves_again(url: &str) {
     let (client, began) = (client(), Instant::now());
     loop {
@@ -66,7 +66,7 @@ async fn serves_again(url: &str) {
     }
 }
 
-/// Clients that store items, each after the other; which of them were acknowledged is kept.
+/// Clients that store one item after the other, and the ids that were acknowledged.
 struct Writers {
     acknowledged: Arc<Mutex<BTreeSet<String>>>,
     stop: Arc<AtomicBool>,
@@ -96,7 +96,7 @@ impl Writers {
                         .put(format!("{url}/v1/gallery/{id}"))
                         .json(&json!({"vector": vector, "label": "x"}));
                     match put.send().await {
-                        // The status is the acknowledgement.
+                        // The status is the acknowledgment.
                         Ok(response) if response.status().is_success() => {
                             acknowledged.lock().unwrap().insert(id);
                         }
@@ -132,7 +132,7 @@ impl Writers {
     }
 }
 
-/// The ids of all stored items.
+/// Returns the ids of all stored items.
 async fn stored(url: &str) -> BTreeSet<String> {
     let (client, mut ids, mut cursor) = (client(), BTreeSet::new(), String::new());
     loop {
@@ -231,7 +231,7 @@ async fn clients_vanish_while_they_send_and_while_they_are_answered() {
         )
     };
     for turn in 0..100 {
-        // Half of the body, then nobody.
+        // Half of the body, then a disconnect.
         let mut stream = TcpStream::connect(&address).await.unwrap();
         stream
             .write_all(head("/v1/embed", image.len()).as_bytes())
@@ -239,8 +239,8 @@ async fn clients_vanish_while_they_send_and_while_they_are_answered() {
             .unwrap();
         stream.write_all(&image[..image.len() / 2]).await.unwrap();
         drop(stream);
-        // All of it; the client goes while it waits, or when the answer begins, without a word or
-        // with a reset.
+        // The whole body; the client disconnects while it waits or when the response begins,
+        // by closing or by a reset.
         let mut stream = TcpStream::connect(&address).await.unwrap();
         stream
             .write_all(head("/v1/embed?tokens=true&size=448", image.len()).as_bytes())
@@ -276,8 +276,7 @@ async fn postgres_restarts_under_load() {
     writers.until_more(40).await;
     for _ in 0..2 {
         postgres.crash();
-        // Whatever is asked has an answer meanwhile: features as before, galleries that they are
-        // away.
+        // Every request is answered meanwhile: features as before, galleries with 503.
         serves_again(&process.url).await;
         let response = client()
             .get(format!("{}/v1/gallery", process.url))
@@ -304,7 +303,7 @@ async fn postgres_restarts_under_load() {
     );
 }
 
-/// A copy of a folder that nobody may write to, for a user who is not root.
+/// Makes a folder read-only for users other than root.
 fn read_only(folder: &Path) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
@@ -317,8 +316,8 @@ fn read_only(folder: &Path) {
     std::fs::set_permissions(folder, PermissionsExt::from_mode(0o555)).unwrap();
 }
 
-/// The program and the runtime library where every user may read them.
-fn for_nobody(program: &str) -> (tempfile::TempDir, Command) {
+/// Copies the program and the runtime library to where every user may read them.
+fn for_unprivileged(program: &str) -> (tempfile::TempDir, Command) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let (copy, library) = (
@@ -344,7 +343,7 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
-/// The converted model's graph.
+/// Returns the file of the converted model's graph.
 fn graph(home: &Path) -> PathBuf {
     let files = std::fs::read_dir(home.join("models/tiny-reg"))
         .unwrap()
@@ -365,7 +364,7 @@ async fn the_model_folder_is_read_only() {
         skip("faults::the_model_folder_is_read_only: only root can be another user");
         return;
     }
-    let (folder, command) = for_nobody(PROGRAM);
+    let (folder, command) = for_unprivileged(PROGRAM);
     let home = folder.path().join("home");
     let made = Command::new("cp")
         .arg("-r")
@@ -384,12 +383,12 @@ async fn the_model_folder_is_read_only() {
     process.wait_until_ready();
     serves_again(&process.url).await;
 
-    // A model that would have to be converted first cannot be, and the start ends with the reason.
+    // A model that must be converted first cannot be, and the start fails with the reason.
     let sources = folder.path().join("empty/sources/dinov2-small-focus");
     std::fs::create_dir_all(&sources).unwrap();
     std::fs::write(sources.join("vit_s_focus.onnx"), "x").unwrap();
     chown(folder.path().join("empty"), Some(0), Some(0)).unwrap();
-    let (_other, mut command) = for_nobody(PROGRAM);
+    let (_other, mut command) = for_unprivileged(PROGRAM);
     let ended = command
         .args([
             "serve",
@@ -434,7 +433,7 @@ async fn the_model_is_corrupt() {
     }
     std::fs::write(&data, &original).unwrap();
     let process = Process::start_in(&home, &["--model", "tiny-reg"]);
-    // A file that is damaged, or gone, under a running server is not looked at again.
+    // A running server does not read a file again that is then damaged or deleted.
     std::fs::remove_file(&data).unwrap();
     serves_again(&process.url).await;
 }
@@ -479,7 +478,7 @@ async fn the_clock_jumps() {
     );
     process.wait_until_ready();
     let writers = Writers::start(&process.url, 4);
-    // As the log has it: the header `date` of answers never goes back.
+    // Compares times of the log, because the header `date` of responses never goes back.
     let date = || {
         let log = process.log();
         let line: Value = serde_json::from_str(log.lines().next_back().unwrap()).unwrap();
@@ -502,7 +501,7 @@ async fn the_clock_jumps() {
     assert!(process.wait(Duration::from_secs(20)).success());
 }
 
-/// `make soak` asks for 20 minutes, in which memory must stay within 5 %.
+/// Memory must stay within 5 %. `make soak` runs it for 20 minutes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_time_at_four_fifths_of_the_load() {
     let minutes: Option<f64> = std::env::var("DINOSERVE_SOAK_MINUTES")
@@ -514,7 +513,7 @@ async fn a_long_time_at_four_fifths_of_the_load() {
     let gallery = scratch("gallery");
     let process = Process::start(&["--gallery", gallery.to_str().unwrap(), "--cache-mb", "16"]);
     let client = client();
-    // A bit of everything; the k-th request of a client is always of the same kind.
+    // All kinds of requests; the k-th request of a client is always of the same kind.
     let request = |turn: usize| {
         let post = |path: &str| {
             client
@@ -545,7 +544,7 @@ async fn a_long_time_at_four_fifths_of_the_load() {
         );
         status
     };
-    // How much it can do, in a closed loop; and what it keeps of its first work.
+    // Measures the capacity in a closed loop, and the memory after the first requests.
     let (began, warm_up) = (Instant::now(), if minutes.is_some() { 60.0 } else { 2.0 });
     let mut turns = 0;
     while began.elapsed().as_secs_f64() < warm_up {
@@ -593,7 +592,7 @@ async fn a_long_time_at_four_fifths_of_the_load() {
         largest / 1e6,
         after / 1e6
     );
-    // In a short run beside other tests the machine may have slowed down since the load was chosen.
+    // In a short run other tests may have slowed the machine down since the load was chosen.
     if minutes.is_some() {
         assert!(refused * 50 < count, "{refused} of {count} were refused");
         assert!(

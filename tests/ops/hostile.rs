@@ -1,4 +1,4 @@
-//! Thousands of files that were made to harm: bombs, lies, odd corners of every format
+//! Thousands of hostile files: bombs, false headers, corner cases of every format
 //! (`tests/hostile/generate.py`).
 
 use std::{path::Path, process::Command, sync::Arc, time::Duration};
@@ -14,7 +14,7 @@ use crate::support::{
     skip,
 };
 
-/// Requests of a run; `make soak` asks for 10,000.
+/// Returns the number of requests of a run; `make soak` sets 10,000.
 fn requests() -> usize {
     std::env::var("DINOSERVE_SOAK_HOSTILE")
         .ok()
@@ -23,7 +23,7 @@ fn requests() -> usize {
 }
 const CLIENTS: usize = 32;
 
-/// The files of the corpus.
+/// Generates the files of the corpus.
 fn corpus() -> Option<Vec<(String, Vec<u8>)>> {
     let folder = scratch("hostile");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/generate.py");
@@ -48,8 +48,8 @@ fn corpus() -> Option<Vec<(String, Vec<u8>)>> {
     )
 }
 
-/// The memory that is left when what large images took has been given back: when it has not fallen
-/// for a while.
+/// Waits until memory has stopped falling, because the allocator returns that of large images with
+/// a delay.
 async fn settled(memory: impl Fn() -> f64) -> f64 {
     let (mut least, mut rests) = (memory(), 0);
     for _ in 0..90 {
@@ -74,7 +74,7 @@ async fn hostile_files_do_no_harm() {
         .build()
         .unwrap();
     let files = Arc::new(files);
-    // Each file once, in an order that is always the same, then again from the beginning.
+    // Each file once, in a fixed order, then again from the beginning.
     let mut order: Vec<usize> = (0..files.len()).collect();
     let mut random = SplitMix(7);
     for end in (1..order.len()).rev() {
@@ -116,7 +116,7 @@ async fn hostile_files_do_no_harm() {
     };
     let memory = || process.metric("process_resident_memory_bytes");
     let at_start = memory();
-    // All of them at least once: until then the allocator takes what it needs.
+    // Every file once: until then the allocator still grows.
     run(files.len().max(requests())).await;
     let before = settled(memory).await;
     let statuses = run(requests()).await;
@@ -138,7 +138,7 @@ async fn hostile_files_do_no_harm() {
         after / 1e6
     );
     assert!(after < 1.1 * before, "memory was {before} and is {after}");
-    // An arena that keeps the largest batch would take many times as much, and be as flat.
+    // An arena that keeps the largest batch would also be constant, but many times as large.
     assert!(
         after < 3.0 * at_start,
         "memory was {at_start} at the start and is {after}"

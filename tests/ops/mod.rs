@@ -1,4 +1,4 @@
-//! What operators meet: faults, shutdown, TLS and hostile files.
+//! Operation: faults, shutdown, TLS and hostile files.
 
 mod faults;
 mod hostile;

@@ -1,4 +1,4 @@
-//! Stopping loses no answer.
+//! A shutdown loses no response.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ async fn accepted_requests_are_answered_when_the_server_stops() {
     let requests: Vec<_> = (0..6)
         .map(|_| tokio::spawn(server.post_file("/v1/embed", CHELSEA).send()))
         .collect();
-    // All are in the queue or beyond when the stop comes.
+    // All are queued or running when the shutdown begins.
     tokio::time::sleep(Duration::from_millis(150)).await;
     server.stop();
     for request in requests {
@@ -57,8 +57,8 @@ async fn a_shutdown_is_announced_before_it_begins() {
         (503, Some("the server is stopping"))
     );
     ok(server.get("/healthz")).await;
-    // Whoever has not heard of it yet is served, on old connections and new ones, and asked to go
-    // elsewhere.
+    // Clients are still served, on old and new connections, and their connections are closed
+    // afterward.
     for _ in 0..2 {
         let response = ok(server.post_file("/v1/embed", CHELSEA)).await;
         assert_eq!(response.headers()["connection"], "close");
@@ -73,19 +73,19 @@ async fn a_shutdown_is_announced_before_it_begins() {
     );
 }
 
-/// What became of a client's requests: how many were answered, and why others failed.
+/// The number of a client's answered requests, and why the others failed.
 #[derive(Default)]
 struct Outcome {
     answered: usize,
-    /// The connection was closed before anything of an answer came: nobody had accepted it, or the
-    /// server's count tells.
+    /// Connections closed before any byte of a response. Either the request was not accepted, or
+    /// the server's count of requests does not agree.
     closed: usize,
     failed: Vec<String>,
 }
 
-/// Asks one thing after the other, on a connection that is kept, until nobody listens any more.
+/// Sends one request after the other on a kept connection, until the port is closed.
 async fn client(url: String, stopped: Arc<AtomicBool>) -> Outcome {
-    // Without the client's own second attempts, which would hide what was lost.
+    // Retries of the client library would hide lost requests.
     let client = reqwest::Client::builder()
         .retry(reqwest::retry::never())
         .build()
@@ -105,7 +105,7 @@ async fn client(url: String, stopped: Arc<AtomicBool>) -> Outcome {
                     .push(format!("a body that ends early: {other:?}")),
             },
             Ok(response) => outcome.failed.push(response.status().to_string()),
-            // A connection that was never made is a request that was not accepted.
+            // Without a connection the request was not accepted.
             Err(error) if error.is_connect() => {
                 assert!(stopped.load(Ordering::Acquire), "{error:?} before the stop");
                 return outcome;
@@ -142,8 +142,7 @@ async fn sigterm_under_load_loses_nothing_twenty_times() {
             closed += outcome.closed;
         }
         assert!(answered > 16, "round {round}: {answered} answers");
-        // A connection may be made in the moment in which the port is closed, and then nobody
-        // accepts it.
+        // A connection made while the port closes is accepted by no server.
         assert!(
             closed <= 4,
             "round {round}: {closed} connections were closed without an answer"
@@ -152,7 +151,7 @@ async fn sigterm_under_load_loses_nothing_twenty_times() {
         let (status, log) = tokio::task::spawn_blocking(ended).await.unwrap();
         assert_eq!(status.code(), Some(0), "round {round}");
         assert!(!log.contains("cut off"), "round {round}: {log}");
-        // Each request that was accepted has its line, and each of those its answer at a client.
+        // Each accepted request has a line in the log, and a response at a client.
         let accepted = log
             .lines()
             .filter(|line| line.contains("\"route\":\"/v1/embed\""))

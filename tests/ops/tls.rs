@@ -1,5 +1,4 @@
-//! TLS: a real handshake, certificates that are replaced while the server runs, and clients that do
-//! not speak it.
+//! TLS: a real handshake, certificates replaced while the server runs, and clients without TLS.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -31,7 +30,7 @@ struct Files {
     key: PathBuf,
 }
 
-/// Writes a certificate for localhost over the files, and gives it.
+/// Replaces the files by a new certificate for localhost, and returns it.
 fn write_certificate(files: &Files) -> CertificateDer<'static> {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -58,7 +57,7 @@ async fn start(files: &Files) -> Server {
     setup.start().await
 }
 
-/// A handshake by a client that trusts only this certificate.
+/// Makes a handshake as a client that trusts only this certificate.
 async fn connect(
     server: &Server,
     trusted: &CertificateDer<'static>,
@@ -108,7 +107,7 @@ async fn requests_come_over_tls_and_certificates_are_rotated() {
         "nobody is shown the old one any more"
     );
 
-    // A key that does not go with the certificate changes nothing.
+    // A key that does not match the certificate changes nothing.
     let failures = || {
         telemetry::metrics()
             .reload_failures
@@ -129,7 +128,7 @@ async fn clients_without_tls_are_disconnected() {
     let files = files();
     write_certificate(&files);
     let server = start(&files).await;
-    // Plain HTTP, and a client that says nothing at all.
+    // Plain HTTP, and a client that sends nothing.
     for said in ["GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", ""] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(said.as_bytes()).await.unwrap();
@@ -143,7 +142,7 @@ async fn clients_without_tls_are_disconnected() {
     }
     server.stopped().await;
 
-    // Nor does it hold up a stop.
+    // Such a client does not delay a shutdown, either.
     let mut setup = Setup::tiny();
     let certificate = Certificate::open(&files.chain, &files.key).unwrap();
     let header_timeout = Duration::from_secs(60);
@@ -199,7 +198,7 @@ fn errors_in_certificates_are_named() {
     }
 }
 
-/// What a container's health check says, in the clear and over TLS.
+/// The health check of a container, without and with TLS.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_health_command_checks_a_local_server() {
     let files = files();

@@ -1,4 +1,4 @@
-//! A gallery whose writer is killed: nothing that was acknowledged is lost, nothing is half there.
+//! Killed writers: no acknowledged write is lost, and no write is partial.
 
 use std::{
     collections::BTreeMap,
@@ -16,11 +16,11 @@ use crate::support::{
     scratch,
 };
 
-/// Tasks that write at the same time, each into ids of its own, so that commits are shared.
+/// Concurrent writers, each with ids of its own, so that commits are shared.
 const WRITERS: usize = 4;
 const IDS: u64 = 60;
 const ROUNDS: u64 = 50;
-/// Tells the child where and with which seed it writes.
+/// Environment variable with the folder and the seed of the writer process.
 const TASK: &str = "DINOSERVE_TEST_CRASH";
 
 /// One transaction.
@@ -31,7 +31,7 @@ enum Operation {
     Delete(Vec<String>),
 }
 
-/// What the child says: each line before or after an operation of a writer.
+/// A line of the writer process, before or after an operation.
 #[derive(Debug, Serialize, Deserialize)]
 enum Line {
     Begin(usize, Operation),
@@ -39,7 +39,7 @@ enum Line {
 }
 
 fn config() -> GalleryConfig {
-    // So small that the approximate index is built and replaced meanwhile.
+    // So few items that the approximate index is built and replaced meanwhile.
     GalleryConfig {
         exact_up_to: 50,
         ..GalleryConfig::default()
@@ -52,8 +52,8 @@ async fn open(folder: &Path) -> Gallery {
         .unwrap()
 }
 
-/// The process that is killed; the test below starts it with a task. As a test of its own it has
-/// none, and ends at once.
+/// The process that is killed. The test below starts it with a task; as a test it has none and
+/// returns.
 #[test]
 fn writer_process() {
     let Ok(task) = std::env::var(TASK) else {
@@ -63,7 +63,7 @@ fn writer_process() {
     let (mut seeds, folder) = (SplitMix(seed.parse().unwrap()), PathBuf::from(folder));
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let store = open(&folder).await;
-        // Nothing can be deleted from a gallery that is not there.
+        // Deleting needs an existing gallery.
         store
             .create(&GalleryName::default(), &binding())
             .await
@@ -79,8 +79,7 @@ fn writer_process() {
 /// Writes for ever.
 async fn write(store: Gallery, writer: usize, mut random: SplitMix) {
     let name = GalleryName::default();
-    // One call per line, so that a line comes whole or not at all, and lines of several threads do
-    // not mix.
+    // One call per line, so that lines are whole and those of several threads do not mix.
     let say = |line: Line| {
         std::io::stderr()
             .write_all(format!("{}\n", serde_json::to_string(&line).unwrap()).as_bytes())
@@ -117,7 +116,7 @@ async fn write(store: Gallery, writer: usize, mut random: SplitMix) {
     }
 }
 
-/// The items of a writer by id: the version, and the place once it was seen.
+/// The items of a writer by id: the version, and the place if it is known.
 type Items = BTreeMap<String, (u64, Option<u64>)>;
 
 fn after(items: &Items, operation: &Operation) -> Items {
@@ -133,7 +132,7 @@ fn after(items: &Items, operation: &Operation) -> Items {
     items
 }
 
-/// Whether what was found is what was expected; a place that was seen before must be the same.
+/// Checks that the found items are the expected ones; a known place must be the same.
 fn agree(expected: &Items, found: &Items) -> bool {
     let same = |(version, place): &(u64, Option<u64>),
                 (found_version, found_place): &(u64, Option<u64>)| {
@@ -145,8 +144,8 @@ fn agree(expected: &Items, found: &Items) -> bool {
             .all(|(id, item)| found.get(id).is_some_and(|found| same(item, found)))
 }
 
-/// Runs a writer process, kills it, and gives for each writer the operation that was under way.
-/// What was acknowledged is applied to `expected`.
+/// Runs a writer process, kills it, and returns the unfinished operation of each writer.
+/// Acknowledged operations are applied to `expected`.
 fn run_and_kill(
     folder: &Path,
     random: &mut SplitMix,
@@ -241,7 +240,7 @@ fn a_killed_writer_loses_nothing_and_leaves_nothing_half_done() {
                 report.damage
             );
             assert_eq!(report.items, info.items);
-            // What is there is found, by the index and by comparing all.
+            // Stored items are found, by the index and by an exact search.
             for exact in [false, true] {
                 let at = random.below(stored.len().max(1) as u64) as usize;
                 let Some(wanted) = stored.get(at) else {

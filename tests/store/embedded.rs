@@ -1,4 +1,4 @@
-//! What only the embedded store has: the approximate index, half precision, the folder's lock.
+//! Features of the embedded store only: the approximate index, half precision, the folder's lock.
 
 use std::{collections::BTreeSet, io::Write, path::Path, time::Duration};
 
@@ -28,7 +28,7 @@ fn name() -> GalleryName {
     GalleryName::default()
 }
 
-/// Reproducible directions near a few centers.
+/// Returns a reproducible direction near one of a few centers.
 fn vector(number: u64) -> Vec<f32> {
     let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut random = || {
@@ -126,14 +126,14 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
     }
     wait_until_indexed(&gallery, 6000).await;
     assert!(recall(&gallery, None).await >= 0.95);
-    // About 5100 items pass the first filter and go through the index, 860 the second and are
+    // About 5100 items pass the first filter and use the index; 860 pass the second and are
     // compared one by one.
     let most = ItemFilter::parse(
         &json!({"label": {"any": (0..6).map(|n| format!("class {n}")).collect::<Vec<_>>()}}),
     );
     assert!(recall(&gallery, Some(&most.unwrap())).await >= 0.95);
 
-    // What was just stored, replaced or deleted is found or not at once, whatever the index holds.
+    // Stored, replaced and deleted items count at once, whatever the index holds.
     put(&gallery, [7_000_000]).await;
     assert_eq!(
         found(&gallery, vector(7_000_000), false, None).await[0].0,
@@ -178,7 +178,7 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
     drop(gallery);
     let files = |folder: &Path| std::fs::read_dir(folder.join("index")).unwrap().count();
     assert_eq!(files(&folder), 2, "the index and its manifest");
-    // Of a gallery that was deleted by a process that was killed then.
+    // An index of a gallery whose deletion was interrupted by a kill.
     for name in ["4711-9.usearch", "4711.json"] {
         std::fs::write(folder.join("index").join(name), "left behind").unwrap();
     }
@@ -196,7 +196,7 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
     gallery.close().await;
     drop(gallery);
 
-    // A damaged index is noticed and made anew.
+    // A damaged index is detected and rebuilt.
     for entry in std::fs::read_dir(folder.join("index")).unwrap().flatten() {
         if entry
             .path()
@@ -219,8 +219,8 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
     );
 }
 
-/// Entries of the index die when their items are replaced; others are found in their stead, also
-/// before the index has the new.
+/// Replacing an item invalidates its index entry; a search still returns `k` items before the index
+/// has the new entry.
 #[tokio::test(flavor = "multi_thread")]
 async fn searches_return_all_items_while_items_are_replaced() {
     let folder = scratch("gallery-replaced");
@@ -250,13 +250,13 @@ async fn searches_return_all_items_while_items_are_replaced() {
                 "round {round}"
             );
         }
-        // So that there is something near for every round.
+        // Every round needs items nearby.
         put(&gallery, near.iter().map(|(id, _)| number(id))).await;
     }
 }
 
-/// The database's file, with a bit flipped wherever these bytes are: pages that are no longer used
-/// may hold them, too.
+/// Flips a bit in every occurrence of these bytes in the database file. Unused pages may hold them,
+/// too.
 fn damage(folder: &Path, bytes: &[u8]) {
     let path = folder.join("data.mdb");
     let mut file = std::fs::read(&path).unwrap();
@@ -265,7 +265,7 @@ fn damage(folder: &Path, bytes: &[u8]) {
         .collect();
     assert!(!places.is_empty());
     places.iter().for_each(|&at| file[at] ^= 4);
-    // In place, as the file may be mapped.
+    // In place, because the file may be mapped.
     std::fs::OpenOptions::new()
         .write(true)
         .open(&path)
@@ -324,7 +324,7 @@ async fn a_damaged_item_blocks_snapshots_until_it_is_replaced_or_deleted() {
     );
     assert_eq!(snapshot(&gallery).await.unwrap().items, 19);
 
-    // Under a server that has its vector in memory.
+    // Now with a store that has the vector in memory.
     damage(&folder, b"{\"number\":1011}");
     gallery
         .put(
@@ -363,7 +363,7 @@ async fn a_damaged_item_blocks_snapshots_until_it_is_replaced_or_deleted() {
 async fn full_gallery_reads_have_a_limit() {
     let folder = scratch("gallery-streams");
     let gallery = opened(&folder, 1000, VectorFormat::F32).await;
-    // More than a reader is ahead of its client.
+    // More items than a reader prefetches.
     put(&gallery, 0..200).await;
     let mut open = Vec::new();
     let refused = loop {
@@ -386,7 +386,7 @@ async fn full_gallery_reads_have_a_limit() {
         .await
         .unwrap();
     assert_eq!(all.len(), 200);
-    // What is asked of it otherwise goes on.
+    // Other operations go on.
     assert_eq!(found(&gallery, vector(3), false, None).await[0].0, "item 3");
 }
 
@@ -420,7 +420,7 @@ async fn half_precision_changes_scores_in_the_fourth_digit() {
         .map(|(a, b)| (a - b).abs())
         .fold(0.0, f32::max);
     assert!(differs > 0.0 && differs < 5e-4, "{differs}");
-    // The format is the gallery's, whatever the configuration says later.
+    // The gallery keeps its format when the configuration changes.
     gallery.close().await;
     drop(gallery);
     let gallery = opened(&folder, 100_000, VectorFormat::F32).await;
@@ -487,7 +487,7 @@ async fn a_gallery_at_its_size_limit_rejects_writes_and_goes_on() {
         found(&gallery, vector(stored - 1), false, None).await[0].0,
         format!("item {}", stored - 1)
     );
-    // What is deleted needs room, too, and finds it.
+    // Deleting needs space, too, which is reserved.
     for number in 0..200 {
         let deleted = gallery
             .delete(

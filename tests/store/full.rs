@@ -1,5 +1,5 @@
-//! A gallery whose disk, or the space it was given, is full: the write that does not fit says so,
-//! and nothing else suffers.
+//! A full disk or a gallery at its size limit: the write that does not fit fails with the reason,
+//! and nothing else is affected.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ use crate::support::{
     skip, tiny,
 };
 
-/// A file system of its own, so small that it is soon full.
+/// A small file system of its own.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -43,7 +43,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily, so that it also goes when a test has failed with the gallery open.
+        // Lazily, because a failed test may still have the gallery open.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
@@ -64,8 +64,7 @@ async fn put(store: &Gallery, batch: usize) -> Result<(), Error> {
         .map(drop)
 }
 
-/// Puts batches from the number `from` until one does not fit, and gives its number and what was
-/// said.
+/// Stores batches from the number `from` until one does not fit. Returns its number and the error.
 async fn fill(store: &Gallery, from: usize) -> (usize, Error) {
     for batch in from..from + 10_000 {
         let Err(error) = put(store, batch).await else {
@@ -77,8 +76,7 @@ async fn fill(store: &Gallery, from: usize) -> (usize, Error) {
     panic!("it was never full")
 }
 
-/// All batches before `end` are there whole, and nothing else; they are found, and their checksums
-/// agree.
+/// Checks that these batches and nothing else are stored, found by searches, and undamaged.
 async fn assert_there(store: &Gallery, batches: std::ops::Range<usize>) {
     let name = GalleryName::default();
     let items = read_all(store, &name).await;
@@ -127,8 +125,7 @@ async fn put_over_http(server: &Server, id: usize) -> reqwest::Response {
         .unwrap()
 }
 
-/// Puts items from number 1 until one does not fit; says how many are there then, and what the
-/// answer was.
+/// Stores items from number 1 until one does not fit. Returns how many fit, and the problem.
 async fn fill_over_http(server: &Server) -> (usize, Value) {
     for id in 1..10_000 {
         let answer = put_over_http(server, id).await;
@@ -156,7 +153,7 @@ async fn on_a_full_disk_writes_fail_and_reads_go_on() {
     assert_eq!(put_over_http(&server, 0).await.status(), 201);
     let mut full = 0;
     for _ in 0..3 {
-        // Pages that a reader held may be free now, so that a little more fits.
+        // Pages that a reader held may be free now, so a little more may fit.
         full = fill(&store, full).await.0;
         assert!(full > 5, "something fitted before");
         assert_there(&store, 0..full).await;
@@ -189,12 +186,12 @@ async fn on_a_full_disk_writes_fail_and_reads_go_on() {
     );
     server.stopped().await;
 
-    // With room again it goes on, without a restart.
+    // With free space writes go on, without a restart.
     std::fs::remove_file(disk.ballast()).unwrap();
     put(&store, full).await.unwrap();
     assert_there(&store, 0..full + 1).await;
 
-    // Full once more, until items are deleted.
+    // Full again, until items are deleted.
     let (end, _) = fill(&store, full + 1).await;
     delete(&store, 0..5).await;
     put(&store, end).await.unwrap();

@@ -1,4 +1,4 @@
-//! Galleries in their stores, without the edge.
+//! Galleries in their stores, without HTTP.
 
 mod contract;
 mod crash;

@@ -1,4 +1,4 @@
-//! Snapshots: the same gallery elsewhere, and nothing from a file that is not whole.
+//! Snapshots: a restored gallery is the same, and a damaged file restores nothing.
 
 use std::path::Path;
 
@@ -69,14 +69,14 @@ async fn put(store: &Gallery, name: &str, ids: impl Iterator<Item = usize>, vers
 async fn a_restored_snapshot_is_the_same_gallery() {
     let (from, to) = (store("snapshot-from").await, store("snapshot-to").await);
     put(&from, "default", 0..1200, 1).await;
-    // Replaced items keep their place, and a deleted one that comes back is the last.
+    // Replaced items keep their place; a deleted item that is stored again comes last.
     put(&from, "default", 300..400, 2).await;
     let gone = |id: usize| ItemId::new(format!("id {id}")).unwrap();
     from.delete(&named("default"), (0..10).map(gone).collect())
         .await
         .unwrap();
     put(&from, "default", 5..6, 3).await;
-    // Texts and numbers that a sloppy reader would change.
+    // Texts and numbers that an inexact parser would change.
     let metadata = concat!(
         r#"{"z":1,"a":[0.1,1e+300,-0.0,3.0,9007199254740993,5e-324,0.30000000000000004],"#,
         r#""é\"\\":{"👍":null},"":""}"#,
@@ -139,7 +139,7 @@ async fn a_restored_snapshot_is_the_same_gallery() {
         serde_json::to_string(&after[1193].item.metadata).unwrap(),
         metadata
     );
-    // And so is the file that is written of it.
+    // Its snapshot is the same file.
     assert!(snapshot(&to, "copy").await == file);
 }
 
@@ -181,7 +181,7 @@ async fn a_restore_replaces_the_gallery() {
     let items = read_all(&store, &named("a")).await;
     assert!(items.len() == 20 && items.iter().all(|item| version_of(item) == 1));
 
-    // Also if that held something else, and also by nothing.
+    // Also a gallery of another binding, and also by an empty gallery.
     let other = Binding {
         model: ModelId {
             fingerprint: "another".into(),
@@ -308,7 +308,7 @@ async fn an_aborted_restore_leaves_nothing() {
             .count()
     };
 
-    // Its client has gone.
+    // The client has disconnected.
     let (feed, restoring) = half_way().await;
     assert_eq!(left().await, 1);
     restoring.abort();
@@ -322,13 +322,13 @@ async fn an_aborted_restore_leaves_nothing() {
     assert_eq!(names(&store).await, ["source"]);
     drop(feed);
 
-    // Its process was killed: the next one finds what is left.
+    // The process was killed: the next one removes the leftovers.
     let of_default = format!("restoring--{}-0", &sha256(b"default")[..16]);
     put(&store, &of_default, 0..3, 9).await;
     restore(&store, "default", &file).await.unwrap();
     assert_eq!(names(&store).await, ["default", "source"]);
 
-    // Another one began meanwhile: that one counts.
+    // Another restore has begun meanwhile; that one wins.
     let (mut feed, first) = half_way().await;
     put(&store, "small", 0..2, 3).await;
     let small = snapshot(&store, "small").await;

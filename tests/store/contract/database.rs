@@ -1,4 +1,4 @@
-//! What concerns the store in a database only: several servers, restarts, migrations, damage.
+//! Properties of the PostgreSQL store only: several servers, restarts, migrations, damage.
 
 use std::sync::{
     Arc,
@@ -143,7 +143,7 @@ async fn a_gallery_is_always_readable_while_it_is_replaced() {
     for reader in readers {
         assert!(reader.await.unwrap() > 10);
     }
-    // The tables of those that were replaced are dropped, the last ones when a server starts.
+    // Tables of replaced galleries are dropped, the last ones when a server starts.
     one.close().await;
     let store = open(&server).await;
     let client = server.connect().await;
@@ -245,8 +245,7 @@ async fn a_database_crash_keeps_exactly_the_acknowledged_writes() {
                             Ok(_) => stored.push(own),
                             Err(error) => {
                                 assert_eq!(error.kind(), Kind::Unavailable, "{error}");
-                                // The connection broke while the answer to the commit was on its
-                                // way.
+                                // The connection broke between the commit and its response.
                                 let open = error.detail().contains("is not known");
                                 if open {
                                     unknown.push(own);
@@ -263,7 +262,7 @@ async fn a_database_crash_keeps_exactly_the_acknowledged_writes() {
             .collect();
         tokio::time::sleep(std::time::Duration::from_millis(150 + 37 * round)).await;
         server.crash();
-        // Long enough that somebody must notice.
+        // Long enough for a connection to notice.
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         server.resume();
         over.store(true, SeqCst);
@@ -350,13 +349,13 @@ async fn connection_errors_have_a_reason_and_no_password() {
             vec!["postgres://user:password@host"],
         ),
     ];
-    for (url, kind, said) in cases {
+    for (url, kind, printed) in cases {
         let error = gallery::open(&url, &GalleryConfig::default(), OpenMode::Serve)
             .await
             .unwrap_err();
         assert_eq!(error.kind(), kind, "{url}: {error}");
-        for said in said {
-            assert!(error.detail().contains(said), "{said} in {error}");
+        for printed in printed {
+            assert!(error.detail().contains(printed), "{printed} in {error}");
         }
         let all = format!("{error} {error:?}");
         assert!(
@@ -506,7 +505,7 @@ async fn a_check_finds_every_change() {
         ("checksum = checksum # 4", "as it was stored"),
         ("terms = '{\"n\": [7]}'", "filtered by other metadata"),
     ];
-    for (at, (change, said)) in changes.into_iter().enumerate() {
+    for (at, (change, printed)) in changes.into_iter().enumerate() {
         let gallery = name(&format!("g{at}"));
         let items = ["a", "b", "c"].map(|id| full(id, "label", r#"{"n":1}"#, random.direction(8)));
         store
@@ -535,7 +534,7 @@ async fn a_check_finds_every_change() {
             "{change}: {report:?}"
         );
         assert!(
-            report.damage[0].contains("place 2") && report.damage[0].contains(said),
+            report.damage[0].contains("place 2") && report.damage[0].contains(printed),
             "{change}: {report:?}"
         );
         client
@@ -553,7 +552,7 @@ async fn a_check_finds_every_change() {
     }
 }
 
-/// A small disk in memory; root can make one where containers allow it.
+/// A small disk in memory; root can mount one where containers allow it.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
@@ -636,7 +635,7 @@ async fn a_full_disk_is_reported_and_nothing_is_lost() {
     );
     let search = Search::new(random.direction(384), 5);
     assert_eq!(store.search(&gallery, search).await.unwrap().len(), 5);
-    // Room is made, and it goes on.
+    // Writes go on with free space.
     store
         .create(&name("other"), &super::binding(4))
         .await

@@ -1,4 +1,4 @@
-//! Galleries and documents: making, naming and removing them.
+//! Galleries and documents: creating, renaming and removing them.
 
 use bytes::Bytes;
 use dinoserve::{
@@ -36,7 +36,7 @@ async fn galleries_are_listed_by_name(place: &Place) {
         )
         .await
         .unwrap();
-    // Nothing to store, and yet it is there.
+    // Storing no items creates the gallery, too.
     assert!(
         store
             .put(&name("c"), &binding(5), Vec::new())
@@ -203,7 +203,7 @@ async fn a_gallery_rejects_vectors_of_another_binding(place: &Place) {
             );
         }
     }
-    // The model's name is for people only.
+    // The model's name is not compared.
     let renamed = Binding {
         model: ModelId {
             name: "mine".to_owned(),

@@ -1,4 +1,4 @@
-//! Items: what comes back, in which order, and what is there no more.
+//! Items: their content, their order, and their deletion.
 
 use std::collections::HashSet;
 
@@ -54,7 +54,7 @@ async fn an_item_is_returned_as_it_was_stored(place: &Place) {
     assert_eq!(found.item.id, given.id);
     assert_eq!(found.item.place, 1);
     assert_eq!(found.item.label, given.label);
-    // As text, so that the order of the members and the form of the numbers are compared, too.
+    // As text, to compare the order of members and the form of numbers, too.
     let text = |metadata: &Metadata| serde_json::to_string(metadata).unwrap();
     assert_eq!(text(&found.item.metadata), text(&given.metadata));
     assert!(
@@ -85,7 +85,7 @@ async fn an_item_is_returned_as_it_was_stored(place: &Place) {
         "{bare:?}"
     );
 
-    // Without any of it, and all of it taken away again.
+    // Without optional parts, and with them removed again.
     let poor = plain("a/b", Random(2).direction(8));
     assert_eq!(
         store
@@ -296,7 +296,7 @@ async fn pages_list_each_item_once_during_writes(place: &Place) {
         let Some(last) = page.last() else { break };
         after = last.place;
         seen.extend(ids(&page));
-        // Behind, before and at the point that is reached; no more are added once the end is near.
+        // Behind, before and at the current position; none are added near the end.
         store
             .delete(&gallery, vec![id(seen[0].clone()), id("49")])
             .await
@@ -391,7 +391,7 @@ async fn a_full_read_is_consistent_under_writes(place: &Place) {
     let mut stream = store.read(&gallery, Parts::ALL).await.unwrap();
     let first = stream.try_next().await.unwrap().unwrap();
     assert_eq!(first.item.id.as_str(), "0");
-    // All of it changes while it is being read, and in the end the gallery itself goes.
+    // All items change during the read, and at the end the gallery is removed.
     let changed = (250..750)
         .map(|n| full(&n.to_string(), "new", "{}", random.direction(4)))
         .collect();
@@ -408,7 +408,7 @@ async fn a_full_read_is_consistent_under_writes(place: &Place) {
         assert_eq!(stored.item.label.as_ref().unwrap().as_str(), "old");
         assert_eq!(stored.vector, items[at + 1].vector);
     }
-    // One that is left half way holds nothing up.
+    // An unfinished read blocks nothing.
     store.put(&gallery, &binding, items).await.unwrap();
     for _ in 0..20 {
         let mut stream = store.read(&gallery, Parts::NONE).await.unwrap();

@@ -1,5 +1,4 @@
-//! One suite over both stores: what [`dinoserve::gallery::GalleryStore`] promises, whoever keeps
-//! it.
+//! One suite over both stores: the contract of [`dinoserve::gallery::GalleryStore`].
 
 mod database;
 mod galleries;
@@ -24,7 +23,7 @@ use futures_util::TryStreamExt;
 
 use crate::support::{postgres::Postgres, scratch};
 
-/// Makes of each test function one test per store. Each starts with an empty one.
+/// Makes one test per store of each function; each starts with an empty store.
 macro_rules! over_both_stores {
     ($($test:ident),+ $(,)?) => {
         mod embedded {
@@ -48,7 +47,7 @@ macro_rules! over_both_stores {
 }
 use over_both_stores;
 
-/// Where a store is; it can be opened again and again.
+/// The location of a store, which can be opened several times.
 pub enum Place {
     Folder(PathBuf),
     Database(Postgres),
@@ -59,7 +58,7 @@ impl Place {
         Self::Folder(scratch(name))
     }
 
-    /// `None` where PostgreSQL cannot run; that is said.
+    /// Starts PostgreSQL. Returns `None` and reports the test as skipped where it cannot run.
     pub fn database(name: &str) -> Option<Self> {
         Postgres::start(name).map(Self::Database)
     }
@@ -68,7 +67,7 @@ impl Place {
         self.open_with(&GalleryConfig::default()).await
     }
 
-    /// A folder is free as soon as the threads of the store that had it have ended.
+    /// Opens the store. Waits for a folder until the threads of its last store have ended.
     pub async fn open_with(&self, config: &GalleryConfig) -> Gallery {
         let location = match self {
             Self::Folder(folder) => folder.to_str().expect("a path in UTF-8").to_owned(),
@@ -108,7 +107,7 @@ pub fn binding(dim: usize) -> Binding {
     }
 }
 
-/// An item without anything but its vector.
+/// Returns an item with only a vector.
 pub fn plain(id: impl Into<String>, vector: Vec<f32>) -> NewItem {
     let id = ItemId::new(id).unwrap();
     NewItem {
@@ -121,7 +120,7 @@ pub fn plain(id: impl Into<String>, vector: Vec<f32>) -> NewItem {
     }
 }
 
-/// An item with all parts.
+/// Returns an item with all parts.
 pub fn full(id: &str, label: &str, metadata: &str, vector: Vec<f32>) -> NewItem {
     NewItem {
         id: ItemId::new(id).unwrap(),
@@ -183,15 +182,14 @@ impl Random {
         &values[self.below(values.len())]
     }
 
-    /// Evenly from -1 to 1.
+    /// Uniform from -1 to 1.
     fn even(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
 
-    /// A direction: a vector of length 1.
+    /// Returns a vector of length 1.
     pub fn direction(&mut self, dim: usize) -> Vec<f32> {
-        // Sums of evenly distributed numbers are near enough to normal ones for directions to be
-        // spread.
+        // Sums of uniform numbers are close enough to normal ones to spread directions evenly.
         let raw: Vec<f64> = (0..dim)
             .map(|_| self.even() + self.even() + self.even())
             .collect();

@@ -1,4 +1,4 @@
-//! Search, against a comparison with every item that is done here.
+//! Search, compared with an exhaustive search in the test.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
         .sum()
 }
 
-/// The best `k` of the items that pass, by falling score.
+/// Returns the best `k` of the items that pass, by falling score.
 fn reference<'a>(items: &'a [NewItem], search: &Search) -> Vec<(&'a NewItem, f64)> {
     let passes = |item: &&NewItem| {
         search
@@ -51,14 +51,14 @@ fn reference<'a>(items: &'a [NewItem], search: &Search) -> Vec<(&'a NewItem, f64
         .filter(passes)
         .map(|item| (item, dot(&item.vector, &search.vector)))
         .collect();
-    // Stable: items that are equally near stay in their order.
+    // Stable: items with equal scores stay in their order.
     scored.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     scored.truncate(search.k);
     scored
 }
 
-/// That these are the nearest, in their order; where scores differ by less than their rounding
-/// either may come first.
+/// Checks that these are the nearest, in order. Items whose scores differ by less than rounding may
+/// come in either order.
 #[track_caller]
 fn assert_nearest(found: &[Neighbor], items: &[NewItem], search: &Search) {
     let expected = reference(items, search);
@@ -95,7 +95,7 @@ async fn the_nearest_are_found(place: &Place) {
         .map(|n| plain(n.to_string(), random.direction(24)))
         .collect();
     store.put(&gallery, &binding, items.clone()).await.unwrap();
-    // Some are replaced, some go.
+    // Some are replaced, some deleted.
     for n in (0..600).step_by(7) {
         items[n].vector = random.direction(24);
         store
@@ -137,7 +137,7 @@ async fn equal_scores_come_in_the_order_of_places(place: &Place) {
         })
         .collect();
     store.put(&gallery, &binding, items).await.unwrap();
-    // Storing them again does not send them to the end.
+    // Storing them again does not move them to the end.
     let again = (0..200).rev().step_by(2).map(|n| {
         plain(
             n.to_string(),
@@ -167,7 +167,7 @@ async fn equal_scores_come_in_the_order_of_places(place: &Place) {
     );
 }
 
-/// Values that differ in type only, that are close to each other, or that are awkward.
+/// Returns values that differ in type only, that are close to each other, or that are special.
 fn values() -> Vec<Value> {
     let texts = [
         "", "a", "A", "b", "ab", "a b", "é", "😀", "1", "true", "null", "%", "\\", "\"", "a\u{1}",
@@ -222,7 +222,7 @@ fn random_metadata(random: &mut Random, values: &[Value]) -> Metadata {
 fn random_condition(random: &mut Random, values: &[Value]) -> Condition {
     let scalar = |random: &mut Random| {
         let scalar = Scalar::of(random.of(values)).unwrap();
-        // No stored text has a NUL; filters may.
+        // Stored texts have no NUL; filters may have one.
         match scalar {
             Scalar::Text(text) if random.below(8) == 0 => Scalar::Text(format!("{text}\0{text}")),
             scalar => scalar,
@@ -413,7 +413,7 @@ async fn an_emptied_gallery_is_searched_after_a_restart(place: &Place) {
     );
 }
 
-/// Another gallery may get the name while the vector of an image is being computed.
+/// Another gallery may take the name while the vector of an image is computed.
 async fn searches_reject_vectors_of_another_binding(place: &Place) {
     let store = place.open().await;
     let (gallery, binding) = (name("g"), binding(4));
@@ -460,7 +460,7 @@ async fn searches_reject_vectors_of_another_binding(place: &Place) {
     assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
 }
 
-/// Searches until the index is there: it is built behind the searches.
+/// Searches until the index exists; it is built in the background.
 async fn wait_for_index(store: &Gallery, gallery: &GalleryName, sought: &Search) {
     for _ in 0..600 {
         store.search(gallery, sought.clone()).await.unwrap();
@@ -472,7 +472,7 @@ async fn wait_for_index(store: &Gallery, gallery: &GalleryName, sought: &Search)
     panic!("there is no index after a minute");
 }
 
-/// Which share of the nearest is found.
+/// Returns the share of the nearest items that is found.
 fn recall(found: &[Neighbor], items: &[NewItem], sought: &Search) -> f64 {
     let expected = reference(items, sought);
     let hits = expected
@@ -536,7 +536,7 @@ async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Plac
         }
         assert!(found_of_all > 0.9, "recall with {filter:?}: {found_of_all}");
     }
-    // Few pass: they are all compared.
+    // Few items pass: all of them are compared.
     let rare = ItemFilter::parse(&json!({"metadata": {"rare": true}})).unwrap();
     let few = Search {
         filter: Some(rare),
@@ -550,7 +550,7 @@ async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Plac
     let many = search(&random.direction(32), 3000);
     assert_eq!(store.search(&gallery, many).await.unwrap().len(), 3000);
 
-    // What is stored, replaced and deleted counts at once.
+    // Stored, replaced and deleted items count at once.
     for n in 0..40 {
         let (new, sought) = (random.direction(32), random.below(items.len()));
         items[sought].vector = new.clone();
@@ -575,7 +575,7 @@ async fn wide_vectors_are_searched(place: &Place) {
             ..GalleryConfig::default()
         })
         .await;
-    // Up to 2000, up to 4000 and above: pgvector indexes each differently, or not at all.
+    // pgvector has an index for up to 2000 dimensions, another for up to 4000, and none above.
     for dim in [1536, 3072, 4608] {
         let (gallery, binding) = (name(&format!("g{dim}")), binding(dim));
         let mut random = Random(dim as u64);

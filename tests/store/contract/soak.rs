@@ -1,5 +1,4 @@
-//! Writers and readers at once: nothing is lost, and who reads after an answer sees what it
-//! answered.
+//! Concurrent writers and readers: no write is lost, and a read after an acknowledgment sees it.
 
 use std::{
     sync::{
@@ -20,12 +19,12 @@ over_both_stores!(writers_and_readers_work_at_once);
 
 const WRITERS: usize = 8;
 const READERS: usize = 8;
-/// Items per writer. Each is stored in two halves by one write, so that readers can see whether a
-/// write is whole.
+/// Slots per writer. One write stores two items of a slot, so that readers can check that writes
+/// are atomic.
 const SLOTS: usize = 12;
 const DIM: usize = 32;
 
-/// What is known of one slot: writes are numbered from 1, and every fifth deletes.
+/// The state of a slot. Writes are numbered from 1, and every fifth deletes.
 #[derive(Default)]
 struct Slot {
     begun: AtomicU64,
@@ -58,7 +57,7 @@ async fn writers_and_readers_work_at_once(place: &Place) {
     soak(vec![place.open().await]).await;
 }
 
-/// Works on the gallery `g` through all stores, which are the same or share a database.
+/// Works on the gallery `g` through all stores, which are one store or share a database.
 pub async fn soak(stores: Vec<Gallery>) {
     let mut random = Random(60);
     let slots = WRITERS * SLOTS;
@@ -96,7 +95,7 @@ pub async fn soak(stores: Vec<Gallery>) {
         "{writes} writes and {reads} reads"
     );
 
-    // In the end each slot is as its last write left it.
+    // At the end each slot has the state of its last write.
     let gallery = name("g");
     for store in &soak.stores {
         let mut expected = 0;
@@ -222,8 +221,8 @@ impl Soak {
         reads
     }
 
-    /// What a reader saw of a slot must be no older than what was acknowledged before it began, and
-    /// no newer than what had begun when it ended.
+    /// A read must be no older than the write acknowledged before it began, and no newer than the
+    /// write that had begun when it ended.
     #[track_caller]
     fn seen(&self, n: usize, before: u64, version: Option<u64>) {
         let begun = self.slots[n].begun.load(SeqCst);
@@ -245,7 +244,7 @@ impl Soak {
         }
     }
 
-    /// One moment of all: both halves of every write, or none.
+    /// Checks that a full read has both items of every write, or none.
     async fn read_whole(&self, store: &Gallery) {
         let before: Vec<u64> = self
             .slots
