@@ -1,4 +1,4 @@
-//! The engine: batches, fairness, what happens to jobs that are at fault or no longer wanted.
+//! The engine: batches, fairness, failing jobs and canceled jobs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,7 +33,7 @@ fn input(grid: Grid, shift: u8) -> Input {
     Input { pixels, grid }
 }
 
-/// An input whose pixels are not those of its grid, which makes the run that it is part of fail.
+/// Returns an input whose pixels do not fit its grid, so that its run fails.
 fn poisoned() -> Input {
     Input {
         pixels: wave(PATCH.pixels(), PATCH.pixels()),
@@ -55,7 +55,7 @@ fn ask(engine: &Engine, input: Input) -> Answer {
     tokio::spawn(async move { engine.infer(input, RequestedOutputs::default()).await })
 }
 
-/// Gives the worker an image so large that what comes next gathers behind it.
+/// Gives the worker a large image, so that the next jobs queue up.
 async fn keep_busy(engine: &Engine) -> Answer {
     let large = ask(
         engine,
@@ -67,7 +67,7 @@ async fn keep_busy(engine: &Engine) -> Answer {
             0,
         ),
     );
-    // The task that asks has its turn, and puts the job in; then the worker takes it.
+    // The calling task runs and queues the job; then the worker takes it.
     tokio::task::yield_now().await;
     while engine.queued() > 0 {
         tokio::task::yield_now().await;
@@ -127,7 +127,7 @@ async fn a_batch_forms_while_the_worker_is_busy_and_holds_one_grid() {
         assert!(features.queue_time > Duration::ZERO);
     }
     let after = batches();
-    // The large image's batch may have been counted before or after.
+    // The large image's batch may be counted before or after.
     let (count, images) = (after.0 - before.0, after.1 - before.1);
     assert!(
         (3..=4).contains(&count) && (8.0..=9.0).contains(&images),
@@ -398,10 +398,10 @@ fn a_device_is_parsed_as_it_is_printed() {
     }
 }
 
-/// Held by tests that count panics and sessions, of which a process has one count.
+/// Serializes tests that read the counts of panics and sessions, which a process has once.
 static COUNTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// A grid for which no table of positions has room: a panic in the worker, and a real one.
+/// Returns an input whose grid fits no position table, so that the worker panics.
 fn panicking() -> Input {
     Input {
         pixels: wave(PATCH.pixels(), PATCH.pixels()),
@@ -424,7 +424,7 @@ async fn a_worker_that_panics_is_isolated_counted_and_replaced() {
     let panics = || metrics.panics.with_label_values(&["worker"]).get();
     let (panics_before, restarts_before) = (panics(), metrics.worker_restarts.get());
     let expected = ask(&engine, input(GRID, 7)).await.unwrap().unwrap().1.cls;
-    // More than there are workers, and good ones among them.
+    // More bad inputs than workers, mixed with good ones.
     let answers: Vec<_> = (0..12)
         .map(|i| {
             ask(
@@ -449,7 +449,7 @@ async fn a_worker_that_panics_is_isolated_counted_and_replaced() {
         }
     }
     assert_eq!(panics() - panics_before, 6);
-    // A session is replaced after its answer was sent.
+    // A session is replaced after its response is sent.
     let began = std::time::Instant::now();
     while metrics.worker_restarts.get() - restarts_before < 6 {
         assert!(began.elapsed() < Duration::from_secs(10));
@@ -481,7 +481,7 @@ async fn an_engine_without_its_model_file_fails_and_recovers() {
     )
     .unwrap();
     engine.ready().await.unwrap();
-    // No session can be made now, and the only one is lost.
+    // The only session is lost, and no new one can be created.
     std::fs::rename(&path, &aside).unwrap();
     ask(&engine, panicking()).await.unwrap().unwrap_err();
     let state_becomes = async |wanted: fn(&EngineState) -> bool| {
@@ -504,7 +504,7 @@ async fn an_engine_without_its_model_file_fails_and_recovers() {
         error.to_string().contains("the model cannot run"),
         "{error}"
     );
-    // It is tried again until it works.
+    // The engine retries until it succeeds.
     std::fs::rename(&aside, &path).unwrap();
     state_becomes(|state| matches!(state, EngineState::Ready(_))).await;
     ask(&engine, input(GRID, 7))
@@ -525,7 +525,7 @@ async fn a_batch_that_panics_replaces_the_session() {
     let restarts = || telemetry::metrics().worker_restarts.get();
     let before = restarts();
     let large = keep_busy(&engine).await;
-    // Two of one grid make a batch, which panics, and so does each of them alone.
+    // Two inputs of one grid form a batch, which panics; each of them alone panics, too.
     let answers: Vec<Answer> = (0..2).map(|_| ask(&engine, panicking())).collect();
     while engine.queued() < 2 && !large.is_finished() {
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! The program as a user runs it.
+//! Starting the server, embedding a folder, and managing models.
 
 use std::{
     io::Read,
@@ -15,7 +15,7 @@ use crate::support::{
     tiny,
 };
 
-/// Runs `serve` with something wrong: it must end at once, with one sentence that says what.
+/// Runs a `serve` that cannot work: it must end at once, with one sentence that says why.
 #[track_caller]
 fn assert_start_fails(command: &mut Command, expected: &str) {
     let started = Instant::now();
@@ -41,8 +41,7 @@ fn assert_start_fails(command: &mut Command, expected: &str) {
                 == 1,
         "{stderr}"
     );
-    // A start that fails must do so within 2 s; a machine that is busy with other tests gets three
-    // times that.
+    // A failed start takes at most 2 s, and three times that on a machine busy with other tests.
     assert!(took < Duration::from_secs(6), "it took {took:?}");
     assert!(text(&stdout).lines().count() <= 1);
 }
@@ -229,7 +228,7 @@ async fn each_precision_has_a_file_and_a_fingerprint_and_is_served() {
                 .await
                 .unwrap();
             let models: serde_json::Value = answer.json().await.unwrap();
-            // The provider is known when the model is loaded.
+            // The provider is known after the model is loaded.
             if models["data"][0]["provider"].is_string() {
                 break models["data"][0].clone();
             }
@@ -250,7 +249,7 @@ async fn each_precision_has_a_file_and_a_fingerprint_and_is_served() {
         "{listed}"
     );
 
-    // Weights that were changed behind its back.
+    // Weights that were changed after the conversion.
     let data = home.join("models/tiny/int8-v1.onnx.data");
     let mut bytes = std::fs::read(&data).unwrap();
     bytes.truncate(bytes.len() / 2);
@@ -300,7 +299,7 @@ fn a_folder_is_embedded_and_unreadable_files_are_listed() {
         images.join("more/a.JPG"),
     )
     .unwrap();
-    std::fs::write(images.join("a-broken.png"), b"not a picture").unwrap();
+    std::fs::write(images.join("a-broken.png"), b"not an image!").unwrap();
     std::fs::write(images.join("notes.txt"), b"not an image at all").unwrap();
     let home = home_with_focus("fp32");
     let embed = |output: &Path, more: &[&str]| {
@@ -332,10 +331,8 @@ fn a_folder_is_embedded_and_unreadable_files_are_listed() {
         std::fs::read_to_string(folder.join("out.paths.txt")).unwrap(),
         "b.png\nmore/a.JPG\n"
     );
-    for (row, photograph) in [(0, "chelsea"), (1, "rocket")] {
-        let expected = Tensors::read(&format!(
-            "dinov2-small-focus/{photograph}_crop224.safetensors"
-        ));
+    for (row, sample) in [(0, "chelsea"), (1, "rocket")] {
+        let expected = Tensors::read(&format!("dinov2-small-focus/{sample}_crop224.safetensors"));
         let found = found.index_axis(ndarray::Axis(0), row);
         assert!(difference(&found, expected.get("cls")).0 <= 1e-3);
     }
@@ -429,7 +426,7 @@ fn models_are_listed_converted_and_verified() {
         "{said}"
     );
 
-    // Against reference features: those of another model differ.
+    // Compares with reference features; those of another model differ.
     let goldens = golden("dinov2-small-focus");
     let output = dinoserve()
         .args(["models", "verify", "dinov2-small-focus", "--goldens"])
@@ -449,7 +446,7 @@ fn models_are_listed_converted_and_verified() {
         "{said}"
     );
 
-    // An architecture of the user's own, by a file.
+    // A description of a user's own model.
     let (code, said, error) = models(&[
         "convert",
         "--spec",
@@ -482,8 +479,8 @@ fn models_are_listed_converted_and_verified() {
     );
 }
 
-/// What `.cargo/config.toml` says must have reached the allocator, and the runtime library must
-/// find it under `malloc`'s name, or the variable would not be heard.
+/// The settings of `.cargo/config.toml` must reach the allocator, and the runtime library must use
+/// it as `malloc`, or the variable would have no effect.
 #[test]
 #[cfg(target_os = "linux")]
 fn the_allocator_is_built_with_our_settings() {

@@ -1,4 +1,4 @@
-//! Downloads against a local server that behaves as badly as real ones do.
+//! Downloads from a local server with the faults of real ones.
 
 use std::{
     io::{Read, Write},
@@ -33,16 +33,16 @@ embed_size = 224
 map_size = 518
 ";
 
-/// What the server does with the n-th request.
+/// The response of the server to the n-th request.
 #[derive(Debug, Clone)]
 enum Act {
-    /// Sends what was asked for.
+    /// Sends the requested range.
     Serve,
-    /// Sends the whole, whatever was asked for.
+    /// Ignores the range and sends the whole file.
     IgnoreRange,
-    /// Announces the whole of what was asked for and closes after this many bytes.
+    /// Announces the requested range and closes after this many bytes.
     CutAfter(usize),
-    /// Sends the whole, whatever was asked for, and closes after this many bytes.
+    /// Ignores the range, sends the whole file and closes after this many bytes.
     IgnoreRangeAndCutAfter(usize),
     /// Answers with a status and no body.
     Status(&'static str),
@@ -57,12 +57,12 @@ struct Hub {
 }
 
 impl Hub {
-    /// A server of one file, whatever the path; after the last act it serves.
+    /// Starts a server of one file under every path. After the last act it serves normally.
     fn start(file: Vec<u8>, acts: Vec<Act>) -> Self {
         Self::of_files(vec![(String::new(), file)], acts)
     }
 
-    /// A server of files by the ends of their paths.
+    /// Starts a server of files by the ends of their paths.
     fn of_files(files: Vec<(String, Vec<u8>)>, acts: Vec<Act>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -82,7 +82,7 @@ impl Hub {
     }
 }
 
-/// Notes the request's range before it answers, so that whoever has the answer finds it noted.
+/// Answers a request. Records its range first, so that a client with the response finds it recorded.
 fn answer(
     mut stream: TcpStream,
     files: &[(String, Vec<u8>)],
@@ -203,13 +203,13 @@ fn a_partial_file_of_an_earlier_process_is_resumed() {
     assert_eq!(std::fs::read(&to).unwrap(), file);
     assert_eq!(hub.ranges(), ["123456-"]);
 
-    // A part that is complete already.
+    // A partial file that is complete.
     let (to, part) = target("resume-complete");
     std::fs::write(&part, &file).unwrap();
     fetch(&hub, &to, Some(&sha256(&file))).unwrap();
     assert_eq!(std::fs::read(&to).unwrap(), file);
 
-    // A part that is longer than the file can only be of another.
+    // A partial file that is longer than the file belongs to another one.
     let (to, part) = target("resume-longer");
     std::fs::write(&part, vec![0; file.len() + 5]).unwrap();
     fetch(&hub, &to, Some(&sha256(&file))).unwrap();
@@ -383,7 +383,7 @@ fn a_sharded_model_is_pulled_with_its_index() {
             .output()
             .unwrap()
     };
-    // A shard is missing: the model is not there, either.
+    // With a missing shard the model is missing, too.
     let output = pull(&files);
     assert!(!output.status.success(), "{output:?}");
     assert!(
@@ -445,7 +445,7 @@ fn pulling_a_model_downloads_checks_and_converts_it() {
         "what is here is not downloaded again"
     );
 
-    // As after a conversion that was interrupted by an earlier version, which wrote the manifest
+    // The state after an interrupted conversion by an earlier version, which wrote the manifest
     // last.
     std::fs::remove_file(home.join("models/tiny/fp32-v1.json")).unwrap();
     let store = ModelStore::new(Home::new(Some(home)).unwrap(), &hub.address).unwrap();

@@ -1,4 +1,4 @@
-//! Evaluation by labeled folders: against reference predictions, and as people read it.
+//! Evaluation on labeled folders: compared with reference predictions, and its printed report.
 
 use std::{collections::BTreeMap, path::Path, process::Output};
 
@@ -16,7 +16,7 @@ use crate::support::{
     read_golden, scratch,
 };
 
-/// What 20 neighbors predict for pictures of CIFAR-10, as computed with Meta's model code.
+/// Predictions of 20 neighbors for images of CIFAR-10, computed with Meta's model code.
 #[derive(Deserialize)]
 struct Reference {
     weighted_accuracy: f64,
@@ -29,10 +29,10 @@ fn names(labels: &[&str]) -> Vec<String> {
     labels.iter().map(|&label| label.to_owned()).collect()
 }
 
-/// Both votes of 20 neighbors on the pictures of CIFAR-10: what was printed, and the file.
+/// Evaluates both votes of 20 neighbors on images of CIFAR-10. Returns the output and the file.
 fn evaluate_cifar10(precision: &str) -> (String, Value) {
     let json = scratch("eval").join("knn.json");
-    let pictures = golden("cifar10-sample");
+    let images = golden("cifar10-sample");
     let mut command = dinoserve();
     command.args([
         "eval", "knn", "-k", "20", "--vote", "weighted", "--vote", "majority",
@@ -47,9 +47,9 @@ fn evaluate_cifar10(precision: &str) -> (String, Value) {
     ]);
     command
         .arg("--train")
-        .arg(pictures.join("train"))
+        .arg(images.join("train"))
         .arg("--test")
-        .arg(pictures.join("test"));
+        .arg(images.join("test"));
     let Output {
         status,
         stdout,
@@ -73,7 +73,7 @@ fn text_of<'a>(value: &'a Value, member: &str) -> &'a str {
         .unwrap_or_else(|| panic!("{member} of {value}"))
 }
 
-/// What was predicted for each image.
+/// Returns the predicted label of each image.
 fn predictions(run: &Value) -> BTreeMap<String, &str> {
     let all = run["predictions"].as_array().unwrap();
     all.iter()
@@ -94,7 +94,7 @@ fn neighbors_and_both_votes_are_those_of_the_reference() {
     let of_run = |run: usize, vote: &str, accuracy: f64| {
         let run = &found["runs"][run];
         assert_eq!((text_of(run, "vote"), run["k"].as_u64()), (vote, Some(20)));
-        // Two images of two hundred.
+        // Two images of 200.
         assert!(
             (run["accuracy"].as_f64().unwrap() - accuracy).abs() <= 0.01 + 1e-6,
             "{vote}: {}",
@@ -129,7 +129,7 @@ fn neighbors_and_both_votes_are_those_of_the_reference() {
         for ((name, score), in_place) in expected.iter().zip(found) {
             let close = |near: &Value| (near["score"].as_f64().unwrap() - score).abs() <= 1e-3;
             assert!(close(in_place), "{id}: {in_place} and not {score}");
-            // Of two that are closer than that, either may come first.
+            // Neighbors whose scores are closer than that may come in either order.
             let named = found
                 .iter()
                 .find(|near| format!("train/{}", text_of(near, "id")) == *name);
@@ -140,7 +140,7 @@ fn neighbors_and_both_votes_are_those_of_the_reference() {
         }
     }
 
-    // The reference has no majority vote of single images; the neighbors tell it.
+    // The reference has no majority vote of single images; it follows from the neighbors.
     let majority = of_run(
         1,
         "majority",
@@ -155,7 +155,7 @@ fn neighbors_and_both_votes_are_those_of_the_reference() {
         assert_eq!(majority[&id], *first, "{id}: {votes:?}");
     }
 
-    // As people read it.
+    // The printed report.
     for line in [
         "train  500 images of 10 labels, ",
         "k = 20, weighted vote (T = 0.07)",
@@ -199,17 +199,17 @@ fn int8_costs_at_most_one_point_of_accuracy() {
 #[test]
 fn bad_files_and_labels_are_reported() {
     let folder = scratch("eval-folders");
-    let photograph = |from: &str, to: &str| {
+    let copy = |from: &str, to: &str| {
         let to = folder.join(to);
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::copy(golden(&format!("dinov2-small-focus/{from}")), to).unwrap();
     };
-    photograph("chelsea.png", "train/cat/one.png");
-    photograph("coffee.png", "train/cup/deep/er/two.png");
-    photograph("astronaut.png", "train/stray.png");
-    photograph("chelsea.png", "test/cat/three.png");
-    photograph("rocket.jpg", "test/rocket/four.jpg");
-    std::fs::write(folder.join("test/cat/broken.png"), b"not a picture").unwrap();
+    copy("chelsea.png", "train/cat/one.png");
+    copy("coffee.png", "train/cup/deep/er/two.png");
+    copy("astronaut.png", "train/stray.png");
+    copy("chelsea.png", "test/cat/three.png");
+    copy("rocket.jpg", "test/rocket/four.jpg");
+    std::fs::write(folder.join("test/cat/broken.png"), b"not an image!").unwrap();
     std::fs::create_dir_all(folder.join("empty/cat")).unwrap();
 
     let home = home_with_tiny();

@@ -1,4 +1,4 @@
-//! `eval linear`: against scikit-learn on the same features, and what it refuses.
+//! `eval linear`: compared with scikit-learn on the same features, and the options it rejects.
 
 use std::{collections::BTreeMap, process::Output};
 
@@ -11,7 +11,7 @@ use crate::support::{
     read_golden, scratch,
 };
 
-/// What scikit-learn's logistic regression says of the test pictures of CIFAR-10's sample.
+/// Predictions of scikit-learn's logistic regression for the test images of CIFAR-10.
 #[derive(Deserialize)]
 struct Reference {
     l2: f64,
@@ -99,7 +99,7 @@ fn accuracy_and_predictions_are_those_of_scikit_learn() {
 
 #[test]
 fn the_strength_is_found_by_cross_validation() {
-    // Half as many pictures, which it is tested on, too: what was held out tells.
+    // Half as many images, which are also the test set: the held-out accuracy counts.
     let (output, found) = evaluate("cifar10-sample/test", &["--features", "cls"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let found = found.unwrap();

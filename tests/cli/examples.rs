@@ -1,4 +1,4 @@
-//! The examples, run as their readers would.
+//! The programs of `examples/`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use ndarray::Axis;
 use tokio::process::Command;
 
 use crate::support::{
-    PHOTOGRAPHS, cosine, focus, golden,
+    SAMPLES, cosine, focus, golden,
     python::Python,
     scratch,
     server::{Server, new_gallery, npy, ok_bytes},
@@ -25,13 +25,13 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The photographs, each as some crops, in a folder per photograph.
-fn photographs(folder: &Path) -> PathBuf {
+/// Writes crops of the sample images, in a folder for each image.
+fn write_samples(folder: &Path) -> PathBuf {
     let images = folder.join("images");
-    for photograph in PHOTOGRAPHS {
-        let label = images.join(photograph.split_once('.').unwrap().0);
+    for sample in SAMPLES {
+        let label = images.join(sample.split_once('.').unwrap().0);
         std::fs::create_dir_all(&label).unwrap();
-        let whole = image::open(golden("dinov2-small-focus").join(photograph))
+        let whole = image::open(golden("dinov2-small-focus").join(sample))
             .unwrap()
             .into_rgb8();
         for step in 0..3 {
@@ -50,7 +50,7 @@ async fn the_python_examples_run() {
     let server =
         Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
     let folder = scratch("examples-python");
-    let images = photographs(&folder);
+    let images = write_samples(&folder);
     std::fs::write(images.join("rocket/broken.png"), b"no image").unwrap();
     let python = python.with_server(&server.url(""));
 
@@ -85,12 +85,12 @@ async fn the_python_examples_run() {
         ])
         .await;
     assert!(said.starts_with("3 maps in "), "{said}");
-    let picture = image::open(maps.join("2.png")).unwrap().into_rgb8();
+    let rendering = image::open(maps.join("2.png")).unwrap().into_rgb8();
     assert!(
-        picture.width() > 500
-            && picture
+        rendering.width() > 500
+            && rendering
                 .pixels()
-                .any(|pixel| pixel != picture.get_pixel(0, 0))
+                .any(|pixel| pixel != rendering.get_pixel(0, 0))
     );
 
     std::fs::remove_file(images.join("rocket/broken.png")).unwrap();
@@ -132,10 +132,10 @@ async fn the_javascript_example_runs() {
     };
     let server = Server::start(focus().clone(), HttpConfig::default()).await;
     let folder = scratch("examples-javascript");
-    let photograph = golden("dinov2-small-focus/chelsea.png");
-    // The second picture is a part of the first, so that the place of the cat's eye in it is known:
+    let sample = golden("dinov2-small-focus/chelsea.png");
+    // The second image is a part of the first, so the place of the cat's eye in it is known:
     // 0.37, 0.56.
-    let whole = image::open(&photograph).unwrap().into_rgb8();
+    let whole = image::open(&sample).unwrap().into_rgb8();
     let part = folder.join("part.png");
     image::imageops::crop_imm(&whole, 75, 0, 300, 200)
         .to_image()
@@ -145,7 +145,7 @@ async fn the_javascript_example_runs() {
     let said = node
         .run_node(&[
             &example("similar.mjs"),
-            text(&photograph),
+            text(&sample),
             text(&part),
             "0.41",
             "0.37",
@@ -182,8 +182,8 @@ async fn the_shell_example_runs() {
         npy(&std::fs::read(folder.join("embedding.npy")).unwrap()).shape(),
         [1, 384]
     );
-    for picture in ["parts.png", "heads.png"] {
-        assert!(image::open(folder.join(picture)).unwrap().width() > 300);
+    for rendering in ["parts.png", "heads.png"] {
+        assert!(image::open(folder.join(rendering)).unwrap().width() > 300);
     }
     server.stopped().await;
 }

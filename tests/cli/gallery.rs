@@ -1,4 +1,4 @@
-//! `dinoserve gallery` as a user runs it.
+//! The commands of `dinoserve gallery`.
 
 use std::{
     fmt::Write,
@@ -15,14 +15,14 @@ use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 
 use crate::support::{
-    PHOTOGRAPHS, Tensors, cosine, difference, golden,
+    SAMPLES, Tensors, cosine, difference, golden,
     items::{DIM, binding, item, read_all},
     program::{Serving, dinoserve, home_with_focus, home_with_tiny, text},
     scratch,
     server::npy,
 };
 
-/// A command on the galleries of a folder.
+/// Returns a command on the galleries of a folder.
 fn gallery(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = dinoserve();
     command
@@ -34,7 +34,7 @@ fn gallery(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// An import with a model of a home.
+/// Returns an import with a model of a home.
 fn import(folder: &Path, source: &Path, (home, model): (&Path, &str)) -> Command {
     let mut command = gallery(folder, &["import", "--model", model, "--device", "cpu"]);
     command.arg(source).env("DINOSERVE_HOME", home);
@@ -52,7 +52,7 @@ fn succeed(command: &mut Command) -> String {
     text(&stdout)
 }
 
-/// Runs what must end with code 1, and gives what was said.
+/// Runs a command that must end with code 1, and returns its standard error.
 #[track_caller]
 fn fail(command: &mut Command) -> String {
     let Output {
@@ -85,17 +85,17 @@ fn ids(items: &[StoredItem]) -> Vec<&str> {
     items.iter().map(|item| item.item.id.as_str()).collect()
 }
 
-/// The photographs, each whole and as two crops, in a folder per photograph; one without a folder,
-/// and what is no image.
-fn photographs(folder: &Path) -> PathBuf {
+/// Writes the sample images, each whole and as two crops in a folder of its own, an image without a
+/// folder, and a file that is no image.
+fn write_samples(folder: &Path) -> PathBuf {
     let images = folder.join("images");
-    for photograph in PHOTOGRAPHS {
+    for sample in SAMPLES {
         let (from, (label, _)) = (
-            golden("dinov2-small-focus").join(photograph),
-            photograph.split_once('.').unwrap(),
+            golden("dinov2-small-focus").join(sample),
+            sample.split_once('.').unwrap(),
         );
         std::fs::create_dir_all(images.join(label).join("crops")).unwrap();
-        std::fs::copy(&from, images.join(label).join(photograph)).unwrap();
+        std::fs::copy(&from, images.join(label).join(sample)).unwrap();
         let whole = image::open(&from).unwrap().into_rgb8();
         for side in [200, 250] {
             let crop = image::imageops::crop_imm(&whole, 20, 20, side, side).to_image();
@@ -108,7 +108,7 @@ fn photographs(folder: &Path) -> PathBuf {
         images.join("lone.png"),
     )
     .unwrap();
-    std::fs::write(images.join("chelsea/broken.png"), b"not a picture").unwrap();
+    std::fs::write(images.join("chelsea/broken.png"), b"not an image!").unwrap();
     std::fs::write(images.join("chelsea/notes.txt"), b"not an image at all").unwrap();
     images
 }
@@ -117,7 +117,7 @@ fn photographs(folder: &Path) -> PathBuf {
 async fn a_folder_is_imported_checked_and_exported() {
     let folder = scratch("gallery-import");
     let (images, store, home) = (
-        photographs(&folder),
+        write_samples(&folder),
         folder.join("galleries"),
         home_with_focus("fp32"),
     );
@@ -158,27 +158,27 @@ async fn a_folder_is_imported_checked_and_exported() {
         let thumbnail = image::load_from_memory(thumbnail.as_ref().unwrap()).unwrap();
         assert!(thumbnail.width() > 32 && thumbnail.height() > 32);
     }
-    // Against reference features: the vector is CLS, of length 1; features begin with it as it is,
-    // in half precision.
-    for photograph in PHOTOGRAPHS {
-        let label = photograph.split_once('.').unwrap().0;
+    // Compares with reference features: the vector is CLS, normalized; features begin with CLS in
+    // half precision, not normalized.
+    for sample in SAMPLES {
+        let label = sample.split_once('.').unwrap().0;
         let found = stored
             .iter()
-            .find(|item| item.item.id.as_str() == format!("{label}/{photograph}"))
+            .find(|item| item.item.id.as_str() == format!("{label}/{sample}"))
             .unwrap();
         let expected = Tensors::read(&format!("dinov2-small-focus/{label}_crop224.safetensors"));
         let cls = expected.get("cls");
         assert!(
             cosine(found.vector.iter().copied(), cls.iter().copied()) > 0.999_999,
-            "{photograph}"
+            "{sample}"
         );
         assert!((found.vector.iter().map(|value| value * value).sum::<f32>() - 1.0).abs() < 1e-5);
         let features = found.features.as_ref().unwrap();
         assert_eq!(features.len(), 768);
-        assert!(difference(&features[..384], cls).0 < 5e-3, "{photograph}");
+        assert!(difference(&features[..384], cls).0 < 5e-3, "{sample}");
     }
 
-    // Again: nothing is done twice.
+    // A second import skips everything.
     let said = succeed(&mut import(&store, &images, model));
     assert!(
         said.contains("0 images stored in `default`, 0 replaced, 13 were there already;"),
@@ -198,7 +198,7 @@ async fn a_folder_is_imported_checked_and_exported() {
         "{said}"
     );
 
-    // What is in it.
+    // The statistics.
     let statistics: Value =
         serde_json::from_str(&succeed(&mut gallery(&store, &["stats", "--json"]))).unwrap();
     let galleries = statistics["galleries"].as_array().unwrap();
@@ -243,7 +243,7 @@ async fn a_folder_is_imported_checked_and_exported() {
         "cats: 3 items, all as they were written\ndefault: 13 items, all as they were written\n"
     );
 
-    // All of it in files.
+    // The exported files.
     let lines = folder.join("out.jsonl");
     let said = succeed(gallery(&store, &["export", "-o"]).arg(&lines));
     assert!(said.contains("13 items written to"), "{said}");
@@ -267,7 +267,7 @@ async fn a_folder_is_imported_checked_and_exported() {
 #[tokio::test]
 async fn lists_are_imported_with_their_metadata() {
     let folder = scratch("gallery-lists");
-    photographs(&folder);
+    write_samples(&folder);
     let home = home_with_tiny();
     let (store, model) = (folder.join("galleries"), (home.as_path(), "tiny"));
     let csv = folder.join("list.csv");
@@ -330,7 +330,7 @@ async fn lists_are_imported_with_their_metadata() {
         json!({"n": 1.5})
     );
 
-    // Nothing that can be stored, or nothing that is a list.
+    // Lists without a usable line, and files that are no list.
     std::fs::write(&csv, "path\nimages/missing.png\n").unwrap();
     assert!(fail(&mut import(&store, &csv, model)).contains("0 images stored"));
     std::fs::write(&csv, "file,label\nimages/lone.png,x\n").unwrap();
@@ -358,7 +358,7 @@ async fn lists_are_imported_with_their_metadata() {
     );
 }
 
-/// A list with the same image under many ids.
+/// Writes a list with the same image under many ids.
 fn long_list(folder: &Path, lines: usize) -> PathBuf {
     let list = folder.join("long.csv");
     std::fs::copy(
@@ -435,7 +435,7 @@ async fn an_interrupted_import_goes_on() {
             );
         }
     }
-    // The rest of a shorter list, so that it does not take long.
+    // The rest of a shorter list, to save time.
     let list = long_list(&folder, there + 100);
     let said = succeed(&mut import(&store, &list, (&home, "tiny")));
     assert!(
@@ -454,7 +454,7 @@ async fn an_interrupted_import_goes_on() {
     assert_eq!(stored.len(), there + 100);
 }
 
-/// A folder with two galleries of made-up items.
+/// Makes a folder with two galleries of made-up items.
 async fn made_up(name: &str) -> PathBuf {
     let folder = scratch(name).join("galleries");
     let store = open(&folder, OpenMode::Serve).await;
@@ -480,7 +480,7 @@ async fn a_flipped_byte_is_found() {
     );
     let database = folder.join("data.mdb");
     let whole = std::fs::read(&database).unwrap();
-    // Two that are not in the other gallery, too.
+    // Two items that are not in the other gallery.
     let vector: Vec<u8> = item("id 77", 1)
         .vector
         .iter()
@@ -495,7 +495,7 @@ async fn a_flipped_byte_is_found() {
         ("id 77", &vector[..]),
         (pictured.id.as_str(), &thumbnail[..]),
     ] {
-        // A page that is no longer used may hold the bytes, too, so all places are flipped.
+        // An unused page may hold the bytes, too, so every occurrence is flipped.
         let mut flipped = whole.clone();
         let places: Vec<usize> = (0..flipped.len() - bytes.len())
             .filter(|&at| flipped[at..].starts_with(bytes))
@@ -581,11 +581,11 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
         command.env("DINOSERVE_API_KEY", &secret);
         command
     };
-    let (beside, through) = (
-        folder.join("beside.snapshot"),
+    let (direct, through) = (
+        folder.join("direct.snapshot"),
         folder.join("through.snapshot"),
     );
-    succeed(gallery(&folder, &["snapshot"]).arg(&beside));
+    succeed(gallery(&folder, &["snapshot"]).arg(&direct));
     let said = fail(
         gallery(&folder, &["snapshot", "--server", &server.address])
             .env_remove("DINOSERVE_API_KEY")
@@ -596,7 +596,7 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
         "{said}"
     );
     succeed(gallery(&folder, &["snapshot", "--server", &server.address]).arg(&through));
-    let whole = std::fs::read(&beside).unwrap();
+    let whole = std::fs::read(&direct).unwrap();
     assert!(whole == std::fs::read(&through).unwrap());
     assert!(
         succeed(&mut gallery(&folder, &["check"]))
@@ -604,7 +604,7 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
     );
     succeed(&mut gallery(&folder, &["stats"]));
 
-    let said = fail(gallery(&folder, &["restore"]).arg(&beside));
+    let said = fail(gallery(&folder, &["restore"]).arg(&direct));
     assert!(
         said.contains("--server http://HOST:PORT") && said.contains("is open in another process"),
         "{said}"
@@ -614,7 +614,7 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
             &folder,
             &["restore", "--name", "other", "--server", &server.address],
         )
-        .arg(&beside),
+        .arg(&direct),
     );
     assert!(
         said.contains("200 items (") && said.contains("restored into `other`"),
@@ -633,22 +633,22 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
         200
     );
 
-    // A file that is not whole is refused by the command, and by the server if it gets there.
-    std::fs::write(&beside, &whole[..whole.len() / 2]).unwrap();
-    let said = fail(gallery(&folder, &["restore", "--server", &server.address]).arg(&beside));
+    // A truncated file is rejected by the command, and by the server.
+    std::fs::write(&direct, &whole[..whole.len() / 2]).unwrap();
+    let said = fail(gallery(&folder, &["restore", "--server", &server.address]).arg(&direct));
     assert!(
         said.contains("the snapshot is damaged: it ends early"),
         "{said}"
     );
     let put =
         reqwest::Client::new().put(format!("{}/v1/galleries/default/snapshot", server.address));
-    let refused = put
+    let rejected = put
         .bearer_auth(&secret)
         .body(whole[..whole.len() / 2].to_vec())
         .send()
         .await
         .unwrap();
-    assert_eq!(refused.status(), 400);
+    assert_eq!(rejected.status(), 400);
     let said = fail(
         gallery(
             &folder,

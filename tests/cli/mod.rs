@@ -1,4 +1,4 @@
-//! The program, as a user runs it.
+//! The commands of the program.
 
 mod commands;
 mod download;

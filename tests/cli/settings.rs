@@ -1,4 +1,4 @@
-//! The command line's manners: settings, the doctor, completions.
+//! Settings and their sources, the doctor, and completions.
 
 use std::{net::TcpListener, path::Path, process::Command};
 
@@ -10,7 +10,7 @@ use crate::support::{
     scratch,
 };
 
-/// Runs to its end: exit code, standard output, standard error.
+/// Runs a command. Returns the exit code, standard output and standard error.
 fn run(command: &mut Command) -> (i32, String, String) {
     let output = command.output().unwrap();
     (
@@ -62,7 +62,7 @@ fn flags_override_the_environment_and_the_file() {
     assert_eq!(of("max-batch"), (json!(null), "default".to_owned()));
     assert_eq!(of("gallery").0, "postgres://me:***@db/x");
 
-    // What it prints is such a file: read back, it is the same.
+    // The output is a settings file with the same settings.
     let (_, printed, _) = run(&mut config(&folder, &["--gallery", "here"]));
     assert!(
         printed.contains("\nworkers = 3 ") && printed.contains("\n# max-batch ="),
@@ -79,7 +79,7 @@ fn flags_override_the_environment_and_the_file() {
     assert_eq!(found["workers"]["source"], named);
     let found = effective(config(&elsewhere, &[]).env("DINOSERVE_CONFIG", named));
     assert_eq!(found["port"]["value"], 9001);
-    // Other commands with the flag have it, too, and a flag of the same name and another meaning
+    // Other commands with the flag use the setting. A flag of the same name with another meaning
     // does not.
     let (code, _, err) = run(dinoserve()
         .args(["gallery", "stats", "--config", named])
@@ -212,7 +212,7 @@ fn the_doctor_finds_problems_and_says_what_to_do() {
     let (code, found) = findings(&mut doctor(&["--port", "0", "--model", "dinov2-base"]));
     assert_eq!((code, of(&found, "model").0.as_str()), (0, "note"));
 
-    // A damaged model is found before anyone is served from it.
+    // A damaged model is found before it is served.
     let data = std::fs::read_dir(home.join("models/tiny"))
         .unwrap()
         .flatten()
@@ -233,7 +233,7 @@ fn the_doctor_finds_problems_and_says_what_to_do() {
         "{found:?}"
     );
 
-    // For people: words, and colors only on a terminal.
+    // The text has colors only on a terminal.
     let (_, out, _) = run(dinoserve()
         .args(["doctor", "--port", "0"])
         .env("DINOSERVE_HOME", &home));
@@ -249,7 +249,7 @@ fn shells_can_complete_the_command_line() {
             "{shell}: {err}"
         );
     }
-    // A shell that is at hand takes its own.
+    // An installed shell accepts its script.
     let (_, script, _) = run(dinoserve().args(["completions", "bash"]));
     let asked = format!(
         "{script}\nCOMP_WORDS=(dinoserve mod); COMP_CWORD=1; \

@@ -1,4 +1,4 @@
-//! `deploy/setup.py`: nothing to do when all is there, and a way out when the network is not.
+//! `deploy/setup.py`: it keeps existing files, and explains what to do without a network.
 
 use std::{path::Path, process::Command};
 

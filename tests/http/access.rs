@@ -167,14 +167,14 @@ async fn every_operation_requires_its_role() {
             (Role::Admin, &keys.admin),
         ] {
             let status = status(ask().bearer_auth(key)).await;
-            let refused = matches!(status, 401 | 403);
+            let rejected = matches!(status, 401 | 403);
             assert_eq!(
-                refused,
+                rejected,
                 role < least,
                 "{operation} with the role {role}: {status}"
             );
             assert!(
-                !refused || status == 403,
+                !rejected || status == 403,
                 "{operation}: a known key is only forbidden"
             );
         }

@@ -88,8 +88,8 @@ async fn an_image_has_the_same_colors_in_any_batch() {
     ))
     .await;
     let alone = maps(&server, "size=112&basis=photos", &[CHELSEA]).await;
-    let beside = maps(&server, "size=112&basis=photos", &[ROCKET, CHELSEA]).await;
-    assert!(difference(&alone[0], &beside[1]).0 < 1e-4);
+    let batched = maps(&server, "size=112&basis=photos", &[ROCKET, CHELSEA]).await;
+    assert!(difference(&alone[0], &batched[1]).0 < 1e-4);
     // Without the basis they would differ.
     let (own, joint) = (
         maps(&server, "size=112", &[CHELSEA]).await,
@@ -103,11 +103,11 @@ async fn an_image_has_the_same_colors_in_any_batch() {
         "/v1/pca?size=112&basis=photos&output=patch",
         &[CHELSEA],
     );
-    let picture = image::load_from_memory(&ok_bytes(request).await)
+    let rendering = image::load_from_memory(&ok_bytes(request).await)
         .unwrap()
         .into_rgb8();
     let expected: Vec<f32> = alone[0].iter().map(|value| value * 255.0).collect();
-    let found: Vec<f32> = picture
+    let found: Vec<f32> = rendering
         .as_raw()
         .iter()
         .map(|&value| f32::from(value))
@@ -301,18 +301,18 @@ async fn bases_survive_a_restart_and_belong_to_a_model() {
         &[CHELSEA, COFFEE],
     ))
     .await;
-    let picture = async |server: &Server| {
+    let rendering = async |server: &Server| {
         ok_bytes(post(server, "/v1/pca?size=112&basis=lasting", &[ROCKET])).await
     };
     let (basis, drawn) = (
         ok_json(server.get("/v1/bases/lasting")).await,
-        picture(&server).await,
+        rendering(&server).await,
     );
     server.stopped().await;
 
     let server = start("tiny-reg").await;
     assert_eq!(ok_json(server.get("/v1/bases/lasting")).await, basis);
-    assert_eq!(picture(&server).await, drawn);
+    assert_eq!(rendering(&server).await, drawn);
     server.stopped().await;
 
     // Another model's tokens cannot be projected on it.
@@ -324,7 +324,7 @@ async fn bases_survive_a_restart_and_belong_to_a_model() {
     }
     assert_eq!(ok_json(server.get("/v1/bases/lasting")).await, basis);
     ok(put(&server, "/v1/bases/lasting?size=112", &[CHELSEA])).await;
-    picture(&server).await;
+    rendering(&server).await;
 }
 
 #[tokio::test]
@@ -390,7 +390,7 @@ async fn a_basis_can_be_fitted_on_the_thumbnails_of_a_gallery() {
     assert_eq!(
         kept["images"].as_u64(),
         Some(1),
-        "items without a picture are no part of the sample"
+        "items without a thumbnail are no part of the sample"
     );
     let kept = ok_json(put_empty(
         "/v1/bases/default-size?gallery=pictures&sample=3",
@@ -428,7 +428,7 @@ async fn bad_requests_about_bases_are_rejected_and_change_nothing() {
     let pca = |options: &str| post(&server, &format!("/v1/pca?{options}"), &[CHELSEA]);
     let fit = |options: &str| put(&server, &format!("/v1/bases/good?{options}"), &[CHELSEA]);
     let with_damage = |request: RequestBuilder| {
-        let damaged = Part::bytes(b"no picture".to_vec()).file_name("x.png");
+        let damaged = Part::bytes(b"no rendering".to_vec()).file_name("x.png");
         request.multipart(images(&[CHELSEA]).part("image", damaged))
     };
     #[rustfmt::skip]

@@ -8,7 +8,7 @@ use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
 use crate::support::{
-    PHOTOGRAPHS, Tensors, cosine, difference, focus, golden_png, read_golden,
+    SAMPLES, Tensors, cosine, difference, focus, golden_png, read_golden,
     server::{Server, floats, npy, ok, ok_bytes, ok_json},
     tiny,
 };
@@ -24,7 +24,7 @@ async fn focus_server() -> Server {
 
 fn png_of(bytes: &[u8]) -> image::RgbImage {
     assert_eq!(
-        image::guess_format(bytes).expect("a picture"),
+        image::guess_format(bytes).expect("an image"),
         image::ImageFormat::Png
     );
     image::load_from_memory(bytes).expect("a PNG").into_rgb8()
@@ -33,16 +33,16 @@ fn png_of(bytes: &[u8]) -> image::RgbImage {
 #[tokio::test]
 async fn embeddings_match_the_reference() {
     let server = focus_server().await;
-    for photograph in PHOTOGRAPHS {
-        let stem = photograph.split('.').next().unwrap();
+    for sample in SAMPLES {
+        let stem = sample.split('.').next().unwrap();
         let expected = Tensors::read(&format!("dinov2-small-focus/{stem}_crop224.safetensors"));
-        let file = format!("dinov2-small-focus/{photograph}");
+        let file = format!("dinov2-small-focus/{sample}");
         let answer = ok_json(server.post_file("/v1/embed?normalize=false", &file)).await;
         let found = floats(&answer["data"][0]["embedding"]);
         let (largest, mean) = difference(&found, expected.get("cls"));
         assert!(
             largest <= 1e-3 && mean <= 1e-4,
-            "{photograph}: {largest} {mean}"
+            "{sample}: {largest} {mean}"
         );
         assert!(cosine(found.iter().copied(), expected.get("cls").iter().copied()) >= 0.99999);
         assert_eq!(answer["data"][0]["grid"], json!([16, 16]));
@@ -210,12 +210,12 @@ async fn a_bad_image_in_a_batch_fails_alone() {
 #[tokio::test]
 async fn pca_maps_match_the_reference() {
     let server = focus_server().await;
-    for photograph in PHOTOGRAPHS {
-        let stem = photograph.split('.').next().unwrap();
+    for sample in SAMPLES {
+        let stem = sample.split('.').next().unwrap();
         let expected = Tensors::read(&format!("dinov2-small-focus/{stem}_fit448.safetensors"));
         let [height, width] =
             ["grid_h", "grid_w"].map(|key| expected.metadata[key].parse::<usize>().unwrap());
-        let file = format!("dinov2-small-focus/{photograph}");
+        let file = format!("dinov2-small-focus/{sample}");
         let request = |options: &str, accept: &str| {
             server
                 .post_file(&format!("/v1/pca?{FIT448}&{options}"), &file)
@@ -224,33 +224,33 @@ async fn pca_maps_match_the_reference() {
         let map = npy(&ok_bytes(request("", "application/x-npy")).await);
         assert_eq!(map.shape(), [height, width, 3]);
         let (largest, _) = difference(&map, expected.get("pca"));
-        assert!(largest <= 2.0 / 255.0, "{photograph}: {largest}");
+        assert!(largest <= 2.0 / 255.0, "{sample}: {largest}");
 
-        let picture = png_of(&ok_bytes(request("output=patch", "image/png")).await);
-        assert_eq!(picture.dimensions(), (width as u32, height as u32));
-        let off = picture
+        let rendering = png_of(&ok_bytes(request("output=patch", "image/png")).await);
+        assert_eq!(rendering.dimensions(), (width as u32, height as u32));
+        let off = rendering
             .iter()
             .zip(expected.get("pca"))
             .map(|(&found, &e)| (f32::from(found) - e * 255.0).abs());
         assert!(
             off.fold(0.0, f32::max) <= 2.5,
-            "{photograph}: the picture is off"
+            "{sample}: the rendering is off"
         );
 
-        if photograph != PHOTOGRAPHS[0] {
+        if sample != SAMPLES[0] {
             continue;
         }
         let large = png_of(&ok_bytes(request("", "image/png")).await);
         assert_eq!(large.dimensions(), (width as u32 * 14, height as u32 * 14));
         assert_eq!(
             large.get_pixel(14 * 5 + 3, 14 * 7 + 9),
-            picture.get_pixel(5, 7),
+            rendering.get_pixel(5, 7),
             "each patch is a square"
         );
 
         // Opacity 0 leaves the image that the model saw.
-        let photo = png_of(&ok_bytes(request("overlay=0", "image/png")).await);
-        assert!(photo == golden_png(&format!("dinov2-small-focus/{stem}_fit448_input.png")));
+        let original = png_of(&ok_bytes(request("overlay=0", "image/png")).await);
+        assert!(original == golden_png(&format!("dinov2-small-focus/{stem}_fit448_input.png")));
     }
 }
 
@@ -350,11 +350,14 @@ async fn several_images_share_one_basis() {
     for index in 0..2 {
         let part = parts.next_field().await.unwrap().expect("a part per image");
         assert_eq!(part.content_type().unwrap().as_ref(), "image/png");
-        let picture = png_of(&part.bytes().await.unwrap());
+        let rendering = png_of(&part.bytes().await.unwrap());
         let of_strip =
             image::imageops::crop_imm(&strip, index * (48 * 14 + 8), 0, 48 * 14, 32 * 14)
                 .to_image();
-        assert!(picture == of_strip, "the parts are the strip's pictures");
+        assert!(
+            rendering == of_strip,
+            "the parts are the strip's renderings"
+        );
     }
     assert!(parts.next_field().await.unwrap().is_none());
 
@@ -375,8 +378,8 @@ async fn several_images_share_one_basis() {
 #[tokio::test]
 async fn attention_maps_match_the_reference() {
     let server = focus_server().await;
-    for photograph in PHOTOGRAPHS {
-        let stem = photograph.split('.').next().unwrap();
+    for sample in SAMPLES {
+        let stem = sample.split('.').next().unwrap();
         let expected = Tensors::read(&format!("dinov2-small-focus/{stem}_fit448.safetensors"));
         let [height, width] =
             ["grid_h", "grid_w"].map(|key| expected.metadata[key].parse::<usize>().unwrap());
@@ -384,7 +387,7 @@ async fn attention_maps_match_the_reference() {
             .get("attention")
             .slice(ndarray::s![.., 1..])
             .to_owned();
-        let file = format!("dinov2-small-focus/{photograph}");
+        let file = format!("dinov2-small-focus/{sample}");
         let request = |options: &str, accept: &str| {
             server
                 .post_file(&format!("/v1/attention?{FIT448}&{options}"), &file)
@@ -399,7 +402,7 @@ async fn attention_maps_match_the_reference() {
             found.iter().copied().collect::<Vec<_>>()
         );
 
-        if photograph != PHOTOGRAPHS[0] {
+        if sample != SAMPLES[0] {
             continue;
         }
         let mean = npy(&ok_bytes(request("head=mean", "application/x-npy")).await);
@@ -692,9 +695,9 @@ async fn a_cache_stays_within_its_budget() {
 async fn fast_decoding_gives_nearly_the_same_features_on_the_same_grid() {
     let server = focus_server().await;
     let large = {
-        let photo =
+        let original =
             image::load_from_memory(&read_golden("dinov2-small-focus/astronaut.png")).unwrap();
-        let large = photo
+        let large = original
             .resize_exact(1601, 1203, image::imageops::FilterType::CatmullRom)
             .into_rgb8();
         let mut file = Vec::new();

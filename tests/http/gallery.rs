@@ -9,7 +9,7 @@ use reqwest::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    PHOTOGRAPHS, cosine, focus, golden_png, read_golden,
+    SAMPLES, cosine, focus, golden_png, read_golden,
     server::{Server, floats, new_gallery, ok, ok_bytes, ok_json, problem},
     tiny,
 };
@@ -18,14 +18,14 @@ const CHELSEA: &str = "dinov2-small-focus/chelsea.png";
 const COFFEE: &str = "dinov2-small-focus/coffee.png";
 
 /// Starts a server with the focus model and stores the four sample images.
-async fn server_with_photographs() -> Server {
+async fn server_with_samples() -> Server {
     let server =
         Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
-    for photograph in PHOTOGRAPHS {
-        let put = server.put(&format!("/v1/gallery/{photograph}?label=a{photograph}"));
+    for sample in SAMPLES {
+        let put = server.put(&format!("/v1/gallery/{sample}?label=a{sample}"));
         ok(put
             .header("content-type", "image/*")
-            .body(read_golden(&format!("dinov2-small-focus/{photograph}"))))
+            .body(read_golden(&format!("dinov2-small-focus/{sample}"))))
         .await;
     }
     server
@@ -62,23 +62,23 @@ fn close(a: &Value, b: f64) -> bool {
 
 #[tokio::test]
 async fn an_image_is_found_by_itself_and_by_its_crops() {
-    let server = server_with_photographs().await;
-    for photograph in PHOTOGRAPHS {
-        let file = format!("dinov2-small-focus/{photograph}");
+    let server = server_with_samples().await;
+    for sample in SAMPLES {
+        let file = format!("dinov2-small-focus/{sample}");
         let answer = ok_json(server.post_file("/v1/knn?k=4", &file)).await;
-        assert_eq!(ids(&answer)[0], photograph);
+        assert_eq!(ids(&answer)[0], sample);
         assert!(close(&answer["neighbors"][0]["score"], 1.0), "{answer}");
-        assert_eq!(answer["neighbors"][0]["label"], format!("a{photograph}"));
+        assert_eq!(answer["neighbors"][0]["label"], format!("a{sample}"));
         assert_eq!(
             (answer["model"].as_str(), answer["gallery"].as_str()),
             (Some("dinov2-small-focus"), Some("default"))
         );
         assert_eq!(answer["fingerprint"], focus().fingerprint);
 
-        let photo = image::load_from_memory(&read_golden(&file)).unwrap();
-        let (width, height) = (photo.width(), photo.height());
+        let whole = image::load_from_memory(&read_golden(&file)).unwrap();
+        let (width, height) = (whole.width(), whole.height());
         let mut crop = std::io::Cursor::new(Vec::new());
-        let part = photo.crop_imm(width / 16, height / 16, width * 7 / 8, height * 7 / 8);
+        let part = whole.crop_imm(width / 16, height / 16, width * 7 / 8, height * 7 / 8);
         part.write_to(&mut crop, image::ImageFormat::Png).unwrap();
         let post = server
             .post("/v1/knn?k=4")
@@ -94,26 +94,25 @@ async fn an_image_is_found_by_itself_and_by_its_crops() {
                 .collect(),
         );
         assert!(
-            ids(&answer)[0] == photograph && scores[0] > scores[1] + 0.1,
-            "{photograph}: {answer}"
+            ids(&answer)[0] == sample && scores[0] > scores[1] + 0.1,
+            "{sample}: {answer}"
         );
     }
 }
 
 #[tokio::test]
 async fn scores_are_cosines_of_embeddings_for_every_kind_of_query() {
-    let server = server_with_photographs().await;
+    let server = server_with_samples().await;
     let mut embeddings = Vec::new();
-    for photograph in PHOTOGRAPHS {
+    for sample in SAMPLES {
         let answer =
-            ok_json(server.post_file("/v1/embed", &format!("dinov2-small-focus/{photograph}")))
-                .await;
+            ok_json(server.post_file("/v1/embed", &format!("dinov2-small-focus/{sample}"))).await;
         embeddings.push(floats(&answer["data"][0]["embedding"]));
     }
     let by_image = ok_json(server.post_file("/v1/knn", CHELSEA)).await;
     assert_eq!(by_image["neighbors"].as_array().unwrap().len(), 4);
     for neighbor in by_image["neighbors"].as_array().unwrap() {
-        let index = PHOTOGRAPHS
+        let index = SAMPLES
             .iter()
             .position(|name| neighbor["id"] == *name)
             .unwrap();
@@ -169,7 +168,7 @@ async fn scores_are_cosines_of_embeddings_for_every_kind_of_query() {
 
 #[tokio::test]
 async fn several_images_get_an_answer_each() {
-    let server = server_with_photographs().await;
+    let server = server_with_samples().await;
     let encoded = |file: &str| BASE64_STANDARD.encode(read_golden(file));
     let images = [
         encoded(CHELSEA),
@@ -395,7 +394,7 @@ async fn a_batch_stores_good_items_and_reports_the_others() {
             .json(&json!({"items": items, "gallery": "default"})),
     )
     .await;
-    let told: Vec<_> = answer["data"]
+    let outcomes: Vec<_> = answer["data"]
         .as_array()
         .unwrap()
         .iter()
@@ -427,15 +426,15 @@ async fn a_batch_stores_good_items_and_reports_the_others() {
         ("7", "failed", "`image`: not base64"),
         ("-", "failed", "expected an object"),
     ];
-    assert_eq!(told.len(), expected.len(), "{answer}");
-    for (index, (told, expected)) in told.iter().zip(expected).enumerate() {
+    assert_eq!(outcomes.len(), expected.len(), "{answer}");
+    for (index, (outcome, expected)) in outcomes.iter().zip(expected).enumerate() {
         assert_eq!(answer["data"][index]["index"], index);
         assert_eq!(
-            (told.0.as_str(), told.1.as_str()),
+            (outcome.0.as_str(), outcome.1.as_str()),
             (expected.0, expected.1),
             "{answer}"
         );
-        assert!(told.2.contains(expected.2), "{told:?}");
+        assert!(outcome.2.contains(expected.2), "{outcome:?}");
     }
     assert_eq!(
         ids(&ok_json(server.get("/v1/gallery")).await),
@@ -698,7 +697,7 @@ async fn neighbors_vote_by_their_score() {
 
 #[tokio::test]
 async fn an_image_is_classified_by_similar_images() {
-    let server = server_with_photographs().await;
+    let server = server_with_samples().await;
     let answer = ok_json(server.post_file("/v1/classify?k=3", COFFEE)).await;
     assert_eq!(
         (&answer["label"], &answer["model"]),
@@ -934,13 +933,13 @@ async fn galleries_are_listed_measured_and_deleted() {
         ok(put_vector(&server, id, 0.0, &json!({"gallery": gallery}))).await;
     }
     let list = ok_json(server.get("/v1/galleries")).await;
-    let told: Vec<_> = list["data"]
+    let listed: Vec<_> = list["data"]
         .as_array()
         .unwrap()
         .iter()
         .map(|g| (g["name"].as_str().unwrap(), g["items"].as_u64().unwrap()))
         .collect();
-    assert_eq!(told, [("animals", 2), ("plants", 1)]);
+    assert_eq!(listed, [("animals", 2), ("plants", 1)]);
     assert_eq!(
         ids(&ok_json(server.get("/v1/knn?id=a&gallery=animals")).await),
         ["b"],

@@ -409,11 +409,11 @@ async fn spans_go_to_a_collector_and_join_the_callers_trace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_collector_does_not_affect_requests() {
-    let nobody = TcpListener::bind("127.0.0.1:0")
+    let unused = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    let mut process = Process::start(&["--otlp-endpoint", &format!("http://{nobody}")]);
+    let mut process = Process::start(&["--otlp-endpoint", &format!("http://{unused}")]);
     for _ in 0..5 {
         ok(embed(&process)).await;
     }

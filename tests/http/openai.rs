@@ -142,7 +142,7 @@ from openai import NotFoundError, OpenAI
 client = OpenAI(base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0)
 image = "data:image/png;base64," + base64.b64encode(Path(sys.argv[2]).read_bytes()).decode()
 one = client.embeddings.create(model="dinov2-small-focus", input=image)
-# The package asks for base64 unless it is told, and gives numbers either way.
+# The package requests base64 by default, and returns numbers either way.
 two = client.embeddings.create(
     model="dinov2-small-focus", input=[image, image], encoding_format="float"
 )

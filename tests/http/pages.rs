@@ -86,11 +86,7 @@ async fn an_image_is_dropped_explored_stored_and_found() {
     let photo = browser
         .run("return [photo.width, photo.height].map(Number)")
         .await;
-    assert_eq!(
-        photo,
-        json!([770, 518]),
-        "the photograph as the model saw it"
-    );
+    assert_eq!(photo, json!([770, 518]), "the sample as the model saw it");
 
     // A head over the image, and a smaller mass of it.
     let plain = browser.colors("#photo").await;

@@ -218,7 +218,7 @@ async fn a_probe_learns_the_labels_of_a_gallery() {
 }
 
 /// Returns image files of three classes, with their labels.
-fn pictures(set: &str, numbers: std::ops::Range<usize>) -> Vec<(Vec<u8>, &'static str)> {
+fn cifar10(set: &str, numbers: std::ops::Range<usize>) -> Vec<(Vec<u8>, &'static str)> {
     let of_class = |class: &'static str| {
         let folder = crate::support::golden(&format!("cifar10-sample/{set}/{class}"));
         let mut paths: Vec<_> = std::fs::read_dir(folder)
@@ -241,7 +241,7 @@ fn pictures(set: &str, numbers: std::ops::Range<usize>) -> Vec<(Vec<u8>, &'stati
 async fn a_probe_is_trained_on_stored_images_and_classifies_new_ones() {
     let server =
         Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
-    for (index, (file, label)) in pictures("train", 0..20).into_iter().enumerate() {
+    for (index, (file, label)) in cifar10("train", 0..20).into_iter().enumerate() {
         let url = server.url(&format!("/v1/gallery/{index}?label={label}"));
         ok(server
             .client
@@ -262,7 +262,7 @@ async fn a_probe_is_trained_on_stored_images_and_classifies_new_ones() {
             (&json!(width), &json!(60))
         );
         let mut right = 0;
-        let new = pictures("test", 0..5);
+        let new = cifar10("test", 0..5);
         for (file, label) in &new {
             let post = |path: &str| {
                 let request = server.post(path).header("content-type", "image/jpeg");

@@ -1,4 +1,4 @@
-//! The converted graph against Meta's own code.
+//! The converted graph, compared with Meta's code.
 
 use dinoserve::{
     artifacts::ModelFile,
@@ -13,7 +13,7 @@ use dinoserve::{
 use ndarray::{Axis, s};
 
 use crate::support::{
-    PATCH, PHOTOGRAPHS, TINY, Tensors, assert_close, cosine, difference, focus, focus_in,
+    PATCH, SAMPLES, TINY, Tensors, assert_close, cosine, difference, focus, focus_in,
     golden_png, runtime, session, tiny, tiny_in, wave,
 };
 
@@ -133,8 +133,8 @@ fn sessions_that_share_their_weights_give_the_same_features() {
     }
 }
 
-/// f16 is for GPUs; here the runtime computes its products in f32, so that this shows the graph and
-/// the rounded weights.
+/// f16 is for GPUs. On CPUs the runtime computes products in f32, so this tests the graph and the
+/// rounded weights.
 #[test]
 fn half_precision_stays_close() {
     for name in TINY {
@@ -151,8 +151,8 @@ fn half_precision_stays_close() {
         assert!(largest < 1e-2 && mean < 1e-4, "{name}: {largest} {mean}");
     }
     let mut session = session(&focus_in(Precision::Fp16));
-    for photograph in PHOTOGRAPHS {
-        let stem = photograph.split('.').next().unwrap();
+    for sample in SAMPLES {
+        let stem = sample.split('.').next().unwrap();
         let expected = Tensors::read(&format!("dinov2-small-focus/{stem}_fit448.safetensors"));
         let found = run(
             &mut session,
@@ -162,7 +162,7 @@ fn half_precision_stays_close() {
             found.cls.iter().copied(),
             expected.get("cls").iter().copied(),
         );
-        assert!(cosine > 0.9999, "{photograph}: {cosine}");
+        assert!(cosine > 0.9999, "{sample}: {cosine}");
     }
 }
 
@@ -186,11 +186,11 @@ fn int8_keeps_the_direction_of_the_features() {
         "a quarter of the bytes, and the patch projection"
     );
     let mut session = session(&model);
-    for photograph in PHOTOGRAPHS {
+    for sample in SAMPLES {
         for mode in ["crop224", "fit448"] {
             let stem = format!(
                 "dinov2-small-focus/{}_{mode}",
-                photograph.split('.').next().unwrap()
+                sample.split('.').next().unwrap()
             );
             let expected = Tensors::read(&format!("{stem}.safetensors"));
             let found = run(&mut session, golden_png(&format!("{stem}_input.png")));
@@ -198,13 +198,12 @@ fn int8_keeps_the_direction_of_the_features() {
                 found.cls.iter().copied(),
                 expected.get("cls").iter().copied(),
             );
-            assert!(cosine >= 0.995, "{photograph} {mode}: {cosine}");
+            assert!(cosine >= 0.995, "{sample} {mode}: {cosine}");
         }
     }
 }
 
-/// What keeps the sums of CPUs without VNNI from saturating, and the error within a step and a
-/// half.
+/// Limits that keep sums from saturating on CPUs without VNNI, and the error below 1.5 steps.
 #[test]
 fn quantized_weights_stay_within_their_limits() {
     let (outputs, inputs) = (7, 64);
@@ -215,7 +214,7 @@ fn quantized_weights_stay_within_their_limits() {
             (state >> 8) as f32 / (1 << 23) as f32 - 1.0
         })
         .collect();
-    // Rows that are harder than noise: equal pairs, one large pair, opposite signs, zeros.
+    // Rows harder than noise: equal pairs, one large pair, opposite signs, zeros.
     weight[..inputs].fill(0.25);
     weight[inputs..inputs + 2].copy_from_slice(&[40.0, 40.0]);
     weight[2 * inputs..2 * inputs + 2].copy_from_slice(&[40.0, -40.0]);
@@ -308,8 +307,8 @@ fn features_do_not_depend_on_the_batch() {
 #[test]
 fn the_focus_model_matches_on_photographs_in_every_mode() {
     let mut session = session(focus());
-    for photograph in PHOTOGRAPHS {
-        let stem = photograph.split('.').next().unwrap();
+    for sample in SAMPLES {
+        let stem = sample.split('.').next().unwrap();
         for mode in ["crop224", "squash518_bilinear", "fit448"] {
             let what = format!("{stem} {mode}");
             let expected = Tensors::read(&format!("dinov2-small-focus/{stem}_{mode}.safetensors"));
@@ -331,7 +330,7 @@ fn the_focus_model_matches_on_photographs_in_every_mode() {
             let norms = tokens
                 .map_axis(Axis(1), |token| token.dot(&token).sqrt())
                 .into_dyn();
-            // A norm adds up 384 differences of the tolerance's size.
+            // A norm sums 384 differences of the tolerance's size.
             let (largest, _) = difference(&norms, expected.get("patch_token_norms"));
             assert!(
                 largest <= 1e-2,

@@ -1,4 +1,4 @@
-//! Numbers against references that other code made.
+//! Numeric results, compared with references made by other code.
 
 mod goldens;
 mod pca;

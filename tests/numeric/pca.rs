@@ -1,4 +1,4 @@
-//! Principal components where they are easy, and where they are not.
+//! Principal components, in easy and in degenerate cases.
 
 use dinoserve::{
     error::Kind,
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::support::{difference, read_golden};
 
-/// Reproducible values in −1..1 without structure.
+/// Returns reproducible noise in −1..1.
 fn noise(rows: usize, columns: usize, seed: u32) -> Array2<f32> {
     let mut state = seed;
     Array2::from_shape_simple_fn((rows, columns), || {
@@ -18,7 +18,7 @@ fn noise(rows: usize, columns: usize, seed: u32) -> Array2<f32> {
     })
 }
 
-/// The rows of `fitted` are orthonormal and explain falling shares.
+/// Checks that components are orthonormal and explain falling shares.
 #[track_caller]
 fn assert_is_basis(fitted: &Pca) {
     let product = fitted.components().dot(&fitted.components().t());
@@ -36,12 +36,12 @@ fn assert_is_basis(fitted: &Pca) {
 
 #[test]
 fn the_first_components_are_those_of_the_whole_decomposition() {
-    // A few strong directions over noise, as patch tokens have them, and pure noise, whose
-    // variances lie close together.
+    // A few strong directions over noise, like patch tokens, and pure noise, whose variances are
+    // close together.
     let structured = noise(1369, 12, 1).dot(&(noise(12, 384, 2) * 3.0)) + noise(1369, 384, 3);
     for (tokens, tolerance) in [(structured, 2e-4), (noise(300, 384, 4), 2e-2)] {
         let few = Pca::fit(tokens.view(), 3).unwrap();
-        // So many that all eigenvectors are computed.
+        // Enough components that all eigenvectors are computed.
         let many = Pca::fit(tokens.view(), 60).unwrap();
         assert_is_basis(&few);
         assert_is_basis(&many);
@@ -75,7 +75,7 @@ fn equal_and_zero_variances_give_a_basis() {
     }
 }
 
-/// The made-up tokens of `golden/moments/make.py`.
+/// Returns the made-up tokens of `golden/moments/make.py`.
 fn waves() -> Array2<f32> {
     Array2::from_shape_fn((125, 64), |(i, d)| {
         let (i, d) = (i as f64, d as f64);
@@ -86,7 +86,7 @@ fn waves() -> Array2<f32> {
     })
 }
 
-/// The moments of `tokens`, in parts that end before these rows.
+/// Returns the moments of `tokens`, added in parts that end before these rows.
 fn in_parts(tokens: &Array2<f32>, ends: &[usize]) -> Moments {
     let mut moments = Moments::new(tokens.ncols());
     let mut start = 0;
@@ -166,7 +166,7 @@ fn moments_do_not_lose_small_variances_behind_a_large_mean() {
     let far = small
         .mapv(|value| f64::from(value) + 1e4)
         .mapv(|value| value as f32);
-    // As they were rounded, back where they came from.
+    // Removes the shift from the rounded tokens.
     let near = far.mapv(|value| (f64::from(value) - 1e4) as f32);
     let (far, near) = (
         in_parts(&far, &[1000, 2000, 3000]).fit(16).unwrap(),
@@ -178,7 +178,7 @@ fn moments_do_not_lose_small_variances_behind_a_large_mean() {
 
 #[test]
 fn ranges_come_from_an_even_sample_of_all_images() {
-    // Rows of the first part are larger: a sample that favored some images would see it.
+    // Rows of the first part are larger, which a sample biased toward some images would show.
     let mut tokens = noise(30_000, 8, 9);
     tokens
         .slice_mut(s![..10_000, ..])

@@ -1,5 +1,5 @@
-//! Hugging Face's rule for position tables. The hub's rule is tested by every golden away from 518
-//! pixels.
+//! Hugging Face's rule for position tables. Every golden of a size other than 518 pixels tests the
+//! hub's rule.
 
 use dinoserve::{
     artifacts::ModelFile,

@@ -1,4 +1,4 @@
-//! Decoding and resampling against Pillow.
+//! Decoding and resampling, compared with Pillow.
 
 use dinoserve::vision::{
     Background, DecodeLimits, DecodeOptions, ResampleFilter, ResizeMode, RgbImage, Size, Transform,
@@ -6,7 +6,7 @@ use dinoserve::vision::{
 };
 use serde::Deserialize;
 
-use crate::support::{PATCH, PHOTOGRAPHS, golden_png, read_golden, sha256, wave};
+use crate::support::{PATCH, SAMPLES, golden_png, read_golden, sha256, wave};
 
 const LIMITS: DecodeLimits = DecodeLimits {
     max_pixels: 50_000_000,
@@ -43,21 +43,21 @@ fn preprocessed_pixels_equal_the_reference() {
             transform(ResizeMode::Fit, 448, ResampleFilter::Bicubic),
         ),
     ];
-    for photograph in PHOTOGRAPHS {
+    for sample in SAMPLES {
         let image = decode(
-            &read_golden(&format!("dinov2-small-focus/{photograph}")),
+            &read_golden(&format!("dinov2-small-focus/{sample}")),
             LIKE_PILLOW,
             LIMITS,
         )
         .expect("decodes");
         for (name, transform) in modes {
             let (found, grid) = transform.apply(&image).expect("a valid transform");
-            let stem = photograph.split('.').next().unwrap();
+            let stem = sample.split('.').next().unwrap();
             let expected = golden_png(&format!("dinov2-small-focus/{stem}_{name}_input.png"));
             assert_eq!(Size::of(&found), grid.pixels(PATCH));
             assert!(
                 found == expected,
-                "{photograph} {name} differs from the reference"
+                "{sample} {name} differs from the reference"
             );
         }
     }
@@ -75,7 +75,7 @@ struct ResampleCase {
     sha256: String,
 }
 
-/// The noise of `formats/make.py`: a linear congruential generator, its high byte.
+/// Returns the noise of `formats/make.py`: the high byte of a linear congruential generator.
 fn noise(seed: u32, width: u32, height: u32) -> RgbImage {
     let mut state = seed;
     let bytes = (0..width * height * 3).map(|_| {
@@ -106,7 +106,7 @@ fn resampling_is_bit_equal_to_pillow() {
         let whole = resample_rgb(&image, size, case.filter, Window::whole(size));
         assert_eq!(sha256(whole.as_raw()), case.sha256, "{what}");
 
-        // A window is the same pixels, cut out.
+        // A window has the same pixels as the whole.
         let part = Window {
             x: size.width / 3,
             y: size.height / 4,
@@ -141,7 +141,7 @@ fn formats() -> Vec<FormatCase> {
     serde_json::from_slice(&read_golden("formats/expected.json")).expect("JSON")
 }
 
-/// The `image` crate turns CMYK TIFFs into RGB with another rounding than Pillow.
+/// The `image` crate converts CMYK TIFFs to RGB with another rounding than Pillow.
 const OFF_BY_ONE: &str = "tiff_cmyk.tif";
 /// The `tiff` crate reads no palettes.
 const UNREADABLE: &str = "tiff_palette.tif";
@@ -215,7 +215,7 @@ fn an_excessive_size_is_rejected_from_the_header() {
         "tiff_raw.tif",
     ] {
         let mut bytes = read_golden(&format!("formats/{name}"));
-        // What follows the header is not even there.
+        // The file ends after the header.
         if !name.ends_with(".tif") {
             bytes.truncate(bytes.len() / 2);
         }
@@ -318,7 +318,7 @@ fn content_larger_than_announced_is_rejected_before_decoding() {
 fn a_jpeg_with_a_harmless_defect_decodes_as_in_pillow() {
     let whole = read_golden("formats/jpeg_420.jpg");
     let expected = decode(&whole, LIKE_PILLOW, LIMITS).unwrap();
-    // The scan's header says that it ends at coefficient 62; libjpeg warns and goes on.
+    // The scan header ends at coefficient 62; libjpeg warns and goes on.
     let mut odd = whole.clone();
     let scan = odd
         .windows(2)
@@ -328,7 +328,7 @@ fn a_jpeg_with_a_harmless_defect_decodes_as_in_pillow() {
     assert_eq!(odd[scan + length..scan + length + 2], [63, 0]);
     odd[scan + length] = 62;
     assert!(decode(&odd, LIKE_PILLOW, LIMITS).unwrap() == expected);
-    // Bytes behind the end do no harm; a missing end does.
+    // Bytes after the end are harmless; a missing end is an error.
     let mut longer = whole.clone();
     longer.extend_from_slice(b"\0\0\0\0");
     assert!(decode(&longer, LIKE_PILLOW, LIMITS).unwrap() == expected);
@@ -340,7 +340,7 @@ fn a_jpeg_with_a_harmless_defect_decodes_as_in_pillow() {
 }
 
 proptest::proptest! {
-    /// No size, however odd, panics, overflows or takes long; what is planned is within the limit.
+    /// No size panics, overflows or takes long; every plan is within the limit.
     #[test]
     fn any_size_is_planned_or_rejected(
         width in 1usize..70_000,

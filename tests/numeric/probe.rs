@@ -1,4 +1,4 @@
-//! Softmax regression: against scikit-learn, against the definition, and what it refuses.
+//! Softmax regression, compared with scikit-learn and with its definition; rejected inputs.
 
 use dinoserve::{
     error::Kind,
@@ -12,7 +12,7 @@ fn rows(value: &Value) -> Vec<Vec<f32>> {
     value.as_array().expect("rows").iter().map(floats).collect()
 }
 
-/// A problem of `tests/golden/probe/softmax.json`.
+/// Returns a problem of `tests/golden/probe/softmax.json`.
 fn golden(name: &str) -> Value {
     let all: Value = serde_json::from_slice(&read_golden("probe/softmax.json")).expect("JSON");
     all[name].clone()
@@ -37,7 +37,7 @@ fn trained(examples: &Examples, l2: Option<f64>) -> Probe {
     };
     train(examples, &options, &mut |_| true)
         .expect("examples")
-        .expect("nobody stopped it")
+        .expect("it is not canceled")
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn two_classes_match_scikit_learn_with_its_other_penalty() {
     }
 }
 
-/// The objective by its definition.
+/// Computes the objective by its definition.
 fn objective(problem: &Value, probe: &Probe, l2: f64) -> f64 {
     let labels = problem["labels"].as_array().unwrap();
     let loss = |(features, label): (Vec<f32>, &Value)| {
@@ -165,7 +165,7 @@ fn the_strength_is_chosen_by_held_out_examples_and_reproducible() {
         probe.accuracy
     );
     assert_eq!(probe.examples, 90);
-    // None of the other strengths does better, and none that is as good is stronger.
+    // No other strength is better, and no equally good one is stronger.
     for l2 in [1e5, 1e4, 1e3, 1e2, 1e1, 1e0, 1e-1, 1e-2] {
         let other = trained(&examples, Some(l2));
         assert!(
@@ -253,7 +253,7 @@ fn impossible_training_sets_are_rejected() {
         (error.kind(), error.limit().unwrap().flag),
         (Kind::TooLarge, "--max-probe-classes")
     );
-    assert_eq!(examples.len(), 2, "what was refused is not there");
+    assert_eq!(examples.len(), 2, "what was rejected is not there");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Weight files in every form that may come, and in some that may not.
+//! Weight files: every supported form, and invalid ones.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -119,7 +119,7 @@ fn half_precision_weights_are_read() {
             })
             .collect();
         write(&path, &halved);
-        // The same as the f32 file of the rounded values.
+        // Equals the f32 file of the rounded values.
         let rounded: Tensors = tensors("tiny")
             .into_iter()
             .map(|(name, (_, shape, data))| {
@@ -168,7 +168,7 @@ fn wrong_weights_are_named() {
     let error = case(&|all| all.retain(|name, _| name.starts_with("layernorm")));
     assert!(error.contains("no `cls_token`"), "{error}");
 
-    // More than the model has.
+    // More tensors than the model has.
     let converted_as = |spec: &ModelSpec, from: &Path| {
         convert(
             spec,
@@ -270,7 +270,7 @@ fn damaged_files_are_rejected_without_a_panic() {
                 "{ending} cut at {cut}: {error}"
             );
         }
-        // One byte changed in the head of the file: an error or other weights, but no panic.
+        // A changed byte in the head of the file gives an error or other weights, but no panic.
         for at in (0..2000.min(bytes.len())).step_by(13) {
             let mut changed = bytes.clone();
             changed[at] ^= 0x55;
@@ -313,7 +313,7 @@ fn a_checkpoint_cannot_run_code_or_exhaust_memory() {
     dicts.extend(std::iter::repeat_n(b's', 200_000));
     dicts.push(b'.');
     checkpoint(&dicts);
-    // Both in turns: a dictionary in a tuple in a dictionary.
+    // Both in turn: a dictionary in a tuple in a dictionary.
     let mut both = b"\x80\x02".to_vec();
     (0..300_000).for_each(|_| both.extend_from_slice(b"}\x8c\x01k"));
     both.push(b'}');
@@ -375,7 +375,7 @@ fn a_converted_model_describes_itself() {
         "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
     );
     manifest.verify(&model.paths, &mut ()).unwrap();
-    // An ONNX file that is not ours is told apart from a damaged one.
+    // An ONNX file of another program gets another message than a damaged one.
     let error = ModelFile::open(&focus_source(), PositionRule::Hub).unwrap_err();
     assert!(
         error

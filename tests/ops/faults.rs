@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::support::{
-    postgres::{NOBODY, Postgres},
+    postgres::{Postgres, UNPRIVILEGED},
     process::{PROGRAM, Process},
     read_golden, replace, runtime_library, scratch,
     server::{ok, ok_json},
@@ -329,8 +329,8 @@ fn for_unprivileged(program: &str) -> (tempfile::TempDir, Command) {
     let mut command = Command::new("setpriv");
     command
         .args([
-            &format!("--reuid={NOBODY}"),
-            &format!("--regid={NOBODY}"),
+            &format!("--reuid={UNPRIVILEGED}"),
+            &format!("--regid={UNPRIVILEGED}"),
             "--clear-groups",
         ])
         .arg(copy);
@@ -556,7 +556,7 @@ async fn a_long_time_at_four_fifths_of_the_load() {
     let before = memory();
     let (began, mut next) = (Instant::now(), Instant::now());
     let mut under_way = tokio::task::JoinSet::new();
-    let (mut largest, mut refused, mut looked) = (before, 0, Instant::now());
+    let (mut largest, mut rejected, mut looked) = (before, 0, Instant::now());
     let mut count = 0;
     while began.elapsed() < whole {
         let (request, turn) = (request(count), count);
@@ -572,7 +572,7 @@ async fn a_long_time_at_four_fifths_of_the_load() {
         });
         count += 1;
         while let Some(done) = under_way.try_join_next() {
-            refused += usize::from(done.unwrap() == 503);
+            rejected += usize::from(done.unwrap() == 503);
         }
         if looked.elapsed() > Duration::from_secs(5) {
             (largest, looked) = (largest.max(memory()), Instant::now());
@@ -581,11 +581,11 @@ async fn a_long_time_at_four_fifths_of_the_load() {
         tokio::time::sleep_until(next.into()).await;
     }
     let statuses = under_way.join_all().await;
-    refused += statuses.into_iter().filter(|&status| status == 503).count();
+    rejected += statuses.into_iter().filter(|&status| status == 503).count();
     sleep(Duration::from_secs(2)).await;
     let after = memory();
     eprintln!(
-        "{count} requests in {:.0} s, {refused} rejected; \
+        "{count} requests in {:.0} s, {rejected} rejected; \
          memory {:.1} MB before, {:.1} MB at most, {:.1} MB after",
         began.elapsed().as_secs_f64(),
         before / 1e6,
@@ -594,7 +594,7 @@ async fn a_long_time_at_four_fifths_of_the_load() {
     );
     // In a short run other tests may have slowed the machine down since the load was chosen.
     if minutes.is_some() {
-        assert!(refused * 50 < count, "{refused} of {count} were refused");
+        assert!(rejected * 50 < count, "{rejected} of {count} were rejected");
         assert!(
             after < 1.05 * before,
             "memory grew from {before} to {after}"

@@ -127,7 +127,7 @@ async fn hostile_files_do_no_harm() {
         .count();
     assert!(
         good > statuses.len() / 20 && bad > statuses.len() / 3,
-        "{good} were images, {bad} were refused"
+        "{good} were images, {bad} were rejected"
     );
     let after = settled(memory).await;
     eprintln!(

@@ -39,7 +39,7 @@ async fn accepted_requests_are_answered_when_the_server_stops() {
     server.stopped().await;
     assert!(
         TcpStream::connect(address).await.is_err(),
-        "nobody listens any more"
+        "the port is closed"
     );
 }
 
@@ -69,7 +69,7 @@ async fn a_shutdown_is_announced_before_it_begins() {
         .expect("a stop");
     assert!(
         TcpStream::connect(address).await.is_err(),
-        "nobody listens any more"
+        "the port is closed"
     );
 }
 

@@ -104,7 +104,7 @@ async fn requests_come_over_tls_and_certificates_are_rotated() {
     until(async || connect(&server, &second, "http/1.1").await.is_ok()).await;
     assert!(
         connect(&server, &first, "http/1.1").await.is_err(),
-        "nobody is shown the old one any more"
+        "the old certificate is no longer used"
     );
 
     // A key that does not match the certificate changes nothing.

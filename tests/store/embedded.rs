@@ -298,18 +298,18 @@ async fn a_damaged_item_blocks_snapshots_until_it_is_replaced_or_deleted() {
     let gallery = opened(&folder, 1000, VectorFormat::F32).await;
     let report = gallery.check(&name()).await.unwrap();
     assert_eq!((report.items, report.damage.len()), (20, 3), "{report:?}");
-    let refused = snapshot(&gallery).await.unwrap_err();
+    let rejected = snapshot(&gallery).await.unwrap_err();
     assert!(
-        refused
+        rejected
             .detail()
             .contains("the item \"item 1003\" is damaged"),
-        "{refused}"
+        "{rejected}"
     );
     put(&gallery, [1003]).await;
-    let refused = snapshot(&gallery).await.unwrap_err();
+    let rejected = snapshot(&gallery).await.unwrap_err();
     assert!(
-        refused.detail().contains("the item at place 8 is damaged"),
-        "{refused}"
+        rejected.detail().contains("the item at place 8 is damaged"),
+        "{rejected}"
     );
     assert_eq!(
         gallery
@@ -366,7 +366,7 @@ async fn full_gallery_reads_have_a_limit() {
     // More items than a reader prefetches.
     put(&gallery, 0..200).await;
     let mut open = Vec::new();
-    let refused = loop {
+    let rejected = loop {
         match gallery.read(&name(), Parts::NONE).await {
             Ok(stream) => open.push(stream),
             Err(error) => break error,
@@ -374,8 +374,9 @@ async fn full_gallery_reads_have_a_limit() {
         assert!(open.len() < 100);
     };
     assert!(
-        refused.kind() == Kind::Overloaded && refused.detail().contains("reading whole galleries"),
-        "{refused}"
+        rejected.kind() == Kind::Overloaded
+            && rejected.detail().contains("reading whole galleries"),
+        "{rejected}"
     );
     open.pop();
     let all: Vec<_> = gallery
@@ -463,7 +464,7 @@ async fn a_gallery_at_its_size_limit_rejects_writes_and_goes_on() {
         .await
         .unwrap();
     let mut stored = 0;
-    let refused = loop {
+    let rejected = loop {
         match gallery
             .put(
                 &name(),
@@ -476,8 +477,8 @@ async fn a_gallery_at_its_size_limit_rejects_writes_and_goes_on() {
             Err(error) => break error,
         }
     };
-    assert_eq!(refused.kind(), Kind::StorageFull);
-    assert_eq!(refused.limit().unwrap().flag, "--gallery-max-bytes");
+    assert_eq!(rejected.kind(), Kind::StorageFull);
+    assert_eq!(rejected.limit().unwrap().flag, "--gallery-max-bytes");
     assert!(stored >= 1000, "{stored}");
     assert_eq!(
         gallery.require_gallery(&name()).await.unwrap().items,

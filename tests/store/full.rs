@@ -91,11 +91,11 @@ async fn assert_there(store: &Gallery, batches: std::ops::Range<usize>) {
         "{} items",
         items.len()
     );
-    let sought = items.last().unwrap();
-    let search = Search::new(sought.vector.clone(), 1);
+    let last = items.last().unwrap();
+    let search = Search::new(last.vector.clone(), 1);
     assert_eq!(
         store.search(&name, search).await.unwrap()[0].item,
-        sought.item
+        last.item
     );
     let report = store.check(&name).await.unwrap();
     assert_eq!(

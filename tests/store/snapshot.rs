@@ -159,10 +159,10 @@ async fn a_snapshot_moves_a_gallery_into_a_database_and_back() {
     restore(&there, "moved", &file).await.unwrap();
     assert_eq!(read_all(&there, &named("moved")).await.len(), 700);
     assert!(snapshot(&there, "moved").await == file);
-    let refused = restore(&there, "moved", &file[..file.len() - 40])
+    let rejected = restore(&there, "moved", &file[..file.len() - 40])
         .await
         .unwrap_err();
-    assert_eq!(refused.kind(), Kind::Malformed, "{refused}");
+    assert_eq!(rejected.kind(), Kind::Malformed, "{rejected}");
     assert_eq!(names(&there).await, ["moved"]);
     restore(&folder, "back", &snapshot(&there, "moved").await)
         .await
@@ -212,12 +212,12 @@ async fn a_damaged_or_truncated_file_changes_nothing() {
     put(&store, "default", 0..3, 2).await;
     let file = snapshot(&store, "source").await;
     let before = snapshot(&store, "default").await;
-    let refuse = async |bytes: &[u8], expected: &str| {
-        let refused = restore(&store, "default", bytes).await.unwrap_err();
-        assert_eq!(refused.kind(), Kind::Malformed, "{refused}");
-        assert!(refused.detail().contains(expected), "{refused}");
-        let refused = verify_snapshot(bytes).await.unwrap_err();
-        assert_eq!(refused.kind(), Kind::Malformed, "{refused}");
+    let assert_rejected = async |bytes: &[u8], expected: &str| {
+        let rejected = restore(&store, "default", bytes).await.unwrap_err();
+        assert_eq!(rejected.kind(), Kind::Malformed, "{rejected}");
+        assert!(rejected.detail().contains(expected), "{rejected}");
+        let rejected = verify_snapshot(bytes).await.unwrap_err();
+        assert_eq!(rejected.kind(), Kind::Malformed, "{rejected}");
         assert!(snapshot(&store, "default").await == before, "{expected}");
         assert_eq!(names(&store).await, ["default", "source"], "{expected}");
     };
@@ -225,31 +225,31 @@ async fn a_damaged_or_truncated_file_changes_nothing() {
         .step_by(file.len() / 60)
         .chain(file.len() - 3..file.len())
     {
-        refuse(&file[..length], "it ends early").await;
+        assert_rejected(&file[..length], "it ends early").await;
     }
     for at in (0..file.len()).step_by(file.len() / 120) {
         let mut flipped = file.clone();
         flipped[at] ^= 1 << (at % 8);
-        refuse(&flipped, "").await;
+        assert_rejected(&flipped, "").await;
     }
     let edit = |at: usize, bytes: &[u8]| {
         let mut edited = file.clone();
         edited[at..at + bytes.len()].copy_from_slice(bytes);
         edited
     };
-    refuse(&edit(0, b"\x89PNG"), "this is no snapshot of a gallery").await;
-    refuse(
+    assert_rejected(&edit(0, b"\x89PNG"), "this is no snapshot of a gallery").await;
+    assert_rejected(
         &edit(8, &[2]),
         "a snapshot of version 2; this program reads version 1",
     )
     .await;
-    refuse(&edit(12, &[0xff; 4]), "an item of 4294967295 bytes").await;
-    refuse(
+    assert_rejected(&edit(12, &[0xff; 4]), "an item of 4294967295 bytes").await;
+    assert_rejected(
         &edit(file.len() - 1, &[!file[file.len() - 1]]),
         "does not agree with its checksum",
     )
     .await;
-    refuse(&[&file[..], &[0]].concat(), "it goes on after its end").await;
+    assert_rejected(&[&file[..], &[0]].concat(), "it goes on after its end").await;
     restore(&store, "default", &file).await.unwrap();
     assert_eq!(read_all(&store, &named("default")).await.len(), 4);
 }
@@ -335,13 +335,13 @@ async fn an_aborted_restore_leaves_nothing() {
     restore(&store, "default", &small).await.unwrap();
     feed.write_all(&file[file.len() / 2..]).await.unwrap();
     drop(feed);
-    let refused = first.await.unwrap().unwrap_err();
-    assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
+    let rejected = first.await.unwrap().unwrap_err();
+    assert_eq!(rejected.kind(), Kind::Conflict, "{rejected}");
     assert!(
-        refused
+        rejected
             .detail()
             .contains("another restore of the gallery began meanwhile"),
-        "{refused}"
+        "{rejected}"
     );
     assert_eq!(names(&store).await, ["default", "small", "source"]);
     assert_eq!(read_all(&store, &named("default")).await.len(), 2);

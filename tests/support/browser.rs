@@ -1,4 +1,4 @@
-//! A real headless Chromium for which the network ends at this machine.
+//! A headless Chromium that can reach this machine only.
 
 use std::{
     path::Path,
@@ -18,19 +18,18 @@ use tokio::{
 
 use super::skip;
 
-/// How long anything on a page may take: photographs go through the model on a busy machine.
+/// Maximum time for a change on a page; images go through the model on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Browser {
-    /// The first to be dropped: after a panic the driver waits for minutes where chromedriver
-    /// lives.
+    /// Dropped first: after a panic the driver would wait minutes for a running chromedriver.
     _process: Child,
     pub driver: WebDriver,
     _profile: TempDir,
 }
 
 impl Browser {
-    /// `None`, which is said, where there is no Chromium.
+    /// Starts a browser. Returns `None` and reports the test as skipped without Chromium.
     pub async fn start(test: &str) -> Option<Self> {
         let chromium = ["chromium", "chromium-browser", "google-chrome"]
             .into_iter()
@@ -71,7 +70,7 @@ impl Browser {
             "--disable-dev-shm-usage",
             "--force-color-profile=srgb",
             "--hide-scrollbars",
-            // Whatever is not this machine does not exist.
+            // Names of other machines do not resolve.
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             &format!("--user-data-dir={}", profile.path().display()),
         ] {
@@ -93,7 +92,7 @@ impl Browser {
         })
     }
 
-    /// Shows pages as a screen of this width does.
+    /// Emulates a screen of this size.
     pub async fn resize(&self, width: u32, height: u32, dark: bool) {
         let mobile = width < 600;
         let screen =
@@ -116,7 +115,7 @@ impl Browser {
             .unwrap_or_else(|error| panic!("{css}: {error}"))
     }
 
-    /// What a script's function returns.
+    /// Runs a function body and returns its result.
     pub async fn run(&self, script: &str) -> Value {
         let found = self.driver.execute(script, Vec::new()).await;
         found
@@ -125,7 +124,7 @@ impl Browser {
             .clone()
     }
 
-    /// Waits until a script gives true.
+    /// Waits until a JavaScript expression is true.
     pub async fn wait(&self, condition: &str) {
         let started = Instant::now();
         while self.run(&format!("return Boolean({condition});")).await != json!(true) {
@@ -142,7 +141,7 @@ impl Browser {
         }
     }
 
-    /// How many colors a canvas shows.
+    /// Counts the colors of a canvas.
     pub async fn colors(&self, css: &str) -> u64 {
         let script = format!(
             "const canvas = document.querySelector({css:?});
@@ -155,7 +154,7 @@ impl Browser {
         self.run(&script).await.as_u64().expect("a count")
     }
 
-    /// Drops a file on the page, as a hand would.
+    /// Drops a file on the page.
     pub async fn drop_file(&self, bytes: &[u8], name: &str, kind: &str) {
         use base64::{Engine as _, prelude::BASE64_STANDARD};
         let encoded = BASE64_STANDARD.encode(bytes);
@@ -170,7 +169,7 @@ impl Browser {
         .await;
     }
 
-    /// Errors and warnings of the console since the last call.
+    /// Returns errors and warnings of the console since the last call.
     pub async fn console(&self) -> Vec<String> {
         let entries = self.driver.browser_log().await.unwrap();
         let bad = entries
@@ -179,7 +178,7 @@ impl Browser {
         bad.map(|entry| entry.message).collect()
     }
 
-    /// The addresses that were asked since the last call.
+    /// Returns the requested addresses since the last call.
     pub async fn requests(&self) -> Vec<String> {
         let entries = self.driver.get_log("performance").await.unwrap();
         let mut addresses = Vec::new();
@@ -189,7 +188,7 @@ impl Browser {
                 let address = event["message"]["params"]["request"]["url"]
                     .as_str()
                     .unwrap_or_default();
-                // The browser's own first page is in the browser.
+                // The browser's start page is internal.
                 if !address.starts_with("chrome:") {
                     addresses.push(address.to_owned());
                 }
@@ -198,7 +197,7 @@ impl Browser {
         addresses
     }
 
-    /// The whole page as a PNG in `target/screenshots`, for people to look at.
+    /// Saves the whole page as a PNG in `target/screenshots`, and returns it.
     pub async fn screenshot(&self, name: &str) -> Vec<u8> {
         use base64::{Engine as _, prelude::BASE64_STANDARD};
         let size = self
@@ -209,19 +208,19 @@ impl Browser {
             .await;
         let clip = json!({"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1});
         let options = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
-        let picture = self
+        let png = self
             .driver
             .cdp()
             .send_raw("Page.captureScreenshot", options)
             .await
             .unwrap();
-        let picture = BASE64_STANDARD
-            .decode(picture["data"].as_str().unwrap())
+        let png = BASE64_STANDARD
+            .decode(png["data"].as_str().unwrap())
             .unwrap();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join(format!("{name}.png")), &picture).unwrap();
-        picture
+        std::fs::write(folder.join(format!("{name}.png")), &png).unwrap();
+        png
     }
 
     pub async fn quit(self) {
@@ -229,7 +228,7 @@ impl Browser {
     }
 }
 
-/// Where a program lies.
+/// Finds a program.
 fn program(name: &str) -> Option<String> {
     let path = std::env::var_os("PATH")?;
     let found = std::env::split_paths(&path)

@@ -1,4 +1,4 @@
-//! Items for galleries, made up so that each can be told from every other.
+//! Made-up items for galleries, each different from every other.
 
 use bytes::Bytes;
 use dinoserve::gallery::{
@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 
 pub const DIM: usize = 32;
 
-/// Numbers that look random (Steele, Lea and Flood, 2014).
+/// Reproducible pseudorandom numbers (Steele, Lea and Flood, 2014).
 pub struct SplitMix(pub u64);
 
 impl SplitMix {
@@ -32,7 +32,7 @@ pub fn binding() -> Binding {
     serde_json::from_value(binding).unwrap()
 }
 
-/// What a version of an item is, all of it made from its id and the version.
+/// Returns a version of an item; its content follows from its id and the version.
 pub fn item(id: &str, version: u64) -> NewItem {
     let seed = id.bytes().fold(version, |seed, byte| {
         seed.wrapping_mul(131).wrapping_add(u64::from(byte))
@@ -42,11 +42,11 @@ pub fn item(id: &str, version: u64) -> NewItem {
         .map(|_| random.below(2001) as f32 - 1000.0)
         .collect();
     dinoserve::features::pool::normalize(&mut vector);
-    // Values that half precision keeps.
+    // Values that are exact in half precision.
     let features = (0..2 * DIM)
         .map(|_| random.below(256) as f32 / 16.0)
         .collect();
-    // From none to several pages of the database.
+    // From no bytes to several pages of the database.
     let length = random.below(3) * random.below(5000);
     let thumbnail = (0..length).map(|_| random.next() as u8).collect::<Bytes>();
     NewItem {
@@ -73,7 +73,7 @@ pub fn assert_whole(stored: &StoredItem) {
     assert_eq!(stored.thumbnail, expected.thumbnail, "{}", stored.item.id);
 }
 
-/// All items in their order, each checked to be one that was made here.
+/// Reads all items in their order, and checks that [`item`] made each of them.
 pub async fn read_all(store: &Gallery, name: &GalleryName) -> Vec<StoredItem> {
     let items = store.read(name, Parts::ALL).await.unwrap();
     let items: Vec<StoredItem> = items.try_collect().await.unwrap();

@@ -1,4 +1,4 @@
-//! What several tests need: the golden files, the runtime, converted models.
+//! Shared by several tests: golden files, the runtime, converted models.
 
 pub mod browser;
 pub mod items;
@@ -31,7 +31,7 @@ use safetensors::SafeTensors;
 /// Patch size of all models in the tests.
 pub const PATCH: PatchSize = PatchSize::new(14);
 
-pub const PHOTOGRAPHS: [&str; 4] = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"];
+pub const SAMPLES: [&str; 4] = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"];
 pub const TINY: [&str; 3] = ["tiny", "tiny-reg", "tiny-swiglu-reg"];
 
 pub fn golden(path: &str) -> PathBuf {
@@ -46,7 +46,7 @@ pub fn read_golden(path: &str) -> Vec<u8> {
 
 pub fn golden_png(path: &str) -> RgbImage {
     image::load_from_memory(&read_golden(path))
-        .expect("a golden picture is a PNG")
+        .expect("a golden image is a PNG")
         .into_rgb8()
 }
 
@@ -92,7 +92,7 @@ impl Tensors {
     }
 }
 
-/// The cache folder of the user, which `make setup` fills.
+/// Returns the cache folder of the user, which `make setup` fills.
 pub fn home() -> Home {
     Home::new(std::env::var_os("DINOSERVE_HOME").map(PathBuf::from)).expect("a home folder")
 }
@@ -106,7 +106,7 @@ pub fn runtime() -> Runtime {
         .unwrap_or_else(|error| panic!("{error} (did `make setup` run?)"))
 }
 
-/// A fresh folder below the build folder, another at each call.
+/// Makes a new folder below the build folder at each call.
 pub fn scratch(name: &str) -> PathBuf {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     let call = CALLS.fetch_add(1, Ordering::Relaxed);
@@ -136,7 +136,7 @@ pub fn focus_spec() -> ModelSpec {
         .clone()
 }
 
-/// The focus model, converted once per process.
+/// Returns the focus model, converted once per process.
 pub fn focus() -> &'static ModelFile {
     static FOCUS: OnceLock<ModelFile> = OnceLock::new();
     FOCUS.get_or_init(|| focus_in(Precision::Fp32))
@@ -156,7 +156,7 @@ pub fn focus_in(precision: Precision) -> ModelFile {
     ModelFile::open(&to, PositionRule::Hub).expect("the converted model")
 }
 
-/// One session on the CPU.
+/// Loads one session on the CPU.
 pub fn session(model: &ModelFile) -> ModelSession {
     ModelSession::load(
         &runtime(),
@@ -168,12 +168,12 @@ pub fn session(model: &ModelFile) -> ModelSession {
     .remove(0)
 }
 
-/// The description of a tiny golden model.
+/// Returns the description of a tiny golden model.
 pub fn tiny_spec(name: &str) -> ModelSpec {
     ModelSpec::parse(&tiny_toml(name), name).expect("a tiny description")
 }
 
-/// The same as it stands in a catalog, read from its Hugging Face configuration.
+/// Returns the same as a catalog file, from its Hugging Face configuration.
 fn tiny_toml(name: &str) -> String {
     let config: serde_json::Value =
         serde_json::from_slice(&read_golden(&format!("{name}/config.json"))).expect("JSON");
@@ -197,8 +197,7 @@ fn tiny_toml(name: &str) -> String {
     )
 }
 
-/// A cache folder with tiny models, converted, and the runtime library's place as `ORT_DYLIB_PATH`
-/// would name it.
+/// Makes a cache folder with converted tiny models.
 pub fn tiny_home(names: &[&str]) -> PathBuf {
     let folder = scratch("home");
     let home = Home::new(Some(folder.clone())).expect("a home folder");
@@ -234,7 +233,7 @@ pub fn tiny_in(name: &str, file: &str, precision: Precision) -> ModelFile {
     ModelFile::open(&to, PositionRule::Hub).expect("the converted model")
 }
 
-/// The synthetic image that the tiny goldens were made from.
+/// Returns the synthetic image that the tiny goldens were made from.
 pub fn wave(height: usize, width: usize) -> RgbImage {
     RgbImage::from_fn(width as u32, height as u32, |x, y| {
         image::Rgb([0, 1, 2].map(|c: u32| {
@@ -244,14 +243,14 @@ pub fn wave(height: usize, width: usize) -> RgbImage {
     })
 }
 
-/// As tools replace files that others read.
+/// Replaces a file atomically.
 pub fn replace(file: &Path, text: &str) {
     let aside = file.with_extension("new");
     std::fs::write(&aside, text).unwrap();
     std::fs::rename(&aside, file).unwrap();
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub async fn until(holds: impl AsyncFn() -> bool) {
     let wait = async {
         while !holds().await {
@@ -260,7 +259,7 @@ pub async fn until(holds: impl AsyncFn() -> bool) {
     };
     tokio::time::timeout(Duration::from_secs(20), wait)
         .await
-        .expect("it holds at last");
+        .expect("the condition holds within 20 s");
 }
 
 pub fn cosine(a: impl IntoIterator<Item = f32>, b: impl IntoIterator<Item = f32>) -> f64 {
@@ -274,7 +273,7 @@ pub fn cosine(a: impl IntoIterator<Item = f32>, b: impl IntoIterator<Item = f32>
     dot / (aa * bb).sqrt()
 }
 
-/// Largest and mean absolute difference of as many finite values.
+/// Returns the largest and the mean absolute difference of two equally long lists of finite values.
 #[track_caller]
 pub fn difference<'a>(
     a: impl IntoIterator<Item = &'a f32>,
@@ -299,7 +298,7 @@ pub fn difference<'a>(
     (differences.into_iter().fold(0.0, f32::max), mean)
 }
 
-/// REFERENCE tolerance of normalized tokens in f32: at most 1e-3, on average 1e-4.
+/// Compares normalized tokens in f32 with a tolerance of at most 1e-3, on average 1e-4.
 #[track_caller]
 pub fn assert_close(what: &str, found: &ArrayD<f32>, expected: &ArrayD<f32>) {
     assert_eq!(found.shape(), expected.shape(), "{what}");
@@ -315,7 +314,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     dinoserve::hex::encode(&Sha256::digest(bytes))
 }
 
-/// Says that a test could not run here; `make test` lists it at its end.
+/// Reports a skipped test; `make test` lists these at its end.
 pub fn skip(what: &str) {
     use std::io::Write;
     eprintln!("SKIPPED {what}");

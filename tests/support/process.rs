@@ -1,4 +1,4 @@
-//! A server as a process of its own, as operators run it.
+//! A server as a process of its own.
 
 use std::{
     io::{BufRead, BufReader},
@@ -11,42 +11,42 @@ use std::{
 
 use super::{runtime_library, tiny_home};
 
-/// The program.
+/// Path of the program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_dinoserve");
 
 pub struct Process {
     child: Child,
-    /// Such as `http://127.0.0.1:12345`.
+    /// Base URL, such as `http://127.0.0.1:12345`.
     pub url: String,
     log: Arc<Mutex<String>>,
     reading: Option<JoinHandle<()>>,
 }
 
 impl Process {
-    /// `dinoserve serve` with a tiny model and these flags, ready.
+    /// Starts `dinoserve serve` with a tiny model and these flags, and waits until it is ready.
     pub fn start(flags: &[&str]) -> Self {
         let home = tiny_home(&["tiny-reg"]);
         Self::start_in(&home, &[&["--model", "tiny-reg"], flags].concat())
     }
 
-    /// `dinoserve serve` with a cache folder and flags, ready.
+    /// Starts `dinoserve serve` with a cache folder and flags, and waits until it is ready.
     pub fn start_in(home: &Path, flags: &[&str]) -> Self {
         let mut process = Self::spawn(home, flags);
         process.wait_until_ready();
         process
     }
 
-    /// The same, perhaps not ready yet.
+    /// Starts it without waiting.
     pub fn spawn(home: &Path, flags: &[&str]) -> Self {
         Self::spawn_by(Command::new(PROGRAM), home, flags)
     }
 
-    /// The same, run by a command that takes the program's arguments.
+    /// Starts it by a command that takes the program's arguments.
     pub fn spawn_by(command: Command, home: &Path, flags: &[&str]) -> Self {
         Self::spawn_in_place(command, home, flags, &runtime_library())
     }
 
-    /// The same, with a runtime library of its own.
+    /// Starts it with another runtime library.
     pub fn spawn_in_place(
         mut command: Command,
         home: &Path,
@@ -119,7 +119,7 @@ impl Process {
         agent.get(format!("{}/readyz", self.url)).call().is_ok()
     }
 
-    /// A metric's value, without labels or with them as they are written.
+    /// Returns the value of a metric; labels are part of its name.
     pub fn metric(&self, name: &str) -> f64 {
         let text = ureq::get(format!("{}/metrics", self.url))
             .call()
@@ -139,12 +139,12 @@ impl Process {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Waits for the end.
+    /// Waits for the exit.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("its state") {
-                // All of the log is there when its reader has come to the end.
+                // The log is complete when its reader has ended.
                 if let Some(reading) = self.reading.take() {
                     reading.join().expect("the log's reader");
                 }
@@ -159,7 +159,7 @@ impl Process {
         }
     }
 
-    /// What it has logged so far.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("the log").clone()
     }
@@ -180,7 +180,7 @@ impl Drop for Process {
     }
 }
 
-/// A metric's value in Prometheus's text format.
+/// Finds the value of a metric in Prometheus's text format.
 pub fn metric(text: &str, name: &str) -> f64 {
     let line = text
         .lines()

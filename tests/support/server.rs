@@ -1,4 +1,4 @@
-//! A real server on a free port, in this process.
+//! A server on a free port, in this process.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use super::{read_golden, runtime, scratch, tiny};
 
-/// The defaults, on the CPU.
+/// Returns the default configuration on the CPU.
 pub fn on_cpu() -> EngineConfig {
     EngineConfig {
         device: Device::Cpu,
@@ -32,7 +32,7 @@ pub struct Server {
     live: Arc<LiveService>,
 }
 
-/// What a server is made of.
+/// The parts of a server.
 pub struct Setup {
     pub model: ModelFile,
     pub engine: EngineConfig,
@@ -45,7 +45,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// The defaults but for the patience with clients, which is shorter.
+    /// The defaults, with shorter timeouts.
     pub fn new(model: ModelFile) -> Self {
         let serve = ServeConfig {
             header_timeout: Duration::from_secs(2),
@@ -67,7 +67,7 @@ impl Setup {
         }
     }
 
-    /// With a tiny model, for what does not depend on the model.
+    /// The defaults, with a tiny model.
     pub fn tiny() -> Self {
         Self::new(tiny("tiny-reg", "model.safetensors"))
     }
@@ -126,7 +126,7 @@ impl Setup {
 }
 
 impl Server {
-    /// A server that is ready.
+    /// Starts a server, and waits until it is ready.
     pub async fn start(model: ModelFile, config: HttpConfig) -> Self {
         Setup {
             http: config,
@@ -136,7 +136,7 @@ impl Server {
         .await
     }
 
-    /// One that keeps results.
+    /// Starts a server with a cache.
     pub async fn start_with(model: ModelFile, config: HttpConfig, cache_bytes: u64) -> Self {
         Setup {
             http: config,
@@ -156,7 +156,7 @@ impl Server {
         .await
     }
 
-    /// One that is ready and keeps galleries.
+    /// Starts a server with a gallery.
     pub async fn start_on(gallery: Gallery, model: ModelFile, config: HttpConfig) -> Self {
         Setup {
             http: config,
@@ -167,7 +167,7 @@ impl Server {
         .await
     }
 
-    /// One with a tiny model and no galleries yet, for what does not depend on the model.
+    /// Starts a server with a tiny model and an empty store.
     pub async fn tiny_with_gallery() -> Self {
         Setup {
             gallery: Some(new_gallery().await),
@@ -177,7 +177,7 @@ impl Server {
         .await
     }
 
-    /// A server with a tiny model, for what does not depend on the model.
+    /// Starts a server with a tiny model.
     pub async fn tiny() -> Self {
         Self::start(tiny("tiny-reg", "model.safetensors"), HttpConfig::default()).await
     }
@@ -202,7 +202,7 @@ impl Server {
         self.client.delete(self.url(path))
     }
 
-    /// A request with a file of the goldens as its raw body.
+    /// Returns a request with a golden file as its raw body.
     pub fn post_file(&self, path: &str, file: &str) -> RequestBuilder {
         self.client
             .post(self.url(path))
@@ -210,12 +210,12 @@ impl Server {
             .body(read_golden(file))
     }
 
-    /// Starts to stop; [`Server::stopped`] waits for the end.
+    /// Begins to stop; [`Server::stopped`] waits for the end.
     pub fn stop(&mut self) {
         self.stop_as(Stop::Now);
     }
 
-    /// Starts to stop in one of the ways.
+    /// Begins to stop in one of the ways.
     pub fn stop_as(&mut self, way: Stop) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(way);
@@ -230,7 +230,7 @@ impl Server {
     }
 }
 
-/// A store without galleries in a folder of its own.
+/// Opens an empty store in a folder of its own.
 pub async fn new_gallery() -> Gallery {
     let location = scratch("gallery").to_string_lossy().into_owned();
     open(&location, &GalleryConfig::default(), OpenMode::Serve)
@@ -238,7 +238,7 @@ pub async fn new_gallery() -> Gallery {
         .expect("a gallery")
 }
 
-/// Sends, and expects a problem that is told as all are: its status and the body.
+/// Sends a request that must fail. Returns its status and its problem, whose form is checked.
 pub async fn problem(request: RequestBuilder) -> (u16, Value) {
     let response = request.send().await.expect("an answer");
     let status = response.status().as_u16();
@@ -277,7 +277,7 @@ pub async fn assert_problem((name, request, status, code, detail): BadRequest) {
     assert!(text.contains(detail), "{name}: no {detail:?} in {body}");
 }
 
-/// Sends and expects success.
+/// Sends a request that must succeed.
 pub async fn ok(request: RequestBuilder) -> Response {
     let response = request.send().await.expect("an answer");
     let status = response.status();
@@ -297,13 +297,13 @@ pub async fn ok_bytes(request: RequestBuilder) -> Vec<u8> {
     ok(request).await.bytes().await.expect("a body").to_vec()
 }
 
-/// The f32 values of a `.npy` file, and their shape.
+/// Reads the f32 values of a `.npy` file.
 pub fn npy(bytes: &[u8]) -> ndarray::ArrayD<f32> {
     use ndarray_npy::ReadNpyExt;
     ndarray::ArrayD::read_npy(bytes).expect("a .npy file")
 }
 
-/// The f32 values of a JSON list, however nested.
+/// Returns the f32 values of a nested JSON list.
 pub fn floats(value: &Value) -> Vec<f32> {
     match value {
         Value::Array(items) => items.iter().flat_map(floats).collect(),
@@ -312,9 +312,9 @@ pub fn floats(value: &Value) -> Vec<f32> {
     }
 }
 
-/// What a client of HTTP/2 says first: how much of an answer it has room for, and a request without
-/// a body. Fields are as HPACK has them: GET is 82, DELETE 02 and its text, http 86, a path 04 and
-/// its text, the host 01 and its text.
+/// Returns the first bytes of an HTTP/2 client: the size of its window, and a request without a
+/// body. Fields are encoded by HPACK: GET is 82, DELETE 02 and its text, http 86, a path 04 and its
+/// text, the host 01 and its text.
 pub fn http2_request(window: u8, fields: &[u8]) -> Vec<u8> {
     let settings = [&b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0"[..], &[window]].concat();
     let head = [0, 0, fields.len() as u8, 1, 5, 0, 0, 0, 1];

@@ -11,7 +11,7 @@ use dinoserve::{
 };
 
 use super::{Place, Random, binding, full, id, name, plain, soak::soak};
-use crate::support::postgres::{NOBODY, PASSWORD, Postgres};
+use crate::support::postgres::{PASSWORD, Postgres, UNPRIVILEGED};
 
 async fn open(server: &Postgres) -> Gallery {
     gallery::open(&server.url(), &GalleryConfig::default(), OpenMode::Serve)
@@ -218,7 +218,7 @@ async fn a_database_crash_keeps_exactly_the_acknowledged_writes() {
     let store = open(&server).await;
     let gallery = name("g");
     store.create(&gallery, &binding(4)).await.unwrap();
-    let (mut stored, mut refused, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut stored, mut rejected, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..6 {
         let over = Arc::new(AtomicBool::new(false));
         let writers: Vec<_> = (0..4)
@@ -227,7 +227,7 @@ async fn a_database_crash_keeps_exactly_the_acknowledged_writes() {
                     (Arc::clone(&store), gallery.clone(), Arc::clone(&over));
                 tokio::spawn(async move {
                     let mut random = Random(writer);
-                    let (mut stored, mut refused, mut unknown) =
+                    let (mut stored, mut rejected, mut unknown) =
                         (Vec::new(), Vec::new(), Vec::new());
                     for n in 0.. {
                         if over.load(SeqCst) {
@@ -250,13 +250,13 @@ async fn a_database_crash_keeps_exactly_the_acknowledged_writes() {
                                 if open {
                                     unknown.push(own);
                                 } else {
-                                    refused.push(own);
+                                    rejected.push(own);
                                 }
                                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                             }
                         }
                     }
-                    (stored, refused, unknown)
+                    (stored, rejected, unknown)
                 })
             })
             .collect();
@@ -269,11 +269,11 @@ async fn a_database_crash_keeps_exactly_the_acknowledged_writes() {
         for writer in writers {
             let (more, gone, open) = writer.await.unwrap();
             stored.extend(more);
-            refused.extend(gone);
+            rejected.extend(gone);
             unknown.extend(open);
         }
     }
-    let failed = refused.len() + unknown.len();
+    let failed = rejected.len() + unknown.len();
     assert!(
         stored.len() > 50 && failed > 0,
         "{} stored, {failed} not",
@@ -285,7 +285,7 @@ async fn a_database_crash_keeps_exactly_the_acknowledged_writes() {
             .await
             .unwrap();
     }
-    for own in &refused {
+    for own in &rejected {
         assert_eq!(
             store
                 .require_item(&gallery, own, Parts::NONE)
@@ -558,7 +558,7 @@ struct SmallDisk(std::path::PathBuf);
 impl SmallDisk {
     fn mount(at: &std::path::Path, megabytes: u32) -> Option<Self> {
         std::fs::create_dir(at).unwrap();
-        let size = format!("size={megabytes}m,uid={NOBODY},gid={NOBODY}");
+        let size = format!("size={megabytes}m,uid={UNPRIVILEGED},gid={UNPRIVILEGED}");
         let mounted = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
             .arg(at)

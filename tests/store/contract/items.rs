@@ -353,8 +353,8 @@ async fn stored_items_survive_reopening(place: &Place) {
         .await
         .unwrap();
     let before = read_all(&store, &gallery, Parts::ALL).await;
-    let sought = Search::new(before[12].vector.clone(), 5);
-    let found = store.search(&gallery, sought.clone()).await.unwrap();
+    let query = Search::new(before[12].vector.clone(), 5);
+    let found = store.search(&gallery, query.clone()).await.unwrap();
     store.close().await;
     drop(store);
 

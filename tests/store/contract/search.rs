@@ -107,15 +107,15 @@ async fn the_nearest_are_found(place: &Place) {
     store.delete(&gallery, gone.clone()).await.unwrap();
     items.retain(|item| !gone.contains(&item.id));
     for round in 0..60 {
-        let mut sought = search(&random.direction(24), [1, 10, 50][round % 3]);
-        sought.exact = round % 2 == 0;
+        let mut query = search(&random.direction(24), [1, 10, 50][round % 3]);
+        query.exact = round % 2 == 0;
         if round % 5 == 0 {
             let of = random.of(&items);
-            sought.vector = of.vector.clone();
-            sought.except = (round % 10 == 0).then(|| of.id.clone());
+            query.vector = of.vector.clone();
+            query.except = (round % 10 == 0).then(|| of.id.clone());
         }
-        let found = store.search(&gallery, sought.clone()).await.unwrap();
-        assert_nearest(&found, &items, &sought);
+        let found = store.search(&gallery, query.clone()).await.unwrap();
+        assert_nearest(&found, &items, &query);
     }
 }
 
@@ -293,14 +293,14 @@ async fn filters_find_what_matches(place: &Place) {
             .collect();
         let page = store.page(&gallery, 0, 1000, Some(&filter)).await.unwrap();
         assert_eq!(ids(&page), expected, "{filter:?}");
-        let sought = Search {
+        let query = Search {
             filter: Some(filter),
             ..search(&random.direction(4), 7)
         };
         assert_nearest(
-            &store.search(&gallery, sought.clone()).await.unwrap(),
+            &store.search(&gallery, query.clone()).await.unwrap(),
             &items,
-            &sought,
+            &query,
         );
     }
     assert!(
@@ -361,11 +361,11 @@ async fn a_search_may_return_fewer_than_k(place: &Place) {
         .collect();
     store.put(&gallery, &binding, items.clone()).await.unwrap();
     for k in [0, 1, 2, 3, 4, 1_000_000] {
-        let sought = search(&random.direction(4), k);
+        let query = search(&random.direction(4), k);
         assert_nearest(
-            &store.search(&gallery, sought.clone()).await.unwrap(),
+            &store.search(&gallery, query.clone()).await.unwrap(),
             &items,
-            &sought,
+            &query,
         );
     }
     let unknown = Search {
@@ -435,18 +435,18 @@ async fn searches_reject_vectors_of_another_binding(place: &Place) {
         1
     );
     for dim in [2, 8] {
-        let refused = store
+        let rejected = store
             .search(&gallery, of(binding.clone(), dim))
             .await
             .unwrap_err();
-        assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
-        let refused = store
+        assert_eq!(rejected.kind(), Kind::Conflict, "{rejected}");
+        let rejected = store
             .search(&gallery, search(&Random(53).direction(dim), 5))
             .await
             .unwrap_err();
         assert!(
-            refused.kind() == Kind::InvalidOption && refused.detail().contains("have 4"),
-            "{refused}"
+            rejected.kind() == Kind::InvalidOption && rejected.detail().contains("have 4"),
+            "{rejected}"
         );
     }
     let other = Binding {
@@ -456,12 +456,12 @@ async fn searches_reject_vectors_of_another_binding(place: &Place) {
         },
         ..binding
     };
-    let refused = store.search(&gallery, of(other, 4)).await.unwrap_err();
-    assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
+    let rejected = store.search(&gallery, of(other, 4)).await.unwrap_err();
+    assert_eq!(rejected.kind(), Kind::Conflict, "{rejected}");
 }
 
 /// Searches until the index exists; it is built in the background.
-async fn wait_for_index(store: &Gallery, gallery: &GalleryName, sought: &Search) {
+async fn wait_for_index(store: &Gallery, gallery: &GalleryName, query: &Search) {
     for _ in 0..600 {
         store.search(gallery, sought.clone()).await.unwrap();
         if store.require_gallery(gallery).await.unwrap().indexed > 0 {
@@ -473,8 +473,8 @@ async fn wait_for_index(store: &Gallery, gallery: &GalleryName, sought: &Search)
 }
 
 /// Returns the share of the nearest items that is found.
-fn recall(found: &[Neighbor], items: &[NewItem], sought: &Search) -> f64 {
-    let expected = reference(items, sought);
+fn recall(found: &[Neighbor], items: &[NewItem], query: &Search) -> f64 {
+    let expected = reference(items, query);
     let hits = expected
         .iter()
         .filter(|(item, _)| found.iter().any(|found| found.item.id == item.id))
@@ -517,16 +517,16 @@ async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Plac
         let filter = filter.map(|filter| ItemFilter::parse(&filter).unwrap());
         let mut found_of_all = 0.0;
         for _ in 0..30 {
-            let sought = Search {
+            let query = Search {
                 filter: filter.clone(),
                 ..search(&random.direction(32), 10)
             };
-            let found = store.search(&gallery, sought.clone()).await.unwrap();
+            let found = store.search(&gallery, query.clone()).await.unwrap();
             assert_eq!(found.len(), 10);
-            found_of_all += recall(&found, &items, &sought) / 30.0;
+            found_of_all += recall(&found, &items, &query) / 30.0;
             let exact = Search {
                 exact: true,
-                ..sought
+                ..query
             };
             assert_nearest(
                 &store.search(&gallery, exact.clone()).await.unwrap(),
@@ -552,15 +552,15 @@ async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Plac
 
     // Stored, replaced and deleted items count at once.
     for n in 0..40 {
-        let (new, sought) = (random.direction(32), random.below(items.len()));
-        items[sought].vector = new.clone();
+        let (new, at) = (random.direction(32), random.below(items.len()));
+        items[at].vector = new.clone();
         store
-            .put(&gallery, &binding, vec![items[sought].clone()])
+            .put(&gallery, &binding, vec![items[at].clone()])
             .await
             .unwrap();
         let found = store.search(&gallery, search(&new, 1)).await.unwrap();
-        assert_eq!(found[0].item.id, items[sought].id, "{n}");
-        let gone = items.swap_remove(sought);
+        assert_eq!(found[0].item.id, items[at].id, "{n}");
+        let gone = items.swap_remove(at);
         store.delete(&gallery, vec![gone.id.clone()]).await.unwrap();
         let found = store.search(&gallery, search(&new, 5)).await.unwrap();
         assert_eq!(found.len(), 5);
@@ -587,12 +587,12 @@ async fn wide_vectors_are_searched(place: &Place) {
             wait_for_index(&store, &gallery, &search(&items[0].vector, 1)).await;
         }
         for _ in 0..5 {
-            let sought = search(&random.direction(dim), 5);
-            let found = store.search(&gallery, sought.clone()).await.unwrap();
-            assert!(recall(&found, &items, &sought) > 0.7, "{dim}");
+            let query = search(&random.direction(dim), 5);
+            let found = store.search(&gallery, query.clone()).await.unwrap();
+            assert!(recall(&found, &items, &query) > 0.7, "{dim}");
             let exact = Search {
                 exact: true,
-                ..sought
+                ..query
             };
             assert_nearest(
                 &store.search(&gallery, exact.clone()).await.unwrap(),
