@@ -318,12 +318,12 @@ fn a_folder_is_embedded_and_unreadable_files_are_listed() {
     };
     let matrix = folder.join("out.npy");
     let output = embed(&matrix, &["--no-normalize"]);
-    let said = text(&output.stdout);
+    let printed = text(&output.stdout);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(
-        said.contains("2 images embedded in")
-            && said.contains("1 files could not be read:\n  a-broken.png: the 13 bytes"),
-        "{said}"
+        printed.contains("2 images embedded in")
+            && printed.contains("1 files could not be read:\n  a-broken.png: the 13 bytes"),
+        "{printed}"
     );
     let found = npy(&std::fs::read(&matrix).unwrap());
     assert_eq!(found.shape(), [2, 384]);
@@ -411,19 +411,22 @@ fn models_are_listed_converted_and_verified() {
     );
 
     let expected = tiny("tiny", "model.safetensors").fingerprint;
-    let (code, said, _) = models(&["verify", "tiny"]);
-    assert!(code == Some(0) && said.contains(&expected), "{said}");
+    let (code, printed, _) = models(&["verify", "tiny"]);
+    assert!(code == Some(0) && printed.contains(&expected), "{printed}");
     let path = home.join("models/tiny/fp32-v1.onnx");
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&path, bytes).unwrap();
-    let (code, _, said) = models(&["verify", "tiny"]);
-    assert!(code == Some(1) && said.contains("it is damaged"), "{said}");
-    let (code, _, said) = models(&["verify", "tiny", "--precision", "int8"]);
+    let (code, _, printed) = models(&["verify", "tiny"]);
     assert!(
-        code == Some(1) && said.contains("pull tiny --precision int8"),
-        "{said}"
+        code == Some(1) && printed.contains("it is damaged"),
+        "{printed}"
+    );
+    let (code, _, printed) = models(&["verify", "tiny", "--precision", "int8"]);
+    assert!(
+        code == Some(1) && printed.contains("pull tiny --precision int8"),
+        "{printed}"
     );
 
     // Compares with reference features; those of another model differ.
@@ -434,20 +437,20 @@ fn models_are_listed_converted_and_verified() {
         .env("DINOSERVE_HOME", home_with_focus("fp32"))
         .output()
         .unwrap();
-    let said = text(&output.stdout);
+    let printed = text(&output.stdout);
     assert!(
-        output.status.success() && said.contains("chelsea_fit448"),
-        "{said}{}",
+        output.status.success() && printed.contains("chelsea_fit448"),
+        "{printed}{}",
         text(&output.stderr)
     );
     assert_eq!(
-        said.matches(" 0.9999").count() + said.matches(" 1.0000").count(),
+        printed.matches(" 0.9999").count() + printed.matches(" 1.0000").count(),
         12,
-        "{said}"
+        "{printed}"
     );
 
     // A description of a user's own model.
-    let (code, said, error) = models(&[
+    let (code, printed, error) = models(&[
         "convert",
         "--spec",
         home.join("catalog/tiny.toml").to_str().unwrap(),
@@ -457,8 +460,8 @@ fn models_are_listed_converted_and_verified() {
         home.join("elsewhere.onnx").to_str().unwrap(),
     ]);
     assert!(
-        code == Some(0) && said.contains(&expected),
-        "{said} {error}"
+        code == Some(0) && printed.contains(&expected),
+        "{printed} {error}"
     );
     let (code, _, error) = models(&[
         "convert",

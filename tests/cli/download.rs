@@ -347,7 +347,7 @@ fn a_download_on_a_full_disk_fails_and_resumes_later() {
     assert!(remounted.unwrap().success() && unmounted.unwrap().success());
     again.unwrap();
     assert_eq!(found.unwrap(), file);
-    assert_ne!(hub.ranges()[1], "-", "what had arrived was kept");
+    assert_ne!(hub.ranges()[1], "-", "the received part is kept");
 }
 
 #[test]
@@ -442,7 +442,7 @@ fn pulling_a_model_downloads_checks_and_converts_it() {
     assert_eq!(
         hub.ranges().len(),
         before,
-        "what is here is not downloaded again"
+        "existing files are not downloaded again"
     );
 
     // The state after an interrupted conversion by an earlier version, which wrote the manifest

@@ -90,7 +90,7 @@ fn predictions(run: &Value) -> BTreeMap<String, &str> {
 fn neighbors_and_both_votes_are_those_of_the_reference() {
     let reference: Reference =
         serde_json::from_slice(&read_golden("knn_cifar10_sample.json")).unwrap();
-    let (said, found) = evaluate_cifar10("fp32");
+    let (printed, found) = evaluate_cifar10("fp32");
     let of_run = |run: usize, vote: &str, accuracy: f64| {
         let run = &found["runs"][run];
         assert_eq!((text_of(run, "vote"), run["k"].as_u64()), (vote, Some(20)));
@@ -161,19 +161,20 @@ fn neighbors_and_both_votes_are_those_of_the_reference() {
         "k = 20, weighted vote (T = 0.07)",
         "k = 20, majority vote",
     ] {
-        assert!(said.contains(line), "{line} in {said}");
+        assert!(printed.contains(line), "{line} in {printed}");
     }
     let percent = found["runs"][0]["accuracy"].as_f64().unwrap() * 100.0;
     assert!(
-        said.contains(&format!("Accuracy {percent:.1} % (")),
-        "{said}"
+        printed.contains(&format!("Accuracy {percent:.1} % (")),
+        "{printed}"
     );
     assert_eq!(
-        said.lines()
+        printed
+            .lines()
             .filter(|line| line.starts_with("airplane "))
             .count(),
         2,
-        "{said}"
+        "{printed}"
     );
 }
 
@@ -230,7 +231,7 @@ fn bad_files_and_labels_are_reported() {
         } = command.env("DINOSERVE_HOME", &home).output().unwrap();
         (status.code(), text(&stdout), text(&stderr))
     };
-    let (code, said, error) = evaluate("train", "test", &["-k", "1,2", "--size", "112"]);
+    let (code, printed, error) = evaluate("train", "test", &["-k", "1,2", "--size", "112"]);
     assert_eq!(code, Some(0), "{error}");
     for line in [
         "tiny (fp32), cls, crop 112: 64 values an image",
@@ -242,7 +243,7 @@ fn bad_files_and_labels_are_reported() {
         "k = 1, weighted vote (T = 0.07)\nAccuracy 50.0 % (1 of 2)",
         "    1  weighted        50.0",
     ] {
-        assert!(said.contains(line), "{line} in {said}");
+        assert!(printed.contains(line), "{line} in {printed}");
     }
 
     let fails = |(code, _, error): (Option<i32>, String, String), expected: &str| {
@@ -398,12 +399,15 @@ fn a_report_of_many_classes_lists_frequent_confusions() {
         .enumerate()
         .map(|(row, &label)| Some(if label == 7 || row == 0 { 4 } else { label }))
         .collect();
-    let said = Report::new(&classes, &truth, &predicted).to_string();
-    assert!(said.starts_with("Accuracy 95.6 % (86 of 90)"), "{said}");
+    let printed = Report::new(&classes, &truth, &predicted).to_string();
     assert!(
-        said.contains(
+        printed.starts_with("Accuracy 95.6 % (86 of 90)"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains(
             "Most often confused\n     3 ×  class 07 taken for class 04\n     1 ×  class 00 taken"
         ),
-        "{said}"
+        "{printed}"
     );
 }

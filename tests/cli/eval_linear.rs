@@ -86,14 +86,14 @@ fn accuracy_and_predictions_are_those_of_scikit_learn() {
         }
     }
     assert!(same >= 198, "{same} of 200 predictions are the same");
-    let said = text(&output.stdout);
+    let printed = text(&output.stdout);
     for line in [
         "Softmax regression, l2 = 100 (C = 0.01), given",
         "Accuracy 6",
         "Label",
         "airplane",
     ] {
-        assert!(said.contains(line), "{line:?} in {said}");
+        assert!(printed.contains(line), "{line:?} in {printed}");
     }
 }
 

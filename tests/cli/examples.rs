@@ -55,10 +55,10 @@ async fn the_python_examples_run() {
     let python = python.with_server(&server.url(""));
 
     let output = folder.join("features.npy");
-    let said = python
+    let printed = python
         .run(&[&example("embed_folder.py"), text(&images), text(&output)])
         .await;
-    assert!(said.starts_with("12 of 13 images in "), "{said}");
+    assert!(printed.starts_with("12 of 13 images in "), "{printed}");
     let features = npy(&std::fs::read(&output).unwrap());
     assert_eq!(features.shape(), [12, 384]);
     let names = std::fs::read_to_string(folder.join("features.txt")).unwrap();
@@ -77,14 +77,14 @@ async fn the_python_examples_run() {
     );
 
     let maps = folder.join("maps");
-    let said = python
+    let printed = python
         .run(&[
             &example("pca_frames.py"),
             text(&images.join("chelsea")),
             text(&maps),
         ])
         .await;
-    assert!(said.starts_with("3 maps in "), "{said}");
+    assert!(printed.starts_with("3 maps in "), "{printed}");
     let rendering = image::open(maps.join("2.png")).unwrap().into_rgb8();
     assert!(
         rendering.width() > 500
@@ -107,7 +107,7 @@ async fn the_python_examples_run() {
         std::fs::rename(from, &to).unwrap();
         to
     });
-    let said = python
+    let printed = python
         .run(&[
             &example("knn.py"),
             text(&images),
@@ -115,13 +115,16 @@ async fn the_python_examples_run() {
             text(&new[1]),
         ])
         .await;
-    let lines: Vec<&str> = said.lines().collect();
+    let lines: Vec<&str> = printed.lines().collect();
     assert!(
         lines[0].starts_with("new-coffee.jpg: coffee (")
             && lines[0].contains("nearest are coffee/1.jpg"),
-        "{said}"
+        "{printed}"
     );
-    assert!(lines[1].starts_with("new-rocket.jpg: rocket ("), "{said}");
+    assert!(
+        lines[1].starts_with("new-rocket.jpg: rocket ("),
+        "{printed}"
+    );
     server.stopped().await;
 }
 
@@ -142,7 +145,7 @@ async fn the_javascript_example_runs() {
         .save(&part)
         .unwrap();
     let node = python.with_server(&server.url("")).in_folder(&folder);
-    let said = node
+    let printed = node
         .run_node(&[
             &example("similar.mjs"),
             text(&sample),
@@ -151,7 +154,7 @@ async fn the_javascript_example_runs() {
             "0.37",
         ])
         .await;
-    let best: Vec<f32> = said
+    let best: Vec<f32> = printed
         .lines()
         .next()
         .unwrap()
@@ -160,9 +163,9 @@ async fn the_javascript_example_runs() {
         .collect();
     assert!(
         best[0] > 0.9 && (best[1] - 0.37).abs() < 0.08 && (best[2] - 0.56).abs() < 0.08,
-        "{said}"
+        "{printed}"
     );
-    assert_eq!(said.lines().count(), 3);
+    assert_eq!(printed.lines().count(), 3);
     image::open(folder.join("similarity.png")).unwrap();
     server.stopped().await;
 }

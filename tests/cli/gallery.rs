@@ -60,10 +60,10 @@ fn fail(command: &mut Command) -> String {
         stdout,
         stderr,
     } = command.output().unwrap();
-    let said = format!("{}{}", text(&stdout), text(&stderr));
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(!said.contains("panicked"), "{said}");
-    said
+    let printed = format!("{}{}", text(&stdout), text(&stderr));
+    assert_eq!(status.code(), Some(1), "{printed}");
+    assert!(!printed.contains("panicked"), "{printed}");
+    printed
 }
 
 async fn open(folder: &Path, mode: OpenMode) -> Gallery {
@@ -122,15 +122,15 @@ async fn a_folder_is_imported_checked_and_exported() {
         home_with_focus("fp32"),
     );
     let model = (home.as_path(), "dinov2-small-focus");
-    let said = succeed(&mut import(&store, &images, model));
+    let printed = succeed(&mut import(&store, &images, model));
     assert!(
-        said.contains("13 images stored in `default`, 0 replaced, 0 were there already;"),
-        "{said}"
+        printed.contains("13 images stored in `default`, 0 replaced, 0 were there already;"),
+        "{printed}"
     );
     assert!(
-        said.contains("1 could not be stored:\n")
-            && said.contains("chelsea/broken.png: the 13 bytes"),
-        "{said}"
+        printed.contains("1 could not be stored:\n")
+            && printed.contains("chelsea/broken.png: the 13 bytes"),
+        "{printed}"
     );
 
     let stored = items(&store, "default").await;
@@ -179,23 +179,23 @@ async fn a_folder_is_imported_checked_and_exported() {
     }
 
     // A second import skips everything.
-    let said = succeed(&mut import(&store, &images, model));
+    let printed = succeed(&mut import(&store, &images, model));
     assert!(
-        said.contains("0 images stored in `default`, 0 replaced, 13 were there already;"),
-        "{said}"
+        printed.contains("0 images stored in `default`, 0 replaced, 13 were there already;"),
+        "{printed}"
     );
     let one = images.join("chelsea");
-    let said = succeed(import(&store, &one, model).args(["--replace", "--name", "cats"]));
-    assert!(said.contains("3 images stored in `cats`"), "{said}");
-    let said = succeed(import(&store, &one, model).args(["--replace", "--name", "cats"]));
+    let printed = succeed(import(&store, &one, model).args(["--replace", "--name", "cats"]));
+    assert!(printed.contains("3 images stored in `cats`"), "{printed}");
+    let printed = succeed(import(&store, &one, model).args(["--replace", "--name", "cats"]));
     assert!(
-        said.contains("0 images stored in `cats`, 3 replaced"),
-        "{said}"
+        printed.contains("0 images stored in `cats`, 3 replaced"),
+        "{printed}"
     );
-    let said = fail(import(&store, &images, model).args(["--pooling", "mean"]));
+    let printed = fail(import(&store, &images, model).args(["--pooling", "mean"]));
     assert!(
-        said.contains("the gallery `default` was made with pooling=cls and not pooling=mean"),
-        "{said}"
+        printed.contains("the gallery `default` was made with pooling=cls and not pooling=mean"),
+        "{printed}"
     );
 
     // The statistics.
@@ -227,26 +227,27 @@ async fn a_folder_is_imported_checked_and_exported() {
         statistics["bytes"].as_u64().unwrap() > 13 * 384 * 4,
         "{statistics}"
     );
-    let said = succeed(gallery(&store, &["stats"]).args(["--name", "default"]));
+    let printed = succeed(gallery(&store, &["stats"]).args(["--name", "default"]));
     assert!(
-        said.contains("default: 13 items") && said.contains("384 values of dinov2-small-focus"),
-        "{said}"
+        printed.contains("default: 13 items")
+            && printed.contains("384 values of dinov2-small-focus"),
+        "{printed}"
     );
     assert!(
-        said.contains("       3  chelsea\n") && said.contains("       1  without a label\n"),
-        "{said}"
+        printed.contains("       3  chelsea\n") && printed.contains("       1  without a label\n"),
+        "{printed}"
     );
-    assert!(!said.contains("cats"), "{said}");
-    let said = succeed(&mut gallery(&store, &["check"]));
+    assert!(!printed.contains("cats"), "{printed}");
+    let printed = succeed(&mut gallery(&store, &["check"]));
     assert_eq!(
-        said,
+        printed,
         "cats: 3 items, all as they were written\ndefault: 13 items, all as they were written\n"
     );
 
     // The exported files.
     let lines = folder.join("out.jsonl");
-    let said = succeed(gallery(&store, &["export", "-o"]).arg(&lines));
-    assert!(said.contains("13 items written to"), "{said}");
+    let printed = succeed(gallery(&store, &["export", "-o"]).arg(&lines));
+    assert!(printed.contains("13 items written to"), "{printed}");
     let matrix = npy(&std::fs::read(folder.join("out.npy")).unwrap());
     assert_eq!(matrix.shape(), [13, 384]);
     let lines = std::fs::read_to_string(&lines).unwrap();
@@ -260,8 +261,11 @@ async fn a_folder_is_imported_checked_and_exported() {
         assert_eq!(line, expected);
         assert!(row.iter().eq(&stored.vector));
     }
-    let said = fail(gallery(&store, &["export", "-o"]).arg(folder.join("out.csv")));
-    assert!(said.contains("must end in .jsonl or .parquet"), "{said}");
+    let printed = fail(gallery(&store, &["export", "-o"]).arg(folder.join("out.csv")));
+    assert!(
+        printed.contains("must end in .jsonl or .parquet"),
+        "{printed}"
+    );
 }
 
 #[tokio::test]
@@ -280,10 +284,10 @@ async fn lists_are_imported_with_their_metadata() {
         images/lone.png,,other,not JSON\n\
         images/lone.png,,too,many,columns\n";
     std::fs::write(&csv, lines).unwrap();
-    let said = succeed(&mut import(&store, &csv, model));
+    let printed = succeed(&mut import(&store, &csv, model));
     assert!(
-        said.contains("2 images stored") && said.contains("4 could not be stored:"),
-        "{said}"
+        printed.contains("2 images stored") && printed.contains("4 could not be stored:"),
+        "{printed}"
     );
     for (line, what) in [
         ("line 5", "is the id of an earlier line"),
@@ -292,9 +296,10 @@ async fn lists_are_imported_with_their_metadata() {
         ("images/missing.png", "No such file"),
     ] {
         assert!(
-            said.lines()
-                .any(|said| said.contains(line) && said.contains(what)),
-            "{line}: {said}"
+            printed
+                .lines()
+                .any(|printed| printed.contains(line) && printed.contains(what)),
+            "{line}: {printed}"
         );
     }
     let stored = items(&store, "default").await;
@@ -313,14 +318,16 @@ async fn lists_are_imported_with_their_metadata() {
         {\"path\": \"images/lone.png\", \"id\": \"b\", \"label\": \"cup\"}\n\
         {\"path\": \"images/lone.png\", \"color\": \"red\"}\n{\"path\":\n";
     std::fs::write(&jsonl, lines).unwrap();
-    let said = succeed(import(&store, &jsonl, model).args(["--name", "lines"]));
+    let printed = succeed(import(&store, &jsonl, model).args(["--name", "lines"]));
     assert!(
-        said.contains("2 images stored in `lines`") && said.contains("2 could not be stored:"),
-        "{said}"
+        printed.contains("2 images stored in `lines`")
+            && printed.contains("2 could not be stored:"),
+        "{printed}"
     );
     assert!(
-        said.contains("line 4: option `line`: unknown field `color`") && said.contains("line 5:"),
-        "{said}"
+        printed.contains("line 4: option `line`: unknown field `color`")
+            && printed.contains("line 5:"),
+        "{printed}"
     );
     let stored = items(&store, "lines").await;
     assert_eq!(ids(&stored), ["a", "b"]);
@@ -334,10 +341,10 @@ async fn lists_are_imported_with_their_metadata() {
     std::fs::write(&csv, "path\nimages/missing.png\n").unwrap();
     assert!(fail(&mut import(&store, &csv, model)).contains("0 images stored"));
     std::fs::write(&csv, "file,label\nimages/lone.png,x\n").unwrap();
-    let said = fail(&mut import(&store, &csv, model));
+    let printed = fail(&mut import(&store, &csv, model));
     assert!(
-        said.contains("its columns must be among path, id, label, metadata"),
-        "{said}"
+        printed.contains("its columns must be among path, id, label, metadata"),
+        "{printed}"
     );
     assert!(
         fail(&mut import(&store, &folder.join("list.txt"), model))
@@ -347,14 +354,14 @@ async fn lists_are_imported_with_their_metadata() {
         fail(&mut import(&store, &folder.join("none.csv"), model)).contains("cannot read the list")
     );
     assert!(fail(&mut import(&store, &scratch("empty"), model)).contains("names no images"));
-    let said = fail(
+    let printed = fail(
         dinoserve()
             .args(["gallery", "stats"])
             .env_remove("DINOSERVE_GALLERY"),
     );
     assert!(
-        said.contains("give --gallery DIR or --gallery postgres://"),
-        "{said}"
+        printed.contains("give --gallery DIR or --gallery postgres://"),
+        "{printed}"
     );
 }
 
@@ -437,12 +444,12 @@ async fn an_interrupted_import_goes_on() {
     }
     // The rest of a shorter list, to save time.
     let list = long_list(&folder, there + 100);
-    let said = succeed(&mut import(&store, &list, (&home, "tiny")));
+    let printed = succeed(&mut import(&store, &list, (&home, "tiny")));
     assert!(
-        said.contains(&format!(
+        printed.contains(&format!(
             "100 images stored in `default`, 0 replaced, {there} were there already"
         )),
-        "{said}"
+        "{printed}"
     );
     let stored = items(&store, "default").await;
     assert!(
@@ -505,14 +512,14 @@ async fn a_flipped_byte_is_found() {
             .iter()
             .for_each(|at| flipped[at + bytes.len() / 2] ^= 4);
         std::fs::write(&database, &flipped).unwrap();
-        let said = fail(&mut gallery(&folder, &["check"]));
+        let printed = fail(&mut gallery(&folder, &["check"]));
         assert!(
-            said.contains("default: 200 items, 1 DAMAGED:\n") && said.contains(id),
-            "{said}"
+            printed.contains("default: 200 items, 1 DAMAGED:\n") && printed.contains(id),
+            "{printed}"
         );
         assert!(
-            said.contains("other: 20 items, all as they were written"),
-            "{said}"
+            printed.contains("other: 20 items, all as they were written"),
+            "{printed}"
         );
     }
     std::fs::write(&database, &whole).unwrap();
@@ -526,15 +533,15 @@ async fn a_gallery_is_saved_and_restored_by_file() {
         scratch("gallery-elsewhere").join("galleries"),
     );
     let file = folder.join("saved.snapshot");
-    let said = succeed(gallery(&folder, &["snapshot"]).arg(&file));
+    let printed = succeed(gallery(&folder, &["snapshot"]).arg(&file));
     assert!(
-        said.contains("200 items (") && said.contains("of `default` written to"),
-        "{said}"
+        printed.contains("200 items (") && printed.contains("of `default` written to"),
+        "{printed}"
     );
-    let said = succeed(gallery(&elsewhere, &["restore", "--name", "copy"]).arg(&file));
+    let printed = succeed(gallery(&elsewhere, &["restore", "--name", "copy"]).arg(&file));
     assert!(
-        said.contains("200 items (") && said.contains("restored into `copy`"),
-        "{said}"
+        printed.contains("200 items (") && printed.contains("restored into `copy`"),
+        "{printed}"
     );
     let store = open(&elsewhere, OpenMode::Read).await;
     assert_eq!(
@@ -550,10 +557,10 @@ async fn a_gallery_is_saved_and_restored_by_file() {
 
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
-    let said = fail(gallery(&elsewhere, &["restore", "--name", "copy"]).arg(&file));
+    let printed = fail(gallery(&elsewhere, &["restore", "--name", "copy"]).arg(&file));
     assert!(
-        said.contains("saved.snapshot: the snapshot is damaged: it ends early"),
-        "{said}"
+        printed.contains("saved.snapshot: the snapshot is damaged: it ends early"),
+        "{printed}"
     );
     assert!(fail(gallery(&elsewhere, &["snapshot"]).arg(&again)).contains("`default`"));
     succeed(gallery(&elsewhere, &["snapshot", "--name", "copy"]).arg(&again));
@@ -586,14 +593,14 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
         folder.join("through.snapshot"),
     );
     succeed(gallery(&folder, &["snapshot"]).arg(&direct));
-    let said = fail(
+    let printed = fail(
         gallery(&folder, &["snapshot", "--server", &server.address])
             .env_remove("DINOSERVE_API_KEY")
             .arg(&through),
     );
     assert!(
-        said.contains("answered 401") && said.contains("send an API key"),
-        "{said}"
+        printed.contains("answered 401") && printed.contains("send an API key"),
+        "{printed}"
     );
     succeed(gallery(&folder, &["snapshot", "--server", &server.address]).arg(&through));
     let whole = std::fs::read(&direct).unwrap();
@@ -604,12 +611,13 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
     );
     succeed(&mut gallery(&folder, &["stats"]));
 
-    let said = fail(gallery(&folder, &["restore"]).arg(&direct));
+    let printed = fail(gallery(&folder, &["restore"]).arg(&direct));
     assert!(
-        said.contains("--server http://HOST:PORT") && said.contains("is open in another process"),
-        "{said}"
+        printed.contains("--server http://HOST:PORT")
+            && printed.contains("is open in another process"),
+        "{printed}"
     );
-    let said = succeed(
+    let printed = succeed(
         gallery(
             &folder,
             &["restore", "--name", "other", "--server", &server.address],
@@ -617,8 +625,8 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
         .arg(&direct),
     );
     assert!(
-        said.contains("200 items (") && said.contains("restored into `other`"),
-        "{said}"
+        printed.contains("200 items (") && printed.contains("restored into `other`"),
+        "{printed}"
     );
     let page = reqwest::Client::new().get(format!(
         "{}/v1/gallery?gallery=other&limit=500",
@@ -635,10 +643,10 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
 
     // A truncated file is rejected by the command, and by the server.
     std::fs::write(&direct, &whole[..whole.len() / 2]).unwrap();
-    let said = fail(gallery(&folder, &["restore", "--server", &server.address]).arg(&direct));
+    let printed = fail(gallery(&folder, &["restore", "--server", &server.address]).arg(&direct));
     assert!(
-        said.contains("the snapshot is damaged: it ends early"),
-        "{said}"
+        printed.contains("the snapshot is damaged: it ends early"),
+        "{printed}"
     );
     let put =
         reqwest::Client::new().put(format!("{}/v1/galleries/default/snapshot", server.address));
@@ -649,7 +657,7 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
         .await
         .unwrap();
     assert_eq!(rejected.status(), 400);
-    let said = fail(
+    let printed = fail(
         gallery(
             &folder,
             &["snapshot", "--name", "none", "--server", &server.address],
@@ -657,12 +665,12 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
         .arg(&through),
     );
     assert!(
-        said.contains("/v1/galleries/none/snapshot answered 404") && said.contains("`none`"),
-        "{said}"
+        printed.contains("/v1/galleries/none/snapshot answered 404") && printed.contains("`none`"),
+        "{printed}"
     );
     assert!(
         std::fs::read(&through).unwrap() == whole,
-        "what was there stays"
+        "the gallery stays"
     );
     assert_eq!(items(&folder, "default").await.len(), 200);
     assert_eq!(items(&folder, "default").await[0].vector.len(), DIM);
@@ -677,8 +685,8 @@ async fn a_gallery_is_exported_as_parquet() {
     };
     let folder = made_up("gallery-parquet").await;
     let file = folder.join("out.parquet");
-    let said = succeed(gallery(&folder, &["export", "-o"]).arg(&file));
-    assert!(said.contains("200 items written to"), "{said}");
+    let printed = succeed(gallery(&folder, &["export", "-o"]).arg(&file));
+    assert!(printed.contains("200 items written to"), "{printed}");
     let reader = SerializedFileReader::new(std::fs::File::open(&file).unwrap()).unwrap();
     let rows: Vec<_> = reader
         .get_row_iter(None)

@@ -42,14 +42,14 @@ fn without_a_network_the_manual_steps_are_printed() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr);
+    let printed = String::from_utf8_lossy(&output.stderr);
     for expected in [
         "onnxruntime==1.32.0 could not be fetched",
         "By hand:",
         "SHA-256 ",
         home.to_str().unwrap(),
     ] {
-        assert!(said.contains(expected), "{expected} in {said}");
+        assert!(printed.contains(expected), "{expected} in {printed}");
     }
-    assert!(!said.contains("Traceback"), "{said}");
+    assert!(!printed.contains("Traceback"), "{printed}");
 }

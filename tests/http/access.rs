@@ -614,8 +614,8 @@ async fn keys_are_made_by_command_and_appear_in_no_log() {
         .unwrap();
     assert!(made.status.success());
     std::fs::write(&file, &made.stdout).unwrap();
-    let said = String::from_utf8(made.stderr).unwrap();
-    let secret = said
+    let printed = String::from_utf8(made.stderr).unwrap();
+    let secret = printed
         .split_whitespace()
         .find(|word| word.starts_with("ds_"))
         .expect("the key")

@@ -90,7 +90,7 @@ async fn an_idle_http2_connection_is_closed_although_it_answers_pings() {
             .expect("it is closed"),
         "with a word of farewell"
     );
-    assert!(pings > 0, "it was asked whether it is there");
+    assert!(pings > 0, "the server sends pings");
     server.stopped().await;
 }
 

@@ -879,7 +879,7 @@ async fn thumbnails_show_what_the_model_saw() {
         let mean = off as f64 / small.len() as f64;
         assert!(
             mean < 4.0,
-            "{gallery}: {mean} levels from what the model saw"
+            "{gallery}: {mean} levels from the input of the model"
         );
 
         let again = server

@@ -47,7 +47,7 @@ fn is_here(program: &str, test: &str) -> bool {
     here
 }
 
-fn said(output: &Output) -> String {
+fn printed(output: &Output) -> String {
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -137,9 +137,9 @@ async fn promtool_finds_nothing_wrong_with_the_metrics() {
         .unwrap();
     let output = promtool.wait_with_output().unwrap();
     assert!(
-        output.status.success() && said(&output).is_empty(),
+        output.status.success() && printed(&output).is_empty(),
         "{}",
-        said(&output)
+        printed(&output)
     );
 }
 
@@ -159,7 +159,11 @@ fn the_alerts_fire_when_they_should() {
             .current_dir(&folder)
             .output()
             .unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            printed(&output)
+        );
     }
     // Each alert has a case in which it fires.
     let text = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();

@@ -26,7 +26,7 @@ async fn assert_well_behaved(browser: &Browser, server: &Server) {
         let own = address.starts_with(&server.url("/"));
         assert!(
             own || address.starts_with("data:") || address.starts_with("blob:"),
-            "{address} was asked"
+            "{address} was requested"
         );
     }
 }

@@ -48,7 +48,7 @@ async fn every_response_conforms_to_the_description() {
     ];
     // schemathesis writes files into its working directory.
     let python = python.in_folder(&scratch("schemathesis"));
-    let said = python.run_program("schemathesis", &arguments).await;
+    let printed = python.run_program("schemathesis", &arguments).await;
     let description = serde_json::to_value(dinoserve::http::description()).unwrap();
     let operations = description["paths"]
         .as_object()
@@ -56,8 +56,8 @@ async fn every_response_conforms_to_the_description() {
         .values()
         .map(|path| path.as_object().unwrap().len());
     assert!(
-        said.contains(&format!("Tested: {}\n", operations.sum::<usize>())),
-        "{said}"
+        printed.contains(&format!("Tested: {}\n", operations.sum::<usize>())),
+        "{printed}"
     );
     // The server still works.
     ok(server.post_file("/v1/embed", "dinov2-small-focus/coffee.png")).await;

@@ -13,8 +13,8 @@ use dinoserve::{
 use ndarray::{Axis, s};
 
 use crate::support::{
-    PATCH, SAMPLES, TINY, Tensors, assert_close, cosine, difference, focus, focus_in,
-    golden_png, runtime, session, tiny, tiny_in, wave,
+    PATCH, SAMPLES, TINY, Tensors, assert_close, cosine, difference, focus, focus_in, golden_png,
+    runtime, session, tiny, tiny_in, wave,
 };
 
 const SIZES: [(usize, usize); 6] = [

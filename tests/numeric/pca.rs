@@ -105,7 +105,7 @@ fn values(ranges: &[Range]) -> Vec<f32> {
 }
 
 #[track_caller]
-fn assert_same(a: &Basis, b: &Basis, most: f32) {
+fn assert_same(a: &Basis, b: &Basis, tolerance: f32) {
     for (what, largest) in [
         ("mean", difference(a.pca().mean(), b.pca().mean()).0),
         (
@@ -121,7 +121,7 @@ fn assert_same(a: &Basis, b: &Basis, most: f32) {
             difference(&values(a.ranges()), &values(b.ranges())).0,
         ),
     ] {
-        assert!(largest <= most, "{what}: {largest}");
+        assert!(largest <= tolerance, "{what}: {largest}");
     }
 }
 

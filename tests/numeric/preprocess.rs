@@ -278,7 +278,7 @@ fn content_larger_than_announced_is_rejected_before_decoding() {
         ]
         .concat()
     };
-    for (bytes, said) in [
+    for (bytes, printed) in [
         (
             file(&[canvas(0), lossy.clone()].concat()),
             "its picture is 16383×16383, and the canvas 16×16",
@@ -293,7 +293,7 @@ fn content_larger_than_announced_is_rejected_before_decoding() {
         ),
     ] {
         let error = decode(&bytes, LIKE_PILLOW, LIMITS).expect_err("a lie");
-        assert!(error.detail().contains(said), "{error}");
+        assert!(error.detail().contains(printed), "{error}");
     }
 
     let deep = image::DynamicImage::new_rgba16(30, 30);

@@ -253,7 +253,7 @@ fn impossible_training_sets_are_rejected() {
         (error.kind(), error.limit().unwrap().flag),
         (Kind::TooLarge, "--max-probe-classes")
     );
-    assert_eq!(examples.len(), 2, "what was rejected is not there");
+    assert_eq!(examples.len(), 2, "rejected examples are not added");
 }
 
 #[test]

@@ -403,10 +403,10 @@ async fn the_model_folder_is_read_only() {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let printed = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(
-        ended.status.code() == Some(1) && said.contains("error: "),
-        "{said}"
+        ended.status.code() == Some(1) && printed.contains("error: "),
+        "{printed}"
     );
 }
 

@@ -102,9 +102,9 @@ async fn hostile_files_do_no_harm() {
                 let body = response
                     .bytes()
                     .await
-                    .unwrap_or_else(|error| panic!("{name}: half an answer: {error:?}"));
-                let said = String::from_utf8_lossy(&body[..body.len().min(400)]).into_owned();
-                assert!(status < 500 || status == 503, "{name}: {status} {said}");
+                    .unwrap_or_else(|error| panic!("{name}: an incomplete response: {error:?}"));
+                let text = String::from_utf8_lossy(&body[..body.len().min(400)]).into_owned();
+                assert!(status < 500 || status == 503, "{name}: {status} {text}");
                 status
             }
         };

@@ -129,12 +129,12 @@ async fn clients_without_tls_are_disconnected() {
     write_certificate(&files);
     let server = start(&files).await;
     // Plain HTTP, and a client that sends nothing.
-    for said in ["GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", ""] {
+    for sent in ["GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", ""] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream.write_all(said.as_bytes()).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let ended = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
-        assert!(ended.is_ok(), "{said:?}: the connection is closed");
+        assert!(ended.is_ok(), "{sent:?}: the connection is closed");
         assert!(
             !answer.starts_with(b"HTTP"),
             "nothing is answered in the clear"
@@ -236,10 +236,10 @@ async fn the_health_command_checks_a_local_server() {
     let address = plain.address;
     plain.stop();
     plain.stopped().await;
-    let (code, said) = health(address.port(), None).await.unwrap();
+    let (code, printed) = health(address.port(), None).await.unwrap();
     assert!(
-        code == Some(1) && said.contains("asking http://127.0.0.1"),
-        "{said}"
+        code == Some(1) && printed.contains("asking http://127.0.0.1"),
+        "{printed}"
     );
     over_tls.stopped().await;
 }

@@ -162,7 +162,7 @@ fn run_and_kill(
     let mut under_way = vec![None; expected.len()];
     let mut acknowledged = 0;
     let mut apply = |line: String| match serde_json::from_str(&line)
-        .unwrap_or_else(|_| panic!("the writer said {line}"))
+        .unwrap_or_else(|_| panic!("the writer printed {line}"))
     {
         Line::Begin(writer, operation) => under_way[writer] = Some(operation),
         Line::Done(writer) => {

@@ -187,7 +187,7 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
         gallery.require_gallery(&name()).await.unwrap().indexed > 2500,
         "the index is read and not made anew"
     );
-    assert_eq!(files(&folder), 2, "what was left behind is gone");
+    assert_eq!(files(&folder), 2, "leftover files are removed");
     assert!(recall(&gallery, None).await >= 0.95);
     assert_eq!(
         found(&gallery, vector(8_000_000), false, None).await[0].0,

@@ -318,7 +318,11 @@ async fn pages_list_each_item_once_during_writes(place: &Place) {
         }
     }
     let unique: HashSet<&String> = seen.iter().collect();
-    assert_eq!(unique.len(), seen.len(), "no item comes twice: {seen:?}");
+    assert_eq!(
+        unique.len(),
+        seen.len(),
+        "no item is listed twice: {seen:?}"
+    );
     let expected: Vec<String> = (0..60)
         .filter(|n| *n != 49)
         .map(|n| n.to_string())

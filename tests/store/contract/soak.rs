@@ -258,7 +258,7 @@ impl Soak {
                 Some(version(&stored.item));
         }
         for (n, [left, right]) in halves.into_iter().enumerate() {
-            assert_eq!(left, right, "{n}: half of a write is seen");
+            assert_eq!(left, right, "{n}: a partial write is seen");
             self.seen(n, before[n], left);
         }
     }
