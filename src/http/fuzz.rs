@@ -1,51 +1,59 @@
-//! What the fuzz targets in `fuzz/` reach of the edge: everything that reads a request, without a
-//! server.
+//! Entry points of the fuzz targets in `fuzz/`: everything that reads a request, without a server.
 
 use axum::{body::Body, http::Request};
 use bytes::Bytes;
 
 use crate::{
-    features::render::Style,
     gallery::ItemFilter,
     http::{
         HttpConfig,
-        request::body::{self, Takes},
+        api::{
+            features::{
+                attention::AttentionParams, embed::EmbedParams, maps::StyleParams, pca::PcaParams,
+                similarity::SimilarityParams,
+            },
+            gallery::params::{FilterParams, ItemParams, SearchParams, VectorParams},
+            schema::ImageParams,
+        },
+        request::{
+            body,
+            contents::{Batch, Contents, Images, InputImages, QueryInputs},
+        },
     },
-    service::{AttentionOptions, EmbedOptions, PcaOptions, VectorOptions},
 };
 
-/// Reads a request of each kind from what a client may send. Nothing is to panic, whatever it is.
+/// Reads a request as each kind of contents. No input may cause a panic.
 pub async fn read_request(content_type: &str, query: &str, body: Bytes) {
-    for takes in [
-        Takes::Images,
-        Takes::ImagesOrVector,
-        Takes::Items,
-        Takes::Input,
-        Takes::Nothing,
-    ] {
-        let request = Request::post(format!("/?{query}")).header("content-type", content_type);
-        let Ok(request) = request.body(Body::from(body.clone())) else {
-            return;
-        };
-        let Ok((contents, mut options)) = body::read(request, &HttpConfig::default(), takes).await
-        else {
-            continue;
-        };
-        // A client's wrong option is an error, and no concern here.
-        let _ = options.take_image();
-        let _ = options.take::<EmbedOptions>();
-        let _ = options.take::<PcaOptions>();
-        let _ = options.take::<AttentionOptions>();
-        let _ = options.take::<Style>();
-        let _ = options.take::<VectorOptions>();
-        let _ = options.finish();
-        match takes {
-            Takes::Items => drop(contents.into_items()),
-            Takes::ImagesOrVector => drop(contents.subjects()),
-            _ => {}
-        }
-    }
+    read_contents::<Images>(content_type, query, &body).await;
+    read_contents::<QueryInputs>(content_type, query, &body).await;
+    read_contents::<Batch>(content_type, query, &body).await;
+    read_contents::<InputImages>(content_type, query, &body).await;
+    read_contents::<()>(content_type, query, &body).await;
     if let Ok(filter) = serde_json::from_slice(&body) {
         let _ = ItemFilter::parse(&filter);
     }
+}
+
+async fn read_contents<C: Contents>(content_type: &str, query: &str, body: &Bytes) {
+    let request = Request::post(format!("/?{query}")).header("content-type", content_type);
+    let Ok(request) = request.body(Body::from(body.clone())) else {
+        return;
+    };
+    let config = HttpConfig::default();
+    let Ok((body, mut options)) = body::read(request, &config, C::KIND).await else {
+        return;
+    };
+    // Errors are ignored: an invalid option is a problem of the client.
+    let _ = options.take::<ImageParams>();
+    let _ = options.take::<EmbedParams>();
+    let _ = options.take::<PcaParams>();
+    let _ = options.take::<AttentionParams>();
+    let _ = options.take::<SimilarityParams>();
+    let _ = options.take::<StyleParams>();
+    let _ = options.take::<VectorParams>();
+    let _ = options.take::<SearchParams>();
+    let _ = options.take::<FilterParams>().map(FilterParams::filter);
+    let _ = options.take::<ItemParams>().map(ItemParams::check);
+    let _ = options.reject_unknown();
+    let _ = C::from_body(body);
 }

@@ -5,6 +5,7 @@
 
 mod api;
 mod config;
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
 mod middleware;

@@ -1,79 +1,173 @@
-//! The API's description, apart from the routes' own.
+//! The OpenAPI document, apart from what each operation says of itself.
+
+use std::collections::BTreeMap;
 
 use utoipa::{
-    OpenApi,
+    IntoResponses, OpenApi,
     openapi::{
-        Content, Ref, ResponseBuilder,
+        Content, Ref, RefOr, Response, ResponseBuilder,
+        path::Operation,
+        request_body::RequestBody,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 
+use super::api::schema::{File, ImagesForm};
+
+/// Start of the document.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "dinoserve",
-        description = "DINOv2 image features over HTTP: embeddings, PCA maps, attention maps, and neighbors in stored galleries.",
+        description = "DINOv2 image features over HTTP: embeddings, PCA maps, attention maps, and \
+            nearest neighbors in stored galleries.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
+    components(schemas(File, ImagesForm)),
     tags(
-        (name = "features", description = "What the model sees in images."),
-        (name = "gallery", description = "What is stored, and what is like it."),
+        (name = "features", description = "Features that the model extracts from images."),
+        (name = "gallery", description = "Stored items, nearest neighbors, and classification."),
         (name = "server", description = "The server itself."),
     )
 )]
 pub(crate) struct Description;
 
-/// Adds to the description of the routes what all of them share: the API key and its refusals.
-pub(crate) fn complete(mut description: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
-    let scheme = scheme.description(Some(
-        "An API key, where the server was started with --api-keys.",
-    ));
-    let components = description.components.get_or_insert_default();
+/// Adds what operations have in common: the API key, its problems, and the forms of an image body.
+pub(crate) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("API key, if the server was started with --api-keys."));
+    let components = document.components.get_or_insert_default();
     components.add_security_scheme("key", SecurityScheme::Http(scheme.build()));
-    // Without a key, too: most servers want none.
-    description.security = Some(vec![
+    // The empty requirement: most servers need no key.
+    document.security = Some(vec![
         SecurityRequirement::default(),
         SecurityRequirement::new("key", [""; 0]),
     ]);
-    let refusals = [
-        ("401", "There is no API key, or one that is not known."),
-        (
-            "403",
-            "The API key may not do this, or a page of another site asked for it.",
-        ),
-        (
-            "429",
-            "The API key has used up its requests; `Retry-After` tells for how long.",
-        ),
-        ("431", "The request's head is too large."),
-    ];
-    for (path, item) in &mut description.paths.paths {
-        // Open to everybody.
+    for (path, item) in &mut document.paths.paths {
+        // These need no key.
         if matches!(path.as_str(), "/healthz" | "/readyz") {
             continue;
         }
-        for operation in [
+        let operations = [
             &mut item.get,
             &mut item.put,
             &mut item.post,
             &mut item.delete,
-        ]
-        .into_iter()
-        .flatten()
-        {
-            for (status, what) in refusals {
-                let content = Content::new(Some(Ref::from_schema_name("Problem")));
-                let response = ResponseBuilder::new()
-                    .description(what)
-                    .content("application/problem+json", content);
-                operation
-                    .responses
-                    .responses
-                    .entry(status.to_owned())
-                    .or_insert_with(|| response.build().into());
-            }
+        ];
+        for operation in operations.into_iter().flatten() {
+            complete_operation(operation);
         }
     }
-    description
+    document
+}
+
+fn complete_operation(operation: &mut Operation) {
+    for (status, response) in problems(&["401", "403", "429", "431"]) {
+        operation
+            .responses
+            .responses
+            .entry(status)
+            .or_insert(response);
+    }
+    if let Some(RefOr::T(body)) = &mut operation.request_body
+        && takes_images(body)
+    {
+        let forms = [
+            ("image/*", "File"),
+            ("application/octet-stream", "File"),
+            ("multipart/form-data", "ImagesForm"),
+        ];
+        for (kind, schema) in forms {
+            let content = Content::new(Some(Ref::from_schema_name(schema)));
+            body.content.insert(kind.to_owned(), RefOr::T(content));
+        }
+    }
+}
+
+/// Returns whether the JSON form of a body is one of images, so that the images can also be sent as
+/// they are.
+fn takes_images(body: &RequestBody) -> bool {
+    let Some(RefOr::T(json)) = body.content.get("application/json") else {
+        return false;
+    };
+    let Some(RefOr::Ref(schema)) = &json.schema else {
+        return false;
+    };
+    let name = schema.ref_location.rsplit('/').next();
+    matches!(name, Some("ImagesJson" | "ImageOrVectorJson"))
+}
+
+/// Problems of operations that neither run the model nor write.
+pub(crate) struct GalleryProblems;
+
+impl IntoResponses for GalleryProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&["404", "422", "4XX", "5XX"])
+    }
+}
+
+/// Problems of operations on images alone.
+pub(crate) struct FeatureProblems;
+
+impl IntoResponses for FeatureProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&["413", "415", "422", "4XX", "503", "5XX"])
+    }
+}
+
+/// Problems of operations that compare images or vectors with a gallery.
+pub(crate) struct SearchProblems;
+
+impl IntoResponses for SearchProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&["404", "409", "413", "422", "4XX", "503", "5XX"])
+    }
+}
+
+/// Problems of operations that store items. They store nothing then.
+pub(crate) struct WriteProblems;
+
+impl IntoResponses for WriteProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&["404", "409", "413", "422", "4XX", "503", "507", "5XX"])
+    }
+}
+
+fn problems(statuses: &[&str]) -> BTreeMap<String, RefOr<Response>> {
+    let mut responses = BTreeMap::new();
+    for &status in statuses {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let response = ResponseBuilder::new()
+            .description(problem(status))
+            .content("application/problem+json", content)
+            .build();
+        responses.insert(status.to_owned(), RefOr::T(response));
+    }
+    responses
+}
+
+fn problem(status: &str) -> &'static str {
+    match status {
+        "401" => "The API key is missing or unknown.",
+        "403" => "The API key lacks the role for this, or the request comes from another website.",
+        "404" => "The gallery, item, probe or basis does not exist, or the server has no gallery.",
+        "409" => {
+            "The gallery has features of another model, or from other options. `detail` names them."
+        }
+        "413" => "The bytes, pixels, images or metadata exceed a limit, which `limit` names.",
+        "415" => "The operation does not accept this type of body.",
+        "422" => {
+            "An image cannot be decoded, a vector cannot be compared, or an option is invalid."
+        }
+        "429" => "The API key has used up its requests. `Retry-After` is the time to wait.",
+        "431" => "The request head is too large.",
+        "4XX" => "The request is invalid.",
+        "503" => {
+            "The server is at its maximum of requests, the model is not ready, or the gallery \
+             cannot be reached. Retry later."
+        }
+        "507" => "The disk is full. Items that were stored before are safe and can be read.",
+        _ => "The server failed.",
+    }
 }

@@ -1,9 +1,5 @@
 //! Attention maps.
 
-use bytes::Bytes;
-use ndarray::{Array2, ArrayView1};
-use serde::Deserialize;
-
 use super::{
     extractor::{CachedFeatures, Extractor},
     images::ImageOptions,
@@ -19,10 +15,11 @@ use crate::{
     },
     vision::{Grid, RgbImage},
 };
+use bytes::Bytes;
+use ndarray::{Array2, ArrayView1};
 
 /// Options of attention maps.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct AttentionOptions {
     /// Heads. The default is the mean for a rendering, and every head for numbers.
     pub head: Option<HeadChoice>,

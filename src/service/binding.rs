@@ -1,8 +1,6 @@
 //! Of what kind the vectors of a request are: the gallery decides, and what a request says must
 //! agree.
 
-use serde::Deserialize;
-
 use super::{Decoding, EmbedOptions, ImageOptions, Service, images::Preparation};
 use crate::{
     error::{Error, Kind, Result},
@@ -14,8 +12,7 @@ use crate::{
 
 /// What is said of the vectors of a gallery beside [`ImageOptions`]. `None` stands for what the
 /// gallery has, or for the defaults of embeddings if there is no gallery yet.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VectorOptions {
     /// How tokens become a vector.
     pub pooling: Option<Pooling>,

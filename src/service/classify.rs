@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use serde::Deserialize;
-
 use super::{
     Answers, ImageOptions, QueryInput, SearchOptions, Service, Stages, VectorOptions,
     search::search,
@@ -15,8 +13,7 @@ use crate::{
 };
 
 /// How neighbors vote.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct VoteOptions {
     /// With which weights.
     pub vote: Vote,

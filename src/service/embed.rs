@@ -2,11 +2,6 @@
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::Bytes;
-use futures_util::{StreamExt, stream};
-use ndarray::{Array2, ArrayView2};
-use serde::Deserialize;
-
 use super::{
     extractor::{ExtractRequest, Extractor},
     images::{ImageOptions, Preparation},
@@ -19,10 +14,12 @@ use crate::{
     model::ModelSpec,
     vision::Grid,
 };
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use ndarray::{Array2, ArrayView2};
 
 /// Options of an embedding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EmbedOptions {
     /// Way from the tokens to one vector.
     pub pooling: Pooling,

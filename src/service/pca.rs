@@ -2,10 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use ndarray::ArrayView2;
-use serde::Deserialize;
-
 use super::{
     extractor::{CachedFeatures, Extractor},
     images::ImageOptions,
@@ -23,13 +19,14 @@ use crate::{
     gallery::BasisName,
     vision::{Grid, RgbImage},
 };
+use bytes::Bytes;
+use ndarray::ArrayView2;
 
 /// Default number of components: one per color channel.
 pub const PCA_COMPONENTS: usize = 3;
 
 /// Options of PCA maps.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PcaOptions {
     /// Number of components. The default is [`PCA_COMPONENTS`], or all of a basis with fewer.
     pub components: Option<usize>,

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use serde::Deserialize;
-
 use super::{
     ImageOptions, Service, Stages, VectorOptions,
     binding::{binding_preparation, embed_options},
@@ -17,8 +15,7 @@ use crate::{
 };
 
 /// How neighbors are sought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SearchOptions {
     /// How many.
     pub k: usize,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ndarray::Array2;
-use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
     extractor::{CachedFeatures, Extractor},
@@ -23,37 +22,15 @@ use crate::{
 };
 
 /// Options of similarity maps. Exactly one of `patch` and `region` is required.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct SimilarityOptions {
     /// Row and column of a patch of the first image.
-    #[serde(deserialize_with = "numbers")]
     pub patch: Option<[usize; 2]>,
     /// Left, top, right and bottom of a box on the first image, as shares of its width and height,
     /// 0 to 1.
-    #[serde(rename = "box", deserialize_with = "numbers")]
     pub region: Option<[f32; 4]>,
     /// Colors of a rendering.
     pub colormap: Colormap,
-}
-
-/// Parses numbers that are separated by commas.
-fn numbers<'de, D, T, const N: usize>(deserializer: D) -> Result<Option<[T; N]>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: std::str::FromStr,
-{
-    let text = String::deserialize(deserializer)?;
-    let numbers: Option<Vec<T>> = text
-        .split(',')
-        .map(|number| number.trim().parse().ok())
-        .collect();
-    let numbers = numbers.and_then(|numbers| <[T; N]>::try_from(numbers).ok());
-    numbers.map(Some).ok_or_else(|| {
-        D::Error::custom(format!(
-            "{text:?} is not {N} numbers with commas between them"
-        ))
-    })
 }
 
 impl SimilarityOptions {

@@ -72,8 +72,7 @@ impl Preprocessing {
 }
 
 /// Settings that a request changes; `None` keeps that of the model, gallery or basis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PreprocessingOverrides {
     /// Replaces [`Preprocessing::size`].
     pub size: Option<usize>,

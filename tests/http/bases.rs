@@ -413,7 +413,7 @@ async fn a_basis_can_be_fitted_on_the_thumbnails_of_a_gallery() {
         ("gallery in a form", put_to("").multipart(images(&[CHELSEA]).text("gallery", "pictures")),
          422, "invalid_option", "without a body"),
         ("sample of files", put(&server, "/v1/bases/new?sample=5", &[CHELSEA]),
-         422, "invalid_option", "goes with `gallery`"),
+         422, "invalid_option", "requires `gallery`"),
     ];
     for case in cases {
         assert_problem(case).await;
@@ -455,11 +455,11 @@ async fn bad_requests_about_bases_are_rejected_and_change_nothing() {
         ("too few patches", fit("size=14&components=5"),
          422, "invalid_option", "5 components cannot be fitted on"),
         ("unknown option", fit("foreground=auto"),
-         422, "invalid_option", "there is no such option here"),
+         422, "invalid_option", "unknown; expected one of"),
         ("size odd", fit("size=113&resize=crop"),
          422, "invalid_option", "multiple of the patch size"),
         ("size of added images", post(&server, "/v1/bases/good?size=112", &[CHELSEA]),
-         422, "invalid_option", "there is no such option here; there are gallery, sample"),
+         422, "invalid_option", "unknown; expected one of gallery, sample"),
         ("damaged image", with_damage(server.put("/v1/bases/good")),
          422, "undecodable_image", "image 1: the 10 bytes"),
         ("damaged image added", with_damage(server.post("/v1/bases/good")),
@@ -467,7 +467,7 @@ async fn bad_requests_about_bases_are_rejected_and_change_nothing() {
         ("no image", server.put("/v1/bases/good").json(&json!({"size": 112})),
          400, "malformed_request", "no image"),
         ("option of a list", server.get("/v1/bases?size=1"),
-         422, "invalid_option", "there are no options here"),
+         422, "invalid_option", "unknown; this operation has no options"),
         ("nothing acceptable", server.get("/v1/bases/good").header("accept", "text/html"),
          406, "not_acceptable", "application/x-npy"),
     ];

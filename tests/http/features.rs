@@ -371,7 +371,7 @@ async fn several_images_share_one_basis() {
     assert_eq!(
         response.status(),
         406,
-        "different grids do not fit one array"
+        "different grids do not fit into one array"
     );
 }
 

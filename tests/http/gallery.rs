@@ -411,7 +411,7 @@ async fn a_batch_stores_good_items_and_reports_the_others() {
         ("cat", "created", "-"),
         ("old", "replaced", "-"),
         ("bad", "failed", "are not an image"),
-        ("-", "failed", "option `id`: an item has none"),
+        ("-", "failed", "option `id`: missing"),
         (
             "short",
             "failed",
@@ -421,7 +421,7 @@ async fn a_batch_stores_good_items_and_reports_the_others() {
         (
             "typo",
             "failed",
-            "option `lable`: there is no such option here; there are id, label, metadata",
+            "option `lable`: unknown; expected one of id, label, metadata",
         ),
         ("7", "failed", "`image`: not base64"),
         ("-", "failed", "expected an object"),

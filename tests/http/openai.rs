@@ -67,7 +67,7 @@ async fn embeddings_are_those_of_embed() {
         (
             json!({"input": file, "model": "gpt-4"}),
             404,
-            "there is no model \"gpt-4\" here; this server runs",
+            "unknown model \"gpt-4\"; this server runs",
         ),
         (
             json!({"input": file, "dimensions": 32}),

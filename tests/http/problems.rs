@@ -123,15 +123,15 @@ async fn bad_bodies_are_rejected() {
     #[rustfmt::skip]
     let cases: Vec<BadRequest> = vec![
         ("wrong content type", t.raw("text/html", good.clone()),
-         415, "unsupported_media_type", "text/html is not taken here; send an image"),
+         415, "unsupported_media_type", "text/html is not supported; send an image"),
         ("no content type", t.server.post("/v1/embed").body(good.clone()),
-         415, "unsupported_media_type", "there is no Content-Type"),
+         415, "unsupported_media_type", "the Content-Type header is missing"),
         ("broken content type", t.raw("image", good.clone()),
-         415, "unsupported_media_type", "is not valid"),
+         415, "unsupported_media_type", "is invalid"),
         ("wrong base64", t.json(json!({"image": "??not base64??"})),
          400, "malformed_request", "`image`: not base64"),
         ("address", t.json(json!({"image": "http://127.0.0.1/cat.png"})),
-         400, "malformed_request", "addresses are not fetched"),
+         400, "malformed_request", "URLs are not fetched"),
         ("data URI", t.json(json!({"image": "data:image/png,abc"})),
          400, "malformed_request", "the data: URI is not base64"),
         ("image no string", t.json(json!({"image": 7})),
@@ -143,7 +143,7 @@ async fn bad_bodies_are_rejected() {
         ("JSON option twice", t.json_text(&format!("{{{image}, \"size\": 14, \"size\": 28}}")),
          422, "invalid_option", "option `size`: given twice"),
         ("JSON option a list", t.json(json!({"image": encoded, "size": [[], []]})),
-         422, "invalid_option", "option `size`: must be a text, a number, true or false"),
+         422, "invalid_option", "option `size`: must be a string, a number, true or false"),
         ("JSON with a tail", t.json_text(&format!("{{{image}}} x")),
          400, "malformed_request", "trailing characters"),
         ("too many images in JSON", t.json(json!({"images": ["", "", "", ""]})),
@@ -154,7 +154,7 @@ async fn bad_bodies_are_rejected() {
         ("JSON list", t.json(json!([1, 2])),
          400, "malformed_request", "the JSON cannot be read"),
         ("no image", t.json(json!({"size": 224})),
-         400, "malformed_request", "the request holds no image"),
+         400, "malformed_request", "the request contains no image"),
         ("broken multipart", t.raw("multipart/form-data; boundary=x", b"--y\r\n".to_vec()),
          400, "malformed_request", "the body cannot be read"),
         ("multipart without boundary", t.raw("multipart/form-data", b"--y\r\n".to_vec()),
@@ -175,9 +175,9 @@ async fn bad_options_are_rejected() {
     let cases: Vec<BadRequest> = vec![
         ("unknown option", t.image("/v1/embed?sise=224"),
          422, "invalid_option",
-         "option `sise`: there is no such option here; there are size, resize"),
+         "option `sise`: unknown; expected one of size, resize"),
         ("option of another endpoint", t.image("/v1/embed?colormap=gray"),
-         422, "invalid_option", "option `colormap`: there is no such option here"),
+         422, "invalid_option", "option `colormap`: unknown; expected one of"),
         ("option twice", t.image("/v1/embed?size=224&size=448"),
          422, "invalid_option", "option `size`: given twice"),
         ("query and JSON",
@@ -220,7 +220,7 @@ async fn bad_options_are_rejected() {
         ("bad threshold", t.image("/v1/attention?threshold=nan"),
          422, "invalid_option", "option `threshold`"),
         ("broken query", t.image("/v1/embed?size=%ff"),
-         400, "malformed_request", "the query is not UTF-8 in percent-encoding"),
+         400, "malformed_request", "the query is not valid: percent-decoded, it must be UTF-8"),
     ];
     t.assert_rejected(cases).await;
 }
@@ -232,7 +232,7 @@ async fn bad_routes_are_rejected() {
     let cases: Vec<BadRequest> = vec![
         ("nothing acceptable", t.image("/v1/embed").header("accept", "text/html"),
          406, "not_acceptable",
-         "fits none of application/json, application/octet-stream, application/x-npy"),
+         "matches none of application/json, application/octet-stream, application/x-npy"),
         ("no such route", t.server.get("/v1/nothing"), 404, "not_found", "unknown path /v1/nothing"),
         ("wrong method", t.server.get("/v1/embed"),
          405, "method_not_allowed", "/v1/embed does not take GET"),

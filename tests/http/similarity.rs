@@ -152,7 +152,7 @@ async fn bad_places_are_rejected() {
         ),
         (
             "patch=1",
-            "option `patch`: \"1\" is not 2 numbers with commas between them",
+            "option `patch`: \"1\" is not 2 comma-separated numbers",
         ),
         ("patch=a,b", "option `patch`"),
         ("patch=-1,2", "option `patch`"),

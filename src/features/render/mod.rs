@@ -2,8 +2,6 @@
 
 mod sheet;
 
-use serde::Deserialize;
-
 pub use self::sheet::{labeled_grid, strip};
 use super::similarity::Region;
 use crate::{
@@ -71,8 +69,7 @@ impl Colormap {
 }
 
 /// How a map is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Style {
     /// Size of the rendering.
     pub output: Output,

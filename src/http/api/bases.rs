@@ -1,4 +1,4 @@
-//! `/v1/bases`: PCA bases that are kept.
+//! `/v1/bases`: stored PCA bases.
 
 use axum::{
     Json,
@@ -9,7 +9,7 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     error::{Error, Result},
@@ -17,86 +17,125 @@ use crate::{
     gallery::{BasisName, GalleryName},
     http::{
         AppState,
-        api::{
-            gallery::{NamePath, schema::GalleryProblems},
-            schema::{
-                BasisFitParams, BasisImagesParams, File, ImageParams, ImagesForm, ImagesJson,
-            },
+        api::schema::{File, ImageParams, ImagesJson},
+        openapi::GalleryProblems,
+        request::{
+            admission::Admission,
+            body::{BodyRequest, ImageRequest},
+            contents::Images,
+            options::Options,
+            path::NamePath,
         },
-        request::{admission::Admission, body::ImageRequest, options::Options},
-        response::negotiate::{Representation, answer, negotiate},
+        response::{
+            answer::json,
+            negotiate::{Representation, negotiate},
+        },
     },
-    service::{BasisImages, PCA_COMPONENTS, Service, Stages, StoredBasis},
+    service::{BasisImages, PCA_COMPONENTS, Service, StoredBasis},
     vision::{Background, ResampleFilter, ResizeMode},
 };
 
-/// The bases of this server.
+/// Default number of thumbnails that are taken of a gallery.
+const DEFAULT_SAMPLE: usize = 100;
+/// Maximum number of thumbnails. More would take longer than a request may.
+const MAX_SAMPLE: usize = 1000;
+
+/// Bases of this server.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Bases {
-    /// One entry per basis, by name.
+    /// One entry per basis, ordered by name.
     data: Vec<Basis>,
 }
 
-/// A basis, and how it came about.
+/// A basis, and how it was fitted.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Basis {
-    /// Its name.
+    /// Name.
     #[schema(value_type = String, example = "flowers")]
     name: BasisName,
-    /// The model of its features.
+    /// Name of the model of its features.
     #[schema(example = "dinov2-small")]
     model: String,
-    /// Identifies the features.
+    /// Fingerprint of the features.
     fingerprint: String,
     /// Width of a patch token.
     #[schema(example = 384)]
     dim: usize,
-    /// How many images it was fitted on.
+    /// Number of images that it was fitted on.
     #[schema(example = 64)]
     images: u64,
-    /// How many patches these had.
+    /// Number of patches of these images.
     #[schema(example = 87616)]
     patches: u64,
-    /// The `size` at which they were seen.
+    /// Size that `resize` refers to, in pixels.
     #[schema(example = 518)]
     size: usize,
-    /// The way to that size.
+    /// How the images were resized.
     #[schema(value_type = String, example = "fit")]
     resize: ResizeMode,
-    /// The resampling filter.
+    /// Resampling filter.
     #[schema(value_type = String, example = "bicubic")]
     filter: ResampleFilter,
-    /// Whether they were turned upright.
+    /// Whether the EXIF orientation was applied.
     exif: bool,
-    /// What stood behind transparent pixels.
+    /// Color behind transparent pixels.
     #[schema(value_type = String, example = "white")]
     background: Background,
     /// Share of the variance that each component explains.
     explained: Vec<f32>,
-    /// Per component, the coordinates that are shown as 0 and as 1: of a hundred patches one lies
-    /// below and one above.
+    /// Coordinates that are shown as 0 and as 1, per component: the 1st and the 99th percentile of
+    /// the patches.
     ranges: Vec<[f32; 2]>,
 }
 
-/// A basis with its numbers.
+impl From<&StoredBasis> for Basis {
+    fn from(StoredBasis { name, about, basis }: &StoredBasis) -> Self {
+        let preprocessing = &about.preprocessing;
+        Self {
+            name: name.clone(),
+            model: about.model.name.clone(),
+            fingerprint: about.model.fingerprint.to_string(),
+            dim: basis.pca().mean().len(),
+            images: about.images,
+            patches: about.patches,
+            size: preprocessing.size,
+            resize: preprocessing.resize,
+            filter: preprocessing.filter,
+            exif: preprocessing.exif,
+            background: preprocessing.background,
+            explained: basis.pca().explained().to_vec(),
+            ranges: basis
+                .ranges()
+                .iter()
+                .map(|range| [range.low, range.high])
+                .collect(),
+        }
+    }
+}
+
+/// A basis with its mean and components.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct BasisJson {
     #[serde(flatten)]
     basis: Basis,
-    /// `[dim]`: what is taken off a token before it is projected.
+    /// `[dim]`: mean that is subtracted from a token before projection.
     mean: Vec<f32>,
-    /// `[components][dim]`, orthonormal; the entry of largest magnitude of each is positive.
+    /// `[components][dim]`: orthonormal vectors. The entry with the largest magnitude of each is
+    /// positive.
     components: Vec<Vec<f32>>,
 }
 
-/// The options of a fit beside those of images.
-#[derive(Deserialize)]
+/// Options of a fit.
+#[derive(Deserialize, IntoParams)]
 #[serde(default)]
-struct FitOptions {
+#[into_params(parameter_in = Query)]
+pub(crate) struct FitParams {
+    /// Number of components to store, and the maximum that `/v1/pca` can show.
+    #[param(minimum = 1, default = 3)]
     components: usize,
 }
 
-impl Default for FitOptions {
+impl Default for FitParams {
     fn default() -> Self {
         Self {
             components: PCA_COMPONENTS,
@@ -104,39 +143,43 @@ impl Default for FitOptions {
     }
 }
 
-/// Options that name images which the server has.
-#[derive(Default, Deserialize)]
+/// Options that name images of a gallery.
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(default)]
-struct SampleOptions {
+#[into_params(parameter_in = Query)]
+pub(crate) struct SampleParams {
+    /// Name of a gallery whose thumbnails are used, in a request without a body. Thumbnails are
+    /// small (`size` is 224 by default), so the basis is less precise than one that is fitted on the
+    /// images themselves.
+    #[param(value_type = String)]
     gallery: Option<GalleryName>,
+    /// Number of items whose thumbnails are used. Repeated requests use the same items, as long as
+    /// these exist.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     sample: Option<usize>,
 }
 
-/// Thumbnails that are taken of a gallery if the request does not say how many.
-const SAMPLE: usize = 100;
-/// More would only take longer than a request may.
-const MOST_SAMPLED: usize = 1000;
-
 /// Fit a basis.
 ///
-/// Fits principal components on the patch tokens of all images and keeps them; a basis of that name
-/// is replaced. Without a body, `gallery` names a gallery whose thumbnails are used. Other images
-/// can be added with `POST`.
+/// Fits principal components to the patch tokens of all images, and stores them. A basis with the
+/// same name is replaced. Without a body, the thumbnails of the gallery `gallery` are used. `POST`
+/// adds more images.
 #[utoipa::path(
     put,
     path = "/v1/bases/{name}",
     tag = "features",
     params(
-        ("name" = String, Path, description = "1 to 64 of a-z, 0-9, - and _; the first a letter or digit."),
-        ImageParams, BasisFitParams, BasisImagesParams,
+        (
+            "name" = String, Path,
+            description = "Name of the basis: 1 to 64 characters of `a-z`, `0-9`, `-` and `_`. The \
+                first is a letter or digit.",
+        ),
+        ImageParams, FitParams, SampleParams,
     ),
-    request_body(content(
-        (File = "image/*"), (File = "application/octet-stream"), (ImagesForm = "multipart/form-data"),
-        (ImagesJson = "application/json"),
-    )),
+    request_body(content((ImagesJson = "application/json"))),
     responses(
-        (status = 201, description = "The basis is kept.", body = Basis),
-        (status = 200, description = "It is kept in place of another.", body = Basis),
+        (status = 201, description = "The basis is new.", body = Basis),
+        (status = 200, description = "The basis replaced one with the same name.", body = Basis),
         GalleryProblems,
     )
 )]
@@ -150,12 +193,12 @@ pub(crate) async fn fit_basis(
         mut options,
         admission: _admission,
     } = request;
-    let image = options.take_image()?;
-    let FitOptions { components } = options.take()?;
-    let images = images(files, options)?;
-    let (kept, new, stages) = service.fit_basis(&name, images, &image, components).await?;
-    let mut response = answer_basis(&kept, &stages)?;
-    if new {
+    let image = options.take::<ImageParams>()?.into();
+    let FitParams { components } = options.take()?;
+    let images = take_images(files, options)?;
+    let (stored, created, stages) = service.fit_basis(&name, images, &image, components).await?;
+    let mut response = json(&Basis::from(&stored), &stages)?;
+    if created {
         *response.status_mut() = StatusCode::CREATED;
     }
     Ok(response)
@@ -163,19 +206,16 @@ pub(crate) async fn fit_basis(
 
 /// Add images to a basis.
 ///
-/// The basis is fitted anew on all images that it ever got, without seeing the old ones again. The
-/// new ones are seen with the options of the first.
+/// Fits the basis again on all images that it was ever given. The earlier images are not needed for
+/// this. The new images are prepared with the options of the first fit.
 #[utoipa::path(
     post,
     path = "/v1/bases/{name}",
     tag = "features",
-    params(("name" = String, Path, description = "Which basis."), BasisImagesParams),
-    request_body(content(
-        (File = "image/*"), (File = "application/octet-stream"), (ImagesForm = "multipart/form-data"),
-        (ImagesJson = "application/json"),
-    )),
+    params(("name" = String, Path, description = "Name of the basis."), SampleParams),
+    request_body(content((ImagesJson = "application/json"))),
     responses(
-        (status = 200, description = "The basis, fitted on more images.", body = Basis),
+        (status = 200, description = "The basis, fitted on all images.", body = Basis),
         GalleryProblems,
     )
 )]
@@ -189,8 +229,9 @@ pub(crate) async fn add_to_basis(
         options,
         admission: _admission,
     } = request;
-    let (kept, stages) = service.add_to_basis(&name, images(files, options)?).await?;
-    answer_basis(&kept, &stages)
+    let images = take_images(files, options)?;
+    let (stored, stages) = service.add_to_basis(&name, images).await?;
+    json(&Basis::from(&stored), &stages)
 }
 
 /// List the bases.
@@ -198,15 +239,18 @@ pub(crate) async fn add_to_basis(
     get,
     path = "/v1/bases",
     tag = "features",
-    responses((status = 200, description = "The bases, by name.", body = Bases), GalleryProblems)
+    responses(
+        (status = 200, description = "The bases, ordered by name.", body = Bases),
+        GalleryProblems,
+    )
 )]
 pub(crate) async fn list_bases(
     State(service): State<Service>,
     options: Options,
 ) -> Result<Json<Bases>> {
-    options.finish()?;
+    options.reject_unknown()?;
     Ok(Json(Bases {
-        data: service.bases().await?.iter().map(describe).collect(),
+        data: service.bases().await?.iter().map(Basis::from).collect(),
     }))
 }
 
@@ -215,10 +259,14 @@ pub(crate) async fn list_bases(
     get,
     path = "/v1/bases/{name}",
     tag = "features",
-    params(("name" = String, Path, description = "Which basis.")),
+    params(("name" = String, Path, description = "Name of the basis.")),
     responses(
-        (status = 200, description = "The basis; `application/x-npy`: its components alone, f32 `[components, dim]`.",
-            content((BasisJson = "application/json"), (File = "application/x-npy"))),
+        (
+            status = 200,
+            description = "The basis. `application/x-npy`: only its components, f32 \
+                `[components, dim]`.",
+            content((BasisJson = "application/json"), (File = "application/x-npy")),
+        ),
         GalleryProblems,
     )
 )]
@@ -228,25 +276,24 @@ pub(crate) async fn get_basis(
     headers: HeaderMap,
     options: Options,
 ) -> Result<Response> {
-    options.finish()?;
+    options.reject_unknown()?;
     let representation = negotiate(&headers, &[Representation::Json, Representation::Npy])?;
-    let kept = service.basis(&name).await?;
-    let pca = kept.basis.pca();
+    let stored = service.basis(&name).await?;
+    let pca = stored.basis.pca();
     let vary = (header::VARY, "accept");
     if representation == Representation::Npy {
         let kind = (header::CONTENT_TYPE, representation.media_type());
         return Ok(([kind, vary], npy::encode(&pca.components())?).into_response());
     }
-    let components = pca
-        .components()
-        .rows()
-        .into_iter()
-        .map(|row| row.to_vec())
-        .collect();
     let basis = BasisJson {
-        basis: describe(&kept),
+        basis: Basis::from(&stored),
         mean: pca.mean().to_vec(),
-        components,
+        components: pca
+            .components()
+            .rows()
+            .into_iter()
+            .map(|row| row.to_vec())
+            .collect(),
     };
     Ok(([vary], Json(basis)).into_response())
 }
@@ -256,9 +303,9 @@ pub(crate) async fn get_basis(
     delete,
     path = "/v1/bases/{name}",
     tag = "features",
-    params(("name" = String, Path, description = "Which basis.")),
+    params(("name" = String, Path, description = "Name of the basis.")),
     responses(
-        (status = 204, description = "It is gone."),
+        (status = 204, description = "The basis is deleted."),
         GalleryProblems,
     )
 )]
@@ -267,16 +314,16 @@ pub(crate) async fn delete_basis(
     NamePath(name): NamePath<BasisName>,
     options: Options,
 ) -> Result<StatusCode> {
-    options.finish()?;
+    options.reject_unknown()?;
     service.remove_basis(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A request with image files, or without a body if its query names a gallery.
+/// A request with images, or one without a body whose query names a gallery.
 pub(crate) struct BasisRequest {
     files: Vec<Bytes>,
     options: Options,
-    /// The request's place, until the answer is ready.
+    /// Permit to hold until the response is ready.
     admission: Admission,
 }
 
@@ -289,14 +336,14 @@ impl FromRequest<AppState> for BasisRequest {
             .split('&')
             .any(|option| option.starts_with("gallery="))
         {
-            let ImageRequest {
-                images,
+            let BodyRequest {
+                contents: Images(files),
                 options,
                 admission,
                 ..
             } = ImageRequest::from_request(request, state).await?;
             return Ok(Self {
-                files: images,
+                files,
                 options,
                 admission,
             });
@@ -319,57 +366,28 @@ impl FromRequest<AppState> for BasisRequest {
 fn gallery_and_images() -> Error {
     Error::option(
         "gallery",
-        "stands in the query of a request without a body; send images, or name a gallery",
+        "cannot be combined with images; send a body, or name a gallery in the query without one",
     )
 }
 
-/// The images that a request means; takes the last of its options.
-fn images(files: Vec<Bytes>, mut options: Options) -> Result<BasisImages> {
-    let SampleOptions { gallery, sample } = options.take()?;
-    options.finish()?;
+/// Takes the remaining options, and returns the files or the sample of a gallery.
+fn take_images(files: Vec<Bytes>, mut options: Options) -> Result<BasisImages> {
+    let SampleParams { gallery, sample } = options.take()?;
+    options.reject_unknown()?;
     match (gallery, sample) {
         (Some(_), _) if !files.is_empty() => Err(gallery_and_images()),
         (None, Some(_)) => Err(Error::option(
             "sample",
-            "goes with `gallery`, of which it is taken",
+            "requires `gallery`, the gallery to sample",
         )),
         (None, None) => Ok(BasisImages::Files(files)),
         (Some(name), sample) => {
-            let sample = sample.unwrap_or(SAMPLE);
-            if sample == 0 || sample > MOST_SAMPLED {
-                let detail = format!("{sample} is out of range; it must be 1 to {MOST_SAMPLED}");
+            let sample = sample.unwrap_or(DEFAULT_SAMPLE);
+            if sample == 0 || sample > MAX_SAMPLE {
+                let detail = format!("{sample} is out of range; it must be 1 to {MAX_SAMPLE}");
                 return Err(Error::option("sample", detail));
             }
             Ok(BasisImages::Gallery { name, sample })
         }
-    }
-}
-
-fn answer_basis(kept: &StoredBasis, stages: &Stages) -> Result<Response> {
-    let body =
-        serde_json::to_vec(&describe(kept)).map_err(|error| Error::internal(error.to_string()))?;
-    Ok(answer(Representation::Json, body, stages))
-}
-
-fn describe(StoredBasis { name, about, basis }: &StoredBasis) -> Basis {
-    let preprocessing = &about.preprocessing;
-    Basis {
-        name: name.clone(),
-        model: about.model.name.clone(),
-        fingerprint: about.model.fingerprint.to_string(),
-        dim: basis.pca().mean().len(),
-        images: about.images,
-        patches: about.patches,
-        size: preprocessing.size,
-        resize: preprocessing.resize,
-        filter: preprocessing.filter,
-        exif: preprocessing.exif,
-        background: preprocessing.background,
-        explained: basis.pca().explained().to_vec(),
-        ranges: basis
-            .ranges()
-            .iter()
-            .map(|range| [range.low, range.high])
-            .collect(),
     }
 }

@@ -10,37 +10,48 @@ use utoipa::ToSchema;
 use crate::{
     engine::EngineState,
     error::{Error, Kind, Result},
-    gallery::GalleryInfo,
     http::{AppState, response::problem::Problem},
     service::Service,
     telemetry::{self, GalleryFacts},
 };
 
-/// The process runs.
-#[utoipa::path(get, path = "/healthz", tag = "server", responses((status = 200, description = "The process runs.", body = String)))]
+/// Check that the process runs.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "server",
+    responses((status = 200, description = "The process runs.", body = String))
+)]
 pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The model answers.
+/// The model that answers requests.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Ready {
-    /// The model.
+    /// Name of the model.
     #[schema(example = "dinov2-small")]
     model: String,
-    /// Where it runs.
+    /// Execution provider that it runs on.
     #[schema(example = "cpu")]
     provider: String,
 }
 
-/// The model answers: a real inference has succeeded.
+/// Check that the server can answer requests.
+///
+/// The model is ready once an inference has succeeded.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "server",
     responses(
-        (status = 200, description = "Requests are answered.", body = Ready),
-        (status = 503, description = "Not yet, or never: the detail tells.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The server can answer requests.", body = Ready),
+        (
+            status = 503,
+            description = "The model is loading or cannot run, or the server is stopping. `detail` \
+                says which.",
+            body = Problem, content_type = "application/problem+json",
+        ),
     )
 )]
 pub(crate) async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>> {
@@ -56,37 +67,34 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>>
     }))
 }
 
-/// Metrics for Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "server", responses((status = 200, description = "Prometheus's text format.", body = String)))]
+/// Get metrics for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "server",
+    responses((status = 200, description = "Metrics in Prometheus's text format.", body = String))
+)]
 pub(crate) async fn metrics(State(service): State<Service>) -> impl IntoResponse {
     let metrics = telemetry::metrics();
-    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let engine = service.engine();
-    metrics.queue_depth.set(count(engine.queued()));
-    metrics.queue_capacity.set(count(engine.queue_depth()));
+    metrics.queue_depth.set(gauge(engine.queued()));
+    metrics.queue_capacity.set(gauge(engine.queue_depth()));
     metrics
         .cache_bytes
-        .set(i64::try_from(service.extractor.cached_bytes()).unwrap_or(i64::MAX));
-    // A store that is slow or away does not hold up the other metrics; they tell what was known
-    // last.
+        .set(gauge(service.extractor.cached_bytes()));
+    // A store that is slow or unreachable does not delay the other metrics. Its galleries keep their
+    // last known values then.
     if let Ok(store) = service.gallery()
         && let Ok(Ok(galleries)) = timeout(Duration::from_secs(1), store.galleries()).await
     {
-        let facts = |GalleryInfo {
-                         name,
-                         binding,
-                         items,
-                         ..
-                     }: GalleryInfo| {
-            GalleryFacts {
-                name: name.into(),
-                items,
-                model: binding.model.name,
-                fingerprint: binding.model.fingerprint.to_string(),
-                dim: binding.dim,
-            }
-        };
-        metrics.set_galleries(galleries.into_iter().map(facts).collect());
+        let facts = galleries.into_iter().map(|gallery| GalleryFacts {
+            name: gallery.name.into(),
+            items: gallery.items,
+            model: gallery.binding.model.name,
+            fingerprint: gallery.binding.model.fingerprint.to_string(),
+            dim: gallery.binding.dim,
+        });
+        metrics.set_galleries(facts.collect());
     }
     metrics
         .ready
@@ -98,4 +106,8 @@ pub(crate) async fn metrics(State(service): State<Service>) -> impl IntoResponse
         )],
         metrics.render(),
     )
+}
+
+fn gauge(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
 }

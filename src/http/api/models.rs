@@ -1,6 +1,6 @@
 //! `GET /v1/models` and `POST /v1/models/load`.
 
-use std::fmt;
+use std::fmt::Display;
 
 use axum::{Json, body::Body, extract::State};
 use futures_util::TryFutureExt;
@@ -17,57 +17,57 @@ use crate::{
     service::{LoadPlan, Replaced, Service},
 };
 
-/// Most bytes of its request, which has two names.
-const MOST_BYTES: usize = 64 << 10;
+/// Maximum size of a request to load a model, in bytes.
+const MAX_BODY_BYTES: usize = 64 << 10;
 
-/// The models that this server runs.
+/// Models of this server.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Models {
     /// One entry per model.
     data: Vec<Model>,
 }
 
-/// A model and how it runs.
+/// A model, and how it runs.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Model {
-    /// Its name.
+    /// Name.
     #[schema(example = "dinov2-small")]
     id: String,
-    /// What it is.
+    /// Description in one sentence.
     summary: String,
-    /// What to know before trusting its features.
+    /// Warning to read before relying on its features.
     #[serde(skip_serializing_if = "Option::is_none")]
     notice: Option<String>,
-    /// Licence of its weights.
+    /// License of its weights.
     #[schema(example = "Apache-2.0")]
     licence: String,
-    /// Identifies its features.
+    /// Fingerprint of its features.
     fingerprint: String,
     /// Precision of its weights.
     #[schema(example = "fp32")]
     precision: String,
-    /// Where it really runs; absent while it loads.
+    /// Execution provider that it runs on. Absent while the model is loading.
     #[schema(example = "cpu")]
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<String>,
     /// Width of a token.
     #[schema(example = 384)]
     dim: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     #[schema(example = 6)]
     heads: usize,
-    /// Blocks.
+    /// Number of blocks.
     #[schema(example = 12)]
     depth: usize,
-    /// Register tokens.
+    /// Number of register tokens.
     registers: usize,
-    /// Side of a patch in pixels.
+    /// Side of a patch, in pixels.
     #[schema(example = 14)]
     patch: usize,
-    /// Default `size` of embeddings.
+    /// Default `size` for embeddings.
     #[schema(example = 224)]
     embed_size: usize,
-    /// Default `size` of maps.
+    /// Default `size` for maps.
     #[schema(example = 518)]
     map_size: usize,
 }
@@ -99,42 +99,47 @@ impl Model {
 }
 
 /// List the models.
-#[utoipa::path(get, path = "/v1/models", tag = "server", responses((status = 200, description = "The models.", body = Models)))]
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    tag = "server",
+    responses((status = 200, description = "The models.", body = Models))
+)]
 pub(crate) async fn list_models(State(service): State<Service>) -> Json<Models> {
     Json(Models {
         data: vec![Model::new(service.engine())],
     })
 }
 
-/// Which model is to be served.
+/// The model to serve.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LoadModel {
-    /// Its name in the catalog.
+    /// Name in the catalog.
     #[schema(example = "dinov2-small-focus")]
     model: String,
-    /// Precision of its weights: `fp32`, `int8` or `fp16`; what the server was started with if it
-    /// is not given.
+    /// Precision of its weights: `fp32`, `int8` or `fp16`. The default is the precision that the
+    /// server was started with.
     #[schema(example = "fp32")]
     precision: Option<String>,
 }
 
-/// The model that took over.
+/// Result of replacing the model.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct LoadedModel {
-    /// What is served now.
+    /// The new model.
     model: Model,
-    /// The fingerprint of the features before.
+    /// Fingerprint of the previous model's features.
     fingerprint_before: String,
 }
 
 /// Replace the model.
 ///
-/// The new model is pulled and converted if need be, brought up beside the old one and warmed up;
-/// then it takes over. No request fails: those that have begun end with the old model. If the new
-/// one cannot be served the old one stays. Galleries of another model's features answer 409 to
-/// images from then on. With the name of the model that is served, its file is read anew. Loading
-/// goes on when the client has gone.
+/// Downloads and converts the new model if necessary, starts it next to the old one, warms it up,
+/// and switches over. No request fails: running requests finish with the old model. If the new model
+/// cannot be served, the old one stays. After the switch, galleries with features of another model
+/// answer 409 to images. The name of the current model reloads its file. Loading continues if the
+/// client disconnects.
 #[utoipa::path(
     post,
     path = "/v1/models/load",
@@ -142,43 +147,59 @@ pub(crate) struct LoadedModel {
     request_body = LoadModel,
     responses(
         (status = 200, description = "The model is served.", body = LoadedModel),
-        (status = 409, description = "Another model is being loaded.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The model cannot be served, and the old one stays; the detail tells why.", body = Problem,
-            content_type = "application/problem+json"),
-        (status = "4XX", description = "The request is at fault.", body = Problem, content_type = "application/problem+json"),
+        (
+            status = 409, description = "Another model is being loaded.",
+            body = Problem, content_type = "application/problem+json",
+        ),
+        (
+            status = 422,
+            description = "The model cannot be served, and the old one stays. `detail` is the reason.",
+            body = Problem, content_type = "application/problem+json",
+        ),
+        (
+            status = "4XX", description = "The request is invalid.",
+            body = Problem, content_type = "application/problem+json",
+        ),
     )
 )]
 pub(crate) async fn load_model(
     State(state): State<AppState>,
     body: Body,
 ) -> Result<Json<LoadedModel>> {
-    let wrong = |what: &dyn fmt::Display| {
-        Error::new(Kind::Malformed, format!("send {{\"model\": NAME}}: {what}"))
-    };
-    let read = Limited::new(body, MOST_BYTES).collect().map_err(|error| {
-        match error.is::<LengthLimitError>() {
-            true => Error::new(
-                Kind::TooLarge,
-                format!("the body is larger than {MOST_BYTES} bytes"),
-            ),
-            false => wrong(&error),
-        }
-    });
+    let read = Limited::new(body, MAX_BODY_BYTES)
+        .collect()
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                let detail = format!("the body is larger than the limit of {MAX_BODY_BYTES} bytes");
+                Error::new(Kind::TooLarge, detail)
+            } else {
+                malformed(error)
+            }
+        });
     let body = in_time(&state.config, read).await?.to_bytes();
-    let LoadModel { model, precision } =
-        serde_json::from_slice(&body).map_err(|error| wrong(&error))?;
-    let of_name = |name: String| {
-        let known = Precision::VARIANTS.join(", ");
-        name.parse::<Precision>()
-            .map_err(|_| Error::option("precision", format!("{name:?} is none of {known}")))
-    };
+    let LoadModel { model, precision } = serde_json::from_slice(&body).map_err(malformed)?;
     let plan = LoadPlan {
         model,
-        precision: precision.map(of_name).transpose()?,
+        precision: precision.as_deref().map(parse_precision).transpose()?,
     };
     let Replaced { engine, before } = state.live.load(plan).await?;
     Ok(Json(LoadedModel {
         model: Model::new(&engine),
         fingerprint_before: before,
     }))
+}
+
+fn malformed(error: impl Display) -> Error {
+    let detail = format!("the body is not {{\"model\": NAME}}: {error}");
+    Error::new(Kind::Malformed, detail)
+}
+
+fn parse_precision(name: &str) -> Result<Precision> {
+    name.parse().map_err(|_| {
+        let known = Precision::VARIANTS.join(", ");
+        Error::option(
+            "precision",
+            format!("unknown: {name:?}; expected one of {known}"),
+        )
+    })
 }

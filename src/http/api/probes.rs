@@ -1,5 +1,7 @@
 //! `/v1/probes`: linear probes, trained on galleries.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     extract::State,
@@ -7,7 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     error::{Error, Result},
@@ -15,56 +18,53 @@ use crate::{
     gallery::{GalleryName, ProbeName},
     http::{
         AppState,
-        api::gallery::{
-            NamePath,
-            schema::{FilterParams, GalleryProblems, ProbeParams, ProbePlanJson, SearchProblems},
-            take_filter,
-        },
-        request::{body::OptionsRequest, options::Options},
+        api::gallery::params::FilterParams,
+        openapi::{GalleryProblems, SearchProblems},
+        request::{body::OptionsRequest, options::Options, path::NamePath},
         response::problem::{self, Problem},
     },
     service::{ProbeFeatures, ProbePlan, ProbeState, Service, StoredProbe},
 };
 
-/// A probe, and what is going on with it.
+/// A probe and the state of its training.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ProbeJson {
     #[serde(flatten)]
     state: ProbeStateJson,
-    /// What is stored of it: what `POST /v1/classify?probe=` uses, also while a new one of the name
-    /// is being trained.
+    /// The stored probe, which `POST /v1/classify?probe=` uses. It stays while a new probe of the same
+    /// name is being trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<StoredProbeJson>,
 }
 
-/// The state of a probe.
+/// State of a probe.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ProbeStateJson {
-    /// Its name.
+    /// Name.
     #[schema(value_type = String, example = "birds")]
     name: ProbeName,
-    /// `training`, `ready` or `failed`.
+    /// State: `training`, `ready` or `failed`.
     #[schema(example = "training")]
     state: &'static str,
-    /// How far its training is, while it goes on.
+    /// Progress of its training, while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     training: Option<TrainingJson>,
-    /// Why its last training failed, if it did.
+    /// Problem of its last training, if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Problem>,
 }
 
-/// How far a training is.
+/// Progress of a training.
 #[derive(Serialize, ToSchema)]
 struct TrainingJson {
-    /// `reading` items, `validating` strengths of the penalty (fits that are done), or `fitting`
-    /// (evaluations that are done).
+    /// Current stage: `reading` items, `validating` values of `l2` (counted in fits), or `fitting`
+    /// (counted in evaluations).
     #[schema(value_type = String, example = "validating")]
     stage: Stage,
-    /// How much of the stage is done.
+    /// Finished steps of the stage.
     #[schema(example = 12)]
     done: usize,
-    /// Of how much, if that is known.
+    /// Total steps of the stage, if known.
     #[schema(example = 40)]
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<usize>,
@@ -73,38 +73,38 @@ struct TrainingJson {
 /// A trained probe.
 #[derive(Serialize, ToSchema)]
 struct StoredProbeJson {
-    /// The gallery that it learned from.
+    /// Name of the gallery that it was trained on.
     #[schema(value_type = String, example = "default")]
     gallery: GalleryName,
-    /// The model whose features it takes.
+    /// Name of the model of its features.
     #[schema(example = "dinov2-small")]
     model: String,
-    /// Identifies these features.
+    /// Fingerprint of these features.
     fingerprint: String,
-    /// What it takes of them.
+    /// Features that it uses: `cls_mean` or `cls`.
     #[schema(value_type = String, example = "cls_mean")]
     features: ProbeFeatures,
-    /// Width of what it takes.
+    /// Width of these features.
     #[schema(example = 768)]
     width: usize,
-    /// Share of the items that were classified rightly while they were held out of the training.
+    /// Accuracy in cross-validation, from 0 to 1.
     #[schema(example = 0.93)]
     accuracy: f64,
-    /// Strength of the penalty on its weights.
+    /// Strength of the L2 penalty on its weights.
     #[schema(example = 100.0)]
     l2: f64,
-    /// Whether the training came to its end; if not, a larger `l2` makes it easier.
+    /// Whether the training converged. If not, a larger `l2` helps.
     converged: bool,
-    /// The labels that it tells apart.
+    /// Labels that it distinguishes.
     classes: Vec<String>,
-    /// How many items it was trained on.
+    /// Number of items that it was trained on.
     examples: usize,
-    /// Items that were left out because they have no label.
+    /// Number of items that were skipped because they have no label.
     unlabelled: u64,
-    /// Items that were left out because they came as vectors, without the features that a probe
-    /// needs.
+    /// Number of items that were skipped because they were stored as vectors, without the features
+    /// that a probe needs.
     without_features: u64,
-    /// When it was trained, in milliseconds since 1970.
+    /// Time of the training, in milliseconds since 1970.
     trained_ms: u64,
 }
 
@@ -130,60 +130,92 @@ impl From<StoredProbe> for StoredProbeJson {
 
 impl ProbeStateJson {
     fn new(name: ProbeName, state: &ProbeState) -> Self {
-        let word = state.name();
         let (training, error) = match state {
-            ProbeState::Training(at) => (
-                Some(TrainingJson {
-                    stage: at.stage,
-                    done: at.done,
-                    total: at.total,
-                }),
-                None,
-            ),
+            ProbeState::Training(progress) => {
+                let training = TrainingJson {
+                    stage: progress.stage,
+                    done: progress.done,
+                    total: progress.total,
+                };
+                (Some(training), None)
+            }
             ProbeState::Failed(error) => (None, Some(Problem::new(error))),
             ProbeState::Ready => (None, None),
         };
         Self {
             name,
-            state: word,
+            state: state.name(),
             training,
             error,
         }
     }
 }
 
-/// All probes.
+/// Probes of this server.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ProbeList {
-    /// By name.
+    /// One entry per probe, ordered by name.
     data: Vec<ProbeStateJson>,
 }
 
-/// What is to be trained.
-#[derive(Deserialize, Default)]
+/// Options of a training, in JSON or in the query.
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(default)]
-struct ProbeOptions {
+#[into_params(parameter_in = Query)]
+pub(crate) struct TrainingParams {
+    /// Name of the probe: 1 to 64 characters of `a-z`, `0-9`, `-` and `_`. The first is a letter or
+    /// digit. Required.
+    #[param(value_type = String, example = "birds")]
     name: Option<ProbeName>,
+    /// Name of the gallery to train on.
+    #[param(value_type = String, default = "default", example = "default")]
     gallery: GalleryName,
+    /// Features to use: CLS and the mean of the patch tokens, or CLS alone.
+    #[param(inline)]
     features: ProbeFeatures,
+    /// Strength of the L2 penalty on the weights. The objective is that of scikit-learn's
+    /// `LogisticRegression` with `C = 1/l2`. By default, cross-validation chooses one of 100000,
+    /// 10000, … 0.01.
+    #[param(minimum = 0.000001, maximum = 1_000_000_000.0, example = 100.0)]
     l2: Option<f64>,
+    /// Number of folds of the cross-validation. It is reduced to the number of items in the smallest
+    /// class.
+    #[param(minimum = 2, maximum = 20, default = 5)]
     folds: Option<usize>,
+    /// Whether to respond only when the training has ended. A training that takes longer than a
+    /// request may continues in the background.
+    #[param(default = false)]
     wait: bool,
+}
+
+/// A training in JSON. The options may also be in the query.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"name": "birds", "gallery": "default", "features": "cls_mean"}))]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(crate) struct ProbePlanJson {
+    /// Name of the probe.
+    name: String,
+    /// Any of the other options.
+    #[serde(flatten)]
+    options: BTreeMap<String, Value>,
 }
 
 /// Train a probe.
 ///
-/// Softmax regression on the labeled items of a gallery that were stored as images, in the
-/// background. One training goes on at a time, behind the requests. A probe of the same name is
-/// replaced when the new one is ready.
+/// Fits a softmax regression to the labeled items of a gallery that were stored as images. The
+/// training runs in the background with low priority, one at a time. A probe with the same name is
+/// replaced when the training succeeds.
 #[utoipa::path(
     post,
     path = "/v1/probes",
     tag = "gallery",
-    params(ProbeParams, FilterParams),
+    params(TrainingParams, FilterParams),
     request_body(content((ProbePlanJson = "application/json"))),
     responses(
-        (status = 202, description = "The training has begun; `Location` tells where to look at it.", body = ProbeJson),
+        (
+            status = 202, description = "The training has begun. `Location` is the probe's URL.",
+            body = ProbeJson,
+        ),
         (status = 200, description = "With `wait`: the probe is ready.", body = ProbeJson),
         SearchProblems,
     )
@@ -193,7 +225,7 @@ pub(crate) async fn train_probe(
     request: OptionsRequest,
 ) -> Result<Response> {
     let OptionsRequest(mut options) = request;
-    let ProbeOptions {
+    let TrainingParams {
         name,
         gallery,
         features,
@@ -201,42 +233,35 @@ pub(crate) async fn train_probe(
         folds,
         wait,
     } = options.take()?;
-    let filter = take_filter(&mut options)?;
-    options.finish()?;
+    let filter = options.take::<FilterParams>()?.filter()?;
+    options.reject_unknown()?;
     let name = name.ok_or_else(|| {
-        Error::option(
-            "name",
-            "there is none; give the probe one, such as \"birds\"",
-        )
+        Error::option("name", "required: a name for the probe, such as \"birds\"")
     })?;
-    let folds = folds.unwrap_or(TrainingOptions::default().folds);
-    let options = TrainingOptions { l2, folds };
     let plan = ProbePlan {
         name: name.clone(),
         gallery,
         features,
-        options,
+        options: TrainingOptions {
+            l2,
+            folds: folds.unwrap_or(TrainingOptions::default().folds),
+        },
         filter,
     };
     let service = state.service();
     let training = service.train_probe(plan).await?;
     if wait {
-        // What takes longer than a request may goes on, and is answered as if nobody had wanted to
-        // wait.
-        let patience = state.config.request_timeout.mul_f32(0.9);
-        match tokio::time::timeout(patience, training.ended()).await {
+        // A longer training continues and gets the response of a request without `wait`.
+        let limit = state.config.request_timeout.mul_f32(0.9);
+        match tokio::time::timeout(limit, training.ended()).await {
             Ok(Ok(())) => return Ok(probe_json(&service, name).await?.into_response()),
             Ok(Err(error)) => return Ok(problem::response(&error)),
             Err(_) => {}
         }
     }
-    let place = [(header::LOCATION, format!("/v1/probes/{name}"))];
-    Ok((
-        StatusCode::ACCEPTED,
-        place,
-        probe_json(&service, name).await?,
-    )
-        .into_response())
+    let location = [(header::LOCATION, format!("/v1/probes/{name}"))];
+    let probe = probe_json(&service, name).await?;
+    Ok((StatusCode::ACCEPTED, location, probe).into_response())
 }
 
 /// List the probes.
@@ -244,13 +269,16 @@ pub(crate) async fn train_probe(
     get,
     path = "/v1/probes",
     tag = "gallery",
-    responses((status = 200, description = "The probes.", body = ProbeList), GalleryProblems)
+    responses(
+        (status = 200, description = "The probes, ordered by name.", body = ProbeList),
+        GalleryProblems,
+    )
 )]
 pub(crate) async fn list_probes(
     State(service): State<Service>,
     options: Options,
 ) -> Result<Json<ProbeList>> {
-    options.finish()?;
+    options.reject_unknown()?;
     let probes = service.probes().await?;
     let data = probes
         .into_iter()
@@ -259,12 +287,12 @@ pub(crate) async fn list_probes(
     Ok(Json(ProbeList { data }))
 }
 
-/// Look up a probe, and how far its training is.
+/// Get a probe and the progress of its training.
 #[utoipa::path(
     get,
     path = "/v1/probes/{name}",
     tag = "gallery",
-    params(("name" = String, Path, description = "The probe.", example = "birds")),
+    params(("name" = String, Path, description = "Name of the probe.", example = "birds")),
     responses((status = 200, description = "The probe.", body = ProbeJson), GalleryProblems)
 )]
 pub(crate) async fn get_probe(
@@ -272,33 +300,32 @@ pub(crate) async fn get_probe(
     NamePath(name): NamePath<ProbeName>,
     options: Options,
 ) -> Result<Json<ProbeJson>> {
-    options.finish()?;
+    options.reject_unknown()?;
     probe_json(&service, name).await
 }
 
-/// Delete a probe. Its training is ended if it goes on.
+/// Delete a probe. Its training is stopped.
 #[utoipa::path(
     delete,
     path = "/v1/probes/{name}",
     tag = "gallery",
-    params(("name" = String, Path, description = "The probe.", example = "birds")),
-    responses((status = 204, description = "It is gone."), GalleryProblems)
+    params(("name" = String, Path, description = "Name of the probe.", example = "birds")),
+    responses((status = 204, description = "The probe is deleted."), GalleryProblems)
 )]
 pub(crate) async fn delete_probe(
     State(service): State<Service>,
     NamePath(name): NamePath<ProbeName>,
     options: Options,
 ) -> Result<StatusCode> {
-    options.finish()?;
+    options.reject_unknown()?;
     service.remove_probe(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn probe_json(service: &Service, name: ProbeName) -> Result<Json<ProbeJson>> {
-    let (of_training, stored) = service.probe(&name).await?;
-    let state = ProbeStateJson::new(name, &of_training);
+    let (state, stored) = service.probe(&name).await?;
     Ok(Json(ProbeJson {
-        state,
+        state: ProbeStateJson::new(name, &state),
         probe: stored.map(StoredProbeJson::from),
     }))
 }

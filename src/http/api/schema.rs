@@ -1,16 +1,15 @@
-//! The options and bodies of the image endpoints as the API description shows them.
-//!
-//! The values are read by the structs of [`crate::service`]; a test compares the names.
+//! Options and bodies that several operations share, and the schemas of option enums.
 
-#![allow(dead_code, reason = "these types describe; nothing makes them")]
+use std::{collections::BTreeMap, fmt::Display, marker::PhantomData};
 
-use std::{collections::BTreeMap, fmt::Display};
-
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use strum::VariantNames;
 use utoipa::{
-    IntoParams, ToSchema,
+    IntoParams, PartialSchema, ToSchema,
     openapi::{
-        Object, ObjectBuilder,
-        schema::{SchemaType, Type},
+        ObjectBuilder, RefOr,
+        schema::{Schema, SchemaType, Type},
     },
 };
 
@@ -19,221 +18,144 @@ use crate::{
         pca::Foreground,
         pool::Pooling,
         render::{Colormap, Output, Upscale},
+        vote::Vote,
     },
-    http::request::options::EncodingFormat,
-    service::Decoding,
-    vision::{Background, ResampleFilter, ResizeMode},
+    names::option_enum,
+    service::{Decoding, ImageOptions, ProbeFeatures},
+    vision::{Background, PreprocessingOverrides, ResampleFilter, ResizeMode},
 };
 
-/// A PNG of four squares, so that examples can be sent as they stand.
-pub(crate) const EXAMPLE_IMAGE: &str = "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAHElEQVR42mPQQAH/UQDDqOQASaJyUZWOSg6QJACS8MPIBcx3IQAAAABJRU5ErkJggg==";
+/// A small PNG, so that the examples can be sent unchanged.
+pub(crate) const EXAMPLE_IMAGE: &str = "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAHElEQVR42\
+    mPQQAH/UQDDqOQASaJyUZWOSg6QJACS8MPIBcx3IQAAAABJRU5ErkJggg==";
 
-/// One of the names of `T`.
-fn names<T: strum::VariantNames>() -> ObjectBuilder {
+/// Schema of an option whose values are the names of `T`, without a default.
+pub(crate) struct OneOf<T>(PhantomData<T>);
+
+impl<T: VariantNames> PartialSchema for OneOf<T> {
+    fn schema() -> RefOr<Schema> {
+        names::<T>().into()
+    }
+}
+
+impl<T: VariantNames> ToSchema for OneOf<T> {}
+
+/// Returns the schema of an option whose values are the names of `T`, with its default.
+pub(crate) fn choice<T: VariantNames + Default + Display>() -> ObjectBuilder {
+    names::<T>().default(Some(T::default().to_string().into()))
+}
+
+fn names<T: VariantNames>() -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(SchemaType::new(Type::String))
         .enum_values(Some(T::VARIANTS.iter().copied()))
 }
 
-/// One of the names of `T`, whose default is the endpoint's own.
-pub(crate) fn one_of<T: strum::VariantNames>() -> Object {
-    names::<T>().build()
+macro_rules! choices {
+    ($($name:ident)*) => {
+        $(
+            impl PartialSchema for $name {
+                fn schema() -> RefOr<Schema> {
+                    choice::<Self>().into()
+                }
+            }
+
+            impl ToSchema for $name {}
+        )*
+    };
 }
 
-/// One of the names of `T`, with its default.
-pub(crate) fn choice<T: strum::VariantNames + Default + Display>() -> Object {
-    names::<T>()
-        .default(Some(T::default().to_string().into()))
-        .build()
+choices! {
+    Background Colormap Decoding EncodingFormat Foreground Output Pooling ProbeFeatures
+    ResampleFilter Upscale Vote
 }
 
-/// Options of every image endpoint.
-#[derive(IntoParams)]
+option_enum! {
+    /// Form of vectors in JSON.
+    #[derive(Default)]
+    pub(crate) enum EncodingFormat {
+        /// A list of numbers.
+        #[default]
+        Float,
+        /// Base64 of little-endian f32.
+        Base64,
+    }
+}
+
+/// Schema of `resize`, whose default depends on the operation.
+type AnyResizeMode = OneOf<ResizeMode>;
+
+/// Options that decide what the model sees of an image.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ImageParams {
-    /// The size that `resize` speaks of, in pixels. Embeddings: 224, maps: 518, unless the model
-    /// says otherwise. For `crop` and `squash` a multiple of 14.
+    /// Size that `resize` refers to, in pixels. `crop` and `squash` need a multiple of 14. The
+    /// default depends on the model: usually 224 for embeddings and 518 for maps.
     #[param(minimum = 14, example = 224)]
     size: Option<usize>,
-    /// `crop`: shorter side to `size`·256/224, then the middle square (default of embeddings).
-    /// `fit`: the aspect is kept, shorter side to `size`, each side cropped down to a multiple of
-    /// 14 (default of maps). `squash`: both sides to `size`.
-    #[param(schema_with = one_of::<ResizeMode>)]
-    resize: Option<String>,
-    /// Resampling filter, bit-equal to Pillow's.
-    #[param(schema_with = choice::<ResampleFilter>)]
-    filter: Option<String>,
-    /// Turn the image upright as its EXIF data say.
+    /// How the image is resized. `crop` scales the shorter side to `size`·256/224 and takes the
+    /// central square (default for embeddings). `fit` keeps the aspect ratio: it scales the shorter
+    /// side to `size` and crops each side to a multiple of 14 (default for maps). `squash` scales
+    /// both sides to `size`.
+    #[param(value_type = AnyResizeMode, inline)]
+    resize: Option<ResizeMode>,
+    /// Resampling filter. Its results are bit-identical to Pillow's.
+    #[param(inline)]
+    filter: Option<ResampleFilter>,
+    /// Whether to apply the EXIF orientation.
     #[param(default = true)]
     exif: Option<bool>,
-    /// What stands behind transparent pixels; `ignore` uses the stored colors, as Pillow's
+    /// Color behind transparent pixels. `ignore` drops the alpha channel, as Pillow's
     /// `convert("RGB")` does.
-    #[param(schema_with = choice::<Background>)]
-    background: Option<String>,
-    /// `fast` decodes large JPEG files at a half, a quarter or an eighth of their size where that
-    /// is enough for `size`: several times as fast, with slightly different pixels.
-    #[param(schema_with = choice::<Decoding>)]
-    decode: Option<String>,
+    #[param(inline)]
+    background: Option<Background>,
+    /// How JPEG files are decoded. `fast` decodes large files at 1/2, 1/4 or 1/8 of their size where
+    /// that is enough for `size`. It is several times as fast and changes pixels slightly.
+    #[param(inline)]
+    decode: Decoding,
 }
 
-/// Options of embeddings.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct EmbedParams {
-    /// How the tokens become one vector. `cls_mean` is twice as wide as the model.
-    #[param(schema_with = choice::<Pooling>)]
-    pooling: Option<String>,
-    /// Scale the vector to length 1.
-    #[param(default = true)]
-    normalize: Option<bool>,
-    /// Join the pooled vectors of this many last blocks, the last block last.
-    #[param(minimum = 1, maximum = 4, default = 1)]
-    layers: Option<usize>,
-    /// Give the patch tokens of the last block, too: in JSON beside the embedding, in binary forms
-    /// instead of it.
-    #[param(default = false)]
-    tokens: Option<bool>,
-    /// Vectors in JSON as numbers, or as base64 of little-endian f32.
-    #[param(schema_with = choice::<EncodingFormat>)]
-    encoding_format: Option<String>,
+impl From<ImageParams> for ImageOptions {
+    fn from(params: ImageParams) -> Self {
+        Self {
+            overrides: PreprocessingOverrides {
+                size: params.size,
+                resize: params.resize,
+                filter: params.filter,
+                exif: params.exif,
+                background: params.background,
+            },
+            decode: params.decode,
+        }
+    }
 }
 
-/// Options of pictures of maps.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct RenderingParams {
-    /// Size of the PNG: as the image that the model saw, or one pixel per patch.
-    #[param(schema_with = choice::<Output>)]
-    output: Option<String>,
-    /// The way from patches to pixels.
-    #[param(schema_with = choice::<Upscale>)]
-    upscale: Option<String>,
-    /// Opacity of the map over the photograph: 1 hides the photograph.
-    #[param(minimum = 0.0, maximum = 1.0, default = 1.0)]
-    overlay: Option<f32>,
-}
-
-/// Options of PCA maps.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct PcaParams {
-    /// How many components. A picture shows the first three.
-    #[param(minimum = 1, default = 3)]
-    components: Option<usize>,
-    /// `auto`: only the patches on the side of the first component that CLS attends to; the rest is
-    /// black.
-    #[param(schema_with = choice::<Foreground>)]
-    foreground: Option<String>,
-    /// Name of a basis that is kept (`/v1/bases`), in place of one that is fitted on the images:
-    /// the same part has the same color in every picture.
-    #[param(example = "flowers")]
-    basis: Option<String>,
-}
-
-/// Options of bases.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct BasisFitParams {
-    /// How many components are kept. `/v1/pca` can show as many.
-    #[param(minimum = 1, default = 3)]
-    components: Option<usize>,
-}
-
-/// Where the images of a basis are, if not in the body.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct BasisImagesParams {
-    /// A gallery whose thumbnails are used, in a request without a body. They are small (`size` is
-    /// 224 by default), so the basis is not as good as one that is fitted on the images themselves.
-    gallery: Option<String>,
-    /// Of how many items; always of the same ones, while they are there.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    sample: Option<usize>,
-}
-
-/// Options of attention maps.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct AttentionParams {
-    /// `mean` or `max` over the heads, the number of one head, or `all` (a labeled grid). By
-    /// default `mean` as a picture, `all` as numbers.
-    #[param(example = "all")]
-    head: Option<String>,
-    /// Keep only the patches that carry this share of the attention (DINO's videos use 0.6).
-    #[param(minimum = 0.0, maximum = 1.0)]
-    threshold: Option<f32>,
-    /// Colors of the picture.
-    #[param(schema_with = choice::<Colormap>)]
-    colormap: Option<String>,
-}
-
-/// The place that all patches are compared with: a patch or a box.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct SimilarityParams {
-    /// `row,column` of a patch of the first image, counted from 0 at the top left. The `grid` of
-    /// JSON answers tells how many there are.
-    #[param(example = "12,20", pattern = "^[0-9]{1,5},[0-9]{1,5}$")]
-    patch: Option<String>,
-    /// `left,top,right,bottom` of a box on the first image, in place of a patch: shares of its
-    /// width and height, 0 to 1. The patches whose centers lie in it take part.
-    #[param(rename = "box", example = "0.4,0.3,0.6,0.5")]
-    region: Option<String>,
-    /// Colors of the picture.
-    #[param(schema_with = choice::<Colormap>)]
-    colormap: Option<String>,
-}
-
-/// Images as OpenAI's clients send them, with any option of `/v1/embed` beside them.
-#[derive(serde::Serialize, ToSchema)]
-#[schema(example = json!({"model": "dinov2-small", "input": EXAMPLE_IMAGE}))]
-pub(crate) struct InputJson {
-    /// One image file in base64 or as a `data:` URI, or a list of them.
-    input: OneOrSeveral,
-    /// The model; it must be the one that this server runs.
-    model: Option<String>,
-    /// Vectors as numbers, or as base64 of little-endian f32.
-    #[schema(schema_with = choice::<EncodingFormat>)]
-    encoding_format: Option<String>,
-    /// Nothing but the width that the embeddings have.
-    dimensions: Option<usize>,
-    /// Not used.
-    user: Option<String>,
-    /// Any of the options of `/v1/embed` but `tokens`.
-    #[serde(flatten)]
-    options: BTreeMap<String, serde_json::Value>,
-}
-
-/// A string, or a list of strings.
-#[derive(serde::Serialize, ToSchema)]
-#[serde(untagged)]
-pub(crate) enum OneOrSeveral {
-    One(String),
-    Several(Vec<String>),
-}
-
-/// Images in JSON, with any of the endpoint's options beside them.
-#[derive(serde::Serialize, ToSchema)]
+/// Images in JSON, along with any of the operation's options.
+#[derive(Serialize, ToSchema)]
 #[schema(example = json!({"image": EXAMPLE_IMAGE, "size": 224}))]
+#[allow(dead_code, reason = "only its schema is used")]
 pub(crate) struct ImagesJson {
-    /// One image file in base64, or as a `data:` URI.
+    /// An image file, in base64 or as a `data:` URI.
     image: Option<String>,
-    /// Several.
+    /// Several image files.
     images: Option<Vec<String>>,
-    /// Any of the endpoint's options.
+    /// Any of the operation's options.
     #[serde(flatten)]
-    options: BTreeMap<String, serde_json::Value>,
+    options: BTreeMap<String, Value>,
 }
 
-/// Images as form parts, with any of the endpoint's options as text parts.
+/// Images as the files of a form. Text parts are options of the operation.
 #[derive(ToSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
 pub(crate) struct ImagesForm {
     /// One or more image files.
     #[schema(value_type = Vec<String>, format = Binary)]
     image: Vec<String>,
 }
 
-/// The bytes of a file.
+/// Bytes of a file.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
+#[allow(dead_code, reason = "only its schema is used")]
 pub(crate) struct File(String);

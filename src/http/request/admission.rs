@@ -1,4 +1,5 @@
-//! A place for each request that will cost memory and time, taken before its body is read.
+//! Admission control: every request that costs memory and time gets a permit before its body is
+//! read.
 
 use std::sync::Arc;
 
@@ -7,12 +8,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     engine::EngineState,
-    error::{Error, Kind},
+    error::{Error, Kind, Result},
     http::AppState,
     telemetry,
 };
 
-/// A place among the requests under way; it is free again when this is dropped.
+/// Permit of an admitted request. Dropping it admits another.
 pub(crate) struct Admission {
     _permit: OwnedSemaphorePermit,
 }
@@ -21,34 +22,41 @@ impl FromRequestParts<AppState> for Admission {
     type Rejection = Error;
 
     async fn from_request_parts(_: &mut Parts, state: &AppState) -> Result<Self, Error> {
-        let refuse = |reason: &str, error: Error| {
+        admit(state).map_err(|(reason, error)| {
             telemetry::metrics().count_rejection(reason);
             error
-        };
-        let engine = state.live.engine_state();
-        let reason = if engine == EngineState::Loading {
-            "loading"
-        } else {
-            "failed"
-        };
-        let plan = engine
-            .require_ready()
-            .map_err(|error| refuse(reason, error))?;
-        let most = state
-            .config
-            .max_requests
-            .unwrap_or_else(|| plan.max_concurrent_requests())
-            .clamp(1, Semaphore::MAX_PERMITS);
-        let permits = state.permits.get_or_init(|| Arc::new(Semaphore::new(most)));
-        let permit = Arc::clone(permits).try_acquire_owned().map_err(|_| {
-            let detail = format!("{most} requests are under way already; try again in a moment");
+        })
+    }
+}
+
+/// Takes a permit, or returns the reason for the metrics and the error for the client.
+fn admit(state: &AppState) -> Result<Admission, (&'static str, Error)> {
+    let engine = state.live.engine_state();
+    let reason = match engine {
+        EngineState::Loading => "loading",
+        _ => "failed",
+    };
+    let plan = engine.require_ready().map_err(|error| (reason, error))?;
+    let max_requests = state
+        .config
+        .max_requests
+        .unwrap_or_else(|| plan.max_concurrent_requests())
+        .clamp(1, Semaphore::MAX_PERMITS);
+    let permits = state
+        .permits
+        .get_or_init(|| Arc::new(Semaphore::new(max_requests)));
+    match Arc::clone(permits).try_acquire_owned() {
+        Ok(permit) => Ok(Admission { _permit: permit }),
+        Err(_) => {
+            let detail = format!(
+                "the server is processing its maximum of {max_requests} requests; retry in a moment"
+            );
             let error = Error::new(Kind::Overloaded, detail).with_limit(
                 "max_requests",
-                most as u64,
+                max_requests as u64,
                 "--max-requests",
             );
-            refuse("overloaded", error)
-        })?;
-        Ok(Self { _permit: permit })
+            Err(("overloaded", error))
+        }
     }
 }

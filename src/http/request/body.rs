@@ -1,5 +1,4 @@
-//! The three forms in which images come: raw bytes, multipart, JSON. Where a vector will do, JSON
-//! may hold one instead.
+//! Bodies: a raw image, a multipart form, or JSON.
 
 use axum::{
     body::Body,
@@ -17,42 +16,48 @@ use crate::{
         AppState, HttpConfig,
         request::{
             admission::Admission,
-            json::{BodyItem, check_length_of_text, read_json},
-            options::Options,
+            contents::{
+                ACCEPTED_BODIES, Batch, BodyKind, Contents, Images, InputImages, ParsedBody,
+                QueryInputs,
+            },
+            json::{read_json, read_listing},
+            options::{Options, check_text_length},
         },
     },
-    service::QueryInput,
 };
 
-const TAKEN: &str = "send an image (Content-Type: image/* or application/octet-stream), multipart/form-data, or application/json";
+/// A request with images.
+pub(crate) type ImageRequest = BodyRequest<Images>;
+/// A request with images or a vector.
+pub(crate) type QueryRequest = BodyRequest<QueryInputs>;
+/// A request with several items.
+pub(crate) type BatchRequest = BodyRequest<Batch>;
+/// A request in the shape of OpenAI's API.
+pub(crate) type InputRequest = BodyRequest<InputImages>;
 
-/// The images of a request and its options, wherever they stood.
-pub(crate) struct ImageRequest {
-    pub(crate) images: Vec<Bytes>,
+/// An admitted request whose body was read.
+pub(crate) struct BodyRequest<C> {
+    pub(crate) contents: C,
+    /// Options, from the query and the body.
     pub(crate) options: Options,
     pub(crate) headers: HeaderMap,
-    /// The request's place; it is free again when this is dropped.
+    /// Permit to hold until the response is ready.
     pub(crate) admission: Admission,
 }
 
-impl FromRequest<AppState> for ImageRequest {
+impl<C: Contents> FromRequest<AppState> for BodyRequest<C> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
-        let Received {
-            contents,
-            options,
-            headers,
-            admission,
-        } = receive(request, state, Takes::Images).await?;
-        if contents.images.is_empty() {
-            return Err(Error::new(
-                Kind::Malformed,
-                format!("the request holds no image; {TAKEN}"),
-            ));
-        }
+        let (mut parts, body) = request.into_parts();
+        let config = &state.config;
+        let admission = Admission::from_request_parts(&mut parts, state).await?;
+        check_content_length(&parts.headers, config)?;
+        let headers = parts.headers.clone();
+        let read = read(Request::from_parts(parts, body), config, C::KIND);
+        let (body, options) = in_time(config, read).await?;
         Ok(Self {
-            images: contents.images,
+            contents: C::from_body(body)?,
             options,
             headers,
             admission,
@@ -60,370 +65,136 @@ impl FromRequest<AppState> for ImageRequest {
     }
 }
 
-/// A request about images, or about a vector that was made elsewhere.
-pub(crate) struct SubjectRequest {
-    /// At least one.
-    pub(crate) subjects: Vec<QueryInput>,
-    pub(crate) options: Options,
-    /// The request's place; it is free again when this is dropped.
-    pub(crate) admission: Admission,
-}
-
-impl FromRequest<AppState> for SubjectRequest {
-    type Rejection = Error;
-
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
-        let Received {
-            contents,
-            options,
-            admission,
-            ..
-        } = receive(request, state, Takes::ImagesOrVector).await?;
-        Ok(Self {
-            subjects: contents.subjects()?,
-            options,
-            admission,
-        })
-    }
-}
-
-/// A request about several items, each with options of its own.
-pub(crate) struct ItemsRequest {
-    pub(crate) items: Vec<BodyItem>,
-    pub(crate) options: Options,
-    /// The request's place; it is free again when this is dropped.
-    pub(crate) admission: Admission,
-}
-
-impl FromRequest<AppState> for ItemsRequest {
-    type Rejection = Error;
-
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
-        let Received {
-            contents,
-            options,
-            admission,
-            ..
-        } = receive(request, state, Takes::Items).await?;
-        let items = contents.into_items()?;
-        if items.is_empty() {
-            let detail = "the request holds no item; send files as multipart/form-data, or {\"items\": [..]} as JSON";
-            return Err(Error::new(Kind::Malformed, detail));
-        }
-        Ok(Self {
-            items,
-            options,
-            admission,
-        })
-    }
-}
-
-/// A request in OpenAI's shape: JSON with the images in `input`.
-pub(crate) struct InputRequest {
-    /// At least one.
-    pub(crate) images: Vec<Bytes>,
-    pub(crate) options: Options,
-    /// The request's place; it is free again when this is dropped.
-    pub(crate) admission: Admission,
-}
-
-impl FromRequest<AppState> for InputRequest {
-    type Rejection = Error;
-
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
-        let Received {
-            contents,
-            options,
-            admission,
-            ..
-        } = receive(request, state, Takes::Input).await?;
-        if contents.images.is_empty() {
-            let detail =
-                "there is no image in `input`; send base64 or a data: URI there, or a list of them";
-            return Err(Error::new(Kind::Malformed, detail));
-        }
-        Ok(Self {
-            images: contents.images,
-            options,
-            admission,
-        })
-    }
-}
-
-/// A request that is all options, in JSON and in the query.
+/// A request with options only, in JSON and in the query. It gives up its permit once it is read.
 pub(crate) struct OptionsRequest(pub(crate) Options);
 
 impl FromRequest<AppState> for OptionsRequest {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
-        Ok(Self(receive(request, state, Takes::Nothing).await?.options))
+        let request = BodyRequest::<()>::from_request(request, state).await?;
+        Ok(Self(request.options))
     }
 }
 
-/// A request that has arrived.
-struct Received {
-    contents: Contents,
-    options: Options,
-    headers: HeaderMap,
-    admission: Admission,
-}
-
-/// Takes a place, then reads the body.
-async fn receive(request: Request, state: &AppState, takes: Takes) -> Result<Received> {
-    let (mut parts, body) = request.into_parts();
-    let config = &state.config;
-    let admission = Admission::from_request_parts(&mut parts, state).await?;
-    check_content_length(&parts.headers, config)?;
-    let headers = parts.headers.clone();
-    let read = read(Request::from_parts(parts, body), config, takes);
-    let (contents, options) = in_time(config, read).await?;
-    Ok(Received {
-        contents,
-        options,
-        headers,
-        admission,
-    })
-}
-
-/// Waits for a body for as long as a request may take.
+/// Fails with [`Kind::SlowRequest`] if reading a body takes longer than a request may.
 pub(crate) async fn in_time<T>(
     config: &HttpConfig,
     read: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let limit = config.request_timeout;
-    // A little less than the whole request may take, so that a slow client hears that it is one.
+    // Slightly less than the limit of the whole request, so that a slow client gets this error and
+    // not the general one.
     tokio::time::timeout(limit - limit / 50, read)
         .await
         .map_err(|_| {
             let seconds = limit.as_secs();
-            Error::new(
-                Kind::SlowRequest,
-                format!("the body did not arrive within {seconds} s"),
+            let detail = format!("the body did not arrive within {seconds} s");
+            Error::new(Kind::SlowRequest, detail).with_limit(
+                "request_timeout",
+                seconds,
+                "--request-timeout",
             )
-            .with_limit("request_timeout", seconds, "--request-timeout")
         })?
 }
 
-/// Reads what a request holds, in its query and in its body.
+/// Reads the query and the body of a request.
 pub(crate) async fn read(
     request: Request,
     config: &HttpConfig,
-    takes: Takes,
-) -> Result<(Contents, Options)> {
+    kind: BodyKind,
+) -> Result<(ParsedBody, Options)> {
     let mut options = Options::default();
     options.add_query(request.uri().query().unwrap_or_default())?;
-    let form = match BodyForm::of(request.headers()) {
-        Ok(BodyForm::Json) => BodyForm::Json,
-        _ if matches!(takes, Takes::Nothing | Takes::Input) => {
-            let detail = "only a JSON object is taken here; send Content-Type: application/json";
-            return Err(Error::new(Kind::UnsupportedMediaType, detail));
-        }
-        form => form?,
-    };
+    let form = body_form(request.headers(), kind)?;
     let request = request.map(|body| Body::new(Limited::new(body, config.max_body_bytes)));
-    let mut contents = Contents::new(takes, config.max_images);
+    let mut parsed = ParsedBody::new(kind, config.max_images);
     match form {
-        BodyForm::Raw if takes == Takes::Items => {
-            let detail =
-                "several items do not fit a raw body; send multipart/form-data or application/json";
-            return Err(Error::new(Kind::UnsupportedMediaType, detail));
-        }
-        BodyForm::Raw => contents.add_image(read_all(request.into_body(), config).await?, None)?,
-        BodyForm::Multipart => read_multipart(request, config, &mut contents, &mut options).await?,
+        BodyForm::Raw => parsed.add_image(read_all(request.into_body(), config).await?, None)?,
+        BodyForm::Multipart => read_multipart(request, config, &mut parsed, &mut options).await?,
         BodyForm::Json => {
             let body = read_all(request.into_body(), config).await?;
-            // Megabytes of base64 would hold up the requests of others on this thread.
-            let read =
-                move || read_json(&body, &mut contents, &mut options).map(|()| (contents, options));
-            let read = tokio::task::spawn_blocking(read).await;
-            return read.map_err(|error| Error::internal(format!("reading JSON: {error}")))?;
+            // Decoding megabytes of base64 here would delay other requests on this thread.
+            return tokio::task::spawn_blocking(move || {
+                read_json(&body, &mut parsed, &mut options)?;
+                Ok((parsed, options))
+            })
+            .await
+            .map_err(|error| Error::internal(format!("reading JSON: {error}")))?;
         }
     }
-    Ok((contents, options))
+    Ok((parsed, options))
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum BodyForm {
     Raw,
     Multipart,
     Json,
 }
 
-impl BodyForm {
-    fn of(headers: &HeaderMap) -> Result<Self> {
-        let unsupported =
-            |detail: String| Error::new(Kind::UnsupportedMediaType, format!("{detail}; {TAKEN}"));
-        let value = headers
-            .get(header::CONTENT_TYPE)
-            .ok_or_else(|| unsupported("there is no Content-Type".to_owned()))?;
-        let text = value.to_str().unwrap_or_default();
-        let media = MediaType::parse(text)
-            .map_err(|_| unsupported(format!("the Content-Type {value:?} is not valid")))?;
-        // Media types do not mind case.
-        match (
-            media.ty.as_str().to_lowercase().as_str(),
-            media.subty.as_str().to_lowercase().as_str(),
-        ) {
-            ("image", _) | ("application", "octet-stream") => Ok(Self::Raw),
-            ("multipart", "form-data") => Ok(Self::Multipart),
-            ("application", "json") => Ok(Self::Json),
-            _ => Err(unsupported(format!(
-                "the Content-Type {text} is not taken here"
-            ))),
+/// Returns the form of a body, if a body of this kind may have it.
+fn body_form(headers: &HeaderMap, kind: BodyKind) -> Result<BodyForm> {
+    let form = content_type_form(headers);
+    let detail = match (kind, &form) {
+        (_, Ok(BodyForm::Json)) => return form,
+        (BodyKind::Options | BodyKind::Input, _) => {
+            "this operation accepts only a JSON object; send Content-Type: application/json"
         }
+        (BodyKind::Items, Ok(BodyForm::Raw)) => {
+            "a raw body cannot hold several items; send multipart/form-data or application/json"
+        }
+        _ => return form,
+    };
+    Err(Error::new(Kind::UnsupportedMediaType, detail))
+}
+
+fn content_type_form(headers: &HeaderMap) -> Result<BodyForm> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return Err(unsupported("the Content-Type header is missing"));
+    };
+    let text = value.to_str().unwrap_or_default();
+    let Ok(media) = MediaType::parse(text) else {
+        return Err(unsupported(format!(
+            "the Content-Type {value:?} is invalid"
+        )));
+    };
+    // Media types are case-insensitive.
+    let kind = media.ty.as_str().to_lowercase();
+    let subtype = media.subty.as_str().to_lowercase();
+    match (kind.as_str(), subtype.as_str()) {
+        ("image", _) | ("application", "octet-stream") => Ok(BodyForm::Raw),
+        ("multipart", "form-data") => Ok(BodyForm::Multipart),
+        ("application", "json") => Ok(BodyForm::Json),
+        _ => Err(unsupported(format!(
+            "the Content-Type {text} is not supported"
+        ))),
     }
 }
 
-/// What a body may hold beside options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Takes {
-    Images,
-    ImagesOrVector,
-    Items,
-    /// Images, in JSON's `input`.
-    Input,
-    /// Only options.
-    Nothing,
-}
-
-/// What a body holds beside options.
-pub(crate) struct Contents {
-    pub(crate) takes: Takes,
-    most: usize,
-    images: Vec<Bytes>,
-    /// The file name of each image.
-    names: Vec<Option<String>>,
-    vector: Option<Vec<f32>>,
-    items: Vec<BodyItem>,
-    /// A JSON list that tells of the images what their form parts cannot.
-    listing: Option<String>,
-}
-
-impl Contents {
-    /// Nothing yet; more than `most` images or items will be refused.
-    pub(crate) fn new(takes: Takes, most: usize) -> Self {
-        let (images, names, items) = (Vec::new(), Vec::new(), Vec::new());
-        Self {
-            takes,
-            most,
-            images,
-            names,
-            vector: None,
-            items,
-            listing: None,
-        }
-    }
-
-    pub(crate) fn add_image(&mut self, image: Bytes, name: Option<String>) -> Result<()> {
-        if self.images.len() == self.most {
-            return Err(self.too_many("images"));
-        }
-        self.images.push(image);
-        self.names.push(name);
-        Ok(())
-    }
-
-    /// Adds an item, which is read only if there is room for it; it is told the limit.
-    pub(crate) fn add_item(&mut self, read: impl FnOnce(usize) -> BodyItem) -> Result<()> {
-        if self.items.len() == self.most {
-            return Err(self.too_many("items"));
-        }
-        self.items.push(read(self.most));
-        Ok(())
-    }
-
-    pub(crate) fn add_vector(&mut self, vector: Vec<f32>) -> Result<()> {
-        match self.vector.replace(vector) {
-            None => Ok(()),
-            Some(_) => Err(Error::option("vector", "given twice")),
-        }
-    }
-
-    fn too_many(&self, what: &str) -> Error {
-        let detail = format!(
-            "the request holds more than {} {what}; send them in several requests",
-            self.most
-        );
-        Error::new(Kind::TooLarge, detail).with_limit(
-            "max_images",
-            self.most as u64,
-            "--max-images",
-        )
-    }
-
-    /// The images, or the vector.
-    pub(crate) fn subjects(self) -> Result<Vec<QueryInput>> {
-        match (self.images.is_empty(), self.vector) {
-            (false, None) => Ok(self.images.into_iter().map(QueryInput::Image).collect()),
-            (true, Some(vector)) => Ok(vec![QueryInput::Vector(vector)]),
-            (false, Some(_)) => Err(Error::new(
-                Kind::Malformed,
-                "there are an image and a `vector`; send one of the two",
-            )),
-            (true, None) => {
-                let detail = format!("the request holds neither an image nor a `vector`; {TAKEN}");
-                Err(Error::new(Kind::Malformed, detail))
-            }
-        }
-    }
-
-    /// The items, whether they came as such or as the files of a form.
-    pub(crate) fn into_items(self) -> Result<Vec<BodyItem>> {
-        if self.images.is_empty() {
-            Ok(self.items)
-        } else {
-            self.files_as_items()
-        }
-    }
-
-    /// The files of a form as items; without a listing the name of a file is its id.
-    fn files_as_items(self) -> Result<Vec<BodyItem>> {
-        let most = self.images.len();
-        let listed = self
-            .listing
-            .as_deref()
-            .map(|text| BodyItem::read_listing(text, most))
-            .transpose()?;
-        if let Some(listed) = &listed
-            && listed.len() != self.images.len()
-        {
-            let detail = format!(
-                "lists {} items, and there are {} files",
-                listed.len(),
-                self.images.len()
-            );
-            return Err(Error::option("items", detail));
-        }
-        let mut listed = listed.unwrap_or_default().into_iter();
-        let files = self.images.into_iter().zip(self.names);
-        Ok(files
-            .map(|(image, name)| BodyItem::of_file(image, name, listed.next()))
-            .collect())
-    }
+fn unsupported(problem: impl std::fmt::Display) -> Error {
+    let detail = format!("{problem}; {ACCEPTED_BODIES}");
+    Error::new(Kind::UnsupportedMediaType, detail)
 }
 
 fn body_too_large(config: &HttpConfig) -> Error {
-    let most = config.max_body_bytes as u64;
-    Error::new(
-        Kind::TooLarge,
-        format!("the body is larger than the limit of {most} bytes"),
-    )
-    .with_limit("max_body_bytes", most, "--max-body-bytes")
+    let max = config.max_body_bytes as u64;
+    let detail = format!("the body is larger than the limit of {max} bytes");
+    Error::new(Kind::TooLarge, detail).with_limit("max_body_bytes", max, "--max-body-bytes")
 }
 
-/// Refuses a body that says it is too large, before a byte of it is read.
+/// Rejects a body by its `Content-Length`, before any of it is read.
 fn check_content_length(headers: &HeaderMap, config: &HttpConfig) -> Result<()> {
     let length = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > config.max_body_bytes as u64) {
-        Err(body_too_large(config))
-    } else {
-        Ok(())
+        return Err(body_too_large(config));
     }
+    Ok(())
 }
 
-/// What went wrong while the body was read, found among the causes of `error`.
+/// Finds out from the causes of `error` whether a body was too large or unreadable.
 fn body_error(error: &(dyn std::error::Error + 'static), config: &HttpConfig) -> Error {
     let mut cause = Some(error);
     while let Some(inner) = cause {
@@ -436,34 +207,32 @@ fn body_error(error: &(dyn std::error::Error + 'static), config: &HttpConfig) ->
 }
 
 async fn read_all(body: Body, config: &HttpConfig) -> Result<Bytes> {
-    Ok(body
-        .collect()
-        .await
-        .map_err(|error| body_error(&error, config))?
-        .to_bytes())
+    match body.collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) => Err(body_error(&error, config)),
+    }
 }
 
 async fn read_multipart(
     request: Request,
     config: &HttpConfig,
-    contents: &mut Contents,
+    body: &mut ParsedBody,
     options: &mut Options,
 ) -> Result<()> {
     let mut parts = Multipart::from_request(request, &())
         .await
         .map_err(|error| {
-            Error::new(
-                Kind::Malformed,
-                format!("the multipart body cannot be read: {error}"),
-            )
+            let detail = format!("the multipart body cannot be read: {error}");
+            Error::new(Kind::Malformed, detail)
         })?;
+    let mut listing = None;
     while let Some(part) = parts
         .next_field()
         .await
         .map_err(|error| body_error(&error, config))?
     {
         let name = part.name().unwrap_or_default().to_owned();
-        let is_listing = contents.takes == Takes::Items && name == "items";
+        let is_listing = body.kind == BodyKind::Items && name == "items";
         let file_name = part
             .file_name()
             .filter(|name| !name.is_empty())
@@ -478,17 +247,23 @@ async fn read_multipart(
             .await
             .map_err(|error| body_error(&error, config))?;
         if is_image && !is_listing {
-            contents.add_image(content, file_name)?;
+            body.add_image(content, file_name)?;
             continue;
         }
         let text = String::from_utf8(content.into())
-            .map_err(|_| Error::option(&name, "not UTF-8; a file needs a file name in its part"))?;
+            .map_err(|_| Error::option(&name, "not UTF-8; the part of a file needs a file name"))?;
         if !is_listing {
-            check_length_of_text(&name, &text)?;
+            check_text_length(&name, &text)?;
             options.add(name, Value::String(text))?;
-        } else if contents.listing.replace(text).is_some() {
+        } else if listing.replace(text).is_some() {
             return Err(Error::option("items", "given twice"));
         }
+    }
+    // A listing without files is ignored: the request contains no item then.
+    if let Some(listing) = listing
+        && body.image_count() > 0
+    {
+        body.set_listing(read_listing(&listing, body.image_count())?);
     }
     Ok(())
 }

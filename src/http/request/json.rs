@@ -1,5 +1,7 @@
-//! JSON bodies, read member by member: base64 text is decoded straight from the body, a limit ends
-//! the reading at once, and nothing but images, vectors and the values of options is ever built.
+//! JSON bodies, read member by member.
+//!
+//! Base64 text is decoded straight from the body, a limit ends the reading at once, and nothing but
+//! images, vectors and option values is ever built.
 
 use std::borrow::Cow;
 
@@ -8,333 +10,239 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bytes::Bytes;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Value, value::RawValue};
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Number, value::RawValue};
 
 use crate::{
     error::{Error, Kind, Result},
     gallery::ItemId,
     http::request::{
-        body::{Contents, Takes},
-        options::Options,
+        contents::{BatchEntry, BodyKind, Contents, ListingEntry, ParsedBody, QueryInputs},
+        options::{Options, option_value},
     },
-    service::QueryInput,
 };
 
-/// Options that may be objects. The others are plain values.
-const OBJECTS: [&str; 2] = ["metadata", "where"];
-
-/// Most bytes of an object as JSON text: more than any that will do, however it is spaced and
-/// escaped.
-const MOST_OF_OBJECT: usize = 128 << 10;
-
-/// Most bytes of a plain value: a long id whose every byte is escaped, and some more.
-const MOST_OF_VALUE: usize = 4096;
-
-/// An item of a list of them.
-pub(crate) struct BodyItem {
-    /// Its id, as far as it can be told even if something else is wrong.
-    pub(crate) id: Option<String>,
-    /// What it shows and its options, or what is wrong.
-    pub(crate) content: Result<(QueryInput, Options)>,
-}
-
-impl BodyItem {
-    fn read(value: &RawValue, most: usize) -> Self {
-        let (id, content) = read_element(value, Contents::new(Takes::ImagesOrVector, most));
-        let content = content.and_then(|(contents, options)| {
-            let mut subjects = contents.subjects()?;
-            match (subjects.pop(), subjects.is_empty()) {
-                (Some(subject), true) => Ok((subject, options)),
-                _ => Err(Error::new(Kind::Malformed, "an item has one image")),
-            }
-        });
-        Self { id, content }
-    }
-
-    /// The options of `most` items at most, as a JSON list. Each has its own outcome.
-    ///
-    /// # Errors
-    /// [`Kind::InvalidOption`] for what is no list, or a longer one.
-    pub(crate) fn read_listing(text: &str, most: usize) -> Result<Vec<Listed>> {
-        let (mut listed, mut failure) = (Vec::new(), None);
-        let each = |value: &RawValue, index| {
-            if index == most {
-                return Err(Error::option(
-                    "items",
-                    format!("lists more items than there are files, which are {most}"),
-                ));
-            }
-            let (id, content) = read_element(value, Contents::new(Takes::Nothing, 0));
-            listed.push(Listed {
-                id,
-                options: content.map(|(_, options)| options),
-            });
-            Ok(())
-        };
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let list = List {
-            of: "objects, one a file",
-            each,
-            failure: &mut failure,
-        };
-        let read = list
-            .deserialize(&mut deserializer)
-            .and_then(|()| deserializer.end());
-        match (failure, read) {
-            (Some(error), _) => Err(error),
-            (None, read) => read.map(|()| listed).map_err(|error| {
-                Error::option("items", format!("no JSON list, one object a file: {error}"))
-            }),
-        }
-    }
-
-    /// A file with what a listing says of it. Its name is its id if that says none.
-    pub(crate) fn of_file(image: Bytes, name: Option<String>, listed: Option<Listed>) -> Self {
-        let Listed { id, options } = listed.unwrap_or_default();
-        let id = id.or_else(|| name.clone());
-        let content = options.and_then(|mut options| {
-            if let Some(name) = name.filter(|_| !options.holds("id")) {
-                options.add("id".to_owned(), Value::String(name))?;
-            }
-            Ok((QueryInput::Image(image), options))
-        });
-        Self { id, content }
-    }
-}
-
-/// What a listing says of an item.
-pub(crate) struct Listed {
-    id: Option<String>,
-    options: Result<Options>,
-}
-
-impl Default for Listed {
-    fn default() -> Self {
-        Self {
-            id: None,
-            options: Ok(Options::default()),
-        }
-    }
-}
-
-/// Reads an object of a list, and its id by itself, so that an item that cannot be read has a name.
-fn read_element(
-    value: &RawValue,
-    mut contents: Contents,
-) -> (Option<String>, Result<(Contents, Options)>) {
-    #[derive(serde::Deserialize)]
-    struct Named<'a> {
-        #[serde(borrow)]
-        id: &'a RawValue,
-    }
-    let named: Option<Named<'_>> = serde_json::from_str(value.get()).ok();
-    let id = named.and_then(|Named { id }| {
-        let id = id.get();
-        // A number is an id, too.
-        let number = || {
-            Some(
-                serde_json::from_str::<serde_json::Number>(id)
-                    .ok()?
-                    .to_string(),
-            )
-        };
-        serde_json::from_str::<String>(id)
-            .ok()
-            .or_else(number)
-            .filter(|id| id.len() <= ItemId::MAX_BYTES)
-    });
-    let mut options = Options::default();
-    let read = read_json(value.get().as_bytes(), &mut contents, &mut options);
-    (id, read.map(|()| (contents, options)))
-}
-
-/// Reads a JSON object into what it holds and its options.
-pub(crate) fn read_json(body: &[u8], contents: &mut Contents, options: &mut Options) -> Result<()> {
+/// Reads a JSON object into a body and its options.
+pub(crate) fn read_json(json: &[u8], body: &mut ParsedBody, options: &mut Options) -> Result<()> {
     let mut failure = None;
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
     let read = deserializer
-        .deserialize_map(Members {
-            contents,
+        .deserialize_map(BodyVisitor {
+            body,
             options,
             failure: &mut failure,
         })
         .and_then(|()| deserializer.end());
-    match (failure, read) {
-        (Some(error), _) => Err(error),
-        (None, Err(error)) => {
-            // What Python writes for a number that is none.
-            let names = [&b"NaN"[..], b"Infinity"];
-            let hint = if names
-                .iter()
-                .any(|name| body.windows(name.len()).any(|bytes| bytes == *name))
-            {
-                "; NaN and Infinity are no JSON"
-            } else {
-                ""
-            };
-            Err(Error::new(
-                Kind::Malformed,
-                format!("the JSON cannot be read: {error}{hint}"),
-            ))
-        }
-        (None, Ok(())) => Ok(()),
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    read.map_err(|error| {
+        // Python's json module writes these.
+        let has_non_finite = [&b"NaN"[..], b"Infinity"]
+            .iter()
+            .any(|name| json.windows(name.len()).any(|bytes| bytes == *name));
+        let hint = if has_non_finite {
+            "; JSON has no NaN and no Infinity"
+        } else {
+            ""
+        };
+        let detail = format!("the JSON cannot be read: {error}{hint}");
+        Error::new(Kind::Malformed, detail)
+    })
+}
+
+/// Reads the form part `items`: a JSON list of up to `max_entries` objects. Each entry has its own
+/// outcome.
+///
+/// # Errors
+/// [`Kind::InvalidOption`] if the text is not a list, or a longer one.
+pub(crate) fn read_listing(text: &str, max_entries: usize) -> Result<Vec<ListingEntry>> {
+    let mut listing = Vec::new();
+    let mut failure = None;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let list = List {
+        of: "objects, one per file",
+        each: |value: &RawValue, index| {
+            if index == max_entries {
+                let detail =
+                    format!("the list has more entries than the form has files ({max_entries})");
+                return Err(Error::option("items", detail));
+            }
+            let read = read_object(value, ParsedBody::new(BodyKind::Options, 0));
+            listing.push(ListingEntry {
+                id: read_id(value),
+                options: read.map(|(_, options)| options),
+            });
+            Ok(())
+        },
+        failure: &mut failure,
+    };
+    let read = list
+        .deserialize(&mut deserializer)
+        .and_then(|()| deserializer.end());
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    read.map_err(|error| {
+        let detail = format!("not a JSON list with one object per file: {error}");
+        Error::option("items", detail)
+    })?;
+    Ok(listing)
+}
+
+/// Reads an item of the member `items`.
+fn read_entry(value: &RawValue, max_images: usize) -> BatchEntry {
+    BatchEntry {
+        id: read_id(value),
+        content: read_object(value, ParsedBody::new(QueryInputs::KIND, max_images)).and_then(
+            |(body, options)| {
+                let QueryInputs(inputs) = QueryInputs::from_body(body)?;
+                let [input] = <[_; 1]>::try_from(inputs)
+                    .map_err(|_| Error::new(Kind::Malformed, "an item has one image"))?;
+                Ok((input, options))
+            },
+        ),
     }
 }
 
-/// Takes the members of the object; what is wrong with one is left in `failure`, since serde knows
-/// only its own errors.
-struct Members<'a> {
-    contents: &'a mut Contents,
+fn read_object(value: &RawValue, mut body: ParsedBody) -> Result<(ParsedBody, Options)> {
+    let mut options = Options::default();
+    read_json(value.get().as_bytes(), &mut body, &mut options)?;
+    Ok((body, options))
+}
+
+/// Reads only the id of an item, so that the error of an item that cannot be read can name it. A
+/// number counts as an id.
+fn read_id(value: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct WithId<'a> {
+        #[serde(borrow)]
+        id: &'a RawValue,
+    }
+    let WithId { id } = serde_json::from_str(value.get()).ok()?;
+    serde_json::from_str::<String>(id.get())
+        .or_else(|_| serde_json::from_str::<Number>(id.get()).map(|id| id.to_string()))
+        .ok()
+        .filter(|id| id.len() <= ItemId::MAX_BYTES)
+}
+
+/// Reads the members of a body. Leaves an error in `failure`, since serde can return only its own
+/// error type.
+struct BodyVisitor<'a> {
+    body: &'a mut ParsedBody,
     options: &'a mut Options,
     failure: &'a mut Option<Error>,
 }
 
-impl<'de> Visitor<'de> for Members<'_> {
+impl BodyVisitor<'_> {
+    /// Reads the value of a member. The outer error is one of JSON syntax.
+    fn read_member<'de, M: MapAccess<'de>>(
+        &mut self,
+        name: Cow<'de, str>,
+        members: &mut M,
+    ) -> Result<Result<()>, M::Error> {
+        match (name.as_ref(), self.body.kind) {
+            ("image", BodyKind::Images | BodyKind::ImagesOrVector) => {
+                let value: &RawValue = members.next_value()?;
+                Ok(add_image(value, "image", self.body))
+            }
+            ("images", BodyKind::Images | BodyKind::ImagesOrVector) => {
+                members.next_value_seed(List {
+                    of: "base64 strings or data: URIs in `images`",
+                    each: |value: &RawValue, index| {
+                        add_image(value, &format!("images[{index}]"), self.body)
+                    },
+                    failure: &mut *self.failure,
+                })?;
+                Ok(Ok(()))
+            }
+            ("input", BodyKind::Input) => {
+                let value: &RawValue = members.next_value()?;
+                Ok(add_images(value, "input", self.body))
+            }
+            ("items", BodyKind::Items) => {
+                members.next_value_seed(List {
+                    of: "objects in `items`",
+                    each: |value: &RawValue, _| self.body.add_entry(|max| read_entry(value, max)),
+                    failure: &mut *self.failure,
+                })?;
+                Ok(Ok(()))
+            }
+            ("vector", BodyKind::ImagesOrVector) => {
+                let value: &RawValue = members.next_value()?;
+                Ok(match serde_json::from_str(value.get()) {
+                    Ok(vector) => self.body.add_vector(vector),
+                    Err(error) => {
+                        let detail = format!("not a list of numbers: {error}");
+                        Err(Error::option("vector", detail))
+                    }
+                })
+            }
+            _ => {
+                let value: &RawValue = members.next_value()?;
+                Ok(option_value(&name, value)
+                    .and_then(|value| self.options.add(name.into_owned(), value)))
+            }
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for BodyVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.contents.takes {
-            Takes::Images => "an object with `image` or `images`",
-            Takes::ImagesOrVector => "an object with `image`, `images` or `vector`",
-            Takes::Items => "an object with `items`",
-            Takes::Input => "an object with `input`",
-            Takes::Nothing => "an object",
+        f.write_str(match self.body.kind {
+            BodyKind::Images => "an object with `image` or `images`",
+            BodyKind::ImagesOrVector => "an object with `image`, `images` or `vector`",
+            BodyKind::Items => "an object with `items`",
+            BodyKind::Input => "an object with `input`",
+            BodyKind::Options => "an object",
         })
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut members: M) -> Result<(), M::Error> {
-        while let Some(Text(name)) = members.next_key::<Text<'de>>()? {
-            let taken = match (name.as_ref(), self.contents.takes) {
-                ("image", Takes::Images | Takes::ImagesOrVector) => {
-                    let value: &RawValue = members.next_value()?;
-                    one_image(value, "image", self.contents)
-                }
-                ("images", Takes::Images | Takes::ImagesOrVector) => {
-                    let of = "base64 strings or data: URIs in `images`";
-                    let each = |value: &RawValue, index| {
-                        one_image(value, &format!("images[{index}]"), self.contents)
-                    };
-                    members.next_value_seed(List {
-                        of,
-                        each,
-                        failure: &mut *self.failure,
-                    })?;
-                    Ok(())
-                }
-                ("input", Takes::Input) => {
-                    let value: &RawValue = members.next_value()?;
-                    several_images(value, "input", self.contents)
-                }
-                ("items", Takes::Items) => {
-                    let each = |value: &RawValue, _| {
-                        self.contents.add_item(|most| BodyItem::read(value, most))
-                    };
-                    members.next_value_seed(List {
-                        of: "objects in `items`",
-                        each,
-                        failure: &mut *self.failure,
-                    })?;
-                    Ok(())
-                }
-                ("vector", Takes::ImagesOrVector) => {
-                    let value: &RawValue = members.next_value()?;
-                    let vector = serde_json::from_str(value.get()).map_err(|error| {
-                        Error::option("vector", format!("no list of numbers: {error}"))
-                    });
-                    vector.and_then(|vector| self.contents.add_vector(vector))
-                }
-                _ => {
-                    let value: &RawValue = members.next_value()?;
-                    option_value(value, &name)
-                        .and_then(|value| self.options.add(name.into_owned(), value))
-                }
-            };
-            if let Err(error) = taken {
+    fn visit_map<M: MapAccess<'de>>(mut self, mut members: M) -> Result<(), M::Error> {
+        while let Some(JsonString(name)) = members.next_key::<JsonString<'de>>()? {
+            if let Err(error) = self.read_member(name, &mut members)? {
                 *self.failure = Some(error);
-                return Err(serde::de::Error::custom("a member is not as it should be"));
+                return Err(serde::de::Error::custom("a member is invalid"));
             }
         }
         Ok(())
     }
 }
 
-fn one_image(value: &RawValue, name: &str, contents: &mut Contents) -> Result<()> {
-    let text: Text<'_> = serde_json::from_str(value.get()).map_err(|_| {
-        Error::new(
-            Kind::Malformed,
-            format!("`{name}` must be a base64 string or data: URI"),
-        )
+fn add_image(value: &RawValue, name: &str, body: &mut ParsedBody) -> Result<()> {
+    let JsonString(text) = serde_json::from_str(value.get()).map_err(|_| {
+        let detail = format!("`{name}` must be a base64 string or data: URI");
+        Error::new(Kind::Malformed, detail)
     })?;
-    contents.add_image(from_base64(&text.0, name)?, None)
+    body.add_image(decode_base64(&text, name)?, None)
 }
 
-/// An image, or a list of them.
-fn several_images(value: &RawValue, name: &str, contents: &mut Contents) -> Result<()> {
+/// Adds an image or a list of images.
+fn add_images(value: &RawValue, name: &str, body: &mut ParsedBody) -> Result<()> {
     if !value.get().starts_with('[') {
-        return one_image(value, name, contents);
+        return add_image(value, name, body);
     }
     let mut failure = None;
-    let each = |value: &RawValue, index| one_image(value, &format!("{name}[{index}]"), contents);
     let list = List {
         of: "base64 strings or data: URIs",
-        each,
+        each: |value: &RawValue, index| add_image(value, &format!("{name}[{index}]"), body),
         failure: &mut failure,
     };
     let read = list.deserialize(&mut serde_json::Deserializer::from_str(value.get()));
-    match (failure, read) {
-        (Some(error), _) => Err(error),
-        (None, read) => {
-            read.map_err(|error| Error::new(Kind::Malformed, format!("`{name}`: {error}")))
-        }
+    if let Some(error) = failure {
+        return Err(error);
     }
+    read.map_err(|error| Error::new(Kind::Malformed, format!("`{name}`: {error}")))
 }
 
-/// Most options are plain values; a list or object is not even read.
-fn option_value(value: &RawValue, name: &str) -> Result<Value> {
-    let value = value.get();
-    if OBJECTS.contains(&name) {
-        check_length_of_object(name, value)?;
-        // A depth that the parser does not follow, or a number that no f64 holds.
-        return serde_json::from_str(value).map_err(|error| Error::option(name, error));
-    }
-    let wrong = || Error::option(name, "must be a text, a number, true or false");
-    if value.starts_with(['[', '{']) || value.len() > MOST_OF_VALUE {
-        return Err(wrong());
-    }
-    serde_json::from_str(value).map_err(|_| wrong())
-}
-
-/// Refuses the text of an option in a form that is longer than any that will do, so that it is
-/// neither read nor repeated.
-pub(crate) fn check_length_of_text(name: &str, text: &str) -> Result<()> {
-    if OBJECTS.contains(&name) {
-        return check_length_of_object(name, text);
-    }
-    if text.len() <= MOST_OF_VALUE {
-        return Ok(());
-    }
-    let detail = format!(
-        "is {} bytes long, more than the limit of {MOST_OF_VALUE}; a file needs a file name",
-        text.len()
-    );
-    Err(Error::option(name, detail))
-}
-
-/// Refuses the text of an object that is longer than any that will do.
-pub(crate) fn check_length_of_object(name: &str, text: &str) -> Result<()> {
-    if text.len() <= MOST_OF_OBJECT {
-        return Ok(());
-    }
-    let detail = format!(
-        "option `{name}` is {} bytes long, more than the limit of {MOST_OF_OBJECT}",
-        text.len()
-    );
-    Err(Error::new(Kind::TooLarge, detail))
-}
-
-/// A list of which each element is taken as it is read.
+/// A list whose elements are handled one by one, as they are read.
 struct List<'a, F> {
+    /// What the elements are, for error messages.
     of: &'static str,
     each: F,
     failure: &'a mut Option<Error>,
@@ -355,14 +263,12 @@ impl<'de, F: FnMut(&RawValue, usize) -> Result<()>> Visitor<'de> for List<'_, F>
         write!(f, "a list of {}", self.of)
     }
 
-    fn visit_seq<S: SeqAccess<'de>>(mut self, mut items: S) -> Result<(), S::Error> {
+    fn visit_seq<S: SeqAccess<'de>>(mut self, mut elements: S) -> Result<(), S::Error> {
         let mut index = 0;
-        while let Some(value) = items.next_element::<&RawValue>()? {
+        while let Some(value) = elements.next_element::<&RawValue>()? {
             if let Err(error) = (self.each)(value, index) {
                 *self.failure = Some(error);
-                return Err(serde::de::Error::custom(
-                    "an element is not as it should be",
-                ));
+                return Err(serde::de::Error::custom("an element is invalid"));
             }
             index += 1;
         }
@@ -370,20 +276,20 @@ impl<'de, F: FnMut(&RawValue, usize) -> Result<()>> Visitor<'de> for List<'_, F>
     }
 }
 
-/// A string of a JSON text, borrowed where it holds no escapes.
-#[derive(serde::Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+/// A string, borrowed from the JSON text if it has no escapes.
+#[derive(Deserialize)]
+struct JsonString<'a>(#[serde(borrow)] Cow<'a, str>);
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-fn from_base64(text: &str, name: &str) -> Result<Bytes> {
+fn decode_base64(text: &str, name: &str) -> Result<Bytes> {
     let malformed = |what: String| Error::new(Kind::Malformed, format!("`{name}`: {what}"));
     if text.starts_with("http://") || text.starts_with("https://") {
         return Err(malformed(
-            "addresses are not fetched; send the image itself, base64-encoded".to_owned(),
+            "URLs are not fetched; send the image itself, base64-encoded".to_owned(),
         ));
     }
     let encoded = match text.strip_prefix("data:") {
@@ -391,7 +297,7 @@ fn from_base64(text: &str, name: &str) -> Result<Bytes> {
             Some((kind, data)) if kind.ends_with(";base64") => data,
             _ => {
                 return Err(malformed(
-                    "the data: URI is not base64 (data:image/png;base64,…)".to_owned(),
+                    "the data: URI is not base64; send data:image/png;base64,…".to_owned(),
                 ));
             }
         },

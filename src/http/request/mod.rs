@@ -1,6 +1,8 @@
-//! What clients send: bodies, options, and the admission of a request.
+//! Requests: admission, bodies, options and names in paths.
 
 pub(crate) mod admission;
 pub(crate) mod body;
+pub(crate) mod contents;
 pub(crate) mod json;
 pub(crate) mod options;
+pub(crate) mod path;

@@ -1,31 +1,39 @@
 //! Options from the query, from form fields and from JSON, as one set of names and values.
 //!
-//! Values that come as text are read as what the option needs; a name that no option has is an
-//! error that lists the names there are.
+//! A text value is parsed as the type that the option has. An unknown name is an error that lists
+//! the known names.
 
 use std::collections::BTreeMap;
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use serde::{
-    Deserialize, Deserializer,
+    Deserializer,
     de::{DeserializeOwned, IntoDeserializer, Visitor, value::MapDeserializer},
     forward_to_deserialize_any,
 };
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
+use utoipa::IntoParams;
 
 use crate::{
     error::{Error, Kind, Result},
     http::AppState,
-    service::{Decoding, ImageOptions},
 };
 
-/// More options than any endpoint has.
+/// Maximum number of options in a request; more than any operation has.
 const MAX_OPTIONS: usize = 64;
+/// Options whose value may be a JSON object. All others are plain values.
+const OBJECT_OPTIONS: [&str; 2] = ["metadata", "where"];
+/// Maximum length of an object as JSON text, in bytes: more than any valid one has, however it is
+/// spaced and escaped.
+const MAX_OBJECT_BYTES: usize = 128 << 10;
+/// Maximum length of a plain value, in bytes: more than an id has whose every byte is escaped.
+const MAX_VALUE_BYTES: usize = 4096;
 
-/// The options of a request that have not been taken yet.
+/// Options of a request that were not taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
     values: BTreeMap<String, Value>,
+    /// Names of all options that were asked for, given or not.
     known: Vec<&'static str>,
 }
 
@@ -33,104 +41,91 @@ impl Options {
     /// Adds an option.
     ///
     /// # Errors
-    /// [`Kind::InvalidOption`] if it was given before.
+    /// [`Kind::InvalidOption`] if the request has it already.
     pub(crate) fn add(&mut self, name: String, value: Value) -> Result<()> {
         if self.values.contains_key(&name) {
             return Err(Error::option(&name, "given twice"));
         }
         if self.values.len() == MAX_OPTIONS {
-            return Err(Error::new(
-                Kind::InvalidOption,
-                format!("there are more than {MAX_OPTIONS} options"),
-            ));
+            let detail = format!("the request has more than {MAX_OPTIONS} options");
+            return Err(Error::new(Kind::InvalidOption, detail));
         }
         self.values.insert(name, value);
         Ok(())
     }
 
-    /// Whether an option was given and has not been taken.
-    pub(crate) fn holds(&self, name: &str) -> bool {
-        self.values.contains_key(name)
-    }
-
     /// Adds the options of a URL's query.
     ///
     /// # Errors
-    /// [`Kind::Malformed`] for a query that is no form encoding of UTF-8, and as [`Options::add`].
+    /// [`Kind::Malformed`] if the query is not a form encoding of UTF-8, and as [`Options::add`].
     pub(crate) fn add_query(&mut self, query: &str) -> Result<()> {
-        // The form decoder would put a replacement character where a byte makes no sense.
+        // The form decoder would replace invalid bytes instead of failing.
         if percent_encoding::percent_decode_str(query)
             .decode_utf8()
             .is_err()
         {
-            return Err(Error::new(
-                Kind::Malformed,
-                "the query is not UTF-8 in percent-encoding",
-            ));
+            let detail = "the query is not valid: percent-decoded, it must be UTF-8";
+            return Err(Error::new(Kind::Malformed, detail));
         }
         let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).map_err(|error| {
-            Error::new(
-                Kind::Malformed,
-                format!("the query cannot be read: {error}"),
-            )
+            let detail = format!("the query cannot be read: {error}");
+            Error::new(Kind::Malformed, detail)
         })?;
         pairs
             .into_iter()
             .try_for_each(|(name, value)| self.add(name, Value::String(value)))
     }
 
-    /// Takes the options that `T` has.
+    /// Returns whether an option was given and not taken yet.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
+    /// Takes the options that are fields of `T`.
     ///
     /// # Errors
-    /// [`Kind::InvalidOption`] that names the option, what is wrong with its value and what would
-    /// be right.
+    /// [`Kind::InvalidOption`] with the name of the option and what is wrong with its value.
     pub(crate) fn take<T: DeserializeOwned>(&mut self) -> Result<T> {
         serde_path_to_error::deserialize(&mut *self).map_err(|error| {
             let path = error.path().to_string();
-            let inner = error.into_inner().to_string();
+            let detail = error.into_inner().to_string();
             let name = path.split('.').next().unwrap_or_default();
-            Error::option(name, inner)
+            Error::option(name, detail)
         })
     }
 
-    /// Takes the options of images.
+    /// Rejects every option of `T`, because `other` was given.
     ///
     /// # Errors
-    /// As [`Options::take`].
-    pub(crate) fn take_image(&mut self) -> Result<ImageOptions> {
-        let overrides = self.take()?;
-        let DecodeOption { decode } = self.take()?;
-        Ok(ImageOptions { overrides, decode })
-    }
-
-    /// Ends the taking.
-    ///
-    /// # Errors
-    /// [`Kind::InvalidOption`] if an option is left that nobody knows.
-    pub(crate) fn finish(self) -> Result<()> {
-        match self.values.keys().next() {
-            None => Ok(()),
-            Some(name) if self.known.is_empty() => {
-                Err(Error::option(name, "there are no options here"))
+    /// [`Kind::InvalidOption`] with the name of the first option that was given.
+    pub(crate) fn reject<T: IntoParams>(&self, other: &str) -> Result<()> {
+        for option in T::into_params(|| None) {
+            if self.contains(&option.name) {
+                let detail = format!("cannot be combined with `{other}`; leave one of them out");
+                return Err(Error::option(&option.name, detail));
             }
-            Some(name) => Err(Error::option(
-                name,
-                format!(
-                    "there is no such option here; there are {}",
-                    self.known.join(", ")
-                ),
-            )),
         }
+        Ok(())
+    }
+
+    /// Rejects options that no earlier call took.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] with the name of such an option and the names of the known ones.
+    pub(crate) fn reject_unknown(self) -> Result<()> {
+        let Some(name) = self.values.keys().next() else {
+            return Ok(());
+        };
+        let detail = if self.known.is_empty() {
+            "unknown; this operation has no options".to_owned()
+        } else {
+            format!("unknown; expected one of {}", self.known.join(", "))
+        };
+        Err(Error::option(name, detail))
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct DecodeOption {
-    decode: Decoding,
-}
-
-/// The options of a request that has no body.
+/// Options of a request without a body.
 impl FromRequestParts<AppState> for Options {
     type Rejection = Error;
 
@@ -139,6 +134,62 @@ impl FromRequestParts<AppState> for Options {
         options.add_query(parts.uri.query().unwrap_or_default())?;
         Ok(options)
     }
+}
+
+/// Reads the value of an option from a JSON body. A list, or an object where none is allowed, is
+/// not even parsed.
+pub(crate) fn option_value(name: &str, value: &RawValue) -> Result<Value> {
+    let value = value.get();
+    if OBJECT_OPTIONS.contains(&name) {
+        check_object_length(name, value)?;
+        // Fails for too many levels, or a number that no f64 holds.
+        return serde_json::from_str(value).map_err(|error| Error::option(name, error));
+    }
+    if value.starts_with(['[', '{']) || value.len() > MAX_VALUE_BYTES {
+        return Err(not_a_plain_value(name));
+    }
+    serde_json::from_str(value).map_err(|_| not_a_plain_value(name))
+}
+
+fn not_a_plain_value(name: &str) -> Error {
+    Error::option(name, "must be a string, a number, true or false")
+}
+
+/// Returns an option that is JSON, and parses it if it came as text.
+pub(crate) fn parsed_object(name: &str, value: Value) -> Result<Value> {
+    let Value::String(text) = value else {
+        return Ok(value);
+    };
+    check_object_length(name, &text)?;
+    serde_json::from_str(&text)
+        .map_err(|error| Error::option(name, format!("not valid JSON: {error}")))
+}
+
+/// Rejects the text of a form field that is longer than any valid option, so that it is neither
+/// parsed nor repeated in a message.
+pub(crate) fn check_text_length(name: &str, text: &str) -> Result<()> {
+    if OBJECT_OPTIONS.contains(&name) {
+        return check_object_length(name, text);
+    }
+    if text.len() <= MAX_VALUE_BYTES {
+        return Ok(());
+    }
+    let detail = format!(
+        "{} bytes long, over the limit of {MAX_VALUE_BYTES}; the part of a file needs a file name",
+        text.len()
+    );
+    Err(Error::option(name, detail))
+}
+
+fn check_object_length(name: &str, text: &str) -> Result<()> {
+    if text.len() <= MAX_OBJECT_BYTES {
+        return Ok(());
+    }
+    let detail = format!(
+        "option `{name}` is {} bytes long, over the limit of {MAX_OBJECT_BYTES}",
+        text.len()
+    );
+    Err(Error::new(Kind::TooLarge, detail))
 }
 
 type JsonError = serde_json::Error;
@@ -153,14 +204,17 @@ impl<'de> Deserializer<'de> for &mut Options {
         visitor: V,
     ) -> Result<V::Value, JsonError> {
         self.known.extend(fields);
-        let found = fields
+        let found: Vec<_> = fields
             .iter()
-            .filter_map(|&name| Some((name, Lenient(self.values.remove(name)?))));
-        visitor.visit_map(MapDeserializer::new(found.collect::<Vec<_>>().into_iter()))
+            .filter_map(|&name| Some((name, Lenient(self.values.remove(name)?))))
+            .collect();
+        visitor.visit_map(MapDeserializer::new(found.into_iter()))
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, JsonError> {
-        Err(serde::de::Error::custom("options are read into a struct"))
+        Err(serde::de::Error::custom(
+            "options can be read only into a struct",
+        ))
     }
 
     forward_to_deserialize_any! {
@@ -169,7 +223,7 @@ impl<'de> Deserializer<'de> for &mut Options {
     }
 }
 
-/// A value that may be written as text, as in a query.
+/// A value that may be given as text, as it is in a query.
 struct Lenient(Value);
 
 impl IntoDeserializer<'_, JsonError> for Lenient {
@@ -181,7 +235,7 @@ impl IntoDeserializer<'_, JsonError> for Lenient {
 }
 
 impl Lenient {
-    /// Text as the number or truth value that it reads as; anything else as it is.
+    /// Turns text into the number or boolean that it spells. Leaves anything else unchanged.
     fn parsed(self) -> Value {
         match &self.0 {
             Value::String(text) => match text.trim_ascii() {
@@ -195,7 +249,7 @@ impl Lenient {
         }
     }
 
-    /// A number or truth value as its text.
+    /// Turns a number or boolean into its text.
     fn text(self) -> Value {
         match self.0 {
             Value::Number(number) => Value::String(number.to_string()),
@@ -263,13 +317,75 @@ impl<'de> Deserializer<'de> for Lenient {
     }
 }
 
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, strum::Display, strum::VariantNames,
-)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub(crate) enum EncodingFormat {
-    #[default]
-    Float,
-    Base64,
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, serde::Deserialize, IntoParams)]
+    struct Sample {
+        #[serde(default)]
+        count: Option<usize>,
+        #[serde(default)]
+        name: String,
+    }
+
+    fn options(query: &str) -> Options {
+        let mut options = Options::default();
+        options.add_query(query).unwrap();
+        options
+    }
+
+    #[test]
+    fn text_is_parsed_as_numbers_and_booleans() {
+        let rows = [
+            (json!("true"), json!(true)),
+            (json!(" false "), json!(false)),
+            (json!("12"), json!(12)),
+            (json!("-0.5"), json!(-0.5)),
+            (json!("1e3"), json!(1000.0)),
+            (json!("cls"), json!("cls")),
+            (json!("NaN"), json!("NaN")),
+            (json!(""), json!("")),
+            (json!(7), json!(7)),
+            (json!(null), json!(null)),
+        ];
+        for (value, expected) in rows {
+            assert_eq!(Lenient(value.clone()).parsed(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_booleans_are_accepted_as_text() {
+        assert_eq!(Lenient(json!(12)).text(), json!("12"));
+        assert_eq!(Lenient(json!(true)).text(), json!("true"));
+        assert_eq!(Lenient(json!(null)).text(), json!(null));
+    }
+
+    #[test]
+    fn a_text_option_may_look_like_a_number() {
+        let sample: Sample = options("count=3&name=12").take().unwrap();
+        let expected = Sample {
+            count: Some(3),
+            name: "12".to_owned(),
+        };
+        assert_eq!(sample, expected);
+    }
+
+    #[test]
+    fn unknown_options_are_rejected_with_the_known_names() {
+        let mut options = options("count=3&cuont=4");
+        options.take::<Sample>().unwrap();
+        let error = options.reject_unknown().unwrap_err();
+        let expected = "option `cuont`: unknown; expected one of count, name";
+        assert_eq!(error.detail(), expected);
+    }
+
+    #[test]
+    fn options_of_another_kind_are_rejected_by_name() {
+        assert!(options("other=1").reject::<Sample>("probe").is_ok());
+        let error = options("name=a").reject::<Sample>("probe").unwrap_err();
+        assert!(error.detail().starts_with("option `name`"), "{error}");
+    }
 }

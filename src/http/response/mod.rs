@@ -1,5 +1,5 @@
-//! Answers: representations and problems.
+//! Responses: content negotiation, bodies and problems.
 
-pub(crate) mod maps;
+pub(crate) mod answer;
 pub(crate) mod negotiate;
 pub(crate) mod problem;

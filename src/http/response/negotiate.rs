@@ -1,25 +1,14 @@
-//! Which representation the client wants, by its `Accept`.
+//! Content negotiation by the `Accept` header.
 
-use std::{
-    borrow::Cow,
-    hash::{BuildHasher, RandomState},
-    str::FromStr,
-};
+use std::str::FromStr;
 
-use axum::{
-    http::{HeaderMap, HeaderValue, header},
-    response::{IntoResponse, Response},
-};
-use base64::{Engine as _, prelude::BASE64_STANDARD};
+use axum::http::{HeaderMap, header};
 use headers_accept::Accept;
 use mediatype::MediaType;
 
-use crate::{
-    error::{Error, Kind, Result},
-    service::Stages,
-};
+use crate::error::{Error, Kind, Result};
 
-/// A representation that an endpoint may offer.
+/// A representation that an operation may offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Representation {
     Json,
@@ -44,37 +33,21 @@ impl Representation {
     }
 }
 
-/// The offer that the client likes best; of equals the first.
+/// Returns the offer that the client prefers; the first of equal ones, and of all if the client
+/// states no preference.
 ///
 /// # Errors
-/// [`Kind::NotAcceptable`] that lists what is offered.
+/// [`Kind::NotAcceptable`] with a list of the offers.
 pub(crate) fn negotiate(headers: &HeaderMap, offers: &[Representation]) -> Result<Representation> {
-    let values: Vec<&str> = headers
+    // Element by element, so that an unreadable one does not spoil the others.
+    let elements: Vec<String> = headers
         .get_all(header::ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .collect();
-    // Element by element, so that one that is odd (as Java's bare `*`) does not spoil the others.
-    let readable = |element: &str| {
-        let element = element.trim();
-        let element = if element == "*" || element.starts_with("*;") {
-            element.replacen('*', "*/*", 1)
-        } else {
-            element.to_owned()
-        };
-        let without_charset: Vec<&str> = element
-            .split(';')
-            .filter(|part| !part.trim().starts_with("charset"))
-            .collect();
-        let element = without_charset.join(";");
-        MediaType::parse(&element).is_ok().then_some(element)
-    };
-    let wanted: Vec<String> = values
-        .iter()
         .flat_map(|value| value.split(','))
         .filter_map(readable)
         .collect();
-    let wanted = wanted.join(", ");
+    let wanted = elements.join(", ");
     if wanted.is_empty() {
         return Ok(offers[0]);
     }
@@ -88,70 +61,80 @@ pub(crate) fn negotiate(headers: &HeaderMap, offers: &[Representation]) -> Resul
     });
     chosen.map(|index| offers[index]).ok_or_else(|| {
         let offered: Vec<&str> = offers.iter().map(|offer| offer.media_type()).collect();
-        Error::new(
-            Kind::NotAcceptable,
-            format!("Accept: {wanted} fits none of {}", offered.join(", ")),
-        )
+        let detail = format!(
+            "Accept: {wanted} matches none of {}; ask for one of them",
+            offered.join(", ")
+        );
+        Error::new(Kind::NotAcceptable, detail)
     })
 }
 
-/// An answer of one body, with the times of its stages.
-pub(crate) fn answer(representation: Representation, body: Vec<u8>, stages: &Stages) -> Response {
-    let kind = HeaderValue::from_static(representation.media_type());
-    with_timing(
-        ([(header::CONTENT_TYPE, kind)], body).into_response(),
-        stages,
+/// Returns an element of `Accept` without its charset, and with `*/*` for the `*` that Java sends.
+/// Returns `None` for an invalid one.
+fn readable(element: &str) -> Option<String> {
+    let mut element = element.trim().to_owned();
+    if element == "*" || element.starts_with("*;") {
+        element = element.replacen('*', "*/*", 1);
+    }
+    let without_charset: Vec<&str> = element
+        .split(';')
+        .filter(|part| !part.trim().starts_with("charset"))
+        .collect();
+    let element = without_charset.join(";");
+    MediaType::parse(&element).is_ok().then_some(element)
+}
+
+/// Images with different grids do not fit into one array.
+pub(crate) fn different_grids() -> Error {
+    Error::new(
+        Kind::NotAcceptable,
+        "the images have different grids, which do not fit into one array; send them one by one, \
+         ask for JSON, or make them the same size by resize=squash or resize=crop",
     )
 }
 
-/// An answer of one part per image.
-pub(crate) fn multipart_answer(parts: &[Vec<u8>], kind: &str, stages: &Stages) -> Response {
-    // Random, so that no client can put it inside a picture.
-    let random = || RandomState::new().hash_one(parts.len());
-    let boundary = format!("dinoserve-{:016x}{:016x}", random(), random());
-    let mut body = Vec::with_capacity(parts.iter().map(|part| part.len() + 160).sum());
-    for (index, part) in parts.iter().enumerate() {
-        let head = format!(
-            "--{boundary}\r\nContent-Type: {kind}\r\nContent-Disposition: attachment; filename=\"{index}.png\"\r\n\r\n"
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    const OFFERS: [Representation; 3] = [
+        Representation::Json,
+        Representation::Png,
+        Representation::Npy,
+    ];
+
+    fn chosen(accept: &'static str) -> Result<Representation> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        negotiate(&headers, &OFFERS)
+    }
+
+    #[test]
+    fn the_preferred_offer_is_chosen() {
+        let rows = [
+            ("", Representation::Json),
+            ("*/*", Representation::Json),
+            ("text/html, *;q=0.2", Representation::Json),
+            ("image/png", Representation::Png),
+            ("image/*, application/json;q=0.5", Representation::Png),
+            ("application/json; charset=utf-8", Representation::Json),
+            ("???, application/x-npy", Representation::Npy),
+        ];
+        for (accept, expected) in rows {
+            assert_eq!(chosen(accept).unwrap(), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn an_unacceptable_request_lists_the_offers() {
+        let error = chosen("text/html").unwrap_err();
+        assert_eq!(error.kind(), Kind::NotAcceptable);
+        assert!(
+            error
+                .detail()
+                .contains("application/json, image/png, application/x-npy")
         );
-        body.extend_from_slice(head.as_bytes());
-        body.extend_from_slice(part);
-        body.extend_from_slice(b"\r\n");
     }
-    body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
-    let kind = format!("multipart/mixed; boundary={boundary}");
-    with_timing(
-        ([(header::CONTENT_TYPE, kind)], body).into_response(),
-        stages,
-    )
-}
-
-/// `Server-Timing` in milliseconds.
-fn with_timing(mut response: Response, stages: &Stages) -> Response {
-    let entry = |(name, time): (&str, std::time::Duration)| {
-        format!("{name};dur={:.2}", time.as_secs_f64() * 1e3)
-    };
-    let value = stages.named().map(entry).collect::<Vec<_>>().join(", ");
-    if let Ok(value) = HeaderValue::from_str(&value) {
-        response.headers_mut().insert("server-timing", value);
-    }
-    response
-}
-
-/// The bytes of f32 values, little-endian.
-pub(crate) fn float_bytes(values: &[f32]) -> Cow<'_, [u8]> {
-    if cfg!(target_endian = "little") {
-        return Cow::Borrowed(bytemuck::cast_slice(values));
-    }
-    Cow::Owned(
-        values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect(),
-    )
-}
-
-/// These bytes in base64.
-pub(crate) fn float_base64(values: &[f32]) -> String {
-    BASE64_STANDARD.encode(float_bytes(values))
 }

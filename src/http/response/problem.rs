@@ -1,5 +1,5 @@
-//! Errors as `application/problem+json` (RFC 9457): the one place where a kind of error meets a
-//! status.
+//! Errors as `application/problem+json` (RFC 9457): the only place that maps a kind of error to an
+//! HTTP status.
 
 use axum::{
     Json,
@@ -7,85 +7,61 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use utoipa::{IntoResponses, ToSchema};
+use utoipa::ToSchema;
 
 use crate::error::{Error, Kind};
 
-/// What went wrong, for people (`detail`) and programs (`code`).
+/// A failed request, for people (`detail`) and programs (`code`).
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Problem {
-    /// A URN that names the kind of problem.
+    /// URN of the kind of problem.
     #[schema(example = "urn:dinoserve:problem:invalid_option")]
     r#type: String,
-    /// The kind of problem, for people.
+    /// Kind of problem, for people.
     #[schema(example = "Invalid option")]
     title: &'static str,
-    /// The HTTP status.
+    /// HTTP status.
     #[schema(example = 422)]
     status: u16,
-    /// What exactly is wrong and what would be right.
+    /// What is wrong with this request, and what to do.
     #[schema(
         example = "option `size`: 225 is not a multiple of the patch size 14; use 224 or 238"
     )]
     detail: String,
-    /// The kind of problem, for programs; stable.
+    /// Kind of problem, for programs. It does not change between versions.
     #[schema(example = "invalid_option")]
     code: &'static str,
-    /// The limit that was hit, if one was.
+    /// Limit that was exceeded, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<LimitProblem>,
-    /// The same for OpenAI's clients, in answers of `/v1/embeddings`.
+    /// The same problem for OpenAI's clients; only in responses of `/v1/embeddings`.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<OpenAiError>,
 }
 
-/// What went wrong, where OpenAI's clients look for it.
+/// A problem in the shape of OpenAI's API.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OpenAiError {
-    /// As `detail`.
+    /// Same as `detail`.
     message: String,
-    /// As `code`.
+    /// Same as `code`.
     r#type: &'static str,
-    /// As `code`.
+    /// Same as `code`.
     code: &'static str,
 }
 
-/// A limit, its value and the flag of `dinoserve serve` that sets it.
+/// A limit of the server.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LimitProblem {
-    /// Name of the limit.
+    /// Name.
     #[schema(example = "max_patches")]
     name: &'static str,
-    /// The value in force.
+    /// Current value.
     #[schema(example = 4096)]
     value: u64,
-    /// The flag that sets it.
+    /// Flag of `dinoserve serve` that sets it.
     #[schema(example = "--max-patches")]
     flag: &'static str,
-}
-
-/// What can go wrong where images go through the model.
-#[derive(IntoResponses)]
-#[allow(dead_code, reason = "it describes; nothing makes it")]
-pub(crate) enum FeatureProblems {
-    /// More bytes, pixels or images than a limit, which is named.
-    #[response(status = 413, content_type = "application/problem+json")]
-    TooLarge(Problem),
-    /// The body is of a type that is not taken here.
-    #[response(status = 415, content_type = "application/problem+json")]
-    UnsupportedMediaType(Problem),
-    /// The image cannot be decoded, or an option is not as it should be.
-    #[response(status = 422, content_type = "application/problem+json")]
-    Unprocessable(Problem),
-    /// The request is at fault.
-    #[response(status = "4XX", content_type = "application/problem+json")]
-    Other(Problem),
-    /// Every place is taken, or the model is not ready; try again.
-    #[response(status = 503, content_type = "application/problem+json")]
-    Unavailable(Problem),
-    /// The server is at fault.
-    #[response(status = "5XX", content_type = "application/problem+json")]
-    Server(Problem),
 }
 
 fn status_and_title(kind: Kind) -> (StatusCode, &'static str) {
@@ -128,14 +104,16 @@ fn status_and_title(kind: Kind) -> (StatusCode, &'static str) {
 }
 
 impl Problem {
-    /// Messages of internal errors are for the log; a client gets the request's id to quote.
+    /// Describes an error. The message of an internal error is only logged; a client gets the id of
+    /// the request instead.
     pub(crate) fn new(error: &Error) -> Self {
         let (status, title) = status_and_title(error.kind());
         let internal = status == StatusCode::INTERNAL_SERVER_ERROR;
         let detail = if internal {
             let source = std::error::Error::source(error).map(tracing::field::display);
             tracing::error!(%error, source, "request failed");
-            "the server failed on this request; its log tells more under the x-request-id of this answer".to_owned()
+            "the server failed on this request; search its log for the x-request-id of this response"
+                .to_owned()
         } else {
             error.detail().to_owned()
         };
@@ -162,12 +140,12 @@ impl Problem {
     }
 }
 
-/// The answer to a request that failed.
+/// Builds the response to a failed request.
 pub(crate) fn response(error: &Error) -> Response {
     respond(error, Problem::new(error))
 }
 
-/// The same, also in the way that OpenAI's clients read.
+/// Builds the response to a failed request, in the shape of OpenAI's API in addition.
 pub(crate) fn openai_response(error: &Error) -> Response {
     let mut problem = Problem::new(error);
     let Problem {

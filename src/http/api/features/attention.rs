@@ -2,73 +2,111 @@
 
 use axum::{extract::State, response::Response};
 use ndarray::{ArrayView3, ShapeError};
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
+use super::maps::{MapRequest, StyleParams, answer_maps, rows};
 use crate::{
     error::Result,
+    features::{attention::HeadChoice, render::Colormap},
     http::{
-        api::schema::{
-            AttentionParams, File, ImageParams, ImagesForm, ImagesJson, RenderingParams,
-        },
-        request::body::ImageRequest,
-        response::{
-            maps::{MapRequest, answer_maps},
-            problem::FeatureProblems,
-        },
+        api::schema::{File, ImageParams, ImagesJson},
+        openapi::FeatureProblems,
     },
-    service::{AttentionMaps, Rendered, Service, Timed},
+    service::{AttentionMaps, AttentionOptions, Rendered, Service, Timed},
 };
 
-/// Attention maps of the images of one request.
+/// Options of attention maps.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AttentionParams {
+    /// `mean` or `max` over the heads, the number of a head, or `all`: every head, drawn as a
+    /// labeled grid. The default is `mean` for PNG, and `all` for JSON and `.npy`.
+    #[param(value_type = String, example = "all")]
+    head: Option<HeadChoice>,
+    /// Share of the attention to keep. Only the patches with the highest attention that together
+    /// reach this share are shown; DINO's videos use 0.6.
+    #[param(minimum = 0.0, maximum = 1.0)]
+    threshold: Option<f32>,
+    /// Colors of the map.
+    #[param(inline)]
+    colormap: Colormap,
+}
+
+impl From<AttentionParams> for AttentionOptions {
+    fn from(params: AttentionParams) -> Self {
+        Self {
+            head: params.head,
+            threshold: params.threshold,
+            colormap: params.colormap,
+        }
+    }
+}
+
+/// Attention maps of the images of a request.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AttentionJson<'a> {
-    /// The model.
+    /// Name of the model.
     #[schema(example = "dinov2-small")]
     model: &'a str,
-    /// Identifies the features.
+    /// Fingerprint of the features.
     fingerprint: &'a str,
-    /// One entry per image.
+    /// One entry per image, in the order of the request.
     data: Vec<AttentionItem>,
 }
 
-/// Where CLS looks in an image.
+/// Attention maps of an image.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AttentionItem {
-    /// Which image of the request.
+    /// Index of the image in the request.
     index: usize,
     /// Height and width in patches.
     grid: [usize; 2],
-    /// `[heads][height · width]`: the raw softmax values of the patches, row by row. What CLS gives
-    /// to itself and to registers is left out, so a row sums to less than 1.
+    /// `[heads][height · width]`: softmax values of the patches, row by row. Attention to CLS and
+    /// registers is left out, so each map sums to less than 1.
     attention: Vec<Vec<f32>>,
+}
+
+impl AttentionItem {
+    fn new(index: usize, image: &AttentionMaps) -> Self {
+        Self {
+            index,
+            grid: [image.grid.height, image.grid.width],
+            attention: rows(image.maps.view()),
+        }
+    }
 }
 
 /// Draw attention maps.
 ///
-/// What the CLS token attends to in the last block, per head. Each picture is scaled to its own
-/// range.
+/// Shows which patches the CLS token attends to in the last block, per head. Each map is scaled to
+/// its own range of values.
 #[utoipa::path(
     post,
     path = "/v1/attention",
     tag = "features",
-    params(ImageParams, AttentionParams, RenderingParams),
-    request_body(content(
-        (File = "image/*"), (File = "application/octet-stream"), (ImagesForm = "multipart/form-data"),
-        (ImagesJson = "application/json"),
-    )),
+    params(ImageParams, AttentionParams, StyleParams),
+    request_body(content((ImagesJson = "application/json"))),
     responses(
-        (status = 200, description = "`image/png`: the map, `head=all` a labeled grid, several images side by side; \
-            `multipart/mixed`: one PNG per image; `application/x-npy`: f32 `[heads, h, w]`, the raw softmax values, for \
-            several images of one grid `[n, heads, h, w]`.",
-            content((File = "image/png"), (AttentionJson<'_> = "application/json"), (File = "application/x-npy"),
-                (File = "multipart/mixed"))),
+        (
+            status = 200,
+            description = "`image/png`: the map, with `head=all` a labeled grid, and several images \
+                side by side. `multipart/mixed`: one PNG per image. `application/x-npy`: softmax \
+                values, f32 `[heads, h, w]`, or `[n, heads, h, w]` for several images of one grid.",
+            content(
+                (File = "image/png"),
+                (AttentionJson<'_> = "application/json"),
+                (File = "application/x-npy"),
+                (File = "multipart/mixed"),
+            ),
+        ),
         FeatureProblems,
     )
 )]
 pub(crate) async fn create_attention_map(
     State(service): State<Service>,
-    request: ImageRequest,
+    request: MapRequest<AttentionParams>,
 ) -> Result<Response> {
     let MapRequest {
         images,
@@ -77,48 +115,33 @@ pub(crate) async fn create_attention_map(
         format,
         representation,
         admission: _admission,
-    } = MapRequest::read(request)?;
+    } = request;
     let Timed {
         value: Rendered { maps, pngs },
         stages,
     } = service
         .extractor
-        .attention(images, &image, options, format)
+        .attention(images, &image, options.into(), format)
         .await?;
-    let arrays = || maps.iter().map(shaped).collect();
     answer_maps(
         representation,
         pngs,
-        || to_json(&service, &maps),
-        arrays,
+        || AttentionJson {
+            model: &service.engine().spec().name,
+            fingerprint: service.engine().fingerprint(),
+            data: maps
+                .iter()
+                .enumerate()
+                .map(|(index, image)| AttentionItem::new(index, image))
+                .collect(),
+        },
+        || maps.iter().map(shaped).collect(),
         &stages,
     )
 }
 
-/// `[heads, height, width]`.
+/// Returns the maps of an image as `[heads, height, width]`.
 fn shaped(image: &AttentionMaps) -> Result<ArrayView3<'_, f32>, ShapeError> {
-    image.maps.view().into_shape_with_order((
-        image.maps.nrows(),
-        image.grid.height,
-        image.grid.width,
-    ))
-}
-
-fn to_json<'a>(service: &'a Service, images: &[AttentionMaps]) -> AttentionJson<'a> {
-    let item = |(index, image): (usize, &AttentionMaps)| AttentionItem {
-        index,
-        grid: [image.grid.height, image.grid.width],
-        attention: image
-            .maps
-            .rows()
-            .into_iter()
-            .map(|row| row.to_vec())
-            .collect(),
-    };
-    let engine = service.engine();
-    AttentionJson {
-        model: &engine.spec().name,
-        fingerprint: engine.fingerprint(),
-        data: images.iter().enumerate().map(item).collect(),
-    }
+    let shape = (image.maps.nrows(), image.grid.height, image.grid.width);
+    image.maps.view().into_shape_with_order(shape)
 }

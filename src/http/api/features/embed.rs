@@ -1,42 +1,109 @@
 //! `POST /v1/embed`.
 
 use axum::{extract::State, response::Response};
+use ndarray::{Array2, Axis};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
+use super::maps::rows;
 use crate::{
-    error::{Error, Kind, Result},
-    features::npy,
+    error::{Error, Result},
+    features::{npy, pool::Pooling},
     http::{
-        api::schema::{EmbedParams, File, ImageParams, ImagesForm, ImagesJson},
-        request::{body::ImageRequest, options::EncodingFormat},
+        api::schema::{EncodingFormat, File, ImageParams, ImagesJson},
+        openapi::FeatureProblems,
+        request::{
+            body::{BodyRequest, ImageRequest},
+            contents::Images,
+        },
         response::{
-            negotiate::{Representation, answer, float_base64, float_bytes, negotiate},
-            problem::{FeatureProblems, Problem},
+            answer::{answer, float_base64, float_bytes, json},
+            negotiate::{Representation, different_grids, negotiate},
+            problem::Problem,
         },
     },
-    service::{EmbedOptions, Embedding, Service, Timed},
+    service::{EmbedOptions, Embedding, Service, Stages, Timed},
 };
 
-/// Embeddings, in the order of the images.
+const OFFERS: [Representation; 3] = [
+    Representation::Json,
+    Representation::Floats,
+    Representation::Npy,
+];
+
+/// Options of embeddings.
+#[derive(Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct EmbedParams {
+    /// How tokens are pooled into a vector. `cls_mean` is twice as wide as the model.
+    #[param(inline)]
+    pooling: Pooling,
+    /// Whether to scale the vector to length 1.
+    #[param(default = true)]
+    normalize: bool,
+    /// Number of last blocks whose pooled vectors are concatenated, the last block last.
+    #[param(minimum = 1, maximum = 4, default = 1)]
+    layers: usize,
+    /// Whether to return the patch tokens of the last block: in JSON in addition to the embedding,
+    /// in binary forms instead of it.
+    #[param(default = false)]
+    tokens: bool,
+    /// Form of vectors in JSON: numbers, or base64 of little-endian f32.
+    #[param(inline)]
+    encoding_format: EncodingFormat,
+}
+
+impl Default for EmbedParams {
+    fn default() -> Self {
+        let EmbedOptions {
+            pooling,
+            normalize,
+            layers,
+            tokens,
+        } = EmbedOptions::default();
+        Self {
+            pooling,
+            normalize,
+            layers,
+            tokens,
+            encoding_format: EncodingFormat::default(),
+        }
+    }
+}
+
+impl EmbedParams {
+    /// Separates the options of the embedding from the form of its numbers.
+    pub(crate) fn split(self) -> (EmbedOptions, EncodingFormat) {
+        let options = EmbedOptions {
+            pooling: self.pooling,
+            normalize: self.normalize,
+            layers: self.layers,
+            tokens: self.tokens,
+        };
+        (options, self.encoding_format)
+    }
+}
+
+/// Embeddings of the images of a request.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EmbedAnswer<'a> {
-    /// The model.
+    /// Name of the model.
     #[schema(example = "dinov2-small")]
     model: &'a str,
-    /// Identifies the features: vectors compare only with others of the same fingerprint.
+    /// Fingerprint of the features. Only vectors with the same fingerprint are comparable.
     fingerprint: &'a str,
     /// Width of the embeddings.
     #[schema(example = 384)]
     dim: usize,
-    /// One entry per image.
+    /// One entry per image, in the order of the request.
     data: Vec<EmbedItem>,
 }
 
-/// The embedding of an image, or what is wrong with the image.
+/// Embedding of an image, or the problem with the image.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EmbedItem {
-    /// Which image of the request.
+    /// Index of the image in the request.
     index: usize,
     #[serde(flatten)]
     outcome: EmbedOutcome,
@@ -50,17 +117,36 @@ enum EmbedOutcome {
         embedding: Floats,
         /// Height and width of the image in patches.
         grid: [usize; 2],
-        /// The patch tokens, row by row, if asked for.
+        /// Patch tokens, row by row, if requested.
         #[serde(skip_serializing_if = "Option::is_none")]
         tokens: Option<Tokens>,
     },
     Failed {
-        /// Why there is none.
+        /// Problem with this image.
         error: Problem,
     },
 }
 
-/// Numbers, or base64 of little-endian f32.
+impl EmbedOutcome {
+    fn new(result: Result<Embedding>, encoding: EncodingFormat) -> Self {
+        match result {
+            Ok(Embedding {
+                vector,
+                grid,
+                tokens,
+            }) => Self::Embedding {
+                embedding: Floats::new(vector, encoding),
+                grid: [grid.height, grid.width],
+                tokens: tokens.map(|tokens| Tokens::new(&tokens, encoding)),
+            },
+            Err(error) => Self::Failed {
+                error: Problem::new(&error),
+            },
+        }
+    }
+}
+
+/// A list of numbers, or base64 of little-endian f32.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum Floats {
@@ -85,29 +171,38 @@ enum Tokens {
     Base64(String),
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Encoding {
-    encoding_format: EncodingFormat,
+impl Tokens {
+    fn new(tokens: &Array2<f32>, encoding: EncodingFormat) -> Self {
+        match encoding {
+            EncodingFormat::Float => Self::Numbers(rows(tokens.view())),
+            EncodingFormat::Base64 => {
+                Self::Base64(float_base64(tokens.as_slice().unwrap_or_default()))
+            }
+        }
+    }
 }
 
 /// Embed images.
 ///
-/// One vector per image. In JSON a bad image among good ones gets an `error`, and the others their
-/// vectors.
+/// Returns one vector per image. In JSON, an invalid image gets an `error`, and the other images of
+/// the request still get their vectors.
 #[utoipa::path(
     post,
     path = "/v1/embed",
     tag = "features",
     params(ImageParams, EmbedParams),
-    request_body(content(
-        (File = "image/*"), (File = "application/octet-stream"), (ImagesForm = "multipart/form-data"),
-        (ImagesJson = "application/json"),
-    )),
+    request_body(content((ImagesJson = "application/json"))),
     responses(
-        (status = 200, description = "The embeddings. `application/octet-stream`: f32 little-endian `[n, dim]`; \
-            `application/x-npy`: the same as a `.npy` file.", content(
-            (EmbedAnswer<'_> = "application/json"), (File = "application/octet-stream"), (File = "application/x-npy"))),
+        (
+            status = 200,
+            description = "The embeddings. `application/octet-stream`: little-endian f32 `[n, dim]`. \
+                `application/x-npy`: the same as a `.npy` file.",
+            content(
+                (EmbedAnswer<'_> = "application/json"),
+                (File = "application/octet-stream"),
+                (File = "application/x-npy"),
+            ),
+        ),
         FeatureProblems,
     )
 )]
@@ -115,123 +210,99 @@ pub(crate) async fn create_embedding(
     State(service): State<Service>,
     request: ImageRequest,
 ) -> Result<Response> {
-    const OFFERS: [Representation; 3] = [
-        Representation::Json,
-        Representation::Floats,
-        Representation::Npy,
-    ];
-    // The request's place is held until the answer is ready.
-    let ImageRequest {
-        images,
+    let BodyRequest {
+        contents: Images(images),
         mut options,
         headers,
         admission: _admission,
     } = request;
     let representation = negotiate(&headers, &OFFERS)?;
-    let image = options.take_image()?;
-    let embed: EmbedOptions = options.take()?;
-    let Encoding { encoding_format } = options.take()?;
-    options.finish()?;
+    let image: ImageParams = options.take()?;
+    let (embed, encoding) = options.take::<EmbedParams>()?.split();
+    options.reject_unknown()?;
 
     let Timed {
         value: embeddings,
         stages,
-    } = service.extractor.embed(images, &image, &embed).await?;
-    let of_answer = service.clone();
-    let encode = move || match representation {
-        Representation::Json => to_json(&of_answer, embeddings, &embed, encoding_format),
-        _ => to_binary(embeddings, &embed, representation),
+    } = service
+        .extractor
+        .embed(images, &image.into(), &embed)
+        .await?;
+    let answering = service.clone();
+    let respond = move || match representation {
+        Representation::Json => json_answer(&answering, embeddings, &embed, encoding, &stages),
+        _ => {
+            let body = to_binary(embeddings, &embed, representation)?;
+            Ok(answer(representation, body, &stages))
+        }
     };
-    // Vectors are written in microseconds; the tokens of an image are a thousand vectors.
-    let body = if embed.tokens {
+    // Encoding vectors takes microseconds, but the tokens of one image are a thousand vectors.
+    if embed.tokens {
         service
             .extractor
-            .on_blocking_thread("writing the answer", encode)
-            .await?
+            .on_blocking_thread("writing the answer", respond)
+            .await
     } else {
-        encode()?
-    };
-    Ok(answer(representation, body, &stages))
+        respond()
+    }
 }
 
-fn to_json(
+fn json_answer(
     service: &Service,
     embeddings: Vec<Result<Embedding>>,
     options: &EmbedOptions,
     encoding: EncodingFormat,
-) -> Result<Vec<u8>> {
-    // When no image is good, the request as a whole has failed.
-    if embeddings.iter().all(std::result::Result::is_err) {
-        return Err(
-            first_error(embeddings).unwrap_or_else(|| Error::internal("there are no images"))
-        );
+    stages: &Stages,
+) -> Result<Response> {
+    // If every image is invalid, the request as a whole has failed.
+    if embeddings.iter().all(Result::is_err) {
+        return Err(first_error(embeddings));
     }
-    let item = |(index, result): (usize, Result<Embedding>)| {
-        let outcome = match result {
-            Ok(Embedding {
-                vector,
-                grid,
-                tokens,
-            }) => EmbedOutcome::Embedding {
-                embedding: Floats::new(vector, encoding),
-                grid: [grid.height, grid.width],
-                tokens: tokens.map(|tokens| match encoding {
-                    EncodingFormat::Float => {
-                        Tokens::Numbers(tokens.rows().into_iter().map(|row| row.to_vec()).collect())
-                    }
-                    EncodingFormat::Base64 => {
-                        Tokens::Base64(float_base64(tokens.as_slice().unwrap_or_default()))
-                    }
-                }),
-            },
-            Err(error) => EmbedOutcome::Failed {
-                error: Problem::new(&error),
-            },
-        };
-        EmbedItem { index, outcome }
-    };
+    let mut data = Vec::with_capacity(embeddings.len());
+    for (index, embedding) in embeddings.into_iter().enumerate() {
+        let outcome = EmbedOutcome::new(embedding, encoding);
+        data.push(EmbedItem { index, outcome });
+    }
     let engine = service.engine();
-    let answer = EmbedAnswer {
+    let body = EmbedAnswer {
         model: &engine.spec().name,
         fingerprint: engine.fingerprint(),
         dim: options.dim(engine.spec()),
-        data: embeddings.into_iter().enumerate().map(item).collect(),
+        data,
     };
-    serde_json::to_vec(&answer).map_err(|error| Error::internal(error.to_string()))
+    json(&body, stages)
 }
 
-fn first_error(embeddings: Vec<Result<Embedding>>) -> Option<Error> {
+/// Returns the first error, with the index of its image if there are several.
+fn first_error(embeddings: Vec<Result<Embedding>>) -> Error {
     let several = embeddings.len() > 1;
-    let (index, error) = embeddings
-        .into_iter()
-        .enumerate()
-        .find_map(|(index, result)| Some((index, result.err()?)))?;
-    Some(if several {
-        error.context(format_args!("image {index}"))
-    } else {
-        error
-    })
+    for (index, embedding) in embeddings.into_iter().enumerate() {
+        match embedding {
+            Err(error) if several => return error.context(format_args!("image {index}")),
+            Err(error) => return error,
+            Ok(_) => {}
+        }
+    }
+    Error::internal("the request has no images")
 }
 
-/// A matrix has no room for errors, so the first spoils it.
+/// Encodes embeddings or tokens as one array, which has no place for the error of an image.
 fn to_binary(
     embeddings: Vec<Result<Embedding>>,
     options: &EmbedOptions,
     form: Representation,
 ) -> Result<Vec<u8>> {
-    if embeddings.iter().any(std::result::Result::is_err) {
-        return Err(
-            first_error(embeddings).unwrap_or_else(|| Error::internal("there are no images"))
-        );
+    if embeddings.iter().any(Result::is_err) {
+        return Err(first_error(embeddings));
     }
     let embeddings: Vec<Embedding> = embeddings.into_iter().flatten().collect();
     if options.tokens {
         let tokens: Vec<_> = embeddings
             .iter()
             .filter_map(|embedding| embedding.tokens.as_ref())
-            .map(|t| t.view())
+            .map(|tokens| tokens.view())
             .collect();
-        let stacked = ndarray::stack(ndarray::Axis(0), &tokens).map_err(|_| different_grids())?;
+        let stacked = ndarray::stack(Axis(0), &tokens).map_err(|_| different_grids())?;
         return match form {
             Representation::Npy => npy::encode(&stacked),
             _ => Ok(float_bytes(stacked.as_slice().unwrap_or_default()).into_owned()),
@@ -246,18 +317,9 @@ fn to_binary(
         .collect();
     match form {
         Representation::Npy => {
-            let matrix = ndarray::Array2::from_shape_vec((embeddings.len(), dim), values);
+            let matrix = Array2::from_shape_vec((embeddings.len(), dim), values);
             npy::encode(&matrix.map_err(|error| Error::internal(error.to_string()))?)
         }
         _ => Ok(float_bytes(&values).into_owned()),
     }
-}
-
-/// Maps of images with different grids do not fit one array.
-pub(crate) fn different_grids() -> Error {
-    Error::new(
-        Kind::NotAcceptable,
-        "the images have different grids, which do not fit one array; send them one by one, ask for JSON, or give them \
-         one size by resize=squash or resize=crop",
-    )
 }

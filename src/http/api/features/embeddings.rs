@@ -1,83 +1,178 @@
-//! `POST /v1/embeddings`: the twin of `/v1/embed` in OpenAI's shape, so that clients made for that
-//! can be pointed here.
+//! `POST /v1/embeddings`: `/v1/embed` in the shape of OpenAI's API, for clients that are made for
+//! it.
+
+use std::collections::BTreeMap;
 
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::embed::{EmbedParams, Floats};
 use crate::{
     error::{Error, Kind, Result},
     http::{
-        api::{features::embed::Floats, schema::InputJson},
-        request::{body::InputRequest, options::EncodingFormat},
-        response::{
-            negotiate::{Representation, answer},
-            problem::{FeatureProblems, openai_response},
+        api::schema::{EXAMPLE_IMAGE, EncodingFormat, ImageParams, choice},
+        openapi::FeatureProblems,
+        request::{
+            body::{BodyRequest, InputRequest},
+            contents::InputImages,
         },
+        response::{answer::json, problem::openai_response},
     },
-    service::{EmbedOptions, Service, Timed},
-    vision::Grid,
+    model::ModelSpec,
+    service::{EmbedOptions, Embedding, Service, Timed},
 };
 
-/// Embeddings as OpenAI's clients read them.
+/// Images as OpenAI's clients send them, along with any option of `/v1/embed`.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"model": "dinov2-small", "input": EXAMPLE_IMAGE}))]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(crate) struct InputJson {
+    /// An image file, in base64 or as a `data:` URI, or a list of them.
+    input: OneOrSeveral,
+    /// Name of the model. It must be the model of this server.
+    model: Option<String>,
+    /// Form of vectors: numbers, or base64 of little-endian f32.
+    #[schema(schema_with = choice::<EncodingFormat>)]
+    encoding_format: Option<String>,
+    /// Width of the embeddings. It must be their actual width.
+    dimensions: Option<usize>,
+    /// Ignored.
+    user: Option<String>,
+    /// Any option of `/v1/embed` except `tokens`.
+    #[serde(flatten)]
+    options: BTreeMap<String, Value>,
+}
+
+/// A string, or a list of strings.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(crate) enum OneOrSeveral {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// Options of OpenAI's API that `/v1/embed` does not have.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct OpenAiParams {
+    model: Option<String>,
+    dimensions: Option<usize>,
+    #[allow(dead_code, reason = "it is accepted and ignored")]
+    user: Option<String>,
+}
+
+impl OpenAiParams {
+    /// Checks that the request fits the model and that the answer has room for what it asks for.
+    fn check(&self, embed: &EmbedOptions, spec: &ModelSpec) -> Result<()> {
+        if let Some(model) = self.model.as_ref().filter(|model| **model != spec.name) {
+            let detail = format!("unknown model {model:?}; this server runs {:?}", spec.name);
+            return Err(Error::new(Kind::NotFound, detail));
+        }
+        embed.check(spec)?;
+        let dim = embed.dim(spec);
+        if self.dimensions.is_some_and(|dimensions| dimensions != dim) {
+            let detail = format!("embeddings cannot be shortened; they have {dim} dimensions");
+            return Err(Error::option("dimensions", detail));
+        }
+        if embed.tokens {
+            let detail = "not supported in OpenAI's shape; use /v1/embed";
+            return Err(Error::option("tokens", detail));
+        }
+        Ok(())
+    }
+}
+
+/// Embeddings in the shape of OpenAI's API.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct OpenAiList<'a> {
     /// Always `list`.
     #[schema(example = "list")]
     object: &'static str,
-    /// One entry per image, in their order.
+    /// One entry per image, in the order of the request.
     data: Vec<OpenAiEmbedding>,
-    /// The model.
+    /// Name of the model.
     #[schema(example = "dinov2-small")]
     model: &'a str,
     usage: OpenAiUsage,
 }
 
-/// An embedding.
+/// Embedding of an image.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct OpenAiEmbedding {
     /// Always `embedding`.
     #[schema(example = "embedding")]
     object: &'static str,
-    /// Which image of the request.
+    /// Index of the image in the request.
     index: usize,
     /// The vector.
     embedding: Floats,
 }
 
-/// What the model has seen.
+/// Number of tokens that the model processed.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct OpenAiUsage {
     /// Tokens of all images: patches, CLS and registers.
     #[schema(example = 257)]
     prompt_tokens: usize,
-    /// The same: nothing is written.
+    /// Same as `prompt_tokens`, since the model writes none.
     #[schema(example = 257)]
     total_tokens: usize,
 }
 
-/// What OpenAI's clients send beside images and our own options.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct OpenAiOptions {
-    model: Option<String>,
-    dimensions: Option<usize>,
-    encoding_format: EncodingFormat,
-    /// Whom the caller asks for; nothing here depends on it.
-    #[allow(dead_code, reason = "it is taken, so that it is no unknown option")]
-    user: Option<String>,
+impl<'a> OpenAiList<'a> {
+    /// Builds the list, or fails with the error of the first invalid image.
+    fn new(
+        spec: &'a ModelSpec,
+        embeddings: Vec<Result<Embedding>>,
+        encoding: EncodingFormat,
+    ) -> Result<Self> {
+        let several = embeddings.len() > 1;
+        let mut tokens = 0;
+        let mut data = Vec::with_capacity(embeddings.len());
+        for (index, embedding) in embeddings.into_iter().enumerate() {
+            let embedding = embedding.map_err(|error| {
+                if several {
+                    error.context(format_args!("input {index}"))
+                } else {
+                    error
+                }
+            })?;
+            tokens +=
+                embedding.grid.width * embedding.grid.height + 1 + spec.architecture.registers;
+            data.push(OpenAiEmbedding {
+                object: "embedding",
+                index,
+                embedding: Floats::new(embedding.vector, encoding),
+            });
+        }
+        Ok(Self {
+            object: "list",
+            data,
+            model: &spec.name,
+            usage: OpenAiUsage {
+                prompt_tokens: tokens,
+                total_tokens: tokens,
+            },
+        })
+    }
 }
 
 /// Embed images, for OpenAI's clients.
 ///
-/// `input` is an image in base64 or as a `data:` URI, or a list of them. One image that cannot be
-/// used fails the request, as this shape has no place for an error of one.
+/// `input` is an image in base64 or as a `data:` URI, or a list of them. An invalid image fails the
+/// whole request, since this shape has no place for the error of one image.
 #[utoipa::path(
     post,
     path = "/v1/embeddings",
     tag = "features",
     request_body = InputJson,
-    responses((status = 200, description = "The embeddings.", body = OpenAiList<'_>), FeatureProblems)
+    responses(
+        (status = 200, description = "The embeddings.", body = OpenAiList<'_>),
+        FeatureProblems,
+    )
 )]
 pub(crate) async fn create_openai_embedding(
     State(service): State<Service>,
@@ -88,78 +183,25 @@ pub(crate) async fn create_openai_embedding(
 }
 
 async fn embed(service: &Service, request: InputRequest) -> Result<Response> {
-    let InputRequest {
-        images,
+    let BodyRequest {
+        contents: InputImages(images),
         mut options,
         admission: _admission,
+        ..
     } = request;
-    let OpenAiOptions {
-        model,
-        dimensions,
-        encoding_format,
-        user: _,
-    } = options.take()?;
-    let image = options.take_image()?;
-    let embed: EmbedOptions = options.take()?;
-    options.finish()?;
-    let engine = service.engine();
-    let spec = engine.spec();
-    if let Some(other) = model.filter(|model| *model != spec.name) {
-        let detail = format!(
-            "there is no model {other:?} here; this server runs {:?}",
-            spec.name
-        );
-        return Err(Error::new(Kind::NotFound, detail));
-    }
-    embed.check(spec)?;
-    let dim = embed.dim(spec);
-    if dimensions.is_some_and(|wanted| wanted != dim) {
-        return Err(Error::option(
-            "dimensions",
-            format!("the embeddings have {dim} dimensions and are not shortened"),
-        ));
-    }
-    if embed.tokens {
-        return Err(Error::option(
-            "tokens",
-            "this shape has no place for tokens; ask /v1/embed",
-        ));
-    }
+    let openai: OpenAiParams = options.take()?;
+    let image: ImageParams = options.take()?;
+    let (embed, encoding) = options.take::<EmbedParams>()?.split();
+    options.reject_unknown()?;
+    let spec = service.engine().spec();
+    openai.check(&embed, spec)?;
 
     let Timed {
         value: embeddings,
         stages,
-    } = service.extractor.embed(images, &image, &embed).await?;
-    let several = embeddings.len() > 1;
-    let mut tokens = 0;
-    let mut data = Vec::with_capacity(embeddings.len());
-    for (index, embedding) in embeddings.into_iter().enumerate() {
-        let embedding = embedding.map_err(|error| {
-            if several {
-                error.context(format_args!("input {index}"))
-            } else {
-                error
-            }
-        })?;
-        let Grid { width, height } = embedding.grid;
-        tokens += width * height + 1 + spec.architecture.registers;
-        let embedding = Floats::new(embedding.vector, encoding_format);
-        data.push(OpenAiEmbedding {
-            object: "embedding",
-            index,
-            embedding,
-        });
-    }
-    let usage = OpenAiUsage {
-        prompt_tokens: tokens,
-        total_tokens: tokens,
-    };
-    let list = OpenAiList {
-        object: "list",
-        data,
-        model: &spec.name,
-        usage,
-    };
-    let body = serde_json::to_vec(&list).map_err(|error| Error::internal(error.to_string()))?;
-    Ok(answer(Representation::Json, body, &stages))
+    } = service
+        .extractor
+        .embed(images, &image.into(), &embed)
+        .await?;
+    json(&OpenAiList::new(spec, embeddings, encoding)?, &stages)
 }

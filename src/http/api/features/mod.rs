@@ -1,8 +1,9 @@
-//! What the model sees in images.
+//! Operations on the features of images.
 
 pub(crate) mod attention;
 pub(crate) mod attention_stats;
 pub(crate) mod embed;
 pub(crate) mod embeddings;
+pub(crate) mod maps;
 pub(crate) mod pca;
 pub(crate) mod similarity;

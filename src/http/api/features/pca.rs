@@ -2,75 +2,139 @@
 
 use axum::{extract::State, response::Response};
 use ndarray::{Array2, ArrayView3, ShapeError};
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
+use super::maps::{MapRequest, StyleParams, answer_maps, rows};
 use crate::{
     error::Result,
+    features::pca::Foreground,
+    gallery::BasisName,
     http::{
-        api::schema::{File, ImageParams, ImagesForm, ImagesJson, PcaParams, RenderingParams},
-        request::body::ImageRequest,
-        response::{
-            maps::{MapRequest, answer_maps},
-            problem::FeatureProblems,
-        },
+        api::schema::{File, ImageParams, ImagesJson},
+        openapi::FeatureProblems,
     },
-    service::{PcaAnswer, Rendered, Service, Timed},
+    service::{PcaAnswer, PcaOptions, Rendered, Service, Timed},
     vision::Grid,
 };
 
-/// PCA maps of the images of one request, in one joint basis.
+/// Options of PCA maps.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PcaParams {
+    /// Number of components. A PNG shows the first three as red, green and blue.
+    #[param(minimum = 1, default = 3)]
+    components: Option<usize>,
+    /// Patches that take part. `auto` keeps the patches on the side of the first component that CLS
+    /// attends to, and draws the others black.
+    #[param(inline)]
+    foreground: Foreground,
+    /// Name of a stored basis (`/v1/bases`), to use instead of one that is fitted on the images. The
+    /// same part then has the same color in every request.
+    #[param(value_type = String, example = "flowers")]
+    basis: Option<BasisName>,
+}
+
+impl From<PcaParams> for PcaOptions {
+    fn from(params: PcaParams) -> Self {
+        Self {
+            components: params.components,
+            foreground: params.foreground,
+            basis: params.basis,
+        }
+    }
+}
+
+/// PCA maps of the images of a request, in a shared basis.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PcaJson<'a> {
-    /// The model.
+    /// Name of the model.
     #[schema(example = "dinov2-small")]
     model: &'a str,
-    /// Identifies the features.
+    /// Fingerprint of the features.
     fingerprint: &'a str,
     /// Share of the variance that each component explains.
     explained: &'a [f32],
-    /// One entry per image.
+    /// One entry per image, in the order of the request.
     data: Vec<PcaItem>,
 }
 
-/// The PCA map of an image.
+impl<'a> PcaJson<'a> {
+    fn new(service: &'a Service, maps: &'a PcaAnswer) -> Self {
+        let mut data = Vec::with_capacity(maps.grids.len());
+        for (index, (map, grid)) in maps.pca.maps.iter().zip(&maps.grids).enumerate() {
+            let foreground = maps.pca.foreground.as_ref().map(|images| &images[index]);
+            data.push(PcaItem::new(index, map, grid, foreground));
+        }
+        Self {
+            model: &service.engine().spec().name,
+            fingerprint: service.engine().fingerprint(),
+            explained: maps.pca.basis.explained(),
+            data,
+        }
+    }
+}
+
+/// PCA map of an image.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PcaItem {
-    /// Which image of the request.
+    /// Index of the image in the request.
     index: usize,
     /// Height and width in patches.
     grid: [usize; 2],
-    /// `[height][width][components]`, 0 to 1; background is 0.
+    /// `[height][width][components]`: values from 0 to 1; background is 0.
     map: Vec<Vec<Vec<f32>>>,
-    /// `[height][width]`, with `foreground=auto`.
+    /// `[height][width]`: whether each patch is foreground. Present with `foreground=auto`.
     #[serde(skip_serializing_if = "Option::is_none")]
     foreground: Option<Vec<Vec<bool>>>,
 }
 
+impl PcaItem {
+    fn new(index: usize, map: &Array2<f32>, grid: &Grid, foreground: Option<&Vec<bool>>) -> Self {
+        Self {
+            index,
+            grid: [grid.height, grid.width],
+            map: rows(map.view())
+                .chunks(grid.width)
+                .map(<[_]>::to_vec)
+                .collect(),
+            foreground: foreground
+                .map(|image| image.chunks(grid.width).map(<[_]>::to_vec).collect()),
+        }
+    }
+}
+
 /// Draw PCA maps.
 ///
-/// The principal components of the patch tokens as colors. Several images share one basis, so that
-/// the same part has the same color in all of them; with `basis` also in those of other requests.
+/// Shows the principal components of the patch tokens as colors. The images of a request share one
+/// basis, so the same part has the same color in all of them. With `basis`, this holds across
+/// requests.
 #[utoipa::path(
     post,
     path = "/v1/pca",
     tag = "features",
-    params(ImageParams, PcaParams, RenderingParams),
-    request_body(content(
-        (File = "image/*"), (File = "application/octet-stream"), (ImagesForm = "multipart/form-data"),
-        (ImagesJson = "application/json"),
-    )),
+    params(ImageParams, PcaParams, StyleParams),
+    request_body(content((ImagesJson = "application/json"))),
     responses(
-        (status = 200, description = "`image/png`: the map, or several side by side; `multipart/mixed`: one PNG per image; \
-            `application/x-npy`: f32 `[h, w, components]` in 0 to 1, for several images of one grid `[n, h, w, components]`.",
-            content((File = "image/png"), (PcaJson<'_> = "application/json"), (File = "application/x-npy"),
-                (File = "multipart/mixed"))),
+        (
+            status = 200,
+            description = "`image/png`: the map, or several side by side. `multipart/mixed`: one \
+                PNG per image. `application/x-npy`: values from 0 to 1, f32 `[h, w, components]`, \
+                or `[n, h, w, components]` for several images of one grid.",
+            content(
+                (File = "image/png"),
+                (PcaJson<'_> = "application/json"),
+                (File = "application/x-npy"),
+                (File = "multipart/mixed"),
+            ),
+        ),
         FeatureProblems,
     )
 )]
 pub(crate) async fn create_pca_map(
     State(service): State<Service>,
-    request: ImageRequest,
+    request: MapRequest<PcaParams>,
 ) -> Result<Response> {
     let MapRequest {
         images,
@@ -79,51 +143,25 @@ pub(crate) async fn create_pca_map(
         format,
         representation,
         admission: _admission,
-    } = MapRequest::read(request)?;
+    } = request;
     let Timed {
         value: Rendered { maps, pngs },
         stages,
-    } = service.pca(images, &image, options, format).await?;
-    let arrays = || maps.pca.maps.iter().zip(&maps.grids).map(shaped).collect();
+    } = service.pca(images, &image, options.into(), format).await?;
     answer_maps(
         representation,
         pngs,
-        || to_json(&service, &maps),
-        arrays,
+        || PcaJson::new(&service, &maps),
+        || {
+            let maps = maps.pca.maps.iter().zip(&maps.grids);
+            maps.map(|(map, grid)| shaped(map, grid)).collect()
+        },
         &stages,
     )
 }
 
-/// `[height, width, components]`.
-fn shaped<'a>((map, grid): (&'a Array2<f32>, &Grid)) -> Result<ArrayView3<'a, f32>, ShapeError> {
+/// Returns a map as `[height, width, components]`.
+fn shaped<'a>(map: &'a Array2<f32>, grid: &Grid) -> Result<ArrayView3<'a, f32>, ShapeError> {
     map.view()
         .into_shape_with_order((grid.height, grid.width, map.ncols()))
-}
-
-fn to_json<'a>(service: &'a Service, maps: &'a PcaAnswer) -> PcaJson<'a> {
-    let item = |(index, (map, grid)): (usize, (&Array2<f32>, &Grid))| {
-        let tokens: Vec<Vec<f32>> = map.rows().into_iter().map(|row| row.to_vec()).collect();
-        let foreground = maps.pca.foreground.as_ref().map(|images| &images[index]);
-        PcaItem {
-            index,
-            grid: [grid.height, grid.width],
-            map: tokens.chunks(grid.width).map(<[_]>::to_vec).collect(),
-            foreground: foreground
-                .map(|image| image.chunks(grid.width).map(<[_]>::to_vec).collect()),
-        }
-    };
-    let engine = service.engine();
-    PcaJson {
-        model: &engine.spec().name,
-        fingerprint: engine.fingerprint(),
-        explained: maps.pca.basis.explained(),
-        data: maps
-            .pca
-            .maps
-            .iter()
-            .zip(&maps.grids)
-            .enumerate()
-            .map(item)
-            .collect(),
-    }
 }

@@ -1,41 +1,108 @@
 //! `POST /v1/similarity`.
 
+use std::str::FromStr;
+
 use axum::{extract::State, response::Response};
 use ndarray::Array2;
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use utoipa::{IntoParams, ToSchema};
 
+use super::maps::{MapRequest, StyleParams, answer_maps, rows};
 use crate::{
     error::Result,
+    features::render::Colormap,
     http::{
-        api::schema::{
-            File, ImageParams, ImagesForm, ImagesJson, RenderingParams, SimilarityParams,
-        },
-        request::body::ImageRequest,
-        response::{
-            maps::{MapRequest, answer_maps},
-            problem::FeatureProblems,
-        },
+        api::schema::{File, ImageParams, ImagesJson},
+        openapi::FeatureProblems,
     },
-    service::{Rendered, Service, SimilarityMaps, Timed},
+    service::{Rendered, Service, SimilarityMaps, SimilarityOptions, Timed},
 };
 
-/// How alike a place is to the patches of the images of one request.
+/// Options of patch similarity: the query region, and the colors.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SimilarityParams {
+    /// `row,column` of a patch of the first image, counted from 0 at the top left. The `grid` of a
+    /// JSON response is the number of rows and columns.
+    #[serde(deserialize_with = "numbers")]
+    #[param(value_type = String, example = "12,20", pattern = "^[0-9]{1,5},[0-9]{1,5}$")]
+    patch: Option<[usize; 2]>,
+    /// `left,top,right,bottom` of a box on the first image, instead of a patch: shares of its width
+    /// and height, from 0 to 1. The region is all patches whose centers lie in the box.
+    #[serde(rename = "box", deserialize_with = "numbers")]
+    #[param(value_type = String, example = "0.4,0.3,0.6,0.5")]
+    region: Option<[f32; 4]>,
+    /// Colors of the map.
+    #[param(inline)]
+    colormap: Colormap,
+}
+
+impl From<SimilarityParams> for SimilarityOptions {
+    fn from(params: SimilarityParams) -> Self {
+        Self {
+            patch: params.patch,
+            region: params.region,
+            colormap: params.colormap,
+        }
+    }
+}
+
+/// Parses comma-separated numbers.
+fn numbers<'de, D, T, const N: usize>(deserializer: D) -> Result<Option<[T; N]>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr,
+{
+    let text = String::deserialize(deserializer)?;
+    let numbers: Option<Vec<T>> = text
+        .split(',')
+        .map(|number| number.trim().parse().ok())
+        .collect();
+    let numbers = numbers.and_then(|numbers| <[T; N]>::try_from(numbers).ok());
+    numbers
+        .map(Some)
+        .ok_or_else(|| D::Error::custom(format!("{text:?} is not {N} comma-separated numbers")))
+}
+
+/// Similarity of a query region to the patches of the images of a request.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SimilarityJson<'a> {
-    /// The model.
+    /// Name of the model.
     #[schema(example = "dinov2-small")]
     model: &'a str,
-    /// Identifies the features.
+    /// Fingerprint of the features.
     fingerprint: &'a str,
-    /// The place: patches of the first image.
+    /// Query region, in patches of the first image.
     query: RegionJson,
-    /// One entry per image.
+    /// One entry per image, in the order of the request.
     data: Vec<SimilarityItem>,
 }
 
-/// A rectangle of patches: rows `top` to `bottom` and columns `left` to `right`, the last ones
-/// included.
+impl<'a> SimilarityJson<'a> {
+    fn new(service: &'a Service, maps: &SimilarityMaps) -> Self {
+        let rows = &maps.region.rows;
+        let columns = &maps.region.columns;
+        Self {
+            model: &service.engine().spec().name,
+            fingerprint: service.engine().fingerprint(),
+            query: RegionJson {
+                top: rows.start,
+                left: columns.start,
+                bottom: rows.end - 1,
+                right: columns.end - 1,
+            },
+            data: maps
+                .maps
+                .iter()
+                .enumerate()
+                .map(|(index, map)| SimilarityItem::new(index, map))
+                .collect(),
+        }
+    }
+}
+
+/// A rectangle of patches: rows `top` to `bottom` and columns `left` to `right`, both inclusive.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RegionJson {
     #[schema(example = 12)]
@@ -48,43 +115,58 @@ pub(crate) struct RegionJson {
     right: usize,
 }
 
-/// How alike the patches of an image are to the place.
+/// Similarity of the query region to the patches of an image.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SimilarityItem {
-    /// Which image of the request.
+    /// Index of the image in the request.
     index: usize,
     /// Height and width in patches.
     grid: [usize; 2],
-    /// `[height][width]`: the cosine between tokens, -1 to 1.
+    /// `[height][width]`: cosine similarity of the tokens, -1 to 1.
     similarity: Vec<Vec<f32>>,
 }
 
-/// Compare a place with every patch.
+impl SimilarityItem {
+    fn new(index: usize, map: &Array2<f32>) -> Self {
+        Self {
+            index,
+            grid: [map.nrows(), map.ncols()],
+            similarity: rows(map.view()),
+        }
+    }
+}
+
+/// Compare a region with every patch.
 ///
-/// A patch or a box of the first image against all patches of this and of every other image of the
-/// request, by the cosine between their tokens. Where there are several patches in the box, their
-/// mean direction is compared. In a picture all maps have one scale, from the least to the most
-/// alike patch, and the place has a frame.
+/// Computes the cosine similarity between a patch or a box of the first image and every patch of
+/// every image of the request. A box of several patches is compared by the mean direction of their
+/// tokens. A PNG scales all maps alike, from the least to the most similar patch, and frames the
+/// query region.
 #[utoipa::path(
     post,
     path = "/v1/similarity",
     tag = "features",
-    params(SimilarityParams, ImageParams, RenderingParams),
-    request_body(content(
-        (File = "image/*"), (File = "application/octet-stream"), (ImagesForm = "multipart/form-data"),
-        (ImagesJson = "application/json"),
-    )),
+    params(SimilarityParams, ImageParams, StyleParams),
+    request_body(content((ImagesJson = "application/json"))),
     responses(
-        (status = 200, description = "`image/png`: the map, or several side by side; `multipart/mixed`: one PNG per image; \
-            `application/x-npy`: f32 `[h, w]`, for several images of one grid `[n, h, w]`.",
-            content((File = "image/png"), (SimilarityJson<'_> = "application/json"), (File = "application/x-npy"),
-                (File = "multipart/mixed"))),
+        (
+            status = 200,
+            description = "`image/png`: the map, or several side by side. `multipart/mixed`: one \
+                PNG per image. `application/x-npy`: cosine similarities, f32 `[h, w]`, or \
+                `[n, h, w]` for several images of one grid.",
+            content(
+                (File = "image/png"),
+                (SimilarityJson<'_> = "application/json"),
+                (File = "application/x-npy"),
+                (File = "multipart/mixed"),
+            ),
+        ),
         FeatureProblems,
     )
 )]
 pub(crate) async fn create_similarity_map(
     State(service): State<Service>,
-    request: ImageRequest,
+    request: MapRequest<SimilarityParams>,
 ) -> Result<Response> {
     let MapRequest {
         images,
@@ -93,41 +175,37 @@ pub(crate) async fn create_similarity_map(
         format,
         representation,
         admission: _admission,
-    } = MapRequest::read(request)?;
+    } = request;
     let Timed {
         value: Rendered { maps, pngs },
         stages,
     } = service
         .extractor
-        .similarity(images, &image, options, format)
+        .similarity(images, &image, options.into(), format)
         .await?;
-    let arrays = || Ok(maps.maps.iter().map(|map| map.view()).collect());
     answer_maps(
         representation,
         pngs,
-        || to_json(&service, &maps),
-        arrays,
+        || SimilarityJson::new(&service, &maps),
+        || Ok(maps.maps.iter().map(|map| map.view()).collect()),
         &stages,
     )
 }
 
-fn to_json<'a>(service: &'a Service, maps: &SimilarityMaps) -> SimilarityJson<'a> {
-    let item = |(index, map): (usize, &Array2<f32>)| SimilarityItem {
-        index,
-        grid: [map.nrows(), map.ncols()],
-        similarity: map.rows().into_iter().map(|row| row.to_vec()).collect(),
-    };
-    let (rows, columns) = (&maps.region.rows, &maps.region.columns);
-    let engine = service.engine();
-    SimilarityJson {
-        model: &engine.spec().name,
-        fingerprint: engine.fingerprint(),
-        query: RegionJson {
-            top: rows.start,
-            left: columns.start,
-            bottom: rows.end - 1,
-            right: columns.end - 1,
-        },
-        data: maps.maps.iter().enumerate().map(item).collect(),
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_patch_is_two_numbers() {
+        let read = |text: &str| serde_json::from_value(json!({"patch": text}));
+        let params: SimilarityParams = read(" 12, 20").unwrap();
+        assert_eq!(params.patch, Some([12, 20]));
+        for text in ["", "1", "1,2,3", "-1,2", "1.5,2", "a,b"] {
+            let read: Result<SimilarityParams, _> = read(text);
+            assert!(read.is_err(), "{text:?}");
+        }
     }
 }

@@ -1,56 +1,96 @@
 //! `POST /v1/gallery`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::params::{GalleryParams, ItemParams, VectorParams};
 use crate::{
     error::{Error, Result},
     gallery::{GalleryName, ItemId, Written},
     http::{
-        api::{
-            gallery::{
-                GalleryOption,
-                schema::{BatchForm, BatchJson, GalleryParams, VectorParams, WriteProblems},
-                take_facts,
-            },
-            schema::ImageParams,
+        api::schema::{EXAMPLE_IMAGE, ImageParams},
+        openapi::WriteProblems,
+        request::{
+            body::{BatchRequest, BodyRequest},
+            contents::{Batch, BatchEntry},
         },
-        request::{body::ItemsRequest, json::BodyItem},
-        response::{
-            negotiate::{Representation, answer},
-            problem::Problem,
-        },
+        response::{answer::json, problem::Problem},
     },
-    service::{NewEntry, Service, VectorOptions},
+    service::{NewEntry, Service},
 };
 
-/// What became of a batch.
+/// Several items in JSON, along with any of the operation's options.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "items": [{"id": "chelsea", "image": EXAMPLE_IMAGE, "label": "cat"}],
+    "gallery": "default",
+}))]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(crate) struct BatchJson {
+    /// The items.
+    items: Vec<BatchItemJson>,
+    /// Any of the operation's options.
+    #[serde(flatten)]
+    options: BTreeMap<String, Value>,
+}
+
+/// An image or a vector, with its id, label and metadata.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(crate) struct BatchItemJson {
+    /// Id of the item: up to 512 bytes of UTF-8.
+    id: String,
+    /// An image file, in base64 or as a `data:` URI.
+    image: Option<String>,
+    /// A vector instead of an image.
+    vector: Option<Vec<f32>>,
+    /// Label of the item.
+    label: Option<String>,
+    /// Metadata of the item.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Value>,
+}
+
+/// Several items as the files of a form. Text parts are options of the operation.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(crate) struct BatchForm {
+    /// The image files. The name of a file is its id, unless `items` says otherwise.
+    #[schema(value_type = Vec<String>, format = Binary)]
+    image: Vec<String>,
+    /// JSON list with an object of `id`, `label` and `metadata` for each file, in their order.
+    #[schema(example = r#"[{"id": "chelsea", "label": "cat"}]"#)]
+    items: Option<String>,
+}
+
+/// Outcome of a batch.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct BatchAnswer {
-    /// The gallery.
+    /// Name of the gallery.
     #[schema(value_type = String, example = "default")]
     gallery: GalleryName,
     /// Width of its vectors.
     #[schema(example = 384)]
     dim: usize,
-    /// One entry per item, in their order.
+    /// One entry per item, in the order of the request.
     data: Vec<BatchOutcome>,
 }
 
-/// What became of an item.
+/// Outcome of an item.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct BatchOutcome {
-    /// Which item of the request.
+    /// Index of the item in the request.
     index: usize,
-    /// Its id, if it can be told.
+    /// Id of the item, if it could be read.
     #[schema(example = "cats/chelsea.jpg")]
     id: Option<String>,
     /// What was done.
     status: BatchStatus,
-    /// Why nothing was.
+    /// Problem with a failed item.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Problem>,
 }
@@ -60,7 +100,7 @@ pub(crate) struct BatchOutcome {
 enum BatchStatus {
     /// The item is new.
     Created,
-    /// It has replaced another.
+    /// It replaced an item with the same id.
     Replaced,
     /// It was not stored.
     Failed,
@@ -82,100 +122,97 @@ impl BatchOutcome {
     }
 }
 
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct IdParam {
+    id: Option<String>,
+}
+
 /// Store several items.
 ///
-/// All items that are good are stored together, in one transaction; the others are told why not.
-/// Each item is an image or a vector with its id, `label` and `metadata`. Files of a form have
-/// their name as id, unless a part `items` tells more: a JSON list with an object for each file, in
-/// their order.
+/// Each item is an image or a vector with its id, `label` and `metadata`. All valid items are stored
+/// in one transaction; each of the others gets an `error`. The id of a file in a form is its name.
+/// A form part `items` can state more: a JSON list with an object for each file, in their order.
 #[utoipa::path(
     post,
     path = "/v1/gallery",
     tag = "gallery",
     params(GalleryParams, ImageParams, VectorParams),
     request_body(content((BatchForm = "multipart/form-data"), (BatchJson = "application/json"))),
-    responses((status = 200, description = "What became of each item.", body = BatchAnswer), WriteProblems)
+    responses(
+        (status = 200, description = "The outcome of each item.", body = BatchAnswer),
+        WriteProblems,
+    )
 )]
 pub(crate) async fn put_items(
     State(service): State<Service>,
-    request: ItemsRequest,
+    request: BatchRequest,
 ) -> Result<Response> {
-    let ItemsRequest {
-        items,
+    let BodyRequest {
+        contents: Batch(items),
         mut options,
         admission: _admission,
+        ..
     } = request;
-    let GalleryOption { gallery } = options.take()?;
-    let image = options.take_image()?;
-    let vectors: VectorOptions = options.take()?;
-    options.finish()?;
+    let GalleryParams { gallery } = options.take()?;
+    let image = options.take::<ImageParams>()?.into();
+    let vectors = options.take::<VectorParams>()?.into();
+    options.reject_unknown()?;
 
     check_distinct(&items)?;
-    let ids: Vec<Option<String>> = items.iter().map(|item| item.id.clone()).collect();
-    let (mut entries, mut outcomes) = (Vec::new(), Vec::new());
+    let mut entries = Vec::new();
+    let mut checked = Vec::with_capacity(items.len());
     for item in items {
-        outcomes.push(entry(item).map(|entry| entries.push(entry)));
+        let id = item.id.clone();
+        checked.push((id, new_entry(item).map(|entry| entries.push(entry))));
     }
     let stored = service.insert(&gallery, entries, &image, &vectors).await?;
-    let mut stored_outcomes = stored.outcomes.into_iter();
-    let outcome = |((index, id), outcome): ((usize, Option<String>), Result<()>)| {
-        let outcome = outcome.and_then(|()| {
-            stored_outcomes
+    let mut outcomes = stored.outcomes.into_iter();
+    let mut data = Vec::with_capacity(checked.len());
+    for (index, (id, valid)) in checked.into_iter().enumerate() {
+        let outcome = valid.and_then(|()| {
+            outcomes
                 .next()
-                .unwrap_or_else(|| Err(Error::internal("no outcome")))
+                .unwrap_or_else(|| Err(Error::internal("an item has no outcome")))
         });
-        BatchOutcome::new(index, id, outcome)
-    };
-    let data = ids
-        .into_iter()
-        .enumerate()
-        .zip(outcomes)
-        .map(outcome)
-        .collect();
+        data.push(BatchOutcome::new(index, id, outcome));
+    }
     let body = BatchAnswer {
         gallery,
         dim: stored.binding.dim,
         data,
     };
-    let body = serde_json::to_vec(&body).map_err(|error| Error::internal(error.to_string()))?;
-    Ok(answer(Representation::Json, body, &stored.stages))
+    json(&body, &stored.stages)
 }
 
-/// Of two items with one id it would be a matter of luck which is kept.
-fn check_distinct(items: &[BodyItem]) -> Result<()> {
+/// Rejects two items with the same id, since the order in which they are stored is undefined.
+fn check_distinct(items: &[BatchEntry]) -> Result<()> {
     let mut seen = HashMap::new();
     for (index, item) in items.iter().enumerate() {
         if let Some(id) = &item.id
             && let Some(first) = seen.insert(id.as_str(), index)
         {
-            return Err(Error::option(
-                "id",
-                format!("{id:?} stands at items {first} and {index}; an id is given once"),
-            ));
+            let detail = format!("{id:?} is the id of items {first} and {index}; use it only once");
+            return Err(Error::option("id", detail));
         }
     }
     Ok(())
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct IdOption {
-    id: Option<String>,
-}
-
-fn entry(item: BodyItem) -> Result<NewEntry> {
-    let (subject, mut options) = item.content?;
-    let IdOption { id } = options.take()?;
+fn new_entry(item: BatchEntry) -> Result<NewEntry> {
+    let (input, mut options) = item.content?;
+    let IdParam { id } = options.take()?;
     let id = id.ok_or_else(|| {
-        Error::option("id", "an item has none; give each one, or its file a name")
+        let detail = "missing; give every item an id, or every file a name";
+        Error::option("id", detail)
     })?;
     let id = ItemId::new(id)?;
-    let (label, metadata) = take_facts(&mut options)?;
-    options.finish()?;
+    let (label, metadata) = options.take::<ItemParams>()?.check()?;
+    options.reject_unknown()?;
     Ok(NewEntry {
         id,
         label,
         metadata,
-        input: subject,
+        input,
     })
 }

@@ -2,52 +2,97 @@
 
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
+use super::{
+    answer::{FromGallery, NeighborJson, OneOrMore, answer_each},
+    params::{FilterParams, GalleryParams, ImageOrVectorJson, SearchParams, VectorParams},
+};
 use crate::{
-    error::{Error, Result},
+    error::Result,
+    features::vote::Vote,
     gallery::{Label, ProbeName},
     http::{
-        api::{
-            gallery::{
-                GalleryOption, NeighborJson,
-                knn::{FromGallery, OneOrMore, respond},
-                schema::{
-                    FilterParams, GalleryParams, ImageOrVectorJson, ProbeParam, SearchParams,
-                    SearchProblems, VectorParams, VoteParams,
-                },
-                take_filter,
-            },
-            schema::{File, ImageParams, ImagesForm},
+        api::schema::ImageParams,
+        openapi::SearchProblems,
+        request::{
+            body::{BodyRequest, QueryRequest},
+            contents::QueryInputs,
+            options::Options,
         },
-        request::{body::SubjectRequest, options::Options},
+        response::answer::json,
     },
-    service::{
-        Answers, Classification, QueryInput, SearchOptions, Service, VectorOptions, VoteOptions,
-    },
+    service::{Answers, Classification, QueryInput, Service, VoteOptions},
 };
 
-/// What an image shows.
+/// Name of a probe.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ProbeParam {
+    /// Name of a probe, which then classifies instead of neighbors. It can be combined only with
+    /// `min_score` and the options of images. Instead of an image, a probe accepts as `vector` the
+    /// features that it was trained on: those of `/v1/embed?normalize=false` with
+    /// `pooling=cls_mean` or `pooling=cls`.
+    #[param(value_type = String, example = "birds")]
+    probe: Option<ProbeName>,
+}
+
+/// Options of the vote of neighbors.
+#[derive(Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct VoteParams {
+    /// Weight of a neighbor's vote. `weighted`: exp(score / temperature). `majority`: the same for
+    /// all.
+    #[param(inline)]
+    vote: Vote,
+    /// Temperature of the weights. The lower it is, the more the nearest neighbors count.
+    #[param(exclusive_minimum = 0.0, default = 0.07)]
+    temperature: f32,
+}
+
+impl Default for VoteParams {
+    fn default() -> Self {
+        let VoteOptions {
+            vote, temperature, ..
+        } = VoteOptions::default();
+        Self { vote, temperature }
+    }
+}
+
+/// Minimum score.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct MinScoreParam {
+    /// Minimum score of a neighbor to have a vote. With `probe`, the minimum probability of a class.
+    /// The label is null if nothing reaches it.
+    #[param(minimum = -1.0, maximum = 1.0)]
+    min_score: Option<f32>,
+}
+
+/// Class of an image or vector.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ClassificationJson {
-    /// The most probable class, of equals the first by name; null if no neighbor had a vote, or if
-    /// the probe finds none probable enough: unknown.
+    /// The most probable class; of equal ones the first by name. Null if no neighbor had a vote, or
+    /// if no class is probable enough for `min_score`.
     #[schema(value_type = Option<String>, example = "cat")]
     label: Option<Label>,
-    /// The classes by falling probability.
+    /// The classes, the most probable first.
     probabilities: Vec<Probability>,
-    /// The neighbors that decided; absent if a probe did.
+    /// The neighbors that voted. Absent with `probe`.
     #[serde(skip_serializing_if = "Option::is_none")]
     neighbors: Option<Vec<NeighborJson>>,
 }
 
-/// How probable a class is.
+/// Probability of a class.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Probability {
     /// The class.
     #[schema(value_type = String, example = "cat")]
     label: Label,
-    /// Its share of the vote, or its probability as the probe sees it; all sum to 1.
+    /// Share of the vote, or probability by the probe. The probabilities of all classes sum to 1.
     #[schema(example = 0.87)]
     probability: f32,
 }
@@ -59,49 +104,36 @@ impl From<Classification> for ClassificationJson {
             probabilities,
             neighbors,
         } = classification;
-        let json = |(label, probability)| Probability { label, probability };
-        let probabilities = probabilities.into_iter().map(json).collect();
         Self {
             label,
-            probabilities,
+            probabilities: probabilities
+                .into_iter()
+                .map(|(label, probability)| Probability { label, probability })
+                .collect(),
             neighbors: neighbors.map(NeighborJson::list),
         }
     }
 }
 
-/// What a probe says.
+/// An answer from a probe, with the model of its features.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct FromProbe {
-    /// The model whose features the probe takes.
+    /// Name of the model of the probe's features.
     #[schema(example = "dinov2-small")]
     model: String,
-    /// Identifies these features.
+    /// Fingerprint of these features.
     fingerprint: String,
-    /// The probe.
+    /// Name of the probe.
     #[schema(value_type = String, example = "birds")]
     probe: ProbeName,
     #[serde(flatten)]
     answer: OneOrMore<ClassificationJson>,
 }
 
-/// Who decides, if it is not the neighbors.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ProbeOption {
-    probe: Option<ProbeName>,
-}
-
-/// When a probe is sure enough.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct LeastProbability {
-    min_score: Option<f32>,
-}
-
-/// The answer of the neighbors, or of a probe.
+/// The answer from neighbors, or from a probe.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-#[allow(dead_code, reason = "it describes; each is written by itself")]
+#[allow(dead_code, reason = "only its schema is used")]
 pub(crate) enum ClassificationAnswer {
     Neighbors(FromGallery<OneOrMore<ClassificationJson>>),
     Probe(FromProbe),
@@ -109,17 +141,17 @@ pub(crate) enum ClassificationAnswer {
 
 /// Classify an image or a vector.
 ///
-/// By the vote of its `k` nearest neighbors that have a label, or by a trained probe. Several
-/// images get a list `data` with an answer or an `error` for each.
+/// The class is the vote of the `k` nearest labeled neighbors, or the output of a trained probe. The
+/// answer to several images is a list `data` with an answer or an `error` for each.
 #[utoipa::path(
     post,
     path = "/v1/classify",
     tag = "gallery",
-    params(ProbeParam, VoteParams, SearchParams, FilterParams, GalleryParams, ImageParams, VectorParams),
-    request_body(content(
-        (File = "image/*"), (File = "application/octet-stream"), (ImagesForm = "multipart/form-data"),
-        (ImageOrVectorJson = "application/json"),
-    )),
+    params(
+        ProbeParam, VoteParams, MinScoreParam, SearchParams, FilterParams, GalleryParams,
+        ImageParams, VectorParams,
+    ),
+    request_body(content((ImageOrVectorJson = "application/json"))),
     responses(
         (status = 200, description = "The class.", body = ClassificationAnswer),
         SearchProblems,
@@ -127,83 +159,75 @@ pub(crate) enum ClassificationAnswer {
 )]
 pub(crate) async fn classify(
     State(service): State<Service>,
-    request: SubjectRequest,
+    request: QueryRequest,
 ) -> Result<Response> {
-    let SubjectRequest {
-        subjects,
+    let BodyRequest {
+        contents: QueryInputs(inputs),
         mut options,
         admission: _admission,
+        ..
     } = request;
-    let ProbeOption { probe } = options.take()?;
-    if let Some(probe) = probe {
-        return classify_by_probe(&service, probe, subjects, options).await;
+    let ProbeParam { probe } = options.take()?;
+    match probe {
+        Some(probe) => classify_by_probe(&service, probe, inputs, options).await,
+        None => classify_by_neighbors(&service, inputs, options).await,
     }
-    let image = options.take_image()?;
-    let vote: VoteOptions = options.take()?;
-    let search: SearchOptions = options.take()?;
-    let filter = take_filter(&mut options)?;
-    let GalleryOption { gallery } = options.take()?;
-    let vectors: VectorOptions = options.take()?;
-    options.finish()?;
-    let found = service
-        .classify(&gallery, subjects, (&image, &vectors), search, filter, vote)
-        .await?;
+}
+
+async fn classify_by_neighbors(
+    service: &Service,
+    inputs: Vec<QueryInput>,
+    mut options: Options,
+) -> Result<Response> {
+    let image = options.take::<ImageParams>()?.into();
+    let VoteParams { vote, temperature } = options.take()?;
+    let MinScoreParam { min_score } = options.take()?;
+    let search = options.take::<SearchParams>()?.into();
+    let filter = options.take::<FilterParams>()?.filter()?;
+    let GalleryParams { gallery } = options.take()?;
+    let vectors = options.take::<VectorParams>()?.into();
+    options.reject_unknown()?;
+    let vote = VoteOptions {
+        vote,
+        temperature,
+        min_score,
+    };
     let Answers {
         binding,
         outcomes,
         stages,
-    } = found;
-    let outcomes = outcomes
-        .into_iter()
-        .map(|outcome| outcome.map(ClassificationJson::from))
-        .collect();
-    FromGallery::respond(gallery, binding, outcomes, &stages)
+    } = service
+        .classify(&gallery, inputs, (&image, &vectors), search, filter, vote)
+        .await?;
+    answer_each::<_, ClassificationJson>(gallery, binding, outcomes, &stages)
 }
 
 async fn classify_by_probe(
     service: &Service,
     probe: ProbeName,
-    subjects: Vec<QueryInput>,
+    inputs: Vec<QueryInput>,
     mut options: Options,
 ) -> Result<Response> {
-    const OF_NEIGHBORS: [&str; 9] = [
-        "vote",
-        "temperature",
-        "k",
-        "exact",
-        "gallery",
-        "label",
-        "where",
-        "pooling",
-        "layers",
-    ];
-    if let Some(name) = OF_NEIGHBORS.iter().find(|name| options.holds(name)) {
-        let detail = "does not go with `probe`: it is about neighbors, and a probe asks none; leave one of the two out";
-        return Err(Error::option(name, detail));
-    }
-    let image = options.take_image()?;
-    let LeastProbability { min_score } = options.take()?;
-    options.finish()?;
-    let found = service
-        .classify_by_probe(&probe, subjects, &image, min_score)
-        .await?;
+    options.reject::<VoteParams>("probe")?;
+    options.reject::<SearchParams>("probe")?;
+    options.reject::<GalleryParams>("probe")?;
+    options.reject::<FilterParams>("probe")?;
+    options.reject::<VectorParams>("probe")?;
+    let image = options.take::<ImageParams>()?.into();
+    let MinScoreParam { min_score } = options.take()?;
+    options.reject_unknown()?;
     let Answers {
         binding,
         outcomes,
         stages,
-    } = found;
-    let outcomes = outcomes
-        .into_iter()
-        .map(|outcome| outcome.map(ClassificationJson::from))
-        .collect();
-    let answer = OneOrMore::new(outcomes)?;
-    respond(
-        &FromProbe {
-            model: binding.model.name,
-            fingerprint: binding.model.fingerprint.to_string(),
-            probe,
-            answer,
-        },
-        &stages,
-    )
+    } = service
+        .classify_by_probe(&probe, inputs, &image, min_score)
+        .await?;
+    let body = FromProbe {
+        model: binding.model.name,
+        fingerprint: binding.model.fingerprint.to_string(),
+        probe,
+        answer: OneOrMore::new(outcomes)?,
+    };
+    json(&body, &stages)
 }

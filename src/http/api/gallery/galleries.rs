@@ -9,60 +9,60 @@ use crate::{
     features::pool::Pooling,
     gallery::{Binding, GalleryInfo, GalleryName, no_gallery},
     http::{
-        api::gallery::{NamePath, schema::GalleryProblems},
-        request::options::Options,
+        openapi::GalleryProblems,
+        request::{options::Options, path::NamePath},
     },
     service::Service,
     vision::{Background, ResampleFilter, ResizeMode},
 };
 
-/// The galleries, by name.
+/// Galleries, ordered by name.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Galleries {
     /// One entry per gallery.
     data: Vec<GalleryJson>,
 }
 
-/// A gallery, and what its vectors are.
+/// A gallery, and how its vectors were made.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct GalleryJson {
-    /// Its name.
+    /// Name.
     #[schema(value_type = String, example = "default")]
     name: GalleryName,
-    /// How many items it has.
+    /// Number of items.
     #[schema(example = 20_000)]
     items: u64,
-    /// How many of them the approximate index holds; the others are compared one by one.
+    /// Number of items in the approximate index. The others are compared one by one.
     #[schema(example = 0)]
     indexed: u64,
-    /// The model that its vectors are of.
+    /// Name of the model of its vectors.
     #[schema(example = "dinov2-small")]
     model: String,
-    /// Identifies the features: only vectors of the same fingerprint are taken.
+    /// Fingerprint of the features. The gallery accepts only vectors with the same fingerprint.
     fingerprint: String,
-    /// Whether this server runs that model, so that images can be stored and sought.
+    /// Whether this server runs that model, so that images can be stored and searched for.
     takes_images: bool,
     /// Width of its vectors.
     #[schema(example = 384)]
     dim: usize,
-    /// How tokens become a vector.
+    /// How tokens are pooled into a vector.
     #[schema(value_type = String, example = "cls")]
     pooling: Pooling,
-    /// How many last blocks are joined.
+    /// Number of last blocks whose pooled vectors are concatenated.
     #[schema(example = 1)]
     layers: usize,
-    /// The size that `resize` speaks of.
+    /// Size that `resize` refers to, in pixels.
     #[schema(example = 224)]
     size: usize,
-    /// The way of images to the model's grid.
+    /// How images are resized.
     #[schema(value_type = String, example = "crop")]
     resize: ResizeMode,
-    /// The resampling filter.
+    /// Resampling filter.
     #[schema(value_type = String, example = "bicubic")]
     filter: ResampleFilter,
-    /// Whether images are turned upright.
+    /// Whether the EXIF orientation is applied.
     exif: bool,
-    /// What stands behind transparent pixels.
+    /// Color behind transparent pixels.
     #[schema(value_type = String, example = "white")]
     background: Background,
 }
@@ -112,7 +112,7 @@ pub(crate) async fn list_galleries(
     State(service): State<Service>,
     options: Options,
 ) -> Result<Json<Galleries>> {
-    options.finish()?;
+    options.reject_unknown()?;
     let galleries = service.gallery()?.galleries().await?;
     Ok(Json(Galleries {
         data: galleries
@@ -122,12 +122,12 @@ pub(crate) async fn list_galleries(
     }))
 }
 
-/// Look up a gallery.
+/// Get a gallery.
 #[utoipa::path(
     get,
     path = "/v1/galleries/{name}",
     tag = "gallery",
-    params(("name" = String, Path, description = "The gallery.", example = "default")),
+    params(("name" = String, Path, description = "Name of the gallery.", example = "default")),
     responses((status = 200, description = "The gallery.", body = GalleryJson), GalleryProblems)
 )]
 pub(crate) async fn get_gallery(
@@ -135,7 +135,7 @@ pub(crate) async fn get_gallery(
     NamePath(name): NamePath<GalleryName>,
     options: Options,
 ) -> Result<Json<GalleryJson>> {
-    options.finish()?;
+    options.reject_unknown()?;
     let info = service.gallery()?.require_gallery(&name).await?;
     Ok(Json(GalleryJson::new(&service, info)))
 }
@@ -145,15 +145,15 @@ pub(crate) async fn get_gallery(
     delete,
     path = "/v1/galleries/{name}",
     tag = "gallery",
-    params(("name" = String, Path, description = "The gallery.", example = "default")),
-    responses((status = 204, description = "It is gone, also from disk."), GalleryProblems)
+    params(("name" = String, Path, description = "Name of the gallery.", example = "default")),
+    responses((status = 204, description = "The gallery is deleted, also from disk."), GalleryProblems)
 )]
 pub(crate) async fn delete_gallery(
     State(service): State<Service>,
     NamePath(name): NamePath<GalleryName>,
     options: Options,
 ) -> Result<StatusCode> {
-    options.finish()?;
+    options.reject_unknown()?;
     match service.gallery()?.remove(&name).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(no_gallery(&name)),

@@ -2,48 +2,48 @@
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
+use super::{
+    answer::ItemJson,
+    params::{GalleryParams, ImageOrVectorJson, ItemParams, VectorParams},
+};
 use crate::{
     error::{Error, Kind, Result},
     gallery::{GalleryName, ItemId, Label, Metadata, Parts},
     http::{
-        api::{
-            gallery::{
-                GalleryOption, ItemJson, NamePath,
-                schema::{
-                    GalleryParams, GalleryProblems, ImageOrVectorJson, ItemParams, VectorParam,
-                    VectorParams, WriteProblems,
-                },
-                take_facts,
-            },
-            schema::{File, ImageParams, ImagesForm},
+        api::schema::ImageParams,
+        openapi::{GalleryProblems, WriteProblems},
+        request::{
+            body::{BodyRequest, QueryRequest},
+            contents::QueryInputs,
+            options::Options,
+            path::NamePath,
         },
-        request::{body::SubjectRequest, options::Options},
-        response::negotiate::{Representation, answer},
+        response::answer::json,
     },
-    service::{NewEntry, Service, VectorOptions},
+    service::{NewEntry, Service},
 };
 
-/// What was stored.
+/// The stored item.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StoredJson {
-    /// The id.
+    /// Id of the item.
     #[schema(value_type = String, example = "cats/chelsea.jpg")]
     id: ItemId,
-    /// The gallery.
+    /// Name of the gallery.
     #[schema(value_type = String, example = "default")]
     gallery: GalleryName,
-    /// Its place in the order of the gallery.
+    /// Position in the order of the gallery.
     #[schema(value_type = Option<u64>, required = false, example = 17)]
     place: u64,
-    /// What it shows.
+    /// Label, if it has one.
     #[schema(value_type = Option<String>, example = "cat")]
     label: Option<Label>,
-    /// What else is known of it.
+    /// Metadata.
     #[schema(value_type = Object, example = json!({"year": 2024}))]
     metadata: Metadata,
-    /// Whether there was no item with this id.
+    /// Whether the item is new. False if it replaced an item with the same id.
     created: bool,
     /// Width of its vector.
     #[schema(example = 384)]
@@ -52,57 +52,56 @@ pub(crate) struct StoredJson {
 
 /// Store an item.
 ///
-/// The image goes through the model once; its vector, its features for probes and a thumbnail are
-/// kept. A vector that was made elsewhere can be sent in its place. An item that has the id already
-/// is replaced. The answer comes when the item is safe on disk.
+/// Runs the model on the image, and stores its vector, its features for probes, and a thumbnail. A
+/// vector from elsewhere can be sent instead of an image. An item with the same id is replaced. The
+/// write is durable: the response is sent only after fsync.
 ///
-/// The first item makes the gallery, with the image options and `pooling`, `layers` that it is
-/// given. From then on these are the gallery's: leave them out, others are refused.
+/// The first item creates the gallery, with its image options, `pooling` and `layers`. Later items
+/// use these settings of the gallery: leave the options out, since other values are rejected.
 #[utoipa::path(
     put,
     path = "/v1/gallery/{id}",
     tag = "gallery",
     params(
-        ("id" = String, Path, description = "Up to 512 bytes of UTF-8, percent-encoded: `/` is `%2F`.", example = "cats%2Fchelsea.jpg"),
+        (
+            "id" = String, Path, example = "cats%2Fchelsea.jpg",
+            description = "Id of the item: up to 512 bytes of UTF-8, percent-encoded (`/` is `%2F`).",
+        ),
         GalleryParams, ItemParams, ImageParams, VectorParams,
     ),
-    request_body(content(
-        (File = "image/*"), (File = "application/octet-stream"), (ImagesForm = "multipart/form-data"),
-        (ImageOrVectorJson = "application/json"),
-    )),
+    request_body(content((ImageOrVectorJson = "application/json"))),
     responses(
         (status = 201, description = "The item is new.", body = StoredJson),
-        (status = 200, description = "It has replaced another.", body = StoredJson),
+        (status = 200, description = "It replaced an item with the same id.", body = StoredJson),
         WriteProblems,
     )
 )]
 pub(crate) async fn put_item(
     State(service): State<Service>,
     NamePath(id): NamePath<ItemId>,
-    request: SubjectRequest,
+    request: QueryRequest,
 ) -> Result<Response> {
-    let SubjectRequest {
-        subjects,
+    let BodyRequest {
+        contents: QueryInputs(inputs),
         mut options,
         admission: _admission,
+        ..
     } = request;
-    let GalleryOption { gallery } = options.take()?;
-    let (label, metadata) = take_facts(&mut options)?;
-    let image = options.take_image()?;
-    let vectors: VectorOptions = options.take()?;
-    options.finish()?;
-    let [subject] = <[_; 1]>::try_from(subjects).map_err(|subjects| {
-        Error::new(
-            Kind::Malformed,
-            format!("an item has one image, not {}", subjects.len()),
-        )
+    let GalleryParams { gallery } = options.take()?;
+    let (label, metadata) = options.take::<ItemParams>()?.check()?;
+    let image = options.take::<ImageParams>()?.into();
+    let vectors = options.take::<VectorParams>()?.into();
+    options.reject_unknown()?;
+    let [input] = <[_; 1]>::try_from(inputs).map_err(|inputs| {
+        let detail = format!("an item has one image, not {}", inputs.len());
+        Error::new(Kind::Malformed, detail)
     })?;
 
     let entry = NewEntry {
         id: id.clone(),
         label: label.clone(),
         metadata: metadata.clone(),
-        input: subject,
+        input,
     };
     let stored = service
         .insert(&gallery, vec![entry], &image, &vectors)
@@ -111,7 +110,7 @@ pub(crate) async fn put_item(
         .outcomes
         .into_iter()
         .next()
-        .unwrap_or_else(|| Err(Error::internal("no outcome")))?;
+        .unwrap_or_else(|| Err(Error::internal("the item has no outcome")))?;
     let body = StoredJson {
         id,
         gallery,
@@ -121,43 +120,44 @@ pub(crate) async fn put_item(
         created: written.is_created(),
         dim: stored.binding.dim,
     };
-    let body = serde_json::to_vec(&body).map_err(|error| Error::internal(error.to_string()))?;
-    let mut response = answer(Representation::Json, body, &stored.stages);
-    *response.status_mut() = if written.is_created() {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    };
+    let mut response = json(&body, &stored.stages)?;
+    if written.is_created() {
+        *response.status_mut() = StatusCode::CREATED;
+    }
     Ok(response)
 }
 
-/// A stored item, with its vector if that was asked for.
+/// A stored item, with its vector if requested.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ItemWithVector {
     #[serde(flatten)]
     item: ItemJson,
-    /// The gallery.
+    /// Name of the gallery.
     #[schema(value_type = String, example = "default")]
     gallery: GalleryName,
-    /// Its vector, of length 1.
+    /// Vector of the item, of length 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     vector: Option<Vec<f32>>,
 }
 
-#[derive(Deserialize, Default)]
+/// Parts of an item to return.
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(default)]
-struct VectorOption {
+#[into_params(parameter_in = Query)]
+pub(crate) struct PartsParams {
+    /// Whether to return the vector.
+    #[param(default = false)]
     vector: bool,
 }
 
-/// Look up an item.
+/// Get an item.
 #[utoipa::path(
     get,
     path = "/v1/gallery/{id}",
     tag = "gallery",
     params(
-        ("id" = String, Path, description = "The item's id, percent-encoded.", example = "cats%2Fchelsea.jpg"),
-        GalleryParams, VectorParam,
+        ("id" = String, Path, description = "Id of the item, percent-encoded.", example = "cats%2Fchelsea.jpg"),
+        GalleryParams, PartsParams,
     ),
     responses((status = 200, description = "The item.", body = ItemWithVector), GalleryProblems)
 )]
@@ -166,19 +166,16 @@ pub(crate) async fn get_item(
     NamePath(id): NamePath<ItemId>,
     mut options: Options,
 ) -> Result<Json<ItemWithVector>> {
-    let GalleryOption { gallery } = options.take()?;
-    let VectorOption { vector } = options.take()?;
-    options.finish()?;
+    let GalleryParams { gallery } = options.take()?;
+    let PartsParams { vector } = options.take()?;
+    options.reject_unknown()?;
+    let parts = Parts {
+        vector,
+        ..Parts::NONE
+    };
     let stored = service
         .gallery()?
-        .require_item(
-            &gallery,
-            &id,
-            Parts {
-                vector,
-                ..Parts::NONE
-            },
-        )
+        .require_item(&gallery, &id, parts)
         .await?;
     Ok(Json(ItemWithVector {
         item: stored.item.into(),
@@ -193,18 +190,18 @@ pub(crate) async fn get_item(
     path = "/v1/gallery/{id}",
     tag = "gallery",
     params(
-        ("id" = String, Path, description = "The item's id, percent-encoded.", example = "cats%2Fchelsea.jpg"),
+        ("id" = String, Path, description = "Id of the item, percent-encoded.", example = "cats%2Fchelsea.jpg"),
         GalleryParams,
     ),
-    responses((status = 204, description = "It is gone, also from disk."), GalleryProblems)
+    responses((status = 204, description = "The item is deleted, also from disk."), GalleryProblems)
 )]
 pub(crate) async fn delete_item(
     State(service): State<Service>,
     NamePath(id): NamePath<ItemId>,
     mut options: Options,
 ) -> Result<StatusCode> {
-    let GalleryOption { gallery } = options.take()?;
-    options.finish()?;
+    let GalleryParams { gallery } = options.take()?;
+    options.reject_unknown()?;
     service.delete_item(&gallery, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,39 +3,34 @@
 use axum::{Json, extract::State};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
+use super::{
+    answer::ItemJson,
+    params::{FilterParams, GalleryParams},
+};
 use crate::{
     error::{Error, Result},
-    http::{
-        api::gallery::{
-            GalleryOption, ItemJson,
-            schema::{FilterParams, GalleryParams, GalleryProblems, PageParams},
-            take_filter,
-        },
-        request::options::Options,
-    },
+    http::{openapi::GalleryProblems, request::options::Options},
     service::{Page, Service},
 };
 
-/// Items in the order in which they were first stored.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct PageJson {
-    /// The items.
-    items: Vec<ItemJson>,
-    /// The `cursor` of the next page; null if this is the last.
-    #[schema(example = "AQAAAAAAAAAR")]
-    next: Option<String>,
-}
+/// Version of the cursor's format, its first byte.
+const CURSOR_VERSION: u8 = 1;
 
-#[derive(Deserialize)]
+/// Options of a page of items.
+#[derive(Deserialize, IntoParams)]
 #[serde(default)]
-struct PageOptions {
+#[into_params(parameter_in = Query)]
+pub(crate) struct PageParams {
+    /// Maximum number of items on the page.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: usize,
+    /// The `next` of the previous page.
     cursor: Option<String>,
 }
 
-impl Default for PageOptions {
+impl Default for PageParams {
     fn default() -> Self {
         Self {
             limit: 100,
@@ -44,54 +39,83 @@ impl Default for PageOptions {
     }
 }
 
-/// The first byte of a cursor, so that another kind of it can follow.
-const CURSOR: u8 = 1;
+/// Items in the order in which they were first stored.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PageJson {
+    /// The items.
+    items: Vec<ItemJson>,
+    /// The `cursor` of the next page. Null on the last page.
+    #[schema(example = "AQAAAAAAAAAR")]
+    next: Option<String>,
+}
 
-/// The cursor of the page after a place.
+/// List items.
+///
+/// The order is stable: during concurrent writes, an item that stays is still listed exactly once.
+#[utoipa::path(
+    get,
+    path = "/v1/gallery",
+    tag = "gallery",
+    params(PageParams, FilterParams, GalleryParams),
+    responses(
+        (status = 200, description = "A page of items.", body = PageJson),
+        GalleryProblems,
+    )
+)]
+pub(crate) async fn list_items(
+    State(service): State<Service>,
+    mut options: Options,
+) -> Result<Json<PageJson>> {
+    let GalleryParams { gallery } = options.take()?;
+    let PageParams { limit, cursor } = options.take()?;
+    let filter = options.take::<FilterParams>()?.filter()?;
+    options.reject_unknown()?;
+    let after = match cursor {
+        Some(cursor) => place_of(&cursor)?,
+        None => 0,
+    };
+    let Page { items, next } = service
+        .page(&gallery, after, limit, filter.as_ref())
+        .await?;
+    Ok(Json(PageJson {
+        items: items.into_iter().map(ItemJson::from).collect(),
+        next: next.map(cursor_after),
+    }))
+}
+
+/// Returns the cursor of the page after a place.
 fn cursor_after(place: u64) -> String {
-    let mut bytes = vec![CURSOR];
+    let mut bytes = vec![CURSOR_VERSION];
     bytes.extend_from_slice(&place.to_be_bytes());
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
 fn place_of(cursor: &str) -> Result<u64> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).unwrap_or_default();
-    match bytes.split_first() {
-        Some((&CURSOR, place)) => place.try_into().map(u64::from_be_bytes).ok(),
+    let place = match bytes.split_first() {
+        Some((&CURSOR_VERSION, place)) => place.try_into().map(u64::from_be_bytes).ok(),
         _ => None,
-    }
-    .ok_or_else(|| {
-        Error::option(
-            "cursor",
-            "not one of ours; send the `next` of the page before as it is",
-        )
-    })
+    };
+    let detail = "not a cursor of this server; send the `next` of the previous page unchanged";
+    place.ok_or_else(|| Error::option("cursor", detail))
 }
 
-/// List items.
-///
-/// Pages are stable: whatever is written meanwhile, each item that stays is given once.
-#[utoipa::path(
-    get,
-    path = "/v1/gallery",
-    tag = "gallery",
-    params(PageParams, FilterParams, GalleryParams),
-    responses((status = 200, description = "A page of items.", body = PageJson), GalleryProblems)
-)]
-pub(crate) async fn list_items(
-    State(service): State<Service>,
-    mut options: Options,
-) -> Result<Json<PageJson>> {
-    let GalleryOption { gallery } = options.take()?;
-    let PageOptions { limit, cursor } = options.take()?;
-    let filter = take_filter(&mut options)?;
-    options.finish()?;
-    let after = cursor.map_or(Ok(0), |cursor| place_of(&cursor))?;
-    let Page { items, next } = service
-        .page(&gallery, after, limit, filter.as_ref())
-        .await?;
-    Ok(Json(PageJson {
-        items: items.into_iter().map(Into::into).collect(),
-        next: next.map(cursor_after),
-    }))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_leads_back_to_its_place() {
+        for place in [0, 17, u64::MAX] {
+            assert_eq!(place_of(&cursor_after(place)).unwrap(), place);
+        }
+        assert_eq!(cursor_after(17), "AQAAAAAAAAAR");
+    }
+
+    #[test]
+    fn other_cursors_are_rejected() {
+        for cursor in ["", "abc", "AgAAAAAAAAAR", "AQAAAAAAAAARAA"] {
+            assert!(place_of(cursor).is_err(), "{cursor:?}");
+        }
+    }
 }

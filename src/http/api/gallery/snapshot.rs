@@ -1,8 +1,7 @@
-//! `GET` and `PUT /v1/galleries/{name}/snapshot`: a gallery as one file, in and out in a stream of
-//! any length.
+//! `GET` and `PUT /v1/galleries/{name}/snapshot`: a gallery as one file, streamed.
 //!
-//! Neither has a time limit for the whole, only one for standing still: a copy that is being
-//! written holds old pages of the store, and one that is being read holds a gallery aside.
+//! Neither has a time limit for the whole, only one for a stalled transfer. A snapshot that is being
+//! written pins old pages of the store, and one that is being read occupies a staging gallery.
 
 use std::{
     io,
@@ -20,7 +19,8 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use futures_util::{StreamExt, TryStreamExt, future, stream};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt, future, stream};
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
 use tokio_util::io::{ReaderStream, StreamReader};
@@ -28,44 +28,33 @@ use utoipa::ToSchema;
 
 use crate::{
     error::{Error, Kind, Result},
-    gallery::{GalleryName, SnapshotSummary, restore_snapshot, write_snapshot},
+    gallery::{Gallery, GalleryName, SnapshotSummary, restore_snapshot, write_snapshot},
     http::{
         AppState,
-        api::{
-            gallery::{
-                NamePath,
-                schema::{GalleryProblems, WriteProblems},
-            },
-            schema::File,
-        },
-        request::options::Options,
+        api::schema::File,
+        openapi::{GalleryProblems, WriteProblems},
+        request::{options::Options, path::NamePath},
     },
 };
 
-/// Bytes between the store and the connection.
-const BUFFER: usize = 256 << 10;
+/// Size of the buffer between the store and the connection, in bytes.
+const BUFFER_BYTES: usize = 256 << 10;
 
-fn too_slow(limit: Duration) -> Error {
-    let detail = format!("the snapshot stood still for {} s", limit.as_secs());
-    Error::new(Kind::SlowRequest, detail).with_limit(
-        "snapshot_idle",
-        limit.as_secs(),
-        "--snapshot-idle-timeout",
-    )
-}
-
-/// Copy a gallery into a file.
+/// Download a snapshot of a gallery.
 ///
-/// The file has all items as they are at one moment, with a checksum, and can be restored into any
-/// store. Others read and write meanwhile. If something goes wrong after the answer has begun, the
-/// connection is cut.
+/// The file has all items at one moment, with a checksum. It can be restored into any store. Other
+/// requests can read and write meanwhile. On an error after the response has begun, the connection
+/// is closed.
 #[utoipa::path(
     get,
     path = "/v1/galleries/{name}/snapshot",
     tag = "gallery",
-    params(("name" = String, Path, description = "The gallery.", example = "default")),
+    params(("name" = String, Path, description = "Name of the gallery.", example = "default")),
     responses(
-        (status = 200, description = "The file.", body = File, content_type = "application/octet-stream"),
+        (
+            status = 200, description = "The snapshot.",
+            body = File, content_type = "application/octet-stream",
+        ),
         GalleryProblems,
     )
 )]
@@ -74,36 +63,10 @@ pub(crate) async fn get_snapshot(
     NamePath(name): NamePath<GalleryName>,
     options: Options,
 ) -> Result<Response> {
-    options.finish()?;
+    options.reject_unknown()?;
     let store = state.service().gallery()?.clone();
     store.require_gallery(&name).await?;
-    let limit = state.config.snapshot_idle;
-    let (reader, writer) = tokio::io::duplex(BUFFER);
-    let taken = Arc::new(AtomicU64::new(0));
-    let (counter, of) = (Arc::clone(&taken), name.clone());
-    let written = tokio::spawn(async move {
-        tokio::select! {
-            written = write_snapshot(&store, &of, writer) => written,
-            () = stands_still(&taken, limit) => Err(too_slow(limit)),
-        }
-    });
-    let file = ReaderStream::with_capacity(reader, BUFFER).inspect(move |_| {
-        counter.fetch_add(1, Ordering::Relaxed);
-    });
-    // An end that is not the file's must not look like it.
-    let of = name.clone();
-    let end = stream::once(written).filter_map(move |written| {
-        let failure = match written {
-            Ok(Ok(SnapshotSummary { items, bytes })) => {
-                tracing::info!(gallery = %of, items, bytes, "snapshot");
-                return future::ready(None);
-            }
-            Ok(Err(error)) => error,
-            Err(error) => Error::internal(format!("writing a snapshot: {error}")),
-        };
-        tracing::warn!(gallery = %of, error = %failure, "a snapshot was cut off");
-        future::ready(Some(Err(io::Error::other(failure))))
-    });
+    let file = snapshot_stream(store, name.clone(), state.config.snapshot_idle);
     let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{name}.gallery\""))
         .map_err(|error| Error::internal(error.to_string()))?;
     let headers = [
@@ -113,11 +76,46 @@ pub(crate) async fn get_snapshot(
         ),
         (header::CONTENT_DISPOSITION, disposition),
     ];
-    Ok((headers, Body::from_stream(file.chain(end))).into_response())
+    Ok((headers, Body::from_stream(file)).into_response())
 }
 
-/// Resolves when the count has not changed for the time of the limit.
-async fn stands_still(count: &AtomicU64, limit: Duration) {
+/// Streams a snapshot. The last element is an error if the snapshot is incomplete, so that a cut-off
+/// file cannot be mistaken for a complete one.
+fn snapshot_stream(
+    store: Gallery,
+    name: GalleryName,
+    limit: Duration,
+) -> impl Stream<Item = io::Result<Bytes>> {
+    let (reader, writer) = tokio::io::duplex(BUFFER_BYTES);
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&sent);
+    let gallery = name.clone();
+    let written = tokio::spawn(async move {
+        tokio::select! {
+            written = write_snapshot(&store, &gallery, writer) => written,
+            () = stalled(&sent, limit) => Err(too_slow(limit)),
+        }
+    });
+    let file = ReaderStream::with_capacity(reader, BUFFER_BYTES).inspect(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    let end = stream::once(written).filter_map(move |written| {
+        let failure = match written {
+            Ok(Ok(SnapshotSummary { items, bytes })) => {
+                tracing::info!(gallery = %name, items, bytes, "snapshot");
+                return future::ready(None);
+            }
+            Ok(Err(error)) => error,
+            Err(error) => Error::internal(format!("writing a snapshot: {error}")),
+        };
+        tracing::warn!(gallery = %name, error = %failure, "a snapshot was cut off");
+        future::ready(Some(Err(io::Error::other(failure))))
+    });
+    file.chain(end)
+}
+
+/// Resolves when the count has not changed for the duration of the limit.
+async fn stalled(count: &AtomicU64, limit: Duration) {
     loop {
         let before = count.load(Ordering::Relaxed);
         sleep(limit).await;
@@ -127,32 +125,32 @@ async fn stands_still(count: &AtomicU64, limit: Duration) {
     }
 }
 
-/// A gallery that was restored.
+/// The restored gallery.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Restored {
-    /// The gallery.
+    /// Name of the gallery.
     #[schema(value_type = String, example = "default")]
     gallery: GalleryName,
-    /// How many items it has.
+    /// Number of items.
     #[schema(example = 20_000)]
     items: u64,
-    /// The length of the file.
+    /// Size of the snapshot, in bytes.
     #[schema(example = 123_456_789)]
     bytes: u64,
 }
 
-/// Restore a gallery from a file.
+/// Restore a gallery from a snapshot.
 ///
-/// When all of the file was read and its checksum agrees, it takes the place of the gallery of that
-/// name, in one step; until then, and if anything is wrong, the old one stays. The limits of bodies
-/// do not hold here.
+/// Once the whole file is read and its checksum is verified, it atomically replaces the gallery of
+/// that name. Until then, and on any error, the old gallery stays. The size and time limits of
+/// requests do not apply.
 #[utoipa::path(
     put,
     path = "/v1/galleries/{name}/snapshot",
     tag = "gallery",
-    params(("name" = String, Path, description = "The gallery.", example = "default")),
+    params(("name" = String, Path, description = "Name of the gallery.", example = "default")),
     request_body(content((File = "application/octet-stream"))),
-    responses((status = 200, description = "It is restored.", body = Restored), WriteProblems)
+    responses((status = 200, description = "The gallery is restored.", body = Restored), WriteProblems)
 )]
 pub(crate) async fn put_snapshot(
     State(state): State<AppState>,
@@ -160,7 +158,7 @@ pub(crate) async fn put_snapshot(
     options: Options,
     body: Body,
 ) -> Result<Json<Restored>> {
-    options.finish()?;
+    options.reject_unknown()?;
     let service = state.service();
     let store = service.gallery()?;
     let limit = state.config.snapshot_idle;
@@ -168,9 +166,10 @@ pub(crate) async fn put_snapshot(
         let next = timeout(limit, parts.try_next())
             .await
             .map_err(|_| io::Error::other(too_slow(limit)))?;
-        let unreadable =
-            |error| Error::new(Kind::Malformed, format!("the body cannot be read: {error}"));
-        let next = next.map_err(|error| io::Error::other(unreadable(error)))?;
+        let next = next.map_err(|error| {
+            let detail = format!("the body cannot be read: {error}");
+            io::Error::other(Error::new(Kind::Malformed, detail))
+        })?;
         Ok::<_, io::Error>(next.map(|part| (part, parts)))
     });
     let reader = StreamReader::new(Box::pin(parts));
@@ -181,4 +180,14 @@ pub(crate) async fn put_snapshot(
         items,
         bytes,
     }))
+}
+
+fn too_slow(limit: Duration) -> Error {
+    let seconds = limit.as_secs();
+    let detail = format!("the snapshot made no progress for {seconds} s");
+    Error::new(Kind::SlowRequest, detail).with_limit(
+        "snapshot_idle",
+        seconds,
+        "--snapshot-idle-timeout",
+    )
 }

@@ -7,38 +7,34 @@ use axum::{
 };
 use sha2::{Digest, Sha256};
 
+use super::params::GalleryParams;
 use crate::{
     error::{Error, Kind, Result},
     gallery::{ItemId, Parts},
     hex,
     http::{
-        api::{
-            gallery::{
-                GalleryOption, NamePath,
-                schema::{GalleryParams, GalleryProblems},
-            },
-            schema::File,
-        },
-        request::options::Options,
+        api::schema::File,
+        openapi::GalleryProblems,
+        request::{options::Options, path::NamePath},
     },
     service::Service,
 };
 
-/// Show an item's thumbnail.
+/// Get an item's thumbnail.
 ///
-/// What the model saw of the image, small. The answer has an `ETag`, so that a page which shows it
-/// again need not load it again.
+/// It shows the part of the image that the model saw. The response has an `ETag`, so that a client
+/// need not load an unchanged thumbnail twice.
 #[utoipa::path(
     get,
     path = "/v1/gallery/{id}/thumbnail",
     tag = "gallery",
     params(
-        ("id" = String, Path, description = "The item's id, percent-encoded.", example = "cats%2Fchelsea.jpg"),
+        ("id" = String, Path, description = "Id of the item, percent-encoded.", example = "cats%2Fchelsea.jpg"),
         GalleryParams,
     ),
     responses(
         (status = 200, description = "The thumbnail.", body = File, content_type = "image/jpeg"),
-        (status = 304, description = "It is the one that `If-None-Match` names."),
+        (status = 304, description = "The thumbnail is the one that `If-None-Match` names."),
         GalleryProblems,
     )
 )]
@@ -48,18 +44,15 @@ pub(crate) async fn get_thumbnail(
     headers: HeaderMap,
     mut options: Options,
 ) -> Result<Response> {
-    let GalleryOption { gallery } = options.take()?;
-    options.finish()?;
+    let GalleryParams { gallery } = options.take()?;
+    options.reject_unknown()?;
+    let parts = Parts {
+        thumbnail: true,
+        ..Parts::NONE
+    };
     let stored = service
         .gallery()?
-        .require_item(
-            &gallery,
-            &id,
-            Parts {
-                thumbnail: true,
-                ..Parts::NONE
-            },
-        )
+        .require_item(&gallery, &id, parts)
         .await?;
     let thumbnail = stored.thumbnail.ok_or_else(|| {
         let detail = format!(
@@ -69,7 +62,7 @@ pub(crate) async fn get_thumbnail(
         Error::new(Kind::NotFound, detail)
     })?;
     let tag = format!("\"{}\"", hex::encode(&Sha256::digest(&thumbnail)[..12]));
-    // The item may be replaced at any time, so a cache asks each time, and is answered in a few
+    // The item may be replaced at any time, so a cache revalidates each time, at the cost of a few
     // bytes.
     let caching = [
         (header::ETAG, tag.clone()),
@@ -78,11 +71,11 @@ pub(crate) async fn get_thumbnail(
     let known = headers
         .get_all(header::IF_NONE_MATCH)
         .iter()
-        .filter_map(|value| value.to_str().ok());
-    let same = |candidate: &str| {
-        candidate.trim() == "*" || candidate.trim().trim_start_matches("W/") == tag
-    };
-    if known.flat_map(|value| value.split(',')).any(same) {
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|candidate| candidate == "*" || candidate.trim_start_matches("W/") == tag);
+    if known {
         return Ok((StatusCode::NOT_MODIFIED, caching).into_response());
     }
     Ok((caching, [(header::CONTENT_TYPE, "image/jpeg")], thumbnail).into_response())

@@ -1,0 +1,161 @@
+//! Reading requests for maps, and answering them.
+
+use axum::{
+    extract::{FromRequest, Request},
+    response::Response,
+};
+use bytes::Bytes;
+use ndarray::{ArrayView, Axis, Dimension, RemoveAxis, ShapeError};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use utoipa::IntoParams;
+
+use crate::{
+    error::{Error, Result},
+    features::{
+        npy,
+        render::{Output, Style, Upscale},
+    },
+    http::{
+        AppState,
+        api::schema::ImageParams,
+        request::{
+            admission::Admission,
+            body::{BodyRequest, ImageRequest},
+            contents::Images,
+        },
+        response::{
+            answer::{answer, json, multipart},
+            negotiate::{Representation, different_grids, negotiate},
+        },
+    },
+    service::{ImageOptions, MapFormat, Stages},
+};
+
+const OFFERS: [Representation; 4] = [
+    Representation::Png,
+    Representation::Json,
+    Representation::Npy,
+    Representation::Multipart,
+];
+
+/// Options that decide how maps are drawn.
+#[derive(Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct StyleParams {
+    /// Size of the PNG. `input`: as large as the image that the model sees. `patch`: one pixel per
+    /// patch.
+    #[param(inline)]
+    output: Output,
+    /// How patches are scaled up to pixels.
+    #[param(inline)]
+    upscale: Upscale,
+    /// Opacity of the map over the image. At 1 the image is hidden.
+    #[param(minimum = 0.0, maximum = 1.0, default = 1.0)]
+    overlay: f32,
+}
+
+impl Default for StyleParams {
+    fn default() -> Self {
+        let Style {
+            output,
+            upscale,
+            overlay,
+        } = Style::default();
+        Self {
+            output,
+            upscale,
+            overlay,
+        }
+    }
+}
+
+impl From<StyleParams> for Style {
+    fn from(params: StyleParams) -> Self {
+        Self {
+            output: params.output,
+            upscale: params.upscale,
+            overlay: params.overlay,
+        }
+    }
+}
+
+/// A request for maps, with the options `T` in addition to those of images and of drawing.
+pub(crate) struct MapRequest<T> {
+    pub(crate) images: Vec<Bytes>,
+    pub(crate) image: ImageOptions,
+    pub(crate) options: T,
+    pub(crate) format: MapFormat,
+    pub(crate) representation: Representation,
+    /// Permit to hold until the response is ready.
+    pub(crate) admission: Admission,
+}
+
+impl<T: DeserializeOwned> FromRequest<AppState> for MapRequest<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
+        let BodyRequest {
+            contents: Images(images),
+            mut options,
+            headers,
+            admission,
+        } = ImageRequest::from_request(request, state).await?;
+        let representation = negotiate(&headers, &OFFERS)?;
+        let image: ImageParams = options.take()?;
+        let map: T = options.take()?;
+        let style: StyleParams = options.take()?;
+        options.reject_unknown()?;
+        let format = match representation {
+            Representation::Png => MapFormat::SinglePng(style.into()),
+            Representation::Multipart => MapFormat::PngPerImage(style.into()),
+            Representation::Json | Representation::Npy | Representation::Floats => {
+                MapFormat::Numbers
+            }
+        };
+        Ok(Self {
+            images,
+            image: image.into(),
+            options: map,
+            format,
+            representation,
+            admission,
+        })
+    }
+}
+
+/// Builds the response in the negotiated representation: from the drawn `pngs`, or from one of the
+/// two forms of numbers.
+pub(crate) fn answer_maps<'a, J: Serialize, D: Dimension<Larger: RemoveAxis>>(
+    representation: Representation,
+    pngs: Vec<Vec<u8>>,
+    as_json: impl FnOnce() -> J,
+    as_arrays: impl FnOnce() -> Result<Vec<ArrayView<'a, f32, D>>, ShapeError>,
+    stages: &Stages,
+) -> Result<Response> {
+    let body = match representation {
+        Representation::Json => return json(&as_json(), stages),
+        Representation::Multipart => return Ok(multipart(&pngs, stages)),
+        Representation::Png => pngs
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::internal("nothing was drawn"))?,
+        Representation::Npy | Representation::Floats => {
+            let arrays = as_arrays().map_err(|error| Error::internal(error.to_string()))?;
+            match arrays.as_slice() {
+                [one] => npy::encode(one)?,
+                several => {
+                    let stacked =
+                        ndarray::stack(Axis(0), several).map_err(|_| different_grids())?;
+                    npy::encode(&stacked)?
+                }
+            }
+        }
+    };
+    Ok(answer(representation, body, stages))
+}
+
+/// Returns the rows of a map as JSON lists.
+pub(crate) fn rows<T: Clone>(map: ndarray::ArrayView2<'_, T>) -> Vec<Vec<T>> {
+    map.rows().into_iter().map(|row| row.to_vec()).collect()
+}

@@ -1,0 +1,193 @@
+//! Answers that several operations on galleries share.
+
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    error::{Error, Result},
+    gallery::{Binding, GalleryName, Item, ItemId, Label, Metadata, Neighbor},
+    http::response::{answer::json, problem::Problem},
+    service::Stages,
+};
+
+/// A stored item.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ItemJson {
+    /// Id of the item.
+    #[schema(value_type = String, example = "cats/chelsea.jpg")]
+    id: ItemId,
+    /// Position in the order of the gallery.
+    #[schema(example = 17)]
+    place: u64,
+    /// Label, if it has one.
+    #[schema(value_type = Option<String>, example = "cat")]
+    label: Option<Label>,
+    /// Metadata.
+    #[schema(value_type = Object, example = json!({"year": 2024}))]
+    metadata: Metadata,
+    /// Time when it was last stored, in milliseconds since 1970.
+    #[schema(example = 1_790_000_000_000_u64)]
+    stored_ms: u64,
+}
+
+impl From<Item> for ItemJson {
+    fn from(item: Item) -> Self {
+        let Item {
+            id,
+            place,
+            label,
+            metadata,
+            stored_ms,
+        } = item;
+        Self {
+            id,
+            place,
+            label,
+            metadata,
+            stored_ms,
+        }
+    }
+}
+
+/// A stored item and its score.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct NeighborJson {
+    /// Id of the item.
+    #[schema(value_type = String, example = "cats/chelsea.jpg")]
+    id: ItemId,
+    /// Cosine similarity of the vectors: -1 to 1, where 1 is the same direction.
+    #[schema(example = 0.93)]
+    score: f32,
+    /// Label, if it has one.
+    #[schema(value_type = Option<String>, example = "cat")]
+    label: Option<Label>,
+    /// Metadata.
+    #[schema(value_type = Object, example = json!({"year": 2024}))]
+    metadata: Metadata,
+    /// Position in the order of the gallery.
+    #[schema(example = 17)]
+    place: u64,
+}
+
+impl From<Neighbor> for NeighborJson {
+    fn from(neighbor: Neighbor) -> Self {
+        let Neighbor { item, score } = neighbor;
+        Self {
+            id: item.id,
+            score,
+            label: item.label,
+            metadata: item.metadata,
+            place: item.place,
+        }
+    }
+}
+
+impl NeighborJson {
+    /// Converts neighbors, keeping their order.
+    pub(crate) fn list(neighbors: Vec<Neighbor>) -> Vec<Self> {
+        neighbors.into_iter().map(Self::from).collect()
+    }
+}
+
+/// An answer from a gallery, with the model of its vectors.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct FromGallery<T> {
+    /// Name of the model of the gallery's vectors.
+    #[schema(example = "dinov2-small")]
+    model: String,
+    /// Fingerprint of their features.
+    fingerprint: String,
+    /// Name of the gallery.
+    #[schema(value_type = String, example = "default")]
+    gallery: GalleryName,
+    #[serde(flatten)]
+    answer: T,
+}
+
+impl<T> FromGallery<T> {
+    pub(crate) fn new(gallery: GalleryName, binding: Binding, answer: T) -> Self {
+        Self {
+            model: binding.model.name,
+            fingerprint: binding.model.fingerprint.to_string(),
+            gallery,
+            answer,
+        }
+    }
+}
+
+/// Builds the response with the outcome of each image or vector of a request.
+///
+/// # Errors
+/// See [`OneOrMore::new`].
+pub(crate) fn answer_each<A, T: From<A> + Serialize>(
+    gallery: GalleryName,
+    binding: Binding,
+    outcomes: Vec<Result<A>>,
+    stages: &Stages,
+) -> Result<Response> {
+    let answer: OneOrMore<T> = OneOrMore::new(outcomes)?;
+    json(&FromGallery::new(gallery, binding, answer), stages)
+}
+
+/// The answer itself for one image or vector; a list of answers for several images.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum OneOrMore<T> {
+    One(T),
+    More {
+        /// One entry per image, in the order of the request.
+        data: Vec<OfImage<T>>,
+    },
+}
+
+/// Answer for an image, or the problem with the image.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct OfImage<T> {
+    /// Index of the image in the request.
+    index: usize,
+    #[serde(flatten)]
+    outcome: ImageOutcome<T>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum ImageOutcome<T> {
+    Answer(T),
+    Failed {
+        /// Problem with this image.
+        error: Problem,
+    },
+}
+
+impl<T> OneOrMore<T> {
+    /// Converts the outcome of each image. An invalid image among valid ones fails alone.
+    ///
+    /// # Errors
+    /// The error of the first image if there is no valid one.
+    pub(crate) fn new<A>(mut outcomes: Vec<Result<A>>) -> Result<Self>
+    where
+        T: From<A>,
+    {
+        if outcomes.len() == 1 {
+            return Ok(Self::One(outcomes.swap_remove(0)?.into()));
+        }
+        if outcomes.iter().all(Result::is_err) {
+            return Err(match outcomes.into_iter().find_map(Result::err) {
+                Some(error) => error.context("image 0"),
+                None => Error::internal("the request has no images"),
+            });
+        }
+        let mut data = Vec::with_capacity(outcomes.len());
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            let outcome = match outcome {
+                Ok(answer) => ImageOutcome::Answer(answer.into()),
+                Err(error) => ImageOutcome::Failed {
+                    error: Problem::new(&error),
+                },
+            };
+            data.push(OfImage { index, outcome });
+        }
+        Ok(Self::More { data })
+    }
+}

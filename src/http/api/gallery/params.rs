@@ -1,0 +1,176 @@
+//! Options and bodies that several operations on galleries share.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    error::{Error, Result},
+    features::pool::Pooling,
+    gallery::{GalleryName, ItemFilter, Label, Metadata},
+    http::{
+        api::schema::{EXAMPLE_IMAGE, OneOf},
+        request::options::parsed_object,
+    },
+    service::{SearchOptions, VectorOptions},
+};
+
+/// Schema of `pooling`, whose default depends on the gallery.
+type AnyPooling = OneOf<Pooling>;
+
+/// Name of the gallery.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct GalleryParams {
+    /// Name of the gallery: 1 to 64 characters of `a-z`, `0-9`, `-` and `_`. The first is a letter
+    /// or digit.
+    #[param(value_type = String, default = "default", example = "default")]
+    pub(crate) gallery: GalleryName,
+}
+
+/// Label and metadata of an item.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ItemParams {
+    /// Label of the item: up to 256 bytes.
+    #[param(example = "cat")]
+    label: Option<String>,
+    /// Metadata of the item: a JSON object of up to 16 KiB. In a JSON body, the object itself.
+    #[param(value_type = String, example = r#"{"year": 2024}"#)]
+    metadata: Option<Value>,
+}
+
+impl ItemParams {
+    /// Checks the label and the metadata.
+    pub(crate) fn check(self) -> Result<(Option<Label>, Metadata)> {
+        let label = self.label.map(Label::new).transpose()?;
+        let metadata = match self.metadata {
+            Some(metadata) => Metadata::from_value(parsed_object("metadata", metadata)?)?,
+            None => Metadata::default(),
+        };
+        Ok((label, metadata))
+    }
+}
+
+/// Options of vectors.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct VectorParams {
+    /// How tokens are pooled into a vector. The default is that of the gallery, and `cls` for the
+    /// first item of a gallery.
+    #[param(value_type = AnyPooling, inline)]
+    pooling: Option<Pooling>,
+    /// Number of last blocks whose pooled vectors are concatenated. The default is that of the
+    /// gallery, and 1 for the first item of a gallery.
+    #[param(minimum = 1, maximum = 4)]
+    layers: Option<usize>,
+    /// Fingerprint of the features in `vector`. It must be that of the gallery.
+    fingerprint: Option<String>,
+}
+
+impl From<VectorParams> for VectorOptions {
+    fn from(params: VectorParams) -> Self {
+        Self {
+            pooling: params.pooling,
+            layers: params.layers,
+            fingerprint: params.fingerprint,
+        }
+    }
+}
+
+/// Conditions that items must fulfill.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct FilterParams {
+    /// Label of the items.
+    #[param(example = "cat")]
+    label: Option<String>,
+    /// Conditions on label and metadata, as JSON: `{"label": C, "metadata": {"member": C, …}}`. An
+    /// item must fulfill all of them. Each condition `C` is a value to equal, a list
+    /// `{"any": [..]}` of such values, or a range of `gt`, `gte`, `lt` and `lte`. In a JSON body,
+    /// the object itself.
+    // Not called `filter`, which is the resampling filter of images.
+    #[serde(rename = "where")]
+    #[param(
+        value_type = String,
+        example = r#"{"metadata": {"year": {"gte": 2020}, "place": {"any": ["Bern", "Basel"]}}}"#
+    )]
+    filter: Option<Value>,
+}
+
+impl FilterParams {
+    /// Combines the label and the conditions.
+    pub(crate) fn filter(self) -> Result<Option<ItemFilter>> {
+        let filter = match self.filter {
+            Some(filter) => Some(ItemFilter::parse(&parsed_object("where", filter)?)?),
+            None => None,
+        };
+        let Some(label) = self.label else {
+            return Ok(filter);
+        };
+        let of_label = ItemFilter::of_label(Label::new(label)?.as_str());
+        match filter {
+            None => Ok(Some(of_label)),
+            Some(filter) if filter.label.is_none() => Ok(Some(ItemFilter {
+                label: of_label.label,
+                ..filter
+            })),
+            Some(_) => {
+                let detail = "given in `where`, too; leave one of them out";
+                Err(Error::option("label", detail))
+            }
+        }
+    }
+}
+
+/// Options of the search for neighbors.
+#[derive(Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SearchParams {
+    /// Number of neighbors.
+    #[param(minimum = 1, maximum = 1000, default = 20)]
+    k: usize,
+    /// Whether to compare with every item instead of using the approximate index.
+    #[param(default = false)]
+    exact: bool,
+}
+
+impl Default for SearchParams {
+    fn default() -> Self {
+        let SearchOptions { k, exact } = SearchOptions::default();
+        Self { k, exact }
+    }
+}
+
+impl From<SearchParams> for SearchOptions {
+    fn from(params: SearchParams) -> Self {
+        Self {
+            k: params.k,
+            exact: params.exact,
+        }
+    }
+}
+
+/// Images or a vector in JSON, along with any of the operation's options.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"image": EXAMPLE_IMAGE, "label": "cat", "metadata": {"year": 2024}}))]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(crate) struct ImageOrVectorJson {
+    /// An image file, in base64 or as a `data:` URI.
+    image: Option<String>,
+    /// Several image files, if the operation accepts several.
+    images: Option<Vec<String>>,
+    /// A vector instead of images: finite numbers, as many as the gallery's vectors have. Its length
+    /// may be anything but 0.
+    vector: Option<Vec<f32>>,
+    /// Any of the operation's options.
+    #[serde(flatten)]
+    options: BTreeMap<String, Value>,
+}

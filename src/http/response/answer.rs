@@ -1,0 +1,88 @@
+//! Successful responses, with the times of their stages.
+
+use std::{
+    borrow::Cow,
+    hash::{BuildHasher, RandomState},
+};
+
+use axum::{
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::Serialize;
+
+use crate::{
+    error::{Error, Result},
+    http::response::negotiate::Representation,
+    service::Stages,
+};
+
+/// Builds a JSON response.
+pub(crate) fn json(body: &impl Serialize, stages: &Stages) -> Result<Response> {
+    let body = serde_json::to_vec(body).map_err(|error| Error::internal(error.to_string()))?;
+    Ok(answer(Representation::Json, body, stages))
+}
+
+/// Builds a response with one body.
+pub(crate) fn answer(representation: Representation, body: Vec<u8>, stages: &Stages) -> Response {
+    let kind = HeaderValue::from_static(representation.media_type());
+    with_timing(
+        ([(header::CONTENT_TYPE, kind)], body).into_response(),
+        stages,
+    )
+}
+
+/// Builds a response with one part per PNG.
+pub(crate) fn multipart(pngs: &[Vec<u8>], stages: &Stages) -> Response {
+    // Random, so that no client can put the boundary inside an image.
+    let random = || RandomState::new().hash_one(pngs.len());
+    let boundary = format!("dinoserve-{:016x}{:016x}", random(), random());
+    let kind = Representation::Png.media_type();
+    let mut body = Vec::with_capacity(pngs.iter().map(|png| png.len() + 160).sum());
+    for (index, png) in pngs.iter().enumerate() {
+        let head = format!(
+            "--{boundary}\r\nContent-Type: {kind}\r\n\
+             Content-Disposition: attachment; filename=\"{index}.png\"\r\n\r\n"
+        );
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(png);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+    let kind = format!("multipart/mixed; boundary={boundary}");
+    with_timing(
+        ([(header::CONTENT_TYPE, kind)], body).into_response(),
+        stages,
+    )
+}
+
+/// Adds the `Server-Timing` header, in milliseconds.
+fn with_timing(mut response: Response, stages: &Stages) -> Response {
+    let entries: Vec<String> = stages
+        .named()
+        .map(|(name, time)| format!("{name};dur={:.2}", time.as_secs_f64() * 1e3))
+        .collect();
+    if let Ok(value) = HeaderValue::from_str(&entries.join(", ")) {
+        response.headers_mut().insert("server-timing", value);
+    }
+    response
+}
+
+/// Returns the bytes of f32 values, little-endian.
+pub(crate) fn float_bytes(values: &[f32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        return Cow::Borrowed(bytemuck::cast_slice(values));
+    }
+    Cow::Owned(
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect(),
+    )
+}
+
+/// Returns the bytes of f32 values, little-endian, in base64.
+pub(crate) fn float_base64(values: &[f32]) -> String {
+    BASE64_STANDARD.encode(float_bytes(values))
+}
