@@ -1,4 +1,4 @@
-//! What the vectors of a gallery are. Vectors compare only with others of the same kind.
+//! How the vectors of a gallery were made. Only vectors that were made in the same way compare.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +10,7 @@ use crate::{
     vision::{Difference, Preprocessing},
 };
 
-/// How the vectors of a gallery were made: the model, and the way from a file to its input and from
-/// its output.
+/// How the vectors of a gallery were made: the model, its input and the pooling of its output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// Model that made the features.
@@ -29,10 +28,10 @@ pub struct Binding {
 }
 
 impl Binding {
-    /// Checks that vectors of `other` may be compared with those of the gallery `name`.
+    /// Checks that vectors of the binding `other` compare with those of the gallery `name`.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] that names what differs, and what the gallery holds.
+    /// [`Kind::Conflict`] that lists the differences.
     pub fn check(&self, name: &GalleryName, other: &Self) -> Result<()> {
         let holder = format_args!("the gallery `{name}`");
         self.model

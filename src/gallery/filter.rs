@@ -1,14 +1,14 @@
-//! Which items may be found: conditions on the label and on members of the metadata.
+//! Item filters: conditions on the label and on members of the metadata.
 //!
-//! As JSON: `{"label": C, "metadata": {"member": C, …}}`, where all must hold and `C` is
+//! In JSON: `{"label": C, "metadata": {"member": C, …}}`. An item passes if all conditions hold. A
+//! condition `C` is
 //!
-//! * a text, number or truth value: equal to it,
+//! * a string, number or boolean: equal to it,
 //! * `{"any": [..]}`: equal to one of these,
-//! * `{"gte": a, "lt": b}` (also `gt`, `lte`; one or two of them, both numbers or both texts): in
+//! * `{"gte": a, "lt": b}` (also `gt`, `lte`; one or two of them, both numbers or both strings): in
 //!   that range.
 //!
-//! A member that is a list holds if one of its entries does. Texts compare by their bytes, numbers
-//! as f64.
+//! A condition on a list holds if it holds for one entry. Strings compare by bytes, numbers as f64.
 
 use std::cmp::Ordering;
 
@@ -17,19 +17,19 @@ use serde_json::Value;
 use super::{item::Metadata, name::Label};
 use crate::error::{Error, Result};
 
-/// A value that conditions compare with.
+/// A value that conditions compare.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Scalar {
-    /// True or false.
+    /// A boolean.
     Bool(bool),
-    /// Any number.
+    /// A number.
     Number(f64),
-    /// A text.
+    /// A string.
     Text(String),
 }
 
 impl Scalar {
-    /// The value, if it is one that can be compared.
+    /// Converts a JSON value, unless it is null, a list or an object.
     pub fn of(value: &Value) -> Option<Self> {
         match value {
             Value::Bool(value) => Some(Self::Bool(*value)),
@@ -39,24 +39,13 @@ impl Scalar {
         }
     }
 
-    /// Values of a member of the metadata: itself, or the entries of a list.
+    /// Returns the values of a metadata member: itself, or the entries of a list.
     pub fn all_of(value: &Value) -> impl Iterator<Item = Self> + '_ {
         let entries = match value {
             Value::Array(entries) => entries.as_slice(),
             single => std::slice::from_ref(single),
         };
         entries.iter().filter_map(Self::of)
-    }
-
-    /// A total order: truth values, then numbers, then texts.
-    pub fn total_cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Self::Bool(a), Self::Bool(b)) => a.cmp(b),
-            // -0 and 0 are equal, and no number of JSON is NaN.
-            (Self::Number(a), Self::Number(b)) => a.partial_cmp(b).unwrap_or(Ordering::Equal),
-            (Self::Text(a), Self::Text(b)) => a.cmp(b),
-            (a, b) => a.rank().cmp(&b.rank()),
-        }
     }
 
     fn rank(&self) -> u8 {
@@ -77,31 +66,37 @@ impl PartialOrd for Scalar {
 }
 
 impl Ord for Scalar {
-    /// That of [`Scalar::total_cmp`].
+    /// Orders booleans before numbers before strings.
     fn cmp(&self, other: &Self) -> Ordering {
-        self.total_cmp(other)
+        match (self, other) {
+            (Self::Bool(a), Self::Bool(b)) => a.cmp(b),
+            // -0 and 0 are equal, and JSON numbers are never NaN.
+            (Self::Number(a), Self::Number(b)) => a.partial_cmp(b).unwrap_or(Ordering::Equal),
+            (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            (a, b) => a.rank().cmp(&b.rank()),
+        }
     }
 }
 
-/// One end of a range.
+/// An end of a range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bound {
-    /// The end.
+    /// Value of the end.
     pub value: Scalar,
-    /// Whether the end itself is within.
+    /// Whether the range includes the end.
     pub inclusive: bool,
 }
 
-/// What a value must be.
+/// A condition on a value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Condition {
-    /// One of these.
+    /// Equal to one of these.
     AnyOf(Vec<Scalar>),
-    /// Between these ends, and of their type; at least one is there.
+    /// Between these ends, and of their type. At least one end is set.
     Range {
-        /// The lower end.
+        /// Lower end.
         low: Option<Bound>,
-        /// The upper end.
+        /// Upper end.
         high: Option<Bound>,
     },
 }
@@ -122,14 +117,16 @@ impl Condition {
                 return Err(wrong("`any` is no list"));
             };
             let values: Option<Vec<Scalar>> = entries.iter().map(Scalar::of).collect();
-            let values = values.ok_or_else(|| wrong("`any` holds what cannot be compared"))?;
+            let values =
+                values.ok_or_else(|| wrong("`any` takes strings, numbers and booleans only"))?;
             return if members.len() == 1 {
                 Ok(Self::AnyOf(values))
             } else {
                 Err(wrong("`any` stands alone"))
             };
         }
-        let (mut low, mut high) = (None, None);
+        let mut low = None;
+        let mut high = None;
         for (operator, value) in members {
             let (end, inclusive) = match operator.as_str() {
                 "gt" => (&mut low, false),
@@ -153,38 +150,37 @@ impl Condition {
         }
     }
 
-    /// Whether a value is what it must be.
+    /// Returns whether the condition holds for a value.
     pub fn holds(&self, value: &Scalar) -> bool {
         match self {
-            Self::AnyOf(values) => values.iter().any(|wanted| wanted.total_cmp(value).is_eq()),
+            Self::AnyOf(values) => values.iter().any(|other| other.cmp(value).is_eq()),
             Self::Range { low, high } => {
-                let above = |bound: &Bound| {
-                    let order = value.total_cmp(&bound.value);
+                let within = |bound: &Bound, inside: Ordering| {
+                    let order = value.cmp(&bound.value);
                     value.rank() == bound.value.rank()
-                        && (order.is_gt() || (bound.inclusive && order.is_eq()))
+                        && (order == inside || (bound.inclusive && order.is_eq()))
                 };
-                let below = |bound: &Bound| {
-                    let order = value.total_cmp(&bound.value);
-                    value.rank() == bound.value.rank()
-                        && (order.is_lt() || (bound.inclusive && order.is_eq()))
-                };
-                low.as_ref().is_none_or(above) && high.as_ref().is_none_or(below)
+                low.as_ref()
+                    .is_none_or(|low| within(low, Ordering::Greater))
+                    && high
+                        .as_ref()
+                        .is_none_or(|high| within(high, Ordering::Less))
             }
         }
     }
 }
 
-/// Which items may be found.
+/// A filter on items.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ItemFilter {
-    /// What the label must be; an item without a label does not hold.
+    /// Condition on the label; items without a label do not pass.
     pub label: Option<Condition>,
-    /// What members of the metadata must be.
+    /// Conditions on members of the metadata.
     pub metadata: Vec<(String, Condition)>,
 }
 
 impl ItemFilter {
-    /// Only items of this label.
+    /// Returns a filter for items with this label.
     pub fn of_label(label: &str) -> Self {
         let label = Some(Condition::AnyOf(vec![Scalar::Text(label.to_owned())]));
         Self {
@@ -193,7 +189,7 @@ impl ItemFilter {
         }
     }
 
-    /// The same, and only items that have a label: any text is at or after the empty one.
+    /// Restricts the filter to items with a label: every string sorts at or after the empty one.
     #[must_use]
     pub fn labeled(mut self) -> Self {
         let from_first = || Bound {
@@ -207,10 +203,7 @@ impl ItemFilter {
         self
     }
 
-    /// Reads a filter; see the module for its form.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::InvalidOption`] that says what a filter looks like.
+    /// Parses a filter; the module documentation describes its form.
     pub fn parse(value: &Value) -> Result<Self> {
         const FORM: &str = "a filter is {\"label\": …, \"metadata\": {\"member\": …}}";
         let Value::Object(members) = value else {
@@ -230,7 +223,7 @@ impl ItemFilter {
                 _ => {
                     return Err(Error::option(
                         "where",
-                        format!("{name:?} is not as it should be; {FORM}"),
+                        format!("{name:?} is not valid here; {FORM}"),
                     ));
                 }
             }
@@ -238,7 +231,7 @@ impl ItemFilter {
         Ok(filter)
     }
 
-    /// Whether an item passes.
+    /// Returns whether an item passes.
     pub fn matches(&self, label: Option<&Label>, metadata: &Metadata) -> bool {
         let of_label = |condition: &Condition| {
             label.is_some_and(|label| condition.holds(&Scalar::Text(label.as_str().to_owned())))

@@ -37,8 +37,8 @@ impl<S: GalleryStore + DocumentStore> Store for S {}
 /// # Errors
 /// All methods: [`Kind::Unavailable`] if the store cannot be reached, [`Kind::StorageFull`] if it
 /// is full. Methods that need an existing gallery: [`Kind::NotFound`]. Methods that take vectors:
-/// [`Kind::Conflict`] if the gallery's vectors were made in another way, [`Kind::InvalidOption`] for
-/// a vector of another width.
+/// [`Kind::Conflict`] if the gallery's vectors were made in another way, [`Kind::InvalidOption`]
+/// for a vector of another width.
 #[async_trait]
 pub trait GalleryStore: Debug + Send + Sync {
     /// Returns where the items are stored, for logs; without passwords.

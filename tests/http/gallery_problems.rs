@@ -316,11 +316,11 @@ async fn bad_pages_and_filters_are_rejected() {
          422, "invalid_option",
          "option `where`: a filter is {\"label\": …, \"metadata\": {\"member\": …}}"),
         ("filter by what is not there", t.filter(r#"{"place": 1}"#),
-         422, "invalid_option", "option `where`: \"place\" is not as it should be"),
+         422, "invalid_option", "option `where`: \"place\" is not valid here"),
         ("filter with a bad operator", t.filter(r#"{"metadata": {"year": {"above": 1}}}"#),
          422, "invalid_option", "\"above\" is no operator"),
         ("filter in JSON", t.knn(json!({"vector": t.good, "where": {"metadata": 5}})),
-         422, "invalid_option", "option `where`: \"metadata\" is not as it should be"),
+         422, "invalid_option", "option `where`: \"metadata\" is not valid here"),
         ("label twice", t.get("/v1/gallery?label=a&where=%7B%22label%22%3A%22b%22%7D"),
          422, "invalid_option", "option `label`: given in `where`, too"),
     ];

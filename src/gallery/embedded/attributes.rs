@@ -1,4 +1,4 @@
-//! Labels and metadata of some rows in columns, so that a filter looks at values and not at items.
+//! Labels and metadata of the rows of a chunk, stored by column for fast filters.
 
 use std::{collections::BTreeMap, ops::Bound as Edge};
 
@@ -8,17 +8,17 @@ use crate::gallery::{
     name::Label,
 };
 
-/// Rows of a chunk at most.
+/// Maximum number of rows in a chunk.
 pub(super) const CHUNK_ROWS: usize = 1024;
 
-/// A set of rows of a chunk.
+/// A set of rows of a chunk, as a bitmap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RowSet([u64; CHUNK_ROWS / 64]);
 
 impl RowSet {
     pub(super) const EMPTY: Self = Self([0; CHUNK_ROWS / 64]);
 
-    /// Rows 0 to `count`.
+    /// Returns the set of the first `count` rows.
     pub(super) fn first(count: usize) -> Self {
         let mut set = Self::EMPTY;
         (0..count).for_each(|row| set.insert(row));
@@ -46,7 +46,7 @@ impl RowSet {
         Self(std::array::from_fn(|word| self.0[word] & other.0[word]))
     }
 
-    /// The rows, rising.
+    /// Iterates over the rows in ascending order.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().enumerate().flat_map(|(index, &word)| {
             let next = |rest: &u64| Some(rest & (rest - 1)).filter(|rest| *rest != 0);
@@ -56,7 +56,7 @@ impl RowSet {
     }
 }
 
-/// The values of one member, with the rows that have each.
+/// Values of one metadata member, with the rows that have each value.
 #[derive(Debug, Clone, Default)]
 struct Column(BTreeMap<Scalar, Vec<u16>>);
 
@@ -69,8 +69,8 @@ impl Column {
         }
     }
 
-    /// Adds the rows of another column that have a new number, which is above all that are here and
-    /// rises with the old one.
+    /// Adds the rows of another column that have a number in `new`. New numbers ascend with the old
+    /// ones and are above all rows of this column.
     fn add_from(&mut self, other: &Self, new: &[Option<u16>]) {
         for (value, rows) in &other.0 {
             let mut rows = rows
@@ -85,15 +85,13 @@ impl Column {
 
     fn rows(&self, condition: &Condition) -> RowSet {
         let mut found = RowSet::EMPTY;
-        let mut take = |rows: &[u16]| rows.iter().for_each(|&row| found.insert(usize::from(row)));
+        let mut insert = |rows: &[u16]| rows.iter().for_each(|&row| found.insert(usize::from(row)));
         match condition {
-            Condition::AnyOf(wanted) => {
-                for value in wanted {
-                    self.0
-                        .get(value)
-                        .map(Vec::as_slice)
-                        .into_iter()
-                        .for_each(&mut take);
+            Condition::AnyOf(values) => {
+                for value in values {
+                    if let Some(rows) = self.0.get(value) {
+                        insert(rows);
+                    }
                 }
             }
             Condition::Range { low, .. } => {
@@ -108,22 +106,20 @@ impl Column {
                     }) => Edge::Excluded(value),
                     None => Edge::Unbounded,
                 };
-                // Values are sorted, so those that hold lie together; without a lower end, other
-                // types come before.
-                let above = self
-                    .0
+                // Values are sorted, so matching ones are adjacent. Without a lower end, values of
+                // other types come before them.
+                self.0
                     .range::<Scalar, _>((from, Edge::Unbounded))
-                    .skip_while(|(value, _)| !condition.holds(value));
-                above
+                    .skip_while(|(value, _)| !condition.holds(value))
                     .take_while(|(value, _)| condition.holds(value))
-                    .for_each(|(_, rows)| take(rows));
+                    .for_each(|(_, rows)| insert(rows));
             }
         }
         found
     }
 }
 
-/// The columns of some rows.
+/// Columns of the rows of a chunk.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Attributes {
     labels: Column,
@@ -131,7 +127,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// Adds a row; rows come in rising order.
+    /// Adds a row; rows are added in ascending order.
     pub(super) fn add(&mut self, row: usize, label: Option<&Label>, metadata: &Metadata) {
         if let Some(label) = label {
             self.labels
@@ -147,8 +143,8 @@ impl Attributes {
         }
     }
 
-    /// Adds the rows of others that have a new number, which is above all that are here and rises
-    /// with the old one.
+    /// Adds the rows of another chunk that have a number in `new`. New numbers ascend with the old
+    /// ones and are above all rows of this chunk.
     pub(super) fn add_from(&mut self, other: &Self, new: &[Option<u16>]) {
         self.labels.add_from(&other.labels, new);
         for (name, column) in &other.members {
@@ -159,7 +155,7 @@ impl Attributes {
         }
     }
 
-    /// The rows that pass, as [`ItemFilter::matches`] decides.
+    /// Returns the rows that pass, by the rules of [`ItemFilter::matches`].
     pub(super) fn rows(&self, filter: &ItemFilter) -> RowSet {
         let mut rows = filter
             .label

@@ -1,5 +1,5 @@
-//! How galleries and items are written in bytes. Numbers are little-endian, but for those in keys,
-//! which sort.
+//! Encoding of galleries and items. Numbers are little-endian, except in keys, which are big-endian
+//! so that they sort.
 
 use half::{f16, slice::HalfFloatSliceExt};
 use serde::{Deserialize, Serialize};
@@ -14,22 +14,24 @@ use crate::{
     },
 };
 
-/// What is kept of a gallery beside its items.
+/// Stored description of a gallery.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct GalleryRow {
-    /// Its number; never given to another.
+    /// Number of the gallery; never reused.
     pub(super) number: u32,
     pub(super) binding: Binding,
+    /// Precision of the vectors.
     pub(super) vectors: VectorFormat,
+    /// Number of items.
     pub(super) items: u64,
     /// Place of the next new item.
     pub(super) next_place: u64,
-    /// Serial of the next write of an item; a deletion takes one, too, so that it tells one commit
-    /// from another.
+    /// Serial of the next write of an item. A deletion takes one, too, so that every commit changes
+    /// it.
     pub(super) next_serial: u64,
 }
 
-/// Most items, places and serials.
+/// Maximum number of items, places and serials.
 const MAX_COUNT: u64 = 1 << 62;
 
 impl GalleryRow {
@@ -38,11 +40,11 @@ impl GalleryRow {
     }
 
     pub(super) fn decode(name: &GalleryName, bytes: &[u8]) -> Result<Self> {
-        let damaged = |what: &dyn std::fmt::Display| {
-            Error::internal(format!("the gallery `{name}` is damaged: {what}"))
+        let damaged = |damage: &dyn std::fmt::Display| {
+            Error::internal(format!("the gallery `{name}` is damaged: {damage}"))
         };
         let row: Self = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
-        // Far above what can be written, and far enough below the largest numbers to count on.
+        // Far above anything that can be written, and low enough for increments not to overflow.
         if row.number == u32::MAX
             || [row.items, row.next_place, row.next_serial]
                 .iter()
@@ -54,12 +56,12 @@ impl GalleryRow {
     }
 }
 
-/// The prefix of all keys of a gallery.
+/// Returns the prefix of all keys of a gallery.
 pub(super) fn prefix(gallery: u32) -> [u8; 4] {
     gallery.to_be_bytes()
 }
 
-/// Key of an item by its place.
+/// Returns the key of an item by its place.
 pub(super) fn place_key(gallery: u32, place: u64) -> [u8; 12] {
     let mut key = [0; 12];
     key[..4].copy_from_slice(&gallery.to_be_bytes());
@@ -67,7 +69,7 @@ pub(super) fn place_key(gallery: u32, place: u64) -> [u8; 12] {
     key
 }
 
-/// The place in such a key.
+/// Returns the place in such a key.
 pub(super) fn place_of(key: &[u8]) -> Result<u64> {
     let place = key.get(4..12).and_then(|bytes| bytes.try_into().ok());
     place
@@ -75,22 +77,21 @@ pub(super) fn place_of(key: &[u8]) -> Result<u64> {
         .ok_or_else(|| damaged("a key"))
 }
 
-/// Key of an item by its id.
+/// Returns the key of an item by its id.
 pub(super) fn id_key(gallery: u32, id: &ItemId) -> Vec<u8> {
     [&gallery.to_be_bytes(), id.as_str().as_bytes()].concat()
 }
 
-/// What is known of a stored item. As bytes it begins with a checksum over all parts of the item.
+/// Record of a stored item. Its encoding begins with a checksum over all parts of the item.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ItemRecord {
     pub(super) item: Item,
-    /// Rises with every write of an item in its gallery; tells versions of an item apart.
+    /// Number of the write, which increases with every write in the gallery.
     pub(super) serial: u64,
 }
 
 impl ItemRecord {
-    /// The record in bytes; `parts` are the vector, the features and the thumbnail as they are
-    /// written.
+    /// Encodes the record; `parts` are the encoded vector, features and thumbnail.
     pub(super) fn encode(&self, parts: [&[u8]; 3]) -> Result<Vec<u8>> {
         let Self { item, serial } = self;
         let mut bytes = vec![0; CHECKSUM];
@@ -113,7 +114,7 @@ impl ItemRecord {
         Ok(bytes)
     }
 
-    /// Whether a record and its parts are as they were written.
+    /// Returns whether the checksum of a record and its parts is right.
     pub(super) fn is_whole(bytes: &[u8], parts: [&[u8]; 3]) -> bool {
         bytes
             .first_chunk()
@@ -149,6 +150,7 @@ impl ItemRecord {
     }
 }
 
+/// Length of the checksum, in bytes.
 const CHECKSUM: usize = 4;
 
 fn checksum(record: &[u8], parts: [&[u8]; 3]) -> u32 {
@@ -177,11 +179,11 @@ fn take_text(rest: &mut &[u8]) -> Result<String> {
     String::from_utf8(text.to_vec()).map_err(|_| damaged("its record"))
 }
 
-fn damaged(what: &str) -> Error {
-    Error::internal(format!("{what} is damaged"))
+fn damaged(part: &str) -> Error {
+    Error::internal(format!("{part} is damaged"))
 }
 
-/// Values as they are written.
+/// Encodes values.
 pub(super) fn encode_floats(values: &[f32], format: VectorFormat) -> Vec<u8> {
     match format {
         VectorFormat::F32 => values
@@ -195,7 +197,7 @@ pub(super) fn encode_floats(values: &[f32], format: VectorFormat) -> Vec<u8> {
     }
 }
 
-/// Reads such values; what is not a whole number of them at the end is left.
+/// Decodes values; an incomplete value at the end is dropped.
 pub(super) fn decode_floats(bytes: &[u8], format: VectorFormat) -> Vec<f32> {
     match format {
         VectorFormat::F32 => bytes

@@ -1,4 +1,4 @@
-//! The LMDB environment under a gallery folder: its databases, its locks, its errors.
+//! The LMDB environment of a gallery folder: its tables, locks and errors.
 
 #![allow(
     unsafe_code,
@@ -21,24 +21,27 @@ use crate::{
     gallery::config::OpenMode,
 };
 
-/// A table of bytes by bytes.
+/// An LMDB database with keys and values of bytes.
 pub(super) type Table = Database<'static, Bytes, Bytes>;
 
-/// Version of what is written below; a program refuses folders of a later one.
+/// Version of the format on disk. Folders of a later version are rejected.
 const FORMAT: u32 = 1;
-/// Bytes of the file with LMDB's reader slots. It is mapped and written to, so its blocks must be
-/// there before the disk is full.
+/// Size of the file with LMDB's reader slots, in bytes. The file is mapped and written to, so its
+/// blocks must be allocated before the disk is full.
 const LOCK_FILE_BYTES: usize = 64 << 10;
+/// Number of tables.
 const TABLES: u32 = 9;
-/// Values that a write puts beside its own and takes away again, so that it leaves pages for a
-/// deletion, which needs some, too.
-const RESERVE: (u32, usize) = (64, 1900);
-/// Bytes of a file that gives way when the disk is full and something is to be deleted.
+/// Number of values that each write adds and removes again. This leaves free pages for a deletion,
+/// which needs some, too.
+const RESERVE_VALUES: u32 = 64;
+/// Size of such a value, in bytes.
+const RESERVE_VALUE_BYTES: usize = 1900;
+/// Size of the file that is removed when the disk is full and something is deleted, in bytes.
 const BALLAST_BYTES: usize = 4 << 20;
-/// How long the process that served the folder before may take to end.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Timeout for the end of the process that served the folder before.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The tables. Keys begin with the number of the gallery, so that a gallery is a range.
+/// The tables. Item keys begin with the number of the gallery, so that a gallery is a range.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tables {
     /// `format` and `next gallery`.
@@ -67,12 +70,12 @@ pub(super) struct Environment {
     env: heed::Env<WithoutTls>,
     pub(super) tables: Tables,
     folder: PathBuf,
-    /// Held for as long as this process may write.
+    /// Held while this process may write.
     _lock: Option<File>,
 }
 
 impl Environment {
-    /// Opens the folder, and makes it if it is to be served and not there.
+    /// Opens the folder; [`OpenMode::Serve`] creates it if needed.
     pub(super) fn open(folder: &Path, max_bytes: u64, mode: OpenMode) -> Result<Self> {
         let named = |error| Error::io(format_args!("the gallery {}", folder.display()), error);
         let lock = match mode {
@@ -93,11 +96,11 @@ impl Environment {
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         let map = usize::try_from(max_bytes).unwrap_or(usize::MAX) / 4096 * 4096;
         options.map_size(map).max_dbs(TABLES).max_readers(1000);
-        // SAFETY: the file is changed by LMDB alone, under its own locks, and only one process
-        // writes, which `lock` sees to. It must lie on a local disk; the documentation says so.
+        // SAFETY: only LMDB changes the file, under its own locks, and `lock` ensures that only one
+        // process writes. The file must be on a local disk, as the documentation says.
         let env = unsafe { options.open(folder) }
             .map_err(|error| failed(error, max_bytes).context(folder.display()))?;
-        // Slots of readers that were killed would keep old pages from being used again.
+        // Slots of killed readers would prevent the reuse of old pages.
         env.clear_stale_readers()
             .map_err(|error| failed(error, max_bytes))?;
         let tables = match mode {
@@ -112,7 +115,7 @@ impl Environment {
             )
         })?;
         if mode == OpenMode::Serve {
-            // The names of new files are as durable as what is in them.
+            // Makes the names of new files durable.
             File::open(folder)
                 .and_then(|folder| folder.sync_all())
                 .map_err(named)?;
@@ -163,17 +166,17 @@ impl Environment {
         }
     }
 
-    /// The folder.
+    /// Returns the folder.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// A view of everything as it is now.
+    /// Begins a read transaction: a snapshot of the database.
     pub(super) fn read(&self) -> Result<RoTxn<'_, WithoutTls>> {
         self.env.read_txn().map_err(|error| self.failed(error))
     }
 
-    /// The same, for a thread that outlives the caller.
+    /// Begins a read transaction that outlives the borrow of the environment.
     pub(super) fn read_owned(&self) -> Result<RoTxn<'static, WithoutTls>> {
         self.env
             .clone()
@@ -181,27 +184,26 @@ impl Environment {
             .map_err(|error| self.failed(error))
     }
 
-    /// The one transaction that may write. Commit returns when the disk has it.
+    /// Begins the only write transaction. Its commit returns once it is durable.
     pub(super) fn write(&self) -> Result<RwTxn<'_>> {
         self.env.write_txn().map_err(|error| self.failed(error))
     }
 
-    /// Fails if the transaction would not leave room to delete something afterward.
+    /// Fails if the transaction would not leave room for a deletion.
     pub(super) fn keep_room(&self, txn: &mut RwTxn<'_>) -> heed::Result<()> {
-        let value = [0; RESERVE.1];
-        for key in 0..RESERVE.0 {
+        let value = [0; RESERVE_VALUE_BYTES];
+        for key in 0..RESERVE_VALUES {
             self.tables.reserve.put(txn, &key.to_be_bytes(), &value)?;
         }
         self.tables.reserve.clear(txn)
     }
 
-    /// Gives the disk some bytes back. Returns whether there were any to give.
+    /// Frees the reserved space on the disk, and returns whether there was any.
     pub(super) fn drop_ballast(&self) -> bool {
         fs::remove_file(self.ballast()).is_ok()
     }
 
-    /// Takes bytes of the disk for when it will be full, if they are not there already and the disk
-    /// has them.
+    /// Reserves space on the disk for deletions, if there is room.
     pub(super) fn take_ballast(&self) {
         let path = self.ballast();
         if !path.exists() && fs::write(&path, vec![0; BALLAST_BYTES]).is_err() {
@@ -213,7 +215,7 @@ impl Environment {
         self.folder.join("ballast")
     }
 
-    /// What an error of LMDB means to a user.
+    /// Converts an error of LMDB.
     pub(super) fn failed(&self, error: heed::Error) -> Error {
         match error {
             heed::Error::Io(error) if ran_out_of_room(&error, &self.folder) => disk_full(error),
@@ -222,14 +224,14 @@ impl Environment {
     }
 }
 
-/// LMDB calls a write that the system cut short an input/output error, and that is how most disks
-/// become full: so it is full if it has less than a megabyte left.
+/// Returns whether an error means that the disk is full. LMDB reports a short write, which is how
+/// most disks become full, as an input/output error. Therefore a disk with less than a megabyte
+/// left counts as full.
 #[cfg(unix)]
 fn ran_out_of_room(error: &std::io::Error, folder: &Path) -> bool {
-    let room =
-        || rustix::fs::statvfs(folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
-        && room().is_ok_and(|room| room < 1 << 20)
+        && rustix::fs::statvfs(folder)
+            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < 1 << 20)
 }
 
 #[cfg(not(unix))]
@@ -246,17 +248,11 @@ fn disk_full(error: std::io::Error) -> Error {
 }
 
 fn failed(error: heed::Error, max_bytes: u64) -> Error {
-    let full = |error: &std::io::Error| {
-        // Also of the user's share of the disk.
-        matches!(
-            error.kind(),
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-        )
-    };
     match error {
         heed::Error::Mdb(MdbError::MapFull) => {
             let detail = format!(
-                "the gallery's folder has reached its limit of {max_bytes} bytes; nothing was written"
+                "the gallery's folder has reached its limit of {max_bytes} bytes; nothing was \
+                 written"
             );
             Error::new(Kind::StorageFull, detail).with_limit(
                 "gallery_max_bytes",
@@ -264,13 +260,20 @@ fn failed(error: heed::Error, max_bytes: u64) -> Error {
                 "--gallery-max-bytes",
             )
         }
-        heed::Error::Io(error) if full(&error) => disk_full(error),
+        heed::Error::Io(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            ) =>
+        {
+            disk_full(error)
+        }
         heed::Error::Io(error) => Error::io("the gallery", error),
         error => Error::internal(format!("the gallery's database: {error}")),
     }
 }
 
-/// Keeps other processes from serving the same folder. One that is about to end is waited for, as
+/// Locks the folder against other servers. Waits a moment for a process that is about to end, as
 /// after a quick restart.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("serving.lock");
@@ -285,13 +288,13 @@ fn lock(folder: &Path) -> Result<File> {
     loop {
         match file.try_lock() {
             Ok(()) => {
-                // For whoever wonders.
+                // The pid, for the error message of a second process.
                 let _ = file
                     .set_len(0)
                     .and_then(|()| writeln!(file, "{}", std::process::id()));
                 return Ok(file);
             }
-            Err(fs::TryLockError::WouldBlock) if started.elapsed() < LOCK_PATIENCE => {
+            Err(fs::TryLockError::WouldBlock) if started.elapsed() < LOCK_TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             Err(fs::TryLockError::WouldBlock) => {
@@ -308,8 +311,9 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
+/// Allocates the blocks of the file with LMDB's reader slots. An existing file may be in use, so it
+/// is only extended.
 fn reserve_lock_file(folder: &Path) -> std::io::Result<()> {
-    // What is there may be in use, and stays.
     let mut file = OpenOptions::new()
         .create(true)
         .append(true)

@@ -1,11 +1,10 @@
 //! The approximate index of a gallery: a navigable small-world graph (HNSW, Malkov & Yashunin 2016)
 //! by `usearch`.
 //!
-//! Its vectors are in 8 bits, each scaled by its own largest value, which the cosine does not see;
-//! candidates are scored anew with the vectors themselves. Its keys are serials, so that an entry
-//! of a row that was deleted or replaced is one that no living row has. The index only saves time:
-//! what it lacks is scanned, and it is made anew from the rows if its file is not there or not
-//! whole.
+//! The index holds 8-bit vectors, each scaled by its own largest value, which does not change the
+//! cosine. Candidates are scored again with the full vectors. Keys are serials, so an entry of a
+//! deleted or replaced row matches no live row. The index is only a cache: searches scan the rows
+//! that it lacks, and it is rebuilt from the rows if its file is missing or damaged.
 
 use std::{
     fs::{self, File},
@@ -20,26 +19,27 @@ use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 use super::{attributes::CHUNK_ROWS, rows::Rows};
 use crate::error::{Error, Result};
 
-/// Neighbors of a node; twice as many on the lowest level.
+/// Number of neighbors of a node; twice as many on the lowest level.
 const CONNECTIVITY: usize = 16;
-/// Candidates while a row is added.
+/// Number of candidates when a row is added.
 const EXPANSION_ADD: usize = 128;
-/// Candidates of a search at least.
+/// Minimum number of candidates of a search.
 const EXPANSION_SEARCH: usize = 96;
-/// Rows that a thread adds in one go, some milliseconds, while searches wait.
+/// Number of rows that a thread adds while searches wait, for some milliseconds.
 const STEP: usize = 8;
 
 /// The index of a gallery.
 pub(super) struct ApproximateIndex {
-    /// Locked for writing while rows are added: `usearch` looks at neighbors without the locks
-    /// that adding them takes.
+    /// Locked for writing while rows are added: a search in `usearch` reads neighbors without the
+    /// locks under which they are added.
     index: RwLock<Index>,
     dim: usize,
-    /// Every living row up to this serial is in it.
+    /// Serial up to which every live row is in the index.
     upto: AtomicU64,
+    /// Number of threads that add rows.
     threads: usize,
-    /// Threads that may add or search together.
-    places: usize,
+    /// Maximum number of threads that add or search at the same time.
+    max_threads: usize,
 }
 
 impl std::fmt::Debug for ApproximateIndex {
@@ -50,7 +50,7 @@ impl std::fmt::Debug for ApproximateIndex {
     }
 }
 
-/// What lies beside the index's file.
+/// Description of the index file, stored next to it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
     file: String,
@@ -59,7 +59,7 @@ struct Manifest {
     settings: String,
 }
 
-/// Files of indexes made with others are made anew.
+/// Returns the settings of an index. Indexes with other settings are rebuilt.
 fn settings(dim: usize) -> String {
     format!(
         "usearch {} i8 cosine {dim} {CONNECTIVITY} {EXPANSION_ADD}",
@@ -72,7 +72,7 @@ fn failed(error: cxx::Exception) -> Error {
 }
 
 impl ApproximateIndex {
-    /// An empty one, which `threads` threads fill while up to `searches` search it.
+    /// Creates an empty index, which `threads` threads fill during up to `searches` searches.
     pub(super) fn new(dim: usize, threads: usize, searches: usize) -> Result<Self> {
         let options = IndexOptions {
             dimensions: dim,
@@ -89,21 +89,21 @@ impl ApproximateIndex {
             dim,
             upto: AtomicU64::new(0),
             threads,
-            places: threads + searches,
+            max_threads: threads + searches,
         })
     }
 
-    /// Every living row up to this serial is in it.
+    /// Returns the serial up to which every live row is in the index.
     pub(super) fn upto(&self) -> u64 {
         self.upto.load(Ordering::Acquire)
     }
 
-    /// Entries, those of dead rows included.
+    /// Returns the number of entries, including those of dead rows.
     pub(super) fn len(&self) -> usize {
         self.index.read().size()
     }
 
-    /// Adds the rows that it lacks. Returns early, with less done, when `stop` says so.
+    /// Adds the rows that the index lacks, until `stop` returns true.
     pub(super) fn catch_up(&self, rows: &Rows, stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
         let from = rows.chunks.partition_point(|chunk| {
             chunk
@@ -126,7 +126,8 @@ impl ApproximateIndex {
                 let growing = self.index.write();
                 let index = &*growing;
                 let add = |rows_of_thread: &[usize]| -> Result<()> {
-                    let (mut vector, mut quantized) = (Vec::new(), Vec::new());
+                    let mut vector = Vec::new();
+                    let mut quantized = Vec::new();
                     for &row in rows_of_thread {
                         chunk.vectors.row(row, self.dim, &mut vector);
                         quantize(&vector, &mut quantized);
@@ -135,7 +136,7 @@ impl ApproximateIndex {
                     Ok(())
                 };
                 std::thread::scope(|scope| {
-                    // One part is this thread's own.
+                    // This thread adds the first part.
                     let (own, others) = step.split_at(step.len().min(STEP));
                     let others: Vec<_> = others
                         .chunks(STEP)
@@ -149,13 +150,13 @@ impl ApproximateIndex {
                     let done = add(own);
                     others.into_iter().map(join).fold(done, Result::and)
                 })?;
-                // Searches that wait come before the next step.
+                // Waiting searches run before the next step.
                 RwLockWriteGuard::unlock_fair(growing);
                 if let Some(&last) = step.last() {
                     self.upto.store(chunk.serials[last], Ordering::Release);
                 }
             }
-            // What follows the last living row is dead.
+            // Rows after the last live row are dead.
             self.upto.fetch_max(
                 chunk.serials.last().copied().unwrap_or_default(),
                 Ordering::AcqRel,
@@ -166,17 +167,18 @@ impl ApproximateIndex {
 
     fn make_room(&self, more: usize) -> Result<()> {
         let index = self.index.write();
-        let (size, capacity) = (index.size(), index.capacity());
+        let size = index.size();
+        let capacity = index.capacity();
         if capacity > 0 && size + more <= capacity {
             return Ok(());
         }
         let capacity = (size + more).max(capacity * 2).max(1 << 14);
         index
-            .reserve_capacity_and_threads(capacity, self.places)
+            .reserve_capacity_and_threads(capacity, self.max_threads)
             .map_err(failed)
     }
 
-    /// Serials of about the `count` nearest entries that are accepted, in no particular order.
+    /// Returns the serials of about the `count` nearest accepted entries, in no particular order.
     pub(super) fn search(
         &self,
         query: &[f32],
@@ -196,8 +198,8 @@ impl ApproximateIndex {
         Ok(found.map_err(failed)?.keys)
     }
 
-    /// Writes it to the folder, under the number of its gallery, and deletes what was there before,
-    /// or else what it has written.
+    /// Saves the index under the number of its gallery and deletes its earlier file. If saving
+    /// fails, deletes the new file.
     pub(super) fn save(&self, folder: &Path, gallery: u32) -> Result<()> {
         let upto = self.upto();
         let file = format!("{gallery}-{upto}.usearch");
@@ -205,7 +207,7 @@ impl ApproximateIndex {
         if saved.is_ok() {
             remove_files(folder, gallery, Some(&file));
         } else {
-            // A full disk has better uses for it.
+            // Frees the space on a full disk.
             let _ = fs::remove_file(folder.join(&file));
         }
         saved
@@ -244,7 +246,7 @@ impl ApproximateIndex {
         Ok(())
     }
 
-    /// Reads one that was saved; `None` if there is none that can be used.
+    /// Loads a saved index; returns `None` if there is no usable one.
     pub(super) fn load(
         folder: &Path,
         gallery: u32,
@@ -254,14 +256,17 @@ impl ApproximateIndex {
     ) -> Option<Self> {
         let manifest: Manifest =
             serde_json::from_slice(&fs::read(manifest_path(folder, gallery)).ok()?).ok()?;
-        // A name of ours, and no path to somewhere else.
+        // Rejects paths to other folders.
         if !manifest.file.starts_with(&format!("{gallery}-")) || manifest.file.contains(['/', '\\'])
         {
             return None;
         }
         let path = folder.join(&manifest.file);
         if manifest.settings != settings(dim) || crc32_of(&path).ok()? != manifest.crc32 {
-            tracing::warn!(path = %path.display(), "the approximate index is of another version or damaged; it is made anew");
+            tracing::warn!(
+                path = %path.display(),
+                "the approximate index is of another version or damaged; it is rebuilt"
+            );
             return None;
         }
         let loaded = Self::new(dim, threads, searches).ok()?;
@@ -269,7 +274,7 @@ impl ApproximateIndex {
             let index = loaded.index.write();
             index.load(&path.to_string_lossy()).ok()?;
             index
-                .reserve_capacity_and_threads(index.size() + CHUNK_ROWS, loaded.places)
+                .reserve_capacity_and_threads(index.size() + CHUNK_ROWS, loaded.max_threads)
                 .ok()?;
             index.change_expansion_add(EXPANSION_ADD);
             index.change_expansion_search(EXPANSION_SEARCH);
@@ -279,7 +284,7 @@ impl ApproximateIndex {
     }
 }
 
-/// Deletes the files of a gallery's index, but for `keep`.
+/// Deletes the files of a gallery's index, except `keep`.
 pub(super) fn remove_files(folder: &Path, gallery: u32, keep: Option<&str>) {
     if keep.is_none() {
         let _ = fs::remove_file(manifest_path(folder, gallery));
@@ -293,7 +298,7 @@ pub(super) fn remove_files(folder: &Path, gallery: u32, keep: Option<&str>) {
     }
 }
 
-/// Deletes the files of indexes of galleries other than these.
+/// Deletes the index files of all galleries except these.
 pub(super) fn remove_files_of_others(folder: &Path, galleries: &[u32]) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -325,7 +330,7 @@ fn crc32_of(path: &Path) -> std::io::Result<u32> {
     }
 }
 
-/// 8 bits a value, the largest at ±127.
+/// Scales a vector to 8-bit values, with the largest at ±127.
 fn quantize(vector: &[f32], to: &mut Vec<i8>) {
     let largest = vector
         .iter()

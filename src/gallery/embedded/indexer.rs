@@ -1,10 +1,10 @@
-//! The thread that keeps approximate indexes up to date, behind the back of readers and writers.
+//! The background thread that keeps approximate indexes up to date.
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -17,10 +17,10 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Time after which what was indexed is written down, if there was much of it.
+/// Interval between saves of indexes that changed a lot.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
-/// The handle of the thread.
+/// Handle of the thread.
 #[derive(Debug)]
 pub(super) struct Indexer {
     wake: SyncSender<()>,
@@ -32,7 +32,7 @@ impl Indexer {
     pub(super) fn start(memory: Arc<Memory>) -> Result<Self> {
         let (wake, woken) = sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
-        let work = Work {
+        let work = IndexerThread {
             memory,
             stop: Arc::clone(&stop),
         };
@@ -49,17 +49,14 @@ impl Indexer {
         })
     }
 
-    /// Something was written.
+    /// Notifies the thread of a write.
     pub(super) fn wake(&self) {
-        match self.wake.try_send(()) {
-            // It will look anyway.
-            Ok(()) | Err(TrySendError::Full(())) => {}
-            // A panic, which the hook has logged; searches scan what the index lacks.
-            Err(TrySendError::Disconnected(())) => {}
-        }
+        // Fails if the thread is already notified, or has panicked. The panic hook has logged that,
+        // and searches scan what the index lacks.
+        let _ = self.wake.try_send(());
     }
 
-    /// Writes the indexes down and ends. Blocks.
+    /// Saves the indexes and stops the thread. Blocks.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.wake();
@@ -80,18 +77,18 @@ impl Drop for Indexer {
     }
 }
 
-struct Work {
+struct IndexerThread {
     memory: Arc<Memory>,
     stop: Arc<AtomicBool>,
 }
 
-impl Work {
+impl IndexerThread {
     fn run(&self, woken: &Receiver<()>) {
         let mut last_save = Instant::now();
         loop {
             let saving = self.stopping() || last_save.elapsed() >= SAVE_EVERY;
             for gallery in self.memory.galleries().values() {
-                if let Err(error) = self.attend_to(gallery, saving) {
+                if let Err(error) = self.update(gallery, saving) {
                     tracing::warn!(%error, "an approximate index could not be brought up to date");
                 }
             }
@@ -112,18 +109,18 @@ impl Work {
         self.stop.load(Ordering::Acquire)
     }
 
-    fn attend_to(&self, gallery: &LiveGallery, saving: bool) -> Result<()> {
+    fn update(&self, gallery: &LiveGallery, saving: bool) -> Result<()> {
         let rows = gallery.rows.load_full();
         if rows.live <= self.memory.exact_up_to {
-            // A gallery that shrank far enough needs it no more.
+            // A gallery that shrank far below the limit no longer needs its index.
             if rows.live < self.memory.exact_up_to / 2 && gallery.index.swap(None).is_some() {
                 index::remove_files(&self.memory.index_folder, gallery.number, None);
             }
             return Ok(());
         }
         let index = match gallery.index.load_full() {
-            // Dead entries are walked through in vain. While the new one is made the old one
-            // serves.
+            // Searches waste time on dead entries. The old index is used until the new one is
+            // complete.
             Some(old) if old.len() > 2 * rows.live + rows.live / 2 => {
                 let new = self.new_index(&rows)?;
                 self.catch_up(gallery, &rows, &new)?;
@@ -151,7 +148,7 @@ impl Work {
         {
             index.save(&self.memory.index_folder, gallery.number)?;
             gallery.saved_upto.store(index.upto(), Ordering::Relaxed);
-            // Deleted meanwhile, and its files before these.
+            // The gallery was deleted meanwhile, and its earlier files were deleted with it.
             if gallery.is_removed() {
                 index::remove_files(&self.memory.index_folder, gallery.number, None);
             }
@@ -172,7 +169,8 @@ impl Work {
         if rows.last_serial() <= index.upto() || self.stopping() {
             return Ok(());
         }
-        let (started, before) = (Instant::now(), index.len());
+        let started = Instant::now();
+        let before = index.len();
         index.catch_up(rows, &|| self.stopping() || gallery.is_removed())?;
         let added = index.len() - before;
         if added > 10_000 {

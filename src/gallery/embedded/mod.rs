@@ -1,8 +1,8 @@
 //! Galleries in a folder on this machine.
 //!
-//! LMDB stores them ([`environment`]). One thread writes and syncs ([`writer`]). Vectors are also in
-//! memory ([`rows`]), where searches scan them ([`scan`]). Large galleries have an approximate index
-//! ([`index`]), which a background thread keeps up to date ([`indexer`]).
+//! LMDB stores them ([`environment`]). One thread writes and syncs ([`writer`]). Vectors are also
+//! in memory ([`rows`]), where searches scan them ([`scan`]). Large galleries have an approximate
+//! index ([`index`]), which a background thread keeps up to date ([`indexer`]).
 //!
 //! ```text
 //! data.mdb, lock.mdb    the database

@@ -1,8 +1,8 @@
-//! The vectors of a gallery in memory, as they are at one moment.
+//! An immutable snapshot of the vectors of a gallery in memory.
 //!
-//! Rows lie in chunks in the order in which they were written. A chunk never changes; what is
-//! written makes a new last chunk, and what is deleted a new set of the rows that live. A search
-//! works on one [`Rows`] to its end, and the writer publishes the next: nobody waits for anybody.
+//! Rows are stored in chunks, in the order of writes. A chunk never changes: a write creates a new
+//! last chunk, and a deletion a new set of live rows. A search uses one [`Rows`] until it ends,
+//! while the writer publishes the next, so neither waits for the other.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use half::f16;
 use super::attributes::{Attributes, CHUNK_ROWS, RowSet};
 use crate::gallery::{config::VectorFormat, filter::ItemFilter, item::Metadata, name::Label};
 
-/// Vectors of a chunk, row by row.
+/// Vectors of a chunk: `[rows, dim]`.
 #[derive(Debug, Clone)]
 pub(super) enum Vectors {
     F32(Vec<f32>),
@@ -42,7 +42,7 @@ impl Vectors {
         }
     }
 
-    /// A row in single precision.
+    /// Copies a row into `to`, in single precision.
     pub(super) fn row(&self, row: usize, dim: usize, to: &mut Vec<f32>) {
         let range = row * dim..(row + 1) * dim;
         to.clear();
@@ -53,7 +53,7 @@ impl Vectors {
     }
 }
 
-/// A row to be added.
+/// A row to add.
 #[derive(Debug, Clone)]
 pub(super) struct NewRow {
     pub(super) serial: u64,
@@ -63,10 +63,10 @@ pub(super) struct NewRow {
     pub(super) metadata: Metadata,
 }
 
-/// Some rows that were written one after the other.
+/// Consecutively written rows.
 #[derive(Debug)]
 pub(super) struct Chunk {
-    /// Rising.
+    /// Serials, ascending.
     pub(super) serials: Vec<u64>,
     pub(super) places: Vec<u64>,
     pub(super) vectors: Vectors,
@@ -95,7 +95,7 @@ impl Chunk {
         self.vectors.push(&row.vector);
     }
 
-    /// Adds some rows of an earlier chunk.
+    /// Adds some rows of another chunk.
     fn push_from(&mut self, other: &Self, rows: &RowSet, dim: usize) {
         let mut new = vec![None; other.len()];
         for row in rows.iter() {
@@ -108,7 +108,7 @@ impl Chunk {
     }
 }
 
-/// A chunk and its rows that have not been deleted or replaced.
+/// A chunk, and its rows that were not deleted or replaced.
 #[derive(Debug, Clone)]
 pub(super) struct LiveChunk {
     pub(super) chunk: Arc<Chunk>,
@@ -137,16 +137,16 @@ impl LiveChunk {
 #[derive(Debug, Clone)]
 pub(super) struct Rows {
     pub(super) dim: usize,
-    /// [`super::codec::GalleryRow::next_serial`] of the commit that these rows are of.
+    /// [`super::codec::GalleryRow::next_serial`] after the commit of these rows.
     pub(super) version: u64,
     format: VectorFormat,
     pub(super) chunks: Vec<LiveChunk>,
-    /// Rows that live.
+    /// Number of live rows.
     pub(super) live: usize,
 }
 
 impl Rows {
-    /// None yet.
+    /// Returns an empty set of rows.
     pub(super) fn new(version: u64, dim: usize, format: VectorFormat) -> Self {
         Self {
             dim,
@@ -157,8 +157,8 @@ impl Rows {
         }
     }
 
-    /// The rows after a commit: some more, with serials above all that are here, and without those
-    /// of the serials `dead`.
+    /// Returns the rows after a commit that adds rows, with serials above all existing ones, and
+    /// removes the rows of the serials `dead`.
     pub(super) fn after(&self, version: u64, added: &[NewRow], dead: &[u64]) -> Self {
         let mut next = Self {
             version,
@@ -201,7 +201,7 @@ impl Rows {
         }
     }
 
-    /// Joins neighbors that have become half empty or more, and drops what is empty.
+    /// Merges adjacent chunks that are at most half full together, and drops empty ones.
     fn compact(&mut self) {
         let mut kept: Vec<LiveChunk> = Vec::with_capacity(self.chunks.len());
         for chunk in self.chunks.drain(..) {
@@ -223,13 +223,13 @@ impl Rows {
         self.chunks = kept;
     }
 
-    /// Where the row of a serial is, dead or alive.
+    /// Returns the chunk and the row of a serial, whether it is live or dead.
     pub(super) fn locate(&self, serial: u64) -> Option<(usize, usize)> {
         let index = self
             .chunks
             .partition_point(|chunk| chunk.last_serial() < serial);
         let chunk = &self.chunks.get(index)?.chunk;
-        // Nearly always there are no gaps.
+        // Serials rarely have gaps.
         let guess = usize::try_from(serial.wrapping_sub(*chunk.serials.first()?)).ok();
         let row = guess.filter(|&row| chunk.serials.get(row) == Some(&serial));
         Some((
@@ -238,28 +238,26 @@ impl Rows {
         ))
     }
 
-    /// Per chunk, the rows that live and pass.
+    /// Returns the live rows of each chunk that pass the filter.
     pub(super) fn passing(&self, filter: Option<&ItemFilter>) -> Vec<RowSet> {
-        let passing = |chunk: &LiveChunk| match filter {
-            Some(filter) => chunk.live.and(&chunk.chunk.attributes.rows(filter)),
-            None => RowSet::clone(&chunk.live),
-        };
-        self.chunks.iter().map(passing).collect()
-    }
-
-    /// The serial of the living row of an item. Looks at all of them.
-    pub(super) fn serial_at(&self, place: u64) -> Option<u64> {
-        let living = self
-            .chunks
+        self.chunks
             .iter()
-            .flat_map(|LiveChunk { chunk, live }| live.iter().map(move |row| (chunk, row)));
-        living
-            .into_iter()
-            .find(|(chunk, row)| chunk.places[*row] == place)
-            .map(|(chunk, row)| chunk.serials[row])
+            .map(|LiveChunk { chunk, live }| match filter {
+                Some(filter) => live.and(&chunk.attributes.rows(filter)),
+                None => RowSet::clone(live),
+            })
+            .collect()
     }
 
-    /// The serial of the newest row; 0 without rows.
+    /// Returns the serial of the live row of an item. Scans all rows.
+    pub(super) fn serial_at(&self, place: u64) -> Option<u64> {
+        self.chunks.iter().find_map(|LiveChunk { chunk, live }| {
+            let row = live.iter().find(|&row| chunk.places[row] == place)?;
+            Some(chunk.serials[row])
+        })
+    }
+
+    /// Returns the serial of the newest row; 0 without rows.
     pub(super) fn last_serial(&self) -> u64 {
         self.chunks.last().map_or(0, LiveChunk::last_serial)
     }

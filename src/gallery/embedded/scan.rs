@@ -1,4 +1,4 @@
-//! Exact search: the dot product with every row, and the largest of them.
+//! Exact search: dot products with all rows, and a heap of the best.
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
@@ -10,7 +10,7 @@ use super::{
     rows::{Rows, Vectors},
 };
 
-/// A row that was found.
+/// A row with its score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Hit {
     pub(super) score: f32,
@@ -20,7 +20,7 @@ pub(super) struct Hit {
 
 impl Eq for Hit {}
 
-/// The better hit is the lesser: higher score, then the earlier place. So the worst is on top of a
+/// Better hits sort first, by higher score and then by lower place. The worst hit is on top of a
 /// heap.
 impl Ord for Hit {
     fn cmp(&self, other: &Self) -> Ordering {
@@ -66,7 +66,7 @@ impl Best {
         }
     }
 
-    /// The score that a hit must reach.
+    /// Returns the score that a new hit must reach.
     fn threshold(&self) -> f32 {
         if self.heap.len() < self.k {
             f32::NEG_INFINITY
@@ -75,14 +75,13 @@ impl Best {
         }
     }
 
-    /// Best first.
+    /// Returns the hits, best first.
     pub(super) fn into_sorted(self) -> Vec<Hit> {
         self.heap.into_sorted_vec()
     }
 }
 
-/// Offers every row of `passing` (a set per chunk, from chunk `from`) whose serial is above
-/// `after`.
+/// Offers every row of `passing`, one set per chunk, whose serial is above `after`.
 pub(super) fn scan(rows: &Rows, passing: &[RowSet], query: &[f32], after: u64, best: &mut Best) {
     let from = rows
         .chunks
@@ -100,7 +99,7 @@ pub(super) fn scan(rows: &Rows, passing: &[RowSet], query: &[f32], after: u64, b
                 });
             }
         };
-        // Where most rows take part, all are computed in one go, as memory comes in one stream.
+        // If most rows pass, all are computed, because sequential memory access is faster.
         if passing.len() * 2 > chunk.len() {
             let scores = scanner.all(&chunk.vectors, first..chunk.len());
             passing
@@ -116,7 +115,7 @@ pub(super) fn scan(rows: &Rows, passing: &[RowSet], query: &[f32], after: u64, b
     }
 }
 
-/// The score of one row.
+/// Returns the score of one row.
 pub(super) fn score(query: &[f32], vectors: &Vectors, row: usize) -> f32 {
     Scanner::new(query).one(vectors, row).clamp(-1.0, 1.0)
 }
@@ -147,7 +146,7 @@ impl<'a> Scanner<'a> {
         });
     }
 
-    /// The scores of a range of rows.
+    /// Computes the scores of a range of rows.
     fn all(&mut self, vectors: &Vectors, range: std::ops::Range<usize>) -> &[f32] {
         let dim = self.query.len();
         self.scores.clear();
@@ -155,7 +154,7 @@ impl<'a> Scanner<'a> {
         match vectors {
             Vectors::F32(values) => self.dots(&values[range.start * dim..range.end * dim], 0),
             Vectors::F16(values) => {
-                // Four rows at a time, as above, through a buffer that stays in the first cache.
+                // Four rows at a time, as in `Dots`, through a buffer that fits the L1 cache.
                 let values = &values[range.start * dim..range.end * dim];
                 let quarter = range.len() / 4;
                 let mut single = std::mem::take(&mut self.single);
@@ -184,14 +183,14 @@ impl<'a> Scanner<'a> {
         &self.scores
     }
 
-    /// The score of a row; the same to the bit as [`Scanner::all`] gives it.
+    /// Computes the score of a row, bit for bit the same as in [`Scanner::all`].
     fn one(&mut self, vectors: &Vectors, row: usize) -> f32 {
         self.all(vectors, row..row + 1)[0]
     }
 }
 
-/// Dot products of one query with rows. Each row is summed in the same order whether it comes alone
-/// or with others, so equal vectors have equal scores.
+/// Dot products of a query with rows. A row is summed in the same order, alone or with others, so
+/// equal vectors have equal scores.
 struct Dots<'a> {
     query: &'a [f32],
     rows: &'a [f32],
@@ -210,8 +209,8 @@ impl WithSimd for Dots<'_> {
         } = self;
         let dim = query.len();
         let (query_lanes, query_tail) = S::as_simd_f32s(query);
-        // Four rows at a time, from four places that lie far apart: the processor fetches each of
-        // them ahead, and where one waits for the next page of memory, the others do not.
+        // Four rows at a time, from four distant addresses: the processor prefetches each stream,
+        // and when one waits for the next memory page, the others continue.
         let quarter = scores.len() / 4;
         let (quarters, remainder) = rows.split_at(4 * quarter * dim);
         let [a, b, c, d] = std::array::from_fn(|n| {

@@ -328,7 +328,7 @@ impl<'a> WriteTransaction<'a> {
         let added = NewRow {
             serial,
             place,
-            // Rounded as it is on disk.
+            // Rounded to the precision on disk.
             vector: codec::decode_floats(&vector, row.vectors),
             label: new.label.clone(),
             metadata: new.metadata.clone(),

@@ -33,10 +33,13 @@ const SESSION: &str = "
     SET lock_timeout = '30s';
     SET idle_in_transaction_session_timeout = '60s';
     SET jit = off;
-    SELECT set_config('statement_timeout', '60s', false) WHERE current_setting('statement_timeout') = '0';
-    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
+    SELECT set_config('statement_timeout', '60s', false)
+        WHERE current_setting('statement_timeout') = '0';
+    SELECT set_config('synchronous_commit', 'on', false)
+        WHERE current_setting('synchronous_commit') = 'off';
     SELECT set_config('search_path', concat_ws(', ', 'dinoserve', (
-        SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'vector'
+        SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace
+        WHERE extname = 'vector'
     )), false)";
 
 /// Connection pool of a database.

@@ -1,4 +1,4 @@
-//! What goes wrong between here and the database, and what it means to the caller.
+//! Errors of the database, and their conversion into [`Error`].
 
 use std::error::Error as _;
 
@@ -10,15 +10,15 @@ use tokio_postgres::{
 
 use crate::error::{Error, Kind};
 
-/// An error of the database, of the way to it, or of ours. Becomes an [`Error`] where it leaves the
-/// store.
+/// An error of the database, of its connection, or of ours. Converted into [`Error`] where it
+/// leaves the store.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// A statement failed, or the connection broke.
     Database(tokio_postgres::Error),
-    /// No connection was to be had.
+    /// The pool returned no connection.
     Pool(PoolError),
-    /// What was asked for is not there, or is not as it should be.
+    /// An error that was detected here.
     Ours(Error),
 }
 
@@ -26,13 +26,12 @@ pub(super) enum Failure {
 pub(super) type Outcome<T> = Result<T, Failure>;
 
 impl Failure {
-    /// Whether a table was dropped after it had been looked up. Who looks again finds what is there
-    /// now.
+    /// Returns whether a table was dropped after its lookup. Another lookup finds the current one.
     pub(super) fn table_is_gone(&self) -> bool {
         self.state() == Some(&SqlState::UNDEFINED_TABLE)
     }
 
-    /// Whether the connection, and with it the answer to what was sent, was lost.
+    /// Returns whether the connection, and with it the reply to a statement, was lost.
     pub(super) fn connection_is_lost(&self) -> bool {
         match self {
             Self::Database(error) => error
@@ -43,7 +42,7 @@ impl Failure {
         }
     }
 
-    /// Whether the database found what it has stored to be damaged.
+    /// Returns whether the database detected damage in its storage.
     pub(super) fn is_damage(&self) -> bool {
         self.state().is_some_and(is_damage)
     }
@@ -93,7 +92,7 @@ impl From<Failure> for Error {
             }
             Failure::Database(error) => {
                 let (kind, detail) = match error.as_db_error() {
-                    Some(refusal) => of_refusal(refusal),
+                    Some(error) => of_db_error(error),
                     None if is_misread(&error) => (Kind::Internal, causes(&error)),
                     None => (
                         Kind::Unavailable,
@@ -103,17 +102,17 @@ impl From<Failure> for Error {
                         ),
                     ),
                 };
-                // The detail has all that the driver's error says.
+                // The detail includes the message of the driver's error.
                 Self::new(kind, detail)
             }
         }
     }
 }
 
-/// What an answer of the database means.
-fn of_refusal(refusal: &DbError) -> (Kind, String) {
-    let message = refusal.message();
-    let code = refusal.code();
+/// Returns the kind and detail for an error that the database returned.
+fn of_db_error(error: &DbError) -> (Kind, String) {
+    let message = error.message();
+    let code = error.code();
     if *code == SqlState::DISK_FULL {
         return (
             Kind::StorageFull,
@@ -141,7 +140,7 @@ fn of_refusal(refusal: &DbError) -> (Kind, String) {
     if *code == SqlState::UNDEFINED_TABLE {
         return (
             Kind::Unavailable,
-            "the gallery is being replaced time and again; try again shortly".to_owned(),
+            "the gallery is being replaced repeatedly; try again shortly".to_owned(),
         );
     }
     if *code == SqlState::QUERY_CANCELED {
@@ -150,7 +149,7 @@ fn of_refusal(refusal: &DbError) -> (Kind, String) {
             format!("the gallery's database took too long: {message}"),
         );
     }
-    // 08 connection, 28 who may connect, 3D no such database, 53 not enough of something.
+    // 08 connection, 28 authorization, 3D no such database, 53 insufficient resources.
     let unavailable = ["08", "28", "3D", "53"]
         .iter()
         .any(|class| code.code().starts_with(class));
@@ -169,32 +168,32 @@ fn of_refusal(refusal: &DbError) -> (Kind, String) {
     )
 }
 
-/// Whether a column is not of the type that it is read as.
+/// Returns whether a column does not have the expected type.
 fn is_misread(error: &tokio_postgres::Error) -> bool {
     error
         .source()
         .is_some_and(|cause| cause.is::<WrongType>() || cause.is::<WasNull>())
 }
 
-/// 57P: the server ends, or the connection was ended; 25P03: it waited for too long within a
-/// transaction.
+/// Returns whether the server closed the connection. 57P: shutdown or termination; 25P03: timeout
+/// of an idle transaction.
 fn is_shutdown(code: &SqlState) -> bool {
     code.code().starts_with("57P") || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
 }
 
-/// XX001 and XX002: a page or an index is not as it was written.
+/// Returns whether a page (XX001) or an index (XX002) is damaged.
 fn is_damage(code: &SqlState) -> bool {
     *code == SqlState::DATA_CORRUPTED || *code == SqlState::INDEX_CORRUPTED
 }
 
-/// The error and what caused it; the driver's own message is as short as `error connecting to
+/// Returns an error with its causes; the driver's own message is as short as `error connecting to
 /// server`.
 fn causes(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
+    let mut message = error.to_string();
     let mut inner = error.source();
     while let Some(cause) = inner {
-        said = format!("{said}: {cause}");
+        message = format!("{message}: {cause}");
         inner = cause.source();
     }
-    said
+    message
 }

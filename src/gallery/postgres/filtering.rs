@@ -1,7 +1,7 @@
-//! Filters in SQL. They mean what [`ItemFilter::matches`] means; the gallery's tests compare the two.
+//! Filters in SQL, by the rules of [`ItemFilter::matches`]; the store tests compare the two.
 //!
-//! Of the metadata only what a filter can see is compared, in a form that an index can find:
-//! `{"member": [values]}`, the numbers as f64 ([`terms`]).
+//! SQL compares only what filters can see of the metadata, in a form that an index supports:
+//! `{"member": [values]}`, with numbers as f64 ([`terms`]).
 
 use serde_json::{Map, Value};
 use tokio_postgres::types::{ToSql, Type};
@@ -11,10 +11,10 @@ use crate::gallery::{
     item::Metadata,
 };
 
-/// Up to so many values each are looked up in the index; more are compared in a scan.
-const LOOK_UPS: usize = 16;
+/// Maximum number of values that are looked up in the index; more are compared in a scan.
+const MAX_LOOKUPS: usize = 16;
 
-/// What filters compare with.
+/// Returns the part of the metadata that filters see.
 pub(super) fn terms(metadata: &Metadata) -> Value {
     let members = metadata.object().iter().map(|(name, value)| {
         let values: Vec<Value> = Scalar::all_of(value).map(|scalar| json(&scalar)).collect();
@@ -26,24 +26,24 @@ pub(super) fn terms(metadata: &Metadata) -> Value {
 fn json(scalar: &Scalar) -> Value {
     match scalar {
         Scalar::Bool(value) => Value::from(*value),
-        // The sum makes a 0 of -0; they are equal, and jsonb knows one.
+        // The sum turns -0 into 0: filters treat them as equal, and jsonb has only one zero.
         Scalar::Number(value) => Value::from(*value + 0.0),
         Scalar::Text(value) => Value::from(value.as_str()),
     }
 }
 
-/// Values that are bound to a statement's `$1`, `$2`, … in their order.
+/// Values of the parameters `$1`, `$2`, … of a statement.
 #[derive(Default)]
 pub(super) struct Parameters(Vec<(Box<dyn ToSql + Sync + Send>, Type)>);
 
 impl Parameters {
-    /// Adds a value and tells how the statement calls it.
+    /// Adds a value, and returns the name of its parameter.
     pub(super) fn bind(&mut self, value: impl ToSql + Sync + Send + 'static, kind: Type) -> String {
         self.0.push((Box::new(value), kind));
         format!("${}", self.0.len())
     }
 
-    /// The values with their types.
+    /// Returns the values with their types.
     pub(super) fn bound(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
         self.0
             .iter()
@@ -52,7 +52,7 @@ impl Parameters {
     }
 }
 
-/// The filter as an expression over a row of items.
+/// Returns the filter as an SQL expression over a row of items.
 pub(super) fn expression(filter: Option<&ItemFilter>, parameters: &mut Parameters) -> String {
     let Some(filter) = filter else {
         return "TRUE".to_owned();
@@ -101,18 +101,19 @@ fn of_label(condition: &Condition, parameters: &mut Parameters) -> String {
 
 fn of_member(member: &str, condition: &Condition, parameters: &mut Parameters) -> String {
     if member.contains('\0') {
-        // No member is called so, and PostgreSQL does not take the name.
+        // No stored member has such a name, and PostgreSQL rejects it.
         return "FALSE".to_owned();
     }
     let holds = match condition {
         Condition::AnyOf(values) => {
-            let known = values
+            let values: Vec<Value> = values
                 .iter()
-                .filter(|value| !matches!(value, Scalar::Text(text) if text.contains('\0')));
-            let wanted: Vec<Value> = known.map(json).collect();
-            if wanted.len() <= LOOK_UPS {
+                .filter(|value| !matches!(value, Scalar::Text(text) if text.contains('\0')))
+                .map(json)
+                .collect();
+            if values.len() <= MAX_LOOKUPS {
                 let mut any = vec!["FALSE".to_owned()];
-                for value in wanted {
+                for value in values {
                     let object = Map::from_iter([(member.to_owned(), Value::Array(vec![value]))]);
                     any.push(format!(
                         "terms @> {}",
@@ -121,7 +122,7 @@ fn of_member(member: &str, condition: &Condition, parameters: &mut Parameters) -
                 }
                 return format!("({})", any.join(" OR "));
             }
-            format!("term = ANY({})", parameters.bind(wanted, Type::JSONB_ARRAY))
+            format!("term = ANY({})", parameters.bind(values, Type::JSONB_ARRAY))
         }
         Condition::Range { low, high } => {
             let mut all = vec!["TRUE".to_owned()];
@@ -141,7 +142,8 @@ fn of_member(member: &str, condition: &Condition, parameters: &mut Parameters) -
     };
     let member = parameters.bind(member.to_owned(), Type::TEXT);
     format!(
-        "EXISTS (SELECT FROM jsonb_array_elements(terms -> {member}) AS entries (term) WHERE {holds})"
+        "EXISTS (SELECT FROM jsonb_array_elements(terms -> {member}) AS entries (term)
+         WHERE {holds})"
     )
 }
 
@@ -159,15 +161,15 @@ fn ends<'a>(
     low.chain(high.iter().map(|bound| (bound, End::High)))
 }
 
-/// An operator and what it compares with.
+/// Returns an operator and its operand.
 fn compared(bound: &Bound, end: End, parameters: &mut Parameters) -> String {
     let mut inclusive = bound.inclusive;
     let value = match &bound.value {
         Scalar::Bool(value) => parameters.bind(*value, Type::BOOL),
         Scalar::Number(value) => parameters.bind(*value, Type::FLOAT8),
         Scalar::Text(text) => {
-            // No stored text holds a NUL. Those before such an end are the ones up to what precedes
-            // its NUL.
+            // No stored string contains a NUL, so the end can be cut at its NUL. Strings below the
+            // end are then those up to and including the part before it.
             let sendable = text.split('\0').next().unwrap_or_default();
             if sendable.len() < text.len() {
                 inclusive = matches!(end, End::High);

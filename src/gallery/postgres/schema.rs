@@ -1,19 +1,19 @@
-//! The tables, and how a database gets them.
+//! The tables, and their migration.
 //!
-//! Everything is in the schema `dinoserve`. Each gallery has a table of its own, because an index
-//! needs vectors of one width; `galleries` tells which.
+//! All tables are in the schema `dinoserve`. Each gallery has a separate table, because an index
+//! needs vectors of one width; the table `galleries` lists them.
 
 use deadpool_postgres::{GenericClient, Transaction};
 
 use super::{connection::Connection, failure::Outcome};
 use crate::error::{Error, Kind};
 
-/// Steps that bring a database up to date; how many were done is its version. Steps are added and
-/// never changed.
+/// Migration steps. The version of a database is the number of steps that were applied. Steps are
+/// added and never changed.
 const STEPS: [&str; 1] = ["
     CREATE TABLE galleries (
         number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        -- NULL once the gallery was removed, until nobody reads its table any more and it is dropped.
+        -- NULL once the gallery was removed, until its table has no reader and is dropped.
         name text COLLATE \"C\" UNIQUE,
         binding text NOT NULL,
         items bigint NOT NULL DEFAULT 0,
@@ -25,17 +25,17 @@ const STEPS: [&str; 1] = ["
         document bytea NOT NULL,
         PRIMARY KEY (kind, name)
     );
-    -- The last hour's writes, for those whose answer was lost.
+    -- Writes of the last hour, to look up those whose reply was lost.
     CREATE TABLE writes (
         token uuid PRIMARY KEY DEFAULT gen_random_uuid(),
         at timestamptz NOT NULL DEFAULT now()
     );
 "];
 
-/// The first advisory lock key of ours: `dino` in ASCII.
+/// First key of the advisory locks of writes and migrations: `dino` in ASCII.
 pub(super) const LOCKS: i32 = 0x6469_6e6f;
 
-/// Brings the database up to date. Several servers may do so at once.
+/// Migrates the database. Several servers may do so at the same time.
 pub(super) async fn migrate(connection: &mut Connection) -> Outcome<()> {
     let transaction = connection.transaction().await?;
     transaction
@@ -76,7 +76,7 @@ pub(super) async fn migrate(connection: &mut Connection) -> Outcome<()> {
     Ok(())
 }
 
-/// Checks that the database is up to date, and leaves it as it is.
+/// Checks that the database is up to date, without changing it.
 pub(super) async fn verify(connection: &Connection) -> Outcome<()> {
     let version = version(connection).await?;
     check_version(version)?;
@@ -86,12 +86,12 @@ pub(super) async fn verify(connection: &Connection) -> Outcome<()> {
     let error = match version {
         0 => Error::new(
             Kind::NotFound,
-            "the database holds no galleries; `dinoserve serve` makes what it needs there",
+            "the database holds no galleries; `dinoserve serve` creates the tables",
         ),
         older => {
             let detail = format!(
-                "the galleries in the database are of version {older}, and this program reads version {}; start the server \
-                 once, which brings them up to date",
+                "the galleries in the database are of version {older}, and this program reads \
+                 version {}; start the server once, which brings them up to date",
                 STEPS.len()
             );
             Error::new(Kind::Unavailable, detail)
@@ -101,11 +101,11 @@ pub(super) async fn verify(connection: &Connection) -> Outcome<()> {
 }
 
 async fn version(client: &impl GenericClient) -> Outcome<usize> {
-    let there: bool = client
+    let exists: bool = client
         .query_one("SELECT to_regclass('dinoserve.schema') IS NOT NULL", &[])
         .await?
         .get(0);
-    if !there {
+    if !exists {
         return Ok(0);
     }
     let version: i32 = client
@@ -123,13 +123,15 @@ fn check_version(version: usize) -> Outcome<()> {
         return Ok(());
     }
     let detail = format!(
-        "the galleries in the database are of version {version}, and this program knows versions up to {}; use a newer dinoserve",
+        "the galleries in the database are of version {version}, and this program knows versions \
+         up to {}; use a newer dinoserve",
         STEPS.len()
     );
     Err(Error::new(Kind::Unavailable, detail).into())
 }
 
-/// Makes sure of pgvector, in a version that can search on when a filter leaves too few.
+/// Installs pgvector if needed. Version 0.8 introduced iterative scans, which filtered searches
+/// need.
 async fn extension(transaction: &Transaction<'_>) -> Outcome<()> {
     const INSTALLED: &str = "SELECT extversion FROM pg_extension WHERE extname = 'vector'";
     const AVAILABLE: &str =
@@ -143,8 +145,9 @@ async fn extension(transaction: &Transaction<'_>) -> Outcome<()> {
             .map(|row| row.get(0)),
     };
     let Some(version) = version else {
-        let detail = "the gallery's database needs pgvector 0.8 or newer: install it on the database's machine (the package \
-                      postgresql-NN-pgvector on Debian), so that `CREATE EXTENSION vector` works";
+        let detail = "the gallery's database needs pgvector 0.8 or newer: install it on the \
+                      database's machine (the package postgresql-NN-pgvector on Debian), so that \
+                      `CREATE EXTENSION vector` works";
         return Err(Error::new(Kind::Unavailable, detail).into());
     };
     let mut numbers = version
@@ -152,8 +155,8 @@ async fn extension(transaction: &Transaction<'_>) -> Outcome<()> {
         .map(|part| part.parse::<u32>().unwrap_or(0));
     if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (0, 8) {
         let detail = format!(
-            "the gallery's database has pgvector {version} and needs 0.8 or newer: install that, and run `ALTER EXTENSION \
-             vector UPDATE` if an older one is in use"
+            "the gallery's database has pgvector {version} and needs 0.8 or newer: install that, \
+             and run `ALTER EXTENSION vector UPDATE` if an older one is in use"
         );
         return Err(Error::new(Kind::Unavailable, detail).into());
     }
@@ -165,16 +168,16 @@ async fn extension(transaction: &Transaction<'_>) -> Outcome<()> {
     Ok(())
 }
 
-/// The table of the items of a gallery.
+/// Returns the name of the item table of a gallery.
 pub(super) fn items(number: i64) -> String {
     format!("dinoserve.items_{number}")
 }
 
-/// The statements that make the table of a gallery.
+/// Returns the statements that create the item table of a gallery.
 ///
-/// Vectors stay in the row as long as it fits a page, so that a scan finds them there; features and
-/// thumbnails, which a scan passes by, lie outside as they are. `metadata` is what was given, to
-/// the letter; `terms` are what filters compare with.
+/// Vectors are stored in the row while it fits a page, because scans read them. Features and
+/// thumbnails, which scans skip, are stored outside and uncompressed. `metadata` is the JSON as it
+/// was given; `terms` is the part that filters compare.
 pub(super) fn create_items(number: i64, dim: usize) -> String {
     let items = items(number);
     format!(
