@@ -82,7 +82,7 @@ impl Hub {
     }
 }
 
-/// Answers a request. Records its range first, so that a client with the response finds it recorded.
+/// Answers a request. Records its range first, so that it is recorded before the response.
 fn answer(
     mut stream: TcpStream,
     files: &[(String, Vec<u8>)],

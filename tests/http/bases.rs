@@ -178,8 +178,8 @@ async fn a_basis_of_two_images_equals_their_joint_basis_with_narrower_ranges() {
     );
     assert_eq!(kept["patches"].as_u64(), Some(2 * 16 * 24));
 
-    // Joint maps are scaled from the least to the largest coordinate, maps by a basis from the first
-    // to the last percentile. So the latter equal the joint maps stretched by their percentiles.
+    // Joint maps are scaled from the least to the largest coordinate, maps by a basis from the
+    // first to the last percentile. So the latter equal the joint maps stretched by percentiles.
     let joint: Vec<Vec<f32>> = joint["data"]
         .as_array()
         .unwrap()

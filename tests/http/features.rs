@@ -415,7 +415,7 @@ async fn attention_maps_match_the_reference() {
         let third = npy(&ok_bytes(request("head=3", "application/x-npy")).await);
         assert_eq!(third.index_axis(Axis(0), 0), found.index_axis(Axis(0), 3));
 
-        // The kept patches carry at least the requested mass; without the weakest one they would not.
+        // The kept patches carry at least the requested mass, and less without the weakest one.
         let kept = npy(&ok_bytes(request("head=3&threshold=0.6", "application/x-npy")).await);
         let total: f32 = third.sum();
         let weakest = kept

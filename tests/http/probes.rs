@@ -442,7 +442,7 @@ async fn one_training_runs_at_a_time_and_can_be_watched_and_stopped() {
     assert_eq!(ok(server.delete("/v1/probes/p")).await.status(), 204);
     assert_eq!(problem(server.get("/v1/probes/p")).await.0, 404);
     assert_eq!(store.documents(DocumentKind::Probe).await.unwrap(), [""; 0]);
-    // Its place is free.
+    // The next training can start.
     let trained = ok_json(train_on(
         &server,
         json!({"name": "q", "gallery": "quick", "wait": true}),

@@ -351,7 +351,8 @@ proptest::proptest! {
     ) {
         let mode = [ResizeMode::Crop, ResizeMode::Fit, ResizeMode::Squash][mode as usize];
         for size in [size, small] {
-            if let Ok(plan) = transform(mode, size, ResampleFilter::Bicubic).plan(Size { width, height }) {
+            let transform = transform(mode, size, ResampleFilter::Bicubic);
+            if let Ok(plan) = transform.plan(Size { width, height }) {
                 proptest::prop_assert!(plan.grid.patches() <= 4096 && plan.grid.patches() > 0);
                 proptest::prop_assert!(plan.window.x + plan.window.width <= plan.resized.width);
                 proptest::prop_assert!(plan.window.y + plan.window.height <= plan.resized.height);

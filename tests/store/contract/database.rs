@@ -199,7 +199,7 @@ async fn after_a_restart_of_the_database_the_next_call_works() {
         let item = plain(format!("{round}"), random.direction(4));
         let written = store.put(&gallery, &binding, vec![item]).await.unwrap();
         assert!(written[0].is_created());
-        // Restarted behind its back.
+        // Restarted while the store is open.
         server.crash();
         server.resume();
         assert_eq!(
@@ -349,13 +349,13 @@ async fn connection_errors_have_a_reason_and_no_password() {
             vec!["postgres://user:password@host"],
         ),
     ];
-    for (url, kind, printed) in cases {
+    for (url, kind, expected) in cases {
         let error = gallery::open(&url, &GalleryConfig::default(), OpenMode::Serve)
             .await
             .unwrap_err();
         assert_eq!(error.kind(), kind, "{url}: {error}");
-        for printed in printed {
-            assert!(error.detail().contains(printed), "{printed} in {error}");
+        for text in expected {
+            assert!(error.detail().contains(text), "{text} in {error}");
         }
         let all = format!("{error} {error:?}");
         assert!(
@@ -505,7 +505,7 @@ async fn a_check_finds_every_change() {
         ("checksum = checksum # 4", "as it was stored"),
         ("terms = '{\"n\": [7]}'", "filtered by other metadata"),
     ];
-    for (at, (change, printed)) in changes.into_iter().enumerate() {
+    for (at, (change, expected)) in changes.into_iter().enumerate() {
         let gallery = name(&format!("g{at}"));
         let items = ["a", "b", "c"].map(|id| full(id, "label", r#"{"n":1}"#, random.direction(8)));
         store
@@ -534,7 +534,7 @@ async fn a_check_finds_every_change() {
             "{change}: {report:?}"
         );
         assert!(
-            report.damage[0].contains("place 2") && report.damage[0].contains(printed),
+            report.damage[0].contains("place 2") && report.damage[0].contains(expected),
             "{change}: {report:?}"
         );
         client
