@@ -364,7 +364,7 @@ async fn stored_items_survive_reopening(place: &Place) {
 
     let store = place.open().await;
     assert_eq!(read_all(&store, &gallery, Parts::ALL).await, before);
-    assert_eq!(store.search(&gallery, sought).await.unwrap(), found);
+    assert_eq!(store.search(&gallery, query).await.unwrap(), found);
     let info = store.require_gallery(&gallery).await.unwrap();
     assert_eq!((info.items, &info.binding), (30, &binding));
     store

@@ -463,7 +463,7 @@ async fn searches_reject_vectors_of_another_binding(place: &Place) {
 /// Searches until the index exists; it is built in the background.
 async fn wait_for_index(store: &Gallery, gallery: &GalleryName, query: &Search) {
     for _ in 0..600 {
-        store.search(gallery, sought.clone()).await.unwrap();
+        store.search(gallery, query.clone()).await.unwrap();
         if store.require_gallery(gallery).await.unwrap().indexed > 0 {
             return;
         }
