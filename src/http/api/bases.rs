@@ -149,8 +149,8 @@ impl Default for FitParams {
 #[into_params(parameter_in = Query)]
 pub(crate) struct SampleParams {
     /// Name of a gallery whose thumbnails are used, in a request without a body. Thumbnails are
-    /// small (`size` is 224 by default), so the basis is less precise than one that is fitted on the
-    /// images themselves.
+    /// small (`size` is 224 by default), so the basis is less precise than one that is fitted on
+    /// the images themselves.
     #[param(value_type = String)]
     gallery: Option<GalleryName>,
     /// Number of items whose thumbnails are used. Repeated requests use the same items, as long as

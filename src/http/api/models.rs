@@ -136,10 +136,10 @@ pub(crate) struct LoadedModel {
 /// Replace the model.
 ///
 /// Downloads and converts the new model if necessary, starts it next to the old one, warms it up,
-/// and switches over. No request fails: running requests finish with the old model. If the new model
-/// cannot be served, the old one stays. After the switch, galleries with features of another model
-/// answer 409 to images. The name of the current model reloads its file. Loading continues if the
-/// client disconnects.
+/// and switches over. No request fails: running requests finish with the old model. If the new
+/// model cannot be served, the old one stays. After the switch, galleries with features of another
+/// model answer 409 to images. The name of the current model reloads its file. Loading continues if
+/// the client disconnects.
 #[utoipa::path(
     post,
     path = "/v1/models/load",
@@ -153,7 +153,7 @@ pub(crate) struct LoadedModel {
         ),
         (
             status = 422,
-            description = "The model cannot be served, and the old one stays. `detail` is the reason.",
+            description = "The model cannot be served, and the old one stays; `detail` says why.",
             body = Problem, content_type = "application/problem+json",
         ),
         (

@@ -31,8 +31,8 @@ use crate::{
 pub(crate) struct ProbeJson {
     #[serde(flatten)]
     state: ProbeStateJson,
-    /// The stored probe, which `POST /v1/classify?probe=` uses. It stays while a new probe of the same
-    /// name is being trained.
+    /// The stored probe, which `POST /v1/classify?probe=` uses. It stays while a new probe of the
+    /// same name is being trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<StoredProbeJson>,
 }
@@ -178,8 +178,8 @@ pub(crate) struct TrainingParams {
     /// 10000, … 0.01.
     #[param(minimum = 0.000001, maximum = 1_000_000_000.0, example = 100.0)]
     l2: Option<f64>,
-    /// Number of folds of the cross-validation. It is reduced to the number of items in the smallest
-    /// class.
+    /// Number of folds of the cross-validation. It is reduced to the number of items in the
+    /// smallest class.
     #[param(minimum = 2, maximum = 20, default = 5)]
     folds: Option<usize>,
     /// Whether to respond only when the training has ended. A training that takes longer than a

@@ -110,8 +110,8 @@ pub(crate) struct ImageParams {
     /// `convert("RGB")` does.
     #[param(inline)]
     background: Option<Background>,
-    /// How JPEG files are decoded. `fast` decodes large files at 1/2, 1/4 or 1/8 of their size where
-    /// that is enough for `size`. It is several times as fast and changes pixels slightly.
+    /// How JPEG files are decoded. `fast` decodes large files at 1/2, 1/4 or 1/8 of their size
+    /// where that is enough for `size`. It is several times as fast and changes pixels slightly.
     #[param(inline)]
     decode: Decoding,
 }

@@ -112,8 +112,7 @@ impl Problem {
         let detail = if internal {
             let source = std::error::Error::source(error).map(tracing::field::display);
             tracing::error!(%error, source, "request failed");
-            "the server failed on this request; search its log for the x-request-id of this response"
-                .to_owned()
+            "the server failed; search its log for the x-request-id of this response".to_owned()
         } else {
             error.detail().to_owned()
         };

@@ -91,9 +91,10 @@ impl AttentionItem {
     responses(
         (
             status = 200,
-            description = "`image/png`: the map, with `head=all` a labeled grid, and several images \
-                side by side. `multipart/mixed`: one PNG per image. `application/x-npy`: softmax \
-                values, f32 `[heads, h, w]`, or `[n, heads, h, w]` for several images of one grid.",
+            description = "`image/png`: the map; with `head=all` a labeled grid; several images \
+                are side by side. `multipart/mixed`: one PNG per image. `application/x-npy`: \
+                softmax values, f32 `[heads, h, w]`, or `[n, heads, h, w]` for several images of \
+                one grid.",
             content(
                 (File = "image/png"),
                 (AttentionJson<'_> = "application/json"),

@@ -50,8 +50,8 @@ pub(crate) struct HeadStatsItem {
     /// `[heads][heads]`: overlap of each pair of heads, from 0 (no common patch) to 1 (equal): the
     /// sum over the patches of the smaller of the two shares.
     overlap: Vec<Vec<f32>>,
-    /// Mean overlap of different heads. The lower it is, the more the heads differ. Null for a model
-    /// with one head.
+    /// Mean overlap of different heads. The lower it is, the more the heads differ. Null for a
+    /// model with one head.
     #[schema(example = 0.55)]
     mean_overlap: Option<f32>,
 }
@@ -96,9 +96,9 @@ pub(crate) struct HeadJson {
 
 /// Compare attention heads.
 ///
-/// Measures whether different heads attend to different things: the spread of each head's attention,
-/// its share on the foreground, and the overlap of each pair of heads. The attention is that of CLS
-/// in the last block, as shares of its attention to patches.
+/// Measures whether different heads attend to different things: the spread of each head's
+/// attention, its share on the foreground, and the overlap of each pair of heads. The attention is
+/// that of CLS in the last block, as shares of its attention to patches.
 #[utoipa::path(
     post,
     path = "/v1/attention/stats",

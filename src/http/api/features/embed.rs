@@ -195,8 +195,8 @@ impl Tokens {
     responses(
         (
             status = 200,
-            description = "The embeddings. `application/octet-stream`: little-endian f32 `[n, dim]`. \
-                `application/x-npy`: the same as a `.npy` file.",
+            description = "The embeddings. `application/octet-stream`: little-endian f32 \
+                `[n, dim]`. `application/x-npy`: the same as a `.npy` file.",
             content(
                 (EmbedAnswer<'_> = "application/json"),
                 (File = "application/octet-stream"),

@@ -30,8 +30,8 @@ pub(crate) struct PcaParams {
     /// attends to, and draws the others black.
     #[param(inline)]
     foreground: Foreground,
-    /// Name of a stored basis (`/v1/bases`), to use instead of one that is fitted on the images. The
-    /// same part then has the same color in every request.
+    /// Name of a stored basis (`/v1/bases`), to use instead of one that is fitted on the images.
+    /// The same part then has the same color in every request.
     #[param(value_type = String, example = "flowers")]
     basis: Option<BasisName>,
 }

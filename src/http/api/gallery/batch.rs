@@ -130,9 +130,10 @@ struct IdParam {
 
 /// Store several items.
 ///
-/// Each item is an image or a vector with its id, `label` and `metadata`. All valid items are stored
-/// in one transaction; each of the others gets an `error`. The id of a file in a form is its name.
-/// A form part `items` can state more: a JSON list with an object for each file, in their order.
+/// Each item is an image or a vector with its id, `label` and `metadata`. All valid items are
+/// stored in one transaction; each of the others gets an `error`. The id of a file in a form is its
+/// name. A form part `items` can state more: a JSON list with an object for each file, in their
+/// order.
 #[utoipa::path(
     post,
     path = "/v1/gallery",

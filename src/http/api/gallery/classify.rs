@@ -66,8 +66,8 @@ impl Default for VoteParams {
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct MinScoreParam {
-    /// Minimum score of a neighbor to have a vote. With `probe`, the minimum probability of a class.
-    /// The label is null if nothing reaches it.
+    /// Minimum score of a neighbor to have a vote. With `probe`, the minimum probability of a
+    /// class. The label is null if nothing reaches it.
     #[param(minimum = -1.0, maximum = 1.0)]
     min_score: Option<f32>,
 }
@@ -141,8 +141,8 @@ pub(crate) enum ClassificationAnswer {
 
 /// Classify an image or a vector.
 ///
-/// The class is the vote of the `k` nearest labeled neighbors, or the output of a trained probe. The
-/// answer to several images is a list `data` with an answer or an `error` for each.
+/// The class is the vote of the `k` nearest labeled neighbors, or the output of a trained probe.
+/// The answer to several images is a list `data` with an answer or an `error` for each.
 #[utoipa::path(
     post,
     path = "/v1/classify",

@@ -146,7 +146,10 @@ pub(crate) async fn get_gallery(
     path = "/v1/galleries/{name}",
     tag = "gallery",
     params(("name" = String, Path, description = "Name of the gallery.", example = "default")),
-    responses((status = 204, description = "The gallery is deleted, also from disk."), GalleryProblems)
+    responses(
+        (status = 204, description = "The gallery is deleted, also from disk."),
+        GalleryProblems,
+    )
 )]
 pub(crate) async fn delete_gallery(
     State(service): State<Service>,

@@ -65,7 +65,7 @@ pub(crate) struct StoredJson {
     params(
         (
             "id" = String, Path, example = "cats%2Fchelsea.jpg",
-            description = "Id of the item: up to 512 bytes of UTF-8, percent-encoded (`/` is `%2F`).",
+            description = "Id of the item: up to 512 bytes, percent-encoded (`/` is `%2F`).",
         ),
         GalleryParams, ItemParams, ImageParams, VectorParams,
     ),
@@ -156,7 +156,10 @@ pub(crate) struct PartsParams {
     path = "/v1/gallery/{id}",
     tag = "gallery",
     params(
-        ("id" = String, Path, description = "Id of the item, percent-encoded.", example = "cats%2Fchelsea.jpg"),
+        (
+            "id" = String, Path, description = "Id of the item, percent-encoded.",
+            example = "cats%2Fchelsea.jpg",
+        ),
         GalleryParams, PartsParams,
     ),
     responses((status = 200, description = "The item.", body = ItemWithVector), GalleryProblems)
@@ -190,7 +193,10 @@ pub(crate) async fn get_item(
     path = "/v1/gallery/{id}",
     tag = "gallery",
     params(
-        ("id" = String, Path, description = "Id of the item, percent-encoded.", example = "cats%2Fchelsea.jpg"),
+        (
+            "id" = String, Path, description = "Id of the item, percent-encoded.",
+            example = "cats%2Fchelsea.jpg",
+        ),
         GalleryParams,
     ),
     responses((status = 204, description = "The item is deleted, also from disk."), GalleryProblems)

@@ -108,8 +108,8 @@ pub(crate) async fn find_neighbors_of_item(
 
 /// Find the neighbors of an image or a vector.
 ///
-/// An image is embedded in the same way as the items of the gallery. The answer to several images is
-/// a list `data` with an answer or an `error` for each.
+/// An image is embedded in the same way as the items of the gallery. The answer to several images
+/// is a list `data` with an answer or an `error` for each.
 #[utoipa::path(
     post,
     path = "/v1/knn",

@@ -167,8 +167,8 @@ pub(crate) struct ImageOrVectorJson {
     image: Option<String>,
     /// Several image files, if the operation accepts several.
     images: Option<Vec<String>>,
-    /// A vector instead of images: finite numbers, as many as the gallery's vectors have. Its length
-    /// may be anything but 0.
+    /// A vector instead of images: finite numbers, as many as the gallery's vectors have. Its
+    /// length may be anything but 0.
     vector: Option<Vec<f32>>,
     /// Any of the operation's options.
     #[serde(flatten)]

@@ -1,7 +1,8 @@
 //! `GET` and `PUT /v1/galleries/{name}/snapshot`: a gallery as one file, streamed.
 //!
-//! Neither has a time limit for the whole, only one for a stalled transfer. A snapshot that is being
-//! written pins old pages of the store, and one that is being read occupies a staging gallery.
+//! Neither has a time limit for the whole, only one for a stalled transfer. A snapshot that is
+//! being written pins old pages of the store, and one that is being read occupies a staging
+//! gallery.
 
 use std::{
     io,
@@ -79,8 +80,8 @@ pub(crate) async fn get_snapshot(
     Ok((headers, Body::from_stream(file)).into_response())
 }
 
-/// Streams a snapshot. The last element is an error if the snapshot is incomplete, so that a cut-off
-/// file cannot be mistaken for a complete one.
+/// Streams a snapshot. The last element is an error if the snapshot is incomplete, so that a
+/// cut-off file cannot be mistaken for a complete one.
 fn snapshot_stream(
     store: Gallery,
     name: GalleryName,
@@ -150,7 +151,10 @@ pub(crate) struct Restored {
     tag = "gallery",
     params(("name" = String, Path, description = "Name of the gallery.", example = "default")),
     request_body(content((File = "application/octet-stream"))),
-    responses((status = 200, description = "The gallery is restored.", body = Restored), WriteProblems)
+    responses(
+        (status = 200, description = "The gallery is restored.", body = Restored),
+        WriteProblems,
+    )
 )]
 pub(crate) async fn put_snapshot(
     State(state): State<AppState>,

@@ -29,7 +29,10 @@ use crate::{
     path = "/v1/gallery/{id}/thumbnail",
     tag = "gallery",
     params(
-        ("id" = String, Path, description = "Id of the item, percent-encoded.", example = "cats%2Fchelsea.jpg"),
+        (
+            "id" = String, Path, description = "Id of the item, percent-encoded.",
+            example = "cats%2Fchelsea.jpg",
+        ),
         GalleryParams,
     ),
     responses(
