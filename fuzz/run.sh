@@ -3,8 +3,8 @@
 #
 #   fuzz/run.sh [SECONDS [TARGET...]]
 #
-# New inputs go to fuzz/found/TARGET, failures to fuzz/artifacts/TARGET; the committed corpus is only
-# read.
+# New inputs go to fuzz/found/TARGET, failures to fuzz/artifacts/TARGET; the committed corpus is
+# only read.
 
 set -eu
 cd "$(dirname "$0")/.."

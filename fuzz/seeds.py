@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes seeds: small valid inputs of every target, from which the fuzzer finds others.
+"""Writes seeds: small valid inputs of every target, from which the fuzzer starts.
 
     seeds.py OUT_DIR         needs only Python's standard library
 
@@ -25,12 +25,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DIM, HIDDEN, GRID = 2, 2, 2
 BINDING = {
-    "model": "m", "fingerprint": "ab", "dim": DIM, "pooling": "cls", "layers": 1, "size": 224, "resize": "crop",
-    "filter": "bicubic", "exif": True, "background": "white",
+    "model": "m", "fingerprint": "ab", "dim": DIM, "pooling": "cls", "layers": 1, "size": 224,
+    "resize": "crop", "filter": "bicubic", "exif": True, "background": "white",
 }
 SPEC = {
-    "name": "m", "summary": "", "licence": "", "dim": DIM, "depth": 1, "heads": 1, "registers": 0, "ffn": "mlp",
-    "ffn_hidden": HIDDEN, "native_grid": GRID, "embed_size": 14, "map_size": 14,
+    "name": "m", "summary": "", "licence": "", "dim": DIM, "depth": 1, "heads": 1, "registers": 0,
+    "ffn": "mlp", "ffn_hidden": HIDDEN, "native_grid": GRID, "embed_size": 14, "map_size": 14,
 }
 
 
@@ -43,7 +43,7 @@ def varint(value: int) -> bytes:
 
 
 def message(*fields: tuple) -> bytes:
-    """A protobuf message of (number, value) pairs: a value is an integer, a text, or bytes."""
+    """Encodes a protobuf message of (number, value) pairs with integers, texts or bytes."""
     out = b""
     for number, value in fields:
         if isinstance(value, int):
@@ -66,14 +66,16 @@ def packed(values: list[float], kind: str = "f") -> bytes:
 
 
 def hub_shapes(swiglu: bool) -> dict[str, tuple[int, ...]]:
-    """The tensors of the target's models under the hub's names."""
+    """Returns the tensors of the target's models under the hub's names."""
     block = "blocks.0."
     first, second, wide = ("w12", "w3", 2 * HIDDEN) if swiglu else ("fc1", "fc2", HIDDEN)
     shapes = {
-        "cls_token": (1, 1, DIM), "pos_embed": (1, 1 + GRID * GRID, DIM), "patch_embed.proj.weight": (DIM, 3, 14, 14),
-        "patch_embed.proj.bias": (DIM,), block + "attn.qkv.weight": (3 * DIM, DIM), block + "attn.qkv.bias": (3 * DIM,),
-        block + "attn.proj.weight": (DIM, DIM), block + "attn.proj.bias": (DIM,), block + "ls1.gamma": (DIM,),
-        block + "ls2.gamma": (DIM,), f"{block}mlp.{first}.weight": (wide, DIM), f"{block}mlp.{first}.bias": (wide,),
+        "cls_token": (1, 1, DIM), "pos_embed": (1, 1 + GRID * GRID, DIM),
+        "patch_embed.proj.weight": (DIM, 3, 14, 14), "patch_embed.proj.bias": (DIM,),
+        block + "attn.qkv.weight": (3 * DIM, DIM), block + "attn.qkv.bias": (3 * DIM,),
+        block + "attn.proj.weight": (DIM, DIM), block + "attn.proj.bias": (DIM,),
+        block + "ls1.gamma": (DIM,), block + "ls2.gamma": (DIM,),
+        f"{block}mlp.{first}.weight": (wide, DIM), f"{block}mlp.{first}.bias": (wide,),
         f"{block}mlp.{second}.weight": (DIM, HIDDEN), f"{block}mlp.{second}.bias": (DIM,),
     }
     for norm in (block + "norm1", block + "norm2", "norm"):
@@ -82,12 +84,13 @@ def hub_shapes(swiglu: bool) -> dict[str, tuple[int, ...]]:
 
 
 def hugging_face_shapes(swiglu: bool) -> dict[str, tuple[int, ...]]:
-    """The same under Hugging Face's names."""
+    """Returns the same tensors under Hugging Face's names."""
     names = {
         "cls_token": "embeddings.cls_token", "register_tokens": "embeddings.register_tokens",
         "pos_embed": "embeddings.position_embeddings", "blocks.0.": "encoder.layer.0.",
-        "patch_embed.proj": "embeddings.patch_embeddings.projection", "attn.proj": "attention.output.dense",
-        "ls1.gamma": "layer_scale1.lambda1", "ls2.gamma": "layer_scale2.lambda1", "w12": "weights_in", "w3": "weights_out",
+        "patch_embed.proj": "embeddings.patch_embeddings.projection",
+        "attn.proj": "attention.output.dense", "ls1.gamma": "layer_scale1.lambda1",
+        "ls2.gamma": "layer_scale2.lambda1", "w12": "weights_in", "w3": "weights_out",
     }
     shapes = {}
     for name, shape in hub_shapes(swiglu).items():
@@ -113,21 +116,23 @@ def safetensors(shapes: dict[str, tuple[int, ...]], kind: str = "F16") -> bytes:
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for name, shape in shapes.items():
         values = packed(floats(count(shape)), "e" if kind == "F16" else "f")
-        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
+        offsets = [len(data), len(data) + len(values)]
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": offsets}
         data += values
     text = json.dumps(header, separators=(",", ":")).encode()
     return struct.pack("<Q", len(text)) + text + data
 
 
 def fake_torch() -> types.SimpleNamespace:
-    """The names that a checkpoint's pickle mentions, for pickling alone."""
+    """Fakes the names in a checkpoint's pickle, which pickling needs."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     sys.modules |= {"torch": torch, "torch._utils": utils}
     torch.HalfStorage = type("HalfStorage", (), {"__module__": "torch"})
 
     def _rebuild_tensor_v2(*_: object) -> None: ...
 
-    _rebuild_tensor_v2.__module__, _rebuild_tensor_v2.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
+    _rebuild_tensor_v2.__module__ = "torch._utils"
+    _rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
     utils._rebuild_tensor_v2 = _rebuild_tensor_v2
     return types.SimpleNamespace(storage=torch.HalfStorage, rebuild=_rebuild_tensor_v2)
 
@@ -142,8 +147,8 @@ class Tensor:
 
     def __reduce__(self) -> tuple:
         strides = tuple(count(self.shape[axis + 1 :]) for axis in range(len(self.shape)))
-        arguments = (self.storage, self.offset, self.shape, strides, False, collections.OrderedDict())
-        return TORCH.rebuild, arguments
+        hooks = collections.OrderedDict()
+        return TORCH.rebuild, (self.storage, self.offset, self.shape, strides, False, hooks)
 
 
 class CheckpointPickler(pickle.Pickler):
@@ -153,7 +158,9 @@ class CheckpointPickler(pickle.Pickler):
         return None
 
 
-def torch(shapes: dict[str, tuple[int, ...]], protocol: int, compression: int, inner: str | None = None) -> bytes:
+def torch(
+    shapes: dict[str, tuple[int, ...]], protocol: int, compression: int, inner: str | None = None
+) -> bytes:
     storage = Storage("0", floats(sum(map(count, shapes.values()))))
     tensors, offset = collections.OrderedDict(), 0
     for name, shape in shapes.items():
@@ -162,31 +169,36 @@ def torch(shapes: dict[str, tuple[int, ...]], protocol: int, compression: int, i
     pickled, out = io.BytesIO(), io.BytesIO()
     CheckpointPickler(pickled, protocol).dump({inner: tensors, "epoch": 1} if inner else tensors)
     with zipfile.ZipFile(out, "w", compression) as archive:
-        for name, content in {"data.pkl": pickled.getvalue(), "data/0": packed(storage.values, "e")}.items():
+        files = {"data.pkl": pickled.getvalue(), "data/0": packed(storage.values, "e")}
+        for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(f"a/{name}"), content, compression)
     return out.getvalue()
 
 
 def initializer(name: str, shape: tuple[int, ...]) -> bytes:
-    return message(*((1, side) for side in shape), (2, 1), (8, name), (9, packed(floats(count(shape)))))
+    values = packed(floats(count(shape)))
+    return message(*((1, side) for side in shape), (2, 1), (8, name), (9, values))
 
 
 def onnx(shapes: dict[str, tuple[int, ...]]) -> bytes:
-    """As the exporter writes it: linear layers transposed and named by their nodes, the position table in two."""
+    """Imitates the exporter: nodes name the transposed linear layers, and positions are split."""
     graph = []
     for index, (name, shape) in enumerate(shapes.items()):
         if name == "embeddings.position_embeddings":
             for rows in (1, shape[1] - 1):
-                graph.append((5, initializer(f"rows{rows}", (1, rows, DIM))))
-                graph.append((1, message((1, "x"), (1, f"rows{rows}"), (3, f"/embeddings/Add_{rows}"), (4, "Add"))))
+                table, node = f"rows{rows}", f"/embeddings/Add_{rows}"
+                graph.append((5, initializer(table, (1, rows, DIM))))
+                graph.append((1, message((1, "x"), (1, table), (3, node), (4, "Add"))))
         elif len(shape) == 2:
             module = name.removesuffix(".weight").replace(".", "/").replace("layer/0", "layer.0")
-            graph.append((5, initializer(f"onnx::MatMul_{index}", shape[::-1])))
-            node = message((1, "x"), (1, f"onnx::MatMul_{index}"), (2, "y"), (3, f"/{module}/MatMul"), (4, "MatMul"))
-            graph.append((1, node))
+            weight, node = f"onnx::MatMul_{index}", f"/{module}/MatMul"
+            graph.append((5, initializer(weight, shape[::-1])))
+            edges = ((1, "x"), (1, weight), (2, "y"))
+            graph.append((1, message(*edges, (3, node), (4, "MatMul"))))
         else:
             graph.append((5, initializer(name, shape)))
-    return message((1, 8), (2, "pytorch"), (7, message(*graph)), (8, message((1, ""), (2, 17))))
+    opset = message((1, ""), (2, 17))
+    return message((1, 8), (2, "pytorch"), (7, message(*graph)), (8, opset))
 
 
 def weights() -> dict[str, bytes]:
@@ -195,17 +207,21 @@ def weights() -> dict[str, bytes]:
 
     few = {"cls_token": (1, 1, DIM), "patch_embed.proj.weight": (0, 3)}
     small = {"embeddings.cls_token": (1, 1, DIM), "embeddings.position_embeddings": (1, 2, DIM)}
+    stored, deflated = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
     seeds = {"safetensors-few": input_of(0, 0, False, safetensors(few, "F32"))}
-    seeds["torch-few"] = input_of(1, 0, False, torch(few, 2, zipfile.ZIP_STORED))
+    seeds["torch-few"] = input_of(1, 0, False, torch(few, 2, stored))
     seeds["onnx-few"] = input_of(2, 0, False, onnx(small))
     for precision in range(3):
         swiglu = precision == 1
         hub, theirs = hub_shapes(swiglu), hugging_face_shapes(swiglu)
-        seeds[f"safetensors-hub-{precision}"] = input_of(0, precision, swiglu, safetensors(hub))
-        seeds[f"safetensors-hf-{precision}"] = input_of(0, precision, swiglu, safetensors(theirs, "F32"))
-        seeds[f"torch-{precision}"] = input_of(1, precision, swiglu, torch(hub, 2, zipfile.ZIP_STORED))
-        seeds[f"torch-deflated-{precision}"] = input_of(1, precision, swiglu, torch(hub, 4, zipfile.ZIP_DEFLATED, "model"))
-        seeds[f"onnx-{precision}"] = input_of(2, precision, swiglu, onnx(theirs))
+        for name, format_, file in (
+            ("safetensors-hub", 0, safetensors(hub)),
+            ("safetensors-hf", 0, safetensors(theirs, "F32")),
+            ("torch", 1, torch(hub, 2, stored)),
+            ("torch-deflated", 1, torch(hub, 4, deflated, "model")),
+            ("onnx", 2, onnx(theirs)),
+        ):
+            seeds[f"{name}-{precision}"] = input_of(format_, precision, swiglu, file)
     return seeds
 
 
@@ -213,18 +229,25 @@ def weights() -> dict[str, bytes]:
 
 
 def model() -> bytes:
-    entries = {"dinoserve.spec": json.dumps(SPEC), "dinoserve.precision": "fp32", "dinoserve.fingerprint": "ab"}
-    place = [(13, message((1, key), (2, value))) for key, value in {"location": "d", "offset": "0", "length": "8"}.items()]
+    def entries(number: int, values: dict[str, str]) -> list[tuple]:
+        return [(number, message((1, key), (2, value))) for key, value in values.items()]
+
+    spec = json.dumps(SPEC)
+    metadata = {
+        "dinoserve.spec": spec, "dinoserve.precision": "fp32", "dinoserve.fingerprint": "ab",
+    }
+    place = entries(13, {"location": "d", "offset": "0", "length": "8"})
     external = message((1, DIM), (2, 1), (8, "w"), *place, (14, 1))
     graph = message((5, initializer("pos_embed", (1, 1 + GRID * GRID, DIM))), (5, external))
-    return message((1, 8), (7, graph), *((14, message((1, key), (2, value))) for key, value in entries.items()))
+    return message((1, 8), (7, graph), *entries(14, metadata))
 
 
 def models() -> dict[str, bytes]:
     seeds = {"model": b"\0" + model()}
     for file in sorted((ROOT / "models").glob("*.toml"))[:3]:
         seeds[file.stem] = b"\1" + file.read_bytes()
-    key = f'[[key]]\nname = "a"\nrole = "write"\nsha256 = "{"0a" * 32}"\nrequests_per_minute = 60\nburst = 5\n'
+    key = f'[[key]]\nname = "a"\nrole = "write"\nsha256 = "{"0a" * 32}"\n'
+    key += "requests_per_minute = 60\nburst = 5\n"
     seeds["keys"] = b"\2" + (key + key.replace("0a", "0b").replace('"a"', '"b"')).encode()
     return seeds
 
@@ -234,23 +257,37 @@ def requests() -> dict[str, bytes]:
         return bytes([kind, len(query)]) + query.encode() + body
 
     def form(*parts: tuple[str, bytes]) -> bytes:
-        lines = (b"--x\r\nContent-Disposition: form-data; " + head.encode() + b"\r\n\r\n" + body for head, body in parts)
+        start = b"--x\r\nContent-Disposition: form-data; "
+        lines = (start + head.encode() + b"\r\n\r\n" + body for head, body in parts)
         return b"".join(line + b"\r\n" for line in lines) + b"--x--\r\n"
 
     where = {"label": "cat", "metadata": {"a": {"gte": 1, "lt": 2}, "b": {"any": ["x", True]}}}
-    items = {"items": [{"id": "a", "image": "aGk=", "label": "x", "metadata": {"y": [1]}}, {"vector": [1, 0.5], "id": 7}]}
+    item = {"id": "a", "image": "aGk=", "label": "x", "metadata": {"y": [1]}}
+    items = {"items": [item, {"vector": [1, 0.5], "id": 7}]}
     bodies = {
-        "image": {"image": "data:image/png;base64,aGk=", "pooling": "mean", "size": 224, "resize": "fit", "filter": "bilinear"},
-        "images": {"images": ["aGk=", "aG k="], "layers": "4", "exif": False, "background": "black", "threshold": 0.6},
+        "image": {
+            "image": "data:image/png;base64,aGk=", "pooling": "mean", "size": 224, "resize": "fit",
+            "filter": "bilinear",
+        },
+        "images": {
+            "images": ["aGk=", "aG k="], "layers": "4", "exif": False, "background": "black",
+            "threshold": 0.6,
+        },
         "vector": {"vector": [1, 2.5e-3, -1], "k": 5, "where": where},
         "items": items,
         "input": {"input": ["aGk="], "model": "m", "encoding_format": "base64"},
         "where": where,
     }
-    seeds = {name: request(2, "k=3&exact=true", json.dumps(body).encode()) for name, body in bodies.items()}
-    seeds["raw"] = request(0, "size=518&normalize=false&colormap=viridis&format=png", b"\x89PNG\r\n\x1a\n")
+    seeds = {}
+    for name, body in bodies.items():
+        seeds[name] = request(2, "k=3&exact=true", json.dumps(body).encode())
+    query = "size=518&normalize=false&colormap=viridis&format=png"
+    seeds["raw"] = request(0, query, b"\x89PNG\r\n\x1a\n")
     listing = json.dumps([{"id": "a", "label": "x"}, {}]).encode()
-    files = (('name="f"; filename="a.png"', b"abc"), ('name="f"; filename="b.png"\r\nContent-Type: image/png', b"def"))
+    files = (
+        ('name="f"; filename="a.png"', b"abc"),
+        ('name="f"; filename="b.png"\r\nContent-Type: image/png', b"def"),
+    )
     seeds["form"] = request(1, "pooling=cls_mean", form(*files, ('name="size"', b"224")))
     seeds["form-items"] = request(1, "", form(('name="items"', listing), *files))
     return seeds
@@ -259,17 +296,19 @@ def requests() -> dict[str, bytes]:
 def snapshots() -> dict[str, bytes]:
     def snapshot(*records: bytes) -> bytes:
         file = b"DINOGLRY" + struct.pack("<I", 1)
-        for part in (json.dumps({"binding": BINDING}, separators=(",", ":")).encode(), *records):
+        header = json.dumps({"binding": BINDING}, separators=(",", ":")).encode()
+        for part in (header, *records):
             file += struct.pack("<I", len(part)) + part
         file += struct.pack("<IQ", 0, len(records))
         return file + sha256(file).digest()
 
     plain = message((1, "a"), (3, "{}"), (4, packed([0.6, 0.8])))
-    full = message(
-        (1, "b"), (2, "cat"), (3, '{"year":2024,"tags":["x",true]}'), (4, packed([1, 0])), (5, packed(floats(4))), (6, b"jpeg"))
+    metadata = '{"year":2024,"tags":["x",true]}'
+    vectors = ((4, packed([1, 0])), (5, packed(floats(4))))
+    full = message((1, "b"), (2, "cat"), (3, metadata), *vectors, (6, b"jpeg"))
     return {
-        "empty": b"\0" + snapshot(), "plain": b"\0" + snapshot(plain), "full": b"\0" + snapshot(plain, full),
-        "mended": b"\1" + snapshot(full, plain),
+        "empty": b"\0" + snapshot(), "plain": b"\0" + snapshot(plain),
+        "full": b"\0" + snapshot(plain, full), "corrected": b"\1" + snapshot(full, plain),
     }
 
 
@@ -277,7 +316,9 @@ def folders() -> dict[str, bytes]:
     def entry(table: int, key: bytes, value: bytes) -> bytes:
         return struct.pack("<BBH", table, len(key), len(value)) + key + value
 
-    def item(place: int, id_: str, label: str, metadata: bytes, parts: tuple[bytes, bytes, bytes]) -> bytes:
+    def item(
+        place: int, id_: str, label: str, metadata: bytes, parts: tuple[bytes, bytes, bytes]
+    ) -> bytes:
         record = struct.pack("<QQQ", place, place, 1_700_000_000_000)
         for text in (id_, label):
             record += struct.pack("<H", len(text)) + text.encode()
@@ -286,33 +327,39 @@ def folders() -> dict[str, bytes]:
         key = struct.pack(">IQ", 1, place)
         entries = entry(2, struct.pack(">I", 1) + id_.encode(), struct.pack("<Q", place))
         entries += entry(3, key, struct.pack("<I", zlib.crc32(summed)) + record)
-        return entries + b"".join(entry(4 + index, key, part) for index, part in enumerate(parts) if part)
+        numbered = enumerate(parts, 4)
+        return entries + b"".join(entry(table, key, part) for table, part in numbered if part)
 
     def gallery(vectors: str, items: int) -> bytes:
-        row = {"number": 1, "binding": BINDING, "vectors": vectors, "items": items, "next_place": 3, "next_serial": 3}
+        row = {
+            "number": 1, "binding": BINDING, "vectors": vectors, "items": items, "next_place": 3,
+            "next_serial": 3,
+        }
         return entry(1, b"g", json.dumps(row, separators=(",", ":")).encode())
 
     whole = item(1, "a", "", b"", (packed([0.6, 0.8]), b"", b""))
-    whole += item(2, "b", "cat", b'{"year":2024}', (packed([1, 0]), packed(floats(4), "e"), b"jpeg"))
+    parts = (packed([1, 0]), packed(floats(4), "e"), b"jpeg")
+    whole += item(2, "b", "cat", b'{"year":2024}', parts)
     half = item(1, "a", "dog", b"", (packed([0.6, 0.8], "e"), b"", b""))
     documents = entry(7, b"probe/p", b"{}") + entry(0, b"next gallery", struct.pack("<I", 2))
     return {"f32": gallery("f32", 2) + whole + documents, "f16": gallery("f16", 1) + half}
 
 
 def images() -> dict[str, bytes]:
-    """The valid files of the hostile corpus, and the smallest of the others."""
+    """Returns the valid files of the hostile corpus, and the smallest of the others."""
     with tempfile.TemporaryDirectory() as folder:
         generate = ROOT / "tests/hostile/generate.py"
         subprocess.run([sys.executable, generate, folder], check=True, stdout=subprocess.DEVNULL)
-        files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.suffix != ".json"}
+        paths = [path for path in sorted(Path(folder).iterdir()) if path.suffix != ".json"]
+        files = {path.name: path.read_bytes() for path in paths}
     return {name: file for name, file in files.items() if "-valid-" in name or len(file) <= 500}
 
 
 def main() -> None:
     [out] = sys.argv[1:]
     targets = {
-        "decode_image": images, "read_weights": weights, "open_model": models, "read_request": requests,
-        "read_gallery": snapshots, "open_gallery": folders,
+        "decode_image": images, "read_weights": weights, "open_model": models,
+        "read_request": requests, "read_gallery": snapshots, "open_gallery": folders,
     }
     for target, seeds in targets.items():
         folder = Path(out) / target

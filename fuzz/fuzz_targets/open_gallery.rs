@@ -1,7 +1,7 @@
 //! A folder of galleries with an arbitrary database: opened, listed, checked, read and searched.
 //!
-//! LMDB itself is not fuzzed: an input is a list of entries that LMDB writes. An entry is the number
-//! of a table, the length of its key, the length of its value in two bytes, the key and the value.
+//! LMDB itself is not fuzzed: an input is a list of entries that LMDB writes. An entry is the
+//! number of a table, the length of its key, that of its value in two bytes, the key and the value.
 
 #![no_main]
 

@@ -32,8 +32,8 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// Writes the bytes to an unnamed temporary file, which disappears even after a crash, and passes on
-/// its path.
+/// Writes the bytes to an unnamed temporary file, which disappears even after a crash, and passes
+/// on its path.
 fn with_file<T>(bytes: &[u8], work: impl FnOnce(PathBuf) -> T) -> T {
     let mut file = tempfile::tempfile().expect("a temporary file");
     file.write_all(bytes).expect("the disk has room");

@@ -16,7 +16,7 @@ from transformers import Dinov2Model
 
 
 class Embedder:
-    """The model in a dedicated thread, because every thread that calls PyTorch makes OpenMP threads."""
+    """The model in a dedicated thread: every thread that calls PyTorch makes OpenMP threads."""
 
     def __init__(self, weights: Path, threads: int) -> None:
         torch.set_num_threads(threads)
