@@ -36,14 +36,13 @@ fuzz_target!(|file: &[u8]| {
     let modes = [ResizeMode::Crop, ResizeMode::Fit, ResizeMode::Squash];
     let filters = [ResampleFilter::Bicubic, ResampleFilter::Bilinear];
     let options = DecodeOptions {
-        exif: file.len() % 5 != 0,
+        exif: !file.len().is_multiple_of(5),
         background: backgrounds[file.len() % 3],
     };
-    let (mode, filter) = (modes[file.len() / 3 % 3], filters[file.len() / 9 % 2]);
     let transform = Transform {
-        mode,
+        mode: modes[file.len() / 3 % 3],
         size: 56,
-        filter,
+        filter: filters[file.len() / 9 % 2],
         patch: PATCH,
         max_patches: 1024,
     };
