@@ -287,3 +287,71 @@ impl Batcher {
         batch
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::{Provider, SessionOptions},
+        vision::{Grid, RgbImage},
+    };
+
+    fn batcher(workers: usize, solo_threads: Option<usize>, grids: &[usize]) -> Batcher {
+        let plan = EnginePlan {
+            providers: vec![Provider::Cpu],
+            workers,
+            solo_threads,
+            max_batch: 8,
+            session: SessionOptions::default(),
+        };
+        let slots = (0..workers + usize::from(solo_threads.is_some()))
+            .map(|_| WorkerSlot {
+                batches: mpsc::unbounded_channel().0,
+                state: WorkerState::Idle,
+            })
+            .collect();
+        let mut batcher = Batcher::new(slots, plan, watch::Sender::new(EngineState::Loading));
+        let permits = Arc::new(Semaphore::new(grids.len()));
+        batcher.queued.extend(grids.iter().map(|&height| QueuedJob {
+            job: Job {
+                input: Input {
+                    pixels: RgbImage::new(1, 1),
+                    grid: Grid { height, width: 1 },
+                },
+                outputs: RequestedOutputs::default(),
+                queued: Instant::now(),
+                reply: oneshot::channel().0,
+            },
+            _permit: Arc::clone(&permits).try_acquire_owned().unwrap(),
+        }));
+        batcher
+    }
+
+    /// Assigns one batch; returns the worker and the grids' heights.
+    fn assign(batcher: &mut Batcher) -> (usize, Vec<usize>) {
+        let (worker, batch) = batcher.assign().unwrap();
+        batcher.workers[worker].state = WorkerState::Busy;
+        let heights = batch.iter().map(|job| job.input.grid.height).collect();
+        (worker, heights)
+    }
+
+    #[test]
+    fn idle_workers_share_the_jobs_of_a_grid() {
+        let mut batcher = batcher(2, None, &[1, 2, 1, 1]);
+        assert_eq!(assign(&mut batcher), (0, vec![1, 1]));
+        assert_eq!(assign(&mut batcher), (1, vec![2]));
+        assert!(batcher.assign().is_none());
+    }
+
+    #[test]
+    fn a_lone_job_goes_to_the_solo_worker() {
+        assert_eq!(assign(&mut batcher(2, Some(4), &[1])), (2, vec![1]));
+    }
+
+    #[test]
+    fn a_busy_solo_worker_excludes_the_others() {
+        let mut batcher = batcher(2, Some(4), &[1]);
+        batcher.workers[2].state = WorkerState::Busy;
+        assert!(batcher.assign().is_none());
+    }
+}
