@@ -119,9 +119,7 @@ impl Serve {
         }
         let (engine, thread) = self.engine.start(onnxruntime, model)?;
         let extractor = Extractor::new(engine, self.limits.limits(), self.cache_mb << 20);
-        let service = Service::new(extractor)
-            .with_gallery(gallery.clone())
-            .with_gallery_limits(self.gallery_limits.limits());
+        let service = Service::new(extractor, gallery.clone(), self.gallery_limits.limits());
         let live = Arc::new(LiveService::new(
             service,
             thread,

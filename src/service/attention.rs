@@ -62,10 +62,6 @@ impl AttentionMaps {
 
 impl Extractor {
     /// Computes the attention maps of each image.
-    ///
-    /// # Errors
-    /// The first image that cannot be used, by its index; [`crate::error::Kind::InvalidOption`] for
-    /// an invalid option.
     pub async fn attention(
         &self,
         files: Vec<Bytes>,

@@ -1,70 +1,50 @@
-//! PCA bases that are kept: fitted on many images, so that the same part has the same color in
-//! every picture.
+//! Stored PCA bases. They are fitted on many images, so a part has the same color in all of them.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use tokio::sync::Mutex as AsyncMutex;
 
 use super::{
-    Decoding, ImageOptions, Service, Stages,
-    extractor::ExtractRequest,
-    images::{Preparation, at_image},
-    stages::Timed,
+    basis_images::BasisImages,
+    extractor::{ExtractRequest, Extractor},
+    images::{Decoding, ImageOptions, Preparation, at_image},
+    stages::{Stages, Timed},
 };
 use crate::{
     engine::RequestedOutputs,
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, ResultExt},
     features::pca::{
         Basis, Moments,
         document::{self, Document},
     },
-    gallery::{BasisName, DocumentKey, DocumentKind, GalleryName, ItemStream, Parts, StoredItem},
+    gallery::{BasisName, DocumentKey, DocumentKind, Gallery},
     model::ModelId,
     vision::{Preprocessing, ResizeMode},
 };
 
-/// What a basis is fitted on.
-#[derive(Debug)]
-pub enum BasisImages {
-    /// Image files.
-    Files(Vec<Bytes>),
-    /// The thumbnails of some items of a gallery, the same each time. They are small, so this is an
-    /// approximation.
-    Gallery {
-        /// Which gallery.
-        name: GalleryName,
-        /// Of how many items.
-        sample: usize,
-    },
-}
-
-/// How a basis came about.
+/// Origin of a basis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BasisInfo {
     /// Model of the features.
     #[serde(flatten)]
     pub model: ModelId,
-    /// How images became the model's input; added images are prepared alike.
+    /// Preprocessing of its images, also of those that are added later.
     #[serde(flatten)]
     pub preprocessing: Preprocessing,
-    /// How many images it was fitted on.
+    /// Number of images.
     pub images: u64,
-    /// How many patches these had.
+    /// Number of patches of these images.
     pub patches: u64,
 }
 
-/// A basis as it is kept.
+/// A basis in the store.
 #[derive(Debug, Clone)]
 pub struct StoredBasis {
-    /// Its name.
+    /// Name of the basis.
     pub name: BasisName,
-    /// How it came about.
+    /// Origin of the basis.
     pub about: BasisInfo,
     /// Mean, components and ranges.
     pub basis: Basis,
@@ -74,7 +54,7 @@ impl StoredBasis {
     fn read(name: &BasisName, document: &Document<'_>) -> Result<Self> {
         let about = serde_json::from_str(document.about()?).map_err(|error| {
             Error::artifact(format!(
-                "what is known of the basis `{name}` is damaged: {error}"
+                "the description of the basis `{name}` is damaged: {error}"
             ))
         })?;
         Ok(Self {
@@ -84,36 +64,53 @@ impl StoredBasis {
         })
     }
 
-    fn check_model(&self, served: &ModelId) -> Result<()> {
+    fn require_model(&self, served: &ModelId) -> Result<()> {
         let holder = format_args!("the basis `{}`", self.name);
         let advice = "fit the basis again with PUT";
         self.about.model.require(served, holder, advice)
     }
 }
 
-impl Service {
-    /// Fits `count` components on images and keeps them under a name. Tells whether the name was
-    /// new.
-    ///
-    /// # Errors
-    /// The first image that cannot be used, by its index; [`Kind::InvalidOption`] for a bad option,
-    /// [`Kind::NotFound`] without a gallery of that name. What was kept under the name then stays
-    /// as it was.
-    pub async fn fit_basis(
+/// The bases of a store. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Bases {
+    store: Gallery,
+    /// Held while a basis is read, changed and written back.
+    update: Arc<AsyncMutex<()>>,
+}
+
+/// Result of [`Bases::fit`].
+#[derive(Debug)]
+pub struct FittedBasis {
+    /// The basis.
+    pub basis: StoredBasis,
+    /// Whether the name is new.
+    pub created: bool,
+}
+
+impl Bases {
+    /// Returns the bases of a store.
+    pub fn new(store: Gallery) -> Self {
+        Self {
+            store,
+            update: Arc::default(),
+        }
+    }
+
+    /// Fits `components` components on images and stores them. Replaces a basis of that name, but
+    /// leaves it unchanged on an error.
+    pub async fn fit(
         &self,
+        extractor: &Extractor,
         name: &BasisName,
         images: BasisImages,
         image: &ImageOptions,
-        count: usize,
-    ) -> Result<(StoredBasis, bool, Stages)> {
-        let store = self.gallery()?;
-        let spec = self.extractor.engine().spec();
-        if count == 0 || count > spec.architecture.dim {
-            let detail = format!(
-                "{count} is out of range; it must be 1 to {}",
-                spec.architecture.dim
-            );
-            return Err(Error::option("components", detail));
+        components: usize,
+    ) -> Result<Timed<FittedBasis>> {
+        let spec = extractor.engine().spec();
+        if components == 0 || components > spec.architecture.dim {
+            let range = format_args!("1 to {}", spec.architecture.dim);
+            return Err(Error::out_of_range("components", components, range));
         }
         let size = match images {
             BasisImages::Files(_) => spec.map_size,
@@ -122,115 +119,111 @@ impl Service {
         };
         let preparation = image.over(&Preprocessing::new(ResizeMode::Fit, size));
         let about = BasisInfo {
-            model: self.extractor.engine().model_id().clone(),
+            model: extractor.engine().model_id().clone(),
             preprocessing: preparation.preprocessing,
             images: 0,
             patches: 0,
         };
-        let (moments, stages) = self.moments(images, preparation).await?;
-        let _turn = self.basis_turn.lock().await;
-        let known = store.documents(DocumentKind::Basis).await?;
-        let new = !known.iter().any(|known| known == name.as_str());
-        Ok((self.keep(name, about, moments, count).await?, new, stages))
+        let moments = self.moments(extractor, images, preparation).await?;
+        let _update = self.update.lock().await;
+        let names = self.store.documents(DocumentKind::Basis).await?;
+        let created = !names.iter().any(|known| known == name.as_str());
+        let basis = self
+            .put(extractor, name, about, moments.value, components)
+            .await?;
+        Ok(Timed {
+            value: FittedBasis { basis, created },
+            stages: moments.stages,
+        })
     }
 
-    /// Adds images to those that a basis is fitted on; they are seen as its first were. Who adds at
-    /// the same time waits for the other; of two servers on one store that do so, the later one
-    /// wins.
+    /// Fits a basis again on its images and on new ones, which are prepared in the same way.
+    /// Updates of one server are serialized; of two servers on one store, the last write wins.
     ///
     /// # Errors
-    /// As [`Service::fit_basis`] and [`Service::basis`]; [`Kind::Conflict`] for a basis of another
-    /// model, or one that was replaced meanwhile.
-    pub async fn add_to_basis(
+    /// [`Kind::Conflict`] also if the basis is replaced concurrently.
+    pub async fn add(
         &self,
+        extractor: &Extractor,
         name: &BasisName,
         images: BasisImages,
-    ) -> Result<(StoredBasis, Stages)> {
-        let known = self.basis(name).await?;
-        known.check_model(self.extractor.engine().model_id())?;
+    ) -> Result<Timed<StoredBasis>> {
+        let before = self.get(name).await?;
+        before.require_model(extractor.engine().model_id())?;
         let preparation = Preparation {
-            preprocessing: known.about.preprocessing,
+            preprocessing: before.about.preprocessing,
             decoding: Decoding::default(),
         };
-        let (added, stages) = self.moments(images, preparation).await?;
-        // The model has done its work: others wait only for the store.
-        let _turn = self.basis_turn.lock().await;
-        let stored = self.gallery()?.require_document(name.into()).await?;
-        let document = Document::read(&stored)?;
+        let added = self.moments(extractor, images, preparation).await?;
+        // Taken after the inference, so that others wait only for the store.
+        let _update = self.update.lock().await;
+        let bytes = self.store.require_document(name.into()).await?;
+        let document = Document::read(&bytes)?;
         let current = StoredBasis::read(name, &document)?;
-        if current.about.preprocessing != known.about.preprocessing
-            || current.about.model.fingerprint != known.about.model.fingerprint
+        if current.about.preprocessing != before.about.preprocessing
+            || current.about.model.fingerprint != before.about.model.fingerprint
         {
             let detail = format!(
-                "the basis `{name}` was replaced by one of other options meanwhile; try again"
+                "the basis `{name}` was replaced meanwhile by one of other options; try again"
             );
             return Err(Error::new(Kind::Conflict, detail));
         }
         let mut moments = document.moments()?;
-        moments.merge(added);
-        let count = current.basis.ranges().len();
-        Ok((
-            self.keep(name, current.about, moments, count).await?,
-            stages,
-        ))
+        moments.merge(added.value);
+        let components = current.basis.ranges().len();
+        let basis = self
+            .put(extractor, name, current.about, moments, components)
+            .await?;
+        Ok(Timed {
+            value: basis,
+            stages: added.stages,
+        })
     }
 
-    /// The basis of that name.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`] if there is none, or the server keeps no gallery.
-    pub async fn basis(&self, name: &BasisName) -> Result<StoredBasis> {
-        let document = self.gallery()?.require_document(name.into()).await?;
-        StoredBasis::read(name, &Document::read(&document)?)
+    /// Returns a basis.
+    pub async fn get(&self, name: &BasisName) -> Result<StoredBasis> {
+        let bytes = self.store.require_document(name.into()).await?;
+        StoredBasis::read(name, &Document::read(&bytes)?)
     }
 
-    /// All bases, by name.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`] if the server keeps no gallery.
-    pub async fn bases(&self) -> Result<Vec<StoredBasis>> {
-        let store = self.gallery()?;
-        let mut found = Vec::new();
-        for name in store.documents(DocumentKind::Basis).await? {
+    /// Returns all bases, by name.
+    pub async fn list(&self) -> Result<Vec<StoredBasis>> {
+        let mut bases = Vec::new();
+        for name in self.store.documents(DocumentKind::Basis).await? {
             let name = BasisName::new(name)?;
-            // `None` if it was deleted since the names were listed.
-            if let Some(document) = store.document((&name).into()).await? {
-                found.push(StoredBasis::read(&name, &Document::read(&document)?)?);
+            // A basis can be deleted after the names were read.
+            if let Some(bytes) = self.store.document((&name).into()).await? {
+                bases.push(StoredBasis::read(&name, &Document::read(&bytes)?)?);
             }
         }
-        Ok(found)
+        Ok(bases)
     }
 
-    /// Deletes the basis of that name.
-    ///
-    /// # Errors
-    /// As [`Service::basis`].
-    pub async fn remove_basis(&self, name: &BasisName) -> Result<()> {
-        let _turn = self.basis_turn.lock().await;
-        match self.gallery()?.remove_document(name.into()).await? {
-            true => Ok(()),
-            false => Err(DocumentKey::from(name).missing()),
+    /// Deletes a basis.
+    pub async fn remove(&self, name: &BasisName) -> Result<()> {
+        let key = DocumentKey::from(name);
+        let _update = self.update.lock().await;
+        if self.store.remove_document(key).await? {
+            return Ok(());
         }
+        Err(key.missing())
     }
 
-    /// The basis of that name, for features of this server's model.
-    pub(super) async fn basis_of_model(&self, name: &BasisName) -> Result<Basis> {
-        let kept = self.basis(name).await?;
-        kept.check_model(self.extractor.engine().model_id())?;
-        Ok(kept.basis)
+    /// Returns a basis for features of the model `served`.
+    pub(super) async fn for_model(&self, name: &BasisName, served: &ModelId) -> Result<Basis> {
+        let stored = self.get(name).await?;
+        stored.require_model(served)?;
+        Ok(stored.basis)
     }
 
-    /// What there is to know of the patch tokens of images. Takes the memory of the images that are
-    /// worked on, not of all.
+    /// Computes the moments of the patch tokens of images. Only the images in flight take memory.
     async fn moments(
         &self,
+        extractor: &Extractor,
         images: BasisImages,
         preparation: Preparation,
-    ) -> Result<(Moments, Stages)> {
-        let files = match images {
-            BasisImages::Files(files) => files,
-            BasisImages::Gallery { name, sample } => self.thumbnails(&name, sample).await?,
-        };
+    ) -> Result<Timed<Moments>> {
+        let files = images.into_files(&self.store).await?;
         let count = files.len();
         let request = ExtractRequest {
             preparation,
@@ -241,68 +234,60 @@ impl Service {
             with_image: false,
         };
         let moments = Arc::new(Mutex::new(Moments::new(
-            self.extractor.engine().spec().architecture.dim,
+            extractor.engine().spec().architecture.dim,
         )));
-        let add = async |(index, file): (usize, Bytes)| {
-            let extracted = self.extractor.extract(file, request).await;
-            let Timed {
-                value: image,
-                stages,
-            } = extracted.map_err(|error| at_image(error, index, count))?;
-            let all = Arc::clone(&moments);
-            let merge = move || {
-                let of_image = Moments::of(image.patch_tokens());
-                all.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .merge(of_image);
-                Ok(())
-            };
-            self.extractor
-                .on_blocking_thread("adding to a basis", merge)
-                .await?;
-            Ok::<_, Error>(stages)
-        };
-        let work = stream::iter(files.into_iter().enumerate())
-            .map(add)
-            .buffered(self.extractor.engine().max_concurrent_images());
-        let stages = work
+        let stages = stream::iter(files.into_iter().enumerate())
+            .map(async |(index, file)| {
+                let image = extractor
+                    .extract(file, request)
+                    .await
+                    .map_err(|error| at_image(error, index, count))?;
+                let stages = image.stages;
+                let all = Arc::clone(&moments);
+                let merge = move || {
+                    let added = Moments::of(image.value.patch_tokens());
+                    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                    all.merge(added);
+                    Ok(())
+                };
+                extractor
+                    .on_blocking_thread("adding to a basis", merge)
+                    .await?;
+                Ok::<_, Error>(stages)
+            })
+            .buffered(extractor.engine().max_concurrent_images())
             .try_fold(Stages::default(), async |all, of_image| {
                 Ok(all.longest(of_image))
             })
             .await?;
         let moments = Arc::into_inner(moments)
             .ok_or_else(|| Error::internal("an image is still being added"))?;
-        Ok((
-            moments.into_inner().unwrap_or_else(PoisonError::into_inner),
-            stages,
-        ))
+        let value = moments.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Timed { value, stages })
     }
 
-    /// Fits and stores.
-    async fn keep(
+    /// Fits a basis and stores it.
+    async fn put(
         &self,
+        extractor: &Extractor,
         name: &BasisName,
         about: BasisInfo,
         moments: Moments,
-        count: usize,
+        components: usize,
     ) -> Result<StoredBasis> {
         let about = BasisInfo {
             images: moments.images(),
             patches: moments.patches(),
             ..about
         };
-        let text =
-            serde_json::to_string(&about).map_err(|error| Error::internal(error.to_string()))?;
+        let text = serde_json::to_string(&about).internal("describing a basis")?;
         let fit = move || {
-            let basis = moments.fit(count)?;
+            let basis = moments.fit(components)?;
             let document = document::encode(&basis, &moments, &text)?;
             Ok((basis, document))
         };
-        let (basis, document) = self
-            .extractor
-            .on_blocking_thread("fitting a basis", fit)
-            .await?;
-        self.gallery()?
+        let (basis, document) = extractor.on_blocking_thread("fitting a basis", fit).await?;
+        self.store
             .put_document(name.into(), document.into())
             .await?;
         Ok(StoredBasis {
@@ -311,55 +296,4 @@ impl Service {
             basis,
         })
     }
-
-    /// Thumbnails of `sample` items of a gallery: those whose ids have the least hashes, which are
-    /// an even sample and the same each time. Items that came as vectors have none.
-    async fn thumbnails(&self, gallery: &GalleryName, sample: usize) -> Result<Vec<Bytes>> {
-        let store = self.gallery()?;
-        let parts = Parts {
-            thumbnail: true,
-            ..Parts::NONE
-        };
-        let chosen = least_hashes(store.read(gallery, Parts::NONE).await?, sample, |item| {
-            Some(item.item.id)
-        })
-        .await?;
-        let mut thumbnails = Vec::new();
-        for id in &chosen {
-            let stored = store.get(gallery, id, parts).await?;
-            thumbnails.extend(stored.and_then(|stored| stored.thumbnail));
-        }
-        if thumbnails.len() < chosen.len() {
-            // Some have none. Reading all pictures takes longer, so it is done only now.
-            thumbnails = least_hashes(store.read(gallery, parts).await?, sample, |item| {
-                item.thumbnail
-            })
-            .await?;
-        }
-        if thumbnails.is_empty() {
-            let detail = format!("`{gallery}` has no items with pictures to fit a basis on");
-            return Err(Error::option("gallery", detail));
-        }
-        Ok(thumbnails)
-    }
-}
-
-/// What `keep` takes of the `count` items whose ids have the least hashes, of those that it takes
-/// something of.
-async fn least_hashes<T>(
-    mut items: ItemStream,
-    count: usize,
-    keep: impl Fn(StoredItem) -> Option<T>,
-) -> Result<Vec<T>> {
-    let mut chosen: BTreeMap<[u8; 32], T> = BTreeMap::new();
-    while let Some(stored) = items.try_next().await? {
-        let hash = Sha256::digest(stored.item.id.as_str()).into();
-        if let Some(kept) = keep(stored) {
-            chosen.insert(hash, kept);
-            if chosen.len() > count {
-                chosen.pop_last();
-            }
-        }
-    }
-    Ok(chosen.into_values().collect())
 }

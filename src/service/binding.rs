@@ -1,148 +1,158 @@
-//! Of what kind the vectors of a request are: the gallery decides, and what a request says must
-//! agree.
+//! Agreement of a request with the binding of its gallery.
 
-use super::{Decoding, EmbedOptions, ImageOptions, Service, images::Preparation};
+use super::{
+    embed::EmbedOptions,
+    extractor::Extractor,
+    galleries::Galleries,
+    images::{ImageOptions, Preparation},
+};
 use crate::{
     error::{Error, Kind, Result},
     features::pool::Pooling,
-    gallery::{Binding, GalleryInfo, GalleryName},
+    gallery::{Binding, GalleryName},
     model::ModelId,
     vision::Size,
 };
 
-/// What is said of the vectors of a gallery beside [`ImageOptions`]. `None` stands for what the
-/// gallery has, or for the defaults of embeddings if there is no gallery yet.
+/// Options of a gallery's vectors. `None` stands for the value of the gallery, or for the default of
+/// embeddings if the gallery does not exist yet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VectorOptions {
-    /// How tokens become a vector.
+    /// Way from the tokens to a vector.
     pub pooling: Option<Pooling>,
-    /// How many last blocks are joined.
+    /// Number of last blocks that are joined.
     pub layers: Option<usize>,
-    /// The fingerprint of the features that were sent.
+    /// Fingerprint of the vectors in the request.
     pub fingerprint: Option<String>,
 }
 
-impl Service {
-    /// What the vectors of a gallery are, after a check that those of the request are the same.
-    /// `by_model`: the request holds images.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`] if there is no such gallery, [`Kind::Conflict`] that names what differs.
-    pub(super) async fn binding_to_read(
-        &self,
-        name: &GalleryName,
-        image: &ImageOptions,
-        vectors: &VectorOptions,
-        by_model: bool,
-    ) -> Result<Binding> {
-        let GalleryInfo { binding, .. } = self.gallery()?.require_gallery(name).await?;
-        self.check_request(name, &binding, image, vectors, by_model)?;
-        Ok(binding)
+/// Options of the images and vectors of a gallery request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InputOptions {
+    /// Options of images.
+    pub image: ImageOptions,
+    /// Options of vectors.
+    pub vectors: VectorOptions,
+}
+
+impl InputOptions {
+    /// Applies the options on top of `binding`.
+    pub(super) fn over(&self, binding: &Binding) -> Binding {
+        Binding {
+            pooling: self.vectors.pooling.unwrap_or(binding.pooling),
+            layers: self.vectors.layers.unwrap_or(binding.layers),
+            preprocessing: self.image.overrides.over(&binding.preprocessing),
+            ..binding.clone()
+        }
     }
 
-    /// Checks that the request's vectors are those of the gallery.
-    fn check_request(
+    /// Checks that the options agree with the binding of the gallery `name`. If the request
+    /// `has_images`, they go through the model `served`.
+    fn check(
         &self,
         name: &GalleryName,
         binding: &Binding,
-        image: &ImageOptions,
-        vectors: &VectorOptions,
-        by_model: bool,
+        served: &ModelId,
+        has_images: bool,
     ) -> Result<()> {
-        let model = match &vectors.fingerprint {
+        let model = match &self.vectors.fingerprint {
             Some(other) if binding.model.fingerprint != **other => ModelId {
                 name: "another model".to_owned(),
                 fingerprint: other.as_str().into(),
             },
-            _ if by_model => self.extractor.engine().model_id().clone(),
+            _ if has_images => served.clone(),
             _ => binding.model.clone(),
         };
-        let requested = overlay(binding, image, vectors);
-        binding.check(name, &Binding { model, ..requested })
-    }
-
-    /// As [`Service::binding_to_read`], or what the vectors of a gallery that is to be made will
-    /// be.
-    ///
-    /// # Errors
-    /// [`Kind::Conflict`] that names what differs, [`Kind::InvalidOption`] for options that no
-    /// gallery could have.
-    pub async fn binding_to_write(
-        &self,
-        name: &GalleryName,
-        image: &ImageOptions,
-        vectors: &VectorOptions,
-        by_model: bool,
-    ) -> Result<Binding> {
-        match self.gallery()?.gallery(name).await? {
-            Some(GalleryInfo { binding, .. }) => {
-                self.check_request(name, &binding, image, vectors, by_model)?;
-                Ok(binding)
-            }
-            None => self.binding_to_make(name, image, vectors),
-        }
-    }
-
-    fn binding_to_make(
-        &self,
-        name: &GalleryName,
-        image: &ImageOptions,
-        vectors: &VectorOptions,
-    ) -> Result<Binding> {
-        let spec = self.extractor.engine().spec();
-        let fingerprint = self.extractor.engine().fingerprint();
-        if let Some(other) = vectors
-            .fingerprint
-            .as_deref()
-            .filter(|other| *other != fingerprint)
-        {
-            let detail = format!(
-                "there is no gallery `{name}` yet, and this server makes galleries for features of {} (fingerprint {fingerprint}), \
-                 not {other}; serve that model, or leave the fingerprint out",
-                spec.name
-            );
-            return Err(Error::new(Kind::Conflict, detail));
-        }
-        let defaults = Binding {
-            model: self.extractor.engine().model_id().clone(),
-            dim: spec.architecture.dim,
-            pooling: Pooling::default(),
-            layers: 1,
-            preprocessing: spec.embed_preprocessing(),
+        let requested = Binding {
+            model,
+            ..self.over(binding)
         };
-        let mut binding = overlay(&defaults, image, vectors);
-        let embed = embed_options(&binding);
-        embed.check(spec)?;
-        binding.dim = embed.dim(spec);
-        // The gallery would keep a size that no image fits.
-        let size = binding.preprocessing.size;
-        let transform = binding
-            .preprocessing
-            .transform(spec.architecture.patch, self.extractor.limits().max_patches);
-        transform.plan(Size::square(size))?;
-        Ok(binding)
+        binding.check(name, &requested)
     }
 }
 
-/// Applies the request's explicit options on top of `binding`.
-pub(super) fn overlay(binding: &Binding, image: &ImageOptions, vectors: &VectorOptions) -> Binding {
-    Binding {
-        pooling: vectors.pooling.unwrap_or(binding.pooling),
-        layers: vectors.layers.unwrap_or(binding.layers),
-        preprocessing: image.overrides.over(&binding.preprocessing),
-        ..binding.clone()
+impl Galleries {
+    /// Returns the binding of an existing gallery, after a check that the request agrees with it.
+    pub(super) async fn binding_to_read(
+        &self,
+        extractor: &Extractor,
+        name: &GalleryName,
+        options: &InputOptions,
+        has_images: bool,
+    ) -> Result<Binding> {
+        let binding = self.store().require_gallery(name).await?.binding;
+        let served = extractor.engine().model_id();
+        options.check(name, &binding, served, has_images)?;
+        Ok(binding)
     }
+
+    /// Returns the binding of a gallery, after a check that the request agrees with it. If the
+    /// gallery does not exist, returns the binding that it will get.
+    pub async fn binding_to_write(
+        &self,
+        extractor: &Extractor,
+        name: &GalleryName,
+        options: &InputOptions,
+        has_images: bool,
+    ) -> Result<Binding> {
+        let served = extractor.engine().model_id();
+        match self.store().gallery(name).await? {
+            Some(gallery) => {
+                options.check(name, &gallery.binding, served, has_images)?;
+                Ok(gallery.binding)
+            }
+            None => new_binding(extractor, name, options),
+        }
+    }
+}
+
+fn new_binding(
+    extractor: &Extractor,
+    name: &GalleryName,
+    options: &InputOptions,
+) -> Result<Binding> {
+    let spec = extractor.engine().spec();
+    let served = extractor.engine().model_id();
+    if let Some(other) = &options.vectors.fingerprint
+        && served.fingerprint != **other
+    {
+        let detail = format!(
+            "there is no gallery `{name}` yet, and this server makes galleries for features of {} \
+             (fingerprint {}), not {other}; serve that model, or leave the fingerprint out",
+            served.name, served.fingerprint
+        );
+        return Err(Error::new(Kind::Conflict, detail));
+    }
+    let defaults = Binding {
+        model: served.clone(),
+        dim: spec.architecture.dim,
+        pooling: Pooling::default(),
+        layers: 1,
+        preprocessing: spec.embed_preprocessing(),
+    };
+    let mut binding = options.over(&defaults);
+    let embed = embed_options(&binding);
+    embed.check(spec)?;
+    binding.dim = embed.dim(spec);
+    // Otherwise the gallery would keep a size that no image fits.
+    let size = binding.preprocessing.size;
+    let max_patches = extractor.limits().max_patches;
+    let transform = binding
+        .preprocessing
+        .transform(spec.architecture.patch, max_patches);
+    transform.plan(Size::square(size))?;
+    Ok(binding)
 }
 
 /// Returns the preparation of images for a gallery.
-pub(super) fn binding_preparation(binding: &Binding, decoding: Decoding) -> Preparation {
+pub(super) fn preparation(binding: &Binding, image: &ImageOptions) -> Preparation {
     Preparation {
         preprocessing: binding.preprocessing,
-        decoding,
+        decoding: image.decode,
     }
 }
 
-/// The way of the model's output to a vector.
+/// Returns the embedding options of a gallery.
 pub(super) fn embed_options(binding: &Binding) -> EmbedOptions {
     EmbedOptions {
         pooling: binding.pooling,

@@ -1,25 +1,29 @@
-//! Labels for images that have none: the labeled neighbors vote.
+//! Classification by the vote of labeled neighbors.
 
 use std::collections::BTreeSet;
 
 use super::{
-    Answers, ImageOptions, QueryInput, SearchOptions, Service, Stages, VectorOptions,
-    search::search,
+    binding::InputOptions,
+    extractor::Extractor,
+    galleries::Galleries,
+    query::QueryInput,
+    search::{Answers, NeighborQuery},
+    stages::{Stages, Timed},
 };
 use crate::{
     error::{Error, Result},
     features::vote::{self, Vote},
-    gallery::{Binding, GalleryName, ItemFilter, Label, Neighbor},
+    gallery::{Binding, Label, Neighbor, Search},
 };
 
-/// How neighbors vote.
+/// Options of a vote.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct VoteOptions {
-    /// With which weights.
+    /// Weighting of the votes.
     pub vote: Vote,
-    /// How much nearer neighbors weigh more: the lower, the more.
+    /// Temperature of the weights; a lower one favors nearer neighbors more.
     pub temperature: f32,
-    /// Neighbors with a lower score have no vote.
+    /// Minimum score of a neighbor to have a vote, -1 to 1.
     pub min_score: Option<f32>,
 }
 
@@ -34,142 +38,124 @@ impl Default for VoteOptions {
 }
 
 impl VoteOptions {
+    /// Rejects values out of range.
     fn check(&self) -> Result<()> {
         if !self.temperature.is_finite() || self.temperature <= 0.0 {
-            return Err(Error::option(
-                "temperature",
-                format!("{} is not above 0", self.temperature),
-            ));
+            let detail = format_args!("{} is not above 0", self.temperature);
+            return Err(Error::option("temperature", detail));
         }
         match self.min_score {
-            Some(score) if !(-1.0..=1.0).contains(&score) => Err(Error::option(
-                "min_score",
-                format!("{score} is out of range; it must be -1 to 1"),
-            )),
+            Some(score) if !(-1.0..=1.0).contains(&score) => {
+                Err(Error::out_of_range("min_score", score, "-1 to 1"))
+            }
             _ => Ok(()),
         }
     }
 
     /// Counts the votes.
     fn decide(&self, mut neighbors: Vec<Neighbor>) -> Classification {
-        if let Some(least) = self.min_score {
-            neighbors.retain(|neighbor| neighbor.score >= least);
+        if let Some(min) = self.min_score {
+            neighbors.retain(|neighbor| neighbor.score >= min);
         }
         let classes: BTreeSet<Label> = neighbors
             .iter()
             .filter_map(|neighbor| neighbor.item.label.clone())
             .collect();
         let classes: Vec<Label> = classes.into_iter().collect();
-        let of_class = |neighbor: &Neighbor| {
-            let class = classes.binary_search(neighbor.item.label.as_ref()?).ok()?;
-            Some((neighbor.score, class))
-        };
-        let votes: Vec<(f32, usize)> = neighbors.iter().filter_map(of_class).collect();
+        let votes: Vec<(f32, usize)> = neighbors
+            .iter()
+            .filter_map(|neighbor| {
+                let class = classes.binary_search(neighbor.item.label.as_ref()?).ok()?;
+                Some((neighbor.score, class))
+            })
+            .collect();
         let shares = vote::shares(&votes, classes.len(), self.vote, self.temperature);
-        let label = vote::winner(&shares).map(|class| classes[class].clone());
+        let winner = vote::winner(&shares);
+        Classification::new(winner, classes, shares, Some(neighbors))
+    }
+}
+
+/// Classification of an input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Classification {
+    /// Class with the largest share, of equal ones the first by name; `None` without votes.
+    pub label: Option<Label>,
+    /// Classes with their shares, which sum to 1: by falling share, equal ones by name.
+    pub probabilities: Vec<(Label, f32)>,
+    /// Neighbors that voted, by falling score; `None` for a probe's classification.
+    pub neighbors: Option<Vec<Neighbor>>,
+}
+
+impl Classification {
+    /// Sorts the `classes` of a classification, which are in the order of their names, by falling
+    /// share.
+    pub(super) fn new(
+        winner: Option<usize>,
+        classes: Vec<Label>,
+        shares: Vec<f32>,
+        neighbors: Option<Vec<Neighbor>>,
+    ) -> Self {
+        let label = winner.map(|class| classes[class].clone());
         let mut probabilities: Vec<(Label, f32)> = classes.into_iter().zip(shares).collect();
-        // The order of equal shares stays: by name.
+        // The sort is stable, so classes of equal share stay ordered by name.
         probabilities.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-        Classification {
+        Self {
             label,
             probabilities,
-            neighbors: Some(neighbors),
+            neighbors,
         }
     }
 }
 
-/// What an image shows, as far as the gallery can tell.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Classification {
-    /// The class with the largest share, of equal ones the first by name; `None` if nobody had a
-    /// vote.
-    pub label: Option<Label>,
-    /// The classes of those who voted with their shares, which sum to 1: by falling share, equal
-    /// ones by name.
-    pub probabilities: Vec<(Label, f32)>,
-    /// Those who voted, by falling score; `None` if no vote was taken.
-    pub neighbors: Option<Vec<Neighbor>>,
-}
-
-impl Service {
-    /// The class of each subject by the vote of its neighbors. Items without a label have no vote.
-    ///
-    /// # Errors
-    /// As [`Service::neighbors`], and [`crate::error::Kind::InvalidOption`] for bad options of the
-    /// vote.
+impl Galleries {
+    /// Classifies each input by the vote of its neighbors. Items without a label have no vote.
     pub async fn classify(
         &self,
-        name: &GalleryName,
+        extractor: &Extractor,
+        query: &NeighborQuery,
         inputs: Vec<QueryInput>,
-        kind: (&ImageOptions, &VectorOptions),
-        options: SearchOptions,
-        filter: Option<ItemFilter>,
+        options: &InputOptions,
         vote: VoteOptions,
-    ) -> Result<Answers<Classification>> {
-        self.gallery_limits.check_neighbors(options.k)?;
+    ) -> Result<Timed<Answers<Classification>>> {
+        self.limits().check_neighbors(query.search.k)?;
         vote.check()?;
-        let Answers {
-            binding,
-            outcomes: vectors,
-            mut stages,
-        } = self.vectors(name, inputs, kind).await?;
-        let mut outcomes = Vec::with_capacity(vectors.len());
-        for vector in vectors {
+        let vectors = self.vectors(extractor, &query.gallery, inputs, options);
+        let Timed { value, mut stages } = vectors.await?;
+        let binding = value.binding;
+        let mut outcomes = Vec::with_capacity(value.outcomes.len());
+        for vector in value.outcomes {
             outcomes.push(match vector {
                 Ok(vector) => {
-                    let filter = filter.clone();
-                    Ok(vote.decide(
-                        self.labeled_neighbors(
-                            name,
-                            &binding,
-                            vector,
-                            options,
-                            filter,
-                            &mut stages,
-                        )
-                        .await?,
-                    ))
+                    let neighbors = self.labeled_neighbors(query, vector, &binding, &mut stages);
+                    Ok(vote.decide(neighbors.await?))
                 }
                 Err(error) => Err(error),
             });
         }
-        Ok(Answers {
-            binding,
-            outcomes,
-            stages,
-        })
+        let value = Answers { binding, outcomes };
+        Ok(Timed { value, stages })
     }
 
-    /// Most galleries have a label for each item, and their search is faster without a filter; so a
-    /// filter for labels is used only if an item without one was found.
+    /// Finds labeled neighbors. Most galleries have a label for each item, and their search is
+    /// faster without a filter. So labels are filtered for only if an item without one was found.
     async fn labeled_neighbors(
         &self,
-        name: &GalleryName,
-        binding: &Binding,
+        query: &NeighborQuery,
         vector: Vec<f32>,
-        options: SearchOptions,
-        filter: Option<ItemFilter>,
+        binding: &Binding,
         stages: &mut Stages,
     ) -> Result<Vec<Neighbor>> {
-        let neighbors = self
-            .search(
-                name,
-                search(vector.clone(), binding, options, filter.clone()),
-                stages,
-            )
-            .await?;
-        if neighbors
-            .iter()
-            .all(|neighbor| neighbor.item.label.is_some())
-        {
+        let search = query.search(vector, binding);
+        let neighbors = self.search(&query.gallery, search.clone(), stages).await?;
+        let is_labeled = |neighbor: &Neighbor| neighbor.item.label.is_some();
+        if neighbors.iter().all(is_labeled) {
             return Ok(neighbors);
         }
-        let labeled = filter.unwrap_or_default().labeled();
-        self.search(
-            name,
-            search(vector, binding, options, Some(labeled)),
-            stages,
-        )
-        .await
+        let filter = search.filter.unwrap_or_default().labeled();
+        let search = Search {
+            filter: Some(filter),
+            ..search
+        };
+        self.search(&query.gallery, search, stages).await
     }
 }

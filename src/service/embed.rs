@@ -54,14 +54,8 @@ impl EmbedOptions {
         if layers.contains(&self.layers) {
             return Ok(());
         }
-        Err(Error::option(
-            "layers",
-            format_args!(
-                "{} is out of range; it must be 1 to {}",
-                self.layers,
-                layers.end()
-            ),
-        ))
+        let range = format_args!("1 to {}", layers.end());
+        Err(Error::out_of_range("layers", self.layers, range))
     }
 
     /// Returns the model outputs that the embedding needs.
@@ -115,9 +109,6 @@ pub struct Embedding {
 
 impl Extractor {
     /// Embeds image files. Returns the embedding or the error of each file, in their order.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::InvalidOption`] for an option that does not depend on the images.
     pub async fn embed(
         &self,
         files: Vec<Bytes>,

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     engine::{Engine, Features, Input, RequestedOutputs, available_cores},
-    error::{Error, Result},
+    error::{Result, ResultExt},
     features::attention,
     model::Fingerprint,
     telemetry,
@@ -109,7 +109,7 @@ impl Extractor {
     /// an error.
     ///
     /// # Errors
-    /// Errors of the work; [`crate::error::Kind::Internal`] if it panics.
+    /// Errors of the work, or an internal error if it panics.
     pub async fn on_blocking_thread<T: Send + 'static>(
         &self,
         what: &str,
@@ -120,8 +120,7 @@ impl Extractor {
             let _permit = permit;
             work()
         });
-        done.await
-            .map_err(|error| Error::internal(format!("{what}: {error}")))?
+        done.await.internal(what)?
     }
 
     /// Extracts the features of a file.
@@ -189,18 +188,14 @@ impl Extractor {
         request: ExtractRequest,
         key: Option<Box<CacheKey>>,
     ) -> Result<Timed<Arc<CachedFeatures>>> {
-        let Timed {
-            value: input,
-            stages,
-        } = input;
-        let inference = self.engine.infer(input, request.outputs);
-        let (input, features) = inference.instrument(tracing::info_span!("infer")).await?;
+        let inference = self.engine.infer(input.value, request.outputs);
+        let (model_input, features) = inference.instrument(tracing::info_span!("infer")).await?;
         let stages = Stages {
             queue: features.queue_time,
             inference: features.inference_time,
-            ..stages
+            ..input.stages
         };
-        let image = request.with_image.then_some(input.pixels);
+        let image = request.with_image.then_some(model_input.pixels);
         let value = Arc::new(CachedFeatures { features, image });
         if let (Some(cache), Some(key)) = (&self.cache, key) {
             cache.insert(*key, Arc::clone(&value));

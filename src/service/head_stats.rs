@@ -24,9 +24,6 @@ pub struct ImageHeadStats {
 impl Extractor {
     /// Computes statistics of the heads for each image on its own. The foreground is that of PCA
     /// maps.
-    ///
-    /// # Errors
-    /// The first image that cannot be used, by its index.
     pub async fn head_stats(
         &self,
         files: Vec<Bytes>,

@@ -1,5 +1,5 @@
-//! Storing: an image goes through the model once and leaves a vector, the features of probes, and a
-//! thumbnail.
+//! Storing of items. An image goes through the model once; the gallery keeps its vector, the
+//! features for probes, and a thumbnail.
 
 use std::time::Instant;
 
@@ -7,11 +7,13 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::{
-    Decoding, ImageOptions, Service, Stages, VectorOptions,
-    binding::{binding_preparation, embed_options},
-    extractor::ExtractRequest,
+    binding::{InputOptions, embed_options, preparation},
+    extractor::{ExtractRequest, Extractor},
+    galleries::Galleries,
+    images::ImageOptions,
     query::{QueryInput, unit_vector, unit_vector_of_model},
-    stages::Timed,
+    search::Answers,
+    stages::{Stages, Timed},
 };
 use crate::{
     engine::RequestedOutputs,
@@ -21,28 +23,17 @@ use crate::{
     vision::thumbnail,
 };
 
-/// What is to be stored.
+/// An item to store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewEntry {
-    /// Its id.
+    /// Id of the item.
     pub id: ItemId,
-    /// What it shows.
+    /// Class label.
     pub label: Option<Label>,
-    /// What else is known of it.
+    /// Further facts about the item.
     pub metadata: Metadata,
-    /// What its vector is made of.
+    /// Content: an image or a vector.
     pub input: QueryInput,
-}
-
-/// What became of entries.
-#[derive(Debug)]
-pub struct Inserted {
-    /// What the vectors of the gallery are.
-    pub binding: Binding,
-    /// Outcome of each entry.
-    pub outcomes: Vec<Result<Written>>,
-    /// The longest of each stage.
-    pub stages: Stages,
 }
 
 /// What a gallery keeps of an image.
@@ -52,129 +43,101 @@ struct StoredFeatures {
     thumbnail: Vec<u8>,
 }
 
-impl Service {
-    /// Stores what is good of `entries`, in one transaction. The gallery is made if there is none.
+impl Galleries {
+    /// Stores all valid entries in one transaction. Creates the gallery if it does not exist.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Conflict`] if the gallery holds vectors of another kind, and as
-    /// [`crate::gallery::GalleryStore::put`]; nothing is stored then.
+    /// As [`crate::gallery::GalleryStore::put`]. Nothing is stored then.
     pub async fn insert(
         &self,
+        extractor: &Extractor,
         name: &GalleryName,
         entries: Vec<NewEntry>,
-        image: &ImageOptions,
-        vectors: &VectorOptions,
-    ) -> Result<Inserted> {
-        let store = self.gallery()?;
-        let by_model = entries.iter().any(|entry| entry.input.is_image());
+        options: &InputOptions,
+    ) -> Result<Timed<Answers<Written>>> {
+        let has_images = entries.iter().any(|entry| entry.input.is_image());
         let binding = self
-            .binding_to_write(name, image, vectors, by_model)
+            .binding_to_write(extractor, name, options, has_images)
             .await?;
-        let work = stream::iter(entries).map(|entry| self.new_item(entry, &binding, image.decode));
-        let mut work = work.buffered(self.extractor.engine().max_concurrent_images());
-        let (mut items, mut outcomes, mut stages) = (Vec::new(), Vec::new(), Stages::default());
-        while let Some(outcome) = work.next().await {
-            outcomes.push(outcome.map(|(item, of_item)| {
-                stages = stages.longest(of_item);
-                items.push(item);
-            }));
+        let work = stream::iter(entries)
+            .map(|entry| self.new_item(extractor, entry, &binding, &options.image))
+            .buffered(extractor.engine().max_concurrent_images());
+        let Timed { value, stages } = Timed::collect(work).await;
+        let mut items = Vec::with_capacity(value.len());
+        let mut outcomes = Vec::with_capacity(value.len());
+        for outcome in value {
+            outcomes.push(outcome.map(|item| items.push(item)));
         }
-        drop(work);
-        let written = if items.is_empty() {
+        let mut written = if items.is_empty() {
             Vec::new()
         } else {
-            store.put(name, &binding, items).await?
-        };
-        let mut written = written.into_iter();
+            self.store().put(name, &binding, items).await?
+        }
+        .into_iter();
         let outcomes = outcomes
             .into_iter()
             .map(|outcome| {
-                outcome.and_then(|()| {
-                    written
-                        .next()
-                        .ok_or_else(|| Error::internal("the store lost an outcome"))
-                })
+                outcome?;
+                let written = written.next();
+                written.ok_or_else(|| Error::internal("the store lost an outcome"))
             })
             .collect();
-        Ok(Inserted {
-            binding,
-            outcomes,
-            stages,
-        })
+        let value = Answers { binding, outcomes };
+        Ok(Timed { value, stages })
     }
 
     async fn new_item(
         &self,
+        extractor: &Extractor,
         entry: NewEntry,
         binding: &Binding,
-        decode: Decoding,
-    ) -> Result<(NewItem, Stages)> {
-        let NewEntry {
-            id,
-            label,
-            metadata,
-            input,
-        } = entry;
-        match input {
+        image: &ImageOptions,
+    ) -> Result<Timed<NewItem>> {
+        let item = NewItem {
+            id: entry.id,
+            label: entry.label,
+            metadata: entry.metadata,
+            vector: Vec::new(),
+            features: None,
+            thumbnail: None,
+        };
+        match entry.input {
             QueryInput::Vector(vector) => {
                 let vector = unit_vector(vector, binding.dim)?;
-                let item = NewItem {
-                    id,
-                    label,
-                    metadata,
-                    vector,
-                    features: None,
-                    thumbnail: None,
-                };
-                Ok((item, Stages::default()))
+                Ok(Timed::instant(NewItem { vector, ..item }))
             }
             QueryInput::Image(file) => {
-                let Timed {
-                    value:
-                        StoredFeatures {
-                            vector,
-                            features,
-                            thumbnail,
-                        },
-                    stages,
-                } = self.extract_item(file, binding, decode).await?;
-                let (features, thumbnail) = (Some(features), Some(thumbnail.into()));
-                Ok((
-                    NewItem {
-                        id,
-                        label,
-                        metadata,
-                        vector,
-                        features,
-                        thumbnail,
-                    },
-                    stages,
-                ))
+                let stored = self.stored_features(extractor, file, binding, image);
+                Ok(stored.await?.map(|stored| NewItem {
+                    vector: stored.vector,
+                    features: Some(stored.features),
+                    thumbnail: Some(stored.thumbnail.into()),
+                    ..item
+                }))
             }
         }
     }
 
-    async fn extract_item(
+    async fn stored_features(
         &self,
+        extractor: &Extractor,
         file: Bytes,
         binding: &Binding,
-        decode: Decoding,
+        image: &ImageOptions,
     ) -> Result<Timed<StoredFeatures>> {
         let options = embed_options(binding);
         let dim = binding.dim;
         let request = ExtractRequest {
-            preparation: binding_preparation(binding, decode),
+            preparation: preparation(binding, image),
             outputs: RequestedOutputs {
                 patch_tokens: true,
                 ..options.outputs()
             },
             with_image: true,
         };
-        let Timed {
-            value: image,
-            stages,
-        } = self.extractor.extract(file, request).await?;
-        let side = self.gallery_limits.thumbnail_side;
+        let extracted = extractor.extract(file, request).await?;
+        let side = self.limits().thumbnail_side;
+        let image = extracted.value;
         let started = Instant::now();
         let work = move || {
             let cls = image.features.cls.view();
@@ -186,13 +149,12 @@ impl Service {
                 thumbnail: thumbnail(image.image(), side)?,
             })
         };
-        let value = self
-            .extractor
+        let value = extractor
             .on_blocking_thread("making a thumbnail", work)
             .await?;
         let stages = Stages {
             post: started.elapsed(),
-            ..stages
+            ..extracted.stages
         };
         stages.observe();
         Ok(Timed { value, stages })

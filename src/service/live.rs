@@ -1,75 +1,134 @@
-//! The service as it is at the moment, and the replacement of its model while requests run.
+//! The use cases on the current model, and the replacement of the model while requests run.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
 
-use super::Service;
+use super::{
+    bases::Bases,
+    extractor::Extractor,
+    galleries::{Galleries, GalleryLimits},
+    images::ImageOptions,
+    maps::{MapFormat, Rendered},
+    model_source::{LoadPlan, ModelSource},
+    pca::{PcaAnswer, PcaOptions},
+    probes::Probes,
+    stages::Timed,
+};
 use crate::{
-    artifacts::{ModelFile, ModelStore},
-    engine::{Engine, EngineConfig, EngineState, EngineThread, Runtime},
-    error::{Error, Kind, Result},
-    model::PositionRule,
-    onnx::Precision,
+    engine::{Engine, EngineState, EngineThread},
+    error::{Error, Kind, Result, ResultExt},
+    gallery::Gallery,
     telemetry,
 };
 
-/// Where models come from, and how they are run.
-#[derive(Clone)]
-pub struct ModelSource {
-    /// The models.
-    pub store: ModelStore,
-    /// The runtime library.
-    pub runtime: Runtime,
-    /// How an engine is to run.
-    pub config: EngineConfig,
-    /// How positions are interpolated.
-    pub positions: PositionRule,
-    /// The precision that is meant if none is named.
-    pub precision: Precision,
-    /// Models that are not in the store are not pulled.
-    pub offline: bool,
+/// The use cases on one model. Clones are cheap.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Feature extraction by the model.
+    pub extractor: Extractor,
+    stored: Option<Arc<Stored>>,
 }
 
-impl fmt::Debug for ModelSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ModelSource")
-            .field("store", &self.store)
-            .finish_non_exhaustive()
+/// The use cases that need a gallery store.
+#[derive(Debug)]
+struct Stored {
+    galleries: Galleries,
+    bases: Bases,
+    probes: Probes,
+}
+
+impl Service {
+    /// Combines feature extraction with the use cases of a gallery store, if there is one.
+    pub fn new(extractor: Extractor, store: Option<Gallery>, limits: GalleryLimits) -> Self {
+        let stored = store.map(|store| {
+            Arc::new(Stored {
+                galleries: Galleries::new(Arc::clone(&store), limits),
+                bases: Bases::new(Arc::clone(&store)),
+                probes: Probes::new(store, limits),
+            })
+        });
+        Self { extractor, stored }
+    }
+
+    /// Returns the engine of the model.
+    pub fn engine(&self) -> &Engine {
+        self.extractor.engine()
+    }
+
+    /// Returns the galleries.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if the server was started without a gallery store.
+    pub fn galleries(&self) -> Result<&Galleries> {
+        Ok(&self.stored()?.galleries)
+    }
+
+    /// Returns the PCA bases.
+    pub fn bases(&self) -> Result<&Bases> {
+        Ok(&self.stored()?.bases)
+    }
+
+    /// Returns the linear probes.
+    pub fn probes(&self) -> Result<&Probes> {
+        Ok(&self.stored()?.probes)
+    }
+
+    /// Computes PCA maps of the images in one joint basis, or in the stored basis that the options
+    /// name.
+    pub async fn pca(
+        &self,
+        files: Vec<Bytes>,
+        image: &ImageOptions,
+        options: PcaOptions,
+        format: MapFormat,
+    ) -> Result<Timed<Rendered<PcaAnswer>>> {
+        format.check()?;
+        let basis = match &options.basis {
+            Some(name) => {
+                let served = self.engine().model_id();
+                Some(self.bases()?.for_model(name, served).await?)
+            }
+            None => None,
+        };
+        self.extractor
+            .pca(files, image, &options, basis, format)
+            .await
+    }
+
+    fn stored(&self) -> Result<&Stored> {
+        self.stored.as_deref().ok_or_else(|| {
+            let detail = "this server keeps no gallery; start it with --gallery DIR or \
+                          --gallery postgres://…";
+            Error::new(Kind::NotFound, detail)
+        })
     }
 }
 
-/// Which model is to be served.
-#[derive(Debug, Clone)]
-pub struct LoadPlan {
-    /// Its name in the catalog.
-    pub model: String,
-    /// Precision of its weights.
-    pub precision: Option<Precision>,
-}
-
-/// What was served before, and what is now.
+/// Result of [`LiveService::load`].
 #[derive(Debug, Clone)]
 pub struct Replaced {
-    /// The engine that took over.
+    /// Engine of the new model.
     pub engine: Engine,
-    /// The fingerprint of the features before.
+    /// Fingerprint of the old model.
     pub before: String,
 }
 
-/// A [`Service`] whose model can be replaced. A request takes the service that is there when it
-/// begins, and keeps it to its end, so no request meets two models.
+/// A [`Service`] whose model can be replaced. A request keeps the service that is current when it
+/// begins, so it uses one model from its beginning to its end.
 #[derive(Debug)]
 pub struct LiveService {
     current: ArcSwap<Service>,
     source: Option<ModelSource>,
-    /// The thread of the current engine; held while a model is loaded.
+    /// Thread of the current engine; locked while a model is loaded.
     thread: Mutex<Option<EngineThread>>,
 }
 
 impl LiveService {
-    /// The service on an engine that `thread` runs. Without a source its model stays.
+    /// Creates a live service on the engine that `thread` runs. Without a source its model cannot
+    /// be replaced.
     pub fn new(service: Service, thread: EngineThread, source: Option<ModelSource>) -> Self {
         Self {
             current: ArcSwap::from_pointee(service),
@@ -78,17 +137,17 @@ impl LiveService {
         }
     }
 
-    /// The service as it is now.
+    /// Returns the current service.
     pub fn current(&self) -> Service {
         Service::clone(&self.current.load())
     }
 
-    /// Where the engine is in its life.
+    /// Returns the state of the current engine.
     pub fn engine_state(&self) -> EngineState {
         self.current.load().engine().state()
     }
 
-    /// Waits until the first model answers, and tells of it.
+    /// Waits until the first model is ready, and logs it.
     ///
     /// # Errors
     /// [`Kind::Artifact`] if it cannot run.
@@ -96,39 +155,31 @@ impl LiveService {
         announce(self.current().engine()).await
     }
 
-    /// Brings up a model beside the one that is served, warms it up, and lets it take over.
-    /// Requests that have begun end with the old one, which goes with the last of them. Goes on
-    /// when its caller has gone.
+    /// Starts and warms up another model, then replaces the current one with it. Requests that have
+    /// begun end on the old model, which is dropped with the last of them. Continues after its
+    /// caller has been dropped.
     ///
     /// # Errors
-    /// [`Kind::ModelRejected`] that says why the model cannot be served, [`Kind::Conflict`] while
-    /// another is loaded, the first included; the old one is served on.
+    /// [`Kind::ModelRejected`] with the reason why the model cannot be served; [`Kind::Conflict`]
+    /// while another model is loaded, the first included. The old model stays.
     pub async fn load(self: &Arc<Self>, plan: LoadPlan) -> Result<Replaced> {
         let live = Arc::clone(self);
         let loading = tokio::spawn(async move { live.replace(plan).await });
-        loading
-            .await
-            .map_err(|error| Error::internal(format!("loading a model: {error}")))?
+        loading.await.internal("loading a model")?
     }
 
     async fn replace(&self, plan: LoadPlan) -> Result<Replaced> {
         let source = self.source.as_ref().ok_or_else(|| {
-            Error::new(
-                Kind::ModelRejected,
-                "this server was started with a model of its own, and knows no others",
-            )
+            let detail = "this server was started with a model file and cannot load other models";
+            Error::new(Kind::ModelRejected, detail)
         })?;
         let Ok(mut thread) = self.thread.try_lock() else {
-            return Err(Error::new(
-                Kind::Conflict,
-                "another model is being loaded; wait for it",
-            ));
+            let detail = "another model is being loaded; wait for it";
+            return Err(Error::new(Kind::Conflict, detail));
         };
         if self.engine_state() == EngineState::Loading {
-            return Err(Error::new(
-                Kind::Conflict,
-                "the server's first model is still being loaded; wait for it",
-            ));
+            let detail = "the server's first model is still being loaded; wait for it";
+            return Err(Error::new(Kind::Conflict, detail));
         }
         let rejected =
             |error: Error| Error::new(Kind::ModelRejected, format!("{}: {error}", plan.model));
@@ -139,26 +190,31 @@ impl LiveService {
             let _ = spawn_blocking(|| new_thread.join()).await;
             return Err(rejected(error));
         }
-        let old = self
-            .current
-            .swap(Arc::new(self.current.load().with_engine(engine.clone())));
+        let current = self.current();
+        let replaced = Service {
+            extractor: current.extractor.with_engine(engine.clone()),
+            ..current
+        };
+        let old = self.current.swap(Arc::new(replaced));
         if let Some(notice) = &engine.spec().notice {
             tracing::warn!(model = engine.spec().name, "{notice}");
         }
         let before = old.engine().fingerprint().to_owned();
         drop(old);
         if let Some(old_thread) = thread.replace(new_thread) {
-            // It ends when the last request on the old model has.
+            // It ends after the last request on the old model.
             drop(spawn_blocking(|| old_thread.join()));
         }
         Ok(Replaced { engine, before })
     }
 
-    /// Ends what goes on beside requests, and waits a little for the engine. Nobody else may use
-    /// the service any more. Its gallery stays open, as it may have been somebody's before.
+    /// Cancels background work, and waits up to 5 seconds for the engine. The caller must hold the
+    /// last reference. The gallery store stays open, because the caller may have opened it.
     pub async fn close(self: Arc<Self>) {
         let service = self.current();
-        service.stop_training().await;
+        if let Ok(probes) = service.probes() {
+            probes.stop_training().await;
+        }
         drop(service);
         let Some(live) = Arc::into_inner(self) else {
             return;
@@ -171,34 +227,13 @@ impl LiveService {
     }
 }
 
-impl ModelSource {
-    /// The converted model, pulled and converted first if need be.
-    async fn find(&self, plan: &LoadPlan) -> Result<ModelFile> {
-        let (source, plan) = (self.clone(), plan.clone());
-        let find = move || {
-            let precision = plan.precision.unwrap_or(source.precision);
-            // Descriptions may have come since the start.
-            let store = source.store.reread()?;
-            store.ensure(
-                &plan.model,
-                precision,
-                source.positions,
-                source.offline,
-                &mut (),
-            )
-        };
-        spawn_blocking(find)
-            .await
-            .map_err(|error| Error::internal(format!("finding a model: {error}")))?
-    }
-}
-
-/// Waits until an engine is ready, and tells which model it runs.
+/// Waits until an engine is ready, then logs its model and sets the metrics.
 async fn announce(engine: &Engine) -> Result<()> {
     let plan = engine.ready().await?;
     let model = engine.spec().name.as_str();
+    let fingerprint = engine.model_id().fingerprint.short();
     let precision = engine.precision().to_string();
     telemetry::metrics().set_model(model, engine.fingerprint(), &precision, &plan.provider());
-    tracing::info!(model, fingerprint = engine.model_id().fingerprint.short(), precision, %plan, "ready");
+    tracing::info!(model, fingerprint, precision, %plan, "ready");
     Ok(())
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     extractor::{CachedFeatures, ExtractRequest, Extractor},
     images::{ImageOptions, at_image},
-    stages::Timed,
+    stages::{Stages, Timed},
 };
 use crate::{
     engine::RequestedOutputs,
@@ -75,8 +75,7 @@ pub(super) fn check_share(option: &str, value: f32) -> Result<()> {
     if (0.0..=1.0).contains(&value) {
         return Ok(());
     }
-    let detail = format_args!("{value} is out of range; it must be 0 to 1");
-    Err(Error::option(option, detail))
+    Err(Error::out_of_range(option, value, "0 to 1"))
 }
 
 impl Extractor {
@@ -95,11 +94,9 @@ impl Extractor {
             with_image: true,
         };
         let count = files.len();
-        let Timed {
-            value: outcomes,
-            mut stages,
-        } = Timed::collect(self.extract_each(files, request)).await;
-        let features: Vec<_> = outcomes
+        let extracted = Timed::collect(self.extract_each(files, request)).await;
+        let features: Vec<_> = extracted
+            .value
             .into_iter()
             .enumerate()
             .map(|(index, outcome)| outcome.map_err(|error| at_image(error, index, count)))
@@ -108,7 +105,10 @@ impl Extractor {
         let value = self
             .on_blocking_thread("drawing a map", move || compute(&features))
             .await?;
-        stages.post = started.elapsed();
+        let stages = Stages {
+            post: started.elapsed(),
+            ..extracted.stages
+        };
         stages.observe();
         Ok(Timed { value, stages })
     }

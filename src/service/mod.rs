@@ -1,19 +1,33 @@
-//! The use cases: from image files and options to embeddings, maps, and what a gallery knows. Knows
-//! no HTTP.
+//! The use cases: features and maps of images, galleries, PCA bases and linear probes. This module
+//! does not know HTTP.
+//!
+//! [`Extractor`] needs only a model. [`Galleries`], [`Bases`] and [`Probes`] each wrap a gallery
+//! store, and take the extractor as an argument. [`Service`] combines them.
+//!
+//! # Errors
+//! All methods return these errors, and their documentation names only others:
+//! * `Kind::InvalidOption` and `Kind::LimitExceeded` for an option with an invalid value;
+//! * `Kind::NotFound` for an unknown gallery, item, basis or probe;
+//! * `Kind::Conflict` if stored features are of another model than the current one, or were made
+//!   with other options than those of the request;
+//! * the error of the first image that cannot be used, with its index, if the images of a request
+//!   have one joint result.
 
 mod attention;
 mod bases;
+mod basis_images;
 mod binding;
 mod cache;
 mod classify;
 mod embed;
 mod extractor;
-mod gallery;
+mod galleries;
 mod head_stats;
 mod images;
 mod insert;
 mod live;
 mod maps;
+mod model_source;
 mod pca;
 mod probes;
 mod query;
@@ -21,122 +35,25 @@ mod search;
 mod similarity;
 mod stages;
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-use tokio::sync::Mutex;
-
-use self::probes::Trainings;
 pub use self::{
     attention::{AttentionMaps, AttentionOptions},
-    bases::{BasisImages, BasisInfo, StoredBasis},
-    binding::VectorOptions,
+    bases::{Bases, BasisInfo, FittedBasis, StoredBasis},
+    basis_images::BasisImages,
+    binding::{InputOptions, VectorOptions},
     classify::{Classification, VoteOptions},
     embed::{EmbedOptions, Embedding},
     extractor::Extractor,
-    gallery::{GalleryLimits, Page},
+    galleries::{Galleries, GalleryLimits, Page},
     head_stats::ImageHeadStats,
     images::{Decoding, ImageLimits, ImageOptions},
-    insert::{Inserted, NewEntry},
-    live::{LiveService, LoadPlan, ModelSource, Replaced},
+    insert::NewEntry,
+    live::{LiveService, Replaced, Service},
     maps::{MapFormat, Rendered},
+    model_source::{LoadPlan, ModelSource},
     pca::{PCA_COMPONENTS, PcaAnswer, PcaOptions},
-    probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, StoredProbe, Training},
+    probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, Probes, StoredProbe, Training},
     query::QueryInput,
-    search::{Answers, SearchOptions},
+    search::{Answers, ItemNeighbors, NeighborQuery, SearchOptions},
     similarity::{SimilarityMaps, SimilarityOptions},
     stages::{Stages, Timed},
 };
-use crate::{
-    engine::Engine,
-    error::{Error, Kind, Result},
-    gallery::Gallery,
-};
-
-/// What the edges call. Clones are cheap.
-#[derive(Debug, Clone)]
-pub struct Service {
-    /// Feature extraction by the current model.
-    pub extractor: Extractor,
-    gallery: Option<Gallery>,
-    gallery_limits: GalleryLimits,
-    /// Held while a basis is replaced by what it was and more.
-    basis_turn: Arc<Mutex<()>>,
-    trainings: Trainings,
-}
-
-impl Service {
-    /// A service without a gallery.
-    pub fn new(extractor: Extractor) -> Self {
-        Self {
-            extractor,
-            gallery: None,
-            gallery_limits: GalleryLimits::default(),
-            basis_turn: Arc::default(),
-            trainings: Trainings::default(),
-        }
-    }
-
-    /// The same, with another model.
-    fn with_engine(&self, engine: Engine) -> Self {
-        let extractor = self.extractor.with_engine(engine);
-        Self {
-            extractor,
-            ..self.clone()
-        }
-    }
-
-    /// The same, with a gallery to search.
-    #[must_use]
-    pub fn with_gallery(self, gallery: Option<Gallery>) -> Self {
-        Self { gallery, ..self }
-    }
-
-    /// The same, with other limits of galleries.
-    #[must_use]
-    pub fn with_gallery_limits(self, gallery_limits: GalleryLimits) -> Self {
-        Self {
-            gallery_limits,
-            ..self
-        }
-    }
-
-    /// The store of galleries.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`] if the server was started without one.
-    pub fn gallery(&self) -> Result<&Gallery> {
-        self.gallery.as_ref().ok_or_else(|| {
-            let detail = "this server keeps no gallery; start it with --gallery DIR or --gallery postgres://…";
-            Error::new(Kind::NotFound, detail)
-        })
-    }
-
-    /// Returns the engine of the current model.
-    pub fn engine(&self) -> &Engine {
-        self.extractor.engine()
-    }
-
-    /// Computes PCA maps of the images in one joint basis, or in the stored basis that the options
-    /// name.
-    ///
-    /// # Errors
-    /// The first image that cannot be used, by its index; [`Kind::InvalidOption`] for an invalid
-    /// option; as [`Service::basis`], and [`Kind::Conflict`] for a basis of another model.
-    pub async fn pca(
-        &self,
-        files: Vec<Bytes>,
-        image: &ImageOptions,
-        options: PcaOptions,
-        format: MapFormat,
-    ) -> Result<Timed<Rendered<PcaAnswer>>> {
-        format.check()?;
-        let basis = match &options.basis {
-            Some(name) => Some(self.basis_of_model(name).await?),
-            None => None,
-        };
-        self.extractor
-            .pca(files, image, &options, basis, format)
-            .await
-    }
-}

@@ -121,7 +121,7 @@ impl Extractor {
         if (1..=max).contains(&count) {
             return Ok(count);
         }
-        let detail = format_args!("{count} is out of range; it must be 1 to {max}{reason}");
-        Err(Error::option("components", detail))
+        let range = format_args!("1 to {max}{reason}");
+        Err(Error::out_of_range("components", count, range))
     }
 }

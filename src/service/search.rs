@@ -1,12 +1,13 @@
-//! Nearest neighbors of a stored item, of an image, or of a vector.
+//! Nearest neighbors of stored items, images and vectors.
 
 use std::time::Instant;
 
 use super::{
-    ImageOptions, Service, Stages, VectorOptions,
-    binding::{binding_preparation, embed_options},
+    binding::{InputOptions, embed_options, preparation},
+    extractor::Extractor,
+    galleries::Galleries,
     query::{QueryInput, resolve, unit_vector, unit_vector_of_model},
-    stages::Timed,
+    stages::{Stages, Timed},
 };
 use crate::{
     error::Result,
@@ -14,154 +15,149 @@ use crate::{
     telemetry,
 };
 
-/// How neighbors are sought.
+/// Options of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SearchOptions {
-    /// How many.
+    /// Number of neighbors.
     pub k: usize,
-    /// Compare with every item, without the approximate index.
+    /// Whether to compare every item, without the approximate index.
     pub exact: bool,
 }
 
 impl Default for SearchOptions {
-    /// The k of DINO's evaluation.
     fn default() -> Self {
         Self {
+            // As in DINO's evaluation.
             k: 20,
             exact: false,
         }
     }
 }
 
-/// An answer about each subject of a request.
-#[derive(Debug)]
-pub struct Answers<T> {
-    /// What the vectors of the gallery are.
-    pub binding: Binding,
-    /// What was found for each subject, or what is wrong with it.
-    pub outcomes: Vec<Result<T>>,
-    /// The longest of each stage.
-    pub stages: Stages,
+/// A search for neighbors in a gallery.
+#[derive(Debug, Clone)]
+pub struct NeighborQuery {
+    /// Gallery to search.
+    pub gallery: GalleryName,
+    /// Options of the search.
+    pub search: SearchOptions,
+    /// Condition on the neighbors.
+    pub filter: Option<ItemFilter>,
 }
 
-impl Service {
-    /// The neighbors of a stored item; it is its own only `with_itself`.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::NotFound`] if there is no such gallery or item,
-    /// [`crate::error::Kind::InvalidOption`] or [`crate::error::Kind::LimitExceeded`] for a bad
-    /// `k`.
+impl NeighborQuery {
+    /// Returns the search for one vector.
+    pub(super) fn search(&self, vector: Vec<f32>, binding: &Binding) -> Search {
+        Search {
+            binding: Some(binding.clone()),
+            filter: self.filter.clone(),
+            exact: self.search.exact,
+            ..Search::new(vector, self.search.k)
+        }
+    }
+}
+
+/// Outcomes for the inputs of a request.
+#[derive(Debug)]
+pub struct Answers<T> {
+    /// Binding of the gallery.
+    pub binding: Binding,
+    /// Value or error of each input.
+    pub outcomes: Vec<Result<T>>,
+}
+
+/// Neighbors of a stored item.
+#[derive(Debug)]
+pub struct ItemNeighbors {
+    /// Binding of the gallery.
+    pub binding: Binding,
+    /// Neighbors by falling score.
+    pub neighbors: Vec<Neighbor>,
+}
+
+impl Galleries {
+    /// Finds the neighbors of a stored item. The item itself is left out unless `include_self`.
     pub async fn neighbors_of_item(
         &self,
-        name: &GalleryName,
+        query: &NeighborQuery,
         id: &ItemId,
-        options: SearchOptions,
-        filter: Option<ItemFilter>,
-        with_itself: bool,
-    ) -> Result<(Binding, Vec<Neighbor>, Stages)> {
-        let store = self.gallery()?;
-        self.gallery_limits.check_neighbors(options.k)?;
-        let binding = store.require_gallery(name).await?.binding;
-        let vector = store
-            .require_item(
-                name,
-                id,
-                Parts {
-                    vector: true,
-                    ..Parts::NONE
-                },
-            )
-            .await?
-            .vector;
-        let except = (!with_itself).then(|| id.clone());
+        include_self: bool,
+    ) -> Result<Timed<ItemNeighbors>> {
+        self.limits().check_neighbors(query.search.k)?;
+        let name = &query.gallery;
+        let parts = Parts {
+            vector: true,
+            ..Parts::NONE
+        };
+        let binding = self.store().require_gallery(name).await?.binding;
+        let item = self.store().require_item(name, id, parts).await?;
+        let search = Search {
+            except: (!include_self).then(|| id.clone()),
+            ..query.search(item.vector, &binding)
+        };
         let mut stages = Stages::default();
-        let neighbors = self
-            .search(
-                name,
-                Search {
-                    except,
-                    ..search(vector, &binding, options, filter)
-                },
-                &mut stages,
-            )
-            .await?;
-        Ok((binding, neighbors, stages))
+        let neighbors = self.search(name, search, &mut stages).await?;
+        let value = ItemNeighbors { binding, neighbors };
+        Ok(Timed { value, stages })
     }
 
-    /// The neighbors of each subject.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::NotFound`] if there is no such gallery,
-    /// [`crate::error::Kind::Conflict`] if it holds vectors of another kind,
-    /// [`crate::error::Kind::InvalidOption`] or [`crate::error::Kind::LimitExceeded`] for a bad
-    /// `k`.
+    /// Finds the neighbors of each input.
     pub async fn neighbors(
         &self,
-        name: &GalleryName,
+        extractor: &Extractor,
+        query: &NeighborQuery,
         inputs: Vec<QueryInput>,
-        kind: (&ImageOptions, &VectorOptions),
-        options: SearchOptions,
-        filter: Option<ItemFilter>,
-    ) -> Result<Answers<Vec<Neighbor>>> {
-        self.gallery_limits.check_neighbors(options.k)?;
-        let Answers {
-            binding,
-            outcomes: vectors,
-            mut stages,
-        } = self.vectors(name, inputs, kind).await?;
-        let mut outcomes = Vec::with_capacity(vectors.len());
-        for vector in vectors {
+        options: &InputOptions,
+    ) -> Result<Timed<Answers<Vec<Neighbor>>>> {
+        self.limits().check_neighbors(query.search.k)?;
+        let vectors = self.vectors(extractor, &query.gallery, inputs, options);
+        let Timed { value, mut stages } = vectors.await?;
+        let binding = value.binding;
+        let mut outcomes = Vec::with_capacity(value.outcomes.len());
+        for vector in value.outcomes {
             outcomes.push(match vector {
                 Ok(vector) => {
-                    let search = search(vector, &binding, options, filter.clone());
-                    Ok(self.search(name, search, &mut stages).await?)
+                    let search = query.search(vector, &binding);
+                    Ok(self.search(&query.gallery, search, &mut stages).await?)
                 }
                 Err(error) => Err(error),
             });
         }
-        Ok(Answers {
-            binding,
-            outcomes,
-            stages,
-        })
+        let value = Answers { binding, outcomes };
+        Ok(Timed { value, stages })
     }
 
-    /// The vector of each subject as the gallery would store it.
+    /// Returns the vector of each input as the gallery would store it.
     pub(super) async fn vectors(
         &self,
+        extractor: &Extractor,
         name: &GalleryName,
         inputs: Vec<QueryInput>,
-        (image, vectors): (&ImageOptions, &VectorOptions),
-    ) -> Result<Answers<Vec<f32>>> {
-        let by_model = inputs.iter().any(QueryInput::is_image);
-        let binding = self.binding_to_read(name, image, vectors, by_model).await?;
-        let extractor = &self.extractor;
+        options: &InputOptions,
+    ) -> Result<Timed<Answers<Vec<f32>>>> {
+        let has_images = inputs.iter().any(QueryInput::is_image);
+        let binding = self
+            .binding_to_read(extractor, name, options, has_images)
+            .await?;
         let dim = binding.dim;
-        let preparation = binding_preparation(&binding, image.decode);
-        let options = embed_options(&binding);
-        let Timed {
-            value: outcomes,
-            stages,
-        } = resolve(
+        let preparation = preparation(&binding, &options.image);
+        let embed = embed_options(&binding);
+        let vectors = resolve(
             inputs,
             extractor.engine().max_concurrent_images(),
             move |file| async move {
                 extractor
-                    .embed_file(file, preparation, &options)
+                    .embed_file(file, preparation, &embed)
                     .await?
                     .try_map(|embedding| unit_vector_of_model(embedding.vector, dim))
             },
             |vector| unit_vector(vector, dim),
         )
         .await;
-        Ok(Answers {
-            binding,
-            outcomes,
-            stages,
-        })
+        Ok(vectors.map(|outcomes| Answers { binding, outcomes }))
     }
 
-    /// Searches, and adds the time to the stage.
+    /// Searches, and adds the duration to `stages`.
     pub(super) async fn search(
         &self,
         name: &GalleryName,
@@ -169,27 +165,12 @@ impl Service {
         stages: &mut Stages,
     ) -> Result<Vec<Neighbor>> {
         let started = Instant::now();
-        let neighbors = self.gallery()?.search(name, search).await?;
-        let took = started.elapsed();
+        let neighbors = self.store().search(name, search).await?;
+        let duration = started.elapsed();
         telemetry::metrics()
             .gallery_search_duration
-            .observe(took.as_secs_f64());
-        stages.search += took;
+            .observe(duration.as_secs_f64());
+        stages.search += duration;
         Ok(neighbors)
-    }
-}
-
-/// A search for all neighbors.
-pub(super) fn search(
-    vector: Vec<f32>,
-    binding: &Binding,
-    options: SearchOptions,
-    filter: Option<ItemFilter>,
-) -> Search {
-    Search {
-        binding: Some(binding.clone()),
-        filter,
-        exact: options.exact,
-        ..Search::new(vector, options.k)
     }
 }

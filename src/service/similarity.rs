@@ -39,8 +39,8 @@ impl SimilarityOptions {
         match (self.patch, self.region) {
             (None, None) => Err(Error::option(
                 "patch",
-                "there is none; name the place by `patch=row,column` or by `box=left,top,right,bottom`, with sides as \
-                 shares of the picture",
+                "missing; send `patch=row,column`, or `box=left,top,right,bottom` with sides as \
+                 shares of the image",
             )),
             (Some(_), Some(_)) => Err(Error::option(
                 "box",
@@ -51,7 +51,8 @@ impl SimilarityOptions {
                 if inside && left < right && top < bottom {
                     return Ok(());
                 }
-                let detail = "must be left,top,right,bottom, each 0 to 1, left less than right and top less than bottom";
+                let detail = "must be left,top,right,bottom, each 0 to 1, left less than right \
+                              and top less than bottom";
                 Err(Error::option("box", detail))
             }
             (Some(_), None) => Ok(()),
@@ -65,7 +66,7 @@ impl SimilarityOptions {
         let [row, column] = self.patch.unwrap_or_default();
         Region::of_patch(grid, row, column).ok_or_else(|| {
             let detail = format!(
-                "{row},{column} lies outside of the image, which has rows 0 to {} and columns 0 to {}",
+                "{row},{column} is outside of the image; it has rows 0 to {} and columns 0 to {}",
                 grid.height - 1,
                 grid.width - 1
             );
@@ -117,10 +118,6 @@ impl SimilarityMaps {
 
 impl Extractor {
     /// Computes the similarity of a region of the first image to each patch of every image.
-    ///
-    /// # Errors
-    /// The first image that cannot be used, by its index; [`crate::error::Kind::InvalidOption`] for
-    /// an invalid option.
     pub async fn similarity(
         &self,
         files: Vec<Bytes>,

@@ -404,7 +404,7 @@ async fn a_basis_can_be_fitted_on_the_thumbnails_of_a_gallery() {
     #[rustfmt::skip]
     let cases: Vec<BadRequest> = vec![
         ("items without thumbnails", put_to("gallery=bare"),
-         422, "invalid_option", "`bare` has no items with pictures"),
+         422, "invalid_option", "`bare` has no items with images"),
         ("missing gallery", put_to("gallery=missing"), 404, "not_found", "missing"),
         ("sample of none", put_to("gallery=pictures&sample=0"),
          422, "invalid_option", "it must be 1 to 1000"),

@@ -148,7 +148,7 @@ async fn bad_places_are_rejected() {
     for (options, detail) in [
         (
             "",
-            "option `patch`: there is none; name the place by `patch=row,column` or by `box=",
+            "option `patch`: missing; send `patch=row,column`, or `box=left,top,right,bottom`",
         ),
         (
             "patch=1",
@@ -158,7 +158,7 @@ async fn bad_places_are_rejected() {
         ("patch=-1,2", "option `patch`"),
         (
             "patch=16,0",
-            "option `patch`: 16,0 lies outside of the image, which has rows 0 to 15 and \
+            "option `patch`: 16,0 is outside of the image; it has rows 0 to 15 and \
              columns 0 to 15",
         ),
         (

@@ -83,14 +83,8 @@ impl Setup {
             max_probe_classes: 30,
             ..GalleryLimits::default()
         };
-        let service = Service::new(Extractor::new(
-            engine.clone(),
-            ImageLimits::default(),
-            self.cache_bytes,
-        ));
-        let service = service
-            .with_gallery(self.gallery)
-            .with_gallery_limits(limits);
+        let extractor = Extractor::new(engine.clone(), ImageLimits::default(), self.cache_bytes);
+        let service = Service::new(extractor, self.gallery, limits);
         let live = Arc::new(LiveService::new(service, thread, self.source));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");

@@ -19,7 +19,7 @@ use crate::{
     },
     error::{Error, Result},
     gallery::{Gallery, OpenMode, Parts, Written},
-    service::{NewEntry, QueryInput, Service},
+    service::{Extractor, Galleries, GalleryLimits, InputOptions, NewEntry, QueryInput},
 };
 
 /// Maximum number of images in a transaction.
@@ -79,12 +79,12 @@ impl Import {
             let finished = self
                 .engine
                 .with_extractor(&self.limits, async |extractor| {
-                    let service = Service::new(extractor).with_gallery(Some(store.clone()));
+                    let galleries = Galleries::new(store.clone(), GalleryLimits::default());
                     started = Instant::now();
                     // A signal drops the work in progress; its transaction commits as a whole or
                     // not at all.
                     let finished = tokio::select! {
-                        stored = self.store_all(&service, &store, images, &mut counts) => {
+                        stored = self.store_all(&extractor, &galleries, images, &mut counts) => {
                             stored.map(|()| true)
                         }
                         _ = tokio::signal::ctrl_c() => Ok(false),
@@ -108,31 +108,33 @@ impl Import {
 
     async fn store_all(
         &self,
-        service: &Service,
-        store: &Gallery,
+        extractor: &Extractor,
+        galleries: &Galleries,
         images: Vec<ListedImage>,
         counts: &mut ImportCounts,
     ) -> anyhow::Result<()> {
         let name = &self.gallery.name;
-        let image_options = self.vector.image_options();
-        let vector_options = self.vector.vector_options();
-        service.engine().ready().await?;
+        let options = InputOptions {
+            image: self.vector.image_options(),
+            vectors: self.vector.vector_options(),
+        };
+        extractor.engine().ready().await?;
         // Options that do not fit the gallery are reported before any image is read.
-        service
-            .binding_to_write(name, &image_options, &vector_options, true)
+        galleries
+            .binding_to_write(extractor, name, &options, true)
             .await?;
         let total = Some((counts.done() + images.len()) as u64);
         let mut progress = Progress::new(Unit::Images);
         let mut images = images.into_iter();
         loop {
-            let (paths, entries) = self.next_batch(store, &mut images, counts).await?;
+            let (paths, entries) = self
+                .next_batch(galleries.store(), &mut images, counts)
+                .await?;
             if entries.is_empty() {
                 return Ok(());
             }
-            let inserted = service
-                .insert(name, entries, &image_options, &vector_options)
-                .await?;
-            for (path, outcome) in paths.into_iter().zip(inserted.outcomes) {
+            let inserted = galleries.insert(extractor, name, entries, &options).await?;
+            for (path, outcome) in paths.into_iter().zip(inserted.value.outcomes) {
                 match outcome {
                     Ok(Written::Created { .. }) => counts.stored += 1,
                     Ok(Written::Replaced { .. }) => counts.replaced += 1,

@@ -31,7 +31,7 @@ use crate::{
             negotiate::{Representation, negotiate},
         },
     },
-    service::{BasisImages, PCA_COMPONENTS, Service, StoredBasis},
+    service::{BasisImages, FittedBasis, PCA_COMPONENTS, Service, StoredBasis},
     vision::{Background, ResampleFilter, ResizeMode},
 };
 
@@ -196,8 +196,12 @@ pub(crate) async fn fit_basis(
     let image = options.take::<ImageParams>()?.into();
     let FitParams { components } = options.take()?;
     let images = take_images(files, options)?;
-    let (stored, created, stages) = service.fit_basis(&name, images, &image, components).await?;
-    let mut response = json(&Basis::from(&stored), &stages)?;
+    let fitted = service
+        .bases()?
+        .fit(&service.extractor, &name, images, &image, components)
+        .await?;
+    let FittedBasis { basis, created } = fitted.value;
+    let mut response = json(&Basis::from(&basis), &fitted.stages)?;
     if created {
         *response.status_mut() = StatusCode::CREATED;
     }
@@ -230,8 +234,11 @@ pub(crate) async fn add_to_basis(
         admission: _admission,
     } = request;
     let images = take_images(files, options)?;
-    let (stored, stages) = service.add_to_basis(&name, images).await?;
-    json(&Basis::from(&stored), &stages)
+    let stored = service
+        .bases()?
+        .add(&service.extractor, &name, images)
+        .await?;
+    json(&Basis::from(&stored.value), &stored.stages)
 }
 
 /// List the bases.
@@ -250,7 +257,13 @@ pub(crate) async fn list_bases(
 ) -> Result<Json<Bases>> {
     options.reject_unknown()?;
     Ok(Json(Bases {
-        data: service.bases().await?.iter().map(Basis::from).collect(),
+        data: service
+            .bases()?
+            .list()
+            .await?
+            .iter()
+            .map(Basis::from)
+            .collect(),
     }))
 }
 
@@ -278,7 +291,7 @@ pub(crate) async fn get_basis(
 ) -> Result<Response> {
     options.reject_unknown()?;
     let representation = negotiate(&headers, &[Representation::Json, Representation::Npy])?;
-    let stored = service.basis(&name).await?;
+    let stored = service.bases()?.get(&name).await?;
     let pca = stored.basis.pca();
     let vary = (header::VARY, "accept");
     if representation == Representation::Npy {
@@ -315,7 +328,7 @@ pub(crate) async fn delete_basis(
     options: Options,
 ) -> Result<StatusCode> {
     options.reject_unknown()?;
-    service.remove_basis(&name).await?;
+    service.bases()?.remove(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -84,8 +84,8 @@ pub(crate) async fn metrics(State(service): State<Service>) -> impl IntoResponse
         .set(gauge(service.extractor.cached_bytes()));
     // A store that is slow or unreachable does not delay the other metrics. Its galleries keep
     // their last known values then.
-    if let Ok(store) = service.gallery()
-        && let Ok(Ok(galleries)) = timeout(Duration::from_secs(1), store.galleries()).await
+    if let Ok(stored) = service.galleries()
+        && let Ok(Ok(galleries)) = timeout(Duration::from_secs(1), stored.store().galleries()).await
     {
         let facts = galleries.into_iter().map(|gallery| GalleryFacts {
             name: gallery.name.into(),

@@ -249,7 +249,7 @@ pub(crate) async fn train_probe(
         filter,
     };
     let service = state.service();
-    let training = service.train_probe(plan).await?;
+    let training = service.probes()?.train(&service.extractor, plan).await?;
     if wait {
         // A longer training continues and gets the response of a request without `wait`.
         let limit = state.config.request_timeout.mul_f32(0.9);
@@ -279,7 +279,7 @@ pub(crate) async fn list_probes(
     options: Options,
 ) -> Result<Json<ProbeList>> {
     options.reject_unknown()?;
-    let probes = service.probes().await?;
+    let probes = service.probes()?.list().await?;
     let data = probes
         .into_iter()
         .map(|(name, state)| ProbeStateJson::new(name, &state))
@@ -318,12 +318,12 @@ pub(crate) async fn delete_probe(
     options: Options,
 ) -> Result<StatusCode> {
     options.reject_unknown()?;
-    service.remove_probe(&name).await?;
+    service.probes()?.remove(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn probe_json(service: &Service, name: ProbeName) -> Result<Json<ProbeJson>> {
-    let (state, stored) = service.probe(&name).await?;
+    let (state, stored) = service.probes()?.get(&service.extractor, &name).await?;
     Ok(Json(ProbeJson {
         state: ProbeStateJson::new(name, &state),
         probe: stored.map(StoredProbeJson::from),

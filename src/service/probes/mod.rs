@@ -1,178 +1,144 @@
-//! Linear probes on the items of a gallery: trained in the background, one at a time, and kept in
-//! the gallery's store.
+//! Linear probes on the items of a gallery. They are trained in the background, one at a time, and
+//! kept in the gallery's store.
 //!
-//! What is kept is in the store, so it outlives this process and other servers on the store use it,
-//! too. What is under way, and why a training failed, only this process knows.
+//! Trained probes survive this process, and other servers on the store use them, too. The training
+//! in progress and the reasons of failures are known only to this process.
 
 mod classify;
+mod registry;
 mod stored;
 mod training;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-pub(super) use self::training::Trainings;
+use self::registry::Trainings;
 pub use self::{
+    registry::{ProbeState, Training},
     stored::{Origin, ProbeFeatures, StoredProbe},
-    training::Training,
+    training::ProbePlan,
 };
-use super::Service;
+use super::{extractor::Extractor, galleries::GalleryLimits};
 use crate::{
     error::{Error, Kind, Result},
-    features::probe::{Progress, TrainingOptions},
-    gallery::{DocumentKey, DocumentKind, GalleryName, ItemFilter, ProbeName},
+    gallery::{DocumentKey, DocumentKind, Gallery, ProbeName},
 };
 
-/// What is to be trained.
+/// The probes of a store. Clones share them and the training in progress.
 #[derive(Debug, Clone)]
-pub struct ProbePlan {
-    /// Name of the probe. One that has the name already is replaced when the new one is ready.
-    pub name: ProbeName,
-    /// Whose items it learns from.
-    pub gallery: GalleryName,
-    /// What it takes.
-    pub features: ProbeFeatures,
-    /// How it is trained.
-    pub options: TrainingOptions,
-    /// Only the items that pass.
-    pub filter: Option<ItemFilter>,
+pub struct Probes {
+    store: Gallery,
+    limits: GalleryLimits,
+    trainings: Trainings,
 }
 
-/// What is going on with a probe.
-#[derive(Debug, Clone)]
-pub enum ProbeState {
-    /// It is being trained.
-    Training(Progress),
-    /// It can be used.
-    Ready,
-    /// Its last training failed.
-    Failed(Arc<Error>),
-}
-
-impl ProbeState {
-    /// The state in a word.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Training(_) => "training",
-            Self::Ready => "ready",
-            Self::Failed(_) => "failed",
+impl Probes {
+    /// Returns the probes of a store.
+    pub fn new(store: Gallery, limits: GalleryLimits) -> Self {
+        Self {
+            store,
+            limits,
+            trainings: Trainings::default(),
         }
     }
-}
 
-impl Service {
-    /// Begins to train a probe, and gives the training to look at.
+    /// Starts to train a probe, and returns a handle to the training.
     ///
     /// # Errors
-    /// At once: [`Kind::NotFound`] if there is no such gallery, [`Kind::Conflict`] if its features
-    /// are not those of the model, [`Kind::InvalidOption`] for options out of range,
-    /// [`Kind::Overloaded`] while another training is under way. What only the items tell is an
-    /// error of the training.
-    pub async fn train_probe(&self, plan: ProbePlan) -> Result<Arc<Training>> {
+    /// [`Kind::Overloaded`] during another training. Unsuitable items are an error of the training
+    /// itself.
+    pub async fn train(&self, extractor: &Extractor, plan: ProbePlan) -> Result<Arc<Training>> {
         plan.options.check()?;
-        let store = self.gallery()?;
-        let info = store.require_gallery(&plan.gallery).await?;
-        let spec = self.extractor.engine().spec();
+        let info = self.store.require_gallery(&plan.gallery).await?;
         let holder = format_args!("the gallery `{}`", plan.gallery);
         let advice = "train a probe on another gallery";
-        info.binding
-            .model
-            .require(self.extractor.engine().model_id(), holder, advice)?;
-        self.trainings.begin(
-            store.clone(),
-            info,
+        let model = &info.binding.model;
+        model.require(extractor.engine().model_id(), holder, advice)?;
+        let dim = extractor.engine().spec().architecture.dim;
+        let name = plan.name.clone();
+        let items = info.items as usize;
+        let job = training::Job {
+            store: self.store.clone(),
+            limits: self.limits,
+            binding: info.binding,
             plan,
-            spec.architecture.dim,
-            self.gallery_limits,
-        )
+            dim,
+        };
+        self.trainings
+            .start(name, items, |training| job.run(training))
     }
 
-    /// What is going on with a probe, and what is stored of it.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`] if nothing is known of it.
-    pub async fn probe(&self, name: &ProbeName) -> Result<(ProbeState, Option<StoredProbe>)> {
-        // In this order: a training that ends meanwhile has stored its probe before.
+    /// Returns the state of a probe, and the stored probe if there is one.
+    pub async fn get(
+        &self,
+        extractor: &Extractor,
+        name: &ProbeName,
+    ) -> Result<(ProbeState, Option<StoredProbe>)> {
+        // The state is read first: a training that ends after that has stored its probe.
         let state = self.trainings.state(name);
-        match (state, self.stored_probe(name).await?) {
-            (state, Some(stored)) => Ok((state.unwrap_or(ProbeState::Ready), Some(stored))),
-            (Some(state), None) => Ok((state, None)),
+        match (state, self.stored(extractor, name).await?) {
             (None, None) => Err(DocumentKey::from(name).missing()),
+            (state, stored) => Ok((state.unwrap_or(ProbeState::Ready), stored)),
         }
     }
 
-    /// The probe of that name, to be used.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`] if it is not there or not ready; [`Kind::Conflict`] if it takes the
-    /// features of another model.
-    pub async fn ready_probe(&self, name: &ProbeName) -> Result<StoredProbe> {
-        // It is read each time: another server on the store may have replaced it a moment ago.
-        let stored =
-            self.stored_probe(name)
-                .await?
-                .ok_or_else(|| match self.trainings.state(name) {
-                    Some(state) => {
-                        let detail = format!(
-                            "the probe `{name}` is not ready: {}; see GET /v1/probes/{name}",
-                            state.name()
-                        );
-                        Error::new(Kind::NotFound, detail)
-                    }
-                    None => DocumentKey::from(name).missing(),
-                })?;
+    /// Returns a probe for use.
+    async fn ready(&self, extractor: &Extractor, name: &ProbeName) -> Result<StoredProbe> {
+        // The probe is read each time, because another server on the store can replace it.
+        let Some(stored) = self.stored(extractor, name).await? else {
+            let Some(state) = self.trainings.state(name) else {
+                return Err(DocumentKey::from(name).missing());
+            };
+            let detail = format!(
+                "the probe `{name}` is not ready: {}; see GET /v1/probes/{name}",
+                state.name()
+            );
+            return Err(Error::new(Kind::NotFound, detail));
+        };
         let holder = format_args!("the probe `{name}`");
         let advice = "train a probe on a gallery of this one";
         let model = &stored.about.binding.model;
-        model.require(self.extractor.engine().model_id(), holder, advice)?;
+        model.require(extractor.engine().model_id(), holder, advice)?;
         Ok(stored)
     }
 
-    /// The state of all probes, by name.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn probes(&self) -> Result<Vec<(ProbeName, ProbeState)>> {
+    /// Returns the states of all probes, by name.
+    pub async fn list(&self) -> Result<Vec<(ProbeName, ProbeState)>> {
         let mut names: BTreeSet<ProbeName> = self.trainings.names();
-        for name in self.gallery()?.documents(DocumentKind::Probe).await? {
+        for name in self.store.documents(DocumentKind::Probe).await? {
             names.insert(ProbeName::new(name)?);
         }
-        let with_state = |name: ProbeName| {
+        let with_state = |name| {
             let state = self.trainings.state(&name).unwrap_or(ProbeState::Ready);
             (name, state)
         };
         Ok(names.into_iter().map(with_state).collect())
     }
 
-    /// Deletes a probe, and ends its training if that is under way.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`] if nothing is known of it.
-    pub async fn remove_probe(&self, name: &ProbeName) -> Result<()> {
-        let store = self.gallery()?;
-        // When this has come back, no training will store it any more.
+    /// Deletes a probe, and cancels its training.
+    pub async fn remove(&self, name: &ProbeName) -> Result<()> {
+        let key = DocumentKey::from(name);
+        // After this no training stores the probe any more.
         let known = self.trainings.forget(name).await;
-        let stored = store.remove_document(name.into()).await?;
-        if known || stored {
-            Ok(())
-        } else {
-            Err(DocumentKey::from(name).missing())
+        let removed = self.store.remove_document(key).await?;
+        if known || removed {
+            return Ok(());
         }
+        Err(key.missing())
     }
 
-    /// Ends the training that is under way, if one is, and waits until it has. Nothing of it is
-    /// stored.
+    /// Cancels the training in progress, and waits until it has ended. It stores nothing.
     pub async fn stop_training(&self) {
         self.trainings.stop().await;
     }
 
-    async fn stored_probe(&self, name: &ProbeName) -> Result<Option<StoredProbe>> {
-        let Some(document) = self.gallery()?.document(name.into()).await? else {
+    async fn stored(&self, extractor: &Extractor, name: &ProbeName) -> Result<Option<StoredProbe>> {
+        let Some(document) = self.store.document(name.into()).await? else {
             return Ok(None);
         };
-        // Megabytes, with many classes.
-        self.extractor
-            .on_blocking_thread("reading a probe", move || StoredProbe::decode(&document))
+        // A probe of many classes has megabytes.
+        let decode = move || StoredProbe::decode(&document).map(Some);
+        extractor
+            .on_blocking_thread("reading a probe", decode)
             .await
-            .map(Some)
     }
 }

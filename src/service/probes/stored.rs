@@ -1,4 +1,4 @@
-//! The form in which a probe lies in the store.
+//! Format of a probe in the store.
 
 use std::collections::HashMap;
 
@@ -6,69 +6,57 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, ResultExt},
     features::{pool::Pooling, probe::Probe},
     gallery::{Binding, GalleryName},
+    names::option_enum,
 };
 
-/// A probe, and where it comes from.
+/// A trained probe, and its origin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredProbe {
-    /// The probe.
+    /// Classes and weights.
     pub probe: Probe,
-    /// Where it comes from.
+    /// Origin of the probe.
     pub about: Origin,
 }
 
-/// Where a probe comes from.
+/// Origin of a probe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The gallery that it learned from.
+    /// Gallery whose items were the examples.
     pub gallery: GalleryName,
-    /// What it takes.
+    /// Features that the probe takes.
     pub features: ProbeFeatures,
-    /// How the features of that gallery were made; those of an image to be classified must be made
-    /// alike.
+    /// Binding of that gallery. Images to classify must be prepared in the same way.
     pub binding: Binding,
-    /// Items that were left out because they have no label.
+    /// Number of items that were left out because they have no label.
     pub unlabelled: u64,
-    /// Items that were left out because they came as vectors, without the features of a probe.
+    /// Number of items that were left out because they were stored as vectors, without features.
     pub without_features: u64,
-    /// When it was trained, in milliseconds since 1970.
+    /// Time of the training, in milliseconds since 1970.
     pub trained_ms: u64,
 }
 
-/// Which features of an image a probe takes.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Default,
-    Serialize,
-    Deserialize,
-    strum::Display,
-    strum::EnumString,
-    strum::VariantNames,
-)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub enum ProbeFeatures {
-    /// CLS, then the mean of the patch tokens: what DINOv2's one-layer head takes.
-    #[default]
-    ClsMean,
-    /// CLS alone.
-    Cls,
+option_enum! {
+    /// Features of an image that a probe takes.
+    #[derive(Default)]
+    pub enum ProbeFeatures {
+        /// CLS, then the mean of the patch tokens, as in DINOv2's one-layer head.
+        #[default]
+        ClsMean,
+        /// CLS alone.
+        Cls,
+    }
 }
 
 impl ProbeFeatures {
-    /// Width of the features, for tokens of width `dim`.
+    /// Returns the width of the features for tokens of width `dim`.
     pub fn width(self, dim: usize) -> usize {
         self.pooling().dim(dim)
     }
 
-    /// How they are made of tokens.
+    /// Returns the way from the tokens to the features.
     pub fn pooling(self) -> Pooling {
         match self {
             Self::ClsMean => Pooling::ClsMean,
@@ -77,32 +65,24 @@ impl ProbeFeatures {
     }
 }
 
-/// The name under which [`Origin`] stands among the metadata.
+/// Name of [`Origin`] in the metadata.
 const ORIGIN: &str = "origin";
 
 impl StoredProbe {
-    /// A safetensors file: weights and biases, and the rest as metadata.
+    /// Encodes the probe as a safetensors file: weights and biases, and the rest as metadata.
     pub(super) fn encode(&self) -> Result<Bytes> {
-        let about = serde_json::to_string(&self.about)
-            .map_err(|error| Error::internal(error.to_string()))?;
-        Ok(self
-            .probe
-            .to_safetensors(HashMap::from([(ORIGIN.to_owned(), about)]))?
-            .into())
+        let about = serde_json::to_string(&self.about).internal("describing a probe")?;
+        let metadata = HashMap::from([(ORIGIN.to_owned(), about)]);
+        Ok(self.probe.to_safetensors(metadata)?.into())
     }
 
-    /// Reads what [`StoredProbe::encode`] wrote.
+    /// Decodes the file of [`StoredProbe::encode`].
     pub(super) fn decode(document: &[u8]) -> Result<Self> {
         let (probe, metadata) = Probe::from_safetensors(document)?;
         let about = metadata.get(ORIGIN).map(String::as_str).unwrap_or_default();
-        let damaged = |error| {
-            Error::artifact(format!(
-                "a stored probe does not say where it comes from: {error}"
-            ))
-        };
-        Ok(Self {
-            probe,
-            about: serde_json::from_str(about).map_err(damaged)?,
-        })
+        let about = serde_json::from_str(about).map_err(|error| {
+            Error::artifact(format!("the origin of a stored probe is damaged: {error}"))
+        })?;
+        Ok(Self { probe, about })
     }
 }

@@ -1,377 +1,188 @@
-//! The training that is under way: read on the runtime, computed on a thread of its own that yields
-//! to everyone, stored.
+//! The training of a probe: reads the items, fits the weights on a thread of low priority, and
+//! stores the probe.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
 use futures_util::StreamExt;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
-use super::{super::GalleryLimits, ProbePlan, ProbeState, StoredProbe, stored::Origin};
+use super::{
+    super::galleries::GalleryLimits,
+    registry::Training,
+    stored::{Origin, ProbeFeatures, StoredProbe},
+};
 use crate::{
     error::{Error, Kind, Result},
-    features::probe::{Examples, Probe, Progress, Stage, train},
-    gallery::{Gallery, GalleryInfo, Parts, ProbeName, StoredItem, read_whole},
+    features::probe::{Examples, Progress, Stage, TrainingOptions, train},
+    gallery::{
+        Binding, Gallery, GalleryName, ItemFilter, Parts, ProbeName, StoredItem, read_whole,
+    },
 };
 
-/// Failures that are remembered until somebody asks.
-const REMEMBERED: usize = 32;
-
-/// A training that was begun.
-#[derive(Debug)]
-pub struct Training {
-    name: ProbeName,
-    stopped: AtomicBool,
-    state: watch::Sender<State>,
-}
-
+/// Plan of a training.
 #[derive(Debug, Clone)]
-enum State {
-    UnderWay(Progress),
-    Ended(Result<(), Arc<Error>>),
+pub struct ProbePlan {
+    /// Name of the probe. An existing probe is replaced when the new one is ready.
+    pub name: ProbeName,
+    /// Gallery whose items are the examples.
+    pub gallery: GalleryName,
+    /// Features that the probe takes.
+    pub features: ProbeFeatures,
+    /// Options of the training.
+    pub options: TrainingOptions,
+    /// Condition on the items.
+    pub filter: Option<ItemFilter>,
 }
 
-impl Training {
-    /// How it ended, when it has.
-    ///
-    /// # Errors
-    /// What it failed of.
-    pub async fn ended(&self) -> Result<(), Arc<Error>> {
-        let mut state = self.state.subscribe();
-        match state
-            .wait_for(|state| matches!(state, State::Ended(_)))
-            .await
-            .as_deref()
-        {
-            Ok(State::Ended(outcome)) => outcome.clone(),
-            // The sender is this training itself.
-            Ok(State::UnderWay(_)) | Err(_) => {
-                Err(Arc::new(Error::internal("a training has gone")))
-            }
+/// A training with all that it needs.
+pub(super) struct Job {
+    pub(super) store: Gallery,
+    pub(super) limits: GalleryLimits,
+    /// Binding of the gallery when the training was requested.
+    pub(super) binding: Binding,
+    pub(super) plan: ProbePlan,
+    /// Width of a token.
+    pub(super) dim: usize,
+}
+
+impl Job {
+    /// Trains the probe and stores it.
+    pub(super) async fn run(self, training: Arc<Training>) -> Result<()> {
+        let (examples, mut about) = self.read_examples(&training).await?;
+        let options = self.plan.options;
+        let observer = Arc::clone(&training);
+        let fit = move || {
+            train(&examples, &options, &mut |progress| {
+                observer.advance(progress)
+            })
+        };
+        let probe = on_low_priority_thread(fit)
+            .await??
+            .filter(|_| !training.is_stopped())
+            .ok_or_else(|| training.cancelled())?;
+        let name = &self.plan.name;
+        if !probe.converged {
+            tracing::warn!(
+                probe = %name,
+                l2 = probe.l2,
+                "the training was cut short; a larger l2 makes it easier"
+            );
         }
+        let since_1970 = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        about.trained_ms = since_1970.as_millis() as u64;
+        let document = StoredProbe { probe, about }.encode()?;
+        self.store.put_document(name.into(), document).await
     }
 
-    fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
+    async fn read_examples(&self, training: &Training) -> Result<(Examples, Origin)> {
+        let plan = &self.plan;
+        let width = plan.features.width(self.dim);
+        let mut examples = Examples::new(width, self.limits.max_probe_classes);
+        let mut about = Origin {
+            gallery: plan.gallery.clone(),
+            features: plan.features,
+            binding: self.binding.clone(),
+            unlabelled: 0,
+            without_features: 0,
+            trained_ms: 0,
+        };
+        let parts = Parts {
+            features: true,
+            ..Parts::NONE
+        };
+        let (info, mut items) = read_whole(&self.store, &plan.gallery, parts).await?;
+        // Another gallery may have got the name since the request.
+        info.binding.check(&plan.gallery, &about.binding)?;
+        let mut done = 0;
+        while let Some(item) = items.next().await {
+            done += 1;
+            let progress = Progress {
+                stage: Stage::Reading,
+                done,
+                total: Some(info.items as usize),
+            };
+            if !training.advance(progress) {
+                return Err(training.cancelled());
+            }
+            self.add_example(item?, &mut examples, &mut about)?;
+        }
+        Ok((examples, about))
     }
 
-    /// Tells how far it is, and gives whether to go on.
-    fn advance(&self, progress: Progress) -> bool {
-        self.state.send_if_modified(|state| match state {
-            State::UnderWay(before) => std::mem::replace(before, progress) != progress,
-            State::Ended(_) => false,
-        });
-        !self.stopped.load(Ordering::Relaxed)
+    /// Adds an item to the examples if it passes the filter and has a label and features.
+    fn add_example(
+        &self,
+        item: StoredItem,
+        examples: &mut Examples,
+        about: &mut Origin,
+    ) -> Result<()> {
+        let StoredItem { item, features, .. } = item;
+        if let Some(filter) = &self.plan.filter
+            && !filter.matches(item.label.as_ref(), &item.metadata)
+        {
+            return Ok(());
+        }
+        let Some(label) = item.label else {
+            about.unlabelled += 1;
+            return Ok(());
+        };
+        let Some(mut features) = features else {
+            about.without_features += 1;
+            return Ok(());
+        };
+        if examples.len() == self.limits.max_probe_items {
+            return Err(self.too_many_items());
+        }
+        if features.len() > examples.width() {
+            // CLS comes first.
+            features.truncate(examples.width());
+            features.shrink_to_fit();
+        }
+        examples
+            .add(features, label.as_str())
+            .map_err(|error| error.context(format_args!("item `{}`", item.id)))
     }
 
-    fn cancelled(&self) -> Error {
-        Error::new(
-            Kind::NotFound,
-            format!(
-                "the training of the probe `{}` was ended before it was ready",
-                self.name
-            ),
+    fn too_many_items(&self) -> Error {
+        let max = self.limits.max_probe_items;
+        let detail = format!(
+            "the gallery `{}` has more than {max} items to learn from, which takes more memory \
+             than is allowed; choose some with `where`, or raise the limit",
+            self.plan.gallery
+        );
+        Error::new(Kind::TooLarge, detail).with_limit(
+            "max_probe_items",
+            max as u64,
+            "--max-probe-items",
         )
     }
 }
 
-/// The training under way, if one is, and what the last ones failed of. Clones share them.
-#[derive(Debug, Clone, Default)]
-pub(in crate::service) struct Trainings(Arc<Mutex<Known>>);
-
-#[derive(Debug, Default)]
-struct Known {
-    under_way: Option<Arc<Training>>,
-    failed: VecDeque<(ProbeName, Arc<Error>)>,
-}
-
-impl Trainings {
-    /// What is known here is whole at any moment, also if a thread that held it has panicked.
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins a training in the background.
-    pub(super) fn begin(
-        &self,
-        store: Gallery,
-        info: GalleryInfo,
-        plan: ProbePlan,
-        dim: usize,
-        limits: GalleryLimits,
-    ) -> Result<Arc<Training>> {
-        let progress = Progress {
-            stage: Stage::Reading,
-            done: 0,
-            total: Some(info.items as usize),
-        };
-        let state = watch::Sender::new(State::UnderWay(progress));
-        let training = Arc::new(Training {
-            name: plan.name.clone(),
-            stopped: AtomicBool::new(false),
-            state,
-        });
-        let mut known = self.known();
-        if let Some(other) = &known.under_way {
-            let detail = format!(
-                "the probe `{name}` is being trained, and one is at a time; wait until GET /v1/probes/{name} says it has \
-                 ended, or end it with DELETE",
-                name = other.name
-            );
-            return Err(Error::new(Kind::Overloaded, detail));
-        }
-        known.under_way = Some(Arc::clone(&training));
-        known.failed.retain(|(name, _)| *name != plan.name);
-        drop(known);
-        let end = End {
-            trainings: self.clone(),
-            training: Arc::clone(&training),
-        };
-        tokio::spawn(async move {
-            let outcome = run(store, info, plan, dim, limits, &end.training).await;
-            end.with(outcome);
-        });
-        Ok(training)
-    }
-
-    /// What is known of the probe here; `None` does not mean that none is stored.
-    pub(super) fn state(&self, name: &ProbeName) -> Option<ProbeState> {
-        let known = self.known();
-        if let Some(training) = known
-            .under_way
-            .as_ref()
-            .filter(|training| training.name == *name)
-            && let State::UnderWay(progress) = *training.state.borrow()
-        {
-            return Some(ProbeState::Training(progress));
-        }
-        let failed = known.failed.iter().find(|(failed, _)| failed == name);
-        failed.map(|(_, error)| ProbeState::Failed(Arc::clone(error)))
-    }
-
-    /// Names of all probes of which something is known here.
-    pub(super) fn names(&self) -> BTreeSet<ProbeName> {
-        let known = self.known();
-        let failed = known.failed.iter().map(|(name, _)| name);
-        known
-            .under_way
-            .iter()
-            .map(|training| &training.name)
-            .chain(failed)
-            .cloned()
-            .collect()
-    }
-
-    /// Ends the training of the probe, waits until it has ended, and forgets why it failed. Tells
-    /// whether anything was known.
-    pub(super) async fn forget(&self, name: &ProbeName) -> bool {
-        let under_way = self
-            .known()
-            .under_way
-            .clone()
-            .filter(|training| training.name == *name);
-        if let Some(training) = &under_way {
-            training.stop();
-            // How it ended does not matter any more.
-            let _ = training.ended().await;
-        }
-        let mut known = self.known();
-        let before = known.failed.len();
-        known.failed.retain(|(failed, _)| failed != name);
-        under_way.is_some() || known.failed.len() < before
-    }
-
-    /// Ends whatever is under way.
-    pub(super) async fn stop(&self) {
-        let under_way = self.known().under_way.clone();
-        if let Some(training) = under_way {
-            training.stop();
-            let _ = training.ended().await;
-        }
-    }
-}
-
-/// Sees to it that a training ends, also one that panics or whose runtime stops.
-struct End {
-    trainings: Trainings,
-    training: Arc<Training>,
-}
-
-impl End {
-    fn with(self, outcome: Result<()>) {
-        let name = &self.training.name;
-        let outcome = outcome.map_err(Arc::new);
-        let mut known = self.trainings.known();
-        match &outcome {
-            Ok(()) => tracing::info!(probe = %name, "trained"),
-            Err(error) if self.training.stopped.load(Ordering::Relaxed) => {
-                tracing::info!(probe = %name, "{error}");
-            }
-            Err(error) => {
-                tracing::warn!(probe = %name, %error, "the training failed");
-                known.failed.push_back((name.clone(), Arc::clone(error)));
-                if known.failed.len() > REMEMBERED {
-                    known.failed.pop_front();
-                }
-            }
-        }
-        known.under_way = None;
-        drop(known);
-        self.training.state.send_replace(State::Ended(outcome));
-    }
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        // The thread that computes looks at this.
-        self.training.stop();
-        let ended = matches!(*self.training.state.borrow(), State::Ended(_));
-        if !ended {
-            self.trainings.known().under_way = None;
-            let gone = Error::internal("the training was given up");
-            self.training
-                .state
-                .send_replace(State::Ended(Err(Arc::new(gone))));
-        }
-    }
-}
-
-async fn run(
-    store: Gallery,
-    info: GalleryInfo,
-    plan: ProbePlan,
-    dim: usize,
-    limits: GalleryLimits,
-    training: &Arc<Training>,
-) -> Result<()> {
-    let mut examples = Examples::new(plan.features.width(dim), limits.max_probe_classes);
-    let mut about = Origin {
-        gallery: plan.gallery.clone(),
-        features: plan.features,
-        binding: info.binding,
-        unlabelled: 0,
-        without_features: 0,
-        trained_ms: 0,
-    };
-    let parts = Parts {
-        features: true,
-        ..Parts::NONE
-    };
-    let (now, mut items) = read_whole(&store, &plan.gallery, parts).await?;
-    // Another gallery may have got the name since the plan was made.
-    now.binding.check(&plan.gallery, &about.binding)?;
-    let mut done = 0;
-    while let Some(item) = items.next().await {
-        done += 1;
-        let total = Some(now.items as usize);
-        if !training.advance(Progress {
-            stage: Stage::Reading,
-            done,
-            total,
-        }) {
-            return Err(training.cancelled());
-        }
-        gather(item?, &plan, &limits, &mut examples, &mut about)?;
-    }
-    drop(items);
-
-    let computing = Arc::clone(training);
-    let trained = on_a_thread_that_yields(move || {
-        train(&examples, &plan.options, &mut |progress| {
-            computing.advance(progress)
-        })
-    });
-    let probe: Option<Probe> = trained.await??;
-    let probe = probe
-        .filter(|_| !training.stopped.load(Ordering::Relaxed))
-        .ok_or_else(|| training.cancelled())?;
-    if !probe.converged {
-        tracing::warn!(probe = %plan.name, l2 = probe.l2, "the training was cut short; a larger l2 makes it easier");
-    }
-    let since_1970 = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    about.trained_ms = since_1970.as_millis() as u64;
-    let document = StoredProbe { probe, about }.encode()?;
-    store.put_document((&plan.name).into(), document).await
-}
-
-/// Adds an item to the examples if it is one.
-fn gather(
-    item: StoredItem,
-    plan: &ProbePlan,
-    limits: &GalleryLimits,
-    examples: &mut Examples,
-    about: &mut Origin,
-) -> Result<()> {
-    let StoredItem { item, features, .. } = item;
-    if plan
-        .filter
-        .as_ref()
-        .is_some_and(|filter| !filter.matches(item.label.as_ref(), &item.metadata))
-    {
-        return Ok(());
-    }
-    let Some(label) = item.label else {
-        about.unlabelled += 1;
-        return Ok(());
-    };
-    let Some(mut features) = features else {
-        about.without_features += 1;
-        return Ok(());
-    };
-    if examples.len() == limits.max_probe_items {
-        let most = limits.max_probe_items;
-        let detail = format!(
-            "the gallery `{}` has more than {most} items to learn from, which would take more memory than is allowed; choose \
-             some with `where`, or raise the limit",
-            plan.gallery
-        );
-        return Err(Error::new(Kind::TooLarge, detail).with_limit(
-            "max_probe_items",
-            most as u64,
-            "--max-probe-items",
-        ));
-    }
-    if features.len() > examples.width() {
-        // CLS comes first.
-        features.truncate(examples.width());
-        features.shrink_to_fit();
-    }
-    examples
-        .add(features, label.as_str())
-        .map_err(|error| error.context(format_args!("item `{}`", item.id)))
-}
-
-/// Runs work on a thread of its own that gets what the requests leave over.
-async fn on_a_thread_that_yields<T: Send + 'static>(
+/// Runs work on its own thread of low priority, so that requests go first.
+async fn on_low_priority_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
-    let (send, receive) = oneshot::channel();
-    let thread = std::thread::Builder::new()
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new()
         .name("probe".to_owned())
         .spawn(move || {
-            yield_to_others();
-            // Whoever waited may have gone.
-            let _ = send.send(work());
-        });
-    thread.map_err(|error| Error::io("starting the thread of a training", error))?;
-    receive
+            lower_priority();
+            // An error means that the receiver has been dropped.
+            let _ = sender.send(work());
+        })
+        .map_err(|error| Error::io("starting the thread of a training", error))?;
+    receiver
         .await
         .map_err(|_| Error::internal("the training panicked"))
 }
 
-/// The nicest priority. On Linux it is the thread's own; elsewhere it would be that of the whole
-/// process, so it stays.
-fn yield_to_others() {
+/// Gives this thread the lowest priority. Other systems than Linux would lower that of the whole
+/// process, so nothing is done there.
+fn lower_priority() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, 19) {
-        tracing::warn!(%error, "a training runs beside the requests, not behind them");
+        tracing::warn!(%error, "cannot lower the priority of a training");
     }
 }

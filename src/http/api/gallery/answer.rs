@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
     gallery::{Binding, GalleryName, Item, ItemId, Label, Metadata, Neighbor},
     http::response::{answer::json, problem::Problem},
-    service::Stages,
+    service::{Answers, Timed},
 };
 
 /// A stored item.
@@ -122,12 +122,11 @@ impl<T> FromGallery<T> {
 /// See [`OneOrMore::new`].
 pub(crate) fn answer_each<A, T: From<A> + Serialize>(
     gallery: GalleryName,
-    binding: Binding,
-    outcomes: Vec<Result<A>>,
-    stages: &Stages,
+    answers: Timed<Answers<A>>,
 ) -> Result<Response> {
+    let Answers { binding, outcomes } = answers.value;
     let answer: OneOrMore<T> = OneOrMore::new(outcomes)?;
-    json(&FromGallery::new(gallery, binding, answer), stages)
+    json(&FromGallery::new(gallery, binding, answer), &answers.stages)
 }
 
 /// The answer itself for one image or vector; a list of answers for several images.

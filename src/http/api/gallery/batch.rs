@@ -20,7 +20,7 @@ use crate::{
         },
         response::{answer::json, problem::Problem},
     },
-    service::{NewEntry, Service},
+    service::{Answers, InputOptions, NewEntry, Service},
 };
 
 /// Several items in JSON, along with any of the operation's options.
@@ -156,8 +156,10 @@ pub(crate) async fn put_items(
         ..
     } = request;
     let GalleryParams { gallery } = options.take()?;
-    let image = options.take::<ImageParams>()?.into();
-    let vectors = options.take::<VectorParams>()?.into();
+    let input_options = InputOptions {
+        image: options.take::<ImageParams>()?.into(),
+        vectors: options.take::<VectorParams>()?.into(),
+    };
     options.reject_unknown()?;
 
     check_distinct(&items)?;
@@ -167,8 +169,12 @@ pub(crate) async fn put_items(
         let id = item.id.clone();
         checked.push((id, new_entry(item).map(|entry| entries.push(entry))));
     }
-    let stored = service.insert(&gallery, entries, &image, &vectors).await?;
-    let mut outcomes = stored.outcomes.into_iter();
+    let stored = service
+        .galleries()?
+        .insert(&service.extractor, &gallery, entries, &input_options)
+        .await?;
+    let Answers { binding, outcomes } = stored.value;
+    let mut outcomes = outcomes.into_iter();
     let mut data = Vec::with_capacity(checked.len());
     for (index, (id, valid)) in checked.into_iter().enumerate() {
         let outcome = valid.and_then(|()| {
@@ -180,7 +186,7 @@ pub(crate) async fn put_items(
     }
     let body = BatchAnswer {
         gallery,
-        dim: stored.binding.dim,
+        dim: binding.dim,
         data,
     };
     json(&body, &stored.stages)

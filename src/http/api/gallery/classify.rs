@@ -22,7 +22,9 @@ use crate::{
         },
         response::answer::json,
     },
-    service::{Answers, Classification, QueryInput, Service, VoteOptions},
+    service::{
+        Answers, Classification, InputOptions, NeighborQuery, QueryInput, Service, VoteOptions,
+    },
 };
 
 /// Name of a probe.
@@ -192,14 +194,17 @@ async fn classify_by_neighbors(
         temperature,
         min_score,
     };
-    let Answers {
-        binding,
-        outcomes,
-        stages,
-    } = service
-        .classify(&gallery, inputs, (&image, &vectors), search, filter, vote)
+    let query = NeighborQuery {
+        gallery,
+        search,
+        filter,
+    };
+    let input_options = InputOptions { image, vectors };
+    let answers = service
+        .galleries()?
+        .classify(&service.extractor, &query, inputs, &input_options, vote)
         .await?;
-    answer_each::<_, ClassificationJson>(gallery, binding, outcomes, &stages)
+    answer_each::<_, ClassificationJson>(query.gallery, answers)
 }
 
 async fn classify_by_probe(
@@ -216,18 +221,16 @@ async fn classify_by_probe(
     let image = options.take::<ImageParams>()?.into();
     let MinScoreParam { min_score } = options.take()?;
     options.reject_unknown()?;
-    let Answers {
-        binding,
-        outcomes,
-        stages,
-    } = service
-        .classify_by_probe(&probe, inputs, &image, min_score)
+    let answers = service
+        .probes()?
+        .classify(&service.extractor, &probe, inputs, &image, min_score)
         .await?;
+    let Answers { binding, outcomes } = answers.value;
     let body = FromProbe {
         model: binding.model.name,
         fingerprint: binding.model.fingerprint.to_string(),
         probe,
         answer: OneOrMore::new(outcomes)?,
     };
-    json(&body, &stages)
+    json(&body, &answers.stages)
 }

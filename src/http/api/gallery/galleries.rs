@@ -113,7 +113,7 @@ pub(crate) async fn list_galleries(
     options: Options,
 ) -> Result<Json<Galleries>> {
     options.reject_unknown()?;
-    let galleries = service.gallery()?.galleries().await?;
+    let galleries = service.galleries()?.store().galleries().await?;
     Ok(Json(Galleries {
         data: galleries
             .into_iter()
@@ -136,7 +136,7 @@ pub(crate) async fn get_gallery(
     options: Options,
 ) -> Result<Json<GalleryJson>> {
     options.reject_unknown()?;
-    let info = service.gallery()?.require_gallery(&name).await?;
+    let info = service.galleries()?.store().require_gallery(&name).await?;
     Ok(Json(GalleryJson::new(&service, info)))
 }
 
@@ -157,7 +157,7 @@ pub(crate) async fn delete_gallery(
     options: Options,
 ) -> Result<StatusCode> {
     options.reject_unknown()?;
-    match service.gallery()?.remove(&name).await? {
+    match service.galleries()?.store().remove(&name).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(no_gallery(&name)),
     }

@@ -22,7 +22,7 @@ use crate::{
         },
         response::answer::json,
     },
-    service::{NewEntry, Service},
+    service::{Answers, InputOptions, NewEntry, Service},
 };
 
 /// The stored item.
@@ -89,8 +89,10 @@ pub(crate) async fn put_item(
     } = request;
     let GalleryParams { gallery } = options.take()?;
     let (label, metadata) = options.take::<ItemParams>()?.check()?;
-    let image = options.take::<ImageParams>()?.into();
-    let vectors = options.take::<VectorParams>()?.into();
+    let input_options = InputOptions {
+        image: options.take::<ImageParams>()?.into(),
+        vectors: options.take::<VectorParams>()?.into(),
+    };
     options.reject_unknown()?;
     let [input] = <[_; 1]>::try_from(inputs).map_err(|inputs| {
         let detail = format!("an item has one image, not {}", inputs.len());
@@ -104,10 +106,11 @@ pub(crate) async fn put_item(
         input,
     };
     let stored = service
-        .insert(&gallery, vec![entry], &image, &vectors)
+        .galleries()?
+        .insert(&service.extractor, &gallery, vec![entry], &input_options)
         .await?;
-    let written = stored
-        .outcomes
+    let Answers { binding, outcomes } = stored.value;
+    let written = outcomes
         .into_iter()
         .next()
         .unwrap_or_else(|| Err(Error::internal("the item has no outcome")))?;
@@ -118,7 +121,7 @@ pub(crate) async fn put_item(
         label,
         metadata,
         created: written.is_created(),
-        dim: stored.binding.dim,
+        dim: binding.dim,
     };
     let mut response = json(&body, &stored.stages)?;
     if written.is_created() {
@@ -177,7 +180,8 @@ pub(crate) async fn get_item(
         ..Parts::NONE
     };
     let stored = service
-        .gallery()?
+        .galleries()?
+        .store()
         .require_item(&gallery, &id, parts)
         .await?;
     Ok(Json(ItemWithVector {
@@ -208,6 +212,6 @@ pub(crate) async fn delete_item(
 ) -> Result<StatusCode> {
     let GalleryParams { gallery } = options.take()?;
     options.reject_unknown()?;
-    service.delete_item(&gallery, id).await?;
+    service.galleries()?.delete_item(&gallery, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -21,7 +21,7 @@ use crate::{
         },
         response::answer::json,
     },
-    service::{Answers, SearchOptions, Service},
+    service::{InputOptions, ItemNeighbors, NeighborQuery, SearchOptions, Service},
 };
 
 /// Options of the search for neighbors of a stored item.
@@ -94,16 +94,24 @@ pub(crate) async fn find_neighbors_of_item(
     let filter = options.take::<FilterParams>()?.filter()?;
     let GalleryParams { gallery } = options.take()?;
     options.reject_unknown()?;
+    let query = NeighborQuery {
+        gallery,
+        search,
+        filter,
+    };
     let id = id.ok_or_else(|| Error::option("id", "required: the id of a stored item"))?;
     let id = ItemId::new(id)?;
-    let (binding, neighbors, stages) = service
-        .neighbors_of_item(&gallery, &id, search, filter, include_self)
+    let found = service
+        .galleries()?
+        .neighbors_of_item(&query, &id, include_self)
         .await?;
+    let ItemNeighbors { binding, neighbors } = found.value;
     let answer = NeighborsOfItem {
         query: ItemQuery { id, k: search.k },
         neighbors: NeighborJson::list(neighbors),
     };
-    json(&FromGallery::new(gallery, binding, answer), &stages)
+    let body = FromGallery::new(query.gallery, binding, answer);
+    json(&body, &found.stages)
 }
 
 /// Find the neighbors of an image or a vector.
@@ -131,18 +139,22 @@ pub(crate) async fn find_neighbors(
         admission: _admission,
         ..
     } = request;
-    let search: SearchOptions = options.take::<SearchParams>()?.into();
+    let search = options.take::<SearchParams>()?.into();
     let filter = options.take::<FilterParams>()?.filter()?;
     let GalleryParams { gallery } = options.take()?;
-    let image = options.take::<ImageParams>()?.into();
-    let vectors = options.take::<VectorParams>()?.into();
+    let input_options = InputOptions {
+        image: options.take::<ImageParams>()?.into(),
+        vectors: options.take::<VectorParams>()?.into(),
+    };
     options.reject_unknown()?;
-    let Answers {
-        binding,
-        outcomes,
-        stages,
-    } = service
-        .neighbors(&gallery, inputs, (&image, &vectors), search, filter)
+    let query = NeighborQuery {
+        gallery,
+        search,
+        filter,
+    };
+    let answers = service
+        .galleries()?
+        .neighbors(&service.extractor, &query, inputs, &input_options)
         .await?;
-    answer_each::<_, Neighbors>(gallery, binding, outcomes, &stages)
+    answer_each::<_, Neighbors>(query.gallery, answers)
 }

@@ -75,6 +75,7 @@ pub(crate) async fn list_items(
         None => 0,
     };
     let Page { items, next } = service
+        .galleries()?
         .page(&gallery, after, limit, filter.as_ref())
         .await?;
     Ok(Json(PageJson {

@@ -65,7 +65,7 @@ pub(crate) async fn get_snapshot(
     options: Options,
 ) -> Result<Response> {
     options.reject_unknown()?;
-    let store = state.service().gallery()?.clone();
+    let store = state.service().galleries()?.store().clone();
     store.require_gallery(&name).await?;
     let file = snapshot_stream(store, name.clone(), state.config.snapshot_idle);
     let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{name}.gallery\""))
@@ -164,7 +164,7 @@ pub(crate) async fn put_snapshot(
 ) -> Result<Json<Restored>> {
     options.reject_unknown()?;
     let service = state.service();
-    let store = service.gallery()?;
+    let store = service.galleries()?.store();
     let limit = state.config.snapshot_idle;
     let parts = stream::try_unfold(body.into_data_stream(), move |mut parts| async move {
         let next = timeout(limit, parts.try_next())

@@ -54,7 +54,8 @@ pub(crate) async fn get_thumbnail(
         ..Parts::NONE
     };
     let stored = service
-        .gallery()?
+        .galleries()?
+        .store()
         .require_item(&gallery, &id, parts)
         .await?;
     let thumbnail = stored.thumbnail.ok_or_else(|| {

@@ -1,0 +1,131 @@
+//! Stored galleries, the limits on their requests, and pages of their items.
+
+use crate::{
+    error::{Error, Kind, Limit, Result},
+    gallery::{Gallery, GalleryName, Item, ItemFilter, ItemId, no_item},
+};
+
+/// Limits on gallery requests.
+#[derive(Debug, Clone, Copy)]
+pub struct GalleryLimits {
+    /// Maximum number of neighbors of a search.
+    pub max_neighbors: usize,
+    /// Maximum number of items of a page.
+    pub max_page_items: usize,
+    /// Longer side of new thumbnails, in pixels.
+    pub thumbnail_side: usize,
+    /// Maximum number of items that a probe is trained on. Their features are held in memory, 4
+    /// bytes a number.
+    pub max_probe_items: usize,
+    /// Maximum number of classes of a probe. The optimizer holds about 30 copies of the weights, 8
+    /// bytes a number.
+    pub max_probe_classes: usize,
+}
+
+impl Default for GalleryLimits {
+    fn default() -> Self {
+        Self {
+            max_neighbors: 1000,
+            max_page_items: 1000,
+            thumbnail_side: 160,
+            max_probe_items: 200_000,
+            max_probe_classes: 1000,
+        }
+    }
+}
+
+impl GalleryLimits {
+    /// Checks the number of neighbors of a search.
+    pub(super) fn check_neighbors(&self, k: usize) -> Result<()> {
+        let limit = Limit {
+            name: "max_neighbors",
+            value: self.max_neighbors as u64,
+            flag: "--max-neighbors",
+        };
+        check_count("k", k, limit)
+    }
+
+    /// Checks the number of items of a page.
+    fn check_page_items(&self, items: usize) -> Result<()> {
+        let limit = Limit {
+            name: "max_page_items",
+            value: self.max_page_items as u64,
+            flag: "--max-page-items",
+        };
+        check_count("limit", items, limit)
+    }
+}
+
+fn check_count(option: &str, count: usize, limit: Limit) -> Result<()> {
+    let Limit { name, value, flag } = limit;
+    if (1..=value).contains(&(count as u64)) {
+        return Ok(());
+    }
+    let kind = match count {
+        0 => Kind::InvalidOption,
+        _ => Kind::LimitExceeded,
+    };
+    let detail = format!("option `{option}`: {count} is out of range; it must be 1 to {value}");
+    Err(Error::new(kind, detail).with_limit(name, value, flag))
+}
+
+/// The galleries of a store. Clones share the store.
+#[derive(Debug, Clone)]
+pub struct Galleries {
+    store: Gallery,
+    limits: GalleryLimits,
+}
+
+/// Items of a gallery in the order in which they were first stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    /// Items of the page.
+    pub items: Vec<Item>,
+    /// Place after which the next page begins; `None` for the last page.
+    pub next: Option<u64>,
+}
+
+impl Galleries {
+    /// Combines a store with limits on requests.
+    pub fn new(store: Gallery, limits: GalleryLimits) -> Self {
+        Self { store, limits }
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> &Gallery {
+        &self.store
+    }
+
+    /// Returns the limits.
+    pub(super) fn limits(&self) -> &GalleryLimits {
+        &self.limits
+    }
+
+    /// Returns up to `limit` items after a place.
+    pub async fn page(
+        &self,
+        name: &GalleryName,
+        after: u64,
+        limit: usize,
+        filter: Option<&ItemFilter>,
+    ) -> Result<Page> {
+        self.limits.check_page_items(limit)?;
+        // One item more shows whether there is a next page.
+        let mut items = self.store.page(name, after, limit + 1, filter).await?;
+        let is_last = items.len() <= limit;
+        items.truncate(limit);
+        let next = match items.last() {
+            Some(item) if !is_last => Some(item.place),
+            _ => None,
+        };
+        Ok(Page { items, next })
+    }
+
+    /// Deletes an item.
+    pub async fn delete_item(&self, name: &GalleryName, id: ItemId) -> Result<()> {
+        match self.store.delete(name, vec![id.clone()]).await?[..] {
+            [true] => Ok(()),
+            _ => Err(no_item(name, &id)),
+        }
+    }
+}
