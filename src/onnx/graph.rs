@@ -1,7 +1,7 @@
 //! Builds an ONNX graph node by node and writes it to a file.
 //!
-//! Values are handles to names; every node makes fresh ones, so that a graph reads like the formula
-//! it computes.
+//! Values are handles to names, and every node makes new ones, so that the code reads like the
+//! formula that the graph computes.
 
 use std::io::Write;
 
@@ -39,12 +39,12 @@ pub enum Attribute<'a> {
     Ints(&'a [i64]),
 }
 
-/// A file beside the model that holds its large tensors: a protobuf ends at 2 GiB, and tensors of a
-/// file of their own are mapped into memory and not read.
+/// A file next to the model with its large tensors. A protobuf is limited to 2 GiB, and tensors in a
+/// separate file are mapped into memory instead of read.
 pub struct ExternalData<'a> {
-    /// Its name, relative to the model's folder.
+    /// Path of the file, relative to the model's folder.
     pub location: String,
-    /// Where it is written.
+    /// Writer of the file.
     pub sink: &'a mut dyn Write,
 }
 
@@ -57,8 +57,8 @@ pub struct GraphBuilder<'a> {
 }
 
 impl<'a> GraphBuilder<'a> {
-    /// An empty graph. Large tensors are written to `data` at once, in the order they are made, so
-    /// that memory does not grow with the model.
+    /// Starts an empty graph. Large tensors are written to `data` immediately, so that memory does
+    /// not grow with the model.
     pub fn new(name: &str, data: ExternalData<'a>) -> Self {
         let graph = GraphProto {
             name: name.to_owned(),
@@ -78,7 +78,7 @@ impl<'a> GraphBuilder<'a> {
         Value(name.to_owned())
     }
 
-    /// Declares `value` an output under `name`.
+    /// Declares `value` as the output `name`.
     pub fn output(&mut self, name: &str, value: &Value, kind: DataType, shape: &[Side<'_>]) {
         self.graph.node.push(NodeProto {
             name: format!("output_{name}"),
@@ -90,7 +90,7 @@ impl<'a> GraphBuilder<'a> {
         self.graph.output.push(value_info(name, kind, shape));
     }
 
-    /// A constant tensor called `name`, of elements that are `kind` in the file.
+    /// Adds a constant tensor called `name`, whose elements have the type `kind` in the file.
     ///
     /// # Errors
     /// [`crate::error::Kind::Io`] if the data file cannot be written.
@@ -140,9 +140,9 @@ impl<'a> GraphBuilder<'a> {
         Ok(Value(name.to_owned()))
     }
 
-    /// The default of an input: used when the caller gives none.
+    /// Adds the default of an input, which is used if the caller gives none.
     pub fn default_input(&mut self, input: &Value, shape: &[usize], values: &[f32]) {
-        // It stays in the file itself: the server reads it from there.
+        // In the model file itself, from where the server reads it.
         self.graph.initializer.push(TensorProto {
             name: input.0.clone(),
             dims: shape.iter().map(|&side| side as i64).collect(),
@@ -152,7 +152,7 @@ impl<'a> GraphBuilder<'a> {
         });
     }
 
-    /// A constant list of integers, for shapes and axes.
+    /// Adds a constant list of integers, for shapes and axes.
     pub fn integers(&mut self, values: &[i64]) -> Value {
         let name = self.fresh("const");
         self.graph.initializer.push(TensorProto {
@@ -165,7 +165,7 @@ impl<'a> GraphBuilder<'a> {
         Value(name)
     }
 
-    /// A constant scalar.
+    /// Adds a constant scalar.
     pub fn scalar(&mut self, value: f32) -> Value {
         let name = self.fresh("const");
         self.graph.initializer.push(TensorProto {
@@ -177,7 +177,7 @@ impl<'a> GraphBuilder<'a> {
         Value(name)
     }
 
-    /// A node with one output.
+    /// Adds a node with one output.
     pub fn node(
         &mut self,
         op: &str,
@@ -188,7 +188,7 @@ impl<'a> GraphBuilder<'a> {
         output
     }
 
-    /// A node of ONNX Runtime's own domain with one output.
+    /// Adds a node of ONNX Runtime's own domain with one output.
     pub fn fused(
         &mut self,
         op: &str,
@@ -199,7 +199,7 @@ impl<'a> GraphBuilder<'a> {
         output
     }
 
-    /// A node of `domain` with `N` outputs.
+    /// Adds a node of `domain` with `N` outputs.
     pub fn nodes<const N: usize>(
         &mut self,
         domain: &str,
@@ -229,7 +229,7 @@ impl<'a> GraphBuilder<'a> {
         outputs
     }
 
-    /// The finished model file, with `metadata`.
+    /// Encodes the model file, with `metadata`.
     pub fn finish(self, metadata: Vec<(String, String)>) -> Vec<u8> {
         let opset = |domain: &str, version| OperatorSetIdProto {
             domain: domain.to_owned(),
@@ -259,9 +259,9 @@ impl<'a> GraphBuilder<'a> {
 /// One side of a declared shape.
 #[derive(Debug, Clone, Copy)]
 pub enum Side<'a> {
-    /// Always this long.
+    /// A fixed length.
     Fixed(usize),
-    /// May vary; the name says what it stands for.
+    /// A variable length with a name.
     Varies(&'a str),
 }
 

@@ -1,7 +1,6 @@
-//! The few messages of ONNX's protobuf schema that a graph of ours uses, with the schema's field
-//! numbers.
+//! The messages of ONNX's protobuf schema that our graphs use, with the schema's field numbers.
 //!
-//! Tensor data is [`Bytes`], so that a file that is mapped into memory is read without a copy.
+//! Tensor data is [`Bytes`], so that a memory-mapped file is read without a copy.
 
 #![allow(
     missing_docs,

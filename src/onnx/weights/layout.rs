@@ -1,19 +1,20 @@
-//! Which names a file uses for the hub's tensors.
+//! Naming schemes of weight files.
 
 use super::TensorMap;
 use crate::error::{Error, Result};
 
-/// A naming scheme, with what stands in front of every name (`backbone.`, `dinov2.`, …).
+/// A naming scheme, with the prefix of every name (`backbone.`, `dinov2.`, …).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Layout {
     /// Meta's: `blocks.3.attn.qkv.weight`.
     Hub { prefix: String },
-    /// Hugging Face's: `encoder.layer.3.attention.attention.query.weight`; q, k and v are three
+    /// Hugging Face's: `encoder.layer.3.attention.attention.query.weight`; q, k and v are separate
     /// tensors.
     HuggingFace { prefix: String },
 }
 
 impl Layout {
+    /// Detects the scheme of a file.
     pub(super) fn detect(tensors: &TensorMap) -> Result<Self> {
         for name in tensors.keys() {
             if let Some(prefix) = name.strip_suffix("embeddings.cls_token") {
@@ -31,11 +32,12 @@ impl Layout {
                 });
             }
         }
-        let some: Vec<&str> = tensors.keys().take(3).map(String::as_str).collect();
+        let first: Vec<&str> = tensors.keys().take(3).map(String::as_str).collect();
         Err(Error::artifact(format!(
-            "the file holds {} tensors ({}…) but no `cls_token`: it is no DINOv2 in the hub's or Hugging Face's layout",
+            "the file contains {} tensors ({}…) but no `cls_token`; \
+             use a DINOv2 in the hub's or Hugging Face's layout",
             tensors.len(),
-            some.join(", ")
+            first.join(", ")
         )))
     }
 

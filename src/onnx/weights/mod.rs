@@ -1,22 +1,22 @@
-//! Published weights, whatever file they come in, under the hub's tensor names.
+//! Published weights of any file format, under the hub's tensor names.
 //!
-//! A reader turns a file into a [`TensorMap`] without copying the data; [`Weights`] finds out which
-//! layout the names follow and answers requests for the hub's names with f32 values of the expected
+//! A reader turns a file into a [`TensorMap`] without copying the data. [`Weights`] detects which
+//! layout the names follow, and reads tensors by the hub's names as f32 values of the expected
 //! shape.
 
 mod layout;
 mod onnx_export;
 mod safetensors;
+mod tensor;
 mod torch;
 
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
-use half::{bf16, f16};
-
 use self::layout::Layout;
+pub(crate) use self::tensor::transpose;
 pub use self::{
-    layout::hugging_face, onnx_export::read_onnx_export, safetensors::read_safetensors,
+    layout::hugging_face,
+    onnx_export::read_onnx_export,
+    safetensors::read_safetensors,
+    tensor::{Dtype, RawTensor, TensorMap},
     torch::read_torch,
 };
 use crate::{
@@ -24,106 +24,7 @@ use crate::{
     model::{Architecture, ModelSpec},
 };
 
-/// Element type of a stored tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dtype {
-    /// 32-bit floats.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// bfloat16.
-    Bf16,
-}
-
-impl Dtype {
-    fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
-    }
-}
-
-/// A tensor as it lies in its file, little-endian.
-#[derive(Debug, Clone)]
-pub struct RawTensor {
-    /// Element type.
-    pub dtype: Dtype,
-    /// Shape as PyTorch has it.
-    pub shape: Vec<usize>,
-    /// The bytes, row-major.
-    pub data: Bytes,
-    /// The bytes are of the transposed matrix (as an ONNX export stores linear layers).
-    pub transposed: bool,
-}
-
-impl RawTensor {
-    /// Checks that the data is as long as shape and type say.
-    pub(crate) fn new(name: &str, dtype: Dtype, shape: Vec<usize>, data: Bytes) -> Result<Self> {
-        let expected = shape
-            .iter()
-            .try_fold(dtype.bytes(), |product, &side| product.checked_mul(side));
-        if expected != Some(data.len()) {
-            return Err(Error::artifact(format!(
-                "tensor {name} of shape {shape:?} and type {dtype:?} has {} bytes",
-                data.len()
-            )));
-        }
-        Ok(Self {
-            dtype,
-            shape,
-            data,
-            transposed: false,
-        })
-    }
-
-    /// The values as f32, row-major in the shape that PyTorch has.
-    pub fn to_f32(&self) -> Vec<f32> {
-        let halves = || self.data.as_chunks::<2>().0.iter();
-        let values: Vec<f32> = match self.dtype {
-            Dtype::F32 => self
-                .data
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|&b| f32::from_le_bytes(b))
-                .collect(),
-            Dtype::F16 => halves().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
-            Dtype::Bf16 => halves().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
-        };
-        match (self.transposed, self.shape.as_slice()) {
-            (true, &[rows, columns]) => transpose(&values, columns, rows),
-            _ => values,
-        }
-    }
-}
-
-/// Transposes a row-major matrix of `rows`×`columns`.
-pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    /// Side of the squares that are turned at a time, so that both sides stay in the first-level
-    /// cache.
-    const TILE: usize = 32;
-    let mut out = vec![0.0; values.len()];
-    if out.is_empty() {
-        // Without columns there may be any number of rows.
-        return out;
-    }
-    for row_tile in (0..rows).step_by(TILE) {
-        for column_tile in (0..columns).step_by(TILE) {
-            for row in row_tile..(row_tile + TILE).min(rows) {
-                for column in column_tile..(column_tile + TILE).min(columns) {
-                    out[column * rows + row] = values[row * columns + column];
-                }
-            }
-        }
-    }
-    out
-}
-
-/// The tensors of a file by their name in it.
-pub type TensorMap = BTreeMap<String, RawTensor>;
-
-/// Weights of a DINOv2 under the hub's names.
+/// Weights of a vision transformer under the hub's names.
 #[derive(Debug, Clone)]
 pub struct Weights {
     tensors: TensorMap,
@@ -131,10 +32,10 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Finds out which layout the names follow.
+    /// Detects which layout the names follow.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if they follow none that is known.
+    /// [`crate::error::Kind::Artifact`] if the layout is unknown.
     pub fn new(tensors: TensorMap) -> Result<Self> {
         let layout = Layout::detect(&tensors)?;
         Ok(Self { tensors, layout })
@@ -184,7 +85,7 @@ impl Weights {
         Ok(())
     }
 
-    /// The tensor with the hub's `name`, as f32 of exactly `shape`, row-major.
+    /// Reads the tensor with the hub's `name`, as f32 of exactly `shape`, row-major.
     ///
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if it is missing or has another shape.
@@ -200,7 +101,7 @@ impl Weights {
             .map(|name| self.tensors.get(name).ok_or_else(|| missing(name)))
             .collect::<Result<_>>()?;
         let joined = join_shapes(&parts);
-        // Before any value is read: a shape that is not the model's may be of any size.
+        // Checked before any value is read: another shape than the model's could have any size.
         if !joined
             .as_deref()
             .is_some_and(|joined| same_shape(joined, shape))
@@ -219,7 +120,8 @@ impl Weights {
     }
 }
 
-/// The shape of tensors that are joined along their first axis; `None` if they do not fit together.
+/// Returns the shape of tensors that are joined along their first axis; `None` if they do not fit
+/// together.
 fn join_shapes(parts: &[&RawTensor]) -> Option<Vec<usize>> {
     let (first, others) = parts.split_first()?;
     let mut joined = first.shape.clone();
@@ -232,14 +134,10 @@ fn join_shapes(parts: &[&RawTensor]) -> Option<Vec<usize>> {
     Some(joined)
 }
 
-/// Whether two shapes are equal but for leading ones (`[1, 1, D]` and `[D]`).
+/// Whether two shapes are equal apart from leading ones (`[1, 1, D]` and `[D]`).
 fn same_shape(a: &[usize], b: &[usize]) -> bool {
-    let trim = |shape: &[usize]| {
-        shape
-            .iter()
-            .copied()
-            .skip_while(|&side| side == 1)
-            .collect::<Vec<_>>()
-    };
-    trim(a) == trim(b)
+    fn trim(shape: &[usize]) -> impl Iterator<Item = &usize> {
+        shape.iter().skip_while(|&&side| side == 1)
+    }
+    trim(a).eq(trim(b))
 }

@@ -1,9 +1,9 @@
 //! ONNX exports of Hugging Face's `Dinov2Model` (made by `torch.onnx.export`).
 //!
-//! Initializers keep their Hugging Face names, but for two kinds. Linear layers are constants named
-//! by number; the `MatMul` node that uses them carries the module's path, and stores the matrix
-//! transposed. The position table, when the exporter folded it, is split in the CLS row and the
-//! patch rows, found by their shapes and consumers.
+//! Initializers keep their Hugging Face names, with two exceptions. Linear layers are constants named
+//! by number; the name of the `MatMul` node that uses one is the module's path, and the matrix is
+//! stored transposed. A position table that the exporter folded is split into the CLS row and the
+//! patch rows, which are found by their shapes and consumers.
 
 use bytes::Bytes;
 use prost::Message;
@@ -17,14 +17,14 @@ use crate::{
 /// Reads the weights of an ONNX export under Hugging Face's names.
 ///
 /// # Errors
-/// [`crate::error::Kind::Artifact`] if the file is no ONNX model or keeps its weights in another
+/// [`crate::error::Kind::Artifact`] if the file is not an ONNX model, or its weights are in another
 /// file.
 pub fn read_onnx_export(file: Bytes) -> Result<TensorMap> {
     let model = ModelProto::decode(file)
         .map_err(|error| Error::artifact(format!("not a valid ONNX file: {error}")))?;
     let graph = model
         .graph
-        .ok_or_else(|| Error::artifact("the ONNX file holds no graph"))?;
+        .ok_or_else(|| Error::artifact("the ONNX file contains no graph"))?;
     let mut tensors = TensorMap::new();
     for initializer in &graph.initializer {
         if let Some(tensor) = raw(initializer)? {
@@ -36,6 +36,7 @@ pub fn read_onnx_export(file: Bytes) -> Result<TensorMap> {
     Ok(tensors)
 }
 
+/// Converts an initializer; `None` if its type is not that of a weight.
 fn raw(tensor: &TensorProto) -> Result<Option<RawTensor>> {
     let dtype = match DataType::try_from(tensor.data_type) {
         Ok(DataType::Float) => Dtype::F32,
@@ -45,7 +46,7 @@ fn raw(tensor: &TensorProto) -> Result<Option<RawTensor>> {
     };
     if tensor.data_location == EXTERNAL {
         let detail = format!(
-            "tensor {} lies in another file; export the model into one file",
+            "tensor {} is stored in another file; export the model to one file",
             tensor.name
         );
         return Err(Error::artifact(detail));
@@ -67,8 +68,8 @@ fn raw(tensor: &TensorProto) -> Result<Option<RawTensor>> {
     RawTensor::new(&tensor.name, dtype, shape, data).map(Some)
 }
 
-/// `/backbone/encoder/layer.0/mlp/fc1/MatMul` uses the weight of
-/// `backbone.encoder.layer.0.mlp.fc1`.
+/// Adds linear layers under their names: `/backbone/encoder/layer.0/mlp/fc1/MatMul` uses the weight
+/// of `backbone.encoder.layer.0.mlp.fc1`.
 fn name_linear_layers(graph: &GraphProto, tensors: &mut TensorMap) {
     for node in graph.node.iter().filter(|node| node.op_type == "MatMul") {
         let (Some(module), Some(weight)) = (node.name.strip_suffix("/MatMul"), node.input.get(1))
@@ -82,15 +83,16 @@ fn name_linear_layers(graph: &GraphProto, tensors: &mut TensorMap) {
         let Some(tensor) = tensors.get(weight).filter(|tensor| tensor.shape.len() == 2) else {
             continue;
         };
-        let turned = RawTensor {
+        let transposed = RawTensor {
             transposed: true,
             shape: vec![tensor.shape[1], tensor.shape[0]],
             ..tensor.clone()
         };
-        tensors.entry(name).or_insert(turned);
+        tensors.entry(name).or_insert(transposed);
     }
 }
 
+/// Adds a folded position table under its name.
 fn join_position_table(graph: &GraphProto, tensors: &mut TensorMap) {
     let Some(cls_name) = tensors
         .keys()
