@@ -3,7 +3,7 @@
 //! No layer below `http` knows a status code. The HTTP layer maps a [`Kind`] to a status and shows
 //! the message to the client; `cli` prints the message. The cause is kept for the log.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
 /// Kind of an error. Each kind has one stable code for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -159,6 +159,16 @@ impl Error {
             _ => format!("{action}: {cause}"),
         };
         Self::new(Kind::Io, detail).with_source(cause)
+    }
+
+    /// Creates a [`Kind::Io`] error about a file that cannot be read.
+    pub fn reading(path: &Path, cause: std::io::Error) -> Self {
+        Self::io(format_args!("reading {}", path.display()), cause)
+    }
+
+    /// Creates a [`Kind::Io`] error about a file that cannot be written.
+    pub fn writing(path: &Path, cause: std::io::Error) -> Self {
+        Self::io(format_args!("writing {}", path.display()), cause)
     }
 
     /// Attaches the limit that was exceeded.

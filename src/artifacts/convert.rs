@@ -82,7 +82,7 @@ pub(super) fn shard_names(index: &Path) -> Result<Vec<String>> {
         weight_map: BTreeMap<String, String>,
     }
     let path = index.display();
-    let text = fs::read(index).map_err(|error| Error::io(format_args!("reading {path}"), error))?;
+    let text = fs::read(index).map_err(|error| Error::reading(index, error))?;
     let parsed: Index = serde_json::from_slice(&text)
         .map_err(|error| Error::artifact(format!("{path} is not an index of shards: {error}")))?;
     let shards: BTreeSet<String> = parsed.weight_map.into_values().collect();
@@ -143,7 +143,7 @@ pub fn convert(
     manifest.write(&to)?;
     write_atomically(&to.model, |file| {
         file.write_all(&model.file)
-            .map_err(|error| Error::io(format_args!("writing {}", to.model.display()), error))
+            .map_err(|error| Error::writing(&to.model, error))
     })?;
     Ok(manifest)
 }

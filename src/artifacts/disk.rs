@@ -28,7 +28,7 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<()>
 
 /// Creates a temporary file in the folder of `path`, which is created if necessary.
 pub(super) fn temporary_for(path: &Path) -> Result<NamedTempFile> {
-    let writing = |error| Error::io(format_args!("writing {}", path.display()), error);
+    let writing = |error| Error::writing(path, error);
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
@@ -66,7 +66,7 @@ pub fn remove_unfinished() {
 
 /// Syncs a temporary file and renames it to `path`.
 pub(super) fn persist(file: NamedTempFile, path: &Path) -> Result<()> {
-    let writing = |error| Error::io(format_args!("writing {}", path.display()), error);
+    let writing = |error| Error::writing(path, error);
     file.as_file().sync_all().map_err(writing)?;
     file.persist(path).map_err(|error| writing(error.error))?;
     Ok(())
@@ -77,7 +77,7 @@ pub(super) fn persist(file: NamedTempFile, path: &Path) -> Result<()> {
 /// # Errors
 /// [`Kind::Io`](crate::error::Kind::Io) if the file cannot be read.
 pub fn sha256_file(path: &Path, progress: &mut dyn Progress) -> Result<String> {
-    let reading = |error| Error::io(format_args!("reading {}", path.display()), error);
+    let reading = |error| Error::reading(path, error);
     let mut file = File::open(path).map_err(reading)?;
     let total = file.metadata().ok().map(|metadata| metadata.len());
     let mut hash = Sha256::new();

@@ -79,7 +79,7 @@ impl Manifest {
     pub fn read(paths: &ModelPaths) -> Result<Self> {
         let path = paths.manifest.display();
         let text = std::fs::read(&paths.manifest)
-            .map_err(|error| Error::io(format_args!("reading {path}"), error))?;
+            .map_err(|error| Error::reading(&paths.manifest, error))?;
         serde_json::from_slice(&text)
             .map_err(|error| Error::artifact(format!("{path} is not a manifest: {error}")))
     }
@@ -89,7 +89,7 @@ impl Manifest {
         let text = serde_json::to_vec_pretty(self).expect("a manifest is plain data");
         write_atomically(path, |file| {
             file.write_all(&text)
-                .map_err(|error| Error::io(format_args!("writing {}", path.display()), error))
+                .map_err(|error| Error::writing(path, error))
         })
     }
 

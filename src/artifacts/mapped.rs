@@ -22,7 +22,7 @@ impl Mapping {
     /// # Errors
     /// [`Kind::Io`](crate::error::Kind::Io) if it cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        let reading = |error| Error::io(format_args!("reading {}", path.display()), error);
+        let reading = |error| Error::reading(path, error);
         let file = File::open(path).map_err(reading)?;
         // SAFETY: the mapping is private and read-only. Files in the cache are written under a
         // temporary name and renamed, never changed in place, so the bytes cannot change while they

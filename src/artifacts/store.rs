@@ -230,8 +230,7 @@ impl ModelStore {
             let url = format!("{folder}/{shard}");
             download(&url, &to.with_file_name(shard), None, progress)?;
         }
-        std::fs::rename(&index, &to)
-            .map_err(|error| Error::io(format_args!("writing {}", to.display()), error))
+        std::fs::rename(&index, &to).map_err(|error| Error::writing(&to, error))
     }
 
     /// Converts the local weights.

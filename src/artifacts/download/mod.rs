@@ -4,7 +4,7 @@ mod request;
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{Read, Seek, SeekFrom, Write},
     path::Path,
     time::Duration,
 };
@@ -39,7 +39,7 @@ pub fn download(
     sha256: Option<&str>,
     progress: &mut dyn Progress,
 ) -> Result<()> {
-    let writing = |error| write_error(to, error);
+    let writing = |error| Error::writing(to, error);
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(writing)?;
     }
@@ -83,10 +83,6 @@ pub fn download(
         }
         _ => fs::rename(&part, to).map_err(writing),
     }
-}
-
-fn write_error(path: &Path, error: io::Error) -> Error {
-    Error::io(format_args!("writing {}", path.display()), error)
 }
 
 /// A download in progress.
@@ -142,7 +138,7 @@ impl Transfer<'_> {
     fn received(&mut self) -> Result<u64> {
         self.file
             .seek(SeekFrom::End(0))
-            .map_err(|error| write_error(self.to, error))
+            .map_err(|error| Error::writing(self.to, error))
     }
 
     /// Requests the missing bytes over one connection and appends them.
@@ -216,7 +212,7 @@ impl Transfer<'_> {
         self.file
             .set_len(0)
             .and_then(|()| self.file.rewind())
-            .map_err(|error| Failure::Permanent(write_error(self.to, error)))
+            .map_err(|error| Failure::Permanent(Error::writing(self.to, error)))
     }
 
     fn append(&mut self, body: Body, range: ByteRange, received: u64) -> Result<(), Failure> {
@@ -237,7 +233,7 @@ impl Transfer<'_> {
             }
             self.file
                 .write_all(&buffer[..count])
-                .map_err(|error| Failure::Permanent(write_error(self.to, error)))?;
+                .map_err(|error| Failure::Permanent(Error::writing(self.to, error)))?;
             done += count as u64;
         }
         match range.total {
