@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, Array3};
 
 use crate::vision::{Grid, RgbImage};
 
-/// An image in the model's input size: `[grid.height·14, grid.width·14]` RGB.
+/// An image in the model's input size: `[grid.height·patch, grid.width·patch]` RGB.
 #[derive(Debug, Clone)]
 pub struct Input {
     /// Pixels.
