@@ -14,87 +14,41 @@ use serde_json::Value;
 
 use crate::support::{assert_near, json, tensor, values};
 
-fn matrix(value: &Value) -> (Vec<f32>, [usize; 2]) {
-    let rows: Vec<Vec<f32>> = serde_json::from_value(value.clone()).unwrap();
-    let shape = [rows.len(), rows[0].len()];
-    (rows.concat(), shape)
-}
-
-fn golden_tensor(golden: &Value, key: &str) -> Tensor<2> {
-    let (values, shape) = matrix(&golden[key]);
-    tensor(&values, shape)
+fn matrix(golden: &Value, key: &str) -> Tensor<2> {
+    let rows: Vec<Vec<f32>> = serde_json::from_value(golden[key].clone()).unwrap();
+    tensor(&rows.concat(), [rows.len(), rows[0].len()])
 }
 
 fn number(golden: &Value, key: &str) -> f64 {
     golden[key].as_f64().unwrap()
 }
 
-#[track_caller]
-fn assert_number(golden: &Value, key: &str, found: Tensor<1>) {
-    assert_near(
-        key,
-        &values(found),
-        &[number(golden, key) as f32],
-        1e-5,
-        1e-6,
-    );
-}
-
 #[test]
 fn losses_equal_their_formulas() {
     let golden = json("losses.json");
-    let teacher_temperature = number(&golden, "teacher_temperature");
-    let student_temperature = number(&golden, "student_temperature");
-    let targets = sharpen(
-        golden_tensor(&golden, "teacher_logits"),
-        golden_tensor(&golden, "center"),
-        teacher_temperature,
-    );
-    assert_near(
-        "targets",
-        &values(targets.clone()),
-        &matrix(&golden["targets"]).0,
-        1e-5,
-        1e-6,
-    );
-    let local = Some(golden_tensor(&golden, "local"));
-    assert_number(
-        &golden,
-        "across_views",
-        cross_view_loss(
-            targets.clone(),
-            golden_tensor(&golden, "global"),
-            local,
-            student_temperature,
-        ),
-    );
-    let weights: Vec<f32> = matrix(&golden["weights"]).0;
-    let weights = tensor(&weights, [weights.len(), 1]);
-    assert_number(
-        &golden,
-        "masked_patches",
-        masked_patch_loss(
-            targets.clone(),
-            golden_tensor(&golden, "global"),
-            weights,
-            3,
-            student_temperature,
-        ),
-    );
-    let balanced = sinkhorn_knopp(
-        golden_tensor(&golden, "teacher_logits"),
-        teacher_temperature,
-    );
-    assert_near(
-        "sinkhorn_knopp",
-        &values(balanced),
-        &matrix(&golden["sinkhorn_knopp"]).0,
-        1e-5,
-        1e-6,
-    );
-    assert_number(&golden, "koleo", koleo(golden_tensor(&golden, "rows")));
-    assert_number(&golden, "spread", spread(golden_tensor(&golden, "rows")));
-    assert_number(&golden, "entropy", entropy(targets));
+    let matrix = |key: &str| matrix(&golden, key);
+    let temperature = number(&golden, "teacher_temperature");
+    let targets = sharpen(matrix("teacher_logits"), matrix("center"), temperature);
+    let balanced = sinkhorn_knopp(matrix("teacher_logits"), temperature);
+    for (key, found) in [("targets", targets.clone()), ("sinkhorn_knopp", balanced)] {
+        assert_near(key, &values(found), &values(matrix(key)), 1e-5, 1e-6);
+    }
+    let temperature = number(&golden, "student_temperature");
+    let local = Some(matrix("local"));
+    let across_views = cross_view_loss(targets.clone(), matrix("global"), local, temperature);
+    let weights = matrix("weights");
+    let masked_patches =
+        masked_patch_loss(targets.clone(), matrix("global"), weights, 3, temperature);
+    for (key, found) in [
+        ("across_views", across_views),
+        ("masked_patches", masked_patches),
+        ("koleo", koleo(matrix("rows"))),
+        ("spread", spread(matrix("rows"))),
+        ("entropy", entropy(targets)),
+    ] {
+        let expected = number(&golden, key) as f32;
+        assert_near(key, &values(found), &[expected], 1e-5, 1e-6);
+    }
 }
 
 #[test]

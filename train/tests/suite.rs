@@ -3,7 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     unreachable_pub,
-    reason = "a test that panics has failed, and nobody links against tests"
+    reason = "a test that panics has failed, and no crate links against tests"
 )]
 
 mod augmentation;

@@ -40,20 +40,8 @@ pub struct LossConfig {
 }
 
 /// How the teacher's logits are kept from favoring few prototypes.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Default,
-    Serialize,
-    Deserialize,
-    strum::EnumString,
-    strum::VariantNames,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
 pub enum Centering {
     /// DINO: subtract a running mean of the logits.
     #[default]

@@ -27,32 +27,28 @@ pub struct StepReport {
 
 impl StepReport {
     pub(super) fn plus(self, other: Self) -> Self {
-        Self {
-            loss: self.loss + other.loss,
-            view_loss: self.view_loss + other.view_loss,
-            patch_loss: sum(self.patch_loss, other.patch_loss),
-            koleo: sum(self.koleo, other.koleo),
-            teacher_entropy: self.teacher_entropy + other.teacher_entropy,
-            usage_entropy: self.usage_entropy + other.usage_entropy,
-            spread: self.spread + other.spread,
-            gradient: self.gradient + other.gradient,
-        }
+        self.combine(other, |a, b| a + b)
     }
 
     pub(super) fn times(self, factor: f64) -> Self {
+        self.combine(self, |a, _| a * factor)
+    }
+
+    fn combine(self, other: Self, function: impl Fn(f64, f64) -> f64) -> Self {
+        // A loss that only one report has keeps its value.
+        let optional = |a: Option<f64>, b: Option<f64>| match (a, b) {
+            (Some(a), Some(b)) => Some(function(a, b)),
+            (a, b) => a.or(b),
+        };
         Self {
-            loss: self.loss * factor,
-            view_loss: self.view_loss * factor,
-            patch_loss: self.patch_loss.map(|loss| loss * factor),
-            koleo: self.koleo.map(|koleo| koleo * factor),
-            teacher_entropy: self.teacher_entropy * factor,
-            usage_entropy: self.usage_entropy * factor,
-            spread: self.spread * factor,
-            gradient: self.gradient * factor,
+            loss: function(self.loss, other.loss),
+            view_loss: function(self.view_loss, other.view_loss),
+            patch_loss: optional(self.patch_loss, other.patch_loss),
+            koleo: optional(self.koleo, other.koleo),
+            teacher_entropy: function(self.teacher_entropy, other.teacher_entropy),
+            usage_entropy: function(self.usage_entropy, other.usage_entropy),
+            spread: function(self.spread, other.spread),
+            gradient: function(self.gradient, other.gradient),
         }
     }
-}
-
-fn sum(a: Option<f64>, b: Option<f64>) -> Option<f64> {
-    a.map_or(b, |a| Some(a + b.unwrap_or(0.0)))
 }

@@ -19,8 +19,8 @@ use crate::{
     seed,
 };
 
-/// Smallest shard for KoLeo, in images. It looks for the nearest neighbor within a shard, and
-/// fewer images have no near one.
+/// Smallest shard for KoLeo, in images. KoLeo uses the nearest neighbor within a shard, and among
+/// fewer images none is near.
 const KOLEO_MIN_IMAGES: usize = 16;
 
 /// The state that a run is resumed from.

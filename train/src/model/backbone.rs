@@ -34,7 +34,7 @@ pub struct Backbone {
     /// `[1, 1 + native², dim]`, CLS first.
     pos_embed: Param<Tensor<3>>,
     register_tokens: Option<Param<Tensor<3>>>,
-    /// `[1, dim]`: repositions the masked patches.
+    /// `[1, dim]`: replaces the masked patches.
     mask_token: Param<Tensor<2>>,
     patch_embed: PatchEmbed,
     blocks: Vec<Block>,
@@ -113,7 +113,7 @@ impl Backbone {
     }
 
     /// Computes the tokens of `images` `[batch, 3, height, width]`. Their pixels are normalized as in
-    /// the server, and both sides are multiples of the patch size. The mask token repositions patches
+    /// the server, and both sides are multiples of the patch size. The mask token replaces patches
     /// in `masks`. Without `drop` no branch is left out.
     pub fn forward(
         &self,
