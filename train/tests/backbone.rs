@@ -21,7 +21,13 @@ const SIZES: [(usize, usize); 6] = [
 
 fn tiny(name: &str, file: &str) -> Backbone {
     let mut random = ChaCha8Rng::seed_from_u64(0);
-    let backbone = Backbone::new(&tiny_spec(name), 0.5, 1.0, &mut random, &Device::flex());
+    let backbone = Backbone::new(
+        &tiny_spec(name).architecture,
+        0.5,
+        1.0,
+        &mut random,
+        &Device::flex(),
+    );
     let weights = read_weights(&server_golden(&format!("{name}/{file}")), None).unwrap();
     initialize_from(backbone, &weights).unwrap()
 }

@@ -1,7 +1,7 @@
 //! One training step against PyTorch: `golden/dino-step` has the inputs and the expected results.
 
 use burn::tensor::Device;
-use dinoserve::model::{Ffn, ModelSpec};
+use dinoserve::model::Architecture;
 use dinoserve_train::{
     data::Batch,
     method::{AdamW, LossConfig, StepSettings, Trainer, TrainerState, loss::sharpen},
@@ -14,18 +14,18 @@ use crate::support::{Tensors, assert_near, assert_near_by_norm, golden, json, te
 const RELATIVE: f32 = 1e-4;
 const ABSOLUTE: f32 = 1e-6;
 
-/// Returns the description of the golden backbone.
-pub fn spec() -> ModelSpec {
+/// Returns the architecture of the golden backbone.
+pub fn architecture() -> Architecture {
     let config = json("dino-step/config.json");
     let number = |key: &str| config[key].as_u64().unwrap() as usize;
-    let mut spec = crate::support::tiny_spec("tiny");
-    spec.architecture.dim = number("embed_dim");
-    spec.architecture.depth = number("depth");
-    spec.architecture.heads = number("num_heads");
-    spec.architecture.ffn = Ffn::Mlp;
-    spec.architecture.ffn_hidden = 4 * spec.architecture.dim;
-    spec.architecture.native_grid = number("img_size") / 14;
-    spec
+    Architecture {
+        dim: number("embed_dim"),
+        depth: number("depth"),
+        heads: number("num_heads"),
+        ffn_hidden: 4 * number("embed_dim"),
+        native_grid: number("img_size") / 14,
+        ..Architecture::DINOV2_SMALL
+    }
 }
 
 /// Reads a network of the golden file.
@@ -38,7 +38,7 @@ fn network(before: &Tensors, prefix: &str, device: &Device) -> Network {
         prototypes: number("prototypes"),
     };
     let mut random = ChaCha8Rng::seed_from_u64(0);
-    let network = Network::new(&spec(), 0.0, 1.0, &head, false, &mut random, device);
+    let network = Network::new(&architecture(), 0.0, 1.0, &head, false, &mut random, device);
     load(network, |name, shape| {
         let (stored, values) = &before.0[&format!("{prefix}.{name}")];
         assert_eq!(stored, shape, "{name}");

@@ -15,7 +15,7 @@ use dinoserve_train::{
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 
 use crate::{
-    step::{prepared, spec},
+    step::{architecture, prepared},
     support::{assert_near, assert_near_by_norm, tensor, values},
 };
 
@@ -28,7 +28,7 @@ fn random_trainer(loss: LossConfig, shards: usize) -> Trainer {
         prototypes: 96,
     };
     let mut random = ChaCha8Rng::seed_from_u64(1);
-    let network = Network::new(&spec(), 0.0, 1.0, &head, true, &mut random, &device);
+    let network = Network::new(&architecture(), 0.0, 1.0, &head, true, &mut random, &device);
     let center = prepared().0.state().center.clone();
     let state = TrainerState {
         student: network.clone(),

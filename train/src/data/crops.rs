@@ -1,13 +1,16 @@
 //! Multi-crop: the views of an image.
 
 use anyhow::bail;
-use dinoserve::vision::RgbImage;
+use dinoserve::{
+    model::Architecture,
+    vision::{PatchSize, RgbImage},
+};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
 use super::{Augmentation, append_normalized};
-use crate::model::PATCH;
 
+const PATCH: PatchSize = Architecture::DINOV2_SMALL.patch;
 /// Smallest and largest deviation of the blur, in pixels of views of the default sizes.
 const BLUR: [f64; 2] = [0.1, 2.0];
 
@@ -57,7 +60,7 @@ impl Default for CropConfig {
 impl CropConfig {
     /// Returns the side of a global view in patches.
     pub fn global_grid(&self) -> usize {
-        self.global_size / PATCH
+        self.global_size / PATCH.pixels()
     }
 
     /// Returns the augmentations of the two global views and of the local ones (blur and
@@ -106,12 +109,13 @@ impl CropConfig {
             ("crops.global_size", self.global_size),
             ("crops.local_size", self.local_size),
         ] {
-            if size == 0 || !size.is_multiple_of(PATCH) {
-                let below = (size / PATCH * PATCH).max(PATCH);
+            let patch = PATCH.pixels();
+            if size == 0 || !size.is_multiple_of(patch) {
+                let below = PATCH.round_down(size).max(patch);
                 bail!(
-                    "{key} is {size}, which is not a multiple of the patch size {PATCH}; use \
+                    "{key} is {size}, which is not a multiple of the patch size {patch}; use \
                      {below} or {}",
-                    below + PATCH
+                    below + patch
                 );
             }
         }

@@ -10,16 +10,13 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use dinoserve::{
-    model::{Architecture, Ffn, ModelSpec, PositionRule, PositionTable},
-    vision::Grid,
+    model::{Architecture, PositionRule, PositionTable},
+    vision::{Grid, Size},
 };
 use ndarray::Array2;
 use rand::rngs::ChaCha8Rng;
 
-use super::{
-    config::PATCH,
-    layers::{Block, DropPath, FeedForward, LayerNorm, Mlp, PatchEmbed, Swiglu, normal, zeros},
-};
+use super::layers::{Block, DropPath, LayerNorm, PatchEmbed, normal, zeros};
 use crate::data::MaskedPatches;
 
 /// Standard deviation of the initial CLS and register tokens, as in Meta's code.
@@ -60,56 +57,39 @@ impl Backbone {
     /// Creates a backbone with random weights. `drop_path` is the rate of the last block; the rate
     /// rises linearly from 0 at the first.
     pub fn new(
-        spec: &ModelSpec,
+        architecture: &Architecture,
         drop_path: f64,
         layer_scale: f32,
         random: &mut ChaCha8Rng,
         device: &Device,
     ) -> Self {
-        let dim = spec.architecture.dim;
-        let positions = spec.architecture.native_grid * spec.architecture.native_grid;
-        let registers = (spec.architecture.registers > 0).then(|| {
-            normal(
-                [1, spec.architecture.registers, dim],
-                TOKEN_DEVIATION,
-                random,
-                device,
-            )
-        });
-        let mut block = |index: usize| {
-            let mlp = match spec.architecture.ffn {
-                Ffn::Mlp => {
-                    FeedForward::Mlp(Mlp::new(dim, spec.architecture.ffn_hidden, random, device))
-                }
-                Ffn::Swiglu => FeedForward::Swiglu(Swiglu::new(
-                    dim,
-                    spec.architecture.ffn_hidden,
-                    random,
-                    device,
-                )),
-            };
-            let rate = drop_path * index as f64 / (spec.architecture.depth.max(2) - 1) as f64;
-            Block::new(
-                dim,
-                spec.architecture.heads,
-                mlp,
-                layer_scale,
-                rate,
-                random,
-                device,
-            )
+        let dim = architecture.dim;
+        let registers = match architecture.registers {
+            0 => None,
+            count => Some(normal([1, count, dim], TOKEN_DEVIATION, random, device)),
         };
-        let blocks = (0..spec.architecture.depth).map(&mut block).collect();
+        let blocks = (0..architecture.depth)
+            .map(|index| {
+                let rate = drop_path * index as f64 / (architecture.depth.max(2) - 1) as f64;
+                Block::new(architecture, layer_scale, rate, random, device)
+            })
+            .collect();
+        let positions = 1 + architecture.native_grid * architecture.native_grid;
         Self {
             cls_token: normal([1, 1, dim], TOKEN_DEVIATION, random, device),
-            pos_embed: normal([1, 1 + positions, dim], POSITION_DEVIATION, random, device),
+            pos_embed: normal([1, positions, dim], POSITION_DEVIATION, random, device),
             register_tokens: registers,
             mask_token: zeros([1, dim], device),
-            patch_embed: PatchEmbed::new(dim, PATCH, random, device),
+            patch_embed: PatchEmbed::new(architecture, random, device),
             blocks,
-            norm: LayerNorm::new(dim, device),
-            positions: Positions::new(spec),
+            norm: LayerNorm::new(architecture, device),
+            positions: Positions::new(architecture),
         }
+    }
+
+    /// Returns the architecture.
+    pub fn architecture(&self) -> &Architecture {
+        &self.positions.architecture
     }
 
     /// Computes the tokens of `images` `[batch, 3, height, width]`. Their pixels are normalized as in
@@ -126,13 +106,8 @@ impl Backbone {
         if let Some(masks) = masks {
             patches = self.mask(patches, masks);
         }
-        let positions = self.positions.interpolate(
-            self.pos_embed.val(),
-            Grid {
-                height: height / PATCH,
-                width: width / PATCH,
-            },
-        );
+        let grid = self.architecture().patch.grid(Size { width, height });
+        let positions = self.positions.interpolate(self.pos_embed.val(), grid);
         let [_, length, dim] = positions.dims();
         let cls =
             (self.cls_token.val() + positions.clone().narrow(1, 0, 1)).expand([batch, 1, dim]);
@@ -179,23 +154,23 @@ impl Backbone {
 /// matrix it gives a matrix, and the product with that matrix has a gradient.
 #[derive(Debug, Clone)]
 struct Positions {
-    spec: ModelSpec,
+    architecture: Architecture,
     /// Interpolation matrix of each grid, `[patches, native²]`. There are few: one for each crop
     /// size.
     matrices: Arc<Mutex<HashMap<Grid, Arc<Vec<f32>>>>>,
 }
 
 impl Positions {
-    fn new(spec: &ModelSpec) -> Self {
+    fn new(architecture: &Architecture) -> Self {
         Self {
-            spec: spec.clone(),
+            architecture: architecture.clone(),
             matrices: Arc::default(),
         }
     }
 
     /// Interpolates the table `[1, 1 + native², dim]` to a grid: `[1, 1 + patches, dim]`.
     fn interpolate(&self, table: Tensor<3>, grid: Grid) -> Tensor<3> {
-        let native = self.spec.architecture.native_grid;
+        let native = self.architecture.native_grid;
         if (grid.height, grid.width) == (native, native) {
             return table;
         }
@@ -210,10 +185,11 @@ impl Positions {
     fn matrix(&self, grid: Grid) -> Arc<Vec<f32>> {
         let mut matrices = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
         let matrix = matrices.entry(grid).or_insert_with(|| {
-            let positions = self.spec.architecture.native_grid * self.spec.architecture.native_grid;
+            let native = self.architecture.native_grid;
+            let positions = native * native;
             let architecture = Architecture {
                 dim: positions,
-                ..self.spec.architecture.clone()
+                ..self.architecture.clone()
             };
             let mut unit = Array2::zeros((1 + positions, positions));
             (0..positions).for_each(|index| unit[(1 + index, index)] = 1.0);

@@ -4,9 +4,6 @@ use anyhow::bail;
 use dinoserve::model::{Architecture, Ffn, ModelSpec};
 use serde::{Deserialize, Serialize};
 
-/// Side of a patch in pixels. Training supports only that of DINOv2.
-pub(crate) const PATCH: usize = Architecture::DINOV2_SMALL.patch.pixels();
-
 /// Sizes that `--arch` names. Those of DINO's and DINOv2's models, except for `micro`, which trains
 /// on a laptop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::VariantNames)]
@@ -95,7 +92,7 @@ impl ModelConfig {
             native_grid,
             ..
         } = spec.architecture;
-        let trainable = Architecture {
+        let model = Self {
             dim,
             depth,
             heads,
@@ -103,26 +100,40 @@ impl ModelConfig {
             ffn,
             ffn_hidden,
             native_grid,
-            ..Architecture::DINOV2_SMALL
+            ..self.clone()
         };
-        if spec.architecture != trainable {
+        if model.architecture(spec.embed_size) != spec.architecture {
             bail!(
                 "the model {} cannot be trained: its patch size, normalization, norm_eps, \
                  layer_scale or qkv_bias is not that of DINOv2; choose another model",
                 spec.name
             );
         }
-        *self = Self {
-            dim,
-            depth,
-            heads,
-            registers,
-            ffn,
-            ffn_hidden,
-            native_grid,
-            ..*self
-        };
+        *self = model;
         Ok(())
+    }
+
+    /// Returns the architecture of a backbone that is trained on global crops of `global_size`
+    /// pixels. It differs from DINOv2 only in its sizes.
+    fn architecture(&self, global_size: usize) -> Architecture {
+        let dinov2 = Architecture::DINOV2_SMALL;
+        Architecture {
+            dim: self.dim,
+            depth: self.depth,
+            heads: self.heads,
+            registers: self.registers,
+            ffn: self.ffn,
+            ffn_hidden: match (self.ffn_hidden, self.ffn) {
+                (0, Ffn::Mlp) => 4 * self.dim,
+                (0, Ffn::Swiglu) => (4 * self.dim * 2 / 3).div_ceil(8) * 8,
+                (hidden, _) => hidden,
+            },
+            native_grid: match self.native_grid {
+                0 => global_size / dinov2.patch.pixels(),
+                side => side,
+            },
+            ..dinov2
+        }
     }
 
     /// Builds the model description of a backbone that is trained on global crops of `global_size`
@@ -139,23 +150,7 @@ impl ModelConfig {
             ),
             licence: "none given".to_owned(),
             notice: None,
-            architecture: Architecture {
-                dim: self.dim,
-                depth: self.depth,
-                heads: self.heads,
-                registers: self.registers,
-                ffn: self.ffn,
-                ffn_hidden: match (self.ffn_hidden, self.ffn) {
-                    (0, Ffn::Mlp) => 4 * self.dim,
-                    (0, Ffn::Swiglu) => (4 * self.dim * 2 / 3).div_ceil(8) * 8,
-                    (hidden, _) => hidden,
-                },
-                native_grid: match self.native_grid {
-                    0 => global_size / PATCH,
-                    side => side,
-                },
-                ..Architecture::DINOV2_SMALL
-            },
+            architecture: self.architecture(global_size),
             embed_size: global_size,
             // About DINOv2's ratio between the size of its training crops and that of its maps.
             map_size: 2 * global_size,

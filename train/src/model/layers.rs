@@ -5,10 +5,9 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor, TensorData, activation, module},
 };
+use dinoserve::model::{Architecture, Ffn};
 use rand::{RngExt, rngs::ChaCha8Rng};
 
-/// Epsilon of layer normalization in every DINOv2.
-const NORM_EPSILON: f64 = 1e-6;
 /// Standard deviation of an initial weight (DINO's `trunc_normal_(std=.02)` truncates at ±2, which
 /// is never reached).
 const WEIGHT_DEVIATION: f64 = 0.02;
@@ -73,18 +72,21 @@ impl Linear {
 pub(super) struct LayerNorm {
     weight: Param<Tensor<1>>,
     bias: Param<Tensor<1>>,
+    #[module(skip)]
+    epsilon: f64,
 }
 
 impl LayerNorm {
-    pub(super) fn new(dim: usize, device: &Device) -> Self {
+    pub(super) fn new(architecture: &Architecture, device: &Device) -> Self {
         Self {
-            weight: filled([dim], 1.0, device),
-            bias: zeros([dim], device),
+            weight: filled([architecture.dim], 1.0, device),
+            bias: zeros([architecture.dim], device),
+            epsilon: architecture.norm_eps.into(),
         }
     }
 
     pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        module::layer_norm(x, self.weight.val(), Some(self.bias.val()), NORM_EPSILON)
+        module::layer_norm(x, self.weight.val(), Some(self.bias.val()), self.epsilon)
     }
 }
 
@@ -122,7 +124,13 @@ pub(super) struct PatchProjection {
 }
 
 impl PatchEmbed {
-    pub(super) fn new(dim: usize, patch: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
+    pub(super) fn new(
+        architecture: &Architecture,
+        random: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Self {
+        let dim = architecture.dim;
+        let patch = architecture.patch.pixels();
         let weight = normal([dim, 3, patch, patch], WEIGHT_DEVIATION, random, device);
         Self {
             proj: PatchProjection {
@@ -219,25 +227,22 @@ pub(super) struct Swiglu {
     w3: Linear,
 }
 
-impl Mlp {
-    pub(super) fn new(dim: usize, hidden: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
-        Self {
-            fc1: Linear::new(dim, hidden, random, device),
-            fc2: Linear::new(hidden, dim, random, device),
-        }
-    }
-}
-
-impl Swiglu {
-    pub(super) fn new(dim: usize, hidden: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
-        Self {
-            w12: Linear::new(dim, 2 * hidden, random, device),
-            w3: Linear::new(hidden, dim, random, device),
-        }
-    }
-}
-
 impl FeedForward {
+    fn new(architecture: &Architecture, random: &mut ChaCha8Rng, device: &Device) -> Self {
+        let dim = architecture.dim;
+        let hidden = architecture.ffn_hidden;
+        match architecture.ffn {
+            Ffn::Mlp => Self::Mlp(Mlp {
+                fc1: Linear::new(dim, hidden, random, device),
+                fc2: Linear::new(hidden, dim, random, device),
+            }),
+            Ffn::Swiglu => Self::Swiglu(Swiglu {
+                w12: Linear::new(dim, 2 * hidden, random, device),
+                w3: Linear::new(hidden, dim, random, device),
+            }),
+        }
+    }
+
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         match self {
             Self::Mlp(mlp) => mlp.fc2.forward(activation::gelu(mlp.fc1.forward(x))),
@@ -268,20 +273,20 @@ pub(super) struct Block {
 
 impl Block {
     pub(super) fn new(
-        dim: usize,
-        heads: usize,
-        mlp: FeedForward,
+        architecture: &Architecture,
         layer_scale: f32,
         drop_path: f64,
         random: &mut ChaCha8Rng,
         device: &Device,
     ) -> Self {
+        let dim = architecture.dim;
         Self {
-            norm1: LayerNorm::new(dim, device),
-            attn: Attention::new(dim, heads, random, device),
+            // Random weights are drawn in this order.
+            mlp: FeedForward::new(architecture, random, device),
+            attn: Attention::new(dim, architecture.heads, random, device),
+            norm1: LayerNorm::new(architecture, device),
             ls1: LayerScale::new(dim, layer_scale, device),
-            norm2: LayerNorm::new(dim, device),
-            mlp,
+            norm2: LayerNorm::new(architecture, device),
             ls2: LayerScale::new(dim, layer_scale, device),
             drop_path,
         }

@@ -20,7 +20,7 @@ pub use self::{
 };
 
 pub(crate) use self::{
-    config::{PATCH, spec_toml},
+    config::spec_toml,
     head::unit_rows,
     parameters::{gradients_of, map_parameters, parameters},
 };

@@ -1,7 +1,7 @@
 //! The student or the teacher.
 
 use burn::{module::Module, tensor::Device};
-use dinoserve::model::ModelSpec;
+use dinoserve::model::Architecture;
 use rand::rngs::ChaCha8Rng;
 
 use super::{Backbone, Head, HeadConfig};
@@ -20,7 +20,7 @@ pub struct Network {
 impl Network {
     /// Creates a network with random weights.
     pub fn new(
-        spec: &ModelSpec,
+        architecture: &Architecture,
         drop_path: f64,
         layer_scale: f32,
         head: &HeadConfig,
@@ -29,10 +29,9 @@ impl Network {
         device: &Device,
     ) -> Self {
         Self {
-            backbone: Backbone::new(spec, drop_path, layer_scale, random, device),
-            head: Head::new(spec.architecture.dim, head, random, device),
-            patch_head: with_patch_head
-                .then(|| Head::new(spec.architecture.dim, head, random, device)),
+            backbone: Backbone::new(architecture, drop_path, layer_scale, random, device),
+            head: Head::new(architecture.dim, head, random, device),
+            patch_head: with_patch_head.then(|| Head::new(architecture.dim, head, random, device)),
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::{collections::HashMap, path::Path};
 
 use anyhow::Context;
-use dinoserve::model::{Ffn, ModelSpec};
+use dinoserve::model::{Architecture, Ffn, ModelSpec};
 use serde_json::json;
 
 use super::files;
-use crate::model::{Backbone, PATCH, spec_toml, to_hugging_face};
+use crate::model::{Backbone, spec_toml, to_hugging_face};
 
 /// Writes `model.safetensors`, `config.json` and `<name>.toml` to a folder.
 pub fn export(backbone: &Backbone, spec: &ModelSpec, folder: &Path) -> anyhow::Result<()> {
@@ -19,7 +19,7 @@ pub fn export(backbone: &Backbone, spec: &ModelSpec, folder: &Path) -> anyhow::R
     files::write(&folder.join("model.safetensors"), &bytes)?;
     files::write(
         &folder.join("config.json"),
-        serde_json::to_string_pretty(&hugging_face_config(spec))?.as_bytes(),
+        serde_json::to_string_pretty(&hugging_face_config(&spec.architecture))?.as_bytes(),
     )?;
     files::write(
         &folder.join(format!("{}.toml", spec.name)),
@@ -28,29 +28,30 @@ pub fn export(backbone: &Backbone, spec: &ModelSpec, folder: &Path) -> anyhow::R
 }
 
 /// Returns the `config.json` with which Hugging Face's `transformers` opens the weights.
-fn hugging_face_config(spec: &ModelSpec) -> serde_json::Value {
-    let (kind, architecture) = if spec.architecture.registers > 0 {
+fn hugging_face_config(architecture: &Architecture) -> serde_json::Value {
+    let (kind, class) = if architecture.registers > 0 {
         ("dinov2_with_registers", "Dinov2WithRegistersModel")
     } else {
         ("dinov2", "Dinov2Model")
     };
+    let patch = architecture.patch.pixels();
     let mut config = json!({
-        "architectures": [architecture],
+        "architectures": [class],
         "model_type": kind,
-        "hidden_size": spec.architecture.dim,
-        "num_hidden_layers": spec.architecture.depth,
-        "num_attention_heads": spec.architecture.heads,
-        "mlp_ratio": mlp_ratio(spec),
-        "use_swiglu_ffn": spec.architecture.ffn == Ffn::Swiglu,
+        "hidden_size": architecture.dim,
+        "num_hidden_layers": architecture.depth,
+        "num_attention_heads": architecture.heads,
+        "mlp_ratio": mlp_ratio(architecture),
+        "use_swiglu_ffn": architecture.ffn == Ffn::Swiglu,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-6,
-        "qkv_bias": true,
-        "patch_size": PATCH,
-        "image_size": spec.architecture.native_grid * PATCH,
+        "qkv_bias": architecture.qkv_bias,
+        "patch_size": patch,
+        "image_size": architecture.native_grid * patch,
         "num_channels": 3,
     });
-    if spec.architecture.registers > 0 {
-        config["num_register_tokens"] = spec.architecture.registers.into();
+    if architecture.registers > 0 {
+        config["num_register_tokens"] = architecture.registers.into();
     }
     config
 }
@@ -58,15 +59,15 @@ fn hugging_face_config(spec: &ModelSpec) -> serde_json::Value {
 /// Returns the ratio from which `transformers` computes the hidden width: dim·ratio; for SwiGLU two
 /// thirds of that, rounded up to a multiple of 8. `transformers` expects a whole number. The ratio
 /// is a fraction for a width that no whole number gives, which needs another configuration there.
-fn mlp_ratio(spec: &ModelSpec) -> serde_json::Value {
-    let hidden = |ratio: usize| match spec.architecture.ffn {
-        Ffn::Mlp => spec.architecture.dim * ratio,
-        Ffn::Swiglu => (2 * spec.architecture.dim * ratio / 3).div_ceil(8) * 8,
+fn mlp_ratio(architecture: &Architecture) -> serde_json::Value {
+    let dim = architecture.dim;
+    let width = architecture.ffn_hidden;
+    let width_of = |ratio: usize| match architecture.ffn {
+        Ffn::Mlp => dim * ratio,
+        Ffn::Swiglu => (2 * dim * ratio / 3).div_ceil(8) * 8,
     };
-    let whole = (1..=spec.architecture.ffn_hidden.div_ceil(spec.architecture.dim) * 2)
-        .find(|ratio| hidden(*ratio) == spec.architecture.ffn_hidden);
-    whole.map_or_else(
-        || (spec.architecture.ffn_hidden as f64 / spec.architecture.dim as f64).into(),
-        Into::into,
-    )
+    match (1..=width.div_ceil(dim) * 2).find(|ratio| width_of(*ratio) == width) {
+        Some(ratio) => ratio.into(),
+        None => (width as f64 / dim as f64).into(),
+    }
 }

@@ -10,13 +10,13 @@ use dinoserve::{
         pca::{self, Foreground},
         render::{self, Colormap, Output, Style, Upscale},
     },
-    vision::{Grid, RgbImage},
+    vision::{RgbImage, Size},
 };
 use image::imageops::{FilterType, replace, resize};
 use ndarray::Array2;
 
 use super::{evaluate::to_device, files};
-use crate::model::{Backbone, PATCH};
+use crate::model::Backbone;
 
 /// Smallest side of a rendering on the sheet in pixels; smaller ones are enlarged.
 const MIN_SIDE: u32 = 224;
@@ -37,10 +37,7 @@ pub(super) fn draw(
     let Some(first) = images.first() else {
         return Ok(());
     };
-    let grid = Grid {
-        height: first.height() as usize / PATCH,
-        width: first.width() as usize / PATCH,
-    };
+    let grid = backbone.architecture().patch.grid(Size::of(first));
     let mut patches = Vec::new();
     let mut attention_maps = Vec::new();
     for image in images {

@@ -22,7 +22,7 @@ pub(crate) fn initial_network(
     let spec = config.spec("training")?;
     let mut random = ChaCha8Rng::seed_from_u64(config.run.seed);
     let mut network = Network::new(
-        &spec,
+        &spec.architecture,
         config.model.drop_path,
         config.model.layer_scale,
         &config.head,
