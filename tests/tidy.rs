@@ -4,7 +4,7 @@
 mod graph;
 mod text;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use graph::{Graph, Sources};
 
@@ -177,6 +177,26 @@ fn unsafe_code_only_maps_files() {
         found.extend(lines);
     }
     assert!(!found.is_empty());
+}
+
+/// The table of faults names tests by path, such as `ops::faults::the_clock_jumps`.
+#[test]
+fn the_table_of_faults_names_existing_tests() {
+    let table = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/FAULTS.md"));
+    let table = table.expect("the table of faults");
+    let (sources, _) = read_crate("tests/suite.rs");
+    let mut missing = Vec::new();
+    for path in table.split('`').filter(|text| text.contains("::")) {
+        let (module, name) = path.rsplit_once("::").expect("a path");
+        let file = |module: &str| format!("tests/{}.rs", module.replace("::", "/"));
+        let is_test = sources
+            .get(&file(module))
+            .is_some_and(|text| text.contains(&format!("fn {name}(")));
+        if !is_test && !sources.contains_key(&file(path)) {
+            missing.push(path.to_owned());
+        }
+    }
+    assert_none("unknown tests", &missing);
 }
 
 /// A crate of these files.

@@ -233,7 +233,8 @@ async fn bad_routes_are_rejected() {
         ("nothing acceptable", t.image("/v1/embed").header("accept", "text/html"),
          406, "not_acceptable",
          "matches none of application/json, application/octet-stream, application/x-npy"),
-        ("no such route", t.server.get("/v1/nothing"), 404, "not_found", "unknown path /v1/nothing"),
+        ("no such route", t.server.get("/v1/nothing"),
+         404, "not_found", "unknown path /v1/nothing"),
         ("wrong method", t.server.get("/v1/embed"),
          405, "method_not_allowed", "/v1/embed does not take GET"),
     ];
