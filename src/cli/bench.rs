@@ -173,17 +173,12 @@ impl Bench {
         let resize_ms = self.median(|| preparation.resize(&decoded).map(drop))?;
         let pca_ms =
             self.median(|| pca::maps(&[tokens.view()], &[], 3, Foreground::None).map(drop))?;
-        let inference_ms = self.median(|| {
-            session
-                .run(&[(&input, RequestedOutputs::default())])
-                .map(drop)
-        })?;
-        let pipeline_ms = self.median(|| {
-            let input = preparation.prepare(file)?;
-            session
-                .run(&[(&input, RequestedOutputs::default())])
-                .map(drop)
-        })?;
+        let mut infer = |input: &Input| {
+            let requests = [(input, RequestedOutputs::default())];
+            session.run(&requests).map(drop)
+        };
+        let inference_ms = self.median(|| infer(&input))?;
+        let pipeline_ms = self.median(|| infer(&preparation.prepare(file)?))?;
 
         let inputs: Vec<Input> = files
             .iter()

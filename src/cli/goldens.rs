@@ -14,24 +14,12 @@ use crate::{
     vision::{DecodeLimits, DecodeOptions, Size, decode},
 };
 
-/// How far features may be from the reference.
-struct Tolerance {
-    max_difference: f32,
-    /// Minimum cosine similarity of the CLS token.
-    min_cosine: f64,
-}
-
-impl Tolerance {
-    fn of(precision: Precision) -> Self {
-        let (max_difference, min_cosine) = match precision {
-            Precision::Fp32 => (1e-3, 0.99999),
-            Precision::Fp16 => (f32::INFINITY, 0.9995),
-            Precision::Int8 => (f32::INFINITY, 0.995),
-        };
-        Self {
-            max_difference,
-            min_cosine,
-        }
+/// Returns the maximum difference of features, and the minimum cosine similarity of CLS.
+fn tolerance(precision: Precision) -> (f32, f64) {
+    match precision {
+        Precision::Fp32 => (1e-3, 0.99999),
+        Precision::Fp16 => (f32::INFINITY, 0.9995),
+        Precision::Int8 => (f32::INFINITY, 0.995),
     }
 }
 
@@ -44,10 +32,7 @@ pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> an
         "{:<32} {:>14} {:>14} {:>14}",
         "REFERENCE", "CLS COSINE", "CLS LARGEST", "ATTENTION"
     );
-    let Tolerance {
-        max_difference,
-        min_cosine,
-    } = Tolerance::of(model.precision);
+    let (max_difference, min_cosine) = tolerance(model.precision);
     let mut good = true;
     for name in reference_names(folder)? {
         let file = std::fs::read(folder.join(format!("{name}_input.png")))?;

@@ -194,25 +194,24 @@ impl Verify {
         let store = self.store.store()?;
         let precision = self.precision.precision;
         let verified = with_progress(|progress| store.verify(&self.name, precision, progress))?;
+        let path = &verified.paths.model;
+        let manifest = &verified.manifest;
         if self.json {
-            print_json(&json!({"path": verified.paths.model, "manifest": verified.manifest}))?;
+            print_json(&json!({"path": path, "manifest": manifest}))?;
             return Ok(ExitCode::SUCCESS);
         }
         let mut out = std::io::stdout();
+        writeln!(out, "{} is as it was written", path.display())?;
+        writeln!(out, "fingerprint {}", manifest.fingerprint)?;
+        let source = &manifest.source;
         writeln!(
             out,
-            "{} is as it was written",
-            verified.paths.model.display()
-        )?;
-        writeln!(out, "fingerprint {}", verified.manifest.fingerprint)?;
-        writeln!(
-            out,
-            "made from {} (sha256 {})",
-            verified.manifest.source, verified.manifest.source_sha256
+            "made from {source} (sha256 {})",
+            manifest.source_sha256
         )?;
         if let Some(folder) = self.goldens {
             let runtime = self.runtime.load(&self.store)?;
-            let model = ModelFile::open(&verified.paths.model, PositionRule::Hub)?;
+            let model = ModelFile::open(path, PositionRule::Hub)?;
             goldens::compare(&runtime, &model, &folder)?;
         }
         Ok(ExitCode::SUCCESS)
@@ -221,10 +220,11 @@ impl Verify {
 
 fn report(manifest: &Manifest, path: &Path) -> std::io::Result<()> {
     let mut out = std::io::stdout();
+    let (model, precision) = (&manifest.model, manifest.precision);
     writeln!(
         out,
-        "{} {} fingerprint {}",
-        manifest.model, manifest.precision, manifest.fingerprint
+        "{model} {precision} fingerprint {}",
+        manifest.fingerprint
     )?;
     writeln!(out, "{}", path.display())
 }

@@ -255,24 +255,14 @@ impl Datasets {
 
     /// Prints what is evaluated, the files that take no part, and the labels without examples.
     pub(super) fn print(&self, out: &mut impl Write) -> anyhow::Result<()> {
-        let Self {
-            model,
-            precision,
-            pooling,
-            layers,
-            resize,
-            size,
-            dim,
-            ..
-        } = self;
-        let layers = if *layers > 1 {
-            format!(" of {layers} blocks")
-        } else {
-            String::new()
+        let layers = match self.layers {
+            1 => String::new(),
+            layers => format!(" of {layers} blocks"),
         };
         writeln!(
             out,
-            "{model} ({precision}), {pooling}{layers}, {resize} {size}: {dim} values an image"
+            "{} ({}), {}{layers}, {} {}: {} values an image",
+            self.model, self.precision, self.pooling, self.resize, self.size, self.dim
         )?;
         for (name, set) in [("train", &self.train), ("test", &self.test)] {
             let labels = classes(&[&set.vectors]).len();

@@ -187,22 +187,18 @@ impl Import {
     }
 
     fn report(&self, counts: &ImportCounts, seconds: f64) -> anyhow::Result<ExitCode> {
-        let ImportCounts {
-            stored,
-            replaced,
-            skipped,
-            failures,
-        } = counts;
         writeln!(
             std::io::stdout(),
-            "{stored} images stored in `{}`, {replaced} replaced, {skipped} were there \
-             already; {seconds:.1} s ({:.1} images/s)",
+            "{} images stored in `{}`, {} replaced, {} were there already; {seconds:.1} s ({:.1} \
+             images/s)",
+            counts.stored,
             self.gallery.name,
-            (stored + replaced) as f64 / seconds
+            counts.replaced,
+            counts.skipped,
+            (counts.stored + counts.replaced) as f64 / seconds
         )?;
-        print_failures("could not be stored", failures)?;
-        Ok(exit_code(
-            failures.is_empty() || stored + replaced + skipped > 0,
-        ))
+        print_failures("could not be stored", &counts.failures)?;
+        let failures = counts.failures.len();
+        Ok(exit_code(failures == 0 || counts.done() > failures))
     }
 }

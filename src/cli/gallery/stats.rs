@@ -132,20 +132,13 @@ impl StoreStats {
 
 impl GalleryStats {
     fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let Self {
-            name,
-            items,
-            indexed,
-            binding,
-            ..
-        } = self;
         let Binding {
             model,
             dim,
             pooling,
             layers,
             preprocessing,
-        } = binding;
+        } = &self.binding;
         let Preprocessing {
             size,
             resize,
@@ -155,7 +148,8 @@ impl GalleryStats {
         } = preprocessing;
         writeln!(
             out,
-            "\n{name}: {items} items, {indexed} of them in the index"
+            "\n{}: {} items, {} of them in the index",
+            self.name, self.items, self.indexed
         )?;
         writeln!(
             out,
