@@ -105,8 +105,8 @@ impl Manifest {
             let found = sha256_file(path, progress)?;
             if found != *expected {
                 return Err(Error::artifact(format!(
-                    "{} has SHA-256 {found}, but had {expected} when it was written; it is damaged: \
-                     delete it and convert the model again",
+                    "{} has SHA-256 {found}, but had {expected} when it was written; it is \
+                     damaged: delete it and convert the model again",
                     path.display()
                 )));
             }

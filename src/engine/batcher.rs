@@ -1,120 +1,21 @@
-//! The job queue, and the thread that forms batches for the workers.
+//! The thread that forms batches for the workers.
 //!
 //! There is no timer. A job goes to an idle worker at once, so batching costs a lone request
 //! nothing. While all workers are busy, jobs accumulate. The next idle worker then gets the oldest
 //! job along with others of the same grid.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
-use super::{EnginePlan, EngineState, Features, Input, RequestedOutputs};
-use crate::error::Result;
+use super::{
+    EnginePlan, EngineState,
+    queue::{Event, Job, QueuedJob},
+};
 
 /// Maximum number of patches in a batch of several images: 128 of 224×224, or 23 of 518×518.
 /// Limits the memory of a batch of large images to that of a batch of small ones.
 const MAX_BATCH_PATCHES: usize = 32_768;
-
-/// Receives the features of the image, and the image itself.
-pub(super) type Reply = oneshot::Sender<Result<(Input, Features)>>;
-
-/// An image to run through the model.
-pub(super) struct Job {
-    pub(super) input: Input,
-    pub(super) outputs: RequestedOutputs,
-    pub(super) queued: Instant,
-    pub(super) reply: Reply,
-}
-
-/// A job in the queue. Its permit is released when a worker gets the job or the job is dropped.
-pub(super) struct QueuedJob {
-    job: Job,
-    _permit: OwnedSemaphorePermit,
-}
-
-/// An event for the batcher.
-pub(super) enum Event {
-    /// A job was queued.
-    Job(QueuedJob),
-    /// The worker of this index can take a batch.
-    Idle(usize),
-    /// A run of this worker failed, and the worker is probing its session.
-    Recovering(usize),
-    /// The session of this worker is broken for this reason. The worker is replacing it, and will
-    /// be idle afterward.
-    Broken(usize, String),
-    /// The queue was dropped; no more jobs will come.
-    Closed,
-}
-
-/// Handle that adds jobs to the queue. When it is dropped, the queued jobs still run.
-#[derive(Debug)]
-pub(super) struct JobQueue {
-    events: mpsc::UnboundedSender<Event>,
-    // The channel is unbounded, because a queued job counts against the depth also after the
-    // batcher has received it. The permits are the bound.
-    permits: Arc<Semaphore>,
-    depth: usize,
-}
-
-/// Channel to the batcher: its receiver, and a sender for the workers.
-pub(super) struct Events {
-    pub(super) sender: mpsc::UnboundedSender<Event>,
-    pub(super) receiver: mpsc::UnboundedReceiver<Event>,
-}
-
-impl JobQueue {
-    /// Creates a queue for `depth` jobs, and the batcher's end of it.
-    pub(super) fn new(depth: usize) -> (Self, Events) {
-        let depth = depth.clamp(1, Semaphore::MAX_PERMITS);
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let queue = Self {
-            events: sender.clone(),
-            permits: Arc::new(Semaphore::new(depth)),
-            depth,
-        };
-        (queue, Events { sender, receiver })
-    }
-
-    /// Adds a job as soon as the queue has room. Returns `None` if the engine has ended.
-    pub(super) async fn push(
-        &self,
-        input: Input,
-        outputs: RequestedOutputs,
-        reply: Reply,
-    ) -> Option<()> {
-        let queued = Instant::now();
-        let permit = self.permits.clone().acquire_owned().await.ok()?;
-        let job = Job {
-            input,
-            outputs,
-            queued,
-            reply,
-        };
-        self.events
-            .send(Event::Job(QueuedJob {
-                job,
-                _permit: permit,
-            }))
-            .ok()
-    }
-
-    /// Returns the number of queued jobs.
-    pub(super) fn len(&self) -> usize {
-        self.depth - self.permits.available_permits()
-    }
-
-    /// Returns the maximum number of queued jobs.
-    pub(super) fn depth(&self) -> usize {
-        self.depth
-    }
-}
-
-impl Drop for JobQueue {
-    fn drop(&mut self) {
-        let _ = self.events.send(Event::Closed);
-    }
-}
 
 /// The batcher's view of a worker.
 pub(super) struct WorkerSlot {
@@ -290,9 +191,13 @@ impl Batcher {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use tokio::sync::{Semaphore, oneshot};
+
     use super::*;
     use crate::{
-        engine::{Provider, SessionOptions},
+        engine::{Input, Provider, RequestedOutputs, SessionOptions},
         vision::{Grid, RgbImage},
     };
 

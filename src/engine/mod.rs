@@ -9,6 +9,7 @@ mod features;
 mod plan;
 mod positions;
 pub mod providers;
+mod queue;
 pub mod session;
 mod state;
 mod weights;
@@ -18,7 +19,6 @@ use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
 
-use self::{batcher::JobQueue, worker::EngineThreadArgs};
 pub use self::{
     features::{Features, Input, RequestedOutputs},
     plan::{EngineConfig, EnginePlan, available_cores},
@@ -26,6 +26,7 @@ pub use self::{
     session::{ModelSession, Sessions},
     state::EngineState,
 };
+use self::{queue::JobQueue, worker::EngineThreadArgs};
 use crate::{
     artifacts::ModelFile,
     error::{Error, Kind, Result, ResultExt},

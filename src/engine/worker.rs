@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     EngineConfig, EnginePlan, EngineState, Features, ModelSession, Runtime, Sessions,
-    batcher::{Batcher, Event, Events, Job, WorkerSlot, WorkerState},
+    batcher::{Batcher, WorkerSlot, WorkerState},
+    queue::{Event, Events, Job},
 };
 use crate::{
     artifacts::ModelFile,

@@ -28,7 +28,8 @@ const BUFFER_BYTES: usize = 1 << 17;
 /// Downloads `url` to `to`, or completes an interrupted download.
 ///
 /// The bytes go to a file with the suffix `.part`, which is renamed after its hash is verified.
-/// `sha256` is the expected hash in hexadecimal; by default it is the one that a model hub announces.
+/// `sha256` is the expected hash in hexadecimal; by default it is the one that a model hub
+/// announces.
 ///
 /// # Errors
 /// [`Kind::Download`] if the file is not available, the server cannot be reached, or the hash
