@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode};
 use clap::Args;
 use serde_json::json;
 
-use super::SomeGalleries;
+use super::selection::SomeGalleries;
 use crate::cli::{
     executor::block_on,
     output::{exit_code, print_json},

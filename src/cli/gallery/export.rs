@@ -11,7 +11,7 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use super::{OneGallery, items::Items};
+use super::{items::Items, selection::OneGallery};
 use crate::{
     artifacts::write_atomically,
     cli::output::{extension, writing},

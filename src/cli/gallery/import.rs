@@ -7,8 +7,8 @@ use bytes::Bytes;
 use clap::Args;
 
 use super::{
-    OneGallery,
     image_list::{ImageList, ListedImage},
+    selection::OneGallery,
 };
 use crate::{
     cli::{

@@ -3,7 +3,7 @@
 use futures_util::TryStreamExt;
 use tokio::runtime::Runtime;
 
-use super::OneGallery;
+use super::selection::OneGallery;
 use crate::{
     cli::{
         executor::async_runtime,

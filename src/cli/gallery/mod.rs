@@ -7,16 +7,13 @@ mod import;
 mod items;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod selection;
 mod snapshot;
 mod stats;
 
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::{Args, Subcommand};
-
-use super::flags::GalleryFlags;
-use crate::gallery::{self, GalleryInfo, GalleryName, OpenMode};
+use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Gallery {
@@ -44,56 +41,5 @@ impl Gallery {
             Self::Snapshot(command) => command.run(),
             Self::Restore(command) => command.run(),
         }
-    }
-}
-
-/// The store that a command works on.
-#[derive(Debug, Args)]
-struct StoreLocation {
-    #[command(flatten)]
-    flags: GalleryFlags,
-}
-
-impl StoreLocation {
-    async fn open(&self, mode: OpenMode) -> anyhow::Result<gallery::Gallery> {
-        let store = self.flags.open(mode).await?;
-        store.context(
-            "the location of the galleries is missing; give --gallery DIR or \
-             --gallery postgres://…, or set DINOSERVE_GALLERY",
-        )
-    }
-}
-
-/// The gallery that a command works on.
-#[derive(Debug, Args)]
-struct OneGallery {
-    #[command(flatten)]
-    store: StoreLocation,
-
-    /// Name of the gallery
-    #[arg(long, default_value_t)]
-    name: GalleryName,
-}
-
-/// The galleries that a command works on.
-#[derive(Debug, Args)]
-struct SomeGalleries {
-    #[command(flatten)]
-    store: StoreLocation,
-
-    /// Name of a gallery [default: all of them]
-    #[arg(long)]
-    name: Option<GalleryName>,
-}
-
-impl SomeGalleries {
-    /// Opens the store for reading and looks up the galleries.
-    async fn open(&self) -> anyhow::Result<(gallery::Gallery, Vec<GalleryInfo>)> {
-        let store = self.store.open(OpenMode::Read).await?;
-        let galleries = match &self.name {
-            Some(name) => vec![store.require_gallery(name).await?],
-            None => store.galleries().await?,
-        };
-        Ok((store, galleries))
     }
 }

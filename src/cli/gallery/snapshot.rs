@@ -19,7 +19,7 @@ use ureq::{
     tls::{RootCerts, TlsConfig},
 };
 
-use super::OneGallery;
+use super::selection::OneGallery;
 use crate::{
     artifacts::write_atomically,
     cli::{

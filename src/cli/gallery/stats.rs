@@ -6,7 +6,7 @@ use clap::Args;
 use futures_util::TryStreamExt;
 use serde::Serialize;
 
-use super::SomeGalleries;
+use super::selection::SomeGalleries;
 use crate::{
     cli::{executor::block_on, output::print_json},
     error::Result,
