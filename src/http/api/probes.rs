@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     error::{Error, Result},
     features::probe::{Stage, TrainingOptions},
-    gallery::{GalleryName, ProbeName},
+    gallery::{GalleryName, ItemFilter, ProbeName},
     http::{
         AppState,
         api::gallery::params::FilterParams,
@@ -188,6 +188,23 @@ pub(crate) struct TrainingParams {
     wait: bool,
 }
 
+impl TrainingParams {
+    fn plan(self, filter: Option<ItemFilter>) -> Result<ProbePlan> {
+        let detail = "required: a name for the probe, such as \"birds\"";
+        let defaults = TrainingOptions::default();
+        Ok(ProbePlan {
+            name: self.name.ok_or_else(|| Error::option("name", detail))?,
+            gallery: self.gallery,
+            features: self.features,
+            options: TrainingOptions {
+                l2: self.l2,
+                folds: self.folds.unwrap_or(defaults.folds),
+            },
+            filter,
+        })
+    }
+}
+
 /// A training in JSON. The options may also be in the query.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"name": "birds", "gallery": "default", "features": "cls_mean"}))]
@@ -225,29 +242,12 @@ pub(crate) async fn train_probe(
     request: OptionsRequest,
 ) -> Result<Response> {
     let OptionsRequest(mut options) = request;
-    let TrainingParams {
-        name,
-        gallery,
-        features,
-        l2,
-        folds,
-        wait,
-    } = options.take()?;
+    let params: TrainingParams = options.take()?;
     let filter = options.take::<FilterParams>()?.filter()?;
     options.reject_unknown()?;
-    let name = name.ok_or_else(|| {
-        Error::option("name", "required: a name for the probe, such as \"birds\"")
-    })?;
-    let plan = ProbePlan {
-        name: name.clone(),
-        gallery,
-        features,
-        options: TrainingOptions {
-            l2,
-            folds: folds.unwrap_or(TrainingOptions::default().folds),
-        },
-        filter,
-    };
+    let wait = params.wait;
+    let plan = params.plan(filter)?;
+    let name = plan.name.clone();
     let service = state.service();
     let training = service.probes()?.train(&service.extractor, plan).await?;
     if wait {

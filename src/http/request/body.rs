@@ -126,7 +126,6 @@ pub(crate) async fn read(
     Ok((parsed, options))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum BodyForm {
     Raw,
     Multipart,

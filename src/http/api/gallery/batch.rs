@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::params::{GalleryParams, ItemParams, VectorParams};
+use super::params::{GalleryParams, ItemParams, VectorParams, take_input_options};
 use crate::{
     error::{Error, Result},
     gallery::{GalleryName, ItemId, Written},
@@ -20,7 +20,7 @@ use crate::{
         },
         response::{answer::json, problem::Problem},
     },
-    service::{Answers, InputOptions, NewEntry, Service},
+    service::{Answers, NewEntry, Service},
 };
 
 /// Several items in JSON, along with any of the operation's options.
@@ -156,10 +156,7 @@ pub(crate) async fn put_items(
         ..
     } = request;
     let GalleryParams { gallery } = options.take()?;
-    let input_options = InputOptions {
-        image: options.take::<ImageParams>()?.into(),
-        vectors: options.take::<VectorParams>()?.into(),
-    };
+    let input_options = take_input_options(&mut options)?;
     options.reject_unknown()?;
 
     check_distinct(&items)?;
@@ -174,9 +171,22 @@ pub(crate) async fn put_items(
         .insert(&service.extractor, &gallery, entries, &input_options)
         .await?;
     let Answers { binding, outcomes } = stored.value;
+    let body = BatchAnswer {
+        gallery,
+        dim: binding.dim,
+        data: join_outcomes(checked, outcomes),
+    };
+    json(&body, &stored.stages)
+}
+
+/// Joins the items, each with its id and whether it was valid, with the outcomes of the valid ones.
+fn join_outcomes(
+    items: Vec<(Option<String>, Result<()>)>,
+    outcomes: Vec<Result<Written>>,
+) -> Vec<BatchOutcome> {
     let mut outcomes = outcomes.into_iter();
-    let mut data = Vec::with_capacity(checked.len());
-    for (index, (id, valid)) in checked.into_iter().enumerate() {
+    let mut data = Vec::with_capacity(items.len());
+    for (index, (id, valid)) in items.into_iter().enumerate() {
         let outcome = valid.and_then(|()| {
             outcomes
                 .next()
@@ -184,12 +194,7 @@ pub(crate) async fn put_items(
         });
         data.push(BatchOutcome::new(index, id, outcome));
     }
-    let body = BatchAnswer {
-        gallery,
-        dim: binding.dim,
-        data,
-    };
-    json(&body, &stored.stages)
+    data
 }
 
 /// Rejects two items with the same id, since the order in which they are stored is undefined.

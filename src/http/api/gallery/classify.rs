@@ -6,7 +6,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     answer::{FromGallery, NeighborJson, OneOrMore, answer_each},
-    params::{FilterParams, GalleryParams, ImageOrVectorJson, SearchParams, VectorParams},
+    params::{
+        FilterParams, GalleryParams, ImageOrVectorJson, SearchParams, VectorParams,
+        take_input_options, take_query,
+    },
 };
 use crate::{
     error::Result,
@@ -22,9 +25,7 @@ use crate::{
         },
         response::answer::json,
     },
-    service::{
-        Answers, Classification, InputOptions, NeighborQuery, QueryInput, Service, VoteOptions,
-    },
+    service::{Answers, Classification, QueryInput, Service, VoteOptions},
 };
 
 /// Name of a probe.
@@ -181,25 +182,16 @@ async fn classify_by_neighbors(
     inputs: Vec<QueryInput>,
     mut options: Options,
 ) -> Result<Response> {
-    let image = options.take::<ImageParams>()?.into();
     let VoteParams { vote, temperature } = options.take()?;
     let MinScoreParam { min_score } = options.take()?;
-    let search = options.take::<SearchParams>()?.into();
-    let filter = options.take::<FilterParams>()?.filter()?;
-    let GalleryParams { gallery } = options.take()?;
-    let vectors = options.take::<VectorParams>()?.into();
+    let query = take_query(&mut options)?;
+    let input_options = take_input_options(&mut options)?;
     options.reject_unknown()?;
     let vote = VoteOptions {
         vote,
         temperature,
         min_score,
     };
-    let query = NeighborQuery {
-        gallery,
-        search,
-        filter,
-    };
-    let input_options = InputOptions { image, vectors };
     let answers = service
         .galleries()?
         .classify(&service.extractor, &query, inputs, &input_options, vote)

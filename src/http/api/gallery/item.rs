@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     answer::ItemJson,
-    params::{GalleryParams, ImageOrVectorJson, ItemParams, VectorParams},
+    params::{GalleryParams, ImageOrVectorJson, ItemParams, VectorParams, take_input_options},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -22,7 +22,7 @@ use crate::{
         },
         response::answer::json,
     },
-    service::{Answers, InputOptions, NewEntry, Service},
+    service::{Answers, NewEntry, Service},
 };
 
 /// The stored item.
@@ -89,10 +89,7 @@ pub(crate) async fn put_item(
     } = request;
     let GalleryParams { gallery } = options.take()?;
     let (label, metadata) = options.take::<ItemParams>()?.check()?;
-    let input_options = InputOptions {
-        image: options.take::<ImageParams>()?.into(),
-        vectors: options.take::<VectorParams>()?.into(),
-    };
+    let input_options = take_input_options(&mut options)?;
     options.reject_unknown()?;
     let [input] = <[_; 1]>::try_from(inputs).map_err(|inputs| {
         let detail = format!("an item has one image, not {}", inputs.len());

@@ -6,7 +6,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     answer::{FromGallery, NeighborJson, OneOrMore, answer_each},
-    params::{FilterParams, GalleryParams, ImageOrVectorJson, SearchParams, VectorParams},
+    params::{
+        FilterParams, GalleryParams, ImageOrVectorJson, SearchParams, VectorParams,
+        take_input_options, take_query,
+    },
 };
 use crate::{
     error::{Error, Result},
@@ -21,7 +24,7 @@ use crate::{
         },
         response::answer::json,
     },
-    service::{InputOptions, ItemNeighbors, NeighborQuery, SearchOptions, Service},
+    service::{ItemNeighbors, Service},
 };
 
 /// Options of the search for neighbors of a stored item.
@@ -90,15 +93,8 @@ pub(crate) async fn find_neighbors_of_item(
     mut options: Options,
 ) -> Result<Response> {
     let ItemQueryParams { id, include_self } = options.take()?;
-    let search: SearchOptions = options.take::<SearchParams>()?.into();
-    let filter = options.take::<FilterParams>()?.filter()?;
-    let GalleryParams { gallery } = options.take()?;
+    let query = take_query(&mut options)?;
     options.reject_unknown()?;
-    let query = NeighborQuery {
-        gallery,
-        search,
-        filter,
-    };
     let id = id.ok_or_else(|| Error::option("id", "required: the id of a stored item"))?;
     let id = ItemId::new(id)?;
     let found = service
@@ -107,7 +103,10 @@ pub(crate) async fn find_neighbors_of_item(
         .await?;
     let ItemNeighbors { binding, neighbors } = found.value;
     let answer = NeighborsOfItem {
-        query: ItemQuery { id, k: search.k },
+        query: ItemQuery {
+            id,
+            k: query.search.k,
+        },
         neighbors: NeighborJson::list(neighbors),
     };
     let body = FromGallery::new(query.gallery, binding, answer);
@@ -139,19 +138,9 @@ pub(crate) async fn find_neighbors(
         admission: _admission,
         ..
     } = request;
-    let search = options.take::<SearchParams>()?.into();
-    let filter = options.take::<FilterParams>()?.filter()?;
-    let GalleryParams { gallery } = options.take()?;
-    let input_options = InputOptions {
-        image: options.take::<ImageParams>()?.into(),
-        vectors: options.take::<VectorParams>()?.into(),
-    };
+    let query = take_query(&mut options)?;
+    let input_options = take_input_options(&mut options)?;
     options.reject_unknown()?;
-    let query = NeighborQuery {
-        gallery,
-        search,
-        filter,
-    };
     let answers = service
         .galleries()?
         .neighbors(&service.extractor, &query, inputs, &input_options)

@@ -11,11 +11,31 @@ use crate::{
     features::pool::Pooling,
     gallery::{GalleryName, ItemFilter, Label, Metadata},
     http::{
-        api::schema::{EXAMPLE_IMAGE, OneOf},
-        request::options::parsed_object,
+        api::schema::{EXAMPLE_IMAGE, ImageParams, OneOf},
+        request::options::{Options, parsed_object},
     },
-    service::{SearchOptions, VectorOptions},
+    service::{InputOptions, NeighborQuery, SearchOptions, VectorOptions},
 };
+
+/// Takes the options of a search for neighbors.
+pub(crate) fn take_query(options: &mut Options) -> Result<NeighborQuery> {
+    let search: SearchParams = options.take()?;
+    let filter = options.take::<FilterParams>()?.filter()?;
+    let GalleryParams { gallery } = options.take()?;
+    Ok(NeighborQuery {
+        gallery,
+        search: search.into(),
+        filter,
+    })
+}
+
+/// Takes the options of images and vectors.
+pub(crate) fn take_input_options(options: &mut Options) -> Result<InputOptions> {
+    Ok(InputOptions {
+        image: options.take::<ImageParams>()?.into(),
+        vectors: options.take::<VectorParams>()?.into(),
+    })
+}
 
 /// Schema of `pooling`, whose default depends on the gallery.
 type AnyPooling = OneOf<Pooling>;
