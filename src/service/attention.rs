@@ -1,5 +1,8 @@
 //! Attention maps.
 
+use bytes::Bytes;
+use ndarray::{Array2, ArrayView1};
+
 use super::{
     extractor::{CachedFeatures, Extractor},
     images::ImageOptions,
@@ -15,8 +18,6 @@ use crate::{
     },
     vision::{Grid, RgbImage},
 };
-use bytes::Bytes;
-use ndarray::{Array2, ArrayView1};
 
 /// Options of attention maps.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -14,7 +14,7 @@ use crate::{
     vision::Size,
 };
 
-/// Options of a gallery's vectors. `None` stands for the value of the gallery, or for the default of
+/// Options of a gallery's vectors. `None` stands for the gallery's value, or for the default of
 /// embeddings if the gallery does not exist yet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VectorOptions {

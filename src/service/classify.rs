@@ -41,8 +41,11 @@ impl VoteOptions {
     /// Rejects values out of range.
     fn check(&self) -> Result<()> {
         if !self.temperature.is_finite() || self.temperature <= 0.0 {
-            let detail = format_args!("{} is not above 0", self.temperature);
-            return Err(Error::option("temperature", detail));
+            return Err(Error::out_of_range(
+                "temperature",
+                self.temperature,
+                "above 0",
+            ));
         }
         match self.min_score {
             Some(score) if !(-1.0..=1.0).contains(&score) => {

@@ -2,6 +2,10 @@
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use ndarray::{Array2, ArrayView2};
+
 use super::{
     extractor::{ExtractRequest, Extractor},
     images::{ImageOptions, Preparation},
@@ -14,9 +18,6 @@ use crate::{
     model::ModelSpec,
     vision::Grid,
 };
-use bytes::Bytes;
-use futures_util::{StreamExt, stream};
-use ndarray::{Array2, ArrayView2};
 
 /// Options of an embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

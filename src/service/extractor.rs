@@ -35,7 +35,7 @@ pub struct Extractor {
     pixel_permits: Arc<Semaphore>,
 }
 
-/// What to extract from a file.
+/// Extraction of features from a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ExtractRequest {
     pub(super) preparation: Preparation,
@@ -163,21 +163,21 @@ impl Extractor {
         let span = tracing::info_span!("prepare");
         self.on_blocking_thread("preparing an image", move || {
             let _span = span.entered();
-            let mut key = None;
-            if let Some(cache) = cache {
-                let file = Sha256::digest(&file).into();
-                let new = Box::new(CacheKey {
-                    file,
-                    fingerprint,
-                    request,
-                });
-                if let Some(features) = cache.get(&new) {
-                    return Ok(Prepared::Cached(features));
-                }
-                key = Some(new);
+            let key = cache.as_ref().map(|_| CacheKey {
+                file: Sha256::digest(&file).into(),
+                fingerprint,
+                request,
+            });
+            if let (Some(cache), Some(key)) = (&cache, &key)
+                && let Some(features) = cache.get(key)
+            {
+                return Ok(Prepared::Cached(features));
             }
             let input = request.preparation.prepare(&file, patch, &limits)?;
-            Ok(Prepared::New { input, key })
+            Ok(Prepared::New {
+                input,
+                key: key.map(Box::new),
+            })
         })
         .await
     }

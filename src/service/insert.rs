@@ -3,7 +3,6 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::{
@@ -34,13 +33,6 @@ pub struct NewEntry {
     pub metadata: Metadata,
     /// Content: an image or a vector.
     pub input: QueryInput,
-}
-
-/// What a gallery keeps of an image.
-struct StoredFeatures {
-    vector: Vec<f32>,
-    features: Vec<f32>,
-    thumbnail: Vec<u8>,
 }
 
 impl Galleries {
@@ -93,6 +85,7 @@ impl Galleries {
         binding: &Binding,
         image: &ImageOptions,
     ) -> Result<Timed<NewItem>> {
+        let dim = binding.dim;
         let item = NewItem {
             id: entry.id,
             label: entry.label,
@@ -101,32 +94,14 @@ impl Galleries {
             features: None,
             thumbnail: None,
         };
-        match entry.input {
+        let file = match entry.input {
+            QueryInput::Image(file) => file,
             QueryInput::Vector(vector) => {
-                let vector = unit_vector(vector, binding.dim)?;
-                Ok(Timed::instant(NewItem { vector, ..item }))
+                let vector = unit_vector(vector, dim)?;
+                return Ok(Timed::instant(NewItem { vector, ..item }));
             }
-            QueryInput::Image(file) => {
-                let stored = self.stored_features(extractor, file, binding, image);
-                Ok(stored.await?.map(|stored| NewItem {
-                    vector: stored.vector,
-                    features: Some(stored.features),
-                    thumbnail: Some(stored.thumbnail.into()),
-                    ..item
-                }))
-            }
-        }
-    }
-
-    async fn stored_features(
-        &self,
-        extractor: &Extractor,
-        file: Bytes,
-        binding: &Binding,
-        image: &ImageOptions,
-    ) -> Result<Timed<StoredFeatures>> {
+        };
         let options = embed_options(binding);
-        let dim = binding.dim;
         let request = ExtractRequest {
             preparation: preparation(binding, image),
             outputs: RequestedOutputs {
@@ -136,17 +111,18 @@ impl Galleries {
             with_image: true,
         };
         let extracted = extractor.extract(file, request).await?;
-        let side = self.limits().thumbnail_side;
         let image = extracted.value;
+        let thumbnail_side = self.limits().thumbnail_side;
         let started = Instant::now();
         let work = move || {
             let cls = image.features.cls.view();
             let mut features = Vec::with_capacity(2 * cls.len());
             Pooling::ClsMean.pool(cls, image.patch_tokens(), &mut features);
-            Ok(StoredFeatures {
+            Ok(NewItem {
                 vector: unit_vector_of_model(options.vector(&image.features), dim)?,
-                features,
-                thumbnail: thumbnail(image.image(), side)?,
+                features: Some(features),
+                thumbnail: Some(thumbnail(image.image(), thumbnail_side)?.into()),
+                ..item
             })
         };
         let value = extractor

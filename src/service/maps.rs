@@ -1,4 +1,4 @@
-//! Code that all maps share: output formats, and the way from files to maps.
+//! Output formats of maps, and the way from files to maps.
 
 use std::{sync::Arc, time::Instant};
 
@@ -32,7 +32,7 @@ pub enum MapFormat {
 pub struct Rendered<T> {
     /// The maps as numbers.
     pub maps: T,
-    /// PNG files that the [`MapFormat`] asks for.
+    /// PNG files in the requested [`MapFormat`]; empty for numbers.
     pub pngs: Vec<Vec<u8>>,
 }
 

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use ndarray::ArrayView2;
+
 use super::{
     extractor::{CachedFeatures, Extractor},
     images::ImageOptions,
@@ -19,8 +22,6 @@ use crate::{
     gallery::BasisName,
     vision::{Grid, RgbImage},
 };
-use bytes::Bytes;
-use ndarray::ArrayView2;
 
 /// Default number of components: one per color channel.
 pub const PCA_COMPONENTS: usize = 3;

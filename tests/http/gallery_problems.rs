@@ -289,7 +289,7 @@ async fn bad_searches_are_rejected() {
          422, "invalid_option",
          "option `vote`: unknown variant `all`, expected `weighted` or `majority`"),
         ("temperature 0", t.image("/v1/classify?temperature=0"),
-         422, "invalid_option", "option `temperature`: 0 is not above 0"),
+         422, "invalid_option", "option `temperature`: 0 is out of range; it must be above 0"),
         ("min_score above 1", t.image("/v1/classify?min_score=1.5"),
          422, "invalid_option", "option `min_score`: 1.5 is out of range; it must be -1 to 1"),
     ];
