@@ -112,6 +112,15 @@ fn upward(graph: &Graph, layers: &[&[&str]]) -> Vec<String> {
 }
 
 #[test]
+fn no_file_uses_another_in_a_circle() {
+    let found: Vec<String> = CRATES
+        .iter()
+        .flat_map(|root| circles(&read_crate(root).1))
+        .collect();
+    assert_none("circles of files", &found);
+}
+
+#[test]
 fn modules_use_lower_layers_only() {
     let (_, graph) = read_crate("src/lib.rs");
     let count: usize = graph.uses.values().map(BTreeMap::len).sum();
