@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::name::GalleryName;
+use super::GalleryName;
 use crate::{
     error::{Error, Kind, Result},
     features::pool::Pooling,

@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::name::{BasisName, ProbeName};
+use super::{BasisName, ProbeName};
 use crate::error::{Error, Kind, Result};
 
 /// A store of documents. Writes are as durable as those of [`super::GalleryStore`].

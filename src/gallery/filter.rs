@@ -14,7 +14,7 @@ use std::cmp::Ordering;
 
 use serde_json::Value;
 
-use super::{item::Metadata, name::Label};
+use super::{Label, Metadata};
 use crate::error::{Error, Result};
 
 /// A value that conditions compare.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::name::{ItemId, Label};
+use super::{ItemId, Label};
 use crate::error::{Error, Kind, Result};
 
 /// A JSON object of at most 16 KiB, returned unchanged. Filters see its members that are strings,

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    config::{GalleryConfig, OpenMode, StoreConfig},
-    embedded::EmbeddedStore,
-    postgres::PostgresStore,
-    store::Gallery,
+    Gallery, GalleryConfig, OpenMode, StoreConfig, embedded::EmbeddedStore, postgres::PostgresStore,
 };
 use crate::error::{Error, Result};
 

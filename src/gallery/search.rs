@@ -1,11 +1,6 @@
 //! Search queries and their results.
 
-use super::{
-    binding::Binding,
-    filter::ItemFilter,
-    item::Item,
-    name::{GalleryName, ItemId},
-};
+use super::{Binding, GalleryName, Item, ItemFilter, ItemId};
 use crate::error::{Error, Result};
 
 /// A nearest-neighbor query.

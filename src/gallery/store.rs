@@ -6,12 +6,8 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 use super::{
-    binding::Binding,
-    document::DocumentStore,
-    filter::ItemFilter,
-    item::{Item, NewItem, Parts, StoredItem},
-    name::{GalleryName, ItemId},
-    search::{Neighbor, Search, check_width},
+    Binding, DocumentStore, GalleryName, Item, ItemFilter, ItemId, Neighbor, NewItem, Parts,
+    Search, StoredItem, check_width,
 };
 use crate::error::{Error, Kind, Result};
 

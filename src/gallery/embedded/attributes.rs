@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Bound as Edge};
 
-use crate::gallery::{
-    filter::{Bound, Condition, ItemFilter, Scalar},
-    item::Metadata,
-    name::Label,
-};
+use crate::gallery::{Bound, Condition, ItemFilter, Label, Metadata, Scalar};
 
 /// Maximum number of rows in a chunk.
 pub(super) const CHUNK_ROWS: usize = 1024;

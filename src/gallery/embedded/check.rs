@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    gallery::{name::GalleryName, store::CheckReport},
+    gallery::{CheckReport, GalleryName},
 };
 
 /// Maximum number of findings that a check lists; it only counts further ones.

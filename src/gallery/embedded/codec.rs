@@ -6,12 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    gallery::{
-        binding::Binding,
-        config::VectorFormat,
-        item::{Item, Metadata},
-        name::{GalleryName, ItemId, Label},
-    },
+    gallery::{Binding, GalleryName, Item, ItemId, Label, Metadata, VectorFormat},
 };
 
 /// Stored description of a gallery.

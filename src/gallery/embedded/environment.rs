@@ -12,25 +12,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use heed::{
-    CommitOrAbort, Database, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls, types::Bytes,
-};
+use heed::{EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
 
+use super::tables::{TABLE_COUNT, Tables};
 use crate::{
     error::{Error, Kind, Result},
-    gallery::config::OpenMode,
+    gallery::OpenMode,
 };
-
-/// An LMDB database with keys and values of bytes.
-pub(super) type Table = Database<'static, Bytes, Bytes>;
 
 /// Version of the format on disk. Folders of a later version are rejected.
 const FORMAT: u32 = 1;
 /// Size of the file with LMDB's reader slots, in bytes. The file is mapped and written to, so its
 /// blocks must be allocated before the disk is full.
 const LOCK_FILE_BYTES: usize = 64 << 10;
-/// Number of tables.
-const TABLES: u32 = 9;
 /// Number of values that each write adds and removes again. This leaves free pages for a deletion,
 /// which needs some, too.
 const RESERVE_VALUES: u32 = 64;
@@ -40,29 +34,6 @@ const RESERVE_VALUE_BYTES: usize = 1900;
 const BALLAST_BYTES: usize = 4 << 20;
 /// Timeout for the end of the process that served the folder before.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The tables. Item keys begin with the number of the gallery, so that a gallery is a range.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tables {
-    /// `format` and `next gallery`.
-    pub(super) about: Table,
-    /// Name → [`super::codec::GalleryRow`].
-    pub(super) galleries: Table,
-    /// Gallery and id → place.
-    pub(super) ids: Table,
-    /// Gallery and place → [`super::codec::ItemRecord`].
-    pub(super) records: Table,
-    /// Gallery and place → the vector.
-    pub(super) vectors: Table,
-    /// Gallery and place → the features of probes in half precision.
-    pub(super) features: Table,
-    /// Gallery and place → a JPEG.
-    pub(super) thumbnails: Table,
-    /// Kind and name → a document.
-    pub(super) documents: Table,
-    /// Always empty; see [`Environment::keep_room`].
-    reserve: Table,
-}
 
 /// An open folder.
 #[derive(Debug)]
@@ -95,7 +66,10 @@ impl Environment {
         };
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         let map = usize::try_from(max_bytes).unwrap_or(usize::MAX) / 4096 * 4096;
-        options.map_size(map).max_dbs(TABLES).max_readers(1000);
+        options
+            .map_size(map)
+            .max_dbs(TABLE_COUNT as u32)
+            .max_readers(1000);
         // SAFETY: only LMDB changes the file, under its own locks, and `lock` ensures that only one
         // process writes. The file must be on a local disk, as the documentation says.
         let env = unsafe { options.open(folder) }
@@ -104,8 +78,8 @@ impl Environment {
         env.clear_stale_readers()
             .map_err(|error| failed(error, max_bytes))?;
         let tables = match mode {
-            OpenMode::Serve => create_tables(&env),
-            OpenMode::Read => open_tables(&env),
+            OpenMode::Serve => Tables::create(&env),
+            OpenMode::Read => Tables::open(&env),
         };
         let tables = tables.map_err(|error| failed(error, max_bytes).context(folder.display()))?;
         let tables = tables.ok_or_else(|| {
@@ -324,78 +298,4 @@ fn reserve_lock_file(folder: &Path) -> std::io::Result<()> {
     }
     file.write_all(&vec![0; LOCK_FILE_BYTES - has])?;
     file.sync_all()
-}
-
-fn create_tables(env: &heed::Env<WithoutTls>) -> heed::Result<Option<Tables>> {
-    let made = env.create_databases_and_commit(env.write_txn()?, |databases, txn| {
-        let mut table = |name| databases.create_database::<Bytes, Bytes>(txn, Some(name));
-        heed::Result::Ok(CommitOrAbort::<_, ()>::Commit((
-            [
-                table("about")?,
-                table("galleries")?,
-                table("ids")?,
-                table("records")?,
-            ],
-            [
-                table("vectors")?,
-                table("features")?,
-                table("thumbnails")?,
-                table("documents")?,
-            ],
-            table("reserve")?,
-        )))
-    })?;
-    Ok(made.commit().map(Tables::of))
-}
-
-fn open_tables(env: &heed::Env<WithoutTls>) -> heed::Result<Option<Tables>> {
-    let opened = env.open_databases_and_commit(env.read_txn()?, |databases, txn| {
-        let table = |name| databases.open_database::<Bytes, Bytes>(txn, Some(name));
-        let first = [
-            table("about")?,
-            table("galleries")?,
-            table("ids")?,
-            table("records")?,
-        ];
-        let second = [
-            table("vectors")?,
-            table("features")?,
-            table("thumbnails")?,
-            table("documents")?,
-        ];
-        heed::Result::Ok(CommitOrAbort::<_, ()>::Commit((
-            first,
-            second,
-            table("reserve")?,
-        )))
-    })?;
-    let Some((first, second, reserve)) = opened.commit() else {
-        return Ok(None);
-    };
-    let whole = |tables: [Option<Table>; 4]| {
-        let [Some(a), Some(b), Some(c), Some(d)] = tables else {
-            return None;
-        };
-        Some([a, b, c, d])
-    };
-    let tables = || Some(Tables::of((whole(first)?, whole(second)?, reserve?)));
-    Ok(tables())
-}
-
-impl Tables {
-    fn of(tables: ([Table; 4], [Table; 4], Table)) -> Self {
-        let ([about, galleries, ids, records], [vectors, features, thumbnails, documents], reserve) =
-            tables;
-        Self {
-            about,
-            galleries,
-            ids,
-            records,
-            vectors,
-            features,
-            thumbnails,
-            documents,
-            reserve,
-        }
-    }
 }

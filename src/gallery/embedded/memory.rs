@@ -21,7 +21,7 @@ use super::{
     reader,
     rows::{NewRow, Rows},
 };
-use crate::{error::Result, gallery::name::GalleryName};
+use crate::{error::Result, gallery::GalleryName};
 
 /// A gallery as searches see it.
 #[derive(Debug)]

@@ -23,6 +23,7 @@ mod rows;
 mod scan;
 mod search;
 mod store;
+mod tables;
 mod transaction;
 mod writer;
 

@@ -7,17 +7,12 @@ use tokio::sync::mpsc;
 
 use super::{
     codec::{self, GalleryRow, ItemRecord},
-    environment::{Environment, Table},
+    environment::Environment,
+    tables::Table,
 };
 use crate::{
     error::{Error, Result},
-    gallery::{
-        config::VectorFormat,
-        filter::ItemFilter,
-        item::{Item, Parts, StoredItem},
-        name::{GalleryName, ItemId},
-        store::no_gallery,
-    },
+    gallery::{GalleryName, Item, ItemFilter, ItemId, Parts, StoredItem, VectorFormat, no_gallery},
 };
 
 /// A snapshot of the database; a write transaction is one, too.

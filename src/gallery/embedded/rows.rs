@@ -9,7 +9,7 @@ use std::sync::Arc;
 use half::f16;
 
 use super::attributes::{Attributes, CHUNK_ROWS, RowSet};
-use crate::gallery::{config::VectorFormat, filter::ItemFilter, item::Metadata, name::Label};
+use crate::gallery::{ItemFilter, Label, Metadata, VectorFormat};
 
 /// Vectors of a chunk: `[rows, dim]`.
 #[derive(Debug, Clone)]

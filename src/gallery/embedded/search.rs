@@ -16,12 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    gallery::{
-        binding::Binding,
-        name::GalleryName,
-        search::{Neighbor, Search},
-        store::no_gallery,
-    },
+    gallery::{Binding, GalleryName, Neighbor, Search, no_gallery},
 };
 
 /// Number of candidates from the index per requested neighbor, because the index ranks 8-bit

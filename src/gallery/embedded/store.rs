@@ -16,14 +16,9 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     gallery::{
-        binding::Binding,
-        config::{FolderConfig, OpenMode},
-        document::{DocumentKey, DocumentKind, DocumentStore},
-        filter::ItemFilter,
-        item::{Item, Parts, StoredItem},
-        name::{GalleryName, ItemId},
-        search::{Neighbor, Search},
-        store::{CheckReport, GalleryInfo, GalleryStore, ItemBatch, ItemStream, Written},
+        Binding, CheckReport, DocumentKey, DocumentKind, DocumentStore, FolderConfig, GalleryInfo,
+        GalleryName, GalleryStore, Item, ItemBatch, ItemFilter, ItemId, ItemStream, Neighbor,
+        OpenMode, Parts, Search, StoredItem, Written,
     },
 };
 

@@ -20,11 +20,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     gallery::{
-        binding::Binding,
-        config::VectorFormat,
-        item::{Item, NewItem},
-        name::{GalleryName, ItemId},
-        store::{ItemBatch, Written, no_gallery},
+        Binding, GalleryName, Item, ItemBatch, ItemId, NewItem, VectorFormat, Written, no_gallery,
     },
 };
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    gallery::config::VectorFormat,
+    gallery::VectorFormat,
 };
 
 /// Maximum number of queued jobs; further callers wait.

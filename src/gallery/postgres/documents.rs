@@ -4,7 +4,7 @@ use bytes::Bytes;
 use deadpool_postgres::Transaction;
 
 use super::{connection::Connection, failure::Outcome};
-use crate::gallery::document::{DocumentKey, DocumentKind};
+use crate::gallery::{DocumentKey, DocumentKind};
 
 pub(super) async fn put(
     transaction: &Transaction<'_>,

@@ -6,10 +6,7 @@
 use serde_json::{Map, Value};
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::gallery::{
-    filter::{Bound, Condition, ItemFilter, Scalar},
-    item::Metadata,
-};
+use crate::gallery::{Bound, Condition, ItemFilter, Metadata, Scalar};
 
 /// Maximum number of values that are looked up in the index; more are compared in a scan.
 const MAX_LOOKUPS: usize = 16;

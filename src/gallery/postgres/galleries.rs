@@ -14,11 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind},
-    gallery::{
-        binding::Binding,
-        name::GalleryName,
-        store::{GalleryInfo, no_gallery},
-    },
+    gallery::{Binding, GalleryInfo, GalleryName, no_gallery},
 };
 
 /// A gallery as its row describes it.

@@ -8,10 +8,7 @@ use tokio_postgres::Row;
 use super::failure::Outcome;
 use crate::{
     error::{Error, Kind, Result},
-    gallery::{
-        item::{Item, Metadata, NewItem, Parts, StoredItem},
-        name::{ItemId, Label},
-    },
+    gallery::{Item, ItemId, Label, Metadata, NewItem, Parts, StoredItem},
 };
 
 /// Columns of an [`Item`].

@@ -15,12 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind},
-    gallery::{
-        filter::ItemFilter,
-        item::{Item, Parts, StoredItem},
-        name::{GalleryName, ItemId},
-        store::{CheckReport, ItemStream},
-    },
+    gallery::{CheckReport, GalleryName, Item, ItemFilter, ItemId, ItemStream, Parts, StoredItem},
 };
 
 /// Number of rows per fetch.

@@ -10,11 +10,7 @@ use super::{
     index::Indexing,
     item_row,
 };
-use crate::gallery::{
-    filter::ItemFilter,
-    name::GalleryName,
-    search::{Neighbor, Search},
-};
+use crate::gallery::{GalleryName, ItemFilter, Neighbor, Search};
 
 /// Maximum number of passing items for which a filtered search is exact: comparing so few takes
 /// less time than finding them in the index.

@@ -28,14 +28,9 @@ use super::{
 use crate::{
     error::{Error, Result},
     gallery::{
-        binding::Binding,
-        config::{OpenMode, PostgresConfig},
-        document::{DocumentKey, DocumentKind, DocumentStore},
-        filter::ItemFilter,
-        item::{Item, Parts, StoredItem},
-        name::{GalleryName, ItemId},
-        search::{Neighbor, Search},
-        store::{CheckReport, GalleryInfo, GalleryStore, ItemBatch, ItemStream, Written},
+        Binding, CheckReport, DocumentKey, DocumentKind, DocumentStore, GalleryInfo, GalleryName,
+        GalleryStore, Item, ItemBatch, ItemFilter, ItemId, ItemStream, Neighbor, OpenMode, Parts,
+        PostgresConfig, Search, StoredItem, Written,
     },
 };
 

@@ -18,11 +18,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    gallery::{
-        item::NewItem,
-        name::{GalleryName, ItemId},
-        store::{ItemBatch, Written},
-    },
+    gallery::{GalleryName, ItemBatch, ItemId, NewItem, Written},
 };
 
 /// Number of items per statement.

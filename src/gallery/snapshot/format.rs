@@ -5,11 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Kind, Result},
-    gallery::{
-        binding::Binding,
-        item::{Metadata, NewItem, StoredItem},
-        name::{ItemId, Label},
-    },
+    gallery::{Binding, ItemId, Label, Metadata, NewItem, StoredItem},
 };
 
 pub(super) const MAGIC: &[u8; 8] = b"DINOGLRY";

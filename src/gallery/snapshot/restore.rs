@@ -13,7 +13,7 @@ use super::format::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    gallery::{binding::Binding, name::GalleryName, store::Gallery},
+    gallery::{Binding, Gallery, GalleryName},
     hex,
 };
 

@@ -10,11 +10,7 @@ use super::format::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    gallery::{
-        item::Parts,
-        name::GalleryName,
-        store::{Gallery, GalleryInfo, read_whole},
-    },
+    gallery::{Gallery, GalleryInfo, GalleryName, Parts, read_whole},
 };
 
 /// Writes a snapshot of a gallery, without blocking writers.
