@@ -3,7 +3,7 @@
 use super::{
     codec::{self, ItemRecord},
     environment::Environment,
-    reader,
+    view::View,
 };
 use crate::{
     error::Result,
@@ -15,17 +15,15 @@ const MAX_FINDINGS: usize = 1000;
 
 /// Compares everything of a gallery with its checksums, and the tables with each other.
 pub(super) fn check(environment: &Environment, name: &GalleryName) -> Result<CheckReport> {
-    let failed = |error| environment.failed(error);
     let txn = environment.read()?;
-    let row = reader::require_gallery(environment, &txn, name)?;
-    let tables = &environment.tables;
+    let view = View::new(environment, &txn);
+    let row = view.require_gallery(name)?;
+    let tables = view.tables();
     let mut items = 0;
     let mut findings = Findings::default();
-    for entry in reader::records(environment, &txn, row.number, 0)? {
+    for entry in view.records(row.number, 0)? {
         let (place, bytes) = entry?;
         items += 1;
-        let key = codec::place_key(row.number, place);
-        let parts = reader::encoded_parts(environment, &txn, &key)?;
         let id = match ItemRecord::decode(bytes) {
             Ok(record) if record.item.place == place => record.item.id,
             _ => {
@@ -33,17 +31,13 @@ pub(super) fn check(environment: &Environment, name: &GalleryName) -> Result<Che
                 continue;
             }
         };
-        if !ItemRecord::is_whole(bytes, parts) {
+        if !ItemRecord::is_whole(bytes, view.encoded_parts(row.number, place)?) {
             findings.add(format!(
                 "item {:?}: it is not as it was written (its checksum differs)",
                 id.as_str()
             ));
         }
-        let found = tables
-            .ids
-            .get(&txn, &codec::id_key(row.number, &id))
-            .map_err(failed)?;
-        if found != Some(&place.to_le_bytes()) {
+        if view.place(row.number, &id)? != Some(place) {
             findings.add(format!(
                 "item {:?}: it cannot be found by its id",
                 id.as_str()
@@ -51,11 +45,7 @@ pub(super) fn check(environment: &Environment, name: &GalleryName) -> Result<Che
         }
     }
     let prefix = codec::prefix(row.number);
-    let ids = tables
-        .ids
-        .prefix_iter(&txn, &prefix)
-        .map_err(failed)?
-        .count() as u64;
+    let ids = view.entries(tables.ids, &prefix)?.count() as u64;
     if ids != items || row.items != items {
         findings.add(format!(
             "{items} items are there, {ids} ids, and {} were counted",
@@ -67,9 +57,9 @@ pub(super) fn check(environment: &Environment, name: &GalleryName) -> Result<Che
         ("features", tables.features),
         ("thumbnails", tables.thumbnails),
     ] {
-        for entry in table.prefix_iter(&txn, &prefix).map_err(failed)? {
-            let (key, _) = entry.map_err(failed)?;
-            if tables.records.get(&txn, key).map_err(failed)?.is_none() {
+        for entry in view.entries(table, &prefix)? {
+            let (key, _) = entry?;
+            if view.get(tables.records, key)?.is_none() {
                 findings.add(format!("{part} hold an entry that belongs to no item"));
             }
         }

@@ -35,6 +35,9 @@ const BALLAST_BYTES: usize = 4 << 20;
 /// Timeout for the end of the process that served the folder before.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A snapshot of the database; a write transaction is one, too.
+pub(super) type ReadTransaction<'a> = RoTxn<'a, WithoutTls>;
+
 /// An open folder.
 #[derive(Debug)]
 pub(super) struct Environment {
@@ -146,12 +149,12 @@ impl Environment {
     }
 
     /// Begins a read transaction: a snapshot of the database.
-    pub(super) fn read(&self) -> Result<RoTxn<'_, WithoutTls>> {
+    pub(super) fn read(&self) -> Result<ReadTransaction<'_>> {
         self.env.read_txn().map_err(|error| self.failed(error))
     }
 
     /// Begins a read transaction that outlives the borrow of the environment.
-    pub(super) fn read_owned(&self) -> Result<RoTxn<'static, WithoutTls>> {
+    pub(super) fn read_owned(&self) -> Result<ReadTransaction<'static>> {
         self.env
             .clone()
             .static_read_txn()

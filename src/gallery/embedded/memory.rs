@@ -18,8 +18,8 @@ use super::{
     codec::{self, GalleryRow, ItemRecord},
     environment::Environment,
     index::{self, ApproximateIndex},
-    reader,
     rows::{NewRow, Rows},
+    view::View,
 };
 use crate::{error::Result, gallery::GalleryName};
 
@@ -90,7 +90,8 @@ impl Memory {
             searches: cores,
         };
         let mut galleries = Galleries::new();
-        for (name, row) in reader::galleries(environment)? {
+        let txn = environment.read()?;
+        for (name, row) in View::new(environment, &txn).galleries()? {
             galleries.insert(name, Arc::new(memory.load_gallery(environment, &row)?));
         }
         let numbers: Vec<u32> = galleries.values().map(|gallery| gallery.number).collect();
@@ -163,18 +164,13 @@ impl Memory {
 /// is sorted by place. Damaged items are left out, so that the others can be found;
 /// [`super::check`] reports them.
 fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
-    let failed = |error| environment.failed(error);
-    let tables = &environment.tables;
     let txn = environment.read()?;
+    let view = View::new(environment, &txn);
     let mut order = Vec::new();
-    for entry in tables
-        .records
-        .prefix_iter(&txn, &codec::prefix(row.number))
-        .map_err(failed)?
-    {
-        let (key, value) = entry.map_err(failed)?;
-        match ItemRecord::decode(value) {
-            Ok(record) => order.push((record.serial, codec::place_of(key)?)),
+    for entry in view.records(row.number, 0)? {
+        let (place, record) = entry?;
+        match ItemRecord::decode(record) {
+            Ok(record) => order.push((record.serial, place)),
             Err(error) => {
                 tracing::error!(
                     %error,
@@ -189,10 +185,12 @@ fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
     for batch in order.chunks(CHUNK_ROWS) {
         let mut read = Vec::with_capacity(batch.len());
         for &(serial, place) in batch {
+            let Some(ItemRecord { item, .. }) = view.record(row.number, place)? else {
+                continue;
+            };
             let key = codec::place_key(row.number, place);
-            let record = tables.records.get(&txn, &key).map_err(failed)?;
-            let vector = tables.vectors.get(&txn, &key).map_err(failed)?;
-            let vector = codec::decode_floats(vector.unwrap_or_default(), row.vectors);
+            let vector = view.get(view.tables().vectors, &key)?.unwrap_or_default();
+            let vector = codec::decode_floats(vector, row.vectors);
             if vector.len() != row.binding.dim {
                 tracing::error!(
                     place,
@@ -201,7 +199,6 @@ fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
                 );
                 continue;
             }
-            let item = ItemRecord::decode(record.unwrap_or_default())?.item;
             read.push(NewRow {
                 serial,
                 place,

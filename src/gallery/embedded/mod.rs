@@ -25,6 +25,7 @@ mod search;
 mod store;
 mod tables;
 mod transaction;
+mod view;
 mod writer;
 
 pub(super) use self::store::EmbeddedStore;

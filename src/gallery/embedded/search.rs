@@ -7,12 +7,12 @@ use std::{
 
 use super::{
     attributes::RowSet,
-    environment::Environment,
+    environment::{Environment, ReadTransaction},
     index::ApproximateIndex,
     memory::{LiveGallery, Memory},
-    reader::{self, ReadTransaction},
     rows::Rows,
     scan::{Best, Hit, scan, score},
+    view::View,
 };
 use crate::{
     error::{Error, Result},
@@ -34,13 +34,13 @@ pub(super) fn neighbors(
     search: &Search,
 ) -> Result<Vec<Neighbor>> {
     let snapshot = ReadSnapshot::take(environment, memory, name)?;
-    let ReadSnapshot { txn, gallery, .. } = &snapshot;
+    let view = View::new(environment, &snapshot.txn);
+    let number = snapshot.gallery.number;
     search.check(name, &snapshot.binding)?;
     let except = match &search.except {
-        Some(id) => reader::find(environment, txn, gallery.number, id)?,
+        Some(id) => view.find(number, id)?.map(|record| record.serial),
         None => None,
-    }
-    .map(|record| record.serial);
+    };
     // One more neighbor, because the excluded item may be among them.
     let k = search.k + usize::from(except.is_some());
     let mut hits = snapshot.hits(search, k, memory.exact_up_to)?;
@@ -48,8 +48,7 @@ pub(super) fn neighbors(
     hits.truncate(search.k);
     let mut neighbors = Vec::with_capacity(hits.len());
     for hit in hits {
-        let record = reader::record(environment, txn, gallery.number, hit.place)?;
-        let record = record.ok_or_else(|| {
+        let record = view.record(number, hit.place)?.ok_or_else(|| {
             Error::internal(format!(
                 "item {} of the gallery `{name}` is gone",
                 hit.place
@@ -93,7 +92,7 @@ impl<'a> ReadSnapshot<'a> {
             });
             let rows = gallery.rows.load_full();
             let txn = environment.read()?;
-            if let Some(row) = reader::gallery(environment, &txn, name)?
+            if let Some(row) = View::new(environment, &txn).gallery(name)?
                 && row.number == gallery.number
                 && row.next_serial == rows.version
             {

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     check, codec::GalleryRow, environment::Environment, indexer::Indexer, memory::Memory, reader,
-    search, writer::Writer,
+    search, view::View, writer::Writer,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -126,7 +126,9 @@ impl GalleryStore for EmbeddedStore {
     }
 
     async fn galleries(&self) -> Result<Vec<GalleryInfo>> {
-        let rows = self.blocking(reader::galleries).await?;
+        let rows = self
+            .blocking(|environment| View::new(environment, &environment.read()?).galleries())
+            .await?;
         Ok(rows
             .into_iter()
             .map(|(name, row)| self.info(name, row))
@@ -137,7 +139,7 @@ impl GalleryStore for EmbeddedStore {
         let requested = name.clone();
         let row = self
             .blocking(move |environment| {
-                reader::gallery(environment, &environment.read()?, &requested)
+                View::new(environment, &environment.read()?).gallery(&requested)
             })
             .await?;
         Ok(row.map(|row| self.info(name.clone(), row)))
@@ -289,12 +291,9 @@ impl DocumentStore for EmbeddedStore {
         let key = table_key(key);
         self.blocking(move |environment| {
             let txn = environment.read()?;
-            let found = environment
-                .tables
-                .documents
-                .get(&txn, key.as_bytes())
-                .map_err(|error| environment.failed(error))?;
-            Ok(found.map(Bytes::copy_from_slice))
+            let document =
+                View::new(environment, &txn).get(environment.tables.documents, key.as_bytes())?;
+            Ok(document.map(Bytes::copy_from_slice))
         })
         .await
     }
@@ -303,16 +302,9 @@ impl DocumentStore for EmbeddedStore {
         self.blocking(move |environment| {
             let txn = environment.read()?;
             let prefix = format!("{kind}/");
-            let entries = environment
-                .tables
-                .documents
-                .prefix_iter(&txn, prefix.as_bytes())
-                .map_err(|error| environment.failed(error))?;
-            entries
-                .map(|entry| {
-                    let (key, _) = entry.map_err(|error| environment.failed(error))?;
-                    Ok(String::from_utf8_lossy(&key[prefix.len()..]).into_owned())
-                })
+            View::new(environment, &txn)
+                .entries(environment.tables.documents, prefix.as_bytes())?
+                .map(|entry| Ok(String::from_utf8_lossy(&entry?.0[prefix.len()..]).into_owned()))
                 .collect()
         })
         .await

@@ -14,8 +14,8 @@ use super::{
     environment::Environment,
     index,
     memory::{Galleries, LiveGallery, Memory},
-    reader,
     rows::NewRow,
+    view::View,
 };
 use crate::{
     error::{Error, Result},
@@ -208,8 +208,12 @@ impl<'a> WriteTransaction<'a> {
         write(&mut self.txn).map_err(|error| WriteError::Store(self.environment.failed(error)))
     }
 
+    fn view(&self) -> View<'_> {
+        View::new(self.environment, &self.txn)
+    }
+
     fn row(&self, name: &GalleryName) -> Result<Option<GalleryRow>, WriteError> {
-        reader::gallery(self.environment, &self.txn, name).map_err(WriteError::Store)
+        self.view().gallery(name).map_err(WriteError::Store)
     }
 
     fn require_row(&self, name: &GalleryName) -> Result<GalleryRow, WriteError> {
@@ -357,10 +361,9 @@ impl<'a> WriteTransaction<'a> {
 
     /// Looks up an id. An item with a damaged record can still be replaced and deleted.
     fn find(&self, gallery: u32, id: &ItemId) -> Result<Option<Existing>, WriteError> {
-        let place =
-            reader::place(self.environment, &self.txn, gallery, id).map_err(WriteError::Store)?;
+        let place = self.view().place(gallery, id).map_err(WriteError::Store)?;
         let Some(place) = place else { return Ok(None) };
-        let serial = match reader::record(self.environment, &self.txn, gallery, place) {
+        let serial = match self.view().record(gallery, place) {
             Ok(record) => record.map(|record| record.serial),
             Err(_) => self.serial_in_memory(gallery, place),
         };

@@ -1,0 +1,155 @@
+//! Lookups within a transaction.
+
+use std::ops::Bound;
+
+use super::{
+    codec::{self, GalleryRow, ItemRecord},
+    environment::{Environment, ReadTransaction},
+    tables::{Table, Tables},
+};
+use crate::{
+    error::Result,
+    gallery::{GalleryName, Item, ItemId, Parts, StoredItem, VectorFormat, no_gallery},
+};
+
+/// Key and value of an entry.
+type Entry<'t> = (&'t [u8], &'t [u8]);
+
+/// The database as a transaction sees it.
+#[derive(Clone, Copy)]
+pub(super) struct View<'t> {
+    environment: &'t Environment,
+    txn: &'t ReadTransaction<'t>,
+}
+
+impl<'t> View<'t> {
+    pub(super) fn new(environment: &'t Environment, txn: &'t ReadTransaction<'t>) -> Self {
+        Self { environment, txn }
+    }
+
+    pub(super) fn tables(self) -> &'t Tables {
+        &self.environment.tables
+    }
+
+    /// Reads the value of a key.
+    pub(super) fn get(self, table: Table, key: &[u8]) -> Result<Option<&'t [u8]>> {
+        table
+            .get(self.txn, key)
+            .map_err(|error| self.environment.failed(error))
+    }
+
+    /// Iterates over the entries whose key begins with `prefix`.
+    pub(super) fn entries(
+        self,
+        table: Table,
+        prefix: &[u8],
+    ) -> Result<impl Iterator<Item = Result<Entry<'t>>> + use<'t>> {
+        let failed = |error| self.environment.failed(error);
+        let entries = table.prefix_iter(self.txn, prefix).map_err(failed)?;
+        Ok(entries.map(move |entry| entry.map_err(failed)))
+    }
+
+    /// Returns all galleries, by name.
+    pub(super) fn galleries(self) -> Result<Vec<(GalleryName, GalleryRow)>> {
+        self.entries(self.tables().galleries, b"")?
+            .map(|entry| {
+                let (key, value) = entry?;
+                let name = GalleryName::new(String::from_utf8_lossy(key))?;
+                let row = GalleryRow::decode(&name, value)?;
+                Ok((name, row))
+            })
+            .collect()
+    }
+
+    /// Looks up a gallery.
+    pub(super) fn gallery(self, name: &GalleryName) -> Result<Option<GalleryRow>> {
+        self.get(self.tables().galleries, name.as_str().as_bytes())?
+            .map(|bytes| GalleryRow::decode(name, bytes))
+            .transpose()
+    }
+
+    /// Looks up a gallery that must exist.
+    pub(super) fn require_gallery(self, name: &GalleryName) -> Result<GalleryRow> {
+        self.gallery(name)?.ok_or_else(|| no_gallery(name))
+    }
+
+    /// Looks up the place of an id.
+    pub(super) fn place(self, gallery: u32, id: &ItemId) -> Result<Option<u64>> {
+        let place = self.get(self.tables().ids, &codec::id_key(gallery, id))?;
+        Ok(place
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(u64::from_le_bytes))
+    }
+
+    /// Reads the record at a place.
+    pub(super) fn record(self, gallery: u32, place: u64) -> Result<Option<ItemRecord>> {
+        self.get(self.tables().records, &codec::place_key(gallery, place))?
+            .map(ItemRecord::decode)
+            .transpose()
+    }
+
+    /// Looks up the record of an id.
+    pub(super) fn find(self, gallery: u32, id: &ItemId) -> Result<Option<ItemRecord>> {
+        match self.place(gallery, id)? {
+            Some(place) => self.record(gallery, place),
+            None => Ok(None),
+        }
+    }
+
+    /// Iterates over the encoded records of a gallery after a place, with their places.
+    pub(super) fn records(
+        self,
+        gallery: u32,
+        after: u64,
+    ) -> Result<impl Iterator<Item = Result<(u64, &'t [u8])>> + use<'t>> {
+        let failed = |error| self.environment.failed(error);
+        let from = codec::place_key(gallery, after);
+        let to = codec::prefix(gallery + 1);
+        let range = (Bound::Excluded(&from[..]), Bound::Excluded(&to[..]));
+        let entries = self
+            .tables()
+            .records
+            .range(self.txn, &range)
+            .map_err(failed)?;
+        Ok(entries.map(move |entry| {
+            let (key, value) = entry.map_err(failed)?;
+            Ok((codec::place_of(key)?, value))
+        }))
+    }
+
+    /// Reads the requested parts of an item.
+    pub(super) fn with_parts(
+        self,
+        row: &GalleryRow,
+        item: Item,
+        parts: Parts,
+    ) -> Result<StoredItem> {
+        let key = codec::place_key(row.number, item.place);
+        let part = |requested: bool, table: Table| match requested {
+            true => self.get(table, &key),
+            false => Ok(None),
+        };
+        let tables = self.tables();
+        let vector = part(parts.vector, tables.vectors)?.unwrap_or_default();
+        let features = part(parts.features, tables.features)?;
+        let thumbnail = part(parts.thumbnail, tables.thumbnails)?;
+        Ok(StoredItem {
+            vector: codec::decode_floats(vector, row.vectors),
+            features: features.map(|bytes| codec::decode_floats(bytes, VectorFormat::F16)),
+            thumbnail: thumbnail.map(bytes::Bytes::copy_from_slice),
+            item,
+        })
+    }
+
+    /// Returns vector, features and thumbnail of an item as they are on disk.
+    pub(super) fn encoded_parts(self, gallery: u32, place: u64) -> Result<[&'t [u8]; 3]> {
+        let key = codec::place_key(gallery, place);
+        let part = |table| self.get(table, &key).map(Option::unwrap_or_default);
+        let tables = self.tables();
+        Ok([
+            part(tables.vectors)?,
+            part(tables.features)?,
+            part(tables.thumbnails)?,
+        ])
+    }
+}
