@@ -58,13 +58,7 @@ fn ctrl_c_saves_and_the_same_command_resumes() {
     std::fs::write(out.join(".tmpHalf"), "half").unwrap();
     let child = start(&[]);
     let metrics = RunFiles::new(&out).metrics();
-    let lines = || {
-        std::fs::read_to_string(&metrics)
-            .unwrap_or_default()
-            .lines()
-            .count()
-    };
-    while lines() < 3 {
+    while std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < 3 {
         std::thread::sleep(Duration::from_millis(20));
     }
     let second = start(&[]).wait_with_output().unwrap();
@@ -83,15 +77,8 @@ fn ctrl_c_saves_and_the_same_command_resumes() {
         text.contains("run the same command again to resume"),
         "{text}"
     );
-    let done: usize = text
-        .split("Stopped after step ")
-        .nth(1)
-        .unwrap()
-        .split(';')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let (_, after) = text.split_once("Stopped after step ").unwrap();
+    let done: usize = after.split(';').next().unwrap().parse().unwrap();
 
     let ended = start(&["--batch", "2"]).wait_with_output().unwrap();
     let text = stderr(&ended);
@@ -137,27 +124,22 @@ fn wrong_commands_fail_with_a_helpful_message() {
     let root = tempfile::tempdir().unwrap();
     write_images(root.path(), 2);
     let out = root.path().join("run");
-    let rows: [(&[&str], &[&str]); 5] = [
+    let rows: [(&str, &[&str]); 5] = [
         (
-            &[],
+            "",
             &["has 4 images, but a step needs 64; lower optimiser.batch"],
         ),
-        (&["--init", "no-such"], &["there is no model \"no-such\""]),
+        ("--init no-such", &["there is no model \"no-such\""]),
+        ("--set crops.local_size=15", &["crops.local_size is 15"]),
+        ("--device tpu", &["it must be `cpu` or `cuda`"]),
         (
-            &["--set", "crops.local_size=15"],
-            &["crops.local_size is 15"],
-        ),
-        (&["--device", "tpu"], &["it must be `cpu` or `cuda`"]),
-        (
-            &["--device", "cuda"],
+            "--device cuda",
             &["built without CUDA", "no CUDA device was found"],
         ),
     ];
     for (arguments, texts) in rows {
-        let output = run_command(root.path(), &out)
-            .args(arguments)
-            .output()
-            .unwrap();
+        let mut command = run_command(root.path(), &out);
+        let output = command.args(arguments.split_whitespace()).output().unwrap();
         let error = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
         assert!(

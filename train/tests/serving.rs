@@ -8,15 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use burn::tensor::Device;
-use dinoserve::vision::{PatchSize, ResampleFilter, ResizeMode, Transform};
+use dinoserve::{
+    artifacts::Home,
+    model::Ffn,
+    vision::{PatchSize, ResampleFilter, ResizeMode, Transform},
+};
 use dinoserve_train::{
     config::Config,
     data::{append_normalized, read_image},
-    run::{EvaluationFolders, Run, RunFiles, export},
+    run::{EvaluationFolders, Run, export},
 };
 
-use crate::support::{server_golden, tensor, tiny_config, values, write_images};
+use crate::support::{
+    assert_near, prepare_run, server_golden, tensor, tiny_config, values, write_images,
+};
 
 /// Returns the path of the server's program, which is built with this one.
 fn server() -> PathBuf {
@@ -29,6 +34,7 @@ fn server() -> PathBuf {
     program
 }
 
+/// A server that is stopped when it is dropped.
 struct Serving(Child);
 
 impl Drop for Serving {
@@ -38,19 +44,12 @@ impl Drop for Serving {
     }
 }
 
-fn trained(root: &Path, config: Config) -> Run {
+/// Trains a model on a few images.
+fn trained(root: &Path, config: &Config) -> Run {
     let images = root.join("images");
     write_images(&images, 6);
-    let files = RunFiles::new(&root.join("run"));
-    let mut run = Run::prepare(
-        &images,
-        files,
-        config,
-        None,
-        &EvaluationFolders::default(),
-        Device::flex(),
-    )
-    .unwrap();
+    let folders = EvaluationFolders::default();
+    let mut run = prepare_run(&images, &root.join("run"), config, &folders).unwrap();
     run.train(1, &AtomicBool::new(false)).unwrap();
     run
 }
@@ -61,20 +60,19 @@ fn served(root: &Path, file: &Path, name: &str) -> Vec<Vec<f32>> {
     let home = root.join("home");
     let folder = root.join("run/export");
     std::fs::create_dir_all(home.join("catalog")).unwrap();
+    let description = format!("{name}.toml");
     std::fs::copy(
-        folder.join(format!("{name}.toml")),
-        home.join(format!("catalog/{name}.toml")),
+        folder.join(&description),
+        home.join("catalog").join(&description),
     )
     .unwrap();
-    let real_home = std::env::var_os("DINOSERVE_HOME").map(PathBuf::from);
-    let library = std::env::var_os("ORT_DYLIB_PATH").map_or_else(
-        || {
-            dinoserve::artifacts::Home::new(real_home)
-                .unwrap()
-                .runtime_library()
-        },
-        PathBuf::from,
-    );
+    let library = match std::env::var_os("ORT_DYLIB_PATH") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let real_home = std::env::var_os("DINOSERVE_HOME").map(PathBuf::from);
+            Home::new(real_home).unwrap().runtime_library()
+        }
+    };
     let program = || {
         let mut command = Command::new(server());
         command
@@ -84,13 +82,8 @@ fn served(root: &Path, file: &Path, name: &str) -> Vec<Vec<f32>> {
         command
     };
     let converted = program()
-        .args([
-            "models",
-            "convert",
-            name,
-            "--from",
-            folder.join("model.safetensors").to_str().unwrap(),
-        ])
+        .args(["models", "convert", name, "--from"])
+        .arg(folder.join("model.safetensors"))
         .output()
         .unwrap();
     assert!(
@@ -146,11 +139,11 @@ fn a_trained_model_has_the_same_tokens_when_it_is_served() {
         config.crops.local_size = 28;
         if kind != "plain" {
             config.model.registers = 2;
-            config.model.ffn = dinoserve::model::Ffn::Swiglu;
+            config.model.ffn = Ffn::Swiglu;
             // The server interpolates the positions of this grid.
             config.model.native_grid = 6;
         }
-        let run = trained(root.path(), config.clone());
+        let run = trained(root.path(), &config);
         let backbone = &run.trainer().state().teacher.backbone;
         let exported = root.path().join("run/export");
         export(backbone, &config.spec("mine").unwrap(), &exported).unwrap();
@@ -176,17 +169,7 @@ fn a_trained_model_has_the_same_tokens_when_it_is_served() {
 
         let found = served(root.path(), &file, "mine");
         assert_eq!(found.len(), 1 + 16, "{kind}: CLS and 4×4 patches");
-        let found = found.concat();
-        assert_eq!(found.len(), expected.len());
-        let largest = found
-            .iter()
-            .zip(&expected)
-            .map(|(a, b)| (a - b).abs())
-            .fold(0.0, f32::max);
-        assert!(
-            largest <= 1e-3,
-            "{kind}: the tokens differ by up to {largest}"
-        );
+        assert_near(kind, &found.concat(), &expected, 0.0, 1e-3);
         let max = expected.iter().map(|value| value.abs()).fold(0.0, f32::max);
         assert!(max > 0.5, "{kind}: the tokens are not all near 0");
     }

@@ -86,13 +86,8 @@ pub fn prepared() -> (Trainer, Batch, StepSettings) {
         teacher_temperature: number(&config["teacher_temperature"]),
         prototypes_frozen: false,
     };
-    let trainer = Trainer::new(
-        state,
-        loss,
-        number(&config["clip_grad_norm_per_parameter"]),
-        1,
-        device,
-    );
+    let max_gradient = number(&config["clip_grad_norm_per_parameter"]);
+    let trainer = Trainer::new(state, loss, max_gradient, 1, device);
     (trainer, batch, settings)
 }
 
@@ -123,13 +118,8 @@ fn assert_network(what: &str, found: &Network, expected: &Tensors, rate: f32) {
             });
             let absolute = ABSOLUTE.max(rate * change);
             loosened += usize::from(absolute > ABSOLUTE);
-            assert_near(
-                &format!("{after}[{index}]"),
-                &[found],
-                &[expected],
-                RELATIVE,
-                absolute,
-            );
+            let what = format!("{after}[{index}]");
+            assert_near(&what, &[found], &[expected], RELATIVE, absolute);
         }
     }
     assert!(
@@ -151,21 +141,12 @@ fn a_step_equals_pytorchs() {
     );
     let state = trainer.state();
     let center = values(state.center.clone());
-    assert_near(
-        "the center",
-        &center,
-        expected.values("center_after"),
-        RELATIVE,
-        ABSOLUTE,
-    );
+    let golden_center = expected.values("center_after");
+    assert_near("the center", &center, golden_center, RELATIVE, ABSOLUTE);
     let rate = settings.learning_rate as f32;
     assert_network("student_after", &state.student, &expected, rate);
-    assert_network(
-        "teacher_after",
-        &state.teacher,
-        &expected,
-        rate * (1.0 - settings.momentum as f32),
-    );
+    let rate = rate * (1.0 - settings.momentum as f32);
+    assert_network("teacher_after", &state.teacher, &expected, rate);
 }
 
 /// `exact` has the gradients in double precision. Those of PyTorch in single precision are off by up
@@ -188,13 +169,8 @@ fn every_gradient_equals_pytorchs() {
         let largest = exact
             .iter()
             .fold(0.0_f32, |largest, value| largest.max(value.abs()));
-        assert_near(
-            &name,
-            &gradient,
-            exact,
-            RELATIVE,
-            ABSOLUTE.max(4e-6 * largest),
-        );
+        let absolute = ABSOLUTE.max(4e-6 * largest);
+        assert_near(&name, &gradient, exact, RELATIVE, absolute);
         assert_near_by_norm(&name, &gradient, single.values(&format!("grad.{name}")));
     }
 }
@@ -213,32 +189,14 @@ fn logits_and_targets_equal_pytorchs() {
     let half = batch.global.len() / 2;
     let third = batch.local.len() / 3;
     let first = logits(&state.student, &batch.global[..half], 56);
-    assert_near(
-        "global",
-        &values(first),
-        expected.values("student_logits.0"),
-        RELATIVE,
-        1e-5,
-    );
+    let golden_logits = expected.values("student_logits.0");
+    assert_near("global", &values(first), golden_logits, RELATIVE, 1e-5);
     let first = logits(&state.student, &batch.local[..third], 28);
-    assert_near(
-        "local",
-        &values(first),
-        expected.values("student_logits.2"),
-        RELATIVE,
-        1e-5,
-    );
+    let golden_logits = expected.values("student_logits.2");
+    assert_near("local", &values(first), golden_logits, RELATIVE, 1e-5);
     let teacher_logits = logits(&state.teacher, &batch.global[..half], 56);
-    let targets = sharpen(
-        teacher_logits,
-        state.center.clone(),
-        settings.teacher_temperature,
-    );
-    assert_near(
-        "targets",
-        &values(targets),
-        expected.values("teacher_probs.0"),
-        1e-3,
-        1e-5,
-    );
+    let temperature = settings.teacher_temperature;
+    let targets = sharpen(teacher_logits, state.center.clone(), temperature);
+    let golden_targets = expected.values("teacher_probs.0");
+    assert_near("targets", &values(targets), golden_targets, 1e-3, 1e-5);
 }

@@ -78,14 +78,12 @@ fn shards_change_gradients_only_by_rounding() {
     for centering in [Centering::Mean, Centering::SinkhornKnopp] {
         let gradients = |shards: usize| {
             let (_, batch, settings) = prepared();
-            let mut trainer = random_trainer(
-                LossConfig {
-                    centering,
-                    patch_weight: 1.0,
-                    ..LossConfig::default()
-                },
-                shards,
-            );
+            let loss = LossConfig {
+                centering,
+                patch_weight: 1.0,
+                ..LossConfig::default()
+            };
+            let mut trainer = random_trainer(loss, shards);
             let batch = Batch {
                 masks: Some(masks()),
                 ..batch
@@ -110,13 +108,8 @@ fn shards_change_gradients_only_by_rounding() {
                 assert_near_by_norm(&what, &values(part), &values(whole[&name].clone()));
             }
             for (found, expected) in part_centers.iter().zip(&centers) {
-                assert_near(
-                    &format!("a center, {shards} shards"),
-                    found,
-                    expected,
-                    1e-4,
-                    1e-6,
-                );
+                let what = format!("a center, {shards} shards");
+                assert_near(&what, found, expected, 1e-4, 1e-6);
             }
         }
     }
@@ -156,12 +149,9 @@ fn koleo_uses_both_views_and_shards_of_at_least_16_images() {
             .backbone
             .forward(images.clone(), None, &mut None)
             .cls;
-        let parts = (0..64 / shard_images).map(|part| {
-            values(koleo(cls.clone().narrow(
-                0,
-                part * shard_images,
-                shard_images,
-            )))[0]
+        let parts = (0..64).step_by(shard_images).map(|start| {
+            let shard = cls.clone().narrow(0, start, shard_images);
+            values(koleo(shard))[0]
         });
         let expected = 2.0 * f64::from(parts.sum::<f32>()) / (64 / shard_images) as f64;
         let report = trainer.step(std::slice::from_ref(&batch), settings, 0);
@@ -176,13 +166,11 @@ fn koleo_uses_both_views_and_shards_of_at_least_16_images() {
 fn the_loss_of_masked_patches_is_averaged_over_all_crops() {
     let (_, batch, settings) = prepared();
     for shards in [1, 2] {
-        let mut trainer = random_trainer(
-            LossConfig {
-                patch_weight: 0.5,
-                ..LossConfig::default()
-            },
-            shards,
-        );
+        let loss = LossConfig {
+            patch_weight: 0.5,
+            ..LossConfig::default()
+        };
+        let mut trainer = random_trainer(loss, shards);
         let masks = masks();
         let logits = |network: &Network, input_masks: Option<&MaskedPatches>| {
             let images = tensor(&batch.global, [8, 3, 56, 56]);
@@ -223,19 +211,14 @@ fn the_loss_of_masked_patches_is_averaged_over_all_crops() {
             })
             .sum::<f64>()
             / 8.0;
-        let report = trainer.step(
-            &[Batch {
-                masks: Some(masks.clone()),
-                ..batch.clone()
-            }],
-            settings,
-            0,
-        );
-        assert_number(
-            &format!("the patch loss with {shards} shards"),
-            report.patch_loss.expect("some patches are masked"),
-            expected,
-        );
+        let batch = Batch {
+            masks: Some(masks),
+            ..batch.clone()
+        };
+        let report = trainer.step(&[batch], settings, 0);
+        let what = format!("the patch loss with {shards} shards");
+        let patch_loss = report.patch_loss.expect("some patches are masked");
+        assert_number(&what, patch_loss, expected);
         assert_number("the loss", report.loss, report.view_loss + 0.5 * expected);
     }
 }
@@ -243,12 +226,10 @@ fn the_loss_of_masked_patches_is_averaged_over_all_crops() {
 /// Only the directions of prototypes matter, but the longer they are, the less a step turns them.
 #[test]
 fn prototypes_are_initialized_as_in_pytorch() {
-    let prototypes = values(
-        flatten(&random_trainer(LossConfig::default(), 1).state().student)["head.prototypes"]
-            .clone(),
-    );
-    let square =
-        prototypes.iter().map(|value| value * value).sum::<f32>() / prototypes.len() as f32;
+    let trainer = random_trainer(LossConfig::default(), 1);
+    let prototypes = values(flatten(&trainer.state().student)["head.prototypes"].clone());
+    let sum: f32 = prototypes.iter().map(|value| value * value).sum();
+    let square = sum / prototypes.len() as f32;
     assert!((square * 3.0 * 16.0 - 1.0).abs() < 0.2, "{square}");
 }
 
@@ -256,23 +237,17 @@ fn prototypes_are_initialized_as_in_pytorch() {
 fn frozen_prototypes_do_not_change_but_all_other_parameters_do() {
     let (mut trainer, batch, settings) = prepared();
     let before = flatten(&trainer.state().student);
-    trainer.step(
-        &[batch],
-        StepSettings {
-            prototypes_frozen: true,
-            ..settings
-        },
-        0,
-    );
+    let settings = StepSettings {
+        prototypes_frozen: true,
+        ..settings
+    };
+    trainer.step(&[batch], settings, 0);
     let after = flatten(&trainer.state().student);
     for (name, tensor) in before {
         // Without masks, the mask token has no gradient.
         let unchanged = name == "head.prototypes" || name == "backbone.mask_token";
-        assert_eq!(
-            values(tensor) == values(after[&name].clone()),
-            unchanged,
-            "{name}"
-        );
+        let equal = values(tensor) == values(after[&name].clone());
+        assert_eq!(equal, unchanged, "{name}");
     }
     assert_eq!(
         trainer.state().student.num_params(),

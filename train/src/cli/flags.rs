@@ -20,8 +20,8 @@ pub(super) struct DeviceFlag {
 /// Flags that make up a configuration.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ConfigFlags {
-    /// Configuration file; missing keys have their defaults [default: config.toml of the run, if
-    /// it exists]
+    /// Configuration file; missing keys have their defaults. A resumed run uses its config.toml if
+    /// this is not given
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 
