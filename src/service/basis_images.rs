@@ -64,8 +64,8 @@ async fn thumbnails(store: &Gallery, gallery: &GalleryName, sample: usize) -> Re
     Ok(thumbnails)
 }
 
-/// Selects the `count` items whose ids have the least hashes, among those for which `part` returns a
-/// value. Returns these values.
+/// Selects the `count` items whose ids have the least hashes, among those for which `part` returns
+/// a value. Returns these values.
 async fn least_hashes<T>(
     mut items: ItemStream,
     count: usize,

@@ -131,6 +131,7 @@ impl Extractor {
         preparation: Preparation,
         options: &EmbedOptions,
     ) -> Result<Timed<Embedding>> {
+        options.check(self.engine().spec())?;
         let request = ExtractRequest {
             preparation,
             outputs: options.outputs(),
