@@ -70,7 +70,7 @@ impl Embed {
         } = find_images(&self.folder)?;
         if paths.is_empty() {
             bail!(
-                "{} holds no images ({})",
+                "{}: the folder has no images; supported extensions: {}",
                 self.folder.display(),
                 IMAGE_EXTENSIONS.join(", ")
             );

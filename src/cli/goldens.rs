@@ -82,7 +82,7 @@ fn reference_names(folder: &Path) -> anyhow::Result<Vec<String>> {
     }
     names.sort();
     if names.is_empty() {
-        bail!("{} holds no *_input.png", folder.display());
+        bail!("{} has no *_input.png", folder.display());
     }
     Ok(names)
 }

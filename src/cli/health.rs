@@ -51,7 +51,7 @@ impl Health {
         let mut response = agent
             .get(&address)
             .call()
-            .with_context(|| format!("asking {address}"))?;
+            .with_context(|| format!("requesting {address}"))?;
         let text = response.body_mut().read_to_string().unwrap_or_default();
         if !response.status().is_success() {
             bail!("not ready: {}", text.trim());

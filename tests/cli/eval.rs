@@ -237,7 +237,7 @@ fn bad_files_and_labels_are_reported() {
         "tiny (fp32), cls, crop 112: 64 values an image",
         "train  2 images of 2 labels, ",
         "test   2 images of 2 labels, ",
-        "  stray.png: it lies in no subfolder, whose name would be its label",
+        "  stray.png: is in no subfolder, whose name would be its label",
         "  cat/broken.png: the 13 bytes",
         "Label `rocket` has no images to learn from, so its 1 test images count as wrong.",
         "k = 1, weighted vote (T = 0.07)\nAccuracy 50.0 % (1 of 2)",
@@ -259,7 +259,7 @@ fn bad_files_and_labels_are_reported() {
     fails(evaluate("train", "test", &["-k", "0"]), "k must be 1 to 2");
     fails(
         evaluate("train", "test", &["-k", "1", "--temperature", "0"]),
-        "--temperature 0: it must be above 0",
+        "--temperature 0 is out of range; it must be above 0",
     );
     fails(
         evaluate("empty", "test", &["-k", "1"]),

@@ -290,7 +290,7 @@ async fn lists_are_imported_with_their_metadata() {
         "{printed}"
     );
     for (line, what) in [
-        ("line 5", "is the id of an earlier line"),
+        ("line 5", "occurs in an earlier line"),
         ("line 6", "no JSON"),
         ("line 7", "found record with 5 fields"),
         ("images/missing.png", "No such file"),
@@ -353,7 +353,7 @@ async fn lists_are_imported_with_their_metadata() {
     assert!(
         fail(&mut import(&store, &folder.join("none.csv"), model)).contains("cannot read the list")
     );
-    assert!(fail(&mut import(&store, &scratch("empty"), model)).contains("names no images"));
+    assert!(fail(&mut import(&store, &scratch("empty"), model)).contains("no images found"));
     let printed = fail(
         dinoserve()
             .args(["gallery", "stats"])

@@ -238,7 +238,7 @@ async fn the_health_command_checks_a_local_server() {
     plain.stopped().await;
     let (code, printed) = health(address.port(), None).await.unwrap();
     assert!(
-        code == Some(1) && printed.contains("asking http://127.0.0.1"),
+        code == Some(1) && printed.contains("requesting http://127.0.0.1"),
         "{printed}"
     );
     over_tls.stopped().await;

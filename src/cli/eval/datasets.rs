@@ -59,7 +59,7 @@ pub(super) struct LabeledFolder {
     excluded: Vec<ExcludedFile>,
 }
 
-/// A file that takes no part.
+/// A file that is left out.
 #[derive(Debug, Serialize)]
 struct ExcludedFile {
     path: String,
@@ -169,7 +169,7 @@ impl LabeledFolder {
         });
         let unlabeled = images.unlabeled.iter().map(|path| ExcludedFile {
             path: path.clone(),
-            error: "it lies in no subfolder, whose name would be its label".to_owned(),
+            error: "is in no subfolder, whose name would be its label".to_owned(),
         });
         Ok(Self {
             root: root.to_owned(),
@@ -253,7 +253,7 @@ impl Datasets {
         }
     }
 
-    /// Prints what is evaluated, the files that take no part, and the labels without examples.
+    /// Prints what is evaluated, the files that are left out, and the labels without examples.
     pub(super) fn print(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let layers = match self.layers {
             1 => String::new(),
@@ -277,7 +277,7 @@ impl Datasets {
             if !set.excluded.is_empty() {
                 writeln!(
                     out,
-                    "{} files of {} take no part:",
+                    "{} files of {} are left out:",
                     set.excluded.len(),
                     set.folder.display()
                 )?;

@@ -77,7 +77,7 @@ impl Knn {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             bail!(
-                "--temperature {}: it must be above 0, as {TEMPERATURE}",
+                "--temperature {} is out of range; it must be above 0, such as {TEMPERATURE}",
                 self.temperature
             );
         }

@@ -48,7 +48,8 @@ impl Export {
             "parquet" => super::parquet::write,
             #[cfg(not(feature = "parquet"))]
             "parquet" => bail!(
-                "this program was built without Parquet: cargo build --release --features parquet"
+                "this program was built without Parquet; build it with \
+                 `cargo build --release --features parquet`"
             ),
             _ => bail!(
                 "{}: the output must end in .jsonl or .parquet",

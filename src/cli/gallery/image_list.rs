@@ -44,13 +44,13 @@ impl ImageList {
             "csv" => Self::read_csv(source),
             "jsonl" => Self::read_jsonl(source),
             _ => bail!(
-                "{}: must be a folder of images, or a list that ends in .csv or .jsonl",
+                "{}: the source must be a folder of images, or a list that ends in .csv or .jsonl",
                 source.display()
             ),
         }?;
         if list.images.is_empty() && list.failures.is_empty() {
             bail!(
-                "{} names no images ({})",
+                "{}: no images found; supported extensions: {}",
                 source.display(),
                 IMAGE_EXTENSIONS.join(", ")
             );
@@ -87,7 +87,7 @@ impl ImageList {
             .with_context(|| format!("cannot read the list {}", file.display()))?;
         let header = reader
             .headers()
-            .with_context(|| format!("{}: its first line", file.display()))?;
+            .with_context(|| format!("{}: cannot read the header", file.display()))?;
         let known = header.iter().all(|column| COLUMNS.contains(&column));
         if !known || !header.iter().any(|column| column == "path") {
             let found = header.iter().collect::<Vec<_>>().join(",");
@@ -196,7 +196,10 @@ impl<'a> ListReader<'a> {
         if !self.ids.insert(id.clone()) {
             return Err(Error::option(
                 "id",
-                format!("{:?} is the id of an earlier line, too", id.as_str()),
+                format!(
+                    "{:?} occurs in an earlier line; ids must be unique",
+                    id.as_str()
+                ),
             ));
         }
         Ok(ListedImage {

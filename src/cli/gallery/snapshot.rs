@@ -245,7 +245,7 @@ fn successful_body(
     address: &str,
     response: Result<Response<Body>, ureq::Error>,
 ) -> anyhow::Result<Body> {
-    let mut response = response.with_context(|| format!("asking {address}"))?;
+    let mut response = response.with_context(|| format!("requesting {address}"))?;
     if response.status().is_success() {
         return Ok(response.into_body());
     }
