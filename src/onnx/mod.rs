@@ -2,14 +2,14 @@
 //!
 //! * [`weights`] reads the published formats and gives every tensor under one name.
 //! * [`graph`] builds a graph node by node; [`vit`] uses it to build the model.
-//! * [`quantize`] turns weights into integers.
+//! * `quantize` turns weights into integers.
 //! * [`proto`] holds the messages of the file format.
 
 pub mod graph;
 pub mod metadata;
 mod precision;
 pub mod proto;
-pub mod quantize;
+mod quantize;
 pub mod vit;
 pub mod weights;
 

@@ -8,11 +8,11 @@
 
 /// Weights of a product in the layout of the runtime's integer kernels.
 #[derive(Debug)]
-pub struct Quantized {
+pub(super) struct Quantized {
     /// `[inputs, outputs]`, −127..=127.
-    pub values: Vec<i8>,
+    pub(super) values: Vec<i8>,
     /// `[outputs]`; a weight is its value times the scale.
-    pub scales: Vec<f32>,
+    pub(super) scales: Vec<f32>,
 }
 
 /// Maximum sum of the magnitudes of two neighboring weights of one sign.
@@ -24,7 +24,7 @@ const MAX_WEIGHT: f32 = 127.0;
 ///
 /// # Panics
 /// If the number of weights is another one, or the number of inputs is odd.
-pub fn quantize(weight: &[f32], outputs: usize, inputs: usize) -> Quantized {
+pub(super) fn quantize(weight: &[f32], outputs: usize, inputs: usize) -> Quantized {
     assert!(
         inputs.is_multiple_of(2) && weight.len() == outputs * inputs,
         "pairs of inputs for each output"
@@ -71,4 +71,57 @@ fn within_pair([a, b]: [i32; 2]) -> [i32; 2] {
         a - a.signum() * (excess - excess / 2),
         b - b.signum() * (excess / 2),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Limits that keep sums from saturating on CPUs without VNNI, and the error below 1.5 steps.
+    #[test]
+    fn quantized_weights_stay_within_their_limits() {
+        let outputs = 7;
+        let inputs = 64;
+        let mut state = 9u32;
+        let mut weight: Vec<f32> = (0..outputs * inputs)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect();
+        // Rows harder than noise: equal pairs, one large pair, opposite signs, zeros.
+        weight[..inputs].fill(0.25);
+        weight[inputs..inputs + 2].copy_from_slice(&[40.0, 40.0]);
+        weight[2 * inputs..2 * inputs + 2].copy_from_slice(&[40.0, -40.0]);
+        weight[3 * inputs..4 * inputs].fill(0.0);
+        let Quantized { values, scales } = quantize(&weight, outputs, inputs);
+        for output in 0..outputs {
+            let of = |input: usize| i32::from(values[input * outputs + output]);
+            for pair in (0..inputs).step_by(2) {
+                let a = of(pair);
+                let b = of(pair + 1);
+                assert!(
+                    a.abs() <= 127 && b.abs() <= 127 && (a + b).abs() <= 128,
+                    "{a} {b}"
+                );
+            }
+            for input in 0..inputs {
+                let back = of(input) as f32 * scales[output];
+                assert!(
+                    (back - weight[output * inputs + input]).abs() <= 1.5 * scales[output],
+                    "{output} {input}"
+                );
+            }
+        }
+        assert_eq!(
+            [values[0], values[outputs]],
+            [64, 64],
+            "a pair of equal weights takes half each"
+        );
+        assert_eq!(
+            [values[2], values[outputs + 2]],
+            [127, -127],
+            "opposite signs cannot saturate"
+        );
+    }
 }
