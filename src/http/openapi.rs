@@ -158,7 +158,8 @@ fn problem(status: &str) -> &'static str {
         "413" => "The bytes, pixels, images or metadata exceed a limit, which `limit` names.",
         "415" => "The operation does not accept this type of body.",
         "422" => {
-            "An image cannot be decoded, a vector cannot be compared, or an option is invalid."
+            "An image cannot be decoded, a vector cannot be compared, or an option is invalid or \
+             above a limit."
         }
         "429" => "The API key has used up its requests. `Retry-After` is the time to wait.",
         "431" => "The request head is too large.",

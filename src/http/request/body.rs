@@ -11,7 +11,7 @@ use mediatype::MediaType;
 use serde_json::Value;
 
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, ResultExt},
     http::{
         AppState, HttpConfig,
         request::{
@@ -120,7 +120,7 @@ pub(crate) async fn read(
                 Ok((parsed, options))
             })
             .await
-            .map_err(|error| Error::internal(format!("reading JSON: {error}")))?;
+            .internal("reading JSON")?;
         }
     }
     Ok((parsed, options))

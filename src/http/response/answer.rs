@@ -13,14 +13,14 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
 
 use crate::{
-    error::{Error, Result},
+    error::{Result, ResultExt},
     http::response::negotiate::Representation,
     service::Stages,
 };
 
 /// Builds a JSON response.
 pub(crate) fn json(body: &impl Serialize, stages: &Stages) -> Result<Response> {
-    let body = serde_json::to_vec(body).map_err(|error| Error::internal(error.to_string()))?;
+    let body = serde_json::to_vec(body).internal("writing JSON")?;
     Ok(answer(Representation::Json, body, stages))
 }
 

@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::maps::rows;
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, ResultExt},
     features::{npy, pool::Pooling},
     http::{
         api::schema::{EncodingFormat, File, ImageParams, ImagesJson},
@@ -318,7 +318,7 @@ fn to_binary(
     match form {
         Representation::Npy => {
             let matrix = Array2::from_shape_vec((embeddings.len(), dim), values);
-            npy::encode(&matrix.map_err(|error| Error::internal(error.to_string()))?)
+            npy::encode(&matrix.internal("joining embeddings")?)
         }
         _ => Ok(float_bytes(&values).into_owned()),
     }

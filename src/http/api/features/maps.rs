@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::IntoParams;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, ResultExt},
     features::{
         npy,
         render::{Output, Style, Upscale},
@@ -47,7 +47,8 @@ pub(crate) struct StyleParams {
     /// patch.
     #[param(inline)]
     output: Output,
-    /// How patches are scaled up to pixels.
+    /// How patches are scaled up to pixels. `nearest` draws squares; the others interpolate between
+    /// the centers of patches.
     #[param(inline)]
     upscale: Upscale,
     /// Opacity of the map over the image. At 1 the image is hidden.
@@ -141,7 +142,7 @@ pub(crate) fn answer_maps<'a, J: Serialize, D: Dimension<Larger: RemoveAxis>>(
             .next()
             .ok_or_else(|| Error::internal("nothing was drawn"))?,
         Representation::Npy | Representation::Floats => {
-            let arrays = as_arrays().map_err(|error| Error::internal(error.to_string()))?;
+            let arrays = as_arrays().internal("shaping a map")?;
             match arrays.as_slice() {
                 [one] => npy::encode(one)?,
                 several => {

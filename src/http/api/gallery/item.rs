@@ -22,7 +22,7 @@ use crate::{
         },
         response::answer::json,
     },
-    service::{Answers, NewEntry, Service},
+    service::{Answers, NewEntry, QueryInput, Service},
 };
 
 /// The stored item.
@@ -91,16 +91,11 @@ pub(crate) async fn put_item(
     let (label, metadata) = options.take::<ItemParams>()?.check()?;
     let input_options = take_input_options(&mut options)?;
     options.reject_unknown()?;
-    let [input] = <[_; 1]>::try_from(inputs).map_err(|inputs| {
-        let detail = format!("an item has one image, not {}", inputs.len());
-        Error::new(Kind::Malformed, detail)
-    })?;
-
     let entry = NewEntry {
         id: id.clone(),
         label: label.clone(),
         metadata: metadata.clone(),
-        input,
+        input: single_input(inputs)?,
     };
     let stored = service
         .galleries()?
@@ -125,6 +120,14 @@ pub(crate) async fn put_item(
         *response.status_mut() = StatusCode::CREATED;
     }
     Ok(response)
+}
+
+fn single_input(inputs: Vec<QueryInput>) -> Result<QueryInput> {
+    let [input] = <[_; 1]>::try_from(inputs).map_err(|inputs| {
+        let detail = format!("an item has one image, not {}", inputs.len());
+        Error::new(Kind::Malformed, detail)
+    })?;
+    Ok(input)
 }
 
 /// A stored item, with its vector if requested.

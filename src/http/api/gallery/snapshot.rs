@@ -28,7 +28,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use utoipa::ToSchema;
 
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, ResultExt},
     gallery::{Gallery, GalleryName, SnapshotSummary, restore_snapshot, write_snapshot},
     http::{
         AppState,
@@ -69,7 +69,7 @@ pub(crate) async fn get_snapshot(
     store.require_gallery(&name).await?;
     let file = snapshot_stream(store, name.clone(), state.config.snapshot_idle);
     let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{name}.gallery\""))
-        .map_err(|error| Error::internal(error.to_string()))?;
+        .internal("naming a snapshot")?;
     let headers = [
         (
             header::CONTENT_TYPE,

@@ -1,44 +1,33 @@
 //! `/v1/bases`: stored PCA bases.
 
+mod request;
+
 use axum::{
     Json,
-    body::HttpBody,
-    extract::{FromRequest, FromRequestParts, Request, State},
+    extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use self::request::{BasisRequest, SampleParams, take_images};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     features::npy,
-    gallery::{BasisName, GalleryName},
+    gallery::BasisName,
     http::{
-        AppState,
         api::schema::{File, ImageParams, ImagesJson},
         openapi::GalleryProblems,
-        request::{
-            admission::Admission,
-            body::{BodyRequest, ImageRequest},
-            contents::Images,
-            options::Options,
-            path::NamePath,
-        },
+        request::{options::Options, path::NamePath},
         response::{
             answer::json,
             negotiate::{Representation, negotiate},
         },
     },
-    service::{BasisImages, FittedBasis, PCA_COMPONENTS, Service, StoredBasis},
+    service::{FittedBasis, PCA_COMPONENTS, Service, StoredBasis},
     vision::{Background, ResampleFilter, ResizeMode},
 };
-
-/// Default number of thumbnails that are taken of a gallery.
-const DEFAULT_SAMPLE: usize = 100;
-/// Maximum number of thumbnails. More would take longer than a request may.
-const MAX_SAMPLE: usize = 1000;
 
 /// Bases of this server.
 #[derive(Serialize, ToSchema)]
@@ -141,22 +130,6 @@ impl Default for FitParams {
             components: PCA_COMPONENTS,
         }
     }
-}
-
-/// Options that name images of a gallery.
-#[derive(Default, Deserialize, IntoParams)]
-#[serde(default)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct SampleParams {
-    /// Name of a gallery whose thumbnails are used, in a request without a body. Thumbnails are
-    /// small (`size` is 224 by default), so the basis is less precise than one that is fitted on
-    /// the images themselves.
-    #[param(value_type = String)]
-    gallery: Option<GalleryName>,
-    /// Number of items whose thumbnails are used. Repeated requests use the same items, as long as
-    /// these exist.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    sample: Option<usize>,
 }
 
 /// Fit a basis.
@@ -330,77 +303,4 @@ pub(crate) async fn delete_basis(
     options.reject_unknown()?;
     service.bases()?.remove(&name).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// A request with images, or one without a body whose query names a gallery.
-pub(crate) struct BasisRequest {
-    files: Vec<Bytes>,
-    options: Options,
-    /// Permit to hold until the response is ready.
-    admission: Admission,
-}
-
-impl FromRequest<AppState> for BasisRequest {
-    type Rejection = Error;
-
-    async fn from_request(request: Request, state: &AppState) -> Result<Self> {
-        let query = request.uri().query().unwrap_or_default().to_owned();
-        if !query
-            .split('&')
-            .any(|option| option.starts_with("gallery="))
-        {
-            let BodyRequest {
-                contents: Images(files),
-                options,
-                admission,
-                ..
-            } = ImageRequest::from_request(request, state).await?;
-            return Ok(Self {
-                files,
-                options,
-                admission,
-            });
-        }
-        let (mut parts, body) = request.into_parts();
-        let admission = Admission::from_request_parts(&mut parts, state).await?;
-        if !body.is_end_stream() {
-            return Err(gallery_and_images());
-        }
-        let mut options = Options::default();
-        options.add_query(&query)?;
-        Ok(Self {
-            files: Vec::new(),
-            options,
-            admission,
-        })
-    }
-}
-
-fn gallery_and_images() -> Error {
-    Error::option(
-        "gallery",
-        "cannot be combined with images; send a body, or name a gallery in the query without one",
-    )
-}
-
-/// Takes the remaining options, and returns the files or the sample of a gallery.
-fn take_images(files: Vec<Bytes>, mut options: Options) -> Result<BasisImages> {
-    let SampleParams { gallery, sample } = options.take()?;
-    options.reject_unknown()?;
-    match (gallery, sample) {
-        (Some(_), _) if !files.is_empty() => Err(gallery_and_images()),
-        (None, Some(_)) => Err(Error::option(
-            "sample",
-            "requires `gallery`, the gallery to sample",
-        )),
-        (None, None) => Ok(BasisImages::Files(files)),
-        (Some(name), sample) => {
-            let sample = sample.unwrap_or(DEFAULT_SAMPLE);
-            if sample == 0 || sample > MAX_SAMPLE {
-                let detail = format!("{sample} is out of range; it must be 1 to {MAX_SAMPLE}");
-                return Err(Error::option("sample", detail));
-            }
-            Ok(BasisImages::Gallery { name, sample })
-        }
-    }
 }
