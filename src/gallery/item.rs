@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{ItemId, Label};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, ResultExt};
 
 /// A JSON object of at most 16 KiB, returned unchanged. Filters see its members that are strings,
 /// numbers, booleans, or lists of these.
@@ -24,7 +24,7 @@ impl Metadata {
     /// PostgreSQL cannot store.
     pub fn new(object: Map<String, Value>) -> Result<Self> {
         let bytes = serde_json::to_vec(&object)
-            .map_err(|error| Error::internal(error.to_string()))?
+            .internal("encoding metadata")?
             .len();
         if bytes > Self::MAX_BYTES {
             let detail = format!(

@@ -5,18 +5,15 @@ use std::sync::Arc;
 use super::{
     Gallery, GalleryConfig, OpenMode, StoreConfig, embedded::EmbeddedStore, postgres::PostgresStore,
 };
-use crate::error::{Error, Result};
+use crate::error::{Result, ResultExt};
 
 /// Opens the store at `location`: a folder, which [`OpenMode::Serve`] creates if needed, or
 /// `postgres://…`.
 ///
 /// # Errors
-/// [`Kind::Unavailable`] if another process serves the folder or the database cannot be reached,
-/// [`Kind::NotFound`] if there is no store to read, [`Kind::Io`] if the folder cannot be used.
-///
-/// [`Kind::Unavailable`]: crate::error::Kind::Unavailable
-/// [`Kind::NotFound`]: crate::error::Kind::NotFound
-/// [`Kind::Io`]: crate::error::Kind::Io
+/// `Unavailable` if another process serves the folder, or the database cannot be reached, lacks
+/// pgvector or was written by a newer program; `NotFound` if there is no store to read;
+/// `InvalidOption` for a bad URL; `Io` if the folder cannot be used.
 pub async fn open(location: &str, config: &GalleryConfig, mode: OpenMode) -> Result<Gallery> {
     match StoreConfig::parse(location, config) {
         StoreConfig::Postgres(config) => Ok(Arc::new(PostgresStore::open(&config, mode).await?)),
@@ -24,8 +21,7 @@ pub async fn open(location: &str, config: &GalleryConfig, mode: OpenMode) -> Res
             // Opening a folder reads all vectors into memory.
             let opened =
                 tokio::task::spawn_blocking(move || EmbeddedStore::open(&config, mode)).await;
-            let store = opened
-                .map_err(|error| Error::internal(format!("opening the gallery: {error}")))??;
+            let store = opened.internal("opening the gallery")??;
             Ok(Arc::new(store))
         }
     }

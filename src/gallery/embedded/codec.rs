@@ -5,7 +5,7 @@ use half::{f16, slice::HalfFloatSliceExt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, ResultExt},
     gallery::{Binding, GalleryName, Item, ItemId, Label, Metadata, VectorFormat},
 };
 
@@ -31,7 +31,7 @@ const MAX_COUNT: u64 = 1 << 62;
 
 impl GalleryRow {
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| Error::internal(error.to_string()))
+        serde_json::to_vec(self).internal("encoding a gallery")
     }
 
     pub(super) fn decode(name: &GalleryName, bytes: &[u8]) -> Result<Self> {
@@ -101,8 +101,7 @@ impl ItemRecord {
             bytes.extend(text.as_bytes());
         }
         if !item.metadata.is_empty() {
-            serde_json::to_writer(&mut bytes, &item.metadata)
-                .map_err(|error| Error::internal(error.to_string()))?;
+            serde_json::to_writer(&mut bytes, &item.metadata).internal("encoding metadata")?;
         }
         let checksum = checksum(&bytes, parts);
         bytes[..CHECKSUM].copy_from_slice(&checksum.to_le_bytes());

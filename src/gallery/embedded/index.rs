@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 
 use super::{attributes::CHUNK_ROWS, rows::Rows};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
 
 /// Number of neighbors of a node; twice as many on the lowest level.
 const CONNECTIVITY: usize = 16;
@@ -235,8 +235,7 @@ impl ApproximateIndex {
             crc32: crc32_of(&path).map_err(named)?,
             settings: settings(self.dim),
         };
-        let json =
-            serde_json::to_vec(&manifest).map_err(|error| Error::internal(error.to_string()))?;
+        let json = serde_json::to_vec(&manifest).internal("encoding an index manifest")?;
         let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(named)?;
         std::io::Write::write_all(&mut temporary, &json).map_err(named)?;
         temporary.as_file().sync_all().map_err(named)?;

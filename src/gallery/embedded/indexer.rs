@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
@@ -10,12 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
+
 use super::{
     index::{self, ApproximateIndex},
     memory::{LiveGallery, Memory},
     rows::Rows,
 };
-use crate::error::{Error, Result};
+use crate::error::{Result, ResultExt};
 
 /// Interval between saves of indexes that changed a lot.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
@@ -38,10 +40,8 @@ impl Indexer {
         };
         let thread = std::thread::Builder::new()
             .name("indexer".to_owned())
-            .spawn(move || work.run(&woken));
-        let thread = thread.map_err(|error| {
-            Error::internal(format!("cannot start the indexer's thread: {error}"))
-        })?;
+            .spawn(move || work.run(&woken))
+            .internal("cannot start the indexer's thread")?;
         Ok(Self {
             wake,
             stop,
@@ -60,14 +60,7 @@ impl Indexer {
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.wake();
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = thread {
-            let _ = thread.join();
-        }
+        let _ = self.thread.lock().take().map(JoinHandle::join);
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     search, view::View, writer::Writer,
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, ResultExt},
     gallery::{
         Binding, CheckReport, DocumentKey, DocumentKind, DocumentStore, FolderConfig, GalleryInfo,
         GalleryName, GalleryStore, Item, ItemBatch, ItemFilter, ItemId, ItemStream, Neighbor,
@@ -81,7 +81,7 @@ impl EmbeddedStore {
         let environment = Arc::clone(&self.environment);
         tokio::task::spawn_blocking(move || read(&environment))
             .await
-            .map_err(|error| Error::internal(format!("reading the gallery: {error}")))?
+            .internal("reading the gallery")?
     }
 
     fn info(&self, name: GalleryName, row: GalleryRow) -> GalleryInfo {

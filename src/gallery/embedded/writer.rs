@@ -1,11 +1,9 @@
 //! The thread that writes. Jobs that wait at the same time are committed together, so that
 //! concurrent writers share one fsync.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    thread::JoinHandle,
-};
+use std::{sync::Arc, thread::JoinHandle};
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -15,7 +13,7 @@ use super::{
     transaction::{WriteError, WriteTransaction},
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, ResultExt},
     gallery::VectorFormat,
 };
 
@@ -49,10 +47,8 @@ impl Writer {
         };
         let started = std::thread::Builder::new()
             .name("gallery".to_owned())
-            .spawn(move || thread.run(messages));
-        let started = started.map_err(|error| {
-            Error::internal(format!("cannot start the gallery's thread: {error}"))
-        })?;
+            .spawn(move || thread.run(messages))
+            .internal("cannot start the gallery's thread")?;
         Ok(Self {
             messages: Some(sender),
             thread: Mutex::new(Some(started)),
@@ -102,11 +98,7 @@ impl Writer {
         if let Some(messages) = &self.messages
             && messages.send(Message::Stop).await.is_ok()
         {
-            let thread = self
-                .thread
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
+            let thread = self.thread.lock().take();
             // The panic hook has logged a panic of the thread.
             let _ = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
         }
@@ -116,12 +108,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.messages = None;
-        let thread = self
-            .thread
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let _ = thread.map(JoinHandle::join);
+        let _ = self.thread.get_mut().take().map(JoinHandle::join);
     }
 }
 

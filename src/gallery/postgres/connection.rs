@@ -10,7 +10,7 @@ use tokio_postgres::{
 };
 
 use super::failure::Outcome;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, ResultExt};
 
 /// A connection of the pool, which goes back to it when dropped.
 pub(super) type Connection = deadpool_postgres::Object;
@@ -107,7 +107,7 @@ impl Database {
             .recycle_timeout(Some(CONNECT_TIMEOUT))
             .post_create(set_up)
             .build()
-            .map_err(|error| Error::internal(error.to_string()))?;
+            .internal("creating a connection pool")?;
         Ok(Self {
             pool,
             location,

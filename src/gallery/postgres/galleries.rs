@@ -13,7 +13,7 @@ use super::{
     schema,
 };
 use crate::{
-    error::{Error, Kind},
+    error::{Error, Kind, ResultExt},
     gallery::{Binding, GalleryInfo, GalleryName, no_gallery},
 };
 
@@ -124,8 +124,7 @@ pub(super) async fn find_or_create(
         return Ok(row);
     }
     const INSERT: &str = "INSERT INTO galleries (name, binding) VALUES ($1, $2) RETURNING number";
-    let described =
-        serde_json::to_string(binding).map_err(|error| Error::internal(error.to_string()))?;
+    let described = serde_json::to_string(binding).internal("encoding a binding")?;
     let number: i64 = transaction
         .query_one(INSERT, &[&name.as_str(), &described])
         .await?

@@ -6,11 +6,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use deadpool_postgres::Object;
+use parking_lot::Mutex;
 
 use super::{connection::Database, failure::Outcome, galleries::GalleryRow, schema};
 use crate::error::Error;
@@ -81,7 +82,7 @@ impl Builds {
         {
             return false;
         }
-        let mut started = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut started = self.0.lock();
         started.retain(|_, at| at.elapsed() < RETRY_AFTER);
         started.insert(gallery.number, Instant::now()).is_none()
     }

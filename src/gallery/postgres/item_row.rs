@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use super::failure::Outcome;
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, ResultExt},
     gallery::{Item, ItemId, Label, Metadata, NewItem, Parts, StoredItem},
 };
 
@@ -104,8 +104,7 @@ impl<'a> ItemRow<'a> {
             stored_ms,
             id: item.id.as_str().as_bytes(),
             label: item.label.as_ref().map(Label::as_str),
-            metadata: serde_json::to_string(&item.metadata)
-                .map_err(|error| Error::internal(error.to_string()))?,
+            metadata: serde_json::to_string(&item.metadata).internal("encoding metadata")?,
             vector: Vector::from(item.vector.clone()),
             features: item.features.as_deref().map(bytes_of),
             thumbnail: item.thumbnail.as_deref(),

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -12,6 +12,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool_postgres::Transaction;
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 use super::{
@@ -54,13 +55,7 @@ impl PostgresStore {
     /// Connects to the database. [`OpenMode::Serve`] creates or upgrades its tables.
     ///
     /// # Errors
-    /// [`Kind::InvalidOption`] for a bad URL; [`Kind::Unavailable`] if the database cannot be
-    /// reached, lacks pgvector, or was written by a newer program; [`Kind::NotFound`] if there are
-    /// no galleries to read.
-    ///
-    /// [`Kind::InvalidOption`]: crate::error::Kind::InvalidOption
-    /// [`Kind::Unavailable`]: crate::error::Kind::Unavailable
-    /// [`Kind::NotFound`]: crate::error::Kind::NotFound
+    /// As [`crate::gallery::open()`].
     pub(in crate::gallery) async fn open(config: &PostgresConfig, mode: OpenMode) -> Result<Self> {
         let database = Arc::new(Database::new(&config.url, config.connections.max(4))?);
         let prepare = async {
@@ -92,7 +87,7 @@ impl PostgresStore {
     }
 
     fn in_background(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks.lock();
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
     }
@@ -284,8 +279,7 @@ impl GalleryStore for PostgresStore {
     }
 
     async fn close(&self) {
-        let mut tasks =
-            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
         tasks.shutdown().await;
         self.database.close();
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, ResultExt},
     gallery::{Binding, ItemId, Label, Metadata, NewItem, StoredItem},
 };
 
@@ -58,7 +58,7 @@ impl SnapshotRecord {
             thumbnail,
         } = stored;
         let metadata = serde_json::to_string(&item.metadata)
-            .map_err(|error| Error::internal(format!("metadata of {}: {error}", item.id)))?;
+            .internal(format_args!("encoding the metadata of {}", item.id))?;
         Ok(Self {
             id: item.id.into(),
             label: item.label.map(String::from),

@@ -9,7 +9,7 @@ use super::format::{
     BUFFER_BYTES, Header, MAGIC, MAX_RECORD_BYTES, SnapshotRecord, SnapshotSummary, VERSION,
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, ResultExt},
     gallery::{Gallery, GalleryInfo, GalleryName, Parts, read_whole},
 };
 
@@ -30,8 +30,7 @@ pub async fn write_snapshot(
     };
     file.put(MAGIC).await?;
     file.put(&VERSION.to_le_bytes()).await?;
-    let header = serde_json::to_vec(&Header { binding })
-        .map_err(|error| Error::internal(format!("a binding: {error}")))?;
+    let header = serde_json::to_vec(&Header { binding }).internal("encoding a binding")?;
     file.put_part(&header).await?;
     let mut count = 0u64;
     while let Some(stored) = items.try_next().await? {
