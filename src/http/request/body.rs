@@ -41,7 +41,7 @@ pub(crate) struct BodyRequest<C> {
     /// Options, from the query and the body.
     pub(crate) options: Options,
     pub(crate) headers: HeaderMap,
-    /// Permit to hold until the response is ready.
+    /// Permit, held until the response is ready.
     pub(crate) admission: Admission,
 }
 

@@ -159,16 +159,11 @@ impl Default for FitParams {
 pub(crate) async fn fit_basis(
     State(service): State<Service>,
     NamePath(name): NamePath<BasisName>,
-    request: BasisRequest,
+    mut request: BasisRequest,
 ) -> Result<Response> {
-    let BasisRequest {
-        files,
-        mut options,
-        admission: _admission,
-    } = request;
-    let image = options.take::<ImageParams>()?.into();
-    let FitParams { components } = options.take()?;
-    let images = take_images(files, options)?;
+    let image = request.options.take::<ImageParams>()?.into();
+    let FitParams { components } = request.options.take()?;
+    let images = take_images(request.files, request.options)?;
     let fitted = service
         .bases()?
         .fit(&service.extractor, &name, images, &image, components)
@@ -201,12 +196,7 @@ pub(crate) async fn add_to_basis(
     NamePath(name): NamePath<BasisName>,
     request: BasisRequest,
 ) -> Result<Response> {
-    let BasisRequest {
-        files,
-        options,
-        admission: _admission,
-    } = request;
-    let images = take_images(files, options)?;
+    let images = take_images(request.files, request.options)?;
     let stored = service
         .bases()?
         .add(&service.extractor, &name, images)

@@ -13,12 +13,7 @@ use crate::{
     gallery::GalleryName,
     http::{
         AppState,
-        request::{
-            admission::Admission,
-            body::{BodyRequest, ImageRequest},
-            contents::Images,
-            options::Options,
-        },
+        request::{admission::Admission, body::ImageRequest, options::Options},
     },
     service::BasisImages,
 };
@@ -48,8 +43,8 @@ pub(crate) struct SampleParams {
 pub(crate) struct BasisRequest {
     pub(crate) files: Vec<Bytes>,
     pub(crate) options: Options,
-    /// Permit to hold until the response is ready.
-    pub(crate) admission: Admission,
+    /// Permit, held until the response is ready.
+    _admission: Admission,
 }
 
 impl FromRequest<AppState> for BasisRequest {
@@ -61,16 +56,11 @@ impl FromRequest<AppState> for BasisRequest {
             .split('&')
             .any(|option| option.starts_with("gallery="))
         {
-            let BodyRequest {
-                contents: Images(files),
-                options,
-                admission,
-                ..
-            } = ImageRequest::from_request(request, state).await?;
+            let request = ImageRequest::from_request(request, state).await?;
             return Ok(Self {
-                files,
-                options,
-                admission,
+                files: request.contents.0,
+                options: request.options,
+                _admission: request.admission,
             });
         }
         let (mut parts, body) = request.into_parts();
@@ -83,7 +73,7 @@ impl FromRequest<AppState> for BasisRequest {
         Ok(Self {
             files: Vec::new(),
             options,
-            admission,
+            _admission: admission,
         })
     }
 }

@@ -109,23 +109,20 @@ pub(crate) async fn create_attention_map(
     State(service): State<Service>,
     request: MapRequest<AttentionParams>,
 ) -> Result<Response> {
-    let MapRequest {
-        images,
-        image,
-        options,
-        format,
-        representation,
-        admission: _admission,
-    } = request;
     let Timed {
         value: Rendered { maps, pngs },
         stages,
     } = service
         .extractor
-        .attention(images, &image, options.into(), format)
+        .attention(
+            request.images,
+            &request.image,
+            request.options.into(),
+            request.format,
+        )
         .await?;
     answer_maps(
-        representation,
+        request.representation,
         pngs,
         || AttentionJson {
             model: &service.engine().spec().name,

@@ -10,10 +10,7 @@ use crate::{
     http::{
         api::schema::{ImageParams, ImagesJson},
         openapi::FeatureProblems,
-        request::{
-            body::{BodyRequest, ImageRequest},
-            contents::Images,
-        },
+        request::body::ImageRequest,
         response::{
             answer::json,
             negotiate::{Representation, negotiate},
@@ -112,21 +109,18 @@ pub(crate) struct HeadJson {
 )]
 pub(crate) async fn compare_heads(
     State(service): State<Service>,
-    request: ImageRequest,
+    mut request: ImageRequest,
 ) -> Result<Response> {
-    let BodyRequest {
-        contents: Images(images),
-        mut options,
-        headers,
-        admission: _admission,
-    } = request;
-    negotiate(&headers, &[Representation::Json])?;
-    let image: ImageParams = options.take()?;
-    options.reject_unknown()?;
+    negotiate(&request.headers, &[Representation::Json])?;
+    let image: ImageParams = request.options.take()?;
+    request.options.reject_unknown()?;
     let Timed {
         value: stats,
         stages,
-    } = service.extractor.head_stats(images, &image.into()).await?;
+    } = service
+        .extractor
+        .head_stats(request.contents.0, &image.into())
+        .await?;
     let body = HeadStatsJson {
         model: &service.engine().spec().name,
         fingerprint: service.engine().fingerprint(),

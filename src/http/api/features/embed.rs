@@ -12,10 +12,7 @@ use crate::{
     http::{
         api::schema::{EncodingFormat, File, ImageParams, ImagesJson},
         openapi::FeatureProblems,
-        request::{
-            body::{BodyRequest, ImageRequest},
-            contents::Images,
-        },
+        request::body::ImageRequest,
         response::{
             answer::{answer, float_base64, float_bytes, json},
             negotiate::{Representation, different_grids, negotiate},
@@ -208,25 +205,19 @@ impl Tokens {
 )]
 pub(crate) async fn create_embedding(
     State(service): State<Service>,
-    request: ImageRequest,
+    mut request: ImageRequest,
 ) -> Result<Response> {
-    let BodyRequest {
-        contents: Images(images),
-        mut options,
-        headers,
-        admission: _admission,
-    } = request;
-    let representation = negotiate(&headers, &OFFERS)?;
-    let image: ImageParams = options.take()?;
-    let (embed, encoding) = options.take::<EmbedParams>()?.split();
-    options.reject_unknown()?;
+    let representation = negotiate(&request.headers, &OFFERS)?;
+    let image: ImageParams = request.options.take()?;
+    let (embed, encoding) = request.options.take::<EmbedParams>()?.split();
+    request.options.reject_unknown()?;
 
     let Timed {
         value: embeddings,
         stages,
     } = service
         .extractor
-        .embed(images, &image.into(), &embed)
+        .embed(request.contents.0, &image.into(), &embed)
         .await?;
     let answering = service.clone();
     let respond = move || match representation {

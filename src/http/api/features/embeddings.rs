@@ -14,10 +14,7 @@ use crate::{
     http::{
         api::schema::{EXAMPLE_IMAGE, EncodingFormat, ImageParams, choice},
         openapi::FeatureProblems,
-        request::{
-            body::{BodyRequest, InputRequest},
-            contents::InputImages,
-        },
+        request::body::InputRequest,
         response::{answer::json, problem::openai_response},
     },
     model::ModelSpec,
@@ -182,17 +179,11 @@ pub(crate) async fn create_openai_embedding(
     answer.await.map_err(|error| openai_response(&error))
 }
 
-async fn embed(service: &Service, request: InputRequest) -> Result<Response> {
-    let BodyRequest {
-        contents: InputImages(images),
-        mut options,
-        admission: _admission,
-        ..
-    } = request;
-    let openai: OpenAiParams = options.take()?;
-    let image: ImageParams = options.take()?;
-    let (embed, encoding) = options.take::<EmbedParams>()?.split();
-    options.reject_unknown()?;
+async fn embed(service: &Service, mut request: InputRequest) -> Result<Response> {
+    let openai: OpenAiParams = request.options.take()?;
+    let image: ImageParams = request.options.take()?;
+    let (embed, encoding) = request.options.take::<EmbedParams>()?.split();
+    request.options.reject_unknown()?;
     let spec = service.engine().spec();
     openai.check(&embed, spec)?;
 
@@ -201,7 +192,7 @@ async fn embed(service: &Service, request: InputRequest) -> Result<Response> {
         stages,
     } = service
         .extractor
-        .embed(images, &image.into(), &embed)
+        .embed(request.contents.0, &image.into(), &embed)
         .await?;
     json(&OpenAiList::new(spec, embeddings, encoding)?, &stages)
 }

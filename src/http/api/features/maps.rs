@@ -18,11 +18,7 @@ use crate::{
     http::{
         AppState,
         api::schema::ImageParams,
-        request::{
-            admission::Admission,
-            body::{BodyRequest, ImageRequest},
-            contents::Images,
-        },
+        request::{admission::Admission, body::ImageRequest},
         response::{
             answer::{answer, json, multipart},
             negotiate::{Representation, different_grids, negotiate},
@@ -88,25 +84,20 @@ pub(crate) struct MapRequest<T> {
     pub(crate) options: T,
     pub(crate) format: MapFormat,
     pub(crate) representation: Representation,
-    /// Permit to hold until the response is ready.
-    pub(crate) admission: Admission,
+    /// Permit, held until the response is ready.
+    _admission: Admission,
 }
 
 impl<T: DeserializeOwned> FromRequest<AppState> for MapRequest<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
-        let BodyRequest {
-            contents: Images(images),
-            mut options,
-            headers,
-            admission,
-        } = ImageRequest::from_request(request, state).await?;
-        let representation = negotiate(&headers, &OFFERS)?;
-        let image: ImageParams = options.take()?;
-        let map: T = options.take()?;
-        let style: StyleParams = options.take()?;
-        options.reject_unknown()?;
+        let mut request = ImageRequest::from_request(request, state).await?;
+        let representation = negotiate(&request.headers, &OFFERS)?;
+        let image: ImageParams = request.options.take()?;
+        let options: T = request.options.take()?;
+        let style: StyleParams = request.options.take()?;
+        request.options.reject_unknown()?;
         let format = match representation {
             Representation::Png => MapFormat::SinglePng(style.into()),
             Representation::Multipart => MapFormat::PngPerImage(style.into()),
@@ -115,12 +106,12 @@ impl<T: DeserializeOwned> FromRequest<AppState> for MapRequest<T> {
             }
         };
         Ok(Self {
-            images,
+            images: request.contents.0,
             image: image.into(),
-            options: map,
+            options,
             format,
             representation,
-            admission,
+            _admission: request.admission,
         })
     }
 }

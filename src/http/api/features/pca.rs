@@ -136,20 +136,19 @@ pub(crate) async fn create_pca_map(
     State(service): State<Service>,
     request: MapRequest<PcaParams>,
 ) -> Result<Response> {
-    let MapRequest {
-        images,
-        image,
-        options,
-        format,
-        representation,
-        admission: _admission,
-    } = request;
     let Timed {
         value: Rendered { maps, pngs },
         stages,
-    } = service.pca(images, &image, options.into(), format).await?;
+    } = service
+        .pca(
+            request.images,
+            &request.image,
+            request.options.into(),
+            request.format,
+        )
+        .await?;
     answer_maps(
-        representation,
+        request.representation,
         pngs,
         || PcaJson::new(&service, &maps),
         || {

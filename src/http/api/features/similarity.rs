@@ -168,23 +168,20 @@ pub(crate) async fn create_similarity_map(
     State(service): State<Service>,
     request: MapRequest<SimilarityParams>,
 ) -> Result<Response> {
-    let MapRequest {
-        images,
-        image,
-        options,
-        format,
-        representation,
-        admission: _admission,
-    } = request;
     let Timed {
         value: Rendered { maps, pngs },
         stages,
     } = service
         .extractor
-        .similarity(images, &image, options.into(), format)
+        .similarity(
+            request.images,
+            &request.image,
+            request.options.into(),
+            request.format,
+        )
         .await?;
     answer_maps(
-        representation,
+        request.representation,
         pngs,
         || SimilarityJson::new(&service, &maps),
         || Ok(maps.maps.iter().map(|map| map.view()).collect()),

@@ -14,10 +14,7 @@ use crate::{
     http::{
         api::schema::{EXAMPLE_IMAGE, ImageParams},
         openapi::WriteProblems,
-        request::{
-            body::{BatchRequest, BodyRequest},
-            contents::{Batch, BatchEntry},
-        },
+        request::{body::BatchRequest, contents::BatchEntry},
         response::{answer::json, problem::Problem},
     },
     service::{Answers, NewEntry, Service},
@@ -147,18 +144,13 @@ struct IdParam {
 )]
 pub(crate) async fn put_items(
     State(service): State<Service>,
-    request: BatchRequest,
+    mut request: BatchRequest,
 ) -> Result<Response> {
-    let BodyRequest {
-        contents: Batch(items),
-        mut options,
-        admission: _admission,
-        ..
-    } = request;
-    let GalleryParams { gallery } = options.take()?;
-    let input_options = take_input_options(&mut options)?;
-    options.reject_unknown()?;
+    let GalleryParams { gallery } = request.options.take()?;
+    let input_options = take_input_options(&mut request.options)?;
+    request.options.reject_unknown()?;
 
+    let items = request.contents.0;
     check_distinct(&items)?;
     let mut entries = Vec::new();
     let mut checked = Vec::with_capacity(items.len());

@@ -16,16 +16,10 @@ use crate::{
     features::vote::Vote,
     gallery::{Label, ProbeName},
     http::{
-        api::schema::ImageParams,
-        openapi::SearchProblems,
-        request::{
-            body::{BodyRequest, QueryRequest},
-            contents::QueryInputs,
-            options::Options,
-        },
+        api::schema::ImageParams, openapi::SearchProblems, request::body::QueryRequest,
         response::answer::json,
     },
-    service::{Answers, Classification, QueryInput, Service, VoteOptions},
+    service::{Answers, Classification, Service, VoteOptions},
 };
 
 /// Name of a probe.
@@ -162,26 +156,17 @@ pub(crate) enum ClassificationAnswer {
 )]
 pub(crate) async fn classify(
     State(service): State<Service>,
-    request: QueryRequest,
+    mut request: QueryRequest,
 ) -> Result<Response> {
-    let BodyRequest {
-        contents: QueryInputs(inputs),
-        mut options,
-        admission: _admission,
-        ..
-    } = request;
-    let ProbeParam { probe } = options.take()?;
+    let ProbeParam { probe } = request.options.take()?;
     match probe {
-        Some(probe) => classify_by_probe(&service, probe, inputs, options).await,
-        None => classify_by_neighbors(&service, inputs, options).await,
+        Some(probe) => classify_by_probe(&service, probe, request).await,
+        None => classify_by_neighbors(&service, request).await,
     }
 }
 
-async fn classify_by_neighbors(
-    service: &Service,
-    inputs: Vec<QueryInput>,
-    mut options: Options,
-) -> Result<Response> {
+async fn classify_by_neighbors(service: &Service, request: QueryRequest) -> Result<Response> {
+    let mut options = request.options;
     let VoteParams { vote, temperature } = options.take()?;
     let MinScoreParam { min_score } = options.take()?;
     let query = take_query(&mut options)?;
@@ -194,7 +179,13 @@ async fn classify_by_neighbors(
     };
     let answers = service
         .galleries()?
-        .classify(&service.extractor, &query, inputs, &input_options, vote)
+        .classify(
+            &service.extractor,
+            &query,
+            request.contents.0,
+            &input_options,
+            vote,
+        )
         .await?;
     answer_each::<_, ClassificationJson>(query.gallery, answers)
 }
@@ -202,9 +193,9 @@ async fn classify_by_neighbors(
 async fn classify_by_probe(
     service: &Service,
     probe: ProbeName,
-    inputs: Vec<QueryInput>,
-    mut options: Options,
+    request: QueryRequest,
 ) -> Result<Response> {
+    let mut options = request.options;
     options.reject::<VoteParams>("probe")?;
     options.reject::<SearchParams>("probe")?;
     options.reject::<GalleryParams>("probe")?;
@@ -215,7 +206,13 @@ async fn classify_by_probe(
     options.reject_unknown()?;
     let answers = service
         .probes()?
-        .classify(&service.extractor, &probe, inputs, &image, min_score)
+        .classify(
+            &service.extractor,
+            &probe,
+            request.contents.0,
+            &image,
+            min_score,
+        )
         .await?;
     let Answers { binding, outcomes } = answers.value;
     let body = FromProbe {

@@ -14,12 +14,7 @@ use crate::{
     http::{
         api::schema::ImageParams,
         openapi::{GalleryProblems, WriteProblems},
-        request::{
-            body::{BodyRequest, QueryRequest},
-            contents::QueryInputs,
-            options::Options,
-            path::NamePath,
-        },
+        request::{body::QueryRequest, options::Options, path::NamePath},
         response::answer::json,
     },
     service::{Answers, NewEntry, QueryInput, Service},
@@ -79,23 +74,18 @@ pub(crate) struct StoredJson {
 pub(crate) async fn put_item(
     State(service): State<Service>,
     NamePath(id): NamePath<ItemId>,
-    request: QueryRequest,
+    mut request: QueryRequest,
 ) -> Result<Response> {
-    let BodyRequest {
-        contents: QueryInputs(inputs),
-        mut options,
-        admission: _admission,
-        ..
-    } = request;
+    let options = &mut request.options;
     let GalleryParams { gallery } = options.take()?;
     let (label, metadata) = options.take::<ItemParams>()?.check()?;
-    let input_options = take_input_options(&mut options)?;
-    options.reject_unknown()?;
+    let input_options = take_input_options(options)?;
+    request.options.reject_unknown()?;
     let entry = NewEntry {
         id: id.clone(),
         label: label.clone(),
         metadata: metadata.clone(),
-        input: single_input(inputs)?,
+        input: single_input(request.contents.0)?,
     };
     let stored = service
         .galleries()?

@@ -17,11 +17,7 @@ use crate::{
     http::{
         api::schema::ImageParams,
         openapi::{GalleryProblems, SearchProblems},
-        request::{
-            body::{BodyRequest, QueryRequest},
-            contents::QueryInputs,
-            options::Options,
-        },
+        request::{body::QueryRequest, options::Options},
         response::answer::json,
     },
     service::{ItemNeighbors, Service},
@@ -130,17 +126,12 @@ pub(crate) async fn find_neighbors_of_item(
 )]
 pub(crate) async fn find_neighbors(
     State(service): State<Service>,
-    request: QueryRequest,
+    mut request: QueryRequest,
 ) -> Result<Response> {
-    let BodyRequest {
-        contents: QueryInputs(inputs),
-        mut options,
-        admission: _admission,
-        ..
-    } = request;
-    let query = take_query(&mut options)?;
-    let input_options = take_input_options(&mut options)?;
-    options.reject_unknown()?;
+    let query = take_query(&mut request.options)?;
+    let input_options = take_input_options(&mut request.options)?;
+    request.options.reject_unknown()?;
+    let inputs = request.contents.0;
     let answers = service
         .galleries()?
         .neighbors(&service.extractor, &query, inputs, &input_options)
