@@ -1,18 +1,18 @@
-//! Maps of where CLS looks in the last block, per head (DINO's `visualize_attention.py`).
+//! Maps of the attention of CLS in the last block, per head (DINO's `visualize_attention.py`).
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis};
 
-/// Which heads a map shows.
+/// Heads that a map shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum HeadChoice {
-    /// Mean over the heads.
+    /// The mean over the heads.
     #[default]
     Mean,
-    /// Largest value over the heads.
+    /// The maximum over the heads.
     Max,
     /// One head, counted from 0.
     One(usize),
-    /// Every head by itself.
+    /// Every head separately.
     All,
 }
 
@@ -39,16 +39,16 @@ impl<'de> serde::Deserialize<'de> for HeadChoice {
     }
 }
 
-/// The patch columns of the CLS rows: `[heads, patches]` from `[heads, 1 + registers + patches]`.
+/// Returns the patch columns of the CLS rows: `[heads, patches]` from `[heads, 1 + registers +
+/// patches]`.
 pub fn patch_columns(rows: ArrayView2<'_, f32>, registers: usize) -> ArrayView2<'_, f32> {
     rows.slice_move(ndarray::s![.., 1 + registers..])
 }
 
-/// The maps that `choice` asks for, one row per picture: `[pictures, patches]` from `[heads,
-/// patches]`.
+/// Returns the maps of `choice`: `[maps, patches]` from `[heads, patches]`.
 ///
 /// # Panics
-/// For a head that the model does not have.
+/// If the model does not have the head.
 pub fn choose(heads: ArrayView2<'_, f32>, choice: HeadChoice) -> Array2<f32> {
     let as_one = |row: Array1<f32>| row.insert_axis(Axis(0));
     match choice {
@@ -59,15 +59,16 @@ pub fn choose(heads: ArrayView2<'_, f32>, choice: HeadChoice) -> Array2<f32> {
     }
 }
 
-/// Mean over the heads.
+/// Returns the mean over the heads.
 pub fn mean(heads: ArrayView2<'_, f32>) -> Array1<f32> {
     heads
         .mean_axis(Axis(0))
         .unwrap_or_else(|| Array1::zeros(heads.ncols()))
 }
 
-/// Keeps the patches that carry the share `mass` of a map's attention and sets the others to 0:
-/// sorted ascending, normalized, cumulated, kept where the sum exceeds 1 − `mass`.
+/// Keeps the patches with the share `mass` of a map's attention and sets the others to 0. The values
+/// are sorted in ascending order, normalized and cumulated; those where the sum exceeds 1 − `mass`
+/// are kept.
 pub fn keep_mass(mut map: ArrayViewMut1<'_, f32>, mass: f32) {
     let total: f64 = map.iter().map(|&v| f64::from(v)).sum();
     let mut order: Vec<usize> = (0..map.len()).collect();

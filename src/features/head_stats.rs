@@ -1,28 +1,29 @@
-//! Do different heads attend to different things? Numbers about the attention of CLS, per head and
-//! between heads.
+//! Statistics of the attention of CLS, per head and between heads, which show whether heads attend
+//! to different things.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 
-/// Statistics of the heads of one image. Each head's values are taken as shares of what it gives to
+/// Statistics of the heads of one image. The values of each head are scaled to sum to 1 over the
 /// patches.
 #[derive(Debug, Clone)]
 pub struct HeadStats {
-    /// `[heads]`: Shannon entropy in nats, 0 (all on one patch) to ln of the number of patches
+    /// Shannon entropy in nats, `[heads]`: 0 (all on one patch) to ln of the number of patches
     /// (even).
     pub entropy: Array1<f32>,
-    /// `[heads]`: exp of the entropy, the number of patches that an even spread of this entropy
-    /// covers.
+    /// Exponential of the entropy, `[heads]`: the number of patches that an even spread of this
+    /// entropy covers.
     pub effective_patches: Array1<f32>,
-    /// `[heads]`: share on the foreground.
+    /// Share on the foreground, `[heads]`.
     pub foreground: Array1<f32>,
-    /// `[heads, heads]`: what two heads have in common, the sum over the patches of the smaller of
-    /// their two shares: 1 for equal maps, 0 for maps that share no patch. It is one minus the
-    /// total variation distance.
+    /// Overlap of two heads, `[heads, heads]`: the sum over the patches of the smaller of their two
+    /// shares. 1 for equal maps, 0 for maps that share no patch; one minus the total variation
+    /// distance.
     pub overlap: Array2<f32>,
 }
 
 impl HeadStats {
-    /// Of the patch columns of CLS' attention `[heads, patches]`, and which patches are foreground.
+    /// Computes the statistics from CLS attention over patches `[heads, patches]` and a foreground
+    /// mask.
     pub fn new(heads: ArrayView2<'_, f32>, foreground: &[bool]) -> Self {
         let mut shares = heads.to_owned();
         for mut row in shares.rows_mut() {
@@ -31,42 +32,47 @@ impl HeadStats {
                 row /= sum;
             }
         }
-        let of_each = |value: &dyn Fn(ArrayView1<'_, f32>) -> f32| {
-            shares.rows().into_iter().map(value).collect()
-        };
-        let entropy: Array1<f32> = of_each(&|row| {
-            row.iter()
-                .filter(|&&share| share > 0.0)
-                .map(|&share| -share * share.ln())
-                .sum()
-        });
-        let on_foreground = of_each(&|row| {
-            row.iter()
-                .zip(foreground)
-                .filter(|(_, inside)| **inside)
-                .map(|(share, _)| share)
-                .sum()
-        });
-        let overlap = Array2::from_shape_fn((shares.nrows(), shares.nrows()), |(a, b)| {
-            shares
-                .row(a)
-                .iter()
-                .zip(shares.row(b))
-                .map(|(a, b)| a.min(*b))
-                .sum()
-        });
+        let entropy: Array1<f32> = shares.rows().into_iter().map(entropy).collect();
+        let heads = shares.nrows();
         Self {
             effective_patches: entropy.mapv(f32::exp),
             entropy,
-            foreground: on_foreground,
-            overlap,
+            foreground: shares
+                .rows()
+                .into_iter()
+                .map(|row| share_inside(row, foreground))
+                .collect(),
+            overlap: Array2::from_shape_fn((heads, heads), |(a, b)| {
+                overlap(shares.row(a), shares.row(b))
+            }),
         }
     }
 
-    /// Mean overlap of two different heads; `None` for a single head.
+    /// Returns the mean overlap of two different heads; `None` for a single head.
     pub fn mean_overlap(&self) -> Option<f32> {
         let heads = self.overlap.nrows();
         let pairs = heads * heads.saturating_sub(1);
         (pairs > 0).then(|| (self.overlap.sum() - self.overlap.diag().sum()) / pairs as f32)
     }
+}
+
+fn entropy(shares: ArrayView1<'_, f32>) -> f32 {
+    shares
+        .iter()
+        .filter(|&&share| share > 0.0)
+        .map(|&share| -share * share.ln())
+        .sum()
+}
+
+fn share_inside(shares: ArrayView1<'_, f32>, mask: &[bool]) -> f32 {
+    shares
+        .iter()
+        .zip(mask)
+        .filter(|(_, inside)| **inside)
+        .map(|(share, _)| share)
+        .sum()
+}
+
+fn overlap(a: ArrayView1<'_, f32>, b: ArrayView1<'_, f32>) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a.min(*b)).sum()
 }

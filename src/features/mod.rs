@@ -1,5 +1,5 @@
-//! From a model's tokens to what people ask for: pooled embeddings, PCA maps, attention maps,
-//! likeness, pictures of them, classes. Pure.
+//! From a model's tokens to results: pooled embeddings, PCA maps, attention maps, similarity maps,
+//! renderings of maps, classes. Pure.
 
 pub mod attention;
 pub mod head_stats;

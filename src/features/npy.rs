@@ -5,7 +5,7 @@ use ndarray_npy::WriteNpyExt;
 
 use crate::error::{Error, Result};
 
-/// The bytes of a `.npy` file with `array`, little-endian f32 in C order.
+/// Encodes `array` as a `.npy` file, little-endian f32 in C order.
 ///
 /// # Errors
 /// Never in practice: writing to memory does not fail.
@@ -17,18 +17,18 @@ pub fn encode<S: Data<Elem = f32>, D: Dimension>(array: &ArrayBase<S, D>) -> Res
     Ok(bytes)
 }
 
-/// The first 128 bytes of a `.npy` file with `rows` rows of `columns` f32 values, which follow row
-/// by row as little-endian. For files that are too large for memory, or whose rows are counted
-/// while they are written.
+/// Encodes the header of a `.npy` file, which `rows` rows of `columns` little-endian f32 values
+/// follow. For files that are too large for memory, or whose rows are counted while they are
+/// written.
 ///
-/// The format is NumPy's version 1.0: magic, the length of the rest of the header, a Python
-/// dictionary, blanks, a line feed.
+/// The format is NumPy's version 1.0: magic, length of the rest of the header, a Python dictionary,
+/// blanks, a line feed.
 pub fn header(rows: u64, columns: usize) -> [u8; 128] {
-    let about =
+    let dictionary =
         format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
     let mut header = [b' '; 128];
     header[..10].copy_from_slice(b"\x93NUMPY\x01\x00\x76\x00");
-    header[10..10 + about.len()].copy_from_slice(about.as_bytes());
+    header[10..10 + dictionary.len()].copy_from_slice(dictionary.as_bytes());
     header[127] = b'\n';
     header
 }

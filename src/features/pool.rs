@@ -27,13 +27,13 @@ impl Pooling {
         self != Self::Cls
     }
 
-    /// Width of the result for tokens of width `dim`.
+    /// Returns the width of the result for tokens of width `dim`.
     pub fn dim(self, dim: usize) -> usize {
         if self == Self::ClsMean { 2 * dim } else { dim }
     }
 
-    /// Appends the pooled vector of one layer to `out`. `patches` is `[patches, dim]`, empty if not
-    /// needed.
+    /// Appends the pooled vector of one layer to `out`. `patches` is `[patches, dim]`, and empty if
+    /// it is not needed.
     pub fn pool(self, cls: ArrayView1<'_, f32>, patches: ArrayView2<'_, f32>, out: &mut Vec<f32>) {
         let mean = || {
             patches
@@ -50,20 +50,18 @@ impl Pooling {
             Self::Gem => {
                 let mut sums = vec![0.0f64; cls.len()];
                 for patch in patches.rows() {
-                    sums.iter_mut()
-                        .zip(patch)
-                        .for_each(|(sum, &v)| *sum += f64::from(v.max(1e-6)).powi(3));
+                    for (sum, &value) in sums.iter_mut().zip(patch) {
+                        *sum += f64::from(value.max(1e-6)).powi(3);
+                    }
                 }
-                out.extend(
-                    sums.iter()
-                        .map(|sum| (sum / patches.nrows() as f64).cbrt() as f32),
-                );
+                let count = patches.nrows() as f64;
+                out.extend(sums.iter().map(|sum| (sum / count).cbrt() as f32));
             }
         }
     }
 }
 
-/// Scales a vector to length 1. The zero vector stays.
+/// Scales a vector to length 1. The zero vector does not change.
 pub fn normalize(vector: &mut [f32]) {
     let length = vector
         .iter()

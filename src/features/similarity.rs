@@ -1,4 +1,4 @@
-//! How alike patches are: the cosine between their tokens.
+//! Similarity of patches: the cosine between their tokens.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ pub struct Region {
 }
 
 impl Region {
-    /// The patch in `row` and `column`; `None` outside of the grid.
+    /// Returns the patch in `row` and `column`; `None` outside of the grid.
     pub fn of_patch(grid: Grid, row: usize, column: usize) -> Option<Self> {
         let inside = row < grid.height && column < grid.width;
         inside.then(|| Self {
@@ -25,8 +25,8 @@ impl Region {
         })
     }
 
-    /// The patches whose centers lie in a box, whose sides are shares of the width and the height;
-    /// at least the one under the middle of the box.
+    /// Returns the patches whose centers lie in a box, or the patch under the middle of the box if
+    /// there are none. The sides of the box are fractions of the width and the height.
     pub fn of_box(grid: Grid, [left, top, right, bottom]: [f32; 4]) -> Self {
         let range = |from: f32, to: f32, count: usize| {
             // Patch `i` has its center at (i + 0.5) / count.
@@ -46,7 +46,7 @@ impl Region {
     }
 }
 
-/// `[patches, dim]`: the tokens scaled to length 1. One of length 0 stays as it is.
+/// Scales tokens `[patches, dim]` to length 1. Tokens of length 0 do not change.
 fn unit(tokens: ArrayView2<'_, f32>) -> Array2<f32> {
     let mut unit = tokens.to_owned();
     for mut row in unit.rows_mut() {
@@ -58,41 +58,47 @@ fn unit(tokens: ArrayView2<'_, f32>) -> Array2<f32> {
     unit
 }
 
-/// `[dim]`: what the patches of a region have in common, the mean of their tokens scaled to length
-/// 1.
+/// Returns a vector `[dim]` that describes a region: the mean of its patches' tokens, each scaled to
+/// length 1.
 ///
 /// # Panics
-/// For a region that lies outside of the grid.
+/// If the region lies outside of the grid.
 pub fn describe(tokens: ArrayView2<'_, f32>, grid: Grid, region: &Region) -> Array1<f32> {
-    let patches = region.rows.clone().flat_map(|row| {
-        region
-            .columns
-            .clone()
-            .map(move |column| row * grid.width + column)
-    });
-    let patches: Vec<usize> = patches.collect();
+    let mut patches = Vec::new();
+    for row in region.rows.clone() {
+        patches.extend(
+            region
+                .columns
+                .clone()
+                .map(|column| row * grid.width + column),
+        );
+    }
     let chosen = unit(tokens.select(ndarray::Axis(0), &patches).view());
     chosen
         .mean_axis(ndarray::Axis(0))
         .unwrap_or_else(|| Array1::zeros(tokens.ncols()))
 }
 
-/// `[h, w]`: the cosine between `query` `[dim]` and each of the `tokens` `[h · w, dim]`, -1 to 1; 0
-/// where a length is 0.
+/// Computes the cosine between `query` `[dim]` and each of the `tokens` `[h · w, dim]`, -1 to 1, as
+/// `[h, w]`; 0 where a length is 0.
 ///
 /// # Panics
-/// If there are not as many tokens as the grid has patches.
+/// If the number of tokens is not that of the grid's patches.
 pub fn cosines(query: ArrayView1<'_, f32>, tokens: ArrayView2<'_, f32>, grid: Grid) -> Array2<f32> {
     let length = query.dot(&query).sqrt();
     let dots = tokens.dot(&query);
-    let cosine = |(token, &dot): (ArrayView1<'_, f32>, &f32)| {
-        let lengths = token.dot(&token).sqrt() * length;
-        if lengths > 0.0 {
-            (dot / lengths).clamp(-1.0, 1.0)
-        } else {
-            0.0
-        }
-    };
-    let values = tokens.rows().into_iter().zip(&dots).map(cosine).collect();
+    let values = tokens
+        .rows()
+        .into_iter()
+        .zip(&dots)
+        .map(|(token, &dot)| {
+            let lengths = token.dot(&token).sqrt() * length;
+            if lengths > 0.0 {
+                (dot / lengths).clamp(-1.0, 1.0)
+            } else {
+                0.0
+            }
+        })
+        .collect();
     Array2::from_shape_vec((grid.height, grid.width), values).expect("a token for each patch")
 }

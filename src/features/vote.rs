@@ -1,4 +1,4 @@
-//! Classification by the neighbors' vote.
+//! Classification by a vote of neighbors.
 
 use crate::names::option_enum;
 
@@ -14,14 +14,14 @@ option_enum! {
     }
 }
 
-/// DINO's temperature.
+/// Temperature of DINO's evaluation.
 pub const TEMPERATURE: f32 = 0.07;
 
-/// The share of the vote of each of `classes` classes; `neighbors` are scores with the index of a
-/// class. All 0 without neighbors.
+/// Computes the share of the vote of each of `classes` classes; `neighbors` are scores with the
+/// index of a class. All shares are 0 without neighbors.
 ///
-/// With classes in the order of their names, the first of the largest shares is the answer
-/// ([`winner`]), as in the lesson's `mode`, which takes the lowest label on a tie.
+/// The answer is the first of the largest shares ([`winner`]), with classes in the order of their
+/// names.
 pub fn shares(
     neighbors: &[(f32, usize)],
     classes: usize,
@@ -29,7 +29,7 @@ pub fn shares(
     temperature: f32,
 ) -> Vec<f32> {
     let mut shares = vec![0.0f64; classes];
-    // Relative to the best, so that no temperature overflows.
+    // Relative to the best score, so that no temperature overflows.
     let best = neighbors
         .iter()
         .map(|(score, _)| *score)
@@ -48,7 +48,7 @@ pub fn shares(
         .collect()
 }
 
-/// The first class with the largest share.
+/// Returns the first class with the largest share.
 pub fn winner(shares: &[f32]) -> Option<usize> {
     let best = shares.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     shares.iter().position(|&share| share == best)

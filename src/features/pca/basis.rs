@@ -1,50 +1,52 @@
-//! A basis that is kept, with the range of each component, so that colors agree between requests.
+//! A stored basis, with the range of each component, so that colors agree between requests.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use serde::Serialize;
 
 use super::Pca;
 
-/// Shares of the patches that may lie below and above a range: single odd patches among those of
-/// many images would otherwise leave few colors to all others.
-const QUANTILES: (f64, f64) = (0.01, 0.99);
+/// Quantiles of the coordinates at the ends of a range. Without this limit a few outliers among the
+/// patches of many images would leave few colors to all others.
+const LOW_QUANTILE: f64 = 0.01;
+const HIGH_QUANTILE: f64 = 0.99;
 
-/// Which coordinates along a component are shown from black to full color.
+/// Coordinates along a component that are shown from black to full color.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Range {
-    /// The value that becomes 0.
+    /// Value that becomes 0.
     pub low: f32,
-    /// The value that becomes 1.
+    /// Value that becomes 1.
     pub high: f32,
 }
 
 impl Range {
-    /// From the least to the largest of the `values` that are shown.
+    /// Returns the range of the `values` that are shown.
     pub(super) fn of(values: ArrayView1<'_, f32>, shown: Option<&[bool]>) -> Self {
-        let is_shown = |row: usize| shown.is_none_or(|shown| shown[row]);
-        let visible = values
-            .iter()
-            .enumerate()
-            .filter(|(row, _)| is_shown(*row))
-            .map(|(_, &value)| value);
-        let (low, high) = visible.fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), v| {
-            (l.min(v), h.max(v))
-        });
-        Self { low, high }
+        let mut range = Self {
+            low: f32::INFINITY,
+            high: f32::NEG_INFINITY,
+        };
+        for (row, &value) in values.iter().enumerate() {
+            if shown.is_none_or(|shown| shown[row]) {
+                range.low = range.low.min(value);
+                range.high = range.high.max(value);
+            }
+        }
+        range
     }
 
-    /// Between two [`QUANTILES`] of `values`.
+    /// Returns the range between two quantiles of `values`.
     fn within_quantiles(values: ArrayView1<'_, f32>) -> Self {
         let mut sorted = values.to_vec();
         sorted.sort_unstable_by(f32::total_cmp);
         Self {
-            low: quantile(&sorted, QUANTILES.0),
-            high: quantile(&sorted, QUANTILES.1),
+            low: quantile(&sorted, LOW_QUANTILE),
+            high: quantile(&sorted, HIGH_QUANTILE),
         }
     }
 
-    /// Scales each column of `projected` `[patches, components]` from its range to 0..1; what lies
-    /// outside is cut off.
+    /// Scales each column of `projected` `[patches, components]` from its range to 0..1, and clamps
+    /// values outside.
     pub(super) fn scale(ranges: &[Self], projected: &mut Array2<f32>) {
         for (mut column, Self { low, high }) in projected.columns_mut().into_iter().zip(ranges) {
             let range = if high > low { high - low } else { 1.0 };
@@ -53,21 +55,19 @@ impl Range {
     }
 }
 
-/// Linear between the two values beside it, as in numpy; 0 of none.
+/// Computes a quantile, linear between its two neighbors, as in NumPy; 0 without values.
 fn quantile(sorted: &[f32], share: f64) -> f32 {
     let Some(last) = sorted.len().checked_sub(1) else {
         return 0.0;
     };
     let place = share * last as f64;
     let below = place.floor() as usize;
-    let (a, b) = (
-        f64::from(sorted[below]),
-        f64::from(sorted[(below + 1).min(last)]),
-    );
+    let a = f64::from(sorted[below]);
+    let b = f64::from(sorted[(below + 1).min(last)]);
     (a + (b - a) * place.fract()) as f32
 }
 
-/// A basis that is kept.
+/// A stored basis.
 #[derive(Debug, Clone)]
 pub struct Basis {
     pub(super) pca: Pca,
@@ -75,7 +75,7 @@ pub struct Basis {
 }
 
 impl Basis {
-    /// With the ranges that most of the `tokens` `[n, dim]` lie in.
+    /// Makes a basis, with ranges that contain almost all of the `tokens` `[n, dim]`.
     pub(super) fn new(pca: Pca, tokens: ArrayView2<'_, f32>) -> Self {
         let projected = pca.project(tokens);
         let ranges = projected
@@ -85,12 +85,12 @@ impl Basis {
         Self { pca, ranges }
     }
 
-    /// Mean and components.
+    /// Returns mean and components.
     pub fn pca(&self) -> &Pca {
         &self.pca
     }
 
-    /// One for each component.
+    /// Returns the range of each component.
     pub fn ranges(&self) -> &[Range] {
         &self.ranges
     }

@@ -1,7 +1,8 @@
-//! A basis with its moments as one safetensors file, which numpy can read, too: `mean` `[dim]` and
-//! `scatter` (the rows of its lower triangle) in f64, `sample` `[n, dim]` in f16, `components`
-//! `[components, dim]`, `explained` `[components]` and `ranges` `[components, 2]` in f32. The
-//! counts, and what else is known of the basis, are text beside them.
+//! A basis with its moments as one safetensors file, which NumPy can also read.
+//!
+//! Tensors: `mean` `[dim]` and `scatter` (the rows of its lower triangle) in f64, `sample` `[n, dim]`
+//! in f16, `components` `[components, dim]`, `explained` `[components]` and `ranges`
+//! `[components, 2]` in f32. The counts and the caller's description are texts in the metadata.
 
 use std::collections::HashMap;
 
@@ -13,7 +14,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use super::{Basis, Moments, Pca, Range};
 use crate::error::{Error, Result};
 
-/// The file's bytes; `about` is kept as it is.
+/// Encodes a file; `about` is the caller's description.
 ///
 /// # Errors
 /// Never in practice.
@@ -92,7 +93,7 @@ pub fn encode(basis: &Basis, moments: &Moments, about: &str) -> Result<Vec<u8>> 
     safetensors::serialize(views, Some(texts)).map_err(failed)
 }
 
-/// A file that was read.
+/// A file of a basis.
 #[derive(Debug)]
 pub struct Document<'a> {
     tensors: SafeTensors<'a>,
@@ -100,38 +101,35 @@ pub struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Reads the head of a file.
+    /// Reads the header of a file.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if it is none of ours, as in all methods.
+    /// [`crate::error::Kind::Artifact`] if the file is damaged, as in all methods.
     pub fn read(bytes: &'a [u8]) -> Result<Self> {
-        let (_, head) =
-            SafeTensors::read_metadata(bytes).map_err(|error| damaged(error.to_string()))?;
-        let texts = head.metadata().clone().unwrap_or_default();
-        let tensors =
-            SafeTensors::deserialize(bytes).map_err(|error| damaged(error.to_string()))?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+        let texts = header.metadata().clone().unwrap_or_default();
+        let tensors = SafeTensors::deserialize(bytes).map_err(damaged)?;
         Ok(Self { tensors, texts })
     }
 
-    /// What was given to [`encode`].
+    /// Returns the description that was passed to [`encode`].
     pub fn about(&self) -> Result<&str> {
         self.text("about")
     }
 
-    /// What images are shown in.
+    /// Reads the basis.
     pub fn basis(&self) -> Result<Basis> {
         let (shape, components) = self.values("components", Dtype::F32, f32::from_le_bytes)?;
         let (_, mean) = self.values("mean", Dtype::F64, f64::from_le_bytes)?;
         let (_, explained) = self.values("explained", Dtype::F32, f32::from_le_bytes)?;
         let (_, ranges) = self.values("ranges", Dtype::F32, f32::from_le_bytes)?;
         let [count, dim] = shape[..] else {
-            return Err(damaged("the components are no matrix"));
+            return Err(damaged("the components are not a matrix"));
         };
         if mean.len() != dim || explained.len() != count || ranges.len() != 2 * count {
-            return Err(damaged("its parts do not fit"));
+            return Err(damaged("the sizes of its parts do not fit"));
         }
-        let components = Array2::from_shape_vec((count, dim), components)
-            .map_err(|error| damaged(error.to_string()))?;
+        let components = Array2::from_shape_vec((count, dim), components).map_err(damaged)?;
         let mean = mean.into_iter().map(|value| value as f32).collect();
         let ranges = ranges
             .chunks_exact(2)
@@ -150,22 +148,18 @@ impl<'a> Document<'a> {
         })
     }
 
-    /// What further images are added to.
+    /// Reads the moments, to which further images can be added.
     pub fn moments(&self) -> Result<Moments> {
         let (_, mean) = self.values("mean", Dtype::F64, f64::from_le_bytes)?;
         let (_, scatter) = self.values("scatter", Dtype::F64, f64::from_le_bytes)?;
         let (_, sample) = self.values("sample", Dtype::F16, f16::from_le_bytes)?;
         let dim = mean.len();
         if dim == 0 || scatter.len() != dim * (dim + 1) / 2 || !sample.len().is_multiple_of(dim) {
-            return Err(damaged("its parts do not fit"));
+            return Err(damaged("the sizes of its parts do not fit"));
         }
         let mut moments = Moments::new(dim);
-        let number = |name: &str| -> Result<u64> {
-            self.text(name)?
-                .parse()
-                .map_err(|_| damaged(format!("{name} is no number")))
-        };
-        (moments.images, moments.patches) = (number("images")?, number("patches")?);
+        moments.images = self.count("images")?;
+        moments.patches = self.count("patches")?;
         moments.mean = Array1::from(mean);
         moments.scatter = Mat::from_fn(dim, dim, |row, column| {
             if column <= row {
@@ -180,6 +174,12 @@ impl<'a> Document<'a> {
         Ok(moments)
     }
 
+    fn count(&self, name: &str) -> Result<u64> {
+        self.text(name)?
+            .parse()
+            .map_err(|_| damaged(format!("{name} is not a number")))
+    }
+
     fn text(&self, name: &str) -> Result<&str> {
         self.texts
             .get(name)
@@ -187,17 +187,14 @@ impl<'a> Document<'a> {
             .ok_or_else(|| damaged(format!("it has no {name}")))
     }
 
-    /// Shape and values of a tensor.
+    /// Returns shape and values of a tensor.
     fn values<T, const N: usize>(
         &self,
         name: &str,
         dtype: Dtype,
         read: fn([u8; N]) -> T,
     ) -> Result<(Vec<usize>, Vec<T>)> {
-        let info = self
-            .tensors
-            .tensor(name)
-            .map_err(|error| damaged(error.to_string()))?;
+        let info = self.tensors.tensor(name).map_err(damaged)?;
         if info.dtype() != dtype {
             return Err(damaged(format!("{name} has another type")));
         }

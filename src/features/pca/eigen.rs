@@ -10,19 +10,18 @@ use faer::{
 
 use crate::error::{Error, Result};
 
-/// `scale · dataᵀ·data`, symmetric. Half of it is computed and copied to the other half.
+/// Computes the symmetric `scale · dataᵀ·data`: one half of it, which is copied to the other.
 pub(super) fn scaled_gram(data: MatRef<'_, f32>, scale: f32) -> Mat<f32> {
     let dim = data.ncols();
     let mut gram = Mat::<f32>::zeros(dim, dim);
-    let (lower, whole) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
     triangular::matmul(
         &mut gram,
-        lower,
+        BlockStructure::TriangularLower,
         Accum::Replace,
         data.transpose(),
-        whole,
+        BlockStructure::Rectangular,
         data,
-        whole,
+        BlockStructure::Rectangular,
         scale,
         Par::Seq,
     );
@@ -34,33 +33,39 @@ pub(super) fn scaled_gram(data: MatRef<'_, f32>, scale: f32) -> Mat<f32> {
     gram
 }
 
-/// Eigenvalues in falling order and their eigenvectors in columns.
-pub(super) type Eigen = (Vec<f32>, Mat<f32>);
+/// Eigenvalues and eigenvectors.
+pub(super) struct Eigen {
+    /// Eigenvalues in descending order.
+    pub(super) values: Vec<f32>,
+    /// Eigenvectors in columns.
+    pub(super) vectors: Mat<f32>,
+}
 
-/// Directions that the subspace has beyond those that are sought; more make it converge in fewer
+/// Number of directions of the subspace beyond the requested ones; more make it converge in fewer
 /// steps.
 const OVERSAMPLING: usize = 12;
-/// Steps after which the whole decomposition is the faster way.
-const MOST_STEPS: usize = 20;
-/// Residual `‖A·v − λ·v‖` relative to the largest eigenvalue, near what f32 can tell.
+/// Number of steps after which the whole decomposition is faster.
+const MAX_STEPS: usize = 20;
+/// Residual `‖A·v − λ·v‖` relative to the largest eigenvalue, near the precision of f32.
 const RESIDUAL: f32 = 3e-6;
 
-/// The `count` largest of a positive semi-definite matrix, or `None` if all are found faster.
+/// Computes the `count` largest eigenvalues of a positive semi-definite matrix; `None` if computing
+/// all is faster.
 pub(super) fn largest_eigen(symmetric: &Mat<f32>, count: usize) -> Option<Eigen> {
     let dim = symmetric.nrows();
     let width = count + OVERSAMPLING;
     if width * 4 > dim {
         return None;
     }
-    // Any start will do that is not orthogonal to what is sought; a fixed one gives the same
-    // colors each time.
+    // Any start works that is not orthogonal to the eigenvectors; a fixed one gives the same colors
+    // each time.
     let mut state = 1u32;
     let mut subspace = Mat::<f32>::from_fn(dim, width, |_, _| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 24) as f32 - 0.5
     });
     let mut image = Mat::<f32>::zeros(dim, width);
-    for _ in 0..MOST_STEPS {
+    for _ in 0..MAX_STEPS {
         let basis = subspace.qr().compute_thin_Q();
         matmul(&mut image, Accum::Replace, symmetric, &basis, 1.0, Par::Seq);
         let mut quotient = Mat::<f32>::zeros(width, width);
@@ -72,18 +77,18 @@ pub(super) fn largest_eigen(symmetric: &Mat<f32>, count: usize) -> Option<Eigen>
             1.0,
             Par::Seq,
         );
-        let (values, rotation) = all_eigen(&quotient).ok()?;
-        let rotation = rotation.subcols(0, count);
+        let Eigen { values, vectors } = all_eigen(&quotient).ok()?;
+        let rotation = vectors.subcols(0, count);
         let vectors = &basis * rotation;
         let images = &image * rotation;
-        let settled = |i: usize| {
+        let converged = (0..count).all(|i| {
             let residual = images.col(i) - vectors.col(i) * faer::Scale(values[i]);
             residual.norm_l2() <= RESIDUAL * values[0]
-        };
-        if values[0] > 0.0 && (0..count).all(settled) {
-            return Some((values, vectors));
+        });
+        if values[0] > 0.0 && converged {
+            return Some(Eigen { values, vectors });
         }
-        // Twice for each orthonormalization, which takes about as long.
+        // Two products for each orthonormalization, which takes about as long.
         matmul(
             &mut subspace,
             Accum::Replace,
@@ -96,11 +101,15 @@ pub(super) fn largest_eigen(symmetric: &Mat<f32>, count: usize) -> Option<Eigen>
     None
 }
 
+/// Computes all eigenvalues of a symmetric matrix.
 pub(super) fn all_eigen(symmetric: &Mat<f32>) -> Result<Eigen> {
     let eigen = symmetric.self_adjoint_eigen(Side::Lower).map_err(|error| {
         Error::internal(format!("the eigenvectors did not converge: {error:?}"))
     })?;
-    // faer sorts by rising eigenvalue.
+    // faer sorts in ascending order.
     let values = eigen.S().column_vector().iter().rev().copied().collect();
-    Ok((values, eigen.U().reverse_cols().to_owned()))
+    Ok(Eigen {
+        values,
+        vectors: eigen.U().reverse_cols().to_owned(),
+    })
 }

@@ -1,4 +1,4 @@
-//! Maps of images in a basis: one of their own, or one that was kept.
+//! Maps of images, in a basis that is fitted on them or in a stored one.
 
 use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2};
 
@@ -8,19 +8,19 @@ use crate::error::{Error, Result};
 /// PCA maps of some images in one basis.
 #[derive(Debug, Clone)]
 pub struct PcaMaps {
-    /// The basis that all maps share.
+    /// Basis that all maps share.
     pub basis: Pca,
-    /// `[patches, components]` per image, each component scaled to 0..1 over all images; background
-    /// is 0.
+    /// Maps `[patches, components]` per image, each component scaled to 0..1 over all images;
+    /// background is 0.
     pub maps: Vec<Array2<f32>>,
-    /// Which patches are foreground, per image. `None` if all are shown.
+    /// Foreground mask per image; `None` if all patches are shown.
     pub foreground: Option<Vec<Vec<bool>>>,
 }
 
-/// PCA maps of one or more images in one joint basis.
+/// Computes PCA maps of one or more images in one joint basis.
 ///
-/// `tokens` is `[patches, dim]` per image; `cls_attention` holds per image the mean attention of
-/// CLS on each patch, and is read only for [`Foreground::Auto`].
+/// `tokens` is `[patches, dim]` per image. `cls_attention` is the mean attention of CLS to each patch,
+/// per image, and is read only for [`Foreground::Auto`].
 ///
 /// # Errors
 /// As [`Pca::fit`].
@@ -55,10 +55,9 @@ pub fn maps(
     Ok(PcaMaps::new(basis, projected, shown, tokens))
 }
 
-/// PCA maps of images in the first `count` components of a basis that was kept: the same token has
-/// the same values whatever stands beside it. What [`Foreground::Auto`] shows is the side of the
-/// basis' first component that the attention favors in these images. Other arguments as of
-/// [`maps`].
+/// Computes PCA maps of images in the first `count` components of a stored basis, so that a token
+/// always has the same values. [`Foreground::Auto`] shows the side of the basis' first component
+/// that the attention favors in these images. The other arguments are those of [`maps`].
 ///
 /// # Errors
 /// [`crate::error::Kind::InvalidOption`] if the basis has fewer components.
@@ -69,11 +68,11 @@ pub fn maps_in(
     count: usize,
     foreground: Foreground,
 ) -> Result<PcaMaps> {
-    let most = basis.pca().components().nrows();
-    if count == 0 || count > most {
+    let max = basis.pca().components().nrows();
+    if count == 0 || count > max {
         return Err(Error::option(
             "components",
-            format!("the basis has {most} components, and not {count}"),
+            format!("the basis has {max} components, and not {count}"),
         ));
     }
     let all = joined(tokens)?;
@@ -92,8 +91,8 @@ pub fn maps_in(
 }
 
 impl PcaMaps {
-    /// Parts what was `projected` of all `tokens` into images again, and blackens what is not
-    /// `shown`.
+    /// Splits the `projected` tokens of all images by image, and sets those that are not `shown` to
+    /// 0.
     fn new(
         basis: Pca,
         mut projected: Array2<f32>,
@@ -101,12 +100,11 @@ impl PcaMaps {
         tokens: &[ArrayView2<'_, f32>],
     ) -> Self {
         if let Some(shown) = &shown {
-            let hidden = projected
-                .rows_mut()
-                .into_iter()
-                .zip(shown)
-                .filter(|(_, shown)| !**shown);
-            hidden.for_each(|(mut row, _)| row.fill(0.0));
+            for (mut row, shown) in projected.rows_mut().into_iter().zip(shown) {
+                if !shown {
+                    row.fill(0.0);
+                }
+            }
         }
         let mut maps = Vec::with_capacity(tokens.len());
         let mut masks = shown.as_ref().map(|_| Vec::with_capacity(tokens.len()));
@@ -127,7 +125,7 @@ impl PcaMaps {
     }
 }
 
-/// The tokens of all images; those of one are not copied.
+/// Joins the tokens of all images; those of a single image are not copied.
 fn joined<'a>(tokens: &[ArrayView2<'a, f32>]) -> Result<CowArray<'a, f32, Ix2>> {
     match tokens {
         [one] => Ok(CowArray::from(*one)),
@@ -139,8 +137,8 @@ fn joined<'a>(tokens: &[ArrayView2<'a, f32>]) -> Result<CowArray<'a, f32, Ix2>> 
     }
 }
 
-/// For each of the `tokens` `[patches, dim]`, whether it is foreground: on the side of their own
-/// first component at which CLS looks more. `cls_attention` `[patches]` is its mean attention.
+/// Computes the foreground mask of `tokens` `[patches, dim]`: the side of their first component with
+/// more attention. `cls_attention` `[patches]` is the mean attention of CLS.
 ///
 /// # Errors
 /// As [`Pca::fit`].
@@ -152,8 +150,8 @@ pub fn foreground_of(tokens: ArrayView2<'_, f32>, cls_attention: &[f32]) -> Resu
     ))
 }
 
-/// For each of the `tokens`, whether it lies on the side of the first component of `basis` at which
-/// CLS looks more.
+/// Computes which of the `tokens` lie on the side of the first component of `basis` with more
+/// attention.
 fn foreground_side(basis: &Pca, tokens: ArrayView2<'_, f32>, cls_attention: &[f32]) -> Vec<bool> {
     let first = basis.first(1).project(tokens).remove_axis(Axis(1));
     let mean_on = |positive: bool| {

@@ -1,14 +1,15 @@
 //! Principal components of patch tokens, as colors.
 //!
-//! The first eigenvectors of the D×D covariance, by subspace iteration with Rayleigh–Ritz steps
-//! (Golub & Van Loan, Matrix Computations, §8.2), which needs about ten thin products where all
-//! eigenvectors take D³ steps. Where it does not converge fast, as among variances that lie close
-//! together, all are computed. The sign of a component is free, so it is fixed: the entry of
-//! largest magnitude is positive, and the same image always has the same colors.
+//! Components are the first eigenvectors of the D×D covariance, by subspace iteration with
+//! Rayleigh–Ritz steps (Golub & Van Loan, Matrix Computations, §8.2). It needs about ten thin
+//! products, while all eigenvectors take D³ steps. If it does not converge fast, for example with
+//! variances that lie close together, all eigenvectors are computed. The sign of a component is
+//! arbitrary and therefore fixed: the entry of largest magnitude is positive, so that an image
+//! always has the same colors.
 //!
-//! The images of a request share a basis of their own ([`maps`]). A [`Basis`] is kept: it is fitted
-//! on the [`Moments`] of any number of images, and gives the same part the same color in every
-//! picture ([`maps_in`]).
+//! The images of a request share a basis that is fitted on them ([`maps`]). A stored [`Basis`] is
+//! fitted on the [`Moments`] of any number of images, and gives the same part the same color in
+//! every rendering ([`maps_in`]).
 
 mod basis;
 pub mod document;
@@ -16,6 +17,7 @@ mod eigen;
 mod maps;
 mod moments;
 
+use eigen::Eigen;
 use faer::{Mat, MatRef};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
@@ -72,21 +74,20 @@ impl Pca {
         Self::of_covariance(mean, &eigen::scaled_gram(data, 1.0 / rows as f32), count)
     }
 
-    /// The first `count` components of tokens with this mean and covariance.
+    /// Computes the first `count` components of tokens with this mean and covariance.
     fn of_covariance(mean: Array1<f32>, covariance: &Mat<f32>, count: usize) -> Result<Self> {
         let dim = mean.len();
         let total: f32 = (0..dim).map(|i| covariance[(i, i)]).sum();
-        let (values, vectors) = match eigen::largest_eigen(covariance, count) {
-            Some(found) => found,
+        let Eigen { values, vectors } = match eigen::largest_eigen(covariance, count) {
+            Some(eigen) => eigen,
             None => eigen::all_eigen(covariance)?,
         };
         let mut components = Array2::zeros((count, dim));
         let mut explained = Vec::with_capacity(count);
         for (i, mut component) in components.rows_mut().into_iter().enumerate() {
-            component
-                .iter_mut()
-                .enumerate()
-                .for_each(|(d, v)| *v = vectors[(d, i)]);
+            for (d, value) in component.iter_mut().enumerate() {
+                *value = vectors[(d, i)];
+            }
             let largest = component
                 .iter()
                 .copied()
@@ -105,7 +106,7 @@ impl Pca {
         })
     }
 
-    /// The first `count` components alone.
+    /// Returns the basis of the first `count` components.
     fn first(&self, count: usize) -> Self {
         let components = self.components.slice(ndarray::s![..count, ..]).to_owned();
         Self {
@@ -115,36 +116,36 @@ impl Pca {
         }
     }
 
-    /// Coordinates of `tokens` `[n, dim]` in this basis: `[n, components]`.
+    /// Computes the coordinates of `tokens` `[n, dim]` in this basis: `[n, components]`.
     pub fn project(&self, tokens: ArrayView2<'_, f32>) -> Array2<f32> {
         let shift = self.components.dot(&self.mean);
         tokens.dot(&self.components.t()) - shift
     }
 
-    /// Share of the total variance that each component explains.
+    /// Returns the share of the total variance that each component explains.
     pub fn explained(&self) -> &[f32] {
         &self.explained
     }
 
-    /// `[components, dim]`.
+    /// Returns the components, `[components, dim]`.
     pub fn components(&self) -> ArrayView2<'_, f32> {
         self.components.view()
     }
-    /// `[dim]`: what is taken off a token before it is projected.
+
+    /// Returns the mean, `[dim]`, which is subtracted from a token before it is projected.
     pub fn mean(&self) -> ArrayView1<'_, f32> {
         self.mean.view()
     }
 }
 
-/// # Errors
-/// [`crate::error::Kind::InvalidOption`] if `rows` patches cannot have `count` components.
+/// Checks that `count` components can be fitted on `rows` patches.
 fn check_count(count: usize, rows: usize, dim: usize) -> Result<()> {
-    let most = dim.min(rows.saturating_sub(1));
-    if (1..=most).contains(&count) {
+    let max = dim.min(rows.saturating_sub(1));
+    if (1..=max).contains(&count) {
         return Ok(());
     }
     let detail = format!(
-        "{count} components cannot be fitted on {rows} patches of dimension {dim}; use 1 to {most}"
+        "{count} components cannot be fitted on {rows} patches of dimension {dim}; use 1 to {max}"
     );
     Err(Error::option("components", detail))
 }

@@ -1,5 +1,4 @@
-//! What is kept of the patch tokens of any number of images, so that a basis can be fitted on all
-//! of them.
+//! Statistics of the patch tokens of any number of images, on which a basis can be fitted.
 
 use std::collections::BTreeMap;
 
@@ -14,16 +13,16 @@ use sha2::{Digest, Sha256};
 use super::{Basis, Pca, check_count};
 use crate::error::Result;
 
-/// Tokens that are kept to find the ranges of components.
+/// Maximum number of tokens in the sample.
 const SAMPLE: usize = 4096;
 
-/// Mean and scatter of tokens in f64, and a sample of the tokens. Takes D² numbers and 4096 tokens
-/// of memory, however many there were.
+/// Mean and scatter of tokens in f64, and a sample of the tokens, which gives the ranges of
+/// components. Takes D² numbers and 4096 tokens of memory for any number of images.
 ///
 /// Moments of parts are merged by the formula of Chan, Golub & LeVeque (1979), which loses no
-/// digits where sums of squares would. The sample has the tokens with the least hashes, so it is
-/// even, and depends neither on the order of the images nor on how they were split; of equal tokens
-/// it has one.
+/// digits, unlike sums of squares. The sample consists of the tokens with the smallest hashes. So it
+/// is even, depends neither on the order of the images nor on their division into parts, and
+/// contains equal tokens once.
 #[derive(Debug, Clone)]
 pub struct Moments {
     pub(super) images: u64,
@@ -36,19 +35,18 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Of no image; tokens are `dim` wide.
+    /// Returns the moments of no images, for tokens of width `dim`.
     pub fn new(dim: usize) -> Self {
-        let (mean, scatter) = (Array1::zeros(dim), Mat::zeros(dim, dim));
         Self {
             images: 0,
             patches: 0,
-            mean,
-            scatter,
+            mean: Array1::zeros(dim),
+            scatter: Mat::zeros(dim, dim),
             sample: BTreeMap::new(),
         }
     }
 
-    /// Of one image with these `tokens` `[patches, dim]`.
+    /// Computes the moments of one image with `tokens` `[patches, dim]`.
     pub fn of(tokens: ArrayView2<'_, f32>) -> Self {
         let (rows, dim) = tokens.dim();
         let mut found = Self {
@@ -74,43 +72,41 @@ impl Moments {
             })
             .collect();
         let data = MatRef::from_row_major_slice(&centered, rows, dim);
-        let (lower, whole) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
-        let (scatter, transposed) = (&mut found.scatter, data.transpose());
         triangular::matmul(
-            scatter,
-            lower,
+            &mut found.scatter,
+            BlockStructure::TriangularLower,
             Accum::Replace,
-            transposed,
-            whole,
+            data.transpose(),
+            BlockStructure::Rectangular,
             data,
-            whole,
+            BlockStructure::Rectangular,
             1.0,
             Par::Seq,
         );
         found
     }
 
-    /// Adds those of other images with tokens of the same width.
+    /// Adds the moments of other images, whose tokens have the same width.
     pub fn merge(&mut self, other: Self) {
-        let (ours, theirs) = (self.patches as f64, other.patches as f64);
+        let ours = self.patches as f64;
+        let theirs = other.patches as f64;
         let all = (ours + theirs).max(1.0);
-        let apart = &other.mean - &self.mean;
-        for column in 0..apart.len() {
-            for row in column..apart.len() {
+        let difference = &other.mean - &self.mean;
+        for column in 0..difference.len() {
+            for row in column..difference.len() {
                 self.scatter[(row, column)] += other.scatter[(row, column)]
-                    + apart[row] * apart[column] * (ours * theirs / all);
+                    + difference[row] * difference[column] * (ours * theirs / all);
             }
         }
-        self.mean.scaled_add(theirs / all, &apart);
+        self.mean.scaled_add(theirs / all, &difference);
         self.images += other.images;
         self.patches += other.patches;
-        other
-            .sample
-            .into_values()
-            .for_each(|token| self.keep(token));
+        for token in other.sample.into_values() {
+            self.keep(token);
+        }
     }
 
-    /// Takes a token into the sample if its hash is among the least.
+    /// Adds a token to the sample if its hash is among the smallest.
     pub(super) fn keep(&mut self, token: Box<[f16]>) {
         let hash: [u8; 32] = Sha256::digest(bytemuck::cast_slice::<f16, u8>(&token)).into();
         if self.sample.len() < SAMPLE
@@ -140,19 +136,19 @@ impl Moments {
         let pca = Pca::of_covariance(self.mean.mapv(|value| value as f32), &covariance, count)?;
         let mut sample = Array2::zeros((self.sample.len(), dim));
         for (mut row, token) in sample.rows_mut().into_iter().zip(self.sample.values()) {
-            row.iter_mut()
-                .zip(token)
-                .for_each(|(value, kept)| *value = kept.to_f32());
+            for (value, stored) in row.iter_mut().zip(token) {
+                *value = stored.to_f32();
+            }
         }
         Ok(Basis::new(pca, sample.view()))
     }
 
-    /// How many images there were.
+    /// Returns the number of images.
     pub fn images(&self) -> u64 {
         self.images
     }
 
-    /// How many patches these had.
+    /// Returns the number of patches.
     pub fn patches(&self) -> u64 {
         self.patches
     }
