@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     features::{npy, pool::Pooling},
-    sources::{FoundImages, IMAGE_EXTENSIONS, find_images, relative_path},
+    sources::{FoundImages, find_images, relative_path},
+    vision::image_extensions,
 };
 
 #[derive(Debug, Args)]
@@ -72,7 +73,7 @@ impl Embed {
             bail!(
                 "{}: the folder has no images; supported extensions: {}",
                 self.folder.display(),
-                IMAGE_EXTENSIONS.join(", ")
+                image_extensions().join(", ")
             );
         }
         let image = self.vector.image_options();

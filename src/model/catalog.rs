@@ -1,5 +1,4 @@
-//! The variants this binary knows: the files of `models/`, built in, and those of a folder of the
-//! user's.
+//! The known models: the built-in files of `models/`, and those of a user's folder.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -10,14 +9,14 @@ use crate::error::{Error, Result};
 #[folder = "models/"]
 struct BuiltIn;
 
-/// All known variants by name.
+/// All known models by name.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     specs: BTreeMap<String, ModelSpec>,
 }
 
 impl Catalog {
-    /// The built-in variants.
+    /// Returns the built-in models.
     ///
     /// # Errors
     /// Only if a file of `models/` is wrong, which a test rules out.
@@ -33,11 +32,11 @@ impl Catalog {
         Ok(Self { specs })
     }
 
-    /// The built-in variants and those of `folder`, which come first. A folder that does not exist
-    /// holds none.
+    /// Returns the built-in models and those of `folder`, which replace built-in ones of the same
+    /// name. A folder that does not exist is empty.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if a file of the folder is no valid description.
+    /// [`crate::error::Kind::Artifact`] if a file of the folder is not a valid description.
     pub fn with_folder(folder: &Path) -> Result<Self> {
         let mut catalog = Self::built_in()?;
         let Ok(entries) = std::fs::read_dir(folder) else {
@@ -54,7 +53,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Adds the variant that a file describes and returns its name.
+    /// Adds the model that a file describes, and returns its name.
     ///
     /// # Errors
     /// [`crate::error::Kind::Io`] or [`crate::error::Kind::Artifact`] if it cannot be read.
@@ -67,7 +66,7 @@ impl Catalog {
         Ok(name)
     }
 
-    /// The variant called `name`.
+    /// Returns the model called `name`.
     ///
     /// # Errors
     /// [`crate::error::Kind::Artifact`] that lists the known names.
@@ -81,7 +80,7 @@ impl Catalog {
         })
     }
 
-    /// All variants by name.
+    /// Iterates over all models in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &ModelSpec> {
         self.specs.values()
     }

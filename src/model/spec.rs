@@ -1,4 +1,4 @@
-//! The description of one variant, read from `models/<name>.toml`.
+//! The description of a model, read from `models/<name>.toml`.
 
 use serde::{Deserialize, Serialize};
 

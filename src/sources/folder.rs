@@ -5,12 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
-
-/// Extensions of image files; upper case counts, too.
-pub const IMAGE_EXTENSIONS: [&str; 9] = [
-    "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif",
-];
+use crate::{
+    error::{Error, Result},
+    vision::image_extensions,
+};
 
 /// Image files found below a folder.
 #[derive(Debug, Default)]
@@ -21,7 +19,7 @@ pub struct FoundImages {
     pub unreadable: Vec<(String, Error)>,
 }
 
-/// Finds the files below `root` whose extension is one of [`IMAGE_EXTENSIONS`].
+/// Finds the files below `root` whose extension is one of [`image_extensions`], in any case.
 ///
 /// # Errors
 /// [`Kind::Io`](crate::error::Kind::Io) if `root` itself cannot be read.
@@ -85,7 +83,9 @@ pub fn path_segments<'a>(root: &Path, path: &'a Path) -> Result<Vec<&'a str>> {
 fn has_image_extension(path: &Path) -> bool {
     path.extension()
         .and_then(OsStr::to_str)
-        .is_some_and(|extension| IMAGE_EXTENSIONS.contains(&extension.to_lowercase().as_str()))
+        .is_some_and(|extension| {
+            image_extensions().contains(&extension.to_ascii_lowercase().as_str())
+        })
 }
 
 #[cfg(test)]

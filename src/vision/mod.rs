@@ -19,7 +19,7 @@ mod transform;
 mod webp;
 
 pub use decode::{Background, DecodeOptions, decode, decode_fast};
-pub use formats::{FORMATS, Format};
+pub use formats::{FORMATS, Format, image_extensions};
 pub use limits::DecodeLimits;
 pub use orientation::Decoded;
 pub use preprocessing::{Difference, Preprocessing, PreprocessingOverrides};

@@ -107,9 +107,8 @@ impl Transform {
         if size / patch > self.max_patches {
             // Not even a strip of one patch's width would fit; larger numbers would overflow later.
             let largest = self.max_patches.saturating_mul(patch);
-            return wrong(format!(
-                "{size} is out of range; it must be {patch} to {largest}"
-            ));
+            let range = format_args!("{patch} to {largest}");
+            return Err(Error::out_of_range("size", size, range));
         }
         if self.mode != ResizeMode::Fit && !size.is_multiple_of(patch) {
             let below = self.patch.round_down(size);

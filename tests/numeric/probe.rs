@@ -242,7 +242,7 @@ fn impossible_training_sets_are_rejected() {
     assert!(
         error
             .detail()
-            .contains("`a` hold a value that is not a finite number"),
+            .contains("`a` contain a value that is not a finite number"),
         "{error}"
     );
     assert!(examples.add(vec![1.0], "a").is_err());

@@ -22,8 +22,8 @@ use crate::{
     eval::{LabeledImages, LabeledVectors, classes},
     features::pool::Pooling,
     service::{EmbedOptions, Extractor, ImageOptions},
-    sources::{FoundImages, IMAGE_EXTENSIONS, find_images},
-    vision::ResizeMode,
+    sources::{FoundImages, find_images},
+    vision::{ResizeMode, image_extensions},
 };
 
 /// Flags of every evaluation.
@@ -159,7 +159,7 @@ impl LabeledFolder {
         let images = LabeledImages::new(root, paths).with_context(|| {
             format!(
                 "looking for images ({}) in {}",
-                IMAGE_EXTENSIONS.join(", "),
+                image_extensions().join(", "),
                 root.display()
             )
         })?;

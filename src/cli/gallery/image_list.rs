@@ -14,7 +14,8 @@ use crate::{
     cli::output::extension,
     error::{Error, Result},
     gallery::{ItemId, Label, Metadata},
-    sources::{FoundImages, IMAGE_EXTENSIONS, find_images, path_segments, relative_path},
+    sources::{FoundImages, find_images, path_segments, relative_path},
+    vision::image_extensions,
 };
 
 /// The columns of a CSV file and the members of a line of JSONL. Only `path` is required.
@@ -52,7 +53,7 @@ impl ImageList {
             bail!(
                 "{}: no images found; supported extensions: {}",
                 source.display(),
-                IMAGE_EXTENSIONS.join(", ")
+                image_extensions().join(", ")
             );
         }
         Ok(list)

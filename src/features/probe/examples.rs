@@ -1,4 +1,4 @@
-//! What a probe learns from: features with labels.
+//! Training data of a probe: features with labels.
 
 use std::collections::BTreeMap;
 
@@ -8,22 +8,23 @@ use crate::error::{Error, Kind, Result};
 #[derive(Debug, Clone)]
 pub struct Examples {
     width: usize,
-    most_classes: usize,
-    /// As they came, so that the bulk is never copied: `[width]` each.
+    max_classes: usize,
+    /// Features, `[width]` each, in the vectors in which they were added, which are never copied.
     rows: Vec<Vec<f32>>,
-    /// The class of each row, numbered in the order in which they came.
-    of_row: Vec<usize>,
+    /// Class number of each row.
+    class_numbers: Vec<usize>,
+    /// Number of each label, in the order in which the labels were added.
     numbers: BTreeMap<String, usize>,
 }
 
 impl Examples {
-    /// None yet, of features that are `width` wide, and of at most `most_classes` classes.
-    pub fn new(width: usize, most_classes: usize) -> Self {
+    /// Returns an empty set for features of width `width`, of at most `max_classes` classes.
+    pub fn new(width: usize, max_classes: usize) -> Self {
         Self {
             width,
-            most_classes,
+            max_classes,
             rows: Vec::new(),
-            of_row: Vec::new(),
+            class_numbers: Vec::new(),
             numbers: BTreeMap::new(),
         }
     }
@@ -31,12 +32,12 @@ impl Examples {
     /// Adds features `[width]` of the class `label`.
     ///
     /// # Errors
-    /// [`Kind::InvalidOption`] for features of another width or ones that are no numbers;
-    /// [`Kind::TooLarge`] if there would be too many classes.
+    /// [`Kind::InvalidOption`] for features that have another width or are not finite;
+    /// [`Kind::TooLarge`] for too many classes.
     pub fn add(&mut self, features: Vec<f32>, label: &str) -> Result<()> {
         if features.len() != self.width {
             let detail = format!(
-                "features of width {} among ones of width {}",
+                "the features have width {}, and others have width {}",
                 features.len(),
                 self.width
             );
@@ -44,73 +45,72 @@ impl Examples {
         }
         if !features.iter().all(|value| value.is_finite()) {
             let detail =
-                format!("features of class `{label}` hold a value that is not a finite number");
+                format!("features of class `{label}` contain a value that is not a finite number");
             return Err(Error::new(Kind::InvalidOption, detail));
         }
         let next = self.numbers.len();
         let number = match self.numbers.get(label) {
             Some(&number) => number,
-            None if next == self.most_classes => {
-                let most = self.most_classes;
-                let error = Error::new(
-                    Kind::TooLarge,
-                    format!("there are more than {most} labels to learn"),
-                );
-                return Err(error.with_limit(
+            None if next == self.max_classes => {
+                let max = self.max_classes;
+                let detail = format!("there are more than {max} labels to learn");
+                return Err(Error::new(Kind::TooLarge, detail).with_limit(
                     "max_probe_classes",
-                    most as u64,
+                    max as u64,
                     "--max-probe-classes",
                 ));
             }
             None => *self.numbers.entry(label.to_owned()).or_insert(next),
         };
         self.rows.push(features);
-        self.of_row.push(number);
+        self.class_numbers.push(number);
         Ok(())
     }
 
-    /// How many there are.
+    /// Returns the number of examples.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no examples.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Width of the features.
+    /// Returns the width of the features.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// The labels, sorted: the classes of a probe.
+    /// Returns the labels, sorted: the classes of a probe.
     pub fn classes(&self) -> Vec<String> {
         self.numbers.keys().cloned().collect()
     }
 
-    /// Features of one of them.
+    /// Returns the features of an example.
     pub(super) fn row(&self, index: usize) -> &[f32] {
         &self.rows[index]
     }
 
-    /// The class of each, as an index into [`Examples::classes`].
+    /// Returns the class of each example, as an index into [`Examples::classes`].
     pub(super) fn targets(&self) -> Vec<usize> {
         let mut sorted = vec![0; self.numbers.len()];
-        self.numbers
-            .values()
-            .enumerate()
-            .for_each(|(index, &number)| sorted[number] = index);
-        self.of_row.iter().map(|&number| sorted[number]).collect()
+        for (index, &number) in self.numbers.values().enumerate() {
+            sorted[number] = index;
+        }
+        self.class_numbers
+            .iter()
+            .map(|&number| sorted[number])
+            .collect()
     }
 
-    /// The mean of each feature.
+    /// Returns the mean of each feature.
     pub(super) fn mean(&self) -> Vec<f64> {
         let mut mean = vec![0.0; self.width];
         for row in &self.rows {
-            mean.iter_mut()
-                .zip(row)
-                .for_each(|(sum, &value)| *sum += f64::from(value));
+            for (sum, &value) in mean.iter_mut().zip(row) {
+                *sum += f64::from(value);
+            }
         }
         let scale = 1.0 / self.rows.len().max(1) as f64;
         mean.iter_mut().for_each(|sum| *sum *= scale);

@@ -1,33 +1,33 @@
-//! The minimum of a smooth convex function, by limited-memory BFGS (Nocedal & Wright, Numerical
-//! Optimization, algorithms 7.4 and 7.5) with a line search that bisects for the weak Wolfe
+//! Minimizes a smooth convex function by limited-memory BFGS (Nocedal & Wright, Numerical
+//! Optimization, algorithms 7.4 and 7.5), with a line search that bisects for the weak Wolfe
 //! conditions (Lewis & Overton, 2013).
 //!
-//! Where rounding hides that the value falls, the slope decides, as in Hager & Zhang's approximate
-//! Wolfe conditions (2005).
+//! If the decrease of the value is within the rounding error, the slope decides, as in Hager &
+//! Zhang's approximate Wolfe conditions (2005).
 
 use std::collections::VecDeque;
 
-/// How many steps the curvature is learned from.
+/// Number of steps from which the curvature is estimated.
 const MEMORY: usize = 10;
-/// The share of the fall that the slope promises which a step must reach.
-const ENOUGH: f64 = 1e-4;
-/// The share of the slope that a step must leave at most.
-const FLATTER: f64 = 0.9;
-/// Differences of the value below this share of it are rounding.
+/// Minimum decrease of the value in a step, relative to the decrease that the slope predicts.
+const MIN_DECREASE: f64 = 1e-4;
+/// Maximum slope after a step, relative to the slope before it.
+const MAX_SLOPE: f64 = 0.9;
+/// Rounding error of the value, relative to the value.
 const ROUNDING: f64 = 1e-13;
-/// Trials of one line search; 60 halvings exhaust the digits of a step.
+/// Maximum number of trials of a line search; 60 halvings exhaust the digits of a step.
 const TRIALS: usize = 60;
 
-/// Where the search ended.
+/// Result of a search.
 #[derive(Debug, Clone)]
 pub(super) struct Minimum {
-    /// The point.
+    /// Point at which the search ended.
     pub(super) at: Vec<f64>,
-    /// Whether the gradient is as small there as it should be.
+    /// Whether the gradient is within the tolerance there.
     pub(super) converged: bool,
 }
 
-/// A step that was taken, and what it did to the gradient.
+/// A step, and the change of the gradient in it.
 struct Step {
     step: Vec<f64>,
     change: Vec<f64>,
@@ -35,21 +35,22 @@ struct Step {
     inverse: f64,
 }
 
-/// Goes down from `at` until the length of the gradient is at most `tolerance`.
+/// Searches from `at` until the length of the gradient is at most `tolerance`.
 ///
-/// `evaluate` gives the value at a point and writes the gradient there; when it gives `None` the
-/// search is given up, and so gives `None`.
+/// `evaluate` returns the value at a point and writes the gradient. If it returns `None`, the search
+/// is canceled and returns `None`, too.
 pub(super) fn minimize(
     mut at: Vec<f64>,
     tolerance: f64,
-    most_steps: usize,
+    max_steps: usize,
     evaluate: &mut impl FnMut(&[f64], &mut [f64]) -> Option<f64>,
 ) -> Option<Minimum> {
     let mut gradient = vec![0.0; at.len()];
     let mut value = evaluate(&at, &mut gradient)?;
     let mut steps: VecDeque<Step> = VecDeque::with_capacity(MEMORY);
-    let (mut trial, mut trial_gradient) = (vec![0.0; at.len()], vec![0.0; at.len()]);
-    for _ in 0..most_steps {
+    let mut trial = vec![0.0; at.len()];
+    let mut trial_gradient = vec![0.0; at.len()];
+    for _ in 0..max_steps {
         let length = dot(&gradient, &gradient).sqrt();
         if length <= tolerance {
             return Some(Minimum {
@@ -59,24 +60,23 @@ pub(super) fn minimize(
         }
         let direction = descent(&gradient, &steps);
         let slope = dot(&direction, &gradient);
-        // Without steps to learn from, the first trial is one of length 1.
+        // Without earlier steps, the first trial has length 1.
         let mut size = if steps.is_empty() { 1.0 / length } else { 1.0 };
-        let (mut low, mut high) = (0.0, f64::INFINITY);
+        let mut low = 0.0;
+        let mut high = f64::INFINITY;
         let mut found = false;
         for _ in 0..TRIALS {
-            trial
-                .iter_mut()
-                .zip(&at)
-                .zip(&direction)
-                .for_each(|((trial, at), d)| *trial = at + size * d);
+            for ((trial, at), d) in trial.iter_mut().zip(&at).zip(&direction) {
+                *trial = at + size * d;
+            }
             let trial_value = evaluate(&trial, &mut trial_gradient)?;
             let trial_slope = dot(&direction, &trial_gradient);
-            let falls = trial_value <= value + ENOUGH * size * slope;
+            let falls = trial_value <= value + MIN_DECREASE * size * slope;
             let falls_unseen = trial_value <= value + ROUNDING * value.abs()
-                && trial_slope <= (2.0 * ENOUGH - 1.0) * slope;
+                && trial_slope <= (2.0 * MIN_DECREASE - 1.0) * slope;
             if !(falls || falls_unseen) {
                 high = size;
-            } else if trial_slope < FLATTER * slope {
+            } else if trial_slope < MAX_SLOPE * slope {
                 low = size;
             } else {
                 value = trial_value;
@@ -101,7 +101,7 @@ pub(super) fn minimize(
         let curvature = dot(&step, &change);
         std::mem::swap(&mut at, &mut trial);
         std::mem::swap(&mut gradient, &mut trial_gradient);
-        // Positive for every step that left the slope flatter, but for rounding.
+        // Positive for every step that reduced the slope, apart from rounding.
         if curvature > 0.0 {
             if steps.len() == MEMORY {
                 steps.pop_front();
@@ -117,39 +117,23 @@ pub(super) fn minimize(
     Some(Minimum { at, converged })
 }
 
-/// The direction `−H·gradient`, where `H` is the inverse Hessian as far as the steps tell: the
-/// two-loop recursion.
+/// Computes the direction `−H·gradient`, where `H` is the inverse Hessian as estimated from the
+/// steps, by the two-loop recursion.
 fn descent(gradient: &[f64], steps: &VecDeque<Step>) -> Vec<f64> {
     let mut direction: Vec<f64> = gradient.iter().map(|g| -g).collect();
     let mut shares = Vec::with_capacity(steps.len());
-    for Step {
-        step,
-        change,
-        inverse,
-    } in steps.iter().rev()
-    {
-        let share = inverse * dot(step, &direction);
-        add(&mut direction, -share, change);
+    for past in steps.iter().rev() {
+        let share = past.inverse * dot(&past.step, &direction);
+        add(&mut direction, -share, &past.change);
         shares.push(share);
     }
-    if let Some(Step {
-        change, inverse, ..
-    }) = steps.back()
-    {
-        let scale = 1.0 / (inverse * dot(change, change));
+    if let Some(last) = steps.back() {
+        let scale = 1.0 / (last.inverse * dot(&last.change, &last.change));
         direction.iter_mut().for_each(|d| *d *= scale);
     }
-    for (
-        Step {
-            step,
-            change,
-            inverse,
-        },
-        share,
-    ) in steps.iter().zip(shares.into_iter().rev())
-    {
-        let other = inverse * dot(change, &direction);
-        add(&mut direction, share - other, step);
+    for (past, share) in steps.iter().zip(shares.into_iter().rev()) {
+        let other = past.inverse * dot(&past.change, &direction);
+        add(&mut direction, share - other, &past.step);
     }
     direction
 }
@@ -158,9 +142,9 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// `to += factor · values`.
+/// Computes `to += factor · values`.
 fn add(to: &mut [f64], factor: f64, values: &[f64]) {
-    to.iter_mut()
-        .zip(values)
-        .for_each(|(to, value)| *to += factor * value);
+    for (to, value) in to.iter_mut().zip(values) {
+        *to += factor * value;
+    }
 }

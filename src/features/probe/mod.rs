@@ -1,5 +1,4 @@
-//! Linear probes: softmax regression on features that stay as they are. Which features, the caller
-//! knows.
+//! Linear probes: softmax regression on features that do not change. The caller chooses the features.
 
 mod examples;
 mod minimum;
@@ -21,23 +20,23 @@ use crate::error::{Error, Result};
 /// A trained probe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Probe {
-    /// Labels, sorted.
+    /// Labels of the classes, sorted.
     pub classes: Vec<String>,
-    /// `[classes, width]`, row by row.
+    /// Weights, `[classes, width]`, row by row.
     pub weights: Vec<f32>,
-    /// `[classes]`.
+    /// Biases, `[classes]`.
     pub biases: Vec<f32>,
-    /// Strength of the penalty it was trained with.
+    /// Strength of the penalty in training.
     pub l2: f64,
-    /// How many examples it was trained on.
+    /// Number of examples that the probe was trained on.
     pub examples: usize,
-    /// Share of them that were classified rightly while they were held out.
+    /// Share of the examples that were classified correctly while they were held out.
     pub accuracy: f64,
-    /// Whether the training came to its end.
+    /// Whether the training converged.
     pub converged: bool,
 }
 
-/// What a probe's file tells beside its tensors.
+/// Metadata of a probe's file.
 #[derive(Serialize, Deserialize)]
 struct Header {
     classes: Vec<String>,
@@ -47,16 +46,16 @@ struct Header {
     converged: bool,
 }
 
-/// The name under which [`Header`] stands among the metadata.
+/// Key of the [`Header`] in the metadata.
 const HEADER: &str = "probe";
 
 impl Probe {
-    /// Width of the features that it takes.
+    /// Returns the width of the features that the probe takes.
     pub fn width(&self) -> usize {
         self.weights.len() / self.classes.len().max(1)
     }
 
-    /// The probability of each class for features `[width]` as the model gives them. They sum to 1.
+    /// Computes the probability of each class for features `[width]`. The probabilities sum to 1.
     ///
     /// # Errors
     /// [`crate::error::Kind::InvalidOption`] for features of another width.
@@ -67,22 +66,17 @@ impl Probe {
             return Err(Error::option("probe", detail));
         }
         let features: Vec<f64> = features.iter().map(|&value| f64::from(value)).collect();
-        let logit = |(weights, &bias): (&[f32], &f32)| {
+        let mut logits = Vec::with_capacity(self.biases.len());
+        for (weights, &bias) in self.weights.chunks_exact(width).zip(&self.biases) {
             let weights: Vec<f64> = weights.iter().map(|&weight| f64::from(weight)).collect();
-            f64::from(bias) + dot(&weights, &features)
-        };
-        let mut logits: Vec<f64> = self
-            .weights
-            .chunks_exact(width)
-            .zip(&self.biases)
-            .map(logit)
-            .collect();
+            logits.push(f64::from(bias) + dot(&weights, &features));
+        }
         softmax::softmax(&mut logits);
         Ok(logits.into_iter().map(|share| share as f32).collect())
     }
 
-    /// A safetensors file with `weight` `[classes, width]` and `bias` `[classes]`, as PyTorch calls
-    /// those of a linear layer, and further metadata of the caller's.
+    /// Encodes a safetensors file with `weight` `[classes, width]` and `bias` `[classes]`, the names
+    /// of a linear layer in PyTorch, and the caller's `metadata`.
     ///
     /// # Errors
     /// Never in practice: writing to memory does not fail.
@@ -108,13 +102,8 @@ impl Probe {
             HEADER.to_owned(),
             serde_json::to_string(&header).map_err(|error| internal(&error))?,
         );
-        let bytes = |values: &[f32]| {
-            values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect::<Vec<u8>>()
-        };
-        let (weights, biases) = (bytes(&self.weights), bytes(&self.biases));
+        let weights = little_endian(&self.weights);
+        let biases = little_endian(&self.biases);
         let view = |shape, data| {
             TensorView::new(Dtype::F32, shape, data).map_err(|error| internal(&error))
         };
@@ -125,18 +114,18 @@ impl Probe {
         safetensors::serialize(tensors, Some(metadata)).map_err(|error| internal(&error))
     }
 
-    /// Reads what [`Probe::to_safetensors`] wrote, and gives the further metadata, too.
+    /// Reads a file of [`Probe::to_safetensors`], and returns the caller's metadata, too.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if it is something else.
+    /// [`crate::error::Kind::Artifact`] if the file is not a probe.
     pub fn from_safetensors(file: &[u8]) -> Result<(Self, HashMap<String, String>)> {
         let damaged =
             |what: &dyn std::fmt::Display| Error::artifact(format!("this is not a probe: {what}"));
-        let (_, about) = SafeTensors::read_metadata(file).map_err(|error| damaged(&error))?;
-        let mut metadata = about.metadata().clone().unwrap_or_default();
+        let (_, header) = SafeTensors::read_metadata(file).map_err(|error| damaged(&error))?;
+        let mut metadata = header.metadata().clone().unwrap_or_default();
         let header = metadata
             .remove(HEADER)
-            .ok_or_else(|| damaged(&"it says nothing about one"))?;
+            .ok_or_else(|| damaged(&"it has no header"))?;
         let header: Header = serde_json::from_str(&header).map_err(|error| damaged(&error))?;
         let Header {
             classes,
@@ -151,17 +140,15 @@ impl Probe {
             if tensor.dtype() != Dtype::F32 {
                 return Err(damaged(&format_args!("`{name}` is not f32")));
             }
-            let value = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            Ok(tensor
-                .data()
-                .chunks_exact(4)
-                .map(value)
-                .collect::<Vec<f32>>())
+            let (values, _) = tensor.data().as_chunks::<4>();
+            let values = values.iter().map(|&bytes| f32::from_le_bytes(bytes));
+            Ok(values.collect::<Vec<f32>>())
         };
-        let (weights, biases) = (floats("weight")?, floats("bias")?);
+        let weights = floats("weight")?;
+        let biases = floats("bias")?;
         let count = classes.len();
         if count < 2 || biases.len() != count || weights.is_empty() || weights.len() % count != 0 {
-            return Err(damaged(&"its tensors have other shapes than its classes"));
+            return Err(damaged(&"the shapes of its tensors do not fit its classes"));
         }
         Ok((
             Self {
@@ -176,4 +163,11 @@ impl Probe {
             metadata,
         ))
     }
+}
+
+fn little_endian(values: &[f32]) -> Vec<u8> {
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }

@@ -1,32 +1,36 @@
-//! Training a probe: the strength of its penalty by cross-validation, then one fit on everything.
+//! Training of a probe: cross-validation for the strength of the penalty, then a fit on all examples.
 
 use super::{
     Probe,
     examples::Examples,
-    minimum::{dot, minimize},
+    minimum::{Minimum, dot, minimize},
     softmax::Softmax,
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    names::option_enum,
+};
 
-/// From strong to weak, so that each fit starts from one that is close and smoother.
+/// Candidate strengths of the penalty, from strong to weak, so that each fit starts from one that is
+/// close and smoother.
 const STRENGTHS: [f64; 8] = [1e5, 1e4, 1e3, 1e2, 1e1, 1e0, 1e-1, 1e-2];
-/// Gradient at which a fit has converged, relative to that of a probe that knows nothing:
-/// accuracies do not tell more digits.
+/// Gradient at which a fit of the cross-validation has converged, relative to that of a probe with
+/// all weights 0. A smaller one does not change accuracies.
 const VALIDATION_GRADIENT: f64 = 1e-4;
-/// The same for the fit that is kept.
+/// The same for the final fit.
 const GRADIENT: f64 = 1e-7;
-/// Steps after which a fit is taken as it is.
-const MOST_STEPS: usize = 2000;
-/// The same data are always split in the same way.
+/// Number of steps after which a fit ends without convergence.
+const MAX_STEPS: usize = 2000;
+/// Seed of the split into folds, so that the same data are always split in the same way.
 const SEED: u64 = 14;
 
-/// How a probe is trained.
+/// Options of a training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrainingOptions {
     /// Strength of the penalty: `C = 1/l2` in scikit-learn's terms. `None` for the one of 10⁵, 10⁴,
-    /// … 10⁻² that classifies most held-out examples rightly; of equals the strongest.
+    /// … 10⁻² that classifies the most held-out examples correctly, and the strongest of equal ones.
     pub l2: Option<f64>,
-    /// Parts of the cross-validation; fewer if a class has fewer examples.
+    /// Number of folds of the cross-validation; fewer if a class has fewer examples.
     pub folds: usize,
 }
 
@@ -37,56 +41,49 @@ impl Default for TrainingOptions {
 }
 
 impl TrainingOptions {
-    /// Checks what can be told without examples.
+    /// Checks the options.
     ///
     /// # Errors
     /// [`Kind::InvalidOption`] that names the option and its range.
     pub fn check(&self) -> Result<()> {
         if let Some(l2) = self.l2.filter(|l2| !(1e-6..=1e9).contains(l2)) {
-            return Err(Error::option(
-                "l2",
-                format!("{l2} is out of range; it must be 0.000001 to 1000000000"),
-            ));
+            return Err(Error::out_of_range("l2", l2, "0.000001 to 1000000000"));
         }
         if !(2..=20).contains(&self.folds) {
-            return Err(Error::option(
-                "folds",
-                format!("{} is out of range; it must be 2 to 20", self.folds),
-            ));
+            return Err(Error::out_of_range("folds", self.folds, "2 to 20"));
         }
         Ok(())
     }
 }
 
-/// What a training is at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, strum::Display)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub enum Stage {
-    /// Examples are gathered.
-    Reading,
-    /// Fits of the cross-validation.
-    Validating,
-    /// Evaluations of the fit that is kept; nobody knows how many it will take.
-    Fitting,
+option_enum! {
+    /// Stage of a training.
+    pub enum Stage {
+        /// Examples are read.
+        Reading,
+        /// Fits of the cross-validation.
+        Validating,
+        /// Evaluations of the final fit, whose number is not known in advance.
+        Fitting,
+    }
 }
 
-/// How far a training is.
+/// Progress of a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// What it is at.
+    /// Current stage.
     pub stage: Stage,
-    /// How much of that is done.
+    /// Number of finished steps of the stage.
     pub done: usize,
-    /// Of how much, if that is known.
+    /// Number of all steps of the stage, if known.
     pub total: Option<usize>,
 }
 
-/// Trains a probe. `watch` is called many times a second and tells whether to go on; `Ok(None)` if
-/// it said no.
+/// Trains a probe. `watch` is called many times a second; if it returns false, the training is
+/// canceled and the result is `Ok(None)`.
 ///
-/// The accuracy of the probe is the share of examples that were classified rightly while they were
-/// held out of the training. The same examples in the same order give the same probe.
+/// The accuracy of the probe is the share of examples that were classified correctly while they were
+/// held out. The same examples in the same order give the same probe.
 ///
 /// # Errors
 /// [`Kind::InvalidOption`] for bad options, no examples, one class only, or a class of one example.
@@ -96,51 +93,63 @@ pub fn train(
     watch: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Option<Probe>> {
     options.check()?;
-    let (classes, targets, mean) = (examples.classes(), examples.targets(), examples.mean());
+    let classes = examples.classes();
+    let targets = examples.targets();
+    let mean = examples.mean();
     let folds = split(&classes, &targets, options.folds)?;
     let mut softmax = Softmax::new(examples, &mean, &targets, classes.len());
     let given = options.l2.map(|l2| [l2]);
     let strengths = given
         .as_ref()
         .map_or(STRENGTHS.as_slice(), <[f64; 1]>::as_slice);
-    let found = validate(&mut softmax, folds, strengths, watch).and_then(|(l2, correct)| {
-        let all: Vec<usize> = (0..examples.len()).collect();
-        let mut evaluations = 0;
-        let mut go_on = |done| {
-            watch(Progress {
-                stage: Stage::Fitting,
-                done,
-                total: None,
-            })
-        };
-        let start = vec![0.0; softmax.parameters()];
-        let tolerance = GRADIENT * blank_gradient(&mut softmax, &all, &mut || go_on(0))?;
-        let minimum = minimize(start, tolerance, MOST_STEPS, &mut |at, gradient| {
-            evaluations += 1;
-            softmax.evaluate(&all, l2, at, gradient, &mut || go_on(evaluations))
-        })?;
-        Some((l2, correct, minimum))
-    });
-    Ok(found.map(|(l2, correct, minimum)| {
-        let (weights, biases) = minimum.at.split_at(classes.len() * examples.width());
-        // The probe takes features as they are, so its biases take up the mean.
-        let of_mean = weights
-            .chunks_exact(examples.width())
-            .map(|weights| dot(weights, &mean));
-        Probe {
-            weights: weights.iter().map(|&weight| weight as f32).collect(),
-            biases: biases
-                .iter()
-                .zip(of_mean)
-                .map(|(bias, shift)| (bias - shift) as f32)
-                .collect(),
-            l2,
-            accuracy: correct as f64 / examples.len() as f64,
-            examples: examples.len(),
-            converged: minimum.converged,
-            classes,
-        }
+    let Some(Strength { l2, correct }) = validate(&mut softmax, folds, strengths, watch) else {
+        return Ok(None);
+    };
+    let Some(minimum) = fit(&mut softmax, examples.len(), l2, watch) else {
+        return Ok(None);
+    };
+    let (weights, biases) = minimum.at.split_at(classes.len() * examples.width());
+    // The probe takes features that are not centered, so its biases absorb the mean.
+    let shifts = weights
+        .chunks_exact(examples.width())
+        .map(|weights| dot(weights, &mean));
+    Ok(Some(Probe {
+        weights: weights.iter().map(|&weight| weight as f32).collect(),
+        biases: biases
+            .iter()
+            .zip(shifts)
+            .map(|(bias, shift)| (bias - shift) as f32)
+            .collect(),
+        l2,
+        accuracy: correct as f64 / examples.len() as f64,
+        examples: examples.len(),
+        converged: minimum.converged,
+        classes,
     }))
+}
+
+/// Fits a probe on all `count` examples.
+fn fit(
+    softmax: &mut Softmax<'_>,
+    count: usize,
+    l2: f64,
+    watch: &mut dyn FnMut(Progress) -> bool,
+) -> Option<Minimum> {
+    let all: Vec<usize> = (0..count).collect();
+    let mut evaluations = 0;
+    let mut go_on = |done| {
+        watch(Progress {
+            stage: Stage::Fitting,
+            done,
+            total: None,
+        })
+    };
+    let start = vec![0.0; softmax.parameters()];
+    let tolerance = GRADIENT * blank_gradient(softmax, &all, &mut || go_on(0))?;
+    minimize(start, tolerance, MAX_STEPS, &mut |at, gradient| {
+        evaluations += 1;
+        softmax.evaluate(&all, l2, at, gradient, &mut || go_on(evaluations))
+    })
 }
 
 /// A part of the examples, the others, and the fit on the others.
@@ -150,8 +159,16 @@ struct Fold {
     at: Vec<f64>,
 }
 
-/// Parts of the examples in each of which every class has its share.
-fn split(classes: &[String], targets: &[usize], most: usize) -> Result<Vec<Fold>> {
+/// A strength of the penalty.
+#[derive(Clone, Copy)]
+struct Strength {
+    l2: f64,
+    /// Number of held-out examples that were classified correctly.
+    correct: usize,
+}
+
+/// Splits the examples into at most `max_folds` stratified folds.
+fn split(classes: &[String], targets: &[usize], max_folds: usize) -> Result<Vec<Fold>> {
     let too_few = |detail: String| Err(Error::new(Kind::InvalidOption, detail));
     match classes {
         [] => return too_few("there is nothing to learn from: no labeled features".to_owned()),
@@ -163,10 +180,9 @@ fn split(classes: &[String], targets: &[usize], most: usize) -> Result<Vec<Fold>
         _ => {}
     }
     let mut members = vec![Vec::new(); classes.len()];
-    targets
-        .iter()
-        .enumerate()
-        .for_each(|(row, &class)| members[class].push(row));
+    for (row, &class) in targets.iter().enumerate() {
+        members[class].push(row);
+    }
     if let Some(class) = members.iter().position(|rows| rows.len() < 2) {
         let detail = format!(
             "the class `{}` has one example; each needs at least two, one to be tested on",
@@ -174,36 +190,36 @@ fn split(classes: &[String], targets: &[usize], most: usize) -> Result<Vec<Fold>
         );
         return too_few(detail);
     }
-    let count = members.iter().map(Vec::len).fold(most, usize::min);
+    let count = members.iter().map(Vec::len).fold(max_folds, usize::min);
     let mut random = fastrand::Rng::with_seed(SEED);
-    let mut part_of = vec![0; targets.len()];
-    // Dealt like cards, on and on, so that the parts also have one size.
+    let mut fold_of = vec![0; targets.len()];
+    // Rows are dealt to the folds in turn, so that the folds also have equal sizes.
     let mut next = 0;
     for rows in &mut members {
         random.shuffle(rows);
         for &row in &*rows {
-            part_of[row] = next % count;
+            fold_of[row] = next % count;
             next += 1;
         }
     }
-    let fold = |part: usize| {
-        let (held_out, others) = (0..targets.len()).partition(|&row| part_of[row] == part);
+    let folds = (0..count).map(|fold| {
+        let (held_out, others) = (0..targets.len()).partition(|&row| fold_of[row] == fold);
         Fold {
             held_out,
             others,
             at: Vec::new(),
         }
-    };
-    Ok((0..count).map(fold).collect())
+    });
+    Ok(folds.collect())
 }
 
-/// The strength with which most held-out examples are classified rightly, and how many they are.
+/// Finds the strength with which the most held-out examples are classified correctly.
 fn validate(
     softmax: &mut Softmax<'_>,
     mut folds: Vec<Fold>,
     strengths: &[f64],
     watch: &mut dyn FnMut(Progress) -> bool,
-) -> Option<(f64, usize)> {
+) -> Option<Strength> {
     let total = Some(strengths.len() * folds.len());
     let mut done = 0;
     let mut tolerances = Vec::with_capacity(folds.len());
@@ -218,7 +234,7 @@ fn validate(
         };
         tolerances.push(VALIDATION_GRADIENT * blank_gradient(softmax, &fold.others, &mut go_on)?);
     }
-    let mut best: Option<(f64, usize)> = None;
+    let mut best: Option<Strength> = None;
     for &l2 in strengths {
         let mut correct = 0;
         for (fold, &tolerance) in folds.iter_mut().zip(&tolerances) {
@@ -230,21 +246,21 @@ fn validate(
                 })
             };
             let start = std::mem::take(&mut fold.at);
-            fold.at = minimize(start, tolerance, MOST_STEPS, &mut |at, gradient| {
+            fold.at = minimize(start, tolerance, MAX_STEPS, &mut |at, gradient| {
                 softmax.evaluate(&fold.others, l2, at, gradient, &mut go_on)
             })?
             .at;
             correct += softmax.correct(&fold.held_out, &fold.at);
             done += 1;
         }
-        if best.is_none_or(|(_, most)| correct > most) {
-            best = Some((l2, correct));
+        if best.is_none_or(|best| correct > best.correct) {
+            best = Some(Strength { l2, correct });
         }
     }
     best
 }
 
-/// Length of the gradient of a probe that gives every class the same probability.
+/// Returns the length of the gradient of a probe that gives every class the same probability.
 fn blank_gradient(
     softmax: &mut Softmax<'_>,
     rows: &[usize],
