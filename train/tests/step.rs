@@ -93,8 +93,8 @@ pub fn prepared() -> (Trainer, Batch, StepSettings) {
 
 /// Asserts that all parameters equal those after PyTorch's step.
 ///
-/// AdamW's first step is the learning rate times g/(|g| + 1e-8), which is as large for a gradient of
-/// pure rounding as for any other. Gradients may be off by 1e-6, and a value may be off by the
+/// AdamW's first step is the learning rate times g/(|g| + 1e-8), which is as large for a gradient
+/// of pure rounding as for any other. Gradients may be off by 1e-6, and a value may be off by the
 /// resulting change of its step. This is more than 1e-6 for the biases of the keys, whose gradient
 /// is 0 (they add the same to all scores of a query), and for a few dozen others of 171,000.
 fn assert_network(what: &str, found: &Network, expected: &Tensors, rate: f32) {
@@ -149,10 +149,10 @@ fn a_step_equals_pytorchs() {
     assert_network("teacher_after", &state.teacher, &expected, rate);
 }
 
-/// `exact` has the gradients in double precision. Those of PyTorch in single precision are off by up
-/// to 1.26 times the tolerance at values that are small relative to others of their parameter. Sums
-/// in another order, as on another processor, cannot equal them. They are therefore compared by
-/// norm, not by value. For the same reason a value may be off by 4e-6 of the largest.
+/// `exact` has the gradients in double precision. Those of PyTorch in single precision are off by
+/// up to 1.26 times the tolerance at values that are small relative to others of their parameter.
+/// Sums in another order, as on another processor, cannot equal them. They are therefore compared
+/// by norm, not by value. For the same reason a value may be off by 4e-6 of the largest.
 #[test]
 fn every_gradient_equals_pytorchs() {
     let single = Tensors::read(&golden("dino-step/expected.safetensors"));

@@ -135,7 +135,8 @@ pub fn wave(height: usize, width: usize) -> RgbImage {
     })
 }
 
-/// Writes `per_class` small images of two classes that differ in more than color: stripes and rings.
+/// Writes `per_class` small images of two classes that differ in more than color: stripes and
+/// rings.
 pub fn write_images(root: &Path, per_class: usize) {
     for class in ["rings", "stripes"] {
         std::fs::create_dir_all(root.join(class)).unwrap();

@@ -71,8 +71,8 @@ fn accumulated_batches_give_the_mean_of_their_gradients() {
     }
 }
 
-/// Compares the losses between views and of patches. KoLeo is left out, because its neighbors depend
-/// on the shards.
+/// Compares the losses between views and of patches. KoLeo is left out, because its neighbors
+/// depend on the shards.
 #[test]
 fn shards_change_gradients_only_by_rounding() {
     for centering in [Centering::Mean, Centering::SinkhornKnopp] {

@@ -9,7 +9,7 @@ use strum::VariantNames;
 
 use crate::{config::Config, model::Arch, run::open_device};
 
-/// Where to compute.
+/// Flag for the device.
 #[derive(Debug, Clone, Args)]
 pub(super) struct DeviceFlag {
     /// Device: `cpu`, or `cuda` if the program was built with `--features cuda`

@@ -20,7 +20,7 @@ const GRAY: f64 = 0.2;
 /// Largest change of brightness, contrast and saturation, each from 1, and of the hue, from 0.
 const JITTER_RANGES: [f32; 4] = [0.4, 0.4, 0.2, 0.1];
 
-/// How one view is made.
+/// Random augmentation of one view.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Augmentation {
     /// Side of the view in pixels.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Augmentation, append_normalized};
 
+/// Patch size; training supports only that of DINOv2.
 const PATCH: PatchSize = Architecture::DINOV2_SMALL.patch;
 /// Smallest and largest deviation of the blur, in pixels of views of the default sizes.
 const BLUR: [f64; 2] = [0.1, 2.0];

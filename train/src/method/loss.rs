@@ -2,8 +2,8 @@
 //! same image.
 //!
 //! Each function is one formula of the papers: DINO (Caron et al., 2021), iBOT (Zhou et al., 2022),
-//! KoLeo (Sablayrolles et al., 2019) and Sinkhorn–Knopp centering (SwAV, Caron et al., 2020; DINOv2,
-//! Oquab et al., 2023).
+//! KoLeo (Sablayrolles et al., 2019) and Sinkhorn–Knopp centering (SwAV, Caron et al., 2020;
+//! DINOv2, Oquab et al., 2023).
 
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
@@ -26,20 +26,20 @@ pub struct LossConfig {
     pub teacher_temperature: [f64; 2],
     /// Number of epochs until the second temperature.
     pub teacher_warmup_epochs: f64,
-    /// How the teacher's logits are centered.
+    /// Centering of the teacher's logits.
     #[serde(rename = "centring")]
     pub centering: Centering,
     /// Share of the center that a batch keeps.
     pub center_momentum: f64,
     /// Weight of iBOT's masked-patch loss; 0 leaves out the loss and its head. DINOv2 has 1.
     pub patch_weight: f64,
-    /// Which patches are masked.
+    /// Amount of masked patches.
     pub mask: MaskConfig,
     /// Weight of KoLeo; 0 leaves it out. DINOv2 has 0.1.
     pub koleo_weight: f64,
 }
 
-/// How the teacher's logits are kept from favoring few prototypes.
+/// Centering of the teacher's logits, so that they do not favor few prototypes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Centering {

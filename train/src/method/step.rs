@@ -242,8 +242,8 @@ impl Trainer {
         let temperature = config.student_temperature;
         let share = shard.images as f64 / batch_images as f64;
         let masks = shard.masks.as_ref();
-        // Each shard has leaves to itself. The graphs of shards then share nothing, and shards need
-        // not wait for each other.
+        // Each shard uses a copy with separate leaves. The graphs of shards share nothing, so that
+        // shards do not wait for each other.
         let student = self.state.student.clone().train();
         let global = Tensor::from_inner(shard.global_crops(&self.device));
         let tokens = student.backbone.forward(global, masks, drop);
@@ -274,7 +274,7 @@ impl Trainer {
             loss = loss + part.clone() * config.patch_weight;
             patch_loss = Some(part);
         }
-        // The sum over both views, each among the images of the shard. DINOv2 uses those of a GPU.
+        // The sum over both views. Neighbors are those in the shard; DINOv2 uses those on a GPU.
         let mut koleo_loss = None;
         if config.koleo_weight > 0.0 && shard.images > 1 {
             let first = tokens.cls.clone().narrow(0, 0, shard.images);

@@ -92,9 +92,9 @@ impl Backbone {
         &self.positions.architecture
     }
 
-    /// Computes the tokens of `images` `[batch, 3, height, width]`. Their pixels are normalized as in
-    /// the server, and both sides are multiples of the patch size. The mask token replaces patches
-    /// in `masks`. Without `drop` no branch is left out.
+    /// Computes the tokens of `images` `[batch, 3, height, width]`. Their pixels are normalized as
+    /// in the server, and both sides are multiples of the patch size. The mask token replaces
+    /// patches in `masks`. Without `drop` no branch is left out.
     pub fn forward(
         &self,
         images: Tensor<4>,

@@ -117,7 +117,8 @@ impl Path {
     }
 }
 
-/// Calls `action` with the name, shape and values of every parameter, or of the gradients that exist.
+/// Calls `action` with the name, shape and values of every parameter, or of the gradients that
+/// exist.
 fn visit(
     module: &impl Module,
     gradients: Option<&mut Gradients>,

@@ -13,7 +13,7 @@ const MAX_ENTROPY: f64 = 0.99;
 /// Spread below which all images have the same embedding.
 const MIN_SPREAD: f64 = 0.01;
 
-/// How the features have collapsed.
+/// Kind of collapse of the features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collapse {
     /// The teacher assigns every image to the same prototype.

@@ -68,9 +68,7 @@ impl KnnEvaluation {
             .into_iter()
             .flatten()
             .collect();
-        let (mut sets, classes) = LabeledSet::find(&folders, size, &mut |path, error| {
-            log_line(format_args!("skipped {}: {error}", path.display()));
-        })?;
+        let (mut sets, classes) = LabeledSet::find(&folders, size)?;
         let gallery = if sets.len() > 1 { sets.pop() } else { None };
         let set = sets.pop().context("a labeled folder is needed")?;
         let voters = gallery
@@ -110,15 +108,11 @@ impl KnnEvaluation {
 
 impl LabeledSet {
     /// Finds the images of labeled folders, for a model input of `size` pixels. Also returns the
-    /// sorted labels of all folders. Calls `report` for each unreadable image, and leaves it out.
+    /// sorted labels of all folders. Reports each unreadable image, and leaves it out.
     ///
     /// # Errors
     /// If a folder has no subfolders with readable images.
-    pub fn find(
-        folders: &[&Path],
-        size: usize,
-        report: &mut dyn FnMut(&Path, &str),
-    ) -> anyhow::Result<(Vec<Self>, Vec<String>)> {
+    pub fn find(folders: &[&Path], size: usize) -> anyhow::Result<(Vec<Self>, Vec<String>)> {
         let mut sets = Vec::new();
         for folder in folders {
             let images = LabeledImages::new(folder, find_images(folder)?.paths)?;
@@ -130,7 +124,7 @@ impl LabeledSet {
             let mut readable = Vec::new();
             for ((path, label), error) in images.paths.into_iter().zip(images.labels).zip(errors) {
                 match error {
-                    Some(error) => report(&path, &error.to_string()),
+                    Some(error) => log_line(format_args!("skipped {}: {error}", path.display())),
                     None => readable.push((path, label)),
                 }
             }
@@ -208,9 +202,9 @@ impl LabeledSet {
     }
 }
 
-/// Returns the share of images whose label the weighted vote of their `k` nearest neighbors predicts
-/// (temperature 0.07). The neighbors are those in `gallery`, or by default the other images of the
-/// set.
+/// Returns the share of images whose label the weighted vote of their `k` nearest neighbors
+/// predicts (temperature 0.07). The neighbors are those in `gallery`, or by default the other
+/// images of the set.
 ///
 /// # Errors
 /// If there are fewer images than neighbors.

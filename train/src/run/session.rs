@@ -27,7 +27,7 @@ use crate::{
     seed,
 };
 
-/// How a run ended.
+/// Outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunOutcome {
     /// All epochs are done.
@@ -132,7 +132,8 @@ impl Run {
     /// it saves a checkpoint.
     ///
     /// # Errors
-    /// If no image can be read, a file cannot be written, or the loss or its gradient is not finite.
+    /// If no image can be read, a file cannot be written, or the loss or its gradient is not
+    /// finite.
     pub fn train(&mut self, threads: usize, stop: &AtomicBool) -> anyhow::Result<RunOutcome> {
         let steps = self.steps();
         let per_epoch = self.steps_per_epoch();
@@ -142,13 +143,8 @@ impl Run {
         if self.next_step.is_multiple_of(per_epoch) {
             self.evaluate_epoch(self.next_step / per_epoch, &progress)?;
         }
-        // An epoch leaves out the batches after its last whole step.
-        let batches_per_epoch = self.inputs.dataset.batches_per_epoch();
-        let numbers = (self.next_step..steps).flat_map(move |step| {
-            let first = step / per_epoch * batches_per_epoch + step % per_epoch * accumulate;
-            first..first + accumulate
-        });
-        let mut loader = Loader::start(self.inputs.dataset.clone(), numbers, threads)?;
+        let dataset = self.inputs.dataset.clone();
+        let mut loader = Loader::start(dataset, self.batch_numbers(), threads)?;
         let mut interval_start = Instant::now();
         let mut interval_images = 0;
         let mut collapse = None;
@@ -180,13 +176,7 @@ impl Run {
                 };
                 progress.show(self.next_step, Some(&line));
                 self.metrics.add_step(line)?;
-                let found = Collapse::detect(&self.metrics.steps, self.config.head.prototypes);
-                if let Some(found) = found
-                    && collapse != Some(found)
-                {
-                    progress.println(&found.to_string());
-                }
-                collapse = found;
+                self.report_collapse(&mut collapse, &progress);
                 interval_start = Instant::now();
                 interval_images = 0;
             } else {
@@ -213,6 +203,29 @@ impl Run {
         progress.finish();
         self.save()?;
         Ok(RunOutcome::Finished)
+    }
+
+    /// Returns the numbers of the batches of the remaining steps. An epoch leaves out the batches
+    /// after its last whole step.
+    fn batch_numbers(&self) -> impl Iterator<Item = usize> + Send + use<> {
+        let per_epoch = self.steps_per_epoch();
+        let batches_per_epoch = self.inputs.dataset.batches_per_epoch();
+        let accumulate = self.config.optimizer.accumulate;
+        (self.next_step..self.steps()).flat_map(move |step| {
+            let first = step / per_epoch * batches_per_epoch + step % per_epoch * accumulate;
+            first..first + accumulate
+        })
+    }
+
+    /// Reports a collapse once, when it is first detected. `last` is that of the previous call.
+    fn report_collapse(&self, last: &mut Option<Collapse>, progress: &Progress) {
+        let found = Collapse::detect(&self.metrics.steps, self.config.head.prototypes);
+        if let Some(collapse) = found
+            && *last != found
+        {
+            progress.println(&collapse.to_string());
+        }
+        *last = found;
     }
 
     /// Draws the masks of a step, if the masked-patch loss is used.
