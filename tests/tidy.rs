@@ -2,7 +2,7 @@
 //! crates and of `unsafe`.
 
 mod graph;
-mod text;
+pub mod text;
 
 use std::{collections::BTreeMap, fs};
 

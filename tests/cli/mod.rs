@@ -6,5 +6,6 @@ mod eval;
 mod eval_linear;
 mod examples;
 mod gallery;
+mod readme;
 mod settings;
 mod setup;

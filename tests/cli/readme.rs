@@ -1,0 +1,180 @@
+//! The documents: their commands run or parse, their links and file names exist.
+
+use std::path::Path;
+
+use dinoserve::http::HttpConfig;
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::{
+    support::{
+        focus, golden,
+        process::PROGRAM,
+        python::Python,
+        scratch,
+        server::{Server, floats, new_gallery},
+    },
+    tidy::text,
+};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Returns the commands in the `sh` blocks of a document, without their comments.
+fn commands(document: &str) -> Vec<String> {
+    let joined = document.replace("\\\n", " ");
+    let mut found = Vec::new();
+    let mut is_shell = false;
+    for line in joined.lines() {
+        if line.starts_with("```") {
+            is_shell = line == "```sh";
+            continue;
+        }
+        let command = line.split(" #").next().unwrap_or_default().trim();
+        if is_shell && !command.is_empty() && !command.starts_with('#') {
+            found.push(command.to_owned());
+        }
+    }
+    found
+}
+
+/// Returns the `code` in the text of a document.
+fn code_spans(document: &str) -> Vec<String> {
+    let outside = document.split("```").step_by(2).collect::<String>();
+    let spans = outside.split('`').skip(1).step_by(2);
+    spans.map(|span| span.replace('\n', " ")).collect()
+}
+
+/// Returns the line of a shell that tries a command of the README.
+fn trial(command: &str, server: &str) -> String {
+    let words: Vec<&str> = command.split(' ').collect();
+    match words.as_slice() {
+        ["curl", ..] => command
+            .replacen("curl", "curl -fsS", 1)
+            .replace("localhost:8080", server),
+        // These take no time and need no model.
+        ["dinoserve", "models", "list"] | ["dinoserve", "keys", "new", ..] => command.to_owned(),
+        // Unknown options are rejected before the help is printed.
+        ["dinoserve", ..] => format!("{command} --help"),
+        // An unknown target is an error.
+        ["make", ..] => format!("{command} --dry-run --directory '{ROOT}'"),
+        // `make docker` runs it.
+        ["docker", "compose", "up"] => format!("test -f '{ROOT}/docker-compose.yml'"),
+        _ => panic!("README.md: say in tests/cli/readme.rs how this command is run: {command}"),
+    }
+}
+
+/// Runs a line of a shell that finds `dinoserve`, and returns what it prints.
+async fn run(line: &str, folder: &Path) -> Vec<u8> {
+    let programs = Path::new(PROGRAM).parent().unwrap().to_str().unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = Command::new("sh")
+        .args(["-c", line])
+        .current_dir(folder)
+        .env("PATH", format!("{programs}:{path}"))
+        .env("DINOSERVE_HOME", folder.join("home"))
+        .env("NO_PROXY", "*")
+        .env_remove("MAKEFLAGS")
+        .output()
+        .await
+        .expect("a shell");
+    assert!(output.status.success(), "{line}: {output:?}");
+    output.stdout
+}
+
+#[tokio::test]
+async fn the_commands_of_the_readme_run() {
+    let server =
+        Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
+    let folder = scratch("readme");
+    for (sample, file) in [("chelsea.png", "cat.jpg"), ("coffee.png", "new.jpg")] {
+        let image = image::open(golden("dinov2-small-focus").join(sample)).unwrap();
+        image.into_rgb8().save(folder.join(file)).unwrap();
+    }
+    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let mut answers = Vec::new();
+    for command in commands(&readme) {
+        let printed = run(&trial(&command, &server.address.to_string()), &folder).await;
+        if !command.starts_with("curl ") {
+            continue;
+        }
+        match command.split_once(" -o ") {
+            Some((_, file)) => {
+                let rendering = image::open(folder.join(file));
+                assert!(rendering.is_ok_and(|png| png.width() > 300), "{command}");
+            }
+            None => answers.push(serde_json::from_slice::<Value>(&printed).expect(&command)),
+        }
+    }
+    // The commands print an embedding, a stored item, neighbors, a class, and neighbors.
+    let embedding = floats(&answers[0]["data"][0]["embedding"]);
+    let length: f32 = embedding.iter().map(|value| value * value).sum();
+    assert!(
+        embedding.len() == 384 && (length - 1.0).abs() < 1e-4,
+        "{embedding:?}"
+    );
+    assert_eq!(answers[1]["id"], "cat-1");
+    assert_eq!(answers[3]["label"], "cat");
+    assert_eq!(answers.len(), 5);
+    let keys = std::fs::read_to_string(folder.join("keys.toml")).unwrap();
+    assert!(keys.contains("shop"), "{keys}");
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn the_commands_of_all_documents_parse() {
+    let folder = scratch("documents");
+    let mut count = 0;
+    for (file, document) in text::read("", ".md") {
+        let all = [commands(&document), code_spans(&document)].concat();
+        for command in all.iter().filter(|text| text.starts_with("dinoserve ")) {
+            // Redirections are left out.
+            let command = command.split(" >").next().unwrap_or_default();
+            let help = run(&format!("{command} --help"), &folder).await;
+            let help = String::from_utf8_lossy(&help);
+            assert!(help.contains("Usage: dinoserve"), "{file}: {command}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count} commands");
+}
+
+#[test]
+fn links_and_file_names_in_documents_exist() {
+    let mut problems = Vec::new();
+    let sources = text::read("", ".rs");
+    for (file, document) in text::read("", ".md") {
+        let folder = Path::new(ROOT).join(&file);
+        for link in document.split("](").skip(1) {
+            let target = link.split([')', '#']).next().unwrap_or_default();
+            let is_file = !target.is_empty() && !target.contains("://");
+            if is_file && !folder.with_file_name(target).exists() {
+                problems.push(format!("{file}: {target}"));
+            }
+        }
+        for span in code_spans(&document) {
+            let is_source = span.ends_with(".rs") && !span.contains(['*', ' ']);
+            let ending = format!("/{span}");
+            if is_source
+                && !sources
+                    .keys()
+                    .any(|path| format!("/{path}").ends_with(&ending))
+            {
+                problems.push(format!("{file}: `{span}`"));
+            }
+        }
+    }
+    assert!(
+        problems.is_empty(),
+        "unknown files:\n{}",
+        problems.join("\n")
+    );
+}
+
+#[tokio::test]
+async fn the_page_of_the_api_is_up_to_date() {
+    let Some(python) = Python::find("readme::the_page_of_the_api_is_up_to_date") else {
+        return;
+    };
+    let script = Path::new(ROOT).join("openapi/api_md.py");
+    python.run(&[script.to_str().unwrap(), "--check"]).await;
+}
