@@ -114,7 +114,7 @@ impl Condition {
         };
         if let Some(any) = members.get("any") {
             let Value::Array(entries) = any else {
-                return Err(wrong("`any` is no list"));
+                return Err(wrong("`any` is not a list"));
             };
             let values: Option<Vec<Scalar>> = entries.iter().map(Scalar::of).collect();
             let values =
@@ -122,7 +122,7 @@ impl Condition {
             return if members.len() == 1 {
                 Ok(Self::AnyOf(values))
             } else {
-                Err(wrong("`any` stands alone"))
+                Err(wrong("`any` cannot be combined with other members"))
             };
         }
         let mut low = None;
@@ -133,19 +133,19 @@ impl Condition {
                 "gte" => (&mut low, true),
                 "lt" => (&mut high, false),
                 "lte" => (&mut high, true),
-                _ => return Err(wrong(&format!("{operator:?} is no operator"))),
+                _ => return Err(wrong(&format!("{operator:?} is not an operator"))),
             };
             let value = Scalar::of(value).filter(|value| !matches!(value, Scalar::Bool(_)));
-            let value = value.ok_or_else(|| wrong("the ends of a range are numbers or texts"))?;
+            let value = value.ok_or_else(|| wrong("the ends of a range are numbers or strings"))?;
             if end.replace(Bound { value, inclusive }).is_some() {
                 return Err(wrong("a range has one lower and one upper end"));
             }
         }
         match (&low, &high) {
             (None, None) => Err(wrong("empty")),
-            (Some(low), Some(high)) if low.value.rank() != high.value.rank() => {
-                Err(wrong("both ends of a range are numbers, or both are texts"))
-            }
+            (Some(low), Some(high)) if low.value.rank() != high.value.rank() => Err(wrong(
+                "both ends of a range are numbers, or both are strings",
+            )),
             _ => Ok(Self::Range { low, high }),
         }
     }

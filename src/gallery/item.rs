@@ -59,7 +59,7 @@ impl Metadata {
     /// [`Kind::InvalidOption`] if it is not JSON, and as [`Metadata::from_value`].
     pub fn parse(json: &str) -> Result<Self> {
         let value = serde_json::from_str(json)
-            .map_err(|error| Error::option("metadata", format!("no JSON: {error}")))?;
+            .map_err(|error| Error::option("metadata", format!("not valid JSON: {error}")))?;
         Self::from_value(value)
     }
 

@@ -291,7 +291,7 @@ async fn lists_are_imported_with_their_metadata() {
     );
     for (line, what) in [
         ("line 5", "occurs in an earlier line"),
-        ("line 6", "no JSON"),
+        ("line 6", "not valid JSON"),
         ("line 7", "found record with 5 fields"),
         ("images/missing.png", "No such file"),
     ] {

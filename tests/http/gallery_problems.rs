@@ -319,7 +319,7 @@ async fn bad_pages_and_filters_are_rejected() {
         ("filter by what is not there", t.filter(r#"{"place": 1}"#),
          422, "invalid_option", "option `where`: \"place\" is not valid here"),
         ("filter with a bad operator", t.filter(r#"{"metadata": {"year": {"above": 1}}}"#),
-         422, "invalid_option", "\"above\" is no operator"),
+         422, "invalid_option", "\"above\" is not an operator"),
         ("filter in JSON", t.knn(json!({"vector": t.good, "where": {"metadata": 5}})),
          422, "invalid_option", "option `where`: \"metadata\" is not valid here"),
         ("label twice", t.get("/v1/gallery?label=a&where=%7B%22label%22%3A%22b%22%7D"),
@@ -360,7 +360,7 @@ async fn bad_batches_are_rejected() {
          405, "method_not_allowed", "/v1/gallery does not take PUT"),
         ("no snapshot",
          t.server.put("/v1/galleries/default/snapshot").body("hello, this is no snapshot at all"),
-         400, "malformed_request", "this is no snapshot of a gallery"),
+         400, "malformed_request", "this is not a snapshot of a gallery"),
     ];
     t.assert_rejected(cases).await;
 }

@@ -237,7 +237,7 @@ async fn a_damaged_or_truncated_file_changes_nothing() {
         edited[at..at + bytes.len()].copy_from_slice(bytes);
         edited
     };
-    assert_rejected(&edit(0, b"\x89PNG"), "this is no snapshot of a gallery").await;
+    assert_rejected(&edit(0, b"\x89PNG"), "this is not a snapshot of a gallery").await;
     assert_rejected(
         &edit(8, &[2]),
         "a snapshot of version 2; this program reads version 1",
@@ -246,10 +246,10 @@ async fn a_damaged_or_truncated_file_changes_nothing() {
     assert_rejected(&edit(12, &[0xff; 4]), "an item of 4294967295 bytes").await;
     assert_rejected(
         &edit(file.len() - 1, &[!file[file.len() - 1]]),
-        "does not agree with its checksum",
+        "its checksum differs from its content",
     )
     .await;
-    assert_rejected(&[&file[..], &[0]].concat(), "it goes on after its end").await;
+    assert_rejected(&[&file[..], &[0]].concat(), "there are bytes after its end").await;
     restore(&store, "default", &file).await.unwrap();
     assert_eq!(read_all(&store, &named("default")).await.len(), 4);
 }

@@ -33,7 +33,7 @@ pub(super) fn check(environment: &Environment, name: &GalleryName) -> Result<Che
         };
         if !ItemRecord::is_whole(bytes, view.encoded_parts(row.number, place)?) {
             findings.add(format!(
-                "item {:?}: it is not as it was written (its checksum differs)",
+                "item {:?}: its checksum differs from its content",
                 id.as_str()
             ));
         }
@@ -48,7 +48,7 @@ pub(super) fn check(environment: &Environment, name: &GalleryName) -> Result<Che
     let ids = view.entries(tables.ids, &prefix)?.count() as u64;
     if ids != items || row.items != items {
         findings.add(format!(
-            "{items} items are there, {ids} ids, and {} were counted",
+            "there are {items} items and {ids} ids, but the gallery counts {}",
             row.items
         ));
     }
@@ -60,7 +60,7 @@ pub(super) fn check(environment: &Environment, name: &GalleryName) -> Result<Che
         for entry in view.entries(table, &prefix)? {
             let (key, _) = entry?;
             if view.get(tables.records, key)?.is_none() {
-                findings.add(format!("{part} hold an entry that belongs to no item"));
+                findings.add(format!("the {part} have an entry that belongs to no item"));
             }
         }
     }

@@ -88,7 +88,10 @@ impl Environment {
         let tables = tables.ok_or_else(|| {
             Error::new(
                 Kind::NotFound,
-                format!("{} is no gallery: its tables are missing", folder.display()),
+                format!(
+                    "{} is not a gallery: its tables are missing",
+                    folder.display()
+                ),
             )
         })?;
         if mode == OpenMode::Serve {
@@ -138,7 +141,7 @@ impl Environment {
             }
             None => Err(Error::new(
                 Kind::NotFound,
-                format!("{} is no gallery", self.folder.display()),
+                format!("{} is not a gallery", self.folder.display()),
             )),
         }
     }

@@ -234,7 +234,7 @@ impl GalleryStore for EmbeddedStore {
             .and_then(Result::ok);
         let permit = permit.ok_or_else(|| {
             let detail = format!(
-                "{MAX_STREAMS} others are reading whole galleries already; try again shortly"
+                "{MAX_STREAMS} requests are reading whole galleries already; try again shortly"
             );
             Error::new(Kind::Overloaded, detail)
         })?;

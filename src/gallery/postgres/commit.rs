@@ -31,7 +31,7 @@ pub(super) async fn commit(database: &Database, transaction: Transaction<'_>) ->
                 Ok(true) => Ok(()),
                 Ok(false) => Err(lost),
                 Err(_) => Err(Error::from(lost)
-                    .context("whether the write is stored is not known")
+                    .context("it is not known whether the write was stored")
                     .into()),
             }
         }

@@ -63,7 +63,7 @@ impl Database {
     /// Creates a pool, which connects when a connection is needed and replaces broken ones.
     pub(super) fn new(url: &str, connections: usize) -> Result<Self> {
         // The parser's message is left out, because it may quote a part of the password.
-        let form = "the gallery's location is no URL of a database; write \
+        let form = "the gallery's location is not the URL of a database; write \
                     postgres://user:password@host:5432/database, with %40 for an @ in the \
                     password, and ?sslmode=require for TLS (sslmode is disable, prefer or require)";
         let mut config: Config = url.parse().map_err(|_| Error::option("gallery", form))?;
@@ -144,7 +144,7 @@ impl Database {
             .ok_or_else(|| {
                 Error::new(
                     Kind::Overloaded,
-                    "too many others work on the gallery's database; try again shortly",
+                    "too many requests use the gallery's database; try again shortly",
                 )
             })?;
         Ok(LongConnection {

@@ -134,7 +134,8 @@ fn of_db_error(error: &DbError) -> (Kind, String) {
     if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
         return (
             Kind::Unavailable,
-            "the gallery's database takes no writes; name its primary server".to_owned(),
+            "the gallery's database is read-only; use the location of its primary server"
+                .to_owned(),
         );
     }
     if *code == SqlState::UNDEFINED_TABLE {
@@ -156,13 +157,13 @@ fn of_db_error(error: &DbError) -> (Kind, String) {
     if unavailable || is_shutdown(code) {
         return (
             Kind::Unavailable,
-            format!("the gallery's database refuses: {message}"),
+            format!("the gallery's database rejects the request: {message}"),
         );
     }
     (
         Kind::Internal,
         format!(
-            "the gallery's database says: {message} (SQLSTATE {})",
+            "the gallery's database failed: {message} (SQLSTATE {})",
             code.code()
         ),
     )

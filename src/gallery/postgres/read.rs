@@ -216,14 +216,14 @@ fn find_damage(row: &Row) -> Option<String> {
     };
     if row.get::<_, i64>("checksum") != stored.checksum() {
         return Some(format!(
-            "{:?} is not as it was stored",
+            "the checksum of {:?} differs from its content",
             String::from_utf8_lossy(stored.id)
         ));
     }
     match item_row::item(row) {
         Ok(item) if terms(&item.metadata) == row.get::<_, Value>("terms") => None,
         Ok(item) => Some(format!(
-            "{:?} is filtered by other metadata than it has",
+            "the filter terms of {:?} differ from its metadata",
             item.id.as_str()
         )),
         Err(failure) => Some(Error::from(failure).to_string()),

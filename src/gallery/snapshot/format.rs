@@ -79,7 +79,7 @@ impl SnapshotRecord {
         if self.vector.len() != dim || !is_finite {
             return Err(Error::option(
                 "vector",
-                format!("must be {dim} numbers that half precision holds"),
+                format!("must have {dim} values in the range of half precision"),
             ));
         }
         Ok(NewItem {

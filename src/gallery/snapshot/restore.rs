@@ -214,7 +214,7 @@ impl<R: AsyncRead + Unpin> SnapshotReader<R> {
         let magic: [u8; 8] = self.take().await?;
         if &magic != MAGIC {
             let detail =
-                "this is no snapshot of a gallery; `dinoserve gallery snapshot` writes them";
+                "this is not a snapshot of a gallery; `dinoserve gallery snapshot` writes them";
             return Err(Error::new(Kind::Malformed, detail));
         }
         let version = u32::from_le_bytes(self.take().await?);
@@ -243,11 +243,11 @@ impl<R: AsyncRead + Unpin> SnapshotReader<R> {
         let mut digest = [0; 32];
         self.read_exact(&mut digest).await?;
         if count != items || digest[..] != expected[..] {
-            return Err(damaged("its content does not agree with its checksum"));
+            return Err(damaged("its checksum differs from its content"));
         }
         match self.from.read(&mut [0]).await {
             Ok(0) => Ok(()),
-            Ok(_) => Err(damaged("it goes on after its end")),
+            Ok(_) => Err(damaged("there are bytes after its end")),
             Err(error) => Err(read_error(error)),
         }
     }

@@ -484,26 +484,26 @@ async fn a_check_finds_every_change() {
     let client = server.connect().await;
     let mut random = Random(82);
     let changes = [
-        ("id = id || '\\x01'", "as it was stored"),
-        ("label = 'other'", "as it was stored"),
-        ("label = NULL", "as it was stored"),
-        ("metadata = replace(metadata, '1', '2')", "as it was stored"),
-        ("stored_ms = stored_ms + 1", "as it was stored"),
+        ("id = id || '\\x01'", "the checksum of"),
+        ("label = 'other'", "the checksum of"),
+        ("label = NULL", "the checksum of"),
+        ("metadata = replace(metadata, '1', '2')", "the checksum of"),
+        ("stored_ms = stored_ms + 1", "the checksum of"),
         (
             "vector = ((vector::real[])[1:7] || '{0.5}'::real[])::dinoserve.vector",
-            "as it was stored",
+            "the checksum of",
         ),
         (
             "features = set_byte(features, 2, get_byte(features, 2) # 1)",
-            "as it was stored",
+            "the checksum of",
         ),
         (
             "thumbnail = set_byte(thumbnail, 0, get_byte(thumbnail, 0) # 128)",
-            "as it was stored",
+            "the checksum of",
         ),
-        ("thumbnail = NULL", "as it was stored"),
-        ("checksum = checksum # 4", "as it was stored"),
-        ("terms = '{\"n\": [7]}'", "filtered by other metadata"),
+        ("thumbnail = NULL", "the checksum of"),
+        ("checksum = checksum # 4", "the checksum of"),
+        ("terms = '{\"n\": [7]}'", "differ from its metadata"),
     ];
     for (at, (change, expected)) in changes.into_iter().enumerate() {
         let gallery = name(&format!("g{at}"));
