@@ -18,7 +18,7 @@ impl Fingerprint {
         &self.0
     }
 
-    /// Returns the first 12 characters, which is enough to tell models apart in a message.
+    /// Returns the first 12 characters, which is enough to distinguish models in a message.
     pub fn short(&self) -> &str {
         self.0
             .char_indices()

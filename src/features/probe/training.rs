@@ -174,7 +174,7 @@ fn split(classes: &[String], targets: &[usize], max_folds: usize) -> Result<Vec<
         [] => return too_few("there is nothing to learn from: no labeled features".to_owned()),
         [one] => {
             return too_few(format!(
-                "there is one class only, `{one}`; a probe tells at least two apart"
+                "there is one class only, `{one}`; a probe needs at least two"
             ));
         }
         _ => {}

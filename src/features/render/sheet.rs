@@ -64,7 +64,7 @@ pub fn strip(renderings: &[RgbImage], max_pixels: u64) -> Result<RgbImage> {
         .max(1);
     if u64::from(width) * u64::from(height) > max_pixels {
         let detail = format!(
-            "the pictures side by side would be {width}×{height}, more than the limit of \
+            "the renderings side by side would be {width}×{height}, more than the limit of \
              {max_pixels} pixels; request multipart/mixed, which gives one PNG per image"
         );
         let error = Error::new(Kind::LimitExceeded, detail);

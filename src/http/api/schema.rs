@@ -90,13 +90,14 @@ type AnyResizeMode = OneOf<ResizeMode>;
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ImageParams {
-    /// Size that `resize` refers to, in pixels. `crop` and `squash` need a multiple of 14. The
-    /// default depends on the model: usually 224 for embeddings and 518 for maps.
+    /// Size that `resize` refers to, in pixels. `crop` and `squash` need a multiple of the model's
+    /// patch size, usually 14. The default depends on the model: usually 224 for embeddings and 518
+    /// for maps.
     #[param(minimum = 14, example = 224)]
     size: Option<usize>,
     /// How the image is resized. `crop` scales the shorter side to `size`·256/224 and takes the
     /// central square (default for embeddings). `fit` keeps the aspect ratio: it scales the shorter
-    /// side to `size` and crops each side to a multiple of 14 (default for maps). `squash` scales
+    /// side to `size` and crops each side to whole patches (default for maps). `squash` scales
     /// both sides to `size`.
     #[param(value_type = AnyResizeMode, inline)]
     resize: Option<ResizeMode>,

@@ -1,7 +1,5 @@
 // Draws patch maps on canvases.
 
-export const PATCH = 14;
-
 // Viridis at seventeen even steps; colors in between are interpolated.
 const VIRIDIS = [
   [68, 1, 84], [72, 20, 103], [71, 39, 119], [64, 56, 130], [57, 73, 138], [49, 89, 141], [42, 104, 142], [36, 119, 142], [31, 134, 141],
@@ -76,21 +74,21 @@ export function meanOverlap(heads) {
  * Returns the part of a picture that the model saw: with `resize=fit` the shorter side becomes `size`, then each side is cropped
  * in the middle to whole patches.
  */
-function seenPart(picture, [rows, columns], size) {
+function seenPart(picture, [rows, columns], size, patchSize) {
   const scale = size / Math.min(picture.width, picture.height);
-  const [width, height] = [(columns * PATCH) / scale, (rows * PATCH) / scale];
+  const [width, height] = [(columns * patchSize) / scale, (rows * patchSize) / scale];
   return [(picture.width - width) / 2, (picture.height - height) / 2, width, height];
 }
 
 /** Draws a picture as the model saw it, with a map over it and a frame around a patch. */
-export function paint(canvas, { picture, grid, size, map, opacity = 1, frame }) {
+export function paint(canvas, { picture, grid, size, patchSize, map, opacity = 1, frame }) {
   const [rows, columns] = grid;
-  const [width, height] = [columns * PATCH, rows * PATCH];
+  const [width, height] = [columns * patchSize, rows * patchSize];
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.clearRect(0, 0, width, height);
-  if (picture) context.drawImage(picture, ...seenPart(picture, grid, size), 0, 0, width, height);
+  if (picture) context.drawImage(picture, ...seenPart(picture, grid, size, patchSize), 0, 0, width, height);
   if (map) {
     context.globalAlpha = opacity;
     context.drawImage(map, 0, 0, width, height);
@@ -100,7 +98,7 @@ export function paint(canvas, { picture, grid, size, map, opacity = 1, frame }) 
     const [row, column] = frame;
     for (const [color, line] of [["rgb(0 0 0 / 80%)", 5], ["#fff", 2.5]]) {
       Object.assign(context, { strokeStyle: color, lineWidth: line });
-      context.strokeRect(column * PATCH, row * PATCH, PATCH, PATCH);
+      context.strokeRect(column * patchSize, row * patchSize, patchSize, patchSize);
     }
   }
 }
@@ -113,5 +111,7 @@ export function patchAt(canvas, [rows, columns], event) {
   const left = box.left + (box.width - canvas.width * scale) / 2;
   const top = box.top + (box.height - canvas.height * scale) / 2;
   const clamp = (value, count) => Math.min(Math.max(Math.floor(value), 0), count - 1);
-  return [clamp((event.clientY - top) / scale / PATCH, rows), clamp((event.clientX - left) / scale / PATCH, columns)];
+  const row = ((event.clientY - top) / scale / canvas.height) * rows;
+  const column = ((event.clientX - left) / scale / canvas.width) * columns;
+  return [clamp(row, rows), clamp(column, columns)];
 }

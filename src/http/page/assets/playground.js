@@ -9,8 +9,10 @@ import { Timings } from "./timings.js";
 const $ = (id) => document.getElementById(id);
 const timings = new Timings($("timing"));
 
-/** Size of maps; the model tells. */
+/** Size of maps in pixels, from the model. */
 let size = 518;
+/** Side of a patch in pixels, from the model. */
+let patchSize = 14;
 /** The open photograph: `{file, name, picture, grid}`. */
 let photo = null;
 let second = null;
@@ -33,6 +35,7 @@ async function start() {
   await guarded(async () => {
     const model = await showModel($("model"), $("notice"));
     size = model.map_size;
+    patchSize = model.patch;
   });
 }
 
@@ -122,7 +125,7 @@ async function openPhoto(file) {
   repaint();
   showCommands($("curl"), photo, { overlay, second });
   say(`Analyzing ${photo.name}.`);
-  paint($("pca"), { picture, grid: photo.grid, size });
+  paint($("pca"), { picture, grid: photo.grid, size, patchSize });
   // One after the other, so that each is as fast as the machine allows.
   await showParts(signal);
   await showHeads(signal);
@@ -133,7 +136,7 @@ async function openPhoto(file) {
 /** Rows and columns of patches that `resize=fit` makes; the server's answers replace it. */
 function gridOf({ width, height }) {
   const scale = size / Math.min(width, height);
-  return [height, width].map((side) => Math.max(1, Math.floor(Math.round(side * scale) / 14)));
+  return [height, width].map((side) => Math.max(1, Math.floor(Math.round(side * scale) / patchSize)));
 }
 
 async function working(place, work) {
@@ -151,7 +154,7 @@ async function showParts(signal) {
   const { data, timing } = await working($("pca").parentElement, () => askAbout(path, photo.file, { signal }));
   const [{ grid, map }] = data.data;
   photo.grid = grid;
-  paint($("pca"), { grid, map: colors(grid, map) });
+  paint($("pca"), { grid, patchSize, map: colors(grid, map) });
   const shares = data.explained.map((share) => `${Math.round(share * 100)} %`).join(", ");
   $("explained").textContent = `The three colors explain ${shares} of the variance.`;
   timings.show("Parts", timing);
@@ -168,7 +171,7 @@ async function showHeads(signal) {
   $("heads").style.setProperty("--columns", attention.length <= 6 ? 3 : attention.length % 6 === 0 && attention.length > 12 ? 6 : 4);
   $("heads").replaceChildren(...attention.map((values, head) => {
     const canvas = element("canvas", { role: "img", "aria-label": `Attention of head ${head}` });
-    paint(canvas, { grid, map: heat(grid, values) });
+    paint(canvas, { grid, patchSize, map: heat(grid, values) });
     const button = element("button", { type: "button", "aria-pressed": "false" }, canvas, `head ${head}`);
     button.addEventListener("click", () => layOver(overlay?.head === head ? null : { head }));
     return button;
@@ -238,11 +241,11 @@ function repaint() {
   let map = null;
   if (overlay?.head !== undefined) map = heat(grid, mass < 1 ? keepMass(heads[overlay.head], mass) : heads[overlay.head]);
   else if (range) map = heat(grid, overlay.maps[0].values, range);
-  paint($("photo"), { picture, grid, size, map, opacity, frame: cursor ?? overlay?.patch });
+  paint($("photo"), { picture, grid, size, patchSize, map, opacity, frame: cursor ?? overlay?.patch });
   $("photo").setAttribute("aria-label", `The photograph ${photo.name}, ${grid[0]} rows and ${grid[1]} columns of patches. Choose a patch.`);
   if (second) {
     const over = overlay?.maps?.[1];
-    paint($("second"), { picture: second.picture, grid: second.grid, size, map: over && heat(over.grid, over.values, range), opacity });
+    paint($("second"), { picture: second.picture, grid: second.grid, size, patchSize, map: over && heat(over.grid, over.values, range), opacity });
   }
 }
 
