@@ -1,7 +1,7 @@
 //! `POST /v1/embed`.
 
 use axum::{extract::State, response::Response};
-use ndarray::{Array2, Axis};
+use ndarray::{Array, Array2, Axis, Dimension};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -294,23 +294,22 @@ fn to_binary(
             .map(|tokens| tokens.view())
             .collect();
         let stacked = ndarray::stack(Axis(0), &tokens).map_err(|_| different_grids())?;
-        return match form {
-            Representation::Npy => npy::encode(&stacked),
-            _ => Ok(float_bytes(stacked.as_slice().unwrap_or_default()).into_owned()),
-        };
+        return encode(&stacked, form);
     }
     let dim = embeddings
         .first()
         .map_or(0, |embedding| embedding.vector.len());
-    let values: Vec<f32> = embeddings
+    let values = embeddings
         .iter()
         .flat_map(|embedding| embedding.vector.iter().copied())
         .collect();
+    let matrix = Array2::from_shape_vec((embeddings.len(), dim), values);
+    encode(&matrix.internal("joining embeddings")?, form)
+}
+
+fn encode<D: Dimension>(array: &Array<f32, D>, form: Representation) -> Result<Vec<u8>> {
     match form {
-        Representation::Npy => {
-            let matrix = Array2::from_shape_vec((embeddings.len(), dim), values);
-            npy::encode(&matrix.internal("joining embeddings")?)
-        }
-        _ => Ok(float_bytes(&values).into_owned()),
+        Representation::Npy => npy::encode(array),
+        _ => Ok(float_bytes(array.as_slice().unwrap_or_default()).into_owned()),
     }
 }

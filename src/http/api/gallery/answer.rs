@@ -33,19 +33,12 @@ pub(crate) struct ItemJson {
 
 impl From<Item> for ItemJson {
     fn from(item: Item) -> Self {
-        let Item {
-            id,
-            place,
-            label,
-            metadata,
-            stored_ms,
-        } = item;
         Self {
-            id,
-            place,
-            label,
-            metadata,
-            stored_ms,
+            id: item.id,
+            place: item.place,
+            label: item.label,
+            metadata: item.metadata,
+            stored_ms: item.stored_ms,
         }
     }
 }

@@ -96,18 +96,14 @@ pub(crate) struct Probability {
 
 impl From<Classification> for ClassificationJson {
     fn from(classification: Classification) -> Self {
-        let Classification {
-            label,
-            probabilities,
-            neighbors,
-        } = classification;
         Self {
-            label,
-            probabilities: probabilities
+            label: classification.label,
+            probabilities: classification
+                .probabilities
                 .into_iter()
                 .map(|(label, probability)| Probability { label, probability })
                 .collect(),
-            neighbors: neighbors.map(NeighborJson::list),
+            neighbors: classification.neighbors.map(NeighborJson::list),
         }
     }
 }

@@ -69,29 +69,21 @@ pub(crate) struct GalleryJson {
 
 impl GalleryJson {
     fn new(service: &Service, info: GalleryInfo) -> Self {
-        let GalleryInfo {
-            name,
-            binding,
-            items,
-            indexed,
-        } = info;
         let Binding {
             model,
-            dim,
-            pooling,
-            layers,
             preprocessing,
-        } = binding;
+            ..
+        } = info.binding;
         Self {
-            name,
-            items,
-            indexed,
+            name: info.name,
+            items: info.items,
+            indexed: info.indexed,
             takes_images: model.fingerprint == *service.engine().fingerprint(),
             model: model.name,
             fingerprint: model.fingerprint.to_string(),
-            dim,
-            pooling,
-            layers,
+            dim: info.binding.dim,
+            pooling: info.binding.pooling,
+            layers: info.binding.layers,
             size: preprocessing.size,
             resize: preprocessing.resize,
             filter: preprocessing.filter,
