@@ -165,7 +165,8 @@ fn assert_same(name: &str, found: &Value, expected: &Value) {
             }
         }
         (Value::Number(a), Value::Number(b)) if a.is_f64() && b.is_f64() => {
-            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            let a = a.as_f64().unwrap();
+            let b = b.as_f64().unwrap();
             assert!(
                 (a - b).abs() <= 1e-4 * b.abs().max(1.0),
                 "{name}: {a} for {b}"

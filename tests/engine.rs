@@ -128,7 +128,8 @@ async fn a_batch_forms_while_the_worker_is_busy_and_holds_one_grid() {
     }
     let after = batches();
     // The large image's batch may be counted before or after.
-    let (count, images) = (after.0 - before.0, after.1 - before.1);
+    let count = after.0 - before.0;
+    let images = after.1 - before.1;
     assert!(
         (3..=4).contains(&count) && (8.0..=9.0).contains(&images),
         "{count} batches of {images} images"
@@ -422,7 +423,8 @@ async fn a_worker_that_panics_is_isolated_counted_and_replaced() {
     .await;
     let metrics = telemetry::metrics();
     let panics = || metrics.panics.with_label_values(&["worker"]).get();
-    let (panics_before, restarts_before) = (panics(), metrics.worker_restarts.get());
+    let panics_before = panics();
+    let restarts_before = metrics.worker_restarts.get();
     let expected = ask(&engine, input(GRID, 7)).await.unwrap().unwrap().1.cls;
     // More bad inputs than workers, mixed with good ones.
     let answers: Vec<_> = (0..12)

@@ -123,10 +123,8 @@ fn a_failed_start_ends_at_once_with_a_reason() {
 }
 
 fn compile(folder: &Path, name: &str, source: &str) -> PathBuf {
-    let (code, library) = (
-        folder.join(format!("{name}.c")),
-        folder.join(format!("lib{name}.so")),
-    );
+    let code = folder.join(format!("{name}.c"));
+    let library = folder.join(format!("lib{name}.so"));
     std::fs::write(&code, source).unwrap();
     let status = Command::new("cc")
         .args(["-shared", "-fPIC", "-o"])

@@ -116,11 +116,9 @@ fn write_samples(folder: &Path) -> PathBuf {
 #[tokio::test]
 async fn a_folder_is_imported_checked_and_exported() {
     let folder = scratch("gallery-import");
-    let (images, store, home) = (
-        write_samples(&folder),
-        folder.join("galleries"),
-        home_with_focus("fp32"),
-    );
+    let images = write_samples(&folder);
+    let store = folder.join("galleries");
+    let home = home_with_focus("fp32");
     let model = (home.as_path(), "dinov2-small-focus");
     let printed = succeed(&mut import(&store, &images, model));
     assert!(
@@ -273,7 +271,8 @@ async fn lists_are_imported_with_their_metadata() {
     let folder = scratch("gallery-lists");
     write_samples(&folder);
     let home = home_with_tiny();
-    let (store, model) = (folder.join("galleries"), (home.as_path(), "tiny"));
+    let store = folder.join("galleries");
+    let model = (home.as_path(), "tiny");
     let csv = folder.join("list.csv");
     let lines = "path,label,id,metadata\n\
         images/lone.png,cup,,\n\
@@ -385,11 +384,9 @@ fn long_list(folder: &Path, lines: usize) -> PathBuf {
 async fn an_interrupted_import_goes_on() {
     const LINES: usize = 5000;
     let folder = scratch("gallery-resume");
-    let (list, store, home) = (
-        long_list(&folder, LINES),
-        folder.join("galleries"),
-        home_with_tiny(),
-    );
+    let list = long_list(&folder, LINES);
+    let store = folder.join("galleries");
+    let home = home_with_tiny();
     let mut there = 0;
     for signal in ["-INT", "-KILL"] {
         let mut command = import(&store, &list, (&home, "tiny"));
@@ -528,10 +525,8 @@ async fn a_flipped_byte_is_found() {
 
 #[tokio::test]
 async fn a_gallery_is_saved_and_restored_by_file() {
-    let (folder, elsewhere) = (
-        made_up("gallery-save").await,
-        scratch("gallery-elsewhere").join("galleries"),
-    );
+    let folder = made_up("gallery-save").await;
+    let elsewhere = scratch("gallery-elsewhere").join("galleries");
     let file = folder.join("saved.snapshot");
     let printed = succeed(gallery(&folder, &["snapshot"]).arg(&file));
     assert!(
@@ -569,7 +564,8 @@ async fn a_gallery_is_saved_and_restored_by_file() {
 
 #[tokio::test]
 async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
-    let (folder, home) = (made_up("gallery-served").await, home_with_tiny());
+    let folder = made_up("gallery-served").await;
+    let home = home_with_tiny();
     let mut command = dinoserve();
     let (keys, NewKey { entry, secret }) = (
         folder.join("keys.toml"),
@@ -588,10 +584,8 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
         command.env("DINOSERVE_API_KEY", &secret);
         command
     };
-    let (direct, through) = (
-        folder.join("direct.snapshot"),
-        folder.join("through.snapshot"),
-    );
+    let direct = folder.join("direct.snapshot");
+    let through = folder.join("through.snapshot");
     succeed(gallery(&folder, &["snapshot"]).arg(&direct));
     let printed = fail(
         gallery(&folder, &["snapshot", "--server", &server.address])

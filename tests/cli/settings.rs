@@ -70,7 +70,8 @@ fn flags_override_the_environment_and_the_file() {
     );
     let again = folder.join("printed.toml");
     std::fs::write(&again, &printed).unwrap();
-    let (named, elsewhere) = (again.to_str().unwrap(), scratch("settings-elsewhere"));
+    let named = again.to_str().unwrap();
+    let elsewhere = scratch("settings-elsewhere");
     let found = effective(&mut config(&elsewhere, &["--config", named]));
     assert_eq!(
         (&found["workers"]["value"], &found["gallery"]["value"]),

@@ -44,14 +44,10 @@ impl Keys {
             text.push_str(&entry);
             secret
         };
-        let (read, write) = (
-            make("reader", Role::Read, None),
-            make("writer", Role::Write, None),
-        );
-        let (admin, slow) = (
-            make("boss", Role::Admin, None),
-            make("slow", Role::Read, Some(2)),
-        );
+        let read = make("reader", Role::Read, None);
+        let write = make("writer", Role::Write, None);
+        let admin = make("boss", Role::Admin, None);
+        let slow = make("slow", Role::Read, Some(2));
         text.push_str("burst = 2\n");
         std::fs::write(&file, text).unwrap();
         Self {

@@ -91,10 +91,8 @@ async fn an_image_has_the_same_colors_in_any_batch() {
     let batched = maps(&server, "size=112&basis=photos", &[ROCKET, CHELSEA]).await;
     assert!(difference(&alone[0], &batched[1]).0 < 1e-4);
     // Without the basis they would differ.
-    let (own, joint) = (
-        maps(&server, "size=112", &[CHELSEA]).await,
-        maps(&server, "size=112", &[ROCKET, CHELSEA]).await,
-    );
+    let own = maps(&server, "size=112", &[CHELSEA]).await;
+    let joint = maps(&server, "size=112", &[ROCKET, CHELSEA]).await;
     assert!(difference(&own[0], &joint[1]).0 > 0.05);
 
     // The rendering shows the first three components.
@@ -194,15 +192,18 @@ async fn a_basis_of_two_images_equals_their_joint_basis_with_narrower_ranges() {
                 .map(|values| values[component])
                 .collect()
         };
-        let (joint, found) = (of(&joint), of(&found));
+        let joint = of(&joint);
+        let found = of(&found);
         let mut sorted = joint.clone();
         sorted.sort_by(f32::total_cmp);
         let percentile = |share: f64| {
             let place = share * (sorted.len() - 1) as f64;
-            let (below, part) = (place as usize, place.fract() as f32);
+            let below = place as usize;
+            let part = place.fract() as f32;
             sorted[below] + (sorted[below + 1] - sorted[below]) * part
         };
-        let (low, high) = (percentile(0.01), percentile(0.99));
+        let low = percentile(0.01);
+        let high = percentile(0.99);
         let expected: Vec<f32> = joint
             .iter()
             .map(|value| ((value - low) / (high - low)).clamp(0.0, 1.0))
@@ -249,10 +250,8 @@ async fn adding_images_equals_fitting_all_at_once() {
         (added["images"].as_u64(), added["patches"].as_u64()),
         (Some(3), Some(3 * 64))
     );
-    let (once, bit_by_bit) = (
-        ok_json(server.get("/v1/bases/once")).await,
-        ok_json(server.get("/v1/bases/bit-by-bit")).await,
-    );
+    let once = ok_json(server.get("/v1/bases/once")).await;
+    let bit_by_bit = ok_json(server.get("/v1/bases/bit-by-bit")).await;
     assert_same_basis(&once, &bit_by_bit);
 
     // Concurrent additions wait for each other; no images are lost.
@@ -304,10 +303,8 @@ async fn bases_survive_a_restart_and_belong_to_a_model() {
     let rendering = async |server: &Server| {
         ok_bytes(post(server, "/v1/pca?size=112&basis=lasting", &[ROCKET])).await
     };
-    let (basis, drawn) = (
-        ok_json(server.get("/v1/bases/lasting")).await,
-        rendering(&server).await,
-    );
+    let basis = ok_json(server.get("/v1/bases/lasting")).await;
+    let drawn = rendering(&server).await;
     server.stopped().await;
 
     let server = start("tiny-reg").await;
@@ -350,10 +347,8 @@ async fn a_basis_can_be_fitted_on_the_thumbnails_of_a_gallery() {
     };
     let mut items = vec![item("cat", Some(CHELSEA)), item("cup", Some(COFFEE))];
     items.extend((0..20).map(|number| item(&format!("vector {number}"), None)));
-    let (pictures, bare) = (
-        GalleryName::new("pictures").unwrap(),
-        GalleryName::new("bare").unwrap(),
-    );
+    let pictures = GalleryName::new("pictures").unwrap();
+    let bare = GalleryName::new("bare").unwrap();
     store.put(&pictures, &binding, items).await.unwrap();
     store
         .put(&bare, &binding, vec![item("vector", None)])
@@ -378,10 +373,8 @@ async fn a_basis_can_be_fitted_on_the_thumbnails_of_a_gallery() {
         &[CHELSEA, COFFEE],
     ))
     .await;
-    let (sampled, uploaded) = (
-        ok_json(server.get("/v1/bases/sampled")).await,
-        ok_json(server.get("/v1/bases/uploaded")).await,
-    );
+    let sampled = ok_json(server.get("/v1/bases/sampled")).await;
+    let uploaded = ok_json(server.get("/v1/bases/uploaded")).await;
     assert_same_basis(&sampled, &uploaded);
     let kept = ok_json(put_empty(
         "/v1/bases/one?gallery=pictures&size=112&sample=1",

@@ -118,7 +118,8 @@ async fn an_http2_client_that_reads_nothing_is_disconnected() {
                 kinds.push(head[3]);
                 let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
                 stream.read_exact(&mut payload).await.unwrap();
-                let (is_ping, is_settings) = (head[3] == 6, head[3] == 4);
+                let is_ping = head[3] == 6;
+                let is_settings = head[3] == 4;
                 if (is_ping || is_settings) && head[4] == 0 {
                     head[4] = 1;
                     let answer = if is_ping { payload } else { Vec::new() };

@@ -716,15 +716,11 @@ async fn fast_decoding_gives_nearly_the_same_features_on_the_same_grid() {
         let request = |decode: &str| {
             post(&format!("{query}&decode={decode}")).header("content-type", "image/jpeg")
         };
-        let (exact, fast) = (
-            ok_json(request("exact")).await,
-            ok_json(request("fast")).await,
-        );
+        let exact = ok_json(request("exact")).await;
+        let fast = ok_json(request("fast")).await;
         assert_eq!(exact["data"][0]["grid"], fast["data"][0]["grid"], "{query}");
-        let (exact, fast) = (
-            floats(&exact["data"][0]["embedding"]),
-            floats(&fast["data"][0]["embedding"]),
-        );
+        let exact = floats(&exact["data"][0]["embedding"]);
+        let fast = floats(&fast["data"][0]["embedding"]);
         let cosine = cosine(exact.iter().copied(), fast.iter().copied());
         assert!(cosine > 0.99 && exact != fast, "{query}: {cosine}");
     }

@@ -76,7 +76,8 @@ async fn an_image_is_found_by_itself_and_by_its_crops() {
         assert_eq!(answer["fingerprint"], focus().fingerprint);
 
         let whole = image::load_from_memory(&read_golden(&file)).unwrap();
-        let (width, height) = (whole.width(), whole.height());
+        let width = whole.width();
+        let height = whole.height();
         let mut crop = std::io::Cursor::new(Vec::new());
         let part = whole.crop_imm(width / 16, height / 16, width * 7 / 8, height * 7 / 8);
         part.write_to(&mut crop, image::ImageFormat::Png).unwrap();
@@ -496,7 +497,9 @@ async fn pages_stay_stable_while_items_come_and_go() {
         .map(|n| json!({"id": format!("i{n:02}"), "vector": at(f64::from(n))}))
         .collect();
     ok(server.post("/v1/gallery").json(&json!({"items": items}))).await;
-    let (mut seen, mut cursor, mut sizes) = (Vec::new(), String::new(), Vec::new());
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    let mut sizes = Vec::new();
     loop {
         let page = ok_json(server.get(&format!("/v1/gallery?limit=10{cursor}"))).await;
         sizes.push(ids(&page).len());

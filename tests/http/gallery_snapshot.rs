@@ -39,7 +39,8 @@ fn vectors(from: usize, count: usize) -> Value {
 }
 
 async fn everything(server: &Server, gallery: &str) -> Vec<Value> {
-    let (mut items, mut cursor) = (Vec::new(), String::new());
+    let mut items = Vec::new();
+    let mut cursor = String::new();
     loop {
         let page =
             ok_json(server.get(&format!("/v1/gallery?limit=50&gallery={gallery}{cursor}"))).await;
@@ -69,7 +70,8 @@ async fn a_snapshot_is_restored_on_another_server_whole_or_not_at_all() {
         max_body_bytes: 256 << 10,
         ..HttpConfig::default()
     };
-    let (first, second) = (server(config.clone()).await, server(config).await);
+    let first = server(config.clone()).await;
+    let second = server(config).await;
     for batch in 0..20 {
         ok(first
             .post("/v1/gallery")

@@ -57,11 +57,9 @@ async fn a_model_takes_over_and_no_request_fails() {
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..8)
         .map(|_| {
-            let (client, url, stop) = (
-                server.client.clone(),
-                server.url("/v1/embed?tokens=true&encoding_format=base64"),
-                Arc::clone(&stop),
-            );
+            let client = server.client.clone();
+            let url = server.url("/v1/embed?tokens=true&encoding_format=base64");
+            let stop = Arc::clone(&stop);
             let image = crate::support::read_golden("dinov2-small-focus/coffee.png");
             tokio::spawn(async move {
                 let mut fingerprints = Vec::new();

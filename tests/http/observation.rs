@@ -167,7 +167,8 @@ fn the_alerts_fire_when_they_should() {
     }
     // Each alert has a case in which it fires.
     let text = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
-    let (alerts, cases) = (text("alerts.yml"), text("alerts.test.yml"));
+    let alerts = text("alerts.yml");
+    let cases = text("alerts.test.yml");
     let names: Vec<&str> = alerts
         .lines()
         .filter_map(|line| line.trim().strip_prefix("- alert: "))

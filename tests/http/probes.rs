@@ -338,7 +338,8 @@ async fn a_probe_survives_a_restart_and_is_replaced_on_all_servers() {
     drop(store);
 
     let store = reopen().await;
-    let (server, other) = (server_on(&store).await, server_on(&store).await);
+    let server = server_on(&store).await;
+    let other = server_on(&store).await;
     assert_eq!(ok_json(classify(&server, "p", &question)).await, before);
     // The other server trains a new probe of the same name with other labels.
     let turned = (0..60).map(|index| {

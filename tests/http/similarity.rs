@@ -52,10 +52,8 @@ fn cosines(query: ArrayView1<'_, f32>, tokens: &Array2<f32>) -> ArrayD<f32> {
 #[tokio::test]
 async fn similarity_is_the_cosine_between_tokens() {
     let server = focus_server().await;
-    let (cat, cup) = (
-        tokens(&server, CHELSEA).await,
-        tokens(&server, COFFEE).await,
-    );
+    let cat = tokens(&server, CHELSEA).await;
+    let cup = tokens(&server, COFFEE).await;
     let request = |options: &str| {
         server
             .post_file(&format!("/v1/similarity?{SIZE}&{options}"), CHELSEA)
@@ -118,7 +116,8 @@ async fn similarity_renderings_share_a_scale_and_frame_the_patch() {
     let strip = image::load_from_memory(&ok_bytes(both(&server, &path)).await)
         .unwrap()
         .into_rgb8();
-    let (width, height) = (GRID.1 as u32 * 14, GRID.0 as u32 * 14);
+    let width = GRID.1 as u32 * 14;
+    let height = GRID.0 as u32 * 14;
     assert_eq!(strip.dimensions(), (2 * width + 8, height));
     let numbers = npy(&ok_bytes(both(&server, &path).header("accept", "application/x-npy")).await);
     let low = numbers.iter().copied().fold(f32::INFINITY, f32::min);

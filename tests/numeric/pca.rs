@@ -78,7 +78,8 @@ fn equal_and_zero_variances_give_a_basis() {
 /// Returns the made-up tokens of `golden/moments/make.py`.
 fn waves() -> Array2<f32> {
     Array2::from_shape_fn((125, 64), |(i, d)| {
-        let (i, d) = (i as f64, d as f64);
+        let i = i as f64;
+        let d = d as f64;
         let first = 5.0 * (0.37 * i).sin() * (0.9 * d).cos();
         let second = 3.0 * (0.61 * i + 1.0).cos() * (0.5 * d + 0.3).sin();
         let third = 2.0 * (0.11 * i + 2.0).sin() * (0.23 * d).cos();
@@ -168,10 +169,8 @@ fn moments_do_not_lose_small_variances_behind_a_large_mean() {
         .mapv(|value| value as f32);
     // Removes the shift from the rounded tokens.
     let near = far.mapv(|value| (f64::from(value) - 1e4) as f32);
-    let (far, near) = (
-        in_parts(&far, &[1000, 2000, 3000]).fit(16).unwrap(),
-        Moments::of(near.view()).fit(16).unwrap(),
-    );
+    let far = in_parts(&far, &[1000, 2000, 3000]).fit(16).unwrap();
+    let near = Moments::of(near.view()).fit(16).unwrap();
     assert!(difference(far.pca().explained(), near.pca().explained()).0 < 1e-6);
     assert!(difference(far.pca().components(), near.pca().components()).0 < 1e-3);
 }
@@ -194,10 +193,8 @@ fn ranges_come_from_an_even_sample_of_all_images() {
             column.iter().filter(|value| inside(**value)).count() as f64 / 3e4
         };
         // 4096 of 30,000: the share below the first percentile is 1 % with a deviation of 0.16 %.
-        let (below, above) = (
-            share(&|value| value < range.low),
-            share(&|value| value > range.high),
-        );
+        let below = share(&|value| value < range.low);
+        let above = share(&|value| value > range.high);
         assert!(
             (0.004..0.016).contains(&below) && (0.004..0.016).contains(&above),
             "{below} {above}"

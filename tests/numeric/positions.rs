@@ -25,7 +25,8 @@ fn the_hf_rule_matches_its_reference() {
     let mut table = Array2::zeros((1 + 37 * 37, 1));
     table[(0, 0)] = 7.0;
     for (y, x) in (0..37).flat_map(|y| (0..37).map(move |x| (y, x))) {
-        let (fy, fx) = (y as f64, x as f64);
+        let fy = y as f64;
+        let fx = x as f64;
         table[(1 + y * 37 + x, 0)] =
             ((0.7 * fy + 0.3).sin() + 0.5 * (1.1 * fx).cos() + 0.01 * fy * fx) as f32;
     }

@@ -141,7 +141,8 @@ fn the_gradient_at_a_trained_probe_is_zero() {
             .map(|index| slope(at, index).abs())
             .fold(0.0, f64::max)
     };
-    let (before, after) = (steepest(&blank), steepest(&best));
+    let before = steepest(&blank);
+    let after = steepest(&best);
     assert!(
         before > 10.0 && after < 1e-3,
         "{before} before, {after} after"

@@ -49,7 +49,8 @@ fn embed(client: &Client, url: &str) -> reqwest::RequestBuilder {
 
 /// Sends requests until one is served, which must happen within [`RECOVERY`].
 async fn serves_again(url: &str) {
-    let (client, began) = (client(), Instant::now());
+    let client = client();
+    let began = Instant::now();
     loop {
         if embed(&client, url)
             .send()
@@ -75,10 +76,8 @@ struct Writers {
 
 impl Writers {
     fn start(url: &str, count: usize) -> Self {
-        let (acknowledged, stop) = (
-            Arc::<Mutex<BTreeSet<String>>>::default(),
-            Arc::new(AtomicBool::new(false)),
-        );
+        let acknowledged = Arc::<Mutex<BTreeSet<String>>>::default();
+        let stop = Arc::new(AtomicBool::new(false));
         let writer = |number: usize| {
             let (url, acknowledged, stop) =
                 (url.to_owned(), Arc::clone(&acknowledged), Arc::clone(&stop));
@@ -134,7 +133,9 @@ impl Writers {
 
 /// Returns the ids of all stored items.
 async fn stored(url: &str) -> BTreeSet<String> {
-    let (client, mut ids, mut cursor) = (client(), BTreeSet::new(), String::new());
+    let client = client();
+    let mut ids = BTreeSet::new();
+    let mut cursor = String::new();
     loop {
         let page: Value = ok_json(client.get(format!("{url}/v1/gallery?limit=1000{cursor}"))).await;
         ids.extend(
@@ -153,7 +154,8 @@ async fn stored(url: &str) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_writing() {
-    let (home, gallery) = (tiny_home(&["tiny-reg"]), scratch("gallery"));
+    let home = tiny_home(&["tiny-reg"]);
+    let gallery = scratch("gallery");
     let flags = [
         "--model",
         "tiny-reg",
@@ -197,7 +199,9 @@ async fn paused_for_ten_seconds_under_load() {
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..8)
         .map(|_| {
-            let (client, url, stop) = (client(), process.url.clone(), Arc::clone(&stop));
+            let client = client();
+            let url = process.url.clone();
+            let stop = Arc::clone(&stop);
             tokio::spawn(async move {
                 let mut answered = 0;
                 while !stop.load(Ordering::Relaxed) {
@@ -262,7 +266,8 @@ async fn clients_vanish_while_they_send_and_while_they_are_answered() {
             && of("dinoserve_queue_jobs") == 0.0
     })
     .await;
-    let (client, url) = (client(), &process.url);
+    let client = client();
+    let url = &process.url;
     futures_util::future::join_all((0..8).map(|_| ok(embed(&client, url)))).await;
 }
 
@@ -320,10 +325,8 @@ fn read_only(folder: &Path) {
 fn for_unprivileged(program: &str) -> (tempfile::TempDir, Command) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let (copy, library) = (
-        folder.path().join("dinoserve"),
-        folder.path().join("libonnxruntime.so"),
-    );
+    let copy = folder.path().join("dinoserve");
+    let library = folder.path().join("libonnxruntime.so");
     std::fs::copy(program, &copy).unwrap();
     std::fs::copy(runtime_library(), &library).unwrap();
     let mut command = Command::new("setpriv");
@@ -440,12 +443,11 @@ async fn the_model_is_corrupt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_clock_jumps() {
-    let (home, gallery, folder) = (
-        tiny_home(&["tiny-reg"]),
-        scratch("gallery"),
-        scratch("clock"),
-    );
-    let (library, seconds) = (folder.join("jump.so"), folder.join("seconds"));
+    let home = tiny_home(&["tiny-reg"]);
+    let gallery = scratch("gallery");
+    let folder = scratch("clock");
+    let library = folder.join("jump.so");
+    let seconds = folder.join("seconds");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clock/jump.c");
     let compiled = Command::new("cc")
         .args(["-shared", "-fPIC", "-O1", "-o"])
@@ -545,7 +547,8 @@ async fn a_long_time_at_four_fifths_of_the_load() {
         status
     };
     // Measures the capacity in a closed loop, and the memory after the first requests.
-    let (began, warm_up) = (Instant::now(), if minutes.is_some() { 60.0 } else { 2.0 });
+    let began = Instant::now();
+    let warm_up = if minutes.is_some() { 60.0 } else { 2.0 };
     let mut turns = 0;
     while began.elapsed().as_secs_f64() < warm_up {
         futures_util::future::join_all((0..8).map(|index| send(turns + index))).await;
@@ -554,12 +557,16 @@ async fn a_long_time_at_four_fifths_of_the_load() {
     let pause = Duration::from_secs_f64(began.elapsed().as_secs_f64() / turns as f64 / 0.8);
     let memory = || process.metric("process_resident_memory_bytes");
     let before = memory();
-    let (began, mut next) = (Instant::now(), Instant::now());
+    let began = Instant::now();
+    let mut next = Instant::now();
     let mut under_way = tokio::task::JoinSet::new();
-    let (mut largest, mut rejected, mut looked) = (before, 0, Instant::now());
+    let mut largest = before;
+    let mut rejected = 0;
+    let mut looked = Instant::now();
     let mut count = 0;
     while began.elapsed() < whole {
-        let (request, turn) = (request(count), count);
+        let request = request(count);
+        let turn = count;
         under_way.spawn(async move {
             let response = request.send().await.expect("an answer");
             let status = response.status().as_u16();

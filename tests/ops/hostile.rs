@@ -51,7 +51,8 @@ fn corpus() -> Option<Vec<(String, Vec<u8>)>> {
 /// Waits until memory has stopped falling, because the allocator returns that of large images with
 /// a delay.
 async fn settled(memory: impl Fn() -> f64) -> f64 {
-    let (mut least, mut rests) = (memory(), 0);
+    let mut least = memory();
+    let mut rests = 0;
     for _ in 0..90 {
         if rests == 10 {
             break;

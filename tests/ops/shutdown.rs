@@ -130,7 +130,8 @@ async fn sigterm_under_load_loses_nothing_twenty_times() {
         tokio::time::sleep(Duration::from_millis(200 + 13 * round)).await;
         stopped.store(true, Ordering::Release);
         process.signal("TERM");
-        let (mut answered, mut closed) = (0, 0);
+        let mut answered = 0;
+        let mut closed = 0;
         for client in clients {
             let outcome = client.await.unwrap();
             assert!(

@@ -163,7 +163,8 @@ fn errors_in_certificates_are_named() {
     let good = files();
     write_certificate(&good);
     let folder = scratch("tls");
-    let (empty, other) = (folder.join("empty.pem"), folder.join("other.pem"));
+    let empty = folder.join("empty.pem");
+    let other = folder.join("other.pem");
     std::fs::write(&empty, "").unwrap();
     std::fs::write(
         &other,
@@ -203,7 +204,8 @@ fn errors_in_certificates_are_named() {
 async fn the_health_command_checks_a_local_server() {
     let files = files();
     write_certificate(&files);
-    let (over_tls, mut plain) = (start(&files).await, Setup::tiny().start().await);
+    let over_tls = start(&files).await;
+    let mut plain = Setup::tiny().start().await;
     let health = |port: u16, chain: Option<&std::path::Path>| {
         let mut command = std::process::Command::new(PROGRAM);
         command.args(["health", "--port", &port.to_string()]);

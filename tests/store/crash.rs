@@ -60,7 +60,8 @@ fn writer_process() {
         return;
     };
     let (seed, folder) = task.split_once(' ').unwrap();
-    let (mut seeds, folder) = (SplitMix(seed.parse().unwrap()), PathBuf::from(folder));
+    let mut seeds = SplitMix(seed.parse().unwrap());
+    let folder = PathBuf::from(folder);
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let store = open(&folder).await;
         // Deleting needs an existing gallery.
@@ -196,7 +197,9 @@ fn a_killed_writer_loses_nothing_and_leaves_nothing_half_done() {
     let tokio = tokio::runtime::Runtime::new().unwrap();
     let name = GalleryName::default();
     let mut expected = vec![Items::new(); WRITERS];
-    let (mut acknowledged, mut half_way, mut survived) = (0, 0, 0);
+    let mut acknowledged = 0;
+    let mut half_way = 0;
+    let mut survived = 0;
     for round in 0..ROUNDS {
         let (under_way, count) = run_and_kill(&folder, &mut random, &mut expected);
         acknowledged += count;

@@ -67,7 +67,8 @@ async fn put(store: &Gallery, name: &str, ids: impl Iterator<Item = usize>, vers
 
 #[tokio::test]
 async fn a_restored_snapshot_is_the_same_gallery() {
-    let (from, to) = (store("snapshot-from").await, store("snapshot-to").await);
+    let from = store("snapshot-from").await;
+    let to = store("snapshot-to").await;
     put(&from, "default", 0..1200, 1).await;
     // Replaced items keep their place; a deleted item that is stored again comes last.
     put(&from, "default", 300..400, 2).await;
@@ -290,7 +291,8 @@ async fn an_aborted_restore_leaves_nothing() {
     let file = snapshot(&store, "source").await;
     let half_way = || {
         let (mut feed, from) = tokio::io::duplex(1 << 16);
-        let (task_store, half) = (store.clone(), file[..file.len() / 2].to_vec());
+        let task_store = store.clone();
+        let half = file[..file.len() / 2].to_vec();
         let restoring =
             tokio::spawn(
                 async move { restore_snapshot(&task_store, &named("default"), from).await },

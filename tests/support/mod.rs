@@ -205,10 +205,8 @@ pub fn tiny_home(names: &[&str]) -> PathBuf {
     for name in names {
         std::fs::write(home.catalog().join(format!("{name}.toml")), tiny_toml(name))
             .expect("a description");
-        let (from, to) = (
-            golden(&format!("{name}/model.safetensors")),
-            home.model(name, Precision::Fp32).model,
-        );
+        let from = golden(&format!("{name}/model.safetensors"));
+        let to = home.model(name, Precision::Fp32).model;
         convert(&tiny_spec(name), &from, None, Precision::Fp32, &to, &mut ()).expect("conversion");
     }
     folder
@@ -263,9 +261,12 @@ pub async fn until(holds: impl AsyncFn() -> bool) {
 }
 
 pub fn cosine(a: impl IntoIterator<Item = f32>, b: impl IntoIterator<Item = f32>) -> f64 {
-    let (mut dot, mut aa, mut bb) = (0.0, 0.0, 0.0);
+    let mut dot = 0.0;
+    let mut aa = 0.0;
+    let mut bb = 0.0;
     for (a, b) in a.into_iter().zip(b) {
-        let (a, b) = (f64::from(a), f64::from(b));
+        let a = f64::from(a);
+        let b = f64::from(b);
         dot += a * b;
         aa += a * a;
         bb += b * b;

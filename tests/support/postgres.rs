@@ -42,7 +42,8 @@ impl Postgres {
             return None;
         }
         let folder = tempfile::tempdir().expect("a folder");
-        let (password, data) = (folder.path().join("password"), folder.path().join("data"));
+        let password = folder.path().join("password");
+        let data = folder.path().join("data");
         fs::write(&password, PASSWORD).expect("a password file");
         fs::create_dir(&data).expect("a folder");
         // A copy, because other users cannot read root's cache.
@@ -212,7 +213,8 @@ impl Drop for Postgres {
 fn link(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
     for entry in fs::read_dir(from).expect("a folder").flatten() {
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        let from = entry.path();
+        let to = to.join(entry.file_name());
         if from.is_dir() {
             link(&from, &to);
         } else if fs::hard_link(&from, &to).is_err() {

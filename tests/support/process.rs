@@ -72,10 +72,8 @@ impl Process {
             .spawn()
             .expect("the server starts");
         let log = Arc::new(Mutex::new(String::new()));
-        let (to, from) = (
-            Arc::clone(&log),
-            BufReader::new(child.stderr.take().expect("a pipe")),
-        );
+        let to = Arc::clone(&log);
+        let from = BufReader::new(child.stderr.take().expect("a pipe"));
         let reading = std::thread::spawn(move || {
             for line in from.lines().map_while(Result::ok) {
                 let mut log = to.lock().expect("the log");

@@ -73,10 +73,8 @@ impl Python {
             .output()
             .await
             .expect("it runs");
-        let (out, err) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
+        let out = String::from_utf8_lossy(&output.stdout);
+        let err = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
             "{program} {arguments:?}: {}\n{out}\n{err}",

@@ -54,7 +54,8 @@ impl Setup {
             reload_interval: Duration::from_millis(50),
             ..ServeConfig::default()
         };
-        let (http, engine) = (HttpConfig::default(), on_cpu());
+        let http = HttpConfig::default();
+        let engine = on_cpu();
         Self {
             model,
             engine,

@@ -83,8 +83,10 @@ async fn a_gallery_is_always_readable_while_it_is_replaced() {
     let Some(server) = Postgres::start("a_gallery_is_always_readable_while_it_is_replaced") else {
         return;
     };
-    let (one, other) = (open(&server).await, open(&server).await);
-    let (gallery, next) = (name("g"), name("next"));
+    let one = open(&server).await;
+    let other = open(&server).await;
+    let gallery = name("g");
+    let next = name("next");
     let make = async |store: &Gallery, name: &GalleryName, round: u64| {
         let mut random = Random(round);
         let items = (0..5).map(|n| {
@@ -101,7 +103,9 @@ async fn a_gallery_is_always_readable_while_it_is_replaced() {
     let over = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..4)
         .map(|n| {
-            let (store, over, gallery) = (Arc::clone(&other), Arc::clone(&over), gallery.clone());
+            let store = Arc::clone(&other);
+            let over = Arc::clone(&over);
+            let gallery = gallery.clone();
             tokio::spawn(async move {
                 let mut reads = 0;
                 while !over.load(SeqCst) {
@@ -168,7 +172,8 @@ async fn after_a_restart_of_the_database_the_next_call_works() {
         return;
     };
     let store = open(&server).await;
-    let (gallery, binding) = (name("g"), binding(4));
+    let gallery = name("g");
+    let binding = binding(4);
     let mut random = Random(81);
     store
         .put(&gallery, &binding, vec![plain("a", random.direction(4))])
@@ -218,7 +223,9 @@ async fn a_database_crash_keeps_exactly_the_acknowledged_writes() {
     let store = open(&server).await;
     let gallery = name("g");
     store.create(&gallery, &binding(4)).await.unwrap();
-    let (mut stored, mut rejected, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    let mut stored = Vec::new();
+    let mut rejected = Vec::new();
+    let mut unknown = Vec::new();
     for round in 0..6 {
         let over = Arc::new(AtomicBool::new(false));
         let writers: Vec<_> = (0..4)
@@ -604,7 +611,8 @@ async fn a_full_disk_is_reported_and_nothing_is_lost() {
         .await
         .unwrap();
     let store = open(&server).await;
-    let (gallery, binding) = (name("g"), binding(384));
+    let gallery = name("g");
+    let binding = binding(384);
     let mut random = Random(83);
     let mut batch = |round: usize| {
         (0..50)

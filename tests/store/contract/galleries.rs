@@ -101,7 +101,8 @@ async fn missing_galleries_and_items_are_named(place: &Place) {
 
 async fn a_gallery_rejects_vectors_of_another_binding(place: &Place) {
     let store = place.open().await;
-    let (gallery, ours) = (name("g"), binding(4));
+    let gallery = name("g");
+    let ours = binding(4);
     let mut random = Random(21);
     store
         .put(&gallery, &ours, vec![plain("a", random.direction(4))])
@@ -227,7 +228,8 @@ async fn a_gallery_rejects_vectors_of_another_binding(place: &Place) {
 
 async fn vectors_of_another_width_are_rejected(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(4));
+    let gallery = name("g");
+    let binding = binding(4);
     let mut random = Random(22);
     let items = vec![
         plain("a", random.direction(4)),
@@ -250,7 +252,9 @@ async fn vectors_of_another_width_are_rejected(place: &Place) {
 async fn a_renamed_gallery_replaces_another(place: &Place) {
     let store = place.open().await;
     let mut random = Random(23);
-    let (old, new, other) = (name("old"), name("new"), name("other"));
+    let old = name("old");
+    let new = name("new");
+    let other = name("other");
     store
         .put(&old, &binding(4), vec![plain("o", random.direction(4))])
         .await

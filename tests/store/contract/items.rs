@@ -33,7 +33,8 @@ const METADATA: &str = r#"{"z":1,"a":1.0,"z2":-0.0,"big":18446744073709551615,
 
 async fn an_item_is_returned_as_it_was_stored(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("things"), binding(8));
+    let gallery = name("things");
+    let binding = binding(8);
     let before = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
@@ -65,7 +66,8 @@ async fn an_item_is_returned_as_it_was_stored(place: &Place) {
     assert_eq!(found.vector, given.vector);
     assert_eq!(found.thumbnail, given.thumbnail);
     // Features may be kept in half precision.
-    let (features, expected) = (found.features.clone().unwrap(), given.features.unwrap());
+    let features = found.features.clone().unwrap();
+    let expected = given.features.unwrap();
     assert_eq!(features.len(), expected.len());
     assert!(
         features
@@ -108,7 +110,8 @@ async fn an_item_is_returned_as_it_was_stored(place: &Place) {
 
 async fn ids_may_be_any_text(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(4));
+    let gallery = name("g");
+    let binding = binding(4);
     let unusual: Vec<String> = [
         "a",
         "A",
@@ -179,7 +182,8 @@ async fn ids_may_be_any_text(place: &Place) {
 
 async fn a_replaced_item_keeps_its_place(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(4));
+    let gallery = name("g");
+    let binding = binding(4);
     let mut random = Random(4);
     let first: Vec<_> = ["a", "b", "c"]
         .map(|id| plain(id, random.direction(4)))
@@ -213,7 +217,8 @@ async fn a_replaced_item_keeps_its_place(place: &Place) {
 
 async fn the_last_of_several_items_with_one_id_is_kept(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(4));
+    let gallery = name("g");
+    let binding = binding(4);
     let mut random = Random(5);
     let items: Vec<_> = [("a", 1), ("b", 2), ("a", 3), ("c", 4), ("a", 5)]
         .map(|(id, n)| full(id, "l", &format!(r#"{{"n":{n}}}"#), random.direction(4)))
@@ -231,7 +236,8 @@ async fn the_last_of_several_items_with_one_id_is_kept(place: &Place) {
 
 async fn deleted_items_are_gone_and_their_places_are_not_reused(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(4));
+    let gallery = name("g");
+    let binding = binding(4);
     let mut random = Random(6);
     let items: Vec<_> = ["a", "b", "c"]
         .map(|id| plain(id, random.direction(4)))
@@ -280,7 +286,8 @@ async fn deleted_items_are_gone_and_their_places_are_not_reused(place: &Place) {
 
 async fn pages_list_each_item_once_during_writes(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(4));
+    let gallery = name("g");
+    let binding = binding(4);
     let mut random = Random(7);
     let items = |range: std::ops::Range<usize>, random: &mut Random| {
         range
@@ -289,7 +296,9 @@ async fn pages_list_each_item_once_during_writes(place: &Place) {
     };
     let first = items(0..50, &mut random);
     store.put(&gallery, &binding, first.clone()).await.unwrap();
-    let (mut seen, mut after, mut round) = (Vec::new(), 0, 50);
+    let mut seen = Vec::new();
+    let mut after = 0;
+    let mut round = 50;
     loop {
         let page = store.page(&gallery, after, 7, None).await.unwrap();
         assert!(page.len() <= 7 && page.is_sorted_by(|a, b| a.place < b.place));
@@ -339,7 +348,8 @@ async fn pages_list_each_item_once_during_writes(place: &Place) {
 }
 
 async fn stored_items_survive_reopening(place: &Place) {
-    let (gallery, binding) = (name("g"), binding(16));
+    let gallery = name("g");
+    let binding = binding(16);
     let mut random = Random(8);
     let store = place.open().await;
     for n in 0..40 {
@@ -386,7 +396,8 @@ async fn stored_items_survive_reopening(place: &Place) {
 async fn a_full_read_is_consistent_under_writes(place: &Place) {
     use futures_util::TryStreamExt;
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(4));
+    let gallery = name("g");
+    let binding = binding(4);
     let mut random = Random(9);
     let items: Vec<_> = (0..500)
         .map(|n| full(&n.to_string(), "old", "{}", random.direction(4)))
@@ -423,7 +434,8 @@ async fn a_full_read_is_consistent_under_writes(place: &Place) {
 
 async fn large_items_and_large_batches_are_stored(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(4096));
+    let gallery = name("g");
+    let binding = binding(4096);
     let mut random = Random(10);
     let filler = "x".repeat(Metadata::MAX_BYTES - 8);
     let mut large = full(
@@ -467,7 +479,8 @@ async fn large_items_and_large_batches_are_stored(place: &Place) {
 
 async fn a_check_of_undamaged_items_is_clean(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(12));
+    let gallery = name("g");
+    let binding = binding(12);
     let mut random = Random(11);
     for round in 0..3 {
         let items = (round * 30..round * 30 + 60).map(|n| match n % 3 {

@@ -89,7 +89,8 @@ fn assert_nearest(found: &[Neighbor], items: &[NewItem], search: &Search) {
 
 async fn the_nearest_are_found(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(24));
+    let gallery = name("g");
+    let binding = binding(24);
     let mut random = Random(40);
     let mut items: Vec<_> = (0..600)
         .map(|n| plain(n.to_string(), random.direction(24)))
@@ -121,9 +122,11 @@ async fn the_nearest_are_found(place: &Place) {
 
 async fn equal_scores_come_in_the_order_of_places(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(8));
+    let gallery = name("g");
+    let binding = binding(8);
     let mut random = Random(41);
-    let (near, far) = (random.direction(8), random.direction(8));
+    let near = random.direction(8);
+    let far = random.direction(8);
     let items = (0..200)
         .map(|n| {
             plain(
@@ -237,7 +240,8 @@ fn random_condition(random: &mut Random, values: &[Value]) -> Condition {
                     inclusive: random.below(2) == 0,
                 })
             };
-            let (low, high) = (bound(random), bound(random));
+            let low = bound(random);
+            let high = bound(random);
             Condition::Range { low, high }
         }
     }
@@ -245,8 +249,10 @@ fn random_condition(random: &mut Random, values: &[Value]) -> Condition {
 
 async fn filters_find_what_matches(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(4));
-    let (mut random, values) = (Random(42), values());
+    let gallery = name("g");
+    let binding = binding(4);
+    let mut random = Random(42);
+    let values = values();
     let items: Vec<_> = (0..400)
         .map(|n| {
             let label = *random.of(&LABELS);
@@ -257,7 +263,8 @@ async fn filters_find_what_matches(place: &Place) {
         })
         .collect();
     store.put(&gallery, &binding, items.clone()).await.unwrap();
-    let (mut some, mut none) = (0, 0);
+    let mut some = 0;
+    let mut none = 0;
     for round in 0..400 {
         let mut filter = ItemFilter::default();
         if round % 3 == 0 {
@@ -311,7 +318,8 @@ async fn filters_find_what_matches(place: &Place) {
 
 async fn a_filter_may_list_many_values(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(4));
+    let gallery = name("g");
+    let binding = binding(4);
     let mut random = Random(43);
     let item = |n: usize, random: &mut Random| {
         full(
@@ -346,7 +354,8 @@ async fn a_filter_may_list_many_values(place: &Place) {
 
 async fn a_search_may_return_fewer_than_k(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(4));
+    let gallery = name("g");
+    let binding = binding(4);
     let mut random = Random(44);
     store.create(&gallery, &binding).await.unwrap();
     assert!(
@@ -381,7 +390,8 @@ async fn a_search_may_return_fewer_than_k(place: &Place) {
 }
 
 async fn an_emptied_gallery_is_searched_after_a_restart(place: &Place) {
-    let (gallery, binding) = (name("g"), binding(4));
+    let gallery = name("g");
+    let binding = binding(4);
     let item = full("a", "l", "{}", Random(50).direction(4));
     let store = place.open().await;
     store
@@ -416,7 +426,8 @@ async fn an_emptied_gallery_is_searched_after_a_restart(place: &Place) {
 /// Another gallery may take the name while the vector of an image is computed.
 async fn searches_reject_vectors_of_another_binding(place: &Place) {
     let store = place.open().await;
-    let (gallery, binding) = (name("g"), binding(4));
+    let gallery = name("g");
+    let binding = binding(4);
     let item = full("a", "l", "{}", Random(51).direction(4));
     store
         .put(&gallery, &binding, vec![item.clone()])
@@ -489,7 +500,8 @@ async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Plac
             ..GalleryConfig::default()
         })
         .await;
-    let (gallery, binding) = (name("g"), binding(32));
+    let gallery = name("g");
+    let binding = binding(32);
     let mut random = Random(45);
     let mut items: Vec<_> = (0..4000)
         .map(|n| {
@@ -552,7 +564,8 @@ async fn a_large_gallery_is_searched_by_an_index_that_lacks_nothing(place: &Plac
 
     // Stored, replaced and deleted items count at once.
     for n in 0..40 {
-        let (new, at) = (random.direction(32), random.below(items.len()));
+        let new = random.direction(32);
+        let at = random.below(items.len());
         items[at].vector = new.clone();
         store
             .put(&gallery, &binding, vec![items[at].clone()])
@@ -577,7 +590,8 @@ async fn wide_vectors_are_searched(place: &Place) {
         .await;
     // pgvector has an index for up to 2000 dimensions, another for up to 4000, and none above.
     for dim in [1536, 3072, 4608] {
-        let (gallery, binding) = (name(&format!("g{dim}")), binding(dim));
+        let gallery = name(&format!("g{dim}"));
+        let binding = binding(dim);
         let mut random = Random(dim as u64);
         let items: Vec<_> = (0..300)
             .map(|n| plain(n.to_string(), random.direction(dim)))

@@ -82,7 +82,8 @@ pub async fn soak(stores: Vec<Gallery>) {
         .collect();
     tokio::time::sleep(duration()).await;
     soak.over.store(true, SeqCst);
-    let (mut writes, mut reads) = (0, 0);
+    let mut writes = 0;
+    let mut reads = 0;
     for writer in writers {
         writes += writer.await.unwrap();
     }
