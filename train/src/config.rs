@@ -58,10 +58,7 @@ impl Config {
         toml::to_string_pretty(self).expect("a configuration is plain data")
     }
 
-    /// Checks the ranges of all values.
-    ///
-    /// # Errors
-    /// If a value is out of range; the message names the key and the range.
+    /// Checks the ranges of all values. An error names the key and the range.
     pub fn check(&self) -> anyhow::Result<()> {
         self.crops.check()?;
         self.spec("checked")

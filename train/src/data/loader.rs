@@ -58,10 +58,7 @@ impl Loader {
         })
     }
 
-    /// Waits for the next batch.
-    ///
-    /// # Errors
-    /// If no image can be read, or there is no batch left.
+    /// Waits for the next batch. Fails if no image can be read, or there is no batch left.
     pub fn next_batch(&mut self) -> anyhow::Result<Batch> {
         let started = Instant::now();
         let batch = self.batches.recv().context("the loader has stopped")?;

@@ -77,10 +77,8 @@ impl ModelConfig {
         };
     }
 
-    /// Sets the sizes of a model of the catalog.
-    ///
-    /// # Errors
-    /// If the model differs from DINOv2 in more than its sizes.
+    /// Sets the sizes of a model of the catalog. Fails if it differs from DINOv2 in more than its
+    /// sizes.
     pub fn set_spec(&mut self, spec: &ModelSpec) -> anyhow::Result<()> {
         let Architecture {
             dim,

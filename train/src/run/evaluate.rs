@@ -205,9 +205,6 @@ impl LabeledSet {
 /// Returns the share of images whose label the weighted vote of their `k` nearest neighbors
 /// predicts (temperature 0.07). The neighbors are those in `gallery`, or by default the other
 /// images of the set.
-///
-/// # Errors
-/// If there are fewer images than neighbors.
 pub fn knn_accuracy(
     vectors: ArrayView2<'_, f32>,
     labels: &[usize],
