@@ -92,6 +92,17 @@ impl Contents for QueryInputs {
     }
 }
 
+impl QueryInputs {
+    /// Returns the only input, or fails if there are several.
+    pub(crate) fn single(self) -> Result<QueryInput> {
+        let [input] = <[_; 1]>::try_from(self.0).map_err(|inputs| {
+            let detail = format!("an item has one image, not {}", inputs.len());
+            Error::new(Kind::Malformed, detail)
+        })?;
+        Ok(input)
+    }
+}
+
 /// At least one item.
 pub(crate) struct Batch(pub(crate) Vec<BatchEntry>);
 

@@ -23,6 +23,7 @@ use crate::{
         contents::{BatchEntry, BodyKind, Contents, ListingEntry, ParsedBody, QueryInputs},
         options::{Options, option_value},
     },
+    service::QueryInput,
 };
 
 /// Reads a JSON object into a body and its options.
@@ -97,15 +98,14 @@ pub(crate) fn read_listing(text: &str, max_entries: usize) -> Result<Vec<Listing
 fn read_entry(value: &RawValue, max_images: usize) -> BatchEntry {
     BatchEntry {
         id: read_id(value),
-        content: read_object(value, ParsedBody::new(QueryInputs::KIND, max_images)).and_then(
-            |(body, options)| {
-                let QueryInputs(inputs) = QueryInputs::from_body(body)?;
-                let [input] = <[_; 1]>::try_from(inputs)
-                    .map_err(|_| Error::new(Kind::Malformed, "an item has one image"))?;
-                Ok((input, options))
-            },
-        ),
+        content: read_item(value, max_images),
     }
+}
+
+fn read_item(value: &RawValue, max_images: usize) -> Result<(QueryInput, Options)> {
+    let body = ParsedBody::new(QueryInputs::KIND, max_images);
+    let (body, options) = read_object(value, body)?;
+    Ok((QueryInputs::from_body(body)?.single()?, options))
 }
 
 fn read_object(value: &RawValue, mut body: ParsedBody) -> Result<(ParsedBody, Options)> {

@@ -9,7 +9,7 @@ use super::{
     params::{GalleryParams, ImageOrVectorJson, ItemParams, VectorParams, take_input_options},
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     gallery::{GalleryName, ItemId, Label, Metadata, Parts},
     http::{
         api::schema::ImageParams,
@@ -17,7 +17,7 @@ use crate::{
         request::{body::QueryRequest, options::Options, path::NamePath},
         response::answer::json,
     },
-    service::{Answers, NewEntry, QueryInput, Service},
+    service::{Answers, NewEntry, Service},
 };
 
 /// The stored item.
@@ -85,7 +85,7 @@ pub(crate) async fn put_item(
         id: id.clone(),
         label: label.clone(),
         metadata: metadata.clone(),
-        input: single_input(request.contents.0)?,
+        input: request.contents.single()?,
     };
     let stored = service
         .galleries()?
@@ -110,14 +110,6 @@ pub(crate) async fn put_item(
         *response.status_mut() = StatusCode::CREATED;
     }
     Ok(response)
-}
-
-fn single_input(inputs: Vec<QueryInput>) -> Result<QueryInput> {
-    let [input] = <[_; 1]>::try_from(inputs).map_err(|inputs| {
-        let detail = format!("an item has one image, not {}", inputs.len());
-        Error::new(Kind::Malformed, detail)
-    })?;
-    Ok(input)
 }
 
 /// A stored item, with its vector if requested.
