@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::names::option_enum;
 
-/// What a store is opened for.
+/// Access to an open store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
     /// Reading, writing and searching. Only one process at a time can serve a folder.

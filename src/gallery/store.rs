@@ -1,4 +1,4 @@
-//! The interface of a store, and what its methods take and return.
+//! The interface of a store, with the arguments and results of its methods.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -157,7 +157,7 @@ impl ItemBatch {
     }
 }
 
-/// What storing an item did, with its place in the order of the gallery.
+/// Effect of storing an item, with its place in the order of the gallery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     /// The id is new.

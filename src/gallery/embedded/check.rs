@@ -1,4 +1,4 @@
-//! Verifies what is stored of a gallery.
+//! Verifies a gallery on disk.
 
 use super::{
     codec::{self, ItemRecord},

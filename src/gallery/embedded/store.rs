@@ -39,7 +39,7 @@ pub(in crate::gallery) struct EmbeddedStore {
     serving: Option<Serving>,
 }
 
-/// What serving needs in addition to reading.
+/// State of a folder that is open for serving.
 #[derive(Debug)]
 struct Serving {
     memory: Arc<Memory>,

@@ -208,7 +208,7 @@ pub(super) async fn check(mut cursor: Cursor) -> Outcome<CheckReport> {
     Ok(report)
 }
 
-/// Returns what is wrong with a row.
+/// Returns a description of the damage to a row, if any.
 fn find_damage(row: &Row) -> Option<String> {
     let stored = match ItemRow::read(row) {
         Ok(stored) => stored,
