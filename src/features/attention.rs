@@ -66,9 +66,9 @@ pub fn mean(heads: ArrayView2<'_, f32>) -> Array1<f32> {
         .unwrap_or_else(|| Array1::zeros(heads.ncols()))
 }
 
-/// Keeps the patches with the share `mass` of a map's attention and sets the others to 0. The values
-/// are sorted in ascending order, normalized and cumulated; those where the sum exceeds 1 − `mass`
-/// are kept.
+/// Keeps the patches with the share `mass` of a map's attention and sets the others to 0. The
+/// values are sorted in ascending order, normalized and cumulated; those where the sum exceeds 1 −
+/// `mass` are kept.
 pub fn keep_mass(mut map: ArrayViewMut1<'_, f32>, mass: f32) {
     let total: f64 = map.iter().map(|&v| f64::from(v)).sum();
     let mut order: Vec<usize> = (0..map.len()).collect();

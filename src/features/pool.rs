@@ -13,7 +13,8 @@ option_enum! {
         Cls,
         /// The mean of the patch tokens.
         Mean,
-        /// CLS, then the mean of the patch tokens: the input of DINOv2's linear head. Twice as wide.
+        /// CLS, then the mean of the patch tokens: the input of DINOv2's linear head. Twice as
+        /// wide.
         ClsMean,
         /// Generalized mean of the patch tokens with exponent 3, of values clamped to 1e-6 from
         /// below (Radenović et al.).

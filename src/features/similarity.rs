@@ -58,8 +58,8 @@ fn unit(tokens: ArrayView2<'_, f32>) -> Array2<f32> {
     unit
 }
 
-/// Returns a vector `[dim]` that describes a region: the mean of its patches' tokens, each scaled to
-/// length 1.
+/// Returns a vector `[dim]` that describes a region: the mean of its patches' tokens, each scaled
+/// to length 1.
 ///
 /// # Panics
 /// If the region lies outside of the grid.

@@ -129,8 +129,8 @@ impl Architecture {
     }
 
     /// Describes what can change a feature but does not show in the weights, for the fingerprint.
-    /// Values are named only where they differ from those of DINOv2, so that its fingerprints do not
-    /// change.
+    /// Values are named only where they differ from those of DINOv2, so that its fingerprints do
+    /// not change.
     pub(crate) fn fingerprint_text(&self) -> String {
         let mut text = format!("heads {} ffn {:?}", self.heads, self.ffn);
         if !is_default(&self.normalization) {
@@ -229,10 +229,11 @@ mod tests {
         let architecture = parse("").expect("a valid architecture");
         assert_eq!(architecture, Architecture::DINOV2_SMALL);
         let json = serde_json::to_string(&architecture).expect("plain data");
-        assert_eq!(
-            json,
-            r#"{"dim":384,"depth":12,"heads":6,"registers":0,"ffn":"mlp","ffn_hidden":1536,"native_grid":37}"#
+        let expected = concat!(
+            r#"{"dim":384,"depth":12,"heads":6,"registers":0,"#,
+            r#""ffn":"mlp","ffn_hidden":1536,"native_grid":37}"#
         );
+        assert_eq!(json, expected);
         assert_eq!(architecture.fingerprint_text(), "heads 6 ffn Mlp");
     }
 

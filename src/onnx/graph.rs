@@ -39,8 +39,8 @@ pub enum Attribute<'a> {
     Ints(&'a [i64]),
 }
 
-/// A file next to the model with its large tensors. A protobuf is limited to 2 GiB, and tensors in a
-/// separate file are mapped into memory instead of read.
+/// A file next to the model with its large tensors. A protobuf is limited to 2 GiB, and tensors in
+/// a separate file are mapped into memory instead of read.
 pub struct ExternalData<'a> {
     /// Path of the file, relative to the model's folder.
     pub location: String,

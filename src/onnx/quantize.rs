@@ -2,9 +2,10 @@
 //!
 //! x86 CPUs without VNNI multiply an activation (unsigned) by a weight (signed) and add two
 //! neighboring products in 16 bits with saturation, and 255·127·2 is too large for them. Other CPUs
-//! do not saturate, so the same model would give different features on different machines. Therefore
-//! the sum of two neighboring weights of one sign is at most 128, since 255·128 fits. Weights of
-//! different signs cannot add up that far. This costs less precision than 7 bits for all weights.
+//! do not saturate, so the same model would give different features on different machines.
+//! Therefore the sum of two neighboring weights of one sign is at most 128, since 255·128 fits.
+//! Weights of different signs cannot add up that far. This costs less precision than 7 bits for all
+//! weights.
 
 /// Weights of a product in the layout of the runtime's integer kernels.
 #[derive(Debug)]

@@ -123,8 +123,8 @@ fn decompress(
     }
 }
 
-/// Whether a message is one of libjpeg's warnings, after which decoding goes on and Pillow shows the
-/// image. Pillow rejects only files that end early, and so does this function.
+/// Whether a message is one of libjpeg's warnings, after which decoding goes on and Pillow shows
+/// the image. Pillow rejects only files that end early, and so does this function.
 fn is_harmless(message: &str, bytes: &[u8]) -> bool {
     const WARNINGS: [&str; 5] = [
         "Corrupt JPEG data: ",

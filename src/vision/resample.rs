@@ -218,8 +218,8 @@ fn crop(source: Plane<'_>, window: Window) -> Vec<u8> {
     out
 }
 
-/// Resizes each row. Sixteen rows are transposed at a time, so that one source column of all of them
-/// is contiguous.
+/// Resizes each row. Sixteen rows are transposed at a time, so that one source column of all of
+/// them is contiguous.
 #[inline(always)]
 fn horizontal(source: Plane<'_>, columns: &Taps<i32>) -> Vec<u8> {
     let row_bytes = columns.len() * 3;

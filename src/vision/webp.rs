@@ -1,8 +1,8 @@
 //! Checks of a WebP file before it is decoded.
 //!
 //! The decoder (image-webp 0.2) trusts the file's chunks: it decodes an image that is larger than
-//! the file states before it rejects the file, and allocates as much memory for an EXIF block as the
-//! block claims to be long.
+//! the file states before it rejects the file, and allocates as much memory for an EXIF block as
+//! the block claims to be long.
 
 use super::Size;
 use crate::error::{Error, Kind, Result};

@@ -1,7 +1,7 @@
 //! A basis with its moments as one safetensors file, which NumPy can also read.
 //!
-//! Tensors: `mean` `[dim]` and `scatter` (the rows of its lower triangle) in f64, `sample` `[n, dim]`
-//! in f16, `components` `[components, dim]`, `explained` `[components]` and `ranges`
+//! Tensors: `mean` `[dim]` and `scatter` (the rows of its lower triangle) in f64, `sample` `[n,
+//! dim]` in f16, `components` `[components, dim]`, `explained` `[components]` and `ranges`
 //! `[components, 2]` in f32. The counts and the caller's description are texts in the metadata.
 
 use std::collections::HashMap;

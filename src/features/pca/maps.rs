@@ -19,8 +19,8 @@ pub struct PcaMaps {
 
 /// Computes PCA maps of one or more images in one joint basis.
 ///
-/// `tokens` is `[patches, dim]` per image. `cls_attention` is the mean attention of CLS to each patch,
-/// per image, and is read only for [`Foreground::Auto`].
+/// `tokens` is `[patches, dim]` per image. `cls_attention` is the mean attention of CLS to each
+/// patch, per image, and is read only for [`Foreground::Auto`].
 ///
 /// # Errors
 /// As [`Pca::fit`].
@@ -137,8 +137,8 @@ fn joined<'a>(tokens: &[ArrayView2<'a, f32>]) -> Result<CowArray<'a, f32, Ix2>> 
     }
 }
 
-/// Computes the foreground mask of `tokens` `[patches, dim]`: the side of their first component with
-/// more attention. `cls_attention` `[patches]` is the mean attention of CLS.
+/// Computes the foreground mask of `tokens` `[patches, dim]`: the side of their first component
+/// with more attention. `cls_attention` `[patches]` is the mean attention of CLS.
 ///
 /// # Errors
 /// As [`Pca::fit`].

@@ -20,8 +20,8 @@ const SAMPLE: usize = 4096;
 /// components. Takes D² numbers and 4096 tokens of memory for any number of images.
 ///
 /// Moments of parts are merged by the formula of Chan, Golub & LeVeque (1979), which loses no
-/// digits, unlike sums of squares. The sample consists of the tokens with the smallest hashes. So it
-/// is even, depends neither on the order of the images nor on their division into parts, and
+/// digits, unlike sums of squares. The sample consists of the tokens with the smallest hashes. So
+/// it is even, depends neither on the order of the images nor on their division into parts, and
 /// contains equal tokens once.
 #[derive(Debug, Clone)]
 pub struct Moments {

@@ -37,8 +37,8 @@ struct Step {
 
 /// Searches from `at` until the length of the gradient is at most `tolerance`.
 ///
-/// `evaluate` returns the value at a point and writes the gradient. If it returns `None`, the search
-/// is canceled and returns `None`, too.
+/// `evaluate` returns the value at a point and writes the gradient. If it returns `None`, the
+/// search is canceled and returns `None`, too.
 pub(super) fn minimize(
     mut at: Vec<f64>,
     tolerance: f64,

@@ -1,4 +1,5 @@
-//! Linear probes: softmax regression on features that do not change. The caller chooses the features.
+//! Linear probes: softmax regression on features that do not change. The caller chooses the
+//! features.
 
 mod examples;
 mod minimum;
@@ -75,8 +76,8 @@ impl Probe {
         Ok(logits.into_iter().map(|share| share as f32).collect())
     }
 
-    /// Encodes a safetensors file with `weight` `[classes, width]` and `bias` `[classes]`, the names
-    /// of a linear layer in PyTorch, and the caller's `metadata`.
+    /// Encodes a safetensors file with `weight` `[classes, width]` and `bias` `[classes]`, the
+    /// names of a linear layer in PyTorch, and the caller's `metadata`.
     ///
     /// # Errors
     /// Never in practice: writing to memory does not fail.

@@ -1,4 +1,5 @@
-//! Training of a probe: cross-validation for the strength of the penalty, then a fit on all examples.
+//! Training of a probe: cross-validation for the strength of the penalty, then a fit on all
+//! examples.
 
 use super::{
     Probe,
@@ -11,8 +12,8 @@ use crate::{
     names::option_enum,
 };
 
-/// Candidate strengths of the penalty, from strong to weak, so that each fit starts from one that is
-/// close and smoother.
+/// Candidate strengths of the penalty, from strong to weak, so that each fit starts from one that
+/// is close and smoother.
 const STRENGTHS: [f64; 8] = [1e5, 1e4, 1e3, 1e2, 1e1, 1e0, 1e-1, 1e-2];
 /// Gradient at which a fit of the cross-validation has converged, relative to that of a probe with
 /// all weights 0. A smaller one does not change accuracies.
@@ -28,7 +29,8 @@ const SEED: u64 = 14;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrainingOptions {
     /// Strength of the penalty: `C = 1/l2` in scikit-learn's terms. `None` for the one of 10⁵, 10⁴,
-    /// … 10⁻² that classifies the most held-out examples correctly, and the strongest of equal ones.
+    /// … 10⁻² that classifies the most held-out examples correctly, and the strongest of equal
+    /// ones.
     pub l2: Option<f64>,
     /// Number of folds of the cross-validation; fewer if a class has fewer examples.
     pub folds: usize,
@@ -82,8 +84,8 @@ pub struct Progress {
 /// Trains a probe. `watch` is called many times a second; if it returns false, the training is
 /// canceled and the result is `Ok(None)`.
 ///
-/// The accuracy of the probe is the share of examples that were classified correctly while they were
-/// held out. The same examples in the same order give the same probe.
+/// The accuracy of the probe is the share of examples that were classified correctly while they
+/// were held out. The same examples in the same order give the same probe.
 ///
 /// # Errors
 /// [`Kind::InvalidOption`] for bad options, no examples, one class only, or a class of one example.

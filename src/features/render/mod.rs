@@ -90,8 +90,8 @@ impl Default for Style {
 }
 
 /// Draws a map of `channels` values in 0..1 per patch, `[h·w, channels]`. Three channels are RGB,
-/// one is colored by `colormap`, two are red and green. `image` is what the model saw: each patch of
-/// the grid is a square of its pixels.
+/// one is colored by `colormap`, two are red and green. `image` is what the model saw: each patch
+/// of the grid is a square of its pixels.
 pub fn draw(
     map: &[f32],
     channels: usize,

@@ -41,8 +41,8 @@ impl Weights {
         Ok(Self { tensors, layout })
     }
 
-    /// Rejects weights that have more than the model: reading only a part of them would silently give
-    /// wrong features.
+    /// Rejects weights that have more than the model: reading only a part of them would silently
+    /// give wrong features.
     ///
     /// # Errors
     /// [`crate::error::Kind::Artifact`] that names what the model does not have.

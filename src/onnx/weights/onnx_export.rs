@@ -1,9 +1,9 @@
 //! ONNX exports of Hugging Face's `Dinov2Model` (made by `torch.onnx.export`).
 //!
-//! Initializers keep their Hugging Face names, with two exceptions. Linear layers are constants named
-//! by number; the name of the `MatMul` node that uses one is the module's path, and the matrix is
-//! stored transposed. A position table that the exporter folded is split into the CLS row and the
-//! patch rows, which are found by their shapes and consumers.
+//! Initializers keep their Hugging Face names, with two exceptions. Linear layers are constants
+//! named by number; the name of the `MatMul` node that uses one is the module's path, and the
+//! matrix is stored transposed. A position table that the exporter folded is split into the CLS row
+//! and the patch rows, which are found by their shapes and consumers.
 
 use bytes::Bytes;
 use prost::Message;

@@ -59,11 +59,16 @@ impl Value {
     /// Whether this is a dictionary that contains another, which is the deepest nesting that a
     /// checkpoint needs.
     pub(super) fn is_nested_dict(&self) -> bool {
-        matches!(self, Value::Dict(entries) if entries.iter().any(|(_, value)| matches!(value, Value::Dict(_))))
+        let Value::Dict(entries) = self else {
+            return false;
+        };
+        entries
+            .iter()
+            .any(|(_, value)| matches!(value, Value::Dict(_)))
     }
 
-    /// Returns the value of a function call. Unknown functions give [`Value::Other`], which is never
-    /// a weight.
+    /// Returns the value of a function call. Unknown functions give [`Value::Other`], which is
+    /// never a weight.
     pub(super) fn reduce(function: &str, arguments: &[Value]) -> Result<Value> {
         match (function, arguments) {
             ("collections.OrderedDict", _) => Ok(Value::Dict(Vec::new())),
