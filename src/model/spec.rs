@@ -153,3 +153,46 @@ impl ModelSpec {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(sizes: &str) -> Result<ModelSpec> {
+        let toml = format!(
+            "name = \"x\"\nsummary = \"a test\"\nlicence = \"none\"\ndim = 4\ndepth = 1\nheads = 2\n\
+             registers = 0\nffn = \"mlp\"\nffn_hidden = 8\nnative_grid = 2\n{sizes}"
+        );
+        ModelSpec::parse(&toml, "test.toml")
+    }
+
+    #[test]
+    fn a_description_is_stored_as_it_was_read() {
+        let sizes = "patch = 16\nembed_size = 32\nmap_size = 48\n";
+        let spec = parse(sizes).expect("a valid description");
+        assert_eq!(spec.embed_grid().patches(), 4);
+        let json = serde_json::to_string(&spec).expect("plain data");
+        assert_eq!(
+            serde_json::from_str::<ModelSpec>(&json).expect("the same"),
+            spec
+        );
+    }
+
+    #[test]
+    fn wrong_descriptions_are_rejected() {
+        for (sizes, text) in [
+            (
+                "embed_size = 32\nmap_size = 48\n",
+                "`embed_size` must be a multiple of the patch size 14, and `map_size` at least 14",
+            ),
+            (
+                "patch = 16\nembed_size = 32\nmap_size = 48\nrope = true\n",
+                "unknown field `rope`",
+            ),
+            ("embed_size = 28\n", "missing field `map_size`"),
+        ] {
+            let error = parse(sizes).expect_err(sizes);
+            assert!(error.detail().contains(text), "{error}");
+        }
+    }
+}
