@@ -49,21 +49,22 @@ async fn an_image_is_dropped_explored_stored_and_found() {
     let server =
         Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
     browser.resize(1280, 900, false).await;
+    drop_on_the_playground(&browser, &server).await;
+    explore(&browser).await;
+    store_and_find(&browser, &server).await;
+    use_the_gallery_page(&browser, &server).await;
+    browser.quit().await;
+    server.stopped().await;
+}
+
+async fn drop_on_the_playground(browser: &Browser, server: &Server) {
     browser.driver.goto(server.url("/")).await.unwrap();
-    browser
-        .wait("document.querySelectorAll('#samples img').length === 4")
-        .await;
+    browser.wait_for_count("#samples img", 4).await;
     browser
         .wait("document.querySelector('#model').textContent.includes('dinov2-small-focus')")
         .await;
     assert!(
-        browser
-            .find("#notice")
-            .await
-            .text()
-            .await
-            .unwrap()
-            .contains("NOT Meta's"),
+        browser.text("#notice").await.contains("NOT Meta's"),
         "the notice is shown"
     );
     browser.screenshot("playground-empty-1280").await;
@@ -71,9 +72,7 @@ async fn an_image_is_dropped_explored_stored_and_found() {
     browser
         .drop_file(&read_golden(CHELSEA), "my cat's photo.png", "image/png")
         .await;
-    browser
-        .wait("document.querySelectorAll('#heads button').length === 6")
-        .await;
+    browser.wait_for_count("#heads button", 6).await;
     browser
         .wait("document.querySelector('#neighbors-hint').textContent.includes('is empty')")
         .await;
@@ -86,16 +85,14 @@ async fn an_image_is_dropped_explored_stored_and_found() {
     let photo = browser
         .run("return [photo.width, photo.height].map(Number)")
         .await;
-    assert_eq!(photo, json!([770, 518]), "the sample as the model saw it");
+    assert_eq!(photo, json!([770, 518]), "the image as the model saw it");
+}
 
+/// Shows a head, the similarity of a patch, and a second image.
+async fn explore(browser: &Browser) {
     // A head over the image, and a smaller mass of it.
     let plain = browser.colors("#photo").await;
-    browser
-        .find("#heads button:nth-child(3)")
-        .await
-        .click()
-        .await
-        .unwrap();
+    browser.click("#heads button:nth-child(3)").await;
     browser
         .wait("document.querySelector('#shown').textContent.includes('head 2')")
         .await;
@@ -103,13 +100,10 @@ async fn an_image_is_dropped_explored_stored_and_found() {
     browser
         .run("mass.value = 0.5; mass.dispatchEvent(new Event('input'))")
         .await;
-    assert_eq!(
-        browser.find("#mass-value").await.text().await.unwrap(),
-        "50 %"
-    );
+    assert_eq!(browser.text("#mass-value").await, "50 %");
 
     // A patch, by the mouse and by the keyboard.
-    browser.find("#photo").await.click().await.unwrap();
+    browser.click("#photo").await;
     browser
         .wait(
             "document.querySelector('#status').textContent\
@@ -119,22 +113,17 @@ async fn an_image_is_dropped_explored_stored_and_found() {
     browser
         .wait("document.querySelector('#curl').textContent.includes('similarity?patch=18,27')")
         .await;
-    let quoted = browser.find("#curl").await.text().await.unwrap();
+    let quoted = browser.text("#curl").await;
     assert!(quoted.contains(r"'@my cat'\''s photo.png'"), "{quoted}");
     for key in [Key::Right, Key::Enter] {
-        browser.find("#photo").await.send_keys(key).await.unwrap();
+        browser.enter("#photo", key).await;
     }
     browser
         .wait("document.querySelector('#curl').textContent.includes('similarity?patch=18,28')")
         .await;
 
     // A second image next to it.
-    browser
-        .find("#second-samples button:nth-child(1)")
-        .await
-        .click()
-        .await
-        .unwrap();
+    browser.click("#second-samples button:nth-child(1)").await;
     browser
         .wait("!document.querySelector('#second').hidden")
         .await;
@@ -142,19 +131,15 @@ async fn an_image_is_dropped_explored_stored_and_found() {
         .wait("document.querySelector('#timing').textContent.includes('Similarity')")
         .await;
     assert!(browser.colors("#second").await > 200);
+}
 
-    // Stored and found.
-    browser
-        .find("#add-label")
-        .await
-        .send_keys("cat")
-        .await
-        .unwrap();
-    browser.find("#add button").await.click().await.unwrap();
+async fn store_and_find(browser: &Browser, server: &Server) {
+    browser.enter("#add-label", "cat").await;
+    browser.click("#add button").await;
     browser
         .wait("document.querySelector('#added').textContent.includes('in “default”.')")
         .await;
-    let neighbor = browser.find("#neighbors li").await.text().await.unwrap();
+    let neighbor = browser.text("#neighbors li").await;
     assert!(
         neighbor.contains("my cat's photo.png") && neighbor.contains("1.000"),
         "{neighbor}"
@@ -162,16 +147,18 @@ async fn an_image_is_dropped_explored_stored_and_found() {
     browser
         .wait("document.querySelector('#neighbors img')?.naturalWidth > 0")
         .await;
-    assert_well_behaved(&browser, &server).await;
-    assert_fits(&browser).await;
+    assert_well_behaved(browser, server).await;
+    assert_fits(browser).await;
     browser.screenshot("playground-1280").await;
     browser.resize(1280, 900, true).await;
     browser.screenshot("playground-dark-1280").await;
     browser.resize(390, 844, false).await;
-    assert_fits(&browser).await;
+    assert_fits(browser).await;
     browser.screenshot("playground-390").await;
+}
 
-    // On the gallery's page: listed, opened, searched, deleted.
+/// Lists, filters, searches, opens and deletes items.
+async fn use_the_gallery_page(browser: &Browser, server: &Server) {
     for (id, file) in [
         ("cups/coffee", "coffee.png"),
         ("people/astronaut", "astronaut.png"),
@@ -189,67 +176,39 @@ async fn an_image_is_dropped_explored_stored_and_found() {
     }
     browser.resize(1280, 900, false).await;
     browser.driver.goto(server.url("/gallery")).await.unwrap();
-    browser
-        .wait("document.querySelectorAll('.tile').length === 3")
-        .await;
+    browser.wait_for_count(".tile", 3).await;
     browser
         .wait("[...document.querySelectorAll('.tile img')].every((img) => img.naturalWidth > 0)")
         .await;
     browser.screenshot("gallery-1280").await;
-    browser
-        .find("#where")
-        .await
-        .send_keys(r#"{"year": {"lt": 2000}}"#)
-        .await
-        .unwrap();
-    browser.find("#filters button").await.click().await.unwrap();
-    browser
-        .wait("document.querySelectorAll('.tile').length === 2")
-        .await;
+    browser.enter("#where", r#"{"year": {"lt": 2000}}"#).await;
+    browser.click("#filters button").await;
+    browser.wait_for_count(".tile", 2).await;
     browser.find("#where").await.clear().await.unwrap();
-    browser.find("#label").await.send_keys("cat").await.unwrap();
-    browser.find("#filters button").await.click().await.unwrap();
-    browser
-        .wait("document.querySelectorAll('.tile').length === 1")
-        .await;
+    browser.enter("#label", "cat").await;
+    browser.click("#filters button").await;
+    browser.wait_for_count(".tile", 1).await;
     browser.find("#label").await.clear().await.unwrap();
-    browser
-        .find(".tile-actions button")
-        .await
-        .click()
-        .await
-        .unwrap();
-    browser
-        .wait("document.querySelectorAll('.tile').length === 2")
-        .await;
+    browser.click(".tile-actions button").await;
+    browser.wait_for_count(".tile", 2).await;
     browser
         .wait("document.querySelector('#summary').textContent.includes('nearest of')")
         .await;
-    browser.find("#unlike").await.click().await.unwrap();
+    browser.click("#unlike").await;
+    browser.wait_for_count(".tile", 3).await;
     browser
-        .wait("document.querySelectorAll('.tile').length === 3")
+        .enter("#file", golden(CHELSEA).to_string_lossy())
         .await;
-    browser
-        .find("#file")
-        .await
-        .send_keys(golden(CHELSEA).to_string_lossy())
-        .await
-        .unwrap();
     browser
         .wait("document.querySelector('.tile .score')?.textContent === '1.000'")
         .await;
-    browser
-        .find(".tile .tile-picture")
-        .await
-        .click()
-        .await
-        .unwrap();
+    browser.click(".tile .tile-picture").await;
     browser
         .wait("document.querySelector('#details').open")
         .await;
     browser.screenshot("gallery-details-1280").await;
-    browser.find("#details-delete").await.click().await.unwrap();
-    browser.find("#confirm-yes").await.click().await.unwrap();
+    browser.click("#details-delete").await;
+    browser.click("#confirm-yes").await;
     browser
         .wait("document.querySelector('#summary').textContent.startsWith('Deleted')")
         .await;
@@ -264,14 +223,10 @@ async fn an_image_is_dropped_explored_stored_and_found() {
     );
     browser.resize(390, 844, false).await;
     browser.driver.goto(server.url("/gallery")).await.unwrap();
-    browser
-        .wait("document.querySelectorAll('.tile').length === 2")
-        .await;
-    assert_fits(&browser).await;
+    browser.wait_for_count(".tile", 2).await;
+    assert_fits(browser).await;
     browser.screenshot("gallery-390").await;
-    assert_well_behaved(&browser, &server).await;
-    browser.quit().await;
-    server.stopped().await;
+    assert_well_behaved(browser, server).await;
 }
 
 #[tokio::test]
@@ -305,9 +260,7 @@ async fn errors_are_shown_as_text() {
     browser
         .drop_file(&tiff.into_inner(), "cat.tiff", "image/tiff")
         .await;
-    browser
-        .wait("document.querySelectorAll('#heads button').length === 2")
-        .await;
+    browser.wait_for_count("#heads button", 2).await;
     assert!(browser.colors("#photo").await > 200);
     // The page says that this server has no gallery.
     browser
@@ -323,11 +276,11 @@ async fn errors_are_shown_as_text() {
     );
     let address = server.url("/");
     server.stopped().await;
-    browser.find("#samples button").await.click().await.unwrap();
+    browser.click("#samples button").await;
     browser
         .wait("document.querySelector('#error').textContent.length > 10")
         .await;
-    let error = browser.find("#error").await.text().await.unwrap();
+    let error = browser.text("#error").await;
     assert!(
         error.contains("The server does not answer"),
         "{address}: {error}"
@@ -433,23 +386,13 @@ async fn a_visitor_is_asked_for_an_api_key_once() {
         .wait("document.querySelector('dialog[open] input')")
         .await;
     browser.screenshot("api-key-1280").await;
-    browser
-        .find("dialog input")
-        .await
-        .send_keys("ds_wrong")
-        .await
-        .unwrap();
-    browser.find("dialog button").await.click().await.unwrap();
+    browser.enter("dialog input", "ds_wrong").await;
+    browser.click("dialog button").await;
     browser
         .wait("document.querySelector('dialog')?.textContent.includes('not known')")
         .await;
-    browser
-        .find("dialog input")
-        .await
-        .send_keys(&secret)
-        .await
-        .unwrap();
-    browser.find("dialog button").await.click().await.unwrap();
+    browser.enter("dialog input", &secret).await;
+    browser.click("dialog button").await;
     browser
         .wait("document.querySelector('#model').textContent.includes('tiny-reg')")
         .await;

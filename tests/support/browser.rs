@@ -9,7 +9,8 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use thirtyfour::{
-    By, ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogLevel, WebDriver, WebElement,
+    By, ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogLevel, TypingData, WebDriver,
+    WebElement,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -113,6 +114,27 @@ impl Browser {
             .find(By::Css(css.to_owned()))
             .await
             .unwrap_or_else(|error| panic!("{css}: {error}"))
+    }
+
+    pub async fn click(&self, css: &str) {
+        self.find(css).await.click().await.expect("a click");
+    }
+
+    pub async fn enter(&self, css: &str, keys: impl Into<TypingData>) {
+        let typed = self.find(css).await.send_keys(keys).await;
+        typed.expect("typed keys");
+    }
+
+    pub async fn text(&self, css: &str) -> String {
+        self.find(css).await.text().await.expect("text")
+    }
+
+    /// Waits until this many elements match.
+    pub async fn wait_for_count(&self, css: &str, count: usize) {
+        self.wait(&format!(
+            "document.querySelectorAll('{css}').length === {count}"
+        ))
+        .await;
     }
 
     /// Runs a function body and returns its result.
