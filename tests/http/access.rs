@@ -305,7 +305,8 @@ async fn rejected_requests_never_reach_a_body_reader_or_the_model() {
     // Rejections of requests whose body follows at once are answered, too; the body is not read.
     let image = || server.post_file("/v1/embed", "dinov2-small-focus/chelsea.png");
     for (request, status) in [(image(), 401), (image().bearer_auth(&keys.slow), 429)] {
-        assert_eq!(problem(request).await.0, status);
+        let (found, body) = problem(request).await;
+        assert_eq!(found, status, "{body}");
     }
     assert_eq!(
         seen(),
@@ -454,7 +455,7 @@ async fn pages_of_other_sites_change_nothing_unless_allowed() {
         assert_eq!(
             problem(request).await.0,
             404,
-            "these may, and there is no such item"
+            "the request is allowed, and the item is missing"
         );
     }
     // HTTP/2 has no `Host`; the address replaces it.
@@ -491,12 +492,12 @@ async fn pages_of_other_sites_change_nothing_unless_allowed() {
         .send()
         .await
         .unwrap();
-    assert_eq!(response.status(), 200, "it may be sent");
+    assert_eq!(response.status(), 200, "the request is allowed");
     assert!(
         !response
             .headers()
             .contains_key("access-control-allow-origin"),
-        "and no page may read it"
+        "no page may read the response"
     );
     server.stopped().await;
 

@@ -130,7 +130,7 @@ async fn similarity_renderings_share_a_scale_and_frame_the_patch() {
         let expected = ((value - low) / (high - low) * 255.0).round();
         assert!(
             (f32::from(shade[0]) - expected).abs() <= 1.0 && shade[0] == shade[2],
-            "{shade:?} {expected}"
+            "image {image}, patch {row},{column}: {shade:?} for {expected}"
         );
     }
     let corner = (9 * 14, 5 * 14);

@@ -235,8 +235,8 @@ fn impossible_training_sets_are_rejected() {
     ];
     for (examples, options, detail) in cases {
         let error = train(&examples, &options, &mut |_| true).expect_err(detail);
-        assert_eq!(error.kind(), Kind::InvalidOption);
-        assert!(error.detail().contains(detail), "{error}");
+        assert_eq!(error.kind(), Kind::InvalidOption, "{detail}: {error}");
+        assert!(error.detail().contains(detail), "{detail}: {error}");
     }
     let mut examples = Examples::new(2, 2);
     let error = examples.add(vec![1.0, f32::NAN], "a").unwrap_err();

@@ -195,7 +195,7 @@ fn errors_in_certificates_are_named() {
         (&good.chain, &other, "other.pem: the key does not match"),
     ] {
         let error = Certificate::open(chain, key).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
+        assert!(error.contains(expected), "{expected}: {error}");
     }
 }
 
