@@ -3,8 +3,10 @@
 #   docker build -t dinoserve .
 #   docker run --rm --read-only --cap-drop ALL -p 8080:8080 dinoserve
 #
-# RUNTIME        cpu, or cuda: ONNX Runtime for NVIDIA GPUs, which needs a BASE_IMAGE with CUDA 13 and cuDNN 9
-# MODEL          a name of `dinoserve models list` to pull and convert, or none for an image without a model
+# RUNTIME        cpu, or cuda: ONNX Runtime for NVIDIA GPUs, which needs a BASE_IMAGE with CUDA 13
+#                and cuDNN 9
+# MODEL          a name of `dinoserve models list` to pull and convert, or none for an image without
+#                a model
 # PRECISION      precision of that model: fp32, int8 or fp16
 # CARGO_PROFILE  dist, or release, which builds faster
 # SOURCE, REVISION  source repository and commit, for the image's labels
@@ -13,12 +15,13 @@ ARG BASE_IMAGE=debian:bookworm-slim
 
 FROM ${RUST_IMAGE} AS program
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates cmake gcc g++ make nasm python3 python3-pip \
+ && apt-get install -y --no-install-recommends \
+        ca-certificates cmake gcc g++ make nasm python3 python3-pip \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 ARG CARGO_PROFILE=dist
-# Builds the dependencies first, for an empty program, so that a change of the source does not rebuild them.
-# All targets named in a Cargo.toml must exist, although they are not built.
+# Builds the dependencies first, for an empty program, so that a change of the source does not
+# rebuild them. All targets named in a Cargo.toml must exist, although they are not built.
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY loadtest/Cargo.toml loadtest/Cargo.toml
@@ -48,9 +51,12 @@ RUN python3 deploy/setup.py --no-model --runtime ${RUNTIME} \
  && chmod 755 /image/usr/local/lib/onnxruntime
 ARG MODEL=dinov2-small-focus
 ARG PRECISION=fp32
-# Converted at build time, so that a container needs no network and no writable folder. Source weights are not shipped.
+# Converted at build time, so that a container needs no network and no writable folder. Source
+# weights are not shipped.
 RUN if [ ${MODEL} = dinov2-small-focus ]; then python3 deploy/setup.py --runtime none; fi \
- && if [ ${MODEL} != none ]; then /image/usr/local/bin/dinoserve models pull ${MODEL} --precision ${PRECISION}; fi \
+ && if [ ${MODEL} != none ]; then \
+        /image/usr/local/bin/dinoserve models pull ${MODEL} --precision ${PRECISION}; \
+    fi \
  && rm -rf ${DINOSERVE_HOME}/runtime ${DINOSERVE_HOME}/sources ${DINOSERVE_HOME}/tools \
  && install -d ${DINOSERVE_HOME}/gallery
 
@@ -69,7 +75,8 @@ ENV DINOSERVE_HOME=/var/lib/dinoserve \
     ORT_DYLIB_PATH=/usr/local/lib/onnxruntime/libonnxruntime.so
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 CMD ["/usr/local/bin/dinoserve", "health"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 \
+    CMD ["/usr/local/bin/dinoserve", "health"]
 ENTRYPOINT ["/usr/local/bin/dinoserve"]
 CMD ["serve"]
 ARG VERSION=0.1.0

