@@ -1,8 +1,8 @@
 //! Rules for the source that the compiler does not check: layers, circles of files, places of some
-//! crates and of `unsafe`.
+//! crates and of `unsafe`, lengths of lines and files, and plain words.
 
 mod graph;
-pub mod text;
+mod text;
 
 use std::{collections::BTreeMap, fs};
 
@@ -64,6 +64,40 @@ const UNSAFE: [&str; 3] = [
     "src/engine/weights.rs",
     "src/gallery/embedded/environment.rs",
 ];
+
+const MAX_LINE: usize = 100;
+const MAX_FILE: usize = 350;
+/// Longer files of `src` (without their unit tests), each with the reason.
+const LONG_FILES: [(&str, &str); 1] = [(
+    "src/gallery/embedded/transaction.rs",
+    "each kind of write makes its changes on disk and in memory",
+)];
+
+/// Words with a plainer one that says the same (CONTRIBUTING.md, "Language").
+const BANNED: [&str; 20] = [
+    "anew",
+    "beside",
+    "told",
+    "heard out",
+    "hear out",
+    "company",
+    "likeness",
+    "sought",
+    "whoever",
+    "nobody",
+    "somebody",
+    "as it is",
+    "what of",
+    "come to nothing",
+    "comes to nothing",
+    "mend",
+    "mends",
+    "mended",
+    "tell of",
+    "tells of",
+];
+/// Files that may use a banned word: the rule itself.
+const QUOTES: [(&str, &str); 0] = [];
 
 /// Reads the crate of a root file, with all sources of its folder.
 fn read_crate(root: &str) -> (Sources, Graph) {
@@ -206,6 +240,49 @@ fn the_table_of_faults_names_existing_tests() {
         }
     }
     assert_none("unknown tests", &missing);
+}
+
+#[test]
+fn lines_are_short() {
+    let mut found = Vec::new();
+    for (file, text) in text::read("", ".rs") {
+        let lines = text::long_lines(&text, MAX_LINE);
+        found.extend(lines.iter().map(|line| format!("{file}:{line}")));
+    }
+    assert_none(&format!("more than {MAX_LINE} characters"), &found);
+}
+
+#[test]
+fn long_files_have_a_reason() {
+    let mut found = Vec::new();
+    for (file, text) in text::read("src", ".rs") {
+        let code = text.split("\n#[cfg(test)]\n").next().unwrap_or_default();
+        let count = code.lines().count();
+        let is_listed = LONG_FILES.iter().any(|(name, _)| *name == file);
+        if is_listed != (count > MAX_FILE) {
+            found.push(format!(
+                "{file} has {count} lines; LONG_FILES lists it: {is_listed}"
+            ));
+        }
+    }
+    assert_none(&format!("files with more than {MAX_FILE} lines"), &found);
+}
+
+#[test]
+fn words_are_plain() {
+    let mut files = text::read("", ".md");
+    for folder in ["src", "train/src", "loadtest/src"] {
+        files.extend(text::read(folder, ".rs"));
+    }
+    let mut found = Vec::new();
+    for (file, text) in &files {
+        for (line, word) in text::mentions(text, &BANNED) {
+            if !QUOTES.contains(&(file.as_str(), word)) {
+                found.push(format!("{file}:{line} has \"{word}\""));
+            }
+        }
+    }
+    assert_none("words", &found);
 }
 
 /// A crate of these files.

@@ -82,11 +82,15 @@ fn read_description(file: &[u8]) {
 /// Checks what later code divides by or relies on.
 fn check(spec: &ModelSpec) {
     assert!(
-        spec.architecture.heads > 0 && spec.architecture.dim > 0 && spec.architecture.dim.is_multiple_of(spec.architecture.heads),
+        spec.architecture.heads > 0
+            && spec.architecture.dim > 0
+            && spec.architecture.dim.is_multiple_of(spec.architecture.heads),
         "{spec:?}"
     );
     assert!(
-        spec.architecture.depth > 0 && spec.architecture.ffn_hidden > 0 && spec.architecture.native_grid > 0,
+        spec.architecture.depth > 0
+            && spec.architecture.ffn_hidden > 0
+            && spec.architecture.native_grid > 0,
         "{spec:?}"
     );
     assert!(

@@ -160,8 +160,8 @@ mod tests {
 
     fn parse(sizes: &str) -> Result<ModelSpec> {
         let toml = format!(
-            "name = \"x\"\nsummary = \"a test\"\nlicence = \"none\"\ndim = 4\ndepth = 1\nheads = 2\n\
-             registers = 0\nffn = \"mlp\"\nffn_hidden = 8\nnative_grid = 2\n{sizes}"
+            "name = \"x\"\nsummary = \"a test\"\nlicence = \"none\"\ndim = 4\ndepth = 1\n\
+             heads = 2\nregisters = 0\nffn = \"mlp\"\nffn_hidden = 8\nnative_grid = 2\n{sizes}"
         );
         ModelSpec::parse(&toml, "test.toml")
     }

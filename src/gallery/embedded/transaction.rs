@@ -1,4 +1,5 @@
 //! A write transaction: changes on disk, and the changes in memory that become visible with them.
+//! Both are in one file, because each kind of write must make both.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,6 @@
-//! The pages for people: the playground at `/`, the gallery at `/gallery`, their assets, and the API
-//! reference at `/docs`. All of it is embedded in the binary and loads nothing from other hosts.
+//! The pages for people: the playground at `/`, the gallery at `/gallery`, their assets, and the
+//! API reference at `/docs`. All of it is embedded in the binary and loads nothing from other
+//! hosts.
 
 use axum::{
     Router,

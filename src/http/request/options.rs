@@ -223,7 +223,7 @@ impl<'de> Deserializer<'de> for &mut Options {
     }
 }
 
-/// A value that may be given as text, as it is in a query.
+/// A value that may be given as text, as in a query.
 struct Lenient(Value);
 
 impl IntoDeserializer<'_, JsonError> for Lenient {

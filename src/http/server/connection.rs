@@ -19,7 +19,8 @@ use tower::ServiceExt;
 use super::connection_activity::{ConnectionActivity, InProgress, TrackedBody};
 use crate::telemetry;
 
-/// How long a connection made during shutdown may take to be accepted and to send its first request.
+/// How long a connection made during shutdown may take to be accepted and to send its first
+/// request.
 pub(super) const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// Counts an open connection.

@@ -18,8 +18,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Requests in progress, and for HTTP/2 the progress of responses: a client may answer pings without
-/// ever reading a response.
+/// Requests in progress, and for HTTP/2 the progress of responses: a client may answer pings
+/// without ever reading a response.
 pub(crate) struct ConnectionActivity {
     opened: Instant,
     in_progress: AtomicUsize,
@@ -142,8 +142,8 @@ impl Drop for InProgress {
     }
 }
 
-/// Maximum size of a data frame, in bytes. HTTP/2 accepts a whole frame as soon as one byte fits the
-/// window, and buffered bytes are invisible here, so frames are kept small.
+/// Maximum size of a data frame, in bytes. HTTP/2 accepts a whole frame as soon as one byte fits
+/// the window, and buffered bytes are invisible here, so frames are kept small.
 const MAX_FRAME_BYTES: usize = 64 << 10;
 
 /// A response body that records its progress.

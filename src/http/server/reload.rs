@@ -43,7 +43,10 @@ pub(crate) async fn reload_on_change(
                     .reload_failures
                     .with_label_values(&[label])
                     .inc();
-                tracing::error!(file = label, %error, "reload failed; the previous content stays in force");
+                tracing::error!(
+                    file = label, %error,
+                    "reload failed; the previous content stays in force"
+                );
             }
         }
     }

@@ -66,8 +66,8 @@ pub enum Stop {
     Now,
 }
 
-/// Serves until `stop` resolves, then finishes accepted requests within the grace period. On return,
-/// every connection is closed and the state is dropped.
+/// Serves until `stop` resolves, then finishes accepted requests within the grace period. On
+/// return, every connection is closed and the state is dropped.
 ///
 /// # Errors
 /// [`crate::error::Kind::Internal`] if TLS cannot be set up.

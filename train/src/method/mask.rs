@@ -9,7 +9,7 @@ use crate::data::MaskedPatches;
 const MIN_BLOCK: usize = 4;
 /// Largest aspect ratio of a block, in either direction.
 const MAX_ASPECT: f64 = 1.0 / 0.3;
-/// Number of blocks in a row that may fail to mask anything before the mask stays as it is.
+/// Number of blocks in a row that may fail to mask anything before the mask is final.
 const TRIES: usize = 10;
 
 /// Section `loss.mask`: how much is masked.
