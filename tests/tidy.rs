@@ -2,7 +2,7 @@
 //! crates and of `unsafe`, lengths of lines and files, and plain words.
 
 mod graph;
-mod text;
+pub mod text;
 
 use std::{collections::BTreeMap, fs};
 
