@@ -24,7 +24,7 @@ const MAX_WEIGHT: f32 = 127.0;
 /// Quantizes `weight`, `[outputs, inputs]`, symmetrically to the nearest value.
 ///
 /// # Panics
-/// If the number of weights is another one, or the number of inputs is odd.
+/// If the number of weights does not fit, or the number of inputs is odd.
 pub(super) fn quantize(weight: &[f32], outputs: usize, inputs: usize) -> Quantized {
     assert!(
         inputs.is_multiple_of(2) && weight.len() == outputs * inputs,

@@ -44,7 +44,8 @@ fn triangle(x: f64) -> f64 {
     (1.0 - x.abs()).max(0.0)
 }
 
-/// Keys' cubic with a = −0.5, in the order of operations Pillow uses, so that the last bit agrees.
+/// Computes Keys' cubic with a = −0.5, in Pillow's order of operations, so that the last bit
+/// agrees.
 fn bicubic(x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();

@@ -14,7 +14,8 @@ use crate::{
 /// raise it whenever a change of the graph can change a feature.
 pub const GRAPH_VERSION: u32 = 1;
 
-/// Reads weights by the hub's names and remembers the hash of each, whatever file it comes from.
+/// Reads weights by the hub's names, and stores the hash of each, which is the same for all file
+/// formats.
 pub(super) struct Reader<'a> {
     weights: &'a Weights,
     hashes: BTreeMap<String, [u8; 32]>,
