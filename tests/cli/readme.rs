@@ -170,6 +170,33 @@ fn links_and_file_names_in_documents_exist() {
     );
 }
 
+#[test]
+fn the_page_of_dependencies_names_each_crate() {
+    let page = std::fs::read_to_string(Path::new(ROOT).join("docs/dependencies.md")).unwrap();
+    let names: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
+        .flat_map(|crates| crates.split(", "))
+        .collect();
+    let mut listed = 0;
+    for package in ["", "train/", "loadtest/", "fuzz/"] {
+        let file = Path::new(ROOT).join(package).join("Cargo.toml");
+        let manifest: toml::Table = std::fs::read_to_string(file).unwrap().parse().unwrap();
+        for table in ["dependencies", "dev-dependencies"] {
+            let crates = manifest.get(table).and_then(toml::Value::as_table);
+            for name in crates.into_iter().flatten().map(|(name, _)| name) {
+                let is_ours = name.starts_with("dinoserve");
+                assert!(
+                    is_ours || names.contains(&name.as_str()),
+                    "{package}: {name}"
+                );
+                listed += 1;
+            }
+        }
+    }
+    assert!(listed > 80, "{listed} dependencies");
+}
+
 #[tokio::test]
 async fn the_page_of_the_api_is_up_to_date() {
     let Some(python) = Python::find("readme::the_page_of_the_api_is_up_to_date") else {
