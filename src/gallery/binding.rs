@@ -33,7 +33,7 @@ impl Binding {
     /// # Errors
     /// [`Kind::Conflict`] that lists the differences.
     pub fn check(&self, name: &GalleryName, other: &Self) -> Result<()> {
-        let holder = format_args!("the gallery `{name}`");
+        let holder = format_args!("the gallery `{name}` holds");
         self.model
             .require(&other.model, holder, "use another gallery")?;
         let pooled = [

@@ -62,8 +62,10 @@ pub struct ModelId {
 }
 
 impl ModelId {
-    /// Checks that features of `other` may be compared with those of `holder`, which this model
-    /// made. `advice` completes "serve that model, or …".
+    /// Checks that features of `other` may be compared with features of this model.
+    ///
+    /// `holder` begins the message: who has features of this model, with a verb, such as "the
+    /// gallery `default` holds". `advice` completes "serve that model, or …".
     ///
     /// # Errors
     /// [`Kind::Conflict`] that names both models.
@@ -77,7 +79,7 @@ impl ModelId {
             return Ok(());
         }
         let detail = format!(
-            "{holder} holds features of {} (fingerprint {}), and these are of {} ({}); \
+            "{holder} features of {} (fingerprint {}), and these are of {} ({}); \
              serve that model, or {advice}",
             self.name,
             self.fingerprint.short(),

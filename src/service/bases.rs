@@ -65,7 +65,7 @@ impl StoredBasis {
     }
 
     fn require_model(&self, served: &ModelId) -> Result<()> {
-        let holder = format_args!("the basis `{}`", self.name);
+        let holder = format_args!("the basis `{}` is fitted on", self.name);
         let advice = "fit the basis again with PUT";
         self.about.model.require(served, holder, advice)
     }

@@ -314,7 +314,7 @@ async fn bases_survive_a_restart_and_belong_to_a_model() {
 
     // Another model's tokens cannot be projected on it.
     let server = start("tiny").await;
-    let wanted = "the basis `lasting` holds features of tiny-reg (fingerprint ";
+    let wanted = "the basis `lasting` is fitted on features of tiny-reg (fingerprint ";
     for path in ["/v1/pca?basis=lasting", "/v1/bases/lasting"] {
         let request = post(&server, path, &[ROCKET]);
         assert_problem((path, request, 409, "conflict", wanted)).await;

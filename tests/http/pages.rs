@@ -389,7 +389,7 @@ async fn a_visitor_is_asked_for_an_api_key_once() {
     browser.enter("dialog input", "ds_wrong").await;
     browser.click("dialog button").await;
     browser
-        .wait("document.querySelector('dialog')?.textContent.includes('not known')")
+        .wait("document.querySelector('dialog')?.textContent.includes('does not know')")
         .await;
     browser.enter("dialog input", &secret).await;
     browser.click("dialog button").await;

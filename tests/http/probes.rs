@@ -608,7 +608,7 @@ async fn probes_reject_features_of_another_model() {
             body["detail"]
                 .as_str()
                 .unwrap()
-                .contains("takes features of tiny-reg, and this server runs tiny")
+                .contains("takes features of tiny-reg (fingerprint ")
         );
     }
     // The same model with other preprocessing.

@@ -281,15 +281,15 @@ fn content_larger_than_announced_is_rejected_before_decoding() {
     for (bytes, printed) in [
         (
             file(&[canvas(0), lossy.clone()].concat()),
-            "its picture is 16383×16383, and the canvas 16×16",
+            "its image is 16383×16383, and the canvas 16×16",
         ),
         (
             file(&[canvas(0), lossless].concat()),
-            "its picture is 16384×16384, and the canvas 16×16",
+            "its image is 16384×16384, and the canvas 16×16",
         ),
         (
             file(&[canvas(2), frame(&lossy)].concat()),
-            "its picture is 16383×16383, and the frame 16×16",
+            "its image is 16383×16383, and the frame 16×16",
         ),
     ] {
         let error = decode(&bytes, LIKE_PILLOW, LIMITS).expect_err("a lie");

@@ -153,7 +153,7 @@ fn run_and_kill(
     expected: &mut [Items],
 ) -> (Vec<Option<Operation>>, usize) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["gallery_crash::writer_process", "--exact", "--nocapture"])
+        .args(["store::crash::writer_process", "--exact", "--nocapture"])
         .env(TASK, format!("{} {}", random.next(), folder.display()))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -49,7 +49,7 @@ impl Probes {
     pub async fn train(&self, extractor: &Extractor, plan: ProbePlan) -> Result<Arc<Training>> {
         plan.options.check()?;
         let info = self.store.require_gallery(&plan.gallery).await?;
-        let holder = format_args!("the gallery `{}`", plan.gallery);
+        let holder = format_args!("the gallery `{}` holds", plan.gallery);
         let advice = "train a probe on another gallery";
         let model = &info.binding.model;
         model.require(extractor.engine().model_id(), holder, advice)?;
@@ -94,7 +94,7 @@ impl Probes {
             );
             return Err(Error::new(Kind::NotFound, detail));
         };
-        let holder = format_args!("the probe `{name}`");
+        let holder = format_args!("the probe `{name}` takes");
         let advice = "train a probe on a gallery of this one";
         let model = &stored.about.binding.model;
         model.require(extractor.engine().model_id(), holder, advice)?;
