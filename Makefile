@@ -1,4 +1,4 @@
-# `make demo` and `make test` are the two to know; `make help` lists the others.
+# Start with `make demo` and `make test`; `make help` lists all targets.
 
 SHELL := /bin/sh
 DINOSERVE_HOME ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/dinoserve
