@@ -15,8 +15,7 @@ use std::{
 
 use dinoserve::vision::{
     Background, DecodeLimits, DecodeOptions, Decoded, PatchSize, ResampleFilter, ResizeMode, Size,
-    Transform, decode, decode_fast,
-    thumbnail,
+    Transform, decode, decode_fast, thumbnail,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -55,7 +54,12 @@ fuzz_target!(|file: &[u8]| {
     }));
     let Ok(decoded) = decoded else { return };
     let (whole, reduced, size) = match decoded {
-        (Ok(whole), Ok(Decoded { image, full_size, .. })) => (whole, image, full_size),
+        (
+            Ok(whole),
+            Ok(Decoded {
+                image, full_size, ..
+            }),
+        ) => (whole, image, full_size),
         (Err(_), Err(_)) => return,
         (whole, fast) => panic!(
             "only one of both ways decodes the file: {:?} {:?}",

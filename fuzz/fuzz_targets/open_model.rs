@@ -48,7 +48,10 @@ fn open_model(file: &[u8]) {
         check(&model.spec);
         for (height, width) in [(1, 1), (3, 2)] {
             let positions = model.positions.interpolate(Grid { height, width });
-            assert_eq!(positions.dim(), (1 + height * width, model.spec.architecture.dim));
+            assert_eq!(
+                positions.dim(),
+                (1 + height * width, model.spec.architecture.dim)
+            );
         }
     }
 }
@@ -84,7 +87,10 @@ fn check(spec: &ModelSpec) {
     assert!(
         spec.architecture.heads > 0
             && spec.architecture.dim > 0
-            && spec.architecture.dim.is_multiple_of(spec.architecture.heads),
+            && spec
+                .architecture
+                .dim
+                .is_multiple_of(spec.architecture.heads),
         "{spec:?}"
     );
     assert!(
