@@ -6,9 +6,11 @@
 use std::{fmt, path::Path, time::Duration};
 
 /// Kind of an error. Each kind has one stable code for programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Kind {
     /// The input cannot be parsed: broken JSON, multipart or base64, no image, a damaged snapshot.
+    #[strum(serialize = "malformed_request")]
     Malformed,
     /// The endpoint does not accept the body's content type.
     UnsupportedMediaType,
@@ -61,32 +63,7 @@ pub enum Kind {
 impl Kind {
     /// Returns the stable code, which clients may match on.
     pub fn code(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed_request",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::NotAcceptable => "not_acceptable",
-            Self::TooLarge => "too_large",
-            Self::UndecodableImage => "undecodable_image",
-            Self::InvalidOption => "invalid_option",
-            Self::LimitExceeded => "limit_exceeded",
-            Self::NotFound => "not_found",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::Unauthenticated => "unauthenticated",
-            Self::Forbidden => "forbidden",
-            Self::RateLimited => "rate_limited",
-            Self::HeadTooLarge => "head_too_large",
-            Self::ModelRejected => "model_rejected",
-            Self::Conflict => "conflict",
-            Self::StorageFull => "storage_full",
-            Self::Overloaded => "overloaded",
-            Self::Unavailable => "unavailable",
-            Self::SlowRequest => "slow_request",
-            Self::Timeout => "timeout",
-            Self::Artifact => "artifact",
-            Self::Download => "download",
-            Self::Io => "io",
-            Self::Internal => "internal",
-        }
+        self.into()
     }
 }
 
@@ -136,10 +113,8 @@ impl Error {
 
     /// Creates a [`Kind::InvalidOption`] error: the `value` of an option is outside `range`.
     pub fn out_of_range(option: &str, value: impl fmt::Display, range: impl fmt::Display) -> Self {
-        Self::option(
-            option,
-            format_args!("{value} is out of range; it must be {range}"),
-        )
+        let detail = format_args!("{value} is out of range; it must be {range}");
+        Self::option(option, detail)
     }
 
     /// Creates a [`Kind::Artifact`] error.
@@ -228,18 +203,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source
-            .as_deref()
-            .map(|source| source as &(dyn std::error::Error + 'static))
+        Some(self.source.as_deref()?)
     }
 }
 
 /// Turns the errors of other libraries into [`Error`]s that keep them as the cause.
 pub trait ResultExt<T> {
     /// Turns the error into a [`Kind::Internal`] error whose message is "`action`: cause".
-    ///
-    /// # Errors
-    /// The [`Kind::Internal`] error, if `self` is an error.
     fn internal(self, action: impl fmt::Display) -> Result<T>;
 }
 

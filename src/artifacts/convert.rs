@@ -30,10 +30,6 @@ use crate::{
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// Reads a weight file. Its name determines the format if `format` is `None`.
-///
-/// # Errors
-/// [`Kind::Artifact`](crate::error::Kind::Artifact) if it is damaged or its format is unknown,
-/// [`Kind::Io`](crate::error::Kind::Io) if it cannot be read.
 pub fn read_weights(path: &Path, format: Option<SourceFormat>) -> Result<Weights> {
     format
         .map_or_else(|| format_by_name(path), Ok)
@@ -101,9 +97,6 @@ pub(super) fn shard_names(index: &Path) -> Result<Vec<String>> {
 /// Converts `source` to a model file at `to` with its data file and manifest.
 ///
 /// Each file is written atomically.
-///
-/// # Errors
-/// As [`read_weights`] and [`vit::build`].
 pub fn convert(
     spec: &ModelSpec,
     source: &Path,

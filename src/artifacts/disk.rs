@@ -17,9 +17,6 @@ use crate::{
 };
 
 /// Writes a file atomically: a temporary file in the same folder is written, synced and renamed.
-///
-/// # Errors
-/// [`Kind::Io`](crate::error::Kind::Io) if the folder or the file cannot be written.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let mut file = temporary_for(path)?;
     write(file.as_file_mut())?;
@@ -73,9 +70,6 @@ pub(super) fn persist(file: NamedTempFile, path: &Path) -> Result<()> {
 }
 
 /// Returns the SHA-256 of a file in hexadecimal.
-///
-/// # Errors
-/// [`Kind::Io`](crate::error::Kind::Io) if the file cannot be read.
 pub fn sha256_file(path: &Path, progress: &mut dyn Progress) -> Result<String> {
     let reading = |error| Error::reading(path, error);
     let mut file = File::open(path).map_err(reading)?;

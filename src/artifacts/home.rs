@@ -28,9 +28,6 @@ pub struct Home {
 
 impl Home {
     /// Uses the folder `root`, or the default if `None`. The folder need not exist.
-    ///
-    /// # Errors
-    /// [`Kind::Io`] if the user's home folder is unknown.
     pub fn new(root: Option<PathBuf>) -> Result<Self> {
         let root = root.or_else(default_root).ok_or_else(|| {
             Error::new(Kind::Io, "the home folder is unknown; set DINOSERVE_HOME")

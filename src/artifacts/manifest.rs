@@ -72,10 +72,6 @@ pub struct Manifest {
 
 impl Manifest {
     /// Reads the manifest of a converted model.
-    ///
-    /// # Errors
-    /// [`Kind::Io`](crate::error::Kind::Io) if the file cannot be read,
-    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if it is damaged.
     pub fn read(paths: &ModelPaths) -> Result<Self> {
         let path = paths.manifest.display();
         let text = std::fs::read(&paths.manifest)
@@ -94,9 +90,6 @@ impl Manifest {
     }
 
     /// Compares the hashes of the model file and the data file with the manifest.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`](crate::error::Kind::Artifact) with the name of the file that differs.
     pub fn verify(&self, paths: &ModelPaths, progress: &mut dyn Progress) -> Result<()> {
         for (path, expected) in [
             (&paths.model, &self.sha256),

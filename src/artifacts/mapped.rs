@@ -18,9 +18,6 @@ pub struct Mapping(Mmap);
 
 impl Mapping {
     /// Maps the file at `path`.
-    ///
-    /// # Errors
-    /// [`Kind::Io`](crate::error::Kind::Io) if it cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         let reading = |error| Error::reading(path, error);
         let file = File::open(path).map_err(reading)?;
@@ -54,9 +51,6 @@ impl AsRef<[u8]> for Mapping {
 }
 
 /// Maps a file for readers that share parts of it.
-///
-/// # Errors
-/// As [`Mapping::open`].
 pub fn map_file(path: &Path) -> Result<Bytes> {
     Mapping::open(path).map(Bytes::from_owner)
 }

@@ -1,4 +1,8 @@
 //! Models on disk: the cache folder, downloads, conversion, and reading converted models.
+//!
+//! # Errors
+//! `Kind::Artifact` for a file that is absent, damaged or of another format, `Kind::Download` for a
+//! failed download, and `Kind::Io` for a file that cannot be read or written.
 
 mod convert;
 mod disk;

@@ -66,10 +66,6 @@ pub struct ModelFile {
 
 impl ModelFile {
     /// Opens a model that `dinoserve models convert` wrote.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if it is damaged or of another program,
-    /// [`Kind::Io`](crate::error::Kind::Io) if it cannot be read.
     pub fn open(path: &Path, rule: PositionRule) -> Result<Self> {
         let invalid =
             |detail: fmt::Arguments<'_>| Error::artifact(format!("{}: {detail}", path.display()));

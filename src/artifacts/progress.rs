@@ -1,7 +1,8 @@
 //! Progress of downloads and conversions.
 
 /// A step of a long task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Step {
     /// Downloads a file; counted in bytes.
     Downloading,
@@ -14,11 +15,7 @@ pub enum Step {
 impl Step {
     /// Returns the name, for people.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Downloading => "downloading",
-            Self::Converting => "converting",
-            Self::Checking => "checking",
-        }
+        self.into()
     }
 }
 

@@ -44,9 +44,6 @@ pub struct VerifiedModel {
 
 impl ModelStore {
     /// Opens the store in `home`. `hub` is the URL of the model hub.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`] if a model description is invalid.
     pub fn new(home: Home, hub: &str) -> Result<Self> {
         let catalog = Catalog::with_folder(&home.catalog())?;
         Ok(Self {
@@ -57,9 +54,6 @@ impl ModelStore {
     }
 
     /// Returns the same store with the current model descriptions.
-    ///
-    /// # Errors
-    /// As [`ModelStore::new`].
     pub fn reread(&self) -> Result<Self> {
         Self::new(self.home.clone(), &self.hub)
     }
@@ -70,9 +64,6 @@ impl ModelStore {
     }
 
     /// Adds the model that a file describes, and returns its name.
-    ///
-    /// # Errors
-    /// As [`Catalog::add_file`].
     pub fn add_description(&mut self, path: &Path) -> Result<String> {
         self.catalog.add_file(path)
     }
@@ -94,9 +85,6 @@ impl ModelStore {
     }
 
     /// Downloads a model's weights, unless they are present, and converts them.
-    ///
-    /// # Errors
-    /// [`Kind::Download`] if no source is available, and as [`convert`].
     pub fn pull(
         &self,
         name: &str,
@@ -109,9 +97,6 @@ impl ModelStore {
     }
 
     /// Returns a model's published weights, which are downloaded unless they are present.
-    ///
-    /// # Errors
-    /// [`Kind::Download`] if no source is available, and as [`read_weights`].
     pub fn weights(&self, name: &str, progress: &mut dyn Progress) -> Result<Weights> {
         let spec = self.catalog.get(name)?;
         self.download_if_absent(spec, progress)?;
@@ -151,9 +136,6 @@ impl ModelStore {
     }
 
     /// Compares a converted model with its manifest.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`] if the model is absent or damaged.
     pub fn verify(
         &self,
         name: &str,
@@ -234,9 +216,6 @@ impl ModelStore {
     }
 
     /// Converts the local weights.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`] if they are absent or do not match the model's description.
     fn convert_local(
         &self,
         spec: &ModelSpec,

@@ -3,6 +3,10 @@
 //!
 //! [`Engine`] is the handle for callers. Only [`session`], [`providers`] and `weights` use ONNX
 //! Runtime.
+//!
+//! # Errors
+//! [`Kind::Artifact`] if a model, a device or the runtime library cannot be used, and
+//! [`Kind::Internal`] if the runtime fails.
 
 mod batcher;
 mod features;
@@ -58,9 +62,6 @@ impl Engine {
     /// Starts an engine. Its threads load `model` and run one inference per session to warm up.
     ///
     /// Returns at once; [`Engine::ready`] waits for the outcome.
-    ///
-    /// # Errors
-    /// [`Kind::Internal`] if the thread cannot be started.
     pub fn start(
         runtime: &Runtime,
         model: ModelFile,
@@ -126,9 +127,6 @@ impl Engine {
     }
 
     /// Waits until the engine is ready, and returns its plan.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`] with the reason if the model cannot run.
     pub async fn ready(&self) -> Result<Arc<EnginePlan>> {
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| *state != EngineState::Loading).await;

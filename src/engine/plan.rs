@@ -80,10 +80,6 @@ pub fn available_cores() -> usize {
 
 impl EngineConfig {
     /// Plans for a model of this precision on this machine.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if the device is a GPU that cannot be used,
-    /// or the precision does not run on GPUs.
     pub fn plan_here(&self, precision: Precision, runtime: &Runtime) -> Result<EnginePlan> {
         let providers = match (precision, &self.device) {
             (Precision::Int8, Device::Auto) => runtime.providers(&Device::Cpu),

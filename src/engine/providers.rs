@@ -66,21 +66,14 @@ impl fmt::Display for Device {
 }
 
 /// The execution provider of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
 pub enum Provider {
     /// The CPU.
+    #[strum(to_string = "cpu")]
     Cpu,
     /// The GPU with this number.
+    #[strum(to_string = "cuda:{0}")]
     Cuda(u16),
-}
-
-impl fmt::Display for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(index) => write!(f, "cuda:{index}"),
-        }
-    }
 }
 
 /// Options of a session.
@@ -115,10 +108,6 @@ static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
 impl Runtime {
     /// Loads the library at `path`. Later calls return the library of the first.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if the file is missing, is not ONNX
-    /// Runtime, or is too old.
     pub fn load(path: &Path) -> Result<Self> {
         if let Some(runtime) = RUNTIME.get() {
             return Ok(runtime.clone());
@@ -155,10 +144,6 @@ impl Runtime {
     }
 
     /// Resolves `device` on this machine. `Auto` falls back to the CPU with one warning.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if `device` names a GPU that cannot be
-    /// used.
     pub fn providers(&self, device: &Device) -> Result<Vec<Provider>> {
         let options = SessionOptions::default();
         match device {
@@ -181,9 +166,6 @@ impl Runtime {
     }
 
     /// Returns the builder of a session on `provider`.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if it is a GPU that cannot be used.
     pub(super) fn session_builder(
         &self,
         provider: Provider,

@@ -76,9 +76,6 @@ impl Sessions {
 impl ModelSession {
     /// Loads the sessions of `plan`, one after the other. Sessions on the CPU share the memory of
     /// the weights.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if the model or a device cannot be used.
     pub fn load(runtime: &Runtime, model: &ModelFile, plan: &EnginePlan) -> Result<Sessions> {
         let on_cpu = plan.providers.contains(&Provider::Cpu);
         let model = Arc::new(LoadedModel {
@@ -121,9 +118,6 @@ impl ModelSession {
     }
 
     /// Replaces a session that may be damaged with a new one of the same kind.
-    ///
-    /// # Errors
-    /// As [`ModelSession::load`]; the old session stays.
     pub fn replace(&mut self) -> Result<()> {
         *self = Self::new(&self.model, self.provider, self.options)?;
         Ok(())
@@ -137,9 +131,6 @@ impl ModelSession {
     /// Runs a batch of images of one grid, and returns the features of each.
     ///
     /// `queue_time` of the features is zero.
-    ///
-    /// # Errors
-    /// [`Kind::Internal`](crate::error::Kind::Internal) if the runtime fails.
     pub fn run(&mut self, batch: &[(&Input, RequestedOutputs)]) -> Result<Vec<Features>> {
         let Some(&(first, _)) = batch.first() else {
             return Ok(Vec::new());
@@ -192,9 +183,6 @@ impl ModelSession {
     }
 
     /// Runs one gray image of `grid`.
-    ///
-    /// # Errors
-    /// As [`ModelSession::run`].
     pub fn warm_up(&mut self, grid: Grid) -> Result<()> {
         let Size { width, height } = grid.pixels(self.model.patch);
         let pixels = RgbImage::from_pixel(width as u32, height as u32, image::Rgb([128; 3]));

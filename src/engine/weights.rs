@@ -36,10 +36,6 @@ pub(super) struct SharedWeights {
 
 impl SharedWeights {
     /// Maps the weights of `model`.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if the data file does not match the model,
-    /// [`Kind::Io`](crate::error::Kind::Io) if it cannot be read.
     pub(super) fn open(model: &ModelFile) -> Result<Self> {
         let mapping = Mapping::open(&model.paths.data)?;
         let values = model

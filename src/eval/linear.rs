@@ -8,9 +8,6 @@ use crate::{
 
 /// Trains a probe on all of `dataset`. `watch` gets the progress and returns whether to go on;
 /// `Ok(None)` means that it stopped the training.
-///
-/// # Errors
-/// See [`train`].
 pub fn train_on(
     dataset: &LabeledVectors,
     options: &TrainingOptions,
@@ -25,10 +22,6 @@ pub fn train_on(
 }
 
 /// Returns the probability of each of the probe's classes for each image of a dataset.
-///
-/// # Errors
-/// [`Kind::InvalidOption`](crate::error::Kind::InvalidOption) if the vectors do not have the width
-/// that the probe was trained on.
 pub fn probabilities(probe: &Probe, dataset: &LabeledVectors) -> Result<Vec<Vec<f32>>> {
     dataset
         .vectors

@@ -107,9 +107,6 @@ impl Extractor {
 
     /// Runs CPU-bound work on a blocking thread as soon as a core is free. `what` names the work in
     /// an error.
-    ///
-    /// # Errors
-    /// Errors of the work, or an internal error if it panics.
     pub async fn on_blocking_thread<T: Send + 'static>(
         &self,
         what: &str,

@@ -37,9 +37,6 @@ pub struct NewEntry {
 
 impl Galleries {
     /// Stores all valid entries in one transaction. Creates the gallery if it does not exist.
-    ///
-    /// # Errors
-    /// As [`crate::gallery::GalleryStore::put`]. Nothing is stored then.
     pub async fn insert(
         &self,
         extractor: &Extractor,

@@ -148,9 +148,6 @@ impl LiveService {
     }
 
     /// Waits until the first model is ready, and logs it.
-    ///
-    /// # Errors
-    /// [`Kind::Artifact`] if it cannot run.
     pub async fn ready(&self) -> Result<()> {
         announce(self.current().engine()).await
     }

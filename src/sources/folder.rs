@@ -63,9 +63,6 @@ pub fn relative_path(root: &Path, path: &Path) -> String {
 /// Returns the segments of the path of a file relative to `root`.
 ///
 /// By convention the first of several segments is the label: each class has its folder.
-///
-/// # Errors
-/// [`Kind::InvalidOption`](crate::error::Kind::InvalidOption) if the path is not UTF-8.
 pub fn path_segments<'a>(root: &Path, path: &'a Path) -> Result<Vec<&'a str>> {
     path.strip_prefix(root)
         .unwrap_or(path)

@@ -34,9 +34,6 @@ pub fn log_span(id: &str) -> Span {
 }
 
 /// Starts recording. `filter` is in `tracing`'s syntax, such as `info` or `dinoserve=debug,warn`.
-///
-/// # Errors
-/// [`Kind::InvalidOption`](crate::error::Kind::InvalidOption) if the collector's URL is invalid.
 pub fn start(format: LogFormat, filter: &str, export: Option<&TraceExport>) -> Result<Tracing> {
     // ONNX Runtime warns of an input with a default, which is intended here. A filter for `ort`
     // overrides this.

@@ -30,10 +30,6 @@ const BUFFER_BYTES: usize = 1 << 17;
 /// The bytes go to a file with the suffix `.part`, which is renamed after its hash is verified.
 /// `sha256` is the expected hash in hexadecimal; by default it is the one that a model hub
 /// announces.
-///
-/// # Errors
-/// [`Kind::Download`] if the file is not available, the server cannot be reached, or the hash
-/// differs; [`Kind::Io`] if the disk is full or cannot be written.
 pub fn download(
     url: &str,
     to: &Path,

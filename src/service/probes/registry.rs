@@ -20,7 +20,8 @@ use crate::{
 const MAX_FAILURES: usize = 32;
 
 /// State of a probe.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum ProbeState {
     /// Its training is in progress.
     Training(Progress),
@@ -33,11 +34,7 @@ pub enum ProbeState {
 impl ProbeState {
     /// Returns the name of the state.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Training(_) => "training",
-            Self::Ready => "ready",
-            Self::Failed(_) => "failed",
-        }
+        self.into()
     }
 }
 
@@ -57,9 +54,6 @@ enum State {
 
 impl Training {
     /// Waits for the end of the training.
-    ///
-    /// # Errors
-    /// The error that the training failed with.
     pub async fn ended(&self) -> Result<(), Arc<Error>> {
         let mut state = self.state.subscribe();
         let ended = state.wait_for(|state| matches!(state, State::Ended(_)));
