@@ -185,7 +185,7 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
     let gallery = opened(&folder, 500, VectorFormat::F32).await;
     assert!(
         gallery.require_gallery(&name()).await.unwrap().indexed > 2500,
-        "the index is read and not made anew"
+        "the index is read, not rebuilt"
     );
     assert_eq!(files(&folder), 2, "leftover files are removed");
     assert!(recall(&gallery, None).await >= 0.95);
