@@ -22,4 +22,4 @@ pub use manifest::{Manifest, ModelPaths};
 pub use mapped::{Mapping, map_file};
 pub use model_file::{ModelFile, StoredWeight};
 pub use progress::{Progress, Step};
-pub use store::{ModelState, ModelStore, VerifiedModel};
+pub use store::{ModelState, ModelStore};

@@ -33,15 +33,6 @@ pub enum ModelState {
     Absent,
 }
 
-/// A converted model whose files match its manifest.
-#[derive(Debug, Clone)]
-pub struct VerifiedModel {
-    /// Manifest of the model.
-    pub manifest: Manifest,
-    /// Paths of the model's files.
-    pub paths: ModelPaths,
-}
-
 impl ModelStore {
     /// Opens the store in `home`. `hub` is the URL of the model hub.
     pub fn new(home: Home, hub: &str) -> Result<Self> {
@@ -135,13 +126,13 @@ impl ModelStore {
         ModelFile::open(&paths.model, rule)
     }
 
-    /// Compares a converted model with its manifest.
+    /// Compares a converted model with its manifest, and returns the manifest.
     pub fn verify(
         &self,
         name: &str,
         precision: Precision,
         progress: &mut dyn Progress,
-    ) -> Result<VerifiedModel> {
+    ) -> Result<Manifest> {
         self.catalog.get(name)?;
         let paths = self.paths(name, precision);
         if !paths.model.exists() {
@@ -159,7 +150,7 @@ impl ModelStore {
                 paths.model.display()
             )));
         }
-        Ok(VerifiedModel { manifest, paths })
+        Ok(manifest)
     }
 
     /// Returns the first source of a model whose file is present.

@@ -145,8 +145,8 @@ impl Doctor {
         let outcome = match store.state(&spec, engine.precision()) {
             ModelState::Converted => {
                 match with_progress(|show| store.verify(name, engine.precision(), show)) {
-                    Ok(verified) => {
-                        let precision = verified.manifest.precision;
+                    Ok(manifest) => {
+                        let precision = manifest.precision;
                         return (true, good(format!("{name} {precision}, as it was written")));
                     }
                     Err(error) => bad(format!(

@@ -193,9 +193,8 @@ impl Verify {
     fn run(self) -> anyhow::Result<ExitCode> {
         let store = self.store.store()?;
         let precision = self.precision.precision;
-        let verified = with_progress(|progress| store.verify(&self.name, precision, progress))?;
-        let path = &verified.paths.model;
-        let manifest = &verified.manifest;
+        let manifest = with_progress(|progress| store.verify(&self.name, precision, progress))?;
+        let path = store.paths(&self.name, precision).model;
         if self.json {
             print_json(&json!({"path": path, "manifest": manifest}))?;
             return Ok(ExitCode::SUCCESS);
@@ -211,7 +210,7 @@ impl Verify {
         )?;
         if let Some(folder) = self.goldens {
             let runtime = self.runtime.load(&self.store)?;
-            let model = ModelFile::open(path, PositionRule::Hub)?;
+            let model = ModelFile::open(&path, PositionRule::Hub)?;
             goldens::compare(&runtime, &model, &folder)?;
         }
         Ok(ExitCode::SUCCESS)

@@ -30,6 +30,17 @@ pub struct RequestedOutputs {
     pub layers_patch: bool,
 }
 
+impl RequestedOutputs {
+    /// Only the patch tokens.
+    pub(crate) const PATCH_TOKENS: Self = Self {
+        patch_tokens: true,
+        registers: false,
+        attention: false,
+        layers_cls: false,
+        layers_patch: false,
+    };
+}
+
 /// Features of one image. The final norm is applied to all tokens.
 #[derive(Debug, Clone)]
 pub struct Features {

@@ -43,10 +43,8 @@ pub struct AttentionMaps {
 impl AttentionMaps {
     /// Draws one map, or all heads in a labeled grid. Each map is scaled to its own range.
     fn draw(&self, image: &CachedFeatures, colormap: Colormap, style: Style) -> RgbImage {
-        let draw = |map: ArrayView1<'_, f32>| {
-            let scaled = attention::min_max(map);
-            render::draw(&scaled, 1, self.grid, image.image(), style, colormap)
-        };
+        let draw =
+            |map: ArrayView1<'_, f32>| image.draw(&attention::min_max(map), 1, style, colormap);
         if self.maps.nrows() == 1 {
             return draw(self.maps.row(0));
         }

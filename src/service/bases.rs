@@ -64,7 +64,7 @@ impl StoredBasis {
         })
     }
 
-    fn require_model(&self, served: &ModelId) -> Result<()> {
+    pub(super) fn require_model(&self, served: &ModelId) -> Result<()> {
         let holder = format_args!("the basis `{}` is fitted on", self.name);
         let advice = "fit the basis again with PUT";
         self.about.model.require(served, holder, advice)
@@ -79,15 +79,6 @@ pub struct Bases {
     update: Arc<AsyncMutex<()>>,
 }
 
-/// Result of [`Bases::fit`].
-#[derive(Debug)]
-pub struct FittedBasis {
-    /// The basis.
-    pub basis: StoredBasis,
-    /// Whether the name is new.
-    pub created: bool,
-}
-
 impl Bases {
     /// Returns the bases of a store.
     pub fn new(store: Gallery) -> Self {
@@ -98,7 +89,7 @@ impl Bases {
     }
 
     /// Fits `components` components on images and stores them. Replaces a basis of that name, but
-    /// leaves it unchanged on an error.
+    /// leaves it unchanged on an error. Also returns whether the name is new.
     pub async fn fit(
         &self,
         extractor: &Extractor,
@@ -106,7 +97,7 @@ impl Bases {
         images: BasisImages,
         image: &ImageOptions,
         components: usize,
-    ) -> Result<Timed<FittedBasis>> {
+    ) -> Result<Timed<(StoredBasis, bool)>> {
         let spec = extractor.engine().spec();
         if components == 0 || components > spec.architecture.dim {
             let range = format_args!("1 to {}", spec.architecture.dim);
@@ -132,7 +123,7 @@ impl Bases {
             .put(extractor, name, about, moments.value, components)
             .await?;
         Ok(Timed {
-            value: FittedBasis { basis, created },
+            value: (basis, created),
             stages: moments.stages,
         })
     }
@@ -209,13 +200,6 @@ impl Bases {
         Err(key.missing())
     }
 
-    /// Returns a basis for features of the model `served`.
-    pub(super) async fn for_model(&self, name: &BasisName, served: &ModelId) -> Result<Basis> {
-        let stored = self.get(name).await?;
-        stored.require_model(served)?;
-        Ok(stored.basis)
-    }
-
     /// Computes the moments of the patch tokens of images. Only the images in flight take memory.
     async fn moments(
         &self,
@@ -227,10 +211,7 @@ impl Bases {
         let count = files.len();
         let request = ExtractRequest {
             preparation,
-            outputs: RequestedOutputs {
-                patch_tokens: true,
-                ..RequestedOutputs::default()
-            },
+            outputs: RequestedOutputs::PATCH_TOKENS,
             with_image: false,
         };
         let moments = Arc::new(Mutex::new(Moments::new(
@@ -242,18 +223,16 @@ impl Bases {
                     .extract(file, request)
                     .await
                     .map_err(|error| at_image(error, index, count))?;
-                let stages = image.stages;
                 let all = Arc::clone(&moments);
                 let merge = move || {
                     let added = Moments::of(image.value.patch_tokens());
                     let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
                     all.merge(added);
-                    Ok(())
+                    Ok(image.stages)
                 };
                 extractor
                     .on_blocking_thread("adding to a basis", merge)
-                    .await?;
-                Ok::<_, Error>(stages)
+                    .await
             })
             .buffered(extractor.engine().max_concurrent_images())
             .try_fold(Stages::default(), async |all, of_image| {

@@ -48,7 +48,7 @@ impl InputOptions {
 
     /// Checks that the options agree with the binding of the gallery `name`. If the request
     /// `has_images`, they go through the model `served`.
-    fn check(
+    pub(super) fn check(
         &self,
         name: &GalleryName,
         binding: &Binding,
@@ -63,29 +63,13 @@ impl InputOptions {
             _ if has_images => served.clone(),
             _ => binding.model.clone(),
         };
-        let requested = Binding {
-            model,
-            ..self.over(binding)
-        };
+        let mut requested = self.over(binding);
+        requested.model = model;
         binding.check(name, &requested)
     }
 }
 
 impl Galleries {
-    /// Returns the binding of an existing gallery, after a check that the request agrees with it.
-    pub(super) async fn binding_to_read(
-        &self,
-        extractor: &Extractor,
-        name: &GalleryName,
-        options: &InputOptions,
-        has_images: bool,
-    ) -> Result<Binding> {
-        let binding = self.store().require_gallery(name).await?.binding;
-        let served = extractor.engine().model_id();
-        options.check(name, &binding, served, has_images)?;
-        Ok(binding)
-    }
-
     /// Returns the binding of a gallery, after a check that the request agrees with it. If the
     /// gallery does not exist, returns the binding that it will get.
     pub async fn binding_to_write(
@@ -135,12 +119,10 @@ fn new_binding(
     embed.check(spec)?;
     binding.dim = embed.dim(spec);
     // Otherwise the gallery would keep a size that no image fits.
-    let size = binding.preprocessing.size;
-    let max_patches = extractor.limits().max_patches;
-    let transform = binding
+    binding
         .preprocessing
-        .transform(spec.architecture.patch, max_patches);
-    transform.plan(Size::square(size))?;
+        .transform(spec.architecture.patch, extractor.limits().max_patches)
+        .plan(Size::square(binding.preprocessing.size))?;
     Ok(binding)
 }
 

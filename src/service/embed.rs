@@ -9,7 +9,7 @@ use ndarray::{Array2, ArrayView2};
 use super::{
     extractor::{ExtractRequest, Extractor},
     images::{ImageOptions, Preparation},
-    stages::{Stages, Timed},
+    stages::Timed,
 };
 use crate::{
     engine::{Features, RequestedOutputs},
@@ -147,16 +147,11 @@ impl Extractor {
         } else {
             None
         };
-        let stages = Stages {
-            post: started.elapsed(),
-            ..extracted.stages
-        };
-        stages.observe();
-        let value = Embedding {
+        let embedding = Embedding {
             vector,
             grid,
             tokens,
         };
-        Ok(Timed { value, stages })
+        Ok(extracted.stages.finish(started, embedding))
     }
 }

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
-use ndarray::ArrayView2;
+use ndarray::{Array2, Array3, ArrayView2};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
@@ -18,7 +17,10 @@ use super::{
 use crate::{
     engine::{Engine, Features, Input, RequestedOutputs, available_cores},
     error::{Result, ResultExt},
-    features::attention,
+    features::{
+        attention,
+        render::{self, Colormap, Style},
+    },
     model::Fingerprint,
     telemetry,
     vision::{Grid, RgbImage},
@@ -139,18 +141,6 @@ impl Extractor {
         result
     }
 
-    /// Extracts the features of several files in their order. Only a few files are in flight at a
-    /// time, because their pixels take much memory.
-    pub(super) fn extract_each(
-        &self,
-        files: Vec<Bytes>,
-        request: ExtractRequest,
-    ) -> impl Stream<Item = Result<Timed<Arc<CachedFeatures>>>> + Send {
-        stream::iter(files)
-            .map(move |file| self.extract(file, request))
-            .buffered(self.engine.max_concurrent_images())
-    }
-
     /// Looks a file up in the cache, or decodes and resizes it.
     async fn prepare(&self, file: Bytes, request: ExtractRequest) -> Result<Prepared> {
         let limits = self.limits;
@@ -227,24 +217,34 @@ impl CachedFeatures {
         self.image.as_ref().expect("requested by `with_image`")
     }
 
+    /// Draws `values`, `[patches, channels]`, on the image or in its place.
+    pub(super) fn draw(
+        &self,
+        values: &[f32],
+        channels: usize,
+        style: Style,
+        colormap: Colormap,
+    ) -> RgbImage {
+        let grid = self.grid();
+        render::draw(values, channels, grid, self.image(), style, colormap)
+    }
+
     /// Returns the memory that it takes, in bytes.
     fn bytes(&self) -> usize {
-        let Features {
-            cls,
-            patch_tokens,
-            registers,
-            attention,
-            layers_cls,
-            layers_patch,
-            ..
-        } = &self.features;
-        let matrices = [patch_tokens, registers, attention, layers_cls];
-        let values = cls.len()
+        let of = &self.features;
+        let matrices = [
+            &of.patch_tokens,
+            &of.registers,
+            &of.attention,
+            &of.layers_cls,
+        ];
+        let values = of.cls.len()
             + matrices
-                .iter()
-                .map(|matrix| matrix.as_ref().map_or(0, ndarray::Array2::len))
+                .into_iter()
+                .flatten()
+                .map(Array2::len)
                 .sum::<usize>()
-            + layers_patch.as_ref().map_or(0, ndarray::Array3::len);
+            + of.layers_patch.as_ref().map_or(0, Array3::len);
         let image = self.image.as_ref().map_or(0, |image| image.as_raw().len());
         // The key and the cache's bookkeeping take about as much as a small vector.
         size_of::<Self>() + 512 + values * size_of::<f32>() + image

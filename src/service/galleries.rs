@@ -1,7 +1,7 @@
 //! Stored galleries, the limits on their requests, and pages of their items.
 
 use crate::{
-    error::{Error, Kind, Limit, Result},
+    error::{Error, Kind, Result},
     gallery::{Gallery, GalleryName, Item, ItemFilter, ItemId, no_item},
 };
 
@@ -37,36 +37,27 @@ impl Default for GalleryLimits {
 impl GalleryLimits {
     /// Checks the number of neighbors of a search.
     pub(super) fn check_neighbors(&self, k: usize) -> Result<()> {
-        let limit = Limit {
-            name: "max_neighbors",
-            value: self.max_neighbors as u64,
-            flag: "--max-neighbors",
-        };
-        check_count("k", k, limit)
-    }
-
-    /// Checks the number of items of a page.
-    fn check_page_items(&self, items: usize) -> Result<()> {
-        let limit = Limit {
-            name: "max_page_items",
-            value: self.max_page_items as u64,
-            flag: "--max-page-items",
-        };
-        check_count("limit", items, limit)
+        let name = ("max_neighbors", "--max-neighbors");
+        check_count("k", k, self.max_neighbors, name)
     }
 }
 
-fn check_count(option: &str, count: usize, limit: Limit) -> Result<()> {
-    let Limit { name, value, flag } = limit;
-    if (1..=value).contains(&(count as u64)) {
+/// Checks that `count` is 1 to `max`, the limit with a name and a flag.
+fn check_count(
+    option: &str,
+    count: usize,
+    max: usize,
+    (name, flag): (&'static str, &'static str),
+) -> Result<()> {
+    if (1..=max).contains(&count) {
         return Ok(());
     }
     let kind = match count {
         0 => Kind::InvalidOption,
         _ => Kind::LimitExceeded,
     };
-    let detail = format!("option `{option}`: {count} is out of range; it must be 1 to {value}");
-    Err(Error::new(kind, detail).with_limit(name, value, flag))
+    let detail = format!("option `{option}`: {count} is out of range; it must be 1 to {max}");
+    Err(Error::new(kind, detail).with_limit(name, max as u64, flag))
 }
 
 /// The galleries of a store. Clones share the store.
@@ -109,15 +100,13 @@ impl Galleries {
         limit: usize,
         filter: Option<&ItemFilter>,
     ) -> Result<Page> {
-        self.limits.check_page_items(limit)?;
+        let limit_name = ("max_page_items", "--max-page-items");
+        check_count("limit", limit, self.limits.max_page_items, limit_name)?;
         // One item more shows whether there is a next page.
         let mut items = self.store.page(name, after, limit + 1, filter).await?;
-        let is_last = items.len() <= limit;
+        let has_next = items.len() > limit;
         items.truncate(limit);
-        let next = match items.last() {
-            Some(item) if !is_last => Some(item.place),
-            _ => None,
-        };
+        let next = items.last().filter(|_| has_next).map(|item| item.place);
         Ok(Page { items, next })
     }
 

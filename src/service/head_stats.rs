@@ -30,9 +30,8 @@ impl Extractor {
         image: &ImageOptions,
     ) -> Result<Timed<Vec<ImageHeadStats>>> {
         let outputs = RequestedOutputs {
-            patch_tokens: true,
             attention: true,
-            ..RequestedOutputs::default()
+            ..RequestedOutputs::PATCH_TOKENS
         };
         self.compute_maps(files, image, outputs, |images| {
             let mut stats = Vec::with_capacity(images.len());

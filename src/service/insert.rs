@@ -12,7 +12,7 @@ use super::{
     images::ImageOptions,
     query::{QueryInput, unit_vector, unit_vector_of_model},
     search::Answers,
-    stages::{Stages, Timed},
+    stages::Timed,
 };
 use crate::{
     engine::RequestedOutputs,
@@ -111,7 +111,7 @@ impl Galleries {
         let image = extracted.value;
         let thumbnail_side = self.limits().thumbnail_side;
         let started = Instant::now();
-        let work = move || {
+        let make = move || {
             let cls = image.features.cls.view();
             let mut features = Vec::with_capacity(2 * cls.len());
             Pooling::ClsMean.pool(cls, image.patch_tokens(), &mut features);
@@ -123,13 +123,8 @@ impl Galleries {
             })
         };
         let value = extractor
-            .on_blocking_thread("making a thumbnail", work)
+            .on_blocking_thread("making a thumbnail", make)
             .await?;
-        let stages = Stages {
-            post: started.elapsed(),
-            ..extracted.stages
-        };
-        stages.observe();
-        Ok(Timed { value, stages })
+        Ok(extracted.stages.finish(started, value))
     }
 }

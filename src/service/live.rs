@@ -88,8 +88,9 @@ impl Service {
         format.check()?;
         let basis = match &options.basis {
             Some(name) => {
-                let served = self.engine().model_id();
-                Some(self.bases()?.for_model(name, served).await?)
+                let stored = self.bases()?.get(name).await?;
+                stored.require_model(self.engine().model_id())?;
+                Some(stored.basis)
             }
             None => None,
         };
@@ -105,15 +106,6 @@ impl Service {
             Error::new(Kind::NotFound, detail)
         })
     }
-}
-
-/// Result of [`LiveService::load`].
-#[derive(Debug, Clone)]
-pub struct Replaced {
-    /// Engine of the new model.
-    pub engine: Engine,
-    /// Fingerprint of the old model.
-    pub before: String,
 }
 
 /// A [`Service`] whose model can be replaced. A request keeps the service that is current when it
@@ -154,18 +146,18 @@ impl LiveService {
 
     /// Starts and warms up another model, then replaces the current one with it. Requests that have
     /// begun end on the old model, which is dropped with the last of them. Continues after its
-    /// caller has been dropped.
+    /// caller has been dropped. Returns the new engine and the fingerprint of the old model.
     ///
     /// # Errors
     /// [`Kind::ModelRejected`] with the reason why the model cannot be served; [`Kind::Conflict`]
     /// while another model is loaded, the first included. The old model stays.
-    pub async fn load(self: &Arc<Self>, plan: LoadPlan) -> Result<Replaced> {
+    pub async fn load(self: &Arc<Self>, plan: LoadPlan) -> Result<(Engine, String)> {
         let live = Arc::clone(self);
         let loading = tokio::spawn(async move { live.replace(plan).await });
         loading.await.internal("loading a model")?
     }
 
-    async fn replace(&self, plan: LoadPlan) -> Result<Replaced> {
+    async fn replace(&self, plan: LoadPlan) -> Result<(Engine, String)> {
         let source = self.source.as_ref().ok_or_else(|| {
             let detail = "this server was started with a model file and cannot load other models";
             Error::new(Kind::ModelRejected, detail)
@@ -202,7 +194,7 @@ impl LiveService {
             // It ends after the last request on the old model.
             drop(spawn_blocking(|| old_thread.join()));
         }
-        Ok(Replaced { engine, before })
+        Ok((engine, before))
     }
 
     /// Cancels background work, and waits up to 5 seconds for the engine. The caller must hold the

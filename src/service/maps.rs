@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 
 use super::{
     extractor::{CachedFeatures, ExtractRequest, Extractor},
     images::{ImageOptions, at_image},
-    stages::{Stages, Timed},
+    stages::Timed,
 };
 use crate::{
     engine::RequestedOutputs,
@@ -94,7 +95,11 @@ impl Extractor {
             with_image: true,
         };
         let count = files.len();
-        let extracted = Timed::collect(self.extract_each(files, request)).await;
+        // Only a few files are in flight at a time, because their pixels take much memory.
+        let outcomes = stream::iter(files)
+            .map(|file| self.extract(file, request))
+            .buffered(self.engine().max_concurrent_images());
+        let extracted = Timed::collect(outcomes).await;
         let features: Vec<_> = extracted
             .value
             .into_iter()
@@ -105,11 +110,6 @@ impl Extractor {
         let value = self
             .on_blocking_thread("drawing a map", move || compute(&features))
             .await?;
-        let stages = Stages {
-            post: started.elapsed(),
-            ..extracted.stages
-        };
-        stages.observe();
-        Ok(Timed { value, stages })
+        Ok(extracted.stages.finish(started, value))
     }
 }

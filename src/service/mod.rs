@@ -37,7 +37,7 @@ mod stages;
 
 pub use self::{
     attention::{AttentionMaps, AttentionOptions},
-    bases::{Bases, BasisInfo, FittedBasis, StoredBasis},
+    bases::{Bases, BasisInfo, StoredBasis},
     basis_images::BasisImages,
     binding::{InputOptions, VectorOptions},
     classify::{Classification, VoteOptions},
@@ -47,13 +47,13 @@ pub use self::{
     head_stats::ImageHeadStats,
     images::{Decoding, ImageLimits, ImageOptions},
     insert::NewEntry,
-    live::{LiveService, Replaced, Service},
+    live::{LiveService, Service},
     maps::{MapFormat, Rendered},
     model_source::{LoadPlan, ModelSource},
     pca::{PCA_COMPONENTS, PcaAnswer, PcaOptions},
     probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, Probes, StoredProbe, Training},
     query::QueryInput,
-    search::{Answers, ItemNeighbors, NeighborQuery, SearchOptions},
+    search::{Answers, NeighborQuery, SearchOptions},
     similarity::{SimilarityMaps, SimilarityOptions},
     stages::{Stages, Timed},
 };

@@ -1,7 +1,5 @@
 //! Models to load, and the way to run them.
 
-use std::fmt;
-
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -13,7 +11,7 @@ use crate::{
 };
 
 /// Source of models, and the configuration of their engines.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct ModelSource {
     /// Store of the models.
     pub store: ModelStore,
@@ -41,28 +39,17 @@ pub struct LoadPlan {
 impl ModelSource {
     /// Returns the converted model. Downloads and converts it first if necessary.
     pub(super) async fn find(&self, plan: &LoadPlan) -> Result<ModelFile> {
-        let source = self.clone();
-        let plan = plan.clone();
+        let Self {
+            positions, offline, ..
+        } = *self;
+        let precision = plan.precision.unwrap_or(self.precision);
+        let store = self.store.clone();
+        let model = plan.model.clone();
         let find = move || {
-            let precision = plan.precision.unwrap_or(source.precision);
             // Model descriptions can be added after the start.
-            let store = source.store.reread()?;
-            store.ensure(
-                &plan.model,
-                precision,
-                source.positions,
-                source.offline,
-                &mut (),
-            )
+            let store = store.reread()?;
+            store.ensure(&model, precision, positions, offline, &mut ())
         };
         spawn_blocking(find).await.internal("finding a model")?
-    }
-}
-
-impl fmt::Debug for ModelSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ModelSource")
-            .field("store", &self.store)
-            .finish_non_exhaustive()
     }
 }

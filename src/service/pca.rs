@@ -17,7 +17,7 @@ use crate::{
     features::{
         attention,
         pca::{self, Basis, Foreground, PcaMaps},
-        render::{self, Colormap, Style},
+        render::{Colormap, Style},
     },
     gallery::BasisName,
     vision::{Grid, RgbImage},
@@ -53,15 +53,7 @@ impl PcaAnswer {
             // At most three components are shown; a single one is a shade of gray.
             let shown = map.slice(ndarray::s![.., ..map.ncols().min(3)]);
             let values: Vec<f32> = shown.iter().copied().collect();
-            let channels = shown.ncols();
-            render::draw(
-                &values,
-                channels,
-                image.grid(),
-                image.image(),
-                style,
-                Colormap::Gray,
-            )
+            image.draw(&values, shown.ncols(), style, Colormap::Gray)
         })
         .collect()
     }
@@ -81,9 +73,8 @@ impl Extractor {
         let count = self.component_count(options.components, basis.as_ref())?;
         let foreground = options.foreground;
         let outputs = RequestedOutputs {
-            patch_tokens: true,
             attention: foreground == Foreground::Auto,
-            ..RequestedOutputs::default()
+            ..RequestedOutputs::PATCH_TOKENS
         };
         let max_pixels = self.limits().decode.max_pixels;
         self.compute_maps(files, image, outputs, move |images| {
@@ -112,10 +103,7 @@ impl Extractor {
     /// Returns the number of components. It is checked before the model runs.
     fn component_count(&self, requested: Option<usize>, basis: Option<&Basis>) -> Result<usize> {
         let (max, reason) = match basis {
-            Some(basis) => (
-                basis.pca().components().nrows(),
-                ", as many as the basis has",
-            ),
+            Some(basis) => (basis.ranges().len(), ", as many as the basis has"),
             None => (self.engine().spec().architecture.dim, ""),
         };
         let count = requested.unwrap_or(PCA_COMPONENTS.min(max));

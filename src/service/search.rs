@@ -66,23 +66,15 @@ pub struct Answers<T> {
     pub outcomes: Vec<Result<T>>,
 }
 
-/// Neighbors of a stored item.
-#[derive(Debug)]
-pub struct ItemNeighbors {
-    /// Binding of the gallery.
-    pub binding: Binding,
-    /// Neighbors by falling score.
-    pub neighbors: Vec<Neighbor>,
-}
-
 impl Galleries {
-    /// Finds the neighbors of a stored item. The item itself is left out unless `include_self`.
+    /// Finds the neighbors of a stored item, by falling score, and the binding of the gallery. The
+    /// item itself is left out unless `include_self`.
     pub async fn neighbors_of_item(
         &self,
         query: &NeighborQuery,
         id: &ItemId,
         include_self: bool,
-    ) -> Result<Timed<ItemNeighbors>> {
+    ) -> Result<Timed<(Binding, Vec<Neighbor>)>> {
         self.limits().check_neighbors(query.search.k)?;
         let name = &query.gallery;
         let parts = Parts {
@@ -91,14 +83,14 @@ impl Galleries {
         };
         let binding = self.store().require_gallery(name).await?.binding;
         let item = self.store().require_item(name, id, parts).await?;
-        let search = Search {
-            except: (!include_self).then(|| id.clone()),
-            ..query.search(item.vector, &binding)
-        };
+        let mut search = query.search(item.vector, &binding);
+        search.except = (!include_self).then(|| id.clone());
         let mut stages = Stages::default();
         let neighbors = self.search(name, search, &mut stages).await?;
-        let value = ItemNeighbors { binding, neighbors };
-        Ok(Timed { value, stages })
+        Ok(Timed {
+            value: (binding, neighbors),
+            stages,
+        })
     }
 
     /// Finds the neighbors of each input.
@@ -136,9 +128,8 @@ impl Galleries {
         options: &InputOptions,
     ) -> Result<Timed<Answers<Vec<f32>>>> {
         let has_images = inputs.iter().any(QueryInput::is_image);
-        let binding = self
-            .binding_to_read(extractor, name, options, has_images)
-            .await?;
+        let binding = self.store().require_gallery(name).await?.binding;
+        options.check(name, &binding, extractor.engine().model_id(), has_images)?;
         let dim = binding.dim;
         let preparation = preparation(&binding, &options.image);
         let embed = embed_options(&binding);

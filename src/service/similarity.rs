@@ -100,14 +100,7 @@ impl SimilarityMaps {
         let mut renderings = Vec::with_capacity(images.len());
         for (map, image) in self.maps.iter().zip(images) {
             let scaled: Vec<f32> = map.iter().map(|value| (value - low) / range).collect();
-            renderings.push(render::draw(
-                &scaled,
-                1,
-                image.grid(),
-                image.image(),
-                style,
-                colormap,
-            ));
+            renderings.push(image.draw(&scaled, 1, style, colormap));
         }
         if let (Some(rendering), Some(image)) = (renderings.first_mut(), images.first()) {
             render::frame(rendering, image.grid(), &self.region);
@@ -127,26 +120,27 @@ impl Extractor {
     ) -> Result<Timed<Rendered<SimilarityMaps>>> {
         format.check()?;
         options.check()?;
-        let outputs = RequestedOutputs {
-            patch_tokens: true,
-            ..RequestedOutputs::default()
-        };
         let max_pixels = self.limits().decode.max_pixels;
-        self.compute_maps(files, image, outputs, move |images| {
-            let first = images
-                .first()
-                .ok_or_else(|| Error::internal("the request has no images"))?;
-            let region = options.region(first.grid())?;
-            let query = describe(first.patch_tokens(), first.grid(), &region);
-            let maps = images
-                .iter()
-                .map(|image| cosines(query.view(), image.patch_tokens(), image.grid()))
-                .collect();
-            let maps = SimilarityMaps { region, maps };
-            format.render(maps, max_pixels, |maps, style| {
-                maps.draw(images, options.colormap, style)
-            })
-        })
+        self.compute_maps(
+            files,
+            image,
+            RequestedOutputs::PATCH_TOKENS,
+            move |images| {
+                let first = images
+                    .first()
+                    .ok_or_else(|| Error::internal("the request has no images"))?;
+                let region = options.region(first.grid())?;
+                let query = describe(first.patch_tokens(), first.grid(), &region);
+                let maps = images
+                    .iter()
+                    .map(|image| cosines(query.view(), image.patch_tokens(), image.grid()))
+                    .collect();
+                let maps = SimilarityMaps { region, maps };
+                format.render(maps, max_pixels, |maps, style| {
+                    maps.draw(images, options.colormap, style)
+                })
+            },
+        )
         .await
     }
 }

@@ -1,6 +1,6 @@
 //! Durations of the stages of a request.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
 
@@ -18,8 +18,10 @@ pub struct Timed<T> {
 impl<T> Timed<T> {
     /// Wraps a value that went through no stage, such as one from the cache.
     pub(super) fn instant(value: T) -> Self {
-        let stages = Stages::default();
-        Self { value, stages }
+        Self {
+            value,
+            stages: Stages::default(),
+        }
     }
 
     /// Replaces the value.
@@ -98,12 +100,14 @@ impl Stages {
         }
     }
 
-    /// Records the stages in the metrics. Skips stages that did not happen, as after a cache hit.
-    pub(super) fn observe(&self) {
-        for (stage, time) in self.named() {
-            if !time.is_zero() {
-                telemetry::metrics().observe_stage(stage, time);
-            }
+    /// Adds the work on the model's output, which began at `started`, and records the stages in the
+    /// metrics. Skips stages that did not happen, as after a cache hit.
+    pub(super) fn finish<T>(mut self, started: Instant, value: T) -> Timed<T> {
+        self.post = started.elapsed();
+        for (stage, time) in self.named().filter(|(_, time)| !time.is_zero()) {
+            telemetry::metrics().observe_stage(stage, time);
         }
+        let stages = self;
+        Timed { value, stages }
     }
 }

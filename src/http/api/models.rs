@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Kind, Result},
     http::{AppState, request::body::in_time, response::problem::Problem},
     onnx::Precision,
-    service::{LoadPlan, Replaced, Service},
+    service::{LoadPlan, Service},
 };
 
 /// Maximum size of a request to load a model, in bytes.
@@ -182,7 +182,7 @@ pub(crate) async fn load_model(
         model,
         precision: precision.as_deref().map(parse_precision).transpose()?,
     };
-    let Replaced { engine, before } = state.live.load(plan).await?;
+    let (engine, before) = state.live.load(plan).await?;
     Ok(Json(LoadedModel {
         model: Model::new(&engine),
         fingerprint_before: before,

@@ -25,7 +25,7 @@ use crate::{
             negotiate::{Representation, negotiate},
         },
     },
-    service::{FittedBasis, PCA_COMPONENTS, Service, StoredBasis},
+    service::{PCA_COMPONENTS, Service, StoredBasis},
     vision::{Background, ResampleFilter, ResizeMode},
 };
 
@@ -168,7 +168,7 @@ pub(crate) async fn fit_basis(
         .bases()?
         .fit(&service.extractor, &name, images, &image, components)
         .await?;
-    let FittedBasis { basis, created } = fitted.value;
+    let (basis, created) = fitted.value;
     let mut response = json(&Basis::from(&basis), &fitted.stages)?;
     if created {
         *response.status_mut() = StatusCode::CREATED;

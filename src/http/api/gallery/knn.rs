@@ -20,7 +20,7 @@ use crate::{
         request::{body::QueryRequest, options::Options},
         response::answer::json,
     },
-    service::{ItemNeighbors, Service},
+    service::Service,
 };
 
 /// Options of the search for neighbors of a stored item.
@@ -97,7 +97,7 @@ pub(crate) async fn find_neighbors_of_item(
         .galleries()?
         .neighbors_of_item(&query, &id, include_self)
         .await?;
-    let ItemNeighbors { binding, neighbors } = found.value;
+    let (binding, neighbors) = found.value;
     let answer = NeighborsOfItem {
         query: ItemQuery {
             id,
