@@ -1,21 +1,15 @@
 //! The error type of the project: what is wrong, and what would be right.
 //!
-//! No layer below `http` knows a status code. The HTTP layer maps a [`Kind`] to a status and shows
-//! the message to the client; `cli` prints the message. The cause is kept for the log.
+//! The server maps a [`Kind`] to its own code and shows the message to the client; `cli` prints the
+//! message. The cause is kept for the log.
 
-use std::{fmt, path::Path, time::Duration};
+use std::{fmt, path::Path};
 
-/// Kind of an error. Each kind has one stable code for programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
+/// Kind of an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The input cannot be parsed: broken JSON, multipart or base64, no image, a damaged snapshot.
-    #[strum(serialize = "malformed_request")]
     Malformed,
-    /// The endpoint does not accept the body's content type.
-    UnsupportedMediaType,
-    /// The endpoint cannot produce any media type that the client accepts.
-    NotAcceptable,
     /// A limit on bytes, pixels or images is exceeded.
     TooLarge,
     /// The file cannot be decoded as an image.
@@ -24,18 +18,8 @@ pub enum Kind {
     InvalidOption,
     /// The patch grid of a valid image exceeds a limit.
     LimitExceeded,
-    /// The route, gallery, item, probe, basis or model does not exist.
+    /// The path, gallery, item, probe, basis or model does not exist.
     NotFound,
-    /// The route does not support the request's method.
-    MethodNotAllowed,
-    /// The API key is missing or unknown.
-    Unauthenticated,
-    /// The API key lacks the role, or the request comes from another site's page.
-    Forbidden,
-    /// The API key has exceeded its request rate.
-    RateLimited,
-    /// The request head exceeds a limit.
-    HeadTooLarge,
     /// The model to load cannot be served.
     ModelRejected,
     /// The request conflicts with stored data or with an operation in progress.
@@ -46,10 +30,6 @@ pub enum Kind {
     Overloaded,
     /// The server is starting or stopping, or the model cannot run.
     Unavailable,
-    /// The client took too long to send its request.
-    SlowRequest,
-    /// The response took too long to compute.
-    Timeout,
     /// A model, weight or library file is missing, damaged or of the wrong format.
     Artifact,
     /// A download failed.
@@ -58,13 +38,6 @@ pub enum Kind {
     Io,
     /// A bug in this program or in the runtime.
     Internal,
-}
-
-impl Kind {
-    /// Returns the stable code, which clients may match on.
-    pub fn code(self) -> &'static str {
-        self.into()
-    }
 }
 
 /// A limit that was exceeded.
@@ -84,7 +57,6 @@ pub struct Error {
     kind: Kind,
     detail: String,
     limit: Option<Limit>,
-    retry_after: Option<Duration>,
     source: Option<Cause>,
 }
 
@@ -101,7 +73,6 @@ impl Error {
             kind,
             detail: detail.into(),
             limit: None,
-            retry_after: None,
             source: None,
         }
     }
@@ -153,13 +124,6 @@ impl Error {
         self
     }
 
-    /// Attaches the time after which a retry can succeed.
-    #[must_use]
-    pub fn with_retry_after(mut self, time: Duration) -> Self {
-        self.retry_after = Some(time);
-        self
-    }
-
     /// Attaches the cause. It goes to the log, never to a client.
     #[must_use]
     pub fn with_source(mut self, cause: impl Into<Cause>) -> Self {
@@ -182,11 +146,6 @@ impl Error {
     /// Returns the message.
     pub fn detail(&self) -> &str {
         &self.detail
-    }
-
-    /// Returns the time after which a retry can succeed, if known.
-    pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
     }
 
     /// Returns the limit that was exceeded, if any.

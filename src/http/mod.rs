@@ -17,6 +17,7 @@ mod router;
 mod server;
 mod state;
 
+pub(crate) use self::response::rejection::{Reason, Rejection, Result};
 pub use self::{
     config::HttpConfig,
     middleware::access,

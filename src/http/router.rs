@@ -8,7 +8,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request},
     http::{HeaderName, HeaderValue, Method, header},
     middleware::{from_fn_with_state, map_request, map_request_with_state},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::MethodRouter,
 };
 use tower::util::option_layer;
@@ -24,7 +24,7 @@ use utoipa_axum::{
 };
 
 use super::{
-    AppState,
+    AppState, Reason, Rejection,
     api::{
         bases,
         features::{attention, attention_stats, embed, embeddings, pca, similarity},
@@ -38,7 +38,6 @@ use super::{
         time_limit::time_limit,
     },
     openapi, page,
-    response::problem,
 };
 use crate::{
     error::{Error, Kind},
@@ -183,18 +182,16 @@ pub(crate) fn router(state: AppState) -> Router {
         .with_state(state)
 }
 
-async fn not_found(request: Request) -> Error {
+async fn not_found(request: Request) -> Rejection {
     let path = request.uri().path();
-    Error::new(
-        Kind::NotFound,
-        format!("unknown path {path}; see /docs and /openapi.json"),
-    )
+    let detail = format!("unknown path {path}; see /docs and /openapi.json");
+    Error::new(Kind::NotFound, detail).into()
 }
 
-async fn method_not_allowed(request: Request) -> Error {
+async fn method_not_allowed(request: Request) -> Rejection {
     let path = request.uri().path();
-    Error::new(
-        Kind::MethodNotAllowed,
+    Rejection::new(
+        Reason::MethodNotAllowed,
         format!("{path} does not take {}", request.method()),
     )
 }
@@ -204,7 +201,7 @@ fn answer_panic(_: Box<dyn std::any::Any + Send>) -> Response {
         .panics
         .with_label_values(&["handler"])
         .inc();
-    problem::response(&Error::internal("a handler panicked"))
+    Rejection::from(Error::internal("a handler panicked")).into_response()
 }
 
 /// Request headers that pages of allowed origins may set.

@@ -257,7 +257,7 @@ fn read_error(error: std::io::Error) -> Error {
     if error.kind() == std::io::ErrorKind::UnexpectedEof {
         return damaged("it ends early");
     }
-    // The reader may wrap an error of ours, such as a limit of the request.
+    // The reader may wrap an error of ours.
     error
         .downcast::<Error>()
         .unwrap_or_else(|error| Error::io("reading the snapshot", error))

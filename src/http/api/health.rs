@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 
 use crate::{
     engine::EngineState,
-    error::{Error, Kind, Result},
-    http::{AppState, response::problem::Problem},
+    error::{Error, Kind},
+    http::{AppState, Result, response::problem::Problem},
     service::Service,
     telemetry::{self, GalleryFacts},
 };
@@ -56,7 +56,7 @@ pub(crate) struct Ready {
 )]
 pub(crate) async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>> {
     if state.is_stopping() {
-        return Err(Error::new(Kind::Unavailable, "the server is stopping"));
+        return Err(Error::new(Kind::Unavailable, "the server is stopping").into());
     }
     let service = state.service();
     let engine = service.engine();

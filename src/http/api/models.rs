@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 
 use crate::{
     engine::{Engine, EngineState},
-    error::{Error, Kind, Result},
-    http::{AppState, request::body::in_time, response::problem::Problem},
+    error::{Error, Kind},
+    http::{AppState, Rejection, Result, request::body::in_time, response::problem::Problem},
     onnx::Precision,
     service::{LoadPlan, Service},
 };
@@ -171,7 +171,7 @@ pub(crate) async fn load_model(
         .map_err(|error| {
             if error.is::<LengthLimitError>() {
                 let detail = format!("the body is larger than the limit of {MAX_BODY_BYTES} bytes");
-                Error::new(Kind::TooLarge, detail)
+                Error::new(Kind::TooLarge, detail).into()
             } else {
                 malformed(error)
             }
@@ -189,12 +189,12 @@ pub(crate) async fn load_model(
     }))
 }
 
-fn malformed(error: impl Display) -> Error {
+fn malformed(error: impl Display) -> Rejection {
     let detail = format!("the body is not {{\"model\": NAME}}: {error}");
-    Error::new(Kind::Malformed, detail)
+    Error::new(Kind::Malformed, detail).into()
 }
 
-fn parse_precision(name: &str) -> Result<Precision> {
+fn parse_precision(name: &str) -> Result<Precision, Error> {
     name.parse().map_err(|_| {
         let known = Precision::VARIANTS.join(", ");
         Error::option(

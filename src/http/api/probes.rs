@@ -1,6 +1,6 @@
 //! `/v1/probes`: linear probes, trained on galleries.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
@@ -13,15 +13,15 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    error::{Error, Result},
+    error::Error,
     features::probe::{Stage, TrainingOptions},
     gallery::{GalleryName, ItemFilter, ProbeName},
     http::{
-        AppState,
+        AppState, Result,
         api::gallery::params::FilterParams,
         openapi::{GalleryProblems, SearchProblems},
         request::{body::OptionsRequest, options::Options, path::NamePath},
-        response::problem::{self, Problem},
+        response::problem::Problem,
     },
     service::{ProbeFeatures, ProbePlan, ProbeState, Service, StoredProbe},
 };
@@ -139,7 +139,7 @@ impl ProbeStateJson {
                 };
                 (Some(training), None)
             }
-            ProbeState::Failed(error) => (None, Some(Problem::new(error))),
+            ProbeState::Failed(error) => (None, Some(Problem::new(Arc::clone(error)))),
             ProbeState::Ready => (None, None),
         };
         Self {
@@ -255,7 +255,7 @@ pub(crate) async fn train_probe(
         let limit = state.config.request_timeout.mul_f32(0.9);
         match tokio::time::timeout(limit, training.ended()).await {
             Ok(Ok(())) => return Ok(probe_json(&service, name).await?.into_response()),
-            Ok(Err(error)) => return Ok(problem::response(&error)),
+            Ok(Err(error)) => return Err(error.into()),
             Err(_) => {}
         }
     }

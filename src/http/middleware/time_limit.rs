@@ -7,10 +7,7 @@ use axum::{
 };
 
 use super::route_group::RouteGroup;
-use crate::{
-    error::{Error, Kind},
-    http::AppState,
-};
+use crate::http::{AppState, Reason, Rejection};
 
 /// Answers with 504 if the response takes longer than the limit. The work behind it is dropped from
 /// the queue.
@@ -28,8 +25,8 @@ pub(crate) async fn time_limit(
         Ok(response) => response,
         Err(_) => {
             let seconds = limit.as_secs();
-            Error::new(
-                Kind::Timeout,
+            Rejection::new(
+                Reason::Timeout,
                 format!("the answer was not ready within {seconds} s"),
             )
             .with_limit("request_timeout", seconds, "--request-timeout")

@@ -14,7 +14,7 @@ use rust_embed::RustEmbed;
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::AppState;
+use super::{AppState, Rejection};
 use crate::error::{Error, Kind};
 
 #[derive(RustEmbed)]
@@ -66,7 +66,8 @@ pub(crate) fn docs(description: OpenApi) -> Router<AppState> {
 /// Returns an embedded file, or 304 if the browser has it.
 fn file(name: &str, headers: &HeaderMap) -> Response {
     let Some(file) = Assets::get(name) else {
-        return Error::new(Kind::NotFound, format!("unknown asset /assets/{name}")).into_response();
+        let error = Error::new(Kind::NotFound, format!("unknown asset /assets/{name}"));
+        return Rejection::from(error).into_response();
     };
     let hash = file.metadata.sha256_hash();
     let digits: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();

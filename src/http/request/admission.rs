@@ -8,8 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     engine::EngineState,
-    error::{Error, Kind, Result},
-    http::AppState,
+    error::{Error, Kind},
+    http::{AppState, Rejection, Result},
     telemetry,
 };
 
@@ -19,12 +19,12 @@ pub(crate) struct Admission {
 }
 
 impl FromRequestParts<AppState> for Admission {
-    type Rejection = Error;
+    type Rejection = Rejection;
 
-    async fn from_request_parts(_: &mut Parts, state: &AppState) -> Result<Self, Error> {
+    async fn from_request_parts(_: &mut Parts, state: &AppState) -> Result<Self> {
         admit(state).map_err(|(reason, error)| {
             telemetry::metrics().count_rejection(reason);
-            error
+            error.into()
         })
     }
 }

@@ -11,9 +11,9 @@ use mediatype::MediaType;
 use serde_json::Value;
 
 use crate::{
-    error::{Error, Kind, Result, ResultExt},
+    error::{Error, Kind, ResultExt},
     http::{
-        AppState, HttpConfig,
+        AppState, HttpConfig, Reason, Rejection, Result,
         request::{
             admission::Admission,
             contents::{
@@ -46,9 +46,9 @@ pub(crate) struct BodyRequest<C> {
 }
 
 impl<C: Contents> FromRequest<AppState> for BodyRequest<C> {
-    type Rejection = Error;
+    type Rejection = Rejection;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self> {
         let (mut parts, body) = request.into_parts();
         let config = &state.config;
         let admission = Admission::from_request_parts(&mut parts, state).await?;
@@ -69,15 +69,15 @@ impl<C: Contents> FromRequest<AppState> for BodyRequest<C> {
 pub(crate) struct OptionsRequest(pub(crate) Options);
 
 impl FromRequest<AppState> for OptionsRequest {
-    type Rejection = Error;
+    type Rejection = Rejection;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self> {
         let request = BodyRequest::<()>::from_request(request, state).await?;
         Ok(Self(request.options))
     }
 }
 
-/// Fails with [`Kind::SlowRequest`] if reading a body takes longer than a request may.
+/// Fails with [`Reason::SlowRequest`] if reading a body takes longer than a request may.
 pub(crate) async fn in_time<T>(
     config: &HttpConfig,
     read: impl Future<Output = Result<T>>,
@@ -90,7 +90,7 @@ pub(crate) async fn in_time<T>(
         .map_err(|_| {
             let seconds = limit.as_secs();
             let detail = format!("the body did not arrive within {seconds} s");
-            Error::new(Kind::SlowRequest, detail).with_limit(
+            Rejection::new(Reason::SlowRequest, detail).with_limit(
                 "request_timeout",
                 seconds,
                 "--request-timeout",
@@ -145,7 +145,7 @@ fn body_form(headers: &HeaderMap, kind: BodyKind) -> Result<BodyForm> {
         }
         _ => return form,
     };
-    Err(Error::new(Kind::UnsupportedMediaType, detail))
+    Err(Rejection::new(Reason::UnsupportedMediaType, detail))
 }
 
 fn content_type_form(headers: &HeaderMap) -> Result<BodyForm> {
@@ -171,9 +171,9 @@ fn content_type_form(headers: &HeaderMap) -> Result<BodyForm> {
     }
 }
 
-fn unsupported(problem: impl std::fmt::Display) -> Error {
+fn unsupported(problem: impl std::fmt::Display) -> Rejection {
     let detail = format!("{problem}; {ACCEPTED_BODIES}");
-    Error::new(Kind::UnsupportedMediaType, detail)
+    Rejection::new(Reason::UnsupportedMediaType, detail)
 }
 
 fn body_too_large(config: &HttpConfig) -> Error {
@@ -188,7 +188,7 @@ fn check_content_length(headers: &HeaderMap, config: &HttpConfig) -> Result<()> 
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > config.max_body_bytes as u64) {
-        return Err(body_too_large(config));
+        return Err(body_too_large(config).into());
     }
     Ok(())
 }
@@ -208,7 +208,7 @@ fn body_error(error: &(dyn std::error::Error + 'static), config: &HttpConfig) ->
 async fn read_all(body: Body, config: &HttpConfig) -> Result<Bytes> {
     match body.collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) => Err(body_error(&error, config)),
+        Err(error) => Err(body_error(&error, config).into()),
     }
 }
 
@@ -255,7 +255,7 @@ async fn read_multipart(
             check_text_length(&name, &text)?;
             options.add(name, Value::String(text))?;
         } else if listing.replace(text).is_some() {
-            return Err(Error::option("items", "given twice"));
+            return Err(Error::option("items", "given twice").into());
         }
     }
     // A listing without files is ignored: the request contains no item then.

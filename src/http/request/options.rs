@@ -16,7 +16,7 @@ use utoipa::IntoParams;
 
 use crate::{
     error::{Error, Kind, Result},
-    http::AppState,
+    http::{AppState, Rejection},
 };
 
 /// Maximum number of options in a request; more than any operation has.
@@ -127,9 +127,9 @@ impl Options {
 
 /// Options of a request without a body.
 impl FromRequestParts<AppState> for Options {
-    type Rejection = Error;
+    type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Error> {
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Rejection> {
         let mut options = Self::default();
         options.add_query(parts.uri.query().unwrap_or_default())?;
         Ok(options)

@@ -13,8 +13,8 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
 
 use crate::{
-    error::{Result, ResultExt},
-    http::response::negotiate::Representation,
+    error::ResultExt,
+    http::{Result, response::negotiate::Representation},
     service::Stages,
 };
 

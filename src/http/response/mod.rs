@@ -1,5 +1,6 @@
-//! Responses: content negotiation, bodies and problems.
+//! Responses: content negotiation, bodies, rejections and problems.
 
 pub(crate) mod answer;
 pub(crate) mod negotiate;
 pub(crate) mod problem;
+pub(crate) mod rejection;

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, header};
 use headers_accept::Accept;
 use mediatype::MediaType;
 
-use crate::error::{Error, Kind, Result};
+use super::rejection::{Reason, Rejection, Result};
 
 /// A representation that an operation may offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Representation {
 /// states no preference.
 ///
 /// # Errors
-/// [`Kind::NotAcceptable`] with a list of the offers.
+/// [`Reason::NotAcceptable`] with a list of the offers.
 pub(crate) fn negotiate(headers: &HeaderMap, offers: &[Representation]) -> Result<Representation> {
     // Element by element, so that an unreadable one does not spoil the others.
     let elements: Vec<String> = headers
@@ -65,7 +65,7 @@ pub(crate) fn negotiate(headers: &HeaderMap, offers: &[Representation]) -> Resul
             "Accept: {wanted} matches none of {}; ask for one of them",
             offered.join(", ")
         );
-        Error::new(Kind::NotAcceptable, detail)
+        Rejection::new(Reason::NotAcceptable, detail)
     })
 }
 
@@ -85,9 +85,9 @@ fn readable(element: &str) -> Option<String> {
 }
 
 /// Images with different grids do not fit into one array.
-pub(crate) fn different_grids() -> Error {
-    Error::new(
-        Kind::NotAcceptable,
+pub(crate) fn different_grids() -> Rejection {
+    Rejection::new(
+        Reason::NotAcceptable,
         "the images have different grids, which do not fit into one array; send them one by one, \
          ask for JSON, or make them the same size by resize=squash or resize=crop",
     )
@@ -130,10 +130,10 @@ mod tests {
     #[test]
     fn an_unacceptable_request_lists_the_offers() {
         let error = chosen("text/html").unwrap_err();
-        assert_eq!(error.kind(), Kind::NotAcceptable);
+        assert_eq!(error.reason, Reason::NotAcceptable);
         assert!(
             error
-                .detail()
+                .detail
                 .contains("application/json, image/png, application/x-npy")
         );
     }

@@ -1,5 +1,7 @@
-//! Errors as `application/problem+json` (RFC 9457): the only place that maps a kind of error to an
-//! HTTP status.
+//! Rejections as `application/problem+json` (RFC 9457): the only place that maps a kind of error to
+//! an HTTP status.
+
+use std::time::Duration;
 
 use axum::{
     Json,
@@ -9,7 +11,8 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::error::{Error, Kind};
+use super::rejection::{Reason, Rejection};
+use crate::error::Kind;
 
 /// A failed request, for people (`detail`) and programs (`code`).
 #[derive(Debug, Serialize, ToSchema)]
@@ -64,126 +67,117 @@ pub(crate) struct LimitProblem {
     flag: &'static str,
 }
 
-fn status_and_title(kind: Kind) -> (StatusCode, &'static str) {
+/// Returns the status, the title and the code of a reason. The codes do not change.
+fn describe(reason: Reason) -> (u16, &'static str, &'static str) {
+    match reason {
+        Reason::Error(kind) => describe_error(kind),
+        Reason::Unauthenticated => (401, "Unauthenticated", "unauthenticated"),
+        Reason::Forbidden => (403, "Forbidden", "forbidden"),
+        Reason::MethodNotAllowed => (405, "Method not allowed", "method_not_allowed"),
+        Reason::NotAcceptable => (406, "Not acceptable", "not_acceptable"),
+        Reason::SlowRequest => (408, "The request did not arrive in time", "slow_request"),
+        Reason::UnsupportedMediaType => (415, "Unsupported media type", "unsupported_media_type"),
+        Reason::RateLimited => (429, "Too many requests", "rate_limited"),
+        Reason::HeadTooLarge => (431, "The request's head is too large", "head_too_large"),
+        Reason::Timeout => (504, "The answer took too long", "timeout"),
+    }
+}
+
+fn describe_error(kind: Kind) -> (u16, &'static str, &'static str) {
     match kind {
-        Kind::Malformed => (StatusCode::BAD_REQUEST, "Malformed request"),
-        Kind::NotFound => (StatusCode::NOT_FOUND, "Not found"),
-        Kind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
-        Kind::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "Not acceptable"),
-        Kind::SlowRequest => (
-            StatusCode::REQUEST_TIMEOUT,
-            "The request did not arrive in time",
-        ),
-        Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Too large"),
-        Kind::UnsupportedMediaType => {
-            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type")
-        }
-        Kind::UndecodableImage => (StatusCode::UNPROCESSABLE_ENTITY, "Undecodable image"),
-        Kind::InvalidOption => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid option"),
-        Kind::LimitExceeded => (StatusCode::UNPROCESSABLE_ENTITY, "Limit exceeded"),
-        Kind::Unauthenticated => (StatusCode::UNAUTHORIZED, "Unauthenticated"),
-        Kind::Forbidden => (StatusCode::FORBIDDEN, "Forbidden"),
-        Kind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
-        Kind::HeadTooLarge => (
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "The request's head is too large",
-        ),
-        Kind::ModelRejected => (
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "The model cannot be served",
-        ),
-        Kind::Conflict => (StatusCode::CONFLICT, "Conflict"),
-        Kind::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "The storage is full"),
-        Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
-        Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
-        Kind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "The answer took too long"),
+        Kind::Malformed => (400, "Malformed request", "malformed_request"),
+        Kind::NotFound => (404, "Not found", "not_found"),
+        Kind::Conflict => (409, "Conflict", "conflict"),
+        Kind::TooLarge => (413, "Too large", "too_large"),
+        Kind::UndecodableImage => (422, "Undecodable image", "undecodable_image"),
+        Kind::InvalidOption => (422, "Invalid option", "invalid_option"),
+        Kind::LimitExceeded => (422, "Limit exceeded", "limit_exceeded"),
+        Kind::ModelRejected => (422, "The model cannot be served", "model_rejected"),
         Kind::Artifact | Kind::Download | Kind::Io | Kind::Internal => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "Internal error")
+            (500, "Internal error", "internal")
         }
+        Kind::Overloaded => (503, "Overloaded", "overloaded"),
+        Kind::Unavailable => (503, "Unavailable", "unavailable"),
+        Kind::StorageFull => (507, "The storage is full", "storage_full"),
+    }
+}
+
+impl Rejection {
+    /// Returns the code of the problem, for metrics.
+    pub(crate) fn code(&self) -> &'static str {
+        describe(self.reason).2
     }
 }
 
 impl Problem {
     /// Describes an error. The message of an internal error is only logged; a client gets the id of
     /// the request instead.
-    pub(crate) fn new(error: &Error) -> Self {
-        let (status, title) = status_and_title(error.kind());
-        let internal = status == StatusCode::INTERNAL_SERVER_ERROR;
-        let detail = if internal {
-            let source = std::error::Error::source(error).map(tracing::field::display);
-            tracing::error!(%error, source, "request failed");
-            "the server failed; search its log for the x-request-id of this response".to_owned()
-        } else {
-            error.detail().to_owned()
+    pub(crate) fn new(error: impl Into<Rejection>) -> Self {
+        let rejection = error.into();
+        let (status, title, code) = describe(rejection.reason);
+        let detail = match &rejection.error {
+            Some(error) if status == 500 => {
+                let source = std::error::Error::source(error).map(tracing::field::display);
+                tracing::error!(%error, source, "request failed");
+                "the server failed; search its log for the x-request-id of this response".to_owned()
+            }
+            _ => rejection.detail,
         };
-        let code = if internal {
-            Kind::Internal.code()
-        } else {
-            error.kind().code()
-        };
-        let limit = error.limit().map(|limit| LimitProblem {
-            name: limit.name,
-            value: limit.value,
-            flag: limit.flag,
-        });
-        let r#type = format!("urn:dinoserve:problem:{code}");
         Self {
-            r#type,
+            r#type: format!("urn:dinoserve:problem:{code}"),
             title,
-            status: status.as_u16(),
+            status,
             detail,
             code,
-            limit,
+            limit: rejection.limit.map(|limit| LimitProblem {
+                name: limit.name,
+                value: limit.value,
+                flag: limit.flag,
+            }),
             error: None,
         }
     }
+
+    /// Builds the response to a failed request.
+    fn respond(self, retry_after: Option<Duration>) -> Response {
+        let status = StatusCode::from_u16(self.status).expect("the table has valid statuses");
+        let retry_after = retry_after
+            .map(|time| time.as_secs_f64().ceil().max(1.0) as u64)
+            .or((status == StatusCode::SERVICE_UNAVAILABLE).then_some(1));
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"dinoserve\""),
+            );
+        }
+        response
+    }
 }
 
-/// Builds the response to a failed request.
-pub(crate) fn response(error: &Error) -> Response {
-    respond(error, Problem::new(error))
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        let retry_after = self.retry_after;
+        Problem::new(self).respond(retry_after)
+    }
 }
 
 /// Builds the response to a failed request, in the shape of OpenAI's API in addition.
-pub(crate) fn openai_response(error: &Error) -> Response {
-    let mut problem = Problem::new(error);
-    let Problem {
-        ref detail, code, ..
-    } = problem;
+pub(crate) fn openai_response(rejection: Rejection) -> Response {
+    let retry_after = rejection.retry_after;
+    let mut problem = Problem::new(rejection);
     problem.error = Some(OpenAiError {
-        message: detail.clone(),
-        r#type: code,
-        code,
+        message: problem.detail.clone(),
+        r#type: problem.code,
+        code: problem.code,
     });
-    respond(error, problem)
-}
-
-fn respond(error: &Error, problem: Problem) -> Response {
-    let (status, _) = status_and_title(error.kind());
-    let mut response = (status, Json(problem)).into_response();
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
-    let retry_after = error
-        .retry_after()
-        .map(|time| time.as_secs_f64().ceil().max(1.0) as u64);
-    let retry_after = retry_after.or((status == StatusCode::SERVICE_UNAVAILABLE).then_some(1));
-    if let Some(seconds) = retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    if status == StatusCode::UNAUTHORIZED {
-        headers.insert(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static("Bearer realm=\"dinoserve\""),
-        );
-    }
-    response
-}
-
-impl IntoResponse for Error {
-    fn into_response(self) -> Response {
-        response(&self)
-    }
+    problem.respond(retry_after)
 }

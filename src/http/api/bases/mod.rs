@@ -13,10 +13,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use self::request::{BasisRequest, SampleParams, take_images};
 use crate::{
-    error::Result,
     features::npy,
     gallery::BasisName,
     http::{
+        Result,
         api::schema::{File, ImageParams, ImagesJson},
         openapi::GalleryProblems,
         request::{options::Options, path::NamePath},

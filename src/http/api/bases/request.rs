@@ -9,10 +9,10 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    error::{Error, Result},
+    error::Error,
     gallery::GalleryName,
     http::{
-        AppState,
+        AppState, Rejection, Result,
         request::{admission::Admission, body::ImageRequest, options::Options},
     },
     service::BasisImages,
@@ -48,7 +48,7 @@ pub(crate) struct BasisRequest {
 }
 
 impl FromRequest<AppState> for BasisRequest {
-    type Rejection = Error;
+    type Rejection = Rejection;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self> {
         let query = request.uri().query().unwrap_or_default().to_owned();
@@ -66,7 +66,7 @@ impl FromRequest<AppState> for BasisRequest {
         let (mut parts, body) = request.into_parts();
         let admission = Admission::from_request_parts(&mut parts, state).await?;
         if !body.is_end_stream() {
-            return Err(gallery_and_images());
+            return Err(gallery_and_images().into());
         }
         let mut options = Options::default();
         options.add_query(&query)?;
@@ -79,7 +79,7 @@ impl FromRequest<AppState> for BasisRequest {
 }
 
 /// Takes the remaining options, and returns the files or the sample of a gallery.
-pub(crate) fn take_images(files: Vec<Bytes>, mut options: Options) -> Result<BasisImages> {
+pub(crate) fn take_images(files: Vec<Bytes>, mut options: Options) -> Result<BasisImages, Error> {
     let SampleParams { gallery, sample } = options.take()?;
     options.reject_unknown()?;
     match (gallery, sample) {

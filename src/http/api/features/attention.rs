@@ -7,9 +7,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::maps::{MapRequest, StyleParams, answer_maps, rows};
 use crate::{
-    error::Result,
     features::{attention::HeadChoice, render::Colormap},
     http::{
+        Result,
         api::schema::{File, ImageParams, ImagesJson},
         openapi::FeatureProblems,
     },

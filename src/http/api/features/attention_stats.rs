@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 use super::maps::rows;
 use crate::{
-    error::Result,
     http::{
+        Result,
         api::schema::{ImageParams, ImagesJson},
         openapi::FeatureProblems,
         request::body::ImageRequest,

@@ -7,9 +7,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::maps::rows;
 use crate::{
-    error::{Error, Result, ResultExt},
+    error::{Error, ResultExt},
     features::{npy, pool::Pooling},
     http::{
+        Result,
         api::schema::{EncodingFormat, File, ImageParams, ImagesJson},
         openapi::FeatureProblems,
         request::body::ImageRequest,
@@ -125,7 +126,7 @@ enum EmbedOutcome {
 }
 
 impl EmbedOutcome {
-    fn new(result: Result<Embedding>, encoding: EncodingFormat) -> Self {
+    fn new(result: Result<Embedding, Error>, encoding: EncodingFormat) -> Self {
         match result {
             Ok(Embedding {
                 vector,
@@ -137,7 +138,7 @@ impl EmbedOutcome {
                 tokens: tokens.map(|tokens| Tokens::new(&tokens, encoding)),
             },
             Err(error) => Self::Failed {
-                error: Problem::new(&error),
+                error: Problem::new(error),
             },
         }
     }
@@ -231,8 +232,8 @@ pub(crate) async fn create_embedding(
     if embed.tokens {
         service
             .extractor
-            .on_blocking_thread("writing the answer", respond)
-            .await
+            .on_blocking_thread("writing the answer", || Ok(respond()))
+            .await?
     } else {
         respond()
     }
@@ -240,14 +241,14 @@ pub(crate) async fn create_embedding(
 
 fn json_answer(
     service: &Service,
-    embeddings: Vec<Result<Embedding>>,
+    embeddings: Vec<Result<Embedding, Error>>,
     options: &EmbedOptions,
     encoding: EncodingFormat,
     stages: &Stages,
 ) -> Result<Response> {
     // If every image is invalid, the request as a whole has failed.
     if embeddings.iter().all(Result::is_err) {
-        return Err(first_error(embeddings));
+        return Err(first_error(embeddings).into());
     }
     let mut data = Vec::with_capacity(embeddings.len());
     for (index, embedding) in embeddings.into_iter().enumerate() {
@@ -265,7 +266,7 @@ fn json_answer(
 }
 
 /// Returns the first error, with the index of its image if there are several.
-fn first_error(embeddings: Vec<Result<Embedding>>) -> Error {
+fn first_error(embeddings: Vec<Result<Embedding, Error>>) -> Error {
     let several = embeddings.len() > 1;
     for (index, embedding) in embeddings.into_iter().enumerate() {
         match embedding {
@@ -279,12 +280,12 @@ fn first_error(embeddings: Vec<Result<Embedding>>) -> Error {
 
 /// Encodes embeddings or tokens as one array, which has no place for the error of an image.
 fn to_binary(
-    embeddings: Vec<Result<Embedding>>,
+    embeddings: Vec<Result<Embedding, Error>>,
     options: &EmbedOptions,
     form: Representation,
 ) -> Result<Vec<u8>> {
     if embeddings.iter().any(Result::is_err) {
-        return Err(first_error(embeddings));
+        return Err(first_error(embeddings).into());
     }
     let embeddings: Vec<Embedding> = embeddings.into_iter().flatten().collect();
     if options.tokens {
@@ -294,7 +295,7 @@ fn to_binary(
             .map(|tokens| tokens.view())
             .collect();
         let stacked = ndarray::stack(Axis(0), &tokens).map_err(|_| different_grids())?;
-        return encode(&stacked, form);
+        return Ok(encode(&stacked, form)?);
     }
     let dim = embeddings
         .first()
@@ -304,10 +305,10 @@ fn to_binary(
         .flat_map(|embedding| embedding.vector.iter().copied())
         .collect();
     let matrix = Array2::from_shape_vec((embeddings.len(), dim), values);
-    encode(&matrix.internal("joining embeddings")?, form)
+    Ok(encode(&matrix.internal("joining embeddings")?, form)?)
 }
 
-fn encode<D: Dimension>(array: &Array<f32, D>, form: Representation) -> Result<Vec<u8>> {
+fn encode<D: Dimension>(array: &Array<f32, D>, form: Representation) -> Result<Vec<u8>, Error> {
     match form {
         Representation::Npy => npy::encode(array),
         _ => Ok(float_bytes(array.as_slice().unwrap_or_default()).into_owned()),

@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 
 use super::embed::{EmbedParams, Floats};
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind},
     http::{
+        Result,
         api::schema::{EXAMPLE_IMAGE, EncodingFormat, ImageParams, choice},
         openapi::FeatureProblems,
         request::body::InputRequest,
@@ -63,7 +64,7 @@ struct OpenAiParams {
 
 impl OpenAiParams {
     /// Checks that the request fits the model and that the answer has room for what it asks for.
-    fn check(&self, embed: &EmbedOptions, spec: &ModelSpec) -> Result<()> {
+    fn check(&self, embed: &EmbedOptions, spec: &ModelSpec) -> Result<(), Error> {
         if let Some(model) = self.model.as_ref().filter(|model| **model != spec.name) {
             let detail = format!("unknown model {model:?}; this server runs {:?}", spec.name);
             return Err(Error::new(Kind::NotFound, detail));
@@ -123,7 +124,7 @@ impl<'a> OpenAiList<'a> {
     /// Builds the list, or fails with the error of the first invalid image.
     fn new(
         spec: &'a ModelSpec,
-        embeddings: Vec<Result<Embedding>>,
+        embeddings: Vec<Result<Embedding, Error>>,
         encoding: EncodingFormat,
     ) -> Result<Self> {
         let several = embeddings.len() > 1;
@@ -176,7 +177,7 @@ pub(crate) async fn create_openai_embedding(
     request: Result<InputRequest>,
 ) -> Result<Response, Response> {
     let answer = async { embed(&service, request?).await };
-    answer.await.map_err(|error| openai_response(&error))
+    answer.await.map_err(openai_response)
 }
 
 async fn embed(service: &Service, mut request: InputRequest) -> Result<Response> {

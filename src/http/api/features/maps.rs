@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::IntoParams;
 
 use crate::{
-    error::{Error, Result, ResultExt},
+    error::{Error, ResultExt},
     features::{
         npy,
         render::{Output, Style, Upscale},
     },
     http::{
-        AppState,
+        AppState, Rejection, Result,
         api::schema::ImageParams,
         request::{admission::Admission, body::ImageRequest},
         response::{
@@ -89,9 +89,9 @@ pub(crate) struct MapRequest<T> {
 }
 
 impl<T: DeserializeOwned> FromRequest<AppState> for MapRequest<T> {
-    type Rejection = Error;
+    type Rejection = Rejection;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self> {
         let mut request = ImageRequest::from_request(request, state).await?;
         let representation = negotiate(&request.headers, &OFFERS)?;
         let image: ImageParams = request.options.take()?;

@@ -7,10 +7,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::maps::{MapRequest, StyleParams, answer_maps, rows};
 use crate::{
-    error::Result,
     features::pca::Foreground,
     gallery::BasisName,
     http::{
+        Result,
         api::schema::{File, ImageParams, ImagesJson},
         openapi::FeatureProblems,
     },

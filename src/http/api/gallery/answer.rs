@@ -5,9 +5,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    error::{Error, Result},
+    error::Error,
     gallery::{Binding, GalleryName, Item, ItemId, Label, Metadata, Neighbor},
-    http::response::{answer::json, problem::Problem},
+    http::{
+        Result,
+        response::{answer::json, problem::Problem},
+    },
     service::{Answers, Timed},
 };
 
@@ -157,7 +160,7 @@ impl<T> OneOrMore<T> {
     ///
     /// # Errors
     /// The error of the first image if there is no valid one.
-    pub(crate) fn new<A>(mut outcomes: Vec<Result<A>>) -> Result<Self>
+    pub(crate) fn new<A>(mut outcomes: Vec<Result<A, Error>>) -> Result<Self, Error>
     where
         T: From<A>,
     {
@@ -175,7 +178,7 @@ impl<T> OneOrMore<T> {
             let outcome = match outcome {
                 Ok(answer) => ImageOutcome::Answer(answer.into()),
                 Err(error) => ImageOutcome::Failed {
-                    error: Problem::new(&error),
+                    error: Problem::new(error),
                 },
             };
             data.push(OfImage { index, outcome });

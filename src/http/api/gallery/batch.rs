@@ -9,9 +9,10 @@ use utoipa::ToSchema;
 
 use super::params::{GalleryParams, ItemParams, VectorParams, take_input_options};
 use crate::{
-    error::{Error, Result},
+    error::Error,
     gallery::{GalleryName, ItemId, Written},
     http::{
+        Result,
         api::schema::{EXAMPLE_IMAGE, ImageParams},
         openapi::WriteProblems,
         request::{body::BatchRequest, contents::BatchEntry},
@@ -104,11 +105,11 @@ enum BatchStatus {
 }
 
 impl BatchOutcome {
-    fn new(index: usize, id: Option<String>, outcome: Result<Written>) -> Self {
+    fn new(index: usize, id: Option<String>, outcome: Result<Written, Error>) -> Self {
         let (status, error) = match outcome {
             Ok(Written::Created { .. }) => (BatchStatus::Created, None),
             Ok(Written::Replaced { .. }) => (BatchStatus::Replaced, None),
-            Err(error) => (BatchStatus::Failed, Some(Problem::new(&error))),
+            Err(error) => (BatchStatus::Failed, Some(Problem::new(error))),
         };
         Self {
             index,
@@ -173,8 +174,8 @@ pub(crate) async fn put_items(
 
 /// Joins the items, each with its id and whether it was valid, with the outcomes of the valid ones.
 fn join_outcomes(
-    items: Vec<(Option<String>, Result<()>)>,
-    outcomes: Vec<Result<Written>>,
+    items: Vec<(Option<String>, Result<(), Error>)>,
+    outcomes: Vec<Result<Written, Error>>,
 ) -> Vec<BatchOutcome> {
     let mut outcomes = outcomes.into_iter();
     let mut data = Vec::with_capacity(items.len());
@@ -190,7 +191,7 @@ fn join_outcomes(
 }
 
 /// Rejects two items with the same id, since the order in which they are stored is undefined.
-fn check_distinct(items: &[BatchEntry]) -> Result<()> {
+fn check_distinct(items: &[BatchEntry]) -> Result<(), Error> {
     let mut seen = HashMap::new();
     for (index, item) in items.iter().enumerate() {
         if let Some(id) = &item.id
@@ -203,7 +204,7 @@ fn check_distinct(items: &[BatchEntry]) -> Result<()> {
     Ok(())
 }
 
-fn new_entry(item: BatchEntry) -> Result<NewEntry> {
+fn new_entry(item: BatchEntry) -> Result<NewEntry, Error> {
     let (input, mut options) = item.content?;
     let IdParam { id } = options.take()?;
     let id = id.ok_or_else(|| {

@@ -12,11 +12,10 @@ use super::{
     },
 };
 use crate::{
-    error::Result,
     features::vote::Vote,
     gallery::{Label, ProbeName},
     http::{
-        api::schema::ImageParams, openapi::SearchProblems, request::body::QueryRequest,
+        Result, api::schema::ImageParams, openapi::SearchProblems, request::body::QueryRequest,
         response::answer::json,
     },
     service::{Answers, Classification, Service, VoteOptions},

@@ -5,10 +5,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    error::Result,
     features::pool::Pooling,
     gallery::{Binding, GalleryInfo, GalleryName, no_gallery},
     http::{
+        Result,
         openapi::GalleryProblems,
         request::{options::Options, path::NamePath},
     },
@@ -151,6 +151,6 @@ pub(crate) async fn delete_gallery(
     options.reject_unknown()?;
     match service.galleries()?.store().remove(&name).await? {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Err(no_gallery(&name)),
+        false => Err(no_gallery(&name).into()),
     }
 }

@@ -9,9 +9,10 @@ use super::{
     params::{GalleryParams, ImageOrVectorJson, ItemParams, VectorParams, take_input_options},
 };
 use crate::{
-    error::{Error, Result},
+    error::Error,
     gallery::{GalleryName, ItemId, Label, Metadata, Parts},
     http::{
+        Result,
         api::schema::ImageParams,
         openapi::{GalleryProblems, WriteProblems},
         request::{body::QueryRequest, options::Options, path::NamePath},

@@ -12,9 +12,10 @@ use super::{
     },
 };
 use crate::{
-    error::{Error, Result},
+    error::Error,
     gallery::{ItemId, Neighbor},
     http::{
+        Result,
         api::schema::ImageParams,
         openapi::{GalleryProblems, SearchProblems},
         request::{body::QueryRequest, options::Options},

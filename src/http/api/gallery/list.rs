@@ -10,8 +10,8 @@ use super::{
     params::{FilterParams, GalleryParams},
 };
 use crate::{
-    error::{Error, Result},
-    http::{openapi::GalleryProblems, request::options::Options},
+    error::Error,
+    http::{Result, openapi::GalleryProblems, request::options::Options},
     service::{Page, Service},
 };
 
@@ -91,7 +91,7 @@ fn cursor_after(place: u64) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn place_of(cursor: &str) -> Result<u64> {
+fn place_of(cursor: &str) -> Result<u64, Error> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).unwrap_or_default();
     let place = match bytes.split_first() {
         Some((&CURSOR_VERSION, place)) => place.try_into().map(u64::from_be_bytes).ok(),

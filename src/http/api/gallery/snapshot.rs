@@ -8,7 +8,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -28,10 +28,10 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use utoipa::ToSchema;
 
 use crate::{
-    error::{Error, Kind, Result, ResultExt},
+    error::{Error, Kind, ResultExt},
     gallery::{Gallery, GalleryName, SnapshotSummary, restore_snapshot, write_snapshot},
     http::{
-        AppState,
+        AppState, Reason, Rejection, Result,
         api::schema::File,
         openapi::{GalleryProblems, WriteProblems},
         request::{options::Options, path::NamePath},
@@ -93,7 +93,7 @@ fn snapshot_stream(
     let gallery = name.clone();
     let written = tokio::spawn(async move {
         tokio::select! {
-            written = write_snapshot(&store, &gallery, writer) => written,
+            written = write_snapshot(&store, &gallery, writer) => Ok(written?),
             () = stalled(&sent, limit) => Err(too_slow(limit)),
         }
     });
@@ -107,10 +107,10 @@ fn snapshot_stream(
                 return future::ready(None);
             }
             Ok(Err(error)) => error,
-            Err(error) => Error::internal(format!("writing a snapshot: {error}")),
+            Err(error) => Error::internal(format!("writing a snapshot: {error}")).into(),
         };
         tracing::warn!(gallery = %name, error = %failure, "a snapshot was cut off");
-        future::ready(Some(Err(io::Error::other(failure))))
+        future::ready(Some(Err(io::Error::other(failure.to_string()))))
     });
     file.chain(end)
 }
@@ -166,10 +166,12 @@ pub(crate) async fn put_snapshot(
     let service = state.service();
     let store = service.galleries()?.store();
     let limit = state.config.snapshot_idle;
-    let parts = stream::try_unfold(body.into_data_stream(), move |mut parts| async move {
-        let next = timeout(limit, parts.try_next())
-            .await
-            .map_err(|_| io::Error::other(too_slow(limit)))?;
+    let is_stalled = AtomicBool::new(false);
+    let parts = stream::try_unfold(body.into_data_stream(), async |mut parts| {
+        let Ok(next) = timeout(limit, parts.try_next()).await else {
+            is_stalled.store(true, Ordering::Relaxed);
+            return Err(io::ErrorKind::TimedOut.into());
+        };
         let next = next.map_err(|error| {
             let detail = format!("the body cannot be read: {error}");
             io::Error::other(Error::new(Kind::Malformed, detail))
@@ -177,7 +179,11 @@ pub(crate) async fn put_snapshot(
         Ok::<_, io::Error>(next.map(|part| (part, parts)))
     });
     let reader = StreamReader::new(Box::pin(parts));
-    let SnapshotSummary { items, bytes } = restore_snapshot(store, &name, reader).await?;
+    let restored = restore_snapshot(store, &name, reader).await;
+    if is_stalled.load(Ordering::Relaxed) {
+        return Err(too_slow(limit));
+    }
+    let SnapshotSummary { items, bytes } = restored?;
     tracing::info!(gallery = %name, items, bytes, "restored");
     Ok(Json(Restored {
         gallery: name,
@@ -186,10 +192,10 @@ pub(crate) async fn put_snapshot(
     }))
 }
 
-fn too_slow(limit: Duration) -> Error {
+fn too_slow(limit: Duration) -> Rejection {
     let seconds = limit.as_secs();
     let detail = format!("the snapshot made no progress for {seconds} s");
-    Error::new(Kind::SlowRequest, detail).with_limit(
+    Rejection::new(Reason::SlowRequest, detail).with_limit(
         "snapshot_idle",
         seconds,
         "--snapshot-idle-timeout",

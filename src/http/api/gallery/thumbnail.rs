@@ -9,10 +9,11 @@ use sha2::{Digest, Sha256};
 
 use super::params::GalleryParams;
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind},
     gallery::{ItemId, Parts},
     hex,
     http::{
+        Result,
         api::schema::File,
         openapi::GalleryProblems,
         request::{options::Options, path::NamePath},

@@ -21,6 +21,7 @@ use subtle::ConstantTimeEq;
 use crate::{
     error::{Error, Kind, Result},
     hex,
+    http::{self, Reason, Rejection},
 };
 
 /// Permissions of a key. Each role includes those before it.
@@ -83,8 +84,8 @@ impl ApiKeys {
     /// Returns the name of a request's key if the key has at least `role`.
     ///
     /// # Errors
-    /// [`Kind::Unauthenticated`], [`Kind::Forbidden`] or [`Kind::RateLimited`].
-    pub(crate) fn admit(&self, headers: &HeaderMap, role: Role) -> Result<Arc<str>> {
+    /// [`Reason::Unauthenticated`], [`Reason::Forbidden`] or [`Reason::RateLimited`].
+    pub(crate) fn admit(&self, headers: &HeaderMap, role: Role) -> http::Result<Arc<str>> {
         self.current.load().admit(headers, role)
     }
 }
@@ -165,7 +166,7 @@ impl KeyRing {
         Ok(Self { keys })
     }
 
-    fn admit(&self, headers: &HeaderMap, role: Role) -> Result<Arc<str>> {
+    fn admit(&self, headers: &HeaderMap, role: Role) -> http::Result<Arc<str>> {
         let presented = presented_key(headers)?;
         let hash: [u8; 32] = Sha256::digest(presented).into();
         // Compares every hash, each in constant time.
@@ -175,14 +176,14 @@ impl KeyRing {
                 found = Some(key);
             }
         }
-        let key =
-            found.ok_or_else(|| Error::new(Kind::Unauthenticated, "the API key is not known"))?;
+        let key = found
+            .ok_or_else(|| Rejection::new(Reason::Unauthenticated, "the API key is not known"))?;
         if key.role < role {
             let detail = format!(
                 "the API key `{}` has the role {}, and this needs {role}",
                 key.name, key.role
             );
-            return Err(Error::new(Kind::Forbidden, detail));
+            return Err(Rejection::new(Reason::Forbidden, detail));
         }
         if let (Some(limiter), Some(rate)) = (&key.limiter, key.rate) {
             limiter.check().map_err(|not_until| {
@@ -194,7 +195,7 @@ impl KeyRing {
                     wait.as_secs_f64()
                 );
                 let limit = u64::from(rate.per_minute.get());
-                Error::new(Kind::RateLimited, detail)
+                Rejection::new(Reason::RateLimited, detail)
                     .with_limit("requests_per_minute", limit, "--api-keys")
                     .with_retry_after(wait)
             })?;
@@ -283,10 +284,10 @@ fn read_hash(text: &str) -> Option<[u8; 32]> {
     Some(hash)
 }
 
-fn presented_key(headers: &HeaderMap) -> Result<&[u8]> {
+fn presented_key(headers: &HeaderMap) -> http::Result<&[u8]> {
     let missing = || {
-        Error::new(
-            Kind::Unauthenticated,
+        Rejection::new(
+            Reason::Unauthenticated,
             "send an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`",
         )
     };

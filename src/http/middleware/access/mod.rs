@@ -16,8 +16,7 @@ use axum::{
 pub use self::keys::{ApiKeys, NewKey, Role};
 use super::route_group::RouteGroup;
 use crate::{
-    error::{Error, Kind, Result},
-    http::AppState,
+    http::{AppState, Reason, Rejection, Result},
     telemetry,
 };
 
@@ -29,7 +28,7 @@ pub(crate) struct KeyName(pub(crate) Arc<str>);
 pub(crate) async fn check(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let config = &state.config;
     if let Err(error) = check_head(request.headers(), request.uri(), config.max_header_bytes) {
-        return reject(error.kind().code(), error);
+        return reject(error.code(), error);
     }
     if let Err(error) = check_site(&request, &config.cors_origins) {
         return reject("cross_site", error);
@@ -44,7 +43,7 @@ pub(crate) async fn check(State(state): State<AppState>, request: Request, next:
     };
     let name = match keys.admit(request.headers(), role) {
         Ok(name) => name,
-        Err(error) => return reject(error.kind().code(), error),
+        Err(error) => return reject(error.code(), error),
     };
     telemetry::metrics()
         .key_requests
@@ -55,7 +54,7 @@ pub(crate) async fn check(State(state): State<AppState>, request: Request, next:
     response
 }
 
-fn reject(reason: &str, error: Error) -> Response {
+fn reject(reason: &str, error: Rejection) -> Response {
     telemetry::metrics().count_rejection(reason);
     error.into_response()
 }
@@ -74,7 +73,7 @@ fn check_head(headers: &HeaderMap, uri: &Uri, max_bytes: usize) -> Result<()> {
     }
     let detail =
         format!("request head is {bytes} bytes, limit is {max_bytes}; send images in the body");
-    let error = Error::new(Kind::HeadTooLarge, detail);
+    let error = Rejection::new(Reason::HeadTooLarge, detail);
     Err(error.with_limit("max_header_bytes", max_bytes as u64, "--max-header-bytes"))
 }
 
@@ -110,5 +109,5 @@ fn check_site(request: &Request, allowed: &[String]) -> Result<()> {
         return Ok(());
     }
     let detail = "request comes from a page of another site; allow its origin with --cors-origin";
-    Err(Error::new(Kind::Forbidden, detail))
+    Err(Rejection::new(Reason::Forbidden, detail))
 }
