@@ -51,9 +51,12 @@ impl<'t> View<'t> {
 
     /// Returns all galleries, by name.
     pub(super) fn galleries(self) -> Result<Vec<(GalleryName, GalleryRow)>> {
-        self.entries(self.tables().galleries, b"")?
+        let failed = |error| self.environment.failed(error);
+        // LMDB rejects an empty prefix.
+        let entries = self.tables().galleries.iter(self.txn).map_err(failed)?;
+        entries
             .map(|entry| {
-                let (key, value) = entry?;
+                let (key, value) = entry.map_err(failed)?;
                 let name = GalleryName::new(String::from_utf8_lossy(key))?;
                 let row = GalleryRow::decode(&name, value)?;
                 Ok((name, row))
