@@ -72,7 +72,7 @@ async fn embeddings_are_those_of_embed() {
         (
             json!({"input": file, "dimensions": 32}),
             422,
-            "option `dimensions`: the embeddings have 64 dimensions",
+            "option `dimensions`: embeddings cannot be shortened; they have 64",
         ),
         (
             json!({"input": file, "tokens": true}),
@@ -89,9 +89,9 @@ async fn embeddings_are_those_of_embed() {
             400,
             "`input[1]` must be a base64 string or data: URI",
         ),
-        (json!({"input": []}), 400, "there is no image in `input`"),
+        (json!({"input": []}), 400, "`input` contains no image"),
         (json!({"input": {}}), 400, "`input` must be a base64 string"),
-        (json!({"model": model}), 400, "there is no image in `input`"),
+        (json!({"model": model}), 400, "`input` contains no image"),
         (
             json!({"input": [file, BASE64_STANDARD.encode("no image")]}),
             422,
