@@ -1,8 +1,8 @@
 //! Labels and metadata of the rows of a chunk, stored by column for fast filters.
 
-use std::{collections::BTreeMap, ops::Bound as Edge};
+use std::{collections::BTreeMap, ops::Bound};
 
-use crate::gallery::{Bound, Condition, ItemFilter, Label, Metadata, Scalar};
+use crate::gallery::{Condition, ItemFilter, Label, Metadata, Scalar};
 
 /// Maximum number of rows in a chunk.
 pub(super) const CHUNK_ROWS: usize = 1024;
@@ -84,28 +84,19 @@ impl Column {
         let mut insert = |rows: &[u16]| rows.iter().for_each(|&row| found.insert(usize::from(row)));
         match condition {
             Condition::AnyOf(values) => {
-                for value in values {
-                    if let Some(rows) = self.0.get(value) {
-                        insert(rows);
-                    }
-                }
+                values
+                    .iter()
+                    .filter_map(|value| self.0.get(value))
+                    .for_each(|rows| insert(rows));
             }
             Condition::Range { low, .. } => {
-                let from = match low {
-                    Some(Bound {
-                        value,
-                        inclusive: true,
-                    }) => Edge::Included(value),
-                    Some(Bound {
-                        value,
-                        inclusive: false,
-                    }) => Edge::Excluded(value),
-                    None => Edge::Unbounded,
-                };
-                // Values are sorted, so matching ones are adjacent. Without a lower end, values of
-                // other types come before them.
+                let from = low
+                    .as_ref()
+                    .map_or(Bound::Unbounded, |low| Bound::Included(&low.value));
+                // Values are sorted, so matching ones are adjacent. Before them comes the end of an
+                // exclusive range; without a lower end, values of other types.
                 self.0
-                    .range::<Scalar, _>((from, Edge::Unbounded))
+                    .range::<Scalar, _>((from, Bound::Unbounded))
                     .skip_while(|(value, _)| !condition.holds(value))
                     .take_while(|(value, _)| condition.holds(value))
                     .for_each(|(_, rows)| insert(rows));

@@ -14,7 +14,10 @@ use std::{
 
 use heed::{EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
 
-use super::tables::{TABLE_COUNT, Tables};
+use super::{
+    tables::{TABLE_COUNT, Tables},
+    view::View,
+};
 use crate::{
     error::{Error, Kind, Result},
     gallery::OpenMode,
@@ -115,11 +118,7 @@ impl Environment {
 
     fn check_format(&self, mode: OpenMode) -> Result<()> {
         let txn = self.read()?;
-        let format = self
-            .tables
-            .about
-            .get(&txn, b"format")
-            .map_err(|error| self.failed(error))?;
+        let format = View::new(self, &txn).get(self.tables.about, b"format")?;
         match format.map(<[u8; 4]>::try_from) {
             Some(Ok(bytes)) if u32::from_le_bytes(bytes) == FORMAT => Ok(()),
             Some(_) => {
@@ -132,10 +131,8 @@ impl Environment {
             None if mode == OpenMode::Serve => {
                 drop(txn);
                 let mut txn = self.write()?;
-                let put = self
-                    .tables
-                    .about
-                    .put(&mut txn, b"format", &FORMAT.to_le_bytes());
+                let about = self.tables.about;
+                let put = about.put(&mut txn, b"format", &FORMAT.to_le_bytes());
                 put.and_then(|()| txn.commit())
                     .map_err(|error| self.failed(error))
             }

@@ -105,14 +105,7 @@ impl ApproximateIndex {
 
     /// Adds the rows that the index lacks, until `stop` returns true.
     pub(super) fn catch_up(&self, rows: &Rows, stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
-        let from = rows.chunks.partition_point(|chunk| {
-            chunk
-                .chunk
-                .serials
-                .last()
-                .is_none_or(|&last| last <= self.upto())
-        });
-        for live in &rows.chunks[from..] {
+        for live in &rows.chunks[rows.first_chunk_after(self.upto())..] {
             self.make_room(CHUNK_ROWS)?;
             let chunk = &live.chunk;
             let first = chunk
@@ -157,10 +150,7 @@ impl ApproximateIndex {
                 }
             }
             // Rows after the last live row are dead.
-            self.upto.fetch_max(
-                chunk.serials.last().copied().unwrap_or_default(),
-                Ordering::AcqRel,
-            );
+            self.upto.fetch_max(live.last_serial(), Ordering::AcqRel);
         }
         Ok(())
     }

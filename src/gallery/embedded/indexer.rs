@@ -150,12 +150,8 @@ impl IndexerThread {
     }
 
     fn new_index(&self, rows: &Rows) -> Result<Arc<ApproximateIndex>> {
-        let Memory {
-            index_threads,
-            searches,
-            ..
-        } = *self.memory;
-        ApproximateIndex::new(rows.dim, index_threads, searches).map(Arc::new)
+        let memory = &self.memory;
+        ApproximateIndex::new(rows.dim, memory.index_threads, memory.searches).map(Arc::new)
     }
 
     fn catch_up(&self, gallery: &LiveGallery, rows: &Rows, index: &ApproximateIndex) -> Result<()> {
@@ -167,11 +163,10 @@ impl IndexerThread {
         index.catch_up(rows, &|| self.stopping() || gallery.is_removed())?;
         let added = index.len() - before;
         if added > 10_000 {
-            let seconds = started.elapsed().as_secs();
             tracing::info!(
                 gallery = gallery.number,
                 added,
-                seconds,
+                seconds = started.elapsed().as_secs(),
                 "the approximate index is up to date"
             );
         }

@@ -12,13 +12,11 @@ use crate::{
 
 /// Reads an item with the requested parts.
 pub(super) fn get(
-    environment: &Environment,
+    view: View<'_>,
     name: &GalleryName,
     id: &ItemId,
     parts: Parts,
 ) -> Result<Option<StoredItem>> {
-    let txn = environment.read()?;
-    let view = View::new(environment, &txn);
     let row = view.require_gallery(name)?;
     view.find(row.number, id)?
         .map(|record| view.with_parts(&row, record.item, parts))
@@ -27,14 +25,12 @@ pub(super) fn get(
 
 /// Reads up to `limit` items that pass the filter and whose place is above `after`.
 pub(super) fn page(
-    environment: &Environment,
+    view: View<'_>,
     name: &GalleryName,
     after: u64,
     limit: usize,
     filter: Option<&ItemFilter>,
 ) -> Result<Vec<Item>> {
-    let txn = environment.read()?;
-    let view = View::new(environment, &txn);
     let row = view.require_gallery(name)?;
     let mut items = Vec::new();
     for entry in view.records(row.number, after)? {
@@ -76,8 +72,13 @@ pub(super) fn send_all(
             let record = ItemRecord::decode(bytes).map_err(|error| {
                 Error::internal(format!("the item at place {place} is damaged: {error}"))
             })?;
-            if parts == Parts::ALL {
-                verify(view, row.number, &record.item, bytes)?;
+            // Damage must not be copied into a snapshot.
+            if parts == Parts::ALL && !view.is_whole(row.number, place, bytes)? {
+                return Err(Error::internal(format!(
+                    "the item {:?} is damaged; `gallery check` lists all damaged items, store \
+                     them again",
+                    record.item.id.as_str()
+                )));
             }
             view.with_parts(&row, record.item, parts)
         });
@@ -86,16 +87,4 @@ pub(super) fn send_all(
             return;
         }
     }
-}
-
-/// Rejects an item whose checksum differs, so that damage is not copied into a snapshot.
-fn verify(view: View<'_>, gallery: u32, item: &Item, record: &[u8]) -> Result<()> {
-    if ItemRecord::is_whole(record, view.encoded_parts(gallery, item.place)?) {
-        return Ok(());
-    }
-    let detail = format!(
-        "the item {:?} is damaged; `gallery check` lists all damaged items, store them again",
-        item.id.as_str()
-    );
-    Err(Error::internal(detail))
 }

@@ -116,19 +116,8 @@ pub(super) struct LiveChunk {
 }
 
 impl LiveChunk {
-    fn whole(chunk: Chunk) -> Self {
-        let live = Arc::new(RowSet::first(chunk.len()));
-        Self {
-            chunk: Arc::new(chunk),
-            live,
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.chunk.len() == CHUNK_ROWS
-    }
-
-    fn last_serial(&self) -> u64 {
+    /// Returns the serial of the newest row.
+    pub(super) fn last_serial(&self) -> u64 {
         self.chunk.serials.last().copied().unwrap_or_default()
     }
 }
@@ -180,7 +169,7 @@ impl Rows {
     fn add(&mut self, mut added: &[NewRow]) {
         self.live += added.len();
         while !added.is_empty() {
-            let last = self.chunks.pop_if(|last| !last.is_full());
+            let last = self.chunks.pop_if(|last| last.chunk.len() < CHUNK_ROWS);
             let before = last.as_ref().map_or(0, |last| last.chunk.len());
             let (now, later) = added.split_at(added.len().min(CHUNK_ROWS - before));
             let mut chunk = Chunk::new(self.format, before + now.len(), self.dim);
@@ -215,12 +204,21 @@ impl Rows {
                     let mut joined = Chunk::new(self.format, CHUNK_ROWS, self.dim);
                     joined.push_from(&before.chunk, &before.live, self.dim);
                     joined.push_from(&chunk.chunk, &chunk.live, self.dim);
-                    kept.push(LiveChunk::whole(joined));
+                    kept.push(LiveChunk {
+                        live: Arc::new(RowSet::first(joined.len())),
+                        chunk: Arc::new(joined),
+                    });
                 }
                 None => kept.push(chunk),
             }
         }
         self.chunks = kept;
+    }
+
+    /// Returns the index of the first chunk with rows above `serial`.
+    pub(super) fn first_chunk_after(&self, serial: u64) -> usize {
+        self.chunks
+            .partition_point(|chunk| chunk.last_serial() <= serial)
     }
 
     /// Returns the chunk and the row of a serial, whether it is live or dead.

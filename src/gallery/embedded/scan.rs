@@ -83,11 +83,13 @@ impl Best {
 
 /// Offers every row of `passing`, one set per chunk, whose serial is above `after`.
 pub(super) fn scan(rows: &Rows, passing: &[RowSet], query: &[f32], after: u64, best: &mut Best) {
-    let from = rows
-        .chunks
-        .partition_point(|chunk| chunk.chunk.serials.last().is_none_or(|&last| last <= after));
     let mut scanner = Scanner::new(query);
-    for (live, passing) in rows.chunks.iter().zip(passing).skip(from) {
+    for (live, passing) in rows
+        .chunks
+        .iter()
+        .zip(passing)
+        .skip(rows.first_chunk_after(after))
+    {
         let chunk = &live.chunk;
         let first = chunk.serials.partition_point(|&serial| serial <= after);
         let mut offer = |row: usize, score: f32| {
@@ -99,18 +101,13 @@ pub(super) fn scan(rows: &Rows, passing: &[RowSet], query: &[f32], after: u64, b
                 });
             }
         };
+        let passing_rows = passing.iter().skip_while(|&row| row < first);
         // If most rows pass, all are computed, because sequential memory access is faster.
         if passing.len() * 2 > chunk.len() {
             let scores = scanner.all(&chunk.vectors, first..chunk.len());
-            passing
-                .iter()
-                .skip_while(|&row| row < first)
-                .for_each(|row| offer(row, scores[row - first]));
+            passing_rows.for_each(|row| offer(row, scores[row - first]));
         } else {
-            passing
-                .iter()
-                .skip_while(|&row| row < first)
-                .for_each(|row| offer(row, scanner.one(&chunk.vectors, row)));
+            passing_rows.for_each(|row| offer(row, scanner.one(&chunk.vectors, row)));
         }
     }
 }

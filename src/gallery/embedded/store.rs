@@ -10,8 +10,14 @@ use tokio::{
 };
 
 use super::{
-    check, codec::GalleryRow, environment::Environment, indexer::Indexer, memory::Memory, reader,
-    search, view::View, writer::Writer,
+    check,
+    codec::GalleryRow,
+    environment::Environment,
+    indexer::Indexer,
+    memory::Memory,
+    reader, search,
+    view::View,
+    writer::{Writer, WriterThread},
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt},
@@ -73,6 +79,10 @@ impl EmbeddedStore {
             .ok_or_else(|| Error::internal("the gallery was opened for reading only"))
     }
 
+    fn writer(&self) -> Result<&Writer> {
+        Ok(&self.serving()?.writer)
+    }
+
     /// Runs a read on a thread that may block on the disk.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -82,6 +92,15 @@ impl EmbeddedStore {
         tokio::task::spawn_blocking(move || read(&environment))
             .await
             .internal("reading the gallery")?
+    }
+
+    /// As [`Self::blocking`], with a snapshot of the database.
+    async fn view<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(View<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.blocking(move |environment| read(View::new(environment, &environment.read()?)))
+            .await
     }
 
     fn info(&self, name: GalleryName, row: GalleryRow) -> GalleryInfo {
@@ -104,12 +123,12 @@ impl Serving {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let memory = Arc::new(Memory::load(environment, config.exact_up_to, cores)?);
         let indexer = Arc::new(Indexer::start(Arc::clone(&memory))?);
-        let writer = Writer::start(
-            Arc::clone(environment),
-            Arc::clone(&memory),
-            Arc::clone(&indexer),
-            config.vectors,
-        )?;
+        let writer = Writer::start(WriterThread {
+            environment: Arc::clone(environment),
+            memory: Arc::clone(&memory),
+            indexer: Arc::clone(&indexer),
+            vectors: config.vectors,
+        })?;
         Ok(Self {
             memory,
             writer,
@@ -137,19 +156,14 @@ impl GalleryStore for EmbeddedStore {
 
     async fn gallery(&self, name: &GalleryName) -> Result<Option<GalleryInfo>> {
         let requested = name.clone();
-        let row = self
-            .blocking(move |environment| {
-                View::new(environment, &environment.read()?).gallery(&requested)
-            })
-            .await?;
+        let row = self.view(move |view| view.gallery(&requested)).await?;
         Ok(row.map(|row| self.info(name.clone(), row)))
     }
 
     async fn create(&self, name: &GalleryName, binding: &Binding) -> Result<GalleryInfo> {
         let created = name.clone();
         let binding = binding.clone();
-        self.serving()?
-            .writer
+        self.writer()?
             .write(move |transaction| transaction.create(&created, &binding))
             .await?;
         self.require_gallery(name).await
@@ -157,8 +171,7 @@ impl GalleryStore for EmbeddedStore {
 
     async fn remove(&self, name: &GalleryName) -> Result<bool> {
         let name = name.clone();
-        self.serving()?
-            .writer
+        self.writer()?
             .delete(move |transaction| transaction.remove(&name))
             .await
     }
@@ -166,24 +179,21 @@ impl GalleryStore for EmbeddedStore {
     async fn rename(&self, from: &GalleryName, to: &GalleryName) -> Result<()> {
         let from = from.clone();
         let to = to.clone();
-        self.serving()?
-            .writer
+        self.writer()?
             .write(move |transaction| transaction.rename(&from, &to))
             .await
     }
 
     async fn put_batch(&self, name: &GalleryName, batch: ItemBatch) -> Result<Vec<Written>> {
         let name = name.clone();
-        self.serving()?
-            .writer
+        self.writer()?
             .write(move |transaction| transaction.put(&name, &batch))
             .await
     }
 
     async fn delete(&self, name: &GalleryName, ids: Vec<ItemId>) -> Result<Vec<bool>> {
         let name = name.clone();
-        self.serving()?
-            .writer
+        self.writer()?
             .delete(move |transaction| transaction.delete(&name, &ids))
             .await
     }
@@ -196,7 +206,7 @@ impl GalleryStore for EmbeddedStore {
     ) -> Result<Option<StoredItem>> {
         let name = name.clone();
         let id = id.clone();
-        self.blocking(move |environment| reader::get(environment, &name, &id, parts))
+        self.view(move |view| reader::get(view, &name, &id, parts))
             .await
     }
 
@@ -209,10 +219,8 @@ impl GalleryStore for EmbeddedStore {
     ) -> Result<Vec<Item>> {
         let name = name.clone();
         let filter = filter.cloned();
-        self.blocking(move |environment| {
-            reader::page(environment, &name, after, limit, filter.as_ref())
-        })
-        .await
+        self.view(move |view| reader::page(view, &name, after, limit, filter.as_ref()))
+            .await
     }
 
     async fn search(&self, name: &GalleryName, search: Search) -> Result<Vec<Neighbor>> {
@@ -263,8 +271,7 @@ impl GalleryStore for EmbeddedStore {
 
     async fn check(&self, name: &GalleryName) -> Result<CheckReport> {
         let name = name.clone();
-        self.blocking(move |environment| check::check(environment, &name))
-            .await
+        self.view(move |view| check::check(view, &name)).await
     }
 
     async fn close(&self) {
@@ -281,29 +288,24 @@ impl GalleryStore for EmbeddedStore {
 impl DocumentStore for EmbeddedStore {
     async fn put_document(&self, key: DocumentKey<'_>, document: Bytes) -> Result<()> {
         let key = table_key(key);
-        self.serving()?
-            .writer
+        self.writer()?
             .write(move |transaction| transaction.put_document(&key, &document))
             .await
     }
 
     async fn document(&self, key: DocumentKey<'_>) -> Result<Option<Bytes>> {
         let key = table_key(key);
-        self.blocking(move |environment| {
-            let txn = environment.read()?;
-            let document =
-                View::new(environment, &txn).get(environment.tables.documents, key.as_bytes())?;
+        self.view(move |view| {
+            let document = view.get(view.tables().documents, key.as_bytes())?;
             Ok(document.map(Bytes::copy_from_slice))
         })
         .await
     }
 
     async fn documents(&self, kind: DocumentKind) -> Result<Vec<String>> {
-        self.blocking(move |environment| {
-            let txn = environment.read()?;
+        self.view(move |view| {
             let prefix = format!("{kind}/");
-            View::new(environment, &txn)
-                .entries(environment.tables.documents, prefix.as_bytes())?
+            view.entries(view.tables().documents, prefix.as_bytes())?
                 .map(|entry| Ok(String::from_utf8_lossy(&entry?.0[prefix.len()..]).into_owned()))
                 .collect()
         })
@@ -312,8 +314,7 @@ impl DocumentStore for EmbeddedStore {
 
     async fn remove_document(&self, key: DocumentKey<'_>) -> Result<bool> {
         let key = table_key(key);
-        self.serving()?
-            .writer
+        self.writer()?
             .delete(move |transaction| transaction.remove_document(&key))
             .await
     }

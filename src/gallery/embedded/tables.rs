@@ -5,30 +5,54 @@ use heed::{CommitOrAbort, Database, Env, WithoutTls, types::Bytes};
 /// An LMDB database with keys and values of bytes.
 pub(super) type Table = Database<'static, Bytes, Bytes>;
 
-/// Number of tables.
-pub(super) const TABLE_COUNT: usize = 9;
+/// Defines [`Tables`]. A table has the name of its field.
+macro_rules! tables {
+    ($count:literal, $($(#[$documentation:meta])* $name:ident,)*) => {
+        /// Number of tables.
+        pub(super) const TABLE_COUNT: usize = $count;
 
-/// The tables. Item keys begin with the number of the gallery, so that a gallery is a range.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tables {
+        /// The tables. Item keys begin with the number of the gallery, so that a gallery is a
+        /// range.
+        #[derive(Debug, Clone, Copy)]
+        pub(super) struct Tables {
+            $($(#[$documentation])* pub(super) $name: Table,)*
+        }
+
+        impl Tables {
+            fn new([$($name),*]: [Table; $count]) -> Self {
+                Self { $($name),* }
+            }
+        }
+
+        /// Calls `table` with the name of each table, in the order of the fields of [`Tables`].
+        fn by_name<T>(
+            mut table: impl FnMut(&'static str) -> heed::Result<T>,
+        ) -> heed::Result<[T; $count]> {
+            Ok([$(table(stringify!($name))?),*])
+        }
+    };
+}
+
+tables! {
+    9,
     /// `format` and `next gallery`.
-    pub(super) about: Table,
+    about,
     /// Name → [`super::codec::GalleryRow`].
-    pub(super) galleries: Table,
+    galleries,
     /// Gallery and id → place.
-    pub(super) ids: Table,
+    ids,
     /// Gallery and place → [`super::codec::ItemRecord`].
-    pub(super) records: Table,
+    records,
     /// Gallery and place → the vector.
-    pub(super) vectors: Table,
+    vectors,
     /// Gallery and place → the features for probes, in half precision.
-    pub(super) features: Table,
+    features,
     /// Gallery and place → a JPEG.
-    pub(super) thumbnails: Table,
+    thumbnails,
     /// Kind and name → a document.
-    pub(super) documents: Table,
+    documents,
     /// Always empty; see [`super::environment::Environment::keep_room`].
-    pub(super) reserve: Table,
+    reserve,
 }
 
 impl Tables {
@@ -52,46 +76,4 @@ impl Tables {
             .and_then(|tables| tables.try_into().ok())
             .map(Self::new))
     }
-
-    fn new(tables: [Table; TABLE_COUNT]) -> Self {
-        let [
-            about,
-            galleries,
-            ids,
-            records,
-            vectors,
-            features,
-            thumbnails,
-            documents,
-            reserve,
-        ] = tables;
-        Self {
-            about,
-            galleries,
-            ids,
-            records,
-            vectors,
-            features,
-            thumbnails,
-            documents,
-            reserve,
-        }
-    }
-}
-
-/// Calls `table` with the name of each table, in the order of the fields of [`Tables`].
-fn by_name<T>(
-    mut table: impl FnMut(&'static str) -> heed::Result<T>,
-) -> heed::Result<[T; TABLE_COUNT]> {
-    Ok([
-        table("about")?,
-        table("galleries")?,
-        table("ids")?,
-        table("records")?,
-        table("vectors")?,
-        table("features")?,
-        table("thumbnails")?,
-        table("documents")?,
-        table("reserve")?,
-    ])
 }

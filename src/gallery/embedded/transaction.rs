@@ -33,6 +33,15 @@ pub(super) enum WriteError {
     Store(Error),
 }
 
+impl From<Error> for WriteError {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// `Result` with a [`WriteError`].
+pub(super) type Outcome<T> = Result<T, WriteError>;
+
 /// A transaction in progress, and the state of memory after it.
 pub(super) struct WriteTransaction<'a> {
     environment: &'a Environment,
@@ -106,16 +115,12 @@ impl<'a> WriteTransaction<'a> {
     }
 
     /// Creates a gallery, unless it exists with the same binding.
-    pub(super) fn create(
-        &mut self,
-        name: &GalleryName,
-        binding: &Binding,
-    ) -> Result<(), WriteError> {
+    pub(super) fn create(&mut self, name: &GalleryName, binding: &Binding) -> Outcome<()> {
         self.find_or_create(name, binding).map(drop)
     }
 
     /// Deletes a gallery, and returns whether it existed.
-    pub(super) fn remove(&mut self, name: &GalleryName) -> Result<bool, WriteError> {
+    pub(super) fn remove(&mut self, name: &GalleryName) -> Outcome<bool> {
         let Some(row) = self.row(name)? else {
             return Ok(false);
         };
@@ -139,11 +144,7 @@ impl<'a> WriteTransaction<'a> {
     }
 
     /// Renames a gallery, and deletes the one that has the new name.
-    pub(super) fn rename(
-        &mut self,
-        from: &GalleryName,
-        to: &GalleryName,
-    ) -> Result<(), WriteError> {
+    pub(super) fn rename(&mut self, from: &GalleryName, to: &GalleryName) -> Outcome<()> {
         let row = self.require_row(from)?;
         if from != to {
             self.remove(to)?;
@@ -158,11 +159,7 @@ impl<'a> WriteTransaction<'a> {
     }
 
     /// Stores items, and creates their gallery if it does not exist.
-    pub(super) fn put(
-        &mut self,
-        name: &GalleryName,
-        batch: &ItemBatch,
-    ) -> Result<Vec<Written>, WriteError> {
+    pub(super) fn put(&mut self, name: &GalleryName, batch: &ItemBatch) -> Outcome<Vec<Written>> {
         let mut row = self.find_or_create(name, &batch.binding)?;
         let stored_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -176,11 +173,7 @@ impl<'a> WriteTransaction<'a> {
     }
 
     /// Deletes items, and returns for each id whether an item was deleted.
-    pub(super) fn delete(
-        &mut self,
-        name: &GalleryName,
-        ids: &[ItemId],
-    ) -> Result<Vec<bool>, WriteError> {
+    pub(super) fn delete(&mut self, name: &GalleryName, ids: &[ItemId]) -> Outcome<Vec<bool>> {
         let mut row = self.require_row(name)?;
         let mut deleted = Vec::with_capacity(ids.len());
         for id in ids {
@@ -191,21 +184,18 @@ impl<'a> WriteTransaction<'a> {
     }
 
     /// Stores a document under its key.
-    pub(super) fn put_document(&mut self, key: &str, document: &[u8]) -> Result<(), WriteError> {
+    pub(super) fn put_document(&mut self, key: &str, document: &[u8]) -> Outcome<()> {
         let documents = self.environment.tables.documents;
         self.write(|txn| documents.put(txn, key.as_bytes(), document))
     }
 
     /// Deletes a document, and returns whether it existed.
-    pub(super) fn remove_document(&mut self, key: &str) -> Result<bool, WriteError> {
+    pub(super) fn remove_document(&mut self, key: &str) -> Outcome<bool> {
         let documents = self.environment.tables.documents;
         self.write(|txn| documents.delete(txn, key.as_bytes()))
     }
 
-    fn write<T>(
-        &mut self,
-        write: impl FnOnce(&mut RwTxn<'_>) -> heed::Result<T>,
-    ) -> Result<T, WriteError> {
+    fn write<T>(&mut self, write: impl FnOnce(&mut RwTxn<'_>) -> heed::Result<T>) -> Outcome<T> {
         write(&mut self.txn).map_err(|error| WriteError::Store(self.environment.failed(error)))
     }
 
@@ -213,22 +203,22 @@ impl<'a> WriteTransaction<'a> {
         View::new(self.environment, &self.txn)
     }
 
-    fn row(&self, name: &GalleryName) -> Result<Option<GalleryRow>, WriteError> {
-        self.view().gallery(name).map_err(WriteError::Store)
+    fn row(&self, name: &GalleryName) -> Outcome<Option<GalleryRow>> {
+        Ok(self.view().gallery(name)?)
     }
 
-    fn require_row(&self, name: &GalleryName) -> Result<GalleryRow, WriteError> {
+    fn require_row(&self, name: &GalleryName) -> Outcome<GalleryRow> {
         self.row(name)?
             .ok_or_else(|| WriteError::Operation(no_gallery(name)))
     }
 
-    fn put_row(&mut self, name: &GalleryName, row: &GalleryRow) -> Result<(), WriteError> {
+    fn put_row(&mut self, name: &GalleryName, row: &GalleryRow) -> Outcome<()> {
         let galleries = self.environment.tables.galleries;
-        let bytes = row.encode().map_err(WriteError::Store)?;
+        let bytes = row.encode()?;
         self.write(|txn| galleries.put(txn, name.as_str().as_bytes(), &bytes))
     }
 
-    fn put_changed_row(&mut self, name: &GalleryName, row: &GalleryRow) -> Result<(), WriteError> {
+    fn put_changed_row(&mut self, name: &GalleryName, row: &GalleryRow) -> Outcome<()> {
         self.changes_of(row).version = row.next_serial;
         self.put_row(name, row)
     }
@@ -237,11 +227,7 @@ impl<'a> WriteTransaction<'a> {
         self.changes.entry(row.number).or_default()
     }
 
-    fn find_or_create(
-        &mut self,
-        name: &GalleryName,
-        binding: &Binding,
-    ) -> Result<GalleryRow, WriteError> {
+    fn find_or_create(&mut self, name: &GalleryName, binding: &Binding) -> Outcome<GalleryRow> {
         const NEXT: &[u8] = b"next gallery";
         if let Some(row) = self.row(name)? {
             row.binding
@@ -276,7 +262,7 @@ impl<'a> WriteTransaction<'a> {
         row: &mut GalleryRow,
         new: &NewItem,
         stored_ms: u64,
-    ) -> Result<Written, WriteError> {
+    ) -> Outcome<Written> {
         let tables = self.environment.tables;
         let existing = self.find(row.number, &new.id)?;
         let serial = row.next_serial;
@@ -298,19 +284,17 @@ impl<'a> WriteTransaction<'a> {
             stored_ms,
         };
         let vector = codec::encode_floats(&new.vector, row.vectors);
-        let features = new
-            .features
-            .as_ref()
-            .map(|features| codec::encode_floats(features, VectorFormat::F16));
-        let features = features.as_deref().unwrap_or_default();
+        let features = new.features.as_deref().unwrap_or_default();
+        let features = codec::encode_floats(features, VectorFormat::F16);
         let thumbnail = new.thumbnail.as_deref().unwrap_or_default();
-        let record = ItemRecord { item, serial }
-            .encode([&vector, features, thumbnail])
-            .map_err(WriteError::Store)?;
+        let record = ItemRecord { item, serial }.encode([&vector, &features, thumbnail])?;
         let key = codec::place_key(row.number, place);
         self.write(|txn| tables.records.put(txn, &key, &record))?;
         self.write(|txn| tables.vectors.put(txn, &key, &vector))?;
-        for (table, part) in [(tables.features, features), (tables.thumbnails, thumbnail)] {
+        for (table, part) in [
+            (tables.features, &*features),
+            (tables.thumbnails, thumbnail),
+        ] {
             if !part.is_empty() {
                 self.write(|txn| table.put(txn, &key, part))?;
             } else if existing.is_some() {
@@ -338,7 +322,7 @@ impl<'a> WriteTransaction<'a> {
         Ok(written)
     }
 
-    fn delete_item(&mut self, row: &mut GalleryRow, id: &ItemId) -> Result<bool, WriteError> {
+    fn delete_item(&mut self, row: &mut GalleryRow, id: &ItemId) -> Outcome<bool> {
         let tables = self.environment.tables;
         let Some(Existing { place, serial }) = self.find(row.number, id)? else {
             return Ok(false);
@@ -361,21 +345,18 @@ impl<'a> WriteTransaction<'a> {
     }
 
     /// Looks up an id. An item with a damaged record can still be replaced and deleted.
-    fn find(&self, gallery: u32, id: &ItemId) -> Result<Option<Existing>, WriteError> {
-        let place = self.view().place(gallery, id).map_err(WriteError::Store)?;
-        let Some(place) = place else { return Ok(None) };
+    fn find(&self, gallery: u32, id: &ItemId) -> Outcome<Option<Existing>> {
+        let Some(place) = self.view().place(gallery, id)? else {
+            return Ok(None);
+        };
         let serial = match self.view().record(gallery, place) {
             Ok(record) => record.map(|record| record.serial),
-            Err(_) => self.serial_in_memory(gallery, place),
+            Err(_) => {
+                let mut galleries = self.galleries.values();
+                let gallery = galleries.find(|known| known.number == gallery);
+                gallery.and_then(|gallery| gallery.rows.load().serial_at(place))
+            }
         };
         Ok(Some(Existing { place, serial }))
-    }
-
-    fn serial_in_memory(&self, gallery: u32, place: u64) -> Option<u64> {
-        let gallery = self
-            .galleries
-            .values()
-            .find(|known| known.number == gallery)?;
-        gallery.rows.load().serial_at(place)
     }
 }

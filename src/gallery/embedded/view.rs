@@ -109,11 +109,8 @@ impl<'t> View<'t> {
         let from = codec::place_key(gallery, after);
         let to = codec::prefix(gallery + 1);
         let range = (Bound::Excluded(&from[..]), Bound::Excluded(&to[..]));
-        let entries = self
-            .tables()
-            .records
-            .range(self.txn, &range)
-            .map_err(failed)?;
+        let records = self.tables().records;
+        let entries = records.range(self.txn, &range).map_err(failed)?;
         Ok(entries.map(move |entry| {
             let (key, value) = entry.map_err(failed)?;
             Ok((codec::place_of(key)?, value))
@@ -127,32 +124,41 @@ impl<'t> View<'t> {
         item: Item,
         parts: Parts,
     ) -> Result<StoredItem> {
-        let key = codec::place_key(row.number, item.place);
-        let part = |requested: bool, table: Table| match requested {
-            true => self.get(table, &key),
-            false => Ok(None),
-        };
-        let tables = self.tables();
-        let vector = part(parts.vector, tables.vectors)?.unwrap_or_default();
-        let features = part(parts.features, tables.features)?;
-        let thumbnail = part(parts.thumbnail, tables.thumbnails)?;
+        let [vector, features, thumbnail] = self.encoded_parts(row.number, item.place, parts)?;
         Ok(StoredItem {
-            vector: codec::decode_floats(vector, row.vectors),
+            vector: codec::decode_floats(vector.unwrap_or_default(), row.vectors),
             features: features.map(|bytes| codec::decode_floats(bytes, VectorFormat::F16)),
             thumbnail: thumbnail.map(bytes::Bytes::copy_from_slice),
             item,
         })
     }
 
-    /// Returns vector, features and thumbnail of an item as they are on disk.
-    pub(super) fn encoded_parts(self, gallery: u32, place: u64) -> Result<[&'t [u8]; 3]> {
+    /// Returns whether the checksum of an encoded record and its parts is right.
+    pub(super) fn is_whole(self, gallery: u32, place: u64, record: &[u8]) -> Result<bool> {
+        let parts = self.encoded_parts(gallery, place, Parts::ALL)?;
+        Ok(ItemRecord::is_whole(
+            record,
+            parts.map(Option::unwrap_or_default),
+        ))
+    }
+
+    /// Returns the requested ones of vector, features and thumbnail.
+    fn encoded_parts(
+        self,
+        gallery: u32,
+        place: u64,
+        parts: Parts,
+    ) -> Result<[Option<&'t [u8]>; 3]> {
         let key = codec::place_key(gallery, place);
-        let part = |table| self.get(table, &key).map(Option::unwrap_or_default);
+        let part = |requested: bool, table| match requested {
+            true => self.get(table, &key),
+            false => Ok(None),
+        };
         let tables = self.tables();
         Ok([
-            part(tables.vectors)?,
-            part(tables.features)?,
-            part(tables.thumbnails)?,
+            part(parts.vector, tables.vectors)?,
+            part(parts.features, tables.features)?,
+            part(parts.thumbnail, tables.thumbnails)?,
         ])
     }
 }

@@ -10,7 +10,7 @@ use super::{
     environment::Environment,
     indexer::Indexer,
     memory::Memory,
-    transaction::{WriteError, WriteTransaction},
+    transaction::{Outcome, WriteError, WriteTransaction},
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt},
@@ -32,19 +32,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(
-        environment: Arc<Environment>,
-        memory: Arc<Memory>,
-        indexer: Arc<Indexer>,
-        vectors: VectorFormat,
-    ) -> Result<Self> {
+    pub(super) fn start(thread: WriterThread) -> Result<Self> {
         let (sender, messages) = mpsc::channel(QUEUE_CAPACITY);
-        let thread = WriterThread {
-            environment,
-            memory,
-            indexer,
-            vectors,
-        };
         let started = std::thread::Builder::new()
             .name("gallery".to_owned())
             .spawn(move || thread.run(messages))
@@ -58,7 +47,7 @@ impl Writer {
     /// Applies an operation and waits until it is durable. `apply` may run several times.
     pub(super) async fn write<T: Send + 'static>(
         &self,
-        apply: impl Fn(&mut WriteTransaction<'_>) -> Result<T, WriteError> + Send + 'static,
+        apply: impl Fn(&mut WriteTransaction<'_>) -> Outcome<T> + Send + 'static,
     ) -> Result<T> {
         self.send(false, apply).await
     }
@@ -67,7 +56,7 @@ impl Writer {
     /// reserved space.
     pub(super) async fn delete<T: Send + 'static>(
         &self,
-        apply: impl Fn(&mut WriteTransaction<'_>) -> Result<T, WriteError> + Send + 'static,
+        apply: impl Fn(&mut WriteTransaction<'_>) -> Outcome<T> + Send + 'static,
     ) -> Result<T> {
         self.send(true, apply).await
     }
@@ -75,7 +64,7 @@ impl Writer {
     async fn send<T: Send + 'static>(
         &self,
         frees_space: bool,
-        apply: impl Fn(&mut WriteTransaction<'_>) -> Result<T, WriteError> + Send + 'static,
+        apply: impl Fn(&mut WriteTransaction<'_>) -> Outcome<T> + Send + 'static,
     ) -> Result<T> {
         let closed = || Error::new(Kind::Unavailable, "the gallery has been closed");
         let (reply, outcome) = oneshot::channel();
@@ -141,7 +130,7 @@ struct Operation<T, F> {
 impl<T, F> Job for Operation<T, F>
 where
     T: Send,
-    F: Fn(&mut WriteTransaction<'_>) -> Result<T, WriteError> + Send,
+    F: Fn(&mut WriteTransaction<'_>) -> Outcome<T> + Send,
 {
     fn frees_space(&self) -> bool {
         self.frees_space
@@ -164,11 +153,13 @@ where
     }
 }
 
-struct WriterThread {
-    environment: Arc<Environment>,
-    memory: Arc<Memory>,
-    indexer: Arc<Indexer>,
-    vectors: VectorFormat,
+/// State of the thread.
+pub(super) struct WriterThread {
+    pub(super) environment: Arc<Environment>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) indexer: Arc<Indexer>,
+    /// Precision of the vectors of new galleries.
+    pub(super) vectors: VectorFormat,
 }
 
 impl WriterThread {

@@ -60,11 +60,7 @@ async fn was_committed(database: &Database, token: &str) -> bool {
 
 /// Deletes tokens that are too old to be looked up.
 pub(super) async fn forget(connection: &Connection) -> Outcome<()> {
-    connection
-        .execute(
-            "DELETE FROM writes WHERE at < now() - interval '1 hour'",
-            &[],
-        )
-        .await?;
+    const OLD: &str = "DELETE FROM writes WHERE at < now() - interval '1 hour'";
+    connection.execute(OLD, &[]).await?;
     Ok(())
 }

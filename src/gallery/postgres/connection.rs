@@ -54,10 +54,7 @@ pub(super) struct Database {
 }
 
 /// A connection for longer work, with the permit that limits their number.
-pub(super) struct LongConnection {
-    pub(super) connection: Connection,
-    pub(super) permit: OwnedSemaphorePermit,
-}
+pub(super) type LongConnection = (Connection, OwnedSemaphorePermit);
 
 impl Database {
     /// Creates a pool, which connects when a connection is needed and replaces broken ones.
@@ -147,10 +144,7 @@ impl Database {
                     "too many requests use the gallery's database; try again shortly",
                 )
             })?;
-        Ok(LongConnection {
-            connection: self.connection().await?,
-            permit,
-        })
+        Ok((self.connection().await?, permit))
     }
 
     /// Closes the pool; connections in use close when they are returned.

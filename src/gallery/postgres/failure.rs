@@ -28,7 +28,7 @@ pub(super) type Outcome<T> = Result<T, Failure>;
 impl Failure {
     /// Returns whether a table was dropped after its lookup. Another lookup finds the current one.
     pub(super) fn table_is_gone(&self) -> bool {
-        self.state() == Some(&SqlState::UNDEFINED_TABLE)
+        self.code() == Some("42P01")
     }
 
     /// Returns whether the connection, and with it the reply to a statement, was lost.
@@ -36,20 +36,20 @@ impl Failure {
         match self {
             Self::Database(error) => error
                 .as_db_error()
-                .is_none_or(|error| is_shutdown(error.code())),
+                .is_none_or(|error| is_shutdown(error.code().code())),
             Self::Pool(_) => true,
             Self::Ours(_) => false,
         }
     }
 
-    /// Returns whether the database detected damage in its storage.
+    /// Returns whether the database detected damage to a page or an index.
     pub(super) fn is_damage(&self) -> bool {
-        self.state().is_some_and(is_damage)
+        matches!(self.code(), Some("XX001" | "XX002"))
     }
 
-    fn state(&self) -> Option<&SqlState> {
+    fn code(&self) -> Option<&str> {
         match self {
-            Self::Database(error) => error.code(),
+            Self::Database(error) => error.code().map(SqlState::code),
             Self::Pool(_) | Self::Ours(_) => None,
         }
     }
@@ -112,61 +112,54 @@ impl From<Failure> for Error {
 /// Returns the kind and detail for an error that the database returned.
 fn of_db_error(error: &DbError) -> (Kind, String) {
     let message = error.message();
-    let code = error.code();
-    if *code == SqlState::DISK_FULL {
-        return (
+    match error.code().code() {
+        // The disk is full.
+        "53100" => (
             Kind::StorageFull,
             format!("the disk of the gallery's database is full ({message}); nothing was stored"),
-        );
-    }
-    if is_damage(code) {
-        return (
+        ),
+        // A page or an index is damaged.
+        "XX001" | "XX002" => (
             Kind::Io,
             format!("the gallery's database is damaged: {message}"),
-        );
-    }
-    if *code == SqlState::LOCK_NOT_AVAILABLE || *code == SqlState::T_R_DEADLOCK_DETECTED {
-        return (
+        ),
+        // A lock is not available, or a deadlock was detected.
+        "55P03" | "40P01" => (
             Kind::Overloaded,
             "another writer holds the gallery for too long; try again shortly".to_owned(),
-        );
-    }
-    if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
-        return (
+        ),
+        // The transaction is read-only.
+        "25006" => (
             Kind::Unavailable,
             "the gallery's database is read-only; use the location of its primary server"
                 .to_owned(),
-        );
-    }
-    if *code == SqlState::UNDEFINED_TABLE {
-        return (
+        ),
+        // The table is undefined.
+        "42P01" => (
             Kind::Unavailable,
             "the gallery is being replaced repeatedly; try again shortly".to_owned(),
-        );
-    }
-    if *code == SqlState::QUERY_CANCELED {
-        return (
+        ),
+        // The query was canceled.
+        "57014" => (
             Kind::Unavailable,
             format!("the gallery's database took too long: {message}"),
-        );
-    }
-    // 08 connection, 28 authorization, 3D no such database, 53 insufficient resources.
-    let unavailable = ["08", "28", "3D", "53"]
-        .iter()
-        .any(|class| code.code().starts_with(class));
-    if unavailable || is_shutdown(code) {
-        return (
-            Kind::Unavailable,
-            format!("the gallery's database rejects the request: {message}"),
-        );
-    }
-    (
-        Kind::Internal,
-        format!(
-            "the gallery's database failed: {message} (SQLSTATE {})",
-            code.code()
         ),
-    )
+        // 08 connection, 28 authorization, 3D no such database, 53 insufficient resources.
+        code if is_shutdown(code)
+            || ["08", "28", "3D", "53"]
+                .iter()
+                .any(|class| code.starts_with(class)) =>
+        {
+            (
+                Kind::Unavailable,
+                format!("the gallery's database rejects the request: {message}"),
+            )
+        }
+        code => (
+            Kind::Internal,
+            format!("the gallery's database failed: {message} (SQLSTATE {code})"),
+        ),
+    }
 }
 
 /// Returns whether a column does not have the expected type.
@@ -178,13 +171,8 @@ fn is_misread(error: &tokio_postgres::Error) -> bool {
 
 /// Returns whether the server closed the connection. 57P: shutdown or termination; 25P03: timeout
 /// of an idle transaction.
-fn is_shutdown(code: &SqlState) -> bool {
-    code.code().starts_with("57P") || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
-}
-
-/// Returns whether a page (XX001) or an index (XX002) is damaged.
-fn is_damage(code: &SqlState) -> bool {
-    *code == SqlState::DATA_CORRUPTED || *code == SqlState::INDEX_CORRUPTED
+fn is_shutdown(code: &str) -> bool {
+    code.starts_with("57P") || code == "25P03"
 }
 
 /// Returns an error with its causes; the driver's own message is as short as `error connecting to

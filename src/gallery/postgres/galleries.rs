@@ -7,11 +7,7 @@
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
-use super::{
-    connection::Connection,
-    failure::{Failure, Outcome},
-    schema,
-};
+use super::{connection::Connection, failure::Outcome, schema};
 use crate::{
     error::{Error, Kind, ResultExt},
     gallery::{Binding, GalleryInfo, GalleryName, no_gallery},
@@ -37,24 +33,21 @@ fn gallery_row(row: &Row) -> Outcome<GalleryRow> {
     let number: i64 = row.get("number");
     let name: String = row.get("name");
     let binding: Binding = serde_json::from_str(row.get("binding")).map_err(|error| {
-        Error::new(
-            Kind::Io,
-            format!("the database row of the gallery `{name}` cannot be read: {error}"),
-        )
+        let detail = format!("the database row of the gallery `{name}` cannot be read: {error}");
+        Error::new(Kind::Io, detail)
     })?;
     let items = row.get::<_, i64>("items").unsigned_abs();
     let indexed = if row.get("indexed") { items } else { 0 };
-    let info = GalleryInfo {
-        name: GalleryName::new(name)?,
-        binding,
-        items,
-        indexed,
-    };
     Ok(GalleryRow {
         number,
         table: schema::items(number),
         last_place: row.get("last_place"),
-        info,
+        info: GalleryInfo {
+            name: GalleryName::new(name)?,
+            binding,
+            items,
+            indexed,
+        },
     })
 }
 
@@ -66,12 +59,8 @@ pub(super) async fn find(
     let statement = client
         .prepare_cached(&format!("{COLUMNS} WHERE name = $1"))
         .await?;
-    client
-        .query_opt(&statement, &[&name.as_str()])
-        .await?
-        .as_ref()
-        .map(gallery_row)
-        .transpose()
+    let row = client.query_opt(&statement, &[&name.as_str()]).await?;
+    row.as_ref().map(gallery_row).transpose()
 }
 
 /// Looks up a gallery that must exist.
@@ -79,19 +68,13 @@ pub(super) async fn require(
     client: &impl GenericClient,
     name: &GalleryName,
 ) -> Outcome<GalleryRow> {
-    find(client, name)
-        .await?
-        .ok_or_else(|| Failure::from(no_gallery(name)))
+    Ok(find(client, name).await?.ok_or_else(|| no_gallery(name))?)
 }
 
 /// Returns all galleries, by name.
 pub(super) async fn list(client: &Connection) -> Outcome<Vec<GalleryInfo>> {
-    let rows = client
-        .query(
-            &format!("{COLUMNS} WHERE name IS NOT NULL ORDER BY name"),
-            &[],
-        )
-        .await?;
+    let query = format!("{COLUMNS} WHERE name IS NOT NULL ORDER BY name");
+    let rows = client.query(&query, &[]).await?;
     rows.iter().map(|row| Ok(gallery_row(row)?.info)).collect()
 }
 
@@ -125,25 +108,13 @@ pub(super) async fn find_or_create(
     }
     const INSERT: &str = "INSERT INTO galleries (name, binding) VALUES ($1, $2) RETURNING number";
     let described = serde_json::to_string(binding).internal("encoding a binding")?;
-    let number: i64 = transaction
+    let created = transaction
         .query_one(INSERT, &[&name.as_str(), &described])
-        .await?
-        .get(0);
-    transaction
-        .batch_execute(&schema::create_items(number, binding.dim))
         .await?;
-    let info = GalleryInfo {
-        name: name.clone(),
-        binding: binding.clone(),
-        items: 0,
-        indexed: 0,
-    };
-    Ok(GalleryRow {
-        number,
-        table: schema::items(number),
-        last_place: 0,
-        info,
-    })
+    transaction
+        .batch_execute(&schema::create_items(created.get(0), binding.dim))
+        .await?;
+    require(transaction, name).await
 }
 
 /// Removes the name of a gallery, so that it is no longer found, and returns whether there was one.

@@ -13,7 +13,7 @@ use std::{
 use deadpool_postgres::Object;
 use parking_lot::Mutex;
 
-use super::{connection::Database, failure::Outcome, galleries::GalleryRow, schema};
+use super::{connection::Database, failure::Outcome, galleries::GalleryRow};
 use crate::error::Error;
 
 /// Time after which a failed build is retried.
@@ -28,21 +28,17 @@ const LOCKS: i32 = 0x686e_7377;
 #[derive(Clone, Copy)]
 pub(super) struct Indexing {
     dim: usize,
-    rounded: bool,
 }
 
 impl Indexing {
     /// Returns `None` for vectors that are too wide for an index.
     pub(super) fn of(dim: usize) -> Option<Self> {
-        (dim <= 4000).then_some(Self {
-            dim,
-            rounded: dim > 2000,
-        })
+        (dim <= 4000).then_some(Self { dim })
     }
 
     /// Returns whether the index has lower precision than the table.
     pub(super) fn is_rounded(self) -> bool {
-        self.rounded
+        self.dim > 2000
     }
 
     /// Returns the indexed expression.
@@ -52,7 +48,7 @@ impl Indexing {
 
     /// Returns the cast from a vector to the indexed type.
     pub(super) fn cast(self) -> String {
-        if self.rounded {
+        if self.is_rounded() {
             format!("::halfvec({})", self.dim)
         } else {
             String::new()
@@ -60,7 +56,7 @@ impl Indexing {
     }
 
     fn operators(self) -> &'static str {
-        if self.rounded {
+        if self.is_rounded() {
             "halfvec_ip_ops"
         } else {
             "vector_ip_ops"
@@ -125,9 +121,9 @@ async fn try_build(database: &Database, gallery: &GalleryRow) -> Outcome<bool> {
     if !alone {
         return Ok(false);
     }
-    let number = gallery.number;
-    let table = schema::items(number);
     const VALID: &str = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1::text)";
+    let number = gallery.number;
+    let table = &gallery.table;
     let index = format!("dinoserve.items_{number}_vector");
     let row = client.query_opt(VALID, &[&index]).await?;
     if row.is_some_and(|row| row.get(0)) {

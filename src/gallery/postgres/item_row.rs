@@ -61,20 +61,14 @@ pub(super) fn stored_item(row: &Row) -> Outcome<StoredItem> {
 }
 
 fn unreadable(place: u64, what: &dyn std::fmt::Display) -> Error {
-    Error::new(
-        Kind::Io,
-        format!("the item at place {place} is damaged: {what}"),
-    )
+    let detail = format!("the item at place {place} is damaged: {what}");
+    Error::new(Kind::Io, detail)
 }
 
 fn floats(bytes: &[u8]) -> Option<Vec<f32>> {
-    let (numbers, rest) = bytes.as_chunks::<4>();
-    rest.is_empty().then(|| {
-        numbers
-            .iter()
-            .map(|bytes| f32::from_le_bytes(*bytes))
-            .collect()
-    })
+    let (numbers, rest) = bytes.as_chunks();
+    let values = numbers.iter().copied().map(f32::from_le_bytes);
+    rest.is_empty().then(|| values.collect())
 }
 
 fn bytes_of(floats: &[f32]) -> Vec<u8> {

@@ -78,13 +78,13 @@ pub(super) struct Cursor {
 impl Cursor {
     /// Opens a cursor over some columns.
     pub(super) async fn open(
-        reader: LongConnection,
+        (connection, permit): LongConnection,
         name: &GalleryName,
         columns: &str,
     ) -> Outcome<Self> {
         let mut cursor = Self {
-            connection: Some(reader.connection),
-            _permit: reader.permit,
+            connection: Some(connection),
+            _permit: permit,
             items: 0,
         };
         let client = cursor.connection()?;

@@ -4,8 +4,12 @@
 //! needs vectors of one width; the table `galleries` lists them.
 
 use deadpool_postgres::{GenericClient, Transaction};
+use tokio_postgres::types::FromSqlOwned;
 
-use super::{connection::Connection, failure::Outcome};
+use super::{
+    connection::Connection,
+    failure::{Failure, Outcome},
+};
 use crate::error::{Error, Kind};
 
 /// Migration steps. The version of a database is the number of steps that were applied. Steps are
@@ -41,15 +45,11 @@ pub(super) async fn migrate(connection: &mut Connection) -> Outcome<()> {
     transaction
         .execute("SELECT pg_advisory_xact_lock($1, 0)", &[&LOCKS])
         .await?;
-    let encoding: String = transaction
-        .query_one("SHOW server_encoding", &[])
-        .await?
-        .get(0);
+    let encoding: String = single(&transaction, "SHOW server_encoding").await?;
     if encoding != "UTF8" {
-        let detail = format!(
+        return Err(unavailable(format!(
             "the gallery's database is encoded in {encoding}; make one with ENCODING 'UTF8'"
-        );
-        return Err(Error::new(Kind::Unavailable, detail).into());
+        )));
     }
     let version = version(&transaction).await?;
     check_version(version)?;
@@ -83,51 +83,45 @@ pub(super) async fn verify(connection: &Connection) -> Outcome<()> {
     if version == STEPS.len() {
         return Ok(());
     }
-    let error = match version {
-        0 => Error::new(
-            Kind::NotFound,
-            "the database holds no galleries; `dinoserve serve` creates the tables",
-        ),
-        older => {
-            let detail = format!(
-                "the galleries in the database are of version {older}, and this program reads \
-                 version {}; start the server once, which brings them up to date",
-                STEPS.len()
-            );
-            Error::new(Kind::Unavailable, detail)
-        }
-    };
-    Err(error.into())
+    if version == 0 {
+        let detail = "the database holds no galleries; `dinoserve serve` creates the tables";
+        return Err(Error::new(Kind::NotFound, detail).into());
+    }
+    Err(unavailable(format!(
+        "the galleries in the database are of version {version}, and this program reads version \
+         {}; start the server once, which brings them up to date",
+        STEPS.len()
+    )))
 }
 
 async fn version(client: &impl GenericClient) -> Outcome<usize> {
-    let exists: bool = client
-        .query_one("SELECT to_regclass('dinoserve.schema') IS NOT NULL", &[])
-        .await?
-        .get(0);
-    if !exists {
+    const EXISTS: &str = "SELECT to_regclass('dinoserve.schema') IS NOT NULL";
+    const VERSION: &str = "SELECT coalesce(max(version), 0) FROM dinoserve.schema";
+    if !single::<bool>(client, EXISTS).await? {
         return Ok(0);
     }
-    let version: i32 = client
-        .query_one(
-            "SELECT coalesce(max(version), 0) FROM dinoserve.schema",
-            &[],
-        )
-        .await?
-        .get(0);
+    let version: i32 = single(client, VERSION).await?;
     Ok(usize::try_from(version).unwrap_or(0))
+}
+
+/// Returns the single value of a query without parameters.
+async fn single<T: FromSqlOwned>(client: &impl GenericClient, query: &str) -> Outcome<T> {
+    Ok(client.query_one(query, &[]).await?.try_get(0)?)
+}
+
+fn unavailable(detail: impl Into<String>) -> Failure {
+    Error::new(Kind::Unavailable, detail).into()
 }
 
 fn check_version(version: usize) -> Outcome<()> {
     if version <= STEPS.len() {
         return Ok(());
     }
-    let detail = format!(
+    Err(unavailable(format!(
         "the galleries in the database are of version {version}, and this program knows versions \
          up to {}; use a newer dinoserve",
         STEPS.len()
-    );
-    Err(Error::new(Kind::Unavailable, detail).into())
+    )))
 }
 
 /// Installs pgvector if needed. Version 0.8 introduced iterative scans, which filtered searches
@@ -148,17 +142,16 @@ async fn extension(transaction: &Transaction<'_>) -> Outcome<()> {
         let detail = "the gallery's database needs pgvector 0.8 or newer: install it on the \
                       database's machine (the package postgresql-NN-pgvector on Debian), so that \
                       `CREATE EXTENSION vector` works";
-        return Err(Error::new(Kind::Unavailable, detail).into());
+        return Err(unavailable(detail));
     };
     let mut numbers = version
         .split('.')
         .map(|part| part.parse::<u32>().unwrap_or(0));
     if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (0, 8) {
-        let detail = format!(
+        return Err(unavailable(format!(
             "the gallery's database has pgvector {version} and needs 0.8 or newer: install that, \
              and run `ALTER EXTENSION vector UPDATE` if an older one is in use"
-        );
-        return Err(Error::new(Kind::Unavailable, detail).into());
+        )));
     }
     if installed.is_none() {
         transaction

@@ -33,16 +33,9 @@ pub(super) async fn nearest(
     search.check(name, &gallery.info.binding)?;
     let indexed = gallery.info.indexed > 0 && gallery.info.items > exact_up_to as u64;
     if indexed && !search.exact && search.k <= MAX_CANDIDATES {
+        let max = MAX_EXACT_PASSING.min(exact_up_to);
         let few = match &search.filter {
-            Some(filter) => {
-                passes_at_most(
-                    &client,
-                    &gallery,
-                    filter,
-                    MAX_EXACT_PASSING.min(exact_up_to),
-                )
-                .await?
-            }
+            Some(filter) => passes_at_most(&client, &gallery, filter, max).await?,
             None => false,
         };
         if !few {
@@ -112,20 +105,17 @@ async fn one_by_one(
     gallery: &GalleryRow,
     search: &Search,
 ) -> Outcome<Vec<Neighbor>> {
-    let SearchParameters {
-        parameters,
-        score,
-        passes,
-        limit,
-        ..
-    } = search_parameters(search);
+    let of = search_parameters(search);
     let query = format!(
-        "SELECT {}, {score} AS score FROM {} WHERE {passes}
-         ORDER BY score DESC, place LIMIT {limit}",
+        "SELECT {}, {} AS score FROM {} WHERE {}
+         ORDER BY score DESC, place LIMIT {}",
         item_row::ITEM,
-        gallery.table
+        of.score,
+        gallery.table,
+        of.passes,
+        of.limit
     );
-    neighbors(&client.query_typed(&query, &parameters.bound()).await?)
+    neighbors(&client.query_typed(&query, &of.parameters.bound()).await?)
 }
 
 async fn by_index(

@@ -139,12 +139,8 @@ impl PostgresStore {
         names: &[&GalleryName],
         work: impl AsyncFnOnce(&Transaction<'_>) -> Outcome<T>,
     ) -> Result<T> {
-        let mut writer = self.database.writer().await?;
-        let transaction = writer
-            .connection
-            .transaction()
-            .await
-            .map_err(Failure::from)?;
+        let (mut connection, _permit) = self.database.writer().await?;
+        let transaction = connection.transaction().await.map_err(Failure::from)?;
         galleries::lock(&transaction, names).await?;
         let value = work(&transaction).await?;
         commit::commit(&self.database, transaction).await?;

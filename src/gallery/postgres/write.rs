@@ -45,18 +45,15 @@ pub(super) async fn put(
             continue;
         }
         row_of.insert(&item.id, rows.len());
-        if let Some(&place) = known.get(item.id.as_str().as_bytes()) {
-            rows.push((place, item));
-            written.push(Written::Replaced {
-                place: place.unsigned_abs(),
-            });
-        } else {
-            last_place += 1;
-            rows.push((last_place, item));
-            written.push(Written::Created {
-                place: last_place.unsigned_abs(),
-            });
-        }
+        let known_place = known.get(item.id.as_str().as_bytes()).copied();
+        last_place += i64::from(known_place.is_none());
+        let row_place = known_place.unwrap_or(last_place);
+        rows.push((row_place, item));
+        let place = row_place.unsigned_abs();
+        written.push(match known_place {
+            Some(_) => Written::Replaced { place },
+            None => Written::Created { place },
+        });
     }
 
     let stored_ms = SystemTime::now()
@@ -110,23 +107,10 @@ async fn store(
         .collect::<Result<Vec<ItemRow<'_>>>>()?;
     let checksums: Vec<i64> = records.iter().map(ItemRow::checksum).collect();
     let terms: Vec<Value> = rows.iter().map(|(_, item)| terms(&item.metadata)).collect();
-    let places: Vec<i64> = records.iter().map(|record| record.place).collect();
-    let times: Vec<i64> = records.iter().map(|record| record.stored_ms).collect();
     let vectors: Vec<Vector> = records
         .iter_mut()
         .map(|record| std::mem::replace(&mut record.vector, Vec::new().into()))
         .collect();
-    let ids: Vec<&[u8]> = records.iter().map(|record| record.id).collect();
-    let labels: Vec<Option<&str>> = records.iter().map(|record| record.label).collect();
-    let metadata: Vec<&str> = records
-        .iter()
-        .map(|record| record.metadata.as_str())
-        .collect();
-    let features: Vec<Option<&[u8]>> = records
-        .iter()
-        .map(|record| record.features.as_deref())
-        .collect();
-    let thumbnails: Vec<Option<&[u8]>> = records.iter().map(|record| record.thumbnail).collect();
     let statement = format!(
         "INSERT INTO {} (place, stored_ms, checksum, vector, id, label, metadata, terms, features,
                          thumbnail)
@@ -139,19 +123,23 @@ async fn store(
         gallery.table
     );
     let columns: [&(dyn ToSql + Sync); 10] = [
-        &places,
-        &times,
+        &column(&records, |record| record.place),
+        &column(&records, |record| record.stored_ms),
         &checksums,
         &vectors,
-        &ids,
-        &labels,
-        &metadata,
+        &column(&records, |record| record.id),
+        &column(&records, |record| record.label),
+        &column(&records, |record| record.metadata.as_str()),
         &terms,
-        &features,
-        &thumbnails,
+        &column(&records, |record| record.features.as_deref()),
+        &column(&records, |record| record.thumbnail),
     ];
     transaction.execute(&statement, &columns).await?;
     Ok(())
+}
+
+fn column<'r, T>(records: &'r [ItemRow<'_>], value: impl Fn(&'r ItemRow<'_>) -> T) -> Vec<T> {
+    records.iter().map(value).collect()
 }
 
 /// Deletes items; see [`crate::gallery::GalleryStore::delete`]. The caller holds the gallery's
