@@ -57,9 +57,6 @@ pub(crate) fn read_json(json: &[u8], body: &mut ParsedBody, options: &mut Option
 
 /// Reads the form part `items`: a JSON list of up to `max_entries` objects. Each entry has its own
 /// outcome.
-///
-/// # Errors
-/// [`Kind::InvalidOption`] if the text is not a list, or a longer one.
 pub(crate) fn read_listing(text: &str, max_entries: usize) -> Result<Vec<ListingEntry>> {
     let mut listing = Vec::new();
     let mut failure = None;

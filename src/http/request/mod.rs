@@ -4,5 +4,6 @@ pub(crate) mod admission;
 pub(crate) mod body;
 pub(crate) mod contents;
 pub(crate) mod json;
+mod lenient;
 pub(crate) mod options;
 pub(crate) mod path;

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use axum::{extract::FromRequestParts, http::request::Parts};
 use serde::{
     Deserializer,
-    de::{DeserializeOwned, IntoDeserializer, Visitor, value::MapDeserializer},
+    de::{DeserializeOwned, Visitor, value::MapDeserializer},
     forward_to_deserialize_any,
 };
 use serde_json::{Value, value::RawValue};
 use utoipa::IntoParams;
 
+use super::lenient::{JsonError, Lenient};
 use crate::{
     error::{Error, Kind, Result},
     http::{AppState, Rejection},
@@ -38,10 +39,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Adds an option.
-    ///
-    /// # Errors
-    /// [`Kind::InvalidOption`] if the request has it already.
+    /// Adds an option, unless the request has it already.
     pub(crate) fn add(&mut self, name: String, value: Value) -> Result<()> {
         if self.values.contains_key(&name) {
             return Err(Error::option(&name, "given twice"));
@@ -55,9 +53,6 @@ impl Options {
     }
 
     /// Adds the options of a URL's query.
-    ///
-    /// # Errors
-    /// [`Kind::Malformed`] if the query is not a form encoding of UTF-8, and as [`Options::add`].
     pub(crate) fn add_query(&mut self, query: &str) -> Result<()> {
         // The form decoder would replace invalid bytes instead of failing.
         if percent_encoding::percent_decode_str(query)
@@ -82,9 +77,6 @@ impl Options {
     }
 
     /// Takes the options that are fields of `T`.
-    ///
-    /// # Errors
-    /// [`Kind::InvalidOption`] with the name of the option and what is wrong with its value.
     pub(crate) fn take<T: DeserializeOwned>(&mut self) -> Result<T> {
         serde_path_to_error::deserialize(&mut *self).map_err(|error| {
             let path = error.path().to_string();
@@ -95,9 +87,6 @@ impl Options {
     }
 
     /// Rejects every option of `T`, because `other` was given.
-    ///
-    /// # Errors
-    /// [`Kind::InvalidOption`] with the name of the first option that was given.
     pub(crate) fn reject<T: IntoParams>(&self, other: &str) -> Result<()> {
         for option in T::into_params(|| None) {
             if self.contains(&option.name) {
@@ -108,10 +97,7 @@ impl Options {
         Ok(())
     }
 
-    /// Rejects options that no earlier call took.
-    ///
-    /// # Errors
-    /// [`Kind::InvalidOption`] with the name of such an option and the names of the known ones.
+    /// Rejects options that no earlier call took. The error lists the known names.
     pub(crate) fn reject_unknown(self) -> Result<()> {
         let Some(name) = self.values.keys().next() else {
             return Ok(());
@@ -192,8 +178,6 @@ fn check_object_length(name: &str, text: &str) -> Result<()> {
     Err(Error::new(Kind::TooLarge, detail))
 }
 
-type JsonError = serde_json::Error;
-
 impl<'de> Deserializer<'de> for &mut Options {
     type Error = JsonError;
 
@@ -223,106 +207,8 @@ impl<'de> Deserializer<'de> for &mut Options {
     }
 }
 
-/// A value that may be given as text, as in a query.
-struct Lenient(Value);
-
-impl IntoDeserializer<'_, JsonError> for Lenient {
-    type Deserializer = Self;
-
-    fn into_deserializer(self) -> Self {
-        self
-    }
-}
-
-impl Lenient {
-    /// Turns text into the number or boolean that it spells. Leaves anything else unchanged.
-    fn parsed(self) -> Value {
-        match &self.0 {
-            Value::String(text) => match text.trim_ascii() {
-                "true" => Value::Bool(true),
-                "false" => Value::Bool(false),
-                number => {
-                    serde_json::from_str(number).map_or_else(|_| self.0.clone(), Value::Number)
-                }
-            },
-            _ => self.0,
-        }
-    }
-
-    /// Turns a number or boolean into its text.
-    fn text(self) -> Value {
-        match self.0 {
-            Value::Number(number) => Value::String(number.to_string()),
-            Value::Bool(value) => Value::String(value.to_string()),
-            other => other,
-        }
-    }
-}
-
-macro_rules! parsed {
-    ($($method:ident)*) => {
-        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-            self.parsed().$method(visitor)
-        })*
-    };
-}
-
-impl<'de> Deserializer<'de> for Lenient {
-    type Error = JsonError;
-
-    parsed! {
-        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
-        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_f32
-        deserialize_f64
-    }
-
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        self.text().deserialize_str(visitor)
-    }
-
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        self.text().deserialize_string(visitor)
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        if self.0.is_null() {
-            visitor.visit_none()
-        } else {
-            visitor.visit_some(self)
-        }
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, JsonError> {
-        self.text().deserialize_enum(name, variants, visitor)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, JsonError> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        self.0.deserialize_any(visitor)
-    }
-
-    forward_to_deserialize_any! {
-        i128 u128 char bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier
-        ignored_any
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[derive(Debug, PartialEq, serde::Deserialize, IntoParams)]
@@ -337,32 +223,6 @@ mod tests {
         let mut options = Options::default();
         options.add_query(query).unwrap();
         options
-    }
-
-    #[test]
-    fn text_is_parsed_as_numbers_and_booleans() {
-        let rows = [
-            (json!("true"), json!(true)),
-            (json!(" false "), json!(false)),
-            (json!("12"), json!(12)),
-            (json!("-0.5"), json!(-0.5)),
-            (json!("1e3"), json!(1000.0)),
-            (json!("cls"), json!("cls")),
-            (json!("NaN"), json!("NaN")),
-            (json!(""), json!("")),
-            (json!(7), json!(7)),
-            (json!(null), json!(null)),
-        ];
-        for (value, expected) in rows {
-            assert_eq!(Lenient(value.clone()).parsed(), expected, "{value}");
-        }
-    }
-
-    #[test]
-    fn numbers_and_booleans_are_accepted_as_text() {
-        assert_eq!(Lenient(json!(12)).text(), json!("12"));
-        assert_eq!(Lenient(json!(true)).text(), json!("true"));
-        assert_eq!(Lenient(json!(null)).text(), json!(null));
     }
 
     #[test]

@@ -35,9 +35,6 @@ impl Representation {
 
 /// Returns the offer that the client prefers; the first of equal ones, and of all if the client
 /// states no preference.
-///
-/// # Errors
-/// [`Reason::NotAcceptable`] with a list of the offers.
 pub(crate) fn negotiate(headers: &HeaderMap, offers: &[Representation]) -> Result<Representation> {
     // Element by element, so that an unreadable one does not spoil the others.
     let elements: Vec<String> = headers

@@ -5,7 +5,7 @@ use ndarray::{ArrayView3, ShapeError};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::maps::{MapRequest, StyleParams, answer_maps, rows};
+use super::maps::{MapRequest, StyleParams, answer_maps, indexed, rows};
 use crate::{
     features::{attention::HeadChoice, render::Colormap},
     http::{
@@ -13,7 +13,7 @@ use crate::{
         api::schema::{File, ImageParams, ImagesJson},
         openapi::FeatureProblems,
     },
-    service::{AttentionMaps, AttentionOptions, Rendered, Service, Timed},
+    service::{AttentionMaps, AttentionOptions, Service},
 };
 
 /// Options of attention maps.
@@ -109,32 +109,22 @@ pub(crate) async fn create_attention_map(
     State(service): State<Service>,
     request: MapRequest<AttentionParams>,
 ) -> Result<Response> {
-    let Timed {
-        value: Rendered { maps, pngs },
-        stages,
-    } = service
+    let options = request.options.into();
+    let drawn = service
         .extractor
-        .attention(
-            request.images,
-            &request.image,
-            request.options.into(),
-            request.format,
-        )
+        .attention(request.images, &request.image, options, request.format)
         .await?;
+    let maps = drawn.value.maps;
     answer_maps(
         request.representation,
-        pngs,
+        drawn.value.pngs,
         || AttentionJson {
             model: &service.engine().spec().name,
             fingerprint: service.engine().fingerprint(),
-            data: maps
-                .iter()
-                .enumerate()
-                .map(|(index, image)| AttentionItem::new(index, image))
-                .collect(),
+            data: indexed(&maps, AttentionItem::new),
         },
         || maps.iter().map(shaped).collect(),
-        &stages,
+        &drawn.stages,
     )
 }
 

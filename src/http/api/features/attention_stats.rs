@@ -4,7 +4,7 @@ use axum::{extract::State, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::maps::rows;
+use super::maps::{indexed, rows};
 use crate::{
     http::{
         Result,
@@ -16,7 +16,7 @@ use crate::{
             negotiate::{Representation, negotiate},
         },
     },
-    service::{ImageHeadStats, Service, Timed},
+    service::{ImageHeadStats, Service},
 };
 
 /// Statistics of the attention heads.
@@ -114,21 +114,14 @@ pub(crate) async fn compare_heads(
     negotiate(&request.headers, &[Representation::Json])?;
     let image: ImageParams = request.options.take()?;
     request.options.reject_unknown()?;
-    let Timed {
-        value: stats,
-        stages,
-    } = service
+    let stats = service
         .extractor
         .head_stats(request.contents.0, &image.into())
         .await?;
     let body = HeadStatsJson {
         model: &service.engine().spec().name,
         fingerprint: service.engine().fingerprint(),
-        data: stats
-            .iter()
-            .enumerate()
-            .map(|(index, image)| HeadStatsItem::new(index, image))
-            .collect(),
+        data: indexed(&stats.value, HeadStatsItem::new),
     };
-    json(&body, &stages)
+    json(&body, &stats.stages)
 }

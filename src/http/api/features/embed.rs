@@ -20,7 +20,7 @@ use crate::{
             problem::Problem,
         },
     },
-    service::{EmbedOptions, Embedding, Service, Stages, Timed},
+    service::{EmbedOptions, Embedding, Service, Timed},
 };
 
 const OFFERS: [Representation; 3] = [
@@ -54,17 +54,12 @@ pub(crate) struct EmbedParams {
 
 impl Default for EmbedParams {
     fn default() -> Self {
-        let EmbedOptions {
-            pooling,
-            normalize,
-            layers,
-            tokens,
-        } = EmbedOptions::default();
+        let options = EmbedOptions::default();
         Self {
-            pooling,
-            normalize,
-            layers,
-            tokens,
+            pooling: options.pooling,
+            normalize: options.normalize,
+            layers: options.layers,
+            tokens: options.tokens,
             encoding_format: EncodingFormat::default(),
         }
     }
@@ -128,14 +123,10 @@ enum EmbedOutcome {
 impl EmbedOutcome {
     fn new(result: Result<Embedding, Error>, encoding: EncodingFormat) -> Self {
         match result {
-            Ok(Embedding {
-                vector,
-                grid,
-                tokens,
-            }) => Self::Embedding {
-                embedding: Floats::new(vector, encoding),
-                grid: [grid.height, grid.width],
-                tokens: tokens.map(|tokens| Tokens::new(&tokens, encoding)),
+            Ok(result) => Self::Embedding {
+                embedding: Floats::new(result.vector, encoding),
+                grid: [result.grid.height, result.grid.width],
+                tokens: result.tokens.map(|tokens| Tokens::new(&tokens, encoding)),
             },
             Err(error) => Self::Failed {
                 error: Problem::new(error),
@@ -213,19 +204,16 @@ pub(crate) async fn create_embedding(
     let (embed, encoding) = request.options.take::<EmbedParams>()?.split();
     request.options.reject_unknown()?;
 
-    let Timed {
-        value: embeddings,
-        stages,
-    } = service
+    let embedded = service
         .extractor
         .embed(request.contents.0, &image.into(), &embed)
         .await?;
     let answering = service.clone();
     let respond = move || match representation {
-        Representation::Json => json_answer(&answering, embeddings, &embed, encoding, &stages),
+        Representation::Json => json_answer(&answering, embedded, &embed, encoding),
         _ => {
-            let body = to_binary(embeddings, &embed, representation)?;
-            Ok(answer(representation, body, &stages))
+            let body = to_binary(embedded.value, &embed, representation)?;
+            Ok(answer(representation, body, &embedded.stages))
         }
     };
     // Encoding vectors takes microseconds, but the tokens of one image are a thousand vectors.
@@ -241,11 +229,11 @@ pub(crate) async fn create_embedding(
 
 fn json_answer(
     service: &Service,
-    embeddings: Vec<Result<Embedding, Error>>,
+    embedded: Timed<Vec<Result<Embedding, Error>>>,
     options: &EmbedOptions,
     encoding: EncodingFormat,
-    stages: &Stages,
 ) -> Result<Response> {
+    let embeddings = embedded.value;
     // If every image is invalid, the request as a whole has failed.
     if embeddings.iter().all(Result::is_err) {
         return Err(first_error(embeddings).into());
@@ -262,7 +250,7 @@ fn json_answer(
         dim: options.dim(engine.spec()),
         data,
     };
-    json(&body, stages)
+    json(&body, &embedded.stages)
 }
 
 /// Returns the first error, with the index of its image if there are several.

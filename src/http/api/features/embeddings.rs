@@ -19,7 +19,7 @@ use crate::{
         response::{answer::json, problem::openai_response},
     },
     model::ModelSpec,
-    service::{EmbedOptions, Embedding, Service, Timed},
+    service::{EmbedOptions, Embedding, Service},
 };
 
 /// Images as OpenAI's clients send them, along with any option of `/v1/embed`.
@@ -188,12 +188,10 @@ async fn embed(service: &Service, mut request: InputRequest) -> Result<Response>
     let spec = service.engine().spec();
     openai.check(&embed, spec)?;
 
-    let Timed {
-        value: embeddings,
-        stages,
-    } = service
+    let answer = service
         .extractor
         .embed(request.contents.0, &image.into(), &embed)
         .await?;
-    json(&OpenAiList::new(spec, embeddings, encoding)?, &stages)
+    let body = OpenAiList::new(spec, answer.value, encoding)?;
+    json(&body, &answer.stages)
 }

@@ -54,15 +54,11 @@ pub(crate) struct StyleParams {
 
 impl Default for StyleParams {
     fn default() -> Self {
-        let Style {
-            output,
-            upscale,
-            overlay,
-        } = Style::default();
+        let style = Style::default();
         Self {
-            output,
-            upscale,
-            overlay,
+            output: style.output,
+            upscale: style.upscale,
+            overlay: style.overlay,
         }
     }
 }
@@ -145,6 +141,12 @@ pub(crate) fn answer_maps<'a, J: Serialize, D: Dimension<Larger: RemoveAxis>>(
         }
     };
     Ok(answer(representation, body, stages))
+}
+
+/// Converts the answer to each image, with its index in the request.
+pub(crate) fn indexed<T, J>(images: &[T], item: impl Fn(usize, &T) -> J) -> Vec<J> {
+    let images = images.iter().enumerate();
+    images.map(|(index, image)| item(index, image)).collect()
 }
 
 /// Returns the rows of a map as JSON lists.

@@ -14,7 +14,7 @@ use crate::{
         api::schema::{File, ImageParams, ImagesJson},
         openapi::FeatureProblems,
     },
-    service::{PcaAnswer, PcaOptions, Rendered, Service, Timed},
+    service::{PcaAnswer, PcaOptions, Service},
     vision::Grid,
 };
 
@@ -136,26 +136,20 @@ pub(crate) async fn create_pca_map(
     State(service): State<Service>,
     request: MapRequest<PcaParams>,
 ) -> Result<Response> {
-    let Timed {
-        value: Rendered { maps, pngs },
-        stages,
-    } = service
-        .pca(
-            request.images,
-            &request.image,
-            request.options.into(),
-            request.format,
-        )
+    let options = request.options.into();
+    let drawn = service
+        .pca(request.images, &request.image, options, request.format)
         .await?;
+    let maps = drawn.value.maps;
     answer_maps(
         request.representation,
-        pngs,
+        drawn.value.pngs,
         || PcaJson::new(&service, &maps),
         || {
             let maps = maps.pca.maps.iter().zip(&maps.grids);
             maps.map(|(map, grid)| shaped(map, grid)).collect()
         },
-        &stages,
+        &drawn.stages,
     )
 }
 

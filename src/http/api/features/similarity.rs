@@ -7,7 +7,7 @@ use ndarray::Array2;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::{IntoParams, ToSchema};
 
-use super::maps::{MapRequest, StyleParams, answer_maps, rows};
+use super::maps::{MapRequest, StyleParams, answer_maps, indexed, rows};
 use crate::{
     features::render::Colormap,
     http::{
@@ -15,7 +15,7 @@ use crate::{
         api::schema::{File, ImageParams, ImagesJson},
         openapi::FeatureProblems,
     },
-    service::{Rendered, Service, SimilarityMaps, SimilarityOptions, Timed},
+    service::{Service, SimilarityMaps, SimilarityOptions},
 };
 
 /// Options of patch similarity: the query region, and the colors.
@@ -92,12 +92,7 @@ impl<'a> SimilarityJson<'a> {
                 bottom: rows.end - 1,
                 right: columns.end - 1,
             },
-            data: maps
-                .maps
-                .iter()
-                .enumerate()
-                .map(|(index, map)| SimilarityItem::new(index, map))
-                .collect(),
+            data: indexed(&maps.maps, SimilarityItem::new),
         }
     }
 }
@@ -168,24 +163,18 @@ pub(crate) async fn create_similarity_map(
     State(service): State<Service>,
     request: MapRequest<SimilarityParams>,
 ) -> Result<Response> {
-    let Timed {
-        value: Rendered { maps, pngs },
-        stages,
-    } = service
+    let options = request.options.into();
+    let drawn = service
         .extractor
-        .similarity(
-            request.images,
-            &request.image,
-            request.options.into(),
-            request.format,
-        )
+        .similarity(request.images, &request.image, options, request.format)
         .await?;
+    let maps = drawn.value.maps;
     answer_maps(
         request.representation,
-        pngs,
+        drawn.value.pngs,
         || SimilarityJson::new(&service, &maps),
         || Ok(maps.maps.iter().map(|map| map.view()).collect()),
-        &stages,
+        &drawn.stages,
     )
 }
 

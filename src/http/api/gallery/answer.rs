@@ -113,9 +113,6 @@ impl<T> FromGallery<T> {
 }
 
 /// Builds the response with the outcome of each image or vector of a request.
-///
-/// # Errors
-/// See [`OneOrMore::new`].
 pub(crate) fn answer_each<A, T: From<A> + Serialize>(
     gallery: GalleryName,
     answers: Timed<Answers<A>>,

@@ -161,6 +161,7 @@ pub(crate) async fn classify(
 }
 
 async fn classify_by_neighbors(service: &Service, request: QueryRequest) -> Result<Response> {
+    let inputs = request.contents.0;
     let mut options = request.options;
     let VoteParams { vote, temperature } = options.take()?;
     let MinScoreParam { min_score } = options.take()?;
@@ -174,13 +175,7 @@ async fn classify_by_neighbors(service: &Service, request: QueryRequest) -> Resu
     };
     let answers = service
         .galleries()?
-        .classify(
-            &service.extractor,
-            &query,
-            request.contents.0,
-            &input_options,
-            vote,
-        )
+        .classify(&service.extractor, &query, inputs, &input_options, vote)
         .await?;
     answer_each::<_, ClassificationJson>(query.gallery, answers)
 }
@@ -190,6 +185,7 @@ async fn classify_by_probe(
     probe: ProbeName,
     request: QueryRequest,
 ) -> Result<Response> {
+    let inputs = request.contents.0;
     let mut options = request.options;
     options.reject::<VoteParams>("probe")?;
     options.reject::<SearchParams>("probe")?;
@@ -201,13 +197,7 @@ async fn classify_by_probe(
     options.reject_unknown()?;
     let answers = service
         .probes()?
-        .classify(
-            &service.extractor,
-            &probe,
-            request.contents.0,
-            &image,
-            min_score,
-        )
+        .classify(&service.extractor, &probe, inputs, &image, min_score)
         .await?;
     let Answers { binding, outcomes } = answers.value;
     let body = FromProbe {

@@ -6,7 +6,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     answer::ItemJson,
-    params::{GalleryParams, ImageOrVectorJson, ItemParams, VectorParams, take_input_options},
+    params::{
+        GalleryParams, IdPath, ImageOrVectorJson, ItemParams, VectorParams, take_input_options,
+    },
 };
 use crate::{
     error::Error,
@@ -58,13 +60,7 @@ pub(crate) struct StoredJson {
     put,
     path = "/v1/gallery/{id}",
     tag = "gallery",
-    params(
-        (
-            "id" = String, Path, example = "cats%2Fchelsea.jpg",
-            description = "Id of the item: up to 512 bytes, percent-encoded (`/` is `%2F`).",
-        ),
-        GalleryParams, ItemParams, ImageParams, VectorParams,
-    ),
+    params(IdPath, GalleryParams, ItemParams, ImageParams, VectorParams),
     request_body(content((ImageOrVectorJson = "application/json"))),
     responses(
         (status = 201, description = "The item is new.", body = StoredJson),
@@ -141,13 +137,7 @@ pub(crate) struct PartsParams {
     get,
     path = "/v1/gallery/{id}",
     tag = "gallery",
-    params(
-        (
-            "id" = String, Path, description = "Id of the item, percent-encoded.",
-            example = "cats%2Fchelsea.jpg",
-        ),
-        GalleryParams, PartsParams,
-    ),
+    params(IdPath, GalleryParams, PartsParams),
     responses((status = 200, description = "The item.", body = ItemWithVector), GalleryProblems)
 )]
 pub(crate) async fn get_item(
@@ -179,13 +169,7 @@ pub(crate) async fn get_item(
     delete,
     path = "/v1/gallery/{id}",
     tag = "gallery",
-    params(
-        (
-            "id" = String, Path, description = "Id of the item, percent-encoded.",
-            example = "cats%2Fchelsea.jpg",
-        ),
-        GalleryParams,
-    ),
+    params(IdPath, GalleryParams),
     responses((status = 204, description = "The item is deleted, also from disk."), GalleryProblems)
 )]
 pub(crate) async fn delete_item(

@@ -40,6 +40,16 @@ pub(crate) fn take_input_options(options: &mut Options) -> Result<InputOptions> 
 /// Schema of `pooling`, whose default depends on the gallery.
 type AnyPooling = OneOf<Pooling>;
 
+/// Id of an item in a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(crate) struct IdPath {
+    /// Id of the item: up to 512 bytes, percent-encoded (`/` is `%2F`).
+    #[param(example = "cats%2Fchelsea.jpg")]
+    id: String,
+}
+
 /// Name of the gallery.
 #[derive(Default, Deserialize, IntoParams)]
 #[serde(default)]

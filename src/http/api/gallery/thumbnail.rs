@@ -7,7 +7,7 @@ use axum::{
 };
 use sha2::{Digest, Sha256};
 
-use super::params::GalleryParams;
+use super::params::{GalleryParams, IdPath};
 use crate::{
     error::{Error, Kind},
     gallery::{ItemId, Parts},
@@ -29,13 +29,7 @@ use crate::{
     get,
     path = "/v1/gallery/{id}/thumbnail",
     tag = "gallery",
-    params(
-        (
-            "id" = String, Path, description = "Id of the item, percent-encoded.",
-            example = "cats%2Fchelsea.jpg",
-        ),
-        GalleryParams,
-    ),
+    params(IdPath, GalleryParams),
     responses(
         (status = 200, description = "The thumbnail.", body = File, content_type = "image/jpeg"),
         (status = 304, description = "The thumbnail is the one that `If-None-Match` names."),

@@ -82,9 +82,6 @@ impl ApiKeys {
     }
 
     /// Returns the name of a request's key if the key has at least `role`.
-    ///
-    /// # Errors
-    /// [`Reason::Unauthenticated`], [`Reason::Forbidden`] or [`Reason::RateLimited`].
     pub(crate) fn admit(&self, headers: &HeaderMap, role: Role) -> http::Result<Arc<str>> {
         self.current.load().admit(headers, role)
     }
@@ -215,29 +212,23 @@ impl fmt::Debug for KeyRing {
 
 impl Key {
     fn new(entry: KeyEntry, before: Option<&KeyRing>) -> Result<Self> {
-        let KeyEntry {
-            name,
-            role,
-            sha256,
-            requests_per_minute,
-            burst,
-        } = entry;
+        let name = entry.name;
         check_name(&name)?;
-        let hash = read_hash(&sha256).ok_or_else(|| {
+        let hash = read_hash(&entry.sha256).ok_or_else(|| {
             Error::artifact(format!(
                 "the key `{name}`: sha256 must be 64 hexadecimal digits, as printed by \
                  `dinoserve keys new`"
             ))
         })?;
-        let rate = requests_per_minute.map(|per_minute| {
+        let rate = entry.requests_per_minute.map(|per_minute| {
             let tenth = NonZeroU32::MIN
                 .max(NonZeroU32::new(per_minute.get() / 10).unwrap_or(NonZeroU32::MIN));
             Rate {
                 per_minute,
-                burst: burst.unwrap_or(tenth),
+                burst: entry.burst.unwrap_or(tenth),
             }
         });
-        if burst.is_some() && rate.is_none() {
+        if entry.burst.is_some() && rate.is_none() {
             return Err(Error::artifact(format!(
                 "the key `{name}`: burst has no effect without requests_per_minute; add it"
             )));
@@ -254,7 +245,7 @@ impl Key {
         });
         Ok(Self {
             name: name.into(),
-            role,
+            role: entry.role,
             hash,
             rate,
             limiter,
