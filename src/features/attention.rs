@@ -3,7 +3,8 @@
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis};
 
 /// Heads that a map shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub enum HeadChoice {
     /// The mean over the heads.
     #[default]
@@ -16,11 +17,11 @@ pub enum HeadChoice {
     All,
 }
 
-impl std::str::FromStr for HeadChoice {
-    type Err = String;
+impl TryFrom<String> for HeadChoice {
+    type Error = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
             "mean" => Ok(Self::Mean),
             "max" => Ok(Self::Max),
             "all" => Ok(Self::All),
@@ -28,14 +29,6 @@ impl std::str::FromStr for HeadChoice {
                 format!("{text:?} is neither `mean`, `max`, `all` nor the number of a head")
             }),
         }
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for HeadChoice {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -84,11 +77,8 @@ pub fn keep_mass(mut map: ArrayViewMut1<'_, f32>, mass: f32) {
 
 /// Scales a map to 0..1. A flat map becomes 0.
 pub fn min_max(map: ArrayView1<'_, f32>) -> Vec<f32> {
-    let (low, high) = map
-        .iter()
-        .fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| {
-            (l.min(v), h.max(v))
-        });
+    let low = map.iter().copied().fold(f32::INFINITY, f32::min);
+    let high = map.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let range = if high > low { high - low } else { 1.0 };
     map.iter().map(|&v| (v - low) / range).collect()
 }

@@ -32,16 +32,14 @@ impl HeadStats {
                 row /= sum;
             }
         }
-        let entropy: Array1<f32> = shares.rows().into_iter().map(entropy).collect();
         let heads = shares.nrows();
+        let entropy = Array1::from_shape_fn(heads, |head| entropy(shares.row(head)));
         Self {
             effective_patches: entropy.mapv(f32::exp),
             entropy,
-            foreground: shares
-                .rows()
-                .into_iter()
-                .map(|row| share_inside(row, foreground))
-                .collect(),
+            foreground: Array1::from_shape_fn(heads, |head| {
+                share_inside(shares.row(head), foreground)
+            }),
             overlap: Array2::from_shape_fn((heads, heads), |(a, b)| {
                 overlap(shares.row(a), shares.row(b))
             }),
@@ -57,20 +55,13 @@ impl HeadStats {
 }
 
 fn entropy(shares: ArrayView1<'_, f32>) -> f32 {
-    shares
-        .iter()
-        .filter(|&&share| share > 0.0)
-        .map(|&share| -share * share.ln())
-        .sum()
+    let positive = shares.iter().filter(|share| **share > 0.0);
+    positive.map(|share| -share * share.ln()).sum()
 }
 
 fn share_inside(shares: ArrayView1<'_, f32>, mask: &[bool]) -> f32 {
-    shares
-        .iter()
-        .zip(mask)
-        .filter(|(_, inside)| **inside)
-        .map(|(share, _)| share)
-        .sum()
+    let inside = shares.iter().zip(mask).filter(|(_, inside)| **inside);
+    inside.map(|(share, _)| share).sum()
 }
 
 fn overlap(a: ArrayView1<'_, f32>, b: ArrayView1<'_, f32>) -> f32 {

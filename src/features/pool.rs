@@ -64,11 +64,8 @@ impl Pooling {
 
 /// Scales a vector to length 1. The zero vector does not change.
 pub fn normalize(vector: &mut [f32]) {
-    let length = vector
-        .iter()
-        .map(|&v| f64::from(v).powi(2))
-        .sum::<f64>()
-        .sqrt();
+    let squares = vector.iter().map(|&v| f64::from(v).powi(2));
+    let length = squares.sum::<f64>().sqrt();
     if length > 0.0 {
         let scale = (1.0 / length) as f32;
         vector.iter_mut().for_each(|v| *v *= scale);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
 use crate::vision::Grid;
 
@@ -46,37 +46,26 @@ impl Region {
     }
 }
 
-/// Scales tokens `[patches, dim]` to length 1. Tokens of length 0 do not change.
-fn unit(tokens: ArrayView2<'_, f32>) -> Array2<f32> {
-    let mut unit = tokens.to_owned();
-    for mut row in unit.rows_mut() {
-        let length = row.dot(&row).sqrt();
-        if length > 0.0 {
-            row /= length;
-        }
-    }
-    unit
-}
-
 /// Returns a vector `[dim]` that describes a region: the mean of its patches' tokens, each scaled
-/// to length 1.
+/// to length 1. Tokens of length 0 do not change.
 ///
 /// # Panics
 /// If the region lies outside of the grid.
 pub fn describe(tokens: ArrayView2<'_, f32>, grid: Grid, region: &Region) -> Array1<f32> {
     let mut patches = Vec::new();
     for row in region.rows.clone() {
-        patches.extend(
-            region
-                .columns
-                .clone()
-                .map(|column| row * grid.width + column),
-        );
+        let start = row * grid.width;
+        patches.extend(start + region.columns.start..start + region.columns.end);
     }
-    let chosen = unit(tokens.select(ndarray::Axis(0), &patches).view());
-    chosen
-        .mean_axis(ndarray::Axis(0))
-        .unwrap_or_else(|| Array1::zeros(tokens.ncols()))
+    let mut chosen = tokens.select(Axis(0), &patches);
+    for mut token in chosen.rows_mut() {
+        let length = token.dot(&token).sqrt();
+        if length > 0.0 {
+            token /= length;
+        }
+    }
+    let mean = chosen.mean_axis(Axis(0));
+    mean.unwrap_or_else(|| Array1::zeros(tokens.ncols()))
 }
 
 /// Computes the cosine between `query` `[dim]` and each of the `tokens` `[h · w, dim]`, -1 to 1, as
@@ -86,19 +75,17 @@ pub fn describe(tokens: ArrayView2<'_, f32>, grid: Grid, region: &Region) -> Arr
 /// If the number of tokens is not that of the grid's patches.
 pub fn cosines(query: ArrayView1<'_, f32>, tokens: ArrayView2<'_, f32>, grid: Grid) -> Array2<f32> {
     let length = query.dot(&query).sqrt();
-    let dots = tokens.dot(&query);
-    let values = tokens
-        .rows()
-        .into_iter()
-        .zip(&dots)
-        .map(|(token, &dot)| {
-            let lengths = token.dot(&token).sqrt() * length;
-            if lengths > 0.0 {
-                (dot / lengths).clamp(-1.0, 1.0)
-            } else {
-                0.0
-            }
-        })
-        .collect();
-    Array2::from_shape_vec((grid.height, grid.width), values).expect("a token for each patch")
+    let mut cosines = tokens.dot(&query);
+    for (cosine, token) in cosines.iter_mut().zip(tokens.rows()) {
+        let lengths = token.dot(&token).sqrt() * length;
+        *cosine = if lengths > 0.0 {
+            (*cosine / lengths).clamp(-1.0, 1.0)
+        } else {
+            0.0
+        };
+    }
+    let shape = (grid.height, grid.width);
+    cosines
+        .into_shape_with_order(shape)
+        .expect("a token for each patch")
 }

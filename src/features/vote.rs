@@ -30,10 +30,8 @@ pub fn shares(
 ) -> Vec<f32> {
     let mut shares = vec![0.0f64; classes];
     // Relative to the best score, so that no temperature overflows.
-    let best = neighbors
-        .iter()
-        .map(|(score, _)| *score)
-        .fold(f32::NEG_INFINITY, f32::max);
+    let scores = neighbors.iter().map(|(score, _)| *score);
+    let best = scores.fold(f32::NEG_INFINITY, f32::max);
     for &(score, class) in neighbors {
         shares[class] += match vote {
             Vote::Weighted => (f64::from(score - best) / f64::from(temperature)).exp(),
@@ -42,10 +40,7 @@ pub fn shares(
     }
     let total: f64 = shares.iter().sum();
     let scale = if total > 0.0 { 1.0 / total } else { 0.0 };
-    shares
-        .into_iter()
-        .map(|share| (share * scale) as f32)
-        .collect()
+    shares.iter().map(|share| (share * scale) as f32).collect()
 }
 
 /// Returns the first class with the largest share.

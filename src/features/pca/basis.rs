@@ -22,17 +22,15 @@ pub struct Range {
 impl Range {
     /// Returns the range of the `values` that are shown.
     pub(super) fn of(values: ArrayView1<'_, f32>, shown: Option<&[bool]>) -> Self {
-        let mut range = Self {
-            low: f32::INFINITY,
-            high: f32::NEG_INFINITY,
-        };
+        let mut low = f32::INFINITY;
+        let mut high = f32::NEG_INFINITY;
         for (row, &value) in values.iter().enumerate() {
             if shown.is_none_or(|shown| shown[row]) {
-                range.low = range.low.min(value);
-                range.high = range.high.max(value);
+                low = low.min(value);
+                high = high.max(value);
             }
         }
-        range
+        Self { low, high }
     }
 
     /// Returns the range between two quantiles of `values`.
@@ -78,10 +76,8 @@ impl Basis {
     /// Makes a basis, with ranges that contain almost all of the `tokens` `[n, dim]`.
     pub(super) fn new(pca: Pca, tokens: ArrayView2<'_, f32>) -> Self {
         let projected = pca.project(tokens);
-        let ranges = projected
-            .axis_iter(Axis(1))
-            .map(Range::within_quantiles)
-            .collect();
+        let columns = projected.axis_iter(Axis(1));
+        let ranges = columns.map(Range::within_quantiles).collect();
         Self { pca, ranges }
     }
 

@@ -12,85 +12,46 @@ use ndarray::{Array1, Array2};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use super::{Basis, Moments, Pca, Range};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
 
 /// Encodes a file; `about` is the caller's description.
-///
-/// # Errors
-/// Never in practice.
 pub fn encode(basis: &Basis, moments: &Moments, about: &str) -> Result<Vec<u8>> {
-    let Pca {
-        components,
-        explained,
-        ..
-    } = &basis.pca;
-    let (count, dim) = components.dim();
+    let (count, dim) = basis.pca.components.dim();
     let scatter: Vec<f64> = (0..dim)
         .flat_map(|row| (0..=row).map(move |column| moments.scatter[(row, column)]))
         .collect();
-    let sample: Vec<f16> = moments
-        .sample
-        .values()
-        .flat_map(|token| token.iter().copied())
-        .collect();
-    let ranges: Vec<f32> = basis
+    let scatter_shape = vec![scatter.len()];
+    let sample_shape = vec![moments.sample.len(), dim];
+    let ranges = basis
         .ranges
         .iter()
-        .flat_map(|range| [range.low, range.high])
-        .collect();
+        .flat_map(|range| [range.low, range.high]);
+    let mean = little_endian(moments.mean.iter().copied(), f64::to_le_bytes);
+    let scatter = little_endian(scatter, f64::to_le_bytes);
+    let sample = little_endian(moments.sample.values().flatten().copied(), f16::to_le_bytes);
+    let components = little_endian(basis.pca.components.iter().copied(), f32::to_le_bytes);
+    let explained = little_endian(basis.pca.explained.iter().copied(), f32::to_le_bytes);
+    let ranges = little_endian(ranges, f32::to_le_bytes);
     let tensors = [
-        (
-            "mean",
-            Dtype::F64,
-            vec![dim],
-            little_endian(moments.mean.iter(), |v| v.to_le_bytes()),
-        ),
-        (
-            "scatter",
-            Dtype::F64,
-            vec![scatter.len()],
-            little_endian(&scatter, |v| v.to_le_bytes()),
-        ),
-        (
-            "sample",
-            Dtype::F16,
-            vec![moments.sample.len(), dim],
-            little_endian(&sample, |v| v.to_le_bytes()),
-        ),
-        (
-            "components",
-            Dtype::F32,
-            vec![count, dim],
-            little_endian(components, |v| v.to_le_bytes()),
-        ),
-        (
-            "explained",
-            Dtype::F32,
-            vec![count],
-            little_endian(explained, |v| v.to_le_bytes()),
-        ),
-        (
-            "ranges",
-            Dtype::F32,
-            vec![count, 2],
-            little_endian(&ranges, |v| v.to_le_bytes()),
-        ),
+        ("mean", Dtype::F64, vec![dim], &mean),
+        ("scatter", Dtype::F64, scatter_shape, &scatter),
+        ("sample", Dtype::F16, sample_shape, &sample),
+        ("components", Dtype::F32, vec![count, dim], &components),
+        ("explained", Dtype::F32, vec![count], &explained),
+        ("ranges", Dtype::F32, vec![count, 2], &ranges),
     ];
-    let failed =
-        |error: safetensors::SafeTensorError| Error::internal(format!("encoding a basis: {error}"));
-    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
-        TensorView::new(*dtype, shape.clone(), bytes)
-            .map(|view| (*name, view))
-            .map_err(failed)
-    });
-    let views: Vec<_> = views.collect::<Result<_>>()?;
+    let mut views = Vec::with_capacity(tensors.len());
+    for (name, dtype, shape, bytes) in tensors {
+        let view = TensorView::new(dtype, shape, bytes).internal("encoding a basis")?;
+        views.push((name, view));
+    }
     let texts = [
         ("about", about.to_owned()),
         ("images", moments.images.to_string()),
         ("patches", moments.patches.to_string()),
     ];
     let texts: HashMap<String, String> = texts.map(|(name, text)| (name.to_owned(), text)).into();
-    safetensors::serialize(views, Some(texts)).map_err(failed)
+    safetensors::serialize(views, Some(texts)).internal("encoding a basis")
 }
 
 /// A file of a basis.
@@ -131,20 +92,15 @@ impl<'a> Document<'a> {
         }
         let components = Array2::from_shape_vec((count, dim), components).map_err(damaged)?;
         let mean = mean.into_iter().map(|value| value as f32).collect();
-        let ranges = ranges
-            .chunks_exact(2)
-            .map(|pair| Range {
-                low: pair[0],
-                high: pair[1],
-            })
-            .collect();
+        let (pairs, _) = ranges.as_chunks();
+        let ranges = pairs.iter().map(|&[low, high]| Range { low, high });
         Ok(Basis {
             pca: Pca {
                 mean,
                 components,
                 explained,
             },
-            ranges,
+            ranges: ranges.collect(),
         })
     }
 
@@ -175,16 +131,13 @@ impl<'a> Document<'a> {
     }
 
     fn count(&self, name: &str) -> Result<u64> {
-        self.text(name)?
-            .parse()
-            .map_err(|_| damaged(format!("{name} is not a number")))
+        let number = self.text(name)?.parse();
+        number.map_err(|_| damaged(format!("{name} is not a number")))
     }
 
     fn text(&self, name: &str) -> Result<&str> {
-        self.texts
-            .get(name)
-            .map(String::as_str)
-            .ok_or_else(|| damaged(format!("it has no {name}")))
+        let text = self.texts.get(name).map(String::as_str);
+        text.ok_or_else(|| damaged(format!("it has no {name}")))
     }
 
     /// Returns shape and values of a tensor.
@@ -199,16 +152,14 @@ impl<'a> Document<'a> {
             return Err(damaged(format!("{name} has another type")));
         }
         let (numbers, _) = info.data().as_chunks::<N>();
-        Ok((
-            info.shape().to_vec(),
-            numbers.iter().map(|&bytes| read(bytes)).collect(),
-        ))
+        let values = numbers.iter().map(|&bytes| read(bytes)).collect();
+        Ok((info.shape().to_vec(), values))
     }
 }
 
-fn little_endian<'a, T: 'a, const N: usize>(
-    values: impl IntoIterator<Item = &'a T>,
-    bytes: impl Fn(&T) -> [u8; N],
+fn little_endian<T, const N: usize>(
+    values: impl IntoIterator<Item = T>,
+    bytes: fn(T) -> [u8; N],
 ) -> Vec<u8> {
     values.into_iter().flat_map(bytes).collect()
 }

@@ -6,14 +6,14 @@ use faer::{
         matmul,
         triangular::{self, BlockStructure},
     },
+    traits::ComplexField,
 };
 
 use crate::error::{Error, Result};
 
-/// Computes the symmetric `scale · dataᵀ·data`: one half of it, which is copied to the other.
-pub(super) fn scaled_gram(data: MatRef<'_, f32>, scale: f32) -> Mat<f32> {
-    let dim = data.ncols();
-    let mut gram = Mat::<f32>::zeros(dim, dim);
+/// Computes the lower triangle of the symmetric `scale · dataᵀ·data`; the rest is 0.
+pub(super) fn lower_gram<T: ComplexField>(data: MatRef<'_, T>, scale: T) -> Mat<T> {
+    let mut gram = Mat::zeros(data.ncols(), data.ncols());
     triangular::matmul(
         &mut gram,
         BlockStructure::TriangularLower,
@@ -25,11 +25,6 @@ pub(super) fn scaled_gram(data: MatRef<'_, f32>, scale: f32) -> Mat<f32> {
         scale,
         Par::Seq,
     );
-    for column in 0..dim {
-        for row in column + 1..dim {
-            gram[(column, row)] = gram[(row, column)];
-        }
-    }
     gram
 }
 
@@ -65,18 +60,14 @@ pub(super) fn largest_eigen(symmetric: &Mat<f32>, count: usize) -> Option<Eigen>
         (state >> 8) as f32 / (1 << 24) as f32 - 0.5
     });
     let mut image = Mat::<f32>::zeros(dim, width);
+    let product = |to: &mut Mat<f32>, a: MatRef<'_, f32>, b: &Mat<f32>| {
+        matmul(to, Accum::Replace, a, b, 1.0, Par::Seq);
+    };
     for _ in 0..MAX_STEPS {
         let basis = subspace.qr().compute_thin_Q();
-        matmul(&mut image, Accum::Replace, symmetric, &basis, 1.0, Par::Seq);
+        product(&mut image, symmetric.as_ref(), &basis);
         let mut quotient = Mat::<f32>::zeros(width, width);
-        matmul(
-            &mut quotient,
-            Accum::Replace,
-            basis.transpose(),
-            &image,
-            1.0,
-            Par::Seq,
-        );
+        product(&mut quotient, basis.transpose(), &image);
         let Eigen { values, vectors } = all_eigen(&quotient).ok()?;
         let rotation = vectors.subcols(0, count);
         let vectors = &basis * rotation;
@@ -89,14 +80,7 @@ pub(super) fn largest_eigen(symmetric: &Mat<f32>, count: usize) -> Option<Eigen>
             return Some(Eigen { values, vectors });
         }
         // Two products for each orthonormalization, which takes about as long.
-        matmul(
-            &mut subspace,
-            Accum::Replace,
-            symmetric,
-            &image,
-            1.0,
-            Par::Seq,
-        );
+        product(&mut subspace, symmetric.as_ref(), &image);
     }
     None
 }

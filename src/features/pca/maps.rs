@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2};
 
 use super::{Basis, Foreground, Pca, Range};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
 
 /// PCA maps of some images in one basis.
 #[derive(Debug, Clone)]
@@ -20,10 +20,7 @@ pub struct PcaMaps {
 /// Computes PCA maps of one or more images in one joint basis.
 ///
 /// `tokens` is `[patches, dim]` per image. `cls_attention` is the mean attention of CLS to each
-/// patch, per image, and is read only for [`Foreground::Auto`].
-///
-/// # Errors
-/// As [`Pca::fit`].
+/// patch, per image, and is read only for [`Foreground::Auto`]. Fails as [`Pca::fit`] does.
 pub fn maps(
     tokens: &[ArrayView2<'_, f32>],
     cls_attention: &[Vec<f32>],
@@ -36,19 +33,19 @@ pub fn maps(
         Foreground::Auto => {
             let shown = foreground_of(all.view(), &cls_attention.concat())?;
             let rows: Vec<usize> = (0..shown.len()).filter(|&row| shown[row]).collect();
-            let enough = rows.len() > count;
-            let basis = if enough {
-                Pca::fit(all.select(Axis(0), &rows).view(), count)?
+            if rows.len() > count {
+                (
+                    Pca::fit(all.select(Axis(0), &rows).view(), count)?,
+                    Some(shown),
+                )
             } else {
-                Pca::fit(all.view(), count)?
-            };
-            (basis, enough.then_some(shown))
+                (Pca::fit(all.view(), count)?, None)
+            }
         }
     };
     let mut projected = basis.project(all.view());
-    let ranges: Vec<Range> = projected
-        .columns()
-        .into_iter()
+    let columns = projected.columns().into_iter();
+    let ranges: Vec<Range> = columns
         .map(|column| Range::of(column, shown.as_deref()))
         .collect();
     Range::scale(&ranges, &mut projected);
@@ -68,25 +65,17 @@ pub fn maps_in(
     count: usize,
     foreground: Foreground,
 ) -> Result<PcaMaps> {
-    let max = basis.pca().components().nrows();
+    let max = basis.ranges.len();
     if count == 0 || count > max {
-        return Err(Error::option(
-            "components",
-            format!("the basis has {max} components, and not {count}"),
-        ));
+        let detail = format!("the basis has {max} components, and not {count}");
+        return Err(Error::option("components", detail));
     }
     let all = joined(tokens)?;
-    let shown = match foreground {
-        Foreground::None => None,
-        Foreground::Auto => Some(foreground_side(
-            basis.pca(),
-            all.view(),
-            &cls_attention.concat(),
-        )),
-    };
-    let pca = basis.pca().first(count);
+    let shown = (foreground == Foreground::Auto)
+        .then(|| foreground_side(&basis.pca, all.view(), &cls_attention.concat()));
+    let pca = basis.pca.first(count);
     let mut projected = pca.project(all.view());
-    Range::scale(&basis.ranges()[..count], &mut projected);
+    Range::scale(&basis.ranges[..count], &mut projected);
     Ok(PcaMaps::new(pca, projected, shown, tokens))
 }
 
@@ -107,20 +96,18 @@ impl PcaMaps {
             }
         }
         let mut maps = Vec::with_capacity(tokens.len());
-        let mut masks = shown.as_ref().map(|_| Vec::with_capacity(tokens.len()));
+        let mut masks = Vec::new();
         let mut start = 0;
         for image in tokens {
             let end = start + image.nrows();
             maps.push(projected.slice(ndarray::s![start..end, ..]).to_owned());
-            if let (Some(masks), Some(shown)) = (&mut masks, &shown) {
-                masks.push(shown[start..end].to_vec());
-            }
+            masks.extend(shown.as_ref().map(|shown| shown[start..end].to_vec()));
             start = end;
         }
         Self {
             basis,
             maps,
-            foreground: masks,
+            foreground: shown.is_some().then_some(masks),
         }
     }
 }
@@ -130,24 +117,18 @@ fn joined<'a>(tokens: &[ArrayView2<'a, f32>]) -> Result<CowArray<'a, f32, Ix2>> 
     match tokens {
         [one] => Ok(CowArray::from(*one)),
         several => {
-            let all = ndarray::concatenate(Axis(0), several)
-                .map_err(|error| Error::internal(error.to_string()))?;
-            Ok(CowArray::from(all))
+            let all = ndarray::concatenate(Axis(0), several);
+            Ok(all.internal("joining the tokens of images")?.into())
         }
     }
 }
 
 /// Computes the foreground mask of `tokens` `[patches, dim]`: the side of their first component
-/// with more attention. `cls_attention` `[patches]` is the mean attention of CLS.
-///
-/// # Errors
-/// As [`Pca::fit`].
+/// with more attention. `cls_attention` `[patches]` is the mean attention of CLS. Fails as
+/// [`Pca::fit`] does.
 pub fn foreground_of(tokens: ArrayView2<'_, f32>, cls_attention: &[f32]) -> Result<Vec<bool>> {
-    Ok(foreground_side(
-        &Pca::fit(tokens, 1)?,
-        tokens,
-        cls_attention,
-    ))
+    let basis = Pca::fit(tokens, 1)?;
+    Ok(foreground_side(&basis, tokens, cls_attention))
 }
 
 /// Computes which of the `tokens` lie on the side of the first component of `basis` with more
@@ -155,13 +136,15 @@ pub fn foreground_of(tokens: ArrayView2<'_, f32>, cls_attention: &[f32]) -> Resu
 fn foreground_side(basis: &Pca, tokens: ArrayView2<'_, f32>, cls_attention: &[f32]) -> Vec<bool> {
     let first = basis.first(1).project(tokens).remove_axis(Axis(1));
     let mean_on = |positive: bool| {
-        let on_side = || {
-            first
-                .iter()
-                .zip(cls_attention)
-                .filter(move |(c, _)| (**c > 0.0) == positive)
-        };
-        on_side().map(|(_, &a)| f64::from(a)).sum::<f64>() / on_side().count().max(1) as f64
+        let mut sum = 0.0;
+        let mut count = 0;
+        for (&c, &attention) in first.iter().zip(cls_attention) {
+            if (c > 0.0) == positive {
+                sum += f64::from(attention);
+                count += 1;
+            }
+        }
+        sum / f64::from(count.max(1))
     };
     let positive = mean_on(true) >= mean_on(false);
     first.iter().map(|&c| (c > 0.0) == positive).collect()

@@ -71,7 +71,11 @@ impl Pca {
             .as_slice()
             .ok_or_else(|| Error::internal("a fresh array is contiguous"))?;
         let data = MatRef::from_row_major_slice(data, rows, dim);
-        Self::of_covariance(mean, &eigen::scaled_gram(data, 1.0 / rows as f32), count)
+        let lower = eigen::lower_gram(data, 1.0 / rows as f32);
+        let covariance = Mat::from_fn(dim, dim, |row, column| {
+            lower[(row.max(column), row.min(column))]
+        });
+        Self::of_covariance(mean, &covariance, count)
     }
 
     /// Computes the first `count` components of tokens with this mean and covariance.
@@ -85,19 +89,15 @@ impl Pca {
         let mut components = Array2::zeros((count, dim));
         let mut explained = Vec::with_capacity(count);
         for (i, mut component) in components.rows_mut().into_iter().enumerate() {
-            for (d, value) in component.iter_mut().enumerate() {
-                *value = vectors[(d, i)];
-            }
-            let largest = component
-                .iter()
-                .copied()
-                .fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
-            component *= largest.signum();
-            explained.push(if total > 0.0 {
+            component.assign(&Array1::from_shape_fn(dim, |d| vectors[(d, i)]));
+            let larger = |a: f32, &b: &f32| if b.abs() > a.abs() { b } else { a };
+            component *= component.iter().fold(0.0, larger).signum();
+            let share = if total > 0.0 {
                 values[i].max(0.0) / total
             } else {
                 0.0
-            });
+            };
+            explained.push(share);
         }
         Ok(Self {
             mean,
@@ -108,10 +108,9 @@ impl Pca {
 
     /// Returns the basis of the first `count` components.
     fn first(&self, count: usize) -> Self {
-        let components = self.components.slice(ndarray::s![..count, ..]).to_owned();
         Self {
             mean: self.mean.clone(),
-            components,
+            components: self.components.slice(ndarray::s![..count, ..]).to_owned(),
             explained: self.explained[..count].to_vec(),
         }
     }

@@ -2,15 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use faer::{
-    Accum, Mat, MatRef, Par,
-    linalg::matmul::triangular::{self, BlockStructure},
-};
+use faer::{Mat, MatRef};
 use half::f16;
 use ndarray::{Array1, Array2, ArrayView2};
 use sha2::{Digest, Sha256};
 
-use super::{Basis, Pca, check_count};
+use super::{Basis, Pca, check_count, eigen::lower_gram};
 use crate::error::Result;
 
 /// Maximum number of tokens in the sample.
@@ -55,34 +52,21 @@ impl Moments {
             ..Self::new(dim)
         };
         for token in tokens.rows() {
-            found
-                .mean
-                .zip_mut_with(&token, |sum, &value| *sum += f64::from(value));
+            let mean = &mut found.mean;
+            mean.zip_mut_with(&token, |sum, &value| *sum += f64::from(value));
             found.keep(token.iter().map(|&value| f16::from_f32(value)).collect());
         }
         found.mean /= rows.max(1) as f64;
-        let centered: Vec<f64> = tokens
-            .rows()
-            .into_iter()
-            .flat_map(|token| {
+        let mut centered = Vec::with_capacity(rows * dim);
+        for token in tokens.rows() {
+            centered.extend(
                 token
-                    .into_iter()
+                    .iter()
                     .zip(&found.mean)
-                    .map(|(&v, m)| f64::from(v) - m)
-            })
-            .collect();
-        let data = MatRef::from_row_major_slice(&centered, rows, dim);
-        triangular::matmul(
-            &mut found.scatter,
-            BlockStructure::TriangularLower,
-            Accum::Replace,
-            data.transpose(),
-            BlockStructure::Rectangular,
-            data,
-            BlockStructure::Rectangular,
-            1.0,
-            Par::Seq,
-        );
+                    .map(|(&v, m)| f64::from(v) - m),
+            );
+        }
+        found.scatter = lower_gram(MatRef::from_row_major_slice(&centered, rows, dim), 1.0);
         found
     }
 
@@ -109,12 +93,8 @@ impl Moments {
     /// Adds a token to the sample if its hash is among the smallest.
     pub(super) fn keep(&mut self, token: Box<[f16]>) {
         let hash: [u8; 32] = Sha256::digest(bytemuck::cast_slice::<f16, u8>(&token)).into();
-        if self.sample.len() < SAMPLE
-            || self
-                .sample
-                .last_key_value()
-                .is_some_and(|(largest, _)| hash < *largest)
-        {
+        let largest = self.sample.last_key_value().map(|(largest, _)| largest);
+        if self.sample.len() < SAMPLE || largest.is_some_and(|largest| hash < *largest) {
             self.sample.insert(hash, token);
         }
         if self.sample.len() > SAMPLE {
@@ -122,10 +102,7 @@ impl Moments {
         }
     }
 
-    /// Fits a basis of `count` components.
-    ///
-    /// # Errors
-    /// As [`Pca::fit`].
+    /// Fits a basis of `count` components. Fails as [`Pca::fit`] does.
     pub fn fit(&self, count: usize) -> Result<Basis> {
         let dim = self.mean.len();
         check_count(count, self.patches as usize, dim)?;

@@ -35,12 +35,10 @@ impl Examples {
     /// [`Kind::InvalidOption`] for features that have another width or are not finite;
     /// [`Kind::TooLarge`] for too many classes.
     pub fn add(&mut self, features: Vec<f32>, label: &str) -> Result<()> {
-        if features.len() != self.width {
-            let detail = format!(
-                "the features have width {}, and others have width {}",
-                features.len(),
-                self.width
-            );
+        let found = features.len();
+        let width = self.width;
+        if found != width {
+            let detail = format!("the features have width {found}, and others have width {width}");
             return Err(Error::new(Kind::InvalidOption, detail));
         }
         if !features.iter().all(|value| value.is_finite()) {
@@ -54,11 +52,9 @@ impl Examples {
             None if next == self.max_classes => {
                 let max = self.max_classes;
                 let detail = format!("there are more than {max} labels to learn");
-                return Err(Error::new(Kind::TooLarge, detail).with_limit(
-                    "max_probe_classes",
-                    max as u64,
-                    "--max-probe-classes",
-                ));
+                let error = Error::new(Kind::TooLarge, detail);
+                let flag = "--max-probe-classes";
+                return Err(error.with_limit("max_probe_classes", max as u64, flag));
             }
             None => *self.numbers.entry(label.to_owned()).or_insert(next),
         };
@@ -98,10 +94,8 @@ impl Examples {
         for (index, &number) in self.numbers.values().enumerate() {
             sorted[number] = index;
         }
-        self.class_numbers
-            .iter()
-            .map(|&number| sorted[number])
-            .collect()
+        let numbers = self.class_numbers.iter();
+        numbers.map(|&number| sorted[number]).collect()
     }
 
     /// Returns the mean of each feature.

@@ -53,10 +53,7 @@ pub(super) fn minimize(
     for _ in 0..max_steps {
         let length = dot(&gradient, &gradient).sqrt();
         if length <= tolerance {
-            return Some(Minimum {
-                at,
-                converged: true,
-            });
+            break;
         }
         let direction = descent(&gradient, &steps);
         let slope = dot(&direction, &gradient);
@@ -83,7 +80,8 @@ pub(super) fn minimize(
                 found = true;
                 break;
             }
-            size = if high.is_finite() {
+            let bisects = high.is_finite();
+            size = if bisects {
                 f64::midpoint(low, high)
             } else {
                 2.0 * low
@@ -93,11 +91,8 @@ pub(super) fn minimize(
             break;
         }
         let step: Vec<f64> = direction.iter().map(|d| size * d).collect();
-        let change: Vec<f64> = trial_gradient
-            .iter()
-            .zip(&gradient)
-            .map(|(new, old)| new - old)
-            .collect();
+        let gradients = trial_gradient.iter().zip(&gradient);
+        let change: Vec<f64> = gradients.map(|(new, old)| new - old).collect();
         let curvature = dot(&step, &change);
         std::mem::swap(&mut at, &mut trial);
         std::mem::swap(&mut gradient, &mut trial_gradient);

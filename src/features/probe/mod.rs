@@ -16,16 +16,18 @@ pub use self::{
     examples::Examples,
     training::{Progress, Stage, TrainingOptions, train},
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
 
-/// A trained probe.
-#[derive(Debug, Clone, PartialEq)]
+/// A trained probe. The metadata of its file hold all fields but the tensors, as JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     /// Labels of the classes, sorted.
     pub classes: Vec<String>,
     /// Weights, `[classes, width]`, row by row.
+    #[serde(skip)]
     pub weights: Vec<f32>,
     /// Biases, `[classes]`.
+    #[serde(skip)]
     pub biases: Vec<f32>,
     /// Strength of the penalty in training.
     pub l2: f64,
@@ -37,17 +39,7 @@ pub struct Probe {
     pub converged: bool,
 }
 
-/// Metadata of a probe's file.
-#[derive(Serialize, Deserialize)]
-struct Header {
-    classes: Vec<String>,
-    l2: f64,
-    examples: usize,
-    accuracy: f64,
-    converged: bool,
-}
-
-/// Key of the [`Header`] in the metadata.
+/// Key of the probe's JSON in the metadata.
 const HEADER: &str = "probe";
 
 impl Probe {
@@ -78,41 +70,19 @@ impl Probe {
 
     /// Encodes a safetensors file with `weight` `[classes, width]` and `bias` `[classes]`, the
     /// names of a linear layer in PyTorch, and the caller's `metadata`.
-    ///
-    /// # Errors
-    /// Never in practice: writing to memory does not fail.
     pub fn to_safetensors(&self, mut metadata: HashMap<String, String>) -> Result<Vec<u8>> {
-        let Self {
-            ref classes,
-            l2,
-            examples,
-            accuracy,
-            converged,
-            ..
-        } = *self;
-        let header = Header {
-            classes: classes.clone(),
-            l2,
-            examples,
-            accuracy,
-            converged,
-        };
-        let internal =
-            |error: &dyn std::fmt::Display| Error::internal(format!("writing a probe: {error}"));
-        metadata.insert(
-            HEADER.to_owned(),
-            serde_json::to_string(&header).map_err(|error| internal(&error))?,
-        );
+        const ACTION: &str = "writing a probe";
+        let header = serde_json::to_string(self).internal(ACTION)?;
+        metadata.insert(HEADER.to_owned(), header);
+        let classes = self.classes.len();
         let weights = little_endian(&self.weights);
         let biases = little_endian(&self.biases);
-        let view = |shape, data| {
-            TensorView::new(Dtype::F32, shape, data).map_err(|error| internal(&error))
-        };
+        let view = |shape, data| TensorView::new(Dtype::F32, shape, data).internal(ACTION);
         let tensors = [
-            ("weight", view(vec![classes.len(), self.width()], &weights)?),
-            ("bias", view(vec![classes.len()], &biases)?),
+            ("weight", view(vec![classes, self.width()], &weights)?),
+            ("bias", view(vec![classes], &biases)?),
         ];
-        safetensors::serialize(tensors, Some(metadata)).map_err(|error| internal(&error))
+        safetensors::serialize(tensors, Some(metadata)).internal(ACTION)
     }
 
     /// Reads a file of [`Probe::to_safetensors`], and returns the caller's metadata, too.
@@ -120,55 +90,41 @@ impl Probe {
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if the file is not a probe.
     pub fn from_safetensors(file: &[u8]) -> Result<(Self, HashMap<String, String>)> {
-        let damaged =
-            |what: &dyn std::fmt::Display| Error::artifact(format!("this is not a probe: {what}"));
-        let (_, header) = SafeTensors::read_metadata(file).map_err(|error| damaged(&error))?;
+        let (_, header) = SafeTensors::read_metadata(file).map_err(damaged)?;
         let mut metadata = header.metadata().clone().unwrap_or_default();
         let header = metadata
             .remove(HEADER)
-            .ok_or_else(|| damaged(&"it has no header"))?;
-        let header: Header = serde_json::from_str(&header).map_err(|error| damaged(&error))?;
-        let Header {
-            classes,
-            l2,
-            examples,
-            accuracy,
-            converged,
-        } = header;
-        let tensors = SafeTensors::deserialize(file).map_err(|error| damaged(&error))?;
+            .ok_or_else(|| damaged("it has no header"))?;
+        let mut probe: Self = serde_json::from_str(&header).map_err(damaged)?;
+        let tensors = SafeTensors::deserialize(file).map_err(damaged)?;
         let floats = |name: &str| {
-            let tensor = tensors.tensor(name).map_err(|error| damaged(&error))?;
+            let tensor = tensors.tensor(name).map_err(damaged)?;
             if tensor.dtype() != Dtype::F32 {
-                return Err(damaged(&format_args!("`{name}` is not f32")));
+                return Err(damaged(format_args!("`{name}` is not f32")));
             }
             let (values, _) = tensor.data().as_chunks::<4>();
             let values = values.iter().map(|&bytes| f32::from_le_bytes(bytes));
             Ok(values.collect::<Vec<f32>>())
         };
-        let weights = floats("weight")?;
-        let biases = floats("bias")?;
-        let count = classes.len();
-        if count < 2 || biases.len() != count || weights.is_empty() || weights.len() % count != 0 {
-            return Err(damaged(&"the shapes of its tensors do not fit its classes"));
+        probe.weights = floats("weight")?;
+        probe.biases = floats("bias")?;
+        let count = probe.classes.len();
+        let weights = probe.weights.len();
+        if count < 2
+            || probe.biases.len() != count
+            || weights == 0
+            || !weights.is_multiple_of(count)
+        {
+            return Err(damaged("the shapes of its tensors do not fit its classes"));
         }
-        Ok((
-            Self {
-                classes,
-                weights,
-                biases,
-                l2,
-                examples,
-                accuracy,
-                converged,
-            },
-            metadata,
-        ))
+        Ok((probe, metadata))
     }
 }
 
+fn damaged(what: impl std::fmt::Display) -> Error {
+    Error::artifact(format!("this is not a probe: {what}"))
+}
+
 fn little_endian(values: &[f32]) -> Vec<u8> {
-    values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect()
+    values.iter().copied().flat_map(f32::to_le_bytes).collect()
 }

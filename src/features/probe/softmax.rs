@@ -99,9 +99,8 @@ impl<'a> Softmax<'a> {
         for rows in rows.chunks(BLOCK) {
             self.forward(rows, at);
             let logits = self.logits.chunks_exact(self.classes);
-            correct += rows
-                .iter()
-                .zip(logits)
+            let examples = rows.iter().zip(logits);
+            correct += examples
                 .filter(|(row, logits)| largest(logits) == self.targets[**row])
                 .count();
         }
@@ -125,15 +124,8 @@ impl<'a> Softmax<'a> {
         let block =
             MatRef::from_row_major_slice(&self.block[..rows.len() * width], rows.len(), width);
         let weights = MatRef::from_row_major_slice(weights, classes, width);
-        let logits = MatMut::from_row_major_slice_mut(logits, rows.len(), classes);
-        matmul(
-            logits,
-            Accum::Add,
-            block,
-            weights.transpose(),
-            1.0,
-            Par::Seq,
-        );
+        let to = MatMut::from_row_major_slice_mut(logits, rows.len(), classes);
+        matmul(to, Accum::Add, block, weights.transpose(), 1.0, Par::Seq);
     }
 }
 
@@ -151,11 +143,12 @@ pub(super) fn softmax(logits: &mut [f64]) -> f64 {
 
 /// Returns the index of the first of the largest values.
 fn largest(values: &[f64]) -> usize {
-    (1..values.len()).fold(0, |best, index| {
+    let larger = |best, index| {
         if values[index] > values[best] {
             index
         } else {
             best
         }
-    })
+    };
+    (1..values.len()).fold(0, larger)
 }

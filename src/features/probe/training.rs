@@ -81,6 +81,12 @@ pub struct Progress {
     pub total: Option<usize>,
 }
 
+impl Progress {
+    fn new(stage: Stage, done: usize, total: Option<usize>) -> Self {
+        Self { stage, done, total }
+    }
+}
+
 /// Trains a probe. `watch` is called many times a second; if it returns false, the training is
 /// canceled and the result is `Ok(None)`.
 ///
@@ -100,11 +106,8 @@ pub fn train(
     let mean = examples.mean();
     let folds = split(&classes, &targets, options.folds)?;
     let mut softmax = Softmax::new(examples, &mean, &targets, classes.len());
-    let given = options.l2.map(|l2| [l2]);
-    let strengths = given
-        .as_ref()
-        .map_or(STRENGTHS.as_slice(), <[f64; 1]>::as_slice);
-    let Some(Strength { l2, correct }) = validate(&mut softmax, folds, strengths, watch) else {
+    let strengths = options.l2.map_or(STRENGTHS.to_vec(), |l2| vec![l2]);
+    let Some((l2, correct)) = validate(&mut softmax, folds, &strengths, watch) else {
         return Ok(None);
     };
     let Some(minimum) = fit(&mut softmax, examples.len(), l2, watch) else {
@@ -112,16 +115,14 @@ pub fn train(
     };
     let (weights, biases) = minimum.at.split_at(classes.len() * examples.width());
     // The probe takes features that are not centered, so its biases absorb the mean.
-    let shifts = weights
-        .chunks_exact(examples.width())
-        .map(|weights| dot(weights, &mean));
+    let rows = weights.chunks_exact(examples.width());
+    let shifted = biases
+        .iter()
+        .zip(rows)
+        .map(|(bias, row)| bias - dot(row, &mean));
     Ok(Some(Probe {
         weights: weights.iter().map(|&weight| weight as f32).collect(),
-        biases: biases
-            .iter()
-            .zip(shifts)
-            .map(|(bias, shift)| (bias - shift) as f32)
-            .collect(),
+        biases: shifted.map(|bias| bias as f32).collect(),
         l2,
         accuracy: correct as f64 / examples.len() as f64,
         examples: examples.len(),
@@ -139,13 +140,7 @@ fn fit(
 ) -> Option<Minimum> {
     let all: Vec<usize> = (0..count).collect();
     let mut evaluations = 0;
-    let mut go_on = |done| {
-        watch(Progress {
-            stage: Stage::Fitting,
-            done,
-            total: None,
-        })
-    };
+    let mut go_on = |done| watch(Progress::new(Stage::Fitting, done, None));
     let start = vec![0.0; softmax.parameters()];
     let tolerance = GRADIENT * blank_gradient(softmax, &all, &mut || go_on(0))?;
     minimize(start, tolerance, MAX_STEPS, &mut |at, gradient| {
@@ -161,25 +156,15 @@ struct Fold {
     at: Vec<f64>,
 }
 
-/// A strength of the penalty.
-#[derive(Clone, Copy)]
-struct Strength {
-    l2: f64,
-    /// Number of held-out examples that were classified correctly.
-    correct: usize,
-}
-
 /// Splits the examples into at most `max_folds` stratified folds.
 fn split(classes: &[String], targets: &[usize], max_folds: usize) -> Result<Vec<Fold>> {
     let too_few = |detail: String| Err(Error::new(Kind::InvalidOption, detail));
-    match classes {
-        [] => return too_few("there is nothing to learn from: no labeled features".to_owned()),
-        [one] => {
-            return too_few(format!(
-                "there is one class only, `{one}`; a probe needs at least two"
-            ));
-        }
-        _ => {}
+    if classes.is_empty() {
+        return too_few("there is nothing to learn from: no labeled features".to_owned());
+    }
+    if let [one] = classes {
+        let detail = format!("there is one class only, `{one}`; a probe needs at least two");
+        return too_few(detail);
     }
     let mut members = vec![Vec::new(); classes.len()];
     for (row, &class) in targets.iter().enumerate() {
@@ -215,48 +200,37 @@ fn split(classes: &[String], targets: &[usize], max_folds: usize) -> Result<Vec<
     Ok(folds.collect())
 }
 
-/// Finds the strength with which the most held-out examples are classified correctly.
+/// Finds the strength with which the most held-out examples are classified correctly, and returns
+/// it with their number.
 fn validate(
     softmax: &mut Softmax<'_>,
     mut folds: Vec<Fold>,
     strengths: &[f64],
     watch: &mut dyn FnMut(Progress) -> bool,
-) -> Option<Strength> {
+) -> Option<(f64, usize)> {
     let total = Some(strengths.len() * folds.len());
     let mut done = 0;
     let mut tolerances = Vec::with_capacity(folds.len());
     for fold in &mut folds {
         fold.at = vec![0.0; softmax.parameters()];
-        let mut go_on = || {
-            watch(Progress {
-                stage: Stage::Validating,
-                done,
-                total,
-            })
-        };
+        let mut go_on = || watch(Progress::new(Stage::Validating, done, total));
         tolerances.push(VALIDATION_GRADIENT * blank_gradient(softmax, &fold.others, &mut go_on)?);
     }
-    let mut best: Option<Strength> = None;
+    let mut best = None;
     for &l2 in strengths {
         let mut correct = 0;
         for (fold, &tolerance) in folds.iter_mut().zip(&tolerances) {
-            let mut go_on = || {
-                watch(Progress {
-                    stage: Stage::Validating,
-                    done,
-                    total,
-                })
-            };
+            let mut go_on = || watch(Progress::new(Stage::Validating, done, total));
             let start = std::mem::take(&mut fold.at);
-            fold.at = minimize(start, tolerance, MAX_STEPS, &mut |at, gradient| {
+            let minimum = minimize(start, tolerance, MAX_STEPS, &mut |at, gradient| {
                 softmax.evaluate(&fold.others, l2, at, gradient, &mut go_on)
-            })?
-            .at;
+            })?;
+            fold.at = minimum.at;
             correct += softmax.correct(&fold.held_out, &fold.at);
             done += 1;
         }
-        if best.is_none_or(|best| correct > best.correct) {
-            best = Some(Strength { l2, correct });
+        if best.is_none_or(|(_, most)| correct > most) {
+            best = Some((l2, correct));
         }
     }
     best

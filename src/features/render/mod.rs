@@ -5,9 +5,9 @@ mod sheet;
 pub use self::sheet::{labeled_grid, strip};
 use super::similarity::Region;
 use crate::{
-    error::{Error, Result},
+    error::{Result, ResultExt},
     names::option_enum,
-    vision::{Grid, Kernel, PatchSize, ResampleFilter, RgbImage, Size, resample_f32},
+    vision::{Grid, PatchSize, ResampleFilter, RgbImage, Size, resample_f32},
 };
 
 option_enum! {
@@ -105,35 +105,25 @@ pub fn draw(
         Output::Input => grid.pixels(patch),
         Output::Patch => grid.pixels(PatchSize::new(1)),
     };
+    let smooth = |filter: ResampleFilter| {
+        let source = grid.pixels(PatchSize::new(1));
+        resample_f32(map, source, channels, grid.pixels(patch), filter.kernel())
+    };
     let scaled = match (style.output, style.upscale) {
         (Output::Patch, _) => map.to_vec(),
         (_, Upscale::Nearest) => nearest(map, channels, grid, patch),
-        (_, Upscale::Bilinear) => smooth(
-            map,
-            channels,
-            grid,
-            patch,
-            ResampleFilter::Bilinear.kernel(),
-        ),
-        (_, Upscale::Bicubic) => {
-            smooth(map, channels, grid, patch, ResampleFilter::Bicubic.kernel())
-        }
+        (_, Upscale::Bilinear) => smooth(ResampleFilter::Bilinear),
+        (_, Upscale::Bicubic) => smooth(ResampleFilter::Bicubic),
     };
     let mut pixels: Vec<u8> = match channels {
         1 => {
             let table = colormap.table();
-            scaled
-                .iter()
-                .flat_map(|&value| table[usize::from(to_byte(value))])
-                .collect()
+            let steps = scaled.iter().map(|&value| usize::from(to_byte(value)));
+            steps.flat_map(|step| table[step]).collect()
         }
-        2 => scaled
-            .chunks(2)
-            .flat_map(|value| [to_byte(value[0]), to_byte(value[1]), 0])
-            .collect(),
         _ => scaled
             .chunks(channels)
-            .flat_map(|value| [value[0], value[1], value[2]].map(to_byte))
+            .flat_map(|value| [0, 1, 2].map(|c| value.get(c).map_or(0, |&v| to_byte(v))))
             .collect(),
     };
     if style.overlay < 1.0 {
@@ -201,25 +191,17 @@ fn nearest(map: &[f32], channels: usize, grid: Grid, patch: PatchSize) -> Vec<f3
     out
 }
 
-fn smooth(map: &[f32], channels: usize, grid: Grid, patch: PatchSize, kernel: Kernel) -> Vec<f32> {
-    let source = grid.pixels(PatchSize::new(1));
-    resample_f32(map, source, channels, grid.pixels(patch), kernel)
-}
-
 /// Encodes a rendering as PNG, with fast compression.
-///
-/// # Errors
-/// Never in practice: writing to memory does not fail.
 pub fn png(rendering: &RgbImage) -> Result<Vec<u8>> {
-    let failed = |error: png::EncodingError| Error::internal(format!("encoding PNG: {error}"));
+    const ACTION: &str = "encoding PNG";
     let mut bytes = Vec::with_capacity(rendering.as_raw().len() / 4);
     let mut encoder = png::Encoder::new(&mut bytes, rendering.width(), rendering.height());
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_compression(png::Compression::Fast);
-    let mut writer = encoder.write_header().map_err(failed)?;
+    let mut writer = encoder.write_header().internal(ACTION)?;
     writer
         .write_image_data(rendering.as_raw())
-        .map_err(failed)?;
-    writer.finish().map_err(failed)?;
+        .internal(ACTION)?;
+    writer.finish().internal(ACTION)?;
     Ok(bytes)
 }

@@ -4,7 +4,7 @@ use embedded_graphics::{
     Pixel,
     mono_font::{MonoTextStyle, ascii::FONT_10X20},
     pixelcolor::BinaryColor,
-    prelude::{DrawTarget, Drawable, OriginDimensions, Point, Size},
+    prelude::{Dimensions, DrawTarget, Drawable, OriginDimensions, Point, Size},
     text::{Baseline, Text},
 };
 
@@ -56,12 +56,8 @@ pub fn labeled_grid(renderings: &[(String, RgbImage)]) -> RgbImage {
 /// [`Kind::LimitExceeded`] if the strip would have more than `max_pixels` pixels.
 pub fn strip(renderings: &[RgbImage], max_pixels: u64) -> Result<RgbImage> {
     let height = renderings.iter().map(RgbImage::height).max().unwrap_or(1);
-    let width = renderings
-        .iter()
-        .map(|rendering| rendering.width() + GAP)
-        .sum::<u32>()
-        .saturating_sub(GAP)
-        .max(1);
+    let widths = renderings.iter().map(|rendering| rendering.width() + GAP);
+    let width = widths.sum::<u32>().saturating_sub(GAP).max(1);
     if u64::from(width) * u64::from(height) > max_pixels {
         let detail = format!(
             "the renderings side by side would be {width}×{height}, more than the limit of \
@@ -125,11 +121,9 @@ impl DrawTarget for Canvas<'_> {
         &mut self,
         pixels: I,
     ) -> Result<(), Self::Error> {
-        let size = self.size();
+        let area = self.bounding_box();
         for Pixel(point, color) in pixels {
-            let inside = (0..size.width as i32).contains(&point.x)
-                && (0..size.height as i32).contains(&point.y);
-            if inside && color.is_on() {
+            if color.is_on() && area.contains(point) {
                 let left = self.x + point.x as u32 * self.zoom;
                 let top = self.y + point.y as u32 * self.zoom;
                 for y in top..top + self.zoom {
