@@ -1,6 +1,9 @@
 //! The cache folder and its layout.
 
-use std::path::{Path, PathBuf};
+use std::{
+    env::consts::{DLL_PREFIX, DLL_SUFFIX},
+    path::{Path, PathBuf},
+};
 
 use super::ModelPaths;
 use crate::{
@@ -45,15 +48,10 @@ impl Home {
 
     /// Returns the path of ONNX Runtime's library, which `make setup` installs.
     pub fn runtime_library(&self) -> PathBuf {
-        let name = format!(
-            "{}onnxruntime{}",
-            std::env::consts::DLL_PREFIX,
-            std::env::consts::DLL_SUFFIX
-        );
         self.root
             .join("runtime")
             .join(format!("onnxruntime-{RUNTIME_VERSION}"))
-            .join(name)
+            .join(format!("{DLL_PREFIX}onnxruntime{DLL_SUFFIX}"))
     }
 
     /// Returns the folder of a model's published weight files.

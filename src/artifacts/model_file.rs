@@ -1,6 +1,6 @@
 //! Reading converted models.
 
-use std::{fmt, ops::Range, path::Path};
+use std::{ops::Range, path::Path};
 
 use ndarray::Array2;
 use prost::Message;
@@ -67,10 +67,9 @@ pub struct ModelFile {
 impl ModelFile {
     /// Opens a model that `dinoserve models convert` wrote.
     pub fn open(path: &Path, rule: PositionRule) -> Result<Self> {
-        let invalid =
-            |detail: fmt::Arguments<'_>| Error::artifact(format!("{}: {detail}", path.display()));
+        let invalid = |detail: &str| Error::artifact(format!("{}: {detail}", path.display()));
         let model = ModelProto::decode(map_file(path)?).map_err(|error| {
-            invalid(format_args!(
+            invalid(&format!(
                 "damaged, or not an ONNX file ({error}); convert it again"
             ))
         })?;
@@ -81,13 +80,11 @@ impl ModelFile {
                 .find(|entry| entry.key == key)
                 .map(|entry| entry.value.as_str())
                 .ok_or_else(|| {
-                    invalid(format_args!(
-                        "not a model that `dinoserve models convert` wrote; convert it first"
-                    ))
+                    invalid("not a model that `dinoserve models convert` wrote; convert it first")
                 })
         };
         let spec: ModelSpec = serde_json::from_str(entry(metadata::SPEC)?).map_err(|error| {
-            invalid(format_args!(
+            invalid(&format!(
                 "written by another version of dinoserve ({error}); convert it again"
             ))
         })?;
@@ -96,26 +93,28 @@ impl ModelFile {
         let graph = model
             .graph
             .as_ref()
-            .ok_or_else(|| invalid(format_args!("contains no graph; convert it again")))?;
+            .ok_or_else(|| invalid("contains no graph; convert it again"))?;
         let table = graph
             .initializer
             .iter()
             .find(|tensor| tensor.name == "pos_embed")
-            .ok_or_else(|| invalid(format_args!("contains no position table; convert it again")))?;
-        let table = values(&table.raw_data);
+            .ok_or_else(|| invalid("contains no position table; convert it again"))?;
+        let (table, _) = table.raw_data.as_chunks::<4>();
+        let table = table
+            .iter()
+            .map(|&bytes| f32::from_le_bytes(bytes))
+            .collect();
         let shape = spec.architecture.position_table_shape();
         let table = Array2::from_shape_vec(shape, table).map_err(|_| {
-            invalid(format_args!(
-                "its position table does not have the size in its description; convert it again"
-            ))
+            invalid(
+                "its position table does not have the size in its description; convert it again",
+            )
         })?;
         Ok(Self {
             paths: ModelPaths::new(path),
             fingerprint: effective_fingerprint(entry(metadata::FINGERPRINT)?, rule),
             precision: entry(metadata::PRECISION)?.parse().map_err(|_| {
-                invalid(format_args!(
-                    "its precision is unknown to this version; convert it again"
-                ))
+                invalid("its precision is unknown to this version; convert it again")
             })?,
             weights: graph
                 .initializer
@@ -126,15 +125,6 @@ impl ModelFile {
             spec,
         })
     }
-}
-
-/// Decodes little-endian values.
-fn values(bytes: &[u8]) -> Vec<f32> {
-    let (values, _) = bytes.as_chunks::<4>();
-    values
-        .iter()
-        .map(|&bytes| f32::from_le_bytes(bytes))
-        .collect()
 }
 
 /// Combines the file's fingerprint with the position rule, which changes the features. The default

@@ -83,15 +83,15 @@ impl ModelStore {
         progress: &mut dyn Progress,
     ) -> Result<Manifest> {
         let spec = self.catalog.get(name)?;
-        self.download_if_absent(spec, progress)?;
-        self.convert_local(spec, precision, progress)
+        let (source, path) = self.obtain(spec, progress)?;
+        let to = self.paths(name, precision).model;
+        convert(spec, &path, Some(source.format), precision, &to, progress)
     }
 
     /// Returns a model's published weights, which are downloaded unless they are present.
     pub fn weights(&self, name: &str, progress: &mut dyn Progress) -> Result<Weights> {
         let spec = self.catalog.get(name)?;
-        self.download_if_absent(spec, progress)?;
-        let (source, path) = self.verified_source(spec, progress)?;
+        let (source, path) = self.obtain(spec, progress)?;
         read_weights(&path, Some(source.format))
     }
 
@@ -113,7 +113,6 @@ impl ModelStore {
         match self.state(spec, precision) {
             // Damaged weights would silently give wrong features.
             ModelState::Converted => Manifest::read(&paths)?.verify(&paths, progress)?,
-            ModelState::Downloaded => drop(self.convert_local(spec, precision, progress)?),
             ModelState::Absent if offline => {
                 return Err(Error::artifact(format!(
                     "model {name} is not in {}, and --offline forbids downloads; run `dinoserve \
@@ -121,7 +120,9 @@ impl ModelStore {
                     self.home.root().display()
                 )));
             }
-            ModelState::Absent => drop(self.pull(name, precision, progress)?),
+            ModelState::Downloaded | ModelState::Absent => {
+                self.pull(name, precision, progress)?;
+            }
         }
         ModelFile::open(&paths.model, rule)
     }
@@ -206,24 +207,14 @@ impl ModelStore {
         std::fs::rename(&index, &to).map_err(|error| Error::writing(&to, error))
     }
 
-    /// Converts the local weights.
-    fn convert_local(
-        &self,
-        spec: &ModelSpec,
-        precision: Precision,
-        progress: &mut dyn Progress,
-    ) -> Result<Manifest> {
-        let (source, path) = self.verified_source(spec, progress)?;
-        let to = self.paths(&spec.name, precision).model;
-        convert(spec, &path, Some(source.format), precision, &to, progress)
-    }
-
-    /// Returns the local weights after a comparison with the published hash.
-    fn verified_source<'a>(
+    /// Returns the local weights, which are downloaded if absent and compared with their published
+    /// hash.
+    fn obtain<'a>(
         &self,
         spec: &'a ModelSpec,
         progress: &mut dyn Progress,
     ) -> Result<(&'a Source, PathBuf)> {
+        self.download_if_absent(spec, progress)?;
         let (source, path) = self
             .local_source(spec)
             .ok_or_else(|| not_downloadable(spec, &self.home))?;

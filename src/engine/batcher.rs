@@ -40,13 +40,10 @@ pub(super) enum WorkerState {
 /// Distributes jobs to workers.
 pub(super) struct Batcher {
     workers: Vec<WorkerSlot>,
-    /// Whether the last worker uses all cores, for an image that is alone in the engine.
-    has_solo_worker: bool,
-    /// Maximum number of images in a batch.
-    max_batch: usize,
     /// Queued jobs, oldest first.
     queued: VecDeque<QueuedJob>,
-    /// How the engine runs, for the state "ready".
+    /// How the engine runs. With solo threads, the last worker uses all cores, for an image that is
+    /// alone in the engine.
     plan: Arc<EnginePlan>,
     state: watch::Sender<EngineState>,
 }
@@ -63,8 +60,6 @@ impl Batcher {
         state.send_replace(EngineState::Ready(Arc::clone(&plan)));
         Self {
             workers,
-            has_solo_worker: plan.solo_threads.is_some(),
-            max_batch: plan.max_batch,
             queued: VecDeque::new(),
             plan,
             state,
@@ -133,7 +128,7 @@ impl Batcher {
         if self.queued.is_empty() {
             return None;
         }
-        let regular = self.workers.len() - usize::from(self.has_solo_worker);
+        let regular = self.workers.len() - usize::from(self.plan.solo_threads.is_some());
         if let Some(solo) = self.workers.get(regular) {
             let any_busy = self
                 .workers
@@ -173,7 +168,7 @@ impl Batcher {
         let fitting = MAX_BATCH_PATCHES / grid.patches().max(1);
         let count = same_grid
             .div_ceil(sharing)
-            .min(self.max_batch)
+            .min(self.plan.max_batch)
             .min(fitting)
             .max(1);
         let mut batch = Vec::with_capacity(count);

@@ -121,17 +121,16 @@ impl EngineConfig {
             // One image keeps a CPU busy; in a batch the first image would wait for the last.
             _ => positive(self.max_batch).unwrap_or(if on_cpu { 1 } else { DEFAULT_GPU_BATCH }),
         };
-        let session = SessionOptions {
-            intra_threads,
-            cuda_memory: self.cuda_memory,
-            cuda_tf32: self.cuda_tf32,
-        };
         EnginePlan {
             providers: providers.to_vec(),
             workers,
             solo_threads,
             max_batch,
-            session,
+            session: SessionOptions {
+                intra_threads,
+                cuda_memory: self.cuda_memory,
+                cuda_tf32: self.cuda_tf32,
+            },
         }
     }
 }

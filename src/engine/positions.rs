@@ -43,7 +43,9 @@ impl PositionCache {
             return table;
         }
         entries.push_front((grid, Arc::clone(&table)));
-        while entries.len() > 1 && values(&entries) > MAX_VALUES {
+        while entries.len() > 1
+            && entries.iter().map(|(_, table)| table.len()).sum::<usize>() > MAX_VALUES
+        {
             entries.pop_back();
         }
         table
@@ -61,9 +63,4 @@ fn look_up(entries: &mut Entries, grid: Grid) -> Option<Arc<Array2<f32>>> {
     let table = Arc::clone(&entry.1);
     entries.push_front(entry);
     Some(table)
-}
-
-/// Returns the number of cached values.
-fn values(entries: &Entries) -> usize {
-    entries.iter().map(|(_, table)| table.len()).sum()
 }

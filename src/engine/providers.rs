@@ -100,9 +100,7 @@ impl Default for SessionOptions {
 
 /// The loaded runtime library. One per process; clones share it.
 #[derive(Debug, Clone)]
-pub struct Runtime {
-    environment: Environment,
-}
+pub struct Runtime(Environment);
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
@@ -140,7 +138,7 @@ impl Runtime {
         })?;
         let environment = builder.with_telemetry(false).build().into_result()?;
         environment.set_log_level(LogLevel::Warning);
-        Ok(RUNTIME.get_or_init(|| Self { environment }).clone())
+        Ok(RUNTIME.get_or_init(|| Self(environment)).clone())
     }
 
     /// Resolves `device` on this machine. `Auto` falls back to the CPU with one warning.
@@ -185,7 +183,7 @@ impl Runtime {
     }
 
     fn builder(&self, intra_threads: usize) -> Result<SessionBuilder> {
-        Session::builder(&self.environment)
+        Session::builder(&self.0)
             .into_result()?
             .with_optimization_level(GraphOptimizationLevel::All)
             .into_result()?

@@ -75,20 +75,15 @@ impl JobQueue {
         outputs: RequestedOutputs,
         reply: Reply,
     ) -> Option<()> {
-        let queued = Instant::now();
-        let permit = self.permits.clone().acquire_owned().await.ok()?;
         let job = Job {
             input,
             outputs,
-            queued,
+            queued: Instant::now(),
             reply,
         };
-        self.events
-            .send(Event::Job(QueuedJob {
-                job,
-                _permit: permit,
-            }))
-            .ok()
+        let _permit = self.permits.clone().acquire_owned().await.ok()?;
+        let queued = Event::Job(QueuedJob { job, _permit });
+        self.events.send(queued).ok()
     }
 
     /// Returns the number of queued jobs.

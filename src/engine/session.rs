@@ -107,9 +107,8 @@ impl ModelSession {
     }
 
     fn new(model: &Arc<LoadedModel>, provider: Provider, options: SessionOptions) -> Result<Self> {
-        let session = model.session(provider, &options)?;
         Ok(Self {
-            session,
+            session: model.session(provider, &options)?,
             model: Arc::clone(model),
             provider,
             options,
@@ -158,20 +157,16 @@ impl ModelSession {
         let results = self.session.run(inputs).into_result()?;
         let inference_time = started.elapsed();
         let results = Results(&results);
-        let has_registers = self.model.has_registers;
         batch
             .iter()
             .enumerate()
             .map(|(index, (_, outputs))| {
+                let with_registers = outputs.registers && self.model.has_registers;
                 Ok(Features {
                     grid,
                     cls: results.copy("cls", index)?,
                     patch_tokens: results.copy_if(outputs.patch_tokens, "patch_tokens", index)?,
-                    registers: results.copy_if(
-                        outputs.registers && has_registers,
-                        "registers",
-                        index,
-                    )?,
+                    registers: results.copy_if(with_registers, "registers", index)?,
                     attention: results.copy_if(outputs.attention, "attention", index)?,
                     layers_cls: results.copy_if(outputs.layers_cls, "layers_cls", index)?,
                     layers_patch: results.copy_if(outputs.layers_patch, "layers_patch", index)?,

@@ -152,26 +152,13 @@ impl Report {
 
     fn write_classes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.label_width();
-        writeln!(
-            f,
-            "{:<width$}  precision %  recall %   F1 %  images",
-            "Label"
-        )?;
-        for ClassReport {
-            label,
-            precision,
-            recall,
-            f1,
-            count,
-        } in &self.classes
-        {
-            writeln!(
-                f,
-                "{label:<width$}  {:>11}  {:>8}  {:>5}  {count:>6}",
-                percent(*precision),
-                percent(*recall),
-                percent(*f1)
-            )?;
+        let label = "Label";
+        writeln!(f, "{label:<width$}  precision %  recall %   F1 %  images")?;
+        for class in &self.classes {
+            write!(f, "{:<width$}", class.label)?;
+            write!(f, "  {:>11}", percent(class.precision))?;
+            write!(f, "  {:>8}", percent(class.recall))?;
+            writeln!(f, "  {:>5}  {:>6}", percent(class.f1), class.count)?;
         }
         Ok(())
     }
@@ -187,12 +174,11 @@ fn percent(share: Option<f64>) -> String {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = self.accuracy * 100.0;
         writeln!(
             f,
-            "Accuracy {:.1} % ({} of {})\n",
-            self.accuracy * 100.0,
-            self.correct,
-            self.count
+            "Accuracy {percent:.1} % ({} of {})\n",
+            self.correct, self.count
         )?;
         if self.classes.len() <= MAX_TABLE_CLASSES {
             self.write_table(f)?;

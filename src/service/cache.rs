@@ -18,13 +18,10 @@ where
 {
     /// Creates a cache of at most `capacity` bytes. `weigh` returns the bytes of an entry.
     pub(super) fn new(capacity: u64, weigh: fn(&V) -> usize) -> Self {
-        let weigher = move |_: &K, value: &Arc<V>| u32::try_from(weigh(value)).unwrap_or(u32::MAX);
-        Self(
-            Cache::builder()
-                .max_capacity(capacity)
-                .weigher(weigher)
-                .build(),
-        )
+        let cache = Cache::builder()
+            .max_capacity(capacity)
+            .weigher(move |_, value: &Arc<V>| u32::try_from(weigh(value)).unwrap_or(u32::MAX));
+        Self(cache.build())
     }
 
     /// Looks up an entry, and counts the hit or miss in the metrics.

@@ -41,11 +41,8 @@ impl VoteOptions {
     /// Rejects values out of range.
     fn check(&self) -> Result<()> {
         if !self.temperature.is_finite() || self.temperature <= 0.0 {
-            return Err(Error::out_of_range(
-                "temperature",
-                self.temperature,
-                "above 0",
-            ));
+            let range = "above 0";
+            return Err(Error::out_of_range("temperature", self.temperature, range));
         }
         match self.min_score {
             Some(score) if !(-1.0..=1.0).contains(&score) => {
@@ -60,11 +57,10 @@ impl VoteOptions {
         if let Some(min) = self.min_score {
             neighbors.retain(|neighbor| neighbor.score >= min);
         }
-        let classes: BTreeSet<Label> = neighbors
+        let labels = neighbors
             .iter()
-            .filter_map(|neighbor| neighbor.item.label.clone())
-            .collect();
-        let classes: Vec<Label> = classes.into_iter().collect();
+            .filter_map(|neighbor| neighbor.item.label.clone());
+        let classes: Vec<Label> = labels.collect::<BTreeSet<_>>().into_iter().collect();
         let votes: Vec<(f32, usize)> = neighbors
             .iter()
             .filter_map(|neighbor| {
@@ -154,9 +150,8 @@ impl Galleries {
         if neighbors.iter().all(is_labeled) {
             return Ok(neighbors);
         }
-        let filter = search.filter.unwrap_or_default().labeled();
         let search = Search {
-            filter: Some(filter),
+            filter: Some(search.filter.unwrap_or_default().labeled()),
             ..search
         };
         self.search(&query.gallery, search, stages).await

@@ -77,12 +77,9 @@ pub(super) fn unit_vector(mut vector: Vec<f32>, dim: usize) -> Result<Vec<f32>> 
 
 /// Rejects a client's vector with a value that is not finite.
 pub(super) fn check_finite(vector: &[f32]) -> Result<()> {
-    match vector.iter().position(|value| !value.is_finite()) {
-        None => Ok(()),
-        Some(index) => {
-            let detail =
-                format_args!("value {index} is not finite, or too large for single precision");
-            Err(Error::option("vector", detail))
-        }
-    }
+    let Some(index) = vector.iter().position(|value| !value.is_finite()) else {
+        return Ok(());
+    };
+    let detail = format_args!("value {index} is not finite, or too large for single precision");
+    Err(Error::option("vector", detail))
 }

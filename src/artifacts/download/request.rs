@@ -127,18 +127,14 @@ fn is_sha256(text: &str) -> bool {
 /// Resolves a `Location`: absolute, or relative to the server's root.
 fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     if location.starts_with('/') {
-        Uri::builder()
-            .scheme(base.scheme()?.clone())
-            .authority(base.authority()?.clone())
-            .path_and_query(location)
-            .build()
-            .ok()
-    } else {
-        location
-            .parse()
-            .ok()
-            .filter(|uri: &Uri| uri.scheme().is_some())
+        let mut parts = base.clone().into_parts();
+        parts.path_and_query = Some(location.parse().ok()?);
+        return Uri::from_parts(parts).ok();
     }
+    location
+        .parse()
+        .ok()
+        .filter(|uri: &Uri| uri.scheme().is_some())
 }
 
 /// Parses a `Content-Range`: `bytes 100-199/200`, or `bytes */200`, whose start counts as 0.

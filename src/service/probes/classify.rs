@@ -97,7 +97,7 @@ fn classify(
     min_score: Option<f32>,
 ) -> Result<Classification> {
     let shares = stored.probe.probabilities(features)?;
-    let classes: Vec<Label> = stored
+    let classes = stored
         .probe
         .classes
         .iter()

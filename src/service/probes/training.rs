@@ -133,7 +133,17 @@ impl Job {
             return Ok(());
         };
         if examples.len() == self.limits.max_probe_items {
-            return Err(self.too_many_items());
+            let max = self.limits.max_probe_items;
+            let detail = format!(
+                "the gallery `{}` has more than {max} items to learn from, which takes more memory \
+                 than is allowed; choose some with `where`, or raise the limit",
+                self.plan.gallery
+            );
+            return Err(Error::new(Kind::TooLarge, detail).with_limit(
+                "max_probe_items",
+                max as u64,
+                "--max-probe-items",
+            ));
         }
         if features.len() > examples.width() {
             // CLS comes first.
@@ -143,20 +153,6 @@ impl Job {
         examples
             .add(features, label.as_str())
             .map_err(|error| error.context(format_args!("item `{}`", item.id)))
-    }
-
-    fn too_many_items(&self) -> Error {
-        let max = self.limits.max_probe_items;
-        let detail = format!(
-            "the gallery `{}` has more than {max} items to learn from, which takes more memory \
-             than is allowed; choose some with `where`, or raise the limit",
-            self.plan.gallery
-        );
-        Error::new(Kind::TooLarge, detail).with_limit(
-            "max_probe_items",
-            max as u64,
-            "--max-probe-items",
-        )
     }
 }
 
