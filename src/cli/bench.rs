@@ -174,8 +174,9 @@ impl Bench {
         let pca_ms =
             self.median(|| pca::maps(&[tokens.view()], &[], 3, Foreground::None).map(drop))?;
         let mut infer = |input: &Input| {
-            let requests = [(input, RequestedOutputs::default())];
-            session.run(&requests).map(drop)
+            session
+                .run(&[(input, RequestedOutputs::default())])
+                .map(drop)
         };
         let inference_ms = self.median(|| infer(&input))?;
         let pipeline_ms = self.median(|| infer(&preparation.prepare(file)?))?;
@@ -232,11 +233,10 @@ impl Bench {
                 let batch: Vec<Input> = (0..batch_size)
                     .map(|i| input(offset + done + i))
                     .collect::<Result<_>>()?;
-                let batch: Vec<(&Input, RequestedOutputs)> = batch
+                let requests = batch
                     .iter()
-                    .map(|input| (input, RequestedOutputs::default()))
-                    .collect();
-                session.run(&batch)?;
+                    .map(|input| (input, RequestedOutputs::default()));
+                session.run(&requests.collect::<Vec<_>>())?;
                 done += batch_size;
             }
             Ok(done as f64 / started.elapsed().as_secs_f64())

@@ -43,15 +43,14 @@ impl Config {
                 object.insert(name.to_owned(), json!({"value": value, "source": source}));
                 continue;
             }
-            match value {
-                Some(value) => writeln!(out, "{:<44} # {source}", format!("{name} = {value}"))?,
-                None => writeln!(
-                    out,
-                    "{:<44} # not set: {}",
+            let (setting, remark) = match value {
+                Some(value) => (format!("{name} = {value}"), source),
+                None => (
                     format!("# {name} ="),
-                    documented_default(arg)
-                )?,
-            }
+                    format!("not set: {}", documented_default(arg)),
+                ),
+            };
+            writeln!(out, "{setting:<44} # {remark}")?;
         }
         drop(out);
         if self.json {
@@ -87,10 +86,9 @@ fn json_value(text: &str) -> Value {
 /// Returns the default of a flag from its help.
 fn documented_default(arg: &Arg) -> String {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    let default = help
-        .split_once("[default: ")
-        .and_then(|(_, rest)| rest.split_once(']'));
-    default.map_or_else(|| "none".to_owned(), |(default, _)| default.to_owned())
+    let rest = help.split_once("[default: ").map(|(_, rest)| rest);
+    let default = rest.and_then(|rest| rest.split_once(']'));
+    default.map_or("none", |(default, _)| default).to_owned()
 }
 
 /// Replaces the password of a URL by `***`.

@@ -115,11 +115,10 @@ impl Doctor {
                 .iter()
                 .try_for_each(|finding| finding.print(&mut out))?;
         }
-        Ok(exit_code(
-            findings
-                .iter()
-                .all(|finding| finding.verdict != Verdict::Bad),
-        ))
+        let problem = findings
+            .iter()
+            .any(|finding| finding.verdict == Verdict::Bad);
+        Ok(exit_code(!problem))
     }
 
     fn library(&self, runtime: &Result<Runtime, Error>) -> Outcome {
@@ -193,10 +192,8 @@ impl Doctor {
                 Err(error) => failed(&error),
             };
         }
-        let ready = engine
-            .with_engine(&runtime, async |engine| engine.ready().await)
-            .await;
-        match ready.flatten() {
+        let ready = engine.with_engine(&runtime, async |engine| engine.ready().await);
+        match ready.await.flatten() {
             Ok(plan) => good(format!("the model runs: {plan}")),
             Err(error) => failed(&error),
         }
@@ -214,25 +211,21 @@ impl Doctor {
 
     async fn gallery(&self) -> Outcome {
         let gallery = &self.serve.gallery;
-        let listed = match gallery.open(OpenMode::Read).await {
-            Ok(Some(store)) => store
-                .galleries()
-                .await
-                .map(|galleries| (store.describe(), galleries)),
-            Ok(None) => return good("none; --gallery DIR stores images for searches"),
-            Err(error) => Err(error),
+        let listed = async {
+            let Some(store) = gallery.open(OpenMode::Read).await? else {
+                return Ok("none; --gallery DIR stores images for searches".to_owned());
+            };
+            let mut names = Vec::new();
+            for gallery in store.galleries().await? {
+                names.push(format!("{} ({})", gallery.name, gallery.items));
+            }
+            if names.is_empty() {
+                names.push("no galleries yet".to_owned());
+            }
+            Ok::<_, Error>(format!("{}: {}", store.describe(), names.join(", ")))
         };
-        match listed {
-            Ok((place, galleries)) if galleries.is_empty() => {
-                good(format!("{place}: no galleries yet"))
-            }
-            Ok((place, galleries)) => {
-                let names: Vec<String> = galleries
-                    .iter()
-                    .map(|gallery| format!("{} ({})", gallery.name, gallery.items))
-                    .collect();
-                good(format!("{place}: {}", names.join(", ")))
-            }
+        match listed.await {
+            Ok(detail) => good(detail),
             Err(error) => match gallery.missing_folder() {
                 Some(folder) if error.kind() == Kind::NotFound => {
                     let location = folder.display();

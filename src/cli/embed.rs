@@ -112,14 +112,15 @@ fn write_matrix(output: &Path, embedded: &[EmbeddedFile]) -> anyhow::Result<()> 
     let dim = embedded.first().map_or(0, |file| file.embedding.len());
     let values = embedded
         .iter()
-        .flat_map(|file| file.embedding.iter().copied())
-        .collect();
-    let bytes = npy::encode(&Array2::from_shape_vec((embedded.len(), dim), values)?)?;
+        .flat_map(|file| file.embedding.iter().copied());
+    let bytes = npy::encode(&Array2::from_shape_vec(
+        (embedded.len(), dim),
+        values.collect(),
+    )?)?;
     write_file(output, |writer| writer.write_all(&bytes))?;
     write_file(&output.with_extension("paths.txt"), |writer| {
-        embedded
-            .iter()
-            .try_for_each(|file| writeln!(writer, "{}", file.path))
+        let mut paths = embedded.iter().map(|file| &file.path);
+        paths.try_for_each(|path| writeln!(writer, "{path}"))
     })?;
     Ok(())
 }

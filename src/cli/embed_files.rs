@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::progress::{Progress, Unit};
@@ -13,10 +12,6 @@ use crate::{
 
 /// Returns the vector or the error of each file, in the order of `paths`. `step` names the work in
 /// the progress.
-///
-/// # Errors
-/// [`Kind::InvalidOption`] for an option that fits no image, [`Kind::Artifact`] if the model cannot
-/// run.
 pub(super) async fn embed_files(
     extractor: &Extractor,
     paths: &[PathBuf],
@@ -49,12 +44,9 @@ async fn embed_file(
     let file = tokio::fs::read(path)
         .await
         .map_err(|error| Error::io("reading", error))?;
-    let mut embeddings = extractor
-        .embed(vec![Bytes::from(file)], image, options)
-        .await?;
-    let embedding = embeddings
-        .value
-        .pop()
-        .ok_or_else(|| Error::internal("no answer for an image"))?;
-    Ok(embedding?.vector)
+    let mut embeddings = extractor.embed(vec![file.into()], image, options).await?;
+    let embedding = embeddings.value.pop();
+    Ok(embedding
+        .ok_or_else(|| Error::internal("no answer for an image"))??
+        .vector)
 }

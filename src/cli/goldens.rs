@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 
 use crate::{
     artifacts::{ModelFile, map_file},
@@ -57,12 +57,10 @@ pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> an
             && cls_difference <= max_difference
             && attention_difference <= max_difference;
     }
-    if !good {
-        bail!(
-            "some features differ by more than {max_difference}, or have a cosine below \
-             {min_cosine}"
-        );
-    }
+    ensure!(
+        good,
+        "some features differ by more than {max_difference}, or have a cosine below {min_cosine}"
+    );
     Ok(())
 }
 
@@ -73,23 +71,19 @@ fn reference_names(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries.flatten() {
         let file_name = entry.file_name();
-        names.extend(
-            file_name
-                .to_str()
-                .and_then(|name| name.strip_suffix("_input.png"))
-                .map(str::to_owned),
-        );
+        let name = file_name
+            .to_str()
+            .and_then(|name| name.strip_suffix("_input.png"));
+        names.extend(name.map(str::to_owned));
     }
     names.sort();
-    if names.is_empty() {
-        bail!("{} has no *_input.png", folder.display());
-    }
+    ensure!(!names.is_empty(), "{} has no *_input.png", folder.display());
     Ok(names)
 }
 
 fn tensor(tensors: &TensorMap, name: &str) -> anyhow::Result<Vec<f32>> {
-    Ok(tensors
-        .get(name)
+    let tensor = tensors.get(name);
+    Ok(tensor
         .with_context(|| format!("the reference has no {name}"))?
         .to_f32())
 }
@@ -99,19 +93,14 @@ fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
     if found.len() != expected.len() || found.iter().any(|value| !value.is_finite()) {
         return f32::INFINITY;
     }
-    found
-        .iter()
-        .zip(expected)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max)
+    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, f32::max)
 }
 
 fn cosine(found: &[f32], expected: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter()
-            .zip(b)
-            .map(|(&a, &b)| f64::from(a) * f64::from(b))
-            .sum()
+        let pairs = a.iter().zip(b);
+        pairs.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
     };
     dot(found, expected) / (dot(found, found) * dot(expected, expected)).sqrt()
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use clap::Args;
 
 /// Requests `/readyz`, and fails unless the server is ready.
@@ -33,10 +33,9 @@ impl Health {
         } else {
             "http"
         };
-        let address = self
-            .url
-            .unwrap_or_else(|| format!("{scheme}://127.0.0.1:{}", self.port));
-        let address = format!("{}/readyz", address.trim_end_matches('/'));
+        let local = format!("{scheme}://127.0.0.1:{}", self.port);
+        let server = self.url.unwrap_or(local);
+        let address = format!("{}/readyz", server.trim_end_matches('/'));
         // Not verified: the certificate is for the server's public name, and the check runs on the
         // server's machine.
         let tls = ureq::tls::TlsConfig::builder()
@@ -48,14 +47,10 @@ impl Health {
             .http_status_as_error(false)
             .build()
             .into();
-        let mut response = agent
-            .get(&address)
-            .call()
-            .with_context(|| format!("requesting {address}"))?;
+        let response = agent.get(&address).call();
+        let mut response = response.with_context(|| format!("requesting {address}"))?;
         let text = response.body_mut().read_to_string().unwrap_or_default();
-        if !response.status().is_success() {
-            bail!("not ready: {}", text.trim());
-        }
+        ensure!(response.status().is_success(), "not ready: {}", text.trim());
         println!("{}", text.trim());
         Ok(ExitCode::SUCCESS)
     }

@@ -57,12 +57,8 @@ struct Cli {
     log: String,
 
     /// Format of the log on standard error
-    #[arg(
-        long,
-        global = true,
-        env = "DINOSERVE_LOG_FORMAT",
-        default_value = "pretty"
-    )]
+    #[arg(long, global = true, env = "DINOSERVE_LOG_FORMAT")]
+    #[arg(default_value = "pretty")]
     log_format: LogFormat,
 }
 

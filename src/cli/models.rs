@@ -178,9 +178,8 @@ impl Convert {
         };
         let spec = store.catalog().get(&name)?;
         let precision = self.precision.precision;
-        let to = self
-            .to
-            .unwrap_or_else(|| store.paths(&name, precision).model);
+        let default = store.paths(&name, precision).model;
+        let to = self.to.unwrap_or(default);
         let manifest =
             with_progress(|progress| convert(spec, &self.from, None, precision, &to, progress))
                 .with_context(|| format!("converting {} as {name}", self.from.display()))?;
@@ -202,12 +201,12 @@ impl Verify {
         let mut out = std::io::stdout();
         writeln!(out, "{} is as it was written", path.display())?;
         writeln!(out, "fingerprint {}", manifest.fingerprint)?;
-        let source = &manifest.source;
-        writeln!(
-            out,
-            "made from {source} (sha256 {})",
-            manifest.source_sha256
-        )?;
+        let Manifest {
+            source,
+            source_sha256,
+            ..
+        } = manifest;
+        writeln!(out, "made from {source} (sha256 {source_sha256})")?;
         if let Some(folder) = self.goldens {
             let runtime = self.runtime.load(&self.store)?;
             let model = ModelFile::open(&path, PositionRule::Hub)?;
@@ -219,11 +218,12 @@ impl Verify {
 
 fn report(manifest: &Manifest, path: &Path) -> std::io::Result<()> {
     let mut out = std::io::stdout();
-    let (model, precision) = (&manifest.model, manifest.precision);
-    writeln!(
-        out,
-        "{model} {precision} fingerprint {}",
-        manifest.fingerprint
-    )?;
+    let Manifest {
+        model,
+        precision,
+        fingerprint,
+        ..
+    } = manifest;
+    writeln!(out, "{model} {precision} fingerprint {fingerprint}")?;
     writeln!(out, "{}", path.display())
 }

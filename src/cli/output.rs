@@ -52,13 +52,8 @@ pub(super) fn write_file(
         let mut writer = BufWriter::new(file);
         write(&mut writer)
             .and_then(|()| writer.flush())
-            .map_err(|error| writing(path, error))
+            .map_err(|error| Error::writing(path, error))
     })
-}
-
-/// The error of a file that could not be written.
-pub(super) fn writing(path: &Path, error: io::Error) -> Error {
-    Error::io(format_args!("writing {}", path.display()), error)
 }
 
 /// The extension of a path; empty if it has none in UTF-8.

@@ -34,12 +34,8 @@ pub(super) struct Serve {
 
     /// Memory for cached results, in megabytes, so that the model does not run twice for the same
     /// file and options; 0 turns the cache off
-    #[arg(
-        long,
-        env = "DINOSERVE_CACHE_MB",
-        value_name = "MB",
-        default_value_t = 0
-    )]
+    #[arg(long, env = "DINOSERVE_CACHE_MB", value_name = "MB")]
+    #[arg(default_value_t = 0)]
     cache_mb: u64,
 
     #[command(flatten)]
@@ -57,12 +53,8 @@ pub(super) struct Serve {
     otlp_endpoint: Option<String>,
 
     /// Share of sent traces among those that begin in this server, 0 to 1
-    #[arg(
-        long,
-        env = "DINOSERVE_OTLP_SAMPLE",
-        value_name = "SHARE",
-        default_value_t = 1.0
-    )]
+    #[arg(long, env = "DINOSERVE_OTLP_SAMPLE", value_name = "SHARE")]
+    #[arg(default_value_t = 1.0)]
     otlp_sample: f64,
 }
 
@@ -120,16 +112,10 @@ impl Serve {
         let (engine, thread) = self.engine.start(onnxruntime, model)?;
         let extractor = Extractor::new(engine, self.limits.limits(), self.cache_mb << 20);
         let service = Service::new(extractor, gallery.clone(), self.gallery_limits.limits());
-        let live = Arc::new(LiveService::new(
-            service,
-            thread,
-            Some(self.engine.source(onnxruntime)?),
-        ));
-        let state = AppState::new(
-            Arc::clone(&live),
-            self.http.http_config(self.access.cors_origins()),
-            keys,
-        );
+        let source = self.engine.source(onnxruntime)?;
+        let live = Arc::new(LiveService::new(service, thread, Some(source)));
+        let http_config = self.http.http_config(self.access.cors_origins());
+        let state = AppState::new(Arc::clone(&live), http_config, keys);
         let scheme = if certificate.is_some() {
             "https"
         } else {
@@ -144,11 +130,8 @@ impl Serve {
             .set(1);
 
         // The only line on standard output; the parent process reads the port from it.
-        writeln!(
-            std::io::stdout(),
-            "listening on {scheme}://{}",
-            listener.local_addr()?
-        )?;
+        let local = listener.local_addr()?;
+        writeln!(std::io::stdout(), "listening on {scheme}://{local}")?;
         let loaded = async {
             live.ready().await?;
             // From now on only a signal ends the server.
@@ -171,16 +154,10 @@ impl Serve {
 fn raise_file_limit() {
     #[cfg(unix)]
     {
-        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        let limit = getrlimit(Resource::Nofile);
-        let raised = setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: limit.maximum,
-                ..limit
-            },
-        );
-        if let Err(error) = raised {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
             tracing::debug!(%error, "the limit of open files is unchanged");
         }
     }

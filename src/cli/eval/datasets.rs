@@ -274,11 +274,11 @@ impl Datasets {
             )?;
         }
         for set in [&self.train, &self.test] {
-            if !set.excluded.is_empty() {
+            let excluded = set.excluded.len();
+            if excluded > 0 {
                 writeln!(
                     out,
-                    "{} files of {} are left out:",
-                    set.excluded.len(),
+                    "{excluded} files of {} are left out:",
                     set.folder.display()
                 )?;
             }

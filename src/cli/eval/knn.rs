@@ -19,12 +19,8 @@ use crate::{
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Knn {
     /// Number of neighbors that vote; several numbers are evaluated in one run: `-k 10,20,100`
-    #[arg(
-        short,
-        value_name = "COUNT",
-        default_value = "20",
-        value_delimiter = ','
-    )]
+    #[arg(short, value_name = "COUNT", default_value = "20")]
+    #[arg(value_delimiter = ',')]
     k: Vec<usize>,
 
     /// Vote: `weighted` by exp(score / temperature), or by `majority`; may be given twice

@@ -80,11 +80,8 @@ impl Linear {
             predicted_classes
                 .push(class.and_then(|class| datasets.classes.iter().position(|c| c == class)));
         }
-        let report = Report::new(
-            &datasets.classes,
-            &test.indices(&datasets.classes),
-            &predicted_classes,
-        );
+        let labels = test.indices(&datasets.classes);
+        let report = Report::new(&datasets.classes, &labels, &predicted_classes);
         writeln!(out, "{report}")?;
         self.datasets.write_json(&LinearReport {
             datasets: &datasets,
@@ -98,22 +95,12 @@ impl Linear {
     }
 
     fn print(&self, out: &mut impl Write, probe: &Probe) -> std::io::Result<()> {
-        let choice = if self.l2.is_some() {
-            "given"
-        } else {
-            "chosen by cross-validation"
-        };
+        let choice = self.l2.map_or("chosen by cross-validation", |_| "given");
         let l2 = probe.l2;
-        writeln!(
-            out,
-            "Softmax regression, l2 = {l2} (C = {}), {choice}",
-            1.0 / l2
-        )?;
-        writeln!(
-            out,
-            "Accuracy on held-out parts of train {:.1} %\n",
-            probe.accuracy * 100.0
-        )?;
+        let c = 1.0 / l2;
+        let percent = probe.accuracy * 100.0;
+        writeln!(out, "Softmax regression, l2 = {l2} (C = {c}), {choice}")?;
+        writeln!(out, "Accuracy on held-out parts of train {percent:.1} %\n")?;
         if !probe.converged {
             writeln!(
                 out,

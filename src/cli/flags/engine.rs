@@ -23,12 +23,8 @@ pub(in crate::cli) struct StoreFlags {
     home: Option<PathBuf>,
 
     /// Address of the model hub or of a mirror
-    #[arg(
-        long,
-        env = "DINOSERVE_HUB",
-        value_name = "URL",
-        default_value = "https://huggingface.co"
-    )]
+    #[arg(long, env = "DINOSERVE_HUB", value_name = "URL")]
+    #[arg(default_value = "https://huggingface.co")]
     hub: String,
 }
 
@@ -69,8 +65,8 @@ impl RuntimeFlags {
 pub(in crate::cli) struct PrecisionFlag {
     /// Precision of the model: `fp32`, `int8` for CPUs (about half the time, nearly the same
     /// features), `fp16` for GPUs
-    #[arg(long, env = "DINOSERVE_PRECISION", default_value = "fp32",
-        value_parser = names::<Precision>())]
+    #[arg(long, env = "DINOSERVE_PRECISION", default_value = "fp32")]
+    #[arg(value_parser = names::<Precision>())]
     pub(in crate::cli) precision: Precision,
 }
 
@@ -84,12 +80,8 @@ pub(in crate::cli) struct EngineFlags {
     runtime: RuntimeFlags,
 
     /// Name of the model; `dinoserve models list` shows all
-    #[arg(
-        long,
-        env = "DINOSERVE_MODEL",
-        value_name = "NAME",
-        default_value = "dinov2-small"
-    )]
+    #[arg(long, env = "DINOSERVE_MODEL", value_name = "NAME")]
+    #[arg(default_value = "dinov2-small")]
     pub(in crate::cli) model: String,
 
     /// Never use the network; a model that is not in the cache is an error
@@ -106,8 +98,8 @@ pub(in crate::cli) struct EngineFlags {
 
     /// Interpolation of position embeddings: as in Meta's code (`hub`) or as in Hugging Face's
     /// (`hf`)
-    #[arg(long, env = "DINOSERVE_POS_EMBED", default_value = "hub",
-        value_parser = names::<PositionRule>())]
+    #[arg(long, env = "DINOSERVE_POS_EMBED", default_value = "hub")]
+    #[arg(value_parser = names::<PositionRule>())]
     pos_embed: PositionRule,
 
     /// Number of sessions that compute at the same time, each on its own thread; on GPUs, per GPU
@@ -130,12 +122,8 @@ pub(in crate::cli) struct EngineFlags {
     max_batch: Option<usize>,
 
     /// Maximum number of images that wait for the model
-    #[arg(
-        long,
-        env = "DINOSERVE_QUEUE_DEPTH",
-        value_name = "COUNT",
-        default_value_t = 64
-    )]
+    #[arg(long, env = "DINOSERVE_QUEUE_DEPTH", value_name = "COUNT")]
+    #[arg(default_value_t = 64)]
     queue_depth: usize,
 
     /// Maximum GPU memory of a session, in megabytes [default: what it needs]

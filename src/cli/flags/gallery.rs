@@ -16,18 +16,14 @@ use crate::{
 pub(in crate::cli) struct GalleryFlags {
     /// Location of the galleries: a folder, or a PostgreSQL database with pgvector as
     /// `postgres://…`
-    #[arg(
-        long = "gallery",
-        env = "DINOSERVE_GALLERY",
-        hide_env_values = true,
-        value_name = "DIR|URL"
-    )]
+    #[arg(long = "gallery", env = "DINOSERVE_GALLERY", hide_env_values = true)]
+    #[arg(value_name = "DIR|URL")]
     pub(in crate::cli) location: Option<String>,
 
     /// Format of the vectors of new galleries in a folder: `f16` takes half the memory and changes
     /// the fourth digit of scores
-    #[arg(long = "gallery-vectors", env = "DINOSERVE_GALLERY_VECTORS", default_value_t,
-        value_parser = names::<VectorFormat>())]
+    #[arg(long = "gallery-vectors", env = "DINOSERVE_GALLERY_VECTORS")]
+    #[arg(default_value_t, value_parser = names::<VectorFormat>())]
     vectors: VectorFormat,
 
     /// Maximum number of items of a gallery that is searched exactly; larger galleries use an
@@ -97,13 +93,13 @@ pub(in crate::cli) struct GalleryLimitFlags {
 
     /// Maximum number of items that a linear probe is trained on; training holds 4 bytes of memory
     /// for each number of their features
-    #[arg(long, env = "DINOSERVE_MAX_PROBE_ITEMS",
-        default_value_t = GalleryLimits::default().max_probe_items)]
+    #[arg(long, env = "DINOSERVE_MAX_PROBE_ITEMS")]
+    #[arg(default_value_t = GalleryLimits::default().max_probe_items)]
     max_probe_items: usize,
 
     /// Maximum number of classes of a linear probe
-    #[arg(long, env = "DINOSERVE_MAX_PROBE_CLASSES",
-        default_value_t = GalleryLimits::default().max_probe_classes)]
+    #[arg(long, env = "DINOSERVE_MAX_PROBE_CLASSES")]
+    #[arg(default_value_t = GalleryLimits::default().max_probe_classes)]
     max_probe_classes: usize,
 }
 

@@ -26,13 +26,12 @@ pub(in crate::cli) struct HttpFlags {
     port: u16,
 
     /// Maximum size of a request body, in bytes
-    #[arg(long, env = "DINOSERVE_MAX_BODY_BYTES",
-        default_value_t = HttpConfig::default().max_body_bytes)]
+    #[arg(long, env = "DINOSERVE_MAX_BODY_BYTES")]
+    #[arg(default_value_t = HttpConfig::default().max_body_bytes)]
     max_body_bytes: usize,
 
     /// Maximum number of images in a request
-    #[arg(long, env = "DINOSERVE_MAX_IMAGES",
-        default_value_t = HttpConfig::default().max_images)]
+    #[arg(long, env = "DINOSERVE_MAX_IMAGES", default_value_t = HttpConfig::default().max_images)]
     max_images: usize,
 
     /// Maximum number of concurrent requests; further requests are rejected at once with 503
@@ -41,44 +40,44 @@ pub(in crate::cli) struct HttpFlags {
     max_requests: Option<usize>,
 
     /// Maximum size of a request head, in bytes
-    #[arg(long, env = "DINOSERVE_MAX_HEADER_BYTES",
-        default_value_t = HttpConfig::default().max_header_bytes)]
+    #[arg(long, env = "DINOSERVE_MAX_HEADER_BYTES")]
+    #[arg(default_value_t = HttpConfig::default().max_header_bytes)]
     max_header_bytes: usize,
 
     /// Maximum number of open connections; further connections are closed at once
-    #[arg(long, env = "DINOSERVE_MAX_CONNECTIONS",
-        default_value_t = ServeConfig::default().max_connections)]
+    #[arg(long, env = "DINOSERVE_MAX_CONNECTIONS")]
+    #[arg(default_value_t = ServeConfig::default().max_connections)]
     max_connections: usize,
 
     /// Timeout for receiving and answering a request, in seconds
-    #[arg(long, env = "DINOSERVE_REQUEST_TIMEOUT",
-        default_value_t = HttpConfig::default().request_timeout.as_secs())]
+    #[arg(long, env = "DINOSERVE_REQUEST_TIMEOUT")]
+    #[arg(default_value_t = HttpConfig::default().request_timeout.as_secs())]
     request_timeout: u64,
 
     /// Timeout for a stalled transfer of a gallery snapshot, in seconds
-    #[arg(long, env = "DINOSERVE_SNAPSHOT_IDLE_TIMEOUT",
-        default_value_t = HttpConfig::default().snapshot_idle.as_secs())]
+    #[arg(long, env = "DINOSERVE_SNAPSHOT_IDLE_TIMEOUT")]
+    #[arg(default_value_t = HttpConfig::default().snapshot_idle.as_secs())]
     snapshot_idle_timeout: u64,
 
     /// Timeout for a request head and for idle connections, in seconds
-    #[arg(long, env = "DINOSERVE_HEADER_TIMEOUT",
-        default_value_t = ServeConfig::default().header_timeout.as_secs())]
+    #[arg(long, env = "DINOSERVE_HEADER_TIMEOUT")]
+    #[arg(default_value_t = ServeConfig::default().header_timeout.as_secs())]
     header_timeout: u64,
 
     /// Timeout for a client that reads nothing of its response, in seconds
-    #[arg(long, env = "DINOSERVE_WRITE_TIMEOUT",
-        default_value_t = ServeConfig::default().write_timeout.as_secs())]
+    #[arg(long, env = "DINOSERVE_WRITE_TIMEOUT")]
+    #[arg(default_value_t = ServeConfig::default().write_timeout.as_secs())]
     write_timeout: u64,
 
     /// Time to keep serving after SIGTERM while /readyz fails, so that load balancers can drain, in
     /// seconds; Ctrl-C skips it
-    #[arg(long, env = "DINOSERVE_SHUTDOWN_DELAY",
-        default_value_t = ServeConfig::default().shutdown_delay.as_secs())]
+    #[arg(long, env = "DINOSERVE_SHUTDOWN_DELAY")]
+    #[arg(default_value_t = ServeConfig::default().shutdown_delay.as_secs())]
     shutdown_delay: u64,
 
     /// Timeout for accepted requests when the server stops, in seconds
-    #[arg(long, env = "DINOSERVE_SHUTDOWN_GRACE",
-        default_value_t = ServeConfig::default().shutdown_grace.as_secs())]
+    #[arg(long, env = "DINOSERVE_SHUTDOWN_GRACE")]
+    #[arg(default_value_t = ServeConfig::default().shutdown_grace.as_secs())]
     shutdown_grace: u64,
 }
 
@@ -92,37 +91,25 @@ pub(in crate::cli) struct AccessFlags {
 
     /// Certificate chain in PEM, the server's own certificate first; together with --tls-key it
     /// turns on HTTPS
-    #[arg(
-        long,
-        env = "DINOSERVE_TLS_CERT",
-        value_name = "FILE",
-        requires = "tls_key"
-    )]
+    #[arg(long, env = "DINOSERVE_TLS_CERT", value_name = "FILE")]
+    #[arg(requires = "tls_key")]
     tls_cert: Option<PathBuf>,
 
     /// Private key of the certificate, in PEM
-    #[arg(
-        long,
-        env = "DINOSERVE_TLS_KEY",
-        value_name = "FILE",
-        requires = "tls_cert"
-    )]
+    #[arg(long, env = "DINOSERVE_TLS_KEY", value_name = "FILE")]
+    #[arg(requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
     /// Origins of pages that may use the API from a browser, separated by commas, such as
     /// https://example.org; * for all [default: none]
-    #[arg(
-        long,
-        env = "DINOSERVE_CORS_ORIGIN",
-        value_name = "ORIGIN",
-        value_delimiter = ','
-    )]
+    #[arg(long, env = "DINOSERVE_CORS_ORIGIN", value_name = "ORIGIN")]
+    #[arg(value_delimiter = ',')]
     cors_origin: Vec<String>,
 
     /// Interval between checks for changed key and certificate files, in seconds; SIGHUP checks at
     /// once
-    #[arg(long, env = "DINOSERVE_RELOAD_INTERVAL",
-        default_value_t = ServeConfig::default().reload_interval.as_secs())]
+    #[arg(long, env = "DINOSERVE_RELOAD_INTERVAL")]
+    #[arg(default_value_t = ServeConfig::default().reload_interval.as_secs())]
     reload_interval: u64,
 }
 

@@ -13,18 +13,18 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct ImageLimitFlags {
     /// Maximum number of pixels (width × height) of an image file
-    #[arg(long, env = "DINOSERVE_MAX_IMAGE_PIXELS",
-        default_value_t = DecodeLimits::default().max_pixels)]
+    #[arg(long, env = "DINOSERVE_MAX_IMAGE_PIXELS")]
+    #[arg(default_value_t = DecodeLimits::default().max_pixels)]
     max_image_pixels: u64,
 
     /// Maximum width and height of an image file, in pixels
-    #[arg(long, env = "DINOSERVE_MAX_IMAGE_SIDE",
-        default_value_t = DecodeLimits::default().max_side)]
+    #[arg(long, env = "DINOSERVE_MAX_IMAGE_SIDE")]
+    #[arg(default_value_t = DecodeLimits::default().max_side)]
     max_image_side: u64,
 
     /// Maximum number of patches of the model's input
-    #[arg(long, env = "DINOSERVE_MAX_PATCHES",
-        default_value_t = ImageLimits::default().max_patches)]
+    #[arg(long, env = "DINOSERVE_MAX_PATCHES")]
+    #[arg(default_value_t = ImageLimits::default().max_patches)]
     max_patches: usize,
 }
 

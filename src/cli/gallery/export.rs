@@ -14,8 +14,8 @@ use serde::Serialize;
 use super::{items::Items, selection::OneGallery};
 use crate::{
     artifacts::write_atomically,
-    cli::output::{extension, writing},
-    error::Result,
+    cli::output::extension,
+    error::{Error, Result},
     features::npy,
     gallery::{Label, Metadata, StoredItem},
 };
@@ -60,27 +60,23 @@ impl Export {
         write(&self.output, &mut items)?;
         let count = items.count();
         drop(items);
-        writeln!(
-            std::io::stdout(),
-            "{count} items written to {}",
-            self.output.display()
-        )?;
+        let output = self.output.display();
+        writeln!(std::io::stdout(), "{count} items written to {output}")?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 fn write_lines(output: &Path, items: &mut Items) -> Result<()> {
     let matrix_path = output.with_extension("npy");
-    let lines_error = |error| writing(output, error);
-    let matrix_error = |error| writing(&matrix_path, error);
+    let lines_error = |error| Error::writing(output, error);
+    let matrix_error = |error| Error::writing(&matrix_path, error);
     write_atomically(output, |lines| {
         write_atomically(&matrix_path, |matrix| {
             let mut lines = BufWriter::new(lines);
             let mut matrix = BufWriter::new(matrix);
             // The number of rows is known only at the end.
-            matrix
-                .write_all(&npy::header(0, items.dim()))
-                .map_err(matrix_error)?;
+            let header = npy::header(0, items.dim());
+            matrix.write_all(&header).map_err(matrix_error)?;
             while let Some(StoredItem { item, vector, .. }) = items.next()? {
                 let line = ExportedItem {
                     id: item.id.as_str(),
@@ -88,8 +84,8 @@ fn write_lines(output: &Path, items: &mut Items) -> Result<()> {
                     metadata: &item.metadata,
                     stored_ms: item.stored_ms,
                 };
-                serde_json::to_writer(&mut lines, &line)
-                    .map_err(|error| lines_error(error.into()))?;
+                let written = serde_json::to_writer(&mut lines, &line);
+                written.map_err(|error| lines_error(error.into()))?;
                 lines.write_all(b"\n").map_err(lines_error)?;
                 vector
                     .iter()
@@ -101,9 +97,8 @@ fn write_lines(output: &Path, items: &mut Items) -> Result<()> {
                 .into_inner()
                 .map_err(|error| matrix_error(error.into_error()))?;
             matrix.seek(SeekFrom::Start(0)).map_err(matrix_error)?;
-            matrix
-                .write_all(&npy::header(items.count(), items.dim()))
-                .map_err(matrix_error)
+            let header = npy::header(items.count(), items.dim());
+            matrix.write_all(&header).map_err(matrix_error)
         })
     })
 }

@@ -24,7 +24,6 @@ use crate::{
     artifacts::write_atomically,
     cli::{
         executor::{async_runtime, block_on},
-        output::writing,
         progress::Progress,
     },
     error::{Error, Kind, Result},
@@ -70,12 +69,8 @@ pub(in crate::cli) struct Restore {
 #[derive(Args)]
 struct ApiKeyFlag {
     /// API key for the server; unlike the flag, the variable does not show in the process list
-    #[arg(
-        long,
-        env = "DINOSERVE_API_KEY",
-        hide_env_values = true,
-        value_name = "KEY"
-    )]
+    #[arg(long, env = "DINOSERVE_API_KEY", hide_env_values = true)]
+    #[arg(value_name = "KEY")]
     api_key: Option<String>,
 }
 
@@ -111,7 +106,7 @@ impl Snapshot {
                 };
                 std::io::copy(&mut body, file)
                     .and_then(|_| file.rewind())
-                    .map_err(|error| writing(&self.file, error))?;
+                    .map_err(|error| Error::writing(&self.file, error))?;
                 // The server may have ended before the snapshot did.
                 summary = runtime.block_on(verify_snapshot(reader(file, "checking")?))?;
                 Ok(())
@@ -183,11 +178,11 @@ fn is_unavailable(error: &anyhow::Error) -> bool {
 }
 
 fn report(summary: &SnapshotSummary, outcome: &str) -> anyhow::Result<ExitCode> {
-    let SnapshotSummary { items, bytes } = summary;
+    let size = indicatif::BinaryBytes(summary.bytes);
     writeln!(
         std::io::stdout(),
-        "{items} items ({}) {outcome}",
-        indicatif::BinaryBytes(*bytes)
+        "{} items ({size}) {outcome}",
+        summary.items
     )?;
     Ok(ExitCode::SUCCESS)
 }

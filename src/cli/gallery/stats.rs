@@ -56,14 +56,8 @@ impl Stats {
             for info in infos {
                 galleries.push(count(&store, info).await?);
             }
-            let location = self
-                .galleries
-                .store
-                .flags
-                .location
-                .as_deref()
-                .map(Path::new);
-            let folder = location.filter(|folder| folder.is_dir());
+            let location = self.galleries.store.flags.location.as_deref();
+            let folder = location.map(Path::new).filter(|folder| folder.is_dir());
             Ok(StoreStats {
                 location: store.describe(),
                 bytes: folder.map(disk_bytes).transpose()?,
@@ -146,16 +140,21 @@ impl GalleryStats {
             exif,
             background,
         } = preprocessing;
+        let Self {
+            name,
+            items,
+            indexed,
+            ..
+        } = self;
         writeln!(
             out,
-            "\n{}: {} items, {} of them in the index",
-            self.name, self.items, self.indexed
+            "\n{name}: {items} items, {indexed} of them in the index"
         )?;
+        let fingerprint = model.fingerprint.short();
         writeln!(
             out,
-            "  {dim} values of {} (fingerprint {})",
-            model.name,
-            model.fingerprint.short()
+            "  {dim} values of {} (fingerprint {fingerprint})",
+            model.name
         )?;
         writeln!(
             out,
