@@ -1,6 +1,6 @@
 //! Settings of stores, and the locations that name them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::names::option_enum;
 
@@ -49,65 +49,31 @@ impl Default for GalleryConfig {
     }
 }
 
-/// Location and settings of one store.
+/// Location of a store.
 #[derive(Clone)]
-pub enum StoreConfig {
-    /// A folder on this machine.
-    Folder(FolderConfig),
-    /// A PostgreSQL database with pgvector.
-    Postgres(PostgresConfig),
+pub enum StoreLocation {
+    /// A folder on this machine, created on first use.
+    Folder(PathBuf),
+    /// A PostgreSQL database with pgvector: `postgres://user:password@host:5432/database`.
+    Postgres(String),
 }
 
-/// Settings of a store in a folder.
-#[derive(Debug, Clone)]
-pub struct FolderConfig {
-    /// Folder, created on first use.
-    pub path: PathBuf,
-    /// Precision of the vectors of new galleries.
-    pub vectors: VectorFormat,
-    /// Maximum number of items of a gallery that is searched exactly.
-    pub exact_up_to: usize,
-    /// Maximum size of the database, in bytes.
-    pub max_bytes: u64,
-}
-
-/// Settings of a store in PostgreSQL.
-#[derive(Clone)]
-pub struct PostgresConfig {
-    /// Location, `postgres://user:password@host:5432/database`.
-    pub url: String,
-    /// Maximum number of items of a gallery that is searched exactly.
-    pub exact_up_to: usize,
-    /// Maximum number of connections.
-    pub connections: usize,
-}
-
-impl StoreConfig {
-    /// Applies the settings to the store at `location`: a folder, or `postgres://…`.
-    pub fn parse(location: &str, config: &GalleryConfig) -> Self {
-        let is_url = ["postgres://", "postgresql://"]
+impl StoreLocation {
+    /// Parses a folder, or the URL of a database.
+    pub fn parse(location: &str) -> Self {
+        match ["postgres://", "postgresql://"]
             .iter()
-            .any(|scheme| location.starts_with(scheme));
-        if is_url {
-            Self::Postgres(PostgresConfig {
-                url: location.to_owned(),
-                exact_up_to: config.exact_up_to,
-                connections: config.connections,
-            })
-        } else {
-            Self::Folder(FolderConfig {
-                path: PathBuf::from(location),
-                vectors: config.vectors,
-                exact_up_to: config.exact_up_to,
-                max_bytes: config.max_bytes,
-            })
+            .any(|scheme| location.starts_with(scheme))
+        {
+            true => Self::Postgres(location.to_owned()),
+            false => Self::Folder(PathBuf::from(location)),
         }
     }
 
     /// Returns the folder of a store that the first use will create.
-    pub fn missing_folder(&self) -> Option<&Path> {
+    pub fn missing_folder(self) -> Option<PathBuf> {
         match self {
-            Self::Folder(folder) => Some(folder.path.as_path()).filter(|path| !path.exists()),
+            Self::Folder(path) => Some(path).filter(|path| !path.exists()),
             Self::Postgres(_) => None,
         }
     }

@@ -23,10 +23,7 @@ pub trait DocumentStore {
     /// Deletes a document, and returns whether it existed.
     async fn remove_document(&self, key: DocumentKey<'_>) -> Result<bool>;
 
-    /// Reads a document that must exist.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`] if it does not.
+    /// Reads a document, or returns [`DocumentKey::missing`].
     async fn require_document(&self, key: DocumentKey<'_>) -> Result<Bytes> {
         self.document(key).await?.ok_or_else(|| key.missing())
     }
@@ -60,7 +57,7 @@ impl<'a> DocumentKey<'a> {
         self.name
     }
 
-    /// Returns the error for a document that does not exist.
+    /// Returns the [`Kind::NotFound`] error for a document that does not exist.
     pub fn missing(self) -> Error {
         Error::new(Kind::NotFound, format!("there is no {self}"))
     }

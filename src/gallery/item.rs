@@ -21,16 +21,14 @@ impl Metadata {
     ///
     /// # Errors
     /// [`Kind::TooLarge`] above 16 KiB; [`Kind::InvalidOption`] for a NUL character, which
-    /// PostgreSQL cannot store.
+    /// PostgreSQL cannot store. The other constructors also return it for invalid JSON.
     pub fn new(object: Map<String, Value>) -> Result<Self> {
-        let bytes = serde_json::to_vec(&object)
-            .internal("encoding metadata")?
-            .len();
+        let json = serde_json::to_vec(&object).internal("encoding metadata")?;
+        let bytes = json.len();
         if bytes > Self::MAX_BYTES {
-            let detail = format!(
-                "the metadata takes {bytes} bytes of JSON, more than the limit of {}",
-                Self::MAX_BYTES
-            );
+            let max = Self::MAX_BYTES;
+            let detail =
+                format!("the metadata takes {bytes} bytes of JSON, more than the limit of {max}");
             return Err(Error::new(Kind::TooLarge, detail));
         }
         if object.iter().any(member_holds_nul) {
@@ -40,9 +38,6 @@ impl Metadata {
     }
 
     /// Checks a JSON value.
-    ///
-    /// # Errors
-    /// [`Kind::InvalidOption`] if it is not an object, and as [`Metadata::new`].
     pub fn from_value(value: Value) -> Result<Self> {
         match value {
             Value::Object(object) => Self::new(object),
@@ -54,9 +49,6 @@ impl Metadata {
     }
 
     /// Parses and checks JSON text.
-    ///
-    /// # Errors
-    /// [`Kind::InvalidOption`] if it is not JSON, and as [`Metadata::from_value`].
     pub fn parse(json: &str) -> Result<Self> {
         let value = serde_json::from_str(json)
             .map_err(|error| Error::option("metadata", format!("not valid JSON: {error}")))?;

@@ -19,7 +19,7 @@ mod store;
 
 pub use self::{
     binding::Binding,
-    config::{FolderConfig, GalleryConfig, OpenMode, PostgresConfig, StoreConfig, VectorFormat},
+    config::{GalleryConfig, OpenMode, StoreLocation, VectorFormat},
     document::{DocumentKey, DocumentKind, DocumentStore},
     filter::{Bound, Condition, ItemFilter, Scalar},
     item::{Item, Metadata, NewItem, Parts, StoredItem},

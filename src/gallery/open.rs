@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Gallery, GalleryConfig, OpenMode, StoreConfig, embedded::EmbeddedStore, postgres::PostgresStore,
+    Gallery, GalleryConfig, OpenMode, StoreLocation, embedded::EmbeddedStore,
+    postgres::PostgresStore,
 };
 use crate::error::{Result, ResultExt};
 
@@ -15,14 +16,16 @@ use crate::error::{Result, ResultExt};
 /// pgvector or was written by a newer program; `NotFound` if there is no store to read;
 /// `InvalidOption` for a bad URL; `Io` if the folder cannot be used.
 pub async fn open(location: &str, config: &GalleryConfig, mode: OpenMode) -> Result<Gallery> {
-    match StoreConfig::parse(location, config) {
-        StoreConfig::Postgres(config) => Ok(Arc::new(PostgresStore::open(&config, mode).await?)),
-        StoreConfig::Folder(config) => {
+    match StoreLocation::parse(location) {
+        StoreLocation::Postgres(url) => {
+            Ok(Arc::new(PostgresStore::open(&url, config, mode).await?))
+        }
+        StoreLocation::Folder(path) => {
+            let config = config.clone();
             // Opening a folder reads all vectors into memory.
             let opened =
-                tokio::task::spawn_blocking(move || EmbeddedStore::open(&config, mode)).await;
-            let store = opened.internal("opening the gallery")??;
-            Ok(Arc::new(store))
+                tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, &config, mode));
+            Ok(Arc::new(opened.await.internal("opening the gallery")??))
         }
     }
 }

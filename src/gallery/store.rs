@@ -196,9 +196,6 @@ pub struct CheckReport {
 }
 
 /// Streams all items of a gallery, along with its description at that time.
-///
-/// # Errors
-/// As [`GalleryStore::read`].
 pub async fn read_whole(
     store: &Gallery,
     name: &GalleryName,

@@ -1,13 +1,13 @@
 //! The store of galleries and its limits.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, builder::RangedU64ValueParser};
 
 use super::names;
 use crate::{
     error::Result,
-    gallery::{self, Gallery, GalleryConfig, OpenMode, StoreConfig, VectorFormat},
+    gallery::{self, Gallery, GalleryConfig, OpenMode, StoreLocation, VectorFormat},
     service::GalleryLimits,
 };
 
@@ -56,8 +56,7 @@ impl GalleryFlags {
 
     /// Returns the folder of the store if the first start will create it.
     pub(in crate::cli) fn missing_folder(&self) -> Option<PathBuf> {
-        let store = StoreConfig::parse(self.location.as_deref()?, &self.config());
-        store.missing_folder().map(Path::to_owned)
+        StoreLocation::parse(self.location.as_deref()?).missing_folder()
     }
 
     fn config(&self) -> GalleryConfig {

@@ -7,7 +7,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -64,10 +64,8 @@ impl Environment {
             }
             OpenMode::Read if folder.join("data.mdb").is_file() => None,
             OpenMode::Read => {
-                return Err(Error::new(
-                    Kind::NotFound,
-                    format!("there is no gallery in {}", folder.display()),
-                ));
+                let detail = format!("there is no gallery in {}", folder.display());
+                return Err(Error::new(Kind::NotFound, detail));
             }
         };
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
@@ -89,13 +87,9 @@ impl Environment {
         };
         let tables = tables.map_err(|error| failed(error, max_bytes).context(folder.display()))?;
         let tables = tables.ok_or_else(|| {
-            Error::new(
-                Kind::NotFound,
-                format!(
-                    "{} is not a gallery: its tables are missing",
-                    folder.display()
-                ),
-            )
+            let folder = folder.display();
+            let detail = format!("{folder} is not a gallery: its tables are missing");
+            Error::new(Kind::NotFound, detail)
         })?;
         if mode == OpenMode::Serve {
             // Makes the names of new files durable.
@@ -217,11 +211,8 @@ fn ran_out_of_room(_: &std::io::Error, _: &Path) -> bool {
 }
 
 fn disk_full(error: std::io::Error) -> Error {
-    Error::new(
-        Kind::StorageFull,
-        "the disk under the gallery is full; nothing was written",
-    )
-    .with_source(error)
+    let detail = "the disk under the gallery is full; nothing was written";
+    Error::new(Kind::StorageFull, detail).with_source(error)
 }
 
 fn failed(error: heed::Error, max_bytes: u64) -> Error {
@@ -237,15 +228,10 @@ fn failed(error: heed::Error, max_bytes: u64) -> Error {
                 "--gallery-max-bytes",
             )
         }
-        heed::Error::Io(error)
-            if matches!(
-                error.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-            ) =>
-        {
-            disk_full(error)
-        }
-        heed::Error::Io(error) => Error::io("the gallery", error),
+        heed::Error::Io(error) => match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => disk_full(error),
+            _ => Error::io("the gallery", error),
+        },
         error => Error::internal(format!("the gallery's database: {error}")),
     }
 }

@@ -66,16 +66,11 @@ pub(super) fn neighbors(
 struct ReadSnapshot<'a> {
     txn: ReadTransaction<'a>,
     gallery: Arc<LiveGallery>,
-    index: Option<Indexed>,
+    /// The index, and the serial up to which it holds every live row. The serial is read before
+    /// the rows.
+    index: Option<(Arc<ApproximateIndex>, u64)>,
     rows: Arc<Rows>,
     binding: Binding,
-}
-
-/// An index, and the serial up to which it holds every live row. The serial is read before the
-/// rows.
-struct Indexed {
-    index: Arc<ApproximateIndex>,
-    upto: u64,
 }
 
 impl<'a> ReadSnapshot<'a> {
@@ -86,9 +81,9 @@ impl<'a> ReadSnapshot<'a> {
         loop {
             let publications = memory.publications();
             let gallery = memory.gallery(name).ok_or_else(|| no_gallery(name))?;
-            let index = gallery.index.load_full().map(|index| Indexed {
-                upto: index.upto(),
-                index,
+            let index = gallery.index.load_full().map(|index| {
+                let upto = index.upto();
+                (index, upto)
             });
             let rows = gallery.rows.load_full();
             let txn = environment.read()?;
@@ -123,7 +118,7 @@ impl<'a> ReadSnapshot<'a> {
             .index
             .as_ref()
             .filter(|_| !search.exact && candidates > exact_up_to);
-        let Some(&Indexed { ref index, upto }) = index else {
+        let Some(&(ref index, upto)) = index else {
             scan(rows, &passing, &search.vector, 0, &mut best);
             return Ok(best.into_sorted());
         };

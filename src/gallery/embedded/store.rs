@@ -1,6 +1,6 @@
 //! The store: hands reads to blocking threads and writes to the writer thread.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result, ResultExt},
     gallery::{
-        Binding, CheckReport, DocumentKey, DocumentKind, DocumentStore, FolderConfig, GalleryInfo,
+        Binding, CheckReport, DocumentKey, DocumentKind, DocumentStore, GalleryConfig, GalleryInfo,
         GalleryName, GalleryStore, Item, ItemBatch, ItemFilter, ItemId, ItemStream, Neighbor,
         OpenMode, Parts, Search, StoredItem, Written,
     },
@@ -57,11 +57,12 @@ struct Serving {
 
 impl EmbeddedStore {
     /// Opens the folder. Blocks while all vectors are read into memory.
-    ///
-    /// # Errors
-    /// As [`crate::gallery::open()`].
-    pub(in crate::gallery) fn open(config: &FolderConfig, mode: OpenMode) -> Result<Self> {
-        let environment = Arc::new(Environment::open(&config.path, config.max_bytes, mode)?);
+    pub(in crate::gallery) fn open(
+        path: &Path,
+        config: &GalleryConfig,
+        mode: OpenMode,
+    ) -> Result<Self> {
+        let environment = Arc::new(Environment::open(path, config.max_bytes, mode)?);
         let serving = match mode {
             OpenMode::Read => None,
             OpenMode::Serve => Some(Serving::start(&environment, config)?),
@@ -119,7 +120,7 @@ impl EmbeddedStore {
 }
 
 impl Serving {
-    fn start(environment: &Arc<Environment>, config: &FolderConfig) -> Result<Self> {
+    fn start(environment: &Arc<Environment>, config: &GalleryConfig) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let memory = Arc::new(Memory::load(environment, config.exact_up_to, cores)?);
         let indexer = Arc::new(Indexer::start(Arc::clone(&memory))?);

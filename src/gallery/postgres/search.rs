@@ -126,13 +126,7 @@ async fn by_index(
     let Some(indexing) = Indexing::of(gallery.info.binding.dim) else {
         return Ok(Vec::new());
     };
-    let SearchParameters {
-        mut parameters,
-        vector,
-        score,
-        passes,
-        limit,
-    } = search_parameters(search);
+    let mut of = search_parameters(search);
     let candidates = (2 * search.k).clamp(MIN_CANDIDATES, MAX_CANDIDATES);
     // Half precision may swap neighbors with similar scores, so more are fetched and sorted again.
     let taken = if indexing.is_rounded() {
@@ -140,7 +134,7 @@ async fn by_index(
     } else {
         search.k
     };
-    let taken = parameters.bind(taken as i64, Type::INT8);
+    let taken = of.parameters.bind(taken as i64, Type::INT8);
     let settings = format!(
         "SET LOCAL enable_seqscan = off; SET LOCAL hnsw.ef_search = {candidates};
          SET LOCAL hnsw.iterative_scan = strict_order;
@@ -152,13 +146,19 @@ async fn by_index(
             ORDER BY {expression} <#> {vector}{cast} LIMIT {taken}
          ) SELECT * FROM nearest ORDER BY score DESC, place LIMIT {limit}",
         item = item_row::ITEM,
+        score = of.score,
+        passes = of.passes,
+        vector = of.vector,
+        limit = of.limit,
         table = gallery.table,
         expression = indexing.expression(),
         cast = indexing.cast(),
     );
     let transaction = client.transaction().await?;
     transaction.batch_execute(&settings).await?;
-    let rows = transaction.query_typed(&query, &parameters.bound()).await?;
+    let rows = transaction
+        .query_typed(&query, &of.parameters.bound())
+        .await?;
     transaction.commit().await?;
     neighbors(&rows)
 }

@@ -29,9 +29,9 @@ use super::{
 use crate::{
     error::{Error, Result},
     gallery::{
-        Binding, CheckReport, DocumentKey, DocumentKind, DocumentStore, GalleryInfo, GalleryName,
-        GalleryStore, Item, ItemBatch, ItemFilter, ItemId, ItemStream, Neighbor, OpenMode, Parts,
-        PostgresConfig, Search, StoredItem, Written,
+        Binding, CheckReport, DocumentKey, DocumentKind, DocumentStore, GalleryConfig, GalleryInfo,
+        GalleryName, GalleryStore, Item, ItemBatch, ItemFilter, ItemId, ItemStream, Neighbor,
+        OpenMode, Parts, Search, StoredItem, Written,
     },
 };
 
@@ -53,11 +53,12 @@ pub(in crate::gallery) struct PostgresStore {
 
 impl PostgresStore {
     /// Connects to the database. [`OpenMode::Serve`] creates or upgrades its tables.
-    ///
-    /// # Errors
-    /// As [`crate::gallery::open()`].
-    pub(in crate::gallery) async fn open(config: &PostgresConfig, mode: OpenMode) -> Result<Self> {
-        let database = Arc::new(Database::new(&config.url, config.connections.max(4))?);
+    pub(in crate::gallery) async fn open(
+        url: &str,
+        config: &GalleryConfig,
+        mode: OpenMode,
+    ) -> Result<Self> {
+        let database = Arc::new(Database::new(url, config.connections.max(4))?);
         let prepare = async {
             let mut connection = database.connection().await?;
             match mode {
