@@ -38,10 +38,10 @@ pub struct Architecture {
     pub positions: Positions,
     /// Whether the output of attention and of the feed-forward network is scaled per channel
     /// (LayerScale).
-    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub layer_scale: bool,
     /// Whether queries, keys and values have biases.
-    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub qkv_bias: bool,
 }
 
@@ -201,10 +201,6 @@ fn is_dinov2_eps(eps: &f32) -> bool {
 
 fn yes() -> bool {
     true
-}
-
-fn is_yes(value: &bool) -> bool {
-    *value
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -17,9 +17,6 @@ pub struct Catalog {
 
 impl Catalog {
     /// Returns the built-in models.
-    ///
-    /// # Errors
-    /// Only if a file of `models/` is wrong, which a test rules out.
     pub fn built_in() -> Result<Self> {
         let mut specs = BTreeMap::new();
         for file in BuiltIn::iter().filter(|file| file.ends_with(".toml")) {
@@ -54,12 +51,8 @@ impl Catalog {
     }
 
     /// Adds the model that a file describes, and returns its name.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::Io`] or [`crate::error::Kind::Artifact`] if it cannot be read.
     pub fn add_file(&mut self, path: &Path) -> Result<String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::io(format_args!("reading {}", path.display()), error))?;
+        let text = std::fs::read_to_string(path).map_err(|error| Error::reading(path, error))?;
         let spec = ModelSpec::parse(&text, &path.display().to_string())?;
         let name = spec.name.clone();
         self.specs.insert(name.clone(), spec);

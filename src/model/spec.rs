@@ -115,9 +115,6 @@ impl ModelSpec {
     }
 
     /// Checks the values that later code depends on.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::Artifact`] that says what is wrong.
     pub(crate) fn check(&self) -> Result<()> {
         let wrong = |what: &str| Err(Error::artifact(format!("model {}: {what}", self.name)));
         let name_is_plain = !self.name.is_empty()

@@ -91,9 +91,6 @@ impl<'a> GraphBuilder<'a> {
     }
 
     /// Adds a constant tensor called `name`, whose elements have the type `kind` in the file.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::Io`] if the data file cannot be written.
     pub fn weight<T: NoUninit>(
         &mut self,
         name: &str,
@@ -143,38 +140,20 @@ impl<'a> GraphBuilder<'a> {
     /// Adds the default of an input, which is used if the caller gives none.
     pub fn default_input(&mut self, input: &Value, shape: &[usize], values: &[f32]) {
         // In the model file itself, from where the server reads it.
-        self.graph.initializer.push(TensorProto {
-            name: input.0.clone(),
-            dims: shape.iter().map(|&side| side as i64).collect(),
-            data_type: DataType::Float.into(),
-            raw_data: Bytes::copy_from_slice(bytemuck::cast_slice(values)),
-            ..TensorProto::default()
-        });
+        let shape = shape.iter().map(|&side| side as i64).collect();
+        self.inline(input.0.clone(), DataType::Float, shape, values);
     }
 
     /// Adds a constant list of integers, for shapes and axes.
     pub fn integers(&mut self, values: &[i64]) -> Value {
         let name = self.fresh("const");
-        self.graph.initializer.push(TensorProto {
-            name: name.clone(),
-            dims: vec![values.len() as i64],
-            data_type: DataType::Int64.into(),
-            raw_data: Bytes::copy_from_slice(bytemuck::cast_slice(values)),
-            ..TensorProto::default()
-        });
-        Value(name)
+        self.inline(name, DataType::Int64, vec![values.len() as i64], values)
     }
 
     /// Adds a constant scalar.
     pub fn scalar(&mut self, value: f32) -> Value {
         let name = self.fresh("const");
-        self.graph.initializer.push(TensorProto {
-            name: name.clone(),
-            data_type: DataType::Float.into(),
-            raw_data: Bytes::copy_from_slice(&value.to_le_bytes()),
-            ..TensorProto::default()
-        });
-        Value(name)
+        self.inline(name, DataType::Float, Vec::new(), &[value])
     }
 
     /// Adds a node with one output.
@@ -248,6 +227,24 @@ impl<'a> GraphBuilder<'a> {
             ..ModelProto::default()
         };
         model.encode_to_vec()
+    }
+
+    /// Adds a constant to the model file itself.
+    fn inline<T: NoUninit>(
+        &mut self,
+        name: String,
+        kind: DataType,
+        dims: Vec<i64>,
+        values: &[T],
+    ) -> Value {
+        self.graph.initializer.push(TensorProto {
+            name: name.clone(),
+            dims,
+            data_type: kind.into(),
+            raw_data: Bytes::copy_from_slice(bytemuck::cast_slice(values)),
+            ..TensorProto::default()
+        });
+        Value(name)
     }
 
     fn fresh(&mut self, what: &str) -> String {

@@ -64,9 +64,6 @@ pub fn decode(bytes: &[u8], options: DecodeOptions, limits: DecodeLimits) -> Res
 
 /// Decodes like [`decode`], but a large JPEG only to a size that is at least the one `transform`
 /// resizes to. This saves most of the work and changes the pixels a little.
-///
-/// # Errors
-/// As [`decode`].
 pub fn decode_fast(
     bytes: &[u8],
     options: DecodeOptions,
@@ -125,10 +122,7 @@ fn decode_other(
         .into_decoder()
         .map_err(failed)?;
     let (width, height) = decoder.dimensions();
-    limits.check(Size {
-        width: width as usize,
-        height: height as usize,
-    })?;
+    limits.check(Size::new(width as usize, height as usize))?;
     let decoded_bytes = decoder.total_bytes();
     limits.check_depth(u64::from(width) * u64::from(height), decoded_bytes)?;
     let mut allocation = image::Limits::default();

@@ -16,37 +16,25 @@ pub struct Format {
 
 /// All formats that can be decoded.
 pub static FORMATS: [Format; 6] = [
-    Format {
-        name: "JPEG",
-        extensions: &["jpg", "jpeg", "jfif"],
-        kind: ImageFormat::Jpeg,
-    },
-    Format {
-        name: "PNG",
-        extensions: &["png"],
-        kind: ImageFormat::Png,
-    },
-    Format {
-        name: "WebP",
-        extensions: &["webp"],
-        kind: ImageFormat::WebP,
-    },
-    Format {
-        name: "GIF",
-        extensions: &["gif"],
-        kind: ImageFormat::Gif,
-    },
-    Format {
-        name: "BMP",
-        extensions: &["bmp"],
-        kind: ImageFormat::Bmp,
-    },
-    Format {
-        name: "TIFF",
-        extensions: &["tif", "tiff"],
-        kind: ImageFormat::Tiff,
-    },
+    format("JPEG", &["jpg", "jpeg", "jfif"], ImageFormat::Jpeg),
+    format("PNG", &["png"], ImageFormat::Png),
+    format("WebP", &["webp"], ImageFormat::WebP),
+    format("GIF", &["gif"], ImageFormat::Gif),
+    format("BMP", &["bmp"], ImageFormat::Bmp),
+    format("TIFF", &["tif", "tiff"], ImageFormat::Tiff),
 ];
+
+const fn format(
+    name: &'static str,
+    extensions: &'static [&'static str],
+    kind: ImageFormat,
+) -> Format {
+    Format {
+        name,
+        extensions,
+        kind,
+    }
+}
 
 impl Format {
     /// Detects the format of a file from its first bytes.

@@ -29,10 +29,7 @@ pub(super) fn decode(
         Decompressor::new().map_err(|error| Error::internal(format!("libjpeg-turbo: {error}")))?;
     decoder.set_scan_limit(MAX_SCANS).map_err(undecodable)?;
     let header = decoder.read_header(bytes).map_err(undecodable)?;
-    let full_size = Size {
-        width: header.width,
-        height: header.height,
-    };
+    let full_size = Size::new(header.width, header.height);
     limits.check(full_size)?;
     let orientation = orientation(bytes);
     let scaling = min_size.map_or(ScalingFactor::ONE, |min_size| {
@@ -75,10 +72,10 @@ fn smallest_scaling(full_size: Size, min_size: Size) -> ScalingFactor {
     ]
     .into_iter()
     .find(|scaling| {
-        min_size.fits(Size {
-            width: scaling.scale(full_size.width),
-            height: scaling.scale(full_size.height),
-        })
+        min_size.fits(Size::new(
+            scaling.scale(full_size.width),
+            scaling.scale(full_size.height),
+        ))
     })
     .unwrap_or(ScalingFactor::ONE)
 }

@@ -59,9 +59,6 @@ impl DecodeLimits {
 
     /// Rejects samples that take more memory than the maximum number of pixels with four bytes
     /// each.
-    ///
-    /// # Errors
-    /// [`Kind::TooLarge`].
     pub(super) fn check_depth(self, pixels: u64, bytes: u64) -> Result<()> {
         if bytes <= self.max_pixels.saturating_mul(4) {
             return Ok(());

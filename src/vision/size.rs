@@ -14,28 +14,24 @@ pub struct Size {
 }
 
 impl Size {
+    /// Returns the size with these sides, in pixels.
+    pub const fn new(width: usize, height: usize) -> Self {
+        Self { width, height }
+    }
+
     /// Returns the size of a square.
     pub const fn square(side: usize) -> Self {
-        Self {
-            width: side,
-            height: side,
-        }
+        Self::new(side, side)
     }
 
     /// Returns the size of `image`.
     pub fn of(image: &RgbImage) -> Self {
-        Self {
-            width: image.width() as usize,
-            height: image.height() as usize,
-        }
+        Self::new(image.width() as usize, image.height() as usize)
     }
 
     /// Exchanges width and height.
     pub fn swap(self) -> Self {
-        Self {
-            width: self.height,
-            height: self.width,
-        }
+        Self::new(self.height, self.width)
     }
 
     /// Whether an image of this size can be cut out of one of size `other`.
@@ -112,9 +108,6 @@ impl Grid {
 
     /// Returns the size in pixels.
     pub fn pixels(self, patch: PatchSize) -> Size {
-        Size {
-            width: self.width * patch.pixels(),
-            height: self.height * patch.pixels(),
-        }
+        Size::new(self.width * patch.pixels(), self.height * patch.pixels())
     }
 }

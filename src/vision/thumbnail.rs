@@ -6,9 +6,6 @@ use crate::error::Result;
 const QUALITY: i32 = 80;
 
 /// Encodes a JPEG of the image whose longer side is `side` pixels. Smaller images keep their size.
-///
-/// # Errors
-/// [`crate::error::Kind::Internal`] if the encoder fails.
 pub fn thumbnail(image: &RgbImage, side: usize) -> Result<Vec<u8>> {
     let Size { width, height } = Size::of(image);
     let longer = width.max(height);
@@ -16,10 +13,7 @@ pub fn thumbnail(image: &RgbImage, side: usize) -> Result<Vec<u8>> {
         return jpeg::encode(image, QUALITY);
     }
     let scaled = |length: usize| ((length * side + longer / 2) / longer).max(1);
-    let size = Size {
-        width: scaled(width),
-        height: scaled(height),
-    };
+    let size = Size::new(scaled(width), scaled(height));
     let small = resample_rgb(image, size, ResampleFilter::Bicubic, Window::whole(size));
     jpeg::encode(&small, QUALITY)
 }

@@ -13,9 +13,6 @@ use crate::error::{Error, Kind, Result};
 /// Rejects files that would take far more work and memory than the image's size says (tiff 0.11):
 /// strips in JPEG, each of which is decoded whole, however large, for the few rows that are needed
 /// of it; and tiles larger than the limits allow an image to be. The decoder finds other errors.
-///
-/// # Errors
-/// [`Kind::UndecodableImage`], and as [`DecodeLimits::check`].
 pub(super) fn check(bytes: &[u8], limits: DecodeLimits) -> Result<()> {
     let Ok(mut decoder) = Decoder::new(Cursor::new(bytes)) else {
         return Ok(());
@@ -27,10 +24,10 @@ pub(super) fn check(bytes: &[u8], limits: DecodeLimits) -> Result<()> {
         return Err(Error::new(Kind::UndecodableImage, detail));
     }
     match (number(Tag::TileWidth), number(Tag::TileLength)) {
-        (Some(width), Some(height)) if width > 0 && height > 0 => limits.check(Size {
-            width: usize::try_from(width).unwrap_or(usize::MAX),
-            height: usize::try_from(height).unwrap_or(usize::MAX),
-        }),
+        (Some(width), Some(height)) if width > 0 && height > 0 => limits.check(Size::new(
+            usize::try_from(width).unwrap_or(usize::MAX),
+            usize::try_from(height).unwrap_or(usize::MAX),
+        )),
         _ => Ok(()),
     }
 }

@@ -80,17 +80,11 @@ impl Transform {
     }
 
     /// Applies the transform: returns `[grid.height·patch, grid.width·patch]` RGB pixels.
-    ///
-    /// # Errors
-    /// As [`Transform::plan`].
     pub fn apply(&self, image: &RgbImage) -> Result<(RgbImage, Grid)> {
         self.apply_to_reduced(image, Size::of(image))
     }
 
     /// Applies the transform of an image of size `full_size` to a smaller version of it.
-    ///
-    /// # Errors
-    /// As [`Transform::plan`].
     pub fn apply_to_reduced(&self, image: &RgbImage, full_size: Size) -> Result<(RgbImage, Grid)> {
         let plan = self.plan(full_size)?;
         let pixels = resample_rgb(image, plan.resized, self.filter, plan.window);
@@ -177,15 +171,9 @@ impl Transform {
 /// rounding it.
 fn shorter_side(Size { width, height }: Size, side: usize) -> Size {
     if width <= height {
-        Size {
-            width: side,
-            height: side * height / width,
-        }
+        Size::new(side, side * height / width)
     } else {
-        Size {
-            width: side * width / height,
-            height: side,
-        }
+        Size::new(side * width / height, side)
     }
 }
 

@@ -15,9 +15,6 @@ struct Chunk<'a> {
 }
 
 /// Rejects a file in which an image has another size than stated, and returns the EXIF block.
-///
-/// # Errors
-/// [`Kind::UndecodableImage`].
 pub(super) fn check(bytes: &[u8]) -> Result<Option<&[u8]>> {
     let mut canvas = None;
     let mut exif = None;
@@ -61,17 +58,11 @@ fn size_of_image(chunk: &Chunk<'_>) -> Option<Size> {
         b"VP8 " => {
             let [a, b, c, d] = *chunk.data.get(6..)?.first_chunk()?;
             let side = |low, high| usize::from(u16::from_le_bytes([low, high]) & 0x3FFF);
-            Some(Size {
-                width: side(a, b),
-                height: side(c, d),
-            })
+            Some(Size::new(side(a, b), side(c, d)))
         }
         b"VP8L" => {
             let sides = u32::from_le_bytes(*chunk.data.get(1..)?.first_chunk()?) as usize;
-            Some(Size {
-                width: (sides & 0x3FFF) + 1,
-                height: (sides >> 14 & 0x3FFF) + 1,
-            })
+            Some(Size::new((sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1))
         }
         _ => None,
     }
@@ -80,10 +71,10 @@ fn size_of_image(chunk: &Chunk<'_>) -> Option<Size> {
 /// Reads a size of twice three bytes, each of which stores one less than the side.
 fn size(bytes: &[u8]) -> Option<Size> {
     let [a, b, c, d, e, f] = *bytes.first_chunk()?;
-    Some(Size {
-        width: u32::from_le_bytes([a, b, c, 0]) as usize + 1,
-        height: u32::from_le_bytes([d, e, f, 0]) as usize + 1,
-    })
+    Some(Size::new(
+        u32::from_le_bytes([a, b, c, 0]) as usize + 1,
+        u32::from_le_bytes([d, e, f, 0]) as usize + 1,
+    ))
 }
 
 fn chunks(mut rest: &[u8]) -> impl Iterator<Item = Chunk<'_>> {

@@ -64,7 +64,8 @@ pub fn build<'a>(
         graph: GraphBuilder::new(&spec.name, data),
         last_quantized: None,
     };
-    vit.forward(progress)?;
+    let tokens = vit.blocks(progress)?;
+    vit.outputs(&tokens);
     let fingerprint = vit.reader.fingerprint(&spec.architecture, precision);
     let spec_json = serde_json::to_string(spec).expect("a model description is plain data");
     let entries = [
@@ -89,12 +90,6 @@ struct Tokens {
 }
 
 impl VitBuilder<'_> {
-    fn forward(&mut self, progress: &mut dyn FnMut(usize)) -> Result<()> {
-        let tokens = self.blocks(progress)?;
-        self.outputs(&tokens);
-        Ok(())
-    }
-
     fn blocks(&mut self, progress: &mut dyn FnMut(usize)) -> Result<Tokens> {
         let depth = self.architecture.depth;
         let residual = self.embed()?;

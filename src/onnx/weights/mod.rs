@@ -33,9 +33,6 @@ pub struct Weights {
 
 impl Weights {
     /// Detects which layout the names follow.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::Artifact`] if the layout is unknown.
     pub fn new(tensors: TensorMap) -> Result<Self> {
         let layout = Layout::detect(&tensors)?;
         Ok(Self { tensors, layout })
@@ -43,9 +40,6 @@ impl Weights {
 
     /// Rejects weights that have more than the model: reading only a part of them would silently
     /// give wrong features.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::Artifact`] that names what the model does not have.
     pub fn check(&self, spec: &ModelSpec) -> Result<()> {
         let has = |name: &str| {
             self.layout
@@ -86,9 +80,6 @@ impl Weights {
     }
 
     /// Reads the tensor with the hub's `name`, as f32 of exactly `shape`, row-major.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::Artifact`] if it is missing or has another shape.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let missing = |name: &str| {
             Error::artifact(format!(

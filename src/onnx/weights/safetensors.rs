@@ -7,9 +7,6 @@ use super::{Dtype, RawTensor, TensorMap};
 use crate::error::{Error, Result};
 
 /// Reads the floating-point tensors of one or more safetensors files (the shards of a model).
-///
-/// # Errors
-/// [`crate::error::Kind::Artifact`] if a file is damaged.
 pub fn read_safetensors(shards: &[Bytes]) -> Result<TensorMap> {
     let mut tensors = TensorMap::new();
     for shard in shards {

@@ -27,9 +27,6 @@ const MAX_PICKLE_BYTES: u64 = 8 << 20;
 
 /// Reads the floating-point tensors of a checkpoint. The names in an inner dictionary (`{"model":
 /// {…}}`) get its key and a dot as a prefix.
-///
-/// # Errors
-/// [`crate::error::Kind::Artifact`] if the file is not such a checkpoint.
 pub fn read_torch(file: Bytes) -> Result<TensorMap> {
     let mut archive = ZipArchive::new(Cursor::new(file.clone())).map_err(|error| {
         Error::artifact(format!(
