@@ -47,12 +47,6 @@ pub struct ResizePlan {
     pub grid: Grid,
 }
 
-/// Size of a resized image, and size of the part that is kept of it.
-struct Layout {
-    resized: Size,
-    kept: Size,
-}
-
 impl Transform {
     /// Plans the transform of an image of size `image`.
     ///
@@ -61,7 +55,7 @@ impl Transform {
     /// must be; [`Kind::LimitExceeded`] if the grid would have more than `max_patches` patches.
     pub fn plan(&self, image: Size) -> Result<ResizePlan> {
         self.check_size()?;
-        let Layout { resized, kept } = self.lay_out(self.size, image);
+        let (resized, kept) = self.lay_out(self.size, image);
         let grid = self.patch.grid(kept);
         if grid.patches() > self.max_patches {
             return Err(self.too_many_patches(image, grid));
@@ -114,22 +108,14 @@ impl Transform {
         Ok(())
     }
 
-    fn lay_out(&self, size: usize, image: Size) -> Layout {
+    /// Returns the size of the resized image, and the size of the part that is kept of it.
+    fn lay_out(&self, size: usize, image: Size) -> (Size, Size) {
         match self.mode {
-            ResizeMode::Squash => Layout {
-                resized: Size::square(size),
-                kept: Size::square(size),
-            },
-            ResizeMode::Crop => Layout {
-                resized: shorter_side(image, size * 256 / 224),
-                kept: Size::square(size),
-            },
+            ResizeMode::Squash => (Size::square(size), Size::square(size)),
+            ResizeMode::Crop => (shorter_side(image, size * 256 / 224), Size::square(size)),
             ResizeMode::Fit => {
                 let resized = shorter_side(image, size);
-                Layout {
-                    resized,
-                    kept: self.patch.grid(resized).pixels(self.patch),
-                }
+                (resized, self.patch.grid(resized).pixels(self.patch))
             }
         }
     }
@@ -142,7 +128,7 @@ impl Transform {
             .rev()
             .map(|patches| patches * patch)
             .find(|&size| {
-                let kept = self.lay_out(size, image).kept;
+                let (_, kept) = self.lay_out(size, image);
                 self.patch.grid(kept).patches() <= self.max_patches
             });
         let advice = match largest {

@@ -15,14 +15,6 @@ use crate::{
     },
 };
 
-/// The patch projection over raw bytes.
-struct Projection {
-    /// `[patch · patch · 3, dim]`: row, column, channel.
-    weight: Vec<f32>,
-    /// `[dim]`.
-    bias: Vec<f32>,
-}
-
 impl VitBuilder<'_> {
     /// Builds the tokens of the first block, `[batch, tokens, dim]`.
     pub(super) fn embed(&mut self) -> Result<Value> {
@@ -40,7 +32,7 @@ impl VitBuilder<'_> {
         self.graph.default_input(&positions, &table_shape, &table);
 
         let patches = self.patchify(&pixels);
-        let Projection { weight, bias } = self.folded_projection()?;
+        let (weight, bias) = self.folded_projection()?;
         // Always f32: with the normalization folded in, its values would be subnormal in f16.
         let weight = self.graph.weight(
             "patch_embed.weight",
@@ -100,7 +92,8 @@ impl VitBuilder<'_> {
 
     /// Folds the normalization into the patch projection, in f64:
     /// `w·((x/255 − mean)/std) + b = (w/(255·std))·x + (b − Σ w·mean/std)`.
-    fn folded_projection(&mut self) -> Result<Projection> {
+    /// Returns the weight, `[patch · patch · 3, dim]` (row, column, channel), and the bias, `[dim]`.
+    fn folded_projection(&mut self) -> Result<(Vec<f32>, Vec<f32>)> {
         let dim = self.architecture.dim;
         let patch = self.architecture.patch.pixels();
         let Normalization { mean, std } = self.architecture.normalization;
@@ -119,10 +112,8 @@ impl VitBuilder<'_> {
                 }
             }
         }
-        Ok(Projection {
-            weight: folded,
-            bias: folded_bias.into_iter().map(|b| b as f32).collect(),
-        })
+        let bias = folded_bias.into_iter().map(|b| b as f32).collect();
+        Ok((folded, bias))
     }
 
     /// Reads `count` trained tokens, `[1, count, dim]`.
