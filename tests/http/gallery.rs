@@ -418,7 +418,7 @@ async fn a_batch_stores_good_items_and_reports_the_others() {
             "failed",
             "option `vector`: has 2 values; the vectors of this gallery have 64",
         ),
-        ("both", "failed", "there are an image and a `vector`"),
+        ("both", "failed", "both an image and a `vector`"),
         (
             "typo",
             "failed",
