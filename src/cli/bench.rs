@@ -16,7 +16,6 @@ use crate::{
     engine::{EnginePlan, Input, ModelSession, RequestedOutputs, Sessions},
     error::Result,
     features::pca::{self, Foreground},
-    service::ImageLimits,
     vision::{DecodeOptions, PatchSize, ResampleFilter, ResizeMode, RgbImage, Transform, decode},
 };
 
@@ -63,27 +62,6 @@ struct Measurement {
     session_rate: f64,
     /// Images per second from the file on while all workers are busy.
     pipeline_rate: f64,
-}
-
-/// The steps from a file to the model's input.
-struct Preparation {
-    limits: ImageLimits,
-    transform: Transform,
-}
-
-impl Preparation {
-    fn decode(&self, file: &[u8]) -> Result<RgbImage> {
-        decode(file, DecodeOptions::default(), self.limits.decode)
-    }
-
-    fn resize(&self, image: &RgbImage) -> Result<Input> {
-        let (pixels, grid) = self.transform.apply(image)?;
-        Ok(Input { pixels, grid })
-    }
-
-    fn prepare(&self, file: &[u8]) -> Result<Input> {
-        self.resize(&self.decode(file)?)
-    }
 }
 
 impl Bench {
@@ -154,23 +132,24 @@ impl Bench {
             patch,
             max_patches: limits.max_patches,
         };
-        let preparation = Preparation { limits, transform };
-        let file = &files[0];
-        let decoded = preparation.decode(file)?;
-        let input = preparation.resize(&decoded)?;
-        let outputs = RequestedOutputs {
-            patch_tokens: true,
-            ..RequestedOutputs::default()
+        let decode = |file: &[u8]| decode(file, DecodeOptions::default(), limits.decode);
+        let resize = |image: &RgbImage| -> Result<Input> {
+            let (pixels, grid) = transform.apply(image)?;
+            Ok(Input { pixels, grid })
         };
+        let prepare = |file: &[u8]| resize(&decode(file)?);
+        let file = &files[0];
+        let decoded = decode(file)?;
+        let input = resize(&decoded)?;
         let session = sessions.single();
         let tokens = session
-            .run(&[(&input, outputs)])?
+            .run(&[(&input, RequestedOutputs::PATCH_TOKENS)])?
             .remove(0)
             .patch_tokens
             .context("patch tokens")?;
 
-        let decode_ms = self.median(|| preparation.decode(file).map(drop))?;
-        let resize_ms = self.median(|| preparation.resize(&decoded).map(drop))?;
+        let decode_ms = self.median(|| decode(file).map(drop))?;
+        let resize_ms = self.median(|| resize(&decoded).map(drop))?;
         let pca_ms =
             self.median(|| pca::maps(&[tokens.view()], &[], 3, Foreground::None).map(drop))?;
         let mut infer = |input: &Input| {
@@ -179,17 +158,17 @@ impl Bench {
                 .map(drop)
         };
         let inference_ms = self.median(|| infer(&input))?;
-        let pipeline_ms = self.median(|| infer(&preparation.prepare(file)?))?;
+        let pipeline_ms = self.median(|| infer(&prepare(file)?))?;
 
         let inputs: Vec<Input> = files
             .iter()
-            .map(|file| preparation.prepare(file))
+            .map(|file| prepare(file))
             .collect::<Result<_>>()?;
         let session_rate = self.rate(&mut sessions.workers, plan.max_batch, |index| {
             Ok(inputs[index % inputs.len()].clone())
         })?;
         let pipeline_rate = self.rate(&mut sessions.workers, plan.max_batch, |index| {
-            preparation.prepare(&files[index % files.len()])
+            prepare(&files[index % files.len()])
         })?;
         Ok(Measurement {
             size,

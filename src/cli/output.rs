@@ -17,11 +17,7 @@ use crate::{
 
 /// 0 for good, 1 for not.
 pub(super) fn exit_code(good: bool) -> ExitCode {
-    if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    ExitCode::from(u8::from(!good))
 }
 
 pub(super) fn print_json(content: &impl Serialize) -> anyhow::Result<()> {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     artifacts::{ModelFile, remove_unfinished},
-    engine::Runtime,
+    engine::{Engine, Runtime},
     gallery::OpenMode,
     http::{self, AppState, Certificate, Stop, access::ApiKeys},
     service::{Extractor, LiveService, Service},
@@ -109,18 +109,14 @@ impl Serve {
                 "the API is open to all clients of this address; --api-keys FILE requires keys"
             );
         }
-        let (engine, thread) = self.engine.start(onnxruntime, model)?;
+        let (engine, thread) = Engine::start(onnxruntime, model, &self.engine.config())?;
         let extractor = Extractor::new(engine, self.limits.limits(), self.cache_mb << 20);
         let service = Service::new(extractor, gallery.clone(), self.gallery_limits.limits());
         let source = self.engine.source(onnxruntime)?;
         let live = Arc::new(LiveService::new(service, thread, Some(source)));
         let http_config = self.http.http_config(self.access.cors_origins());
         let state = AppState::new(Arc::clone(&live), http_config, keys);
-        let scheme = if certificate.is_some() {
-            "https"
-        } else {
-            "http"
-        };
+        let scheme = certificate.as_ref().map_or("http", |_| "https");
         let config = self
             .http
             .serve_config(certificate, self.access.reload_interval());

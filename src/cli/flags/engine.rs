@@ -8,7 +8,7 @@ use super::{ImageLimitFlags, names};
 use crate::{
     artifacts::{Home, ModelFile, ModelStore},
     cli::progress::with_progress,
-    engine::{Device, Engine, EngineConfig, EngineThread, Runtime},
+    engine::{Device, Engine, EngineConfig, Runtime},
     error::{Kind, Result},
     model::PositionRule,
     onnx::Precision,
@@ -145,8 +145,9 @@ impl EngineFlags {
         work: impl AsyncFnOnce(Extractor) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let runtime = self.runtime()?;
+        let limits = limits.limits();
         self.with_engine(&runtime, async |engine| {
-            work(Extractor::new(engine, limits.limits(), 0)).await
+            work(Extractor::new(engine, limits, 0)).await
         })
         .await?
     }
@@ -158,19 +159,10 @@ impl EngineFlags {
         runtime: &Runtime,
         work: impl AsyncFnOnce(Engine) -> T,
     ) -> Result<T> {
-        let (engine, thread) = self.start(runtime, self.model_file()?)?;
+        let (engine, thread) = Engine::start(runtime, self.model_file()?, &self.config())?;
         let result = work(engine).await;
         thread.join();
         Ok(result)
-    }
-
-    /// Starts the engine.
-    pub(in crate::cli) fn start(
-        &self,
-        runtime: &Runtime,
-        model: ModelFile,
-    ) -> Result<(Engine, EngineThread)> {
-        Engine::start(runtime, model, &self.config())
     }
 
     /// Loads the runtime library.
@@ -189,8 +181,8 @@ impl EngineFlags {
                 self.offline,
                 progress,
             )
-        });
-        let model = model.map_err(|error| match error.kind() {
+        })
+        .map_err(|error| match error.kind() {
             Kind::Download if self.model == "dinov2-small" => error.context(
                 "pulling dinov2-small (for a model without a hub run `make setup` and pass \
                  --model dinov2-small-focus)",

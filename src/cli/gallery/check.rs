@@ -15,10 +15,6 @@ use crate::cli::{
 pub(in crate::cli) struct Check {
     #[command(flatten)]
     galleries: SomeGalleries,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 impl Check {
@@ -32,7 +28,7 @@ impl Check {
                 let report = store.check(&gallery.name).await?;
                 let (name, items, damage) = (gallery.name, report.items, report.damage);
                 intact &= damage.is_empty();
-                if self.json {
+                if self.galleries.json {
                     reports.push(json!({"name": name, "items": items, "damage": damage}));
                 } else if damage.is_empty() {
                     writeln!(out, "{name}: {items} items, all as they were written")?;
@@ -43,7 +39,7 @@ impl Check {
                         .try_for_each(|damage| writeln!(out, "  {damage}"))?;
                 }
             }
-            if self.json {
+            if self.galleries.json {
                 print_json(&reports)?;
             }
             Ok(exit_code(intact))

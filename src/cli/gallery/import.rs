@@ -75,7 +75,7 @@ impl Import {
         };
         let mut started = Instant::now();
         let finished = block_on(async {
-            let store = self.gallery.store.open(OpenMode::Serve).await?;
+            let store = self.gallery.open(OpenMode::Serve).await?;
             let finished = self
                 .engine
                 .with_extractor(&self.limits, async |extractor| {

@@ -30,7 +30,7 @@ impl Items {
             ..Parts::NONE
         };
         let (info, stream) = runtime.block_on(async {
-            let store = gallery.store.open(OpenMode::Read).await?;
+            let store = gallery.open(OpenMode::Read).await?;
             anyhow::Ok(read_whole(&store, &gallery.name, parts).await?)
         })?;
         Ok(Self {

@@ -8,53 +8,53 @@ use crate::{
     gallery::{Gallery, GalleryInfo, GalleryName, OpenMode},
 };
 
-/// The store that a command works on.
-#[derive(Debug, Args)]
-pub(super) struct StoreLocation {
-    #[command(flatten)]
-    pub(super) flags: GalleryFlags,
-}
-
-impl StoreLocation {
-    pub(super) async fn open(&self, mode: OpenMode) -> anyhow::Result<Gallery> {
-        let store = self.flags.open(mode).await?;
-        store.context(
-            "the location of the galleries is missing; give --gallery DIR or \
-             --gallery postgres://…, or set DINOSERVE_GALLERY",
-        )
-    }
-}
-
 /// The gallery that a command works on.
 #[derive(Debug, Args)]
 pub(super) struct OneGallery {
     #[command(flatten)]
-    pub(super) store: StoreLocation,
+    store: GalleryFlags,
 
     /// Name of the gallery
     #[arg(long, default_value_t)]
     pub(super) name: GalleryName,
 }
 
-/// The galleries that a command works on.
+impl OneGallery {
+    pub(super) async fn open(&self, mode: OpenMode) -> anyhow::Result<Gallery> {
+        open_store(&self.store, mode).await
+    }
+}
+
+/// The galleries that a command prints about.
 #[derive(Debug, Args)]
 pub(super) struct SomeGalleries {
     #[command(flatten)]
-    pub(super) store: StoreLocation,
+    pub(super) store: GalleryFlags,
 
     /// Name of a gallery [default: all of them]
     #[arg(long)]
     name: Option<GalleryName>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 impl SomeGalleries {
     /// Opens the store for reading and looks up the galleries.
     pub(super) async fn open(&self) -> anyhow::Result<(Gallery, Vec<GalleryInfo>)> {
-        let store = self.store.open(OpenMode::Read).await?;
+        let store = open_store(&self.store, OpenMode::Read).await?;
         let galleries = match &self.name {
             Some(name) => vec![store.require_gallery(name).await?],
             None => store.galleries().await?,
         };
         Ok((store, galleries))
     }
+}
+
+async fn open_store(flags: &GalleryFlags, mode: OpenMode) -> anyhow::Result<Gallery> {
+    flags.open(mode).await?.context(
+        "the location of the galleries is missing; give --gallery DIR or \
+         --gallery postgres://…, or set DINOSERVE_GALLERY",
+    )
 }

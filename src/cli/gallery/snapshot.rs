@@ -38,14 +38,7 @@ pub(in crate::cli) struct Snapshot {
     file: PathBuf,
 
     #[command(flatten)]
-    gallery: OneGallery,
-
-    /// Address of a running server that sends the snapshot, as http://HOST:PORT
-    #[arg(long, value_name = "URL")]
-    server: Option<String>,
-
-    #[command(flatten)]
-    key: ApiKeyFlag,
+    source: SnapshotFlags,
 }
 
 #[derive(Debug, Args)]
@@ -54,10 +47,17 @@ pub(in crate::cli) struct Restore {
     file: PathBuf,
 
     #[command(flatten)]
+    target: SnapshotFlags,
+}
+
+/// The gallery, and the server that has it.
+#[derive(Debug, Args)]
+struct SnapshotFlags {
+    #[command(flatten)]
     gallery: OneGallery,
 
-    /// Address of a running server that restores the snapshot, as http://HOST:PORT; required while
-    /// the server has the folder open
+    /// Address of a running server that sends or restores the snapshot, as http://HOST:PORT; a
+    /// restore requires it while the server has the folder open
     #[arg(long, value_name = "URL")]
     server: Option<String>,
 
@@ -93,11 +93,16 @@ impl ApiKeyFlag {
 impl Snapshot {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let runtime = async_runtime()?;
-        let name = &self.gallery.name;
+        let SnapshotFlags {
+            gallery,
+            server,
+            key,
+        } = &self.source;
+        let name = &gallery.name;
         let mut summary = SnapshotSummary::default();
-        if let Some(server) = &self.server {
+        if let Some(server) = server {
             let address = snapshot_url(server, name);
-            let response = self.key.authorize(agent().get(&address)).call();
+            let response = key.authorize(agent().get(&address)).call();
             let mut body = successful_body(&address, response)?;
             write_atomically(&self.file, |file| {
                 let mut body = ProgressReader {
@@ -112,7 +117,7 @@ impl Snapshot {
                 Ok(())
             })?;
         } else {
-            let store = runtime.block_on(self.gallery.store.open(OpenMode::Read))?;
+            let store = runtime.block_on(gallery.open(OpenMode::Read))?;
             write_atomically(&self.file, |file| {
                 let show = Progress::of_bytes("writing", None);
                 let writer = InspectWriter::new(async_file(file)?, show);
@@ -127,22 +132,27 @@ impl Snapshot {
 
 impl Restore {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let name = &self.gallery.name;
+        let SnapshotFlags {
+            gallery,
+            server,
+            key,
+        } = &self.target;
+        let name = &gallery.name;
         let mut file = File::open(&self.file)
             .with_context(|| format!("cannot read {}", self.file.display()))?;
-        let summary = if let Some(server) = &self.server {
+        let summary = if let Some(server) = server {
             let verified =
                 block_on(async { Ok(verify_snapshot(reader(&file, "checking")?).await?) });
-            let SnapshotSummary { bytes, .. } =
-                verified.with_context(|| self.file.display().to_string())?;
+            let bytes = verified
+                .with_context(|| self.file.display().to_string())?
+                .bytes;
             file.rewind()?;
             let body = ProgressReader {
                 inner: file,
                 show: Progress::of_bytes("sending", Some(bytes)),
             };
             let address = snapshot_url(server, name);
-            let response = self
-                .key
+            let response = key
                 .authorize(agent().put(&address))
                 .content_type("application/octet-stream")
                 .send(SendBody::from_owned_reader(body));
@@ -155,8 +165,9 @@ impl Restore {
     }
 
     async fn restore_here(&self, file: &File) -> anyhow::Result<SnapshotSummary> {
-        let store = match self.gallery.store.open(OpenMode::Serve).await {
-            Err(error) if is_unavailable(&error) => {
+        let gallery = &self.target.gallery;
+        let store = match gallery.open(OpenMode::Serve).await {
+            Err(error) if error.downcast_ref().map(Error::kind) == Some(Kind::Unavailable) => {
                 return Err(error.context(
                     "the galleries cannot be opened; through a running server: \
                      --server http://HOST:PORT",
@@ -164,17 +175,10 @@ impl Restore {
             }
             opened => opened?,
         };
-        let restored =
-            restore_snapshot(&store, &self.gallery.name, reader(file, "restoring")?).await;
+        let restored = restore_snapshot(&store, &gallery.name, reader(file, "restoring")?).await;
         store.close().await;
         restored.with_context(|| self.file.display().to_string())
     }
-}
-
-fn is_unavailable(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<Error>()
-        .is_some_and(|error| error.kind() == Kind::Unavailable)
 }
 
 fn report(summary: &SnapshotSummary, outcome: &str) -> anyhow::Result<ExitCode> {

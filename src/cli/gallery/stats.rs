@@ -11,7 +11,6 @@ use crate::{
     cli::{executor::block_on, output::print_json},
     error::Result,
     gallery::{Binding, Gallery, GalleryInfo, GalleryName, Label, Parts},
-    vision::Preprocessing,
 };
 
 /// Maximum number of labels that are printed without `--json`, most frequent first.
@@ -21,10 +20,6 @@ const MAX_PRINTED_LABELS: usize = 20;
 pub(in crate::cli) struct Stats {
     #[command(flatten)]
     galleries: SomeGalleries,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Serialize)]
@@ -56,7 +51,7 @@ impl Stats {
             for info in infos {
                 galleries.push(count(&store, info).await?);
             }
-            let location = self.galleries.store.flags.location.as_deref();
+            let location = self.galleries.store.location.as_deref();
             let folder = location.map(Path::new).filter(|folder| folder.is_dir());
             Ok(StoreStats {
                 location: store.describe(),
@@ -64,7 +59,7 @@ impl Stats {
                 galleries,
             })
         })?;
-        if self.json {
+        if self.galleries.json {
             print_json(&stats)?;
         } else {
             stats.print(&mut std::io::stdout().lock())?;
@@ -126,40 +121,29 @@ impl StoreStats {
 
 impl GalleryStats {
     fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let Binding {
-            model,
-            dim,
-            pooling,
-            layers,
-            preprocessing,
-        } = &self.binding;
-        let Preprocessing {
-            size,
-            resize,
-            filter,
-            exif,
-            background,
-        } = preprocessing;
-        let Self {
-            name,
-            items,
-            indexed,
-            ..
-        } = self;
+        let binding = &self.binding;
         writeln!(
             out,
-            "\n{name}: {items} items, {indexed} of them in the index"
+            "\n{}: {} items, {} of them in the index",
+            self.name, self.items, self.indexed
         )?;
-        let fingerprint = model.fingerprint.short();
+        let fingerprint = binding.model.fingerprint.short();
         writeln!(
             out,
-            "  {dim} values of {} (fingerprint {fingerprint})",
-            model.name
+            "  {} values of {} (fingerprint {fingerprint})",
+            binding.dim, binding.model.name
         )?;
+        let images = &binding.preprocessing;
         writeln!(
             out,
-            "  pooling={pooling} layers={layers} size={size} resize={resize} filter={filter} \
-             exif={exif} background={background}"
+            "  pooling={} layers={} size={} resize={} filter={} exif={} background={}",
+            binding.pooling,
+            binding.layers,
+            images.size,
+            images.resize,
+            images.filter,
+            images.exif,
+            images.background
         )?;
         self.print_labels(out)
     }
