@@ -427,13 +427,13 @@ async fn options_that_are_too_long_are_not_read() {
     .await;
     let detail = body["detail"].as_str().unwrap();
     assert!(
-        status == 422 && detail.contains("2000003 bytes long, more than the limit of 4096"),
+        status == 422 && detail.contains("2000003 bytes long, over the limit of 4096"),
         "{status}: {detail}"
     );
     let (status, body) = problem(server.post("/v1/gallery").multipart(form("items", long))).await;
     let detail = body["detail"].as_str().unwrap();
     assert!(
-        status == 422 && detail.contains("more items than there are files, which are 1"),
+        status == 422 && detail.contains("more entries than the form has files (1)"),
         "{status}: {detail}"
     );
 }
