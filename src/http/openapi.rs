@@ -98,40 +98,30 @@ fn takes_images(body: &RequestBody) -> bool {
     matches!(name, Some("ImagesJson" | "ImageOrVectorJson"))
 }
 
-/// Problems of operations that neither run the model nor write.
-pub(crate) struct GalleryProblems;
+macro_rules! problem_sets {
+    ($($(#[$doc:meta])* $name:ident: $statuses:expr;)*) => {
+        $(
+            $(#[$doc])*
+            pub(crate) struct $name;
 
-impl IntoResponses for GalleryProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&["404", "422", "4XX", "5XX"])
-    }
+            impl IntoResponses for $name {
+                fn responses() -> BTreeMap<String, RefOr<Response>> {
+                    problems(&$statuses)
+                }
+            }
+        )*
+    };
 }
 
-/// Problems of operations on images alone.
-pub(crate) struct FeatureProblems;
-
-impl IntoResponses for FeatureProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&["413", "415", "422", "4XX", "503", "5XX"])
-    }
-}
-
-/// Problems of operations that compare images or vectors with a gallery.
-pub(crate) struct SearchProblems;
-
-impl IntoResponses for SearchProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&["404", "409", "413", "422", "4XX", "503", "5XX"])
-    }
-}
-
-/// Problems of operations that store items. They store nothing then.
-pub(crate) struct WriteProblems;
-
-impl IntoResponses for WriteProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&["404", "409", "413", "422", "4XX", "503", "507", "5XX"])
-    }
+problem_sets! {
+    /// Problems of operations that neither run the model nor write.
+    GalleryProblems: ["404", "422", "4XX", "5XX"];
+    /// Problems of operations on images alone.
+    FeatureProblems: ["413", "415", "422", "4XX", "503", "5XX"];
+    /// Problems of operations that compare images or vectors with a gallery.
+    SearchProblems: ["404", "409", "413", "422", "4XX", "503", "5XX"];
+    /// Problems of operations that store items. They store nothing then.
+    WriteProblems: ["404", "409", "413", "422", "4XX", "503", "507", "5XX"];
 }
 
 fn problems(statuses: &[&str]) -> BTreeMap<String, RefOr<Response>> {

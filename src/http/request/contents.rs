@@ -44,11 +44,8 @@ impl Contents for Images {
     const KIND: BodyKind = BodyKind::Images;
 
     fn from_body(body: ParsedBody) -> Result<Self> {
-        if body.images.is_empty() {
-            let detail = format!("the request contains no image; {ACCEPTED_BODIES}");
-            return Err(Error::new(Kind::Malformed, detail));
-        }
-        Ok(Self(body.images))
+        let detail = format!("the request contains no image; {ACCEPTED_BODIES}");
+        non_empty(body.images, &detail).map(Self)
     }
 }
 
@@ -59,11 +56,8 @@ impl Contents for InputImages {
     const KIND: BodyKind = BodyKind::Input;
 
     fn from_body(body: ParsedBody) -> Result<Self> {
-        if body.images.is_empty() {
-            let detail = "`input` contains no image; send base64, a data: URI, or a list of them";
-            return Err(Error::new(Kind::Malformed, detail));
-        }
-        Ok(Self(body.images))
+        let detail = "`input` contains no image; send base64, a data: URI, or a list of them";
+        non_empty(body.images, detail).map(Self)
     }
 }
 
@@ -110,14 +104,17 @@ impl Contents for Batch {
     const KIND: BodyKind = BodyKind::Items;
 
     fn from_body(body: ParsedBody) -> Result<Self> {
-        let entries = body.into_entries()?;
-        if entries.is_empty() {
-            let detail = "the request contains no item; send files as multipart/form-data, or \
-                {\"items\": [..]} as JSON";
-            return Err(Error::new(Kind::Malformed, detail));
-        }
-        Ok(Self(entries))
+        let detail = "the request contains no item; send files as multipart/form-data, or \
+            {\"items\": [..]} as JSON";
+        non_empty(body.into_entries()?, detail).map(Self)
     }
+}
+
+fn non_empty<T>(contents: Vec<T>, detail: &str) -> Result<Vec<T>> {
+    if contents.is_empty() {
+        return Err(Error::new(Kind::Malformed, detail));
+    }
+    Ok(contents)
 }
 
 /// Nothing but options.
@@ -244,13 +241,8 @@ impl ParsedBody {
     /// Returns the items of a JSON body, or the files of a form as items.
     fn into_entries(self) -> Result<Vec<BatchEntry>> {
         if self.images.is_empty() {
-            Ok(self.entries)
-        } else {
-            self.files_as_entries()
+            return Ok(self.entries);
         }
-    }
-
-    fn files_as_entries(self) -> Result<Vec<BatchEntry>> {
         if let Some(listing) = &self.listing
             && listing.len() != self.images.len()
         {

@@ -37,9 +37,7 @@ pub(crate) fn read_json(json: &[u8], body: &mut ParsedBody, options: &mut Option
             failure: &mut failure,
         })
         .and_then(|()| deserializer.end());
-    if let Some(error) = failure {
-        return Err(error);
-    }
+    failure.map_or(Ok(()), Err)?;
     read.map_err(|error| {
         // Python's json module writes these.
         let has_non_finite = [&b"NaN"[..], b"Infinity"]
@@ -81,9 +79,7 @@ pub(crate) fn read_listing(text: &str, max_entries: usize) -> Result<Vec<Listing
     let read = list
         .deserialize(&mut deserializer)
         .and_then(|()| deserializer.end());
-    if let Some(error) = failure {
-        return Err(error);
-    }
+    failure.map_or(Ok(()), Err)?;
     read.map_err(|error| {
         let detail = format!("not a JSON list with one object per file: {error}");
         Error::option("items", detail)
@@ -143,8 +139,7 @@ impl BodyVisitor<'_> {
     ) -> Result<Result<()>, M::Error> {
         match (name.as_ref(), self.body.kind) {
             ("image", BodyKind::Images | BodyKind::ImagesOrVector) => {
-                let value: &RawValue = members.next_value()?;
-                Ok(add_image(value, "image", self.body))
+                Ok(add_image(members.next_value()?, "image", self.body))
             }
             ("images", BodyKind::Images | BodyKind::ImagesOrVector) => {
                 members.next_value_seed(List {
@@ -156,10 +151,7 @@ impl BodyVisitor<'_> {
                 })?;
                 Ok(Ok(()))
             }
-            ("input", BodyKind::Input) => {
-                let value: &RawValue = members.next_value()?;
-                Ok(add_images(value, "input", self.body))
-            }
+            ("input", BodyKind::Input) => Ok(add_images(members.next_value()?, "input", self.body)),
             ("items", BodyKind::Items) => {
                 members.next_value_seed(List {
                     of: "objects in `items`",
@@ -231,9 +223,7 @@ fn add_images(value: &RawValue, name: &str, body: &mut ParsedBody) -> Result<()>
         failure: &mut failure,
     };
     let read = list.deserialize(&mut serde_json::Deserializer::from_str(value.get()));
-    if let Some(error) = failure {
-        return Err(error);
-    }
+    failure.map_or(Ok(()), Err)?;
     read.map_err(|error| Error::new(Kind::Malformed, format!("`{name}`: {error}")))
 }
 

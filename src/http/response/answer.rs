@@ -27,10 +27,7 @@ pub(crate) fn json(body: &impl Serialize, stages: &Stages) -> Result<Response> {
 /// Builds a response with one body.
 pub(crate) fn answer(representation: Representation, body: Vec<u8>, stages: &Stages) -> Response {
     let kind = HeaderValue::from_static(representation.media_type());
-    with_timing(
-        ([(header::CONTENT_TYPE, kind)], body).into_response(),
-        stages,
-    )
+    with_timing(([(header::CONTENT_TYPE, kind)], body), stages)
 }
 
 /// Builds a response with one part per PNG.
@@ -51,14 +48,12 @@ pub(crate) fn multipart(pngs: &[Vec<u8>], stages: &Stages) -> Response {
     }
     body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
     let kind = format!("multipart/mixed; boundary={boundary}");
-    with_timing(
-        ([(header::CONTENT_TYPE, kind)], body).into_response(),
-        stages,
-    )
+    with_timing(([(header::CONTENT_TYPE, kind)], body), stages)
 }
 
 /// Adds the `Server-Timing` header, in milliseconds.
-fn with_timing(mut response: Response, stages: &Stages) -> Response {
+fn with_timing(response: impl IntoResponse, stages: &Stages) -> Response {
+    let mut response = response.into_response();
     let entries: Vec<String> = stages
         .named()
         .map(|(name, time)| format!("{name};dur={:.2}", time.as_secs_f64() * 1e3))

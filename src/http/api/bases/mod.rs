@@ -17,7 +17,10 @@ use crate::{
     gallery::BasisName,
     http::{
         Result,
-        api::schema::{File, ImageParams, ImagesJson},
+        api::{
+            features::maps::rows,
+            schema::{File, ImageParams, ImagesJson},
+        },
         openapi::GalleryProblems,
         request::{options::Options, path::NamePath},
         response::{
@@ -219,15 +222,9 @@ pub(crate) async fn list_bases(
     options: Options,
 ) -> Result<Json<Bases>> {
     options.reject_unknown()?;
-    Ok(Json(Bases {
-        data: service
-            .bases()?
-            .list()
-            .await?
-            .iter()
-            .map(Basis::from)
-            .collect(),
-    }))
+    let bases = service.bases()?.list().await?;
+    let data = bases.iter().map(Basis::from).collect();
+    Ok(Json(Bases { data }))
 }
 
 /// Get a basis.
@@ -264,12 +261,7 @@ pub(crate) async fn get_basis(
     let basis = BasisJson {
         basis: Basis::from(&stored),
         mean: pca.mean().to_vec(),
-        components: pca
-            .components()
-            .rows()
-            .into_iter()
-            .map(|row| row.to_vec())
-            .collect(),
+        components: rows(pca.components()),
     };
     Ok(([vary], Json(basis)).into_response())
 }

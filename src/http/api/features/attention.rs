@@ -34,16 +34,6 @@ pub(crate) struct AttentionParams {
     colormap: Colormap,
 }
 
-impl From<AttentionParams> for AttentionOptions {
-    fn from(params: AttentionParams) -> Self {
-        Self {
-            head: params.head,
-            threshold: params.threshold,
-            colormap: params.colormap,
-        }
-    }
-}
-
 /// Attention maps of the images of a request.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AttentionJson<'a> {
@@ -109,7 +99,11 @@ pub(crate) async fn create_attention_map(
     State(service): State<Service>,
     request: MapRequest<AttentionParams>,
 ) -> Result<Response> {
-    let options = request.options.into();
+    let options = AttentionOptions {
+        head: request.options.head,
+        threshold: request.options.threshold,
+        colormap: request.options.colormap,
+    };
     let drawn = service
         .extractor
         .attention(request.images, &request.image, options, request.format)

@@ -63,16 +63,6 @@ impl Default for StyleParams {
     }
 }
 
-impl From<StyleParams> for Style {
-    fn from(params: StyleParams) -> Self {
-        Self {
-            output: params.output,
-            upscale: params.upscale,
-            overlay: params.overlay,
-        }
-    }
-}
-
 /// A request for maps, with the options `T` in addition to those of images and of drawing.
 pub(crate) struct MapRequest<T> {
     pub(crate) images: Vec<Bytes>,
@@ -94,9 +84,14 @@ impl<T: DeserializeOwned> FromRequest<AppState> for MapRequest<T> {
         let options: T = request.options.take()?;
         let style: StyleParams = request.options.take()?;
         request.options.reject_unknown()?;
+        let style = Style {
+            output: style.output,
+            upscale: style.upscale,
+            overlay: style.overlay,
+        };
         let format = match representation {
-            Representation::Png => MapFormat::SinglePng(style.into()),
-            Representation::Multipart => MapFormat::PngPerImage(style.into()),
+            Representation::Png => MapFormat::SinglePng(style),
+            Representation::Multipart => MapFormat::PngPerImage(style),
             Representation::Json | Representation::Npy | Representation::Floats => {
                 MapFormat::Numbers
             }

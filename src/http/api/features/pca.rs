@@ -36,16 +36,6 @@ pub(crate) struct PcaParams {
     basis: Option<BasisName>,
 }
 
-impl From<PcaParams> for PcaOptions {
-    fn from(params: PcaParams) -> Self {
-        Self {
-            components: params.components,
-            foreground: params.foreground,
-            basis: params.basis,
-        }
-    }
-}
-
 /// PCA maps of the images of a request, in a shared basis.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PcaJson<'a> {
@@ -136,7 +126,11 @@ pub(crate) async fn create_pca_map(
     State(service): State<Service>,
     request: MapRequest<PcaParams>,
 ) -> Result<Response> {
-    let options = request.options.into();
+    let options = PcaOptions {
+        components: request.options.components,
+        foreground: request.options.foreground,
+        basis: request.options.basis,
+    };
     let drawn = service
         .pca(request.images, &request.image, options, request.format)
         .await?;

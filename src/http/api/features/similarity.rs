@@ -38,16 +38,6 @@ pub(crate) struct SimilarityParams {
     colormap: Colormap,
 }
 
-impl From<SimilarityParams> for SimilarityOptions {
-    fn from(params: SimilarityParams) -> Self {
-        Self {
-            patch: params.patch,
-            region: params.region,
-            colormap: params.colormap,
-        }
-    }
-}
-
 /// Parses comma-separated numbers.
 fn numbers<'de, D, T, const N: usize>(deserializer: D) -> Result<Option<[T; N]>, D::Error>
 where
@@ -163,7 +153,11 @@ pub(crate) async fn create_similarity_map(
     State(service): State<Service>,
     request: MapRequest<SimilarityParams>,
 ) -> Result<Response> {
-    let options = request.options.into();
+    let options = SimilarityOptions {
+        patch: request.options.patch,
+        region: request.options.region,
+        colormap: request.options.colormap,
+    };
     let drawn = service
         .extractor
         .similarity(request.images, &request.image, options, request.format)

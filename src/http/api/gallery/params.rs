@@ -24,16 +24,25 @@ pub(crate) fn take_query(options: &mut Options) -> Result<NeighborQuery> {
     let GalleryParams { gallery } = options.take()?;
     Ok(NeighborQuery {
         gallery,
-        search: search.into(),
+        search: SearchOptions {
+            k: search.k,
+            exact: search.exact,
+        },
         filter,
     })
 }
 
 /// Takes the options of images and vectors.
 pub(crate) fn take_input_options(options: &mut Options) -> Result<InputOptions> {
+    let image = options.take::<ImageParams>()?.into();
+    let vectors: VectorParams = options.take()?;
     Ok(InputOptions {
-        image: options.take::<ImageParams>()?.into(),
-        vectors: options.take::<VectorParams>()?.into(),
+        image,
+        vectors: VectorOptions {
+            pooling: vectors.pooling,
+            layers: vectors.layers,
+            fingerprint: vectors.fingerprint,
+        },
     })
 }
 
@@ -103,16 +112,6 @@ pub(crate) struct VectorParams {
     fingerprint: Option<String>,
 }
 
-impl From<VectorParams> for VectorOptions {
-    fn from(params: VectorParams) -> Self {
-        Self {
-            pooling: params.pooling,
-            layers: params.layers,
-            fingerprint: params.fingerprint,
-        }
-    }
-}
-
 /// Conditions that items must fulfill.
 #[derive(Default, Deserialize, IntoParams)]
 #[serde(default)]
@@ -176,15 +175,6 @@ impl Default for SearchParams {
     fn default() -> Self {
         let SearchOptions { k, exact } = SearchOptions::default();
         Self { k, exact }
-    }
-}
-
-impl From<SearchParams> for SearchOptions {
-    fn from(params: SearchParams) -> Self {
-        Self {
-            k: params.k,
-            exact: params.exact,
-        }
     }
 }
 
