@@ -197,9 +197,7 @@ fn malformed(error: impl Display) -> Rejection {
 fn parse_precision(name: &str) -> Result<Precision, Error> {
     name.parse().map_err(|_| {
         let known = Precision::VARIANTS.join(", ");
-        Error::option(
-            "precision",
-            format!("unknown: {name:?}; expected one of {known}"),
-        )
+        let detail = format!("unknown: {name:?}; expected one of {known}");
+        Error::option("precision", detail)
     })
 }

@@ -87,18 +87,15 @@ impl Connection {
         mut self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) {
-        let ConnectionLimits {
-            idle,
-            write,
-            max_head_bytes,
-        } = self.limits;
+        let idle = self.limits.idle;
+        let write = self.limits.write;
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(idle);
         // Above our own limit, whose error says more. Each header counts 32 bytes here.
-        let max_head = u32::try_from(2 * max_head_bytes)
+        let max_head = u32::try_from(2 * self.limits.max_head_bytes)
             .unwrap_or(u32::MAX)
             .saturating_add(16 << 10);
         builder

@@ -58,16 +58,6 @@ pub(crate) struct AttentionItem {
     attention: Vec<Vec<f32>>,
 }
 
-impl AttentionItem {
-    fn new(index: usize, image: &AttentionMaps) -> Self {
-        Self {
-            index,
-            grid: [image.grid.height, image.grid.width],
-            attention: rows(image.maps.view()),
-        }
-    }
-}
-
 /// Draw attention maps.
 ///
 /// Shows which patches the CLS token attends to in the last block, per head. Each map is scaled to
@@ -115,7 +105,11 @@ pub(crate) async fn create_attention_map(
         || AttentionJson {
             model: &service.engine().spec().name,
             fingerprint: service.engine().fingerprint(),
-            data: indexed(&maps, AttentionItem::new),
+            data: indexed(&maps, |index, image| AttentionItem {
+                index,
+                grid: [image.grid.height, image.grid.width],
+                attention: rows(image.maps.view()),
+            }),
         },
         || maps.iter().map(shaped).collect(),
         &drawn.stages,

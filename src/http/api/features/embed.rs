@@ -120,21 +120,6 @@ enum EmbedOutcome {
     },
 }
 
-impl EmbedOutcome {
-    fn new(result: Result<Embedding, Error>, encoding: EncodingFormat) -> Self {
-        match result {
-            Ok(result) => Self::Embedding {
-                embedding: Floats::new(result.vector, encoding),
-                grid: [result.grid.height, result.grid.width],
-                tokens: result.tokens.map(|tokens| Tokens::new(&tokens, encoding)),
-            },
-            Err(error) => Self::Failed {
-                error: Problem::new(error),
-            },
-        }
-    }
-}
-
 /// A list of numbers, or base64 of little-endian f32.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
@@ -240,7 +225,16 @@ fn json_answer(
     }
     let mut data = Vec::with_capacity(embeddings.len());
     for (index, embedding) in embeddings.into_iter().enumerate() {
-        let outcome = EmbedOutcome::new(embedding, encoding);
+        let outcome = match embedding {
+            Ok(result) => EmbedOutcome::Embedding {
+                embedding: Floats::new(result.vector, encoding),
+                grid: [result.grid.height, result.grid.width],
+                tokens: result.tokens.map(|tokens| Tokens::new(&tokens, encoding)),
+            },
+            Err(error) => EmbedOutcome::Failed {
+                error: Problem::new(error),
+            },
+        };
         data.push(EmbedItem { index, outcome });
     }
     let engine = service.engine();

@@ -54,8 +54,13 @@ impl<'a> PcaJson<'a> {
     fn new(service: &'a Service, maps: &'a PcaAnswer) -> Self {
         let mut data = Vec::with_capacity(maps.grids.len());
         for (index, (map, grid)) in maps.pca.maps.iter().zip(&maps.grids).enumerate() {
-            let foreground = maps.pca.foreground.as_ref().map(|images| &images[index]);
-            data.push(PcaItem::new(index, map, grid, foreground));
+            let foreground = maps.pca.foreground.as_ref();
+            data.push(PcaItem {
+                index,
+                grid: [grid.height, grid.width],
+                map: split_rows(&rows(map.view()), grid),
+                foreground: foreground.map(|images| split_rows(&images[index], grid)),
+            });
         }
         Self {
             model: &service.engine().spec().name,
@@ -80,19 +85,9 @@ pub(crate) struct PcaItem {
     foreground: Option<Vec<Vec<bool>>>,
 }
 
-impl PcaItem {
-    fn new(index: usize, map: &Array2<f32>, grid: &Grid, foreground: Option<&Vec<bool>>) -> Self {
-        Self {
-            index,
-            grid: [grid.height, grid.width],
-            map: rows(map.view())
-                .chunks(grid.width)
-                .map(<[_]>::to_vec)
-                .collect(),
-            foreground: foreground
-                .map(|image| image.chunks(grid.width).map(<[_]>::to_vec).collect()),
-        }
-    }
+/// Splits the patches of an image into the rows of its grid.
+fn split_rows<T: Clone>(patches: &[T], grid: &Grid) -> Vec<Vec<T>> {
+    patches.chunks(grid.width).map(<[T]>::to_vec).collect()
 }
 
 /// Draw PCA maps.

@@ -3,7 +3,6 @@
 use std::str::FromStr;
 
 use axum::{extract::State, response::Response};
-use ndarray::Array2;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::{IntoParams, ToSchema};
 
@@ -71,18 +70,21 @@ pub(crate) struct SimilarityJson<'a> {
 
 impl<'a> SimilarityJson<'a> {
     fn new(service: &'a Service, maps: &SimilarityMaps) -> Self {
-        let rows = &maps.region.rows;
-        let columns = &maps.region.columns;
+        let region = &maps.region;
         Self {
             model: &service.engine().spec().name,
             fingerprint: service.engine().fingerprint(),
             query: RegionJson {
-                top: rows.start,
-                left: columns.start,
-                bottom: rows.end - 1,
-                right: columns.end - 1,
+                top: region.rows.start,
+                left: region.columns.start,
+                bottom: region.rows.end - 1,
+                right: region.columns.end - 1,
             },
-            data: indexed(&maps.maps, SimilarityItem::new),
+            data: indexed(&maps.maps, |index, map| SimilarityItem {
+                index,
+                grid: [map.nrows(), map.ncols()],
+                similarity: rows(map.view()),
+            }),
         }
     }
 }
@@ -109,16 +111,6 @@ pub(crate) struct SimilarityItem {
     grid: [usize; 2],
     /// `[height][width]`: cosine similarity of the tokens, -1 to 1.
     similarity: Vec<Vec<f32>>,
-}
-
-impl SimilarityItem {
-    fn new(index: usize, map: &Array2<f32>) -> Self {
-        Self {
-            index,
-            grid: [map.nrows(), map.ncols()],
-            similarity: rows(map.view()),
-        }
-    }
 }
 
 /// Compare a region with every patch.

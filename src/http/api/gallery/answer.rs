@@ -66,9 +66,8 @@ pub(crate) struct NeighborJson {
     place: u64,
 }
 
-impl From<Neighbor> for NeighborJson {
-    fn from(neighbor: Neighbor) -> Self {
-        let Neighbor { item, score } = neighbor;
+impl NeighborJson {
+    fn new(Neighbor { item, score }: Neighbor) -> Self {
         Self {
             id: item.id,
             score,
@@ -77,12 +76,10 @@ impl From<Neighbor> for NeighborJson {
             place: item.place,
         }
     }
-}
 
-impl NeighborJson {
     /// Converts neighbors, keeping their order.
     pub(crate) fn list(neighbors: Vec<Neighbor>) -> Vec<Self> {
-        neighbors.into_iter().map(Self::from).collect()
+        neighbors.into_iter().map(Self::new).collect()
     }
 }
 

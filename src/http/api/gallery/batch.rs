@@ -104,22 +104,6 @@ enum BatchStatus {
     Failed,
 }
 
-impl BatchOutcome {
-    fn new(index: usize, id: Option<String>, outcome: Result<Written, Error>) -> Self {
-        let (status, error) = match outcome {
-            Ok(Written::Created { .. }) => (BatchStatus::Created, None),
-            Ok(Written::Replaced { .. }) => (BatchStatus::Replaced, None),
-            Err(error) => (BatchStatus::Failed, Some(Problem::new(error))),
-        };
-        Self {
-            index,
-            id,
-            status,
-            error,
-        }
-    }
-}
-
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct IdParam {
@@ -185,7 +169,17 @@ fn join_outcomes(
                 .next()
                 .unwrap_or_else(|| Err(Error::internal("an item has no outcome")))
         });
-        data.push(BatchOutcome::new(index, id, outcome));
+        let (status, error) = match outcome {
+            Ok(Written::Created { .. }) => (BatchStatus::Created, None),
+            Ok(Written::Replaced { .. }) => (BatchStatus::Replaced, None),
+            Err(error) => (BatchStatus::Failed, Some(Problem::new(error))),
+        };
+        data.push(BatchOutcome {
+            index,
+            id,
+            status,
+            error,
+        });
     }
     data
 }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{
     features::pool::Pooling,
-    gallery::{Binding, GalleryInfo, GalleryName, no_gallery},
+    gallery::{GalleryInfo, GalleryName, no_gallery},
     http::{
         Result,
         openapi::GalleryProblems,
@@ -69,11 +69,8 @@ pub(crate) struct GalleryJson {
 
 impl GalleryJson {
     fn new(service: &Service, info: GalleryInfo) -> Self {
-        let Binding {
-            model,
-            preprocessing,
-            ..
-        } = info.binding;
+        let model = info.binding.model;
+        let preprocessing = info.binding.preprocessing;
         Self {
             name: info.name,
             items: info.items,
@@ -106,11 +103,10 @@ pub(crate) async fn list_galleries(
 ) -> Result<Json<Galleries>> {
     options.reject_unknown()?;
     let galleries = service.galleries()?.store().galleries().await?;
+    let galleries = galleries.into_iter();
+    let data = galleries.map(|info| GalleryJson::new(&service, info));
     Ok(Json(Galleries {
-        data: galleries
-            .into_iter()
-            .map(|info| GalleryJson::new(&service, info))
-            .collect(),
+        data: data.collect(),
     }))
 }
 

@@ -25,20 +25,9 @@ use crate::{
 };
 
 /// Permissions of a key. Each role includes those before it.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Deserialize,
-    strum::Display,
-    strum::EnumString,
-    strum::VariantNames,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(strum::Display, strum::EnumString, strum::VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Role {
     /// Compute features, search, and read what is stored.
@@ -129,10 +118,8 @@ struct KeyEntry {
 impl KeyRing {
     fn read(path: &Path, before: Option<&Self>) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::io(
-                format_args!("reading the API keys in {}", path.display()),
-                error,
-            )
+            let reading = format!("reading the API keys in {}", path.display());
+            Error::io(reading, error)
         })?;
         Self::parse(&text, before).map_err(|error| error.context(path.display()))
     }
@@ -153,10 +140,8 @@ impl KeyRing {
                 .iter()
                 .any(|other| other.name == key.name || other.hash == key.hash)
             {
-                return Err(Error::artifact(format!(
-                    "the key `{}` is listed twice",
-                    key.name
-                )));
+                let detail = format!("the key `{}` is listed twice", key.name);
+                return Err(Error::artifact(detail));
             }
             keys.push(key);
         }
