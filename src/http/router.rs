@@ -190,10 +190,8 @@ async fn not_found(request: Request) -> Rejection {
 
 async fn method_not_allowed(request: Request) -> Rejection {
     let path = request.uri().path();
-    Rejection::new(
-        Reason::MethodNotAllowed,
-        format!("{path} does not take {}", request.method()),
-    )
+    let detail = format!("{path} does not take {}", request.method());
+    Rejection::new(Reason::MethodNotAllowed, detail)
 }
 
 fn answer_panic(_: Box<dyn std::any::Any + Send>) -> Response {

@@ -25,12 +25,10 @@ pub(crate) async fn time_limit(
         Ok(response) => response,
         Err(_) => {
             let seconds = limit.as_secs();
-            Rejection::new(
-                Reason::Timeout,
-                format!("the answer was not ready within {seconds} s"),
-            )
-            .with_limit("request_timeout", seconds, "--request-timeout")
-            .into_response()
+            let detail = format!("the answer was not ready within {seconds} s");
+            Rejection::new(Reason::Timeout, detail)
+                .with_limit("request_timeout", seconds, "--request-timeout")
+                .into_response()
         }
     }
 }

@@ -167,10 +167,8 @@ impl TrackedBody {
     }
 
     fn wait(&mut self, is_waiting: bool) {
-        match (
-            std::mem::replace(&mut self.is_waiting, is_waiting),
-            is_waiting,
-        ) {
+        let was_waiting = std::mem::replace(&mut self.is_waiting, is_waiting);
+        match (was_waiting, is_waiting) {
             (false, true) => drop(self.activity.waiting.fetch_add(1, Ordering::AcqRel)),
             (true, false) => drop(self.activity.waiting.fetch_sub(1, Ordering::AcqRel)),
             _ => {}

@@ -84,10 +84,8 @@ fn read(chain_file: &Path, key_file: &Path) -> Result<CertifiedKey> {
     let chain = CertificateDer::pem_file_iter(chain_file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| {
-            wrong(
-                chain_file,
-                format!("the certificates cannot be read: {error}"),
-            )
+            let what = format!("the certificates cannot be read: {error}");
+            wrong(chain_file, what)
         })?;
     if chain.is_empty() {
         let detail = "the file has no certificate; it must be PEM";

@@ -279,9 +279,7 @@ fn to_binary(
         let stacked = ndarray::stack(Axis(0), &tokens).map_err(|_| different_grids())?;
         return Ok(encode(&stacked, form)?);
     }
-    let dim = embeddings
-        .first()
-        .map_or(0, |embedding| embedding.vector.len());
+    let dim = embeddings.first().map_or(0, |first| first.vector.len());
     let values = embeddings
         .iter()
         .flat_map(|embedding| embedding.vector.iter().copied())

@@ -70,10 +70,7 @@ pub(crate) async fn list_items(
     let PageParams { limit, cursor } = options.take()?;
     let filter = options.take::<FilterParams>()?.filter()?;
     options.reject_unknown()?;
-    let after = match cursor {
-        Some(cursor) => place_of(&cursor)?,
-        None => 0,
-    };
+    let after = cursor.as_deref().map_or(Ok(0), place_of)?;
     let Page { items, next } = service
         .galleries()?
         .page(&gallery, after, limit, filter.as_ref())

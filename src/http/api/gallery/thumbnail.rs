@@ -54,10 +54,8 @@ pub(crate) async fn get_thumbnail(
         .require_item(&gallery, &id, parts)
         .await?;
     let thumbnail = stored.thumbnail.ok_or_else(|| {
-        let detail = format!(
-            "{:?} has no thumbnail: it was stored as a vector",
-            id.as_str()
-        );
+        let id = id.as_str();
+        let detail = format!("{id:?} has no thumbnail: it was stored as a vector");
         Error::new(Kind::NotFound, detail)
     })?;
     let tag = format!("\"{}\"", hex::encode(&Sha256::digest(&thumbnail)[..12]));
