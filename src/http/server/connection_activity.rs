@@ -86,33 +86,31 @@ impl ConnectionActivity {
 
     /// Resolves when there have been responses for `time` and the client has read nothing of them.
     pub(crate) async fn stalled_for(&self, time: Duration) {
-        loop {
-            sleep(time / 4).await;
-            let is_blocked = self.responses.load(Ordering::Acquire) > 0
-                && self.waiting.load(Ordering::Acquire) == 0;
-            if is_blocked && self.since_progress() >= time {
-                return;
-            }
-        }
+        self.no_progress_for(time, || {
+            self.responses.load(Ordering::Acquire) > 0 && self.waiting.load(Ordering::Acquire) == 0
+        })
+        .await;
     }
 
     /// Resolves when no request and no progress has been seen for `time`. For connections that are
     /// closing.
     pub(crate) async fn drained_for(&self, time: Duration) {
+        self.no_progress_for(time, || {
+            self.in_progress.load(Ordering::Acquire) == 0
+                && self.waiting.load(Ordering::Acquire) == 0
+        })
+        .await;
+    }
+
+    /// Resolves when `applies` holds and there has been no progress for `time`.
+    async fn no_progress_for(&self, time: Duration, applies: impl Fn() -> bool) {
         loop {
             sleep(time / 4).await;
-            let is_busy = self.in_progress.load(Ordering::Acquire) > 0
-                || self.waiting.load(Ordering::Acquire) > 0;
-            if !is_busy && self.since_progress() >= time {
+            let last = Duration::from_millis(self.last_progress.load(Ordering::Acquire));
+            if applies() && self.opened.elapsed().saturating_sub(last) >= time {
                 return;
             }
         }
-    }
-
-    fn since_progress(&self) -> Duration {
-        self.opened.elapsed().saturating_sub(Duration::from_millis(
-            self.last_progress.load(Ordering::Acquire),
-        ))
     }
 
     fn record_progress(&self) {

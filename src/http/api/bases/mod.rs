@@ -200,10 +200,8 @@ pub(crate) async fn add_to_basis(
     request: BasisRequest,
 ) -> Result<Response> {
     let images = take_images(request.files, request.options)?;
-    let stored = service
-        .bases()?
-        .add(&service.extractor, &name, images)
-        .await?;
+    let bases = service.bases()?;
+    let stored = bases.add(&service.extractor, &name, images).await?;
     json(&Basis::from(&stored.value), &stored.stages)
 }
 

@@ -152,11 +152,8 @@ pub(crate) async fn get_item(
         vector,
         ..Parts::NONE
     };
-    let stored = service
-        .galleries()?
-        .store()
-        .require_item(&gallery, &id, parts)
-        .await?;
+    let store = service.galleries()?.store();
+    let stored = store.require_item(&gallery, &id, parts).await?;
     Ok(Json(ItemWithVector {
         item: stored.item.into(),
         gallery,

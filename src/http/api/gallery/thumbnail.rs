@@ -48,11 +48,8 @@ pub(crate) async fn get_thumbnail(
         thumbnail: true,
         ..Parts::NONE
     };
-    let stored = service
-        .galleries()?
-        .store()
-        .require_item(&gallery, &id, parts)
-        .await?;
+    let store = service.galleries()?.store();
+    let stored = store.require_item(&gallery, &id, parts).await?;
     let thumbnail = stored.thumbnail.ok_or_else(|| {
         let id = id.as_str();
         let detail = format!("{id:?} has no thumbnail: it was stored as a vector");
