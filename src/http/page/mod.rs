@@ -15,7 +15,10 @@ use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{AppState, Rejection};
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    hex,
+};
 
 #[derive(RustEmbed)]
 #[folder = "src/http/page/assets"]
@@ -70,8 +73,7 @@ fn file(name: &str, headers: &HeaderMap) -> Response {
         return Rejection::from(error).into_response();
     };
     let hash = file.metadata.sha256_hash();
-    let digits: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    let tag = format!("\"{digits}\"");
+    let tag = format!("\"{}\"", hex::encode(&hash[..8]));
     let is_known = headers
         .get(header::IF_NONE_MATCH)
         .is_some_and(|known| known.as_bytes() == tag.as_bytes());
