@@ -15,10 +15,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{AppState, Rejection};
-use crate::{
-    error::{Error, Kind},
-    hex,
-};
+use crate::error::{Error, Kind};
 
 #[derive(RustEmbed)]
 #[folder = "src/http/page/assets"]
@@ -72,8 +69,10 @@ fn file(name: &str, headers: &HeaderMap) -> Response {
         let error = Error::new(Kind::NotFound, format!("unknown asset /assets/{name}"));
         return Rejection::from(error).into_response();
     };
-    let hash = file.metadata.sha256_hash();
-    let tag = format!("\"{}\"", hex::encode(&hash[..8]));
+    let tag = format!(
+        "\"{}\"",
+        crate::hex::encode(&file.metadata.sha256_hash()[..8])
+    );
     let is_known = headers
         .get(header::IF_NONE_MATCH)
         .is_some_and(|known| known.as_bytes() == tag.as_bytes());
