@@ -5,7 +5,7 @@
     reason = "mapping a file is unsafe by nature; the contract is below"
 )]
 
-use std::{fs::File, ops::Deref, path::Path};
+use std::{fs::File, path::Path};
 
 use bytes::Bytes;
 use memmap2::Mmap;
@@ -33,14 +33,6 @@ impl Mapping {
         // SAFETY: the mapping of the file is read-only, so its pages contain no change that could
         // be lost.
         let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-    }
-}
-
-impl Deref for Mapping {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
     }
 }
 

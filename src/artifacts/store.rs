@@ -163,16 +163,18 @@ impl ModelStore {
             .find(|(_, path)| path.exists())
     }
 
-    /// Downloads the weights from the first available source, unless they are present.
-    fn download_if_absent(&self, spec: &ModelSpec, progress: &mut dyn Progress) -> Result<()> {
-        if self.local_source(spec).is_some() {
-            return Ok(());
-        }
+    /// Downloads the weights from the first available source.
+    fn download<'a>(
+        &self,
+        spec: &'a ModelSpec,
+        progress: &mut dyn Progress,
+    ) -> Result<(&'a Source, PathBuf)> {
         let mut first_error = None;
         for source in &spec.sources {
             let Some(url) = &source.url else { continue };
-            match self.download_source(spec, source, &url.replace("{hub}", &self.hub), progress) {
-                Ok(()) => return Ok(()),
+            let to = self.home.sources(&spec.name).join(&source.file);
+            match download_source(source, &url.replace("{hub}", &self.hub), &to, progress) {
+                Ok(()) => return Ok((source, to)),
                 // A full disk fails for every source.
                 Err(error) if error.kind() == Kind::Io => return Err(error),
                 Err(error) => {
@@ -184,29 +186,6 @@ impl ModelStore {
         Err(first_error.unwrap_or_else(|| not_downloadable(spec, &self.home)))
     }
 
-    fn download_source(
-        &self,
-        spec: &ModelSpec,
-        source: &Source,
-        url: &str,
-        progress: &mut dyn Progress,
-    ) -> Result<()> {
-        let sha256 = source.sha256.as_deref();
-        let to = self.home.sources(&spec.name).join(&source.file);
-        if !source.file.ends_with(".index.json") {
-            return download(url, &to, sha256, progress);
-        }
-        // The index gets its name last, so its presence means that all shards exist.
-        let index = to.with_extension("downloading");
-        download(url, &index, sha256, progress)?;
-        let (folder, _) = url.rsplit_once('/').unwrap_or((url, ""));
-        for shard in shard_names(&index)? {
-            let url = format!("{folder}/{shard}");
-            download(&url, &to.with_file_name(shard), None, progress)?;
-        }
-        std::fs::rename(&index, &to).map_err(|error| Error::writing(&to, error))
-    }
-
     /// Returns the local weights, which are downloaded if absent and compared with their published
     /// hash.
     fn obtain<'a>(
@@ -214,10 +193,10 @@ impl ModelStore {
         spec: &'a ModelSpec,
         progress: &mut dyn Progress,
     ) -> Result<(&'a Source, PathBuf)> {
-        self.download_if_absent(spec, progress)?;
-        let (source, path) = self
-            .local_source(spec)
-            .ok_or_else(|| not_downloadable(spec, &self.home))?;
+        let (source, path) = match self.local_source(spec) {
+            Some(local) => local,
+            None => self.download(spec, progress)?,
+        };
         if let Some(expected) = &source.sha256 {
             let found = sha256_file(&path, progress)?;
             if found != *expected {
@@ -230,6 +209,27 @@ impl ModelStore {
         }
         Ok((source, path))
     }
+}
+
+fn download_source(
+    source: &Source,
+    url: &str,
+    to: &Path,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    let sha256 = source.sha256.as_deref();
+    if !source.file.ends_with(".index.json") {
+        return download(url, to, sha256, progress);
+    }
+    // The index gets its name last, so its presence means that all shards exist.
+    let index = to.with_extension("downloading");
+    download(url, &index, sha256, progress)?;
+    let (folder, _) = url.rsplit_once('/').unwrap_or((url, ""));
+    for shard in shard_names(&index)? {
+        let url = format!("{folder}/{shard}");
+        download(&url, &to.with_file_name(shard), None, progress)?;
+    }
+    std::fs::rename(&index, to).map_err(|error| Error::writing(to, error))
 }
 
 fn not_downloadable(spec: &ModelSpec, home: &Home) -> Error {

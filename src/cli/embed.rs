@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{
     embed_files::embed_files,
     executor::block_on,
-    flags::{EngineFlags, ImageLimitFlags, VectorFlags},
+    flags::EmbedFlags,
     output::{exit_code, extension, print_failures, write_file},
 };
 use crate::{
@@ -39,13 +39,7 @@ pub(super) struct Embed {
     no_normalize: bool,
 
     #[command(flatten)]
-    vector: VectorFlags,
-
-    #[command(flatten)]
-    engine: EngineFlags,
-
-    #[command(flatten)]
-    limits: ImageLimitFlags,
+    embed: EmbedFlags,
 }
 
 /// A path below the folder and the vector of its image; a line of `.jsonl`.
@@ -65,10 +59,8 @@ impl Embed {
                 self.output.display()
             ),
         };
-        let FoundImages {
-            paths,
-            unreadable: mut failures,
-        } = find_images(&self.folder)?;
+        let FoundImages { paths, unreadable } = find_images(&self.folder)?;
+        let mut failures = unreadable;
         if paths.is_empty() {
             bail!(
                 "{}: the folder has no images; supported extensions: {}",
@@ -76,12 +68,13 @@ impl Embed {
                 image_extensions().join(", ")
             );
         }
-        let image = self.vector.image_options();
+        let image = self.embed.vector.image_options();
         let options = self
+            .embed
             .vector
             .embed_options(Pooling::default(), !self.no_normalize);
         let mut started = Instant::now();
-        let vectors = block_on(self.engine.with_extractor(&self.limits, async |extractor| {
+        let vectors = block_on(self.embed.with_extractor(async |extractor| {
             started = Instant::now();
             Ok(embed_files(&extractor, &paths, &image, &options, "embedding").await?)
         }))?;

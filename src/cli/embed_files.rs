@@ -23,7 +23,7 @@ pub(super) async fn embed_files(
     let mut results = stream::iter(paths)
         .map(|path| embed_file(extractor, path, image, options))
         .buffered(concurrency);
-    let mut progress = Progress::new(Unit::Images);
+    let mut progress = Progress::new(Unit::Items);
     let mut vectors = Vec::with_capacity(paths.len());
     while let Some(result) = results.next().await {
         match result {

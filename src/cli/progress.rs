@@ -19,9 +19,8 @@ pub(super) fn with_progress<T>(work: impl FnOnce(&mut dyn artifacts::Progress) -
 pub(super) enum Unit {
     /// Steps while a model is converted, else bytes.
     BytesOrSteps,
-    Images,
-    /// Steps of a computation.
-    Steps,
+    /// Images, or steps of a computation.
+    Items,
 }
 
 /// Shows progress on standard error.

@@ -122,11 +122,6 @@ impl ModelSession {
         Ok(())
     }
 
-    /// Returns the execution provider.
-    pub fn provider(&self) -> Provider {
-        self.provider
-    }
-
     /// Runs a batch of images of one grid, and returns the features of each.
     ///
     /// `queue_time` of the features is zero.

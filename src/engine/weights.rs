@@ -82,7 +82,7 @@ impl SharedWeights {
 
 /// Returns a runtime value over a stored weight, or `None` if the data file is damaged.
 fn stored_value(mapping: &Mapping, weight: &StoredWeight) -> Option<Arc<DynValue>> {
-    let bytes = mapping.get(weight.range.clone())?;
+    let bytes = mapping.as_ref().get(weight.range.clone())?;
     match weight.kind {
         DataType::Float => value_over::<f32>(&weight.shape, bytes),
         DataType::Float16 => value_over::<f16>(&weight.shape, bytes),

@@ -168,7 +168,10 @@ impl Worker {
             return;
         }
         let mut reported = false;
-        while let Err(failure) = catch_panics(|| self.replace_session()) {
+        while let Err(failure) = catch_panics(|| {
+            self.session.replace()?;
+            self.session.warm_up(self.grid)
+        }) {
             tracing::error!(
                 %failure,
                 worker = self.index,
@@ -176,8 +179,9 @@ impl Worker {
             );
             if !reported {
                 reported = true;
-                let broken = Event::Broken(self.index, failure.to_string());
-                let _ = self.events.send(broken);
+                let _ = self
+                    .events
+                    .send(Event::Broken(self.index, failure.to_string()));
             }
             std::thread::sleep(RETRY_INTERVAL);
             if self.batches.is_closed() {
@@ -186,11 +190,6 @@ impl Worker {
         }
         telemetry::metrics().worker_restarts.inc();
         tracing::warn!(worker = self.index, "the session was replaced");
-    }
-
-    fn replace_session(&mut self) -> Result<()> {
-        self.session.replace()?;
-        self.session.warm_up(self.grid)
     }
 }
 

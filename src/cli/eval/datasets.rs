@@ -11,13 +11,7 @@ use ndarray::Array2;
 use serde::Serialize;
 
 use crate::{
-    cli::{
-        embed_files::embed_files,
-        executor::block_on,
-        flags::{EngineFlags, ImageLimitFlags, VectorFlags},
-        output::write_file,
-    },
-    engine::Engine,
+    cli::{embed_files::embed_files, executor::block_on, flags::EmbedFlags, output::write_file},
     error::{Error, Kind},
     eval::{LabeledImages, LabeledVectors, classes},
     features::pool::Pooling,
@@ -42,13 +36,7 @@ pub(super) struct DatasetFlags {
     json: Option<PathBuf>,
 
     #[command(flatten)]
-    vector: VectorFlags,
-
-    #[command(flatten)]
-    engine: EngineFlags,
-
-    #[command(flatten)]
-    limits: ImageLimitFlags,
+    embed: EmbedFlags,
 }
 
 /// A dataset before its images are read.
@@ -123,9 +111,9 @@ impl DatasetFlags {
         pooling: Pooling,
         normalize: bool,
     ) -> anyhow::Result<Datasets> {
-        let image = self.vector.image_options();
-        let options = self.vector.embed_options(pooling, normalize);
-        block_on(self.engine.with_extractor(&self.limits, async |extractor| {
+        let image = self.embed.vector.image_options();
+        let options = self.embed.vector.embed_options(pooling, normalize);
+        block_on(self.embed.with_extractor(async |extractor| {
             let train = train
                 .embed(&extractor, &image, &options, "embedding train")
                 .await?;
@@ -133,7 +121,21 @@ impl DatasetFlags {
                 .embed(&extractor, &image, &options, "embedding test")
                 .await?;
             let engine = extractor.engine();
-            Ok(Datasets::new(engine, &image, &options, train, test))
+            let spec = engine.spec();
+            Ok(Datasets {
+                model: spec.name.clone(),
+                fingerprint: engine.fingerprint().to_owned(),
+                precision: engine.precision().to_string(),
+                pooling: options.pooling,
+                layers: options.layers,
+                size: image.overrides.size.unwrap_or(spec.embed_size),
+                resize: image.overrides.resize.unwrap_or(ResizeMode::Crop),
+                dim: train.vectors.vectors.ncols(),
+                classes: classes(&[&train.vectors, &test.vectors]),
+                not_in_train: train.vectors.missing_labels(&test.vectors),
+                train,
+                test,
+            })
         }))
     }
 
@@ -185,11 +187,8 @@ impl LabeledFolder {
         options: &EmbedOptions,
         step: &str,
     ) -> anyhow::Result<Dataset> {
-        let Self {
-            root,
-            images,
-            mut excluded,
-        } = self;
+        let images = self.images;
+        let mut excluded = self.excluded;
         let results = embed_files(extractor, &images.paths, image, options, step).await?;
         let mut vectors = LabeledVectors::default();
         let mut values = Vec::new();
@@ -212,15 +211,13 @@ impl LabeledFolder {
                 .first()
                 .map(|first| format!("; {}: {}", first.path, first.error))
                 .unwrap_or_default();
-            let detail = format!(
-                "none of the images of {} can be read{first}",
-                root.display()
-            );
+            let root = self.root.display();
+            let detail = format!("none of the images of {root} can be read{first}");
             return Err(Error::new(Kind::UndecodableImage, detail).into());
         }
         vectors.vectors = Array2::from_shape_vec((rows, values.len() / rows), values)?;
         Ok(Dataset {
-            folder: root,
+            folder: self.root,
             images: rows,
             excluded,
             vectors,
@@ -229,30 +226,6 @@ impl LabeledFolder {
 }
 
 impl Datasets {
-    fn new(
-        engine: &Engine,
-        image: &ImageOptions,
-        options: &EmbedOptions,
-        train: Dataset,
-        test: Dataset,
-    ) -> Self {
-        let spec = engine.spec();
-        Self {
-            model: spec.name.clone(),
-            fingerprint: engine.fingerprint().to_owned(),
-            precision: engine.precision().to_string(),
-            pooling: options.pooling,
-            layers: options.layers,
-            size: image.overrides.size.unwrap_or(spec.embed_size),
-            resize: image.overrides.resize.unwrap_or(ResizeMode::Crop),
-            dim: train.vectors.vectors.ncols(),
-            classes: classes(&[&train.vectors, &test.vectors]),
-            not_in_train: train.vectors.missing_labels(&test.vectors),
-            train,
-            test,
-        }
-    }
-
     /// Prints what is evaluated, the files that are left out, and the labels without examples.
     pub(super) fn print(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let layers = match self.layers {

@@ -150,16 +150,13 @@ impl Knn {
     }
 
     fn print(&self, out: &mut impl Write, runs: &[KnnRun<'_>]) -> anyhow::Result<()> {
-        for KnnRun {
-            k, vote, report, ..
-        } in runs
-        {
-            let temperature = if *vote == Vote::Weighted {
-                format!(" (T = {})", self.temperature)
-            } else {
-                String::new()
+        for run in runs {
+            let temperature = match run.vote {
+                Vote::Weighted => format!(" (T = {})", self.temperature),
+                Vote::Majority => String::new(),
             };
-            writeln!(out, "k = {k}, {vote} vote{temperature}\n{report}")?;
+            let KnnRun { k, vote, .. } = run;
+            writeln!(out, "k = {k}, {vote} vote{temperature}\n{}", run.report)?;
         }
         if runs.len() > 1 {
             writeln!(out, "{:>5}  {:<8}  accuracy %", "k", "vote")?;

@@ -113,7 +113,7 @@ impl Linear {
 }
 
 fn learn(datasets: &Datasets, options: &TrainingOptions) -> anyhow::Result<Probe> {
-    let mut progress = Progress::new(Unit::Steps);
+    let mut progress = Progress::new(Unit::Items);
     let probe = train_on(&datasets.train.vectors, options, &mut |at| {
         let step = if at.stage == Stage::Validating {
             "cross-validating"

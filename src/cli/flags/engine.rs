@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ImageLimitFlags, names};
+use super::names;
 use crate::{
     artifacts::{Home, ModelFile, ModelStore},
     cli::progress::with_progress,
@@ -12,7 +12,7 @@ use crate::{
     error::{Kind, Result},
     model::PositionRule,
     onnx::Precision,
-    service::{Extractor, ModelSource},
+    service::ModelSource,
 };
 
 /// Where files are cached and models are downloaded from.
@@ -136,22 +136,6 @@ pub(in crate::cli) struct EngineFlags {
 }
 
 impl EngineFlags {
-    /// Starts the engine, runs `work` with an extractor on it, and stops the engine. `work` must
-    /// drop all handles of the extractor. The model is prepared on the calling thread, so this
-    /// belongs directly under [`block_on`](crate::cli::executor::block_on).
-    pub(in crate::cli) async fn with_extractor<T>(
-        &self,
-        limits: &ImageLimitFlags,
-        work: impl AsyncFnOnce(Extractor) -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
-        let runtime = self.runtime()?;
-        let limits = limits.limits();
-        self.with_engine(&runtime, async |engine| {
-            work(Extractor::new(engine, limits, 0)).await
-        })
-        .await?
-    }
-
     /// Starts the engine, runs `work` with it, and waits for the engine's end. `work` must drop all
     /// handles of the engine.
     pub(in crate::cli) async fn with_engine<T>(

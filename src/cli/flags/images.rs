@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use super::names;
+use super::{EngineFlags, names};
 use crate::{
     features::pool::Pooling,
-    service::{EmbedOptions, ImageLimits, ImageOptions, VectorOptions},
+    service::{EmbedOptions, Extractor, ImageLimits, ImageOptions, VectorOptions},
     vision::{DecodeLimits, PreprocessingOverrides, ResizeMode},
 };
 
@@ -37,6 +37,37 @@ impl ImageLimitFlags {
             },
             max_patches: self.max_patches,
         }
+    }
+}
+
+/// How a command embeds images.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EmbedFlags {
+    #[command(flatten)]
+    pub(in crate::cli) vector: VectorFlags,
+
+    #[command(flatten)]
+    engine: EngineFlags,
+
+    #[command(flatten)]
+    limits: ImageLimitFlags,
+}
+
+impl EmbedFlags {
+    /// Starts the engine, runs `work` with an extractor on it, and stops the engine. `work` must
+    /// drop all handles of the extractor. The model is prepared on the calling thread, so this
+    /// belongs directly under [`block_on`](crate::cli::executor::block_on).
+    pub(in crate::cli) async fn with_extractor<T>(
+        &self,
+        work: impl AsyncFnOnce(Extractor) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let runtime = self.engine.runtime()?;
+        let limits = self.limits.limits();
+        self.engine
+            .with_engine(&runtime, async |engine| {
+                work(Extractor::new(engine, limits, 0)).await
+            })
+            .await?
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) use self::{
     engine::{EngineFlags, PrecisionFlag, RuntimeFlags, StoreFlags},
     gallery::{GalleryFlags, GalleryLimitFlags},
     http::{AccessFlags, HttpFlags},
-    images::{ImageLimitFlags, VectorFlags},
+    images::{EmbedFlags, ImageLimitFlags},
 };
 
 /// Parses the name of a variant of `T`, and lists all names in the help.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fmt::Display,
     fs::File,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use crate::{
     cli::output::extension,
     error::{Error, Result},
     gallery::{ItemId, Label, Metadata},
-    sources::{FoundImages, find_images, path_segments, relative_path},
+    sources::{find_images, path_segments, relative_path},
     vision::image_extensions,
 };
 
@@ -61,15 +62,12 @@ impl ImageList {
 
     /// Takes the path below the folder as the id, and its first part as the label.
     fn read_folder(folder: &Path) -> anyhow::Result<Self> {
-        let FoundImages {
-            paths,
-            unreadable: failures,
-        } = find_images(folder)?;
+        let found = find_images(folder)?;
         let mut list = Self {
-            images: Vec::with_capacity(paths.len()),
-            failures,
+            images: Vec::with_capacity(found.paths.len()),
+            failures: found.unreadable,
         };
-        for path in paths {
+        for path in found.paths {
             match id_and_label(folder, &path) {
                 Ok((id, label)) => list.images.push(ListedImage {
                     path,
@@ -102,15 +100,14 @@ impl ImageList {
         let mut list = ListReader::new(file);
         for (index, row) in reader.deserialize::<ListRow<String>>().enumerate() {
             let row = match row {
-                Ok(row) => row.parse_metadata(|json| Metadata::parse(&json)),
                 // A failing disk fails the import, not the line.
                 Err(error) if error.is_io_error() => {
                     return Err(error).context(format!("reading {}", file.display()));
                 }
-                Err(error) => Err(Error::option("line", error)),
+                row => row,
             };
             // The header is line 1.
-            list.add(index + 2, row);
+            list.add(index + 2, row, |json| Metadata::parse(&json));
         }
         Ok(list.list)
     }
@@ -126,10 +123,7 @@ impl ImageList {
             if line.trim().is_empty() {
                 continue;
             }
-            let row = serde_json::from_str::<ListRow<serde_json::Value>>(&line)
-                .map_err(|error| Error::option("line", error))
-                .and_then(|row| row.parse_metadata(Metadata::from_value));
-            list.add(number, row);
+            list.add(number, serde_json::from_str(&line), Metadata::from_value);
         }
         Ok(list.list)
     }
@@ -154,20 +148,6 @@ struct ListRow<M> {
     metadata: Option<M>,
 }
 
-impl<M> ListRow<M> {
-    fn parse_metadata(
-        self,
-        parse: impl FnOnce(M) -> Result<Metadata>,
-    ) -> Result<ListRow<Metadata>> {
-        Ok(ListRow {
-            path: self.path,
-            id: self.id,
-            label: self.label,
-            metadata: self.metadata.map(parse).transpose()?,
-        })
-    }
-}
-
 /// A list that is being read.
 struct ListReader<'a> {
     /// Folder of the list, to which paths are relative.
@@ -185,14 +165,27 @@ impl<'a> ListReader<'a> {
         }
     }
 
-    fn add(&mut self, number: usize, row: Result<ListRow<Metadata>>) {
-        match row.and_then(|row| self.image(row)) {
+    fn add<M>(
+        &mut self,
+        number: usize,
+        row: Result<ListRow<M>, impl Display>,
+        parse_metadata: fn(M) -> Result<Metadata>,
+    ) {
+        let image = row
+            .map_err(|error| Error::option("line", error))
+            .and_then(|row| self.image(row, parse_metadata));
+        match image {
             Ok(image) => self.list.images.push(image),
             Err(error) => self.list.failures.push((format!("line {number}"), error)),
         }
     }
 
-    fn image(&mut self, row: ListRow<Metadata>) -> Result<ListedImage> {
+    fn image<M>(
+        &mut self,
+        row: ListRow<M>,
+        parse_metadata: fn(M) -> Result<Metadata>,
+    ) -> Result<ListedImage> {
+        let metadata = row.metadata.map(parse_metadata).transpose()?;
         let id = ItemId::new(row.id.unwrap_or_else(|| row.path.clone()))?;
         if !self.ids.insert(id.clone()) {
             return Err(Error::option(
@@ -207,7 +200,7 @@ impl<'a> ListReader<'a> {
             path: self.folder.join(row.path),
             id,
             label: row.label.map(Label::new).transpose()?,
-            metadata: row.metadata.unwrap_or_default(),
+            metadata: metadata.unwrap_or_default(),
         })
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     cli::{
         executor::block_on,
-        flags::{EngineFlags, ImageLimitFlags, VectorFlags},
+        flags::EmbedFlags,
         output::{exit_code, print_failures},
         progress::{Progress, Unit},
     },
@@ -42,13 +42,7 @@ pub(in crate::cli) struct Import {
     replace: bool,
 
     #[command(flatten)]
-    vector: VectorFlags,
-
-    #[command(flatten)]
-    engine: EngineFlags,
-
-    #[command(flatten)]
-    limits: ImageLimitFlags,
+    embed: EmbedFlags,
 }
 
 /// Outcomes of the images so far.
@@ -77,8 +71,8 @@ impl Import {
         let finished = block_on(async {
             let store = self.gallery.open(OpenMode::Serve).await?;
             let finished = self
-                .engine
-                .with_extractor(&self.limits, async |extractor| {
+                .embed
+                .with_extractor(async |extractor| {
                     let galleries = Galleries::new(store.clone(), GalleryLimits::default());
                     started = Instant::now();
                     // A signal drops the work in progress; its transaction commits as a whole or
@@ -115,8 +109,8 @@ impl Import {
     ) -> anyhow::Result<()> {
         let name = &self.gallery.name;
         let options = InputOptions {
-            image: self.vector.image_options(),
-            vectors: self.vector.vector_options(),
+            image: self.embed.vector.image_options(),
+            vectors: self.embed.vector.vector_options(),
         };
         extractor.engine().ready().await?;
         // Options that do not fit the gallery are reported before any image is read.
@@ -124,7 +118,7 @@ impl Import {
             .binding_to_write(extractor, name, &options, true)
             .await?;
         let total = Some((counts.done() + images.len()) as u64);
-        let mut progress = Progress::new(Unit::Images);
+        let mut progress = Progress::new(Unit::Items);
         let mut images = images.into_iter();
         loop {
             let (paths, entries) = self

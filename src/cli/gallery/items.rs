@@ -36,7 +36,7 @@ impl Items {
         Ok(Self {
             runtime,
             stream,
-            progress: Progress::new(Unit::Images),
+            progress: Progress::new(Unit::Items),
             info,
             count: 0,
         })
