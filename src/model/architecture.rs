@@ -38,10 +38,10 @@ pub struct Architecture {
     pub positions: Positions,
     /// Whether the output of attention and of the feed-forward network is scaled per channel
     /// (LayerScale).
-    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub layer_scale: bool,
     /// Whether queries, keys and values have biases.
-    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub qkv_bias: bool,
 }
 
@@ -145,27 +145,24 @@ impl Architecture {
 
     /// Checks the values that later code depends on; the error says what is wrong.
     pub(super) fn check(&self) -> Result<(), String> {
-        let Self {
-            dim,
-            depth,
-            heads,
-            registers,
-            ffn_hidden,
-            native_grid,
-            ..
-        } = *self;
-        let patch = self.patch.pixels();
-        if heads == 0 || dim == 0 || !dim.is_multiple_of(heads) {
+        if self.heads == 0 || self.dim == 0 || !self.dim.is_multiple_of(self.heads) {
             return Err("`dim` must be a positive multiple of `heads`".to_owned());
         }
-        if depth == 0 || ffn_hidden == 0 || native_grid == 0 {
+        if self.depth == 0 || self.ffn_hidden == 0 || self.native_grid == 0 {
             return Err("`depth`, `ffn_hidden` and `native_grid` must be positive".to_owned());
         }
-        let sizes = [dim, depth, registers, ffn_hidden, native_grid, patch];
+        let sizes = [
+            self.dim,
+            self.depth,
+            self.registers,
+            self.ffn_hidden,
+            self.native_grid,
+            self.patch.pixels(),
+        ];
         if sizes.iter().any(|&size| size > MAX_DIMENSION) {
             return Err(format!("no size may be above {MAX_DIMENSION}"));
         }
-        if !dim.is_multiple_of(2) || !ffn_hidden.is_multiple_of(2) {
+        if !self.dim.is_multiple_of(2) || !self.ffn_hidden.is_multiple_of(2) {
             return Err("`dim` and `ffn_hidden` must be even".to_owned());
         }
         let Normalization { mean, std } = self.normalization;
@@ -201,6 +198,14 @@ fn is_dinov2_eps(eps: &f32) -> bool {
 
 fn yes() -> bool {
     true
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

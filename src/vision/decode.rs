@@ -173,6 +173,7 @@ fn check_palette(bytes: &[u8]) -> Result<()> {
 /// blended with the background.
 fn to_rgb(image: DynamicImage, background: Background) -> RgbImage {
     let high = |sample: u16| (sample >> 8) as u8;
+    let gray = |value: u8, alpha: u8| [value, value, value, alpha];
     let (width, height) = (image.width(), image.height());
     let over = |pixels: &mut dyn Iterator<Item = [u8; 4]>| {
         let mut out = Vec::with_capacity(width as usize * height as usize * 3);
@@ -181,25 +182,18 @@ fn to_rgb(image: DynamicImage, background: Background) -> RgbImage {
     };
     match image {
         DynamicImage::ImageRgb8(image) => image,
-        DynamicImage::ImageLuma16(image) => over(
-            &mut image
-                .pixels()
-                .map(|p| [high(p[0]), high(p[0]), high(p[0]), 255]),
-        ),
-        DynamicImage::ImageRgb16(image) => over(
-            &mut image
-                .pixels()
-                .map(|p| [high(p[0]), high(p[1]), high(p[2]), 255]),
-        ),
-        DynamicImage::ImageLumaA8(image) => {
-            over(&mut image.pixels().map(|p| [p[0], p[0], p[0], p[1]]))
+        DynamicImage::ImageLuma16(image) => {
+            over(&mut image.pixels().map(|p| gray(high(p[0]), 255)))
         }
+        DynamicImage::ImageRgb16(image) => over(&mut image.pixels().map(|p| {
+            let [r, g, b] = p.0.map(high);
+            [r, g, b, 255]
+        })),
+        DynamicImage::ImageLumaA8(image) => over(&mut image.pixels().map(|p| gray(p[0], p[1]))),
         DynamicImage::ImageRgba8(image) => over(&mut image.pixels().map(|p| p.0)),
-        DynamicImage::ImageLumaA16(image) => over(
-            &mut image
-                .pixels()
-                .map(|p| [high(p[0]), high(p[0]), high(p[0]), high(p[1])]),
-        ),
+        DynamicImage::ImageLumaA16(image) => {
+            over(&mut image.pixels().map(|p| gray(high(p[0]), high(p[1]))))
+        }
         DynamicImage::ImageRgba16(image) => over(&mut image.pixels().map(|p| p.0.map(high))),
         other => other.into_rgb8(),
     }
@@ -223,21 +217,13 @@ fn undecodable(detail: impl Into<String>) -> Error {
 /// Describes a file by its length and first bytes, as text if they are.
 fn describe(bytes: &[u8]) -> String {
     let start = &bytes[..bytes.len().min(16)];
-    match std::str::from_utf8(start) {
-        Ok(text)
-            if text
-                .chars()
-                .all(|c| !c.is_control() || c.is_ascii_whitespace()) =>
-        {
-            format!("the {} bytes that begin with {text:?}", bytes.len())
-        }
+    let is_plain = |c: char| !c.is_control() || c.is_ascii_whitespace();
+    let shown = match std::str::from_utf8(start) {
+        Ok(text) if text.chars().all(is_plain) => format!("{text:?}"),
         _ => {
             let hex: Vec<String> = start.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!(
-                "the {} bytes that begin with {}",
-                bytes.len(),
-                hex.join(" ")
-            )
+            hex.join(" ")
         }
-    }
+    };
+    format!("the {} bytes that begin with {shown}", bytes.len())
 }

@@ -10,7 +10,7 @@ use super::{
     DecodeLimits, Decoded, RgbImage, Size,
     orientation::{orientation_of, turned},
 };
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, ResultExt};
 
 /// Number of scans beyond which a progressive file can only be an attack on the decoder's time.
 const MAX_SCANS: u32 = 100;
@@ -25,8 +25,7 @@ pub(super) fn decode(
     limits: DecodeLimits,
     min_size: Option<MinSize<'_>>,
 ) -> Result<Decoded> {
-    let mut decoder =
-        Decompressor::new().map_err(|error| Error::internal(format!("libjpeg-turbo: {error}")))?;
+    let mut decoder = Decompressor::new().internal("libjpeg-turbo")?;
     decoder.set_scan_limit(MAX_SCANS).map_err(undecodable)?;
     let header = decoder.read_header(bytes).map_err(undecodable)?;
     let full_size = Size::new(header.width, header.height);
@@ -91,11 +90,12 @@ pub(super) fn encode(image: &RgbImage, quality: i32) -> Result<Vec<u8>> {
         height,
         format,
     };
-    let failed = |error: turbojpeg::Error| Error::internal(format!("encoding JPEG: {error}"));
-    let mut encoder = Compressor::new().map_err(failed)?;
-    encoder.set_quality(quality).map_err(failed)?;
-    encoder.set_subsamp(Subsamp::Sub2x2).map_err(failed)?;
-    encoder.compress_to_vec(pixels).map_err(failed)
+    let mut encoder = Compressor::new().internal("encoding JPEG")?;
+    encoder.set_quality(quality).internal("encoding JPEG")?;
+    encoder
+        .set_subsamp(Subsamp::Sub2x2)
+        .internal("encoding JPEG")?;
+    encoder.compress_to_vec(pixels).internal("encoding JPEG")
 }
 
 fn decompress(
@@ -148,10 +148,8 @@ const PREFIX: &str = "TurboJPEG error: ";
 fn undecodable(error: turbojpeg::Error) -> Error {
     let text = error.to_string();
     let reason = text.strip_prefix(PREFIX).unwrap_or(&text);
-    Error::new(
-        Kind::UndecodableImage,
-        format!("the JPEG cannot be decoded: {reason}"),
-    )
+    let detail = format!("the JPEG cannot be decoded: {reason}");
+    Error::new(Kind::UndecodableImage, detail)
 }
 
 /// Converts a pixel. Adobe stores CMYK inverted, so each value is already the share of light that

@@ -53,21 +53,11 @@ pub fn resample_rgb(
 ) -> RgbImage {
     let source_size = Size::of(image);
     let fixed = |input, output, range| taps(filter.kernel(), input, output, range).map(fixed_point);
-    let columns = fixed(
-        source_size.width,
-        size.width,
-        window.x..window.x + window.width,
-    );
-    let rows = fixed(
-        source_size.height,
-        size.height,
-        window.y..window.y + window.height,
-    );
-    let source = Plane {
-        data: image.as_raw(),
-        width: source_size.width,
-        height: source_size.height,
-    };
+    let visible_columns = window.x..window.x + window.width;
+    let columns = fixed(source_size.width, size.width, visible_columns);
+    let visible_rows = window.y..window.y + window.height;
+    let rows = fixed(source_size.height, size.height, visible_rows);
+    let source = Plane::new(image.as_raw(), source_size.width);
     let arch = Arch::new();
 
     let pixels = match (
@@ -86,21 +76,11 @@ pub fn resample_rgb(
                 ..window
             };
             let narrow = crop(source, strip);
-            let narrow = Plane {
-                data: &narrow,
-                width: window.width,
-                height: source.height,
-            };
-            arch.dispatch(|| vertical(narrow, &rows))
+            arch.dispatch(|| vertical(Plane::new(&narrow, window.width), &rows))
         }
         (true, true) if vertical_first(source_size, size) => arch.dispatch(|| {
             let low = vertical(source, &rows);
-            let low = Plane {
-                data: &low,
-                width: source.width,
-                height: window.height,
-            };
-            horizontal(low, &columns)
+            horizontal(Plane::new(&low, source.width), &columns)
         }),
         (true, true) => arch.dispatch(|| {
             // Only the source rows that some output row reads go through the first pass.
@@ -108,14 +88,9 @@ pub fn resample_rgb(
             let last = rows.at(rows.len() - 1);
             let count = last.start + last.weights.len() - first;
             let narrow = horizontal(source.band(first, count), &columns);
-            let narrow = Plane {
-                data: &narrow,
-                width: window.width,
-                height: count,
-            };
             let mut rows = rows.clone();
             rows.starts.iter_mut().for_each(|start| *start -= first);
-            vertical(narrow, &rows)
+            vertical(Plane::new(&narrow, window.width), &rows)
         }),
     };
     RgbImage::from_raw(window.width as u32, window.height as u32, pixels)
@@ -197,16 +172,22 @@ struct Plane<'a> {
 }
 
 impl<'a> Plane<'a> {
+    /// Wraps whole rows of `width` RGB pixels.
+    fn new(data: &'a [u8], width: usize) -> Self {
+        let height = data.len() / (3 * width);
+        Self {
+            data,
+            width,
+            height,
+        }
+    }
+
     fn rows(self, first: usize, count: usize) -> &'a [u8] {
         &self.data[first * self.width * 3..(first + count) * self.width * 3]
     }
 
     fn band(self, first: usize, count: usize) -> Self {
-        Self {
-            data: self.rows(first, count),
-            width: self.width,
-            height: count,
-        }
+        Self::new(self.rows(first, count), self.width)
     }
 }
 

@@ -3,7 +3,6 @@
 use super::builder::{Branch, VitBuilder, scale_rows};
 use crate::{
     error::Result,
-    model::Architecture,
     onnx::graph::{
         Attribute::{Int, Ints},
         Value,
@@ -29,12 +28,8 @@ impl VitBuilder<'_> {
         block: usize,
         with_cls_row: bool,
     ) -> Result<Attention> {
-        let Architecture {
-            dim,
-            heads,
-            qkv_bias,
-            ..
-        } = *self.architecture;
+        let dim = self.architecture.dim;
+        let qkv_bias = self.architecture.qkv_bias;
         let name = |tensor: &str| format!("blocks.{block}.attn.{tensor}");
         let weights = self.reader.read(&name("qkv.weight"), &[3 * dim, dim])?;
         let qkv_biases = if qkv_bias {
@@ -61,7 +56,7 @@ impl VitBuilder<'_> {
         let mixed = self.graph.fused(
             "MultiHeadAttention",
             &[&q, k, v],
-            &[("num_heads", Int(heads as i64))],
+            &[("num_heads", Int(self.architecture.heads as i64))],
         );
         let cls_row = with_cls_row.then(|| self.cls_row(&q, k));
 

@@ -3,7 +3,7 @@
 use super::builder::{Branch, VitBuilder, scale_rows};
 use crate::{
     error::Result,
-    model::{Architecture, Ffn},
+    model::Ffn,
     onnx::graph::{
         Attribute::{Float, Int},
         Value,
@@ -13,12 +13,9 @@ use crate::{
 impl VitBuilder<'_> {
     /// Builds the feed-forward network of block `block` on its normalized tokens.
     pub(super) fn feed_forward(&mut self, normed: &Value, block: usize) -> Result<Branch> {
-        let Architecture {
-            dim,
-            ffn,
-            ffn_hidden: hidden,
-            ..
-        } = *self.architecture;
+        let dim = self.architecture.dim;
+        let ffn = self.architecture.ffn;
+        let hidden = self.architecture.ffn_hidden;
         let (first, second, wide) = match ffn {
             Ffn::Mlp => ("mlp.fc1", "mlp.fc2", hidden),
             Ffn::Swiglu => ("mlp.w12", "mlp.w3", 2 * hidden),

@@ -29,10 +29,7 @@ use super::{
     proto::DataType,
     weights::Weights,
 };
-use crate::{
-    error::Result,
-    model::{Architecture, ModelSpec},
-};
+use crate::{error::Result, model::ModelSpec};
 
 /// A built model.
 #[derive(Debug)]
@@ -133,12 +130,8 @@ impl VitBuilder<'_> {
     }
 
     fn outputs(&mut self, tokens: &Tokens) {
-        let Architecture {
-            dim,
-            heads,
-            registers,
-            ..
-        } = *self.architecture;
+        let dim = Fixed(self.architecture.dim);
+        let registers = self.architecture.registers;
         let prefix = self.architecture.prefix_tokens();
         let batch = Varies("batch");
         let patches = Varies("patches");
@@ -146,14 +139,14 @@ impl VitBuilder<'_> {
         let cls = self.rows(&tokens.normed, 0, 1);
         let axis = self.graph.integers(&[1]);
         let cls = self.graph.node("Squeeze", &[&cls, &axis], &[]);
-        self.output("cls", &cls, &[batch, Fixed(dim)]);
+        self.output("cls", &cls, &[batch, dim]);
         let patch_tokens = self.rows(&tokens.normed, prefix, i64::MAX);
-        self.output("patch_tokens", &patch_tokens, &[batch, patches, Fixed(dim)]);
+        self.output("patch_tokens", &patch_tokens, &[batch, patches, dim]);
         if registers > 0 {
             let tokens = self.rows(&tokens.normed, 1, prefix as i64);
-            self.output("registers", &tokens, &[batch, Fixed(registers), Fixed(dim)]);
+            self.output("registers", &tokens, &[batch, Fixed(registers), dim]);
         }
-        let shape = [batch, Fixed(heads), Varies("tokens")];
+        let shape = [batch, Fixed(self.architecture.heads), Varies("tokens")];
         self.output("attention", &tokens.attention, &shape);
 
         let layers = Fixed(tokens.layers.len());
@@ -163,7 +156,7 @@ impl VitBuilder<'_> {
             .map(|tokens| self.rows(tokens, 0, 1))
             .collect();
         let cls = self.concat(&cls, 1);
-        self.output("layers_cls", &cls, &[batch, layers, Fixed(dim)]);
+        self.output("layers_cls", &cls, &[batch, layers, dim]);
         let axis = self.graph.integers(&[1]);
         let stacked: Vec<Value> = tokens
             .layers
@@ -174,7 +167,7 @@ impl VitBuilder<'_> {
             })
             .collect();
         let stacked = self.concat(&stacked, 1);
-        let shape = [batch, layers, patches, Fixed(dim)];
+        let shape = [batch, layers, patches, dim];
         self.output("layers_patch", &stacked, &shape);
     }
 

@@ -21,7 +21,7 @@ pub use self::{
 };
 use crate::{
     error::{Error, Result},
-    model::{Architecture, ModelSpec},
+    model::ModelSpec,
 };
 
 /// Weights of a vision transformer under the hub's names.
@@ -47,14 +47,9 @@ impl Weights {
                 .is_some_and(|parts| parts.iter().all(|part| self.tensors.contains_key(part)))
         };
         let name = &spec.name;
-        let Architecture {
-            depth,
-            registers,
-            layer_scale,
-            qkv_bias,
-            ..
-        } = spec.architecture;
-        if registers == 0 && has("register_tokens") {
+        let architecture = &spec.architecture;
+        let depth = architecture.depth;
+        if architecture.registers == 0 && has("register_tokens") {
             return Err(Error::artifact(format!(
                 "the weights have register tokens, and {name} has none; \
                  name a model with registers, such as dinov2-small-reg"
@@ -66,8 +61,12 @@ impl Weights {
             )));
         }
         for (field, expected, tensor) in [
-            ("layer_scale", layer_scale, "blocks.0.ls1.gamma"),
-            ("qkv_bias", qkv_bias, "blocks.0.attn.qkv.bias"),
+            (
+                "layer_scale",
+                architecture.layer_scale,
+                "blocks.0.ls1.gamma",
+            ),
+            ("qkv_bias", architecture.qkv_bias, "blocks.0.attn.qkv.bias"),
         ] {
             if !expected && has(tensor) {
                 return Err(Error::artifact(format!(
@@ -91,12 +90,8 @@ impl Weights {
             .iter()
             .map(|name| self.tensors.get(name).ok_or_else(|| missing(name)))
             .collect::<Result<_>>()?;
-        let joined = join_shapes(&parts);
         // Checked before any value is read: another shape than the model's could have any size.
-        if !joined
-            .as_deref()
-            .is_some_and(|joined| same_shape(joined, shape))
-        {
+        if !join_shapes(&parts).is_some_and(|joined| same_shape(&joined, shape)) {
             let found: Vec<String> = parts
                 .iter()
                 .map(|part| format!("{:?}", part.shape))
