@@ -174,7 +174,7 @@ struct Plane<'a> {
 impl<'a> Plane<'a> {
     /// Wraps whole rows of `width` RGB pixels.
     fn new(data: &'a [u8], width: usize) -> Self {
-        let height = data.len() / (3 * width);
+        let height = data.len() / (3 * width).max(1);
         Self {
             data,
             width,
