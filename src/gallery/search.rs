@@ -52,7 +52,6 @@ pub struct Neighbor {
     pub score: f32,
 }
 
-/// Checks that a vector has `dim` values.
 pub(crate) fn check_width(vector: &[f32], dim: usize) -> Result<()> {
     if vector.len() == dim {
         return Ok(());

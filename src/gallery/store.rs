@@ -211,7 +211,6 @@ pub async fn read_whole(
     }
 }
 
-/// Returns the error for a gallery that does not exist.
 pub(crate) fn no_gallery(name: &GalleryName) -> Error {
     Error::new(
         Kind::NotFound,
@@ -219,7 +218,6 @@ pub(crate) fn no_gallery(name: &GalleryName) -> Error {
     )
 }
 
-/// Returns the error for an item that does not exist.
 pub(crate) fn no_item(name: &GalleryName, id: &ItemId) -> Error {
     Error::new(
         Kind::NotFound,

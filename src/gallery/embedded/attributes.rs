@@ -14,7 +14,6 @@ pub(super) struct RowSet([u64; CHUNK_ROWS / 64]);
 impl RowSet {
     pub(super) const EMPTY: Self = Self([0; CHUNK_ROWS / 64]);
 
-    /// Returns the set of the first `count` rows.
     pub(super) fn first(count: usize) -> Self {
         let mut set = Self::EMPTY;
         (0..count).for_each(|row| set.insert(row));

@@ -9,17 +9,13 @@ use crate::{
     gallery::{Binding, GalleryName, Item, ItemId, Label, Metadata, VectorFormat},
 };
 
-/// Stored description of a gallery.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct GalleryRow {
     /// Number of the gallery; never reused.
     pub(super) number: u32,
     pub(super) binding: Binding,
-    /// Precision of the vectors.
     pub(super) vectors: VectorFormat,
-    /// Number of items.
     pub(super) items: u64,
-    /// Place of the next new item.
     pub(super) next_place: u64,
     /// Serial of the next write of an item. A deletion takes one, too, so that every commit changes
     /// it.
@@ -51,12 +47,10 @@ impl GalleryRow {
     }
 }
 
-/// Returns the prefix of all keys of a gallery.
 pub(super) fn prefix(gallery: u32) -> [u8; 4] {
     gallery.to_be_bytes()
 }
 
-/// Returns the key of an item by its place.
 pub(super) fn place_key(gallery: u32, place: u64) -> [u8; 12] {
     let mut key = [0; 12];
     key[..4].copy_from_slice(&gallery.to_be_bytes());
@@ -72,7 +66,6 @@ pub(super) fn place_of(key: &[u8]) -> Result<u64> {
         .ok_or_else(|| damaged("a key"))
 }
 
-/// Returns the key of an item by its id.
 pub(super) fn id_key(gallery: u32, id: &ItemId) -> Vec<u8> {
     [&gallery.to_be_bytes(), id.as_str().as_bytes()].concat()
 }
@@ -177,7 +170,6 @@ fn damaged(part: &str) -> Error {
     Error::internal(format!("{part} is damaged"))
 }
 
-/// Encodes values.
 pub(super) fn encode_floats(values: &[f32], format: VectorFormat) -> Vec<u8> {
     match format {
         VectorFormat::F32 => values

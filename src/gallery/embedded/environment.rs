@@ -41,7 +41,6 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// A snapshot of the database; a write transaction is one, too.
 pub(super) type ReadTransaction<'a> = RoTxn<'a, WithoutTls>;
 
-/// An open folder.
 #[derive(Debug)]
 pub(super) struct Environment {
     env: heed::Env<WithoutTls>,
@@ -137,7 +136,6 @@ impl Environment {
         }
     }
 
-    /// Returns the folder.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -186,7 +184,6 @@ impl Environment {
         self.folder.join("ballast")
     }
 
-    /// Converts an error of LMDB.
     pub(super) fn failed(&self, error: heed::Error) -> Error {
         match error {
             heed::Error::Io(error) if ran_out_of_room(&error, &self.folder) => disk_full(error),

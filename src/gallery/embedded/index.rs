@@ -28,7 +28,6 @@ const EXPANSION_SEARCH: usize = 96;
 /// Number of rows that a thread adds while searches wait, for some milliseconds.
 const STEP: usize = 8;
 
-/// The index of a gallery.
 pub(super) struct ApproximateIndex {
     /// Locked for writing while rows are added: a search in `usearch` reads neighbors without the
     /// locks under which they are added.
@@ -93,7 +92,6 @@ impl ApproximateIndex {
         })
     }
 
-    /// Returns the serial up to which every live row is in the index.
     pub(super) fn upto(&self) -> u64 {
         self.upto.load(Ordering::Acquire)
     }

@@ -22,7 +22,6 @@ use crate::error::{Result, ResultExt};
 /// Interval between saves of indexes that changed a lot.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
-/// Handle of the thread.
 #[derive(Debug)]
 pub(super) struct Indexer {
     wake: SyncSender<()>,
@@ -49,7 +48,6 @@ impl Indexer {
         })
     }
 
-    /// Notifies the thread of a write.
     pub(super) fn wake(&self) {
         // Fails if the thread is already notified, or has panicked. The panic hook has logged that,
         // and searches scan what the index lacks.

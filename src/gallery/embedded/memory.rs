@@ -56,7 +56,6 @@ impl LiveGallery {
     }
 }
 
-/// Galleries by name.
 pub(super) type Galleries = BTreeMap<GalleryName, Arc<LiveGallery>>;
 
 /// All galleries, and the settings of their searches.
@@ -142,7 +141,6 @@ impl Memory {
         self.published.notify_all();
     }
 
-    /// Returns the number of commits that were published.
     pub(super) fn publications(&self) -> u64 {
         *self.publications.lock()
     }

@@ -10,7 +10,6 @@ use crate::{
     gallery::{GalleryName, Item, ItemFilter, ItemId, Parts, StoredItem},
 };
 
-/// Reads an item with the requested parts.
 pub(super) fn get(
     view: View<'_>,
     name: &GalleryName,
@@ -23,7 +22,6 @@ pub(super) fn get(
         .transpose()
 }
 
-/// Reads up to `limit` items that pass the filter and whose place is above `after`.
 pub(super) fn page(
     view: View<'_>,
     name: &GalleryName,

@@ -53,7 +53,6 @@ impl Vectors {
     }
 }
 
-/// A row to add.
 #[derive(Debug, Clone)]
 pub(super) struct NewRow {
     pub(super) serial: u64,
@@ -95,7 +94,6 @@ impl Chunk {
         self.vectors.push(&row.vector);
     }
 
-    /// Adds some rows of another chunk.
     fn push_from(&mut self, other: &Self, rows: &RowSet, dim: usize) {
         let mut new = vec![None; other.len()];
         for row in rows.iter() {
@@ -116,13 +114,11 @@ pub(super) struct LiveChunk {
 }
 
 impl LiveChunk {
-    /// Returns the serial of the newest row.
     pub(super) fn last_serial(&self) -> u64 {
         self.chunk.serials.last().copied().unwrap_or_default()
     }
 }
 
-/// All rows of a gallery.
 #[derive(Debug, Clone)]
 pub(super) struct Rows {
     pub(super) dim: usize,
@@ -135,7 +131,6 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Returns an empty set of rows.
     pub(super) fn new(version: u64, dim: usize, format: VectorFormat) -> Self {
         Self {
             dim,

@@ -10,7 +10,6 @@ use super::{
     rows::{Rows, Vectors},
 };
 
-/// A row with its score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Hit {
     pub(super) score: f32,
@@ -37,7 +36,6 @@ impl PartialOrd for Hit {
     }
 }
 
-/// The best `k` hits.
 #[derive(Debug)]
 pub(super) struct Best {
     k: usize,
@@ -112,7 +110,6 @@ pub(super) fn scan(rows: &Rows, passing: &[RowSet], query: &[f32], after: u64, b
     }
 }
 
-/// Returns the score of one row.
 pub(super) fn score(query: &[f32], vectors: &Vectors, row: usize) -> f32 {
     Scanner::new(query).one(vectors, row).clamp(-1.0, 1.0)
 }
@@ -143,7 +140,6 @@ impl<'a> Scanner<'a> {
         });
     }
 
-    /// Computes the scores of a range of rows.
     fn all(&mut self, vectors: &Vectors, range: std::ops::Range<usize>) -> &[f32] {
         let dim = self.query.len();
         self.scores.clear();

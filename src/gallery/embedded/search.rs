@@ -26,7 +26,6 @@ const CANDIDATES: usize = 2;
 /// Timeout for the publication of a commit, which takes microseconds.
 const PUBLICATION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Returns the nearest items.
 pub(super) fn neighbors(
     environment: &Environment,
     memory: &Memory,
@@ -108,7 +107,6 @@ impl<'a> ReadSnapshot<'a> {
         }
     }
 
-    /// Returns the `k` best hits.
     fn hits(&self, search: &Search, k: usize, exact_up_to: usize) -> Result<Vec<Hit>> {
         let rows = &*self.rows;
         let passing = rows.passing(search.filter.as_ref());

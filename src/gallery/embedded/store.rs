@@ -36,7 +36,6 @@ const MAX_STREAMS: usize = 16;
 /// Timeout for one of these places.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A folder of galleries.
 #[derive(Debug)]
 pub(in crate::gallery) struct EmbeddedStore {
     environment: Arc<Environment>,
@@ -45,7 +44,6 @@ pub(in crate::gallery) struct EmbeddedStore {
     serving: Option<Serving>,
 }
 
-/// State of a folder that is open for serving.
 #[derive(Debug)]
 struct Serving {
     memory: Arc<Memory>,
@@ -321,7 +319,6 @@ impl DocumentStore for EmbeddedStore {
     }
 }
 
-/// Returns the key of a document in its table.
 fn table_key(key: DocumentKey<'_>) -> String {
     format!("{}/{}", key.kind(), key.name())
 }

@@ -39,7 +39,6 @@ impl From<Error> for WriteError {
     }
 }
 
-/// `Result` with a [`WriteError`].
 pub(super) type Outcome<T> = Result<T, WriteError>;
 
 /// A transaction in progress, and the state of memory after it.
@@ -55,7 +54,6 @@ pub(super) struct WriteTransaction<'a> {
     vectors: VectorFormat,
 }
 
-/// Changes to the rows of a gallery.
 #[derive(Default)]
 struct Changes {
     version: u64,
@@ -63,7 +61,6 @@ struct Changes {
     dead: Vec<u64>,
 }
 
-/// An item that is already stored.
 struct Existing {
     place: u64,
     /// Serial of its live row, if it has one.
@@ -87,7 +84,6 @@ impl<'a> WriteTransaction<'a> {
         })
     }
 
-    /// Fails if the transaction would not leave enough room for a deletion.
     pub(super) fn keep_room(&mut self) -> Result<()> {
         self.environment
             .keep_room(&mut self.txn)
@@ -114,12 +110,10 @@ impl<'a> WriteTransaction<'a> {
         Ok(())
     }
 
-    /// Creates a gallery, unless it exists with the same binding.
     pub(super) fn create(&mut self, name: &GalleryName, binding: &Binding) -> Outcome<()> {
         self.find_or_create(name, binding).map(drop)
     }
 
-    /// Deletes a gallery, and returns whether it existed.
     pub(super) fn remove(&mut self, name: &GalleryName) -> Outcome<bool> {
         let Some(row) = self.row(name)? else {
             return Ok(false);
@@ -158,7 +152,6 @@ impl<'a> WriteTransaction<'a> {
         Ok(())
     }
 
-    /// Stores items, and creates their gallery if it does not exist.
     pub(super) fn put(&mut self, name: &GalleryName, batch: &ItemBatch) -> Outcome<Vec<Written>> {
         let mut row = self.find_or_create(name, &batch.binding)?;
         let stored_ms = SystemTime::now()
@@ -172,7 +165,6 @@ impl<'a> WriteTransaction<'a> {
         Ok(written)
     }
 
-    /// Deletes items, and returns for each id whether an item was deleted.
     pub(super) fn delete(&mut self, name: &GalleryName, ids: &[ItemId]) -> Outcome<Vec<bool>> {
         let mut row = self.require_row(name)?;
         let mut deleted = Vec::with_capacity(ids.len());
@@ -183,13 +175,11 @@ impl<'a> WriteTransaction<'a> {
         Ok(deleted)
     }
 
-    /// Stores a document under its key.
     pub(super) fn put_document(&mut self, key: &str, document: &[u8]) -> Outcome<()> {
         let documents = self.environment.tables.documents;
         self.write(|txn| documents.put(txn, key.as_bytes(), document))
     }
 
-    /// Deletes a document, and returns whether it existed.
     pub(super) fn remove_document(&mut self, key: &str) -> Outcome<bool> {
         let documents = self.environment.tables.documents;
         self.write(|txn| documents.delete(txn, key.as_bytes()))

@@ -31,14 +31,12 @@ impl<'t> View<'t> {
         &self.environment.tables
     }
 
-    /// Reads the value of a key.
     pub(super) fn get(self, table: Table, key: &[u8]) -> Result<Option<&'t [u8]>> {
         table
             .get(self.txn, key)
             .map_err(|error| self.environment.failed(error))
     }
 
-    /// Iterates over the entries whose key begins with `prefix`.
     pub(super) fn entries(
         self,
         table: Table,
@@ -49,7 +47,6 @@ impl<'t> View<'t> {
         Ok(entries.map(move |entry| entry.map_err(failed)))
     }
 
-    /// Returns all galleries, by name.
     pub(super) fn galleries(self) -> Result<Vec<(GalleryName, GalleryRow)>> {
         let failed = |error| self.environment.failed(error);
         // LMDB rejects an empty prefix.
@@ -64,19 +61,16 @@ impl<'t> View<'t> {
             .collect()
     }
 
-    /// Looks up a gallery.
     pub(super) fn gallery(self, name: &GalleryName) -> Result<Option<GalleryRow>> {
         self.get(self.tables().galleries, name.as_str().as_bytes())?
             .map(|bytes| GalleryRow::decode(name, bytes))
             .transpose()
     }
 
-    /// Looks up a gallery that must exist.
     pub(super) fn require_gallery(self, name: &GalleryName) -> Result<GalleryRow> {
         self.gallery(name)?.ok_or_else(|| no_gallery(name))
     }
 
-    /// Looks up the place of an id.
     pub(super) fn place(self, gallery: u32, id: &ItemId) -> Result<Option<u64>> {
         let place = self.get(self.tables().ids, &codec::id_key(gallery, id))?;
         Ok(place
@@ -84,14 +78,12 @@ impl<'t> View<'t> {
             .map(u64::from_le_bytes))
     }
 
-    /// Reads the record at a place.
     pub(super) fn record(self, gallery: u32, place: u64) -> Result<Option<ItemRecord>> {
         self.get(self.tables().records, &codec::place_key(gallery, place))?
             .map(ItemRecord::decode)
             .transpose()
     }
 
-    /// Looks up the record of an id.
     pub(super) fn find(self, gallery: u32, id: &ItemId) -> Result<Option<ItemRecord>> {
         match self.place(gallery, id)? {
             Some(place) => self.record(gallery, place),
@@ -117,7 +109,6 @@ impl<'t> View<'t> {
         }))
     }
 
-    /// Reads the requested parts of an item.
     pub(super) fn with_parts(
         self,
         row: &GalleryRow,
@@ -133,7 +124,6 @@ impl<'t> View<'t> {
         })
     }
 
-    /// Returns whether the checksum of an encoded record and its parts is right.
     pub(super) fn is_whole(self, gallery: u32, place: u64, record: &[u8]) -> Result<bool> {
         let parts = self.encoded_parts(gallery, place, Parts::ALL)?;
         Ok(ItemRecord::is_whole(

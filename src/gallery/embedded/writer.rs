@@ -153,7 +153,6 @@ where
     }
 }
 
-/// State of the thread.
 pub(super) struct WriterThread {
     pub(super) environment: Arc<Environment>,
     pub(super) memory: Arc<Memory>,

@@ -16,10 +16,8 @@ use crate::error::Error;
 
 /// Timeout for finding out whether a write was committed.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
-/// Pause between two attempts.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Commits a transaction.
 pub(super) async fn commit(database: &Database, transaction: Transaction<'_>) -> Outcome<()> {
     let insert = transaction
         .prepare_cached("INSERT INTO writes DEFAULT VALUES RETURNING token::text")

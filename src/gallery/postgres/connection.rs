@@ -42,7 +42,6 @@ const SESSION: &str = "
         WHERE extname = 'vector'
     )), false)";
 
-/// Connection pool of a database.
 pub(super) struct Database {
     pool: Pool,
     location: String,
@@ -123,7 +122,6 @@ impl Database {
         Ok(self.pool.get().await?)
     }
 
-    /// Returns a connection for a write.
     pub(super) async fn writer(&self) -> Outcome<LongConnection> {
         self.long_connection(&self.writers).await
     }

@@ -33,7 +33,6 @@ pub(super) async fn list(client: &Connection, kind: DocumentKind) -> Outcome<Vec
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Deletes a document, and returns whether it existed.
 pub(super) async fn remove(transaction: &Transaction<'_>, key: DocumentKey<'_>) -> Outcome<bool> {
     const REMOVE: &str = "DELETE FROM documents WHERE kind = $1 AND name = $2";
     let removed = transaction

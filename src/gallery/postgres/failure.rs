@@ -22,7 +22,6 @@ pub(super) enum Failure {
     Ours(Error),
 }
 
-/// `Result` with a [`Failure`].
 pub(super) type Outcome<T> = Result<T, Failure>;
 
 impl Failure {

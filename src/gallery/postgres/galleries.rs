@@ -16,7 +16,6 @@ use crate::{
 /// A gallery as its row describes it.
 pub(super) struct GalleryRow {
     pub(super) number: i64,
-    /// Table of its items.
     pub(super) table: String,
     pub(super) last_place: i64,
     pub(super) info: GalleryInfo,
@@ -51,7 +50,6 @@ fn gallery_row(row: &Row) -> Outcome<GalleryRow> {
     })
 }
 
-/// Looks up a gallery.
 pub(super) async fn find(
     client: &impl GenericClient,
     name: &GalleryName,
@@ -63,7 +61,6 @@ pub(super) async fn find(
     row.as_ref().map(gallery_row).transpose()
 }
 
-/// Looks up a gallery that must exist.
 pub(super) async fn require(
     client: &impl GenericClient,
     name: &GalleryName,
@@ -71,7 +68,6 @@ pub(super) async fn require(
     Ok(find(client, name).await?.ok_or_else(|| no_gallery(name))?)
 }
 
-/// Returns all galleries, by name.
 pub(super) async fn list(client: &Connection) -> Outcome<Vec<GalleryInfo>> {
     let query = format!("{COLUMNS} WHERE name IS NOT NULL ORDER BY name");
     let rows = client.query(&query, &[]).await?;

@@ -41,12 +41,10 @@ impl Indexing {
         self.dim > 2000
     }
 
-    /// Returns the indexed expression.
     pub(super) fn expression(self) -> String {
         format!("(vector{})", self.cast())
     }
 
-    /// Returns the cast from a vector to the indexed type.
     pub(super) fn cast(self) -> String {
         if self.is_rounded() {
             format!("::halfvec({})", self.dim)

@@ -11,7 +11,6 @@ use crate::{
     gallery::{Item, ItemId, Label, Metadata, NewItem, Parts, StoredItem},
 };
 
-/// Columns of an [`Item`].
 pub(super) const ITEM: &str = "place, stored_ms, id, label, metadata";
 
 /// Returns the columns of a [`StoredItem`]; parts that are not requested are not read.
@@ -27,7 +26,6 @@ pub(super) fn columns(parts: Parts) -> String {
     )
 }
 
-/// Reads the columns [`ITEM`].
 pub(super) fn item(row: &Row) -> Outcome<Item> {
     let place = row.try_get::<_, i64>("place")?.unsigned_abs();
     let id: &[u8] = row.try_get("id")?;
@@ -43,7 +41,6 @@ pub(super) fn item(row: &Row) -> Outcome<Item> {
     })
 }
 
-/// Reads the columns that [`columns`] returns.
 pub(super) fn stored_item(row: &Row) -> Outcome<StoredItem> {
     let item = item(row)?;
     let features: Option<&[u8]> = row.try_get("features")?;
@@ -91,7 +88,6 @@ pub(super) struct ItemRow<'a> {
 }
 
 impl<'a> ItemRow<'a> {
-    /// Returns the row of an item to store.
     pub(super) fn new(place: i64, stored_ms: i64, item: &'a NewItem) -> Result<Self> {
         Ok(Self {
             place,

@@ -18,10 +18,8 @@ use crate::{
     gallery::{CheckReport, GalleryName, Item, ItemFilter, ItemId, ItemStream, Parts, StoredItem},
 };
 
-/// Number of rows per fetch.
 const FETCH_ROWS: usize = 64;
 
-/// Reads an item.
 pub(super) async fn get(
     client: &Connection,
     name: &GalleryName,
@@ -40,7 +38,6 @@ pub(super) async fn get(
     rows.first().map(item_row::stored_item).transpose()
 }
 
-/// Reads up to `limit` items that pass the filter and whose place is above `after`.
 pub(super) async fn page(
     client: &Connection,
     name: &GalleryName,
@@ -76,7 +73,6 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// Opens a cursor over some columns.
     pub(super) async fn open(
         (connection, permit): LongConnection,
         name: &GalleryName,
@@ -130,7 +126,6 @@ impl Drop for Cursor {
     }
 }
 
-/// Streams the items of a cursor.
 pub(super) fn items(cursor: Cursor) -> ItemStream {
     rows(cursor)
         .map(|row| Ok(item_row::stored_item(&row?)?))

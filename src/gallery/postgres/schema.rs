@@ -161,7 +161,6 @@ async fn extension(transaction: &Transaction<'_>) -> Outcome<()> {
     Ok(())
 }
 
-/// Returns the name of the item table of a gallery.
 pub(super) fn items(number: i64) -> String {
     format!("dinoserve.items_{number}")
 }

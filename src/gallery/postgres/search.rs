@@ -49,7 +49,6 @@ pub(super) async fn nearest(
     Ok((one_by_one(&client, &gallery, search).await?, gallery))
 }
 
-/// Returns whether at most `max` items pass the filter.
 async fn passes_at_most(
     client: &Connection,
     gallery: &GalleryRow,

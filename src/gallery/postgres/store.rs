@@ -38,10 +38,8 @@ use crate::{
 /// Maximum number of lookups of a gallery whose table is dropped between lookup and read.
 const MAX_LOOKUPS: usize = 5;
 
-/// Number of writes between two cleanups.
 const CLEANUP_INTERVAL: u64 = 1024;
 
-/// A database of galleries.
 pub(in crate::gallery) struct PostgresStore {
     database: Arc<Database>,
     exact_up_to: usize,

@@ -93,7 +93,6 @@ impl SnapshotRecord {
     }
 }
 
-/// Returns the error for a damaged snapshot.
 pub(super) fn damaged(damage: impl std::fmt::Display) -> Error {
     Error::new(
         Kind::Malformed,

@@ -17,7 +17,6 @@ use crate::{
     hex,
 };
 
-/// Maximum number of items in a batch.
 const BATCH_ITEMS: usize = 512;
 /// Size of the records after which a batch ends, in bytes.
 const BATCH_BYTES: usize = 8 << 20;
