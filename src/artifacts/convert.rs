@@ -26,9 +26,6 @@ use crate::{
     },
 };
 
-/// Size of the write buffer for the data file, in bytes.
-const BUFFER_BYTES: usize = 1 << 20;
-
 /// Reads a weight file. Its name determines the format if `format` is `None`.
 pub fn read_weights(path: &Path, format: Option<SourceFormat>) -> Result<Weights> {
     format
@@ -108,7 +105,7 @@ pub fn convert(
     let weights = read_weights(source, format)?;
     let to = ModelPaths::new(to);
     let file = temporary_for(&to.data)?;
-    let mut sink = HashingWriter::new(BufWriter::with_capacity(BUFFER_BYTES, file));
+    let mut sink = HashingWriter::new(BufWriter::with_capacity(1 << 20, file));
     let data = ExternalData {
         location: file_name(&to.data),
         sink: &mut sink,

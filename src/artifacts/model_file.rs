@@ -74,14 +74,10 @@ impl ModelFile {
             ))
         })?;
         let entry = |key: &str| {
-            model
-                .metadata_props
-                .iter()
-                .find(|entry| entry.key == key)
-                .map(|entry| entry.value.as_str())
-                .ok_or_else(|| {
-                    invalid("not a model that `dinoserve models convert` wrote; convert it first")
-                })
+            let entry = model.metadata_props.iter().find(|entry| entry.key == key);
+            entry.map(|entry| entry.value.as_str()).ok_or_else(|| {
+                invalid("not a model that `dinoserve models convert` wrote; convert it first")
+            })
         };
         let spec: ModelSpec = serde_json::from_str(entry(metadata::SPEC)?).map_err(|error| {
             invalid(&format!(
@@ -90,22 +86,15 @@ impl ModelFile {
         })?;
         spec.check()
             .map_err(|error| error.context(path.display()))?;
-        let graph = model
-            .graph
-            .as_ref()
-            .ok_or_else(|| invalid("contains no graph; convert it again"))?;
-        let table = graph
-            .initializer
-            .iter()
-            .find(|tensor| tensor.name == "pos_embed")
-            .ok_or_else(|| invalid("contains no position table; convert it again"))?;
-        let (table, _) = table.raw_data.as_chunks::<4>();
-        let table = table
-            .iter()
-            .map(|&bytes| f32::from_le_bytes(bytes))
-            .collect();
+        let graph = model.graph.as_ref();
+        let graph = graph.ok_or_else(|| invalid("contains no graph; convert it again"))?;
+        let mut tensors = graph.initializer.iter();
+        let table = tensors.find(|tensor| tensor.name == "pos_embed");
+        let table = table.ok_or_else(|| invalid("contains no position table; convert it again"))?;
+        let (bytes, _) = table.raw_data.as_chunks::<4>();
+        let values = bytes.iter().map(|&bytes| f32::from_le_bytes(bytes));
         let shape = spec.architecture.position_table_shape();
-        let table = Array2::from_shape_vec(shape, table).map_err(|_| {
+        let table = Array2::from_shape_vec(shape, values.collect()).map_err(|_| {
             invalid(
                 "its position table does not have the size in its description; convert it again",
             )

@@ -76,11 +76,10 @@ impl Bench {
         let patch = model.spec.architecture.patch;
         let plan = self.engine.config().plan_here(model.precision, &runtime)?;
         let mut sessions = ModelSession::load(&runtime, &model, &plan)?;
-        let rows: Vec<Measurement> = self
-            .sizes
-            .iter()
-            .map(|&size| self.measure(size, patch, &files, &plan, &mut sessions))
-            .collect::<anyhow::Result<_>>()?;
+        let mut rows = Vec::with_capacity(self.sizes.len());
+        for &size in &self.sizes {
+            rows.push(self.measure(size, patch, &files, &plan, &mut sessions)?);
+        }
         if self.json {
             let report = serde_json::json!({
                 "model": model.spec.name,
@@ -142,28 +141,20 @@ impl Bench {
         let decoded = decode(file)?;
         let input = resize(&decoded)?;
         let session = sessions.single();
-        let tokens = session
-            .run(&[(&input, RequestedOutputs::PATCH_TOKENS)])?
-            .remove(0)
-            .patch_tokens
-            .context("patch tokens")?;
+        let mut outputs = session.run(&[(&input, RequestedOutputs::PATCH_TOKENS)])?;
+        let tokens = outputs.remove(0).patch_tokens.context("patch tokens")?;
 
         let decode_ms = self.median(|| decode(file).map(drop))?;
         let resize_ms = self.median(|| resize(&decoded).map(drop))?;
         let pca_ms =
             self.median(|| pca::maps(&[tokens.view()], &[], 3, Foreground::None).map(drop))?;
-        let mut infer = |input: &Input| {
-            session
-                .run(&[(input, RequestedOutputs::default())])
-                .map(drop)
-        };
+        let outputs = RequestedOutputs::default();
+        let mut infer = |input: &Input| session.run(&[(input, outputs)]).map(drop);
         let inference_ms = self.median(|| infer(&input))?;
         let pipeline_ms = self.median(|| infer(&prepare(file)?))?;
 
-        let inputs: Vec<Input> = files
-            .iter()
-            .map(|file| prepare(file))
-            .collect::<Result<_>>()?;
+        let inputs = files.iter().map(|file| prepare(file));
+        let inputs: Vec<Input> = inputs.collect::<Result<_>>()?;
         let session_rate = self.rate(&mut sessions.workers, plan.max_batch, |index| {
             Ok(inputs[index % inputs.len()].clone())
         })?;
@@ -204,31 +195,23 @@ impl Bench {
     ) -> anyhow::Result<f64> {
         let time = Duration::from_secs_f64(self.seconds.max(0.0));
         let start = Barrier::new(sessions.len());
-        let measure = |session: &mut ModelSession, offset: usize| -> Result<f64> {
+        let outputs = RequestedOutputs::default();
+        let measure = &|session: &mut ModelSession, offset: usize| -> Result<f64> {
             start.wait();
             let started = Instant::now();
             let mut done = 0;
             while done == 0 || started.elapsed() < time {
-                let batch: Vec<Input> = (0..batch_size)
-                    .map(|i| input(offset + done + i))
-                    .collect::<Result<_>>()?;
-                let requests = batch
-                    .iter()
-                    .map(|input| (input, RequestedOutputs::default()));
+                let inputs = (0..batch_size).map(|i| input(offset + done + i));
+                let batch: Vec<Input> = inputs.collect::<Result<_>>()?;
+                let requests = batch.iter().map(|input| (input, outputs));
                 session.run(&requests.collect::<Vec<_>>())?;
                 done += batch_size;
             }
             Ok(done as f64 / started.elapsed().as_secs_f64())
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> = sessions
-                .iter_mut()
-                .enumerate()
-                .map(|(offset, session)| {
-                    let measure = &measure;
-                    scope.spawn(move || measure(session, offset))
-                })
-                .collect();
+            let spawn = |(offset, session)| scope.spawn(move || measure(session, offset));
+            let threads: Vec<_> = sessions.iter_mut().enumerate().map(spawn).collect();
             threads
                 .into_iter()
                 .map(|thread| Ok(thread.join().expect("a worker of the benchmark panicked")?))

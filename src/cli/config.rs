@@ -43,12 +43,10 @@ impl Config {
                 object.insert(name.to_owned(), json!({"value": value, "source": source}));
                 continue;
             }
+            let default = documented_default(arg);
             let (setting, remark) = match value {
                 Some(value) => (format!("{name} = {value}"), source),
-                None => (
-                    format!("# {name} ="),
-                    format!("not set: {}", documented_default(arg)),
-                ),
+                None => (format!("# {name} ="), format!("not set: {default}")),
             };
             writeln!(out, "{setting:<44} # {remark}")?;
         }

@@ -4,8 +4,9 @@
 //! default in every command with that flag, so clap parses and checks it like a typed one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ffi::OsString,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -29,14 +30,10 @@ impl ConfigFile {
         let named = config_argument(arguments)
             .or_else(|| std::env::var_os("DINOSERVE_CONFIG").filter(|path| !path.is_empty()));
         let path = named.map_or_else(|| PathBuf::from(DEFAULT_PATH), PathBuf::from);
+        let is_default = path == Path::new(DEFAULT_PATH);
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::parse(&path, &text).map(Some),
-            Err(error)
-                if error.kind() == std::io::ErrorKind::NotFound
-                    && path == Path::new(DEFAULT_PATH) =>
-            {
-                Ok(None)
-            }
+            Err(error) if is_default && error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => {
                 Err(error).with_context(|| format!("reading the settings in {}", path.display()))
             }
@@ -44,9 +41,9 @@ impl ConfigFile {
     }
 
     fn parse(path: &Path, text: &str) -> anyhow::Result<Self> {
-        let table: toml::Table = text
-            .parse()
-            .with_context(|| format!("reading the settings in {}", path.display()))?;
+        let file = path.display();
+        let table = text.parse::<toml::Table>();
+        let table = table.with_context(|| format!("reading the settings in {file}"))?;
         let mut values = BTreeMap::new();
         for (key, value) in table {
             let value = match value {
@@ -54,10 +51,7 @@ impl ConfigFile {
                 toml::Value::Integer(number) => number.to_string(),
                 toml::Value::Float(number) => number.to_string(),
                 toml::Value::Boolean(truth) => truth.to_string(),
-                _ => bail!(
-                    "{}: `{key}` must be a text, a number, true or false",
-                    path.display()
-                ),
+                _ => bail!("{file}: `{key}` must be a text, a number, true or false"),
             };
             values.insert(key, value);
         }
@@ -85,16 +79,12 @@ impl ConfigFile {
     pub(super) fn apply(&self, command: Command) -> anyhow::Result<Command> {
         // A flag of another command may have the same name and another meaning; flags with the same
         // variable are the same setting.
-        let known: BTreeMap<String, OsString> = settable_flags(&command)
-            .filter_map(name_and_variable)
-            .collect();
+        let known = settable_flags(&command).filter_map(name_and_variable);
+        let known = BTreeMap::from_iter(known);
         if let Some(key) = self.values.keys().find(|key| !known.contains_key(*key)) {
-            let names: BTreeSet<&str> = known.keys().map(String::as_str).collect();
-            bail!(
-                "{}: unknown setting `{key}`; expected one of {}",
-                self.path.display(),
-                Vec::from_iter(names).join(", ")
-            );
+            let file = self.path.display();
+            let names = Vec::from_iter(known.keys().map(String::as_str)).join(", ");
+            bail!("{file}: unknown setting `{key}`; expected one of {names}");
         }
         Ok(self.replace_defaults(command, &known))
     }
@@ -117,11 +107,9 @@ impl ConfigFile {
 
 /// Returns the flags that a file can set: those of `serve` and the global ones.
 pub(super) fn settable_flags(command: &Command) -> impl Iterator<Item = &Arg> {
-    let serve_flags = command
-        .find_subcommand("serve")
-        .into_iter()
-        .flat_map(Command::get_arguments);
-    serve_flags
+    let serve = command.find_subcommand("serve").into_iter();
+    serve
+        .flat_map(Command::get_arguments)
         .chain(command.get_arguments())
         .filter(|arg| arg.get_long() != Some("config") && arg.get_env().is_some())
 }
@@ -138,10 +126,8 @@ fn config_argument(arguments: impl Iterator<Item = OsString>) -> Option<OsString
         if argument == "--config" {
             return arguments.next();
         }
-        if let Some(path) = argument
-            .to_str()
-            .and_then(|text| text.strip_prefix("--config="))
-        {
+        let text = argument.to_str().unwrap_or_default();
+        if let Some(path) = text.strip_prefix("--config=") {
             return Some(path.into());
         }
     }

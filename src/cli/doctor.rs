@@ -107,10 +107,8 @@ impl Doctor {
                 .iter()
                 .try_for_each(|finding| finding.print(&mut out))?;
         }
-        let problem = findings
-            .iter()
-            .any(|finding| finding.verdict == Verdict::Bad);
-        Ok(exit_code(!problem))
+        let mut verdicts = findings.iter().map(|finding| finding.verdict);
+        Ok(exit_code(verdicts.all(|verdict| verdict != Verdict::Bad)))
     }
 
     fn library(&self, runtime: &Result<Runtime>) -> Outcome {
@@ -132,10 +130,8 @@ impl Doctor {
                 let manifest = verified.map_err(|error| {
                     anyhow!("{error}; `dinoserve models pull {name}` replaces it")
                 })?;
-                good(format_args!(
-                    "{name} {}, as it was written",
-                    manifest.precision
-                ))
+                let precision = manifest.precision;
+                good(format_args!("{name} {precision}, as it was written"))
             }
             ModelState::Downloaded => Ok((
                 Verdict::Note,
@@ -187,11 +183,8 @@ impl Doctor {
     async fn gallery(&self) -> Outcome {
         let flags = &self.serve.gallery;
         let opened = flags.open(OpenMode::Read).await;
-        if opened
-            .as_ref()
-            .is_err_and(|error| error.kind() == Kind::NotFound)
-            && let Some(folder) = flags.missing_folder()
-        {
+        let is_missing = matches!(&opened, Err(error) if error.kind() == Kind::NotFound);
+        if is_missing && let Some(folder) = flags.missing_folder() {
             let location = folder.display();
             return match tempfile::tempfile_in(nearest_folder(&folder)) {
                 Ok(_) => good(format_args!("{location} will be made")),

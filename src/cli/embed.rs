@@ -51,28 +51,22 @@ struct EmbeddedFile {
 
 impl Embed {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let output = self.output.display();
         let write = match extension(&self.output) {
             "npy" => write_matrix,
             "jsonl" => write_lines,
-            _ => bail!(
-                "{}: the output must end in .npy or .jsonl",
-                self.output.display()
-            ),
+            _ => bail!("{output}: the output must end in .npy or .jsonl"),
         };
         let FoundImages { paths, unreadable } = find_images(&self.folder)?;
         let mut failures = unreadable;
         if paths.is_empty() {
-            bail!(
-                "{}: the folder has no images; supported extensions: {}",
-                self.folder.display(),
-                image_extensions().join(", ")
-            );
+            let folder = self.folder.display();
+            let extensions = image_extensions().join(", ");
+            bail!("{folder}: the folder has no images; supported extensions: {extensions}");
         }
-        let image = self.embed.vector.image_options();
-        let options = self
-            .embed
-            .vector
-            .embed_options(Pooling::default(), !self.no_normalize);
+        let flags = &self.embed.vector;
+        let image = flags.image_options();
+        let options = flags.embed_options(Pooling::default(), !self.no_normalize);
         let mut started = Instant::now();
         let vectors = block_on(self.embed.with_extractor(async |extractor| {
             started = Instant::now();
@@ -91,10 +85,9 @@ impl Embed {
         let seconds = started.elapsed().as_secs_f64();
         writeln!(
             std::io::stdout(),
-            "{} images embedded in {seconds:.1} s ({:.1} images/s), written to {}",
+            "{} images embedded in {seconds:.1} s ({:.1} images/s), written to {output}",
             embedded.len(),
-            embedded.len() as f64 / seconds,
-            self.output.display()
+            embedded.len() as f64 / seconds
         )?;
         print_failures("files could not be read", &failures)?;
         Ok(exit_code(failures.is_empty() || !embedded.is_empty()))
@@ -103,13 +96,9 @@ impl Embed {
 
 fn write_matrix(output: &Path, embedded: &[EmbeddedFile]) -> anyhow::Result<()> {
     let dim = embedded.first().map_or(0, |file| file.embedding.len());
-    let values = embedded
-        .iter()
-        .flat_map(|file| file.embedding.iter().copied());
-    let bytes = npy::encode(&Array2::from_shape_vec(
-        (embedded.len(), dim),
-        values.collect(),
-    )?)?;
+    let values = embedded.iter().flat_map(|file| &file.embedding);
+    let matrix = Array2::from_shape_vec((embedded.len(), dim), values.copied().collect())?;
+    let bytes = npy::encode(&matrix)?;
     write_file(output, |writer| writer.write_all(&bytes))?;
     write_file(&output.with_extension("paths.txt"), |writer| {
         let mut paths = embedded.iter().map(|file| &file.path);

@@ -41,12 +41,10 @@ async fn embed_file(
     image: &ImageOptions,
     options: &EmbedOptions,
 ) -> Result<Vec<f32>> {
-    let file = tokio::fs::read(path)
-        .await
-        .map_err(|error| Error::io("reading", error))?;
+    let file = tokio::fs::read(path).await;
+    let file = file.map_err(|error| Error::io("reading", error))?;
     let mut embeddings = extractor.embed(vec![file.into()], image, options).await?;
     let embedding = embeddings.value.pop();
-    Ok(embedding
-        .ok_or_else(|| Error::internal("no answer for an image"))??
-        .vector)
+    let embedding = embedding.ok_or_else(|| Error::internal("no answer for an image"))?;
+    Ok(embedding?.vector)
 }

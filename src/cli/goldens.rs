@@ -42,9 +42,8 @@ pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> an
             attention: true,
             ..RequestedOutputs::default()
         };
-        let found = session
-            .run(&[(&Input { pixels, grid }, outputs)])?
-            .remove(0);
+        let input = Input { pixels, grid };
+        let found = session.run(&[(&input, outputs)])?.remove(0);
         let expected = read_safetensors(&[map_file(&folder.join(format!("{name}.safetensors")))?])?;
         let cls: Vec<f32> = found.cls.iter().copied().collect();
         let attention: Vec<f32> = found.attention.iter().flatten().copied().collect();
@@ -71,10 +70,8 @@ fn reference_names(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries.flatten() {
         let file_name = entry.file_name();
-        let name = file_name
-            .to_str()
-            .and_then(|name| name.strip_suffix("_input.png"));
-        names.extend(name.map(str::to_owned));
+        let name = file_name.to_str().unwrap_or_default();
+        names.extend(name.strip_suffix("_input.png").map(str::to_owned));
     }
     names.sort();
     ensure!(!names.is_empty(), "{} has no *_input.png", folder.display());

@@ -121,11 +121,8 @@ impl List {
     fn run(self) -> anyhow::Result<ExitCode> {
         let store = self.store.store()?;
         if self.json {
-            let models: Vec<_> = store
-                .catalog()
-                .iter()
-                .map(|spec| json!({"model": spec, "state": state(&store, spec)}))
-                .collect();
+            let model = |spec| json!({"model": spec, "state": state(&store, spec)});
+            let models: Vec<_> = store.catalog().iter().map(model).collect();
             print_json(&models)?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -202,11 +199,8 @@ impl Verify {
         writeln!(out, "{} is as it was written", path.display())?;
         writeln!(out, "fingerprint {}", manifest.fingerprint)?;
         let source = &manifest.source;
-        writeln!(
-            out,
-            "made from {source} (sha256 {})",
-            manifest.source_sha256
-        )?;
+        let sha256 = &manifest.source_sha256;
+        writeln!(out, "made from {source} (sha256 {sha256})")?;
         if let Some(folder) = self.goldens {
             let runtime = self.runtime.load(&self.store)?;
             let model = ModelFile::open(&path, PositionRule::Hub)?;

@@ -117,11 +117,9 @@ impl Serve {
         let http_config = self.http.http_config(self.access.cors_origins());
         let state = AppState::new(Arc::clone(&live), http_config, keys);
         let scheme = certificate.as_ref().map_or("http", |_| "https");
-        let config = self
-            .http
-            .serve_config(certificate, self.access.reload_interval());
-        telemetry::metrics()
-            .build_info
+        let config = self.http.serve_config(&self.access, certificate);
+        let build_info = &telemetry::metrics().build_info;
+        build_info
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
 
@@ -161,26 +159,23 @@ fn raise_file_limit() {
 
 /// Resolves on SIGTERM or Ctrl-C.
 async fn stop_signal() -> Stop {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    let stop = {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => tokio::select! {
-                _ = interrupt => Stop::Now,
-                _ = terminate.recv() => Stop::Gracefully,
-            },
-            Err(_) => {
-                drop(interrupt.await);
-                Stop::Now
-            }
-        }
-    };
-    #[cfg(not(unix))]
-    let stop = {
-        drop(interrupt.await);
-        Stop::Now
+    let stop = tokio::select! {
+        _ = tokio::signal::ctrl_c() => Stop::Now,
+        () = terminated() => Stop::Gracefully,
     };
     tracing::info!("stopping: accepted requests are finished, new ones are rejected");
     stop
+}
+
+/// Resolves on SIGTERM; never on a system that cannot signal it.
+async fn terminated() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            terminate.recv().await;
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }

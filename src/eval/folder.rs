@@ -82,9 +82,6 @@ impl LabeledVectors {
 
 /// Returns all labels of several datasets, sorted.
 pub fn classes(datasets: &[&LabeledVectors]) -> Vec<String> {
-    let labels: BTreeSet<&String> = datasets
-        .iter()
-        .flat_map(|dataset| &dataset.labels)
-        .collect();
-    labels.into_iter().cloned().collect()
+    let labels = datasets.iter().flat_map(|dataset| &dataset.labels);
+    BTreeSet::from_iter(labels).into_iter().cloned().collect()
 }

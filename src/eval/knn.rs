@@ -1,8 +1,6 @@
 //! Classification by the nearest labeled images, as in `dinov2/eval/knn.py`: exact, by dot
 //! product.
 
-use std::cmp::Ordering;
-
 use ndarray::{ArrayView2, Axis};
 use serde::Serialize;
 
@@ -36,16 +34,11 @@ pub fn nearest(
 ) -> Result<Vec<Vec<Neighbor>>> {
     let rows = train.nrows();
     if k == 0 || k > rows {
-        return Err(Error::option(
-            "k",
-            format!("{k} neighbors cannot be found among {rows} images; use 1 to {rows}"),
-        ));
+        let detail = format!("{k} neighbors cannot be found among {rows} images; use 1 to {rows}");
+        return Err(Error::option("k", detail));
     }
-    let by_score = |a: &Neighbor, b: &Neighbor| -> Ordering {
-        b.score
-            .total_cmp(&a.score)
-            .then_with(|| a.index.cmp(&b.index))
-    };
+    let by_score =
+        |a: &Neighbor, b: &Neighbor| b.score.total_cmp(&a.score).then(a.index.cmp(&b.index));
     let mut found = Vec::with_capacity(test.nrows());
     for block in test.axis_chunks_iter(Axis(0), BLOCK_ROWS) {
         for scores in block.dot(&train.t()).rows() {
@@ -75,10 +68,7 @@ pub fn predict(
     vote: Vote,
     temperature: f32,
 ) -> Option<usize> {
-    let voters: Vec<(f32, usize)> = neighbors
-        .iter()
-        .take(k)
-        .map(|near| (near.score, labels[near.index]))
-        .collect();
+    let voters = neighbors.iter().take(k);
+    let voters = Vec::from_iter(voters.map(|near| (near.score, labels[near.index])));
     vote::winner(&vote::shares(&voters, classes, vote, temperature))
 }

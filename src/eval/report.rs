@@ -81,27 +81,17 @@ impl Report {
 
     /// Returns the number of characters of the longest label.
     fn label_width(&self) -> usize {
-        self.classes
-            .iter()
-            .map(|class| class.label.chars().count())
-            .max()
-            .unwrap_or(0)
-            .max("label".len())
+        let labels = self.classes.iter().map(|class| &class.label);
+        let widths = labels.map(|label| label.chars().count());
+        widths.fold("label".len(), usize::max)
     }
 
     /// Writes a row per label and a column per prediction, numbered as the rows; 0 is a dot.
     fn write_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.label_width();
         let classes = self.classes.len();
-        let largest = self
-            .confusion
-            .iter()
-            .flatten()
-            .chain(&self.unpredicted)
-            .max()
-            .copied()
-            .unwrap_or(0)
-            .max(classes);
+        let counts = self.confusion.iter().flatten().chain(&self.unpredicted);
+        let largest = counts.copied().fold(classes, usize::max);
         let cell = largest.to_string().len() + 2;
         let number = classes.to_string().len();
         let none = self.unpredicted.iter().any(|&count| count > 0);
@@ -113,10 +103,9 @@ impl Report {
         for (row, class) in self.classes.iter().enumerate() {
             write!(f, "{:>number$}  {:<width$}", row + 1, class.label)?;
             for &count in &self.confusion[row] {
-                if count == 0 {
-                    write!(f, "{:>cell$}", "·")?;
-                } else {
-                    write!(f, "{count:>cell$}")?;
+                match count {
+                    0 => write!(f, "{:>cell$}", "·")?,
+                    _ => write!(f, "{count:>cell$}")?,
                 }
             }
             if none {
@@ -175,11 +164,8 @@ fn percent(share: Option<f64>) -> String {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = self.accuracy * 100.0;
-        writeln!(
-            f,
-            "Accuracy {percent:.1} % ({} of {})\n",
-            self.correct, self.count
-        )?;
+        let Self { correct, count, .. } = self;
+        writeln!(f, "Accuracy {percent:.1} % ({correct} of {count})\n")?;
         if self.classes.len() <= MAX_TABLE_CLASSES {
             self.write_table(f)?;
         } else {

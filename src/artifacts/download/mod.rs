@@ -23,7 +23,6 @@ const MAX_FRUITLESS: u32 = 4;
 /// Time after which an attempt ends and is resumed, so that a stalled connection cannot hang. It
 /// doubles where the server restarts the file instead.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(120);
-const BUFFER_BYTES: usize = 1 << 17;
 
 /// Downloads `url` to `to`, or completes an interrupted download.
 ///
@@ -218,7 +217,7 @@ impl Transfer<'_> {
             resumed: range.start == received,
         };
         let mut body = body.into_reader();
-        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut buffer = vec![0; 1 << 17];
         let mut done = range.start;
         loop {
             self.progress.advance(Step::Downloading, done, range.total);

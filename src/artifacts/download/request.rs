@@ -49,16 +49,13 @@ pub(super) struct ByteRange {
 
 /// Creates the HTTP client.
 pub(super) fn new_agent() -> Agent {
+    // The machine's certificates include that of a corporate proxy.
+    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
     Agent::config_builder()
         .max_redirects(0)
         .max_redirects_will_error(false)
         .http_status_as_error(false)
-        // The machine's certificates include that of a corporate proxy.
-        .tls_config(
-            TlsConfig::builder()
-                .root_certs(RootCerts::PlatformVerifier)
-                .build(),
-        )
+        .tls_config(tls.build())
         .timeout_connect(Some(Duration::from_secs(20)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
         .user_agent(concat!("dinoserve/", env!("CARGO_PKG_VERSION")))
@@ -82,11 +79,8 @@ pub(super) fn get(
         .map_err(|error| Failure::permanent(format!("{url:?} is not a URL: {error}")))?;
     let mut announced = None;
     for _ in 0..MAX_REDIRECTS {
-        let mut request = agent
-            .get(&uri)
-            .config()
-            .timeout_recv_body(Some(timeout))
-            .build();
+        let config = agent.get(&uri).config().timeout_recv_body(Some(timeout));
+        let mut request = config.build();
         if start > 0 {
             request = request.header(header::RANGE, format!("bytes={start}-"));
         }
@@ -131,20 +125,17 @@ fn resolve(base: &Uri, location: &str) -> Option<Uri> {
         parts.path_and_query = Some(location.parse().ok()?);
         return Uri::from_parts(parts).ok();
     }
-    location
-        .parse()
-        .ok()
-        .filter(|uri: &Uri| uri.scheme().is_some())
+    let uri: Uri = location.parse().ok()?;
+    uri.scheme().is_some().then_some(uri)
 }
 
 /// Parses a `Content-Range`: `bytes 100-199/200`, or `bytes */200`, whose start counts as 0.
 pub(super) fn content_range(headers: &HeaderMap) -> Option<ByteRange> {
     let value = header_text(headers, header::CONTENT_RANGE)?;
     let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
-    let start = if range == "*" {
-        0
-    } else {
-        range.split_once('-')?.0.parse().ok()?
+    let start = match range {
+        "*" => 0,
+        _ => range.split_once('-')?.0.parse().ok()?,
     };
     Some(ByteRange {
         start,

@@ -97,10 +97,8 @@ pub(super) struct Prediction<'a> {
 impl DatasetFlags {
     /// Finds the images to learn from and those to test.
     pub(super) fn find(&self) -> anyhow::Result<(LabeledFolder, LabeledFolder)> {
-        Ok((
-            LabeledFolder::find(&self.train)?,
-            LabeledFolder::find(&self.test)?,
-        ))
+        let train = LabeledFolder::find(&self.train)?;
+        Ok((train, LabeledFolder::find(&self.test)?))
     }
 
     /// Embeds all images. `pooling` is the default of the evaluation.
@@ -146,11 +144,8 @@ impl DatasetFlags {
         };
         let text = serde_json::to_vec_pretty(content)?;
         write_file(path, |writer| writer.write_all(&text))?;
-        writeln!(
-            std::io::stdout(),
-            "Every prediction is in {}",
-            path.display()
-        )?;
+        let path = path.display();
+        writeln!(std::io::stdout(), "Every prediction is in {path}")?;
         Ok(())
     }
 }
@@ -159,11 +154,8 @@ impl LabeledFolder {
     fn find(root: &Path) -> anyhow::Result<Self> {
         let FoundImages { paths, unreadable } = find_images(root)?;
         let images = LabeledImages::new(root, paths).with_context(|| {
-            format!(
-                "looking for images ({}) in {}",
-                image_extensions().join(", "),
-                root.display()
-            )
+            let extensions = image_extensions().join(", ");
+            format!("looking for images ({extensions}) in {}", root.display())
         })?;
         let unreadable = unreadable.into_iter().map(|(path, error)| ExcludedFile {
             path,
@@ -239,21 +231,18 @@ impl Datasets {
         )?;
         for (name, set) in [("train", &self.train), ("test", &self.test)] {
             let labels = classes(&[&set.vectors]).len();
+            let images = set.images;
+            let folder = set.folder.display();
             writeln!(
                 out,
-                "{name:<5}  {} images of {labels} labels, {}",
-                set.images,
-                set.folder.display()
+                "{name:<5}  {images} images of {labels} labels, {folder}"
             )?;
         }
         for set in [&self.train, &self.test] {
             let excluded = set.excluded.len();
             if excluded > 0 {
-                writeln!(
-                    out,
-                    "{excluded} files of {} are left out:",
-                    set.folder.display()
-                )?;
+                let folder = set.folder.display();
+                writeln!(out, "{excluded} files of {folder} are left out:")?;
             }
             for ExcludedFile { path, error } in &set.excluded {
                 writeln!(out, "  {path}: {error}")?;

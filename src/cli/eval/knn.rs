@@ -88,11 +88,9 @@ impl Knn {
         let datasets = self.datasets.embed(train, test, Pooling::Cls, true)?;
         let mut out = std::io::stdout();
         datasets.print(&mut out)?;
-        let neighbors = nearest(
-            datasets.train.vectors.vectors.view(),
-            datasets.test.vectors.vectors.view(),
-            max_k,
-        )?;
+        let train = &datasets.train.vectors;
+        let test = &datasets.test.vectors;
+        let neighbors = nearest(train.vectors.view(), test.vectors.view(), max_k)?;
         let mut runs = Vec::new();
         for &k in &self.k {
             for &vote in &self.vote {
@@ -100,12 +98,8 @@ impl Knn {
             }
         }
         self.print(&mut out, &runs)?;
-        let neighbors = datasets
-            .test
-            .vectors
-            .ids
-            .iter()
-            .zip(&neighbors)
+        let images = test.ids.iter().zip(&neighbors);
+        let neighbors = images
             .map(|(id, neighbors)| ImageNeighbors::new(&datasets, id, neighbors))
             .collect();
         self.datasets.write_json(&KnnReport {

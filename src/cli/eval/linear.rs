@@ -115,10 +115,9 @@ impl Linear {
 fn learn(datasets: &Datasets, options: &TrainingOptions) -> anyhow::Result<Probe> {
     let mut progress = Progress::new(Unit::Items);
     let probe = train_on(&datasets.train.vectors, options, &mut |at| {
-        let step = if at.stage == Stage::Validating {
-            "cross-validating"
-        } else {
-            "fitting"
+        let step = match at.stage {
+            Stage::Validating => "cross-validating",
+            _ => "fitting",
         };
         progress.show(step, at.done as u64, at.total.map(|total| total as u64));
         true

@@ -157,17 +157,13 @@ impl EngineFlags {
     /// Opens the converted model; pulls and converts it first if it is not in the cache.
     pub(in crate::cli) fn model_file(&self) -> Result<ModelFile> {
         let store = self.store()?;
+        let name = &self.model;
+        let precision = self.precision();
         let model = with_progress(|progress| {
-            store.ensure(
-                &self.model,
-                self.precision(),
-                self.pos_embed,
-                self.offline,
-                progress,
-            )
+            store.ensure(name, precision, self.pos_embed, self.offline, progress)
         })
         .map_err(|error| match error.kind() {
-            Kind::Download if self.model == "dinov2-small" => error.context(
+            Kind::Download if name == "dinov2-small" => error.context(
                 "pulling dinov2-small (for a model without a hub run `make setup` and pass \
                  --model dinov2-small-focus)",
             ),

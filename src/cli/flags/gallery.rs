@@ -47,9 +47,7 @@ impl GalleryFlags {
     /// Opens the store if its location is given.
     pub(in crate::cli) async fn open(&self, mode: OpenMode) -> Result<Option<Gallery>> {
         match &self.location {
-            Some(location) => gallery::open(location, &self.config(), mode)
-                .await
-                .map(Some),
+            Some(location) => Ok(Some(gallery::open(location, &self.config(), mode).await?)),
             None => Ok(None),
         }
     }

@@ -132,8 +132,8 @@ impl HttpFlags {
 
     pub(in crate::cli) fn serve_config(
         &self,
+        access: &AccessFlags,
         certificate: Option<Arc<Certificate>>,
-        reload_interval: Duration,
     ) -> ServeConfig {
         ServeConfig {
             max_connections: self.max_connections,
@@ -142,7 +142,7 @@ impl HttpFlags {
             shutdown_delay: Duration::from_secs(self.shutdown_delay),
             shutdown_grace: Duration::from_secs(self.shutdown_grace),
             certificate,
-            reload_interval,
+            reload_interval: Duration::from_secs(access.reload_interval),
         }
     }
 }
@@ -170,9 +170,5 @@ impl AccessFlags {
             .map(|origin| origin.trim_end_matches('/').to_owned())
             .filter(|origin| !origin.is_empty())
             .collect()
-    }
-
-    pub(in crate::cli) fn reload_interval(&self) -> Duration {
-        Duration::from_secs(self.reload_interval)
     }
 }

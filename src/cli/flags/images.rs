@@ -6,7 +6,7 @@ use super::{EngineFlags, names};
 use crate::{
     features::pool::Pooling,
     service::{EmbedOptions, Extractor, ImageLimits, ImageOptions, VectorOptions},
-    vision::{DecodeLimits, PreprocessingOverrides, ResizeMode},
+    vision::{DecodeLimits, ResizeMode},
 };
 
 /// Limits of images.
@@ -94,15 +94,10 @@ pub(in crate::cli) struct VectorFlags {
 
 impl VectorFlags {
     pub(in crate::cli) fn image_options(&self) -> ImageOptions {
-        let overrides = PreprocessingOverrides {
-            size: self.size,
-            resize: self.resize,
-            ..PreprocessingOverrides::default()
-        };
-        ImageOptions {
-            overrides,
-            ..ImageOptions::default()
-        }
+        let mut options = ImageOptions::default();
+        options.overrides.size = self.size;
+        options.overrides.resize = self.resize;
+        options
     }
 
     /// The options without a gallery; `pooling` is the default.

@@ -1,7 +1,6 @@
 //! `dinoserve gallery export -o FILE`.
 
 use std::{
-    fs::File,
     io::{BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -42,6 +41,7 @@ struct ExportedItem<'a> {
 
 impl Export {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let output = self.output.display();
         let write = match extension(&self.output) {
             "jsonl" => write_lines,
             #[cfg(feature = "parquet")]
@@ -51,16 +51,12 @@ impl Export {
                 "this program was built without Parquet; build it with \
                  `cargo build --release --features parquet`"
             ),
-            _ => bail!(
-                "{}: the output must end in .jsonl or .parquet",
-                self.output.display()
-            ),
+            _ => bail!("{output}: the output must end in .jsonl or .parquet"),
         };
         let mut items = Items::open(&self.gallery)?;
         write(&self.output, &mut items)?;
         let count = items.count();
         drop(items);
-        let output = self.output.display();
         writeln!(std::io::stdout(), "{count} items written to {output}")?;
         Ok(ExitCode::SUCCESS)
     }
@@ -93,9 +89,8 @@ fn write_lines(output: &Path, items: &mut Items) -> Result<()> {
                     .map_err(matrix_error)?;
             }
             lines.flush().map_err(lines_error)?;
-            let matrix: &mut File = matrix
-                .into_inner()
-                .map_err(|error| matrix_error(error.into_error()))?;
+            let matrix = matrix.into_inner();
+            let matrix = matrix.map_err(|error| matrix_error(error.into_error()))?;
             matrix.seek(SeekFrom::Start(0)).map_err(matrix_error)?;
             let header = npy::header(items.count(), items.dim());
             matrix.write_all(&header).map_err(matrix_error)

@@ -51,11 +51,9 @@ impl ImageList {
             ),
         }?;
         if list.images.is_empty() && list.failures.is_empty() {
-            bail!(
-                "{}: no images found; supported extensions: {}",
-                source.display(),
-                image_extensions().join(", ")
-            );
+            let source = source.display();
+            let extensions = image_extensions().join(", ");
+            bail!("{source}: no images found; supported extensions: {extensions}");
         }
         Ok(list)
     }
@@ -171,10 +169,8 @@ impl<'a> ListReader<'a> {
         row: Result<ListRow<M>, impl Display>,
         parse_metadata: fn(M) -> Result<Metadata>,
     ) {
-        let image = row
-            .map_err(|error| Error::option("line", error))
-            .and_then(|row| self.image(row, parse_metadata));
-        match image {
+        let row = row.map_err(|error| Error::option("line", error));
+        match row.and_then(|row| self.image(row, parse_metadata)) {
             Ok(image) => self.list.images.push(image),
             Err(error) => self.list.failures.push((format!("line {number}"), error)),
         }
@@ -188,13 +184,9 @@ impl<'a> ListReader<'a> {
         let metadata = row.metadata.map(parse_metadata).transpose()?;
         let id = ItemId::new(row.id.unwrap_or_else(|| row.path.clone()))?;
         if !self.ids.insert(id.clone()) {
-            return Err(Error::option(
-                "id",
-                format!(
-                    "{:?} occurs in an earlier line; ids must be unique",
-                    id.as_str()
-                ),
-            ));
+            let id = id.as_str();
+            let detail = format!("{id:?} occurs in an earlier line; ids must be unique");
+            return Err(Error::option("id", detail));
         }
         Ok(ListedImage {
             path: self.folder.join(row.path),

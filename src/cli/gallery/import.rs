@@ -119,11 +119,10 @@ impl Import {
             .await?;
         let total = Some((counts.done() + images.len()) as u64);
         let mut progress = Progress::new(Unit::Items);
+        let store = galleries.store();
         let mut images = images.into_iter();
         loop {
-            let (paths, entries) = self
-                .next_batch(galleries.store(), &mut images, counts)
-                .await?;
+            let (paths, entries) = self.next_batch(store, &mut images, counts).await?;
             if entries.is_empty() {
                 return Ok(());
             }
@@ -146,19 +145,14 @@ impl Import {
         images: &mut vec::IntoIter<ListedImage>,
         counts: &mut ImportCounts,
     ) -> Result<(Vec<String>, Vec<NewEntry>)> {
-        let exists = store.gallery(&self.gallery.name).await?.is_some();
+        let name = &self.gallery.name;
+        let may_be_stored = store.gallery(name).await?.is_some() && !self.replace;
         let mut paths = Vec::new();
         let mut entries = Vec::new();
         let mut bytes = 0;
         while entries.len() < BATCH_IMAGES && bytes < BATCH_BYTES {
             let Some(image) = images.next() else { break };
-            if !self.replace
-                && exists
-                && store
-                    .get(&self.gallery.name, &image.id, Parts::NONE)
-                    .await?
-                    .is_some()
-            {
+            if may_be_stored && store.get(name, &image.id, Parts::NONE).await?.is_some() {
                 counts.skipped += 1;
                 continue;
             }

@@ -52,9 +52,8 @@ pub(super) fn write(output: &Path, items: &mut Items) -> Result<()> {
         while let Some(item) = items.next()? {
             group.add(item)?;
             if group.ids.len() == GROUP_ROWS {
-                std::mem::take(&mut group)
-                    .write(&mut writer)
-                    .map_err(failed)?;
+                let full = std::mem::take(&mut group);
+                full.write(&mut writer).map_err(failed)?;
             }
         }
         if !group.ids.is_empty() {
@@ -68,11 +67,7 @@ type ParquetWriter<'a> = SerializedFileWriter<BufWriter<&'a mut File>>;
 
 fn open(file: &mut File) -> parquet::errors::Result<ParquetWriter<'_>> {
     // Values of vectors hardly repeat, so a dictionary would only take space.
-    let vector = ColumnPath::from(vec![
-        "vector".to_owned(),
-        "list".to_owned(),
-        "element".to_owned(),
-    ]);
+    let vector = ColumnPath::from(["vector", "list", "element"].map(str::to_owned).to_vec());
     let properties = WriterProperties::builder()
         .set_column_dictionary_enabled(vector, false)
         .build();
@@ -107,13 +102,9 @@ impl RowGroup {
         column::<ByteArrayType>(&mut group, &self.labels, Some(&self.label_levels), None)?;
         column::<ByteArrayType>(&mut group, &self.metadata, None, None)?;
         column::<Int64Type>(&mut group, &self.stored, None, None)?;
-        let defined = vec![1; self.repetition_levels.len()];
-        column::<FloatType>(
-            &mut group,
-            &self.vectors,
-            Some(&defined),
-            Some(&self.repetition_levels),
-        )?;
+        let repetition = &self.repetition_levels;
+        let defined = vec![1; repetition.len()];
+        column::<FloatType>(&mut group, &self.vectors, Some(&defined), Some(repetition))?;
         group.close().map(drop)
     }
 }
@@ -129,8 +120,7 @@ fn column<T: DataType>(
     let next = group.next_column()?;
     let mut column =
         next.ok_or_else(|| parquet::errors::ParquetError::General("no such column".to_owned()))?;
-    column
-        .typed::<T>()
-        .write_batch(values, definition, repetition)?;
+    let writer = column.typed::<T>();
+    writer.write_batch(values, definition, repetition)?;
     column.close()
 }

@@ -93,16 +93,12 @@ impl ApiKeyFlag {
 impl Snapshot {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let runtime = async_runtime()?;
-        let SnapshotFlags {
-            gallery,
-            server,
-            key,
-        } = &self.source;
-        let name = &gallery.name;
+        let flags = &self.source;
+        let name = &flags.gallery.name;
         let mut summary = SnapshotSummary::default();
-        if let Some(server) = server {
+        if let Some(server) = &flags.server {
             let address = snapshot_url(server, name);
-            let response = key.authorize(agent().get(&address)).call();
+            let response = flags.key.authorize(agent().get(&address)).call();
             let mut body = successful_body(&address, response)?;
             write_atomically(&self.file, |file| {
                 let mut body = ProgressReader {
@@ -117,7 +113,7 @@ impl Snapshot {
                 Ok(())
             })?;
         } else {
-            let store = runtime.block_on(gallery.open(OpenMode::Read))?;
+            let store = runtime.block_on(flags.gallery.open(OpenMode::Read))?;
             write_atomically(&self.file, |file| {
                 let show = Progress::of_bytes("writing", None);
                 let writer = InspectWriter::new(async_file(file)?, show);
@@ -132,30 +128,23 @@ impl Snapshot {
 
 impl Restore {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let SnapshotFlags {
-            gallery,
-            server,
-            key,
-        } = &self.target;
-        let name = &gallery.name;
+        let flags = &self.target;
+        let name = &flags.gallery.name;
         let mut file = File::open(&self.file)
             .with_context(|| format!("cannot read {}", self.file.display()))?;
-        let summary = if let Some(server) = server {
+        let summary = if let Some(server) = &flags.server {
             let verified =
                 block_on(async { Ok(verify_snapshot(reader(&file, "checking")?).await?) });
-            let bytes = verified
-                .with_context(|| self.file.display().to_string())?
-                .bytes;
+            let verified = verified.with_context(|| self.file.display().to_string())?;
             file.rewind()?;
             let body = ProgressReader {
                 inner: file,
-                show: Progress::of_bytes("sending", Some(bytes)),
+                show: Progress::of_bytes("sending", Some(verified.bytes)),
             };
             let address = snapshot_url(server, name);
-            let response = key
-                .authorize(agent().put(&address))
-                .content_type("application/octet-stream")
-                .send(SendBody::from_owned_reader(body));
+            let request = flags.key.authorize(agent().put(&address));
+            let request = request.content_type("application/octet-stream");
+            let response = request.send(SendBody::from_owned_reader(body));
             serde_json::from_str(&successful_body(&address, response)?.read_to_string()?)?
         } else {
             block_on(self.restore_here(&file))?
@@ -183,11 +172,8 @@ impl Restore {
 
 fn report(summary: &SnapshotSummary, outcome: &str) -> anyhow::Result<ExitCode> {
     let size = indicatif::BinaryBytes(summary.bytes);
-    writeln!(
-        std::io::stdout(),
-        "{} items ({size}) {outcome}",
-        summary.items
-    )?;
+    let items = summary.items;
+    writeln!(std::io::stdout(), "{items} items ({size}) {outcome}")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -201,10 +187,8 @@ fn async_file(file: &File) -> Result<tokio::fs::File> {
 /// Reads the rest of an open file, and shows the progress of `step`.
 fn reader(file: &File, step: &'static str) -> Result<impl AsyncRead + Unpin + Send> {
     let total = file.metadata().ok().map(|metadata| metadata.len());
-    Ok(InspectReader::new(
-        async_file(file)?,
-        Progress::of_bytes(step, total),
-    ))
+    let show = Progress::of_bytes(step, total);
+    Ok(InspectReader::new(async_file(file)?, show))
 }
 
 /// A reader that passes what it reads to `show`.
@@ -223,12 +207,10 @@ impl<R: Read, F: FnMut(&[u8])> Read for ProgressReader<R, F> {
 
 /// Makes a client without a limit for the whole transfer, which takes long for a large gallery.
 fn agent() -> Agent {
-    let tls = TlsConfig::builder()
-        .root_certs(RootCerts::PlatformVerifier)
-        .build();
+    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
     Agent::config_builder()
         .http_status_as_error(false)
-        .tls_config(tls)
+        .tls_config(tls.build())
         .timeout_connect(Some(Duration::from_secs(20)))
         .build()
         .into()

@@ -38,7 +38,7 @@ struct GalleryStats {
     indexed: u64,
     binding: Binding,
     /// Number of items of each label.
-    labels: BTreeMap<String, u64>,
+    labels: BTreeMap<Label, u64>,
     #[serde(rename = "unlabelled")]
     unlabeled: u64,
 }
@@ -84,10 +84,7 @@ async fn count(store: &Gallery, info: GalleryInfo) -> Result<GalleryStats> {
         name: info.name,
         indexed: info.indexed,
         binding: info.binding,
-        labels: labels
-            .into_iter()
-            .map(|(label, count)| (label.into(), count))
-            .collect(),
+        labels,
         unlabeled,
     })
 }
@@ -113,9 +110,8 @@ impl StoreStats {
             write!(out, ", {} on disk", indicatif::BinaryBytes(bytes))?;
         }
         writeln!(out)?;
-        self.galleries
-            .iter()
-            .try_for_each(|gallery| gallery.print(out))
+        let mut galleries = self.galleries.iter();
+        galleries.try_for_each(|gallery| gallery.print(out))
     }
 }
 
