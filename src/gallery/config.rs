@@ -61,10 +61,8 @@ pub enum StoreLocation {
 impl StoreLocation {
     /// Parses a folder, or the URL of a database.
     pub fn parse(location: &str) -> Self {
-        match ["postgres://", "postgresql://"]
-            .iter()
-            .any(|scheme| location.starts_with(scheme))
-        {
+        let schemes = ["postgres://", "postgresql://"];
+        match schemes.iter().any(|scheme| location.starts_with(scheme)) {
             true => Self::Postgres(location.to_owned()),
             false => Self::Folder(PathBuf::from(location)),
         }

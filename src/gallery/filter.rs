@@ -215,16 +215,13 @@ impl ItemFilter {
                 ("label", value) => filter.label = Some(Condition::parse("label", value)?),
                 ("metadata", Value::Object(conditions)) => {
                     for (member, condition) in conditions {
-                        filter
-                            .metadata
-                            .push((member.clone(), Condition::parse(member, condition)?));
+                        let condition = Condition::parse(member, condition)?;
+                        filter.metadata.push((member.clone(), condition));
                     }
                 }
                 _ => {
-                    return Err(Error::option(
-                        "where",
-                        format!("{name:?} is not valid here; {FORM}"),
-                    ));
+                    let detail = format!("{name:?} is not valid here; {FORM}");
+                    return Err(Error::option("where", detail));
                 }
             }
         }

@@ -129,17 +129,15 @@ fn check_name(name: &str) -> Result<()> {
 
 fn check_id(id: &str) -> Result<()> {
     let max = ItemId::MAX_BYTES;
-    match id.len() {
-        0 => Err(Error::option(
-            "id",
-            format!("empty; an id has 1 to {max} bytes"),
-        )),
-        length if length > max => Err(Error::option(
-            "id",
-            format!("{length} bytes long; an id has 1 to {max} bytes"),
-        )),
-        _ => Ok(()),
-    }
+    let wrong = match id.len() {
+        0 => "empty".to_owned(),
+        length if length > max => format!("{length} bytes long"),
+        _ => return Ok(()),
+    };
+    Err(Error::option(
+        "id",
+        format!("{wrong}; an id has 1 to {max} bytes"),
+    ))
 }
 
 fn check_label(label: &str) -> Result<()> {

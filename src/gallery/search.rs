@@ -56,9 +56,7 @@ pub(crate) fn check_width(vector: &[f32], dim: usize) -> Result<()> {
     if vector.len() == dim {
         return Ok(());
     }
-    let detail = format!(
-        "has {} values; the vectors of this gallery have {dim}",
-        vector.len()
-    );
+    let width = vector.len();
+    let detail = format!("has {width} values; the vectors of this gallery have {dim}");
     Err(Error::option("vector", detail))
 }

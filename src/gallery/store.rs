@@ -212,15 +212,11 @@ pub async fn read_whole(
 }
 
 pub(crate) fn no_gallery(name: &GalleryName) -> Error {
-    Error::new(
-        Kind::NotFound,
-        format!("there is no gallery `{name}`; see GET /v1/galleries"),
-    )
+    let detail = format!("there is no gallery `{name}`; see GET /v1/galleries");
+    Error::new(Kind::NotFound, detail)
 }
 
 pub(crate) fn no_item(name: &GalleryName, id: &ItemId) -> Error {
-    Error::new(
-        Kind::NotFound,
-        format!("the gallery `{name}` has no item {:?}", id.as_str()),
-    )
+    let detail = format!("the gallery `{name}` has no item {:?}", id.as_str());
+    Error::new(Kind::NotFound, detail)
 }

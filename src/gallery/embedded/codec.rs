@@ -172,10 +172,7 @@ fn damaged(part: &str) -> Error {
 
 pub(super) fn encode_floats(values: &[f32], format: VectorFormat) -> Vec<u8> {
     match format {
-        VectorFormat::F32 => values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect(),
+        VectorFormat::F32 => values.iter().copied().flat_map(f32::to_le_bytes).collect(),
         VectorFormat::F16 => values
             .iter()
             .flat_map(|&value| f16::from_f32(value).to_le_bytes())
@@ -186,19 +183,13 @@ pub(super) fn encode_floats(values: &[f32], format: VectorFormat) -> Vec<u8> {
 /// Decodes values; an incomplete value at the end is dropped.
 pub(super) fn decode_floats(bytes: &[u8], format: VectorFormat) -> Vec<f32> {
     match format {
-        VectorFormat::F32 => bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&bytes| f32::from_le_bytes(bytes))
-            .collect(),
+        VectorFormat::F32 => {
+            let (values, _) = bytes.as_chunks();
+            values.iter().copied().map(f32::from_le_bytes).collect()
+        }
         VectorFormat::F16 => {
-            let halves: Vec<f16> = bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&bytes| f16::from_le_bytes(bytes))
-                .collect();
+            let (halves, _) = bytes.as_chunks();
+            let halves: Vec<f16> = halves.iter().copied().map(f16::from_le_bytes).collect();
             let mut values = vec![0.0; halves.len()];
             halves.convert_to_f32_slice(&mut values);
             values

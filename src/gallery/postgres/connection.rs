@@ -132,16 +132,12 @@ impl Database {
     }
 
     async fn long_connection(&self, permits: &Arc<Semaphore>) -> Outcome<LongConnection> {
-        let permit = tokio::time::timeout(WAIT_TIMEOUT, Arc::clone(permits).acquire_owned()).await;
-        let permit = permit
-            .ok()
-            .and_then(std::result::Result::ok)
-            .ok_or_else(|| {
-                Error::new(
-                    Kind::Overloaded,
-                    "too many requests use the gallery's database; try again shortly",
-                )
-            })?;
+        let acquired =
+            tokio::time::timeout(WAIT_TIMEOUT, Arc::clone(permits).acquire_owned()).await;
+        let Ok(Ok(permit)) = acquired else {
+            let detail = "too many requests use the gallery's database; try again shortly";
+            return Err(Error::new(Kind::Overloaded, detail).into());
+        };
         Ok((self.connection().await?, permit))
     }
 
@@ -160,10 +156,8 @@ fn tls() -> Result<tokio_postgres_rustls::MakeRustlsConnect> {
         .with_safe_default_protocol_versions()
         .and_then(BuilderVerifierExt::with_platform_verifier)
         .map_err(|error| {
-            Error::new(
-                Kind::Unavailable,
-                format!("TLS to the gallery's database: {error}"),
-            )
+            let detail = format!("TLS to the gallery's database: {error}");
+            Error::new(Kind::Unavailable, detail)
         })?;
     Ok(tokio_postgres_rustls::MakeRustlsConnect::new(
         config.with_no_client_auth(),
@@ -178,20 +172,15 @@ fn location(config: &Config) -> String {
     });
     let mut hosts: Vec<String> = named.collect();
     if hosts.is_empty() {
-        hosts = config
-            .get_hostaddrs()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let addresses = config.get_hostaddrs().iter();
+        hosts = addresses.map(ToString::to_string).collect();
     }
     let ports = config.get_ports();
     for (at, host) in hosts.iter_mut().enumerate() {
         let port = ports.get(at).or(ports.first()).copied().unwrap_or(5432);
         *host = format!("{host}:{port}");
     }
-    let database = config
-        .get_dbname()
-        .or(config.get_user())
-        .unwrap_or_default();
+    let database = config.get_dbname().or(config.get_user());
+    let database = database.unwrap_or_default();
     format!("{}/{database}", hosts.join(","))
 }

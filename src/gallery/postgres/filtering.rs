@@ -54,16 +54,13 @@ pub(super) fn expression(filter: Option<&ItemFilter>, parameters: &mut Parameter
     let Some(filter) = filter else {
         return "TRUE".to_owned();
     };
-    let label = filter
-        .label
-        .iter()
-        .map(|condition| of_label(condition, parameters))
-        .collect::<Vec<_>>();
-    let metadata = filter
-        .metadata
-        .iter()
-        .map(|(member, condition)| of_member(member, condition, parameters));
-    let all: Vec<String> = label.into_iter().chain(metadata).collect();
+    let mut all = Vec::new();
+    if let Some(condition) = &filter.label {
+        all.push(of_label(condition, parameters));
+    }
+    for (member, condition) in &filter.metadata {
+        all.push(of_member(member, condition, parameters));
+    }
     if all.is_empty() {
         "TRUE".to_owned()
     } else {
@@ -78,10 +75,8 @@ fn of_label(condition: &Condition, parameters: &mut Parameters) -> String {
                 Scalar::Text(text) if !text.contains('\0') => Some(text.clone()),
                 _ => None,
             });
-            format!(
-                "label = ANY({})",
-                parameters.bind(texts.collect::<Vec<_>>(), Type::TEXT_ARRAY)
-            )
+            let texts = parameters.bind(texts.collect::<Vec<_>>(), Type::TEXT_ARRAY);
+            format!("label = ANY({texts})")
         }
         Condition::Range { low, high } => {
             let mut all = vec!["label IS NOT NULL".to_owned()];
@@ -112,10 +107,8 @@ fn of_member(member: &str, condition: &Condition, parameters: &mut Parameters) -
                 let mut any = vec!["FALSE".to_owned()];
                 for value in values {
                     let object = Map::from_iter([(member.to_owned(), Value::Array(vec![value]))]);
-                    any.push(format!(
-                        "terms @> {}",
-                        parameters.bind(Value::Object(object), Type::JSONB)
-                    ));
+                    let object = parameters.bind(Value::Object(object), Type::JSONB);
+                    any.push(format!("terms @> {object}"));
                 }
                 return format!("({})", any.join(" OR "));
             }

@@ -54,9 +54,8 @@ pub(super) async fn find(
     client: &impl GenericClient,
     name: &GalleryName,
 ) -> Outcome<Option<GalleryRow>> {
-    let statement = client
-        .prepare_cached(&format!("{COLUMNS} WHERE name = $1"))
-        .await?;
+    let query = format!("{COLUMNS} WHERE name = $1");
+    let statement = client.prepare_cached(&query).await?;
     let row = client.query_opt(&statement, &[&name.as_str()]).await?;
     row.as_ref().map(gallery_row).transpose()
 }
@@ -76,18 +75,15 @@ pub(super) async fn list(client: &Connection) -> Outcome<Vec<GalleryInfo>> {
 
 /// Locks names until the transaction ends. All writers lock in the same order.
 pub(super) async fn lock(transaction: &Transaction<'_>, names: &[&GalleryName]) -> Outcome<()> {
+    const LOCK: &str = "SELECT pg_advisory_xact_lock($1, $2)";
     let mut keys: Vec<i32> = names
         .iter()
         .map(|name| crc32fast::hash(name.as_str().as_bytes()).cast_signed())
         .collect();
     keys.sort_unstable();
     for key in keys {
-        let statement = transaction
-            .prepare_cached("SELECT pg_advisory_xact_lock($1, $2)")
-            .await?;
-        transaction
-            .execute(&statement, &[&schema::LOCKS, &key])
-            .await?;
+        let lock = transaction.prepare_cached(LOCK).await?;
+        transaction.execute(&lock, &[&schema::LOCKS, &key]).await?;
     }
     Ok(())
 }
@@ -107,9 +103,8 @@ pub(super) async fn find_or_create(
     let created = transaction
         .query_one(INSERT, &[&name.as_str(), &described])
         .await?;
-    transaction
-        .batch_execute(&schema::create_items(created.get(0), binding.dim))
-        .await?;
+    let create_items = schema::create_items(created.get(0), binding.dim);
+    transaction.batch_execute(&create_items).await?;
     require(transaction, name).await
 }
 
@@ -148,11 +143,8 @@ pub(super) async fn drop_removed(connection: &mut Connection) -> Outcome<()> {
     for row in removed {
         let number: i64 = row.get(0);
         if let Err(failure) = drop_items(connection, number).await {
-            tracing::info!(
-                number,
-                error = %Error::from(failure),
-                "the items of a removed gallery are dropped later"
-            );
+            let error = Error::from(failure);
+            tracing::info!(number, %error, "the items of a removed gallery are dropped later");
         }
     }
     Ok(())
@@ -161,17 +153,13 @@ pub(super) async fn drop_removed(connection: &mut Connection) -> Outcome<()> {
 async fn drop_items(connection: &mut Connection, number: i64) -> Outcome<()> {
     const CLAIM: &str =
         "SELECT FROM galleries WHERE number = $1 AND name IS NULL FOR UPDATE SKIP LOCKED";
+    const DELETE: &str = "DELETE FROM galleries WHERE number = $1";
     let transaction = connection.transaction().await?;
     if transaction.query_opt(CLAIM, &[&number]).await?.is_some() {
         let table = schema::items(number);
-        transaction
-            .batch_execute(&format!(
-                "SET LOCAL lock_timeout = '2s'; DROP TABLE IF EXISTS {table}"
-            ))
-            .await?;
-        transaction
-            .execute("DELETE FROM galleries WHERE number = $1", &[&number])
-            .await?;
+        let drop = format!("SET LOCAL lock_timeout = '2s'; DROP TABLE IF EXISTS {table}");
+        transaction.batch_execute(&drop).await?;
+        transaction.execute(DELETE, &[&number]).await?;
     }
     transaction.commit().await?;
     Ok(())

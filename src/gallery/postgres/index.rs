@@ -94,11 +94,8 @@ pub(super) async fn build(database: Arc<Database>, gallery: GalleryRow) {
         ),
         Ok(false) => {}
         Err(failure) => {
-            tracing::warn!(
-                gallery = name,
-                error = %Error::from(failure),
-                "the index was not built; searches stay exact"
-            );
+            let error = Error::from(failure);
+            tracing::warn!(gallery = name, %error, "the index was not built; searches stay exact");
         }
     }
 }
@@ -132,9 +129,8 @@ async fn try_build(database: &Database, gallery: &GalleryRow) -> Outcome<bool> {
     client
         .batch_execute("SET lock_timeout = 0; SET statement_timeout = 0")
         .await?;
-    client
-        .batch_execute(&format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"))
-        .await?;
+    let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {index}");
+    client.batch_execute(&drop).await?;
     let create = format!(
         "CREATE INDEX CONCURRENTLY items_{number}_vector ON {table} USING hnsw ({} {})",
         indexing.expression(),

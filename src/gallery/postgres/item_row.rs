@@ -47,12 +47,11 @@ pub(super) fn stored_item(row: &Row) -> Outcome<StoredItem> {
     let features =
         features.map(|bytes| floats(bytes).ok_or_else(|| unreadable(item.place, &"features")));
     let vector: Option<Vector> = row.try_get("vector")?;
+    let thumbnail: Option<&[u8]> = row.try_get("thumbnail")?;
     Ok(StoredItem {
         vector: vector.map(Vec::from).unwrap_or_default(),
         features: features.transpose()?,
-        thumbnail: row
-            .try_get::<_, Option<&[u8]>>("thumbnail")?
-            .map(Bytes::copy_from_slice),
+        thumbnail: thumbnail.map(Bytes::copy_from_slice),
         item,
     })
 }
@@ -69,10 +68,7 @@ fn floats(bytes: &[u8]) -> Option<Vec<f32>> {
 }
 
 fn bytes_of(floats: &[f32]) -> Vec<u8> {
-    floats
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect()
+    floats.iter().copied().flat_map(f32::to_le_bytes).collect()
 }
 
 /// The columns of a row as they are sent.

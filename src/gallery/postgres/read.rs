@@ -27,14 +27,10 @@ pub(super) async fn get(
     parts: Parts,
 ) -> Outcome<Option<StoredItem>> {
     let gallery = galleries::require(client, name).await?;
-    let query = format!(
-        "SELECT {} FROM {} WHERE id = $1",
-        item_row::columns(parts),
-        gallery.table
-    );
-    let rows = client
-        .query_typed(&query, &[(&id.as_str().as_bytes(), Type::BYTEA)])
-        .await?;
+    let columns = item_row::columns(parts);
+    let query = format!("SELECT {columns} FROM {} WHERE id = $1", gallery.table);
+    let id = id.as_str().as_bytes();
+    let rows = client.query_typed(&query, &[(&id, Type::BYTEA)]).await?;
     rows.first().map(item_row::stored_item).transpose()
 }
 
@@ -55,12 +51,8 @@ pub(super) async fn page(
         item_row::ITEM,
         gallery.table
     );
-    client
-        .query_typed(&query, &parameters.bound())
-        .await?
-        .iter()
-        .map(item_row::item)
-        .collect()
+    let rows = client.query_typed(&query, &parameters.bound()).await?;
+    rows.iter().map(item_row::item).collect()
 }
 
 /// Cursor over all items of a snapshot. The connection is returned to the pool at the end, and
@@ -99,18 +91,15 @@ impl Cursor {
     }
 
     fn connection(&self) -> Outcome<&Connection> {
-        Ok(self
-            .connection
-            .as_ref()
-            .ok_or_else(|| Error::internal("a cursor is read after its end"))?)
+        let connection = self.connection.as_ref();
+        Ok(connection.ok_or_else(|| Error::internal("a cursor is read after its end"))?)
     }
 
     /// Returns the next rows; none at the end.
     pub(super) async fn next(&mut self) -> Outcome<Vec<Row>> {
         let client = self.connection()?;
-        let rows = client
-            .query_typed(&format!("FETCH {FETCH_ROWS} FROM everything"), &[])
-            .await?;
+        let fetch = format!("FETCH {FETCH_ROWS} FROM everything");
+        let rows = client.query_typed(&fetch, &[]).await?;
         if rows.is_empty() {
             client.batch_execute("COMMIT").await?;
             self.connection = None;
@@ -188,10 +177,11 @@ pub(super) async fn check(mut cursor: Cursor) -> Outcome<CheckReport> {
         for row in &rows {
             last_place = row.try_get("place")?;
             report.items += 1;
-            let damage = find_damage(row);
-            report
-                .damage
-                .extend(damage.map(|damage| format!("the item at place {last_place}: {damage}")));
+            if let Some(damage) = find_damage(row) {
+                report
+                    .damage
+                    .push(format!("the item at place {last_place}: {damage}"));
+            }
         }
     }
     if report.items != cursor.items {

@@ -78,10 +78,8 @@ struct SearchParameters {
 
 fn search_parameters(search: &Search) -> SearchParameters {
     let mut parameters = Parameters::default();
-    let vector = format!(
-        "{}::real[]::vector",
-        parameters.bind(search.vector.clone(), Type::FLOAT4_ARRAY)
-    );
+    let vector = parameters.bind(search.vector.clone(), Type::FLOAT4_ARRAY);
+    let vector = format!("{vector}::real[]::vector");
     let limit = parameters.bind(search.k as i64, Type::INT8);
     let mut passes = filtering::expression(search.filter.as_ref(), &mut parameters);
     if let Some(id) = &search.except {

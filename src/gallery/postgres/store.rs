@@ -101,10 +101,8 @@ impl PostgresStore {
                 commit::forget(&connection).await
             };
             if let Err(failure) = cleaned_up.await {
-                tracing::warn!(
-                    error = %Error::from(failure),
-                    "removed galleries are dropped later"
-                );
+                let error = Error::from(failure);
+                tracing::warn!(%error, "removed galleries are dropped later");
             }
         });
     }
@@ -143,11 +141,8 @@ impl PostgresStore {
         galleries::lock(&transaction, names).await?;
         let value = work(&transaction).await?;
         commit::commit(&self.database, transaction).await?;
-        if self
-            .writes
-            .fetch_add(1, Ordering::Relaxed)
-            .is_multiple_of(CLEANUP_INTERVAL)
-        {
+        let earlier_writes = self.writes.fetch_add(1, Ordering::Relaxed);
+        if earlier_writes.is_multiple_of(CLEANUP_INTERVAL) {
             self.clean_up();
         }
         Ok(value)
@@ -233,14 +228,8 @@ impl GalleryStore for PostgresStore {
         filter: Option<&ItemFilter>,
     ) -> Result<Vec<Item>> {
         self.read_with(|| async {
-            read::page(
-                &self.database.connection().await?,
-                name,
-                after,
-                limit,
-                filter,
-            )
-            .await
+            let connection = self.database.connection().await?;
+            read::page(&connection, name, after, limit, filter).await
         })
         .await
     }
@@ -263,9 +252,8 @@ impl GalleryStore for PostgresStore {
             let cursor = self.cursor(name, &read::checked_columns()).await?;
             return Ok(read::verified_items(cursor));
         }
-        Ok(read::items(
-            self.cursor(name, &item_row::columns(parts)).await?,
-        ))
+        let cursor = self.cursor(name, &item_row::columns(parts)).await?;
+        Ok(read::items(cursor))
     }
 
     async fn check(&self, name: &GalleryName) -> Result<CheckReport> {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    time::{SystemTime, UNIX_EPOCH},
+    time::UNIX_EPOCH,
 };
 
 use deadpool_postgres::Transaction;
@@ -56,10 +56,7 @@ pub(super) async fn put(
         });
     }
 
-    let stored_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis() as i64;
+    let stored_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as i64;
     for rows in rows.chunks(CHUNK) {
         store(transaction, &gallery, stored_ms, rows).await?;
     }
@@ -151,10 +148,8 @@ pub(super) async fn delete(
 ) -> Outcome<Vec<bool>> {
     let gallery = galleries::require(transaction, name).await?;
     let requested: Vec<&[u8]> = ids.iter().map(|id| id.as_str().as_bytes()).collect();
-    let statement = format!(
-        "DELETE FROM {} WHERE id = ANY($1) RETURNING id",
-        gallery.table
-    );
+    let table = &gallery.table;
+    let statement = format!("DELETE FROM {table} WHERE id = ANY($1) RETURNING id");
     let rows = transaction
         .query_typed(&statement, &[(&requested, Type::BYTEA_ARRAY)])
         .await?;

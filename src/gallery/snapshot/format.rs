@@ -51,36 +51,26 @@ pub(super) struct SnapshotRecord {
 
 impl SnapshotRecord {
     pub(super) fn new(stored: StoredItem) -> Result<Self> {
-        let StoredItem {
-            item,
-            vector,
-            features,
-            thumbnail,
-        } = stored;
+        let item = stored.item;
         let metadata = serde_json::to_string(&item.metadata)
             .internal(format_args!("encoding the metadata of {}", item.id))?;
         Ok(Self {
             id: item.id.into(),
             label: item.label.map(String::from),
             metadata,
-            vector,
-            features: features.unwrap_or_default(),
-            thumbnail,
+            vector: stored.vector,
+            features: stored.features.unwrap_or_default(),
+            thumbnail: stored.thumbnail,
         })
     }
 
     pub(super) fn into_item(self, dim: usize) -> Result<NewItem> {
         // A store may keep features in half precision, whose range is smaller.
-        let is_finite = self
-            .vector
-            .iter()
-            .chain(&self.features)
-            .all(|&value| half::f16::from_f32(value).is_finite());
+        let mut values = self.vector.iter().chain(&self.features);
+        let is_finite = values.all(|&value| half::f16::from_f32(value).is_finite());
         if self.vector.len() != dim || !is_finite {
-            return Err(Error::option(
-                "vector",
-                format!("must have {dim} values in the range of half precision"),
-            ));
+            let detail = format!("must have {dim} values in the range of half precision");
+            return Err(Error::option("vector", detail));
         }
         Ok(NewItem {
             id: ItemId::new(self.id)?,
@@ -94,8 +84,6 @@ impl SnapshotRecord {
 }
 
 pub(super) fn damaged(damage: impl std::fmt::Display) -> Error {
-    Error::new(
-        Kind::Malformed,
-        format!("the snapshot is damaged: {damage}"),
-    )
+    let detail = format!("the snapshot is damaged: {damage}");
+    Error::new(Kind::Malformed, detail)
 }

@@ -64,11 +64,7 @@ pub async fn verify_snapshot(from: impl AsyncRead + Unpin + Send) -> Result<Snap
     while file.part().await?.is_some() {
         items += 1;
     }
-    file.trailer(items).await?;
-    Ok(SnapshotSummary {
-        items,
-        bytes: file.bytes,
-    })
+    file.trailer(items).await
 }
 
 /// A gallery that is being restored. It is removed if the restore fails or is dropped.
@@ -125,13 +121,10 @@ impl StagingGallery {
         if !batch.is_empty() {
             self.store.put(&self.name, binding, batch).await?;
         }
-        file.trailer(items).await?;
+        let summary = file.trailer(items).await?;
         let stored = self.store.require_gallery(&self.name).await?.items;
         if stored == items {
-            return Ok(SnapshotSummary {
-                items,
-                bytes: file.bytes,
-            });
+            return Ok(summary);
         }
         let detail = format!(
             "{stored} of {items} items are there: another restore of the gallery began meanwhile"
@@ -223,10 +216,8 @@ impl<R: AsyncRead + Unpin> SnapshotReader<R> {
             );
             return Err(Error::new(Kind::Malformed, detail));
         }
-        let header = self
-            .part()
-            .await?
-            .ok_or_else(|| damaged("its header is empty"))?;
+        let header = self.part().await?;
+        let header = header.ok_or_else(|| damaged("its header is empty"))?;
         let header: Header = serde_json::from_slice(&header)
             .map_err(|error| damaged(format_args!("its header: {error}")))?;
         if header.binding.dim == 0 {
@@ -236,7 +227,7 @@ impl<R: AsyncRead + Unpin> SnapshotReader<R> {
     }
 
     /// Compares the content with the count and the checksum at the end of the file.
-    async fn trailer(&mut self, items: u64) -> Result<()> {
+    async fn trailer(&mut self, items: u64) -> Result<SnapshotSummary> {
         let count = u64::from_le_bytes(self.take().await?);
         let expected = self.hash.clone().finalize();
         let mut digest = [0; 32];
@@ -245,7 +236,10 @@ impl<R: AsyncRead + Unpin> SnapshotReader<R> {
             return Err(damaged("its checksum differs from its content"));
         }
         match self.from.read(&mut [0]).await {
-            Ok(0) => Ok(()),
+            Ok(0) => Ok(SnapshotSummary {
+                items,
+                bytes: self.bytes,
+            }),
             Ok(_) => Err(damaged("there are bytes after its end")),
             Err(error) => Err(read_error(error)),
         }
