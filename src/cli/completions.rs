@@ -1,7 +1,5 @@
 //! `dinoserve completions`.
 
-use std::process::ExitCode;
-
 use clap::{Args, Command};
 use clap_complete::Shell;
 
@@ -14,11 +12,10 @@ pub(super) struct Completions {
 }
 
 impl Completions {
-    pub(super) fn run(self, mut program: Command) -> ExitCode {
+    pub(super) fn run(self, mut program: Command) {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut program, "dinoserve", &mut script);
         // The reader may have closed the pipe, as in `… | head`.
         let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
-        ExitCode::SUCCESS
     }
 }

@@ -1,6 +1,6 @@
 //! `dinoserve config`: the settings in force, and where each comes from.
 
-use std::{io::Write, process::ExitCode};
+use std::io::Write;
 
 use clap::{Arg, ArgMatches, Args, Command, parser::ValueSource};
 use serde_json::{Map, Value, json};
@@ -29,7 +29,7 @@ impl Config {
         matches: &ArgMatches,
         program: &Command,
         config_file: Option<&ConfigFile>,
-    ) -> anyhow::Result<ExitCode> {
+    ) -> anyhow::Result<()> {
         let mut out = std::io::stdout().lock();
         let mut object = Map::new();
         for arg in settable_flags(program) {
@@ -54,7 +54,7 @@ impl Config {
         if self.json {
             print_json(&object)?;
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! `dinoserve health`: the health check of a container without a shell or curl.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -26,7 +26,7 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<()> {
         let certificate = self.tls_cert.filter(|path| !path.as_os_str().is_empty());
         let scheme = certificate.as_ref().map_or("http", |_| "https");
         let local = format!("{scheme}://127.0.0.1:{}", self.port);
@@ -48,6 +48,6 @@ impl Health {
         let text = response.body_mut().read_to_string().unwrap_or_default();
         ensure!(response.status().is_success(), "not ready: {}", text.trim());
         println!("{}", text.trim());
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! `dinoserve keys`.
 
-use std::{io::Write, num::NonZeroU32, process::ExitCode};
+use std::{io::Write, num::NonZeroU32};
 
 use clap::{Args, Subcommand};
 
@@ -32,12 +32,12 @@ pub(super) struct New {
 }
 
 impl Keys {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<()> {
         let Self::New(key) = self;
         let NewKey { secret, entry } =
             NewKey::random(&key.name, key.role, key.requests_per_minute)?;
         std::io::stdout().write_all(entry.as_bytes())?;
         eprintln!("The key is {secret} and cannot be shown again: only its hash is in the file.");
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }

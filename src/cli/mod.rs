@@ -176,21 +176,23 @@ impl Cli {
         config_file: Option<&ConfigFile>,
     ) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Serve(command) => command.run(),
-            Command::Models(command) => command.run(),
-            Command::Embed(command) => command.run(),
-            Command::Gallery(command) => command.run(),
-            Command::Eval(command) => command.run(),
-            Command::Bench(command) => command.run(),
-            Command::Openapi => openapi::run(),
-            Command::Doctor(command) => command.run(),
-            Command::Health(command) => command.run(),
-            Command::Keys(command) => command.run(),
+            // These commands choose their exit code.
+            Command::Embed(command) => return command.run(),
+            Command::Gallery(command) => return command.run(),
+            Command::Doctor(command) => return command.run(),
+            Command::Serve(command) => command.run()?,
+            Command::Models(command) => command.run()?,
+            Command::Eval(command) => command.run()?,
+            Command::Bench(command) => command.run()?,
+            Command::Openapi => openapi::run()?,
+            Command::Health(command) => command.run()?,
+            Command::Keys(command) => command.run()?,
             Command::Config(command) => {
                 let matches = matches.subcommand().map_or(matches, |(_, matches)| matches);
-                command.run(matches, &program, config_file)
+                command.run(matches, &program, config_file)?;
             }
-            Command::Completions(command) => Ok(command.run(program)),
+            Command::Completions(command) => command.run(program),
         }
+        Ok(ExitCode::SUCCESS)
     }
 }

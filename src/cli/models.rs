@@ -3,7 +3,6 @@
 use std::{
     io::Write,
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 use anyhow::Context;
@@ -107,7 +106,7 @@ pub(super) struct Verify {
 }
 
 impl Models {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::List(command) => command.run(),
             Self::Pull(command) => command.run(),
@@ -118,13 +117,12 @@ impl Models {
 }
 
 impl List {
-    fn run(self) -> anyhow::Result<ExitCode> {
+    fn run(self) -> anyhow::Result<()> {
         let store = self.store.store()?;
         if self.json {
             let model = |spec| json!({"model": spec, "state": state(&store, spec)});
             let models: Vec<_> = store.catalog().iter().map(model).collect();
-            print_json(&models)?;
-            return Ok(ExitCode::SUCCESS);
+            return print_json(&models);
         }
         let mut out = std::io::stdout().lock();
         writeln!(out, "{:<20} {:<16} SUMMARY", "NAME", "IN CACHE")?;
@@ -132,7 +130,7 @@ impl List {
             let state = state(&store, spec);
             writeln!(out, "{:<20} {state:<16} {}", spec.name, spec.summary)?;
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }
 
@@ -156,17 +154,16 @@ fn state(store: &ModelStore, spec: &ModelSpec) -> String {
 }
 
 impl Pull {
-    fn run(self) -> anyhow::Result<ExitCode> {
+    fn run(self) -> anyhow::Result<()> {
         let store = self.store.store()?;
         let precision = self.precision.precision;
         let manifest = with_progress(|progress| store.pull(&self.name, precision, progress))?;
-        report(&manifest, &store.paths(&self.name, precision).model)?;
-        Ok(ExitCode::SUCCESS)
+        report(&manifest, &store.paths(&self.name, precision).model)
     }
 }
 
 impl Convert {
-    fn run(self) -> anyhow::Result<ExitCode> {
+    fn run(self) -> anyhow::Result<()> {
         let mut store = self.store.store()?;
         let name = match (self.spec, self.name) {
             (Some(path), _) => store.add_description(&path)?,
@@ -180,20 +177,18 @@ impl Convert {
         let manifest =
             with_progress(|progress| convert(spec, &self.from, None, precision, &to, progress))
                 .with_context(|| format!("converting {} as {name}", self.from.display()))?;
-        report(&manifest, &to)?;
-        Ok(ExitCode::SUCCESS)
+        report(&manifest, &to)
     }
 }
 
 impl Verify {
-    fn run(self) -> anyhow::Result<ExitCode> {
+    fn run(self) -> anyhow::Result<()> {
         let store = self.store.store()?;
         let precision = self.precision.precision;
         let manifest = with_progress(|progress| store.verify(&self.name, precision, progress))?;
         let path = store.paths(&self.name, precision).model;
         if self.json {
-            print_json(&json!({"path": path, "manifest": manifest}))?;
-            return Ok(ExitCode::SUCCESS);
+            return print_json(&json!({"path": path, "manifest": manifest}));
         }
         let mut out = std::io::stdout();
         writeln!(out, "{} is as it was written", path.display())?;
@@ -206,16 +201,17 @@ impl Verify {
             let model = ModelFile::open(&path, PositionRule::Hub)?;
             goldens::compare(&runtime, &model, &folder)?;
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }
 
-fn report(manifest: &Manifest, path: &Path) -> std::io::Result<()> {
+fn report(manifest: &Manifest, path: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     writeln!(
         out,
         "{} {} fingerprint {}",
         manifest.model, manifest.precision, manifest.fingerprint
     )?;
-    writeln!(out, "{}", path.display())
+    writeln!(out, "{}", path.display())?;
+    Ok(())
 }

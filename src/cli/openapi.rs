@@ -1,9 +1,9 @@
 //! `dinoserve openapi`.
 
-use std::{io::Write, process::ExitCode};
+use std::io::Write;
 
-pub(super) fn run() -> anyhow::Result<ExitCode> {
+pub(super) fn run() -> anyhow::Result<()> {
     let json = crate::http::description().to_pretty_json()?;
     writeln!(std::io::stdout().lock(), "{json}")?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

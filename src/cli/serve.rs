@@ -1,6 +1,6 @@
 //! `dinoserve serve`.
 
-use std::{io::Write, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
@@ -72,7 +72,7 @@ impl Serve {
         })
     }
 
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<()> {
         raise_file_limit();
         // Files of flags are checked before the model is loaded, which takes seconds.
         let keys = self.access.keys()?;
@@ -94,7 +94,7 @@ impl Serve {
         model: ModelFile,
         keys: Option<Arc<ApiKeys>>,
         certificate: Option<Arc<Certificate>>,
-    ) -> anyhow::Result<ExitCode> {
+    ) -> anyhow::Result<()> {
         let address = self.address();
         let listener = TcpListener::bind(address)
             .await
@@ -140,7 +140,7 @@ impl Serve {
             gallery.close().await;
         }
         tracing::info!("stopped");
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }
 

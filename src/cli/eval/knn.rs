@@ -1,6 +1,6 @@
 //! `dinoserve eval knn`.
 
-use std::{io::Write, process::ExitCode};
+use std::io::Write;
 
 use anyhow::bail;
 use clap::Args;
@@ -70,7 +70,7 @@ struct NamedNeighbor<'a> {
 }
 
 impl Knn {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<()> {
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             bail!(
                 "--temperature {} is out of range; it must be above 0, such as {TEMPERATURE}",
@@ -107,8 +107,7 @@ impl Knn {
             temperature: self.temperature,
             runs,
             neighbors,
-        })?;
-        Ok(ExitCode::SUCCESS)
+        })
     }
 
     fn vote<'a>(

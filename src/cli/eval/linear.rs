@@ -1,6 +1,6 @@
 //! `dinoserve eval linear`.
 
-use std::{io::Write, process::ExitCode};
+use std::io::Write;
 
 use clap::Args;
 use serde::Serialize;
@@ -47,7 +47,7 @@ struct LinearReport<'a> {
 }
 
 impl Linear {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<()> {
         let options = TrainingOptions {
             l2: self.l2,
             folds: self.folds,
@@ -90,8 +90,7 @@ impl Linear {
             converged: probe.converged,
             report,
             predictions,
-        })?;
-        Ok(ExitCode::SUCCESS)
+        })
     }
 
     fn print(&self, out: &mut impl Write, probe: &Probe) -> std::io::Result<()> {

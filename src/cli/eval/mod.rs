@@ -5,8 +5,6 @@ mod datasets;
 mod knn;
 mod linear;
 
-use std::process::ExitCode;
-
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
@@ -18,7 +16,7 @@ pub(super) enum Eval {
 }
 
 impl Eval {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Knn(command) => command.run(),
             Self::Linear(command) => command.run(),
