@@ -104,8 +104,8 @@ impl Batcher {
         self.workers[worker].state = WorkerState::Idle;
         let is_ready = matches!(*self.state.borrow(), EngineState::Ready(_));
         if !is_ready {
-            self.state
-                .send_replace(EngineState::Ready(Arc::clone(&self.plan)));
+            let ready = EngineState::Ready(Arc::clone(&self.plan));
+            self.state.send_replace(ready);
         }
     }
 
@@ -118,9 +118,8 @@ impl Batcher {
     }
 
     fn all_broken(&self) -> bool {
-        self.workers
-            .iter()
-            .all(|worker| worker.state == WorkerState::Broken)
+        let mut workers = self.workers.iter();
+        workers.all(|worker| worker.state == WorkerState::Broken)
     }
 
     /// Returns the next worker to get a batch, and the batch.
@@ -130,10 +129,8 @@ impl Batcher {
         }
         let regular = self.workers.len() - usize::from(self.plan.solo_threads.is_some());
         if let Some(solo) = self.workers.get(regular) {
-            let any_busy = self
-                .workers
-                .iter()
-                .any(|worker| worker.state == WorkerState::Busy);
+            let mut workers = self.workers.iter();
+            let any_busy = workers.any(|worker| worker.state == WorkerState::Busy);
             // If all regular workers are out of service, the solo worker does all the work.
             let is_last = self.workers[..regular].iter().all(|worker| {
                 matches!(worker.state, WorkerState::Recovering | WorkerState::Broken)
@@ -160,17 +157,13 @@ impl Batcher {
         let Some(grid) = self.queued.front().map(|oldest| oldest.job.input.grid) else {
             return Vec::new();
         };
-        let same_grid = self
-            .queued
-            .iter()
-            .filter(|queued| queued.job.input.grid == grid)
-            .count();
+        let grids = self.queued.iter().map(|queued| queued.job.input.grid);
+        let share = grids
+            .filter(|other| *other == grid)
+            .count()
+            .div_ceil(sharing);
         let fitting = MAX_BATCH_PATCHES / grid.patches().max(1);
-        let count = same_grid
-            .div_ceil(sharing)
-            .min(self.plan.max_batch)
-            .min(fitting)
-            .max(1);
+        let count = share.min(self.plan.max_batch).min(fitting).max(1);
         let mut batch = Vec::with_capacity(count);
         let mut index = 0;
         while batch.len() < count && index < self.queued.len() {

@@ -21,8 +21,9 @@ mod worker;
 
 use std::sync::Arc;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use self::queue::JobQueue;
 pub use self::{
     features::{Features, Input, RequestedOutputs},
     plan::{EngineConfig, EnginePlan, available_cores},
@@ -30,7 +31,6 @@ pub use self::{
     session::{ModelSession, Sessions},
     state::EngineState,
 };
-use self::{queue::JobQueue, worker::EngineThreadArgs};
 use crate::{
     artifacts::ModelFile,
     error::{Error, Kind, Result, ResultExt},
@@ -67,35 +67,32 @@ impl Engine {
         model: ModelFile,
         config: &EngineConfig,
     ) -> Result<(Self, EngineThread)> {
-        let (queue, events) = JobQueue::new(config.queue_depth);
+        let (events, receiver) = mpsc::unbounded_channel();
+        let queue = Arc::new(JobQueue::new(config.queue_depth, events.clone()));
         let (state_sender, state) = watch::channel(EngineState::Loading);
-        let info = ModelInfo {
+        let info = Arc::new(ModelInfo {
             spec: model.spec.clone(),
             id: ModelId {
                 name: model.spec.name.clone(),
                 fingerprint: model.fingerprint.as_str().into(),
             },
             precision: model.precision,
-        };
-        let args = EngineThreadArgs {
-            runtime: runtime.clone(),
-            model,
-            config: config.clone(),
-            events,
-            state: state_sender,
+        });
+        let runtime = runtime.clone();
+        let config = config.clone();
+        let run = move || {
+            worker::run_engine(&runtime, &model, &config, &events, receiver, state_sender);
         };
         let thread = std::thread::Builder::new()
             .name("batcher".to_owned())
-            .spawn(move || args.run())
+            .spawn(run)
             .internal("the engine's thread cannot be started")?;
-        Ok((
-            Self {
-                queue: Arc::new(queue),
-                state,
-                model: Arc::new(info),
-            },
-            EngineThread(thread),
-        ))
+        let engine = Self {
+            queue,
+            state,
+            model: info,
+        };
+        Ok((engine, EngineThread(thread)))
     }
 
     /// Computes the features of one image, and returns them with the image.

@@ -170,11 +170,8 @@ impl EnginePlan {
 
 impl fmt::Display for EnginePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let each = if self.providers.len() > 1 {
-            " each"
-        } else {
-            ""
-        };
+        let several = self.providers.len() > 1;
+        let each = if several { " each" } else { "" };
         let workers = plural(self.workers, "worker");
         let threads = plural(self.session.intra_threads, "thread");
         write!(f, "{}: {workers}{each} of {threads}", self.provider())?;

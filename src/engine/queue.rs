@@ -49,23 +49,16 @@ pub(super) struct JobQueue {
     depth: usize,
 }
 
-/// Channel to the batcher: its receiver, and a sender for the workers.
-pub(super) struct Events {
-    pub(super) sender: mpsc::UnboundedSender<Event>,
-    pub(super) receiver: mpsc::UnboundedReceiver<Event>,
-}
-
 impl JobQueue {
-    /// Creates a queue for `depth` jobs, and the batcher's end of it.
-    pub(super) fn new(depth: usize) -> (Self, Events) {
+    /// Creates a queue for `depth` jobs, which `events` sends to the batcher.
+    pub(super) fn new(depth: usize, events: mpsc::UnboundedSender<Event>) -> Self {
         let depth = depth.clamp(1, Semaphore::MAX_PERMITS);
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let queue = Self {
-            events: sender.clone(),
-            permits: Arc::new(Semaphore::new(depth)),
+        let permits = Arc::new(Semaphore::new(depth));
+        Self {
+            events,
+            permits,
             depth,
-        };
-        (queue, Events { sender, receiver })
+        }
     }
 
     /// Adds a job as soon as the queue has room. Returns `None` if the engine has ended.

@@ -90,16 +90,14 @@ impl ModelSession {
             .flat_map(|_| &plan.providers)
             .map(|&provider| Self::new(&model, provider, plan.session))
             .collect::<Result<_>>()?;
-        let solo = plan
-            .solo_threads
-            .map(|intra_threads| {
-                let options = SessionOptions {
-                    intra_threads,
-                    ..plan.session
-                };
-                Self::new(&model, Provider::Cpu, options)
-            })
-            .transpose()?;
+        let solo = plan.solo_threads.map(|intra_threads| {
+            let options = SessionOptions {
+                intra_threads,
+                ..plan.session
+            };
+            Self::new(&model, Provider::Cpu, options)
+        });
+        let solo = solo.transpose()?;
         if let Some(weights) = &model.weights {
             weights.release_pages();
         }
@@ -146,7 +144,7 @@ impl ModelSession {
         let positions = self.model.positions.get(grid);
         let pixels =
             TensorRef::from_array_view(([batch.len(), height, width, 3], pixels)).into_result()?;
-        let positions = positions.view().insert_axis(ndarray::Axis(0));
+        let positions = positions.view().insert_axis(Axis(0));
         let positions = TensorRef::from_array_view(positions).into_result()?;
         let inputs = ort::inputs!["pixels" => pixels, "pos_embed" => positions];
         let results = self.session.run(inputs).into_result()?;
@@ -187,10 +185,8 @@ struct Results<'a, 's>(&'a SessionOutputs<'s>);
 impl Results<'_, '_> {
     /// Copies the part of output `name` for image `index`.
     fn copy<D: Dimension>(&self, name: &str, index: usize) -> Result<Array<f32, D>> {
-        let value = self
-            .0
-            .get(name)
-            .ok_or_else(|| Error::internal(format!("the model has no output {name}")))?;
+        let missing = || Error::internal(format!("the model has no output {name}"));
+        let value = self.0.get(name).ok_or_else(missing)?;
         let array: ArrayView<'_, f32, _> = value.try_extract_array().into_result()?;
         let part = array
             .index_axis_move(Axis(0), index)

@@ -65,13 +65,11 @@ impl SharedWeights {
         let builder = builder
             .with_prepacked_weights(&self.prepacked)
             .into_result()?;
-        self.values
-            .iter()
-            .try_fold(builder, |builder, (name, value)| {
-                builder
-                    .with_initializer(name, Arc::clone(value))
-                    .into_result()
-            })
+        let mut values = self.values.iter();
+        values.try_fold(builder, |builder, (name, value)| {
+            let lent = builder.with_initializer(name, Arc::clone(value));
+            lent.into_result()
+        })
     }
 
     /// Releases the memory of the mapped pages; the sessions use the packed weights.

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     EngineConfig, EnginePlan, EngineState, Features, ModelSession, Runtime, Sessions,
     batcher::{Batcher, WorkerSlot, WorkerState},
-    queue::{Event, Events, Job},
+    queue::{Event, Job},
 };
 use crate::{
     artifacts::ModelFile,
@@ -23,73 +23,67 @@ use crate::{
 /// Time between attempts to replace a broken session.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Arguments of the engine's thread.
-pub(super) struct EngineThreadArgs {
-    pub(super) runtime: Runtime,
-    pub(super) model: ModelFile,
-    pub(super) config: EngineConfig,
-    pub(super) events: Events,
-    pub(super) state: watch::Sender<EngineState>,
+/// Loads and warms up the sessions, starts a worker thread for each, and runs the batcher until
+/// the last [`super::Engine`] is dropped and the queue is empty.
+pub(super) fn run_engine(
+    runtime: &Runtime,
+    model: &ModelFile,
+    config: &EngineConfig,
+    events: &mpsc::UnboundedSender<Event>,
+    receiver: mpsc::UnboundedReceiver<Event>,
+    state: watch::Sender<EngineState>,
+) {
+    let grid = model.spec.embed_grid();
+    let (plan, sessions) = match catch_panics(|| load(runtime, model, config)) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            state.send_replace(EngineState::Failed(error.to_string()));
+            return;
+        }
+    };
+    std::thread::scope(|scope| {
+        let sessions = sessions.workers.into_iter().chain(sessions.solo);
+        let workers = sessions.enumerate().map(|(index, session)| {
+            let (sender, batches) = mpsc::unbounded_channel();
+            let events = events.clone();
+            let worker = Worker {
+                session,
+                grid,
+                index,
+                batches,
+                events,
+            };
+            std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn_scoped(scope, move || worker.run())?;
+            let state = WorkerState::Idle;
+            Ok(WorkerSlot {
+                batches: sender,
+                state,
+            })
+        });
+        match workers.collect::<std::io::Result<_>>() {
+            Ok(workers) => Batcher::new(workers, plan, state).run(receiver),
+            Err(error) => {
+                let reason =
+                    format!("a worker thread cannot be started: {error}; use fewer --workers");
+                state.send_replace(EngineState::Failed(reason));
+            }
+        }
+    });
 }
 
-impl EngineThreadArgs {
-    /// Loads and warms up the sessions, starts a worker thread for each, and runs the batcher until
-    /// the last [`super::Engine`] is dropped and the queue is empty.
-    pub(super) fn run(self) {
-        let (plan, sessions) = match catch_panics(|| self.load()) {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                self.state
-                    .send_replace(EngineState::Failed(error.to_string()));
-                return;
-            }
-        };
-        let Events { sender, receiver } = self.events;
-        let grid = self.model.spec.embed_grid();
-        std::thread::scope(|scope| {
-            let workers = sessions
-                .workers
-                .into_iter()
-                .chain(sessions.solo)
-                .enumerate()
-                .map(|(index, session)| {
-                    let (batch_sender, batches) = mpsc::unbounded_channel();
-                    let worker = Worker {
-                        session,
-                        grid,
-                        index,
-                        batches,
-                        events: sender.clone(),
-                    };
-                    std::thread::Builder::new()
-                        .name(format!("worker-{index}"))
-                        .spawn_scoped(scope, move || worker.run())?;
-                    Ok(WorkerSlot {
-                        batches: batch_sender,
-                        state: WorkerState::Idle,
-                    })
-                })
-                .collect::<std::io::Result<Vec<_>>>();
-            match workers {
-                Ok(workers) => Batcher::new(workers, plan, self.state).run(receiver),
-                Err(error) => {
-                    let reason =
-                        format!("a worker thread cannot be started: {error}; use fewer --workers");
-                    self.state.send_replace(EngineState::Failed(reason));
-                }
-            }
-        });
+fn load(
+    runtime: &Runtime,
+    model: &ModelFile,
+    config: &EngineConfig,
+) -> Result<(EnginePlan, Sessions)> {
+    let plan = config.plan_here(model.precision, runtime)?;
+    let mut sessions = ModelSession::load(runtime, model, &plan)?;
+    for session in sessions.workers.iter_mut().chain(&mut sessions.solo) {
+        session.warm_up(model.spec.embed_grid())?;
     }
-
-    fn load(&self) -> Result<(EnginePlan, Sessions)> {
-        let plan = self.config.plan_here(self.model.precision, &self.runtime)?;
-        let mut sessions = ModelSession::load(&self.runtime, &self.model, &plan)?;
-        let grid = self.model.spec.embed_grid();
-        for session in sessions.workers.iter_mut().chain(&mut sessions.solo) {
-            session.warm_up(grid)?;
-        }
-        Ok((plan, sessions))
-    }
+    Ok((plan, sessions))
 }
 
 /// A worker thread's session and channels.
@@ -123,8 +117,9 @@ impl Worker {
         match result {
             Ok(features) => {
                 for (job, features) in batch.into_iter().zip(features) {
+                    let queue_time = started - job.queued;
                     let features = Features {
-                        queue_time: started - job.queued,
+                        queue_time,
                         ..features
                     };
                     // This fails if the caller has left.
@@ -133,15 +128,10 @@ impl Worker {
                 Ok(())
             }
             Err(failure) if batch.len() > 1 => {
-                tracing::warn!(
-                    %failure,
-                    images = batch.len(),
-                    "a batch failed; its images are run one by one"
-                );
-                let alone = batch
-                    .into_iter()
-                    .map(|job| self.run_batch(vec![job]))
-                    .fold(Ok(()), Result::and);
+                let images = batch.len();
+                tracing::warn!(%failure, images, "a batch failed; its images are run one by one");
+                let results = batch.into_iter().map(|job| self.run_batch(vec![job]));
+                let alone = results.fold(Ok(()), Result::and);
                 // After a panic the session may be damaged, even if it ran every image alone.
                 match failure {
                     Failure::Panic => Err(failure),
@@ -172,16 +162,12 @@ impl Worker {
             self.session.replace()?;
             self.session.warm_up(self.grid)
         }) {
-            tracing::error!(
-                %failure,
-                worker = self.index,
-                "the session cannot be replaced; retrying"
-            );
+            let worker = self.index;
+            tracing::error!(%failure, worker, "the session cannot be replaced; retrying");
             if !reported {
                 reported = true;
-                let _ = self
-                    .events
-                    .send(Event::Broken(self.index, failure.to_string()));
+                let broken = Event::Broken(worker, failure.to_string());
+                let _ = self.events.send(broken);
             }
             std::thread::sleep(RETRY_INTERVAL);
             if self.batches.is_closed() {
@@ -214,10 +200,7 @@ fn catch_panics<T>(work: impl FnOnce() -> Result<T>) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(Failure::Error),
         Err(_) => {
-            telemetry::metrics()
-                .panics
-                .with_label_values(&["worker"])
-                .inc();
+            telemetry::metrics().count_panic("worker");
             Err(Failure::Panic)
         }
     }

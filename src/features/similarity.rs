@@ -78,14 +78,9 @@ pub fn cosines(query: ArrayView1<'_, f32>, tokens: ArrayView2<'_, f32>, grid: Gr
     let mut cosines = tokens.dot(&query);
     for (cosine, token) in cosines.iter_mut().zip(tokens.rows()) {
         let lengths = token.dot(&token).sqrt() * length;
-        *cosine = if lengths > 0.0 {
-            (*cosine / lengths).clamp(-1.0, 1.0)
-        } else {
-            0.0
-        };
+        let scaled = (*cosine / lengths).clamp(-1.0, 1.0);
+        *cosine = if lengths > 0.0 { scaled } else { 0.0 };
     }
-    let shape = (grid.height, grid.width);
-    cosines
-        .into_shape_with_order(shape)
-        .expect("a token for each patch")
+    let map = cosines.into_shape_with_order((grid.height, grid.width));
+    map.expect("a token for each patch")
 }

@@ -195,10 +195,7 @@ async fn method_not_allowed(request: Request) -> Rejection {
 }
 
 fn answer_panic(_: Box<dyn std::any::Any + Send>) -> Response {
-    telemetry::metrics()
-        .panics
-        .with_label_values(&["handler"])
-        .inc();
+    telemetry::metrics().count_panic("handler");
     Rejection::from(Error::internal("a handler panicked")).into_response()
 }
 

@@ -48,11 +48,8 @@ impl AttentionMaps {
         if self.maps.nrows() == 1 {
             return draw(self.maps.row(0));
         }
-        let labeled: Vec<(String, RgbImage)> = self
-            .maps
-            .rows()
-            .into_iter()
-            .enumerate()
+        let maps = self.maps.rows().into_iter().enumerate();
+        let labeled: Vec<_> = maps
             .map(|(head, map)| (format!("head {head}"), draw(map)))
             .collect();
         render::labeled_grid(&labeled)
@@ -80,10 +77,8 @@ impl Extractor {
         if let HeadChoice::One(head) = choice
             && head >= heads
         {
-            let detail = format_args!(
-                "the model has no head {head}; its heads are 0 to {}",
-                heads - 1
-            );
+            let last = heads - 1;
+            let detail = format_args!("the model has no head {head}; its heads are 0 to {last}");
             return Err(Error::option("head", detail));
         }
         let outputs = RequestedOutputs {

@@ -53,9 +53,8 @@ pub struct StoredBasis {
 impl StoredBasis {
     fn read(name: &BasisName, document: &Document<'_>) -> Result<Self> {
         let about = serde_json::from_str(document.about()?).map_err(|error| {
-            Error::artifact(format!(
-                "the description of the basis `{name}` is damaged: {error}"
-            ))
+            let detail = format!("the description of the basis `{name}` is damaged: {error}");
+            Error::artifact(detail)
         })?;
         Ok(Self {
             name: name.clone(),
@@ -214,9 +213,8 @@ impl Bases {
             outputs: RequestedOutputs::PATCH_TOKENS,
             with_image: false,
         };
-        let moments = Arc::new(Mutex::new(Moments::new(
-            extractor.engine().spec().architecture.dim,
-        )));
+        let dim = extractor.engine().spec().architecture.dim;
+        let moments = Arc::new(Mutex::new(Moments::new(dim)));
         let stages = stream::iter(files.into_iter().enumerate())
             .map(async |(index, file)| {
                 let image = extractor
@@ -266,13 +264,9 @@ impl Bases {
             Ok((basis, document))
         };
         let (basis, document) = extractor.on_blocking_thread("fitting a basis", fit).await?;
-        self.store
-            .put_document(name.into(), document.into())
-            .await?;
-        Ok(StoredBasis {
-            name: name.clone(),
-            about,
-            basis,
-        })
+        let document = document.into();
+        self.store.put_document(name.into(), document).await?;
+        let name = name.clone();
+        Ok(StoredBasis { name, about, basis })
     }
 }

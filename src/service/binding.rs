@@ -138,8 +138,7 @@ pub(super) fn preparation(binding: &Binding, image: &ImageOptions) -> Preparatio
 pub(super) fn embed_options(binding: &Binding) -> EmbedOptions {
     EmbedOptions {
         pooling: binding.pooling,
-        normalize: true,
         layers: binding.layers,
-        tokens: false,
+        ..EmbedOptions::default()
     }
 }

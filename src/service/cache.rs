@@ -28,10 +28,8 @@ where
     pub(super) fn get(&self, key: &K) -> Option<Arc<V>> {
         let found = self.0.get(key);
         let outcome = if found.is_some() { "hit" } else { "miss" };
-        telemetry::metrics()
-            .cache_lookups
-            .with_label_values(&[outcome])
-            .inc();
+        let lookups = &telemetry::metrics().cache_lookups;
+        lookups.with_label_values(&[outcome]).inc();
         found
     }
 

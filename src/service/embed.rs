@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis};
 
 use super::{
     extractor::{ExtractRequest, Extractor},
@@ -78,16 +78,15 @@ impl EmbedOptions {
             Some(layers) => {
                 for index in layers.nrows() - self.layers..layers.nrows() {
                     let patches = features.layers_patch.as_ref();
-                    let patches: ArrayView2<'_, f32> = patches.map_or(empty.view(), |patches| {
-                        patches.index_axis(ndarray::Axis(0), index)
-                    });
+                    let patches: ArrayView2<'_, f32> =
+                        patches.map_or(empty.view(), |all| all.index_axis(Axis(0), index));
                     self.pooling.pool(layers.row(index), patches, &mut vector);
                 }
             }
             None => {
                 let patches = features.patch_tokens.as_ref().unwrap_or(&empty);
-                self.pooling
-                    .pool(features.cls.view(), patches.view(), &mut vector);
+                let cls = features.cls.view();
+                self.pooling.pool(cls, patches.view(), &mut vector);
             }
         }
         if self.normalize {

@@ -134,10 +134,8 @@ impl Extractor {
             Err(error) => Err(error),
         };
         let outcome = if result.is_ok() { "ok" } else { "error" };
-        telemetry::metrics()
-            .images
-            .with_label_values(&[outcome])
-            .inc();
+        let images = &telemetry::metrics().images;
+        images.with_label_values(&[outcome]).inc();
         result
     }
 
@@ -238,13 +236,9 @@ impl CachedFeatures {
             &of.attention,
             &of.layers_cls,
         ];
-        let values = of.cls.len()
-            + matrices
-                .into_iter()
-                .flatten()
-                .map(Array2::len)
-                .sum::<usize>()
-            + of.layers_patch.as_ref().map_or(0, Array3::len);
+        let matrices = matrices.into_iter().flatten().map(Array2::len);
+        let layers_patch = of.layers_patch.as_ref().map_or(0, Array3::len);
+        let values = of.cls.len() + matrices.sum::<usize>() + layers_patch;
         let image = self.image.as_ref().map_or(0, |image| image.as_raw().len());
         // The key and the cache's bookkeeping take about as much as a small vector.
         size_of::<Self>() + 512 + values * size_of::<f32>() + image

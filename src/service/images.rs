@@ -85,14 +85,9 @@ impl Preparation {
         // Decoders can panic on hostile files; other requests must not suffer from it.
         let work = AssertUnwindSafe(|| self.decode_and_resize(file, patch, limits));
         catch_unwind(work).unwrap_or_else(|_| {
-            telemetry::metrics()
-                .panics
-                .with_label_values(&["decoder"])
-                .inc();
-            Err(Error::new(
-                Kind::UndecodableImage,
-                "the decoder failed on this file; it is damaged",
-            ))
+            telemetry::metrics().count_panic("decoder");
+            let detail = "the decoder failed on this file; it is damaged";
+            Err(Error::new(Kind::UndecodableImage, detail))
         })
     }
 

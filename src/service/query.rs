@@ -60,11 +60,8 @@ pub(super) fn unit_vector(mut vector: Vec<f32>, dim: usize) -> Result<Vec<f32>> 
     check_width(&vector, dim)?;
     check_finite(&vector)?;
     // Squares of the largest and of the smallest f32 are within f64.
-    let length = vector
-        .iter()
-        .map(|&value| f64::from(value).powi(2))
-        .sum::<f64>()
-        .sqrt();
+    let squares = vector.iter().map(|&value| f64::from(value).powi(2));
+    let length = squares.sum::<f64>().sqrt();
     if length == 0.0 {
         let detail = "all values are 0, so it has no direction to compare";
         return Err(Error::option("vector", detail));

@@ -87,10 +87,8 @@ impl Galleries {
         search.except = (!include_self).then(|| id.clone());
         let mut stages = Stages::default();
         let neighbors = self.search(name, search, &mut stages).await?;
-        Ok(Timed {
-            value: (binding, neighbors),
-            stages,
-        })
+        let value = (binding, neighbors);
+        Ok(Timed { value, stages })
     }
 
     /// Finds the neighbors of each input.

@@ -36,27 +36,24 @@ pub struct SimilarityOptions {
 impl SimilarityOptions {
     /// Rejects options that do not name one region.
     fn check(&self) -> Result<()> {
-        match (self.patch, self.region) {
-            (None, None) => Err(Error::option(
+        let is_box = |sides @ [left, top, right, bottom]: [f32; 4]| {
+            sides.iter().all(|side| (0.0..=1.0).contains(side)) && left < right && top < bottom
+        };
+        let (option, detail) = match (self.patch, self.region) {
+            (None, None) => (
                 "patch",
                 "missing; send `patch=row,column`, or `box=left,top,right,bottom` with sides as \
                  shares of the image",
-            )),
-            (Some(_), Some(_)) => Err(Error::option(
+            ),
+            (Some(_), Some(_)) => ("box", "does not go with `patch`; send one of the two"),
+            (None, Some(sides)) if !is_box(sides) => (
                 "box",
-                "does not go with `patch`; send one of the two",
-            )),
-            (None, Some(sides @ [left, top, right, bottom])) => {
-                let inside = sides.iter().all(|side| (0.0..=1.0).contains(side));
-                if inside && left < right && top < bottom {
-                    return Ok(());
-                }
-                let detail = "must be left,top,right,bottom, each 0 to 1, left less than right \
-                              and top less than bottom";
-                Err(Error::option("box", detail))
-            }
-            (Some(_), None) => Ok(()),
-        }
+                "must be left,top,right,bottom, each 0 to 1, left less than right and top less \
+                 than bottom",
+            ),
+            _ => return Ok(()),
+        };
+        Err(Error::option(option, detail))
     }
 
     fn region(&self, grid: Grid) -> Result<Region> {
@@ -121,26 +118,21 @@ impl Extractor {
         format.check()?;
         options.check()?;
         let max_pixels = self.limits().decode.max_pixels;
-        self.compute_maps(
-            files,
-            image,
-            RequestedOutputs::PATCH_TOKENS,
-            move |images| {
-                let first = images
-                    .first()
-                    .ok_or_else(|| Error::internal("the request has no images"))?;
-                let region = options.region(first.grid())?;
-                let query = describe(first.patch_tokens(), first.grid(), &region);
-                let maps = images
-                    .iter()
-                    .map(|image| cosines(query.view(), image.patch_tokens(), image.grid()))
-                    .collect();
-                let maps = SimilarityMaps { region, maps };
-                format.render(maps, max_pixels, |maps, style| {
-                    maps.draw(images, options.colormap, style)
-                })
-            },
-        )
+        let outputs = RequestedOutputs::PATCH_TOKENS;
+        self.compute_maps(files, image, outputs, move |images| {
+            let first = images.first();
+            let first = first.ok_or_else(|| Error::internal("the request has no images"))?;
+            let region = options.region(first.grid())?;
+            let query = describe(first.patch_tokens(), first.grid(), &region);
+            let maps = images
+                .iter()
+                .map(|image| cosines(query.view(), image.patch_tokens(), image.grid()))
+                .collect();
+            let maps = SimilarityMaps { region, maps };
+            format.render(maps, max_pixels, |maps, style| {
+                maps.draw(images, options.colormap, style)
+            })
+        })
         .await
     }
 }

@@ -122,6 +122,11 @@ impl Metrics {
         self.rejections.with_label_values(&[reason]).inc();
     }
 
+    /// Counts a caught panic in `part`: worker, decoder or handler.
+    pub fn count_panic(&self, part: &str) {
+        self.panics.with_label_values(&[part]).inc();
+    }
+
     /// Sets the served model.
     pub fn set_model(&self, model: &str, fingerprint: &str, precision: &str, provider: &str) {
         self.model_info.reset();
@@ -138,13 +143,9 @@ impl Metrics {
         self.gallery_info.reset();
         for gallery in galleries {
             self.set_gallery_items(&gallery.name, gallery.items);
+            let dim = gallery.dim.to_string();
             self.gallery_info
-                .with_label_values(&[
-                    &gallery.name,
-                    &gallery.model,
-                    &gallery.fingerprint,
-                    &gallery.dim.to_string(),
-                ])
+                .with_label_values(&[&gallery.name, &gallery.model, &gallery.fingerprint, &dim])
                 .set(1);
         }
         if !others.is_empty() {

@@ -62,13 +62,8 @@ pub fn join_trace(
 ) -> Option<TraceId> {
     let mut id = None;
     if let Some(traceparent) = traceparent {
-        let headers: HashMap<String, String> = [
-            ("traceparent", Some(traceparent)),
-            ("tracestate", tracestate),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
-        .collect();
+        let mut headers = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+        headers.extend(tracestate.map(|state| ("tracestate".to_owned(), state.to_owned())));
         let parent = TraceContextPropagator::new().extract(&headers);
         id = valid(parent.span().span_context().trace_id());
         // This fails if no spans are sent.
@@ -86,32 +81,25 @@ pub(super) fn provider(export: &TraceExport) -> Result<SdkTracerProvider> {
     let invalid = |detail: String| Error::option("otlp-endpoint", detail);
     let address = export.endpoint.trim_end_matches('/');
     if !address.starts_with("http://") && !address.starts_with("https://") {
-        return Err(invalid(format!(
-            "{address:?} is not a URL such as http://localhost:4318"
-        )));
+        let detail = format!("{address:?} is not a URL such as http://localhost:4318");
+        return Err(invalid(detail));
     }
-    let address = if address.ends_with("/v1/traces") {
-        address.to_owned()
-    } else {
-        format!("{address}/v1/traces")
-    };
+    let address = address.strip_suffix("/v1/traces").unwrap_or(address);
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(Client::new())
-        .with_endpoint(address)
+        .with_endpoint(format!("{address}/v1/traces"))
         .build()
         .map_err(|error| invalid(error.to_string()))?;
+    let sampler = Sampler::TraceIdRatioBased(export.sample);
+    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    let resource = Resource::builder()
+        .with_service_name("dinoserve")
+        .with_attribute(version);
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
-        .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
-            export.sample,
-        ))))
-        .with_resource(
-            Resource::builder()
-                .with_service_name("dinoserve")
-                .with_attributes([KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))])
-                .build(),
-        )
+        .with_sampler(Sampler::ParentBased(Box::new(sampler)))
+        .with_resource(resource.build())
         .build())
 }
 

@@ -22,10 +22,8 @@ pub fn encode(basis: &Basis, moments: &Moments, about: &str) -> Result<Vec<u8>> 
         .collect();
     let scatter_shape = vec![scatter.len()];
     let sample_shape = vec![moments.sample.len(), dim];
-    let ranges = basis
-        .ranges
-        .iter()
-        .flat_map(|range| [range.low, range.high]);
+    let ranges = basis.ranges.iter();
+    let ranges = ranges.flat_map(|range| [range.low, range.high]);
     let mean = little_endian(moments.mean.iter().copied(), f64::to_le_bytes);
     let scatter = little_endian(scatter, f64::to_le_bytes);
     let sample = little_endian(moments.sample.values().flatten().copied(), f16::to_le_bytes);
@@ -118,15 +116,12 @@ impl<'a> Document<'a> {
         moments.patches = self.count("patches")?;
         moments.mean = Array1::from(mean);
         moments.scatter = Mat::from_fn(dim, dim, |row, column| {
-            if column <= row {
-                scatter[row * (row + 1) / 2 + column]
-            } else {
-                0.0
-            }
+            let in_triangle = column <= row;
+            let index = row * (row + 1) / 2 + column;
+            if in_triangle { scatter[index] } else { 0.0 }
         });
-        sample
-            .chunks_exact(dim)
-            .for_each(|token| moments.keep(token.into()));
+        let tokens = sample.chunks_exact(dim);
+        tokens.for_each(|token| moments.keep(token.into()));
         Ok(moments)
     }
 

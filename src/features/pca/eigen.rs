@@ -92,8 +92,6 @@ pub(super) fn all_eigen(symmetric: &Mat<f32>) -> Result<Eigen> {
     })?;
     // faer sorts in ascending order.
     let values = eigen.S().column_vector().iter().rev().copied().collect();
-    Ok(Eigen {
-        values,
-        vectors: eigen.U().reverse_cols().to_owned(),
-    })
+    let vectors = eigen.U().reverse_cols().to_owned();
+    Ok(Eigen { values, vectors })
 }

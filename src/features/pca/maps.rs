@@ -34,10 +34,8 @@ pub fn maps(
             let shown = foreground_of(all.view(), &cls_attention.concat())?;
             let rows: Vec<usize> = (0..shown.len()).filter(|&row| shown[row]).collect();
             if rows.len() > count {
-                (
-                    Pca::fit(all.select(Axis(0), &rows).view(), count)?,
-                    Some(shown),
-                )
+                let chosen = all.select(Axis(0), &rows);
+                (Pca::fit(chosen.view(), count)?, Some(shown))
             } else {
                 (Pca::fit(all.view(), count)?, None)
             }

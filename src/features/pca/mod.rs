@@ -63,13 +63,11 @@ impl Pca {
     pub fn fit(tokens: ArrayView2<'_, f32>, count: usize) -> Result<Self> {
         let (rows, dim) = tokens.dim();
         check_count(count, rows, dim)?;
-        let mean = tokens
-            .mean_axis(Axis(0))
-            .ok_or_else(|| Error::internal("there are no tokens"))?;
+        let mean = tokens.mean_axis(Axis(0));
+        let mean = mean.ok_or_else(|| Error::internal("there are no tokens"))?;
         let centered = &tokens - &mean;
-        let data = centered
-            .as_slice()
-            .ok_or_else(|| Error::internal("a fresh array is contiguous"))?;
+        let data = centered.as_slice();
+        let data = data.ok_or_else(|| Error::internal("a fresh array is contiguous"))?;
         let data = MatRef::from_row_major_slice(data, rows, dim);
         let lower = eigen::lower_gram(data, 1.0 / rows as f32);
         let covariance = Mat::from_fn(dim, dim, |row, column| {
@@ -92,12 +90,8 @@ impl Pca {
             component.assign(&Array1::from_shape_fn(dim, |d| vectors[(d, i)]));
             let larger = |a: f32, &b: &f32| if b.abs() > a.abs() { b } else { a };
             component *= component.iter().fold(0.0, larger).signum();
-            let share = if total > 0.0 {
-                values[i].max(0.0) / total
-            } else {
-                0.0
-            };
-            explained.push(share);
+            let variance = values[i].max(0.0);
+            explained.push(if total > 0.0 { variance / total } else { 0.0 });
         }
         Ok(Self {
             mean,

@@ -59,12 +59,8 @@ impl Moments {
         found.mean /= rows.max(1) as f64;
         let mut centered = Vec::with_capacity(rows * dim);
         for token in tokens.rows() {
-            centered.extend(
-                token
-                    .iter()
-                    .zip(&found.mean)
-                    .map(|(&v, m)| f64::from(v) - m),
-            );
+            let values = token.iter().zip(&found.mean);
+            centered.extend(values.map(|(&value, mean)| f64::from(value) - mean));
         }
         found.scatter = lower_gram(MatRef::from_row_major_slice(&centered, rows, dim), 1.0);
         found

@@ -80,12 +80,8 @@ pub(super) fn minimize(
                 found = true;
                 break;
             }
-            let bisects = high.is_finite();
-            size = if bisects {
-                f64::midpoint(low, high)
-            } else {
-                2.0 * low
-            };
+            let middle = f64::midpoint(low, high);
+            size = if high.is_finite() { middle } else { 2.0 * low };
         }
         if !found {
             break;
@@ -101,10 +97,11 @@ pub(super) fn minimize(
             if steps.len() == MEMORY {
                 steps.pop_front();
             }
+            let inverse = 1.0 / curvature;
             steps.push_back(Step {
                 step,
                 change,
-                inverse: 1.0 / curvature,
+                inverse,
             });
         }
     }

@@ -92,9 +92,8 @@ impl Probe {
     pub fn from_safetensors(file: &[u8]) -> Result<(Self, HashMap<String, String>)> {
         let (_, header) = SafeTensors::read_metadata(file).map_err(damaged)?;
         let mut metadata = header.metadata().clone().unwrap_or_default();
-        let header = metadata
-            .remove(HEADER)
-            .ok_or_else(|| damaged("it has no header"))?;
+        let header = metadata.remove(HEADER);
+        let header = header.ok_or_else(|| damaged("it has no header"))?;
         let mut probe: Self = serde_json::from_str(&header).map_err(damaged)?;
         let tensors = SafeTensors::deserialize(file).map_err(damaged)?;
         let floats = |name: &str| {
@@ -110,11 +109,8 @@ impl Probe {
         probe.biases = floats("bias")?;
         let count = probe.classes.len();
         let weights = probe.weights.len();
-        if count < 2
-            || probe.biases.len() != count
-            || weights == 0
-            || !weights.is_multiple_of(count)
-        {
+        let has_rows = weights > 0 && weights.is_multiple_of(count);
+        if count < 2 || probe.biases.len() != count || !has_rows {
             return Err(damaged("the shapes of its tensors do not fit its classes"));
         }
         Ok((probe, metadata))

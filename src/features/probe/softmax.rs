@@ -99,10 +99,9 @@ impl<'a> Softmax<'a> {
         for rows in rows.chunks(BLOCK) {
             self.forward(rows, at);
             let logits = self.logits.chunks_exact(self.classes);
-            let examples = rows.iter().zip(logits);
-            correct += examples
-                .filter(|(row, logits)| largest(logits) == self.targets[**row])
-                .count();
+            for (&row, logits) in rows.iter().zip(logits) {
+                correct += usize::from(largest(logits) == self.targets[row]);
+            }
         }
         correct
     }
@@ -143,12 +142,11 @@ pub(super) fn softmax(logits: &mut [f64]) -> f64 {
 
 /// Returns the index of the first of the largest values.
 fn largest(values: &[f64]) -> usize {
-    let larger = |best, index| {
+    let mut best = 0;
+    for index in 1..values.len() {
         if values[index] > values[best] {
-            index
-        } else {
-            best
+            best = index;
         }
-    };
-    (1..values.len()).fold(0, larger)
+    }
+    best
 }

@@ -116,10 +116,8 @@ pub fn train(
     let (weights, biases) = minimum.at.split_at(classes.len() * examples.width());
     // The probe takes features that are not centered, so its biases absorb the mean.
     let rows = weights.chunks_exact(examples.width());
-    let shifted = biases
-        .iter()
-        .zip(rows)
-        .map(|(bias, row)| bias - dot(row, &mean));
+    let rows = biases.iter().zip(rows);
+    let shifted = rows.map(|(bias, row)| bias - dot(row, &mean));
     Ok(Some(Probe {
         weights: weights.iter().map(|&weight| weight as f32).collect(),
         biases: shifted.map(|bias| bias as f32).collect(),

@@ -44,8 +44,7 @@ impl Probes {
         let embed = EmbedOptions {
             pooling: stored.about.features.pooling(),
             normalize: false,
-            layers: 1,
-            tokens: false,
+            ..EmbedOptions::default()
         };
         let vectors = resolve(
             inputs,
@@ -60,10 +59,8 @@ impl Probes {
         let started = Instant::now();
         let mut stages = vectors.stages;
         let work = move || {
-            let outcomes = vectors
-                .value
-                .into_iter()
-                .map(|vector| classify(&stored, &vector?, min_score));
+            let vectors = vectors.value.into_iter();
+            let outcomes = vectors.map(|vector| classify(&stored, &vector?, min_score));
             Ok(outcomes.collect())
         };
         let outcomes = extractor
@@ -97,12 +94,8 @@ fn classify(
     min_score: Option<f32>,
 ) -> Result<Classification> {
     let shares = stored.probe.probabilities(features)?;
-    let classes = stored
-        .probe
-        .classes
-        .iter()
-        .map(Label::new)
-        .collect::<Result<_>>()?;
+    let classes = stored.probe.classes.iter().map(Label::new);
+    let classes = classes.collect::<Result<_>>()?;
     let winner =
         vote::winner(&shares).filter(|&class| min_score.is_none_or(|min| shares[class] >= min));
     Ok(Classification::new(winner, classes, shares, None))
