@@ -68,10 +68,8 @@ impl Column {
     /// ones and are above all rows of this column.
     fn add_from(&mut self, other: &Self, new: &[Option<u16>]) {
         for (value, rows) in &other.0 {
-            let mut rows = rows
-                .iter()
-                .filter_map(|&row| new[usize::from(row)])
-                .peekable();
+            let kept = rows.iter().filter_map(|&row| new[usize::from(row)]);
+            let mut rows = kept.peekable();
             if rows.peek().is_some() {
                 self.0.entry(value.clone()).or_default().extend(rows);
             }
@@ -121,10 +119,8 @@ impl Attributes {
         }
         for (name, value) in metadata.object() {
             for scalar in Scalar::all_of(value) {
-                self.members
-                    .entry(name.clone())
-                    .or_default()
-                    .add(scalar, row);
+                let column = self.members.entry(name.clone()).or_default();
+                column.add(scalar, row);
             }
         }
     }
@@ -133,25 +129,19 @@ impl Attributes {
     /// ones and are above all rows of this chunk.
     pub(super) fn add_from(&mut self, other: &Self, new: &[Option<u16>]) {
         self.labels.add_from(&other.labels, new);
-        for (name, column) in &other.members {
-            self.members
-                .entry(name.clone())
-                .or_default()
-                .add_from(column, new);
+        for (name, added) in &other.members {
+            let column = self.members.entry(name.clone()).or_default();
+            column.add_from(added, new);
         }
     }
 
     /// Returns the rows that pass, by the rules of [`ItemFilter::matches`].
     pub(super) fn rows(&self, filter: &ItemFilter) -> RowSet {
-        let mut rows = filter
-            .label
-            .as_ref()
-            .map(|condition| self.labels.rows(condition));
+        let label = filter.label.as_ref();
+        let mut rows = label.map(|condition| self.labels.rows(condition));
         for (name, condition) in &filter.metadata {
-            let of_member = self
-                .members
-                .get(name)
-                .map_or(RowSet::EMPTY, |column| column.rows(condition));
+            let column = self.members.get(name);
+            let of_member = column.map_or(RowSet::EMPTY, |column| column.rows(condition));
             rows = Some(rows.map_or_else(|| of_member.clone(), |rows| rows.and(&of_member)));
         }
         rows.unwrap_or_else(|| RowSet::first(CHUNK_ROWS))

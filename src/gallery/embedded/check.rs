@@ -36,17 +36,14 @@ pub(super) fn check(view: View<'_>, name: &GalleryName) -> Result<CheckReport> {
                 continue;
             }
         };
+        let text = id.as_str();
         if !view.is_whole(row.number, place, bytes)? {
             add(format!(
-                "item {:?}: its checksum differs from its content",
-                id.as_str()
+                "item {text:?}: its checksum differs from its content"
             ));
         }
         if view.place(row.number, &id)? != Some(place) {
-            add(format!(
-                "item {:?}: it cannot be found by its id",
-                id.as_str()
-            ));
+            add(format!("item {text:?}: it cannot be found by its id"));
         }
     }
     let prefix = codec::prefix(row.number);

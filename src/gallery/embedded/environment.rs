@@ -147,10 +147,8 @@ impl Environment {
 
     /// Begins a read transaction that outlives the borrow of the environment.
     pub(super) fn read_owned(&self) -> Result<ReadTransaction<'static>> {
-        self.env
-            .clone()
-            .static_read_txn()
-            .map_err(|error| self.failed(error))
+        let txn = self.env.clone().static_read_txn();
+        txn.map_err(|error| self.failed(error))
     }
 
     /// Begins the only write transaction. Its commit returns once it is durable.
@@ -274,10 +272,8 @@ fn lock(folder: &Path) -> Result<File> {
 /// Allocates the blocks of the file with LMDB's reader slots. An existing file may be in use, so it
 /// is only extended.
 fn reserve_lock_file(folder: &Path) -> std::io::Result<()> {
-    let mut file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(folder.join("lock.mdb"))?;
+    let path = folder.join("lock.mdb");
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     let has = file.metadata()?.len() as usize;
     if has >= LOCK_FILE_BYTES {
         return Ok(());

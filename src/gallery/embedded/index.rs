@@ -60,10 +60,8 @@ struct Manifest {
 
 /// Returns the settings of an index. Indexes with other settings are rebuilt.
 fn settings(dim: usize) -> String {
-    format!(
-        "usearch {} i8 cosine {dim} {CONNECTIVITY} {EXPANSION_ADD}",
-        usearch::version()
-    )
+    let version = usearch::version();
+    format!("usearch {version} i8 cosine {dim} {CONNECTIVITY} {EXPANSION_ADD}")
 }
 
 fn failed(error: cxx::Exception) -> Error {
@@ -202,18 +200,12 @@ impl ApproximateIndex {
     }
 
     fn write(&self, folder: &Path, gallery: u32, upto: u64, file: &str) -> Result<()> {
-        let named = |error| {
-            Error::io(
-                format_args!("writing the index in {}", folder.display()),
-                error,
-            )
-        };
+        let action = format!("writing the index in {}", folder.display());
+        let named = |error| Error::io(&action, error);
         fs::create_dir_all(folder).map_err(named)?;
         let path = folder.join(file);
-        self.index
-            .read()
-            .save(&path.to_string_lossy())
-            .map_err(failed)?;
+        let saved = self.index.read().save(&path.to_string_lossy());
+        saved.map_err(failed)?;
         File::open(&path)
             .and_then(|file| file.sync_all())
             .map_err(named)?;
@@ -291,10 +283,8 @@ pub(super) fn remove_files_of_others(folder: &Path, galleries: &[u32]) {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let ours = name.ends_with(".usearch") || name.ends_with(".json");
-        let number = name
-            .split(['-', '.'])
-            .next()
-            .and_then(|number| number.parse().ok());
+        let number = name.split(['-', '.']).next();
+        let number = number.and_then(|number| number.parse().ok());
         if ours && number.is_some_and(|number| !galleries.contains(&number)) {
             let _ = fs::remove_file(entry.path());
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{codec::ItemRecord, environment::Environment, view::View};
 use crate::{
@@ -43,24 +43,24 @@ pub(super) fn page(
     Ok(items)
 }
 
-/// Sends all items of a snapshot of a gallery. Calls `started` once the snapshot is taken.
+/// Sends all items of a snapshot of a gallery. Sends to `started` once the snapshot is taken.
 pub(super) fn send_all(
     environment: &Arc<Environment>,
     name: &GalleryName,
     parts: Parts,
-    started: impl FnOnce(Result<()>),
+    started: oneshot::Sender<Result<()>>,
     to: &mpsc::Sender<Result<StoredItem>>,
 ) {
     let txn = match environment.read_owned() {
         Ok(txn) => txn,
-        Err(error) => return started(Err(error)),
+        Err(error) => return drop(started.send(Err(error))),
     };
     let view = View::new(environment, &txn);
     let row = match view.require_gallery(name) {
         Ok(row) => row,
-        Err(error) => return started(Err(error)),
+        Err(error) => return drop(started.send(Err(error))),
     };
-    started(Ok(()));
+    let _ = started.send(Ok(()));
     let records = match view.records(row.number, 0) {
         Ok(records) => records,
         Err(error) => return drop(to.blocking_send(Err(error))),

@@ -225,10 +225,8 @@ impl Rows {
         // Serials rarely have gaps.
         let guess = usize::try_from(serial.wrapping_sub(*chunk.serials.first()?)).ok();
         let row = guess.filter(|&row| chunk.serials.get(row) == Some(&serial));
-        Some((
-            index,
-            row.or_else(|| chunk.serials.binary_search(&serial).ok())?,
-        ))
+        let row = row.or_else(|| chunk.serials.binary_search(&serial).ok())?;
+        Some((index, row))
     }
 
     /// Returns the live rows of each chunk that pass the filter.

@@ -23,10 +23,8 @@ impl Eq for Hit {}
 /// heap.
 impl Ord for Hit {
     fn cmp(&self, other: &Self) -> Ordering {
-        other
-            .score
-            .total_cmp(&self.score)
-            .then(self.place.cmp(&other.place))
+        let by_score = other.score.total_cmp(&self.score);
+        by_score.then(self.place.cmp(&other.place))
     }
 }
 
@@ -82,12 +80,8 @@ impl Best {
 /// Offers every row of `passing`, one set per chunk, whose serial is above `after`.
 pub(super) fn scan(rows: &Rows, passing: &[RowSet], query: &[f32], after: u64, best: &mut Best) {
     let mut scanner = Scanner::new(query);
-    for (live, passing) in rows
-        .chunks
-        .iter()
-        .zip(passing)
-        .skip(rows.first_chunk_after(after))
-    {
+    let chunks = rows.chunks.iter().zip(passing);
+    for (live, passing) in chunks.skip(rows.first_chunk_after(after)) {
         let chunk = &live.chunk;
         let first = chunk.serials.partition_point(|&serial| serial <= after);
         let mut offer = |row: usize, score: f32| {

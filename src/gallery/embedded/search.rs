@@ -112,10 +112,8 @@ impl<'a> ReadSnapshot<'a> {
         let passing = rows.passing(search.filter.as_ref());
         let candidates: usize = passing.iter().map(RowSet::len).sum();
         let mut best = Best::new(k);
-        let index = self
-            .index
-            .as_ref()
-            .filter(|_| !search.exact && candidates > exact_up_to);
+        let is_approximate = !search.exact && candidates > exact_up_to;
+        let index = self.index.as_ref().filter(|_| is_approximate);
         let Some(&(ref index, upto)) = index else {
             scan(rows, &passing, &search.vector, 0, &mut best);
             return Ok(best.into_sorted());

@@ -144,13 +144,9 @@ impl GalleryStore for EmbeddedStore {
     }
 
     async fn galleries(&self) -> Result<Vec<GalleryInfo>> {
-        let rows = self
-            .blocking(|environment| View::new(environment, &environment.read()?).galleries())
-            .await?;
-        Ok(rows
-            .into_iter()
-            .map(|(name, row)| self.info(name, row))
-            .collect())
+        let rows = self.view(|view| view.galleries()).await?;
+        let galleries = rows.into_iter().map(|(name, row)| self.info(name, row));
+        Ok(galleries.collect())
     }
 
     async fn gallery(&self, name: &GalleryName) -> Result<Option<GalleryInfo>> {
@@ -235,29 +231,20 @@ impl GalleryStore for EmbeddedStore {
     }
 
     async fn read(&self, name: &GalleryName, parts: Parts) -> Result<ItemStream> {
-        let permit = timeout(STREAM_TIMEOUT, Arc::clone(&self.streams).acquire_owned())
-            .await
-            .ok()
-            .and_then(Result::ok);
-        let permit = permit.ok_or_else(|| {
+        let acquired = timeout(STREAM_TIMEOUT, Arc::clone(&self.streams).acquire_owned()).await;
+        let Ok(Ok(permit)) = acquired else {
             let detail = format!(
                 "{MAX_STREAMS} requests are reading whole galleries already; try again shortly"
             );
-            Error::new(Kind::Overloaded, detail)
-        })?;
+            return Err(Error::new(Kind::Overloaded, detail));
+        };
         let (sender, mut receiver) = mpsc::channel(READ_AHEAD);
         let (started, start) = oneshot::channel();
         let environment = Arc::clone(&self.environment);
         let name = name.clone();
         tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            reader::send_all(
-                &environment,
-                &name,
-                parts,
-                |outcome| drop(started.send(outcome)),
-                &sender,
-            );
+            reader::send_all(&environment, &name, parts, started, &sender);
         });
         // The snapshot is taken before the stream is returned.
         start

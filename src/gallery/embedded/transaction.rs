@@ -1,12 +1,7 @@
 //! A write transaction: changes on disk, and the changes in memory that become visible with them.
 //! Both are in one file, because each kind of write must make both.
 
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::UNIX_EPOCH};
 
 use heed::RwTxn;
 
@@ -154,9 +149,7 @@ impl<'a> WriteTransaction<'a> {
 
     pub(super) fn put(&mut self, name: &GalleryName, batch: &ItemBatch) -> Outcome<Vec<Written>> {
         let mut row = self.find_or_create(name, &batch.binding)?;
-        let stored_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |time| time.as_millis() as u64);
+        let stored_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as u64;
         let mut written = Vec::with_capacity(batch.items.len());
         for item in &batch.items {
             written.push(self.put_item(&mut row, item, stored_ms)?);
@@ -226,11 +219,8 @@ impl<'a> WriteTransaction<'a> {
             return Ok(row);
         }
         let about = self.environment.tables.about;
-        let next = self.write(|txn| {
-            Ok(about
-                .get(txn, NEXT)?
-                .and_then(|bytes| bytes.try_into().ok()))
-        })?;
+        let next = self.view().get(about, NEXT)?;
+        let next = next.and_then(|bytes| bytes.try_into().ok());
         let number = next.map_or(1, u32::from_le_bytes);
         self.write(|txn| about.put(txn, NEXT, &(number + 1).to_le_bytes()))?;
         let row = GalleryRow {
@@ -257,15 +247,11 @@ impl<'a> WriteTransaction<'a> {
         let existing = self.find(row.number, &new.id)?;
         let serial = row.next_serial;
         row.next_serial += 1;
-        let written = match &existing {
-            Some(existing) => Written::Replaced {
-                place: existing.place,
-            },
-            None => Written::Created {
-                place: row.next_place,
-            },
+        let place = existing.as_ref().map_or(row.next_place, |item| item.place);
+        let written = match existing {
+            Some(_) => Written::Replaced { place },
+            None => Written::Created { place },
         };
-        let place = written.place();
         let item = Item {
             id: new.id.clone(),
             place,

@@ -73,9 +73,8 @@ impl<'t> View<'t> {
 
     pub(super) fn place(self, gallery: u32, id: &ItemId) -> Result<Option<u64>> {
         let place = self.get(self.tables().ids, &codec::id_key(gallery, id))?;
-        Ok(place
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(u64::from_le_bytes))
+        let place = place.and_then(|bytes| bytes.try_into().ok());
+        Ok(place.map(u64::from_le_bytes))
     }
 
     pub(super) fn record(self, gallery: u32, place: u64) -> Result<Option<ItemRecord>> {
@@ -126,10 +125,8 @@ impl<'t> View<'t> {
 
     pub(super) fn is_whole(self, gallery: u32, place: u64, record: &[u8]) -> Result<bool> {
         let parts = self.encoded_parts(gallery, place, Parts::ALL)?;
-        Ok(ItemRecord::is_whole(
-            record,
-            parts.map(Option::unwrap_or_default),
-        ))
+        let parts = parts.map(Option::unwrap_or_default);
+        Ok(ItemRecord::is_whole(record, parts))
     }
 
     /// Returns the requested ones of vector, features and thumbnail.
