@@ -88,6 +88,11 @@ impl Error {
         Self::option(option, detail)
     }
 
+    /// Creates a [`Kind::Malformed`] error.
+    pub fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(Kind::Malformed, detail)
+    }
+
     /// Creates a [`Kind::Artifact`] error.
     pub fn artifact(detail: impl Into<String>) -> Self {
         Self::new(Kind::Artifact, detail)

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::Method;
 use utoipa::{
     IntoResponses, OpenApi,
     openapi::{
         Content, Ref, RefOr, Response, ResponseBuilder,
-        path::Operation,
+        path::{Operation, PathItem},
         request_body::RequestBody,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
@@ -49,17 +50,24 @@ pub(crate) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
         if matches!(path.as_str(), "/healthz" | "/readyz") {
             continue;
         }
-        let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.delete,
-        ];
-        for operation in operations.into_iter().flatten() {
+        for (_, operation) in operations(item) {
             complete_operation(operation);
         }
     }
     document
+}
+
+/// Returns the operations of a path, with their methods.
+pub(crate) fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    let operations = [
+        (Method::GET, &mut item.get),
+        (Method::PUT, &mut item.put),
+        (Method::POST, &mut item.post),
+        (Method::DELETE, &mut item.delete),
+    ];
+    operations
+        .into_iter()
+        .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
 fn complete_operation(operation: &mut Operation) {
@@ -88,14 +96,13 @@ fn complete_operation(operation: &mut Operation) {
 /// Returns whether the JSON form of a body is one of images, so that the images can also be sent as
 /// they are.
 fn takes_images(body: &RequestBody) -> bool {
-    let Some(RefOr::T(json)) = body.content.get("application/json") else {
-        return false;
-    };
-    let Some(RefOr::Ref(schema)) = &json.schema else {
-        return false;
-    };
-    let name = schema.ref_location.rsplit('/').next();
-    matches!(name, Some("ImagesJson" | "ImageOrVectorJson"))
+    if let Some(RefOr::T(json)) = body.content.get("application/json")
+        && let Some(RefOr::Ref(schema)) = &json.schema
+    {
+        let name = schema.ref_location.rsplit('/').next();
+        return matches!(name, Some("ImagesJson" | "ImageOrVectorJson"));
+    }
+    false
 }
 
 macro_rules! problem_sets {

@@ -54,10 +54,8 @@ fn api() -> Routes {
         .add(Group::READ, routes!(attention::create_attention_map))
         .add(Group::READ, routes!(attention_stats::compare_heads))
         .add(Group::READ, routes!(similarity::create_similarity_map))
-        .add(
-            Group::READ,
-            routes!(knn::find_neighbors_of_item, knn::find_neighbors),
-        )
+        .add(Group::READ, routes!(knn::find_neighbors_of_item))
+        .add(Group::READ, routes!(knn::find_neighbors))
         .add(Group::READ, routes!(classify::classify))
         .add(Group::READ, routes!(list::list_items))
         .add(Group::WRITE, routes!(batch::put_items))
@@ -71,10 +69,8 @@ fn api() -> Routes {
         .add(Group::ADMIN.untimed(), routes!(snapshot::put_snapshot))
         .add(Group::READ, routes!(bases::list_bases))
         .add(Group::READ, routes!(bases::get_basis))
-        .add(
-            Group::WRITE,
-            routes!(bases::fit_basis, bases::add_to_basis, bases::delete_basis),
-        )
+        .add(Group::WRITE, routes!(bases::fit_basis, bases::add_to_basis))
+        .add(Group::WRITE, routes!(bases::delete_basis))
         .add(Group::READ, routes!(probes::list_probes))
         .add(Group::WRITE, routes!(probes::train_probe))
         .add(Group::READ, routes!(probes::get_probe))
@@ -119,18 +115,10 @@ impl Routes {
     }
 
     /// Registers the operations of a `routes!`.
-    fn add(mut self, group: RouteGroup, routes: UtoipaMethodRouter<AppState>) -> Self {
-        for (path, item) in &routes.1.paths {
-            let operations = [
-                (Method::GET, &item.get),
-                (Method::PUT, &item.put),
-                (Method::POST, &item.post),
-                (Method::DELETE, &item.delete),
-            ];
-            for (method, operation) in operations {
-                if operation.is_some() {
-                    self.table.insert(path, method, group);
-                }
+    fn add(mut self, group: RouteGroup, mut routes: UtoipaMethodRouter<AppState>) -> Self {
+        for (path, item) in &mut routes.1.paths {
+            for (method, _) in openapi::operations(item) {
+                self.table.insert(path, method, group);
             }
         }
         self.router = self.router.routes(routes);

@@ -191,7 +191,7 @@ pub(crate) async fn load_model(
 
 fn malformed(error: impl Display) -> Rejection {
     let detail = format!("the body is not {{\"model\": NAME}}: {error}");
-    Error::new(Kind::Malformed, detail).into()
+    Error::malformed(detail).into()
 }
 
 fn parse_precision(name: &str) -> Result<Precision, Error> {

@@ -37,19 +37,15 @@ impl RouteGroup {
     }
 
     /// For operations that limit their own time.
-    pub(crate) const fn untimed(self) -> Self {
-        Self {
-            is_timed: false,
-            ..self
-        }
+    pub(crate) const fn untimed(mut self) -> Self {
+        self.is_timed = false;
+        self
     }
 
     /// For routes that monitoring polls every few seconds.
-    pub(crate) const fn quiet(self) -> Self {
-        Self {
-            is_quiet: true,
-            ..self
-        }
+    pub(crate) const fn quiet(mut self) -> Self {
+        self.is_quiet = true;
+        self
     }
 }
 

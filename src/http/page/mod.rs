@@ -69,10 +69,8 @@ fn file(name: &str, headers: &HeaderMap) -> Response {
         let error = Error::new(Kind::NotFound, format!("unknown asset /assets/{name}"));
         return Rejection::from(error).into_response();
     };
-    let tag = format!(
-        "\"{}\"",
-        crate::hex::encode(&file.metadata.sha256_hash()[..8])
-    );
+    let hash = crate::hex::encode(&file.metadata.sha256_hash()[..8]);
+    let tag = format!("\"{hash}\"");
     let is_known = headers
         .get(header::IF_NONE_MATCH)
         .is_some_and(|known| known.as_bytes() == tag.as_bytes());

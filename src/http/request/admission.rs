@@ -51,12 +51,12 @@ fn admit(state: &AppState) -> Result<Admission, (&'static str, Error)> {
             let detail = format!(
                 "the server is processing its maximum of {max_requests} requests; retry in a moment"
             );
-            let error = Error::new(Kind::Overloaded, detail).with_limit(
-                "max_requests",
-                max_requests as u64,
-                "--max-requests",
-            );
-            Err(("overloaded", error))
+            let error = Error::new(Kind::Overloaded, detail);
+            let limit = max_requests as u64;
+            Err((
+                "overloaded",
+                error.with_limit("max_requests", limit, "--max-requests"),
+            ))
         }
     }
 }

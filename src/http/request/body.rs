@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::{FromRequest, FromRequestParts, Multipart, Request},
+    extract::{FromRequest, FromRequestParts, Multipart, Request, multipart::MultipartError},
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
@@ -90,11 +90,8 @@ pub(crate) async fn in_time<T>(
         .map_err(|_| {
             let seconds = limit.as_secs();
             let detail = format!("the body did not arrive within {seconds} s");
-            Rejection::new(Reason::SlowRequest, detail).with_limit(
-                "request_timeout",
-                seconds,
-                "--request-timeout",
-            )
+            let rejection = Rejection::new(Reason::SlowRequest, detail);
+            rejection.with_limit("request_timeout", seconds, "--request-timeout")
         })?
 }
 
@@ -202,7 +199,7 @@ fn body_error(error: &(dyn std::error::Error + 'static), config: &HttpConfig) ->
         }
         cause = inner.source();
     }
-    Error::new(Kind::Malformed, format!("the body cannot be read: {error}"))
+    Error::malformed(format!("the body cannot be read: {error}"))
 }
 
 async fn read_all(body: Body, config: &HttpConfig) -> Result<Bytes> {
@@ -218,35 +215,22 @@ async fn read_multipart(
     body: &mut ParsedBody,
     options: &mut Options,
 ) -> Result<()> {
-    let mut parts = Multipart::from_request(request, &())
-        .await
-        .map_err(|error| {
-            let detail = format!("the multipart body cannot be read: {error}");
-            Error::new(Kind::Malformed, detail)
-        })?;
+    let parts = Multipart::from_request(request, &()).await;
+    let mut parts = parts
+        .map_err(|error| Error::malformed(format!("the multipart body cannot be read: {error}")))?;
+    let failed = |error: MultipartError| body_error(&error, config);
     let mut listing = None;
-    while let Some(part) = parts
-        .next_field()
-        .await
-        .map_err(|error| body_error(&error, config))?
-    {
+    while let Some(part) = parts.next_field().await.map_err(failed)? {
         let name = part.name().unwrap_or_default().to_owned();
         let is_listing = body.kind == BodyKind::Items && name == "items";
-        let file_name = part
-            .file_name()
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned);
-        let is_image = part.file_name().is_some()
-            || part
-                .content_type()
-                .is_some_and(|kind| kind.starts_with("image/"))
+        let file_name = part.file_name().map(str::to_owned);
+        let kind = part.content_type().unwrap_or_default();
+        let is_image = file_name.is_some()
+            || kind.starts_with("image/")
             || matches!(name.as_str(), "image" | "images" | "file" | "files");
-        let content = part
-            .bytes()
-            .await
-            .map_err(|error| body_error(&error, config))?;
+        let content = part.bytes().await.map_err(failed)?;
         if is_image && !is_listing {
-            body.add_image(content, file_name)?;
+            body.add_image(content, file_name.filter(|name| !name.is_empty()))?;
             continue;
         }
         let text = String::from_utf8(content.into())

@@ -73,13 +73,11 @@ impl Contents for QueryInputs {
             (true, Some(vector)) => vec![QueryInput::Vector(vector)],
             (false, Some(_)) => {
                 let detail = "the request contains both an image and a `vector`; send one of them";
-                return Err(Error::new(Kind::Malformed, detail));
+                return Err(Error::malformed(detail));
             }
             (true, None) => {
-                let detail = format!(
-                    "the request contains neither an image nor a `vector`; {ACCEPTED_BODIES}"
-                );
-                return Err(Error::new(Kind::Malformed, detail));
+                let detail = "the request contains neither an image nor a `vector`";
+                return Err(Error::malformed(format!("{detail}; {ACCEPTED_BODIES}")));
             }
         };
         Ok(Self(inputs))
@@ -90,8 +88,7 @@ impl QueryInputs {
     /// Returns the only input, or fails if there are several.
     pub(crate) fn single(self) -> Result<QueryInput> {
         let [input] = <[_; 1]>::try_from(self.0).map_err(|inputs| {
-            let detail = format!("an item has one image, not {}", inputs.len());
-            Error::new(Kind::Malformed, detail)
+            Error::malformed(format!("an item has one image, not {}", inputs.len()))
         })?;
         Ok(input)
     }
@@ -112,7 +109,7 @@ impl Contents for Batch {
 
 fn non_empty<T>(contents: Vec<T>, detail: &str) -> Result<Vec<T>> {
     if contents.is_empty() {
-        return Err(Error::new(Kind::Malformed, detail));
+        return Err(Error::malformed(detail));
     }
     Ok(contents)
 }
@@ -158,10 +155,8 @@ pub(crate) struct ListingEntry {
 
 impl Default for ListingEntry {
     fn default() -> Self {
-        Self {
-            id: None,
-            options: Ok(Options::default()),
-        }
+        let options = Ok(Options::default());
+        Self { id: None, options }
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{
 use serde_json::{Number, value::RawValue};
 
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     gallery::ItemId,
     http::request::{
         contents::{BatchEntry, BodyKind, Contents, ListingEntry, ParsedBody, QueryInputs},
@@ -43,13 +43,11 @@ pub(crate) fn read_json(json: &[u8], body: &mut ParsedBody, options: &mut Option
         let has_non_finite = [&b"NaN"[..], b"Infinity"]
             .iter()
             .any(|name| json.windows(name.len()).any(|bytes| bytes == *name));
-        let hint = if has_non_finite {
-            "; JSON has no NaN and no Infinity"
-        } else {
-            ""
+        let hint = match has_non_finite {
+            true => "; JSON has no NaN and no Infinity",
+            false => "",
         };
-        let detail = format!("the JSON cannot be read: {error}{hint}");
-        Error::new(Kind::Malformed, detail)
+        Error::malformed(format!("the JSON cannot be read: {error}{hint}"))
     })
 }
 
@@ -57,29 +55,19 @@ pub(crate) fn read_json(json: &[u8], body: &mut ParsedBody, options: &mut Option
 /// outcome.
 pub(crate) fn read_listing(text: &str, max_entries: usize) -> Result<Vec<ListingEntry>> {
     let mut listing = Vec::new();
-    let mut failure = None;
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let list = List {
-        of: "objects, one per file",
-        each: |value: &RawValue, index| {
-            if index == max_entries {
-                let detail =
-                    format!("the list has more entries than the form has files ({max_entries})");
-                return Err(Error::option("items", detail));
-            }
-            let read = read_object(value, ParsedBody::new(BodyKind::Options, 0));
-            listing.push(ListingEntry {
-                id: read_id(value),
-                options: read.map(|(_, options)| options),
-            });
-            Ok(())
-        },
-        failure: &mut failure,
-    };
-    let read = list
-        .deserialize(&mut deserializer)
-        .and_then(|()| deserializer.end());
-    failure.map_or(Ok(()), Err)?;
+    let read = read_list(text, "objects, one per file", |value, index| {
+        if index == max_entries {
+            let detail =
+                format!("the list has more entries than the form has files ({max_entries})");
+            return Err(Error::option("items", detail));
+        }
+        let read = read_object(value, ParsedBody::new(BodyKind::Options, 0));
+        listing.push(ListingEntry {
+            id: read_id(value),
+            options: read.map(|(_, options)| options),
+        });
+        Ok(())
+    })?;
     read.map_err(|error| {
         let detail = format!("not a JSON list with one object per file: {error}");
         Error::option("items", detail)
@@ -142,33 +130,27 @@ impl BodyVisitor<'_> {
                 Ok(add_image(members.next_value()?, "image", self.body))
             }
             ("images", BodyKind::Images | BodyKind::ImagesOrVector) => {
-                members.next_value_seed(List {
-                    of: "base64 strings or data: URIs in `images`",
-                    each: |value: &RawValue, index| {
-                        add_image(value, &format!("images[{index}]"), self.body)
-                    },
-                    failure: &mut *self.failure,
-                })?;
-                Ok(Ok(()))
+                let of = "base64 strings or data: URIs in `images`";
+                let failure = &mut *self.failure;
+                let each = |value: &RawValue, index| {
+                    add_image(value, &format!("images[{index}]"), self.body)
+                };
+                members.next_value_seed(List { of, each, failure }).map(Ok)
             }
             ("input", BodyKind::Input) => Ok(add_images(members.next_value()?, "input", self.body)),
             ("items", BodyKind::Items) => {
-                members.next_value_seed(List {
-                    of: "objects in `items`",
-                    each: |value: &RawValue, _| self.body.add_entry(|max| read_entry(value, max)),
-                    failure: &mut *self.failure,
-                })?;
-                Ok(Ok(()))
+                let of = "objects in `items`";
+                let failure = &mut *self.failure;
+                let each = |value: &RawValue, _| self.body.add_entry(|max| read_entry(value, max));
+                members.next_value_seed(List { of, each, failure }).map(Ok)
             }
             ("vector", BodyKind::ImagesOrVector) => {
                 let value: &RawValue = members.next_value()?;
-                Ok(match serde_json::from_str(value.get()) {
-                    Ok(vector) => self.body.add_vector(vector),
-                    Err(error) => {
-                        let detail = format!("not a list of numbers: {error}");
-                        Err(Error::option("vector", detail))
-                    }
-                })
+                Ok(serde_json::from_str(value.get())
+                    .map_err(|error| {
+                        Error::option("vector", format!("not a list of numbers: {error}"))
+                    })
+                    .and_then(|vector| self.body.add_vector(vector)))
             }
             _ => {
                 let value: &RawValue = members.next_value()?;
@@ -204,10 +186,8 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
 }
 
 fn add_image(value: &RawValue, name: &str, body: &mut ParsedBody) -> Result<()> {
-    let JsonString(text) = serde_json::from_str(value.get()).map_err(|_| {
-        let detail = format!("`{name}` must be a base64 string or data: URI");
-        Error::new(Kind::Malformed, detail)
-    })?;
+    let JsonString(text) = serde_json::from_str(value.get())
+        .map_err(|_| Error::malformed(format!("`{name}` must be a base64 string or data: URI")))?;
     body.add_image(decode_base64(&text, name)?, None)
 }
 
@@ -216,15 +196,28 @@ fn add_images(value: &RawValue, name: &str, body: &mut ParsedBody) -> Result<()>
     if !value.get().starts_with('[') {
         return add_image(value, name, body);
     }
+    let each = |value: &RawValue, index| add_image(value, &format!("{name}[{index}]"), body);
+    read_list(value.get(), "base64 strings or data: URIs", each)?
+        .map_err(|error| Error::malformed(format!("`{name}`: {error}")))
+}
+
+/// Reads a list. The outer error is one of an element, the inner one of JSON syntax.
+fn read_list(
+    json: &str,
+    of: &'static str,
+    each: impl FnMut(&RawValue, usize) -> Result<()>,
+) -> Result<serde_json::Result<()>> {
     let mut failure = None;
+    let mut deserializer = serde_json::Deserializer::from_str(json);
     let list = List {
-        of: "base64 strings or data: URIs",
-        each: |value: &RawValue, index| add_image(value, &format!("{name}[{index}]"), body),
+        of,
+        each,
         failure: &mut failure,
     };
-    let read = list.deserialize(&mut serde_json::Deserializer::from_str(value.get()));
-    failure.map_or(Ok(()), Err)?;
-    read.map_err(|error| Error::new(Kind::Malformed, format!("`{name}`: {error}")))
+    let read = list
+        .deserialize(&mut deserializer)
+        .and_then(|()| deserializer.end());
+    failure.map_or(Ok(read), Err)
 }
 
 /// A list whose elements are handled one by one, as they are read.
@@ -273,30 +266,24 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 fn decode_base64(text: &str, name: &str) -> Result<Bytes> {
-    let malformed = |what: String| Error::new(Kind::Malformed, format!("`{name}`: {what}"));
+    let malformed = |what: &str| Error::malformed(format!("`{name}`: {what}"));
     if text.starts_with("http://") || text.starts_with("https://") {
-        return Err(malformed(
-            "URLs are not fetched; send the image itself, base64-encoded".to_owned(),
-        ));
+        let what = "URLs are not fetched; send the image itself, base64-encoded";
+        return Err(malformed(what));
     }
-    let encoded = match text.strip_prefix("data:") {
-        Some(uri) => match uri.split_once(',') {
-            Some((kind, data)) if kind.ends_with(";base64") => data,
-            _ => {
-                return Err(malformed(
-                    "the data: URI is not base64; send data:image/png;base64,…".to_owned(),
-                ));
-            }
-        },
+    let encoded = match text.strip_prefix("data:").map(|uri| uri.split_once(',')) {
         None => text,
+        Some(Some((kind, data))) if kind.ends_with(";base64") => data,
+        Some(_) => {
+            let what = "the data: URI is not base64; send data:image/png;base64,…";
+            return Err(malformed(what));
+        }
     };
-    let without_breaks: Cow<'_, str> = if encoded.bytes().any(|byte| byte.is_ascii_whitespace()) {
-        encoded.split_ascii_whitespace().collect::<String>().into()
+    let decoded = if encoded.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        BASE64.decode(encoded.split_ascii_whitespace().collect::<String>())
     } else {
-        encoded.into()
+        BASE64.decode(encoded)
     };
-    let decoded = BASE64
-        .decode(without_breaks.as_bytes())
-        .map_err(|error| malformed(format!("not base64: {error}")))?;
+    let decoded = decoded.map_err(|error| malformed(&format!("not base64: {error}")))?;
     Ok(decoded.into())
 }

@@ -60,12 +60,10 @@ impl Options {
             .is_err()
         {
             let detail = "the query is not valid: percent-decoded, it must be UTF-8";
-            return Err(Error::new(Kind::Malformed, detail));
+            return Err(Error::malformed(detail));
         }
-        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).map_err(|error| {
-            let detail = format!("the query cannot be read: {error}");
-            Error::new(Kind::Malformed, detail)
-        })?;
+        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
+            .map_err(|error| Error::malformed(format!("the query cannot be read: {error}")))?;
         pairs
             .into_iter()
             .try_for_each(|(name, value)| self.add(name, Value::String(value)))
@@ -171,10 +169,9 @@ fn check_object_length(name: &str, text: &str) -> Result<()> {
     if text.len() <= MAX_OBJECT_BYTES {
         return Ok(());
     }
-    let detail = format!(
-        "option `{name}` is {} bytes long, over the limit of {MAX_OBJECT_BYTES}",
-        text.len()
-    );
+    let bytes = text.len();
+    let detail =
+        format!("option `{name}` is {bytes} bytes long, over the limit of {MAX_OBJECT_BYTES}");
     Err(Error::new(Kind::TooLarge, detail))
 }
 

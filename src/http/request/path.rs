@@ -8,7 +8,7 @@ use axum::{
 };
 
 use crate::{
-    error::{Error, Kind},
+    error::Error,
     http::{AppState, Rejection, Result},
 };
 
@@ -19,12 +19,10 @@ impl<T: FromStr<Err = Error>> FromRequestParts<AppState> for NamePath<T> {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
-        let Path(text) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| {
-                let detail = "the path is not valid: percent-decoded, it must be UTF-8";
-                Error::new(Kind::Malformed, detail)
-            })?;
+        let Ok(Path(text)) = Path::<String>::from_request_parts(parts, state).await else {
+            let detail = "the path is not valid: percent-decoded, it must be UTF-8";
+            return Err(Error::malformed(detail).into());
+        };
         Ok(Self(text.parse()?))
     }
 }

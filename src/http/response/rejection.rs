@@ -57,20 +57,16 @@ impl Rejection {
 
     /// Attaches the limit that was exceeded.
     #[must_use]
-    pub(crate) fn with_limit(self, name: &'static str, value: u64, flag: &'static str) -> Self {
-        Self {
-            limit: Some(Limit { name, value, flag }),
-            ..self
-        }
+    pub(crate) fn with_limit(mut self, name: &'static str, value: u64, flag: &'static str) -> Self {
+        self.limit = Some(Limit { name, value, flag });
+        self
     }
 
     /// Attaches the time after which a retry can succeed.
     #[must_use]
-    pub(crate) fn with_retry_after(self, time: Duration) -> Self {
-        Self {
-            retry_after: Some(time),
-            ..self
-        }
+    pub(crate) fn with_retry_after(mut self, time: Duration) -> Self {
+        self.retry_after = Some(time);
+        self
     }
 }
 

@@ -17,7 +17,7 @@ use axum::{
     Json,
     body::Body,
     extract::State,
-    http::{HeaderValue, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use utoipa::ToSchema;
 
 use crate::{
-    error::{Error, Kind, ResultExt},
+    error::{Error, Kind},
     gallery::{Gallery, GalleryName, SnapshotSummary, restore_snapshot, write_snapshot},
     http::{
         AppState, Reason, Rejection, Result,
@@ -68,16 +68,10 @@ pub(crate) async fn get_snapshot(
     let store = state.service().galleries()?.store().clone();
     store.require_gallery(&name).await?;
     let file = snapshot_stream(store, name.clone(), state.config.snapshot_idle);
-    let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{name}.gallery\""))
-        .internal("naming a snapshot")?;
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/octet-stream"),
-        ),
-        (header::CONTENT_DISPOSITION, disposition),
-    ];
-    Ok((headers, Body::from_stream(file)).into_response())
+    let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
+    let disposition = format!("attachment; filename=\"{name}.gallery\"");
+    let disposition = [(header::CONTENT_DISPOSITION, disposition)];
+    Ok((kind, disposition, Body::from_stream(file)).into_response())
 }
 
 /// Streams a snapshot. The last element is an error if the snapshot is incomplete, so that a
@@ -173,8 +167,9 @@ pub(crate) async fn put_snapshot(
             return Err(io::ErrorKind::TimedOut.into());
         };
         let next = next.map_err(|error| {
-            let detail = format!("the body cannot be read: {error}");
-            io::Error::other(Error::new(Kind::Malformed, detail))
+            io::Error::other(Error::malformed(format!(
+                "the body cannot be read: {error}"
+            )))
         })?;
         Ok::<_, io::Error>(next.map(|part| (part, parts)))
     });
@@ -195,9 +190,6 @@ pub(crate) async fn put_snapshot(
 fn too_slow(limit: Duration) -> Rejection {
     let seconds = limit.as_secs();
     let detail = format!("the snapshot made no progress for {seconds} s");
-    Rejection::new(Reason::SlowRequest, detail).with_limit(
-        "snapshot_idle",
-        seconds,
-        "--snapshot-idle-timeout",
-    )
+    let rejection = Rejection::new(Reason::SlowRequest, detail);
+    rejection.with_limit("snapshot_idle", seconds, "--snapshot-idle-timeout")
 }
