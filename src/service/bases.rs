@@ -118,13 +118,10 @@ impl Bases {
         let _update = self.update.lock().await;
         let names = self.store.documents(DocumentKind::Basis).await?;
         let created = !names.iter().any(|known| known == name.as_str());
-        let basis = self
-            .put(extractor, name, about, moments.value, components)
-            .await?;
-        Ok(Timed {
-            value: (basis, created),
-            stages: moments.stages,
-        })
+        let basis = self.put(extractor, name, about, moments.value, components);
+        let value = (basis.await?, created);
+        let stages = moments.stages;
+        Ok(Timed { value, stages })
     }
 
     /// Fits a basis again on its images and on new ones, which are prepared in the same way.
@@ -161,13 +158,10 @@ impl Bases {
         let mut moments = document.moments()?;
         moments.merge(added.value);
         let components = current.basis.ranges().len();
-        let basis = self
-            .put(extractor, name, current.about, moments, components)
-            .await?;
-        Ok(Timed {
-            value: basis,
-            stages: added.stages,
-        })
+        let basis = self.put(extractor, name, current.about, moments, components);
+        let value = basis.await?;
+        let stages = added.stages;
+        Ok(Timed { value, stages })
     }
 
     /// Returns a basis.

@@ -122,9 +122,7 @@ impl Galleries {
                 ..item
             })
         };
-        let value = extractor
-            .on_blocking_thread("making a thumbnail", make)
-            .await?;
-        Ok(extracted.stages.finish(started, value))
+        let item = extractor.on_blocking_thread("making a thumbnail", make);
+        Ok(extracted.stages.finish(started, item.await?))
     }
 }

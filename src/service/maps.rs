@@ -100,16 +100,13 @@ impl Extractor {
             .map(|file| self.extract(file, request))
             .buffered(self.engine().max_concurrent_images());
         let extracted = Timed::collect(outcomes).await;
-        let features: Vec<_> = extracted
-            .value
-            .into_iter()
-            .enumerate()
+        let outcomes = extracted.value.into_iter().enumerate();
+        let features: Vec<_> = outcomes
             .map(|(index, outcome)| outcome.map_err(|error| at_image(error, index, count)))
             .collect::<Result<_>>()?;
         let started = Instant::now();
-        let value = self
-            .on_blocking_thread("drawing a map", move || compute(&features))
-            .await?;
+        let work = move || compute(&features);
+        let value = self.on_blocking_thread("drawing a map", work).await?;
         Ok(extracted.stages.finish(started, value))
     }
 }

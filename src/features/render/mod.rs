@@ -199,9 +199,8 @@ pub fn png(rendering: &RgbImage) -> Result<Vec<u8>> {
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_compression(png::Compression::Fast);
     let mut writer = encoder.write_header().internal(ACTION)?;
-    writer
-        .write_image_data(rendering.as_raw())
-        .internal(ACTION)?;
+    let written = writer.write_image_data(rendering.as_raw());
+    written.internal(ACTION)?;
     writer.finish().internal(ACTION)?;
     Ok(bytes)
 }

@@ -22,9 +22,8 @@ const GLYPH: u32 = 20;
 
 /// Arranges renderings of one size in a grid, each with its caption above, on white.
 pub fn labeled_grid(renderings: &[(String, RgbImage)]) -> RgbImage {
-    let (width, height) = renderings
-        .first()
-        .map_or((1, 1), |(_, rendering)| rendering.dimensions());
+    let first = renderings.first();
+    let (width, height) = first.map_or((1, 1), |(_, rendering)| rendering.dimensions());
     // Captions grow with the renderings, so that they stay readable when the sheet is scaled down.
     let zoom = (width / 300).clamp(1, 3);
     let caption_height = GLYPH * zoom + GAP;
@@ -83,9 +82,8 @@ fn columns_for(count: u32, width: u32, height: u32) -> u32 {
         let aspect = f64::from(columns * width) / f64::from(rows * height);
         (aspect / 1.5).ln().abs() + f64::from(rows * columns - count)
     };
-    (1..=count.max(1))
-        .min_by(|&a, &b| cost(a).total_cmp(&cost(b)))
-        .unwrap_or(1)
+    let best = (1..=count.max(1)).min_by(|&a, &b| cost(a).total_cmp(&cost(b)));
+    best.unwrap_or(1)
 }
 
 /// A place on a sheet for text; each of the font's pixels becomes a square of `zoom` pixels.

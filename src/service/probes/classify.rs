@@ -63,9 +63,8 @@ impl Probes {
             let outcomes = vectors.map(|vector| classify(&stored, &vector?, min_score));
             Ok(outcomes.collect())
         };
-        let outcomes = extractor
-            .on_blocking_thread("classifying by a probe", work)
-            .await?;
+        let outcomes = extractor.on_blocking_thread("classifying by a probe", work);
+        let outcomes = outcomes.await?;
         stages.post += started.elapsed();
         let value = Answers { binding, outcomes };
         Ok(Timed { value, stages })

@@ -137,8 +137,7 @@ impl Probes {
         };
         // A probe of many classes has megabytes.
         let decode = move || StoredProbe::decode(&document).map(Some);
-        extractor
-            .on_blocking_thread("reading a probe", decode)
-            .await
+        let decoded = extractor.on_blocking_thread("reading a probe", decode);
+        decoded.await
     }
 }
