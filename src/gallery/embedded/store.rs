@@ -144,7 +144,9 @@ impl GalleryStore for EmbeddedStore {
     }
 
     async fn galleries(&self) -> Result<Vec<GalleryInfo>> {
-        let rows = self.view(|view| view.galleries()).await?;
+        let rows = self
+            .blocking(|environment| View::new(environment, &environment.read()?).galleries())
+            .await?;
         let galleries = rows.into_iter().map(|(name, row)| self.info(name, row));
         Ok(galleries.collect())
     }
