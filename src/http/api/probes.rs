@@ -1,6 +1,6 @@
 //! `/v1/probes`: linear probes, trained on galleries.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use axum::{
     Json,
@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     error::Error,
-    features::probe::{Stage, TrainingOptions},
+    features::probe::{Progress, Stage, TrainingOptions},
     gallery::{GalleryName, ItemFilter, ProbeName},
     http::{
         AppState, Result,
@@ -129,25 +129,21 @@ impl From<StoredProbe> for StoredProbeJson {
 }
 
 impl ProbeStateJson {
-    fn new(name: ProbeName, state: &ProbeState) -> Self {
-        let (training, error) = match state {
-            ProbeState::Training(progress) => {
-                let training = TrainingJson {
-                    stage: progress.stage,
-                    done: progress.done,
-                    total: progress.total,
-                };
-                (Some(training), None)
-            }
-            ProbeState::Failed(error) => (None, Some(Problem::new(Arc::clone(error)))),
-            ProbeState::Ready => (None, None),
-        };
-        Self {
+    fn new((name, state): (ProbeName, ProbeState)) -> Self {
+        let mut json = Self {
             name,
             state: state.name(),
-            training,
-            error,
+            training: None,
+            error: None,
+        };
+        match state {
+            ProbeState::Training(Progress { stage, done, total }) => {
+                json.training = Some(TrainingJson { stage, done, total });
+            }
+            ProbeState::Failed(error) => json.error = Some(Problem::new(error)),
+            ProbeState::Ready => {}
         }
+        json
     }
 }
 
@@ -191,15 +187,12 @@ pub(crate) struct TrainingParams {
 impl TrainingParams {
     fn plan(self, filter: Option<ItemFilter>) -> Result<ProbePlan> {
         let detail = "required: a name for the probe, such as \"birds\"";
-        let defaults = TrainingOptions::default();
+        let folds = self.folds.unwrap_or(TrainingOptions::default().folds);
         Ok(ProbePlan {
             name: self.name.ok_or_else(|| Error::option("name", detail))?,
             gallery: self.gallery,
             features: self.features,
-            options: TrainingOptions {
-                l2: self.l2,
-                folds: self.folds.unwrap_or(defaults.folds),
-            },
+            options: TrainingOptions { l2: self.l2, folds },
             filter,
         })
     }
@@ -239,9 +232,8 @@ pub(crate) struct ProbePlanJson {
 )]
 pub(crate) async fn train_probe(
     State(state): State<AppState>,
-    request: OptionsRequest,
+    OptionsRequest(mut options): OptionsRequest,
 ) -> Result<Response> {
-    let OptionsRequest(mut options) = request;
     let params: TrainingParams = options.take()?;
     let filter = options.take::<FilterParams>()?.filter()?;
     options.reject_unknown()?;
@@ -280,10 +272,7 @@ pub(crate) async fn list_probes(
 ) -> Result<Json<ProbeList>> {
     options.reject_unknown()?;
     let probes = service.probes()?.list().await?;
-    let data = probes
-        .into_iter()
-        .map(|(name, state)| ProbeStateJson::new(name, &state))
-        .collect();
+    let data = probes.into_iter().map(ProbeStateJson::new).collect();
     Ok(Json(ProbeList { data }))
 }
 
@@ -325,7 +314,7 @@ pub(crate) async fn delete_probe(
 async fn probe_json(service: &Service, name: ProbeName) -> Result<Json<ProbeJson>> {
     let (state, stored) = service.probes()?.get(&service.extractor, &name).await?;
     Ok(Json(ProbeJson {
-        state: ProbeStateJson::new(name, &state),
+        state: ProbeStateJson::new((name, state)),
         probe: stored.map(StoredProbeJson::from),
     }))
 }

@@ -21,14 +21,12 @@ pub(crate) async fn time_limit(
         return next.run(request).await;
     }
     let limit = state.config.request_timeout;
-    match tokio::time::timeout(limit, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let seconds = limit.as_secs();
-            let detail = format!("the answer was not ready within {seconds} s");
-            Rejection::new(Reason::Timeout, detail)
-                .with_limit("request_timeout", seconds, "--request-timeout")
-                .into_response()
-        }
-    }
+    let answered = tokio::time::timeout(limit, next.run(request)).await;
+    answered.unwrap_or_else(|_| {
+        let seconds = limit.as_secs();
+        let detail = format!("the answer was not ready within {seconds} s");
+        Rejection::new(Reason::Timeout, detail)
+            .with_limit("request_timeout", seconds, "--request-timeout")
+            .into_response()
+    })
 }

@@ -13,7 +13,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
 
 use crate::{
-    error::ResultExt,
+    error::{Error, ResultExt},
     http::{Result, response::negotiate::Representation},
     service::Stages,
 };
@@ -26,8 +26,10 @@ pub(crate) fn json(body: &impl Serialize, stages: &Stages) -> Result<Response> {
 
 /// Builds a response with one body.
 pub(crate) fn answer(representation: Representation, body: Vec<u8>, stages: &Stages) -> Response {
-    let kind = HeaderValue::from_static(representation.media_type());
-    with_timing(([(header::CONTENT_TYPE, kind)], body), stages)
+    with_timing(
+        ([(header::CONTENT_TYPE, representation.media_type())], body),
+        stages,
+    )
 }
 
 /// Builds a response with one part per PNG.
@@ -64,17 +66,26 @@ fn with_timing(response: impl IntoResponse, stages: &Stages) -> Response {
     response
 }
 
+/// Returns the first error, with the index of its image if there are several.
+pub(crate) fn first_error<T>(outcomes: Vec<Result<T, Error>>) -> Error {
+    let several = outcomes.len() > 1;
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        match outcome {
+            Err(error) if several => return error.context(format_args!("image {index}")),
+            Err(error) => return error,
+            Ok(_) => {}
+        }
+    }
+    Error::internal("the request has no images")
+}
+
 /// Returns the bytes of f32 values, little-endian.
 pub(crate) fn float_bytes(values: &[f32]) -> Cow<'_, [u8]> {
     if cfg!(target_endian = "little") {
         return Cow::Borrowed(bytemuck::cast_slice(values));
     }
-    Cow::Owned(
-        values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect(),
-    )
+    let values = values.iter();
+    Cow::Owned(values.flat_map(|value| value.to_le_bytes()).collect())
 }
 
 /// Returns the bytes of f32 values, little-endian, in base64.

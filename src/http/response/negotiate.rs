@@ -58,10 +58,8 @@ pub(crate) fn negotiate(headers: &HeaderMap, offers: &[Representation]) -> Resul
     });
     chosen.map(|index| offers[index]).ok_or_else(|| {
         let offered: Vec<&str> = offers.iter().map(|offer| offer.media_type()).collect();
-        let detail = format!(
-            "Accept: {wanted} matches none of {}; ask for one of them",
-            offered.join(", ")
-        );
+        let offered = offered.join(", ");
+        let detail = format!("Accept: {wanted} matches none of {offered}; ask for one of them");
         Rejection::new(Reason::NotAcceptable, detail)
     })
 }

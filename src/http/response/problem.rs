@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::rejection::{Reason, Rejection};
-use crate::error::Kind;
+use crate::error::{Kind, Limit};
 
 /// A failed request, for people (`detail`) and programs (`code`).
 #[derive(Debug, Serialize, ToSchema)]
@@ -123,17 +123,14 @@ impl Problem {
             }
             _ => rejection.detail,
         };
+        let limit = rejection.limit;
         Self {
             r#type: format!("urn:dinoserve:problem:{code}"),
             title,
             status,
             detail,
             code,
-            limit: rejection.limit.map(|limit| LimitProblem {
-                name: limit.name,
-                value: limit.value,
-                flag: limit.flag,
-            }),
+            limit: limit.map(|Limit { name, value, flag }| LimitProblem { name, value, flag }),
             error: None,
         }
     }

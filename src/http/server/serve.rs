@@ -79,13 +79,12 @@ pub async fn serve(
 ) -> Result<()> {
     let _reloads = spawn_reloads(&state, &config);
     let (stopping, is_stopping) = watch::channel(false);
+    let permits = config.max_connections.clamp(1, Semaphore::MAX_PERMITS);
     let acceptor = config.certificate.as_ref().map(Certificate::acceptor);
     let server = ConnectionFactory {
         router: router(state.clone()),
         acceptor: acceptor.transpose()?,
-        permits: Arc::new(Semaphore::new(
-            config.max_connections.clamp(1, Semaphore::MAX_PERMITS),
-        )),
+        permits: Arc::new(Semaphore::new(permits)),
         limits: ConnectionLimits {
             idle: config.header_timeout,
             write: config.write_timeout,
@@ -118,12 +117,8 @@ pub async fn serve(
     }
     // Serves connections that the system has accepted already.
     let latest = Instant::now() + LAST_CALL;
-    while let Ok(Ok((stream, _))) = timeout_at(
-        latest.min(Instant::now() + LAST_CALL / 20),
-        listener.accept(),
-    )
-    .await
-    {
+    let next = || latest.min(Instant::now() + LAST_CALL / 20);
+    while let Ok(Ok((stream, _))) = timeout_at(next(), listener.accept()).await {
         server.accept(stream, &mut connections);
     }
     drop(listener);

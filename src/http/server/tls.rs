@@ -84,12 +84,14 @@ fn read(chain_file: &Path, key_file: &Path) -> Result<CertifiedKey> {
     let chain = CertificateDer::pem_file_iter(chain_file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| {
-            let what = format!("the certificates cannot be read: {error}");
-            wrong(chain_file, what)
+            wrong(
+                chain_file,
+                format!("the certificates cannot be read: {error}"),
+            )
         })?;
     if chain.is_empty() {
-        let detail = "the file has no certificate; it must be PEM";
-        return Err(wrong(chain_file, detail.to_owned()));
+        let what = "the file has no certificate; it must be PEM";
+        return Err(wrong(chain_file, what.to_owned()));
     }
     let key = PrivateKeyDer::from_pem_file(key_file)
         .map_err(|error| wrong(key_file, format!("the private key cannot be read: {error}")))?;

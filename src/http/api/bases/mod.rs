@@ -83,6 +83,7 @@ pub(crate) struct Basis {
 impl From<&StoredBasis> for Basis {
     fn from(StoredBasis { name, about, basis }: &StoredBasis) -> Self {
         let preprocessing = &about.preprocessing;
+        let ranges = basis.ranges().iter();
         Self {
             name: name.clone(),
             model: about.model.name.clone(),
@@ -96,11 +97,7 @@ impl From<&StoredBasis> for Basis {
             exif: preprocessing.exif,
             background: preprocessing.background,
             explained: basis.pca().explained().to_vec(),
-            ranges: basis
-                .ranges()
-                .iter()
-                .map(|range| [range.low, range.high])
-                .collect(),
+            ranges: ranges.map(|range| [range.low, range.high]).collect(),
         }
     }
 }
@@ -129,9 +126,8 @@ pub(crate) struct FitParams {
 
 impl Default for FitParams {
     fn default() -> Self {
-        Self {
-            components: PCA_COMPONENTS,
-        }
+        let components = PCA_COMPONENTS;
+        Self { components }
     }
 }
 

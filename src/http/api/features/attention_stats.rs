@@ -114,10 +114,8 @@ pub(crate) async fn compare_heads(
     negotiate(&request.headers, &[Representation::Json])?;
     let image: ImageParams = request.options.take()?;
     request.options.reject_unknown()?;
-    let stats = service
-        .extractor
-        .head_stats(request.contents.0, &image.into())
-        .await?;
+    let images = request.contents.0;
+    let stats = service.extractor.head_stats(images, &image.into()).await?;
     let body = HeadStatsJson {
         model: &service.engine().spec().name,
         fingerprint: service.engine().fingerprint(),

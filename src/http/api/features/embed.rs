@@ -15,7 +15,7 @@ use crate::{
         openapi::FeatureProblems,
         request::body::ImageRequest,
         response::{
-            answer::{answer, float_base64, float_bytes, json},
+            answer::{answer, first_error, float_base64, float_bytes, json},
             negotiate::{Representation, different_grids, negotiate},
             problem::Problem,
         },
@@ -189,10 +189,9 @@ pub(crate) async fn create_embedding(
     let (embed, encoding) = request.options.take::<EmbedParams>()?.split();
     request.options.reject_unknown()?;
 
-    let embedded = service
-        .extractor
-        .embed(request.contents.0, &image.into(), &embed)
-        .await?;
+    let extractor = &service.extractor;
+    let images = request.contents.0;
+    let embedded = extractor.embed(images, &image.into(), &embed).await?;
     let answering = service.clone();
     let respond = move || match representation {
         Representation::Json => json_answer(&answering, embedded, &embed, encoding),
@@ -203,8 +202,7 @@ pub(crate) async fn create_embedding(
     };
     // Encoding vectors takes microseconds, but the tokens of one image are a thousand vectors.
     if embed.tokens {
-        service
-            .extractor
+        extractor
             .on_blocking_thread("writing the answer", || Ok(respond()))
             .await?
     } else {
@@ -247,19 +245,6 @@ fn json_answer(
     json(&body, &embedded.stages)
 }
 
-/// Returns the first error, with the index of its image if there are several.
-fn first_error(embeddings: Vec<Result<Embedding, Error>>) -> Error {
-    let several = embeddings.len() > 1;
-    for (index, embedding) in embeddings.into_iter().enumerate() {
-        match embedding {
-            Err(error) if several => return error.context(format_args!("image {index}")),
-            Err(error) => return error,
-            Ok(_) => {}
-        }
-    }
-    Error::internal("the request has no images")
-}
-
 /// Encodes embeddings or tokens as one array, which has no place for the error of an image.
 fn to_binary(
     embeddings: Vec<Result<Embedding, Error>>,
@@ -271,11 +256,10 @@ fn to_binary(
     }
     let embeddings: Vec<Embedding> = embeddings.into_iter().flatten().collect();
     if options.tokens {
-        let tokens: Vec<_> = embeddings
+        let tokens = embeddings
             .iter()
-            .filter_map(|embedding| embedding.tokens.as_ref())
-            .map(|tokens| tokens.view())
-            .collect();
+            .filter_map(|embedding| embedding.tokens.as_ref());
+        let tokens: Vec<_> = tokens.map(|tokens| tokens.view()).collect();
         let stacked = ndarray::stack(Axis(0), &tokens).map_err(|_| different_grids())?;
         return Ok(encode(&stacked, form)?);
     }

@@ -131,12 +131,9 @@ impl<'a> OpenAiList<'a> {
         let mut tokens = 0;
         let mut data = Vec::with_capacity(embeddings.len());
         for (index, embedding) in embeddings.into_iter().enumerate() {
-            let embedding = embedding.map_err(|error| {
-                if several {
-                    error.context(format_args!("input {index}"))
-                } else {
-                    error
-                }
+            let embedding = embedding.map_err(|error| match several {
+                true => error.context(format_args!("input {index}")),
+                false => error,
             })?;
             tokens +=
                 embedding.grid.width * embedding.grid.height + 1 + spec.architecture.registers;
@@ -188,10 +185,9 @@ async fn embed(service: &Service, mut request: InputRequest) -> Result<Response>
     let spec = service.engine().spec();
     openai.check(&embed, spec)?;
 
-    let answer = service
-        .extractor
-        .embed(request.contents.0, &image.into(), &embed)
-        .await?;
+    let extractor = &service.extractor;
+    let images = request.contents.0;
+    let answer = extractor.embed(images, &image.into(), &embed).await?;
     let body = OpenAiList::new(spec, answer.value, encoding)?;
     json(&body, &answer.stages)
 }

@@ -128,9 +128,8 @@ pub(crate) fn answer_maps<'a, J: Serialize, D: Dimension<Larger: RemoveAxis>>(
             match arrays.as_slice() {
                 [one] => npy::encode(one)?,
                 several => {
-                    let stacked =
-                        ndarray::stack(Axis(0), several).map_err(|_| different_grids())?;
-                    npy::encode(&stacked)?
+                    let stacked = ndarray::stack(Axis(0), several);
+                    npy::encode(&stacked.map_err(|_| different_grids())?)?
                 }
             }
         }

@@ -9,7 +9,10 @@ use crate::{
     gallery::{Binding, GalleryName, Item, ItemId, Label, Metadata, Neighbor},
     http::{
         Result,
-        response::{answer::json, problem::Problem},
+        response::{
+            answer::{first_error, json},
+            problem::Problem,
+        },
     },
     service::{Answers, Timed},
 };
@@ -110,7 +113,7 @@ impl<T> FromGallery<T> {
 }
 
 /// Builds the response with the outcome of each image or vector of a request.
-pub(crate) fn answer_each<A, T: From<A> + Serialize>(
+pub(crate) fn answer_each<A: Into<T>, T: Serialize>(
     gallery: GalleryName,
     answers: Timed<Answers<A>>,
 ) -> Result<Response> {
@@ -154,18 +157,12 @@ impl<T> OneOrMore<T> {
     ///
     /// # Errors
     /// The error of the first image if there is no valid one.
-    pub(crate) fn new<A>(mut outcomes: Vec<Result<A, Error>>) -> Result<Self, Error>
-    where
-        T: From<A>,
-    {
+    pub(crate) fn new<A: Into<T>>(mut outcomes: Vec<Result<A, Error>>) -> Result<Self, Error> {
+        if outcomes.iter().all(Result::is_err) {
+            return Err(first_error(outcomes));
+        }
         if outcomes.len() == 1 {
             return Ok(Self::One(outcomes.swap_remove(0)?.into()));
-        }
-        if outcomes.iter().all(Result::is_err) {
-            return Err(match outcomes.into_iter().find_map(Result::err) {
-                Some(error) => error.context("image 0"),
-                None => Error::internal("the request has no images"),
-            });
         }
         let mut data = Vec::with_capacity(outcomes.len());
         for (index, outcome) in outcomes.into_iter().enumerate() {

@@ -164,11 +164,8 @@ fn join_outcomes(
     let mut outcomes = outcomes.into_iter();
     let mut data = Vec::with_capacity(items.len());
     for (index, (id, valid)) in items.into_iter().enumerate() {
-        let outcome = valid.and_then(|()| {
-            outcomes
-                .next()
-                .unwrap_or_else(|| Err(Error::internal("an item has no outcome")))
-        });
+        let missing = || Err(Error::internal("an item has no outcome"));
+        let outcome = valid.and_then(|()| outcomes.next().unwrap_or_else(missing));
         let (status, error) = match outcome {
             Ok(Written::Created { .. }) => (BatchStatus::Created, None),
             Ok(Written::Replaced { .. }) => (BatchStatus::Replaced, None),
@@ -201,11 +198,8 @@ fn check_distinct(items: &[BatchEntry]) -> Result<(), Error> {
 fn new_entry(item: BatchEntry) -> Result<NewEntry, Error> {
     let (input, mut options) = item.content?;
     let IdParam { id } = options.take()?;
-    let id = id.ok_or_else(|| {
-        let detail = "missing; give every item an id, or every file a name";
-        Error::option("id", detail)
-    })?;
-    let id = ItemId::new(id)?;
+    let detail = "missing; give every item an id, or every file a name";
+    let id = ItemId::new(id.ok_or_else(|| Error::option("id", detail))?)?;
     let (label, metadata) = options.take::<ItemParams>()?.check()?;
     options.reject_unknown()?;
     Ok(NewEntry {

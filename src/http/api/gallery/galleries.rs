@@ -102,12 +102,11 @@ pub(crate) async fn list_galleries(
     options: Options,
 ) -> Result<Json<Galleries>> {
     options.reject_unknown()?;
-    let galleries = service.galleries()?.store().galleries().await?;
-    let galleries = galleries.into_iter();
-    let data = galleries.map(|info| GalleryJson::new(&service, info));
-    Ok(Json(Galleries {
-        data: data.collect(),
-    }))
+    let galleries = service.galleries()?.store().galleries().await?.into_iter();
+    let data = galleries
+        .map(|info| GalleryJson::new(&service, info))
+        .collect();
+    Ok(Json(Galleries { data }))
 }
 
 /// Get a gallery.

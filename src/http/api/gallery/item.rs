@@ -89,10 +89,8 @@ pub(crate) async fn put_item(
         .insert(&service.extractor, &gallery, vec![entry], &input_options)
         .await?;
     let Answers { binding, outcomes } = stored.value;
-    let written = outcomes
-        .into_iter()
-        .next()
-        .unwrap_or_else(|| Err(Error::internal("the item has no outcome")))?;
+    let missing = || Err(Error::internal("the item has no outcome"));
+    let written = outcomes.into_iter().next().unwrap_or_else(missing)?;
     let body = StoredJson {
         id,
         gallery,

@@ -46,9 +46,8 @@ pub(crate) struct Neighbors {
 
 impl From<Vec<Neighbor>> for Neighbors {
     fn from(neighbors: Vec<Neighbor>) -> Self {
-        Self {
-            neighbors: NeighborJson::list(neighbors),
-        }
+        let neighbors = NeighborJson::list(neighbors);
+        Self { neighbors }
     }
 }
 

@@ -32,8 +32,9 @@ pub(crate) struct PageParams {
 
 impl Default for PageParams {
     fn default() -> Self {
+        let limit = 100;
         Self {
-            limit: 100,
+            limit,
             cursor: None,
         }
     }

@@ -19,15 +19,12 @@ use crate::{
 
 /// Takes the options of a search for neighbors.
 pub(crate) fn take_query(options: &mut Options) -> Result<NeighborQuery> {
-    let search: SearchParams = options.take()?;
+    let SearchParams { k, exact } = options.take()?;
     let filter = options.take::<FilterParams>()?.filter()?;
     let GalleryParams { gallery } = options.take()?;
     Ok(NeighborQuery {
         gallery,
-        search: SearchOptions {
-            k: search.k,
-            exact: search.exact,
-        },
+        search: SearchOptions { k, exact },
         filter,
     })
 }

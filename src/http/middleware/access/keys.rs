@@ -136,10 +136,8 @@ impl KeyRing {
         let mut keys: Vec<Key> = Vec::with_capacity(file.key.len());
         for entry in file.key {
             let key = Key::new(entry, before)?;
-            if keys
-                .iter()
-                .any(|other| other.name == key.name || other.hash == key.hash)
-            {
+            let is_same = |other: &Key| other.name == key.name || other.hash == key.hash;
+            if keys.iter().any(is_same) {
                 let detail = format!("the key `{}` is listed twice", key.name);
                 return Err(Error::artifact(detail));
             }
@@ -206,23 +204,17 @@ impl Key {
             ))
         })?;
         let rate = entry.requests_per_minute.map(|per_minute| {
-            let tenth = NonZeroU32::MIN
-                .max(NonZeroU32::new(per_minute.get() / 10).unwrap_or(NonZeroU32::MIN));
-            Rate {
-                per_minute,
-                burst: entry.burst.unwrap_or(tenth),
-            }
+            let tenth = NonZeroU32::new(per_minute.get() / 10).unwrap_or(NonZeroU32::MIN);
+            let burst = entry.burst.unwrap_or(tenth);
+            Rate { per_minute, burst }
         });
         if entry.burst.is_some() && rate.is_none() {
             return Err(Error::artifact(format!(
                 "the key `{name}`: burst has no effect without requests_per_minute; add it"
             )));
         }
-        let known = before.and_then(|ring| {
-            ring.keys
-                .iter()
-                .find(|key| key.hash == hash && key.rate == rate)
-        });
+        let mut known = before.iter().flat_map(|ring| &ring.keys);
+        let known = known.find(|key| key.hash == hash && key.rate == rate);
         let limiter = known.and_then(|key| key.limiter.clone()).or_else(|| {
             let Rate { per_minute, burst } = rate?;
             let quota = Quota::per_minute(per_minute).allow_burst(burst);
@@ -261,20 +253,13 @@ fn read_hash(text: &str) -> Option<[u8; 32]> {
 }
 
 fn presented_key(headers: &HeaderMap) -> http::Result<&[u8]> {
-    let missing = || {
-        Rejection::new(
-            Reason::Unauthenticated,
-            "send an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`",
-        )
-    };
+    let detail = "send an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`";
+    let missing = || Rejection::new(Reason::Unauthenticated, detail);
     if let Some(key) = headers.get("x-api-key") {
         return Ok(key.as_bytes());
     }
-    let value = headers
-        .get(header::AUTHORIZATION)
-        .ok_or_else(missing)?
-        .as_bytes();
-    let (scheme, key) = value.split_at_checked(7).ok_or_else(missing)?;
+    let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
+    let (scheme, key) = value.as_bytes().split_at_checked(7).ok_or_else(missing)?;
     if scheme.eq_ignore_ascii_case(b"bearer ") {
         Ok(key.trim_ascii())
     } else {
