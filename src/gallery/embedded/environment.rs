@@ -14,10 +14,7 @@ use std::{
 
 use heed::{EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
 
-use super::{
-    tables::{TABLE_COUNT, Tables},
-    view::View,
-};
+use super::tables::{TABLE_COUNT, Tables};
 use crate::{
     error::{Error, Kind, Result},
     gallery::OpenMode,
@@ -111,7 +108,8 @@ impl Environment {
 
     fn check_format(&self, mode: OpenMode) -> Result<()> {
         let txn = self.read()?;
-        let format = View::new(self, &txn).get(self.tables.about, b"format")?;
+        let format = self.tables.about.get(&txn, b"format");
+        let format = format.map_err(|error| self.failed(error))?;
         match format.map(<[u8; 4]>::try_from) {
             Some(Ok(bytes)) if u32::from_le_bytes(bytes) == FORMAT => Ok(()),
             Some(_) => {

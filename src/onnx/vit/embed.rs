@@ -92,7 +92,7 @@ impl VitBuilder<'_> {
 
     /// Folds the normalization into the patch projection, in f64:
     /// `w·((x/255 − mean)/std) + b = (w/(255·std))·x + (b − Σ w·mean/std)`.
-    /// Returns the weight, `[patch · patch · 3, dim]` (row, column, channel), and the bias, `[dim]`.
+    /// Returns the weight `[patch · patch · 3, dim]` (row, column, channel) and the bias `[dim]`.
     fn folded_projection(&mut self) -> Result<(Vec<f32>, Vec<f32>)> {
         let dim = self.architecture.dim;
         let patch = self.architecture.patch.pixels();
