@@ -28,7 +28,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use utoipa::ToSchema;
 
 use crate::{
-    error::{Error, Kind},
+    error::Error,
     gallery::{Gallery, GalleryName, SnapshotSummary, restore_snapshot, write_snapshot},
     http::{
         AppState, Reason, Rejection, Result,
