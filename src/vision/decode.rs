@@ -7,9 +7,9 @@ use std::io::Cursor;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, metadata::Orientation};
 
 use super::{
-    DecodeLimits, Decoded, RgbImage, Size, Transform,
+    DecodeLimits, Decoded, RgbImage, Size, Transform, bmp,
     formats::{self, Format},
-    jpeg,
+    gif, jpeg,
     orientation::orientation_of,
     tiff, webp,
 };
@@ -93,6 +93,14 @@ fn decode_at_least(
     };
     let decoded = match format.kind {
         ImageFormat::Jpeg => jpeg::decode(bytes, limits, min_size)?,
+        ImageFormat::Gif => {
+            let image = gif::decode(bytes, limits)?;
+            finish(image, Orientation::NoTransforms, options.background)
+        }
+        ImageFormat::Tiff => {
+            let (image, orientation) = tiff::decode(bytes, limits)?;
+            finish(image, orientation, options.background)
+        }
         _ => decode_other(bytes, format, options.background, limits)?,
     };
     // Pillow turns a TIFF whenever it loads one.
@@ -112,9 +120,12 @@ fn decode_other(
     let failed =
         |error: image::ImageError| undecodable(format!("the {format} cannot be decoded: {error}"));
     let mut exif = None;
+    let bytes = match format.kind {
+        ImageFormat::Bmp => &bmp::repaired(bytes),
+        _ => bytes,
+    };
     match format.kind {
         ImageFormat::Png => check_palette(bytes)?,
-        ImageFormat::Tiff => tiff::check(bytes, limits)?,
         ImageFormat::WebP => exif = webp::check(bytes)?,
         _ => {}
     }
@@ -139,13 +150,20 @@ fn decode_other(
             .map_or(Orientation::NoTransforms, |exif| orientation_of(&exif)),
         _ => decoder.orientation().unwrap_or(Orientation::NoTransforms),
     };
-    let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    if format.kind == ImageFormat::Bmp {
+        image = bmp::correct(bytes, image);
+    }
+    Ok(finish(image, orientation, background))
+}
+
+fn finish(image: DynamicImage, orientation: Orientation, background: Background) -> Decoded {
     let image = to_rgb(image, background);
-    Ok(Decoded {
+    Decoded {
         full_size: Size::of(&image),
         image,
         orientation,
-    })
+    }
 }
 
 /// Rejects a PNG whose palette does not consist of whole colors: the decoder (png 0.18) panics on

@@ -39,7 +39,11 @@ const fn format(
 impl Format {
     /// Detects the format of a file from its first bytes.
     pub(super) fn detect(bytes: &[u8]) -> Option<&'static Self> {
-        let kind = image::guess_format(bytes).ok()?;
+        let kind = match bytes {
+            // BigTIFF.
+            [b'I', b'I', 43, 0, ..] | [b'M', b'M', 0, 43, ..] => ImageFormat::Tiff,
+            _ => image::guess_format(bytes).ok()?,
+        };
         FORMATS.iter().find(|format| format.kind == kind)
     }
 }

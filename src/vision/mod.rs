@@ -4,8 +4,10 @@
 //! Everything here but [`decode_fast`] is bit-equal to Pillow and torchvision, because slightly
 //! different pixels give different features.
 
+mod bmp;
 mod decode;
 mod formats;
+mod gif;
 mod jpeg;
 mod limits;
 mod orientation;

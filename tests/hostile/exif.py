@@ -22,7 +22,8 @@ TAGS = {
     "width": 256, "height": 257, "bits": 258, "compression": 259, "photometric": 262, "offsets": 273, "rows": 278,
     "orientation": 274, "samples": 277, "counts": 279, "resolution": 282, "planar": 284, "predictor": 317,
     "palette": 320, "tile_width": 322, "tile_height": 323, "tile_offsets": 324, "tile_counts": 325, "sub_ifds": 330,
-    "format": 339, "jpeg_tables": 347, "subsampling": 530, "exif": 34665, "maker": 37500,
+    "format": 339, "jpeg_tables": 347, "subsampling": 530, "exif": 34665, "maker": 37500, "fill_order": 266,
+    "t4_options": 292, "t6_options": 293, "extra": 338, "coefficients": 529, "black_white": 532,
 }  # fmt: skip
 
 

@@ -1,10 +1,11 @@
 """TIFF: bombs, kinds of pixels, tags and directories that lie. How one is put together is in exif.py."""
 
+import random
 import struct
 import zlib
 
 from building import MIB, RGB, SIDE, SQUARE, SURPRISES, Cases, lzw_zeros, pack_high_first, zlib_zeros
-from exif import ASCII, DOUBLE, LONG, LONG8, SHORT, SLONG, SRATIONAL, UNDEFINED, Entry, tiff_entries, tiff_parts
+from exif import ASCII, DOUBLE, LONG, LONG8, RATIONAL, SHORT, SLONG, SRATIONAL, UNDEFINED, Entry, tiff_entries, tiff_parts
 from jpeg import jpeg
 
 
@@ -77,6 +78,79 @@ def tiff_kinds() -> Cases:
     yield "planar", tiff(planar=2, offsets=[8, 264, 520], counts=[256] * 3)
     yield "planar-with-one-strip", tiff(planar=2)
     yield "bigtiff-big-endian", tiff(big=True, order=">")
+
+
+def tiff_combinations() -> Cases:
+    """Tags that must be read together."""
+    four = {"samples": 4, "bits": [8] * 4}
+    rgba = RGB + bytes(256)
+    for kinds in ([0], [1], [2], [3], [999], [65535], [1, 1], [2] * 300, [0] * 5000):
+        name = f"{len(kinds)}-extra-of-{kinds[0]}"
+        yield name, tiff(rgba, extra=kinds, **four)
+        yield f"{name}-predicted", tiff(zlib.compress(rgba), extra=kinds, compression=8, predictor=2, **four)
+        yield f"{name}-planar", tiff(rgba, extra=kinds, planar=2, offsets=[8] * 4, counts=[256] * 4, **four)
+    for samples in (0, 1, 6, 9, 65535):
+        yield f"extra-with-{samples}-samples", tiff(RGB * 4, extra=[2], samples=samples, bits=8)
+    for numbers in SURPRISES:
+        yield f"fill-order-{numbers}", tiff(fill_order=numbers)
+        yield f"planar-{numbers}", tiff(planar=numbers, offsets=[8, 264, 520], counts=[256] * 3)
+        yield f"t4-options-{numbers}", tiff(compression=3, samples=1, bits=1, photometric=0, t4_options=numbers)
+        yield f"t6-options-{numbers}", tiff(compression=4, samples=1, bits=1, photometric=0, t6_options=numbers)
+    tiles = {"tile_width": 16, "tile_height": 16, "offsets": None, "counts": None, "rows": None}
+    for count in (0, 1, 2, 3, 4, 5000):
+        where = {"tile_offsets": [8] * count or None, "tile_counts": [256] * count or None}
+        yield f"planar-of-{count}-tiles", tiff(planar=2, **tiles, **where)
+        yield f"planar-of-{count}-tiles-100x100", tiff(RGB * 20, planar=2, width=100, height=100, **tiles, **where)
+    # The picture is a pixel, and the tile takes 4 bytes of each pixel that the limit allows.
+    for side in (2048, 4096):
+        tile = {"tile_width": side, "tile_height": side, "tile_offsets": 8, "tile_counts": 1 << 20}
+        data = zlib_zeros(side * side * 3)
+        yield f"deflate-tile-of-{side}-in-1x1", tiff(data, compression=8, width=1, height=1, **{**tiles, **tile})
+        narrow = {**tiles, **tile, "width": 1, "height": side}
+        yield f"deflate-tile-of-{side}-in-1x{side}", tiff(data, compression=8, **narrow)
+    # No strip ends before all of the file was read: the blocks are empty.
+    empty = b"\x78\xda" + b"\0\0\0\xff\xff" * 20_000
+    strips = {"height": 20_000, "rows": 1, "offsets": [8] * 20_000, "counts": [len(empty)] * 20_000}
+    for order in (1, 2):
+        yield "20000-strips-of-empty-blocks", tiff(empty, compression=8, fill_order=order, **strips)
+    dice = random.Random("hostile fax")
+    for compression in (2, 3, 4):
+        fax = {"compression": compression, "samples": 1, "bits": 1, "photometric": 0}
+        wide = {"width": 65535, "height": 700, "rows": 700, **fax}
+        for name, data in {
+            "noise": dice.randbytes(3000), "zeros": bytes(9_999), "ones": b"\xff" * 9_999, "nothing": b"",
+            # The code of white 0 and of black 0, time and again: a line that does not grow.
+            "empty-runs": pack_high_first([(0b00110101, 8), (0b0000110111, 10)] * 4_000),
+            "longest-runs": pack_high_first([(0b000000011111, 12)] * 4_000),
+        }.items():  # fmt: skip
+            yield f"fax-{compression}-of-{name}", tiff(data, **fax)
+            yield f"fax-{compression}-of-{name}-65535-wide", tiff(data, **wide)
+            yield f"fax-{compression}-of-{name}-reversed", tiff(data, fill_order=2, **fax)
+    gray = {"samples": 1, "bits": 8, "photometric": 1, "compression": 7}
+    whole = jpeg()
+    tables = Entry(UNDEFINED, list(whole))
+    for name, tags in {
+        "gray": gray, "as-rgb": {"compression": 7}, "as-ycbcr": {"compression": 7, "photometric": 6},
+        "as-cmyk": {"compression": 7, "photometric": 5, **four}, "as-palette": {**gray, "photometric": 3},
+        "with-itself-as-tables": {**gray, "jpeg_tables": tables}, "taller": {**gray, "height": 8, "rows": 8},
+        "reversed": {**gray, "fill_order": 2}, "of-16-bits": {**gray, "bits": 16},
+        "planar": {"compression": 7, "planar": 2, "offsets": [8] * 3, "counts": [len(whole)] * 3},
+    }.items():  # fmt: skip
+        yield f"jpeg-{name}", tiff(whole, **tags)
+    yield "jpeg-cut", tiff(whole[: len(whole) // 2], **gray)
+    yield "jpeg-of-nothing", tiff(b"", **gray)
+    floats = struct.pack("<8f", *[float("nan"), float("inf"), -1.0, 0.5, 255.0, 3e38, 1e-38, -0.0]) * 32
+    for bits, kind in [(8, 2), (16, 2), (16, 3), (32, 1), (32, 2), (32, 3), (64, 3)]:
+        levels = {"samples": 1, "photometric": 1, "bits": bits, "format": kind}
+        yield f"levels-of-{bits}-bits-{kind}", tiff(floats, **levels)
+        for predictor in (2, 3):
+            data = zlib.compress(floats)
+            yield f"levels-of-{bits}-bits-{kind}-predicted", tiff(data, compression=8, predictor=predictor, **levels)
+    for name in ("coefficients", "black_white"):
+        for numbers in ([0] * 12, [1, 0] * 6, [299, 1000], [0xFFFFFFFF] * 12):
+            tags = {name: Entry(RATIONAL, numbers), "subsampling": [1, 1], "photometric": 6}
+            yield f"ycbcr-{name.replace('_', '-')}-{numbers[0]}", tiff(**tags)
+    yield "lzw-of-old-kind", tiff(b"\0\1" + bytes(999), compression=5)
 
 
 def tiff_lies() -> Cases:

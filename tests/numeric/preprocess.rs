@@ -127,79 +127,6 @@ fn resampling_is_bit_equal_to_pillow() {
     }
 }
 
-#[derive(Deserialize)]
-struct FormatCase {
-    name: String,
-    width: u32,
-    height: u32,
-    rgb_sha256: String,
-    upright_sha256: String,
-    white_sha256: Option<String>,
-}
-
-fn formats() -> Vec<FormatCase> {
-    serde_json::from_slice(&read_golden("formats/expected.json")).expect("JSON")
-}
-
-/// The `image` crate converts CMYK TIFFs to RGB with another rounding than Pillow.
-const OFF_BY_ONE: &str = "tiff_cmyk.tif";
-/// The `tiff` crate reads no palettes.
-const UNREADABLE: &str = "tiff_palette.tif";
-
-#[test]
-fn every_format_decodes_as_in_pillow() {
-    let upright = DecodeOptions {
-        exif: true,
-        ..LIKE_PILLOW
-    };
-    let white = DecodeOptions {
-        background: Background::White,
-        ..LIKE_PILLOW
-    };
-    let cases = formats();
-    assert!(cases.len() >= 45);
-    for case in cases {
-        let bytes = read_golden(&format!("formats/{}", case.name));
-        if case.name == UNREADABLE {
-            let error = decode(&bytes, LIKE_PILLOW, LIMITS).expect_err("no palettes in TIFF");
-            assert!(
-                error.detail().starts_with("the TIFF cannot be decoded"),
-                "{error}"
-            );
-            continue;
-        }
-        let image = decode(&bytes, LIKE_PILLOW, LIMITS)
-            .unwrap_or_else(|error| panic!("{}: {error}", case.name));
-        assert_eq!(
-            image.dimensions(),
-            (case.width, case.height),
-            "{}",
-            case.name
-        );
-        if case.name == OFF_BY_ONE {
-            let expected = golden_png("formats/tiff_cmyk.tif.expected.png");
-            assert!(
-                image
-                    .iter()
-                    .zip(expected.iter())
-                    .all(|(a, b)| a.abs_diff(*b) <= 1),
-                "{}",
-                case.name
-            );
-            continue;
-        }
-        let check = |options, expected: &str, what: &str| {
-            let found = decode(&bytes, options, LIMITS).expect("decodes twice");
-            assert_eq!(sha256(found.as_raw()), expected, "{} {what}", case.name);
-        };
-        check(LIKE_PILLOW, &case.rgb_sha256, "as stored");
-        check(upright, &case.upright_sha256, "upright");
-        if let Some(expected) = &case.white_sha256 {
-            check(white, expected, "on white");
-        }
-    }
-}
-
 #[test]
 fn an_excessive_size_is_rejected_from_the_header() {
     let limits = DecodeLimits {
@@ -247,9 +174,9 @@ fn a_long_side_and_a_larger_frame_are_rejected() {
     gif.extend_from_slice(&13_000u16.to_le_bytes());
     gif.extend_from_slice(&13_000u16.to_le_bytes());
     gif.extend_from_slice(b"\0\x02\x02\x4c\x01\0\x3b");
-    let error = decode(&gif, LIKE_PILLOW, LIMITS).expect_err("a lie");
+    let error = decode(&gif, LIKE_PILLOW, LIMITS).expect_err("too large");
     assert!(
-        error.detail().starts_with("the GIF cannot be decoded"),
+        error.detail().contains("13000×13000 = 169000000 pixels"),
         "{error}"
     );
 }
