@@ -11,7 +11,7 @@ PROGRAM := target/release/dinoserve
 SKIPPED := $(CURDIR)/target/skipped-tests.txt
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help setup build demo serve test check cuda deny docker soak fuzz bench micro openapi
+.PHONY: help setup build demo serve test check cuda deny docker soak fuzz parity bench micro openapi
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -72,6 +72,11 @@ soak: build ## Twenty minutes of load, and 10,000 hostile requests (half an hour
 
 fuzz: ## Run every fuzz target for SECONDS (300) each
 	fuzz/run.sh $(or $(SECONDS),300)
+
+parity: build ## Compare with Pillow how the files of FOLDER are read, and count by format
+	@python3 deploy/setup.py --tests
+	$(DINOSERVE_HOME)/tests/parity/bin/python tests/parity/parity.py $(PROGRAM) \
+		$(or $(FOLDER),tests/golden/formats)
 
 bench: build ## Compare with peers, write loadtest/RESULTS.md (an hour; PEERS=none: without peers)
 	cargo build --release -p dinoserve-loadtest

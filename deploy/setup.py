@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Downloads the files that dinoserve needs at run time, and CMake if it is missing, into the cache folder.
 
-With `--tests`, also downloads the files that only the tests need: PostgreSQL with pgvector, and the clients that the
-tests run against the server (a virtual environment with the versions of tests/clients/requirements.txt). With
+With `--tests`, also downloads the files that only the tests need: PostgreSQL with pgvector, and a virtual environment
+each for the clients that the tests run against the server (tests/clients/requirements.txt) and for the Pillow that
+`make parity` compares with (tests/parity/requirements.txt). With
 `--runtime cuda`, ONNX Runtime is the build for NVIDIA GPUs, which needs CUDA 13 and cuDNN 9; set ORT_DYLIB_PATH to its
 library. `--runtime none` and `--no-model` skip a part.
 
@@ -234,21 +235,21 @@ def wheels(home: Path, runtime: str, model: bool, tests: bool) -> list[Wheel]:
     return [wheel for wheel in needed if not wheel.target.exists()]
 
 
-def install_clients(home: Path) -> None:
-    """Creates the virtual environment of the clients, unless it exists."""
-    requirements = Path(__file__).resolve().parent.parent / "tests/clients/requirements.txt"
-    environment = home / "tests" / "clients"
+def install_environment(home: Path, name: str) -> None:
+    """Creates the virtual environment of tests/NAME, unless it exists."""
+    requirements = Path(__file__).resolve().parent.parent / "tests" / name / "requirements.txt"
+    environment = home / "tests" / name
     installed = environment / "installed.txt"
     if installed.exists() and installed.read_bytes() == requirements.read_bytes():
         return
-    print("setup: installing the clients for the tests", flush=True)
+    print(f"setup: installing tests/{name}/requirements.txt for the tests", flush=True)
     python = environment / "bin" / "python"
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements]
     for command in ([sys.executable, "-m", "venv", "--clear", environment], pip):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            sys.exit(f"setup: the clients cannot be installed: {lines[-1] if lines else done.returncode}")
+            sys.exit(f"setup: tests/{name}/requirements.txt cannot be installed: {lines[-1] if lines else done.returncode}")
     shutil.copy(requirements, installed)
 
 
@@ -270,7 +271,8 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"setup: {error}")
     if flags.tests:
-        install_clients(home)
+        install_environment(home, "clients")
+        install_environment(home, "parity")
     if flags.runtime == "cuda":
         print(f"setup: for CUDA set ORT_DYLIB_PATH={runtime_wheel(home, cuda=True).target}")
     print(f"setup: everything is in {home}" if missing else f"setup: nothing to do, everything is in {home}")

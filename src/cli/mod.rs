@@ -4,6 +4,7 @@ mod bench;
 mod completions;
 mod config;
 mod config_file;
+mod decode;
 mod doctor;
 mod embed;
 mod embed_files;
@@ -81,6 +82,9 @@ enum Command {
     Bench(bench::Bench),
     /// Print the OpenAPI document
     Openapi,
+    /// Write the pixels of the image files whose paths are on standard input
+    #[command(hide = true)]
+    Decode,
     /// Check whether `serve` would work here, and say what to do if not
     Doctor(doctor::Doctor),
     /// Check whether a server on this machine is ready
@@ -185,6 +189,7 @@ impl Cli {
             Command::Eval(command) => command.run()?,
             Command::Bench(command) => command.run()?,
             Command::Openapi => openapi::run()?,
+            Command::Decode => decode::run()?,
             Command::Health(command) => command.run()?,
             Command::Keys(command) => command.run()?,
             Command::Config(command) => {

@@ -8,7 +8,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, metadata::Orie
 
 use super::{
     DecodeLimits, Decoded, RgbImage, Size, Transform, bmp,
-    formats::{self, Format},
+    formats::{self, Codec, Format, Identified, identify},
     gif, jpeg,
     orientation::orientation_of,
     tiff, webp,
@@ -84,27 +84,36 @@ fn decode_at_least(
     if bytes.is_empty() {
         return Err(undecodable("the image is empty (0 bytes)"));
     }
-    let Some(format) = Format::detect(bytes) else {
-        return Err(undecodable(format!(
-            "{} are not an image; send {}",
-            describe(bytes),
-            formats::names()
-        )));
+    let format = match identify(bytes) {
+        Identified::Readable(format) => format,
+        Identified::Known(kind) => {
+            return Err(undecodable(format!(
+                "the file is {}, which cannot be read; {}",
+                kind.name, kind.advice
+            )));
+        }
+        Identified::Unknown => {
+            return Err(undecodable(format!(
+                "{} are not an image; send {}",
+                describe(bytes),
+                formats::names()
+            )));
+        }
     };
-    let decoded = match format.kind {
-        ImageFormat::Jpeg => jpeg::decode(bytes, limits, min_size)?,
-        ImageFormat::Gif => {
+    let decoded = match format.codec {
+        Codec::Jpeg => jpeg::decode(bytes, limits, min_size)?,
+        Codec::Gif => {
             let image = gif::decode(bytes, limits)?;
             finish(image, Orientation::NoTransforms, options.background)
         }
-        ImageFormat::Tiff => {
+        Codec::Tiff => {
             let (image, orientation) = tiff::decode(bytes, limits)?;
             finish(image, orientation, options.background)
         }
         _ => decode_other(bytes, format, options.background, limits)?,
     };
     // Pillow turns a TIFF whenever it loads one.
-    if options.exif || format.kind == ImageFormat::Tiff {
+    if options.exif || format.codec == Codec::Tiff {
         Ok(decoded.upright())
     } else {
         Ok(decoded)
@@ -120,16 +129,16 @@ fn decode_other(
     let failed =
         |error: image::ImageError| undecodable(format!("the {format} cannot be decoded: {error}"));
     let mut exif = None;
-    let bytes = match format.kind {
-        ImageFormat::Bmp => &bmp::repaired(bytes),
+    let bytes = match format.codec {
+        Codec::Bmp => &bmp::repaired(bytes),
         _ => bytes,
     };
-    match format.kind {
-        ImageFormat::Png => check_palette(bytes)?,
-        ImageFormat::WebP => exif = webp::check(bytes)?,
+    match format.codec {
+        Codec::Png => check_palette(bytes)?,
+        Codec::WebP => exif = webp::check(bytes)?,
         _ => {}
     }
-    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format.kind)
+    let mut decoder = ImageReader::with_format(Cursor::new(bytes), image_format(format.codec))
         .into_decoder()
         .map_err(failed)?;
     let (width, height) = decoder.dimensions();
@@ -141,9 +150,9 @@ fn decode_other(
     // image.
     allocation.max_alloc = Some(decoded_bytes.saturating_mul(2).saturating_add(1 << 24));
     decoder.set_limits(allocation).map_err(failed)?;
-    let orientation = match format.kind {
-        ImageFormat::WebP => exif.map_or(Orientation::NoTransforms, orientation_of),
-        ImageFormat::Png => decoder
+    let orientation = match format.codec {
+        Codec::WebP => exif.map_or(Orientation::NoTransforms, orientation_of),
+        Codec::Png => decoder
             .exif_metadata()
             .ok()
             .flatten()
@@ -151,7 +160,7 @@ fn decode_other(
         _ => decoder.orientation().unwrap_or(Orientation::NoTransforms),
     };
     let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
-    if format.kind == ImageFormat::Bmp {
+    if format.codec == Codec::Bmp {
         image = bmp::correct(bytes, image);
     }
     Ok(finish(image, orientation, background))
@@ -163,6 +172,18 @@ fn finish(image: DynamicImage, orientation: Orientation, background: Background)
         full_size: Size::of(&image),
         image,
         orientation,
+    }
+}
+
+/// The name of a format in the `image` crate.
+fn image_format(codec: Codec) -> ImageFormat {
+    match codec {
+        Codec::Jpeg => ImageFormat::Jpeg,
+        Codec::Png => ImageFormat::Png,
+        Codec::WebP => ImageFormat::WebP,
+        Codec::Gif => ImageFormat::Gif,
+        Codec::Bmp => ImageFormat::Bmp,
+        Codec::Tiff => ImageFormat::Tiff,
     }
 }
 

@@ -1,8 +1,11 @@
-//! The image formats that can be decoded.
+//! The image formats that can be decoded, and how files are recognized by their bytes.
 
 use std::fmt;
 
-use image::ImageFormat;
+use super::{
+    foreign::{FOREIGN, Foreign},
+    signature::{Signature, Signature::At},
+};
 
 /// A format of image files.
 #[derive(Debug)]
@@ -11,46 +14,88 @@ pub struct Format {
     pub name: &'static str,
     /// Endings of file names, in lower case.
     pub extensions: &'static [&'static str],
-    pub(super) kind: ImageFormat,
+    pub(super) codec: Codec,
+    signatures: &'static [Signature],
 }
 
-/// All formats that can be decoded.
-pub static FORMATS: [Format; 6] = [
-    format("JPEG", &["jpg", "jpeg", "jfif"], ImageFormat::Jpeg),
-    format("PNG", &["png"], ImageFormat::Png),
-    format("WebP", &["webp"], ImageFormat::WebP),
-    format("GIF", &["gif"], ImageFormat::Gif),
-    format("BMP", &["bmp"], ImageFormat::Bmp),
-    format("TIFF", &["tif", "tiff"], ImageFormat::Tiff),
-];
+/// What decodes a format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Codec {
+    Jpeg,
+    Png,
+    WebP,
+    Gif,
+    Bmp,
+    Tiff,
+}
 
-const fn format(
-    name: &'static str,
-    extensions: &'static [&'static str],
-    kind: ImageFormat,
-) -> Format {
+/// All formats that can be decoded. Detection, messages, the endings of file names and the lists in
+/// documents follow from this table.
+pub static FORMATS: &[Format] = &[
     Format {
-        name,
-        extensions,
-        kind,
-    }
-}
-
-impl Format {
-    /// Detects the format of a file from its first bytes.
-    pub(super) fn detect(bytes: &[u8]) -> Option<&'static Self> {
-        let kind = match bytes {
-            // BigTIFF.
-            [b'I', b'I', 43, 0, ..] | [b'M', b'M', 0, 43, ..] => ImageFormat::Tiff,
-            _ => image::guess_format(bytes).ok()?,
-        };
-        FORMATS.iter().find(|format| format.kind == kind)
-    }
-}
+        name: "JPEG",
+        extensions: &["jpg", "jpeg", "jpe", "jfif"],
+        codec: Codec::Jpeg,
+        signatures: &[At(0, b"\xff\xd8\xff")],
+    },
+    Format {
+        name: "PNG",
+        extensions: &["png"],
+        codec: Codec::Png,
+        signatures: &[At(0, b"\x89PNG\r\n\x1a\n")],
+    },
+    Format {
+        name: "WebP",
+        extensions: &["webp"],
+        codec: Codec::WebP,
+        signatures: &[Signature::Riff(b"WEBP")],
+    },
+    Format {
+        name: "GIF",
+        extensions: &["gif"],
+        codec: Codec::Gif,
+        signatures: &[At(0, b"GIF87a"), At(0, b"GIF89a")],
+    },
+    Format {
+        name: "BMP",
+        extensions: &["bmp"],
+        codec: Codec::Bmp,
+        signatures: &[At(0, b"BM")],
+    },
+    Format {
+        name: "TIFF",
+        extensions: &["tif", "tiff"],
+        codec: Codec::Tiff,
+        signatures: &[Signature::Tiff],
+    },
+];
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
+    }
+}
+
+/// What a file is, by its first bytes.
+#[derive(Debug, Clone, Copy)]
+pub enum Identified {
+    /// One of the [`FORMATS`], which can be decoded unless it is damaged.
+    Readable(&'static Format),
+    /// A known kind of file that cannot be decoded.
+    Known(&'static Foreign),
+    /// None of these.
+    Unknown,
+}
+
+/// Identifies a file by its first [`HEAD_LENGTH`](super::HEAD_LENGTH) bytes; all of it may be given.
+pub fn identify(head: &[u8]) -> Identified {
+    let matches = |signatures: &[Signature]| signatures.iter().any(|one| one.matches(head));
+    if let Some(format) = FORMATS.iter().find(|format| matches(format.signatures)) {
+        return Identified::Readable(format);
+    }
+    match FOREIGN.iter().find(|kind| matches(kind.signatures)) {
+        Some(kind) => Identified::Known(kind),
+        None => Identified::Unknown,
     }
 }
 
@@ -65,8 +110,15 @@ pub fn image_extensions() -> Vec<&'static str> {
 
 /// Lists the names of all formats: "JPEG, PNG, … or TIFF".
 pub(super) fn names() -> String {
-    let [names @ .., last] = FORMATS.each_ref().map(|format| format.name);
-    format!("{} or {last}", names.join(", "))
+    list("or")
+}
+
+fn list(conjunction: &str) -> String {
+    let names: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
+    match names.as_slice() {
+        [names @ .., last] => format!("{} {conjunction} {last}", names.join(", ")),
+        [] => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -74,7 +126,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_formats_are_listed_in_messages() {
-        assert_eq!(names(), "JPEG, PNG, WebP, GIF, BMP or TIFF");
+    fn documents_and_pages_name_all_formats() {
+        for (file, text) in [
+            ("README.md", include_str!("../../README.md")),
+            ("train/README.md", include_str!("../../train/README.md")),
+            (
+                "playground.js",
+                include_str!("../http/page/assets/playground.js"),
+            ),
+        ] {
+            let words: Vec<&str> = text.split_whitespace().collect();
+            assert!(
+                words.join(" ").contains(&list("and")),
+                "{file} does not name {}",
+                list("and")
+            );
+        }
+    }
+
+    #[test]
+    fn no_ending_is_listed_twice() {
+        let mut extensions = image_extensions();
+        let count = extensions.len();
+        extensions.sort_unstable();
+        extensions.dedup();
+        assert_eq!(extensions.len(), count);
     }
 }

@@ -6,13 +6,16 @@
 
 mod bmp;
 mod decode;
+mod foreign;
 mod formats;
 mod gif;
 mod jpeg;
 mod limits;
 mod orientation;
 mod preprocessing;
+mod raw;
 mod resample;
+mod signature;
 mod size;
 mod taps;
 mod thumbnail;
@@ -21,11 +24,13 @@ mod transform;
 mod webp;
 
 pub use decode::{Background, DecodeOptions, decode, decode_fast};
-pub use formats::{FORMATS, Format, image_extensions};
+pub use foreign::Foreign;
+pub use formats::{FORMATS, Format, Identified, identify, image_extensions};
 pub use limits::DecodeLimits;
 pub use orientation::Decoded;
 pub use preprocessing::{Difference, Preprocessing, PreprocessingOverrides};
 pub use resample::{Window, resample_f32, resample_rgb};
+pub use signature::HEAD_LENGTH;
 pub use size::{Grid, PatchSize, Size};
 pub use taps::{Kernel, ResampleFilter, Tap, Taps, taps};
 pub use thumbnail::thumbnail;

@@ -10,7 +10,8 @@ MIB = 1 << 20
 # The side of the largest square below 50 million pixels, a usual limit: only the data can be a reason to refuse it.
 SIDE = 7071
 SQUARE = f"{SIDE}x{SIDE}"
-EXTENSIONS = {"png": "png", "jpeg": "jpg", "gif": "gif", "bmp": "bmp", "tiff": "tif", "webp": "webp", "other": "bin"}
+EXTENSIONS = {"png": "png", "jpeg": "jpg", "gif": "gif", "bmp": "bmp", "tiff": "tif", "webp": "webp",
+              "avif": "avif", "other": "bin"}
 # The picture in the valid files: 16×16 with a gradient each way, as RGB and as grey.
 RGB = bytes(value for y in range(16) for x in range(16) for value in (x * 16, y * 16, 128))
 GREY = bytes(x * 4 + y * 4 for y in range(16) for x in range(16))

@@ -3,6 +3,7 @@
 import random
 import zlib
 
+from avif import VALID_AVIF
 from bmp import bmp, bmp_info
 from building import EXTENSIONS, MIB, RGB, Cases
 from gif import GREYS, gif_frame, gif_screen
@@ -22,15 +23,16 @@ VALID_PARTS = {
     "tiff": [[tiff()[:8], RGB, tiff()[776:]], [tiff(zlib.compress(RGB), compression=8, order=">")]],
     "webp": [webp_parts(lossless()), webp_parts(lossy()), webp_parts(canvas(16), ALPHA, lossy()),
              webp_parts(canvas(2), ANIMATION, frame(lossless()), frame(lossless()))],
+    "avif": VALID_AVIF,
 }  # fmt: skip
 VALID = {name: [b"".join(parts) for parts in all_parts] for name, all_parts in VALID_PARTS.items()}
 MAGIC = {
     "png": PNG, "jpeg": b"\xff\xd8\xff\xe0", "gif": b"GIF89a", "bmp": b"BM", "tiff": b"II*\0",
-    "webp": VALID["webp"][1][:16],
+    "webp": VALID["webp"][1][:16], "avif": VALID["avif"][0][:28],
 }  # fmt: skip
 # Known to image libraries, but not what is asked for.
 OTHER_MAGIC = {
-    "avif": b"\0\0\0\x20ftypavif", "jxl": b"\0\0\0\x0cJXL \r\n\x87\n", "ico": b"\0\0\1\0\1\0\xff\xff",
+    "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "jxl": b"\0\0\0\x0cJXL \r\n\x87\n", "ico": b"\0\0\1\0\1\0\xff\xff",
     "psd": b"8BPS\0\1", "exr": b"v/1\1\2\0\0\0", "hdr": b"#?RADIANCE\n", "dds": b"DDS |\0\0\0",
     "ppm": b"P6 99999999 99999999 65535\n", "qoi": b"qoif" + b"\xff" * 8, "farbfeld": b"farbfeld" + b"\xff" * 8,
 }  # fmt: skip

@@ -1,5 +1,5 @@
-//! A Python with the packages of `tests/clients/requirements.txt`, which `deploy/setup.py --tests`
-//! installs.
+//! A Python with the packages of `tests/clients/requirements.txt` or another such file, which
+//! `deploy/setup.py --tests` installs.
 
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,18 @@ pub struct Python {
 }
 
 impl Python {
-    /// Finds it. Returns `None` and reports the test as skipped where it is not installed.
+    /// Finds the one with the clients. Returns `None` and reports the test as skipped where it is
+    /// not installed.
     pub fn find(test: &str) -> Option<Self> {
-        let environment = home().root().join("tests/clients");
+        Self::with_packages("clients", test)
+    }
+
+    /// Finds the one with the packages of `tests/NAME/requirements.txt`.
+    pub fn with_packages(name: &str, test: &str) -> Option<Self> {
+        let environment = home().root().join("tests").join(name);
         if !environment.join("installed.txt").exists() {
             skip(&format!(
-                "{test}: the Python clients are missing; `make test` installs them"
+                "{test}: the Python packages are missing; `make test` installs them"
             ));
             return None;
         }
