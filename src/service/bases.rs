@@ -140,6 +140,7 @@ impl Bases {
         let preparation = Preparation {
             preprocessing: before.about.preprocessing,
             decoding: Decoding::default(),
+            shrinks: false,
         };
         let added = self.moments(extractor, images, preparation).await?;
         // Taken after the inference, so that others wait only for the store.

@@ -131,6 +131,7 @@ pub(super) fn preparation(binding: &Binding, image: &ImageOptions) -> Preparatio
     Preparation {
         preprocessing: binding.preprocessing,
         decoding: image.decode,
+        shrinks: false,
     }
 }
 

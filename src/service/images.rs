@@ -50,6 +50,7 @@ impl ImageOptions {
         Preparation {
             preprocessing: self.overrides.over(base),
             decoding: self.decode,
+            shrinks: false,
         }
     }
 }
@@ -72,6 +73,8 @@ option_enum! {
 pub(super) struct Preparation {
     pub(super) preprocessing: Preprocessing,
     pub(super) decoding: Decoding,
+    /// Whether `size` shrinks for an image that has too many patches otherwise.
+    pub(super) shrinks: bool,
 }
 
 impl Preparation {
@@ -105,6 +108,10 @@ impl Preparation {
         } = match self.decoding {
             Decoding::Exact => decode(file, options, limits.decode)?.into(),
             Decoding::Fast => decode_fast(file, options, limits.decode, &transform)?,
+        };
+        let transform = match self.shrinks {
+            true => transform.shrunk_to_fit(full_size),
+            false => transform,
         };
         let decoded = Instant::now();
         let (pixels, grid) = transform.apply_to_reduced(&image, full_size)?;

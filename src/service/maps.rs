@@ -7,14 +7,14 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     extractor::{CachedFeatures, ExtractRequest, Extractor},
-    images::{ImageOptions, at_image},
+    images::{ImageOptions, Preparation, at_image},
     stages::Timed,
 };
 use crate::{
     engine::RequestedOutputs,
     error::{Error, Result},
     features::render::{self, Style},
-    vision::RgbImage,
+    vision::{Grid, PatchSize, RgbImage},
 };
 
 /// Output format of maps.
@@ -71,6 +71,25 @@ impl MapFormat {
     }
 }
 
+/// The sizes to which the images of a request were resized.
+#[derive(Debug, Clone, Copy)]
+pub struct MapSizes {
+    size: usize,
+    patch: PatchSize,
+}
+
+impl MapSizes {
+    /// Returns the `size` of an image with this grid, in pixels. It is smaller than that of the
+    /// request if the grid would otherwise have had too many patches.
+    pub fn of(&self, grid: Grid) -> usize {
+        let shorter = grid.height.min(grid.width) * self.patch.pixels();
+        match shorter < self.patch.round_down(self.size) {
+            true => shorter,
+            false => self.size,
+        }
+    }
+}
+
 /// Rejects a value that is not in 0 to 1.
 pub(super) fn check_share(option: &str, value: f32) -> Result<()> {
     if (0.0..=1.0).contains(&value) {
@@ -80,8 +99,18 @@ pub(super) fn check_share(option: &str, value: f32) -> Result<()> {
 }
 
 impl Extractor {
+    /// Returns the sizes of maps with these options.
+    pub fn map_sizes(&self, image: &ImageOptions) -> MapSizes {
+        let spec = self.engine().spec();
+        MapSizes {
+            size: image.over(&spec.map_preprocessing()).preprocessing.size,
+            patch: spec.architecture.patch,
+        }
+    }
+
     /// Extracts the features of all files, then computes maps of them on a blocking thread. Fails
-    /// with the first image that cannot be used, by its index.
+    /// with the first image that cannot be used, by its index. Without an explicit `size`, an image
+    /// with too many patches gets the largest size that fits.
     pub(super) async fn compute_maps<T: Send + 'static>(
         &self,
         files: Vec<Bytes>,
@@ -90,7 +119,10 @@ impl Extractor {
         compute: impl FnOnce(&[Arc<CachedFeatures>]) -> Result<T> + Send + 'static,
     ) -> Result<Timed<T>> {
         let request = ExtractRequest {
-            preparation: image.over(&self.engine().spec().map_preprocessing()),
+            preparation: Preparation {
+                shrinks: image.overrides.size.is_none(),
+                ..image.over(&self.engine().spec().map_preprocessing())
+            },
             outputs,
             with_image: true,
         };

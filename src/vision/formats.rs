@@ -99,6 +99,11 @@ pub fn identify(head: &[u8]) -> Identified {
     }
 }
 
+/// Returns whether a file begins as one of a known kind, even of one that cannot be decoded.
+pub fn begins_as_image(head: &[u8]) -> bool {
+    !matches!(identify(head), Identified::Unknown)
+}
+
 /// Returns the endings of the names of image files, in lower case.
 pub fn image_extensions() -> Vec<&'static str> {
     FORMATS

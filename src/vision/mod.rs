@@ -25,7 +25,7 @@ mod webp;
 
 pub use decode::{Background, DecodeOptions, decode, decode_fast};
 pub use foreign::Foreign;
-pub use formats::{FORMATS, Format, Identified, identify, image_extensions};
+pub use formats::{FORMATS, Format, Identified, begins_as_image, identify, image_extensions};
 pub use limits::DecodeLimits;
 pub use orientation::Decoded;
 pub use preprocessing::{Difference, Preprocessing, PreprocessingOverrides};

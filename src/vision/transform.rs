@@ -73,6 +73,18 @@ impl Transform {
         })
     }
 
+    /// Returns the transform with the largest `size` that fits an image of size `image`, if this
+    /// one's grid has too many patches. Returns it unchanged if it fits, or if no size does.
+    #[must_use]
+    pub fn shrunk_to_fit(self, image: Size) -> Self {
+        let (_, kept) = self.lay_out(self.size, image);
+        if self.patch.grid(kept).patches() <= self.max_patches {
+            return self;
+        }
+        let size = self.largest_size(image).unwrap_or(self.size);
+        Self { size, ..self }
+    }
+
     /// Applies the transform: returns `[grid.height·patch, grid.width·patch]` RGB pixels.
     pub fn apply(&self, image: &RgbImage) -> Result<(RgbImage, Grid)> {
         self.apply_to_reduced(image, Size::of(image))
@@ -120,18 +132,20 @@ impl Transform {
         }
     }
 
-    fn too_many_patches(&self, image: Size, grid: Grid) -> Error {
+    /// Returns the largest `size` in whole patches, at most the transform's own, whose grid fits.
+    fn largest_size(&self, image: Size) -> Option<usize> {
         let patch = self.patch.pixels();
         // The shorter side of a grid that fits is at most the root of the limit.
         let most = self.max_patches.isqrt().min(self.size / patch);
-        let largest = (1..=most)
-            .rev()
-            .map(|patches| patches * patch)
-            .find(|&size| {
-                let (_, kept) = self.lay_out(size, image);
-                self.patch.grid(kept).patches() <= self.max_patches
-            });
-        let advice = match largest {
+        let sizes = (1..=most).rev().map(|patches| patches * patch);
+        sizes.into_iter().find(|&size| {
+            let (_, kept) = self.lay_out(size, image);
+            self.patch.grid(kept).patches() <= self.max_patches
+        })
+    }
+
+    fn too_many_patches(&self, image: Size, grid: Grid) -> Error {
+        let advice = match self.largest_size(image) {
             Some(size) => format!("the largest `size` that fits this image is {size}"),
             None => {
                 "no `size` fits an image this long; use resize=crop or resize=squash".to_owned()
@@ -193,6 +207,34 @@ mod tests {
         ] {
             let Size { width, height } = shorter_side(Size { width, height }, side);
             assert_eq!((width, height), expected);
+        }
+    }
+
+    #[test]
+    fn a_size_that_does_not_fit_shrinks_to_the_largest_that_does() {
+        let transform = |mode, max_patches| Transform {
+            mode,
+            size: 518,
+            filter: ResampleFilter::Bicubic,
+            patch: PatchSize::new(14),
+            max_patches,
+        };
+        use ResizeMode::{Crop, Fit, Squash};
+        for (mode, max_patches, image, size, grid) in [
+            (Fit, 4096, (1000, 800), 518, Some((37, 46))),
+            // 14 of 292 patches are 4088; 15 of 313 would be 4695.
+            (Fit, 4096, (20_880, 1000), 196, Some((14, 292))),
+            (Fit, 4096, (1000, 20_880), 196, Some((292, 14))),
+            (Fit, 4096, (100_000, 20), 518, None),
+            (Squash, 100, (1000, 800), 140, Some((10, 10))),
+            (Crop, 99, (1000, 800), 126, Some((9, 9))),
+        ] {
+            let image = Size::new(image.0, image.1);
+            let shrunk = transform(mode, max_patches).shrunk_to_fit(image);
+            assert_eq!(shrunk.size, size, "{mode} {image:?}");
+            let plan = shrunk.plan(image).ok();
+            let found = plan.map(|plan| (plan.grid.height, plan.grid.width));
+            assert_eq!(found, grid, "{mode} {image:?}");
         }
     }
 

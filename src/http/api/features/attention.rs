@@ -53,6 +53,10 @@ pub(crate) struct AttentionItem {
     index: usize,
     /// Height and width in patches.
     grid: [usize; 2],
+    /// `size` to which the image was resized, in pixels. Smaller than the default if that would give
+    /// too many patches.
+    #[schema(example = 518)]
+    size: usize,
     /// `[heads][height · width]`: softmax values of the patches, row by row. Attention to CLS and
     /// registers is left out, so each map sums to less than 1.
     attention: Vec<Vec<f32>>,
@@ -99,6 +103,8 @@ pub(crate) async fn create_attention_map(
         .attention(request.images, &request.image, options, request.format)
         .await?;
     let maps = drawn.value.maps;
+    let sizes = service.extractor.map_sizes(&request.image);
+    let sizes: Vec<usize> = maps.iter().map(|image| sizes.of(image.grid)).collect();
     answer_maps(
         request.representation,
         drawn.value.pngs,
@@ -108,10 +114,12 @@ pub(crate) async fn create_attention_map(
             data: indexed(&maps, |index, image| AttentionItem {
                 index,
                 grid: [image.grid.height, image.grid.width],
+                size: sizes[index],
                 attention: rows(image.maps.view()),
             }),
         },
         || maps.iter().map(shaped).collect(),
+        &sizes,
         &drawn.stages,
     )
 }

@@ -4,7 +4,7 @@ use axum::{extract::State, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::maps::{indexed, rows};
+use super::maps::{indexed, rows, with_sizes};
 use crate::{
     http::{
         Result,
@@ -38,6 +38,10 @@ pub(crate) struct HeadStatsItem {
     index: usize,
     /// Height and width in patches.
     grid: [usize; 2],
+    /// `size` to which the image was resized, in pixels. Smaller than the default if that would give
+    /// too many patches.
+    #[schema(example = 518)]
+    size: usize,
     /// Share of the patches that are foreground, as `/v1/pca?foreground=auto` shows them. Uniform
     /// attention has this share of its mass on the foreground.
     #[schema(example = 0.41)]
@@ -54,7 +58,7 @@ pub(crate) struct HeadStatsItem {
 }
 
 impl HeadStatsItem {
-    fn new(index: usize, image: &ImageHeadStats) -> Self {
+    fn new(index: usize, image: &ImageHeadStats, size: usize) -> Self {
         let stats = &image.stats;
         let heads = (0..stats.entropy.len()).map(|head| HeadJson {
             head,
@@ -65,6 +69,7 @@ impl HeadStatsItem {
         Self {
             index,
             grid: [image.grid.height, image.grid.width],
+            size,
             foreground_area: image.foreground_area,
             heads: heads.collect(),
             overlap: rows(stats.overlap.view()),
@@ -114,12 +119,21 @@ pub(crate) async fn compare_heads(
     negotiate(&request.headers, &[Representation::Json])?;
     let image: ImageParams = request.options.take()?;
     request.options.reject_unknown()?;
+    let image = image.into();
     let images = request.contents.0;
-    let stats = service.extractor.head_stats(images, &image.into()).await?;
+    let stats = service.extractor.head_stats(images, &image).await?;
+    let sizes = service.extractor.map_sizes(&image);
+    let sizes: Vec<usize> = stats
+        .value
+        .iter()
+        .map(|image| sizes.of(image.grid))
+        .collect();
     let body = HeadStatsJson {
         model: &service.engine().spec().name,
         fingerprint: service.engine().fingerprint(),
-        data: indexed(&stats.value, HeadStatsItem::new),
+        data: indexed(&stats.value, |index, image| {
+            HeadStatsItem::new(index, image, sizes[index])
+        }),
     };
-    json(&body, &stats.stages)
+    Ok(with_sizes(json(&body, &stats.stages)?, &sizes))
 }

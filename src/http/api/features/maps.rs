@@ -2,6 +2,7 @@
 
 use axum::{
     extract::{FromRequest, Request},
+    http::{HeaderName, HeaderValue},
     response::Response,
 };
 use bytes::Bytes;
@@ -26,6 +27,9 @@ use crate::{
     },
     service::{ImageOptions, MapFormat, Stages},
 };
+
+/// Response header with the `size` of each image of a map.
+const IMAGE_SIZE: HeaderName = HeaderName::from_static("image-size");
 
 const OFFERS: [Representation; 4] = [
     Representation::Png,
@@ -108,17 +112,18 @@ impl<T: DeserializeOwned> FromRequest<AppState> for MapRequest<T> {
 }
 
 /// Builds the response in the negotiated representation: from the drawn `pngs`, or from one of the
-/// two forms of numbers.
+/// two forms of numbers. The header `Image-Size` has the `sizes` to which the images were resized.
 pub(crate) fn answer_maps<'a, J: Serialize, D: Dimension<Larger: RemoveAxis>>(
     representation: Representation,
     pngs: Vec<Vec<u8>>,
     as_json: impl FnOnce() -> J,
     as_arrays: impl FnOnce() -> Result<Vec<ArrayView<'a, f32, D>>, ShapeError>,
+    sizes: &[usize],
     stages: &Stages,
 ) -> Result<Response> {
     let body = match representation {
-        Representation::Json => return json(&as_json(), stages),
-        Representation::Multipart => return Ok(multipart(&pngs, stages)),
+        Representation::Json => return Ok(with_sizes(json(&as_json(), stages)?, sizes)),
+        Representation::Multipart => return Ok(with_sizes(multipart(&pngs, stages), sizes)),
         Representation::Png => pngs
             .into_iter()
             .next()
@@ -134,7 +139,16 @@ pub(crate) fn answer_maps<'a, J: Serialize, D: Dimension<Larger: RemoveAxis>>(
             }
         }
     };
-    Ok(answer(representation, body, stages))
+    Ok(with_sizes(answer(representation, body, stages), sizes))
+}
+
+/// Adds the header `Image-Size`.
+pub(crate) fn with_sizes(mut response: Response, sizes: &[usize]) -> Response {
+    let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
+    if let Ok(value) = HeaderValue::from_str(&sizes.join(", ")) {
+        response.headers_mut().insert(IMAGE_SIZE, value);
+    }
+    response
 }
 
 /// Converts the answer to each image, with its index in the request.

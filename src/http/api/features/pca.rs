@@ -51,13 +51,14 @@ pub(crate) struct PcaJson<'a> {
 }
 
 impl<'a> PcaJson<'a> {
-    fn new(service: &'a Service, maps: &'a PcaAnswer) -> Self {
+    fn new(service: &'a Service, maps: &'a PcaAnswer, sizes: &[usize]) -> Self {
         let mut data = Vec::with_capacity(maps.grids.len());
         for (index, (map, grid)) in maps.pca.maps.iter().zip(&maps.grids).enumerate() {
             let foreground = maps.pca.foreground.as_ref();
             data.push(PcaItem {
                 index,
                 grid: [grid.height, grid.width],
+                size: sizes[index],
                 map: split_rows(&rows(map.view()), grid),
                 foreground: foreground.map(|images| split_rows(&images[index], grid)),
             });
@@ -78,6 +79,10 @@ pub(crate) struct PcaItem {
     index: usize,
     /// Height and width in patches.
     grid: [usize; 2],
+    /// `size` to which the image was resized, in pixels. Smaller than the default if that would give
+    /// too many patches.
+    #[schema(example = 518)]
+    size: usize,
     /// `[height][width][components]`: values from 0 to 1; background is 0.
     map: Vec<Vec<Vec<f32>>>,
     /// `[height][width]`: whether each patch is foreground. Present with `foreground=auto`.
@@ -130,14 +135,17 @@ pub(crate) async fn create_pca_map(
         .pca(request.images, &request.image, options, request.format)
         .await?;
     let maps = drawn.value.maps;
+    let sizes = service.extractor.map_sizes(&request.image);
+    let sizes: Vec<usize> = maps.grids.iter().map(|grid| sizes.of(*grid)).collect();
     answer_maps(
         request.representation,
         drawn.value.pngs,
-        || PcaJson::new(&service, &maps),
+        || PcaJson::new(&service, &maps, &sizes),
         || {
             let maps = maps.pca.maps.iter().zip(&maps.grids);
             maps.map(|(map, grid)| shaped(map, grid)).collect()
         },
+        &sizes,
         &drawn.stages,
     )
 }

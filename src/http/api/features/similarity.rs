@@ -15,6 +15,7 @@ use crate::{
         openapi::FeatureProblems,
     },
     service::{Service, SimilarityMaps, SimilarityOptions},
+    vision::Grid,
 };
 
 /// Options of patch similarity: the query region, and the colors.
@@ -69,7 +70,7 @@ pub(crate) struct SimilarityJson<'a> {
 }
 
 impl<'a> SimilarityJson<'a> {
-    fn new(service: &'a Service, maps: &SimilarityMaps) -> Self {
+    fn new(service: &'a Service, maps: &SimilarityMaps, sizes: &[usize]) -> Self {
         let region = &maps.region;
         Self {
             model: &service.engine().spec().name,
@@ -83,6 +84,7 @@ impl<'a> SimilarityJson<'a> {
             data: indexed(&maps.maps, |index, map| SimilarityItem {
                 index,
                 grid: [map.nrows(), map.ncols()],
+                size: sizes[index],
                 similarity: rows(map.view()),
             }),
         }
@@ -109,6 +111,10 @@ pub(crate) struct SimilarityItem {
     index: usize,
     /// Height and width in patches.
     grid: [usize; 2],
+    /// `size` to which the image was resized, in pixels. Smaller than the default if that would give
+    /// too many patches.
+    #[schema(example = 518)]
+    size: usize,
     /// `[height][width]`: cosine similarity of the tokens, -1 to 1.
     similarity: Vec<Vec<f32>>,
 }
@@ -155,11 +161,18 @@ pub(crate) async fn create_similarity_map(
         .similarity(request.images, &request.image, options, request.format)
         .await?;
     let maps = drawn.value.maps;
+    let sizes = service.extractor.map_sizes(&request.image);
+    let sizes = maps.maps.iter().map(|map| {
+        let (height, width) = map.dim();
+        sizes.of(Grid { height, width })
+    });
+    let sizes: Vec<usize> = sizes.collect();
     answer_maps(
         request.representation,
         drawn.value.pngs,
-        || SimilarityJson::new(&service, &maps),
+        || SimilarityJson::new(&service, &maps, &sizes),
         || Ok(maps.maps.iter().map(|map| map.view()).collect()),
+        &sizes,
         &drawn.stages,
     )
 }
