@@ -69,7 +69,22 @@ pub trait GalleryStore: Debug + Send + Sync {
         self.put_batch(name, ItemBatch::new(binding, items)?).await
     }
 
-    /// Implements [`GalleryStore::put`].
+    /// As [`GalleryStore::put`], but keeps stored items: an item whose id is stored already changes
+    /// nothing. Of several items with one id the first is stored.
+    async fn put_new(
+        &self,
+        name: &GalleryName,
+        binding: &Binding,
+        items: Vec<NewItem>,
+    ) -> Result<Vec<Written>> {
+        let batch = ItemBatch {
+            keeps_stored: true,
+            ..ItemBatch::new(binding, items)?
+        };
+        self.put_batch(name, batch).await
+    }
+
+    /// Implements [`GalleryStore::put`] and [`GalleryStore::put_new`].
     async fn put_batch(&self, name: &GalleryName, batch: ItemBatch) -> Result<Vec<Written>>;
 
     /// Deletes items in one transaction, and returns for each id whether an item was deleted.
@@ -142,6 +157,8 @@ pub struct GalleryInfo {
 pub struct ItemBatch {
     pub(super) binding: Binding,
     pub(super) items: Vec<NewItem>,
+    /// Whether stored items stay, instead of being replaced.
+    pub(super) keeps_stored: bool,
 }
 
 impl ItemBatch {
@@ -153,6 +170,7 @@ impl ItemBatch {
         Ok(Self {
             binding: binding.clone(),
             items,
+            keeps_stored: false,
         })
     }
 }
@@ -170,13 +188,18 @@ pub enum Written {
         /// Place of both items.
         place: u64,
     },
+    /// The id is stored already, and [`GalleryStore::put_new`] kept its item.
+    Kept {
+        /// Place of the stored item.
+        place: u64,
+    },
 }
 
 impl Written {
     /// Returns the place of the item.
     pub fn place(self) -> u64 {
         match self {
-            Self::Created { place } | Self::Replaced { place } => place,
+            Self::Created { place } | Self::Replaced { place } | Self::Kept { place } => place,
         }
     }
 

@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{
     engine::RequestedOutputs,
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     features::pool::Pooling,
     gallery::{Binding, GalleryName, ItemId, Label, Metadata, NewItem, Written},
+    names::option_enum,
     vision::thumbnail,
 };
 
@@ -35,14 +36,32 @@ pub struct NewEntry {
     pub input: QueryInput,
 }
 
+option_enum! {
+    /// What happens to a new item whose id is stored already.
+    #[derive(Default)]
+    pub enum OnConflict {
+        /// It replaces the stored item.
+        #[default]
+        Replace,
+        /// It is skipped, and the stored item stays.
+        Skip,
+        /// It fails, and the stored item stays.
+        Error,
+    }
+}
+
 impl Galleries {
     /// Stores all valid entries in one transaction. Creates the gallery if it does not exist.
+    ///
+    /// The outcome of an entry is a [`Kind::Conflict`] if its id is stored already and
+    /// `on_conflict` is [`OnConflict::Error`].
     pub async fn insert(
         &self,
         extractor: &Extractor,
         name: &GalleryName,
         entries: Vec<NewEntry>,
         options: &InputOptions,
+        on_conflict: OnConflict,
     ) -> Result<Timed<Answers<Written>>> {
         let has_images = entries.iter().any(|entry| entry.input.is_image());
         let binding = self
@@ -55,20 +74,31 @@ impl Galleries {
         let mut items = Vec::with_capacity(value.len());
         let mut outcomes = Vec::with_capacity(value.len());
         for outcome in value {
-            outcomes.push(outcome.map(|item| items.push(item)));
+            outcomes.push(outcome.map(|item: NewItem| {
+                let id = item.id.clone();
+                items.push(item);
+                id
+            }));
         }
-        let mut written = if items.is_empty() {
-            Vec::new()
-        } else {
-            self.store().put(name, &binding, items).await?
-        }
-        .into_iter();
+        let written = match (items.is_empty(), on_conflict) {
+            (true, _) => Vec::new(),
+            (false, OnConflict::Replace) => self.store().put(name, &binding, items).await?,
+            (false, OnConflict::Skip | OnConflict::Error) => {
+                self.store().put_new(name, &binding, items).await?
+            }
+        };
+        let mut written = written.into_iter();
         let outcomes = outcomes
             .into_iter()
             .map(|outcome| {
-                outcome?;
-                let written = written.next();
-                written.ok_or_else(|| Error::internal("the store lost an outcome"))
+                let id = outcome?;
+                match written.next() {
+                    Some(Written::Kept { .. }) if on_conflict == OnConflict::Error => {
+                        Err(is_stored(name, &id))
+                    }
+                    Some(written) => Ok(written),
+                    None => Err(Error::internal("the store lost an outcome")),
+                }
             })
             .collect();
         let value = Answers { binding, outcomes };
@@ -125,4 +155,13 @@ impl Galleries {
         let item = extractor.on_blocking_thread("making a thumbnail", make);
         Ok(extracted.stages.finish(started, item.await?))
     }
+}
+
+fn is_stored(name: &GalleryName, id: &ItemId) -> Error {
+    let detail = format!(
+        "the gallery `{name}` already has an item {:?}; choose another id, or set \
+         on_conflict=replace or on_conflict=skip",
+        id.as_str()
+    );
+    Error::new(Kind::Conflict, detail)
 }

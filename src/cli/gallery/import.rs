@@ -19,7 +19,9 @@ use crate::{
     },
     error::{Error, Result},
     gallery::{Gallery, OpenMode, Parts, Written},
-    service::{Extractor, Galleries, GalleryLimits, InputOptions, NewEntry, QueryInput},
+    service::{
+        Extractor, Galleries, GalleryLimits, InputOptions, NewEntry, OnConflict, QueryInput,
+    },
 };
 
 /// Maximum number of images in a transaction.
@@ -120,17 +122,24 @@ impl Import {
         let total = Some((counts.done() + images.len()) as u64);
         let mut progress = Progress::new(Unit::Items);
         let store = galleries.store();
+        let on_conflict = match self.replace {
+            true => OnConflict::Replace,
+            false => OnConflict::Skip,
+        };
         let mut images = images.into_iter();
         loop {
             let (paths, entries) = self.next_batch(store, &mut images, counts).await?;
             if entries.is_empty() {
                 return Ok(());
             }
-            let inserted = galleries.insert(extractor, name, entries, &options).await?;
+            let inserted = galleries
+                .insert(extractor, name, entries, &options, on_conflict)
+                .await?;
             for (path, outcome) in paths.into_iter().zip(inserted.value.outcomes) {
                 match outcome {
                     Ok(Written::Created { .. }) => counts.stored += 1,
                     Ok(Written::Replaced { .. }) => counts.replaced += 1,
+                    Ok(Written::Kept { .. }) => counts.skipped += 1,
                     Err(error) => counts.failures.push((path, error)),
                 }
             }

@@ -152,7 +152,14 @@ impl<'a> WriteTransaction<'a> {
         let stored_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as u64;
         let mut written = Vec::with_capacity(batch.items.len());
         for item in &batch.items {
-            written.push(self.put_item(&mut row, item, stored_ms)?);
+            let kept = match batch.keeps_stored {
+                true => self.view().place(row.number, &item.id)?,
+                false => None,
+            };
+            written.push(match kept {
+                Some(place) => Written::Kept { place },
+                None => self.put_item(&mut row, item, stored_ms)?,
+            });
         }
         self.put_changed_row(name, &row)?;
         Ok(written)

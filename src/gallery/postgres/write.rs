@@ -39,13 +39,24 @@ pub(super) async fn put(
     let mut written = Vec::with_capacity(batch.items.len());
     for item in &batch.items {
         if let Some(&row) = row_of.get(&item.id) {
-            rows[row].1 = item;
             let place = rows[row].0.unsigned_abs();
-            written.push(Written::Replaced { place });
+            if batch.keeps_stored {
+                written.push(Written::Kept { place });
+            } else {
+                rows[row].1 = item;
+                written.push(Written::Replaced { place });
+            }
+            continue;
+        }
+        let known_place = known.get(item.id.as_str().as_bytes()).copied();
+        if batch.keeps_stored
+            && let Some(place) = known_place
+        {
+            let place = place.unsigned_abs();
+            written.push(Written::Kept { place });
             continue;
         }
         row_of.insert(&item.id, rows.len());
-        let known_place = known.get(item.id.as_str().as_bytes()).copied();
         last_place += i64::from(known_place.is_none());
         let row_place = known_place.unwrap_or(last_place);
         rows.push((row_place, item));

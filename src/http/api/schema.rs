@@ -21,7 +21,7 @@ use crate::{
         vote::Vote,
     },
     names::option_enum,
-    service::{Decoding, ImageOptions, ProbeFeatures},
+    service::{Decoding, ImageOptions, OnConflict, ProbeFeatures},
     vision::{Background, PreprocessingOverrides, ResampleFilter, ResizeMode},
 };
 
@@ -45,6 +45,14 @@ pub(crate) fn choice<T: VariantNames + Default + Display>() -> ObjectBuilder {
     names::<T>().default(Some(T::default().to_string().into()))
 }
 
+/// As [`choice`], for a member of JSON, whose default can also be written as null.
+pub(crate) fn nullable_choice<T: VariantNames + Default + Display>() -> ObjectBuilder {
+    let names = T::VARIANTS.iter().map(|name| Value::from(*name));
+    choice::<T>()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .enum_values(Some(names.chain([Value::Null])))
+}
+
 fn names<T: VariantNames>() -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(SchemaType::new(Type::String))
@@ -66,8 +74,8 @@ macro_rules! choices {
 }
 
 choices! {
-    Background Colormap Decoding EncodingFormat Foreground Output Pooling ProbeFeatures
-    ResampleFilter Upscale Vote
+    Background Colormap Decoding EncodingFormat Foreground IdSource OnConflict Output Pooling
+    ProbeFeatures ResampleFilter Upscale Vote
 }
 
 option_enum! {
@@ -82,6 +90,18 @@ option_enum! {
     }
 }
 
+option_enum! {
+    /// Source of the id of an item that states none.
+    #[derive(Default)]
+    pub(crate) enum IdSource {
+        /// Name of the file.
+        #[default]
+        Name,
+        /// SHA-256 of the file, in hexadecimal digits.
+        Sha256,
+    }
+}
+
 /// Schema of `resize`, whose default depends on the operation.
 type AnyResizeMode = OneOf<ResizeMode>;
 
@@ -92,7 +112,8 @@ type AnyResizeMode = OneOf<ResizeMode>;
 pub(crate) struct ImageParams {
     /// Size that `resize` refers to, in pixels. `crop` and `squash` need a multiple of the model's
     /// patch size, usually 14. The default depends on the model: usually 224 for embeddings and 518
-    /// for maps.
+    /// for maps. Maps of an image that would have more patches than `--max-patches` get the largest
+    /// size that fits, unless `size` is given; the header `Image-Size` and JSON answers name it.
     #[param(minimum = 14, example = 224)]
     size: Option<usize>,
     /// How the image is resized. `crop` scales the shorter side to `size`·256/224 and takes the

@@ -1,10 +1,11 @@
 //! Contents of a body apart from options: images, a vector, or items.
 
 use bytes::Bytes;
-use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Error, Kind, Result},
+    hex,
     http::request::options::Options,
     service::QueryInput,
 };
@@ -56,7 +57,7 @@ impl Contents for InputImages {
     const KIND: BodyKind = BodyKind::Input;
 
     fn from_body(body: ParsedBody) -> Result<Self> {
-        let detail = "`input` contains no image; send base64, a data: URI, or a list of them";
+        let detail = "`input` contains no image; send a data: URI, base64, or a list of them";
         non_empty(body.images, detail).map(Self)
     }
 }
@@ -125,23 +126,45 @@ impl Contents for () {
 
 /// An item of a batch. An item that cannot be read fails alone.
 pub(crate) struct BatchEntry {
-    /// Id, if it can be read even though the rest cannot.
+    /// Id that the item states, if it can be read even though the rest cannot.
     pub(crate) id: Option<String>,
+    /// Name of the item's file.
+    pub(crate) file_name: Option<String>,
     /// Image or vector with the item's options, or what is wrong with them.
     pub(crate) content: Result<(QueryInput, Options)>,
 }
 
 impl BatchEntry {
-    /// Joins a file of a form with its entry of the listing. The file's name is the default id.
-    fn from_file(image: Bytes, name: Option<String>, listed: ListingEntry) -> Self {
-        let id = listed.id.or_else(|| name.clone());
-        let content = listed.options.and_then(|mut options| {
-            if let Some(name) = name.filter(|_| !options.contains("id")) {
-                options.add("id".to_owned(), Value::String(name))?;
-            }
-            Ok((QueryInput::Image(image), options))
-        });
-        Self { id, content }
+    /// Joins a file of a form with its entry of the listing.
+    fn from_file(image: Bytes, file_name: Option<String>, listed: ListingEntry) -> Self {
+        let options = listed.options;
+        Self {
+            id: listed.id,
+            file_name,
+            content: options.map(|options| (QueryInput::Image(image), options)),
+        }
+    }
+
+    /// Makes the name of the file the id of an item that states none.
+    pub(crate) fn take_file_name(&mut self) {
+        if !self.states_id() {
+            self.id = self.file_name.take();
+        }
+    }
+
+    /// Makes the SHA-256 of the file the id of an image that states none.
+    pub(crate) fn hash_file(&mut self) {
+        if let Ok((QueryInput::Image(file), _)) = &self.content
+            && !self.states_id()
+        {
+            self.id = Some(hex::encode(&Sha256::digest(file)));
+        }
+    }
+
+    /// Returns whether the item states an id, even one that cannot be read.
+    fn states_id(&self) -> bool {
+        let listed = self.content.as_ref().ok();
+        self.id.is_some() || listed.is_some_and(|(_, options)| options.contains("id"))
     }
 }
 
@@ -260,6 +283,8 @@ impl ParsedBody {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn form(names: &[&str]) -> ParsedBody {
@@ -283,7 +308,8 @@ mod tests {
     }
 
     fn ids(body: ParsedBody) -> Vec<Option<String>> {
-        let Batch(entries) = Batch::from_body(body).unwrap();
+        let Batch(mut entries) = Batch::from_body(body).unwrap();
+        entries.iter_mut().for_each(BatchEntry::take_file_name);
         entries.into_iter().map(|entry| entry.id).collect()
     }
 
@@ -301,6 +327,18 @@ mod tests {
             ids(body),
             [Some("first".to_owned()), Some("b.png".to_owned())]
         );
+    }
+
+    #[test]
+    fn the_hash_of_a_file_is_the_id_of_an_image_that_states_none() {
+        let mut body = form(&["a.png", "b.png"]);
+        body.set_listing(vec![listed("first"), ListingEntry::default()]);
+        let Batch(mut entries) = Batch::from_body(body).unwrap();
+        entries.iter_mut().for_each(BatchEntry::hash_file);
+        let ids: Vec<_> = entries.into_iter().map(|entry| entry.id.unwrap()).collect();
+        // printf image | sha256sum
+        let hash = "6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d";
+        assert_eq!(ids, ["first", hash]);
     }
 
     #[test]

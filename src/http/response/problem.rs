@@ -76,6 +76,7 @@ fn describe(reason: Reason) -> (u16, &'static str, &'static str) {
         Reason::MethodNotAllowed => (405, "Method not allowed", "method_not_allowed"),
         Reason::NotAcceptable => (406, "Not acceptable", "not_acceptable"),
         Reason::SlowRequest => (408, "The request did not arrive in time", "slow_request"),
+        Reason::PreconditionFailed => (412, "Precondition failed", "precondition_failed"),
         Reason::UnsupportedMediaType => (415, "Unsupported media type", "unsupported_media_type"),
         Reason::RateLimited => (429, "Too many requests", "rate_limited"),
         Reason::HeadTooLarge => (431, "The request's head is too large", "head_too_large"),

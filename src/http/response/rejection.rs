@@ -16,7 +16,9 @@ pub(crate) enum Reason {
     MethodNotAllowed,
     /// The endpoint cannot produce any media type that the client accepts.
     NotAcceptable,
-    /// The endpoint does not accept the body's content type.
+    /// The request has a condition that does not hold.
+    PreconditionFailed,
+    /// The endpoint does not accept the body's content type or encoding.
     UnsupportedMediaType,
     /// The request head exceeds a limit.
     HeadTooLarge,

@@ -8,7 +8,7 @@ use dinoserve::{
 };
 
 use super::{
-    Place, Random, binding, created, full, id, ids, name, over_both_stores, plain, read_all,
+    Place, Random, binding, created, full, id, ids, kept, name, over_both_stores, plain, read_all,
     replaced,
 };
 
@@ -17,6 +17,8 @@ over_both_stores!(
     ids_may_be_any_text,
     a_replaced_item_keeps_its_place,
     the_last_of_several_items_with_one_id_is_kept,
+    put_new_keeps_stored_items,
+    of_many_writers_of_a_new_item_one_creates_it,
     deleted_items_are_gone_and_their_places_are_not_reused,
     pages_list_each_item_once_during_writes,
     stored_items_survive_reopening,
@@ -232,6 +234,107 @@ async fn the_last_of_several_items_with_one_id_is_kept(place: &Place) {
     assert_eq!(all[0].item.metadata.object()["n"], 5);
     assert_eq!(all[0].vector, items[4].vector);
     assert_eq!(store.require_gallery(&gallery).await.unwrap().items, 3);
+}
+
+async fn put_new_keeps_stored_items(place: &Place) {
+    let store = place.open().await;
+    let gallery = name("g");
+    let binding = binding(4);
+    let mut random = Random(11);
+    let mut item =
+        |id: &str, n: usize| full(id, "l", &format!(r#"{{"n":{n}}}"#), random.direction(4));
+    let first = vec![item("a", 1), item("b", 2)];
+    // The gallery is created as by `put`, and the first of several items with one id is stored.
+    let batch = vec![first[0].clone(), first[1].clone(), item("a", 3)];
+    assert_eq!(
+        store.put_new(&gallery, &binding, batch).await.unwrap(),
+        [created(1), created(2), kept(1)]
+    );
+    let before = read_all(&store, &gallery, Parts::ALL).await;
+    assert_eq!(before[0].vector, first[0].vector);
+    assert_eq!(before[0].item.metadata.object()["n"], 1);
+
+    let batch = vec![item("b", 4), item("c", 5), item("c", 6), item("a", 7)];
+    let added = batch[1].clone();
+    assert_eq!(
+        store.put_new(&gallery, &binding, batch).await.unwrap(),
+        [kept(2), created(3), kept(3), kept(1)]
+    );
+    let after = read_all(&store, &gallery, Parts::ALL).await;
+    assert_eq!(
+        after[..2],
+        before[..],
+        "stored items are unchanged, also in their times"
+    );
+    assert_eq!(after[2].vector, added.vector);
+    assert_eq!(
+        (
+            after.len(),
+            store.require_gallery(&gallery).await.unwrap().items
+        ),
+        (3, 3)
+    );
+
+    // Nothing but kept items is a write like any other.
+    let batch = vec![item("a", 8)];
+    assert_eq!(
+        store.put_new(&gallery, &binding, batch).await.unwrap(),
+        [kept(1)]
+    );
+    let search = Search {
+        exact: true,
+        ..Search::new(first[0].vector.clone(), 9)
+    };
+    let found = store.search(&gallery, search).await.unwrap();
+    assert_eq!(found.len(), 3, "a kept item has added no row");
+    // After a deletion the id is new.
+    store.delete(&gallery, vec![id("a")]).await.unwrap();
+    let batch = vec![item("a", 9)];
+    assert_eq!(
+        store.put_new(&gallery, &binding, batch).await.unwrap(),
+        [created(4)]
+    );
+    let other = super::binding(5);
+    let wrong = store.put_new(&gallery, &other, vec![plain("z", random.direction(5))]);
+    assert_eq!(wrong.await.unwrap_err().kind(), Kind::Conflict);
+    assert!(store.check(&gallery).await.unwrap().damage.is_empty());
+}
+
+async fn of_many_writers_of_a_new_item_one_creates_it(place: &Place) {
+    const WRITERS: usize = 8;
+    let store = place.open().await;
+    let gallery = name("g");
+    let binding = binding(4);
+    for round in 0..20 {
+        let writers = (0..WRITERS).map(|writer| {
+            let metadata = format!(r#"{{"writer":{writer}}}"#);
+            let vector = Random((round * WRITERS + writer) as u64).direction(4);
+            let item = full(&format!("item-{round}"), "l", &metadata, vector);
+            let store = store.clone();
+            let (gallery, binding) = (gallery.clone(), binding.clone());
+            tokio::spawn(
+                async move { store.put_new(&gallery, &binding, vec![item]).await.unwrap()[0] },
+            )
+        });
+        let written: Vec<_> = futures_util::future::join_all(writers).await;
+        let written: Vec<_> = written.into_iter().map(Result::unwrap).collect();
+        let place = round as u64 + 1;
+        let winners: Vec<usize> = (0..WRITERS)
+            .filter(|writer| written[*writer] == created(place))
+            .collect();
+        assert_eq!(winners.len(), 1, "round {round}: {written:?}");
+        let others = written
+            .iter()
+            .filter(|outcome| **outcome == kept(place))
+            .count();
+        assert_eq!(others, WRITERS - 1, "round {round}: {written:?}");
+        let parts = Parts::NONE;
+        let stored = store
+            .require_item(&gallery, &id(format!("item-{round}")), parts)
+            .await;
+        let metadata = stored.unwrap().item.metadata;
+        assert_eq!(metadata.object()["writer"], winners[0], "round {round}");
+    }
 }
 
 async fn deleted_items_are_gone_and_their_places_are_not_reused(place: &Place) {

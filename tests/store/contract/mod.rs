@@ -145,6 +145,10 @@ pub fn replaced(place: u64) -> Written {
     Written::Replaced { place }
 }
 
+pub fn kept(place: u64) -> Written {
+    Written::Kept { place }
+}
+
 pub fn ids<'a>(items: impl IntoIterator<Item = &'a Item>) -> Vec<String> {
     items
         .into_iter()

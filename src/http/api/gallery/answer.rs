@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{
     error::Error,
-    gallery::{Binding, GalleryName, Item, ItemId, Label, Metadata, Neighbor},
+    gallery::{Binding, GalleryName, Item, ItemId, Label, Metadata, Neighbor, Written},
     http::{
         Result,
         response::{
@@ -16,6 +16,30 @@ use crate::{
     },
     service::{Answers, Timed},
 };
+
+/// What was done with an item of a request.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum WriteStatus {
+    /// The item is new.
+    Created,
+    /// It replaced an item with the same id.
+    Replaced,
+    /// An item with the same id stayed, because of `on_conflict=skip`.
+    Skipped,
+    /// It was not stored.
+    Failed,
+}
+
+impl From<Written> for WriteStatus {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Created { .. } => Self::Created,
+            Written::Replaced { .. } => Self::Replaced,
+            Written::Kept { .. } => Self::Skipped,
+        }
+    }
+}
 
 /// A stored item.
 #[derive(Serialize, ToSchema)]

@@ -5,20 +5,23 @@ use std::collections::{BTreeMap, HashMap};
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
-use super::params::{GalleryParams, ItemParams, VectorParams, take_input_options};
+use super::{
+    answer::WriteStatus,
+    params::{ConflictParams, GalleryParams, ItemParams, VectorParams, take_input_options},
+};
 use crate::{
     error::Error,
     gallery::{GalleryName, ItemId, Written},
     http::{
         Result,
-        api::schema::{EXAMPLE_IMAGE, ImageParams},
+        api::schema::{EXAMPLE_IMAGE, IdSource, ImageParams},
         openapi::WriteProblems,
         request::{body::BatchRequest, contents::BatchEntry},
         response::{answer::json, problem::Problem},
     },
-    service::{Answers, NewEntry, Service},
+    service::{Answers, NewEntry, OnConflict, Service},
 };
 
 /// Several items in JSON, along with any of the operation's options.
@@ -40,8 +43,8 @@ pub(crate) struct BatchJson {
 #[derive(Serialize, ToSchema)]
 #[allow(dead_code, reason = "only its schema is used")]
 pub(crate) struct BatchItemJson {
-    /// Id of the item: up to 512 bytes of UTF-8.
-    id: String,
+    /// Id of the item: up to 512 bytes of UTF-8. It may be left out with `id=sha256`.
+    id: Option<String>,
     /// An image file, in base64 or as a `data:` URI.
     image: Option<String>,
     /// A vector instead of an image.
@@ -57,7 +60,8 @@ pub(crate) struct BatchItemJson {
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only its schema is used")]
 pub(crate) struct BatchForm {
-    /// The image files. The name of a file is its id, unless `items` says otherwise.
+    /// The image files. The name of a file is its id, unless `items` or the option `id` says
+    /// otherwise.
     #[schema(value_type = Vec<String>, format = Binary)]
     image: Vec<String>,
     /// JSON list with an object of `id`, `label` and `metadata` for each file, in their order.
@@ -87,21 +91,22 @@ pub(crate) struct BatchOutcome {
     #[schema(example = "cats/chelsea.jpg")]
     id: Option<String>,
     /// What was done.
-    status: BatchStatus,
+    status: WriteStatus,
     /// Problem with a failed item.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Problem>,
 }
 
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum BatchStatus {
-    /// The item is new.
-    Created,
-    /// It replaced an item with the same id.
-    Replaced,
-    /// It was not stored.
-    Failed,
+/// Ids of the items of a batch.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct IdSourceParams {
+    /// Id of an image whose item states none. `name`: the name of the file. `sha256`: the SHA-256
+    /// of the file in 64 hexadecimal digits, so that different photographs with one name stay
+    /// apart, and equal files become one item.
+    #[param(inline)]
+    id: IdSource,
 }
 
 #[derive(Deserialize, Default)]
@@ -114,13 +119,14 @@ struct IdParam {
 ///
 /// Each item is an image or a vector with its id, `label` and `metadata`. All valid items are
 /// stored in one transaction; each of the others gets an `error`. The id of a file in a form is its
-/// name. A form part `items` can state more: a JSON list with an object for each file, in their
-/// order.
+/// name, or its SHA-256 with `id=sha256`. A form part `items` can state more: a JSON list with an
+/// object for each file, in their order. Items of a request with the same id are rejected, unless
+/// `on_conflict` is `skip` or `error`: the first one counts then.
 #[utoipa::path(
     post,
     path = "/v1/gallery",
     tag = "gallery",
-    params(GalleryParams, ImageParams, VectorParams),
+    params(GalleryParams, IdSourceParams, ConflictParams, ImageParams, VectorParams),
     request_body(content((BatchForm = "multipart/form-data"), (BatchJson = "application/json"))),
     responses(
         (status = 200, description = "The outcome of each item.", body = BatchAnswer),
@@ -132,11 +138,16 @@ pub(crate) async fn put_items(
     mut request: BatchRequest,
 ) -> Result<Response> {
     let GalleryParams { gallery } = request.options.take()?;
+    let IdSourceParams { id: id_source } = request.options.take()?;
+    let ConflictParams { on_conflict } = request.options.take()?;
+    let on_conflict = on_conflict.unwrap_or_default();
     let input_options = take_input_options(&mut request.options)?;
     request.options.reject_unknown()?;
 
-    let items = request.contents.0;
-    check_distinct(&items)?;
+    let items = with_ids(&service, request.contents.0, id_source).await?;
+    if on_conflict == OnConflict::Replace {
+        check_distinct(&items)?;
+    }
     let mut entries = Vec::new();
     let mut checked = Vec::with_capacity(items.len());
     for item in items {
@@ -145,7 +156,13 @@ pub(crate) async fn put_items(
     }
     let stored = service
         .galleries()?
-        .insert(&service.extractor, &gallery, entries, &input_options)
+        .insert(
+            &service.extractor,
+            &gallery,
+            entries,
+            &input_options,
+            on_conflict,
+        )
         .await?;
     let Answers { binding, outcomes } = stored.value;
     let body = BatchAnswer {
@@ -154,6 +171,26 @@ pub(crate) async fn put_items(
         data: join_outcomes(checked, outcomes),
     };
     json(&body, &stored.stages)
+}
+
+/// Gives an id to each image that states none.
+async fn with_ids(
+    service: &Service,
+    mut items: Vec<BatchEntry>,
+    source: IdSource,
+) -> Result<Vec<BatchEntry>> {
+    if source == IdSource::Name {
+        items.iter_mut().for_each(BatchEntry::take_file_name);
+        return Ok(items);
+    }
+    let hash = move || {
+        items.iter_mut().for_each(BatchEntry::hash_file);
+        Ok(items)
+    };
+    Ok(service
+        .extractor
+        .on_blocking_thread("hashing files", hash)
+        .await?)
 }
 
 /// Joins the items, each with its id and whether it was valid, with the outcomes of the valid ones.
@@ -167,9 +204,8 @@ fn join_outcomes(
         let missing = || Err(Error::internal("an item has no outcome"));
         let outcome = valid.and_then(|()| outcomes.next().unwrap_or_else(missing));
         let (status, error) = match outcome {
-            Ok(Written::Created { .. }) => (BatchStatus::Created, None),
-            Ok(Written::Replaced { .. }) => (BatchStatus::Replaced, None),
-            Err(error) => (BatchStatus::Failed, Some(Problem::new(error))),
+            Ok(written) => (WriteStatus::from(written), None),
+            Err(error) => (WriteStatus::Failed, Some(Problem::new(error))),
         };
         data.push(BatchOutcome {
             index,
@@ -198,7 +234,9 @@ fn check_distinct(items: &[BatchEntry]) -> Result<(), Error> {
 fn new_entry(item: BatchEntry) -> Result<NewEntry, Error> {
     let (input, mut options) = item.content?;
     let IdParam { id } = options.take()?;
-    let detail = "missing; give every item an id, or every file a name";
+    let detail = "missing; give every item an id, or every file a name, or set id=sha256 to make \
+        the ids of images from their content";
+    let id = id.or(item.id);
     let id = ItemId::new(id.ok_or_else(|| Error::option("id", detail))?)?;
     let (label, metadata) = options.take::<ItemParams>()?.check()?;
     options.reject_unknown()?;

@@ -1,26 +1,32 @@
 //! `PUT`, `GET` and `DELETE /v1/gallery/{id}`.
 
-use axum::{Json, extract::State, http::StatusCode, response::Response};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::Response,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    answer::ItemJson,
+    answer::{ItemJson, WriteStatus},
     params::{
-        GalleryParams, IdPath, ImageOrVectorJson, ItemParams, VectorParams, take_input_options,
+        ConflictParams, GalleryParams, IdPath, ImageOrVectorJson, ItemParams, VectorParams,
+        take_input_options,
     },
 };
 use crate::{
     error::Error,
-    gallery::{GalleryName, ItemId, Label, Metadata, Parts},
+    gallery::{GalleryName, ItemId, Label, Metadata, Parts, Written},
     http::{
-        Result,
+        Reason, Rejection, Result,
         api::schema::ImageParams,
         openapi::{GalleryProblems, WriteProblems},
         request::{body::QueryRequest, options::Options, path::NamePath},
-        response::answer::json,
+        response::{answer::json, problem::Problem},
     },
-    service::{Answers, NewEntry, Service},
+    service::{Answers, NewEntry, OnConflict, Service},
 };
 
 /// The stored item.
@@ -41,8 +47,10 @@ pub(crate) struct StoredJson {
     /// Metadata.
     #[schema(value_type = Object, example = json!({"year": 2024}))]
     metadata: Metadata,
-    /// Whether the item is new. False if it replaced an item with the same id.
+    /// Whether the item is new.
     created: bool,
+    /// What was done. `skipped`: label, metadata and place are those of the stored item.
+    status: WriteStatus,
     /// Width of its vector.
     #[schema(example = 384)]
     dim: usize,
@@ -51,8 +59,9 @@ pub(crate) struct StoredJson {
 /// Store an item.
 ///
 /// Runs the model on the image, and stores its vector, its features for probes, and a thumbnail. A
-/// vector from elsewhere can be sent instead of an image. An item with the same id is replaced. The
-/// write is durable: the response is sent only after fsync.
+/// vector from elsewhere can be sent instead of an image. An item with the same id is replaced,
+/// unless `on_conflict` says otherwise; with the header `If-None-Match: *` it stays, and the status
+/// is 412. The write is durable: the response is sent only after fsync.
 ///
 /// The first item creates the gallery, with its image options, `pooling` and `layers`. Later items
 /// use these settings of the gallery: leave the options out, since other values are rejected.
@@ -60,11 +69,26 @@ pub(crate) struct StoredJson {
     put,
     path = "/v1/gallery/{id}",
     tag = "gallery",
-    params(IdPath, GalleryParams, ItemParams, ImageParams, VectorParams),
+    params(
+        IdPath, GalleryParams, ConflictParams, ItemParams, ImageParams, VectorParams,
+        (
+            "If-None-Match" = Option<String>, Header, pattern = r"^\*$",
+            description = "`*`: a stored item stays, and the status is 412.",
+        ),
+    ),
     request_body(content((ImageOrVectorJson = "application/json"))),
     responses(
         (status = 201, description = "The item is new.", body = StoredJson),
-        (status = 200, description = "It replaced an item with the same id.", body = StoredJson),
+        (
+            status = 200,
+            description = "It replaced an item with the same id, or was skipped.",
+            body = StoredJson,
+        ),
+        (
+            status = 412,
+            description = "The request has `If-None-Match: *`, and the id is stored already.",
+            body = Problem, content_type = "application/problem+json",
+        ),
         WriteProblems,
     )
 )]
@@ -75,6 +99,12 @@ pub(crate) async fn put_item(
 ) -> Result<Response> {
     let options = &mut request.options;
     let GalleryParams { gallery } = options.take()?;
+    let conflict: ConflictParams = options.take()?;
+    let must_be_new = must_be_new(&request.headers, &conflict)?;
+    let on_conflict = match must_be_new {
+        true => OnConflict::Skip,
+        false => conflict.on_conflict.unwrap_or_default(),
+    };
     let (label, metadata) = options.take::<ItemParams>()?.check()?;
     let input_options = take_input_options(options)?;
     request.options.reject_unknown()?;
@@ -84,13 +114,29 @@ pub(crate) async fn put_item(
         metadata: metadata.clone(),
         input: request.contents.single()?,
     };
-    let stored = service
-        .galleries()?
-        .insert(&service.extractor, &gallery, vec![entry], &input_options)
+    let galleries = service.galleries()?;
+    let entries = vec![entry];
+    let stored = galleries
+        .insert(
+            &service.extractor,
+            &gallery,
+            entries,
+            &input_options,
+            on_conflict,
+        )
         .await?;
     let Answers { binding, outcomes } = stored.value;
     let missing = || Err(Error::internal("the item has no outcome"));
     let written = outcomes.into_iter().next().unwrap_or_else(missing)?;
+    let (label, metadata) = match written {
+        Written::Kept { .. } if must_be_new => return Err(is_stored(&gallery, &id)),
+        Written::Kept { .. } => {
+            let store = galleries.store();
+            let kept = store.require_item(&gallery, &id, Parts::NONE).await?;
+            (kept.item.label, kept.item.metadata)
+        }
+        Written::Created { .. } | Written::Replaced { .. } => (label, metadata),
+    };
     let body = StoredJson {
         id,
         gallery,
@@ -98,6 +144,7 @@ pub(crate) async fn put_item(
         label,
         metadata,
         created: written.is_created(),
+        status: written.into(),
         dim: binding.dim,
     };
     let mut response = json(&body, &stored.stages)?;
@@ -105,6 +152,31 @@ pub(crate) async fn put_item(
         *response.status_mut() = StatusCode::CREATED;
     }
     Ok(response)
+}
+
+/// Returns whether the request has `If-None-Match: *`: it must not replace an item.
+fn must_be_new(headers: &HeaderMap, conflict: &ConflictParams) -> Result<bool, Error> {
+    let Some(value) = headers.get(header::IF_NONE_MATCH) else {
+        return Ok(false);
+    };
+    if value.as_bytes().trim_ascii() != b"*" {
+        let detail = "the If-None-Match header must be `*`; items have no entity tags";
+        return Err(Error::malformed(detail));
+    }
+    if conflict.on_conflict.is_some() {
+        let detail = "cannot be combined with the If-None-Match header; leave one of them out";
+        return Err(Error::option("on_conflict", detail));
+    }
+    Ok(true)
+}
+
+fn is_stored(gallery: &GalleryName, id: &ItemId) -> Rejection {
+    let detail = format!(
+        "the gallery `{gallery}` already has an item {:?}; choose another id, or leave \
+         If-None-Match out to replace it",
+        id.as_str()
+    );
+    Rejection::new(Reason::PreconditionFailed, detail)
 }
 
 /// A stored item, with its vector if requested.

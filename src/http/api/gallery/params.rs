@@ -14,7 +14,7 @@ use crate::{
         api::schema::{EXAMPLE_IMAGE, ImageParams, OneOf},
         request::options::{Options, parsed_object},
     },
-    service::{InputOptions, NeighborQuery, SearchOptions, VectorOptions},
+    service::{InputOptions, NeighborQuery, OnConflict, SearchOptions, VectorOptions},
 };
 
 /// Takes the options of a search for neighbors.
@@ -65,6 +65,18 @@ pub(crate) struct GalleryParams {
     /// or digit.
     #[param(value_type = String, default = "default", example = "default")]
     pub(crate) gallery: GalleryName,
+}
+
+/// What happens to an item whose id is stored already.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ConflictParams {
+    /// What happens if an item with the same id is stored already. `replace`: the new item replaces
+    /// it. `skip`: the stored item stays. `error`: the stored item stays, and the new one fails
+    /// with status 409. The check and the write are one transaction.
+    #[param(value_type = OnConflict, inline)]
+    pub(crate) on_conflict: Option<OnConflict>,
 }
 
 /// Label and metadata of an item.
