@@ -70,7 +70,7 @@ def operation(path, method, entry, schemas):
     if parameters:
         rows = [
             [
-                f"`{parameter['name']}`" + (" (path)" if parameter["in"] == "path" else ""),
+                f"`{parameter['name']}`" + (f" ({parameter['in']})" if parameter["in"] != "query" else ""),
                 values_of(parameter.get("schema", {})),
                 cell(parameter.get("description")),
             ]

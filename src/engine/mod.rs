@@ -19,7 +19,7 @@ mod state;
 mod weights;
 mod worker;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -52,6 +52,7 @@ struct ModelInfo {
     spec: ModelSpec,
     id: ModelId,
     precision: Precision,
+    started: SystemTime,
 }
 
 /// The engine's main thread, which joins the workers. A shutdown waits for it.
@@ -77,6 +78,7 @@ impl Engine {
                 fingerprint: model.fingerprint.as_str().into(),
             },
             precision: model.precision,
+            started: SystemTime::now(),
         });
         let runtime = runtime.clone();
         let config = config.clone();
@@ -170,6 +172,11 @@ impl Engine {
     /// Returns all digits of the model's fingerprint.
     pub fn fingerprint(&self) -> &str {
         self.model.id.fingerprint.as_str()
+    }
+
+    /// Returns the time at which the engine was started.
+    pub fn started(&self) -> SystemTime {
+        self.model.started
     }
 
     /// Returns the precision of the weights.

@@ -148,12 +148,14 @@ fn problem(status: &str) -> &'static str {
     match status {
         "401" => "The API key is missing or unknown.",
         "403" => "The API key lacks the role for this, or the request comes from another website.",
-        "404" => "The gallery, item, probe or basis does not exist, or the server has no gallery.",
+        "404" => {
+            "The gallery, item, probe, basis or model does not exist, or the server has no gallery."
+        }
         "409" => {
             "The gallery has features of another model, or from other options. `detail` names them."
         }
         "413" => "The bytes, pixels, images or metadata exceed a limit, which `limit` names.",
-        "415" => "The operation does not accept this type of body.",
+        "415" => "The operation does not accept this type or encoding of body.",
         "422" => {
             "An image cannot be decoded, a vector cannot be compared, or an option is invalid or \
              above a limit."

@@ -7,9 +7,9 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
     http::{HeaderName, HeaderValue, Method, header},
-    middleware::{from_fn_with_state, map_request, map_request_with_state},
+    middleware::{from_fn, from_fn_with_state, map_request, map_request_with_state},
     response::{IntoResponse, Response},
-    routing::MethodRouter,
+    routing::{MethodRouter, get},
 };
 use tower::util::option_layer;
 use tower_http::{
@@ -32,7 +32,7 @@ use super::{
         health, models, probes,
     },
     middleware::{
-        access, drain_body,
+        access, decompress, drain_body,
         observe::{drop_invalid_request_id, observe},
         route_group::{self, RouteGroup, RouteTable},
         time_limit::time_limit,
@@ -76,6 +76,12 @@ fn api() -> Routes {
         .add(Group::READ, routes!(probes::get_probe))
         .add(Group::WRITE, routes!(probes::delete_probe))
         .add(Group::READ, routes!(models::list_models))
+        .add(Group::READ, routes!(models::get_model))
+        .add_plain(
+            Group::READ,
+            "/v1/models/{owner}/{name}",
+            get(models::get_owned_model),
+        )
         .add(Group::ADMIN.untimed(), routes!(models::load_model))
         .add(Group::PUBLIC.quiet(), routes!(health::healthz))
         .add(Group::PUBLIC.quiet(), routes!(health::readyz))
@@ -155,6 +161,7 @@ pub(crate) fn router(state: AppState) -> Router {
     Router::from(router)
         // A flag sets our own body limit; axum's is 2 MB.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(decompress::decompress))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(answer_panic))
@@ -188,17 +195,20 @@ fn answer_panic(_: Box<dyn std::any::Any + Send>) -> Response {
 }
 
 /// Request headers that pages of allowed origins may set.
-const ALLOWED_HEADERS: [HeaderName; 6] = [
+const ALLOWED_HEADERS: [HeaderName; 8] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
     header::ACCEPT,
+    header::IF_NONE_MATCH,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("traceparent"),
 ];
 
 /// Response headers that pages of allowed origins may read.
-const EXPOSED_HEADERS: [HeaderName; 4] = [
+const EXPOSED_HEADERS: [HeaderName; 5] = [
+    HeaderName::from_static("image-size"),
     HeaderName::from_static("server-timing"),
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("retry-after"),

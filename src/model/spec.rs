@@ -67,6 +67,20 @@ pub struct Source {
     pub sha256: Option<String>,
 }
 
+impl Source {
+    /// Returns whether `name` is the repository of the file on the model hub, or the name of the
+    /// model in torch.hub, from which Meta's checkpoints have their file names.
+    fn is_called(&self, name: &str) -> bool {
+        let path = self
+            .url
+            .as_deref()
+            .and_then(|url| url.strip_prefix("{hub}/"));
+        let repository = path.and_then(|path| path.split_once("/resolve/"));
+        let torch_hub = self.file.strip_suffix("_pretrain.pth");
+        repository.is_some_and(|(repository, _)| repository == name) || torch_hub == Some(name)
+    }
+}
+
 option_enum! {
     /// Format of a weight file.
     pub enum SourceFormat {
@@ -107,6 +121,12 @@ impl ModelSpec {
     /// Returns the default preprocessing of maps: the whole image, larger.
     pub fn map_preprocessing(&self) -> Preprocessing {
         Preprocessing::new(ResizeMode::Fit, self.map_size)
+    }
+
+    /// Returns whether `name` names the model: its own name, or the name of a place that its
+    /// weights come from, such as `facebook/dinov2-small` or `dinov2_vits14`.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.sources.iter().any(|source| source.is_called(name))
     }
 
     /// Returns the grid of an embedding at the default size.
@@ -173,6 +193,26 @@ mod tests {
             serde_json::from_str::<ModelSpec>(&json).expect("the same"),
             spec
         );
+    }
+
+    #[test]
+    fn a_model_is_called_by_the_names_of_its_sources() {
+        let catalog = crate::model::Catalog::built_in().expect("the built-in models");
+        let small = catalog.get("dinov2-small").expect("a built-in model");
+        for name in ["dinov2-small", "facebook/dinov2-small", "dinov2_vits14"] {
+            assert!(small.is_called(name), "{name}");
+        }
+        for name in [
+            "",
+            "facebook/dinov2-base",
+            "dinov2_vits14_reg",
+            "dinov2-base",
+            "resolve",
+        ] {
+            assert!(!small.is_called(name), "{name}");
+        }
+        let focus = catalog.get("dinov2-small-focus").expect("a built-in model");
+        assert!(!focus.is_called("facebook/dinov2-small"));
     }
 
     #[test]

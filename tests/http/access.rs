@@ -82,11 +82,12 @@ fn counted(reason: &str) -> u64 {
 }
 
 /// The role that every operation requires, by the first words of its description.
-const ROLES: [(&str, Option<Role>); 35] = [
+const ROLES: [(&str, Option<Role>); 36] = [
     ("get /healthz", None),
     ("get /readyz", None),
     ("get /metrics", Some(Role::Read)),
     ("get /v1/models", Some(Role::Read)),
+    ("get /v1/models/{id}", Some(Role::Read)),
     ("post /v1/models/load", Some(Role::Admin)),
     ("post /v1/embed", Some(Role::Read)),
     ("post /v1/embeddings", Some(Role::Read)),

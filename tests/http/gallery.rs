@@ -221,7 +221,7 @@ async fn an_item_is_stored_replaced_and_deleted() {
     let stored: Value = response.json().await.unwrap();
     let expected = json!({
         "id": "one", "gallery": "default", "place": 1, "label": "cat", "metadata": metadata,
-        "created": true, "dim": 64,
+        "created": true, "status": "created", "dim": 64,
     });
     assert_eq!(stored, expected);
     assert_eq!(

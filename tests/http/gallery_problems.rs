@@ -220,7 +220,7 @@ async fn bad_metadata_labels_and_ids_are_rejected() {
          422, "invalid_option", "\"No\" is no name"),
         ("unknown option", t.put(json!({"vector": t.good, "lable": "x"})),
          422, "invalid_option",
-         "option `lable`: unknown; expected one of gallery, label, metadata"),
+         "option `lable`: unknown; expected one of gallery, on_conflict, label, metadata"),
         ("option where there is none", t.get("/v1/galleries?k=1"),
          422, "invalid_option", "option `k`: unknown; this operation has no options"),
     ];

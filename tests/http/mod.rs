@@ -2,6 +2,7 @@
 
 mod access;
 mod bases;
+mod conflicts;
 mod connections;
 mod features;
 mod gallery;
@@ -14,5 +15,6 @@ mod openapi;
 mod pages;
 mod probes;
 mod problems;
+mod requests;
 mod schema;
 mod similarity;

@@ -2,7 +2,10 @@
 //! Python package.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use dinoserve::http::HttpConfig;
+use dinoserve::{
+    http::HttpConfig,
+    model::{Source, SourceFormat},
+};
 use serde_json::json;
 
 use crate::support::{
@@ -82,20 +85,80 @@ async fn embeddings_are_those_of_embed() {
         (
             json!({"input": "a sentence about a cat"}),
             400,
-            "`input`: not base64",
+            "`input` is not an image: \"a sentence about a cat\"; this model embeds images, not text",
+        ),
+        // Both words are valid base64.
+        (
+            json!({"input": [file, "nice text"]}),
+            400,
+            "`input[1]` is not an image: \"nice text\"; this model embeds images, not text; \
+             send a data: URI",
+        ),
+        (
+            json!({"input": [file, {"type": "text", "text": "a cat"}]}),
+            400,
+            "`input[1].text` is not an image; this model embeds images, not text",
+        ),
+        (
+            json!({"input": [[15339, 1917]]}),
+            400,
+            "`input[0]` must be a base64 string or data: URI; this model embeds images, not tokens",
+        ),
+        (
+            json!({"input": [15339, 1917]}),
+            400,
+            "`input[0]` must be a base64 string or data: URI; this model embeds images, not tokens",
+        ),
+        (
+            json!({"input": [{"image": file, "image_url": file}]}),
+            400,
+            "`input[0]` has both `image` and `image_url`; leave one of them out",
+        ),
+        (
+            json!({"input": [{"image": {"url": {"image": {"url": {"url": file}}}}}]}),
+            400,
+            "`input[0].image.url.image.url` is nested deeper than 4 objects",
+        ),
+        (
+            json!({"input": [{"image_url": {"url": "https://example.org/cat.png"}}]}),
+            400,
+            "`input[0].image_url.url`: URLs are not fetched",
+        ),
+        (
+            json!({"input": file, "messages": [{"role": "user", "content": file}]}),
+            400,
+            "the request has both `input` and `messages`",
+        ),
+        (
+            json!({"messages": [{"role": "system", "content": "Represent the image."}]}),
+            400,
+            "`messages[0].content` is not an image: \"Represent the image.\"",
+        ),
+        (
+            json!({"messages": [
+                {"role": "system", "content": "Represent the image."},
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": file}}]},
+            ]}),
+            400,
+            "`messages` must hold exactly one image, not 2 entries",
         ),
         (
             json!({"input": [file, 7]}),
             400,
-            "`input[1]` must be a base64 string or data: URI",
+            "`input[1]` must be a base64 string or data: URI; this model embeds images, not tokens",
         ),
         (json!({"input": []}), 400, "`input` contains no image"),
         (json!({"input": {}}), 400, "`input` must be a base64 string"),
         (json!({"model": model}), 400, "`input` contains no image"),
         (
-            json!({"input": [file, BASE64_STANDARD.encode("no image")]}),
+            json!({"input": [file, data_uri("no image")]}),
             422,
             "input 1: ",
+        ),
+        (
+            json!({"input": [file, BASE64_STANDARD.encode("no image")]}),
+            400,
+            "`input[1]` is not an image: \"bm8gaW1hZ2U=\"",
         ),
     ] {
         let (found, answer) = problem(post(body.clone())).await;
@@ -128,44 +191,131 @@ async fn embeddings_are_those_of_embed() {
     );
 }
 
+fn data_uri(bytes: impl AsRef<[u8]>) -> String {
+    format!("data:image/png;base64,{}", BASE64_STANDARD.encode(bytes))
+}
+
 #[tokio::test]
-async fn the_official_python_client_works() {
-    let Some(python) = Python::find("openai::the_official_python_client_works") else {
+async fn the_shapes_of_other_apis_are_accepted() {
+    let server = Server::tiny().await;
+    let file = BASE64_STANDARD.encode(read_golden(CHELSEA));
+    let uri = data_uri(read_golden(CHELSEA));
+    let own =
+        floats(&ok_json(server.post_file("/v1/embed", CHELSEA)).await["data"][0]["embedding"]);
+    let part = json!({"type": "image_url", "image_url": {"url": uri, "detail": "low"}});
+    for body in [
+        json!({"input": uri, "encoding_format": null, "dimensions": null, "user": null}),
+        json!({"input": {"image": file}}),
+        json!({"input": [{"image": file}, {"image": uri}], "normalized": true}),
+        json!({"input": [{"text": null, "image": {"url": uri}}], "embedding_type": "float"}),
+        json!({"input": part}),
+        json!({"input": [part, {"type": "input_image", "image_url": uri}]}),
+        json!({"input": [{"content": [part]}, {"content": [part]}]}),
+        json!({"messages": [{"role": "user", "content": [part]}]}),
+        json!({"messages": [{"role": "user", "content": uri}], "input": null}),
+        json!({"input": [{"type": "image_base64", "image_base64": uri}], "dimensions": 64}),
+        json!({"input": [{"bytes": file}, file, part]}),
+    ] {
+        let answer = ok_json(server.post("/v1/embeddings").json(&body)).await;
+        let expected = body["input"].as_array().map_or(1, Vec::len);
+        let data = answer["data"].as_array().unwrap();
+        assert_eq!(data.len(), expected, "{body}");
+        for entry in data {
+            assert_eq!(floats(&entry["embedding"]), own);
+        }
+    }
+    let plain = json!({"input": file, "normalized": false});
+    let answer = ok_json(server.post("/v1/embeddings").json(&plain)).await;
+    let raw = ok_json(server.post_file("/v1/embed?normalize=false", CHELSEA)).await;
+    assert_eq!(answer["data"][0]["embedding"], raw["data"][0]["embedding"]);
+    let text = json!({"input": file, "embedding_type": "base64"});
+    let answer = ok_json(server.post("/v1/embeddings").json(&text)).await;
+    assert!(answer["data"][0]["embedding"].is_string());
+}
+
+#[tokio::test]
+async fn models_are_listed_and_found_by_their_names() {
+    let mut model = tiny("tiny-reg", "model.safetensors");
+    model.spec.sources = vec![
+        Source {
+            format: SourceFormat::Safetensors,
+            file: "model.safetensors".to_owned(),
+            url: Some("{hub}/owner/tiny/resolve/main/model.safetensors".to_owned()),
+            package: None,
+            sha256: None,
+        },
+        Source {
+            format: SourceFormat::Torch,
+            file: "tiny_vitx14_pretrain.pth".to_owned(),
+            url: None,
+            package: None,
+            sha256: None,
+        },
+    ];
+    let server = Server::start(model, HttpConfig::default()).await;
+    let list = ok_json(server.get("/v1/models")).await;
+    assert_eq!(list["object"], "list");
+    let listed = &list["data"][0];
+    assert_eq!(
+        (&listed["id"], &listed["object"]),
+        (&json!("tiny-reg"), &json!("model"))
+    );
+    assert_eq!(listed["owned_by"], "dinoserve");
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let created = listed["created"].as_u64().unwrap();
+    assert!((now - 300..=now).contains(&created), "{created}");
+
+    let file = BASE64_STANDARD.encode(read_golden(CHELSEA));
+    for name in ["tiny-reg", "owner%2Ftiny", "owner/tiny", "tiny_vitx14"] {
+        let model = ok_json(server.get(&format!("/v1/models/{name}"))).await;
+        assert_eq!(&model, listed, "{name}");
+        let body = json!({"input": file, "model": name.replace("%2F", "/")});
+        let answer = ok_json(server.post("/v1/embeddings").json(&body)).await;
+        assert_eq!(answer["model"], "tiny-reg");
+    }
+    for name in ["%ff", "owner/%ff"] {
+        let (status, answer) = problem(server.get(&format!("/v1/models/{name}"))).await;
+        assert_eq!(
+            (status, &answer["code"]),
+            (400, &json!("malformed_request"))
+        );
+    }
+    for name in [
+        "gpt-4",
+        "facebook%2Fdinov2-small",
+        "facebook/dinov2-small",
+        "owner",
+        "tiny",
+    ] {
+        let (status, answer) = problem(server.get(&format!("/v1/models/{name}"))).await;
+        let shown = name.replace("%2F", "/");
+        let detail = format!("unknown model {shown:?}; this server runs \"tiny-reg\"");
+        assert_eq!((status, &answer["detail"]), (404, &json!(detail)));
+        assert_eq!(answer["error"]["message"], answer["detail"]);
+        let body = json!({"input": file, "model": shown});
+        let (status, answer) = problem(server.post("/v1/embeddings").json(&body)).await;
+        assert_eq!((status, &answer["detail"]), (404, &json!(detail)));
+    }
+}
+
+#[tokio::test]
+async fn python_clients_of_openai_work() {
+    let Some(python) = Python::find("openai::python_clients_of_openai_work") else {
         return;
     };
     let server = Server::start(focus().clone(), HttpConfig::default()).await;
-    let script = r#"
-import base64, json, sys
-from pathlib import Path
-from openai import NotFoundError, OpenAI
-
-client = OpenAI(base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0)
-image = "data:image/png;base64," + base64.b64encode(Path(sys.argv[2]).read_bytes()).decode()
-one = client.embeddings.create(model="dinov2-small-focus", input=image)
-# The package requests base64 by default, and returns numbers either way.
-two = client.embeddings.create(
-    model="dinov2-small-focus", input=[image, image], encoding_format="float"
-)
-try:
-    client.embeddings.create(model="text-embedding-3-small", input=image)
-    sys.exit("a model that is not here was accepted")
-except NotFoundError as error:
-    assert "this server runs" in str(error), error
-assert max(abs(a - b) for a, b in zip(one.data[0].embedding, two.data[1].embedding)) < 1e-6
-models = [m.id for m in client.models.list()]
-vector = two.data[0].embedding
-print(json.dumps({"vector": vector, "tokens": one.usage.total_tokens, "models": models}))
-"#;
     let image = crate::support::golden(CHELSEA)
         .to_string_lossy()
         .into_owned();
-    let output = python.run(&["-c", script, &server.url(""), &image]).await;
-    let answer: serde_json::Value = serde_json::from_str(&output).unwrap();
+    let script = "tests/clients/openai_clients.py";
+    let output = python.run(&[script, &server.url("/v1"), &image]).await;
+    let vectors: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&output).unwrap();
     let own =
         floats(&ok_json(server.post_file("/v1/embed", CHELSEA)).await["data"][0]["embedding"]);
-    assert_eq!(floats(&answer["vector"]), own);
-    assert_eq!(
-        (&answer["tokens"], &answer["models"]),
-        (&json!(257), &json!(["dinov2-small-focus"]))
-    );
+    assert_eq!(vectors.len(), 12);
+    for (client, vector) in vectors {
+        let found: Vec<f32> = floats(&vector);
+        assert_eq!(found, own, "{client}");
+    }
 }

@@ -1,8 +1,13 @@
-//! `GET /v1/models` and `POST /v1/models/load`.
+//! `GET /v1/models`, `GET /v1/models/{id}` and `POST /v1/models/load`.
 
-use std::fmt::Display;
+use std::{fmt::Display, time::UNIX_EPOCH};
 
-use axum::{Json, body::Body, extract::State};
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State, rejection::PathRejection},
+    response::Response,
+};
 use futures_util::TryFutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
@@ -12,7 +17,13 @@ use utoipa::ToSchema;
 use crate::{
     engine::{Engine, EngineState},
     error::{Error, Kind},
-    http::{AppState, Rejection, Result, request::body::in_time, response::problem::Problem},
+    http::{
+        AppState, Rejection, Result,
+        openapi::GalleryProblems,
+        request::{body::in_time, json::without_bom},
+        response::problem::{Problem, openai_response},
+    },
+    model::ModelSpec,
     onnx::Precision,
     service::{LoadPlan, Service},
 };
@@ -23,6 +34,9 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 /// Models of this server.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Models {
+    /// Always `list`.
+    #[schema(example = "list")]
+    object: &'static str,
     /// One entry per model.
     data: Vec<Model>,
 }
@@ -33,6 +47,15 @@ pub(crate) struct Model {
     /// Name.
     #[schema(example = "dinov2-small")]
     id: String,
+    /// Always `model`.
+    #[schema(example = "model")]
+    object: &'static str,
+    /// Time at which the server began to load it, in seconds since 1970.
+    #[schema(example = 1_790_000_000)]
+    created: u64,
+    /// Always `dinoserve`.
+    #[schema(example = "dinoserve")]
+    owned_by: &'static str,
     /// Description in one sentence.
     summary: String,
     /// Warning to read before relying on its features.
@@ -79,8 +102,12 @@ impl Model {
             EngineState::Ready(plan) => Some(plan.provider()),
             EngineState::Loading | EngineState::Failed(_) => None,
         };
+        let created = engine.started().duration_since(UNIX_EPOCH);
         Self {
             id: spec.name.clone(),
+            object: "model",
+            created: created.unwrap_or_default().as_secs(),
+            owned_by: "dinoserve",
             summary: spec.summary.clone(),
             notice: spec.notice.clone(),
             licence: spec.licence.clone(),
@@ -107,8 +134,58 @@ impl Model {
 )]
 pub(crate) async fn list_models(State(service): State<Service>) -> Json<Models> {
     Json(Models {
+        object: "list",
         data: vec![Model::new(service.engine())],
     })
+}
+
+/// Get a model.
+///
+/// The model is called by its name, or by that of its weights, such as `facebook/dinov2-small`.
+#[utoipa::path(
+    get,
+    path = "/v1/models/{id}",
+    tag = "server",
+    params(("id" = String, Path, description = "Name of the model.", example = "dinov2-small")),
+    responses((status = 200, description = "The model.", body = Model), GalleryProblems)
+)]
+pub(crate) async fn get_model(
+    State(service): State<Service>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Model>, Response> {
+    find_model(&service, id.map(|Path(id)| id))
+}
+
+/// As [`get_model`], for clients that do not escape the slash in a name like
+/// `facebook/dinov2-small`.
+pub(crate) async fn get_owned_model(
+    State(service): State<Service>,
+    id: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Json<Model>, Response> {
+    find_model(
+        &service,
+        id.map(|Path((owner, name))| format!("{owner}/{name}")),
+    )
+}
+
+fn find_model(
+    service: &Service,
+    id: Result<String, PathRejection>,
+) -> Result<Json<Model>, Response> {
+    let invalid = |_| Error::malformed("the path is not valid: percent-decoded, it must be UTF-8");
+    id.map_err(invalid)
+        .and_then(|id| check_name(service.engine().spec(), &id))
+        .map(|()| Json(Model::new(service.engine())))
+        .map_err(|error| openai_response(error.into()))
+}
+
+/// Rejects the name of another model than the one that is served.
+pub(crate) fn check_name(spec: &ModelSpec, name: &str) -> Result<(), Error> {
+    if spec.is_called(name) {
+        return Ok(());
+    }
+    let detail = format!("unknown model {name:?}; this server runs {:?}", spec.name);
+    Err(Error::new(Kind::NotFound, detail))
 }
 
 /// The model to serve.
@@ -177,7 +254,8 @@ pub(crate) async fn load_model(
             }
         });
     let body = in_time(&state.config, read).await?.to_bytes();
-    let LoadModel { model, precision } = serde_json::from_slice(&body).map_err(malformed)?;
+    let LoadModel { model, precision } =
+        serde_json::from_slice(without_bom(&body)).map_err(malformed)?;
     let plan = LoadPlan {
         model,
         precision: precision.as_deref().map(parse_precision).transpose()?,

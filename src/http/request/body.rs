@@ -1,4 +1,7 @@
 //! Bodies: a raw image, a multipart form, or JSON.
+//!
+//! Many clients send an image with a wrong `Content-Type` or without one. A body or a part of
+//! another type is therefore looked at, and accepted if it begins as an image does.
 
 use axum::{
     body::Body,
@@ -20,10 +23,12 @@ use crate::{
                 ACCEPTED_BODIES, Batch, BodyKind, Contents, Images, InputImages, ParsedBody,
                 QueryInputs,
             },
+            file_name::file_name,
             json::{read_json, read_listing},
             options::{Options, check_text_length},
         },
     },
+    vision::begins_as_image,
 };
 
 /// A request with images.
@@ -108,6 +113,13 @@ pub(crate) async fn read(
     let mut parsed = ParsedBody::new(kind, config.max_images);
     match form {
         BodyForm::Raw => parsed.add_image(read_all(request.into_body(), config).await?, None)?,
+        BodyForm::Unknown(problem) => {
+            let body = read_all(request.into_body(), config).await?;
+            if !begins_as_image(&body) {
+                return Err(unsupported(&problem));
+            }
+            parsed.add_image(body, None)?;
+        }
         BodyForm::Multipart => read_multipart(request, config, &mut parsed, &mut options).await?,
         BodyForm::Json => {
             let body = read_all(request.into_body(), config).await?;
@@ -127,48 +139,46 @@ enum BodyForm {
     Raw,
     Multipart,
     Json,
+    /// No type of the others, for this reason. The body may still be an image.
+    Unknown(String),
 }
 
 /// Returns the form of a body, if a body of this kind may have it.
 fn body_form(headers: &HeaderMap, kind: BodyKind) -> Result<BodyForm> {
-    let form = content_type_form(headers);
-    let detail = match (kind, &form) {
-        (_, Ok(BodyForm::Json)) => return form,
+    let detail = match (kind, content_type_form(headers)) {
+        (_, BodyForm::Json) => return Ok(BodyForm::Json),
         (BodyKind::Options | BodyKind::Input, _) => {
             "this operation accepts only a JSON object; send Content-Type: application/json"
         }
-        (BodyKind::Items, Ok(BodyForm::Raw)) => {
+        (BodyKind::Items, BodyForm::Raw) => {
             "a raw body cannot hold several items; send multipart/form-data or application/json"
         }
-        _ => return form,
+        (BodyKind::Items, BodyForm::Unknown(problem)) => return Err(unsupported(&problem)),
+        (_, form) => return Ok(form),
     };
     Err(Rejection::new(Reason::UnsupportedMediaType, detail))
 }
 
-fn content_type_form(headers: &HeaderMap) -> Result<BodyForm> {
+fn content_type_form(headers: &HeaderMap) -> BodyForm {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        return Err(unsupported("the Content-Type header is missing"));
+        return BodyForm::Unknown("the Content-Type header is missing".to_owned());
     };
     let text = value.to_str().unwrap_or_default();
     let Ok(media) = MediaType::parse(text) else {
-        return Err(unsupported(format!(
-            "the Content-Type {value:?} is invalid"
-        )));
+        return BodyForm::Unknown(format!("the Content-Type {value:?} is invalid"));
     };
     // Media types are case-insensitive.
     let kind = media.ty.as_str().to_lowercase();
     let subtype = media.subty.as_str().to_lowercase();
     match (kind.as_str(), subtype.as_str()) {
-        ("image", _) | ("application", "octet-stream") => Ok(BodyForm::Raw),
-        ("multipart", "form-data") => Ok(BodyForm::Multipart),
-        ("application", "json") => Ok(BodyForm::Json),
-        _ => Err(unsupported(format!(
-            "the Content-Type {text} is not supported"
-        ))),
+        ("image", _) | ("application", "octet-stream") => BodyForm::Raw,
+        ("multipart", "form-data") => BodyForm::Multipart,
+        ("application", "json") => BodyForm::Json,
+        _ => BodyForm::Unknown(format!("the Content-Type {text} is not supported")),
     }
 }
 
-fn unsupported(problem: impl std::fmt::Display) -> Rejection {
+fn unsupported(problem: &str) -> Rejection {
     let detail = format!("{problem}; {ACCEPTED_BODIES}");
     Rejection::new(Reason::UnsupportedMediaType, detail)
 }
@@ -223,13 +233,16 @@ async fn read_multipart(
     while let Some(part) = parts.next_field().await.map_err(failed)? {
         let name = part.name().unwrap_or_default().to_owned();
         let is_listing = body.kind == BodyKind::Items && name == "items";
-        let file_name = part.file_name().map(str::to_owned);
+        let file_name = file_name(part.headers());
         let kind = part.content_type().unwrap_or_default();
-        let is_image = file_name.is_some()
+        let is_file = file_name.is_some()
             || kind.starts_with("image/")
             || matches!(name.as_str(), "image" | "images" | "file" | "files");
         let content = part.bytes().await.map_err(failed)?;
-        if is_image && !is_listing {
+        // Options are UTF-8: the text "BMW" begins as a BMP file does.
+        let is_file =
+            is_file || (std::str::from_utf8(&content).is_err() && begins_as_image(&content));
+        if is_file && !is_listing {
             body.add_image(content, file_name.filter(|name| !name.is_empty()))?;
             continue;
         }

@@ -1,15 +1,10 @@
 //! JSON bodies, read member by member.
 //!
 //! Base64 text is decoded straight from the body, a limit ends the reading at once, and nothing but
-//! images, vectors and option values is ever built.
+//! images, vectors and option values is ever built. A member that is null counts as absent.
 
 use std::borrow::Cow;
 
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
-use bytes::Bytes;
 use serde::{
     Deserialize,
     de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor},
@@ -21,6 +16,8 @@ use crate::{
     gallery::ItemId,
     http::request::{
         contents::{BatchEntry, BodyKind, Contents, ListingEntry, ParsedBody, QueryInputs},
+        image_text::JsonString,
+        image_value::{read_image, read_input, read_messages},
         options::{Options, option_value},
     },
     service::QueryInput,
@@ -28,6 +25,7 @@ use crate::{
 
 /// Reads a JSON object into a body and its options.
 pub(crate) fn read_json(json: &[u8], body: &mut ParsedBody, options: &mut Options) -> Result<()> {
+    let json = without_bom(json);
     let mut failure = None;
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let read = deserializer
@@ -39,16 +37,37 @@ pub(crate) fn read_json(json: &[u8], body: &mut ParsedBody, options: &mut Option
         .and_then(|()| deserializer.end());
     failure.map_or(Ok(()), Err)?;
     read.map_err(|error| {
-        // Python's json module writes these.
-        let has_non_finite = [&b"NaN"[..], b"Infinity"]
-            .iter()
-            .any(|name| json.windows(name.len()).any(|bytes| bytes == *name));
-        let hint = match has_non_finite {
-            true => "; JSON has no NaN and no Infinity",
-            false => "",
-        };
+        let hint = syntax_hint(json, &error);
         Error::malformed(format!("the JSON cannot be read: {error}{hint}"))
     })
+}
+
+/// Removes the byte order mark, with which Windows programs begin UTF-8.
+pub(crate) fn without_bom(json: &[u8]) -> &[u8] {
+    json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)
+}
+
+/// Explains an error of syntax: JSON that was cut off, or a number that JSON cannot hold but
+/// Python's json module writes.
+fn syntax_hint(json: &[u8], error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return format!(
+            "; the body ends after {} bytes, before the JSON does",
+            json.len()
+        );
+    }
+    let mut lines = json.split(|byte| *byte == b'\n');
+    let line = lines
+        .nth(error.line().saturating_sub(1))
+        .unwrap_or_default();
+    let start = error.column().checked_sub(1);
+    let token = start
+        .and_then(|start| line.get(start..))
+        .unwrap_or_default();
+    if token.starts_with(b"NaN") || token.starts_with(b"Infinity") {
+        return "; JSON has no NaN and no Infinity".to_owned();
+    }
+    String::new()
 }
 
 /// Reads the form part `items`: a JSON list of up to `max_entries` objects. Each entry has its own
@@ -79,6 +98,7 @@ pub(crate) fn read_listing(text: &str, max_entries: usize) -> Result<Vec<Listing
 fn read_entry(value: &RawValue, max_images: usize) -> BatchEntry {
     BatchEntry {
         id: read_id(value),
+        file_name: None,
         content: read_item(value, max_images),
     }
 }
@@ -127,17 +147,24 @@ impl BodyVisitor<'_> {
     ) -> Result<Result<()>, M::Error> {
         match (name.as_ref(), self.body.kind) {
             ("image", BodyKind::Images | BodyKind::ImagesOrVector) => {
-                Ok(add_image(members.next_value()?, "image", self.body))
+                let value: Option<&RawValue> = members.next_value()?;
+                Ok(value.map_or(Ok(()), |value| {
+                    self.body.add_image(read_image(value, "image")?, None)
+                }))
             }
             ("images", BodyKind::Images | BodyKind::ImagesOrVector) => {
                 let of = "base64 strings or data: URIs in `images`";
                 let failure = &mut *self.failure;
                 let each = |value: &RawValue, index| {
-                    add_image(value, &format!("images[{index}]"), self.body)
+                    let image = read_image(value, &format!("images[{index}]"))?;
+                    self.body.add_image(image, None)
                 };
                 members.next_value_seed(List { of, each, failure }).map(Ok)
             }
-            ("input", BodyKind::Input) => Ok(add_images(members.next_value()?, "input", self.body)),
+            ("input" | "messages", BodyKind::Input) => {
+                let value: Option<&RawValue> = members.next_value()?;
+                Ok(value.map_or(Ok(()), |value| add_input(&name, value, self.body)))
+            }
             ("items", BodyKind::Items) => {
                 let of = "objects in `items`";
                 let failure = &mut *self.failure;
@@ -145,12 +172,13 @@ impl BodyVisitor<'_> {
                 members.next_value_seed(List { of, each, failure }).map(Ok)
             }
             ("vector", BodyKind::ImagesOrVector) => {
-                let value: &RawValue = members.next_value()?;
-                Ok(serde_json::from_str(value.get())
-                    .map_err(|error| {
+                let value: Option<&RawValue> = members.next_value()?;
+                Ok(value.map_or(Ok(()), |value| {
+                    let vector = serde_json::from_str(value.get()).map_err(|error| {
                         Error::option("vector", format!("not a list of numbers: {error}"))
-                    })
-                    .and_then(|vector| self.body.add_vector(vector)))
+                    })?;
+                    self.body.add_vector(vector)
+                }))
             }
             _ => {
                 let value: &RawValue = members.next_value()?;
@@ -185,20 +213,23 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
     }
 }
 
-fn add_image(value: &RawValue, name: &str, body: &mut ParsedBody) -> Result<()> {
-    let JsonString(text) = serde_json::from_str(value.get())
-        .map_err(|_| Error::malformed(format!("`{name}` must be a base64 string or data: URI")))?;
-    body.add_image(decode_base64(&text, name)?, None)
-}
-
-/// Adds an image or a list of images.
-fn add_images(value: &RawValue, name: &str, body: &mut ParsedBody) -> Result<()> {
-    if !value.get().starts_with('[') {
-        return add_image(value, name, body);
+/// Adds the images of a request in OpenAI's shape: of `input` or of `messages`.
+fn add_input(member: &str, value: &RawValue, body: &mut ParsedBody) -> Result<()> {
+    if body.image_count() > 0 {
+        let detail = "the request has both `input` and `messages`; leave one of them out";
+        return Err(Error::malformed(detail));
     }
-    let each = |value: &RawValue, index| add_image(value, &format!("{name}[{index}]"), body);
+    if member == "messages" {
+        return body.add_image(read_messages(value, member)?, None);
+    }
+    if !value.get().starts_with('[') {
+        return body.add_image(read_input(value, member)?, None);
+    }
+    let each = |value: &RawValue, index| {
+        body.add_image(read_input(value, &format!("{member}[{index}]"))?, None)
+    };
     read_list(value.get(), "base64 strings or data: URIs", each)?
-        .map_err(|error| Error::malformed(format!("`{name}`: {error}")))
+        .map_err(|error| Error::malformed(format!("`{member}`: {error}")))
 }
 
 /// Reads a list. The outer error is one of an element, the inner one of JSON syntax.
@@ -232,7 +263,7 @@ impl<'de, F: FnMut(&RawValue, usize) -> Result<()>> DeserializeSeed<'de> for Lis
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -241,6 +272,10 @@ impl<'de, F: FnMut(&RawValue, usize) -> Result<()>> Visitor<'de> for List<'_, F>
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "a list of {}", self.of)
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        Ok(())
     }
 
     fn visit_seq<S: SeqAccess<'de>>(mut self, mut elements: S) -> Result<(), S::Error> {
@@ -256,34 +291,65 @@ impl<'de, F: FnMut(&RawValue, usize) -> Result<()>> Visitor<'de> for List<'_, F>
     }
 }
 
-/// A string, borrowed from the JSON text if it has no escapes.
-#[derive(Deserialize)]
-struct JsonString<'a>(#[serde(borrow)] Cow<'a, str>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-fn decode_base64(text: &str, name: &str) -> Result<Bytes> {
-    let malformed = |what: &str| Error::malformed(format!("`{name}`: {what}"));
-    if text.starts_with("http://") || text.starts_with("https://") {
-        let what = "URLs are not fetched; send the image itself, base64-encoded";
-        return Err(malformed(what));
+    fn failure(json: &str) -> String {
+        let mut body = ParsedBody::new(BodyKind::ImagesOrVector, 4);
+        let read = read_json(json.as_bytes(), &mut body, &mut Options::default());
+        read.expect_err(json).detail().to_owned()
     }
-    let encoded = match text.strip_prefix("data:").map(|uri| uri.split_once(',')) {
-        None => text,
-        Some(Some((kind, data))) if kind.ends_with(";base64") => data,
-        Some(_) => {
-            let what = "the data: URI is not base64; send data:image/png;base64,…";
-            return Err(malformed(what));
+
+    #[test]
+    fn numbers_that_json_lacks_are_named_only_where_they_stand() {
+        for json in [
+            "{\"vector\": [1, NaN]}",
+            "{\"vector\": [1,\n -Infinity]}",
+            "{\"size\":Infinity, \"a\": \"",
+        ] {
+            assert!(
+                failure(json).ends_with("; JSON has no NaN and no Infinity"),
+                "{json}"
+            );
         }
-    };
-    let decoded = if encoded.bytes().any(|byte| byte.is_ascii_whitespace()) {
-        BASE64.decode(encoded.split_ascii_whitespace().collect::<String>())
-    } else {
-        BASE64.decode(encoded)
-    };
-    let decoded = decoded.map_err(|error| malformed(&format!("not base64: {error}")))?;
-    Ok(decoded.into())
+        for json in [
+            "{\"image\": \"aNaNInfinity",
+            "{\"image\": \"NaN\", \"size\": nan}",
+            "{\"image\": \"\nNaN\"}",
+        ] {
+            assert!(
+                !failure(json).contains("JSON has no NaN"),
+                "{json}: {}",
+                failure(json)
+            );
+        }
+    }
+
+    #[test]
+    fn json_that_was_cut_off_is_named() {
+        let whole = "{\"images\": [\"NaN\"], \"size\": 14}";
+        for end in 0..whole.len() {
+            let ending = format!("; the body ends after {end} bytes, before the JSON does");
+            assert!(
+                failure(&whole[..end]).ends_with(&ending),
+                "{}",
+                failure(&whole[..end])
+            );
+        }
+    }
+
+    #[test]
+    fn null_is_the_default_of_every_member() {
+        for kind in [BodyKind::ImagesOrVector, BodyKind::Items, BodyKind::Input] {
+            let json =
+                "\u{feff}{\"image\": null, \"images\": null, \"vector\": null, \"size\": null,
+                \"items\": null, \"input\": null, \"messages\": null, \"metadata\": null}";
+            let mut options = Options::default();
+            let mut body = ParsedBody::new(kind, 4);
+            read_json(json.as_bytes(), &mut body, &mut options).expect("nothing is given");
+            assert_eq!(body.image_count(), 0);
+            options.reject_unknown().expect("no option is given");
+        }
+    }
 }

@@ -3,6 +3,9 @@
 pub(crate) mod admission;
 pub(crate) mod body;
 pub(crate) mod contents;
+mod file_name;
+mod image_text;
+mod image_value;
 pub(crate) mod json;
 mod lenient;
 pub(crate) mod options;

@@ -39,8 +39,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Adds an option, unless the request has it already.
+    /// Adds an option, unless the request has it already. Null stands for the default.
     pub(crate) fn add(&mut self, name: String, value: Value) -> Result<()> {
+        if value.is_null() {
+            return Ok(());
+        }
         if self.values.contains_key(&name) {
             return Err(Error::option(&name, "given twice"));
         }

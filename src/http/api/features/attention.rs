@@ -53,8 +53,8 @@ pub(crate) struct AttentionItem {
     index: usize,
     /// Height and width in patches.
     grid: [usize; 2],
-    /// `size` to which the image was resized, in pixels. Smaller than the default if that would give
-    /// too many patches.
+    /// `size` to which the image was resized, in pixels. Smaller than the default if that would
+    /// give too many patches.
     #[schema(example = 518)]
     size: usize,
     /// `[heads][height · width]`: softmax values of the patches, row by row. Attention to CLS and

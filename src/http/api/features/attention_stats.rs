@@ -38,8 +38,8 @@ pub(crate) struct HeadStatsItem {
     index: usize,
     /// Height and width in patches.
     grid: [usize; 2],
-    /// `size` to which the image was resized, in pixels. Smaller than the default if that would give
-    /// too many patches.
+    /// `size` to which the image was resized, in pixels. Smaller than the default if that would
+    /// give too many patches.
     #[schema(example = 518)]
     size: usize,
     /// Share of the patches that are foreground, as `/v1/pca?foreground=auto` shows them. Uniform

@@ -10,10 +10,13 @@ use utoipa::ToSchema;
 
 use super::embed::{EmbedParams, Floats};
 use crate::{
-    error::{Error, Kind},
+    error::Error,
     http::{
         Result,
-        api::schema::{EXAMPLE_IMAGE, EncodingFormat, ImageParams, choice},
+        api::{
+            models::check_name,
+            schema::{EXAMPLE_IMAGE, EncodingFormat, ImageParams, nullable_choice},
+        },
         openapi::FeatureProblems,
         request::body::InputRequest,
         response::{answer::json, problem::openai_response},
@@ -27,15 +30,25 @@ use crate::{
 #[schema(example = json!({"model": "dinov2-small", "input": EXAMPLE_IMAGE}))]
 #[allow(dead_code, reason = "only its schema is used")]
 pub(crate) struct InputJson {
-    /// An image file, in base64 or as a `data:` URI, or a list of them.
-    input: OneOrSeveral,
-    /// Name of the model. It must be the model of this server.
+    /// An image file, in base64 or as a `data:` URI, or a list of them. Instead of a text, an
+    /// object of another API: `{"image": …}`, or a content part
+    /// `{"type": "image_url", "image_url": {"url": …}}`.
+    input: Option<OneOrSeveral>,
+    /// Messages of a chat with exactly one content part, an image, instead of `input`.
+    messages: Option<Vec<Value>>,
+    /// Name of the model. It must be the model of this server, by its name or by that of its
+    /// weights, such as `facebook/dinov2-small`.
     model: Option<String>,
     /// Form of vectors: numbers, or base64 of little-endian f32.
-    #[schema(schema_with = choice::<EncodingFormat>)]
+    #[schema(schema_with = nullable_choice::<EncodingFormat>)]
     encoding_format: Option<String>,
     /// Width of the embeddings. It must be their actual width.
     dimensions: Option<usize>,
+    /// Same as `encoding_format`, for Jina's clients.
+    #[schema(schema_with = nullable_choice::<EncodingFormat>)]
+    embedding_type: Option<String>,
+    /// Same as `normalize`, for Jina's clients.
+    normalized: Option<bool>,
     /// Ignored.
     user: Option<String>,
     /// Any option of `/v1/embed` except `tokens`.
@@ -43,13 +56,23 @@ pub(crate) struct InputJson {
     options: BTreeMap<String, Value>,
 }
 
-/// A string, or a list of strings.
+/// A string or an object, or a list of them.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "only its schema is used")]
 pub(crate) enum OneOrSeveral {
-    One(String),
-    Several(Vec<String>),
+    One(TextOrObject),
+    Several(Vec<TextOrObject>),
+}
+
+/// Base64, a `data:` URI, or an object that holds one.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(crate) enum TextOrObject {
+    Text(String),
+    #[schema(value_type = Object)]
+    Object(Value),
 }
 
 /// Options of OpenAI's API that `/v1/embed` does not have.
@@ -58,6 +81,8 @@ pub(crate) enum OneOrSeveral {
 struct OpenAiParams {
     model: Option<String>,
     dimensions: Option<usize>,
+    embedding_type: Option<EncodingFormat>,
+    normalized: Option<bool>,
     #[allow(dead_code, reason = "it is accepted and ignored")]
     user: Option<String>,
 }
@@ -65,9 +90,8 @@ struct OpenAiParams {
 impl OpenAiParams {
     /// Checks that the request fits the model and that the answer has room for what it asks for.
     fn check(&self, embed: &EmbedOptions, spec: &ModelSpec) -> Result<(), Error> {
-        if let Some(model) = self.model.as_ref().filter(|model| **model != spec.name) {
-            let detail = format!("unknown model {model:?}; this server runs {:?}", spec.name);
-            return Err(Error::new(Kind::NotFound, detail));
+        if let Some(model) = &self.model {
+            check_name(spec, model)?;
         }
         embed.check(spec)?;
         let dim = embed.dim(spec);
@@ -157,8 +181,9 @@ impl<'a> OpenAiList<'a> {
 
 /// Embed images, for OpenAI's clients.
 ///
-/// `input` is an image in base64 or as a `data:` URI, or a list of them. An invalid image fails the
-/// whole request, since this shape has no place for the error of one image.
+/// `input` is an image in base64 or as a `data:` URI, or a list of them. Jina's `{"image": …}`, and
+/// content parts with `image_url`, are accepted as well. An invalid image fails the whole request,
+/// since this shape has no place for the error of one image.
 #[utoipa::path(
     post,
     path = "/v1/embeddings",
@@ -180,8 +205,10 @@ pub(crate) async fn create_openai_embedding(
 async fn embed(service: &Service, mut request: InputRequest) -> Result<Response> {
     let openai: OpenAiParams = request.options.take()?;
     let image: ImageParams = request.options.take()?;
-    let (embed, encoding) = request.options.take::<EmbedParams>()?.split();
+    let (mut embed, encoding) = request.options.take::<EmbedParams>()?.split();
     request.options.reject_unknown()?;
+    embed.normalize = openai.normalized.unwrap_or(embed.normalize);
+    let encoding = openai.embedding_type.unwrap_or(encoding);
     let spec = service.engine().spec();
     openai.check(&embed, spec)?;
 

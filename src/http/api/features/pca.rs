@@ -79,8 +79,8 @@ pub(crate) struct PcaItem {
     index: usize,
     /// Height and width in patches.
     grid: [usize; 2],
-    /// `size` to which the image was resized, in pixels. Smaller than the default if that would give
-    /// too many patches.
+    /// `size` to which the image was resized, in pixels. Smaller than the default if that would
+    /// give too many patches.
     #[schema(example = 518)]
     size: usize,
     /// `[height][width][components]`: values from 0 to 1; background is 0.

@@ -111,8 +111,8 @@ pub(crate) struct SimilarityItem {
     index: usize,
     /// Height and width in patches.
     grid: [usize; 2],
-    /// `size` to which the image was resized, in pixels. Smaller than the default if that would give
-    /// too many patches.
+    /// `size` to which the image was resized, in pixels. Smaller than the default if that would
+    /// give too many patches.
     #[schema(example = 518)]
     size: usize,
     /// `[height][width]`: cosine similarity of the tokens, -1 to 1.
