@@ -67,7 +67,7 @@ impl Layout<'_> {
                 Err(tag::PLANAR_CONFIGURATION.refused("2 with YCbCr"))
             }
             Jpeg => Ok(()),
-            Compression::None if self.color == Color::YCbCr => {
+            _ if self.color == Color::YCbCr => {
                 let subsampling = subsampling()?;
                 if subsampling != [1, 1] {
                     let found = match subsampling.as_slice() {
@@ -79,10 +79,6 @@ impl Layout<'_> {
                 require(tags, tag::YCBCR_COEFFICIENTS, &[0.299, 0.587, 0.114])?;
                 let full = [0.0, 255.0, 128.0, 255.0, 128.0, 255.0];
                 require(tags, tag::REFERENCE_BLACK_WHITE, &full)
-            }
-            _ if self.color == Color::YCbCr => {
-                let number = tags.number(tag::COMPRESSION)?.unwrap_or(1);
-                Err(tag::COMPRESSION.refused(format!("{number} of YCbCr")))
             }
             _ => Ok(()),
         }

@@ -48,6 +48,10 @@ pub(super) fn narrow(layout: &Layout<'_>, mut samples: Vec<u8>) -> Result<Dynami
             DynamicImage::ImageRgb8(buffer(layout, samples)?)
         }
         (Color::YCbCr, _) => {
+            let ycbcr_to_rgb = match layout.compression {
+                Compression::None => ycbcr_to_rgb,
+                _ => compressed_ycbcr_to_rgb,
+            };
             let pixels = samples.as_chunks_mut::<3>().0;
             pixels
                 .iter_mut()
@@ -137,5 +141,18 @@ fn ycbcr_to_rgb([y, cb, cr]: [u8; 3]) -> [u8; 3] {
         add(part(1.402, cr)),
         add(part(-0.34414, cb) + part(-0.71414, cr)),
         add(part(1.772, cb)),
+    ]
+}
+
+/// Converts a pixel as libtiff does, by which Pillow reads compressed data.
+fn compressed_ycbcr_to_rgb([y, cb, cr]: [u8; 3]) -> [u8; 3] {
+    let distance = |value: u8| i32::from(value) - 128;
+    let (cb, cr) = (distance(cb), distance(cr));
+    // The factors of the usual coefficients, times 65,536.
+    let add = |part: i32| (i32::from(y) + ((part + 0x8000) >> 16)).clamp(0, 255) as u8;
+    [
+        add(91_881 * cr),
+        add(-22_553 * cb - 46_802 * cr),
+        add(116_130 * cb),
     ]
 }

@@ -85,7 +85,7 @@ def tiff_files(tiny, to_cmyk):
         "float": tiff(floats, 1, compression=8, predictor=3), "float_be": tiff(floats, 1, order=">", rows=6),
         "int32": tiff(gray.astype("i4"), 1, **PREDICTED), "int16": tiff(gray.astype("i2"), 1, order=">"),
         "uint32": tiff(gray.astype("u4"), 1, **DEFLATE),
-        "ycbcr": tiff(rgb, 6, tags=ycbcr),
+        "ycbcr": tiff(rgb, 6, tags=ycbcr), "ycbcr_tiles": tiff(rgb, 6, tags=ycbcr, tile=TILE, **PREDICTED),
     }  # fmt: skip
     for name, compression, options in [
         ("runs", "tiff_ccitt", {}), ("group3", "group3", {}), ("group3_aligned", "group3", {292: 4, 266: 2}),
@@ -147,7 +147,6 @@ def refused_files(tiny):
         ("lab", "PhotometricInterpretation (tag 262) is 8 (L*a*b*)", tiff(rgb, 8)),
         ("mask", "PhotometricInterpretation (tag 262) is 4 (transparency mask)", tiff(gray, 4)),
         ("ycbcr_subsampled", "YCbCrSubSampling (tag 530) is 2, 2", tiff(rgb, 6, tags={530: (SHORT, [2, 2])})),
-        ("ycbcr_deflate", "Compression (tag 259) is 8 of YCbCr", tiff(rgb, 6, tags={530: (SHORT, [1, 1])}, **DEFLATE)),
         ("zstandard", "Compression (tag 259) is 50000 (Zstandard)", tiff(rgb, 2, tags={259: (SHORT, [50000])})),
         ("group3_2d", "T4Options (tag 292) is 1",
          tiff(gray & 1, 1, bits=1, tags={259: (SHORT, [3]), 292: (LONG, [1])})),
