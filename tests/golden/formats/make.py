@@ -2,6 +2,7 @@
 
 Made with Pillow 13.0.0 (manylinux x86-64 wheel) and numpy 2.4; needs nothing
 else.  Run it from this folder:  python make.py [--source PHOTO.png]
+odd.py and tiff.py write the files that Pillow does not write.
 
 What it writes, deterministically:
 
