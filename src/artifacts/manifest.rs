@@ -66,6 +66,9 @@ pub struct Manifest {
     pub data_sha256: String,
     /// Name of the published weight file.
     pub source: String,
+    /// Prefix of the weights' names in that file.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source_prefix: String,
     /// SHA-256 of the published weight file.
     pub source_sha256: String,
 }

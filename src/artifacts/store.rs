@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Home, Manifest, ModelFile, ModelPaths, Progress,
-    convert::{convert, read_weights, shard_names},
+    Home, Hub, Manifest, ModelFile, ModelPaths, Progress,
+    convert::convert,
     disk::sha256_file,
     download,
+    weight_file::{WeightFile, read_weights, shard_names},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -19,7 +20,7 @@ use crate::{
 pub struct ModelStore {
     home: Home,
     catalog: Catalog,
-    hub: String,
+    hub: Hub,
 }
 
 /// State of a model in the cache.
@@ -34,19 +35,19 @@ pub enum ModelState {
 }
 
 impl ModelStore {
-    /// Opens the store in `home`. `hub` is the URL of the model hub.
-    pub fn new(home: Home, hub: &str) -> Result<Self> {
+    /// Opens the store in `home`, which downloads from `hub`.
+    pub fn new(home: Home, hub: impl Into<Hub>) -> Result<Self> {
         let catalog = Catalog::with_folder(&home.catalog())?;
         Ok(Self {
             home,
             catalog,
-            hub: hub.trim_end_matches('/').to_owned(),
+            hub: hub.into(),
         })
     }
 
     /// Returns the same store with the current model descriptions.
     pub fn reread(&self) -> Result<Self> {
-        Self::new(self.home.clone(), &self.hub)
+        Self::new(self.home.clone(), self.hub.clone())
     }
 
     /// Returns the known models.
@@ -85,7 +86,8 @@ impl ModelStore {
         let spec = self.catalog.get(name)?;
         let (source, path) = self.obtain(spec, progress)?;
         let to = self.paths(name, precision).model;
-        convert(spec, &path, Some(source.format), precision, &to, progress)
+        let file = WeightFile::read(&path, Some(source.format), None)?;
+        convert(spec, &file, precision, &to, progress)
     }
 
     /// Returns a model's published weights, which are downloaded unless they are present.
@@ -154,13 +156,17 @@ impl ModelStore {
         Ok(manifest)
     }
 
-    /// Returns the first source of a model whose file is present.
+    /// Returns the first source of a model whose file is present, in the cache folder or in that of
+    /// Hugging Face's programs.
     fn local_source<'a>(&self, spec: &'a ModelSpec) -> Option<(&'a Source, PathBuf)> {
         let folder = self.home.sources(&spec.name);
-        spec.sources
-            .iter()
-            .map(|source| (source, folder.join(&source.file)))
-            .find(|(_, path)| path.exists())
+        let own = |source: &Source| Some(folder.join(&source.file)).filter(|path| path.exists());
+        let shared = |source: &Source| self.hub.cached(source.url.as_deref()?);
+        let find = |place: &dyn Fn(&Source) -> Option<PathBuf>| {
+            let mut sources = spec.sources.iter();
+            sources.find_map(|source| Some((source, place(source)?)))
+        };
+        find(&own).or_else(|| find(&shared))
     }
 
     /// Downloads the weights from the first available source.
@@ -169,11 +175,17 @@ impl ModelStore {
         spec: &'a ModelSpec,
         progress: &mut dyn Progress,
     ) -> Result<(&'a Source, PathBuf)> {
+        if self.hub.is_offline() && spec.sources.iter().any(|source| source.url.is_some()) {
+            return Err(Error::artifact(format!(
+                "the weights of {} are absent, and HF_HUB_OFFLINE forbids downloads; unset it",
+                spec.name
+            )));
+        }
         let mut first_error = None;
         for source in &spec.sources {
             let Some(url) = &source.url else { continue };
             let to = self.home.sources(&spec.name).join(&source.file);
-            match download_source(source, &url.replace("{hub}", &self.hub), &to, progress) {
+            match self.download_source(source, &self.hub.url(url), &to, progress) {
                 Ok(()) => return Ok((source, to)),
                 // A full disk fails for every source.
                 Err(error) if error.kind() == Kind::Io => return Err(error),
@@ -184,6 +196,28 @@ impl ModelStore {
             }
         }
         Err(first_error.unwrap_or_else(|| not_downloadable(spec, &self.home)))
+    }
+
+    fn download_source(
+        &self,
+        source: &Source,
+        url: &str,
+        to: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let sha256 = source.sha256.as_deref();
+        if !source.file.ends_with(".index.json") {
+            return download(url, to, sha256, &self.hub, progress);
+        }
+        // The index gets its name last, so its presence means that all shards exist.
+        let index = to.with_extension("downloading");
+        download(url, &index, sha256, &self.hub, progress)?;
+        let (folder, _) = url.rsplit_once('/').unwrap_or((url, ""));
+        for shard in shard_names(&index)? {
+            let url = format!("{folder}/{shard}");
+            download(&url, &to.with_file_name(shard), None, &self.hub, progress)?;
+        }
+        std::fs::rename(&index, to).map_err(|error| Error::writing(to, error))
     }
 
     /// Returns the local weights, which are downloaded if absent and compared with their published
@@ -209,27 +243,6 @@ impl ModelStore {
         }
         Ok((source, path))
     }
-}
-
-fn download_source(
-    source: &Source,
-    url: &str,
-    to: &Path,
-    progress: &mut dyn Progress,
-) -> Result<()> {
-    let sha256 = source.sha256.as_deref();
-    if !source.file.ends_with(".index.json") {
-        return download(url, to, sha256, progress);
-    }
-    // The index gets its name last, so its presence means that all shards exist.
-    let index = to.with_extension("downloading");
-    download(url, &index, sha256, progress)?;
-    let (folder, _) = url.rsplit_once('/').unwrap_or((url, ""));
-    for shard in shard_names(&index)? {
-        let url = format!("{folder}/{shard}");
-        download(&url, &to.with_file_name(shard), None, progress)?;
-    }
-    std::fs::rename(&index, to).map_err(|error| Error::writing(to, error))
 }
 
 fn not_downloadable(spec: &ModelSpec, home: &Home) -> Error {

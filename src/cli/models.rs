@@ -17,7 +17,7 @@ use super::{
     progress::with_progress,
 };
 use crate::{
-    artifacts::{Manifest, ModelFile, ModelState, ModelStore, convert},
+    artifacts::{Manifest, ModelFile, ModelState, ModelStore, WeightFile, convert},
     model::{ModelSpec, PositionRule},
     onnx::Precision,
 };
@@ -28,7 +28,7 @@ pub(super) enum Models {
     List(List),
     /// Download a model's weights and convert them
     Pull(Pull),
-    /// Convert a weight file: safetensors (also sharded), a .pth of Meta's hub, or an ONNX export
+    /// Convert a weight file: safetensors (also sharded), or a checkpoint of PyTorch
     Convert(Convert),
     /// Check that a converted model is undamaged
     Verify(Verify),
@@ -65,9 +65,15 @@ pub(super) struct Convert {
     #[command(flatten)]
     store: StoreFlags,
 
-    /// Weight file: .safetensors, .safetensors.index.json, .pth, .pt, .bin or .onnx
+    /// Weight file: .safetensors, .safetensors.index.json, .pth, .pt, .bin or .ckpt, with names of
+    /// Meta's hub, Hugging Face or timm
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
+
+    /// Prefix of the names of the weights, such as `teacher.backbone`, where a file has several
+    /// models [default: the teacher or moving average, else the only model]
+    #[arg(long, value_name = "PREFIX")]
+    weights_prefix: Option<String>,
 
     /// File of the converted model [default: in the cache folder]
     #[arg(long, value_name = "FILE")]
@@ -174,9 +180,12 @@ impl Convert {
         let precision = self.precision.precision;
         let default = store.paths(&name, precision).model;
         let to = self.to.unwrap_or(default);
-        let manifest =
-            with_progress(|progress| convert(spec, &self.from, None, precision, &to, progress))
-                .with_context(|| format!("converting {} as {name}", self.from.display()))?;
+        let context = || format!("converting {} as {name}", self.from.display());
+        let prefix = self.weights_prefix.as_deref();
+        let file = WeightFile::read(&self.from, None, prefix).with_context(context)?;
+        writeln!(std::io::stdout(), "weights: {}", file.weights().summary())?;
+        let manifest = with_progress(|progress| convert(spec, &file, precision, &to, progress))
+            .with_context(context)?;
         report(&manifest, &to)
     }
 }

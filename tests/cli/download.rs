@@ -48,12 +48,16 @@ enum Act {
     Status(&'static str),
     /// Redirects to a path, announcing a hash.
     Redirect(&'static str, String),
+    /// Redirects to an address.
+    RedirectTo(String),
 }
 
 struct Hub {
     address: String,
     /// The `Range` of each request, or `-`.
     ranges: Arc<Mutex<Vec<String>>>,
+    /// The `Authorization` of each request, in lower case, or `-`.
+    authorizations: Arc<Mutex<Vec<String>>>,
 }
 
 impl Hub {
@@ -67,14 +71,19 @@ impl Hub {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let ranges = Arc::new(Mutex::new(Vec::new()));
-        let seen = ranges.clone();
+        let authorizations = Arc::new(Mutex::new(Vec::new()));
+        let (seen, tokens) = (ranges.clone(), authorizations.clone());
         std::thread::spawn(move || {
             for (index, stream) in listener.incoming().flatten().enumerate() {
                 let act = acts.get(index).cloned().unwrap_or(Act::Serve);
-                answer(stream, &files, &act, &seen);
+                answer(stream, &files, &act, &seen, &tokens);
             }
         });
-        Self { address, ranges }
+        Self {
+            address,
+            ranges,
+            authorizations,
+        }
     }
 
     fn ranges(&self) -> Vec<String> {
@@ -88,6 +97,7 @@ fn answer(
     files: &[(String, Vec<u8>)],
     act: &Act,
     seen: &Mutex<Vec<String>>,
+    tokens: &Mutex<Vec<String>>,
 ) {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -95,6 +105,10 @@ fn answer(
         head.push(byte[0]);
     }
     let head = String::from_utf8_lossy(&head).to_lowercase();
+    let token = head
+        .lines()
+        .find_map(|line| line.strip_prefix("authorization: "));
+    tokens.lock().unwrap().push(token.unwrap_or("-").to_owned());
     let path = head.split(' ').nth(1).unwrap_or_default();
     let Some((_, file)) = files.iter().find(|(name, _)| path.ends_with(name.as_str())) else {
         seen.lock().unwrap().push("404".to_owned());
@@ -119,6 +133,12 @@ fn answer(
                 stream,
                 "HTTP/1.1 302 Found\r\nlocation: {to}\r\nx-linked-etag: \"{hash}\"\r\n\
                  content-length: 0\r\n{close}"
+            )
+        }
+        Act::RedirectTo(address) => {
+            write!(
+                stream,
+                "HTTP/1.1 302 Found\r\nlocation: {address}\r\ncontent-length: 0\r\n{close}"
             )
         }
         Act::Serve | Act::CutAfter(_) if range != "-" && start >= file.len() => {
@@ -168,7 +188,7 @@ fn file() -> Vec<u8> {
 
 fn fetch(hub: &Hub, to: &Path, sha256: Option<&str>) -> Result<(), Error> {
     let url = format!("{}/model.safetensors", hub.address);
-    download(&url, to, sha256, &mut ())
+    download(&url, to, sha256, &hub.address.as_str().into(), &mut ())
 }
 
 fn target(name: &str) -> (PathBuf, PathBuf) {
@@ -448,7 +468,7 @@ fn pulling_a_model_downloads_checks_and_converts_it() {
     // The state after an interrupted conversion by an earlier version, which wrote the manifest
     // last.
     std::fs::remove_file(home.join("models/tiny/fp32-v1.json")).unwrap();
-    let store = ModelStore::new(Home::new(Some(home)).unwrap(), &hub.address).unwrap();
+    let store = ModelStore::new(Home::new(Some(home)).unwrap(), hub.address.as_str()).unwrap();
     let state =
         |store: &ModelStore| store.state(store.catalog().get("tiny").unwrap(), Precision::Fp32);
     assert_eq!(state(&store), ModelState::Downloaded);
@@ -456,4 +476,105 @@ fn pulling_a_model_downloads_checks_and_converts_it() {
         .ensure("tiny", Precision::Fp32, PositionRule::Hub, true, &mut ())
         .unwrap();
     assert_eq!(state(&store), ModelState::Converted);
+}
+
+/// Makes a cache folder that knows the model `tiny` of a hub.
+fn home_with_tiny(name: &str) -> PathBuf {
+    let home = scratch(name);
+    std::fs::create_dir_all(home.join("catalog")).unwrap();
+    let description = format!(
+        "{TINY}[[sources]]\nformat = \"safetensors\"\nfile = \"model.safetensors\"\n\
+         url = \"{{hub}}/someone/tiny/resolve/main/model.safetensors\"\n"
+    );
+    std::fs::write(home.join("catalog/tiny.toml"), description).unwrap();
+    home
+}
+
+/// Runs `models pull tiny` with the variables of Hugging Face's own programs.
+fn pull_with(home: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dinoserve"));
+    command
+        .args(["models", "pull", "tiny"])
+        .args(arguments)
+        .env("DINOSERVE_HOME", home)
+        .env("HF_HOME", home.join("hf"))
+        .env_remove("HF_TOKEN")
+        .envs(variables.iter().copied());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.success(), text)
+}
+
+#[test]
+fn a_token_is_sent_to_the_hub_only() {
+    let file = read_golden("tiny/model.safetensors");
+    let storage = Hub::start(file, vec![]);
+    let blob = format!("{}/blob", storage.address);
+    let hub = Hub::start(vec![], vec![Act::RedirectTo(blob)]);
+    let home = home_with_tiny("hf-token");
+    let variables = [
+        ("HF_ENDPOINT", hub.address.as_str()),
+        ("HF_TOKEN", "hf_abc"),
+    ];
+    let (pulled, text) = pull_with(&home, &[], &variables);
+    assert!(pulled, "{text}");
+    let of = |hub: &Hub| hub.authorizations.lock().unwrap().clone();
+    assert_eq!(of(&hub), ["bearer hf_abc"]);
+    assert_eq!(of(&storage), ["-"]);
+    assert!(!text.contains("hf_abc"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_not_public_names_the_page_for_access() {
+    let home = home_with_tiny("hf-denied");
+    let denied = || {
+        let denied = [
+            Act::Status("401 Unauthorized"),
+            Act::Status("403 Forbidden"),
+        ];
+        Hub::start(vec![], denied.to_vec())
+    };
+    let hub = denied();
+    // The flag goes before the variable.
+    let arguments = ["--hub", hub.address.as_str()];
+    let variables = [("HF_ENDPOINT", "http://127.0.0.1:9")];
+    let (pulled, text) = pull_with(&home, &arguments, &variables);
+    let page = format!("ask for access at {}/someone/tiny", hub.address);
+    assert!(!pulled && text.contains(&page), "{text}");
+    assert!(text.contains("set HF_TOKEN"), "{text}");
+    // The token that `hf auth login` stores.
+    std::fs::create_dir_all(home.join("hf")).unwrap();
+    std::fs::write(home.join("hf/token"), "hf_stored\n").unwrap();
+    let (pulled, text) = pull_with(&home, &arguments, &[]);
+    assert!(!pulled && text.contains(&page), "{text}");
+    assert!(
+        text.contains("the token in HF_TOKEN has no access"),
+        "{text}"
+    );
+    let authorizations = hub.authorizations.lock().unwrap().clone();
+    assert_eq!(authorizations, ["-", "bearer hf_stored"]);
+}
+
+#[test]
+fn files_in_hugging_face_s_cache_are_used() {
+    let home = home_with_tiny("hf-cache");
+    let hub = Hub::start(read_golden("tiny/model.safetensors"), vec![]);
+    let offline = [
+        ("HF_ENDPOINT", hub.address.as_str()),
+        ("HF_HUB_OFFLINE", "1"),
+    ];
+    let (pulled, text) = pull_with(&home, &[], &offline);
+    assert!(!pulled && text.contains("HF_HUB_OFFLINE"), "{text}");
+
+    let model = home.join("hf/hub/models--someone--tiny");
+    let snapshot = model.join("snapshots/0123abcd");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(model.join("refs")).unwrap();
+    std::fs::write(model.join("refs/main"), "0123abcd").unwrap();
+    let file = read_golden("tiny/model.safetensors");
+    std::fs::write(snapshot.join("model.safetensors"), file).unwrap();
+    let (pulled, text) = pull_with(&home, &[], &offline);
+    assert!(pulled, "{text}");
+    assert!(hub.ranges().is_empty(), "{:?}", hub.ranges());
+    assert!(home.join("models/tiny/fp32-v1.onnx").exists());
 }

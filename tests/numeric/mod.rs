@@ -1,5 +1,6 @@
 //! Numeric results, compared with references made by other code.
 
+mod checkpoints;
 mod formats;
 mod goldens;
 mod pca;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use dinoserve::{
-    artifacts::{Manifest, ModelFile, convert},
+    artifacts::{Manifest, ModelFile},
     error::{Error, Kind},
     model::{Catalog, ModelSpec, PositionRule},
     onnx::Precision,
@@ -11,7 +11,9 @@ use dinoserve::{
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use crate::support::{focus, focus_source, golden, read_golden, scratch, tiny, tiny_spec};
+use crate::support::{
+    convert_file, focus, focus_source, golden, read_golden, scratch, tiny, tiny_spec,
+};
 
 type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
@@ -40,7 +42,7 @@ fn write(path: &Path, tensors: &Tensors) {
 
 fn converted(name: &str, from: &Path) -> Result<Manifest, Error> {
     let to = from.with_extension("converted.onnx");
-    convert(&tiny_spec(name), from, None, Precision::Fp32, &to, &mut ())
+    convert_file(&tiny_spec(name), from, Precision::Fp32, &to)
 }
 
 fn fingerprint_of(name: &str) -> String {
@@ -170,28 +172,23 @@ fn wrong_weights_are_named() {
 
     // More tensors than the model has.
     let converted_as = |spec: &ModelSpec, from: &Path| {
-        convert(
-            spec,
-            from,
-            None,
-            Precision::Fp32,
-            &folder.join("other.onnx"),
-            &mut (),
-        )
+        convert_file(spec, from, Precision::Fp32, &folder.join("other.onnx"))
     };
     let error =
         converted_as(&tiny_spec("tiny"), &golden("tiny-reg/model.safetensors")).unwrap_err();
     assert!(
         error
             .detail()
-            .contains("the weights have register tokens, and tiny has none"),
+            .contains("they need registers = 4, but tiny has registers = 0"),
         "{error}"
     );
     let mut shallow = tiny_spec("tiny");
     shallow.architecture.depth = 1;
     let error = converted_as(&shallow, &golden("tiny/model.safetensors")).unwrap_err();
     assert!(
-        error.detail().contains("more blocks than the 1 of tiny"),
+        error
+            .detail()
+            .contains("they need depth = 2, but tiny has depth = 1"),
         "{error}"
     );
     let deflated = zip::write::SimpleFileOptions::default()
@@ -217,17 +214,13 @@ fn wrong_weights_are_named() {
     );
 
     // Another model's weights.
-    let error = convert(
-        &tiny_spec("tiny"),
-        &focus_source(),
-        None,
-        Precision::Fp32,
-        &folder.join("x.onnx"),
-        &mut (),
-    )
-    .unwrap_err();
+    let to = folder.join("x.onnx");
+    let error =
+        convert_file(&tiny_spec("tiny"), &focus_source(), Precision::Fp32, &to).unwrap_err();
     assert!(
-        error.detail().contains("more blocks than the 2 of tiny"),
+        error
+            .detail()
+            .contains("are ViT-S/14, 12 blocks, width 384; they need dim = 384, depth = 12"),
         "{error}"
     );
     assert!(

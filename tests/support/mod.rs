@@ -19,8 +19,9 @@ use std::{
 };
 
 use dinoserve::{
-    artifacts::{Home, ModelFile, convert},
+    artifacts::{Home, Manifest, ModelFile, WeightFile, convert},
     engine::{EnginePlan, ModelSession, Provider, Runtime},
+    error::Result,
     model::{Catalog, ModelSpec, PositionRule},
     onnx::Precision,
     vision::{PatchSize, RgbImage},
@@ -144,16 +145,19 @@ pub fn focus() -> &'static ModelFile {
 
 pub fn focus_in(precision: Precision) -> ModelFile {
     let to = scratch("focus").join(format!("{precision}.onnx"));
-    convert(
-        &focus_spec(),
-        &focus_source(),
-        None,
-        precision,
-        &to,
-        &mut (),
-    )
-    .expect("conversion");
+    convert_file(&focus_spec(), &focus_source(), precision, &to).expect("conversion");
     ModelFile::open(&to, PositionRule::Hub).expect("the converted model")
+}
+
+/// Converts a weight file.
+pub fn convert_file(
+    spec: &ModelSpec,
+    from: &Path,
+    precision: Precision,
+    to: &Path,
+) -> Result<Manifest> {
+    let file = WeightFile::read(from, None, None)?;
+    convert(spec, &file, precision, to, &mut ())
 }
 
 /// Loads one session on the CPU.
@@ -207,7 +211,7 @@ pub fn tiny_home(names: &[&str]) -> PathBuf {
             .expect("a description");
         let from = golden(&format!("{name}/model.safetensors"));
         let to = home.model(name, Precision::Fp32).model;
-        convert(&tiny_spec(name), &from, None, Precision::Fp32, &to, &mut ()).expect("conversion");
+        convert_file(&tiny_spec(name), &from, Precision::Fp32, &to).expect("conversion");
     }
     folder
 }
@@ -219,15 +223,9 @@ pub fn tiny(name: &str, file: &str) -> ModelFile {
 
 pub fn tiny_in(name: &str, file: &str, precision: Precision) -> ModelFile {
     let to = scratch(&format!("{name}-{file}")).join(format!("{precision}.onnx"));
-    convert(
-        &tiny_spec(name),
-        &golden(&format!("{name}/{file}")),
-        None,
-        precision,
-        &to,
-        &mut (),
-    )
-    .unwrap_or_else(|error| panic!("{name}/{file}: {error}"));
+    let from = golden(&format!("{name}/{file}"));
+    convert_file(&tiny_spec(name), &from, precision, &to)
+        .unwrap_or_else(|error| panic!("{name}/{file}: {error}"));
     ModelFile::open(&to, PositionRule::Hub).expect("the converted model")
 }
 

@@ -11,11 +11,11 @@ use std::{
 
 use ureq::{
     Agent, Body,
-    http::{Response, StatusCode, header},
+    http::{Response, StatusCode, Uri, header},
 };
 
-use self::request::{ByteRange, Failure, content_range, get, header_text, new_agent};
-use super::{Progress, Step, disk::sha256_file, manifest::with_suffix};
+use self::request::{ByteRange, Failure, Reply, content_range, get, header_text, new_agent};
+use super::{Hub, Progress, Step, disk::sha256_file, manifest::with_suffix};
 use crate::error::{Error, Kind, Result};
 
 /// Maximum number of successive attempts that bring nothing new.
@@ -28,11 +28,12 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(120);
 ///
 /// The bytes go to a file with the suffix `.part`, which is renamed after its hash is verified.
 /// `sha256` is the expected hash in hexadecimal; by default it is the one that a model hub
-/// announces.
+/// announces. The token of `hub` is sent to that hub only.
 pub fn download(
     url: &str,
     to: &Path,
     sha256: Option<&str>,
+    hub: &Hub,
     progress: &mut dyn Progress,
 ) -> Result<()> {
     let writing = |error| Error::writing(to, error);
@@ -56,6 +57,7 @@ pub fn download(
         .map_err(writing)?;
     let announced = Transfer {
         agent: new_agent(),
+        hub,
         url,
         to,
         file: &mut file,
@@ -84,6 +86,7 @@ pub fn download(
 /// A download in progress.
 struct Transfer<'a> {
     agent: Agent,
+    hub: &'a Hub,
     url: &'a str,
     to: &'a Path,
     file: &'a mut File,
@@ -140,8 +143,12 @@ impl Transfer<'_> {
     /// Requests the missing bytes over one connection and appends them.
     fn attempt(&mut self, received: u64, timeout: Duration) -> Result<Option<String>, Failure> {
         let url = self.url;
-        let (response, announced) = get(&self.agent, url, received, timeout)?;
-        if let Some(range) = self.range(&response, received)? {
+        let Reply {
+            response,
+            announced,
+            uri,
+        } = get(&self.agent, self.hub, url, received, timeout)?;
+        if let Some(range) = self.range(&response, received, &uri)? {
             self.append(response.into_body(), range, received)?;
         }
         Ok(announced)
@@ -152,6 +159,7 @@ impl Transfer<'_> {
         &mut self,
         response: &Response<Body>,
         received: u64,
+        uri: &Uri,
     ) -> Result<Option<ByteRange>, Failure> {
         let headers = response.headers();
         match response.status() {
@@ -191,9 +199,12 @@ impl Transfer<'_> {
                 let advice = match status {
                     StatusCode::NOT_FOUND => {
                         "there is no such file; check whether it was moved, and the hub's address"
+                            .to_owned()
                     }
-                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "the file is not public",
-                    _ => "the file is not available",
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                        self.hub.access_advice(self.url, uri)
+                    }
+                    _ => "the file is not available".to_owned(),
                 };
                 let url = self.url;
                 Err(Failure::permanent(format!(

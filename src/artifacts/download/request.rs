@@ -8,7 +8,10 @@ use ureq::{
     tls::{RootCerts, TlsConfig},
 };
 
-use crate::error::{Error, Kind};
+use crate::{
+    artifacts::Hub,
+    error::{Error, Kind},
+};
 
 const MAX_REDIRECTS: usize = 10;
 /// A model hub's header with the SHA-256 of a file.
@@ -63,17 +66,26 @@ pub(super) fn new_agent() -> Agent {
         .into()
 }
 
-/// Sends a request for the bytes from `start` on. Returns the response and the SHA-256 that the
-/// hub announced.
+/// The last response of a chain of redirects.
+pub(super) struct Reply {
+    pub(super) response: Response<Body>,
+    /// SHA-256 that the hub announced.
+    pub(super) announced: Option<String>,
+    /// Address that responded.
+    pub(super) uri: Uri,
+}
+
+/// Sends a request for the bytes from `start` on.
 ///
 /// Redirects are followed here, because the hub sends the hash (`X-Linked-ETag`) only with the
-/// redirect.
+/// redirect, and because its token must not be sent to another host.
 pub(super) fn get(
     agent: &Agent,
+    hub: &Hub,
     url: &str,
     start: u64,
     timeout: Duration,
-) -> Result<(Response<Body>, Option<String>), Failure> {
+) -> Result<Reply, Failure> {
     let mut uri: Uri = url
         .parse()
         .map_err(|error| Failure::permanent(format!("{url:?} is not a URL: {error}")))?;
@@ -84,6 +96,9 @@ pub(super) fn get(
         if start > 0 {
             request = request.header(header::RANGE, format!("bytes={start}-"));
         }
+        if let Some(authorization) = hub.authorization(&uri) {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
         let response = request
             .call()
             .map_err(|error| Failure::transient(error.to_string()))?;
@@ -93,7 +108,11 @@ pub(super) fn get(
             is_sha256(tag).then(|| tag.to_owned())
         });
         if !response.status().is_redirection() {
-            return Ok((response, announced));
+            return Ok(Reply {
+                response,
+                announced,
+                uri,
+            });
         }
         let location = header_text(headers, header::LOCATION)
             .ok_or_else(|| Failure::permanent(format!("{uri} redirects without a location")))?;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::names;
 use crate::{
-    artifacts::{Home, ModelFile, ModelStore},
+    artifacts::{Home, Hub, ModelFile, ModelStore},
     cli::progress::with_progress,
     engine::{Device, Engine, EngineConfig, Runtime},
     error::{Kind, Result},
@@ -22,15 +22,14 @@ pub(in crate::cli) struct StoreFlags {
     #[arg(long = "home", env = "DINOSERVE_HOME", value_name = "DIR")]
     home: Option<PathBuf>,
 
-    /// Address of the model hub or of a mirror
+    /// Address of the model hub or of a mirror [default: HF_ENDPOINT, or https://huggingface.co]
     #[arg(long, env = "DINOSERVE_HUB", value_name = "URL")]
-    #[arg(default_value = "https://huggingface.co")]
-    hub: String,
+    hub: Option<String>,
 }
 
 impl StoreFlags {
     pub(in crate::cli) fn store(&self) -> Result<ModelStore> {
-        ModelStore::new(self.home()?, &self.hub)
+        ModelStore::new(self.home()?, Hub::from_environment(self.hub.as_deref()))
     }
 
     fn home(&self) -> Result<Home> {

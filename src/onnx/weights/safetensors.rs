@@ -17,6 +17,7 @@ pub fn read_safetensors(shards: &[Bytes]) -> Result<TensorMap> {
                 StoredDtype::F32 => Dtype::F32,
                 StoredDtype::F16 => Dtype::F16,
                 StoredDtype::BF16 => Dtype::Bf16,
+                StoredDtype::F64 => Dtype::F64,
                 _ => continue,
             };
             let data = shard.slice_ref(view.data());

@@ -16,6 +16,8 @@ pub enum Dtype {
     F16,
     /// bfloat16.
     Bf16,
+    /// 64-bit floats, which are rounded to 32 bits when they are read.
+    F64,
 }
 
 impl Dtype {
@@ -24,6 +26,7 @@ impl Dtype {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::F64 => 8,
         }
     }
 }
@@ -61,6 +64,14 @@ impl RawTensor {
         })
     }
 
+    /// Makes a tensor of zeros with the shape of this one.
+    pub(super) fn zeros(&self) -> Self {
+        Self {
+            data: vec![0; self.data.len()].into(),
+            ..self.clone()
+        }
+    }
+
     /// Converts the values to f32, row-major in PyTorch's shape.
     pub fn to_f32(&self) -> Vec<f32> {
         let halves = || self.data.as_chunks::<2>().0.iter();
@@ -74,6 +85,13 @@ impl RawTensor {
                 .collect(),
             Dtype::F16 => halves().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
             Dtype::Bf16 => halves().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::F64 => self
+                .data
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|&b| f64::from_le_bytes(b) as f32)
+                .collect(),
         };
         match (self.transposed, self.shape.as_slice()) {
             (true, &[rows, columns]) => transpose(&values, columns, rows),

@@ -12,7 +12,7 @@ use anyhow::Context;
 use burn::module::Module;
 use clap::Args;
 use dinoserve::{
-    artifacts::{Home, ModelStore, Progress, Step, read_weights, remove_unfinished},
+    artifacts::{Home, Hub, ModelStore, Progress, Step, read_weights, remove_unfinished},
     onnx::weights::Weights,
 };
 
@@ -71,14 +71,10 @@ pub(super) struct RunCommand {
     #[arg(long, env = "DINOSERVE_HOME", value_name = "DIR")]
     home: Option<PathBuf>,
 
-    /// Address of the model hub, for `--init NAME`
-    #[arg(
-        long,
-        env = "DINOSERVE_HUB",
-        value_name = "URL",
-        default_value = "https://huggingface.co"
-    )]
-    hub: String,
+    /// Address of the model hub, for `--init NAME` [default: HF_ENDPOINT, or
+    /// https://huggingface.co]
+    #[arg(long, env = "DINOSERVE_HUB", value_name = "URL")]
+    hub: Option<String>,
 }
 
 impl RunCommand {
@@ -124,7 +120,10 @@ impl RunCommand {
             .as_deref()
             .filter(|init| !Path::new(init).is_file());
         let store = match model_name {
-            Some(_) => Some(ModelStore::new(Home::new(self.home.clone())?, &self.hub)?),
+            Some(_) => {
+                let hub = Hub::from_environment(self.hub.as_deref());
+                Some(ModelStore::new(Home::new(self.home.clone())?, hub)?)
+            }
             None => None,
         };
         if let (Some(name), Some(store)) = (model_name, &store) {

@@ -1,113 +1,227 @@
-//! A pickle interpreter for the instructions that checkpoints consist of.
+//! A pickle interpreter that builds plain data of all protocols (0 to 5) and runs nothing.
 
 use std::collections::HashMap;
 
-use super::value::Value;
+use super::{
+    object::{DICT, Object, Objects, Value},
+    operands::{Operands, underflow},
+};
 use crate::error::{Error, Result};
 
-/// Maximum length of a key, in bytes; a tensor's name consists of at most two.
-const MAX_NAME_BYTES: usize = 512;
+/// Maximum number of bytes that are read of a pickle: a hundred times those of a training of the
+/// largest DINOv2, without tensors.
+pub(super) const MAX_PICKLE_BYTES: usize = 16 << 20;
+/// Maximum number of objects and of stored values: those of 200,000 tensors.
+const MAX_OBJECTS: usize = 2_000_000;
 
 /// Runs the instructions of a pickle.
 pub(super) struct Unpickler<'a> {
-    rest: &'a [u8],
+    operands: Operands<'a>,
+    objects: &'a mut Objects,
     stack: Vec<Value>,
-    memo: HashMap<u32, Value>,
+    memo: HashMap<u64, Value>,
 }
 
 impl<'a> Unpickler<'a> {
-    pub(super) fn new(pickle: &'a [u8]) -> Self {
+    pub(super) fn new(pickle: &'a [u8], objects: &'a mut Objects) -> Self {
         Self {
-            rest: pickle,
+            operands: Operands::new(pickle),
+            objects,
             stack: Vec::new(),
             memo: HashMap::new(),
         }
     }
 
-    /// Returns the value that the pickle builds.
-    pub(super) fn run(mut self) -> Result<Value> {
+    /// Returns the value that the pickle builds, and the number of its bytes.
+    pub(super) fn run(mut self) -> Result<(Value, usize)> {
         loop {
-            let [opcode] = self.take()?;
-            let value = match opcode {
-                b'.' => return self.pop(),
-                b'(' => Value::Mark,                             // MARK
-                b')' => Value::tuple(Vec::new()),                // EMPTY_TUPLE
-                b'}' => Value::Dict(Vec::new()),                 // EMPTY_DICT
-                b']' | b'N' | 0x88 | 0x89 => Value::Other, // EMPTY_LIST, NONE, NEWTRUE, NEWFALSE
-                b'G' => self.take::<8>().map(|_| Value::Other)?, // BINFLOAT
-                b'J' => Value::Int(i32::from_le_bytes(self.take()?).into()),
-                b'K' => Value::Int(u8::from_le_bytes(self.take()?).into()),
-                b'M' => Value::Int(u16::from_le_bytes(self.take()?).into()),
-                0x8A => self.long()?, // LONG1
-                b'X' => {
-                    let length = u32::from_le_bytes(self.take()?) as usize;
-                    self.text(length)?
-                }
-                0x8C => {
-                    let [length] = self.take()?;
-                    self.text(length.into())?
-                }
-                b'c' => Value::Global(format!("{}.{}", self.line()?, self.line()?).into()),
-                0x93 => self.stack_global()?,
-                b't' => Value::tuple(self.pop_to_mark()?),
-                0x85..=0x87 => {
-                    // TUPLE1, TUPLE2, TUPLE3
-                    let at = self
-                        .stack
-                        .len()
-                        .checked_sub(usize::from(opcode - 0x84))
-                        .ok_or_else(underflow)?;
-                    Value::tuple(self.stack.split_off(at))
-                }
-                b'Q' => Value::persistent(self.pop()?),
-                b'R' => self.reduce()?,
-                b'h' => {
-                    let [key] = self.take()?;
-                    self.recall(key.into())?
-                }
-                b'j' => {
-                    let key = u32::from_le_bytes(self.take()?);
-                    self.recall(key)?
-                }
-                _ => {
-                    self.run_without_value(opcode)?;
-                    continue;
-                }
-            };
-            self.stack.push(value);
+            if self.objects.len().max(self.memo.len()) > MAX_OBJECTS {
+                return Err(Error::artifact(format!(
+                    "the pickle builds more than {MAX_OBJECTS} objects; save only the weights"
+                )));
+            }
+            let opcode = self.operands.byte()?;
+            if opcode == b'.' {
+                let value = self.pop()?;
+                return Ok((value, self.operands.position()));
+            }
+            if let Some(value) = self.scalar(opcode)? {
+                self.stack.push(value);
+            } else if let Some(value) = self.build(opcode)? {
+                self.stack.push(value);
+            } else {
+                self.change(opcode)?;
+            }
         }
     }
 
+    /// Returns the value of an instruction that contains it.
+    fn scalar(&mut self, opcode: u8) -> Result<Option<Value>> {
+        let operands = &mut self.operands;
+        Ok(Some(match opcode {
+            b'N' | 0x88 | 0x89 => Value::Other, // NONE, NEWTRUE, NEWFALSE
+            b'G' => operands.skip::<8>()?,      // BINFLOAT
+            b'F' => operands.line().map(|_| Value::Other)?, // FLOAT
+            b'J' => Value::Int(i32::from_le_bytes(operands.take()?).into()),
+            b'K' => Value::Int(operands.byte()?.into()),
+            b'M' => Value::Int(u16::from_le_bytes(operands.take()?).into()),
+            b'I' | b'L' => operands.decimal()?,       // INT, LONG
+            0x8A => operands.long(1)?,                // LONG1
+            0x8B => operands.long(4)?,                // LONG4
+            b'U' => operands.text(1)?,                // SHORT_BINSTRING
+            b'T' => operands.text(4)?,                // BINSTRING
+            0x8C => operands.text(1)?,                // SHORT_BINUNICODE
+            b'X' => operands.text(4)?,                // BINUNICODE
+            0x8D => operands.text(8)?,                // BINUNICODE8
+            b'S' => operands.quoted()?,               // STRING
+            b'V' => operands.escaped()?,              // UNICODE
+            b'C' => operands.skip_counted(1)?,        // SHORT_BINBYTES
+            b'B' => operands.skip_counted(4)?,        // BINBYTES
+            0x8E | 0x96 => operands.skip_counted(8)?, // BINBYTES8, BYTEARRAY8
+            b'c' => {
+                let module = operands.line()?;
+                Value::Global(format!("{module}.{}", operands.line()?).into())
+            }
+            b'g' => {
+                let key = operands.key()?;
+                self.recall(key)?
+            }
+            b'h' => {
+                let key = operands.byte()?;
+                self.recall(key.into())?
+            }
+            b'j' => {
+                let key = u32::from_le_bytes(operands.take()?);
+                self.recall(key.into())?
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Returns the value of an instruction that builds it, mostly from the stack.
+    fn build(&mut self, opcode: u8) -> Result<Option<Value>> {
+        Ok(Some(match opcode {
+            b'(' => Value::Mark,
+            b')' => self.objects.add(Object::Tuple(Vec::new())), // EMPTY_TUPLE
+            b'}' => self.objects.instance(DICT),                 // EMPTY_DICT
+            b']' => self.objects.add(Object::List(Vec::new())),  // EMPTY_LIST
+            0x8F => self.objects.instance("set"),                // EMPTY_SET
+            b't' => {
+                let items = self.pop_to_mark()?;
+                self.objects.add(Object::Tuple(items))
+            }
+            0x85..=0x87 => {
+                // TUPLE1, TUPLE2, TUPLE3
+                let count = usize::from(opcode - 0x84);
+                let at = self.stack.len().checked_sub(count).ok_or_else(underflow)?;
+                let items = self.stack.split_off(at);
+                self.objects.add(Object::Tuple(items))
+            }
+            b'l' => {
+                let items = self.pop_to_mark()?;
+                self.objects.add(Object::List(items))
+            }
+            b'd' => {
+                let items = self.pop_to_mark()?;
+                let dict = self.objects.instance(DICT);
+                self.set_items(&dict, items);
+                dict
+            }
+            0x91 => {
+                self.pop_to_mark()?; // FROZENSET
+                self.objects.instance("frozenset")
+            }
+            0x93 => self.stack_global()?,
+            b'P' => {
+                self.operands.line()?; // PERSID, which names storages by no text
+                Value::Other
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                self.objects.persistent(&id)
+            }
+            b'R' | 0x81 => {
+                // REDUCE, NEWOBJ
+                let arguments = self.pop()?;
+                let function = self.pop()?;
+                self.objects.call(&function, &arguments)?
+            }
+            0x92 => {
+                self.pop()?; // NEWOBJ_EX, with named arguments
+                let arguments = self.pop()?;
+                let class = self.pop()?;
+                self.objects.call(&class, &arguments)?
+            }
+            b'i' => {
+                // INST
+                let module = self.operands.line()?;
+                let class = format!("{module}.{}", self.operands.line()?);
+                self.pop_to_mark()?;
+                self.objects.instance(&class)
+            }
+            b'o' => match self.pop_to_mark()?.first() {
+                // OBJ
+                Some(Value::Global(class)) => self.objects.instance(class),
+                _ => self.objects.instance("?"),
+            },
+            b'2' => self.stack.last().cloned().ok_or_else(underflow)?, // DUP
+            _ => return Ok(None),
+        }))
+    }
+
     /// Runs an instruction that pushes no value.
-    fn run_without_value(&mut self, opcode: u8) -> Result<()> {
+    fn change(&mut self, opcode: u8) -> Result<()> {
         match opcode {
-            0x80 => drop(self.take::<1>()?), // PROTO
-            0x95 => drop(self.take::<8>()?), // FRAME
+            0x80 => drop(self.operands.byte()?),      // PROTO
+            0x95 => drop(self.operands.skip::<8>()?), // FRAME
+            b'0' => drop(self.pop()?),                // POP
+            b'1' => drop(self.pop_to_mark()?),        // POP_MARK
             b's' => {
                 let value = self.pop()?;
                 let key = self.pop()?;
-                self.set_items(vec![key, value]);
+                self.set_on_top(vec![key, value])?;
             }
             b'u' => {
                 let items = self.pop_to_mark()?;
-                self.set_items(items);
+                self.set_on_top(items)?;
             }
-            b'a' => drop(self.pop()?), // APPEND: lists contain no weights
-            b'e' => drop(self.pop_to_mark()?), // APPENDS
-            b'b' => drop(self.pop()?), // BUILD: an object's attributes contain no weights
+            b'a' => {
+                let item = self.pop()?;
+                self.append(vec![item])?;
+            }
+            b'e' => {
+                let items = self.pop_to_mark()?;
+                self.append(items)?;
+            }
+            0x90 => drop(self.pop_to_mark()?), // ADDITEMS: sets contain no weights
+            b'b' => {
+                // BUILD
+                let restored = self.pop()?;
+                let top = self.stack.last().ok_or_else(underflow)?;
+                if let Some(Object::Instance { state, .. }) = self.objects.get_mut(top) {
+                    *state = restored;
+                }
+            }
+            b'p' => {
+                let key = self.operands.key()?;
+                self.remember(key)?;
+            }
             b'q' => {
-                let [key] = self.take()?;
+                let key = self.operands.byte()?;
                 self.remember(key.into())?;
             }
             b'r' => {
-                let key = u32::from_le_bytes(self.take()?);
-                self.remember(key)?;
+                let key = u32::from_le_bytes(self.operands.take()?);
+                self.remember(key.into())?;
             }
-            0x94 => self.remember(self.memo.len() as u32)?, // MEMOIZE
+            0x94 => self.remember(self.memo.len() as u64)?, // MEMOIZE
+            0x98 => {}                                      // READONLY_BUFFER
+            0x82..=0x84 => return Err(refused("names an object by the number of a registry")),
+            0x97 => return Err(refused("keeps data outside the file")), // NEXT_BUFFER
             _ => {
                 return Err(Error::artifact(format!(
-                    "the pickle contains the instruction {opcode:#04x}, \
-                         which no plain checkpoint needs"
+                    "the pickle contains {opcode:#04x}, which is no instruction; the file is \
+                     damaged"
                 )));
             }
         }
@@ -125,62 +239,11 @@ impl<'a> Unpickler<'a> {
         Ok(Value::Global(format!("{module}.{name}").into()))
     }
 
-    fn reduce(&mut self) -> Result<Value> {
-        let Value::Tuple(arguments) = self.pop()? else {
-            return Err(Error::artifact(
-                "the pickle contains a call without arguments",
-            ));
-        };
-        match self.pop()? {
-            Value::Global(function) => Value::reduce(&function, &arguments),
-            _ => Ok(Value::Other),
-        }
-    }
-
-    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or_else(cut_off)?;
-        self.rest = rest;
-        Ok(*taken)
-    }
-
-    fn bytes(&mut self, length: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(cut_off)?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn name(&mut self, length: usize) -> Result<&'a str> {
-        std::str::from_utf8(self.bytes(length)?)
-            .map_err(|_| Error::artifact("a name in the pickle is not UTF-8"))
-    }
-
-    fn text(&mut self, length: usize) -> Result<Value> {
-        Ok(Value::Text(self.name(length)?.into()))
-    }
-
-    fn line(&mut self) -> Result<&'a str> {
-        let end = self.rest.iter().position(|&b| b == b'\n');
-        let line = self.name(end.ok_or_else(cut_off)?)?;
-        self.take::<1>()?;
-        Ok(line)
-    }
-
-    fn long(&mut self) -> Result<Value> {
-        let [length] = self.take()?;
-        let bytes = self.bytes(length.into())?;
-        if bytes.len() > 8 {
-            return Err(Error::artifact(
-                "the pickle contains an integer of more than 64 bits",
-            ));
-        }
-        let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
-        let mut buffer = [if negative { 0xFF } else { 0 }; 8];
-        buffer[..bytes.len()].copy_from_slice(bytes);
-        Ok(Value::Int(i64::from_le_bytes(buffer)))
-    }
-
     fn pop(&mut self) -> Result<Value> {
-        self.stack.pop().ok_or_else(underflow)
+        match self.stack.pop() {
+            None | Some(Value::Mark) => Err(underflow()),
+            Some(value) => Ok(value),
+        }
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Value>> {
@@ -194,43 +257,48 @@ impl<'a> Unpickler<'a> {
         Ok(items)
     }
 
-    /// Adds keys and values to the dictionary on the stack.
-    fn set_items(&mut self, items: Vec<Value>) {
-        let Some(Value::Dict(entries)) = self.stack.last_mut() else {
+    fn set_on_top(&mut self, items: Vec<Value>) -> Result<()> {
+        let top = self.stack.last().cloned().ok_or_else(underflow)?;
+        self.set_items(&top, items);
+        Ok(())
+    }
+
+    /// Adds keys and values to a dictionary. A later value of a key replaces an earlier one when
+    /// the tensors are collected.
+    fn set_items(&mut self, dict: &Value, items: Vec<Value>) {
+        let Some(Object::Instance { entries, .. }) = self.objects.get_mut(dict) else {
             return;
         };
         let mut items = items.into_iter();
         while let (Some(key), Some(value)) = (items.next(), items.next()) {
-            if let Value::Text(key) = key
-                && key.len() <= MAX_NAME_BYTES
-                && !value.is_nested_dict()
-            {
-                entries.push((key, value));
-            }
+            entries.push((key, value));
         }
     }
 
-    fn remember(&mut self, key: u32) -> Result<()> {
-        // A dictionary is stored while it is empty, and recalled only by cyclic pickles, which no
-        // checkpoint is.
-        let value = match self.stack.last().ok_or_else(underflow)? {
-            Value::Dict(_) => Value::Dict(Vec::new()),
-            other => other.clone(),
-        };
-        self.memo.insert(key, value);
+    fn append(&mut self, new: Vec<Value>) -> Result<()> {
+        let top = self.stack.last().ok_or_else(underflow)?;
+        if let Some(Object::List(items) | Object::Instance { items, .. }) =
+            self.objects.get_mut(top)
+        {
+            items.extend(new);
+        }
         Ok(())
     }
 
-    fn recall(&self, key: u32) -> Result<Value> {
+    fn remember(&mut self, key: u64) -> Result<()> {
+        let value = self.stack.last().ok_or_else(underflow)?;
+        self.memo.insert(key, value.clone());
+        Ok(())
+    }
+
+    fn recall(&self, key: u64) -> Result<Value> {
         let value = self.memo.get(&key).cloned();
         value.ok_or_else(|| Error::artifact("the pickle recalls a value that it never stored"))
     }
 }
 
-fn cut_off() -> Error {
-    Error::artifact("the pickle is cut off")
-}
-
-fn underflow() -> Error {
-    Error::artifact("the pickle takes more from its stack than it put there")
+fn refused(what: &str) -> Error {
+    Error::artifact(format!(
+        "the pickle {what}, which is not supported; save the weights as a state dict"
+    ))
 }

@@ -1,0 +1,116 @@
+//! Reading tensors by the hub's names.
+
+use super::{
+    names,
+    parts::{Parts, join_shapes},
+    positions::Coverage,
+    tensor::RawTensor,
+    translate::Weights,
+};
+use crate::error::{Error, Result};
+
+impl Weights {
+    /// Reads the tensor with the hub's `name`, as f32 of exactly `shape`, row-major.
+    ///
+    /// A position table gets a row for CLS, and gives away rows for registers, if the file differs
+    /// from the hub there; the sums of tokens and positions are the same.
+    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        match (name, self.coverage(), shape) {
+            ("pos_embed", Some(coverage), &[.., rows, width]) => {
+                let grid = rows.saturating_sub(1).isqrt();
+                if coverage.rows(grid) == rows {
+                    return self.read_stored(name, shape);
+                }
+                let stored = self.read_stored(name, &[1, coverage.rows(grid), width])?;
+                Ok(coverage.with_cls_only(&stored, width))
+            }
+            ("register_tokens", Some(coverage @ Coverage::Registers(_)), &[.., width]) => {
+                let mut tokens = self.read_stored(name, shape)?;
+                let positions = self.read_whole("pos_embed")?;
+                for (token, position) in
+                    tokens.iter_mut().zip(coverage.registers(&positions, width))
+                {
+                    *token += position;
+                }
+                Ok(tokens)
+            }
+            _ => self.read_stored(name, shape),
+        }
+    }
+
+    /// Reads a tensor as the file has it.
+    fn read_stored(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let parts = self.parts(name)?;
+        // Checked before any value is read: another shape than the model's could have any size.
+        if !join_shapes(&parts).is_some_and(|joined| same_shape(&joined, shape)) {
+            let found: Vec<String> = parts
+                .iter()
+                .map(|(_, part)| format!("{:?}", part.shape))
+                .collect();
+            let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
+            return Err(Error::artifact(format!(
+                "the weights are {}; tensor {} has shape {}, but this model needs {shape:?}",
+                self.found,
+                names.join(" + "),
+                found.join(" + ")
+            )));
+        }
+        Ok(parts
+            .into_iter()
+            .flat_map(|(_, part)| part.to_f32())
+            .collect())
+    }
+
+    fn read_whole(&self, name: &str) -> Result<Vec<f32>> {
+        let parts = self.parts(name)?;
+        Ok(parts
+            .into_iter()
+            .flat_map(|(_, part)| part.to_f32())
+            .collect())
+    }
+
+    /// Returns the parts of a tensor with their names in the file.
+    fn parts(&self, name: &str) -> Result<Vec<(&str, &RawTensor)>> {
+        let missing = |name: &str| {
+            Error::artifact(format!(
+                "the weights are {}, and have no tensor {name}; save all weights of the model",
+                self.found
+            ))
+        };
+        let stored = self.tensors.get(name).ok_or_else(|| {
+            let names = names::hugging_face(name).filter(|_| self.has_hugging_face_names);
+            let tail = names.map_or_else(|| name.to_owned(), |names| names.join(" + "));
+            missing(&format!("{}{tail}", self.prefix))
+        })?;
+        stored
+            .iter()
+            .enumerate()
+            .map(|(index, part)| match part {
+                Some((name, tensor)) => Ok((name.as_str(), tensor)),
+                None => Err(missing(&describe_missing(name, stored, index))),
+            })
+            .collect()
+    }
+}
+
+fn describe_missing(name: &str, parts: &Parts, index: usize) -> String {
+    let present: Vec<&str> = parts
+        .iter()
+        .flatten()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    format!(
+        "that completes {name}: part {} of {}, next to {}",
+        index + 1,
+        parts.len(),
+        present.join(" and ")
+    )
+}
+
+/// Whether two shapes are equal apart from leading ones (`[1, 1, D]` and `[D]`).
+fn same_shape(a: &[usize], b: &[usize]) -> bool {
+    fn trim(shape: &[usize]) -> impl Iterator<Item = &usize> {
+        shape.iter().skip_while(|&&side| side == 1)
+    }
+    trim(a).eq(trim(b))
+}

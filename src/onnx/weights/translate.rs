@@ -1,0 +1,223 @@
+//! Weights under the hub's names: one model of a file, translated.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{blocks, found::Found, names, parts::Named, prefix, tensor::TensorMap};
+use crate::error::{Error, Result};
+
+/// Names outside the blocks that change features and that no DINOv2 has.
+const FOREIGN: [&str; 10] = [
+    "patch_embed.",
+    "embeddings.",
+    "norm_pre.",
+    "fc_norm.",
+    "cls_norm.",
+    "dist_token",
+    "storage_tokens",
+    "rope",
+    "rel_pos",
+    "relative_position",
+];
+
+/// Weights of a vision transformer under the hub's names.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    pub(super) tensors: Named,
+    /// Names in the file of tensors that no DINOv2 has.
+    pub(super) foreign: Vec<String>,
+    pub(super) prefix: String,
+    others: Vec<String>,
+    pub(super) found: Found,
+    pub(super) has_hugging_face_names: bool,
+}
+
+impl Weights {
+    /// Takes the model of a file: the only one, or the moving average of a training run.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Artifact`] if the file has no model, or it is not clear which.
+    pub fn new(tensors: TensorMap) -> Result<Self> {
+        Self::with_prefix(tensors, None)
+    }
+
+    /// Takes the model whose names begin with `prefix`; by default as [`Weights::new`] does.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Artifact`] if there is no model under the prefix, or several.
+    pub fn with_prefix(tensors: TensorMap, prefix: Option<&str>) -> Result<Self> {
+        let candidates = prefix::candidates(&tensors);
+        if candidates.is_empty() {
+            return Err(no_model(&tensors));
+        }
+        let prefix = prefix::choose(&tensors, &candidates, prefix)?;
+        let mut weights = Self {
+            tensors: Named::default(),
+            foreign: Vec::new(),
+            others: candidates
+                .into_iter()
+                .filter(|other| *other != prefix)
+                .collect(),
+            found: Found::default(),
+            has_hugging_face_names: tensors.contains_key(&format!("{prefix}embeddings.cls_token")),
+            prefix,
+        };
+        weights.translate(&tensors)?;
+        weights.found = Found::of(&weights.tensors);
+        Ok(weights)
+    }
+
+    /// Returns the prefix under which the file has the weights; often empty.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Says what the weights are, where the file has them, and which other models it has.
+    pub fn summary(&self) -> String {
+        let others = match self.others.as_slice() {
+            [] => String::new(),
+            others => format!(
+                "; the file also has {}, see --weights-prefix",
+                prefix::list(others)
+            ),
+        };
+        format!(
+            "{} under {}{others}",
+            self.found,
+            prefix::quoted(&self.prefix)
+        )
+    }
+
+    /// Puts the tensors under the hub's names.
+    fn translate(&mut self, tensors: &TensorMap) -> Result<()> {
+        let prefix = self.prefix.clone();
+        let named: Vec<(String, String)> = prefix::under(tensors, &prefix)
+            .map(|(name, _)| (name.clone(), names::plain_name(&name[prefix.len()..])))
+            .collect();
+        let places: BTreeSet<blocks::Place> = named
+            .iter()
+            .filter_map(|(_, plain)| Some(blocks::split(plain)?.0))
+            .collect();
+        let indices = blocks::indices(&places);
+        for (name, plain) in named {
+            let Some((place, leaf)) = blocks::split(&plain) else {
+                match names::outside_block(&plain) {
+                    Some(part) => self.insert(part.name.clone(), &part, name, tensors)?,
+                    None if FOREIGN.iter().any(|start| plain.starts_with(start)) => {
+                        self.foreign.push(name);
+                    }
+                    None => {}
+                }
+                continue;
+            };
+            if names::is_adapter(&plain) {
+                return Err(unmerged(&name));
+            }
+            match names::in_block(leaf) {
+                Some(part) => {
+                    let hub = format!("blocks.{}.{}", indices[&place], part.name);
+                    self.insert(hub, &part, name, tensors)?;
+                }
+                None => self.foreign.push(name),
+            }
+        }
+        self.complete_biases();
+        self.name_gated_layers();
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        hub: String,
+        part: &names::Part,
+        name: String,
+        tensors: &TensorMap,
+    ) -> Result<()> {
+        let parts = self
+            .tensors
+            .entry(hub)
+            .or_insert_with(|| vec![None; part.count]);
+        let is_other_spelling = parts.len() != part.count;
+        match parts.get_mut(part.index) {
+            Some(slot @ None) if !is_other_spelling => {
+                *slot = tensors.get(&name).cloned().map(|tensor| (name, tensor));
+                Ok(())
+            }
+            _ => Err(Error::artifact(format!(
+                "the file has a tensor under two names, one of them {name}; leave one out"
+            ))),
+        }
+    }
+
+    /// Adds the bias of keys, which timm leaves out, because a softmax cancels it.
+    fn complete_biases(&mut self) {
+        for (name, parts) in &mut self.tensors {
+            if name.ends_with("attn.qkv.bias")
+                && let [Some((name, query)), key @ None, Some(_)] = parts.as_mut_slice()
+                && name.ends_with("q_bias")
+            {
+                *key = Some((name.replace("q_bias", "k_bias"), query.zeros()));
+            }
+        }
+    }
+
+    /// Gives timm's gated layers, which are named as ungated ones, their names in the hub's layout.
+    fn name_gated_layers(&mut self) {
+        let width = |tensor: &str, axis: usize| {
+            let parts = self.tensors.get(tensor)?;
+            let (_, tensor) = parts.first()?.as_ref()?;
+            tensor.shape.get(axis).copied()
+        };
+        let inner = width("blocks.0.mlp.fc2.weight", 1);
+        let is_gated = inner.is_some_and(|inner| {
+            inner > 0 && width("blocks.0.mlp.fc1.weight", 0) == inner.checked_mul(2)
+        });
+        if is_gated {
+            let renamed = |name: String| {
+                name.replace(".mlp.fc1.", ".mlp.w12.")
+                    .replace(".mlp.fc2.", ".mlp.w3.")
+            };
+            self.tensors = std::mem::take(&mut self.tensors)
+                .into_iter()
+                .map(|(name, parts)| (renamed(name), parts))
+                .collect();
+        }
+    }
+}
+
+fn unmerged(name: &str) -> Error {
+    Error::artifact(format!(
+        "the file has an adapter that is not merged (LoRA or another of PEFT's): {name}; merge \
+         first, with model.merge_and_unload(), and save the merged model"
+    ))
+}
+
+/// Returns the error for a file without a model.
+fn no_model(tensors: &TensorMap) -> Error {
+    if let Some(name) = tensors.keys().find(|name| names::is_adapter(name)) {
+        return unmerged(name);
+    }
+    let mut groups = BTreeMap::new();
+    for name in tensors.keys() {
+        let group = name
+            .split_once('.')
+            .map_or(name.as_str(), |(group, _)| group);
+        *groups.entry(group).or_insert(0) += 1;
+    }
+    let shown: Vec<String> = groups
+        .iter()
+        .take(6)
+        .map(|(group, count)| format!("`{group}` ({count})"))
+        .collect();
+    let more = if groups.len() > 6 { ", …" } else { "" };
+    let holds = match tensors.len() {
+        0 => "the file has no tensors of floating-point numbers".to_owned(),
+        count => format!(
+            "the file has {count} tensors, under {}{more}",
+            shown.join(", ")
+        ),
+    };
+    Error::artifact(format!(
+        "{holds}, but no `cls_token` next to patch embeddings; use weights of a DINOv2 with the \
+         names of Meta's hub, timm or Hugging Face"
+    ))
+}
