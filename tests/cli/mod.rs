@@ -1,6 +1,7 @@
 //! The commands of the program.
 
 mod commands;
+mod documents;
 mod download;
 mod eval;
 mod eval_linear;

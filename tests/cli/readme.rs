@@ -2,18 +2,10 @@
 
 use std::path::Path;
 
-use dinoserve::http::HttpConfig;
-use serde_json::Value;
 use tokio::process::Command;
 
 use crate::{
-    support::{
-        focus, golden,
-        process::PROGRAM,
-        python::Python,
-        scratch,
-        server::{Server, floats, new_gallery},
-    },
+    support::{process::PROGRAM, python::Python, scratch},
     tidy::text,
 };
 
@@ -44,25 +36,6 @@ fn code_spans(document: &str) -> Vec<String> {
     spans.map(|span| span.replace('\n', " ")).collect()
 }
 
-/// Returns the line of a shell that tries a command of the README.
-fn trial(command: &str, server: &str) -> String {
-    let words: Vec<&str> = command.split(' ').collect();
-    match words.as_slice() {
-        ["curl", ..] => command
-            .replacen("curl", "curl -fsS", 1)
-            .replace("localhost:8080", server),
-        // These take no time and need no model.
-        ["dinoserve", "models", "list"] | ["dinoserve", "keys", "new", ..] => command.to_owned(),
-        // Unknown options are rejected before the help is printed.
-        ["dinoserve", ..] => format!("{command} --help"),
-        // An unknown target is an error.
-        ["make", ..] => format!("{command} --dry-run --directory '{ROOT}'"),
-        // `make docker` runs it.
-        ["docker", "compose", "up"] => format!("test -f '{ROOT}/docker-compose.yml'"),
-        _ => panic!("README.md: say in tests/cli/readme.rs how this command is run: {command}"),
-    }
-}
-
 /// Runs a line of a shell that finds `dinoserve`, and returns what it prints.
 async fn run(line: &str, folder: &Path) -> Vec<u8> {
     let programs = Path::new(PROGRAM).parent().unwrap().to_str().unwrap();
@@ -79,45 +52,6 @@ async fn run(line: &str, folder: &Path) -> Vec<u8> {
         .expect("a shell");
     assert!(output.status.success(), "{line}: {output:?}");
     output.stdout
-}
-
-#[tokio::test]
-async fn the_commands_of_the_readme_run() {
-    let server =
-        Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
-    let folder = scratch("readme");
-    for (sample, file) in [("chelsea.png", "cat.jpg"), ("coffee.png", "new.jpg")] {
-        let image = image::open(golden("dinov2-small-focus").join(sample)).unwrap();
-        image.into_rgb8().save(folder.join(file)).unwrap();
-    }
-    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let mut answers = Vec::new();
-    for command in commands(&readme) {
-        let printed = run(&trial(&command, &server.address.to_string()), &folder).await;
-        if !command.starts_with("curl ") {
-            continue;
-        }
-        match command.split_once(" -o ") {
-            Some((_, file)) => {
-                let rendering = image::open(folder.join(file));
-                assert!(rendering.is_ok_and(|png| png.width() > 300), "{command}");
-            }
-            None => answers.push(serde_json::from_slice::<Value>(&printed).expect(&command)),
-        }
-    }
-    // The commands print an embedding, a stored item, neighbors, a class, and neighbors.
-    let embedding = floats(&answers[0]["data"][0]["embedding"]);
-    let length: f32 = embedding.iter().map(|value| value * value).sum();
-    assert!(
-        embedding.len() == 384 && (length - 1.0).abs() < 1e-4,
-        "{embedding:?}"
-    );
-    assert_eq!(answers[1]["id"], "cat-1");
-    assert_eq!(answers[3]["label"], "cat");
-    assert_eq!(answers.len(), 5);
-    let keys = std::fs::read_to_string(folder.join("keys.toml")).unwrap();
-    assert!(keys.contains("shop"), "{keys}");
-    server.stopped().await;
 }
 
 #[tokio::test]

@@ -178,3 +178,27 @@ fn a_run_reports_a_collapse() {
     let text = stderr(&output);
     assert!(text.contains("training has collapsed"), "{text}");
 }
+
+/// Unknown options are rejected before the help is printed.
+#[test]
+fn the_commands_of_the_readme_parse() {
+    let readme = include_str!("../README.md").replace("\\\n", " ");
+    let commands: Vec<&str> = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("dinoserve-train "))
+        .collect();
+    for command in &commands {
+        let output = Command::new(env!("CARGO_BIN_EXE_dinoserve-train"))
+            .args(command.split_whitespace())
+            .arg("--help")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+        let help = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            help.contains("Usage: dinoserve-train run"),
+            "{command}: {help}"
+        );
+    }
+    assert_eq!(commands.len(), 2, "{commands:?}");
+}
