@@ -117,8 +117,8 @@ def main() -> None:
             masses = ", ".join(f"{head['foreground_mass']:.0%}" for head in stats["heads"])
             print(f"    attention of each head on the foreground: {masses}; mean overlap {stats['mean_overlap']:.0%}")
         metrics = server.get("/metrics").decode()
-        images = next(line for line in metrics.splitlines() if line.startswith("dinoserve_images_total"))
-        print(f"metrics: {images}")
+        done = next(line for line in metrics.splitlines() if line.startswith('dinoserve_images_total{outcome="ok"}'))
+        print(f"metrics: {done}")
     except (urllib.error.URLError, OSError) as error:
         server.process.kill()
         sys.exit(f"demo: {error}")

@@ -7,6 +7,32 @@ function quoted(word) {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
+/** Copies text; false if the browser does not allow it. */
+async function copyText(text) {
+  // Browsers have the clipboard's interface only on HTTPS and on localhost.
+  if (navigator.clipboard) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      // Refused, as in a frame; the older way may work.
+    }
+  }
+  const area = element("textarea", { value: text, readOnly: true, className: "visually-hidden", "aria-hidden": "true" });
+  const focused = document.activeElement;
+  document.body.append(area);
+  area.select();
+  const copied = document.execCommand("copy");
+  area.remove();
+  focused?.focus();
+  return copied;
+}
+
+/** Selects a command, for a visitor who copies it by keyboard. */
+function selectText(place) {
+  getSelection().selectAllChildren(place);
+}
+
 /** Shows a command for each map of `photo`, and for what lies over it. */
 export function showCommands(place, photo, { overlay, second }) {
   const server = location.origin;
@@ -25,11 +51,13 @@ export function showCommands(place, photo, { overlay, second }) {
   commands.push(["Nearest in the gallery", `curl ${body} ${quoted(`${server}/v1/knn?k=8`)}`]);
   place.replaceChildren(...commands.map(([caption, command]) => {
     const copy = element("button", { type: "button", "aria-label": `Copy the command: ${caption}` }, "Copy");
+    const shown = element("pre", {}, command);
     copy.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(command);
-      copy.textContent = "Copied";
-      setTimeout(() => (copy.textContent = "Copy"), 1500);
+      const copied = await copyText(command);
+      if (!copied) selectText(shown);
+      copy.textContent = copied ? "Copied" : "Selected: press Ctrl+C";
+      setTimeout(() => (copy.textContent = "Copy"), copied ? 1500 : 5000);
     });
-    return element("figure", {}, element("figcaption", {}, caption), element("pre", {}, command), copy);
+    return element("figure", {}, element("figcaption", {}, caption), shown, copy);
   }));
 }

@@ -11,14 +11,20 @@ let like = {};
 let next = null;
 /** The item in the details. */
 let open = null;
+/** Number of the latest listing; answers to earlier ones are dropped. */
+let latest = 0;
 
 start();
 
 function start() {
   $("filters").addEventListener("submit", (event) => {
     event.preventDefault();
-    guarded(show);
+    seek(like);
   });
+  addEventListener("popstate", () => guarded(() => {
+    recall();
+    return show();
+  }));
   $("gallery").addEventListener("change", () => seek({}));
   $("more").addEventListener("click", () => guarded(showPage));
   $("unlike").addEventListener("click", () => seek({}));
@@ -39,6 +45,7 @@ function start() {
   guarded(async () => {
     await showModel($("model"));
     await listGalleries();
+    recall();
     await show();
   });
 }
@@ -56,19 +63,37 @@ async function guarded(work) {
 
 function seek(what) {
   like = what;
+  remember();
   guarded(show);
+}
+
+/** Writes what is shown to the address bar. A photograph that is searched by has no address. */
+function remember() {
+  const state = { gallery: $("gallery").value, label: $("label").value.trim(), where: $("where").value.trim(), like: like.id };
+  const query = new URLSearchParams(Object.entries(state).filter(([, value]) => value));
+  if (`?${query}` !== location.search) history.pushState(null, "", `?${query}`);
+}
+
+/** Takes what to show from the address bar. */
+function recall() {
+  const query = new URLSearchParams(location.search);
+  const wanted = query.get("gallery");
+  const names = [...$("gallery").options].map(({ value }) => value);
+  $("gallery").value = names.includes(wanted) ? wanted : names[0];
+  for (const name of ["label", "where"]) $(name).value = query.get(name) ?? "";
+  like = query.has("like") ? { id: query.get("like") } : {};
+  if (wanted && !names.includes(wanted)) throw new Problem(`This server has no gallery “${wanted}”. Choose another.`);
 }
 
 async function listGalleries() {
   const { data } = await ask("/v1/galleries");
-  const wanted = new URLSearchParams(location.search).get("gallery");
   const names = data.data.map(({ name, items }) => ({ name, items }));
   if (names.length === 0) {
     $("filters").hidden = true;
     throw new Problem("This server has no gallery yet. Add photographs in the playground, or with PUT /v1/gallery/{id}.");
   }
   $("gallery").replaceChildren(...names.map(({ name, items }) =>
-    element("option", { value: name, selected: name === wanted }, `${name} (${items.toLocaleString("en")})`)));
+    element("option", { value: name }, `${name} (${items.toLocaleString("en")})`)));
 }
 
 /** The filters as query parameters. */
@@ -87,7 +112,10 @@ function conditions() {
 }
 
 async function show() {
+  latest += 1;
   $("items").replaceChildren();
+  $("summary").textContent = "";
+  $("more").hidden = true;
   $("like").hidden = !like.id && !like.file;
   $("file").value = "";
   next = null;
@@ -99,7 +127,9 @@ async function showPage() {
   const query = conditions();
   query.set("limit", PAGE);
   if (next) query.set("cursor", next);
+  const listing = latest;
   const { data } = await ask(`/v1/gallery?${query}`);
+  if (listing !== latest) return;
   next = data.next;
   $("items").append(...data.items.map(tile));
   $("more").hidden = !next;
@@ -110,13 +140,18 @@ async function showPage() {
 async function showAlike() {
   const query = conditions();
   query.set("k", PAGE);
-  $("more").hidden = true;
+  const listing = latest;
   const answer = like.file
     ? await askAbout(`/v1/knn?${query}`, like.file)
     : await ask(`/v1/knn?id=${encodeURIComponent(like.id)}&${query}`);
+  if (listing !== latest) return;
   const { neighbors } = answer.data;
   $("items").append(...neighbors.map(tile));
-  $("summary").textContent = `The ${neighbors.length} nearest of “${like.id ?? like.file.name}”, the nearest first.`;
+  const of = `of “${like.id ?? like.file.name}”`;
+  $("summary").textContent = {
+    0: "No item matches.",
+    1: `The nearest item ${of}.`,
+  }[neighbors.length] ?? `The ${neighbors.length} nearest ${of}, the nearest first.`;
 }
 
 function tile(item) {
@@ -140,6 +175,7 @@ async function showDetails(item) {
     const { data } = await ask(itemPath(item.id, $("gallery").value));
     open = data;
     $("details-id").textContent = data.id;
+    $("details-picture").replaceChildren(thumbnail(data.id, $("gallery").value));
     const facts = [
       ["Label", data.label ?? "none"],
       ["Stored", new Date(data.stored_ms).toLocaleString()],

@@ -89,9 +89,15 @@ function say(text) {
   $("status").textContent = text;
 }
 
+/** Opens the first photograph by `open`. The next of several becomes the second photograph, and the page says what is not used. */
 function choose(files, open) {
-  const file = [...files].find((file) => file.type.startsWith("image/"));
-  if (file) guarded(() => open(file));
+  const [file, next] = [...files].filter((file) => file.type.startsWith("image/"));
+  const second = open === openPhoto ? next : undefined;
+  const unused = [...files].filter((other) => other !== file && other !== second).map(({ name }) => name);
+  $("unused").hidden = !file || unused.length === 0;
+  $("unused").textContent = `Not used: ${unused.join(", ")}. This page takes two photographs at a time.`;
+  if (second) guarded(() => Promise.all([openPhoto(file), openSecond(second)]));
+  else if (file) guarded(() => open(file));
   else if (files.length > 0) guarded(() => { throw new Problem(`${files[0].name} is not an image. JPEG, PNG, WebP, GIF, BMP and TIFF can be read.`); });
 }
 
