@@ -7,7 +7,9 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
     http::{HeaderName, HeaderValue, Method, header},
-    middleware::{from_fn, from_fn_with_state, map_request, map_request_with_state},
+    middleware::{
+        from_fn, from_fn_with_state, map_request, map_request_with_state, map_response,
+    },
     response::{IntoResponse, Response},
     routing::{MethodRouter, get},
 };
@@ -174,7 +176,18 @@ pub(crate) fn router(state: AppState) -> Router {
         .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
         .layer(map_request(drain_body::drain))
         .layer(map_request(drop_invalid_request_id))
+        .layer(map_response(no_sniff))
         .with_state(state)
+}
+
+/// Keeps browsers from guessing another type than the stated one, such as HTML in a text.
+async fn no_sniff(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
 }
 
 async fn not_found(request: Request) -> Rejection {

@@ -29,7 +29,6 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 );
 /// The policy of `/docs`, which brings inline styles: only frames are forbidden.
 const DOCS_POLICY: HeaderValue = HeaderValue::from_static("frame-ancestors 'none'");
-const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// `GET /`.
 pub(crate) fn playground() -> MethodRouter<AppState> {
@@ -96,6 +95,5 @@ fn file(name: &str, headers: &HeaderMap) -> Response {
 fn with_policy(mut response: Response, policy: HeaderValue) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     response
 }

@@ -8,6 +8,9 @@ use mediatype::MediaType;
 
 use super::rejection::{Reason, Rejection, Result};
 
+/// Maximum number of characters of `Accept` that an error repeats.
+const MAX_REPEATED: usize = 80;
+
 /// A representation that an operation may offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Representation {
@@ -59,9 +62,18 @@ pub(crate) fn negotiate(headers: &HeaderMap, offers: &[Representation]) -> Resul
     chosen.map(|index| offers[index]).ok_or_else(|| {
         let offered: Vec<&str> = offers.iter().map(|offer| offer.media_type()).collect();
         let offered = offered.join(", ");
+        let wanted = shortened(&wanted);
         let detail = format!("Accept: {wanted} matches none of {offered}; ask for one of them");
         Rejection::new(Reason::NotAcceptable, detail)
     })
+}
+
+/// Returns the beginning of a long header.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_REPEATED) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// Returns an element of `Accept` without its charset, and with `*/*` for the `*` that Java sends.
@@ -120,6 +132,17 @@ mod tests {
         for (accept, expected) in rows {
             assert_eq!(chosen(accept).unwrap(), expected, "{accept}");
         }
+    }
+
+    #[test]
+    fn a_long_header_is_repeated_in_part() {
+        let long = format!("text/html{}", ", text/plain".repeat(2000));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_str(&long).unwrap());
+        let error = negotiate(&headers, &OFFERS).unwrap_err();
+        assert!(error.detail.starts_with("Accept: text/html, text/plain, "));
+        assert!(error.detail.contains("… matches none of application/json"));
+        assert!(error.detail.len() < 250, "{}", error.detail);
     }
 
     #[test]

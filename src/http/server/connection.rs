@@ -16,7 +16,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use super::connection_activity::{ConnectionActivity, InProgress, TrackedBody};
+use super::{
+    connection_activity::{ConnectionActivity, InProgress, TrackedBody},
+    strict_head::StrictHead,
+};
 use crate::telemetry;
 
 /// How long a connection made during shutdown may take to be accepted and to send its first
@@ -107,7 +110,8 @@ impl Connection {
         let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
             answer(self.router.clone(), request, Arc::clone(&activity))
         });
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let io = TokioIo::new(StrictHead::new(stream));
+        let mut connection = pin!(builder.serve_connection(io, service));
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             // An HTTP/2 client can keep a connection open with pings.

@@ -4,4 +4,5 @@ mod connection;
 mod connection_activity;
 mod reload;
 pub(crate) mod serve;
+mod strict_head;
 pub(crate) mod tls;

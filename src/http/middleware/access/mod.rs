@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Method, Uri, header},
+    http::{HeaderMap, Method, Uri, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -16,18 +16,26 @@ use axum::{
 pub use self::keys::{ApiKeys, NewKey, Role};
 use super::route_group::RouteGroup;
 use crate::{
+    error::Error,
     http::{AppState, Reason, Rejection, Result},
     telemetry,
 };
 
-/// Name of the key that a request came with, for the log.
+/// Name of the key that a request came with, for handlers and the log.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyName(pub(crate) Arc<str>);
 
 /// Passes a request on, or rejects it.
-pub(crate) async fn check(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub(crate) async fn check(
+    State(state): State<AppState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let config = &state.config;
     if let Err(error) = check_head(request.headers(), request.uri(), config.max_header_bytes) {
+        return reject(error.code(), error);
+    }
+    if let Err(error) = check_host(&request) {
         return reject(error.code(), error);
     }
     if let Err(error) = check_site(&request, &config.cors_origins) {
@@ -49,6 +57,7 @@ pub(crate) async fn check(State(state): State<AppState>, request: Request, next:
         .key_requests
         .with_label_values(&[&*name])
         .inc();
+    request.extensions_mut().insert(KeyName(Arc::clone(&name)));
     let mut response = next.run(request).await;
     response.extensions_mut().insert(KeyName(name));
     response
@@ -75,6 +84,23 @@ fn check_head(headers: &HeaderMap, uri: &Uri, max_bytes: usize) -> Result<()> {
         format!("request head is {bytes} bytes, limit is {max_bytes}; send images in the body");
     let error = Rejection::new(Reason::HeadTooLarge, detail);
     Err(error.with_limit("max_header_bytes", max_bytes as u64, "--max-header-bytes"))
+}
+
+/// Rejects a request that states no host, or several.
+fn check_host(request: &Request) -> Result<()> {
+    let fields = request.headers().get_all(header::HOST).iter().count();
+    let is_http2 = request.version() >= Version::HTTP_2;
+    let is_missing = match is_http2 {
+        // HTTP/2 has the host in the URI.
+        true => fields == 0 && request.uri().authority().is_none(),
+        false => fields == 0 && request.version() == Version::HTTP_11,
+    };
+    let wrong = match fields {
+        _ if is_missing => "the request has no Host header; send one",
+        0 | 1 => return Ok(()),
+        _ => "the request has several Host headers; send one",
+    };
+    Err(Error::malformed(wrong).into())
 }
 
 /// Rejects changes that a page of another site makes through a visitor's browser.
