@@ -24,6 +24,8 @@ pub enum Kind {
     ModelRejected,
     /// The request conflicts with stored data or with an operation in progress.
     Conflict,
+    /// Stored data is damaged, or states what no model can have; other data can still be used.
+    Damaged,
     /// The gallery's disk or its configured space is full. Nothing was written.
     StorageFull,
     /// The limit of concurrent requests is reached; a retry can succeed shortly.
@@ -91,6 +93,11 @@ impl Error {
     /// Creates a [`Kind::Malformed`] error.
     pub fn malformed(detail: impl Into<String>) -> Self {
         Self::new(Kind::Malformed, detail)
+    }
+
+    /// Creates a [`Kind::Damaged`] error.
+    pub fn damaged(detail: impl Into<String>) -> Self {
+        Self::new(Kind::Damaged, detail)
     }
 
     /// Creates a [`Kind::Artifact`] error.

@@ -7,7 +7,7 @@
 //! * adapters: `engine`, [`gallery`], [`artifacts`], [`sources`]
 //! * pure: [`vision`], [`features`], [`model`], [`onnx`]
 //!
-//! [`error`], [`hex`] and `telemetry` are leaves, which every module may use.
+//! [`error`], [`hex`], `background` and `telemetry` are leaves, which every module may use.
 //!
 //! Public modules are for the packages of this workspace. Tests see more of them by the feature
 //! `test-support`, and the fuzz targets by `fuzzing`.
@@ -18,6 +18,7 @@
 )]
 
 pub mod artifacts;
+mod background;
 pub mod cli;
 #[cfg(not(feature = "test-support"))]
 mod engine;

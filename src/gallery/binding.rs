@@ -6,7 +6,7 @@ use super::GalleryName;
 use crate::{
     error::{Error, Kind, Result},
     features::pool::Pooling,
-    model::ModelId,
+    model::{Architecture, ModelId},
     vision::{Difference, Preprocessing},
 };
 
@@ -27,7 +27,61 @@ pub struct Binding {
     pub preprocessing: Preprocessing,
 }
 
+/// Maximum length of a model's name and of its fingerprint, in bytes.
+const MAX_TEXT_BYTES: usize = 256;
+
 impl Binding {
+    /// Checks that a model can have made such vectors. A binding from a file or a database is
+    /// checked before a size depends on its numbers.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] that says what no model has.
+    pub fn check_possible(&self) -> Result<()> {
+        let max_layers = Architecture::MAX_LAYERS;
+        let max_size = Architecture::MAX_SIZE;
+        let impossible = |detail: String| {
+            let detail = format!("the description of its vectors is impossible: {detail}");
+            Err(Error::new(Kind::InvalidOption, detail))
+        };
+        if !(1..=max_layers).contains(&self.layers) {
+            let layers = self.layers;
+            return impossible(format!(
+                "`layers` is {layers}; a model has 1 to {max_layers}"
+            ));
+        }
+        let parts = self.layers * self.pooling.dim(1);
+        let dim = self.dim;
+        if dim == 0 || dim > parts * max_size {
+            let range = format_args!("1 to {}", parts * max_size);
+            return impossible(format!("`dim` is {dim}; it must be {range}"));
+        }
+        if !dim.is_multiple_of(parts) {
+            return impossible(format!(
+                "`dim` is {dim}; with `pooling` {} and `layers` {} it is a multiple of {parts}",
+                self.pooling, self.layers
+            ));
+        }
+        let size = self.preprocessing.size;
+        if !(1..=max_size).contains(&size) {
+            return impossible(format!("`size` is {size}; it must be 1 to {max_size}"));
+        }
+        let texts = [&*self.model.name, self.model.fingerprint.as_str()];
+        if texts
+            .iter()
+            .any(|text| text.len() > MAX_TEXT_BYTES || text.contains('\0'))
+        {
+            return impossible(format!(
+                "`model` and `fingerprint` have at most {MAX_TEXT_BYTES} bytes and no NUL"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Returns the width of the features for probes: CLS and the mean of the patch tokens.
+    pub fn features_width(&self) -> usize {
+        2 * self.dim / (self.layers * self.pooling.dim(1))
+    }
+
     /// Checks that vectors of the binding `other` compare with those of the gallery `name`.
     ///
     /// # Errors

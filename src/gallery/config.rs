@@ -34,6 +34,8 @@ pub struct GalleryConfig {
     pub exact_up_to: usize,
     /// Maximum size of a folder's database, in bytes.
     pub max_bytes: u64,
+    /// Maximum number of requests that read whole galleries of a folder at the same time.
+    pub readers: usize,
     /// Maximum number of connections to a PostgreSQL database, 4 or more.
     pub connections: usize,
 }
@@ -44,6 +46,7 @@ impl Default for GalleryConfig {
             vectors: VectorFormat::F32,
             exact_up_to: 100_000,
             max_bytes: 1 << 40,
+            readers: 16,
             connections: 16,
         }
     }

@@ -10,7 +10,7 @@
 //!
 //! A condition on a list holds if it holds for one entry. Strings compare by bytes, numbers as f64.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeSet};
 
 use serde_json::Value;
 
@@ -91,7 +91,7 @@ pub struct Bound {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Condition {
     /// Equal to one of these.
-    AnyOf(Vec<Scalar>),
+    AnyOf(BTreeSet<Scalar>),
     /// Between these ends, and of their type. At least one end is set.
     Range {
         /// Lower end.
@@ -107,7 +107,7 @@ impl Condition {
             "a condition is a value, {\"any\": [..]}, or a range of gt, gte, lt, lte";
         let wrong = |what: &str| Error::option("where", format!("`{name}`: {what}; {FORMS}"));
         if let Some(scalar) = Scalar::of(value) {
-            return Ok(Self::AnyOf(vec![scalar]));
+            return Ok(Self::AnyOf(BTreeSet::from([scalar])));
         }
         let Value::Object(members) = value else {
             return Err(wrong("neither a value nor an object"));
@@ -116,7 +116,7 @@ impl Condition {
             let Value::Array(entries) = any else {
                 return Err(wrong("`any` is not a list"));
             };
-            let values: Option<Vec<Scalar>> = entries.iter().map(Scalar::of).collect();
+            let values: Option<BTreeSet<Scalar>> = entries.iter().map(Scalar::of).collect();
             let values =
                 values.ok_or_else(|| wrong("`any` takes strings, numbers and booleans only"))?;
             return if members.len() == 1 {
@@ -150,10 +150,18 @@ impl Condition {
         }
     }
 
+    /// Returns the number of values that the condition names.
+    pub fn values(&self) -> usize {
+        match self {
+            Self::AnyOf(values) => values.len(),
+            Self::Range { low, high } => usize::from(low.is_some()) + usize::from(high.is_some()),
+        }
+    }
+
     /// Returns whether the condition holds for a value.
     pub fn holds(&self, value: &Scalar) -> bool {
         match self {
-            Self::AnyOf(values) => values.iter().any(|other| other.cmp(value).is_eq()),
+            Self::AnyOf(values) => values.contains(value),
             Self::Range { low, high } => {
                 let within = |bound: &Bound, inside: Ordering| {
                     let order = value.cmp(&bound.value);
@@ -182,7 +190,9 @@ pub struct ItemFilter {
 impl ItemFilter {
     /// Returns a filter for items with this label.
     pub fn of_label(label: &str) -> Self {
-        let label = Some(Condition::AnyOf(vec![Scalar::Text(label.to_owned())]));
+        let label = Some(Condition::AnyOf(BTreeSet::from([Scalar::Text(
+            label.to_owned(),
+        )])));
         Self {
             label,
             metadata: Vec::new(),
@@ -226,6 +236,12 @@ impl ItemFilter {
             }
         }
         Ok(filter)
+    }
+
+    /// Returns the conditions on the label and on the metadata.
+    pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        let of_metadata = self.metadata.iter().map(|(_, condition)| condition);
+        self.label.iter().chain(of_metadata)
     }
 
     /// Returns whether an item passes.

@@ -147,6 +147,30 @@ impl Parts {
     };
 }
 
+/// Largest difference of a vector's length from 1, four times that of a rounding to half precision.
+const LENGTH_TOLERANCE: f64 = 2e-3;
+
+/// Checks that a vector has `dim` values and length 1.
+pub(super) fn check_vector(vector: &[f32], dim: usize) -> Result<()> {
+    check_width(vector, dim)?;
+    let squares = vector.iter().map(|&value| f64::from(value).powi(2));
+    let length = squares.sum::<f64>().sqrt();
+    if (length - 1.0).abs() <= LENGTH_TOLERANCE {
+        return Ok(());
+    }
+    let detail = format_args!("has length {length:.4}; the vectors of a gallery have length 1");
+    Err(Error::option("vector", detail))
+}
+
+pub(crate) fn check_width(vector: &[f32], dim: usize) -> Result<()> {
+    if vector.len() == dim {
+        return Ok(());
+    }
+    let width = vector.len();
+    let detail = format!("has {width} values; the vectors of this gallery have {dim}");
+    Err(Error::option("vector", detail))
+}
+
 /// Returns whether the value holds a NUL character, at any depth.
 fn holds_nul(value: &Value) -> bool {
     match value {

@@ -25,14 +25,17 @@ pub use self::{
     item::{Item, Metadata, NewItem, Parts, StoredItem},
     name::{BasisName, GalleryName, ItemId, Label, ProbeName},
     open::open,
-    search::{Neighbor, Search},
-    snapshot::{SnapshotSummary, restore_snapshot, verify_snapshot, write_snapshot},
+    search::{Neighbor, Query, Search},
+    snapshot::{
+        GalleryReader, SnapshotSummary, restore_checked_snapshot, restore_snapshot,
+        verify_snapshot, write_snapshot,
+    },
     store::{
-        CheckReport, Gallery, GalleryInfo, GalleryStore, ItemBatch, ItemStream, Store, Written,
-        read_whole,
+        CheckReport, Gallery, GalleryInfo, GalleryStore, ItemBatch, ItemStream, RestoreLock, Store,
+        Written, read_whole,
     },
 };
 pub(crate) use self::{
-    search::check_width,
+    item::check_width,
     store::{no_gallery, no_item},
 };

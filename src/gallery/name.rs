@@ -62,8 +62,9 @@ macro_rules! checked_text {
 }
 
 checked_text! {
-    /// Name of a gallery: 1 to 64 of `a-z`, `0-9`, `-`, `_`, the first a letter or digit.
-    GalleryName, check_name
+    /// Name of a gallery: 1 to 64 of `a-z`, `0-9`, `-`, `_`, the first a letter or digit. Names
+    /// that begin with `restoring--` are reserved.
+    GalleryName, check_gallery_name
 }
 
 checked_text! {
@@ -89,6 +90,21 @@ checked_text! {
 impl GalleryName {
     /// Name used when a request gives none.
     pub const DEFAULT: &str = "default";
+
+    /// Prefix of the names of galleries that are being restored.
+    pub(super) const STAGING_PREFIX: &str = "restoring--";
+
+    /// Returns a name that a store holds, which may be reserved.
+    pub(super) fn stored(text: impl Into<String>) -> Result<Self> {
+        let text = text.into();
+        check_name(&text)?;
+        Ok(Self(text))
+    }
+
+    /// Returns whether the gallery is being restored, so that no client may see it.
+    pub(super) fn is_staging(&self) -> bool {
+        self.0.starts_with(Self::STAGING_PREFIX)
+    }
 }
 
 impl Default for GalleryName {
@@ -100,6 +116,18 @@ impl Default for GalleryName {
 impl ItemId {
     /// Maximum length of an id, in bytes.
     pub const MAX_BYTES: usize = 512;
+
+    /// Rejects an id that a new item may not have: `.` and `..`, which clients remove from paths,
+    /// so that the item could be neither read nor deleted.
+    pub fn of_new_item(self) -> Result<Self> {
+        match self.as_str() {
+            "." | ".." => {
+                let detail = format_args!("{:?} cannot be part of a path; use another", self.0);
+                Err(Error::option("id", detail))
+            }
+            _ => Ok(self),
+        }
+    }
 }
 
 impl Label {
@@ -123,6 +151,18 @@ fn check_name(name: &str) -> Result<()> {
     let detail = format!(
         "{name:?} is no name; names have 1 to {MAX_NAME_BYTES} of a-z, 0-9, - and _, and begin \
          with a letter or digit"
+    );
+    Err(Error::new(Kind::InvalidOption, detail))
+}
+
+fn check_gallery_name(name: &str) -> Result<()> {
+    check_name(name)?;
+    if !name.starts_with(GalleryName::STAGING_PREFIX) {
+        return Ok(());
+    }
+    let detail = format!(
+        "{name:?} is reserved: names that begin with {} belong to restores; use another name",
+        GalleryName::STAGING_PREFIX
     );
     Err(Error::new(Kind::InvalidOption, detail))
 }

@@ -1,13 +1,22 @@
 //! Search queries and their results.
 
-use super::{Binding, GalleryName, Item, ItemFilter, ItemId};
-use crate::error::{Error, Result};
+use super::{Binding, GalleryName, Item, ItemFilter, ItemId, check_width};
+use crate::error::Result;
+
+/// What a search compares with the items of a gallery.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Query {
+    /// A vector: `[dim]`, of length 1.
+    Vector(Vec<f32>),
+    /// The vector of a stored item, at the moment of the search.
+    Item(ItemId),
+}
 
 /// A nearest-neighbor query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Search {
-    /// Query vector: `[dim]`, of length 1.
-    pub vector: Vec<f32>,
+    /// Query vector.
+    pub query: Query,
     /// Binding of the query vector, compared with the gallery's within the search: a gallery of
     /// another binding may have taken the name since it was looked up.
     pub binding: Option<Binding>,
@@ -22,10 +31,15 @@ pub struct Search {
 }
 
 impl Search {
-    /// Returns a query for the `k` nearest of all items.
+    /// Returns a query for the `k` items nearest to a vector, of all items.
     pub fn new(vector: Vec<f32>, k: usize) -> Self {
+        Self::of(Query::Vector(vector), k)
+    }
+
+    /// Returns a query for the `k` nearest of all items.
+    pub fn of(query: Query, k: usize) -> Self {
         Self {
-            vector,
+            query,
             binding: None,
             k,
             filter: None,
@@ -39,7 +53,10 @@ impl Search {
         if let Some(own) = &self.binding {
             binding.check(name, own)?;
         }
-        check_width(&self.vector, binding.dim)
+        match &self.query {
+            Query::Vector(vector) => check_width(vector, binding.dim),
+            Query::Item(_) => Ok(()),
+        }
     }
 }
 
@@ -50,13 +67,4 @@ pub struct Neighbor {
     pub item: Item,
     /// Cosine similarity to the query vector: -1 to 1, 1 for the same direction.
     pub score: f32,
-}
-
-pub(crate) fn check_width(vector: &[f32], dim: usize) -> Result<()> {
-    if vector.len() == dim {
-        return Ok(());
-    }
-    let width = vector.len();
-    let detail = format!("has {width} values; the vectors of this gallery have {dim}");
-    Err(Error::option("vector", detail))
 }

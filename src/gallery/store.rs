@@ -43,6 +43,14 @@ pub trait GalleryStore: Debug + Send + Sync {
     /// Returns all galleries, by name.
     async fn galleries(&self) -> Result<Vec<GalleryInfo>>;
 
+    /// Returns the names of the galleries that are being restored, and of those whose restore was
+    /// interrupted. No other method lists them.
+    async fn staging_galleries(&self) -> Result<Vec<GalleryName>>;
+
+    /// Locks the restores of a target against all other restores of it, also of other servers on
+    /// the store. Returns `None` if it is locked.
+    async fn lock_restore(&self, target: &str) -> Result<Option<RestoreLock>>;
+
     /// Looks up a gallery.
     async fn gallery(&self, name: &GalleryName) -> Result<Option<GalleryInfo>>;
 
@@ -152,6 +160,25 @@ pub struct GalleryInfo {
     pub indexed: u64,
 }
 
+/// Lock of a restore; see [`GalleryStore::lock_restore`]. Dropping it unlocks.
+pub struct RestoreLock {
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl RestoreLock {
+    /// Wraps a value whose drop unlocks.
+    pub(super) fn new(lock: impl Send + Sync + 'static) -> Self {
+        let lock = Box::new(lock);
+        Self { _lock: lock }
+    }
+}
+
+impl Debug for RestoreLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RestoreLock")
+    }
+}
+
 /// Items whose vectors have the width of their binding.
 #[derive(Debug)]
 pub struct ItemBatch {
@@ -163,7 +190,9 @@ pub struct ItemBatch {
 
 impl ItemBatch {
     fn new(binding: &Binding, items: Vec<NewItem>) -> Result<Self> {
+        binding.check_possible()?;
         for item in &items {
+            item.id.clone().of_new_item()?;
             check_width(&item.vector, binding.dim)
                 .map_err(|error| error.context(format_args!("item {:?}", item.id.as_str())))?;
         }

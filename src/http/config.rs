@@ -19,6 +19,8 @@ pub struct HttpConfig {
     pub max_requests: Option<usize>,
     /// Timeout from the first byte of a request to its response.
     pub request_timeout: Duration,
+    /// Maximum number of snapshots that are sent at the same time for one API key.
+    pub max_key_snapshots: usize,
     /// How long the transfer of a snapshot may stall.
     pub snapshot_idle: Duration,
 }
@@ -32,6 +34,7 @@ impl Default for HttpConfig {
             cors_origins: Vec::new(),
             max_requests: None,
             request_timeout: Duration::from_secs(60),
+            max_key_snapshots: 4,
             snapshot_idle: Duration::from_secs(60),
         }
     }

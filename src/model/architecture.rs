@@ -86,6 +86,12 @@ impl Default for Normalization {
 const MAX_DIMENSION: usize = 1 << 16;
 
 impl Architecture {
+    /// Maximum width of a token, and of every other size.
+    pub const MAX_SIZE: usize = MAX_DIMENSION;
+
+    /// Maximum number of last blocks whose tokens the graph outputs.
+    pub const MAX_LAYERS: usize = 4;
+
     /// DINOv2 ViT-S/14. The other variants of DINOv2 differ only in the fields without a default.
     pub const DINOV2_SMALL: Self = Self {
         dim: 384,
@@ -125,7 +131,7 @@ impl Architecture {
 
     /// Returns the number of last blocks whose tokens the graph outputs as `layers_*`.
     pub fn layers(&self) -> usize {
-        self.depth.min(4)
+        self.depth.min(Self::MAX_LAYERS)
     }
 
     /// Describes what can change a feature but does not show in the weights, for the fingerprint.

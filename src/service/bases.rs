@@ -13,14 +13,14 @@ use super::{
     stages::{Stages, Timed},
 };
 use crate::{
-    engine::RequestedOutputs,
+    engine::{Engine, RequestedOutputs},
     error::{Error, Kind, Result, ResultExt},
     features::pca::{
         Basis, Moments,
         document::{self, Document},
     },
     gallery::{BasisName, DocumentKey, DocumentKind, Gallery},
-    model::ModelId,
+    model::{Architecture, ModelId},
     vision::{Preprocessing, ResizeMode},
 };
 
@@ -52,10 +52,16 @@ pub struct StoredBasis {
 
 impl StoredBasis {
     fn read(name: &BasisName, document: &Document<'_>) -> Result<Self> {
-        let about = serde_json::from_str(document.about()?).map_err(|error| {
-            let detail = format!("the description of the basis `{name}` is damaged: {error}");
-            Error::artifact(detail)
-        })?;
+        let damaged = |damage: &dyn std::fmt::Display| {
+            let detail = format!("the description of the basis `{name}` is damaged: {damage}");
+            Error::damaged(detail)
+        };
+        let about: BasisInfo =
+            serde_json::from_str(document.about()?).map_err(|error| damaged(&error))?;
+        let size = about.preprocessing.size;
+        if !(1..=Architecture::MAX_SIZE).contains(&size) {
+            return Err(damaged(&format_args!("`size` is {size}")));
+        }
         Ok(Self {
             name: name.clone(),
             about,
@@ -63,10 +69,22 @@ impl StoredBasis {
         })
     }
 
-    pub(super) fn require_model(&self, served: &ModelId) -> Result<()> {
+    /// Checks that the basis is one of the features of this model.
+    pub(super) fn require_model(&self, engine: &Engine) -> Result<()> {
         let holder = format_args!("the basis `{}` is fitted on", self.name);
         let advice = "fit the basis again with PUT";
-        self.about.model.require(served, holder, advice)
+        self.about
+            .model
+            .require(engine.model_id(), holder, advice)?;
+        let dim = self.basis.dim();
+        let made = engine.spec().architecture.dim;
+        if dim == made {
+            return Ok(());
+        }
+        let name = &self.name;
+        Err(Error::damaged(format!(
+            "the basis `{name}` is damaged: it takes {dim} values, and its model makes {made}"
+        )))
     }
 }
 
@@ -136,7 +154,7 @@ impl Bases {
         images: BasisImages,
     ) -> Result<Timed<StoredBasis>> {
         let before = self.get(name).await?;
-        before.require_model(extractor.engine().model_id())?;
+        before.require_model(extractor.engine())?;
         let preparation = Preparation {
             preprocessing: before.about.preprocessing,
             decoding: Decoding::default(),
@@ -157,6 +175,10 @@ impl Bases {
             return Err(Error::new(Kind::Conflict, detail));
         }
         let mut moments = document.moments()?;
+        if moments.dim() != current.basis.dim() {
+            let detail = format!("the basis `{name}` is damaged: its parts have several widths");
+            return Err(Error::damaged(detail));
+        }
         moments.merge(added.value);
         let components = current.basis.ranges().len();
         let basis = self.put(extractor, name, current.about, moments, components);
@@ -171,14 +193,18 @@ impl Bases {
         StoredBasis::read(name, &Document::read(&bytes)?)
     }
 
-    /// Returns all bases, by name.
+    /// Returns all bases, by name, without damaged ones.
     pub async fn list(&self) -> Result<Vec<StoredBasis>> {
         let mut bases = Vec::new();
         for name in self.store.documents(DocumentKind::Basis).await? {
             let name = BasisName::new(name)?;
             // A basis can be deleted after the names were read.
             if let Some(bytes) = self.store.document((&name).into()).await? {
-                bases.push(StoredBasis::read(&name, &Document::read(&bytes)?)?);
+                let basis = Document::read(&bytes);
+                match basis.and_then(|document| StoredBasis::read(&name, &document)) {
+                    Ok(basis) => bases.push(basis),
+                    Err(error) => tracing::error!(%error, basis = %name, "cannot be used"),
+                }
             }
         }
         Ok(bases)

@@ -83,11 +83,45 @@ impl Galleries {
         match self.store().gallery(name).await? {
             Some(gallery) => {
                 options.check(name, &gallery.binding, served, has_images)?;
+                if has_images {
+                    check_makes(extractor, name, &gallery.binding)?;
+                }
                 Ok(gallery.binding)
             }
             None => new_binding(extractor, name, options),
         }
     }
+}
+
+/// Checks that the model `spec` makes the vectors of a gallery of its features as the gallery says.
+/// A snapshot or a database may state other things.
+pub(super) fn check_makes(
+    extractor: &Extractor,
+    name: &GalleryName,
+    binding: &Binding,
+) -> Result<()> {
+    let spec = extractor.engine().spec();
+    let embed = embed_options(binding);
+    let transform = binding
+        .preprocessing
+        .transform(spec.architecture.patch, usize::MAX);
+    let size = Size::square(binding.preprocessing.size);
+    let made = embed.dim(spec);
+    let wrong = match (embed.check(spec), transform.plan(size)) {
+        (Err(error), _) | (_, Err(error)) => error.detail().to_owned(),
+        _ if made != binding.dim => {
+            format!(
+                "its vectors have {} values, and the model makes {made}",
+                binding.dim
+            )
+        }
+        _ => return Ok(()),
+    };
+    let detail = format!(
+        "the description of the gallery `{name}` does not fit its model {}: {wrong}",
+        spec.name
+    );
+    Err(Error::damaged(detail))
 }
 
 fn new_binding(

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     features::vote::{self, Vote},
-    gallery::{Binding, Label, Neighbor, Search},
+    gallery::{Binding, Label, Neighbor, Query, Search},
 };
 
 /// Options of a vote.
@@ -116,7 +116,7 @@ impl Galleries {
         options: &InputOptions,
         vote: VoteOptions,
     ) -> Result<Timed<Answers<Classification>>> {
-        self.limits().check_neighbors(query.search.k)?;
+        query.check(self.limits())?;
         vote.check()?;
         let vectors = self.vectors(extractor, &query.gallery, inputs, options);
         let Timed { value, mut stages } = vectors.await?;
@@ -144,7 +144,7 @@ impl Galleries {
         binding: &Binding,
         stages: &mut Stages,
     ) -> Result<Vec<Neighbor>> {
-        let search = query.search(vector, binding);
+        let search = query.search(Query::Vector(vector), binding);
         let neighbors = self.search(&query.gallery, search.clone(), stages).await?;
         let is_labeled = |neighbor: &Neighbor| neighbor.item.label.is_some();
         if neighbors.iter().all(is_labeled) {

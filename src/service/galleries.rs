@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Kind, Result},
-    gallery::{Gallery, GalleryName, Item, ItemFilter, ItemId, no_item},
+    gallery::{Condition, Gallery, GalleryName, Item, ItemFilter, ItemId, no_item},
 };
 
 /// Limits on gallery requests.
@@ -12,6 +12,10 @@ pub struct GalleryLimits {
     pub max_neighbors: usize,
     /// Maximum number of items of a page.
     pub max_page_items: usize,
+    /// Maximum number of values that a filter names.
+    pub max_filter_values: usize,
+    /// Maximum number of conditions of a filter.
+    pub max_filter_conditions: usize,
     /// Longer side of new thumbnails, in pixels.
     pub thumbnail_side: usize,
     /// Maximum number of items that a probe is trained on. Their features are held in memory, 4
@@ -27,6 +31,8 @@ impl Default for GalleryLimits {
         Self {
             max_neighbors: 1000,
             max_page_items: 1000,
+            max_filter_values: 10_000,
+            max_filter_conditions: 64,
             thumbnail_side: 160,
             max_probe_items: 200_000,
             max_probe_classes: 1000,
@@ -39,6 +45,39 @@ impl GalleryLimits {
     pub(super) fn check_neighbors(&self, k: usize) -> Result<()> {
         let name = ("max_neighbors", "--max-neighbors");
         check_count("k", k, self.max_neighbors, name)
+    }
+
+    /// Checks the size of a filter.
+    pub(in crate::service) fn check_filter(&self, filter: Option<&ItemFilter>) -> Result<()> {
+        let Some(filter) = filter else { return Ok(()) };
+        let conditions = filter.conditions().count();
+        let values = filter.conditions().map(Condition::values).sum::<usize>();
+        for (what, count, max, name, flag) in [
+            (
+                "conditions",
+                conditions,
+                self.max_filter_conditions,
+                "max_filter_conditions",
+                "--max-filter-conditions",
+            ),
+            (
+                "values",
+                values,
+                self.max_filter_values,
+                "max_filter_values",
+                "--max-filter-values",
+            ),
+        ] {
+            if count > max {
+                let detail = format!(
+                    "option `where`: {count} {what} are more than the limit of {max}; send several \
+                     requests"
+                );
+                let error = Error::new(Kind::LimitExceeded, detail);
+                return Err(error.with_limit(name, max as u64, flag));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -102,6 +141,7 @@ impl Galleries {
     ) -> Result<Page> {
         let limit_name = ("max_page_items", "--max-page-items");
         check_count("limit", limit, self.limits.max_page_items, limit_name)?;
+        self.limits.check_filter(filter)?;
         // One item more shows whether there is a next page.
         let mut items = self.store.page(name, after, limit + 1, filter).await?;
         let has_next = items.len() > limit;

@@ -8,6 +8,7 @@ use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
 
 use super::{
     bases::Bases,
+    binding::check_makes,
     extractor::Extractor,
     galleries::{Galleries, GalleryLimits},
     images::ImageOptions,
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     engine::{Engine, EngineState, EngineThread},
     error::{Error, Kind, Result, ResultExt},
-    gallery::Gallery,
+    gallery::{Binding, Gallery, GalleryName},
     telemetry,
 };
 
@@ -66,6 +67,16 @@ impl Service {
         Ok(&self.stored()?.galleries)
     }
 
+    /// Checks a binding that a file states for the gallery `name`, as far as this server runs its
+    /// model.
+    pub fn check_stored_binding(&self, name: &GalleryName, binding: &Binding) -> Result<()> {
+        let served = self.engine().model_id();
+        match served.fingerprint == binding.model.fingerprint {
+            true => check_makes(&self.extractor, name, binding),
+            false => Ok(()),
+        }
+    }
+
     /// Returns the PCA bases.
     pub fn bases(&self) -> Result<&Bases> {
         Ok(&self.stored()?.bases)
@@ -89,7 +100,7 @@ impl Service {
         let basis = match &options.basis {
             Some(name) => {
                 let stored = self.bases()?.get(name).await?;
-                stored.require_model(self.engine().model_id())?;
+                stored.require_model(self.engine())?;
                 Some(stored.basis)
             }
             None => None,

@@ -3,15 +3,15 @@
 use std::time::Instant;
 
 use super::{
-    binding::{InputOptions, embed_options, preparation},
+    binding::{InputOptions, check_makes, embed_options, preparation},
     extractor::Extractor,
-    galleries::Galleries,
+    galleries::{Galleries, GalleryLimits},
     query::{QueryInput, resolve, unit_vector, unit_vector_of_model},
     stages::{Stages, Timed},
 };
 use crate::{
     error::Result,
-    gallery::{Binding, GalleryName, ItemFilter, ItemId, Neighbor, Parts, Search},
+    gallery::{Binding, GalleryName, ItemFilter, ItemId, Neighbor, Query, Search},
     telemetry,
 };
 
@@ -46,13 +46,19 @@ pub struct NeighborQuery {
 }
 
 impl NeighborQuery {
-    /// Returns the search for one vector.
-    pub(super) fn search(&self, vector: Vec<f32>, binding: &Binding) -> Search {
+    /// Rejects a query above a limit.
+    pub(super) fn check(&self, limits: &GalleryLimits) -> Result<()> {
+        limits.check_neighbors(self.search.k)?;
+        limits.check_filter(self.filter.as_ref())
+    }
+
+    /// Returns the search for the neighbors of one query.
+    pub(super) fn search(&self, of: Query, binding: &Binding) -> Search {
         Search {
             binding: Some(binding.clone()),
             filter: self.filter.clone(),
             exact: self.search.exact,
-            ..Search::new(vector, self.search.k)
+            ..Search::of(of, self.search.k)
         }
     }
 }
@@ -75,15 +81,10 @@ impl Galleries {
         id: &ItemId,
         include_self: bool,
     ) -> Result<Timed<(Binding, Vec<Neighbor>)>> {
-        self.limits().check_neighbors(query.search.k)?;
+        query.check(self.limits())?;
         let name = &query.gallery;
-        let parts = Parts {
-            vector: true,
-            ..Parts::NONE
-        };
         let binding = self.store().require_gallery(name).await?.binding;
-        let item = self.store().require_item(name, id, parts).await?;
-        let mut search = query.search(item.vector, &binding);
+        let mut search = query.search(Query::Item(id.clone()), &binding);
         search.except = (!include_self).then(|| id.clone());
         let mut stages = Stages::default();
         let neighbors = self.search(name, search, &mut stages).await?;
@@ -99,7 +100,7 @@ impl Galleries {
         inputs: Vec<QueryInput>,
         options: &InputOptions,
     ) -> Result<Timed<Answers<Vec<Neighbor>>>> {
-        self.limits().check_neighbors(query.search.k)?;
+        query.check(self.limits())?;
         let vectors = self.vectors(extractor, &query.gallery, inputs, options);
         let Timed { value, mut stages } = vectors.await?;
         let binding = value.binding;
@@ -107,7 +108,7 @@ impl Galleries {
         for vector in value.outcomes {
             outcomes.push(match vector {
                 Ok(vector) => {
-                    let search = query.search(vector, &binding);
+                    let search = query.search(Query::Vector(vector), &binding);
                     Ok(self.search(&query.gallery, search, &mut stages).await?)
                 }
                 Err(error) => Err(error),
@@ -128,6 +129,9 @@ impl Galleries {
         let has_images = inputs.iter().any(QueryInput::is_image);
         let binding = self.store().require_gallery(name).await?.binding;
         options.check(name, &binding, extractor.engine().model_id(), has_images)?;
+        if has_images {
+            check_makes(extractor, name, &binding)?;
+        }
         let dim = binding.dim;
         let preparation = preparation(&binding, &options.image);
         let embed = embed_options(&binding);

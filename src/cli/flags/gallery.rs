@@ -37,6 +37,12 @@ pub(in crate::cli) struct GalleryFlags {
         default_value_t = GalleryConfig::default().max_bytes)]
     max_bytes: u64,
 
+    /// Maximum number of requests that read whole galleries of a folder at the same time, such as
+    /// snapshots; further requests wait for 5 seconds and are then rejected with 503
+    #[arg(long = "gallery-readers", env = "DINOSERVE_GALLERY_READERS", value_name = "COUNT",
+        default_value_t = GalleryConfig::default().readers)]
+    readers: usize,
+
     /// Maximum number of connections to a PostgreSQL database, at least 4
     #[arg(long = "gallery-connections", env = "DINOSERVE_GALLERY_CONNECTIONS", value_name = "COUNT",
         default_value_t = GalleryConfig::default().connections)]
@@ -62,6 +68,7 @@ impl GalleryFlags {
             vectors: self.vectors,
             exact_up_to: self.exact_up_to,
             max_bytes: self.max_bytes,
+            readers: self.readers,
             connections: self.connections,
         }
     }
@@ -81,6 +88,16 @@ pub(in crate::cli) struct GalleryLimitFlags {
         default_value_t = GalleryLimits::default().max_page_items,
         value_parser = RangedU64ValueParser::<usize>::new().range(100..))]
     max_page_items: usize,
+
+    /// Maximum number of values that the conditions of a filter (`where`) name
+    #[arg(long, env = "DINOSERVE_MAX_FILTER_VALUES", value_name = "COUNT")]
+    #[arg(default_value_t = GalleryLimits::default().max_filter_values)]
+    max_filter_values: usize,
+
+    /// Maximum number of conditions of a filter (`where`), whose depth is fixed by its form
+    #[arg(long, env = "DINOSERVE_MAX_FILTER_CONDITIONS", value_name = "COUNT")]
+    #[arg(default_value_t = GalleryLimits::default().max_filter_conditions)]
+    max_filter_conditions: usize,
 
     /// Longer side of the thumbnails of stored images, in pixels
     #[arg(long, env = "DINOSERVE_THUMBNAIL_SIDE",
@@ -105,6 +122,8 @@ impl GalleryLimitFlags {
         GalleryLimits {
             max_neighbors: self.max_neighbors,
             max_page_items: self.max_page_items,
+            max_filter_values: self.max_filter_values,
+            max_filter_conditions: self.max_filter_conditions,
             thumbnail_side: self.thumbnail_side,
             max_probe_items: self.max_probe_items,
             max_probe_classes: self.max_probe_classes,

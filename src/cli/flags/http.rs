@@ -54,6 +54,12 @@ pub(in crate::cli) struct HttpFlags {
     #[arg(default_value_t = HttpConfig::default().request_timeout.as_secs())]
     request_timeout: u64,
 
+    /// Maximum number of gallery snapshots that are sent at the same time for one API key; further
+    /// requests are rejected with 503
+    #[arg(long, env = "DINOSERVE_MAX_KEY_SNAPSHOTS", value_name = "COUNT")]
+    #[arg(default_value_t = HttpConfig::default().max_key_snapshots)]
+    max_key_snapshots: usize,
+
     /// Timeout for a stalled transfer of a gallery snapshot, in seconds
     #[arg(long, env = "DINOSERVE_SNAPSHOT_IDLE_TIMEOUT")]
     #[arg(default_value_t = HttpConfig::default().snapshot_idle.as_secs())]
@@ -126,6 +132,7 @@ impl HttpFlags {
             cors_origins,
             max_requests: self.max_requests,
             request_timeout: Duration::from_secs(self.request_timeout),
+            max_key_snapshots: self.max_key_snapshots,
             snapshot_idle: Duration::from_secs(self.snapshot_idle_timeout),
         }
     }

@@ -133,7 +133,7 @@ fn id_and_label(folder: &Path, path: &Path) -> Result<(ItemId, Option<Label>)> {
         [label, _, ..] => Some(Label::new(*label)?),
         _ => None,
     };
-    Ok((ItemId::new(parts.join("/"))?, label))
+    Ok((ItemId::new(parts.join("/"))?.of_new_item()?, label))
 }
 
 /// A row of a list. Metadata are an object in JSONL, and its text in CSV.
@@ -182,7 +182,7 @@ impl<'a> ListReader<'a> {
         parse_metadata: fn(M) -> Result<Metadata>,
     ) -> Result<ListedImage> {
         let metadata = row.metadata.map(parse_metadata).transpose()?;
-        let id = ItemId::new(row.id.unwrap_or_else(|| row.path.clone()))?;
+        let id = ItemId::new(row.id.unwrap_or_else(|| row.path.clone()))?.of_new_item()?;
         if !self.ids.insert(id.clone()) {
             let id = id.as_str();
             let detail = format!("{id:?} occurs in an earlier line; ids must be unique");

@@ -73,6 +73,11 @@ pub struct Basis {
 }
 
 impl Basis {
+    /// Returns the width of the tokens that the basis takes.
+    pub fn dim(&self) -> usize {
+        self.pca.components.ncols()
+    }
+
     /// Makes a basis, with ranges that contain almost all of the `tokens` `[n, dim]`.
     pub(super) fn new(pca: Pca, tokens: ArrayView2<'_, f32>) -> Self {
         let projected = pca.project(tokens);

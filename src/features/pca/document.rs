@@ -14,6 +14,9 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use super::{Basis, Moments, Pca, Range};
 use crate::error::{Error, Result, ResultExt};
 
+/// Maximum number of images and of patches: f64 counts them exactly, and sums do not overflow.
+const MAX_COUNT: u64 = 1 << 53;
+
 /// Encodes a file; `about` is the caller's description.
 pub fn encode(basis: &Basis, moments: &Moments, about: &str) -> Result<Vec<u8>> {
     let (count, dim) = basis.pca.components.dim();
@@ -63,7 +66,7 @@ impl<'a> Document<'a> {
     /// Reads the header of a file.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if the file is damaged, as in all methods.
+    /// [`crate::error::Kind::Damaged`] if the file is damaged, as in all methods.
     pub fn read(bytes: &'a [u8]) -> Result<Self> {
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
         let texts = header.metadata().clone().unwrap_or_default();
@@ -85,8 +88,13 @@ impl<'a> Document<'a> {
         let [count, dim] = shape[..] else {
             return Err(damaged("the components are not a matrix"));
         };
-        if mean.len() != dim || explained.len() != count || ranges.len() != 2 * count {
+        let has_sizes = mean.len() == dim && explained.len() == count && ranges.len() / 2 == count;
+        if !has_sizes || !(1..=dim).contains(&count) {
             return Err(damaged("the sizes of its parts do not fit"));
+        }
+        let mut values = components.iter().chain(&ranges);
+        if !values.all(|value| value.is_finite()) || !mean.iter().all(|value| value.is_finite()) {
+            return Err(damaged("a value is not finite"));
         }
         let components = Array2::from_shape_vec((count, dim), components).map_err(damaged)?;
         let mean = mean.into_iter().map(|value| value as f32).collect();
@@ -111,6 +119,9 @@ impl<'a> Document<'a> {
         if dim == 0 || scatter.len() != dim * (dim + 1) / 2 || !sample.len().is_multiple_of(dim) {
             return Err(damaged("the sizes of its parts do not fit"));
         }
+        if !mean.iter().chain(&scatter).all(|value| value.is_finite()) {
+            return Err(damaged("a value is not finite"));
+        }
         let mut moments = Moments::new(dim);
         moments.images = self.count("images")?;
         moments.patches = self.count("patches")?;
@@ -126,8 +137,9 @@ impl<'a> Document<'a> {
     }
 
     fn count(&self, name: &str) -> Result<u64> {
-        let number = self.text(name)?.parse();
-        number.map_err(|_| damaged(format!("{name} is not a number")))
+        let number = self.text(name)?.parse().ok();
+        let number = number.filter(|&number| number <= MAX_COUNT);
+        number.ok_or_else(|| damaged(format!("{name} is no possible number")))
     }
 
     fn text(&self, name: &str) -> Result<&str> {
@@ -160,5 +172,5 @@ fn little_endian<T, const N: usize>(
 }
 
 fn damaged(what: impl std::fmt::Display) -> Error {
-    Error::artifact(format!("a stored basis is damaged: {what}"))
+    Error::damaged(format!("a stored basis is damaged: {what}"))
 }

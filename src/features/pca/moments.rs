@@ -43,6 +43,11 @@ impl Moments {
         }
     }
 
+    /// Returns the width of the tokens.
+    pub fn dim(&self) -> usize {
+        self.mean.len()
+    }
+
     /// Computes the moments of one image with `tokens` `[patches, dim]`.
     pub fn of(tokens: ArrayView2<'_, f32>) -> Self {
         let (rows, dim) = tokens.dim();

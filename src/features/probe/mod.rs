@@ -88,7 +88,7 @@ impl Probe {
     /// Reads a file of [`Probe::to_safetensors`], and returns the caller's metadata, too.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if the file is not a probe.
+    /// [`crate::error::Kind::Damaged`] if the file is not a probe.
     pub fn from_safetensors(file: &[u8]) -> Result<(Self, HashMap<String, String>)> {
         let (_, header) = SafeTensors::read_metadata(file).map_err(damaged)?;
         let mut metadata = header.metadata().clone().unwrap_or_default();
@@ -113,12 +113,19 @@ impl Probe {
         if count < 2 || probe.biases.len() != count || !has_rows {
             return Err(damaged("the shapes of its tensors do not fit its classes"));
         }
+        let mut values = probe.weights.iter().chain(&probe.biases);
+        if !values.all(|value| value.is_finite()) {
+            return Err(damaged("a weight is not finite"));
+        }
+        if !probe.classes.is_sorted_by(|a, b| a < b) {
+            return Err(damaged("its classes are not sorted, or one occurs twice"));
+        }
         Ok((probe, metadata))
     }
 }
 
 fn damaged(what: impl std::fmt::Display) -> Error {
-    Error::artifact(format!("this is not a probe: {what}"))
+    Error::damaged(format!("this is not a probe: {what}"))
 }
 
 fn little_endian(values: &[f32]) -> Vec<u8> {

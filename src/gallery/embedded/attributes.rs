@@ -80,6 +80,13 @@ impl Column {
         let mut found = RowSet::EMPTY;
         let mut insert = |rows: &[u16]| rows.iter().for_each(|&row| found.insert(usize::from(row)));
         match condition {
+            // The smaller of the two is looked up in the larger.
+            Condition::AnyOf(values) if values.len() > self.0.len() => {
+                self.0
+                    .iter()
+                    .filter(|(value, _)| values.contains(value))
+                    .for_each(|(_, rows)| insert(rows));
+            }
             Condition::AnyOf(values) => {
                 values
                     .iter()

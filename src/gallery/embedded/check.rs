@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    gallery::{CheckReport, GalleryName},
+    gallery::{CheckReport, GalleryName, item::check_vector},
 };
 
 /// Maximum number of findings that a check lists; it only counts further ones.
@@ -29,9 +29,10 @@ pub(super) fn check(view: View<'_>, name: &GalleryName) -> Result<CheckReport> {
     for entry in view.records(row.number, 0)? {
         let (place, bytes) = entry?;
         items += 1;
-        let id = match ItemRecord::decode(bytes) {
-            Ok(record) if record.item.place == place => record.item.id,
-            _ => {
+        let record = ItemRecord::decode(bytes).and_then(|record| record.check(&row, place));
+        let id = match record {
+            Ok(record) => record.item.id,
+            Err(_) => {
                 add(format!("item {place}: its record cannot be read"));
                 continue;
             }
@@ -41,6 +42,11 @@ pub(super) fn check(view: View<'_>, name: &GalleryName) -> Result<CheckReport> {
             add(format!(
                 "item {text:?}: its checksum differs from its content"
             ));
+        }
+        let vector = view.get(tables.vectors, &codec::place_key(row.number, place))?;
+        let vector = codec::decode_floats(vector.unwrap_or_default(), row.vectors);
+        if let Err(error) = check_vector(&vector, row.binding.dim) {
+            add(format!("item {text:?}: {error}"));
         }
         if view.place(row.number, &id)? != Some(place) {
             add(format!("item {text:?}: it cannot be found by its id"));

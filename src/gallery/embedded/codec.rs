@@ -32,7 +32,10 @@ impl GalleryRow {
 
     pub(super) fn decode(name: &GalleryName, bytes: &[u8]) -> Result<Self> {
         let damaged = |damage: &dyn std::fmt::Display| {
-            Error::internal(format!("the gallery `{name}` is damaged: {damage}"))
+            let detail = format!(
+                "the gallery `{name}` is damaged: {damage}; delete it, or restore a snapshot of it"
+            );
+            Error::damaged(detail)
         };
         let row: Self = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
         // Far above anything that can be written, and low enough for increments not to overflow.
@@ -43,7 +46,20 @@ impl GalleryRow {
         {
             return Err(damaged(&"its numbers are out of range"));
         }
+        row.binding
+            .check_possible()
+            .map_err(|error| damaged(&error))?;
         Ok(row)
+    }
+
+    /// Reads only the number, so that a damaged gallery can be deleted.
+    pub(super) fn decode_number(bytes: &[u8]) -> Option<u32> {
+        #[derive(Deserialize)]
+        struct Number {
+            number: u32,
+        }
+        let row: Number = serde_json::from_slice(bytes).ok()?;
+        Some(row.number).filter(|&number| number < u32::MAX)
     }
 }
 
@@ -99,6 +115,17 @@ impl ItemRecord {
         let checksum = checksum(&bytes, parts);
         bytes[..CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
         Ok(bytes)
+    }
+
+    /// Checks the numbers against those of the gallery and its key.
+    pub(super) fn check(self, row: &GalleryRow, place: u64) -> Result<Self> {
+        let is_possible =
+            self.item.place == place && place < row.next_place && self.serial < row.next_serial;
+        if is_possible {
+            Ok(self)
+        } else {
+            Err(damaged("a number of the record"))
+        }
     }
 
     /// Returns whether the checksum of a record and its parts is right.
@@ -167,7 +194,7 @@ fn take_text(rest: &mut &[u8]) -> Result<String> {
 }
 
 fn damaged(part: &str) -> Error {
-    Error::internal(format!("{part} is damaged"))
+    Error::damaged(format!("{part} is damaged"))
 }
 
 pub(super) fn encode_floats(values: &[f32], format: VectorFormat) -> Vec<u8> {

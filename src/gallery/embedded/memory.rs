@@ -21,7 +21,10 @@ use super::{
     rows::{NewRow, Rows},
     view::View,
 };
-use crate::{error::Result, gallery::GalleryName};
+use crate::{
+    error::Result,
+    gallery::{GalleryName, item::check_vector},
+};
 
 /// A gallery as searches see it.
 #[derive(Debug)]
@@ -91,7 +94,12 @@ impl Memory {
         let mut galleries = Galleries::new();
         let txn = environment.read()?;
         for (name, row) in View::new(environment, &txn).galleries()? {
-            galleries.insert(name, Arc::new(memory.load_gallery(environment, &row)?));
+            match row {
+                Ok(row) => {
+                    galleries.insert(name, Arc::new(memory.load_gallery(environment, &row)?));
+                }
+                Err(error) => tracing::error!(%error, "a gallery cannot be used"),
+            }
         }
         let numbers: Vec<u32> = galleries.values().map(|gallery| gallery.number).collect();
         index::remove_files_of_others(&memory.index_folder, &numbers);
@@ -160,14 +168,15 @@ impl Memory {
 
 /// Reads the rows of a gallery. Rows are sorted by serial, which is the order of writes; the table
 /// is sorted by place. Damaged items are left out, so that the others can be found;
-/// [`super::check`] reports them.
+/// [`super::check`] reports them. So are items whose numbers are beyond those of the gallery:
+/// later writes would get lower ones.
 fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
     let txn = environment.read()?;
     let view = View::new(environment, &txn);
     let mut order = Vec::new();
     for entry in view.records(row.number, 0)? {
         let (place, record) = entry?;
-        match ItemRecord::decode(record) {
+        match ItemRecord::decode(record).and_then(|record| record.check(row, place)) {
             Ok(record) => order.push((record.serial, place)),
             Err(error) => {
                 tracing::error!(
@@ -179,6 +188,7 @@ fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
         }
     }
     order.sort_unstable();
+    order.dedup_by_key(|&mut (serial, _)| serial);
     let mut rows = Rows::new(row.next_serial, row.binding.dim, row.vectors);
     for batch in order.chunks(CHUNK_ROWS) {
         let mut read = Vec::with_capacity(batch.len());
@@ -189,11 +199,12 @@ fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
             let key = codec::place_key(row.number, place);
             let vector = view.get(view.tables().vectors, &key)?.unwrap_or_default();
             let vector = codec::decode_floats(vector, row.vectors);
-            if vector.len() != row.binding.dim {
+            if let Err(error) = check_vector(&vector, row.binding.dim) {
                 tracing::error!(
+                    %error,
                     place,
                     gallery = row.number,
-                    "an item has no vector; see `gallery check`"
+                    "the vector of an item is damaged; see `gallery check`"
                 );
                 continue;
             }

@@ -1,10 +1,13 @@
 //! Reads items from disk: one by one, in pages, and all of a gallery.
 
-use std::sync::Arc;
+use std::{collections::BinaryHeap, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{codec::ItemRecord, environment::Environment, view::View};
+use super::{
+    codec::ItemRecord, environment::Environment, memory::Memory, moment::Moment, readers::Caller,
+    view::View,
+};
 use crate::{
     error::{Error, Result},
     gallery::{GalleryName, Item, ItemFilter, ItemId, Parts, StoredItem},
@@ -22,16 +25,19 @@ pub(super) fn get(
         .transpose()
 }
 
+/// Reads a page from the disk alone, item by item.
 pub(super) fn page(
     view: View<'_>,
     name: &GalleryName,
     after: u64,
     limit: usize,
     filter: Option<&ItemFilter>,
+    caller: Caller<'_>,
 ) -> Result<Vec<Item>> {
     let row = view.require_gallery(name)?;
     let mut items = Vec::new();
     for entry in view.records(row.number, after)? {
+        caller.check()?;
         if items.len() == limit {
             break;
         }
@@ -39,6 +45,38 @@ pub(super) fn page(
         if filter.is_none_or(|filter| filter.matches(item.label.as_ref(), &item.metadata)) {
             items.push(item);
         }
+    }
+    Ok(items)
+}
+
+/// Reads a page of the items that pass a filter: finds them in memory, and reads only them.
+pub(super) fn filtered_page(
+    environment: &Environment,
+    memory: &Memory,
+    name: &GalleryName,
+    after: u64,
+    limit: usize,
+    filter: &ItemFilter,
+    caller: Caller<'_>,
+) -> Result<Vec<Item>> {
+    let moment = Moment::take(environment, memory, name, caller)?;
+    let view = View::new(environment, &moment.txn);
+    let passing = moment.rows.passing(Some(filter), caller)?;
+    let mut first = BinaryHeap::new();
+    for (live, rows) in moment.rows.chunks.iter().zip(&passing) {
+        let places = rows.iter().map(|row| live.chunk.places[row]);
+        for place in places.filter(|&place| place > after) {
+            first.push(place);
+            if first.len() > limit {
+                first.pop();
+            }
+        }
+    }
+    let mut items = Vec::with_capacity(first.len());
+    for place in first.into_sorted_vec() {
+        caller.check()?;
+        let record = view.record(moment.gallery.number, place)?;
+        items.extend(record.map(|record| record.item));
     }
     Ok(items)
 }
@@ -68,11 +106,11 @@ pub(super) fn send_all(
     for entry in records {
         let item = entry.and_then(|(place, bytes)| {
             let record = ItemRecord::decode(bytes).map_err(|error| {
-                Error::internal(format!("the item at place {place} is damaged: {error}"))
+                Error::damaged(format!("the item at place {place} is damaged: {error}"))
             })?;
             // Damage must not be copied into a snapshot.
             if parts == Parts::ALL && !view.is_whole(row.number, place, bytes)? {
-                return Err(Error::internal(format!(
+                return Err(Error::damaged(format!(
                     "the item {:?} is damaged; `gallery check` lists all damaged items, store \
                      them again",
                     record.item.id.as_str()

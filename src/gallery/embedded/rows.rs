@@ -8,8 +8,14 @@ use std::sync::Arc;
 
 use half::f16;
 
-use super::attributes::{Attributes, CHUNK_ROWS, RowSet};
-use crate::gallery::{ItemFilter, Label, Metadata, VectorFormat};
+use super::{
+    attributes::{Attributes, CHUNK_ROWS, RowSet},
+    readers::Caller,
+};
+use crate::{
+    error::Result,
+    gallery::{ItemFilter, Label, Metadata, VectorFormat},
+};
 
 /// Vectors of a chunk: `[rows, dim]`.
 #[derive(Debug, Clone)]
@@ -196,7 +202,8 @@ impl Rows {
             let fits = |before: &mut LiveChunk| before.live.len() + live <= CHUNK_ROWS / 2;
             match kept.pop_if(fits) {
                 Some(before) => {
-                    let mut joined = Chunk::new(self.format, CHUNK_ROWS, self.dim);
+                    let rows = before.live.len() + live;
+                    let mut joined = Chunk::new(self.format, rows, self.dim);
                     joined.push_from(&before.chunk, &before.live, self.dim);
                     joined.push_from(&chunk.chunk, &chunk.live, self.dim);
                     kept.push(LiveChunk {
@@ -230,14 +237,19 @@ impl Rows {
     }
 
     /// Returns the live rows of each chunk that pass the filter.
-    pub(super) fn passing(&self, filter: Option<&ItemFilter>) -> Vec<RowSet> {
-        self.chunks
-            .iter()
-            .map(|LiveChunk { chunk, live }| match filter {
+    pub(super) fn passing(
+        &self,
+        filter: Option<&ItemFilter>,
+        caller: Caller<'_>,
+    ) -> Result<Vec<RowSet>> {
+        let rows = |LiveChunk { chunk, live }: &LiveChunk| {
+            caller.check()?;
+            Ok(match filter {
                 Some(filter) => live.and(&chunk.attributes.rows(filter)),
                 None => RowSet::clone(live),
             })
-            .collect()
+        };
+        self.chunks.iter().map(rows).collect()
     }
 
     /// Returns the serial of the live row of an item. Scans all rows.

@@ -7,8 +7,10 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::{
     attributes::RowSet,
+    readers::Caller,
     rows::{Rows, Vectors},
 };
+use crate::error::Result;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Hit {
@@ -78,10 +80,18 @@ impl Best {
 }
 
 /// Offers every row of `passing`, one set per chunk, whose serial is above `after`.
-pub(super) fn scan(rows: &Rows, passing: &[RowSet], query: &[f32], after: u64, best: &mut Best) {
+pub(super) fn scan(
+    rows: &Rows,
+    passing: &[RowSet],
+    query: &[f32],
+    after: u64,
+    best: &mut Best,
+    caller: Caller<'_>,
+) -> Result<()> {
     let mut scanner = Scanner::new(query);
     let chunks = rows.chunks.iter().zip(passing);
     for (live, passing) in chunks.skip(rows.first_chunk_after(after)) {
+        caller.check()?;
         let chunk = &live.chunk;
         let first = chunk.serials.partition_point(|&serial| serial <= after);
         let mut offer = |row: usize, score: f32| {
@@ -102,6 +112,7 @@ pub(super) fn scan(rows: &Rows, passing: &[RowSet], query: &[f32], after: u64, b
             passing_rows.for_each(|row| offer(row, scanner.one(&chunk.vectors, row)));
         }
     }
+    Ok(())
 }
 
 pub(super) fn score(query: &[f32], vectors: &Vectors, row: usize) -> f32 {

@@ -1,4 +1,4 @@
-//! The store: hands reads to blocking threads and writes to the writer thread.
+//! The store: hands reads to the readers' threads and writes to the writer thread.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -15,31 +15,37 @@ use super::{
     environment::Environment,
     indexer::Indexer,
     memory::Memory,
-    reader, search,
+    reader,
+    readers::{Caller, Read, Readers},
+    restores::Restores,
+    search,
     view::View,
     writer::{Writer, WriterThread},
 };
 use crate::{
+    background::{self, Priority},
     error::{Error, Kind, Result, ResultExt},
     gallery::{
         Binding, CheckReport, DocumentKey, DocumentKind, DocumentStore, GalleryConfig, GalleryInfo,
         GalleryName, GalleryStore, Item, ItemBatch, ItemFilter, ItemId, ItemStream, Neighbor,
-        OpenMode, Parts, Search, StoredItem, Written,
+        OpenMode, Parts, RestoreLock, Search, StoredItem, Written,
     },
 };
 
 /// Number of items that are read ahead of a slow consumer.
 const READ_AHEAD: usize = 64;
-/// Maximum number of concurrent readers of whole galleries. Each occupies a thread and keeps old
-/// pages of the database alive.
-const MAX_STREAMS: usize = 16;
-/// Timeout for one of these places.
-const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for the permit of a reader of a whole gallery.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(in crate::gallery) struct EmbeddedStore {
     environment: Arc<Environment>,
+    readers: Readers,
+    /// Permits for readers of whole galleries. Each occupies a thread and keeps old pages of the
+    /// database alive.
     streams: Arc<Semaphore>,
+    max_streams: usize,
+    restores: Restores,
     /// `None` if the folder is open for reading only.
     serving: Option<Serving>,
 }
@@ -49,8 +55,6 @@ struct Serving {
     memory: Arc<Memory>,
     writer: Writer,
     indexer: Arc<Indexer>,
-    /// One permit per core.
-    searches: Arc<Semaphore>,
 }
 
 impl EmbeddedStore {
@@ -61,13 +65,18 @@ impl EmbeddedStore {
         mode: OpenMode,
     ) -> Result<Self> {
         let environment = Arc::new(Environment::open(path, config.max_bytes, mode)?);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let serving = match mode {
             OpenMode::Read => None,
-            OpenMode::Serve => Some(Serving::start(&environment, config)?),
+            OpenMode::Serve => Some(Serving::start(&environment, config, cores)?),
         };
+        let max_streams = config.readers.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
             environment,
-            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            readers: Readers::start(cores)?,
+            streams: Arc::new(Semaphore::new(max_streams)),
+            max_streams,
+            restores: Restores::default(),
             serving,
         })
     }
@@ -82,24 +91,38 @@ impl EmbeddedStore {
         Ok(&self.serving()?.writer)
     }
 
-    /// Runs a read on a thread that may block on the disk.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Environment) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let environment = Arc::clone(&self.environment);
-        tokio::task::spawn_blocking(move || read(&environment))
-            .await
-            .internal("reading the gallery")?
-    }
-
-    /// As [`Self::blocking`], with a snapshot of the database.
+    /// Runs a read of a few values, on a thread that may block on the disk.
     async fn view<T: Send + 'static>(
         &self,
         read: impl FnOnce(View<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.blocking(move |environment| read(View::new(environment, &environment.read()?)))
+        let environment = Arc::clone(&self.environment);
+        let read = move || read(View::new(&environment, &environment.read()?));
+        tokio::task::spawn_blocking(read)
             .await
+            .internal("reading the gallery")?
+    }
+
+    /// Runs a read that may take long, with the permits of its kind.
+    async fn long_read<T: Send + 'static>(
+        &self,
+        kind: Read,
+        read: impl FnOnce(&Environment, Caller<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let environment = Arc::clone(&self.environment);
+        let read = move |caller: Caller<'_>| read(&environment, caller);
+        self.readers.run(kind, read).await
+    }
+
+    /// Returns the galleries that can be used, those that are being restored, too.
+    async fn rows(&self) -> Result<Vec<(GalleryName, GalleryRow)>> {
+        let rows = self
+            .long_read(Read::Page, |environment, _| {
+                View::new(environment, &environment.read()?).galleries()
+            })
+            .await?;
+        let usable = |(name, row): (GalleryName, Result<GalleryRow>)| Some((name, row.ok()?));
+        Ok(rows.into_iter().filter_map(usable).collect())
     }
 
     fn info(&self, name: GalleryName, row: GalleryRow) -> GalleryInfo {
@@ -118,8 +141,7 @@ impl EmbeddedStore {
 }
 
 impl Serving {
-    fn start(environment: &Arc<Environment>, config: &GalleryConfig) -> Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    fn start(environment: &Arc<Environment>, config: &GalleryConfig, cores: usize) -> Result<Self> {
         let memory = Arc::new(Memory::load(environment, config.exact_up_to, cores)?);
         let indexer = Arc::new(Indexer::start(Arc::clone(&memory))?);
         let writer = Writer::start(WriterThread {
@@ -132,7 +154,6 @@ impl Serving {
             memory,
             writer,
             indexer,
-            searches: Arc::new(Semaphore::new(cores)),
         })
     }
 }
@@ -144,11 +165,22 @@ impl GalleryStore for EmbeddedStore {
     }
 
     async fn galleries(&self) -> Result<Vec<GalleryInfo>> {
-        let rows = self
-            .blocking(|environment| View::new(environment, &environment.read()?).galleries())
-            .await?;
-        let galleries = rows.into_iter().map(|(name, row)| self.info(name, row));
-        Ok(galleries.collect())
+        let rows = self.rows().await?.into_iter();
+        let visible = rows.filter(|(name, _)| !name.is_staging());
+        Ok(visible.map(|(name, row)| self.info(name, row)).collect())
+    }
+
+    async fn staging_galleries(&self) -> Result<Vec<GalleryName>> {
+        let names = self.view(|view| {
+            let rows = view.galleries()?.into_iter();
+            Ok(rows.map(|(name, _)| name).collect::<Vec<_>>())
+        });
+        let names = names.await?.into_iter();
+        Ok(names.filter(GalleryName::is_staging).collect())
+    }
+
+    async fn lock_restore(&self, target: &str) -> Result<Option<RestoreLock>> {
+        Ok(self.restores.lock(target))
     }
 
     async fn gallery(&self, name: &GalleryName) -> Result<Option<GalleryInfo>> {
@@ -216,18 +248,35 @@ impl GalleryStore for EmbeddedStore {
     ) -> Result<Vec<Item>> {
         let name = name.clone();
         let filter = filter.cloned();
-        self.view(move |view| reader::page(view, &name, after, limit, filter.as_ref()))
-            .await
+        let memory = self
+            .serving
+            .as_ref()
+            .map(|serving| Arc::clone(&serving.memory));
+        self.long_read(Read::Page, move |environment, caller| {
+            if let (Some(memory), Some(filter)) = (&memory, &filter) {
+                return reader::filtered_page(
+                    environment,
+                    memory,
+                    &name,
+                    after,
+                    limit,
+                    filter,
+                    caller,
+                );
+            }
+            let txn = environment.read()?;
+            let view = View::new(environment, &txn);
+            reader::page(view, &name, after, limit, filter.as_ref(), caller)
+        })
+        .await
     }
 
     async fn search(&self, name: &GalleryName, search: Search) -> Result<Vec<Neighbor>> {
         let serving = self.serving()?;
         let memory = Arc::clone(&serving.memory);
         let name = name.clone();
-        let permit = Arc::clone(&serving.searches).acquire_owned().await;
-        self.blocking(move |environment| {
-            let _permit = permit;
-            search::neighbors(environment, &memory, &name, &search)
+        self.long_read(Read::Search, move |environment, caller| {
+            search::neighbors(environment, &memory, &name, &search, caller)
         })
         .await
     }
@@ -235,19 +284,21 @@ impl GalleryStore for EmbeddedStore {
     async fn read(&self, name: &GalleryName, parts: Parts) -> Result<ItemStream> {
         let acquired = timeout(STREAM_TIMEOUT, Arc::clone(&self.streams).acquire_owned()).await;
         let Ok(Ok(permit)) = acquired else {
-            let detail = format!(
-                "{MAX_STREAMS} requests are reading whole galleries already; try again shortly"
-            );
-            return Err(Error::new(Kind::Overloaded, detail));
+            let max = self.max_streams;
+            let detail =
+                format!("{max} requests are reading whole galleries already; try again shortly");
+            let error = Error::new(Kind::Overloaded, detail);
+            return Err(error.with_limit("gallery_readers", max as u64, "--gallery-readers"));
         };
         let (sender, mut receiver) = mpsc::channel(READ_AHEAD);
         let (started, start) = oneshot::channel();
         let environment = Arc::clone(&self.environment);
         let name = name.clone();
-        tokio::task::spawn_blocking(move || {
+        background::spawn("gallery stream", Priority::Low, move || {
             let _permit = permit;
             reader::send_all(&environment, &name, parts, started, &sender);
-        });
+        })
+        .internal("cannot start a thread of the gallery")?;
         // The snapshot is taken before the stream is returned.
         start
             .await

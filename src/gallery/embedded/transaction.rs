@@ -110,13 +110,19 @@ impl<'a> WriteTransaction<'a> {
     }
 
     pub(super) fn remove(&mut self, name: &GalleryName) -> Outcome<bool> {
-        let Some(row) = self.row(name)? else {
+        let tables = self.environment.tables;
+        let key = name.as_str().as_bytes();
+        let Some(row) = self.view().get(tables.galleries, key)? else {
             return Ok(false);
         };
-        let tables = self.environment.tables;
-        self.write(|txn| tables.galleries.delete(txn, name.as_str().as_bytes()))?;
-        let from = codec::prefix(row.number);
-        let to = codec::prefix(row.number + 1);
+        let number = GalleryRow::decode_number(row);
+        self.write(|txn| tables.galleries.delete(txn, key))?;
+        self.removed.extend(self.galleries.remove(name));
+        let Some(number) = number else {
+            return Ok(true);
+        };
+        let from = codec::prefix(number);
+        let to = codec::prefix(number + 1);
         let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(&from), Bound::Excluded(&to));
         for table in [
             tables.ids,
@@ -127,8 +133,7 @@ impl<'a> WriteTransaction<'a> {
         ] {
             self.write(|txn| table.delete_range(txn, &range))?;
         }
-        self.changes.remove(&row.number);
-        self.removed.extend(self.galleries.remove(name));
+        self.changes.remove(&number);
         Ok(true)
     }
 
@@ -228,8 +233,15 @@ impl<'a> WriteTransaction<'a> {
         let about = self.environment.tables.about;
         let next = self.view().get(about, NEXT)?;
         let next = next.and_then(|bytes| bytes.try_into().ok());
+        // A number that is in use would mix two galleries, whatever the table says.
+        let in_use = self.galleries.values().map(|gallery| gallery.number).max();
         let number = next.map_or(1, u32::from_le_bytes);
-        self.write(|txn| about.put(txn, NEXT, &(number + 1).to_le_bytes()))?;
+        let number = number.max(in_use.map_or(1, |number| number + 1));
+        let following = number.checked_add(1).filter(|next| *next < u32::MAX);
+        let following = following.ok_or_else(|| {
+            Error::damaged("the number of the next gallery is damaged: no number is left")
+        })?;
+        self.write(|txn| about.put(txn, NEXT, &following.to_le_bytes()))?;
         let row = GalleryRow {
             number,
             binding: binding.clone(),

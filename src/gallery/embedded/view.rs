@@ -47,15 +47,17 @@ impl<'t> View<'t> {
         Ok(entries.map(move |entry| entry.map_err(failed)))
     }
 
-    pub(super) fn galleries(self) -> Result<Vec<(GalleryName, GalleryRow)>> {
+    /// Returns all galleries by name, those that are being restored, too. A damaged one has an
+    /// error for its row, so that the others can be used.
+    pub(super) fn galleries(self) -> Result<Vec<(GalleryName, Result<GalleryRow>)>> {
         let failed = |error| self.environment.failed(error);
         // LMDB rejects an empty prefix.
         let entries = self.tables().galleries.iter(self.txn).map_err(failed)?;
         entries
             .map(|entry| {
                 let (key, value) = entry.map_err(failed)?;
-                let name = GalleryName::new(String::from_utf8_lossy(key))?;
-                let row = GalleryRow::decode(&name, value)?;
+                let name = GalleryName::stored(String::from_utf8_lossy(key))?;
+                let row = GalleryRow::decode(&name, value);
                 Ok((name, row))
             })
             .collect()

@@ -8,8 +8,9 @@ use tokio_postgres::{
     Config, NoTls,
     config::{Host, SslMode},
 };
+use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::failure::Outcome;
+use super::{failure::Outcome, scan::ScanConnection};
 use crate::error::{Error, Kind, Result, ResultExt};
 
 /// A connection of the pool, which goes back to it when dropped.
@@ -45,11 +46,36 @@ const SESSION: &str = "
 pub(super) struct Database {
     pool: Pool,
     location: String,
-    /// Permits for writers, which wait for each other: half of the connections, so that readers
-    /// always find one.
+    tls: Option<MakeRustlsConnect>,
+    permits: Permits,
+}
+
+/// Permits for kinds of work that take long. Their sum is below the number of connections, so that
+/// short work always finds one.
+struct Permits {
+    /// Writers, which wait for each other.
     writers: Arc<Semaphore>,
-    /// Permits for readers of whole galleries, which are as slow as their clients: a quarter.
+    /// Readers of whole galleries, which are as slow as their clients.
     streams: Arc<Semaphore>,
+    /// Searches and pages, which may read all items.
+    scans: Arc<Semaphore>,
+    /// Pages, which need a permit of both kinds: searches always find one.
+    pages: Arc<Semaphore>,
+}
+
+impl Permits {
+    fn new(connections: usize) -> Self {
+        let sixteenths = |count: usize| {
+            let permits = (connections * count / 16).max(1);
+            Arc::new(Semaphore::new(permits))
+        };
+        Self {
+            writers: sixteenths(5),
+            streams: sixteenths(3),
+            scans: sixteenths(6),
+            pages: sixteenths(3),
+        }
+    }
 }
 
 /// A connection for longer work, with the permit that limits their number.
@@ -82,9 +108,13 @@ impl Database {
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Verified,
         };
-        let manager = match config.get_ssl_mode() {
-            SslMode::Require => Manager::from_config(config, tls()?, recycling),
-            _ => Manager::from_config(config, NoTls, recycling),
+        let tls = match config.get_ssl_mode() {
+            SslMode::Require => Some(tls()?),
+            _ => None,
+        };
+        let manager = match tls.clone() {
+            Some(tls) => Manager::from_config(config, tls, recycling),
+            None => Manager::from_config(config, NoTls, recycling),
         };
         let set_up = Hook::async_fn(|client: &mut deadpool_postgres::ClientWrapper, _| {
             Box::pin(async move {
@@ -107,8 +137,8 @@ impl Database {
         Ok(Self {
             pool,
             location,
-            writers: Arc::new(Semaphore::new(connections / 2)),
-            streams: Arc::new(Semaphore::new(connections / 4)),
+            tls,
+            permits: Permits::new(connections),
         })
     }
 
@@ -123,21 +153,37 @@ impl Database {
     }
 
     pub(super) async fn writer(&self) -> Outcome<LongConnection> {
-        self.long_connection(&self.writers).await
+        self.long_connection(&self.permits.writers).await
     }
 
     /// Returns a connection for reading a whole gallery.
     pub(super) async fn stream(&self) -> Outcome<LongConnection> {
-        self.long_connection(&self.streams).await
+        self.long_connection(&self.permits.streams).await
+    }
+
+    /// Returns a connection for a search.
+    pub(super) async fn search(&self) -> Outcome<ScanConnection> {
+        let (connection, permit) = self.long_connection(&self.permits.scans).await?;
+        Ok(ScanConnection::new(
+            connection,
+            vec![permit],
+            self.tls.clone(),
+        ))
+    }
+
+    /// Returns a connection for a page.
+    pub(super) async fn page(&self) -> Outcome<ScanConnection> {
+        let page = permit(&self.permits.pages).await?;
+        let (connection, scan) = self.long_connection(&self.permits.scans).await?;
+        Ok(ScanConnection::new(
+            connection,
+            vec![page, scan],
+            self.tls.clone(),
+        ))
     }
 
     async fn long_connection(&self, permits: &Arc<Semaphore>) -> Outcome<LongConnection> {
-        let acquired =
-            tokio::time::timeout(WAIT_TIMEOUT, Arc::clone(permits).acquire_owned()).await;
-        let Ok(Ok(permit)) = acquired else {
-            let detail = "too many requests use the gallery's database; try again shortly";
-            return Err(Error::new(Kind::Overloaded, detail).into());
-        };
+        let permit = permit(permits).await?;
         Ok((self.connection().await?, permit))
     }
 
@@ -147,8 +193,19 @@ impl Database {
     }
 }
 
+/// Waits for a permit.
+async fn permit(permits: &Arc<Semaphore>) -> Outcome<OwnedSemaphorePermit> {
+    let acquired = tokio::time::timeout(WAIT_TIMEOUT, Arc::clone(permits).acquire_owned()).await;
+    let Ok(Ok(permit)) = acquired else {
+        let detail = "too many requests use the gallery's database; try again shortly, or raise \
+                      --gallery-connections";
+        return Err(Error::new(Kind::Overloaded, detail).into());
+    };
+    Ok(permit)
+}
+
 /// Returns TLS that verifies certificate and host name with the certificates the machine trusts.
-fn tls() -> Result<tokio_postgres_rustls::MakeRustlsConnect> {
+fn tls() -> Result<MakeRustlsConnect> {
     use rustls_platform_verifier::BuilderVerifierExt;
 
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -159,9 +216,7 @@ fn tls() -> Result<tokio_postgres_rustls::MakeRustlsConnect> {
             let detail = format!("TLS to the gallery's database: {error}");
             Error::new(Kind::Unavailable, detail)
         })?;
-    Ok(tokio_postgres_rustls::MakeRustlsConnect::new(
-        config.with_no_client_auth(),
-    ))
+    Ok(MakeRustlsConnect::new(config.with_no_client_auth()))
 }
 
 fn location(config: &Config) -> String {

@@ -4,13 +4,13 @@
 //! become visible in the order in which they are assigned, and a name does not move during a write.
 //! Readers take no lock.
 
-use deadpool_postgres::{GenericClient, Transaction};
+use deadpool_postgres::{GenericClient, Object, Transaction};
 use tokio_postgres::Row;
 
 use super::{connection::Connection, failure::Outcome, schema};
 use crate::{
     error::{Error, Kind, ResultExt},
-    gallery::{Binding, GalleryInfo, GalleryName, no_gallery},
+    gallery::{Binding, GalleryInfo, GalleryName, RestoreLock, no_gallery},
 };
 
 /// A gallery as its row describes it.
@@ -26,23 +26,45 @@ pub(super) struct GalleryRow {
 const COLUMNS: &str = "SELECT number, name, binding, items, last_place, EXISTS (
         SELECT FROM pg_index
         WHERE indexrelid = to_regclass('dinoserve.items_' || number || '_vector') AND indisvalid
-    ) AS indexed FROM galleries";
+    ) AS indexed, (
+        SELECT atttypmod FROM pg_attribute
+        WHERE attrelid = to_regclass('dinoserve.items_' || number) AND attname = 'vector'
+    ) AS dim FROM galleries";
+
+/// Maximum number of values that pgvector stores of a vector.
+const MAX_DIM: usize = 16_000;
+
+/// Maximum place of an item: far above any that can be written, and low enough for additions.
+const MAX_PLACE: i64 = 1 << 62;
 
 fn gallery_row(row: &Row) -> Outcome<GalleryRow> {
     let number: i64 = row.get("number");
     let name: String = row.get("name");
-    let binding: Binding = serde_json::from_str(row.get("binding")).map_err(|error| {
-        let detail = format!("the database row of the gallery `{name}` cannot be read: {error}");
-        Error::new(Kind::Io, detail)
-    })?;
+    let damaged = |damage: &dyn std::fmt::Display| {
+        let detail = format!(
+            "the gallery `{name}` is damaged: {damage}; delete it, or restore a snapshot of it"
+        );
+        Error::damaged(detail)
+    };
+    let binding: Binding =
+        serde_json::from_str(row.get("binding")).map_err(|error| damaged(&error))?;
+    binding.check_possible().map_err(|error| damaged(&error))?;
+    let columns: Option<i32> = row.get("dim");
+    if columns.is_some_and(|columns| usize::try_from(columns) != Ok(binding.dim)) {
+        return Err(damaged(&"its table holds vectors of another width").into());
+    }
+    let last_place: i64 = row.get("last_place");
+    if !(0..=MAX_PLACE).contains(&last_place) {
+        return Err(damaged(&"the number of its last place is out of range").into());
+    }
     let items = row.get::<_, i64>("items").unsigned_abs();
     let indexed = if row.get("indexed") { items } else { 0 };
     Ok(GalleryRow {
         number,
         table: schema::items(number),
-        last_place: row.get("last_place"),
+        last_place,
         info: GalleryInfo {
-            name: GalleryName::new(name)?,
+            name: GalleryName::stored(name)?,
             binding,
             items,
             indexed,
@@ -70,7 +92,26 @@ pub(super) async fn require(
 pub(super) async fn list(client: &Connection) -> Outcome<Vec<GalleryInfo>> {
     let query = format!("{COLUMNS} WHERE name IS NOT NULL ORDER BY name");
     let rows = client.query(&query, &[]).await?;
-    rows.iter().map(|row| Ok(gallery_row(row)?.info)).collect()
+    // A damaged gallery must not hide the others.
+    let usable = rows.iter().filter_map(|row| match gallery_row(row) {
+        Ok(row) => Some(row.info),
+        Err(failure) => {
+            tracing::error!(error = %Error::from(failure), "a gallery cannot be used");
+            None
+        }
+    });
+    Ok(usable.filter(|info| !info.name.is_staging()).collect())
+}
+
+/// Returns the names of the galleries that are being restored.
+pub(super) async fn staging(client: &Connection) -> Outcome<Vec<GalleryName>> {
+    const STAGING: &str = "SELECT name FROM galleries WHERE starts_with(name, $1)";
+    let prefix = &GalleryName::STAGING_PREFIX;
+    let rows = client.query(STAGING, &[prefix]).await?;
+    let names = rows
+        .iter()
+        .map(|row| Ok(GalleryName::stored(row.get::<_, String>(0))?));
+    names.collect()
 }
 
 /// Locks names until the transaction ends. All writers lock in the same order.
@@ -88,6 +129,23 @@ pub(super) async fn lock(transaction: &Transaction<'_>, names: &[&GalleryName]) 
     Ok(())
 }
 
+/// First key of the advisory locks of restores, `rest` in ASCII; the second is a hash of the target.
+const RESTORES: i32 = 0x7265_7374;
+
+/// Locks the restores of a target, or returns `None` if they are locked. The connection is taken
+/// out of the pool, because closing it releases the lock.
+pub(super) async fn lock_restore(
+    connection: Connection,
+    target: &str,
+) -> Outcome<Option<RestoreLock>> {
+    const LOCK: &str = "SELECT pg_try_advisory_lock($1, $2)";
+    let client = Object::take(connection);
+    let key = crc32fast::hash(target.as_bytes()).cast_signed();
+    let row = client.query_one(LOCK, &[&RESTORES, &key]).await?;
+    let is_locked: bool = row.get(0);
+    Ok(is_locked.then(|| RestoreLock::new(client)))
+}
+
 /// Looks up a gallery, or creates it if it does not exist. The caller holds its lock.
 pub(super) async fn find_or_create(
     transaction: &Transaction<'_>,
@@ -97,6 +155,13 @@ pub(super) async fn find_or_create(
     if let Some(row) = find(transaction, name).await? {
         row.info.binding.check(name, binding)?;
         return Ok(row);
+    }
+    if binding.dim > MAX_DIM {
+        let detail = format!(
+            "the vectors have {} values; galleries in PostgreSQL hold vectors of up to {MAX_DIM}",
+            binding.dim
+        );
+        return Err(Error::new(Kind::InvalidOption, detail).into());
     }
     const INSERT: &str = "INSERT INTO galleries (name, binding) VALUES ($1, $2) RETURNING number";
     let described = serde_json::to_string(binding).internal("encoding a binding")?;

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use super::failure::Outcome;
 use crate::{
-    error::{Error, Kind, Result, ResultExt},
+    error::{Error, Result, ResultExt},
     gallery::{Item, ItemId, Label, Metadata, NewItem, Parts, StoredItem},
 };
 
@@ -58,7 +58,7 @@ pub(super) fn stored_item(row: &Row) -> Outcome<StoredItem> {
 
 fn unreadable(place: u64, what: &dyn std::fmt::Display) -> Error {
     let detail = format!("the item at place {place} is damaged: {what}");
-    Error::new(Kind::Io, detail)
+    Error::damaged(detail)
 }
 
 fn floats(bytes: &[u8]) -> Option<Vec<f32>> {

@@ -12,6 +12,7 @@ mod galleries;
 mod index;
 mod item_row;
 mod read;
+mod scan;
 mod schema;
 mod search;
 mod store;

@@ -14,7 +14,7 @@ use super::{
     item_row::{self, ItemRow},
 };
 use crate::{
-    error::{Error, Kind},
+    error::Error,
     gallery::{CheckReport, GalleryName, Item, ItemFilter, ItemId, ItemStream, Parts, StoredItem},
 };
 
@@ -133,7 +133,7 @@ pub(super) fn verified_items(cursor: Cursor) -> ItemStream {
                     "the item at place {place} is damaged: {damage}; `gallery check` lists all \
                      damaged items"
                 );
-                return Err(Error::new(Kind::Io, detail));
+                return Err(Error::damaged(detail));
             }
             Ok(item_row::stored_item(&row)?)
         })

@@ -1,6 +1,8 @@
 //! Search: exact, or by the approximate index.
 
-use tokio_postgres::types::Type;
+use deadpool_postgres::Transaction;
+use pgvector::Vector;
+use tokio_postgres::{IsolationLevel, types::Type};
 
 use super::{
     connection::Connection,
@@ -10,7 +12,7 @@ use super::{
     index::Indexing,
     item_row,
 };
-use crate::gallery::{GalleryName, ItemFilter, Neighbor, Search};
+use crate::gallery::{GalleryName, ItemFilter, ItemId, Neighbor, Query, Search, no_item};
 
 /// Maximum number of passing items for which a filtered search is exact: comparing so few takes
 /// less time than finding them in the index.
@@ -22,35 +24,165 @@ const MIN_CANDIDATES: usize = 200;
 /// Maximum number of items that the index visits to find enough that pass the filter.
 const MAX_SCAN_TUPLES: usize = 200_000;
 
-/// Returns the nearest items, and the gallery's row.
+/// Returns the nearest items, and the gallery's row, all from one snapshot of the database.
 pub(super) async fn nearest(
-    mut client: Connection,
+    client: &mut Connection,
     name: &GalleryName,
     search: &Search,
     exact_up_to: usize,
 ) -> Outcome<(Vec<Neighbor>, GalleryRow)> {
-    let gallery = galleries::require(&client, name).await?;
+    let transaction = client.build_transaction().read_only(true);
+    let transaction = transaction.isolation_level(IsolationLevel::RepeatableRead);
+    let mut transaction = transaction.start().await?;
+    let gallery = galleries::require(&transaction, name).await?;
     search.check(name, &gallery.info.binding)?;
-    let indexed = gallery.info.indexed > 0 && gallery.info.items > exact_up_to as u64;
-    if indexed && !search.exact && search.k <= MAX_CANDIDATES {
-        let max = MAX_EXACT_PASSING.min(exact_up_to);
-        let few = match &search.filter {
-            Some(filter) => passes_at_most(&client, &gallery, filter, max).await?,
-            None => false,
-        };
-        if !few {
-            let found = by_index(&mut client, &gallery, search).await?;
-            // With fewer neighbors the index may not have been scanned far enough.
-            if found.len() == search.k {
-                return Ok((found, gallery));
+    let vector = match &search.query {
+        Query::Vector(vector) => vector.clone(),
+        Query::Item(id) => vector_of(&transaction, &gallery, id).await?,
+    };
+    let query = VectorQuery {
+        gallery: &gallery,
+        search,
+        vector,
+    };
+    let neighbors = query.run(&mut transaction, exact_up_to).await?;
+    transaction.commit().await?;
+    Ok((neighbors, gallery))
+}
+
+/// Returns the vector of an item.
+async fn vector_of(
+    client: &Transaction<'_>,
+    gallery: &GalleryRow,
+    id: &ItemId,
+) -> Outcome<Vec<f32>> {
+    let query = format!("SELECT vector FROM {} WHERE id = $1", gallery.table);
+    let bytes = id.as_str().as_bytes();
+    let rows = client.query_typed(&query, &[(&bytes, Type::BYTEA)]).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| no_item(&gallery.info.name, id))?;
+    Ok(Vec::from(row.try_get::<_, Vector>(0)?))
+}
+
+/// A search for a vector.
+struct VectorQuery<'a> {
+    gallery: &'a GalleryRow,
+    search: &'a Search,
+    vector: Vec<f32>,
+}
+
+impl VectorQuery<'_> {
+    async fn run(
+        &self,
+        transaction: &mut Transaction<'_>,
+        exact_up_to: usize,
+    ) -> Outcome<Vec<Neighbor>> {
+        let Self {
+            gallery, search, ..
+        } = self;
+        let indexed = gallery.info.indexed > 0 && gallery.info.items > exact_up_to as u64;
+        if indexed && !search.exact && search.k <= MAX_CANDIDATES {
+            let max = MAX_EXACT_PASSING.min(exact_up_to);
+            let few = match &search.filter {
+                Some(filter) => passes_at_most(transaction, gallery, filter, max).await?,
+                None => false,
+            };
+            if !few {
+                let found = self.by_index(transaction).await?;
+                // With fewer neighbors the index may not have been scanned far enough.
+                if found.len() == search.k {
+                    return Ok(found);
+                }
             }
         }
+        self.one_by_one(transaction).await
     }
-    Ok((one_by_one(&client, &gallery, search).await?, gallery))
+
+    fn parameters(&self) -> SearchParameters {
+        let search = self.search;
+        let mut parameters = Parameters::default();
+        let vector = parameters.bind(self.vector.clone(), Type::FLOAT4_ARRAY);
+        let vector = format!("{vector}::real[]::vector");
+        let limit = parameters.bind(search.k as i64, Type::INT8);
+        let mut passes = filtering::expression(search.filter.as_ref(), &mut parameters);
+        if let Some(id) = &search.except {
+            let id = parameters.bind(id.as_str().as_bytes().to_vec(), Type::BYTEA);
+            passes = format!("{passes} AND id <> {id}");
+        }
+        let score = format!("greatest(-1, least(1, -(vector <#> {vector})))::real");
+        SearchParameters {
+            parameters,
+            vector,
+            score,
+            passes,
+            limit,
+        }
+    }
+
+    /// Compares all items. No index has the expression of the order.
+    async fn one_by_one(&self, client: &Transaction<'_>) -> Outcome<Vec<Neighbor>> {
+        let of = self.parameters();
+        let query = format!(
+            "SELECT {}, {} AS score FROM {} WHERE {}
+         ORDER BY score DESC, place LIMIT {}",
+            item_row::ITEM,
+            of.score,
+            self.gallery.table,
+            of.passes,
+            of.limit
+        );
+        neighbors(&client.query_typed(&query, &of.parameters.bound()).await?)
+    }
+
+    async fn by_index(&self, transaction: &mut Transaction<'_>) -> Outcome<Vec<Neighbor>> {
+        let Self {
+            gallery, search, ..
+        } = self;
+        let Some(indexing) = Indexing::of(gallery.info.binding.dim) else {
+            return Ok(Vec::new());
+        };
+        let mut of = self.parameters();
+        let candidates = (2 * search.k).clamp(MIN_CANDIDATES, MAX_CANDIDATES);
+        // Half precision may swap neighbors with similar scores, so more are fetched and sorted again.
+        let taken = if indexing.is_rounded() {
+            search.k + search.k.max(32)
+        } else {
+            search.k
+        };
+        let taken = of.parameters.bind(taken as i64, Type::INT8);
+        let settings = format!(
+            "SET LOCAL enable_seqscan = off; SET LOCAL hnsw.ef_search = {candidates};
+         SET LOCAL hnsw.iterative_scan = strict_order;
+         SET LOCAL hnsw.max_scan_tuples = {MAX_SCAN_TUPLES}"
+        );
+        let query = format!(
+            "WITH nearest AS MATERIALIZED (
+            SELECT {item}, {score} AS score FROM {table} WHERE {passes}
+            ORDER BY {expression} <#> {vector}{cast} LIMIT {taken}
+         ) SELECT * FROM nearest ORDER BY score DESC, place LIMIT {limit}",
+            item = item_row::ITEM,
+            score = of.score,
+            passes = of.passes,
+            vector = of.vector,
+            limit = of.limit,
+            table = gallery.table,
+            expression = indexing.expression(),
+            cast = indexing.cast(),
+        );
+        // The settings end with the savepoint.
+        let savepoint = transaction.transaction().await?;
+        savepoint.batch_execute(&settings).await?;
+        let rows = savepoint
+            .query_typed(&query, &of.parameters.bound())
+            .await?;
+        savepoint.rollback().await?;
+        neighbors(&rows)
+    }
 }
 
 async fn passes_at_most(
-    client: &Connection,
+    client: &Transaction<'_>,
     gallery: &GalleryRow,
     filter: &ItemFilter,
     max: usize,
@@ -74,90 +206,6 @@ struct SearchParameters {
     score: String,
     passes: String,
     limit: String,
-}
-
-fn search_parameters(search: &Search) -> SearchParameters {
-    let mut parameters = Parameters::default();
-    let vector = parameters.bind(search.vector.clone(), Type::FLOAT4_ARRAY);
-    let vector = format!("{vector}::real[]::vector");
-    let limit = parameters.bind(search.k as i64, Type::INT8);
-    let mut passes = filtering::expression(search.filter.as_ref(), &mut parameters);
-    if let Some(id) = &search.except {
-        let id = parameters.bind(id.as_str().as_bytes().to_vec(), Type::BYTEA);
-        passes = format!("{passes} AND id <> {id}");
-    }
-    let score = format!("greatest(-1, least(1, -(vector <#> {vector})))::real");
-    SearchParameters {
-        parameters,
-        vector,
-        score,
-        passes,
-        limit,
-    }
-}
-
-/// Compares all items. No index has the expression of the order.
-async fn one_by_one(
-    client: &Connection,
-    gallery: &GalleryRow,
-    search: &Search,
-) -> Outcome<Vec<Neighbor>> {
-    let of = search_parameters(search);
-    let query = format!(
-        "SELECT {}, {} AS score FROM {} WHERE {}
-         ORDER BY score DESC, place LIMIT {}",
-        item_row::ITEM,
-        of.score,
-        gallery.table,
-        of.passes,
-        of.limit
-    );
-    neighbors(&client.query_typed(&query, &of.parameters.bound()).await?)
-}
-
-async fn by_index(
-    client: &mut Connection,
-    gallery: &GalleryRow,
-    search: &Search,
-) -> Outcome<Vec<Neighbor>> {
-    let Some(indexing) = Indexing::of(gallery.info.binding.dim) else {
-        return Ok(Vec::new());
-    };
-    let mut of = search_parameters(search);
-    let candidates = (2 * search.k).clamp(MIN_CANDIDATES, MAX_CANDIDATES);
-    // Half precision may swap neighbors with similar scores, so more are fetched and sorted again.
-    let taken = if indexing.is_rounded() {
-        search.k + search.k.max(32)
-    } else {
-        search.k
-    };
-    let taken = of.parameters.bind(taken as i64, Type::INT8);
-    let settings = format!(
-        "SET LOCAL enable_seqscan = off; SET LOCAL hnsw.ef_search = {candidates};
-         SET LOCAL hnsw.iterative_scan = strict_order;
-         SET LOCAL hnsw.max_scan_tuples = {MAX_SCAN_TUPLES}"
-    );
-    let query = format!(
-        "WITH nearest AS MATERIALIZED (
-            SELECT {item}, {score} AS score FROM {table} WHERE {passes}
-            ORDER BY {expression} <#> {vector}{cast} LIMIT {taken}
-         ) SELECT * FROM nearest ORDER BY score DESC, place LIMIT {limit}",
-        item = item_row::ITEM,
-        score = of.score,
-        passes = of.passes,
-        vector = of.vector,
-        limit = of.limit,
-        table = gallery.table,
-        expression = indexing.expression(),
-        cast = indexing.cast(),
-    );
-    let transaction = client.transaction().await?;
-    transaction.batch_execute(&settings).await?;
-    let rows = transaction
-        .query_typed(&query, &of.parameters.bound())
-        .await?;
-    transaction.commit().await?;
-    neighbors(&rows)
 }
 
 fn neighbors(rows: &[tokio_postgres::Row]) -> Outcome<Vec<Neighbor>> {

@@ -31,7 +31,7 @@ use crate::{
     gallery::{
         Binding, CheckReport, DocumentKey, DocumentKind, DocumentStore, GalleryConfig, GalleryInfo,
         GalleryName, GalleryStore, Item, ItemBatch, ItemFilter, ItemId, ItemStream, Neighbor,
-        OpenMode, Parts, Search, StoredItem, Written,
+        OpenMode, Parts, RestoreLock, Search, StoredItem, Written,
     },
 };
 
@@ -167,6 +167,15 @@ impl GalleryStore for PostgresStore {
         Ok(galleries::list(&self.database.connection().await?).await?)
     }
 
+    async fn staging_galleries(&self) -> Result<Vec<GalleryName>> {
+        Ok(galleries::staging(&self.database.connection().await?).await?)
+    }
+
+    async fn lock_restore(&self, target: &str) -> Result<Option<RestoreLock>> {
+        let connection = self.database.connection().await?;
+        Ok(galleries::lock_restore(connection, target).await?)
+    }
+
     async fn gallery(&self, name: &GalleryName) -> Result<Option<GalleryInfo>> {
         let row = galleries::find(&self.database.connection().await?, name).await?;
         Ok(row.map(|row| row.info))
@@ -228,8 +237,9 @@ impl GalleryStore for PostgresStore {
         filter: Option<&ItemFilter>,
     ) -> Result<Vec<Item>> {
         self.read_with(|| async {
-            let connection = self.database.connection().await?;
-            read::page(&connection, name, after, limit, filter).await
+            let scan = self.database.page().await?;
+            scan.run(async |connection| read::page(connection, name, after, limit, filter).await)
+                .await
         })
         .await
     }
@@ -237,8 +247,11 @@ impl GalleryStore for PostgresStore {
     async fn search(&self, name: &GalleryName, search: Search) -> Result<Vec<Neighbor>> {
         let (neighbors, gallery) = self
             .read_with(|| async {
-                let connection = self.database.connection().await?;
-                search::nearest(connection, name, &search, self.exact_up_to).await
+                let scan = self.database.search().await?;
+                scan.run(async |connection| {
+                    search::nearest(connection, name, &search, self.exact_up_to).await
+                })
+                .await
             })
             .await?;
         if self.builds.is_due(&gallery, self.exact_up_to) {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Kind, Result, ResultExt},
-    gallery::{Binding, ItemId, Label, Metadata, NewItem, StoredItem},
+    gallery::{Binding, ItemId, Label, Metadata, NewItem, StoredItem, item::check_vector},
 };
 
 pub(super) const MAGIC: &[u8; 8] = b"DINOGLRY";
@@ -64,16 +64,18 @@ impl SnapshotRecord {
         })
     }
 
-    pub(super) fn into_item(self, dim: usize) -> Result<NewItem> {
+    pub(super) fn into_item(self, binding: &Binding) -> Result<NewItem> {
+        check_vector(&self.vector, binding.dim)?;
         // A store may keep features in half precision, whose range is smaller.
-        let mut values = self.vector.iter().chain(&self.features);
-        let is_finite = values.all(|&value| half::f16::from_f32(value).is_finite());
-        if self.vector.len() != dim || !is_finite {
-            let detail = format!("must have {dim} values in the range of half precision");
-            return Err(Error::option("vector", detail));
+        let mut features = self.features.iter();
+        let is_finite = features.all(|&value| half::f16::from_f32(value).is_finite());
+        let width = binding.features_width();
+        if !is_finite || ![0, width].contains(&self.features.len()) {
+            let detail = format!("must be {width} values in the range of half precision");
+            return Err(Error::option("features", detail));
         }
         Ok(NewItem {
-            id: ItemId::new(self.id)?,
+            id: ItemId::new(self.id)?.of_new_item()?,
             label: self.label.map(Label::new).transpose()?,
             metadata: Metadata::parse(&self.metadata)?,
             vector: self.vector,

@@ -12,14 +12,19 @@
 //! kept: a restored item has the time of the restore.
 //!
 //! A file is restored into a gallery named `restoring--…`. That gallery replaces the old one only
-//! after the whole file was read and its checksum verified. Names of this form are reserved.
+//! after the whole file was read and its checksum verified. Names of this form are reserved: clients
+//! can neither list nor use them.
 
 mod format;
+mod reader;
 mod restore;
+mod staging;
 mod write;
 
+pub(super) use self::staging::remove_interrupted_restores;
 pub use self::{
     format::SnapshotSummary,
-    restore::{restore_snapshot, verify_snapshot},
-    write::write_snapshot,
+    reader::verify_snapshot,
+    restore::{restore_checked_snapshot, restore_snapshot},
+    write::{GalleryReader, write_snapshot},
 };

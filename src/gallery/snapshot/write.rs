@@ -10,7 +10,7 @@ use super::format::{
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt},
-    gallery::{Gallery, GalleryInfo, GalleryName, Parts, read_whole},
+    gallery::{Binding, Gallery, GalleryInfo, GalleryName, ItemStream, Parts, read_whole},
 };
 
 /// Writes a snapshot of a gallery, without blocking writers.
@@ -22,31 +22,64 @@ pub async fn write_snapshot(
     name: &GalleryName,
     to: impl AsyncWrite + Unpin + Send,
 ) -> Result<SnapshotSummary> {
-    let (GalleryInfo { binding, .. }, mut items) = read_whole(store, name, Parts::ALL).await?;
-    let mut file = SnapshotWriter {
-        to: BufWriter::with_capacity(BUFFER_BYTES, to),
-        hash: Sha256::new(),
-        bytes: 0,
-    };
-    file.put(MAGIC).await?;
-    file.put(&VERSION.to_le_bytes()).await?;
-    let header = serde_json::to_vec(&Header { binding }).internal("encoding a binding")?;
-    file.put_part(&header).await?;
-    let mut count = 0u64;
-    while let Some(stored) = items.try_next().await? {
-        file.put_part(&SnapshotRecord::new(stored)?.encode_to_vec())
-            .await?;
-        count += 1;
+    GalleryReader::open(store, name).await?.write_to(to).await
+}
+
+/// A gallery at one moment, which is ready to be written.
+pub struct GalleryReader {
+    binding: Binding,
+    items: ItemStream,
+}
+
+impl std::fmt::Debug for GalleryReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GalleryReader")
+            .field("binding", &self.binding)
+            .finish_non_exhaustive()
     }
-    file.put(&0u32.to_le_bytes()).await?;
-    file.put(&count.to_le_bytes()).await?;
-    let digest = file.hash.clone().finalize();
-    file.put(&digest).await?;
-    file.to.flush().await.map_err(write_error)?;
-    Ok(SnapshotSummary {
-        items: count,
-        bytes: file.bytes,
-    })
+}
+
+impl GalleryReader {
+    /// Takes a permit to read the gallery, and begins.
+    ///
+    /// # Errors
+    /// As [`crate::gallery::GalleryStore::read`].
+    pub async fn open(store: &Gallery, name: &GalleryName) -> Result<Self> {
+        let (GalleryInfo { binding, .. }, items) = read_whole(store, name, Parts::ALL).await?;
+        Ok(Self { binding, items })
+    }
+
+    /// Writes the snapshot.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] if writing to `to` fails, or an error of the store.
+    pub async fn write_to(self, to: impl AsyncWrite + Unpin + Send) -> Result<SnapshotSummary> {
+        let Self { binding, mut items } = self;
+        let mut file = SnapshotWriter {
+            to: BufWriter::with_capacity(BUFFER_BYTES, to),
+            hash: Sha256::new(),
+            bytes: 0,
+        };
+        file.put(MAGIC).await?;
+        file.put(&VERSION.to_le_bytes()).await?;
+        let header = serde_json::to_vec(&Header { binding }).internal("encoding a binding")?;
+        file.put_part(&header).await?;
+        let mut count = 0u64;
+        while let Some(stored) = items.try_next().await? {
+            file.put_part(&SnapshotRecord::new(stored)?.encode_to_vec())
+                .await?;
+            count += 1;
+        }
+        file.put(&0u32.to_le_bytes()).await?;
+        file.put(&count.to_le_bytes()).await?;
+        let digest = file.hash.clone().finalize();
+        file.put(&digest).await?;
+        file.to.flush().await.map_err(write_error)?;
+        Ok(SnapshotSummary {
+            items: count,
+            bytes: file.bytes,
+        })
+    }
 }
 
 struct SnapshotWriter<W> {

@@ -93,6 +93,7 @@ fn describe_error(kind: Kind) -> (u16, &'static str, &'static str) {
         Kind::UndecodableImage => (422, "Undecodable image", "undecodable_image"),
         Kind::InvalidOption => (422, "Invalid option", "invalid_option"),
         Kind::LimitExceeded => (422, "Limit exceeded", "limit_exceeded"),
+        Kind::Damaged => (422, "Stored data is damaged", "damaged_data"),
         Kind::ModelRejected => (422, "The model cannot be served", "model_rejected"),
         Kind::Artifact | Kind::Download | Kind::Io | Kind::Internal => {
             (500, "Internal error", "internal")

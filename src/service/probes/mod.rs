@@ -48,6 +48,7 @@ impl Probes {
     /// itself.
     pub async fn train(&self, extractor: &Extractor, plan: ProbePlan) -> Result<Arc<Training>> {
         plan.options.check()?;
+        self.limits.check_filter(plan.filter.as_ref())?;
         let info = self.store.require_gallery(&plan.gallery).await?;
         let holder = format_args!("the gallery `{}` holds", plan.gallery);
         let advice = "train a probe on another gallery";
@@ -98,6 +99,17 @@ impl Probes {
         let advice = "train a probe on a gallery of this one";
         let model = &stored.about.binding.model;
         model.require(extractor.engine().model_id(), holder, advice)?;
+        let made = stored
+            .about
+            .features
+            .width(extractor.engine().spec().architecture.dim);
+        let width = stored.probe.width();
+        if width != made {
+            let detail = format!(
+                "the probe `{name}` is damaged: it takes {width} values, and its model makes {made}"
+            );
+            return Err(Error::damaged(detail));
+        }
         Ok(stored)
     }
 

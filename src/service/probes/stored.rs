@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result, ResultExt},
     features::{pool::Pooling, probe::Probe},
-    gallery::{Binding, GalleryName},
+    gallery::{Binding, GalleryName, Label},
     names::option_enum,
 };
 
@@ -80,9 +80,21 @@ impl StoredProbe {
     pub(super) fn decode(document: &[u8]) -> Result<Self> {
         let (probe, metadata) = Probe::from_safetensors(document)?;
         let about = metadata.get(ORIGIN).map(String::as_str).unwrap_or_default();
-        let about = serde_json::from_str(about).map_err(|error| {
-            Error::artifact(format!("the origin of a stored probe is damaged: {error}"))
-        })?;
+        let damaged = |damage: &dyn std::fmt::Display| {
+            Error::damaged(format!("the origin of a stored probe is damaged: {damage}"))
+        };
+        let about: Origin = serde_json::from_str(about).map_err(|error| damaged(&error))?;
+        let binding = &about.binding;
+        binding.check_possible().map_err(|error| damaged(&error))?;
+        let token_width = binding.features_width() / 2;
+        if probe.width() != about.features.width(token_width) {
+            return Err(damaged(
+                &"the width of its features is not that of its weights",
+            ));
+        }
+        for class in &probe.classes {
+            Label::new(class).map_err(|error| damaged(&error))?;
+        }
         Ok(Self { probe, about })
     }
 }

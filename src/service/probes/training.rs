@@ -12,6 +12,7 @@ use super::{
     stored::{Origin, ProbeFeatures, StoredProbe},
 };
 use crate::{
+    background::{self, Priority},
     error::{Error, Kind, Result},
     features::probe::{Examples, Progress, Stage, TrainingOptions, train},
     gallery::{
@@ -161,24 +162,13 @@ async fn on_low_priority_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
     let (sender, receiver) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("probe".to_owned())
-        .spawn(move || {
-            lower_priority();
-            // An error means that the receiver has been dropped.
-            let _ = sender.send(work());
-        })
+    let train = move || {
+        // An error means that the receiver has been dropped.
+        let _ = sender.send(work());
+    };
+    background::spawn("probe", Priority::Lowest, train)
         .map_err(|error| Error::io("starting the thread of a training", error))?;
     receiver
         .await
         .map_err(|_| Error::internal("the training panicked"))
-}
-
-/// Gives this thread the lowest priority. Other systems than Linux would lower that of the whole
-/// process, so nothing is done there.
-fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, 19) {
-        tracing::warn!(%error, "cannot lower the priority of a training");
-    }
 }

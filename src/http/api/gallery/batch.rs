@@ -237,7 +237,8 @@ fn new_entry(item: BatchEntry) -> Result<NewEntry, Error> {
     let detail = "missing; give every item an id, or every file a name, or set id=sha256 to make \
         the ids of images from their content";
     let id = id.or(item.id);
-    let id = ItemId::new(id.ok_or_else(|| Error::option("id", detail))?)?;
+    let id = id.ok_or_else(|| Error::option("id", detail))?;
+    let id = ItemId::new(id)?.of_new_item()?;
     let (label, metadata) = options.take::<ItemParams>()?.check()?;
     options.reject_unknown()?;
     Ok(NewEntry {

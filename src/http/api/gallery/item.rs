@@ -97,6 +97,7 @@ pub(crate) async fn put_item(
     NamePath(id): NamePath<ItemId>,
     mut request: QueryRequest,
 ) -> Result<Response> {
+    let id = id.of_new_item()?;
     let options = &mut request.options;
     let GalleryParams { gallery } = options.take()?;
     let conflict: ConflictParams = options.take()?;

@@ -51,7 +51,8 @@ type AnyPooling = OneOf<Pooling>;
 #[into_params(parameter_in = Path)]
 #[allow(dead_code, reason = "only its schema is used")]
 pub(crate) struct IdPath {
-    /// Id of the item: up to 512 bytes, percent-encoded (`/` is `%2F`).
+    /// Id of the item: up to 512 bytes, percent-encoded (`/` is `%2F`). A new item may not have the
+    /// id `.` or `..`.
     #[param(example = "cats%2Fchelsea.jpg")]
     id: String,
 }
@@ -62,7 +63,7 @@ pub(crate) struct IdPath {
 #[into_params(parameter_in = Query)]
 pub(crate) struct GalleryParams {
     /// Name of the gallery: 1 to 64 characters of `a-z`, `0-9`, `-` and `_`. The first is a letter
-    /// or digit.
+    /// or digit. Names that begin with `restoring--` are reserved.
     #[param(value_type = String, default = "default", example = "default")]
     pub(crate) gallery: GalleryName,
 }
@@ -132,7 +133,7 @@ pub(crate) struct FilterParams {
     /// Conditions on label and metadata, as JSON: `{"label": C, "metadata": {"member": C, …}}`. An
     /// item must fulfill all of them. Each condition `C` is a value to equal, a list
     /// `{"any": [..]}` of such values, or a range of `gt`, `gte`, `lt` and `lte`. In a JSON body,
-    /// the object itself.
+    /// the object itself. Flags limit the number of conditions and of values.
     // Not called `filter`, which is the resampling filter of images.
     #[serde(rename = "where")]
     #[param(

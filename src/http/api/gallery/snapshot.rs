@@ -14,7 +14,7 @@ use std::{
 };
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::State,
     http::header,
@@ -23,19 +23,26 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, future, stream};
 use serde::Serialize;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 use tokio_util::io::{ReaderStream, StreamReader};
 use utoipa::ToSchema;
 
 use crate::{
-    error::Error,
-    gallery::{Gallery, GalleryName, SnapshotSummary, restore_snapshot, write_snapshot},
+    background::{self, Priority},
+    error::{Error, Kind, ResultExt},
+    gallery::{Binding, GalleryName, GalleryReader, SnapshotSummary, restore_checked_snapshot},
     http::{
         AppState, Reason, Rejection, Result,
         api::schema::File,
+        key_places::KeyPlace,
+        middleware::access::KeyName,
         openapi::{GalleryProblems, WriteProblems},
         request::{options::Options, path::NamePath},
     },
+    telemetry,
 };
 
 /// Size of the buffer between the store and the connection, in bytes.
@@ -44,7 +51,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// Download a snapshot of a gallery.
 ///
 /// The file has all items at one moment, with a checksum. It can be restored into any store. Other
-/// requests can read and write meanwhile. On an error after the response has begun, the connection
+/// requests can read and write meanwhile. The number of snapshots at the same time is limited, also
+/// for each API key; the response is 503 then. On an error after the response has begun, the connection
 /// is closed.
 #[utoipa::path(
     get,
@@ -61,36 +69,65 @@ const BUFFER_BYTES: usize = 256 << 10;
 )]
 pub(crate) async fn get_snapshot(
     State(state): State<AppState>,
+    key: Option<Extension<KeyName>>,
     NamePath(name): NamePath<GalleryName>,
     options: Options,
 ) -> Result<Response> {
     options.reject_unknown()?;
-    let store = state.service().galleries()?.store().clone();
-    store.require_gallery(&name).await?;
-    let file = snapshot_stream(store, name.clone(), state.config.snapshot_idle);
+    let place = match &key {
+        Some(Extension(KeyName(key))) => Some(take_place(&state, key)?),
+        None => None,
+    };
+    let service = state.service();
+    // Whatever prevents the snapshot is known before the head is sent.
+    let gallery = GalleryReader::open(service.galleries()?.store(), &name).await?;
+    let file = snapshot_stream(gallery, name.clone(), place, state.config.snapshot_idle)?;
     let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
     let disposition = format!("attachment; filename=\"{name}.gallery\"");
     let disposition = [(header::CONTENT_DISPOSITION, disposition)];
     Ok((kind, disposition, Body::from_stream(file)).into_response())
 }
 
+/// Takes one of the places of a key, so that other keys find one, too.
+fn take_place(state: &AppState, key: &Arc<str>) -> Result<KeyPlace> {
+    let max = state.config.max_key_snapshots;
+    let place = state.snapshots.take(key, max);
+    place.ok_or_else(|| {
+        telemetry::metrics().count_rejection("overloaded");
+        let detail = format!("the API key `{key}` receives {max} snapshots already; retry later");
+        let error = Error::new(Kind::Overloaded, detail);
+        error
+            .with_limit("max_key_snapshots", max as u64, "--max-key-snapshots")
+            .into()
+    })
+}
+
 /// Streams a snapshot. The last element is an error if the snapshot is incomplete, so that a
 /// cut-off file cannot be mistaken for a complete one.
 fn snapshot_stream(
-    store: Gallery,
+    gallery: GalleryReader,
     name: GalleryName,
+    place: Option<KeyPlace>,
     limit: Duration,
-) -> impl Stream<Item = io::Result<Bytes>> {
+) -> Result<impl Stream<Item = io::Result<Bytes>>> {
     let (reader, writer) = tokio::io::duplex(BUFFER_BYTES);
     let sent = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&sent);
-    let gallery = name.clone();
-    let written = tokio::spawn(async move {
+    let write = async move {
+        let _place = place;
         tokio::select! {
-            written = write_snapshot(&store, &gallery, writer) => Ok(written?),
+            written = gallery.write_to(writer) => Ok(written?),
             () = stalled(&sent, limit) => Err(too_slow(limit)),
         }
-    });
+    };
+    let (end, written) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    // Encoding and hashing take a core.
+    let work = move || {
+        // Fails if the client has left.
+        let _ = end.send(runtime.block_on(write));
+    };
+    background::spawn("snapshot", Priority::Low, work).internal("cannot start a thread")?;
     let file = ReaderStream::with_capacity(reader, BUFFER_BYTES).inspect(move |_| {
         counter.fetch_add(1, Ordering::Relaxed);
     });
@@ -106,7 +143,7 @@ fn snapshot_stream(
         tracing::warn!(gallery = %name, error = %failure, "a snapshot was cut off");
         future::ready(Some(Err(io::Error::other(failure.to_string()))))
     });
-    file.chain(end)
+    Ok(file.chain(end))
 }
 
 /// Resolves when the count has not changed for the duration of the limit.
@@ -137,7 +174,9 @@ pub(crate) struct Restored {
 /// Restore a gallery from a snapshot.
 ///
 /// Once the whole file is read and its checksum is verified, it atomically replaces the gallery of
-/// that name. Until then, and on any error, the old gallery stays. The size and time limits of
+/// that name. Until then, and on any error, the old gallery stays. A gallery is restored by one
+/// request at a time; a second one gets 409. A file that states what no model can have, vectors not
+/// of length 1, or an id twice, is rejected. The size and time limits of
 /// requests do not apply.
 #[utoipa::path(
     put,
@@ -174,7 +213,8 @@ pub(crate) async fn put_snapshot(
         Ok::<_, io::Error>(next.map(|part| (part, parts)))
     });
     let reader = StreamReader::new(Box::pin(parts));
-    let restored = restore_snapshot(store, &name, reader).await;
+    let check = |binding: &Binding| service.check_stored_binding(&name, binding);
+    let restored = restore_checked_snapshot(store, &name, reader, check).await;
     if is_stalled.load(Ordering::Relaxed) {
         return Err(too_slow(limit));
     }
