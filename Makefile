@@ -68,7 +68,7 @@ docker: setup ## Build the image and test it, alone and with compose
 soak: build ## Twenty minutes of load, and 10,000 hostile requests (half an hour)
 	DINOSERVE_SOAK_MINUTES=20 DINOSERVE_SOAK_HOSTILE=10000 DINOSERVE_SOAK_SECONDS=60 \
 		cargo test --release -p dinoserve --test suite -- --nocapture --test-threads 1 \
-		ops::faults::a_long_time ops::hostile:: store::contract
+		ops::faults::a_long_time ops::hostile:: ops::interference:: store::contract store::model
 
 fuzz: ## Run every fuzz target for SECONDS (300) each
 	fuzz/run.sh $(or $(SECONDS),300)

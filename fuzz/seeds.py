@@ -345,6 +345,19 @@ def folders() -> dict[str, bytes]:
     return {"f32": gallery("f32", 2) + whole + documents, "f16": gallery("f16", 1) + half}
 
 
+def uses() -> dict[str, bytes]:
+    """Returns choices of the target, which builds snapshots and rows of them."""
+    binding = bytes([3, 0, 0, 8, 0])
+    record = bytes([2, 150, 40, 130, 90, 0])
+    return {
+        "snapshot": b"\0" + binding + record * 3,
+        "row": b"\1" + bytes([0]) + binding + bytes([5, 0, 0]),
+        "joined": b"\0" + bytes([4, 1, 2, 8, 1]) + record,
+        "layers": b"\0" + bytes([4, 13, 0, 8, 0]) + record,
+        "wide": b"\1" + bytes([0, 14, 0, 0, 8, 0, 5, 0, 0]),
+    }
+
+
 def images() -> dict[str, bytes]:
     """Returns the valid files of the hostile corpus, and the smallest of the others."""
     with tempfile.TemporaryDirectory() as folder:
@@ -360,6 +373,7 @@ def main() -> None:
     targets = {
         "decode_image": images, "read_weights": weights, "open_model": models,
         "read_request": requests, "read_gallery": snapshots, "open_gallery": folders,
+        "use_gallery": uses,
     }
     for target, seeds in targets.items():
         folder = Path(out) / target

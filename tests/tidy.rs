@@ -11,7 +11,7 @@ use graph::{Graph, Sources};
 /// The modules of `src`, from the lowest layer to the highest. A module uses modules of lower
 /// layers, and none of its own layer but itself.
 const LAYERS: [&[&str]; 11] = [
-    &["error", "hex", "names"],
+    &["background", "error", "hex", "names"],
     &["telemetry"],
     &["vision"],
     &["features", "model"],

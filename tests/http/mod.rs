@@ -17,4 +17,5 @@ mod probes;
 mod problems;
 mod requests;
 mod schema;
+mod security;
 mod similarity;

@@ -224,7 +224,7 @@ fn a_basis_comes_back_from_its_document_and_can_be_added_to() {
     for damaged in [&bytes[..bytes.len() / 2], b"", &[0xff; 64]] {
         assert_eq!(
             document::Document::read(damaged).unwrap_err().kind(),
-            Kind::Artifact
+            Kind::Damaged
         );
     }
 }

@@ -322,7 +322,7 @@ fn a_probe_survives_serialization() {
     for damaged in [&file[..file.len() - 1], &file[..8], b"{}"] {
         assert_eq!(
             Probe::from_safetensors(damaged).unwrap_err().kind(),
-            Kind::Artifact
+            Kind::Damaged
         );
     }
     assert!(

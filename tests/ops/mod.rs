@@ -2,5 +2,6 @@
 
 mod faults;
 mod hostile;
+mod interference;
 mod shutdown;
 mod tls;

@@ -4,4 +4,5 @@ mod contract;
 mod crash;
 mod embedded;
 mod full;
+mod model;
 mod snapshot;

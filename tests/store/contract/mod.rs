@@ -3,6 +3,7 @@
 mod database;
 mod galleries;
 mod items;
+mod restores;
 mod search;
 mod soak;
 
@@ -63,16 +64,49 @@ impl Place {
         Postgres::start(name).map(Self::Database)
     }
 
+    pub fn location(&self) -> String {
+        match self {
+            Self::Folder(folder) => folder.to_str().expect("a path in UTF-8").to_owned(),
+            Self::Database(server) => server.url(),
+        }
+    }
+
+    /// Replaces a text in the descriptions of galleries by another of the same length. The store
+    /// must be closed.
+    pub async fn edit_descriptions(&self, from: &str, to: &str) {
+        assert_eq!(from.len(), to.len());
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.join("data.mdb");
+                let mut bytes = std::fs::read(&path).expect("the database");
+                let found: Vec<usize> = bytes
+                    .windows(from.len())
+                    .enumerate()
+                    .filter(|(_, text)| *text == from.as_bytes())
+                    .map(|(at, _)| at)
+                    .collect();
+                assert!(!found.is_empty(), "no {from}");
+                for at in found {
+                    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+                }
+                std::fs::write(&path, bytes).expect("a changed database");
+            }
+            Self::Database(server) => {
+                const EDIT: &str =
+                    "UPDATE dinoserve.galleries SET binding = replace(binding, $1, $2)";
+                let client = server.connect().await;
+                client.execute(EDIT, &[&from, &to]).await.expect("an edit");
+            }
+        }
+    }
+
     pub async fn open(&self) -> Gallery {
         self.open_with(&GalleryConfig::default()).await
     }
 
     /// Opens the store. Waits for a folder until the threads of its last store have ended.
     pub async fn open_with(&self, config: &GalleryConfig) -> Gallery {
-        let location = match self {
-            Self::Folder(folder) => folder.to_str().expect("a path in UTF-8").to_owned(),
-            Self::Database(server) => server.url(),
-        };
+        let location = self.location();
         let mut waited = 0;
         loop {
             match gallery::open(&location, config, OpenMode::Serve).await {

@@ -6,7 +6,7 @@ use dinoserve::{
     error::Kind,
     gallery::{
         Binding, Bound, Condition, Gallery, GalleryConfig, GalleryName, ItemFilter, Metadata,
-        Neighbor, NewItem, Scalar, Search,
+        Neighbor, NewItem, Query, Scalar, Search,
     },
     model::ModelId,
 };
@@ -24,6 +24,7 @@ over_both_stores!(
     searches_reject_vectors_of_another_binding,
     a_large_gallery_is_searched_by_an_index_that_lacks_nothing,
     wide_vectors_are_searched,
+    a_search_for_an_item_sees_one_moment,
 );
 
 fn search(vector: &[f32], k: usize) -> Search {
@@ -35,6 +36,13 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
         .zip(b)
         .map(|(a, b)| f64::from(*a) * f64::from(*b))
         .sum()
+}
+
+fn vector_of(search: &Search) -> &[f32] {
+    match &search.query {
+        Query::Vector(vector) => vector,
+        Query::Item(id) => panic!("{id} is no vector"),
+    }
 }
 
 /// Returns the best `k` of the items that pass, by falling score.
@@ -49,7 +57,7 @@ fn reference<'a>(items: &'a [NewItem], search: &Search) -> Vec<(&'a NewItem, f64
     let mut scored: Vec<_> = items
         .iter()
         .filter(passes)
-        .map(|item| (item, dot(&item.vector, &search.vector)))
+        .map(|item| (item, dot(&item.vector, vector_of(search))))
         .collect();
     // Stable: items with equal scores stay in their order.
     scored.sort_by(|(_, a), (_, b)| b.total_cmp(a));
@@ -74,7 +82,7 @@ fn assert_nearest(found: &[Neighbor], items: &[NewItem], search: &Search) {
             .find(|item| item.id == found.item.id)
             .expect("an item that was stored");
         assert!(
-            (dot(&of_found.vector, &search.vector) - score).abs() < 2e-6,
+            (dot(&of_found.vector, vector_of(search)) - score).abs() < 2e-6,
             "{} and not {}",
             found.item.id,
             item.id
@@ -112,7 +120,7 @@ async fn the_nearest_are_found(place: &Place) {
         query.exact = round % 2 == 0;
         if round % 5 == 0 {
             let of = random.of(&items);
-            query.vector = of.vector.clone();
+            query.query = Query::Vector(of.vector.clone());
             query.except = (round % 10 == 0).then(|| of.id.clone());
         }
         let found = store.search(&gallery, query.clone()).await.unwrap();
@@ -621,4 +629,96 @@ async fn wide_vectors_are_searched(place: &Place) {
         assert_eq!(own[0].item.id.as_str(), "7");
         assert!((own[0].score - 1.0).abs() < 1e-5);
     }
+}
+
+/// Replaces an item and searches for its neighbors, each by many clients at the same time: the
+/// vector of the query, the scores and the records are of one version.
+async fn a_search_for_an_item_sees_one_moment(place: &Place) {
+    const VERSIONS: usize = 16;
+    const DIM: usize = 8;
+    let store = place.open().await;
+    let gallery = name("g");
+    let mut random = Random(47);
+    let versions: Vec<Vec<f32>> = (0..VERSIONS).map(|_| random.direction(DIM)).collect();
+    let fixed: Vec<_> = (0..20)
+        .map(|n| plain(format!("fixed {n}"), random.direction(DIM)))
+        .collect();
+    let of_version = |version: usize| {
+        let metadata = json!({"version": version}).to_string();
+        full("x", "l", &metadata, versions[version].clone())
+    };
+    store
+        .put(&gallery, &binding(DIM), fixed.clone())
+        .await
+        .unwrap();
+    store
+        .put(&gallery, &binding(DIM), vec![of_version(0)])
+        .await
+        .unwrap();
+    let writers = (0..4).map(|writer| {
+        let store = store.clone();
+        let gallery = gallery.clone();
+        let items: Vec<_> = (0..VERSIONS).map(of_version).collect();
+        tokio::spawn(async move {
+            for write in 0..40 {
+                let item = items[(write * 5 + writer) % VERSIONS].clone();
+                store
+                    .put(&gallery, &binding(DIM), vec![item])
+                    .await
+                    .unwrap();
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    let searchers = (0..4).map(|_| {
+        let store = store.clone();
+        let gallery = gallery.clone();
+        let fixed = fixed.clone();
+        let versions = versions.clone();
+        tokio::spawn(async move {
+            let mut seen = std::collections::BTreeSet::new();
+            for _ in 0..60 {
+                let search = Search::of(Query::Item(id("x")), 30);
+                let found = store.search(&gallery, search).await.unwrap();
+                assert_eq!(found.len(), fixed.len() + 1);
+                let own = found
+                    .iter()
+                    .find(|found| found.item.id.as_str() == "x")
+                    .unwrap();
+                let version = own.item.metadata.object()["version"].as_u64().unwrap() as usize;
+                assert!(
+                    (own.score - 1.0).abs() < 1e-5,
+                    "{} of version {version}",
+                    own.score
+                );
+                for other in &fixed {
+                    let found = found
+                        .iter()
+                        .find(|found| found.item.id == other.id)
+                        .unwrap();
+                    let expected = dot(&versions[version], &other.vector);
+                    let difference = (f64::from(found.score) - expected).abs();
+                    assert!(
+                        difference < 1e-5,
+                        "{version}: {} and not {expected}",
+                        found.score
+                    );
+                }
+                seen.insert(version);
+            }
+            seen.len()
+        })
+    });
+    let searchers: Vec<_> = searchers.collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let mut most = 0;
+    for searcher in searchers {
+        most = most.max(searcher.await.unwrap());
+    }
+    assert!(most > 2, "it was replaced meanwhile: {most}");
+    let gone = Search::of(Query::Item(id("unknown")), 3);
+    let error = store.search(&gallery, gone).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
 }
