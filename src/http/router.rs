@@ -7,9 +7,7 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
     http::{HeaderName, HeaderValue, Method, header},
-    middleware::{
-        from_fn, from_fn_with_state, map_request, map_request_with_state, map_response,
-    },
+    middleware::{from_fn, from_fn_with_state, map_request, map_request_with_state, map_response},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get},
 };

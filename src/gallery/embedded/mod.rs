@@ -14,6 +14,7 @@
 mod attributes;
 mod check;
 mod codec;
+mod documents;
 mod environment;
 mod index;
 mod indexer;

@@ -3,7 +3,6 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::timeout,
@@ -26,9 +25,9 @@ use crate::{
     background::{self, Priority},
     error::{Error, Kind, Result, ResultExt},
     gallery::{
-        Binding, CheckReport, DocumentKey, DocumentKind, DocumentStore, GalleryConfig, GalleryInfo,
-        GalleryName, GalleryStore, Item, ItemBatch, ItemFilter, ItemId, ItemStream, Neighbor,
-        OpenMode, Parts, RestoreLock, Search, StoredItem, Written,
+        Binding, CheckReport, GalleryConfig, GalleryInfo, GalleryName, GalleryStore, Item,
+        ItemBatch, ItemFilter, ItemId, ItemStream, Neighbor, OpenMode, Parts, RestoreLock, Search,
+        StoredItem, Written,
     },
 };
 
@@ -87,12 +86,12 @@ impl EmbeddedStore {
             .ok_or_else(|| Error::internal("the gallery was opened for reading only"))
     }
 
-    fn writer(&self) -> Result<&Writer> {
+    pub(super) fn writer(&self) -> Result<&Writer> {
         Ok(&self.serving()?.writer)
     }
 
     /// Runs a read of a few values, on a thread that may block on the disk.
-    async fn view<T: Send + 'static>(
+    pub(super) async fn view<T: Send + 'static>(
         &self,
         read: impl FnOnce(View<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -321,44 +320,4 @@ impl GalleryStore for EmbeddedStore {
             let _ = tokio::task::spawn_blocking(move || indexer.stop()).await;
         }
     }
-}
-
-#[async_trait]
-impl DocumentStore for EmbeddedStore {
-    async fn put_document(&self, key: DocumentKey<'_>, document: Bytes) -> Result<()> {
-        let key = table_key(key);
-        self.writer()?
-            .write(move |transaction| transaction.put_document(&key, &document))
-            .await
-    }
-
-    async fn document(&self, key: DocumentKey<'_>) -> Result<Option<Bytes>> {
-        let key = table_key(key);
-        self.view(move |view| {
-            let document = view.get(view.tables().documents, key.as_bytes())?;
-            Ok(document.map(Bytes::copy_from_slice))
-        })
-        .await
-    }
-
-    async fn documents(&self, kind: DocumentKind) -> Result<Vec<String>> {
-        self.view(move |view| {
-            let prefix = format!("{kind}/");
-            view.entries(view.tables().documents, prefix.as_bytes())?
-                .map(|entry| Ok(String::from_utf8_lossy(&entry?.0[prefix.len()..]).into_owned()))
-                .collect()
-        })
-        .await
-    }
-
-    async fn remove_document(&self, key: DocumentKey<'_>) -> Result<bool> {
-        let key = table_key(key);
-        self.writer()?
-            .delete(move |transaction| transaction.remove_document(&key))
-            .await
-    }
-}
-
-fn table_key(key: DocumentKey<'_>) -> String {
-    format!("{}/{}", key.kind(), key.name())
 }

@@ -5,7 +5,7 @@
 //! Readers take no lock.
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
-use tokio_postgres::Row;
+use tokio_postgres::{Row, error::SqlState};
 
 use super::{connection::Connection, failure::Outcome, schema};
 use crate::{
@@ -129,21 +129,26 @@ pub(super) async fn lock(transaction: &Transaction<'_>, names: &[&GalleryName]) 
     Ok(())
 }
 
-/// First key of the advisory locks of restores, `rest` in ASCII; the second is a hash of the target.
+/// First key of the advisory locks of restores, `rest` in ASCII; the second is a hash of the
+/// target.
 const RESTORES: i32 = 0x7265_7374;
 
-/// Locks the restores of a target, or returns `None` if they are locked. The connection is taken
-/// out of the pool, because closing it releases the lock.
+/// Locks the restores of a target, or returns `None` if they stay locked. The connection is taken
+/// out of the pool, because closing it releases the lock. The database takes a moment to notice
+/// that, so this waits.
 pub(super) async fn lock_restore(
     connection: Connection,
     target: &str,
 ) -> Outcome<Option<RestoreLock>> {
-    const LOCK: &str = "SELECT pg_try_advisory_lock($1, $2)";
+    const LOCK: &str = "SELECT pg_advisory_lock($1, $2)";
     let client = Object::take(connection);
+    client.batch_execute("SET lock_timeout = '1s'").await?;
     let key = crc32fast::hash(target.as_bytes()).cast_signed();
-    let row = client.query_one(LOCK, &[&RESTORES, &key]).await?;
-    let is_locked: bool = row.get(0);
-    Ok(is_locked.then(|| RestoreLock::new(client)))
+    match client.execute(LOCK, &[&RESTORES, &key]).await {
+        Ok(_) => Ok(Some(RestoreLock::new(client))),
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Looks up a gallery, or creates it if it does not exist. The caller holds its lock.

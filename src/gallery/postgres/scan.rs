@@ -5,20 +5,20 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_postgres::NoTls;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{connection::Connection, failure::Outcome};
+use super::failure::Outcome;
 use crate::error::Error;
 
 /// A connection with its permits.
 pub(super) struct ScanConnection {
     /// `None` after the end of the read.
-    connection: Option<Connection>,
+    connection: Option<Object>,
     permits: Vec<OwnedSemaphorePermit>,
     tls: Option<MakeRustlsConnect>,
 }
 
 impl ScanConnection {
     pub(super) fn new(
-        connection: Connection,
+        connection: Object,
         permits: Vec<OwnedSemaphorePermit>,
         tls: Option<MakeRustlsConnect>,
     ) -> Self {
@@ -32,7 +32,7 @@ impl ScanConnection {
     /// Runs a read. If this future is dropped, the statement is cancelled in the database.
     pub(super) async fn run<T>(
         mut self,
-        read: impl AsyncFnOnce(&mut Connection) -> Outcome<T>,
+        read: impl AsyncFnOnce(&mut Object) -> Outcome<T>,
     ) -> Outcome<T> {
         let connection = self.connection.as_mut();
         let connection = connection.ok_or_else(|| Error::internal("a connection is missing"))?;

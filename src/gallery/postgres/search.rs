@@ -144,7 +144,8 @@ impl VectorQuery<'_> {
         };
         let mut of = self.parameters();
         let candidates = (2 * search.k).clamp(MIN_CANDIDATES, MAX_CANDIDATES);
-        // Half precision may swap neighbors with similar scores, so more are fetched and sorted again.
+        // Half precision may swap neighbors with similar scores, so more are fetched and sorted
+        // again.
         let taken = if indexing.is_rounded() {
             search.k + search.k.max(32)
         } else {

@@ -12,8 +12,8 @@
 //! kept: a restored item has the time of the restore.
 //!
 //! A file is restored into a gallery named `restoring--…`. That gallery replaces the old one only
-//! after the whole file was read and its checksum verified. Names of this form are reserved: clients
-//! can neither list nor use them.
+//! after the whole file was read and its checksum verified. Names of this form are reserved:
+//! clients can neither list nor use them.
 
 mod format;
 mod reader;

@@ -33,7 +33,8 @@ pub async fn restore_snapshot(
 /// As [`restore_snapshot`], if `check` accepts the binding of the file.
 ///
 /// # Errors
-/// [`crate::error::Kind::Malformed`] if the file is not a snapshot or is damaged; [`crate::error::Kind::Conflict`] during
+/// [`crate::error::Kind::Malformed`] if the file is not a snapshot or is damaged;
+/// [`crate::error::Kind::Conflict`] during
 /// another restore of the gallery; an [`crate::error::Error`] that reading `from` or `check`
 /// returned; as [`crate::gallery::GalleryStore::put`].
 pub async fn restore_checked_snapshot(

@@ -10,8 +10,8 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
 use super::{
-    World,
     history::{Event, Filter, Operation},
+    world::World,
 };
 use crate::store::contract::Random;
 

@@ -6,6 +6,7 @@
 
 mod client;
 mod history;
+mod world;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use std::{
 use self::{
     client::{Client, KEYS},
     history::Event,
+    world::{Slot, World},
 };
 use crate::{
     store::contract::{Place, Random},
@@ -27,31 +29,6 @@ use crate::{
 };
 
 const CLIENTS: u64 = 8;
-
-/// The servers, and what the clients share.
-struct World {
-    servers: Vec<Slot>,
-    clock: Instant,
-    next_version: AtomicU64,
-    is_over: AtomicBool,
-    /// Connections that were lost although no server was killed.
-    lost: Mutex<Vec<String>>,
-    /// Largest difference of a score.
-    tolerance: f64,
-}
-
-/// A server.
-struct Slot {
-    url: RwLock<String>,
-    /// Raised before a kill and after the start that follows: odd while there is no server.
-    epoch: AtomicU64,
-}
-
-impl World {
-    fn now(&self) -> u64 {
-        self.clock.elapsed().as_nanos() as u64
-    }
-}
 
 fn number(variable: &str, default: u64) -> u64 {
     let value = std::env::var(variable);

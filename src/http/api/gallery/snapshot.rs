@@ -52,8 +52,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 ///
 /// The file has all items at one moment, with a checksum. It can be restored into any store. Other
 /// requests can read and write meanwhile. The number of snapshots at the same time is limited, also
-/// for each API key; the response is 503 then. On an error after the response has begun, the connection
-/// is closed.
+/// for each API key; the response is 503 then. On an error after the response has begun, the
+/// connection is closed.
 #[utoipa::path(
     get,
     path = "/v1/galleries/{name}/snapshot",
