@@ -14,8 +14,8 @@ use std::{
 };
 
 use dinoserve::vision::{
-    Background, DecodeLimits, DecodeOptions, Decoded, PatchSize, ResampleFilter, ResizeMode, Size,
-    Transform, decode, decode_fast, thumbnail,
+    Background, DecodeLimits, DecodeOptions, Levels, PatchSize, ResampleFilter, ResizeMode, Size,
+    Transform, decode_fast, decode_whole, decoding_bytes, thumbnail,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -37,6 +37,7 @@ fuzz_target!(|file: &[u8]| {
     let options = DecodeOptions {
         exif: !file.len().is_multiple_of(5),
         background: backgrounds[file.len() % 3],
+        levels: if file.len().is_multiple_of(7) { Levels::Data } else { Levels::Type },
     };
     let transform = Transform {
         mode: modes[file.len() / 3 % 3],
@@ -48,18 +49,13 @@ fuzz_target!(|file: &[u8]| {
 
     let decoded = panic::catch_unwind(AssertUnwindSafe(|| {
         (
-            decode(file, options, LIMITS),
+            decode_whole(file, options, LIMITS),
             decode_fast(file, options, LIMITS, &transform),
         )
     }));
     let Ok(decoded) = decoded else { return };
-    let (whole, reduced, size) = match decoded {
-        (
-            Ok(whole),
-            Ok(Decoded {
-                image, full_size, ..
-            }),
-        ) => (whole, image, full_size),
+    let (whole, reduced) = match decoded {
+        (Ok(whole), Ok(reduced)) => (whole, reduced),
         (Err(_), Err(_)) => return,
         (whole, fast) => panic!(
             "only one of both ways decodes the file: {:?} {:?}",
@@ -68,17 +64,26 @@ fuzz_target!(|file: &[u8]| {
         ),
     };
 
+    let size = whole.full_size;
     LIMITS
-        .check(Size::of(&whole))
+        .check(size)
         .expect("files above the limits are rejected");
-    assert_eq!(Size::of(&whole), size);
-    assert!(reduced.width() <= whole.width() && reduced.height() <= whole.height());
+    assert_eq!(reduced.full_size, size);
+    let memory = decoding_bytes(file, options, LIMITS, &transform, false).expect("it is decoded");
+    assert!(memory >= 3 * (size.width * size.height) as u64);
 
     let planned = transform.plan(size).ok();
-    for applied in [
-        transform.apply(&whole),
-        transform.apply_to_reduced(&reduced, size),
-    ] {
+    let as_stored = transform.apply_to_decoded(&whole);
+    let fast = transform.apply_to_decoded(&reduced);
+    let whole = whole.into_upright();
+    let reduced = reduced.into_upright();
+    assert_eq!(Size::of(&whole), size);
+    assert!(reduced.width() <= whole.width() && reduced.height() <= whole.height());
+    let upright = transform.apply(&whole);
+    if let (Ok((as_stored, _)), Ok((upright, _))) = (&as_stored, &upright) {
+        assert!(as_stored == upright, "a turned copy gives other pixels");
+    }
+    for applied in [upright, as_stored, fast] {
         assert_eq!(
             applied.as_ref().ok().map(|(_, grid)| *grid),
             planned.map(|plan| plan.grid)

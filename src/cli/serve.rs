@@ -110,11 +110,13 @@ impl Serve {
             );
         }
         let (engine, thread) = Engine::start(onnxruntime, model, &self.engine.config())?;
-        let extractor = Extractor::new(engine, self.limits.limits(), self.cache_mb << 20);
+        let http_config = self.http.http_config(self.access.cors_origins());
+        // An image that waits for half of the time can still be answered in the other half.
+        let extractor = Extractor::new(engine, self.limits.limits(), self.cache_mb << 20)
+            .with_patience(http_config.request_timeout / 2);
         let service = Service::new(extractor, gallery.clone(), self.gallery_limits.limits());
         let source = self.engine.source(onnxruntime)?;
         let live = Arc::new(LiveService::new(service, thread, Some(source)));
-        let http_config = self.http.http_config(self.access.cors_origins());
         let state = AppState::new(Arc::clone(&live), http_config, keys);
         let scheme = certificate.as_ref().map_or("http", |_| "https");
         let config = self.http.serve_config(&self.access, certificate);

@@ -218,9 +218,10 @@ const ALLOWED_HEADERS: [HeaderName; 8] = [
 ];
 
 /// Response headers that pages of allowed origins may read.
-const EXPOSED_HEADERS: [HeaderName; 5] = [
+const EXPOSED_HEADERS: [HeaderName; 6] = [
     HeaderName::from_static("image-size"),
     HeaderName::from_static("server-timing"),
+    HeaderName::from_static("x-image-hint"),
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("retry-after"),
     HeaderName::from_static("location"),

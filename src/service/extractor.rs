@@ -1,7 +1,7 @@
 //! Feature extraction: files are prepared on blocking threads, then go through the engine, unless
 //! the cache has their features.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use ndarray::{Array2, Array3, ArrayView2};
@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use super::{
     cache::FeatureCache,
+    decoding_budget::DecodingBudget,
     images::{ImageLimits, Preparation},
     stages::{Stages, Timed},
 };
@@ -35,6 +36,7 @@ pub struct Extractor {
     /// Permits for work on pixels, one per core. The work itself holds the permit, as it continues
     /// after the client has disconnected.
     pixel_permits: Arc<Semaphore>,
+    decoding_budget: DecodingBudget,
 }
 
 /// Extraction of features from a file.
@@ -60,14 +62,16 @@ struct CacheKey {
 pub(super) struct CachedFeatures {
     pub(super) features: Features,
     image: Option<RgbImage>,
+    is_dim: bool,
 }
 
 /// A file on its way to the model.
-enum Prepared {
+enum Found {
     Cached(Arc<CachedFeatures>),
     New {
-        input: Timed<Input>,
         key: Option<Box<CacheKey>>,
+        /// Memory that preparing the file takes, in bytes.
+        memory: u64,
     },
 }
 
@@ -81,6 +85,16 @@ impl Extractor {
             limits,
             cache,
             pixel_permits: Arc::new(Semaphore::new(available_cores())),
+            decoding_budget: DecodingBudget::new(limits.max_decoding_bytes),
+        }
+    }
+
+    /// Sets the maximum time that an image waits for memory to be decoded in.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self {
+            decoding_budget: self.decoding_budget.with_patience(patience),
+            ..self
         }
     }
 
@@ -128,26 +142,38 @@ impl Extractor {
         file: Bytes,
         request: ExtractRequest,
     ) -> Result<Timed<Arc<CachedFeatures>>> {
-        let result = match self.prepare(file, request).await {
-            Ok(Prepared::Cached(features)) => Ok(Timed::instant(features)),
-            Ok(Prepared::New { input, key }) => self.infer(input, request, key).await,
-            Err(error) => Err(error),
-        };
+        let result = self.find_or_infer(file, request).await;
         let outcome = if result.is_ok() { "ok" } else { "error" };
         let images = &telemetry::metrics().images;
         images.with_label_values(&[outcome]).inc();
         result
     }
 
-    /// Looks a file up in the cache, or decodes and resizes it.
-    async fn prepare(&self, file: Bytes, request: ExtractRequest) -> Result<Prepared> {
+    async fn find_or_infer(
+        &self,
+        file: Bytes,
+        request: ExtractRequest,
+    ) -> Result<Timed<Arc<CachedFeatures>>> {
+        match self.find(file.clone(), request).await? {
+            Found::Cached(features) => {
+                let mut found = Timed::instant(features);
+                found.stages.has_dim_image = found.value.is_dim;
+                Ok(found)
+            }
+            Found::New { key, memory } => {
+                let input = self.prepare(file, request, memory).await?;
+                self.infer(input, request, key).await
+            }
+        }
+    }
+
+    /// Looks a file up in the cache; else reads its header.
+    async fn find(&self, file: Bytes, request: ExtractRequest) -> Result<Found> {
         let limits = self.limits;
         let patch = self.engine.spec().architecture.patch;
         let cache = self.cache.clone();
         let fingerprint = self.engine.model_id().fingerprint.clone();
-        let span = tracing::info_span!("prepare");
-        self.on_blocking_thread("preparing an image", move || {
-            let _span = span.entered();
+        self.on_blocking_thread("reading the header of an image", move || {
             let key = cache.as_ref().map(|_| CacheKey {
                 file: Sha256::digest(&file).into(),
                 fingerprint,
@@ -156,13 +182,32 @@ impl Extractor {
             if let (Some(cache), Some(key)) = (&cache, &key)
                 && let Some(features) = cache.get(key)
             {
-                return Ok(Prepared::Cached(features));
+                return Ok(Found::Cached(features));
             }
-            let input = request.preparation.prepare(&file, patch, &limits)?;
-            Ok(Prepared::New {
-                input,
+            Ok(Found::New {
+                memory: request.preparation.memory(&file, patch, &limits)?,
                 key: key.map(Box::new),
             })
+        })
+        .await
+    }
+
+    /// Decodes and resizes a file as soon as there is memory, and then a core for it. Work that
+    /// waits for memory holds no core, so the two cannot wait for each other.
+    async fn prepare(
+        &self,
+        file: Bytes,
+        request: ExtractRequest,
+        memory: u64,
+    ) -> Result<Timed<Input>> {
+        let limits = self.limits;
+        let patch = self.engine.spec().architecture.patch;
+        let span = tracing::info_span!("prepare");
+        let share = self.decoding_budget.take(memory).await?;
+        self.on_blocking_thread("preparing an image", move || {
+            let _share = share;
+            let _span = span.entered();
+            request.preparation.prepare(&file, patch, &limits)
         })
         .await
     }
@@ -181,7 +226,11 @@ impl Extractor {
             ..input.stages
         };
         let image = request.with_image.then_some(model_input.pixels);
-        let value = Arc::new(CachedFeatures { features, image });
+        let value = Arc::new(CachedFeatures {
+            features,
+            image,
+            is_dim: stages.has_dim_image,
+        });
         if let (Some(cache), Some(key)) = (&self.cache, key) {
             cache.insert(*key, Arc::clone(&value));
         }

@@ -12,8 +12,8 @@ use crate::{
     names::option_enum,
     telemetry,
     vision::{
-        DecodeLimits, Decoded, PatchSize, Preprocessing, PreprocessingOverrides, decode,
-        decode_fast,
+        DecodeLimits, PatchSize, Preprocessing, PreprocessingOverrides, decode_fast, decode_whole,
+        decoding_bytes,
     },
 };
 
@@ -24,6 +24,9 @@ pub struct ImageLimits {
     pub decode: DecodeLimits,
     /// Maximum number of patches of an image for the model.
     pub max_patches: usize,
+    /// Maximum memory of all images that are decoded at the same time, in bytes. An image that
+    /// takes more is decoded alone.
+    pub max_decoding_bytes: u64,
 }
 
 impl Default for ImageLimits {
@@ -31,6 +34,7 @@ impl Default for ImageLimits {
         Self {
             decode: DecodeLimits::default(),
             max_patches: 4096,
+            max_decoding_bytes: 1 << 30,
         }
     }
 }
@@ -85,13 +89,20 @@ impl Preparation {
         patch: PatchSize,
         limits: &ImageLimits,
     ) -> Result<Timed<Input>> {
-        // Decoders can panic on hostile files; other requests must not suffer from it.
-        let work = AssertUnwindSafe(|| self.decode_and_resize(file, patch, limits));
-        catch_unwind(work).unwrap_or_else(|_| {
-            telemetry::metrics().count_panic("decoder");
-            let detail = "the decoder failed on this file; it is damaged";
-            Err(Error::new(Kind::UndecodableImage, detail))
-        })
+        catch_panics(|| self.decode_and_resize(file, patch, limits))
+    }
+
+    /// Returns the memory that [`Self::prepare`] takes for a file, in bytes. Reads its header only.
+    pub(super) fn memory(
+        &self,
+        file: &[u8],
+        patch: PatchSize,
+        limits: &ImageLimits,
+    ) -> Result<u64> {
+        let options = self.preprocessing.decode_options();
+        let transform = self.preprocessing.transform(patch, limits.max_patches);
+        let fast = self.decoding == Decoding::Fast;
+        catch_panics(|| decoding_bytes(file, options, limits.decode, &transform, fast))
     }
 
     fn decode_and_resize(
@@ -103,10 +114,8 @@ impl Preparation {
         let started = Instant::now();
         let options = self.preprocessing.decode_options();
         let transform = self.preprocessing.transform(patch, limits.max_patches);
-        let Decoded {
-            image, full_size, ..
-        } = match self.decoding {
-            Decoding::Exact => decode(file, options, limits.decode)?.into(),
+        let image = match self.decoding {
+            Decoding::Exact => decode_whole(file, options, limits.decode)?,
             Decoding::Fast => decode_fast(file, options, limits.decode, &transform)?,
         };
         let transform = match self.shrinks {
@@ -114,15 +123,26 @@ impl Preparation {
             false => transform,
         };
         let decoded = Instant::now();
-        let (pixels, grid) = transform.apply_to_reduced(&image, full_size)?;
+        let (pixels, grid) = transform.apply_to_decoded(&image)?;
         let stages = Stages {
             decode: decoded - started,
             resize: decoded.elapsed(),
+            has_dim_image: image.is_dim,
             ..Stages::default()
         };
         let value = Input { pixels, grid };
         Ok(Timed { value, stages })
     }
+}
+
+/// Runs work of a decoder. Decoders can panic on hostile files; other requests must not suffer from
+/// it.
+fn catch_panics<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        telemetry::metrics().count_panic("decoder");
+        let detail = "the decoder failed on this file; it is damaged";
+        Err(Error::new(Kind::UndecodableImage, detail))
+    })
 }
 
 /// Adds the index of an image to its error if the request has several images.

@@ -19,6 +19,7 @@ mod basis_images;
 mod binding;
 mod cache;
 mod classify;
+mod decoding_budget;
 mod embed;
 mod extractor;
 mod galleries;

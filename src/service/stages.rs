@@ -1,4 +1,4 @@
-//! Durations of the stages of a request.
+//! Durations of the stages of a request, and what was noticed in them.
 
 use std::time::{Duration, Instant};
 
@@ -71,6 +71,8 @@ pub struct Stages {
     pub post: Duration,
     /// Search in the gallery.
     pub search: Duration,
+    /// Whether an image is nearly black because its samples use few of their 16 bits.
+    pub has_dim_image: bool,
 }
 
 impl Stages {
@@ -97,6 +99,7 @@ impl Stages {
             inference: self.inference.max(other.inference),
             post: self.post.max(other.post),
             search: self.search.max(other.search),
+            has_dim_image: self.has_dim_image || other.has_dim_image,
         }
     }
 

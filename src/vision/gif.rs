@@ -1,27 +1,23 @@
 //! The first frame of a GIF, on a screen as Pillow fills it.
 
-use std::io::Read;
+use std::io::{Cursor, Read};
 
 use gif::{ColorOutput, DecodeOptions, MemoryLimit};
-use image::{DynamicImage, RgbImage, RgbaImage};
+use image::{DynamicImage, RgbImage, RgbaImage, metadata::Orientation};
 
-use super::{DecodeLimits, Size};
+use super::{DecodeLimits, Size, opened::Samples};
 use crate::error::{Error, Kind, Result};
 
-/// Decodes the first frame. What it does not cover is transparent, or has the first color of the
-/// palette if the frame has no transparent color.
-pub(super) fn decode(file: &[u8], limits: DecodeLimits) -> Result<DynamicImage> {
-    let failed = |reason: &dyn std::fmt::Display| {
-        let detail = format!("the GIF cannot be decoded: {reason}");
-        Error::new(Kind::UndecodableImage, detail)
-    };
+/// Reads the header of the first frame. What the frame does not cover is transparent, or has the
+/// first color of the palette if the frame has no transparent color.
+pub(super) fn open(file: &[u8], limits: DecodeLimits) -> Result<Samples<'_>> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     options.allow_unknown_blocks(true);
     // Memory is bounded by the limits below.
     options.set_memory_limit(MemoryLimit::Unlimited);
     let (head, ramp, body) = with_palette(file);
-    let bytes = head.as_slice().chain(ramp.as_slice()).chain(body);
+    let bytes = Cursor::new(head).chain(Cursor::new(ramp)).chain(body);
     let mut decoder = options.read_info(bytes).map_err(|error| failed(&error))?;
     let screen = Size::new(decoder.width().into(), decoder.height().into());
     let frame = decoder.next_frame_info().map_err(|error| failed(&error))?;
@@ -38,28 +34,44 @@ pub(super) fn decode(file: &[u8], limits: DecodeLimits) -> Result<DynamicImage> 
         screen.height.max(top + inner.height),
     );
     limits.check(size)?;
-    let mut indices = vec![0; inner.width * inner.height];
-    let read = decoder.read_into_buffer(&mut indices);
-    read.map_err(|error| failed(&error))?;
-    let mut screen = vec![transparent.unwrap_or(0); size.width * size.height];
-    let rows = screen.chunks_exact_mut(size.width).skip(top);
-    for (to, from) in rows.zip(indices.chunks_exact(inner.width)) {
-        to[left..left + inner.width].copy_from_slice(from);
-    }
-    let colors = colors(decoder.palette().unwrap_or_default());
-    let color = |index: u8| colors[usize::from(index)];
-    let (width, height) = (size.width as u32, size.height as u32);
-    let image = if let Some(transparent) = transparent {
-        let pixels = screen.iter().flat_map(|&index| {
-            let [r, g, b] = color(index);
-            [r, g, b, if index == transparent { 0 } else { 255 }]
-        });
-        RgbaImage::from_raw(width, height, pixels.collect()).map(DynamicImage::ImageRgba8)
-    } else {
-        let pixels = screen.iter().flat_map(|&index| color(index)).collect();
-        RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8)
+    let decode = move || {
+        let mut indices = vec![0; inner.width * inner.height];
+        let read = decoder.read_into_buffer(&mut indices);
+        read.map_err(|error| failed(&error))?;
+        let mut screen = vec![transparent.unwrap_or(0); size.width * size.height];
+        let rows = screen.chunks_exact_mut(size.width).skip(top);
+        for (to, from) in rows.zip(indices.chunks_exact(inner.width)) {
+            to[left..left + inner.width].copy_from_slice(from);
+        }
+        let colors = colors(decoder.palette().unwrap_or_default());
+        let color = |index: u8| colors[usize::from(index)];
+        let (width, height) = (size.width as u32, size.height as u32);
+        let image = if let Some(transparent) = transparent {
+            let pixels = screen.iter().flat_map(|&index| {
+                let [r, g, b] = color(index);
+                [r, g, b, if index == transparent { 0 } else { 255 }]
+            });
+            RgbaImage::from_raw(width, height, pixels.collect()).map(DynamicImage::ImageRgba8)
+        } else {
+            let pixels = screen.iter().flat_map(|&index| color(index)).collect();
+            RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8)
+        };
+        image.ok_or_else(|| Error::internal("a GIF has another number of pixels than its size"))
     };
-    image.ok_or_else(|| Error::internal("a GIF has another number of pixels than its size"))
+    let channels = if transparent.is_some() { 4 } else { 3 };
+    Ok(Samples {
+        full_size: size,
+        orientation: Orientation::NoTransforms,
+        decoded_bytes: channels * size.pixels(),
+        // The indices of the frame, and of the screen.
+        working_bytes: 2 * size.pixels(),
+        read: Box::new(decode),
+    })
+}
+
+fn failed(reason: &dyn std::fmt::Display) -> Error {
+    let detail = format!("the GIF cannot be decoded: {reason}");
+    Error::new(Kind::UndecodableImage, detail)
 }
 
 /// Splits a file, and adds a palette of gray levels to one that has none for all frames.

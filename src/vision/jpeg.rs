@@ -1,5 +1,7 @@
 //! JPEG by libjpeg-turbo, the library that Pillow decodes with, so that pixels agree to the bit.
 
+use std::{borrow::Cow, fmt::Display};
+
 use image::metadata::Orientation;
 use turbojpeg::{
     Colorspace, Compressor, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor,
@@ -8,58 +10,127 @@ use turbojpeg::{
 
 use super::{
     DecodeLimits, Decoded, RgbImage, Size,
-    orientation::{orientation_of, turned},
+    jpeg_head::{Frame, Head},
+    opened::{MinSize, Opened},
+    orientation::turned,
 };
 use crate::error::{Error, Kind, Result, ResultExt};
 
 /// Number of scans beyond which a progressive file can only be an attack on the decoder's time.
 const MAX_SCANS: u32 = 100;
 
-/// Gives the minimum size to decode to for the upright size of the whole image.
-pub(super) type MinSize<'a> = &'a dyn Fn(Size) -> Size;
-
-/// Decodes a JPEG file to RGB, not yet turned upright. With `min_size` the decoder may compute
-/// fewer pixels: a half, a quarter or an eighth of each side.
-pub(super) fn decode(
-    bytes: &[u8],
+/// Reads and checks the header of a JPEG file. With `min_size` fewer pixels may be decoded: a half,
+/// a quarter or an eighth of each side.
+pub(super) fn open<'a>(
+    bytes: &'a [u8],
     limits: DecodeLimits,
     min_size: Option<MinSize<'_>>,
-) -> Result<Decoded> {
-    let mut decoder = Decompressor::new().internal("libjpeg-turbo")?;
-    decoder.set_scan_limit(MAX_SCANS).map_err(undecodable)?;
-    let header = decoder.read_header(bytes).map_err(undecodable)?;
+) -> Result<Opened<'a>> {
+    let head = Head::read(bytes);
+    let (bytes, mut decoder, header) = read_header(bytes, &head)?;
     let full_size = Size::new(header.width, header.height);
     limits.check(full_size)?;
-    let orientation = orientation(bytes);
+    if let Some(Frame { precision, .. }) = head.frame()
+        && precision != 8
+    {
+        return Err(undecodable(format_args!(
+            "its samples have {precision} bits; send a file with 8 bits a sample"
+        )));
+    }
+    let orientation = head.orientation();
     let scaling = min_size.map_or(ScalingFactor::ONE, |min_size| {
         let min_size = turned(min_size(turned(full_size, orientation)), orientation);
         smallest_scaling(full_size, min_size)
     });
     // Lossless files do not consist of cosines and cannot be scaled: they are decoded whole.
-    let scaling = if decoder.set_scaling_factor(scaling).is_ok() && !header.is_lossless {
-        scaling
-    } else {
+    let scaling = if header.is_lossless || decoder.set_scaling_factor(scaling).is_err() {
         ScalingFactor::ONE
+    } else {
+        scaling
     };
+    let coefficients = full_size.pixels() as f64 * head.coefficient_bytes_per_pixel();
     let header = header.scaled(scaling);
-    let pixels = match header.colorspace {
-        Colorspace::CMYK | Colorspace::YCCK => {
-            let cmyk = decompress(&mut decoder, bytes, header, PixelFormat::CMYK)?;
-            cmyk.as_chunks::<4>()
-                .0
-                .iter()
-                .flat_map(inverted_cmyk_to_rgb)
-                .collect()
-        }
-        _ => decompress(&mut decoder, bytes, header, PixelFormat::RGB)?,
+    let bytes_per_pixel = match Samples::of(header) {
+        Samples::Rgb => 3,
+        Samples::Cmyk => 4 + 3,
+        Samples::Gray => 1 + 3,
     };
-    let image = RgbImage::from_raw(header.width as u32, header.height as u32, pixels)
-        .ok_or_else(|| Error::internal("a decoded JPEG has another size than its header states"))?;
-    Ok(Decoded {
-        image,
+    let pixels = (header.width * header.height) as u64;
+    Ok(Opened {
         full_size,
         orientation,
+        memory: pixels * bytes_per_pixel + coefficients as u64,
+        decode: Box::new(move || {
+            Ok(Decoded {
+                image: decode(&bytes, decoder, header)?,
+                full_size,
+                orientation: Orientation::NoTransforms,
+                is_dim: false,
+            })
+        }),
     })
+}
+
+/// What libjpeg-turbo decodes to.
+enum Samples {
+    Rgb,
+    Cmyk,
+    Gray,
+}
+
+impl Samples {
+    fn of(header: DecompressHeader) -> Self {
+        match header.colorspace {
+            Colorspace::CMYK | Colorspace::YCCK => Self::Cmyk,
+            // It converts no colors of a lossless file.
+            Colorspace::Gray if header.is_lossless => Self::Gray,
+            _ => Self::Rgb,
+        }
+    }
+}
+
+/// Decodes a file to RGB, not yet turned upright.
+fn decode(bytes: &[u8], mut decoder: Decompressor, header: DecompressHeader) -> Result<RgbImage> {
+    let mut decompress = |format| decompress(&mut decoder, bytes, header, format);
+    let pixels = match Samples::of(header) {
+        Samples::Rgb => decompress(PixelFormat::RGB)?,
+        Samples::Cmyk => {
+            let cmyk = decompress(PixelFormat::CMYK)?;
+            let cmyk = cmyk.as_chunks::<4>().0;
+            cmyk.iter().flat_map(inverted_cmyk_to_rgb).collect()
+        }
+        Samples::Gray => {
+            let gray = decompress(PixelFormat::GRAY)?;
+            gray.into_iter().flat_map(|value| [value; 3]).collect()
+        }
+    };
+    RgbImage::from_raw(header.width as u32, header.height as u32, pixels)
+        .ok_or_else(|| Error::internal("a decoded JPEG has another size than its header states"))
+}
+
+/// Reads the header. The binding takes a warning of libjpeg in a header for an error; a file with
+/// one is read without the segments that cause warnings.
+fn read_header<'a>(
+    bytes: &'a [u8],
+    head: &Head<'_>,
+) -> Result<(Cow<'a, [u8]>, Decompressor, DecompressHeader)> {
+    let new_decoder = || -> Result<Decompressor> {
+        let mut decoder = Decompressor::new().internal("libjpeg-turbo")?;
+        decoder.set_scan_limit(MAX_SCANS).map_err(failed)?;
+        Ok(decoder)
+    };
+    let mut decoder = new_decoder()?;
+    if let Ok(header) = decoder.read_header(bytes) {
+        return Ok((Cow::Borrowed(bytes), decoder, header));
+    }
+    let Some(bytes) = head.without_warnings() else {
+        return Err(undecodable(
+            "it ends in its header, before any pixels; send the whole file",
+        ));
+    };
+    let mut decoder = new_decoder()?;
+    let header = decoder.read_header(&bytes).map_err(failed)?;
+    Ok((Cow::Owned(bytes), decoder, header))
 }
 
 /// Returns the strongest reduction after which an image of `full_size` still has `min_size`.
@@ -116,7 +187,7 @@ fn decompress(
     match decoder.decompress(bytes, image) {
         Ok(()) => Ok(pixels),
         Err(error) if is_harmless(&error.to_string(), bytes) => Ok(pixels),
-        Err(error) => Err(undecodable(error)),
+        Err(error) => Err(failed(error)),
     }
 }
 
@@ -145,9 +216,12 @@ fn is_harmless(message: &str, bytes: &[u8]) -> bool {
 /// Prefix that the binding puts in front of libjpeg-turbo's messages.
 const PREFIX: &str = "TurboJPEG error: ";
 
-fn undecodable(error: turbojpeg::Error) -> Error {
+fn failed(error: turbojpeg::Error) -> Error {
     let text = error.to_string();
-    let reason = text.strip_prefix(PREFIX).unwrap_or(&text);
+    undecodable(text.strip_prefix(PREFIX).unwrap_or(&text))
+}
+
+fn undecodable(reason: impl Display) -> Error {
     let detail = format!("the JPEG cannot be decoded: {reason}");
     Error::new(Kind::UndecodableImage, detail)
 }
@@ -161,29 +235,4 @@ fn inverted_cmyk_to_rgb(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
         let product = (255 - i32::from(ink)) * black + 128;
         (black - (((product >> 8) + product) >> 8)).clamp(0, 255) as u8
     })
-}
-
-/// Reads the orientation from the EXIF block, which is a segment in front of the first scan.
-fn orientation(bytes: &[u8]) -> Orientation {
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    while let [0xFF, marker, tail @ ..] = rest {
-        match (marker, tail) {
-            (0xFF, _) => rest = &rest[1..],
-            (0xDA | 0xD9, _) => break,
-            (_, [high, low, ..]) => {
-                let length = usize::from(u16::from_be_bytes([*high, *low]));
-                let Some(segment) = tail.get(2..length.max(2)) else {
-                    break;
-                };
-                if *marker == 0xE1
-                    && let Some(exif) = segment.strip_prefix(b"Exif\0\0")
-                {
-                    return orientation_of(exif);
-                }
-                rest = &tail[length.max(2).min(tail.len())..];
-            }
-            _ => break,
-        }
-    }
-    Orientation::NoTransforms
 }

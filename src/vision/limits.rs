@@ -16,7 +16,7 @@ pub struct DecodeLimits {
 impl Default for DecodeLimits {
     fn default() -> Self {
         Self {
-            max_pixels: 50_000_000,
+            max_pixels: 120_000_000,
             max_side: 65_535,
         }
     }

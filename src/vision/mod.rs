@@ -5,16 +5,22 @@
 //! different pixels give different features.
 
 mod bmp;
+mod color;
 mod decode;
+mod exif;
 mod foreign;
 mod formats;
 mod gif;
 mod jpeg;
+mod jpeg_head;
 mod limits;
+mod opened;
 mod orientation;
+mod png;
 mod preprocessing;
 mod raw;
 mod resample;
+mod rows;
 mod signature;
 mod size;
 mod taps;
@@ -23,7 +29,8 @@ mod tiff;
 mod transform;
 mod webp;
 
-pub use decode::{Background, DecodeOptions, decode, decode_fast};
+pub use color::{Background, Levels};
+pub use decode::{DecodeOptions, decode, decode_fast, decode_whole, decoding_bytes};
 pub use foreign::Foreign;
 pub use formats::{FORMATS, Format, Identified, begins_as_image, identify, image_extensions};
 pub use limits::DecodeLimits;

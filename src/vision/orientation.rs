@@ -1,99 +1,115 @@
 //! Decoded images and the orientation that their files state.
 
-use image::{DynamicImage, metadata::Orientation};
+use image::{
+    imageops::{
+        flip_horizontal_in_place, flip_vertical_in_place, rotate90, rotate180_in_place, rotate270,
+    },
+    metadata::Orientation,
+};
 
 use super::{RgbImage, Size};
 
-/// A decoded image.
+/// A decoded image. One that must be turned by a quarter is kept as its file stores it, because a
+/// turned copy would take as much memory again.
 #[derive(Debug)]
 pub struct Decoded {
     /// Pixels.
-    pub image: RgbImage,
-    /// Size of the image in the file, which is larger if the image was decoded at reduced size.
+    pub(super) image: RgbImage,
+    /// Upright size of the image in the file, which is larger if the image was decoded at reduced
+    /// size.
     pub full_size: Size,
     /// How the image must be turned to stand upright.
     pub(super) orientation: Orientation,
-}
-
-impl From<RgbImage> for Decoded {
-    fn from(image: RgbImage) -> Self {
-        Self {
-            full_size: Size::of(&image),
-            image,
-            orientation: Orientation::NoTransforms,
-        }
-    }
+    /// Whether samples with 16 bits all stay below 2^14, so that the image is nearly black.
+    pub is_dim: bool,
 }
 
 impl Decoded {
-    /// Turns the image upright.
-    pub(super) fn upright(self) -> Self {
-        if self.orientation == Orientation::NoTransforms {
-            return self;
+    /// Turns the image upright where that takes no copy.
+    pub(super) fn with_orientation(mut self, orientation: Orientation) -> Self {
+        match orientation {
+            Orientation::FlipHorizontal => flip_horizontal_in_place(&mut self.image),
+            Orientation::FlipVertical => flip_vertical_in_place(&mut self.image),
+            Orientation::Rotate180 => rotate180_in_place(&mut self.image),
+            quarter => {
+                self.full_size = turned(self.full_size, quarter);
+                self.orientation = quarter;
+            }
         }
-        let mut image = DynamicImage::ImageRgb8(self.image);
-        image.apply_orientation(self.orientation);
-        Self {
-            image: image.into_rgb8(),
-            full_size: turned(self.full_size, self.orientation),
-            orientation: Orientation::NoTransforms,
-        }
+        self
     }
+
+    /// Returns the upright image.
+    pub fn into_upright(self) -> RgbImage {
+        upright(&self.image, self.orientation).unwrap_or(self.image)
+    }
+}
+
+/// Returns a copy of an image that is turned by a quarter; `None` for other orientations.
+pub(super) fn upright(image: &RgbImage, orientation: Orientation) -> Option<RgbImage> {
+    let mirrored = |mut image| {
+        flip_horizontal_in_place(&mut image);
+        image
+    };
+    match orientation {
+        Orientation::Rotate90 => Some(rotate90(image)),
+        Orientation::Rotate270 => Some(rotate270(image)),
+        Orientation::Rotate90FlipH => Some(mirrored(rotate90(image))),
+        Orientation::Rotate270FlipH => Some(mirrored(rotate270(image))),
+        _ => None,
+    }
+}
+
+/// Whether an orientation turns an image by a quarter, and exchanges its sides.
+pub(super) fn is_quarter(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(
+        orientation,
+        Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH
+    )
 }
 
 /// Returns the size of an image after it is turned. Turning twice gives the first size again.
 pub(super) fn turned(size: Size, orientation: Orientation) -> Size {
-    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    match orientation {
-        Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH => size.swap(),
-        _ => size,
+    if is_quarter(orientation) {
+        size.swap()
+    } else {
+        size
     }
-}
-
-/// Reads the orientation from an EXIF block. Some writers put the marker of JPEG files in front of
-/// the block.
-pub(super) fn orientation_of(exif: &[u8]) -> Orientation {
-    let block = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
-    Orientation::from_exif_chunk(block).unwrap_or(Orientation::NoTransforms)
 }
 
 #[cfg(test)]
 mod tests {
+    use image::Rgb;
+
     use super::*;
 
-    /// A TIFF header, and a directory with the orientation alone.
-    fn exif(orientation: u8) -> Vec<u8> {
-        let mut block = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01".to_vec();
-        block.extend([0, orientation, 0, 0, 0, 0, 0, 0]);
-        block
-    }
-
+    /// The order of the six pixels of a 3×2 image after Pillow's `exif_transpose`.
     #[test]
-    fn orientations_5_to_8_swap_width_and_height() {
-        let size = Size {
-            width: 3,
-            height: 2,
-        };
-        for orientation in 1..=8 {
-            let found = orientation_of(&exif(orientation));
-            assert_eq!(found.to_exif(), orientation);
-            let expected = if orientation < 5 { size } else { size.swap() };
-            assert_eq!(turned(size, found), expected, "orientation {orientation}");
+    fn every_orientation_is_turned_as_in_pillow() {
+        for (orientation, size, expected) in [
+            (1, (3, 2), [0, 1, 2, 3, 4, 5]),
+            (2, (3, 2), [2, 1, 0, 5, 4, 3]),
+            (3, (3, 2), [5, 4, 3, 2, 1, 0]),
+            (4, (3, 2), [3, 4, 5, 0, 1, 2]),
+            (5, (2, 3), [0, 3, 1, 4, 2, 5]),
+            (6, (2, 3), [3, 0, 4, 1, 5, 2]),
+            (7, (2, 3), [5, 2, 4, 1, 3, 0]),
+            (8, (2, 3), [2, 5, 1, 4, 0, 3]),
+        ] {
+            let orientation = Orientation::from_exif(orientation).expect("one of eight");
             let decoded = Decoded {
-                image: RgbImage::new(3, 2),
-                full_size: size,
-                orientation: found,
+                image: RgbImage::from_fn(3, 2, |x, y| Rgb([(x + 3 * y) as u8; 3])),
+                full_size: Size::new(3, 2),
+                orientation: Orientation::NoTransforms,
+                is_dim: false,
             };
-            let upright = decoded.upright();
-            assert_eq!(Size::of(&upright.image), expected);
-            assert_eq!(upright.full_size, expected);
-        }
-    }
-
-    #[test]
-    fn other_bytes_have_no_orientation() {
-        for bytes in [b"".as_slice(), b"Exif\0\0", &exif(0), &exif(9)] {
-            assert_eq!(orientation_of(bytes), Orientation::NoTransforms);
+            let decoded = decoded.with_orientation(orientation);
+            assert_eq!(decoded.full_size, Size::new(size.0, size.1));
+            let image = decoded.into_upright();
+            assert_eq!(Size::of(&image), Size::new(size.0, size.1));
+            let order: Vec<u8> = image.pixels().map(|pixel| pixel[0]).collect();
+            assert_eq!(order, expected, "{orientation:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Background, DecodeOptions, PatchSize, ResampleFilter, ResizeMode, Transform};
+use super::{Background, DecodeOptions, Levels, PatchSize, ResampleFilter, ResizeMode, Transform};
 
 /// All settings that decide which pixels of a file the model sees. Features are comparable only if
 /// their preprocessing is equal.
@@ -23,18 +23,26 @@ pub struct Preprocessing {
     pub exif: bool,
     /// Color behind transparent pixels.
     pub background: Background,
+    /// Range of samples with 16 bits.
+    #[serde(default, skip_serializing_if = "Levels::is_default")]
+    pub levels: Levels,
 }
 
 impl Preprocessing {
     /// Returns the settings of a model at `size`, with the defaults of decoding and resampling.
     pub fn new(resize: ResizeMode, size: usize) -> Self {
-        let DecodeOptions { exif, background } = DecodeOptions::default();
+        let DecodeOptions {
+            exif,
+            background,
+            levels,
+        } = DecodeOptions::default();
         Self {
             size,
             resize,
             filter: ResampleFilter::default(),
             exif,
             background,
+            levels,
         }
     }
 
@@ -43,6 +51,7 @@ impl Preprocessing {
         DecodeOptions {
             exif: self.exif,
             background: self.background,
+            levels: self.levels,
         }
     }
 
@@ -66,6 +75,7 @@ impl Preprocessing {
             Difference::between("filter", &self.filter, &other.filter),
             Difference::between("exif", &self.exif, &other.exif),
             Difference::between("background", &self.background, &other.background),
+            Difference::between("levels", &self.levels, &other.levels),
         ];
         settings.into_iter().flatten().collect()
     }
@@ -84,6 +94,8 @@ pub struct PreprocessingOverrides {
     pub exif: Option<bool>,
     /// Replaces [`Preprocessing::background`].
     pub background: Option<Background>,
+    /// Replaces [`Preprocessing::levels`].
+    pub levels: Option<Levels>,
 }
 
 impl PreprocessingOverrides {
@@ -95,6 +107,7 @@ impl PreprocessingOverrides {
             filter: self.filter.unwrap_or(base.filter),
             exif: self.exif.unwrap_or(base.exif),
             background: self.background.unwrap_or(base.background),
+            levels: self.levels.unwrap_or(base.levels),
         }
     }
 }

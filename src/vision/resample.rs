@@ -7,17 +7,17 @@
 //! over contiguous bytes. [`pulp`] picks the widest instruction set at run time (SSE2, AVX2,
 //! AVX-512, NEON).
 
+use image::metadata::Orientation;
 use pulp::Arch;
 
 use super::{
     Kernel, ResampleFilter, RgbImage, Size,
+    orientation::{is_quarter, turned, upright},
+    rows::{Plane, Quarter, ROWS, Rows},
     taps::{Tap, Taps, taps},
 };
 
 const FIXED_BITS: u32 = 22;
-/// Rows that the horizontal pass handles together; 16 rows of RGB are 48 contiguous bytes, or one
-/// and a half AVX2 lanes of i32.
-const ROWS: usize = 16;
 
 /// A part of a resized image, in its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +60,7 @@ pub fn resample_rgb(
     let source = Plane::new(image.as_raw(), source_size.width);
     let arch = Arch::new();
 
-    let pixels = match (
-        size.width != source_size.width,
-        size.height != source_size.height,
-    ) {
+    let pixels = match changes(source_size, size) {
         (false, false) => crop(source, window),
         (true, false) => {
             let band = source.band(window.y, window.height);
@@ -88,13 +85,60 @@ pub fn resample_rgb(
             let last = rows.at(rows.len() - 1);
             let count = last.start + last.weights.len() - first;
             let narrow = horizontal(source.band(first, count), &columns);
-            let mut rows = rows.clone();
-            rows.starts.iter_mut().for_each(|start| *start -= first);
+            let rows = rows.clone().shifted(first);
             vertical(Plane::new(&narrow, window.width), &rows)
         }),
     };
     RgbImage::from_raw(window.width as u32, window.height as u32, pixels)
         .expect("a window has width × height × 3 bytes")
+}
+
+/// Resizes an image like [`resample_rgb`] after turning it upright, without a turned copy where
+/// [`reads_turned`] says so.
+pub(super) fn resample_turned(
+    image: &RgbImage,
+    orientation: Orientation,
+    size: Size,
+    filter: ResampleFilter,
+    window: Window,
+) -> RgbImage {
+    let source_size = turned(Size::of(image), orientation);
+    if !reads_turned(orientation, source_size, size) {
+        let copy = upright(image, orientation);
+        return resample_rgb(copy.as_ref().unwrap_or(image), size, filter, window);
+    }
+    if !is_quarter(orientation) {
+        return resample_rgb(image, size, filter, window);
+    }
+    let fixed = |input, output, range| taps(filter.kernel(), input, output, range).map(fixed_point);
+    let visible_columns = window.x..window.x + window.width;
+    let columns = fixed(source_size.width, size.width, visible_columns);
+    let visible_rows = window.y..window.y + window.height;
+    let rows = fixed(source_size.height, size.height, visible_rows);
+    let pixels = Arch::new().dispatch(|| {
+        let first = rows.at(0).start;
+        let last = rows.at(rows.len() - 1);
+        let stored = Plane::new(image.as_raw(), source_size.height);
+        let count = last.start + last.weights.len() - first;
+        let source = Quarter::new(stored, orientation, first, count);
+        let narrow = horizontal(source, &columns);
+        let rows = rows.clone().shifted(first);
+        vertical(Plane::new(&narrow, window.width), &rows)
+    });
+    RgbImage::from_raw(window.width as u32, window.height as u32, pixels)
+        .expect("a window has width × height × 3 bytes")
+}
+
+/// Whether an image of an upright size is resized from the image as stored. Only the first pass
+/// over rows can do that.
+pub(super) fn reads_turned(orientation: Orientation, upright: Size, size: Size) -> bool {
+    !is_quarter(orientation)
+        || changes(upright, size) == (true, true) && !vertical_first(upright, size)
+}
+
+/// Whether the width and the height change.
+fn changes(source: Size, size: Size) -> (bool, bool) {
+    (source.width != size.width, source.height != size.height)
 }
 
 /// Resizes an f32 map `[height, width, channels]` of `source` size with an antialiased kernel, for
@@ -164,33 +208,6 @@ fn vertical_first(source: Size, target: Size) -> bool {
     shrink_y > 0 && shrink_y > 2 * shrink_x
 }
 
-#[derive(Clone, Copy)]
-struct Plane<'a> {
-    data: &'a [u8],
-    width: usize,
-    height: usize,
-}
-
-impl<'a> Plane<'a> {
-    /// Wraps whole rows of `width` RGB pixels.
-    fn new(data: &'a [u8], width: usize) -> Self {
-        let height = data.len() / (3 * width).max(1);
-        Self {
-            data,
-            width,
-            height,
-        }
-    }
-
-    fn rows(self, first: usize, count: usize) -> &'a [u8] {
-        &self.data[first * self.width * 3..(first + count) * self.width * 3]
-    }
-
-    fn band(self, first: usize, count: usize) -> Self {
-        Self::new(self.rows(first, count), self.width)
-    }
-}
-
 fn crop(source: Plane<'_>, window: Window) -> Vec<u8> {
     let mut out = Vec::with_capacity(window.width * window.height * 3);
     for y in window.y..window.y + window.height {
@@ -202,18 +219,14 @@ fn crop(source: Plane<'_>, window: Window) -> Vec<u8> {
 /// Resizes each row. Sixteen rows are transposed at a time, so that one source column of all of
 /// them is contiguous.
 #[inline(always)]
-fn horizontal(source: Plane<'_>, columns: &Taps<i32>) -> Vec<u8> {
+fn horizontal(source: impl Rows, columns: &Taps<i32>) -> Vec<u8> {
     let row_bytes = columns.len() * 3;
-    let mut out = vec![0; source.height * row_bytes];
-    let mut transposed = vec![[0u8; ROWS * 3]; source.width];
+    let Size { width, height } = source.size();
+    let mut out = vec![0; height * row_bytes];
+    let mut transposed = vec![[0u8; ROWS * 3]; width];
     for (block, target) in out.chunks_mut(ROWS * row_bytes).enumerate() {
         let count = target.len() / row_bytes;
-        for row in 0..count {
-            let pixels = source.rows(block * ROWS + row, 1).as_chunks::<3>().0;
-            for (column, pixel) in transposed.iter_mut().zip(pixels) {
-                column[row * 3..row * 3 + 3].copy_from_slice(pixel);
-            }
-        }
+        source.transpose(block * ROWS, count, &mut transposed);
         for x in 0..columns.len() {
             let Tap { start, weights } = columns.at(x);
             let mut sums = [1i32 << (FIXED_BITS - 1); ROWS * 3];
@@ -256,4 +269,43 @@ fn vertical(source: Plane<'_>, rows: &Taps<i32>) -> Vec<u8> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    #[test]
+    fn an_image_as_stored_gives_the_pixels_of_the_turned_copy() {
+        let (width, height) = (61, 47);
+        let image = RgbImage::from_fn(width, height, |x, y| {
+            Rgb([7 * x + 13 * y, x * y, 31 * x ^ y].map(|value| value as u8))
+        });
+        let mut read = 0;
+        for orientation in (1..=8).filter_map(Orientation::from_exif) {
+            let copy = upright(&image, orientation);
+            let expected = copy.as_ref().unwrap_or(&image);
+            let source = Size::of(expected);
+            for (width, height) in [(20, 17), (90, 70), (61, 20), (60, 9), (20, 60), (9, 5)] {
+                let size = Size::new(width, height);
+                let part = Window {
+                    x: width / 4,
+                    y: height / 3,
+                    width: width / 2,
+                    height: height / 2,
+                };
+                let is_quarter = is_quarter(orientation);
+                read += usize::from(is_quarter && reads_turned(orientation, source, size));
+                for window in [Window::whole(size), part] {
+                    let filter = ResampleFilter::Bicubic;
+                    let found = resample_turned(&image, orientation, size, filter, window);
+                    let turned = resample_rgb(expected, size, filter, window);
+                    assert!(found == turned, "{orientation:?} {size:?}");
+                }
+            }
+        }
+        assert!(read >= 12, "{read} were read without a copy");
+    }
 }

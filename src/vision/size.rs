@@ -29,6 +29,11 @@ impl Size {
         Self::new(image.width() as usize, image.height() as usize)
     }
 
+    /// Returns the number of pixels.
+    pub const fn pixels(self) -> u64 {
+        (self.width as u64).saturating_mul(self.height as u64)
+    }
+
     /// Exchanges width and height.
     pub fn swap(self) -> Self {
         Self::new(self.height, self.width)

@@ -61,7 +61,7 @@ fn bicubic(x: f64) -> f64 {
 /// Source positions and weights of each output position.
 #[derive(Debug, Clone)]
 pub struct Taps<T> {
-    pub(super) starts: Vec<usize>,
+    starts: Vec<usize>,
     lengths: Vec<usize>,
     weights: Vec<T>,
     stride: usize,
@@ -94,6 +94,12 @@ impl<T> Taps<T> {
     /// Whether there is no output position.
     pub fn is_empty(&self) -> bool {
         self.starts.is_empty()
+    }
+
+    /// Counts source positions from `first` on.
+    pub(super) fn shifted(mut self, first: usize) -> Self {
+        self.starts.iter_mut().for_each(|start| *start -= first);
+        self
     }
 
     pub(super) fn map<U>(self, f: impl Fn(T) -> U) -> Taps<U> {

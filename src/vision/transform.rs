@@ -1,7 +1,13 @@
 //! Which pixels of an image the model sees: torchvision's transforms on PIL images, in integer
 //! arithmetic.
 
-use super::{Grid, PatchSize, ResampleFilter, RgbImage, Size, Window, resample_rgb};
+use image::metadata::Orientation;
+
+use super::{
+    Decoded, Grid, PatchSize, ResampleFilter, RgbImage, Size, Window,
+    resample::{reads_turned, resample_turned},
+    resample_rgb,
+};
 use crate::{
     error::{Error, Kind, Result},
     names::option_enum,
@@ -87,14 +93,34 @@ impl Transform {
 
     /// Applies the transform: returns `[grid.height·patch, grid.width·patch]` RGB pixels.
     pub fn apply(&self, image: &RgbImage) -> Result<(RgbImage, Grid)> {
-        self.apply_to_reduced(image, Size::of(image))
-    }
-
-    /// Applies the transform of an image of size `full_size` to a smaller version of it.
-    pub fn apply_to_reduced(&self, image: &RgbImage, full_size: Size) -> Result<(RgbImage, Grid)> {
-        let plan = self.plan(full_size)?;
+        let plan = self.plan(Size::of(image))?;
         let pixels = resample_rgb(image, plan.resized, self.filter, plan.window);
         Ok((pixels, plan.grid))
+    }
+
+    /// Applies the transform to an image that may have been decoded at reduced size.
+    pub fn apply_to_decoded(&self, decoded: &Decoded) -> Result<(RgbImage, Grid)> {
+        let plan = self.plan(decoded.full_size)?;
+        let Decoded {
+            image, orientation, ..
+        } = decoded;
+        let pixels = resample_turned(image, *orientation, plan.resized, self.filter, plan.window);
+        Ok((pixels, plan.grid))
+    }
+
+    /// Returns the memory that [`Self::apply_to_decoded`] takes for an image of an upright size,
+    /// in bytes.
+    pub(super) fn resizing_bytes(&self, upright: Size, orientation: Orientation) -> u64 {
+        let Ok(plan) = self.plan(upright) else {
+            return 0;
+        };
+        let narrow = Size::new(plan.window.width, upright.height).pixels();
+        let low = Size::new(upright.width, plan.window.height).pixels();
+        let copy = match reads_turned(orientation, upright, plan.resized) {
+            true => 0,
+            false => upright.pixels(),
+        };
+        3 * (narrow.max(low) + copy)
     }
 
     fn check_size(&self) -> Result<()> {

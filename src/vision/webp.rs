@@ -4,7 +4,9 @@
 //! the file states before it rejects the file, and allocates as much memory for an EXIF block as
 //! the block claims to be long.
 
-use super::Size;
+use image::metadata::Orientation;
+
+use super::{Size, exif::orientation_of};
 use crate::error::{Error, Kind, Result};
 
 /// A part of the file; `data` is shorter than stated if the file ends early.
@@ -14,16 +16,18 @@ struct Chunk<'a> {
     complete: bool,
 }
 
-/// Rejects a file in which an image has another size than stated, and returns the EXIF block.
-pub(super) fn check(bytes: &[u8]) -> Result<Option<&[u8]>> {
+/// Rejects a file in which an image has another size than stated, and returns the orientation.
+pub(super) fn check(bytes: &[u8]) -> Result<Orientation> {
     let mut canvas = None;
     let mut exif = None;
+    let mut xmp = None;
     let mut frames = 0;
     for chunk in chunks(bytes.get(12..).unwrap_or_default()) {
         let data = chunk.data;
         match &chunk.kind {
             b"VP8X" => canvas = canvas.or_else(|| size(data.get(4..10)?)),
             b"EXIF" if chunk.complete => exif = exif.or(Some(data)),
+            b"XMP " if chunk.complete => xmp = xmp.or(Some(data)),
             // Only the first frame of an animation is decoded.
             b"ANMF" if frames == 0 => {
                 frames += 1;
@@ -36,7 +40,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<Option<&[u8]>> {
             _ => check_size(&chunk, canvas, "canvas")?,
         }
     }
-    Ok(exif)
+    Ok(orientation_of(exif, xmp))
 }
 
 fn check_size(chunk: &Chunk<'_>, expected: Option<Size>, container: &str) -> Result<()> {

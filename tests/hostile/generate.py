@@ -24,12 +24,12 @@ from building import EXTENSIONS, MIB, mutated, truncated
 from gif import gif_bombs, gif_lies
 from jpeg import jpeg_bombs, jpeg_lies, jpeg_metadata, jpeg_tables_and_data
 from others import VALID, VALID_PARTS, other_files
-from png import png_bombs, png_colours, png_lies, png_metadata
+from png import png_bombs, png_colours, png_defects, png_lies, png_metadata
 from tiff import tiff_bombs, tiff_combinations, tiff_kinds, tiff_lies
 from webp import webp_bombs, webp_lies, webp_lossless
 
 FAMILIES = {
-    "png": [png_bombs, png_colours, png_lies, png_metadata],
+    "png": [png_bombs, png_colours, png_lies, png_metadata, png_defects],
     "jpeg": [jpeg_bombs, jpeg_lies, jpeg_tables_and_data, jpeg_metadata],
     "gif": [gif_bombs, gif_lies],
     "bmp": [bmp_bombs, bmp_kinds, bmp_lies],

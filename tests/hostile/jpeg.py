@@ -179,3 +179,15 @@ def jpeg_metadata() -> Cases:
             yield f"adobe-{transform}-of-{count}", jpeg(16, 16, (0x11,) * count, application=adobe)
     yield "adobe-cut", jpeg(16, 16, (0x11,) * 4, application=jpeg_segment(APP14, b"Adobe"))
     yield "jfif-thumbnail-255x255", jpeg(application=jpeg_segment(APP0, b"JFIF\0\1\2\0\0\0\0\0\xff\xff"))
+    exif = next(block for name, block in exif_blocks() if name == "orientation-5")
+    pieces = [jpeg_segment(APP1, b"Exif\0\0" + bytes([byte])) for byte in exif]
+    yield "exif-in-a-segment-for-each-byte", jpeg(32, 16, application=b"".join(pieces))
+    yield "exif-in-12-segments-of-64-kib", jpeg(32, 16, application=jpeg_segment(APP1, b"Exif\0\0" + bytes(65000)) * 12)
+    name = b"http://ns.adobe.com/xap/1.0/\0"
+    yield "xmp-of-names", jpeg(32, 16, application=jpeg_segment(APP1, name + b"tiff:Orientation" * 4000) * 4)
+    yield "xmp-orientation-8", jpeg(32, 16, application=jpeg_segment(APP1, name + b'tiff:Orientation="8"'))
+    yield "junk-of-256-kib-in-the-header", jpeg(application=b"\0\xff\0" * (MIB // 12))
+    yield "junk-of-ff-in-the-header", jpeg(application=b"\xff" * (MIB // 4))
+    yield "junk-and-wrong-icc", jpeg(application=b"junk" + jpeg_segment(APP2, b"ICC_PROFILE\0\1\1"))
+    for precision in (1, 2, 7, 9, 12, 16, 17, 255):
+        yield f"lossless-of-{precision}-bits", jpeg(sof=SOF3, precision=precision)

@@ -134,3 +134,33 @@ def png_metadata() -> Cases:
         yield f"{kind.lower()}-empty", png(png_chunk(kind.encode()))
     for name, block in exif_blocks():
         yield f"exif-{name}", png(png_chunk(b"eXIf", block))
+        yield f"exif-behind-pixels-{name}", png()[:-12] + png_chunk(b"eXIf", block) + png_chunk(b"IEND")
+        digits = b"\nexif\n%8d\n%s\n" % (len(block), block.hex().encode())
+        yield f"exif-as-text-{name}", png(png_chunk(b"tEXt", b"Raw profile type exif\0" + digits))
+    key, xmp = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
+    packed = png_chunk(b"zTXt", key + b"\0" + zlib_zeros(64 * MIB))
+    yield "exif-in-64-mib-of-text", png(packed)
+    yield "exif-in-1-mib-of-text-200-times", png(png_chunk(b"zTXt", key + b"\0" + zlib_zeros(MIB)) * 200)
+    yield "exif-in-256-kib-of-digits", png(png_chunk(b"tEXt", key + b"\n\n\n" + b"a" * (MIB // 4)))
+    yield "exif-in-no-digits", png(png_chunk(b"tEXt", key + b"\n\n\nxyz"))
+    yield "exif-in-odd-digits", png(png_chunk(b"tEXt", key + b"\n\n\n4d4"))
+    yield "xmp-64-mib", png(png_chunk(b"iTXt", xmp + b"\1\0\0\0" + zlib_zeros(64 * MIB)))
+    yield "xmp-of-names", png(png_chunk(b"tEXt", xmp + b"tiff:Orientation" * 16_000))
+    yield "xmp-orientation-9", png(png_chunk(b"tEXt", xmp + b'tiff:Orientation="9"'))
+
+
+def png_defects() -> Cases:
+    """Files with a wrong checksum of pixels, or without an end, which are read if the pixels are whole."""
+    signature, header, pixels, end = png_parts()
+    wrong = pixels[:-4] + b"abcd"
+    yield "wrong-checksum-whole", signature + header + wrong + end
+    yield "wrong-checksum-damaged", signature + header + wrong[:20] + b"\xff" + wrong[21:] + end
+    bomb = png_chunk(b"IDAT", zlib_zeros(256 * MIB))
+    yield "wrong-checksum-256-mib", signature + header + bomb[:-4] + b"abcd" + end
+    yield "wrong-checksum-20000-times", signature + header + (png_chunk(b"IDAT")[:-4] + b"abcd") * 20_000 + pixels + end
+    giant = png_header(0x7FFFFFFF, 0x7FFFFFFF, 16, 6)
+    yield "wrong-checksum-of-a-giant", signature + giant + bomb[:-4] + b"abcd" + end
+    for cut in (1, 4, 8, 12, 40):
+        yield f"without-end-and-{cut}-bytes", (signature + header + pixels)[:-cut]
+    yield "chunk-of-2-gib-behind-pixels", signature + header + pixels + b"\x7f\xff\xff\xffeXIfII"
+    yield "interrupted-pixels", signature + header + pixels + png_chunk(b"tEXt", b"a\0b") + pixels + end

@@ -9,6 +9,7 @@ mod gallery;
 mod gallery_problems;
 mod gallery_snapshot;
 mod hot_swap;
+mod levels;
 mod observation;
 mod openai;
 mod openapi;

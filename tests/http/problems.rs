@@ -109,7 +109,7 @@ async fn bad_images_are_rejected() {
          "begin with \"Hello, I am not \" are not an image; send JPEG, PNG"),
         ("zeros", t.raw("image/jpeg", vec![0; 64]), 422, "undecodable_image", "00 00"),
         ("giant header", t.raw("image/png", giant_png_header()),
-         413, "too_large", "30000×30000 = 900000000 pixels, more than the limit of 50000000"),
+         413, "too_large", "30000×30000 = 900000000 pixels, more than the limit of 120000000"),
     ];
     t.assert_rejected(cases).await;
 }

@@ -1,6 +1,7 @@
 //! Numeric results, compared with references made by other code.
 
 mod checkpoints;
+mod defects;
 mod formats;
 mod goldens;
 mod pca;

@@ -1,20 +1,21 @@
 //! Decoding and resampling, compared with Pillow.
 
 use dinoserve::vision::{
-    Background, DecodeLimits, DecodeOptions, ResampleFilter, ResizeMode, RgbImage, Size, Transform,
-    Window, decode, resample_rgb,
+    Background, DecodeLimits, DecodeOptions, Levels, ResampleFilter, ResizeMode, RgbImage, Size,
+    Transform, Window, decode, resample_rgb,
 };
 use serde::Deserialize;
 
 use crate::support::{PATCH, SAMPLES, golden_png, read_golden, sha256, wave};
 
-const LIMITS: DecodeLimits = DecodeLimits {
+pub(super) const LIMITS: DecodeLimits = DecodeLimits {
     max_pixels: 50_000_000,
     max_side: 65_535,
 };
-const LIKE_PILLOW: DecodeOptions = DecodeOptions {
+pub(super) const LIKE_PILLOW: DecodeOptions = DecodeOptions {
     exif: false,
     background: Background::Ignore,
+    levels: Levels::Type,
 };
 
 fn transform(mode: ResizeMode, size: usize, filter: ResampleFilter) -> Transform {

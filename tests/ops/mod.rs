@@ -1,5 +1,6 @@
 //! Operation: faults, shutdown, TLS and hostile files.
 
+mod decoding_memory;
 mod faults;
 mod hostile;
 mod interference;

@@ -6,7 +6,7 @@ use super::{EngineFlags, names};
 use crate::{
     features::pool::Pooling,
     service::{EmbedOptions, Extractor, ImageLimits, ImageOptions, VectorOptions},
-    vision::{DecodeLimits, ResizeMode},
+    vision::{DecodeLimits, Levels, ResizeMode},
 };
 
 /// Limits of images.
@@ -26,6 +26,12 @@ pub(in crate::cli) struct ImageLimitFlags {
     #[arg(long, env = "DINOSERVE_MAX_PATCHES")]
     #[arg(default_value_t = ImageLimits::default().max_patches)]
     max_patches: usize,
+
+    /// Maximum memory of all images that are decoded at the same time, in bytes. Other images wait;
+    /// one that takes more is decoded alone
+    #[arg(long, env = "DINOSERVE_MAX_DECODING_BYTES")]
+    #[arg(default_value_t = ImageLimits::default().max_decoding_bytes)]
+    max_decoding_bytes: u64,
 }
 
 impl ImageLimitFlags {
@@ -36,6 +42,7 @@ impl ImageLimitFlags {
                 max_side: self.max_image_side,
             },
             max_patches: self.max_patches,
+            max_decoding_bytes: self.max_decoding_bytes,
         }
     }
 }
@@ -90,6 +97,10 @@ pub(in crate::cli) struct VectorFlags {
     /// Method that brings the image to the model's size [default: crop]
     #[arg(long, value_parser = names::<ResizeMode>())]
     resize: Option<ResizeMode>,
+
+    /// Range of samples with 16 bits that becomes black to white [default: type]
+    #[arg(long, value_parser = names::<Levels>())]
+    levels: Option<Levels>,
 }
 
 impl VectorFlags {
@@ -97,6 +108,7 @@ impl VectorFlags {
         let mut options = ImageOptions::default();
         options.overrides.size = self.size;
         options.overrides.resize = self.resize;
+        options.overrides.levels = self.levels;
         options
     }
 

@@ -132,14 +132,15 @@ impl GalleryStats {
         let images = &binding.preprocessing;
         writeln!(
             out,
-            "  pooling={} layers={} size={} resize={} filter={} exif={} background={}",
+            "  pooling={} layers={} size={} resize={} filter={} exif={} background={} levels={}",
             binding.pooling,
             binding.layers,
             images.size,
             images.resize,
             images.filter,
             images.exif,
-            images.background
+            images.background,
+            images.levels
         )?;
         self.print_labels(out)
     }

@@ -22,7 +22,7 @@ use crate::{
     },
     names::option_enum,
     service::{Decoding, ImageOptions, OnConflict, ProbeFeatures},
-    vision::{Background, PreprocessingOverrides, ResampleFilter, ResizeMode},
+    vision::{Background, Levels, PreprocessingOverrides, ResampleFilter, ResizeMode},
 };
 
 /// A small PNG, so that the examples can be sent unchanged.
@@ -74,8 +74,8 @@ macro_rules! choices {
 }
 
 choices! {
-    Background Colormap Decoding EncodingFormat Foreground IdSource OnConflict Output Pooling
-    ProbeFeatures ResampleFilter Upscale Vote
+    Background Colormap Decoding EncodingFormat Foreground IdSource Levels OnConflict Output
+    Pooling ProbeFeatures ResampleFilter Upscale Vote
 }
 
 option_enum! {
@@ -132,6 +132,12 @@ pub(crate) struct ImageParams {
     /// `convert("RGB")` does.
     #[param(inline)]
     background: Option<Background>,
+    /// Range of samples with 16 bits that becomes black to white. `type` takes all 16 bits, as
+    /// Pillow does. `data` takes the bits that the largest sample of the file needs, at least 8: of
+    /// 12-bit data in a 16-bit file the high 8 of 12 bits. A response has the header `X-Image-Hint`
+    /// if an image would look nearly black without it. Other files have no such range.
+    #[param(inline)]
+    levels: Option<Levels>,
     /// How JPEG files are decoded. `fast` decodes large files at 1/2, 1/4 or 1/8 of their size
     /// where that is enough for `size`. It is several times as fast and changes pixels slightly.
     #[param(inline)]
@@ -147,6 +153,7 @@ impl From<ImageParams> for ImageOptions {
                 filter: params.filter,
                 exif: params.exif,
                 background: params.background,
+                levels: params.levels,
             },
             decode: params.decode,
         }

@@ -53,7 +53,11 @@ pub(crate) fn multipart(pngs: &[Vec<u8>], stages: &Stages) -> Response {
     with_timing(([(header::CONTENT_TYPE, kind)], body), stages)
 }
 
-/// Adds the `Server-Timing` header, in milliseconds.
+/// Text of the `X-Image-Hint` header.
+const DIM_IMAGE: &str = "an image is nearly black: its 16-bit samples all stay below 16384; \
+                         send levels=data to scale them by the bits that they use";
+
+/// Adds the `Server-Timing` header, in milliseconds, and the `X-Image-Hint` header.
 fn with_timing(response: impl IntoResponse, stages: &Stages) -> Response {
     let mut response = response.into_response();
     let entries: Vec<String> = stages
@@ -62,6 +66,10 @@ fn with_timing(response: impl IntoResponse, stages: &Stages) -> Response {
         .collect();
     if let Ok(value) = HeaderValue::from_str(&entries.join(", ")) {
         response.headers_mut().insert("server-timing", value);
+    }
+    if stages.has_dim_image {
+        let hint = HeaderValue::from_static(DIM_IMAGE);
+        response.headers_mut().insert("x-image-hint", hint);
     }
     response
 }

@@ -31,6 +31,7 @@ pub(super) const TILE_BYTE_COUNTS: Tag = Tag(325, "TileByteCounts");
 pub(super) const EXTRA_SAMPLES: Tag = Tag(338, "ExtraSamples");
 pub(super) const SAMPLE_FORMAT: Tag = Tag(339, "SampleFormat");
 pub(super) const JPEG_TABLES: Tag = Tag(347, "JPEGTables");
+pub(super) const XMP: Tag = Tag(700, "XMP");
 pub(super) const YCBCR_COEFFICIENTS: Tag = Tag(529, "YCbCrCoefficients");
 pub(super) const YCBCR_SUBSAMPLING: Tag = Tag(530, "YCbCrSubSampling");
 pub(super) const REFERENCE_BLACK_WHITE: Tag = Tag(532, "ReferenceBlackWhite");

@@ -6,7 +6,7 @@ use dinoserve::{
     features::pool::Pooling,
     gallery::{BasisName, Binding, DocumentKey, DocumentKind, Parts, ProbeName, Search},
     model::ModelId,
-    vision::{Background, Preprocessing, ResampleFilter, ResizeMode},
+    vision::{Background, Levels, Preprocessing, ResampleFilter, ResizeMode},
 };
 
 use super::{Place, Random, binding, created, id, ids, name, over_both_stores, plain, read_all};
@@ -185,6 +185,16 @@ async fn a_gallery_rejects_vectors_of_another_binding(place: &Place) {
             Binding {
                 preprocessing: Preprocessing {
                     background: Background::Black,
+                    ..ours.preprocessing
+                },
+                ..ours.clone()
+            },
+        ),
+        (
+            "levels=data",
+            Binding {
+                preprocessing: Preprocessing {
+                    levels: Levels::Data,
                     ..ours.preprocessing
                 },
                 ..ours.clone()

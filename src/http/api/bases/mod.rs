@@ -29,7 +29,7 @@ use crate::{
         },
     },
     service::{PCA_COMPONENTS, Service, StoredBasis},
-    vision::{Background, ResampleFilter, ResizeMode},
+    vision::{Background, Levels, ResampleFilter, ResizeMode},
 };
 
 /// Bases of this server.
@@ -73,6 +73,9 @@ pub(crate) struct Basis {
     /// Color behind transparent pixels.
     #[schema(value_type = String, example = "white")]
     background: Background,
+    /// Range of samples with 16 bits that became black to white.
+    #[schema(value_type = String, example = "type")]
+    levels: Levels,
     /// Share of the variance that each component explains.
     explained: Vec<f32>,
     /// Coordinates that are shown as 0 and as 1, per component: the 1st and the 99th percentile of
@@ -96,6 +99,7 @@ impl From<&StoredBasis> for Basis {
             filter: preprocessing.filter,
             exif: preprocessing.exif,
             background: preprocessing.background,
+            levels: preprocessing.levels,
             explained: basis.pca().explained().to_vec(),
             ranges: ranges.map(|range| [range.low, range.high]).collect(),
         }

@@ -13,7 +13,7 @@ use crate::{
         request::{options::Options, path::NamePath},
     },
     service::Service,
-    vision::{Background, ResampleFilter, ResizeMode},
+    vision::{Background, Levels, ResampleFilter, ResizeMode},
 };
 
 /// Galleries, ordered by name.
@@ -65,6 +65,9 @@ pub(crate) struct GalleryJson {
     /// Color behind transparent pixels.
     #[schema(value_type = String, example = "white")]
     background: Background,
+    /// Range of samples with 16 bits that becomes black to white.
+    #[schema(value_type = String, example = "type")]
+    levels: Levels,
 }
 
 impl GalleryJson {
@@ -86,6 +89,7 @@ impl GalleryJson {
             filter: preprocessing.filter,
             exif: preprocessing.exif,
             background: preprocessing.background,
+            levels: preprocessing.levels,
         }
     }
 }
