@@ -117,7 +117,7 @@ mod tests {
         let alone = budget.take(100 * MIB).await.expect("alone");
         budget.take(1).await.expect_err("not alone");
         drop(alone);
-        let all = budget.take(10 * MIB).await;
-        all.expect("everything is back");
+        let all = budget.take(10 * MIB).await.expect("everything is back");
+        drop(all);
     }
 }

@@ -2,7 +2,7 @@
 
 use dinoserve::{
     error::Kind,
-    vision::{Background, DecodeLimits, DecodeOptions, decode},
+    vision::{Background, DecodeLimits, DecodeOptions, Levels, decode},
 };
 use serde::Deserialize;
 
@@ -15,6 +15,7 @@ const LIMITS: DecodeLimits = DecodeLimits {
 const LIKE_PILLOW: DecodeOptions = DecodeOptions {
     exif: false,
     background: Background::Ignore,
+    levels: Levels::Type,
 };
 
 #[derive(Deserialize)]

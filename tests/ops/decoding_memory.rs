@@ -9,9 +9,10 @@ use serde_json::Value;
 use crate::support::process::Process;
 
 const MB: f64 = 1e6;
-/// 6 megapixels take 48 MB with 16 bits a sample, and 18 MB more as RGB.
-const SIDES: (u32, u32) = (3000, 2000);
-const IMAGE: f64 = 66.0 * MB;
+/// 24 megapixels take 192 MB with 16 bits a sample, and 72 MB more as RGB. Blocks of this size are
+/// returned to the system at once.
+const SIDES: (u32, u32) = (6000, 4000);
+const IMAGE: f64 = 264.0 * MB;
 
 /// Makes a PNG that is small as a file. Files differ, so that no answer comes from the cache.
 fn file(number: u16) -> Vec<u8> {
@@ -60,24 +61,24 @@ fn memory(process: &Process, name: &str) -> f64 {
 async fn images_share_the_memory_for_decoding() {
     // One image exceeds the budget, and is decoded alone.
     let process = Process::start(&["--max-decoding-bytes", "60000000", "--max-requests", "64"]);
-    let files: Vec<_> = (0..17).map(file).collect();
-    send(&process, &files[16..]).await;
+    let files: Vec<_> = (0..9).map(file).collect();
+    send(&process, &files[8..]).await;
     let rest = memory(&process, "VmRSS").min(memory(&process, "VmHWM") - IMAGE);
-    let answers = send(&process, &files[..16]).await;
+    let answers = send(&process, &files[..8]).await;
     for (status, _, body) in &answers {
         assert_eq!(*status, 200, "{body}");
     }
     let peak = memory(&process, "VmHWM") - rest;
-    eprintln!("16 images of 66 MB: {:.0} MB at the peak", peak / MB);
-    // Two images at the same time would take 132 MB.
+    eprintln!("8 images of 264 MB: {:.0} MB at the peak", peak / MB);
+    // Two images at the same time would take 528 MB.
     assert!(peak < 1.5 * IMAGE, "{:.0} MB", peak / MB);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_waits_too_long_is_answered_with_503() {
     let flags = ["--max-decoding-bytes", "60000000", "--max-requests", "400"];
-    let process = Process::start(&[&flags[..], &["--request-timeout", "4"]].concat());
-    let files: Vec<_> = (0..150).map(file).collect();
+    let process = Process::start(&[&flags[..], &["--request-timeout", "10"]].concat());
+    let files: Vec<_> = (0..40).map(file).collect();
     let answers = send(&process, &files).await;
     let of = |wanted: u16| answers.iter().filter(move |(status, ..)| *status == wanted);
     assert!(of(200).count() > 0, "some images are decoded");
