@@ -46,7 +46,7 @@ def webp():
 
 
 def tiff():
-    file = encoded(7000, 7000, "TIFF", compression="tiff_lzw")
+    file = encoded(7000, 7000, "TIFF", compression="tiff_adobe_deflate", tiffinfo={317: 2})
     return lambda number: file + struct.pack("<I", number)
 
 

@@ -37,7 +37,11 @@ fuzz_target!(|file: &[u8]| {
     let options = DecodeOptions {
         exif: !file.len().is_multiple_of(5),
         background: backgrounds[file.len() % 3],
-        levels: if file.len().is_multiple_of(7) { Levels::Data } else { Levels::Type },
+        levels: if file.len().is_multiple_of(7) {
+            Levels::Data
+        } else {
+            Levels::Type
+        },
     };
     let transform = Transform {
         mode: modes[file.len() / 3 % 3],
