@@ -119,7 +119,7 @@ impl Preparation {
             Decoding::Fast => decode_fast(file, options, limits.decode, &transform)?,
         };
         let transform = match self.shrinks {
-            true => transform.shrunk_to_fit(full_size),
+            true => transform.shrunk_to_fit(image.full_size),
             false => transform,
         };
         let decoded = Instant::now();
