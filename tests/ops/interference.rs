@@ -19,6 +19,8 @@ use crate::support::{process::Process, read_golden, scratch};
 const ITEMS: usize = 1920;
 /// Metadata of an item: about the limit of 16 KiB.
 const ENTRIES: usize = 2300;
+/// Number of items in a request, below the limit of 64.
+const BATCH: usize = 60;
 const ATTACKERS: usize = 4;
 const ATTACKS: [&str; 6] = [
     "filtered pages",
@@ -117,8 +119,8 @@ async fn expensive_reads_of_one_client_leave_the_others_alone() {
         .build()
         .unwrap();
     let items = if is_soak { ITEMS } else { ITEMS / 8 };
-    for first in (0..items).step_by(120) {
-        let batch: Vec<Value> = (first..(first + 120).min(items))
+    for first in (0..items).step_by(BATCH) {
+        let batch: Vec<Value> = (first..(first + BATCH).min(items))
             .map(|n| {
                 let list: Vec<usize> = (0..ENTRIES).map(|entry| entry * 43 + n % 43).collect();
                 json!({"id": n.to_string(), "vector": vector(n), "metadata": {"n": list}})
