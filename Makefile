@@ -6,6 +6,11 @@ export DINOSERVE_HOME
 # The CMake that `make setup` fetches on machines without one.
 export PATH := $(PATH):$(DINOSERVE_HOME)/tools/cmake-4.0.3/bin
 
+# libaom needs NASM on x86-64, or none of its assembler.
+ifeq ($(shell uname -m; command -v nasm || command -v yasm),x86_64)
+export CMAKE_TOOLCHAIN_FILE := $(CURDIR)/deploy/without-nasm.cmake
+endif
+
 CARGO_DENY := 0.20.2
 PROGRAM := target/release/dinoserve
 SKIPPED := $(CURDIR)/target/skipped-tests.txt

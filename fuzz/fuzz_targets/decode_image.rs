@@ -102,14 +102,17 @@ fuzz_target!(|file: &[u8]| {
 
 /// Puts a hook before the fuzzer's, which would end the process at any panic.
 fn ignore_decoder_panics() {
-    const DECODERS: [&str; 9] = [
+    const DECODERS: [&str; 12] = [
+        "/aom-decode-",
         "/fax-",
         "/fdeflate-",
         "/flate2-",
         "/gif-",
         "/image-",
         "/miniz_oxide-",
+        "/mp4-atom-",
         "/png-",
+        "/qoi-",
         "/weezl-",
         "/zune-jpeg-",
     ];

@@ -7,13 +7,13 @@ use std::{borrow::Cow, io::Cursor};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, metadata::Orientation};
 
 use super::{
-    Background, DecodeLimits, Decoded, Levels, RgbImage, Size, Transform, bmp,
+    Background, DecodeLimits, Decoded, Levels, RgbImage, Size, Transform, avif, bmp,
     formats::{self, Codec, Format, Identified, identify},
     gif, jpeg,
     opened::{MinSize, Opened, Samples},
     orientation::turned,
     png::Png,
-    tiff, webp,
+    pnm, tiff, webp,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -118,6 +118,7 @@ fn open<'a>(
     } = options;
     let mut opened = match format.codec {
         Codec::Jpeg => jpeg::open(bytes, limits, min_size)?,
+        Codec::Avif => avif::open(bytes, limits)?.with_colors(background, levels),
         Codec::Gif => gif::open(bytes, limits)?.with_colors(background, levels),
         Codec::Tiff => tiff::open(bytes, limits)?.with_colors(background, levels),
         _ => open_other(bytes, format, limits)?.with_colors(background, levels),
@@ -153,6 +154,7 @@ fn open_other<'a>(
         }
         Codec::WebP => orientation = webp::check(bytes)?,
         Codec::Bmp => head = bmp::repaired(bytes),
+        Codec::Pnm => pnm::check(bytes)?,
         _ => {}
     }
     let decoder = decoder_of(head)?;
@@ -200,6 +202,9 @@ fn image_format(codec: Codec) -> ImageFormat {
         Codec::Gif => ImageFormat::Gif,
         Codec::Bmp => ImageFormat::Bmp,
         Codec::Tiff => ImageFormat::Tiff,
+        Codec::Avif => ImageFormat::Avif,
+        Codec::Pnm => ImageFormat::Pnm,
+        Codec::Qoi => ImageFormat::Qoi,
     }
 }
 

@@ -28,7 +28,7 @@ const fn kind(
 }
 
 const HEIC: &str = "convert it to JPEG (an iPhone takes JPEG with Settings, Camera, Formats, Most \
-                    Compatible), or use a dinoserve that is built with the feature `heic`";
+                    Compatible)";
 const CONVERT: &str = "convert it to PNG or JPEG";
 const DEVELOP: &str = "develop it to TIFF or JPEG, or send the JPEG that the camera stores with it";
 const RENDER: &str = "render it to PNG or JPEG";
@@ -48,7 +48,6 @@ pub(super) static FOREIGN: &[Foreign] = &[
             b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
         ])],
     ),
-    kind("AVIF", CONVERT, &[Brand(&[b"avif", b"avis"])]),
     kind("Canon CR3", DEVELOP, &[Brand(&[b"crx "])]),
     kind(
         "HEIF",
@@ -113,8 +112,6 @@ pub(super) static FOREIGN: &[Foreign] = &[
         &[At(0, b"#?RADIANCE"), At(0, b"#?RGBE")],
     ),
     kind("DDS", CONVERT, &[At(0, b"DDS ")]),
-    kind("PNM", CONVERT, &[Signature::Pnm]),
-    kind("QOI", CONVERT, &[At(0, b"qoif")]),
     kind("farbfeld", CONVERT, &[At(0, b"farbfeld")]),
     kind("BPG", CONVERT, &[At(0, b"BPG\xfb")]),
     kind("FLIF", CONVERT, &[At(0, b"FLIF")]),

@@ -27,6 +27,9 @@ pub(super) enum Codec {
     Gif,
     Bmp,
     Tiff,
+    Avif,
+    Pnm,
+    Qoi,
 }
 
 /// All formats that can be decoded. Detection, messages, the endings of file names and the lists in
@@ -67,6 +70,24 @@ pub static FORMATS: &[Format] = &[
         extensions: &["tif", "tiff"],
         codec: Codec::Tiff,
         signatures: &[Signature::Tiff],
+    },
+    Format {
+        name: "AVIF",
+        extensions: &["avif"],
+        codec: Codec::Avif,
+        signatures: &[Signature::Brand(&[b"avif", b"avis"])],
+    },
+    Format {
+        name: "PNM",
+        extensions: &["pnm", "pbm", "pgm", "ppm", "pam"],
+        codec: Codec::Pnm,
+        signatures: &[Signature::Pnm],
+    },
+    Format {
+        name: "QOI",
+        extensions: &["qoi"],
+        codec: Codec::Qoi,
+        signatures: &[At(0, b"qoif")],
     },
 ];
 

@@ -4,6 +4,7 @@
 //! Everything here but [`decode_fast`] is bit-equal to Pillow and torchvision, because slightly
 //! different pixels give different features.
 
+mod avif;
 mod bmp;
 mod color;
 mod decode;
@@ -17,6 +18,7 @@ mod limits;
 mod opened;
 mod orientation;
 mod png;
+mod pnm;
 mod preprocessing;
 mod raw;
 mod resample;

@@ -1,9 +1,11 @@
 //! Numeric results, compared with references made by other code.
 
+mod avif;
 mod checkpoints;
 mod defects;
 mod formats;
 mod goldens;
+mod parity;
 mod pca;
 mod positions;
 mod preprocess;

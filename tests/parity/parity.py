@@ -42,11 +42,13 @@ OUTCOMES = ["equal", "differs", "refused", "lenient", "both refuse", "fault", "s
 # ---------------------------------------------------------------- Pillow
 
 
-def rgb_of(image):
+def rgb_of(image, kind):
     """The pixels of an image by the rules above, as an array of height, width and 3."""
     import numpy as np
 
     transparency = image.info.get("transparency")
+    if image.mode == "I" and kind == "PPM":  # 16 bits
+        return np.dstack([(np.asarray(image) >> 8).astype("u1")] * 3)
     if image.mode.startswith("I;16"):
         wide = np.asarray(image).astype("u2")
         rgb = np.dstack([(wide >> 8).astype("u1")] * 3)
@@ -74,7 +76,7 @@ def read_with_pillow(path):
             image = ImageOps.exif_transpose(image)
         except Exception:  # noqa: BLE001
             pass  # Metadata that cannot be read does not turn the picture.
-        rgb = rgb_of(image)
+        rgb = rgb_of(image, kind)
     return kind, mode, rgb.shape[1], rgb.shape[0], rgb.tobytes()
 
 

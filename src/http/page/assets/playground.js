@@ -98,7 +98,7 @@ function choose(files, open) {
   $("unused").textContent = `Not used: ${unused.join(", ")}. This page takes two photographs at a time.`;
   if (second) guarded(() => Promise.all([openPhoto(file), openSecond(second)]));
   else if (file) guarded(() => open(file));
-  else if (files.length > 0) guarded(() => { throw new Problem(`${files[0].name} is not an image. JPEG, PNG, WebP, GIF, BMP and TIFF can be read.`); });
+  else if (files.length > 0) guarded(() => { throw new Problem(`${files[0].name} is not an image. JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, PNM and QOI can be read.`); });
 }
 
 /** The picture of a file. What the browser cannot read, the server may: it gives the picture as the model saw it. */
