@@ -108,7 +108,7 @@ pub enum Identified {
     Unknown,
 }
 
-/// Identifies a file by its first [`HEAD_LENGTH`](super::HEAD_LENGTH) bytes; all of it may be given.
+/// Identifies a file by its first [`HEAD_LENGTH`](super::HEAD_LENGTH) bytes, or by all of them.
 pub fn identify(head: &[u8]) -> Identified {
     let matches = |signatures: &[Signature]| signatures.iter().any(|one| one.matches(head));
     if let Some(format) = FORMATS.iter().find(|format| matches(format.signatures)) {

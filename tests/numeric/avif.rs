@@ -60,7 +60,12 @@ fn an_avif_is_rejected_from_its_header() {
         "{error}"
     );
     for length in [12, 100, 250, bytes.len() - 1] {
-        let error = decode(&bytes[..length], DecodeOptions::default(), limits).expect_err("cut");
+        let error = decode(
+            &bytes[..length],
+            DecodeOptions::default(),
+            DecodeLimits::default(),
+        )
+        .expect_err("cut");
         assert!(
             error.detail().starts_with("the AVIF cannot be decoded: "),
             "{length}: {error}"

@@ -65,7 +65,7 @@ pub(super) fn open(bytes: &[u8], limits: DecodeLimits) -> Result<Samples<'_>> {
     })
 }
 
-/// An image as it is stored: a frame, or tiles that form a grid.
+/// An image in the file: a frame, or tiles that form a grid.
 struct Coded {
     size: Size,
     tile: Size,
@@ -186,9 +186,12 @@ fn find_alpha(items: &Items<'_>, item: u32) -> Result<Option<u32>> {
         "urn:mpeg:hevc:2015:auxid:1",
     ];
     for auxiliary in items.references_to(item, b"auxl") {
-        let is_alpha = |property: &&Property| matches!(property, Property::Auxiliary(kind) if ALPHA.contains(&kind.as_str()));
-        if items.properties(auxiliary)?.iter().any(is_alpha) {
-            return Ok(Some(auxiliary));
+        for property in items.properties(auxiliary)? {
+            if let Property::Auxiliary(kind) = property
+                && ALPHA.contains(&kind.as_str())
+            {
+                return Ok(Some(auxiliary));
+            }
         }
     }
     Ok(None)
