@@ -150,6 +150,17 @@ impl Error {
         self
     }
 
+    /// Prepends the path of the file in question, unless the message has it already.
+    #[must_use]
+    pub fn about(self, path: &Path) -> Self {
+        let path = path.display().to_string();
+        if self.detail.contains(&path) {
+            self
+        } else {
+            self.context(path)
+        }
+    }
+
     /// Returns the kind.
     pub fn kind(&self) -> Kind {
         self.kind

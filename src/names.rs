@@ -1,5 +1,7 @@
 //! Enums whose variants have one spelling everywhere: in options, in JSON, on the command line and
-//! in messages.
+//! in messages. Counts of things in messages.
+
+use std::fmt::Display;
 
 /// Defines a `Copy` enum with `Display`, `FromStr`, `VARIANTS`, `Serialize` and `Deserialize`, all
 /// of which spell a variant in `snake_case`.
@@ -26,3 +28,13 @@ macro_rules! option_enum {
 }
 
 pub(crate) use option_enum;
+
+/// Returns a count with its noun, such as "1 image", "2 images" and "2 patches".
+pub(crate) fn plural<T: Display + PartialEq + From<u8>>(count: T, noun: &str) -> String {
+    let ending = match noun {
+        _ if count == T::from(1) => "",
+        _ if noun.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{count} {noun}{ending}")
+}

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use sha2::{Digest, Sha256};
@@ -35,29 +35,38 @@ pub(super) fn temporary_for(path: &Path) -> Result<NamedTempFile> {
     // The default of `tempfile` is 0600; other files have 0666 less the umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut unfinished = unfinished();
     let file = builder
         .prefix(".writing-")
         .tempfile_in(folder)
         .map_err(writing)?;
-    UNFINISHED
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(file.path().to_owned());
+    unfinished.push(file.path().to_owned());
     Ok(file)
 }
 
 /// Temporary files of this process, for [`remove_unfinished`].
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Removes unfinished temporary files, for a process that exits without dropping them (Ctrl-C).
-pub fn remove_unfinished() {
-    for path in UNFINISHED
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .drain(..)
-    {
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps files from being begun and finished until it is dropped.
+#[derive(Debug)]
+pub struct NoWrites {
+    _unfinished: MutexGuard<'static, Vec<PathBuf>>,
+}
+
+/// Removes unfinished temporary files, for a process that exits without dropping them (Ctrl-C). The
+/// process exits while it holds the result, so that no other thread begins or finishes a file.
+pub fn remove_unfinished() -> NoWrites {
+    let mut unfinished = unfinished();
+    for path in unfinished.drain(..) {
         // A finished file has been renamed, so this fails for it.
         let _ = fs::remove_file(path);
+    }
+    NoWrites {
+        _unfinished: unfinished,
     }
 }
 
@@ -65,6 +74,7 @@ pub fn remove_unfinished() {
 pub(super) fn persist(file: NamedTempFile, path: &Path) -> Result<()> {
     let writing = |error| Error::writing(path, error);
     file.as_file().sync_all().map_err(writing)?;
+    let _unfinished = unfinished();
     file.persist(path).map_err(|error| writing(error.error))?;
     Ok(())
 }

@@ -17,7 +17,7 @@ mod store;
 mod weight_file;
 
 pub use convert::convert;
-pub use disk::{remove_unfinished, sha256_file, write_atomically};
+pub use disk::{NoWrites, remove_unfinished, sha256_file, write_atomically};
 pub use download::download;
 pub use home::Home;
 pub use hub::Hub;

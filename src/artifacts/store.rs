@@ -6,7 +6,7 @@ use super::{
     Home, Hub, Manifest, ModelFile, ModelPaths, Progress,
     convert::convert,
     disk::sha256_file,
-    download,
+    download::{check_available, download},
     weight_file::{WeightFile, read_weights, shard_names},
 };
 use crate::{
@@ -154,6 +154,18 @@ impl ModelStore {
             )));
         }
         Ok(manifest)
+    }
+
+    /// Checks that the weights of a model can be downloaded from one of its sources.
+    pub fn check_source(&self, spec: &ModelSpec) -> Result<()> {
+        let mut first_error = None;
+        for url in spec.sources.iter().filter_map(|source| source.url.as_ref()) {
+            match check_available(&self.hub, &self.hub.url(url)) {
+                Ok(()) => return Ok(()),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| not_downloadable(spec, &self.home)))
     }
 
     /// Returns the first source of a model whose file is present, in the cache folder or in that of

@@ -36,7 +36,7 @@ impl WeightFile {
                 weights,
             })
         };
-        read().map_err(|error: Error| error.context(path.display()))
+        read().map_err(|error: Error| error.about(path))
     }
 
     /// Returns the path of the file.

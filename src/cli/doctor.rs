@@ -140,6 +140,12 @@ impl Doctor {
             ModelState::Absent
                 if !engine.offline && spec.sources.iter().any(|source| source.url.is_some()) =>
             {
+                store.check_source(spec).map_err(|error| {
+                    anyhow!(
+                        "{name} is not in the cache and cannot be pulled: {error}; check the \
+                         network, a proxy and --hub, or convert a weight file"
+                    )
+                })?;
                 let detail = format!(
                     "{name} is not in the cache; the first start or `dinoserve models pull {name}` \
                      pulls it"

@@ -1,36 +1,46 @@
-//! `dinoserve embed DIR -o FILE`.
+//! `dinoserve embed DIR|IMAGE|- -o FILE`.
 
 use std::{
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Instant,
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
-use ndarray::Array2;
 use serde::Serialize;
 
 use super::{
     embed_files::embed_files,
+    embed_output::{EmbedOutput, EmbeddedFile},
     executor::block_on,
     flags::EmbedFlags,
-    output::{exit_code, extension, print_failures, write_file},
+    interrupt::{self, defer_exit, is_interrupted},
+    output::{exit_code, print_unused},
+    pace::short_number,
+    partial::{FileIdentity, PartialResults},
+    progress::{Progress, Unit},
 };
 use crate::{
-    features::{npy, pool::Pooling},
-    sources::{FoundImages, find_images, relative_path},
-    vision::image_extensions,
+    error::Error,
+    features::pool::Pooling,
+    names::plural,
+    service::{EmbedOptions, Extractor, ImageOptions},
+    sources::{FoundImages, SkippedFiles, find_images, relative_path},
+    vision::{Preprocessing, image_extensions},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Embed {
-    /// Folder of images; subfolders are included
-    folder: PathBuf,
+    /// Folder of images, with its subfolders; a single image; or `-` for a list of paths on
+    /// standard input, one a line
+    #[arg(value_name = "DIR|IMAGE|-")]
+    source: PathBuf,
 
-    /// File to write: `.npy` (a matrix, with the paths in a `.paths.txt` next to it) or `.jsonl` (a
-    /// line per image)
+    /// File to write: `.npy` (a matrix, with the paths in a `.paths.txt` next to it), `.jsonl` (a
+    /// line per image), or `-` for such lines on standard output. A stopped command keeps what is
+    /// done in a `.partial` next to the file, and the same command goes on from there
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
@@ -42,77 +52,235 @@ pub(super) struct Embed {
     embed: EmbedFlags,
 }
 
-/// A path below the folder and the vector of its image; a line of `.jsonl`.
-#[derive(Serialize)]
-struct EmbeddedFile {
-    path: String,
-    embedding: Vec<f32>,
+/// A file to embed, and its name in the output.
+struct NamedFile {
+    name: String,
+    path: PathBuf,
 }
+
+/// What the command works on.
+#[derive(Default)]
+struct Sources {
+    files: Vec<NamedFile>,
+    unreadable: Vec<(String, Error)>,
+    skipped: SkippedFiles,
+}
+
+/// Everything that a result depends on but the file.
+#[derive(Serialize)]
+struct Settings<'a> {
+    version: &'a str,
+    fingerprint: &'a str,
+    preprocessing: Preprocessing,
+    pooling: Pooling,
+    layers: usize,
+    normalize: bool,
+}
+
+/// The results of the files, in their order; `None` for those that are not done.
+type Results = Vec<Option<Result<Vec<f32>, Error>>>;
 
 impl Embed {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let output = self.output.display();
-        let write = match extension(&self.output) {
-            "npy" => write_matrix,
-            "jsonl" => write_lines,
-            _ => bail!("{output}: the output must end in .npy or .jsonl"),
-        };
-        let FoundImages { paths, unreadable } = find_images(&self.folder)?;
-        let mut failures = unreadable;
-        if paths.is_empty() {
-            let folder = self.folder.display();
-            let extensions = image_extensions().join(", ");
-            bail!("{folder}: the folder has no images; supported extensions: {extensions}");
-        }
+        let output = EmbedOutput::new(&self.output)?;
+        let Sources {
+            files,
+            unreadable: mut failures,
+            skipped,
+        } = Sources::find(&self.source)?;
         let flags = &self.embed.vector;
         let image = flags.image_options();
         let options = flags.embed_options(Pooling::default(), !self.no_normalize);
         let mut started = Instant::now();
-        let vectors = block_on(self.embed.with_extractor(async |extractor| {
+        let (results, partial) = block_on(self.embed.with_extractor(async |extractor| {
+            extractor.engine().ready().await?;
             started = Instant::now();
-            Ok(embed_files(&extractor, &paths, &image, &options, "embedding").await?)
+            embed(&extractor, &files, &image, &options, &output).await
         }))?;
-        let mut embedded = Vec::with_capacity(paths.len());
-        for (path, vector) in paths.iter().zip(vectors) {
-            let path = relative_path(&self.folder, path);
-            match vector {
-                Ok(embedding) => embedded.push(EmbeddedFile { path, embedding }),
-                Err(error) => failures.push((path, error)),
+        let mut embedded = Vec::with_capacity(files.len());
+        for (NamedFile { name, .. }, result) in files.iter().zip(results) {
+            match result {
+                Some(Ok(embedding)) => embedded.push(EmbeddedFile {
+                    path: name,
+                    embedding,
+                }),
+                Some(Err(error)) => failures.push((name.clone(), error)),
+                None => bail!("no answer for {name}"),
             }
         }
 
-        write(&self.output, &embedded)?;
+        output.write(&embedded)?;
+        partial.map_or(Ok(()), PartialResults::finish)?;
+        // Standard output may have the lines.
+        let mut out: Box<dyn Write> = match output.file() {
+            Some(_) => Box::new(io::stdout()),
+            None => Box::new(io::stderr()),
+        };
         let seconds = started.elapsed().as_secs_f64();
         writeln!(
-            std::io::stdout(),
-            "{} images embedded in {seconds:.1} s ({:.1} images/s), written to {output}",
-            embedded.len(),
-            embedded.len() as f64 / seconds
+            out,
+            "{} embedded in {seconds:.1} s ({} images/s), written to {}",
+            plural(embedded.len(), "image"),
+            short_number(embedded.len() as f64 / seconds),
+            output
+                .file()
+                .map_or("standard output".into(), Path::to_string_lossy)
         )?;
-        print_failures("files could not be read", &failures)?;
-        Ok(exit_code(failures.is_empty() || !embedded.is_empty()))
+        print_unused(&mut out, &skipped, "read", &failures)?;
+        Ok(exit_code(failures.is_empty()))
     }
 }
 
-fn write_matrix(output: &Path, embedded: &[EmbeddedFile]) -> anyhow::Result<()> {
-    let dim = embedded.first().map_or(0, |file| file.embedding.len());
-    let values = embedded.iter().flat_map(|file| &file.embedding);
-    let matrix = Array2::from_shape_vec((embedded.len(), dim), values.copied().collect())?;
-    let bytes = npy::encode(&matrix)?;
-    write_file(output, |writer| writer.write_all(&bytes))?;
-    write_file(&output.with_extension("paths.txt"), |writer| {
-        let mut paths = embedded.iter().map(|file| &file.path);
-        paths.try_for_each(|path| writeln!(writer, "{path}"))
-    })?;
-    Ok(())
+impl Sources {
+    fn find(source: &Path) -> anyhow::Result<Self> {
+        if source.as_os_str() == "-" {
+            return Self::read_list(io::stdin().lock());
+        }
+        if source.is_file() {
+            return Ok(Self {
+                files: vec![NamedFile::of(source)],
+                ..Self::default()
+            });
+        }
+        let FoundImages {
+            paths,
+            unreadable,
+            skipped,
+        } = find_images(source)?;
+        if paths.is_empty() {
+            let folder = source.display();
+            let extensions = image_extensions().join(", ");
+            let others = if skipped.is_empty() {
+                String::new()
+            } else {
+                format!("; {skipped}")
+            };
+            bail!("{folder}: the folder has no images; supported extensions: {extensions}{others}");
+        }
+        let named = |path: PathBuf| NamedFile {
+            name: relative_path(source, &path),
+            path,
+        };
+        Ok(Self {
+            files: paths.into_iter().map(named).collect(),
+            unreadable,
+            skipped,
+        })
+    }
+
+    /// Reads a path a line.
+    fn read_list(list: impl io::BufRead) -> anyhow::Result<Self> {
+        let mut files = Vec::new();
+        for line in list.lines() {
+            let line = line.context("reading the list of files from standard input")?;
+            if !line.is_empty() {
+                files.push(NamedFile::of(Path::new(&line)));
+            }
+        }
+        if files.is_empty() {
+            bail!("the list on standard input is empty; give the path of an image on each line");
+        }
+        Ok(Self {
+            files,
+            ..Self::default()
+        })
+    }
 }
 
-fn write_lines(output: &Path, embedded: &[EmbeddedFile]) -> anyhow::Result<()> {
-    write_file(output, |writer| {
-        embedded.iter().try_for_each(|file| {
-            serde_json::to_writer(&mut *writer, file)?;
-            writer.write_all(b"\n")
-        })
-    })?;
-    Ok(())
+impl NamedFile {
+    fn of(path: &Path) -> Self {
+        Self {
+            name: path.to_string_lossy().into_owned(),
+            path: path.to_owned(),
+        }
+    }
+}
+
+/// Embeds the files that the partial results lack, and adds them there. After a signal the process
+/// exits.
+async fn embed(
+    extractor: &Extractor,
+    files: &[NamedFile],
+    image: &ImageOptions,
+    options: &EmbedOptions,
+    output: &EmbedOutput,
+) -> anyhow::Result<(Results, Option<PartialResults>)> {
+    let engine = extractor.engine();
+    options.check(engine.spec())?;
+    let settings = Settings {
+        version: env!("CARGO_PKG_VERSION"),
+        fingerprint: engine.fingerprint(),
+        preprocessing: image.overrides.over(&engine.spec().embed_preprocessing()),
+        pooling: options.pooling,
+        layers: options.layers,
+        normalize: options.normalize,
+    };
+    // What goes to standard output cannot be continued.
+    let deferred = output.file().map(|_| defer_exit());
+    let partial = output
+        .file()
+        .map(|file| PartialResults::open(file, &settings));
+    let mut partial = partial.transpose()?;
+    // Read before the file itself: a later change is noticed.
+    let identities: Vec<_> = files
+        .iter()
+        .map(|file| FileIdentity::of(&file.path))
+        .collect();
+    let mut results = Results::with_capacity(files.len());
+    let mut missing = Vec::new();
+    for (index, (file, identity)) in files.iter().zip(&identities).enumerate() {
+        let known = partial.as_ref().zip(*identity);
+        let known = known.and_then(|(partial, identity)| partial.get(&file.name, identity));
+        if known.is_none() {
+            missing.push(index);
+        }
+        results.push(known.map(|vector| Ok(vector.to_vec())));
+    }
+
+    let total = files.len() as u64;
+    let mut done = total - missing.len() as u64;
+    let mut progress = Progress::new(Unit::Items);
+    progress.show("embedding", done, Some(total));
+    let paths: Vec<&Path> = missing
+        .iter()
+        .map(|&index| files[index].path.as_path())
+        .collect();
+    embed_files(extractor, &paths, image, options, |position, result| {
+        let index = missing[position];
+        if let (Ok(vector), Some(partial), Some(identity)) =
+            (&result, &mut partial, identities[index])
+        {
+            partial.add(&files[index].name, identity, vector)?;
+        }
+        results[index] = Some(result);
+        done += 1;
+        progress.show("embedding", done, Some(total));
+        Ok(())
+    })
+    .await?;
+    drop(progress);
+    if deferred.is_some() && is_interrupted() {
+        if let Some(partial) = &mut partial {
+            partial.sync()?;
+        }
+        eprintln!(
+            "stopped: {done} of {} done; the same command goes on from there",
+            plural(total, "image")
+        );
+        interrupt::exit();
+    }
+    Ok((results, partial))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_a_path_a_line() {
+        let list = Sources::read_list(&b"a b.png\n\n./c.jpg\n"[..]).expect("a list");
+        let names: Vec<&str> = list.files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["a b.png", "./c.jpg"]);
+        assert!(Sources::read_list(&b"\n"[..]).is_err());
+    }
 }

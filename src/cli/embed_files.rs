@@ -1,38 +1,41 @@
 //! Embeds many image files at once, for commands over whole folders.
 
-use std::path::{Path, PathBuf};
+use std::{path::Path, pin::pin};
 
 use futures_util::{StreamExt, stream};
 
-use super::progress::{Progress, Unit};
+use super::interrupt::interrupted;
 use crate::{
     error::{Error, Kind, Result},
     service::{EmbedOptions, Extractor, ImageOptions},
 };
 
-/// Returns the vector or the error of each file, in the order of `paths`. `step` names the work in
-/// the progress.
+/// Embeds files, and passes the vector or the error of each to `done` with its index in `paths`, in
+/// the order in which they get done. Returns early after a signal.
 pub(super) async fn embed_files(
     extractor: &Extractor,
-    paths: &[PathBuf],
+    paths: &[&Path],
     image: &ImageOptions,
     options: &EmbedOptions,
-    step: &str,
-) -> Result<Vec<Result<Vec<f32>>>> {
+    mut done: impl FnMut(usize, Result<Vec<f32>>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let concurrency = extractor.engine().ready().await?.max_concurrent_images();
-    let mut results = stream::iter(paths)
-        .map(|path| embed_file(extractor, path, image, options))
-        .buffered(concurrency);
-    let mut progress = Progress::new(Unit::Items);
-    let mut vectors = Vec::with_capacity(paths.len());
-    while let Some(result) = results.next().await {
+    let results =
+        stream::iter(paths)
+            .enumerate()
+            .map(|(index, path)| async move {
+                (index, embed_file(extractor, path, image, options).await)
+            })
+            .buffer_unordered(concurrency)
+            .take_until(interrupted());
+    let mut results = pin!(results);
+    while let Some((index, result)) = results.next().await {
         match result {
-            Err(error) if error.kind() == Kind::InvalidOption => return Err(error),
-            result => vectors.push(result),
+            Err(error) if error.kind() == Kind::InvalidOption => return Err(error.into()),
+            result => done(index, result)?,
         }
-        progress.show(step, vectors.len() as u64, Some(paths.len() as u64));
     }
-    Ok(vectors)
+    Ok(())
 }
 
 async fn embed_file(

@@ -8,16 +8,20 @@ mod decode;
 mod doctor;
 mod embed;
 mod embed_files;
+mod embed_output;
 mod eval;
 mod executor;
 mod flags;
 mod gallery;
 mod goldens;
 mod health;
+mod interrupt;
 mod keys;
 mod models;
 mod openapi;
 mod output;
+mod pace;
+mod partial;
 mod progress;
 mod serve;
 
@@ -29,17 +33,15 @@ use clap::{
 };
 
 use self::config_file::ConfigFile;
-use crate::{
-    artifacts,
-    telemetry::{self, LogFormat},
-};
+use crate::telemetry::{self, LogFormat};
 
 const AFTER_HELP: &str = "\
 Settings come from dinoserve.toml, from environment variables and from flags; each overrides those \
 before it. `dinoserve config` shows them.
 
-Exit codes: 0 success; 1 a failure, or a check that found a problem; 2 an invalid command line or \
-configuration file; 130 stopped by Ctrl-C.";
+Exit codes: 0 success; 1 a failure, a check that found a problem, or files that could not be used \
+although others were; 2 an invalid command line or configuration file; 130 stopped by Ctrl-C. A \
+stopped `embed` or `gallery import` keeps what is done, and the same command goes on from there.";
 
 /// DINOv2 image features: embeddings, PCA maps and attention maps, over HTTP or over a folder.
 #[derive(Debug, Parser)]
@@ -70,7 +72,7 @@ enum Command {
     /// List, pull, convert and verify models
     #[command(subcommand)]
     Models(models::Models),
-    /// Embed every image of a folder into one file
+    /// Embed images into one file: those of a folder, of a list, or a single one
     Embed(embed::Embed),
     /// Fill, read, check and save galleries
     #[command(subcommand)]
@@ -137,19 +139,16 @@ fn start() -> anyhow::Result<ExitCode> {
     // Sends the last spans when it is dropped.
     let _tracing = telemetry::start(cli.log_format, &cli.log, trace_export.as_ref())
         .map_err(|error| anyhow::anyhow!("{error}"))?;
-    // These commands end their work by themselves on Ctrl-C.
-    if !matches!(
-        cli.command,
-        Command::Serve(_) | Command::Gallery(gallery::Gallery::Import(_))
-    ) {
-        exit_on_ctrl_c();
+    // The server drains its connections.
+    if !matches!(cli.command, Command::Serve(_)) {
+        interrupt::handle_signals();
     }
     Ok(cli
         .run(&matches, program, config_file.as_ref())
         .unwrap_or_else(|error| {
             // Silent if the reader has closed the pipe, as in `… | head`.
             if !error.chain().any(is_broken_pipe) {
-                eprintln!("error: {error:#}");
+                eprintln!("error: {}", output::describe(&error));
             }
             ExitCode::FAILURE
         }))
@@ -159,17 +158,6 @@ fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause
         .downcast_ref::<std::io::Error>()
         .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
-/// Makes Ctrl-C end the process at once, after unfinished files are removed.
-fn exit_on_ctrl_c() {
-    let set = ctrlc::set_handler(|| {
-        artifacts::remove_unfinished();
-        std::process::exit(130);
-    });
-    if let Err(error) = set {
-        tracing::debug!(%error, "no handler for Ctrl-C");
-    }
 }
 
 impl Cli {
@@ -184,9 +172,9 @@ impl Cli {
             Command::Embed(command) => return command.run(),
             Command::Gallery(command) => return command.run(),
             Command::Doctor(command) => return command.run(),
+            Command::Eval(command) => return command.run(),
             Command::Serve(command) => command.run()?,
             Command::Models(command) => command.run()?,
-            Command::Eval(command) => command.run()?,
             Command::Bench(command) => command.run()?,
             Command::Openapi => openapi::run()?,
             Command::Decode => decode::run()?,

@@ -11,7 +11,7 @@ use serde_json::json;
 use strum::VariantNames;
 
 use super::{
-    flags::{PrecisionFlag, RuntimeFlags, StoreFlags},
+    flags::{PrecisionFlag, RuntimeFlags, StoreFlags, warn_of},
     goldens,
     output::print_json,
     progress::with_progress,
@@ -164,6 +164,7 @@ impl Pull {
         let store = self.store.store()?;
         let precision = self.precision.precision;
         let manifest = with_progress(|progress| store.pull(&self.name, precision, progress))?;
+        warn_of(store.catalog().get(&self.name)?);
         report(&manifest, &store.paths(&self.name, precision).model)
     }
 }
@@ -180,12 +181,13 @@ impl Convert {
         let precision = self.precision.precision;
         let default = store.paths(&name, precision).model;
         let to = self.to.unwrap_or(default);
-        let context = || format!("converting {} as {name}", self.from.display());
+        let context = || format!("converting weights as {name}");
         let prefix = self.weights_prefix.as_deref();
         let file = WeightFile::read(&self.from, None, prefix).with_context(context)?;
         writeln!(std::io::stdout(), "weights: {}", file.weights().summary())?;
         let manifest = with_progress(|progress| convert(spec, &file, precision, &to, progress))
             .with_context(context)?;
+        warn_of(spec);
         report(&manifest, &to)
     }
 }

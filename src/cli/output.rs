@@ -1,7 +1,7 @@
 //! What commands print, write and return.
 
 use std::{
-    fmt::Display,
+    fmt::{Display, Write as _},
     fs::File,
     io::{self, BufWriter, Write},
     path::Path,
@@ -13,6 +13,8 @@ use serde::Serialize;
 use crate::{
     artifacts::write_atomically,
     error::{Error, Result},
+    names::plural,
+    sources::SkippedFiles,
 };
 
 /// 0 for good, 1 for not.
@@ -25,18 +27,40 @@ pub(super) fn print_json(content: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the files that failed under a heading, if there are any.
-pub(super) fn print_failures<E: Display>(
-    heading: &str,
+/// Prints the files that were skipped by kind, and those that failed one by one, if there are any.
+pub(super) fn print_unused<E: Display>(
+    out: &mut impl Write,
+    skipped: &SkippedFiles,
+    action: &str,
     failures: &[(String, E)],
 ) -> io::Result<()> {
-    let mut out = io::stdout();
+    if !skipped.is_empty() {
+        writeln!(out, "{skipped}")?;
+    }
     if !failures.is_empty() {
-        writeln!(out, "{} {heading}:", failures.len())?;
+        writeln!(
+            out,
+            "{} could not be {action}:",
+            plural(failures.len(), "file")
+        )?;
     }
     failures
         .iter()
         .try_for_each(|(path, error)| writeln!(out, "  {path}: {error}"))
+}
+
+/// Describes an error with its causes. A cause that the text before names already is left out.
+pub(super) fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            let _ = write!(text, ": {cause}");
+        }
+    }
+    text
 }
 
 /// Writes a file as a whole or not at all.
@@ -56,4 +80,18 @@ pub(super) fn write_file(
 pub(super) fn extension(path: &Path) -> &str {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_named_once() {
+        let missing = || std::io::Error::other("no such file");
+        let error = anyhow::Error::from(Error::reading(Path::new("a/b"), missing()));
+        assert_eq!(describe(&error), "reading a/b: no such file");
+        let error = anyhow::Error::from(missing()).context("starting");
+        assert_eq!(describe(&error), "starting: no such file");
+    }
 }

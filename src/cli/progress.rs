@@ -5,8 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
+use super::pace::{Pace, short_bytes, short_number, short_time};
 use crate::artifacts::{self, Step};
 
 /// Runs `work` and shows its progress.
@@ -28,6 +29,9 @@ pub(super) struct Progress {
     unit: Unit,
     terminal: bool,
     step: String,
+    pace: Pace,
+    /// Units since the last call of `show` that took no work.
+    free: u64,
     bar: ProgressBar,
     last_line: Instant,
 }
@@ -50,38 +54,49 @@ impl artifacts::Progress for Progress {
 
 impl Progress {
     pub(super) fn new(unit: Unit) -> Self {
+        let now = Instant::now();
         Self {
             unit,
             terminal: std::io::stderr().is_terminal(),
             step: String::new(),
+            pace: Pace::new(now, 0),
+            free: 0,
             bar: ProgressBar::hidden(),
-            last_line: Instant::now(),
+            last_line: now,
         }
+    }
+
+    /// Records that one of the units to be shown next took no work.
+    pub(super) fn skip(&mut self) {
+        self.free += 1;
     }
 
     /// Shows `done` of `total` units of the step named `step`.
     pub(super) fn show(&mut self, step: &str, done: u64, total: Option<u64>) {
-        if step != self.step {
+        let now = Instant::now();
+        if step == self.step {
+            self.pace.record(now, done, self.free);
+        } else {
             self.bar.finish_and_clear();
             step.clone_into(&mut self.step);
-            self.last_line = Instant::now();
+            self.last_line = now;
+            self.pace = Pace::new(now, done);
             if self.terminal {
                 self.bar = ProgressBar::new(0)
-                    .with_style(self.style())
+                    .with_style(style())
                     .with_message(self.step.clone());
             }
         }
+        self.free = 0;
         if self.terminal {
             if let Some(total) = total {
                 self.bar.set_length(total);
             }
             self.bar.set_position(done);
-        } else if self.last_line.elapsed() >= LINE_INTERVAL {
-            self.last_line = Instant::now();
-            let of = total
-                .map(|total| format!(" of {}", self.amount(total)))
-                .unwrap_or_default();
-            eprintln!("{step}: {}{of}", self.amount(done));
+            self.bar.set_prefix(self.status(done, total));
+        } else if now - self.last_line >= LINE_INTERVAL {
+            self.last_line = now;
+            eprintln!("{step}: {}", self.status(done, total));
         }
     }
 
@@ -98,24 +113,37 @@ impl Progress {
         }
     }
 
+    /// Describes the state in words: "120 of 5,000, 12/s, 7 min left".
+    fn status(&self, done: u64, total: Option<u64>) -> String {
+        let mut status = self.amount(done);
+        if let Some(total) = total {
+            status += &format!(" of {}", self.amount(total));
+        }
+        if let Some(rate) = self.pace.rate() {
+            let rate = match self.counts_bytes() {
+                true => short_bytes(rate),
+                false => short_number(rate),
+            };
+            status += &format!(", {rate}/s");
+        }
+        if let Some(left) = total.and_then(|total| self.pace.left(total)) {
+            status += &format!(", {} left", short_time(left));
+        }
+        status
+    }
+
     fn counts_bytes(&self) -> bool {
         self.unit == Unit::BytesOrSteps && self.step != "converting"
     }
 
     fn amount(&self, count: u64) -> String {
-        if self.counts_bytes() {
-            indicatif::BinaryBytes(count).to_string()
-        } else {
-            count.to_string()
+        match self.counts_bytes() {
+            true => short_bytes(count as f64),
+            false => HumanCount(count).to_string(),
         }
     }
+}
 
-    fn style(&self) -> ProgressStyle {
-        let template = if self.counts_bytes() {
-            "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left"
-        } else {
-            "{msg} {wide_bar} {pos}/{len} {per_sec} {eta} left"
-        };
-        ProgressStyle::with_template(template).expect("the template is valid")
-    }
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{msg} {wide_bar} {prefix}").expect("the template is valid")
 }

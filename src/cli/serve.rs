@@ -78,13 +78,13 @@ impl Serve {
         let keys = self.access.keys()?;
         let certificate = self.access.certificate()?;
         let onnxruntime = self.engine.runtime()?;
-        let model = self.engine.model_file()?;
+        let model = self.engine.served_model_file()?;
         let runtime = async_runtime()?;
         let served = runtime.block_on(self.serve(&onnxruntime, model, keys, certificate));
         // Abandons tasks that may take long and are no longer needed, such as the download of
         // another model.
         runtime.shutdown_timeout(Duration::from_secs(1));
-        remove_unfinished();
+        drop(remove_unfinished());
         served
     }
 

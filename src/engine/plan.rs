@@ -5,6 +5,7 @@ use std::fmt;
 use super::{Device, Provider, Runtime, SessionOptions};
 use crate::{
     error::{Error, Result},
+    names::plural,
     onnx::Precision,
 };
 
@@ -180,8 +181,4 @@ impl fmt::Display for EnginePlan {
         }
         write!(f, ", batches of up to {}", plural(self.max_batch, "image"))
     }
-}
-
-fn plural(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

@@ -141,7 +141,8 @@ impl Runtime {
         Ok(RUNTIME.get_or_init(|| Self(environment)).clone())
     }
 
-    /// Resolves `device` on this machine. `Auto` falls back to the CPU with one warning.
+    /// Resolves `device` on this machine. `Auto` falls back to the CPU, with a warning if the
+    /// machine has an NVIDIA GPU.
     pub fn providers(&self, device: &Device) -> Result<Vec<Provider>> {
         let options = SessionOptions::default();
         match device {
@@ -153,10 +154,15 @@ impl Runtime {
             Device::Auto => Ok(match self.cuda(0, &options) {
                 Ok(_) => vec![Provider::Cuda(0)],
                 Err(error) => {
-                    tracing::warn!(
-                        reason = error.detail(),
-                        "no CUDA, running on the CPU (--device cpu silences this)"
-                    );
+                    let reason = error.detail();
+                    if has_nvidia_gpu() {
+                        tracing::warn!(
+                            reason,
+                            "no CUDA, running on the CPU (--device cpu silences this)"
+                        );
+                    } else {
+                        tracing::debug!(reason, "no CUDA, running on the CPU");
+                    }
                     vec![Provider::Cpu]
                 }
             }),
@@ -213,6 +219,13 @@ impl Runtime {
                 Error::artifact(format!("CUDA device {index} cannot be used: {reason}"))
             })
     }
+}
+
+/// Whether the machine shows a driver for NVIDIA GPUs, also inside of WSL.
+fn has_nvidia_gpu() -> bool {
+    ["/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"]
+        .iter()
+        .any(|device| Path::new(device).exists())
 }
 
 /// Converts the results of ONNX Runtime.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use axum::http::Method;
+use serde_json::Value;
 use utoipa::{
     IntoResponses, OpenApi,
     openapi::{
-        Content, Ref, RefOr, Response, ResponseBuilder,
-        path::{Operation, PathItem},
+        Content, Ref, RefOr, Required, Response, ResponseBuilder,
+        path::{Operation, Parameter, ParameterBuilder, PathItem},
         request_body::RequestBody,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
@@ -70,7 +71,39 @@ pub(crate) fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &
         .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
+/// Optional parameters whose example is offered, because their operation needs one of several.
+const OFFERED: [&str; 1] = ["patch"];
+
+/// Moves the examples of optional parameters into their descriptions. As examples, pages such as
+/// `/docs` would send all of them with a first try, and there may be no `basis=flowers`.
+fn describe_example(parameter: &mut Parameter) {
+    let is_required = matches!(parameter.required, Required::True);
+    if is_required || OFFERED.contains(&parameter.name.as_str()) {
+        return;
+    }
+    // The field has no accessor.
+    let fields = serde_json::to_value(&*parameter).unwrap_or_default();
+    let example = match &fields["example"] {
+        Value::Null => return,
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let mut description = parameter.description.take().unwrap_or_default();
+    if !description.contains(&example) {
+        description = format!("{} For example `{example}`.", description.trim_end());
+    }
+    *parameter = ParameterBuilder::from(parameter.clone())
+        .description(Some(description))
+        .example(None)
+        .build();
+}
+
 fn complete_operation(operation: &mut Operation) {
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter {
+            describe_example(parameter);
+        }
+    }
     for (status, response) in problems(&["401", "403", "429", "431"]) {
         operation
             .responses

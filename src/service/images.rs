@@ -1,9 +1,6 @@
 //! From an image file to the model's input.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Instant,
-};
+use std::time::Instant;
 
 use super::stages::{Stages, Timed};
 use crate::{
@@ -138,7 +135,7 @@ impl Preparation {
 /// Runs work of a decoder. Decoders can panic on hostile files; other requests must not suffer from
 /// it.
 fn catch_panics<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+    telemetry::catch_logged(work).unwrap_or_else(|_| {
         telemetry::metrics().count_panic("decoder");
         let detail = "the decoder failed on this file; it is damaged";
         Err(Error::new(Kind::UndecodableImage, detail))

@@ -105,7 +105,8 @@ impl Galleries {
         Ok(Timed { value, stages })
     }
 
-    async fn new_item(
+    /// Makes the item to store of an entry. `binding` is that of the gallery.
+    pub async fn new_item(
         &self,
         extractor: &Extractor,
         entry: NewEntry,

@@ -1,25 +1,85 @@
 //! Image files below a folder.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
+    fmt,
+    fs::File,
+    io::Read,
     path::{Path, PathBuf},
 };
 
 use crate::{
     error::{Error, Result},
-    vision::image_extensions,
+    names::plural,
+    vision::{HEAD_LENGTH, Identified, identify, image_extensions},
 };
 
-/// Image files found below a folder.
+/// Files found below a folder.
 #[derive(Debug, Default)]
 pub struct FoundImages {
-    /// Paths of the files, sorted.
+    /// Paths of the image files, sorted.
     pub paths: Vec<PathBuf>,
-    /// Relative paths of subfolders that cannot be read, each with the reason.
+    /// Relative paths of subfolders and files that cannot be read, each with the reason.
     pub unreadable: Vec<(String, Error)>,
+    /// The other files.
+    pub skipped: SkippedFiles,
 }
 
-/// Finds the files below `root` whose extension is one of [`image_extensions`], in any case.
+/// Files that are no images that can be read, by kind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SkippedFiles(BTreeMap<String, SkippedKind>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct SkippedKind {
+    count: usize,
+    /// What to do with such files, if that is known.
+    advice: Option<&'static str>,
+}
+
+impl SkippedFiles {
+    /// Whether no file was skipped.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn add(&mut self, kind: String, advice: Option<&'static str>) {
+        let skipped = self.0.entry(kind).or_default();
+        skipped.count += 1;
+        skipped.advice = advice;
+    }
+}
+
+/// A line with the counts, such as "3 files skipped, no readable images: 2 HEIC, 1 .txt", and a
+/// line for each kind that has an advice.
+impl fmt::Display for SkippedFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut kinds: Vec<_> = self.0.iter().collect();
+        // Stable: kinds of equal counts stay sorted by name.
+        kinds.sort_by_key(|(_, skipped)| std::cmp::Reverse(skipped.count));
+        let files = plural(
+            kinds
+                .iter()
+                .map(|(_, skipped)| skipped.count)
+                .sum::<usize>(),
+            "file",
+        );
+        write!(f, "{files} skipped, no readable images:")?;
+        for (index, (kind, SkippedKind { count, .. })) in kinds.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            write!(f, "{comma} {count} {kind}")?;
+        }
+        for (kind, skipped) in kinds {
+            if let Some(advice) = skipped.advice {
+                write!(f, "\n  {kind}: {advice}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Finds the image files below `root`: those with one of [`image_extensions`], in any case, and
+/// those of other names whose first bytes are those of an image. Counts the others.
 ///
 /// # Errors
 /// [`Kind::Io`](crate::error::Kind::Io) if `root` itself cannot be read.
@@ -41,15 +101,54 @@ pub fn find_images(root: &Path) -> Result<FoundImages> {
         };
         for path in entries.flatten().map(|entry| entry.path()) {
             // Links to folders are not followed, because they can form a loop.
-            if path.is_dir() && !path.is_symlink() {
-                folders.push(path);
+            if path.is_dir() {
+                if !path.is_symlink() {
+                    folders.push(path);
+                }
             } else if has_image_extension(&path) {
                 found.paths.push(path);
+            } else {
+                found.add_by_content(root, path);
             }
         }
     }
     found.paths.sort();
     Ok(found)
+}
+
+impl FoundImages {
+    /// Adds a file whose name does not say that it is an image.
+    fn add_by_content(&mut self, root: &Path, path: PathBuf) {
+        // The others, such as pipes, could block.
+        if !path.is_file() {
+            return self.skipped.add("no regular file".to_owned(), None);
+        }
+        match first_bytes(&path).map(|head| identify(&head)) {
+            Ok(Identified::Readable(_)) => self.paths.push(path),
+            Ok(Identified::Known(kind)) => {
+                self.skipped.add(kind.name.to_owned(), Some(kind.advice));
+            }
+            Ok(Identified::Unknown) => self.skipped.add(kind_by_name(&path), None),
+            Err(error) => {
+                let error = Error::io("reading", error);
+                self.unreadable.push((relative_path(root, &path), error));
+            }
+        }
+    }
+}
+
+fn first_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    let file = File::open(path)?;
+    file.take(HEAD_LENGTH as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn kind_by_name(path: &Path) -> String {
+    match path.extension() {
+        Some(extension) => format!(".{}", extension.to_string_lossy().to_lowercase()),
+        None => "without an extension".to_owned(),
+    }
 }
 
 /// Returns the path of a file relative to `root`, for messages.
@@ -102,5 +201,17 @@ mod tests {
         let path = Path::new("/data/cat/1.png");
         assert_eq!(relative_path(root, path), "cat/1.png");
         assert_eq!(path_segments(root, path).unwrap(), ["cat", "1.png"]);
+    }
+
+    #[test]
+    fn skipped_files_are_counted_by_kind() {
+        let mut skipped = SkippedFiles::default();
+        for kind in [".txt", "HEIC", "HEIC", ".md"] {
+            skipped.add(kind.to_owned(), (kind == "HEIC").then_some("convert it"));
+        }
+        assert_eq!(
+            skipped.to_string(),
+            "4 files skipped, no readable images: 2 HEIC, 1 .md, 1 .txt\n  HEIC: convert it"
+        );
     }
 }

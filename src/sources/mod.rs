@@ -2,4 +2,4 @@
 
 mod folder;
 
-pub use folder::{FoundImages, find_images, path_segments, relative_path};
+pub use folder::{FoundImages, SkippedFiles, find_images, path_segments, relative_path};

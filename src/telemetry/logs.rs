@@ -9,7 +9,10 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-use super::traces::{self, TraceExport};
+use super::{
+    panics,
+    traces::{self, TraceExport},
+};
 use crate::error::Result;
 
 /// Format of the log on standard error.
@@ -48,6 +51,7 @@ pub fn start(format: LogFormat, filter: &str, export: Option<&TraceExport>) -> R
             .boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    panics::install_hook();
     let provider = export.map(traces::provider).transpose()?;
     let spans = provider.as_ref().map(|provider| {
         tracing_opentelemetry::layer()

@@ -178,10 +178,11 @@ impl Transform {
             }
         };
         let detail = format!(
-            "size {} gives a grid of {}×{} = {} patches, more than the limit of {}; {advice}",
+            "size {} gives a grid of {}×{} = {} patches (width × height), more than the limit of \
+             {}; {advice}",
             self.size,
-            grid.height,
             grid.width,
+            grid.height,
             grid.patches(),
             self.max_patches
         );

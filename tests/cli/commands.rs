@@ -317,10 +317,10 @@ fn a_folder_is_embedded_and_unreadable_files_are_listed() {
     let matrix = folder.join("out.npy");
     let output = embed(&matrix, &["--no-normalize"]);
     let printed = text(&output.stdout);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert!(
         printed.contains("2 images embedded in")
-            && printed.contains("1 files could not be read:\n  a-broken.png: the 13 bytes"),
+            && printed.contains("1 file could not be read:\n  a-broken.png: the 13 bytes"),
         "{printed}"
     );
     let found = npy(&std::fs::read(&matrix).unwrap());
@@ -336,7 +336,7 @@ fn a_folder_is_embedded_and_unreadable_files_are_listed() {
     }
 
     let lines = folder.join("out.jsonl");
-    assert!(embed(&lines, &[]).status.success());
+    assert_eq!(embed(&lines, &[]).status.code(), Some(1));
     let lines: Vec<serde_json::Value> = std::fs::read_to_string(&lines)
         .unwrap()
         .lines()

@@ -18,7 +18,7 @@ use dinoserve::{
 use crate::support::{read_golden, scratch, sha256, skip};
 
 /// The description of the model `tiny`, without its sources.
-const TINY: &str = "\
+pub(super) const TINY: &str = "\
 name = \"tiny\"
 summary = \"random\"
 licence = \"none\"
@@ -35,7 +35,7 @@ map_size = 518
 
 /// The response of the server to the n-th request.
 #[derive(Debug, Clone)]
-enum Act {
+pub(super) enum Act {
     /// Sends the requested range.
     Serve,
     /// Ignores the range and sends the whole file.
@@ -52,8 +52,8 @@ enum Act {
     RedirectTo(String),
 }
 
-struct Hub {
-    address: String,
+pub(super) struct Hub {
+    pub(super) address: String,
     /// The `Range` of each request, or `-`.
     ranges: Arc<Mutex<Vec<String>>>,
     /// The `Authorization` of each request, in lower case, or `-`.
@@ -62,7 +62,7 @@ struct Hub {
 
 impl Hub {
     /// Starts a server of one file under every path. After the last act it serves normally.
-    fn start(file: Vec<u8>, acts: Vec<Act>) -> Self {
+    pub(super) fn start(file: Vec<u8>, acts: Vec<Act>) -> Self {
         Self::of_files(vec![(String::new(), file)], acts)
     }
 

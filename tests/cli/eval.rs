@@ -232,14 +232,14 @@ fn bad_files_and_labels_are_reported() {
         (status.code(), text(&stdout), text(&stderr))
     };
     let (code, printed, error) = evaluate("train", "test", &["-k", "1,2", "--size", "112"]);
-    assert_eq!(code, Some(0), "{error}");
+    assert_eq!(code, Some(1), "a file could not be read: {error}");
     for line in [
         "tiny (fp32), cls, crop 112: 64 values an image",
         "train  2 images of 2 labels, ",
         "test   2 images of 2 labels, ",
         "  stray.png: is in no subfolder, whose name would be its label",
         "  cat/broken.png: the 13 bytes",
-        "Label `rocket` has no images to learn from, so its 1 test images count as wrong.",
+        "Label `rocket` has no images to learn from, so its 1 test image counts as wrong.",
         "k = 1, weighted vote (T = 0.07)\nAccuracy 50.0 % (1 of 2)",
         "    1  weighted        50.0",
     ] {
@@ -254,7 +254,7 @@ fn bad_files_and_labels_are_reported() {
     };
     fails(
         evaluate("train", "test", &["-k", "3"]),
-        "-k: there are 2 images to learn from, so k must be 1 to 2",
+        "-k: with 2 images to learn from, k must be 1 to 2",
     );
     fails(evaluate("train", "test", &["-k", "0"]), "k must be 1 to 2");
     fails(

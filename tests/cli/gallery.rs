@@ -52,7 +52,7 @@ fn succeed(command: &mut Command) -> String {
     text(&stdout)
 }
 
-/// Runs a command that must end with code 1, and returns its standard error.
+/// Runs a command that must end with code 1, and returns what it printed.
 #[track_caller]
 fn fail(command: &mut Command) -> String {
     let Output {
@@ -120,13 +120,13 @@ async fn a_folder_is_imported_checked_and_exported() {
     let store = folder.join("galleries");
     let home = home_with_focus("fp32");
     let model = (home.as_path(), "dinov2-small-focus");
-    let printed = succeed(&mut import(&store, &images, model));
+    let printed = fail(&mut import(&store, &images, model));
     assert!(
-        printed.contains("13 images stored in `default`, 0 replaced, 0 were there already;"),
+        printed.contains("13 images stored in `default`, 0 replaced, 0 already there;"),
         "{printed}"
     );
     assert!(
-        printed.contains("1 could not be stored:\n")
+        printed.contains("1 file could not be stored:\n")
             && printed.contains("chelsea/broken.png: the 13 bytes"),
         "{printed}"
     );
@@ -177,15 +177,15 @@ async fn a_folder_is_imported_checked_and_exported() {
     }
 
     // A second import skips everything.
-    let printed = succeed(&mut import(&store, &images, model));
+    let printed = fail(&mut import(&store, &images, model));
     assert!(
-        printed.contains("0 images stored in `default`, 0 replaced, 13 were there already;"),
+        printed.contains("0 images stored in `default`, 0 replaced, 13 already there;"),
         "{printed}"
     );
     let one = images.join("chelsea");
-    let printed = succeed(import(&store, &one, model).args(["--replace", "--name", "cats"]));
+    let printed = fail(import(&store, &one, model).args(["--replace", "--name", "cats"]));
     assert!(printed.contains("3 images stored in `cats`"), "{printed}");
-    let printed = succeed(import(&store, &one, model).args(["--replace", "--name", "cats"]));
+    let printed = fail(import(&store, &one, model).args(["--replace", "--name", "cats"]));
     assert!(
         printed.contains("0 images stored in `cats`, 3 replaced"),
         "{printed}"
@@ -239,7 +239,7 @@ async fn a_folder_is_imported_checked_and_exported() {
     let printed = succeed(&mut gallery(&store, &["check"]));
     assert_eq!(
         printed,
-        "cats: 3 items, all as they were written\ndefault: 13 items, all as they were written\n"
+        "cats: 3 items, all as written\ndefault: 13 items, all as written\n"
     );
 
     // The exported files.
@@ -283,9 +283,9 @@ async fn lists_are_imported_with_their_metadata() {
         images/lone.png,,other,not JSON\n\
         images/lone.png,,too,many,columns\n";
     std::fs::write(&csv, lines).unwrap();
-    let printed = succeed(&mut import(&store, &csv, model));
+    let printed = fail(&mut import(&store, &csv, model));
     assert!(
-        printed.contains("2 images stored") && printed.contains("4 could not be stored:"),
+        printed.contains("2 images stored") && printed.contains("4 files could not be stored:"),
         "{printed}"
     );
     for (line, what) in [
@@ -317,10 +317,10 @@ async fn lists_are_imported_with_their_metadata() {
         {\"path\": \"images/lone.png\", \"id\": \"b\", \"label\": \"cup\"}\n\
         {\"path\": \"images/lone.png\", \"color\": \"red\"}\n{\"path\":\n";
     std::fs::write(&jsonl, lines).unwrap();
-    let printed = succeed(import(&store, &jsonl, model).args(["--name", "lines"]));
+    let printed = fail(import(&store, &jsonl, model).args(["--name", "lines"]));
     assert!(
         printed.contains("2 images stored in `lines`")
-            && printed.contains("2 could not be stored:"),
+            && printed.contains("2 files could not be stored:"),
         "{printed}"
     );
     assert!(
@@ -347,7 +347,7 @@ async fn lists_are_imported_with_their_metadata() {
     );
     assert!(
         fail(&mut import(&store, &folder.join("list.txt"), model))
-            .contains("a list that ends in .csv or .jsonl")
+            .contains("list that ends in .csv or .jsonl")
     );
     assert!(
         fail(&mut import(&store, &folder.join("none.csv"), model)).contains("cannot read the list")
@@ -426,10 +426,7 @@ async fn an_interrupted_import_goes_on() {
         );
         let output = process.wait_with_output().unwrap();
         let count = stored().await.unwrap();
-        assert!(
-            count > there && count < LINES && count % 64 == 0,
-            "{count} of {LINES} items"
-        );
+        assert!(count > there && count < LINES, "{count} of {LINES} items");
         there = count;
         if signal == "-INT" {
             assert_eq!(output.status.code(), Some(130), "{output:?}");
@@ -444,7 +441,7 @@ async fn an_interrupted_import_goes_on() {
     let printed = succeed(&mut import(&store, &list, (&home, "tiny")));
     assert!(
         printed.contains(&format!(
-            "100 images stored in `default`, 0 replaced, {there} were there already"
+            "100 images stored in `default`, 0 replaced, {there} already there"
         )),
         "{printed}"
     );
@@ -479,8 +476,7 @@ async fn made_up(name: &str) -> PathBuf {
 async fn a_flipped_byte_is_found() {
     let folder = made_up("gallery-flipped").await;
     assert!(
-        succeed(&mut gallery(&folder, &["check"]))
-            .contains("default: 200 items, all as they were written")
+        succeed(&mut gallery(&folder, &["check"])).contains("default: 200 items, all as written")
     );
     let database = folder.join("data.mdb");
     let whole = std::fs::read(&database).unwrap();
@@ -515,7 +511,7 @@ async fn a_flipped_byte_is_found() {
             "{printed}"
         );
         assert!(
-            printed.contains("other: 20 items, all as they were written"),
+            printed.contains("other: 20 items, all as written"),
             "{printed}"
         );
     }
@@ -552,7 +548,7 @@ async fn a_gallery_is_saved_and_restored_by_file() {
 
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
-    let printed = fail(gallery(&elsewhere, &["restore", "--name", "copy"]).arg(&file));
+    let printed = fail(gallery(&elsewhere, &["restore", "--replace", "--name", "copy"]).arg(&file));
     assert!(
         printed.contains("saved.snapshot: the snapshot is damaged: it ends early"),
         "{printed}"
@@ -560,6 +556,17 @@ async fn a_gallery_is_saved_and_restored_by_file() {
     assert!(fail(gallery(&elsewhere, &["snapshot"]).arg(&again)).contains("`default`"));
     succeed(gallery(&elsewhere, &["snapshot", "--name", "copy"]).arg(&again));
     assert!(std::fs::read(&again).unwrap() == whole);
+
+    // Items are deleted only on demand.
+    let printed = fail(gallery(&elsewhere, &["restore", "--name", "copy"]).arg(&again));
+    assert!(
+        printed
+            .contains("the gallery `copy` has 200 items, which a restore deletes; give --replace"),
+        "{printed}"
+    );
+    let printed =
+        succeed(gallery(&elsewhere, &["restore", "--replace", "--name", "copy"]).arg(&again));
+    assert!(printed.contains("in place of 200 items"), "{printed}");
 }
 
 #[tokio::test]
@@ -600,8 +607,7 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
     let whole = std::fs::read(&direct).unwrap();
     assert!(whole == std::fs::read(&through).unwrap());
     assert!(
-        succeed(&mut gallery(&folder, &["check"]))
-            .contains("default: 200 items, all as they were written")
+        succeed(&mut gallery(&folder, &["check"])).contains("default: 200 items, all as written")
     );
     succeed(&mut gallery(&folder, &["stats"]));
 
@@ -611,13 +617,18 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
             && printed.contains("is open in another process"),
         "{printed}"
     );
-    let printed = succeed(
-        gallery(
-            &folder,
-            &["restore", "--name", "other", "--server", &server.address],
-        )
-        .arg(&direct),
+    let through_server = ["restore", "--name", "other", "--server", &server.address];
+    let printed = fail(gallery(&folder, &through_server).arg(&direct));
+    assert!(
+        printed.contains("the gallery `other` has 20 items, which a restore deletes"),
+        "{printed}"
     );
+    let printed = succeed(
+        gallery(&folder, &through_server)
+            .arg("--replace")
+            .arg(&direct),
+    );
+    assert!(printed.contains("in place of 20 items"), "{printed}");
     assert!(
         printed.contains("200 items (") && printed.contains("restored into `other`"),
         "{printed}"
@@ -637,7 +648,8 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
 
     // A truncated file is rejected by the command, and by the server.
     std::fs::write(&direct, &whole[..whole.len() / 2]).unwrap();
-    let printed = fail(gallery(&folder, &["restore", "--server", &server.address]).arg(&direct));
+    let restore = ["restore", "--replace", "--server", &server.address];
+    let printed = fail(gallery(&folder, &restore).arg(&direct));
     assert!(
         printed.contains("the snapshot is damaged: it ends early"),
         "{printed}"

@@ -7,6 +7,8 @@ mod eval;
 mod eval_linear;
 mod examples;
 mod gallery;
+mod interrupts;
 mod readme;
 mod settings;
 mod setup;
+mod sources;

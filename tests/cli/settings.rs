@@ -4,6 +4,7 @@ use std::{net::TcpListener, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
+use super::download::{Hub, TINY};
 use crate::support::{
     focus_source,
     program::{dinoserve, home_with_tiny, text},
@@ -210,8 +211,26 @@ fn the_doctor_finds_problems_and_says_what_to_do() {
             .contains("run `dinoserve models pull dinov2-base` where there is a network"),
         "{found:?}"
     );
-    let (code, found) = findings(&mut doctor(&["--port", "0", "--model", "dinov2-base"]));
-    assert_eq!((code, of(&found, "model").0.as_str()), (0, "note"));
+    // The first start would pull it; whether it can is tried out.
+    let absent = TINY.replace("tiny", "absent")
+        + "[[sources]]\nformat = \"safetensors\"\nfile = \"model.safetensors\"\n\
+           url = \"{hub}/absent/model.safetensors\"\n";
+    std::fs::write(home.join("catalog/absent.toml"), absent).unwrap();
+    let hub = Hub::start(b"weights".to_vec(), Vec::new());
+    let pull = ["--port", "0", "--model", "absent", "--hub"];
+    let (code, found) = findings(doctor(&pull).arg(&hub.address));
+    assert_eq!(
+        (code, of(&found, "model").0.as_str()),
+        (0, "note"),
+        "{found:?}"
+    );
+    let (code, found) = findings(doctor(&pull).arg("http://127.0.0.1:9"));
+    assert_eq!(code, 1);
+    let (verdict, detail) = of(&found, "model");
+    assert!(
+        verdict == "bad" && detail.contains("cannot be pulled: http://127.0.0.1:9/"),
+        "{detail}"
+    );
 
     // A damaged model is found before it is served.
     let data = std::fs::read_dir(home.join("models/tiny"))

@@ -230,6 +230,191 @@ async fn use_the_gallery_page(browser: &Browser, server: &Server) {
 }
 
 #[tokio::test]
+async fn several_dropped_photographs_are_compared_and_the_rest_is_named() {
+    let Some(browser) = Browser::start("pages::several_dropped_photographs").await else {
+        return;
+    };
+    let server = Server::tiny().await;
+    browser.driver.goto(server.url("/")).await.unwrap();
+    browser
+        .wait("document.querySelector('#model').textContent.includes('tiny')")
+        .await;
+    let photo = read_golden(CHELSEA);
+    browser
+        .drop_files(&[
+            (b"notes", "notes.txt", "text/plain"),
+            (&photo, "one.png", "image/png"),
+            (&photo, "two.png", "image/png"),
+            (&photo, "three.png", "image/png"),
+        ])
+        .await;
+    browser.wait_for_count("#heads button", 2).await;
+    browser
+        .wait("!document.querySelector('#second').hidden")
+        .await;
+    assert_eq!(
+        browser.text("#unused").await,
+        "Not used: notes.txt, three.png. This page takes two photographs at a time."
+    );
+    let curl = browser.text("#curl").await;
+    assert!(curl.contains("@one.png"), "{curl}");
+    browser.screenshot("playground-several").await;
+    browser.drop_file(&photo, "four.png", "image/png").await;
+    browser
+        .wait("document.querySelector('#unused').hidden")
+        .await;
+    browser.quit().await;
+    server.stopped().await;
+}
+
+/// On a server elsewhere without TLS, browsers have no interface to the clipboard.
+#[tokio::test]
+async fn commands_are_copied_also_in_an_insecure_context() {
+    let Some(browser) = Browser::start("pages::commands_are_copied").await else {
+        return;
+    };
+    let server = Server::tiny().await;
+    for secure in [true, false] {
+        browser.driver.goto(server.url("/")).await.unwrap();
+        if !secure {
+            browser
+                .run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+                .await;
+        }
+        browser
+            .drop_file(&read_golden(CHELSEA), "a.png", "image/png")
+            .await;
+        browser.wait_for_count("#curl figure", 3).await;
+        browser.click("#curl figure:nth-child(2) button").await;
+        browser
+            .wait(
+                "document.querySelector('#curl figure:nth-child(2) button').textContent \
+                 === 'Copied'",
+            )
+            .await;
+        // Pasted into another field.
+        browser
+            .wait("!document.querySelector('#results').hidden")
+            .await;
+        browser
+            .run(
+                "const area = document.createElement('textarea'); area.id = 'pasted'; \
+                 document.querySelector('main').prepend(area); area.focus();",
+            )
+            .await;
+        browser.enter("#pasted", Key::Control + "v").await;
+        let pasted = browser
+            .run("return document.querySelector('#pasted').value")
+            .await;
+        assert_eq!(
+            pasted,
+            browser.text("#curl figure:nth-child(2) pre").await,
+            "secure: {secure}"
+        );
+    }
+    browser.quit().await;
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn the_gallery_page_follows_its_address() {
+    let Some(browser) = Browser::start("pages::the_gallery_page_follows_its_address").await else {
+        return;
+    };
+    let server = Setup {
+        gallery: Some(new_gallery().await),
+        ..Setup::tiny()
+    }
+    .start()
+    .await;
+    let long = "a-very-long-file-name-without-any-space-in-it-".repeat(3);
+    for (id, gallery, label) in [
+        (format!("{long}.png"), "default", "cat"),
+        (
+            "two".to_owned(),
+            "default",
+            "a-label-that-is-longer-than-any-tile-is-wide",
+        ),
+        ("three".to_owned(), "default", "cat"),
+        ("lone".to_owned(), "other", "cat"),
+    ] {
+        let put = server.put(&format!("/v1/gallery/{id}?gallery={gallery}&label={label}"));
+        ok(put
+            .header("content-type", "image/png")
+            .body(read_golden(CHELSEA)))
+        .await;
+    }
+    browser.resize(1280, 900, false).await;
+    let address = "/gallery?gallery=default&label=cat";
+    browser.driver.goto(server.url(address)).await.unwrap();
+    browser.wait_for_count(".tile", 2).await;
+    let overflowing = "return [...document.querySelectorAll('.tile')]\
+        .filter((tile) => tile.scrollWidth > tile.clientWidth).length";
+    assert_eq!(browser.run(overflowing).await, json!(0));
+    browser.find("#label").await.clear().await.unwrap();
+    browser.click("#filters button").await;
+    browser.wait_for_count(".tile", 3).await;
+    assert_eq!(browser.run(overflowing).await, json!(0));
+    browser.screenshot("gallery-long-names-1280").await;
+    browser.wait("location.search === '?gallery=default'").await;
+
+    // Neighbors have an address, and the browser's buttons work.
+    browser
+        .click(".tile:nth-child(3) .tile-actions button")
+        .await;
+    browser
+        .wait("location.search === '?gallery=default&like=three'")
+        .await;
+    browser
+        .wait(
+            "document.querySelector('#summary').textContent.startsWith('The 2 nearest of “three”')",
+        )
+        .await;
+    browser.driver.back().await.unwrap();
+    browser.wait_for_count(".tile", 3).await;
+    browser
+        .wait("document.querySelector('#summary').textContent.startsWith('3 items shown')")
+        .await;
+    browser.driver.forward().await.unwrap();
+    browser.wait_for_count(".tile", 2).await;
+    browser.driver.refresh().await.unwrap();
+    browser.wait_for_count(".tile", 2).await;
+
+    // The details have the picture.
+    browser.click(".tile .tile-picture").await;
+    browser
+        .wait("document.querySelector('#details-picture img')?.naturalWidth > 0")
+        .await;
+    browser.screenshot("gallery-picture-1280").await;
+    browser.click("#details-close").await;
+
+    // A search that fails leaves no summary of the one before.
+    browser.enter("#where", "no JSON").await;
+    browser.click("#filters button").await;
+    browser
+        .wait("!document.querySelector('#error').hidden")
+        .await;
+    assert_eq!(browser.text("#summary").await, "");
+    browser.wait_for_count(".tile", 0).await;
+    browser.find("#where").await.clear().await.unwrap();
+    browser.enter("#label", "dog").await;
+    browser.click("#filters button").await;
+    browser
+        .wait("document.querySelector('#summary').textContent === 'No item matches.'")
+        .await;
+    browser
+        .driver
+        .goto(server.url("/gallery?gallery=none"))
+        .await
+        .unwrap();
+    browser
+        .wait("document.querySelector('#error').textContent.includes('no gallery “none”')")
+        .await;
+    browser.quit().await;
+    server.stopped().await;
+}
+
+#[tokio::test]
 async fn errors_are_shown_as_text() {
     let Some(browser) = Browser::start("pages::errors_are_shown_as_text").await else {
         return;
@@ -295,6 +480,37 @@ async fn the_api_can_be_read_and_tried() {
         .await;
     browser.screenshot("docs-1280").await;
     assert_well_behaved(&browser, &server).await;
+
+    // The forms work as they are offered.
+    for operation in [
+        "create_pca_map",
+        "create_attention_map",
+        "create_similarity_map",
+    ] {
+        let block = format!("#operations-features-{operation}");
+        browser
+            .click(&format!("{block} .opblock-summary-control"))
+            .await;
+        browser
+            .wait(&format!("document.querySelector('{block} .execute')"))
+            .await;
+        browser
+            .run(&format!(
+                "document.querySelector('{block} .execute').click()"
+            ))
+            .await;
+        browser
+            .wait(&format!(
+                "document.querySelector('{block} .live-responses-table')"
+            ))
+            .await;
+        let status = format!("{block} .live-responses-table .response-col_status");
+        let status = browser.text(&format!("{status}:not(.col_header)")).await;
+        if operation == "create_pca_map" {
+            browser.screenshot("docs-pca-1280").await;
+        }
+        assert!(status.starts_with("200"), "{operation}: {status}");
+    }
     browser.quit().await;
 }
 

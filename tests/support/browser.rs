@@ -178,12 +178,23 @@ impl Browser {
 
     /// Drops a file on the page.
     pub async fn drop_file(&self, bytes: &[u8], name: &str, kind: &str) {
+        self.drop_files(&[(bytes, name, kind)]).await;
+    }
+
+    /// Drops files, each with its name and media type, on the page at once.
+    pub async fn drop_files(&self, files: &[(&[u8], &str, &str)]) {
         use base64::{Engine as _, prelude::BASE64_STANDARD};
-        let encoded = BASE64_STANDARD.encode(bytes);
+        let files: Vec<_> = files
+            .iter()
+            .map(|(bytes, name, kind)| json!([BASE64_STANDARD.encode(bytes), name, kind]))
+            .collect();
+        let files = Value::from(files);
         self.run(&format!(
-            "const bytes = Uint8Array.from(atob({encoded:?}), (letter) => letter.charCodeAt(0));
-             const dataTransfer = new DataTransfer();
-             dataTransfer.items.add(new File([bytes], {name:?}, {{ type: {kind:?} }}));
+            "const dataTransfer = new DataTransfer();
+             for (const [encoded, name, type] of {files}) {{
+               const bytes = Uint8Array.from(atob(encoded), (letter) => letter.charCodeAt(0));
+               dataTransfer.items.add(new File([bytes], name, {{ type }}));
+             }}
              for (const type of ['dragover', 'drop'])
                document.body.dispatchEvent(
                  new DragEvent(type, {{ bubbles: true, cancelable: true, dataTransfer }}));"

@@ -24,6 +24,9 @@ const MAX_FRUITLESS: u32 = 4;
 /// doubles where the server restarts the file instead.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Timeout of a check whether a file is available.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Downloads `url` to `to`, or completes an interrupted download.
 ///
 /// The bytes go to a file with the suffix `.part`, which is renamed after its hash is verified.
@@ -81,6 +84,17 @@ pub fn download(
         }
         _ => fs::rename(&part, to).map_err(writing),
     }
+}
+
+/// Checks that `url` answers with a file, without downloading it.
+pub(super) fn check_available(hub: &Hub, url: &str) -> Result<()> {
+    let problem = match get(&new_agent(), hub, url, 0, CHECK_TIMEOUT) {
+        Ok(reply) if reply.response.status().is_success() => return Ok(()),
+        Ok(reply) => format!("{url} answered {}", reply.response.status()),
+        Err(Failure::Permanent(error)) => return Err(error),
+        Err(Failure::Transient { problem, .. }) => format!("{url}: {problem}"),
+    };
+    Err(Error::new(Kind::Download, problem))
 }
 
 /// A download in progress.

@@ -3,6 +3,7 @@
 use std::{
     io::Write,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::Context;
@@ -11,12 +12,19 @@ use ndarray::Array2;
 use serde::Serialize;
 
 use crate::{
-    cli::{embed_files::embed_files, executor::block_on, flags::EmbedFlags, output::write_file},
+    cli::{
+        embed_files::embed_files,
+        executor::block_on,
+        flags::EmbedFlags,
+        output::{exit_code, write_file},
+        progress::{Progress, Unit},
+    },
     error::{Error, Kind},
     eval::{LabeledImages, LabeledVectors, classes},
     features::pool::Pooling,
+    names::plural,
     service::{EmbedOptions, Extractor, ImageOptions},
-    sources::{FoundImages, find_images},
+    sources::{FoundImages, SkippedFiles, find_images},
     vision::{ResizeMode, image_extensions},
 };
 
@@ -45,6 +53,7 @@ pub(super) struct LabeledFolder {
     root: PathBuf,
     pub(super) images: LabeledImages,
     excluded: Vec<ExcludedFile>,
+    skipped: SkippedFiles,
 }
 
 /// A file that is left out.
@@ -52,6 +61,9 @@ pub(super) struct LabeledFolder {
 struct ExcludedFile {
     path: String,
     error: String,
+    /// Whether the file has no label, but may be a good image.
+    #[serde(skip)]
+    unlabeled: bool,
 }
 
 /// A labeled folder as vectors.
@@ -61,6 +73,8 @@ pub(super) struct Dataset {
     images: usize,
     #[serde(rename = "unreadable")]
     excluded: Vec<ExcludedFile>,
+    #[serde(skip)]
+    skipped: SkippedFiles,
     #[serde(skip)]
     pub(super) vectors: LabeledVectors,
 }
@@ -152,7 +166,11 @@ impl DatasetFlags {
 
 impl LabeledFolder {
     fn find(root: &Path) -> anyhow::Result<Self> {
-        let FoundImages { paths, unreadable } = find_images(root)?;
+        let FoundImages {
+            paths,
+            unreadable,
+            skipped,
+        } = find_images(root)?;
         let images = LabeledImages::new(root, paths).with_context(|| {
             let extensions = image_extensions().join(", ");
             format!("looking for images ({extensions}) in {}", root.display())
@@ -160,15 +178,18 @@ impl LabeledFolder {
         let unreadable = unreadable.into_iter().map(|(path, error)| ExcludedFile {
             path,
             error: error.to_string(),
+            unlabeled: false,
         });
         let unlabeled = images.unlabeled.iter().map(|path| ExcludedFile {
             path: path.clone(),
             error: "is in no subfolder, whose name would be its label".to_owned(),
+            unlabeled: true,
         });
         Ok(Self {
             root: root.to_owned(),
             excluded: unreadable.chain(unlabeled).collect(),
             images,
+            skipped,
         })
     }
 
@@ -181,10 +202,21 @@ impl LabeledFolder {
     ) -> anyhow::Result<Dataset> {
         let images = self.images;
         let mut excluded = self.excluded;
-        let results = embed_files(extractor, &images.paths, image, options, step).await?;
+        let paths: Vec<&Path> = images.paths.iter().map(PathBuf::as_path).collect();
+        let total = paths.len() as u64;
+        let mut progress = Progress::new(Unit::Items);
+        progress.show(step, 0, Some(total));
+        let mut results = Vec::with_capacity(paths.len());
+        embed_files(extractor, &paths, image, options, |index, result| {
+            results.push((index, result));
+            progress.show(step, results.len() as u64, Some(total));
+            Ok(())
+        })
+        .await?;
+        results.sort_by_key(|&(index, _)| index);
         let mut vectors = LabeledVectors::default();
         let mut values = Vec::new();
-        for ((id, label), result) in images.ids.into_iter().zip(images.labels).zip(results) {
+        for ((id, label), (_, result)) in images.ids.into_iter().zip(images.labels).zip(results) {
             match result {
                 Ok(vector) => {
                     values.extend(vector);
@@ -194,6 +226,7 @@ impl LabeledFolder {
                 Err(error) => excluded.push(ExcludedFile {
                     path: id,
                     error: error.to_string(),
+                    unlabeled: false,
                 }),
             }
         }
@@ -212,12 +245,19 @@ impl LabeledFolder {
             folder: self.root,
             images: rows,
             excluded,
+            skipped: self.skipped,
             vectors,
         })
     }
 }
 
 impl Datasets {
+    /// Returns 1 if an image could not be read, else 0.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        let mut excluded = self.train.excluded.iter().chain(&self.test.excluded);
+        exit_code(excluded.all(|file| file.unlabeled))
+    }
+
     /// Prints what is evaluated, the files that are left out, and the labels without examples.
     pub(super) fn print(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let layers = match self.layers {
@@ -230,21 +270,21 @@ impl Datasets {
             self.model, self.precision, self.pooling, self.resize, self.size, self.dim
         )?;
         for (name, set) in [("train", &self.train), ("test", &self.test)] {
-            let labels = classes(&[&set.vectors]).len();
-            let images = set.images;
+            let labels = plural(classes(&[&set.vectors]).len(), "label");
+            let images = plural(set.images, "image");
             let folder = set.folder.display();
-            writeln!(
-                out,
-                "{name:<5}  {images} images of {labels} labels, {folder}"
-            )?;
+            writeln!(out, "{name:<5}  {images} of {labels}, {folder}")?;
         }
         for set in [&self.train, &self.test] {
             let excluded = set.excluded.len();
-            if excluded > 0 {
-                let folder = set.folder.display();
-                writeln!(out, "{excluded} files of {folder} are left out:")?;
+            let folder = set.folder.display();
+            if !set.skipped.is_empty() {
+                writeln!(out, "{folder}: {}", set.skipped)?;
             }
-            for ExcludedFile { path, error } in &set.excluded {
+            if excluded > 0 {
+                writeln!(out, "{} of {folder} left out:", plural(excluded, "file"))?;
+            }
+            for ExcludedFile { path, error, .. } in &set.excluded {
                 writeln!(out, "  {path}: {error}")?;
             }
         }
@@ -253,8 +293,11 @@ impl Datasets {
             let images = test_labels.iter().filter(|found| *found == label).count();
             writeln!(
                 out,
-                "Label `{label}` has no images to learn from, so its {images} test images count \
-                 as wrong."
+                "Label `{label}` has no images to learn from, so its {} as wrong.",
+                match images {
+                    1 => "test image counts".to_owned(),
+                    _ => format!("{images} test images count"),
+                }
             )?;
         }
         writeln!(out)?;

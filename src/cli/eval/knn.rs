@@ -1,6 +1,6 @@
 //! `dinoserve eval knn`.
 
-use std::io::Write;
+use std::{io::Write, process::ExitCode};
 
 use anyhow::bail;
 use clap::Args;
@@ -14,6 +14,7 @@ use crate::{
         pool::Pooling,
         vote::{TEMPERATURE, Vote},
     },
+    names::plural,
 };
 
 #[derive(Debug, Args)]
@@ -70,7 +71,7 @@ struct NamedNeighbor<'a> {
 }
 
 impl Knn {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             bail!(
                 "--temperature {} is out of range; it must be above 0, such as {TEMPERATURE}",
@@ -82,7 +83,8 @@ impl Knn {
         let count = train.images.paths.len();
         let max_k = self.k.iter().copied().max().unwrap_or_default();
         if self.k.contains(&0) || max_k > count {
-            bail!("-k: there are {count} images to learn from, so k must be 1 to {count}");
+            let images = plural(count, "image");
+            bail!("-k: with {images} to learn from, k must be 1 to {count}");
         }
         // Vectors have length 1, so that their dot product is the cosine.
         let datasets = self.datasets.embed(train, test, Pooling::Cls, true)?;
@@ -107,7 +109,8 @@ impl Knn {
             temperature: self.temperature,
             runs,
             neighbors,
-        })
+        })?;
+        Ok(datasets.exit_code())
     }
 
     fn vote<'a>(

@@ -1,6 +1,6 @@
 //! `dinoserve eval linear`.
 
-use std::io::Write;
+use std::{io::Write, process::ExitCode};
 
 use clap::Args;
 use serde::Serialize;
@@ -47,7 +47,7 @@ struct LinearReport<'a> {
 }
 
 impl Linear {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let options = TrainingOptions {
             l2: self.l2,
             folds: self.folds,
@@ -90,7 +90,8 @@ impl Linear {
             converged: probe.converged,
             report,
             predictions,
-        })
+        })?;
+        Ok(datasets.exit_code())
     }
 
     fn print(&self, out: &mut impl Write, probe: &Probe) -> std::io::Result<()> {

@@ -5,6 +5,8 @@ mod datasets;
 mod knn;
 mod linear;
 
+use std::process::ExitCode;
+
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
@@ -16,7 +18,7 @@ pub(super) enum Eval {
 }
 
 impl Eval {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Knn(command) => command.run(),
             Self::Linear(command) => command.run(),

@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::names;
 use crate::{
-    artifacts::{Home, Hub, ModelFile, ModelStore},
+    artifacts::{Home, Hub, ModelFile, ModelState, ModelStore},
     cli::progress::with_progress,
     engine::{Device, Engine, EngineConfig, Runtime},
     error::{Kind, Result},
-    model::PositionRule,
+    model::{ModelSpec, PositionRule},
     onnx::Precision,
     service::ModelSource,
 };
@@ -153,11 +153,32 @@ impl EngineFlags {
         self.runtime.load(&self.store)
     }
 
-    /// Opens the converted model; pulls and converts it first if it is not in the cache.
+    /// Opens the converted model; pulls and converts it first if it is not in the cache. Logs what
+    /// to know about a model that is new on this machine.
     pub(in crate::cli) fn model_file(&self) -> Result<ModelFile> {
+        let (model, is_new) = self.open_model()?;
+        if is_new {
+            warn_of(&model.spec);
+        }
+        Ok(model)
+    }
+
+    /// Opens the model as [`EngineFlags::model_file`] does, and always logs what to know about it.
+    pub(in crate::cli) fn served_model_file(&self) -> Result<ModelFile> {
+        let (model, _) = self.open_model()?;
+        warn_of(&model.spec);
+        Ok(model)
+    }
+
+    /// Returns the model, and whether it was pulled or converted now.
+    fn open_model(&self) -> Result<(ModelFile, bool)> {
         let store = self.store()?;
         let name = &self.model;
         let precision = self.precision();
+        let is_new = store
+            .catalog()
+            .get(name)
+            .is_ok_and(|spec| store.state(spec, precision) != ModelState::Converted);
         let model = with_progress(|progress| {
             store.ensure(name, precision, self.pos_embed, self.offline, progress)
         })
@@ -168,10 +189,7 @@ impl EngineFlags {
             ),
             _ => error,
         })?;
-        if let Some(notice) = &model.spec.notice {
-            tracing::warn!(model = model.spec.name, "{notice}");
-        }
-        Ok(model)
+        Ok((model, is_new))
     }
 
     pub(in crate::cli) fn config(&self) -> EngineConfig {
@@ -210,5 +228,12 @@ impl EngineFlags {
     /// Path where the runtime library is expected.
     pub(in crate::cli) fn runtime_library(&self) -> Result<PathBuf> {
         self.runtime.path(&self.store)
+    }
+}
+
+/// Logs what to know before relying on the features of a model, if there is anything.
+pub(in crate::cli) fn warn_of(spec: &ModelSpec) {
+    if let Some(notice) = &spec.notice {
+        tracing::warn!(model = spec.name, "{notice}");
     }
 }

@@ -11,7 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use strum::VariantNames;
 
 pub(super) use self::{
-    engine::{EngineFlags, PrecisionFlag, RuntimeFlags, StoreFlags},
+    engine::{EngineFlags, PrecisionFlag, RuntimeFlags, StoreFlags, warn_of},
     gallery::{GalleryFlags, GalleryLimitFlags},
     http::{AccessFlags, HttpFlags},
     images::{EmbedFlags, ImageLimitFlags},

@@ -6,9 +6,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::selection::SomeGalleries;
-use crate::cli::{
-    executor::block_on,
-    output::{exit_code, print_json},
+use crate::{
+    cli::{
+        executor::block_on,
+        output::{exit_code, print_json},
+    },
+    names::plural,
 };
 
 #[derive(Debug, Args)]
@@ -26,14 +29,15 @@ impl Check {
             let mut reports = Vec::new();
             for gallery in galleries {
                 let report = store.check(&gallery.name).await?;
-                let (name, items, damage) = (gallery.name, report.items, report.damage);
+                let (name, count, damage) = (gallery.name, report.items, report.damage);
+                let items = plural(count, "item");
                 intact &= damage.is_empty();
                 if self.galleries.json {
-                    reports.push(json!({"name": name, "items": items, "damage": damage}));
+                    reports.push(json!({"name": name, "items": count, "damage": damage}));
                 } else if damage.is_empty() {
-                    writeln!(out, "{name}: {items} items, all as they were written")?;
+                    writeln!(out, "{name}: {items}, all as written")?;
                 } else {
-                    writeln!(out, "{name}: {items} items, {} DAMAGED:", damage.len())?;
+                    writeln!(out, "{name}: {items}, {} DAMAGED:", damage.len())?;
                     damage
                         .iter()
                         .try_for_each(|damage| writeln!(out, "  {damage}"))?;

@@ -17,6 +17,7 @@ use crate::{
     error::{Error, Result},
     features::npy,
     gallery::{Label, Metadata, StoredItem},
+    names::plural,
 };
 
 #[derive(Debug, Args)]
@@ -57,7 +58,8 @@ impl Export {
         write(&self.output, &mut items)?;
         let count = items.count();
         drop(items);
-        writeln!(std::io::stdout(), "{count} items written to {output}")?;
+        let items = plural(count, "item");
+        writeln!(std::io::stdout(), "{items} written to {output}")?;
         Ok(ExitCode::SUCCESS)
     }
 }

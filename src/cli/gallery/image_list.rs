@@ -1,10 +1,11 @@
-//! The images to import: a folder with a subfolder per label, or a list of paths as CSV or JSONL.
+//! The images to import: a folder with a subfolder per label, a list of paths as CSV or JSONL, a
+//! list on standard input, or a single image.
 
 use std::{
     collections::HashSet,
     fmt::Display,
     fs::File,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, stdin},
     path::{Path, PathBuf},
 };
 
@@ -15,7 +16,7 @@ use crate::{
     cli::output::extension,
     error::{Error, Result},
     gallery::{ItemId, Label, Metadata},
-    sources::{find_images, path_segments, relative_path},
+    sources::{SkippedFiles, find_images, path_segments, relative_path},
     vision::image_extensions,
 };
 
@@ -31,31 +32,57 @@ pub(super) struct ListedImage {
     pub(super) metadata: Metadata,
 }
 
-/// The images in their order, and the folders or lines without a valid image.
+/// The images in their order, and the files, folders and lines without a valid image.
 #[derive(Debug, Default)]
 pub(super) struct ImageList {
     pub(super) images: Vec<ListedImage>,
     pub(super) failures: Vec<(String, Error)>,
+    pub(super) skipped: SkippedFiles,
 }
 
 impl ImageList {
-    /// Reads a folder or a list.
+    /// Reads a folder, a list, standard input for `-`, or takes a single image.
     pub(super) fn read(source: &Path) -> anyhow::Result<Self> {
         let list = match extension(source).to_lowercase().as_str() {
+            _ if source.as_os_str() == "-" => {
+                Self::read_lines(Path::new(""), "standard input", stdin().lock())
+            }
             _ if source.is_dir() => Self::read_folder(source),
             "csv" => Self::read_csv(source),
             "jsonl" => Self::read_jsonl(source),
+            _ if source.is_file() => Self::read_image(source),
             _ => bail!(
-                "{}: the source must be a folder of images, or a list that ends in .csv or .jsonl",
+                "{}: no such file or folder; the source must be a folder of images, an image, a \
+                 list that ends in .csv or .jsonl, or - for a list on standard input",
                 source.display()
             ),
         }?;
         if list.images.is_empty() && list.failures.is_empty() {
             let source = source.display();
             let extensions = image_extensions().join(", ");
-            bail!("{source}: no images found; supported extensions: {extensions}");
+            let others = match list.skipped.is_empty() {
+                true => String::new(),
+                false => format!("; {}", list.skipped),
+            };
+            bail!("{source}: no images found; supported extensions: {extensions}{others}");
         }
         Ok(list)
+    }
+
+    /// Takes the name of the file as the id.
+    fn read_image(path: &Path) -> anyhow::Result<Self> {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let (id, label) = id_and_label(folder, path)?;
+        let image = ListedImage {
+            path: path.to_owned(),
+            id,
+            label,
+            metadata: Metadata::default(),
+        };
+        Ok(Self {
+            images: vec![image],
+            ..Self::default()
+        })
     }
 
     /// Takes the path below the folder as the id, and its first part as the label.
@@ -64,6 +91,7 @@ impl ImageList {
         let mut list = Self {
             images: Vec::with_capacity(found.paths.len()),
             failures: found.unreadable,
+            skipped: found.skipped,
         };
         for path in found.paths {
             match id_and_label(folder, &path) {
@@ -113,15 +141,26 @@ impl ImageList {
     fn read_jsonl(file: &Path) -> anyhow::Result<Self> {
         let opened =
             File::open(file).with_context(|| format!("cannot read the list {}", file.display()))?;
+        let name = file.display().to_string();
+        Self::read_lines(file, &name, BufReader::new(opened))
+    }
+
+    /// Reads lines of JSONL. On standard input a line may also be a path.
+    fn read_lines(file: &Path, name: &str, lines: impl BufRead) -> anyhow::Result<Self> {
+        let may_be_path = file.as_os_str().is_empty();
         let mut list = ListReader::new(file);
-        for (index, line) in BufReader::new(opened).lines().enumerate() {
+        for (index, line) in lines.lines().enumerate() {
             let number = index + 1;
-            let line =
-                line.with_context(|| format!("reading {}, line {number}", file.display()))?;
+            let line = line.with_context(|| format!("reading {name}, line {number}"))?;
             if line.trim().is_empty() {
                 continue;
             }
-            list.add(number, serde_json::from_str(&line), Metadata::from_value);
+            let row = if may_be_path && !line.starts_with('{') {
+                Ok(ListRow::of_path(line))
+            } else {
+                serde_json::from_str(&line)
+            };
+            list.add(number, row, Metadata::from_value);
         }
         Ok(list.list)
     }
@@ -144,6 +183,17 @@ struct ListRow<M> {
     id: Option<String>,
     label: Option<String>,
     metadata: Option<M>,
+}
+
+impl<M> ListRow<M> {
+    fn of_path(path: String) -> Self {
+        Self {
+            path,
+            id: None,
+            label: None,
+            metadata: None,
+        }
+    }
 }
 
 /// A list that is being read.
@@ -223,6 +273,18 @@ mod tests {
             let error = read("list.csv", &format!("{header}\na,b\n")).expect_err(header);
             assert!(error.to_string().contains("path, id, label, metadata"));
         }
+    }
+
+    #[test]
+    fn standard_input_mixes_paths_and_objects() {
+        let lines = "a/b.png\n{\"path\": \"c.png\", \"label\": \"cup\"}\na/b.png\n";
+        let list = ImageList::read_lines(Path::new(""), "standard input", lines.as_bytes());
+        let list = list.expect("a list");
+        let ids: Vec<&str> = list.images.iter().map(|image| image.id.as_str()).collect();
+        assert_eq!(ids, ["a/b.png", "c.png"]);
+        assert_eq!(list.images[0].path, Path::new("a/b.png"));
+        assert!(list.images[0].label.is_none() && list.images[1].label.is_some());
+        assert_eq!(list.failures[0].0, "line 3", "ids are unique");
     }
 
     #[test]

@@ -1,10 +1,18 @@
-//! `dinoserve gallery import DIR|FILE.csv|FILE.jsonl`.
+//! `dinoserve gallery import DIR|IMAGE|FILE.csv|FILE.jsonl|-`.
 
-use std::{io::Write, path::PathBuf, process::ExitCode, time::Instant, vec};
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    pin::pin,
+    process::ExitCode,
+    time::{Duration, Instant, UNIX_EPOCH},
+};
 
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
+use futures_util::{StreamExt, stream};
 
 use super::{
     image_list::{ImageList, ListedImage},
@@ -14,26 +22,30 @@ use crate::{
     cli::{
         executor::block_on,
         flags::EmbedFlags,
-        output::{exit_code, print_failures},
+        interrupt::{self, defer_exit, interrupted, is_interrupted},
+        output::{describe, exit_code, print_unused},
+        pace::short_number,
         progress::{Progress, Unit},
     },
     error::{Error, Result},
-    gallery::{Gallery, OpenMode, Parts, Written},
-    service::{
-        Extractor, Galleries, GalleryLimits, InputOptions, NewEntry, OnConflict, QueryInput,
-    },
+    gallery::{Binding, NewItem, OpenMode, Parts, Written},
+    names::plural,
+    service::{Extractor, Galleries, GalleryLimits, InputOptions, NewEntry, QueryInput},
+    sources::SkippedFiles,
 };
 
-/// Maximum number of images in a transaction.
-const BATCH_IMAGES: usize = 64;
-/// Size of the files of a transaction, in bytes, from which on no further file is added.
-const BATCH_BYTES: usize = 64 << 20;
+/// Maximum number of items in a transaction.
+const BATCH_ITEMS: usize = 64;
+/// Time after which items are stored although their transaction has room for more.
+const BATCH_TIME: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Import {
     /// Folder of images, whose first subfolder is the label and whose path below the folder is the
     /// id; or a list with the columns path, id, label, metadata as .csv (with a header, metadata as
-    /// JSON) or .jsonl, with paths relative to the list
+    /// JSON) or .jsonl, with paths relative to the list; or a single image; or `-` for a list on
+    /// standard input, whose lines are paths or those of a .jsonl
+    #[arg(value_name = "DIR|IMAGE|LIST|-")]
     source: PathBuf,
 
     #[command(flatten)]
@@ -53,6 +65,8 @@ struct ImportCounts {
     stored: usize,
     replaced: usize,
     skipped: usize,
+    /// Those of the skipped whose file is newer than the item.
+    newer: usize,
     failures: Vec<(String, Error)>,
 }
 
@@ -62,44 +76,68 @@ impl ImportCounts {
     }
 }
 
+/// What an image has become.
+enum Prepared {
+    Item(Box<NewItem>),
+    /// The gallery has an item of this id.
+    Present {
+        is_newer: bool,
+    },
+    Failed(String, Error),
+}
+
+/// The gallery to fill, and how.
+struct Target<'a> {
+    extractor: &'a Extractor,
+    galleries: &'a Galleries,
+    binding: Binding,
+    options: InputOptions,
+    /// Whether items that are stored already are skipped.
+    skip_present: bool,
+}
+
 impl Import {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let ImageList { images, failures } = ImageList::read(&self.source)?;
+        let ImageList {
+            images,
+            failures,
+            skipped,
+        } = ImageList::read(&self.source)?;
         let mut counts = ImportCounts {
             failures,
             ..ImportCounts::default()
         };
         let mut started = Instant::now();
-        let finished = block_on(async {
+        block_on(self.embed.with_extractor(async |extractor| {
+            // A model that cannot run leaves no folder of galleries behind.
+            extractor.engine().ready().await?;
+            let _deferred = defer_exit();
+            let new_folders = self.gallery.new_folders();
             let store = self.gallery.open(OpenMode::Serve).await?;
+            let galleries = Galleries::new(store, GalleryLimits::default());
+            started = Instant::now();
             let finished = self
-                .embed
-                .with_extractor(async |extractor| {
-                    let galleries = Galleries::new(store.clone(), GalleryLimits::default());
-                    started = Instant::now();
-                    // A signal drops the work in progress; its transaction commits as a whole or
-                    // not at all.
-                    let finished = tokio::select! {
-                        stored = self.store_all(&extractor, &galleries, images, &mut counts) => {
-                            stored.map(|()| true)
-                        }
-                        _ = tokio::signal::ctrl_c() => Ok(false),
-                    };
-                    store.close().await;
-                    Ok(finished)
-                })
-                .await?;
-            Ok(finished)
-        })?;
-        let resume = format!(
-            "{} images were stored before; the same command goes on from there",
-            counts.stored
-        );
-        if !finished.with_context(|| resume.clone())? {
-            eprintln!("stopped: {resume}");
-            return Ok(ExitCode::from(130));
-        }
-        self.report(&counts, started.elapsed().as_secs_f64())
+                .store_all(&extractor, &galleries, images, &mut counts)
+                .await;
+            galleries.store().close().await;
+            drop(galleries);
+            if counts.stored == 0 {
+                new_folders.remove();
+            }
+            let resume = format!(
+                "{} stored; the same command goes on from there",
+                plural(counts.stored, "image")
+            );
+            if is_interrupted() {
+                match &finished {
+                    Ok(()) => eprintln!("stopped: {resume}"),
+                    Err(error) => eprintln!("stopped: {}; {resume}", describe(error)),
+                }
+                interrupt::exit();
+            }
+            finished.context(resume)
+        }))?;
+        self.report(&counts, &skipped, started.elapsed().as_secs_f64())
     }
 
     async fn store_all(
@@ -114,88 +152,144 @@ impl Import {
             image: self.embed.vector.image_options(),
             vectors: self.embed.vector.vector_options(),
         };
-        extractor.engine().ready().await?;
         // Options that do not fit the gallery are reported before any image is read.
-        galleries
+        let binding = galleries
             .binding_to_write(extractor, name, &options, true)
             .await?;
+        let store = galleries.store();
+        let target = Target {
+            extractor,
+            galleries,
+            binding,
+            options,
+            skip_present: !self.replace && store.gallery(name).await?.is_some(),
+        };
         let total = Some((counts.done() + images.len()) as u64);
         let mut progress = Progress::new(Unit::Items);
-        let store = galleries.store();
-        let on_conflict = match self.replace {
-            true => OnConflict::Replace,
-            false => OnConflict::Skip,
-        };
-        let mut images = images.into_iter();
-        loop {
-            let (paths, entries) = self.next_batch(store, &mut images, counts).await?;
-            if entries.is_empty() {
-                return Ok(());
-            }
-            let inserted = galleries
-                .insert(extractor, name, entries, &options, on_conflict)
-                .await?;
-            for (path, outcome) in paths.into_iter().zip(inserted.value.outcomes) {
-                match outcome {
-                    Ok(Written::Created { .. }) => counts.stored += 1,
-                    Ok(Written::Replaced { .. }) => counts.replaced += 1,
-                    Ok(Written::Kept { .. }) => counts.skipped += 1,
-                    Err(error) => counts.failures.push((path, error)),
+        progress.show("importing", counts.done() as u64, total);
+        // After a signal, images in progress are finished and stored.
+        let items = stream::iter(images)
+            .take_until(interrupted())
+            .map(|image| self.prepare(&target, image))
+            .buffered(extractor.engine().max_concurrent_images());
+        let mut items = pin!(items);
+        let mut batch = Vec::new();
+        let mut committed = Instant::now();
+        while let Some(prepared) = items.next().await {
+            match prepared? {
+                Prepared::Item(item) => batch.push(*item),
+                Prepared::Failed(path, error) => counts.failures.push((path, error)),
+                Prepared::Present { is_newer } => {
+                    counts.skipped += 1;
+                    counts.newer += usize::from(is_newer);
+                    progress.skip();
                 }
             }
-            progress.show("importing", counts.done() as u64, total);
+            if batch.len() >= BATCH_ITEMS || committed.elapsed() >= BATCH_TIME {
+                self.commit(&target, &mut batch, counts).await?;
+                committed = Instant::now();
+            }
+            progress.show("importing", (counts.done() + batch.len()) as u64, total);
         }
+        self.commit(&target, &mut batch, counts).await
     }
 
-    /// Reads the next files to store, and returns them with their paths; nothing at the end.
-    async fn next_batch(
+    /// Stores the items of a batch in one transaction.
+    async fn commit(
         &self,
-        store: &Gallery,
-        images: &mut vec::IntoIter<ListedImage>,
+        target: &Target<'_>,
+        batch: &mut Vec<NewItem>,
         counts: &mut ImportCounts,
-    ) -> Result<(Vec<String>, Vec<NewEntry>)> {
+    ) -> anyhow::Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let items = std::mem::take(batch);
+        let store = target.galleries.store();
         let name = &self.gallery.name;
-        let may_be_stored = store.gallery(name).await?.is_some() && !self.replace;
-        let mut paths = Vec::new();
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        while entries.len() < BATCH_IMAGES && bytes < BATCH_BYTES {
-            let Some(image) = images.next() else { break };
-            if may_be_stored && store.get(name, &image.id, Parts::NONE).await?.is_some() {
-                counts.skipped += 1;
-                continue;
-            }
-            let path = image.path.display().to_string();
-            match tokio::fs::read(&image.path).await {
-                Ok(file) => {
-                    bytes += file.len();
-                    paths.push(path);
-                    entries.push(NewEntry {
-                        id: image.id,
-                        label: image.label,
-                        metadata: image.metadata,
-                        input: QueryInput::Image(Bytes::from(file)),
-                    });
-                }
-                Err(error) => counts.failures.push((path, Error::io("reading", error))),
+        let written = match self.replace {
+            true => store.put(name, &target.binding, items).await?,
+            // Another process may have stored them meanwhile.
+            false => store.put_new(name, &target.binding, items).await?,
+        };
+        for written in written {
+            match written {
+                Written::Created { .. } => counts.stored += 1,
+                Written::Replaced { .. } => counts.replaced += 1,
+                Written::Kept { .. } => counts.skipped += 1,
             }
         }
-        Ok((paths, entries))
+        Ok(())
     }
 
-    fn report(&self, counts: &ImportCounts, seconds: f64) -> anyhow::Result<ExitCode> {
+    /// Makes the item of an image, unless it is stored already.
+    async fn prepare(&self, target: &Target<'_>, image: ListedImage) -> Result<Prepared> {
+        let store = target.galleries.store();
+        if target.skip_present
+            && let Some(found) = store
+                .get(&self.gallery.name, &image.id, Parts::NONE)
+                .await?
+        {
+            let is_newer = modified_ms(&image.path) > Some(found.item.stored_ms);
+            return Ok(Prepared::Present { is_newer });
+        }
+        let path = image.path.display().to_string();
+        let file = match tokio::fs::read(&image.path).await {
+            Ok(file) => file,
+            Err(error) => return Ok(Prepared::Failed(path, Error::io("reading", error))),
+        };
+        let entry = NewEntry {
+            id: image.id,
+            label: image.label,
+            metadata: image.metadata,
+            input: QueryInput::Image(Bytes::from(file)),
+        };
+        let made = target
+            .galleries
+            .new_item(
+                target.extractor,
+                entry,
+                &target.binding,
+                &target.options.image,
+            )
+            .await;
+        Ok(match made {
+            Ok(item) => Prepared::Item(Box::new(item.value)),
+            Err(error) => Prepared::Failed(path, error),
+        })
+    }
+
+    fn report(
+        &self,
+        counts: &ImportCounts,
+        skipped: &SkippedFiles,
+        seconds: f64,
+    ) -> anyhow::Result<ExitCode> {
+        let mut out = io::stdout();
         writeln!(
-            std::io::stdout(),
-            "{} images stored in `{}`, {} replaced, {} were there already; {seconds:.1} s ({:.1} \
-             images/s)",
-            counts.stored,
+            out,
+            "{} stored in `{}`, {} replaced, {} already there; {seconds:.1} s ({} images/s)",
+            plural(counts.stored, "image"),
             self.gallery.name,
             counts.replaced,
             counts.skipped,
-            (counts.stored + counts.replaced) as f64 / seconds
+            short_number((counts.stored + counts.replaced) as f64 / seconds)
         )?;
-        print_failures("could not be stored", &counts.failures)?;
-        let failures = counts.failures.len();
-        Ok(exit_code(failures == 0 || counts.done() > failures))
+        if counts.newer > 0 {
+            writeln!(
+                out,
+                "{} changed after being stored; --replace stores all again",
+                plural(counts.newer, "file")
+            )?;
+        }
+        print_unused(&mut out, skipped, "stored", &counts.failures)?;
+        Ok(exit_code(counts.failures.is_empty()))
     }
+}
+
+/// Returns the time at which a file was changed, in milliseconds since 1970.
+fn modified_ms(path: &Path) -> Option<u64> {
+    let modified = fs::metadata(path).ok()?.modified().ok()?;
+    let since = modified.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
 }

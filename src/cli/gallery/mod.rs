@@ -27,7 +27,7 @@ pub(super) enum Gallery {
     Stats(stats::Stats),
     /// Save a gallery to one file with checksums, also while the gallery is written to
     Snapshot(snapshot::Snapshot),
-    /// Replace the content of a gallery by that of a snapshot, all of it or nothing
+    /// Fill a gallery from a snapshot, all of it or nothing
     Restore(snapshot::Restore),
 }
 

@@ -1,5 +1,10 @@
 //! The store and the galleries that a command works on.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
 use anyhow::Context;
 use clap::Args;
 
@@ -22,6 +27,35 @@ pub(super) struct OneGallery {
 impl OneGallery {
     pub(super) async fn open(&self, mode: OpenMode) -> anyhow::Result<Gallery> {
         open_store(&self.store, mode).await
+    }
+
+    /// Notes what [`OneGallery::open`] will create.
+    pub(super) fn new_folders(&self) -> NewFolders {
+        let folder = self.store.missing_folder();
+        let missing = folder.iter().flat_map(|folder| folder.ancestors());
+        let missing = missing.filter(|path| !path.as_os_str().is_empty());
+        NewFolders(
+            missing
+                .take_while(|path| !path.exists())
+                .map(Path::to_owned)
+                .collect(),
+        )
+    }
+}
+
+/// The folders that did not exist before the galleries were opened, the innermost first.
+pub(super) struct NewFolders(Vec<PathBuf>);
+
+impl NewFolders {
+    /// Removes the folders again. Belongs after the store of galleries, which is empty, was closed.
+    pub(super) fn remove(self) {
+        let mut folders = self.0.iter();
+        let removed = folders.next().map_or(Ok(()), fs::remove_dir_all);
+        // Stops at a folder that has got other files.
+        let removed = removed.and_then(|()| folders.try_for_each(fs::remove_dir));
+        if let Err(error) = removed {
+            tracing::debug!(%error, "a new folder is left");
+        }
     }
 }
 

@@ -24,12 +24,14 @@ use crate::{
     artifacts::write_atomically,
     cli::{
         executor::{async_runtime, block_on},
+        pace::short_bytes,
         progress::Progress,
     },
     error::{Error, Kind, Result},
     gallery::{
         GalleryName, OpenMode, SnapshotSummary, restore_snapshot, verify_snapshot, write_snapshot,
     },
+    names::plural,
 };
 
 #[derive(Debug, Args)]
@@ -45,6 +47,10 @@ pub(in crate::cli) struct Snapshot {
 pub(in crate::cli) struct Restore {
     /// File that `gallery snapshot` wrote
     file: PathBuf,
+
+    /// Delete the items that the gallery has; without this flag a gallery with items is an error
+    #[arg(long)]
+    replace: bool,
 
     #[command(flatten)]
     target: SnapshotFlags,
@@ -132,7 +138,8 @@ impl Restore {
         let name = &flags.gallery.name;
         let mut file = File::open(&self.file)
             .with_context(|| format!("cannot read {}", self.file.display()))?;
-        let summary = if let Some(server) = &flags.server {
+        let (replaced, summary) = if let Some(server) = &flags.server {
+            let replaced = self.check_replaced(items_of_server(server, name, &flags.key)?)?;
             let verified =
                 block_on(async { Ok(verify_snapshot(reader(&file, "checking")?).await?) });
             let verified = verified.with_context(|| self.file.display().to_string())?;
@@ -145,16 +152,39 @@ impl Restore {
             let request = flags.key.authorize(agent().put(&address));
             let request = request.content_type("application/octet-stream");
             let response = request.send(SendBody::from_owned_reader(body));
-            serde_json::from_str(&successful_body(&address, response)?.read_to_string()?)?
+            let answer = successful_body(&address, response)?.read_to_string()?;
+            (replaced, serde_json::from_str(&answer)?)
         } else {
             block_on(self.restore_here(&file))?
         };
-        let outcome = format!("restored into `{name}` from {}", self.file.display());
+        let replacing = match replaced {
+            0 => String::new(),
+            items => format!(" in place of {}", plural(items, "item")),
+        };
+        let outcome = format!(
+            "restored into `{name}` from {}{replacing}",
+            self.file.display()
+        );
         report(&summary, &outcome)
     }
 
-    async fn restore_here(&self, file: &File) -> anyhow::Result<SnapshotSummary> {
+    /// Rejects a gallery with items, unless they are to be replaced; returns their number.
+    fn check_replaced(&self, items: u64) -> anyhow::Result<u64> {
+        if items > 0 && !self.replace {
+            bail!(
+                "the gallery `{}` has {}, which a restore deletes; give --replace to delete them, \
+                 or another --name",
+                self.target.gallery.name,
+                plural(items, "item")
+            );
+        }
+        Ok(items)
+    }
+
+    /// Returns the number of items that were replaced, and what was restored.
+    async fn restore_here(&self, file: &File) -> anyhow::Result<(u64, SnapshotSummary)> {
         let gallery = &self.target.gallery;
+        let new_folders = gallery.new_folders();
         let store = match gallery.open(OpenMode::Serve).await {
             Err(error) if error.downcast_ref().map(Error::kind) == Some(Kind::Unavailable) => {
                 return Err(error.context(
@@ -164,17 +194,47 @@ impl Restore {
             }
             opened => opened?,
         };
-        let restored = restore_snapshot(&store, &gallery.name, reader(file, "restoring")?).await;
+        let restored = async {
+            let present = store.gallery(&gallery.name).await?;
+            let replaced = self.check_replaced(present.map_or(0, |gallery| gallery.items))?;
+            let restored =
+                restore_snapshot(&store, &gallery.name, reader(file, "restoring")?).await;
+            let summary = restored.with_context(|| self.file.display().to_string())?;
+            anyhow::Ok((replaced, summary))
+        }
+        .await;
         store.close().await;
-        restored.with_context(|| self.file.display().to_string())
+        drop(store);
+        if restored.is_err() {
+            new_folders.remove();
+        }
+        restored
     }
 }
 
 fn report(summary: &SnapshotSummary, outcome: &str) -> anyhow::Result<ExitCode> {
-    let size = indicatif::BinaryBytes(summary.bytes);
-    let items = summary.items;
-    writeln!(std::io::stdout(), "{items} items ({size}) {outcome}")?;
+    let size = short_bytes(summary.bytes as f64);
+    let items = plural(summary.items, "item");
+    writeln!(std::io::stdout(), "{items} ({size}) {outcome}")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks a server for the number of items of a gallery; 0 if there is none.
+fn items_of_server(server: &str, name: &GalleryName, key: &ApiKeyFlag) -> anyhow::Result<u64> {
+    let address = format!("{}/v1/galleries", server.trim_end_matches('/'));
+    let response = key.authorize(agent().get(&address)).call();
+    let answer = successful_body(&address, response)?.read_to_string()?;
+    let answer: Value = serde_json::from_str(&answer)?;
+    let galleries = answer["data"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let found = galleries
+        .iter()
+        .find(|gallery| gallery["name"] == name.as_str());
+    Ok(found
+        .and_then(|gallery| gallery["items"].as_u64())
+        .unwrap_or(0))
 }
 
 /// Duplicates the handle of an open file for asynchronous use.

@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use super::selection::SomeGalleries;
 use crate::{
-    cli::{executor::block_on, output::print_json},
+    cli::{executor::block_on, output::print_json, pace::short_bytes},
     error::Result,
     gallery::{Binding, Gallery, GalleryInfo, GalleryName, Label, Parts},
+    names::plural,
 };
 
 /// Maximum number of labels that are printed without `--json`, most frequent first.
@@ -107,7 +108,7 @@ impl StoreStats {
     fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
         write!(out, "{}", self.location)?;
         if let Some(bytes) = self.bytes {
-            write!(out, ", {} on disk", indicatif::BinaryBytes(bytes))?;
+            write!(out, ", {} on disk", short_bytes(bytes as f64))?;
         }
         writeln!(out)?;
         let mut galleries = self.galleries.iter();
@@ -120,8 +121,10 @@ impl GalleryStats {
         let binding = &self.binding;
         writeln!(
             out,
-            "\n{}: {} items, {} of them in the index",
-            self.name, self.items, self.indexed
+            "\n{}: {}, {} of them in the index",
+            self.name,
+            plural(self.items, "item"),
+            self.indexed
         )?;
         let fingerprint = binding.model.fingerprint.short();
         writeln!(
@@ -157,7 +160,8 @@ impl GalleryStats {
             let labels = others.len();
             writeln!(
                 out,
-                "  {count:>8}  of {labels} other labels (--json lists them)"
+                "  {count:>8}  of {} (--json lists them)",
+                plural(labels, "other label")
             )?;
         }
         if self.unlabeled > 0 {

@@ -28,7 +28,7 @@ pub use self::{
 };
 use crate::{
     error::{Error, Result},
-    names::option_enum,
+    names::{option_enum, plural},
 };
 
 option_enum! {
@@ -137,8 +137,13 @@ fn check_count(count: usize, rows: usize, dim: usize) -> Result<()> {
     if (1..=max).contains(&count) {
         return Ok(());
     }
-    let detail = format!(
-        "{count} components cannot be fitted on {rows} patches of dimension {dim}; use 1 to {max}"
-    );
+    let components = plural(count, "component");
+    let patches = plural(rows, "patch");
+    let advice = match max {
+        0 => "give a larger `size` or more images, so that there are at least 2".to_owned(),
+        1 => "use 1".to_owned(),
+        _ => format!("use 1 to {max}"),
+    };
+    let detail = format!("{components} cannot be fitted on {patches} of dimension {dim}; {advice}");
     Err(Error::option("components", detail))
 }

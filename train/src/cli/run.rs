@@ -196,7 +196,7 @@ fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
-            remove_unfinished();
+            let _no_writes = remove_unfinished();
             std::process::exit(130);
         }
         log_line(

@@ -61,9 +61,13 @@ fn find_images(folder: &Path, run: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let sources::FoundImages {
         mut paths,
         unreadable,
+        skipped,
     } = sources::find_images(folder)?;
     for (path, error) in unreadable {
         log_line(format_args!("skipped {path}: {error}"));
+    }
+    if !skipped.is_empty() {
+        log_line(format_args!("{skipped}"));
     }
     if let (Ok(folder_path), Ok(run)) = (folder.canonicalize(), run.canonicalize())
         && let Ok(relative) = run.strip_prefix(&folder_path)
