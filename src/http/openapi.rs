@@ -89,7 +89,8 @@ fn describe_example(parameter: &mut Parameter) {
         other => other.to_string(),
     };
     let mut description = parameter.description.take().unwrap_or_default();
-    if !description.contains(&example) {
+    let is_default = fields["schema"]["default"] == fields["example"];
+    if !is_default && !description.contains(&example) {
         description = format!("{} For example `{example}`.", description.trim_end());
     }
     *parameter = ParameterBuilder::from(parameter.clone())
