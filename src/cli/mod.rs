@@ -68,7 +68,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve features over HTTP
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// List, pull, convert and verify models
     #[command(subcommand)]
     Models(models::Models),

@@ -26,10 +26,10 @@ pub async fn open(location: &str, config: &GalleryConfig, mode: OpenMode) -> Res
             Arc::new(opened.await.internal("opening the gallery")??)
         }
     };
-    if mode == OpenMode::Serve {
-        if let Err(error) = remove_interrupted_restores(&store).await {
-            tracing::warn!(%error, "what interrupted restores had left could not be removed");
-        }
+    if mode == OpenMode::Serve
+        && let Err(error) = remove_interrupted_restores(&store).await
+    {
+        tracing::warn!(%error, "what interrupted restores had left could not be removed");
     }
     Ok(store)
 }

@@ -105,9 +105,8 @@ impl Order {
 fn orientation_in_xmp(xmp: &[u8]) -> Option<f64> {
     const NAME: &[u8] = b"tiff:Orientation";
     xmp.windows(NAME.len() + 3).find_map(|window| {
-        let digit = match window.strip_prefix(NAME)? {
-            [b'=', b'"', digit, ..] | [b'>', digit, ..] => digit,
-            _ => return None,
+        let ([b'=', b'"', digit, ..] | [b'>', digit, ..]) = window.strip_prefix(NAME)? else {
+            return None;
         };
         digit.is_ascii_digit().then(|| f64::from(digit - b'0'))
     })

@@ -86,7 +86,7 @@ impl<'a> Head<'a> {
                 block
             })
         });
-        let xmp = with_prefix(b"http://ns.adobe.com/xap/1.0/\0").last();
+        let xmp = with_prefix(b"http://ns.adobe.com/xap/1.0/\0").next_back();
         orientation_of(exif.as_deref(), xmp)
     }
 

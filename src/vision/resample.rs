@@ -281,7 +281,7 @@ mod tests {
     fn an_image_as_stored_gives_the_pixels_of_the_turned_copy() {
         let (width, height) = (61, 47);
         let image = RgbImage::from_fn(width, height, |x, y| {
-            Rgb([7 * x + 13 * y, x * y, 31 * x ^ y].map(|value| value as u8))
+            Rgb([7 * x + 13 * y, x * y, (31 * x) ^ y].map(|value| value as u8))
         });
         let mut read = 0;
         for orientation in (1..=8).filter_map(Orientation::from_exif) {

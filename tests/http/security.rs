@@ -109,7 +109,7 @@ async fn browsers_must_not_guess_the_type_of_any_response() {
         let response = server.get(path).send().await.unwrap();
         let sniff = response.headers().get("x-content-type-options");
         assert_eq!(
-            sniff.map(|value| value.as_bytes()),
+            sniff.map(reqwest::header::HeaderValue::as_bytes),
             Some(&b"nosniff"[..]),
             "{path}"
         );

@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Path, State, rejection::PathRejection},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use futures_util::TryFutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -152,7 +152,7 @@ pub(crate) async fn list_models(State(service): State<Service>) -> Json<Models> 
 pub(crate) async fn get_model(
     State(service): State<Service>,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Model>, Response> {
+) -> Response {
     find_model(&service, id.map(|Path(id)| id))
 }
 
@@ -161,22 +161,22 @@ pub(crate) async fn get_model(
 pub(crate) async fn get_owned_model(
     State(service): State<Service>,
     id: Result<Path<(String, String)>, PathRejection>,
-) -> Result<Json<Model>, Response> {
+) -> Response {
     find_model(
         &service,
         id.map(|Path((owner, name))| format!("{owner}/{name}")),
     )
 }
 
-fn find_model(
-    service: &Service,
-    id: Result<String, PathRejection>,
-) -> Result<Json<Model>, Response> {
+fn find_model(service: &Service, id: Result<String, PathRejection>) -> Response {
     let invalid = |_| Error::malformed("the path is not valid: percent-decoded, it must be UTF-8");
-    id.map_err(invalid)
-        .and_then(|id| check_name(service.engine().spec(), &id))
-        .map(|()| Json(Model::new(service.engine())))
-        .map_err(|error| openai_response(error.into()))
+    let found = id
+        .map_err(invalid)
+        .and_then(|id| check_name(service.engine().spec(), &id));
+    match found {
+        Ok(()) => Json(Model::new(service.engine())).into_response(),
+        Err(error) => openai_response(error.into()),
+    }
 }
 
 /// Rejects the name of another model than the one that is served.

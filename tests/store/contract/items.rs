@@ -242,7 +242,7 @@ async fn put_new_keeps_stored_items(place: &Place) {
     let mut random = Random(11);
     let mut item =
         |id: &str, n: usize| full(id, "l", &format!(r#"{{"n":{n}}}"#), random.direction(4));
-    let first = vec![item("a", 1), item("b", 2)];
+    let first = [item("a", 1), item("b", 2)];
     // The gallery is created as by `put`, and the first of several items with one id is stored.
     let batch = vec![first[0].clone(), first[1].clone(), item("a", 3)];
     assert_eq!(
