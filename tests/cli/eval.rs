@@ -239,7 +239,7 @@ fn bad_files_and_labels_are_reported() {
         "test   2 images of 2 labels, ",
         "  stray.png: is in no subfolder, whose name would be its label",
         "  cat/broken.png: the 13 bytes",
-        "Label `rocket` has no images to learn from, so its 1 test image counts as wrong.",
+        "Label `rocket` has no images to learn from, so its test image counts as wrong.",
         "k = 1, weighted vote (T = 0.07)\nAccuracy 50.0 % (1 of 2)",
         "    1  weighted        50.0",
     ] {
