@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 /// Signals over all commands; `DINOSERVE_INTERRUPTS=300` sends more.
-const SIGNALS: usize = 24;
+const SIGNALS: usize = 12;
 const IMAGES: usize = 24;
 const MODEL: [&str; 4] = ["--model", "dinov2-small-focus", "--device", "cpu"];
 

@@ -735,6 +735,7 @@ async fn a_gallery_rejects_features_of_another_model_or_preprocessing() {
         "model": "tiny-reg", "fingerprint": made["fingerprint"], "takes_images": true,
         "dim": 256, "pooling": "cls_mean", "layers": 2,
         "size": 112, "resize": "squash", "filter": "bilinear", "exif": false, "background": "black",
+        "levels": "type",
     });
     assert_eq!(made, expected);
 
