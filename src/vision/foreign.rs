@@ -15,6 +15,13 @@ pub struct Foreign {
     pub(super) signatures: &'static [Signature],
 }
 
+impl Foreign {
+    /// Whether a file of this kind is or holds an image.
+    pub(super) fn holds_image(&self) -> bool {
+        self.advice != SEND_IMAGE
+    }
+}
+
 const fn kind(
     name: &'static str,
     advice: &'static str,

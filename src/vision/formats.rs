@@ -120,9 +120,14 @@ pub fn identify(head: &[u8]) -> Identified {
     }
 }
 
-/// Returns whether a file begins as one of a known kind, even of one that cannot be decoded.
+/// Returns whether a file begins as an image, or as a known kind that is or holds one, even if it
+/// cannot be decoded.
 pub fn begins_as_image(head: &[u8]) -> bool {
-    !matches!(identify(head), Identified::Unknown)
+    match identify(head) {
+        Identified::Readable(_) => true,
+        Identified::Known(kind) => kind.holds_image(),
+        Identified::Unknown => false,
+    }
 }
 
 /// Returns the endings of the names of image files, in lower case.

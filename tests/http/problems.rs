@@ -192,8 +192,8 @@ async fn bad_options_are_rejected() {
          422, "invalid_option", "225 is not a multiple of the patch size 14; use 224 or 238"),
         ("size too large", t.image("/v1/embed?size=2800"),
          422, "limit_exceeded",
-         "40000 patches, more than the limit of 4096; the largest `size` that fits this image is \
-          896"),
+         "40000 patches (width × height), more than the limit of 4096; the largest `size` that \
+          fits this image is 896"),
         ("size enormous", t.image("/v1/pca?size=99999999999999"),
          422, "invalid_option", "99999999999999 is out of range; it must be 14 to 57344"),
         ("bad pooling", t.image("/v1/embed?pooling=max"),

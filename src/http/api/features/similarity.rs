@@ -26,7 +26,7 @@ pub(crate) struct SimilarityParams {
     /// `row,column` of a patch of the first image, counted from 0 at the top left. The `grid` of a
     /// JSON response is the number of rows and columns.
     #[serde(deserialize_with = "numbers")]
-    #[param(value_type = String, example = "12,20", pattern = "^[0-9]{1,5},[0-9]{1,5}$")]
+    #[param(value_type = String, example = "4,7", pattern = "^[0-9]{1,5},[0-9]{1,5}$")]
     patch: Option<[usize; 2]>,
     /// `left,top,right,bottom` of a box on the first image, instead of a patch: shares of its width
     /// and height, from 0 to 1. The region is all patches whose centers lie in the box.
