@@ -47,7 +47,10 @@ async fn every_response_conforms_to_the_description() {
         "1",
     ];
     // schemathesis writes files into its working directory.
-    let python = python.in_folder(&scratch("schemathesis"));
+    let folder = scratch("schemathesis");
+    let settings = include_str!("schemathesis.toml");
+    std::fs::write(folder.join("schemathesis.toml"), settings).unwrap();
+    let python = python.in_folder(&folder);
     let printed = python.run_program("schemathesis", &arguments).await;
     let description = serde_json::to_value(dinoserve::http::description()).unwrap();
     let operations = description["paths"]
