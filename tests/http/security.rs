@@ -60,10 +60,8 @@ async fn a_head_has_one_host_and_whole_line_ends() {
         ),
     ] {
         let answer = raw(&server, head.as_bytes()).await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{head:?}: {answer}"
-        );
+        let found = answer.split(' ').nth(1);
+        assert_eq!(found, Some(status), "{head:?}: {answer}");
     }
     // The second request of a connection, after a body with line feeds, in one piece and chunked.
     for body in [
