@@ -131,6 +131,9 @@ impl Client {
                 8 => self.search_for_vector().await,
                 _ => self.search_for_item(key).await,
             }
+            // Keeps the history short enough to be checked in seconds.
+            let pause = self.random.below(40) as u64;
+            tokio::time::sleep(Duration::from_millis(pause)).await;
         }
         self.seen
     }
