@@ -208,7 +208,7 @@ async fn bad_options_are_rejected() {
         ("bad components", t.image("/v1/pca?components=0"),
          422, "invalid_option", "option `components`: 0 is out of range; it must be 1 to 64"),
         ("too few patches", t.image("/v1/pca?size=14&resize=squash"),
-         422, "invalid_option", "3 components cannot be fitted on 1 patches"),
+         422, "invalid_option", "3 components cannot be fitted on 1 patch of"),
         ("bad overlay", t.image("/v1/pca?overlay=1.5"),
          422, "invalid_option", "option `overlay`: 1.5 is out of range; it must be 0 to 1"),
         ("bad head", t.image("/v1/attention?head=2"),
