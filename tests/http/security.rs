@@ -51,6 +51,10 @@ async fn a_head_has_one_host_and_whole_line_ends() {
         (format!("GET /healthz HTTP/1.1\nhost: x\r\n{end}"), "400"),
         (format!("GET /healthz HTTP/1.1\r\nhost: x\n{end}"), "400"),
         (
+            "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\n".to_owned(),
+            "400",
+        ),
+        (
             format!("\nGET /healthz HTTP/1.1\r\nhost: x\r\n{end}"),
             "400",
         ),

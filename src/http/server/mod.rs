@@ -2,6 +2,7 @@
 
 mod connection;
 mod connection_activity;
+mod head_scanner;
 mod reload;
 pub(crate) mod serve;
 mod strict_head;
