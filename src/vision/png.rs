@@ -1,8 +1,9 @@
 //! A PNG file as the decoder needs it.
 //!
 //! Pillow and browsers read files with defects that the decoder (png 0.18) rejects: a wrong
-//! checksum of pixel data, a missing end, odd chunks. They also see an orientation behind the pixels, and in
-//! text. So a file is taken apart here, and the decoder gets only the chunks that decide on pixels.
+//! checksum of pixel data, a missing end, odd chunks. They also see an orientation behind the
+//! pixels, and in text. So a file is taken apart here, and the decoder gets only the chunks that
+//! decide on pixels.
 
 use std::{
     borrow::Cow,

@@ -492,7 +492,10 @@ fn the_allocator_is_built_with_our_settings() {
         .output()
         .unwrap();
     let report = text(&output.stderr);
-    for setting in ["opt.oversize_threshold: 0\n", "opt.background_thread: true"] {
+    for setting in [
+        "opt.oversize_threshold: 67108864\n",
+        "opt.background_thread: true",
+    ] {
         assert!(report.contains(setting), "{setting}: {report}");
     }
 }

@@ -85,7 +85,8 @@ async fn embeddings_are_those_of_embed() {
         (
             json!({"input": "a sentence about a cat"}),
             400,
-            "`input` is not an image: \"a sentence about a cat\"; this model embeds images, not text",
+            "`input` is not an image: \"a sentence about a cat\"; this model embeds images, not \
+             text",
         ),
         // Both words are valid base64.
         (

@@ -1,7 +1,8 @@
 //! What one client's most expensive reads do to the requests of others.
 //!
 //! The suite checks that all of them are answered. With `DINOSERVE_SOAK_SECONDS`, as in
-//! `make soak`, it prints how much longer the others take: the ratio of their medians, in alternating rounds.
+//! `make soak`, it prints how much longer the others take: the ratio of their medians, in
+//! alternating rounds.
 
 use std::{
     sync::{

@@ -56,6 +56,11 @@ tables! {
 }
 
 impl Tables {
+    /// The tables that are keyed by gallery and place.
+    pub(super) fn by_place(&self) -> [Table; 4] {
+        [self.records, self.vectors, self.features, self.thumbnails]
+    }
+
     /// Opens the tables, and creates missing ones. Returns `None` if the transaction was aborted.
     pub(super) fn create(env: &Env<WithoutTls>) -> heed::Result<Option<Self>> {
         let created = env.create_databases_and_commit(env.write_txn()?, |databases, txn| {

@@ -124,13 +124,8 @@ impl<'a> WriteTransaction<'a> {
         let from = codec::prefix(number);
         let to = codec::prefix(number + 1);
         let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(&from), Bound::Excluded(&to));
-        for table in [
-            tables.ids,
-            tables.records,
-            tables.vectors,
-            tables.features,
-            tables.thumbnails,
-        ] {
+        self.write(|txn| tables.ids.delete_range(txn, &range))?;
+        for table in tables.by_place() {
             self.write(|txn| table.delete_range(txn, &range))?;
         }
         self.changes.remove(&number);
@@ -323,12 +318,7 @@ impl<'a> WriteTransaction<'a> {
             return Ok(false);
         };
         let key = codec::place_key(row.number, place);
-        for table in [
-            tables.records,
-            tables.vectors,
-            tables.features,
-            tables.thumbnails,
-        ] {
+        for table in tables.by_place() {
             self.write(|txn| table.delete(txn, &key))?;
         }
         self.write(|txn| tables.ids.delete(txn, &codec::id_key(row.number, id)))?;
