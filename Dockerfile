@@ -8,6 +8,7 @@
 # MODEL          a name of `dinoserve models list` to pull and convert, or none for an image without
 #                a model
 # PRECISION      precision of that model: fp32, int8 or fp16
+# FEATURES       cargo features: heic decodes HEIC, or nothing for an image without libheif and libde265
 # CARGO_PROFILE  dist, or release, which builds faster
 # SOURCE, REVISION  source repository and commit, for the image's labels
 ARG RUST_IMAGE=rust:1.95-slim-bookworm
@@ -16,10 +17,11 @@ ARG BASE_IMAGE=debian:bookworm-slim
 FROM ${RUST_IMAGE} AS program
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
-        ca-certificates cmake gcc g++ make nasm python3 python3-pip \
+        ca-certificates cmake gcc g++ libde265-dev make nasm pkg-config python3 python3-pip \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 ARG CARGO_PROFILE=dist
+ARG FEATURES=heic
 # Builds the dependencies first, for an empty program, so that a change of the source does not
 # rebuild them. All targets named in a Cargo.toml must exist, although they are not built.
 COPY .cargo .cargo
@@ -30,13 +32,16 @@ RUN mkdir -p src tests loadtest/src loadtest/micro train/src train/tests \
  && touch src/lib.rs tests/suite.rs loadtest/src/main.rs loadtest/micro/main.rs \
  && touch train/src/lib.rs train/src/main.rs train/tests/suite.rs \
  && echo 'fn main() {}' > src/main.rs \
- && cargo build --locked --profile ${CARGO_PROFILE} -p dinoserve --bin dinoserve
+ && cargo build --locked --profile ${CARGO_PROFILE} -p dinoserve --bin dinoserve \
+        --features "${FEATURES}"
 COPY models models
 COPY src src
 # Cargo compares times, and the files may be older than the empty program.
 RUN touch src/lib.rs src/main.rs \
  && cargo build --locked --profile ${CARGO_PROFILE} -p dinoserve --bin dinoserve \
+        --features "${FEATURES}" \
  && install -D -s target/${CARGO_PROFILE}/dinoserve /image/usr/local/bin/dinoserve \
+ && case "${FEATURES}" in *heic*) cp -L --parents /usr/lib/*/libde265.so.0 /image ;; esac \
  && install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt
 
 # Arguments that differ between images follow the long build, which they share.

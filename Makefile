@@ -16,7 +16,8 @@ PROGRAM := target/release/dinoserve
 SKIPPED := $(CURDIR)/target/skipped-tests.txt
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help setup build demo serve test check cuda deny docker soak fuzz parity bench micro openapi
+.PHONY: help setup build demo serve test check heic cuda deny docker soak fuzz parity bench micro
+.PHONY: openapi
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -53,6 +54,9 @@ check: setup ## Formatting and lints
 	cargo fmt --all --check
 	@# In the release profile, so that C++ dependencies and macros are built once for all targets.
 	cargo clippy --workspace --all-targets --release -- -D warnings
+
+heic: setup ## Test the decoder of HEIC, which is optional and needs libde265-dev
+	cargo test --release --features heic --test suite -- numeric::heic
 
 cuda: ## Check that the training compiles for NVIDIA GPUs, without their toolkit
 	@# DOCS_RS keeps burn's build from fetching LLVM, which a check does not need.

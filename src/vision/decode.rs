@@ -6,6 +6,8 @@ use std::{borrow::Cow, io::Cursor};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, metadata::Orientation};
 
+#[cfg(feature = "heic")]
+use super::heic;
 use super::{
     Background, DecodeLimits, Decoded, Levels, RgbImage, Size, Transform, avif, bmp,
     formats::{self, Codec, Format, Identified, identify},
@@ -119,9 +121,13 @@ fn open<'a>(
     let mut opened = match format.codec {
         Codec::Jpeg => jpeg::open(bytes, limits, min_size)?,
         Codec::Avif => avif::open(bytes, limits)?.with_colors(background, levels),
+        #[cfg(feature = "heic")]
+        Codec::Heic => heic::open(bytes, options.exif, limits)?.with_colors(background, levels),
         Codec::Gif => gif::open(bytes, limits)?.with_colors(background, levels),
         Codec::Tiff => tiff::open(bytes, limits)?.with_colors(background, levels),
-        _ => open_other(bytes, format, limits)?.with_colors(background, levels),
+        Codec::Image(codec) => {
+            open_other(bytes, format, codec, limits)?.with_colors(background, levels)
+        }
     };
     // Pillow turns a TIFF whenever it loads one.
     if !options.exif && format.codec != Codec::Tiff {
@@ -133,28 +139,29 @@ fn open<'a>(
 fn open_other<'a>(
     bytes: &'a [u8],
     format: &'static Format,
+    codec: ImageFormat,
     limits: DecodeLimits,
 ) -> Result<Samples<'a>> {
     let failed = move |error: image::ImageError| {
         undecodable(format!("the {format} cannot be decoded: {error}"))
     };
     let decoder_of = move |bytes: Cow<'a, [u8]>| {
-        let reader = ImageReader::with_format(Cursor::new(bytes), image_format(format.codec));
+        let reader = ImageReader::with_format(Cursor::new(bytes), codec);
         reader.into_decoder().map_err(failed)
     };
     let mut head = Cow::Borrowed(bytes);
     let mut png = None;
     let mut orientation = Orientation::NoTransforms;
-    match format.codec {
-        Codec::Png => {
+    match codec {
+        ImageFormat::Png => {
             let read = Png::read(bytes, limits)?;
             orientation = read.orientation();
             head = Cow::Owned(read.head());
             png = Some(read);
         }
-        Codec::WebP => orientation = webp::check(bytes)?,
-        Codec::Bmp => head = bmp::repaired(bytes),
-        Codec::Pnm => pnm::check(bytes)?,
+        ImageFormat::WebP => orientation = webp::check(bytes)?,
+        ImageFormat::Bmp => head = bmp::repaired(bytes),
+        ImageFormat::Pnm => pnm::check(bytes)?,
         _ => {}
     }
     let decoder = decoder_of(head)?;
@@ -163,9 +170,9 @@ fn open_other<'a>(
     limits.check(full_size)?;
     let decoded_bytes = decoder.total_bytes();
     limits.check_depth(full_size.pixels(), decoded_bytes)?;
-    let working_bytes = match format.codec {
+    let working_bytes = match codec {
         // Planes of brightness, colors and opacity, or a whole image with four bytes a pixel.
-        Codec::WebP => 8 * full_size.pixels(),
+        ImageFormat::WebP => 8 * full_size.pixels(),
         // A copy of the file.
         _ => bytes.len() as u64,
     };
@@ -185,27 +192,12 @@ fn open_other<'a>(
             allocation.max_alloc = Some(decoded_bytes.saturating_mul(2).saturating_add(1 << 24));
             decoder.set_limits(allocation).map_err(failed)?;
             let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
-            Ok(match format.codec {
-                Codec::Bmp => bmp::correct(bytes, image),
+            Ok(match codec {
+                ImageFormat::Bmp => bmp::correct(bytes, image),
                 _ => image,
             })
         }),
     })
-}
-
-/// The name of a format in the `image` crate.
-fn image_format(codec: Codec) -> ImageFormat {
-    match codec {
-        Codec::Jpeg => ImageFormat::Jpeg,
-        Codec::Png => ImageFormat::Png,
-        Codec::WebP => ImageFormat::WebP,
-        Codec::Gif => ImageFormat::Gif,
-        Codec::Bmp => ImageFormat::Bmp,
-        Codec::Tiff => ImageFormat::Tiff,
-        Codec::Avif => ImageFormat::Avif,
-        Codec::Pnm => ImageFormat::Pnm,
-        Codec::Qoi => ImageFormat::Qoi,
-    }
 }
 
 fn undecodable(detail: impl Into<String>) -> Error {

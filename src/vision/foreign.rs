@@ -44,23 +44,20 @@ const UNPACK: &str = "unpack it and send the images in it";
 const DECODE: &str = "decode it and send the image's bytes";
 const SEND_IMAGE: &str = "send the image itself";
 
+/// Brands of files with frames of HEVC. The feature `heic` decodes them.
+pub(super) const HEIC_BRANDS: &[&[u8; 4]] = &[
+    b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
+];
+/// Brands of files with frames of any kind.
+pub(super) const HEIF_BRANDS: &[&[u8; 4]] = &[b"mif1", b"msf1", b"mif2", b"miaf"];
+
 /// All kinds that are recognized but not decoded, looked through after the
 /// [`FORMATS`](super::FORMATS).
 pub(super) static FOREIGN: &[Foreign] = &[
     // Images
-    kind(
-        "HEIC",
-        HEIC,
-        &[Brand(&[
-            b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
-        ])],
-    ),
+    kind("HEIC", HEIC, &[Brand(HEIC_BRANDS)]),
     kind("Canon CR3", DEVELOP, &[Brand(&[b"crx "])]),
-    kind(
-        "HEIF",
-        CONVERT,
-        &[Brand(&[b"mif1", b"msf1", b"mif2", b"miaf"])],
-    ),
+    kind("HEIF", CONVERT, &[Brand(HEIF_BRANDS)]),
     kind(
         "JPEG XL",
         CONVERT,
@@ -252,6 +249,7 @@ mod tests {
             ("HEIC", media(&[b"mif1", b"miaf", b"heix"])),
             ("AVIF", media(&[b"avif", b"mif1", b"miaf"])),
             ("AVIF", media(&[b"mif1", b"avif"])),
+            #[cfg(not(feature = "heic"))]
             ("HEIF", media(&[b"mif1", b"j2ki"])),
             ("Canon CR3", media(&[b"crx ", b"crx ", b"isom"])),
             ("QuickTime video", media(&[b"qt  "])),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use image::ImageFormat;
+
 use super::{
     foreign::{FOREIGN, Foreign},
     signature::{Signature, Signature::At},
@@ -22,14 +24,13 @@ pub struct Format {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Codec {
     Jpeg,
-    Png,
-    WebP,
     Gif,
-    Bmp,
     Tiff,
     Avif,
-    Pnm,
-    Qoi,
+    #[cfg(feature = "heic")]
+    Heic,
+    /// The `image` crate.
+    Image(ImageFormat),
 }
 
 /// All formats that can be decoded. Detection, messages, the endings of file names and the lists in
@@ -44,13 +45,13 @@ pub static FORMATS: &[Format] = &[
     Format {
         name: "PNG",
         extensions: &["png"],
-        codec: Codec::Png,
+        codec: Codec::Image(ImageFormat::Png),
         signatures: &[At(0, b"\x89PNG\r\n\x1a\n")],
     },
     Format {
         name: "WebP",
         extensions: &["webp"],
-        codec: Codec::WebP,
+        codec: Codec::Image(ImageFormat::WebP),
         signatures: &[Signature::Riff(b"WEBP")],
     },
     Format {
@@ -62,7 +63,7 @@ pub static FORMATS: &[Format] = &[
     Format {
         name: "BMP",
         extensions: &["bmp"],
-        codec: Codec::Bmp,
+        codec: Codec::Image(ImageFormat::Bmp),
         signatures: &[At(0, b"BM")],
     },
     Format {
@@ -77,16 +78,26 @@ pub static FORMATS: &[Format] = &[
         codec: Codec::Avif,
         signatures: &[Signature::Brand(&[b"avif", b"avis"])],
     },
+    #[cfg(feature = "heic")]
+    Format {
+        name: "HEIC",
+        extensions: &["heic", "heif", "hif"],
+        codec: Codec::Heic,
+        signatures: &[
+            Signature::Brand(super::foreign::HEIC_BRANDS),
+            Signature::Brand(super::foreign::HEIF_BRANDS),
+        ],
+    },
     Format {
         name: "PNM",
         extensions: &["pnm", "pbm", "pgm", "ppm", "pam"],
-        codec: Codec::Pnm,
+        codec: Codec::Image(ImageFormat::Pnm),
         signatures: &[Signature::Pnm],
     },
     Format {
         name: "QOI",
         extensions: &["qoi"],
-        codec: Codec::Qoi,
+        codec: Codec::Image(ImageFormat::Qoi),
         signatures: &[At(0, b"qoif")],
     },
 ];
@@ -157,6 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(not(feature = "heic"))]
     fn documents_and_pages_name_all_formats() {
         for (file, text) in [
             ("README.md", include_str!("../../README.md")),

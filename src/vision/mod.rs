@@ -12,6 +12,8 @@ mod exif;
 mod foreign;
 mod formats;
 mod gif;
+#[cfg(feature = "heic")]
+mod heic;
 mod jpeg;
 mod jpeg_head;
 mod limits;

@@ -167,6 +167,8 @@ def check_serving() -> None:
     cosine = sum(x * y for x, y in zip(vector, expected)) / sum(y * y for y in expected) ** 0.5
     check(cosine > 0.9999, f"the embedding has a cosine of {cosine} to the reference")
     say(f"maps have the right sizes, and the embedding a cosine of {cosine:.6f} to the reference")
+    ask(address, "/v1/embed", (GOLDEN.parent / "formats/heic/rgb420.heic").read_bytes())
+    say("a HEIC is decoded")
     ask(address, "/v1/gallery/chelsea?label=cat", PHOTOGRAPH, method="PUT")
     text = ask(address, "/metrics").decode()
     check(metric(text, "dinoserve_images_total") >= 3, "the metrics do not count the images")

@@ -5,6 +5,8 @@ mod checkpoints;
 mod defects;
 mod formats;
 mod goldens;
+#[cfg(feature = "heic")]
+mod heic;
 mod parity;
 mod pca;
 mod positions;
