@@ -87,7 +87,10 @@ def serve_pillow(pipe):
     Image.init()
     Image.MAX_IMAGE_PIXELS = None
     while True:
-        path = pipe.recv()
+        try:
+            path = pipe.recv()
+        except EOFError:
+            return  # The comparison has ended.
         try:
             pipe.send(("read", read_with_pillow(path)))
         except BaseException as error:  # noqa: BLE001
