@@ -122,7 +122,7 @@ fn open<'a>(
         Codec::Jpeg => jpeg::open(bytes, limits, min_size)?,
         Codec::Avif => avif::open(bytes, limits)?.with_colors(background, levels),
         #[cfg(feature = "heic")]
-        Codec::Heic => heic::open(bytes, options.exif, limits)?.with_colors(background, levels),
+        Codec::Heic => heic::open(bytes, limits)?.with_colors(background, levels),
         Codec::Gif => gif::open(bytes, limits)?.with_colors(background, levels),
         Codec::Tiff => tiff::open(bytes, limits)?.with_colors(background, levels),
         Codec::Image(codec) => {

@@ -1,6 +1,6 @@
 //! HEIC: HEVC frames in a container of the ISO base media family, decoded by libheif and libde265.
 //!
-//! This module is built with the feature `heic` only. libheif turns and crops an image as the
+//! This module is built with the feature `heic` only. libheif crops and turns an image as the
 //! container says; EXIF data have no say in it.
 
 use std::fmt::Display;
@@ -17,9 +17,9 @@ use crate::error::{Error, Kind, Result};
 /// Maximum number of tiles of an image. Cameras make tiles of 512 pixels: 200 megapixels have 768.
 const MAX_TILES: u64 = 4096;
 
-/// Reads what a HEIC file says of its primary image, which is decoded to 8 bits a sample. `turn` is
-/// whether to turn and crop it as the container says.
-pub(super) fn open(bytes: &[u8], turn: bool, limits: DecodeLimits) -> Result<Samples<'_>> {
+/// Reads what a HEIC file says of its primary image, which is decoded to 8 bits a sample, cropped
+/// and upright.
+pub(super) fn open(bytes: &[u8], limits: DecodeLimits) -> Result<Samples<'_>> {
     let mut context = HeifContext::new().map_err(failed)?;
     let mut security = SecurityLimits::new();
     security.set_max_image_size_pixels(limits.max_pixels);
@@ -29,13 +29,7 @@ pub(super) fn open(bytes: &[u8], turn: bool, limits: DecodeLimits) -> Result<Sam
     context.set_max_decoding_threads(0);
     context.read_bytes(bytes).map_err(failed)?;
     let handle = context.primary_image_handle().map_err(failed)?;
-    let full_size = match turn {
-        true => Size::new(handle.width() as usize, handle.height() as usize),
-        false => Size::new(
-            usize::try_from(handle.ispe_width()).unwrap_or(0),
-            usize::try_from(handle.ispe_height()).unwrap_or(0),
-        ),
-    };
+    let full_size = Size::new(handle.width() as usize, handle.height() as usize);
     limits.check(full_size)?;
     let pixels = full_size.pixels();
     let channels = 3 + u64::from(handle.has_alpha_channel());
@@ -49,12 +43,12 @@ pub(super) fn open(bytes: &[u8], turn: bool, limits: DecodeLimits) -> Result<Sam
         read: Box::new(move || {
             // The handle refers to the context.
             let _context = context;
-            decode(&handle, full_size, turn)
+            decode(&handle, full_size)
         }),
     })
 }
 
-fn decode(handle: &ImageHandle, size: Size, turn: bool) -> Result<DynamicImage> {
+fn decode(handle: &ImageHandle, size: Size) -> Result<DynamicImage> {
     let library = LibHeif::new_checked().map_err(failed)?;
     if library
         .decoder_descriptors(1, Some(CompressionFormat::Hevc))
@@ -63,7 +57,6 @@ fn decode(handle: &ImageHandle, size: Size, turn: bool) -> Result<DynamicImage> 
         return Err(failed("this program was built without libde265"));
     }
     let mut options = DecodingOptions::new().ok_or_else(|| failed("libheif is out of memory"))?;
-    options.set_ignore_transformations(!turn);
     options.set_convert_hdr_to_8bit(true);
     options.set_strict_decoding(true);
     options.set_num_codec_threads(1);
