@@ -113,7 +113,7 @@ impl Serve {
         let http_config = self.http.http_config(self.access.cors_origins());
         // An image that waits for half of the time can still be answered in the other half.
         let extractor = Extractor::new(engine, self.limits.limits(), self.cache_mb << 20)
-            .with_patience(http_config.request_timeout / 2);
+            .with_max_wait(http_config.request_timeout / 2);
         let service = Service::new(extractor, gallery.clone(), self.gallery_limits.limits());
         let source = self.engine.source(onnxruntime)?;
         let live = Arc::new(LiveService::new(service, thread, Some(source)));

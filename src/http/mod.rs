@@ -8,7 +8,7 @@ mod config;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
-mod key_places;
+mod key_permits;
 mod middleware;
 mod openapi;
 mod page;

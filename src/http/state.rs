@@ -8,7 +8,7 @@ use std::sync::{
 use axum::extract::FromRef;
 use tokio::sync::Semaphore;
 
-use super::{HttpConfig, key_places::KeyPlaces, middleware::access::ApiKeys};
+use super::{HttpConfig, key_permits::KeyPermits, middleware::access::ApiKeys};
 use crate::service::{LiveService, Service};
 
 /// State that every handler can reach. Clones are cheap.
@@ -21,7 +21,7 @@ pub struct AppState {
     /// Admission permits, created at the first request, when the engine's plan is known.
     pub(crate) permits: Arc<OnceLock<Arc<Semaphore>>>,
     /// Places of snapshots that are being sent.
-    pub(crate) snapshots: KeyPlaces,
+    pub(crate) snapshots: KeyPermits,
     pub(crate) stopping: Arc<AtomicBool>,
 }
 
@@ -34,7 +34,7 @@ impl AppState {
             config: Arc::new(config),
             keys,
             permits: Arc::default(),
-            snapshots: KeyPlaces::default(),
+            snapshots: KeyPermits::default(),
             stopping: Arc::default(),
         }
     }

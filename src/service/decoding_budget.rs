@@ -22,7 +22,7 @@ pub(super) struct DecodingBudget {
     permits: Arc<Semaphore>,
     bytes: u64,
     /// Maximum time that an image waits.
-    patience: Option<Duration>,
+    max_wait: Option<Duration>,
 }
 
 impl DecodingBudget {
@@ -31,14 +31,14 @@ impl DecodingBudget {
         Self {
             permits: Arc::new(Semaphore::new(units(bytes) as usize)),
             bytes,
-            patience: None,
+            max_wait: None,
         }
     }
 
     /// Sets the maximum time that an image waits.
-    pub(super) fn with_patience(self, patience: Duration) -> Self {
+    pub(super) fn with_max_wait(self, max_wait: Duration) -> Self {
         Self {
-            patience: Some(patience),
+            max_wait: Some(max_wait),
             ..self
         }
     }
@@ -48,8 +48,8 @@ impl DecodingBudget {
     pub(super) async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
         let share = units(bytes).min(units(self.bytes));
         let taking = Arc::clone(&self.permits).acquire_many_owned(share);
-        let taken = match self.patience {
-            Some(patience) => timeout(patience, taking)
+        let taken = match self.max_wait {
+            Some(max_wait) => timeout(max_wait, taking)
                 .await
                 .map_err(|_| self.used_up())?,
             None => taking.await,
@@ -86,7 +86,7 @@ mod tests {
 
     #[tokio::test]
     async fn images_wait_for_their_share_in_order() {
-        let budget = DecodingBudget::new(10 * MIB).with_patience(Duration::from_millis(50));
+        let budget = DecodingBudget::new(10 * MIB).with_max_wait(Duration::from_millis(50));
         let first = budget.take(7 * MIB).await.expect("room");
         let large = tokio::spawn({
             let budget = budget.clone();

@@ -91,9 +91,9 @@ impl Extractor {
 
     /// Sets the maximum time that an image waits for memory to be decoded in.
     #[must_use]
-    pub fn with_patience(self, patience: Duration) -> Self {
+    pub fn with_max_wait(self, max_wait: Duration) -> Self {
         Self {
-            decoding_budget: self.decoding_budget.with_patience(patience),
+            decoding_budget: self.decoding_budget.with_max_wait(max_wait),
             ..self
         }
     }

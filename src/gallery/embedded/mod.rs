@@ -14,12 +14,12 @@
 mod attributes;
 mod check;
 mod codec;
+mod consistent_state;
 mod documents;
 mod environment;
 mod index;
 mod indexer;
 mod memory;
-mod moment;
 mod reader;
 mod readers;
 mod restores;

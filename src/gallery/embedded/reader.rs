@@ -5,8 +5,8 @@ use std::{collections::BinaryHeap, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    codec::ItemRecord, environment::Environment, memory::Memory, moment::Moment, readers::Caller,
-    view::View,
+    codec::ItemRecord, consistent_state::ConsistentState, environment::Environment, memory::Memory,
+    readers::Caller, view::View,
 };
 use crate::{
     error::{Error, Result},
@@ -59,11 +59,11 @@ pub(super) fn filtered_page(
     filter: &ItemFilter,
     caller: Caller<'_>,
 ) -> Result<Vec<Item>> {
-    let moment = Moment::take(environment, memory, name, caller)?;
-    let view = View::new(environment, &moment.txn);
-    let passing = moment.rows.passing(Some(filter), caller)?;
+    let state = ConsistentState::take(environment, memory, name, caller)?;
+    let view = View::new(environment, &state.txn);
+    let passing = state.rows.passing(Some(filter), caller)?;
     let mut first = BinaryHeap::new();
-    for (live, rows) in moment.rows.chunks.iter().zip(&passing) {
+    for (live, rows) in state.rows.chunks.iter().zip(&passing) {
         let places = rows.iter().map(|row| live.chunk.places[row]);
         for place in places.filter(|&place| place > after) {
             first.push(place);
@@ -75,7 +75,7 @@ pub(super) fn filtered_page(
     let mut items = Vec::with_capacity(first.len());
     for place in first.into_sorted_vec() {
         caller.check()?;
-        let record = view.record(moment.gallery.number, place)?;
+        let record = view.record(state.gallery.number, place)?;
         items.extend(record.map(|record| record.item));
     }
     Ok(items)

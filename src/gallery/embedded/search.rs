@@ -2,9 +2,9 @@
 
 use super::{
     attributes::RowSet,
+    consistent_state::ConsistentState,
     environment::Environment,
     memory::Memory,
-    moment::Moment,
     readers::Caller,
     scan::{Best, Hit, scan, score},
     view::View,
@@ -25,13 +25,13 @@ pub(super) fn neighbors(
     search: &Search,
     caller: Caller<'_>,
 ) -> Result<Vec<Neighbor>> {
-    let moment = Moment::take(environment, memory, name, caller)?;
-    let view = View::new(environment, &moment.txn);
-    let number = moment.gallery.number;
-    search.check(name, &moment.binding)?;
+    let state = ConsistentState::take(environment, memory, name, caller)?;
+    let view = View::new(environment, &state.txn);
+    let number = state.gallery.number;
+    search.check(name, &state.binding)?;
     let vector = match &search.query {
         Query::Vector(vector) => vector,
-        Query::Item(id) => &vector_of(&moment, view, name, id)?,
+        Query::Item(id) => &vector_of(&state, view, name, id)?,
     };
     let except = match &search.except {
         Some(id) => view.find(number, id)?.map(|record| record.serial),
@@ -39,7 +39,7 @@ pub(super) fn neighbors(
     };
     // One more neighbor, because the excluded item may be among them.
     let k = search.k + usize::from(except.is_some());
-    let mut hits = hits(&moment, search, vector, k, memory.exact_up_to, caller)?;
+    let mut hits = hits(&state, search, vector, k, memory.exact_up_to, caller)?;
     hits.retain(|hit| Some(hit.serial) != except);
     hits.truncate(search.k);
     let mut neighbors = Vec::with_capacity(hits.len());
@@ -59,16 +59,16 @@ pub(super) fn neighbors(
     Ok(neighbors)
 }
 
-/// Returns the vector of an item at the moment of the search.
+/// Returns the vector of an item at the time of the search.
 fn vector_of(
-    moment: &Moment<'_>,
+    state: &ConsistentState<'_>,
     view: View<'_>,
     name: &GalleryName,
     id: &ItemId,
 ) -> Result<Vec<f32>> {
-    let record = view.find(moment.gallery.number, id)?;
+    let record = view.find(state.gallery.number, id)?;
     let record = record.ok_or_else(|| no_item(name, id))?;
-    let rows = &moment.rows;
+    let rows = &state.rows;
     let (chunk, row) = rows.locate(record.serial).ok_or_else(|| {
         let id = id.as_str();
         Error::damaged(format!(
@@ -84,19 +84,19 @@ fn vector_of(
 }
 
 fn hits(
-    moment: &Moment<'_>,
+    state: &ConsistentState<'_>,
     search: &Search,
     vector: &[f32],
     k: usize,
     exact_up_to: usize,
     caller: Caller<'_>,
 ) -> Result<Vec<Hit>> {
-    let rows = &*moment.rows;
+    let rows = &*state.rows;
     let passing = rows.passing(search.filter.as_ref(), caller)?;
     let candidates: usize = passing.iter().map(RowSet::len).sum();
     let mut best = Best::new(k);
     let is_approximate = !search.exact && candidates > exact_up_to;
-    let index = moment.index.as_ref().filter(|_| is_approximate);
+    let index = state.index.as_ref().filter(|_| is_approximate);
     let Some(&(ref index, upto)) = index else {
         scan(rows, &passing, vector, 0, &mut best, caller)?;
         return Ok(best.into_sorted());

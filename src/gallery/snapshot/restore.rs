@@ -34,9 +34,9 @@ pub async fn restore_snapshot(
 ///
 /// # Errors
 /// [`crate::error::Kind::Malformed`] if the file is not a snapshot or is damaged;
-/// [`crate::error::Kind::Conflict`] during
-/// another restore of the gallery; an [`crate::error::Error`] that reading `from` or `check`
-/// returned; as [`crate::gallery::GalleryStore::put`].
+/// [`crate::error::Kind::Conflict`] during another restore of the gallery; an
+/// [`crate::error::Error`] that reading `from` or `check` returned; as
+/// [`crate::gallery::GalleryStore::put`].
 pub async fn restore_checked_snapshot(
     store: &Gallery,
     name: &GalleryName,

@@ -85,8 +85,8 @@ impl HeadScanner {
         self.state == State::Rejected
     }
 
-    /// Follows the bytes, replaces a bare line feed in a head, and returns the number of bytes up to
-    /// there.
+    /// Follows the bytes, replaces a bare line feed in a head, and returns the number of bytes up
+    /// to there.
     pub(super) fn scan(&mut self, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {

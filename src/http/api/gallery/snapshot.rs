@@ -37,7 +37,7 @@ use crate::{
     http::{
         AppState, Reason, Rejection, Result,
         api::schema::File,
-        key_places::KeyPlace,
+        key_permits::KeyPermit,
         middleware::access::KeyName,
         openapi::{GalleryProblems, WriteProblems},
         request::{options::Options, path::NamePath},
@@ -74,25 +74,25 @@ pub(crate) async fn get_snapshot(
     options: Options,
 ) -> Result<Response> {
     options.reject_unknown()?;
-    let place = match &key {
-        Some(Extension(KeyName(key))) => Some(take_place(&state, key)?),
+    let permit = match &key {
+        Some(Extension(KeyName(key))) => Some(take_permit(&state, key)?),
         None => None,
     };
     let service = state.service();
     // Whatever prevents the snapshot is known before the head is sent.
     let gallery = GalleryReader::open(service.galleries()?.store(), &name).await?;
-    let file = snapshot_stream(gallery, name.clone(), place, state.config.snapshot_idle)?;
+    let file = snapshot_stream(gallery, name.clone(), permit, state.config.snapshot_idle)?;
     let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
     let disposition = format!("attachment; filename=\"{name}.gallery\"");
     let disposition = [(header::CONTENT_DISPOSITION, disposition)];
     Ok((kind, disposition, Body::from_stream(file)).into_response())
 }
 
-/// Takes one of the places of a key, so that other keys find one, too.
-fn take_place(state: &AppState, key: &Arc<str>) -> Result<KeyPlace> {
+/// Takes one of the permits of a key, so that other keys find one, too.
+fn take_permit(state: &AppState, key: &Arc<str>) -> Result<KeyPermit> {
     let max = state.config.max_key_snapshots;
-    let place = state.snapshots.take(key, max);
-    place.ok_or_else(|| {
+    let permit = state.snapshots.take(key, max);
+    permit.ok_or_else(|| {
         telemetry::metrics().count_rejection("overloaded");
         let detail = format!("the API key `{key}` receives {max} snapshots already; retry later");
         let error = Error::new(Kind::Overloaded, detail);
@@ -107,14 +107,14 @@ fn take_place(state: &AppState, key: &Arc<str>) -> Result<KeyPlace> {
 fn snapshot_stream(
     gallery: GalleryReader,
     name: GalleryName,
-    place: Option<KeyPlace>,
+    permit: Option<KeyPermit>,
     limit: Duration,
 ) -> Result<impl Stream<Item = io::Result<Bytes>>> {
     let (reader, writer) = tokio::io::duplex(BUFFER_BYTES);
     let sent = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&sent);
     let write = async move {
-        let _place = place;
+        let _permit = permit;
         tokio::select! {
             written = gallery.write_to(writer) => Ok(written?),
             () = stalled(&sent, limit) => Err(too_slow(limit)),
@@ -176,8 +176,7 @@ pub(crate) struct Restored {
 /// Once the whole file is read and its checksum is verified, it atomically replaces the gallery of
 /// that name. Until then, and on any error, the old gallery stays. A gallery is restored by one
 /// request at a time; a second one gets 409. A file that states what no model can have, vectors not
-/// of length 1, or an id twice, is rejected. The size and time limits of
-/// requests do not apply.
+/// of length 1, or an id twice, is rejected. The size and time limits of requests do not apply.
 #[utoipa::path(
     put,
     path = "/v1/galleries/{name}/snapshot",

@@ -22,7 +22,7 @@ use crate::{
 const PUBLICATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// State of a gallery on disk and in memory after the same commit.
-pub(super) struct Moment<'a> {
+pub(super) struct ConsistentState<'a> {
     pub(super) txn: ReadTransaction<'a>,
     pub(super) gallery: Arc<LiveGallery>,
     /// The index, and the serial up to which it holds every live row. The serial is read before
@@ -32,7 +32,7 @@ pub(super) struct Moment<'a> {
     pub(super) binding: Binding,
 }
 
-impl<'a> Moment<'a> {
+impl<'a> ConsistentState<'a> {
     /// Takes a snapshot. Between a commit and its publication the disk is ahead of memory, so this
     /// waits for the publication.
     pub(super) fn take(
