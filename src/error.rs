@@ -3,7 +3,7 @@
 //! The server maps a [`Kind`] to its own code and shows the message to the client; `cli` prints the
 //! message. The cause is kept for the log.
 
-use std::{fmt, path::Path};
+use std::{borrow::Cow, fmt, path::Path};
 
 /// Kind of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,6 +81,7 @@ impl Error {
 
     /// Creates a [`Kind::InvalidOption`] error about the option `name`.
     pub fn option(name: &str, detail: impl fmt::Display) -> Self {
+        let name = shortened(name);
         Self::new(Kind::InvalidOption, format!("option `{name}`: {detail}"))
     }
 
@@ -201,6 +202,17 @@ impl<T, E: Into<Cause>> ResultExt<T> for Result<T, E> {
             let cause = cause.into();
             Error::internal(format!("{action}: {cause}")).with_source(cause)
         })
+    }
+}
+
+/// Maximum number of characters of a text that a message repeats.
+const MAX_REPEATED: usize = 80;
+
+/// Returns a text that a user gave for a message that repeats it: the beginning of a long one.
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_REPEATED) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
     }
 }
 

@@ -40,7 +40,7 @@ use super::{
     openapi, page,
 };
 use crate::{
-    error::{Error, Kind},
+    error::{Error, Kind, shortened},
     telemetry,
 };
 
@@ -189,14 +189,15 @@ async fn no_sniff(mut response: Response) -> Response {
 }
 
 async fn not_found(request: Request) -> Rejection {
-    let path = request.uri().path();
+    let path = shortened(request.uri().path());
     let detail = format!("unknown path {path}; see /docs and /openapi.json");
     Error::new(Kind::NotFound, detail).into()
 }
 
 async fn method_not_allowed(request: Request) -> Rejection {
-    let path = request.uri().path();
-    let detail = format!("{path} does not take {}", request.method());
+    let path = shortened(request.uri().path());
+    let method = shortened(request.method().as_str());
+    let detail = format!("{path} does not take {method}");
     Rejection::new(Reason::MethodNotAllowed, detail)
 }
 

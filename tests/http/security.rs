@@ -48,6 +48,55 @@ async fn a_head_has_one_host_and_whole_line_ends() {
             format!("GET /healthz HTTP/1.1\r\nhost: x\r\nHost: y\r\n{end}"),
             "400",
         ),
+        (format!("GET /healthz HTTP/1.1\r\nhost:\r\n{end}"), "400"),
+        (
+            format!("GET /healthz HTTP/1.1\r\nhost: a b\r\n{end}"),
+            "400",
+        ),
+        (
+            format!("GET /healthz HTTP/1.1\r\nhost: a, b\r\n{end}"),
+            "400",
+        ),
+        (
+            format!("GET /healthz HTTP/1.1\r\nhost: a/b\r\n{end}"),
+            "400",
+        ),
+        (
+            format!("GET /healthz HTTP/1.1\r\nhost: u@b\r\n{end}"),
+            "400",
+        ),
+        (
+            format!("GET /healthz HTTP/1.1\r\nhost: b\u{fc}\r\n{end}"),
+            "400",
+        ),
+        (
+            format!("GET /healthz HTTP/1.1\r\nhost: [::1\r\n{end}"),
+            "400",
+        ),
+        (
+            format!("GET /healthz HTTP/1.1\r\nhost: a:b\r\n{end}"),
+            "400",
+        ),
+        (
+            format!("GET /healthz HTTP/1.0\r\nhost: a b\r\n{end}"),
+            "400",
+        ),
+        (
+            format!("GET http://u@b/healthz HTTP/1.1\r\nhost: b\r\n{end}"),
+            "400",
+        ),
+        (
+            format!("GET http://b/healthz HTTP/1.1\r\nhost: b\r\n{end}"),
+            "200",
+        ),
+        (
+            format!("GET /healthz HTTP/1.1\r\nhost: [::1]:80\r\n{end}"),
+            "200",
+        ),
+        (
+            format!("GET /healthz HTTP/1.1\r\nhost: a_b.example:\r\n{end}"),
+            "200",
+        ),
         (format!("GET /healthz HTTP/1.1\nhost: x\r\n{end}"), "400"),
         (format!("GET /healthz HTTP/1.1\r\nhost: x\n{end}"), "400"),
         (
@@ -133,6 +182,115 @@ async fn a_long_accept_header_is_not_repeated_whole() {
         status == 406 && detail.len() < 300 && detail.contains('…'),
         "{body}"
     );
+    server.stopped().await;
+}
+
+/// Whatever a request says, a message repeats no more than a part of it.
+#[tokio::test]
+async fn no_message_repeats_a_long_input() {
+    let server = Server::tiny_with_gallery().await;
+    let coffee = "dinov2-small-focus/coffee.png";
+    let long = "a".repeat(4000);
+    let spaced = "a b, ".repeat(800);
+    let image = |path: String| server.post_file(&path, coffee);
+    let json = |path: &str, body: Value| server.post(path).json(&body);
+    let typed = |kind: &str| {
+        server
+            .post("/v1/embed")
+            .header("content-type", kind)
+            .body("x")
+    };
+    let method = reqwest::Method::from_bytes(&b"A".repeat(2000)).unwrap();
+    let form = |name: &str, text: &str| {
+        let form = reqwest::multipart::Form::new().text(name.to_owned(), text.to_owned());
+        server.post("/v1/embed").multipart(form)
+    };
+    let requests = vec![
+        server.get(&format!("/{long}")),
+        server.get(&format!("/assets/{long}")),
+        server.get(&format!("/v1/models/{long}")),
+        server.get(&format!("/v1/models/{long}/{long}")),
+        server.get(&format!("/v1/gallery/{long}")),
+        server.get(&format!("/v1/gallery/{}", &long[..500])),
+        server.get(&format!("/v1/gallery/a?gallery={long}")),
+        server.get(&format!("/v1/galleries/{long}")),
+        server.get(&format!("/v1/probes/{long}")),
+        server.get(&format!("/v1/bases/{long}")),
+        server.get(&format!("/v1/knn/{long}")),
+        server.get(&format!("/v1/gallery?where={long}")),
+        server.get(&format!("/v1/gallery?where={{\"{long}\":1}}")),
+        server.get(&format!(
+            "/v1/gallery?where={{\"metadata\":{{\"{long}\":[]}}}}"
+        )),
+        server.get(&format!("/v1/gallery?where={{\"label\":{{\"{long}\":1}}}}")),
+        server.get(&format!("/v1/gallery?limit={long}")),
+        server.post(&format!("/healthz?{long}")),
+        server.post(&format!("/v1/gallery/{long}/thumbnail")),
+        server.client.request(method, server.url("/v1/embed")),
+        typed(&format!("text/{long}")),
+        typed(&long),
+        typed(&format!("multipart/{long}")),
+        server
+            .post("/v1/embed")
+            .header("content-encoding", &spaced)
+            .body("x"),
+        image("/v1/embed".to_owned()).header("accept", format!("text/{long}")),
+        image(format!("/v1/embed?{long}=1")),
+        image(format!("/v1/embed?{long}=1&{long}=2")),
+        image(format!("/v1/embed?size={long}")),
+        image(format!("/v1/embed?size={}", spaced.replace(' ', "+"))),
+        image(format!("/v1/embed?pooling={long}")),
+        image(format!("/v1/embed?normalize={long}")),
+        image(format!("/v1/attention?head={long}")),
+        image(format!("/v1/similarity?patch={long}")),
+        image(format!("/v1/pca?basis={long}")),
+        image(format!("/v1/classify?probe={long}")),
+        image(format!("/v1/knn?gallery={long}")),
+        image(format!("/v1/knn?label={long}")),
+        form(&long, "x"),
+        form("size", &long),
+        json("/v1/embed", json!({"image": long, (long.clone()): 1})),
+        json("/v1/embed", json!({(long.clone()): [1]})),
+        json("/v1/embed", json!({"pooling": long, "image": ""})),
+        json("/v1/embed", json!({"image": {(long.clone()): "x"}})),
+        json("/v1/embeddings", json!({"input": long})),
+        json(
+            "/v1/embeddings",
+            json!({"input": format!("data:{long}/{long}"), "model": long}),
+        ),
+        json(
+            "/v1/embeddings",
+            json!({"input": format!("https://{long}")}),
+        ),
+        json(
+            "/v1/embeddings",
+            json!({"input": "data:,", "model": spaced}),
+        ),
+        json("/v1/probes", json!({"name": long})),
+        json("/v1/probes", json!({"name": "p", "gallery": long})),
+        json("/v1/models/load", json!({"model": long})),
+        json("/v1/models/load", json!({"model": "x", "precision": long})),
+        json(
+            "/v1/models/load",
+            json!({"model": "x", (long.clone()): long}),
+        ),
+    ];
+    for (index, request) in requests.into_iter().enumerate() {
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let body = answer.text().await.unwrap();
+        // With the members of OpenAI's shape, a message is there twice.
+        assert!(
+            status >= 400 && body.len() < 2000 && !body.contains(&long[..700]),
+            "request {index}: {status} {} bytes: {}",
+            body.len(),
+            &body[..body.len().min(300)]
+        );
+    }
+    // The items of a batch have messages of their own.
+    let entry = json!({"id": "x", "image": "", (long.clone()): 1});
+    let answer = ok_json(json("/v1/gallery", json!({"items": [entry]}))).await;
+    assert!(answer.to_string().len() < 1500, "{answer}");
     server.stopped().await;
 }
 

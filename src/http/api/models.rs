@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use crate::{
     engine::{Engine, EngineState},
-    error::{Error, Kind},
+    error::{Error, Kind, shortened},
     http::{
         AppState, Rejection, Result,
         openapi::GalleryProblems,
@@ -184,6 +184,7 @@ pub(crate) fn check_name(spec: &ModelSpec, name: &str) -> Result<(), Error> {
     if spec.is_called(name) {
         return Ok(());
     }
+    let name = shortened(name);
     let detail = format!("unknown model {name:?}; this server runs {:?}", spec.name);
     Err(Error::new(Kind::NotFound, detail))
 }
@@ -275,6 +276,7 @@ fn malformed(error: impl Display) -> Rejection {
 fn parse_precision(name: &str) -> Result<Precision, Error> {
     name.parse().map_err(|_| {
         let known = Precision::VARIANTS.join(", ");
+        let name = shortened(name);
         let detail = format!("unknown: {name:?}; expected one of {known}");
         Error::option("precision", detail)
     })

@@ -16,7 +16,10 @@ use axum::{
 use tower::{ServiceExt, service_fn};
 use tower_http::decompression::{DecompressionBody, RequestDecompression};
 
-use crate::http::{Reason, Rejection};
+use crate::{
+    error::shortened,
+    http::{Reason, Rejection},
+};
 
 /// Encodings that are decoded, for the header `Accept-Encoding`.
 const ACCEPTED: &str = "gzip, deflate";
@@ -50,7 +53,8 @@ pub(crate) async fn decompress(mut request: Request, next: Next) -> Response {
 }
 
 fn reject(encodings: &[String]) -> Response {
-    let names: String = encodings.join(", ").chars().take(100).collect();
+    let names = encodings.join(", ");
+    let names = shortened(&names);
     let detail = format!(
         "the Content-Encoding is not supported: {names}; send the body uncompressed, or in one of \
          {ACCEPTED}"

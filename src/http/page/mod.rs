@@ -15,7 +15,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{AppState, Rejection};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, shortened};
 
 #[derive(RustEmbed)]
 #[folder = "src/http/page/assets"]
@@ -65,7 +65,10 @@ pub(crate) fn docs(description: OpenApi) -> Router<AppState> {
 /// Returns an embedded file, or 304 if the browser has it.
 fn file(name: &str, headers: &HeaderMap) -> Response {
     let Some(file) = Assets::get(name) else {
-        let error = Error::new(Kind::NotFound, format!("unknown asset /assets/{name}"));
+        let error = Error::new(
+            Kind::NotFound,
+            format!("unknown asset /assets/{}", shortened(name)),
+        );
         return Rejection::from(error).into_response();
     };
     let hash = crate::hex::encode(&file.metadata.sha256_hash()[..8]);

@@ -7,9 +7,7 @@ use headers_accept::Accept;
 use mediatype::MediaType;
 
 use super::rejection::{Reason, Rejection, Result};
-
-/// Maximum number of characters of `Accept` that an error repeats.
-const MAX_REPEATED: usize = 80;
+use crate::error::shortened;
 
 /// A representation that an operation may offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,14 +64,6 @@ pub(crate) fn negotiate(headers: &HeaderMap, offers: &[Representation]) -> Resul
         let detail = format!("Accept: {wanted} matches none of {offered}; ask for one of them");
         Rejection::new(Reason::NotAcceptable, detail)
     })
-}
-
-/// Returns the beginning of a long header.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MAX_REPEATED) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }
 
 /// Returns an element of `Accept` without its charset, and with `*/*` for the `*` that Java sends.

@@ -104,6 +104,22 @@ fn describe_error(kind: Kind) -> (u16, &'static str, &'static str) {
     }
 }
 
+/// Maximum length of `detail`, in characters. All longer ones repeat what a client sent.
+const MAX_DETAIL: usize = 600;
+/// Number of characters that are kept of the end of a longer one, which says what to do.
+const KEPT_END: usize = 400;
+
+/// Leaves out the middle of a long message.
+fn without_middle(detail: String) -> String {
+    let count = detail.chars().count();
+    if count <= MAX_DETAIL {
+        return detail;
+    }
+    let start = detail.chars().take(MAX_DETAIL - KEPT_END);
+    let end = detail.chars().skip(count - KEPT_END);
+    start.chain(['…']).chain(end).collect()
+}
+
 impl Rejection {
     /// Returns the code of the problem, for metrics.
     pub(crate) fn code(&self) -> &'static str {
@@ -130,7 +146,7 @@ impl Problem {
             r#type: format!("urn:dinoserve:problem:{code}"),
             title,
             status,
-            detail,
+            detail: without_middle(detail),
             code,
             limit: limit.map(|Limit { name, value, flag }| LimitProblem { name, value, flag }),
             error: None,

@@ -2,21 +2,23 @@
 //!
 //! All checks use the request head alone. A rejected request never reaches a body reader.
 
+mod host;
 mod keys;
 
 use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Method, Uri, Version, header},
+    http::{HeaderMap, HeaderValue, Method, Uri, Version, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
+use self::host::is_host;
 pub use self::keys::{ApiKeys, NewKey, Role};
 use super::route_group::RouteGroup;
 use crate::{
-    error::Error,
+    error::{Error, shortened},
     http::{AppState, Reason, Rejection, Result},
     telemetry,
 };
@@ -86,9 +88,10 @@ fn check_head(headers: &HeaderMap, uri: &Uri, max_bytes: usize) -> Result<()> {
     Err(error.with_limit("max_header_bytes", max_bytes as u64, "--max-header-bytes"))
 }
 
-/// Rejects a request that states no host, or several.
+/// Rejects a request that states no host, several, or one that is none.
 fn check_host(request: &Request) -> Result<()> {
-    let fields = request.headers().get_all(header::HOST).iter().count();
+    let hosts = request.headers().get_all(header::HOST);
+    let fields = hosts.iter().count();
     let is_http2 = request.version() >= Version::HTTP_2;
     let is_missing = match is_http2 {
         // HTTP/2 has the host in the URI.
@@ -96,9 +99,19 @@ fn check_host(request: &Request) -> Result<()> {
         false => fields == 0 && request.version() == Version::HTTP_11,
     };
     let wrong = match fields {
-        _ if is_missing => "the request has no Host header; send one",
-        0 | 1 => return Ok(()),
-        _ => "the request has several Host headers; send one",
+        _ if is_missing => "the request has no Host header; send one".to_owned(),
+        2.. => "the request has several Host headers; send one".to_owned(),
+        0 | 1 => {
+            let authority = request.uri().authority().map(Authority::as_str);
+            let host = hosts.iter().map(HeaderValue::as_bytes);
+            let mut stated = authority.map(str::as_bytes).into_iter().chain(host);
+            let Some(wrong) = stated.find(|host| !is_host(host)) else {
+                return Ok(());
+            };
+            let wrong = String::from_utf8_lossy(wrong);
+            let wrong = shortened(&wrong);
+            format!("the Host is invalid: {wrong:?}; send a name or an address, and a port")
+        }
     };
     Err(Error::malformed(wrong).into())
 }
