@@ -8,11 +8,12 @@
 //! * `{"gte": a, "lt": b}` (also `gt`, `lte`; one or two of them, both numbers or both strings): in
 //!   that range.
 //!
-//! A condition on a list holds if it holds for one entry. Strings compare by bytes, numbers as f64.
+//! A member that is null counts as absent. A condition on a list holds if it holds for one entry.
+//! Strings compare by bytes, numbers as f64.
 
 use std::{cmp::Ordering, collections::BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Label, Metadata};
 use crate::error::{Error, Result};
@@ -101,6 +102,11 @@ pub enum Condition {
     },
 }
 
+/// Returns the members of an object that are not null. A member that is null counts as absent.
+fn given(object: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> + Clone {
+    object.iter().filter(|(_, value)| !value.is_null())
+}
+
 impl Condition {
     fn parse(name: &str, value: &Value) -> Result<Self> {
         const FORMS: &str =
@@ -112,14 +118,15 @@ impl Condition {
         let Value::Object(members) = value else {
             return Err(wrong("neither a value nor an object"));
         };
-        if let Some(any) = members.get("any") {
+        let mut members = given(members);
+        if let Some((_, any)) = members.clone().find(|(name, _)| *name == "any") {
             let Value::Array(entries) = any else {
                 return Err(wrong("`any` is not a list"));
             };
             let values: Option<BTreeSet<Scalar>> = entries.iter().map(Scalar::of).collect();
             let values =
                 values.ok_or_else(|| wrong("`any` takes strings, numbers and booleans only"))?;
-            return if members.len() == 1 {
+            return if members.all(|(name, _)| name == "any") {
                 Ok(Self::AnyOf(values))
             } else {
                 Err(wrong("`any` cannot be combined with other members"))
@@ -220,11 +227,11 @@ impl ItemFilter {
             return Err(Error::option("where", FORM));
         };
         let mut filter = Self::default();
-        for (name, value) in members {
+        for (name, value) in given(members) {
             match (name.as_str(), value) {
                 ("label", value) => filter.label = Some(Condition::parse("label", value)?),
                 ("metadata", Value::Object(conditions)) => {
-                    for (member, condition) in conditions {
+                    for (member, condition) in given(conditions) {
                         let condition = Condition::parse(member, condition)?;
                         filter.metadata.push((member.clone(), condition));
                     }

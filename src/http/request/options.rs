@@ -142,9 +142,9 @@ fn not_a_plain_value(name: &str) -> Error {
     Error::option(name, "must be a string, a number, true or false")
 }
 
-/// Returns an option that is JSON, and parses it if it came as text.
-pub(crate) fn parsed_object(name: &str, value: Value) -> Result<Value> {
-    let Value::String(text) = value else {
+/// Returns an option that is JSON, and parses it if it came as text. Null stands for the default.
+pub(crate) fn parsed_object(name: &str, value: Option<Value>) -> Result<Option<Value>> {
+    let Some(Value::String(text)) = value else {
         return Ok(value);
     };
     check_object_length(name, &text)?;

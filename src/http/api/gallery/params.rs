@@ -97,8 +97,8 @@ impl ItemParams {
     /// Checks the label and the metadata.
     pub(crate) fn check(self) -> Result<(Option<Label>, Metadata)> {
         let label = self.label.map(Label::new).transpose()?;
-        let metadata = match self.metadata {
-            Some(metadata) => Metadata::from_value(parsed_object("metadata", metadata)?)?,
+        let metadata = match parsed_object("metadata", self.metadata)? {
+            Some(metadata) => Metadata::from_value(metadata)?,
             None => Metadata::default(),
         };
         Ok((label, metadata))
@@ -132,8 +132,9 @@ pub(crate) struct FilterParams {
     label: Option<String>,
     /// Conditions on label and metadata, as JSON: `{"label": C, "metadata": {"member": C, …}}`. An
     /// item must fulfill all of them. Each condition `C` is a value to equal, a list
-    /// `{"any": [..]}` of such values, or a range of `gt`, `gte`, `lt` and `lte`. In a JSON body,
-    /// the object itself. Flags limit the number of conditions and of values.
+    /// `{"any": [..]}` of such values, or a range of `gt`, `gte`, `lt` and `lte`. A member that is
+    /// null counts as absent. In a JSON body, the object itself. Flags limit the number of
+    /// conditions and of values.
     // Not called `filter`, which is the resampling filter of images.
     #[serde(rename = "where")]
     #[param(
@@ -146,8 +147,8 @@ pub(crate) struct FilterParams {
 impl FilterParams {
     /// Combines the label and the conditions.
     pub(crate) fn filter(self) -> Result<Option<ItemFilter>> {
-        let filter = match self.filter {
-            Some(filter) => Some(ItemFilter::parse(&parsed_object("where", filter)?)?),
+        let filter = match parsed_object("where", self.filter)? {
+            Some(filter) => Some(ItemFilter::parse(&filter)?),
             None => None,
         };
         let Some(label) = self.label else {
