@@ -31,6 +31,9 @@ pub struct Binding {
 const MAX_TEXT_BYTES: usize = 256;
 
 impl Binding {
+    /// Maximum width of vectors: of the widest model, with all layers and with two parts of each.
+    pub const MAX_DIM: usize = 2 * Architecture::MAX_LAYERS * Architecture::MAX_SIZE;
+
     /// Checks that a model can have made such vectors. A binding from a file or a database is
     /// checked before a size depends on its numbers.
     ///

@@ -141,7 +141,7 @@ async fn embeddings_are_those_of_embed() {
                 {"role": "user", "content": [{"type": "image_url", "image_url": {"url": file}}]},
             ]}),
             400,
-            "`messages` must hold exactly one image, not 2 entries",
+            "`messages` must hold exactly one image, not several entries",
         ),
         (
             json!({"input": [file, 7]}),
@@ -190,6 +190,82 @@ async fn embeddings_are_those_of_embed() {
         (status, answer["limit"]["flag"].as_str()),
         (413, Some("--max-images"))
     );
+}
+
+#[tokio::test]
+async fn texts_are_named_as_texts() {
+    let server = Server::tiny().await;
+    let post = |body| server.post("/v1/embeddings").json(&body);
+    for text in [
+        "",
+        " ",
+        "cat",
+        "nice text",
+        "aGVsbG8gd29ybGQ=",
+        "hello, world; how are you?",
+        "look at https://example.com please",
+        "https://example.com is a page",
+        "see http://a and http://b",
+        "(https://example.com)",
+        "://",
+        "data: the numbers",
+        "data: one, two and three",
+        "data:numbers",
+        "data%3A the numbers, all of them",
+        "database; the, list",
+        "/home/me/cat.png",
+        "C:\\cat.png",
+        "www.example.com/cat.png",
+        "12",
+        "-1.5e3",
+        "true",
+        "\u{1f431}\u{1f600}",
+        "\u{e4}\u{f6}\u{fc}\n\t",
+        "query: what is a cat?",
+        "100 %2C %3A",
+    ] {
+        for (body, name) in [
+            (json!({"input": text}), "input"),
+            (json!({"input": [text]}), "input[0]"),
+            (
+                json!({"messages": [{"role": "user", "content": text}]}),
+                "messages[0].content",
+            ),
+        ] {
+            let (status, answer) = problem(post(body)).await;
+            let detail = answer["detail"].as_str().unwrap();
+            let begins = detail.starts_with(&format!("`{name}` is not an image: "));
+            let ends = detail.ends_with("this model embeds images, not text; send a data: URI");
+            assert!(status == 400 && begins && ends, "{text:?}: {detail}");
+        }
+    }
+    for text in [
+        "https://example.com/a.png",
+        "S3://bucket/a",
+        "git+ssh://a/b",
+        "file:///a.png",
+    ] {
+        let (status, answer) = problem(post(json!({"input": text}))).await;
+        let detail = answer["detail"].as_str().unwrap();
+        assert!(
+            status == 400 && detail.contains("URLs are not fetched"),
+            "{text}: {detail}"
+        );
+    }
+    // Of a list that must have one entry, no more than two are read.
+    let many = vec![1; 1_000_000];
+    for (body, name) in [
+        (json!({"messages": many}), "messages"),
+        (json!({"input": {"content": many}}), "input.content"),
+        (
+            json!({"messages": [{"content": many}]}),
+            "messages[0].content",
+        ),
+    ] {
+        let (status, answer) = problem(post(body)).await;
+        let expected = format!("`{name}` must hold exactly one image, not several entries");
+        assert_eq!((status, &answer["detail"]), (400, &json!(expected)));
+    }
 }
 
 fn data_uri(bytes: impl AsRef<[u8]>) -> String {

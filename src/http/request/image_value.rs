@@ -4,7 +4,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::image_text::{JsonString, decode_image, is_data_uri};
+use super::{
+    image_text::{JsonString, decode_image, is_address, is_data_uri},
+    json_list::read_list,
+};
 use crate::{
     error::{Error, Result},
     vision::begins_as_image,
@@ -39,12 +42,15 @@ pub(crate) fn read_input(value: &RawValue, name: &str) -> Result<Bytes> {
 }
 
 fn decode_input(text: &str, name: &str) -> Result<Bytes> {
+    if is_data_uri(text) {
+        return decode_image(text, name);
+    }
     let decoded = decode_image(text, name);
     let is_text = match &decoded {
         Ok(bytes) => !begins_as_image(bytes),
-        Err(_) => !text.contains("://"),
+        Err(_) => !is_address(text),
     };
-    if is_text && !is_data_uri(text) {
+    if is_text {
         let begin: String = text.chars().take(40).collect();
         return Err(Error::malformed(format!(
             "`{name}` is not an image: {begin:?}; {NOT_TEXT}"
@@ -139,17 +145,20 @@ fn read_only_one(
     depth: usize,
     decode: DecodeText<'_>,
 ) -> Result<Bytes> {
-    let parts: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|error| {
-        Error::malformed(format!("`{name}` must be a list of objects: {error}"))
-    })?;
-    match parts.as_slice() {
-        [part] => read_nested(part, &format!("{name}[0]"), depth, decode),
-        parts => {
-            let count = parts.len();
-            let detail = format!("`{name}` must hold exactly one image, not {count} entries");
-            Err(Error::malformed(detail))
-        }
-    }
+    let not_one = |found: &str| {
+        Error::malformed(format!(
+            "`{name}` must hold exactly one image, not {found} entries"
+        ))
+    };
+    let mut only = None;
+    // Fails at the second entry, before more are read.
+    let read = read_list(list.get(), "objects", |part, _| match only.replace(part) {
+        None => Ok(()),
+        Some(_) => Err(not_one("several")),
+    });
+    read?.map_err(|error| Error::malformed(format!("`{name}`: {error}")))?;
+    let part = only.ok_or_else(|| not_one("0"))?;
+    read_nested(part, &format!("{name}[0]"), depth, decode)
 }
 
 fn not_an_image(name: &str) -> Error {

@@ -7,17 +7,18 @@ use std::borrow::Cow;
 
 use serde::{
     Deserialize,
-    de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor},
+    de::{Deserializer, MapAccess, Visitor},
 };
 use serde_json::{Number, value::RawValue};
 
 use crate::{
     error::{Error, Result},
-    gallery::ItemId,
+    gallery::{Binding, ItemId},
     http::request::{
         contents::{BatchEntry, BodyKind, Contents, ListingEntry, ParsedBody, QueryInputs},
         image_text::JsonString,
         image_value::{read_image, read_input, read_messages},
+        json_list::{List, read_list},
         options::{Options, option_value},
     },
     service::QueryInput,
@@ -173,12 +174,7 @@ impl BodyVisitor<'_> {
             }
             ("vector", BodyKind::ImagesOrVector) => {
                 let value: Option<&RawValue> = members.next_value()?;
-                Ok(value.map_or(Ok(()), |value| {
-                    let vector = serde_json::from_str(value.get()).map_err(|error| {
-                        Error::option("vector", format!("not a list of numbers: {error}"))
-                    })?;
-                    self.body.add_vector(vector)
-                }))
+                Ok(value.map_or(Ok(()), |value| self.body.add_vector(read_vector(value)?)))
             }
             _ => {
                 let value: &RawValue = members.next_value()?;
@@ -213,6 +209,24 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
     }
 }
 
+/// Reads a vector. Fails at the first value that no gallery has room for.
+fn read_vector(value: &RawValue) -> Result<Vec<f32>> {
+    let not_numbers = |error: serde_json::Error| {
+        Error::option("vector", format!("not a list of numbers: {error}"))
+    };
+    let mut vector = Vec::new();
+    read_list(value.get(), "numbers", |value, index| {
+        if index == Binding::MAX_DIM {
+            let detail = format!("has more than {index} values, as no gallery's vectors have");
+            return Err(Error::option("vector", detail));
+        }
+        vector.push(serde_json::from_str(value.get()).map_err(not_numbers)?);
+        Ok(())
+    })?
+    .map_err(not_numbers)?;
+    Ok(vector)
+}
+
 /// Adds the images of a request in OpenAI's shape: of `input` or of `messages`.
 fn add_input(member: &str, value: &RawValue, body: &mut ParsedBody) -> Result<()> {
     if body.image_count() > 0 {
@@ -230,65 +244,6 @@ fn add_input(member: &str, value: &RawValue, body: &mut ParsedBody) -> Result<()
     };
     read_list(value.get(), "base64 strings or data: URIs", each)?
         .map_err(|error| Error::malformed(format!("`{member}`: {error}")))
-}
-
-/// Reads a list. The outer error is one of an element, the inner one of JSON syntax.
-fn read_list(
-    json: &str,
-    of: &'static str,
-    each: impl FnMut(&RawValue, usize) -> Result<()>,
-) -> Result<serde_json::Result<()>> {
-    let mut failure = None;
-    let mut deserializer = serde_json::Deserializer::from_str(json);
-    let list = List {
-        of,
-        each,
-        failure: &mut failure,
-    };
-    let read = list
-        .deserialize(&mut deserializer)
-        .and_then(|()| deserializer.end());
-    failure.map_or(Ok(read), Err)
-}
-
-/// A list whose elements are handled one by one, as they are read.
-struct List<'a, F> {
-    /// What the elements are, for error messages.
-    of: &'static str,
-    each: F,
-    failure: &'a mut Option<Error>,
-}
-
-impl<'de, F: FnMut(&RawValue, usize) -> Result<()>> DeserializeSeed<'de> for List<'_, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de, F: FnMut(&RawValue, usize) -> Result<()>> Visitor<'de> for List<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "a list of {}", self.of)
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<S: SeqAccess<'de>>(mut self, mut elements: S) -> Result<(), S::Error> {
-        let mut index = 0;
-        while let Some(value) = elements.next_element::<&RawValue>()? {
-            if let Err(error) = (self.each)(value, index) {
-                *self.failure = Some(error);
-                return Err(serde::de::Error::custom("an element is invalid"));
-            }
-            index += 1;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

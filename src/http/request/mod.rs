@@ -7,6 +7,7 @@ mod file_name;
 mod image_text;
 mod image_value;
 pub(crate) mod json;
+mod json_list;
 mod lenient;
 pub(crate) mod options;
 pub(crate) mod path;
