@@ -13,6 +13,7 @@ use flate2::{
     Compression,
     write::{GzEncoder, ZlibEncoder},
 };
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{
     Method, RequestBuilder,
     multipart::{Form, Part},
@@ -116,6 +117,9 @@ async fn an_image_is_accepted_whatever_its_content_type() {
             Some("text/plain; charset=utf-8"),
             Some("IMAGE/PNG"),
             Some("png"),
+            Some("application/json"),
+            Some("multipart/form-data"),
+            Some("multipart/form-data; boundary=x"),
         ] {
             let typed = |body: Vec<u8>| match kind {
                 Some(kind) => t.request(&route).header("content-type", kind).body(body),
@@ -123,7 +127,12 @@ async fn an_image_is_accepted_whatever_its_content_type() {
             };
             let answer = Fixture::answer(typed(t.png.clone())).await;
             assert_eq!(answer, expected, "{} {kind:?}", route.path);
-            if kind == Some("IMAGE/PNG") {
+            let is_known = |kind: &str| {
+                ["IMAGE", "application/json", "multipart"]
+                    .iter()
+                    .any(|known| kind.starts_with(known))
+            };
+            if kind.is_some_and(is_known) {
                 continue;
             }
             let (status, body) = problem(typed(b"{\"image\": \"aaaa\"}".to_vec())).await;
@@ -154,7 +163,58 @@ async fn an_image_is_accepted_whatever_its_content_type() {
             (status, &body["code"]),
             (415, &json!("unsupported_media_type"))
         );
+        let request = t
+            .server
+            .post(path)
+            .header("content-type", "application/json");
+        let (status, body) = problem(request.body(t.png.clone())).await;
+        let expected = "the body is a file (PNG) and not JSON, which this operation takes";
+        assert_eq!((status, &body["detail"]), (400, &json!(expected)), "{path}");
     }
+    // JSON and forms that are none keep their errors.
+    for (kind, text, expected) in [
+        (
+            "application/json",
+            "\u{feff} {\"image\": ",
+            "the JSON cannot be read",
+        ),
+        ("application/json", "hello", "the JSON cannot be read"),
+        (
+            "multipart/form-data",
+            "--x\r\n",
+            "the multipart body cannot be read: Invalid",
+        ),
+        (
+            "multipart/form-data; boundary=x",
+            "--y\r\n",
+            "the body cannot be read",
+        ),
+        (
+            "multipart/form-data; boundary=x",
+            "",
+            "the body cannot be read",
+        ),
+    ] {
+        let request = t.server.post("/v1/embed").header("content-type", kind);
+        let (status, body) = problem(request.body(text)).await;
+        let detail = body["detail"].as_str().unwrap();
+        assert!(
+            status == 400 && detail.starts_with(expected),
+            "{kind} {text}: {body}"
+        );
+    }
+    // The limit of the body holds for one that is looked at first.
+    let long = [&t.png[..], &vec![0; MAX_BODY_BYTES]].concat();
+    let chunks = futures_util::stream::iter([Ok::<_, std::io::Error>(long)]);
+    let request = t
+        .server
+        .post("/v1/embed")
+        .header("content-type", "multipart/form-data");
+    let (status, body) = problem(request.body(reqwest::Body::wrap_stream(chunks))).await;
+    assert_eq!(
+        (status, &body["limit"]["flag"]),
+        (413, &json!("--max-body-bytes"))
+    );
 }
 
 /// An image as the value of `image` in JSON, in each form that clients send.
@@ -172,7 +232,21 @@ fn image_values(png: &[u8]) -> Vec<Value> {
         .map(|line| std::str::from_utf8(line).unwrap())
         .collect();
     let uri = format!("data:image/png;base64,{standard}");
+    let component = utf8_percent_encode(&uri, NON_ALPHANUMERIC).to_string();
     vec![
+        json!(component),
+        json!(
+            component.to_lowercase().replace(
+                &utf8_percent_encode(&standard, NON_ALPHANUMERIC)
+                    .to_string()
+                    .to_lowercase(),
+                &standard,
+            )
+        ),
+        json!(format!("data:image/jpeg;base64%2C{standard}")),
+        json!(format!("data:image/jpeg%3Bbase64,{standard}")),
+        json!(format!("DATA:image%2fjpeg%3bBASE64%2c{escaped}")),
+        json!({"image_url": {"url": component}}),
         json!(standard),
         json!(standard.trim_end_matches('=')),
         json!(url_safe),
@@ -294,6 +368,45 @@ async fn null_is_the_default_of_every_option() {
         }
     }
     assert_eq!(operations, 13, "every operation with a JSON body is here");
+    // The members of a filter, too.
+    let condition = json!({"gte": 1, "lt": null, "any": null});
+    for filter in [
+        json!(null),
+        json!({"label": null, "metadata": null}),
+        json!({"label": "cat", "metadata": {"year": null}}),
+        json!({"label": {"any": ["cat", "coffee"], "gt": null}, "metadata": null}),
+        json!({"label": {"gte": "a", "lte": null}, "other": null}),
+    ] {
+        let request = t.server.post("/v1/knn");
+        let body = json!({"image": encoded, "where": filter, "gallery": null});
+        let found = ok_json(request.json(&body)).await;
+        assert_ne!(found["data"][0]["hits"], json!([]), "{filter}: {found}");
+        let request = t.server.get("/v1/gallery");
+        ok_json(request.query(&[("where", filter.to_string())])).await;
+    }
+    let filter = json!({"metadata": {"year": condition}});
+    ok_json(
+        t.server
+            .post("/v1/knn")
+            .json(&json!({"image": encoded, "where": filter})),
+    )
+    .await;
+    for filter in [
+        json!({"label": {"any": [null]}}),
+        json!({"label": {"gte": null}}),
+    ] {
+        let body = json!({"image": encoded, "where": filter});
+        let (status, _) = problem(t.server.post("/v1/knn").json(&body)).await;
+        assert_eq!(status, 422, "{filter}");
+    }
+    let put = t
+        .server
+        .put("/v1/gallery/c?metadata=null")
+        .header("content-type", "image/png");
+    assert_eq!(
+        ok_json(put.body(t.png.clone())).await["metadata"],
+        json!({})
+    );
     // The options of an item, too.
     let item =
         json!({"id": "b", "image": encoded, "vector": null, "label": null, "metadata": null});

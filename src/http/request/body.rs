@@ -1,20 +1,21 @@
 //! Bodies: a raw image, a multipart form, or JSON.
 //!
-//! Many clients send an image with a wrong `Content-Type` or without one. A body or a part of
-//! another type is therefore looked at, and accepted if it begins as an image does.
+//! Many clients send an image with a wrong `Content-Type` or without one. A body of any type, and a
+//! part of any type, is therefore looked at, and accepted if it begins as an image does.
 
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts, Multipart, Request, multipart::MultipartError},
     http::{HeaderMap, header},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mediatype::MediaType;
 use serde_json::Value;
 
 use crate::{
-    error::{Error, Kind, ResultExt},
+    error::{Error, Kind, ResultExt, shortened},
     http::{
         AppState, HttpConfig, Reason, Rejection, Result,
         request::{
@@ -24,11 +25,11 @@ use crate::{
                 QueryInputs,
             },
             file_name::file_name,
-            json::{read_json, read_listing},
+            json::{read_json, read_listing, without_bom},
             options::{Options, check_text_length},
         },
     },
-    vision::begins_as_image,
+    vision::{HEAD_LENGTH, Identified, begins_as_image, identify},
 };
 
 /// A request with images.
@@ -120,9 +121,21 @@ pub(crate) async fn read(
             }
             parsed.add_image(body, None)?;
         }
-        BodyForm::Multipart => read_multipart(request, config, &mut parsed, &mut options).await?,
+        BodyForm::Multipart => {
+            let (request, head) = with_head(request, config).await?;
+            if is_image_instead(&head, b"--") {
+                let body = read_all(request.into_body(), config).await?;
+                add_body(&mut parsed, body, "a form")?;
+            } else {
+                read_multipart(request, config, &mut parsed, &mut options).await?;
+            }
+        }
         BodyForm::Json => {
             let body = read_all(request.into_body(), config).await?;
+            if is_image_instead(&body, b"{") {
+                add_body(&mut parsed, body, "JSON")?;
+                return Ok((parsed, options));
+            }
             // Decoding megabytes of base64 here would delay other requests on this thread.
             return tokio::task::spawn_blocking(move || {
                 read_json(&body, &mut parsed, &mut options)?;
@@ -133,6 +146,43 @@ pub(crate) async fn read(
         }
     }
     Ok((parsed, options))
+}
+
+/// Adds a body that is an image, although its type says that it is `form`.
+fn add_body(parsed: &mut ParsedBody, body: Bytes, form: &str) -> Result<()> {
+    if matches!(parsed.kind, BodyKind::Images | BodyKind::ImagesOrVector) {
+        return Ok(parsed.add_image(body, None)?);
+    }
+    let kind = match identify(&body) {
+        Identified::Readable(format) => format.name,
+        _ => "image",
+    };
+    let detail = format!("the body is a file ({kind}) and not {form}, which this operation takes");
+    Err(Error::malformed(detail).into())
+}
+
+/// Returns whether a body is an image, and not the form that its type states. That begins with
+/// `start`, after white space.
+fn is_image_instead(head: &[u8], start: &[u8]) -> bool {
+    !without_bom(head).trim_ascii_start().starts_with(start) && begins_as_image(head)
+}
+
+/// Returns a request with the first bytes of its body, as many as tell an image.
+async fn with_head(request: Request, config: &HttpConfig) -> Result<(Request, Bytes)> {
+    let (parts, mut body) = request.into_parts();
+    let mut head = BytesMut::new();
+    while head.len() < HEAD_LENGTH {
+        let Some(frame) = body.frame().await else {
+            let head = head.freeze();
+            return Ok((Request::from_parts(parts, head.clone().into()), head));
+        };
+        let frame = frame.map_err(|error| body_error(&error, config))?;
+        head.extend_from_slice(&frame.into_data().unwrap_or_default());
+    }
+    let head = head.freeze();
+    let begin = stream::iter([Ok(head.clone())]);
+    let body = Body::from_stream(begin.chain(body.into_data_stream()));
+    Ok((Request::from_parts(parts, body), head))
 }
 
 enum BodyForm {
@@ -165,7 +215,9 @@ fn content_type_form(headers: &HeaderMap) -> BodyForm {
     };
     let text = value.to_str().unwrap_or_default();
     let Ok(media) = MediaType::parse(text) else {
-        return BodyForm::Unknown(format!("the Content-Type {value:?} is invalid"));
+        let value = format!("{value:?}");
+        let value = shortened(&value);
+        return BodyForm::Unknown(format!("the Content-Type {value} is invalid"));
     };
     // Media types are case-insensitive.
     let kind = media.ty.as_str().to_lowercase();
@@ -174,7 +226,10 @@ fn content_type_form(headers: &HeaderMap) -> BodyForm {
         ("image", _) | ("application", "octet-stream") => BodyForm::Raw,
         ("multipart", "form-data") => BodyForm::Multipart,
         ("application", "json") => BodyForm::Json,
-        _ => BodyForm::Unknown(format!("the Content-Type {text} is not supported")),
+        _ => {
+            let text = shortened(text);
+            BodyForm::Unknown(format!("the Content-Type {text} is not supported"))
+        }
     }
 }
 
