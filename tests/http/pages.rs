@@ -430,6 +430,22 @@ async fn errors_are_shown_as_text() {
             "document.querySelector('#error').textContent.startsWith('notes.txt is not an image.')",
         )
         .await;
+    browser
+        .drop_file(b"%PDF-1.7", "a.pdf", "application/pdf")
+        .await;
+    browser
+        .wait("document.querySelector('#error').textContent.startsWith('a.pdf is not an image.')")
+        .await;
+    // Many systems know no type for some formats: the server says what such a file is.
+    browser.drop_file(b"8BPS\0\x01", "cat.psd", "").await;
+    browser
+        .wait("document.querySelector('#error').textContent.includes('PSD')")
+        .await;
+    let pgm = [&b"P5 64 64 255\n"[..], &[7, 99, 200, 31].repeat(1024)].concat();
+    browser.drop_file(&pgm, "cat.pgm", "").await;
+    browser
+        .wait("document.querySelector('#add-id').value === 'cat.pgm'")
+        .await;
     browser.drop_file(b"hello", "broken.png", "image/png").await;
     browser
         .wait(
