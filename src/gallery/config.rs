@@ -36,8 +36,15 @@ pub struct GalleryConfig {
     pub max_bytes: u64,
     /// Maximum number of requests that read whole galleries of a folder at the same time.
     pub readers: usize,
-    /// Maximum number of connections to a PostgreSQL database, 4 or more.
+    /// Maximum number of connections to a PostgreSQL database,
+    /// [`MIN_CONNECTIONS`](Self::MIN_CONNECTIONS) or more.
     pub connections: usize,
+}
+
+impl GalleryConfig {
+    /// Minimum number of connections to a PostgreSQL database. With fewer, a page could keep all
+    /// searches waiting.
+    pub const MIN_CONNECTIONS: usize = 6;
 }
 
 impl Default for GalleryConfig {

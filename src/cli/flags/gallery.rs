@@ -43,7 +43,7 @@ pub(in crate::cli) struct GalleryFlags {
         default_value_t = GalleryConfig::default().readers)]
     readers: usize,
 
-    /// Maximum number of connections to a PostgreSQL database, at least 4
+    /// Maximum number of connections to a PostgreSQL database, at least 6
     #[arg(long = "gallery-connections", env = "DINOSERVE_GALLERY_CONNECTIONS", value_name = "COUNT",
         default_value_t = GalleryConfig::default().connections)]
     connections: usize,

@@ -239,3 +239,23 @@ fn location(config: &Config) -> String {
     let database = database.unwrap_or_default();
     format!("{}/{database}", hosts.join(","))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gallery::GalleryConfig;
+
+    #[test]
+    fn no_kind_of_work_takes_the_permits_of_another() {
+        for connections in GalleryConfig::MIN_CONNECTIONS..200 {
+            let permits = Permits::new(connections);
+            let of = |kind: &Semaphore| kind.available_permits();
+            let long = of(&permits.writers) + of(&permits.streams) + of(&permits.scans);
+            assert!(long < connections, "{connections}: short work has one");
+            assert!(
+                of(&permits.pages) < of(&permits.scans),
+                "{connections}: so have searches"
+            );
+        }
+    }
+}

@@ -56,7 +56,10 @@ impl PostgresStore {
         config: &GalleryConfig,
         mode: OpenMode,
     ) -> Result<Self> {
-        let database = Arc::new(Database::new(url, config.connections.max(4))?);
+        let database = Arc::new(Database::new(
+            url,
+            config.connections.max(GalleryConfig::MIN_CONNECTIONS),
+        )?);
         let prepare = async {
             let mut connection = database.connection().await?;
             match mode {
