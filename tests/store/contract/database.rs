@@ -7,7 +7,10 @@ use std::sync::{
 
 use dinoserve::{
     error::Kind,
-    gallery::{self, Gallery, GalleryConfig, GalleryName, OpenMode, Parts, Search},
+    gallery::{
+        self, Gallery, GalleryConfig, GalleryName, OpenMode, Parts, Search, restore_snapshot,
+        write_snapshot,
+    },
 };
 
 use super::{Place, Random, binding, full, id, name, plain, soak::soak};
@@ -76,6 +79,75 @@ async fn servers_that_create_a_gallery_at_once_create_one() {
         .map(|item| item.place)
         .collect();
     assert_eq!(places, [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+/// Servers know of each other's restores only by the locks of the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_restore_a_gallery_at_once_leave_a_whole_one() {
+    let test = "servers_that_restore_a_gallery_at_once_leave_a_whole_one";
+    let Some(server) = Postgres::start(test) else {
+        return;
+    };
+    let stores = [open(&server).await, open(&server).await];
+    let target = name("target");
+    // A snapshot for each server, so that a mixture of both would be seen.
+    let mut files = Vec::new();
+    for (label, count) in [("one", 700), ("two", 900)] {
+        let mut random = Random(count);
+        let items = (0..count).map(|n| full(&n.to_string(), label, "{}", random.direction(4)));
+        let source = name(label);
+        let items = items.collect();
+        stores[0].put(&source, &binding(4), items).await.unwrap();
+        let mut file = Vec::new();
+        write_snapshot(&stores[0], &source, &mut file)
+            .await
+            .unwrap();
+        files.push(file);
+    }
+    restore_snapshot(&stores[0], &target, &*files[0])
+        .await
+        .unwrap();
+
+    let (mut restored, mut refused) = (0, 0);
+    for _ in 0..20 {
+        let tasks: Vec<_> = stores
+            .iter()
+            .zip(&files)
+            .map(|(store, file)| {
+                let (store, file, target) = (Arc::clone(store), file.clone(), target.clone());
+                tokio::spawn(async move { restore_snapshot(&store, &target, &*file).await })
+            })
+            .collect();
+        for task in tasks {
+            match task.await.unwrap() {
+                Ok(_) => restored += 1,
+                Err(error) => {
+                    assert_eq!(error.kind(), Kind::Conflict, "{error}");
+                    refused += 1;
+                }
+            }
+        }
+        for store in &stores {
+            let items = super::read_all(store, &target, Parts::NONE).await;
+            let label = items[0].item.label.clone();
+            let whole = if items.len() == 700 { "one" } else { "two" };
+            assert!(
+                items.len() == 700 || items.len() == 900,
+                "{} items",
+                items.len()
+            );
+            assert!(
+                items.iter().all(|stored| stored.item.label == label),
+                "a mixture"
+            );
+            assert_eq!(label.unwrap().as_str(), whole);
+            let galleries = store.galleries().await.unwrap();
+            let names: Vec<_> = galleries.iter().map(|info| info.name.as_str()).collect();
+            assert_eq!(names, ["one", "target", "two"]);
+            assert!(store.staging_galleries().await.unwrap().is_empty());
+        }
+    }
+    assert!(restored >= 20, "{restored} restored, {refused} refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
