@@ -290,7 +290,12 @@ async fn no_message_repeats_a_long_input() {
     // The items of a batch have messages of their own.
     let entry = json!({"id": "x", "image": "", (long.clone()): 1});
     let answer = ok_json(json("/v1/gallery", json!({"items": [entry]}))).await;
-    assert!(answer.to_string().len() < 1500, "{answer}");
+    assert!(answer.to_string().len() < 2000, "{answer}");
+    let file = reqwest::multipart::Part::bytes(read_golden(coffee)).file_name(long);
+    let form = reqwest::multipart::Form::new().part("file", file);
+    let answer = ok_json(server.post("/v1/gallery").multipart(form)).await;
+    assert!(answer.to_string().len() < 2000, "{answer}");
+    assert_eq!(answer["data"][0]["status"], "failed", "{answer}");
     server.stopped().await;
 }
 

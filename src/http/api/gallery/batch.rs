@@ -207,6 +207,8 @@ fn join_outcomes(
             Ok(written) => (WriteStatus::from(written), None),
             Err(error) => (WriteStatus::Failed, Some(Problem::new(error))),
         };
+        // The name of a file can be longer than an id.
+        let id = id.filter(|id| id.len() <= ItemId::MAX_BYTES);
         data.push(BatchOutcome {
             index,
             id,
