@@ -287,15 +287,24 @@ async fn no_message_repeats_a_long_input() {
             &body[..body.len().min(300)]
         );
     }
-    // The items of a batch have messages of their own.
-    let entry = json!({"id": "x", "image": "", (long.clone()): 1});
-    let answer = ok_json(json("/v1/gallery", json!({"items": [entry]}))).await;
+    // The items of a batch have messages and ids of their own.
+    let good = item("good");
+    let bad = json!({"id": "x", "image": "", (long.clone()): 1});
+    let answer = ok_json(json("/v1/gallery", json!({"items": [good, bad]}))).await;
+    assert_eq!(answer["data"][1]["status"], "failed", "{answer}");
     assert!(answer.to_string().len() < 2000, "{answer}");
-    let file = reqwest::multipart::Part::bytes(read_golden(coffee)).file_name(long);
-    let form = reqwest::multipart::Form::new().part("file", file);
-    let answer = ok_json(server.post("/v1/gallery").multipart(form)).await;
-    assert!(answer.to_string().len() < 2000, "{answer}");
+    let file = reqwest::multipart::Part::bytes(read_golden(coffee));
+    let form = reqwest::multipart::Form::new()
+        .part("file", file.file_name(long))
+        .part(
+            "file",
+            reqwest::multipart::Part::bytes(read_golden(coffee)).file_name("c"),
+        );
+    let answer = server.post("/v1/gallery?gallery=files").multipart(form);
+    let answer = ok_json(answer).await;
     assert_eq!(answer["data"][0]["status"], "failed", "{answer}");
+    assert_eq!(answer["data"][0]["id"], json!(null), "{answer}");
+    assert!(answer.to_string().len() < 2000, "{answer}");
     server.stopped().await;
 }
 
