@@ -15,7 +15,9 @@ use super::{
     opened::{MinSize, Opened, Samples},
     orientation::turned,
     png::Png,
-    pnm, tiff, webp,
+    pnm, tiff,
+    undecodable::undecodable,
+    webp,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -86,7 +88,7 @@ pub fn decoding_bytes(
 }
 
 fn min_size(transform: &Transform) -> impl Fn(Size) -> Size {
-    // Without a plan the image is decoded at full size; the error comes when it is resized.
+    // Without a plan the image is decoded at full size, and resizing it returns the error.
     |full| transform.plan(full).map_or(full, |plan| plan.resized)
 }
 
@@ -97,18 +99,18 @@ fn open<'a>(
     min_size: Option<MinSize<'_>>,
 ) -> Result<Opened<'a>> {
     if bytes.is_empty() {
-        return Err(undecodable("the image is empty (0 bytes)"));
+        return Err(rejected("the image is empty (0 bytes)"));
     }
     let format = match identify(bytes) {
         Identified::Readable(format) => format,
         Identified::Known(kind) => {
-            return Err(undecodable(format!(
+            return Err(rejected(format!(
                 "the file is {}, which cannot be read; {}",
                 kind.name, kind.advice
             )));
         }
         Identified::Unknown => {
-            return Err(undecodable(format!(
+            return Err(rejected(format!(
                 "{} are not an image; send {}",
                 describe(bytes),
                 formats::names()
@@ -142,9 +144,7 @@ fn open_other<'a>(
     codec: ImageFormat,
     limits: DecodeLimits,
 ) -> Result<Samples<'a>> {
-    let failed = move |error: image::ImageError| {
-        undecodable(format!("the {format} cannot be decoded: {error}"))
-    };
+    let failed = move |error: image::ImageError| undecodable(format, error);
     let decoder_of = move |bytes: Cow<'a, [u8]>| {
         let reader = ImageReader::with_format(Cursor::new(bytes), codec);
         reader.into_decoder().map_err(failed)
@@ -173,6 +173,8 @@ fn open_other<'a>(
     let working_bytes = match codec {
         // Planes of brightness, colors and opacity, or a whole image with four bytes a pixel.
         ImageFormat::WebP => 8 * full_size.pixels(),
+        // A repaired file, and a mark for each pixel.
+        ImageFormat::Bmp => bytes.len() as u64 + full_size.pixels(),
         // A copy of the file.
         _ => bytes.len() as u64,
     };
@@ -183,7 +185,7 @@ fn open_other<'a>(
         working_bytes,
         read: Box::new(move || {
             let mut decoder = match png {
-                Some(png) => decoder_of(Cow::Owned(png.essence()))?,
+                Some(png) => decoder_of(Cow::Owned(png.with_pixels()))?,
                 None => decoder,
             };
             let mut allocation = image::Limits::default();
@@ -193,14 +195,14 @@ fn open_other<'a>(
             decoder.set_limits(allocation).map_err(failed)?;
             let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
             Ok(match codec {
-                ImageFormat::Bmp => bmp::correct(bytes, image),
+                ImageFormat::Bmp => bmp::correct(&bmp::repaired(bytes), image),
                 _ => image,
             })
         }),
     })
 }
 
-fn undecodable(detail: impl Into<String>) -> Error {
+fn rejected(detail: impl Into<String>) -> Error {
     Error::new(Kind::UndecodableImage, detail)
 }
 

@@ -5,8 +5,8 @@ use std::io::{Cursor, Read};
 use gif::{ColorOutput, DecodeOptions, MemoryLimit};
 use image::{DynamicImage, RgbImage, RgbaImage, metadata::Orientation};
 
-use super::{DecodeLimits, Size, opened::Samples};
-use crate::error::{Error, Kind, Result};
+use super::{DecodeLimits, Size, opened::Samples, undecodable::undecodable};
+use crate::error::{Error, Result};
 
 /// Reads the header of the first frame. What the frame does not cover is transparent, or has the
 /// first color of the palette if the frame has no transparent color.
@@ -70,8 +70,7 @@ pub(super) fn open(file: &[u8], limits: DecodeLimits) -> Result<Samples<'_>> {
 }
 
 fn failed(reason: &dyn std::fmt::Display) -> Error {
-    let detail = format!("the GIF cannot be decoded: {reason}");
-    Error::new(Kind::UndecodableImage, detail)
+    undecodable("GIF", reason)
 }
 
 /// Splits a file, and adds a palette of gray levels to one that has none for all frames.

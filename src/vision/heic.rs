@@ -11,8 +11,8 @@ use libheif_rs::{
     SecurityLimits,
 };
 
-use super::{DecodeLimits, Size, opened::Samples};
-use crate::error::{Error, Kind, Result};
+use super::{DecodeLimits, Size, opened::Samples, undecodable::undecodable};
+use crate::error::{Error, Result};
 
 /// Maximum number of tiles of an image. Cameras make tiles of 512 pixels: 200 megapixels have 768.
 const MAX_TILES: u64 = 4096;
@@ -91,6 +91,5 @@ fn decode(handle: &ImageHandle, size: Size) -> Result<DynamicImage> {
 }
 
 fn failed(reason: impl Display) -> Error {
-    let detail = format!("the HEIC cannot be decoded: {reason}");
-    Error::new(Kind::UndecodableImage, detail)
+    undecodable("HEIC", reason)
 }

@@ -7,14 +7,15 @@
 
 use std::{
     borrow::Cow,
+    fmt::Display,
     io::{self, Read},
 };
 
 use flate2::read::ZlibDecoder;
 use image::metadata::Orientation;
 
-use super::{DecodeLimits, Size, exif::orientation_of};
-use crate::error::{Error, Kind, Result};
+use super::{DecodeLimits, Size, exif::orientation_of, undecodable::undecodable};
+use crate::error::{Error, Result};
 
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// Maximum length of an unpacked text, as in Pillow.
@@ -54,7 +55,7 @@ impl<'a> Png<'a> {
     /// Takes a file apart.
     ///
     /// # Errors
-    /// [`Kind::UndecodableImage`] for damage that matters, [`Kind::TooLarge`] above a limit.
+    /// `Kind::UndecodableImage` for damage that matters, `Kind::TooLarge` above a limit.
     pub(super) fn read(bytes: &'a [u8], limits: DecodeLimits) -> Result<Self> {
         let mut png = Self::default();
         let mut chunks = chunks(bytes.get(SIGNATURE.len()..).unwrap_or_default()).peekable();
@@ -66,11 +67,11 @@ impl<'a> Png<'a> {
                 .iter()
                 .all(|&byte| byte.is_ascii_alphanumeric() || byte == b'_');
             if !has_name || !chunk.is_whole {
-                return Err(undecodable("it is damaged in front of its pixels"));
+                return Err(damaged("it is damaged in front of its pixels"));
             }
             let is_critical = matches!(&chunk.kind, b"IHDR" | b"PLTE");
             if !chunk.has_right_checksum && is_critical {
-                return Err(undecodable(format!("the checksum of its {name} is wrong")));
+                return Err(damaged(format!("the checksum of its {name} is wrong")));
             }
             match &chunk.kind {
                 b"IHDR" => png.header = chunk.data,
@@ -123,7 +124,7 @@ impl<'a> Png<'a> {
     fn check(&self, limits: DecodeLimits) -> Result<()> {
         let Some(&[a, b, c, d, e, f, g, h, depth, color, ..]) = self.header.first_chunk::<13>()
         else {
-            return Err(undecodable("it has no whole header (IHDR)"));
+            return Err(damaged("it has no whole header (IHDR)"));
         };
         let [width, height] = [[a, b, c, d], [e, f, g, h]].map(u32::from_be_bytes);
         let size = Size::new(width as usize, height as usize);
@@ -131,18 +132,16 @@ impl<'a> Png<'a> {
         if let (INDEXED, Some(palette)) = (color, self.palette)
             && !palette.len().is_multiple_of(3)
         {
-            return Err(undecodable(format!(
+            return Err(damaged(format!(
                 "its palette has {} bytes, no multiple of 3",
                 palette.len()
             )));
         }
         if self.pixels.is_empty() {
-            return Err(undecodable("it has no pixels (IDAT)"));
+            return Err(damaged("it has no pixels (IDAT)"));
         }
         if self.is_damaged && !self.has_intact_pixels(size, depth, color) {
-            return Err(undecodable(
-                "its pixels are damaged: their checksum is wrong",
-            ));
+            return Err(damaged("its pixels are damaged: their checksum is wrong"));
         }
         Ok(())
     }
@@ -182,7 +181,7 @@ impl<'a> Png<'a> {
     }
 
     /// Writes a file with the chunks that decide on pixels.
-    pub(super) fn essence(&self) -> Vec<u8> {
+    pub(super) fn with_pixels(&self) -> Vec<u8> {
         self.write(&self.pixels)
     }
 
@@ -309,7 +308,6 @@ fn chunks(mut rest: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     })
 }
 
-fn undecodable(reason: impl Into<Cow<'static, str>>) -> Error {
-    let detail = format!("the PNG cannot be decoded: {}", reason.into());
-    Error::new(Kind::UndecodableImage, detail)
+fn damaged(reason: impl Display) -> Error {
+    undecodable("PNG", reason)
 }

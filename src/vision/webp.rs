@@ -6,8 +6,8 @@
 
 use image::metadata::Orientation;
 
-use super::{Size, exif::orientation_of};
-use crate::error::{Error, Kind, Result};
+use super::{Size, exif::orientation_of, undecodable::undecodable};
+use crate::error::Result;
 
 /// A part of the file; `data` is shorter than stated if the file ends early.
 struct Chunk<'a> {
@@ -46,11 +46,11 @@ pub(super) fn check(bytes: &[u8]) -> Result<Orientation> {
 fn check_size(chunk: &Chunk<'_>, expected: Option<Size>, container: &str) -> Result<()> {
     match (size_of_image(chunk), expected) {
         (Some(found), Some(expected)) if found != expected => {
-            let detail = format!(
-                "the WebP cannot be decoded: its image is {}×{}, and the {container} {}×{}",
+            let reason = format!(
+                "its image is {}×{}, and the {container} {}×{}",
                 found.width, found.height, expected.width, expected.height
             );
-            Err(Error::new(Kind::UndecodableImage, detail))
+            Err(undecodable("WebP", reason))
         }
         _ => Ok(()),
     }
