@@ -12,14 +12,9 @@ pub struct Foreign {
     pub name: &'static str,
     /// What to do with such a file, as an imperative.
     pub advice: &'static str,
-    pub(super) signatures: &'static [Signature],
-}
-
-impl Foreign {
     /// Whether a file of this kind is or holds an image.
-    pub(super) fn holds_image(&self) -> bool {
-        self.advice != SEND_IMAGE
-    }
+    pub(super) holds_image: bool,
+    pub(super) signatures: &'static [Signature],
 }
 
 const fn kind(
@@ -30,7 +25,16 @@ const fn kind(
     Foreign {
         name,
         advice,
+        holds_image: true,
         signatures,
+    }
+}
+
+/// A kind of file that neither is nor holds an image.
+const fn other(name: &'static str, signatures: &'static [Signature]) -> Foreign {
+    Foreign {
+        holds_image: false,
+        ..kind(name, "send the image itself", signatures)
     }
 }
 
@@ -42,7 +46,6 @@ const RENDER: &str = "render it to PNG or JPEG";
 const FRAMES: &str = "send single frames as JPEG or PNG";
 const UNPACK: &str = "unpack it and send the images in it";
 const DECODE: &str = "decode it and send the image's bytes";
-const SEND_IMAGE: &str = "send the image itself";
 
 /// Brands of files with frames of HEVC. The feature `heic` decodes them.
 pub(super) const HEIC_BRANDS: &[&[u8; 4]] = &[
@@ -137,13 +140,9 @@ pub(super) static FOREIGN: &[Foreign] = &[
         &[At(0, b"%!PS"), At(0, b"\xc5\xd0\xd3\xc6")],
     ),
     kind("SVG", RENDER, &[Signature::Xml("svg")]),
-    kind(
-        "HTML",
-        SEND_IMAGE,
-        &[Text("<!doctype html"), Signature::Xml("html")],
-    ),
-    kind("XML", SEND_IMAGE, &[Text("<?xml")]),
-    kind("JSON", SEND_IMAGE, &[Signature::Json]),
+    other("HTML", &[Text("<!doctype html"), Signature::Xml("html")]),
+    other("XML", &[Text("<?xml")]),
+    other("JSON", &[Signature::Json]),
     kind(
         "a Git LFS pointer",
         "fetch the file itself with `git lfs pull`",
@@ -186,9 +185,9 @@ pub(super) static FOREIGN: &[Foreign] = &[
         &[At(0, b"\0\0\x01\xba"), At(0, b"\0\0\x01\xb3")],
     ),
     kind("Flash video", FRAMES, &[At(0, b"FLV\x01")]),
-    kind("WAVE sound", SEND_IMAGE, &[Riff(b"WAVE")]),
-    kind("MP3 sound", SEND_IMAGE, &[At(0, b"ID3")]),
-    kind("Ogg", SEND_IMAGE, &[At(0, b"OggS")]),
+    other("WAVE sound", &[Riff(b"WAVE")]),
+    other("MP3 sound", &[At(0, b"ID3")]),
+    other("Ogg", &[At(0, b"OggS")]),
     // Archives and compressed files
     kind("ZIP", UNPACK, &[At(0, b"PK\x03\x04"), At(0, b"PK\x05\x06")]),
     kind("gzip", UNPACK, &[At(0, b"\x1f\x8b")]),

@@ -136,7 +136,7 @@ pub fn identify(head: &[u8]) -> Identified {
 pub fn begins_as_image(head: &[u8]) -> bool {
     match identify(head) {
         Identified::Readable(_) => true,
-        Identified::Known(kind) => kind.holds_image(),
+        Identified::Known(kind) => kind.holds_image,
         Identified::Unknown => false,
     }
 }
