@@ -138,6 +138,33 @@ def avif_bombs() -> Cases:
     yield "3000-items", avif(items=((1, b"av01", (1, 2)),) + tuple((n, b"av01", (1,)) for n in range(2, 3000)))
 
 
+def avif_overlaps() -> Cases:
+    """Few bytes that many items refer to, and few bytes that state many."""
+    side = 64 * 31
+    grid = bytes([0, 1, 30, 30]) + struct.pack(">II", side, side)
+
+    def tiles(tile: bytes, extents: list | None = None, more: bytes = b"") -> bytes:
+        """961 tiles, all of which are one item."""
+        return avif(
+            grid + tile,
+            properties=(size(side, side), size(64, 64), CODEC),
+            items=((1, b"grid", (1,)), (2, b"av01", (2, 3))),
+            extents={1: [(0, len(grid))], 2: extents or [(len(grid), len(tile))]},
+            references=reference(b"dimg", 1, *(2,) * 961) + more,
+        )
+
+    for name, padding in [("no-padding", 0), ("3-kb", 3_000), ("100-kb", 100_000)]:
+        # An OBU that the decoder leaves out.
+        length = bytes([padding & 0x7F | 0x80, padding >> 7 & 0x7F | 0x80, padding >> 14])
+        yield f"961-tiles-at-one-place-with-{name}", tiles(TILE + b"\x7a" + length + bytes(padding))
+    yield "961-tiles-of-20000-extents", tiles(TILE, [(len(grid), 1)] * 20_000)
+    yield "alpha-of-all-items", tiles(TILE, more=reference(b"auxl", 9, *range(10_000, 65_000)) * 2)
+    # No extent takes a byte.
+    places = b"".join(struct.pack(">HHH", number, 0, 0xFFFF) for number in range(1, 30_000))
+    locations = full(b"iloc", b"\0\0", struct.pack(">H", 29_999), places)
+    yield "65535-extents-of-29999-items", avif(more=locations).replace(b"iloc", b"free", 1)
+
+
 def avif_lies() -> Cases:
     base, data = avif(), stream()
     yield "no-primary-item", base.replace(b"pitm", b"free")

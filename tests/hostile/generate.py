@@ -18,7 +18,7 @@ from pathlib import Path
 # No folder of compiled modules in the source.
 sys.dont_write_bytecode = True
 
-from avif import avif_bombs, avif_lies
+from avif import avif_bombs, avif_lies, avif_overlaps
 from bmp import bmp_bombs, bmp_kinds, bmp_lies
 from building import EXTENSIONS, MIB, mutated, truncated
 from gif import gif_bombs, gif_lies
@@ -35,7 +35,7 @@ FAMILIES = {
     "bmp": [bmp_bombs, bmp_kinds, bmp_lies],
     "tiff": [tiff_bombs, tiff_kinds, tiff_combinations, tiff_lies],
     "webp": [webp_bombs, webp_lossless, webp_lies],
-    "avif": [avif_bombs, avif_lies],
+    "avif": [avif_bombs, avif_overlaps, avif_lies],
     "other": [other_files],
 }
 

@@ -3,8 +3,8 @@
 use image::{DynamicImage, RgbImage, RgbaImage};
 
 use super::{
+    super::undecodable::undecodable,
     boxes::Color,
-    failure::damaged,
     planes::{Planes, Sampling, UNSPECIFIED},
 };
 use crate::error::{Error, Result};
@@ -142,11 +142,14 @@ impl Matrix {
             (0, _) if matches!(image.sampling, Sampling::Full | Sampling::Gray) => Self::Identity,
             (8, true) => Self::GreenOrange,
             _ => {
-                return Err(damaged(format!(
-                    "its colors have the matrix coefficients {} of ITU-T H.273, which are not \
+                return Err(undecodable(
+                    "AVIF",
+                    format!(
+                        "its colors have the matrix coefficients {} of ITU-T H.273, which are not \
                      supported",
-                    color.matrix
-                )));
+                        color.matrix
+                    ),
+                ));
             }
         })
     }

@@ -1,26 +1,30 @@
 //! Sizes in an AV1 bitstream, read before its decoder allocates by them.
 
-use super::failure::damaged;
-use crate::{error::Result, vision::Size};
+use super::super::{Size, undecodable::undecodable};
+use crate::error::Result;
 
 /// Number of frames beyond which an image can only be an attack on the decoder's time. A
 /// progressive image has at most four layers.
 const MAX_FRAMES: usize = 8;
 
-/// Rejects a bitstream that states another size than `size`, or many frames.
-pub(super) fn check(stream: &[u8], size: Size) -> Result<()> {
+/// Returns the number of frames, all of which the decoder may keep. Rejects a bitstream that states
+/// another size than `size`, or many frames.
+pub(super) fn check(stream: &[u8], size: Size) -> Result<usize> {
     let mut frames = 0;
     let mut has_size = false;
     for unit in units(stream) {
         match unit.kind {
             SEQUENCE_HEADER => {
                 let stated = sequence_size(unit.content)
-                    .ok_or_else(|| damaged("its sequence header is cut off"))?;
+                    .ok_or_else(|| undecodable("AVIF", "its sequence header is cut off"))?;
                 if stated != size {
-                    return Err(damaged(format!(
-                        "its image is {}×{}, and its item {}×{}",
-                        stated.width, stated.height, size.width, size.height
-                    )));
+                    return Err(undecodable(
+                        "AVIF",
+                        format!(
+                            "its image is {}×{}, and its item {}×{}",
+                            stated.width, stated.height, size.width, size.height
+                        ),
+                    ));
                 }
                 has_size = true;
             }
@@ -29,13 +33,13 @@ pub(super) fn check(stream: &[u8], size: Size) -> Result<()> {
         }
     }
     if !has_size || frames == 0 {
-        return Err(damaged("it has no frame"));
+        return Err(undecodable("AVIF", "it has no frame"));
     }
     if frames > MAX_FRAMES {
         let detail = format!("its image has {frames} frames, and the limit is {MAX_FRAMES}");
-        return Err(damaged(detail));
+        return Err(undecodable("AVIF", detail));
     }
-    Ok(())
+    Ok(frames)
 }
 
 // Types of units (AV1 specification, 6.2.2).

@@ -5,19 +5,20 @@
 
 mod boxes;
 mod color;
-mod failure;
 mod header;
+mod locations;
 mod planes;
+
+use std::collections::HashSet;
 
 use image::metadata::Orientation;
 use mp4_atom::FourCC;
 
 use self::{
     boxes::{Items, Property},
-    failure::damaged,
     planes::Planes,
 };
-use super::{DecodeLimits, Size, opened::Samples};
+use super::{DecodeLimits, Size, opened::Samples, undecodable::undecodable};
 use crate::error::Result;
 
 /// Reads what an AVIF file says of its still image, which is decoded to 8 bits a sample.
@@ -25,11 +26,12 @@ pub(super) fn open(bytes: &[u8], limits: DecodeLimits) -> Result<Samples<'_>> {
     let items = Items::read(bytes)?;
     let primary = items.primary;
     let coded = Coded::read(&items, primary, limits)?;
-    let alpha = find_alpha(&items, primary)?;
+    let alpha = find_alpha(&items, &[primary].into());
     let coded_alpha = match alpha {
         Some(item) => Some(Coded::read(&items, item, limits)?),
         None if coded.has_alpha_in_tiles(&items) => {
-            return Err(damaged(
+            return Err(undecodable(
+                "AVIF",
                 "its tiles have alpha of their own, which is not supported",
             ));
         }
@@ -39,7 +41,10 @@ pub(super) fn open(bytes: &[u8], limits: DecodeLimits) -> Result<Samples<'_>> {
         .as_ref()
         .is_some_and(|alpha| alpha.size != coded.size)
     {
-        return Err(damaged("its alpha has another size than its colors"));
+        return Err(undecodable(
+            "AVIF",
+            "its alpha has another size than its colors",
+        ));
     }
     let properties = items.properties(primary)?;
     let stated = properties.iter().find_map(|property| match property {
@@ -54,8 +59,7 @@ pub(super) fn open(bytes: &[u8], limits: DecodeLimits) -> Result<Samples<'_>> {
         full_size: coded.size,
         orientation,
         decoded_bytes: pixels * if alpha.is_some() { 4 } else { 3 },
-        // The frame of the decoder, and planes of color and of alpha, of two bytes a sample.
-        working_bytes: pixels * (6 + 6 + 2),
+        working_bytes: working_bytes(&coded, coded_alpha.as_ref()),
         read: Box::new(move || {
             let image = coded.decode(&items)?;
             let alpha = coded_alpha.map(|alpha| alpha.decode(&items)).transpose()?;
@@ -65,6 +69,16 @@ pub(super) fn open(bytes: &[u8], limits: DecodeLimits) -> Result<Samples<'_>> {
     })
 }
 
+/// Returns the memory of decoding in addition to the result, in bytes: the planes of colors, of
+/// alpha, and what the decoder keeps.
+fn working_bytes(coded: &Coded, alpha: Option<&Coded>) -> u64 {
+    let alpha_bytes = alpha.map_or(0, |alpha| alpha.planes_bytes() + alpha.decoder_bytes());
+    coded.planes_bytes() + alpha_bytes.max(coded.decoder_bytes())
+}
+
+/// Bytes of the samples of a pixel: three of two bytes.
+const SAMPLE_BYTES: u64 = 6;
+
 /// An image in the file: a frame, or tiles that form a grid.
 struct Coded {
     size: Size,
@@ -72,6 +86,8 @@ struct Coded {
     columns: usize,
     /// Items of the frames, row by row.
     tiles: Vec<u32>,
+    /// Largest number of frames that a tile has.
+    frames: usize,
 }
 
 impl Coded {
@@ -80,25 +96,30 @@ impl Coded {
         let size = size_of(items, item)?;
         limits.check(size)?;
         if kind == Some(FourCC::new(b"av01")) {
-            return Ok(Self {
+            return Self {
                 size,
                 tile: size,
                 columns: 1,
                 tiles: vec![item],
-            });
+                frames: 0,
+            }
+            .checked(items);
         }
         if kind != Some(FourCC::new(b"grid")) {
             let kind = kind.map_or_else(|| "none".to_owned(), |kind| kind.to_string());
-            return Err(damaged(format!(
-                "its image is an item of type {kind}, which is not supported"
-            )));
+            return Err(undecodable(
+                "AVIF",
+                format!("its image is an item of type {kind}, which is not supported"),
+            ));
         }
-        let (columns, rows, output) =
-            read_grid(&items.content(item)?).ok_or_else(|| damaged("its grid is cut off"))?;
+        let (columns, rows, output) = read_grid(&items.content(item)?)
+            .ok_or_else(|| undecodable("AVIF", "its grid is cut off"))?;
         let tiles = items.references_of(item, b"dimg");
         let tile = size_of(
             items,
-            *tiles.first().ok_or_else(|| damaged("its grid is empty"))?,
+            *tiles
+                .first()
+                .ok_or_else(|| undecodable("AVIF", "its grid is empty"))?,
         )?;
         limits.check(tile)?;
         let covers = |count: usize, tile: usize, side: usize| {
@@ -109,33 +130,65 @@ impl Coded {
             || !covers(columns, tile.width, size.width)
             || !covers(rows, tile.height, size.height)
         {
-            return Err(damaged(format!(
-                "its grid of {columns}×{rows} tiles of {}×{} does not make an image of {}×{}",
-                tile.width, tile.height, size.width, size.height
-            )));
+            return Err(undecodable(
+                "AVIF",
+                format!(
+                    "its grid of {columns}×{rows} tiles of {}×{} does not make an image of {}×{}",
+                    tile.width, tile.height, size.width, size.height
+                ),
+            ));
         }
-        Ok(Self {
+        Self {
             size,
             tile,
             columns,
             tiles,
-        })
+            frames: 0,
+        }
+        .checked(items)
+    }
+
+    /// Checks the tiles, and counts their frames.
+    fn checked(mut self, items: &Items<'_>) -> Result<Self> {
+        items.check_overlap(&self.tiles)?;
+        let mut seen = HashSet::new();
+        for &item in self.tiles.iter().filter(|&&item| seen.insert(item)) {
+            if items.kind(item) != Some(FourCC::new(b"av01")) || size_of(items, item)? != self.tile
+            {
+                return Err(undecodable("AVIF", "its tiles are of several kinds"));
+            }
+            let frames = header::check(&items.content(item)?, self.tile)?;
+            self.frames = self.frames.max(frames);
+        }
+        Ok(self)
     }
 
     fn has_alpha_in_tiles(&self, items: &Items<'_>) -> bool {
-        let has_alpha = |&tile: &u32| matches!(find_alpha(items, tile), Ok(Some(_)));
-        self.tiles.len() > 1 && self.tiles.iter().any(has_alpha)
+        let tiles = self.tiles.iter().copied().collect();
+        self.tiles.len() > 1 && find_alpha(items, &tiles).is_some()
+    }
+
+    /// Whether the image is one tile.
+    fn is_single(&self) -> bool {
+        self.tiles.len() == 1 && self.tile == self.size
+    }
+
+    fn planes_bytes(&self) -> u64 {
+        SAMPLE_BYTES * self.size.pixels()
+    }
+
+    /// Returns the memory of decoding a tile, in bytes: all frames of its stream, and its planes if
+    /// they are copied to those of the image.
+    fn decoder_bytes(&self) -> u64 {
+        let planes = u64::from(!self.is_single());
+        SAMPLE_BYTES * self.tile.pixels() * (self.frames as u64 + planes)
     }
 
     fn decode(&self, items: &Items<'_>) -> Result<Planes> {
         let mut canvas: Option<Planes> = None;
         for (number, &item) in self.tiles.iter().enumerate() {
-            if items.kind(item) != Some(FourCC::new(b"av01")) || size_of(items, item)? != self.tile
-            {
-                return Err(damaged("its tiles are of several kinds"));
-            }
             let tile = Planes::decode(&items.content(item)?, self.tile)?;
-            if self.tiles.len() == 1 && self.tile == self.size {
+            if self.is_single() {
                 return Ok(tile);
             }
             let x = number % self.columns * self.tile.width;
@@ -144,7 +197,7 @@ impl Coded {
                 .get_or_insert_with(|| Planes::canvas(self.size, &tile))
                 .place(&tile, x, y)?;
         }
-        canvas.ok_or_else(|| damaged("it has no frame"))
+        canvas.ok_or_else(|| undecodable("AVIF", "it has no frame"))
     }
 }
 
@@ -177,24 +230,25 @@ fn size_of(items: &Items<'_>, item: u32) -> Result<Size> {
         Property::Size(size) => Some(*size),
         _ => None,
     });
-    size.ok_or_else(|| damaged("an item has no size"))
+    size.ok_or_else(|| undecodable("AVIF", "an item has no size"))
 }
 
-fn find_alpha(items: &Items<'_>, item: u32) -> Result<Option<u32>> {
+/// Returns the item that is the alpha of one of `items`. An item with a property that is not
+/// understood counts as none, as in libavif.
+fn find_alpha(all: &Items<'_>, items: &HashSet<u32>) -> Option<u32> {
     const ALPHA: [&str; 2] = [
         "urn:mpeg:mpegB:cicp:systems:auxiliary:alpha",
         "urn:mpeg:hevc:2015:auxid:1",
     ];
-    for auxiliary in items.references_to(item, b"auxl") {
-        for property in items.properties(auxiliary)? {
-            if let Property::Auxiliary(kind) = property
-                && ALPHA.contains(&kind.as_str())
-            {
-                return Ok(Some(auxiliary));
-            }
-        }
-    }
-    Ok(None)
+    let is_alpha = |property: &&Property| matches!(property, Property::Auxiliary(kind) if ALPHA.contains(&kind.as_str()));
+    let mut references = all.references(b"auxl");
+    let found = references.find(|(from, to)| {
+        to.iter().any(|item| items.contains(item))
+            && all
+                .properties(*from)
+                .is_ok_and(|properties| properties.iter().any(is_alpha))
+    });
+    found.map(|(from, _)| from)
 }
 
 /// Returns the orientation of an image that is first rotated and then mirrored.
@@ -220,4 +274,28 @@ fn orientation(properties: &[&Property]) -> Orientation {
         _ => 6,
     };
     Orientation::from_exif(number).unwrap_or(Orientation::NoTransforms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_frames_that_the_decoder_may_keep_are_counted() {
+        let coded = |frames: usize, columns: usize| Coded {
+            size: Size::new(100 * columns, 10),
+            tile: Size::new(100, 10),
+            columns,
+            tiles: vec![1; columns],
+            frames,
+        };
+        let bytes = |coded: &Coded, alpha| working_bytes(coded, alpha) / 1000;
+        let (one, eight) = (coded(1, 1), coded(8, 1));
+        assert_eq!(bytes(&one, None), 6 + 6);
+        assert_eq!(bytes(&one, Some(&one)), 6 + 6 + 6);
+        assert_eq!(bytes(&eight, None), 6 + 48);
+        assert_eq!(bytes(&one, Some(&eight)), 6 + 6 + 48);
+        // The planes of ten tiles, and the frames and planes of one.
+        assert_eq!(bytes(&coded(2, 10), None), 60 + 12 + 6);
+    }
 }

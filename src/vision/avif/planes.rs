@@ -5,8 +5,11 @@ use aom_decode::{
     color::{ChromaSampling, ColorPrimaries, Depth, MatrixCoefficients, Range},
 };
 
-use super::{boxes::Color, failure::damaged, header};
-use crate::{error::Result, vision::Size};
+use super::{
+    super::{Size, undecodable::undecodable},
+    boxes::Color,
+};
+use crate::error::Result;
 
 /// How many chroma samples there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,12 +100,15 @@ impl Planes {
     /// Copies a tile to a place in this image.
     pub(super) fn place(&mut self, tile: &Self, x: usize, y: usize) -> Result<()> {
         if (tile.depth, tile.sampling) != (self.depth, self.sampling) {
-            return Err(damaged("its tiles are of several kinds"));
+            return Err(undecodable("AVIF", "its tiles are of several kinds"));
         }
         let chroma = self.sampling.chroma(Size::new(x, y));
         let is_between = |at: usize, chroma: usize| chroma > 0 && at != chroma && at % 2 == 1;
         if is_between(x, chroma.width) || is_between(y, chroma.height) {
-            return Err(damaged("a tile begins between two chroma samples"));
+            return Err(undecodable(
+                "AVIF",
+                "a tile begins between two chroma samples",
+            ));
         }
         let corners = [
             (x, y),
@@ -117,10 +123,10 @@ impl Planes {
         Ok(())
     }
 
-    /// Decodes the bitstream of an image of `size`.
+    /// Decodes the bitstream of an image of `size`, which [`header::check`](super::header::check)
+    /// has accepted.
     pub(super) fn decode(stream: &[u8], size: Size) -> Result<Self> {
-        header::check(stream, size)?;
-        let failed = |error: aom_decode::Error| damaged(error.to_string());
+        let failed = |error: aom_decode::Error| undecodable("AVIF", error.to_string());
         let mut decoder = Decoder::new(&Config { threads: 1 }).map_err(failed)?;
         let frame = decoder.decode_frame(stream).map_err(failed)?;
         let color = Color {
@@ -161,13 +167,16 @@ impl Planes {
             Depth::Depth8 => 8,
             Depth::Depth10 => 10,
             Depth::Depth12 => 12,
-            _ => return Err(damaged("its samples have more than 12 bits")),
+            _ => return Err(undecodable("AVIF", "its samples have more than 12 bits")),
         };
         let chroma = sampling.chroma(size);
         let planes = planes.map(|plane| plane.unwrap_or_else(|| Plane::new(Size::new(0, 0))));
         for (plane, size) in planes.iter().zip([size, chroma, chroma]) {
             if plane.width != size.width || plane.samples.len() != size.width * size.height {
-                return Err(damaged("its frame has another size than its header states"));
+                return Err(undecodable(
+                    "AVIF",
+                    "its frame has another size than its header states",
+                ));
             }
         }
         Ok(Self {
