@@ -49,6 +49,7 @@ fuzz_target!(|file: &[u8]| {
         filter: filters[file.len() / 9 % 2],
         patch: PATCH,
         max_patches: 1024,
+        shrinks: file.len().is_multiple_of(2),
     };
 
     let decoded = panic::catch_unwind(AssertUnwindSafe(|| {

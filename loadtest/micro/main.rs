@@ -34,6 +34,7 @@ fn transform(size: usize) -> Transform {
         filter: ResampleFilter::Bicubic,
         patch: PatchSize::new(14),
         max_patches: 4096,
+        shrinks: false,
     }
 }
 

@@ -129,6 +129,7 @@ impl Bench {
             filter: ResampleFilter::Bicubic,
             patch,
             max_patches: limits.max_patches,
+            shrinks: false,
         };
         let decode = |file: &[u8]| decode(file, DecodeOptions::default(), limits.decode);
         let resize = |image: &RgbImage| -> Result<Input> {

@@ -9,8 +9,8 @@ use crate::{
     names::option_enum,
     telemetry,
     vision::{
-        DecodeLimits, PatchSize, Preprocessing, PreprocessingOverrides, decode_fast, decode_whole,
-        decoding_bytes,
+        DecodeLimits, PatchSize, Preprocessing, PreprocessingOverrides, Transform, decode_fast,
+        decode_whole, decoding_bytes,
     },
 };
 
@@ -97,9 +97,16 @@ impl Preparation {
         limits: &ImageLimits,
     ) -> Result<u64> {
         let options = self.preprocessing.decode_options();
-        let transform = self.preprocessing.transform(patch, limits.max_patches);
+        let transform = self.transform(patch, limits);
         let fast = self.decoding == Decoding::Fast;
         catch_panics(|| decoding_bytes(file, options, limits.decode, &transform, fast))
+    }
+
+    fn transform(&self, patch: PatchSize, limits: &ImageLimits) -> Transform {
+        Transform {
+            shrinks: self.shrinks,
+            ..self.preprocessing.transform(patch, limits.max_patches)
+        }
     }
 
     fn decode_and_resize(
@@ -110,14 +117,10 @@ impl Preparation {
     ) -> Result<Timed<Input>> {
         let started = Instant::now();
         let options = self.preprocessing.decode_options();
-        let transform = self.preprocessing.transform(patch, limits.max_patches);
+        let transform = self.transform(patch, limits);
         let image = match self.decoding {
             Decoding::Exact => decode_whole(file, options, limits.decode)?,
             Decoding::Fast => decode_fast(file, options, limits.decode, &transform)?,
-        };
-        let transform = match self.shrinks {
-            true => transform.shrunk_to_fit(image.full_size),
-            false => transform,
         };
         let decoded = Instant::now();
         let (pixels, grid) = transform.apply_to_decoded(&image)?;

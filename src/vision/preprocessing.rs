@@ -64,6 +64,7 @@ impl Preprocessing {
             filter: self.filter,
             patch,
             max_patches,
+            shrinks: false,
         }
     }
 

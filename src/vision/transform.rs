@@ -40,6 +40,9 @@ pub struct Transform {
     pub patch: PatchSize,
     /// Maximum number of patches of an image.
     pub max_patches: usize,
+    /// Whether `size` shrinks to the largest that fits for an image whose grid would have more than
+    /// `max_patches` patches.
+    pub shrinks: bool,
 }
 
 /// Result of applying a [`Transform`] to an image size.
@@ -54,12 +57,20 @@ pub struct ResizePlan {
 }
 
 impl Transform {
-    /// Plans the transform of an image of size `image`.
+    /// Plans the transform of an image of size `image`, with a smaller `size` if this one's grid has
+    /// too many patches and the transform shrinks.
     ///
     /// # Errors
     /// [`Kind::InvalidOption`] if `size` is below one patch, or no multiple of the patch where it
     /// must be; [`Kind::LimitExceeded`] if the grid would have more than `max_patches` patches.
     pub fn plan(&self, image: Size) -> Result<ResizePlan> {
+        match self.shrinks {
+            true => self.shrunk_to_fit(image).plan_exactly(image),
+            false => self.plan_exactly(image),
+        }
+    }
+
+    fn plan_exactly(&self, image: Size) -> Result<ResizePlan> {
         self.check_size()?;
         let (resized, kept) = self.lay_out(self.size, image);
         let grid = self.patch.grid(kept);
@@ -77,18 +88,6 @@ impl Transform {
             window,
             grid,
         })
-    }
-
-    /// Returns the transform with the largest `size` that fits an image of size `image`, if this
-    /// one's grid has too many patches. Returns it unchanged if it fits, or if no size does.
-    #[must_use]
-    pub fn shrunk_to_fit(self, image: Size) -> Self {
-        let (_, kept) = self.lay_out(self.size, image);
-        if self.patch.grid(kept).patches() <= self.max_patches {
-            return self;
-        }
-        let size = self.largest_size(image).unwrap_or(self.size);
-        Self { size, ..self }
     }
 
     /// Applies the transform: returns `[grid.height·patch, grid.width·patch]` RGB pixels.
@@ -121,6 +120,17 @@ impl Transform {
             false => upright.pixels(),
         };
         3 * (narrow.max(low) + copy)
+    }
+
+    /// Returns the transform with the largest `size` that fits an image of size `image`, if this
+    /// one's grid has too many patches. Returns it unchanged if it fits, or if no size does.
+    fn shrunk_to_fit(self, image: Size) -> Self {
+        let (_, kept) = self.lay_out(self.size, image);
+        if self.patch.grid(kept).patches() <= self.max_patches {
+            return self;
+        }
+        let size = self.largest_size(image).unwrap_or(self.size);
+        Self { size, ..self }
     }
 
     fn check_size(&self) -> Result<()> {
@@ -245,6 +255,7 @@ mod tests {
             filter: ResampleFilter::Bicubic,
             patch: PatchSize::new(14),
             max_patches,
+            shrinks: true,
         };
         use ResizeMode::{Crop, Fit, Squash};
         for (mode, max_patches, image, size, grid) in [
@@ -257,12 +268,33 @@ mod tests {
             (Crop, 99, (1000, 800), 126, Some((9, 9))),
         ] {
             let image = Size::new(image.0, image.1);
-            let shrunk = transform(mode, max_patches).shrunk_to_fit(image);
+            let transform = transform(mode, max_patches);
+            let shrunk = transform.shrunk_to_fit(image);
             assert_eq!(shrunk.size, size, "{mode} {image:?}");
-            let plan = shrunk.plan(image).ok();
+            let plan = transform.plan(image).ok();
             let found = plan.map(|plan| (plan.grid.height, plan.grid.width));
             assert_eq!(found, grid, "{mode} {image:?}");
         }
+    }
+
+    #[test]
+    fn resizing_a_turned_image_that_shrinks_counts_its_copy() {
+        let transform = |shrinks| Transform {
+            mode: ResizeMode::Fit,
+            size: 518,
+            filter: ResampleFilter::Bicubic,
+            patch: PatchSize::new(14),
+            max_patches: 1024,
+            shrinks,
+        };
+        let upright = Size::new(140, 5600);
+        let bytes = |shrinks, orientation| transform(shrinks).resizing_bytes(upright, orientation);
+        // The image becomes 70×2800, by a pass over columns first, which needs a turned copy.
+        let pass = 70 * 5600;
+        assert_eq!(bytes(true, Orientation::NoTransforms), 3 * pass);
+        assert_eq!(bytes(true, Orientation::Rotate90), 3 * (pass + 140 * 5600));
+        // Without shrinking the transform fails, and takes nothing.
+        assert_eq!(bytes(false, Orientation::Rotate90), 0);
     }
 
     #[test]
@@ -277,6 +309,7 @@ mod tests {
                 filter: ResampleFilter::Bicubic,
                 patch: PatchSize::new(patch),
                 max_patches: 1000,
+                shrinks: false,
             };
             let image = Size {
                 width: 590,

@@ -160,6 +160,7 @@ fn a_trained_model_has_the_same_tokens_when_it_is_served() {
             filter: ResampleFilter::Bicubic,
             patch: PatchSize::new(14),
             max_patches: 100,
+            shrinks: false,
         };
         let (image, _) = transform.apply(&read_image(&file).unwrap()).unwrap();
         let mut pixels = Vec::new();

@@ -240,6 +240,7 @@ pub(super) fn read_resized(
         filter: ResampleFilter::Bicubic,
         patch: Architecture::DINOV2_SMALL.patch,
         max_patches: usize::MAX >> 8,
+        shrinks: false,
     };
     paths
         .par_iter()
