@@ -22,12 +22,16 @@ pub(super) fn repaired(file: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(file)
 }
 
-/// Corrects an image that was decoded from a file.
+/// Corrects an image that was decoded from a repaired file.
 ///
 /// * Samples of 5 and 6 bits are scaled to 255 and rounded down; the bit that is left of 16 is not
 ///   alpha.
 /// * Pixels that run-length encoding skips have the first color of the palette.
 pub(super) fn correct(file: &[u8], image: DynamicImage) -> DynamicImage {
+    // A shorter header has other fields, and none of these kinds of pixels.
+    if number::<4>(file, 14).is_none_or(|length| length < 40) {
+        return image;
+    }
     let bits = number::<2>(file, 28);
     let compression = number::<4>(file, 30);
     match (bits, compression) {
@@ -135,6 +139,19 @@ fn written(mut data: &[u8], four_bits: bool, width: usize, height: usize) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_with_a_core_header_stays() {
+        // Where a longer header states 16 bits a pixel, this one has its palette.
+        let mut file = vec![0; 80];
+        file[14] = 12;
+        file[28] = 16;
+        let gray = RgbImage::from_pixel(2, 2, image::Rgb([100; 3]));
+        let corrected = |file: &[u8]| correct(file, gray.clone().into()).into_rgb8();
+        assert_eq!(corrected(&file), gray);
+        file[14] = 40;
+        assert_ne!(corrected(&file), gray);
+    }
 
     #[test]
     fn skipped_pixels_are_found() {
