@@ -3,113 +3,122 @@
 
 use image::metadata::Orientation;
 
+use super::tags::{
+    DOUBLE, FLOAT, IFD, LONG, LONG8, Order, RATIONAL, SBYTE, SHORT, SLONG, SRATIONAL, SSHORT,
+    size_of,
+};
+
 const ORIENTATION: u64 = 0x0112;
 const MARKER: &[u8] = b"Exif\0\0";
 
-/// Returns the orientation by an EXIF block; by XMP if there is no block, or one without the tag.
-pub(super) fn orientation_of(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientation {
-    exif.and_then(orientation_tag)
-        .or_else(|| xmp.and_then(orientation_in_xmp))
-        .filter(|value| value.fract() == 0.0)
-        .and_then(|value| Orientation::from_exif(value as u8))
-        .unwrap_or(Orientation::NoTransforms)
+/// What a block or a file states of the orientation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stated {
+    /// Nothing.
+    Absent,
+    /// Something that is no orientation.
+    Invalid,
+    /// A number, of which 1 to 8 are orientations.
+    Value(u8),
 }
 
-/// Reads the first value of the tag. It is NaN if the block is no EXIF, or the value no number;
-/// `None` if the block lacks the tag.
-fn orientation_tag(exif: &[u8]) -> Option<f64> {
+/// Returns the orientation by an EXIF block, or by a TIFF or BigTIFF file, whose form it has; by
+/// XMP if there is no block, or one without the tag.
+pub(super) fn orientation_of(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientation {
+    let stated = match exif.map_or(Stated::Absent, orientation_tag) {
+        Stated::Absent => xmp.map_or(Stated::Absent, orientation_in_xmp),
+        stated => stated,
+    };
+    match stated {
+        Stated::Value(number) => Orientation::from_exif(number),
+        Stated::Absent | Stated::Invalid => None,
+    }
+    .unwrap_or(Orientation::NoTransforms)
+}
+
+/// Reads the first value of the tag.
+fn orientation_tag(exif: &[u8]) -> Stated {
     // JPEG puts the marker in front of the block, and some writers repeat it.
     let block = exif.strip_prefix(MARKER).unwrap_or(exif);
     let block = block.strip_prefix(MARKER).unwrap_or(block);
-    let little_endian = match block {
-        [] => return None,
-        [b'I', b'I', 42, 0, ..] | [b'I', b'I', 0, 42, ..] => true,
-        [b'M', b'M', 0, 42, ..] | [b'M', b'M', 42, 0, ..] => false,
-        _ => return Some(f64::NAN),
+    if block.is_empty() {
+        return Stated::Absent;
+    }
+    let version = block.get(2..4).unwrap_or_default();
+    let offset_bytes = match (Order::stated(block), version) {
+        (Some(_), [42, 0] | [0, 42]) => 4,
+        (Some(Order::Little), [43, 0]) | (Some(Order::Big), [0, 43]) => 8,
+        _ => return Stated::Invalid,
     };
-    let order = Order { little_endian };
-    let directory = block.get(order.integer(block.get(4..8)?) as usize..)?;
-    let (count, entries) = directory.split_first_chunk::<2>()?;
-    let mut outside = 0;
+    let order = Order::stated(block).unwrap_or(Order::Little);
+    find(block, order, offset_bytes).unwrap_or(Stated::Absent)
+}
+
+/// Finds the tag in the first directory. `None` if the block ends before.
+fn find(block: &[u8], order: Order, offset_bytes: usize) -> Option<Stated> {
+    // The counts of a BigTIFF are as long as its offsets.
+    let (pointer, count_bytes) = if offset_bytes == 8 { (8, 8) } else { (4, 2) };
+    let at = |start: usize, length: usize| block.get(start..start.checked_add(length)?);
+    let start = order.number(at(pointer, offset_bytes)?) as usize;
+    let count = order.number(at(start, count_bytes)?);
+    let mut entries = block
+        .get(start + count_bytes..)?
+        .chunks_exact(4 + 2 * offset_bytes);
+    let mut outside = 0_usize;
     // Pillow stops at the first entry that the block does not hold whole.
-    for index in 0..order.integer(count) as usize {
-        let entry = entries.get(index * 12..index * 12 + 12)?;
-        let [tag, kind] = [&entry[..2], &entry[2..4]].map(|bytes| order.integer(bytes));
-        let Some(unit) = unit_size(kind) else {
+    for _ in 0..count {
+        let (head, value) = entries.next()?.split_at(4 + offset_bytes);
+        let [tag, kind] = [&head[..2], &head[2..4]].map(|bytes| order.number(bytes));
+        let Some(unit) = size_of(kind) else {
             continue;
         };
-        let size = order.integer(&entry[4..8]) as usize * unit;
-        let data = if size <= 4 {
-            &entry[8..8 + size]
+        let size = (order.number(&head[4..]) as usize).saturating_mul(unit);
+        let data = if size <= offset_bytes {
+            &value[..size]
         } else {
-            outside += size;
+            outside = outside.saturating_add(size);
             if outside > block.len() {
                 continue;
             }
-            let start = order.integer(&entry[8..]) as usize;
-            block.get(start..start + size)?
+            at(order.number(value) as usize, size)?
         };
         if tag == ORIENTATION && !data.is_empty() {
-            return Some(order.value(kind, &data[..unit]));
+            return Some(value_of(order, kind, &data[..unit]));
         }
     }
     None
 }
 
-/// Returns the bytes of one value of a type, or `None` for a type that Pillow does not know.
-fn unit_size(kind: u64) -> Option<usize> {
-    Some(match kind {
-        1 | 2 | 6 | 7 => 1,
-        3 | 8 => 2,
-        4 | 9 | 11 | 13 => 4,
-        5 | 10 | 12 | 16 => 8,
-        _ => return None,
-    })
-}
-
-/// Order of the bytes of a number.
-#[derive(Clone, Copy)]
-struct Order {
-    little_endian: bool,
-}
-
-impl Order {
-    /// Reads an unsigned integer of at most eight bytes.
-    fn integer(self, bytes: &[u8]) -> u64 {
-        let push = |value: u64, &byte: &u8| value << 8 | u64::from(byte);
-        if self.little_endian {
-            bytes.iter().rev().fold(0, push)
-        } else {
-            bytes.iter().fold(0, push)
+/// Reads a value of a type. Text, bytes and what is no whole number are no orientation.
+fn value_of(order: Order, kind: u64, bytes: &[u8]) -> Stated {
+    let integer = order.number(bytes);
+    let number = match kind {
+        // Negative numbers come out as large ones. No orientation is either.
+        SHORT | LONG | SBYTE | SSHORT | SLONG | IFD | LONG8 => integer as f64,
+        RATIONAL | SRATIONAL => {
+            let [above, below] = [&bytes[..4], &bytes[4..]].map(|half| order.number(half));
+            above as f64 / below as f64
         }
-    }
-
-    /// Reads a value of a type; NaN for text and opaque bytes. Negative numbers may come out as
-    /// large ones, as no orientation is negative.
-    fn value(self, kind: u64, bytes: &[u8]) -> f64 {
-        let integer = self.integer(bytes);
-        match kind {
-            3 | 4 | 6 | 8 | 9 | 13 | 16 => integer as f64,
-            5 | 10 => {
-                let [above, below] = [&bytes[..4], &bytes[4..]].map(|half| self.integer(half));
-                above as f64 / below as f64
-            }
-            11 => f64::from(f32::from_bits(integer as u32)),
-            12 => f64::from_bits(integer),
-            _ => f64::NAN,
-        }
+        FLOAT => f64::from(f32::from_bits(integer as u32)),
+        DOUBLE => f64::from_bits(integer),
+        _ => return Stated::Invalid,
+    };
+    match number as u8 {
+        value if f64::from(value) == number => Stated::Value(value),
+        _ => Stated::Invalid,
     }
 }
 
 /// Finds `tiff:Orientation`, as an attribute or as an element, with its one digit.
-fn orientation_in_xmp(xmp: &[u8]) -> Option<f64> {
+fn orientation_in_xmp(xmp: &[u8]) -> Stated {
     const NAME: &[u8] = b"tiff:Orientation";
-    xmp.windows(NAME.len() + 3).find_map(|window| {
+    let digit = xmp.windows(NAME.len() + 3).find_map(|window| {
         let ([b'=', b'"', digit, ..] | [b'>', digit, ..]) = window.strip_prefix(NAME)? else {
             return None;
         };
-        digit.is_ascii_digit().then(|| f64::from(digit - b'0'))
-    })
+        digit.is_ascii_digit().then(|| digit - b'0')
+    });
+    digit.map_or(Stated::Absent, Stated::Value)
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Their first image is a thumbnail, or samples that are not colors yet: to decode them as a TIFF
 //! would give a wrong picture.
 
+use super::tags::Order;
+
 /// Tags of the first image that tell raw files from TIFFs.
 #[derive(Debug, Default)]
 struct Tags<'a> {
@@ -48,23 +50,9 @@ pub(super) fn kind(head: &[u8]) -> Option<&'static str> {
 
 /// Reads the tags of the first directory, if it is in the first bytes of the file.
 fn read_tags(head: &[u8]) -> Option<Tags<'_>> {
-    let is_little = head[0] == b'I';
-    let u16_at = |at: usize| {
-        let bytes = *head.get(at..)?.first_chunk()?;
-        Some(if is_little {
-            u16::from_le_bytes(bytes)
-        } else {
-            u16::from_be_bytes(bytes)
-        })
-    };
-    let u32_at = |at: usize| {
-        let bytes = *head.get(at..)?.first_chunk()?;
-        Some(if is_little {
-            u32::from_le_bytes(bytes)
-        } else {
-            u32::from_be_bytes(bytes)
-        } as usize)
-    };
+    let order = Order::stated(head)?;
+    let u16_at = |at: usize| Some(order.u16(*head.get(at..)?.first_chunk()?));
+    let u32_at = |at: usize| Some(order.u32(*head.get(at..)?.first_chunk()?) as usize);
     let directory = u32_at(4)?;
     let mut tags = Tags::default();
     for entry in 0..usize::from(u16_at(directory)?) {

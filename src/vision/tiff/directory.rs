@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use crate::error::{Error, Kind, Result};
+use super::super::{
+    tags::{BYTE, IFD, LONG, LONG8, Order, RATIONAL, SHORT, size_of},
+    undecodable::undecodable,
+};
+use crate::error::{Error, Result};
 
 /// A tag's number and name in the specification.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +19,6 @@ pub(super) const COMPRESSION: Tag = Tag(259, "Compression");
 pub(super) const PHOTOMETRIC: Tag = Tag(262, "PhotometricInterpretation");
 pub(super) const FILL_ORDER: Tag = Tag(266, "FillOrder");
 pub(super) const STRIP_OFFSETS: Tag = Tag(273, "StripOffsets");
-pub(super) const ORIENTATION: Tag = Tag(274, "Orientation");
 pub(super) const SAMPLES_PER_PIXEL: Tag = Tag(277, "SamplesPerPixel");
 pub(super) const ROWS_PER_STRIP: Tag = Tag(278, "RowsPerStrip");
 pub(super) const STRIP_BYTE_COUNTS: Tag = Tag(279, "StripByteCounts");
@@ -54,46 +57,13 @@ impl fmt::Display for Tag {
 
 /// Rejects a file with the reason.
 pub(super) fn damaged(reason: impl fmt::Display) -> Error {
-    let detail = format!("the TIFF cannot be decoded: {reason}");
-    Error::new(Kind::UndecodableImage, detail)
+    undecodable("TIFF", reason)
 }
 
 /// Lists numbers for a message.
 pub(super) fn listed(numbers: &[u64]) -> String {
     let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
     numbers.join(", ")
-}
-
-/// Order of the bytes in a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    Little,
-    Big,
-}
-
-impl Order {
-    /// Reads a number of at most 8 bytes.
-    pub(super) fn number(self, bytes: &[u8]) -> u64 {
-        let append = |number: u64, &byte: &u8| number << 8 | u64::from(byte);
-        match self {
-            Self::Little => bytes.iter().rev().fold(0, append),
-            Self::Big => bytes.iter().fold(0, append),
-        }
-    }
-
-    pub(super) fn u16(self, bytes: [u8; 2]) -> u16 {
-        match self {
-            Self::Little => u16::from_le_bytes(bytes),
-            Self::Big => u16::from_be_bytes(bytes),
-        }
-    }
-
-    pub(super) fn u32(self, bytes: [u8; 4]) -> u32 {
-        match self {
-            Self::Little => u32::from_le_bytes(bytes),
-            Self::Big => u32::from_be_bytes(bytes),
-        }
-    }
 }
 
 /// The values of a tag, which stay in the file.
@@ -105,29 +75,11 @@ pub(super) struct Values<'a> {
     order: Order,
 }
 
-const BYTE: u64 = 1;
-const SHORT: u64 = 3;
-const LONG: u64 = 4;
-const RATIONAL: u64 = 5;
-const IFD: u64 = 13;
-const LONG8: u64 = 16;
-
-/// Returns the length in bytes of a value of a type, 0 for an unknown one.
-const fn size_of(kind: u64) -> usize {
-    match kind {
-        BYTE | 2 | 6 | 7 => 1,
-        SHORT | 8 => 2,
-        LONG | 9 | 11 | IFD => 4,
-        RATIONAL | 10 | 12 | LONG8 | 17 | 18 => 8,
-        _ => 0,
-    }
-}
-
 impl<'a> Values<'a> {
     /// Returns the unsigned integers.
     ///
     /// # Errors
-    /// [`Kind::UndecodableImage`] for values of another type.
+    /// `Kind::UndecodableImage` for values of another type.
     pub(super) fn numbers(self) -> Result<impl ExactSizeIterator<Item = u64> + Clone + 'a> {
         if !matches!(self.kind, BYTE | SHORT | LONG | IFD | LONG8) {
             return Err(damaged(format!(
@@ -136,7 +88,7 @@ impl<'a> Values<'a> {
             )));
         }
         let order = self.order;
-        let numbers = self.bytes.chunks_exact(size_of(self.kind));
+        let numbers = self.bytes.chunks_exact(size_of(self.kind).unwrap_or(1));
         Ok(numbers.map(move |bytes| order.number(bytes)))
     }
 
@@ -191,7 +143,7 @@ impl<'a> Directory<'a> {
     /// Finds the values of a tag.
     ///
     /// # Errors
-    /// [`Kind::UndecodableImage`] if they lie outside of the file, or if there are others.
+    /// `Kind::UndecodableImage` if they lie outside of the file, or if there are others.
     pub(super) fn find(&self, tag: Tag) -> Result<Option<Values<'a>>> {
         let mut entries = self
             .entries
@@ -207,7 +159,7 @@ impl<'a> Directory<'a> {
         let (count, value) = entry[4..].split_at(self.offset);
         let length = usize::try_from(self.order.number(count))
             .ok()
-            .and_then(|count| count.checked_mul(size_of(kind)));
+            .and_then(|count| count.checked_mul(size_of(kind).unwrap_or(0)));
         let bytes = length.and_then(|length| {
             let (start, file) = if length <= self.offset {
                 (0, value)

@@ -1,10 +1,10 @@
 //! What the tags say of an image, checked before any of it is decoded.
 
 use super::{
-    super::{DecodeLimits, Size},
+    super::{DecodeLimits, Size, tags::Order},
     color::{Alpha, Color, Format, color},
     compression::{Compression, Predictor, compression, predictor},
-    directory::{self as tag, Directory, Order, Tag, Values, damaged, listed},
+    directory::{self as tag, Directory, Tag, Values, damaged, listed},
 };
 use crate::error::Result;
 
@@ -35,7 +35,6 @@ pub(super) struct Layout<'a> {
     pub(super) chunks: Chunks<'a>,
     pub(super) color_map: Option<Values<'a>>,
     pub(super) jpeg_tables: &'a [u8],
-    pub(super) orientation: u8,
 }
 
 /// Padding of tiles, in pixels, that is taken whatever the size of the image.
@@ -95,7 +94,6 @@ impl<'a> Layout<'a> {
             chunks: chunks(tags, size, limits)?,
             color_map: tags.find(tag::COLOR_MAP)?,
             jpeg_tables: tags.bytes(tag::JPEG_TABLES)?,
-            orientation: one(tag::ORIENTATION)?.try_into().unwrap_or(1),
         };
         let pixels = size.width as u64 * size.height as u64;
         let bytes = layout.kept() as u64 * if layout.is_wide() { 2 } else { 1 };

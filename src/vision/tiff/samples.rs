@@ -1,10 +1,10 @@
 //! From the bytes of strips and tiles to samples.
 
 use super::{
-    super::Size,
+    super::{Size, tags::Order},
     color::{Color, Format},
     compression::Predictor,
-    directory::{self as tag, Order},
+    directory as tag,
     layout::Layout,
     source,
 };
@@ -26,7 +26,7 @@ pub(super) fn read<T: Copy + Default>(
     let row_bytes = (chunk.width * in_chunk * layout.bits as usize).div_ceil(8);
     let mut bytes = vec![0; row_bytes * chunk.height.min(height)];
     let mut samples = Vec::with_capacity(chunk.width * in_chunk);
-    let mut levels = Levels { largest: 0.0 };
+    let mut levels = GrayLevels { largest: 0.0 };
     let mut out = vec![T::default(); width * height * kept];
     for plane in 0..planes {
         for top in (0..height).step_by(chunk.height) {
@@ -59,7 +59,7 @@ pub(super) fn read<T: Copy + Default>(
     Ok(out)
 }
 
-/// Adds to each sample the one before it, which is all that is missing.
+/// Undoes the predictor: adds to each sample the one before it.
 fn undo_predictor(layout: &Layout<'_>, row: &mut [u8]) {
     let step = layout.samples_in_chunk();
     let order = layout.order;
@@ -116,7 +116,7 @@ fn unpack(
     layout: &Layout<'_>,
     row: &[u8],
     samples: &mut Vec<u16>,
-    levels: &mut Levels,
+    levels: &mut GrayLevels,
 ) -> Result<()> {
     samples.clear();
     let order = layout.order;
@@ -162,11 +162,11 @@ fn unpack(
 
 /// Samples of a type that does not say which value is white. They are taken for levels of gray from
 /// 0 to 255, as Pillow does, if nothing speaks against it.
-struct Levels {
+struct GrayLevels {
     largest: f64,
 }
 
-impl Levels {
+impl GrayLevels {
     fn take(
         &mut self,
         layout: &Layout<'_>,

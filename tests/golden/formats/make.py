@@ -59,7 +59,7 @@ from PIL import Image, ImageOps
 # No folder of compiled modules in the source.
 sys.dont_write_bytecode = True
 
-from odd import bmp_files, gif_files, other_tiff_files, refused_files, tiff_files
+from odd import bmp_files, gif_files, jpeg_tiff_files, other_tiff_files, refused_files, tiff_files, turned_tiff_files
 
 HERE = Path(__file__).resolve().parent
 ORIENTATION = 0x0112  # EXIF and TIFF tag
@@ -272,7 +272,8 @@ def write_images(source, out):
     add("tiff_rgba.tif", rgba, note="horizontal predictor", **predicted)
     turned = deflate | {"tiffinfo": {ORIENTATION: 6}}
     add("tiff_orientation_6.tif", photo, note="Pillow turns it when it loads it", **turned)
-    small = [*tiff_files(tiny, to_cmyk), *bmp_files(tiny), *gif_files(tiny)]
+    small = [*tiff_files(tiny, to_cmyk), *turned_tiff_files(tiny), *jpeg_tiff_files(tiny)]
+    small += [*bmp_files(tiny), *gif_files(tiny)]
     for name, data, note in small:
         add(name, data=data, note=note)
     for name, data, like in other_tiff_files(tiny):
@@ -310,15 +311,18 @@ def describe(out, name, exact, note, like):
     not read the reference is another file with the same picture."""
     image = Image.open(out / (like or name))
     width, height = image.size
+    orientation = image.getexif().get(ORIENTATION, 1)
     entry = {
         "name": name,
         "width": width,
         "height": height,
         "mode": image.mode,
-        "orientation": image.getexif().get(ORIENTATION, 1),
+        "orientation": int(orientation) if orientation in range(1, 9) else 1,
         "exact": exact,
     }
     rgb = to_rgb(image)
+    # An orientation in XMP is seen when the pixels are loaded.
+    entry["width"], entry["height"] = rgb.size
     upright = to_rgb(ImageOps.exif_transpose(image))
     white = over_white(image) if image.has_transparency_data else None
     entry["rgb_sha256"] = sha(rgb)

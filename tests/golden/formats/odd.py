@@ -5,7 +5,8 @@ import struct
 
 import numpy as np
 from PIL import Image
-from tiff import LONG, RATIONAL, SHORT, tiff
+import tiff as types
+from tiff import LONG, RATIONAL, SHORT, UNDEFINED, tiff
 
 TILE = (16, 16)
 DEFLATE = {"compression": 8}
@@ -103,6 +104,44 @@ def tiff_files(tiny, to_cmyk):
         yield f"tiff_{name}.tif", data, None
 
 
+def turned_tiff_files(tiny):
+    """(Name, bytes, note) of files whose orientation has any type, or stands next to that of XMP."""
+    rgb = np.asarray(tiny)
+    xmp = (UNDEFINED, b'<x tiff:Orientation="8"/>')
+    for name, kind, values in [
+        ("byte", types.BYTE, [6]), ("ascii", types.ASCII, b"6\0"), ("short", SHORT, [6]), ("long", LONG, [6]),
+        ("rational", RATIONAL, [12, 2]), ("sbyte", types.SBYTE, [6]), ("undefined", UNDEFINED, [6]),
+        ("sshort", types.SSHORT, [6]), ("slong", types.SLONG, [6]), ("srational", types.SRATIONAL, [6, 1]),
+        ("float", types.FLOAT, [6.0]), ("double", types.DOUBLE, [6.0]), ("ifd", types.IFD, [6]),
+        ("long8", types.LONG8, [6]), ("unknown", 17, [6]), ("fraction", types.FLOAT, [6.5]), ("two", SHORT, [6, 1]),
+        ("three", SHORT, [6, 1, 1]), ("none", SHORT, []), ("zero", SHORT, [0]), ("nine", SHORT, [9]),
+        ("negative", types.SLONG, [-6]), ("infinite", RATIONAL, [6, 0]),
+    ]:  # fmt: skip
+        orientation = {274: (kind, values)}
+        yield f"tiff_turned_{name}.tif", tiff(rgb, 2, tags=orientation, **DEFLATE), None
+        if name in ("sshort", "byte", "unknown", "none", "zero"):
+            yield f"tiff_turned_{name}_or_xmp.tif", tiff(rgb, 2, tags=orientation | {700: xmp}), None
+        if name in ("sshort", "rational", "double", "long8"):
+            data = tiff(rgb, 2, big=True, tags=orientation, **DEFLATE)
+            yield f"tiff_turned_{name}_big.tif", data, None
+
+
+def jpeg_tiff_files(tiny):
+    """(Name, bytes, note) of files with JPEG data that libjpeg warns of, and libtiff takes."""
+    file = io.BytesIO()
+    tiny.save(file, "JPEG", quality=90, subsampling=0)
+    data = file.getvalue()
+    scan = data.index(b"\xff\xda")
+    middle = scan + (len(data) - scan) // 2
+    for name, jpeg in [
+        ("junk_at_end", data[:-2] + b"\0\0" + data[-2:]), ("without_end", data[:-2]), ("cut", data[:middle]),
+        ("damaged", data[:middle] + bytes(20) + data[middle + 20 :]),
+        ("odd_profile", data[:2] + b"\xff\xe2\0\x10ICC_PROFILE\0\1\1" + data[2:]),
+        ("junk_in_head", data[:scan] + b"junk" + data[scan:]),
+    ]:  # fmt: skip
+        yield f"tiff_jpeg_{name}.tif", tiff(np.asarray(tiny), 6, compression=7, encoder=lambda _: jpeg), None
+
+
 def other_tiff_files(tiny):
     """(Name, bytes, and the file whose pixels it has) of what Pillow shows wrongly or rejects."""
     rgb = np.asarray(tiny)
@@ -188,6 +227,11 @@ def bmp_files(tiny):
     for bits, compression, literal in ((8, 1, [0, 3, 1, 2, 3, 0]), (4, 2, [0, 3, 0x12, 0x30])):
         data = bmp(20, 11, bits, compression, bytes(before + literal + after), palette=colors)
         yield f"bmp_rle{bits}_skips.bmp", data, "skipped pixels have the first color"
+        whole = colors.ljust(4 << bits, b"\x50")
+        data = bytearray(bmp(20, 11, bits, compression, bytes(before + literal + after), palette=whole))
+        data[10:14] = struct.pack("<I", 54)
+        data[46:50] = bytes(4)
+        yield f"bmp_rle{bits}_offset.bmp", bytes(data), "the pixels are said to begin with the palette"
 
 
     data = bytearray(bmp(20, 11, 8, 0, bytes(range(220)), palette=bytes(range(256)) * 4))

@@ -5,8 +5,12 @@ import zlib
 
 import numpy as np
 
-SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 3, 4, 5, 7, 16
-SIZES = {SHORT: ("H", 2), LONG: ("I", 4), RATIONAL: ("I", 4), UNDEFINED: ("B", 1), LONG8: ("Q", 8)}
+BYTE, ASCII, SHORT, LONG, RATIONAL, SBYTE, UNDEFINED = 1, 2, 3, 4, 5, 6, 7
+SSHORT, SLONG, SRATIONAL, FLOAT, DOUBLE, IFD, LONG8 = 8, 9, 10, 11, 12, 13, 16
+CODES = {
+    BYTE: "B", ASCII: "B", SHORT: "H", LONG: "I", RATIONAL: "I", SBYTE: "b", UNDEFINED: "B", SSHORT: "h", SLONG: "i",
+    SRATIONAL: "i", FLOAT: "f", DOUBLE: "d", IFD: "I", LONG8: "Q",
+}  # fmt: skip
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -43,9 +47,8 @@ def directory(order, tags, data, big):
     body, entries = bytearray(data), []
     for tag in sorted(tags):
         kind, values = tags[tag]
-        code, _ = SIZES[kind]
-        value = struct.pack(f"{order}{len(values)}{code}", *values)
-        count = len(values) // 2 if kind == RATIONAL else len(values)
+        value = struct.pack(f"{order}{len(values)}{CODES.get(kind, 'Q')}", *values)
+        count = len(values) // 2 if kind in (RATIONAL, SRATIONAL) else len(values)
         size = struct.calcsize(f"={offset}")
         if len(value) > size:
             body += bytes(len(body) % 2)
