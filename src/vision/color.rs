@@ -119,6 +119,17 @@ fn blend([r, g, b, alpha]: [u8; 4], background: Background) -> [u8; 3] {
         .map(|channel| ((u32::from(channel) * alpha + behind * (255 - alpha) + 127) / 255) as u8)
 }
 
+/// Converts a pixel of CMYK that is stored inverted, as Adobe does: each value is the share of light
+/// that passes.
+pub(super) fn inverted_cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
+    let black = i32::from(k);
+    [c, m, y].map(|ink| {
+        // Pillow's rounding division by 255 of (255 − ink)·black, taken from black.
+        let product = (255 - i32::from(ink)) * black + 128;
+        (black - (((product >> 8) + product) >> 8)).clamp(0, 255) as u8
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use image::ImageBuffer;

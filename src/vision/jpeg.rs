@@ -1,23 +1,20 @@
-//! JPEG by libjpeg-turbo, the library that Pillow decodes with, so that pixels agree to the bit.
-
-use std::{borrow::Cow, fmt::Display};
+//! JPEG files.
 
 use image::metadata::Orientation;
 use turbojpeg::{
-    Colorspace, Compressor, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor,
-    Subsamp,
+    Colorspace, Compressor, DecompressHeader, Image, PixelFormat, ScalingFactor, Subsamp,
 };
 
 use super::{
     DecodeLimits, Decoded, RgbImage, Size,
+    color::inverted_cmyk_to_rgb,
     jpeg_head::{Frame, Head},
+    libjpeg::Jpeg,
     opened::{MinSize, Opened},
     orientation::turned,
+    undecodable::undecodable,
 };
-use crate::error::{Error, Kind, Result, ResultExt};
-
-/// Number of scans beyond which a progressive file can only be an attack on the decoder's time.
-const MAX_SCANS: u32 = 100;
+use crate::error::{Error, Result, ResultExt};
 
 /// Reads and checks the header of a JPEG file. With `min_size` fewer pixels may be decoded: a half,
 /// a quarter or an eighth of each side.
@@ -26,14 +23,15 @@ pub(super) fn open<'a>(
     limits: DecodeLimits,
     min_size: Option<MinSize<'_>>,
 ) -> Result<Opened<'a>> {
-    let head = Head::read(bytes);
-    let (bytes, mut decoder, header) = read_header(bytes, &head)?;
+    let head = Head::read(bytes).map_err(|reason| reject(&reason))?;
+    let mut jpeg = Jpeg::read(bytes, &head, reject)?;
+    let header = jpeg.header;
     let full_size = Size::new(header.width, header.height);
     limits.check(full_size)?;
     if let Some(Frame { precision, .. }) = head.frame()
         && precision != 8
     {
-        return Err(undecodable(format_args!(
+        return Err(reject(&format!(
             "its samples have {precision} bits; send a file with 8 bits a sample"
         )));
     }
@@ -43,17 +41,18 @@ pub(super) fn open<'a>(
         smallest_scaling(full_size, min_size)
     });
     // Lossless files do not consist of cosines and cannot be scaled: they are decoded whole.
-    let scaling = if header.is_lossless || decoder.set_scaling_factor(scaling).is_err() {
+    let scaling = if header.is_lossless || jpeg.decoder.set_scaling_factor(scaling).is_err() {
         ScalingFactor::ONE
     } else {
         scaling
     };
     let coefficients = full_size.pixels() as f64 * head.coefficient_bytes_per_pixel();
     let header = header.scaled(scaling);
-    let bytes_per_pixel = match Samples::of(header) {
-        Samples::Rgb => 3,
-        Samples::Cmyk => 4 + 3,
-        Samples::Gray => 1 + 3,
+    jpeg.header = header;
+    let bytes_per_pixel = match Coding::of(header) {
+        Coding::Rgb => 3,
+        Coding::Cmyk => 4 + 3,
+        Coding::Gray => 1 + 3,
     };
     let pixels = (header.width * header.height) as u64;
     Ok(Opened {
@@ -62,7 +61,7 @@ pub(super) fn open<'a>(
         memory: pixels * bytes_per_pixel + coefficients as u64,
         decode: Box::new(move || {
             Ok(Decoded {
-                image: decode(&bytes, decoder, header)?,
+                image: decode(jpeg)?,
                 full_size,
                 orientation: Orientation::NoTransforms,
                 is_dim: false,
@@ -72,13 +71,13 @@ pub(super) fn open<'a>(
 }
 
 /// What libjpeg-turbo decodes to.
-enum Samples {
+enum Coding {
     Rgb,
     Cmyk,
     Gray,
 }
 
-impl Samples {
+impl Coding {
     fn of(header: DecompressHeader) -> Self {
         match header.colorspace {
             Colorspace::CMYK | Colorspace::YCCK => Self::Cmyk,
@@ -90,17 +89,19 @@ impl Samples {
 }
 
 /// Decodes a file to RGB, not yet turned upright.
-fn decode(bytes: &[u8], mut decoder: Decompressor, header: DecompressHeader) -> Result<RgbImage> {
-    let mut decompress = |format| decompress(&mut decoder, bytes, header, format);
-    let pixels = match Samples::of(header) {
-        Samples::Rgb => decompress(PixelFormat::RGB)?,
-        Samples::Cmyk => {
-            let cmyk = decompress(PixelFormat::CMYK)?;
+fn decode(mut jpeg: Jpeg<'_>) -> Result<RgbImage> {
+    let header = jpeg.header;
+    let pixels = match Coding::of(header) {
+        Coding::Rgb => jpeg.decompress(PixelFormat::RGB)?,
+        Coding::Cmyk => {
+            let cmyk = jpeg.decompress(PixelFormat::CMYK)?;
             let cmyk = cmyk.as_chunks::<4>().0;
-            cmyk.iter().flat_map(inverted_cmyk_to_rgb).collect()
+            cmyk.iter()
+                .flat_map(|&pixel| inverted_cmyk_to_rgb(pixel))
+                .collect()
         }
-        Samples::Gray => {
-            let gray = decompress(PixelFormat::GRAY)?;
+        Coding::Gray => {
+            let gray = jpeg.decompress(PixelFormat::GRAY)?;
             gray.into_iter().flat_map(|value| [value; 3]).collect()
         }
     };
@@ -108,29 +109,8 @@ fn decode(bytes: &[u8], mut decoder: Decompressor, header: DecompressHeader) -> 
         .ok_or_else(|| Error::internal("a decoded JPEG has another size than its header states"))
 }
 
-/// Reads the header. The binding takes a warning of libjpeg in a header for an error; a file with
-/// one is read without the segments that cause warnings.
-fn read_header<'a>(
-    bytes: &'a [u8],
-    head: &Head<'_>,
-) -> Result<(Cow<'a, [u8]>, Decompressor, DecompressHeader)> {
-    let new_decoder = || -> Result<Decompressor> {
-        let mut decoder = Decompressor::new().internal("libjpeg-turbo")?;
-        decoder.set_scan_limit(MAX_SCANS).map_err(failed)?;
-        Ok(decoder)
-    };
-    let mut decoder = new_decoder()?;
-    if let Ok(header) = decoder.read_header(bytes) {
-        return Ok((Cow::Borrowed(bytes), decoder, header));
-    }
-    let Some(bytes) = head.without_warnings() else {
-        return Err(undecodable(
-            "it ends in its header, before any pixels; send the whole file",
-        ));
-    };
-    let mut decoder = new_decoder()?;
-    let header = decoder.read_header(&bytes).map_err(failed)?;
-    Ok((Cow::Owned(bytes), decoder, header))
+fn reject(reason: &str) -> Error {
+    undecodable("JPEG", reason)
 }
 
 /// Returns the strongest reduction after which an image of `full_size` still has `min_size`.
@@ -167,72 +147,4 @@ pub(super) fn encode(image: &RgbImage, quality: i32) -> Result<Vec<u8>> {
         .set_subsamp(Subsamp::Sub2x2)
         .internal("encoding JPEG")?;
     encoder.compress_to_vec(pixels).internal("encoding JPEG")
-}
-
-fn decompress(
-    decoder: &mut Decompressor,
-    bytes: &[u8],
-    header: DecompressHeader,
-    format: PixelFormat,
-) -> Result<Vec<u8>> {
-    let pitch = header.width * format.size();
-    let mut pixels = vec![0; pitch * header.height];
-    let image = Image {
-        pixels: pixels.as_mut_slice(),
-        width: header.width,
-        pitch,
-        height: header.height,
-        format,
-    };
-    match decoder.decompress(bytes, image) {
-        Ok(()) => Ok(pixels),
-        Err(error) if is_harmless(&error.to_string(), bytes) => Ok(pixels),
-        Err(error) => Err(failed(error)),
-    }
-}
-
-/// Whether a message is one of libjpeg's warnings, after which decoding goes on and Pillow shows
-/// the image. Pillow rejects only files that end early, and so does this function.
-fn is_harmless(message: &str, bytes: &[u8]) -> bool {
-    const WARNINGS: [&str; 5] = [
-        "Corrupt JPEG data: ",
-        "Inconsistent progression sequence",
-        "Invalid SOS parameters for sequential JPEG",
-        "Unknown Adobe color transform code",
-        "Warning: unknown JFIF revision number",
-    ];
-    let message = message.strip_prefix(PREFIX).unwrap_or(message);
-    let ends_with_marker = || {
-        let content = bytes
-            .iter()
-            .rposition(|&byte| !matches!(byte, 0 | b'\r' | b'\n' | b' '));
-        content.is_some_and(|last| bytes[..=last].ends_with(&[0xFF, 0xD9]))
-    };
-    // Only the last of several warnings is reported, so a file that ends early may come with any.
-    WARNINGS.iter().any(|warning| message.starts_with(warning))
-        && (!message.contains("premature") || ends_with_marker())
-}
-
-/// Prefix that the binding puts in front of libjpeg-turbo's messages.
-const PREFIX: &str = "TurboJPEG error: ";
-
-fn failed(error: turbojpeg::Error) -> Error {
-    let text = error.to_string();
-    undecodable(text.strip_prefix(PREFIX).unwrap_or(&text))
-}
-
-fn undecodable(reason: impl Display) -> Error {
-    let detail = format!("the JPEG cannot be decoded: {reason}");
-    Error::new(Kind::UndecodableImage, detail)
-}
-
-/// Converts a pixel. Adobe stores CMYK inverted, so each value is already the share of light that
-/// passes.
-fn inverted_cmyk_to_rgb(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
-    let black = i32::from(k);
-    [c, m, y].map(|ink| {
-        // Pillow's rounding division by 255 of (255 − ink)·black, taken from black.
-        let product = (255 - i32::from(ink)) * black + 128;
-        (black - (((product >> 8) + product) >> 8)).clamp(0, 255) as u8
-    })
 }

@@ -11,6 +11,10 @@ const EXIF_OR_XMP: u8 = 0xE1;
 const ADOBE: u8 = 0xEE;
 const START_OF_SCAN: u8 = 0xDA;
 
+/// Number of segments beyond which a file can only be an attack on memory. A color profile of the
+/// largest size has 255.
+const MAX_SEGMENTS: usize = 65_536;
+
 /// The head of a file: everything that decides how its scans are decoded.
 pub(super) struct Head<'a> {
     segments: Vec<Segment<'a>>,
@@ -37,7 +41,10 @@ pub(super) struct Frame {
 
 impl<'a> Head<'a> {
     /// Reads the segments. Bytes between them are skipped, as libjpeg and Pillow do.
-    pub(super) fn read(bytes: &'a [u8]) -> Self {
+    ///
+    /// # Errors
+    /// The reason to reject the file, if there are too many.
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, String> {
         let mut segments = Vec::new();
         let mut rest = bytes.get(2..).unwrap_or_default();
         let scans = loop {
@@ -65,10 +72,16 @@ impl<'a> Head<'a> {
             if marker == START_OF_SCAN {
                 break Some(&rest[start..]);
             }
+            if segments.len() == MAX_SEGMENTS {
+                return Err(format!(
+                    "more than {MAX_SEGMENTS} segments are in front of its pixels; \
+                     save it again without metadata"
+                ));
+            }
             segments.push(Segment { marker, data });
             rest = after;
         };
-        Self { segments, scans }
+        Ok(Self { segments, scans })
     }
 
     /// Reads the orientation from the EXIF block or from XMP.
@@ -163,4 +176,20 @@ impl<'a> Head<'a> {
 /// Whether two bytes are a marker, and not a padded or an escaped byte.
 fn is_marker(pair: &[u8]) -> bool {
     pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_segments_are_bounded() {
+        let file = |count: usize| {
+            let comments = b"\xff\xfe\0\x02".repeat(count);
+            [b"\xff\xd8", comments.as_slice(), b"\xff\xd9"].concat()
+        };
+        assert!(Head::read(&file(MAX_SEGMENTS)).is_ok());
+        let reason = Head::read(&file(MAX_SEGMENTS + 1)).err();
+        assert!(reason.is_some_and(|reason| reason.contains("65536 segments")));
+    }
 }

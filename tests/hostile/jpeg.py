@@ -90,6 +90,7 @@ def jpeg_bombs() -> Cases:
     for scans in (100, 101, 5000):
         yield f"progressive-{scans}-scans-16x16", jpeg_progressive(16, 16, scans)
         yield f"progressive-{scans}-scans-{SQUARE}", jpeg_progressive(SIDE, SIDE, scans)
+    yield "70000-empty-comments", jpeg(application=jpeg_segment(COM) * 70_000)
     yield "baseline-2000-scans", jpeg(blocks=(jpeg_bits([FLAT_BLOCK] * 4) + jpeg_scan()) * 2000)
     yield "arithmetic-conditioning-odd", jpeg(sof=SOF9, huffman=jpeg_segment(DAC, bytes.fromhex("00ff10ff2000")))
     for precision in (1, 2, 7, 9, 16, 17):

@@ -3,6 +3,7 @@
 use image::{DynamicImage, ImageBuffer, Pixel};
 
 use super::{
+    super::color::inverted_cmyk_to_rgb,
     color::{Alpha, Color},
     compression::Compression,
     directory::{self as tag, damaged},
@@ -60,8 +61,8 @@ pub(super) fn narrow(layout: &Layout<'_>, mut samples: Vec<u8>) -> Result<Dynami
         }
         (Color::Cmyk, _) => {
             let pixels = samples.as_chunks::<4>().0.iter();
-            let colors = pixels.flat_map(cmyk_to_rgb).collect();
-            DynamicImage::ImageRgb8(buffer(layout, colors)?)
+            let colors = pixels.flat_map(|&inks| inverted_cmyk_to_rgb(inks.map(|ink| !ink)));
+            DynamicImage::ImageRgb8(buffer(layout, colors.collect())?)
         }
     })
 }
@@ -119,15 +120,6 @@ fn palette(layout: &Layout<'_>) -> Result<Vec<[u8; 3]>> {
     Ok((0..colors)
         .map(|index| [0, 1, 2].map(|channel| high(channel * colors + index)))
         .collect())
-}
-
-fn cmyk_to_rgb(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
-    let light = 255 - i32::from(k);
-    [c, m, y].map(|ink| {
-        // Pillow's rounding division by 255.
-        let product = i32::from(ink) * light + 128;
-        (light - (((product >> 8) + product) >> 8)).clamp(0, 255) as u8
-    })
 }
 
 /// Converts a pixel with the fixed-point numbers of Pillow's tables.
