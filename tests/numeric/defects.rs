@@ -2,7 +2,7 @@
 
 use dinoserve::{
     error::Kind,
-    vision::{Background, DecodeOptions, decode},
+    vision::{Background, DecodeOptions, Levels, decode},
 };
 use serde::Deserialize;
 
@@ -57,6 +57,50 @@ fn files_with_defects_are_read_or_refused_as_in_pillow() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Files that were once decoded wrongly or rejected (`tests/golden/cases/make.py`).
+#[test]
+fn files_that_once_failed_are_read_as_in_pillow() {
+    let read = |name: &str| read_golden(&format!("cases/{name}"));
+    let cases: Vec<Case> = serde_json::from_slice(&read("expected.json")).expect("cases");
+    assert_eq!(cases.len(), 18);
+    for case in cases {
+        let name = &case.name;
+        let found = |options| {
+            let image = decode(&read(name), options, LIMITS);
+            image.map(|image| sha256(image.as_raw()))
+        };
+        if name == "cat.heic" {
+            assert!(case.refused);
+            // Pillow reads HEIC with a plugin only, and dinoserve with the feature `heic` only.
+            #[cfg(not(feature = "heic"))]
+            assert_eq!(
+                found(UPRIGHT).expect_err(name).detail(),
+                "the file is HEIC, which cannot be read; convert it to JPEG (an iPhone takes JPEG \
+                 with Settings, Camera, Formats, Most Compatible)"
+            );
+            continue;
+        }
+        assert!(!case.refused, "{name}");
+        for (options, expected) in [
+            (LIKE_PILLOW, &case.rgb_sha256),
+            (UPRIGHT, &case.upright_sha256),
+        ] {
+            assert_eq!(found(options).as_ref().ok(), Some(expected), "{name}");
+        }
+    }
+}
+
+#[test]
+fn data_of_12_bits_in_16_are_scaled_on_request() {
+    let brightest = |levels| {
+        let options = DecodeOptions { levels, ..UPRIGHT };
+        let image = decode(&read_golden("cases/gray12in16.png"), options, LIMITS);
+        image.expect("a PNG").into_raw().into_iter().max()
+    };
+    assert!(brightest(Levels::Type) < Some(16));
+    assert!(brightest(Levels::Data) > Some(200));
 }
 
 #[test]

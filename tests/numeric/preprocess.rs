@@ -2,7 +2,7 @@
 
 use dinoserve::vision::{
     Background, DecodeLimits, DecodeOptions, Levels, ResampleFilter, ResizeMode, RgbImage, Size,
-    Transform, Window, decode, resample_rgb,
+    Transform, Window, decode, decode_fast, decoding_bytes, resample_rgb,
 };
 use serde::Deserialize;
 
@@ -25,6 +25,7 @@ fn transform(mode: ResizeMode, size: usize, filter: ResampleFilter) -> Transform
         filter,
         patch: PATCH,
         max_patches: 4096,
+        shrinks: false,
     }
 }
 
@@ -287,4 +288,90 @@ proptest::proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_jpeg_is_decoded_no_larger_than_a_shrunken_size_needs() {
+    // 14×24 pixels are resized from a quarter of 97×55.
+    let shrinking = Transform {
+        max_patches: 4,
+        shrinks: true,
+        ..transform(ResizeMode::Fit, 518, ResampleFilter::Bicubic)
+    };
+    let bytes = read_golden("formats/jpeg_420.jpg");
+    let image = decode_fast(&bytes, LIKE_PILLOW, LIMITS, &shrinking).expect("decodes");
+    assert_eq!(Size::of(&image.into_upright()), Size::new(25, 14));
+}
+
+/// Returns the memory of decoding alone, in bytes: with a size below a patch nothing is resized.
+fn bytes_to_decode(file: &[u8], limits: DecodeLimits) -> dinoserve::error::Result<u64> {
+    let transform = transform(ResizeMode::Squash, 1, ResampleFilter::Bicubic);
+    decoding_bytes(file, LIKE_PILLOW, limits, &transform, false)
+}
+
+#[test]
+fn images_of_phones_pass_the_default_limits() {
+    let limits = DecodeLimits::default();
+    let jpeg = |width: u16, height: u16| {
+        let mut file = read_golden("formats/jpeg_420.jpg");
+        let frame = file.windows(2).position(|pair| pair == [0xFF, 0xC0]);
+        let size = frame.expect("a frame header") + 5;
+        file[size..size + 2].copy_from_slice(&height.to_be_bytes());
+        file[size + 2..size + 4].copy_from_slice(&width.to_be_bytes());
+        file
+    };
+    let qoi = |width: u16, height: u16| {
+        let sides = [width, height].map(|side| u32::from(side).to_be_bytes());
+        [b"qoif", sides.as_flattened(), &[3, 0]].concat()
+    };
+    for (width, height, pixels) in [(8160, 6144, 50_135_040), (12_000, 9_000, 108_000_000)] {
+        let bytes = bytes_to_decode(&jpeg(width, height), limits).expect("a JPEG");
+        assert_eq!(bytes, 3 * pixels);
+        let file = qoi(width, height);
+        let bytes = bytes_to_decode(&file, limits).expect("a QOI");
+        assert_eq!(bytes, 3 * pixels + file.len() as u64);
+    }
+    for file in [jpeg(11_000, 11_000), qoi(11_000, 11_000)] {
+        let error = bytes_to_decode(&file, limits).expect_err("121 megapixels");
+        assert_eq!(error.kind(), dinoserve::error::Kind::TooLarge);
+    }
+}
+
+/// The figures of `docs/tuning.md`.
+#[test]
+fn decoding_takes_the_documented_bytes_for_a_pixel() {
+    for (name, expected) in [
+        ("jpeg_420.jpg", 3),
+        ("jpeg_420_progressive.jpg", 6),
+        ("jpeg_cmyk.jpg", 7),
+        ("webp_lossy.webp", 11),
+        ("webp_lossy_alpha.webp", 12),
+        ("gif_plain.gif", 5),
+        ("gif_transparent.gif", 7),
+        ("tiff_grey8.tif", 4),
+        ("tiff_palette.tif", 4),
+        ("tiff_palette_alpha.tif", 7),
+        ("tiff_la.tif", 5),
+        // Of one strip, which is unpacked whole.
+        ("tiff_deflate.tif", 6),
+        ("tiff_cmyk.tif", 8),
+        ("tiff_rgba.tif", 8),
+        ("avif/420_8_opaque_full.avif", 15),
+        ("avif/444_12_alpha_full.avif", 22),
+    ] {
+        let file = read_golden(&format!("formats/{name}"));
+        let size = Size::of(&decode(&file, LIKE_PILLOW, LIMITS).expect("decodes"));
+        let bytes = bytes_to_decode(&file, LIMITS).expect("decodes");
+        let pixels = (size.width * size.height) as u64;
+        assert_eq!(
+            bytes,
+            expected * pixels,
+            "{name}: {}",
+            bytes as f64 / pixels as f64
+        );
+    }
+    // A strip of JPEG data is a file, pixels and coefficients next to its samples.
+    let file = read_golden("formats/tiff_jpeg_without_end.tif");
+    let bytes = bytes_to_decode(&file, LIMITS).expect("a TIFF");
+    assert_eq!(bytes, 33 * 20 * (3 + 4 * 3) + file.len() as u64);
 }

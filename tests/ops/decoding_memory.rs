@@ -1,9 +1,13 @@
 //! Memory of images that are decoded at the same time: bounded by `--max-decoding-bytes`.
 
-use std::{io::Cursor, time::Duration};
+use std::{
+    io::{Cursor, Write},
+    time::Duration,
+};
 
+use flate2::{Compression, write::ZlibEncoder};
 use futures_util::{StreamExt, stream};
-use image::{DynamicImage, ImageBuffer, ImageFormat, Rgba};
+use image::{DynamicImage, ImageBuffer, ImageFormat, Rgb, RgbImage, Rgba};
 use serde_json::Value;
 
 use crate::support::process::Process;
@@ -25,6 +29,59 @@ fn file(number: u16) -> Vec<u8> {
     file.into_inner()
 }
 
+/// Side of a square image of 49 megapixels.
+const SIDE: u32 = 7000;
+
+/// Makes a TIFF of 49 megapixels in strips of 100 rows, as libraries write them.
+fn tiff() -> Vec<u8> {
+    const ROWS: u32 = 100;
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+    encoder
+        .write_all(&vec![90; (SIDE * ROWS * 3) as usize])
+        .expect("memory");
+    let strip = encoder.finish().expect("memory");
+    let count = SIDE / ROWS;
+    let length = strip.len() as u32;
+    let mut file = b"II*\0\0\0\0\0".to_vec();
+    let offsets: Vec<u32> = (0..count).map(|number| 8 + number * length).collect();
+    file.extend(strip.repeat(count as usize));
+    let lists = file.len() as u32;
+    let lengths = vec![length; count as usize];
+    let values = offsets.iter().chain(&lengths).chain(&[8, 8, 8]);
+    file.extend(values.flat_map(|value| value.to_le_bytes()));
+    let start = file.len() as u32;
+    file[4..8].copy_from_slice(&start.to_le_bytes());
+    // Tags of type LONG.
+    let tags = [
+        (256, 1, SIDE),
+        (257, 1, SIDE),
+        (258, 3, lists + 8 * count),
+        (259, 1, 8),
+        (262, 1, 2),
+        (273, count, lists),
+        (277, 1, 3),
+        (278, 1, ROWS),
+        (279, count, lists + 4 * count),
+    ];
+    file.extend((tags.len() as u16).to_le_bytes());
+    for (tag, count, value) in tags {
+        file.extend([tag, 4_u16].map(u16::to_le_bytes).as_flattened());
+        file.extend([count, value].map(u32::to_le_bytes).as_flattened());
+    }
+    file.extend([0; 4]);
+    file
+}
+
+/// Makes a WebP of 49 megapixels.
+fn webp() -> Vec<u8> {
+    let image = RgbImage::from_pixel(SIDE, SIDE, Rgb([90, 60, 30]));
+    let mut file = Cursor::new(Vec::new());
+    image
+        .write_to(&mut file, ImageFormat::WebP)
+        .expect("a WebP");
+    file.into_inner()
+}
+
 /// Sends `count` images at the same time, and returns the statuses and bodies.
 async fn send(process: &Process, files: &[Vec<u8>]) -> Vec<(u16, Option<String>, Value)> {
     let client = reqwest::Client::builder()
@@ -33,7 +90,7 @@ async fn send(process: &Process, files: &[Vec<u8>]) -> Vec<(u16, Option<String>,
         .expect("a client");
     let requests = files.iter().map(|file| {
         let request = client.post(format!("{}/v1/embed?size=56", process.url));
-        let request = request.header("content-type", "image/png");
+        let request = request.header("content-type", "application/octet-stream");
         let request = request.body(file.clone());
         async move {
             let response = request.send().await.expect("an answer");
@@ -96,4 +153,31 @@ async fn an_image_that_waits_too_long_is_answered_with_503() {
     // Nothing is left behind.
     let answers = send(&process, &files[..1]).await;
     assert_eq!(answers[0].0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn formats_take_the_documented_memory() {
+    let pixels = f64::from(SIDE * SIDE);
+    for (name, file, bytes_per_pixel) in [("TIFF", tiff(), 3.0), ("WebP", webp(), 11.0)] {
+        let process = Process::start(&["--max-decoding-bytes", "60000000"]);
+        send(&process, &[self::file(0)]).await;
+        // Blocks of this size are returned to the system after a while.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let rest = memory(&process, "VmRSS");
+        std::fs::write(format!("/proc/{}/clear_refs", process.id()), "5").expect("Linux");
+        // Bytes behind the image make other files of it, which no cache answers.
+        let files: Vec<_> = (0..3).map(|end| [&file[..], &[end]].concat()).collect();
+        for (status, _, body) in send(&process, &files).await {
+            assert_eq!(status, 200, "{name}: {body}");
+        }
+        let peak = memory(&process, "VmHWM") - rest;
+        let bound = bytes_per_pixel * pixels;
+        eprintln!(
+            "3 {name} of 49 megapixels: {:.0} MB of {:.0} MB at the peak",
+            peak / MB,
+            bound / MB
+        );
+        // The resized rows, the files and the features come on top.
+        assert!(peak < bound + 60.0 * MB, "{name}: {:.0} MB", peak / MB);
+    }
 }
