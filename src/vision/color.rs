@@ -119,8 +119,8 @@ fn blend([r, g, b, alpha]: [u8; 4], background: Background) -> [u8; 3] {
         .map(|channel| ((u32::from(channel) * alpha + behind * (255 - alpha) + 127) / 255) as u8)
 }
 
-/// Converts a pixel of CMYK that is stored inverted, as Adobe does: each value is the share of light
-/// that passes.
+/// Converts a pixel of CMYK that is stored inverted, as Adobe does: each value is the share of
+/// light that passes.
 pub(super) fn inverted_cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     let black = i32::from(k);
     [c, m, y].map(|ink| {

@@ -57,8 +57,8 @@ pub struct ResizePlan {
 }
 
 impl Transform {
-    /// Plans the transform of an image of size `image`, with a smaller `size` if this one's grid has
-    /// too many patches and the transform shrinks.
+    /// Plans the transform of an image of size `image`, with a smaller `size` if this one's grid
+    /// has too many patches and the transform shrinks.
     ///
     /// # Errors
     /// [`Kind::InvalidOption`] if `size` is below one patch, or no multiple of the patch where it

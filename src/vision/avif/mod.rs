@@ -240,7 +240,10 @@ fn find_alpha(all: &Items<'_>, items: &HashSet<u32>) -> Option<u32> {
         "urn:mpeg:mpegB:cicp:systems:auxiliary:alpha",
         "urn:mpeg:hevc:2015:auxid:1",
     ];
-    let is_alpha = |property: &&Property| matches!(property, Property::Auxiliary(kind) if ALPHA.contains(&kind.as_str()));
+    let is_alpha = |property: &&Property| match property {
+        Property::Auxiliary(kind) => ALPHA.contains(&kind.as_str()),
+        _ => false,
+    };
     let mut references = all.references(b"auxl");
     let found = references.find(|(from, to)| {
         to.iter().any(|item| items.contains(item))
