@@ -13,7 +13,7 @@ use dinoserve::{
         graph::ExternalData,
         proto::ModelProto,
         vit,
-        weights::{Weights, read_onnx_export, read_safetensors, read_torch},
+        weights::{Checkpoint, Weights, read_onnx_export, read_safetensors, read_torch},
     },
 };
 use libfuzzer_sys::fuzz_target;
@@ -40,9 +40,9 @@ fuzz_target!(|input: &[u8]| {
     let spec = &SPECS[choice / 9 % 2];
     let file = Bytes::copy_from_slice(file);
     let tensors = match choice % 3 {
-        0 => read_safetensors(&[file]),
+        0 => read_safetensors(&[file]).map(Checkpoint::from),
         1 => read_torch(file),
-        _ => read_onnx_export(file),
+        _ => read_onnx_export(file).map(Checkpoint::from),
     };
     let Ok(tensors) = tensors else { return };
     for (name, tensor) in &tensors {

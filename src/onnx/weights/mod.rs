@@ -2,8 +2,9 @@
 //!
 //! A reader turns a file into a [`TensorMap`] without copying the data. [`Weights`] (`translate`)
 //! takes one of the models in it, by its prefix (`prefix`), and translates the names (`names`,
-//! `blocks`). `check` compares the architecture that the shapes suggest (`found`) with a
-//! description, and `read` gives tensors by the hub's names as f32 values of the expected shape.
+//! `blocks`). `unread` rejects a model whose moving average cannot be read. `check` compares the
+//! architecture that the shapes suggest (`found`) with a description, and `read` gives tensors by
+//! the hub's names as f32 values of the expected shape.
 
 mod blocks;
 mod check;
@@ -18,6 +19,7 @@ mod safetensors;
 mod tensor;
 mod torch;
 mod translate;
+mod unread;
 
 pub(crate) use self::tensor::transpose;
 pub use self::{
@@ -27,4 +29,5 @@ pub use self::{
     tensor::{Dtype, RawTensor, TensorMap},
     torch::read_torch,
     translate::Weights,
+    unread::{Checkpoint, Unread},
 };

@@ -116,7 +116,7 @@ pub(super) fn plain_name(name: &str) -> String {
     parts.join(".")
 }
 
-/// Whether a name is of an adapter.
+/// Returns whether a name is of an adapter.
 pub(super) fn is_adapter(name: &str) -> bool {
     name.split('.')
         .any(|part| ADAPTERS.iter().any(|start| part.starts_with(start)))

@@ -5,20 +5,43 @@
 //! matrix is stored transposed. A position table that the exporter folded is split into the CLS row
 //! and the patch rows, which are found by their shapes and consumers.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use prost::Message;
 
-use super::{Dtype, RawTensor, TensorMap};
+use super::{Dtype, RawTensor, TensorMap, hugging_face};
 use crate::{
     error::{Error, Result},
     onnx::proto::{DataType, EXTERNAL, GraphProto, ModelProto, TensorProto},
 };
 
+/// Class token, which is at the same place in every export that is read.
+const CLS_TOKEN: &str = "embeddings.cls_token";
+/// Tensors that every model has outside of its blocks, under the hub's names.
+const OUTSIDE: [&str; 4] = [
+    "pos_embed",
+    "patch_embed.proj.weight",
+    "norm.weight",
+    "norm.bias",
+];
+/// Tensors that every block has, under the hub's names.
+const IN_BLOCK: [&str; 8] = [
+    "norm1.weight",
+    "norm1.bias",
+    "attn.qkv.weight",
+    "attn.proj.weight",
+    "ls1.gamma",
+    "norm2.weight",
+    "norm2.bias",
+    "ls2.gamma",
+];
+
 /// Reads the weights of an ONNX export under Hugging Face's names.
 ///
 /// # Errors
-/// [`crate::error::Kind::Artifact`] if the file is not an ONNX model, or its weights are in another
-/// file.
+/// [`crate::error::Kind::Artifact`] if the file is not an ONNX model, its weights are in another
+/// file, or some are absent: other exporters merge equal tensors, fold constants or rename them.
 pub fn read_onnx_export(file: Bytes) -> Result<TensorMap> {
     let model = ModelProto::decode(file)
         .map_err(|error| Error::artifact(format!("not a valid ONNX file: {error}")))?;
@@ -33,7 +56,45 @@ pub fn read_onnx_export(file: Bytes) -> Result<TensorMap> {
     }
     name_linear_layers(&graph, &mut tensors);
     join_position_table(&graph, &mut tensors);
+    check_complete(&tensors)?;
     Ok(tensors)
+}
+
+/// Rejects an export without the names of a whole model. The architecture that the other names
+/// suggest would be wrong.
+fn check_complete(tensors: &TensorMap) -> Result<()> {
+    let absent = |name: &str| Error::artifact(format!("the ONNX file has no tensor {name}"));
+    let prefix = tensors
+        .keys()
+        .find_map(|name| name.strip_suffix(CLS_TOKEN))
+        .ok_or_else(|| absent(CLS_TOKEN))?;
+    let layers = format!("{prefix}encoder.layer.");
+    let block_of = |name: &String| {
+        let (number, _) = name.strip_prefix(&layers)?.split_once('.')?;
+        number.parse::<usize>().ok()
+    };
+    let blocks: BTreeSet<usize> = tensors.keys().filter_map(block_of).collect();
+    let in_blocks = blocks
+        .iter()
+        .flat_map(|block| IN_BLOCK.map(|name| format!("blocks.{block}.{name}")));
+    for hub in OUTSIDE.map(str::to_owned).into_iter().chain(in_blocks) {
+        for name in hugging_face(&hub).unwrap_or_default() {
+            let name = format!("{prefix}{name}");
+            if !tensors.contains_key(&name) {
+                return Err(absent(&name));
+            }
+        }
+    }
+    // Of the layers that not every model has, at least the biases keep their names.
+    let mut modules = tensors
+        .keys()
+        .filter_map(|name| name.strip_suffix(".bias"))
+        .filter(|module| module.starts_with(&layers));
+    let weight = modules.find_map(|module| {
+        let weight = format!("{module}.weight");
+        (!tensors.contains_key(&weight)).then_some(weight)
+    });
+    weight.map_or(Ok(()), |weight| Err(absent(&weight)))
 }
 
 /// Converts an initializer; `None` if its type is not that of a weight.
@@ -96,7 +157,7 @@ fn name_linear_layers(graph: &GraphProto, tensors: &mut TensorMap) {
 fn join_position_table(graph: &GraphProto, tensors: &mut TensorMap) {
     let Some(cls_name) = tensors
         .keys()
-        .find(|name| name.ends_with("embeddings.cls_token"))
+        .find(|name| name.ends_with(CLS_TOKEN))
         .cloned()
     else {
         return;

@@ -18,14 +18,14 @@ const STUDENTS: [&str; 2] = ["student", "online"];
 
 /// What a prefix says about a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
+pub(super) enum Rank {
     Student,
     Plain,
     Average,
 }
 
 impl Rank {
-    fn of(prefix: &str) -> Self {
+    pub(super) fn of(prefix: &str) -> Self {
         let lower = prefix.to_lowercase();
         let mut words = lower.split(|c: char| !c.is_alphabetic());
         let has = |word: &str| AVERAGES.contains(&word);
@@ -56,7 +56,7 @@ pub(super) fn candidates(tensors: &TensorMap) -> Vec<String> {
     found
 }
 
-/// Whether a prefix ends where a name begins.
+/// Returns whether a prefix ends where a name begins.
 fn is_path(prefix: &str) -> bool {
     prefix.is_empty() || prefix.ends_with('.')
 }
@@ -89,10 +89,7 @@ pub(super) fn choose(
 ) -> Result<String> {
     let mut left: Vec<&String> = candidates.iter().collect();
     if let Some(wanted) = wanted {
-        let path = match wanted.trim_end_matches('.') {
-            "" => String::new(),
-            path => format!("{path}."),
-        };
+        let path = path_of(wanted);
         if candidates.contains(&path) {
             return Ok(path);
         }
@@ -123,7 +120,15 @@ pub(super) fn choose(
     )))
 }
 
-/// Whether two prefixes name the same tensors, as where a module is registered twice.
+/// Returns the prefix that a user names, with or without a dot at its end.
+pub(super) fn path_of(wanted: &str) -> String {
+    match wanted.trim_end_matches('.') {
+        "" => String::new(),
+        path => format!("{path}."),
+    }
+}
+
+/// Returns whether two prefixes name the same tensors, as where a module is registered twice.
 fn are_equal(tensors: &TensorMap, a: &str, b: &str) -> bool {
     let tails =
         |prefix| under(tensors, prefix).map(move |(name, tensor)| (&name[prefix.len()..], tensor));

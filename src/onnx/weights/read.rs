@@ -107,7 +107,7 @@ fn describe_missing(name: &str, parts: &Parts, index: usize) -> String {
     )
 }
 
-/// Whether two shapes are equal apart from leading ones (`[1, 1, D]` and `[D]`).
+/// Returns whether two shapes are equal apart from leading ones (`[1, 1, D]` and `[D]`).
 fn same_shape(a: &[usize], b: &[usize]) -> bool {
     fn trim(shape: &[usize]) -> impl Iterator<Item = &usize> {
         shape.iter().skip_while(|&&side| side == 1)

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{blocks, found::Found, names, parts::Named, prefix, tensor::TensorMap};
+use super::{
+    blocks, found::Found, names, parts::Named, prefix, tensor::TensorMap, unread::Checkpoint,
+};
 use crate::error::{Error, Result};
 
 /// Names outside the blocks that change features and that no DINOv2 has.
@@ -35,21 +37,28 @@ impl Weights {
     /// Takes the model of a file: the only one, or the moving average of a training run.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Artifact`] if the file has no model, or it is not clear which.
-    pub fn new(tensors: TensorMap) -> Result<Self> {
-        Self::with_prefix(tensors, None)
+    /// [`crate::error::Kind::Artifact`] if the file has no model, it is not clear which, or its
+    /// moving average cannot be read.
+    pub fn new(file: impl Into<Checkpoint>) -> Result<Self> {
+        Self::with_prefix(file, None)
     }
 
-    /// Takes the model whose names begin with `prefix`; by default as [`Weights::new`] does.
+    /// Takes the model whose names begin with `wanted`; by default as [`Weights::new`] does.
     ///
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if there is no model under the prefix, or several.
-    pub fn with_prefix(tensors: TensorMap, prefix: Option<&str>) -> Result<Self> {
-        let candidates = prefix::candidates(&tensors);
+    pub fn with_prefix(file: impl Into<Checkpoint>, wanted: Option<&str>) -> Result<Self> {
+        let file = file.into();
+        let candidates = prefix::candidates(&file.tensors);
         if candidates.is_empty() {
-            return Err(no_model(&tensors));
+            return Err(no_model(&file.tensors));
         }
-        let prefix = prefix::choose(&tensors, &candidates, prefix)?;
+        let prefix = prefix::choose(&file.tensors, &candidates, wanted).map_err(|error| {
+            let unread = wanted.and_then(|wanted| file.unread_under(wanted));
+            unread.unwrap_or(error)
+        })?;
+        file.check_average(&prefix, wanted)?;
+        let tensors = file.tensors;
         let mut weights = Self {
             tensors: Named::default(),
             foreign: Vec::new(),

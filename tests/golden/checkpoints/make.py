@@ -182,10 +182,32 @@ def pickles() -> None:
 
     Model.__qualname__ = "Model"
     globals()["Model"] = Model
+    averages(Model())
     save(Model(), "module.pth")
     save({"epoch": 1, "model": Model()}, "module_in_dict.pth")
     save(Model(), "module_legacy.pth", _use_new_zipfile_serialization=False)
     torch.jit.save(torch.jit.script(Model()), str(HERE / "script.pt"))
+
+
+class Average:
+    """Keeps the moving average of a model, as a class that is no module."""
+
+    def __init__(self, shadow: dict) -> None:
+        self.decay, self.shadow = 0.999, shadow
+
+
+def averages(module: nn.Module) -> None:
+    """Writes students whose moving average has no names.
+
+    The committed files were made without PyTorch: by Python's pickle, with the same calls and the
+    layout of torch.save.
+    """
+    save({"student": prefixed(OTHER, "module.backbone."), "teacher": module, "epoch": 1},
+         "teacher_module.pth")
+    save({"model": OTHER, "ema": module}, "ema_module.pth")
+    save({"model": OTHER, "ema": {"decay": 0.999, "num_updates": 3, "collected_params": None,
+                                  "shadow_params": list(PLAIN.values())}}, "shadow_params.pth")
+    save({"model": OTHER, "model_ema": Average(PLAIN)}, "ema_object.pth")
 
 
 def lightning() -> None:

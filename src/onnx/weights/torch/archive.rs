@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    onnx::weights::TensorMap,
+    onnx::weights::Checkpoint,
 };
 
-pub(super) fn read(file: Bytes) -> Result<TensorMap> {
+pub(super) fn read(file: Bytes) -> Result<Checkpoint> {
     let mut archive = ZipArchive::new(Cursor::new(file.clone())).map_err(|error| {
         Error::artifact(format!(
             "not a complete zip file ({error}); copy or download the checkpoint again"

@@ -5,15 +5,21 @@ use std::rc::Rc;
 use super::object::{Object, Objects, Storage, TensorRef, Value};
 use crate::error::{Error, Result};
 
+/// Number of arguments that are looked at, more than any known function has.
+const MAX_ARGUMENTS: usize = 8;
+/// Maximum number of axes of a tensor, as in PyTorch.
+const MAX_AXES: usize = 64;
+
 impl Objects {
     /// Returns what a call gives. Unknown functions give an instance without content, which is
     /// never a weight.
     pub(super) fn call(&mut self, function: &Value, arguments: &Value) -> Result<Value> {
         let Value::Global(function) = function else {
-            return Ok(self.instance("?"));
+            return Ok(self.instance_of("?".into(), arguments.clone()));
         };
-        let arguments = self.tuple(arguments).map(<[Value]>::to_vec);
-        let arguments = arguments.unwrap_or_default();
+        let all = arguments;
+        let arguments = self.tuple(all).unwrap_or_default();
+        let arguments = arguments[..arguments.len().min(MAX_ARGUMENTS)].to_vec();
         match (&**function, arguments.as_slice()) {
             ("collections.OrderedDict", arguments) => Ok(self.ordered_dict(arguments.first())),
             (
@@ -44,20 +50,23 @@ impl Objects {
                 self.call(&Value::Global(inner.clone()), arguments)
             }
             ("copy_reg._reconstructor" | "copyreg._reconstructor", [Value::Global(class), ..]) => {
-                Ok(self.instance(class))
+                Ok(self.instance(class.clone()))
             }
-            _ => Ok(self.instance(function)),
+            _ => Ok(self.instance_of(function.clone(), all.clone())),
         }
     }
 
     /// Makes an ordered dictionary, of pairs in a list if there is one.
     fn ordered_dict(&mut self, pairs: Option<&Value>) -> Value {
         let pairs = pairs.and_then(|pairs| self.list(pairs)).unwrap_or_default();
+        let count = pairs.len();
         let of_pair = |pair: &Value| match (self.list(pair), self.tuple(pair)) {
             (Some([key, value]), _) | (_, Some([key, value])) => Some((key.clone(), value.clone())),
             _ => None,
         };
         let entries = pairs.iter().filter_map(of_pair).collect();
+        // Also those that are no pairs: looking at them takes time.
+        self.count_values(count);
         self.add(Object::Instance {
             class: "collections.OrderedDict".into(),
             entries,
@@ -94,6 +103,7 @@ impl Objects {
 
     fn sizes(&self, value: &Value) -> Result<Vec<usize>> {
         self.tuple(value)
+            .filter(|sizes| sizes.len() <= MAX_AXES)
             .and_then(|sizes| sizes.iter().map(size).collect())
             .ok_or_else(|| Error::artifact("a tensor's shape does not consist of sizes"))
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    onnx::weights::TensorMap,
+    onnx::weights::Checkpoint,
 };
 
 /// PyTorch's magic number as the operand of a pickle's first instruction.
@@ -26,7 +26,7 @@ pub(super) fn is_legacy(file: &Bytes) -> bool {
     head.starts_with(&[0x80]) && head.windows(MAGIC.len()).any(|bytes| bytes == MAGIC)
 }
 
-pub(super) fn read(file: &Bytes) -> Result<TensorMap> {
+pub(super) fn read(file: &Bytes) -> Result<Checkpoint> {
     let mut objects = Objects::default();
     let mut at = 0;
     let mut next = |objects: &mut Objects| {

@@ -17,16 +17,17 @@ mod unpickler;
 
 use bytes::Bytes;
 
-use super::TensorMap;
+use super::Checkpoint;
 use crate::error::{Error, Result};
 
-/// Reads the floating-point tensors of a checkpoint. A name consists of the keys that lead to the
+/// Reads the floating-point tensors of a checkpoint, and which objects with tensors it cannot read.
+/// A name consists of the keys that lead to the
 /// tensor, with dots between them: `{"model": {"a": …}}` has `model.a`.
 ///
 /// # Errors
 /// [`crate::error::Kind::Artifact`] if the file is no checkpoint, is damaged, or holds a pickled
 /// module instead of tensors.
-pub fn read_torch(file: Bytes) -> Result<TensorMap> {
+pub fn read_torch(file: Bytes) -> Result<Checkpoint> {
     if file.starts_with(b"PK") {
         archive::read(file)
     } else if legacy::is_legacy(&file) {

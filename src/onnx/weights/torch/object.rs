@@ -3,7 +3,9 @@
 //! Objects refer to each other by number, so that a pickle may share them and build circles, and
 //! dropping them never recurses.
 
-use std::rc::Rc;
+use std::{mem::size_of, rc::Rc};
+
+use crate::error::{Error, Result};
 
 /// A value on the stack of the interpreter.
 #[derive(Debug, Clone)]
@@ -19,7 +21,7 @@ pub(super) enum Value {
 }
 
 /// Number of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ObjectId(usize);
 
 /// An object of a pickle.
@@ -37,11 +39,14 @@ pub(super) enum Object {
         entries: Vec<(Value, Value)>,
         /// Items of a list or a class derived from it.
         items: Vec<Value>,
-        /// What the instance was restored from, mostly a dictionary of its attributes.
+        /// What the instance was made of: mostly a dictionary of its attributes, else the arguments
+        /// of its function.
         state: Value,
     },
 }
 
+/// Maximum length of the name of a class or function, with its module, in bytes.
+const MAX_NAME_BYTES: usize = 1024;
 /// Class of a plain dictionary.
 pub(super) const DICT: &str = "dict";
 
@@ -69,39 +74,84 @@ pub(super) struct TensorRef {
 
 /// All objects of a file.
 #[derive(Debug, Default)]
-pub(super) struct Objects(Vec<Object>);
+pub(super) struct Objects {
+    objects: Vec<Object>,
+    /// Bytes that the objects, their values and the names of classes have taken. An object that is
+    /// no longer used counts, too.
+    bytes: usize,
+}
 
 impl Objects {
     pub(super) fn add(&mut self, object: Object) -> Value {
-        self.0.push(object);
-        Value::Object(ObjectId(self.0.len() - 1))
+        self.bytes += size_of::<Object>();
+        match &object {
+            Object::Tuple(items) | Object::List(items) => self.count_values(items.len()),
+            Object::Instance { entries, items, .. } => {
+                self.count_values(2 * entries.len() + items.len());
+            }
+            Object::Tensor(tensor) => self.count_values(tensor.shape.len()),
+            Object::Storage(_) => {}
+        }
+        self.objects.push(object);
+        Value::Object(ObjectId(self.objects.len() - 1))
     }
 
-    /// Returns the number of objects.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    /// Counts values that are stored or looked at.
+    pub(super) fn count_values(&mut self, count: usize) {
+        self.bytes += count * size_of::<Value>();
     }
 
-    pub(super) fn instance(&mut self, class: &str) -> Value {
+    /// Returns the bytes that all objects have taken.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns the class or function of a module.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Artifact`] if its name is longer than any is.
+    pub(super) fn global(&mut self, module: &str, name: &str) -> Result<Value> {
+        let length = module.len() + 1 + name.len();
+        if length > MAX_NAME_BYTES {
+            return Err(Error::artifact(format!(
+                "the pickle names a class with {length} bytes, more than {MAX_NAME_BYTES}; the \
+                 file is damaged"
+            )));
+        }
+        self.bytes += length;
+        Ok(Value::Global(format!("{module}.{name}").into()))
+    }
+
+    pub(super) fn instance(&mut self, class: Rc<str>) -> Value {
+        self.instance_of(class, Value::Other)
+    }
+
+    /// Adds an instance that was made from `state`.
+    pub(super) fn instance_of(&mut self, class: Rc<str>, state: Value) -> Value {
         self.add(Object::Instance {
-            class: class.into(),
+            class,
             entries: Vec::new(),
             items: Vec::new(),
-            state: Value::Other,
+            state,
         })
+    }
+
+    /// Adds an empty object of a class of Python itself.
+    pub(super) fn built_in(&mut self, class: &'static str) -> Value {
+        self.instance(class.into())
     }
 
     /// Returns the object that a value refers to.
     pub(super) fn get(&self, value: &Value) -> Option<&Object> {
         match value {
-            Value::Object(id) => self.0.get(id.0),
+            Value::Object(id) => self.objects.get(id.0),
             _ => None,
         }
     }
 
     pub(super) fn get_mut(&mut self, value: &Value) -> Option<&mut Object> {
         match value {
-            Value::Object(id) => self.0.get_mut(id.0),
+            Value::Object(id) => self.objects.get_mut(id.0),
             _ => None,
         }
     }
@@ -124,7 +174,7 @@ impl Objects {
 
     /// Iterates over the storages in the order in which the pickle names them.
     pub(super) fn storages(&self) -> impl Iterator<Item = &Storage> {
-        self.0.iter().filter_map(|object| match object {
+        self.objects.iter().filter_map(|object| match object {
             Object::Storage(storage) => Some(storage),
             _ => None,
         })

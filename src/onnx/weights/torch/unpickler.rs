@@ -1,6 +1,6 @@
 //! A pickle interpreter that builds plain data of all protocols (0 to 5) and runs nothing.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, mem::size_of};
 
 use super::{
     object::{DICT, Object, Objects, Value},
@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 /// Maximum number of bytes that are read of a pickle: a hundred times those of a training of the
 /// largest DINOv2, without tensors.
 pub(super) const MAX_PICKLE_BYTES: usize = 16 << 20;
-/// Maximum number of objects and of stored values: those of 200,000 tensors.
-const MAX_OBJECTS: usize = 2_000_000;
+/// Maximum number of bytes that all values of a checkpoint take: those of 100,000 tensors.
+const MAX_STORED_BYTES: usize = 256 << 20;
 
 /// Runs the instructions of a pickle.
 pub(super) struct Unpickler<'a> {
@@ -35,9 +35,10 @@ impl<'a> Unpickler<'a> {
     /// Returns the value that the pickle builds, and the number of its bytes.
     pub(super) fn run(mut self) -> Result<(Value, usize)> {
         loop {
-            if self.objects.len().max(self.memo.len()) > MAX_OBJECTS {
+            if self.stored_bytes() > MAX_STORED_BYTES {
                 return Err(Error::artifact(format!(
-                    "the pickle builds more than {MAX_OBJECTS} objects; save only the weights"
+                    "the pickle builds objects of more than {} MiB; save only the weights",
+                    MAX_STORED_BYTES >> 20
                 )));
             }
             let opcode = self.operands.byte()?;
@@ -53,6 +54,12 @@ impl<'a> Unpickler<'a> {
                 self.change(opcode)?;
             }
         }
+    }
+
+    /// Returns the bytes of all values: on the stack, in the memo, and in objects.
+    fn stored_bytes(&self) -> usize {
+        let values = self.stack.len() + 2 * self.memo.len();
+        values * size_of::<Value>() + self.objects.bytes()
     }
 
     /// Returns the value of an instruction that contains it.
@@ -80,7 +87,7 @@ impl<'a> Unpickler<'a> {
             0x8E | 0x96 => operands.skip_counted(8)?, // BINBYTES8, BYTEARRAY8
             b'c' => {
                 let module = operands.line()?;
-                Value::Global(format!("{module}.{}", operands.line()?).into())
+                self.objects.global(module, operands.line()?)?
             }
             b'g' => {
                 let key = operands.key()?;
@@ -103,9 +110,9 @@ impl<'a> Unpickler<'a> {
         Ok(Some(match opcode {
             b'(' => Value::Mark,
             b')' => self.objects.add(Object::Tuple(Vec::new())), // EMPTY_TUPLE
-            b'}' => self.objects.instance(DICT),                 // EMPTY_DICT
+            b'}' => self.objects.built_in(DICT),                 // EMPTY_DICT
             b']' => self.objects.add(Object::List(Vec::new())),  // EMPTY_LIST
-            0x8F => self.objects.instance("set"),                // EMPTY_SET
+            0x8F => self.objects.built_in("set"),                // EMPTY_SET
             b't' => {
                 let items = self.pop_to_mark()?;
                 self.objects.add(Object::Tuple(items))
@@ -123,13 +130,13 @@ impl<'a> Unpickler<'a> {
             }
             b'd' => {
                 let items = self.pop_to_mark()?;
-                let dict = self.objects.instance(DICT);
+                let dict = self.objects.built_in(DICT);
                 self.set_items(&dict, items);
                 dict
             }
             0x91 => {
                 self.pop_to_mark()?; // FROZENSET
-                self.objects.instance("frozenset")
+                self.objects.built_in("frozenset")
             }
             0x93 => self.stack_global()?,
             b'P' => {
@@ -155,15 +162,14 @@ impl<'a> Unpickler<'a> {
             b'i' => {
                 // INST
                 let module = self.operands.line()?;
-                let class = format!("{module}.{}", self.operands.line()?);
+                let class = self.objects.global(module, self.operands.line()?)?;
                 self.pop_to_mark()?;
-                self.objects.instance(&class)
+                self.instance(Some(&class))
             }
-            b'o' => match self.pop_to_mark()?.first() {
-                // OBJ
-                Some(Value::Global(class)) => self.objects.instance(class),
-                _ => self.objects.instance("?"),
-            },
+            b'o' => {
+                let items = self.pop_to_mark()?; // OBJ
+                self.instance(items.first())
+            }
             b'2' => self.stack.last().cloned().ok_or_else(underflow)?, // DUP
             _ => return Ok(None),
         }))
@@ -236,7 +242,15 @@ impl<'a> Unpickler<'a> {
                 "the pickle names a global by something other than text",
             ));
         };
-        Ok(Value::Global(format!("{module}.{name}").into()))
+        self.objects.global(&module, &name)
+    }
+
+    /// Adds an instance of a class.
+    fn instance(&mut self, class: Option<&Value>) -> Value {
+        match class {
+            Some(Value::Global(class)) => self.objects.instance(class.clone()),
+            _ => self.objects.built_in("?"),
+        }
     }
 
     fn pop(&mut self) -> Result<Value> {
@@ -266,6 +280,7 @@ impl<'a> Unpickler<'a> {
     /// Adds keys and values to a dictionary. A later value of a key replaces an earlier one when
     /// the tensors are collected.
     fn set_items(&mut self, dict: &Value, items: Vec<Value>) {
+        self.objects.count_values(items.len());
         let Some(Object::Instance { entries, .. }) = self.objects.get_mut(dict) else {
             return;
         };
@@ -277,6 +292,7 @@ impl<'a> Unpickler<'a> {
 
     fn append(&mut self, new: Vec<Value>) -> Result<()> {
         let top = self.stack.last().ok_or_else(underflow)?;
+        self.objects.count_values(new.len());
         if let Some(Object::List(items) | Object::Instance { items, .. }) =
             self.objects.get_mut(top)
         {
