@@ -22,7 +22,8 @@ use crate::{
 
 /// Converts `source` to a model file at `to` with its data file and manifest.
 ///
-/// Each file is written atomically.
+/// Each file is written atomically. Two conversions to the same file at a time would leave a
+/// mixture; see [`super::ModelStore::convert`].
 pub fn convert(
     spec: &ModelSpec,
     source: &WeightFile,

@@ -16,6 +16,9 @@ use crate::{
     hex,
 };
 
+/// Suffix of a file that is locked while another one is written.
+const LOCK: &str = ".lock";
+
 /// Writes a file atomically: a temporary file in the same folder is written, synced and renamed.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let mut file = temporary_for(path)?;
@@ -42,6 +45,35 @@ pub(super) fn temporary_for(path: &Path) -> Result<NamedTempFile> {
         .map_err(writing)?;
     unfinished.push(file.path().to_owned());
     Ok(file)
+}
+
+/// Waits until no other process writes `path`, and keeps others from it until the result is
+/// dropped. The folder is created if necessary.
+///
+/// The lock is a separate file that stays: a file that is renamed or deleted could be locked twice.
+pub(super) fn lock(path: &Path) -> Result<File> {
+    let writing = |error| Error::writing(path, error);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(writing)?;
+    }
+    let lock = File::create(with_suffix(path, LOCK)).map_err(writing)?;
+    lock.lock().map_err(writing)?;
+    Ok(lock)
+}
+
+/// Waits until no process writes `path`, and keeps them from it until the result is dropped.
+/// Returns `None` without a file to lock, as in a folder that was copied or cannot be read.
+pub(super) fn lock_to_read(path: &Path) -> Option<File> {
+    let lock = File::open(with_suffix(path, LOCK)).ok()?;
+    lock.lock_shared().ok()?;
+    Some(lock)
+}
+
+/// Appends `suffix` to the file name of `path`.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// Temporary files of this process, for [`remove_unfinished`].

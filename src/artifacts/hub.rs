@@ -75,7 +75,7 @@ impl Hub {
         }
     }
 
-    /// Whether `HF_HUB_OFFLINE` forbids downloads.
+    /// Returns whether `HF_HUB_OFFLINE` forbids downloads.
     pub(super) fn is_offline(&self) -> bool {
         self.is_offline
     }
@@ -105,7 +105,7 @@ impl Hub {
         self.is_at(uri).then(|| format!("Bearer {token}"))
     }
 
-    /// Whether `uri` is one of this hub.
+    /// Returns whether `uri` is one of this hub.
     fn is_at(&self, uri: &Uri) -> bool {
         let place = |uri: &Uri| {
             let scheme = uri.scheme_str()?.to_lowercase();
@@ -144,7 +144,7 @@ fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Whether a file exists and, if it lists shards, these do, too.
+/// Returns whether a file exists and, if it lists shards, these do, too.
 fn is_complete(path: &Path) -> bool {
     let has_shards = || {
         shard_names(path).is_ok_and(|shards| {

@@ -1,15 +1,12 @@
 //! The three files of a converted model, and the manifest among them.
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{io::Write, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     Progress,
-    disk::{sha256_file, write_atomically},
+    disk::{sha256_file, with_suffix, write_atomically},
 };
 use crate::{
     error::{Error, Result},
@@ -42,13 +39,6 @@ impl ModelPaths {
     pub fn exist(&self) -> bool {
         self.model.exists() && self.data.exists() && self.manifest.exists()
     }
-}
-
-/// Appends `suffix` to the file name of `path`.
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// Description of a converted model, from which it is listed and verified.
@@ -113,6 +103,8 @@ impl Manifest {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

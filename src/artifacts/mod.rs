@@ -25,5 +25,5 @@ pub use manifest::{Manifest, ModelPaths};
 pub use mapped::{Mapping, map_file};
 pub use model_file::{ModelFile, StoredWeight};
 pub use progress::{Progress, Step};
-pub use store::{ModelState, ModelStore};
+pub use store::{ModelState, ModelStore, Pulled};
 pub use weight_file::{WeightFile, read_weights};

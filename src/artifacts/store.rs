@@ -1,11 +1,14 @@
 //! The models of the cache folder: their state, and how missing ones are obtained.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Home, Hub, Manifest, ModelFile, ModelPaths, Progress,
     convert::convert,
-    disk::sha256_file,
+    disk::{lock, lock_to_read, sha256_file},
     download::{check_available, download},
     weight_file::{WeightFile, read_weights, shard_names},
 };
@@ -21,6 +24,15 @@ pub struct ModelStore {
     home: Home,
     catalog: Catalog,
     hub: Hub,
+}
+
+/// A model that was downloaded and converted.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// What its weights are, and where the file has them; `None` if another process read them.
+    pub weights: Option<String>,
 }
 
 /// State of a model in the cache.
@@ -76,18 +88,49 @@ impl ModelStore {
         }
     }
 
-    /// Downloads a model's weights, unless they are present, and converts them.
+    /// Downloads a model's weights, unless they are present, and converts them. A model that
+    /// another process converts meanwhile is taken.
     pub fn pull(
         &self,
         name: &str,
         precision: Precision,
         progress: &mut dyn Progress,
-    ) -> Result<Manifest> {
+    ) -> Result<Pulled> {
         let spec = self.catalog.get(name)?;
+        let paths = self.paths(name, precision);
+        let written = || {
+            fs::metadata(&paths.model)
+                .and_then(|model| model.modified())
+                .ok()
+        };
+        let before = written();
         let (source, path) = self.obtain(spec, progress)?;
-        let to = self.paths(name, precision).model;
+        let _lock = lock(&paths.model)?;
+        if paths.exist() && written() != before {
+            return Ok(Pulled {
+                manifest: Manifest::read(&paths)?,
+                weights: None,
+            });
+        }
         let file = WeightFile::read(&path, Some(source.format), None)?;
-        convert(spec, &file, precision, &to, progress)
+        Ok(Pulled {
+            weights: Some(file.weights().summary()),
+            manifest: convert(spec, &file, precision, &paths.model, progress)?,
+        })
+    }
+
+    /// Converts weights to a model of the cache folder. Processes that convert the same model take
+    /// turns.
+    pub fn convert(
+        &self,
+        spec: &ModelSpec,
+        source: &WeightFile,
+        precision: Precision,
+        progress: &mut dyn Progress,
+    ) -> Result<Manifest> {
+        let to = self.paths(&spec.name, precision).model;
+        let _lock = lock(&to)?;
+        convert(spec, source, precision, &to, progress)
     }
 
     /// Returns a model's published weights, which are downloaded unless they are present.
@@ -112,6 +155,8 @@ impl ModelStore {
     ) -> Result<ModelFile> {
         let spec = self.catalog.get(name)?;
         let paths = self.paths(name, precision);
+        // The files are read while no process replaces them.
+        let mut reading = lock_to_read(&paths.model);
         match self.state(spec, precision) {
             // Damaged weights would silently give wrong features.
             ModelState::Converted => Manifest::read(&paths)?.verify(&paths, progress)?,
@@ -123,9 +168,12 @@ impl ModelStore {
                 )));
             }
             ModelState::Downloaded | ModelState::Absent => {
+                drop(reading.take());
                 self.pull(name, precision, progress)?;
+                reading = lock_to_read(&paths.model);
             }
         }
+        let _reading = reading;
         ModelFile::open(&paths.model, rule)
     }
 
@@ -138,6 +186,7 @@ impl ModelStore {
     ) -> Result<Manifest> {
         self.catalog.get(name)?;
         let paths = self.paths(name, precision);
+        let _reading = lock_to_read(&paths.model);
         if !paths.model.exists() {
             return Err(Error::artifact(format!(
                 "model {name} is not converted to {precision}; run `dinoserve models pull {name} \

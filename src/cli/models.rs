@@ -17,7 +17,7 @@ use super::{
     progress::with_progress,
 };
 use crate::{
-    artifacts::{Manifest, ModelFile, ModelState, ModelStore, WeightFile, convert},
+    artifacts::{Manifest, ModelFile, ModelState, ModelStore, Pulled, WeightFile, convert},
     model::{ModelSpec, PositionRule},
     onnx::Precision,
 };
@@ -163,7 +163,11 @@ impl Pull {
     fn run(self) -> anyhow::Result<()> {
         let store = self.store.store()?;
         let precision = self.precision.precision;
-        let manifest = with_progress(|progress| store.pull(&self.name, precision, progress))?;
+        let Pulled { manifest, weights } =
+            with_progress(|progress| store.pull(&self.name, precision, progress))?;
+        if let Some(weights) = weights {
+            writeln!(std::io::stdout(), "weights: {weights}")?;
+        }
         warn_of(store.catalog().get(&self.name)?);
         report(&manifest, &store.paths(&self.name, precision).model)
     }
@@ -179,16 +183,18 @@ impl Convert {
         };
         let spec = store.catalog().get(&name)?;
         let precision = self.precision.precision;
-        let default = store.paths(&name, precision).model;
-        let to = self.to.unwrap_or(default);
         let context = || format!("converting weights as {name}");
         let prefix = self.weights_prefix.as_deref();
         let file = WeightFile::read(&self.from, None, prefix).with_context(context)?;
         writeln!(std::io::stdout(), "weights: {}", file.weights().summary())?;
-        let manifest = with_progress(|progress| convert(spec, &file, precision, &to, progress))
-            .with_context(context)?;
+        let manifest = with_progress(|progress| match &self.to {
+            Some(to) => convert(spec, &file, precision, to, progress),
+            None => store.convert(spec, &file, precision, progress),
+        })
+        .with_context(context)?;
         warn_of(spec);
-        report(&manifest, &to)
+        let default = store.paths(&name, precision).model;
+        report(&manifest, self.to.as_deref().unwrap_or(&default))
     }
 }
 

@@ -1,9 +1,12 @@
 //! Checkpoints as training programs and libraries save them (`tests/golden/checkpoints/make.py`).
 
-use std::process::Command;
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use dinoserve::{
-    artifacts::{Manifest, ModelFile, WeightFile, convert},
+    artifacts::{Home, Manifest, ModelFile, WeightFile, convert},
     engine::{Input, RequestedOutputs},
     error::Error,
     model::{ModelSpec, PositionRule},
@@ -102,6 +105,56 @@ fn the_teacher_is_taken_and_named() {
         "{error}"
     );
     assert_eq!(fingerprint("unclear.pth", Some("b")), other);
+}
+
+/// A student is not taken in place of its average without notice.
+#[test]
+fn an_average_that_cannot_be_read_is_named() {
+    let other = fingerprint("plain_other.safetensors", None);
+    for (file, average, kind, student) in [
+        (
+            "teacher_module.pth",
+            "teacher",
+            "a whole module of class __main__.Model",
+            "student.module.backbone",
+        ),
+        (
+            "ema_module.pth",
+            "ema",
+            "a whole module of class __main__.Model",
+            "model",
+        ),
+        (
+            "ema_object.pth",
+            "model_ema",
+            "an object of class __main__.Average",
+            "model",
+        ),
+        (
+            "shadow_params.pth",
+            "ema",
+            "tensors without the names of a DINOv2",
+            "model",
+        ),
+    ] {
+        let error = error_of(file);
+        for text in [
+            &format!("seems to be at `{average}`, but that is {kind}"),
+            "torch.save(model.state_dict(), \"weights.pth\")",
+            &format!("To take `{student}` instead, use --weights-prefix \"{student}\""),
+        ] {
+            assert!(error.contains(text), "{file}: {error}");
+        }
+        let (container, _) = student.split_once('.').unwrap_or((student, ""));
+        for prefix in [student, container] {
+            assert_eq!(fingerprint(file, Some(prefix)), other, "{file}: {prefix}");
+        }
+        let error = convert_golden(file, Some(average)).unwrap_err().to_string();
+        assert!(
+            error.contains(kind) || error.contains("no model under"),
+            "{file}: {error}"
+        );
+    }
 }
 
 #[test]
@@ -248,6 +301,84 @@ fn what_cannot_be_read_is_named() {
             "are ViT/14 with 4 registers, 2 blocks, width 64; they need dim = 64, depth = 2"
         ),
         "{error}"
+    );
+}
+
+/// Two programs that convert to one cache folder leave the model of one of them, not a mixture.
+#[test]
+fn conversions_of_a_model_take_turns() {
+    for round in 0..10 {
+        let home = scratch("turns");
+        std::fs::create_dir_all(home.join("catalog")).unwrap();
+        std::fs::write(home.join("catalog/toy.toml"), description(0, "mlp")).unwrap();
+        let models = |arguments: &[&str]| {
+            let mut command = Command::new(PROGRAM);
+            command
+                .arg("models")
+                .args(arguments)
+                .env("DINOSERVE_HOME", &home);
+            command
+        };
+        let processes = ["plain", "plain_other"].map(|name| {
+            let file = golden("checkpoints").join(format!("{name}.safetensors"));
+            let mut command = models(&["convert", "toy", "--from"]);
+            command.arg(file).stdout(Stdio::null());
+            command.spawn().expect("the program")
+        });
+        for mut process in processes {
+            assert!(process.wait().unwrap().success(), "round {round}");
+        }
+        let output = models(&["verify", "toy"]).output().unwrap();
+        assert!(output.status.success(), "round {round}: {output:?}");
+    }
+}
+
+/// A process that waits for another's conversion takes its model.
+#[test]
+fn a_model_that_another_process_converts_is_taken() {
+    let folder = scratch("taken");
+    let home = Home::new(Some(folder.clone())).unwrap();
+    std::fs::create_dir_all(home.catalog()).unwrap();
+    let source = "[[sources]]\nformat = \"safetensors\"\nfile = \"plain.safetensors\"\n";
+    let text = description(0, "mlp") + source;
+    std::fs::write(home.catalog().join("toy.toml"), text).unwrap();
+    std::fs::create_dir_all(home.sources("toy")).unwrap();
+    let weights = home.sources("toy").join("plain.safetensors");
+    std::fs::copy(golden("checkpoints/plain.safetensors"), &weights).unwrap();
+
+    let paths = home.model("toy", Precision::Fp32);
+    std::fs::create_dir_all(paths.model.parent().unwrap()).unwrap();
+    let lock = std::fs::File::create(folder.join("models/toy/fp32-v1.onnx.lock")).unwrap();
+    lock.lock().unwrap();
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["models", "pull", "toy"])
+        .env("DINOSERVE_HOME", &folder)
+        .stdout(Stdio::piped());
+    let mut process = command.spawn().expect("the program");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(process.try_wait().unwrap().is_none(), "it waits");
+    let file = golden("checkpoints/plain_other.safetensors");
+    let other = WeightFile::read(&file, None, None).unwrap();
+    convert(&spec("toy"), &other, Precision::Fp32, &paths.model, &mut ()).unwrap();
+    let written = std::fs::metadata(&paths.model).unwrap().modified().unwrap();
+    drop(lock);
+    let output = process.wait_with_output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let expected = fingerprint("plain_other.safetensors", None);
+    assert!(
+        output.status.success() && printed.contains(&expected),
+        "{printed}"
+    );
+    let now = std::fs::metadata(&paths.model).unwrap().modified().unwrap();
+    assert_eq!(now, written, "the model was not converted again");
+
+    // A later command converts again, and says what it reads.
+    let printed = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(
+        printed.starts_with("weights: ViT/4, 4 blocks, width 8 under \"\" (no prefix)\n")
+            && printed.contains(&fingerprint("plain.safetensors", None)),
+        "{printed}"
     );
 }
 

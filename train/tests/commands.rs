@@ -11,7 +11,7 @@ use dinoserve_train::{
     run::{EvaluationFolders, RunFiles},
 };
 
-use crate::support::{prepare_run, tiny_config, write_images};
+use crate::support::{prepare_run, server_golden, tiny_config, write_images};
 
 /// Returns the command `run` on a folder of images.
 fn run_command(images: &Path, out: &Path) -> Command {
@@ -156,6 +156,37 @@ fn wrong_commands_fail_with_a_helpful_message() {
         error.to_string().contains("cannot read the folder"),
         "{error}"
     );
+}
+
+/// A file of several models is one of whose weights the user has to know.
+#[test]
+fn the_initial_weights_are_named() {
+    let root = tempfile::tempdir().unwrap();
+    write_images(root.path(), 2);
+    let weights = server_golden("checkpoints/dino.pth");
+    for (prefix, taken, other) in [
+        (None, "teacher.backbone", "student.module.backbone"),
+        (
+            Some("student"),
+            "student.module.backbone",
+            "teacher.backbone",
+        ),
+    ] {
+        let mut command = run_command(root.path(), &root.path().join("run"));
+        command.arg("--init").arg(&weights);
+        command.args(
+            prefix
+                .iter()
+                .flat_map(|prefix| ["--weights-prefix", prefix]),
+        );
+        // The default model is larger than the one in the file.
+        let error = stderr(&command.output().unwrap());
+        let expected = format!(
+            "weights: ViT/4, 4 blocks, width 8 under `{taken}`; the file also has `{other}`, see \
+             --weights-prefix"
+        );
+        assert!(error.contains(&expected), "{error}");
+    }
 }
 
 /// A sharp teacher with a constant center collapses to one prototype.

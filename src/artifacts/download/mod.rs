@@ -15,7 +15,10 @@ use ureq::{
 };
 
 use self::request::{ByteRange, Failure, Reply, content_range, get, header_text, new_agent};
-use super::{Hub, Progress, Step, disk::sha256_file, manifest::with_suffix};
+use super::{
+    Hub, Progress, Step,
+    disk::{lock, sha256_file, with_suffix},
+};
 use crate::error::{Error, Kind, Result};
 
 /// Maximum number of successive attempts that bring nothing new.
@@ -40,13 +43,8 @@ pub fn download(
     progress: &mut dyn Progress,
 ) -> Result<()> {
     let writing = |error| Error::writing(to, error);
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder).map_err(writing)?;
-    }
-    // Processes that download the same file take turns; the second finds it complete. The lock is
-    // a separate file that stays: a file that is renamed or deleted could be locked twice.
-    let lock = File::create(with_suffix(to, ".lock")).map_err(writing)?;
-    lock.lock().map_err(writing)?;
+    // Processes that download the same file take turns; the second finds it complete.
+    let _lock = lock(to)?;
     if to.exists() {
         return Ok(());
     }

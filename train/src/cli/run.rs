@@ -12,7 +12,7 @@ use anyhow::Context;
 use burn::module::Module;
 use clap::Args;
 use dinoserve::{
-    artifacts::{Home, Hub, ModelStore, Progress, Step, read_weights, remove_unfinished},
+    artifacts::{Home, Hub, ModelStore, Progress, Step, WeightFile, remove_unfinished},
     onnx::weights::Weights,
 };
 
@@ -38,6 +38,11 @@ pub(super) struct RunCommand {
     /// file
     #[arg(long, value_name = "NAME|FILE")]
     init: Option<String>,
+
+    /// Prefix of the names of the weights in the file of `--init`, such as `teacher.backbone`,
+    /// where it has several models [default: the teacher or moving average, else the only model]
+    #[arg(long, value_name = "PREFIX", requires = "init")]
+    weights_prefix: Option<String>,
 
     #[command(flatten)]
     config: ConfigFlags,
@@ -151,10 +156,16 @@ impl RunCommand {
         let weights = match &self.init {
             Some(init) if !resumed => Some(match &store {
                 Some(store) => store.weights(init, &mut StepNames::default())?,
-                None => read_weights(Path::new(init), None)?,
+                None => {
+                    let prefix = self.weights_prefix.as_deref();
+                    WeightFile::read(Path::new(init), None, prefix)?.into_weights()
+                }
             }),
             _ => None,
         };
+        if let Some(weights) = &weights {
+            log_line(format_args!("weights: {}", weights.summary()));
+        }
         Ok((config, weights))
     }
 }

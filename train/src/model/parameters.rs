@@ -94,8 +94,8 @@ pub fn load<M: Module, E>(
 struct Path(Vec<String>);
 
 impl Path {
-    /// Whether the container's fields are part of the name. Variants of an enumeration are not:
-    /// Meta's names have no part for them.
+    /// Returns whether the container's fields are part of the name. Variants of an enumeration are
+    /// not: Meta's names have no part for them.
     fn is_named(container: &str) -> bool {
         !container.starts_with("Enum:")
     }
