@@ -12,12 +12,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    embed_files::embed_files,
+    embed_files::{FileVector, embed_files},
     embed_output::{EmbedOutput, EmbeddedFile},
     executor::block_on,
     flags::EmbedFlags,
     interrupt::{self, defer_exit, is_interrupted},
-    output::{exit_code, print_unused},
+    output::{exit_code, print_dim, print_unused},
     pace::short_number,
     partial::{FileIdentity, PartialResults},
     progress::{Progress, Unit},
@@ -27,8 +27,8 @@ use crate::{
     features::pool::Pooling,
     names::plural,
     service::{EmbedOptions, Extractor, ImageOptions},
-    sources::{FoundImages, SkippedFiles, find_images, relative_path},
-    vision::{Preprocessing, image_extensions},
+    sources::{SkippedFiles, find_images, relative_path},
+    vision::Preprocessing,
 };
 
 #[derive(Debug, Args)]
@@ -77,8 +77,16 @@ struct Settings<'a> {
     normalize: bool,
 }
 
-/// The results of the files, in their order; `None` for those that are not done.
-type Results = Vec<Option<Result<Vec<f32>, Error>>>;
+/// The outcome of a run.
+struct Outcome {
+    /// The results of the files, in their order; `None` for those that are not done.
+    results: Vec<Option<Result<Vec<f32>, Error>>>,
+    partial: Option<PartialResults>,
+    /// Number of vectors of an earlier run.
+    earlier: usize,
+    /// Number of images of this run that are nearly black.
+    dim_images: usize,
+}
 
 impl Embed {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
@@ -92,7 +100,12 @@ impl Embed {
         let image = flags.image_options();
         let options = flags.embed_options(Pooling::default(), !self.no_normalize);
         let mut started = Instant::now();
-        let (results, partial) = block_on(self.embed.with_extractor(async |extractor| {
+        let Outcome {
+            results,
+            partial,
+            earlier,
+            dim_images,
+        } = block_on(self.embed.with_extractor(async |extractor| {
             extractor.engine().ready().await?;
             started = Instant::now();
             embed(&extractor, &files, &image, &options, &output).await
@@ -117,15 +130,21 @@ impl Embed {
             None => Box::new(io::stderr()),
         };
         let seconds = started.elapsed().as_secs_f64();
+        let now = embedded.len() - earlier;
+        let before = match earlier {
+            0 => String::new(),
+            count => format!(", {count} by an earlier run"),
+        };
         writeln!(
             out,
-            "{} embedded in {seconds:.1} s ({} images/s), written to {}",
-            plural(embedded.len(), "image"),
-            short_number(embedded.len() as f64 / seconds),
+            "{} embedded in {seconds:.1} s ({} images/s){before}, written to {}",
+            plural(now, "image"),
+            short_number(now as f64 / seconds),
             output
                 .file()
                 .map_or("standard output".into(), Path::to_string_lossy)
         )?;
+        print_dim(&mut out, dim_images, "")?;
         print_unused(&mut out, &skipped, "read", &failures)?;
         Ok(exit_code(failures.is_empty()))
     }
@@ -142,29 +161,16 @@ impl Sources {
                 ..Self::default()
             });
         }
-        let FoundImages {
-            paths,
-            unreadable,
-            skipped,
-        } = find_images(source)?;
-        if paths.is_empty() {
-            let folder = source.display();
-            let extensions = image_extensions().join(", ");
-            let others = if skipped.is_empty() {
-                String::new()
-            } else {
-                format!("; {skipped}")
-            };
-            bail!("{folder}: the folder has no images; supported extensions: {extensions}{others}");
-        }
+        let found = find_images(source)?;
+        found.check_any(source)?;
         let named = |path: PathBuf| NamedFile {
             name: relative_path(source, &path),
             path,
         };
         Ok(Self {
-            files: paths.into_iter().map(named).collect(),
-            unreadable,
-            skipped,
+            files: found.paths.into_iter().map(named).collect(),
+            unreadable: found.unreadable,
+            skipped: found.skipped,
         })
     }
 
@@ -204,7 +210,7 @@ async fn embed(
     image: &ImageOptions,
     options: &EmbedOptions,
     output: &EmbedOutput,
-) -> anyhow::Result<(Results, Option<PartialResults>)> {
+) -> anyhow::Result<Outcome> {
     let engine = extractor.engine();
     options.check(engine.spec())?;
     let settings = Settings {
@@ -226,7 +232,7 @@ async fn embed(
         .iter()
         .map(|file| FileIdentity::of(&file.path))
         .collect();
-    let mut results = Results::with_capacity(files.len());
+    let mut results = Vec::with_capacity(files.len());
     let mut missing = Vec::new();
     for (index, (file, identity)) in files.iter().zip(&identities).enumerate() {
         let known = partial.as_ref().zip(*identity);
@@ -238,7 +244,9 @@ async fn embed(
     }
 
     let total = files.len() as u64;
-    let mut done = total - missing.len() as u64;
+    let earlier = files.len() - missing.len();
+    let mut done = earlier as u64;
+    let mut dim_images = 0;
     let mut progress = Progress::new(Unit::Items);
     progress.show("embedding", done, Some(total));
     let paths: Vec<&Path> = missing
@@ -247,6 +255,10 @@ async fn embed(
         .collect();
     embed_files(extractor, &paths, image, options, |position, result| {
         let index = missing[position];
+        let result = result.map(|FileVector { vector, is_dim }| {
+            dim_images += usize::from(is_dim);
+            vector
+        });
         if let (Ok(vector), Some(partial), Some(identity)) =
             (&result, &mut partial, identities[index])
         {
@@ -269,7 +281,12 @@ async fn embed(
         );
         interrupt::exit();
     }
-    Ok((results, partial))
+    Ok(Outcome {
+        results,
+        partial,
+        earlier,
+        dim_images,
+    })
 }
 
 #[cfg(test)]

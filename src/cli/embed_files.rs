@@ -10,6 +10,13 @@ use crate::{
     service::{EmbedOptions, Extractor, ImageOptions},
 };
 
+/// The vector of a file.
+pub(super) struct FileVector {
+    pub(super) vector: Vec<f32>,
+    /// Whether the image is nearly black because its samples use few of their 16 bits.
+    pub(super) is_dim: bool,
+}
+
 /// Embeds files, and passes the vector or the error of each to `done` with its index in `paths`, in
 /// the order in which they get done. Returns early after a signal.
 pub(super) async fn embed_files(
@@ -17,7 +24,7 @@ pub(super) async fn embed_files(
     paths: &[&Path],
     image: &ImageOptions,
     options: &EmbedOptions,
-    mut done: impl FnMut(usize, Result<Vec<f32>>) -> anyhow::Result<()>,
+    mut done: impl FnMut(usize, Result<FileVector>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let concurrency = extractor.engine().ready().await?.max_concurrent_images();
     let results =
@@ -43,11 +50,14 @@ async fn embed_file(
     path: &Path,
     image: &ImageOptions,
     options: &EmbedOptions,
-) -> Result<Vec<f32>> {
+) -> Result<FileVector> {
     let file = tokio::fs::read(path).await;
     let file = file.map_err(|error| Error::io("reading", error))?;
     let mut embeddings = extractor.embed(vec![file.into()], image, options).await?;
     let embedding = embeddings.value.pop();
     let embedding = embedding.ok_or_else(|| Error::internal("no answer for an image"))?;
-    Ok(embedding?.vector)
+    Ok(FileVector {
+        vector: embedding?.vector,
+        is_dim: embeddings.stages.has_dim_image,
+    })
 }

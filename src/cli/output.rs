@@ -49,6 +49,22 @@ pub(super) fn print_unused<E: Display>(
         .try_for_each(|(path, error)| writeln!(out, "  {path}: {error}"))
 }
 
+/// Prints how many images need `--levels data`, and where it can be given, if there are any.
+pub(super) fn print_dim(out: &mut impl Write, count: usize, place: &str) -> io::Result<()> {
+    if count == 0 {
+        return Ok(());
+    }
+    let (are, them) = match count {
+        1 => ("is", "it"),
+        _ => ("are", "them"),
+    };
+    let images = plural(count, "image");
+    writeln!(
+        out,
+        "{images} {are} nearly black; --levels data stretches {them}{place}"
+    )
+}
+
 /// Describes an error with its causes. A cause that the text before names already is left out.
 pub(super) fn describe(error: &anyhow::Error) -> String {
     let mut text = String::new();
@@ -76,7 +92,7 @@ pub(super) fn write_file(
     })
 }
 
-/// The extension of a path; empty if it has none in UTF-8.
+/// Returns the extension of a path; empty if it has none in UTF-8.
 pub(super) fn extension(path: &Path) -> &str {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.unwrap_or_default()

@@ -57,8 +57,16 @@ impl Pace {
     }
 }
 
-/// Writes a number with two or three digits: 0.25, 3.5, 42, 350, 12,300.
+/// Writes a number with one to three digits: 0, 0.001, 0.25, 3.5, 42, 350, 12,300.
 pub(super) fn short_number(value: f64) -> String {
+    if value <= 0.0 {
+        return "0".to_owned();
+    }
+    if value < 0.095 {
+        let decimals = 1 - value.log10().floor() as i32;
+        let text = format!("{value:.*}", decimals.unsigned_abs() as usize);
+        return text.trim_end_matches('0').to_owned();
+    }
     if value < 0.95 {
         return format!("{value:.2}");
     }
@@ -151,10 +159,27 @@ mod tests {
 
     #[test]
     fn numbers_have_two_or_three_digits() {
-        let found = [0.04, 3.46, 9.96, 12.34, 99.7, 345.6, 12_345.0, 795_320.885].map(short_number);
+        let found = [
+            0.0,
+            0.001,
+            0.0123,
+            0.04,
+            0.25,
+            3.46,
+            9.96,
+            12.34,
+            99.7,
+            345.6,
+            12_345.0,
+            795_320.885,
+        ]
+        .map(short_number);
         assert_eq!(
             found,
-            ["0.04", "3.5", "10", "12", "100", "346", "12,300", "795,000"]
+            [
+                "0", "0.001", "0.012", "0.04", "0.25", "3.5", "10", "12", "100", "346", "12,300",
+                "795,000"
+            ]
         );
         let found = [1000.0, 1500.0, 360e6, 2e12].map(short_bytes);
         assert_eq!(found, ["1000 B", "1.5 KiB", "343 MiB", "1.8 TiB"]);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     names::plural,
     vision::{HEAD_LENGTH, Identified, identify, image_extensions},
 };
@@ -38,7 +38,7 @@ struct SkippedKind {
 }
 
 impl SkippedFiles {
-    /// Whether no file was skipped.
+    /// Returns whether no file was skipped.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -82,7 +82,7 @@ impl fmt::Display for SkippedFiles {
 /// those of other names whose first bytes are those of an image. Counts the others.
 ///
 /// # Errors
-/// [`Kind::Io`](crate::error::Kind::Io) if `root` itself cannot be read.
+/// [`Kind::Io`] if `root` itself cannot be read.
 pub fn find_images(root: &Path) -> Result<FoundImages> {
     let mut found = FoundImages::default();
     let mut folders = vec![root.to_owned()];
@@ -117,6 +117,28 @@ pub fn find_images(root: &Path) -> Result<FoundImages> {
 }
 
 impl FoundImages {
+    /// Rejects a folder without image files. The error lists what was found instead.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] without the path of an image.
+    pub fn check_any(&self, root: &Path) -> Result<()> {
+        if !self.paths.is_empty() {
+            return Ok(());
+        }
+        let mut detail = format!(
+            "{}: the folder has no images; supported extensions: {}",
+            root.display(),
+            image_extensions().join(", ")
+        );
+        for (path, error) in &self.unreadable {
+            detail += &format!("; {path}: {error}");
+        }
+        if !self.skipped.is_empty() {
+            detail += &format!("; {}", self.skipped);
+        }
+        Err(Error::new(Kind::InvalidOption, detail))
+    }
+
     /// Adds a file whose name does not say that it is an image.
     fn add_by_content(&mut self, root: &Path, path: PathBuf) {
         // The others, such as pipes, could block.

@@ -263,6 +263,10 @@ fn bad_files_and_labels_are_reported() {
     );
     fails(
         evaluate("empty", "test", &["-k", "1"]),
+        "empty: the folder has no images; supported extensions: jpg",
+    );
+    fails(
+        evaluate("train/cat", "test", &["-k", "1"]),
         "has no subfolders with images; it needs one for each label",
     );
     fails(

@@ -352,7 +352,9 @@ async fn lists_are_imported_with_their_metadata() {
     assert!(
         fail(&mut import(&store, &folder.join("none.csv"), model)).contains("cannot read the list")
     );
-    assert!(fail(&mut import(&store, &scratch("empty"), model)).contains("no images found"));
+    assert!(
+        fail(&mut import(&store, &scratch("empty"), model)).contains("the folder has no images")
+    );
     let printed = fail(
         dinoserve()
             .args(["gallery", "stats"])

@@ -114,14 +114,100 @@ fn files_of_a_folder_are_taken_by_content_or_counted() {
     for command in [
         &["embed", "others", "-o", "out.npy"][..],
         &["gallery", "import", "others"],
+        &["eval", "knn", "--train", "others", "--test", "images"],
     ] {
         let (code, _, err) = run(&folder, &home, command, "");
         assert_eq!(code, 1, "{err}");
         assert!(
-            err.contains("1 file skipped, no readable images: 1 HEIC"),
+            err.contains("others: the folder has no images; supported extensions: jpg")
+                && err.contains("1 file skipped, no readable images: 1 HEIC"),
             "{err}"
         );
     }
+}
+
+/// A picture with 12 bits in 16, as cameras and scanners write it.
+fn write_dim(path: &Path) {
+    let sample = |x: u32, y: u32| image::Luma([((x * 67 + y * 31) % 4096) as u16]);
+    let picture = image::ImageBuffer::<image::Luma<u16>, _>::from_fn(64, 64, sample);
+    picture.save(path).unwrap();
+}
+
+#[test]
+fn images_that_are_nearly_black_are_counted() {
+    let folder = scratch("sources-dim");
+    let home = home_with_tiny();
+    for label in ["a", "b"] {
+        let images = folder.join("images").join(label);
+        fs::create_dir_all(&images).unwrap();
+        write_dim(&images.join("gray12in16.png"));
+        fs::copy(
+            golden("dinov2-small-focus/chelsea.png"),
+            images.join("cat.png"),
+        )
+        .unwrap();
+    }
+    let import = ["gallery", "import", "images", "--gallery", "galleries"];
+    for (command, hint) in [
+        (
+            &["embed", "images", "-o", "out.npy"][..],
+            "2 images are nearly black; --levels data stretches them\n",
+        ),
+        (
+            &import,
+            "2 images are nearly black; --levels data stretches them in a new gallery\n",
+        ),
+        (
+            &[
+                "eval", "knn", "--train", "images", "--test", "images", "-k", "1",
+            ],
+            "4 images are nearly black; --levels data stretches them\n",
+        ),
+        (
+            &["embed", "images/a/gray12in16.png", "-o", "one.npy"],
+            "1 image is nearly black; --levels data stretches it\n",
+        ),
+    ] {
+        let (code, out, err) = run(&folder, &home, command, "");
+        assert_eq!(code, 0, "{out}{err}");
+        assert!(out.contains(hint), "{out}");
+        let stretched = [command, &["--levels", "data"]].concat();
+        // The gallery was made without the option.
+        if command != import {
+            let (code, out, err) = run(&folder, &home, &stretched, "");
+            assert!(code == 0 && !out.contains("nearly black"), "{out}{err}");
+        }
+    }
+}
+
+#[test]
+fn a_resumed_run_counts_its_own_images() {
+    let folder = mixed_folder("sources-resumed");
+    let home = home_with_tiny();
+    // A folder in the place of a file: the results are kept, but cannot be written.
+    let blocked = folder.join("out.paths.txt");
+    fs::create_dir_all(blocked.join("full")).unwrap();
+    let embed = ["embed", "images", "-o", "out.npy"];
+    let (code, _, err) = run(&folder, &home, &embed, "");
+    assert!(
+        code == 1 && folder.join("out.npy.partial").exists(),
+        "{err}"
+    );
+    fs::remove_dir_all(blocked).unwrap();
+    let source = golden("dinov2-small-focus/coffee.png");
+    fs::copy(source, folder.join("images/new.png")).unwrap();
+    let (code, out, err) = run(&folder, &home, &embed, "");
+    assert_eq!(code, 0, "{out}{err}");
+    let line = out.lines().next().unwrap_or_default();
+    assert!(
+        line.starts_with("1 image embedded in ")
+            && line.ends_with(" images/s), 2 by an earlier run, written to out.npy"),
+        "{out}"
+    );
+    assert_eq!(
+        npy(&fs::read(folder.join("out.npy")).unwrap()).shape()[0],
+        3
+    );
 }
 
 #[test]

@@ -2,10 +2,15 @@
 
 use std::io::Cursor;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use dinoserve::http::HttpConfig;
 use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma};
-use reqwest::header::HeaderMap;
-use serde_json::Value;
+use reqwest::{
+    RequestBuilder,
+    header::HeaderMap,
+    multipart::{Form, Part},
+};
+use serde_json::{Value, json};
 
 use crate::support::{
     server::{Server, floats, ok},
@@ -71,7 +76,7 @@ async fn twelve_bits_in_sixteen_are_scaled_on_request() {
 
 #[tokio::test]
 async fn every_kind_of_answer_has_the_hint() {
-    let server = Server::tiny().await;
+    let server = Server::tiny_with_gallery().await;
     let [deep, plain] = pictures();
     for path in [
         "/v1/embed?size=56",
@@ -87,6 +92,31 @@ async fn every_kind_of_answer_has_the_hint() {
         assert!(hint.to_str().expect("text").contains("levels=data"));
         let (headers, _) = send(&server, path, &plain).await;
         assert!(!headers.contains_key(HINT), "{path}");
+    }
+    // Those of a gallery, and those with other bodies. The plain picture makes the items.
+    for (file, is_dim) in [(&plain, false), (&deep, true)] {
+        let image = |request: RequestBuilder| {
+            let request = request.header("content-type", "image/png");
+            request.body(file.clone())
+        };
+        let form = |request: RequestBuilder| {
+            let part = Part::bytes(file.clone()).file_name("a.png");
+            request.multipart(Form::new().part("image", part))
+        };
+        let uri = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(file));
+        for request in [
+            image(server.put("/v1/gallery/a?label=x")),
+            image(server.put("/v1/gallery/b?label=y")),
+            form(server.post("/v1/gallery")),
+            image(server.post("/v1/knn?k=1")),
+            form(server.post("/v1/knn?k=1")),
+            image(server.post("/v1/classify?k=1")),
+            server.post("/v1/embeddings").json(&json!({"input": [uri]})),
+        ] {
+            let response = ok(request).await;
+            let path = response.url().path().to_owned();
+            assert_eq!(response.headers().contains_key(HINT), is_dim, "{path}");
+        }
     }
     server.stopped().await;
 }

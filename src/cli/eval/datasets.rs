@@ -6,17 +6,16 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
 use clap::Args;
 use ndarray::Array2;
 use serde::Serialize;
 
 use crate::{
     cli::{
-        embed_files::embed_files,
+        embed_files::{FileVector, embed_files},
         executor::block_on,
         flags::EmbedFlags,
-        output::{exit_code, write_file},
+        output::{exit_code, print_dim, write_file},
         progress::{Progress, Unit},
     },
     error::{Error, Kind},
@@ -24,8 +23,8 @@ use crate::{
     features::pool::Pooling,
     names::plural,
     service::{EmbedOptions, Extractor, ImageOptions},
-    sources::{FoundImages, SkippedFiles, find_images},
-    vision::{ResizeMode, image_extensions},
+    sources::{SkippedFiles, find_images},
+    vision::ResizeMode,
 };
 
 /// Flags of every evaluation.
@@ -75,6 +74,9 @@ pub(super) struct Dataset {
     excluded: Vec<ExcludedFile>,
     #[serde(skip)]
     skipped: SkippedFiles,
+    /// Number of images that are nearly black.
+    #[serde(skip)]
+    dim_images: usize,
     #[serde(skip)]
     pub(super) vectors: LabeledVectors,
 }
@@ -166,20 +168,17 @@ impl DatasetFlags {
 
 impl LabeledFolder {
     fn find(root: &Path) -> anyhow::Result<Self> {
-        let FoundImages {
-            paths,
-            unreadable,
-            skipped,
-        } = find_images(root)?;
-        let images = LabeledImages::new(root, paths).with_context(|| {
-            let extensions = image_extensions().join(", ");
-            format!("looking for images ({extensions}) in {}", root.display())
-        })?;
-        let unreadable = unreadable.into_iter().map(|(path, error)| ExcludedFile {
-            path,
-            error: error.to_string(),
-            unlabeled: false,
-        });
+        let found = find_images(root)?;
+        found.check_any(root)?;
+        let images = LabeledImages::new(root, found.paths)?;
+        let unreadable = found
+            .unreadable
+            .into_iter()
+            .map(|(path, error)| ExcludedFile {
+                path,
+                error: error.to_string(),
+                unlabeled: false,
+            });
         let unlabeled = images.unlabeled.iter().map(|path| ExcludedFile {
             path: path.clone(),
             error: "is in no subfolder, whose name would be its label".to_owned(),
@@ -189,7 +188,7 @@ impl LabeledFolder {
             root: root.to_owned(),
             excluded: unreadable.chain(unlabeled).collect(),
             images,
-            skipped,
+            skipped: found.skipped,
         })
     }
 
@@ -216,10 +215,12 @@ impl LabeledFolder {
         results.sort_by_key(|&(index, _)| index);
         let mut vectors = LabeledVectors::default();
         let mut values = Vec::new();
+        let mut dim_images = 0;
         for ((id, label), (_, result)) in images.ids.into_iter().zip(images.labels).zip(results) {
             match result {
-                Ok(vector) => {
+                Ok(FileVector { vector, is_dim }) => {
                     values.extend(vector);
+                    dim_images += usize::from(is_dim);
                     vectors.ids.push(id);
                     vectors.labels.push(label);
                 }
@@ -246,6 +247,7 @@ impl LabeledFolder {
             images: rows,
             excluded,
             skipped: self.skipped,
+            dim_images,
             vectors,
         })
     }
@@ -288,6 +290,7 @@ impl Datasets {
                 writeln!(out, "  {path}: {error}")?;
             }
         }
+        print_dim(out, self.train.dim_images + self.test.dim_images, "")?;
         for label in &self.not_in_train {
             let test_labels = &self.test.vectors.labels;
             let images = test_labels.iter().filter(|found| *found == label).count();

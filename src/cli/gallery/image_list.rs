@@ -17,7 +17,6 @@ use crate::{
     error::{Error, Result},
     gallery::{ItemId, Label, Metadata},
     sources::{SkippedFiles, find_images, path_segments, relative_path},
-    vision::image_extensions,
 };
 
 /// The columns of a CSV file and the members of a line of JSONL. Only `path` is required.
@@ -59,12 +58,7 @@ impl ImageList {
         }?;
         if list.images.is_empty() && list.failures.is_empty() {
             let source = source.display();
-            let extensions = image_extensions().join(", ");
-            let others = match list.skipped.is_empty() {
-                true => String::new(),
-                false => format!("; {}", list.skipped),
-            };
-            bail!("{source}: no images found; supported extensions: {extensions}{others}");
+            bail!("{source}: the list is empty; give the path of an image on each line");
         }
         Ok(list)
     }
@@ -88,6 +82,7 @@ impl ImageList {
     /// Takes the path below the folder as the id, and its first part as the label.
     fn read_folder(folder: &Path) -> anyhow::Result<Self> {
         let found = find_images(folder)?;
+        found.check_any(folder)?;
         let mut list = Self {
             images: Vec::with_capacity(found.paths.len()),
             failures: found.unreadable,

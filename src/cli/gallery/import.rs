@@ -23,7 +23,7 @@ use crate::{
         executor::block_on,
         flags::EmbedFlags,
         interrupt::{self, defer_exit, interrupted, is_interrupted},
-        output::{describe, exit_code, print_unused},
+        output::{describe, exit_code, print_dim, print_unused},
         pace::short_number,
         progress::{Progress, Unit},
     },
@@ -67,6 +67,8 @@ struct ImportCounts {
     skipped: usize,
     /// Those of the skipped whose file is newer than the item.
     newer: usize,
+    /// Images of this run that are nearly black.
+    dim_images: usize,
     failures: Vec<(String, Error)>,
 }
 
@@ -78,7 +80,10 @@ impl ImportCounts {
 
 /// What an image has become.
 enum Prepared {
-    Item(Box<NewItem>),
+    Item {
+        item: Box<NewItem>,
+        is_dim: bool,
+    },
     /// The gallery has an item of this id.
     Present {
         is_newer: bool,
@@ -177,7 +182,10 @@ impl Import {
         let mut committed = Instant::now();
         while let Some(prepared) = items.next().await {
             match prepared? {
-                Prepared::Item(item) => batch.push(*item),
+                Prepared::Item { item, is_dim } => {
+                    batch.push(*item);
+                    counts.dim_images += usize::from(is_dim);
+                }
                 Prepared::Failed(path, error) => counts.failures.push((path, error)),
                 Prepared::Present { is_newer } => {
                     counts.skipped += 1;
@@ -254,7 +262,10 @@ impl Import {
             )
             .await;
         Ok(match made {
-            Ok(item) => Prepared::Item(Box::new(item.value)),
+            Ok(item) => Prepared::Item {
+                is_dim: item.stages.has_dim_image,
+                item: Box::new(item.value),
+            },
             Err(error) => Prepared::Failed(path, error),
         })
     }
@@ -282,6 +293,7 @@ impl Import {
                 plural(counts.newer, "file")
             )?;
         }
+        print_dim(&mut out, counts.dim_images, " in a new gallery")?;
         print_unused(&mut out, skipped, "stored", &counts.failures)?;
         Ok(exit_code(counts.failures.is_empty()))
     }
