@@ -58,7 +58,7 @@ pub(super) async fn interrupted() {
     SIGNAL.cancelled().await;
 }
 
-/// Whether a signal has arrived.
+/// Returns whether a signal has arrived.
 pub(super) fn is_interrupted() -> bool {
     SIGNAL.is_cancelled()
 }

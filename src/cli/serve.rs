@@ -63,7 +63,7 @@ impl Serve {
         self.http.address()
     }
 
-    /// The export of spans, if a collector is given.
+    /// Returns the export of spans, if a collector is given.
     pub(super) fn trace_export(&self) -> Option<TraceExport> {
         let endpoint = self.otlp_endpoint.clone()?;
         (!endpoint.is_empty()).then_some(TraceExport {

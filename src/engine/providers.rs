@@ -221,7 +221,7 @@ impl Runtime {
     }
 }
 
-/// Whether the machine shows a driver for NVIDIA GPUs, also inside of WSL.
+/// Returns whether the machine shows a driver for NVIDIA GPUs, also inside of WSL.
 fn has_nvidia_gpu() -> bool {
     ["/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"]
         .iter()

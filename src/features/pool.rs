@@ -23,7 +23,7 @@ option_enum! {
 }
 
 impl Pooling {
-    /// Whether the patch tokens are read.
+    /// Returns whether the patch tokens are read.
     pub fn needs_patches(self) -> bool {
         self != Self::Cls
     }

@@ -26,8 +26,8 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// The state of a server that answers from `live`, to those who have one of the `keys` if there
-    /// are any.
+    /// Returns the state of a server that answers from `live`, to those who have one of the `keys`
+    /// if there are any.
     pub fn new(live: Arc<LiveService>, config: HttpConfig, keys: Option<Arc<ApiKeys>>) -> Self {
         Self {
             live,

@@ -123,8 +123,8 @@ impl Architecture {
         (1 + self.native_grid * self.native_grid, self.dim)
     }
 
-    /// Whether the position table is interpolated with antialiasing, as in Meta's code for models
-    /// with registers.
+    /// Returns whether the position table is interpolated with antialiasing, as in Meta's code for
+    /// models with registers.
     pub fn antialiased_positions(&self) -> bool {
         self.registers > 0
     }

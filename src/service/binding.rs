@@ -93,8 +93,8 @@ impl Galleries {
     }
 }
 
-/// Checks that the model `spec` makes the vectors of a gallery of its features as the gallery says.
-/// A snapshot or a database may state other things.
+/// Checks that the served model makes vectors of this binding. A snapshot or a database may state
+/// other things.
 pub(super) fn check_makes(
     extractor: &Extractor,
     name: &GalleryName,

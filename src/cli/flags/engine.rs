@@ -205,7 +205,7 @@ impl EngineFlags {
         }
     }
 
-    /// The source of models that are loaded while the server runs.
+    /// Returns the source of models that are loaded while the server runs.
     pub(in crate::cli) fn source(&self, runtime: &Runtime) -> Result<ModelSource> {
         Ok(ModelSource {
             store: self.store()?,

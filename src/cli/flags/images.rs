@@ -112,7 +112,7 @@ impl VectorFlags {
         options
     }
 
-    /// The options without a gallery; `pooling` is the default.
+    /// Returns the options without a gallery; `pooling` is the default.
     pub(in crate::cli) fn embed_options(&self, pooling: Pooling, normalize: bool) -> EmbedOptions {
         EmbedOptions {
             pooling: self.pooling.unwrap_or(pooling),
@@ -122,7 +122,7 @@ impl VectorFlags {
         }
     }
 
-    /// The options for a gallery, which supplies what is not given.
+    /// Returns the options for a gallery, which supplies what is not given.
     pub(in crate::cli) fn vector_options(&self) -> VectorOptions {
         VectorOptions {
             pooling: self.pooling,

@@ -47,7 +47,7 @@ impl Items {
         self.info.binding.dim
     }
 
-    /// Number of items read so far.
+    /// Returns the number of items read so far.
     pub(super) fn count(&self) -> u64 {
         self.count
     }

@@ -68,7 +68,7 @@ impl Examples {
         self.rows.len()
     }
 
-    /// Whether there are no examples.
+    /// Returns whether there are no examples.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }

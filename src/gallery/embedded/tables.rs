@@ -56,7 +56,7 @@ tables! {
 }
 
 impl Tables {
-    /// The tables that are keyed by gallery and place.
+    /// Returns the tables that are keyed by gallery and place.
     pub(super) fn by_place(&self) -> [Table; 4] {
         [self.records, self.vectors, self.features, self.thumbnails]
     }
