@@ -45,7 +45,7 @@ fuzz_target!(|input: &[u8]| {
         _ => read_onnx_export(file).map(Checkpoint::from),
     };
     let Ok(tensors) = tensors else { return };
-    for (name, tensor) in &tensors {
+    for (name, tensor) in &tensors.tensors {
         let values: usize = tensor.shape.iter().product();
         assert_eq!(
             tensor.to_f32().len(),
