@@ -307,7 +307,7 @@ fn what_cannot_be_read_is_named() {
 /// Two programs that convert to one cache folder leave the model of one of them, not a mixture.
 #[test]
 fn conversions_of_a_model_take_turns() {
-    for round in 0..10 {
+    for round in 0..20 {
         let home = scratch("turns");
         std::fs::create_dir_all(home.join("catalog")).unwrap();
         std::fs::write(home.join("catalog/toy.toml"), description(0, "mlp")).unwrap();
