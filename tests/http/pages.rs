@@ -11,7 +11,7 @@ use crate::support::{
     browser::Browser,
     focus, golden, read_golden, scratch,
     server::{Server, Setup, new_gallery, ok},
-    tiny,
+    tiny, until,
 };
 
 const CHELSEA: &str = "dinov2-small-focus/chelsea.png";
@@ -455,8 +455,8 @@ async fn errors_are_shown_as_text() {
     // The server renders formats that the browser cannot show.
     let tiff = read_golden("formats/tiff_raw.tif");
     browser.drop_file(&tiff, "cat.tiff", "image/tiff").await;
+    until(async || browser.colors("#photo").await > 200).await;
     browser.wait_for_count("#heads button", 2).await;
-    assert!(browser.colors("#photo").await > 200);
     // The page says that this server has no gallery.
     browser
         .wait("document.querySelector('#neighbors-hint').textContent.includes('--gallery DIR')")
