@@ -56,7 +56,7 @@ check: setup ## Formatting and lints
 	cargo clippy --workspace --all-targets --release -- -D warnings
 
 heic: setup ## Test the decoder of HEIC, which is optional and needs libde265-dev
-	cargo test --release --features heic --test suite -- numeric::heic
+	cargo test --release -p dinoserve --features heic --test suite -- numeric::heic
 
 cuda: ## Check that the training compiles for NVIDIA GPUs, without their toolkit
 	@# DOCS_RS keeps burn's build from fetching LLVM, which a check does not need.
