@@ -5,26 +5,16 @@
 
 #![no_main]
 
-use std::{path::PathBuf, sync::LazyLock};
+mod database;
 
-use dinoserve::gallery::{GalleryConfig, OpenMode, Parts, Search, open};
+use std::sync::LazyLock;
+
+use dinoserve::gallery::{OpenMode, Parts, Search, open};
 use futures_util::StreamExt;
-use heed::{CommitOrAbort, EnvOpenOptions, types::Bytes};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
 
-const TABLES: [&str; 9] = [
-    "about",
-    "galleries",
-    "ids",
-    "records",
-    "vectors",
-    "features",
-    "thumbnails",
-    "documents",
-    "reserve",
-];
-const MAP_BYTES: u64 = 64 << 20;
+use self::database::{FOLDER, config};
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_multi_thread()
@@ -32,9 +22,6 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .build()
         .expect("a runtime")
 });
-/// `run.sh` points to a folder that it deletes afterward.
-static FOLDER: LazyLock<PathBuf> =
-    LazyLock::new(|| tempfile::tempdir().expect("a temporary folder").keep());
 
 fuzz_target!(|input: &[u8]| {
     if fill(input).is_ok() {
@@ -44,41 +31,22 @@ fuzz_target!(|input: &[u8]| {
 
 /// Puts the entries that LMDB accepts into an empty database.
 fn fill(mut input: &[u8]) -> heed::Result<()> {
-    let mut options = EnvOpenOptions::new();
-    options
-        .map_size(MAP_BYTES as usize)
-        .max_dbs(TABLES.len() as u32);
-    // SAFETY: the folder is new and used by this process only.
-    let env = unsafe { options.open(&*FOLDER) }?;
-    let made = env.create_databases_and_commit(env.write_txn()?, |databases, txn| {
-        let tables = TABLES.map(|name| databases.create_database::<Bytes, Bytes>(txn, Some(name)));
-        heed::Result::Ok(CommitOrAbort::<_, ()>::Commit(tables))
-    })?;
-    let tables = made.commit().expect("the closure always commits");
-    let tables = tables.into_iter().collect::<heed::Result<Vec<_>>>()?;
-    let mut txn = env.write_txn()?;
-    for table in &tables {
-        table.clear(&mut txn)?;
-    }
-    tables[0].put(&mut txn, b"format", &1u32.to_le_bytes())?;
-    while let [table, key_bytes, low, high, rest @ ..] = input {
-        let key_bytes = usize::from(*key_bytes);
-        let value_bytes = usize::from(u16::from_le_bytes([*low, *high]));
-        let (key, rest) = rest.split_at(rest.len().min(key_bytes));
-        let (value, rest) = rest.split_at(rest.len().min(value_bytes));
-        let _ = tables[usize::from(*table) % tables.len()].put(&mut txn, key, value);
-        input = rest;
-    }
-    txn.commit()
+    database::write(|tables, txn| {
+        while let [table, key_bytes, low, high, rest @ ..] = input {
+            let key_bytes = usize::from(*key_bytes);
+            let value_bytes = usize::from(u16::from_le_bytes([*low, *high]));
+            let (key, rest) = rest.split_at(rest.len().min(key_bytes));
+            let (value, rest) = rest.split_at(rest.len().min(value_bytes));
+            let _ = tables[usize::from(*table) % tables.len()].put(txn, key, value);
+            input = rest;
+        }
+        Ok(())
+    })
 }
 
 async fn use_folder() {
-    let config = GalleryConfig {
-        max_bytes: MAP_BYTES,
-        ..GalleryConfig::default()
-    };
     let location = FOLDER.to_str().expect("a plain path");
-    let Ok(store) = open(location, &config, OpenMode::Serve).await else {
+    let Ok(store) = open(location, &config(), OpenMode::Serve).await else {
         return;
     };
     for gallery in store.galleries().await.unwrap_or_default() {

@@ -6,7 +6,9 @@
 
 #![no_main]
 
-use std::{path::PathBuf, sync::LazyLock};
+mod database;
+
+use std::sync::LazyLock;
 
 use dinoserve::{
     features::{
@@ -15,31 +17,20 @@ use dinoserve::{
         probe::Probe,
     },
     gallery::{
-        Binding, Gallery, GalleryConfig, GalleryName, ItemFilter, ItemId, NewItem, OpenMode, Parts,
-        Query, Search, open, restore_snapshot, write_snapshot,
+        Binding, Gallery, GalleryName, ItemFilter, ItemId, NewItem, OpenMode, Parts, Query, Search,
+        open, restore_snapshot, write_snapshot,
     },
     vision::{PatchSize, Size},
 };
 use futures_util::TryStreamExt;
-use heed::{CommitOrAbort, EnvOpenOptions, types::Bytes};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::runtime::{Builder, Runtime};
 
-const MAP_BYTES: u64 = 64 << 20;
-const TABLES: [&str; 9] = [
-    "about",
-    "galleries",
-    "ids",
-    "records",
-    "vectors",
-    "features",
-    "thumbnails",
-    "documents",
-    "reserve",
-];
+use self::database::{FOLDER, config};
+
 /// Numbers at and beyond the limits of what models have.
 const NUMBERS: [u64; 16] = [
     1,
@@ -67,21 +58,15 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .build()
         .expect("a runtime")
 });
-/// `run.sh` points to a folder that it deletes afterward.
-static FOLDER: LazyLock<PathBuf> =
-    LazyLock::new(|| tempfile::tempdir().expect("a temporary folder").keep());
 static STORE: LazyLock<Gallery> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a temporary folder").keep();
-    let opened = open(folder.to_str().expect("a plain path"), &config(), OpenMode::Serve);
+    let opened = open(
+        folder.to_str().expect("a plain path"),
+        &config(),
+        OpenMode::Serve,
+    );
     RUNTIME.block_on(opened).expect("an empty folder opens")
 });
-
-fn config() -> GalleryConfig {
-    GalleryConfig {
-        max_bytes: MAP_BYTES,
-        ..GalleryConfig::default()
-    }
-}
 
 #[derive(Clone, PartialEq, Message)]
 struct Record {
@@ -126,12 +111,20 @@ impl Input<'_> {
 
     fn record(&mut self, dim: usize) -> Record {
         let choice = self.byte();
-        let width = if choice % 8 == 0 { usize::from(self.byte()) } else { dim.min(64) };
+        let width = if choice % 8 == 0 {
+            usize::from(self.byte())
+        } else {
+            dim.min(64)
+        };
         let mut vector: Vec<f32> = (0..width).map(|_| f32::from(self.byte()) - 100.0).collect();
         if choice % 4 != 1 {
             normalize(&mut vector);
         }
-        let features = if choice % 3 == 0 { usize::from(self.byte()) } else { 0 };
+        let features = if choice % 3 == 0 {
+            usize::from(self.byte())
+        } else {
+            0
+        };
         Record {
             id: ["a", "b", "c", "d", "e", "", ".", ".."][usize::from(self.byte()) % 8].to_owned(),
             label: (choice % 2 == 0).then(|| "l".to_owned()),
@@ -184,29 +177,12 @@ async fn restore(input: &mut Input<'_>) {
 
 /// Writes the row of a gallery into an empty database.
 fn write_row(input: &mut Input<'_>) -> heed::Result<()> {
-    let mut options = EnvOpenOptions::new();
-    options
-        .map_size(MAP_BYTES as usize)
-        .max_dbs(TABLES.len() as u32);
-    // SAFETY: the folder is new and used by this process only.
-    let env = unsafe { options.open(&*FOLDER) }?;
-    let made = env.create_databases_and_commit(env.write_txn()?, |databases, txn| {
-        let tables = TABLES.map(|name| databases.create_database::<Bytes, Bytes>(txn, Some(name)));
-        heed::Result::Ok(CommitOrAbort::<_, ()>::Commit(tables))
-    })?;
-    let tables = made.commit().expect("the closure always commits");
-    let tables = tables.into_iter().collect::<heed::Result<Vec<_>>>()?;
-    let mut txn = env.write_txn()?;
-    for table in &tables {
-        table.clear(&mut txn)?;
-    }
-    tables[0].put(&mut txn, b"format", &1u32.to_le_bytes())?;
     let row = json!({
         "number": input.number(), "binding": input.binding(), "vectors": "f16",
         "items": input.number(), "next_place": input.number(), "next_serial": input.number(),
     });
-    tables[1].put(&mut txn, b"stored", row.to_string().as_bytes())?;
-    txn.commit()
+    let row = row.to_string();
+    database::write(|tables, txn| tables[1].put(txn, b"stored", row.as_bytes()))
 }
 
 async fn open_row() {
@@ -214,7 +190,11 @@ async fn open_row() {
     let store = open(location, &config(), OpenMode::Serve).await;
     let store = store.expect("a damaged row does not hide the others");
     let name = GalleryName::new("stored").expect("a name");
-    if store.gallery(&name).await.is_ok_and(|found| found.is_some()) {
+    if store
+        .gallery(&name)
+        .await
+        .is_ok_and(|found| found.is_some())
+    {
         use_gallery(&store, &name).await;
     }
     assert!(store.remove(&name).await.expect("it can be deleted"));
@@ -236,27 +216,49 @@ async fn use_gallery(store: &Gallery, name: &GalleryName) {
         thumbnail: None,
     };
     // Numbers of a database may be at their ends.
-    if store.put(name, &info.binding, vec![item.clone()]).await.is_err() {
+    if store
+        .put(name, &info.binding, vec![item.clone()])
+        .await
+        .is_err()
+    {
         return;
     }
     let filter = json!({"metadata": {"n": {"any": [2, 3, 4, 5]}}});
     let filter = ItemFilter::parse(&filter).expect("a filter");
-    let page = store.page(name, 0, 10, Some(&filter)).await.expect("a page");
+    let page = store
+        .page(name, 0, 10, Some(&filter))
+        .await
+        .expect("a page");
     assert!(!page.is_empty());
     let search = Search {
         filter: Some(filter),
         ..Search::of(Query::Item(item.id.clone()), 5)
     };
     let found = store.search(name, search).await.expect("neighbors");
-    assert!(found.iter().all(|found| (-1.0..=1.0).contains(&found.score)));
+    assert!(
+        found
+            .iter()
+            .all(|found| (-1.0..=1.0).contains(&found.score))
+    );
     let items = store.read(name, Parts::ALL).await.expect("a stream");
     let items: Vec<_> = items.try_collect().await.expect("whole items");
-    assert!(items.iter().all(|item| item.vector.len() == info.binding.dim));
+    assert!(
+        items
+            .iter()
+            .all(|item| item.vector.len() == info.binding.dim)
+    );
     let mut file = Vec::new();
-    write_snapshot(store, name, &mut file).await.expect("a snapshot");
-    let again = restore_snapshot(store, name, &*file).await.expect("a snapshot of ours");
+    write_snapshot(store, name, &mut file)
+        .await
+        .expect("a snapshot");
+    let again = restore_snapshot(store, name, &*file)
+        .await
+        .expect("a snapshot of ours");
     assert_eq!(again.items, items.len() as u64);
-    assert_eq!(store.check(name).await.expect("a check").damage, Vec::<String>::new());
+    assert_eq!(
+        store.check(name).await.expect("a check").damage,
+        Vec::<String>::new()
+    );
 }
 
 /// Computes what the next image of the gallery would need.
@@ -268,7 +270,9 @@ fn use_binding(binding: &Binding) {
     let patches = ndarray::Array2::<f32>::ones((2, token));
     let mut vector = Vec::with_capacity(binding.dim);
     for _ in 0..binding.layers {
-        binding.pooling.pool(cls.view(), patches.view(), &mut vector);
+        binding
+            .pooling
+            .pool(cls.view(), patches.view(), &mut vector);
     }
     assert_eq!(vector.len(), binding.dim);
     let mut features = Vec::new();
