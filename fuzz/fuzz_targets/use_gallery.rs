@@ -60,11 +60,8 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 });
 static STORE: LazyLock<Gallery> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a temporary folder").keep();
-    let opened = open(
-        folder.to_str().expect("a plain path"),
-        &config(),
-        OpenMode::Serve,
-    );
+    let location = folder.to_str().expect("a plain path");
+    let opened = async { open(location, &config(), OpenMode::Serve).await };
     RUNTIME.block_on(opened).expect("an empty folder opens")
 });
 

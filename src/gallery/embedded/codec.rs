@@ -30,25 +30,39 @@ impl GalleryRow {
         serde_json::to_vec(self).internal("encoding a gallery")
     }
 
+    /// Rejects a write after which [`GalleryRow::decode`] would reject the row.
+    pub(super) fn check_room(&self, name: &GalleryName, items: usize) -> Result<()> {
+        let counts = [self.items, self.next_place, self.next_serial];
+        match counts
+            .iter()
+            .all(|&count| count + items as u64 <= MAX_COUNT)
+        {
+            true => Ok(()),
+            false => Err(damaged_gallery(name, &"it has no numbers left for items")),
+        }
+    }
+
+    /// Returns the serial of the next row. The highest one is used again, for deletions.
+    pub(super) fn take_serial(&mut self) -> u64 {
+        let serial = self.next_serial;
+        self.next_serial = (serial + 1).min(MAX_COUNT);
+        serial
+    }
+
     pub(super) fn decode(name: &GalleryName, bytes: &[u8]) -> Result<Self> {
-        let damaged = |damage: &dyn std::fmt::Display| {
-            let detail = format!(
-                "the gallery `{name}` is damaged: {damage}; delete it, or restore a snapshot of it"
-            );
-            Error::damaged(detail)
-        };
-        let row: Self = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
+        let row: Self =
+            serde_json::from_slice(bytes).map_err(|error| damaged_gallery(name, &error))?;
         // Far above anything that can be written, and low enough for increments not to overflow.
         if row.number == u32::MAX
             || [row.items, row.next_place, row.next_serial]
                 .iter()
                 .any(|&count| count > MAX_COUNT)
         {
-            return Err(damaged(&"its numbers are out of range"));
+            return Err(damaged_gallery(name, &"its numbers are out of range"));
         }
         row.binding
             .check_possible()
-            .map_err(|error| damaged(&error))?;
+            .map_err(|error| damaged_gallery(name, &error))?;
         Ok(row)
     }
 
@@ -61,6 +75,12 @@ impl GalleryRow {
         let row: Number = serde_json::from_slice(bytes).ok()?;
         Some(row.number).filter(|&number| number < u32::MAX)
     }
+}
+
+fn damaged_gallery(name: &GalleryName, damage: &dyn std::fmt::Display) -> Error {
+    Error::damaged(format!(
+        "the gallery `{name}` is damaged: {damage}; delete it, or restore a snapshot of it"
+    ))
 }
 
 pub(super) fn prefix(gallery: u32) -> [u8; 4] {
@@ -221,5 +241,37 @@ pub(super) fn decode_floats(bytes: &[u8], format: VectorFormat) -> Vec<f32> {
             halves.convert_to_f32_slice(&mut values);
             values
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row that was written must be read again, also one from a database with such numbers.
+    #[test]
+    fn a_write_that_would_use_up_the_numbers_is_rejected() {
+        let name = GalleryName::new("g").expect("a name");
+        let binding = r#"{"model": "m", "fingerprint": "ab", "dim": 4, "layers": 1,
+            "pooling": "cls", "size": 224, "resize": "crop", "filter": "bicubic", "exif": true,
+            "background": "white"}"#;
+        let mut row = GalleryRow {
+            number: 1,
+            binding: serde_json::from_str(binding).expect("a binding"),
+            vectors: VectorFormat::F16,
+            items: 1,
+            next_place: MAX_COUNT - 2,
+            next_serial: 7,
+        };
+        row.check_room(&name, 2).expect("room for two items");
+        let error = row.check_room(&name, 3).expect_err("no room for three");
+        assert!(error.detail().contains("no numbers left"), "{error}");
+        row.next_serial = MAX_COUNT;
+        assert_eq!(
+            (row.take_serial(), row.take_serial()),
+            (MAX_COUNT, MAX_COUNT)
+        );
+        let encoded = row.encode().expect("JSON");
+        GalleryRow::decode(&name, &encoded).expect("a row that is not damaged");
     }
 }

@@ -149,6 +149,8 @@ impl<'a> WriteTransaction<'a> {
 
     pub(super) fn put(&mut self, name: &GalleryName, batch: &ItemBatch) -> Outcome<Vec<Written>> {
         let mut row = self.find_or_create(name, &batch.binding)?;
+        let room = row.check_room(name, batch.items.len());
+        room.map_err(WriteError::Operation)?;
         let stored_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as u64;
         let mut written = Vec::with_capacity(batch.items.len());
         for item in &batch.items {
@@ -259,8 +261,7 @@ impl<'a> WriteTransaction<'a> {
     ) -> Outcome<Written> {
         let tables = self.environment.tables;
         let existing = self.find(row.number, &new.id)?;
-        let serial = row.next_serial;
-        row.next_serial += 1;
+        let serial = row.take_serial();
         let place = existing.as_ref().map_or(row.next_place, |item| item.place);
         let written = match existing {
             Some(_) => Written::Replaced { place },
@@ -324,7 +325,7 @@ impl<'a> WriteTransaction<'a> {
         self.write(|txn| tables.ids.delete(txn, &codec::id_key(row.number, id)))?;
         // A damaged gallery may have counted fewer items; `check` reports that.
         row.items = row.items.saturating_sub(1);
-        row.next_serial += 1;
+        row.take_serial();
         self.changes_of(row).dead.extend(serial);
         Ok(true)
     }
