@@ -19,6 +19,7 @@ use self::database::{FOLDER, config};
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_multi_thread()
         .worker_threads(1)
+        .enable_time()
         .build()
         .expect("a runtime")
 });

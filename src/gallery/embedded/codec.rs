@@ -53,10 +53,11 @@ impl GalleryRow {
         let row: Self =
             serde_json::from_slice(bytes).map_err(|error| damaged_gallery(name, &error))?;
         // Far above anything that can be written, and low enough for increments not to overflow.
+        // Places and serials begin at 1.
+        let counts = [row.items, row.next_place, row.next_serial];
         if row.number == u32::MAX
-            || [row.items, row.next_place, row.next_serial]
-                .iter()
-                .any(|&count| count > MAX_COUNT)
+            || counts.iter().any(|&count| count > MAX_COUNT)
+            || counts[1..].contains(&0)
         {
             return Err(damaged_gallery(name, &"its numbers are out of range"));
         }
@@ -273,5 +274,9 @@ mod tests {
         );
         let encoded = row.encode().expect("JSON");
         GalleryRow::decode(&name, &encoded).expect("a row that is not damaged");
+        // Pages begin behind place 0.
+        row.next_place = 0;
+        let error = GalleryRow::decode(&name, &row.encode().expect("JSON")).expect_err("damaged");
+        assert!(error.detail().contains("out of range"), "{error}");
     }
 }
