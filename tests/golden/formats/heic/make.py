@@ -32,8 +32,8 @@ save("large", photo.resize((700, 420), Image.Resampling.BICUBIC), quality=30)
 transparent = photo.copy()
 transparent.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 97).astype(np.uint8), (55, 1))))
 save("alpha", transparent, quality=80)
-# The orientation becomes a rotation and a mirror of the container. The sides are even: libheif turns
-# the halved planes of color, and with odd sides they move by half a pixel.
+# The orientation becomes a rotation and a mirror of the container. The sides are even: with odd ones
+# two versions of libheif differ.
 exif = Image.Exif()
 for orientation in (3, 5, 6, 8):
     exif[0x0112] = orientation
