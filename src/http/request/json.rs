@@ -174,7 +174,18 @@ impl BodyVisitor<'_> {
             }
             ("vector", BodyKind::ImagesOrVector) => {
                 let value: Option<&RawValue> = members.next_value()?;
-                Ok(value.map_or(Ok(()), |value| self.body.add_vector(read_vector(value)?)))
+                Ok(value.map_or(Ok(()), |value| {
+                    // In memory at most twice as long as its text.
+                    let vector: Vec<f32> = serde_json::from_str(value.get()).map_err(|error| {
+                        Error::option("vector", format!("not a list of numbers: {error}"))
+                    })?;
+                    if vector.len() > Binding::MAX_DIM {
+                        let max = Binding::MAX_DIM;
+                        let detail = format!("has more than {max} values, the most of any model");
+                        return Err(Error::option("vector", detail));
+                    }
+                    self.body.add_vector(vector)
+                }))
             }
             _ => {
                 let value: &RawValue = members.next_value()?;
@@ -207,24 +218,6 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
         }
         Ok(())
     }
-}
-
-/// Reads a vector. Fails at the first value that no gallery has room for.
-fn read_vector(value: &RawValue) -> Result<Vec<f32>> {
-    let not_numbers = |error: serde_json::Error| {
-        Error::option("vector", format!("not a list of numbers: {error}"))
-    };
-    let mut vector = Vec::new();
-    read_list(value.get(), "numbers", |value, index| {
-        if index == Binding::MAX_DIM {
-            let detail = format!("has more than {index} values, as no gallery's vectors have");
-            return Err(Error::option("vector", detail));
-        }
-        vector.push(serde_json::from_str(value.get()).map_err(not_numbers)?);
-        Ok(())
-    })?
-    .map_err(not_numbers)?;
-    Ok(vector)
 }
 
 /// Adds the images of a request in OpenAI's shape: of `input` or of `messages`.
