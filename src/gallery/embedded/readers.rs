@@ -89,10 +89,10 @@ impl Readers {
         let permit = Arc::clone(permits).acquire_owned().await.internal(ended)?;
         let (reply, answer) = oneshot::channel();
         let job = move || {
-            let _permit = permit;
             let has_left = || reply.is_closed();
             let caller = Caller::new(&has_left);
             let value = caller.check().and_then(|()| read(caller));
+            drop(permit);
             // Fails if the caller has left.
             let _ = reply.send(value);
         };
