@@ -37,6 +37,18 @@ const MAX_DIM: usize = 16_000;
 /// Maximum place of an item: far above any that can be written, and low enough for additions.
 const MAX_PLACE: i64 = 1 << 62;
 
+/// Fails if a gallery's last place would be above [`MAX_PLACE`], where it could not be read again.
+pub(super) fn check_place(name: &GalleryName, last_place: i64) -> Outcome<()> {
+    if last_place <= MAX_PLACE {
+        return Ok(());
+    }
+    let detail = format!(
+        "the gallery `{name}` is damaged: it has no numbers left for items; delete it, or restore \
+         a snapshot of it"
+    );
+    Err(Error::damaged(detail).into())
+}
+
 fn gallery_row(row: &Row) -> Outcome<GalleryRow> {
     let number: i64 = row.get("number");
     let name: String = row.get("name");
@@ -57,7 +69,11 @@ fn gallery_row(row: &Row) -> Outcome<GalleryRow> {
     if !(0..=MAX_PLACE).contains(&last_place) {
         return Err(damaged(&"the number of its last place is out of range").into());
     }
-    let items = row.get::<_, i64>("items").unsigned_abs();
+    let items: i64 = row.get("items");
+    if !(0..=last_place).contains(&items) {
+        return Err(damaged(&"the number of its items is out of range").into());
+    }
+    let items = items.unsigned_abs();
     let indexed = if row.get("indexed") { items } else { 0 };
     Ok(GalleryRow {
         number,

@@ -56,10 +56,12 @@ impl PostgresStore {
         config: &GalleryConfig,
         mode: OpenMode,
     ) -> Result<Self> {
-        let database = Arc::new(Database::new(
-            url,
-            config.connections.max(GalleryConfig::MIN_CONNECTIONS),
-        )?);
+        let least = GalleryConfig::MIN_CONNECTIONS;
+        if config.connections < least {
+            let detail = format!("must be {least} or more, so that no work waits for other work");
+            return Err(Error::option("gallery-connections", detail));
+        }
+        let database = Arc::new(Database::new(url, config.connections)?);
         let prepare = async {
             let mut connection = database.connection().await?;
             match mode {

@@ -67,6 +67,7 @@ pub(super) async fn put(
         });
     }
 
+    galleries::check_place(name, last_place)?;
     let stored_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as i64;
     for rows in rows.chunks(CHUNK) {
         store(transaction, &gallery, stored_ms, rows).await?;

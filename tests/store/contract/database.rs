@@ -631,6 +631,55 @@ async fn a_check_finds_every_change() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_of_a_gallery_that_leave_no_room_are_damage() {
+    let Some(server) = Postgres::start("counts_of_a_gallery_that_leave_no_room_are_damage") else {
+        return;
+    };
+    let store = open(&server).await;
+    let client = server.connect().await;
+    let gallery = name("g");
+    let mut random = Random(83);
+    let mut item = |id| full(id, "label", r#"{"n":1}"#, random.direction(8));
+    let items = vec![item("a")];
+    store.put(&gallery, &binding(8), items).await.unwrap();
+    let [last, items] = [item("b"), item("c")];
+    for (counts, expected) in [
+        (format!("last_place = {}", 1i64 << 62), "no numbers left"),
+        (format!("last_place = {}", i64::MAX), "last place is out of"),
+        (
+            "last_place = 2, items = -1".to_owned(),
+            "items is out of range",
+        ),
+        (
+            "last_place = 2, items = 3".to_owned(),
+            "items is out of range",
+        ),
+    ] {
+        let change = format!("UPDATE dinoserve.galleries SET {counts}");
+        client.execute(&change, &[]).await.unwrap();
+        let put = store.put(&gallery, &binding(8), vec![last.clone()]).await;
+        let error = put.unwrap_err();
+        assert_eq!(error.kind(), Kind::Damaged, "{counts}: {error}");
+        assert!(error.detail().contains(expected), "{counts}: {error}");
+    }
+    let change = "UPDATE dinoserve.galleries SET last_place = 1, items = 1";
+    client.execute(change, &[]).await.unwrap();
+    store.put(&gallery, &binding(8), vec![items]).await.unwrap();
+}
+
+#[tokio::test]
+async fn too_few_connections_are_refused_by_name() {
+    let config = GalleryConfig {
+        connections: 5,
+        ..GalleryConfig::default()
+    };
+    let opened = gallery::open("postgres://localhost/none", &config, OpenMode::Serve).await;
+    let error = opened.err().expect("an error");
+    assert!(error.to_string().contains("gallery-connections"), "{error}");
+    assert!(error.to_string().contains("6 or more"), "{error}");
+}
+
 /// A small disk in memory; root can mount one where containers allow it.
 struct SmallDisk(std::path::PathBuf);
 
