@@ -43,11 +43,21 @@ impl DecodingBudget {
         }
     }
 
-    /// Takes `bytes` out of the budget until the permit is dropped. An image that takes more than
-    /// the budget waits until it is alone.
+    /// Takes `bytes` out of the budget until the permit is dropped.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`] for an image that takes more than the budget, [`Kind::Overloaded`] if
+    /// others had its share for too long.
     pub(super) async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
-        let share = units(bytes).min(units(self.bytes));
-        let taking = Arc::clone(&self.permits).acquire_many_owned(share);
+        if bytes > self.bytes {
+            let limit = self.bytes;
+            let detail = format!(
+                "decoding the image takes {bytes} bytes of memory, and the limit is {limit}; send \
+                 it smaller, or with 8 bits a sample"
+            );
+            return Err(self.limited(Kind::TooLarge, detail));
+        }
+        let taking = Arc::clone(&self.permits).acquire_many_owned(units(bytes));
         let taken = match self.max_wait {
             Some(max_wait) => timeout(max_wait, taking)
                 .await
@@ -63,11 +73,12 @@ impl DecodingBudget {
             "the server is decoding images in all of its {} bytes for them; retry in a moment",
             self.bytes
         );
-        Error::new(Kind::Overloaded, detail).with_limit(
-            "max_decoding_bytes",
-            self.bytes,
-            "--max-decoding-bytes",
-        )
+        self.limited(Kind::Overloaded, detail)
+    }
+
+    fn limited(&self, kind: Kind, detail: String) -> Error {
+        let (name, flag) = ("max_decoding_bytes", "--max-decoding-bytes");
+        Error::new(kind, detail).with_limit(name, self.bytes, flag)
     }
 }
 
@@ -90,7 +101,7 @@ mod tests {
         let first = budget.take(7 * MIB).await.expect("room");
         let large = tokio::spawn({
             let budget = budget.clone();
-            async move { budget.take(100 * MIB).await }
+            async move { budget.take(10 * MIB).await }
         });
         tokio::task::yield_now().await;
         // A small image would fit, and waits behind the large one.
@@ -114,9 +125,9 @@ mod tests {
             .expect("the large image has left");
         drop(small);
         drop(first);
-        let alone = budget.take(100 * MIB).await.expect("alone");
-        budget.take(1).await.expect_err("not alone");
-        drop(alone);
+        let error = budget.take(10 * MIB + 1).await.expect_err("too large");
+        assert_eq!(error.kind(), Kind::TooLarge);
+        assert_eq!(error.limit().expect("a limit").value, 10 * MIB);
         let all = budget.take(10 * MIB).await.expect("everything is back");
         drop(all);
     }

@@ -116,8 +116,8 @@ fn memory(process: &Process, name: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn images_share_the_memory_for_decoding() {
-    // One image exceeds the budget, and is decoded alone.
-    let process = Process::start(&["--max-decoding-bytes", "60000000", "--max-requests", "64"]);
+    // The budget has room for one image.
+    let process = Process::start(&["--max-decoding-bytes", "300000000", "--max-requests", "64"]);
     let files: Vec<_> = (0..9).map(file).collect();
     send(&process, &files[8..]).await;
     let rest = memory(&process, "VmRSS").min(memory(&process, "VmHWM") - IMAGE);
@@ -132,8 +132,19 @@ async fn images_share_the_memory_for_decoding() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_takes_more_than_the_limit_is_rejected() {
+    let process = Process::start(&["--max-decoding-bytes", "60000000"]);
+    let (status, _, body) = send(&process, &[file(0)]).await.remove(0);
+    assert_eq!(status, 413, "{body}");
+    assert_eq!(body["limit"]["flag"], "--max-decoding-bytes");
+    assert_eq!(body["limit"]["value"], 60_000_000);
+    let detail = body["detail"].as_str().expect("a text");
+    assert!(detail.contains("and the limit is 60000000"), "{detail}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_waits_too_long_is_answered_with_503() {
-    let flags = ["--max-decoding-bytes", "60000000", "--max-requests", "400"];
+    let flags = ["--max-decoding-bytes", "300000000", "--max-requests", "400"];
     let process = Process::start(&[&flags[..], &["--request-timeout", "10"]].concat());
     let files: Vec<_> = (0..40).map(file).collect();
     let answers = send(&process, &files).await;
@@ -148,7 +159,7 @@ async fn an_image_that_waits_too_long_is_answered_with_503() {
     for (_, retry, body) in of(503) {
         assert_eq!(retry.as_deref(), Some("1"));
         assert_eq!(body["limit"]["flag"], "--max-decoding-bytes");
-        assert_eq!(body["limit"]["value"], 60_000_000);
+        assert_eq!(body["limit"]["value"], 300_000_000);
     }
     // Nothing is left behind.
     let answers = send(&process, &files[..1]).await;
@@ -159,7 +170,9 @@ async fn an_image_that_waits_too_long_is_answered_with_503() {
 async fn formats_take_the_documented_memory() {
     let pixels = f64::from(SIDE * SIDE);
     for (name, file, bytes_per_pixel) in [("TIFF", tiff(), 3.0), ("WebP", webp(), 11.0)] {
-        let process = Process::start(&["--max-decoding-bytes", "60000000"]);
+        // Room for one image.
+        let budget = (1.3 * bytes_per_pixel * pixels) as u64;
+        let process = Process::start(&["--max-decoding-bytes", &budget.to_string()]);
         // A small image, after which the allocator keeps no large blocks.
         send(&process, &[read_golden("formats/png_rgb8.png")]).await;
         let rest = memory(&process, "VmRSS");

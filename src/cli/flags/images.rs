@@ -28,7 +28,7 @@ pub(in crate::cli) struct ImageLimitFlags {
     max_patches: usize,
 
     /// Maximum memory of all images that are decoded at the same time, in bytes. Other images wait;
-    /// one that takes more is decoded alone
+    /// one that takes more is refused
     #[arg(long, env = "DINOSERVE_MAX_DECODING_BYTES")]
     #[arg(default_value_t = ImageLimits::default().max_decoding_bytes)]
     max_decoding_bytes: u64,
