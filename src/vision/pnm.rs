@@ -1,29 +1,43 @@
 //! Checks of a portable map (PBM, PGM, PPM, PAM) before it is decoded.
 
-use image::{ImageResult, codecs::pnm::PnmDecoder};
+use image::{ImageDecoder, codecs::pnm::PnmDecoder};
 
 use super::undecodable::undecodable;
 use crate::error::Result;
 
 /// Rejects samples of another range than 8 or 16 bits, which the decoder (image 0.25) does not
-/// scale as Pillow does. Bitmaps, whose samples are 0 and 1, have no such range.
+/// scale as Pillow does. Bitmaps, whose samples are 0 and 1, have no such range. A PAM that does
+/// not name its kind of tuples is read as if it had 8 bits.
 pub(super) fn check(bytes: &[u8]) -> Result<()> {
-    let max = max_value(bytes).map_err(|error| undecodable("PNM", error))?;
-    if [1, 255, 65_535].contains(&max) {
+    let decoder = PnmDecoder::new(bytes).map_err(|error| undecodable("PNM", error))?;
+    let max = decoder.header().maximal_sample();
+    let color = decoder.color_type();
+    let bits = 8 * color.bytes_per_pixel() / color.channel_count();
+    if max == 1 || max == (1 << bits) - 1 {
         return Ok(());
+    }
+    if max == 65_535 {
+        let reason = "it has 16 bits and no TUPLTYPE; convert it to PNG";
+        return Err(undecodable("PNM", reason));
     }
     let reason = format!("its samples range to {max}, not to 255 or 65535; convert it to PNG");
     Err(undecodable("PNM", reason))
 }
 
-/// Reads the largest value of a sample from the header; 1 for a bitmap.
-fn max_value(bytes: &[u8]) -> ImageResult<u32> {
-    Ok(PnmDecoder::new(bytes)?.header().maximal_sample())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn samples_of_16_bits_are_not_read_as_8() {
+        let file = |tuples: &str, max: u32| {
+            format!("P7\nWIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL {max}\n{tuples}ENDHDR\n\u{7f}\u{7f}")
+        };
+        check(file("", 255).as_bytes()).expect("8 bits");
+        check(file("TUPLTYPE GRAYSCALE\n", 65_535).as_bytes()).expect("16 bits");
+        let error = check(file("", 65_535).as_bytes()).expect_err("16 bits without a kind");
+        assert!(error.detail().contains("no TUPLTYPE"), "{error}");
+    }
 
     #[test]
     fn the_range_of_samples_is_read_from_the_header() {
