@@ -165,7 +165,7 @@ impl Coded {
 
     fn has_alpha_in_tiles(&self, items: &Items<'_>) -> bool {
         let tiles = self.tiles.iter().copied().collect();
-        self.tiles.len() > 1 && find_alpha(items, &tiles).is_some()
+        find_alpha(items, &tiles).is_some()
     }
 
     /// Whether the image is one tile.
