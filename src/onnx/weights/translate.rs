@@ -51,7 +51,7 @@ impl Weights {
         let file = file.into();
         let candidates = prefix::candidates(&file.tensors);
         if candidates.is_empty() {
-            return Err(no_model(&file.tensors));
+            return Err(no_model(&file, wanted));
         }
         let prefix = prefix::choose(&file.tensors, &candidates, wanted).map_err(|error| {
             let unread = wanted.and_then(|wanted| file.unread_under(wanted));
@@ -201,9 +201,16 @@ fn unmerged(name: &str) -> Error {
 }
 
 /// Returns the error for a file without a model.
-fn no_model(tensors: &TensorMap) -> Error {
+fn no_model(file: &Checkpoint, wanted: Option<&str>) -> Error {
+    let tensors = &file.tensors;
     if let Some(name) = tensors.keys().find(|name| names::is_adapter(name)) {
         return unmerged(name);
+    }
+    if let Some(error) = file.unread_under(wanted.unwrap_or_default()) {
+        return error;
+    }
+    if tensors.is_empty() {
+        return Error::artifact("the file has no tensors of floating-point numbers");
     }
     let mut groups = BTreeMap::new();
     for name in tensors.keys() {
@@ -218,15 +225,10 @@ fn no_model(tensors: &TensorMap) -> Error {
         .map(|(group, count)| format!("`{group}` ({count})"))
         .collect();
     let more = if groups.len() > 6 { ", …" } else { "" };
-    let holds = match tensors.len() {
-        0 => "the file has no tensors of floating-point numbers".to_owned(),
-        count => format!(
-            "the file has {count} tensors, under {}{more}",
-            shown.join(", ")
-        ),
-    };
     Error::artifact(format!(
-        "{holds}, but no `cls_token` next to patch embeddings; use weights of a DINOv2 with the \
-         names of Meta's hub, timm or Hugging Face"
+        "the file has {} tensors, under {}{more}, but no `cls_token` next to patch embeddings; use \
+         weights of a DINOv2 with the names of Meta's hub, timm or Hugging Face",
+        tensors.len(),
+        shown.join(", ")
     ))
 }

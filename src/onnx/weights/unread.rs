@@ -112,7 +112,7 @@ impl Checkpoint {
         let model: usize = under(&self.tensors, chosen)
             .map(|(_, tensor)| elements(tensor))
             .sum();
-        // A head or a center of the teacher is smaller.
+        // A center of the teacher is smaller, and so are most heads.
         let is_whole = |size: usize| size >= model / 2;
         let found = sizes.into_iter().find(|(_, size)| is_whole(*size))?;
         Some(found.0)

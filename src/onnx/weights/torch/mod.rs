@@ -21,8 +21,8 @@ use super::Checkpoint;
 use crate::error::{Error, Result};
 
 /// Reads the floating-point tensors of a checkpoint, and which objects with tensors it cannot read.
-/// A name consists of the keys that lead to the
-/// tensor, with dots between them: `{"model": {"a": …}}` has `model.a`.
+/// A name consists of the keys that lead to the tensor, with dots between them: `{"model": {"a":
+/// …}}` has `model.a`.
 ///
 /// # Errors
 /// [`crate::error::Kind::Artifact`] if the file is no checkpoint, is damaged, or holds a pickled
