@@ -14,8 +14,9 @@ use libheif_rs::{
 use super::{DecodeLimits, Size, opened::Samples, undecodable::undecodable};
 use crate::error::{Error, Result};
 
-/// Maximum number of tiles of an image. Cameras make tiles of 512 pixels: 200 megapixels have 768.
-const MAX_TILES: u64 = 4096;
+/// Maximum number of tiles of an image, as libheif limits the items of a file. Cameras make tiles
+/// of 512 pixels: 200 megapixels have 768.
+const MAX_TILES: u64 = 1000;
 
 /// Reads what a HEIC file says of its primary image, which is decoded to 8 bits a sample, cropped
 /// and upright.
