@@ -34,7 +34,7 @@ impl Default for HttpConfig {
             cors_origins: Vec::new(),
             max_requests: None,
             request_timeout: Duration::from_secs(60),
-            max_key_snapshots: 4,
+            max_key_snapshots: 1,
             snapshot_idle: Duration::from_secs(60),
         }
     }

@@ -1,8 +1,12 @@
 //! Stored galleries, the limits on their requests, and pages of their items.
 
+use super::read_shares::ReadShares;
 use crate::{
+    engine::available_cores,
     error::{Error, Kind, Result},
-    gallery::{Condition, Gallery, GalleryName, Item, ItemFilter, ItemId, no_item},
+    gallery::{
+        Condition, Gallery, GalleryName, Item, ItemFilter, ItemId, Neighbor, Search, no_item,
+    },
 };
 
 /// Limits on gallery requests.
@@ -16,6 +20,8 @@ pub struct GalleryLimits {
     pub max_filter_values: usize,
     /// Maximum number of conditions of a filter.
     pub max_filter_conditions: usize,
+    /// Maximum number of searches and pages of one client that run at the same time.
+    pub max_client_reads: usize,
     /// Longer side of new thumbnails, in pixels.
     pub thumbnail_side: usize,
     /// Maximum number of items that a probe is trained on. Their features are held in memory, 4
@@ -33,6 +39,7 @@ impl Default for GalleryLimits {
             max_page_items: 1000,
             max_filter_values: 10_000,
             max_filter_conditions: 64,
+            max_client_reads: (available_cores() / 2).max(1),
             thumbnail_side: 160,
             max_probe_items: 200_000,
             max_probe_classes: 1000,
@@ -104,6 +111,7 @@ fn check_count(
 pub struct Galleries {
     store: Gallery,
     limits: GalleryLimits,
+    shares: ReadShares,
 }
 
 /// Items of a gallery in the order in which they were first stored.
@@ -118,7 +126,12 @@ pub struct Page {
 impl Galleries {
     /// Combines a store with limits on requests.
     pub fn new(store: Gallery, limits: GalleryLimits) -> Self {
-        Self { store, limits }
+        let shares = ReadShares::new(limits.max_client_reads);
+        Self {
+            store,
+            limits,
+            shares,
+        }
     }
 
     /// Returns the store.
@@ -129,6 +142,16 @@ impl Galleries {
     /// Returns the limits.
     pub(super) fn limits(&self) -> &GalleryLimits {
         &self.limits
+    }
+
+    /// Searches a gallery, after the other reads of the same client.
+    pub(super) async fn search_store(
+        &self,
+        name: &GalleryName,
+        search: Search,
+    ) -> Result<Vec<Neighbor>> {
+        let _share = self.shares.take().await;
+        self.store.search(name, search).await
     }
 
     /// Returns up to `limit` items after a place.
@@ -142,6 +165,7 @@ impl Galleries {
         let limit_name = ("max_page_items", "--max-page-items");
         check_count("limit", limit, self.limits.max_page_items, limit_name)?;
         self.limits.check_filter(filter)?;
+        let _share = self.shares.take().await;
         // One item more shows whether there is a next page.
         let mut items = self.store.page(name, after, limit + 1, filter).await?;
         let has_next = items.len() > limit;

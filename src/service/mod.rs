@@ -32,6 +32,7 @@ mod model_source;
 mod pca;
 mod probes;
 mod query;
+mod read_shares;
 mod search;
 mod similarity;
 mod stages;
@@ -54,6 +55,7 @@ pub use self::{
     pca::{PCA_COMPONENTS, PcaAnswer, PcaOptions},
     probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, Probes, StoredProbe, Training},
     query::QueryInput,
+    read_shares::on_behalf_of,
     search::{Answers, NeighborQuery, SearchOptions},
     similarity::{SimilarityMaps, SimilarityOptions},
     stages::{Stages, Timed},

@@ -158,7 +158,7 @@ impl Galleries {
         stages: &mut Stages,
     ) -> Result<Vec<Neighbor>> {
         let started = Instant::now();
-        let neighbors = self.store().search(name, search).await?;
+        let neighbors = self.search_store(name, search).await?;
         let duration = started.elapsed();
         telemetry::metrics()
             .gallery_search_duration

@@ -499,3 +499,30 @@ fn the_allocator_is_built_with_our_settings() {
         assert!(report.contains(setting), "{setting}: {report}");
     }
 }
+
+#[test]
+fn a_key_that_only_reads_has_a_rate() {
+    for (flags, expected) in [
+        (&[][..], "\nrequests_per_minute = 6000\nburst = 100\n"),
+        (
+            &["--requests-per-minute", "60"],
+            "\nrequests_per_minute = 60\n",
+        ),
+        (
+            &["--requests-per-minute", "60", "--burst", "5"],
+            "\nrequests_per_minute = 60\nburst = 5\n",
+        ),
+        (&["--requests-per-minute", "0"], "\n"),
+        (&["--role", "write"], "\n"),
+    ] {
+        let made = dinoserve()
+            .args(["keys", "new", "--name", "shop"])
+            .args(flags)
+            .output()
+            .unwrap();
+        let entry = text(&made.stdout);
+        let (_, rate) = entry.split_once("sha256 = \"").expect("a hash");
+        // Behind 64 digits and a quotation mark.
+        assert_eq!(&rate[65..], expected, "{entry}");
+    }
+}

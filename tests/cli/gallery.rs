@@ -578,7 +578,7 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
     let mut command = dinoserve();
     let (keys, NewKey { entry, secret }) = (
         folder.join("keys.toml"),
-        NewKey::random("ops", Role::Admin, None).unwrap(),
+        NewKey::random("ops", Role::Admin, None, None).unwrap(),
     );
     std::fs::write(&keys, entry).unwrap();
     command

@@ -40,7 +40,7 @@ impl Keys {
         let mut text = String::new();
         let mut make = |name: &str, role, rate: Option<u32>| {
             let NewKey { secret, entry } =
-                NewKey::random(name, role, rate.and_then(std::num::NonZero::new)).unwrap();
+                NewKey::random(name, role, rate.and_then(std::num::NonZero::new), None).unwrap();
             text.push_str(&entry);
             secret
         };
@@ -364,7 +364,7 @@ async fn keys_are_rotated_without_a_restart() {
     // A key is added and the reader's removed. The limited key does not get its requests back.
     let old = std::fs::read_to_string(&keys.file).unwrap();
     let slow = &old[old.find("[[key]]\nname = \"slow\"").unwrap()..];
-    let NewKey { secret, entry } = NewKey::random("next", Role::Read, None).unwrap();
+    let NewKey { secret, entry } = NewKey::random("next", Role::Read, None, None).unwrap();
     replace(&keys.file, &format!("{entry}{slow}"));
     until(async || status(&secret).await == 200).await;
     assert_eq!(status(&keys.read).await, 401);
@@ -571,7 +571,7 @@ async fn a_head_that_is_too_large_is_named() {
 async fn keys_that_change_while_the_server_starts_are_read() {
     let keys = Keys::new();
     let opened = keys.open();
-    let NewKey { secret, entry } = NewKey::random("newcomer", Role::Read, None).unwrap();
+    let NewKey { secret, entry } = NewKey::random("newcomer", Role::Read, None, None).unwrap();
     replace(&keys.file, &entry);
     let mut setup = Setup {
         keys: Some(opened),
@@ -638,7 +638,7 @@ async fn keys_are_made_by_command_and_appear_in_no_log() {
     .await;
     assert_eq!(models["data"][0]["id"], "tiny-reg");
     // SIGHUP reads a new file at once.
-    let entry = NewKey::random("other", Role::Read, None).unwrap();
+    let entry = NewKey::random("other", Role::Read, None, None).unwrap();
     replace(&file, &entry.entry);
     process.signal("HUP");
     until(async || ask(&secret).await.unwrap().status() == 401).await;

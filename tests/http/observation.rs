@@ -195,7 +195,7 @@ async fn a_real_prometheus_scrapes_the_server_with_a_key() {
         return;
     }
     let folder = scratch("prometheus");
-    let NewKey { secret, entry } = NewKey::random("prometheus", Role::Read, None).unwrap();
+    let NewKey { secret, entry } = NewKey::random("prometheus", Role::Read, None, None).unwrap();
     std::fs::write(folder.join("keys.toml"), entry).unwrap();
     std::fs::write(folder.join("key"), &secret).unwrap();
     let process = Process::start(&["--api-keys", folder.join("keys.toml").to_str().unwrap()]);

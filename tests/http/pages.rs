@@ -590,7 +590,7 @@ async fn a_visitor_is_asked_for_an_api_key_once() {
         return;
     };
     let file = scratch("keys").join("keys.toml");
-    let NewKey { secret, entry } = NewKey::random("visitor", Role::Write, None).unwrap();
+    let NewKey { secret, entry } = NewKey::random("visitor", Role::Write, None, None).unwrap();
     std::fs::write(&file, entry).unwrap();
     let keys = Some(ApiKeys::open(&file).unwrap());
     let server = Setup {

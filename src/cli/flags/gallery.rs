@@ -99,6 +99,12 @@ pub(in crate::cli) struct GalleryLimitFlags {
     #[arg(default_value_t = GalleryLimits::default().max_filter_conditions)]
     max_filter_conditions: usize,
 
+    /// Maximum number of searches and pages that run at the same time for one API key; further ones
+    /// wait [default: half of the cores]
+    #[arg(long, env = "DINOSERVE_MAX_KEY_READS", value_name = "COUNT",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    max_key_reads: Option<usize>,
+
     /// Longer side of the thumbnails of stored images, in pixels
     #[arg(long, env = "DINOSERVE_THUMBNAIL_SIDE",
         default_value_t = GalleryLimits::default().thumbnail_side,
@@ -124,6 +130,9 @@ impl GalleryLimitFlags {
             max_page_items: self.max_page_items,
             max_filter_values: self.max_filter_values,
             max_filter_conditions: self.max_filter_conditions,
+            max_client_reads: self
+                .max_key_reads
+                .unwrap_or(GalleryLimits::default().max_client_reads),
             thumbnail_side: self.thumbnail_side,
             max_probe_items: self.max_probe_items,
             max_probe_classes: self.max_probe_classes,

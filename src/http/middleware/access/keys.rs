@@ -282,18 +282,34 @@ impl NewKey {
     /// # Errors
     /// [`Kind::Artifact`] for an invalid name, [`Kind::Io`] if the system gives no random
     /// bits.
-    pub fn random(name: &str, role: Role, requests_per_minute: Option<NonZeroU32>) -> Result<Self> {
+    pub fn random(
+        name: &str,
+        role: Role,
+        requests_per_minute: Option<NonZeroU32>,
+        burst: Option<NonZeroU32>,
+    ) -> Result<Self> {
         check_name(name)?;
+        if burst.is_some() && requests_per_minute.is_none() {
+            return Err(Error::artifact(
+                "a burst has no effect without requests per minute",
+            ));
+        }
         let mut bits = [0; 32];
         getrandom::fill(&mut bits)
             .map_err(|error| Error::new(Kind::Io, format!("reading random bits: {error}")))?;
         let secret = format!("ds_{}", BASE64_URL_SAFE_NO_PAD.encode(bits));
         let hash = hex::encode(&Sha256::digest(&secret));
-        let rate = requests_per_minute
-            .map(|rate| format!("requests_per_minute = {rate}\n"))
-            .unwrap_or_default();
-        let entry =
-            format!("[[key]]\nname = \"{name}\"\nrole = \"{role}\"\nsha256 = \"{hash}\"\n{rate}");
+        let mut entry =
+            format!("[[key]]\nname = \"{name}\"\nrole = \"{role}\"\nsha256 = \"{hash}\"\n");
+        let rate = [
+            ("requests_per_minute", requests_per_minute),
+            ("burst", burst),
+        ];
+        for (name, value) in rate {
+            if let Some(value) = value {
+                entry.push_str(&format!("{name} = {value}\n"));
+            }
+        }
         Ok(Self { secret, entry })
     }
 }

@@ -20,6 +20,7 @@ use super::route_group::RouteGroup;
 use crate::{
     error::{Error, shortened},
     http::{AppState, Reason, Rejection, Result},
+    service::on_behalf_of,
     telemetry,
 };
 
@@ -60,7 +61,7 @@ pub(crate) async fn check(
         .with_label_values(&[&*name])
         .inc();
     request.extensions_mut().insert(KeyName(Arc::clone(&name)));
-    let mut response = next.run(request).await;
+    let mut response = on_behalf_of(Arc::clone(&name), next.run(request)).await;
     response.extensions_mut().insert(KeyName(name));
     response
 }
@@ -88,7 +89,7 @@ fn check_head(headers: &HeaderMap, uri: &Uri, max_bytes: usize) -> Result<()> {
     Err(error.with_limit("max_header_bytes", max_bytes as u64, "--max-header-bytes"))
 }
 
-/// Rejects a request that states no host, several, or one that is none.
+/// Rejects a request that states no host, several, or an invalid one.
 fn check_host(request: &Request) -> Result<()> {
     let hosts = request.headers().get_all(header::HOST);
     let fields = hosts.iter().count();
@@ -110,7 +111,9 @@ fn check_host(request: &Request) -> Result<()> {
             };
             let wrong = String::from_utf8_lossy(wrong);
             let wrong = shortened(&wrong);
-            format!("the Host is invalid: {wrong:?}; send a name or an address, and a port")
+            format!(
+                "the Host is invalid: {wrong:?}; send a name or an address, with or without a port"
+            )
         }
     };
     Err(Error::malformed(wrong).into())
