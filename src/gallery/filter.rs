@@ -16,7 +16,7 @@ use std::{cmp::Ordering, collections::BTreeSet};
 use serde_json::{Map, Value};
 
 use super::{Label, Metadata};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shortened};
 
 /// A value that conditions compare.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,7 +111,10 @@ impl Condition {
     fn parse(name: &str, value: &Value) -> Result<Self> {
         const FORMS: &str =
             "a condition is a value, {\"any\": [..]}, or a range of gt, gte, lt, lte";
-        let wrong = |what: &str| Error::option("where", format!("`{name}`: {what}; {FORMS}"));
+        let wrong = |what: &str| {
+            let name = shortened(name);
+            Error::option("where", format!("`{name}`: {what}; {FORMS}"))
+        };
         if let Some(scalar) = Scalar::of(value) {
             return Ok(Self::AnyOf(BTreeSet::from([scalar])));
         }
@@ -237,6 +240,7 @@ impl ItemFilter {
                     }
                 }
                 _ => {
+                    let name = shortened(name);
                     let detail = format!("{name:?} is not valid here; {FORM}");
                     return Err(Error::option("where", detail));
                 }

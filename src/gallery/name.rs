@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, shortened};
 
 /// Defines a string type whose values passed a check, in code and in JSON alike.
 macro_rules! checked_text {
@@ -148,6 +148,7 @@ fn check_name(name: &str) -> Result<()> {
     if is_valid {
         return Ok(());
     }
+    let name = shortened(name);
     let detail = format!(
         "{name:?} is no name; names have 1 to {MAX_NAME_BYTES} of a-z, 0-9, - and _, and begin \
          with a letter or digit"

@@ -301,12 +301,12 @@ async fn read_multipart(
             body.add_image(content, file_name.filter(|name| !name.is_empty()))?;
             continue;
         }
-        let text = String::from_utf8(content.into())
+        let text = str::from_utf8(without_bom(&content))
             .map_err(|_| Error::option(&name, "not UTF-8; the part of a file needs a file name"))?;
         if !is_listing {
-            check_text_length(&name, &text)?;
-            options.add(name, Value::String(text))?;
-        } else if listing.replace(text).is_some() {
+            check_text_length(&name, text)?;
+            options.add(name, Value::String(text.to_owned()))?;
+        } else if listing.replace(text.to_owned()).is_some() {
             return Err(Error::option("items", "given twice").into());
         }
     }

@@ -1,7 +1,8 @@
 //! JSON bodies, read member by member.
 //!
-//! Base64 text is decoded straight from the body, a limit ends the reading at once, and nothing but
-//! images, vectors and option values is ever built. A member that is null counts as absent.
+//! Base64 text is decoded straight from the body, a limit of images and items ends the reading at
+//! once, and nothing but images, vectors and option values is ever built. A member that is null
+//! counts as absent.
 
 use std::borrow::Cow;
 
@@ -175,7 +176,7 @@ impl BodyVisitor<'_> {
             ("vector", BodyKind::ImagesOrVector) => {
                 let value: Option<&RawValue> = members.next_value()?;
                 Ok(value.map_or(Ok(()), |value| {
-                    // In memory at most twice as long as its text.
+                    // The body's limit bounds it.
                     let vector: Vec<f32> = serde_json::from_str(value.get()).map_err(|error| {
                         Error::option("vector", format!("not a list of numbers: {error}"))
                     })?;

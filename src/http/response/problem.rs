@@ -104,17 +104,18 @@ fn describe_error(kind: Kind) -> (u16, &'static str, &'static str) {
     }
 }
 
-/// Maximum length of `detail`, in characters. All longer ones repeat what a client sent.
+/// Maximum length of `detail`, in characters.
 const MAX_DETAIL: usize = 600;
 /// Number of characters that are kept of the end of a longer one, which says what to do.
 const KEPT_END: usize = 400;
 
-/// Leaves out the middle of a long message.
+/// Leaves out the middle of a long message, which the log has whole.
 fn without_middle(detail: String) -> String {
     let count = detail.chars().count();
     if count <= MAX_DETAIL {
         return detail;
     }
+    tracing::debug!(detail, "a long message to a client");
     let start = detail.chars().take(MAX_DETAIL - KEPT_END);
     let end = detail.chars().skip(count - KEPT_END);
     start.chain(['…']).chain(end).collect()

@@ -92,9 +92,10 @@ function say(text) {
 /** Media types of files that are no images. Of all others, also without a type, the server says what they are. */
 const NO_IMAGE = /^(audio|font|message|text|video)\/|^application\/(ecmascript|epub|gzip|java|json|msword|pdf|rtf|vnd\.|wasm|x-(7z|bzip|gzip|ms|rar|sh|tar|xz|zip)|xml|zip)/;
 
-/** Opens the first photograph by `open`. The next of several becomes the second photograph, and the page says what is not used. */
+/** Opens the first photograph by `open`. The next of several becomes the second photograph, and the page says what is not used. Files without the type of an image, such as folders, come last. */
 function choose(files, open) {
-  const [file, next] = [...files].filter((file) => !NO_IMAGE.test(file.type));
+  const isImage = ({ type }) => type.startsWith("image/");
+  const [file, next] = [...files].filter((file) => !NO_IMAGE.test(file.type)).sort((a, b) => isImage(b) - isImage(a));
   const second = open === openPhoto ? next : undefined;
   const unused = [...files].filter((other) => other !== file && other !== second).map(({ name }) => name);
   $("unused").hidden = !file || unused.length === 0;
