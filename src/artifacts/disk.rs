@@ -57,7 +57,10 @@ pub(super) fn lock(path: &Path) -> Result<File> {
         fs::create_dir_all(folder).map_err(writing)?;
     }
     let lock = File::create(with_suffix(path, LOCK)).map_err(writing)?;
-    lock.lock().map_err(writing)?;
+    if lock.try_lock().is_err() {
+        wait_for(path);
+        lock.lock().map_err(writing)?;
+    }
     Ok(lock)
 }
 
@@ -65,8 +68,16 @@ pub(super) fn lock(path: &Path) -> Result<File> {
 /// Returns `None` without a file to lock, as in a folder that was copied or cannot be read.
 pub(super) fn lock_to_read(path: &Path) -> Option<File> {
     let lock = File::open(with_suffix(path, LOCK)).ok()?;
-    lock.lock_shared().ok()?;
+    if lock.try_lock_shared().is_err() {
+        wait_for(path);
+        lock.lock_shared().ok()?;
+    }
     Some(lock)
+}
+
+fn wait_for(path: &Path) {
+    let path = path.display();
+    tracing::info!(%path, "waiting for another process that uses the file");
 }
 
 /// Appends `suffix` to the file name of `path`.
