@@ -175,7 +175,7 @@ impl Bench {
 
     /// Returns the median time of `work`, in milliseconds.
     fn median(&self, mut work: impl FnMut() -> Result<()>) -> anyhow::Result<f64> {
-        let mut times = Vec::with_capacity(self.rounds);
+        let mut times = Vec::new();
         for _ in 0..self.rounds.max(1) {
             let started = Instant::now();
             work()?;
@@ -193,7 +193,7 @@ impl Bench {
         batch_size: usize,
         input: impl Fn(usize) -> Result<Input> + Sync,
     ) -> anyhow::Result<f64> {
-        let time = Duration::from_secs_f64(self.seconds.max(0.0));
+        let time = Duration::try_from_secs_f64(self.seconds).unwrap_or_default();
         let start = Barrier::new(sessions.len());
         let outputs = RequestedOutputs::default();
         let measure = &|session: &mut ModelSession, offset: usize| -> Result<f64> {
