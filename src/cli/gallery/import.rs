@@ -129,10 +129,13 @@ impl Import {
             if counts.stored == 0 {
                 new_folders.remove();
             }
-            let resume = format!(
-                "{} stored; the same command goes on from there",
-                plural(counts.stored, "image")
-            );
+            let images = plural(counts.stored + counts.replaced, "image");
+            let resume = match self.replace {
+                true => {
+                    format!("{images} stored; without --replace the command goes on from there")
+                }
+                false => format!("{images} stored; the same command goes on from there"),
+            };
             if is_interrupted() {
                 match &finished {
                     Ok(()) => eprintln!("stopped: {resume}"),
