@@ -155,6 +155,9 @@ impl RunCommand {
         // Comes last, after all checks, because it may download the weights.
         let weights = match &self.init {
             Some(init) if !resumed => Some(match &store {
+                Some(_) if self.weights_prefix.is_some() => {
+                    anyhow::bail!("--weights-prefix is for a weight file, and {init} is a model")
+                }
                 Some(store) => store.weights(init, &mut StepNames::default())?,
                 None => {
                     let prefix = self.weights_prefix.as_deref();
