@@ -40,9 +40,9 @@ for target in ${*:-$(cargo fuzz list)}; do
     echo "== $target: $seconds s"
     mkdir -p "fuzz/found/$target" "fuzz/corpus/$target"
     cargo fuzz build "$target"
-    TMPDIR=$scratch cargo fuzz run "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- \
+    ASAN_OPTIONS=detect_leaks=$leaks TMPDIR=$scratch cargo fuzz run "$target" \
+        "fuzz/found/$target" "fuzz/corpus/$target" -- \
         -max_total_time="$seconds" -max_len="$max_len" -timeout=10 -rss_limit_mb=2048 \
-        -detect_leaks=$leaks \
         -print_final_stats=1 ||
         failed="$failed $target"
 done
