@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use dinoserve::{
     engine::{
         Device, Engine, EngineConfig, EnginePlan, EngineState, EngineThread, Features, Input,
-        Provider, RequestedOutputs, SessionOptions,
+        OpenVinoDevice, Provider, RequestedOutputs, SessionOptions,
     },
     error::{Error, Kind},
     onnx::Precision,
@@ -242,7 +242,10 @@ async fn queued_jobs_are_answered_when_the_engine_is_dropped() {
 #[tokio::test]
 async fn a_gpu_that_is_not_there_is_an_error_or_a_fallback() {
     let model = || tiny("tiny-reg", "model.safetensors");
-    if runtime().providers(&Device::Cuda(vec![0])).is_ok() {
+    if runtime()
+        .providers(&Device::Cuda(vec![0]), Precision::Fp32)
+        .is_ok()
+    {
         crate::support::skip("the absence of a GPU: this machine has one");
         return;
     }
@@ -328,6 +331,10 @@ fn defaults_follow_the_cores_and_the_device() {
         ),
         (2, 1, None, 5)
     );
+    let openvino = [Provider::OpenVino(OpenVinoDevice::Cpu)];
+    assert_eq!(plan(set(None, None), &openvino, 2), (1, 2, None, 8));
+    assert_eq!(plan(set(None, None), &openvino, 64), (8, 8, Some(16), 8));
+    assert_eq!(plan(set(Some(2), None), &openvino, 2), (2, 1, Some(2), 8));
     let on_gpus = EngineConfig::default().plan(Precision::Fp32, &gpus, 8);
     assert_eq!(on_gpus.provider(), "cuda:0,3");
     assert_eq!(
@@ -388,12 +395,31 @@ fn an_int8_model_runs_image_by_image_on_the_cpu() {
 
 #[test]
 fn a_device_is_parsed_as_it_is_printed() {
-    for text in ["auto", "cpu", "cuda:0", "cuda:1,0,7"] {
+    for text in [
+        "auto",
+        "cpu",
+        "openvino",
+        "openvino:NPU",
+        "cuda:0",
+        "cuda:1,0,7",
+    ] {
         assert_eq!(text.parse::<Device>().unwrap().to_string(), text);
     }
     assert_eq!("cuda".parse(), Ok(Device::Cuda(vec![0])));
+    let gpu = Device::OpenVino(OpenVinoDevice::Gpu);
+    assert_eq!("openvino:GPU".parse(), Ok(gpu));
     for wrong in [
-        "", "gpu", "cuda:", "cuda:x", "cuda:0,", "cuda:-1", "cuda:1,1", "cuda0",
+        "",
+        "auto:1",
+        "openvino:",
+        "openvino:cpu,GPU",
+        "gpu",
+        "cuda:",
+        "cuda:x",
+        "cuda:0,",
+        "cuda:-1",
+        "cuda:1,1",
+        "cuda0",
     ] {
         assert!(wrong.parse::<Device>().is_err(), "{wrong:?}");
     }

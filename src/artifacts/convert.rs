@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     hex,
     model::ModelSpec,
-    onnx::{Precision, graph::ExternalData, vit},
+    onnx::{Conversion, graph::ExternalData, vit},
 };
 
 /// Converts `source` to a model file at `to` with its data file and manifest.
@@ -27,10 +27,11 @@ use crate::{
 pub fn convert(
     spec: &ModelSpec,
     source: &WeightFile,
-    precision: Precision,
+    conversion: impl Into<Conversion>,
     to: &Path,
     progress: &mut dyn Progress,
 ) -> Result<Manifest> {
+    let conversion = conversion.into();
     let to = ModelPaths::new(to);
     let file = temporary_for(&to.data)?;
     let mut sink = HashingWriter::new(BufWriter::with_capacity(1 << 20, file));
@@ -39,14 +40,14 @@ pub fn convert(
         sink: &mut sink,
     };
     let depth = spec.architecture.depth as u64;
-    let model = vit::build(spec, source.weights(), precision, data, &mut |done| {
+    let model = vit::build(spec, source.weights(), conversion, data, &mut |done| {
         progress.advance(Step::Converting, done as u64, Some(depth));
     })?;
     let (writer, data_sha256) = sink.finish();
     let manifest = Manifest {
         model: spec.name.clone(),
         fingerprint: model.fingerprint,
-        precision,
+        precision: conversion.precision,
         sha256: hex::encode(&Sha256::digest(&model.file)),
         data_sha256,
         source: file_name(source.path()),

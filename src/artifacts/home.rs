@@ -8,21 +8,23 @@ use std::{
 use super::ModelPaths;
 use crate::{
     error::{Error, Kind, Result},
-    onnx::{GRAPH_VERSION, Precision},
+    onnx::{Conversion, GRAPH_VERSION},
 };
 
-/// Version of ONNX Runtime that `make setup` fetches.
-const RUNTIME_VERSION: &str = "1.32.0";
+/// Folders of the libraries that `make setup` fetches.
+const RUNTIME: &str = "onnxruntime-1.32.0";
+const OPENVINO_RUNTIME: &str = "onnxruntime-openvino-1.24.1";
 
 /// The cache folder: `DINOSERVE_HOME`, by default `~/.cache/dinoserve`.
 ///
 /// ```text
 /// runtime/onnxruntime-1.32.0/libonnxruntime.so
-/// sources/<model>/<weight file>           published weights
-/// models/<model>/<precision>-v1.onnx      converted model
-/// models/<model>/<precision>-v1.onnx.data its weights
-/// models/<model>/<precision>-v1.json      its manifest
-/// catalog/*.toml                          model descriptions of the user
+/// runtime/onnxruntime-openvino-1.24.1/    the build with OpenVINO, where it was fetched
+/// sources/<model>/<weight file>            published weights
+/// models/<model>/<conversion>-v1.onnx      converted model
+/// models/<model>/<conversion>-v1.onnx.data its weights
+/// models/<model>/<conversion>-v1.json      its manifest
+/// catalog/*.toml                           model descriptions of the user
 /// ```
 #[derive(Debug, Clone)]
 pub struct Home {
@@ -48,10 +50,17 @@ impl Home {
 
     /// Returns the path of ONNX Runtime's library, which `make setup` installs.
     pub fn runtime_library(&self) -> PathBuf {
-        self.root
-            .join("runtime")
-            .join(format!("onnxruntime-{RUNTIME_VERSION}"))
-            .join(format!("{DLL_PREFIX}onnxruntime{DLL_SUFFIX}"))
+        self.library(RUNTIME)
+    }
+
+    /// Returns the path of the library with OpenVINO, which `make setup` installs on x86-64.
+    pub fn openvino_library(&self) -> PathBuf {
+        self.library(OPENVINO_RUNTIME)
+    }
+
+    fn library(&self, folder: &str) -> PathBuf {
+        let name = format!("{DLL_PREFIX}onnxruntime{DLL_SUFFIX}");
+        self.root.join("runtime").join(folder).join(name)
     }
 
     /// Returns the folder of a model's published weight files.
@@ -61,8 +70,9 @@ impl Home {
 
     /// Returns the paths of a converted model. They contain the graph's version, so that a newer
     /// program converts the model again.
-    pub fn model(&self, model: &str, precision: Precision) -> ModelPaths {
-        let name = format!("{precision}-v{GRAPH_VERSION}.onnx");
+    pub fn model(&self, model: &str, conversion: impl Into<Conversion>) -> ModelPaths {
+        let conversion = conversion.into();
+        let name = format!("{conversion}-v{GRAPH_VERSION}.onnx");
         ModelPaths::new(self.root.join("models").join(model).join(name))
     }
 

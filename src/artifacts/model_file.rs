@@ -1,18 +1,18 @@
 //! Reading converted models.
 
-use std::{ops::Range, path::Path};
+use std::{borrow::Cow, ops::Range, path::Path};
 
 use ndarray::Array2;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::{ModelPaths, map_file};
+use super::{Mapping, ModelPaths, map_file};
 use crate::{
     error::{Error, Result},
     hex,
     model::{ModelSpec, PositionRule, PositionTable},
     onnx::{
-        Precision, metadata,
+        Dialect, Precision, metadata,
         proto::{DataType, ModelProto, TensorProto},
     },
 };
@@ -56,8 +56,10 @@ pub struct ModelFile {
     pub spec: ModelSpec,
     /// Identity of the model's features. It depends on the position rule.
     pub fingerprint: String,
-    /// Precision of the weights.
+    /// Precision of the weights and products.
     pub precision: Precision,
+    /// Operators of the graph.
+    pub dialect: Dialect,
     /// Large tensors, stored in the data file.
     pub weights: Vec<StoredWeight>,
     /// Position embeddings for any grid.
@@ -73,11 +75,19 @@ impl ModelFile {
                 "damaged, or not an ONNX file ({error}); convert it again"
             ))
         })?;
-        let entry = |key: &str| {
+        let optional = |key: &str| {
             let entry = model.metadata_props.iter().find(|entry| entry.key == key);
-            entry.map(|entry| entry.value.as_str()).ok_or_else(|| {
+            entry.map(|entry| entry.value.as_str())
+        };
+        let entry = |key: &str| {
+            optional(key).ok_or_else(|| {
                 invalid("not a model that `dinoserve models convert` wrote; convert it first")
             })
+        };
+        let unknown = |what: &str| {
+            invalid(&format!(
+                "its {what} is unknown to this version; convert it again"
+            ))
         };
         let spec: ModelSpec = serde_json::from_str(entry(metadata::SPEC)?).map_err(|error| {
             invalid(&format!(
@@ -88,10 +98,17 @@ impl ModelFile {
             .map_err(|error| error.context(path.display()))?;
         let graph = model.graph.as_ref();
         let graph = graph.ok_or_else(|| invalid("contains no graph; convert it again"))?;
-        let mut tensors = graph.initializer.iter();
-        let table = tensors.find(|tensor| tensor.name == "pos_embed");
+        let paths = ModelPaths::new(path);
+        let table = match optional(metadata::POSITIONS) {
+            Some(place) => stored_bytes(&paths, place)?.map(Cow::Owned),
+            None => {
+                let mut tensors = graph.initializer.iter();
+                let table = tensors.find(|tensor| tensor.name == "pos_embed");
+                table.map(|table| Cow::Borrowed(table.raw_data.as_ref()))
+            }
+        };
         let table = table.ok_or_else(|| invalid("contains no position table; convert it again"))?;
-        let (bytes, _) = table.raw_data.as_chunks::<4>();
+        let (bytes, _) = table.as_chunks::<4>();
         let values = bytes.iter().map(|&bytes| f32::from_le_bytes(bytes));
         let shape = spec.architecture.position_table_shape();
         let table = Array2::from_shape_vec(shape, values.collect()).map_err(|_| {
@@ -100,11 +117,14 @@ impl ModelFile {
             )
         })?;
         Ok(Self {
-            paths: ModelPaths::new(path),
+            paths,
             fingerprint: effective_fingerprint(entry(metadata::FINGERPRINT)?, rule),
-            precision: entry(metadata::PRECISION)?.parse().map_err(|_| {
-                invalid("its precision is unknown to this version; convert it again")
-            })?,
+            precision: entry(metadata::PRECISION)?
+                .parse()
+                .map_err(|_| unknown("precision"))?,
+            dialect: optional(metadata::DIALECT)
+                .map_or(Ok(Dialect::Fused), str::parse)
+                .map_err(|_| unknown("dialect"))?,
             weights: graph
                 .initializer
                 .iter()
@@ -114,6 +134,17 @@ impl ModelFile {
             spec,
         })
     }
+}
+
+/// Returns the bytes of the data file at `OFFSET+LENGTH`, or `None` if it does not contain them.
+fn stored_bytes(paths: &ModelPaths, place: &str) -> Result<Option<Vec<u8>>> {
+    let range = place.split_once('+').and_then(|(offset, length)| {
+        let offset: usize = offset.parse().ok()?;
+        Some(offset..offset.checked_add(length.parse().ok()?)?)
+    });
+    let Some(range) = range else { return Ok(None) };
+    let data = Mapping::open(&paths.data)?;
+    Ok(data.as_ref().get(range).map(<[u8]>::to_vec))
 }
 
 /// Combines the file's fingerprint with the position rule, which changes the features. The default

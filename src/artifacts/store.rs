@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     model::{Catalog, ModelSpec, PositionRule, Source},
-    onnx::{Precision, weights::Weights},
+    onnx::{Conversion, weights::Weights},
 };
 
 /// Finds, downloads, converts and verifies models.
@@ -73,13 +73,13 @@ impl ModelStore {
     }
 
     /// Returns the paths of a converted model, which need not exist.
-    pub fn paths(&self, name: &str, precision: Precision) -> ModelPaths {
-        self.home.model(name, precision)
+    pub fn paths(&self, name: &str, conversion: impl Into<Conversion>) -> ModelPaths {
+        self.home.model(name, conversion)
     }
 
     /// Returns the state of a model.
-    pub fn state(&self, spec: &ModelSpec, precision: Precision) -> ModelState {
-        if self.paths(&spec.name, precision).exist() {
+    pub fn state(&self, spec: &ModelSpec, conversion: impl Into<Conversion>) -> ModelState {
+        if self.paths(&spec.name, conversion).exist() {
             ModelState::Converted
         } else if self.local_source(spec).is_some() {
             ModelState::Downloaded
@@ -93,11 +93,12 @@ impl ModelStore {
     pub fn pull(
         &self,
         name: &str,
-        precision: Precision,
+        conversion: impl Into<Conversion>,
         progress: &mut dyn Progress,
     ) -> Result<Pulled> {
         let spec = self.catalog.get(name)?;
-        let paths = self.paths(name, precision);
+        let conversion = conversion.into();
+        let paths = self.paths(name, conversion);
         let written = || {
             fs::metadata(&paths.model)
                 .and_then(|model| model.modified())
@@ -115,7 +116,7 @@ impl ModelStore {
         let file = WeightFile::read(&path, Some(source.format), None)?;
         Ok(Pulled {
             weights: Some(file.weights().summary()),
-            manifest: convert(spec, &file, precision, &paths.model, progress)?,
+            manifest: convert(spec, &file, conversion, &paths.model, progress)?,
         })
     }
 
@@ -125,12 +126,13 @@ impl ModelStore {
         &self,
         spec: &ModelSpec,
         source: &WeightFile,
-        precision: Precision,
+        conversion: impl Into<Conversion>,
         progress: &mut dyn Progress,
     ) -> Result<Manifest> {
-        let to = self.paths(&spec.name, precision).model;
+        let conversion = conversion.into();
+        let to = self.paths(&spec.name, conversion).model;
         let _lock = lock(&to)?;
-        convert(spec, source, precision, &to, progress)
+        convert(spec, source, conversion, &to, progress)
     }
 
     /// Returns a model's published weights, which are downloaded unless they are present.
@@ -148,16 +150,17 @@ impl ModelStore {
     pub fn ensure(
         &self,
         name: &str,
-        precision: Precision,
+        conversion: impl Into<Conversion>,
         rule: PositionRule,
         offline: bool,
         progress: &mut dyn Progress,
     ) -> Result<ModelFile> {
         let spec = self.catalog.get(name)?;
-        let paths = self.paths(name, precision);
+        let conversion = conversion.into();
+        let paths = self.paths(name, conversion);
         // The files are read while no process replaces them.
         let mut reading = lock_to_read(&paths.model);
-        match self.state(spec, precision) {
+        match self.state(spec, conversion) {
             // Damaged weights would silently give wrong features.
             ModelState::Converted => Manifest::read(&paths)?.verify(&paths, progress)?,
             ModelState::Absent if offline => {
@@ -169,7 +172,7 @@ impl ModelStore {
             }
             ModelState::Downloaded | ModelState::Absent => {
                 drop(reading.take());
-                self.pull(name, precision, progress)?;
+                self.pull(name, conversion, progress)?;
                 reading = lock_to_read(&paths.model);
             }
         }
@@ -181,16 +184,18 @@ impl ModelStore {
     pub fn verify(
         &self,
         name: &str,
-        precision: Precision,
+        conversion: impl Into<Conversion>,
         progress: &mut dyn Progress,
     ) -> Result<Manifest> {
         self.catalog.get(name)?;
-        let paths = self.paths(name, precision);
+        let conversion = conversion.into();
+        let paths = self.paths(name, conversion);
         let _reading = lock_to_read(&paths.model);
         if !paths.model.exists() {
             return Err(Error::artifact(format!(
-                "model {name} is not converted to {precision}; run `dinoserve models pull {name} \
-                 --precision {precision}`"
+                "model {name} is not converted to {conversion}; run `dinoserve models pull {name} \
+                 {}`",
+                conversion.flags()
             )));
         }
         let manifest = Manifest::read(&paths)?;

@@ -124,9 +124,9 @@ impl Doctor {
         let name = &engine.model;
         let store = engine.store()?;
         let spec = store.catalog().get(name)?;
-        match store.state(spec, engine.precision()) {
+        match store.state(spec, engine.conversion()?) {
             ModelState::Converted => {
-                let verified = with_progress(|show| store.verify(name, engine.precision(), show));
+                let verified = with_progress(|show| store.verify(name, engine.conversion()?, show));
                 let manifest = verified.map_err(|error| {
                     anyhow!("{error}; `dinoserve models pull {name}` replaces it")
                 })?;
@@ -168,7 +168,8 @@ impl Doctor {
         };
         let engine = &self.serve.engine;
         if !model_is_usable {
-            let providers = runtime.providers(&engine.config().device)?;
+            let precision = engine.conversion()?.precision;
+            let providers = runtime.providers(&engine.config().device, precision)?;
             let names: Vec<String> = providers.iter().map(ToString::to_string).collect();
             return good(names.join(", "));
         }

@@ -19,13 +19,14 @@ fn tolerance(precision: Precision) -> (f32, f64) {
     match precision {
         Precision::Fp32 => (1e-3, 0.99999),
         Precision::Fp16 => (f32::INFINITY, 0.9995),
+        Precision::Bf16 => (f32::INFINITY, 0.9999),
         Precision::Int8 => (f32::INFINITY, 0.995),
     }
 }
 
 /// Compares `cls` and `attention` for each input of `folder`, and prints a line for each.
 pub(super) fn compare(runtime: &Runtime, model: &ModelFile, folder: &Path) -> anyhow::Result<()> {
-    let plan = EnginePlan::single(model.precision, Provider::Cpu);
+    let plan = EnginePlan::single(model.precision, Provider::of_processor(model.dialect));
     let mut sessions = ModelSession::load(runtime, model, &plan)?;
     let session = sessions.single();
     println!(

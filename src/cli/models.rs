@@ -11,7 +11,7 @@ use serde_json::json;
 use strum::VariantNames;
 
 use super::{
-    flags::{PrecisionFlag, RuntimeFlags, StoreFlags, warn_of},
+    flags::{StoreFlags, TargetFlags, warn_of},
     goldens,
     output::print_json,
     progress::with_progress,
@@ -50,10 +50,7 @@ pub(super) struct Pull {
     name: String,
 
     #[command(flatten)]
-    store: StoreFlags,
-
-    #[command(flatten)]
-    precision: PrecisionFlag,
+    target: TargetFlags,
 }
 
 #[derive(Debug, Args)]
@@ -63,7 +60,7 @@ pub(super) struct Convert {
     name: Option<String>,
 
     #[command(flatten)]
-    store: StoreFlags,
+    target: TargetFlags,
 
     /// Weight file: .safetensors, .safetensors.index.json, .pth, .pt, .bin or .ckpt, with names of
     /// Meta's hub, Hugging Face or timm
@@ -82,9 +79,6 @@ pub(super) struct Convert {
     /// Description of a model that is not in the catalog (see models/*.toml)
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     spec: Option<PathBuf>,
-
-    #[command(flatten)]
-    precision: PrecisionFlag,
 }
 
 #[derive(Debug, Args)]
@@ -93,13 +87,7 @@ pub(super) struct Verify {
     name: String,
 
     #[command(flatten)]
-    store: StoreFlags,
-
-    #[command(flatten)]
-    runtime: RuntimeFlags,
-
-    #[command(flatten)]
-    precision: PrecisionFlag,
+    target: TargetFlags,
 
     /// Folder of reference features: each `X_input.png` is run and compared with `X.safetensors`
     /// (`cls`, `attention`)
@@ -146,7 +134,7 @@ fn state(store: &ModelStore, spec: &ModelSpec) -> String {
         .iter()
         .copied()
         .filter(|name| {
-            name.parse()
+            name.parse::<Precision>()
                 .is_ok_and(|precision| store.state(spec, precision) == ModelState::Converted)
         })
         .collect();
@@ -161,49 +149,49 @@ fn state(store: &ModelStore, spec: &ModelSpec) -> String {
 
 impl Pull {
     fn run(self) -> anyhow::Result<()> {
-        let store = self.store.store()?;
-        let precision = self.precision.precision;
+        let store = self.target.store()?;
+        let conversion = self.target.conversion()?;
         let Pulled { manifest, weights } =
-            with_progress(|progress| store.pull(&self.name, precision, progress))?;
+            with_progress(|progress| store.pull(&self.name, conversion, progress))?;
         if let Some(weights) = weights {
             writeln!(std::io::stdout(), "weights: {weights}")?;
         }
         warn_of(store.catalog().get(&self.name)?);
-        report(&manifest, &store.paths(&self.name, precision).model)
+        report(&manifest, &store.paths(&self.name, conversion).model)
     }
 }
 
 impl Convert {
     fn run(self) -> anyhow::Result<()> {
-        let mut store = self.store.store()?;
+        let mut store = self.target.store()?;
         let name = match (self.spec, self.name) {
             (Some(path), _) => store.add_description(&path)?,
             (None, Some(name)) => name,
             (None, None) => anyhow::bail!("a model name or --spec is needed"),
         };
         let spec = store.catalog().get(&name)?;
-        let precision = self.precision.precision;
+        let conversion = self.target.conversion()?;
         let context = || format!("converting weights as {name}");
         let prefix = self.weights_prefix.as_deref();
         let file = WeightFile::read(&self.from, None, prefix).with_context(context)?;
         writeln!(std::io::stdout(), "weights: {}", file.weights().summary())?;
         let manifest = with_progress(|progress| match &self.to {
-            Some(to) => convert(spec, &file, precision, to, progress),
-            None => store.convert(spec, &file, precision, progress),
+            Some(to) => convert(spec, &file, conversion, to, progress),
+            None => store.convert(spec, &file, conversion, progress),
         })
         .with_context(context)?;
         warn_of(spec);
-        let default = store.paths(&name, precision).model;
+        let default = store.paths(&name, conversion).model;
         report(&manifest, self.to.as_deref().unwrap_or(&default))
     }
 }
 
 impl Verify {
     fn run(self) -> anyhow::Result<()> {
-        let store = self.store.store()?;
-        let precision = self.precision.precision;
-        let manifest = with_progress(|progress| store.verify(&self.name, precision, progress))?;
-        let path = store.paths(&self.name, precision).model;
+        let store = self.target.store()?;
+        let conversion = self.target.conversion()?;
+        let manifest = with_progress(|progress| store.verify(&self.name, conversion, progress))?;
+        let path = store.paths(&self.name, conversion).model;
         if self.json {
             return print_json(&json!({"path": path, "manifest": manifest}));
         }
@@ -214,7 +202,7 @@ impl Verify {
         let sha256 = &manifest.source_sha256;
         writeln!(out, "made from {source} (sha256 {sha256})")?;
         if let Some(folder) = self.goldens {
-            let runtime = self.runtime.load(&self.store)?;
+            let runtime = self.target.runtime()?;
             let model = ModelFile::open(&path, PositionRule::Hub)?;
             goldens::compare(&runtime, &model, &folder)?;
         }

@@ -13,10 +13,6 @@ use super::{
     queue::{Event, Job, QueuedJob},
 };
 
-/// Maximum number of patches in a batch of several images: 128 of 224×224, or 23 of 518×518.
-/// Limits the memory of a batch of large images to that of a batch of small ones.
-const MAX_BATCH_PATCHES: usize = 32_768;
-
 /// The batcher's view of a worker.
 pub(super) struct WorkerSlot {
     /// Channel for the worker's batches.
@@ -162,7 +158,7 @@ impl Batcher {
             .filter(|other| *other == grid)
             .count()
             .div_ceil(sharing);
-        let fitting = MAX_BATCH_PATCHES / grid.patches().max(1);
+        let fitting = self.plan.max_batch_patches / grid.patches().max(1);
         let count = share.min(self.plan.max_batch).min(fitting).max(1);
         let mut batch = Vec::with_capacity(count);
         let mut index = 0;
@@ -195,6 +191,7 @@ mod tests {
             workers,
             solo_threads,
             max_batch: 8,
+            max_batch_patches: 4,
             session: SessionOptions::default(),
         };
         let slots = (0..workers + usize::from(solo_threads.is_some()))
@@ -234,6 +231,14 @@ mod tests {
         assert_eq!(assign(&mut batcher), (0, vec![1, 1]));
         assert_eq!(assign(&mut batcher), (1, vec![2]));
         assert!(batcher.assign().is_none());
+    }
+
+    #[test]
+    fn a_batch_has_at_most_so_many_patches() {
+        let mut batcher = batcher(1, None, &[2, 2, 2]);
+        assert_eq!(assign(&mut batcher), (0, vec![2, 2]));
+        batcher.workers[0].state = WorkerState::Idle;
+        assert_eq!(assign(&mut batcher), (0, vec![2]));
     }
 
     #[test]

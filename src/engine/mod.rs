@@ -9,7 +9,9 @@
 //! [`Kind::Internal`] if the runtime fails.
 
 mod batcher;
+mod device;
 mod features;
+mod hardware;
 mod plan;
 mod positions;
 pub mod providers;
@@ -25,9 +27,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::queue::JobQueue;
 pub use self::{
+    device::{Device, OpenVinoDevice, Provider},
     features::{Features, Input, RequestedOutputs},
-    plan::{EngineConfig, EnginePlan, available_cores},
-    providers::{Device, Provider, Runtime, SessionOptions},
+    hardware::{available_cores, has_bf16, prefers_bf16},
+    plan::{EngineConfig, EnginePlan},
+    providers::{Runtime, SessionOptions},
     session::{ModelSession, Sessions},
     state::EngineState,
 };

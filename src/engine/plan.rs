@@ -2,12 +2,8 @@
 
 use std::fmt;
 
-use super::{Device, Provider, Runtime, SessionOptions};
-use crate::{
-    error::{Error, Result},
-    names::plural,
-    onnx::Precision,
-};
+use super::{Device, Provider, Runtime, SessionOptions, available_cores};
+use crate::{error::Result, names::plural, onnx::Precision};
 
 /// Settings of an engine. The cores and the device determine those that are `None`.
 #[derive(Debug, Clone)]
@@ -57,6 +53,9 @@ pub struct EnginePlan {
     pub solo_threads: Option<usize>,
     /// Maximum number of images in a batch.
     pub max_batch: usize,
+    /// Maximum number of patches in a batch of several images, which limits the memory of a batch
+    /// of large images to that of a batch of small ones.
+    pub max_batch_patches: usize,
     /// Options of each session.
     pub session: SessionOptions,
 }
@@ -64,31 +63,29 @@ pub struct EnginePlan {
 /// Default maximum number of sessions on the CPU. Above it each session gets more threads, because
 /// every session needs working memory.
 const MAX_CPU_WORKERS: usize = 16;
+/// Default minimum number of threads of a session of OpenVINO, if there are that many cores.
+const OPENVINO_THREADS: usize = 8;
 /// Default maximum number of threads of the solo session; more bring little.
 const MAX_SOLO_THREADS: usize = 16;
 /// Default maximum number of images in a batch on a GPU; smaller batches leave units idle.
 const DEFAULT_GPU_BATCH: usize = 32;
+/// Default maximum number of images in a batch of OpenVINO on the CPU. Its operators have less
+/// overhead on eight images; more bring little.
+const DEFAULT_OPENVINO_BATCH: usize = 8;
+/// Maximum number of patches in a batch on a GPU: 128 images of 224×224, or 23 of 518×518.
+const MAX_GPU_BATCH_PATCHES: usize = 32_768;
+/// The same on the processor: 16 images of 224×224, or 2 of 518×518.
+const MAX_PROCESSOR_BATCH_PATCHES: usize = 4096;
 /// Concurrent requests for each core. The last of them waits for ten images' time, which is less
 /// than twice the 99th percentile at 90 % load.
 const REQUESTS_PER_CORE: usize = 10;
 /// Concurrent requests for each image of a GPU's batch: one batch runs while others are prepared.
 const REQUESTS_PER_BATCH_IMAGE: usize = 4;
 
-/// Returns the number of cores that this process may use.
-pub fn available_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
 impl EngineConfig {
     /// Plans for a model of this precision on this machine.
     pub fn plan_here(&self, precision: Precision, runtime: &Runtime) -> Result<EnginePlan> {
-        let providers = match (precision, &self.device) {
-            (Precision::Int8, Device::Auto) => runtime.providers(&Device::Cpu),
-            (Precision::Int8, Device::Cuda(_)) => Err(Error::artifact(
-                "int8 models run on the CPU; on a GPU use --precision fp16",
-            )),
-            (_, device) => runtime.providers(device),
-        }?;
+        let providers = runtime.providers(&self.device, precision)?;
         if precision == Precision::Fp16 && providers.contains(&Provider::Cpu) {
             tracing::warn!("fp16 is for GPUs: the CPU converts each value to fp32 and back");
         }
@@ -98,37 +95,53 @@ impl EngineConfig {
     /// Plans for a model of this precision on these devices and this number of cores.
     pub fn plan(&self, precision: Precision, providers: &[Provider], cores: usize) -> EnginePlan {
         let on_cpu = providers.contains(&Provider::Cpu);
+        let on_processor = providers.iter().any(|provider| provider.is_processor());
         let positive = |given: Option<usize>| given.filter(|&count| count > 0);
         let (workers, intra_threads) = match (positive(self.workers), positive(self.intra_threads))
         {
             (Some(workers), Some(threads)) => (workers, threads),
             // A GPU runs its kernels in order, and they need no threads of ours.
-            (workers, threads) if !on_cpu => (workers.unwrap_or(1), threads.unwrap_or(1)),
+            (workers, threads) if !on_processor => (workers.unwrap_or(1), threads.unwrap_or(1)),
             (Some(workers), None) => (workers, (cores / workers).max(1)),
             (None, Some(threads)) => ((cores / threads).max(1), threads),
-            // Threads of one session wait for each other; sessions do not.
             (None, None) => {
-                let workers = cores.clamp(1, MAX_CPU_WORKERS);
+                // Threads of one session wait for each other; sessions do not. OpenVINO's wait
+                // less, and each of its sessions has the weights.
+                let least_threads = if on_cpu { 1 } else { OPENVINO_THREADS };
+                let workers = (cores / least_threads).clamp(1, MAX_CPU_WORKERS);
                 (workers, (cores / workers).max(1))
             }
         };
         let solo_threads = self.solo_threads.unwrap_or(cores.min(MAX_SOLO_THREADS));
         let solo_threads =
-            (on_cpu && workers > 1 && solo_threads > intra_threads).then_some(solo_threads);
+            (on_processor && workers > 1 && solo_threads > intra_threads).then_some(solo_threads);
         let max_batch = match precision {
             // Activations are scaled by the range of the whole batch, so an image's features would
             // depend on the other images in it.
             Precision::Int8 => 1,
-            // One image keeps a CPU busy; in a batch the first image would wait for the last.
-            _ => positive(self.max_batch).unwrap_or(if on_cpu { 1 } else { DEFAULT_GPU_BATCH }),
+            _ => positive(self.max_batch).unwrap_or(if on_cpu {
+                // One image keeps a CPU busy; in a batch the first image would wait for the last.
+                1
+            } else if on_processor {
+                DEFAULT_OPENVINO_BATCH
+            } else {
+                DEFAULT_GPU_BATCH
+            }),
+        };
+        let max_batch_patches = if on_processor {
+            MAX_PROCESSOR_BATCH_PATCHES
+        } else {
+            MAX_GPU_BATCH_PATCHES
         };
         EnginePlan {
             providers: providers.to_vec(),
             workers,
             solo_threads,
             max_batch,
+            max_batch_patches,
             session: SessionOptions {
                 intra_threads,
+                bf16: precision == Precision::Bf16,
                 cuda_memory: self.cuda_memory,
                 cuda_tf32: self.cuda_tf32,
             },
@@ -140,7 +153,11 @@ impl EnginePlan {
     /// Returns the maximum number of requests to process concurrently; with more, all would only
     /// wait longer.
     pub fn max_concurrent_requests(&self) -> usize {
-        if self.providers.contains(&Provider::Cpu) {
+        if self
+            .providers
+            .iter()
+            .any(|provider| provider.is_processor())
+        {
             (self.workers * self.session.intra_threads * REQUESTS_PER_CORE).max(16)
         } else {
             self.workers * self.providers.len() * self.max_batch * REQUESTS_PER_BATCH_IMAGE

@@ -1,10 +1,10 @@
 //! ONNX Runtime's library and execution providers.
 
-use std::{fmt, path::Path, str::FromStr, sync::OnceLock};
+use std::{fmt::Display, path::Path, sync::OnceLock};
 
 use ort::{
     environment::Environment,
-    ep,
+    ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider},
     logging::LogLevel,
     session::{
         Session,
@@ -12,75 +12,22 @@ use ort::{
     },
 };
 
-use crate::error::{Error, Result, ResultExt};
-
-/// The device that the user selects.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Device {
-    /// GPU 0 if CUDA works on it, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// The GPUs with these numbers; an error if CUDA does not work.
-    Cuda(Vec<u16>),
-}
-
-impl FromStr for Device {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(vec![0])),
-            _ => {
-                let numbers = text
-                    .strip_prefix("cuda:")
-                    .and_then(|list| list.split(',').map(|number| number.parse().ok()).collect());
-                let Some::<Vec<u16>>(numbers) = numbers else {
-                    return Err(
-                        "must be `auto`, `cpu`, `cuda`, `cuda:N` or `cuda:N,M,…`".to_owned()
-                    );
-                };
-                match (1..numbers.len()).find(|&i| numbers[..i].contains(&numbers[i])) {
-                    Some(i) => Err(format!("names GPU {} twice", numbers[i])),
-                    None => Ok(Self::Cuda(numbers)),
-                }
-            }
-        }
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(numbers) => {
-                let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
-                write!(f, "cuda:{}", numbers.join(","))
-            }
-        }
-    }
-}
-
-/// The execution provider of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
-pub enum Provider {
-    /// The CPU.
-    #[strum(to_string = "cpu")]
-    Cpu,
-    /// The GPU with this number.
-    #[strum(to_string = "cuda:{0}")]
-    Cuda(u16),
-}
+use super::{
+    Device, OpenVinoDevice, Provider,
+    hardware::{has_bf16, has_nvidia_gpu},
+};
+use crate::{
+    error::{Error, Result, ResultExt},
+    onnx::Precision,
+};
 
 /// Options of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionOptions {
     /// Number of threads within one operator.
     pub intra_threads: usize,
+    /// Whether OpenVINO computes products in bfloat16.
+    pub bf16: bool,
     /// Maximum size of the arena on a GPU, in bytes; `None` for no limit.
     pub cuda_memory: Option<usize>,
     /// Whether a GPU rounds the factors of products to TF32, which is faster and costs four digits
@@ -92,6 +39,7 @@ impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             intra_threads: 1,
+            bf16: false,
             cuda_memory: None,
             cuda_tf32: false,
         }
@@ -141,12 +89,27 @@ impl Runtime {
         Ok(RUNTIME.get_or_init(|| Self(environment)).clone())
     }
 
-    /// Resolves `device` on this machine. `Auto` falls back to the CPU, with a warning if the
-    /// machine has an NVIDIA GPU.
-    pub fn providers(&self, device: &Device) -> Result<Vec<Provider>> {
+    /// Resolves `device` on this machine, for models of `precision`. `Auto` falls back to the CPU,
+    /// with a warning if the machine has an NVIDIA GPU.
+    ///
+    /// # Errors
+    /// [`Kind::Artifact`](crate::error::Kind::Artifact) if the device does not work, or does not
+    /// run this precision.
+    pub fn providers(&self, device: &Device, precision: Precision) -> Result<Vec<Provider>> {
+        let device = device.for_precision(precision);
+        device.conversion(precision)?;
+        if precision == Precision::Bf16 && !has_bf16() {
+            return Err(Error::artifact(
+                "this processor has no units for bf16 (avx512_bf16); use --precision fp32 or int8",
+            ));
+        }
         let options = SessionOptions::default();
-        match device {
+        match &device {
             Device::Cpu => Ok(vec![Provider::Cpu]),
+            Device::OpenVino(kind) => {
+                self.openvino(*kind, &options)?;
+                Ok(vec![Provider::OpenVino(*kind)])
+            }
             Device::Cuda(numbers) => numbers
                 .iter()
                 .map(|&index| self.cuda(index, &options).map(|_| Provider::Cuda(index)))
@@ -184,6 +147,7 @@ impl Runtime {
                     .with_execution_providers([cpu])
                     .into_result()
             }
+            Provider::OpenVino(kind) => self.openvino(kind, options),
             Provider::Cuda(index) => self.cuda(index, options),
         }
     }
@@ -200,6 +164,39 @@ impl Runtime {
             .into_result()
     }
 
+    /// The session does not fall back to another provider, for all or for a part of the graph.
+    fn openvino(&self, kind: OpenVinoDevice, options: &SessionOptions) -> Result<SessionBuilder> {
+        if !ep::OpenVINO::is_available().into_result()? {
+            return Err(Error::artifact(
+                "the loaded ONNX Runtime has no OpenVINO; run `python3 deploy/setup.py --runtime \
+                 openvino` and start with --device openvino, without ORT_DYLIB_PATH",
+            ));
+        }
+        let config = serde_json::json!({
+            kind.to_string(): match kind {
+                OpenVinoDevice::Cpu => serde_json::json!({
+                    "INFERENCE_PRECISION_HINT": if options.bf16 { "bf16" } else { "f32" },
+                    "INFERENCE_NUM_THREADS": options.intra_threads,
+                    "PERFORMANCE_HINT": "LATENCY",
+                }),
+                OpenVinoDevice::Gpu | OpenVinoDevice::Npu => serde_json::json!({}),
+            }
+        });
+        let provider = ep::OpenVINO::default()
+            .with_device_type(kind)
+            .with_arbitrary_config("load_config", config.to_string())
+            .build()
+            .error_on_failure();
+        self.builder(options.intra_threads)?
+            // OpenVINO does not know what the runtime would fuse.
+            .with_optimization_level(GraphOptimizationLevel::Disable)
+            .into_result()?
+            .with_disable_cpu_fallback()
+            .into_result()?
+            .with_execution_providers([provider])
+            .map_err(|error| unusable(format_args!("OpenVINO's {kind}"), &error))
+    }
+
     fn cuda(&self, index: u16, options: &SessionOptions) -> Result<SessionBuilder> {
         let mut provider = ep::CUDA::default()
             .with_device_id(i32::from(index))
@@ -213,19 +210,14 @@ impl Runtime {
         let provider = provider.build().error_on_failure();
         self.builder(options.intra_threads)?
             .with_execution_providers([provider])
-            .map_err(|error| {
-                let text = error.to_string();
-                let reason = text.lines().next().unwrap_or_default();
-                Error::artifact(format!("CUDA device {index} cannot be used: {reason}"))
-            })
+            .map_err(|error| unusable(format_args!("CUDA device {index}"), &error))
     }
 }
 
-/// Returns whether the machine shows a driver for NVIDIA GPUs, also inside of WSL.
-fn has_nvidia_gpu() -> bool {
-    ["/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"]
-        .iter()
-        .any(|device| Path::new(device).exists())
+fn unusable(device: impl Display, error: &impl Display) -> Error {
+    let text = error.to_string();
+    let reason = text.lines().next().unwrap_or_default();
+    Error::artifact(format!("{device} cannot be used: {reason}"))
 }
 
 /// Converts the results of ONNX Runtime.

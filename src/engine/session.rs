@@ -77,6 +77,12 @@ impl ModelSession {
     /// Loads the sessions of `plan`, one after the other. Sessions on the CPU share the memory of
     /// the weights.
     pub fn load(runtime: &Runtime, model: &ModelFile, plan: &EnginePlan) -> Result<Sessions> {
+        if let Some(provider) = plan.providers.iter().find(|p| p.dialect() != model.dialect) {
+            return Err(Error::artifact(format!(
+                "{} is converted for another provider than {provider}; convert it with --device",
+                model.paths.model.display()
+            )));
+        }
         let on_cpu = plan.providers.contains(&Provider::Cpu);
         let model = Arc::new(LoadedModel {
             runtime: runtime.clone(),
@@ -90,12 +96,13 @@ impl ModelSession {
             .flat_map(|_| &plan.providers)
             .map(|&provider| Self::new(&model, provider, plan.session))
             .collect::<Result<_>>()?;
-        let solo = plan.solo_threads.map(|intra_threads| {
+        let solo = plan.solo_threads.zip(plan.providers.first());
+        let solo = solo.map(|(intra_threads, &provider)| {
             let options = SessionOptions {
                 intra_threads,
                 ..plan.session
             };
-            Self::new(&model, Provider::Cpu, options)
+            Self::new(&model, provider, options)
         });
         let solo = solo.transpose()?;
         if let Some(weights) = &model.weights {

@@ -111,15 +111,7 @@ impl<'a> GraphBuilder<'a> {
             ..TensorProto::default()
         };
         if bytes.len() >= SMALL {
-            let writing = |error| Error::io("writing the model's weights", error);
-            let padding = self.data_length.next_multiple_of(ALIGNMENT) - self.data_length;
-            self.data
-                .sink
-                .write_all(&vec![0; padding as usize])
-                .map_err(writing)?;
-            self.data.sink.write_all(bytes).map_err(writing)?;
-            let offset = self.data_length + padding;
-            self.data_length = offset + bytes.len() as u64;
+            let offset = self.append(bytes)?;
             tensor.data_location = EXTERNAL;
             let entry = |key: &str, value: String| StringStringEntryProto {
                 key: key.to_owned(),
@@ -135,6 +127,17 @@ impl<'a> GraphBuilder<'a> {
         }
         self.graph.initializer.push(tensor);
         Ok(Value(name.to_owned()))
+    }
+
+    /// Appends bytes to the data file, aligned to a page, and returns their offset.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<u64> {
+        let writing = |error| Error::io("writing the model's weights", error);
+        let offset = self.data_length.next_multiple_of(ALIGNMENT);
+        let padding = vec![0; (offset - self.data_length) as usize];
+        self.data.sink.write_all(&padding).map_err(writing)?;
+        self.data.sink.write_all(bytes).map_err(writing)?;
+        self.data_length = offset + bytes.len() as u64;
+        Ok(offset)
     }
 
     /// Adds the default of an input, which is used if the caller gives none.

@@ -13,5 +13,5 @@ mod quantize;
 pub mod vit;
 pub mod weights;
 
-pub use precision::Precision;
+pub use precision::{Conversion, Dialect, Precision};
 pub use vit::GRAPH_VERSION;

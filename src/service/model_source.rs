@@ -43,12 +43,13 @@ impl ModelSource {
             positions, offline, ..
         } = *self;
         let precision = plan.precision.unwrap_or(self.precision);
+        let conversion = self.config.device.conversion(precision)?;
         let store = self.store.clone();
         let model = plan.model.clone();
         let find = move || {
             // Model descriptions can be added after the start.
             let store = store.reread()?;
-            store.ensure(&model, precision, positions, offline, &mut ())
+            store.ensure(&model, conversion, positions, offline, &mut ())
         };
         spawn_blocking(find).await.internal("finding a model")?
     }

@@ -23,7 +23,7 @@ use dinoserve::{
     engine::{EnginePlan, ModelSession, Provider, Runtime},
     error::Result,
     model::{Catalog, ModelSpec, PositionRule},
-    onnx::Precision,
+    onnx::{Conversion, Precision},
     vision::{PatchSize, RgbImage},
 };
 use ndarray::{ArrayD, IxDyn};
@@ -153,11 +153,11 @@ pub fn focus_in(precision: Precision) -> ModelFile {
 pub fn convert_file(
     spec: &ModelSpec,
     from: &Path,
-    precision: Precision,
+    conversion: impl Into<Conversion>,
     to: &Path,
 ) -> Result<Manifest> {
     let file = WeightFile::read(from, None, None)?;
-    convert(spec, &file, precision, to, &mut ())
+    convert(spec, &file, conversion, to, &mut ())
 }
 
 /// Loads one session on the CPU.

@@ -53,16 +53,11 @@ impl Process {
         flags: &[&str],
         library: &Path,
     ) -> Self {
+        if !flags.contains(&"--device") {
+            command.env("DINOSERVE_DEVICE", "cpu");
+        }
         let mut child = command
-            .args([
-                "--log-format",
-                "json",
-                "serve",
-                "--port",
-                "0",
-                "--device",
-                "cpu",
-            ])
+            .args(["--log-format", "json", "serve", "--port", "0"])
             .args(flags)
             .env("DINOSERVE_HOME", home)
             .env("ORT_DYLIB_PATH", library)

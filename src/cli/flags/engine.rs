@@ -1,82 +1,25 @@
-//! The cache folder, the runtime library, the model and the engine.
+//! The model and the engine.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::names;
+use super::{TargetFlags, names};
 use crate::{
-    artifacts::{Home, Hub, ModelFile, ModelState, ModelStore},
+    artifacts::{ModelFile, ModelState, ModelStore},
     cli::progress::with_progress,
-    engine::{Device, Engine, EngineConfig, Runtime},
+    engine::{Engine, EngineConfig, Runtime},
     error::{Kind, Result},
     model::{ModelSpec, PositionRule},
-    onnx::Precision,
+    onnx::Conversion,
     service::ModelSource,
 };
-
-/// Where files are cached and models are downloaded from.
-#[derive(Debug, Clone, Args)]
-pub(in crate::cli) struct StoreFlags {
-    /// Cache folder for the runtime library and models [default: ~/.cache/dinoserve]
-    #[arg(long = "home", env = "DINOSERVE_HOME", value_name = "DIR")]
-    home: Option<PathBuf>,
-
-    /// Address of the model hub or of a mirror [default: HF_ENDPOINT, or https://huggingface.co]
-    #[arg(long, env = "DINOSERVE_HUB", value_name = "URL")]
-    hub: Option<String>,
-}
-
-impl StoreFlags {
-    pub(in crate::cli) fn store(&self) -> Result<ModelStore> {
-        ModelStore::new(self.home()?, Hub::from_environment(self.hub.as_deref()))
-    }
-
-    fn home(&self) -> Result<Home> {
-        Home::new(self.home.clone())
-    }
-}
-
-/// Which runtime library is used.
-#[derive(Debug, Clone, Args)]
-pub(in crate::cli) struct RuntimeFlags {
-    /// Library file of ONNX Runtime [default: where `make setup` puts it]
-    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
-    onnxruntime: Option<PathBuf>,
-}
-
-impl RuntimeFlags {
-    /// Loads the library.
-    pub(in crate::cli) fn load(&self, store: &StoreFlags) -> Result<Runtime> {
-        Runtime::load(&self.path(store)?)
-    }
-
-    fn path(&self, store: &StoreFlags) -> Result<PathBuf> {
-        match &self.onnxruntime {
-            Some(path) if !path.as_os_str().is_empty() => Ok(path.clone()),
-            _ => Ok(store.home()?.runtime_library()),
-        }
-    }
-}
-
-/// The precision in which a model is converted and runs.
-#[derive(Debug, Clone, Args)]
-pub(in crate::cli) struct PrecisionFlag {
-    /// Precision of the model: `fp32`, `int8` for CPUs (about half the time, nearly the same
-    /// features), `fp16` for GPUs
-    #[arg(long, env = "DINOSERVE_PRECISION", default_value = "fp32")]
-    #[arg(value_parser = names::<Precision>())]
-    pub(in crate::cli) precision: Precision,
-}
 
 /// Which model runs, and where.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct EngineFlags {
     #[command(flatten)]
-    store: StoreFlags,
-
-    #[command(flatten)]
-    runtime: RuntimeFlags,
+    target: TargetFlags,
 
     /// Name of the model; `dinoserve models list` shows all
     #[arg(long, env = "DINOSERVE_MODEL", value_name = "NAME")]
@@ -86,14 +29,6 @@ pub(in crate::cli) struct EngineFlags {
     /// Never use the network; a model that is not in the cache is an error
     #[arg(long, env = "DINOSERVE_OFFLINE")]
     pub(in crate::cli) offline: bool,
-
-    #[command(flatten)]
-    precision: PrecisionFlag,
-
-    /// Device that computes: `auto` (CUDA if it works, else the CPU), `cpu`, `cuda`, or `cuda:N,M`
-    /// for these GPUs
-    #[arg(long, env = "DINOSERVE_DEVICE", default_value_t = Device::Auto)]
-    device: Device,
 
     /// Interpolation of position embeddings: as in Meta's code (`hub`) or as in Hugging Face's
     /// (`hf`)
@@ -116,7 +51,8 @@ pub(in crate::cli) struct EngineFlags {
     #[arg(long, env = "DINOSERVE_SOLO_THREADS", value_name = "COUNT")]
     solo_threads: Option<usize>,
 
-    /// Maximum number of images in a batch [default: 1 on CPUs, 32 on GPUs]
+    /// Maximum number of images in a batch [default: 1 on CPUs, 8 by OpenVINO,
+    /// 32 on GPUs]
     #[arg(long, env = "DINOSERVE_MAX_BATCH", value_name = "COUNT")]
     max_batch: Option<usize>,
 
@@ -150,7 +86,7 @@ impl EngineFlags {
 
     /// Loads the runtime library.
     pub(in crate::cli) fn runtime(&self) -> Result<Runtime> {
-        self.runtime.load(&self.store)
+        self.target.runtime()
     }
 
     /// Opens the converted model; pulls and converts it first if it is not in the cache. Logs what
@@ -165,6 +101,7 @@ impl EngineFlags {
 
     /// Opens the model as [`EngineFlags::model_file`] does, and always logs what to know about it.
     pub(in crate::cli) fn served_model_file(&self) -> Result<ModelFile> {
+        self.target.report()?;
         let (model, _) = self.open_model()?;
         warn_of(&model.spec);
         Ok(model)
@@ -174,13 +111,13 @@ impl EngineFlags {
     fn open_model(&self) -> Result<(ModelFile, bool)> {
         let store = self.store()?;
         let name = &self.model;
-        let precision = self.precision();
+        let conversion = self.conversion()?;
         let is_new = store
             .catalog()
             .get(name)
-            .is_ok_and(|spec| store.state(spec, precision) != ModelState::Converted);
+            .is_ok_and(|spec| store.state(spec, conversion) != ModelState::Converted);
         let model = with_progress(|progress| {
-            store.ensure(name, precision, self.pos_embed, self.offline, progress)
+            store.ensure(name, conversion, self.pos_embed, self.offline, progress)
         })
         .map_err(|error| match error.kind() {
             Kind::Download if name == "dinov2-small" => error.context(
@@ -194,7 +131,7 @@ impl EngineFlags {
 
     pub(in crate::cli) fn config(&self) -> EngineConfig {
         EngineConfig {
-            device: self.device.clone(),
+            device: self.target.device().clone(),
             workers: self.workers,
             intra_threads: self.intra_threads,
             solo_threads: self.solo_threads,
@@ -212,22 +149,22 @@ impl EngineFlags {
             runtime: runtime.clone(),
             config: self.config(),
             positions: self.pos_embed,
-            precision: self.precision(),
+            precision: self.target.precision()?,
             offline: self.offline,
         })
     }
 
     pub(in crate::cli) fn store(&self) -> Result<ModelStore> {
-        self.store.store()
+        self.target.store()
     }
 
-    pub(in crate::cli) fn precision(&self) -> Precision {
-        self.precision.precision
+    pub(in crate::cli) fn conversion(&self) -> Result<Conversion> {
+        self.target.conversion()
     }
 
     /// Path where the runtime library is expected.
     pub(in crate::cli) fn runtime_library(&self) -> Result<PathBuf> {
-        self.runtime.path(&self.store)
+        self.target.library()
     }
 }
 

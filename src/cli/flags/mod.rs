@@ -4,6 +4,7 @@ mod engine;
 mod gallery;
 mod http;
 mod images;
+mod target;
 
 use std::str::FromStr;
 
@@ -11,10 +12,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use strum::VariantNames;
 
 pub(super) use self::{
-    engine::{EngineFlags, PrecisionFlag, RuntimeFlags, StoreFlags, warn_of},
+    engine::{EngineFlags, warn_of},
     gallery::{GalleryFlags, GalleryLimitFlags},
     http::{AccessFlags, HttpFlags},
     images::{EmbedFlags, ImageLimitFlags},
+    target::{StoreFlags, TargetFlags},
 };
 
 /// Parses the name of a variant of `T`, and lists all names in the help.

@@ -3,10 +3,7 @@
 use super::builder::{Branch, VitBuilder, scale_rows};
 use crate::{
     error::Result,
-    onnx::graph::{
-        Attribute::{Int, Ints},
-        Value,
-    },
+    onnx::graph::{Attribute::Int, Value},
 };
 
 /// Result of an attention block.
@@ -53,11 +50,7 @@ impl VitBuilder<'_> {
         } else {
             q.clone()
         };
-        let mixed = self.graph.fused(
-            "MultiHeadAttention",
-            &[&q, k, v],
-            &[("num_heads", Int(self.architecture.heads as i64))],
-        );
+        let mixed = self.multi_head_attention(&q, k, v);
         let cls_row = with_cls_row.then(|| self.cls_row(&q, k));
 
         let mut proj = self.reader.read(&name("proj.weight"), &[dim, dim])?;
@@ -82,18 +75,13 @@ impl VitBuilder<'_> {
 
     /// Computes the softmax row of CLS, which the fused operator does not output.
     fn cls_row(&mut self, q: &Value, k: &Value) -> Value {
-        let heads = self.architecture.heads as i64;
-        let head_dim = (self.architecture.dim / self.architecture.heads) as i64;
         let q = self.rows(q, 0, 1);
         let q = self.in_f32(&q);
         let k = self.in_f32(k);
+        let q = self.by_head(&q, [0, 2, 1, 3]);
+        let k = self.by_head(&k, [0, 2, 3, 1]);
+        let scale = self.head_scale();
         let graph = &mut self.graph;
-        let split = graph.integers(&[0, 0, heads, head_dim]);
-        let q = graph.node("Reshape", &[&q, &split], &[]);
-        let q = graph.node("Transpose", &[&q], &[("perm", Ints(&[0, 2, 1, 3]))]);
-        let k = graph.node("Reshape", &[&k, &split], &[]);
-        let k = graph.node("Transpose", &[&k], &[("perm", Ints(&[0, 2, 3, 1]))]);
-        let scale = graph.scalar((head_dim as f32).sqrt().recip());
         let q = graph.node("Mul", &[&q, &scale], &[]);
         let scores = graph.node("MatMul", &[&q, &k], &[]);
         let row = graph.node("Softmax", &[&scores], &[("axis", Int(-1))]);

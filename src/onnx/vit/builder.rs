@@ -7,7 +7,7 @@ use crate::{
     error::Result,
     model::Architecture,
     onnx::{
-        Precision,
+        Conversion, Precision,
         graph::{
             Attribute::{Float, Int},
             GraphBuilder, Value,
@@ -21,10 +21,12 @@ use crate::{
 /// A vision transformer under construction.
 pub(super) struct VitBuilder<'a> {
     pub(super) architecture: &'a Architecture,
-    pub(super) precision: Precision,
+    pub(super) conversion: Conversion,
     pub(super) reader: Reader<'a>,
     pub(super) graph: GraphBuilder<'a>,
     pub(super) last_quantized: Option<QuantizedTokens>,
+    /// Place of the position table in the data file, as in [`crate::onnx::metadata::POSITIONS`].
+    pub(super) stored_positions: Option<String>,
 }
 
 /// Result of a residual branch: `output + bias` is added to the residual stream.
@@ -64,7 +66,7 @@ impl VitBuilder<'_> {
         [outputs, inputs]: [usize; 2],
         weight: &[f32],
     ) -> Result<Value> {
-        if self.precision == Precision::Int8 {
+        if self.conversion.precision == Precision::Int8 {
             let Quantized { values, scales } = quantize(weight, outputs, inputs);
             let weight = self
                 .graph
@@ -106,7 +108,7 @@ impl VitBuilder<'_> {
 
     /// Adds a constant in the type that the blocks compute in.
     pub(super) fn weight(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<Value> {
-        match self.precision {
+        match self.conversion.precision {
             Precision::Fp16 => {
                 let halves: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
                 self.graph.weight(name, DataType::Float16, shape, &halves)
@@ -117,7 +119,7 @@ impl VitBuilder<'_> {
 
     /// Converts from the type that the blocks compute in to f32.
     pub(super) fn in_f32(&mut self, value: &Value) -> Value {
-        match self.precision {
+        match self.conversion.precision {
             Precision::Fp16 => self.cast(value, DataType::Float),
             _ => value.clone(),
         }

@@ -5,7 +5,7 @@ use crate::{
     error::Result,
     model::{Architecture, Normalization},
     onnx::{
-        Precision,
+        Dialect, Precision,
         graph::{
             Attribute::{Int, Ints},
             Side::{Fixed, Varies},
@@ -29,7 +29,7 @@ impl VitBuilder<'_> {
         let (rows, _) = self.architecture.position_table_shape();
         let table_shape = [1, rows, dim];
         let table = self.reader.read("pos_embed", &table_shape)?;
-        self.graph.default_input(&positions, &table_shape, &table);
+        self.store_positions(&positions, &table_shape, &table)?;
 
         let patches = self.patchify(&pixels);
         let (weight, bias) = self.folded_projection()?;
@@ -58,10 +58,24 @@ impl VitBuilder<'_> {
         }
         parts.push(patches);
         let tokens = self.concat(&parts, 1);
-        Ok(match self.precision {
+        Ok(match self.conversion.precision {
             Precision::Fp16 => self.cast(&tokens, DataType::Float16),
             _ => tokens,
         })
+    }
+
+    /// Stores the position table, from which the server interpolates that of a grid. The plain
+    /// dialect has it in the data file: OpenVINO takes an input with a default for a constant.
+    fn store_positions(&mut self, input: &Value, shape: &[usize], table: &[f32]) -> Result<()> {
+        match self.conversion.dialect {
+            Dialect::Fused => self.graph.default_input(input, shape, table),
+            Dialect::Plain => {
+                let bytes: &[u8] = bytemuck::cast_slice(table);
+                let offset = self.graph.append(bytes)?;
+                self.stored_positions = Some(format!("{offset}+{}", bytes.len()));
+            }
+        }
+        Ok(())
     }
 
     /// Cuts the image into patches: `[batch, patches, patch · patch · 3]` f32, the bytes of a patch

@@ -4,10 +4,7 @@ use super::builder::{Branch, VitBuilder, scale_rows};
 use crate::{
     error::Result,
     model::Ffn,
-    onnx::graph::{
-        Attribute::{Float, Int},
-        Value,
-    },
+    onnx::graph::{Attribute::Int, Value},
 };
 
 impl VitBuilder<'_> {
@@ -28,14 +25,12 @@ impl VitBuilder<'_> {
         let bias = self.reader.read(&bias_of(first), &[wide])?;
         let bias = self.weight(&bias_of(first), &[wide], &bias)?;
         let inner = match ffn {
-            Ffn::Mlp => self.graph.fused("BiasGelu", &[&inner, &bias], &[]),
+            Ffn::Mlp => self.bias_gelu(&inner, &bias),
             Ffn::Swiglu => {
                 let inner = self.graph.node("Add", &[&inner, &bias], &[]);
                 let split = [("axis", Int(-1)), ("num_outputs", Int(2))];
                 let [gate, value] = self.graph.nodes("", "Split", &[&inner], &split);
-                // silu(x) is QuickGelu with alpha 1.
-                let alpha = [("alpha", Float(1.0))];
-                let gate = self.graph.fused("QuickGelu", &[&gate], &alpha);
+                let gate = self.silu(&gate);
                 self.graph.node("Mul", &[&gate, &value], &[])
             }
         };

@@ -3,13 +3,14 @@
 //!
 //! The graph differs from the published modules by rewritings that do not change the result. The
 //! input normalization is folded into the patch projection (exact, as that has no padding), and
-//! LayerScale into the projection before it. The biases of k and v vanish or move. Attention and
-//! bias + GELU are ONNX Runtime's fused operators.
+//! LayerScale into the projection before it. The biases of k and v vanish or move. `operators`
+//! writes what the dialects write differently: attention and activations.
 
 mod attention;
 mod builder;
 mod embed;
 mod ffn;
+mod operators;
 mod reader;
 
 pub use self::reader::GRAPH_VERSION;
@@ -19,7 +20,7 @@ use self::{
     reader::Reader,
 };
 use super::{
-    Precision,
+    Conversion,
     graph::{
         ExternalData, GraphBuilder,
         Side::{self, Fixed, Varies},
@@ -49,30 +50,39 @@ pub struct BuiltModel {
 pub fn build<'a>(
     spec: &'a ModelSpec,
     weights: &'a Weights,
-    precision: Precision,
+    conversion: impl Into<Conversion>,
     data: ExternalData<'a>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<BuiltModel> {
     weights.check(spec)?;
+    let conversion = conversion.into();
     let mut vit = VitBuilder {
         architecture: &spec.architecture,
-        precision,
+        conversion,
         reader: Reader::new(weights),
         graph: GraphBuilder::new(&spec.name, data),
         last_quantized: None,
+        stored_positions: None,
     };
     let tokens = vit.blocks(progress)?;
     vit.outputs(&tokens);
+    let Conversion { precision, dialect } = conversion;
     let fingerprint = vit.reader.fingerprint(&spec.architecture, precision);
     let spec_json = serde_json::to_string(spec).expect("a model description is plain data");
-    let entries = [
+    let mut entries = vec![
         (metadata::FINGERPRINT, fingerprint.clone()),
         (metadata::SPEC, spec_json),
         (metadata::PRECISION, precision.to_string()),
+        (metadata::DIALECT, dialect.to_string()),
     ];
-    let file = vit
-        .graph
-        .finish(entries.map(|(key, value)| (key.to_owned(), value)).to_vec());
+    entries.extend(
+        vit.stored_positions
+            .map(|place| (metadata::POSITIONS, place)),
+    );
+    let entries = entries
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value));
+    let file = vit.graph.finish(entries.collect());
     Ok(BuiltModel { file, fingerprint })
 }
 

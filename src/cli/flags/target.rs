@@ -1,0 +1,173 @@
+//! The cache folder, the runtime library, the precision and the device.
+
+use std::{
+    env::consts::{DLL_PREFIX, DLL_SUFFIX},
+    path::PathBuf,
+};
+
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use strum::VariantNames;
+
+use crate::{
+    artifacts::{Home, Hub, ModelStore},
+    engine::{Device, OpenVinoDevice, Runtime, prefers_bf16},
+    error::{Error, Result},
+    onnx::{Conversion, Precision},
+};
+
+/// Where files are cached and models are downloaded from.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct StoreFlags {
+    /// Cache folder for the runtime library and models [default: ~/.cache/dinoserve]
+    #[arg(long = "home", env = "DINOSERVE_HOME", value_name = "DIR")]
+    home: Option<PathBuf>,
+
+    /// Address of the model hub or of a mirror [default: HF_ENDPOINT, or https://huggingface.co]
+    #[arg(long, env = "DINOSERVE_HUB", value_name = "URL")]
+    hub: Option<String>,
+}
+
+impl StoreFlags {
+    pub(in crate::cli) fn store(&self) -> Result<ModelStore> {
+        ModelStore::new(self.home()?, Hub::from_environment(self.hub.as_deref()))
+    }
+
+    fn home(&self) -> Result<Home> {
+        Home::new(self.home.clone())
+    }
+}
+
+/// Where a model runs and in which precision, which decides how it is converted.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct TargetFlags {
+    #[command(flatten)]
+    store: StoreFlags,
+
+    /// Library file of ONNX Runtime [default: where `make setup` puts it]
+    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
+    onnxruntime: Option<PathBuf>,
+
+    /// Precision of the model: `fp32`, `bf16` for CPUs that are faster in it, by OpenVINO (nearly
+    /// the same features), `int8` for other CPUs (about half the time, less exact), `fp16` for GPUs;
+    /// `auto` is bf16 where it is faster, else fp32
+    #[arg(long, env = "DINOSERVE_PRECISION", default_value = "fp32")]
+    #[arg(value_parser = precision())]
+    precision: PrecisionChoice,
+
+    /// Device that computes: `auto` (CUDA if it works, else the CPU), `cpu`, `openvino` (the CPU,
+    /// by OpenVINO), `openvino:GPU`, `openvino:NPU`, `cuda`, or `cuda:N,M` for these GPUs
+    #[arg(long, env = "DINOSERVE_DEVICE", default_value_t = Device::Auto)]
+    device: Device,
+}
+
+/// A precision, or the choice of one by a look at the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PrecisionChoice {
+    Auto,
+    Given(Precision),
+}
+
+/// Parses a precision or `auto`.
+fn precision() -> impl TypedValueParser<Value = PrecisionChoice> {
+    let names = ["auto"].iter().chain(Precision::VARIANTS).copied();
+    PossibleValuesParser::new(names).map(|name| {
+        name.parse()
+            .map_or(PrecisionChoice::Auto, PrecisionChoice::Given)
+    })
+}
+
+impl TargetFlags {
+    pub(in crate::cli) fn store(&self) -> Result<ModelStore> {
+        self.store.store()
+    }
+
+    pub(in crate::cli) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Returns the precision; `auto` is resolved by a look at the machine.
+    pub(in crate::cli) fn precision(&self) -> Result<Precision> {
+        Ok(match self.precision {
+            PrecisionChoice::Given(precision) => precision,
+            PrecisionChoice::Auto if self.reason_against_bf16()?.is_none() => Precision::Bf16,
+            PrecisionChoice::Auto => Precision::Fp32,
+        })
+    }
+
+    /// Returns how a model is converted for this precision and device.
+    pub(in crate::cli) fn conversion(&self) -> Result<Conversion> {
+        self.device.conversion(self.precision()?)
+    }
+
+    /// Loads the runtime library.
+    pub(in crate::cli) fn runtime(&self) -> Result<Runtime> {
+        let library = self.library()?;
+        if library == self.store.home()?.openvino_library() && !library.exists() {
+            return Err(Error::artifact(format!(
+                "OpenVINO is not at {}; run `python3 deploy/setup.py --runtime openvino`",
+                library.display()
+            )));
+        }
+        Runtime::load(&library)
+    }
+
+    /// Returns the path where the runtime library is expected.
+    pub(in crate::cli) fn library(&self) -> Result<PathBuf> {
+        if let Some(path) = self.given_library() {
+            return Ok(path);
+        }
+        let home = self.store.home()?;
+        let device = self.device.for_precision(self.precision()?);
+        let plain = home.runtime_library();
+        let openvino = home.openvino_library();
+        // The library with OpenVINO has all other things, too.
+        let only_openvino = !plain.exists() && openvino.exists();
+        let needs_openvino = matches!(device, Device::OpenVino(_));
+        Ok(if needs_openvino || only_openvino {
+            openvino
+        } else {
+            plain
+        })
+    }
+
+    /// Logs what `--precision auto` chose, and why.
+    pub(in crate::cli) fn report(&self) -> Result<()> {
+        if self.precision == PrecisionChoice::Auto {
+            let precision = self.precision()?;
+            let reason = self.reason_against_bf16()?;
+            let reason = reason.unwrap_or("the processor is faster in bf16");
+            tracing::info!(%precision, reason, "chosen by --precision auto");
+        }
+        Ok(())
+    }
+
+    /// Returns why `auto` does not choose bf16 here, if it does not.
+    fn reason_against_bf16(&self) -> Result<Option<&'static str>> {
+        let on_processor = matches!(
+            self.device,
+            Device::Auto | Device::OpenVino(OpenVinoDevice::Cpu)
+        );
+        let library = match self.given_library() {
+            Some(path) => path,
+            None => self.store.home()?.openvino_library(),
+        };
+        let provider = format!("{DLL_PREFIX}onnxruntime_providers_openvino{DLL_SUFFIX}");
+        Ok(if !on_processor {
+            Some("bf16 is for --device auto or openvino")
+        } else if !prefers_bf16() {
+            Some("the processor is not faster in bf16")
+        } else if !library.with_file_name(provider).exists() {
+            Some("OpenVINO is not installed (`python3 deploy/setup.py --runtime openvino`)")
+        } else {
+            None
+        })
+    }
+
+    fn given_library(&self) -> Option<PathBuf> {
+        let given = self.onnxruntime.clone();
+        given.filter(|path| !path.as_os_str().is_empty())
+    }
+}
