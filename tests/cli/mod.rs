@@ -8,6 +8,7 @@ mod eval_linear;
 mod examples;
 mod gallery;
 mod interrupts;
+mod openvino;
 mod readme;
 mod settings;
 mod setup;
