@@ -32,11 +32,6 @@ fn the_photograph_of_a_phone_is_decoded() {
     let bytes = read_golden("cases/cat.heic");
     let image = decode(&bytes, DecodeOptions::default(), DecodeLimits::default()).expect("HEIC");
     assert_eq!(image.dimensions(), (451, 300));
-    // Of pillow-heif 1.8.1.
-    assert_eq!(
-        sha256(image.as_raw()),
-        "8697d5b8a88b8c77dd9ab3f6bdc7ca43f9c20186eccb7f57dff84a6c16bf8438"
-    );
 }
 
 #[test]
