@@ -675,7 +675,7 @@ async fn too_few_connections_are_refused_by_name() {
         ..GalleryConfig::default()
     };
     let opened = gallery::open("postgres://localhost/none", &config, OpenMode::Serve).await;
-    let error = opened.err().expect("an error");
+    let error = opened.expect_err("an error");
     assert!(error.to_string().contains("gallery-connections"), "{error}");
     assert!(error.to_string().contains("6 or more"), "{error}");
 }
