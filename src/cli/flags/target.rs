@@ -51,7 +51,7 @@ pub(in crate::cli) struct TargetFlags {
     onnxruntime: Option<PathBuf>,
 
     /// Precision of the model: `fp32`, `bf16` for CPUs that are faster in it, by OpenVINO (nearly
-    /// the same features), `int8` for other CPUs (about half the time, less exact), `fp16` for GPUs;
+    /// the same features), `int8` for other CPUs (half the time, less exact), `fp16` for GPUs;
     /// `auto` is bf16 where it is faster, else fp32
     #[arg(long, env = "DINOSERVE_PRECISION", default_value = "fp32")]
     #[arg(value_parser = precision())]
