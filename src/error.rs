@@ -3,7 +3,7 @@
 //! The server maps a [`Kind`] to its own code and shows the message to the client; `cli` prints the
 //! message. The cause is kept for the log.
 
-use std::{borrow::Cow, fmt, path::Path};
+use std::{borrow::Cow, fmt, path::Path, sync::Arc};
 
 /// Kind of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,6 +128,16 @@ impl Error {
     /// Creates a [`Kind::Io`] error about a file that cannot be written.
     pub fn writing(path: &Path, cause: std::io::Error) -> Self {
         Self::io(format_args!("writing {}", path.display()), cause)
+    }
+
+    /// Returns an error that several callers have as one of their own, with the same cause.
+    pub fn of_shared(shared: Arc<Self>) -> Self {
+        Arc::try_unwrap(shared).unwrap_or_else(|shared| Self {
+            kind: shared.kind,
+            detail: shared.detail.clone(),
+            limit: shared.limit.clone(),
+            source: Some(Box::new(shared)),
+        })
     }
 
     /// Attaches the limit that was exceeded.

@@ -17,7 +17,7 @@ use crate::{
     engine::{Engine, Runtime},
     gallery::OpenMode,
     http::{self, AppState, Certificate, Stop, access::ApiKeys},
-    service::{Extractor, LiveService, Service},
+    service::{CacheBytes, Extractor, LiveService, Service},
     telemetry::{self, TraceExport},
 };
 
@@ -37,6 +37,12 @@ pub(super) struct Serve {
     #[arg(long, env = "DINOSERVE_CACHE_MB", value_name = "MB")]
     #[arg(default_value_t = 0)]
     cache_mb: u64,
+
+    /// Memory for features of maps, in megabytes, which are kept for two seconds: a client that
+    /// asks for several maps of one photograph then waits for the model once; 0 turns this off
+    #[arg(long, env = "DINOSERVE_RECENT_MB", value_name = "MB")]
+    #[arg(default_value_t = 32)]
+    recent_mb: u64,
 
     #[command(flatten)]
     gallery_limits: GalleryLimitFlags,
@@ -112,7 +118,11 @@ impl Serve {
         let (engine, thread) = Engine::start(onnxruntime, model, &self.engine.config())?;
         let http_config = self.http.http_config(self.access.cors_origins());
         // An image that waits for half of the time can still be answered in the other half.
-        let extractor = Extractor::new(engine, self.limits.limits(), self.cache_mb << 20)
+        let cache = CacheBytes {
+            all: self.cache_mb << 20,
+            recent: self.recent_mb << 20,
+        };
+        let extractor = Extractor::new(engine, self.limits.limits(), cache)
             .with_max_wait(http_config.request_timeout / 2);
         let service = Service::new(extractor, gallery.clone(), self.gallery_limits.limits());
         let source = self.engine.source(onnxruntime)?;

@@ -10,7 +10,6 @@ use super::{
     stages::Timed,
 };
 use crate::{
-    engine::RequestedOutputs,
     error::{Error, Result},
     features::{
         attention::{self, HeadChoice},
@@ -81,12 +80,8 @@ impl Extractor {
             let detail = format_args!("the model has no head {head}; its heads are 0 to {last}");
             return Err(Error::option("head", detail));
         }
-        let outputs = RequestedOutputs {
-            attention: true,
-            ..RequestedOutputs::default()
-        };
         let max_pixels = self.limits().decode.max_pixels;
-        self.compute_maps(files, image, outputs, move |images| {
+        self.compute_maps(files, image, move |images| {
             let mut answers = Vec::with_capacity(images.len());
             for image in images {
                 let mut maps = attention::choose(image.cls_attention(), choice);

@@ -1,5 +1,8 @@
 //! Feature extraction: files are prepared on blocking threads, then go through the engine, unless
 //! the cache has their features.
+//!
+//! Without a cache, features for maps are still kept for two seconds, since a client that asks for
+//! one map of a photograph often asks for others at the same time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,6 +16,7 @@ use super::{
     cache::FeatureCache,
     decoding_budget::DecodingBudget,
     images::{ImageLimits, Preparation},
+    read_shares::client,
     stages::{Stages, Timed},
 };
 use crate::{
@@ -32,12 +36,33 @@ use crate::{
 pub struct Extractor {
     engine: Engine,
     limits: ImageLimits,
-    cache: Option<FeatureCache<CacheKey, CachedFeatures>>,
+    cache: Option<Cache>,
     /// Permits for work on pixels, one per core. The work itself holds the permit, as it continues
     /// after the client has disconnected.
     pixel_permits: Arc<Semaphore>,
     decoding_budget: DecodingBudget,
 }
+
+/// Memory for cached features, in bytes. The default is no cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheBytes {
+    /// For all features, which are kept as long as they fit; 0 keeps only those for maps.
+    pub all: u64,
+    /// For features of maps, which are kept for two seconds, if `all` is 0.
+    pub recent: u64,
+}
+
+/// Features of recent requests.
+#[derive(Debug, Clone)]
+struct Cache {
+    features: FeatureCache<CacheKey, CachedFeatures>,
+    /// Whether it is for maps only. Then a client gets only what it asked for itself, since the
+    /// time of an answer would reveal what others send.
+    of_maps: bool,
+}
+
+/// Time for which features of maps are kept without a cache.
+const RECENT: Duration = Duration::from_secs(2);
 
 /// Extraction of features from a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +80,7 @@ struct CacheKey {
     file: [u8; 32],
     fingerprint: Fingerprint,
     request: ExtractRequest,
+    client: Option<Arc<str>>,
 }
 
 /// Features of an image, and the image itself if it was requested.
@@ -65,25 +91,45 @@ pub(super) struct CachedFeatures {
     is_dim: bool,
 }
 
-/// A file on its way to the model.
-enum Found {
-    Cached(Arc<CachedFeatures>),
-    New {
-        key: Option<Box<CacheKey>>,
-        /// Memory that preparing the file takes, in bytes.
-        memory: u64,
-    },
+impl Cache {
+    fn new(bytes: CacheBytes) -> Option<Self> {
+        let of_maps = bytes.all == 0;
+        let (capacity, time) = match of_maps {
+            true => (bytes.recent, Some(RECENT)),
+            false => (bytes.all, None),
+        };
+        (capacity > 0).then(|| Self {
+            features: FeatureCache::new(capacity, time, CachedFeatures::bytes),
+            of_maps,
+        })
+    }
+}
+
+impl ExtractRequest {
+    /// What all maps need, so that they share an entry of the cache.
+    pub(super) fn for_maps(preparation: Preparation) -> Self {
+        Self {
+            preparation,
+            outputs: RequestedOutputs {
+                attention: true,
+                ..RequestedOutputs::PATCH_TOKENS
+            },
+            with_image: true,
+        }
+    }
+
+    fn is_for_maps(&self) -> bool {
+        *self == Self::for_maps(self.preparation)
+    }
 }
 
 impl Extractor {
-    /// Creates an extractor on a running engine. The cache has `cache_bytes` bytes; 0 disables it.
-    pub fn new(engine: Engine, limits: ImageLimits, cache_bytes: u64) -> Self {
-        let cache =
-            (cache_bytes > 0).then(|| FeatureCache::new(cache_bytes, CachedFeatures::bytes));
+    /// Creates an extractor on a running engine.
+    pub fn new(engine: Engine, limits: ImageLimits, cache: CacheBytes) -> Self {
         Self {
             engine,
             limits,
-            cache,
+            cache: Cache::new(cache),
             pixel_permits: Arc::new(Semaphore::new(available_cores())),
             decoding_budget: DecodingBudget::new(limits.max_decoding_bytes),
         }
@@ -117,8 +163,11 @@ impl Extractor {
     }
 
     /// Returns the bytes that the cache uses.
-    pub fn cached_bytes(&self) -> u64 {
-        self.cache.as_ref().map_or(0, FeatureCache::bytes)
+    pub async fn cached_bytes(&self) -> u64 {
+        match &self.cache {
+            Some(cache) => cache.features.bytes().await,
+            None => 0,
+        }
     }
 
     /// Runs CPU-bound work on a blocking thread as soon as a core is free. `what` names the work in
@@ -154,42 +203,59 @@ impl Extractor {
         file: Bytes,
         request: ExtractRequest,
     ) -> Result<Timed<Arc<CachedFeatures>>> {
-        match self.find(file.clone(), request).await? {
-            Found::Cached(features) => {
-                let mut found = Timed::instant(features);
-                found.stages.has_dim_image = found.value.is_dim;
-                Ok(found)
-            }
-            Found::New { key, memory } => {
-                let input = self.prepare(file, request, memory).await?;
-                self.infer(input, request, key).await
-            }
-        }
+        let (memory, key) = self.inspect(file.clone(), request).await?;
+        let (Some(cache), Some(key)) = (&self.cache, key) else {
+            return self.compute(file, request, memory).await;
+        };
+        let mut stages = None;
+        let compute = async {
+            let computed = self.compute(file, request, memory).await?;
+            stages = Some(computed.stages);
+            Ok(computed.value)
+        };
+        let value = cache.features.get_or_compute(key, compute).await?;
+        let stages = stages.unwrap_or_else(|| Stages {
+            has_dim_image: value.is_dim,
+            ..Stages::default()
+        });
+        Ok(Timed { value, stages })
     }
 
-    /// Looks a file up in the cache; else reads its header.
-    async fn find(&self, file: Bytes, request: ExtractRequest) -> Result<Found> {
+    /// Reads the header of a file. Returns the memory that preparing it takes, in bytes, and its
+    /// key in the cache if it belongs there.
+    async fn inspect(
+        &self,
+        file: Bytes,
+        request: ExtractRequest,
+    ) -> Result<(u64, Option<CacheKey>)> {
         let limits = self.limits;
         let patch = self.engine.spec().architecture.patch;
-        let cache = self.cache.clone();
+        let cache = self.cache.as_ref();
+        let is_kept = cache.is_some_and(|cache| !cache.of_maps || request.is_for_maps());
+        let client = cache.filter(|cache| cache.of_maps).and_then(|_| client());
         let fingerprint = self.engine.model_id().fingerprint.clone();
         self.on_blocking_thread("reading the header of an image", move || {
-            let key = cache.as_ref().map(|_| CacheKey {
+            let memory = request.preparation.memory(&file, patch, &limits)?;
+            let key = is_kept.then(|| CacheKey {
                 file: Sha256::digest(&file).into(),
                 fingerprint,
                 request,
+                client,
             });
-            if let (Some(cache), Some(key)) = (&cache, &key)
-                && let Some(features) = cache.get(key)
-            {
-                return Ok(Found::Cached(features));
-            }
-            Ok(Found::New {
-                memory: request.preparation.memory(&file, patch, &limits)?,
-                key: key.map(Box::new),
-            })
+            Ok((memory, key))
         })
         .await
+    }
+
+    /// Computes the features of a file.
+    async fn compute(
+        &self,
+        file: Bytes,
+        request: ExtractRequest,
+        memory: u64,
+    ) -> Result<Timed<Arc<CachedFeatures>>> {
+        let input = self.prepare(file, request, memory).await?;
+        self.infer(input, request).await
     }
 
     /// Decodes and resizes a file as soon as there is memory, and then a core for it. Work that
@@ -216,7 +282,6 @@ impl Extractor {
         &self,
         input: Timed<Input>,
         request: ExtractRequest,
-        key: Option<Box<CacheKey>>,
     ) -> Result<Timed<Arc<CachedFeatures>>> {
         let inference = self.engine.infer(input.value, request.outputs);
         let (model_input, features) = inference.instrument(tracing::info_span!("infer")).await?;
@@ -231,9 +296,6 @@ impl Extractor {
             image,
             is_dim: stages.has_dim_image,
         });
-        if let (Some(cache), Some(key)) = (&self.cache, key) {
-            cache.insert(*key, Arc::clone(&value));
-        }
         Ok(Timed { value, stages })
     }
 }

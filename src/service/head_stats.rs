@@ -4,7 +4,6 @@ use bytes::Bytes;
 
 use super::{extractor::Extractor, images::ImageOptions, stages::Timed};
 use crate::{
-    engine::RequestedOutputs,
     error::Result,
     features::{attention, head_stats::HeadStats, pca},
     vision::Grid,
@@ -29,11 +28,7 @@ impl Extractor {
         files: Vec<Bytes>,
         image: &ImageOptions,
     ) -> Result<Timed<Vec<ImageHeadStats>>> {
-        let outputs = RequestedOutputs {
-            attention: true,
-            ..RequestedOutputs::PATCH_TOKENS
-        };
-        self.compute_maps(files, image, outputs, |images| {
+        self.compute_maps(files, image, |images| {
             let mut stats = Vec::with_capacity(images.len());
             for image in images {
                 let heads = image.cls_attention();

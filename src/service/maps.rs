@@ -11,7 +11,6 @@ use super::{
     stages::Timed,
 };
 use crate::{
-    engine::RequestedOutputs,
     error::{Error, Result},
     features::render::{self, Style},
     vision::{Grid, PatchSize, RgbImage},
@@ -115,17 +114,12 @@ impl Extractor {
         &self,
         files: Vec<Bytes>,
         image: &ImageOptions,
-        outputs: RequestedOutputs,
         compute: impl FnOnce(&[Arc<CachedFeatures>]) -> Result<T> + Send + 'static,
     ) -> Result<Timed<T>> {
-        let request = ExtractRequest {
-            preparation: Preparation {
-                shrinks: image.overrides.size.is_none(),
-                ..image.over(&self.engine().spec().map_preprocessing())
-            },
-            outputs,
-            with_image: true,
-        };
+        let request = ExtractRequest::for_maps(Preparation {
+            shrinks: image.overrides.size.is_none(),
+            ..image.over(&self.engine().spec().map_preprocessing())
+        });
         let count = files.len();
         // Only a few files are in flight at a time, because their pixels take much memory.
         let outcomes = stream::iter(files)

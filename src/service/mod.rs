@@ -44,7 +44,7 @@ pub use self::{
     binding::{InputOptions, VectorOptions},
     classify::{Classification, VoteOptions},
     embed::{EmbedOptions, Embedding},
-    extractor::Extractor,
+    extractor::{CacheBytes, Extractor},
     galleries::{Galleries, GalleryLimits, Page},
     head_stats::ImageHeadStats,
     images::{Decoding, ImageLimits, ImageOptions},

@@ -12,7 +12,6 @@ use super::{
     stages::Timed,
 };
 use crate::{
-    engine::RequestedOutputs,
     error::{Error, Result},
     features::{
         attention,
@@ -72,12 +71,8 @@ impl Extractor {
     ) -> Result<Timed<Rendered<PcaAnswer>>> {
         let count = self.component_count(options.components, basis.as_ref())?;
         let foreground = options.foreground;
-        let outputs = RequestedOutputs {
-            attention: foreground == Foreground::Auto,
-            ..RequestedOutputs::PATCH_TOKENS
-        };
         let max_pixels = self.limits().decode.max_pixels;
-        self.compute_maps(files, image, outputs, move |images| {
+        self.compute_maps(files, image, move |images| {
             let tokens: Vec<ArrayView2<'_, f32>> =
                 images.iter().map(|image| image.patch_tokens()).collect();
             let attention = match foreground {

@@ -17,6 +17,11 @@ pub async fn on_behalf_of<T>(client: Arc<str>, request: impl Future<Output = T>)
     CLIENT.scope(client, request).await
 }
 
+/// Returns the client of the request that runs, if it has one.
+pub(super) fn client() -> Option<Arc<str>> {
+    CLIENT.try_with(Arc::clone).ok()
+}
+
 /// Permits of each client. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct ReadShares {
@@ -35,7 +40,7 @@ impl ReadShares {
 
     /// Waits for a permit of the request's client; `None` if the request has no client.
     pub(super) async fn take(&self) -> Option<OwnedSemaphorePermit> {
-        let client = CLIENT.try_with(Arc::clone).ok()?;
+        let client = client()?;
         let permits = {
             let mut all = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
             let new = || Arc::new(Semaphore::new(self.max));

@@ -12,7 +12,6 @@ use super::{
     stages::Timed,
 };
 use crate::{
-    engine::RequestedOutputs,
     error::{Error, Result},
     features::{
         render::{self, Colormap, Style},
@@ -118,8 +117,7 @@ impl Extractor {
         format.check()?;
         options.check()?;
         let max_pixels = self.limits().decode.max_pixels;
-        let outputs = RequestedOutputs::PATCH_TOKENS;
-        self.compute_maps(files, image, outputs, move |images| {
+        self.compute_maps(files, image, move |images| {
             let first = images.first();
             let first = first.ok_or_else(|| Error::internal("the request has no images"))?;
             let region = options.region(first.grid())?;

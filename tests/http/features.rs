@@ -2,14 +2,15 @@
 //! where they exist.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use dinoserve::http::HttpConfig;
+use dinoserve::{http::HttpConfig, service::CacheBytes};
+use futures_util::future::join_all;
 use ndarray::Axis;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
 use crate::support::{
     SAMPLES, Tensors, cosine, difference, focus, golden_png, read_golden,
-    server::{Server, floats, npy, ok, ok_bytes, ok_json},
+    server::{Server, Setup, floats, npy, ok, ok_bytes, ok_json},
     tiny,
 };
 
@@ -635,7 +636,7 @@ async fn a_cached_result_is_the_same_and_skips_the_model() {
         ("/v1/embed?layers=2", CHELSEA),
         ("/v1/embed?decode=fast", CHELSEA),
         ("/v1/pca?size=140&overlay=0.5", CHELSEA),
-        ("/v1/attention?size=140&overlay=0.5", CHELSEA),
+        ("/v1/attention?size=154&overlay=0.5", CHELSEA),
     ] {
         let first = ok(server.post_file(path, file)).await;
         assert!(
@@ -665,6 +666,46 @@ async fn a_cached_result_is_the_same_and_skips_the_model() {
         .find_map(|line| line.strip_prefix("dinoserve_cache_bytes "))
         .unwrap();
     assert!(bytes.parse::<f64>().unwrap() > 100_000.0, "{bytes}");
+}
+
+#[tokio::test]
+async fn several_maps_of_one_photograph_take_one_inference() {
+    let setup = Setup {
+        cache: CacheBytes {
+            all: 0,
+            recent: 32 << 20,
+        },
+        ..Setup::tiny()
+    };
+    let server = setup.start().await;
+    let runs = async || {
+        let metrics = ok(server.get("/metrics")).await.text().await.unwrap();
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("dinoserve_batch_images_count "));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    let maps = [
+        "/v1/pca?size=140",
+        "/v1/pca?size=140&foreground=auto",
+        "/v1/attention?size=140&head=all",
+        "/v1/similarity?size=140&patch=1,2",
+        "/v1/attention/stats?size=140",
+    ];
+    let before = runs().await;
+    let at_once = maps.map(|path| ok(server.post_file(path, CHELSEA)));
+    let responses = join_all(at_once).await;
+    assert_eq!(runs().await - before, 1.0, "all maps together");
+    ok(server.post_file("/v1/pca?size=140", COFFEE)).await;
+    assert_eq!(runs().await - before, 2.0, "another photograph");
+    ok(server.post_file("/v1/pca?size=154", CHELSEA)).await;
+    assert_eq!(runs().await - before, 3.0, "another size");
+    let uncached = Server::tiny().await;
+    for (path, response) in maps.iter().zip(responses) {
+        let alone = ok(uncached.post_file(path, CHELSEA)).await;
+        let [alone, shared] = [alone, response].map(reqwest::Response::bytes);
+        assert_eq!(alone.await.unwrap(), shared.await.unwrap(), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dinoserve::{
     gallery::{BasisName, GalleryConfig, ProbeName},
     http::{HttpConfig, access::ApiKeys},
+    service::CacheBytes,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -502,6 +503,33 @@ fn keys(names: &[(&str, &str)]) -> std::sync::Arc<ApiKeys> {
     };
     std::fs::write(&path, names.iter().map(entry).collect::<String>()).unwrap();
     ApiKeys::open(&path).unwrap()
+}
+
+#[tokio::test]
+async fn the_time_of_a_map_does_not_reveal_what_other_keys_send() {
+    let setup = Setup {
+        keys: Some(keys(&[("one", "read"), ("other", "read")])),
+        cache: CacheBytes {
+            all: 0,
+            recent: 32 << 20,
+        },
+        ..Setup::tiny()
+    };
+    let server = setup.start().await;
+    let is_cached = async |key: &str| {
+        let request = server
+            .post_file("/v1/pca?size=140", "dinov2-small-focus/chelsea.png")
+            .bearer_auth(key);
+        let response = ok(request).await;
+        let timing = response.headers()["server-timing"].to_str().unwrap();
+        timing.contains("inference;dur=0.00")
+    };
+    assert!(!is_cached("one").await);
+    assert!(is_cached("one").await);
+    assert!(
+        !is_cached("other").await,
+        "it has never sent the photograph"
+    );
 }
 
 #[tokio::test]

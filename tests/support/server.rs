@@ -7,7 +7,9 @@ use dinoserve::{
     engine::{Device, Engine, EngineConfig},
     gallery::{Gallery, GalleryConfig, OpenMode, open},
     http::{AppState, HttpConfig, ServeConfig, Stop, access::ApiKeys, serve},
-    service::{Extractor, GalleryLimits, ImageLimits, LiveService, ModelSource, Service},
+    service::{
+        CacheBytes, Extractor, GalleryLimits, ImageLimits, LiveService, ModelSource, Service,
+    },
 };
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
@@ -38,7 +40,7 @@ pub struct Setup {
     pub engine: EngineConfig,
     pub http: HttpConfig,
     pub serve: ServeConfig,
-    pub cache_bytes: u64,
+    pub cache: CacheBytes,
     pub gallery: Option<Gallery>,
     pub keys: Option<Arc<ApiKeys>>,
     pub source: Option<ModelSource>,
@@ -61,7 +63,7 @@ impl Setup {
             engine,
             http,
             serve,
-            cache_bytes: 0,
+            cache: CacheBytes::default(),
             gallery: None,
             keys: None,
             source: None,
@@ -84,7 +86,7 @@ impl Setup {
             max_probe_classes: 30,
             ..GalleryLimits::default()
         };
-        let extractor = Extractor::new(engine.clone(), ImageLimits::default(), self.cache_bytes);
+        let extractor = Extractor::new(engine.clone(), ImageLimits::default(), self.cache);
         let service = Service::new(extractor, self.gallery, limits);
         let live = Arc::new(LiveService::new(service, thread, self.source));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -135,7 +137,10 @@ impl Server {
     pub async fn start_with(model: ModelFile, config: HttpConfig, cache_bytes: u64) -> Self {
         Setup {
             http: config,
-            cache_bytes,
+            cache: CacheBytes {
+                all: cache_bytes,
+                recent: 0,
+            },
             ..Setup::new(model)
         }
         .start()

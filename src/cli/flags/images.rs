@@ -5,7 +5,7 @@ use clap::Args;
 use super::{EngineFlags, names};
 use crate::{
     features::pool::Pooling,
-    service::{EmbedOptions, Extractor, ImageLimits, ImageOptions, VectorOptions},
+    service::{CacheBytes, EmbedOptions, Extractor, ImageLimits, ImageOptions, VectorOptions},
     vision::{DecodeLimits, Levels, ResizeMode},
 };
 
@@ -72,7 +72,7 @@ impl EmbedFlags {
         let limits = self.limits.limits();
         self.engine
             .with_engine(&runtime, async |engine| {
-                work(Extractor::new(engine, limits, 0)).await
+                work(Extractor::new(engine, limits, CacheBytes::default())).await
             })
             .await?
     }

@@ -81,7 +81,7 @@ pub(crate) async fn metrics(State(service): State<Service>) -> impl IntoResponse
     metrics.queue_capacity.set(gauge(engine.queue_depth()));
     metrics
         .cache_bytes
-        .set(gauge(service.extractor.cached_bytes()));
+        .set(gauge(service.extractor.cached_bytes().await));
     // A store that is slow or unreachable does not delay the other metrics. Its galleries keep
     // their last known values then.
     if let Ok(stored) = service.galleries()
