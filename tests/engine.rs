@@ -332,9 +332,9 @@ fn defaults_follow_the_cores_and_the_device() {
         (2, 1, None, 5)
     );
     let openvino = [Provider::OpenVino(OpenVinoDevice::Cpu)];
-    assert_eq!(plan(set(None, None), &openvino, 2), (1, 2, None, 8));
-    assert_eq!(plan(set(None, None), &openvino, 64), (8, 8, Some(16), 8));
-    assert_eq!(plan(set(Some(2), None), &openvino, 2), (2, 1, Some(2), 8));
+    assert_eq!(plan(set(None, None), &openvino, 2), (2, 1, Some(2), 1));
+    assert_eq!(plan(set(None, None), &openvino, 64), (4, 16, None, 1));
+    assert_eq!(plan(set(Some(1), None), &openvino, 2), (1, 2, None, 1));
     let on_gpus = EngineConfig::default().plan(Precision::Fp32, &gpus, 8);
     assert_eq!(on_gpus.provider(), "cuda:0,3");
     assert_eq!(

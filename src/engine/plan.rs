@@ -63,15 +63,12 @@ pub struct EnginePlan {
 /// Default maximum number of sessions on the CPU. Above it each session gets more threads, because
 /// every session needs working memory.
 const MAX_CPU_WORKERS: usize = 16;
-/// Default minimum number of threads of a session of OpenVINO, if there are that many cores.
-const OPENVINO_THREADS: usize = 8;
+/// The same for OpenVINO, whose sessions each have weights of their own.
+const MAX_OPENVINO_WORKERS: usize = 4;
 /// Default maximum number of threads of the solo session; more bring little.
 const MAX_SOLO_THREADS: usize = 16;
 /// Default maximum number of images in a batch on a GPU; smaller batches leave units idle.
 const DEFAULT_GPU_BATCH: usize = 32;
-/// Default maximum number of images in a batch of OpenVINO on the CPU. Its operators have less
-/// overhead on eight images; more bring little.
-const DEFAULT_OPENVINO_BATCH: usize = 8;
 /// Maximum number of patches in a batch on a GPU: 128 images of 224×224, or 23 of 518×518.
 const MAX_GPU_BATCH_PATCHES: usize = 32_768;
 /// The same on the processor: 16 images of 224×224, or 2 of 518×518.
@@ -105,10 +102,12 @@ impl EngineConfig {
             (Some(workers), None) => (workers, (cores / workers).max(1)),
             (None, Some(threads)) => ((cores / threads).max(1), threads),
             (None, None) => {
-                // Threads of one session wait for each other; sessions do not. OpenVINO's wait
-                // less, and each of its sessions has the weights.
-                let least_threads = if on_cpu { 1 } else { OPENVINO_THREADS };
-                let workers = (cores / least_threads).clamp(1, MAX_CPU_WORKERS);
+                // Threads of one session wait for each other; sessions do not.
+                let max_workers = match on_cpu {
+                    true => MAX_CPU_WORKERS,
+                    false => MAX_OPENVINO_WORKERS,
+                };
+                let workers = cores.clamp(1, max_workers);
                 (workers, (cores / workers).max(1))
             }
         };
@@ -119,11 +118,9 @@ impl EngineConfig {
             // Activations are scaled by the range of the whole batch, so an image's features would
             // depend on the other images in it.
             Precision::Int8 => 1,
-            _ => positive(self.max_batch).unwrap_or(if on_cpu {
+            _ => positive(self.max_batch).unwrap_or(if on_processor {
                 // One image keeps a CPU busy; in a batch the first image would wait for the last.
                 1
-            } else if on_processor {
-                DEFAULT_OPENVINO_BATCH
             } else {
                 DEFAULT_GPU_BATCH
             }),

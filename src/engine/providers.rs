@@ -177,6 +177,8 @@ impl Runtime {
                 OpenVinoDevice::Cpu => serde_json::json!({
                     "INFERENCE_PRECISION_HINT": if options.bf16 { "bf16" } else { "f32" },
                     "INFERENCE_NUM_THREADS": options.intra_threads,
+                    // Sessions would all choose the same cores.
+                    "ENABLE_CPU_PINNING": false,
                     "PERFORMANCE_HINT": "LATENCY",
                 }),
                 OpenVinoDevice::Gpu | OpenVinoDevice::Npu => serde_json::json!({}),

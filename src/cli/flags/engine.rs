@@ -51,8 +51,7 @@ pub(in crate::cli) struct EngineFlags {
     #[arg(long, env = "DINOSERVE_SOLO_THREADS", value_name = "COUNT")]
     solo_threads: Option<usize>,
 
-    /// Maximum number of images in a batch [default: 1 on CPUs, 8 by OpenVINO,
-    /// 32 on GPUs]
+    /// Maximum number of images in a batch [default: 1 on CPUs, 32 on GPUs]
     #[arg(long, env = "DINOSERVE_MAX_BATCH", value_name = "COUNT")]
     max_batch: Option<usize>,
 
