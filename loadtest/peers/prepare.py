@@ -6,8 +6,8 @@
 writes to FOLDER (by default $DINOSERVE_HOME/peers)
 
     hf/config.json, hf/model.safetensors    for transformers' Dinov2Model.from_pretrained
-    model.onnx                              the ordinary torch.onnx.export of that model,
-                                            pixels [1, 3, 224, 224] to CLS [1, 384]
+    model-224.onnx, model-518.onnx          the ordinary torch.onnx.export of that model,
+                                            pixels [1, 3, size, size] to CLS [1, 384]
 
 The peers cannot use the wheel's file itself: it ends in a saliency decoder and has no CLS output.
 """
@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 from transformers import Dinov2Model
 
 PREFIX = "backbone."
-SIZE = 224
+SIZES = (224, 518)
 CONFIG = {
     "architectures": ["Dinov2Model"],
     "model_type": "dinov2",
@@ -90,18 +90,19 @@ def prepare(source: Path, folder: Path) -> None:
     if problems:
         raise SystemExit(f"prepare: the weights do not fit Dinov2Model: {problems}")
 
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".exporting-") as scratch:
-        file = Path(scratch) / "model.onnx"
-        pixels = torch.zeros(1, 3, SIZE, SIZE)
-        torch.onnx.export(
-            Cls(model).eval(),
-            (pixels,),
-            file,
-            input_names=["pixel_values"],
-            output_names=["cls"],
-            external_data=False,
-        )
-        os.replace(file, folder / "model.onnx")
+    for size in SIZES:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".exporting-") as scratch:
+            file = Path(scratch) / "model.onnx"
+            pixels = torch.zeros(1, 3, size, size)
+            torch.onnx.export(
+                Cls(model).eval(),
+                (pixels,),
+                file,
+                input_names=["pixel_values"],
+                output_names=["cls"],
+                external_data=False,
+            )
+            os.replace(file, folder / f"model-{size}.onnx")
 
 
 def home() -> Path:

@@ -35,7 +35,7 @@ if [ "$name" = gallery ]; then
     venv=$(environment gallery "$here/gallery/requirements.txt")
     exec "$venv/bin/python" "$here/gallery/search.py" "$port" "$@"
 fi
-if [ ! -f "$peers/model.onnx" ]; then
+if [ ! -f "$peers/model-518.onnx" ]; then
     venv=$(environment prepare "$here/requirements-prepare.txt")
     "$venv/bin/python" "$here/prepare.py" "$peers" >&2
 fi

@@ -6,85 +6,106 @@ use anyhow::Context;
 
 use crate::{
     client::{Arrivals, Target, load},
-    rounds::Rounds,
+    rounds::{Rounds, SIZES},
     servers::{Programs, Server},
-    stats::spread,
+    stats::{median, spread},
 };
 
-/// Writes the throughput and latency of all servers.
+/// Classes of accuracy: the least cosine similarity to fp32.
+const CLASSES: [f64; 2] = [0.9999, 0.998];
+
+/// Writes the throughput and latency of all servers at one size, by classes of accuracy.
+/// `cosines` are those of [`lowest_cosines`](crate::accuracy::lowest_cosines).
 pub(crate) fn over_http(
     rounds: &Rounds,
     servers: &[Server],
+    cosines: &[f64],
+    size: usize,
     text: &mut String,
 ) -> anyhow::Result<()> {
-    text.push_str(
-        "## Embeddings over HTTP\n\n\
-         | server | responses/s, 16 clients | responses/s, 1 client | p50, ms, 1 client \
-         | dinoserve to it, 16 clients | 1 client |\n|---|---|---|---|---|---|\n",
-    );
-    for Server { name, .. } in servers {
-        let many = format!("{name} at 16: rate");
-        let one = format!("{name} at 1: rate");
+    writeln!(text, "### {size} pixels\n")?;
+    let rate = |name: &str, clients: usize| format!("{name} at {clients}, {size}: rate");
+    for (index, least) in CLASSES.into_iter().enumerate() {
+        let is_above = |cosine: f64| index > 0 && cosine >= CLASSES[index - 1];
+        let with_cosine: Vec<(&Server, f64)> =
+            servers.iter().zip(cosines.iter().copied()).collect();
+        let members: Vec<_> = with_cosine
+            .iter()
+            .filter(|(_, cosine)| *cosine >= least && !is_above(*cosine))
+            .collect();
+        if members.is_empty() {
+            continue;
+        }
+        // More exact ones serve this class, too.
+        let ours = |clients: usize| {
+            let able = with_cosine.iter().filter(|(server, cosine)| {
+                server.name.starts_with("dinoserve") && *cosine >= least
+            });
+            let name = |server: &Server| rate(&server.name, clients);
+            able.map(|(server, _)| name(server))
+                .max_by(|a, b| median(&rounds.values(a)).total_cmp(&median(&rounds.values(b))))
+        };
+        let [many, one] = [16, 1].map(ours);
+        let (many, one) = many.zip(one).context("dinoserve is in the comparison")?;
         writeln!(
             text,
-            "| {name} | {} | {} | {} | {} | {} |",
-            spread(&rounds.values(&many), 1),
-            spread(&rounds.values(&one), 1),
-            spread(&rounds.values(&format!("{name} at 1: p50")), 1),
-            spread(&rounds.ratios("dinoserve at 16: rate", &many), 2),
-            spread(&rounds.ratios("dinoserve at 1: rate", &one), 2),
+            "Cosine of at least {least}; ratios are those of `{}` and `{}` to each.\n\n\
+             | server | lowest cosine | responses/s, 16 clients | responses/s, 1 client \
+             | p50, ms, 1 client | ratio, 16 clients | ratio, 1 client |\n\
+             |---|---|---|---|---|---|---|",
+            many.split(" at ").next().unwrap_or_default(),
+            one.split(" at ").next().unwrap_or_default(),
         )?;
+        for (Server { name, .. }, cosine) in members {
+            writeln!(
+                text,
+                "| {name} | {cosine:.5} | {} | {} | {} | {} | {} |",
+                spread(&rounds.values(&rate(name, 16)), 1),
+                spread(&rounds.values(&rate(name, 1)), 1),
+                spread(&rounds.values(&format!("{name} at 1, {size}: p50")), 1),
+                spread(&rounds.ratios(&many, &rate(name, 16)), 2),
+                spread(&rounds.ratios(&one, &rate(name, 1)), 2),
+            )?;
+        }
+        text.push('\n');
     }
-    text.push_str("\nThe peers are described in [peers/README.md](peers/README.md).\n\n");
     Ok(())
 }
 
-/// Writes the throughput without HTTP, and what HTTP keeps of it.
-pub(crate) fn without_http(rounds: &Rounds, text: &mut String) -> anyhow::Result<()> {
+/// Writes the speed without HTTP, and what HTTP keeps of it.
+pub(crate) fn without_http(
+    rounds: &Rounds,
+    precisions: &[&str],
+    text: &mut String,
+) -> anyhow::Result<()> {
     text.push_str(
         "## Without HTTP\n\n`dinoserve bench` on the same files: the model alone, and from the \
-         file on.\n\n| | fp32 | int8 |\n|---|---|---|\n",
+         file on.\n\n\
+         | | one image, ms | model alone, images/s | from the file, images/s \
+         | from the file to the model alone | 16 clients over HTTP to that from the file \
+         | one image, to fp32 | model alone, to fp32 |\n|---|---|---|---|---|---|---|---|\n",
     );
-    for (row, name, digits) in [
-        ("model alone, images/s", "session_rate", 1),
-        ("from the file, images/s", "pipeline_rate", 1),
-    ] {
-        let value = |precision| {
-            spread(
-                &rounds.values(&format!("bench {precision}: {name}")),
-                digits,
-            )
-        };
-        writeln!(text, "| {row} | {} | {} |", value("fp32"), value("int8"))?;
+    for size in SIZES {
+        for precision in precisions {
+            let value = |name| format!("bench {precision}, {size}: {name}");
+            let of_fp32 = |name| format!("bench fp32, {size}: {name}");
+            let [alone, pipeline] = ["session_rate", "pipeline_rate"].map(value);
+            let http = format!("dinoserve {precision} at 16, {size}: rate");
+            let one_image = value("inference_ms");
+            writeln!(
+                text,
+                "| {precision}, {size} | {} | {} | {} | {} | {} | {} | {} |",
+                spread(&rounds.values(&one_image), 1),
+                spread(&rounds.values(&alone), 2),
+                spread(&rounds.values(&pipeline), 2),
+                spread(&rounds.ratios(&pipeline, &alone), 3),
+                spread(&rounds.ratios(&http, &pipeline), 3),
+                spread(&rounds.ratios(&of_fp32("inference_ms"), &one_image), 2),
+                spread(&rounds.ratios(&alone, &of_fp32("session_rate")), 2),
+            )?;
+        }
     }
-    let pipeline_to_model = |precision| {
-        let pipeline = format!("bench {precision}: pipeline_rate");
-        let session = format!("bench {precision}: session_rate");
-        spread(&rounds.ratios(&pipeline, &session), 3)
-    };
-    writeln!(
-        text,
-        "| from the file to the model alone | {} | {} |",
-        pipeline_to_model("fp32"),
-        pipeline_to_model("int8")
-    )?;
-    let http_to_pipeline = |server, precision| {
-        let http = format!("{server} at 16: rate");
-        let pipeline = format!("bench {precision}: pipeline_rate");
-        spread(&rounds.ratios(&http, &pipeline), 3)
-    };
-    writeln!(
-        text,
-        "| 16 clients over HTTP to that from the file | {} | {} |",
-        http_to_pipeline("dinoserve", "fp32"),
-        http_to_pipeline("dinoserve int8", "int8")
-    )?;
-    let int8 = rounds.ratios("dinoserve int8 at 16: rate", "dinoserve at 16: rate");
-    writeln!(
-        text,
-        "\nint8 handles **{}** times as many requests as fp32 at 16 clients.\n",
-        spread(&int8, 2)
-    )?;
+    text.push('\n');
     Ok(())
 }
 
@@ -93,6 +114,7 @@ pub(crate) fn without_http(rounds: &Rounds, text: &mut String) -> anyhow::Result
 pub(crate) async fn one_client(
     programs: &Programs,
     servers: &[Server],
+    precisions: &[&str],
     images: &Target,
     folder: &Path,
     text: &mut String,
@@ -103,7 +125,7 @@ pub(crate) async fn one_client(
          |\n|---|---|---|---|\n",
     );
     servers.iter().for_each(Server::pause);
-    for (server, precision) in servers.iter().zip(["fp32", "int8"]) {
+    for (server, precision) in servers.iter().zip(precisions) {
         let target = [Target {
             url: server.url("/v1/embed"),
             ..images.clone()

@@ -2,6 +2,7 @@
 //!
 //! `load` sends one kind of load to any server; `report` runs everything and writes `RESULTS.md`.
 
+mod accuracy;
 mod client;
 mod comparison;
 mod gallery;

@@ -8,11 +8,20 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    client::Target, comparison, images::jpeg_files, maps, rounds::Rounds, scenarios,
-    servers::Programs, sizes,
+    accuracy,
+    client::Target,
+    comparison,
+    images::jpeg_files,
+    maps,
+    rounds::{Rounds, SIZES},
+    scenarios,
+    servers::{Programs, Server},
+    sizes,
 };
 
 const OVERLOAD: &str = "## Overload\n\n";
+const HTTP: &str = "## Embeddings over HTTP\n\n";
+const WITHOUT_HTTP: &str = "## Without HTTP\n\n";
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -28,12 +37,8 @@ pub(crate) struct Options {
     #[arg(long, default_value = "dinov2-small-focus")]
     model: String,
 
-    /// Peers of `loadtest/peers` to compare with; `none` for no comparison
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "fastapi_pytorch,fastapi_onnxruntime,litserve_batched,openvino"
-    )]
+    /// Peers of `loadtest/peers` with their options to compare with; `none` for no comparison
+    #[arg(long, value_delimiter = ',', default_value = PEERS)]
     peers: Vec<String>,
 
     /// Number of rounds, in each of which everything is measured once
@@ -48,10 +53,23 @@ pub(crate) struct Options {
     #[arg(long, default_value = "loadtest/RESULTS.md")]
     to: PathBuf,
 
-    /// Measure overload only, and keep the other sections of the results
+    /// Measure one part only, and keep the other sections of the results
     #[arg(long)]
-    only_overload: bool,
+    only: Option<Part>,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Embeddings over HTTP and without it, in comparison with the peers
+    Comparison,
+    Overload,
+}
+
+/// The peers at their best setting. Those that compute in bf16 do so by PyTorch's autocast, or by
+/// OpenVINO's own choice, where the processor has units for it.
+const PEERS: &str = "fastapi_pytorch,fastapi_pytorch --precision bf16 --compile,\
+    litserve_batched --precision bf16,fastapi_onnxruntime,onnxruntime_openvino,\
+    openvino --precision f32,openvino";
 
 /// Runs everything.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
@@ -74,42 +92,40 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         std::fs::write(folder.join(format!("{index:02}.jpg")), file)?;
     }
 
-    if options.only_overload {
-        let server = programs.serve("dinoserve", &[]).await?;
+    if options.only == Some(Part::Overload) {
+        let server = programs.serve("dinoserve fp32", &[]).await?;
         let mut text = OVERLOAD.to_owned();
         scenarios::overload(&server, &standard, &mut text).await?;
         server.stop().await;
         return replace_section(&options.to, OVERLOAD, &text);
     }
-    let mut servers = vec![
-        programs.serve("dinoserve", &[]).await?,
-        programs
-            .serve("dinoserve int8", &["--precision", "int8"])
-            .await?,
-    ];
-    let peers = options.peers.iter().filter(|name| *name != "none");
-    for (index, name) in peers.enumerate() {
-        eprintln!("starting {name}");
-        servers.push(programs.peer(name, 18_100 + index as u16).await?);
-    }
-    let rounds = Rounds::run(
-        &programs,
-        &servers,
-        &standard,
-        &folder,
-        options.rounds,
-        options.seconds,
-    )
-    .await?;
-    let mut text = head(options)?;
-    comparison::over_http(&rounds, &servers, &mut text)?;
-    comparison::without_http(&rounds, &mut text)?;
-    for server in servers.drain(2..) {
+    let precisions = precisions();
+    let (mut servers, sections) =
+        compare(options, &programs, &precisions, &standard, &folder).await?;
+    for server in servers.drain(precisions.len()..) {
         server.stop().await;
     }
+    if options.only == Some(Part::Comparison) {
+        for (heading, section) in [HTTP, WITHOUT_HTTP].iter().zip(&sections) {
+            replace_section(&options.to, heading, section)?;
+        }
+        return Ok(());
+    }
+    let mut text = head(options)?;
+    text.extend(sections);
     eprintln!("one client");
-    comparison::one_client(&programs, &servers, &standard, &folder, &mut text).await?;
-    servers.pop().context("the int8 server")?.stop().await;
+    comparison::one_client(
+        &programs,
+        &servers,
+        &precisions,
+        &standard,
+        &folder,
+        &mut text,
+    )
+    .await?;
+    for server in servers.drain(1..) {
+        server.stop().await;
+    }
     let server = servers.pop().context("the fp32 server")?;
 
     eprintln!("overload");
@@ -146,6 +162,51 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Returns the precisions of `dinoserve` that this processor computes in, fp32 first.
+fn precisions() -> Vec<&'static str> {
+    match dinoserve::engine::has_bf16() {
+        true => vec!["fp32", "bf16", "int8"],
+        false => vec!["fp32", "int8"],
+    }
+}
+
+/// Compares `dinoserve` with its peers. Returns the running servers, `dinoserve` in `precisions`
+/// first, and the sections about embeddings over HTTP and without it.
+async fn compare(
+    options: &Options,
+    programs: &Programs,
+    precisions: &[&'static str],
+    images: &Target,
+    folder: &Path,
+) -> anyhow::Result<(Vec<Server>, [String; 2])> {
+    let mut servers = Vec::new();
+    for precision in precisions {
+        // The peers interpolate positions as Hugging Face does.
+        let flags = ["--precision", precision, "--pos-embed", "hf"];
+        let name = format!("dinoserve {precision}");
+        servers.push(programs.serve(&name, &flags).await?);
+    }
+    let peers = options.peers.iter().filter(|name| *name != "none");
+    for (index, name) in peers.enumerate() {
+        eprintln!("starting {name}");
+        servers.push(programs.peer(name, 18_100 + index as u16).await?);
+    }
+    let mut cosines = Vec::new();
+    for size in SIZES {
+        cosines.push(accuracy::lowest_cosines(&servers, images, size).await?);
+    }
+    let how = (options.rounds, options.seconds);
+    let rounds = Rounds::run(programs, &servers, precisions, images, folder, how).await?;
+    let mut http = format!("{HTTP}{}\n\n", machine(options)?);
+    for (size, cosines) in SIZES.into_iter().zip(&cosines) {
+        comparison::over_http(&rounds, &servers, cosines, size, &mut http)?;
+    }
+    http.push_str("The peers are described in [peers/README.md](peers/README.md).\n\n");
+    let mut alone = String::new();
+    comparison::without_http(&rounds, precisions, &mut alone)?;
+    Ok((servers, [http, alone]))
+}
+
 /// Replaces one section of the results, and keeps the others.
 pub(crate) fn replace_section(path: &Path, heading: &str, section: &str) -> anyhow::Result<()> {
     let results = std::fs::read_to_string(path).unwrap_or_default();
@@ -158,8 +219,29 @@ pub(crate) fn replace_section(path: &Path, heading: &str, section: &str) -> anyh
     Ok(())
 }
 
-/// Describes the machine, the commit and the method.
+/// Describes the method.
 fn head(options: &Options) -> anyhow::Result<String> {
+    Ok(format!(
+        "# Results\n\nWritten by `make bench`. {} 48 different JPEG files of 500×375; {} rounds \
+         with {} s for each measurement, in random order. All servers are up, one works and the \
+         others are stopped. Medians over the rounds; ratios are taken within a round; the range \
+         is in brackets. The load comes from the same machine.\n\n",
+        machine(options)?,
+        options.rounds,
+        options.seconds
+    ))
+}
+
+/// Names the machine, the model and the commit.
+fn machine(options: &Options) -> anyhow::Result<String> {
+    const EXTENSIONS: [&str; 6] = [
+        "avx2",
+        "avx512f",
+        "avx512_vnni",
+        "avx512_bf16",
+        "amx_bf16",
+        "amx_int8",
+    ];
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
         let line = cpu.lines().find(|line| line.starts_with(name));
@@ -169,7 +251,7 @@ fn head(options: &Options) -> anyhow::Result<String> {
     let flags = field("flags");
     let extensions: Vec<&str> = flags
         .split(' ')
-        .filter(|flag| ["avx2", "avx512f", "avx512_vnni"].contains(flag))
+        .filter(|flag| EXTENSIONS.contains(flag))
         .collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let commit = git(options, &["log", "-1", "--format=%h of %cs"])?;
@@ -178,16 +260,10 @@ fn head(options: &Options) -> anyhow::Result<String> {
         _ => ", with changes",
     };
     Ok(format!(
-        "# Results\n\nWritten by `make bench`. {cores} cores of {} ({}), model {}, commit \
-         {commit}{changed}. 48 different JPEG files of 500×375; {} rounds with {} s for each \
-         measurement, in random order. All servers are up, one works and the others are stopped. \
-         Medians over the rounds; ratios are taken within a round; the range is in brackets. The \
-         load comes from the same machine.\n\n",
+        "{cores} cores of {} ({}), model {}, commit {commit}{changed}.",
         field("model name"),
         extensions.join(", "),
         options.model,
-        options.rounds,
-        options.seconds
     ))
 }
 

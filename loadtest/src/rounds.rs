@@ -11,7 +11,12 @@ use crate::{
     servers::{Programs, Server},
 };
 
-/// Values of one round by name, such as `openvino at 16: rate`.
+/// Sizes of the model's input, in pixels.
+pub(crate) const SIZES: [usize; 2] = [224, 518];
+/// Numbers of clients.
+pub(crate) const CLIENTS: [usize; 2] = [1, 16];
+
+/// Values of one round by name, such as `openvino at 16, 224: rate`.
 type Round = BTreeMap<String, f64>;
 
 #[derive(Debug, Default)]
@@ -20,40 +25,43 @@ pub(crate) struct Rounds(Vec<Round>);
 /// A measurement of a round.
 enum Turn<'a> {
     /// Responses per second and the median latency of a server with this many clients.
-    Clients(&'a Server, usize),
-    /// `dinoserve bench` in this precision: the pipeline and the model without HTTP.
-    Bench(&'static str),
+    Clients(&'a Server, usize, usize),
+    /// `dinoserve bench` in this precision at one size: the pipeline and the model without HTTP.
+    Bench(&'static str, usize),
 }
 
 impl Rounds {
-    /// Runs `count` rounds over `servers` with turns of `seconds`.
+    /// Runs `count` rounds over `servers` and the pipelines of `precisions` with turns of
+    /// `seconds`, or three times that for 16 clients at 518.
     pub(crate) async fn run(
         programs: &Programs,
         servers: &[Server],
+        precisions: &[&'static str],
         images: &Target,
         folder: &Path,
-        count: usize,
-        seconds: f64,
+        (count, seconds): (usize, f64),
     ) -> anyhow::Result<Self> {
         let mut rounds = Vec::new();
         servers.iter().for_each(Server::pause);
         for number in 0..count {
             eprintln!("round {} of {count}", number + 1);
-            let mut turns: Vec<Turn<'_>> = vec![Turn::Bench("fp32"), Turn::Bench("int8")];
-            turns.extend(
-                servers
-                    .iter()
-                    .flat_map(|server| [1, 16].map(|clients| Turn::Clients(server, clients))),
-            );
+            let mut turns = Vec::new();
+            for size in SIZES {
+                turns.extend(precisions.iter().map(|name| Turn::Bench(name, size)));
+                for server in servers {
+                    turns.extend(CLIENTS.map(|clients| Turn::Clients(server, clients, size)));
+                }
+            }
             turns.shuffle(&mut rand::rng());
             let mut round = Round::new();
             for turn in turns {
                 match turn {
-                    Turn::Clients(server, clients) => {
-                        measure_server(server, clients, images, seconds, &mut round).await?;
+                    Turn::Clients(server, clients, size) => {
+                        measure_server(server, clients, size, images, seconds, &mut round).await?;
                     }
-                    Turn::Bench(precision) => {
-                        measure_bench(programs, precision, folder, seconds, &mut round).await?;
+                    Turn::Bench(precision, size) => {
+                        measure_bench(programs, precision, size, folder, seconds, &mut round)
+                            .await?;
                     }
                 }
             }
@@ -83,37 +91,46 @@ impl Rounds {
 async fn measure_server(
     server: &Server,
     clients: usize,
+    size: usize,
     images: &Target,
     seconds: f64,
     round: &mut Round,
 ) -> anyhow::Result<()> {
     let target = [Target {
-        url: server.url(server.embed),
+        url: server.url(&format!("{}?size={size}", server.embed)),
         ..images.clone()
     }];
     let arrivals = Arrivals::Closed { clients };
     server.resume();
     // Wakes up sleeping threads of the server.
-    load(&target, arrivals, Duration::from_millis(500)).await;
+    let one = Arrivals::Closed { clients: 1 };
+    load(&target, one, Duration::from_millis(500)).await;
+    let seconds = match (size, clients) {
+        (224, _) | (_, 1) => seconds,
+        _ => 3.0 * seconds,
+    };
     let outcome = load(&target, arrivals, Duration::from_secs_f64(seconds)).await;
     let name = &server.name;
     anyhow::ensure!(outcome.failures() == 0, "{name}: {:?}", outcome.statuses);
     server.pause();
-    round.insert(format!("{name} at {clients}: rate"), outcome.rate());
-    round.insert(format!("{name} at {clients}: p50"), outcome.latency(0.5));
+    let name = format!("{name} at {clients}, {size}");
+    round.insert(format!("{name}: rate"), outcome.rate());
+    round.insert(format!("{name}: p50"), outcome.latency(0.5));
     Ok(())
 }
 
 async fn measure_bench(
     programs: &Programs,
     precision: &str,
+    size: usize,
     folder: &Path,
     seconds: f64,
     round: &mut Round,
 ) -> anyhow::Result<()> {
     let seconds = seconds.to_string();
     let flags = ["--precision", precision, "--seconds", &seconds];
-    let row = programs.bench(folder, 224, 41, &flags).await?;
+    let repeats = if size == 224 { 21 } else { 7 };
+    let row = programs.bench(folder, size, repeats, &flags).await?;
     for name in [
         "session_rate",
         "pipeline_rate",
@@ -123,7 +140,7 @@ async fn measure_bench(
         let value = row[name]
             .as_f64()
             .with_context(|| format!("bench gives no {name}"))?;
-        round.insert(format!("bench {precision}: {name}"), value);
+        round.insert(format!("bench {precision}, {size}: {name}"), value);
     }
     Ok(())
 }

@@ -36,12 +36,17 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Prepares a command of `dinoserve` on the CPU.
+    /// Prepares a command of `dinoserve` on the processor.
     pub(crate) fn dinoserve(&self, command: &str, flags: &[&str]) -> Command {
         let mut built = Command::new(&self.dinoserve);
+        let device = match flags.contains(&"bf16") {
+            true => "openvino",
+            false => "cpu",
+        };
         built
             .arg(command)
-            .args(["--model", &self.model, "--device", "cpu", "--log", "error"])
+            .args(["--model", &self.model, "--device", device])
+            .args(["--log", "error"])
             .args(flags);
         built.kill_on_drop(true);
         built
@@ -70,12 +75,16 @@ impl Programs {
         })
     }
 
-    /// Starts a peer, which may have to be installed first.
-    pub(crate) async fn peer(&self, name: &str, port: u16) -> anyhow::Result<Server> {
+    /// Starts a peer, which may have to be installed first. `peer` is its folder and its options.
+    pub(crate) async fn peer(&self, peer: &str, port: u16) -> anyhow::Result<Server> {
         let script = self.project.join("loadtest/peers/start.sh");
         let mut command = Command::new(script);
+        let mut words = peer.split(' ');
+        let folder = words.next().unwrap_or_default();
+        let name = peer.replace("--precision ", "").replace("--", "");
         command
-            .args([name, &port.to_string()])
+            .args([folder, &port.to_string()])
+            .args(words)
             .stdout(Stdio::null())
             .kill_on_drop(true);
         let mut child = command
@@ -84,9 +93,9 @@ impl Programs {
         let address = format!("127.0.0.1:{port}");
         wait_until_ready(&format!("http://{address}/health"), &mut child)
             .await
-            .context(name.to_owned())?;
+            .context(name.clone())?;
         Ok(Server {
-            name: name.to_owned(),
+            name,
             address,
             embed: "/embed",
             child,
