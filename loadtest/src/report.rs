@@ -164,7 +164,8 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
 
 /// Returns the precisions of `dinoserve` that this processor computes in, fp32 first.
 fn precisions() -> Vec<&'static str> {
-    match dinoserve::engine::has_bf16() {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    match cpu.contains(" avx512_bf16 ") {
         true => vec!["fp32", "bf16", "int8"],
         false => vec!["fp32", "int8"],
     }
