@@ -25,6 +25,7 @@ const OPENVINO_RUNTIME: &str = "onnxruntime-openvino-1.24.1";
 /// models/<model>/<conversion>-v1.onnx.data its weights
 /// models/<model>/<conversion>-v1.json      its manifest
 /// catalog/*.toml                           model descriptions of the user
+/// tuning.json                              what `dinoserve tune` measured
 /// ```
 #[derive(Debug, Clone)]
 pub struct Home {
@@ -74,6 +75,11 @@ impl Home {
         let conversion = conversion.into();
         let name = format!("{conversion}-v{GRAPH_VERSION}.onnx");
         ModelPaths::new(self.root.join("models").join(model).join(name))
+    }
+
+    /// Returns the path of what `dinoserve tune` measured.
+    pub fn tuning(&self) -> PathBuf {
+        self.root.join("tuning.json")
     }
 
     /// Returns the folder of the user's model descriptions.

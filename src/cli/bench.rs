@@ -61,6 +61,8 @@ struct Measurement {
     session_rate: f64,
     /// Images per second from the file on while all workers are busy.
     pipeline_rate: f64,
+    /// CLS of each image, `[images, dim]`.
+    cls: Vec<Vec<f32>>,
 }
 
 impl Bench {
@@ -155,6 +157,11 @@ impl Bench {
 
         let inputs = files.iter().map(|file| prepare(file));
         let inputs: Vec<Input> = inputs.collect::<Result<_>>()?;
+        let mut cls = Vec::with_capacity(inputs.len());
+        for input in &inputs {
+            let features = session.run(&[(input, outputs)])?;
+            cls.extend(features.into_iter().map(|of_image| of_image.cls.to_vec()));
+        }
         let session_rate = self.rate(&mut sessions.workers, plan.max_batch, |index| {
             Ok(inputs[index % inputs.len()].clone())
         })?;
@@ -170,6 +177,7 @@ impl Bench {
             pca_ms,
             session_rate,
             pipeline_rate,
+            cls,
         })
     }
 

@@ -24,6 +24,7 @@ mod pace;
 mod partial;
 mod progress;
 mod serve;
+mod tune;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -82,6 +83,8 @@ enum Command {
     Eval(eval::Eval),
     /// Measure decoding, resizing and inference without HTTP
     Bench(bench::Bench),
+    /// Measure which precision, provider and sessions are fastest here, and keep the result
+    Tune(tune::Tune),
     /// Print the OpenAPI document
     Openapi,
     /// Write the pixels of the image files whose paths are on standard input
@@ -176,6 +179,7 @@ impl Cli {
             Command::Serve(command) => command.run()?,
             Command::Models(command) => command.run()?,
             Command::Bench(command) => command.run()?,
+            Command::Tune(command) => command.run()?,
             Command::Openapi => openapi::run()?,
             Command::Decode => decode::run()?,
             Command::Health(command) => command.run()?,

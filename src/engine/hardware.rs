@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::names::plural;
+
 /// Returns the number of cores that this process may use.
 pub fn available_cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
@@ -30,17 +32,45 @@ pub fn prefers_bf16() -> bool {
 
 /// Judges by the text of `/proc/cpuinfo`.
 fn multiplies_bf16_faster(cpuinfo: &str) -> bool {
-    let value = |name: &str| {
-        let line = cpuinfo.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split_once(':'))
-            .map(|(_, value)| value.trim())
-    };
-    let has_amx = value("flags").is_some_and(|flags| flags.split(' ').any(|f| f == "amx_bf16"));
-    has_amx || value("vendor_id") == Some("AuthenticAMD")
+    let flags = field(cpuinfo, "flags").unwrap_or_default();
+    let has_amx = flags.split(' ').any(|flag| flag == "amx_bf16");
+    has_amx || field(cpuinfo, "vendor_id") == Some("AuthenticAMD")
+}
+
+/// Describes the processor as far as speed depends on it: its name, the units that matter, and the
+/// number of cores.
+pub(super) fn processor() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    describe(&cpuinfo, available_cores())
+}
+
+fn describe(cpuinfo: &str, cores: usize) -> String {
+    const UNITS: [&str; 6] = [
+        "avx2",
+        "avx512f",
+        "avx512_vnni",
+        "avx512_bf16",
+        "amx_bf16",
+        "amx_int8",
+    ];
+    let name = field(cpuinfo, "model name").unwrap_or(std::env::consts::ARCH);
+    let flags = field(cpuinfo, "flags").unwrap_or_default();
+    let units: Vec<&str> = flags
+        .split(' ')
+        .filter(|flag| UNITS.contains(flag))
+        .collect();
+    let cores = plural(cores, "core");
+    format!("{cores} of {name} ({})", units.join(", "))
+}
+
+/// Returns the first value of a field of `/proc/cpuinfo`.
+fn field<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
+    let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
+    line.split_once(':').map(|(_, value)| value.trim())
 }
 
 /// Returns whether the machine shows a driver for NVIDIA GPUs, also inside of WSL.
-pub(super) fn has_nvidia_gpu() -> bool {
+pub fn has_nvidia_gpu() -> bool {
     ["/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"]
         .iter()
         .any(|device| Path::new(device).exists())
@@ -60,5 +90,12 @@ mod tests {
         assert!(!cpu("GenuineIntel", "avx512_bf16 avx512_vnni"));
         assert!(cpu("AuthenticAMD", "avx512_bf16 avx512_vnni"));
         assert!(!multiplies_bf16_faster(""));
+    }
+
+    #[test]
+    fn a_processor_is_described_by_name_units_and_cores() {
+        let cpuinfo = "model name\t: Some CPU\nflags\t\t: fpu avx2 sse amx_bf16\n";
+        let text = describe(cpuinfo, 2);
+        assert_eq!(text, "2 cores of Some CPU (avx2, amx_bf16)");
     }
 }

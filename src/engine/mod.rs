@@ -18,6 +18,7 @@ pub mod providers;
 mod queue;
 pub mod session;
 mod state;
+mod tuning;
 mod weights;
 mod worker;
 
@@ -29,11 +30,12 @@ use self::queue::JobQueue;
 pub use self::{
     device::{Device, OpenVinoDevice, Provider},
     features::{Features, Input, RequestedOutputs},
-    hardware::{available_cores, has_bf16, prefers_bf16},
+    hardware::{available_cores, has_bf16, has_nvidia_gpu, prefers_bf16},
     plan::{EngineConfig, EnginePlan},
     providers::{Runtime, SessionOptions},
     session::{ModelSession, Sessions},
     state::EngineState,
+    tuning::{Setting, Tuned, Tuning},
 };
 use crate::{
     artifacts::ModelFile,

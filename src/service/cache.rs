@@ -9,6 +9,15 @@ use crate::{
     telemetry,
 };
 
+/// Memory for cached features, in bytes. The default is no cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheBytes {
+    /// For all features, which are kept as long as they fit; 0 keeps only those for maps.
+    pub all: u64,
+    /// For features of maps, which are kept for two seconds, if `all` is 0.
+    pub recent: u64,
+}
+
 /// Cache of features. It evicts the least recently and least frequently used entries. Clones share
 /// the entries.
 #[derive(Clone)]
@@ -32,8 +41,8 @@ where
     }
 
     /// Returns the entry of `key`; without one, waits for `compute`, and adds its value. Of several
-    /// callers with one key, one computes and the others wait; if it is cancelled, another computes.
-    /// Counts the hit or miss in the metrics.
+    /// callers with one key, one computes and the others wait; if it is cancelled, another takes
+    /// over. Counts the hit or miss in the metrics.
     pub(super) async fn get_or_compute(
         &self,
         key: K,

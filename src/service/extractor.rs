@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use super::{
-    cache::FeatureCache,
+    cache::{CacheBytes, FeatureCache},
     decoding_budget::DecodingBudget,
     images::{ImageLimits, Preparation},
     read_shares::client,
@@ -41,15 +41,6 @@ pub struct Extractor {
     /// after the client has disconnected.
     pixel_permits: Arc<Semaphore>,
     decoding_budget: DecodingBudget,
-}
-
-/// Memory for cached features, in bytes. The default is no cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CacheBytes {
-    /// For all features, which are kept as long as they fit; 0 keeps only those for maps.
-    pub all: u64,
-    /// For features of maps, which are kept for two seconds, if `all` is 0.
-    pub recent: u64,
 }
 
 /// Features of recent requests.

@@ -13,3 +13,4 @@ mod readme;
 mod settings;
 mod setup;
 mod sources;
+mod tune;

@@ -150,7 +150,9 @@ fn every_output_equals_that_of_the_other_provider() {
     let home = sources();
     let start = |device: &str| {
         let command = Command::new(PROGRAM);
-        let flags = ["--model", "tiny-reg", "--device", device, "--offline"];
+        let model = ["--model", "tiny-reg", "--offline", "--device", device];
+        let batches = ["--workers", "1", "--solo-threads", "0", "--max-batch", "8"];
+        let flags = [model.as_slice(), &batches].concat();
         convert_tiny(&library, &home, "tiny-reg", "fp32");
         let mut server = Process::spawn_in_place(command, &home, &flags, &library);
         server.wait_until_ready();
@@ -159,7 +161,7 @@ fn every_output_equals_that_of_the_other_provider() {
     let cpu = start("cpu");
     let openvino = start("openvino");
     assert!(
-        openvino.log().contains("openvino:CPU: 1 worker of"),
+        openvino.log().contains("openvino:CPU: "),
         "{}",
         openvino.log()
     );

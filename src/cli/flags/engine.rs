@@ -129,12 +129,29 @@ impl EngineFlags {
     }
 
     pub(in crate::cli) fn config(&self) -> EngineConfig {
+        let given = [
+            self.workers,
+            self.intra_threads,
+            self.solo_threads,
+            self.max_batch,
+        ];
+        // Measured numbers belong together, so a given one replaces all of them.
+        let tuned = self.target.tuned();
+        let [workers, intra_threads, solo_threads, max_batch] = match tuned {
+            Some(tuned) if given.iter().all(Option::is_none) => [
+                tuned.workers,
+                tuned.intra_threads,
+                tuned.solo_threads,
+                tuned.max_batch,
+            ],
+            _ => given,
+        };
         EngineConfig {
-            device: self.target.device().clone(),
-            workers: self.workers,
-            intra_threads: self.intra_threads,
-            solo_threads: self.solo_threads,
-            max_batch: self.max_batch,
+            device: self.target.device(),
+            workers,
+            intra_threads,
+            solo_threads,
+            max_batch,
             queue_depth: self.queue_depth,
             cuda_memory: self.cuda_memory_mb.map(|mb| mb << 20),
             cuda_tf32: self.cuda_tf32,

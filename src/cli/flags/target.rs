@@ -2,7 +2,9 @@
 
 use std::{
     env::consts::{DLL_PREFIX, DLL_SUFFIX},
+    ffi::OsString,
     path::PathBuf,
+    sync::OnceLock,
 };
 
 use clap::{
@@ -13,7 +15,9 @@ use strum::VariantNames;
 
 use crate::{
     artifacts::{Home, Hub, ModelStore},
-    engine::{Device, OpenVinoDevice, Runtime, prefers_bf16},
+    engine::{
+        Device, OpenVinoDevice, Runtime, Setting, Tuned, Tuning, has_nvidia_gpu, prefers_bf16,
+    },
     error::{Error, Result},
     onnx::{Conversion, Precision},
 };
@@ -35,8 +39,18 @@ impl StoreFlags {
         ModelStore::new(self.home()?, Hub::from_environment(self.hub.as_deref()))
     }
 
-    fn home(&self) -> Result<Home> {
+    pub(in crate::cli) fn home(&self) -> Result<Home> {
         Home::new(self.home.clone())
+    }
+
+    /// Returns the flags that a child process needs for the same folder and hub.
+    pub(in crate::cli) fn flags(&self) -> Result<Vec<OsString>> {
+        let home = self.home()?;
+        let mut flags = vec!["--home".into(), home.root().into()];
+        if let Some(hub) = &self.hub {
+            flags.extend(["--hub".into(), hub.into()]);
+        }
+        Ok(flags)
     }
 }
 
@@ -52,15 +66,20 @@ pub(in crate::cli) struct TargetFlags {
 
     /// Precision of the model: `fp32`, `bf16` for CPUs that are faster in it, by OpenVINO (nearly
     /// the same features), `int8` for other CPUs (half the time, less exact), `fp16` for GPUs;
-    /// `auto` is bf16 where it is faster, else fp32
+    /// `auto` is what `dinoserve tune` found fastest, else bf16 where it is faster, else fp32
     #[arg(long, env = "DINOSERVE_PRECISION", default_value = "fp32")]
     #[arg(value_parser = precision())]
     precision: PrecisionChoice,
 
-    /// Device that computes: `auto` (CUDA if it works, else the CPU), `cpu`, `openvino` (the CPU,
-    /// by OpenVINO), `openvino:GPU`, `openvino:NPU`, `cuda`, or `cuda:N,M` for these GPUs
+    /// Device that computes: `auto` (CUDA if it works, else the CPU, as `dinoserve tune` found it
+    /// fastest), `cpu`, `openvino` (the CPU, by OpenVINO), `openvino:GPU`, `openvino:NPU`, `cuda`,
+    /// or `cuda:N,M` for these GPUs
     #[arg(long, env = "DINOSERVE_DEVICE", default_value_t = Device::Auto)]
     device: Device,
+
+    /// What was measured for these flags, read once.
+    #[arg(skip)]
+    tuned: OnceLock<Option<Tuned>>,
 }
 
 /// A precision, or the choice of one by a look at the machine.
@@ -84,22 +103,56 @@ impl TargetFlags {
         self.store.store()
     }
 
-    pub(in crate::cli) fn device(&self) -> &Device {
-        &self.device
+    /// Returns the device; `auto` is resolved if `dinoserve tune` was run on this machine.
+    pub(in crate::cli) fn device(&self) -> Device {
+        let tuned = self.tuned().map(|setting| setting.device.clone());
+        tuned.unwrap_or_else(|| self.device.clone())
     }
 
-    /// Returns the precision; `auto` is resolved by a look at the machine.
+    /// Returns the precision; `auto` is resolved by what was measured, or by a look at the machine.
     pub(in crate::cli) fn precision(&self) -> Result<Precision> {
-        Ok(match self.precision {
-            PrecisionChoice::Given(precision) => precision,
-            PrecisionChoice::Auto if self.reason_against_bf16()?.is_none() => Precision::Bf16,
-            PrecisionChoice::Auto => Precision::Fp32,
+        Ok(match (self.precision, self.tuned()) {
+            (PrecisionChoice::Given(precision), _) => precision,
+            (PrecisionChoice::Auto, Some(setting)) => setting.precision,
+            (PrecisionChoice::Auto, None) if self.reason_against_bf16()?.is_none() => {
+                Precision::Bf16
+            }
+            (PrecisionChoice::Auto, None) => Precision::Fp32,
         })
+    }
+
+    /// Returns the fastest setting for these flags, if `dinoserve tune` was run on this machine.
+    pub(in crate::cli) fn tuned(&self) -> Option<&Setting> {
+        let tuned = self.tuned.get_or_init(|| {
+            self.read_tuned().unwrap_or_else(|error| {
+                tracing::warn!(%error, "what `dinoserve tune` measured cannot be used");
+                None
+            })
+        });
+        tuned.as_ref().map(|tuned| &tuned.setting)
+    }
+
+    /// Tuning is about the processor and about the libraries of `make setup`.
+    fn read_tuned(&self) -> Result<Option<Tuned>> {
+        if self.device != Device::Auto || self.given_library().is_some() || has_nvidia_gpu() {
+            return Ok(None);
+        }
+        let home = self.store.home()?;
+        let precision = match self.precision {
+            PrecisionChoice::Given(precision) => Some(precision),
+            PrecisionChoice::Auto => None,
+        };
+        let tuning = Tuning::read(&home.tuning())?;
+        let tuned = tuning.and_then(|tuning| tuning.best(precision).cloned());
+        Ok(tuned.filter(|tuned| {
+            let needs_openvino = matches!(tuned.setting.device, Device::OpenVino(_));
+            !needs_openvino || home.openvino_library().exists()
+        }))
     }
 
     /// Returns how a model is converted for this precision and device.
     pub(in crate::cli) fn conversion(&self) -> Result<Conversion> {
-        self.device.conversion(self.precision()?)
+        self.device().conversion(self.precision()?)
     }
 
     /// Loads the runtime library.
@@ -120,7 +173,7 @@ impl TargetFlags {
             return Ok(path);
         }
         let home = self.store.home()?;
-        let device = self.device.for_precision(self.precision()?);
+        let device = self.device().for_precision(self.precision()?);
         let plain = home.runtime_library();
         let openvino = home.openvino_library();
         // The library with OpenVINO has all other things, too.
@@ -133,9 +186,17 @@ impl TargetFlags {
         })
     }
 
-    /// Logs what `--precision auto` chose, and why.
+    /// Logs what `--precision auto` and `--device auto` chose, and why.
     pub(in crate::cli) fn report(&self) -> Result<()> {
-        if self.precision == PrecisionChoice::Auto {
+        if let Some(tuned) = self.tuned.get().and_then(Option::as_ref) {
+            let Tuned {
+                setting,
+                lone_ms,
+                rate,
+                ..
+            } = tuned;
+            tracing::info!(%setting, lone_ms, rate, "the fastest that `dinoserve tune` measured");
+        } else if self.precision == PrecisionChoice::Auto {
             let precision = self.precision()?;
             let reason = self.reason_against_bf16()?;
             let reason = reason.unwrap_or("the processor is faster in bf16");

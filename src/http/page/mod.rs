@@ -2,6 +2,8 @@
 //! API reference at `/docs`. All of it is embedded in the binary and loads nothing from other
 //! hosts.
 
+use std::borrow::Cow;
+
 use axum::{
     Router,
     extract::Path,
@@ -29,6 +31,12 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 );
 /// The policy of `/docs`, which brings inline styles: only frames are forbidden.
 const DOCS_POLICY: HeaderValue = HeaderValue::from_static("frame-ancestors 'none'");
+
+/// Returns the sample photographs, JPEG files with their names.
+pub(crate) fn samples() -> impl Iterator<Item = (Cow<'static, str>, Cow<'static, [u8]>)> {
+    let photographs = Assets::iter().filter(|name| name.ends_with(".jpg"));
+    photographs.filter_map(|name| Some((name.clone(), Assets::get(&name)?.data)))
+}
 
 /// `GET /`.
 pub(crate) fn playground() -> MethodRouter<AppState> {
