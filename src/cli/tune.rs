@@ -23,8 +23,8 @@ use crate::{
     onnx::Precision,
 };
 
-/// Measures which precision, provider and sessions are fastest on this processor, in about a
-/// minute, and keeps the result in the cache folder. From then on `--precision auto` and `--device
+/// Measures which precision, provider and sessions are fastest on this processor, which takes some
+/// minutes, and keeps the result in the cache folder. From then on `--precision auto` and `--device
 /// auto` follow it. Run it on an idle machine.
 #[derive(Debug, Args)]
 pub(super) struct Tune {

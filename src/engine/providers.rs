@@ -21,8 +21,8 @@ use crate::{
     onnx::Precision,
 };
 
-/// Number of shapes of operators for which OpenVINO keeps what it compiled, of about 25 grids. By
-/// its default of 5000 a session grows by up to 2 MB with every new grid.
+/// Number of shapes of operators for which OpenVINO keeps what it compiled. By its default of 5000
+/// a session grows by up to 2 MB with every new grid.
 const OPENVINO_SHAPES: usize = 256;
 
 /// Options of a session.

@@ -17,7 +17,8 @@ def preprocess(file: bytes, size: int) -> np.ndarray:
     width, height = image.size
     short = min(width, height)
     scaled = size * 256 // 224
-    image = image.resize((scaled * width // short, scaled * height // short), Image.Resampling.BICUBIC)
+    sides = (scaled * width // short, scaled * height // short)
+    image = image.resize(sides, Image.Resampling.BICUBIC)
     left, top = round((image.width - size) / 2), round((image.height - size) / 2)
     image = image.crop((left, top, left + size, top + size))
     pixels = np.asarray(image, np.float32) * SCALE - OFFSET
