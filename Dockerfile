@@ -3,11 +3,12 @@
 #   docker build -t dinoserve .
 #   docker run --rm --read-only --cap-drop ALL -p 8080:8080 dinoserve
 #
-# RUNTIME        cpu, or cuda: ONNX Runtime for NVIDIA GPUs, which needs a BASE_IMAGE with CUDA 13
-#                and cuDNN 9
+# RUNTIME        cpu, openvino, or cuda: ONNX Runtime for NVIDIA GPUs, which needs a BASE_IMAGE with
+#                CUDA 13 and cuDNN 9
+# DEVICE         auto, or openvino for a model that OpenVINO runs in fp32; bf16 needs no DEVICE
 # MODEL          a name of `dinoserve models list` to pull and convert, or none for an image without
 #                a model
-# PRECISION      precision of that model: fp32, int8 or fp16
+# PRECISION      precision of that model: fp32, bf16 (with RUNTIME=openvino), int8 or fp16
 # FEATURES       cargo features: heic decodes HEIC, or nothing for an image without libheif and libde265
 # CARGO_PROFILE  dist, or release, which builds faster
 # SOURCE, REVISION  source repository and commit, for the image's labels
@@ -56,11 +57,13 @@ RUN python3 deploy/setup.py --no-model --runtime ${RUNTIME} \
  && chmod 755 /image/usr/local/lib/onnxruntime
 ARG MODEL=dinov2-small-focus
 ARG PRECISION=fp32
+ARG DEVICE=auto
 # Converted at build time, so that a container needs no network and no writable folder. Source
 # weights are not shipped.
 RUN if [ ${MODEL} = dinov2-small-focus ]; then python3 deploy/setup.py --runtime none; fi \
  && if [ ${MODEL} != none ]; then \
-        /image/usr/local/bin/dinoserve models pull ${MODEL} --precision ${PRECISION}; \
+        /image/usr/local/bin/dinoserve models pull ${MODEL} --precision ${PRECISION} \
+            --device ${DEVICE}; \
     fi \
  && rm -rf ${DINOSERVE_HOME}/runtime ${DINOSERVE_HOME}/sources ${DINOSERVE_HOME}/tools \
  && install -d ${DINOSERVE_HOME}/gallery
@@ -73,10 +76,12 @@ COPY --from=files --chown=65532:65532 /home-of-image /var/lib/dinoserve
 USER 65532:65532
 ARG MODEL=dinov2-small-focus
 ARG PRECISION=fp32
+ARG DEVICE=auto
 ENV DINOSERVE_HOME=/var/lib/dinoserve \
     DINOSERVE_HOST=0.0.0.0 \
     DINOSERVE_MODEL=${MODEL} \
     DINOSERVE_PRECISION=${PRECISION} \
+    DINOSERVE_DEVICE=${DEVICE} \
     ORT_DYLIB_PATH=/usr/local/lib/onnxruntime/libonnxruntime.so
 EXPOSE 8080
 STOPSIGNAL SIGTERM

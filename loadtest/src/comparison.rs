@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::{
     client::{Arrivals, Target, load},
     rounds::{Rounds, SIZES},
-    servers::{Programs, Server},
+    servers::{Programs, Server, flags_of},
     stats::{median, spread},
 };
 
@@ -75,7 +75,7 @@ pub(crate) fn over_http(
 /// Writes the speed without HTTP, and what HTTP keeps of it.
 pub(crate) fn without_http(
     rounds: &Rounds,
-    precisions: &[&str],
+    settings: &[&str],
     text: &mut String,
 ) -> anyhow::Result<()> {
     text.push_str(
@@ -86,15 +86,15 @@ pub(crate) fn without_http(
          | one image, to fp32 | model alone, to fp32 |\n|---|---|---|---|---|---|---|---|\n",
     );
     for size in SIZES {
-        for precision in precisions {
-            let value = |name| format!("bench {precision}, {size}: {name}");
+        for setting in settings {
+            let value = |name| format!("bench {setting}, {size}: {name}");
             let of_fp32 = |name| format!("bench fp32, {size}: {name}");
             let [alone, pipeline] = ["session_rate", "pipeline_rate"].map(value);
-            let http = format!("dinoserve {precision} at 16, {size}: rate");
+            let http = format!("dinoserve {setting} at 16, {size}: rate");
             let one_image = value("inference_ms");
             writeln!(
                 text,
-                "| {precision}, {size} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {setting}, {size} | {} | {} | {} | {} | {} | {} | {} |",
                 spread(&rounds.values(&one_image), 1),
                 spread(&rounds.values(&alone), 2),
                 spread(&rounds.values(&pipeline), 2),
@@ -114,7 +114,7 @@ pub(crate) fn without_http(
 pub(crate) async fn one_client(
     programs: &Programs,
     servers: &[Server],
-    precisions: &[&str],
+    settings: &[&str],
     images: &Target,
     folder: &Path,
     text: &mut String,
@@ -125,7 +125,7 @@ pub(crate) async fn one_client(
          |\n|---|---|---|---|\n",
     );
     servers.iter().for_each(Server::pause);
-    for (server, precision) in servers.iter().zip(precisions) {
+    for (server, setting) in servers.iter().zip(settings) {
         let target = [Target {
             url: server.url("/v1/embed"),
             ..images.clone()
@@ -134,7 +134,7 @@ pub(crate) async fn one_client(
         let mut http = Vec::new();
         let mut differences = Vec::new();
         for _ in 0..PAIRS {
-            let flags = ["--precision", precision, "--seconds", "0"];
+            let flags = [flags_of(setting), vec!["--seconds", "0"]].concat();
             let row = programs.bench(folder, 224, 41, &flags).await?;
             let alone = row["pipeline_ms"]
                 .as_f64()
@@ -152,7 +152,7 @@ pub(crate) async fn one_client(
         }
         writeln!(
             text,
-            "| {precision} | {} | {} | **{}** |",
+            "| {setting} | {} | {} | **{}** |",
             spread(&pipeline, 1),
             spread(&http, 1),
             spread(&differences, 1)

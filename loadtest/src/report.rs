@@ -15,7 +15,7 @@ use crate::{
     maps,
     rounds::{Rounds, SIZES},
     scenarios,
-    servers::{Programs, Server},
+    servers::{Programs, Server, flags_of},
     sizes,
 };
 
@@ -99,10 +99,10 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         server.stop().await;
         return replace_section(&options.to, OVERLOAD, &text);
     }
-    let precisions = precisions();
+    let settings = settings();
     let (mut servers, sections) =
-        compare(options, &programs, &precisions, &standard, &folder).await?;
-    for server in servers.drain(precisions.len()..) {
+        compare(options, &programs, &settings, &standard, &folder).await?;
+    for server in servers.drain(settings.len()..) {
         server.stop().await;
     }
     if options.only == Some(Part::Comparison) {
@@ -117,7 +117,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     comparison::one_client(
         &programs,
         &servers,
-        &precisions,
+        &settings,
         &standard,
         &folder,
         &mut text,
@@ -162,29 +162,30 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the precisions of `dinoserve` that this processor computes in, fp32 first.
-fn precisions() -> Vec<&'static str> {
+/// Returns the settings of `dinoserve` that this processor can run, fp32 first; see
+/// [`flags_of`](crate::servers::flags_of).
+fn settings() -> Vec<&'static str> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     match cpu.contains(" avx512_bf16 ") {
-        true => vec!["fp32", "bf16", "int8"],
-        false => vec!["fp32", "int8"],
+        true => vec!["fp32", "fp32 openvino", "bf16", "int8"],
+        false => vec!["fp32", "fp32 openvino", "int8"],
     }
 }
 
-/// Compares `dinoserve` with its peers. Returns the running servers, `dinoserve` in `precisions`
+/// Compares `dinoserve` with its peers. Returns the running servers, `dinoserve` in `settings`
 /// first, and the sections about embeddings over HTTP and without it.
 async fn compare(
     options: &Options,
     programs: &Programs,
-    precisions: &[&'static str],
+    settings: &[&'static str],
     images: &Target,
     folder: &Path,
 ) -> anyhow::Result<(Vec<Server>, [String; 2])> {
     let mut servers = Vec::new();
-    for precision in precisions {
+    for setting in settings {
         // The peers interpolate positions as Hugging Face does.
-        let flags = ["--precision", precision, "--pos-embed", "hf"];
-        let name = format!("dinoserve {precision}");
+        let flags = [flags_of(setting), vec!["--pos-embed", "hf"]].concat();
+        let name = format!("dinoserve {setting}");
         servers.push(programs.serve(&name, &flags).await?);
     }
     let peers = options.peers.iter().filter(|name| *name != "none");
@@ -197,14 +198,14 @@ async fn compare(
         cosines.push(accuracy::lowest_cosines(&servers, images, size).await?);
     }
     let how = (options.rounds, options.seconds);
-    let rounds = Rounds::run(programs, &servers, precisions, images, folder, how).await?;
+    let rounds = Rounds::run(programs, &servers, settings, images, folder, how).await?;
     let mut http = format!("{HTTP}{}\n\n", machine(options)?);
     for (size, cosines) in SIZES.into_iter().zip(&cosines) {
         comparison::over_http(&rounds, &servers, cosines, size, &mut http)?;
     }
     http.push_str("The peers are described in [peers/README.md](peers/README.md).\n\n");
     let mut alone = String::new();
-    comparison::without_http(&rounds, precisions, &mut alone)?;
+    comparison::without_http(&rounds, settings, &mut alone)?;
     Ok((servers, [http, alone]))
 }
 

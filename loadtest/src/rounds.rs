@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 
 use crate::{
     client::{Arrivals, Target, load},
-    servers::{Programs, Server},
+    servers::{Programs, Server, flags_of},
 };
 
 /// Sizes of the model's input, in pixels.
@@ -26,17 +26,17 @@ pub(crate) struct Rounds(Vec<Round>);
 enum Turn<'a> {
     /// Responses per second and the median latency of a server with this many clients.
     Clients(&'a Server, usize, usize),
-    /// `dinoserve bench` in this precision at one size: the pipeline and the model without HTTP.
+    /// `dinoserve bench` in this setting at one size: the pipeline and the model without HTTP.
     Bench(&'static str, usize),
 }
 
 impl Rounds {
-    /// Runs `count` rounds over `servers` and the pipelines of `precisions` with turns of
+    /// Runs `count` rounds over `servers` and the pipelines of `settings` with turns of
     /// `seconds`, or three times that for 16 clients at 518.
     pub(crate) async fn run(
         programs: &Programs,
         servers: &[Server],
-        precisions: &[&'static str],
+        settings: &[&'static str],
         images: &Target,
         folder: &Path,
         (count, seconds): (usize, f64),
@@ -47,7 +47,7 @@ impl Rounds {
             eprintln!("round {} of {count}", number + 1);
             let mut turns = Vec::new();
             for size in SIZES {
-                turns.extend(precisions.iter().map(|name| Turn::Bench(name, size)));
+                turns.extend(settings.iter().map(|name| Turn::Bench(name, size)));
                 for server in servers {
                     turns.extend(CLIENTS.map(|clients| Turn::Clients(server, clients, size)));
                 }
@@ -59,8 +59,8 @@ impl Rounds {
                     Turn::Clients(server, clients, size) => {
                         measure_server(server, clients, size, images, seconds, &mut round).await?;
                     }
-                    Turn::Bench(precision, size) => {
-                        measure_bench(programs, precision, size, folder, seconds, &mut round)
+                    Turn::Bench(setting, size) => {
+                        measure_bench(programs, setting, size, folder, seconds, &mut round)
                             .await?;
                     }
                 }
@@ -121,14 +121,14 @@ async fn measure_server(
 
 async fn measure_bench(
     programs: &Programs,
-    precision: &str,
+    setting: &str,
     size: usize,
     folder: &Path,
     seconds: f64,
     round: &mut Round,
 ) -> anyhow::Result<()> {
     let seconds = seconds.to_string();
-    let flags = ["--precision", precision, "--seconds", &seconds];
+    let flags = [flags_of(setting), vec!["--seconds", &seconds]].concat();
     let repeats = if size == 224 { 21 } else { 7 };
     let row = programs.bench(folder, size, repeats, &flags).await?;
     for name in [
@@ -140,7 +140,7 @@ async fn measure_bench(
         let value = row[name]
             .as_f64()
             .with_context(|| format!("bench gives no {name}"))?;
-        round.insert(format!("bench {precision}, {size}: {name}"), value);
+        round.insert(format!("bench {setting}, {size}: {name}"), value);
     }
     Ok(())
 }

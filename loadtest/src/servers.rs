@@ -35,19 +35,28 @@ pub(crate) struct Programs {
     pub(crate) model: String,
 }
 
+/// Returns the flags of a setting of `dinoserve`: a precision, and `openvino` where OpenVINO runs one
+/// that other providers have, too.
+pub(crate) fn flags_of(setting: &str) -> Vec<&str> {
+    let (precision, device) = match setting.split_once(' ') {
+        Some((precision, device)) => (precision, device),
+        None if setting == "bf16" => (setting, "openvino"),
+        None => (setting, "cpu"),
+    };
+    vec!["--precision", precision, "--device", device]
+}
+
 impl Programs {
-    /// Prepares a command of `dinoserve` on the processor.
+    /// Prepares a command of `dinoserve`, by default on the processor's own provider.
     pub(crate) fn dinoserve(&self, command: &str, flags: &[&str]) -> Command {
         let mut built = Command::new(&self.dinoserve);
-        let device = match flags.contains(&"bf16") {
-            true => "openvino",
-            false => "cpu",
-        };
         built
             .arg(command)
-            .args(["--model", &self.model, "--device", device])
-            .args(["--log", "error"])
+            .args(["--model", &self.model, "--log", "error"])
             .args(flags);
+        if !flags.contains(&"--device") {
+            built.args(["--device", "cpu"]);
+        }
         built.kill_on_drop(true);
         built
     }

@@ -19,8 +19,8 @@ PHOTOGRAPH = (GOLDEN / "chelsea.png").read_bytes()
 PNG = {"Content-Type": "image/png"}
 
 # The images of this test. The stages are named, so that their layers stay when older ones are cleared.
-IMAGE, SMALL = "dinoserve-test", "dinoserve-test:no-model"
-STAGES = {IMAGE: "dinoserve-test:files", SMALL: "dinoserve-test:files-no-model"}
+IMAGE, SMALL, OPENVINO = "dinoserve-test", "dinoserve-test:no-model", "dinoserve-test:openvino"
+STAGES = {IMAGE: "dinoserve-test:files", SMALL: "dinoserve-test:files-no-model", OPENVINO: "dinoserve-test:files-openvino"}
 LABEL = "dinoserve.test=true"
 # A process may run this test beside another.
 NAME = f"dinoserve-test-{os.getpid()}"

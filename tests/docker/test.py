@@ -33,6 +33,7 @@ from engine import (
     LABEL,
     LARGEST_WITHOUT_MODEL,
     NAME,
+    OPENVINO,
     PHOTOGRAPH,
     PNG,
     ROOT,
@@ -82,7 +83,9 @@ def build(tag: str, *arguments: str) -> None:
 
 
 def build_images() -> None:
-    for image, arguments in ((IMAGE, []), (SMALL, ["--build-arg", "MODEL=none"])):
+    images = [(IMAGE, []), (SMALL, ["MODEL=none"]), (OPENVINO, ["RUNTIME=openvino", "DEVICE=openvino"])]
+    for image, values in images:
+        arguments = [flag for value in values for flag in ("--build-arg", value)]
         started = time.monotonic()
         build(STAGES[image], "--target=files", *arguments)
         build(image, *arguments)
@@ -118,10 +121,10 @@ def check_image() -> None:
 class Container:
     """A server in a container with as few rights as there can be, and not even a writable /tmp."""
 
-    def __init__(self, *arguments: str):
+    def __init__(self, *arguments: str, image: str = IMAGE):
         self.started = time.monotonic()
         confined = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges:true", "--pids-limit=256"]
-        docker("run", "--detach", "--name", NAME, *confined, *arguments, IMAGE)
+        docker("run", "--detach", "--name", NAME, *confined, *arguments, image)
 
     def state(self) -> dict:
         return json.loads(docker("container", "inspect", NAME))[0]["State"]
@@ -144,6 +147,26 @@ def remove_container() -> None:
     subprocess.run(["docker", "rm", "--force", "--volumes", NAME], capture_output=True)
 
 
+def cosine_to_reference(address: str) -> float:
+    """The cosine of the photograph's embedding to the reference, which must be close to 1."""
+    vector = json.loads(ask(address, "/v1/embed", PHOTOGRAPH))["data"][0]["embedding"]
+    expected = golden_embedding()
+    check(len(vector) == len(expected) == 384, f"the embedding has {len(vector)} numbers")
+    cosine = sum(x * y for x, y in zip(vector, expected)) / sum(y * y for y in expected) ** 0.5
+    check(cosine > 0.9999, f"the embedding has a cosine of {cosine} to the reference")
+    return cosine
+
+
+def check_openvino() -> None:
+    """An image whose model is run by OpenVINO."""
+    container = Container("--publish", "127.0.0.1::8080", image=OPENVINO)
+    container.wait_until_healthy()
+    log = run("sh", "-c", f"docker logs {NAME} 2>&1")
+    check("openvino:CPU" in log, f"the log names no OpenVINO\n{log}")
+    say(f"OpenVINO runs the model: cosine {cosine_to_reference(container.address()):.6f}", container.started)
+    remove_container()
+
+
 def check_serving() -> None:
     """What it answers, and that a gallery on a named volume outlives a restart."""
     volume = ["--volume", f"{NAME}:{GALLERY}", "--env", f"DINOSERVE_GALLERY={GALLERY}"]
@@ -161,12 +184,7 @@ def check_serving() -> None:
         size = picture_size(ask(address, f"/v1/pca?{query}", PHOTOGRAPH, Accept="image/png"))
         expected = picture_size((GOLDEN / f"chelsea_{reference}_input.png").read_bytes())
         check(size == expected, f"the map for {query} has {size} pixels and should have {expected}")
-    vector = json.loads(ask(address, "/v1/embed", PHOTOGRAPH))["data"][0]["embedding"]
-    expected = golden_embedding()
-    check(len(vector) == len(expected) == 384, f"the embedding has {len(vector)} numbers")
-    cosine = sum(x * y for x, y in zip(vector, expected)) / sum(y * y for y in expected) ** 0.5
-    check(cosine > 0.9999, f"the embedding has a cosine of {cosine} to the reference")
-    say(f"maps have the right sizes, and the embedding a cosine of {cosine:.6f} to the reference")
+    say(f"maps have the right sizes, and the embedding a cosine of {cosine_to_reference(address):.6f} to the reference")
     ask(address, "/v1/embed", (GOLDEN.parent / "formats/heic/rgb420.heic").read_bytes())
     say("a HEIC is decoded")
     ask(address, "/v1/gallery/chelsea?label=cat", PHOTOGRAPH, method="PUT")
@@ -270,6 +288,7 @@ def main() -> None:
         check_image()
         check_serving()
         check_stop()
+        check_openvino()
         check_compose()
         check_grafana()
     finally:
