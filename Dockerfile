@@ -93,7 +93,7 @@ ARG VERSION=0.1.0
 ARG SOURCE
 ARG REVISION
 LABEL org.opencontainers.image.title="dinoserve" \
-      org.opencontainers.image.description="DINOv2 image features over HTTP" \
+      org.opencontainers.image.description="DINO image features over HTTP" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.source="${SOURCE}" \

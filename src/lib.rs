@@ -1,4 +1,4 @@
-//! DINOv2 image features over HTTP.
+//! DINO image features over HTTP.
 //!
 //! Imports go down these layers only, which `tests/tidy.rs` checks:
 //!

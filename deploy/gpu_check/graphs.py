@@ -20,7 +20,7 @@ WAYS = {
 }
 
 
-def milliseconds(path: str, way: str, size: int, batch: int, seconds: float) -> float:
+def milliseconds(path: str, way: str, patch: int, size: int, batch: int, seconds: float) -> float:
     provider, options = WAYS[way]
     if provider not in onnxruntime.get_available_providers():
         raise RuntimeError(f"this onnxruntime has no {provider}")
@@ -31,11 +31,13 @@ def milliseconds(path: str, way: str, size: int, batch: int, seconds: float) -> 
         raise RuntimeError(f"it fell back to {session.get_providers()[0]}")
     # An input with a default is among the initializers.
     positions = [*session.get_inputs(), *session.get_overridable_initializers()]
-    dim = next(value for value in positions if value.name == "pos_embed").shape[-1]
-    patches = (size // 14) ** 2
+    shapes = {value.name: value.shape for value in positions}
+    if "pos_embed" not in shapes:
+        raise RuntimeError("only models with a position table are tried")
+    dim = shapes["pos_embed"][-1]
     values = {
         "pixels": np.random.default_rng(0).integers(0, 255, (batch, size, size, 3), np.uint8),
-        "pos_embed": np.zeros((1, 1 + patches, dim), np.float32),
+        "pos_embed": np.zeros((1, 1 + (size // patch) ** 2, dim), np.float32),
     }
     device = "cpu" if way == "CPU" else "cuda"
     # CUDA graphs need inputs and outputs at fixed addresses.
@@ -62,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="converted model.onnx")
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--patch", type=int, default=14)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batches", default="1,32")
     parser.add_argument("--seconds", type=float, default=2)
@@ -74,7 +77,9 @@ def main() -> None:
         for batch in map(int, arguments.batches.split(",")):
             row = {"way": way, "batch": batch}
             try:
-                row["ms"] = milliseconds(arguments.model, way, arguments.size, batch, arguments.seconds)
+                row["ms"] = milliseconds(
+                    arguments.model, way, arguments.patch, arguments.size, batch, arguments.seconds
+                )
             except Exception as error:  # noqa: BLE001 - whatever the library says belongs in the report
                 row["error"] = (str(error) or repr(error)).splitlines()[0][:200]
             rows.append(row)

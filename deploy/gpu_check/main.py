@@ -31,7 +31,10 @@ def run(*command: str, **environment: str) -> str:
     """Runs a program that must succeed, and returns what it printed."""
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
     if done.returncode != 0:
-        raise Failed("\n".join((done.stderr or done.stdout).strip().splitlines()[-3:]))
+        lines = (done.stderr + done.stdout).strip().splitlines()
+        # `dinoserve doctor` marks what does not hold.
+        bad = [" ".join(line.split()) for line in lines if line.startswith("BAD ")]
+        raise Failed("\n".join(bad or lines[-3:]))
     return done.stdout
 
 
@@ -149,6 +152,7 @@ class Check:
         command = ["models", "verify", spec["name"], "--precision", precision, "--device", "cpu", "--json"]
         path = json.loads(run(PROGRAM, *command, *self.home))["path"]
         options = ["--device", self.flags.device, "--seconds", str(self.flags.seconds)]
+        options += ["--patch", str(spec.get("patch", 14))]
         try:
             output = run(sys.executable, str(HERE / "graphs.py"), path, *options)
         except Failed as error:

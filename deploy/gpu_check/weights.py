@@ -14,7 +14,8 @@ def shapes(spec: dict) -> Iterator[tuple[str, tuple[int, ...], float, float]]:
     yield "cls_token", (1, 1, dim), 0, 0.02
     if spec["registers"]:
         yield "register_tokens", (1, spec["registers"], dim), 0, 0.02
-    yield "pos_embed", (1, 1 + spec["native_grid"] ** 2, dim), 0, 0.02
+    if spec.get("positions") != "rope":
+        yield "pos_embed", (1, 1 + spec["native_grid"] ** 2, dim), 0, 0.02
     layers = [("patch_embed.proj", (dim, 3, patch, patch))]
     for block in range(spec["depth"]):
         name = f"blocks.{block}"
@@ -26,7 +27,7 @@ def shapes(spec: dict) -> Iterator[tuple[str, tuple[int, ...], float, float]]:
         for norm in ("norm1", "norm2"):
             yield f"{name}.{norm}.weight", (dim,), 1, 0.1
             yield f"{name}.{norm}.bias", (dim,), 0, 0.1
-        for scale in ("ls1", "ls2"):
+        for scale in ("ls1", "ls2") if spec.get("layer_scale", True) else ():
             yield f"{name}.{scale}.gamma", (dim,), 0.3, 0.1
     for name, shape in layers:
         # Keeps the variance from one layer to the next.

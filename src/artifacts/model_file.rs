@@ -10,7 +10,10 @@ use super::{Mapping, ModelPaths, map_file};
 use crate::{
     error::{Error, Result},
     hex,
-    model::{ModelSpec, PositionRule, PositionTable},
+    model::{
+        Architecture, ModelSpec, PositionEncoding, PositionRule, PositionTable, Positions,
+        RopePeriods,
+    },
     onnx::{
         Dialect, Precision, metadata,
         proto::{DataType, ModelProto, TensorProto},
@@ -62,8 +65,8 @@ pub struct ModelFile {
     pub dialect: Dialect,
     /// Large tensors, stored in the data file.
     pub weights: Vec<StoredWeight>,
-    /// Position embeddings for any grid.
-    pub positions: PositionTable,
+    /// Positions for any grid.
+    pub positions: PositionEncoding,
 }
 
 impl ModelFile {
@@ -99,7 +102,7 @@ impl ModelFile {
         let graph = model.graph.as_ref();
         let graph = graph.ok_or_else(|| invalid("contains no graph; convert it again"))?;
         let paths = ModelPaths::new(path);
-        let table = match optional(metadata::POSITIONS) {
+        let stored = match optional(metadata::POSITIONS) {
             Some(place) => stored_bytes(&paths, place)?.map(Cow::Owned),
             None => {
                 let mut tensors = graph.initializer.iter();
@@ -107,18 +110,12 @@ impl ModelFile {
                 table.map(|table| Cow::Borrowed(table.raw_data.as_ref()))
             }
         };
-        let table = table.ok_or_else(|| invalid("contains no position table; convert it again"))?;
-        let (bytes, _) = table.as_chunks::<4>();
-        let values = bytes.iter().map(|&bytes| f32::from_le_bytes(bytes));
-        let shape = spec.architecture.position_table_shape();
-        let table = Array2::from_shape_vec(shape, values.collect()).map_err(|_| {
-            invalid(
-                "its position table does not have the size in its description; convert it again",
-            )
-        })?;
+        let periods = optional(metadata::ROPE_PERIODS);
+        let positions = position_encoding(&spec.architecture, stored.as_deref(), periods, rule)
+            .ok_or_else(|| invalid("its positions do not fit its description; convert it again"))?;
         Ok(Self {
             paths,
-            fingerprint: effective_fingerprint(entry(metadata::FINGERPRINT)?, rule),
+            fingerprint: effective_fingerprint(entry(metadata::FINGERPRINT)?, &positions, rule),
             precision: entry(metadata::PRECISION)?
                 .parse()
                 .map_err(|_| unknown("precision"))?,
@@ -130,7 +127,7 @@ impl ModelFile {
                 .iter()
                 .filter_map(StoredWeight::from_tensor)
                 .collect(),
-            positions: PositionTable::new(table, &spec.architecture, rule),
+            positions,
             spec,
         })
     }
@@ -147,11 +144,42 @@ fn stored_bytes(paths: &ModelPaths, place: &str) -> Result<Option<Vec<u8>>> {
     Ok(data.as_ref().get(range).map(<[u8]>::to_vec))
 }
 
-/// Combines the file's fingerprint with the position rule, which changes the features. The default
+/// Makes the encoding from a stored table or stored periods; `None` if they are missing or do not fit
+/// the architecture.
+fn position_encoding(
+    architecture: &Architecture,
+    table: Option<&[u8]>,
+    periods: Option<&str>,
+    rule: PositionRule,
+) -> Option<PositionEncoding> {
+    match architecture.positions {
+        Positions::Learned => {
+            let (bytes, _) = table?.as_chunks::<4>();
+            let values = bytes.iter().map(|&bytes| f32::from_le_bytes(bytes));
+            let shape = architecture.position_table_shape();
+            let table = Array2::from_shape_vec(shape, values.collect()).ok()?;
+            let table = PositionTable::new(table, architecture, rule);
+            Some(PositionEncoding::Table(table))
+        }
+        Positions::Rope => {
+            let periods: Vec<f32> = serde_json::from_str(periods?).ok()?;
+            (periods.len() == architecture.head_dim() / 4)
+                .then(|| PositionEncoding::Rope(RopePeriods::new(periods, architecture)))
+        }
+    }
+}
+
+/// Combines the file's fingerprint with the position rule, where it changes the features. The default
 /// rule keeps the fingerprint.
-fn effective_fingerprint(of_file: &str, rule: PositionRule) -> String {
-    match rule {
-        PositionRule::Hub => of_file.to_owned(),
-        PositionRule::Hf => hex::encode(&Sha256::digest(format!("{of_file} pos_embed=hf"))),
+fn effective_fingerprint(
+    of_file: &str,
+    positions: &PositionEncoding,
+    rule: PositionRule,
+) -> String {
+    match (rule, positions) {
+        (PositionRule::Hub, _) | (_, PositionEncoding::Rope(_)) => of_file.to_owned(),
+        (PositionRule::Hf, PositionEncoding::Table(_)) => {
+            hex::encode(&Sha256::digest(format!("{of_file} pos_embed=hf")))
+        }
     }
 }

@@ -44,7 +44,7 @@ Exit codes: 0 success; 1 a failure, a check that found a problem, or files that 
 although others were; 2 an invalid command line or configuration file; 130 stopped by Ctrl-C. A \
 stopped `embed` or `gallery import` keeps what is done, and the same command goes on from there.";
 
-/// DINOv2 image features: embeddings, PCA maps and attention maps, over HTTP or over a folder.
+/// DINO image features: embeddings, PCA maps and attention maps, over HTTP or over a folder.
 #[derive(Debug, Parser)]
 #[command(name = "dinoserve", version, max_term_width = 100, after_help = AFTER_HELP)]
 struct Cli {

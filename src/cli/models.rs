@@ -17,8 +17,10 @@ use super::{
     progress::with_progress,
 };
 use crate::{
-    artifacts::{Manifest, ModelFile, ModelState, ModelStore, Pulled, WeightFile, convert},
-    model::{ModelSpec, PositionRule},
+    artifacts::{
+        Manifest, ModelFile, ModelState, ModelStore, Progress, Pulled, WeightFile, convert,
+    },
+    model::{KNOWN_IMAGE, ModelSpec, PositionRule},
     onnx::Precision,
 };
 
@@ -30,7 +32,7 @@ pub(super) enum Models {
     Pull(Pull),
     /// Convert a weight file: safetensors (also sharded), or a checkpoint of PyTorch
     Convert(Convert),
-    /// Check that a converted model is undamaged
+    /// Check that a converted model is undamaged, or that models have the features of references
     Verify(Verify),
 }
 
@@ -84,15 +86,26 @@ pub(super) struct Convert {
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     /// Name of the model
-    name: String,
+    #[arg(required_unless_present = "goldens")]
+    name: Option<String>,
 
     #[command(flatten)]
     target: TargetFlags,
 
-    /// Folder of reference features: each `X_input.png` is run and compared with `X.safetensors`
-    /// (`cls`, `attention`)
+    /// Folder of reference features. With a name, each `X_input.png` is run and compared with
+    /// `X.safetensors` (`cls`, `attention`); without one, each weight file in the folder is
+    /// converted as its `family.json` says and compared with `expected_HEIGHTxWIDTH.safetensors`
     #[arg(long, value_name = "DIR", conflicts_with = "json")]
     goldens: Option<PathBuf>,
+
+    /// Compare with features of the official weights that others have published
+    #[arg(long, requires = "name", conflicts_with_all = ["goldens", "json"])]
+    known: bool,
+
+    /// File of the published image, number 39769 of COCO's validation images of 2017 [default:
+    /// downloaded]
+    #[arg(long, value_name = "FILE", requires = "known")]
+    image: Option<PathBuf>,
 
     /// Print JSON
     #[arg(long)]
@@ -190,8 +203,18 @@ impl Verify {
     fn run(self) -> anyhow::Result<()> {
         let store = self.target.store()?;
         let conversion = self.target.conversion()?;
-        let manifest = with_progress(|progress| store.verify(&self.name, conversion, progress))?;
-        let path = store.paths(&self.name, conversion).model;
+        let name = match (self.name, &self.goldens) {
+            (Some(name), _) => name,
+            (None, Some(folder)) => {
+                return goldens::verify_layouts(&self.target.runtime()?, folder, conversion);
+            }
+            (None, None) => anyhow::bail!("a model name or --goldens is needed"),
+        };
+        if self.known {
+            return verify_known(&self.target, &store, &name, self.image);
+        }
+        let manifest = with_progress(|progress| store.verify(&name, conversion, progress))?;
+        let path = store.paths(&name, conversion).model;
         if self.json {
             return print_json(&json!({"path": path, "manifest": manifest}));
         }
@@ -208,6 +231,30 @@ impl Verify {
         }
         Ok(())
     }
+}
+
+/// Compares a model with the features of it that others have published.
+fn verify_known(
+    target: &TargetFlags,
+    store: &ModelStore,
+    name: &str,
+    image: Option<PathBuf>,
+) -> anyhow::Result<()> {
+    let answer = goldens::answer_for(name)?;
+    let spec = store.catalog().get(name)?;
+    let conversion = target.conversion()?;
+    if store.state(spec, conversion) == ModelState::Absent {
+        anyhow::bail!("not run: weights are not here; `dinoserve models pull {name}` gets them");
+    }
+    let ensure = |progress: &mut dyn Progress| {
+        store.ensure(name, conversion, answer.positions, true, progress)
+    };
+    let model = with_progress(ensure)?;
+    let image = match image {
+        Some(image) => image,
+        None => with_progress(|progress| store.image(KNOWN_IMAGE, progress))?,
+    };
+    goldens::compare_known(&target.runtime()?, &model, &answer, &image)
 }
 
 fn report(manifest: &Manifest, path: &Path) -> anyhow::Result<()> {

@@ -151,9 +151,9 @@ impl ModelSession {
         let positions = self.model.positions.get(grid);
         let pixels =
             TensorRef::from_array_view(([batch.len(), height, width, 3], pixels)).into_result()?;
-        let positions = positions.view().insert_axis(Axis(0));
-        let positions = TensorRef::from_array_view(positions).into_result()?;
-        let inputs = ort::inputs!["pixels" => pixels, "pos_embed" => positions];
+        let positions = TensorRef::from_array_view(positions.view()).into_result()?;
+        let name = self.model.positions.input_name();
+        let inputs = ort::inputs!["pixels" => pixels, name => positions];
         let results = self.session.run(inputs).into_result()?;
         let inference_time = started.elapsed();
         let results = Results(&results);

@@ -21,7 +21,7 @@ use super::api::schema::{File, ImagesForm};
 #[openapi(
     info(
         title = "dinoserve",
-        description = "DINOv2 image features over HTTP: embeddings, PCA maps, attention maps, and \
+        description = "DINO image features over HTTP: embeddings, PCA maps, attention maps, and \
             nearest neighbors in stored galleries.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),

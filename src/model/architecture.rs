@@ -22,7 +22,8 @@ pub struct Architecture {
     pub ffn: Ffn,
     /// Hidden width of the feed-forward network (for SwiGLU, of each of the two halves).
     pub ffn_hidden: usize,
-    /// Side of the grid that the position table was trained on, in patches.
+    /// Side of the grid that the position table was trained on, in patches; 0 without a table.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub native_grid: usize,
     /// Side of a patch, in pixels.
     #[serde(default = "dinov2_patch", skip_serializing_if = "is_dinov2_patch")]
@@ -36,11 +37,15 @@ pub struct Architecture {
     /// Kind of position encoding.
     #[serde(default, skip_serializing_if = "is_default")]
     pub positions: Positions,
+    /// How a position table is interpolated to other grids; `None` for DINOv2's choice, which
+    /// depends on the registers.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub interpolation: Option<Interpolation>,
     /// Whether the output of attention and of the feed-forward network is scaled per channel
     /// (LayerScale).
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub layer_scale: bool,
-    /// Whether queries, keys and values have biases.
+    /// Whether queries, keys and values have biases. With rotary positions some may be absent.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub qkv_bias: bool,
 }
@@ -56,12 +61,25 @@ option_enum! {
 }
 
 option_enum! {
-    /// Kind of position encoding. This version supports only one.
+    /// Kind of position encoding.
     #[derive(Default)]
     pub enum Positions {
         /// A trained table, which is interpolated to the image's grid and added to the tokens.
         #[default]
         Learned,
+        /// Queries and keys of patches are rotated in every block, by angles that follow from the
+        /// patch's place in the image.
+        Rope,
+    }
+}
+
+option_enum! {
+    /// How a position table is interpolated to other grids, in the code of a model's authors.
+    pub enum Interpolation {
+        /// Bicubic, scaled by `(n + 0.1) / native`: DINO, and DINOv2 without registers.
+        Offset,
+        /// Bicubic with antialiasing: DINOv2 with registers, and timm.
+        Antialiased,
     }
 }
 
@@ -109,6 +127,7 @@ impl Architecture {
         },
         norm_eps: 1e-6,
         positions: Positions::Learned,
+        interpolation: None,
         layer_scale: true,
         qkv_bias: true,
     };
@@ -118,15 +137,27 @@ impl Architecture {
         1 + self.registers
     }
 
+    /// Returns the width of a head.
+    pub fn head_dim(&self) -> usize {
+        self.dim / self.heads
+    }
+
     /// Returns the shape of the position table: CLS and the native grid, by `dim`.
     pub fn position_table_shape(&self) -> (usize, usize) {
         (1 + self.native_grid * self.native_grid, self.dim)
     }
 
-    /// Returns whether the position table is interpolated with antialiasing, as in Meta's code for
-    /// models with registers.
-    pub fn antialiased_positions(&self) -> bool {
-        self.registers > 0
+    /// Returns how the position table is interpolated to other grids.
+    pub fn interpolation(&self) -> Interpolation {
+        self.interpolation.unwrap_or(match self.registers {
+            0 => Interpolation::Offset,
+            _ => Interpolation::Antialiased,
+        })
+    }
+
+    /// Returns whether queries and keys are rotated.
+    pub fn has_rope(&self) -> bool {
+        self.positions == Positions::Rope
     }
 
     /// Returns the number of last blocks whose tokens the graph outputs as `layers_*`.
@@ -146,6 +177,12 @@ impl Architecture {
         if !is_dinov2_eps(&self.norm_eps) {
             text += &format!(" norm_eps {:?}", self.norm_eps);
         }
+        if self.has_rope() {
+            text += " rope";
+        }
+        if let Some(interpolation) = self.interpolation {
+            text += &format!(" interpolation {interpolation}");
+        }
         text
     }
 
@@ -154,8 +191,26 @@ impl Architecture {
         if self.heads == 0 || self.dim == 0 || !self.dim.is_multiple_of(self.heads) {
             return Err("`dim` must be a positive multiple of `heads`".to_owned());
         }
-        if self.depth == 0 || self.ffn_hidden == 0 || self.native_grid == 0 {
-            return Err("`depth`, `ffn_hidden` and `native_grid` must be positive".to_owned());
+        if self.depth == 0 || self.ffn_hidden == 0 {
+            return Err("`depth` and `ffn_hidden` must be positive".to_owned());
+        }
+        match self.positions {
+            Positions::Learned if self.native_grid == 0 => {
+                return Err("`native_grid` must be positive, for a table of positions".to_owned());
+            }
+            Positions::Rope if self.native_grid != 0 || self.interpolation.is_some() => {
+                return Err(
+                    "`native_grid` and `interpolation` are for a table of positions; leave them \
+                     out with `positions = \"rope\"`"
+                        .to_owned(),
+                );
+            }
+            Positions::Rope if !self.head_dim().is_multiple_of(4) => {
+                return Err(
+                    "with `positions = \"rope\"`, `dim / heads` must be a multiple of 4".to_owned(),
+                );
+            }
+            Positions::Learned | Positions::Rope => {}
         }
         let sizes = [
             self.dim,
@@ -268,8 +323,12 @@ mod tests {
             ("patch = 100000", "no size may be above 65536"),
             ("norm_eps = 0.0", "`norm_eps` must be a positive number"),
             (
+                "positions = \"fixed\"",
+                "unknown variant `fixed`, expected `learned` or `rope`",
+            ),
+            (
                 "positions = \"rope\"",
-                "unknown variant `rope`, expected `learned`",
+                "`native_grid` and `interpolation` are for a table of positions",
             ),
             (
                 "normalization = { mean = [0, 0, 0], std = [1, 1, 0] }",

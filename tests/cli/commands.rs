@@ -93,9 +93,9 @@ fn a_failed_start_ends_at_once_with_a_reason() {
 
     assert_start_fails(
         dinoserve()
-            .args(["serve", "--model", "dinov3"])
+            .args(["serve", "--model", "dinov4"])
             .env("DINOSERVE_HOME", &home),
-        "there is no model \"dinov3\"; known are dinov2-base",
+        "there is no model \"dinov4\"; known are deit-base",
     );
     assert_start_fails(
         dinoserve()
@@ -405,7 +405,8 @@ fn models_are_listed_converted_and_verified() {
             .as_array()
             .unwrap()
             .len(),
-        10
+        // Those of `models/`, and the tiny one.
+        26
     );
 
     let expected = tiny("tiny", "model.safetensors").fingerprint;

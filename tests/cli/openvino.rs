@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use dinoserve::{
@@ -269,6 +270,132 @@ fn what_openvino_cannot_run_is_an_error_by_name() {
         !runs && printed.contains("OpenVINO's CPU cannot be used: "),
         "{printed}"
     );
+}
+
+/// Compiles the library that fails on demand; `None` without a C compiler.
+fn faulty_library(folder: &Path) -> Option<PathBuf> {
+    let faulty = folder.join("libonnxruntime.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faulty/onnxruntime.c");
+    let mut compile = Command::new("cc");
+    compile
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .args([&faulty, &source]);
+    let Ok(compiled) = compile.arg("-ldl").output() else {
+        skip("cli::openvino: there is no C compiler, cc");
+        return None;
+    };
+    let success = compiled.status.success();
+    assert!(success, "{}", text(&compiled.stderr));
+    Some(faulty)
+}
+
+/// The promises of `tests/FAULTS.md`, with both providers.
+#[test]
+fn a_provider_that_fails_in_the_middle_costs_only_its_images() {
+    let folder = scratch("faulty");
+    let Some(faulty) = faulty_library(&folder) else {
+        return;
+    };
+    let home = sources();
+    let openvino = library("a_provider_that_fails_in_the_middle_costs_only_its_images");
+    let cpu = Some(runtime_library());
+    for (device, version, library) in [("cpu", "1.32.0", cpu), ("openvino", "1.24.1", openvino)] {
+        let Some(library) = library else { continue };
+        convert_tiny(&library, &home, "tiny-reg", "fp32");
+        let height = folder.join("height");
+        fs::write(&height, "-1").expect("a file");
+        let mut command = Command::new(PROGRAM);
+        command
+            .env("FAULTY_LIBRARY", &library)
+            .env("FAULTY_VERSION", version)
+            .env("FAULTY_HEIGHT", &height);
+        let flags = ["--model", "tiny-reg", "--offline", "--device", device];
+        let mut server = Process::spawn_in_place(command, &home, &flags, &faulty);
+        server.wait_until_ready();
+        let chelsea = fs::read(golden("dinov2-small-focus/chelsea.png")).expect("a photograph");
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .build()
+            .into();
+        let address = server.url.clone();
+        let ask = |size: usize| {
+            let url = format!("{address}/v1/embed?size={size}");
+            let mut answer = agent.post(url).send(&chelsea[..]).expect("an answer");
+            let body = answer.body_mut().read_to_string().expect("a body");
+            (answer.status().as_u16(), body)
+        };
+        let (status, before) = ask(224);
+        assert_eq!(status, 200, "{device}: {before}");
+
+        // A grid that the provider refuses, among others.
+        fs::write(&height, "448").expect("a file");
+        std::thread::scope(|scope| {
+            let asked =
+                [224, 448, 224, 448, 224].map(|size| scope.spawn(move || (size, ask(size))));
+            for answer in asked {
+                let (size, (status, body)) = answer.join().expect("no panic");
+                let expected = if size == 448 { 500 } else { 200 };
+                assert_eq!(status, expected, "{device}, {size}: {body}");
+            }
+        });
+        assert!(server.is_ready(), "{device}: {}", server.log());
+        assert_eq!(
+            server.metric("dinoserve_worker_restarts_total"),
+            0.0,
+            "{device}"
+        );
+
+        // A provider that fails altogether, until it works again.
+        fs::write(&height, "0").expect("a file");
+        let began = Instant::now();
+        while server.is_ready() {
+            let (status, body) = ask(224);
+            assert!(status == 500 || status == 503, "{device}: {status} {body}");
+            assert!(began.elapsed() < Duration::from_secs(30), "{device}");
+        }
+        let (status, body) = ask(224);
+        assert!(
+            status == 503 && body.contains("the provider failed"),
+            "{device}: {status} {body}"
+        );
+        fs::write(&height, "-1").expect("a file");
+        server.wait_until_ready();
+        let (status, after) = ask(224);
+        assert_eq!(status, 200, "{device}: {after}");
+        let embedding = |body: &str| -> Value {
+            let answer: Value = serde_json::from_str(body).expect("JSON");
+            answer["data"][0]["embedding"].clone()
+        };
+        assert_eq!(embedding(&after), embedding(&before), "{device}");
+        assert!(
+            server.metric("dinoserve_worker_restarts_total") >= 1.0,
+            "{device}"
+        );
+    }
+}
+
+/// All families, in the dialect of OpenVINO.
+#[test]
+fn other_families_have_the_features_of_the_references() {
+    let Some(library) = library("other_families_have_the_features_of_the_references") else {
+        return;
+    };
+    let home = scratch("home");
+    for family in [
+        "tiny-dino1",
+        "tiny-dino1-p8",
+        "tiny-vit",
+        "tiny-deit",
+        "tiny-dinov3",
+        "tiny-dinov3-plus",
+    ] {
+        let folder = golden(family);
+        let folder = folder.to_str().expect("a path");
+        let verify = ["models", "verify", "--goldens", folder];
+        let flags = [verify.as_slice(), &["--device", "openvino"]].concat();
+        let (matches, printed) = run(&library, &home, &flags);
+        assert!(matches, "{family}: {printed}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod access;
 mod bases;
 mod conflicts;
 mod connections;
+mod families;
 mod features;
 mod gallery;
 mod gallery_problems;

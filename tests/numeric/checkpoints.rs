@@ -269,10 +269,16 @@ fn what_cannot_be_read_is_named() {
             "q_norm.pth",
             [
                 "are ViT/4, 4 blocks, width 8; they have 4 tensors such as",
-                "blocks.0.attn.q_norm.weight, which no DINOv2 has",
+                "blocks.0.attn.q_norm.weight, which no supported model has",
             ],
         ),
-        ("rope.pth", ["rope_embed.periods", "trained positions"]),
+        (
+            "rope.pth",
+            [
+                "they need positions = \"rope\"",
+                "they have no position table",
+            ],
+        ),
         (
             "other_grid.pth",
             [

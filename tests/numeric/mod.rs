@@ -3,6 +3,7 @@
 mod avif;
 mod checkpoints;
 mod defects;
+mod families;
 mod formats;
 mod goldens;
 #[cfg(feature = "heic")]

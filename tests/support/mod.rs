@@ -22,7 +22,7 @@ use dinoserve::{
     artifacts::{Home, Manifest, ModelFile, WeightFile, convert},
     engine::{EnginePlan, ModelSession, Provider, Runtime},
     error::Result,
-    model::{Catalog, ModelSpec, PositionRule},
+    model::{Catalog, Interpolation, ModelSpec, PositionRule},
     onnx::{Conversion, Precision},
     vision::{PatchSize, RgbImage},
 };
@@ -199,6 +199,45 @@ fn tiny_toml(name: &str) -> String {
         number("num_register_tokens"),
         if swiglu { "swiglu" } else { "mlp" },
     )
+}
+
+/// Returns the description of a tiny model of another family, as a catalog file would have it.
+pub fn family_spec(family: &str) -> ModelSpec {
+    let file: serde_json::Value =
+        serde_json::from_slice(&read_golden(&format!("{family}/family.json"))).expect("JSON");
+    let rope = file["position"] == "rope";
+    let number = |key: &str| file[key].as_u64().unwrap_or(0);
+    let positions = match rope {
+        true => "positions = \"rope\"\n".to_owned(),
+        false => format!("native_grid = {}\n", number("native") / number("patch")),
+    };
+    let name = match file["family"].as_str() {
+        Some("dino1") => "dino",
+        other => other.expect("a family"),
+    };
+    let toml = format!(
+        "name = \"{family}\"\nfamily = \"{name}\"\nsummary = \"random\"\nlicence = \"none\"\n\
+         dim = {}\ndepth = {}\n\
+         heads = {}\nregisters = {}\nffn = {}\nffn_hidden = {}\npatch = {}\n{positions}\
+         layer_scale = {}\nnorm_eps = {}\nembed_size = 224\nmap_size = 448\n\
+         normalization = {{ mean = {}, std = {} }}\n",
+        number("dim"),
+        number("depth"),
+        number("heads"),
+        number("registers"),
+        file["ffn"],
+        number("dim") * 4,
+        number("patch"),
+        file["layer_scale"],
+        file["eps"],
+        file["mean"],
+        file["std"],
+    );
+    let mut spec = ModelSpec::parse(&toml, family).expect("a description");
+    if family == "tiny-vit" || family == "tiny-deit" {
+        spec.architecture.interpolation = Some(Interpolation::Antialiased);
+    }
+    spec
 }
 
 /// Makes a cache folder with converted tiny models.

@@ -33,8 +33,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Downloads `url` to `to`, or completes an interrupted download.
 ///
 /// The bytes go to a file with the suffix `.part`, which is renamed after its hash is verified.
-/// `sha256` is the expected hash in hexadecimal; by default it is the one that a model hub
-/// announces. The token of `hub` is sent to that hub only.
+/// `sha256` is the expected hash in hexadecimal, or its first digits; by default it is the one that
+/// a model hub announces. The token of `hub` is sent to that hub only.
 pub fn download(
     url: &str,
     to: &Path,
@@ -69,7 +69,7 @@ pub fn download(
     file.sync_all().map_err(writing)?;
     let found = sha256_file(&part, progress)?;
     match sha256.or(announced.as_deref()) {
-        Some(expected) if expected != found => {
+        Some(expected) if !found.starts_with(expected) => {
             let _ = fs::remove_file(&part);
             Err(Error::new(
                 Kind::Download,

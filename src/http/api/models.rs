@@ -61,6 +61,9 @@ pub(crate) struct Model {
     /// Warning to read before relying on its features.
     #[serde(skip_serializing_if = "Option::is_none")]
     notice: Option<String>,
+    /// Family: `dino`, `dinov2`, `dinov3`, or `vit` for those trained with labels.
+    #[schema(example = "dinov2")]
+    family: String,
     /// License of its weights.
     #[schema(example = "Apache-2.0")]
     licence: String,
@@ -110,6 +113,7 @@ impl Model {
             owned_by: "dinoserve",
             summary: spec.summary.clone(),
             notice: spec.notice.clone(),
+            family: spec.family.to_string(),
             licence: spec.licence.clone(),
             fingerprint: engine.fingerprint().to_owned(),
             precision: engine.precision().to_string(),

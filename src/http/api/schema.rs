@@ -111,10 +111,11 @@ type AnyResizeMode = OneOf<ResizeMode>;
 #[into_params(parameter_in = Query)]
 pub(crate) struct ImageParams {
     /// Size that `resize` refers to, in pixels. `crop` and `squash` need a multiple of the model's
-    /// patch size, usually 14. The default depends on the model: usually 224 for embeddings and 518
-    /// for maps. Maps of an image that would have more patches than `--max-patches` get the largest
-    /// size that fits, unless `size` is given; the header `Image-Size` and JSON answers name it.
-    #[param(minimum = 14, example = 224)]
+    /// patch size, 14 for DINOv2. The default depends on the model: usually 224 for embeddings and
+    /// 518 for maps. Maps of an image that would have more patches than `--max-patches` get the
+    /// largest size that fits, unless `size` is given; the header `Image-Size` and JSON answers
+    /// name it.
+    #[param(minimum = 1, example = 224)]
     size: Option<usize>,
     /// How the image is resized. `crop` scales the shorter side to `size`·256/224 and takes the
     /// central square (default for embeddings). `fit` keeps the aspect ratio: it scales the shorter

@@ -16,9 +16,9 @@ pub(super) struct Attention {
 impl VitBuilder<'_> {
     /// Builds the attention of block `block` on its normalized tokens.
     ///
-    /// Only q gets its bias. The bias of k adds the same to all scores of a row, which the softmax
-    /// cancels; this holds only for position encodings that do not change k. The bias of v passes
-    /// through the softmax unchanged, since its rows sum to 1, and is added after the projection.
+    /// The bias of v passes through the softmax unchanged, since its rows sum to 1, and is added
+    /// after the projection. The bias of k adds the same to all scores of a row, which the softmax
+    /// cancels, unless keys are rotated: then it is added, as q's is.
     pub(super) fn attention(
         &mut self,
         normed: &Value,
@@ -44,14 +44,17 @@ impl VitBuilder<'_> {
         let [q, k, v] = &products[..] else {
             unreachable!("three parts make three products")
         };
-        let q = if qkv_bias {
-            let bias = self.weight(&name("q.bias"), &[dim], &qkv_biases[..dim])?;
-            self.graph.node("Add", &[q, &bias], &[])
-        } else {
-            q.clone()
-        };
-        let mixed = self.multi_head_attention(&q, k, v);
-        let cls_row = with_cls_row.then(|| self.cls_row(&q, k));
+        let (of_q, others) = qkv_biases.split_at(dim);
+        let (of_k, of_v) = others.split_at(dim);
+        let mut q = self.biased(q, &name("q.bias"), of_q)?;
+        let mut k = k.clone();
+        if let Some(rotations) = self.rotations.clone() {
+            k = self.biased(&k, &name("k.bias"), of_k)?;
+            q = self.rotated(&q, &rotations);
+            k = self.rotated(&k, &rotations);
+        }
+        let mixed = self.multi_head_attention(&q, &k, v);
+        let cls_row = with_cls_row.then(|| self.cls_row(&q, &k));
 
         let mut proj = self.reader.read(&name("proj.weight"), &[dim, dim])?;
         let mut bias = self.reader.read(&name("proj.bias"), &[dim])?;
@@ -59,7 +62,7 @@ impl VitBuilder<'_> {
         for ((bias, row), scale) in bias.iter_mut().zip(proj.chunks(dim)).zip(&scale) {
             let of_v: f64 = row
                 .iter()
-                .zip(&qkv_biases[2 * dim..])
+                .zip(of_v)
                 .map(|(&w, &b)| f64::from(w) * f64::from(b))
                 .sum();
             *bias = ((f64::from(*bias) + of_v) * f64::from(*scale)) as f32;
@@ -71,6 +74,15 @@ impl VitBuilder<'_> {
             branch: Branch { output, bias },
             cls_row,
         })
+    }
+
+    /// Adds a bias, unless it is zero.
+    fn biased(&mut self, tokens: &Value, name: &str, bias: &[f32]) -> Result<Value> {
+        if bias.iter().all(|value| *value == 0.0) {
+            return Ok(tokens.clone());
+        }
+        let bias = self.weight(name, &[bias.len()], bias)?;
+        Ok(self.graph.node("Add", &[tokens, &bias], &[]))
     }
 
     /// Computes the softmax row of CLS, which the fused operator does not output.

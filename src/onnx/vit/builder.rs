@@ -25,8 +25,18 @@ pub(super) struct VitBuilder<'a> {
     pub(super) reader: Reader<'a>,
     pub(super) graph: GraphBuilder<'a>,
     pub(super) last_quantized: Option<QuantizedTokens>,
-    /// Place of the position table in the data file, as in [`crate::onnx::metadata::POSITIONS`].
-    pub(super) stored_positions: Option<String>,
+    /// Metadata entry from which the server computes the positions of a grid, if there is one.
+    pub(super) positions_entry: Option<(&'static str, String)>,
+    /// Rotations of the tokens, if positions are rotary.
+    pub(super) rotations: Option<Rotations>,
+}
+
+/// Rotations of queries and keys, for the fused operator `[tokens, head_dim / 2]`, for plain ones
+/// `[tokens, 1, head_dim / 2]`, in the type that the blocks compute in.
+#[derive(Clone)]
+pub(super) struct Rotations {
+    pub(super) cos: Value,
+    pub(super) sin: Value,
 }
 
 /// Result of a residual branch: `output + bias` is added to the residual stream.

@@ -1,9 +1,9 @@
 //! From pixels to tokens: patch projection, positions, CLS and registers.
 
-use super::builder::VitBuilder;
+use super::builder::{Rotations, VitBuilder};
 use crate::{
     error::Result,
-    model::{Architecture, Normalization},
+    model::{Architecture, Normalization, PositionEncoding, Positions},
     onnx::{
         Dialect, Precision,
         graph::{
@@ -11,6 +11,7 @@ use crate::{
             Side::{Fixed, Varies},
             Value,
         },
+        metadata,
         proto::DataType,
     },
 };
@@ -21,15 +22,7 @@ impl VitBuilder<'_> {
         let Architecture { dim, registers, .. } = *self.architecture;
         let shape = [Varies("batch"), Varies("height"), Varies("width"), Fixed(3)];
         let pixels = self.graph.input("pixels", DataType::Uint8, &shape);
-        let positions = self.graph.input(
-            "pos_embed",
-            DataType::Float,
-            &[Fixed(1), Varies("1 + patches"), Fixed(dim)],
-        );
-        let (rows, _) = self.architecture.position_table_shape();
-        let table_shape = [1, rows, dim];
-        let table = self.reader.read("pos_embed", &table_shape)?;
-        self.store_positions(&positions, &table_shape, &table)?;
+        let positions = self.positions()?;
 
         let patches = self.patchify(&pixels);
         let (weight, bias) = self.folded_projection()?;
@@ -45,12 +38,19 @@ impl VitBuilder<'_> {
             .weight("patch_embed.bias", DataType::Float, &[dim], &bias)?;
         let patches = self.graph.node("MatMul", &[&patches, &weight], &[]);
         let patches = self.graph.node("Add", &[&patches, &bias], &[]);
-        let patch_positions = self.rows(&positions, 1, i64::MAX);
-        let patches = self.graph.node("Add", &[&patches, &patch_positions], &[]);
-
         let cls = self.token_weight("cls_token", 1)?;
-        let cls_position = self.rows(&positions, 0, 1);
-        let cls = self.graph.node("Add", &[&cls, &cls_position], &[]);
+        let (cls, patches) = match &positions {
+            Some(table) => {
+                let of_patches = self.rows(table, 1, i64::MAX);
+                let of_cls = self.rows(table, 0, 1);
+                let graph = &mut self.graph;
+                (
+                    graph.node("Add", &[&cls, &of_cls], &[]),
+                    graph.node("Add", &[&patches, &of_patches], &[]),
+                )
+            }
+            None => (cls, patches),
+        };
         let mut parts = vec![self.for_each_image(&pixels, &cls, 1)];
         if registers > 0 {
             let tokens = self.token_weight("register_tokens", registers)?;
@@ -64,15 +64,74 @@ impl VitBuilder<'_> {
         })
     }
 
+    /// Declares the input of positions: returns the table that is added to the tokens, or keeps the
+    /// rotations for the blocks.
+    fn positions(&mut self) -> Result<Option<Value>> {
+        let kind = self.architecture.positions;
+        let name = PositionEncoding::input_name_of(kind);
+        match kind {
+            Positions::Learned => {
+                let dim = self.architecture.dim;
+                let shape = [Fixed(1), Varies("1 + patches"), Fixed(dim)];
+                let input = self.graph.input(name, DataType::Float, &shape);
+                let (rows, _) = self.architecture.position_table_shape();
+                let shape = [1, rows, dim];
+                let table = self.reader.read("pos_embed", &shape)?;
+                self.store_table(&input, &shape, &table)?;
+                Ok(Some(input))
+            }
+            Positions::Rope => {
+                let half = self.architecture.head_dim() / 2;
+                let shape = [Fixed(2), Varies("tokens"), Fixed(half)];
+                let input = self.graph.input(name, DataType::Float, &shape);
+                let periods = self.reader.rope_periods(self.architecture)?;
+                let text = serde_json::to_string(&periods).expect("numbers are plain data");
+                self.positions_entry = Some((metadata::ROPE_PERIODS, text));
+                self.rotations = Some(self.rotations_of(&input));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Splits the input of rotations, once for all blocks.
+    fn rotations_of(&mut self, input: &Value) -> Rotations {
+        let input = match self.conversion.precision {
+            Precision::Fp16 => self.cast(input, DataType::Float16),
+            _ => input.clone(),
+        };
+        let [cos, sin]: [Value; 2] = self.graph.nodes(
+            "",
+            "Split",
+            &[&input],
+            &[("axis", Int(0)), ("num_outputs", Int(2))],
+        );
+        let mut shaped = |half: &Value| {
+            let axis = self.graph.integers(&[0]);
+            let half = self.graph.node("Squeeze", &[half, &axis], &[]);
+            match self.conversion.dialect {
+                Dialect::Fused => half,
+                Dialect::Plain => {
+                    let axis = self.graph.integers(&[1]);
+                    self.graph.node("Unsqueeze", &[&half, &axis], &[])
+                }
+            }
+        };
+        Rotations {
+            cos: shaped(&cos),
+            sin: shaped(&sin),
+        }
+    }
+
     /// Stores the position table, from which the server interpolates that of a grid. The plain
     /// dialect has it in the data file: OpenVINO takes an input with a default for a constant.
-    fn store_positions(&mut self, input: &Value, shape: &[usize], table: &[f32]) -> Result<()> {
+    fn store_table(&mut self, input: &Value, shape: &[usize], table: &[f32]) -> Result<()> {
         match self.conversion.dialect {
             Dialect::Fused => self.graph.default_input(input, shape, table),
             Dialect::Plain => {
                 let bytes: &[u8] = bytemuck::cast_slice(table);
                 let offset = self.graph.append(bytes)?;
-                self.stored_positions = Some(format!("{offset}+{}", bytes.len()));
+                let place = format!("{offset}+{}", bytes.len());
+                self.positions_entry = Some((metadata::POSITIONS, place));
             }
         }
         Ok(())

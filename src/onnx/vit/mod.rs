@@ -1,9 +1,11 @@
-//! The graph of a vision transformer: `pixels` and `pos_embed` in, every feature out of one forward
+//! The graph of a vision transformer: `pixels` and positions in, every feature out of one forward
 //! pass.
 //!
-//! The graph differs from the published modules by rewritings that do not change the result. The
-//! input normalization is folded into the patch projection (exact, as that has no padding), and
-//! LayerScale into the projection before it. The biases of k and v vanish or move. `operators`
+//! Positions are `pos_embed`, which is added to the tokens, or `rope`, which rotates queries and
+//! keys. The graph differs from the published modules by rewritings that do not change the result.
+//! The input normalization is folded into the patch projection (exact, as that has no padding), and
+//! LayerScale into the projection before it. The bias of v moves, and that of k vanishes unless
+//! positions are rotary. `operators`
 //! writes what the dialects write differently: attention and activations.
 
 mod attention;
@@ -62,7 +64,8 @@ pub fn build<'a>(
         reader: Reader::new(weights),
         graph: GraphBuilder::new(&spec.name, data),
         last_quantized: None,
-        stored_positions: None,
+        positions_entry: None,
+        rotations: None,
     };
     let tokens = vit.blocks(progress)?;
     vit.outputs(&tokens);
@@ -75,10 +78,7 @@ pub fn build<'a>(
         (metadata::PRECISION, precision.to_string()),
         (metadata::DIALECT, dialect.to_string()),
     ];
-    entries.extend(
-        vit.stored_positions
-            .map(|place| (metadata::POSITIONS, place)),
-    );
+    entries.extend(vit.positions_entry);
     let entries = entries
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value));

@@ -1,6 +1,6 @@
 //! What the dialects write differently: attention and activations, fused or in plain operators.
 
-use super::builder::VitBuilder;
+use super::builder::{Rotations, VitBuilder};
 use crate::onnx::{
     Dialect,
     graph::{
@@ -35,11 +35,45 @@ impl VitBuilder<'_> {
         graph.node("Reshape", &[&mixed, &joined], &[])
     }
 
+    /// Rotates the channels `j` and `j + head_dim / 2` of each head: `[batch, tokens, dim]` of the
+    /// same.
+    pub(super) fn rotated(&mut self, tokens: &Value, rotations: &Rotations) -> Value {
+        let Rotations { cos, sin } = rotations;
+        let heads = self.architecture.heads as i64;
+        let head_dim = self.architecture.head_dim() as i64;
+        let graph = &mut self.graph;
+        match self.conversion.dialect {
+            Dialect::Fused => {
+                // One position for all means that it is the first, and the others follow.
+                let first = graph.integers(&[0]);
+                let attributes = [
+                    ("num_heads", Int(heads)),
+                    ("rotary_embedding_dim", Int(head_dim)),
+                ];
+                graph.fused("RotaryEmbedding", &[tokens, &first, cos, sin], &attributes)
+            }
+            Dialect::Plain => {
+                let split = graph.integers(&[0, 0, heads, head_dim]);
+                let split = graph.node("Reshape", &[tokens, &split], &[]);
+                let halves = [("axis", Int(-1)), ("num_outputs", Int(2))];
+                let [a, b]: [Value; 2] = graph.nodes("", "Split", &[&split], &halves);
+                let mut product = |x: &Value, y: &Value| graph.node("Mul", &[x, y], &[]);
+                let [a_cos, b_sin] = [product(&a, cos), product(&b, sin)];
+                let [b_cos, a_sin] = [product(&b, cos), product(&a, sin)];
+                let first = graph.node("Sub", &[&a_cos, &b_sin], &[]);
+                let second = graph.node("Add", &[&b_cos, &a_sin], &[]);
+                let rotated = graph.node("Concat", &[&first, &second], &[("axis", Int(-1))]);
+                let joined = graph.integers(&[0, 0, heads * head_dim]);
+                graph.node("Reshape", &[&rotated, &joined], &[])
+            }
+        }
+    }
+
     /// Splits `[batch, tokens, dim]` into heads and puts the axes `[batch, tokens, heads,
     /// head_dim]` in the order `axes`.
     pub(super) fn by_head(&mut self, tokens: &Value, axes: [i64; 4]) -> Value {
         let heads = self.architecture.heads;
-        let head_dim = self.architecture.dim / heads;
+        let head_dim = self.architecture.head_dim();
         let graph = &mut self.graph;
         let split = graph.integers(&[0, 0, heads as i64, head_dim as i64]);
         let split = graph.node("Reshape", &[tokens, &split], &[]);
@@ -48,7 +82,7 @@ impl VitBuilder<'_> {
 
     /// Returns the constant `1 / √head_dim`.
     pub(super) fn head_scale(&mut self) -> Value {
-        let head_dim = self.architecture.dim / self.architecture.heads;
+        let head_dim = self.architecture.head_dim();
         self.graph.scalar((head_dim as f32).sqrt().recip())
     }
 

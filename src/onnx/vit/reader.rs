@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     error::Result,
-    model::Architecture,
+    model::{Architecture, RopePeriods},
     onnx::{Precision, weights::Weights},
 };
 
@@ -38,6 +38,17 @@ impl<'a> Reader<'a> {
             self.hashes.insert(name.to_owned(), hash.finalize().into());
         }
         Ok(values)
+    }
+
+    /// Reads the periods of rotary positions, `[head_dim / 4]`: those of the file, else computed
+    /// ones. Published files of Meta have periods that were rounded to bfloat16.
+    pub(super) fn rope_periods(&mut self, architecture: &Architecture) -> Result<Vec<f32>> {
+        let name = "rope_embed.periods";
+        if self.weights.has(name) {
+            self.read(name, &[architecture.head_dim() / 4])
+        } else {
+            Ok(RopePeriods::computed(architecture))
+        }
     }
 
     /// Computes the fingerprint. It does not depend on the order in which weights were read, and

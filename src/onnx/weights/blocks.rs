@@ -1,4 +1,5 @@
-//! Paths of transformer blocks: `blocks.3.`, `blocks.0.3.` in chunks, `encoder.layer.3.`.
+//! Paths of transformer blocks: `blocks.3.`, `blocks.0.3.` in chunks, `encoder.layer.3.` and
+//! `layer.3.`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,9 +8,9 @@ pub(super) type Place = (Option<usize>, usize);
 
 /// Splits the path of a block from a name: `blocks.0.3.norm1.weight` is block 3 of chunk 0.
 pub(super) fn split(name: &str) -> Option<(Place, &str)> {
-    let rest = name
-        .strip_prefix("blocks.")
-        .or_else(|| name.strip_prefix("encoder.layer."))?;
+    let rest = ["blocks.", "encoder.layer.", "layer."]
+        .iter()
+        .find_map(|path| name.strip_prefix(path))?;
     let (first, rest) = number(rest)?;
     Some(match number(rest) {
         Some((second, rest)) => ((Some(first), second), rest),
@@ -56,6 +57,7 @@ mod tests {
             split("encoder.layer.7.mlp.fc1.bias"),
             Some(((None, 7), "mlp.fc1.bias"))
         );
+        assert_eq!(split("layer.2.norm1.bias"), Some(((None, 2), "norm1.bias")));
         assert_eq!(split("blocks.x.norm1.bias"), None);
         let chunk = |chunk, number| (Some(chunk), number);
         assert_eq!(

@@ -8,7 +8,7 @@ use crate::{
 
 impl Weights {
     /// Rejects weights of another architecture than the model's, and weights that have more than
-    /// any DINOv2: reading only a part of them would silently give wrong features.
+    /// any supported model: reading only a part of them would silently give wrong features.
     pub fn check(&self, spec: &ModelSpec) -> Result<()> {
         let found = &self.found;
         let wrong = |detail: String| {
@@ -19,29 +19,26 @@ impl Weights {
         };
         if let Some(name) = self.foreign.first() {
             return wrong(format!(
-                "they have {} {name}, which no DINOv2 has; only the architecture of DINOv2 is \
-                 supported, with trained positions",
+                "they have {} {name}, which no supported model has; see models/README.md for what \
+                 an architecture may have",
                 match self.foreign.len() {
                     1 => "the tensor".to_owned(),
                     count => format!("{count} tensors such as"),
                 }
             ));
         }
-        match (found.position_rows, found.positions()) {
-            (None, _) => {
-                return wrong(
-                    "they have no position table; models with rotary positions, such as DINOv3, \
-                     are not supported"
-                        .to_owned(),
-                );
-            }
-            (Some(rows), None) => {
-                return wrong(format!(
-                    "their position table has {rows} rows, which are those of no square grid; \
-                     interpolate it to one before saving"
-                ));
-            }
-            _ => {}
+        if let (Some(rows), None) = (found.position_rows, found.positions()) {
+            return wrong(format!(
+                "their position table has {rows} rows, which are those of no square grid; \
+                 interpolate it to one before saving"
+            ));
+        }
+        if found.position_rows.is_some() && self.has("rope_embed.periods") {
+            return wrong(
+                "they have rope_embed.periods next to a position table, and no supported model \
+                 has both"
+                    .to_owned(),
+            );
         }
         let differences = found.differences(spec);
         if differences.is_empty() {
@@ -56,6 +53,9 @@ impl Weights {
         let table = match (found.position_rows, found.positions()) {
             (Some(rows), Some((_, grid))) if grid != spec.architecture.native_grid => {
                 format!(" (a position table of {rows} rows, for {grid}×{grid} patches)")
+            }
+            (None, _) if !spec.architecture.has_rope() => {
+                " (they have no position table)".to_owned()
             }
             _ => String::new(),
         };

@@ -6,7 +6,7 @@ use super::{
     parts::{Named, shape},
     positions::Coverage,
 };
-use crate::model::{Catalog, Ffn, ModelSpec};
+use crate::model::{Catalog, Ffn, ModelSpec, Positions};
 
 /// Letters of ViT sizes by their width.
 const SIZES: [(usize, &str); 7] = [
@@ -69,6 +69,15 @@ impl Found {
         Coverage::of(self.position_rows?, self.registers)
     }
 
+    /// Returns the kind of position encoding. Weights of models with rotary positions may have
+    /// nothing of it.
+    pub(super) fn position_encoding(&self) -> Positions {
+        match self.position_rows {
+            Some(_) => Positions::Learned,
+            None => Positions::Rope,
+        }
+    }
+
     /// Returns the fields of a description that these weights need and that differ, as
     /// `(needed, described)` in the syntax of the description.
     pub(super) fn differences(&self, spec: &ModelSpec) -> Vec<(String, String)> {
@@ -86,9 +95,11 @@ impl Found {
             ),
             ("ffn_hidden", hidden, expected.ffn_hidden),
         ];
+        // Biases that are 0 are left out in some files of models with rotary positions.
+        let qkv_bias = self.qkv_bias || expected.has_rope() && expected.qkv_bias;
         let flags = [
             ("layer_scale", self.layer_scale, expected.layer_scale),
-            ("qkv_bias", self.qkv_bias, expected.qkv_bias),
+            ("qkv_bias", qkv_bias, expected.qkv_bias),
         ];
         let text = |key: &str, found: String, described: String| {
             (format!("{key} = {found}"), format!("{key} = {described}"))
@@ -102,11 +113,16 @@ impl Found {
             let quoted = |ffn: Ffn| format!("\"{ffn}\"");
             text("ffn", quoted(ffn), quoted(expected.ffn))
         });
+        let positions = self.position_encoding();
+        let positions = (positions != expected.positions).then(|| {
+            let quoted = |positions: Positions| format!("\"{positions}\"");
+            text("positions", quoted(positions), quoted(expected.positions))
+        });
         let flags = flags
             .into_iter()
             .filter(|(_, found, described)| found != described)
             .map(|(key, found, described)| text(key, found.to_string(), described.to_string()));
-        sizes.chain(ffn).chain(flags).collect()
+        sizes.chain(ffn).chain(positions).chain(flags).collect()
     }
 
     /// Returns the names of the known models of this architecture.
@@ -115,7 +131,8 @@ impl Found {
         catalog
             .iter()
             .flat_map(Catalog::iter)
-            .filter(|spec| spec.notice.is_none() && self.differences(spec).is_empty())
+            .filter(|spec| spec.sources.iter().any(|source| source.url.is_some()))
+            .filter(|spec| self.differences(spec).is_empty())
             .map(|spec| spec.name.clone())
             .collect()
     }

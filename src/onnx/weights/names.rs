@@ -4,11 +4,11 @@
 /// first axis.
 type Spellings = (&'static str, &'static [&'static [&'static str]]);
 
-/// Modules of a block, which have `weight` and `bias`. The first spelling is that of transformers
-/// 4, which files for exchange use.
+/// Modules of a block, which have `weight` and `bias`. The first spelling is that of DINOv2 in
+/// transformers 4, which files for exchange use; then come other versions and families.
 const BLOCK_MODULES: &[Spellings] = &[
-    ("norm1", &[&["norm1"]]),
-    ("norm2", &[&["norm2"]]),
+    ("norm1", &[&["norm1"], &["layernorm_before"]]),
+    ("norm2", &[&["norm2"], &["layernorm_after"]]),
     (
         "attn.qkv",
         &[
@@ -24,23 +24,28 @@ const BLOCK_MODULES: &[Spellings] = &[
         "attn.proj",
         &[&["attention.output.dense"], &["attention.o_proj"]],
     ),
-    ("mlp.fc1", &[&["mlp.fc1"]]),
-    ("mlp.fc2", &[&["mlp.fc2"]]),
+    ("mlp.fc1", &[&["mlp.fc1"], &["intermediate.dense"]]),
+    ("mlp.fc2", &[&["mlp.fc2"], &["output.dense"]]),
     (
         "mlp.w12",
         &[
             &["mlp.weights_in"],
             &["mlp.gate_proj", "mlp.up_proj"],
             &["mlp.w1", "mlp.w2"],
+            &["mlp.fc1_g", "mlp.fc1_x"],
         ],
     ),
     ("mlp.w3", &[&["mlp.weights_out"], &["mlp.down_proj"]]),
 ];
 
+/// Factor of the biases of queries, keys and values in Meta's DINOv3, within a block.
+pub(super) const BIAS_MASK: &str = "attn.qkv.bias_mask";
+
 /// Single tensors of a block.
 const BLOCK_TENSORS: &[Spellings] = &[
-    ("ls1.gamma", &[&["layer_scale1.lambda1"]]),
-    ("ls2.gamma", &[&["layer_scale2.lambda1"]]),
+    ("ls1.gamma", &[&["layer_scale1.lambda1"], &["gamma_1"]]),
+    ("ls2.gamma", &[&["layer_scale2.lambda1"], &["gamma_2"]]),
+    (BIAS_MASK, &[]),
 ];
 
 /// Tensors of a block that only timm spells otherwise. The bias of k is left out if it is 0.
@@ -52,18 +57,29 @@ const OUTSIDE: &[Spellings] = &[
     ("mask_token", &[&["embeddings.mask_token"]]),
     (
         "register_tokens",
-        &[&["embeddings.register_tokens"], &["reg_token"]],
+        &[
+            &["embeddings.register_tokens"],
+            &["reg_token"],
+            &["storage_tokens"],
+        ],
     ),
     ("pos_embed", &[&["embeddings.position_embeddings"]]),
+    ("rope_embed.periods", &[]),
     ("norm.weight", &[&["layernorm.weight"]]),
     ("norm.bias", &[&["layernorm.bias"]]),
     (
         "patch_embed.proj.weight",
-        &[&["embeddings.patch_embeddings.projection.weight"]],
+        &[
+            &["embeddings.patch_embeddings.projection.weight"],
+            &["embeddings.patch_embeddings.weight"],
+        ],
     ),
     (
         "patch_embed.proj.bias",
-        &[&["embeddings.patch_embeddings.projection.bias"]],
+        &[
+            &["embeddings.patch_embeddings.projection.bias"],
+            &["embeddings.patch_embeddings.bias"],
+        ],
     ),
 ];
 
@@ -160,7 +176,7 @@ fn find(table: &[Spellings], name: &str) -> Option<Part> {
 
 /// Translates a name of the hub's layout to that of transformers 4. Queries, keys and values are
 /// one tensor in the hub's layout and three in Hugging Face's, to be joined along their first axis.
-/// Returns `None` for a tensor that no DINOv2 has.
+/// Returns `None` for a tensor that it has no name for.
 pub fn hugging_face(name: &str) -> Option<Vec<String>> {
     let first = |table: &[Spellings], name: &str| {
         let (_, spellings) = table.iter().find(|(hub, _)| *hub == name)?;
@@ -216,11 +232,15 @@ mod tests {
             ("attn.v_bias", "attn.qkv.bias", 2, 3),
             ("mlp.up_proj.weight", "mlp.w12.weight", 1, 2),
             ("layer_scale1.lambda1", "ls1.gamma", 0, 1),
+            ("gamma_2", "ls2.gamma", 0, 1),
+            ("layernorm_after.bias", "norm2.bias", 0, 1),
+            ("output.dense.weight", "mlp.fc2.weight", 0, 1),
+            ("mlp.fc1_x.weight", "mlp.w12.weight", 1, 2),
         ] {
             let expected = Part::new(hub.to_owned(), index, count);
             assert_eq!(in_block(name), Some(expected), "{name}");
         }
-        for name in ["attn.q_norm.weight", "attn.qkv.lora_A", "gamma_1", "mlp"] {
+        for name in ["attn.q_norm.weight", "attn.qkv.lora_A", "gamma_3", "mlp"] {
             assert_eq!(in_block(name), None, "{name}");
         }
         let registers = outside_block("reg_token").expect("timm's registers");

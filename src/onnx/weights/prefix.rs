@@ -65,7 +65,9 @@ fn has_patches(tensors: &TensorMap, prefix: &str) -> bool {
     under(tensors, prefix).any(|(name, _)| {
         matches!(
             plain_name(&name[prefix.len()..]).as_str(),
-            "patch_embed.proj.weight" | "embeddings.patch_embeddings.projection.weight"
+            "patch_embed.proj.weight"
+                | "embeddings.patch_embeddings.projection.weight"
+                | "embeddings.patch_embeddings.weight"
         )
     })
 }

@@ -14,7 +14,30 @@ impl Weights {
     ///
     /// A position table gets a row for CLS, and gives away rows for registers, if the file differs
     /// from the hub there; the sums of tokens and positions are the same.
+    /// The biases of queries, keys and values are multiplied with their mask if there is one, and
+    /// zero if there are none.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Artifact`] if it is missing, has another shape, or a value is not
+    /// finite.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let values = self.read_in_force(name, shape)?;
+        if values.iter().all(|value| value.is_finite()) {
+            return Ok(values);
+        }
+        Err(Error::artifact(format!(
+            "the weights are {}; tensor {name} has values that are not finite, as before a \
+             training or after one that failed",
+            self.found
+        )))
+    }
+
+    /// Returns whether there is a tensor with the hub's `name`.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    fn read_in_force(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         match (name, self.coverage(), shape) {
             ("pos_embed", Some(coverage), &[.., rows, width]) => {
                 let grid = rows.saturating_sub(1).isqrt();
@@ -34,8 +57,25 @@ impl Weights {
                 }
                 Ok(tokens)
             }
+            _ if name.ends_with(".attn.qkv.bias") => self.read_biases(name, shape),
             _ => self.read_stored(name, shape),
         }
+    }
+
+    /// Reads the biases of queries, keys and values of a block.
+    fn read_biases(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        if !self.has(name) && self.found.position_rows.is_none() {
+            return Ok(vec![0.0; shape.iter().product()]);
+        }
+        let mut biases = self.read_stored(name, shape)?;
+        let mask = name.replace("attn.qkv.bias", names::BIAS_MASK);
+        if self.has(&mask) {
+            let mask = self.read_stored(&mask, shape)?;
+            for (bias, mask) in biases.iter_mut().zip(mask) {
+                *bias *= mask;
+            }
+        }
+        Ok(biases)
     }
 
     /// Reads a tensor as the file has it.

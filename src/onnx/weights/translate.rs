@@ -7,15 +7,14 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Names outside the blocks that change features and that no DINOv2 has.
-const FOREIGN: [&str; 10] = [
+/// Names outside the blocks that change features and that no supported model has.
+const FOREIGN: [&str; 9] = [
     "patch_embed.",
     "embeddings.",
     "norm_pre.",
     "fc_norm.",
     "cls_norm.",
     "dist_token",
-    "storage_tokens",
     "rope",
     "rel_pos",
     "relative_position",
@@ -25,7 +24,7 @@ const FOREIGN: [&str; 10] = [
 #[derive(Debug, Clone)]
 pub struct Weights {
     pub(super) tensors: Named,
-    /// Names in the file of tensors that no DINOv2 has.
+    /// Names in the file of tensors that no supported model has.
     pub(super) foreign: Vec<String>,
     pub(super) prefix: String,
     others: Vec<String>,
@@ -130,7 +129,7 @@ impl Weights {
             }
         }
         self.complete_biases();
-        self.name_gated_layers();
+        self.name_feed_forward_layers();
         Ok(())
     }
 
@@ -157,39 +156,65 @@ impl Weights {
         }
     }
 
-    /// Adds the bias of keys, which timm leaves out, because a softmax cancels it.
+    /// Adds the biases that timm, and Hugging Face for DINOv3, leave out because they are 0: of
+    /// keys, and in some models of queries and values.
     fn complete_biases(&mut self) {
         for (name, parts) in &mut self.tensors {
+            let Some((present, tensor)) = parts.iter().flatten().next().cloned() else {
+                continue;
+            };
+            let leaves_out = ["attn.q_bias", "attn.k_bias", "attn.v_bias", "_proj.bias"];
             if name.ends_with("attn.qkv.bias")
-                && let [Some((name, query)), key @ None, Some(_)] = parts.as_mut_slice()
-                && name.ends_with("q_bias")
+                && leaves_out
+                    .iter()
+                    .any(|spelling| present.ends_with(spelling))
             {
-                *key = Some((name.replace("q_bias", "k_bias"), query.zeros()));
+                for part in parts.iter_mut().filter(|part| part.is_none()) {
+                    *part = Some((format!("{present} (absent)"), tensor.zeros()));
+                }
             }
         }
     }
 
-    /// Gives timm's gated layers, which are named as ungated ones, their names in the hub's layout.
-    fn name_gated_layers(&mut self) {
+    /// Gives layers whose names are those of the other kind of feed-forward network their names in
+    /// the hub's layout: timm's gated layers, and ungated ones of DINOv3 in transformers.
+    fn name_feed_forward_layers(&mut self) {
+        let parts = |tensor: &str| self.tensors.get(&format!("blocks.0.mlp.{tensor}.weight"));
         let width = |tensor: &str, axis: usize| {
-            let parts = self.tensors.get(tensor)?;
-            let (_, tensor) = parts.first()?.as_ref()?;
+            let (_, tensor) = parts(tensor)?.first()?.as_ref()?;
             tensor.shape.get(axis).copied()
         };
-        let inner = width("blocks.0.mlp.fc2.weight", 1);
-        let is_gated = inner.is_some_and(|inner| {
-            inner > 0 && width("blocks.0.mlp.fc1.weight", 0) == inner.checked_mul(2)
-        });
-        if is_gated {
-            let renamed = |name: String| {
+        let inner = width("fc2", 1);
+        let is_gated =
+            inner.is_some_and(|inner| inner > 0 && width("fc1", 0) == inner.checked_mul(2));
+        let has_gate = parts("w12").is_some();
+        let is_ungated = match parts("w12").map(Vec::as_slice) {
+            Some([None, Some((name, _))]) => name.ends_with("up_proj.weight"),
+            _ => false,
+        };
+        if is_ungated {
+            self.rename(|name| {
+                name.replace(".mlp.w12.", ".mlp.fc1.")
+                    .replace(".mlp.w3.", ".mlp.fc2.")
+            });
+            for (name, parts) in &mut self.tensors {
+                if name.contains(".mlp.fc1.") && parts.first().is_some_and(Option::is_none) {
+                    parts.remove(0);
+                }
+            }
+        } else if is_gated || has_gate {
+            self.rename(|name| {
                 name.replace(".mlp.fc1.", ".mlp.w12.")
                     .replace(".mlp.fc2.", ".mlp.w3.")
-            };
-            self.tensors = std::mem::take(&mut self.tensors)
-                .into_iter()
-                .map(|(name, parts)| (renamed(name), parts))
-                .collect();
+            });
         }
+    }
+
+    fn rename(&mut self, renamed: impl Fn(String) -> String) {
+        self.tensors = std::mem::take(&mut self.tensors)
+            .into_iter()
+            .map(|(name, parts)| (renamed(name), parts))
+            .collect();
     }
 }
 
@@ -227,7 +252,7 @@ fn no_model(file: &Checkpoint, wanted: Option<&str>) -> Error {
     let more = if groups.len() > 6 { ", …" } else { "" };
     Error::artifact(format!(
         "the file has {} tensors, under {}{more}, but no `cls_token` next to patch embeddings; use \
-         weights of a DINOv2 with the names of Meta's hub, timm or Hugging Face",
+         weights of a DINO or another ViT with the names of Meta's hub, timm or Hugging Face",
         tensors.len(),
         shown.join(", ")
     ))

@@ -1,7 +1,7 @@
 //! Section `model`: sizes of the backbone.
 
 use anyhow::bail;
-use dinoserve::model::{Architecture, Ffn, ModelSpec};
+use dinoserve::model::{Architecture, Family, Ffn, ModelSpec};
 use serde::{Deserialize, Serialize};
 
 /// Sizes that `--arch` names. Those of DINO's and DINOv2's models, except for `micro`, which trains
@@ -147,6 +147,7 @@ impl ModelConfig {
                 self.dim, self.depth
             ),
             licence: "none given".to_owned(),
+            family: Family::Dinov2,
             notice: None,
             architecture: self.architecture(global_size),
             embed_size: global_size,

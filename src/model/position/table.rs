@@ -1,13 +1,18 @@
-//! Position embeddings for any grid, interpolated as in Meta's code (`interpolate_pos_encoding`).
+//! Position tables for any grid, interpolated as in the authors' code.
 //!
-//! * Without registers: bicubic, a = −0.75, no antialiasing, border clamped; the hub's rule scales
-//!   by `(n + 0.1) / native`.
-//! * With registers: bicubic with antialiasing, a = −0.5, weights renormalized at the border.
+//! * [`Interpolation::Offset`] (`interpolate_pos_encoding` of DINO and DINOv2): bicubic, a = −0.75,
+//!   no antialiasing, border clamped, scaled by `(n + 0.1) / native`.
+//! * [`Interpolation::Antialiased`] (DINOv2 with registers, timm's `resample_abs_pos_embed`):
+//!   bicubic with antialiasing, a = −0.5, weights renormalized at the border.
+//! * Hugging Face's rule: as the first, scaled by `n / native`. For models with registers Hugging
+//!   Face antialiases, too.
 
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, s};
 
-use super::{Architecture, PositionRule};
-use crate::vision::{Grid, ResampleFilter, Tap, taps};
+use crate::{
+    model::{Architecture, Interpolation, PositionRule},
+    vision::{Grid, ResampleFilter, Tap, taps},
+};
 
 /// The trained table of a model, from which tables for other grids are made.
 #[derive(Debug, Clone)]
@@ -15,8 +20,15 @@ pub struct PositionTable {
     /// `[1 + native², dim]`.
     table: Array2<f32>,
     native: usize,
-    antialias: bool,
-    rule: PositionRule,
+    scaling: Scaling,
+}
+
+/// How weights for another grid are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scaling {
+    Offset,
+    Plain,
+    Antialiased,
 }
 
 /// Source positions of one output position, with their weights.
@@ -32,8 +44,11 @@ impl PositionTable {
         Self {
             table,
             native: architecture.native_grid,
-            antialias: architecture.antialiased_positions(),
-            rule,
+            scaling: match (rule, architecture.interpolation()) {
+                (PositionRule::Hf, _) if architecture.registers == 0 => Scaling::Plain,
+                (_, Interpolation::Offset) => Scaling::Offset,
+                (_, Interpolation::Antialiased) => Scaling::Antialiased,
+            },
         }
     }
 
@@ -60,10 +75,10 @@ impl PositionTable {
 
     /// Computes the weights of `n` output positions.
     fn weights(&self, n: usize) -> Vec<Weights> {
-        if self.antialias {
-            antialiased_weights(self.native, n)
-        } else {
-            clamped_weights(self.native, n, self.rule)
+        match self.scaling {
+            Scaling::Antialiased => antialiased_weights(self.native, n),
+            Scaling::Offset => clamped_weights(self.native, n, 0.1),
+            Scaling::Plain => clamped_weights(self.native, n, 0.0),
         }
     }
 }
@@ -81,11 +96,8 @@ fn antialiased_weights(native: usize, n: usize) -> Vec<Weights> {
         .collect()
 }
 
-fn clamped_weights(native: usize, n: usize, rule: PositionRule) -> Vec<Weights> {
-    let scale = match rule {
-        PositionRule::Hub => native as f64 / (n as f64 + 0.1),
-        PositionRule::Hf => native as f64 / n as f64,
-    } as f32;
+fn clamped_weights(native: usize, n: usize, offset: f64) -> Vec<Weights> {
+    let scale = (native as f64 / (n as f64 + offset)) as f32;
     let last = native as i64 - 1;
     (0..n)
         .map(|i| {
@@ -151,7 +163,7 @@ mod tests {
     #[test]
     fn weights_of_a_position_sum_to_1() {
         for n in [1, 5, 16, 37, 60] {
-            let hub = clamped_weights(37, n, PositionRule::Hub);
+            let hub = clamped_weights(37, n, 0.1);
             for (i, weights) in antialiased_weights(37, n).iter().chain(&hub).enumerate() {
                 let sum: f32 = weights.iter().map(|(_, weight)| weight).sum();
                 assert!((sum - 1.0).abs() < 1e-5, "{n}: {i}: {sum}");
@@ -162,7 +174,7 @@ mod tests {
     /// torch.nn.functional.interpolate, bicubic, of a ramp of 4 values to 2.
     #[test]
     fn weights_without_antialiasing_are_those_of_torch() {
-        let weights = clamped_weights(4, 2, PositionRule::Hf);
+        let weights = clamped_weights(4, 2, 0.0);
         let expected = [
             [(0, -0.09375), (0, 0.59375), (1, 0.59375), (2, -0.09375)],
             [(1, -0.09375), (2, 0.59375), (3, 0.59375), (3, -0.09375)],
