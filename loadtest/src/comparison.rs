@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Classes of accuracy: the least cosine similarity to fp32.
-const CLASSES: [f64; 2] = [0.9999, 0.998];
+const CLASSES: [f64; 3] = [0.9999, 0.998, 0.99];
 
 /// Writes the throughput and latency of all servers at one size, by classes of accuracy.
 /// `cosines` are those of [`lowest_cosines`](crate::accuracy::lowest_cosines).
@@ -49,7 +49,7 @@ pub(crate) fn over_http(
         let (many, one) = many.zip(one).context("dinoserve is in the comparison")?;
         writeln!(
             text,
-            "Cosine of at least {least}; ratios are those of `{}` and `{}` to each.\n\n\
+            "Cosine of at least {least}; ratios are those of {} and {} to each.\n\n\
              | server | lowest cosine | responses/s, 16 clients | responses/s, 1 client \
              | p50, ms, 1 client | ratio, 16 clients | ratio, 1 client |\n\
              |---|---|---|---|---|---|---|",

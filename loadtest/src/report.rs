@@ -115,12 +115,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     text.extend(sections);
     eprintln!("one client");
     comparison::one_client(
-        &programs,
-        &servers,
-        &settings,
-        &standard,
-        &folder,
-        &mut text,
+        &programs, &servers, &settings, &standard, &folder, &mut text,
     )
     .await?;
     for server in servers.drain(1..) {

@@ -60,8 +60,7 @@ impl Rounds {
                         measure_server(server, clients, size, images, seconds, &mut round).await?;
                     }
                     Turn::Bench(setting, size) => {
-                        measure_bench(programs, setting, size, folder, seconds, &mut round)
-                            .await?;
+                        measure_bench(programs, setting, size, folder, seconds, &mut round).await?;
                     }
                 }
             }

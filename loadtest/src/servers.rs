@@ -35,8 +35,8 @@ pub(crate) struct Programs {
     pub(crate) model: String,
 }
 
-/// Returns the flags of a setting of `dinoserve`: a precision, and `openvino` where OpenVINO runs one
-/// that other providers have, too.
+/// Returns the flags of a setting of `dinoserve`: a precision, and `openvino` where OpenVINO runs
+/// one that other providers have, too.
 pub(crate) fn flags_of(setting: &str) -> Vec<&str> {
     let (precision, device) = match setting.split_once(' ') {
         Some((precision, device)) => (precision, device),
