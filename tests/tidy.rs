@@ -43,6 +43,7 @@ const PLACES: [(&[&str], &[&str]); 6] = [
             "engine/session.rs",
             "engine/providers.rs",
             "engine/weights.rs",
+            "engine/lifetime.rs",
         ],
     ),
     (&["axum", "utoipa", "utoipa_axum"], &["http/"]),
@@ -59,8 +60,9 @@ const PLACES: [(&[&str], &[&str]); 6] = [
 ];
 
 /// Files with `unsafe` code; each maps a file into memory.
-const UNSAFE: [&str; 3] = [
+const UNSAFE: [&str; 4] = [
     "src/artifacts/mapped.rs",
+    "src/engine/lifetime.rs",
     "src/engine/weights.rs",
     "src/gallery/embedded/environment.rs",
 ];

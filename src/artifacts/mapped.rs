@@ -42,6 +42,43 @@ impl AsRef<[u8]> for Mapping {
     }
 }
 
+/// Releases the memory of pages that any code of this process has mapped from the file at `path`,
+/// read-only. A later access reads the same bytes from the file. Does nothing where the kernel does
+/// not list the mappings.
+///
+/// # Safety
+/// No other thread may unmap the file meanwhile: its addresses could get a new use.
+pub(crate) unsafe fn release_pages_of(path: &Path) {
+    #[cfg(target_os = "linux")]
+    {
+        use procfs::process::{MMPermissions, MMapPath, Process};
+        use rustix::mm::{Advice, madvise};
+        let Ok(path) = path.canonicalize() else {
+            return;
+        };
+        let Ok(maps) = Process::myself().and_then(|process| process.maps()) else {
+            return;
+        };
+        for map in maps {
+            let is_of_file = matches!(&map.pathname, MMapPath::Path(found) if *found == path);
+            if is_of_file && !map.perms.contains(MMPermissions::WRITE) {
+                let (start, end) = map.address;
+                // SAFETY: the pages are read-only and of a file, so they contain no change that
+                // could be lost; by the contract they are still mapped.
+                let _ = unsafe {
+                    madvise(
+                        start as *mut std::ffi::c_void,
+                        (end - start) as usize,
+                        Advice::LinuxDontNeed,
+                    )
+                };
+            }
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = path;
+}
+
 /// Maps a file for readers that share parts of it.
 pub fn map_file(path: &Path) -> Result<Bytes> {
     Mapping::open(path).map(Bytes::from_owner)

@@ -22,6 +22,7 @@ pub use download::download;
 pub use home::Home;
 pub use hub::Hub;
 pub use manifest::{Manifest, ModelPaths};
+pub(crate) use mapped::release_pages_of;
 pub use mapped::{Mapping, map_file};
 pub use model_file::{ModelFile, StoredWeight};
 pub use progress::{Progress, Step};

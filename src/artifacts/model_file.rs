@@ -1,12 +1,18 @@
 //! Reading converted models.
 
-use std::{borrow::Cow, ops::Range, path::Path};
+use std::{
+    borrow::Cow,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    ops::Range,
+    path::Path,
+};
 
 use ndarray::Array2;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::{Mapping, ModelPaths, map_file};
+use super::{ModelPaths, map_file};
 use crate::{
     error::{Error, Result},
     hex,
@@ -140,12 +146,22 @@ fn stored_bytes(paths: &ModelPaths, place: &str) -> Result<Option<Vec<u8>>> {
         Some(offset..offset.checked_add(length.parse().ok()?)?)
     });
     let Some(range) = range else { return Ok(None) };
-    let data = Mapping::open(&paths.data)?;
-    Ok(data.as_ref().get(range).map(<[u8]>::to_vec))
+    // Not mapped; see `release_pages_of`.
+    let reading = |error| Error::reading(&paths.data, error);
+    let mut file = File::open(&paths.data).map_err(reading)?;
+    let length = file.metadata().map_err(reading)?.len();
+    if range.start > range.end || range.end as u64 > length {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; range.len()];
+    file.seek(SeekFrom::Start(range.start as u64))
+        .and_then(|_| file.read_exact(&mut bytes))
+        .map_err(reading)?;
+    Ok(Some(bytes))
 }
 
-/// Makes the encoding from a stored table or stored periods; `None` if they are missing or do not fit
-/// the architecture.
+/// Makes the encoding from a stored table or stored periods; `None` if they are missing or do not
+/// fit the architecture.
 fn position_encoding(
     architecture: &Architecture,
     table: Option<&[u8]>,
@@ -169,8 +185,8 @@ fn position_encoding(
     }
 }
 
-/// Combines the file's fingerprint with the position rule, where it changes the features. The default
-/// rule keeps the fingerprint.
+/// Combines the file's fingerprint with the position rule, where it changes the features. The
+/// default rule keeps the fingerprint.
 fn effective_fingerprint(
     of_file: &str,
     positions: &PositionEncoding,

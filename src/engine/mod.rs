@@ -1,8 +1,8 @@
 //! Inference: a bounded job queue, a batcher thread, and worker threads that each own an ONNX
 //! Runtime session.
 //!
-//! [`Engine`] is the handle for callers. Only [`session`], [`providers`] and `weights` use ONNX
-//! Runtime.
+//! [`Engine`] is the handle for callers. Only [`session`], [`providers`], `weights` and `lifetime`
+//! use ONNX Runtime.
 //!
 //! # Errors
 //! [`Kind::Artifact`] if a model, a device or the runtime library cannot be used, and
@@ -12,6 +12,7 @@ mod batcher;
 mod device;
 mod features;
 mod hardware;
+mod lifetime;
 mod plan;
 mod positions;
 pub mod providers;

@@ -7,14 +7,14 @@ use std::{
 };
 
 use ndarray::{Array, ArrayView, Axis, Dimension};
-use ort::{
-    session::{Session, SessionOutputs},
-    value::TensorRef,
-};
+use ort::{session::SessionOutputs, value::TensorRef};
 
 use super::{
     EnginePlan, Features, Input, Provider, RequestedOutputs, Runtime, SessionOptions,
-    positions::PositionCache, providers::OrtResult, weights::SharedWeights,
+    lifetime::{OwnedSession, release_weights},
+    positions::PositionCache,
+    providers::OrtResult,
+    weights::SharedWeights,
 };
 use crate::{
     artifacts::ModelFile,
@@ -24,7 +24,7 @@ use crate::{
 
 /// A session and its buffers. It belongs to one thread.
 pub struct ModelSession {
-    session: Session,
+    session: OwnedSession,
     // Dropped after the session, which points into the weights of the model.
     model: Arc<LoadedModel>,
     provider: Provider,
@@ -37,6 +37,7 @@ pub struct ModelSession {
 struct LoadedModel {
     runtime: Runtime,
     path: PathBuf,
+    data: PathBuf,
     has_registers: bool,
     patch: PatchSize,
     weights: Option<SharedWeights>,
@@ -44,13 +45,15 @@ struct LoadedModel {
 }
 
 impl LoadedModel {
-    fn session(&self, provider: Provider, options: &SessionOptions) -> Result<Session> {
+    fn session(&self, provider: Provider, options: &SessionOptions) -> Result<OwnedSession> {
         let mut builder = self.runtime.session_builder(provider, options)?;
         if let Some(weights) = &self.weights {
             builder = weights.lend(builder)?;
         }
-        builder.commit_from_file(&self.path).map_err(|error| {
-            Error::artifact(format!("{} cannot be loaded: {error}", self.path.display()))
+        OwnedSession::create(|| {
+            builder.commit_from_file(&self.path).map_err(|error| {
+                Error::artifact(format!("{} cannot be loaded: {error}", self.path.display()))
+            })
         })
     }
 }
@@ -87,6 +90,7 @@ impl ModelSession {
         let model = Arc::new(LoadedModel {
             runtime: runtime.clone(),
             path: model.paths.model.clone(),
+            data: model.paths.data.clone(),
             has_registers: model.spec.architecture.registers > 0,
             patch: model.spec.architecture.patch,
             weights: on_cpu.then(|| SharedWeights::open(model)).transpose()?,
@@ -177,12 +181,16 @@ impl ModelSession {
             .collect()
     }
 
-    /// Runs one gray image of `grid`.
+    /// Runs one gray image of `grid`. OpenVINO packs the weights in its first run, after which the
+    /// memory of those in the file is released.
     pub fn warm_up(&mut self, grid: Grid) -> Result<()> {
         let Size { width, height } = grid.pixels(self.model.patch);
         let pixels = RgbImage::from_pixel(width as u32, height as u32, image::Rgb([128; 3]));
-        self.run(&[(&Input { pixels, grid }, RequestedOutputs::default())])
-            .map(drop)
+        self.run(&[(&Input { pixels, grid }, RequestedOutputs::default())])?;
+        if let Provider::OpenVino(_) = self.provider {
+            release_weights(&self.model.data);
+        }
+        Ok(())
     }
 }
 
