@@ -93,6 +93,9 @@ def main() -> None:
     device = torch.device(arguments.device)
     answer = {"version": torch.__version__, "limits": limits(device, arguments.seconds / 4), "rows": []}
     for spec in json.loads(arguments.specs):
+        if spec["ffn"] != "mlp" or spec.get("positions") == "rope":
+            print(f"{spec['name']} is not compared: it is written for plain ViTs", file=sys.stderr)
+            continue
         for size in map(int, arguments.sizes.split(",")):
             model = ViT(spec, size).to(device, torch.bfloat16).eval()
             if not arguments.eager:

@@ -47,7 +47,8 @@ impl AsRef<[u8]> for Mapping {
 /// not list the mappings.
 ///
 /// # Safety
-/// No other thread may unmap the file meanwhile: its addresses could get a new use.
+/// No other thread may unmap the file meanwhile, as its addresses could get a new use, and no code
+/// may have written to a mapping of it.
 pub(crate) unsafe fn release_pages_of(path: &Path) {
     #[cfg(target_os = "linux")]
     {
@@ -63,8 +64,8 @@ pub(crate) unsafe fn release_pages_of(path: &Path) {
             let is_of_file = matches!(&map.pathname, MMapPath::Path(found) if *found == path);
             if is_of_file && !map.perms.contains(MMPermissions::WRITE) {
                 let (start, end) = map.address;
-                // SAFETY: the pages are read-only and of a file, so they contain no change that
-                // could be lost; by the contract they are still mapped.
+                // SAFETY: by the contract the pages are still mapped, and contain no change that
+                // could be lost.
                 let _ = unsafe {
                     madvise(
                         start as *mut std::ffi::c_void,

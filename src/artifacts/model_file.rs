@@ -179,7 +179,7 @@ fn position_encoding(
         }
         Positions::Rope => {
             let periods: Vec<f32> = serde_json::from_str(periods?).ok()?;
-            (periods.len() == architecture.head_dim() / 4)
+            RopePeriods::are_usable(&periods, architecture)
                 .then(|| PositionEncoding::Rope(RopePeriods::new(periods, architecture)))
         }
     }

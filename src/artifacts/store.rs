@@ -215,6 +215,11 @@ impl ModelStore {
         let folder = self.home.root().join("images");
         fs::create_dir_all(&folder).map_err(|error| Error::writing(&folder, error))?;
         let to = folder.join(url.rsplit('/').next().unwrap_or("image"));
+        if self.hub.is_offline() && !to.exists() {
+            return Err(Error::artifact(format!(
+                "HF_HUB_OFFLINE forbids to download {url}; name the file of the image with --image"
+            )));
+        }
         download(url, &to, None, &self.hub, progress)?;
         Ok(to)
     }

@@ -2,7 +2,8 @@
 //!
 //! OpenVINO maps the file of the weights for every session. It packs them for its kernels and does
 //! not read the mapped pages again, unless it compiles for a new shape, so their memory is
-//! released. That is sound while no other thread unmaps them, which only the end of a session does.
+//! released. That is sound while no other thread unmaps them, so no session begins, ends or runs
+//! meanwhile.
 
 #![allow(
     unsafe_code,
@@ -12,17 +13,25 @@
 use std::{
     ops::{Deref, DerefMut},
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use ort::session::Session;
 
 use crate::{artifacts::release_pages_of, error::Result};
 
+/// Held while a session begins or ends.
 static TURN: Mutex<()> = Mutex::new(());
+/// Read while a session runs.
+static RUNS: RwLock<()> = RwLock::new(());
 
 fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Delays the release of weights until the guard is dropped.
+pub(super) fn running() -> RwLockReadGuard<'static, ()> {
+    RUNS.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A session that begins and ends in turn with the others.
@@ -60,7 +69,8 @@ impl Drop for OwnedSession {
 /// Releases the memory of the weights that sessions have mapped from `data`.
 pub(super) fn release_weights(data: &Path) {
     let _turn = turn();
-    // SAFETY: only sessions of OpenVINO map the files that it runs from; everyone else reads them.
-    // No session ends in this turn.
+    let _pause = RUNS.write().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: only sessions of OpenVINO map the file, read-only; other code reads it. No session
+    // begins, ends or runs until this function returns.
     unsafe { release_pages_of(data) };
 }

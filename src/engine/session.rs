@@ -11,7 +11,7 @@ use ort::{session::SessionOutputs, value::TensorRef};
 
 use super::{
     EnginePlan, Features, Input, Provider, RequestedOutputs, Runtime, SessionOptions,
-    lifetime::{OwnedSession, release_weights},
+    lifetime::{OwnedSession, release_weights, running},
     positions::PositionCache,
     providers::OrtResult,
     weights::SharedWeights,
@@ -158,7 +158,9 @@ impl ModelSession {
         let positions = TensorRef::from_array_view(positions.view()).into_result()?;
         let name = self.model.positions.input_name();
         let inputs = ort::inputs!["pixels" => pixels, name => positions];
+        let running = running();
         let results = self.session.run(inputs).into_result()?;
+        drop(running);
         let inference_time = started.elapsed();
         let results = Results(&results);
         batch

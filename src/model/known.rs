@@ -21,10 +21,10 @@ pub struct KnownAnswer {
     pub positions: PositionRule,
     /// First values of CLS.
     pub cls: Vec<f32>,
-    /// Maximum difference. It covers that the publishers resize in floats, and this program in
-    /// bytes as Pillow does.
+    /// Maximum difference. It covers that transformers resizes in floats, not in bytes; for DINOv3
+    /// that it computes the periods; and for DINO that it adds 1e-12 to the variance, not 1e-6.
     pub tolerance: f32,
-    /// Who published them.
+    /// Publisher, with the script or test.
     pub source: String,
 }
 

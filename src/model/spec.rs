@@ -17,7 +17,7 @@ pub struct ModelSpec {
     pub name: String,
     /// Summary in one line.
     pub summary: String,
-    /// Family, by whose authors the weights and the code are.
+    /// Family of the architecture and its training.
     #[serde(default, skip_serializing_if = "Family::is_dinov2")]
     pub family: Family,
     /// License of the weights.
@@ -64,8 +64,8 @@ impl Family {
 }
 
 option_enum! {
-    /// Whose code is followed where a position table is interpolated to other grids. The authors'
-    /// and Hugging Face's differ for models without registers, away from the native grid.
+    /// Rule for interpolating a position table to other grids. The authors' code and Hugging Face's
+    /// differ for models without registers, away from the native grid.
     #[derive(Default)]
     pub enum PositionRule {
         /// The authors': see [`Interpolation`](super::Interpolation).

@@ -133,7 +133,7 @@ fn an_average_that_cannot_be_read_is_named() {
         (
             "shadow_params.pth",
             "ema",
-            "tensors without the names of a DINOv2",
+            "tensors without the names of a ViT",
             "model",
         ),
     ] {

@@ -15,7 +15,7 @@ use dinoserve::{
         graph::ExternalData,
         proto::ModelProto,
         vit,
-        weights::{Checkpoint, TensorMap, Weights},
+        weights::{Checkpoint, RawTensor, TensorMap, Weights, read_torch},
     },
     vision::Size,
 };
@@ -126,6 +126,8 @@ fn a_wrong_description_is_found() {
         ),
         ("layer_scale", json!(true), "they need layer_scale = false"),
         ("dim", json!(0), "must be a positive multiple of `heads`"),
+        ("patch", json!(15), "`native` is no multiple of `patch`"),
+        ("rope_base", json!(10000), "`rope_base` is 10000"),
     ] {
         let folder = with_description("tiny-deit", |file| file[key] = value.clone());
         let (matches, printed) = verify(&folder, &["--device", "cpu"]);
@@ -134,6 +136,14 @@ fn a_wrong_description_is_found() {
             "{key} = {value}: {printed}"
         );
     }
+}
+
+#[test]
+fn the_words_of_a_position_rule_are_understood() {
+    let words = "bicubic, no antialias, source scaled by (n+0.1)/native";
+    let folder = with_description("tiny-dino1-p8", |file| file["position"] = json!(words));
+    let (matches, printed) = verify(&folder, &["--device", "cpu"]);
+    assert!(matches, "{printed}");
 }
 
 #[test]
@@ -204,10 +214,14 @@ fn no_graph_branches_or_has_shapes_that_depend_on_data() {
     }
 }
 
-/// Converts changed weights of DINOv3 and returns CLS, or the error.
+/// Converts changed weights of a DINOv3 with a plain feed-forward network and returns CLS, or the
+/// error.
 fn cls_with(change: impl FnOnce(&mut TensorMap)) -> Result<Vec<f32>, Error> {
-    use dinoserve::onnx::weights::read_torch;
-    let file = fs::read(golden("tiny-dinov3/hub_pretrain.pth")).expect("a file");
+    cls_of("tiny-dinov3", change)
+}
+
+fn cls_of(family: &str, change: impl FnOnce(&mut TensorMap)) -> Result<Vec<f32>, Error> {
+    let file = fs::read(golden(family).join("hub_pretrain.pth")).expect("a file");
     let mut checkpoint: Checkpoint = read_torch(file.into())?;
     change(&mut checkpoint.tensors);
     let weights = Weights::new(checkpoint)?;
@@ -218,7 +232,7 @@ fn cls_with(change: impl FnOnce(&mut TensorMap)) -> Result<Vec<f32>, Error> {
         location: "model.onnx.data".to_owned(),
         sink: &mut sink,
     };
-    let spec = family_spec("tiny-dinov3");
+    let spec = family_spec(family);
     let conversion = Conversion::from(Precision::Fp32);
     let built = vit::build(&spec, &weights, conversion, data, &mut |_| ())?;
     let path = to.join("model.onnx");
@@ -250,6 +264,61 @@ fn biases_periods_and_masks_of_dinov3_are_those_in_force() {
     assert_eq!(same.expect("features"), expected);
 }
 
+/// Takes a third of a tensor along its first axis.
+fn third(tensor: &RawTensor, index: usize) -> RawTensor {
+    let bytes = tensor.data.len() / 3;
+    let mut shape = tensor.shape.clone();
+    shape[0] /= 3;
+    RawTensor {
+        shape,
+        data: tensor.data.slice(index * bytes..(index + 1) * bytes),
+        ..tensor.clone()
+    }
+}
+
+/// Renames weights of Meta's DINOv3 as timm's files have them: no periods, no bias of keys.
+fn as_timm(tensors: &mut TensorMap) {
+    let renamed = |name: &str| {
+        name.replace("storage_tokens", "reg_token")
+            .replace(".ls1.gamma", ".gamma_1")
+            .replace(".ls2.gamma", ".gamma_2")
+            .replace(".mlp.w1.", ".mlp.fc1_g.")
+            .replace(".mlp.w2.", ".mlp.fc1_x.")
+            .replace(".mlp.w3.", ".mlp.fc2.")
+    };
+    for (name, tensor) in std::mem::take(tensors) {
+        if let Some(attention) = name.strip_suffix("qkv.bias") {
+            tensors.insert(format!("{attention}q_bias"), third(&tensor, 0));
+            tensors.insert(format!("{attention}v_bias"), third(&tensor, 2));
+        } else if !name.ends_with("bias_mask") && name != "rope_embed.periods" {
+            tensors.insert(renamed(&name), tensor);
+        }
+    }
+}
+
+/// Renames weights of Meta's DINOv3 as modules of transformers 5 have them in memory.
+fn as_modules_of_transformers(tensors: &mut TensorMap) {
+    for (name, tensor) in std::mem::take(tensors) {
+        let renamed = name.replace("blocks.", "model.layer.");
+        tensors.insert(renamed, tensor);
+    }
+}
+
+#[test]
+fn other_names_of_dinov3_are_read() {
+    let without_periods = |tensors: &mut TensorMap| {
+        tensors.remove("rope_embed.periods");
+    };
+    for family in ["tiny-dinov3", "tiny-dinov3-plus"] {
+        let expected = cls_of(family, without_periods).expect("features");
+        let found = cls_of(family, as_timm).expect("timm's names");
+        assert_eq!(found, expected, "{family}");
+        let expected = cls_of(family, |_| ()).expect("features");
+        let found = cls_of(family, as_modules_of_transformers).expect("other blocks");
+        assert_eq!(found, expected, "{family}");
+    }
+}
+
 #[test]
 fn weights_that_cannot_be_right_are_refused() {
     let nan = cls_with(|tensors| {
@@ -263,6 +332,29 @@ fn weights_that_cannot_be_right_are_refused() {
         error.contains("blocks.1.attn.qkv.bias has values that are not finite"),
         "{error}"
     );
+    let one_is_missing = cls_with(|tensors| {
+        tensors.remove("blocks.1.attn.qkv.bias");
+    });
+    let error = one_is_missing.expect_err("a bias of one block").to_string();
+    assert!(
+        error.contains("have no tensor blocks.1.attn.qkv.bias"),
+        "{error}"
+    );
+    let zeros = cls_with(|tensors| {
+        let periods = tensors.get_mut("rope_embed.periods").expect("periods");
+        periods.data = vec![0; periods.data.len()].into();
+    });
+    let error = zeros.expect_err("periods of 0").to_string();
+    assert!(
+        error.contains("rope_embed.periods has values that are not positive"),
+        "{error}"
+    );
+    let twice = cls_of("tiny-dinov3-plus", |tensors| {
+        let layer = tensors["blocks.0.mlp.w3.weight"].clone();
+        tensors.insert("blocks.0.mlp.fc2.weight".to_owned(), layer);
+    });
+    let error = twice.expect_err("a layer under two names").to_string();
+    assert!(error.contains("a tensor under two names"), "{error}");
     let both = cls_with(|tensors| {
         let table = tensors["cls_token"].clone();
         tensors.insert("pos_embed".to_owned(), table);
@@ -319,8 +411,7 @@ fn a_family_that_does_not_fit_the_file_is_named() {
     }
 }
 
-/// No official weights are at hand, so the published values are asked of others under the same
-/// name: they must be found wrong.
+/// Official weights are not at hand; other weights under the name must fail the comparison.
 #[test]
 fn known_answers_are_compared_with_the_models_of_that_name() {
     let folder = scratch("known");

@@ -25,7 +25,8 @@ pub(super) fn tensor(tensors: &TensorMap, name: &str) -> anyhow::Result<Vec<f32>
 
 /// Returns the largest difference; infinity if the lengths differ or a value is not finite.
 pub(super) fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
-    if found.len() != expected.len() || found.iter().any(|value| !value.is_finite()) {
+    if found.len() != expected.len() || found.iter().chain(expected).any(|value| !value.is_finite())
+    {
         return f32::INFINITY;
     }
     let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
@@ -50,6 +51,7 @@ mod tests {
         assert_eq!(largest_difference(&[1.0, 2.0], &[1.5, 2.25]), 0.5);
         assert_eq!(largest_difference(&[1.0], &[1.0, 2.0]), f32::INFINITY);
         assert_eq!(largest_difference(&[f32::NAN], &[1.0]), f32::INFINITY);
+        assert_eq!(largest_difference(&[1.0], &[f32::NAN]), f32::INFINITY);
     }
 
     #[test]

@@ -6,7 +6,9 @@ use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
 use crate::{
-    model::{Architecture, Family, Ffn, Interpolation, ModelSpec, Normalization, Positions},
+    model::{
+        Architecture, Family, Ffn, Interpolation, ModelSpec, Normalization, Positions, RopePeriods,
+    },
     vision::PatchSize,
 };
 
@@ -24,6 +26,8 @@ struct FamilyFile {
     /// Side of the native image, in pixels; absent without a position table.
     native: Option<usize>,
     eps: f32,
+    /// Base of the periods of rotations.
+    rope_base: Option<f32>,
     /// `rope`, or how a table is interpolated, in words.
     position: String,
     ffn: Ffn,
@@ -56,17 +60,27 @@ impl FamilyFile {
             "dino1" => Family::Dino,
             other => match other.parse() {
                 Ok(family) => family,
-                Err(_) => bail!("the family {other} is unknown"),
+                Err(_) => bail!("the family {other} is unknown; use dino1, dinov2, dinov3 or vit"),
             },
         };
         let (positions, interpolation) = match self.position.as_str() {
             "rope" => (Positions::Rope, None),
-            words if words.contains("antialias") => {
+            words if words.contains("0.1") => (Positions::Learned, Some(Interpolation::Offset)),
+            words if words.contains("antialias") && !words.contains("no antialias") => {
                 (Positions::Learned, Some(Interpolation::Antialiased))
             }
-            words if words.contains("0.1") => (Positions::Learned, Some(Interpolation::Offset)),
-            other => bail!("the position rule {other:?} is unknown"),
+            other => bail!(
+                "the position rule {other:?} is unknown; use one with `rope`, `antialias` or \
+                 `n+0.1`"
+            ),
         };
+        if let Some(base) = self.rope_base {
+            ensure!(
+                base == RopePeriods::BASE,
+                "`rope_base` is {base}, but periods are computed with {}",
+                RopePeriods::BASE
+            );
+        }
         let patch = self.patch.pixels();
         let native_grid = match (positions, self.native) {
             (Positions::Rope, _) => 0,
@@ -106,8 +120,8 @@ impl FamilyFile {
                 layer_scale: self.layer_scale,
                 qkv_bias: self.qkv_bias,
             },
-            embed_size: PATCHES * patch,
-            map_size: PATCHES * patch,
+            embed_size: patch.saturating_mul(PATCHES),
+            map_size: patch.saturating_mul(PATCHES),
             sources: Vec::new(),
         };
         spec.check()?;

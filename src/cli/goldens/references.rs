@@ -11,8 +11,11 @@ use crate::{
     artifacts::map_file,
     hex,
     onnx::weights::{TensorMap, read_safetensors},
-    vision::RgbImage,
+    vision::{PatchSize, RgbImage},
 };
+
+/// Maximum side of an image, in pixels.
+const MAX_SIDE: usize = 4096;
 
 /// The references of one size.
 pub(super) struct Reference {
@@ -46,9 +49,16 @@ fn size_of(path: &Path, prefix: &str) -> Option<(usize, usize)> {
 impl Reference {
     /// Reads a file of references. Its input is the tensor `pixels` `[height, width, 3]`, else the
     /// image formula; the hash in its metadata is checked if there is one.
-    pub(super) fn read(path: &Path, prefix: &str) -> anyhow::Result<Self> {
+    pub(super) fn read(path: &Path, prefix: &str, patch: PatchSize) -> anyhow::Result<Self> {
         let context = || path.display().to_string();
         let (height, width) = size_of(path, prefix).with_context(context)?;
+        let is_whole = |side: usize| side > 0 && side.is_multiple_of(patch.pixels());
+        ensure!(
+            is_whole(height) && is_whole(width) && height.max(width) <= MAX_SIDE,
+            "{}: both sides must be multiples of the patch size {}, up to {MAX_SIDE}",
+            path.display(),
+            patch.pixels()
+        );
         let file = map_file(path)?;
         let (_, header) = SafeTensors::read_metadata(&file).with_context(context)?;
         let tensors = SafeTensors::deserialize(&file).with_context(context)?;

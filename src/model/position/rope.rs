@@ -11,9 +11,6 @@ use ndarray::Array3;
 use super::Architecture;
 use crate::vision::Grid;
 
-/// Base of the periods of every published model.
-const BASE: f32 = 100.0;
-
 /// The periods of a model, from which rotations for a grid are made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopePeriods {
@@ -23,12 +20,23 @@ pub struct RopePeriods {
 }
 
 impl RopePeriods {
+    /// Base of the periods of every published model.
+    pub const BASE: f32 = 100.0;
+
+    /// Returns whether angles can be computed from these periods of a model.
+    pub fn are_usable(periods: &[f32], architecture: &Architecture) -> bool {
+        periods.len() == architecture.head_dim() / 4
+            && periods
+                .iter()
+                .all(|&period| period.is_normal() && period > 0.0)
+    }
+
     /// Wraps the periods of a weight file, `[head_dim / 4]`.
     ///
     /// # Panics
-    /// If their number is not that of the architecture.
+    /// If they are not [usable](Self::are_usable).
     pub fn new(periods: Vec<f32>, architecture: &Architecture) -> Self {
-        assert_eq!(periods.len(), architecture.head_dim() / 4);
+        assert!(Self::are_usable(&periods, architecture));
         Self {
             periods,
             prefix_tokens: architecture.prefix_tokens(),
@@ -39,7 +47,7 @@ impl RopePeriods {
     pub fn computed(architecture: &Architecture) -> Vec<f32> {
         let count = architecture.head_dim() / 4;
         (0..count)
-            .map(|i| BASE.powf(i as f32 / count as f32))
+            .map(|i| Self::BASE.powf(i as f32 / count as f32))
             .collect()
     }
 

@@ -46,6 +46,7 @@ impl PositionTable {
             native: architecture.native_grid,
             scaling: match (rule, architecture.interpolation()) {
                 (PositionRule::Hf, _) if architecture.registers == 0 => Scaling::Plain,
+                (PositionRule::Hf, _) => Scaling::Antialiased,
                 (_, Interpolation::Offset) => Scaling::Offset,
                 (_, Interpolation::Antialiased) => Scaling::Antialiased,
             },

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     model::{Architecture, RopePeriods},
     onnx::{Precision, weights::Weights},
 };
@@ -45,7 +45,15 @@ impl<'a> Reader<'a> {
     pub(super) fn rope_periods(&mut self, architecture: &Architecture) -> Result<Vec<f32>> {
         let name = "rope_embed.periods";
         if self.weights.has(name) {
-            self.read(name, &[architecture.head_dim() / 4])
+            let periods = self.read(name, &[architecture.head_dim() / 4])?;
+            if RopePeriods::are_usable(&periods, architecture) {
+                Ok(periods)
+            } else {
+                Err(Error::artifact(format!(
+                    "tensor {name} has values that are not positive; leave it out to have the \
+                     periods computed"
+                )))
+            }
         } else {
             Ok(RopePeriods::computed(architecture))
         }

@@ -8,9 +8,15 @@ pub(super) type Place = (Option<usize>, usize);
 
 /// Splits the path of a block from a name: `blocks.0.3.norm1.weight` is block 3 of chunk 0.
 pub(super) fn split(name: &str) -> Option<(Place, &str)> {
-    let rest = ["blocks.", "encoder.layer.", "layer."]
-        .iter()
-        .find_map(|path| name.strip_prefix(path))?;
+    // The last two are those of modules of transformers 5, which it renames when it saves them.
+    const PATHS: [&str; 5] = [
+        "blocks.",
+        "encoder.layer.",
+        "layer.",
+        "model.layer.",
+        "layers.",
+    ];
+    let rest = PATHS.iter().find_map(|path| name.strip_prefix(path))?;
     let (first, rest) = number(rest)?;
     Some(match number(rest) {
         Some((second, rest)) => ((Some(first), second), rest),

@@ -14,8 +14,8 @@ impl Weights {
     ///
     /// A position table gets a row for CLS, and gives away rows for registers, if the file differs
     /// from the hub there; the sums of tokens and positions are the same.
-    /// The biases of queries, keys and values are multiplied with their mask if there is one, and
-    /// zero if there are none.
+    /// The biases of queries, keys and values are multiplied with their mask if there is one. In a
+    /// model with rotations they are 0 if no block has any.
     ///
     /// # Errors
     /// [`crate::error::Kind::Artifact`] if it is missing, has another shape, or a value is not
@@ -64,7 +64,9 @@ impl Weights {
 
     /// Reads the biases of queries, keys and values of a block.
     fn read_biases(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        if !self.has(name) && self.found.position_rows.is_none() {
+        let is_of_qkv = |name: &String| name.contains(".attn.qkv.bias");
+        let has_none = !self.tensors.keys().any(is_of_qkv);
+        if has_none && self.found.position_rows.is_none() {
             return Ok(vec![0.0; shape.iter().product()]);
         }
         let mut biases = self.read_stored(name, shape)?;

@@ -3,7 +3,7 @@
 use ::safetensors::{Dtype as StoredDtype, SafeTensors};
 use bytes::Bytes;
 
-use super::{Dtype, RawTensor, TensorMap};
+use super::{Dtype, RawTensor, TensorMap, names::BIAS_MASK};
 use crate::error::{Error, Result};
 
 /// Reads the floating-point tensors of one or more safetensors files (the shards of a model).
@@ -18,6 +18,11 @@ pub fn read_safetensors(shards: &[Bytes]) -> Result<TensorMap> {
                 StoredDtype::F16 => Dtype::F16,
                 StoredDtype::BF16 => Dtype::Bf16,
                 StoredDtype::F64 => Dtype::F64,
+                other if name.ends_with(BIAS_MASK) => {
+                    return Err(Error::artifact(format!(
+                        "tensor {name} is of type {other:?}; save it in floats"
+                    )));
+                }
                 _ => continue,
             };
             let data = shard.slice_ref(view.data());

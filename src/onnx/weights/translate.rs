@@ -129,8 +129,7 @@ impl Weights {
             }
         }
         self.complete_biases();
-        self.name_feed_forward_layers();
-        Ok(())
+        self.name_feed_forward_layers()
     }
 
     fn insert(
@@ -150,35 +149,41 @@ impl Weights {
                 *slot = tensors.get(&name).cloned().map(|tensor| (name, tensor));
                 Ok(())
             }
-            _ => Err(Error::artifact(format!(
-                "the file has a tensor under two names, one of them {name}; leave one out"
-            ))),
+            _ => Err(under_two_names(&name)),
         }
     }
 
-    /// Adds the biases that timm, and Hugging Face for DINOv3, leave out because they are 0: of
-    /// keys, and in some models of queries and values.
+    /// Adds biases that are left out because they are 0: of keys in timm's files, which a softmax
+    /// cancels, and any of them in timm's and Hugging Face's files of models with rotations.
     fn complete_biases(&mut self) {
-        for (name, parts) in &mut self.tensors {
+        let has_table = self.tensors.contains_key("pos_embed");
+        let biases = self
+            .tensors
+            .iter_mut()
+            .filter(|(name, _)| name.ends_with("attn.qkv.bias"));
+        for (_, parts) in biases {
             let Some((present, tensor)) = parts.iter().flatten().next().cloned() else {
                 continue;
             };
-            let leaves_out = ["attn.q_bias", "attn.k_bias", "attn.v_bias", "_proj.bias"];
-            if name.ends_with("attn.qkv.bias")
-                && leaves_out
+            let is_left_out = match parts.as_slice() {
+                [Some((name, _)), None, Some(_)] if name.ends_with("attn.q_bias") => true,
+                _ if has_table => false,
+                _ => ["attn.q_bias", "attn.k_bias", "attn.v_bias", "_proj.bias"]
                     .iter()
-                    .any(|spelling| present.ends_with(spelling))
+                    .any(|spelling| present.ends_with(spelling)),
+            };
+            for part in parts
+                .iter_mut()
+                .filter(|part| part.is_none() && is_left_out)
             {
-                for part in parts.iter_mut().filter(|part| part.is_none()) {
-                    *part = Some((format!("{present} (absent)"), tensor.zeros()));
-                }
+                *part = Some((format!("{present} (absent)"), tensor.zeros()));
             }
         }
     }
 
     /// Gives layers whose names are those of the other kind of feed-forward network their names in
     /// the hub's layout: timm's gated layers, and ungated ones of DINOv3 in transformers.
-    fn name_feed_forward_layers(&mut self) {
+    fn name_feed_forward_layers(&mut self) -> Result<()> {
         let parts = |tensor: &str| self.tensors.get(&format!("blocks.0.mlp.{tensor}.weight"));
         let width = |tensor: &str, axis: usize| {
             let (_, tensor) = parts(tensor)?.first()?.as_ref()?;
@@ -196,7 +201,7 @@ impl Weights {
             self.rename(|name| {
                 name.replace(".mlp.w12.", ".mlp.fc1.")
                     .replace(".mlp.w3.", ".mlp.fc2.")
-            });
+            })?;
             for (name, parts) in &mut self.tensors {
                 if name.contains(".mlp.fc1.") && parts.first().is_some_and(Option::is_none) {
                     parts.remove(0);
@@ -206,16 +211,26 @@ impl Weights {
             self.rename(|name| {
                 name.replace(".mlp.fc1.", ".mlp.w12.")
                     .replace(".mlp.fc2.", ".mlp.w3.")
-            });
+            })?;
         }
+        Ok(())
     }
 
-    fn rename(&mut self, renamed: impl Fn(String) -> String) {
-        self.tensors = std::mem::take(&mut self.tensors)
-            .into_iter()
-            .map(|(name, parts)| (renamed(name), parts))
-            .collect();
+    fn rename(&mut self, renamed: impl Fn(&str) -> String) -> Result<()> {
+        for (name, parts) in std::mem::take(&mut self.tensors) {
+            let new = renamed(&name);
+            if self.tensors.insert(new.clone(), parts).is_some() {
+                return Err(under_two_names(&new));
+            }
+        }
+        Ok(())
     }
+}
+
+fn under_two_names(name: &str) -> Error {
+    Error::artifact(format!(
+        "the file has a tensor under two names, one of them {name}; leave one out"
+    ))
 }
 
 fn unmerged(name: &str) -> Error {

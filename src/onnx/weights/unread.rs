@@ -67,7 +67,7 @@ impl Checkpoint {
             .find_map(|part| Some((average_of(&part.path)?, part.to_string())));
         let found = object.or_else(|| {
             let path = self.nameless_average(chosen, &searched)?;
-            let detail = "tensors without the names of a DINOv2".to_owned();
+            let detail = "tensors without the names of a ViT".to_owned();
             Some((path.to_owned(), detail))
         });
         match found {
