@@ -217,7 +217,7 @@ impl ModelStore {
         let to = folder.join(url.rsplit('/').next().unwrap_or("image"));
         if self.hub.is_offline() && !to.exists() {
             return Err(Error::artifact(format!(
-                "HF_HUB_OFFLINE forbids to download {url}; name the file of the image with --image"
+                "HF_HUB_OFFLINE forbids downloading {url}; name the file of the image with --image"
             )));
         }
         download(url, &to, None, &self.hub, progress)?;
