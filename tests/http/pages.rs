@@ -7,6 +7,7 @@ use dinoserve::http::{
 use serde_json::json;
 use thirtyfour::Key;
 
+use super::families::model as family_model;
 use crate::support::{
     browser::Browser,
     focus, golden, read_golden, scratch,
@@ -634,5 +635,66 @@ async fn a_visitor_is_asked_for_an_api_key_once() {
             .await
             == json!(true)
     );
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn two_models_are_shown_side_by_side() {
+    let Some(browser) = Browser::start("pages::two_models").await else {
+        return;
+    };
+    let setup = Setup {
+        others: vec![family_model("tiny-dinov3", "hub_pretrain.pth")],
+        ..Setup::new(focus().clone())
+    };
+    let server = setup.start().await;
+    browser.resize(1280, 900, false).await;
+    browser.driver.goto(server.url("/")).await.unwrap();
+    browser.wait_for_count("#chosen option", 2).await;
+    browser
+        .drop_file(&read_golden(CHELSEA), "cat.png", "image/png")
+        .await;
+    let ready = "document.querySelector('#status').textContent.includes('are ready')";
+    browser.wait(ready).await;
+    browser.wait_for_count("#side .stage canvas", 6).await;
+    // A model sees the photograph in its own patches: 518 pixels of 14, and 448 of 16.
+    let sides = browser
+        .run("return [...document.querySelectorAll('#side canvas')].map((c) => c.height)")
+        .await;
+    assert_eq!(sides, json!([518, 448, 518, 448, 518, 448]));
+    browser
+        .run(
+            "const canvas = document.querySelectorAll('#side canvas')[4]; \
+             const box = canvas.getBoundingClientRect(); \
+             canvas.dispatchEvent(new MouseEvent('click', \
+             {clientX: box.left + box.width / 3, clientY: box.top + box.height / 2}));",
+        )
+        .await;
+    let asked = async |model: &str| {
+        let script = format!(
+            "return performance.getEntriesByType('resource').some(({{name}}) => \
+             name.includes('/v1/similarity') && name.includes('model={model}'))"
+        );
+        browser.run(&script).await == json!(true)
+    };
+    until(async || asked("dinov2-small-focus").await && asked("tiny-dinov3").await).await;
+    browser.screenshot("side-by-side-1280").await;
+
+    // The other model for the whole page.
+    browser
+        .run(
+            "const select = document.querySelector('#chosen'); select.value = 'tiny-dinov3'; \
+             select.dispatchEvent(new Event('change'));",
+        )
+        .await;
+    browser
+        .wait("document.querySelector('#model').textContent.includes('tiny-dinov3')")
+        .await;
+    browser.wait_for_count("#heads button", 3).await;
+    browser.wait(ready).await;
+    assert!(browser.text("#curl").await.contains("model=tiny-dinov3"));
+    assert_fits(&browser).await;
+    assert_well_behaved(&browser, &server).await;
+    browser.quit().await;
     server.stopped().await;
 }

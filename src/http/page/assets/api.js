@@ -98,17 +98,18 @@ export function askAbout(path, file, options = {}) {
   return ask(path, { method: "POST", body: file, type: file.type || "application/octet-stream", ...options });
 }
 
-/** Shows the model in the page's head, and what to know about it. */
-export async function showModel(chips, notice) {
-  const { data } = await ask("/v1/models");
-  const model = data.data[0];
+/** The served models, the default one first. */
+export async function servedModels() {
+  return (await ask("/v1/models")).data.data;
+}
+
+/** Shows a model in the page's head, and what to know about it. */
+export function showModel(model, chips, notice) {
   const texts = [model.id, model.precision, model.provider ?? "loading"];
   chips.replaceChildren(...texts.map((text) => Object.assign(document.createElement("span"), { textContent: text })));
-  if (notice && model.notice) {
-    notice.textContent = model.notice;
-    notice.hidden = false;
-  }
-  return model;
+  if (!notice) return;
+  notice.textContent = model.notice ?? "";
+  notice.hidden = !model.notice;
 }
 
 /** An element with properties and children. */

@@ -34,19 +34,20 @@ function selectText(place) {
 }
 
 /** Shows a command for each map of `photo`, and for what lies over it. */
-export function showCommands(place, photo, { overlay, second }) {
+export function showCommands(place, photo, { overlay, second, model }) {
   const server = location.origin;
+  const named = (path) => quoted(`${server}${path}${model && (path.includes("?") ? "&" : "?")}${model && `model=${encodeURIComponent(model)}`}`);
   const body = `--data-binary ${quoted(`@${photo.name}`)} -H ${quoted(`Content-Type: ${photo.file.type || "application/octet-stream"}`)}`;
   const form = [photo, second].filter(Boolean).map(({ name }) => `-F ${quoted(`image=@${name}`)}`).join(" ");
   const commands = [
-    ["Parts", `curl ${body} ${server}/v1/pca -o parts.png`],
-    ["All heads", `curl ${body} ${quoted(`${server}/v1/attention?head=all`)} -o heads.png`],
+    ["Parts", `curl ${body} ${named("/v1/pca")} -o parts.png`],
+    ["All heads", `curl ${body} ${named("/v1/attention?head=all")} -o heads.png`],
   ];
   if (overlay?.head !== undefined) {
-    commands.push([`Head ${overlay.head} over the photograph`, `curl ${body} ${quoted(`${server}/v1/attention?head=${overlay.head}&overlay=0.65&upscale=bicubic`)} -o head.png`]);
+    commands.push([`Head ${overlay.head} over the photograph`, `curl ${body} ${named(`/v1/attention?head=${overlay.head}&overlay=0.65&upscale=bicubic`)} -o head.png`]);
   }
   if (overlay?.patch) {
-    commands.push(["Similarity to the marked patch", `curl ${form} ${quoted(`${server}/v1/similarity?patch=${overlay.patch.join(",")}&overlay=0.65`)} -o similarity.png`]);
+    commands.push(["Similarity to the marked patch", `curl ${form} ${named(`/v1/similarity?patch=${overlay.patch.join(",")}&overlay=0.65`)} -o similarity.png`]);
   }
   commands.push(["Nearest in the gallery", `curl ${body} ${quoted(`${server}/v1/knn?k=8`)}`]);
   place.replaceChildren(...commands.map(([caption, command]) => {

@@ -1,6 +1,6 @@
 // The gallery: browse, filter, search by similarity, delete.
 
-import { Problem, ask, askAbout, element, itemPath, showModel, thumbnail } from "./api.js";
+import { Problem, ask, askAbout, element, itemPath, servedModels, showModel, thumbnail } from "./api.js";
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 48;
@@ -43,7 +43,8 @@ function start() {
   });
   $("confirm-no").addEventListener("click", () => $("confirm").close());
   guarded(async () => {
-    await showModel($("model"));
+    const [model] = await servedModels();
+    showModel(model, $("model"));
     await listGalleries();
     recall();
     await show();

@@ -1,14 +1,20 @@
 // The playground: a photograph and all its features.
 
-import { Problem, ask, askAbout, element, fetchWithKey, itemPath, showModel, thumbnail } from "./api.js";
+import { Problem, ask, askAbout, element, fetchWithKey, itemPath, servedModels, showModel, thumbnail } from "./api.js";
 import { colors, heat, keepMass, meanOverlap, paint, patchAt, rangeOf } from "./draw.js";
 import { fetchSample, showSamples } from "./samples.js";
 import { showCommands } from "./commands.js";
+import { SideBySide } from "./side.js";
 import { Timings } from "./timings.js";
 
 const $ = (id) => document.getElementById(id);
 const timings = new Timings($("timing"));
 
+/** Name of the model of this page; empty in a server of one model. */
+let chosen = "";
+let side = null;
+/** Names of the galleries. */
+let galleries = [];
 /** Size of maps in pixels, from the model. */
 let size = 518;
 /** Side of a patch in pixels, from the model. */
@@ -33,10 +39,30 @@ async function start() {
     showSamples($(place), (sample) => guarded(async () => choose(await fetchSample(sample))));
   }
   await guarded(async () => {
-    const model = await showModel($("model"), $("notice"));
-    size = model.map_size;
-    patchSize = model.patch;
+    const models = await servedModels();
+    useModel(models[0], models.length > 1);
+    side = new SideBySide($("side"), models, guarded);
+    $("chosen").hidden = models.length < 2;
+    $("chosen").replaceChildren(...models.map(({ id }) => element("option", { value: id }, id)));
+    $("chosen").addEventListener("change", () => {
+      useModel(models.find(({ id }) => id === $("chosen").value), true);
+      if (second) second.grid = gridOf(second.picture);
+      if (photo) guarded(() => openPhoto(photo.file));
+    });
   });
+}
+
+/** Makes `model` the one of this page; with `byName` requests name it. */
+function useModel(model, byName) {
+  showModel(model, $("model"), $("notice"));
+  chosen = byName ? model.id : "";
+  size = model.map_size;
+  patchSize = model.patch;
+}
+
+/** The path of a request to the model of this page. */
+function withModel(path) {
+  return chosen ? `${path}&model=${encodeURIComponent(chosen)}` : path;
 }
 
 function listen() {
@@ -110,7 +136,7 @@ async function pictureOf(file, signal) {
   try {
     return await createImageBitmap(file);
   } catch {
-    const response = await fetchWithKey(`/v1/pca?overlay=0&size=${size}`, {
+    const response = await fetchWithKey(withModel(`/v1/pca?overlay=0&size=${size}`), {
       method: "POST", body: file, signal, headers: { Accept: "image/png", "Content-Type": "application/octet-stream" },
     });
     if (!response.ok) throw new Problem((await response.json()).detail, response.status);
@@ -133,12 +159,13 @@ async function openPhoto(file) {
   $("file").value = "";
   timings.clear();
   repaint();
-  showCommands($("curl"), photo, { overlay, second });
+  showCommands($("curl"), photo, { overlay, second, model: chosen });
   say(`Analyzing ${photo.name}.`);
   paint($("pca"), { picture, grid: photo.grid, size, patchSize });
   // One after the other, so that each is as fast as the machine allows.
   await showParts(signal);
   await showHeads(signal);
+  await side?.show(photo, signal);
   await showNeighbors(signal);
   say(`${photo.name}: the maps are ready.`);
 }
@@ -160,7 +187,7 @@ async function working(place, work) {
 
 async function showParts(signal) {
   const foreground = $("foreground").checked ? "auto" : "none";
-  const path = `/v1/pca?size=${size}&foreground=${foreground}`;
+  const path = withModel(`/v1/pca?size=${size}&foreground=${foreground}`);
   const { data, timing } = await working($("pca").parentElement, () => askAbout(path, photo.file, { signal }));
   const [{ grid, map }] = data.data;
   photo.grid = grid;
@@ -172,7 +199,7 @@ async function showParts(signal) {
 }
 
 async function showHeads(signal) {
-  const path = `/v1/attention?size=${size}`;
+  const path = withModel(`/v1/attention?size=${size}`);
   const { data, timing } = await working($("heads"), () => askAbout(path, photo.file, { signal }));
   const [{ grid, attention }] = data.data;
   photo.grid = grid;
@@ -211,7 +238,7 @@ async function compareWith(patch) {
     const form = new FormData();
     form.append("image", photo.file, photo.name);
     if (second) form.append("image", second.file, second.name);
-    const path = `/v1/similarity?size=${size}&patch=${patch.join(",")}`;
+    const path = withModel(`/v1/similarity?size=${size}&patch=${patch.join(",")}`);
     const place = $("photo").parentElement;
     const { data, timing } = await working(place, () => ask(path, { method: "POST", body: form, signal }));
     if (overlay?.patch !== patch) return;
@@ -238,7 +265,7 @@ function layOver(next) {
     $("shown").textContent = "Similarity to the marked patch: low";
   }
   repaint();
-  if (photo) showCommands($("curl"), photo, { overlay, second });
+  if (photo) showCommands($("curl"), photo, { overlay, second, model: chosen });
 }
 
 function repaint() {
@@ -287,10 +314,10 @@ async function showNeighbors(signal) {
   $("neighbors").replaceChildren();
   try {
     const known = await ask("/v1/galleries", { signal });
-    const names = known.data.data.map(({ name }) => name);
-    $("galleries").replaceChildren(...names.map((value) => element("option", { value })));
+    galleries = known.data.data.map(({ name }) => name);
+    $("galleries").replaceChildren(...galleries.map((value) => element("option", { value })));
     $("add").hidden = false;
-    if (!names.includes(gallery)) {
+    if (!galleries.includes(gallery)) {
       $("neighbors-hint").textContent = `The gallery “${gallery}” is empty. Add this photograph to begin.`;
       return;
     }
@@ -315,7 +342,9 @@ async function addToGallery() {
   const [id, label, gallery] = ["add-id", "add-label", "add-gallery"].map((name) => $(name).value.trim());
   const query = label ? `&label=${encodeURIComponent(label)}` : "";
   const type = photo.file.type || "application/octet-stream";
-  const { data } = await ask(itemPath(id, gallery) + query, { method: "PUT", body: photo.file, type });
+  // A gallery keeps its model.
+  const path = itemPath(id, gallery) + query;
+  const { data } = await ask(galleries.includes(gallery) ? path : withModel(path), { method: "PUT", body: photo.file, type });
   await showNeighbors(running.signal);
   $("added").textContent = data.created ? `Stored “${id}” in “${gallery}”.` : `Replaced “${id}” in “${gallery}”.`;
 }
