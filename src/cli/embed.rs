@@ -96,7 +96,7 @@ impl Embed {
             unreadable: mut failures,
             skipped,
         } = Sources::find(&self.source)?;
-        let flags = &self.embed.vector;
+        let flags = &self.embed.run.vector;
         let image = flags.image_options();
         let options = flags.embed_options(Pooling::default(), !self.no_normalize);
         let mut started = Instant::now();

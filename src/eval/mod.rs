@@ -6,11 +6,13 @@
 mod folder;
 mod knn;
 mod linear;
+mod mcnemar;
 mod report;
 
 pub use self::{
     folder::{LabeledImages, LabeledVectors, classes},
     knn::{Neighbor, nearest, predict},
     linear::{probabilities, train_on},
+    mcnemar::Agreement,
     report::{ClassReport, Report},
 };

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use dinoserve::http::HttpConfig;
+use dinoserve::{artifacts::Home, http::HttpConfig, model::ModelSpec, onnx::Precision};
 use serde_json::Value;
 use tokio::process::Command;
 
 use crate::{
     support::{
-        focus, golden,
+        convert_file, focus, golden,
         process::PROGRAM,
         runtime_library, scratch,
         server::{Server, floats, new_gallery},
@@ -55,16 +55,20 @@ fn command(code: &str) -> Option<String> {
     is_whole.then(|| code.to_owned())
 }
 
-/// Writes the files that the documents name, and the models `dinov2-small` and `mine` in a home.
+/// Writes the files that the documents name, the models `dinov2-small` and `vit-small` in a home,
+/// and the description of `mine`.
 fn write_files(folder: &Path) {
     let home = tiny_home(&["tiny"]);
     let description = std::fs::read_to_string(home.join("catalog/tiny.toml")).unwrap();
     let named = |name: &str| description.replacen("\"tiny\"", &format!("\"{name}\""), 1);
-    std::fs::write(
-        home.join("catalog/dinov2-small.toml"),
-        named("dinov2-small"),
-    )
-    .unwrap();
+    for name in ["dinov2-small", "vit-small"] {
+        let spec = ModelSpec::parse(&named(name), name).unwrap();
+        let to = Home::new(Some(home.clone())).unwrap();
+        let to = to.model(name, Precision::Fp32).model;
+        let from = golden("tiny/model.safetensors");
+        convert_file(&spec, &from, Precision::Fp32, &to).unwrap();
+        std::fs::write(home.join(format!("catalog/{name}.toml")), named(name)).unwrap();
+    }
     std::fs::create_dir_all(folder.join(".cache")).unwrap();
     std::fs::rename(home, folder.join(".cache/dinoserve")).unwrap();
     std::fs::copy(golden("tiny/hub_pretrain.pth"), folder.join("mine.pth")).unwrap();

@@ -4,6 +4,7 @@ mod commands;
 mod documents;
 mod download;
 mod eval;
+mod eval_compare;
 mod eval_linear;
 mod examples;
 mod gallery;

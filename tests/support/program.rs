@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -28,6 +28,12 @@ pub fn home_with_tiny() -> PathBuf {
 /// Makes a home with the focus model in one precision.
 pub fn home_with_focus(precision: &str) -> PathBuf {
     let home = scratch("focus-home");
+    convert_focus_in(&home, precision);
+    home
+}
+
+/// Adds the focus model to a home.
+pub fn convert_focus_in(home: &Path, precision: &str) {
     let mut command = dinoserve();
     command
         .args([
@@ -41,13 +47,12 @@ pub fn home_with_focus(precision: &str) -> PathBuf {
         .arg(focus_source());
     assert!(
         command
-            .env("DINOSERVE_HOME", &home)
+            .env("DINOSERVE_HOME", home)
             .output()
             .unwrap()
             .status
             .success()
     );
-    home
 }
 
 /// A server process, killed at the end of the test.

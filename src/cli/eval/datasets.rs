@@ -14,7 +14,7 @@ use crate::{
     cli::{
         embed_files::{FileVector, embed_files},
         executor::block_on,
-        flags::EmbedFlags,
+        flags::{EmbedFlags, RunFlags},
         output::{exit_code, print_dim, write_file},
         progress::{Progress, Unit},
     },
@@ -27,9 +27,9 @@ use crate::{
     vision::ResizeMode,
 };
 
-/// Flags of every evaluation.
+/// The images of an evaluation.
 #[derive(Debug, Args)]
-pub(super) struct DatasetFlags {
+pub(super) struct FolderFlags {
     /// Folder of images to learn from, with a subfolder for each label
     #[arg(long, value_name = "DIR")]
     train: PathBuf,
@@ -41,13 +41,20 @@ pub(super) struct DatasetFlags {
     /// File for the report with every prediction
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+/// Flags of an evaluation of one model.
+#[derive(Debug, Args)]
+pub(super) struct DatasetFlags {
+    #[command(flatten)]
+    pub(super) folders: FolderFlags,
 
     #[command(flatten)]
     embed: EmbedFlags,
 }
 
 /// A dataset before its images are read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct LabeledFolder {
     root: PathBuf,
     pub(super) images: LabeledImages,
@@ -56,7 +63,7 @@ pub(super) struct LabeledFolder {
 }
 
 /// A file that is left out.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct ExcludedFile {
     path: String,
     error: String,
@@ -68,7 +75,7 @@ struct ExcludedFile {
 /// A labeled folder as vectors.
 #[derive(Debug, Serialize)]
 pub(super) struct Dataset {
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     images: usize,
     #[serde(rename = "unreadable")]
     excluded: Vec<ExcludedFile>,
@@ -79,17 +86,20 @@ pub(super) struct Dataset {
     dim_images: usize,
     #[serde(skip)]
     pub(super) vectors: LabeledVectors,
+    /// Path of each vector's file.
+    #[serde(skip)]
+    pub(super) paths: Vec<PathBuf>,
 }
 
 /// Both datasets, and how their vectors were made.
 #[derive(Debug, Serialize)]
 pub(super) struct Datasets {
-    model: String,
-    fingerprint: String,
-    precision: String,
+    pub(super) model: String,
+    pub(super) fingerprint: String,
+    pub(super) precision: String,
     pooling: Pooling,
     layers: usize,
-    size: usize,
+    pub(super) size: usize,
     resize: ResizeMode,
     dim: usize,
     pub(super) train: Dataset,
@@ -110,47 +120,11 @@ pub(super) struct Prediction<'a> {
     pub(super) probability: Option<f32>,
 }
 
-impl DatasetFlags {
+impl FolderFlags {
     /// Finds the images to learn from and those to test.
     pub(super) fn find(&self) -> anyhow::Result<(LabeledFolder, LabeledFolder)> {
         let train = LabeledFolder::find(&self.train)?;
         Ok((train, LabeledFolder::find(&self.test)?))
-    }
-
-    /// Embeds all images. `pooling` is the default of the evaluation.
-    pub(super) fn embed(
-        &self,
-        train: LabeledFolder,
-        test: LabeledFolder,
-        pooling: Pooling,
-        normalize: bool,
-    ) -> anyhow::Result<Datasets> {
-        let image = self.embed.vector.image_options();
-        let options = self.embed.vector.embed_options(pooling, normalize);
-        block_on(self.embed.with_extractor(async |extractor| {
-            let train = train
-                .embed(&extractor, &image, &options, "embedding train")
-                .await?;
-            let test = test
-                .embed(&extractor, &image, &options, "embedding test")
-                .await?;
-            let engine = extractor.engine();
-            let spec = engine.spec();
-            Ok(Datasets {
-                model: spec.name.clone(),
-                fingerprint: engine.fingerprint().to_owned(),
-                precision: engine.precision().to_string(),
-                pooling: options.pooling,
-                layers: options.layers,
-                size: image.overrides.size.unwrap_or(spec.embed_size),
-                resize: image.overrides.resize.unwrap_or(ResizeMode::Crop),
-                dim: train.vectors.vectors.ncols(),
-                classes: classes(&[&train.vectors, &test.vectors]),
-                not_in_train: train.vectors.missing_labels(&test.vectors),
-                train,
-                test,
-            })
-        }))
     }
 
     /// Writes the file of `--json`, if one is asked for.
@@ -164,6 +138,60 @@ impl DatasetFlags {
         writeln!(std::io::stdout(), "Every prediction is in {path}")?;
         Ok(())
     }
+}
+
+impl DatasetFlags {
+    /// Embeds all images. `pooling` is the default of the evaluation.
+    pub(super) fn embed(
+        &self,
+        folders: (LabeledFolder, LabeledFolder),
+        pooling: Pooling,
+        normalize: bool,
+    ) -> anyhow::Result<Datasets> {
+        embed_both(
+            &self.embed.run,
+            self.embed.name(),
+            folders,
+            pooling,
+            normalize,
+        )
+    }
+}
+
+/// Embeds the images to learn from and those to test. `pooling` is the default of the evaluation.
+pub(super) fn embed_both(
+    run: &RunFlags,
+    model: &str,
+    (train, test): (LabeledFolder, LabeledFolder),
+    pooling: Pooling,
+    normalize: bool,
+) -> anyhow::Result<Datasets> {
+    let image = run.vector.image_options();
+    let options = run.vector.embed_options(pooling, normalize);
+    block_on(run.with_extractor(model, async |extractor| {
+        let train = train
+            .embed(&extractor, &image, &options, "embedding train")
+            .await?;
+        let test = test
+            .embed(&extractor, &image, &options, "embedding test")
+            .await?;
+        let engine = extractor.engine();
+        let spec = engine.spec();
+        Ok(Datasets {
+            model: spec.name.clone(),
+            fingerprint: engine.fingerprint().to_owned(),
+            precision: engine.precision().to_string(),
+            pooling: options.pooling,
+            layers: options.layers,
+            size: image.overrides.size.unwrap_or(spec.embed_size),
+            resize: image.overrides.resize.unwrap_or(ResizeMode::Crop),
+            dim: train.vectors.vectors.ncols(),
+            classes: classes(&[&train.vectors, &test.vectors]),
+            not_in_train: train.vectors.missing_labels(&test.vectors),
+            train,
+            test,
+        })
+    }))
 }
 
 impl LabeledFolder {
@@ -216,16 +244,19 @@ impl LabeledFolder {
         let mut vectors = LabeledVectors::default();
         let mut values = Vec::new();
         let mut dim_images = 0;
-        for ((id, label), (_, result)) in images.ids.into_iter().zip(images.labels).zip(results) {
+        let mut kept = Vec::with_capacity(paths.len());
+        let images = images.ids.iter().zip(&images.labels).zip(&images.paths);
+        for (((id, label), path), (_, result)) in images.zip(results) {
             match result {
                 Ok(FileVector { vector, is_dim }) => {
                     values.extend(vector);
                     dim_images += usize::from(is_dim);
-                    vectors.ids.push(id);
-                    vectors.labels.push(label);
+                    vectors.ids.push(id.clone());
+                    vectors.labels.push(label.clone());
+                    kept.push(path.clone());
                 }
                 Err(error) => excluded.push(ExcludedFile {
-                    path: id,
+                    path: id.clone(),
                     error: error.to_string(),
                     unlabeled: false,
                 }),
@@ -249,6 +280,7 @@ impl LabeledFolder {
             skipped: self.skipped,
             dim_images,
             vectors,
+            paths: kept,
         })
     }
 }

@@ -78,16 +78,16 @@ impl Knn {
                 self.temperature
             );
         }
-        let (train, test) = self.datasets.find()?;
+        let folders = self.datasets.folders.find()?;
         // Checked before the images are embedded, which takes long.
-        let count = train.images.paths.len();
+        let count = folders.0.images.paths.len();
         let max_k = self.k.iter().copied().max().unwrap_or_default();
         if self.k.contains(&0) || max_k > count {
             let images = plural(count, "image");
             bail!("-k: with {images} to learn from, k must be 1 to {count}");
         }
         // Vectors have length 1, so that their dot product is the cosine.
-        let datasets = self.datasets.embed(train, test, Pooling::Cls, true)?;
+        let datasets = self.datasets.embed(folders, Pooling::Cls, true)?;
         let mut out = std::io::stdout();
         datasets.print(&mut out)?;
         let train = &datasets.train.vectors;
@@ -104,7 +104,7 @@ impl Knn {
         let neighbors = images
             .map(|(id, neighbors)| ImageNeighbors::new(&datasets, id, neighbors))
             .collect();
-        self.datasets.write_json(&KnnReport {
+        self.datasets.folders.write_json(&KnnReport {
             datasets: &datasets,
             temperature: self.temperature,
             runs,

@@ -53,9 +53,9 @@ impl Linear {
             folds: self.folds,
         };
         options.check()?;
-        let (train, test) = self.datasets.find()?;
+        let folders = self.datasets.folders.find()?;
         // Vectors keep their length: the probe finds its own scale.
-        let datasets = self.datasets.embed(train, test, Pooling::ClsMean, false)?;
+        let datasets = self.datasets.embed(folders, Pooling::ClsMean, false)?;
         let mut out = std::io::stdout();
         datasets.print(&mut out)?;
         let probe = learn(&datasets, &options)?;
@@ -83,7 +83,7 @@ impl Linear {
         let labels = test.indices(&datasets.classes);
         let report = Report::new(&datasets.classes, &labels, &predicted_classes);
         writeln!(out, "{report}")?;
-        self.datasets.write_json(&LinearReport {
+        self.datasets.folders.write_json(&LinearReport {
             datasets: &datasets,
             l2: probe.l2,
             cross_validated_accuracy: probe.accuracy,
@@ -112,7 +112,7 @@ impl Linear {
     }
 }
 
-fn learn(datasets: &Datasets, options: &TrainingOptions) -> anyhow::Result<Probe> {
+pub(super) fn learn(datasets: &Datasets, options: &TrainingOptions) -> anyhow::Result<Probe> {
     let mut progress = Progress::new(Unit::Items);
     let probe = train_on(&datasets.train.vectors, options, &mut |at| {
         let step = match at.stage {

@@ -1,6 +1,7 @@
 //! `dinoserve eval …`: how well a model's features separate labeled images. Each evaluation is a
 //! file; the flags and the datasets they share are in [`datasets`].
 
+mod compare;
 mod datasets;
 mod knn;
 mod linear;
@@ -15,6 +16,8 @@ pub(super) enum Eval {
     Knn(knn::Knn),
     /// Train a linear probe and classify by it
     Linear(linear::Linear),
+    /// Compare the features of several models
+    Compare(compare::Compare),
 }
 
 impl Eval {
@@ -22,6 +25,7 @@ impl Eval {
         match self {
             Self::Knn(command) => command.run(),
             Self::Linear(command) => command.run(),
+            Self::Compare(command) => command.run(),
         }
     }
 }

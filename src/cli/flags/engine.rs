@@ -15,16 +15,29 @@ use crate::{
     service::ModelSource,
 };
 
-/// Which model runs, and where.
+/// The one model of a command.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct ModelFlag {
+    /// Name of the model, or a list as for `serve`, of which it is the first; `dinoserve models
+    /// list` shows all
+    #[arg(long, env = "DINOSERVE_MODEL", value_name = "NAME")]
+    #[arg(default_value = "dinov2-small", value_parser = first_name)]
+    pub(in crate::cli) model: String,
+}
+
+/// Returns the first name of a list, so that commands of one model take the setting of a server.
+#[expect(clippy::unnecessary_wraps, reason = "clap asks for it")]
+pub(in crate::cli) fn first_name(
+    names: &str,
+) -> std::result::Result<String, std::convert::Infallible> {
+    Ok(names.split(',').next().unwrap_or(names).to_owned())
+}
+
+/// How and where models run.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct EngineFlags {
     #[command(flatten)]
     target: TargetFlags,
-
-    /// Name of the model; `dinoserve models list` shows all
-    #[arg(long, env = "DINOSERVE_MODEL", value_name = "NAME")]
-    #[arg(default_value = "dinov2-small")]
-    pub(in crate::cli) model: String,
 
     /// Never use the network; a model that is not in the cache is an error
     #[arg(long, env = "DINOSERVE_OFFLINE")]
@@ -74,10 +87,11 @@ impl EngineFlags {
     /// handles of the engine.
     pub(in crate::cli) async fn with_engine<T>(
         &self,
+        model: &str,
         runtime: &Runtime,
         work: impl AsyncFnOnce(Engine) -> T,
     ) -> Result<T> {
-        let (engine, thread) = Engine::start(runtime, self.model_file()?, &self.config())?;
+        let (engine, thread) = Engine::start(runtime, self.model_file(model)?, &self.config())?;
         let result = work(engine).await;
         thread.join();
         Ok(result)
@@ -90,26 +104,28 @@ impl EngineFlags {
 
     /// Opens the converted model; pulls and converts it first if it is not in the cache. Logs what
     /// to know about a model that is new on this machine.
-    pub(in crate::cli) fn model_file(&self) -> Result<ModelFile> {
-        let (model, is_new) = self.open_model()?;
+    pub(in crate::cli) fn model_file(&self, name: &str) -> Result<ModelFile> {
+        let (model, is_new) = self.open_model(name)?;
         if is_new {
             warn_of(&model.spec);
         }
         Ok(model)
     }
 
-    /// Opens the model as [`EngineFlags::model_file`] does, and always logs what to know about it.
-    pub(in crate::cli) fn served_model_file(&self) -> Result<ModelFile> {
+    /// Opens models as [`EngineFlags::model_file`] does, and always logs what to know about them.
+    pub(in crate::cli) fn served_model_files(&self, names: &[String]) -> Result<Vec<ModelFile>> {
         self.target.report()?;
-        let (model, _) = self.open_model()?;
-        warn_of(&model.spec);
-        Ok(model)
+        let open = |name: &String| {
+            let (model, _) = self.open_model(name)?;
+            warn_of(&model.spec);
+            Ok(model)
+        };
+        names.iter().map(open).collect()
     }
 
     /// Returns the model, and whether it was pulled or converted now.
-    fn open_model(&self) -> Result<(ModelFile, bool)> {
+    fn open_model(&self, name: &str) -> Result<(ModelFile, bool)> {
         let store = self.store()?;
-        let name = &self.model;
         let conversion = self.conversion()?;
         let is_new = store
             .catalog()

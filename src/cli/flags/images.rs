@@ -2,8 +2,9 @@
 
 use clap::Args;
 
-use super::{EngineFlags, names};
+use super::{EngineFlags, ModelFlag, names};
 use crate::{
+    artifacts::ModelStore,
     features::pool::Pooling,
     service::{CacheBytes, EmbedOptions, Extractor, ImageLimits, ImageOptions, VectorOptions},
     vision::{DecodeLimits, Levels, ResizeMode},
@@ -51,6 +52,16 @@ impl ImageLimitFlags {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EmbedFlags {
     #[command(flatten)]
+    model: ModelFlag,
+
+    #[command(flatten)]
+    pub(in crate::cli) run: RunFlags,
+}
+
+/// How images are embedded, by any model.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RunFlags {
+    #[command(flatten)]
     pub(in crate::cli) vector: VectorFlags,
 
     #[command(flatten)]
@@ -61,20 +72,46 @@ pub(in crate::cli) struct EmbedFlags {
 }
 
 impl EmbedFlags {
-    /// Starts the engine, runs `work` with an extractor on it, and stops the engine. `work` must
-    /// drop all handles of the extractor. The model is prepared on the calling thread, so this
-    /// belongs directly under [`block_on`](crate::cli::executor::block_on).
+    /// Does the same as [`RunFlags::with_extractor`] for the model of the command.
     pub(in crate::cli) async fn with_extractor<T>(
         &self,
+        work: impl AsyncFnOnce(Extractor) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        self.run.with_extractor(self.name(), work).await
+    }
+
+    /// Returns the name of the model.
+    pub(in crate::cli) fn name(&self) -> &str {
+        &self.model.model
+    }
+}
+
+impl RunFlags {
+    /// Starts the engine of a model, runs `work` with an extractor on it, and stops the engine.
+    /// `work` must drop all handles of the extractor. The model is prepared on the calling thread,
+    /// so this belongs directly under [`block_on`](crate::cli::executor::block_on).
+    pub(in crate::cli) async fn with_extractor<T>(
+        &self,
+        model: &str,
         work: impl AsyncFnOnce(Extractor) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let runtime = self.engine.runtime()?;
         let limits = self.limits.limits();
         self.engine
-            .with_engine(&runtime, async |engine| {
+            .with_engine(model, &runtime, async |engine| {
                 work(Extractor::new(engine, limits, CacheBytes::default())).await
             })
             .await?
+    }
+
+    /// Returns the limits of images.
+    pub(in crate::cli) fn limits(&self) -> ImageLimits {
+        self.limits.limits()
+    }
+
+    /// Opens the store of the models.
+    pub(in crate::cli) fn store(&self) -> crate::error::Result<ModelStore> {
+        self.engine.store()
     }
 }
 
@@ -110,6 +147,11 @@ impl VectorFlags {
         options.overrides.resize = self.resize;
         options.overrides.levels = self.levels;
         options
+    }
+
+    /// Returns whether the flags say what is pooled.
+    pub(in crate::cli) fn has_pooling(&self) -> bool {
+        self.pooling.is_some() || self.layers.is_some()
     }
 
     /// Returns the options without a gallery; `pooling` is the default.

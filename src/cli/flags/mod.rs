@@ -12,10 +12,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use strum::VariantNames;
 
 pub(super) use self::{
-    engine::{EngineFlags, warn_of},
+    engine::{EngineFlags, ModelFlag, first_name, warn_of},
     gallery::{GalleryFlags, GalleryLimitFlags},
     http::{AccessFlags, HttpFlags},
-    images::{EmbedFlags, ImageLimitFlags},
+    images::{EmbedFlags, ImageLimitFlags, RunFlags},
     target::{StoreFlags, TargetFlags},
 };
 

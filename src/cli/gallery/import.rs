@@ -30,7 +30,9 @@ use crate::{
     error::{Error, Result},
     gallery::{Binding, NewItem, OpenMode, Parts, Written},
     names::plural,
-    service::{Extractor, Galleries, GalleryLimits, InputOptions, NewEntry, QueryInput},
+    service::{
+        Extractor, Galleries, GalleryLimits, InputOptions, ModelChoice, NewEntry, QueryInput,
+    },
     sources::SkippedFiles,
 };
 
@@ -157,13 +159,15 @@ impl Import {
     ) -> anyhow::Result<()> {
         let name = &self.gallery.name;
         let options = InputOptions {
-            image: self.embed.vector.image_options(),
-            vectors: self.embed.vector.vector_options(),
+            image: self.embed.run.vector.image_options(),
+            vectors: self.embed.run.vector.vector_options(),
         };
         // Options that do not fit the gallery are reported before any image is read.
-        let binding = galleries
-            .binding_to_write(extractor, name, &options, true)
+        let model = ModelChoice::only(extractor.clone());
+        let (_, binding) = galleries
+            .binding_to_write(&model, name, &options, true)
             .await?;
+        drop(model);
         let store = galleries.store();
         let target = Target {
             extractor,
