@@ -117,7 +117,7 @@ def main() -> None:
             masses = ", ".join(f"{head['foreground_mass']:.0%}" for head in stats["heads"])
             print(f"    attention of each head on the foreground: {masses}; mean overlap {stats['mean_overlap']:.0%}")
         metrics = server.get("/metrics").decode()
-        done = next(line for line in metrics.splitlines() if line.startswith('dinoserve_images_total{outcome="ok"}'))
+        done = next(line for line in metrics.splitlines() if line.startswith("dinoserve_images_total{") and 'outcome="ok"' in line)
         print(f"metrics: {done}")
     except (urllib.error.URLError, OSError) as error:
         server.process.kill()

@@ -29,6 +29,12 @@ macro_rules! option_enum {
 
 pub(crate) use option_enum;
 
+/// Returns names in quotes, separated by commas.
+pub(crate) fn quoted(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let names = names.into_iter().map(|name| format!("{:?}", name.as_ref()));
+    names.collect::<Vec<_>>().join(", ")
+}
+
 /// Returns a count with its noun, such as "1 image", "2 images" and "2 patches".
 pub(crate) fn plural<T: Display + PartialEq + From<u8>>(count: T, noun: &str) -> String {
     let ending = match noun {

@@ -77,6 +77,7 @@ async fn keep_busy(engine: &Engine) -> Answer {
 
 fn batches() -> (u64, f64) {
     let sizes = &telemetry::metrics().batch_size;
+    let sizes = sizes.with_label_values(&["tiny-reg"]);
     (sizes.get_sample_count(), sizes.get_sample_sum())
 }
 
@@ -450,7 +451,13 @@ async fn a_worker_that_panics_is_isolated_counted_and_replaced() {
     let metrics = telemetry::metrics();
     let panics = || metrics.panics.with_label_values(&["worker"]).get();
     let panics_before = panics();
-    let restarts_before = metrics.worker_restarts.get();
+    let restarts = || {
+        metrics
+            .worker_restarts
+            .with_label_values(&["tiny-reg"])
+            .get()
+    };
+    let restarts_before = restarts();
     let expected = ask(&engine, input(GRID, 7)).await.unwrap().unwrap().1.cls;
     // More bad inputs than workers, mixed with good ones.
     let answers: Vec<_> = (0..12)
@@ -479,7 +486,7 @@ async fn a_worker_that_panics_is_isolated_counted_and_replaced() {
     assert_eq!(panics() - panics_before, 6);
     // A session is replaced after its response is sent.
     let began = std::time::Instant::now();
-    while metrics.worker_restarts.get() - restarts_before < 6 {
+    while restarts() - restarts_before < 6 {
         assert!(began.elapsed() < Duration::from_secs(10));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -550,7 +557,10 @@ async fn a_batch_that_panics_replaces_the_session() {
         ..on_cpu()
     };
     let (engine, _thread) = start(&config).await;
-    let restarts = || telemetry::metrics().worker_restarts.get();
+    let restarts = || {
+        let counter = &telemetry::metrics().worker_restarts;
+        counter.with_label_values(&["tiny-reg"]).get()
+    };
     let before = restarts();
     let large = keep_busy(&engine).await;
     // Two inputs of one grid form a batch, which panics; each of them alone panics, too.

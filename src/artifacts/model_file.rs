@@ -76,6 +76,12 @@ pub struct ModelFile {
 }
 
 impl ModelFile {
+    /// Returns the size of the weights, in bytes.
+    pub fn weight_bytes(&self) -> u64 {
+        let bytes = self.weights.iter().map(|weight| weight.range.len() as u64);
+        bytes.sum()
+    }
+
     /// Opens a model that `dinoserve models convert` wrote.
     pub fn open(path: &Path, rule: PositionRule) -> Result<Self> {
         let invalid = |detail: &str| Error::artifact(format!("{}: {detail}", path.display()));

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::flags::{EngineFlags, ImageLimitFlags};
+use super::flags::{EngineFlags, ImageLimitFlags, ModelFlag};
 use crate::{
     engine::{EnginePlan, Input, ModelSession, RequestedOutputs, Sessions},
     error::Result,
@@ -39,6 +39,9 @@ pub(super) struct Bench {
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    model: ModelFlag,
 
     #[command(flatten)]
     engine: EngineFlags,
@@ -73,7 +76,7 @@ impl Bench {
             .map(|path| std::fs::read(path).with_context(|| path.display().to_string()))
             .collect::<anyhow::Result<_>>()?;
         let runtime = self.engine.runtime()?;
-        let model = self.engine.model_file()?;
+        let model = self.engine.model_file(&self.model.model)?;
         let patch = model.spec.architecture.patch;
         let plan = self.engine.config().plan_here(model.precision, &runtime)?;
         let mut sessions = ModelSession::load(&runtime, &model, &plan)?;

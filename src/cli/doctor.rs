@@ -88,16 +88,20 @@ fn good(detail: impl Display) -> Outcome {
 impl Doctor {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let runtime = self.serve.engine.runtime();
-        let model = self.model();
-        let model_is_usable = matches!(model, Ok((Verdict::Good, _)));
         let findings = block_on(async {
-            Ok([
-                Finding::new("runtime", self.library(&runtime)),
-                Finding::new("model", model),
-                Finding::new("device", self.device(runtime.ok(), model_is_usable).await),
-                Finding::new("port", self.port()),
-                Finding::new("gallery", self.gallery().await),
-            ])
+            let mut findings = vec![Finding::new("runtime", self.library(&runtime))];
+            let runtime = runtime.ok();
+            self.serve.check_models()?;
+            for name in &self.serve.models {
+                let model = self.model(name);
+                let is_usable = matches!(model, Ok((Verdict::Good, _)));
+                let device = self.device(name, runtime.as_ref(), is_usable).await;
+                findings.push(Finding::new("model", model));
+                findings.push(Finding::new("device", device));
+            }
+            findings.push(Finding::new("port", self.port()));
+            findings.push(Finding::new("gallery", self.gallery().await));
+            Ok(findings)
         })?;
         if self.json {
             print_json(&findings)?;
@@ -119,9 +123,8 @@ impl Doctor {
     }
 
     /// The outcome is good only if the model can be run now.
-    fn model(&self) -> Outcome {
+    fn model(&self, name: &str) -> Outcome {
         let engine = &self.serve.engine;
-        let name = &engine.model;
         let store = engine.store()?;
         let spec = store.catalog().get(name)?;
         match store.state(spec, engine.conversion()?) {
@@ -162,7 +165,12 @@ impl Doctor {
         }
     }
 
-    async fn device(&self, runtime: Option<Runtime>, model_is_usable: bool) -> Outcome {
+    async fn device(
+        &self,
+        name: &str,
+        runtime: Option<&Runtime>,
+        model_is_usable: bool,
+    ) -> Outcome {
         let Some(runtime) = runtime else {
             return Ok((Verdict::Skipped, "needs the runtime library".to_owned()));
         };
@@ -173,7 +181,7 @@ impl Doctor {
             let names: Vec<String> = providers.iter().map(ToString::to_string).collect();
             return good(names.join(", "));
         }
-        let ready = engine.with_engine(&runtime, async |engine| engine.ready().await);
+        let ready = engine.with_engine(name, runtime, async |engine| engine.ready().await);
         good(format_args!("the model runs: {}", ready.await??))
     }
 

@@ -1,8 +1,8 @@
 //! `dinoserve serve`.
 
-use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io::Write, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use tokio::net::TcpListener;
 
@@ -14,15 +14,35 @@ use super::{
 };
 use crate::{
     artifacts::{ModelFile, remove_unfinished},
-    engine::{Engine, Runtime},
+    engine::{Engine, EngineThread, Runtime},
     gallery::OpenMode,
     http::{self, AppState, Certificate, Stop, access::ApiKeys},
-    service::{CacheBytes, Extractor, LiveService, Service},
+    service::{CacheBytes, Extractor, Models, Service},
     telemetry::{self, TraceExport},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
+    /// Name of a model to serve; repeated, or a list with commas, for several. The first answers
+    /// requests that name none. `dinoserve models list` shows all
+    #[arg(
+        long = "model",
+        env = "DINOSERVE_MODEL",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    #[arg(default_value = "dinov2-small")]
+    pub(super) models: Vec<String>,
+
+    /// Maximum number of models that are served at the same time
+    #[arg(
+        long,
+        env = "DINOSERVE_MAX_MODELS",
+        value_name = "COUNT",
+        default_value_t = 8
+    )]
+    max_models: usize,
+
     #[command(flatten)]
     pub(super) engine: EngineFlags,
 
@@ -65,6 +85,19 @@ pub(super) struct Serve {
 }
 
 impl Serve {
+    /// Checks the list of models before any of them is downloaded.
+    pub(super) fn check_models(&self) -> anyhow::Result<()> {
+        let mut names = BTreeSet::new();
+        if let Some(twice) = self.models.iter().find(|name| !names.insert(name.as_str())) {
+            bail!("--model {twice} is given twice");
+        }
+        let (count, max) = (self.models.len(), self.max_models);
+        if count > max {
+            bail!("{count} models are more than --max-models {max}");
+        }
+        Ok(())
+    }
+
     pub(super) fn address(&self) -> SocketAddr {
         self.http.address()
     }
@@ -80,13 +113,14 @@ impl Serve {
 
     pub(super) fn run(self) -> anyhow::Result<()> {
         raise_file_limit();
+        self.check_models()?;
         // Files of flags are checked before the model is loaded, which takes seconds.
         let keys = self.access.keys()?;
         let certificate = self.access.certificate()?;
         let onnxruntime = self.engine.runtime()?;
-        let model = self.engine.served_model_file()?;
+        let models = self.engine.served_model_files(&self.models)?;
         let runtime = async_runtime()?;
-        let served = runtime.block_on(self.serve(&onnxruntime, model, keys, certificate));
+        let served = runtime.block_on(self.serve(&onnxruntime, models, keys, certificate));
         // Abandons tasks that may take long and are no longer needed, such as the download of
         // another model.
         runtime.shutdown_timeout(Duration::from_secs(1));
@@ -97,7 +131,7 @@ impl Serve {
     async fn serve(
         self,
         onnxruntime: &Runtime,
-        model: ModelFile,
+        models: Vec<ModelFile>,
         keys: Option<Arc<ApiKeys>>,
         certificate: Option<Arc<Certificate>>,
     ) -> anyhow::Result<()> {
@@ -115,19 +149,28 @@ impl Serve {
                 "the API is open to all clients of this address; --api-keys FILE requires keys"
             );
         }
-        let (engine, thread) = Engine::start(onnxruntime, model, &self.engine.config())?;
         let http_config = self.http.http_config(self.access.cors_origins());
         // An image that waits for half of the time can still be answered in the other half.
         let cache = CacheBytes {
             all: self.cache_mb << 20,
             recent: self.recent_mb << 20,
         };
-        let extractor = Extractor::new(engine, self.limits.limits(), cache)
-            .with_max_wait(http_config.request_timeout / 2);
-        let service = Service::new(extractor, gallery.clone(), self.gallery_limits.limits());
+        let limits = self.limits.limits();
+        let mut served: Vec<(Extractor, EngineThread)> = Vec::with_capacity(models.len());
+        for model in models {
+            let (engine, thread) = Engine::start(onnxruntime, model, &self.engine.config())?;
+            let extractor = match served.first() {
+                Some((first, _)) => first.with_engine(engine),
+                None => Extractor::new(engine, limits, cache)
+                    .with_max_wait(http_config.request_timeout / 2),
+            };
+            served.push((extractor, thread));
+        }
         let source = self.engine.source(onnxruntime)?;
-        let live = Arc::new(LiveService::new(service, thread, Some(source)));
-        let state = AppState::new(Arc::clone(&live), http_config, keys);
+        let models = Models::new(served, Some(source), self.max_models);
+        let limits = self.gallery_limits.limits();
+        let service = Service::new(Arc::clone(&models), gallery.clone(), limits);
+        let state = AppState::new(service.clone(), http_config, keys);
         let scheme = certificate.as_ref().map_or("http", |_| "https");
         let config = self.http.serve_config(&self.access, certificate);
         let build_info = &telemetry::metrics().build_info;
@@ -139,7 +182,7 @@ impl Serve {
         let local = listener.local_addr()?;
         writeln!(std::io::stdout(), "listening on {scheme}://{local}")?;
         let loaded = async {
-            live.ready().await?;
+            models.ready().await?;
             // From now on only a signal ends the server.
             std::future::pending::<anyhow::Result<()>>().await
         };
@@ -147,7 +190,8 @@ impl Serve {
             served = http::serve(listener, state, stop_signal(), config) => served?,
             failed = loaded => failed?,
         }
-        live.close().await;
+        drop(models);
+        service.close().await;
         if let Some(gallery) = gallery {
             gallery.close().await;
         }

@@ -13,7 +13,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
 
-use super::{flags::StoreFlags, output::print_json};
+use super::{
+    flags::{StoreFlags, first_name},
+    output::print_json,
+};
 use crate::{
     engine::{
         Device, OpenVinoDevice, Setting, Tuned, Tuning, available_cores, has_bf16, has_nvidia_gpu,
@@ -32,9 +35,9 @@ pub(super) struct Tune {
     #[arg(value_name = "IMAGE")]
     images: Vec<PathBuf>,
 
-    /// Name of the model; the choice is for all models
+    /// Name of the model, the first of a list; the choice is for all models
     #[arg(long, env = "DINOSERVE_MODEL", value_name = "NAME")]
-    #[arg(default_value = "dinov2-small")]
+    #[arg(default_value = "dinov2-small", value_parser = first_name)]
     model: String,
 
     /// Never use the network

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     EnginePlan, EngineState,
+    cores::CoreBudget,
     queue::{Event, Job, QueuedJob},
 };
 
@@ -41,6 +42,7 @@ pub(super) struct Batcher {
     /// How the engine runs. With solo threads, the last worker uses all cores, for an image that is
     /// alone in the engine.
     plan: Arc<EnginePlan>,
+    cores: CoreBudget,
     state: watch::Sender<EngineState>,
 }
 
@@ -50,6 +52,7 @@ impl Batcher {
     pub(super) fn new(
         workers: Vec<WorkerSlot>,
         plan: EnginePlan,
+        cores: CoreBudget,
         state: watch::Sender<EngineState>,
     ) -> Self {
         let plan = Arc::new(plan);
@@ -58,6 +61,7 @@ impl Batcher {
             workers,
             queued: VecDeque::new(),
             plan,
+            cores,
             state,
         }
     }
@@ -131,8 +135,10 @@ impl Batcher {
             let is_last = self.workers[..regular].iter().all(|worker| {
                 matches!(worker.state, WorkerState::Recovering | WorkerState::Broken)
             });
+            // While another model runs, waiting for all cores would leave some of them idle.
+            let is_alone = self.queued.len() == 1 && self.cores.is_idle();
             match solo.state {
-                WorkerState::Idle if !any_busy && (self.queued.len() == 1 || is_last) => {
+                WorkerState::Idle if !any_busy && (is_alone || is_last) => {
                     return Some((regular, self.take(1)));
                 }
                 // The solo worker uses all cores; a concurrent image would slow down both.
@@ -200,7 +206,12 @@ mod tests {
                 state: WorkerState::Idle,
             })
             .collect();
-        let mut batcher = Batcher::new(slots, plan, watch::Sender::new(EngineState::Loading));
+        let mut batcher = Batcher::new(
+            slots,
+            plan,
+            CoreBudget::new(),
+            watch::Sender::new(EngineState::Loading),
+        );
         let permits = Arc::new(Semaphore::new(grids.len()));
         batcher.queued.extend(grids.iter().map(|&height| QueuedJob {
             job: Job {

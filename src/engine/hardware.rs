@@ -37,6 +37,19 @@ fn multiplies_bf16_faster(cpuinfo: &str) -> bool {
     has_amx || field(cpuinfo, "vendor_id") == Some("AuthenticAMD")
 }
 
+/// Returns the resident memory of this process, in bytes; `None` where the system does not tell.
+pub(super) fn resident_bytes() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let process = procfs::process::Process::myself().ok()?;
+        Some(process.statm().ok()?.resident * procfs::page_size())
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        None
+    }
+}
+
 /// Describes the processor as far as speed depends on it: its name, the units that matter, and the
 /// number of cores.
 pub(super) fn processor() -> String {

@@ -9,9 +9,11 @@
 //! [`Kind::Internal`] if the runtime fails.
 
 mod batcher;
+mod cores;
 mod device;
 mod features;
 mod hardware;
+mod info;
 mod lifetime;
 mod plan;
 mod positions;
@@ -27,7 +29,6 @@ use std::{sync::Arc, time::SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::queue::JobQueue;
 pub use self::{
     device::{Device, OpenVinoDevice, Provider},
     features::{Features, Input, RequestedOutputs},
@@ -38,6 +39,7 @@ pub use self::{
     state::EngineState,
     tuning::{Setting, Tuned, Tuning},
 };
+use self::{info::ModelInfo, queue::JobQueue};
 use crate::{
     artifacts::ModelFile,
     error::{Error, Kind, Result, ResultExt},
@@ -52,14 +54,6 @@ pub struct Engine {
     queue: Arc<JobQueue>,
     state: watch::Receiver<EngineState>,
     model: Arc<ModelInfo>,
-}
-
-#[derive(Debug)]
-struct ModelInfo {
-    spec: ModelSpec,
-    id: ModelId,
-    precision: Precision,
-    started: SystemTime,
 }
 
 /// The engine's main thread, which joins the workers. A shutdown waits for it.
@@ -78,19 +72,20 @@ impl Engine {
         let (events, receiver) = mpsc::unbounded_channel();
         let queue = Arc::new(JobQueue::new(config.queue_depth, events.clone()));
         let (state_sender, state) = watch::channel(EngineState::Loading);
-        let info = Arc::new(ModelInfo {
-            spec: model.spec.clone(),
-            id: ModelId {
-                name: model.spec.name.clone(),
-                fingerprint: model.fingerprint.as_str().into(),
-            },
-            precision: model.precision,
-            started: SystemTime::now(),
-        });
+        let info = Arc::new(ModelInfo::new(&model));
+        let loaded = Arc::clone(&info);
         let runtime = runtime.clone();
         let config = config.clone();
         let run = move || {
-            worker::run_engine(&runtime, &model, &config, &events, receiver, state_sender);
+            worker::run_engine(
+                &runtime,
+                &model,
+                &config,
+                &loaded,
+                &events,
+                receiver,
+                state_sender,
+            );
         };
         let thread = std::thread::Builder::new()
             .name("batcher".to_owned())
@@ -184,6 +179,17 @@ impl Engine {
     /// Returns the time at which the engine was started.
     pub fn started(&self) -> SystemTime {
         self.model.started
+    }
+
+    /// Returns by how much the process grew while the sessions were loaded, in bytes; `None` before
+    /// that, and where the system does not tell.
+    pub fn memory(&self) -> Option<u64> {
+        self.model.memory.get().copied()
+    }
+
+    /// Returns the size of the weights, in bytes.
+    pub fn weight_bytes(&self) -> u64 {
+        self.model.weights
     }
 
     /// Returns the precision of the weights.

@@ -167,6 +167,14 @@ impl EnginePlan {
         (2 * self.workers * self.providers.len() * self.max_batch).max(4)
     }
 
+    /// Returns the maximum number of cores in use at a time; `None` if the model runs elsewhere.
+    pub(super) fn max_cores(&self) -> Option<usize> {
+        let on_processor = self.providers.iter().any(|p| p.is_processor());
+        let regular = self.workers * self.session.intra_threads;
+        let cores = regular.max(self.solo_threads.unwrap_or(0));
+        on_processor.then_some(cores)
+    }
+
     /// Plans one session that uses all cores.
     pub fn single(precision: Precision, provider: Provider) -> Self {
         let config = EngineConfig {

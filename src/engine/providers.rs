@@ -1,6 +1,10 @@
 //! ONNX Runtime's library and execution providers.
 
-use std::{fmt::Display, path::Path, sync::OnceLock};
+use std::{
+    fmt::Display,
+    path::Path,
+    sync::{Arc, Mutex, OnceLock},
+};
 
 use ort::{
     environment::Environment,
@@ -14,6 +18,7 @@ use ort::{
 
 use super::{
     Device, OpenVinoDevice, Provider,
+    cores::CoreBudget,
     hardware::{has_bf16, has_nvidia_gpu},
 };
 use crate::{
@@ -52,7 +57,13 @@ impl Default for SessionOptions {
 
 /// The loaded runtime library. One per process; clones share it.
 #[derive(Debug, Clone)]
-pub struct Runtime(Environment);
+pub struct Runtime {
+    environment: Environment,
+    /// Cores of the engines of this process.
+    pub(super) cores: CoreBudget,
+    /// Held while an engine is loaded, so that its memory can be measured.
+    pub(super) loading: Arc<Mutex<()>>,
+}
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
@@ -90,7 +101,12 @@ impl Runtime {
         })?;
         let environment = builder.with_telemetry(false).build().into_result()?;
         environment.set_log_level(LogLevel::Warning);
-        Ok(RUNTIME.get_or_init(|| Self(environment)).clone())
+        let runtime = RUNTIME.get_or_init(|| Self {
+            environment,
+            cores: CoreBudget::new(),
+            loading: Arc::default(),
+        });
+        Ok(runtime.clone())
     }
 
     /// Resolves `device` on this machine, for models of `precision`. `Auto` falls back to the CPU,
@@ -157,7 +173,7 @@ impl Runtime {
     }
 
     fn builder(&self, intra_threads: usize) -> Result<SessionBuilder> {
-        Session::builder(&self.0)
+        Session::builder(&self.environment)
             .into_result()?
             .with_optimization_level(GraphOptimizationLevel::All)
             .into_result()?

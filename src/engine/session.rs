@@ -125,6 +125,12 @@ impl ModelSession {
         })
     }
 
+    /// Returns the number of cores that a run uses; `None` if it runs on another device.
+    pub(super) fn cores(&self) -> Option<usize> {
+        let is_processor = self.provider.is_processor();
+        is_processor.then_some(self.options.intra_threads)
+    }
+
     /// Replaces a session that may be damaged with a new one of the same kind.
     pub fn replace(&mut self) -> Result<()> {
         *self = Self::new(&self.model, self.provider, self.options)?;

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -11,6 +12,9 @@ use tokio::sync::{mpsc, watch};
 use super::{
     EngineConfig, EnginePlan, EngineState, Features, ModelSession, Runtime, Sessions,
     batcher::{Batcher, WorkerSlot, WorkerState},
+    cores::CoreBudget,
+    hardware::{available_cores, resident_bytes},
+    info::ModelInfo,
     queue::{Event, Job},
 };
 use crate::{
@@ -29,24 +33,29 @@ pub(super) fn run_engine(
     runtime: &Runtime,
     model: &ModelFile,
     config: &EngineConfig,
+    info: &ModelInfo,
     events: &mpsc::UnboundedSender<Event>,
     receiver: mpsc::UnboundedReceiver<Event>,
     state: watch::Sender<EngineState>,
 ) {
     let grid = model.spec.embed_grid();
-    let (plan, sessions) = match catch_panics(|| load(runtime, model, config)) {
+    let (plan, sessions) = match catch_panics(|| load(runtime, model, config, info)) {
         Ok(loaded) => loaded,
         Err(error) => {
             state.send_replace(EngineState::Failed(error.to_string()));
             return;
         }
     };
+    let name: Arc<str> = info.spec.name.as_str().into();
+    let cores = &runtime.cores;
     std::thread::scope(|scope| {
         let sessions = sessions.workers.into_iter().chain(sessions.solo);
         let workers = sessions.enumerate().map(|(index, session)| {
             let (sender, batches) = mpsc::unbounded_channel();
             let events = events.clone();
             let worker = Worker {
+                model: Arc::clone(&name),
+                cores: cores.clone(),
                 session,
                 grid,
                 index,
@@ -63,7 +72,7 @@ pub(super) fn run_engine(
             })
         });
         match workers.collect::<std::io::Result<_>>() {
-            Ok(workers) => Batcher::new(workers, plan, state).run(receiver),
+            Ok(workers) => Batcher::new(workers, plan, cores.clone(), state).run(receiver),
             Err(error) => {
                 let reason =
                     format!("a worker thread cannot be started: {error}; use fewer --workers");
@@ -77,17 +86,31 @@ fn load(
     runtime: &Runtime,
     model: &ModelFile,
     config: &EngineConfig,
+    info: &ModelInfo,
 ) -> Result<(EnginePlan, Sessions)> {
+    let loading = runtime.loading.lock();
+    let _loading = loading.unwrap_or_else(PoisonError::into_inner);
+    let before = resident_bytes();
     let plan = config.plan_here(model.precision, runtime)?;
     let mut sessions = ModelSession::load(runtime, model, &plan)?;
     for session in sessions.workers.iter_mut().chain(&mut sessions.solo) {
         session.warm_up(model.spec.embed_grid())?;
+    }
+    if let (Some(before), Some(after)) = (before, resident_bytes()) {
+        // Set once, because an engine is loaded once.
+        let _ = info.memory.set(after.saturating_sub(before));
+    }
+    if let Some(cores) = plan.max_cores() {
+        runtime.cores.grow_to(cores.max(available_cores()));
     }
     Ok((plan, sessions))
 }
 
 /// A worker thread's session and channels.
 struct Worker {
+    /// Name of the model, for metrics.
+    model: Arc<str>,
+    cores: CoreBudget,
     session: ModelSession,
     /// Grid of the image that probes a session.
     grid: Grid,
@@ -100,7 +123,10 @@ impl Worker {
     /// Runs the batches that arrive, and reports after each that the worker is idle.
     fn run(mut self) {
         while let Some(batch) = self.batches.blocking_recv() {
-            if let Err(failure) = self.run_batch(batch) {
+            let cores = self.cores.take(self.session.cores());
+            let ran = self.run_batch(batch);
+            drop(cores);
+            if let Err(failure) = ran {
                 self.recover(&failure);
             }
             let _ = self.events.send(Event::Idle(self.index));
@@ -113,7 +139,7 @@ impl Worker {
         let started = Instant::now();
         let inputs: Vec<_> = batch.iter().map(|job| (&job.input, job.outputs)).collect();
         let result = catch_panics(|| self.session.run(&inputs));
-        telemetry::metrics().batch_size.observe(batch.len() as f64);
+        telemetry::metrics().observe_batch(&self.model, batch.len());
         match result {
             Ok(features) => {
                 for (job, features) in batch.into_iter().zip(features) {
@@ -174,7 +200,7 @@ impl Worker {
                 return;
             }
         }
-        telemetry::metrics().worker_restarts.inc();
+        telemetry::metrics().count_worker_restart(&self.model);
         tracing::warn!(worker = self.index, "the session was replaced");
     }
 }

@@ -77,12 +77,16 @@ fn api() -> Routes {
         .add(Group::WRITE, routes!(probes::delete_probe))
         .add(Group::READ, routes!(models::list_models))
         .add(Group::READ, routes!(models::get_model))
+        .add(
+            Group::ADMIN.untimed(),
+            routes!(models::loading::unload_model),
+        )
         .add_plain(
             Group::READ,
             "/v1/models/{owner}/{name}",
             get(models::get_owned_model),
         )
-        .add(Group::ADMIN.untimed(), routes!(models::load_model))
+        .add(Group::ADMIN.untimed(), routes!(models::loading::load_model))
         .add(Group::PUBLIC.quiet(), routes!(health::healthz))
         .add(Group::PUBLIC.quiet(), routes!(health::readyz))
         .add(Group::READ.quiet(), routes!(health::metrics))

@@ -9,12 +9,12 @@ use axum::extract::FromRef;
 use tokio::sync::Semaphore;
 
 use super::{HttpConfig, key_permits::KeyPermits, middleware::access::ApiKeys};
-use crate::service::{LiveService, Service};
+use crate::service::Service;
 
 /// State that every handler can reach. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct AppState {
-    pub(crate) live: Arc<LiveService>,
+    pub(crate) service: Service,
     pub(crate) config: Arc<HttpConfig>,
     /// Known API keys; `None` lets everyone in.
     pub(crate) keys: Option<Arc<ApiKeys>>,
@@ -26,22 +26,17 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// Returns the state of a server that answers from `live`, to those who have one of the `keys`
-    /// if there are any.
-    pub fn new(live: Arc<LiveService>, config: HttpConfig, keys: Option<Arc<ApiKeys>>) -> Self {
+    /// Returns the state of a server that answers from `service`, to those who have one of the
+    /// `keys` if there are any.
+    pub fn new(service: Service, config: HttpConfig, keys: Option<Arc<ApiKeys>>) -> Self {
         Self {
-            live,
+            service,
             config: Arc::new(config),
             keys,
             permits: Arc::default(),
             snapshots: KeyPermits::default(),
             stopping: Arc::default(),
         }
-    }
-
-    /// Returns the current service.
-    pub(crate) fn service(&self) -> Service {
-        self.live.current()
     }
 
     /// Makes `/readyz` fail from now on.
@@ -54,9 +49,8 @@ impl AppState {
     }
 }
 
-/// Gives a handler that takes `State<Service>` one model from its beginning to its end.
 impl FromRef<AppState> for Service {
     fn from_ref(state: &AppState) -> Self {
-        state.service()
+        state.service.clone()
     }
 }

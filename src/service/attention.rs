@@ -4,7 +4,8 @@ use bytes::Bytes;
 use ndarray::{Array2, ArrayView1};
 
 use super::{
-    extractor::{CachedFeatures, Extractor},
+    cached_features::CachedFeatures,
+    extractor::Extractor,
     images::ImageOptions,
     maps::{MapFormat, Rendered, check_share},
     stages::Timed,

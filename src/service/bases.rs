@@ -10,10 +10,11 @@ use super::{
     basis_images::BasisImages,
     extractor::{ExtractRequest, Extractor},
     images::{Decoding, ImageOptions, Preparation, at_image},
+    models::ModelChoice,
     stages::{Stages, Timed},
 };
 use crate::{
-    engine::{Engine, RequestedOutputs},
+    engine::RequestedOutputs,
     error::{Error, Kind, Result, ResultExt},
     features::pca::{
         Basis, Moments,
@@ -69,22 +70,23 @@ impl StoredBasis {
         })
     }
 
-    /// Checks that the basis is one of the features of this model.
-    pub(super) fn require_model(&self, engine: &Engine) -> Result<()> {
-        let holder = format_args!("the basis `{}` is fitted on", self.name);
-        let advice = "fit the basis again with PUT";
-        self.about
-            .model
-            .require(engine.model_id(), holder, advice)?;
+    /// Returns the model that the basis is one of the features of.
+    pub(super) fn model(&self, model: &ModelChoice) -> Result<Extractor> {
+        let extractor = model.of_stored(&self.about.model, self.holder())?;
         let dim = self.basis.dim();
-        let made = engine.spec().architecture.dim;
+        let made = extractor.engine().spec().architecture.dim;
         if dim == made {
-            return Ok(());
+            return Ok(extractor);
         }
         let name = &self.name;
         Err(Error::damaged(format!(
             "the basis `{name}` is damaged: it takes {dim} values, and its model makes {made}"
         )))
+    }
+
+    /// Begins a message on the features of the basis.
+    pub fn holder(&self) -> String {
+        format!("the basis `{}` is fitted on", self.name)
     }
 }
 
@@ -149,12 +151,12 @@ impl Bases {
     /// [`Kind::Conflict`] also if the basis is replaced concurrently.
     pub async fn add(
         &self,
-        extractor: &Extractor,
+        model: &ModelChoice,
         name: &BasisName,
         images: BasisImages,
     ) -> Result<Timed<StoredBasis>> {
         let before = self.get(name).await?;
-        before.require_model(extractor.engine())?;
+        let extractor = &before.model(model)?;
         let preparation = Preparation {
             preprocessing: before.about.preprocessing,
             decoding: Decoding::default(),

@@ -5,6 +5,7 @@ use super::{
     extractor::Extractor,
     galleries::Galleries,
     images::{ImageOptions, Preparation},
+    models::ModelChoice,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -46,21 +47,13 @@ impl InputOptions {
         }
     }
 
-    /// Checks that the options agree with the binding of the gallery `name`. If the request
-    /// `has_images`, they go through the model `served`.
-    pub(super) fn check(
-        &self,
-        name: &GalleryName,
-        binding: &Binding,
-        served: &ModelId,
-        has_images: bool,
-    ) -> Result<()> {
+    /// Checks that the options agree with the binding of the gallery `name`.
+    pub(super) fn check(&self, name: &GalleryName, binding: &Binding) -> Result<()> {
         let model = match &self.vectors.fingerprint {
             Some(other) if binding.model.fingerprint != **other => ModelId {
                 name: "another model".to_owned(),
                 fingerprint: other.as_str().into(),
             },
-            _ if has_images => served.clone(),
             _ => binding.model.clone(),
         };
         let mut requested = self.over(binding);
@@ -70,27 +63,43 @@ impl InputOptions {
 }
 
 impl Galleries {
-    /// Returns the binding of a gallery, after a check that the request agrees with it. If the
-    /// gallery does not exist, returns the binding that it will get.
+    /// Returns the binding of a gallery, after a check that the request agrees with it, and the
+    /// model for its images. If the gallery does not exist, returns the binding that it will get.
     pub async fn binding_to_write(
         &self,
-        extractor: &Extractor,
+        model: &ModelChoice,
         name: &GalleryName,
         options: &InputOptions,
         has_images: bool,
-    ) -> Result<Binding> {
-        let served = extractor.engine().model_id();
+    ) -> Result<(Extractor, Binding)> {
         match self.store().gallery(name).await? {
             Some(gallery) => {
-                options.check(name, &gallery.binding, served, has_images)?;
-                if has_images {
-                    check_makes(extractor, name, &gallery.binding)?;
-                }
-                Ok(gallery.binding)
+                let extractor = check_input(model, name, &gallery.binding, options, has_images)?;
+                Ok((extractor, gallery.binding))
             }
-            None => new_binding(extractor, name, options),
+            None => new_binding(model, name, options),
         }
     }
+}
+
+/// Checks that a request agrees with the binding of the gallery `name`, and returns the model that
+/// its images go through. Vectors need no model: the gallery's need not be served then.
+pub(super) fn check_input(
+    model: &ModelChoice,
+    name: &GalleryName,
+    binding: &Binding,
+    options: &InputOptions,
+    has_images: bool,
+) -> Result<Extractor> {
+    let holder = format_args!("the gallery `{name}` holds");
+    model.allow(&binding.model, holder)?;
+    options.check(name, binding)?;
+    if !has_images {
+        return Ok(model.of_new());
+    }
+    let extractor = model.of_stored(&binding.model, holder)?;
+    check_makes(&extractor, name, binding)?;
+    Ok(extractor)
 }
 
 /// Checks that the served model makes vectors of this binding. A snapshot or a database may state
@@ -125,24 +134,25 @@ pub(super) fn check_makes(
 }
 
 fn new_binding(
-    extractor: &Extractor,
+    model: &ModelChoice,
     name: &GalleryName,
     options: &InputOptions,
-) -> Result<Binding> {
+) -> Result<(Extractor, Binding)> {
+    let extractor = match &options.vectors.fingerprint {
+        None => model.of_new(),
+        Some(fingerprint) => model.of_fingerprint(fingerprint).ok_or_else(|| {
+            let detail = format!(
+                "there is no gallery `{name}` yet, and this request can make one for features of \
+                 {}, not of fingerprint {fingerprint}; serve that model, or leave the fingerprint \
+                 out",
+                model.names()
+            );
+            Error::new(Kind::Conflict, detail)
+        })?,
+    };
     let spec = extractor.engine().spec();
-    let served = extractor.engine().model_id();
-    if let Some(other) = &options.vectors.fingerprint
-        && served.fingerprint != **other
-    {
-        let detail = format!(
-            "there is no gallery `{name}` yet, and this server makes galleries for features of {} \
-             (fingerprint {}), not {other}; serve that model, or leave the fingerprint out",
-            served.name, served.fingerprint
-        );
-        return Err(Error::new(Kind::Conflict, detail));
-    }
     let defaults = Binding {
-        model: served.clone(),
+        model: extractor.id().clone(),
         dim: spec.architecture.dim,
         pooling: Pooling::default(),
         layers: 1,
@@ -157,7 +167,7 @@ fn new_binding(
         .preprocessing
         .transform(spec.architecture.patch, extractor.limits().max_patches)
         .plan(Size::square(binding.preprocessing.size))?;
-    Ok(binding)
+    Ok((extractor, binding))
 }
 
 /// Returns the preparation of images for a gallery.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{
     binding::InputOptions,
-    extractor::Extractor,
     galleries::Galleries,
+    models::ModelChoice,
     query::QueryInput,
     search::{Answers, NeighborQuery},
     stages::{Stages, Timed},
@@ -110,7 +110,7 @@ impl Galleries {
     /// Classifies each input by the vote of its neighbors. Items without a label have no vote.
     pub async fn classify(
         &self,
-        extractor: &Extractor,
+        model: &ModelChoice,
         query: &NeighborQuery,
         inputs: Vec<QueryInput>,
         options: &InputOptions,
@@ -118,7 +118,7 @@ impl Galleries {
     ) -> Result<Timed<Answers<Classification>>> {
         query.check(self.limits())?;
         vote.check()?;
-        let vectors = self.vectors(extractor, &query.gallery, inputs, options);
+        let vectors = self.vectors(model, &query.gallery, inputs, options);
         let Timed { value, mut stages } = vectors.await?;
         let binding = value.binding;
         let mut outcomes = Vec::with_capacity(value.outcomes.len());

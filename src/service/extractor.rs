@@ -7,28 +7,23 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use ndarray::{Array2, Array3, ArrayView2};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use super::{
     cache::{CacheBytes, FeatureCache},
+    cached_features::CachedFeatures,
     decoding_budget::DecodingBudget,
     images::{ImageLimits, Preparation},
     read_shares::client,
     stages::{Stages, Timed},
 };
 use crate::{
-    engine::{Engine, Features, Input, RequestedOutputs, available_cores},
+    engine::{Engine, Input, RequestedOutputs, available_cores},
     error::{Result, ResultExt},
-    features::{
-        attention,
-        render::{self, Colormap, Style},
-    },
-    model::Fingerprint,
+    model::{Fingerprint, ModelId},
     telemetry,
-    vision::{Grid, RgbImage},
 };
 
 /// Features of images by one model. Clones are cheap and share the cache.
@@ -72,14 +67,6 @@ struct CacheKey {
     fingerprint: Fingerprint,
     request: ExtractRequest,
     client: Option<Arc<str>>,
-}
-
-/// Features of an image, and the image itself if it was requested.
-#[derive(Debug, Clone)]
-pub(super) struct CachedFeatures {
-    pub(super) features: Features,
-    image: Option<RgbImage>,
-    is_dim: bool,
 }
 
 impl Cache {
@@ -136,7 +123,8 @@ impl Extractor {
     }
 
     /// Returns an extractor for another model, with the same limits, cache and permits.
-    pub(super) fn with_engine(&self, engine: Engine) -> Self {
+    #[must_use]
+    pub fn with_engine(&self, engine: Engine) -> Self {
         Self {
             engine,
             ..self.clone()
@@ -146,6 +134,16 @@ impl Extractor {
     /// Returns the engine.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Returns the name of the model.
+    pub fn name(&self) -> &str {
+        &self.engine.spec().name
+    }
+
+    /// Returns the name and fingerprint of the model.
+    pub fn id(&self) -> &ModelId {
+        self.engine.model_id()
     }
 
     /// Returns the limits on images.
@@ -182,10 +180,10 @@ impl Extractor {
         file: Bytes,
         request: ExtractRequest,
     ) -> Result<Timed<Arc<CachedFeatures>>> {
+        // A model that loads or has failed costs nothing and keeps no other waiting.
+        self.engine.state().require_ready()?;
         let result = self.find_or_infer(file, request).await;
-        let outcome = if result.is_ok() { "ok" } else { "error" };
-        let images = &telemetry::metrics().images;
-        images.with_label_values(&[outcome]).inc();
+        telemetry::metrics().count_image(self.name(), result.is_ok());
         result
     }
 
@@ -224,7 +222,7 @@ impl Extractor {
         let cache = self.cache.as_ref();
         let is_kept = cache.is_some_and(|cache| !cache.of_maps || request.is_for_maps());
         let client = cache.filter(|cache| cache.of_maps).and_then(|_| client());
-        let fingerprint = self.engine.model_id().fingerprint.clone();
+        let fingerprint = self.id().fingerprint.clone();
         self.on_blocking_thread("reading the header of an image", move || {
             let memory = request.preparation.memory(&file, patch, &limits)?;
             let key = is_kept.then(|| CacheKey {
@@ -288,61 +286,5 @@ impl Extractor {
             is_dim: stages.has_dim_image,
         });
         Ok(Timed { value, stages })
-    }
-}
-
-/// The accessors panic if the [`ExtractRequest`] did not include what they return.
-impl CachedFeatures {
-    /// Returns the grid of the patches.
-    pub(super) fn grid(&self) -> Grid {
-        self.features.grid
-    }
-
-    /// Returns the patch tokens of the last block, `[patches, dim]`.
-    pub(super) fn patch_tokens(&self) -> ArrayView2<'_, f32> {
-        let tokens = self.features.patch_tokens.as_ref();
-        tokens.expect("requested in `outputs`").view()
-    }
-
-    /// Returns the attention of CLS over the patches, `[heads, patches]`.
-    pub(super) fn cls_attention(&self) -> ArrayView2<'_, f32> {
-        let rows = self.features.attention.as_ref();
-        let rows = rows.expect("requested in `outputs`").view();
-        let registers = rows.ncols() - 1 - self.grid().patches();
-        attention::patch_columns(rows, registers)
-    }
-
-    /// Returns the image as the model got it.
-    pub(super) fn image(&self) -> &RgbImage {
-        self.image.as_ref().expect("requested by `with_image`")
-    }
-
-    /// Draws `values`, `[patches, channels]`, on the image or in its place.
-    pub(super) fn draw(
-        &self,
-        values: &[f32],
-        channels: usize,
-        style: Style,
-        colormap: Colormap,
-    ) -> RgbImage {
-        let grid = self.grid();
-        render::draw(values, channels, grid, self.image(), style, colormap)
-    }
-
-    /// Returns the memory that it takes, in bytes.
-    fn bytes(&self) -> usize {
-        let of = &self.features;
-        let matrices = [
-            &of.patch_tokens,
-            &of.registers,
-            &of.attention,
-            &of.layers_cls,
-        ];
-        let matrices = matrices.into_iter().flatten().map(Array2::len);
-        let layers_patch = of.layers_patch.as_ref().map_or(0, Array3::len);
-        let values = of.cls.len() + matrices.sum::<usize>() + layers_patch;
-        let image = self.image.as_ref().map_or(0, |image| image.as_raw().len());
-        // The key and the cache's bookkeeping take about as much as a small vector.
-        size_of::<Self>() + 512 + values * size_of::<f32>() + image
     }
 }

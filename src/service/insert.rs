@@ -10,6 +10,7 @@ use super::{
     extractor::{ExtractRequest, Extractor},
     galleries::Galleries,
     images::ImageOptions,
+    models::ModelChoice,
     query::{QueryInput, unit_vector, unit_vector_of_model},
     search::Answers,
     stages::Timed,
@@ -57,18 +58,18 @@ impl Galleries {
     /// `on_conflict` is [`OnConflict::Error`].
     pub async fn insert(
         &self,
-        extractor: &Extractor,
+        model: &ModelChoice,
         name: &GalleryName,
         entries: Vec<NewEntry>,
         options: &InputOptions,
         on_conflict: OnConflict,
     ) -> Result<Timed<Answers<Written>>> {
         let has_images = entries.iter().any(|entry| entry.input.is_image());
-        let binding = self
-            .binding_to_write(extractor, name, options, has_images)
+        let (extractor, binding) = self
+            .binding_to_write(model, name, options, has_images)
             .await?;
         let work = stream::iter(entries)
-            .map(|entry| self.new_item(extractor, entry, &binding, &options.image))
+            .map(|entry| self.new_item(&extractor, entry, &binding, &options.image))
             .buffered(extractor.engine().max_concurrent_images());
         let Timed { value, stages } = Timed::collect(work).await;
         let mut items = Vec::with_capacity(value.len());

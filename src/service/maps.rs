@@ -6,7 +6,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::{
-    extractor::{CachedFeatures, ExtractRequest, Extractor},
+    cached_features::CachedFeatures,
+    extractor::{ExtractRequest, Extractor},
     images::{ImageOptions, Preparation, at_image},
     stages::Timed,
 };

@@ -2,14 +2,15 @@
 //! does not know HTTP.
 //!
 //! [`Extractor`] needs only a model. [`Galleries`], [`Bases`] and [`Probes`] each wrap a gallery
-//! store, and take the extractor as an argument. [`Service`] combines them.
+//! store, and take a [`ModelChoice`] as an argument, because stored features are compared only with
+//! those of the model that made them. [`Service`] combines them.
 //!
 //! # Errors
 //! All methods return these errors, and their documentation names only others:
 //! * `Kind::InvalidOption` and `Kind::LimitExceeded` for an option with an invalid value;
 //! * `Kind::NotFound` for an unknown gallery, item, basis or probe;
-//! * `Kind::Conflict` if stored features are of another model than the current one, or were made
-//!   with other options than those of the request;
+//! * `Kind::Conflict` if stored features are of a model that is not served, of another one than the
+//!   request names, or were made with other options than those of the request;
 //! * the error of the first image that cannot be used, with its index, if the images of a request
 //!   have one joint result.
 
@@ -18,6 +19,7 @@ mod bases;
 mod basis_images;
 mod binding;
 mod cache;
+mod cached_features;
 mod classify;
 mod decoding_budget;
 mod embed;
@@ -26,14 +28,17 @@ mod galleries;
 mod head_stats;
 mod images;
 mod insert;
-mod live;
+mod loading;
 mod maps;
 mod model_source;
+mod models;
 mod pca;
 mod probes;
 mod query;
 mod read_shares;
 mod search;
+#[allow(clippy::module_inception, reason = "it defines `Service`")]
+mod service;
 mod similarity;
 mod stages;
 
@@ -50,14 +55,16 @@ pub use self::{
     head_stats::ImageHeadStats,
     images::{Decoding, ImageLimits, ImageOptions},
     insert::{NewEntry, OnConflict},
-    live::{LiveService, Service},
+    loading::Loaded,
     maps::{MapFormat, MapSizes, Rendered},
     model_source::{LoadPlan, ModelSource},
+    models::{ModelChoice, Models},
     pca::{PCA_COMPONENTS, PcaAnswer, PcaOptions},
     probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, Probes, StoredProbe, Training},
     query::QueryInput,
     read_shares::on_behalf_of,
     search::{Answers, NeighborQuery, SearchOptions},
+    service::Service,
     similarity::{SimilarityMaps, SimilarityOptions},
     stages::{Stages, Timed},
 };

@@ -34,6 +34,8 @@ pub struct LoadPlan {
     pub model: String,
     /// Precision of the weights.
     pub precision: Option<Precision>,
+    /// Whether requests that name no model are answered by it from now on.
+    pub is_default: bool,
 }
 
 impl ModelSource {

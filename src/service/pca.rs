@@ -6,7 +6,8 @@ use bytes::Bytes;
 use ndarray::ArrayView2;
 
 use super::{
-    extractor::{CachedFeatures, Extractor},
+    cached_features::CachedFeatures,
+    extractor::Extractor,
     images::ImageOptions,
     maps::{MapFormat, Rendered},
     stages::Timed,
@@ -61,7 +62,7 @@ impl PcaAnswer {
 impl Extractor {
     /// Computes PCA maps. `basis` is the stored basis that the options name; without one a joint
     /// basis is fitted on the images.
-    pub(super) async fn pca(
+    pub async fn pca(
         &self,
         files: Vec<Bytes>,
         image: &ImageOptions,

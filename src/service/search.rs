@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::{
-    binding::{InputOptions, check_makes, embed_options, preparation},
-    extractor::Extractor,
+    binding::{InputOptions, check_input, embed_options, preparation},
     galleries::{Galleries, GalleryLimits},
+    models::ModelChoice,
     query::{QueryInput, resolve, unit_vector, unit_vector_of_model},
     stages::{Stages, Timed},
 };
@@ -77,6 +77,7 @@ impl Galleries {
     /// item itself is left out unless `include_self`.
     pub async fn neighbors_of_item(
         &self,
+        model: &ModelChoice,
         query: &NeighborQuery,
         id: &ItemId,
         include_self: bool,
@@ -84,6 +85,7 @@ impl Galleries {
         query.check(self.limits())?;
         let name = &query.gallery;
         let binding = self.store().require_gallery(name).await?.binding;
+        model.allow(&binding.model, format_args!("the gallery `{name}` holds"))?;
         let mut search = query.search(Query::Item(id.clone()), &binding);
         search.except = (!include_self).then(|| id.clone());
         let mut stages = Stages::default();
@@ -95,13 +97,13 @@ impl Galleries {
     /// Finds the neighbors of each input.
     pub async fn neighbors(
         &self,
-        extractor: &Extractor,
+        model: &ModelChoice,
         query: &NeighborQuery,
         inputs: Vec<QueryInput>,
         options: &InputOptions,
     ) -> Result<Timed<Answers<Vec<Neighbor>>>> {
         query.check(self.limits())?;
-        let vectors = self.vectors(extractor, &query.gallery, inputs, options);
+        let vectors = self.vectors(model, &query.gallery, inputs, options);
         let Timed { value, mut stages } = vectors.await?;
         let binding = value.binding;
         let mut outcomes = Vec::with_capacity(value.outcomes.len());
@@ -121,17 +123,14 @@ impl Galleries {
     /// Returns the vector of each input as the gallery would store it.
     pub(super) async fn vectors(
         &self,
-        extractor: &Extractor,
+        model: &ModelChoice,
         name: &GalleryName,
         inputs: Vec<QueryInput>,
         options: &InputOptions,
     ) -> Result<Timed<Answers<Vec<f32>>>> {
         let has_images = inputs.iter().any(QueryInput::is_image);
         let binding = self.store().require_gallery(name).await?.binding;
-        options.check(name, &binding, extractor.engine().model_id(), has_images)?;
-        if has_images {
-            check_makes(extractor, name, &binding)?;
-        }
+        let extractor = &check_input(model, name, &binding, options, has_images)?;
         let dim = binding.dim;
         let preparation = preparation(&binding, &options.image);
         let embed = embed_options(&binding);

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use ndarray::Array2;
 
 use super::{
-    extractor::{CachedFeatures, Extractor},
+    cached_features::CachedFeatures,
+    extractor::Extractor,
     images::ImageOptions,
     maps::{MapFormat, Rendered},
     stages::Timed,

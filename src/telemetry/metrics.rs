@@ -3,8 +3,8 @@
 use std::{cmp::Reverse, sync::LazyLock, time::Duration};
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector,
 };
 
 /// Bucket limits of durations, in seconds.
@@ -59,9 +59,10 @@ declare_metrics! {
         counters("dinoserve_requests_total", &["route", "method", "status"]);
     /// Time from the request head to the response head, by route.
     pub request_duration: HistogramVec =
-        histograms("dinoserve_request_duration_seconds", &["route"]);
+        histograms("dinoserve_request_duration_seconds", &["route"], &SECONDS);
     /// Time of an image in each stage: decode, resize, queue, inference, post.
-    pub stage_duration: HistogramVec = histograms("dinoserve_stage_duration_seconds", &["stage"]);
+    pub stage_duration: HistogramVec =
+        histograms("dinoserve_stage_duration_seconds", &["stage"], &SECONDS);
     /// Number of requests in progress.
     pub requests_in_progress: IntGauge = gauge("dinoserve_requests_in_progress");
     /// Number of requests, by the name of their API key.
@@ -70,18 +71,18 @@ declare_metrics! {
     pub connections: IntGauge = gauge("dinoserve_connections");
     /// Number of requests rejected before their body was read, by reason.
     pub rejections: IntCounterVec = counters("dinoserve_rejections_total", &["reason"]);
-    /// Number of processed images, by outcome: ok or error.
-    pub images: IntCounterVec = counters("dinoserve_images_total", &["outcome"]);
-    /// Number of images in a batch.
-    pub batch_size: Histogram = histogram("dinoserve_batch_images", &IMAGES);
-    /// Number of images that wait for a worker.
-    pub queue_depth: IntGauge = gauge("dinoserve_queue_jobs");
-    /// Maximum number of images that wait for a worker.
-    pub queue_capacity: IntGauge = gauge("dinoserve_queue_capacity_jobs");
+    /// Number of processed images, by model and outcome: ok or error.
+    pub images: IntCounterVec = counters("dinoserve_images_total", &["model", "outcome"]);
+    /// Number of images in a batch, by model.
+    pub batch_size: HistogramVec = histograms("dinoserve_batch_images", &["model"], &IMAGES);
+    /// Number of images that wait for a worker, by model.
+    queue_depth: IntGaugeVec = gauges("dinoserve_queue_jobs", &["model"]);
+    /// Maximum number of images that wait for a worker, by model.
+    queue_capacity: IntGaugeVec = gauges("dinoserve_queue_capacity_jobs", &["model"]);
     /// Number of caught panics, by part: worker, decoder or handler. Each is a bug.
     pub panics: IntCounterVec = counters("dinoserve_panics_total", &["part"]);
-    /// Number of broken sessions that were replaced.
-    pub worker_restarts: IntCounter = counter("dinoserve_worker_restarts_total");
+    /// Number of broken sessions that were replaced, by model.
+    pub worker_restarts: IntCounterVec = counters("dinoserve_worker_restarts_total", &["model"]);
     /// Number of failed reloads of a file, keys or certificate; the old contents stay in force.
     pub reload_failures: IntCounterVec = counters("dinoserve_reload_failures_total", &["file"]);
     /// Number of lookups in the result cache, by outcome: hit or miss.
@@ -96,12 +97,16 @@ declare_metrics! {
     /// Always 1; the labels describe the vectors of a gallery.
     gallery_info: IntGaugeVec =
         gauges("dinoserve_gallery_info", &["gallery", "model", "fingerprint", "dim"]);
-    /// 1 if the model is ready, else 0.
+    /// 1 if all models are ready, else 0.
     pub ready: IntGauge = gauge("dinoserve_ready");
+    /// 1 if the model is ready, else 0.
+    model_ready: IntGaugeVec = gauges("dinoserve_model_ready", &["model"]);
+    /// Growth of the process while the model was loaded, in bytes.
+    model_memory: IntGaugeVec = gauges("dinoserve_model_memory_bytes", &["model"]);
     /// Always 1; the label is the version.
     pub build_info: IntGaugeVec = gauges("dinoserve_build_info", &["version"]);
-    /// Always 1; the labels describe the served model.
-    pub model_info: IntGaugeVec =
+    /// Always 1; the labels describe a served model.
+    model_info: IntGaugeVec =
         gauges("dinoserve_model_info", &["model", "fingerprint", "precision", "provider"]);
 }
 
@@ -127,12 +132,59 @@ impl Metrics {
         self.panics.with_label_values(&[part]).inc();
     }
 
-    /// Sets the served model.
-    pub fn set_model(&self, model: &str, fingerprint: &str, precision: &str, provider: &str) {
-        self.model_info.reset();
-        self.model_info
-            .with_label_values(&[model, fingerprint, precision, provider])
-            .set(1);
+    /// Sets the served models; those not listed are removed.
+    pub fn set_models(&self, models: &[ModelFacts]) {
+        for gauges in [
+            &self.model_info,
+            &self.model_ready,
+            &self.model_memory,
+            &self.queue_depth,
+            &self.queue_capacity,
+        ] {
+            gauges.reset();
+        }
+        for model in models {
+            let name = model.name.as_str();
+            let set = |gauges: &IntGaugeVec, value: u64| {
+                let value = i64::try_from(value).unwrap_or(i64::MAX);
+                gauges.with_label_values(&[name]).set(value);
+            };
+            set(&self.model_ready, u64::from(model.provider.is_some()));
+            set(&self.queue_depth, model.queued as u64);
+            set(&self.queue_capacity, model.queue_depth as u64);
+            if let Some(memory) = model.memory {
+                set(&self.model_memory, memory);
+            }
+            if let Some(provider) = &model.provider {
+                let labels = [name, &model.fingerprint, &model.precision, provider];
+                self.model_info.with_label_values(&labels).set(1);
+            }
+            // Prometheus sees the first increase of a counter only if it was 0 before.
+            self.batch_size.with_label_values(&[name]);
+            self.worker_restarts.with_label_values(&[name]).inc_by(0);
+            for outcome in ["ok", "error"] {
+                self.images.with_label_values(&[name, outcome]).inc_by(0);
+            }
+        }
+        let all_ready = models.iter().all(|model| model.provider.is_some());
+        self.ready.set(i64::from(all_ready));
+    }
+
+    /// Counts an image that went through `model`, or failed to.
+    pub fn count_image(&self, model: &str, is_ok: bool) {
+        let outcome = if is_ok { "ok" } else { "error" };
+        self.images.with_label_values(&[model, outcome]).inc();
+    }
+
+    /// Records the number of images in a batch.
+    pub fn observe_batch(&self, model: &str, images: usize) {
+        let batches = self.batch_size.with_label_values(&[model]);
+        batches.observe(images as f64);
+    }
+
+    /// Counts a broken session that was replaced.
+    pub fn count_worker_restart(&self, model: &str) {
+        self.worker_restarts.with_label_values(&[model]).inc();
     }
 
     /// Sets the galleries; those not listed are removed. Only the largest have labels.
@@ -187,11 +239,10 @@ impl Metrics {
 
     /// Creates the counters with few labels at 0, so that Prometheus sees their first increase.
     fn create_known_counters(&self) {
-        let known: [(&IntCounterVec, &[&str]); 5] = [
+        let known: [(&IntCounterVec, &[&str]); 4] = [
             (&self.rejections, &REJECTIONS),
             (&self.panics, &["worker", "decoder", "handler"]),
             (&self.reload_failures, &["keys", "certificate"]),
-            (&self.images, &["ok", "error"]),
             (&self.cache_lookups, &["hit", "miss"]),
         ];
         for (counter, labels) in known {
@@ -200,6 +251,25 @@ impl Metrics {
             }
         }
     }
+}
+
+/// Description of a served model for the metrics.
+#[derive(Debug, Clone)]
+pub struct ModelFacts {
+    /// Name.
+    pub name: String,
+    /// Fingerprint of its features.
+    pub fingerprint: String,
+    /// Precision of its weights.
+    pub precision: String,
+    /// Where it runs; `None` if it is not ready.
+    pub provider: Option<String>,
+    /// Growth of the process while it was loaded, in bytes.
+    pub memory: Option<u64>,
+    /// Number of images that wait for it.
+    pub queued: usize,
+    /// Maximum number of images that wait for it.
+    pub queue_depth: usize,
 }
 
 /// Description of a gallery for the metrics.
@@ -215,10 +285,6 @@ pub struct GalleryFacts {
     pub fingerprint: String,
     /// Dimension of the vectors.
     pub dim: usize,
-}
-
-fn counter(registry: &Registry, help: &str, name: &str) -> IntCounter {
-    register(registry, IntCounter::new(name, help))
 }
 
 fn counters(registry: &Registry, help: &str, name: &str, labels: &[&str]) -> IntCounterVec {
@@ -238,8 +304,14 @@ fn histogram(registry: &Registry, help: &str, name: &str, buckets: &[f64]) -> Hi
     register(registry, Histogram::with_opts(options))
 }
 
-fn histograms(registry: &Registry, help: &str, name: &str, labels: &[&str]) -> HistogramVec {
-    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+fn histograms(
+    registry: &Registry,
+    help: &str,
+    name: &str,
+    labels: &[&str],
+    buckets: &[f64],
+) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
     register(registry, HistogramVec::new(options, labels))
 }
 

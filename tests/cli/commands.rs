@@ -9,10 +9,11 @@ use std::{
 
 use crate::support::{
     Tensors, cosine, difference, focus_source, golden,
+    process::Process,
     program::{Serving, dinoserve, home_with_focus, home_with_tiny, text},
     read_golden, scratch,
     server::npy,
-    tiny,
+    tiny, tiny_home,
 };
 
 /// Runs a `serve` that cannot work: it must end at once, with one sentence that says why.
@@ -115,11 +116,58 @@ fn a_failed_start_ends_at_once_with_a_reason() {
             .env("DINOSERVE_HOME", &home),
         "CUDA device 0 cannot be used",
     );
+    assert_start_fails(
+        serve(&home).args(["--model", "dinov2-small,tiny"]),
+        "--model tiny is given twice",
+    );
+    assert_start_fails(
+        serve(&home).args(["--model", "a,b", "--max-models", "2"]),
+        "3 models are more than --max-models 2",
+    );
     std::fs::write(home.join("models/tiny/fp32-v1.onnx"), b"damaged").unwrap();
     assert_start_fails(
         &mut serve(&home),
         "it is damaged: delete it and convert the model again",
     );
+}
+
+#[test]
+fn a_server_starts_with_several_models() {
+    let home = tiny_home(&["tiny-reg", "tiny"]);
+    let served = |flags: &[&str]| {
+        let process = Process::start_in(&home, flags);
+        let text = ureq::get(format!("{}/v1/models", process.url)).call();
+        let text = text.unwrap().into_body().read_to_string().unwrap();
+        let models: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let models = models["data"].as_array().unwrap().iter();
+        let names = models.map(|model| model["id"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    let both = ["tiny", "tiny-reg"];
+    assert_eq!(served(&["--model", "tiny", "--model", "tiny-reg"]), both);
+    assert_eq!(served(&["--model", "tiny,tiny-reg"]), both);
+    let config = home.join("dinoserve.toml");
+    std::fs::write(&config, "model = \"tiny,tiny-reg\"\n").unwrap();
+    assert_eq!(served(&["--config", config.to_str().unwrap()]), both);
+
+    // The doctor looks at each.
+    let output = dinoserve()
+        .args(["doctor", "--json", "--device", "cpu", "--port", "0"])
+        .args(["--model", "tiny,tiny-reg"])
+        .env("DINOSERVE_HOME", &home)
+        .output()
+        .unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of_models = found.as_array().unwrap().iter();
+    let of_models: Vec<_> = of_models
+        .filter(|finding| finding["check"] == "model")
+        .map(|finding| finding["detail"].as_str().unwrap())
+        .collect();
+    let wanted = [
+        "tiny fp32, as it was written",
+        "tiny-reg fp32, as it was written",
+    ];
+    assert_eq!(of_models, wanted);
 }
 
 fn compile(folder: &Path, name: &str, source: &str) -> PathBuf {

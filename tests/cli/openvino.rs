@@ -191,8 +191,8 @@ fn every_output_equals_that_of_the_other_provider() {
             assert_close("in a batch", &answer.join().expect("no panic"), &alone);
         }
     });
-    let largest = openvino.metric("dinoserve_batch_images_bucket{le=\"1\"}");
-    let all = openvino.metric("dinoserve_batch_images_count");
+    let largest = openvino.metric("dinoserve_batch_images_bucket{model=\"tiny-reg\",le=\"1\"}");
+    let all = openvino.metric("dinoserve_batch_images_count{model=\"tiny-reg\"}");
     assert!(largest < all, "{largest} of {all} batches had one image");
 }
 
@@ -340,7 +340,7 @@ fn a_provider_that_fails_in_the_middle_costs_only_its_images() {
         });
         assert!(server.is_ready(), "{device}: {}", server.log());
         assert_eq!(
-            server.metric("dinoserve_worker_restarts_total"),
+            server.metric("dinoserve_worker_restarts_total{model=\"tiny-reg\"}"),
             0.0,
             "{device}"
         );
@@ -368,7 +368,7 @@ fn a_provider_that_fails_in_the_middle_costs_only_its_images() {
         };
         assert_eq!(embedding(&after), embedding(&before), "{device}");
         assert!(
-            server.metric("dinoserve_worker_restarts_total") >= 1.0,
+            server.metric("dinoserve_worker_restarts_total{model=\"tiny-reg\"}") >= 1.0,
             "{device}"
         );
     }

@@ -82,13 +82,14 @@ fn counted(reason: &str) -> u64 {
 }
 
 /// The role that every operation requires, by the first words of its description.
-const ROLES: [(&str, Option<Role>); 36] = [
+const ROLES: [(&str, Option<Role>); 37] = [
     ("get /healthz", None),
     ("get /readyz", None),
     ("get /metrics", Some(Role::Read)),
     ("get /v1/models", Some(Role::Read)),
     ("get /v1/models/{id}", Some(Role::Read)),
     ("post /v1/models/load", Some(Role::Admin)),
+    ("delete /v1/models/{id}", Some(Role::Admin)),
     ("post /v1/embed", Some(Role::Read)),
     ("post /v1/embeddings", Some(Role::Read)),
     ("post /v1/pca", Some(Role::Read)),
@@ -273,8 +274,14 @@ async fn rejected_requests_never_reach_a_body_reader_or_the_model() {
     let seen = || {
         let metrics = telemetry::metrics();
         (
-            metrics.batch_size.get_sample_count(),
-            metrics.images.with_label_values(&["error"]).get(),
+            metrics
+                .batch_size
+                .with_label_values(&["tiny-reg"])
+                .get_sample_count(),
+            metrics
+                .images
+                .with_label_values(&["tiny-reg", "error"])
+                .get(),
         )
     };
     for _ in 0..2 {

@@ -452,7 +452,7 @@ async fn bad_requests_about_bases_are_rejected_and_change_nothing() {
         ("size odd", fit("size=113&resize=crop"),
          422, "invalid_option", "multiple of the patch size"),
         ("size of added images", post(&server, "/v1/bases/good?size=112", &[CHELSEA]),
-         422, "invalid_option", "unknown; expected one of gallery, sample"),
+         422, "invalid_option", "unknown; expected one of model, gallery, sample"),
         ("damaged image", with_damage(server.put("/v1/bases/good")),
          422, "undecodable_image", "image 1: the 12 bytes"),
         ("damaged image added", with_damage(server.post("/v1/bases/good")),

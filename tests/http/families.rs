@@ -12,7 +12,7 @@ use crate::support::{
     wave,
 };
 
-fn model(family: &str, file: &str) -> ModelFile {
+pub(super) fn model(family: &str, file: &str) -> ModelFile {
     let to = scratch("family").join("model.onnx");
     let from = golden(&format!("{family}/{file}"));
     convert_file(&family_spec(family), &from, Precision::Fp32, &to).expect("conversion");

@@ -606,7 +606,7 @@ async fn models_and_metrics_describe_the_server() {
         metrics.contains(r#"method="OTHER""#) && !metrics.contains("FOO123"),
         "no client makes up labels"
     );
-    assert!(value(r#"dinoserve_images_total{outcome="ok"}"#) >= 1.0);
+    assert!(value(r#"dinoserve_images_total{model="dinov2-small-focus",outcome="ok"}"#) >= 1.0);
     assert!(value(r#"dinoserve_stage_duration_seconds_count{stage="inference"}"#) >= 1.0);
     assert!(value("dinoserve_batch_images_count") >= 1.0);
     assert_eq!(value("dinoserve_ready"), 1.0);
@@ -680,9 +680,9 @@ async fn several_maps_of_one_photograph_take_one_inference() {
     let server = setup.start().await;
     let runs = async || {
         let metrics = ok(server.get("/metrics")).await.text().await.unwrap();
-        let line = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix("dinoserve_batch_images_count "));
+        let line = metrics.lines().find_map(|line| {
+            line.strip_prefix("dinoserve_batch_images_count{model=\"tiny-reg\"} ")
+        });
         line.unwrap().parse::<f64>().unwrap()
     };
     let maps = [

@@ -1,7 +1,7 @@
 //! Replacing the model while requests run.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{
         Arc,
@@ -48,7 +48,7 @@ async fn start(home: &Path, first: &str) -> Server {
 fn load(server: &Server, model: &str) -> reqwest::RequestBuilder {
     server
         .post("/v1/models/load")
-        .json(&json!({"model": model}))
+        .json(&json!({"model": model, "default": true}))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,8 +76,11 @@ async fn a_model_takes_over_and_no_request_fails() {
             })
         })
         .collect();
-    let mut before = ok_json(server.get("/v1/models")).await["data"][0]["fingerprint"].clone();
-    let mut served = BTreeSet::from([before.as_str().unwrap().to_owned()]);
+    let first = ok_json(server.get("/v1/models")).await["data"][0].clone();
+    let mut served = BTreeMap::from([(
+        "tiny-reg",
+        first["fingerprint"].as_str().unwrap().to_owned(),
+    )]);
     for model in [
         "tiny-swiglu-reg",
         "tiny-reg",
@@ -86,11 +89,13 @@ async fn a_model_takes_over_and_no_request_fails() {
         "tiny-reg",
     ] {
         let answer: Value = ok_json(load(&server, model)).await;
-        assert_eq!(answer["fingerprint_before"], before);
+        let before = served.get(model).map(String::as_str);
+        assert_eq!(answer["fingerprint_before"].as_str(), before);
         assert_eq!(answer["model"]["id"], model);
         assert_eq!(answer["model"]["provider"], "cpu");
-        before = answer["model"]["fingerprint"].clone();
-        served.insert(before.as_str().unwrap().to_owned());
+        assert_eq!(answer["model"]["default"], true);
+        let fingerprint = answer["model"]["fingerprint"].as_str().unwrap();
+        served.insert(model, fingerprint.to_owned());
         assert_eq!(
             ok_json(server.get("/v1/models")).await["data"][0],
             answer["model"]
@@ -101,7 +106,7 @@ async fn a_model_takes_over_and_no_request_fails() {
             .filter(|line| line.starts_with("dinoserve_model_info{"))
             .collect();
         // Tests of other servers may run in this process, so other models may be listed, too.
-        assert_eq!(infos.len(), 1, "{infos:?}");
+        assert_eq!(infos.len(), 2, "{infos:?}");
     }
     stop.store(true, Ordering::Relaxed);
     let mut answered = BTreeSet::new();
@@ -111,6 +116,7 @@ async fn a_model_takes_over_and_no_request_fails() {
         count += fingerprints.len();
         answered.extend(fingerprints);
     }
+    let served = BTreeSet::from_iter(served.into_values());
     assert_eq!(answered, served, "both models answered");
     assert!(count > 50, "{count} requests");
     server.stopped().await;
@@ -128,11 +134,18 @@ async fn galleries_of_the_old_model_are_kept_and_recognized() {
     };
     ok(put("a")).await;
     ok(load(&server, "tiny")).await;
-    let (status, body) = problem(put("b")).await;
+    ok(put("b")).await;
+    ok(server.delete("/v1/models/tiny-reg")).await;
+    let (status, body) = problem(put("c")).await;
     assert_eq!((status, body["code"].as_str()), (409, Some("conflict")));
+    let detail = body["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("start with --model tiny-reg, or load it"),
+        "{detail}"
+    );
     ok(server.get("/v1/gallery/a")).await;
     ok(load(&server, "tiny-reg")).await;
-    ok(put("b")).await;
+    ok(put("c")).await;
     server.stopped().await;
 }
 

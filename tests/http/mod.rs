@@ -11,6 +11,7 @@ mod gallery_problems;
 mod gallery_snapshot;
 mod hot_swap;
 mod levels;
+mod models;
 mod observation;
 mod openai;
 mod openapi;

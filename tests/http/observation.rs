@@ -104,7 +104,9 @@ async fn promtool_finds_nothing_wrong_with_the_metrics() {
     for name in [
         "dinoserve_requests_total{method=\"POST\",route=\"/v1/embed\",status=\"200\"} 3",
         "dinoserve_requests_in_progress 1",
-        "dinoserve_queue_capacity_jobs 64",
+        "dinoserve_queue_capacity_jobs{model=\"",
+        "dinoserve_model_ready{model=\"",
+        "dinoserve_model_memory_bytes{model=\"",
         "dinoserve_cache_lookups_total{outcome=\"hit\"} 2",
         "dinoserve_gallery_items{gallery=\"default\"} 1",
         "dinoserve_gallery_info{dim=\"",

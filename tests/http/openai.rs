@@ -24,7 +24,7 @@ async fn embeddings_are_those_of_embed() {
     let file = BASE64_STANDARD.encode(read_golden(CHELSEA));
     let own =
         floats(&ok_json(server.post_file("/v1/embed", CHELSEA)).await["data"][0]["embedding"]);
-    let model = server.engine.spec().name.clone();
+    let model = server.engine().spec().name.clone();
     let post = |body| server.post("/v1/embeddings").json(&body);
 
     let answer = ok_json(post(
@@ -42,7 +42,7 @@ async fn embeddings_are_those_of_embed() {
     );
     assert_eq!(floats(&entry["embedding"]), own);
     // 16 by 16 patches, CLS and the registers.
-    let tokens = 257 + server.engine.spec().architecture.registers;
+    let tokens = 257 + server.engine().spec().architecture.registers;
     assert_eq!(
         answer["usage"],
         json!({"prompt_tokens": tokens, "total_tokens": tokens})

@@ -122,7 +122,7 @@ fn classify(server: &Server, probe: &str, vector: &[f32]) -> RequestBuilder {
 async fn a_probe_learns_the_labels_of_a_gallery() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
-    let fingerprint = server.engine.fingerprint().to_owned();
+    let fingerprint = server.engine().fingerprint().to_owned();
     fill(&store, "things", &fingerprint, 90, 3, 1.0).await;
     let others = (0..9).map(|index| match index {
         0..5 => item(1000 + index, None, Some(features(index, 0, 1.0))),
@@ -323,7 +323,7 @@ async fn a_probe_survives_a_restart_and_is_replaced_on_all_servers() {
     };
     let store = reopen().await;
     let server = server_on(&store).await;
-    let fingerprint = server.engine.fingerprint().to_owned();
+    let fingerprint = server.engine().fingerprint().to_owned();
     fill(&store, "g", &fingerprint, 60, 2, 2.0).await;
     ok(train_on(
         &server,
@@ -377,7 +377,7 @@ async fn a_probe_survives_a_restart_and_is_replaced_on_all_servers() {
 async fn a_filter_chooses_the_training_items() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
-    fill(&store, "g", server.engine.fingerprint(), 90, 3, 1.0).await;
+    fill(&store, "g", server.engine().fingerprint(), 90, 3, 1.0).await;
     let filter = json!({"label": {"any": ["c0", "c2"]}, "metadata": {"even": true}});
     let plan = json!({"name": "p", "gallery": "g", "where": filter, "wait": true});
     let trained = ok_json(train_on(&server, plan)).await;
@@ -389,7 +389,7 @@ async fn a_filter_chooses_the_training_items() {
 
 /// Starts a training on many indistinguishable classes, which takes more than a few seconds.
 async fn slow(store: &Gallery, server: &Server) {
-    fill(store, "slow", server.engine.fingerprint(), 1000, 30, 0.01).await;
+    fill(store, "slow", server.engine().fingerprint(), 1000, 30, 0.01).await;
 }
 
 #[tokio::test]
@@ -397,7 +397,7 @@ async fn one_training_runs_at_a_time_and_can_be_watched_and_stopped() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
     slow(&store, &server).await;
-    fill(&store, "quick", server.engine.fingerprint(), 20, 2, 2.0).await;
+    fill(&store, "quick", server.engine().fingerprint(), 20, 2, 2.0).await;
     let begun = ok(train_on(&server, json!({"name": "p", "gallery": "slow"}))).await;
     assert_eq!(begun.status(), 202);
     assert_eq!(begun.headers()["location"], "/v1/probes/p");
@@ -498,7 +498,7 @@ async fn waiting_for_a_training_ends_with_the_request_timeout() {
 async fn a_training_that_cannot_work_fails_with_its_reason() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
-    let fingerprint = server.engine.fingerprint().to_owned();
+    let fingerprint = server.engine().fingerprint().to_owned();
     fill(&store, "one-class", &fingerprint, 20, 1, 1.0).await;
     fill(&store, "too-many", &fingerprint, 1001, 2, 1.0).await;
     fill(&store, "too-many-classes", &fingerprint, 62, 31, 1.0).await;
@@ -571,7 +571,7 @@ async fn a_training_that_cannot_work_fails_with_its_reason() {
 async fn probes_reject_features_of_another_model() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
-    fill(&store, "g", server.engine.fingerprint(), 20, 2, 1.0).await;
+    fill(&store, "g", server.engine().fingerprint(), 20, 2, 1.0).await;
     fill(&store, "foreign", "0123456789abcdef", 20, 2, 1.0).await;
     let (status, body) = problem(train_on(
         &server,
@@ -631,7 +631,7 @@ async fn probes_reject_features_of_another_model() {
 async fn bad_requests_about_probes_are_rejected() {
     let store = new_gallery().await;
     let server = server_on(&store).await;
-    fill(&store, "g", server.engine.fingerprint(), 20, 2, 1.0).await;
+    fill(&store, "g", server.engine().fingerprint(), 20, 2, 1.0).await;
     ok(train_on(
         &server,
         json!({"name": "p", "gallery": "g", "wait": true}),
@@ -673,7 +673,7 @@ async fn bad_requests_about_probes_are_rejected() {
          422, "invalid_option", "a filter is"),
         ("unknown option", plan("lr", json!(0.1)),
          422, "invalid_option",
-         "option `lr`: unknown; expected one of name, gallery"),
+         "option `lr`: unknown; expected one of model, name, gallery"),
         ("twice", server.post("/v1/probes?l2=1").json(&json!({"name": "new", "l2": 1})),
          422, "invalid_option", "option `l2`: given twice"),
         ("no JSON", server.post("/v1/probes").header("content-type", "application/json").body("{"),

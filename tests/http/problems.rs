@@ -174,7 +174,7 @@ async fn bad_options_are_rejected() {
     let cases: Vec<BadRequest> = vec![
         ("unknown option", t.image("/v1/embed?sise=224"),
          422, "invalid_option",
-         "option `sise`: unknown; expected one of size, resize"),
+         "option `sise`: unknown; expected one of model, size, resize"),
         ("option of another endpoint", t.image("/v1/embed?colormap=gray"),
          422, "invalid_option", "option `colormap`: unknown; expected one of"),
         ("option twice", t.image("/v1/embed?size=224&size=448"),
@@ -450,7 +450,7 @@ async fn a_model_that_cannot_run_is_never_ready() {
         HttpConfig::default(),
     )
     .await;
-    assert!(server.engine.ready().await.is_err());
+    assert!(server.engine().ready().await.is_err());
     for request in [
         server.get("/readyz"),
         server.post_file("/v1/embed", CHELSEA),

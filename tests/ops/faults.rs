@@ -263,7 +263,7 @@ async fn clients_vanish_while_they_send_and_while_they_are_answered() {
         let of = |name: &str| process.metric(name);
         of("dinoserve_connections") <= 2.0
             && of("dinoserve_requests_in_progress") == 1.0
-            && of("dinoserve_queue_jobs") == 0.0
+            && of("dinoserve_queue_jobs{model=\"tiny-reg\"}") == 0.0
     })
     .await;
     let client = client();

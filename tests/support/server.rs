@@ -7,9 +7,7 @@ use dinoserve::{
     engine::{Device, Engine, EngineConfig},
     gallery::{Gallery, GalleryConfig, OpenMode, open},
     http::{AppState, HttpConfig, ServeConfig, Stop, access::ApiKeys, serve},
-    service::{
-        CacheBytes, Extractor, GalleryLimits, ImageLimits, LiveService, ModelSource, Service,
-    },
+    service::{CacheBytes, Extractor, GalleryLimits, ImageLimits, ModelSource, Models, Service},
 };
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
@@ -28,10 +26,9 @@ pub fn on_cpu() -> EngineConfig {
 pub struct Server {
     pub address: SocketAddr,
     pub client: Client,
-    pub engine: Engine,
     stop: Option<oneshot::Sender<Stop>>,
     serving: JoinHandle<()>,
-    live: Arc<LiveService>,
+    service: Service,
 }
 
 /// The parts of a server.
@@ -44,6 +41,8 @@ pub struct Setup {
     pub gallery: Option<Gallery>,
     pub keys: Option<Arc<ApiKeys>>,
     pub source: Option<ModelSource>,
+    /// Models next to the first.
+    pub others: Vec<ModelFile>,
 }
 
 impl Setup {
@@ -67,6 +66,7 @@ impl Setup {
             gallery: None,
             keys: None,
             source: None,
+            others: Vec::new(),
         }
     }
 
@@ -77,8 +77,8 @@ impl Setup {
 
     /// Starts a server, which may not be ready yet.
     pub async fn start_unready(self) -> Server {
-        let (engine, thread) =
-            Engine::start(&runtime(), self.model, &self.engine).expect("an engine");
+        let start = |model| Engine::start(&runtime(), model, &self.engine).expect("an engine");
+        let (engine, thread) = start(self.model);
         let limits = GalleryLimits {
             max_neighbors: 100,
             max_page_items: 100,
@@ -86,14 +86,19 @@ impl Setup {
             max_probe_classes: 30,
             ..GalleryLimits::default()
         };
-        let extractor = Extractor::new(engine.clone(), ImageLimits::default(), self.cache);
-        let service = Service::new(extractor, self.gallery, limits);
-        let live = Arc::new(LiveService::new(service, thread, self.source));
+        let extractor = Extractor::new(engine, ImageLimits::default(), self.cache);
+        let others = self.others.into_iter().map(|model| {
+            let (engine, thread) = start(model);
+            (extractor.with_engine(engine), thread)
+        });
+        let models = std::iter::once((extractor.clone(), thread)).chain(others);
+        let models = Models::new(models.collect(), self.source, 3);
+        let service = Service::new(models, self.gallery, limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
         let until = async { stopped.await.unwrap_or(Stop::Now) };
-        let state = AppState::new(Arc::clone(&live), self.http, self.keys);
+        let state = AppState::new(service.clone(), self.http, self.keys);
         let config = self.serve;
         let serving = tokio::spawn(async move {
             serve(listener, state, until, config)
@@ -107,17 +112,17 @@ impl Setup {
         Server {
             address,
             client,
-            engine,
             stop: Some(stop),
             serving,
-            live,
+            service,
         }
     }
 
     /// Starts a server, and waits until it is ready.
     pub async fn start(self) -> Server {
         let server = self.start_unready().await;
-        server.engine.ready().await.expect("the engine gets ready");
+        let models = server.service.models();
+        models.ready().await.expect("the engines get ready");
         server
     }
 }
@@ -210,6 +215,11 @@ impl Server {
             .body(read_golden(file))
     }
 
+    /// Returns the engine of the default model.
+    pub fn engine(&self) -> Engine {
+        self.service.models().default_model().engine().clone()
+    }
+
     /// Begins to stop; [`Server::stopped`] waits for the end.
     pub fn stop(&mut self) {
         self.stop_as(Stop::Now);
@@ -225,8 +235,7 @@ impl Server {
     pub async fn stopped(mut self) {
         self.stop();
         self.serving.await.expect("the server ends");
-        drop(self.engine);
-        self.live.close().await;
+        self.service.close().await;
     }
 }
 

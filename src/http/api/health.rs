@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use axum::{Json, extract::State, http::header, response::IntoResponse};
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 use utoipa::ToSchema;
 
 use crate::{
-    engine::EngineState,
     error::{Error, Kind},
     http::{AppState, Result, response::problem::Problem},
     service::Service,
@@ -26,7 +25,7 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The model that answers requests.
+/// The model that answers requests which name none.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Ready {
     /// Name of the model.
@@ -39,7 +38,7 @@ pub(crate) struct Ready {
 
 /// Check that the server can answer requests.
 ///
-/// The model is ready once an inference has succeeded.
+/// A model is ready once an inference has succeeded. The server is ready when all its models are.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -48,7 +47,7 @@ pub(crate) struct Ready {
         (status = 200, description = "The server can answer requests.", body = Ready),
         (
             status = 503,
-            description = "The model is loading or cannot run, or the server is stopping. `detail` \
+            description = "A model is loading or cannot run, or the server is stopping. `detail` \
                 says which.",
             body = Problem, content_type = "application/problem+json",
         ),
@@ -58,11 +57,12 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>>
     if state.is_stopping() {
         return Err(Error::new(Kind::Unavailable, "the server is stopping").into());
     }
-    let service = state.service();
-    let engine = service.engine();
-    let plan = engine.state().require_ready()?;
+    let models = state.service.models();
+    models.all_ready()?;
+    let model = models.default_model();
+    let plan = model.engine().state().require_ready()?;
     Ok(Json(Ready {
-        model: engine.spec().name.clone(),
+        model: model.name().to_owned(),
         provider: plan.provider(),
     }))
 }
@@ -75,13 +75,15 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> Result<Json<Ready>>
     responses((status = 200, description = "Metrics in Prometheus's text format.", body = String))
 )]
 pub(crate) async fn metrics(State(service): State<Service>) -> impl IntoResponse {
+    // The gauges of models and galleries are set again, and no other scrape may see a part of them.
+    static SCRAPE: Mutex<()> = Mutex::const_new(());
+    let _scrape = SCRAPE.lock().await;
     let metrics = telemetry::metrics();
-    let engine = service.engine();
-    metrics.queue_depth.set(gauge(engine.queued()));
-    metrics.queue_capacity.set(gauge(engine.queue_depth()));
+    service.models().set_metrics();
+    let cached = service.models().default_model().cached_bytes().await;
     metrics
         .cache_bytes
-        .set(gauge(service.extractor.cached_bytes().await));
+        .set(i64::try_from(cached).unwrap_or(i64::MAX));
     // A store that is slow or unreachable does not delay the other metrics. Its galleries keep
     // their last known values then.
     if let Ok(stored) = service.galleries()
@@ -96,9 +98,6 @@ pub(crate) async fn metrics(State(service): State<Service>) -> impl IntoResponse
         });
         metrics.set_galleries(facts.collect());
     }
-    metrics
-        .ready
-        .set(i64::from(matches!(engine.state(), EngineState::Ready(_))));
     (
         [(
             header::CONTENT_TYPE,
@@ -106,8 +105,4 @@ pub(crate) async fn metrics(State(service): State<Service>) -> impl IntoResponse
         )],
         metrics.render(),
     )
-}
-
-fn gauge(value: impl TryInto<i64>) -> i64 {
-    value.try_into().unwrap_or(i64::MAX)
 }

@@ -20,10 +20,10 @@ use crate::{
         AppState, Result,
         api::gallery::params::FilterParams,
         openapi::{GalleryProblems, SearchProblems},
-        request::{body::OptionsRequest, options::Options, path::NamePath},
+        request::{body::OptionsRequest, model::ModelParams, options::Options, path::NamePath},
         response::problem::Problem,
     },
-    service::{ProbeFeatures, ProbePlan, ProbeState, Service, StoredProbe},
+    service::{ModelChoice, ProbeFeatures, ProbePlan, ProbeState, Service, StoredProbe},
 };
 
 /// A probe and the state of its training.
@@ -219,7 +219,7 @@ pub(crate) struct ProbePlanJson {
     post,
     path = "/v1/probes",
     tag = "gallery",
-    params(TrainingParams, FilterParams),
+    params(ModelParams, TrainingParams, FilterParams),
     request_body(content((ProbePlanJson = "application/json"))),
     responses(
         (
@@ -234,25 +234,26 @@ pub(crate) async fn train_probe(
     State(state): State<AppState>,
     OptionsRequest(mut options): OptionsRequest,
 ) -> Result<Response> {
+    let service = &state.service;
+    let model = options.choose_model(service)?;
     let params: TrainingParams = options.take()?;
     let filter = options.take::<FilterParams>()?.filter()?;
     options.reject_unknown()?;
     let wait = params.wait;
     let plan = params.plan(filter)?;
     let name = plan.name.clone();
-    let service = state.service();
-    let training = service.probes()?.train(&service.extractor, plan).await?;
+    let training = service.probes()?.train(&model, plan).await?;
     if wait {
         // A longer training continues and gets the response of a request without `wait`.
         let limit = state.config.request_timeout.mul_f32(0.9);
         match tokio::time::timeout(limit, training.ended()).await {
-            Ok(Ok(())) => return Ok(probe_json(&service, name).await?.into_response()),
+            Ok(Ok(())) => return Ok(probe_json(service, &model, name).await?.into_response()),
             Ok(Err(error)) => return Err(error.into()),
             Err(_) => {}
         }
     }
     let location = [(header::LOCATION, format!("/v1/probes/{name}"))];
-    let probe = probe_json(&service, name).await?;
+    let probe = probe_json(service, &model, name).await?;
     Ok((StatusCode::ACCEPTED, location, probe).into_response())
 }
 
@@ -281,16 +282,20 @@ pub(crate) async fn list_probes(
     get,
     path = "/v1/probes/{name}",
     tag = "gallery",
-    params(("name" = String, Path, description = "Name of the probe.", example = "birds")),
+    params(
+        ("name" = String, Path, description = "Name of the probe.", example = "birds"),
+        ModelParams,
+    ),
     responses((status = 200, description = "The probe.", body = ProbeJson), GalleryProblems)
 )]
 pub(crate) async fn get_probe(
     State(service): State<Service>,
     NamePath(name): NamePath<ProbeName>,
-    options: Options,
+    mut options: Options,
 ) -> Result<Json<ProbeJson>> {
+    let model = options.choose_model(&service)?;
     options.reject_unknown()?;
-    probe_json(&service, name).await
+    probe_json(&service, &model, name).await
 }
 
 /// Delete a probe. Its training is stopped.
@@ -298,21 +303,33 @@ pub(crate) async fn get_probe(
     delete,
     path = "/v1/probes/{name}",
     tag = "gallery",
-    params(("name" = String, Path, description = "Name of the probe.", example = "birds")),
+    params(
+        ("name" = String, Path, description = "Name of the probe.", example = "birds"),
+        ModelParams,
+    ),
     responses((status = 204, description = "The probe is deleted."), GalleryProblems)
 )]
 pub(crate) async fn delete_probe(
     State(service): State<Service>,
     NamePath(name): NamePath<ProbeName>,
-    options: Options,
+    mut options: Options,
 ) -> Result<StatusCode> {
+    let model = options.choose_model(&service)?;
     options.reject_unknown()?;
-    service.probes()?.remove(&name).await?;
+    let probes = service.probes()?;
+    if model.is_named() {
+        probes.get(&model, &name).await?;
+    }
+    probes.remove(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn probe_json(service: &Service, name: ProbeName) -> Result<Json<ProbeJson>> {
-    let (state, stored) = service.probes()?.get(&service.extractor, &name).await?;
+async fn probe_json(
+    service: &Service,
+    model: &ModelChoice,
+    name: ProbeName,
+) -> Result<Json<ProbeJson>> {
+    let (state, stored) = service.probes()?.get(model, &name).await?;
     Ok(Json(ProbeJson {
         state: ProbeStateJson::new((name, state)),
         probe: stored.map(StoredProbeJson::from),

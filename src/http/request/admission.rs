@@ -7,7 +7,6 @@ use axum::{extract::FromRequestParts, http::request::Parts};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    engine::EngineState,
     error::{Error, Kind},
     http::{AppState, Rejection, Result},
     telemetry,
@@ -31,12 +30,11 @@ impl FromRequestParts<AppState> for Admission {
 
 /// Takes a permit, or returns the reason for the metrics and the error for the client.
 fn admit(state: &AppState) -> Result<Admission, (&'static str, Error)> {
-    let engine = state.live.engine_state();
-    let reason = match engine {
-        EngineState::Loading => "loading",
-        _ => "failed",
-    };
-    let plan = engine.require_ready().map_err(|error| (reason, error))?;
+    let models = state.service.models();
+    let plan = models.any_ready().map_err(|error| {
+        let is_loading = models.is_loading();
+        (if is_loading { "loading" } else { "failed" }, error)
+    })?;
     let max_requests = state
         .config
         .max_requests

@@ -1,4 +1,4 @@
-//! Requests: admission, bodies, options and names in paths.
+//! Requests: admission, bodies, options, models and names in paths.
 
 pub(crate) mod admission;
 pub(crate) mod body;
@@ -9,5 +9,6 @@ mod image_value;
 pub(crate) mod json;
 mod json_list;
 mod lenient;
+pub(crate) mod model;
 pub(crate) mod options;
 pub(crate) mod path;

@@ -11,8 +11,8 @@ use crate::{
         binding::{InputOptions, preparation},
         classify::Classification,
         embed::EmbedOptions,
-        extractor::Extractor,
         images::ImageOptions,
+        models::ModelChoice,
         query::{QueryInput, check_finite, resolve},
         search::Answers,
         stages::Timed,
@@ -23,7 +23,7 @@ impl Probes {
     /// Classifies each input. A vector must be the model's features that the probe takes.
     pub async fn classify(
         &self,
-        extractor: &Extractor,
+        model: &ModelChoice,
         name: &ProbeName,
         inputs: Vec<QueryInput>,
         image: &ImageOptions,
@@ -33,7 +33,8 @@ impl Probes {
             let detail = format_args!("{score} is out of range; for a probe it must be 0 to 1");
             return Err(Error::option("min_score", detail));
         }
-        let stored = self.ready(extractor, name).await?;
+        let (extractor, stored) = self.ready(model, name).await?;
+        let extractor = &extractor;
         let binding = stored.about.binding.clone();
         let options = InputOptions {
             image: *image,

@@ -17,7 +17,7 @@ pub use self::{
     stored::{Origin, ProbeFeatures, StoredProbe},
     training::ProbePlan,
 };
-use super::{extractor::Extractor, galleries::GalleryLimits};
+use super::{extractor::Extractor, galleries::GalleryLimits, models::ModelChoice};
 use crate::{
     error::{Error, Kind, Result},
     gallery::{DocumentKey, DocumentKind, Gallery, ProbeName},
@@ -46,14 +46,12 @@ impl Probes {
     /// # Errors
     /// [`Kind::Overloaded`] during another training. Unsuitable items are an error of the training
     /// itself.
-    pub async fn train(&self, extractor: &Extractor, plan: ProbePlan) -> Result<Arc<Training>> {
+    pub async fn train(&self, model: &ModelChoice, plan: ProbePlan) -> Result<Arc<Training>> {
         plan.options.check()?;
         self.limits.check_filter(plan.filter.as_ref())?;
         let info = self.store.require_gallery(&plan.gallery).await?;
         let holder = format_args!("the gallery `{}` holds", plan.gallery);
-        let advice = "train a probe on another gallery";
-        let model = &info.binding.model;
-        model.require(extractor.engine().model_id(), holder, advice)?;
+        let extractor = model.of_stored(&info.binding.model, holder)?;
         let dim = extractor.engine().spec().architecture.dim;
         let name = plan.name.clone();
         let items = info.items as usize;
@@ -71,21 +69,29 @@ impl Probes {
     /// Returns the state of a probe, and the stored probe if there is one.
     pub async fn get(
         &self,
-        extractor: &Extractor,
+        model: &ModelChoice,
         name: &ProbeName,
     ) -> Result<(ProbeState, Option<StoredProbe>)> {
         // The state is read first: a training that ends after that has stored its probe.
         let state = self.trainings.state(name);
-        match (state, self.stored(extractor, name).await?) {
+        let stored = self.stored(&model.of_new(), name).await?;
+        if let Some(stored) = &stored {
+            model.allow(&stored.about.binding.model, takes(name))?;
+        }
+        match (state, stored) {
             (None, None) => Err(DocumentKey::from(name).missing()),
             (state, stored) => Ok((state.unwrap_or(ProbeState::Ready), stored)),
         }
     }
 
     /// Returns a probe for use.
-    async fn ready(&self, extractor: &Extractor, name: &ProbeName) -> Result<StoredProbe> {
+    async fn ready(
+        &self,
+        model: &ModelChoice,
+        name: &ProbeName,
+    ) -> Result<(Extractor, StoredProbe)> {
         // The probe is read each time, because another server on the store can replace it.
-        let Some(stored) = self.stored(extractor, name).await? else {
+        let Some(stored) = self.stored(&model.of_new(), name).await? else {
             let Some(state) = self.trainings.state(name) else {
                 return Err(DocumentKey::from(name).missing());
             };
@@ -95,10 +101,8 @@ impl Probes {
             );
             return Err(Error::new(Kind::NotFound, detail));
         };
-        let holder = format_args!("the probe `{name}` takes");
-        let advice = "train a probe on a gallery of this one";
-        let model = &stored.about.binding.model;
-        model.require(extractor.engine().model_id(), holder, advice)?;
+        let holder = takes(name);
+        let extractor = model.of_stored(&stored.about.binding.model, holder)?;
         let made = stored
             .about
             .features
@@ -110,7 +114,7 @@ impl Probes {
             );
             return Err(Error::damaged(detail));
         }
-        Ok(stored)
+        Ok((extractor, stored))
     }
 
     /// Returns the states of all probes, by name.
@@ -152,4 +156,9 @@ impl Probes {
         let decoded = extractor.on_blocking_thread("reading a probe", decode);
         decoded.await
     }
+}
+
+/// Begins a message on the features that a probe takes.
+fn takes(name: &ProbeName) -> String {
+    format!("the probe `{name}` takes")
 }

@@ -22,7 +22,7 @@ use crate::{
             schema::{File, ImageParams, ImagesJson},
         },
         openapi::GalleryProblems,
-        request::{options::Options, path::NamePath},
+        request::{model::ModelParams, options::Options, path::NamePath},
         response::{
             answer::json,
             negotiate::{Representation, negotiate},
@@ -150,7 +150,7 @@ impl Default for FitParams {
             description = "Name of the basis: 1 to 64 characters of `a-z`, `0-9`, `-` and `_`. The \
                 first is a letter or digit.",
         ),
-        ImageParams, FitParams, SampleParams,
+        ModelParams, ImageParams, FitParams, SampleParams,
     ),
     request_body(content((ImagesJson = "application/json"))),
     responses(
@@ -164,12 +164,13 @@ pub(crate) async fn fit_basis(
     NamePath(name): NamePath<BasisName>,
     mut request: BasisRequest,
 ) -> Result<Response> {
+    let model = request.options.choose_model(&service)?.of_new();
     let image = request.options.take::<ImageParams>()?.into();
     let FitParams { components } = request.options.take()?;
     let images = take_images(request.files, request.options)?;
     let fitted = service
         .bases()?
-        .fit(&service.extractor, &name, images, &image, components)
+        .fit(&model, &name, images, &image, components)
         .await?;
     let (basis, created) = fitted.value;
     let mut response = json(&Basis::from(&basis), &fitted.stages)?;
@@ -187,7 +188,7 @@ pub(crate) async fn fit_basis(
     post,
     path = "/v1/bases/{name}",
     tag = "features",
-    params(("name" = String, Path, description = "Name of the basis."), SampleParams),
+    params(("name" = String, Path, description = "Name of the basis."), ModelParams, SampleParams),
     request_body(content((ImagesJson = "application/json"))),
     responses(
         (status = 200, description = "The basis, fitted on all images.", body = Basis),
@@ -197,19 +198,21 @@ pub(crate) async fn fit_basis(
 pub(crate) async fn add_to_basis(
     State(service): State<Service>,
     NamePath(name): NamePath<BasisName>,
-    request: BasisRequest,
+    mut request: BasisRequest,
 ) -> Result<Response> {
+    let model = request.options.choose_model(&service)?;
     let images = take_images(request.files, request.options)?;
     let bases = service.bases()?;
-    let stored = bases.add(&service.extractor, &name, images).await?;
+    let stored = bases.add(&model, &name, images).await?;
     json(&Basis::from(&stored.value), &stored.stages)
 }
 
-/// List the bases.
+/// List the bases, all or those of one model.
 #[utoipa::path(
     get,
     path = "/v1/bases",
     tag = "features",
+    params(ModelParams),
     responses(
         (status = 200, description = "The bases, ordered by name.", body = Bases),
         GalleryProblems,
@@ -217,11 +220,15 @@ pub(crate) async fn add_to_basis(
 )]
 pub(crate) async fn list_bases(
     State(service): State<Service>,
-    options: Options,
+    mut options: Options,
 ) -> Result<Json<Bases>> {
+    let model = options.choose_model(&service)?;
     options.reject_unknown()?;
     let bases = service.bases()?.list().await?;
-    let data = bases.iter().map(Basis::from).collect();
+    let bases = bases
+        .iter()
+        .filter(|basis| model.may_be(&basis.about.model));
+    let data = bases.map(Basis::from).collect();
     Ok(Json(Bases { data }))
 }
 
@@ -230,7 +237,7 @@ pub(crate) async fn list_bases(
     get,
     path = "/v1/bases/{name}",
     tag = "features",
-    params(("name" = String, Path, description = "Name of the basis.")),
+    params(("name" = String, Path, description = "Name of the basis."), ModelParams),
     responses(
         (
             status = 200,
@@ -245,11 +252,13 @@ pub(crate) async fn get_basis(
     State(service): State<Service>,
     NamePath(name): NamePath<BasisName>,
     headers: HeaderMap,
-    options: Options,
+    mut options: Options,
 ) -> Result<Response> {
+    let model = options.choose_model(&service)?;
     options.reject_unknown()?;
     let representation = negotiate(&headers, &[Representation::Json, Representation::Npy])?;
     let stored = service.bases()?.get(&name).await?;
+    model.allow(&stored.about.model, stored.holder())?;
     let pca = stored.basis.pca();
     let vary = (header::VARY, "accept");
     if representation == Representation::Npy {
@@ -269,7 +278,7 @@ pub(crate) async fn get_basis(
     delete,
     path = "/v1/bases/{name}",
     tag = "features",
-    params(("name" = String, Path, description = "Name of the basis.")),
+    params(("name" = String, Path, description = "Name of the basis."), ModelParams),
     responses(
         (status = 204, description = "The basis is deleted."),
         GalleryProblems,
@@ -278,9 +287,15 @@ pub(crate) async fn get_basis(
 pub(crate) async fn delete_basis(
     State(service): State<Service>,
     NamePath(name): NamePath<BasisName>,
-    options: Options,
+    mut options: Options,
 ) -> Result<StatusCode> {
+    let model = options.choose_model(&service)?;
     options.reject_unknown()?;
-    service.bases()?.remove(&name).await?;
+    let bases = service.bases()?;
+    if model.is_named() {
+        let stored = bases.get(&name).await?;
+        model.allow(&stored.about.model, stored.holder())?;
+    }
+    bases.remove(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,6 +1,6 @@
 //! `POST /v1/attention`.
 
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use ndarray::{ArrayView3, ShapeError};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -12,8 +12,9 @@ use crate::{
         Result,
         api::schema::{File, ImageParams, ImagesJson},
         openapi::FeatureProblems,
+        request::model::ModelParams,
     },
-    service::{AttentionMaps, AttentionOptions, Service},
+    service::{AttentionMaps, AttentionOptions},
 };
 
 /// Options of attention maps.
@@ -70,7 +71,7 @@ pub(crate) struct AttentionItem {
     post,
     path = "/v1/attention",
     tag = "features",
-    params(ImageParams, AttentionParams, StyleParams),
+    params(ModelParams, ImageParams, AttentionParams, StyleParams),
     request_body(content((ImagesJson = "application/json"))),
     responses(
         (
@@ -89,28 +90,25 @@ pub(crate) struct AttentionItem {
         FeatureProblems,
     )
 )]
-pub(crate) async fn create_attention_map(
-    State(service): State<Service>,
-    request: MapRequest<AttentionParams>,
-) -> Result<Response> {
+pub(crate) async fn create_attention_map(request: MapRequest<AttentionParams>) -> Result<Response> {
     let options = AttentionOptions {
         head: request.options.head,
         threshold: request.options.threshold,
         colormap: request.options.colormap,
     };
-    let drawn = service
-        .extractor
+    let model = request.model.of_new();
+    let drawn = model
         .attention(request.images, &request.image, options, request.format)
         .await?;
     let maps = drawn.value.maps;
-    let sizes = service.extractor.map_sizes(&request.image);
+    let sizes = model.map_sizes(&request.image);
     let sizes: Vec<usize> = maps.iter().map(|image| sizes.of(image.grid)).collect();
     answer_maps(
         request.representation,
         drawn.value.pngs,
         || AttentionJson {
-            model: &service.engine().spec().name,
-            fingerprint: service.engine().fingerprint(),
+            model: model.name(),
+            fingerprint: model.engine().fingerprint(),
             data: indexed(&maps, |index, image| AttentionItem {
                 index,
                 grid: [image.grid.height, image.grid.width],

@@ -10,7 +10,7 @@ use crate::{
         Result,
         api::schema::{ImageParams, ImagesJson},
         openapi::FeatureProblems,
-        request::body::ImageRequest,
+        request::{body::ImageRequest, model::ModelParams},
         response::{
             answer::json,
             negotiate::{Representation, negotiate},
@@ -105,7 +105,7 @@ pub(crate) struct HeadJson {
     post,
     path = "/v1/attention/stats",
     tag = "features",
-    params(ImageParams),
+    params(ModelParams, ImageParams),
     request_body(content((ImagesJson = "application/json"))),
     responses(
         (status = 200, description = "The statistics.", body = HeadStatsJson<'_>),
@@ -117,20 +117,21 @@ pub(crate) async fn compare_heads(
     mut request: ImageRequest,
 ) -> Result<Response> {
     negotiate(&request.headers, &[Representation::Json])?;
+    let model = request.options.choose_model(&service)?.of_new();
     let image: ImageParams = request.options.take()?;
     request.options.reject_unknown()?;
     let image = image.into();
     let images = request.contents.0;
-    let stats = service.extractor.head_stats(images, &image).await?;
-    let sizes = service.extractor.map_sizes(&image);
+    let stats = model.head_stats(images, &image).await?;
+    let sizes = model.map_sizes(&image);
     let sizes: Vec<usize> = stats
         .value
         .iter()
         .map(|image| sizes.of(image.grid))
         .collect();
     let body = HeadStatsJson {
-        model: &service.engine().spec().name,
-        fingerprint: service.engine().fingerprint(),
+        model: model.name(),
+        fingerprint: model.engine().fingerprint(),
         data: indexed(&stats.value, |index, image| {
             HeadStatsItem::new(index, image, sizes[index])
         }),

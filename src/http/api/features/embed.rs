@@ -13,14 +13,14 @@ use crate::{
         Result,
         api::schema::{EncodingFormat, File, ImageParams, ImagesJson},
         openapi::FeatureProblems,
-        request::body::ImageRequest,
+        request::{body::ImageRequest, model::ModelParams},
         response::{
             answer::{answer, first_error, float_base64, float_bytes, json},
             negotiate::{Representation, different_grids, negotiate},
             problem::Problem,
         },
     },
-    service::{EmbedOptions, Embedding, Service, Timed},
+    service::{EmbedOptions, Embedding, Extractor, Service, Timed},
 };
 
 const OFFERS: [Representation; 3] = [
@@ -164,7 +164,7 @@ impl Tokens {
     post,
     path = "/v1/embed",
     tag = "features",
-    params(ImageParams, EmbedParams),
+    params(ModelParams, ImageParams, EmbedParams),
     request_body(content((ImagesJson = "application/json"))),
     responses(
         (
@@ -185,16 +185,16 @@ pub(crate) async fn create_embedding(
     mut request: ImageRequest,
 ) -> Result<Response> {
     let representation = negotiate(&request.headers, &OFFERS)?;
+    let extractor = request.options.choose_model(&service)?.of_new();
     let image: ImageParams = request.options.take()?;
     let (embed, encoding) = request.options.take::<EmbedParams>()?.split();
     request.options.reject_unknown()?;
 
-    let extractor = &service.extractor;
     let images = request.contents.0;
     let embedded = extractor.embed(images, &image.into(), &embed).await?;
-    let answering = service.clone();
+    let model = extractor.clone();
     let respond = move || match representation {
-        Representation::Json => json_answer(&answering, embedded, &embed, encoding),
+        Representation::Json => json_answer(&model, embedded, &embed, encoding),
         _ => {
             let body = to_binary(embedded.value, &embed, representation)?;
             Ok(answer(representation, body, &embedded.stages))
@@ -211,7 +211,7 @@ pub(crate) async fn create_embedding(
 }
 
 fn json_answer(
-    service: &Service,
+    model: &Extractor,
     embedded: Timed<Vec<Result<Embedding, Error>>>,
     options: &EmbedOptions,
     encoding: EncodingFormat,
@@ -235,9 +235,9 @@ fn json_answer(
         };
         data.push(EmbedItem { index, outcome });
     }
-    let engine = service.engine();
+    let engine = model.engine();
     let body = EmbedAnswer {
-        model: &engine.spec().name,
+        model: model.name(),
         fingerprint: engine.fingerprint(),
         dim: options.dim(engine.spec()),
         data,

@@ -13,10 +13,7 @@ use crate::{
     error::Error,
     http::{
         Result,
-        api::{
-            models::check_name,
-            schema::{EXAMPLE_IMAGE, EncodingFormat, ImageParams, nullable_choice},
-        },
+        api::schema::{EXAMPLE_IMAGE, EncodingFormat, ImageParams, nullable_choice},
         openapi::FeatureProblems,
         request::body::InputRequest,
         response::{answer::json, problem::openai_response},
@@ -36,8 +33,8 @@ pub(crate) struct InputJson {
     input: Option<OneOrSeveral>,
     /// Messages of a chat with exactly one content part, an image, instead of `input`.
     messages: Option<Vec<Value>>,
-    /// Name of the model. It must be the model of this server, by its name or by that of its
-    /// weights, such as `facebook/dinov2-small`.
+    /// Name of a served model, or that of its weights, such as `facebook/dinov2-small`. The default
+    /// is the first of `GET /v1/models`.
     model: Option<String>,
     /// Form of vectors: numbers, or base64 of little-endian f32.
     #[schema(schema_with = nullable_choice::<EncodingFormat>)]
@@ -79,7 +76,6 @@ pub(crate) enum TextOrObject {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct OpenAiParams {
-    model: Option<String>,
     dimensions: Option<usize>,
     embedding_type: Option<EncodingFormat>,
     normalized: Option<bool>,
@@ -90,9 +86,6 @@ struct OpenAiParams {
 impl OpenAiParams {
     /// Checks that the request fits the model and that the answer has room for what it asks for.
     fn check(&self, embed: &EmbedOptions, spec: &ModelSpec) -> Result<(), Error> {
-        if let Some(model) = &self.model {
-            check_name(spec, model)?;
-        }
         embed.check(spec)?;
         let dim = embed.dim(spec);
         if self.dimensions.is_some_and(|dimensions| dimensions != dim) {
@@ -203,16 +196,16 @@ pub(crate) async fn create_openai_embedding(
 }
 
 async fn embed(service: &Service, mut request: InputRequest) -> Result<Response> {
+    let extractor = request.options.choose_model(service)?.of_new();
     let openai: OpenAiParams = request.options.take()?;
     let image: ImageParams = request.options.take()?;
     let (mut embed, encoding) = request.options.take::<EmbedParams>()?.split();
     request.options.reject_unknown()?;
     embed.normalize = openai.normalized.unwrap_or(embed.normalize);
     let encoding = openai.embedding_type.unwrap_or(encoding);
-    let spec = service.engine().spec();
+    let spec = extractor.engine().spec();
     openai.check(&embed, spec)?;
 
-    let extractor = &service.extractor;
     let images = request.contents.0;
     let answer = extractor.embed(images, &image.into(), &embed).await?;
     let body = OpenAiList::new(spec, answer.value, encoding)?;

@@ -25,7 +25,7 @@ use crate::{
             negotiate::{Representation, different_grids, negotiate},
         },
     },
-    service::{ImageOptions, MapFormat, Stages},
+    service::{ImageOptions, MapFormat, ModelChoice, Stages},
 };
 
 /// Response header with the `size` of each image of a map.
@@ -70,6 +70,7 @@ impl Default for StyleParams {
 /// A request for maps, with the options `T` in addition to those of images and of drawing.
 pub(crate) struct MapRequest<T> {
     pub(crate) images: Vec<Bytes>,
+    pub(crate) model: ModelChoice,
     pub(crate) image: ImageOptions,
     pub(crate) options: T,
     pub(crate) format: MapFormat,
@@ -84,6 +85,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for MapRequest<T> {
     async fn from_request(request: Request, state: &AppState) -> Result<Self> {
         let mut request = ImageRequest::from_request(request, state).await?;
         let representation = negotiate(&request.headers, &OFFERS)?;
+        let model = request.options.choose_model(&state.service)?;
         let image: ImageParams = request.options.take()?;
         let options: T = request.options.take()?;
         let style: StyleParams = request.options.take()?;
@@ -102,6 +104,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for MapRequest<T> {
         };
         Ok(Self {
             images: request.contents.0,
+            model,
             image: image.into(),
             options,
             format,

@@ -13,8 +13,9 @@ use crate::{
         Result,
         api::schema::{File, ImageParams, ImagesJson},
         openapi::FeatureProblems,
+        request::model::ModelParams,
     },
-    service::{PcaAnswer, PcaOptions, Service},
+    service::{Extractor, PcaAnswer, PcaOptions, Service},
     vision::Grid,
 };
 
@@ -51,7 +52,7 @@ pub(crate) struct PcaJson<'a> {
 }
 
 impl<'a> PcaJson<'a> {
-    fn new(service: &'a Service, maps: &'a PcaAnswer, sizes: &[usize]) -> Self {
+    fn new(model: &'a Extractor, maps: &'a PcaAnswer, sizes: &[usize]) -> Self {
         let mut data = Vec::with_capacity(maps.grids.len());
         for (index, (map, grid)) in maps.pca.maps.iter().zip(&maps.grids).enumerate() {
             let foreground = maps.pca.foreground.as_ref();
@@ -64,8 +65,8 @@ impl<'a> PcaJson<'a> {
             });
         }
         Self {
-            model: &service.engine().spec().name,
-            fingerprint: service.engine().fingerprint(),
+            model: model.name(),
+            fingerprint: model.engine().fingerprint(),
             explained: maps.pca.basis.explained(),
             data,
         }
@@ -104,7 +105,7 @@ fn split_rows<T: Clone>(patches: &[T], grid: &Grid) -> Vec<Vec<T>> {
     post,
     path = "/v1/pca",
     tag = "features",
-    params(ImageParams, PcaParams, StyleParams),
+    params(ModelParams, ImageParams, PcaParams, StyleParams),
     request_body(content((ImagesJson = "application/json"))),
     responses(
         (
@@ -131,16 +132,22 @@ pub(crate) async fn create_pca_map(
         foreground: request.options.foreground,
         basis: request.options.basis,
     };
-    let drawn = service
-        .pca(request.images, &request.image, options, request.format)
+    let (model, drawn) = service
+        .pca(
+            &request.model,
+            request.images,
+            &request.image,
+            options,
+            request.format,
+        )
         .await?;
     let maps = drawn.value.maps;
-    let sizes = service.extractor.map_sizes(&request.image);
+    let sizes = model.map_sizes(&request.image);
     let sizes: Vec<usize> = maps.grids.iter().map(|grid| sizes.of(*grid)).collect();
     answer_maps(
         request.representation,
         drawn.value.pngs,
-        || PcaJson::new(&service, &maps, &sizes),
+        || PcaJson::new(&model, &maps, &sizes),
         || {
             let maps = maps.pca.maps.iter().zip(&maps.grids);
             maps.map(|(map, grid)| shaped(map, grid)).collect()

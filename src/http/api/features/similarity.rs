@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::{IntoParams, ToSchema};
 
@@ -13,8 +13,9 @@ use crate::{
         Result,
         api::schema::{File, ImageParams, ImagesJson},
         openapi::FeatureProblems,
+        request::model::ModelParams,
     },
-    service::{Service, SimilarityMaps, SimilarityOptions},
+    service::{Extractor, SimilarityMaps, SimilarityOptions},
     vision::Grid,
 };
 
@@ -70,11 +71,11 @@ pub(crate) struct SimilarityJson<'a> {
 }
 
 impl<'a> SimilarityJson<'a> {
-    fn new(service: &'a Service, maps: &SimilarityMaps, sizes: &[usize]) -> Self {
+    fn new(model: &'a Extractor, maps: &SimilarityMaps, sizes: &[usize]) -> Self {
         let region = &maps.region;
         Self {
-            model: &service.engine().spec().name,
-            fingerprint: service.engine().fingerprint(),
+            model: model.name(),
+            fingerprint: model.engine().fingerprint(),
             query: RegionJson {
                 top: region.rows.start,
                 left: region.columns.start,
@@ -129,7 +130,7 @@ pub(crate) struct SimilarityItem {
     post,
     path = "/v1/similarity",
     tag = "features",
-    params(SimilarityParams, ImageParams, StyleParams),
+    params(ModelParams, SimilarityParams, ImageParams, StyleParams),
     request_body(content((ImagesJson = "application/json"))),
     responses(
         (
@@ -148,7 +149,6 @@ pub(crate) struct SimilarityItem {
     )
 )]
 pub(crate) async fn create_similarity_map(
-    State(service): State<Service>,
     request: MapRequest<SimilarityParams>,
 ) -> Result<Response> {
     let options = SimilarityOptions {
@@ -156,12 +156,12 @@ pub(crate) async fn create_similarity_map(
         region: request.options.region,
         colormap: request.options.colormap,
     };
-    let drawn = service
-        .extractor
+    let model = request.model.of_new();
+    let drawn = model
         .similarity(request.images, &request.image, options, request.format)
         .await?;
     let maps = drawn.value.maps;
-    let sizes = service.extractor.map_sizes(&request.image);
+    let sizes = model.map_sizes(&request.image);
     let sizes = maps.maps.iter().map(|map| {
         let (height, width) = map.dim();
         sizes.of(Grid { height, width })
@@ -170,7 +170,7 @@ pub(crate) async fn create_similarity_map(
     answer_maps(
         request.representation,
         drawn.value.pngs,
-        || SimilarityJson::new(&service, &maps, &sizes),
+        || SimilarityJson::new(&model, &maps, &sizes),
         || Ok(maps.maps.iter().map(|map| map.view()).collect()),
         &sizes,
         &drawn.stages,

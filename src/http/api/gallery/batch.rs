@@ -18,10 +18,10 @@ use crate::{
         Result,
         api::schema::{EXAMPLE_IMAGE, IdSource, ImageParams},
         openapi::WriteProblems,
-        request::{body::BatchRequest, contents::BatchEntry},
+        request::{body::BatchRequest, contents::BatchEntry, model::ModelParams},
         response::{answer::json, problem::Problem},
     },
-    service::{Answers, NewEntry, OnConflict, Service},
+    service::{Answers, Extractor, NewEntry, OnConflict, Service},
 };
 
 /// Several items in JSON, along with any of the operation's options.
@@ -126,7 +126,9 @@ struct IdParam {
     post,
     path = "/v1/gallery",
     tag = "gallery",
-    params(GalleryParams, IdSourceParams, ConflictParams, ImageParams, VectorParams),
+    params(
+        GalleryParams, ModelParams, IdSourceParams, ConflictParams, ImageParams, VectorParams,
+    ),
     request_body(content((BatchForm = "multipart/form-data"), (BatchJson = "application/json"))),
     responses(
         (status = 200, description = "The outcome of each item.", body = BatchAnswer),
@@ -138,13 +140,14 @@ pub(crate) async fn put_items(
     mut request: BatchRequest,
 ) -> Result<Response> {
     let GalleryParams { gallery } = request.options.take()?;
+    let model = request.options.choose_model(&service)?;
     let IdSourceParams { id: id_source } = request.options.take()?;
     let ConflictParams { on_conflict } = request.options.take()?;
     let on_conflict = on_conflict.unwrap_or_default();
     let input_options = take_input_options(&mut request.options)?;
     request.options.reject_unknown()?;
 
-    let items = with_ids(&service, request.contents.0, id_source).await?;
+    let items = with_ids(&model.of_new(), request.contents.0, id_source).await?;
     if on_conflict == OnConflict::Replace {
         check_distinct(&items)?;
     }
@@ -156,13 +159,7 @@ pub(crate) async fn put_items(
     }
     let stored = service
         .galleries()?
-        .insert(
-            &service.extractor,
-            &gallery,
-            entries,
-            &input_options,
-            on_conflict,
-        )
+        .insert(&model, &gallery, entries, &input_options, on_conflict)
         .await?;
     let Answers { binding, outcomes } = stored.value;
     let body = BatchAnswer {
@@ -175,7 +172,7 @@ pub(crate) async fn put_items(
 
 /// Gives an id to each image that states none.
 async fn with_ids(
-    service: &Service,
+    extractor: &Extractor,
     mut items: Vec<BatchEntry>,
     source: IdSource,
 ) -> Result<Vec<BatchEntry>> {
@@ -187,10 +184,7 @@ async fn with_ids(
         items.iter_mut().for_each(BatchEntry::hash_file);
         Ok(items)
     };
-    Ok(service
-        .extractor
-        .on_blocking_thread("hashing files", hash)
-        .await?)
+    Ok(extractor.on_blocking_thread("hashing files", hash).await?)
 }
 
 /// Joins the items, each with its id and whether it was valid, with the outcomes of the valid ones.

@@ -15,10 +15,13 @@ use crate::{
     features::vote::Vote,
     gallery::{Label, ProbeName},
     http::{
-        Result, api::schema::ImageParams, openapi::SearchProblems, request::body::QueryRequest,
+        Result,
+        api::schema::ImageParams,
+        openapi::SearchProblems,
+        request::{body::QueryRequest, model::ModelParams},
         response::answer::json,
     },
-    service::{Answers, Classification, Service, VoteOptions},
+    service::{Answers, Classification, ModelChoice, Service, VoteOptions},
 };
 
 /// Name of a probe.
@@ -141,7 +144,7 @@ pub(crate) enum ClassificationAnswer {
     tag = "gallery",
     params(
         ProbeParam, VoteParams, MinScoreParam, SearchParams, FilterParams, GalleryParams,
-        ImageParams, VectorParams,
+        ModelParams, ImageParams, VectorParams,
     ),
     request_body(content((ImageOrVectorJson = "application/json"))),
     responses(
@@ -154,13 +157,18 @@ pub(crate) async fn classify(
     mut request: QueryRequest,
 ) -> Result<Response> {
     let ProbeParam { probe } = request.options.take()?;
+    let model = request.options.choose_model(&service)?;
     match probe {
-        Some(probe) => classify_by_probe(&service, probe, request).await,
-        None => classify_by_neighbors(&service, request).await,
+        Some(probe) => classify_by_probe(&service, &model, probe, request).await,
+        None => classify_by_neighbors(&service, &model, request).await,
     }
 }
 
-async fn classify_by_neighbors(service: &Service, request: QueryRequest) -> Result<Response> {
+async fn classify_by_neighbors(
+    service: &Service,
+    model: &ModelChoice,
+    request: QueryRequest,
+) -> Result<Response> {
     let inputs = request.contents.0;
     let mut options = request.options;
     let VoteParams { vote, temperature } = options.take()?;
@@ -175,13 +183,14 @@ async fn classify_by_neighbors(service: &Service, request: QueryRequest) -> Resu
     };
     let answers = service
         .galleries()?
-        .classify(&service.extractor, &query, inputs, &input_options, vote)
+        .classify(model, &query, inputs, &input_options, vote)
         .await?;
     answer_each::<_, ClassificationJson>(query.gallery, answers)
 }
 
 async fn classify_by_probe(
     service: &Service,
+    model: &ModelChoice,
     probe: ProbeName,
     request: QueryRequest,
 ) -> Result<Response> {
@@ -197,7 +206,7 @@ async fn classify_by_probe(
     options.reject_unknown()?;
     let answers = service
         .probes()?
-        .classify(&service.extractor, &probe, inputs, &image, min_score)
+        .classify(model, &probe, inputs, &image, min_score)
         .await?;
     let Answers { binding, outcomes } = answers.value;
     let body = FromProbe {

@@ -10,7 +10,7 @@ use crate::{
     http::{
         Result,
         openapi::GalleryProblems,
-        request::{options::Options, path::NamePath},
+        request::{model::ModelParams, options::Options, path::NamePath},
     },
     service::Service,
     vision::{Background, Levels, ResampleFilter, ResizeMode},
@@ -78,7 +78,7 @@ impl GalleryJson {
             name: info.name,
             items: info.items,
             indexed: info.indexed,
-            takes_images: model.fingerprint == *service.engine().fingerprint(),
+            takes_images: service.models().is_served(&model),
             model: model.name,
             fingerprint: model.fingerprint.to_string(),
             dim: info.binding.dim,
@@ -94,20 +94,23 @@ impl GalleryJson {
     }
 }
 
-/// List the galleries.
+/// List the galleries, all or those of one model.
 #[utoipa::path(
     get,
     path = "/v1/galleries",
     tag = "gallery",
+    params(ModelParams),
     responses((status = 200, description = "The galleries.", body = Galleries), GalleryProblems)
 )]
 pub(crate) async fn list_galleries(
     State(service): State<Service>,
-    options: Options,
+    mut options: Options,
 ) -> Result<Json<Galleries>> {
+    let model = options.choose_model(&service)?;
     options.reject_unknown()?;
     let galleries = service.galleries()?.store().galleries().await?.into_iter();
     let data = galleries
+        .filter(|info| model.may_be(&info.binding.model))
         .map(|info| GalleryJson::new(&service, info))
         .collect();
     Ok(Json(Galleries { data }))
@@ -118,14 +121,18 @@ pub(crate) async fn list_galleries(
     get,
     path = "/v1/galleries/{name}",
     tag = "gallery",
-    params(("name" = String, Path, description = "Name of the gallery.", example = "default")),
+    params(
+        ("name" = String, Path, description = "Name of the gallery.", example = "default"),
+        ModelParams,
+    ),
     responses((status = 200, description = "The gallery.", body = GalleryJson), GalleryProblems)
 )]
 pub(crate) async fn get_gallery(
     State(service): State<Service>,
     NamePath(name): NamePath<GalleryName>,
-    options: Options,
+    mut options: Options,
 ) -> Result<Json<GalleryJson>> {
+    options.check_model_of(&service, &name).await?;
     options.reject_unknown()?;
     let info = service.galleries()?.store().require_gallery(&name).await?;
     Ok(Json(GalleryJson::new(&service, info)))
@@ -136,7 +143,10 @@ pub(crate) async fn get_gallery(
     delete,
     path = "/v1/galleries/{name}",
     tag = "gallery",
-    params(("name" = String, Path, description = "Name of the gallery.", example = "default")),
+    params(
+        ("name" = String, Path, description = "Name of the gallery.", example = "default"),
+        ModelParams,
+    ),
     responses(
         (status = 204, description = "The gallery is deleted, also from disk."),
         GalleryProblems,
@@ -145,8 +155,9 @@ pub(crate) async fn get_gallery(
 pub(crate) async fn delete_gallery(
     State(service): State<Service>,
     NamePath(name): NamePath<GalleryName>,
-    options: Options,
+    mut options: Options,
 ) -> Result<StatusCode> {
+    options.check_model_of(&service, &name).await?;
     options.reject_unknown()?;
     match service.galleries()?.store().remove(&name).await? {
         true => Ok(StatusCode::NO_CONTENT),

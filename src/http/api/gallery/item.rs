@@ -23,7 +23,7 @@ use crate::{
         Reason, Rejection, Result,
         api::schema::ImageParams,
         openapi::{GalleryProblems, WriteProblems},
-        request::{body::QueryRequest, options::Options, path::NamePath},
+        request::{body::QueryRequest, model::ModelParams, options::Options, path::NamePath},
         response::{answer::json, problem::Problem},
     },
     service::{Answers, NewEntry, OnConflict, Service},
@@ -70,7 +70,7 @@ pub(crate) struct StoredJson {
     path = "/v1/gallery/{id}",
     tag = "gallery",
     params(
-        IdPath, GalleryParams, ConflictParams, ItemParams, ImageParams, VectorParams,
+        IdPath, GalleryParams, ModelParams, ConflictParams, ItemParams, ImageParams, VectorParams,
         (
             "If-None-Match" = Option<String>, Header, pattern = r"^\*$",
             description = "`*`: a stored item stays, and the status is 412.",
@@ -100,6 +100,7 @@ pub(crate) async fn put_item(
     let id = id.of_new_item()?;
     let options = &mut request.options;
     let GalleryParams { gallery } = options.take()?;
+    let model = options.choose_model(&service)?;
     let conflict: ConflictParams = options.take()?;
     let must_be_new = must_be_new(&request.headers, &conflict)?;
     let on_conflict = match must_be_new {
@@ -118,13 +119,7 @@ pub(crate) async fn put_item(
     let galleries = service.galleries()?;
     let entries = vec![entry];
     let stored = galleries
-        .insert(
-            &service.extractor,
-            &gallery,
-            entries,
-            &input_options,
-            on_conflict,
-        )
+        .insert(&model, &gallery, entries, &input_options, on_conflict)
         .await?;
     let Answers { binding, outcomes } = stored.value;
     let missing = || Err(Error::internal("the item has no outcome"));
@@ -208,7 +203,7 @@ pub(crate) struct PartsParams {
     get,
     path = "/v1/gallery/{id}",
     tag = "gallery",
-    params(IdPath, GalleryParams, PartsParams),
+    params(IdPath, GalleryParams, ModelParams, PartsParams),
     responses((status = 200, description = "The item.", body = ItemWithVector), GalleryProblems)
 )]
 pub(crate) async fn get_item(
@@ -217,6 +212,7 @@ pub(crate) async fn get_item(
     mut options: Options,
 ) -> Result<Json<ItemWithVector>> {
     let GalleryParams { gallery } = options.take()?;
+    options.check_model_of(&service, &gallery).await?;
     let PartsParams { vector } = options.take()?;
     options.reject_unknown()?;
     let parts = Parts {
@@ -237,7 +233,7 @@ pub(crate) async fn get_item(
     delete,
     path = "/v1/gallery/{id}",
     tag = "gallery",
-    params(IdPath, GalleryParams),
+    params(IdPath, GalleryParams, ModelParams),
     responses((status = 204, description = "The item is deleted, also from disk."), GalleryProblems)
 )]
 pub(crate) async fn delete_item(
@@ -246,6 +242,7 @@ pub(crate) async fn delete_item(
     mut options: Options,
 ) -> Result<StatusCode> {
     let GalleryParams { gallery } = options.take()?;
+    options.check_model_of(&service, &gallery).await?;
     options.reject_unknown()?;
     service.galleries()?.delete_item(&gallery, id).await?;
     Ok(StatusCode::NO_CONTENT)

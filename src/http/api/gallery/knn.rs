@@ -18,7 +18,7 @@ use crate::{
         Result,
         api::schema::ImageParams,
         openapi::{GalleryProblems, SearchProblems},
-        request::{body::QueryRequest, options::Options},
+        request::{body::QueryRequest, model::ModelParams, options::Options},
         response::answer::json,
     },
     service::Service,
@@ -78,7 +78,7 @@ pub(crate) struct ItemQuery {
     get,
     path = "/v1/knn",
     tag = "gallery",
-    params(ItemQueryParams, SearchParams, FilterParams, GalleryParams),
+    params(ItemQueryParams, SearchParams, FilterParams, GalleryParams, ModelParams),
     responses(
         (status = 200, description = "The neighbors.", body = FromGallery<NeighborsOfItem>),
         GalleryProblems,
@@ -89,13 +89,14 @@ pub(crate) async fn find_neighbors_of_item(
     mut options: Options,
 ) -> Result<Response> {
     let ItemQueryParams { id, include_self } = options.take()?;
+    let model = options.choose_model(&service)?;
     let query = take_query(&mut options)?;
     options.reject_unknown()?;
     let id = id.ok_or_else(|| Error::option("id", "required: the id of a stored item"))?;
     let id = ItemId::new(id)?;
     let found = service
         .galleries()?
-        .neighbors_of_item(&query, &id, include_self)
+        .neighbors_of_item(&model, &query, &id, include_self)
         .await?;
     let (binding, neighbors) = found.value;
     let answer = NeighborsOfItem {
@@ -117,7 +118,7 @@ pub(crate) async fn find_neighbors_of_item(
     post,
     path = "/v1/knn",
     tag = "gallery",
-    params(SearchParams, FilterParams, GalleryParams, ImageParams, VectorParams),
+    params(SearchParams, FilterParams, GalleryParams, ModelParams, ImageParams, VectorParams),
     request_body(content((ImageOrVectorJson = "application/json"))),
     responses(
         (status = 200, description = "The neighbors.", body = FromGallery<OneOrMore<Neighbors>>),
@@ -128,13 +129,14 @@ pub(crate) async fn find_neighbors(
     State(service): State<Service>,
     mut request: QueryRequest,
 ) -> Result<Response> {
+    let model = request.options.choose_model(&service)?;
     let query = take_query(&mut request.options)?;
     let input_options = take_input_options(&mut request.options)?;
     request.options.reject_unknown()?;
     let inputs = request.contents.0;
     let answers = service
         .galleries()?
-        .neighbors(&service.extractor, &query, inputs, &input_options)
+        .neighbors(&model, &query, inputs, &input_options)
         .await?;
     answer_each::<_, Neighbors>(query.gallery, answers)
 }

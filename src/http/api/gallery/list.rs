@@ -11,7 +11,11 @@ use super::{
 };
 use crate::{
     error::Error,
-    http::{Result, openapi::GalleryProblems, request::options::Options},
+    http::{
+        Result,
+        openapi::GalleryProblems,
+        request::{model::ModelParams, options::Options},
+    },
     service::{Page, Service},
 };
 
@@ -57,7 +61,7 @@ pub(crate) struct PageJson {
     get,
     path = "/v1/gallery",
     tag = "gallery",
-    params(PageParams, FilterParams, GalleryParams),
+    params(PageParams, FilterParams, GalleryParams, ModelParams),
     responses(
         (status = 200, description = "A page of items.", body = PageJson),
         GalleryProblems,
@@ -68,6 +72,7 @@ pub(crate) async fn list_items(
     mut options: Options,
 ) -> Result<Json<PageJson>> {
     let GalleryParams { gallery } = options.take()?;
+    options.check_model_of(&service, &gallery).await?;
     let PageParams { limit, cursor } = options.take()?;
     let filter = options.take::<FilterParams>()?.filter()?;
     options.reject_unknown()?;

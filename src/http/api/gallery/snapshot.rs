@@ -40,7 +40,7 @@ use crate::{
         key_permits::KeyPermit,
         middleware::access::KeyName,
         openapi::{GalleryProblems, WriteProblems},
-        request::{options::Options, path::NamePath},
+        request::{model::ModelParams, options::Options, path::NamePath},
     },
     telemetry,
 };
@@ -58,7 +58,10 @@ const BUFFER_BYTES: usize = 256 << 10;
     get,
     path = "/v1/galleries/{name}/snapshot",
     tag = "gallery",
-    params(("name" = String, Path, description = "Name of the gallery.", example = "default")),
+    params(
+        ("name" = String, Path, description = "Name of the gallery.", example = "default"),
+        ModelParams,
+    ),
     responses(
         (
             status = 200, description = "The snapshot.",
@@ -71,14 +74,15 @@ pub(crate) async fn get_snapshot(
     State(state): State<AppState>,
     key: Option<Extension<KeyName>>,
     NamePath(name): NamePath<GalleryName>,
-    options: Options,
+    mut options: Options,
 ) -> Result<Response> {
+    options.check_model_of(&state.service, &name).await?;
     options.reject_unknown()?;
     let permit = match &key {
         Some(Extension(KeyName(key))) => Some(take_permit(&state, key)?),
         None => None,
     };
-    let service = state.service();
+    let service = &state.service;
     // Whatever prevents the snapshot is known before the head is sent.
     let gallery = GalleryReader::open(service.galleries()?.store(), &name).await?;
     let file = snapshot_stream(gallery, name.clone(), permit, state.config.snapshot_idle)?;
@@ -195,7 +199,7 @@ pub(crate) async fn put_snapshot(
     body: Body,
 ) -> Result<Json<Restored>> {
     options.reject_unknown()?;
-    let service = state.service();
+    let service = &state.service;
     let store = service.galleries()?.store();
     let limit = state.config.snapshot_idle;
     let is_stalled = AtomicBool::new(false);

@@ -16,7 +16,7 @@ use crate::{
         Result,
         api::schema::File,
         openapi::GalleryProblems,
-        request::{options::Options, path::NamePath},
+        request::{model::ModelParams, options::Options, path::NamePath},
     },
     service::Service,
 };
@@ -29,7 +29,7 @@ use crate::{
     get,
     path = "/v1/gallery/{id}/thumbnail",
     tag = "gallery",
-    params(IdPath, GalleryParams),
+    params(IdPath, GalleryParams, ModelParams),
     responses(
         (status = 200, description = "The thumbnail.", body = File, content_type = "image/jpeg"),
         (status = 304, description = "The thumbnail is the one that `If-None-Match` names."),
@@ -43,6 +43,7 @@ pub(crate) async fn get_thumbnail(
     mut options: Options,
 ) -> Result<Response> {
     let GalleryParams { gallery } = options.take()?;
+    options.check_model_of(&service, &gallery).await?;
     options.reject_unknown()?;
     let parts = Parts {
         thumbnail: true,
