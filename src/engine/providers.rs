@@ -118,10 +118,8 @@ impl Runtime {
     pub fn providers(&self, device: &Device, precision: Precision) -> Result<Vec<Provider>> {
         let device = device.for_precision(precision);
         device.conversion(precision)?;
-        if precision == Precision::Bf16 && !has_bf16() {
-            return Err(Error::artifact(
-                "this processor has no units for bf16 (avx512_bf16); use --precision fp32 or int8",
-            ));
+        if precision == Precision::Bf16 {
+            require_bf16()?;
         }
         let options = SessionOptions::default();
         match &device {
@@ -235,6 +233,16 @@ impl Runtime {
             .with_execution_providers([provider])
             .map_err(|error| unusable(format_args!("CUDA device {index}"), &error))
     }
+}
+
+/// Refuses bf16 where the processor would emulate it, which is slower than anything else.
+pub(super) fn require_bf16() -> Result<()> {
+    if has_bf16() {
+        return Ok(());
+    }
+    Err(Error::artifact(
+        "this processor has no units for bf16 (avx512_bf16); use --precision fp32 or int8",
+    ))
 }
 
 fn unusable(device: impl Display, error: &impl Display) -> Error {

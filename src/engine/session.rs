@@ -13,7 +13,7 @@ use super::{
     EnginePlan, Features, Input, Provider, RequestedOutputs, Runtime, SessionOptions,
     lifetime::{OwnedSession, release_weights, running},
     positions::PositionCache,
-    providers::OrtResult,
+    providers::{OrtResult, require_bf16},
     weights::SharedWeights,
 };
 use crate::{
@@ -85,6 +85,9 @@ impl ModelSession {
                 "{} is converted for another provider than {provider}; convert it with --device",
                 model.paths.model.display()
             )));
+        }
+        if plan.session.bf16 {
+            require_bf16()?;
         }
         let on_cpu = plan.providers.contains(&Provider::Cpu);
         let model = Arc::new(LoadedModel {

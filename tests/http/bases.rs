@@ -460,7 +460,7 @@ async fn bad_requests_about_bases_are_rejected_and_change_nothing() {
         ("no image", server.put("/v1/bases/good").json(&json!({"size": 112})),
          400, "malformed_request", "no image"),
         ("option of a list", server.get("/v1/bases?size=1"),
-         422, "invalid_option", "unknown; this operation has no options"),
+         422, "invalid_option", "unknown; expected one of model"),
         ("nothing acceptable", server.get("/v1/bases/good").header("accept", "text/html"),
          406, "not_acceptable", "application/x-npy"),
     ];

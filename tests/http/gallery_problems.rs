@@ -169,7 +169,7 @@ async fn what_does_not_fit_the_gallery_is_rejected() {
         ("fingerprint for a new gallery",
          t.put(json!({"vector": t.good, "fingerprint": "abc", "gallery": "new"})),
          409, "conflict",
-         "there is no gallery `new` yet, and this request can make one for features of \"tiny-reg\""),
+         "there is no gallery `new` yet, and this request can make one for features of"),
         ("size for a new gallery", t.put(json!({"vector": t.good, "size": 225, "gallery": "new"})),
          422, "invalid_option", "option `size`: 225 is not a multiple of the patch size 14"),
         ("layers for a new gallery",
@@ -221,8 +221,8 @@ async fn bad_metadata_labels_and_ids_are_rejected() {
         ("unknown option", t.put(json!({"vector": t.good, "lable": "x"})),
          422, "invalid_option",
          "option `lable`: unknown; expected one of gallery, model, on_conflict, label, metadata"),
-        ("option where there is none", t.get("/v1/galleries?k=1"),
-         422, "invalid_option", "option `k`: unknown; this operation has no options"),
+        ("option of a list", t.get("/v1/galleries?k=1"),
+         422, "invalid_option", "option `k`: unknown; expected one of model"),
     ];
     t.assert_rejected(cases).await;
 }

@@ -120,8 +120,8 @@ impl Compare {
         }
         if self.run.vector.has_pooling() {
             bail!(
-                "--pooling and --layers: k-NN compares CLS, and probes take CLS and the mean; leave \
-                 them out"
+                "--pooling and --layers: k-NN compares CLS, and probes take CLS and the mean; \
+                 leave them out"
             );
         }
         let mut names = std::collections::BTreeSet::new();
