@@ -645,6 +645,7 @@ async fn two_models_are_shown_side_by_side() {
     };
     let setup = Setup {
         others: vec![family_model("tiny-dinov3", "hub_pretrain.pth")],
+        gallery: Some(new_gallery().await),
         ..Setup::new(focus().clone())
     };
     let server = setup.start().await;
