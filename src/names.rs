@@ -1,7 +1,7 @@
 //! Enums whose variants have one spelling everywhere: in options, in JSON, on the command line and
 //! in messages. Counts of things in messages.
 
-use std::fmt::Display;
+use std::{collections::BTreeSet, fmt::Display};
 
 /// Defines a `Copy` enum with `Display`, `FromStr`, `VARIANTS`, `Serialize` and `Deserialize`, all
 /// of which spell a variant in `snake_case`.
@@ -28,6 +28,13 @@ macro_rules! option_enum {
 }
 
 pub(crate) use option_enum;
+
+/// Returns the first name that is in a list twice.
+pub(crate) fn repeated(names: &[String]) -> Option<&str> {
+    let mut seen = BTreeSet::new();
+    let mut names = names.iter().map(String::as_str);
+    names.find(|name| !seen.insert(*name))
+}
 
 /// Returns names in quotes, separated by commas.
 pub(crate) fn quoted(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {

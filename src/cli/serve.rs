@@ -1,6 +1,6 @@
 //! `dinoserve serve`.
 
-use std::{collections::BTreeSet, io::Write, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -17,6 +17,7 @@ use crate::{
     engine::{Engine, EngineThread, Runtime},
     gallery::OpenMode,
     http::{self, AppState, Certificate, Stop, access::ApiKeys},
+    names::repeated,
     service::{CacheBytes, Extractor, Models, Service},
     telemetry::{self, TraceExport},
 };
@@ -87,8 +88,7 @@ pub(super) struct Serve {
 impl Serve {
     /// Checks the list of models before any of them is downloaded.
     pub(super) fn check_models(&self) -> anyhow::Result<()> {
-        let mut names = BTreeSet::new();
-        if let Some(twice) = self.models.iter().find(|name| !names.insert(name.as_str())) {
+        if let Some(twice) = repeated(&self.models) {
             bail!("--model {twice} is given twice");
         }
         let (count, max) = (self.models.len(), self.max_models);

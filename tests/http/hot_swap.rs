@@ -10,16 +10,14 @@ use std::{
 };
 
 use dinoserve::{
-    artifacts::{Home, ModelFile, ModelStore},
+    artifacts::{Home, ModelFile},
     model::PositionRule,
     onnx::Precision,
-    service::ModelSource,
 };
 use serde_json::{Value, json};
 
 use crate::support::{
-    runtime,
-    server::{Server, Setup, floats, new_gallery, ok, ok_json, on_cpu, problem},
+    server::{Server, Setup, floats, new_gallery, ok, ok_json, problem, source},
     tiny_home,
 };
 
@@ -28,16 +26,8 @@ async fn start(home: &Path, first: &str) -> Server {
     let home = Home::new(Some(home.to_owned())).unwrap();
     let paths = home.model(first, Precision::Fp32);
     let model = ModelFile::open(&paths.model, PositionRule::Hub).unwrap();
-    let source = ModelSource {
-        store: ModelStore::new(home, "http://127.0.0.1:9").unwrap(),
-        runtime: runtime(),
-        config: on_cpu(),
-        positions: PositionRule::Hub,
-        precision: Precision::Fp32,
-        offline: true,
-    };
     Setup {
-        source: Some(source),
+        source: Some(source(home)),
         gallery: Some(new_gallery().await),
         ..Setup::new(model)
     }

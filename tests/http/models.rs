@@ -9,20 +9,15 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use dinoserve::{
-    artifacts::{Home, ModelStore},
-    model::PositionRule,
-    onnx::Precision,
-    service::ModelSource,
-};
+use dinoserve::artifacts::Home;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
 use super::families::model as family_model;
 use crate::support::{
     process::Process,
-    read_golden, runtime,
-    server::{Server, Setup, floats, new_gallery, ok, ok_json, on_cpu, problem},
+    read_golden,
+    server::{Server, Setup, floats, new_gallery, ok, ok_json, problem, source},
     tiny, tiny_home,
 };
 
@@ -33,17 +28,9 @@ const MODELS: [&str; 3] = ["tiny-reg", "tiny-swiglu-reg", "tiny"];
 /// Starts a server with the first `count` of [`MODELS`] and a gallery. It can load the tiny ones.
 async fn start(count: usize) -> Server {
     let home = Home::new(Some(tiny_home(&MODELS))).unwrap();
-    let source = ModelSource {
-        store: ModelStore::new(home, "http://127.0.0.1:9").unwrap(),
-        runtime: runtime(),
-        config: on_cpu(),
-        positions: PositionRule::Hub,
-        precision: Precision::Fp32,
-        offline: true,
-    };
     let file = |name: &&str| tiny(name, "model.safetensors");
     Setup {
-        source: Some(source),
+        source: Some(source(home)),
         gallery: Some(new_gallery().await),
         others: MODELS[1..count].iter().map(file).collect(),
         ..Setup::new(file(&MODELS[0]))

@@ -3,10 +3,12 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use dinoserve::{
-    artifacts::ModelFile,
+    artifacts::{Home, ModelFile, ModelStore},
     engine::{Device, Engine, EngineConfig},
     gallery::{Gallery, GalleryConfig, OpenMode, open},
     http::{AppState, HttpConfig, ServeConfig, Stop, access::ApiKeys, serve},
+    model::PositionRule,
+    onnx::Precision,
     service::{CacheBytes, Extractor, GalleryLimits, ImageLimits, ModelSource, Models, Service},
 };
 use reqwest::{Client, RequestBuilder, Response};
@@ -20,6 +22,18 @@ pub fn on_cpu() -> EngineConfig {
     EngineConfig {
         device: Device::Cpu,
         ..EngineConfig::default()
+    }
+}
+
+/// Returns the source of the converted models in a home.
+pub fn source(home: Home) -> ModelSource {
+    ModelSource {
+        store: ModelStore::new(home, "http://127.0.0.1:9").expect("a store"),
+        runtime: runtime(),
+        config: on_cpu(),
+        positions: PositionRule::Hub,
+        precision: Precision::Fp32,
+        offline: true,
     }
 }
 

@@ -18,9 +18,9 @@ use self::{
 };
 use super::datasets::{Datasets, FolderFlags, LabeledFolder, embed_both};
 use crate::{
-    cli::flags::RunFlags,
+    cli::{flags::RunFlags, output::write_file},
     features::{pool::Pooling, vote::TEMPERATURE},
-    names::plural,
+    names::{plural, repeated},
 };
 
 #[derive(Debug, Args)]
@@ -99,7 +99,7 @@ impl Compare {
         if let Some(path) = &self.output {
             let examples = Example::choose(&models, self.examples);
             let page = page::render(&self.run, &comparison, &datasets, &examples)?;
-            crate::cli::output::write_file(path, |writer| writer.write_all(page.as_bytes()))?;
+            write_file(path, |writer| writer.write_all(page.as_bytes()))?;
             writeln!(out, "The report is {}", path.display())?;
         }
         Ok(datasets.exit_code())
@@ -124,8 +124,7 @@ impl Compare {
                  leave them out"
             );
         }
-        let mut names = std::collections::BTreeSet::new();
-        if let Some(twice) = self.models.iter().find(|name| !names.insert(name.as_str())) {
+        if let Some(twice) = repeated(&self.models) {
             bail!("--models: {twice} is given twice");
         }
         if self.models.len() < 2 {
