@@ -366,11 +366,16 @@ async fn an_unload_waits_for_requests_that_have_begun() {
     tokio::time::sleep(Duration::from_millis(30)).await;
     let gone = ok(server.delete(&format!("/v1/models/{second}"))).await;
     drop(gone);
+    let mut statuses = Vec::new();
     for request in running {
-        let status = request.await.unwrap().unwrap().status();
-        // A request that came after the unload began does not find the model.
-        assert!([200, 404].contains(&status.as_u16()), "{status}");
+        statuses.push(request.await.unwrap().unwrap().status().as_u16());
     }
+    // A request that came after the unload began does not find the model.
+    assert!(
+        statuses.iter().all(|status| [200, 404].contains(status)),
+        "{statuses:?}"
+    );
+    assert!(statuses.contains(&200), "none had begun: {statuses:?}");
     let metrics = ok(server.get("/metrics")).await.text().await.unwrap();
     assert!(!metrics.contains(&format!("dinoserve_model_ready{{model=\"{second}\"}}")));
     server.stopped().await;

@@ -6,7 +6,7 @@ mod comparison;
 mod examples;
 mod page;
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::bail;
 use clap::Args;
@@ -141,11 +141,9 @@ impl Compare {
 /// Checks that both models could use the same images.
 fn check_same_images(first: &Datasets, second: &Datasets) -> anyhow::Result<()> {
     for (set, other) in [(&first.train, &second.train), (&first.test, &second.test)] {
-        let (ids, others) = (&set.vectors.ids, &other.vectors.ids);
-        let differs = |a: &[String], b: &[String]| a.iter().find(|id| !b.contains(id)).cloned();
-        if ids != others
-            && let Some(id) = differs(ids, others).or_else(|| differs(others, ids))
-        {
+        let ids = BTreeSet::from_iter(&set.vectors.ids);
+        let others = BTreeSet::from_iter(&other.vectors.ids);
+        if let Some(id) = ids.symmetric_difference(&others).next() {
             let (first, second) = (&first.model, &second.model);
             bail!("{first} and {second} cannot be compared: only one of them can use {id}");
         }
