@@ -14,7 +14,7 @@ use crate::run::log_line;
 const AFTER_HELP: &str = "\
 Exit codes: 0 success; 1 failure; 2 the command line is wrong; 130 stopped by a second Ctrl-C.";
 
-/// Train a DINOv2 backbone on unlabeled images, for dinoserve to serve.
+/// Train a DINOv2 backbone on images, with or without labels, for dinoserve to serve.
 #[derive(Debug, Parser)]
 #[command(name = "dinoserve-train", version, max_term_width = 100, after_help = AFTER_HELP)]
 struct Cli {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     data::CropConfig,
-    method::{LossConfig, OptimizerConfig},
+    method::{LossConfig, Method, OptimizerConfig},
     model::{HeadConfig, ModelConfig},
     run::RunConfig,
 };
@@ -16,6 +16,9 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// What is learned from. The sections `head` and `loss` are those of `dino`; `supervised` does
+    /// not use them, so that both methods can share a file.
+    pub method: Method,
     /// The backbone.
     pub model: ModelConfig,
     /// The projection heads.
@@ -69,7 +72,8 @@ impl Config {
         self.run.check()?;
         self.model.check()?;
         self.loss.check()?;
-        if self.loss.koleo_weight > 0.0 && self.optimizer.batch < 2 {
+        let uses_koleo = self.method == Method::Dino && self.loss.koleo_weight > 0.0;
+        if uses_koleo && self.optimizer.batch < 2 {
             bail!("loss.koleo_weight needs a neighbor: optimiser.batch must be at least 2");
         }
         Ok(())
@@ -77,7 +81,16 @@ impl Config {
 
     /// Builds the description that `dinoserve` needs to convert and serve the trained model.
     pub fn spec(&self, name: &str) -> dinoserve::error::Result<ModelSpec> {
-        self.model.spec(name, self.crops.global_size)
+        let mut spec = self.model.spec(name, self.crops.global_size)?;
+        if self.method == Method::Supervised {
+            spec.summary.push_str(", with labels");
+        }
+        Ok(spec)
+    }
+
+    /// Returns whether the masked-patch loss is used.
+    pub(crate) fn masks_patches(&self) -> bool {
+        self.method == Method::Dino && self.loss.patch_weight > 0.0
     }
 }
 

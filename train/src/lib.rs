@@ -1,6 +1,7 @@
-//! DINO: a backbone learns from images without labels, by agreeing with a slower copy of itself.
+//! DINO: a backbone learns from images without labels, by agreeing with a slower copy of itself,
+//! or, to compare with, from labels.
 //!
-//! * [`model`]: the DINOv2 vision transformer and its projection head, in `burn`, with the tensor
+//! * [`model`]: the DINOv2 vision transformer and its heads, in `burn`, with the tensor
 //!   names of Meta's code.
 //! * [`data`]: from a folder of images to batches of augmented crops.
 //! * [`method`]: losses, centering, schedules, the optimizer, and one training step.

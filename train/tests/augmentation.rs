@@ -127,6 +127,7 @@ fn dataset(root: &Path) -> Dataset {
     };
     Dataset {
         paths,
+        labels: None,
         crops,
         batch: 5,
         seed: 3,

@@ -231,5 +231,5 @@ fn the_commands_of_the_readme_parse() {
             "{command}: {help}"
         );
     }
-    assert_eq!(commands.len(), 2, "{commands:?}");
+    assert_eq!(commands.len(), 3, "{commands:?}");
 }

@@ -4,7 +4,7 @@ use std::{path::Path, sync::atomic::AtomicBool};
 
 use dinoserve_train::{
     config::Config,
-    method::StepReport,
+    method::{Method, StepReport},
     model::flatten,
     run::{
         Collapse, EvaluationFolders, KnnMetrics, LabeledSet, Run, RunFiles, RunOutcome,
@@ -47,7 +47,13 @@ fn a_run_that_is_stopped_after_every_step_resumes_to_the_same_numbers() {
     let root = tempfile::tempdir().unwrap();
     let images = root.path().join("images");
     write_images(&images, 10);
-    for (name, config) in [("plain", tiny_config()), ("all losses", all_losses())] {
+    let mut with_labels = tiny_config();
+    with_labels.method = Method::Supervised;
+    for (name, config) in [
+        ("plain", tiny_config()),
+        ("all losses", all_losses()),
+        ("labels", with_labels),
+    ] {
         let mut whole = prepare(&images, &images, &root.path().join(name), &config);
         let outcome = whole.train(1, &AtomicBool::new(false)).unwrap();
         assert_eq!(outcome, RunOutcome::Finished, "{name}");
@@ -175,9 +181,9 @@ fn every_kind_of_collapse_is_detected() {
             epoch: 0.0,
             report: StepReport {
                 loss: 1.0,
-                teacher_entropy,
-                usage_entropy,
-                spread,
+                teacher_entropy: Some(teacher_entropy),
+                usage_entropy: Some(usage_entropy),
+                spread: Some(spread),
                 ..StepReport::default()
             },
             learning_rate: 1.0,

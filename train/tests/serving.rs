@@ -16,6 +16,7 @@ use dinoserve::{
 use dinoserve_train::{
     config::Config,
     data::{append_normalized, read_image},
+    method::Method,
     run::{EvaluationFolders, Run, export},
 };
 
@@ -132,12 +133,15 @@ fn served(root: &Path, file: &Path, name: &str) -> Vec<Vec<f32>> {
 #[test]
 fn a_trained_model_has_the_same_tokens_when_it_is_served() {
     let file = server_golden("dinov2-small-focus/chelsea.png");
-    for kind in ["plain", "registers and swiglu"] {
+    for kind in ["plain", "registers and swiglu", "with labels"] {
         let root = tempfile::tempdir().unwrap();
         let mut config = tiny_config();
         config.crops.global_size = 56;
         config.crops.local_size = 28;
-        if kind != "plain" {
+        if kind == "with labels" {
+            config.method = Method::Supervised;
+        }
+        if kind == "registers and swiglu" {
             config.model.registers = 2;
             config.model.ffn = Ffn::Swiglu;
             // The server interpolates the positions of this grid.

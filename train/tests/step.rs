@@ -5,7 +5,7 @@ use dinoserve::model::Architecture;
 use dinoserve_train::{
     data::Batch,
     method::{AdamW, LossConfig, StepSettings, Trainer, TrainerState, loss::sharpen},
-    model::{HeadConfig, Network, flatten, load},
+    model::{HeadConfig, Heads, Network, flatten, load},
 };
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 
@@ -38,7 +38,11 @@ fn network(before: &Tensors, prefix: &str, device: &Device) -> Network {
         prototypes: number("prototypes"),
     };
     let mut random = ChaCha8Rng::seed_from_u64(0);
-    let network = Network::new(&architecture(), 0.0, 1.0, &head, false, &mut random, device);
+    let heads = Heads::Projections {
+        config: &head,
+        patches: false,
+    };
+    let network = Network::new(&architecture(), 0.0, 1.0, heads, &mut random, device);
     load(network, |name, shape| {
         let (stored, values) = &before.0[&format!("{prefix}.{name}")];
         assert_eq!(stored, shape, "{name}");
@@ -62,7 +66,7 @@ pub fn prepared() -> (Trainer, Batch, StepSettings) {
     let state = TrainerState {
         student: network(&before, "student", &device),
         teacher: network(&before, "teacher", &device),
-        center: tensor(before.values("center"), [1, 96]),
+        center: Some(tensor(before.values("center"), [1, 96])),
         patch_center: None,
         optimizer: AdamW::default(),
     };
@@ -78,6 +82,7 @@ pub fn prepared() -> (Trainer, Batch, StepSettings) {
         local: joined(&["local.0", "local.1", "local.2"]),
         local_side: 28,
         masks: None,
+        labels: None,
     };
     let settings = StepSettings {
         learning_rate: number(&config["adamw"]["lr"]),
@@ -140,7 +145,7 @@ fn a_step_equals_pytorchs() {
         report.loss
     );
     let state = trainer.state();
-    let center = values(state.center.clone());
+    let center = values(state.center.clone().unwrap());
     let golden_center = expected.values("center_after");
     assert_near("the center", &center, golden_center, RELATIVE, ABSOLUTE);
     let rate = settings.learning_rate as f32;
@@ -196,7 +201,8 @@ fn logits_and_targets_equal_pytorchs() {
     assert_near("local", &values(first), golden_logits, RELATIVE, 1e-5);
     let teacher_logits = logits(&state.teacher, &batch.global[..half], 56);
     let temperature = settings.teacher_temperature;
-    let targets = sharpen(teacher_logits, state.center.clone(), temperature);
+    let center = state.center.clone().unwrap();
+    let targets = sharpen(teacher_logits, center, temperature);
     let golden_targets = expected.values("teacher_probs.0");
     assert_near("targets", &values(targets), golden_targets, 1e-3, 1e-5);
 }

@@ -14,5 +14,6 @@ mod losses;
 mod runs;
 mod serving;
 mod step;
+mod supervised;
 mod support;
 mod trainer;

@@ -10,9 +10,12 @@ use super::flags::{ConfigFlags, DeviceFlag};
 use crate::{
     config::Config,
     data::Batch,
-    method::{Schedules, Trainer},
+    method::{Method, Schedules, Trainer},
     run::{initial_network, initial_state, shards_on},
 };
+
+/// Number of labels of the random images.
+const CLASSES: usize = 10;
 
 #[derive(Debug, Args)]
 pub(super) struct Bench {
@@ -38,7 +41,7 @@ impl Bench {
         config.check()?;
         // In most steps of a run, the prototypes are not frozen.
         config.optimizer.freeze_prototypes_epochs = 0.0;
-        let network = initial_network(&config, None, &device)?;
+        let network = initial_network(&config, CLASSES, None, &device)?;
         let state = initial_state(network, &config, &device);
         let shards = shards_on(&device, config.run.shards);
         let mut trainer = Trainer::new(
@@ -80,9 +83,12 @@ fn random_batch(config: &Config) -> Batch {
     };
     let global = pixels(2, crops.global_size);
     let local = pixels(crops.local_count, crops.local_size);
-    let loss = &config.loss;
-    let masks = (loss.patch_weight > 0.0)
-        .then(|| loss.mask.draw(2 * images, crops.global_grid(), &mut random));
+    let mask = &config.loss.mask;
+    let masks = config
+        .masks_patches()
+        .then(|| mask.draw(2 * images, crops.global_grid(), &mut random));
+    let labels = (config.method == Method::Supervised)
+        .then(|| (0..images).map(|image| image % CLASSES).collect());
     Batch {
         images,
         global,
@@ -90,5 +96,6 @@ fn random_batch(config: &Config) -> Batch {
         local,
         local_side: crops.local_size,
         masks,
+        labels,
     }
 }

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
 use strum::VariantNames;
 
-use crate::{config::Config, model::Arch, run::open_device};
+use crate::{config::Config, method::Method, model::Arch, run::open_device};
 
 /// Flag for the device.
 #[derive(Debug, Clone, Args)]
@@ -24,6 +24,15 @@ pub(super) struct ConfigFlags {
     /// this is not given
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+
+    /// What is learned from: `dino` needs no labels, `supervised` takes the names of the subfolders
+    /// as labels [default: that of the configuration, else `dino`]
+    #[arg(
+        long,
+        value_parser = PossibleValuesParser::new(Method::VARIANTS)
+            .try_map(|name| name.parse::<Method>())
+    )]
+    pub(super) method: Option<Method>,
 
     /// Sizes of the backbone
     #[arg(
@@ -46,12 +55,16 @@ impl DeviceFlag {
 }
 
 impl ConfigFlags {
-    /// Reads the configuration file, or else `default`, and applies `--arch` but not `--set`.
+    /// Reads the configuration file, or else `default`, and applies `--method` and `--arch`
+    /// but not `--set`.
     pub(super) fn read(&self, default: Option<&Path>) -> anyhow::Result<Config> {
         let mut config = match self.config.as_deref().or(default) {
             Some(file) => read_config(file)?,
             None => Config::default(),
         };
+        if let Some(method) = self.method {
+            config.method = method;
+        }
         if let Some(arch) = self.arch {
             config.model.set_arch(arch);
         }

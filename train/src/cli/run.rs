@@ -27,7 +27,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct RunCommand {
-    /// Folder of images, with its subfolders
+    /// Folder of images, with its subfolders; for `--method supervised`, a subfolder for each label
     folder: PathBuf,
 
     /// Folder of the run; a stopped run is resumed
@@ -191,9 +191,13 @@ fn summary(run: &Run, config: &Config, files: &RunFiles) -> String {
         0 => String::new(),
         step => format!(", resumed after step {step}"),
     };
+    let labels = match run.classes().len() {
+        0 => String::new(),
+        count => format!(" with {count} labels"),
+    };
     format!(
-        "{}: {} epochs of {} steps, {} images each{resumed}; {:.1} M parameters, {:.1} M of them \
-         in the backbone",
+        "{}: {} epochs of {} steps, {} images each{labels}{resumed}; {:.1} M parameters, {:.1} M \
+         of them in the backbone",
         files.root().display(),
         config.optimizer.epochs,
         run.steps_per_epoch(),

@@ -19,6 +19,8 @@ pub struct Batch {
     pub local_side: usize,
     /// Masked patches of the global crops, if the masked-patch loss is used.
     pub masks: Option<MaskedPatches>,
+    /// Index of the class of each image, if they are labeled.
+    pub labels: Option<Vec<usize>>,
 }
 
 /// For each crop, and each of its patches row by row, whether the patch is hidden from the student.
@@ -45,7 +47,12 @@ impl Batch {
                         .masks
                         .as_ref()
                         .map(|masks| MaskedPatches(of_images(&masks.0, self.images, 1, &range))),
-                    ..*self
+                    labels: self
+                        .labels
+                        .as_ref()
+                        .map(|labels| labels[range.clone()].to_vec()),
+                    global_side: self.global_side,
+                    local_side: self.local_side,
                 }
             })
             .collect()

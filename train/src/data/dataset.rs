@@ -21,6 +21,8 @@ use crate::seed;
 pub struct Dataset {
     /// The image files, in a fixed order.
     pub paths: Vec<PathBuf>,
+    /// Index of the class of each file, if they are labeled.
+    pub labels: Option<Vec<usize>>,
     /// Views of an image.
     pub crops: CropConfig,
     /// Number of images in a batch.
@@ -55,19 +57,19 @@ impl Dataset {
         let epoch = number / self.batches_per_epoch();
         let order = self.order(epoch);
         let first = number % self.batches_per_epoch() * self.batch;
-        let views: Vec<Views> = (first..first + self.batch)
+        let images: Vec<(usize, Views)> = (first..first + self.batch)
             .into_par_iter()
             .map(|position| self.views(&order, position, epoch, unreadable))
             .collect::<anyhow::Result<_>>()?;
         let mut global = Vec::new();
         for view in 0..2 {
-            for views in &views {
+            for (_, views) in &images {
                 global.extend_from_slice(&views.global[view]);
             }
         }
         let mut local = Vec::new();
         for view in 0..self.crops.local_count {
-            for views in &views {
+            for (_, views) in &images {
                 local.extend_from_slice(&views.local[view]);
             }
         }
@@ -78,6 +80,10 @@ impl Dataset {
             local,
             local_side: self.crops.local_size,
             masks: None,
+            labels: self
+                .labels
+                .as_ref()
+                .map(|labels| images.iter().map(|(index, _)| labels[*index]).collect()),
         })
     }
 
@@ -89,23 +95,25 @@ impl Dataset {
     }
 
     /// Makes the views of the image at a position of an epoch's order, or of the next readable one.
+    /// Also returns the index of that image.
     fn views(
         &self,
         order: &[usize],
         position: usize,
         epoch: usize,
         unreadable: &Mutex<UnreadableFiles>,
-    ) -> anyhow::Result<Views> {
+    ) -> anyhow::Result<(usize, Views)> {
         let unreadable = || unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         for offset in 0..order.len() {
-            let path = &self.paths[order[(position + offset) % order.len()]];
+            let index = order[(position + offset) % order.len()];
+            let path = &self.paths[index];
             if unreadable().known.contains(path) {
                 continue;
             }
             match read_image(path) {
                 Ok(image) => {
                     let seed = seed::mix([self.seed, epoch as u64, position as u64]);
-                    return Ok(self.crops.views(&image, seed));
+                    return Ok((index, self.crops.views(&image, seed)));
                 }
                 Err(error) => unreadable().add(path, &error.to_string()),
             }

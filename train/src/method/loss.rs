@@ -1,11 +1,11 @@
 //! The losses: the student learns the teacher's distribution over prototypes for other views of the
-//! same image.
+//! same image, or the label of the image.
 //!
 //! Each function is one formula of the papers: DINO (Caron et al., 2021), iBOT (Zhou et al., 2022),
 //! KoLeo (Sablayrolles et al., 2019) and Sinkhorn–Knopp centering (SwAV, Caron et al., 2020;
 //! DINOv2, Oquab et al., 2023).
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{Int, Tensor, activation};
 use serde::{Deserialize, Serialize};
 
 use super::mask::MaskConfig;
@@ -181,6 +181,21 @@ pub fn koleo(rows: Tensor<2>) -> Tensor<1> {
     let difference = rows.clone() - rows.select(0, nearest) + KOLEO_EPSILON;
     let distances = difference.square().sum_dim(1).sqrt();
     (distances + KOLEO_EPSILON).log().mean().neg()
+}
+
+/// Computes the cross-entropy −log softmax(g)[label], averaged over the rows of the logits
+/// `[n, classes]` with labels `[n]`.
+pub fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
+    activation::log_softmax(logits, 1)
+        .gather(1, labels.unsqueeze_dim(1))
+        .mean()
+        .neg()
+}
+
+/// Computes the share of the rows of `[n, classes]` whose largest logit is that of the label.
+pub fn accuracy(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
+    let predicted = logits.argmax(1).squeeze_dim::<1>(1);
+    predicted.equal(labels).float().mean()
 }
 
 /// Computes the mean entropy of the rows, −Σ p·ln p, in nats.

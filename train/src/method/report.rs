@@ -5,10 +5,15 @@ use serde::{Deserialize, Serialize};
 /// Losses and statistics of one step, as in `metrics.jsonl`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepReport {
-    /// The minimized loss: the weighted sum of the parts below.
+    /// The minimized loss: the weighted sum of DINO's parts below, or the cross-entropy with the
+    /// labels.
     pub loss: f64,
-    /// Cross-entropy between views.
-    pub view_loss: f64,
+    /// Share of the views whose label the student predicts, if the images are labeled.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub accuracy: Option<f64>,
+    /// Cross-entropy between views, in DINO.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub view_loss: Option<f64>,
     /// Cross-entropy of masked patches, if this loss is used.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub patch_loss: Option<f64>,
@@ -16,11 +21,14 @@ pub struct StepReport {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub koleo: Option<f64>,
     /// Mean entropy of the teacher's targets, in nats.
-    pub teacher_entropy: f64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub teacher_entropy: Option<f64>,
     /// Entropy of the batch mean of the targets, in nats: how many prototypes are in use.
-    pub usage_entropy: f64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub usage_entropy: Option<f64>,
     /// Spread of the teacher's embeddings: see [`spread`](super::loss::spread).
-    pub spread: f64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub spread: Option<f64>,
     /// Norm of the gradient before clipping.
     pub gradient: f64,
 }
@@ -42,12 +50,13 @@ impl StepReport {
         };
         Self {
             loss: function(self.loss, other.loss),
-            view_loss: function(self.view_loss, other.view_loss),
+            accuracy: optional(self.accuracy, other.accuracy),
+            view_loss: optional(self.view_loss, other.view_loss),
             patch_loss: optional(self.patch_loss, other.patch_loss),
             koleo: optional(self.koleo, other.koleo),
-            teacher_entropy: function(self.teacher_entropy, other.teacher_entropy),
-            usage_entropy: function(self.usage_entropy, other.usage_entropy),
-            spread: function(self.spread, other.spread),
+            teacher_entropy: optional(self.teacher_entropy, other.teacher_entropy),
+            usage_entropy: optional(self.usage_entropy, other.usage_entropy),
+            spread: optional(self.spread, other.spread),
             gradient: function(self.gradient, other.gradient),
         }
     }

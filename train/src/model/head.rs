@@ -1,5 +1,5 @@
-//! The projection head: three layers with GELU, normalization to length 1, and cosine similarities
-//! with prototypes.
+//! What follows the backbone in training: a projection head (three layers with GELU, normalization
+//! to length 1, and cosine similarities with prototypes), or a linear classifier.
 
 use anyhow::bail;
 use burn::{
@@ -42,9 +42,28 @@ impl HeadConfig {
     }
 }
 
-/// Maps tokens to logits.
+/// Maps CLS to the logits that the loss is computed from.
 #[derive(Module, Debug)]
-pub struct Head {
+pub enum Head {
+    /// Without labels: logits over prototypes.
+    Projection(ProjectionHead),
+    /// With labels: logits over classes.
+    Classifier(Classifier),
+}
+
+impl Head {
+    /// Maps `[n, dim]` to `[n, prototypes]` or `[n, classes]`.
+    pub fn forward(&self, cls: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Projection(head) => head.forward(cls),
+            Self::Classifier(classifier) => classifier.forward(cls),
+        }
+    }
+}
+
+/// Maps tokens to logits over prototypes.
+#[derive(Module, Debug)]
+pub struct ProjectionHead {
     fc1: Linear,
     fc2: Linear,
     fc3: Linear,
@@ -52,7 +71,7 @@ pub struct Head {
     prototypes: Param<Tensor<2>>,
 }
 
-impl Head {
+impl ProjectionHead {
     pub(super) fn new(
         dim: usize,
         config: &HeadConfig,
@@ -79,6 +98,29 @@ impl Head {
         let x = activation::gelu(self.fc2.forward(x));
         let x = unit_rows(self.fc3.forward(x));
         x.matmul(unit_rows(self.prototypes.val()).transpose())
+    }
+}
+
+/// Maps CLS to logits over classes by one linear layer, as in supervised ViTs.
+#[derive(Module, Debug)]
+pub struct Classifier {
+    fc: Linear,
+}
+
+impl Classifier {
+    pub(super) fn new(
+        dim: usize,
+        classes: usize,
+        random: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Self {
+        Self {
+            fc: Linear::new(dim, classes, random, device),
+        }
+    }
+
+    fn forward(&self, cls: Tensor<2>) -> Tensor<2> {
+        self.fc.forward(cls)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The trained networks: a DINOv2 backbone and its projection heads, as `burn` modules whose
+//! The trained networks: a DINOv2 backbone and its heads, as `burn` modules whose
 //! parameters have the names of Meta's code.
 
 mod backbone;
@@ -12,9 +12,9 @@ mod weights;
 pub use self::{
     backbone::{Backbone, Tokens},
     config::{Arch, ModelConfig},
-    head::{Head, HeadConfig},
+    head::{Classifier, Head, HeadConfig, ProjectionHead},
     layers::DropPath,
-    network::Network,
+    network::{Heads, Network},
     parameters::{FlatTensors, flatten, load},
     weights::{HostTensor, initialize_from, to_hugging_face},
 };

@@ -8,14 +8,17 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor, TensorData},
+};
 use dinoserve::hex;
 use safetensors::{Dtype, SafeTensors, View};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    method::{AdamMoments, AdamW, TrainerState},
-    model::{Network, load, parameters},
+    method::{AdamMoments, AdamW, Method, TrainerState},
+    model::{Backbone, Network, load, parameters},
 };
 
 /// Format version; a new one cannot read older checkpoints.
@@ -28,6 +31,18 @@ pub struct Checkpoint {
     pub step: usize,
     /// Dataset that was trained on.
     pub dataset: DatasetId,
+}
+
+/// A checkpoint that was read: its metadata, and the tensors.
+pub struct SavedRun {
+    /// Metadata of the checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Method that it was trained by.
+    pub method: Method,
+    /// Number of updates of each parameter.
+    updates: BTreeMap<String, usize>,
+    bytes: Vec<u8>,
+    path: PathBuf,
 }
 
 /// Identifies the dataset and the step size, on which the epochs and the order of images depend.
@@ -75,14 +90,18 @@ impl Checkpoint {
         let mut store = |name: &str, shape: &[usize], values: Tensor<1>| {
             tensors.push((name.to_owned(), StoredTensor(shape.to_vec(), values)));
         };
-        let center = &state.center;
-        store("center", &center.dims(), center.clone().flatten(0, 1));
-        if let Some(center) = &state.patch_center {
-            store("patch_center", &center.dims(), center.clone().flatten(0, 1));
+        for (name, center) in [
+            ("center", &state.center),
+            ("patch_center", &state.patch_center),
+        ] {
+            if let Some(center) = center {
+                store(name, &center.dims(), center.clone().flatten(0, 1));
+            }
         }
         let dataset = &self.dataset;
         let mut metadata = HashMap::from([
             ("format".to_owned(), FORMAT.to_owned()),
+            ("method".to_owned(), state.method().to_string()),
             ("step".to_owned(), self.step.to_string()),
             ("images".to_owned(), dataset.images.to_string()),
             ("names".to_owned(), dataset.names.clone()),
@@ -100,20 +119,112 @@ impl Checkpoint {
         write(path, tensors, metadata)
             .with_context(|| format!("writing the checkpoint {}", path.display()))
     }
+}
 
-    /// Reads a checkpoint into networks of the same shapes as `network`.
+impl SavedRun {
+    /// Reads the checkpoint file `path`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is not a checkpoint.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        std::fs::read(path)
+            .map_err(anyhow::Error::from)
+            .and_then(|bytes| Self::parse(bytes, path))
+            .with_context(|| format!("reading the checkpoint {}", path.display()))
+    }
+
+    fn parse(bytes: Vec<u8>, path: &Path) -> anyhow::Result<Self> {
+        let (_, header) = SafeTensors::read_metadata(&bytes)?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        if metadata.get("format").map(String::as_str) != Some(FORMAT) {
+            bail!("it is not a checkpoint of this version of dinoserve-train");
+        }
+        let text = |key: &str| {
+            metadata
+                .get(key)
+                .with_context(|| format!("its metadata has no `{key}`"))
+        };
+        let count = |key: &str| -> anyhow::Result<usize> {
+            let text = text(key)?;
+            text.parse().with_context(|| format!("`{key}` is {text}"))
+        };
+        let updates = metadata
+            .keys()
+            .filter_map(|key| Some((key.strip_prefix("steps.")?, key)))
+            .map(|(name, key)| Ok((name.to_owned(), count(key)?)))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self {
+            checkpoint: Checkpoint {
+                step: count("step")?,
+                dataset: DatasetId {
+                    images: count("images")?,
+                    names: text("names")?.clone(),
+                    images_per_step: count("images_per_step")?,
+                },
+            },
+            // Checkpoints from before there was a choice are of DINO.
+            method: match metadata.get("method") {
+                Some(method) => method.parse().context("`method`")?,
+                None => Method::Dino,
+            },
+            updates,
+            bytes,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Loads the state into networks of the same shapes as `network`.
     ///
     /// # Errors
     /// If the file is damaged, or of a network of another shape.
-    pub fn read(
-        path: &Path,
-        network: Network,
+    pub fn state(&self, network: Network, device: &Device) -> anyhow::Result<TrainerState> {
+        self.with_tensors(device, |tensors| {
+            let center = |exists: bool, name: &str| {
+                let tensor = exists.then(|| tensors.tensor(name)).transpose()?;
+                anyhow::Ok(tensor.map(Tensor::unsqueeze))
+            };
+            let mut moments = BTreeMap::new();
+            for (name, &steps) in &self.updates {
+                let state = AdamMoments {
+                    steps,
+                    first: tensors.tensor(&format!("first.{name}"))?,
+                    second: tensors.tensor(&format!("second.{name}"))?,
+                };
+                moments.insert(name.clone(), state);
+            }
+            Ok(TrainerState {
+                center: center(self.method == Method::Dino, "center")?,
+                patch_center: center(network.patch_head.is_some(), "patch_center")?,
+                student: tensors.module("student", network.clone())?,
+                teacher: tensors.module("teacher", network)?,
+                optimizer: AdamW::with_moments(moments),
+            })
+        })
+    }
+
+    /// Loads the teacher's backbone into one of the same shape as `backbone`.
+    ///
+    /// # Errors
+    /// If the file is damaged, or of a backbone of another shape.
+    pub fn teacher_backbone(
+        &self,
+        backbone: Backbone,
         device: &Device,
-    ) -> anyhow::Result<(Self, TrainerState)> {
-        std::fs::read(path)
+    ) -> anyhow::Result<Backbone> {
+        self.with_tensors(device, |tensors| {
+            tensors.module("teacher.backbone", backbone)
+        })
+    }
+
+    fn with_tensors<T>(
+        &self,
+        device: &Device,
+        load: impl FnOnce(&TensorReader<'_>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        SafeTensors::deserialize(&self.bytes)
             .map_err(anyhow::Error::from)
-            .and_then(|bytes| parse(&bytes, network, device))
-            .with_context(|| format!("reading the checkpoint {}", path.display()))
+            .and_then(|file| load(&TensorReader { file, device }))
+            .with_context(|| format!("reading the checkpoint {}", self.path.display()))
     }
 }
 
@@ -127,58 +238,6 @@ fn write(
     File::open(&unfinished)?.sync_all()?;
     std::fs::rename(&unfinished, path)?;
     Ok(())
-}
-
-fn parse(
-    bytes: &[u8],
-    network: Network,
-    device: &Device,
-) -> anyhow::Result<(Checkpoint, TrainerState)> {
-    let (_, header) = SafeTensors::read_metadata(bytes)?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    if metadata.get("format").map(String::as_str) != Some(FORMAT) {
-        bail!("it is not a checkpoint of this version of dinoserve-train");
-    }
-    let text = |key: &str| {
-        metadata
-            .get(key)
-            .with_context(|| format!("its metadata has no `{key}`"))
-    };
-    let count = |key: &str| -> anyhow::Result<usize> { text(key)?.parse().context(key.to_owned()) };
-    let checkpoint = Checkpoint {
-        step: count("step")?,
-        dataset: DatasetId {
-            images: count("images")?,
-            names: text("names")?.clone(),
-            images_per_step: count("images_per_step")?,
-        },
-    };
-    let tensors = TensorReader {
-        file: SafeTensors::deserialize(bytes)?,
-        device,
-    };
-    let mut moments = BTreeMap::new();
-    for (key, steps) in &metadata {
-        if let Some(name) = key.strip_prefix("steps.") {
-            let state = AdamMoments {
-                steps: steps.parse().with_context(|| format!("{key} is {steps}"))?,
-                first: tensors.tensor(&format!("first.{name}"))?,
-                second: tensors.tensor(&format!("second.{name}"))?,
-            };
-            moments.insert(name.to_owned(), state);
-        }
-    }
-    let state = TrainerState {
-        student: tensors.network("student", network.clone())?,
-        center: tensors.tensor("center")?.unsqueeze(),
-        patch_center: match network.patch_head {
-            Some(_) => Some(tensors.tensor("patch_center")?.unsqueeze()),
-            None => None,
-        },
-        teacher: tensors.network("teacher", network)?,
-        optimizer: AdamW::with_moments(moments),
-    };
-    Ok((checkpoint, state))
 }
 
 /// The shape and the values of a tensor, which is copied from the device only while it is written.
@@ -209,8 +268,8 @@ struct TensorReader<'a> {
 }
 
 impl TensorReader<'_> {
-    fn network(&self, prefix: &str, network: Network) -> anyhow::Result<Network> {
-        load(network, |name, shape| {
+    fn module<M: Module>(&self, prefix: &str, module: M) -> anyhow::Result<M> {
+        load(module, |name, shape| {
             self.values(&format!("{prefix}.{name}"), Some(shape))
         })
     }

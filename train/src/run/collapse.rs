@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::StepMetrics;
+use crate::method::StepReport;
 
 /// Number of logged steps in a row that must show a collapse.
 const PATIENCE: usize = 10;
@@ -40,17 +41,20 @@ impl Collapse {
             .checked_sub(PATIENCE)
             .map(|from| &lines[from..])?;
         let max_entropy = (prototypes as f64).ln();
-        if last
-            .iter()
-            .all(|line| line.report.usage_entropy < MIN_USAGE * max_entropy)
-        {
+        // Training with labels reports none of these values, and does not collapse in these ways.
+        let all = |value: fn(&StepReport) -> Option<f64>, collapsed: &dyn Fn(f64) -> bool| {
+            last.iter()
+                .all(|line| value(&line.report).is_some_and(collapsed))
+        };
+        if all(|report| report.usage_entropy, &|entropy| {
+            entropy < MIN_USAGE * max_entropy
+        }) {
             Some(Self::OnePrototype)
-        } else if last
-            .iter()
-            .all(|line| line.report.teacher_entropy > MAX_ENTROPY * max_entropy)
-        {
+        } else if all(|report| report.teacher_entropy, &|entropy| {
+            entropy > MAX_ENTROPY * max_entropy
+        }) {
             Some(Self::Uniform)
-        } else if last.iter().all(|line| line.report.spread < MIN_SPREAD) {
+        } else if all(|report| report.spread, &|spread| spread < MIN_SPREAD) {
             Some(Self::OnePoint)
         } else {
             None

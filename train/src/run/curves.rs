@@ -32,8 +32,8 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
-/// Draws the loss, the teacher's entropies and, if it was measured, the k-NN accuracy over the
-/// epochs.
+/// Draws over the epochs the loss, the teacher's entropies or the accuracy on the training views,
+/// and the k-NN accuracy if it was measured.
 pub(super) fn draw(path: &Path, metrics: &RunMetrics, prototypes: usize) -> anyhow::Result<()> {
     let last_step = metrics.steps.last().map_or(0.0, |line| line.epoch);
     let last_knn = metrics.knn.last().map_or(0.0, |line| line.epoch);
@@ -47,27 +47,37 @@ pub(super) fn draw(path: &Path, metrics: &RunMetrics, prototypes: usize) -> anyh
 
 fn panels(metrics: &RunMetrics, prototypes: usize, last_epoch: f64) -> Vec<Panel> {
     let max_entropy = (prototypes as f64).ln();
-    let mut panels = vec![
-        Panel {
-            title: "Loss",
-            curves: vec![Curve::of_steps("loss", BLUE, metrics, |report| report.loss)],
-        },
-        Panel {
+    let mut panels = vec![Panel {
+        title: "Loss",
+        curves: vec![Curve::of_steps("loss", BLUE, metrics, |report| {
+            Some(report.loss)
+        })],
+    }];
+    let of_teacher = Curve::of_steps("single targets", BLUE, metrics, |report| {
+        report.teacher_entropy
+    });
+    let of_mean = Curve::of_steps(
+        "mean target: prototypes in use",
+        ORANGE,
+        metrics,
+        |report| report.usage_entropy,
+    );
+    if !of_teacher.points.is_empty() {
+        let maximum = Curve::level("maximum".to_owned(), LIGHT_GRAY, max_entropy, last_epoch);
+        panels.push(Panel {
             title: "Entropy of the teacher, nats",
-            curves: vec![
-                Curve::of_steps("single targets", BLUE, metrics, |report| {
-                    report.teacher_entropy
-                }),
-                Curve::of_steps(
-                    "mean target: prototypes in use",
-                    ORANGE,
-                    metrics,
-                    |report| report.usage_entropy,
-                ),
-                Curve::level("maximum".to_owned(), LIGHT_GRAY, max_entropy, last_epoch),
-            ],
-        },
-    ];
+            curves: vec![of_teacher, of_mean, maximum],
+        });
+    }
+    let correct = Curve::of_steps("views", BLUE, metrics, |report| {
+        report.accuracy.map(|share| 100.0 * share)
+    });
+    if !correct.points.is_empty() {
+        panels.push(Panel {
+            title: "Accuracy on training views, %",
+            curves: vec![correct],
+        });
+    }
     if let Some(first) = metrics.knn.first() {
         let percent = 100.0 * first.knn;
         let name = format!("before training: {percent:.1}");
@@ -97,17 +107,17 @@ fn panels(metrics: &RunMetrics, prototypes: usize, last_epoch: f64) -> Vec<Panel
 }
 
 impl Curve {
-    /// Returns the smoothed curve of a value of the logged steps.
+    /// Returns the smoothed curve of a value of the logged steps that have it.
     fn of_steps(
         name: &str,
         color: RGBColor,
         metrics: &RunMetrics,
-        value: impl Fn(&StepReport) -> f64,
+        value: impl Fn(&StepReport) -> Option<f64>,
     ) -> Self {
         let points: Vec<(f64, f64)> = metrics
             .steps
             .iter()
-            .map(|line| (line.epoch, value(&line.report)))
+            .filter_map(|line| Some((line.epoch, value(&line.report)?)))
             .collect();
         Self {
             name: name.to_owned(),

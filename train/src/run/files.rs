@@ -15,7 +15,7 @@ use dinoserve::{artifacts::write_atomically, error::Error};
 /// config.toml              the configuration
 /// checkpoint.safetensors   the state that the run is resumed from
 /// metrics.jsonl            a line per logged step and per measurement
-/// curves.svg               loss, entropies and k-NN accuracy
+/// curves.svg               loss, entropies or accuracy, and k-NN accuracy
 /// maps/epoch-0005.png      attention and PCA maps of a few images
 /// export/                  the teacher, for `dinoserve`
 /// running.lock             locked while a process writes the others

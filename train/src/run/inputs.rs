@@ -1,20 +1,25 @@
 //! The images of a run: those to train on, those to measure on, and those to draw maps of.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::bail;
-use dinoserve::{sources, vision::RgbImage};
+use dinoserve::{eval::LabeledImages, sources, vision::RgbImage};
 
 use super::{
     DatasetId, EvaluationFolders, RunFiles,
     evaluate::{KnnEvaluation, read_resized},
     progress::log_line,
 };
-use crate::{config::Config, data::Dataset};
+use crate::{config::Config, data::Dataset, method::Method};
 
 /// All images of a run.
 pub(super) struct RunInputs {
     pub(super) dataset: Dataset,
+    /// The labels, sorted; empty if the method does not use them.
+    pub(super) classes: Vec<String>,
     pub(super) dataset_id: DatasetId,
     pub(super) evaluation: Option<KnnEvaluation>,
     pub(super) map_images: Vec<RgbImage>,
@@ -28,7 +33,21 @@ impl RunInputs {
         config: &Config,
         evaluation: &EvaluationFolders,
     ) -> anyhow::Result<Self> {
-        let paths = find_images(folder, files.root())?;
+        let mut paths = find_images(folder, files.root())?;
+        let mut classes = Vec::new();
+        let mut labels = None;
+        if config.method == Method::Supervised {
+            let images = LabeledImages::new(folder, paths)?;
+            if let Some(first) = images.unlabeled.first() {
+                log_line(format_args!(
+                    "left out images without a label: {}, such as {first}, in no subfolder",
+                    images.unlabeled.len()
+                ));
+            }
+            classes = find_classes(&images, folder)?;
+            labels = Some(class_indices(&images.labels, &classes));
+            paths = images.paths;
+        }
         let images_per_step = config.optimizer.images_per_step();
         if paths.len() < images_per_step {
             bail!(
@@ -40,9 +59,11 @@ impl RunInputs {
         }
         Ok(Self {
             map_images: map_images(&paths, config),
+            classes,
             dataset_id: DatasetId::new(&paths, folder, images_per_step),
             dataset: Dataset {
                 paths,
+                labels,
                 crops: config.crops.clone(),
                 batch: config.optimizer.batch,
                 seed: config.run.seed,
@@ -54,6 +75,30 @@ impl RunInputs {
             )?,
         })
     }
+}
+
+/// Returns the labels of the images, sorted.
+fn find_classes(images: &LabeledImages, folder: &Path) -> anyhow::Result<Vec<String>> {
+    let classes: Vec<String> = BTreeSet::from_iter(&images.labels)
+        .into_iter()
+        .cloned()
+        .collect();
+    if let [only] = classes.as_slice() {
+        bail!(
+            "all images of {} have the label {only:?}; training with labels needs at least two \
+             subfolders, one for each label",
+            folder.display()
+        );
+    }
+    Ok(classes)
+}
+
+/// Returns the index of each label in the sorted `classes`.
+fn class_indices(labels: &[String], classes: &[String]) -> Vec<usize> {
+    labels
+        .iter()
+        .map(|label| classes.partition_point(|class| class < label))
+        .collect()
 }
 
 /// Finds the images of a folder, without those of a run folder inside it.

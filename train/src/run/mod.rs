@@ -12,11 +12,12 @@ mod inputs;
 mod maps;
 mod metrics;
 mod progress;
+mod resume;
 mod session;
 mod state;
 
 pub use self::{
-    checkpoint::{Checkpoint, DatasetId},
+    checkpoint::{Checkpoint, DatasetId, SavedRun},
     collapse::Collapse,
     config::RunConfig,
     device::open_device,

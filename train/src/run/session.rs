@@ -12,11 +12,12 @@ use burn::tensor::Device;
 use dinoserve::onnx::weights::Weights;
 
 use super::{
-    Checkpoint, Collapse, DatasetId, EvaluationFolders, KnnMetrics, LabeledSet, RunFiles,
-    RunMetrics, StepMetrics, curves, files,
+    Checkpoint, Collapse, EvaluationFolders, KnnMetrics, LabeledSet, RunFiles, RunMetrics,
+    StepMetrics, curves, files,
     inputs::RunInputs,
     maps,
     progress::Progress,
+    resume::read_resumable,
     shards_on,
     state::{initial_network, initial_state},
 };
@@ -68,16 +69,14 @@ impl Run {
         config.check()?;
         config.run.shards = shards_on(&device, config.run.shards);
         let inputs = RunInputs::find(folder, &files, &config, evaluation)?;
-        let network = initial_network(&config, weights, &device)?;
+        let classes = inputs.classes.len();
+        let network = initial_network(&config, classes, weights, &device)?;
         let lock = files.lock()?;
-        let mut next_step = 0;
-        let state = if files.checkpoint().exists() {
-            let (checkpoint, state) = Checkpoint::read(&files.checkpoint(), network, &device)?;
-            check_dataset(&checkpoint.dataset, &inputs.dataset_id, &files)?;
-            next_step = checkpoint.step;
-            state
+        let (next_step, state) = if files.checkpoint().exists() {
+            let saved = read_resumable(&files, config.method, &inputs.dataset_id)?;
+            (saved.checkpoint.step, saved.state(network, &device)?)
         } else {
-            initial_state(network, &config, &device)
+            (0, initial_state(network, &config, &device))
         };
         files::write(&files.config(), config.to_toml().as_bytes())?;
         let metrics = RunMetrics::resume(&files.metrics(), next_step)?;
@@ -111,6 +110,11 @@ impl Run {
     /// Returns the number of steps of the whole run.
     pub fn steps(&self) -> usize {
         self.steps_per_epoch() * self.config.optimizer.epochs
+    }
+
+    /// Returns the labels that are trained with, sorted; empty if the method does not use them.
+    pub fn classes(&self) -> &[String] {
+        &self.inputs.classes
     }
 
     /// Returns the number of steps that are done.
@@ -230,14 +234,18 @@ impl Run {
 
     /// Draws the masks of a step, if the masked-patch loss is used.
     fn mask(&self, batches: &mut [Batch], step: usize) {
-        let loss = &self.config.loss;
-        if loss.patch_weight == 0.0 {
+        if !self.config.masks_patches() {
             return;
         }
         let mut random = seed::random([self.config.run.seed, step as u64, 2]);
         let side = self.config.crops.global_grid();
         for batch in batches {
-            batch.masks = Some(loss.mask.draw(2 * batch.images, side, &mut random));
+            batch.masks = Some(
+                self.config
+                    .loss
+                    .mask
+                    .draw(2 * batch.images, side, &mut random),
+            );
         }
     }
 
@@ -314,24 +322,4 @@ impl Run {
             self.config.head.prototypes,
         )
     }
-}
-
-/// Checks that a checkpoint is of the same images and step size, on which its epochs depend.
-fn check_dataset(saved: &DatasetId, current: &DatasetId, files: &RunFiles) -> anyhow::Result<()> {
-    if saved == current {
-        return Ok(());
-    }
-    let root = files.root().display();
-    bail!(
-        "the run in {root} was trained on {} images, {} in a step, and now has {} images, {} in a \
-         step, or images of other names, which would move its epochs; keep them, or start a new \
-         run from the export of this one: `dinoserve-train export {root}`, and then another --out \
-         with `--config {}` and `--init {}`",
-        saved.images,
-        saved.images_per_step,
-        current.images,
-        current.images_per_step,
-        files.config().display(),
-        files.export().join("model.safetensors").display()
-    )
 }

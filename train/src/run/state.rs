@@ -6,27 +6,35 @@ use burn::tensor::{Device, Tensor};
 use dinoserve::onnx::weights::Weights;
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 
-use super::Checkpoint;
+use super::SavedRun;
 use crate::{
     config::Config,
-    method::{AdamW, TrainerState},
-    model::{Backbone, Network, initialize_from},
+    method::{AdamW, Method, TrainerState},
+    model::{Backbone, Heads, Network, initialize_from},
 };
 
-/// Creates a network with the backbone of `weights`, or with random weights.
+/// Creates a network with the backbone of `weights`, or with random weights. `classes` is the
+/// number of labels, which DINO does not use.
 pub(crate) fn initial_network(
     config: &Config,
+    classes: usize,
     weights: Option<&Weights>,
     device: &Device,
 ) -> anyhow::Result<Network> {
     let spec = config.spec("training")?;
+    let heads = match config.method {
+        Method::Dino => Heads::Projections {
+            config: &config.head,
+            patches: config.masks_patches(),
+        },
+        Method::Supervised => Heads::Classifier { classes },
+    };
     let mut random = ChaCha8Rng::seed_from_u64(config.run.seed);
     let mut network = Network::new(
         &spec.architecture,
         config.model.drop_path,
         config.model.layer_scale,
-        &config.head,
-        config.loss.patch_weight > 0.0,
+        heads,
         &mut random,
         device,
     );
@@ -39,12 +47,12 @@ pub(crate) fn initial_network(
 
 /// Creates the state before the first step: the teacher is a copy of the student.
 pub(crate) fn initial_state(network: Network, config: &Config, device: &Device) -> TrainerState {
-    let center = Tensor::zeros([1, config.head.prototypes], device);
+    let center = || Tensor::zeros([1, config.head.prototypes], device);
     TrainerState {
-        patch_center: network.patch_head.as_ref().map(|_| center.clone()),
+        center: (config.method == Method::Dino).then(center),
+        patch_center: network.patch_head.as_ref().map(|_| center()),
         student: network.clone(),
         teacher: network,
-        center,
         optimizer: AdamW::default(),
     }
 }
@@ -55,7 +63,6 @@ pub(crate) fn read_teacher(
     config: &Config,
     device: &Device,
 ) -> anyhow::Result<Backbone> {
-    let network = initial_network(config, None, device)?;
-    let (_, state) = Checkpoint::read(path, network, device)?;
-    Ok(state.teacher.backbone)
+    let random = initial_network(config, 1, None, device)?;
+    SavedRun::read(path)?.teacher_backbone(random.backbone, device)
 }
