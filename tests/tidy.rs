@@ -59,11 +59,12 @@ const PLACES: [(&[&str], &[&str]); 6] = [
     ),
 ];
 
-/// Files with `unsafe` code; each maps a file into memory.
-const UNSAFE: [&str; 4] = [
+/// Files with `unsafe` code: each maps a file into memory, or reads vectors that usearch passes.
+const UNSAFE: [&str; 5] = [
     "src/artifacts/mapped.rs",
     "src/engine/lifetime.rs",
     "src/engine/weights.rs",
+    "src/gallery/embedded/entry.rs",
     "src/gallery/embedded/environment.rs",
 ];
 
@@ -205,7 +206,7 @@ fn some_crates_are_named_in_few_places() {
 }
 
 #[test]
-fn unsafe_code_only_maps_files() {
+fn unsafe_code_is_in_few_files() {
     let mut found = Vec::new();
     for (file, text) in text::read("src", ".rs") {
         let lines = text::code_with(&text, "unsafe");

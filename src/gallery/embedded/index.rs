@@ -1,10 +1,10 @@
 //! The approximate index of a gallery: a navigable small-world graph (HNSW, Malkov & Yashunin 2016)
 //! by `usearch`.
 //!
-//! The index holds 8-bit vectors, each scaled by its own largest value, which does not change the
-//! cosine. Candidates are scored again with the full vectors. Keys are serials, so an entry of a
-//! deleted or replaced row matches no live row. The index is only a cache: searches scan the rows
-//! that it lacks, and it is rebuilt from the rows if its file is missing or damaged.
+//! The index holds vectors in 8 bits. Candidates are scored again with the full vectors. Keys are
+//! serials, so an entry of a deleted or replaced row matches no live row. The index is only a
+//! cache: searches scan the rows that it lacks, and it is rebuilt from the rows if its file is
+//! missing or damaged.
 
 use std::{
     fs::{self, File},
@@ -16,7 +16,11 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 
-use super::{attributes::CHUNK_ROWS, rows::Rows};
+use super::{
+    attributes::CHUNK_ROWS,
+    entry::{encode, entry_len, use_cosine},
+    rows::Rows,
+};
 use crate::error::{Error, Result, ResultExt};
 
 /// Number of neighbors of a node; twice as many on the lowest level.
@@ -61,7 +65,7 @@ struct Manifest {
 /// Returns the settings of an index. Indexes with other settings are rebuilt.
 fn settings(dim: usize) -> String {
     let version = usearch::version();
-    format!("usearch {version} i8 cosine {dim} {CONNECTIVITY} {EXPANSION_ADD}")
+    format!("usearch {version} i8 with length {dim} {CONNECTIVITY} {EXPANSION_ADD}")
 }
 
 fn failed(error: cxx::Exception) -> Error {
@@ -72,7 +76,7 @@ impl ApproximateIndex {
     /// Creates an empty index, which `threads` threads fill during up to `searches` searches.
     pub(super) fn new(dim: usize, threads: usize, searches: usize) -> Result<Self> {
         let options = IndexOptions {
-            dimensions: dim,
+            dimensions: entry_len(dim),
             metric: MetricKind::Cos,
             quantization: ScalarKind::I8,
             connectivity: CONNECTIVITY,
@@ -80,9 +84,10 @@ impl ApproximateIndex {
             expansion_search: EXPANSION_SEARCH,
             multi: false,
         };
-        let index = RwLock::new(Index::new(&options).map_err(failed)?);
+        let mut index = Index::new(&options).map_err(failed)?;
+        use_cosine(&mut index);
         Ok(Self {
-            index,
+            index: RwLock::new(index),
             dim,
             upto: AtomicU64::new(0),
             threads,
@@ -116,11 +121,11 @@ impl ApproximateIndex {
                 let index = &*growing;
                 let add = |rows_of_thread: &[usize]| -> Result<()> {
                     let mut vector = Vec::new();
-                    let mut quantized = Vec::new();
+                    let mut entry = Vec::new();
                     for &row in rows_of_thread {
                         chunk.vectors.row(row, self.dim, &mut vector);
-                        quantize(&vector, &mut quantized);
-                        index.add(chunk.serials[row], &quantized).map_err(failed)?;
+                        encode(&vector, &mut entry);
+                        index.add(chunk.serials[row], &entry).map_err(failed)?;
                     }
                     Ok(())
                 };
@@ -171,15 +176,15 @@ impl ApproximateIndex {
         count: usize,
         accept: Option<&dyn Fn(u64) -> bool>,
     ) -> Result<Vec<u64>> {
-        let mut quantized = Vec::new();
-        quantize(query, &mut quantized);
+        let mut entry = Vec::new();
+        encode(query, &mut entry);
         let index = self.index.read();
         if index.size() == 0 {
             return Ok(Vec::new());
         }
         let found = match accept {
-            Some(accept) => index.filtered_search(&quantized, count, accept),
-            None => index.search(&quantized, count),
+            Some(accept) => index.filtered_search(&entry, count, accept),
+            None => index.search(&entry, count),
         };
         Ok(found.map_err(failed)?.keys)
     }
@@ -250,8 +255,13 @@ impl ApproximateIndex {
         }
         let loaded = Self::new(dim, threads, searches).ok()?;
         {
-            let index = loaded.index.write();
+            let mut index = loaded.index.write();
             index.load(&path.to_string_lossy()).ok()?;
+            if index.dimensions() != entry_len(dim) {
+                return None;
+            }
+            // Loading has reset the distance.
+            use_cosine(&mut index);
             index
                 .reserve_capacity_and_threads(index.size() + CHUNK_ROWS, loaded.max_threads)
                 .ok()?;
@@ -305,14 +315,4 @@ fn crc32_of(path: &Path) -> std::io::Result<u32> {
             count => hasher.update(&buffer[..count]),
         }
     }
-}
-
-/// Scales a vector to 8-bit values, with the largest at ±127.
-fn quantize(vector: &[f32], to: &mut Vec<i8>) {
-    let largest = vector
-        .iter()
-        .fold(0.0f32, |largest, value| largest.max(value.abs()));
-    let scale = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    to.clear();
-    to.extend(vector.iter().map(|value| (value * scale).round() as i8));
 }

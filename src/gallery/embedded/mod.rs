@@ -16,6 +16,7 @@ mod check;
 mod codec;
 mod consistent_state;
 mod documents;
+mod entry;
 mod environment;
 mod index;
 mod indexer;
