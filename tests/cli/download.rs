@@ -492,9 +492,19 @@ fn home_with_tiny(name: &str) -> PathBuf {
 
 /// Runs `models pull tiny` with the variables of Hugging Face's own programs.
 fn pull_with(home: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
+    pull(home, "tiny", arguments, variables)
+}
+
+/// Runs `models pull` with the variables of Hugging Face's own programs.
+fn pull(
+    home: &Path,
+    model: &str,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dinoserve"));
     command
-        .args(["models", "pull", "tiny"])
+        .args(["models", "pull", model])
         .args(arguments)
         .env("DINOSERVE_HOME", home)
         .env("HF_HOME", home.join("hf"))
@@ -553,6 +563,33 @@ fn a_file_that_is_not_public_names_the_page_for_access() {
     );
     let authorizations = hub.authorizations.lock().unwrap().clone();
     assert_eq!(authorizations, ["-", "bearer hf_stored"]);
+}
+
+/// Meta gives the weights of DINOv3 to those who accept its license.
+#[test]
+fn dinov3_without_access_names_the_license_and_the_page_for_access() {
+    let home = scratch("dinov3-denied");
+    for (token, status, advice) in [
+        (None, "401 Unauthorized", "set HF_TOKEN"),
+        (
+            Some("hf_abc"),
+            "403 Forbidden",
+            "the token in HF_TOKEN has no access",
+        ),
+    ] {
+        let hub = Hub::start(vec![], vec![Act::Status(status)]);
+        let arguments = ["--hub", hub.address.as_str()];
+        let variables: Vec<_> = token.map(|token| ("HF_TOKEN", token)).into_iter().collect();
+        let (pulled, text) = pull(&home, "dinov3-small", &arguments, &variables);
+        let page = format!(
+            "ask for access at {}/facebook/dinov3-vits16-pretrain-lvd1689m",
+            hub.address
+        );
+        assert!(!pulled && text.contains(&page), "{status}: {text}");
+        assert!(text.contains(advice), "{status}: {text}");
+        assert!(text.contains("DINOv3 License"), "{status}: {text}");
+        assert!(!home.join("models/dinov3-small").exists());
+    }
 }
 
 #[test]

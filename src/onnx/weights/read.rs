@@ -119,11 +119,8 @@ impl Weights {
                 self.found
             ))
         };
-        let stored = self.tensors.get(name).ok_or_else(|| {
-            let names = names::hugging_face(name).filter(|_| self.has_hugging_face_names);
-            let tail = names.map_or_else(|| name.to_owned(), |names| names.join(" + "));
-            missing(&format!("{}{tail}", self.prefix))
-        })?;
+        let stored = self.tensors.get(name);
+        let stored = stored.ok_or_else(|| missing(&self.name_in_file(name)))?;
         stored
             .iter()
             .enumerate()
@@ -133,6 +130,38 @@ impl Weights {
             })
             .collect()
     }
+
+    /// Returns the name that an absent tensor would have in the file: the one of the same tensor in
+    /// another block, else that of Meta's hub or, in a file of transformers, of its DINOv2.
+    fn name_in_file(&self, name: &str) -> String {
+        self.name_as_in_another_block(name).unwrap_or_else(|| {
+            let names = names::hugging_face(name).filter(|_| self.has_hugging_face_names);
+            let tail = names.map_or_else(|| name.to_owned(), |names| names.join(" + "));
+            format!("{}{tail}", self.prefix)
+        })
+    }
+
+    fn name_as_in_another_block(&self, name: &str) -> Option<String> {
+        let (block, leaf) = block_and_leaf(name)?;
+        self.tensors.iter().find_map(|(hub, parts)| {
+            let (other, _) = block_and_leaf(hub).filter(|(_, other_leaf)| *other_leaf == leaf)?;
+            let names = parts.iter().map(|part| {
+                let (name, _) = part.as_ref()?;
+                let tail = name.strip_prefix(&self.prefix)?;
+                let number = format!(".{other}.");
+                tail.contains(&number).then(|| {
+                    let renamed = tail.replacen(&number, &format!(".{block}."), 1);
+                    format!("{}{renamed}", self.prefix)
+                })
+            });
+            Some(names.collect::<Option<Vec<String>>>()?.join(" + "))
+        })
+    }
+}
+
+/// Splits the name of a tensor of a block into the block's number and the name within.
+fn block_and_leaf(hub: &str) -> Option<(&str, &str)> {
+    hub.strip_prefix("blocks.")?.split_once('.')
 }
 
 fn describe_missing(name: &str, parts: &Parts, index: usize) -> String {
