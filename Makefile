@@ -14,10 +14,13 @@ endif
 CARGO_DENY := 0.20.2
 PROGRAM := target/release/dinoserve
 SKIPPED := $(CURDIR)/target/skipped-tests.txt
+TESTED := -p dinoserve -p dinoserve-train
+# What `make build` builds: the server alone.
+BUILT := --bin dinoserve
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: help setup build demo serve test check heic cuda deny docker soak fuzz parity bench micro
-.PHONY: openapi
+.PHONY: openapi wheel
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -30,8 +33,7 @@ setup: ## Fetch ONNX Runtime and the embedded model into the cache folder
 	@python3 deploy/setup.py
 
 build: setup ## Build the server
-	@# Includes the tests' dependencies, so that `make test` and `make demo` share one build.
-	cargo build --release --bins --tests
+	cargo build --release $(BUILT)
 
 demo: build ## Send images to every endpoint; the renderings go to demo-output/
 	@python3 deploy/demo.py $(PROGRAM)
@@ -43,9 +45,9 @@ test: setup ## Run all tests
 	@python3 deploy/setup.py --tests || echo "Tests whose tools could not be fetched are skipped."
 	@mkdir -p target && rm -rf $(SKIPPED) target/tmp
 ifeq ($(NEXTEST),yes)
-	DINOSERVE_SKIPPED=$(SKIPPED) cargo nextest run --release --no-fail-fast
+	DINOSERVE_SKIPPED=$(SKIPPED) cargo nextest run --release --no-fail-fast $(TESTED)
 else
-	DINOSERVE_SKIPPED=$(SKIPPED) cargo test --release
+	DINOSERVE_SKIPPED=$(SKIPPED) cargo test --release $(TESTED)
 endif
 	@if [ -s $(SKIPPED) ]; then echo "Skipped:"; sort -u $(SKIPPED); \
 		else echo "Nothing was skipped."; fi
@@ -68,6 +70,13 @@ deny: ## Check licenses, sources and advisories of the dependencies
 	cargo deny --workspace --all-features check --hide-inclusion-graph licenses bans sources
 	@cargo deny fetch db 2>/dev/null && cargo deny --workspace --all-features check advisories || \
 		{ echo "SKIPPED advisories: the database cannot be reached" | tee -a $(SKIPPED); }
+
+wheel: setup ## Build the wheel, and try it in a new environment without Rust
+	@python3 deploy/setup.py --tests
+	@rm -rf target/wheels
+	$(DINOSERVE_HOME)/tests/wheel/bin/maturin build --profile $(or $(PROFILE),dist) \
+		--out target/wheels
+	python3 tests/wheel/test.py target/wheels
 
 docker: setup ## Build the image and test it, alone and with compose
 	@python3 deploy/setup.py --tests

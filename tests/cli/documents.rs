@@ -56,7 +56,7 @@ fn command(code: &str) -> Option<String> {
 }
 
 /// Writes the files that the documents name, the models `dinov2-small` and `vit-small` in a home,
-/// and the description of `mine`.
+/// and exports of trained models.
 fn write_files(folder: &Path) {
     let home = tiny_home(&["tiny"]);
     let description = std::fs::read_to_string(home.join("catalog/tiny.toml")).unwrap();
@@ -72,14 +72,13 @@ fn write_files(folder: &Path) {
     std::fs::create_dir_all(folder.join(".cache")).unwrap();
     std::fs::rename(home, folder.join(".cache/dinoserve")).unwrap();
     std::fs::copy(golden("tiny/hub_pretrain.pth"), folder.join("mine.pth")).unwrap();
-    let export = folder.join("runs/mine/export");
-    std::fs::create_dir_all(&export).unwrap();
-    std::fs::write(export.join("mine.toml"), named("mine")).unwrap();
-    std::fs::copy(
-        golden("tiny/model.safetensors"),
-        export.join("model.safetensors"),
-    )
-    .unwrap();
+    for name in ["mine", "clothes", "clothes-labels"] {
+        let export = folder.join("runs").join(name).join("export");
+        std::fs::create_dir_all(&export).unwrap();
+        std::fs::write(export.join(format!("{name}.toml")), named(name)).unwrap();
+        let weights = golden("tiny/model.safetensors");
+        std::fs::copy(weights, export.join("model.safetensors")).unwrap();
+    }
 
     for (sample, label, files) in [
         (
@@ -101,7 +100,15 @@ fn write_files(folder: &Path) {
         for (step, file) in (0..).zip(files) {
             crop(step).save(folder.join(file)).unwrap();
         }
-        for set in ["photos", "images", "labeled", "train", "test"] {
+        for set in [
+            "photos",
+            "images",
+            "labeled",
+            "train",
+            "test",
+            "clothes/train",
+            "clothes/val",
+        ] {
             let labeled = folder.join(set).join(label);
             std::fs::create_dir_all(&labeled).unwrap();
             for step in 0..10 {

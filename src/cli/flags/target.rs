@@ -60,7 +60,8 @@ pub(in crate::cli) struct TargetFlags {
     #[command(flatten)]
     store: StoreFlags,
 
-    /// Library file of ONNX Runtime [default: where `make setup` puts it]
+    /// Library file of ONNX Runtime [default: that of the Python environment that the program is
+    /// installed in, else where `make setup` puts it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
 
@@ -158,13 +159,24 @@ impl TargetFlags {
     /// Loads the runtime library.
     pub(in crate::cli) fn runtime(&self) -> Result<Runtime> {
         let library = self.library()?;
-        if library == self.store.home()?.openvino_library() && !library.exists() {
-            return Err(Error::artifact(format!(
-                "OpenVINO is not at {}; run `python3 deploy/setup.py --runtime openvino`",
-                library.display()
-            )));
+        let home = self.store.home()?;
+        if library.exists() || self.given_library().is_some() {
+            return Runtime::load(&library);
         }
-        Runtime::load(&library)
+        let (name, package, setup) = if library == home.openvino_library() {
+            let setup = "python3 deploy/setup.py --runtime openvino";
+            ("OpenVINO", "onnxruntime-openvino", setup)
+        } else {
+            ("ONNX Runtime", "onnxruntime", "make setup")
+        };
+        let advice = match home.packages() {
+            Some(_) => format!("pip install {package}"),
+            None => setup.to_owned(),
+        };
+        Err(Error::artifact(format!(
+            "{name} is not at {}; run `{advice}`, or set ORT_DYLIB_PATH to its library",
+            library.display()
+        )))
     }
 
     /// Returns the path where the runtime library is expected.
