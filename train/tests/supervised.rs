@@ -208,7 +208,7 @@ fn the_loss_rises_along_each_gradient_of_the_backbone_as_it_says() {
 
 /// Both methods begin with the same backbone.
 #[test]
-fn shards_and_the_head_do_not_change_the_first_backbone() {
+fn the_method_does_not_change_the_first_backbone() {
     let root = tempfile::tempdir().unwrap();
     let images = root.path().join("images");
     write_images(&images, 4);
@@ -373,10 +373,21 @@ fn the_program_trains_with_labels_and_refuses_what_has_none() {
     let description = std::fs::read_to_string(out.join("export/run.toml")).unwrap();
     assert!(description.contains("with labels"), "{description}");
 
-    let (code, text) = run_program(&images, &out, &file, "dino");
+    let dino = root.path().join("dino");
+    let (code, text) = run_program(&images, &dino, &file, "dino");
+    assert_eq!(code, Some(0), "{text}");
+    for (out, first, second) in [(&out, "supervised", "dino"), (&dino, "dino", "supervised")] {
+        let (code, text) = run_program(&images, out, &file, second);
+        assert_eq!(code, Some(1), "{text}");
+        let expected = format!("by the method {first}; resume it with `--method {first}`");
+        assert!(text.contains(&expected), "{text}");
+    }
+    let relabeled = images.join("circles");
+    std::fs::rename(images.join("rings"), &relabeled).unwrap();
+    let (code, text) = run_program(&images, &out, &file, "supervised");
     assert_eq!(code, Some(1), "{text}");
-    let expected = "was trained by the method supervised; resume it with `--method supervised`";
-    assert!(text.contains(expected), "{text}");
+    assert!(text.contains("or images of other names"), "{text}");
+    std::fs::rename(&relabeled, images.join("rings")).unwrap();
 
     let (code, text) = run_program(&images.join("rings"), &out, &file, "supervised");
     assert_eq!(code, Some(1), "{text}");
@@ -391,4 +402,29 @@ fn the_program_trains_with_labels_and_refuses_what_has_none() {
         text.contains("[possible values: dino, supervised]"),
         "{text}"
     );
+}
+
+/// Checkpoints from before there was a choice have no method.
+#[test]
+fn a_checkpoint_without_a_method_is_of_dino() {
+    let root = tempfile::tempdir().unwrap();
+    let images = root.path().join("images");
+    let out = root.path().join("run");
+    write_images(&images, 6);
+    let config = tiny_config();
+    let prepare =
+        |config: &Config| prepare_run(&images, &out, config, &EvaluationFolders::default());
+    prepare(&config)
+        .unwrap()
+        .train(1, &AtomicBool::new(true))
+        .unwrap();
+    let path = RunFiles::new(&out).checkpoint();
+    let bytes = std::fs::read(&path).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let mut metadata = header.metadata().clone().unwrap();
+    assert_eq!(metadata.remove("method").as_deref(), Some("dino"));
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    safetensors::serialize_to_file(tensors.iter(), Some(metadata), &path).unwrap();
+    assert_eq!(prepare(&config).unwrap().steps_done(), 1);
+    assert!(prepare(&supervised_config()).is_err());
 }

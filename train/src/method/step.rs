@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 
 use super::{
-    LossConfig, StepReport, StepSettings, TrainerState,
+    LossConfig, Method, StepReport, StepSettings, TrainerState,
     dino::Dino,
     optimizer::{add_gradients, clip_gradients, update_teacher},
     shards::number,
@@ -111,10 +111,12 @@ impl Trainer {
         settings: StepSettings,
         seed: u64,
     ) -> (FlatTensors, StepReport) {
-        let Some(center) = &self.state.center else {
+        if self.state.method() == Method::Supervised {
             let student = &self.state.student;
             return supervised::batch_gradients(student, batch, self.shards, seed, &self.device);
-        };
+        }
+        let center = self.state.center.as_ref();
+        let center = center.expect("a network with prototypes has a center of their logits");
         let dino = Dino {
             state: &self.state,
             config: &self.config,
