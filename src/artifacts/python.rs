@@ -35,7 +35,7 @@ impl PythonPackages {
         let folders = ["lib", "lib64"]
             .into_iter()
             .filter_map(|lib| fs::read_dir(environment.join(lib)).ok())
-            .flat_map(|entries| entries.flatten())
+            .flat_map(Iterator::flatten)
             .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"python3"))
             .flat_map(|entry| {
                 ["site-packages", "dist-packages"].map(|name| entry.path().join(name))
