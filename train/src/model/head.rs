@@ -43,6 +43,10 @@ impl HeadConfig {
 }
 
 /// Maps CLS to the logits that the loss is computed from.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a network has one head, and burn has no modules in boxes"
+)]
 #[derive(Module, Debug)]
 pub enum Head {
     /// Without labels: logits over prototypes.
