@@ -93,6 +93,48 @@ pub struct NewItem {
     pub thumbnail: Option<Bytes>,
 }
 
+impl NewItem {
+    /// Returns the item that a reader gets.
+    pub(super) fn stored_at(self, place: u64, stored_ms: u64) -> Item {
+        Item {
+            id: self.id,
+            place,
+            label: self.label,
+            metadata: self.metadata,
+            stored_ms,
+        }
+    }
+}
+
+/// Changes of a stored item. What is `None` stays as it was.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ItemChange {
+    /// New label, or `Some(None)` to remove it.
+    pub label: Option<Option<Label>>,
+    /// New metadata.
+    pub metadata: Option<Metadata>,
+}
+
+impl ItemChange {
+    /// Returns the item to store in place of `stored`, which has all parts.
+    pub(super) fn applied_to(&self, stored: StoredItem) -> NewItem {
+        let Item {
+            id,
+            label,
+            metadata,
+            ..
+        } = stored.item;
+        NewItem {
+            id,
+            label: self.label.clone().unwrap_or(label),
+            metadata: self.metadata.clone().unwrap_or(metadata),
+            vector: stored.vector,
+            features: stored.features,
+            thumbnail: stored.thumbnail,
+        }
+    }
+}
+
 /// A stored item without its vector, features and thumbnail.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {

@@ -22,7 +22,7 @@ pub use self::{
     config::{GalleryConfig, OpenMode, StoreLocation, VectorFormat},
     document::{DocumentKey, DocumentKind, DocumentStore},
     filter::{Bound, Condition, ItemFilter, Scalar},
-    item::{Item, Metadata, NewItem, Parts, StoredItem},
+    item::{Item, ItemChange, Metadata, NewItem, Parts, StoredItem},
     name::{BasisName, GalleryName, ItemId, Label, ProbeName},
     open::open,
     search::{Neighbor, Query, Search},

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 use super::{
-    Binding, DocumentStore, GalleryName, Item, ItemFilter, ItemId, Neighbor, NewItem, Parts,
-    Search, StoredItem, check_width,
+    Binding, DocumentStore, GalleryName, Item, ItemChange, ItemFilter, ItemId, Neighbor, NewItem,
+    Parts, Search, StoredItem, check_width,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -94,6 +94,19 @@ pub trait GalleryStore: Debug + Send + Sync {
 
     /// Implements [`GalleryStore::put`] and [`GalleryStore::put_new`].
     async fn put_batch(&self, name: &GalleryName, batch: ItemBatch) -> Result<Vec<Written>>;
+
+    /// Changes the label or the metadata of an item, and the time of its last write. Its vector,
+    /// features, thumbnail and place stay. Returns the changed item, or `None` if there is no such
+    /// item.
+    ///
+    /// # Errors
+    /// [`Kind::Damaged`] if a part of the item is damaged.
+    async fn update(
+        &self,
+        name: &GalleryName,
+        id: &ItemId,
+        change: ItemChange,
+    ) -> Result<Option<Item>>;
 
     /// Deletes items in one transaction, and returns for each id whether an item was deleted.
     async fn delete(&self, name: &GalleryName, ids: Vec<ItemId>) -> Result<Vec<bool>>;

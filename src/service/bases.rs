@@ -127,7 +127,12 @@ impl Bases {
             // A thumbnail has no more pixels than that.
             BasisImages::Gallery { .. } => spec.embed_size,
         };
-        let preparation = image.over(&Preprocessing::new(ResizeMode::Fit, size));
+        // A strip of a gallery would otherwise have too many patches.
+        let shrinks = matches!(images, BasisImages::Gallery { .. });
+        let preparation = Preparation {
+            shrinks,
+            ..image.over(&Preprocessing::new(ResizeMode::Fit, size))
+        };
         let about = BasisInfo {
             model: extractor.engine().model_id().clone(),
             preprocessing: preparation.preprocessing,

@@ -24,6 +24,7 @@ use crate::{
     error::{Result, ResultExt},
     model::{Fingerprint, ModelId},
     telemetry,
+    vision::Preprocessing,
 };
 
 /// Features of images by one model. Clones are cheap and share the cache.
@@ -147,7 +148,7 @@ impl Extractor {
     }
 
     /// Returns the limits on images.
-    pub(super) fn limits(&self) -> &ImageLimits {
+    pub(crate) fn limits(&self) -> &ImageLimits {
         &self.limits
     }
 
@@ -263,6 +264,32 @@ impl Extractor {
             let _share = share;
             let _span = span.entered();
             request.preparation.prepare(&file, patch, &limits)
+        })
+        .await
+    }
+
+    /// Makes a thumbnail of the whole image of a file, whose longer side is `side` pixels.
+    pub(super) async fn thumbnail(
+        &self,
+        file: Bytes,
+        preprocessing: Preprocessing,
+        side: usize,
+    ) -> Result<Bytes> {
+        let limits = ImageLimits {
+            max_patches: usize::MAX,
+            ..self.limits
+        };
+        let preparation = Preparation::of_thumbnail(preprocessing, side);
+        let header = file.clone();
+        let memory = self
+            .on_blocking_thread("reading the header of an image", move || {
+                preparation.thumbnail_memory(&header, &limits)
+            })
+            .await?;
+        let share = self.decoding_budget.take(memory).await?;
+        self.on_blocking_thread("making a thumbnail", move || {
+            let _share = share;
+            preparation.thumbnail(&file, &limits)
         })
         .await
     }

@@ -5,7 +5,8 @@ use crate::{
     engine::available_cores,
     error::{Error, Kind, Result},
     gallery::{
-        Condition, Gallery, GalleryName, Item, ItemFilter, ItemId, Neighbor, Search, no_item,
+        Condition, Gallery, GalleryName, Item, ItemChange, ItemFilter, ItemId, Neighbor, Search,
+        no_item,
     },
 };
 
@@ -172,6 +173,17 @@ impl Galleries {
         items.truncate(limit);
         let next = items.last().filter(|_| has_next).map(|item| item.place);
         Ok(Page { items, next })
+    }
+
+    /// Changes the label or the metadata of an item, and returns the changed item.
+    pub async fn update_item(
+        &self,
+        name: &GalleryName,
+        id: &ItemId,
+        change: ItemChange,
+    ) -> Result<Item> {
+        let updated = self.store.update(name, id, change).await?;
+        updated.ok_or_else(|| no_item(name, id))
     }
 
     /// Deletes an item.

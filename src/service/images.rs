@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::stages::{Stages, Timed};
 use crate::{
     engine::Input,
@@ -9,8 +11,8 @@ use crate::{
     names::option_enum,
     telemetry,
     vision::{
-        DecodeLimits, PatchSize, Preprocessing, PreprocessingOverrides, Transform, decode_fast,
-        decode_whole, decoding_bytes,
+        DecodeLimits, PatchSize, Preprocessing, PreprocessingOverrides, ResizeMode, Transform,
+        decode_fast, decode_whole, decoding_bytes, thumbnail, upright_bytes,
     },
 };
 
@@ -100,6 +102,39 @@ impl Preparation {
         let transform = self.transform(patch, limits);
         let fast = self.decoding == Decoding::Fast;
         catch_panics(|| decoding_bytes(file, options, limits.decode, &transform, fast))
+    }
+
+    /// Returns the memory that [`Self::thumbnail`] takes for a file, in bytes: that of decoding,
+    /// and of a copy for an image that has to be turned. Reads its header only.
+    pub(super) fn thumbnail_memory(&self, file: &[u8], limits: &ImageLimits) -> Result<u64> {
+        let options = self.preprocessing.decode_options();
+        let transform = self.transform(PatchSize::new(1), limits);
+        catch_panics(|| upright_bytes(file, options, limits.decode, &transform))
+    }
+
+    /// Returns the way to a thumbnail of `side` pixels, with the colors and the orientation of
+    /// `preprocessing`.
+    pub(super) fn of_thumbnail(preprocessing: Preprocessing, side: usize) -> Self {
+        Self {
+            preprocessing: Preprocessing {
+                size: side,
+                resize: ResizeMode::Squash,
+                ..preprocessing
+            },
+            decoding: Decoding::Fast,
+            shrinks: false,
+        }
+    }
+
+    /// Makes a thumbnail of the whole image of a file, in its own aspect ratio. Blocks its thread.
+    pub(super) fn thumbnail(&self, file: &[u8], limits: &ImageLimits) -> Result<Bytes> {
+        catch_panics(|| {
+            let options = self.preprocessing.decode_options();
+            // Only the size that a JPEG is decoded to depends on it.
+            let transform = self.transform(PatchSize::new(1), limits);
+            let image = decode_fast(file, options, limits.decode, &transform)?.into_upright();
+            thumbnail(&image, self.preprocessing.size).map(Bytes::from)
+        })
     }
 
     fn transform(&self, patch: PatchSize, limits: &ImageLimits) -> Transform {

@@ -21,7 +21,6 @@ use crate::{
     features::pool::Pooling,
     gallery::{Binding, GalleryName, ItemId, Label, Metadata, NewItem, Written},
     names::option_enum,
-    vision::thumbnail,
 };
 
 /// An item to store.
@@ -137,24 +136,26 @@ impl Galleries {
                 patch_tokens: true,
                 ..options.outputs()
             },
-            with_image: true,
+            with_image: false,
         };
-        let extracted = extractor.extract(file, request).await?;
+        let extracted = extractor.extract(file.clone(), request).await?;
         let image = extracted.value;
-        let thumbnail_side = self.limits().thumbnail_side;
+        let side = self.limits().thumbnail_side;
         let started = Instant::now();
-        let make = move || {
+        let thumbnail = extractor.thumbnail(file, binding.preprocessing, side);
+        let thumbnail = thumbnail.await?;
+        let pool = move || {
             let cls = image.features.cls.view();
             let mut features = Vec::with_capacity(2 * cls.len());
             Pooling::ClsMean.pool(cls, image.patch_tokens(), &mut features);
             Ok(NewItem {
                 vector: unit_vector_of_model(options.vector(&image.features), dim)?,
                 features: Some(features),
-                thumbnail: Some(thumbnail(image.image(), thumbnail_side)?.into()),
+                thumbnail: Some(thumbnail),
                 ..item
             })
         };
-        let item = extractor.on_blocking_thread("making a thumbnail", make);
+        let item = extractor.on_blocking_thread("pooling features", pool);
         Ok(extracted.stages.finish(started, item.await?))
     }
 }

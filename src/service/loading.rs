@@ -92,7 +92,7 @@ impl Models {
             return Err(rejected(error));
         }
         if let Some(notice) = &engine.spec().notice {
-            tracing::warn!(model = engine.spec().name, "{notice}");
+            tracing::info!(model = engine.spec().name, "{notice}");
         }
         let name = engine.spec().name.clone();
         let model = served[0].with_engine(engine.clone());

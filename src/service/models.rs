@@ -10,7 +10,7 @@ use crate::{
     engine::{EnginePlan, EngineState, EngineThread},
     error::{Error, Kind, Result, shortened},
     model::ModelId,
-    names::quoted,
+    names::{did_you_mean, quoted},
     telemetry::{self, ModelFacts},
 };
 
@@ -98,9 +98,10 @@ impl Models {
             models.position(|model| model.engine().spec().is_called(name))
         };
         exact.or_else(by_weights).ok_or_else(|| {
+            let suggestion = did_you_mean(name, served.iter().map(Extractor::name));
             let name = shortened(name);
             let served = self.names();
-            let detail = format!("unknown model {name:?}; this server runs {served}");
+            let detail = format!("unknown model {name:?}; this server runs {served}{suggestion}");
             Error::new(Kind::NotFound, detail)
         })
     }

@@ -13,7 +13,7 @@ use super::{
     formats::{self, Codec, Format, Identified, identify},
     gif, jpeg,
     opened::{MinSize, Opened, Samples},
-    orientation::turned,
+    orientation::{is_quarter, turned},
     png::Png,
     pnm, tiff,
     undecodable::undecodable,
@@ -85,6 +85,23 @@ pub fn decoding_bytes(
     let opened = open(bytes, options, limits, fast.then_some(&min_size))?;
     let size = turned(opened.full_size, opened.orientation);
     Ok(opened.memory + transform.resizing_bytes(size, opened.orientation))
+}
+
+/// Returns the memory that [`decode_fast`] and turning the image upright take, in bytes.
+pub fn upright_bytes(
+    bytes: &[u8],
+    options: DecodeOptions,
+    limits: DecodeLimits,
+    transform: &Transform,
+) -> Result<u64> {
+    let min_size = min_size(transform);
+    let opened = open(bytes, options, limits, Some(&min_size))?;
+    let copy = match is_quarter(opened.orientation) {
+        true => 3 * opened.full_size.pixels(),
+        false => 0,
+    };
+    let size = turned(opened.full_size, opened.orientation);
+    Ok(opened.memory + copy + transform.resizing_bytes(size, opened.orientation))
 }
 
 fn min_size(transform: &Transform) -> impl Fn(Size) -> Size {

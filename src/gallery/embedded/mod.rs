@@ -30,6 +30,7 @@ mod search;
 mod store;
 mod tables;
 mod transaction;
+mod update;
 mod view;
 mod writer;
 

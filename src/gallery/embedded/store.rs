@@ -26,8 +26,8 @@ use crate::{
     error::{Error, Kind, Result, ResultExt},
     gallery::{
         Binding, CheckReport, GalleryConfig, GalleryInfo, GalleryName, GalleryStore, Item,
-        ItemBatch, ItemFilter, ItemId, ItemStream, Neighbor, OpenMode, Parts, RestoreLock, Search,
-        StoredItem, Written,
+        ItemBatch, ItemChange, ItemFilter, ItemId, ItemStream, Neighbor, OpenMode, Parts,
+        RestoreLock, Search, StoredItem, Written,
     },
 };
 
@@ -216,6 +216,19 @@ impl GalleryStore for EmbeddedStore {
         let name = name.clone();
         self.writer()?
             .write(move |transaction| transaction.put(&name, &batch))
+            .await
+    }
+
+    async fn update(
+        &self,
+        name: &GalleryName,
+        id: &ItemId,
+        change: ItemChange,
+    ) -> Result<Option<Item>> {
+        let name = name.clone();
+        let id = id.clone();
+        self.writer()?
+            .write(move |transaction| transaction.update(&name, &id, &change))
             .await
     }
 

@@ -191,7 +191,7 @@ impl<'a> WriteTransaction<'a> {
         write(&mut self.txn).map_err(|error| WriteError::Store(self.environment.failed(error)))
     }
 
-    fn view(&self) -> View<'_> {
+    pub(super) fn view(&self) -> View<'_> {
         View::new(self.environment, &self.txn)
     }
 
@@ -199,7 +199,7 @@ impl<'a> WriteTransaction<'a> {
         Ok(self.view().gallery(name)?)
     }
 
-    fn require_row(&self, name: &GalleryName) -> Outcome<GalleryRow> {
+    pub(super) fn require_row(&self, name: &GalleryName) -> Outcome<GalleryRow> {
         self.row(name)?
             .ok_or_else(|| WriteError::Operation(no_gallery(name)))
     }
@@ -210,7 +210,7 @@ impl<'a> WriteTransaction<'a> {
         self.write(|txn| galleries.put(txn, name.as_str().as_bytes(), &bytes))
     }
 
-    fn put_changed_row(&mut self, name: &GalleryName, row: &GalleryRow) -> Outcome<()> {
+    pub(super) fn put_changed_row(&mut self, name: &GalleryName, row: &GalleryRow) -> Outcome<()> {
         self.changes_of(row).version = row.next_serial;
         self.put_row(name, row)
     }
@@ -253,7 +253,7 @@ impl<'a> WriteTransaction<'a> {
         Ok(row)
     }
 
-    fn put_item(
+    pub(super) fn put_item(
         &mut self,
         row: &mut GalleryRow,
         new: &NewItem,

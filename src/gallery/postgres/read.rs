@@ -1,6 +1,6 @@
 //! Reads items: one by one, in pages, and all of a gallery.
 
-use deadpool_postgres::Object;
+use deadpool_postgres::{Object, Transaction};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
@@ -10,7 +10,7 @@ use super::{
     connection::{Connection, LongConnection},
     failure::{Failure, Outcome},
     filtering::{self, Parameters, terms},
-    galleries,
+    galleries::{self, GalleryRow},
     item_row::{self, ItemRow},
 };
 use crate::{
@@ -124,20 +124,34 @@ pub(super) fn items(cursor: Cursor) -> ItemStream {
 /// Streams the items of a cursor over [`checked_columns`], and fails at a damaged one, so that
 /// damage is not copied into a snapshot.
 pub(super) fn verified_items(cursor: Cursor) -> ItemStream {
-    rows(cursor)
-        .map(|row| {
-            let row = row?;
-            if let Some(damage) = find_damage(&row) {
-                let place: i64 = row.try_get("place").map_err(Failure::from)?;
-                let detail = format!(
-                    "the item at place {place} is damaged: {damage}; `gallery check` lists all \
-                     damaged items"
-                );
-                return Err(Error::damaged(detail));
-            }
-            Ok(item_row::stored_item(&row)?)
-        })
-        .boxed()
+    rows(cursor).map(|row| Ok(verified(&row?)?)).boxed()
+}
+
+/// Reads an item with all parts, and fails if it is damaged.
+pub(super) async fn verified_item(
+    transaction: &Transaction<'_>,
+    gallery: &GalleryRow,
+    id: &ItemId,
+) -> Outcome<Option<StoredItem>> {
+    let columns = checked_columns();
+    let query = format!("SELECT {columns} FROM {} WHERE id = $1", gallery.table);
+    let id = id.as_str().as_bytes();
+    let rows = transaction
+        .query_typed(&query, &[(&id, Type::BYTEA)])
+        .await?;
+    rows.first().map(verified).transpose()
+}
+
+fn verified(row: &Row) -> Outcome<StoredItem> {
+    if let Some(damage) = find_damage(row) {
+        let place: i64 = row.try_get("place")?;
+        let detail = format!(
+            "the item at place {place} is damaged: {damage}; `gallery check` lists all damaged \
+             items"
+        );
+        return Err(Error::damaged(detail).into());
+    }
+    item_row::stored_item(row)
 }
 
 fn rows(cursor: Cursor) -> impl Stream<Item = Outcome<Row>> {

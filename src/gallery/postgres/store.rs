@@ -30,8 +30,8 @@ use crate::{
     error::{Error, Result},
     gallery::{
         Binding, CheckReport, DocumentKey, DocumentKind, DocumentStore, GalleryConfig, GalleryInfo,
-        GalleryName, GalleryStore, Item, ItemBatch, ItemFilter, ItemId, ItemStream, Neighbor,
-        OpenMode, Parts, RestoreLock, Search, StoredItem, Written,
+        GalleryName, GalleryStore, Item, ItemBatch, ItemChange, ItemFilter, ItemId, ItemStream,
+        Neighbor, OpenMode, Parts, RestoreLock, Search, StoredItem, Written,
     },
 };
 
@@ -215,6 +215,18 @@ impl GalleryStore for PostgresStore {
     async fn put_batch(&self, name: &GalleryName, batch: ItemBatch) -> Result<Vec<Written>> {
         self.write(&[name], async |txn| write::put(txn, name, &batch).await)
             .await
+    }
+
+    async fn update(
+        &self,
+        name: &GalleryName,
+        id: &ItemId,
+        change: ItemChange,
+    ) -> Result<Option<Item>> {
+        self.write(&[name], async |txn| {
+            write::update(txn, name, id, &change).await
+        })
+        .await
     }
 
     async fn delete(&self, name: &GalleryName, ids: Vec<ItemId>) -> Result<Vec<bool>> {

@@ -15,10 +15,11 @@ use super::{
     filtering::terms,
     galleries::{self, GalleryRow},
     item_row::ItemRow,
+    read,
 };
 use crate::{
     error::Result,
-    gallery::{GalleryName, ItemBatch, ItemId, NewItem, Written},
+    gallery::{GalleryName, Item, ItemBatch, ItemChange, ItemId, NewItem, Written},
 };
 
 /// Number of items per statement.
@@ -82,6 +83,25 @@ pub(super) async fn put(
             .await?;
     }
     Ok(written)
+}
+
+/// Changes an item; see [`crate::gallery::GalleryStore::update`]. The caller holds the gallery's
+/// lock.
+pub(super) async fn update(
+    transaction: &Transaction<'_>,
+    name: &GalleryName,
+    id: &ItemId,
+    change: &ItemChange,
+) -> Outcome<Option<Item>> {
+    let gallery = galleries::require(transaction, name).await?;
+    let Some(stored) = read::verified_item(transaction, &gallery, id).await? else {
+        return Ok(None);
+    };
+    let place = stored.item.place;
+    let new = change.applied_to(stored);
+    let stored_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as i64;
+    store(transaction, &gallery, stored_ms, &[(place as i64, &new)]).await?;
+    Ok(Some(new.stored_at(place, stored_ms.unsigned_abs())))
 }
 
 /// Returns the places of the items that are already stored, by id.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use dinoserve::{
     error::Kind,
-    gallery::{Metadata, Parts, Search},
+    gallery::{ItemChange, ItemFilter, Label, Metadata, Parts, Search},
 };
 
 use super::{
@@ -18,6 +18,8 @@ over_both_stores!(
     a_replaced_item_keeps_its_place,
     the_last_of_several_items_with_one_id_is_kept,
     put_new_keeps_stored_items,
+    an_update_changes_only_what_it_states,
+    concurrent_updates_of_an_item_are_all_kept,
     of_many_writers_of_a_new_item_one_creates_it,
     deleted_items_are_gone_and_their_places_are_not_reused,
     pages_list_each_item_once_during_writes,
@@ -598,4 +600,109 @@ async fn a_check_of_undamaged_items_is_clean(place: &Place) {
         .unwrap();
     let report = store.check(&gallery).await.unwrap();
     assert_eq!((report.items, report.damage), (100, Vec::<String>::new()));
+}
+
+async fn an_update_changes_only_what_it_states(place: &Place) {
+    let store = place.open().await;
+    let gallery = name("things");
+    let given = full("a/b", "pear", r#"{"year":2020}"#, Random(1).direction(8));
+    let other = plain("c", Random(2).direction(8));
+    let items = vec![given.clone(), other];
+    store.put(&gallery, &binding(8), items).await.unwrap();
+    let read = async || {
+        let found = store.require_item(&gallery, &given.id, Parts::ALL).await;
+        found.unwrap()
+    };
+    let before = read().await;
+    let update = async |label: Option<Option<&str>>, metadata: Option<&str>| {
+        let change = ItemChange {
+            label: label.map(|label| label.map(|label| Label::new(label).unwrap())),
+            metadata: metadata.map(|json| Metadata::parse(json).unwrap()),
+        };
+        let updated = store.update(&gallery, &given.id, change).await.unwrap();
+        let after = read().await;
+        assert_eq!(updated.as_ref(), Some(&after.item));
+        assert_eq!(after.item.place, before.item.place);
+        assert!(after.item.stored_ms >= before.item.stored_ms);
+        assert_eq!(
+            (&after.vector, &after.features, &after.thumbnail),
+            (&before.vector, &before.features, &before.thumbnail)
+        );
+        let metadata = serde_json::to_string(&after.item.metadata).unwrap();
+        (after.item.label.map(String::from), metadata)
+    };
+    let apple = Some("apple".to_owned());
+    let before_year = r#"{"year":2020}"#.to_owned();
+    assert_eq!(
+        update(Some(Some("apple")), None).await,
+        (apple.clone(), before_year)
+    );
+    let later = r#"{"year":2024}"#;
+    assert_eq!(update(None, Some(later)).await, (apple, later.to_owned()));
+
+    // Searches and pages see the change.
+    let filter = r#"{"label": "apple", "metadata": {"year": {"gte": 2024}}}"#;
+    let filter = ItemFilter::parse(&serde_json::from_str(filter).unwrap()).unwrap();
+    let page = store.page(&gallery, 0, 10, Some(&filter)).await.unwrap();
+    assert_eq!(ids(&page), ["a/b"]);
+    let search = Search {
+        filter: Some(filter),
+        ..Search::new(given.vector.clone(), 10)
+    };
+    let found = store.search(&gallery, search).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert!((found[0].score - 1.0).abs() < 1e-3, "{found:?}");
+
+    assert_eq!(
+        update(Some(None), Some("{}")).await,
+        (None, "{}".to_owned())
+    );
+    let missing = store
+        .update(&gallery, &id("none"), ItemChange::default())
+        .await;
+    assert_eq!(missing.unwrap(), None);
+    let failure = store
+        .update(&name("none"), &given.id, ItemChange::default())
+        .await
+        .unwrap_err();
+    assert_eq!(failure.kind(), Kind::NotFound);
+    assert_eq!(store.require_gallery(&gallery).await.unwrap().items, 2);
+    assert_eq!(store.check(&gallery).await.unwrap().damage, [""; 0]);
+
+    store.close().await;
+    drop(store);
+    let store = place.open().await;
+    let reopened = store.require_item(&gallery, &given.id, Parts::ALL).await;
+    assert_eq!(reopened.unwrap().vector, before.vector);
+}
+
+/// Each changes another part, so none may undo what another has done.
+async fn concurrent_updates_of_an_item_are_all_kept(place: &Place) {
+    let store = place.open().await;
+    let gallery = name("things");
+    let given = plain("a", Random(1).direction(8));
+    let id = given.id.clone();
+    store.put(&gallery, &binding(8), vec![given]).await.unwrap();
+    for round in 0..10 {
+        let label = ItemChange {
+            label: Some(Some(Label::new(format!("l{round}")).unwrap())),
+            metadata: None,
+        };
+        let metadata = ItemChange {
+            label: None,
+            metadata: Some(Metadata::parse(&format!(r#"{{"round":{round}}}"#)).unwrap()),
+        };
+        let (one, other) = tokio::join!(
+            store.update(&gallery, &id, label),
+            store.update(&gallery, &id, metadata)
+        );
+        one.unwrap();
+        other.unwrap();
+        let found = store
+            .require_item(&gallery, &id, Parts::NONE)
+            .await
+            .unwrap();
+        assert_eq!(found.item.label.unwrap().as_str(), format!("l{round}"));
+        assert_eq!(found.item.metadata.object()["round"], round);
+    }
 }

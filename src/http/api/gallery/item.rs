@@ -1,4 +1,4 @@
-//! `PUT`, `GET` and `DELETE /v1/gallery/{id}`.
+//! `PUT`, `GET`, `PATCH` and `DELETE /v1/gallery/{id}`.
 
 use axum::{
     Json,
@@ -7,6 +7,7 @@ use axum::{
     response::Response,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -18,12 +19,17 @@ use super::{
 };
 use crate::{
     error::Error,
-    gallery::{GalleryName, ItemId, Label, Metadata, Parts, Written},
+    gallery::{GalleryName, ItemChange, ItemId, Label, Metadata, Parts, Written},
     http::{
         Reason, Rejection, Result,
         api::schema::ImageParams,
         openapi::{GalleryProblems, WriteProblems},
-        request::{body::QueryRequest, model::ModelParams, options::Options, path::NamePath},
+        request::{
+            body::{OptionsRequest, QueryRequest},
+            model::ModelParams,
+            options::{Options, parsed_object},
+            path::NamePath,
+        },
         response::{answer::json, problem::Problem},
     },
     service::{Answers, NewEntry, OnConflict, Service},
@@ -225,6 +231,74 @@ pub(crate) async fn get_item(
         item: stored.item.into(),
         gallery,
         vector: vector.then_some(stored.vector),
+    }))
+}
+
+/// Label and metadata to change.
+#[derive(Default, Deserialize, ToSchema, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ChangeParams {
+    /// New label, up to 256 bytes; an empty one removes the label.
+    #[param(example = "cat")]
+    #[schema(example = "cat")]
+    label: Option<String>,
+    /// New metadata, a JSON object of up to 16 KiB, in place of all that is stored; an empty one
+    /// removes the metadata. In a JSON body, the object itself.
+    #[param(value_type = String, example = r#"{"year": 2024}"#)]
+    #[schema(value_type = Option<Object>, example = json!({"year": 2024}))]
+    metadata: Option<Value>,
+}
+
+impl ChangeParams {
+    fn check(self) -> Result<ItemChange, Error> {
+        let label = self.label.map(|label| match label.as_str() {
+            "" => Ok(None),
+            _ => Label::new(label).map(Some),
+        });
+        let metadata = parsed_object("metadata", self.metadata)?;
+        let change = ItemChange {
+            label: label.transpose()?,
+            metadata: metadata.map(Metadata::from_value).transpose()?,
+        };
+        if change == ItemChange::default() {
+            let detail = "missing; send `label`, `metadata` or both";
+            return Err(Error::option("label", detail));
+        }
+        Ok(change)
+    }
+}
+
+/// Change the label or the metadata of an item.
+///
+/// What is not sent, or is null, stays, and so do the vector, the features and the thumbnail. Only
+/// the time of the last write is new. The write is durable: the response is sent only after fsync.
+#[utoipa::path(
+    patch,
+    path = "/v1/gallery/{id}",
+    tag = "gallery",
+    params(IdPath, GalleryParams, ModelParams, ChangeParams),
+    request_body(content((ChangeParams = "application/json"))),
+    responses(
+        (status = 200, description = "The changed item.", body = ItemWithVector),
+        WriteProblems,
+    )
+)]
+pub(crate) async fn update_item(
+    State(service): State<Service>,
+    NamePath(id): NamePath<ItemId>,
+    OptionsRequest(mut options): OptionsRequest,
+) -> Result<Json<ItemWithVector>> {
+    let GalleryParams { gallery } = options.take()?;
+    options.check_model_of(&service, &gallery).await?;
+    let change = options.take::<ChangeParams>()?.check();
+    options.reject_unknown()?;
+    let galleries = service.galleries()?;
+    let item = galleries.update_item(&gallery, &id, change?).await?;
+    Ok(Json(ItemWithVector {
+        item: item.into(),
+        gallery,
+        vector: None,
     }))
 }
 

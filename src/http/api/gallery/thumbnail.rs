@@ -23,8 +23,8 @@ use crate::{
 
 /// Get an item's thumbnail.
 ///
-/// It shows the part of the image that the model saw. The response has an `ETag`, so that a client
-/// need not load an unchanged thumbnail twice.
+/// It shows the whole image, with what the model's crop leaves out. The response has an `ETag`, so
+/// that a client need not load an unchanged thumbnail twice.
 #[utoipa::path(
     get,
     path = "/v1/gallery/{id}/thumbnail",
