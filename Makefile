@@ -35,8 +35,8 @@ setup: ## Fetch ONNX Runtime and the embedded model into the cache folder
 build: setup ## Build the server
 	cargo build --release $(BUILT)
 
-demo: build ## Send images to every endpoint; the renderings go to demo-output/
-	@python3 deploy/demo.py $(PROGRAM)
+demo: build ## Draw what the model sees in four photographs; the page is demo-output/index.html
+	$(PROGRAM) demo
 
 serve: build ## Serve with the embedded model on port 8080
 	$(PROGRAM) serve --model dinov2-small-focus --gallery $(DINOSERVE_HOME)/gallery --cache-mb 256
@@ -104,6 +104,7 @@ bench: build ## Compare with peers, write loadtest/RESULTS.md (an hour; PEERS=no
 micro: setup ## Time single steps: decoding, resizing, components, encoding
 	cargo bench -p dinoserve-loadtest
 
-openapi: build ## Write openapi/openapi.json and docs/api.md
+openapi: build ## Write openapi/openapi.json, docs/api.md and the types of the Python client
 	$(PROGRAM) openapi > openapi/openapi.json
 	python3 openapi/api_md.py
+	python3 openapi/python_types.py

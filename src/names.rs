@@ -42,6 +42,26 @@ pub(crate) fn quoted(names: impl IntoIterator<Item = impl AsRef<str>>) -> String
     names.collect::<Vec<_>>().join(", ")
 }
 
+/// Maximum length of a name that is compared with known ones, in bytes.
+const MAX_COMPARED: usize = 64;
+
+/// Returns a question about the known name that is most like an unknown one, such as
+/// "; did you mean `size`?"; empty if none is like it.
+pub(crate) fn did_you_mean<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    // No name is nearly as long, and comparing takes the product of both lengths.
+    if unknown.len() > MAX_COMPARED {
+        return String::new();
+    }
+    let rated = known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(unknown, name), name));
+    let best = rated.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    match best {
+        Some((score, name)) if score > 0.8 => format!("; did you mean `{name}`?"),
+        _ => String::new(),
+    }
+}
+
 /// Returns a count with its noun, such as "1 image", "2 images" and "2 patches".
 pub(crate) fn plural<T: Display + PartialEq + From<u8>>(count: T, noun: &str) -> String {
     let ending = match noun {
@@ -50,4 +70,21 @@ pub(crate) fn plural<T: Display + PartialEq + From<u8>>(count: T, noun: &str) ->
         _ => "s",
     };
     format!("{count} {noun}{ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_similar_name_is_suggested() {
+        let known = ["size", "resize", "dinov2-small", "dinov2-base"];
+        let suggested = |unknown| did_you_mean(unknown, known);
+        assert_eq!(suggested("sise"), "; did you mean `size`?");
+        assert_eq!(suggested("dinov2_base"), "; did you mean `dinov2-base`?");
+        assert_eq!(suggested("dinov2smal"), "; did you mean `dinov2-small`?");
+        assert_eq!(suggested("color"), "");
+        assert_eq!(did_you_mean("size", []), "");
+        assert_eq!(suggested(&"size".repeat(1 << 23)), "");
+    }
 }

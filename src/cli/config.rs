@@ -14,12 +14,12 @@ use super::{
 /// Takes the flags of `serve`, and prints the settings of `serve` as a `dinoserve.toml` or as JSON.
 #[derive(Debug, Args)]
 pub(super) struct Config {
-    #[command(flatten)]
-    serve: Box<Serve>,
-
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    serve: Box<Serve>,
 }
 
 impl Config {

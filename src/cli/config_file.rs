@@ -13,6 +13,8 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Arg, Command};
 
+use crate::names::did_you_mean;
+
 /// The file that is read unless another is named.
 const DEFAULT_PATH: &str = "dinoserve.toml";
 
@@ -84,7 +86,8 @@ impl ConfigFile {
         if let Some(key) = self.values.keys().find(|key| !known.contains_key(*key)) {
             let file = self.path.display();
             let names = Vec::from_iter(known.keys().map(String::as_str)).join(", ");
-            bail!("{file}: unknown setting `{key}`; expected one of {names}");
+            let suggestion = did_you_mean(key, known.keys().map(String::as_str));
+            bail!("{file}: unknown setting `{key}`; expected one of {names}{suggestion}");
         }
         Ok(self.replace_defaults(command, &known))
     }

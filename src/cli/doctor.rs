@@ -26,16 +26,17 @@ use crate::{
     gallery::OpenMode,
 };
 
-/// Checks the runtime library, the model, the device, the port and the gallery that `serve` would
-/// use with the same flags. The exit code is 1 if a problem would keep it from serving.
+/// Checks the runtime library, the model, the device, the port, the keys, the certificate and the
+/// gallery that `serve` would use with the same flags. The exit code is 1 if a problem would keep it
+/// from serving.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
-    #[command(flatten)]
-    serve: Box<Serve>,
-
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    serve: Box<Serve>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -100,6 +101,8 @@ impl Doctor {
                 findings.push(Finding::new("device", device));
             }
             findings.push(Finding::new("port", self.port()));
+            findings.push(Finding::new("keys", self.keys()));
+            findings.push(Finding::new("tls", self.tls()));
             findings.push(Finding::new("gallery", self.gallery().await));
             Ok(findings)
         })?;
@@ -192,6 +195,31 @@ impl Doctor {
             Err(error) => bail!(
                 "{address}: {error}; stop what listens there, or choose another by --port or --host"
             ),
+        }
+    }
+
+    fn keys(&self) -> Outcome {
+        match self.serve.access.keys()? {
+            Some(keys) => good(format_args!(
+                "requests need one of {}",
+                keys.path().display()
+            )),
+            None if self.serve.address().ip().is_loopback() => {
+                good("none are needed, and only this machine can connect")
+            }
+            None => Ok((
+                Verdict::Note,
+                "none are needed: every client that reaches the port may use the API; --api-keys \
+                 FILE requires keys"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    fn tls(&self) -> Outcome {
+        match self.serve.access.certificate()? {
+            Some(_) => good("HTTPS by --tls-cert and --tls-key"),
+            None => good("HTTP; --tls-cert and --tls-key turn on HTTPS"),
         }
     }
 

@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod config_file;
 mod decode;
+mod demo;
 mod doctor;
 mod embed;
 mod embed_files;
@@ -17,6 +18,7 @@ mod goldens;
 mod health;
 mod interrupt;
 mod keys;
+mod man;
 mod models;
 mod openapi;
 mod output;
@@ -44,6 +46,9 @@ Exit codes: 0 success; 1 a failure, a check that found a problem, or files that 
 although others were; 2 an invalid command line or configuration file; 130 stopped by Ctrl-C. A \
 stopped `embed` or `gallery import` keeps what is done, and the same command goes on from there.";
 
+/// Heading of the flags that all commands have.
+const GLOBAL: &str = "Configuration and log";
+
 /// DINO image features: embeddings, PCA maps and attention maps, over HTTP or over a folder.
 #[derive(Debug, Parser)]
 #[command(name = "dinoserve", version, max_term_width = 100, after_help = AFTER_HELP)]
@@ -54,20 +59,24 @@ struct Cli {
     /// Configuration file with flags of `serve` without their dashes, such as `port = 8080`
     /// [default: dinoserve.toml, if it exists]
     #[arg(long, global = true, env = "DINOSERVE_CONFIG", value_name = "FILE")]
+    #[arg(help_heading = GLOBAL)]
     config: Option<PathBuf>,
 
     /// Filter of the log in tracing's syntax, such as `info` or `dinoserve=debug,warn`
     #[arg(long, global = true, env = "DINOSERVE_LOG", default_value = "info")]
+    #[arg(help_heading = GLOBAL)]
     log: String,
 
     /// Format of the log on standard error
     #[arg(long, global = true, env = "DINOSERVE_LOG_FORMAT")]
-    #[arg(default_value = "pretty")]
+    #[arg(default_value = "pretty", help_heading = GLOBAL)]
     log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Draw what the model sees in photographs, and show it on a page
+    Demo(demo::Demo),
     /// Serve features over HTTP
     Serve(Box<serve::Serve>),
     /// List, pull, convert and verify models
@@ -101,6 +110,8 @@ enum Command {
     Config(config::Config),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Write the manual pages of all commands into a folder
+    Man(man::Man),
 }
 
 /// Runs the program with the arguments of the process, and returns its exit code; `--help` lists
@@ -176,6 +187,7 @@ impl Cli {
             Command::Gallery(command) => return command.run(),
             Command::Doctor(command) => return command.run(),
             Command::Eval(command) => return command.run(),
+            Command::Demo(command) => command.run()?,
             Command::Serve(command) => command.run()?,
             Command::Models(command) => command.run()?,
             Command::Bench(command) => command.run()?,
@@ -189,6 +201,8 @@ impl Cli {
                 command.run(matches, &program, config_file)?;
             }
             Command::Completions(command) => command.run(program),
+            // Without the settings of the configuration file, which may be secret.
+            Command::Man(command) => command.run(Cli::command())?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -11,7 +11,7 @@ use serde_json::json;
 use strum::VariantNames;
 
 use super::{
-    flags::{StoreFlags, TargetFlags, warn_of},
+    flags::{StoreFlags, TargetFlags, log_notice},
     goldens,
     output::print_json,
     progress::with_progress,
@@ -38,12 +38,12 @@ pub(super) enum Models {
 
 #[derive(Debug, Args)]
 pub(super) struct List {
-    #[command(flatten)]
-    store: StoreFlags,
-
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    store: StoreFlags,
 }
 
 #[derive(Debug, Args)]
@@ -60,9 +60,6 @@ pub(super) struct Convert {
     /// Name of the model with the architecture of the weights
     #[arg(required_unless_present = "spec")]
     name: Option<String>,
-
-    #[command(flatten)]
-    target: TargetFlags,
 
     /// Weight file: .safetensors, .safetensors.index.json, .pth, .pt, .bin or .ckpt, with names of
     /// Meta's hub, Hugging Face or timm
@@ -81,6 +78,9 @@ pub(super) struct Convert {
     /// Description of a model that is not in the catalog (see models/*.toml)
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     spec: Option<PathBuf>,
+
+    #[command(flatten)]
+    target: TargetFlags,
 }
 
 #[derive(Debug, Args)]
@@ -88,9 +88,6 @@ pub(super) struct Verify {
     /// Name of the model
     #[arg(required_unless_present = "goldens")]
     name: Option<String>,
-
-    #[command(flatten)]
-    target: TargetFlags,
 
     /// Folder of reference features. With a name, each `X_input.png` is run and compared with
     /// `X.safetensors` (`cls`, `attention`); without one, each weight file in the folder is
@@ -110,6 +107,9 @@ pub(super) struct Verify {
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    target: TargetFlags,
 }
 
 impl Models {
@@ -169,7 +169,7 @@ impl Pull {
         if let Some(weights) = weights {
             writeln!(std::io::stdout(), "weights: {weights}")?;
         }
-        warn_of(store.catalog().get(&self.name)?);
+        log_notice(store.catalog().get(&self.name)?);
         report(&manifest, &store.paths(&self.name, conversion).model)
     }
 }
@@ -193,7 +193,7 @@ impl Convert {
             None => store.convert(spec, &file, conversion, progress),
         })
         .with_context(context)?;
-        warn_of(spec);
+        log_notice(spec);
         let default = store.paths(&name, conversion).model;
         report(&manifest, self.to.as_deref().unwrap_or(&default))
     }

@@ -56,13 +56,13 @@ pub(super) struct Serve {
     /// Memory for cached results, in megabytes, so that the model does not run twice for the same
     /// file and options; 0 turns the cache off
     #[arg(long, env = "DINOSERVE_CACHE_MB", value_name = "MB")]
-    #[arg(default_value_t = 0)]
+    #[arg(default_value_t = 0, help_heading = "Caches")]
     cache_mb: u64,
 
     /// Memory for features of maps, in megabytes, which are kept for two seconds: a client that
     /// asks for several maps of one photograph then waits for the model once; 0 turns this off
     #[arg(long, env = "DINOSERVE_RECENT_MB", value_name = "MB")]
-    #[arg(default_value_t = 32)]
+    #[arg(default_value_t = 32, help_heading = "Caches")]
     recent_mb: u64,
 
     #[command(flatten)]
@@ -72,15 +72,25 @@ pub(super) struct Serve {
     http: HttpFlags,
 
     #[command(flatten)]
-    access: AccessFlags,
+    pub(super) access: AccessFlags,
 
     /// Address of a collector that receives request spans by OTLP over HTTP, such as
     /// http://localhost:4318
-    #[arg(long, env = "DINOSERVE_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(
+        long,
+        env = "DINOSERVE_OTLP_ENDPOINT",
+        value_name = "URL",
+        help_heading = "Traces"
+    )]
     otlp_endpoint: Option<String>,
 
     /// Share of sent traces among those that begin in this server, 0 to 1
-    #[arg(long, env = "DINOSERVE_OTLP_SAMPLE", value_name = "SHARE")]
+    #[arg(
+        long,
+        env = "DINOSERVE_OTLP_SAMPLE",
+        value_name = "SHARE",
+        help_heading = "Traces"
+    )]
     #[arg(default_value_t = 1.0)]
     otlp_sample: f64,
 }

@@ -48,12 +48,21 @@ pub(crate) fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
     ]);
     for (path, item) in &mut document.paths.paths {
         // These need no key.
-        if matches!(path.as_str(), "/healthz" | "/readyz") {
+        if matches!(path.as_str(), "/healthz" | "/readyz" | "/version" | "/v1") {
             continue;
         }
         for (_, operation) in operations(item) {
             complete_operation(operation);
         }
+    }
+    document
+}
+
+/// Removes what is about API keys, from the document of a server without.
+pub(crate) fn without_keys(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    document.security = None;
+    if let Some(components) = &mut document.components {
+        components.security_schemes.clear();
     }
     document
 }
@@ -64,6 +73,7 @@ pub(crate) fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &
         (Method::GET, &mut item.get),
         (Method::PUT, &mut item.put),
         (Method::POST, &mut item.post),
+        (Method::PATCH, &mut item.patch),
         (Method::DELETE, &mut item.delete),
     ];
     operations

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{DefaultBodyLimit, Request},
     http::{HeaderName, HeaderValue, Method, header},
     middleware::{from_fn, from_fn_with_state, map_request, map_request_with_state, map_response},
@@ -29,7 +29,9 @@ use super::{
         bases,
         features::{attention, attention_stats, embed, embeddings, pca, similarity},
         gallery::{batch, classify, galleries, item, knn, list, snapshot, thumbnail},
-        health, models, probes,
+        health,
+        index::{self, Index},
+        models, probes,
     },
     middleware::{
         access, decompress, drain_body,
@@ -60,7 +62,10 @@ fn api() -> Routes {
         .add(Group::READ, routes!(list::list_items))
         .add(Group::WRITE, routes!(batch::put_items))
         .add(Group::READ, routes!(item::get_item))
-        .add(Group::WRITE, routes!(item::put_item, item::delete_item))
+        .add(
+            Group::WRITE,
+            routes!(item::put_item, item::update_item, item::delete_item),
+        )
         .add(Group::READ, routes!(thumbnail::get_thumbnail))
         .add(Group::READ, routes!(galleries::list_galleries))
         .add(Group::READ, routes!(galleries::get_gallery))
@@ -87,13 +92,19 @@ fn api() -> Routes {
             get(models::get_owned_model),
         )
         .add(Group::ADMIN.untimed(), routes!(models::loading::load_model))
+        .add(Group::PUBLIC, routes!(index::list_operations))
+        .add(Group::PUBLIC, routes!(index::get_version))
         .add(Group::PUBLIC.quiet(), routes!(health::healthz))
         .add(Group::PUBLIC.quiet(), routes!(health::readyz))
         .add(Group::READ.quiet(), routes!(health::metrics))
 }
 
-/// Adds the pages to `routes`.
-fn with_pages(routes: Routes) -> Routes {
+/// Adds the pages to `routes`. The page of the API asks for a key only where there are `keys`.
+fn with_pages(routes: Routes, keys: bool) -> Routes {
+    let document = match keys {
+        true => description(),
+        false => openapi::without_keys(description()),
+    };
     routes
         .add_plain(RouteGroup::PUBLIC, "/", page::playground())
         .add_plain(RouteGroup::PUBLIC, "/gallery", page::gallery())
@@ -101,7 +112,7 @@ fn with_pages(routes: Routes) -> Routes {
         .merge(
             RouteGroup::PUBLIC,
             &["/docs", "/openapi.json"],
-            page::docs(description()),
+            page::docs(document),
         )
 }
 
@@ -160,9 +171,11 @@ impl Routes {
 /// Builds the router: all routes, and the layers that each request passes. The last layer here is
 /// the first that a request meets.
 pub(crate) fn router(state: AppState) -> Router {
-    let Routes { router, table } = with_pages(api());
+    let Routes { router, table } = with_pages(api(), state.keys.is_some());
     let request_id = HeaderName::from_static("x-request-id");
+    let index = Arc::new(Index::of(&description()));
     Router::from(router)
+        .layer(Extension(index))
         // A flag sets our own body limit; axum's is 2 MB.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(decompress::decompress))
@@ -245,7 +258,13 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     };
     let layer = CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_methods([
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ])
         .allow_headers(ALLOWED_HEADERS)
         .expose_headers(EXPOSED_HEADERS)
         .max_age(Duration::from_secs(3600));

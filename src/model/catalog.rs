@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::ModelSpec;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    names::did_you_mean,
+};
 
 #[derive(rust_embed::RustEmbed)]
 #[folder = "models/"]
@@ -66,9 +69,10 @@ impl Catalog {
     pub fn get(&self, name: &str) -> Result<&ModelSpec> {
         self.specs.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.specs.keys().map(String::as_str).collect();
+            let suggestion = did_you_mean(name, known.iter().copied());
+            let known = known.join(", ");
             Error::artifact(format!(
-                "there is no model {name:?}; known are {}",
-                known.join(", ")
+                "there is no model {name:?}; known are {known}{suggestion}"
             ))
         })
     }

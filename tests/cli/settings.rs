@@ -253,11 +253,73 @@ fn the_doctor_finds_problems_and_says_what_to_do() {
         "{found:?}"
     );
 
+    // Files of keys and certificates are read.
+    let keys = home.join("keys.toml");
+    std::fs::write(&keys, "[[key]]\nname = 1\n").unwrap();
+    let keys = keys.to_str().unwrap();
+    for (check, flags) in [
+        ("keys", vec!["--port", "0", "--api-keys", keys]),
+        (
+            "tls",
+            vec!["--port", "0", "--tls-cert", keys, "--tls-key", keys],
+        ),
+    ] {
+        let (code, found) = findings(&mut doctor(&flags));
+        let (verdict, detail) = of(&found, check);
+        assert!(
+            code == 1 && verdict == "bad" && detail.contains("keys.toml"),
+            "{found:?}"
+        );
+    }
+
     // The text has colors only on a terminal.
     let (_, out, _) = run(dinoserve()
         .args(["doctor", "--port", "0"])
         .env("DINOSERVE_HOME", &home));
-    assert!(out.lines().count() == 5 && !out.contains('\x1b'), "{out}");
+    assert!(out.lines().count() == 7 && !out.contains('\x1b'), "{out}");
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    let folder = scratch("man");
+    let pages = folder.join("man1");
+    let (code, out, err) = run(dinoserve().arg("man").arg(&pages));
+    assert_eq!(code, 0, "{err}");
+    let names: Vec<String> = std::fs::read_dir(&pages)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(
+        out,
+        format!("{} pages written to {}\n", names.len(), pages.display())
+    );
+    for page in [
+        "dinoserve.1",
+        "dinoserve-serve.1",
+        "dinoserve-eval-compare.1",
+    ] {
+        assert!(names.iter().any(|name| name == page), "{page}: {names:?}");
+    }
+    assert!(
+        !names.iter().any(|name| name.contains("decode")),
+        "{names:?}"
+    );
+    let serve = std::fs::read_to_string(pages.join("dinoserve-serve.1")).unwrap();
+    // The headings of the flags are those of `serve -h`.
+    let (_, help, _) = run(dinoserve().args(["serve", "-h"]));
+    for heading in [
+        "Model and device",
+        "Limits of images",
+        "Galleries",
+        "HTTP",
+        "Access",
+    ] {
+        assert!(
+            help.contains(&format!("\n{heading}:\n")),
+            "{heading}: {help}"
+        );
+    }
+    assert!(serve.contains("max\\-patches"), "{serve}");
 }
 
 #[test]

@@ -377,6 +377,7 @@ fn commands_print_no_notice_twice() {
     convert
         .args(["models", "convert", "dinov2-small-focus", "--from"])
         .arg(crate::support::focus_source())
+        .env("DINOSERVE_LOG", "info")
         .env("DINOSERVE_HOME", &home);
     let (code, _, err) = output(&mut convert, "");
     assert!(code == 0 && err.contains("NOT Meta's checkpoint"), "{err}");

@@ -82,9 +82,11 @@ fn counted(reason: &str) -> u64 {
 }
 
 /// The role that every operation requires, by the first words of its description.
-const ROLES: [(&str, Option<Role>); 37] = [
+const ROLES: [(&str, Option<Role>); 40] = [
     ("get /healthz", None),
     ("get /readyz", None),
+    ("get /version", None),
+    ("get /v1", None),
     ("get /metrics", Some(Role::Read)),
     ("get /v1/models", Some(Role::Read)),
     ("get /v1/models/{id}", Some(Role::Read)),
@@ -103,6 +105,7 @@ const ROLES: [(&str, Option<Role>); 37] = [
     ("post /v1/gallery", Some(Role::Write)),
     ("get /v1/gallery/{id}", Some(Role::Read)),
     ("put /v1/gallery/{id}", Some(Role::Write)),
+    ("patch /v1/gallery/{id}", Some(Role::Write)),
     ("delete /v1/gallery/{id}", Some(Role::Write)),
     ("get /v1/gallery/{id}/thumbnail", Some(Role::Read)),
     ("get /v1/galleries", Some(Role::Read)),

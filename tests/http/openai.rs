@@ -367,11 +367,13 @@ async fn models_are_listed_and_found_by_their_names() {
         let (status, answer) = problem(server.get(&format!("/v1/models/{name}"))).await;
         let shown = name.replace("%2F", "/");
         let detail = format!("unknown model {shown:?}; this server runs \"tiny-reg\"");
-        assert_eq!((status, &answer["detail"]), (404, &json!(detail)));
+        let found = answer["detail"].as_str().unwrap();
+        assert!(status == 404 && found.starts_with(&detail), "{found}");
         assert_eq!(answer["error"]["message"], answer["detail"]);
         let body = json!({"input": file, "model": shown});
         let (status, answer) = problem(server.post("/v1/embeddings").json(&body)).await;
-        assert_eq!((status, &answer["detail"]), (404, &json!(detail)));
+        let found = answer["detail"].as_str().unwrap();
+        assert!(status == 404 && found.starts_with(&detail), "{found}");
     }
 }
 

@@ -308,6 +308,7 @@ async fn null_is_the_default_of_every_option() {
             }
             // What the operation needs, in JSON.
             let body = match path.as_str() {
+                _ if method == "patch" => json!({"label": "new"}),
                 "/v1/embeddings" => json!({"input": encoded}),
                 "/v1/gallery" => json!({"items": [{"id": "a", "image": encoded}]}),
                 "/v1/probes" => json!({"name": "p", "wait": true}),
@@ -367,7 +368,7 @@ async fn null_is_the_default_of_every_option() {
             operations += 1;
         }
     }
-    assert_eq!(operations, 13, "every operation with a JSON body is here");
+    assert_eq!(operations, 14, "every operation with a JSON body is here");
     // The members of a filter, too.
     let condition = json!({"gte": 1, "lt": null, "any": null});
     for filter in [

@@ -35,10 +35,8 @@ pub(in crate::cli) fn first_name(
 
 /// How and where models run.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model and device")]
 pub(in crate::cli) struct EngineFlags {
-    #[command(flatten)]
-    target: TargetFlags,
-
     /// Never use the network; a model that is not in the cache is an error
     #[arg(long, env = "DINOSERVE_OFFLINE")]
     pub(in crate::cli) offline: bool,
@@ -80,6 +78,9 @@ pub(in crate::cli) struct EngineFlags {
     /// Let GPUs round the factors of products to TF32: faster, but every feature loses four digits
     #[arg(long, env = "DINOSERVE_CUDA_TF32")]
     cuda_tf32: bool,
+
+    #[command(flatten)]
+    target: TargetFlags,
 }
 
 impl EngineFlags {
@@ -107,7 +108,7 @@ impl EngineFlags {
     pub(in crate::cli) fn model_file(&self, name: &str) -> Result<ModelFile> {
         let (model, is_new) = self.open_model(name)?;
         if is_new {
-            warn_of(&model.spec);
+            log_notice(&model.spec);
         }
         Ok(model)
     }
@@ -117,7 +118,7 @@ impl EngineFlags {
         self.target.report()?;
         let open = |name: &String| {
             let (model, _) = self.open_model(name)?;
-            warn_of(&model.spec);
+            log_notice(&model.spec);
             Ok(model)
         };
         names.iter().map(open).collect()
@@ -201,8 +202,8 @@ impl EngineFlags {
 }
 
 /// Logs what to know before relying on the features of a model, if there is anything.
-pub(in crate::cli) fn warn_of(spec: &ModelSpec) {
+pub(in crate::cli) fn log_notice(spec: &ModelSpec) {
     if let Some(notice) = &spec.notice {
-        tracing::warn!(model = spec.name, "{notice}");
+        tracing::info!(model = spec.name, "{notice}");
     }
 }

@@ -13,6 +13,7 @@ use crate::{
 
 /// Where and how galleries are stored.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Galleries")]
 pub(in crate::cli) struct GalleryFlags {
     /// Location of the galleries: a folder, or a PostgreSQL database with pgvector as
     /// `postgres://…`
@@ -76,6 +77,7 @@ impl GalleryFlags {
 
 /// Limits of requests about galleries.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Galleries")]
 pub(in crate::cli) struct GalleryLimitFlags {
     /// Maximum number of neighbors of a search, at least 20, the default of `k`
     #[arg(long, env = "DINOSERVE_MAX_NEIGHBORS",

@@ -16,6 +16,7 @@ use crate::{
 
 /// The server's address, and limits of requests and connections.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP")]
 pub(in crate::cli) struct HttpFlags {
     /// IP address to listen on; 0.0.0.0 for all networks
     #[arg(long, env = "DINOSERVE_HOST", default_value = "127.0.0.1")]
@@ -89,6 +90,7 @@ pub(in crate::cli) struct HttpFlags {
 
 /// Who may use the server, and TLS.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Access")]
 pub(in crate::cli) struct AccessFlags {
     /// File of API keys, one of which every request must then carry; `dinoserve keys new` makes
     /// them [default: no keys are needed]

@@ -12,6 +12,7 @@ use crate::{
 
 /// Limits of images.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits of images")]
 pub(in crate::cli) struct ImageLimitFlags {
     /// Maximum number of pixels (width × height) of an image file
     #[arg(long, env = "DINOSERVE_MAX_IMAGE_PIXELS")]
@@ -118,6 +119,7 @@ impl RunFlags {
 /// How an image becomes a vector. A flag that is not given takes the gallery's value if the command
 /// has a gallery, else the default.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Embedding")]
 pub(in crate::cli) struct VectorFlags {
     /// Pooling of the tokens into one vector [default: cls; for linear probes cls_mean]
     #[arg(long, alias = "features", value_parser = names::<Pooling>())]

@@ -12,7 +12,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use strum::VariantNames;
 
 pub(super) use self::{
-    engine::{EngineFlags, ModelFlag, first_name, warn_of},
+    engine::{EngineFlags, ModelFlag, first_name, log_notice},
     gallery::{GalleryFlags, GalleryLimitFlags},
     http::{AccessFlags, HttpFlags},
     images::{EmbedFlags, ImageLimitFlags, RunFlags},

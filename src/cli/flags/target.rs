@@ -24,6 +24,7 @@ use crate::{
 
 /// Where files are cached and models are downloaded from.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cache folder")]
 pub(in crate::cli) struct StoreFlags {
     /// Cache folder for the runtime library and models [default: ~/.cache/dinoserve]
     #[arg(long = "home", env = "DINOSERVE_HOME", value_name = "DIR")]
@@ -56,10 +57,8 @@ impl StoreFlags {
 
 /// Where a model runs and in which precision, which decides how it is converted.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model and device")]
 pub(in crate::cli) struct TargetFlags {
-    #[command(flatten)]
-    store: StoreFlags,
-
     /// Library file of ONNX Runtime [default: that of the Python environment that the program is
     /// installed in, else where `make setup` puts it]
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
@@ -81,6 +80,9 @@ pub(in crate::cli) struct TargetFlags {
     /// What was measured for these flags, read once.
     #[arg(skip)]
     tuned: OnceLock<Option<Tuned>>,
+
+    #[command(flatten)]
+    store: StoreFlags,
 }
 
 /// A precision, or the choice of one by a look at the machine.

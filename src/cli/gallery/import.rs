@@ -50,15 +50,15 @@ pub(in crate::cli) struct Import {
     #[arg(value_name = "DIR|IMAGE|LIST|-")]
     source: PathBuf,
 
-    #[command(flatten)]
-    gallery: OneGallery,
-
     /// Store items again whose id is in the gallery; without this flag they are skipped
     #[arg(long)]
     replace: bool,
 
     #[command(flatten)]
     embed: EmbedFlags,
+
+    #[command(flatten)]
+    gallery: OneGallery,
 }
 
 /// Outcomes of the images so far.

@@ -16,12 +16,12 @@ use crate::{
 /// The gallery that a command works on.
 #[derive(Debug, Args)]
 pub(super) struct OneGallery {
-    #[command(flatten)]
-    store: GalleryFlags,
-
     /// Name of the gallery
     #[arg(long, default_value_t)]
     pub(super) name: GalleryName,
+
+    #[command(flatten)]
+    store: GalleryFlags,
 }
 
 impl OneGallery {
@@ -62,9 +62,6 @@ impl NewFolders {
 /// The galleries that a command prints about.
 #[derive(Debug, Args)]
 pub(super) struct SomeGalleries {
-    #[command(flatten)]
-    pub(super) store: GalleryFlags,
-
     /// Name of a gallery [default: all of them]
     #[arg(long)]
     name: Option<GalleryName>,
@@ -72,6 +69,9 @@ pub(super) struct SomeGalleries {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) store: GalleryFlags,
 }
 
 impl SomeGalleries {

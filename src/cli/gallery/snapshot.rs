@@ -59,9 +59,6 @@ pub(in crate::cli) struct Restore {
 /// The gallery, and the server that has it.
 #[derive(Debug, Args)]
 struct SnapshotFlags {
-    #[command(flatten)]
-    gallery: OneGallery,
-
     /// Address of a running server that sends or restores the snapshot, as http://HOST:PORT; a
     /// restore requires it while the server has the folder open
     #[arg(long, value_name = "URL")]
@@ -69,6 +66,9 @@ struct SnapshotFlags {
 
     #[command(flatten)]
     key: ApiKeyFlag,
+
+    #[command(flatten)]
+    gallery: OneGallery,
 }
 
 /// The key that a request to a server carries.

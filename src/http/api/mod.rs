@@ -4,6 +4,7 @@ pub(crate) mod bases;
 pub(crate) mod features;
 pub(crate) mod gallery;
 pub(crate) mod health;
+pub(crate) mod index;
 pub(crate) mod models;
 pub(crate) mod probes;
 pub(crate) mod schema;

@@ -18,6 +18,7 @@ use super::lenient::{JsonError, Lenient};
 use crate::{
     error::{Error, Kind, Result},
     http::{AppState, Rejection},
+    names::did_you_mean,
 };
 
 /// Maximum number of options in a request; more than any operation has.
@@ -106,7 +107,9 @@ impl Options {
         let detail = if self.known.is_empty() {
             "unknown; this operation has no options".to_owned()
         } else {
-            format!("unknown; expected one of {}", self.known.join(", "))
+            let suggestion = did_you_mean(name, self.known.iter().copied());
+            let known = self.known.join(", ");
+            format!("unknown; expected one of {known}{suggestion}")
         };
         Err(Error::option(name, detail))
     }
@@ -240,7 +243,8 @@ mod tests {
         let mut options = options("count=3&cuont=4");
         options.take::<Sample>().unwrap();
         let error = options.reject_unknown().unwrap_err();
-        let expected = "option `cuont`: unknown; expected one of count, name";
+        let expected =
+            "option `cuont`: unknown; expected one of count, name; did you mean `count`?";
         assert_eq!(error.detail(), expected);
     }
 

@@ -32,7 +32,7 @@ use crate::{
 pub enum Role {
     /// Compute features, search, and read what is stored.
     Read,
-    /// Store and delete items, bases and probes.
+    /// Store, change and delete items, bases and probes.
     Write,
     /// Load models, and delete and restore whole galleries.
     Admin,
