@@ -15,6 +15,7 @@ mod models;
 mod observation;
 mod openai;
 mod openapi;
+mod page_tools;
 mod pages;
 mod probes;
 mod problems;

@@ -112,7 +112,7 @@ async fn explore(browser: &Browser) {
         )
         .await;
     browser
-        .wait("document.querySelector('#curl').textContent.includes('similarity?patch=18,27')")
+        .wait("document.querySelector('#curl').textContent.includes('patch=18,27')")
         .await;
     let quoted = browser.text("#curl").await;
     assert!(quoted.contains(r"'@my cat'\''s photo.png'"), "{quoted}");
@@ -120,7 +120,7 @@ async fn explore(browser: &Browser) {
         browser.enter("#photo", key).await;
     }
     browser
-        .wait("document.querySelector('#curl').textContent.includes('similarity?patch=18,28')")
+        .wait("document.querySelector('#curl').textContent.includes('patch=18,28')")
         .await;
 
     // A second image next to it.
@@ -228,44 +228,6 @@ async fn use_the_gallery_page(browser: &Browser, server: &Server) {
     assert_fits(browser).await;
     browser.screenshot("gallery-390").await;
     assert_well_behaved(browser, server).await;
-}
-
-#[tokio::test]
-async fn several_dropped_photographs_are_compared_and_the_rest_is_named() {
-    let Some(browser) = Browser::start("pages::several_dropped_photographs").await else {
-        return;
-    };
-    let server = Server::tiny().await;
-    browser.driver.goto(server.url("/")).await.unwrap();
-    browser
-        .wait("document.querySelector('#model').textContent.includes('tiny')")
-        .await;
-    let photo = read_golden(CHELSEA);
-    browser
-        .drop_files(&[
-            (b"notes", "notes.txt", "text/plain"),
-            (&photo, "one.png", "image/png"),
-            (&photo, "two.png", "image/png"),
-            (&photo, "three.png", "image/png"),
-        ])
-        .await;
-    browser.wait_for_count("#heads button", 2).await;
-    browser
-        .wait("!document.querySelector('#second').hidden")
-        .await;
-    assert_eq!(
-        browser.text("#unused").await,
-        "Not used: notes.txt, three.png. This page takes two photographs at a time."
-    );
-    let curl = browser.text("#curl").await;
-    assert!(curl.contains("@one.png"), "{curl}");
-    browser.screenshot("playground-several").await;
-    browser.drop_file(&photo, "four.png", "image/png").await;
-    browser
-        .wait("document.querySelector('#unused').hidden")
-        .await;
-    browser.quit().await;
-    server.stopped().await;
 }
 
 /// On a server elsewhere without TLS, browsers have no interface to the clipboard.
@@ -528,6 +490,22 @@ async fn the_api_can_be_read_and_tried() {
         }
         assert!(status.starts_with("200"), "{operation}: {status}");
     }
+
+    // A server without keys asks for none, phones show it in their width, and there is a way back.
+    let authorize = browser
+        .run("return document.querySelector('.authorize')")
+        .await;
+    assert_eq!(authorize, json!(null));
+    browser.resize(390, 844, false).await;
+    browser.driver.goto(server.url("/docs")).await.unwrap();
+    browser
+        .wait("document.body.textContent.includes('/v1/similarity')")
+        .await;
+    assert_eq!(browser.run("return innerWidth").await, json!(390));
+    assert_fits(&browser).await;
+    browser.screenshot("docs-390").await;
+    browser.click(".way-back nav a").await;
+    browser.wait("document.querySelector('#samples')").await;
     browser.quit().await;
 }
 

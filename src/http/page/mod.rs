@@ -6,9 +6,9 @@ use std::borrow::Cow;
 
 use axum::{
     Router,
-    extract::Path,
+    extract::{Path, Request},
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    middleware::map_response,
+    middleware::{Next, from_fn, map_response},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get},
 };
@@ -65,9 +65,18 @@ pub(crate) fn docs(description: OpenApi) -> Router<AppState> {
         .config(config);
     Router::new()
         .merge(swagger)
+        .layer(from_fn(own_start))
         .layer(map_response(async |response: Response| {
             with_policy(response, DOCS_POLICY)
         }))
+}
+
+/// Answers `/docs/` with our own page, which has a way back and fits phones.
+async fn own_start(request: Request, next: Next) -> Response {
+    match request.uri().path() {
+        "/docs/" | "/docs/index.html" => file("docs.html", request.headers()),
+        _ => next.run(request).await,
+    }
 }
 
 /// Returns an embedded file, or 304 if the browser has it.

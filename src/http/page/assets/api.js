@@ -9,7 +9,13 @@ const KEY = "dinoserve-api-key";
 export async function fetchWithKey(path, { headers, ...options } = {}) {
   for (;;) {
     const key = sessionStorage.getItem(KEY);
-    const response = await fetch(path, { ...options, headers: key ? { ...headers, Authorization: `Bearer ${key}` } : headers });
+    let response;
+    try {
+      response = await fetch(path, { ...options, headers: key ? { ...headers, Authorization: `Bearer ${key}` } : headers });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Problem(UNREACHABLE, 0, "unreachable");
+    }
     // Another request may have obtained a key meanwhile.
     if (response.status !== 401 || (key === sessionStorage.getItem(KEY) && !(await askForKey(Boolean(key))))) return response;
   }
@@ -48,10 +54,10 @@ function askForKey(wasWrong) {
 
 /** What went wrong, in words for people. */
 export class Problem extends Error {
-  constructor(detail, status, code) {
+  /** `retryAfter`: seconds after which the same request may succeed. */
+  constructor(detail, status, code, retryAfter) {
     super(detail);
-    this.status = status;
-    this.code = code;
+    Object.assign(this, { status, code, retryAfter });
   }
 }
 
@@ -62,22 +68,18 @@ export class Problem extends Error {
 export async function ask(path, { method = "GET", body, type, signal } = {}) {
   const headers = { Accept: "application/json" };
   if (type) headers["Content-Type"] = type;
-  let response;
-  try {
-    response = await fetchWithKey(path, { method, body, headers, signal });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem(UNREACHABLE, 0, "unreachable");
-  }
+  const response = await fetchWithKey(path, { method, body, headers, signal });
   if (!response.ok) throw await problemOf(response);
   const data = response.status === 204 ? null : await response.json();
   return { data, timing: stages(response.headers.get("Server-Timing")), status: response.status };
 }
 
-async function problemOf(response) {
+/** The problem that a response states. */
+export async function problemOf(response) {
+  const retryAfter = Number(response.headers.get("Retry-After"));
   try {
     const { detail, code } = await response.json();
-    return new Problem(detail, response.status, code);
+    return new Problem(detail, response.status, code, retryAfter);
   } catch {
     return new Problem(`The server answered with status ${response.status}.`, response.status, "unknown");
   }

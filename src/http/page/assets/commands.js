@@ -1,4 +1,4 @@
-// Command lines equivalent to what the page does.
+// Command lines and programs that do what the page does.
 
 import { element } from "./api.js";
 
@@ -33,32 +33,57 @@ function selectText(place) {
   getSelection().selectAllChildren(place);
 }
 
-/** Shows a command for each map of `photo`, and for what lies over it. */
-export function showCommands(place, photo, { overlay, second, model }) {
-  const server = location.origin;
-  const named = (path) => quoted(`${server}${path}${model && (path.includes("?") ? "&" : "?")}${model && `model=${encodeURIComponent(model)}`}`);
-  const body = `--data-binary ${quoted(`@${photo.name}`)} -H ${quoted(`Content-Type: ${photo.file.type || "application/octet-stream"}`)}`;
-  const form = [photo, second].filter(Boolean).map(({ name }) => `-F ${quoted(`image=@${name}`)}`).join(" ");
-  const commands = [
-    ["Parts", `curl ${body} ${named("/v1/pca")} -o parts.png`],
-    ["All heads", `curl ${body} ${named("/v1/attention?head=all")} -o heads.png`],
+/** A string of Python. */
+const literal = (text) => JSON.stringify(text);
+
+/** What a photograph's page does, as `[caption, route, options, photographs, file]` each. */
+function steps(photo, { overlay, second, size, model }) {
+  const common = { size, ...(model && { model }) };
+  const found = [
+    ["Parts", "pca", common, [photo], "parts.png"],
+    ["All heads", "attention", { ...common, head: "all" }, [photo], "heads.png"],
   ];
   if (overlay?.head !== undefined) {
-    commands.push([`Head ${overlay.head} over the photograph`, `curl ${body} ${named(`/v1/attention?head=${overlay.head}&overlay=0.65&upscale=bicubic`)} -o head.png`]);
+    found.push([`Head ${overlay.head} over the photograph`, "attention", { ...common, head: overlay.head, overlay: 0.65, upscale: "bicubic" }, [photo], "head.png"]);
   }
   if (overlay?.patch) {
-    commands.push(["Similarity to the marked patch", `curl ${form} ${named(`/v1/similarity?patch=${overlay.patch.join(",")}&overlay=0.65`)} -o similarity.png`]);
+    const photos = (overlay.isOnSecond ? [second, photo] : [photo, second]).filter(Boolean);
+    found.push(["Similarity to the marked patch", "similarity", { ...common, patch: overlay.patch.join(","), overlay: 0.65 }, photos, "similarity.png"]);
   }
-  commands.push(["Nearest in the gallery", `curl ${body} ${quoted(`${server}/v1/knn?k=8`)}`]);
+  found.push(["Nearest in the gallery", "knn", { k: 8 }, [photo]]);
+  return found;
+}
+
+function curl([, route, options, photos, file]) {
+  const query = Object.entries(options).map(([name, value]) => `${name}=${encodeURIComponent(value).replaceAll("%2C", ",")}`).join("&");
+  const [{ name, file: { type } }] = photos;
+  const body = photos.length === 1
+    ? `--data-binary ${quoted(`@${name}`)} -H ${quoted(`Content-Type: ${type || "application/octet-stream"}`)}`
+    : photos.map(({ name }) => `-F ${quoted(`image=@${name}`)}`).join(" ");
+  return `curl ${body} ${quoted(`${location.origin}/v1/${route}?${query}`)}${file ? ` -o ${file}` : ""}`;
+}
+
+function python([, route, options, photos, file]) {
+  const names = photos.map(({ name }) => literal(name)).join(", ");
+  const image = photos.length === 1 ? names : `[${names}]`;
+  const value = (given) => (typeof given === "number" ? given : literal(given));
+  const settings = Object.entries(options).map(([name, given]) => `, ${name}=${name === "patch" ? `(${given.replace(",", ", ")})` : value(given)}`).join("");
+  const call = `Client(${literal(location.origin)}).${route}${file ? "_image" : ""}(${image}${settings})`;
+  return `from dinoserve import Client\n${file ? `${call}.save(${literal(file)})` : `print(${call})`}`;
+}
+
+/** Shows for each map of `photo`, and for what lies over it, the command line or program that makes it. */
+export function showCommands(place, photo, { language, ...shown }) {
+  const commands = steps(photo, shown).map((step) => [step[0], language === "python" ? python(step) : curl(step)]);
   place.replaceChildren(...commands.map(([caption, command]) => {
-    const copy = element("button", { type: "button", "aria-label": `Copy the command: ${caption}` }, "Copy");
-    const shown = element("pre", {}, command);
+    const copy = element("button", { type: "button", "aria-label": `Copy: ${caption}` }, "Copy");
+    const text = element("pre", { tabIndex: 0, "aria-label": caption }, command);
     copy.addEventListener("click", async () => {
       const copied = await copyText(command);
-      if (!copied) selectText(shown);
+      if (!copied) selectText(text);
       copy.textContent = copied ? "Copied" : "Selected: press Ctrl+C";
       setTimeout(() => (copy.textContent = "Copy"), copied ? 1500 : 5000);
     });
-    return element("figure", {}, element("figcaption", {}, caption), shown, copy);
+    return element("figure", {}, element("figcaption", {}, caption), text, copy);
   }));
 }

@@ -12,23 +12,26 @@ function viridis(value) {
   return VIRIDIS[below].map((from, channel) => from + (VIRIDIS[below + 1][channel] - from) * (place - below));
 }
 
-/** Returns a canvas with one pixel per patch; `color` returns the three bytes of patch `index`. */
+/** Returns a canvas with one pixel per patch; `color` returns the three bytes of patch `index`, or four with its opacity. */
 function patches([height, width], color) {
   const small = new OffscreenCanvas(width, height);
   const pixels = new ImageData(width, height);
   for (let index = 0; index < width * height; index++) {
-    pixels.data.set(color(index), index * 4);
-    pixels.data[index * 4 + 3] = 255;
+    const [red, green, blue, alpha = 255] = color(index);
+    pixels.data.set([red, green, blue, alpha], index * 4);
   }
   small.getContext("2d").putImageData(pixels, 0, 0);
   return small;
 }
 
-/** Values of patches, scaled from their own range, or from `range`, in the colors of viridis. */
-export function heat(grid, values, range) {
+/** Values of patches, scaled from their own range, or from `range`, in the colors of viridis. With `fades` the lower a value, the more transparent it is. */
+export function heat(grid, values, range, fades = false) {
   const [low, high] = range ?? rangeOf(values);
   const width = high > low ? high - low : 1;
-  return patches(grid, (index) => viridis((values[index] - low) / width));
+  return patches(grid, (index) => {
+    const value = (values[index] - low) / width;
+    return fades ? [...viridis(value), 255 * Math.min(1, value * 1.25)] : viridis(value);
+  });
 }
 
 /** Three values in 0 to 1 for each patch as red, green and blue. */
@@ -52,22 +55,6 @@ export function keepMass(values, mass) {
     if (sum <= 1 - mass) kept[index] = 0;
   }
   return kept;
-}
-
-/** What two heads share of their attention, as the mean over all pairs: 1 for equal maps, 0 for maps that share no patch. */
-export function meanOverlap(heads) {
-  const shares = heads.map((values) => {
-    const total = values.reduce((sum, value) => sum + value, 0);
-    return values.map((value) => value / total);
-  });
-  let sum = 0;
-  let pairs = 0;
-  for (let a = 0; a < shares.length; a++) {
-    for (let b = 0; b < a; b++, pairs++) {
-      sum += shares[a].reduce((common, share, index) => common + Math.min(share, shares[b][index]), 0);
-    }
-  }
-  return pairs ? sum / pairs : 1;
 }
 
 /**
@@ -103,15 +90,15 @@ export function paint(canvas, { picture, grid, size, patchSize, map, opacity = 1
   }
 }
 
-/** The patch under a pointer, as row and column. */
+/** The patch under a pointer, as row and column; null next to the picture. */
 export function patchAt(canvas, [rows, columns], event) {
   // The picture keeps its aspect ratio inside the element.
   const box = canvas.getBoundingClientRect();
   const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
   const left = box.left + (box.width - canvas.width * scale) / 2;
   const top = box.top + (box.height - canvas.height * scale) / 2;
-  const clamp = (value, count) => Math.min(Math.max(Math.floor(value), 0), count - 1);
   const row = ((event.clientY - top) / scale / canvas.height) * rows;
   const column = ((event.clientX - left) / scale / canvas.width) * columns;
-  return [clamp(row, rows), clamp(column, columns)];
+  const isInside = row >= 0 && row < rows && column >= 0 && column < columns;
+  return isInside ? [Math.floor(row), Math.floor(column)] : null;
 }

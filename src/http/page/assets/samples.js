@@ -1,6 +1,6 @@
 // Sample photographs that ship with the server.
 
-import { Problem, UNREACHABLE, element } from "./api.js";
+import { Problem, element, fetchWithKey, problemOf } from "./api.js";
 
 const SAMPLES = [
   { name: "cat.jpg", about: "A cat" },
@@ -20,10 +20,8 @@ export function showSamples(place, choose) {
 }
 
 export async function fetchSample({ name }) {
-  try {
-    const response = await fetch(`/assets/${name}`);
-    return new File([await response.blob()], name, { type: "image/jpeg" });
-  } catch {
-    throw new Problem(UNREACHABLE, 0, "unreachable");
-  }
+  if (!SAMPLES.some((sample) => sample.name === name)) throw new Problem(`There is no sample “${name}”.`);
+  const response = await fetchWithKey(`/assets/${name}`);
+  if (!response.ok) throw await problemOf(response);
+  return new File([await response.blob()], name, { type: "image/jpeg" });
 }

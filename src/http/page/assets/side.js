@@ -15,9 +15,9 @@ class Column {
   constructor(model, onPatch) {
     this.model = model;
     this.canvases = Object.fromEntries(ROWS.map(([key, title]) => [key, element("canvas", { role: "img", "aria-label": `${title}, ${model.id}` })]));
-    this.canvases.similar.tabIndex = 0;
     this.canvases.similar.addEventListener("click", (event) => {
-      if (this.grid) onPatch(patchAt(this.canvases.similar, this.grid, event).map((place, axis) => (place + 0.5) / this.grid[axis]));
+      const patch = this.grid && patchAt(this.canvases.similar, this.grid, event);
+      if (patch) onPatch(patch.map((place, axis) => (place + 0.5) / this.grid[axis]));
     });
   }
 
@@ -85,6 +85,7 @@ export class SideBySide {
   async show(photo, signal) {
     if (this.card.hidden) return;
     Object.assign(this, { photo, signal });
+    for (const column of this.columns) column.grid = null;
     for (const column of this.columns) {
       column.draw("parts", { grid: photo.grid, picture: photo.picture });
       await column.show(photo, signal);
