@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-METHODS = ("get", "put", "post", "delete")
+METHODS = ("get", "put", "post", "patch", "delete")
 SHARED = {"401", "403", "429", "431", "4XX", "5XX"}
 TITLES = {"features": "Features", "gallery": "Galleries", "server": "Server"}
 

@@ -36,6 +36,11 @@ impl Python {
         })
     }
 
+    /// Returns whether the environment has a program.
+    pub fn has(&self, program: &str) -> bool {
+        self.environment.join("bin").join(program).exists()
+    }
+
     /// Sets the address of the server for the examples.
     pub fn with_server(self, address: &str) -> Self {
         Self {
