@@ -1,6 +1,8 @@
 //! The commands of the program.
 
 mod commands;
+mod demo;
+mod deployments;
 mod documents;
 mod download;
 mod eval;
@@ -10,6 +12,7 @@ mod examples;
 mod gallery;
 mod interrupts;
 mod openvino;
+mod python_client;
 mod readme;
 mod settings;
 mod setup;

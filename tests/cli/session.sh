@@ -11,7 +11,8 @@ curl() { command curl --fail-with-body --silent --show-error "$@"; }
 
 dinoserve() {
     case "$*" in
-        serve* | "models pull "*) command dinoserve "$@" --help > help.txt ;;
+        # These write to folders of the system, or open a browser.
+        serve* | "models pull "* | "man "* | "demo --open") command dinoserve "$@" --help > help.txt ;;
         *) command dinoserve "$@" ;;
     esac
 }
@@ -52,6 +53,20 @@ kubectl() {
         esac
     done
 }
+
+helm() {
+    for word in "$@"; do
+        case "$word" in deploy/*) in_repository "$word/Chart.yaml" ;; esac
+    done
+}
+
+install() {
+    for word in "$@"; do
+        case "$word" in deploy/*) in_repository "$word" ;; esac
+    done
+}
+systemctl() { case "$1" in enable | reload | restart | status) ;; *) fail "systemctl $1" ;; esac; }
+journalctl() { [ "$1" = -u ] || fail "journalctl $1"; }
 
 promtool() { in_repository "$(last "$@")"; }
 wrk() { while [ "$1" != -s ]; do shift; done; in_repository "$2"; }
