@@ -1,6 +1,6 @@
 // Requests to this page's own server. The page makes no others.
 
-export const UNREACHABLE = "The server does not answer. Is it still running?";
+const UNREACHABLE = "The server does not answer. Is it still running?";
 
 // Kept for as long as the tab is open.
 const KEY = "dinoserve-api-key";
@@ -93,6 +93,13 @@ function stages(header) {
     if (name) found[name] = Number(duration);
   }
   return found;
+}
+
+/** A form with photographs, `{file, name}` each. */
+export function formOf(photos) {
+  const form = new FormData();
+  for (const { file, name } of photos) form.append("image", file, name);
+  return form;
 }
 
 /** A request with one image as its body. */

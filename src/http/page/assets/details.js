@@ -7,7 +7,7 @@ const $ = (id) => document.getElementById(id);
 export class Details {
   #item = null;
 
-  /** `changed` gets an item after a change, `closed` is called without, and `actions` has `similar` and `remove`. */
+  /** `changed` gets an item after a change, `similar` and `remove` the item that a button was pressed for; `closed` is called at the end. */
   constructor({ changed, closed, similar, remove }) {
     const close = (then) => () => {
       $("details").close();
@@ -21,8 +21,9 @@ export class Details {
       event.preventDefault();
       $("details-error").hidden = true;
       try {
-        changed(await this.#save());
+        const item = await this.#save();
         $("details").close();
+        changed(item);
       } catch (error) {
         if (!(error instanceof Problem)) throw error;
         $("details-error").textContent = error.message;

@@ -1,6 +1,6 @@
 // Files of what the page shows.
 
-import { element, fetchWithKey, problemOf } from "./api.js";
+import { element, fetchWithKey, formOf, problemOf } from "./api.js";
 
 /** Saves a blob under a name. */
 export function save(blob, name) {
@@ -28,9 +28,7 @@ export function saveMask(inside, [rows, columns], patchSize, name) {
 
 /** Saves the answer to a request with these photographs, in the form of a media type. */
 export async function saveAnswer(path, photos, accept, name) {
-  const form = new FormData();
-  for (const { file, name } of photos) form.append("image", file, name);
-  const response = await fetchWithKey(path, { method: "POST", body: form, headers: { Accept: accept } });
+  const response = await fetchWithKey(path, { method: "POST", body: formOf(photos), headers: { Accept: accept } });
   if (!response.ok) throw await problemOf(response);
   save(await response.blob(), name);
 }

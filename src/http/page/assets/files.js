@@ -38,3 +38,20 @@ async function collect(entry, files) {
     for (const inner of some) await collect(inner, files);
   }
 }
+
+/** Calls `receive` with each drop on the page, over which a veil says what to do. */
+export function receiveDrops(receive) {
+  const veil = document.getElementById("veil");
+  addEventListener("dragover", (event) => {
+    event.preventDefault();
+    veil.hidden = false;
+  });
+  addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) veil.hidden = true;
+  });
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    veil.hidden = true;
+    receive(event);
+  });
+}

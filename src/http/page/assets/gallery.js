@@ -2,7 +2,7 @@
 
 import { Problem, ask, askAbout, element, itemPath, servedModels, showModel, thumbnail } from "./api.js";
 import { Details } from "./details.js";
-import { dropped, sorted } from "./files.js";
+import { dropped, receiveDrops, sorted } from "./files.js";
 import { Learned } from "./learned.js";
 import { guarded, say } from "./messages.js";
 import { upload } from "./upload.js";
@@ -96,16 +96,7 @@ function listenToGalleries() {
 
 function listenToFiles() {
   for (const id of ["photos", "folder"]) $(id).addEventListener("change", ({ target }) => guarded(() => addFiles(target.files)).then(() => (target.value = "")));
-  addEventListener("dragover", (event) => {
-    event.preventDefault();
-    $("veil").hidden = false;
-  });
-  addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) $("veil").hidden = true;
-  });
-  addEventListener("drop", (event) => {
-    event.preventDefault();
-    $("veil").hidden = true;
+  receiveDrops((event) => {
     guarded(async () => addFiles(await dropped(event.dataTransfer)));
   });
   $("upload-stop").addEventListener("click", () => uploading?.abort());
@@ -143,7 +134,8 @@ async function addFiles(files) {
   } finally {
     uploading = null;
     $("upload-stop").hidden = $("upload-progress").hidden = true;
-    await listGalleries(gallery);
+    // The visitor may have moved on to another gallery.
+    await listGalleries($("gallery").value);
     await show();
     await learned.show();
   }

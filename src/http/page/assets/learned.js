@@ -45,9 +45,15 @@ export class Learned {
     $("probes").replaceChildren(...probes.map((probe) => this.#row("probes", probe.name, describeProbe(probe), probe.training)));
     $("bases").replaceChildren(...bases.data.map((basis) => this.#row("bases", basis.name, `${basis.images} images, ${basis.explained.length} components, by ${basis.model}`)));
     if (probes.some(({ state }) => state === "training")) {
-      // An error of this look is shown by the next thing that fails, and hides none.
-      this.#looking = setTimeout(() => this.show().catch(() => {}), INTERVAL);
+      this.#look();
     }
+  }
+
+  /** Looks again after a while. A failure is not shown, as it would hide another; only a lasting one ends this. */
+  #look() {
+    this.#looking = setTimeout(() => this.show().catch((error) => {
+      if (![401, 403, 404].includes(error.status)) this.#look();
+    }), INTERVAL);
   }
 
   #row(kind, name, text, training) {

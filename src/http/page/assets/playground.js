@@ -1,19 +1,17 @@
 // The playground: photographs, and what the model sees in each.
 
-import { Problem, element, fetchWithKey, problemOf, servedModels, showModel } from "./api.js";
+import { Problem, element, fetchWithKey, formOf, problemOf, servedModels, showModel } from "./api.js";
 import { fetchSample, showSamples } from "./samples.js";
-import { dropped, sorted } from "./files.js";
+import { dropped, receiveDrops, sorted } from "./files.js";
 import { guarded } from "./messages.js";
 import { Neighbors } from "./neighbors.js";
-import { Queue } from "./queue.js";
+import { JOINT, Queue } from "./queue.js";
 import { save } from "./download.js";
 import { SideBySide } from "./side.js";
 import { upload } from "./upload.js";
-import { Workspace, formOf } from "./workspace.js";
+import { Workspace } from "./workspace.js";
 
 const $ = (id) => document.getElementById(id);
-/** Number of photographs whose parts are computed together, at most. */
-const JOINT = 8;
 
 let side = null;
 /** The query of the address that is shown. */
@@ -50,6 +48,7 @@ async function start() {
     $("chosen").replaceChildren(...models.map(({ id, precision }) => element("option", { value: id }, `${id}, ${precision}`)));
     $("chosen").addEventListener("change", () => {
       useModel(models.find(({ id }) => id === $("chosen").value), true);
+      queue.redo();
       reopen();
     });
     $("size").addEventListener("change", () => {
@@ -91,7 +90,6 @@ function useModel(model, byName) {
 function reopen() {
   const { photo, second } = workspace;
   if (second) second.grid = workspace.gridOf(second.picture);
-  queue.redo();
   if (photo) guarded(() => workspace.open(photo.file));
 }
 
@@ -116,16 +114,7 @@ function listen() {
   addEventListener("paste", (event) => {
     if (event.clipboardData.files.length > 0) choose(event.clipboardData.files);
   });
-  addEventListener("dragover", (event) => {
-    event.preventDefault();
-    $("veil").hidden = false;
-  });
-  addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) $("veil").hidden = true;
-  });
-  addEventListener("drop", async (event) => {
-    event.preventDefault();
-    $("veil").hidden = true;
+  receiveDrops(async (event) => {
     const isForSecond = Boolean(event.target.closest("#second-card"));
     await guarded(async () => {
       const files = await dropped(event.dataTransfer);
@@ -154,7 +143,7 @@ async function choose(files) {
       queue.add(photos.map((file) => ({ file, name: file.path })));
       if (photos.length === 1 || !workspace.photo) await open(first);
     } else if (second) {
-      await Promise.all([open(first), workspace.openSecond(second)]);
+      await Promise.all([guarded(() => open(first)), guarded(() => workspace.openSecond(second))]);
     } else {
       await open(first);
     }
@@ -193,8 +182,7 @@ async function storeAll() {
   $("queue-store").disabled = true;
   const report = (stored) => ($("queue-summary").textContent = `${stored} of ${photos.length} are stored in “${gallery}”.`);
   try {
-    const end = new AbortController();
-    const { failures } = await upload(photos, { gallery, path: (path) => neighbors.itemPath(path), report, signal: end.signal });
+    const { failures } = await upload(photos, { gallery, path: (path) => neighbors.itemPath(path), report, signal: queue.signal });
     if (failures.length > 0) throw new Problem(`Not stored: ${failures.join("; ")}`);
     if (workspace.photo) await neighbors.show(workspace.photo, workspace.signal);
   } finally {

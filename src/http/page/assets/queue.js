@@ -4,6 +4,8 @@ import { Problem, element, fetchWithKey, problemOf } from "./api.js";
 
 /** Number of photographs that are sent at the same time. */
 const AT_ONCE = 2;
+/** Number of photographs whose parts are computed together, at most. */
+export const JOINT = 8;
 /** Width of a tile's picture, in pixels. */
 const WIDTH = 160;
 
@@ -45,6 +47,11 @@ export class Queue {
     Object.assign(this, { card, partsOf, open, fail, photos: [], failures: [] });
     this.parts = { summary: part("summary"), progress: part("progress"), tiles: part("tiles"), failures: part("failures") };
     part("clear").addEventListener("click", () => this.clear());
+  }
+
+  /** Ends when all photographs are removed. */
+  get signal() {
+    return this.#end.signal;
   }
 
   get done() {
@@ -93,6 +100,7 @@ export class Queue {
       const photo = this.#waiting.shift();
       try {
         await patiently(() => this.#show(photo, signal), signal);
+        if (signal.aborted) return;
         photo.state = "ready";
       } catch (error) {
         if (signal.aborted) return;
@@ -129,6 +137,7 @@ export class Queue {
     });
     if (!response.ok) throw await problemOf(response);
     const parts = await createImageBitmap(await response.blob());
+    signal.throwIfAborted();
     const canvas = photo.tile.querySelector("canvas");
     canvas.height = Math.min(Math.round((WIDTH * parts.height) / parts.width), WIDTH * 2);
     const context = canvas.getContext("2d");
@@ -154,7 +163,7 @@ export class Queue {
     // Screen readers announce the beginning and the end, not every photograph.
     summary.setAttribute("aria-live", done === 0 || done === count ? "polite" : "off");
     const joint = this.card.querySelector("#queue-joint");
-    joint.textContent = count > 8 ? "Parts of the first eight together" : "Parts of all together";
+    joint.textContent = count > JOINT ? "Parts of the first eight together" : "Parts of all together";
     summary.textContent = done < count ? `${done - failed} of ${count} are ready${failures}.` : `${count - failed} are ready${failures}. Click one to explore it.`;
   }
 }

@@ -23,13 +23,13 @@ function withOwnNames(photos) {
  * those that are stored. Returns `{failures, replaced}`: the reasons of those that were not stored, and the number of items whose
  * name was in the gallery already.
  */
-export async function upload(photos, { gallery, label, path = (path) => path, report, signal }) {
+export async function upload(photos, { gallery, path = (path) => path, report, signal }) {
   const failures = [];
   let stored = 0;
   let replaced = 0;
   const waiting = withOwnNames(photos);
-  const store = async ({ file, name, label: own }) => {
-    const query = own || label ? `&label=${encodeURIComponent(own || label)}` : "";
+  const store = async ({ file, name, label }) => {
+    const query = label ? `&label=${encodeURIComponent(label)}` : "";
     const type = file.type || "application/octet-stream";
     const { data } = await ask(path(itemPath(name, gallery) + query), { method: "PUT", body: file, type, signal });
     stored += 1;
@@ -51,9 +51,7 @@ export async function upload(photos, { gallery, label, path = (path) => path, re
     }
   };
   // The first one makes the gallery.
-  const [first] = waiting.splice(0, 1);
-  const rest = waiting.splice(0);
-  waiting.push(first);
+  const rest = waiting.splice(1);
   await work();
   waiting.push(...rest);
   await Promise.all(Array.from({ length: AT_ONCE }, work));

@@ -1,6 +1,6 @@
 // One photograph and all its features, and a second one to compare with.
 
-import { ask, askAbout, element, fetchWithKey, problemOf } from "./api.js";
+import { ask, askAbout, element, fetchWithKey, formOf, problemOf } from "./api.js";
 import { colors, heat, keepMass, paint, patchAt, rangeOf } from "./draw.js";
 import { offer, saveAnswer, saveCanvas, saveMask } from "./download.js";
 import { guarded, say } from "./messages.js";
@@ -32,6 +32,7 @@ export class Workspace {
   #running = new AbortController();
   /** Numbers of the latest photograph and of the latest request for parts; answers to earlier ones are dropped. */
   #latest = 0;
+  #latestSecond = 0;
   #latestParts = 0;
 
   /** `before` and `after` do what else a page shows of a photograph, at once and when its maps are there. */
@@ -104,7 +105,9 @@ export class Workspace {
 
   /** Opens the second photograph. */
   async openSecond(file) {
+    const number = ++this.#latestSecond;
     const picture = await this.#pictureOf(file);
+    if (number !== this.#latestSecond) return;
     if (this.#overlay?.isOnSecond) this.#layOver(null);
     this.second?.picture.close();
     this.second = { file, name: file.name || "pasted.png", picture, grid: this.gridOf(picture) };
@@ -138,7 +141,7 @@ export class Workspace {
       return await createImageBitmap(file);
     } catch {
       const response = await fetchWithKey(this.path("pca", "&overlay=0"), {
-        method: "POST", body: file, signal: this.signal, headers: { Accept: "image/png", "Content-Type": "application/octet-stream" },
+        method: "POST", body: file, headers: { Accept: "image/png", "Content-Type": "application/octet-stream" },
       });
       if (!response.ok) throw await problemOf(response);
       return createImageBitmap(await response.blob());
@@ -162,7 +165,6 @@ export class Workspace {
     $("pca-second-stage").hidden = !isJoint;
     for (const [index, { grid, map }] of data.data.entries()) {
       photos[index].grid = grid;
-      photos[index].parts = map;
       paint($(index === 0 ? "pca" : "pca-second"), { grid, patchSize: this.patchSize, map: colors(grid, map) });
     }
     const shares = data.explained.map((share) => `${Math.round(share * 100)} %`).join(", ");
@@ -314,7 +316,7 @@ export class Workspace {
         const { data } = await ask(path, { method: "POST", body: formOf([this.photo]) });
         const [{ grid, map }] = data.data;
         const values = map.flat();
-        saveMask((index) => values[index].some((value) => value > 0), grid, this.patchSize, `${stem()}-mask.png`);
+        saveMask((index) => values[index].some((value) => value > 0), grid, this.patchSize, `${stem()}-object-mask.png`);
       }],
     ], guarded);
     offer($("heads-downloads"), [
@@ -334,13 +336,6 @@ export class Workspace {
       }],
     ], guarded);
   }
-}
-
-/** A form with photographs. */
-export function formOf(photos) {
-  const form = new FormData();
-  for (const { file, name } of photos) form.append("image", file, name);
-  return form;
 }
 
 /** Shows that `place` waits for `work`. */
