@@ -14,7 +14,7 @@ METHODS = ("get", "put", "post", "patch", "delete")
 WIDTH = 116
 HEAD = '''"""Options of the operations, and their answers. Made by openapi/python_types.py; run `make openapi`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 '''
 # Options that Python has better types for than text.
@@ -144,10 +144,7 @@ def module(document: dict) -> str:
     parts = [text for text in classes if text.startswith("class ")]
     aliases = [text for text in classes if not text.startswith("class ")]
     parts += [text for operation in operations if (text := options(operation))]
-    text = HEAD + "\n\n" + "\n\n".join(parts) + ("\n\n" + "".join(aliases) if aliases else "")
-    if "Sequence" not in text.replace(HEAD, ""):
-        text = text.replace("import Mapping, Sequence", "import Mapping")
-    return text
+    return HEAD + "\n\n" + "\n\n".join(parts) + ("\n\n" + "".join(aliases) if aliases else "")
 
 
 def main() -> None:

@@ -188,7 +188,7 @@ class AsyncClient:
             "PUT",
             calls.below("/v1/galleries", name) + "/snapshot",
             calls.answer(),
-            files=[encoded(path)],
+            files=[await asyncio.to_thread(encoded, path)],
         )
         return await self._run(call)
 
@@ -205,8 +205,8 @@ class AsyncClient:
         **options: Unpack[api.PutItemOptions],
     ) -> api.StoredJson:
         """Stores an image, or a vector from elsewhere, in a gallery."""
-        call: Call[api.StoredJson] = calls.query(
-            "PUT", calls.below("/v1/gallery", id), calls.answer(), image, vector, options
+        call: Call[api.StoredJson] = await asyncio.to_thread(
+            calls.query, "PUT", calls.below("/v1/gallery", id), calls.answer(), image, vector, options
         )
         return await self._run(call)
 
@@ -274,8 +274,8 @@ class AsyncClient:
         **options: Unpack[api.FindNeighborsOptions],
     ) -> list[api.NeighborJson]:
         """Finds the nearest items of an image or a vector."""
-        call: Call[list[api.NeighborJson]] = calls.query(
-            "POST", "/v1/knn", calls.part("neighbors"), image, vector, options
+        call: Call[list[api.NeighborJson]] = await asyncio.to_thread(
+            calls.query, "POST", "/v1/knn", calls.part("neighbors"), image, vector, options
         )
         return await self._run(call)
 
@@ -293,8 +293,8 @@ class AsyncClient:
         **options: Unpack[api.ClassifyOptions],
     ) -> api.ClassificationAnswer:
         """Classifies an image or a vector, by the vote of its neighbors or by `probe`."""
-        call: Call[api.ClassificationAnswer] = calls.query(
-            "POST", "/v1/classify", calls.answer(), image, vector, options
+        call: Call[api.ClassificationAnswer] = await asyncio.to_thread(
+            calls.query, "POST", "/v1/classify", calls.answer(), image, vector, options
         )
         return await self._run(call)
 
@@ -313,7 +313,7 @@ class AsyncClient:
         **options: Unpack[api.FitBasisOptions],
     ) -> api.Basis:
         """Fits a PCA basis to images, or to the thumbnails of `gallery`."""
-        return await self._run(calls.basis("PUT", name, images, options))
+        return await self._run(await asyncio.to_thread(calls.basis, "PUT", name, images, options))
 
     async def add_to_basis(
         self,
@@ -322,7 +322,7 @@ class AsyncClient:
         **options: Unpack[api.AddToBasisOptions],
     ) -> api.Basis:
         """Adds images to a basis."""
-        return await self._run(calls.basis("POST", name, images, options))
+        return await self._run(await asyncio.to_thread(calls.basis, "POST", name, images, options))
 
     async def delete_basis(self, name: str, **options: Unpack[api.DeleteBasisOptions]) -> None:
         """Deletes a basis."""

@@ -1,4 +1,4 @@
-"""The calls that both clients make: what is sent, and how the answer is read. The only I/O is the reading of files."""
+"""The calls that both clients make: what is sent, and how the answer is read. Requests are sent elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Call(Generic[T]):
     files: Sequence[bytes] = ()
     """Images: one is the body, several are a form."""
     items: Sequence[Mapping[str, Any]] | None = None
-    """What a gallery is told of each file of a form."""
+    """What a gallery stores of each file of a form."""
     body: Mapping[str, Any] | None = None
     """A JSON body."""
 
@@ -200,7 +200,7 @@ def items_of(
     labels: Mapping[str, str] | None,
     metadata: Mapping[str, Mapping[str, Any]] | None,
 ) -> list[dict[str, Any]]:
-    """Returns what a gallery is told of each image."""
+    """Returns what a gallery stores of each image."""
     items: dict[str, dict[str, Any]] = {id: {"id": id} for id in images}
     for name, values in (("label", labels), ("metadata", metadata)):
         for id, value in (values or {}).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -81,9 +81,9 @@ def _checked(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(array)
 
 
-def requests_of(files: Mapping[str, bytes] | list[bytes]) -> Iterator[slice]:
+def requests_of(files: list[bytes]) -> Iterator[slice]:
     """Splits files into as many requests as they need."""
-    sizes = [len(file) for file in (files.values() if isinstance(files, Mapping) else files)]
+    sizes = [len(file) for file in files]
     start, total = 0, 0
     for index, size in enumerate(sizes):
         if index > start and (index - start == MAX_IMAGES or total + size > MAX_BYTES):

@@ -8,7 +8,7 @@ import time
 from ._problem import Problem
 
 _LONGEST = 30.0
-"""Longest pause, in seconds."""
+"""Longest pause that a server does not ask for, in seconds."""
 
 
 class Retries:
@@ -22,9 +22,11 @@ class Retries:
         """Returns the time to wait before another try, in seconds. Raises a problem that stays."""
         if problem.status not in (429, 503):
             raise problem
-        least = problem.retry_after if problem.retry_after is not None else 0.25 * 2**self._tries
+        least = problem.retry_after
+        if least is None:
+            least = min(0.25 * 2**self._tries, _LONGEST)
         # Spread, so that clients that were refused together do not come back together.
-        pause = min(least, _LONGEST) * random.uniform(1.0, 1.5)
+        pause = least * random.uniform(1.0, 1.5)
         self._tries += 1
         if time.monotonic() + pause > self._end:
             raise problem

@@ -211,7 +211,7 @@ def retries():
     with Client(address) as client:
         check(client.version()["version"] == "1" and len(Busy.times) == 3, "the third try is answered")
     pauses = np.diff(Busy.times)
-    check((pauses >= 0.99).all(), f"the client waits as long as it is told: {pauses}")
+    check((pauses >= 0.99).all(), f"the client waits as long as the server asks: {pauses}")
     Busy.times.clear()
     with Client(address, patience=0.5) as client:
         raised = problem(503, "overloaded", client.version)
