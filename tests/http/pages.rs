@@ -473,9 +473,12 @@ async fn the_api_can_be_read_and_tried() {
         browser
             .wait(&format!("document.querySelector('{block} .execute')"))
             .await;
+        // A click before the operation is read from the document has no effect.
         browser
-            .run(&format!(
-                "document.querySelector('{block} .execute').click()"
+            .wait(&format!(
+                "document.querySelector('{block} .live-responses-table') || \
+                 document.querySelector('{block} .loading-container') || \
+                 document.querySelector('{block} .execute').click()"
             ))
             .await;
         browser
@@ -613,6 +616,7 @@ async fn a_visitor_is_asked_for_an_api_key_once() {
             .await
             == json!(true)
     );
+    browser.quit().await;
     server.stopped().await;
 }
 
