@@ -27,8 +27,8 @@ use crate::{
 };
 
 /// Checks the runtime library, the model, the device, the port, the keys, the certificate and the
-/// gallery that `serve` would use with the same flags. The exit code is 1 if a problem would keep it
-/// from serving.
+/// gallery that `serve` would use with the same flags. The exit code is 1 if a problem would keep
+/// it from serving.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
     /// Print JSON
