@@ -61,6 +61,11 @@ def try_server(program: Path, environment: dict[str, str]) -> None:
         png = post(address, "/v1/pca", "image/png")
         if png[:8] != b"\x89PNG\r\n\x1a\n" or struct.unpack(">I", png[16:20])[0] < 300:
             fail("the PCA map is no PNG of at least 300 pixels")
+        client = f"from dinoserve import Client; print(Client({address!r}).pca_image({str(IMAGE)!r}).width)"
+        python = [program.parent / "python", "-c", client]
+        width = subprocess.run(python, env=environment, capture_output=True, text=True, check=True).stdout
+        if int(width) < 300:
+            fail(f"the client draws a map of {width} pixels")
     finally:
         process.terminate()
         process.wait(timeout=30)
@@ -90,6 +95,10 @@ def main() -> None:
         if str(folder) not in doctor.stdout:
             fail(f"`doctor` does not name a library in the environment:\n{doctor.stdout}{doctor.stderr}")
         try_server(program, environment)
+        pictures = Path(scratch) / "pictures"
+        subprocess.run([program, "demo", "-o", pictures], env=environment, check=True)
+        if len(list(pictures.glob("*.png"))) != 28 or not (pictures / "index.html").exists():
+            fail("`demo` draws no 28 pictures and a page")
         print(f"wheel: {version.stdout.strip()} embedded an image {time.monotonic() - started:.1f} s after its first start")
 
 
