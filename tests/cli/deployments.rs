@@ -97,10 +97,10 @@ async fn the_service_of_systemd_is_valid() {
     let Ok(verified) = verify.await else {
         return skip("deployments::systemd: systemd-analyze is missing");
     };
-    assert!(
-        verified.status.success() && verified.stderr.is_empty(),
-        "{verified:?}"
-    );
+    // It may also complain of other units of the machine.
+    let complaints = String::from_utf8_lossy(&verified.stderr);
+    let is_valid = verified.status.success() && !complaints.contains("dinoserve.service");
+    assert!(is_valid, "{verified:?}");
 
     // Its configuration file is one that the program reads.
     let settings = in_repository("deploy/systemd/dinoserve.toml");
