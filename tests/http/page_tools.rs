@@ -3,6 +3,7 @@
 use dinoserve::http::HttpConfig;
 use serde_json::{Value, json};
 
+use super::pages::assert_asks_only;
 use crate::support::{
     browser::Browser,
     focus,
@@ -136,6 +137,7 @@ async fn two_hundred_photographs_are_shown_while_the_page_stays_responsive() {
     browser
         .wait("document.querySelector('#queue').hidden")
         .await;
+    assert_asks_only(&browser, &server).await;
     browser.quit().await;
     server.stopped().await;
 }
@@ -235,6 +237,7 @@ async fn what_the_page_shows_can_be_saved_and_linked_to() {
     browser
         .wait("document.querySelector('#photo').height === 224")
         .await;
+    assert_asks_only(&browser, &server).await;
     browser.quit().await;
     server.stopped().await;
 }
@@ -389,6 +392,7 @@ async fn a_gallery_is_filled_changed_and_deleted_on_its_page() {
         .await;
     let left = ok_json(server.get("/v1/galleries")).await;
     assert_eq!(left["data"], json!([]));
+    assert_asks_only(&browser, &server).await;
     browser.quit().await;
     server.stopped().await;
 }
@@ -475,6 +479,7 @@ async fn the_pages_meet_wcag_aa() {
         let found = violations(&browser, &axe).await;
         assert_eq!(found, json!([]), "details {width} {dark}");
     }
+    assert_asks_only(&browser, &server).await;
     browser.quit().await;
     server.stopped().await;
 }

@@ -21,6 +21,11 @@ const CHELSEA: &str = "dinov2-small-focus/chelsea.png";
 async fn assert_well_behaved(browser: &Browser, server: &Server) {
     let console = browser.console().await;
     assert!(console.is_empty(), "{console:#?}");
+    assert_asks_only(browser, server).await;
+}
+
+/// Checks that no other server was contacted.
+pub(super) async fn assert_asks_only(browser: &Browser, server: &Server) {
     let requests = browser.requests().await;
     assert!(!requests.is_empty());
     for address in requests {
