@@ -292,6 +292,44 @@ class LoadedModel(TypedDict):
     model: "Model"
 
 
+class MaskJson(TypedDict):
+    """A mask of pixels of the upright image."""
+
+    area: int
+    box: list[int]
+    polygons: list[list[list[float]]]
+    rle: "RleJson"
+
+
+class MatchItem(TypedDict):
+    """Points that match."""
+
+    a: list[float]
+    b: list[float]
+    inlier: NotRequired[bool | None]
+    score: float
+
+
+class MatchedImage(TypedDict):
+    """An image of a match."""
+
+    grid: list[int]
+    height: int
+    size: int
+    width: int
+
+
+class MatchesJson(TypedDict):
+    """Matches of two images."""
+
+    fingerprint: str
+    images: list["MatchedImage"]
+    inliers: NotRequired[list[int] | None]
+    matches: list["MatchItem"]
+    model: str
+    transform: NotRequired[list[list[float]] | None]
+
+
 class Model(TypedDict):
     """A served model, and how it runs."""
 
@@ -334,6 +372,28 @@ class NeighborJson(TypedDict):
     metadata: dict[str, Any]
     place: int
     score: float
+
+
+class ObjectJson(TypedDict):
+    """An object."""
+
+    area: int
+    box: list[int]
+    polygons: list[list[list[float]]]
+    rle: "RleJson"
+    score: float
+
+
+class ObjectsJson(TypedDict):
+    """Objects of an image."""
+
+    fingerprint: str
+    grid: list[int]
+    height: int
+    model: str
+    objects: list["ObjectJson"]
+    size: int
+    width: int
 
 
 class OfImage_ClassificationJson(TypedDict):
@@ -495,6 +555,13 @@ class Restored(TypedDict):
     bytes: int
     gallery: str
     items: int
+
+
+class RleJson(TypedDict):
+    """Run lengths in COCO's compressed form, as pycocotools reads it."""
+
+    counts: str
+    size: list[int]
 
 
 class SimilarityItem(TypedDict):
@@ -824,6 +891,51 @@ class FindNeighborsOptions(TypedDict, total=False):
     pooling: Literal["cls", "mean", "cls_mean", "gem"]
     layers: int
     fingerprint: str
+
+
+class MatchImagesOptions(TypedDict, total=False):
+    """Options of `match_images`."""
+
+    model: str
+    tokens: Literal["early", "last"]
+    min_score: float
+    ratio: float
+    support: int
+    foreground: Literal["none", "auto"]
+    subpixel: bool
+    geometry: Literal["none", "similarity", "homography"]
+    max: int
+    size: int
+    resize: Literal["crop", "fit", "squash"]
+    filter: Literal["bicubic", "bilinear"]
+    exif: bool
+    background: Literal["white", "black", "ignore"]
+    levels: Literal["type", "data"]
+    decode: Literal["exact", "fast"]
+
+
+class FindObjectsOptions(TypedDict, total=False):
+    """Options of `find_objects`."""
+
+    model: str
+    method: Literal["tokencut", "attention"]
+    max_objects: int
+    threshold: float
+    refine: Literal["none", "guided"]
+    size: int
+    resize: Literal["crop", "fit", "squash"]
+    filter: Literal["bicubic", "bilinear"]
+    exif: bool
+    background: Literal["white", "black", "ignore"]
+    levels: Literal["type", "data"]
+    decode: Literal["exact", "fast"]
+
+
+class FindObjectsImageOptions(FindObjectsOptions, total=False):
+    """Options of `find_objects` for a picture."""
+
+    output: Literal["overlay", "mask"]
+    overlay: float
 
 
 class CreatePcaMapOptions(TypedDict, total=False):

@@ -15,7 +15,7 @@ import PIL.Image
 
 from . import _api as api
 from . import _calls as calls
-from ._calls import Call, Floats, Pca, Vector
+from ._calls import Call, Floats, Masks, Pca, Vector
 from ._images import Image, Images, encoded, is_one, requests_of, several
 from ._problem import Problem
 from ._retry import Retries
@@ -155,6 +155,31 @@ class AsyncClient:
     ) -> PIL.Image.Image:
         """Draws similarity maps; those of several images are side by side."""
         return await self._run(await asyncio.to_thread(calls.map_image, "similarity", images, options))
+
+    async def match(self, first: Image, second: Image, **options: Unpack[api.MatchImagesOptions]) -> api.MatchesJson:
+        """Finds places of two images that correspond, in pixels of the upright images."""
+        return await self._run(await asyncio.to_thread(calls.match, first, second, options))
+
+    async def match_image(
+        self,
+        first: Image,
+        second: Image,
+        **options: Unpack[api.MatchImagesOptions],
+    ) -> PIL.Image.Image:
+        """Draws two images side by side, with lines between places that correspond."""
+        return await self._run(await asyncio.to_thread(calls.map_image, "match", [first, second], options))
+
+    async def objects(self, image: Image, **options: Unpack[api.FindObjectsOptions]) -> list[api.ObjectJson]:
+        """Finds the objects of an image, the most attended first, with boxes, run lengths and outlines."""
+        return await self._run(await asyncio.to_thread(calls.objects, image, options))
+
+    async def object_masks(self, image: Image, **options: Unpack[api.FindObjectsOptions]) -> Masks:
+        """Finds the objects of an image: masks `[objects, height, width]` of the upright photograph."""
+        return await self._run(await asyncio.to_thread(calls.object_masks, image, options))
+
+    async def objects_image(self, image: Image, **options: Unpack[api.FindObjectsImageOptions]) -> PIL.Image.Image:
+        """Draws the objects of an image, or with `output="mask"` their numbers as an indexed image."""
+        return await self._run(await asyncio.to_thread(calls.map_image, "objects", image, options))
 
     async def galleries(self, **options: Unpack[api.ListGalleriesOptions]) -> list[api.GalleryJson]:
         """Returns all galleries."""

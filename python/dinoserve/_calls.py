@@ -22,6 +22,7 @@ from . import _api as api
 from ._images import Image, Images, encoded, several
 
 Floats = npt.NDArray[np.float32]
+Masks = npt.NDArray[np.bool_]
 Vector = Sequence[float] | npt.NDArray[np.floating[Any]]
 """A vector: numbers, or an array `[dim]`."""
 
@@ -170,6 +171,21 @@ def similarity(images: Images, options: Mapping[str, Any]) -> Call[list[Floats]]
         return [np.asarray(image["similarity"], np.float32) for image in found["data"]]
 
     return Call("POST", "/v1/similarity", read, options, files=several(images))
+
+
+def match(first: Image, second: Image, options: Mapping[str, Any]) -> Call[api.MatchesJson]:
+    return Call("POST", "/v1/match", answer(), options, files=[encoded(first), encoded(second)])
+
+
+def objects(image: Image, options: Mapping[str, Any]) -> Call[list[api.ObjectJson]]:
+    return Call("POST", "/v1/objects", part("objects"), options, files=[encoded(image)])
+
+
+def object_masks(image: Image, options: Mapping[str, Any]) -> Call[Masks]:
+    def read(response: httpx.Response) -> Masks:
+        return np.load(io.BytesIO(response.content), allow_pickle=False).astype(np.bool_)
+
+    return Call("POST", "/v1/objects", read, options, "application/x-npy", [encoded(image)])
 
 
 def map_image(route: str, images: Images, options: Mapping[str, Any]) -> Call[PIL.Image.Image]:

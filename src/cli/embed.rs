@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
@@ -16,6 +16,7 @@ use super::{
     embed_output::{EmbedOutput, EmbeddedFile},
     executor::block_on,
     flags::EmbedFlags,
+    image_files::{NamedFile, Sources},
     interrupt::{self, defer_exit, is_interrupted},
     output::{exit_code, print_dim, print_unused},
     pace::short_number,
@@ -27,7 +28,6 @@ use crate::{
     features::pool::Pooling,
     names::plural,
     service::{EmbedOptions, Extractor, ImageOptions},
-    sources::{SkippedFiles, find_images, relative_path},
     vision::Preprocessing,
 };
 
@@ -50,20 +50,6 @@ pub(super) struct Embed {
 
     #[command(flatten)]
     embed: EmbedFlags,
-}
-
-/// A file to embed, and its name in the output.
-struct NamedFile {
-    name: String,
-    path: PathBuf,
-}
-
-/// What the command works on.
-#[derive(Default)]
-struct Sources {
-    files: Vec<NamedFile>,
-    unreadable: Vec<(String, Error)>,
-    skipped: SkippedFiles,
 }
 
 /// Everything that a result depends on but the file.
@@ -147,58 +133,6 @@ impl Embed {
         print_dim(&mut out, dim_images, "")?;
         print_unused(&mut out, &skipped, "read", &failures)?;
         Ok(exit_code(failures.is_empty()))
-    }
-}
-
-impl Sources {
-    fn find(source: &Path) -> anyhow::Result<Self> {
-        if source.as_os_str() == "-" {
-            return Self::read_list(io::stdin().lock());
-        }
-        if source.is_file() {
-            return Ok(Self {
-                files: vec![NamedFile::of(source)],
-                ..Self::default()
-            });
-        }
-        let found = find_images(source)?;
-        found.check_any(source)?;
-        let named = |path: PathBuf| NamedFile {
-            name: relative_path(source, &path),
-            path,
-        };
-        Ok(Self {
-            files: found.paths.into_iter().map(named).collect(),
-            unreadable: found.unreadable,
-            skipped: found.skipped,
-        })
-    }
-
-    /// Reads a path a line.
-    fn read_list(list: impl io::BufRead) -> anyhow::Result<Self> {
-        let mut files = Vec::new();
-        for line in list.lines() {
-            let line = line.context("reading the list of files from standard input")?;
-            if !line.is_empty() {
-                files.push(NamedFile::of(Path::new(&line)));
-            }
-        }
-        if files.is_empty() {
-            bail!("the list on standard input is empty; give the path of an image on each line");
-        }
-        Ok(Self {
-            files,
-            ..Self::default()
-        })
-    }
-}
-
-impl NamedFile {
-    fn of(path: &Path) -> Self {
-        Self {
-            name: path.to_string_lossy().into_owned(),
-            path: path.to_owned(),
-        }
     }
 }
 
@@ -287,17 +221,4 @@ async fn embed(
         earlier,
         dim_images,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_has_a_path_a_line() {
-        let list = Sources::read_list(&b"a b.png\n\n./c.jpg\n"[..]).expect("a list");
-        let names: Vec<&str> = list.files.iter().map(|file| file.name.as_str()).collect();
-        assert_eq!(names, ["a b.png", "./c.jpg"]);
-        assert!(Sources::read_list(&b"\n"[..]).is_err());
-    }
 }

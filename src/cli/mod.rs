@@ -16,6 +16,7 @@ mod flags;
 mod gallery;
 mod goldens;
 mod health;
+mod image_files;
 mod interrupt;
 mod keys;
 mod man;
@@ -24,6 +25,7 @@ mod openapi;
 mod output;
 mod pace;
 mod partial;
+mod patches;
 mod progress;
 mod serve;
 mod tune;
@@ -84,6 +86,10 @@ enum Command {
     Models(models::Models),
     /// Embed images into one file: those of a folder, of a list, or a single one
     Embed(embed::Embed),
+    /// Match an image with others: places that correspond
+    Match(patches::Match),
+    /// Find the objects of images, without labels
+    Objects(patches::Objects),
     /// Fill, read, check and save galleries
     #[command(subcommand)]
     Gallery(gallery::Gallery),
@@ -184,6 +190,8 @@ impl Cli {
         match self.command {
             // These commands choose their exit code.
             Command::Embed(command) => return command.run(),
+            Command::Match(command) => return command.run(),
+            Command::Objects(command) => return command.run(),
             Command::Gallery(command) => return command.run(),
             Command::Doctor(command) => return command.run(),
             Command::Eval(command) => return command.run(),

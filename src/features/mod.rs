@@ -1,9 +1,12 @@
 //! From a model's tokens to results: pooled embeddings, PCA maps, attention maps, similarity maps,
-//! renderings of maps, classes. Pure.
+//! matches of two images, objects, renderings, classes. Pure.
 
 pub mod attention;
 pub mod head_stats;
+pub mod mask;
+pub mod matching;
 pub mod npy;
+pub mod objects;
 pub mod pca;
 pub mod pool;
 pub mod probe;

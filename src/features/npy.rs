@@ -1,13 +1,15 @@
-//! NumPy's `.npy` format for f32 arrays.
+//! NumPy's `.npy` format.
 
 use ndarray::{ArrayBase, Data, Dimension};
-use ndarray_npy::WriteNpyExt;
+use ndarray_npy::{WritableElement, WriteNpyExt};
 
 use crate::error::{Result, ResultExt};
 
-/// Encodes `array` as a `.npy` file, little-endian f32 in C order.
-pub fn encode<S: Data<Elem = f32>, D: Dimension>(array: &ArrayBase<S, D>) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(array.len() * 4 + 128);
+/// Encodes `array` as a `.npy` file, little-endian in C order.
+pub fn encode<S: Data<Elem: WritableElement>, D: Dimension>(
+    array: &ArrayBase<S, D>,
+) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(array.len() * size_of::<S::Elem>() + 128);
     array.write_npy(&mut bytes).internal("encoding .npy")?;
     Ok(bytes)
 }

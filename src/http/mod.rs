@@ -18,6 +18,7 @@ mod router;
 mod server;
 mod state;
 
+pub(crate) use self::api::features::{matching::MatchesJson, objects::ObjectsJson};
 pub(crate) use self::page::samples;
 pub(crate) use self::response::rejection::{Reason, Rejection, Result};
 pub use self::{

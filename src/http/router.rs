@@ -27,7 +27,9 @@ use super::{
     AppState, Reason, Rejection,
     api::{
         bases,
-        features::{attention, attention_stats, embed, embeddings, pca, similarity},
+        features::{
+            attention, attention_stats, embed, embeddings, matching, objects, pca, similarity,
+        },
         gallery::{batch, classify, galleries, item, knn, list, snapshot, thumbnail},
         health,
         index::{self, Index},
@@ -56,6 +58,8 @@ fn api() -> Routes {
         .add(Group::READ, routes!(attention::create_attention_map))
         .add(Group::READ, routes!(attention_stats::compare_heads))
         .add(Group::READ, routes!(similarity::create_similarity_map))
+        .add(Group::READ, routes!(matching::match_images))
+        .add(Group::READ, routes!(objects::find_objects))
         .add(Group::READ, routes!(knn::find_neighbors_of_item))
         .add(Group::READ, routes!(knn::find_neighbors))
         .add(Group::READ, routes!(classify::classify))

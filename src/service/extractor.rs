@@ -15,12 +15,12 @@ use super::{
     cache::{CacheBytes, FeatureCache},
     cached_features::CachedFeatures,
     decoding_budget::DecodingBudget,
-    images::{ImageLimits, Preparation},
+    images::{ImageLimits, Preparation, Prepared},
     read_shares::client,
     stages::{Stages, Timed},
 };
 use crate::{
-    engine::{Engine, Input, RequestedOutputs, available_cores},
+    engine::{Engine, RequestedOutputs, available_cores},
     error::{Result, ResultExt},
     model::{Fingerprint, ModelId},
     telemetry,
@@ -195,11 +195,11 @@ impl Extractor {
     ) -> Result<Timed<Arc<CachedFeatures>>> {
         let (memory, key) = self.inspect(file.clone(), request).await?;
         let (Some(cache), Some(key)) = (&self.cache, key) else {
-            return self.compute(file, request, memory).await;
+            return self.infer_file(file, request, memory).await;
         };
         let mut stages = None;
         let compute = async {
-            let computed = self.compute(file, request, memory).await?;
+            let computed = self.infer_file(file, request, memory).await?;
             stages = Some(computed.stages);
             Ok(computed.value)
         };
@@ -238,14 +238,14 @@ impl Extractor {
     }
 
     /// Computes the features of a file.
-    async fn compute(
+    async fn infer_file(
         &self,
         file: Bytes,
         request: ExtractRequest,
         memory: u64,
     ) -> Result<Timed<Arc<CachedFeatures>>> {
-        let input = self.prepare(file, request, memory).await?;
-        self.infer(input, request).await
+        let prepared = self.prepare(file, request, memory).await?;
+        self.infer(prepared, request).await
     }
 
     /// Decodes and resizes a file as soon as there is memory, and then a core for it. Work that
@@ -255,7 +255,7 @@ impl Extractor {
         file: Bytes,
         request: ExtractRequest,
         memory: u64,
-    ) -> Result<Timed<Input>> {
+    ) -> Result<Timed<Prepared>> {
         let limits = self.limits;
         let patch = self.engine.spec().architecture.patch;
         let span = tracing::info_span!("prepare");
@@ -296,20 +296,22 @@ impl Extractor {
 
     async fn infer(
         &self,
-        input: Timed<Input>,
+        prepared: Timed<Prepared>,
         request: ExtractRequest,
     ) -> Result<Timed<Arc<CachedFeatures>>> {
-        let inference = self.engine.infer(input.value, request.outputs);
+        let Prepared { input, placement } = prepared.value;
+        let inference = self.engine.infer(input, request.outputs);
         let (model_input, features) = inference.instrument(tracing::info_span!("infer")).await?;
         let stages = Stages {
             queue: features.queue_time,
             inference: features.inference_time,
-            ..input.stages
+            ..prepared.stages
         };
         let image = request.with_image.then_some(model_input.pixels);
         let value = Arc::new(CachedFeatures {
             features,
             image,
+            placement,
             is_dim: stages.has_dim_image,
         });
         Ok(Timed { value, stages })

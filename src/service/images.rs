@@ -11,8 +11,8 @@ use crate::{
     names::option_enum,
     telemetry,
     vision::{
-        DecodeLimits, PatchSize, Preprocessing, PreprocessingOverrides, ResizeMode, Transform,
-        decode_fast, decode_whole, decoding_bytes, thumbnail, upright_bytes,
+        DecodeLimits, PatchSize, Placement, Preprocessing, PreprocessingOverrides, ResizeMode,
+        Transform, decode_fast, decode_whole, decoding_bytes, thumbnail, upright_bytes,
     },
 };
 
@@ -80,6 +80,12 @@ pub(super) struct Preparation {
     pub(super) shrinks: bool,
 }
 
+/// The model's input, and where it lies in the image.
+pub(super) struct Prepared {
+    pub(super) input: Input,
+    pub(super) placement: Placement,
+}
+
 impl Preparation {
     /// Decodes and resizes a file. Blocks its thread.
     pub(super) fn prepare(
@@ -87,7 +93,7 @@ impl Preparation {
         file: &[u8],
         patch: PatchSize,
         limits: &ImageLimits,
-    ) -> Result<Timed<Input>> {
+    ) -> Result<Timed<Prepared>> {
         catch_panics(|| self.decode_and_resize(file, patch, limits))
     }
 
@@ -149,7 +155,7 @@ impl Preparation {
         file: &[u8],
         patch: PatchSize,
         limits: &ImageLimits,
-    ) -> Result<Timed<Input>> {
+    ) -> Result<Timed<Prepared>> {
         let started = Instant::now();
         let options = self.preprocessing.decode_options();
         let transform = self.transform(patch, limits);
@@ -159,13 +165,15 @@ impl Preparation {
         };
         let decoded = Instant::now();
         let (pixels, grid) = transform.apply_to_decoded(&image)?;
+        let placement = Placement::new(image.full_size, &transform.plan(image.full_size)?);
         let stages = Stages {
             decode: decoded - started,
             resize: decoded.elapsed(),
             has_dim_image: image.is_dim,
             ..Stages::default()
         };
-        let value = Input { pixels, grid };
+        let input = Input { pixels, grid };
+        let value = Prepared { input, placement };
         Ok(Timed { value, stages })
     }
 }

@@ -117,10 +117,26 @@ impl Extractor {
         image: &ImageOptions,
         compute: impl FnOnce(&[Arc<CachedFeatures>]) -> Result<T> + Send + 'static,
     ) -> Result<Timed<T>> {
-        let request = ExtractRequest::for_maps(Preparation {
+        let request = ExtractRequest::for_maps(self.map_preparation(image));
+        self.compute(files, request, compute).await
+    }
+
+    /// Returns the way from a file to the model's input for a map.
+    pub(super) fn map_preparation(&self, image: &ImageOptions) -> Preparation {
+        Preparation {
             shrinks: image.overrides.size.is_none(),
             ..image.over(&self.engine().spec().map_preprocessing())
-        });
+        }
+    }
+
+    /// Extracts what `request` says of all files, then computes on a blocking thread. Fails with
+    /// the first image that cannot be used, by its index.
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        files: Vec<Bytes>,
+        request: ExtractRequest,
+        compute: impl FnOnce(&[Arc<CachedFeatures>]) -> Result<T> + Send + 'static,
+    ) -> Result<Timed<T>> {
         let count = files.len();
         // Only a few files are in flight at a time, because their pixels take much memory.
         let outcomes = stream::iter(files)

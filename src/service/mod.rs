@@ -30,9 +30,12 @@ mod images;
 mod insert;
 mod loading;
 mod maps;
+mod matching;
 mod model_source;
 mod models;
+mod objects;
 mod pca;
+mod photograph;
 mod probes;
 mod query;
 mod read_shares;
@@ -57,8 +60,10 @@ pub use self::{
     insert::{NewEntry, OnConflict},
     loading::Loaded,
     maps::{MapFormat, MapSizes, Rendered},
+    matching::{MatchOptions, MatchedImages, MatchedPoints},
     model_source::{LoadPlan, ModelSource},
     models::{ModelChoice, Models},
+    objects::{FoundObject, ImageObjects, ObjectOptions, ObjectPicture},
     pca::{PCA_COMPONENTS, PcaAnswer, PcaOptions},
     probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, Probes, StoredProbe, Training},
     query::QueryInput,

@@ -12,6 +12,7 @@ mod examples;
 mod gallery;
 mod interrupts;
 mod openvino;
+mod patches;
 mod python_client;
 mod readme;
 mod settings;

@@ -82,7 +82,7 @@ fn counted(reason: &str) -> u64 {
 }
 
 /// The role that every operation requires, by the first words of its description.
-const ROLES: [(&str, Option<Role>); 40] = [
+const ROLES: [(&str, Option<Role>); 42] = [
     ("get /healthz", None),
     ("get /readyz", None),
     ("get /version", None),
@@ -98,6 +98,8 @@ const ROLES: [(&str, Option<Role>); 40] = [
     ("post /v1/attention", Some(Role::Read)),
     ("post /v1/attention/stats", Some(Role::Read)),
     ("post /v1/similarity", Some(Role::Read)),
+    ("post /v1/match", Some(Role::Read)),
+    ("post /v1/objects", Some(Role::Read)),
     ("get /v1/knn", Some(Role::Read)),
     ("post /v1/knn", Some(Role::Read)),
     ("post /v1/classify", Some(Role::Read)),

@@ -100,6 +100,7 @@ async fn every_way_to_name_a_model_reaches_it() {
             "attention/stats",
             "similarity?patch=1,1",
             "pca",
+            "objects",
         ] {
             let joint = if route.contains('?') { '&' } else { '?' };
             let path = format!("/v1/{route}{joint}model={name}");

@@ -15,7 +15,7 @@ use crate::support::{
 
 const CHELSEA: &str = "dinov2-small-focus/chelsea.png";
 
-async fn goto(browser: &Browser, server: &Server, path: &str) {
+pub(super) async fn goto(browser: &Browser, server: &Server, path: &str) {
     browser.driver.goto(server.url(path)).await.unwrap();
     browser
         .wait("document.querySelector('#model').textContent !== ''")
@@ -32,7 +32,7 @@ async fn tiny_with_gallery() -> Server {
 }
 
 /// Makes what is saved visible: the name, and the first bytes of each file.
-async fn record_downloads(browser: &Browser) {
+pub(super) async fn record_downloads(browser: &Browser) {
     browser
         .run(
             "window.saved = [];
@@ -454,6 +454,16 @@ async fn the_pages_meet_wcag_aa() {
         browser
             .wait("!document.querySelector('#second').hidden")
             .await;
+        for (button, summary) in [
+            ("#objects", "#objects-summary"),
+            ("#matches", "#matches-summary"),
+        ] {
+            browser
+                .run(&format!("document.querySelector('{button}').click()"))
+                .await;
+            let done = format!("/^.*[.]$/.test(document.querySelector('{summary}').textContent)");
+            browser.wait(&done).await;
+        }
         let found = violations(&browser, &axe).await;
         assert_eq!(found, json!([]), "/ with photographs {width} {dark}");
         goto(&browser, &server, "/gallery").await;

@@ -45,6 +45,7 @@ fn routes() -> impl Iterator<Item = Route> {
         (Method::POST, "/v1/attention", "size=112"),
         (Method::POST, "/v1/attention/stats", "size=112"),
         (Method::POST, "/v1/similarity", "size=112&patch=1,1"),
+        (Method::POST, "/v1/objects", "size=112"),
         (Method::POST, "/v1/knn", "k=3"),
         (Method::POST, "/v1/classify", "k=3"),
         (Method::PUT, "/v1/gallery/photo", "gallery=photos"),
@@ -313,6 +314,7 @@ async fn null_is_the_default_of_every_option() {
                 "/v1/gallery" => json!({"items": [{"id": "a", "image": encoded}]}),
                 "/v1/probes" => json!({"name": "p", "wait": true}),
                 "/v1/similarity" => json!({"image": encoded, "patch": "1,1"}),
+                "/v1/match" => json!({"images": [encoded, encoded]}),
                 _ => json!({"image": encoded}),
             };
             let mut with_nulls = body.clone();
@@ -368,7 +370,7 @@ async fn null_is_the_default_of_every_option() {
             operations += 1;
         }
     }
-    assert_eq!(operations, 14, "every operation with a JSON body is here");
+    assert_eq!(operations, 16, "every operation with a JSON body is here");
     // The members of a filter, too.
     let condition = json!({"gte": 1, "lt": null, "any": null});
     for filter in [

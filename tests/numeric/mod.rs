@@ -9,6 +9,7 @@ mod goldens;
 #[cfg(feature = "heic")]
 mod heic;
 mod parity;
+mod patches;
 mod pca;
 mod positions;
 mod preprocess;

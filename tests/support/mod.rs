@@ -26,8 +26,9 @@ use dinoserve::{
     onnx::{Conversion, Precision},
     vision::{PatchSize, RgbImage},
 };
+use half::f16;
 use ndarray::{ArrayD, IxDyn};
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 /// Patch size of all models in the tests.
 pub const PATCH: PatchSize = PatchSize::new(14);
@@ -71,11 +72,7 @@ impl Tensors {
         let tensors = file
             .iter()
             .map(|(name, view)| {
-                let values = view
-                    .data()
-                    .chunks_exact(4)
-                    .map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes")))
-                    .collect();
+                let values = floats_of(&view);
                 (
                     name.to_owned(),
                     ArrayD::from_shape_vec(IxDyn(view.shape()), values)
@@ -90,6 +87,26 @@ impl Tensors {
         self.tensors
             .get(name)
             .unwrap_or_else(|| panic!("the golden has no {name}"))
+    }
+}
+
+/// Returns the values of a tensor of any of the types that goldens have.
+fn floats_of(tensor: &TensorView<'_>) -> Vec<f32> {
+    let data = tensor.data();
+    match tensor.dtype() {
+        Dtype::U8 => data.iter().map(|&value| f32::from(value)).collect(),
+        Dtype::F16 => data
+            .chunks_exact(2)
+            .map(|b| f16::from_le_bytes(b.try_into().expect("2 bytes")).to_f32())
+            .collect(),
+        Dtype::F64 => data
+            .chunks_exact(8)
+            .map(|b| f64::from_le_bytes(b.try_into().expect("8 bytes")) as f32)
+            .collect(),
+        _ => data
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes")))
+            .collect(),
     }
 }
 

@@ -116,6 +116,60 @@ impl RunFlags {
     }
 }
 
+/// How a command computes maps of images, which it sees at the size of maps.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct MapFlags {
+    /// Size to which --resize brings the image, in pixels [default: the model's for maps]
+    #[arg(long)]
+    size: Option<usize>,
+
+    /// Method that brings the image to the model's size [default: fit]
+    #[arg(long, value_parser = names::<ResizeMode>())]
+    resize: Option<ResizeMode>,
+
+    /// Range of samples with 16 bits that becomes black to white [default: type]
+    #[arg(long, value_parser = names::<Levels>())]
+    levels: Option<Levels>,
+
+    #[command(flatten)]
+    model: ModelFlag,
+
+    #[command(flatten)]
+    engine: EngineFlags,
+
+    #[command(flatten)]
+    limits: ImageLimitFlags,
+}
+
+impl MapFlags {
+    /// Does the same as [`RunFlags::with_extractor`]. The features of one image are kept while it
+    /// is compared with others.
+    pub(in crate::cli) async fn with_extractor<T>(
+        &self,
+        work: impl AsyncFnOnce(Extractor) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let cache = CacheBytes {
+            all: 64 << 20,
+            recent: 0,
+        };
+        let runtime = self.engine.runtime()?;
+        let limits = self.limits.limits();
+        self.engine
+            .with_engine(&self.model.model, &runtime, async |engine| {
+                work(Extractor::new(engine, limits, cache)).await
+            })
+            .await?
+    }
+
+    pub(in crate::cli) fn image_options(&self) -> ImageOptions {
+        let mut options = ImageOptions::default();
+        options.overrides.size = self.size;
+        options.overrides.resize = self.resize;
+        options.overrides.levels = self.levels;
+        options
+    }
+}
+
 /// How an image becomes a vector. A flag that is not given takes the gallery's value if the command
 /// has a gallery, else the default.
 #[derive(Debug, Clone, Args)]

@@ -15,7 +15,7 @@ pub(super) use self::{
     engine::{EngineFlags, ModelFlag, first_name, log_notice},
     gallery::{GalleryFlags, GalleryLimitFlags},
     http::{AccessFlags, HttpFlags},
-    images::{EmbedFlags, ImageLimitFlags, RunFlags},
+    images::{EmbedFlags, ImageLimitFlags, MapFlags, RunFlags},
     target::{StoreFlags, TargetFlags},
 };
 

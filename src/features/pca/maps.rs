@@ -129,6 +129,18 @@ pub fn foreground_of(tokens: ArrayView2<'_, f32>, cls_attention: &[f32]) -> Resu
     Ok(foreground_side(&basis, tokens, cls_attention))
 }
 
+/// Computes the foreground masks of several images, from one component that is fitted on all of
+/// them. The arguments are those of [`maps`]. Fails as [`Pca::fit`] does.
+pub fn joint_foreground(
+    tokens: &[ArrayView2<'_, f32>],
+    cls_attention: &[Vec<f32>],
+) -> Result<Vec<Vec<bool>>> {
+    let all = joined(tokens)?;
+    let mut rest = foreground_of(all.view(), &cls_attention.concat())?;
+    let counts = tokens.iter().map(|image| image.nrows());
+    Ok(counts.map(|count| rest.drain(..count).collect()).collect())
+}
+
 /// Computes which of the `tokens` lie on the side of the first component of `basis` with more
 /// attention.
 fn foreground_side(basis: &Pca, tokens: ArrayView2<'_, f32>, cls_attention: &[f32]) -> Vec<bool> {

@@ -23,7 +23,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
 pub use self::{
     basis::{Basis, Range},
-    maps::{PcaMaps, foreground_of, maps, maps_in},
+    maps::{PcaMaps, foreground_of, joint_foreground, maps, maps_in},
     moments::Moments,
 };
 use crate::{

@@ -1,8 +1,14 @@
 //! Renderings of maps: colors, upscaling, overlays, labeled grids, PNG.
 
+mod lines;
+mod regions;
 mod sheet;
 
-pub use self::sheet::{labeled_grid, strip};
+pub use self::{
+    lines::{Line, joined_by_lines},
+    regions::{indexed_png, over_regions},
+    sheet::{labeled_grid, strip},
+};
 use super::similarity::Region;
 use crate::{
     error::{Result, ResultExt},

@@ -1,5 +1,7 @@
 //! Several renderings on one sheet.
 
+use std::borrow::Borrow;
+
 use embedded_graphics::{
     Pixel,
     mono_font::{MonoTextStyle, ascii::FONT_10X20},
@@ -14,7 +16,7 @@ use crate::{
 };
 
 /// Distance between renderings, in pixels.
-const GAP: u32 = 8;
+pub(super) const GAP: u32 = 8;
 const PAPER: [u8; 3] = [255; 3];
 const INK: [u8; 3] = [40; 3];
 /// Height of the font's glyphs, in pixels.
@@ -53,9 +55,10 @@ pub fn labeled_grid(renderings: &[(String, RgbImage)]) -> RgbImage {
 ///
 /// # Errors
 /// [`Kind::LimitExceeded`] if the strip would have more than `max_pixels` pixels.
-pub fn strip(renderings: &[RgbImage], max_pixels: u64) -> Result<RgbImage> {
-    let height = renderings.iter().map(RgbImage::height).max().unwrap_or(1);
-    let widths = renderings.iter().map(|rendering| rendering.width() + GAP);
+pub fn strip<I: Borrow<RgbImage>>(renderings: &[I], max_pixels: u64) -> Result<RgbImage> {
+    let renderings = || renderings.iter().map(I::borrow);
+    let height = renderings().map(RgbImage::height).max().unwrap_or(1);
+    let widths = renderings().map(|rendering| rendering.width() + GAP);
     let width = widths.sum::<u32>().saturating_sub(GAP).max(1);
     if u64::from(width) * u64::from(height) > max_pixels {
         let detail = format!(
@@ -67,7 +70,7 @@ pub fn strip(renderings: &[RgbImage], max_pixels: u64) -> Result<RgbImage> {
     }
     let mut sheet = RgbImage::from_pixel(width, height, image::Rgb(PAPER));
     let mut x = 0;
-    for rendering in renderings {
+    for rendering in renderings() {
         image::imageops::replace(&mut sheet, rendering, i64::from(x), 0);
         x += rendering.width() + GAP;
     }

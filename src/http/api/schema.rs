@@ -15,6 +15,8 @@ use utoipa::{
 
 use crate::{
     features::{
+        matching::{Geometry, Level},
+        objects::{Method, Refine},
         pca::Foreground,
         pool::Pooling,
         render::{Colormap, Output, Upscale},
@@ -74,8 +76,8 @@ macro_rules! choices {
 }
 
 choices! {
-    Background Colormap Decoding EncodingFormat Foreground IdSource Levels OnConflict Output
-    Pooling ProbeFeatures ResampleFilter Upscale Vote
+    Background Colormap Decoding EncodingFormat Foreground Geometry IdSource Level Levels Method
+    ObjectOutput OnConflict Output Pooling ProbeFeatures Refine ResampleFilter Upscale Vote
 }
 
 option_enum! {
@@ -87,6 +89,18 @@ option_enum! {
         Float,
         /// Base64 of little-endian f32.
         Base64,
+    }
+}
+
+option_enum! {
+    /// Picture of objects.
+    #[derive(Default)]
+    pub(crate) enum ObjectOutput {
+        /// The image as the model sees it, with objects in colors.
+        #[default]
+        Overlay,
+        /// Numbers of objects, as large as the photograph.
+        Mask,
     }
 }
 

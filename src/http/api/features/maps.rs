@@ -25,6 +25,7 @@ use crate::{
             negotiate::{Representation, different_grids, negotiate},
         },
     },
+    names::plural,
     service::{ImageOptions, MapFormat, ModelChoice, Stages},
 };
 
@@ -83,19 +84,14 @@ impl<T: DeserializeOwned> FromRequest<AppState> for MapRequest<T> {
     type Rejection = Rejection;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self> {
-        let mut request = ImageRequest::from_request(request, state).await?;
-        let representation = negotiate(&request.headers, &OFFERS)?;
-        let model = request.options.choose_model(&state.service)?;
-        let image: ImageParams = request.options.take()?;
-        let options: T = request.options.take()?;
-        let style: StyleParams = request.options.take()?;
-        request.options.reject_unknown()?;
+        let request: PictureRequest<T, StyleParams> =
+            PictureRequest::read(request, state, &OFFERS).await?;
         let style = Style {
-            output: style.output,
-            upscale: style.upscale,
-            overlay: style.overlay,
+            output: request.drawing.output,
+            upscale: request.drawing.upscale,
+            overlay: request.drawing.overlay,
         };
-        let format = match representation {
+        let format = match request.representation {
             Representation::Png => MapFormat::SinglePng(style),
             Representation::Multipart => MapFormat::PngPerImage(style),
             Representation::Json | Representation::Npy | Representation::Floats => {
@@ -103,11 +99,68 @@ impl<T: DeserializeOwned> FromRequest<AppState> for MapRequest<T> {
             }
         };
         Ok(Self {
+            images: request.images,
+            model: request.model,
+            image: request.image,
+            options: request.options,
+            format,
+            representation: request.representation,
+            _admission: request._admission,
+        })
+    }
+}
+
+/// A request that is answered with a picture or with numbers: the options `T` in addition to those
+/// of images, and the options `D` of drawing.
+pub(crate) struct PictureRequest<T, D = NoParams> {
+    pub(crate) images: Vec<Bytes>,
+    pub(crate) model: ModelChoice,
+    pub(crate) image: ImageOptions,
+    pub(crate) options: T,
+    pub(crate) drawing: D,
+    pub(crate) representation: Representation,
+    /// Permit, held until the response is ready.
+    _admission: Admission,
+}
+
+/// No options.
+#[derive(Deserialize)]
+pub(crate) struct NoParams {}
+
+impl<T, D> PictureRequest<T, D> {
+    /// Takes the images, as many as `operation` works on.
+    pub(crate) fn take_images<const N: usize>(&mut self, operation: &str) -> Result<[Bytes; N]> {
+        let images = std::mem::take(&mut self.images);
+        let images = <[Bytes; N]>::try_from(images).map_err(|images| {
+            let (takes, has) = (plural(N, "image"), images.len());
+            Error::malformed(format!(
+                "{operation} takes {takes}, and the request has {has}"
+            ))
+        })?;
+        Ok(images)
+    }
+}
+
+impl<T: DeserializeOwned, D: DeserializeOwned> PictureRequest<T, D> {
+    /// Reads a request. `offers` are the representations of the answer, the default first.
+    pub(crate) async fn read(
+        request: Request,
+        state: &AppState,
+        offers: &[Representation],
+    ) -> Result<Self> {
+        let mut request = ImageRequest::from_request(request, state).await?;
+        let representation = negotiate(&request.headers, offers)?;
+        let model = request.options.choose_model(&state.service)?;
+        let image: ImageParams = request.options.take()?;
+        let options: T = request.options.take()?;
+        let drawing: D = request.options.take()?;
+        request.options.reject_unknown()?;
+        Ok(Self {
             images: request.contents.0,
             model,
             image: image.into(),
             options,
-            format,
+            drawing,
             representation,
             _admission: request.admission,
         })

@@ -5,5 +5,7 @@ pub(crate) mod attention_stats;
 pub(crate) mod embed;
 pub(crate) mod embeddings;
 pub(crate) mod maps;
+pub(crate) mod matching;
+pub(crate) mod objects;
 pub(crate) mod pca;
 pub(crate) mod similarity;

@@ -37,7 +37,7 @@ function selectText(place) {
 const literal = (text) => JSON.stringify(text);
 
 /** What a photograph's page does, as `[caption, route, options, photographs, file]` each. */
-function steps(photo, { overlay, second, size, model }) {
+function steps(photo, { overlay, matches, second, size, model }) {
   const common = { size, ...(model && { model }) };
   const found = [
     ["Parts", "pca", common, [photo], "parts.png"],
@@ -50,6 +50,14 @@ function steps(photo, { overlay, second, size, model }) {
     const photos = (overlay.isOnSecond ? [second, photo] : [photo, second]).filter(Boolean);
     found.push(["Similarity to the marked patch", "similarity", { ...common, patch: overlay.patch.join(","), overlay: 0.65 }, photos, "similarity.png"]);
   }
+  if (overlay?.objects) {
+    const options = { ...common, method: overlay.objects };
+    found.push(["Objects over the photograph", "objects", options, [photo], "objects.png"], ["Objects as a list", "objects", options, [photo]]);
+  }
+  if (matches) {
+    const options = { ...common, ...matches };
+    found.push(["Matches of both photographs", "match", options, [photo, second], "matches.png"], ["Matches as a list", "match", options, [photo, second]]);
+  }
   found.push(["Nearest in the gallery", "knn", { k: 8 }, [photo]]);
   return found;
 }
@@ -60,12 +68,14 @@ function curl([, route, options, photos, file]) {
   const body = photos.length === 1
     ? `--data-binary ${quoted(`@${name}`)} -H ${quoted(`Content-Type: ${type || "application/octet-stream"}`)}`
     : photos.map(({ name }) => `-F ${quoted(`image=@${name}`)}`).join(" ");
-  return `curl ${body} ${quoted(`${location.origin}/v1/${route}?${query}`)}${file ? ` -o ${file}` : ""}`;
+  // Routes that draw answer with a picture unless JSON is asked for.
+  const form = file ? ` -o ${file}` : route === "knn" ? "" : " -H 'Accept: application/json'";
+  return `curl ${body} ${quoted(`${location.origin}/v1/${route}?${query}`)}${form}`;
 }
 
 function python([, route, options, photos, file]) {
   const names = photos.map(({ name }) => literal(name)).join(", ");
-  const image = photos.length === 1 ? names : `[${names}]`;
+  const image = photos.length === 1 || route === "match" ? names : `[${names}]`;
   const value = (given) => (typeof given === "number" ? given : literal(given));
   const settings = Object.entries(options).map(([name, given]) => `, ${name}=${name === "patch" ? `(${given.replace(",", ", ")})` : value(given)}`).join("");
   const call = `Client(${literal(location.origin)}).${route}${file ? "_image" : ""}(${image}${settings})`;

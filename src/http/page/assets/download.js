@@ -2,6 +2,9 @@
 
 import { element, fetchWithKey, formOf, problemOf } from "./api.js";
 
+/** The name of a photograph without its ending. */
+export const stem = ({ name }) => name.replace(/\.\w+$/, "");
+
 /** Saves a blob under a name. */
 export function save(blob, name) {
   const address = URL.createObjectURL(blob);

@@ -1,4 +1,4 @@
-// Draws patch maps on canvases.
+// Draws patch maps on canvases, and shapes over them.
 
 // Viridis at seventeen even steps; colors in between are interpolated.
 const VIRIDIS = [
@@ -61,7 +61,7 @@ export function keepMass(values, mass) {
  * Returns the part of a picture that the model saw: with `resize=fit` the shorter side becomes `size`, then each side is cropped
  * in the middle to whole patches.
  */
-function seenPart(picture, [rows, columns], size, patchSize) {
+export function seenPart(picture, [rows, columns], size, patchSize) {
   const scale = size / Math.min(picture.width, picture.height);
   const [width, height] = [(columns * patchSize) / scale, (rows * patchSize) / scale];
   return [(picture.width - width) / 2, (picture.height - height) / 2, width, height];
@@ -101,4 +101,12 @@ export function patchAt(canvas, [rows, columns], event) {
   const column = ((event.clientX - left) / scale / canvas.width) * columns;
   const isInside = row >= 0 && row < rows && column >= 0 && column < columns;
   return isInside ? [Math.floor(row), Math.floor(column)] : null;
+}
+
+/** An SVG element with attributes and children. */
+export function shape(tag, attributes = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
 }

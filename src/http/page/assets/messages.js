@@ -1,4 +1,4 @@
-// What a page says: errors in its alert, and progress to screen readers.
+// What a page says: errors in its alert, progress to screen readers, and what waits.
 
 import { Problem } from "./api.js";
 
@@ -20,4 +20,14 @@ export async function guarded(work) {
 
 export function say(text) {
   $("status").textContent = text;
+}
+
+/** Shows that `place` waits for `work`. */
+export async function working(place, work) {
+  place.classList.add("working");
+  try {
+    return await work();
+  } finally {
+    place.classList.remove("working");
+  }
 }

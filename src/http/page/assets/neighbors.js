@@ -1,8 +1,7 @@
 // The nearest items of the gallery, and the form that adds the photograph to it.
 
 import { ask, askAbout, element, itemPath, thumbnail } from "./api.js";
-import { guarded } from "./messages.js";
-import { working } from "./workspace.js";
+import { guarded, working } from "./messages.js";
 
 const $ = (id) => document.getElementById(id);
 

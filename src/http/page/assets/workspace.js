@@ -2,9 +2,11 @@
 
 import { ask, askAbout, element, fetchWithKey, formOf, problemOf } from "./api.js";
 import { colors, heat, keepMass, paint, patchAt, rangeOf } from "./draw.js";
-import { offer, saveAnswer, saveCanvas, saveMask } from "./download.js";
-import { guarded, say } from "./messages.js";
+import { offer, saveAnswer, saveCanvas, saveMask, stem } from "./download.js";
+import { guarded, say, working } from "./messages.js";
 import { showCommands } from "./commands.js";
+import { Matches } from "./matches.js";
+import { Objects } from "./objects.js";
 import { Timings } from "./timings.js";
 
 const $ = (id) => document.getElementById(id);
@@ -21,13 +23,13 @@ export class Workspace {
   /** The open photograph: `{file, name, picture, grid}`. */
   photo = null;
   second = null;
-  /** The overlay: `{head}`, `{patch, isOnSecond, maps}`, or null. */
+  /** The overlay: `{head}`, `{patch, isOnSecond, maps}`, `{objects}` with the way to find them, or null. */
   #overlay = null;
   /** Attention of each head, and its statistics. */
   #heads = [];
   /** The patch that the keyboard is at: `{patch, isOnSecond}`. */
   #cursor = null;
-  #timings = new Timings($("timing"));
+  timings = new Timings($("timing"));
   /** Ends the requests about the photograph before. */
   #running = new AbortController();
   /** Numbers of the latest photograph and of the latest request for parts; answers to earlier ones are dropped. */
@@ -37,7 +39,7 @@ export class Workspace {
 
   /** `before` and `after` do what else a page shows of a photograph, at once and when its maps are there. */
   constructor({ before, after }) {
-    Object.assign(this, { before, after });
+    Object.assign(this, { before, after, objects: new Objects(this), matches: new Matches(this) });
     for (const [id, isOnSecond] of [["photo", false], ["second", true]]) {
       const canvas = $(id);
       const grid = () => (isOnSecond ? this.second : this.photo).grid;
@@ -54,10 +56,10 @@ export class Workspace {
       });
     }
     for (const id of ["opacity", "mass", "fade"]) $(id).addEventListener("input", () => this.repaint());
-    $("clear").addEventListener("click", () => this.#layOver(null));
+    $("clear").addEventListener("click", () => this.layOver(null));
     $("second-remove").addEventListener("click", () => this.#removeSecond());
     for (const id of ["foreground", "joint"]) $(id).addEventListener("change", () => guarded(() => this.#showParts()));
-    $("language").addEventListener("change", () => this.#showCommands());
+    $("language").addEventListener("change", () => this.showCommands());
     this.#offerDownloads();
   }
 
@@ -85,8 +87,9 @@ export class Workspace {
     $("results").hidden = false;
     $("heads").replaceChildren();
     for (const id of ["explained", "head-stats", "added"]) $(id).textContent = "";
-    this.#timings.clear();
-    this.#layOver(null);
+    this.timings.clear();
+    this.matches.close();
+    this.layOver(null);
     const { photo } = this;
     say(`Analyzing ${photo.name}.`);
     paint($("pca"), { picture, grid: photo.grid, size: this.size, patchSize: this.patchSize });
@@ -108,7 +111,8 @@ export class Workspace {
     const number = ++this.#latestSecond;
     const picture = await this.#pictureOf(file);
     if (number !== this.#latestSecond) return;
-    if (this.#overlay?.isOnSecond) this.#layOver(null);
+    if (this.#overlay?.isOnSecond) this.layOver(null);
+    this.matches.close();
     this.second?.picture.close();
     this.second = { file, name: file.name || "pasted.png", picture, grid: this.gridOf(picture) };
     $("second").hidden = $("second-controls").hidden = $("joint-control").hidden = false;
@@ -118,20 +122,21 @@ export class Workspace {
     $("second-hint").textContent = "Click a patch in either photograph.";
     const { patch, isOnSecond } = this.#overlay ?? {};
     if (patch && !isOnSecond) await this.compare(patch, false);
-    else this.#layOver(this.#overlay);
+    else this.layOver(this.#overlay);
     if ($("joint").checked) await this.#showParts();
   }
 
   #removeSecond() {
+    this.matches.close();
     this.second?.picture.close();
     this.second = null;
     $("second").hidden = $("second-controls").hidden = $("joint-control").hidden = true;
     $("second-choice").hidden = false;
     $("second-stage").classList.add("empty");
     $("second-hint").textContent = "Compare patches across two photographs.";
-    if (this.#overlay?.isOnSecond) this.#layOver(null);
+    if (this.#overlay?.isOnSecond) this.layOver(null);
     if (this.#overlay?.maps) this.#overlay.maps.length = Math.min(this.#overlay.maps.length, 1);
-    this.#layOver(this.#overlay);
+    this.layOver(this.#overlay);
     if ($("joint").checked) guarded(() => this.#showParts());
   }
 
@@ -169,7 +174,7 @@ export class Workspace {
     }
     const shares = data.explained.map((share) => `${Math.round(share * 100)} %`).join(", ");
     $("explained").textContent = `The three colors explain ${shares} of the variance.`;
-    this.#timings.show("Parts", timing);
+    this.timings.show("Parts", timing);
     this.repaint();
   }
 
@@ -190,13 +195,13 @@ export class Workspace {
       const facts = element("span", { className: "facts", title: `Entropy ${entropy.toFixed(2)} nats, as much as ${Math.round(effective_patches)} even patches` },
         `${Math.round(foreground_mass * 100)} % on the object, entropy ${entropy.toFixed(1)}`);
       const button = element("button", { type: "button", "aria-pressed": "false" }, canvas, `head ${head}`, facts);
-      button.addEventListener("click", () => this.#layOver(this.#overlay?.head === head ? null : { head }));
+      button.addEventListener("click", () => this.layOver(this.#overlay?.head === head ? null : { head }));
       return button;
     }));
     const area = Math.round(stats.foreground_area * 100);
     const overlap = stats.mean_overlap === null ? "" : ` Two heads share ${Math.round(stats.mean_overlap * 100)} % of their attention, on average.`;
     $("head-stats").textContent = `The object covers ${area} % of the patches.${overlap}`;
-    this.#timings.show("Attention", timing);
+    this.timings.show("Attention", timing);
   }
 
   #move(event, isOnSecond) {
@@ -204,7 +209,7 @@ export class Workspace {
     const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     const known = [this.#cursor, this.#overlay].find((place) => place?.patch && Boolean(place.isOnSecond) === isOnSecond);
     const from = known?.patch ?? grid.map((side) => side >> 1);
-    if (event.key === "Escape") this.#layOver(null);
+    if (event.key === "Escape") this.layOver(null);
     const chooses = event.key === "Enter" || event.key === " ";
     if (!step && !chooses) return;
     event.preventDefault();
@@ -234,7 +239,7 @@ export class Workspace {
       const { signal, second } = this;
       this.#cursor = null;
       const overlay = { patch, isOnSecond, maps: [] };
-      this.#layOver(overlay);
+      this.layOver(overlay);
       const photos = (isOnSecond ? [second, this.photo] : [this.photo, second]).filter(Boolean);
       const path = this.path("similarity", `&patch=${patch.join(",")}`);
       const place = $(isOnSecond ? "second" : "photo").parentElement;
@@ -243,19 +248,20 @@ export class Workspace {
       const maps = data.data.map(({ grid, similarity }) => ({ grid, values: similarity.flat() }));
       overlay.maps = isOnSecond ? maps.reverse() : maps;
       if (this.second && overlay.maps[1]) this.second.grid = overlay.maps[1].grid;
-      this.#timings.show("Similarity", timing);
-      this.#layOver(overlay);
+      this.timings.show("Similarity", timing);
+      this.layOver(overlay);
       say(`Showing the similarity of every patch to row ${patch[0] + 1}, column ${patch[1] + 1}.`);
     });
   }
 
-  /** Lays a head's attention or a similarity map over the photographs, or nothing. */
-  #layOver(next) {
+  /** Lays a head's attention, a similarity map or the objects over the photographs, or nothing. */
+  layOver(next) {
     this.#overlay = next;
     for (const [head, button] of [...$("heads").children].entries()) {
       button.setAttribute("aria-pressed", String(next?.head === head));
     }
-    $("photo-controls").hidden = !next;
+    this.objects.show(next?.objects);
+    $("photo-controls").hidden = !next || Boolean(next.objects);
     $("mass-control").hidden = next?.head === undefined;
     if (next?.head !== undefined) {
       $("shown").textContent = `Attention of head ${next.head}`;
@@ -264,13 +270,13 @@ export class Workspace {
       $("shown").textContent = "Cosine to the marked patch";
     }
     this.repaint();
-    this.#showCommands();
+    this.showCommands();
   }
 
-  #showCommands() {
+  showCommands() {
     if (!this.photo) return;
     const { second, size, model } = this;
-    showCommands($("curl"), this.photo, { overlay: this.#overlay, second, size, model, language: $("language").value });
+    showCommands($("curl"), this.photo, { overlay: this.#overlay, matches: this.matches.options, second, size, model, language: $("language").value });
   }
 
   /** The values over the photograph, `mass` of a head, and their range. */
@@ -304,46 +310,36 @@ export class Workspace {
   }
 
   #offerDownloads() {
-    const stem = () => this.photo.name.replace(/\.\w+$/, "");
+    const name = (end) => `${stem(this.photo)}-${end}`;
     const parts = () => this.path("pca", `&foreground=${$("foreground").checked ? "auto" : "none"}`);
     const photos = () => ($("joint").checked && this.second ? [this.photo, this.second] : [this.photo]);
     offer($("parts-downloads"), [
-      ["PNG", () => saveAnswer(parts(), photos(), "image/png", `${stem()}-parts.png`)],
-      ["npy", () => saveAnswer(parts(), photos(), "application/x-npy", `${stem()}-parts.npy`)],
-      ["JSON", () => saveAnswer(parts(), photos(), "application/json", `${stem()}-parts.json`)],
+      ["PNG", () => saveAnswer(parts(), photos(), "image/png", name("parts.png"))],
+      ["npy", () => saveAnswer(parts(), photos(), "application/x-npy", name("parts.npy"))],
+      ["JSON", () => saveAnswer(parts(), photos(), "application/json", name("parts.json"))],
       ["mask of the object", async () => {
         const path = this.path("pca", "&foreground=auto");
         const { data } = await ask(path, { method: "POST", body: formOf([this.photo]) });
         const [{ grid, map }] = data.data;
         const values = map.flat();
-        saveMask((index) => values[index].some((value) => value > 0), grid, this.patchSize, `${stem()}-object-mask.png`);
+        saveMask((index) => values[index].some((value) => value > 0), grid, this.patchSize, name("object-mask.png"));
       }],
     ], guarded);
     offer($("heads-downloads"), [
-      ["PNG", () => saveAnswer(this.path("attention", "&head=all"), [this.photo], "image/png", `${stem()}-heads.png`)],
-      ["npy", () => saveAnswer(this.path("attention"), [this.photo], "application/x-npy", `${stem()}-heads.npy`)],
-      ["JSON", () => saveAnswer(this.path("attention"), [this.photo], "application/json", `${stem()}-heads.json`)],
+      ["PNG", () => saveAnswer(this.path("attention", "&head=all"), [this.photo], "image/png", name("heads.png"))],
+      ["npy", () => saveAnswer(this.path("attention"), [this.photo], "application/x-npy", name("heads.npy"))],
+      ["JSON", () => saveAnswer(this.path("attention"), [this.photo], "application/json", name("heads.json"))],
     ], guarded);
     offer($("overlay-downloads"), [
-      ["PNG as shown", () => saveCanvas($("photo"), `${stem()}-overlay.png`)],
+      ["PNG as shown", () => saveCanvas($("photo"), name("overlay.png"))],
       ["mask", () => {
         // All of the attention would be a mask of everything; DINO shows 60 % of it.
         const mass = Number($("mass").value);
         const shown = this.#shown(mass < 1 ? mass : 0.6);
         if (!shown) return;
         const middle = this.#overlay.head === undefined ? (shown.range[0] + shown.range[1]) / 2 : 0;
-        saveMask((index) => shown.values[index] > middle, this.photo.grid, this.patchSize, `${stem()}-mask.png`);
+        saveMask((index) => shown.values[index] > middle, this.photo.grid, this.patchSize, name("mask.png"));
       }],
     ], guarded);
-  }
-}
-
-/** Shows that `place` waits for `work`. */
-export async function working(place, work) {
-  place.classList.add("working");
-  try {
-    return await work();
-  } finally {
-    place.classList.remove("working");
   }
 }
