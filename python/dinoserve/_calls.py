@@ -183,7 +183,8 @@ def objects(image: Image, options: Mapping[str, Any]) -> Call[list[api.ObjectJso
 
 def object_masks(image: Image, options: Mapping[str, Any]) -> Call[Masks]:
     def read(response: httpx.Response) -> Masks:
-        return np.load(io.BytesIO(response.content), allow_pickle=False).astype(np.bool_)
+        loaded: npt.NDArray[np.uint8] = np.load(io.BytesIO(response.content), allow_pickle=False)
+        return loaded.astype(np.bool_)
 
     return Call("POST", "/v1/objects", read, options, "application/x-npy", [encoded(image)])
 

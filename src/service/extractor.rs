@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument;
 
 use super::{
@@ -266,6 +266,12 @@ impl Extractor {
             request.preparation.prepare(&file, patch, &limits)
         })
         .await
+    }
+
+    /// Takes `bytes` of the memory for decoding until the permit is dropped, for what is as large
+    /// as a photograph.
+    pub(super) async fn take_memory(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
+        self.decoding_budget.take(bytes).await
     }
 
     /// Makes a thumbnail of the whole image of a file, whose longer side is `side` pixels.

@@ -129,14 +129,29 @@ impl Extractor {
         }
     }
 
-    /// Extracts what `request` says of all files, then computes on a blocking thread. Fails with
-    /// the first image that cannot be used, by its index.
+    /// Extracts what `request` says of all files, then computes on a blocking thread. Fails as
+    /// [`Self::features_of`] does.
     pub(super) async fn compute<T: Send + 'static>(
         &self,
         files: Vec<Bytes>,
         request: ExtractRequest,
         compute: impl FnOnce(&[Arc<CachedFeatures>]) -> Result<T> + Send + 'static,
     ) -> Result<Timed<T>> {
+        let extracted = self.features_of(files, request).await?;
+        let started = Instant::now();
+        let features = extracted.value;
+        let work = move || compute(&features);
+        let value = self.on_blocking_thread("drawing a map", work).await?;
+        Ok(extracted.stages.finish(started, value))
+    }
+
+    /// Extracts what `request` says of all files. Fails with the first image that cannot be used,
+    /// by its index.
+    pub(super) async fn features_of(
+        &self,
+        files: Vec<Bytes>,
+        request: ExtractRequest,
+    ) -> Result<Timed<Vec<Arc<CachedFeatures>>>> {
         let count = files.len();
         // Only a few files are in flight at a time, because their pixels take much memory.
         let outcomes = stream::iter(files)
@@ -144,12 +159,10 @@ impl Extractor {
             .buffered(self.engine().max_concurrent_images());
         let extracted = Timed::collect(outcomes).await;
         let outcomes = extracted.value.into_iter().enumerate();
-        let features: Vec<_> = outcomes
+        let value = outcomes
             .map(|(index, outcome)| outcome.map_err(|error| at_image(error, index, count)))
             .collect::<Result<_>>()?;
-        let started = Instant::now();
-        let work = move || compute(&features);
-        let value = self.on_blocking_thread("drawing a map", work).await?;
-        Ok(extracted.stages.finish(started, value))
+        let stages = extracted.stages;
+        Ok(Timed { value, stages })
     }
 }

@@ -119,7 +119,7 @@ pub struct MatchedPoints {
     pub a: [f64; 2],
     /// Point of the second image.
     pub b: [f64; 2],
-    /// Cosine of the patches' tokens, -1 to 1.
+    /// Cosine of the two patches with those around them, -1 to 1.
     pub score: f32,
     /// Whether the transform maps one point near the other; `None` if none was requested.
     pub inlier: Option<bool>,
@@ -179,7 +179,7 @@ fn matched(
     let other = patches(b, options.tokens, chosen.map(|chosen| &*chosen[1]));
     let found = matches(&one, &other, conditions);
     let points = |found: &Match| {
-        let [across, down] = found.peak.map(f64::from);
+        let [across, down] = found.peak_offset.map(f64::from);
         let from = a.center_of(found.a, [0.0; 2]);
         let to = b.center_of(found.b, [across, down]);
         (a.placement.to_image(from), b.placement.to_image(to))

@@ -63,7 +63,7 @@ pub use self::{
     matching::{MatchOptions, MatchedImages, MatchedPoints},
     model_source::{LoadPlan, ModelSource},
     models::{ModelChoice, Models},
-    objects::{FoundObject, ImageObjects, ObjectOptions, ObjectPicture},
+    objects::{FoundObject, ImageObjects, ObjectForms, ObjectOptions, ObjectPicture},
     pca::{PCA_COMPONENTS, PcaAnswer, PcaOptions},
     probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, Probes, StoredProbe, Training},
     query::QueryInput,

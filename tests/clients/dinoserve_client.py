@@ -110,7 +110,8 @@ def features(client):
     maps = client.similarity([CAT, COFFEE], patch=(8, 12), size=224)
     check(abs(maps[0][8, 12] - 1) < 1e-4 and maps[1].max() < 1, "a patch is like itself")
     check(client.similarity_image(CAT, box=(0.1, 0.1, 0.3, 0.3), size=224).size == (336, 224), "a drawn similarity")
-    half = picture.resize((picture.width // 2, picture.height // 2))
+    with PIL.Image.open(CAT) as cat:
+        half = cat.resize((cat.width // 2, cat.height // 2))
     found = client.match(CAT, half, size=224, geometry="similarity")
     check(len(found["matches"]) > 50 and abs(found["transform"][0][0] - 0.5) < 0.03, "an image and its half")
     check(client.match_image(CAT, COFFEE, size=224, tokens="last").size == (680, 224), "drawn matches")

@@ -208,6 +208,12 @@ async fn bad_requests_for_patches_are_refused() {
             "it must be 0 to 1",
         ),
         ("/v1/objects?overlay=2", 1, 422, "it must be 0 to 1"),
+        (
+            "/v1/objects?overlay=2&output=mask",
+            1,
+            422,
+            "it must be 0 to 1",
+        ),
         ("/v1/objects?refine=always", 1, 422, "refine"),
     ] {
         let (found, problem) = problem(send(path, count)).await;
@@ -382,7 +388,12 @@ async fn coordinates_are_those_of_the_upright_image() {
     // Orientation 6: stored on its side.
     let turned = read_golden("formats/jpeg_orientation_6.jpg");
     let upright = golden_png("formats/jpeg_orientation_6.jpg.upright.png");
-    let found = ok_json(as_json(images(&server, "/v1/objects", &[turned.clone()]))).await;
+    let found = ok_json(as_json(images(
+        &server,
+        "/v1/objects",
+        std::slice::from_ref(&turned),
+    )))
+    .await;
     assert_eq!(found["width"], upright.width());
     assert_eq!(found["height"], upright.height());
     let found = ok_json(as_json(images(
@@ -393,4 +404,29 @@ async fn coordinates_are_those_of_the_upright_image() {
     .await;
     assert_eq!(found["images"][0]["width"], found["images"][1]["width"]);
     assert_eq!(found["images"][0]["height"], found["images"][1]["height"]);
+}
+
+#[tokio::test]
+async fn masks_end_where_the_view_of_the_model_ends() {
+    let server = Server::tiny().await;
+    // A line of pixels that becomes 67 million wide, of which the model sees 896.
+    let line = png(&RgbImage::from_pixel(65_535, 1, image::Rgb([9; 3])));
+    let path = "/v1/objects?size=896&resize=crop&method=attention";
+    let drawn = ok_bytes(images(&server, path, std::slice::from_ref(&line))).await;
+    let drawn = image::load_from_memory(&drawn).unwrap();
+    assert_eq!((drawn.width(), drawn.height()), (896, 896));
+
+    let path = "/v1/objects?size=112&resize=crop&method=attention&threshold=1";
+    let found = ok_json(as_json(server.post_file(path, COFFEE))).await;
+    let [object] = found["objects"].as_array().unwrap().as_slice() else {
+        panic!("{found}");
+    };
+    // Of 600×400 pixels the model sees the middle 350×350. At the top and at the bottom less than a
+    // patch is cut off, which counts as seen.
+    let bounds = numbers(&object["box"]);
+    for (side, expected) in bounds.iter().zip([125.0, 0.0, 475.0, 400.0]) {
+        assert!((side - expected).abs() < 8.0, "{bounds:?}");
+    }
+    let mask = decoded(&object["rle"]);
+    assert_eq!(object["area"], mask.iter().filter(|&&pixel| pixel).count());
 }

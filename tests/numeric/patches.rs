@@ -74,7 +74,7 @@ fn matches_are_those_of_the_reference() {
                 );
                 assert!((found.score - expected[2]).abs() < 1e-5, "{file} {name}");
                 for axis in 0..2 {
-                    let error = (found.peak[axis] - expected[3 + axis]).abs();
+                    let error = (found.peak_offset[axis] - expected[3 + axis]).abs();
                     assert!(error < 5e-3, "{file} {name}: {error}");
                 }
             }
@@ -106,7 +106,7 @@ fn matches_agree_with_the_true_transform() {
         let found = found(&golden, &conditions);
         let pairs: Vec<_> = found
             .iter()
-            .map(|found| (place(found.a, [0.0; 2]), place(found.b, found.peak)))
+            .map(|found| (place(found.a, [0.0; 2]), place(found.b, found.peak_offset)))
             .collect();
         let truth = golden.get("transform");
         let patch = 14.0 * scale;

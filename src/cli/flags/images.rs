@@ -142,8 +142,8 @@ pub(in crate::cli) struct MapFlags {
 }
 
 impl MapFlags {
-    /// Does the same as [`RunFlags::with_extractor`]. The features of one image are kept while it
-    /// is compared with others.
+    /// Does the same as [`RunFlags::with_extractor`]. The features of recent images are kept, so
+    /// that one that is compared with others is inferred once.
     pub(in crate::cli) async fn with_extractor<T>(
         &self,
         work: impl AsyncFnOnce(Extractor) -> anyhow::Result<T>,

@@ -96,6 +96,11 @@ impl Match {
         block_on(self.map.with_extractor(async |extractor| {
             let first = read(&self.first).await;
             let first = first.map_err(|error| error.about(&self.first))?;
+            extractor.engine().ready().await?;
+            // An error is then not one of each other image.
+            let same = [first.clone(), first.clone()];
+            let checked = extractor.match_images(same, &image, options, true).await;
+            checked.map_err(|error| error.about(&self.first))?;
             make_all(&extractor, sources, &self.output, async |file| {
                 let files = [first.clone(), read(&file.path).await?];
                 let found = extractor.match_images(files, &image, options, true).await?;

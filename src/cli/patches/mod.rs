@@ -4,6 +4,7 @@ mod matching;
 mod objects;
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write},
     path::{Path, PathBuf},
     pin::pin,
@@ -11,6 +12,7 @@ use std::{
     time::Instant,
 };
 
+use anyhow::bail;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
@@ -65,6 +67,13 @@ async fn make_all(
         unreadable: mut failures,
         skipped,
     } = sources;
+    let mut places = BTreeSet::new();
+    for file in &files {
+        let place = place_of(folder, &file.name, "png");
+        if !places.insert(place.clone()) {
+            bail!("two of the files would be written to {}", place.display());
+        }
+    }
     let concurrency = extractor.engine().ready().await?.max_concurrent_images();
     let started = Instant::now();
     let total = files.len() as u64;

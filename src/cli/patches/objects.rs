@@ -13,7 +13,7 @@ use crate::{
     error::{Error, ResultExt},
     features::objects::{Method, Refine},
     http::ObjectsJson,
-    service::{ObjectOptions, ObjectPicture},
+    service::{ObjectForms, ObjectOptions, ObjectPicture},
 };
 
 /// Find the objects of images without labels, and write two files of each image: `NAME.png`, the
@@ -68,10 +68,15 @@ impl Objects {
             true => ObjectPicture::Mask,
             false => ObjectPicture::Overlay(ObjectPicture::OPACITY),
         };
+        let forms = ObjectForms {
+            descriptions: true,
+            npy: false,
+            picture: Some(picture),
+        };
         block_on(self.map.with_extractor(async |extractor| {
             make_all(&extractor, sources, &self.output, async |file| {
                 let content = read(&file.path).await?;
-                let found = extractor.objects(content, &image, options, picture).await?;
+                let found = extractor.objects(content, &image, options, forms).await?;
                 let size = extractor.map_sizes(&image).of(found.value.grid);
                 let json = serde_json::to_value(ObjectsJson::new(&extractor, &found.value, size));
                 let png = found.value.png;

@@ -1,30 +1,42 @@
-//! Masks of pixels, and their encodings: run lengths as in COCO, and polygons.
+//! Masks of pixels, and their encodings: run lengths as in COCO, and outlines.
 
-mod polygons;
+mod outlines;
 mod rle;
 
-pub use self::{polygons::polygons, rle::Rle};
+pub use self::{
+    outlines::{Ring, outlines},
+    rle::Rle,
+};
 use crate::vision::Size;
 
-/// A mask of the pixels of an image.
+/// A label for each pixel of an image. Label 0 is the background.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mask {
+pub struct LabelImage {
     size: Size,
     /// Row by row.
-    pixels: Vec<bool>,
+    labels: Vec<u8>,
 }
 
 /// A box in pixels: left, top, right and bottom. The pixels of the last row and column lie within.
 pub type PixelBox = [usize; 4];
 
-impl Mask {
-    /// Makes a mask of its pixels, row by row.
+/// The pixels of a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The smallest box around them.
+    pub bounds: PixelBox,
+    /// Their number.
+    pub area: usize,
+}
+
+impl LabelImage {
+    /// Makes an image of its labels, row by row.
     ///
     /// # Panics
-    /// If there are not as many pixels as the size has.
-    pub fn new(size: Size, pixels: Vec<bool>) -> Self {
-        assert_eq!(pixels.len() as u64, size.pixels(), "a value for each pixel");
-        Self { size, pixels }
+    /// If there are not as many labels as the size has pixels.
+    pub fn new(size: Size, labels: Vec<u8>) -> Self {
+        assert_eq!(labels.len() as u64, size.pixels(), "a label for each pixel");
+        Self { size, labels }
     }
 
     /// Returns the size.
@@ -32,37 +44,47 @@ impl Mask {
         self.size
     }
 
-    /// Returns the pixels, row by row.
-    pub fn pixels(&self) -> &[bool] {
-        &self.pixels
+    /// Returns the labels, row by row.
+    pub fn labels(&self) -> &[u8] {
+        &self.labels
     }
 
-    /// Returns the number of pixels that are set.
-    pub fn area(&self) -> usize {
-        self.pixels.iter().filter(|&&pixel| pixel).count()
-    }
-
-    /// Returns the smallest box around the pixels that are set; `None` if there are none.
-    pub fn bounds(&self) -> Option<PixelBox> {
-        let mut bounds: Option<PixelBox> = None;
-        for (y, row) in self.pixels.chunks(self.size.width).enumerate() {
-            let Some(left) = row.iter().position(|&pixel| pixel) else {
-                continue;
-            };
-            let right = row.iter().rposition(|&pixel| pixel).unwrap_or(left) + 1;
-            bounds = Some(match bounds {
-                None => [left, y, right, y + 1],
-                Some([x0, y0, x1, _]) => [x0.min(left), y0, x1.max(right), y + 1],
-            });
+    /// Returns the extents of the labels 1 to `count`; `None` for one that no pixel has.
+    pub fn extents(&self, count: usize) -> Vec<Option<Extent>> {
+        let mut extents: Vec<Option<Extent>> = vec![None; count];
+        for (y, row) in self.labels.chunks(self.size.width).enumerate() {
+            let mut x = 0;
+            for run in row.chunk_by(|one, other| one == other) {
+                let (left, right) = (x, x + run.len());
+                x = right;
+                let label = usize::from(run[0]);
+                if label == 0 || label > count {
+                    continue;
+                }
+                let extent = extents[label - 1].get_or_insert(Extent {
+                    bounds: [left, y, right, y + 1],
+                    area: 0,
+                });
+                let [x0, y0, x1, _] = extent.bounds;
+                extent.bounds = [x0.min(left), y0, x1.max(right), y + 1];
+                extent.area += run.len();
+            }
         }
-        bounds
+        extents
     }
 
-    /// Returns whether a pixel is set. Pixels outside are not.
-    fn get(&self, x: isize, y: isize) -> bool {
+    /// Changes each label to its number in `numbers`.
+    pub fn renumber(&mut self, numbers: &[u8]) {
+        for label in &mut self.labels {
+            *label = numbers[usize::from(*label)];
+        }
+    }
+
+    /// Returns whether a pixel has a label. Pixels outside have none.
+    fn has(&self, label: u8, x: isize, y: isize) -> bool {
         let Size { width, height } = self.size;
         let inside = (0..width as isize).contains(&x) && (0..height as isize).contains(&y);
-        inside && self.pixels[y as usize * width + x as usize]
+        inside && self.labels[y as usize * width + x as usize] == label
     }
 }
 
@@ -70,19 +92,32 @@ impl Mask {
 pub(super) mod tests {
     use super::*;
 
-    /// Makes a mask of lines in which `#` is set.
-    pub(in crate::features::mask) fn mask(lines: &[&str]) -> Mask {
+    /// Makes an image of lines in which `#` is label 1, and digits are labels.
+    pub(in crate::features::mask) fn image(lines: &[&str]) -> LabelImage {
         let size = Size::new(lines[0].len(), lines.len());
         let pixels = lines.iter().flat_map(|line| line.bytes());
-        Mask::new(size, pixels.map(|pixel| pixel == b'#').collect())
+        let label = |pixel: u8| match pixel {
+            b'#' => 1,
+            b'0'..=b'9' => pixel - b'0',
+            _ => 0,
+        };
+        LabelImage::new(size, pixels.map(label).collect())
     }
 
     #[test]
-    fn bounds_are_tight() {
-        let mask = mask(&["......", "..#...", "...##.", "......"]);
-        assert_eq!(mask.bounds(), Some([2, 1, 5, 3]));
-        assert_eq!(mask.area(), 3);
-        let empty = Mask::new(Size::new(2, 2), vec![false; 4]);
-        assert_eq!(empty.bounds(), None);
+    fn extents_are_tight() {
+        let image = image(&["......", "..#..3", "...##.", "......"]);
+        let expected = [
+            Some(Extent {
+                bounds: [2, 1, 5, 3],
+                area: 3,
+            }),
+            None,
+            Some(Extent {
+                bounds: [5, 1, 6, 2],
+                area: 1,
+            }),
+        ];
+        assert_eq!(image.extents(3), expected);
     }
 }

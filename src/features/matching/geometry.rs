@@ -45,7 +45,7 @@ pub const MIN_INLIERS: usize = 8;
 /// Maximum number of samples.
 const MAX_SAMPLES: usize = 4000;
 /// Probability that no sample without an outlier is drawn, when the search ends early.
-const MISS: f64 = 1e-4;
+const FAILURE_PROBABILITY: f64 = 1e-4;
 /// Maximum number of fits to the inliers of a sample.
 const MAX_FITS: usize = 10;
 
@@ -85,14 +85,15 @@ pub fn estimate(pairs: &[Pair], geometry: Geometry, tolerance: Point) -> Option<
     })
 }
 
-/// Returns the number of samples after which one has no outlier, but for [`MISS`].
+/// Returns the number of samples of which at least one has no outlier, but for
+/// [`FAILURE_PROBABILITY`].
 fn samples_needed(inliers: f64, sample_size: i32) -> usize {
     let all_inliers = inliers.powi(sample_size);
     if all_inliers >= 1.0 {
         return 1;
     }
     // Zero inliers need infinitely many, which `as` turns into the largest number.
-    (MISS.ln() / -(-all_inliers).ln_1p().abs()).ceil() as usize
+    (FAILURE_PROBABILITY.ln() / -(-all_inliers).ln_1p().abs()).ceil() as usize
 }
 
 struct Candidate {
@@ -198,6 +199,11 @@ fn fit_similarity(pairs: &[Pair]) -> Option<Transform> {
 /// points are the origins. It does not move the center of the first image to infinity.
 fn fit_homography(pairs: &[Pair]) -> Option<Transform> {
     let (center_a, center_b) = centers(pairs);
+    if is_straight(pairs.iter().map(|pair| pair.0), center_a)
+        || is_straight(pairs.iter().map(|pair| pair.1), center_b)
+    {
+        return None;
+    }
     let scale_a = spread(pairs.iter().map(|pair| pair.0), center_a)?;
     let scale_b = spread(pairs.iter().map(|pair| pair.1), center_b)?;
     let mut square = Mat::<f64>::zeros(8, 8);
@@ -240,8 +246,10 @@ fn fit_homography(pairs: &[Pair]) -> Option<Transform> {
         [0.0, 0.0, 1.0],
     ];
     let transform = product(&from_normalized, &product(&normalized, &into_normalized));
-    let last = transform[2][2];
-    Some(transform.map(|row| row.map(|value| value / last)))
+    // The sign stays, so that points in front of the horizon have a positive last coordinate.
+    let last = transform[2][2].abs();
+    let scale = if last > 0.0 { last } else { 1.0 };
+    Some(transform.map(|row| row.map(|value| value / scale)))
 }
 
 fn product(a: &Transform, b: &Transform) -> Transform {
@@ -257,6 +265,20 @@ fn centers(pairs: &[Pair]) -> (Point, Point) {
         }
     }
     (a, b)
+}
+
+/// Returns whether points lie on one line, which leaves a homography undetermined.
+fn is_straight(points: impl Iterator<Item = Point>, center: Point) -> bool {
+    let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
+    for point in points {
+        let [x, y] = [point[0] - center[0], point[1] - center[1]];
+        xx += x * x;
+        xy += x * y;
+        yy += y * y;
+    }
+    // The product of the variances along the principal axes, and their sum.
+    let (product, sum) = (xx * yy - xy * xy, xx + yy);
+    product <= 1e-6 * sum * sum
 }
 
 /// Returns the factor that brings the mean distance from the center to √2; `None` if all points are
@@ -321,6 +343,16 @@ mod tests {
     fn a_homography_is_found_among_outliers() {
         let transform = [[1.1, 0.1, 20.0], [-0.05, 0.9, 10.0], [3e-4, -2e-4, 1.0]];
         assert_finds(transform, Geometry::Homography);
+        // The origin lies beyond the horizon, and all points in front of it.
+        let pairs: Vec<Pair> = (0..60)
+            .map(|i| {
+                let a = [f64::from(i % 10) * 50.0, 150.0 + f64::from(i / 10) * 50.0];
+                let w = 0.01 * a[1] - 1.0;
+                (a, [a[0] / w, a[1] / w])
+            })
+            .collect();
+        let found = estimate(&pairs, Geometry::Homography, TOLERANCE).expect("all agree");
+        assert!(found.inliers.iter().all(|&inlier| inlier));
     }
 
     #[test]
@@ -348,5 +380,6 @@ mod tests {
             .map(|i| ([f64::from(i), 0.0], [f64::from(i), 0.0]))
             .collect();
         assert!(estimate(&straight, Geometry::Similarity, TOLERANCE).is_some());
+        assert_eq!(estimate(&straight, Geometry::Homography, TOLERANCE), None);
     }
 }

@@ -11,13 +11,14 @@
 //!
 //! A match has the center of a patch in the first image and the peak of the similarity in the
 //! second one: between patches, where the parabola through the best patch and its neighbors has its
-//! maximum. Measurements are in `docs/patches.md`.
+//! maximum, relative to that of the similarity of the first image to itself. Measurements are in
+//! `docs/patches.md`.
 
 mod geometry;
 mod nearest;
 mod patches;
 
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array1, Array2};
 
 pub use self::geometry::{Geometry, MIN_INLIERS, Transform, Transformed, estimate};
 use self::nearest::{Best, Nearest, nearest};
@@ -28,8 +29,8 @@ option_enum! {
     /// Tokens that are compared.
     #[derive(Default)]
     pub enum Level {
-        /// Those of the earliest block that a model outputs, the fourth from the end. They tell
-        /// places of one scene apart.
+        /// Those of the earliest block that a model outputs: the fourth from the end, or the first
+        /// of a model with fewer. They tell places of one scene apart.
         #[default]
         Early,
         /// Those of the last block. They say what a patch shows, so that parts of different objects
@@ -47,7 +48,8 @@ pub struct Conditions {
     /// second best is not one of the patches around the best, as these show nearly the same. The
     /// distance of unit vectors is √(2 − 2·cosine). At 1 all matches are kept.
     pub ratio: f32,
-    /// Minimum number of the eight patches around that have matches which move alike, 0 to 8.
+    /// Minimum number of the eight patches around that have matches which move alike, 0 to 8. At
+    /// the border of an image, all that are there suffice.
     pub support: usize,
     /// Whether to look for the peak between patches.
     pub subpixel: bool,
@@ -64,19 +66,19 @@ pub struct Match {
     pub score: f32,
     /// Peak of the similarity to the first patch, in patches right of and below the center of the
     /// second one; -0.5 to 0.5.
-    pub peak: [f32; 2],
+    pub peak_offset: [f32; 2],
 }
 
 /// Finds the matches of two images, the most similar first. Of equally similar patches the first is
 /// the nearest.
 pub fn matches(a: &Patches<'_>, b: &Patches<'_>, conditions: &Conditions) -> Vec<Match> {
     let scales = scales(a, b);
-    let places_a = places(a, &scales);
-    let places_b = places(b, &scales);
+    let descriptors_a = descriptors(a, &scales);
+    let descriptors_b = descriptors(b, &scales);
     let Nearest {
         of_rows,
         of_columns,
-    } = nearest(&places_a, &places_b, a, b, conditions.ratio < 1.0);
+    } = nearest(&descriptors_a, &descriptors_b, a, b, conditions.ratio < 1.0);
     let is_mutual = |index, best: &Best| of_columns[best.index] == Some(index);
     let mutual: Vec<Option<Best>> = of_rows
         .into_iter()
@@ -90,18 +92,25 @@ pub fn matches(a: &Patches<'_>, b: &Patches<'_>, conditions: &Conditions) -> Vec
             || distance(best.score) <= conditions.ratio * distance(best.second);
         if best.score >= conditions.min_score
             && is_distinct
-            && support(&mutual, index, best.index, a.grid, b.grid) >= conditions.support
+            && support(&mutual, index, best.index, a.grid, b.grid).is_at_least(conditions.support)
         {
-            let cosine = |other: usize| places_a.row(index).dot(&places_b.row(other));
-            let peak = match conditions.subpixel {
-                true => peak(b.grid, best.index, best.score, cosine),
+            let descriptor = descriptors_a.row(index);
+            let in_a = |other: usize| descriptor.dot(&descriptors_a.row(other));
+            let in_b = |other: usize| descriptor.dot(&descriptors_b.row(other));
+            let peak_offset = match conditions.subpixel {
+                true => {
+                    // Around the patch itself the similarity is not symmetric, either.
+                    let own = peak(a.grid, index, 1.0, in_a);
+                    let found = peak(b.grid, best.index, best.score, in_b);
+                    [0, 1].map(|axis| (found[axis] - own[axis]).clamp(-0.5, 0.5))
+                }
                 false => [0.0; 2],
             };
             matches.push(Match {
                 a: index,
                 b: best.index,
-                score: best.score,
-                peak,
+                score: best.score.clamp(-1.0, 1.0),
+                peak_offset,
             });
         }
     }
@@ -112,11 +121,25 @@ pub fn matches(a: &Patches<'_>, b: &Patches<'_>, conditions: &Conditions) -> Vec
 
 /// Distance in patches up to which two moves are alike. A turn by 30° and a scale of 1.4 move a
 /// neighbor by less.
-const ALIKE: f64 = 1.6;
+const MAX_MOVE_DIFFERENCE: f64 = 1.6;
+
+/// Patches around a patch.
+struct Support {
+    /// Number of those whose matches move alike.
+    found: usize,
+    /// Number of those in the image: fewer than eight at its border.
+    inside: usize,
+}
+
+impl Support {
+    fn is_at_least(&self, wanted: usize) -> bool {
+        self.found >= wanted.min(self.inside)
+    }
+}
 
 /// Counts the patches around patch `from` of the first image whose matches lie around patch `to` of
 /// the second image in the same way.
-fn support(mutual: &[Option<Best>], from: usize, to: usize, grid_a: Grid, grid_b: Grid) -> usize {
+fn support(mutual: &[Option<Best>], from: usize, to: usize, grid_a: Grid, grid_b: Grid) -> Support {
     let place =
         |index: usize, grid: Grid| [(index / grid.width) as f64, (index % grid.width) as f64];
     let (from, to) = (place(from, grid_a), place(to, grid_b));
@@ -131,9 +154,12 @@ fn support(mutual: &[Option<Best>], from: usize, to: usize, grid_a: Grid, grid_b
         };
         let [near, matched] = [place(near, grid_a), place(best.index, grid_b)];
         let moved = [0, 1].map(|axis| (matched[axis] - to[axis]) - (near[axis] - from[axis]));
-        (near_row, near_column) != (row, column) && moved[0].hypot(moved[1]) <= ALIKE
+        (near_row, near_column) != (row, column) && moved[0].hypot(moved[1]) <= MAX_MOVE_DIFFERENCE
     };
-    around.filter(is_alike).count()
+    Support {
+        inside: around.clone().count() - 1,
+        found: around.filter(is_alike).count(),
+    }
 }
 
 /// Returns the inverse of the root mean square of each dimension over two images; 0 for a dimension
@@ -151,7 +177,7 @@ fn scales(a: &Patches<'_>, b: &Patches<'_>) -> Array1<f32> {
 }
 
 /// Describes the place around each patch by a unit vector: `[h · w, dim]`.
-fn places(patches: &Patches<'_>, scales: &Array1<f32>) -> Array2<f32> {
+fn descriptors(patches: &Patches<'_>, scales: &Array1<f32>) -> Array2<f32> {
     let unit = unit_rows(&patches.tokens * scales);
     let Grid { height, width } = patches.grid;
     let across = averaged(&unit, |index| {
@@ -282,10 +308,14 @@ mod tests {
         let inner = found.iter().find(|found| found.a == GRID.patches() / 2);
         let inner = inner.expect("a match of the middle patch");
         assert_eq!(inner.b, inner.a);
-        assert!((inner.peak[0] - 0.3).abs() < 0.05, "{:?}", inner.peak);
-        assert!(inner.peak[1].abs() < 1e-3, "{:?}", inner.peak);
+        assert!(
+            (inner.peak_offset[0] - 0.3).abs() < 0.05,
+            "{:?}",
+            inner.peak_offset
+        );
+        assert!(inner.peak_offset[1].abs() < 1e-3, "{:?}", inner.peak_offset);
         let edge = found.iter().find(|found| found.b == 0);
-        assert_eq!(edge.expect("a match at the corner").peak, [0.0; 2]);
+        assert_eq!(edge.expect("a match at the corner").peak_offset, [0.0; 2]);
     }
 
     #[test]
@@ -320,11 +350,10 @@ mod tests {
         assert_eq!(count(alike, None), 0);
         let distinct = Conditions { ratio: 0.5, ..ALL };
         assert_eq!(count(distinct, None), all);
-        // A patch at a corner has three around it, and one at an edge five.
+        // A patch at a corner has three around it, which suffice.
         let supported = |support| Conditions { support, ..ALL };
         assert_eq!(count(supported(3), None), all);
-        assert_eq!(count(supported(4), None), all - 4);
-        assert_eq!(count(supported(6), None), all - 32);
+        assert_eq!(count(supported(8), None), all);
         let mut pair = vec![false; all];
         pair[40] = true;
         pair[41] = true;

@@ -30,16 +30,20 @@ pub(super) struct Best {
 
 /// Finds the nearest patches among those that are chosen, by unit vectors that describe them.
 pub(super) fn nearest(
-    places_a: &Array2<f32>,
-    places_b: &Array2<f32>,
+    descriptors_a: &Array2<f32>,
+    descriptors_b: &Array2<f32>,
     a: &Patches<'_>,
     b: &Patches<'_>,
     with_second: bool,
 ) -> Nearest {
-    let (rows, dim) = places_a.dim();
-    let columns = places_b.nrows();
-    let left = places_a.as_slice().expect("a fresh array is contiguous");
-    let right = places_b.as_slice().expect("a fresh array is contiguous");
+    let (rows, dim) = descriptors_a.dim();
+    let columns = descriptors_b.nrows();
+    let left = descriptors_a
+        .as_slice()
+        .expect("a fresh array is contiguous");
+    let right = descriptors_b
+        .as_slice()
+        .expect("a fresh array is contiguous");
     let right = MatRef::from_row_major_slice(right, columns, dim);
     let is_chosen =
         |patches: &Patches<'_>, index: usize| patches.chosen.is_none_or(|chosen| chosen[index]);

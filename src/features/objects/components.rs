@@ -4,7 +4,7 @@ use crate::vision::Grid;
 
 /// Which patches are neighbors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Connectivity {
+pub(super) enum Connectivity {
     /// Those that share an edge.
     Edges,
     /// Those that share an edge or a corner.
@@ -12,7 +12,11 @@ pub enum Connectivity {
 }
 
 /// Returns the connected components of the chosen patches, in the order of their first patch.
-pub fn components(chosen: &[bool], grid: Grid, connectivity: Connectivity) -> Vec<Vec<bool>> {
+pub(super) fn components(
+    chosen: &[bool],
+    grid: Grid,
+    connectivity: Connectivity,
+) -> Vec<Vec<bool>> {
     let mut rest = chosen.to_vec();
     let mut components = Vec::new();
     while let Some(first) = rest.iter().position(|&patch| patch) {

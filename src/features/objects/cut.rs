@@ -8,10 +8,12 @@ use super::graph::Graph;
 const FLOOR: f64 = 1e-5;
 /// Value above which a cut goes through one thing and not between two; the largest is 2.
 const MAX_CUT: f64 = 0.5;
+/// Maximum number of cuts of an image. Only a graph with hardly any edges has more.
+const MAX_CUTS: usize = 64;
 /// Maximum number of steps of the eigensolver. A clear cut takes about twenty.
 const MAX_STEPS: usize = 160;
-/// Steps between two looks at the result.
-const LOOK: usize = 8;
+/// Steps between two checks of the result.
+const CHECK_INTERVAL: usize = 8;
 /// Residual at which the eigenvector is accepted.
 const RESIDUAL: f64 = 1e-7;
 
@@ -30,21 +32,25 @@ pub struct Cut {
 }
 
 /// Cuts all patches in two. `attention` is the mean attention of CLS to each patch.
-pub fn first_cut(graph: &Graph, attention: &[f32]) -> Cut {
+pub(super) fn first_cut(graph: &Graph, attention: &[f32]) -> Cut {
     let all: Vec<usize> = (0..graph.patches()).collect();
     cut(graph, &all, attention)
 }
 
 /// Cuts the graph and its parts in two as long as that is cheap. Returns the final parts, as lists
 /// of patches.
-pub fn parts(graph: &Graph, attention: &[f32]) -> Vec<Vec<usize>> {
+///
+/// Parts of fewer than `min_size` patches are not cut.
+pub(super) fn parts(graph: &Graph, attention: &[f32], min_size: usize) -> Vec<Vec<usize>> {
     let mut parts = Vec::new();
+    let mut cuts = 0;
     let mut todo = vec![(0..graph.patches()).collect::<Vec<_>>()];
     while let Some(part) = todo.pop() {
-        if part.len() < 2 {
+        if part.len() < min_size.max(2) || cuts == MAX_CUTS {
             parts.push(part);
             continue;
         }
+        cuts += 1;
         let cut = cut(graph, &part, attention);
         if cut.value >= MAX_CUT {
             parts.push(part);
@@ -166,7 +172,7 @@ fn second_eigenvector(weights: &Weights<'_>, roots: &[f64]) -> (f64, Vec<f64>) {
         orthogonalize(&mut next, &basis);
         let length = dot(&next, &next).sqrt();
         let is_last = step == steps || length < 1e-12;
-        if is_last || step % LOOK == 0 {
+        if is_last || step % CHECK_INTERVAL == 0 {
             let (value, combination) = largest_of_tridiagonal(&diagonal, &off_diagonal);
             let residual = length * combination[step - 1].abs();
             if is_last || residual < RESIDUAL {
@@ -263,12 +269,13 @@ mod tests {
     #[test]
     fn groups_are_parts_and_two_patches_can_be_cut() {
         let (graph, attention) = groups([30, 20]);
-        let mut sizes: Vec<usize> = parts(&graph, &attention).iter().map(Vec::len).collect();
+        let mut sizes: Vec<usize> = parts(&graph, &attention, 2).iter().map(Vec::len).collect();
         sizes.sort_unstable();
         assert_eq!(sizes, [20, 30]);
         let (graph, attention) = groups([1, 1]);
-        assert_eq!(parts(&graph, &attention).len(), 2);
+        assert_eq!(parts(&graph, &attention, 2).len(), 2);
+        assert_eq!(parts(&graph, &attention, 3).len(), 1);
         let (graph, attention) = groups([1, 0]);
-        assert_eq!(parts(&graph, &attention), [[0]]);
+        assert_eq!(parts(&graph, &attention, 2), [[0]]);
     }
 }

@@ -7,7 +7,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 const BLOCK: usize = 64;
 
 /// Which patches are joined by an edge. A patch is joined with itself.
-pub struct Graph {
+pub(super) struct Graph {
     patches: usize,
     /// Bytes of a row.
     stride: usize,
@@ -17,7 +17,7 @@ pub struct Graph {
 
 /// Returns the mean cosine of all pairs of tokens: near 1 for an image whose patches all show the
 /// same.
-pub fn mean_cosine(tokens: ArrayView2<'_, f32>) -> f64 {
+pub(super) fn mean_cosine(tokens: ArrayView2<'_, f32>) -> f64 {
     let mut mean = vec![0.0_f64; tokens.ncols()];
     for token in tokens.rows() {
         let length = length(token.iter().copied());
@@ -36,7 +36,7 @@ fn length(values: impl Iterator<Item = f32>) -> f64 {
 impl Graph {
     /// Joins the tokens `[patches, dim]` whose cosine is above `threshold` after the mean token is
     /// subtracted.
-    pub fn new(tokens: ArrayView2<'_, f32>, threshold: f32) -> Self {
+    pub(super) fn new(tokens: ArrayView2<'_, f32>, threshold: f32) -> Self {
         let unit = centered(tokens);
         let (patches, dim) = unit.dim();
         let values = unit.as_slice().expect("a fresh array is contiguous");
@@ -76,14 +76,14 @@ impl Graph {
     }
 
     /// Returns the number of patches.
-    pub fn patches(&self) -> usize {
+    pub(super) fn patches(&self) -> usize {
         self.patches
     }
 
     /// Computes, for each of some patches, the sum of the `values` `[patches]` of those that it is
     /// joined with. Sums of eight values are looked up in tables, so that a row takes an addition a
     /// byte.
-    pub fn sums(&self, of: &[usize], values: &[f64]) -> Vec<f64> {
+    pub(super) fn sums(&self, of: &[usize], values: &[f64]) -> Vec<f64> {
         let mut tables = vec![[0.0_f64; 256]; self.stride];
         for (eight, table) in values.chunks(8).zip(&mut tables) {
             for (bit, &value) in eight.iter().enumerate() {

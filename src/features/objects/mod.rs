@@ -78,7 +78,9 @@ pub fn by_cuts(
         return Vec::new();
     }
     let graph = Graph::new(tokens, threshold);
-    let parts = parts(&graph, attention);
+    // Smaller parts are not returned.
+    let min_size = (MIN_SHARE * grid.patches() as f64).ceil() as usize;
+    let parts = parts(&graph, attention, min_size);
     if parts.len() < 2 {
         return Vec::new();
     }

@@ -10,7 +10,8 @@ use crate::vision::{Grid, RgbImage};
 
 /// Cells of a patch along each side.
 const CELLS: usize = 2;
-/// Cells around a cell on each side that its function is fitted on: one patch.
+/// Cells around a cell on each side that its function is fitted on: one patch, where a cell is half
+/// of one.
 const RADIUS: usize = 2;
 /// Variance of colors, 0 to 1, below which they are no edge.
 const EPSILON: f64 = 1e-4;

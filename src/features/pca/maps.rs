@@ -31,7 +31,7 @@ pub fn maps(
     let (basis, shown) = match foreground {
         Foreground::None => (Pca::fit(all.view(), count)?, None),
         Foreground::Auto => {
-            let shown = foreground_of(all.view(), &cls_attention.concat())?;
+            let shown = foreground_of(all.view(), &joined_attention(cls_attention))?;
             let rows: Vec<usize> = (0..shown.len()).filter(|&row| shown[row]).collect();
             if rows.len() > count {
                 let chosen = all.select(Axis(0), &rows);
@@ -70,7 +70,7 @@ pub fn maps_in(
     }
     let all = joined(tokens)?;
     let shown = (foreground == Foreground::Auto)
-        .then(|| foreground_side(&basis.pca, all.view(), &cls_attention.concat()));
+        .then(|| foreground_side(&basis.pca, all.view(), &joined_attention(cls_attention)));
     let pca = basis.pca.first(count);
     let mut projected = pca.project(all.view());
     Range::scale(&basis.ranges[..count], &mut projected);
@@ -110,6 +110,15 @@ impl PcaMaps {
     }
 }
 
+/// Joins the attention of all images. Each is multiplied by its number of patches, as the attention
+/// of an image adds up to about 1 whatever their number is.
+fn joined_attention(cls_attention: &[Vec<f32>]) -> Vec<f32> {
+    let images = cls_attention.iter();
+    images
+        .flat_map(|image| image.iter().map(|&value| value * image.len() as f32))
+        .collect()
+}
+
 /// Joins the tokens of all images; those of a single image are not copied.
 fn joined<'a>(tokens: &[ArrayView2<'a, f32>]) -> Result<CowArray<'a, f32, Ix2>> {
     match tokens {
@@ -136,9 +145,11 @@ pub fn joint_foreground(
     cls_attention: &[Vec<f32>],
 ) -> Result<Vec<Vec<bool>>> {
     let all = joined(tokens)?;
-    let mut rest = foreground_of(all.view(), &cls_attention.concat())?;
-    let counts = tokens.iter().map(|image| image.nrows());
-    Ok(counts.map(|count| rest.drain(..count).collect()).collect())
+    let mut rest = foreground_of(all.view(), &joined_attention(cls_attention))?;
+    let masks = tokens.iter();
+    Ok(masks
+        .map(|image| rest.drain(..image.nrows()).collect())
+        .collect())
 }
 
 /// Computes which of the `tokens` lie on the side of the first component of `basis` with more

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::features::mask::{Mask, Rle, polygons};
+use crate::features::mask::{Extent, Ring, Rle};
 
 /// A mask of pixels of the upright image.
 #[derive(Serialize, ToSchema)]
@@ -17,7 +17,8 @@ pub(crate) struct MaskJson {
     area: usize,
     rle: RleJson,
     /// Outlines: each a list of points [x, y]. A point is inside if an odd number of outlines
-    /// surround it.
+    /// surround it. They are simplified, by half a pixel of the image that the model sees or by
+    /// a pixel of the photograph; `rle` is exact.
     polygons: Vec<Vec<[f64; 2]>>,
 }
 
@@ -32,17 +33,15 @@ pub(crate) struct RleJson {
 }
 
 impl MaskJson {
-    /// Encodes a mask. The outlines lie within `tolerance` pixels of its edges.
-    pub(crate) fn new(mask: &Mask, tolerance: f64) -> Self {
-        let Rle { size, counts } = Rle::from(mask);
+    pub(crate) fn new(extent: Extent, rle: &Rle, polygons: &[Ring]) -> Self {
         Self {
-            bounds: mask.bounds().unwrap_or_default(),
-            area: mask.area(),
+            bounds: extent.bounds,
+            area: extent.area,
             rle: RleJson {
-                size: [size.height, size.width],
-                counts,
+                size: [rle.size.height, rle.size.width],
+                counts: rle.counts.clone(),
             },
-            polygons: polygons(mask, tolerance),
+            polygons: polygons.to_vec(),
         }
     }
 }

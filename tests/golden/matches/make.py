@@ -99,7 +99,9 @@ def matches(one, other, ratio, support):
                 v, u = divmod(matched, b.shape[1])
                 alike += math.hypot(v - y - dy, u - x - dx) <= 1.6
         if alike >= support and (ratio >= 1 or distance(row[y, x]) <= ratio * distance(far.max())):
-            found.append((i, j, row[y, x], *peak(row, (y, x))))
+            own = peak((a.reshape(-1, a.shape[-1])[i] @ a.reshape(-1, a.shape[-1]).T).reshape(a.shape[:2]), (top, left))
+            shift = np.clip(np.subtract(peak(row, (y, x)), own), -0.5, 0.5)
+            found.append((i, j, row[y, x], *shift))
     found.sort(key=lambda match: -match[2])
     return np.array(found, np.float32).reshape(-1, 5)
 

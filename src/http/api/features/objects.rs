@@ -5,17 +5,13 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use ndarray::Array3;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::maps::{PictureRequest, with_sizes};
 use crate::{
     error::Error,
-    features::{
-        npy,
-        objects::{Method, Refine},
-    },
+    features::objects::{Method, Refine},
     http::{
         AppState, Rejection, Result,
         api::{
@@ -29,7 +25,7 @@ use crate::{
             negotiate::Representation,
         },
     },
-    service::{Extractor, ImageObjects, ObjectOptions, ObjectPicture},
+    service::{Extractor, ImageObjects, ObjectForms, ObjectOptions, ObjectPicture},
 };
 
 const OFFERS: [Representation; 3] = [
@@ -45,7 +41,7 @@ const OFFERS: [Representation; 3] = [
 pub(crate) struct ObjectParams {
     /// Way to find objects. `tokencut` cuts the graph of alike patches where it falls apart, and
     /// returns the parts with the most attention. `attention` returns the patches that the CLS
-    /// token attends to most: rough, and the same as `/v1/attention` shows.
+    /// token attends to most, which are rough.
     #[param(inline)]
     method: Method,
     /// Maximum number of objects. Those with the largest scores are returned.
@@ -153,7 +149,7 @@ impl<'a> ObjectsJson<'a> {
                 .iter()
                 .map(|object| ObjectJson {
                     score: object.score,
-                    mask: MaskJson::new(&object.mask, object.tolerance),
+                    mask: MaskJson::new(object.extent, &object.rle, &object.polygons),
                 })
                 .collect(),
         }
@@ -195,15 +191,21 @@ pub(crate) async fn find_objects(
         threshold: params.threshold,
         refine: params.refine,
     };
-    let picture = match (request.representation, params.output) {
-        (Representation::Png, ObjectOutput::Overlay) => ObjectPicture::Overlay(params.overlay),
-        (Representation::Png, ObjectOutput::Mask) => ObjectPicture::Mask,
-        _ => ObjectPicture::None,
+    if !(0.0..=1.0).contains(&params.overlay) {
+        return Err(Error::out_of_range("overlay", params.overlay, "0 to 1").into());
+    }
+    let is_picture = request.representation == Representation::Png;
+    let picture = match params.output {
+        ObjectOutput::Overlay => ObjectPicture::Overlay(params.overlay),
+        ObjectOutput::Mask => ObjectPicture::Mask,
+    };
+    let forms = ObjectForms {
+        descriptions: request.representation == Representation::Json,
+        npy: request.representation == Representation::Npy,
+        picture: is_picture.then_some(picture),
     };
     let model = request.model.of_new();
-    let found = model
-        .objects(image, &request.image, options, picture)
-        .await?;
+    let found = model.objects(image, &request.image, options, forms).await?;
     let size = model.map_sizes(&request.image).of(found.value.grid);
     let stages = &found.stages;
     let body = match request.representation {
@@ -211,27 +213,12 @@ pub(crate) async fn find_objects(
             let body = ObjectsJson::new(&model, &found.value, size);
             return Ok(with_sizes(json(&body, stages)?, &[size]));
         }
-        Representation::Npy => npy::encode(&masks(&found.value))?,
-        _ => found
-            .value
-            .png
-            .ok_or_else(|| Error::internal("nothing was drawn"))?,
+        Representation::Npy => found.value.npy,
+        _ => found.value.png,
     };
+    let body = body.ok_or_else(|| Error::internal("nothing was drawn"))?;
     Ok(with_sizes(
         answer(request.representation, body, stages),
         &[size],
     ))
-}
-
-/// Returns the masks as `[objects, height, width]`.
-fn masks(found: &ImageObjects) -> Array3<u8> {
-    let size = found.placement.image;
-    let mut masks = Array3::zeros((found.objects.len(), size.height, size.width));
-    for (mut mask, object) in masks.outer_iter_mut().into_iter().zip(&found.objects) {
-        let pixels = object.mask.pixels();
-        mask.iter_mut()
-            .zip(pixels)
-            .for_each(|(value, &inside)| *value = u8::from(inside));
-    }
-    masks
 }

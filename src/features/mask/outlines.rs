@@ -1,59 +1,84 @@
 //! Outlines of masks.
 
-use super::Mask;
+use super::{LabelImage, PixelBox};
 
 /// A closed outline: its corners in order, in pixels from the top left corner of the image.
 pub type Ring = Vec<[f64; 2]>;
 
-/// Returns the outlines of a mask along the edges of its pixels: one around each connected part,
-/// and one around each hole. A point is inside if an odd number of outlines surround it. Pixels
-/// that touch at a corner only are not connected. Corners that lie within `tolerance` pixels of the
-/// line between others are left out.
-pub fn polygons(mask: &Mask, tolerance: f64) -> Vec<Ring> {
-    let width = mask.size.width;
-    // Every outline has an edge above a pixel that is set, under one that is not.
-    let mut visited = vec![false; mask.pixels.len()];
+/// Returns the outlines of the pixels of a label within `bounds`, along their edges: one around each
+/// connected part, and one around each hole. A point is inside if an odd number of outlines surround
+/// it. Pixels that touch at a corner only are not connected. Corners that lie within `tolerance`
+/// pixels of the line between others are left out.
+pub fn outlines(image: &LabelImage, label: u8, bounds: PixelBox, tolerance: f64) -> Vec<Ring> {
+    let [left, top, right, bottom] = bounds;
+    let width = right - left;
+    let mut tracing = Tracing {
+        image,
+        label,
+        bounds,
+        visited: vec![false; width * (bottom - top)],
+    };
     let mut rings = Vec::new();
-    for start in 0..mask.pixels.len() {
-        let (x, y) = ((start % width) as isize, (start / width) as isize);
-        if mask.get(x, y) && !mask.get(x, y - 1) && !visited[start] {
-            let ring = outline(mask, [x, y], &mut visited);
-            rings.push(simplified(&ring, tolerance));
+    for y in top..bottom {
+        for x in left..right {
+            // Every outline has an edge above a pixel of the label, under one that has another.
+            let (column, row) = (x as isize, y as isize);
+            if image.has(label, column, row)
+                && !image.has(label, column, row - 1)
+                && !*tracing.visited([column, row])
+            {
+                rings.push(simplified(&tracing.outline([column, row]), tolerance));
+            }
         }
     }
     rings
 }
 
-/// Follows an outline from the left end of an edge above a pixel, with the set pixels at its right.
-fn outline(mask: &Mask, start: [isize; 2], visited: &mut [bool]) -> Ring {
-    let mut ring = Ring::new();
-    let mut at = start;
-    let mut step = [1, 0];
-    loop {
-        if step == [1, 0] {
-            let [x, y] = at;
-            visited[y as usize * mask.size.width + x as usize] = true;
-        }
-        at = [at[0] + step[0], at[1] + step[1]];
-        // The two pixels in front of the corner, at the right and at the left of the way.
-        let [dx, dy] = step;
-        let pixel = |side: [isize; 2]| {
-            let [sx, sy] = [dx + side[0], dy + side[1]];
-            mask.get(at[0] + (sx - 1) / 2, at[1] + (sy - 1) / 2)
-        };
-        let right = pixel([-dy, dx]);
-        let left = pixel([dy, -dx]);
-        let next = match (right, left) {
-            (false, _) => [-dy, dx],
-            (true, true) => [dy, -dx],
-            (true, false) => step,
-        };
-        if next != step {
-            ring.push(at.map(|value| value as f64));
-        }
-        step = next;
-        if at == start && step == [1, 0] {
-            return ring;
+struct Tracing<'a> {
+    image: &'a LabelImage,
+    label: u8,
+    bounds: PixelBox,
+    /// Whether the edge above a pixel of the bounds is part of an outline that was followed.
+    visited: Vec<bool>,
+}
+
+impl Tracing<'_> {
+    fn visited(&mut self, [x, y]: [isize; 2]) -> &mut bool {
+        let [left, top, right, _] = self.bounds;
+        let index = (y as usize - top) * (right - left) + x as usize - left;
+        &mut self.visited[index]
+    }
+
+    /// Follows an outline from the left end of an edge above a pixel, with the pixels of the label
+    /// at its right.
+    fn outline(&mut self, start: [isize; 2]) -> Ring {
+        let mut ring = Ring::new();
+        let mut at = start;
+        let mut step = [1, 0];
+        loop {
+            if step == [1, 0] {
+                *self.visited(at) = true;
+            }
+            at = [at[0] + step[0], at[1] + step[1]];
+            // The two pixels in front of the corner, at the right and at the left of the way.
+            let [dx, dy] = step;
+            let pixel = |side: [isize; 2]| {
+                let [sx, sy] = [dx + side[0], dy + side[1]];
+                let (x, y) = (at[0] + (sx - 1) / 2, at[1] + (sy - 1) / 2);
+                self.image.has(self.label, x, y)
+            };
+            let next = match (pixel([-dy, dx]), pixel([dy, -dx])) {
+                (false, _) => [-dy, dx],
+                (true, true) => [dy, -dx],
+                (true, false) => step,
+            };
+            if next != step {
+                ring.push(at.map(|value| value as f64));
+            }
+            step = next;
+            if at == start && step == [1, 0] {
+                return ring;
+            }
         }
     }
 }
@@ -114,8 +139,13 @@ fn to_segment(point: [f64; 2], from: [f64; 2], to: [f64; 2]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::mask, *};
+    use super::{super::tests::image, *};
     use crate::vision::Size;
+
+    fn traced(image: &LabelImage, tolerance: f64) -> Vec<Ring> {
+        let extent = image.extents(1)[0].expect("a pixel has label 1");
+        outlines(image, 1, extent.bounds, tolerance)
+    }
 
     /// Area by the shoelace formula; holes are negative.
     fn area(ring: &[[f64; 2]]) -> f64 {
@@ -130,7 +160,7 @@ mod tests {
 
     #[test]
     fn outlines_follow_the_edges_of_pixels() {
-        let rings = polygons(&mask(&["....", ".##.", ".#..", "...."]), 0.0);
+        let rings = traced(&image(&["....", ".##.", ".#..", "...."]), 0.0);
         let corners = [[3, 1], [3, 2], [2, 2], [2, 3], [1, 3], [1, 1]];
         let corners = corners.map(|corner| corner.map(f64::from)).to_vec();
         assert_eq!(rings, [corners]);
@@ -138,12 +168,12 @@ mod tests {
 
     #[test]
     fn holes_and_parts_have_outlines_of_their_own() {
-        let mask = mask(&["#####...", "#...#.#.", "#.#.##..", "#...#...", "#####..#"]);
-        let rings = polygons(&mask, 0.0);
+        let image = image(&["#####...", "#...#.#.", "#.#.##..", "#...#...", "#####..#"]);
+        let rings = traced(&image, 0.0);
         let areas: Vec<f64> = rings.iter().map(|ring| area(ring)).collect();
         // The frame with its nose, the hole, its center, and two pixels.
         assert_eq!(areas, [26.0, 1.0, 1.0, -9.0, 1.0]);
-        assert_eq!(areas.iter().sum::<f64>(), mask.area() as f64);
+        assert_eq!(areas.iter().sum::<f64>(), 20.0);
     }
 
     #[test]
@@ -153,14 +183,15 @@ mod tests {
             let (x, y) = (f64::from(index % 60) - 29.5, f64::from(index / 60) - 29.5);
             x.hypot(y) < 25.0
         });
-        let disk = Mask::new(size, disk.collect());
-        let exact = polygons(&disk, 0.0);
-        let rough = polygons(&disk, 1.0);
-        assert_eq!(area(&exact[0]), disk.area() as f64);
+        let disk = LabelImage::new(size, disk.map(u8::from).collect());
+        let disk_area = disk.extents(1)[0].expect("a disk").area as f64;
+        let exact = traced(&disk, 0.0);
+        let rough = traced(&disk, 1.0);
+        assert_eq!(area(&exact[0]), disk_area);
         assert!(rough[0].len() * 3 < exact[0].len(), "{}", rough[0].len());
         let change = area(&rough[0]) / area(&exact[0]);
         assert!((0.97..1.03).contains(&change), "{change}");
-        let line = polygons(&mask(&["....", ".##.", "...."]), 5.0);
+        let line = traced(&image(&["....", ".##.", "...."]), 5.0);
         assert_eq!(line[0].len(), 4);
     }
 }
