@@ -5,10 +5,10 @@ use super::{LabelImage, PixelBox};
 /// A closed outline: its corners in order, in pixels from the top left corner of the image.
 pub type Ring = Vec<[f64; 2]>;
 
-/// Returns the outlines of the pixels of a label within `bounds`, along their edges: one around each
-/// connected part, and one around each hole. A point is inside if an odd number of outlines surround
-/// it. Pixels that touch at a corner only are not connected. Corners that lie within `tolerance`
-/// pixels of the line between others are left out.
+/// Returns the outlines of the pixels of a label within `bounds`, along their edges: one around
+/// each connected part, and one around each hole. A point is inside if an odd number of outlines
+/// surround it. Pixels that touch at a corner only are not connected. Corners that lie within
+/// `tolerance` pixels of the line between others are left out.
 pub fn outlines(image: &LabelImage, label: u8, bounds: PixelBox, tolerance: f64) -> Vec<Ring> {
     let [left, top, right, bottom] = bounds;
     let width = right - left;
