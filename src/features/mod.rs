@@ -2,6 +2,7 @@
 //! matches of two images, objects, renderings, classes. Pure.
 
 pub mod attention;
+mod cosines;
 pub mod head_stats;
 pub mod mask;
 pub mod matching;

@@ -1,13 +1,9 @@
 //! Nearest patches of two images, in both directions, from one product.
 
-use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 use ndarray::Array2;
 
 use super::patches::Patches;
-use crate::vision::Grid;
-
-/// Rows of a block of the product. A block of 4096 columns then takes 1 MiB.
-const BLOCK: usize = 64;
+use crate::{features::cosines::for_each_row, vision::Grid};
 
 /// Nearest patches of two images.
 pub(super) struct Nearest {
@@ -36,53 +32,30 @@ pub(super) fn nearest(
     b: &Patches<'_>,
     with_second: bool,
 ) -> Nearest {
-    let (rows, dim) = descriptors_a.dim();
-    let columns = descriptors_b.nrows();
-    let left = descriptors_a
-        .as_slice()
-        .expect("a fresh array is contiguous");
-    let right = descriptors_b
-        .as_slice()
-        .expect("a fresh array is contiguous");
-    let right = MatRef::from_row_major_slice(right, columns, dim);
+    let (rows, columns) = (descriptors_a.nrows(), descriptors_b.nrows());
     let is_chosen =
         |patches: &Patches<'_>, index: usize| patches.chosen.is_none_or(|chosen| chosen[index]);
     let mut of_rows = vec![None; rows];
     let mut column_scores = vec![f32::NEG_INFINITY; columns];
     let mut column_rows = vec![0_u32; columns];
-    let mut product = vec![0.0_f32; BLOCK * columns];
-    for start in (0..rows).step_by(BLOCK) {
-        let height = BLOCK.min(rows - start);
-        let block = &left[start * dim..(start + height) * dim];
-        let product = &mut product[..height * columns];
-        matmul(
-            MatMut::from_row_major_slice_mut(product, height, columns),
-            Accum::Replace,
-            MatRef::from_row_major_slice(block, height, dim),
-            right.transpose(),
-            1.0,
-            Par::Seq,
-        );
-        for (offset, cosines) in product.chunks_mut(columns).enumerate() {
-            let row = start + offset;
-            if !is_chosen(a, row) {
-                continue;
-            }
-            if let Some(chosen) = b.chosen {
-                for (cosine, &chosen) in cosines.iter_mut().zip(chosen) {
-                    *cosine = if chosen { *cosine } else { f32::NEG_INFINITY };
-                }
-            }
-            // Without a branch, so that the compiler vectorizes it.
-            let best = column_scores.iter_mut().zip(&mut column_rows);
-            for (&cosine, (score, index)) in cosines.iter().zip(best) {
-                let is_better = cosine > *score;
-                *score = if is_better { cosine } else { *score };
-                *index = if is_better { row as u32 } else { *index };
-            }
-            of_rows[row] = best_of(cosines, b.grid, with_second);
+    for_each_row(descriptors_a, descriptors_b, |row, cosines| {
+        if !is_chosen(a, row) {
+            return;
         }
-    }
+        if let Some(chosen) = b.chosen {
+            for (cosine, &chosen) in cosines.iter_mut().zip(chosen) {
+                *cosine = if chosen { *cosine } else { f32::NEG_INFINITY };
+            }
+        }
+        // Without a branch, so that the compiler vectorizes it.
+        let best = column_scores.iter_mut().zip(&mut column_rows);
+        for (&cosine, (score, index)) in cosines.iter().zip(best) {
+            let is_better = cosine > *score;
+            *score = if is_better { cosine } else { *score };
+            *index = if is_better { row as u32 } else { *index };
+        }
+        of_rows[row] = best_of(cosines, b.grid, with_second);
+    });
     let column_rows = column_rows.into_iter().zip(column_scores);
     let of_columns = column_rows
         .map(|(row, score)| (score > f32::NEG_INFINITY).then_some(row as usize))

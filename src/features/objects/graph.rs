@@ -1,10 +1,8 @@
 //! The graph of alike patches, as a matrix of bits.
 
-use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 use ndarray::{Array2, ArrayView2, Axis};
 
-/// Rows of cosines that are computed at a time.
-const BLOCK: usize = 64;
+use crate::features::cosines::for_each_row;
 
 /// Which patches are joined by an edge. A patch is joined with itself.
 pub(super) struct Graph {
@@ -38,33 +36,18 @@ impl Graph {
     /// subtracted.
     pub(super) fn new(tokens: ArrayView2<'_, f32>, threshold: f32) -> Self {
         let unit = centered(tokens);
-        let (patches, dim) = unit.dim();
-        let values = unit.as_slice().expect("a fresh array is contiguous");
-        let all = MatRef::from_row_major_slice(values, patches, dim);
+        let patches = unit.nrows();
         let stride = patches.div_ceil(8);
         let mut bits = vec![0; patches * stride];
-        let mut cosines = vec![0.0_f32; BLOCK * patches];
-        let blocks = values.chunks(BLOCK * dim);
-        for (block, rows) in blocks.zip(bits.chunks_mut(BLOCK * stride)) {
-            let height = block.len() / dim;
-            let cosines = &mut cosines[..height * patches];
-            matmul(
-                MatMut::from_row_major_slice_mut(cosines, height, patches),
-                Accum::Replace,
-                MatRef::from_row_major_slice(block, height, dim),
-                all.transpose(),
-                1.0,
-                Par::Seq,
-            );
-            for (cosines, row) in cosines.chunks(patches).zip(rows.chunks_mut(stride)) {
-                for (eight, byte) in cosines.chunks(8).zip(row) {
-                    let bits = eight.iter().enumerate();
-                    *byte = bits.fold(0, |byte, (bit, &cosine)| {
-                        byte | (u8::from(cosine > threshold) << bit)
-                    });
-                }
+        for_each_row(&unit, &unit, |patch, cosines| {
+            let row = &mut bits[patch * stride..(patch + 1) * stride];
+            for (eight, byte) in cosines.chunks(8).zip(row) {
+                let bits = eight.iter().enumerate();
+                *byte = bits.fold(0, |byte, (bit, &cosine)| {
+                    byte | (u8::from(cosine > threshold) << bit)
+                });
             }
-        }
+        });
         let mut graph = Self {
             patches,
             stride,

@@ -198,6 +198,23 @@ pub(crate) fn answer_maps<'a, J: Serialize, D: Dimension<Larger: RemoveAxis>>(
     Ok(with_sizes(answer(representation, body, stages), sizes))
 }
 
+/// Builds the response of an operation with JSON, and with a file that is either a picture or an
+/// array. `sizes` are as in [`answer_maps`].
+pub(crate) fn answer_file<J: Serialize>(
+    representation: Representation,
+    file: Option<Vec<u8>>,
+    as_json: impl FnOnce() -> J,
+    sizes: &[usize],
+    stages: &Stages,
+) -> Result<Response> {
+    let response = match (representation, file) {
+        (Representation::Json, _) => json(&as_json(), stages)?,
+        (_, Some(file)) => answer(representation, file, stages),
+        (_, None) => return Err(Error::internal("nothing was drawn").into()),
+    };
+    Ok(with_sizes(response, sizes))
+}
+
 /// Adds the header `Image-Size`.
 pub(crate) fn with_sizes(mut response: Response, sizes: &[usize]) -> Response {
     let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();

@@ -9,9 +9,8 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::maps::{PictureRequest, with_sizes};
+use super::maps::{PictureRequest, answer_file};
 use crate::{
-    error::Error,
     features::{
         matching::{Geometry, Level, Transform},
         npy,
@@ -22,10 +21,7 @@ use crate::{
         api::schema::{File, ImageParams, ImagesJson},
         openapi::FeatureProblems,
         request::model::ModelParams,
-        response::{
-            answer::{answer, json},
-            negotiate::Representation,
-        },
+        response::negotiate::Representation,
     },
     service::{Extractor, MatchOptions, MatchedImages},
 };
@@ -255,27 +251,22 @@ pub(crate) async fn match_images(
     let options = MatchOptions::from(request.options);
     let model = request.model.of_new();
     let drawn = request.representation == Representation::Png;
-    let found = model
+    let mut found = model
         .match_images(images, &request.image, options, drawn)
         .await?;
     let sizes = model.map_sizes(&request.image);
     let sizes = found.value.grids.map(|grid| sizes.of(grid));
-    let stages = &found.stages;
-    let body = match request.representation {
-        Representation::Json => {
-            let body = MatchesJson::new(&model, &found.value, options.geometry, sizes);
-            return Ok(with_sizes(json(&body, stages)?, &sizes));
-        }
-        Representation::Npy => npy::encode(&table(&found.value))?,
-        _ => found
-            .value
-            .png
-            .ok_or_else(|| Error::internal("nothing was drawn"))?,
+    let file = match request.representation {
+        Representation::Npy => Some(npy::encode(&table(&found.value))?),
+        _ => found.value.png.take(),
     };
-    Ok(with_sizes(
-        answer(request.representation, body, stages),
+    answer_file(
+        request.representation,
+        file,
+        || MatchesJson::new(&model, &found.value, options.geometry, sizes),
         &sizes,
-    ))
+        &found.stages,
+    )
 }
 
 /// Returns the matches as rows of numbers.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::maps::{PictureRequest, with_sizes};
+use super::maps::{PictureRequest, answer_file};
 use crate::{
     error::Error,
     features::objects::{Method, Refine},
@@ -20,10 +20,7 @@ use crate::{
         },
         openapi::FeatureProblems,
         request::model::ModelParams,
-        response::{
-            answer::{answer, json},
-            negotiate::Representation,
-        },
+        response::negotiate::Representation,
     },
     service::{Extractor, ImageObjects, ObjectForms, ObjectOptions, ObjectPicture},
 };
@@ -205,20 +202,14 @@ pub(crate) async fn find_objects(
         picture: is_picture.then_some(picture),
     };
     let model = request.model.of_new();
-    let found = model.objects(image, &request.image, options, forms).await?;
+    let mut found = model.objects(image, &request.image, options, forms).await?;
     let size = model.map_sizes(&request.image).of(found.value.grid);
-    let stages = &found.stages;
-    let body = match request.representation {
-        Representation::Json => {
-            let body = ObjectsJson::new(&model, &found.value, size);
-            return Ok(with_sizes(json(&body, stages)?, &[size]));
-        }
-        Representation::Npy => found.value.npy,
-        _ => found.value.png,
-    };
-    let body = body.ok_or_else(|| Error::internal("nothing was drawn"))?;
-    Ok(with_sizes(
-        answer(request.representation, body, stages),
+    let file = found.value.npy.take().or(found.value.png.take());
+    answer_file(
+        request.representation,
+        file,
+        || ObjectsJson::new(&model, &found.value, size),
         &[size],
-    ))
+        &found.stages,
+    )
 }
