@@ -38,11 +38,13 @@ pub fn joined_by_lines(
     let mut canvas = canvas(&sheet)?;
     // As readable on a large sheet that is scaled down as on a small one.
     let unit = (width as f32 / 900.0).max(1.0);
+    // Dots of hundreds of matches would hide the images.
+    let small = (300.0 / lines.len().max(1) as f32).sqrt().clamp(0.4, 1.0);
     let size = [left.width() as f32, left.height() as f32];
     let (outliers, inliers): (Vec<&Line>, Vec<&Line>) =
         lines.iter().partition(|line| line.is_outlier);
     let mut dot = |at: [f32; 2], radius: f32, color: [u8; 3]| {
-        for (radius, color) in [(radius + unit, [255; 3]), (radius, color)] {
+        for (radius, color) in [(radius + small * unit, [255; 3]), (radius, color)] {
             if let Some(circle) = PathBuilder::from_circle(at[0], at[1], radius) {
                 fill(&mut canvas, &circle, color);
             }
@@ -50,13 +52,13 @@ pub fn joined_by_lines(
     };
     for line in outliers {
         for at in [line.from, [line.to[0] + offset, line.to[1]]] {
-            dot(at, 1.5 * unit, [110; 3]);
+            dot(at, 1.5 * small * unit, [110; 3]);
         }
     }
     for line in &inliers {
         let color = color_at(line.from, size);
         for at in [line.from, [line.to[0] + offset, line.to[1]]] {
-            dot(at, 2.5 * unit, color);
+            dot(at, 2.5 * small * unit, color);
         }
     }
     for line in spread(&inliers, size) {
