@@ -5,6 +5,7 @@
 """
 
 import json
+import keyword
 import pathlib
 import sys
 
@@ -29,6 +30,10 @@ OPTIONS = {
 LEFT_OUT = {
     "create_embedding": {"tokens", "encoding_format"},
     "find_neighbors_of_item": {"id"},
+    "make_bank": {"wait"},
+    "add_to_bank": {"wait"},
+    "segment_image": {"segmenter"},
+    "train_segmenter": {"wait"},
     "put_items": {"id"},
     "train_probe": {"name", "wait"},
 }
@@ -84,10 +89,15 @@ def answer(name: str, schema: dict, schemas: dict) -> str:
     about = " ".join(schema.get("description", "").split())
     if not found:
         return f"{name} = {python_type(schema)}\n"
+    types = {member: python_type(kind) for member, (kind, _) in found.items()}
+    types = {member: text if found[member][1] else f"NotRequired[{text}]" for member, text in types.items()}
+    if any(map(keyword.iskeyword, types)):
+        # A member like `class` cannot be an attribute.
+        lines = [f"{name} = TypedDict(", f'    "{name}",', "    {"]
+        lines += [f'        "{member}": {text},' for member, text in types.items()]
+        return "\n".join([*lines, "    },", ")", f'"""{about}"""']) + "\n"
     lines = [f"class {name}(TypedDict):", f'    """{about}"""' if len(about) < WIDTH - 10 else docstring(about), ""]
-    for member, (kind, is_required) in found.items():
-        text = python_type(kind)
-        lines.append(f"    {member}: {text if is_required else f'NotRequired[{text}]'}")
+    lines += [f"    {member}: {text}" for member, text in types.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -141,8 +151,8 @@ def module(document: dict) -> str:
             waiting += [other for other in schemas if f'/{other}"' in text]
     # Aliases are values, so they come after the classes that they name.
     classes = [answer(name, schemas[name], schemas) for name in schemas if name in reached]
-    parts = [text for text in classes if text.startswith("class ")]
-    aliases = [text for text in classes if not text.startswith("class ")]
+    parts = [text for text in classes if "TypedDict" in text]
+    aliases = [text for text in classes if "TypedDict" not in text]
     parts += [text for operation in operations if (text := options(operation))]
     return HEAD + "\n\n" + "\n\n".join(parts) + ("\n\n" + "".join(aliases) if aliases else "")
 

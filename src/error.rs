@@ -18,7 +18,7 @@ pub enum Kind {
     InvalidOption,
     /// The patch grid of a valid image exceeds a limit.
     LimitExceeded,
-    /// The path, gallery, item, probe, basis or model does not exist.
+    /// The path, model or stored thing does not exist.
     NotFound,
     /// The model to load cannot be served.
     ModelRejected,

@@ -2,6 +2,7 @@
 
 use dinoserve::{
     features::{
+        anomaly::{Bank, Calibration, Detector, GoodImages},
         pca::{self, Foreground},
         render::{self, Colormap, Output, Style, Upscale},
     },
@@ -200,4 +201,29 @@ fn pca_map() -> (Vec<f32>, Style, RgbImage) {
 fn json_of_384_numbers(bencher: Bencher<'_, '_>) {
     let vector: Vec<f32> = tokens(1).row(0).to_vec();
     bencher.bench(|| serde_json::to_vec(black_box(&vector)));
+}
+
+/// Unit vectors of this many entries, as banks have them: an image is scored with a bank of these.
+#[divan::bench(args = [3_422, 25_000, 100_000])]
+fn score_with_a_bank(bencher: Bencher<'_, '_>, entries: usize) {
+    let mut good = GoodImages::new(384);
+    let all = tokens(entries + 1024);
+    let (learned, image) = all.view().split_at(ndarray::Axis(0), entries);
+    good.add(learned, 0, usize::MAX);
+    let bank = Bank {
+        good,
+        chosen: (0..entries as u32).collect(),
+        calibration: Calibration::default(),
+    };
+    let detector = Detector::new(&bank);
+    bencher.bench_local(|| black_box(detector.distances(image)));
+}
+
+#[divan::bench(sample_count = 3)]
+fn choose_a_tenth_of_100_000_patches(bencher: Bencher<'_, '_>) {
+    let mut good = GoodImages::new(384);
+    good.add(tokens(100_000).view(), 0, usize::MAX);
+    bencher
+        .with_inputs(|| good.clone())
+        .bench_local_values(|good| black_box(Bank::learn(good, 0.1, &mut |_| true)));
 }

@@ -8,9 +8,9 @@
 
 from . import types
 from ._async_client import AsyncClient
-from ._calls import Pca
+from ._calls import ClassMask, ClassMasks, Pca
 from ._client import Client
 from ._images import Image, Images
 from ._problem import Problem
 
-__all__ = ["AsyncClient", "Client", "Image", "Images", "Pca", "Problem", "types"]
+__all__ = ["AsyncClient", "ClassMask", "ClassMasks", "Client", "Image", "Images", "Pca", "Problem", "types"]

@@ -4,6 +4,21 @@ from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
 
+class AnomalyJson(TypedDict):
+    """How an image compares with a bank."""
+
+    anomalous: bool | None
+    boxes: list["DefectJson"]
+    fingerprint: str
+    grid: list[int]
+    height: int
+    model: str
+    score: float
+    size: int
+    threshold: float | None
+    width: int
+
+
 class AttentionItem(TypedDict):
     """Attention maps of an image."""
 
@@ -19,6 +34,16 @@ class AttentionJson(TypedDict):
     data: list["AttentionItem"]
     fingerprint: str
     model: str
+
+
+class BankJson(TypedDict):
+    """A bank and the state of its training."""
+
+    error: NotRequired["Problem | None"]
+    name: str
+    state: str
+    training: NotRequired["TrainingJson | None"]
+    bank: NotRequired["StoredBankJson | None"]
 
 
 class Bases(TypedDict):
@@ -95,6 +120,13 @@ class ClassificationAnswer(TypedDict):
     gallery: NotRequired[str]
     model: NotRequired[str]
     probe: NotRequired[str]
+
+
+class DefectJson(TypedDict):
+    """An unusual place."""
+
+    box: list[float]
+    score: float
 
 
 class EmbedAnswer(TypedDict):
@@ -489,6 +521,17 @@ class PcaJson(TypedDict):
     model: str
 
 
+class Prepared(TypedDict):
+    """How images were prepared for the model."""
+
+    background: str
+    exif: bool
+    filter: str
+    levels: str
+    resize: str
+    size: int
+
+
 class Probability(TypedDict):
     """Probability of a class."""
 
@@ -504,21 +547,6 @@ class ProbeJson(TypedDict):
     state: str
     training: NotRequired["TrainingJson | None"]
     probe: NotRequired["StoredProbeJson | None"]
-
-
-class ProbeList(TypedDict):
-    """Probes of this server."""
-
-    data: list["ProbeStateJson"]
-
-
-class ProbeStateJson(TypedDict):
-    """State of a probe."""
-
-    error: NotRequired["Problem | None"]
-    name: str
-    state: str
-    training: NotRequired["TrainingJson | None"]
 
 
 class Problem(TypedDict):
@@ -564,6 +592,39 @@ class RleJson(TypedDict):
     size: list[int]
 
 
+SegmentJson = TypedDict(
+    "SegmentJson",
+    {
+        "class": int,
+        "mask": "MaskJson | None",
+        "share": float,
+    },
+)
+"""The pixels of a class."""
+
+
+class SegmenterJson(TypedDict):
+    """A segmenter and the state of its training."""
+
+    error: NotRequired["Problem | None"]
+    name: str
+    state: str
+    training: NotRequired["TrainingJson | None"]
+    segmenter: NotRequired["StoredSegmenterJson | None"]
+
+
+class SegmentsJson(TypedDict):
+    """Classes of an image."""
+
+    classes: list["SegmentJson"]
+    fingerprint: str
+    grid: list[int]
+    height: int
+    model: str
+    size: int
+    width: int
+
+
 class SimilarityItem(TypedDict):
     """Similarity of the query region to the patches of an image."""
 
@@ -580,6 +641,28 @@ class SimilarityJson(TypedDict):
     fingerprint: str
     model: str
     query: "RegionJson"
+
+
+class StoredBankJson(TypedDict):
+    """A stored bank."""
+
+    background: str
+    exif: bool
+    filter: str
+    levels: str
+    resize: str
+    size: int
+    augment: str
+    coreset: float
+    entries: int
+    fingerprint: str
+    foreground: str
+    images: int
+    model: str
+    patches: int
+    threshold: float | None
+    tokens: str
+    trained_ms: int
 
 
 class StoredJson(TypedDict):
@@ -613,6 +696,42 @@ class StoredProbeJson(TypedDict):
     without_features: int
 
 
+class StoredSegmenterJson(TypedDict):
+    """A trained segmenter."""
+
+    background: str
+    exif: bool
+    filter: str
+    levels: str
+    resize: str
+    size: int
+    accuracy: float | None
+    classes: list[int]
+    converged: bool
+    fingerprint: str
+    images: int
+    l2: float
+    layers: int
+    model: str
+    patches: int
+    trained_ms: int
+
+
+class TrainedJson(TypedDict):
+    """State of a probe, an anomaly bank or a segmenter."""
+
+    error: NotRequired["Problem | None"]
+    name: str
+    state: str
+    training: NotRequired["TrainingJson | None"]
+
+
+class TrainedList(TypedDict):
+    """States of what is trained, by name."""
+
+    data: list["TrainedJson"]
+
+
 class TrainingJson(TypedDict):
     """Progress of a training."""
 
@@ -634,6 +753,61 @@ class Version(TypedDict):
 
     name: str
     version: str
+
+
+class GetBankOptions(TypedDict, total=False):
+    """Options of `get_bank`."""
+
+    model: str
+
+
+class MakeBankOptions(TypedDict, total=False):
+    """Options of `make_bank`."""
+
+    model: str
+    tokens: Literal["early", "last", "all"]
+    coreset: float
+    foreground: Literal["none", "auto"]
+    augment: Literal["none", "rotate"]
+    size: int
+    resize: Literal["crop", "fit", "squash"]
+    filter: Literal["bicubic", "bilinear"]
+    exif: bool
+    background: Literal["white", "black", "ignore"]
+    levels: Literal["type", "data"]
+    decode: Literal["exact", "fast"]
+
+
+class AddToBankOptions(TypedDict, total=False):
+    """Options of `add_to_bank`."""
+
+    model: str
+
+
+class DeleteBankOptions(TypedDict, total=False):
+    """Options of `delete_bank`."""
+
+    model: str
+
+
+class ScoreImageOptions(TypedDict, total=False):
+    """Options of `score_image`."""
+
+    model: str
+    decode: Literal["exact", "fast"]
+
+
+class ScoreImageImageOptions(ScoreImageOptions, total=False):
+    """Options of `score_image` for a picture."""
+
+    output: Literal["overlay", "mask"]
+    overlay: float
+
+
+class GetBankFileOptions(TypedDict, total=False):
+    """Options of `get_bank_file`."""
+
+    model: str
 
 
 class CreateAttentionMapOptions(TypedDict, total=False):
@@ -982,6 +1156,48 @@ class GetProbeOptions(TypedDict, total=False):
 
 class DeleteProbeOptions(TypedDict, total=False):
     """Options of `delete_probe`."""
+
+    model: str
+
+
+class SegmentImageOptions(TypedDict, total=False):
+    """Options of `segment_image`."""
+
+    model: str
+    decode: Literal["exact", "fast"]
+
+
+class SegmentImageImageOptions(SegmentImageOptions, total=False):
+    """Options of `segment_image` for a picture."""
+
+    output: Literal["mask", "overlay"]
+    overlay: float
+
+
+class GetSegmenterOptions(TypedDict, total=False):
+    """Options of `get_segmenter`."""
+
+    model: str
+
+
+class TrainSegmenterOptions(TypedDict, total=False):
+    """Options of `train_segmenter`."""
+
+    model: str
+    layers: int
+    l2: float
+    folds: int
+    size: int
+    resize: Literal["crop", "fit", "squash"]
+    filter: Literal["bicubic", "bilinear"]
+    exif: bool
+    background: Literal["white", "black", "ignore"]
+    levels: Literal["type", "data"]
+    decode: Literal["exact", "fast"]
+
+
+class DeleteSegmenterOptions(TypedDict, total=False):
+    """Options of `delete_segmenter`."""
 
     model: str
 

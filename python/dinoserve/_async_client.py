@@ -15,7 +15,7 @@ import PIL.Image
 
 from . import _api as api
 from . import _calls as calls
-from ._calls import Call, Floats, Masks, Pca, Vector
+from ._calls import Call, Classes, ClassMasks, Floats, Masks, Pca, Vector
 from ._images import Image, Images, encoded, is_one, requests_of, several
 from ._problem import Problem
 from ._retry import Retries
@@ -72,6 +72,16 @@ class AsyncClient:
             if response.is_success:
                 return await asyncio.to_thread(call.read, response)
             await asyncio.sleep(retries.pause(Problem.of(response)))
+
+    async def _learn(
+        self, method: str, name: str, images: Images, wait: bool, options: Mapping[str, Any]
+    ) -> api.BankJson:
+        bank = await self._run(await asyncio.to_thread(calls.bank, method, name, images, {"wait": wait, **options}))
+        # The server waits no longer than a request may take.
+        while wait and bank["state"] == "training":
+            await asyncio.sleep(1)
+            bank = await self.bank(name)
+        return bank
 
     async def version(self) -> api.Version:
         """Returns the version of the server."""
@@ -181,6 +191,121 @@ class AsyncClient:
         """Draws the objects of an image, or with `output="mask"` their numbers as an indexed image."""
         return await self._run(await asyncio.to_thread(calls.map_image, "objects", image, options))
 
+    async def banks(self) -> list[api.TrainedJson]:
+        """Returns all anomaly banks."""
+        return await self._run(Call[list[api.TrainedJson]]("GET", "/v1/anomaly", calls.part("data")))
+
+    async def bank(self, name: str, **options: Unpack[api.GetBankOptions]) -> api.BankJson:
+        """Returns an anomaly bank and the state of its training."""
+        return await self._run(Call[api.BankJson]("GET", calls.below("/v1/anomaly", name), calls.answer(), options))
+
+    async def learn_bank(
+        self,
+        name: str,
+        images: Images,
+        *,
+        wait: bool = False,
+        **options: Unpack[api.MakeBankOptions],
+    ) -> api.BankJson:
+        """Makes an anomaly bank of good images. With `wait` returns when it has ended or failed.
+
+        All images are sent in one request, of as many as the server's `--max-images`; `add_to_bank` adds others.
+        """
+        return await self._learn("PUT", name, images, wait, options)
+
+    async def add_to_bank(
+        self,
+        name: str,
+        images: Images,
+        *,
+        wait: bool = False,
+        **options: Unpack[api.AddToBankOptions],
+    ) -> api.BankJson:
+        """Adds good images to an anomaly bank, in one request. With `wait` returns when it has ended or failed."""
+        return await self._learn("POST", name, images, wait, options)
+
+    async def delete_bank(self, name: str, **options: Unpack[api.DeleteBankOptions]) -> None:
+        """Deletes an anomaly bank."""
+        return await self._run(Call("DELETE", calls.below("/v1/anomaly", name), calls.nothing, options))
+
+    async def score(self, name: str, image: Image, **options: Unpack[api.ScoreImageOptions]) -> api.AnomalyJson:
+        """Compares an image with an anomaly bank: its score, and boxes of unusual places."""
+        return await self._run(await asyncio.to_thread(calls.score, name, image, options))
+
+    async def anomaly_map(self, name: str, image: Image, **options: Unpack[api.ScoreImageOptions]) -> Floats:
+        """Compares an image with an anomaly bank: distances `[height, width]` of the upright photograph."""
+        return await self._run(await asyncio.to_thread(calls.anomaly_map, name, image, options))
+
+    async def anomaly_image(
+        self,
+        name: str,
+        image: Image,
+        **options: Unpack[api.ScoreImageImageOptions],
+    ) -> PIL.Image.Image:
+        """Draws the unusual places of an image, or with `output="mask"` their mask as an indexed image."""
+        return await self._run(await asyncio.to_thread(calls.anomaly_image, name, image, options))
+
+    async def segmenters(self) -> list[api.TrainedJson]:
+        """Returns all segmenters."""
+        return await self._run(Call[list[api.TrainedJson]]("GET", "/v1/segmenters", calls.part("data")))
+
+    async def segmenter(self, name: str, **options: Unpack[api.GetSegmenterOptions]) -> api.SegmenterJson:
+        """Returns a segmenter and the state of its training."""
+        return await self._run(
+            Call[api.SegmenterJson]("GET", calls.below("/v1/segmenters", name), calls.answer(), options)
+        )
+
+    async def train_segmenter(
+        self,
+        name: str,
+        images: Images,
+        masks: ClassMasks,
+        *,
+        wait: bool = False,
+        **options: Unpack[api.TrainSegmenterOptions],
+    ) -> api.SegmenterJson:
+        """Trains a segmenter on images and their masks. With `wait` returns when it has ended or failed.
+
+        All are sent in one request, of as many images as the server's `--max-images`.
+        """
+        wanted = {"wait": wait, **options}
+        segmenter = await self._run(await asyncio.to_thread(calls.segmenter, name, images, masks, wanted))
+        # The server waits no longer than a request may take.
+        while wait and segmenter["state"] == "training":
+            await asyncio.sleep(1)
+            segmenter = await self.segmenter(name)
+        return segmenter
+
+    async def delete_segmenter(self, name: str, **options: Unpack[api.DeleteSegmenterOptions]) -> None:
+        """Deletes a segmenter."""
+        return await self._run(Call("DELETE", calls.below("/v1/segmenters", name), calls.nothing, options))
+
+    async def segment(self, name: str, image: Image, **options: Unpack[api.SegmentImageOptions]) -> Classes:
+        """Finds the class of each pixel, `[height, width]` of the upright photograph; 255 where there is none."""
+        return await self._run(await asyncio.to_thread(calls.segment, name, image, options))
+
+    async def segments(
+        self,
+        name: str,
+        image: Image,
+        **options: Unpack[api.SegmentImageOptions],
+    ) -> list[api.SegmentJson]:
+        """Finds the classes of an image, with their shares, boxes, run lengths and outlines."""
+        return await self._run(await asyncio.to_thread(calls.segments, name, image, options))
+
+    async def segment_logits(self, name: str, image: Image, **options: Unpack[api.SegmentImageOptions]) -> Floats:
+        """Computes the logits of the classes, `[classes, height, width]` of the upright photograph."""
+        return await self._run(await asyncio.to_thread(calls.segment_logits, name, image, options))
+
+    async def segment_image(
+        self,
+        name: str,
+        image: Image,
+        **options: Unpack[api.SegmentImageImageOptions],
+    ) -> PIL.Image.Image:
+        """Draws the classes over an image, or with `output="mask"` returns them as an indexed image."""
+        return await self._run(await asyncio.to_thread(calls.segment_image, name, image, options))
+
     async def galleries(self, **options: Unpack[api.ListGalleriesOptions]) -> list[api.GalleryJson]:
         """Returns all galleries."""
         return await self._run(Call[list[api.GalleryJson]]("GET", "/v1/galleries", calls.part("data"), options))
@@ -195,7 +320,17 @@ class AsyncClient:
         self, name: str, path: str | os.PathLike[str], **options: Unpack[api.GetSnapshotOptions]
     ) -> None:
         """Writes a gallery with all its items to a file, as a whole or not at all."""
-        call = Call[None]("GET", calls.below("/v1/galleries", name) + "/snapshot", calls.nothing, options, "*/*")
+        path_of = calls.below("/v1/galleries", name) + "/snapshot"
+        await self._save(Call[None]("GET", path_of, calls.nothing, options, "*/*"), path)
+
+    async def save_bank(
+        self, name: str, path: str | os.PathLike[str], **options: Unpack[api.GetBankFileOptions]
+    ) -> None:
+        """Writes an anomaly bank to a safetensors file, as a whole or not at all."""
+        path_of = calls.below("/v1/anomaly", name) + "/snapshot"
+        await self._save(Call[None]("GET", path_of, calls.nothing, options, "*/*"), path)
+
+    async def _save(self, call: Call[None], path: str | os.PathLike[str]) -> None:
         retries = Retries(self._patience)
         while True:
             async with self._http.stream(**call.arguments()) as response:
@@ -353,9 +488,9 @@ class AsyncClient:
         """Deletes a basis."""
         return await self._run(Call("DELETE", calls.below("/v1/bases", name), calls.nothing, options))
 
-    async def probes(self) -> list[api.ProbeStateJson]:
+    async def probes(self) -> list[api.TrainedJson]:
         """Returns all probes."""
-        return await self._run(Call[list[api.ProbeStateJson]]("GET", "/v1/probes", calls.part("data")))
+        return await self._run(Call[list[api.TrainedJson]]("GET", "/v1/probes", calls.part("data")))
 
     async def probe(self, name: str, **options: Unpack[api.GetProbeOptions]) -> api.ProbeJson:
         """Returns a probe and the state of its training."""

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +19,19 @@ import numpy.typing as npt
 import PIL.Image
 
 from . import _api as api
-from ._images import Image, Images, encoded, several
+from ._images import Image, Images, encoded, is_one, several
 
 Floats = npt.NDArray[np.float32]
 Masks = npt.NDArray[np.bool_]
+Classes = npt.NDArray[np.uint8]
+"""Classes of pixels `[height, width]`; 255 where there is none."""
+Labels = npt.NDArray[np.integer[Any] | np.bool_]
+ClassMask = str | os.PathLike[str] | bytes | bytearray | memoryview | PIL.Image.Image | Labels
+"""The classes of the pixels of an image, upright and as large: 0 to 254, and 255 for pixels that are left out. A mask
+is the path of a PNG file, the bytes of one, a Pillow image of mode `L`, `P` or `1`, or an array `[height, width]` of
+integers or booleans. Indices of a palette are classes."""
+ClassMasks = ClassMask | Iterable[ClassMask]
+"""One mask, or several; also an array `[images, height, width]`."""
 Vector = Sequence[float] | npt.NDArray[np.floating[Any]]
 """A vector: numbers, or an array `[dim]`."""
 
@@ -40,6 +49,8 @@ class Call(Generic[T]):
     accept: str = "application/json"
     files: Sequence[bytes] = ()
     """Images: one is the body, several are a form."""
+    masks: Sequence[bytes] = ()
+    """Masks of the images, of a form."""
     items: Sequence[Mapping[str, Any]] | None = None
     """What a gallery stores of each file of a form."""
     body: Mapping[str, Any] | None = None
@@ -56,8 +67,9 @@ class Call(Generic[T]):
         if self.body is not None:
             found["content"] = json.dumps(self.body, default=plain).encode()
             found["headers"]["Content-Type"] = "application/json"
-        elif self.items is not None or len(self.files) > 1:
+        elif self.items is not None or self.masks or len(self.files) > 1:
             found["files"] = [("image", (str(index), file)) for index, file in enumerate(self.files)]
+            found["files"] += [("mask", (str(index), file)) for index, file in enumerate(self.masks)]
             if self.items is not None:
                 found["data"] = {"items": json.dumps(self.items, default=plain)}
         elif self.files:
@@ -189,6 +201,75 @@ def object_masks(image: Image, options: Mapping[str, Any]) -> Call[Masks]:
     return Call("POST", "/v1/objects", read, options, "application/x-npy", [encoded(image)])
 
 
+def bank(method: str, name: str, images: Images, options: Mapping[str, Any]) -> Call[api.BankJson]:
+    return Call(method, below("/v1/anomaly", name), answer(), options, files=several(images))
+
+
+def score(name: str, image: Image, options: Mapping[str, Any]) -> Call[api.AnomalyJson]:
+    return Call("POST", below("/v1/anomaly", name) + "/score", answer(), options, files=[encoded(image)])
+
+
+def anomaly_map(name: str, image: Image, options: Mapping[str, Any]) -> Call[Floats]:
+    return Call("POST", below("/v1/anomaly", name) + "/score", array, options, "application/x-npy", [encoded(image)])
+
+
+def anomaly_image(name: str, image: Image, options: Mapping[str, Any]) -> Call[PIL.Image.Image]:
+    return map_image(below("anomaly", name) + "/score", image, options)
+
+
+def encoded_mask(mask: ClassMask) -> bytes:
+    """Returns a mask as a file. Classes of pixels become a gray PNG."""
+    if isinstance(mask, PIL.Image.Image):
+        if mask.mode not in ("L", "P", "1"):
+            raise TypeError(f"an image of mode {mask.mode} is not a mask; its mode must be L, P or 1")
+        # An image with a palette keeps its indices, which its file would cut off behind the last color.
+        mask = np.asarray(mask)
+    if not isinstance(mask, np.ndarray):
+        return encoded(mask)
+    if mask.ndim != 2 or not (np.issubdtype(mask.dtype, np.integer) or mask.dtype == np.bool_):
+        shape = "×".join(map(str, mask.shape))
+        raise TypeError(f"an array {shape} of {mask.dtype} is not a mask; it must be [height, width] of integers")
+    if mask.size and not (mask.min() >= 0 and mask.max() <= 255):
+        found = f"{mask.min()} to {mask.max()}"
+        raise ValueError(f"a mask has values of {found}; classes are 0 to 254, and 255 is left out")
+    return encoded(mask.astype(np.uint8))
+
+
+def masks_of(masks: ClassMasks) -> list[bytes]:
+    """Returns one mask or several as files."""
+    if is_one(masks) and not (isinstance(masks, np.ndarray) and masks.ndim == 3):
+        return [encoded_mask(masks)]  # type: ignore[arg-type]
+    return [encoded_mask(mask) for mask in masks]  # type: ignore[arg-type, union-attr]
+
+
+def segmenter(name: str, images: Images, masks: ClassMasks, options: Mapping[str, Any]) -> Call[api.SegmenterJson]:
+    files, theirs = several(images), masks_of(masks)
+    if len(files) != len(theirs):
+        raise ValueError(f"there are {len(files)} images and {len(theirs)} masks; give a mask for each image")
+    return Call("PUT", below("/v1/segmenters", name), answer(), options, files=files, masks=theirs)
+
+
+def segment(name: str, image: Image, options: Mapping[str, Any]) -> Call[Classes]:
+    def read(response: httpx.Response) -> Classes:
+        return np.array(picture(response), np.uint8)
+
+    wanted = {**options, "segmenter": name, "output": "mask"}
+    return Call("POST", "/v1/segment", read, wanted, "image/png", [encoded(image)])
+
+
+def segments(name: str, image: Image, options: Mapping[str, Any]) -> Call[list[api.SegmentJson]]:
+    return Call("POST", "/v1/segment", part("classes"), {**options, "segmenter": name}, files=[encoded(image)])
+
+
+def segment_logits(name: str, image: Image, options: Mapping[str, Any]) -> Call[Floats]:
+    wanted = {**options, "segmenter": name}
+    return Call("POST", "/v1/segment", array, wanted, "application/x-npy", [encoded(image)])
+
+
+def segment_image(name: str, image: Image, options: Mapping[str, Any]) -> Call[PIL.Image.Image]:
+    return map_image("segment", image, {"output": "overlay", **options, "segmenter": name})
+
+
 def map_image(route: str, images: Images, options: Mapping[str, Any]) -> Call[PIL.Image.Image]:
     return Call("POST", f"/v1/{route}", picture, options, "image/png", several(images))
 
@@ -255,7 +336,7 @@ def base_url(url: str) -> str:
 
 def cut_off(call: Call[Any], error: httpx.TransportError) -> httpx.TransportError:
     """Explains a connection that a server has closed while a large body was sent."""
-    size = sum(len(file) for file in call.files)
+    size = sum(len(file) for file in (*call.files, *call.masks))
     if size < 1 << 20:
         return error
     detail = f"the server closed the connection while {size} bytes were sent; its --max-body-bytes may be lower"

@@ -15,7 +15,7 @@ import PIL.Image
 
 from . import _api as api
 from . import _calls as calls
-from ._calls import Call, Floats, Masks, Pca, Vector
+from ._calls import Call, Classes, ClassMasks, Floats, Masks, Pca, Vector
 from ._images import Image, Images, encoded, is_one, requests_of, several
 from ._problem import Problem
 from ._retry import Retries
@@ -67,6 +67,16 @@ class Client:
             if response.is_success:
                 return call.read(response)
             time.sleep(retries.pause(Problem.of(response)))
+
+    def _learn(
+        self, method: str, name: str, images: Images, wait: bool, options: Mapping[str, Any]
+    ) -> api.BankJson:
+        bank = self._run(calls.bank(method, name, images, {"wait": wait, **options}))
+        # The server waits no longer than a request may take.
+        while wait and bank["state"] == "training":
+            time.sleep(1)
+            bank = self.bank(name)
+        return bank
 
     def version(self) -> api.Version:
         """Returns the version of the server."""
@@ -172,6 +182,114 @@ class Client:
         """Draws the objects of an image, or with `output="mask"` their numbers as an indexed image."""
         return self._run(calls.map_image("objects", image, options))
 
+    def banks(self) -> list[api.TrainedJson]:
+        """Returns all anomaly banks."""
+        return self._run(Call[list[api.TrainedJson]]("GET", "/v1/anomaly", calls.part("data")))
+
+    def bank(self, name: str, **options: Unpack[api.GetBankOptions]) -> api.BankJson:
+        """Returns an anomaly bank and the state of its training."""
+        return self._run(Call[api.BankJson]("GET", calls.below("/v1/anomaly", name), calls.answer(), options))
+
+    def learn_bank(
+        self,
+        name: str,
+        images: Images,
+        *,
+        wait: bool = False,
+        **options: Unpack[api.MakeBankOptions],
+    ) -> api.BankJson:
+        """Makes an anomaly bank of good images. With `wait` returns when it has ended or failed.
+
+        All images are sent in one request, of as many as the server's `--max-images`; `add_to_bank` adds others.
+        """
+        return self._learn("PUT", name, images, wait, options)
+
+    def add_to_bank(
+        self,
+        name: str,
+        images: Images,
+        *,
+        wait: bool = False,
+        **options: Unpack[api.AddToBankOptions],
+    ) -> api.BankJson:
+        """Adds good images to an anomaly bank, in one request. With `wait` returns when it has ended or failed."""
+        return self._learn("POST", name, images, wait, options)
+
+    def delete_bank(self, name: str, **options: Unpack[api.DeleteBankOptions]) -> None:
+        """Deletes an anomaly bank."""
+        return self._run(Call("DELETE", calls.below("/v1/anomaly", name), calls.nothing, options))
+
+    def score(self, name: str, image: Image, **options: Unpack[api.ScoreImageOptions]) -> api.AnomalyJson:
+        """Compares an image with an anomaly bank: its score, and boxes of unusual places."""
+        return self._run(calls.score(name, image, options))
+
+    def anomaly_map(self, name: str, image: Image, **options: Unpack[api.ScoreImageOptions]) -> Floats:
+        """Compares an image with an anomaly bank: distances `[height, width]` of the upright photograph."""
+        return self._run(calls.anomaly_map(name, image, options))
+
+    def anomaly_image(
+        self,
+        name: str,
+        image: Image,
+        **options: Unpack[api.ScoreImageImageOptions],
+    ) -> PIL.Image.Image:
+        """Draws the unusual places of an image, or with `output="mask"` their mask as an indexed image."""
+        return self._run(calls.anomaly_image(name, image, options))
+
+    def segmenters(self) -> list[api.TrainedJson]:
+        """Returns all segmenters."""
+        return self._run(Call[list[api.TrainedJson]]("GET", "/v1/segmenters", calls.part("data")))
+
+    def segmenter(self, name: str, **options: Unpack[api.GetSegmenterOptions]) -> api.SegmenterJson:
+        """Returns a segmenter and the state of its training."""
+        return self._run(Call[api.SegmenterJson]("GET", calls.below("/v1/segmenters", name), calls.answer(), options))
+
+    def train_segmenter(
+        self,
+        name: str,
+        images: Images,
+        masks: ClassMasks,
+        *,
+        wait: bool = False,
+        **options: Unpack[api.TrainSegmenterOptions],
+    ) -> api.SegmenterJson:
+        """Trains a segmenter on images and their masks. With `wait` returns when it has ended or failed.
+
+        All are sent in one request, of as many images as the server's `--max-images`.
+        """
+        wanted = {"wait": wait, **options}
+        segmenter = self._run(calls.segmenter(name, images, masks, wanted))
+        # The server waits no longer than a request may take.
+        while wait and segmenter["state"] == "training":
+            time.sleep(1)
+            segmenter = self.segmenter(name)
+        return segmenter
+
+    def delete_segmenter(self, name: str, **options: Unpack[api.DeleteSegmenterOptions]) -> None:
+        """Deletes a segmenter."""
+        return self._run(Call("DELETE", calls.below("/v1/segmenters", name), calls.nothing, options))
+
+    def segment(self, name: str, image: Image, **options: Unpack[api.SegmentImageOptions]) -> Classes:
+        """Finds the class of each pixel, `[height, width]` of the upright photograph; 255 where there is none."""
+        return self._run(calls.segment(name, image, options))
+
+    def segments(self, name: str, image: Image, **options: Unpack[api.SegmentImageOptions]) -> list[api.SegmentJson]:
+        """Finds the classes of an image, with their shares, boxes, run lengths and outlines."""
+        return self._run(calls.segments(name, image, options))
+
+    def segment_logits(self, name: str, image: Image, **options: Unpack[api.SegmentImageOptions]) -> Floats:
+        """Computes the logits of the classes, `[classes, height, width]` of the upright photograph."""
+        return self._run(calls.segment_logits(name, image, options))
+
+    def segment_image(
+        self,
+        name: str,
+        image: Image,
+        **options: Unpack[api.SegmentImageImageOptions],
+    ) -> PIL.Image.Image:
+        """Draws the classes over an image, or with `output="mask"` returns them as an indexed image."""
+        return self._run(calls.segment_image(name, image, options))
+
     def galleries(self, **options: Unpack[api.ListGalleriesOptions]) -> list[api.GalleryJson]:
         """Returns all galleries."""
         return self._run(Call[list[api.GalleryJson]]("GET", "/v1/galleries", calls.part("data"), options))
@@ -182,7 +300,15 @@ class Client:
 
     def save_snapshot(self, name: str, path: str | os.PathLike[str], **options: Unpack[api.GetSnapshotOptions]) -> None:
         """Writes a gallery with all its items to a file, as a whole or not at all."""
-        call = Call[None]("GET", calls.below("/v1/galleries", name) + "/snapshot", calls.nothing, options, "*/*")
+        path_of = calls.below("/v1/galleries", name) + "/snapshot"
+        self._save(Call[None]("GET", path_of, calls.nothing, options, "*/*"), path)
+
+    def save_bank(self, name: str, path: str | os.PathLike[str], **options: Unpack[api.GetBankFileOptions]) -> None:
+        """Writes an anomaly bank to a safetensors file, as a whole or not at all."""
+        path_of = calls.below("/v1/anomaly", name) + "/snapshot"
+        self._save(Call[None]("GET", path_of, calls.nothing, options, "*/*"), path)
+
+    def _save(self, call: Call[None], path: str | os.PathLike[str]) -> None:
         retries = Retries(self._patience)
         while True:
             with self._http.stream(**call.arguments()) as response:
@@ -337,9 +463,9 @@ class Client:
         """Deletes a basis."""
         return self._run(Call("DELETE", calls.below("/v1/bases", name), calls.nothing, options))
 
-    def probes(self) -> list[api.ProbeStateJson]:
+    def probes(self) -> list[api.TrainedJson]:
         """Returns all probes."""
-        return self._run(Call[list[api.ProbeStateJson]]("GET", "/v1/probes", calls.part("data")))
+        return self._run(Call[list[api.TrainedJson]]("GET", "/v1/probes", calls.part("data")))
 
     def probe(self, name: str, **options: Unpack[api.GetProbeOptions]) -> api.ProbeJson:
         """Returns a probe and the state of its training."""

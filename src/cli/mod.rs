@@ -90,6 +90,10 @@ enum Command {
     Match(patches::Match),
     /// Find the objects of images, without labels
     Objects(patches::Objects),
+    /// Score images by how much they differ from good ones
+    Anomaly(patches::Anomaly),
+    /// Find the class of each pixel, learned from a few masks
+    Segment(patches::Segment),
     /// Fill, read, check and save galleries
     #[command(subcommand)]
     Gallery(gallery::Gallery),
@@ -192,6 +196,8 @@ impl Cli {
             Command::Embed(command) => return command.run(),
             Command::Match(command) => return command.run(),
             Command::Objects(command) => return command.run(),
+            Command::Anomaly(command) => return command.run(),
+            Command::Segment(command) => return command.run(),
             Command::Gallery(command) => return command.run(),
             Command::Doctor(command) => return command.run(),
             Command::Eval(command) => return command.run(),

@@ -27,6 +27,12 @@ pub(super) fn print_json(content: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes a file with indented JSON.
+pub(super) fn write_json(path: &Path, content: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_vec_pretty(content)?;
+    Ok(write_file(path, |writer| writer.write_all(&text))?)
+}
+
 /// Prints the files that were skipped by kind, and those that failed one by one, if there are any.
 pub(super) fn print_unused<E: Display>(
     out: &mut impl Write,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use image::imageops;
 use ndarray::{Array1, Array2, Array3};
 
 use crate::vision::{Grid, RgbImage};
@@ -13,6 +14,27 @@ pub struct Input {
     pub pixels: RgbImage,
     /// Patch grid.
     pub grid: Grid,
+}
+
+impl Input {
+    /// Turns the input to the right by quarters, 0 to 3.
+    pub(crate) fn turned(self, quarters: u8) -> Self {
+        let Self { pixels, grid } = self;
+        let pixels = match quarters {
+            0 => pixels,
+            1 => imageops::rotate90(&pixels),
+            2 => imageops::rotate180(&pixels),
+            _ => imageops::rotate270(&pixels),
+        };
+        let grid = match quarters % 2 {
+            0 => grid,
+            _ => Grid {
+                height: grid.width,
+                width: grid.height,
+            },
+        };
+        Self { pixels, grid }
+    }
 }
 
 /// The model's outputs that a job needs; the others are not copied from the runtime.

@@ -3,7 +3,10 @@
 use super::LabeledVectors;
 use crate::{
     error::Result,
-    features::probe::{Examples, Probe, Progress, TrainingOptions, train},
+    features::{
+        probe::{Examples, Probe, TrainingOptions, train},
+        progress::Progress,
+    },
 };
 
 /// Trains a probe on all of `dataset`. `watch` gets the progress and returns whether to go on;

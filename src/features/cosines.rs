@@ -1,4 +1,4 @@
-//! Products of many vectors with many others.
+//! Dot products of many vectors.
 
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 use ndarray::Array2;
@@ -36,6 +36,37 @@ pub(super) fn for_each_row(
             work(start + offset, products);
         }
     }
+}
+
+/// Computes a dot product in lanes that the compiler vectorizes. The vectors have one length.
+#[inline(always)]
+pub(super) fn dot(one: &[f32], other: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut lanes = [0.0_f32; LANES];
+    let (one, one_rest) = one.as_chunks::<LANES>();
+    let (other, other_rest) = other.as_chunks::<LANES>();
+    for (one, other) in one.iter().zip(other) {
+        for ((lane, one), other) in lanes.iter_mut().zip(one).zip(other) {
+            *lane += one * other;
+        }
+    }
+    let rest = one_rest.iter().zip(other_rest);
+    lanes.iter().sum::<f32>() + rest.map(|(one, other)| one * other).sum::<f32>()
+}
+
+/// Returns the largest value, in lanes that the compiler vectorizes; minus infinity if there is
+/// none.
+pub(super) fn largest(values: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = if value > *lane { value } else { *lane };
+        }
+    }
+    let values = lanes.iter().chain(rest);
+    values.copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! From a model's tokens to results: pooled embeddings, PCA maps, attention maps, similarity maps,
-//! matches of two images, objects, renderings, classes. Pure.
+//! matches of two images, objects, anomalies, renderings, classes. Pure.
 
+pub mod anomaly;
 pub mod attention;
+mod components;
 mod cosines;
 pub mod head_stats;
 pub mod mask;
@@ -11,6 +13,8 @@ pub mod objects;
 pub mod pca;
 pub mod pool;
 pub mod probe;
+pub mod progress;
 pub mod render;
+pub mod segmentation;
 pub mod similarity;
 pub mod vote;

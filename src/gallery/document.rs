@@ -1,11 +1,11 @@
-//! Documents that a store keeps in addition to galleries: trained probes and PCA bases.
+//! Documents that a store keeps in addition to galleries: what is trained, and PCA bases.
 
 use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{BasisName, ProbeName};
+use super::{BankName, BasisName, ProbeName, SegmenterName};
 use crate::error::{Error, Kind, Result};
 
 /// A store of documents. Writes are as durable as those of [`super::GalleryStore`].
@@ -37,9 +37,15 @@ pub enum DocumentKind {
     Probe,
     /// A PCA basis.
     Basis,
+    /// The description of an anomaly bank.
+    Bank,
+    /// The features of an anomaly bank, whose name is that of the bank, `/` and a version.
+    BankFeatures,
+    /// A trained segmenter.
+    Segmenter,
 }
 
-/// Kind and name of a document. Made of a [`ProbeName`] or a [`BasisName`].
+/// Kind and name of a document. Made of the name of what is stored, such as a [`ProbeName`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DocumentKey<'a> {
     kind: DocumentKind,
@@ -47,6 +53,14 @@ pub struct DocumentKey<'a> {
 }
 
 impl<'a> DocumentKey<'a> {
+    /// Returns the key of the features of a bank.
+    pub fn of_bank_features(name: &'a str) -> Self {
+        Self {
+            kind: DocumentKind::BankFeatures,
+            name,
+        }
+    }
+
     /// Returns the kind.
     pub fn kind(self) -> DocumentKind {
         self.kind
@@ -55,6 +69,25 @@ impl<'a> DocumentKey<'a> {
     /// Returns the name.
     pub fn name(self) -> &'a str {
         self.name
+    }
+
+    /// Returns the path of the resource.
+    pub fn path(self) -> String {
+        let resource = match self.kind {
+            DocumentKind::Probe => "probes",
+            DocumentKind::Basis => "bases",
+            DocumentKind::Bank | DocumentKind::BankFeatures => "anomaly",
+            DocumentKind::Segmenter => "segmenters",
+        };
+        format!("/v1/{resource}/{}", self.name)
+    }
+
+    /// Returns a key that owns its name.
+    pub fn to_owned(self) -> DocumentName {
+        DocumentName {
+            kind: self.kind,
+            name: self.name.to_owned(),
+        }
     }
 
     /// Returns the [`Kind::NotFound`] error for a document that does not exist.
@@ -69,20 +102,40 @@ impl fmt::Display for DocumentKey<'_> {
     }
 }
 
-impl<'a> From<&'a ProbeName> for DocumentKey<'a> {
-    fn from(name: &'a ProbeName) -> Self {
-        Self {
-            kind: DocumentKind::Probe,
-            name: name.as_str(),
+/// A [`DocumentKey`] that owns its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentName {
+    kind: DocumentKind,
+    name: String,
+}
+
+impl DocumentName {
+    /// Returns the key.
+    pub fn key(&self) -> DocumentKey<'_> {
+        DocumentKey {
+            kind: self.kind,
+            name: &self.name,
         }
     }
 }
 
-impl<'a> From<&'a BasisName> for DocumentKey<'a> {
-    fn from(name: &'a BasisName) -> Self {
-        Self {
-            kind: DocumentKind::Basis,
-            name: name.as_str(),
+/// Makes keys of the names of a kind.
+macro_rules! keys {
+    ($($name:ty => $kind:ident),* $(,)?) => {$(
+        impl<'a> From<&'a $name> for DocumentKey<'a> {
+            fn from(name: &'a $name) -> Self {
+                Self {
+                    kind: DocumentKind::$kind,
+                    name: name.as_str(),
+                }
+            }
         }
-    }
+    )*};
+}
+
+keys! {
+    ProbeName => Probe,
+    BasisName => Basis,
+    BankName => Bank,
+    SegmenterName => Segmenter,
 }

@@ -20,10 +20,10 @@ mod store;
 pub use self::{
     binding::Binding,
     config::{GalleryConfig, OpenMode, StoreLocation, VectorFormat},
-    document::{DocumentKey, DocumentKind, DocumentStore},
+    document::{DocumentKey, DocumentKind, DocumentName, DocumentStore},
     filter::{Bound, Condition, ItemFilter, Scalar},
     item::{Item, ItemChange, Metadata, NewItem, Parts, StoredItem},
-    name::{BasisName, GalleryName, ItemId, Label, ProbeName},
+    name::{BankName, BasisName, GalleryName, ItemId, Label, ProbeName, SegmenterName},
     open::open,
     search::{Neighbor, Query, Search},
     snapshot::{

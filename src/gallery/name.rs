@@ -78,6 +78,16 @@ checked_text! {
 }
 
 checked_text! {
+    /// Name of an anomaly bank, by the rules of [`GalleryName`].
+    BankName, check_name
+}
+
+checked_text! {
+    /// Name of a segmenter, by the rules of [`GalleryName`].
+    SegmenterName, check_name
+}
+
+checked_text! {
     /// Id of an item within its gallery: 1 to 512 bytes of UTF-8.
     ItemId, check_id
 }

@@ -18,7 +18,10 @@ mod router;
 mod server;
 mod state;
 
-pub(crate) use self::api::features::{matching::MatchesJson, objects::ObjectsJson};
+pub(crate) use self::api::features::{
+    anomaly::score::AnomalyJson, matching::MatchesJson, objects::ObjectsJson,
+    segments::segment::SegmentsJson,
+};
 pub(crate) use self::page::samples;
 pub(crate) use self::response::rejection::{Reason, Rejection, Result};
 pub use self::{

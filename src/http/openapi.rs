@@ -14,7 +14,7 @@ use utoipa::{
     },
 };
 
-use super::api::schema::{File, ImagesForm};
+use super::api::schema::{File, ImagesForm, MaskedImagesForm};
 
 /// Start of the document.
 #[derive(OpenApi)]
@@ -25,7 +25,7 @@ use super::api::schema::{File, ImagesForm};
             nearest neighbors in stored galleries.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    components(schemas(File, ImagesForm)),
+    components(schemas(File, ImagesForm, MaskedImagesForm)),
     tags(
         (name = "features", description = "Features that the model extracts from images."),
         (name = "gallery", description = "Stored items, nearest neighbors, and classification."),
@@ -122,31 +122,31 @@ fn complete_operation(operation: &mut Operation) {
             .entry(status)
             .or_insert(response);
     }
-    if let Some(RefOr::T(body)) = &mut operation.request_body
-        && takes_images(body)
-    {
-        let forms = [
-            ("image/*", "File"),
-            ("application/octet-stream", "File"),
-            ("multipart/form-data", "ImagesForm"),
-        ];
-        for (kind, schema) in forms {
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        for &(kind, schema) in other_forms(body) {
             let content = Content::new(Some(Ref::from_schema_name(schema)));
             body.content.insert(kind.to_owned(), RefOr::T(content));
         }
     }
 }
 
-/// Returns whether the JSON form of a body is one of images, so that the images can also be sent as
-/// they are.
-fn takes_images(body: &RequestBody) -> bool {
-    if let Some(RefOr::T(json)) = body.content.get("application/json")
-        && let Some(RefOr::Ref(schema)) = &json.schema
-    {
-        let name = schema.ref_location.rsplit('/').next();
-        return matches!(name, Some("ImagesJson" | "ImageOrVectorJson"));
+/// Returns the other forms of a body whose JSON form is one of images: content types, and schemas.
+fn other_forms(body: &RequestBody) -> &'static [(&'static str, &'static str)] {
+    let Some(RefOr::T(json)) = body.content.get("application/json") else {
+        return &[];
+    };
+    let Some(RefOr::Ref(schema)) = &json.schema else {
+        return &[];
+    };
+    match schema.ref_location.rsplit('/').next() {
+        Some("ImagesJson" | "ImageOrVectorJson") => &[
+            ("image/*", "File"),
+            ("application/octet-stream", "File"),
+            ("multipart/form-data", "ImagesForm"),
+        ],
+        Some("MaskedImagesJson") => &[("multipart/form-data", "MaskedImagesForm")],
+        _ => &[],
     }
-    false
 }
 
 macro_rules! problem_sets {
@@ -193,7 +193,8 @@ fn problem(status: &str) -> &'static str {
         "401" => "The API key is missing or unknown.",
         "403" => "The API key lacks the role for this, or the request comes from another website.",
         "404" => {
-            "The gallery, item, probe, basis or model does not exist, or the server has no gallery."
+            "The gallery, item, model, or what is fitted or trained does not exist, or the \
+             server has no gallery."
         }
         "409" => {
             "The gallery has features of another model, or from other options, or is being \

@@ -28,7 +28,8 @@ use super::{
     api::{
         bases,
         features::{
-            attention, attention_stats, embed, embeddings, matching, objects, pca, similarity,
+            anomaly, attention, attention_stats, embed, embeddings, matching, objects, pca,
+            segments, similarity,
         },
         gallery::{batch, classify, galleries, item, knn, list, snapshot, thumbnail},
         health,
@@ -60,6 +61,25 @@ fn api() -> Routes {
         .add(Group::READ, routes!(similarity::create_similarity_map))
         .add(Group::READ, routes!(matching::match_images))
         .add(Group::READ, routes!(objects::find_objects))
+        .add(Group::READ, routes!(anomaly::list_banks))
+        .add(Group::READ, routes!(anomaly::get_bank))
+        .add(
+            Group::WRITE,
+            routes!(
+                anomaly::make_bank,
+                anomaly::add_to_bank,
+                anomaly::delete_bank
+            ),
+        )
+        .add(Group::READ, routes!(anomaly::score::score_image))
+        .add(Group::READ.untimed(), routes!(anomaly::get_bank_file))
+        .add(Group::READ, routes!(segments::list_segmenters))
+        .add(Group::READ, routes!(segments::get_segmenter))
+        .add(
+            Group::WRITE,
+            routes!(segments::train_segmenter, segments::delete_segmenter),
+        )
+        .add(Group::READ, routes!(segments::segment::segment_image))
         .add(Group::READ, routes!(knn::find_neighbors_of_item))
         .add(Group::READ, routes!(knn::find_neighbors))
         .add(Group::READ, routes!(classify::classify))

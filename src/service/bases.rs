@@ -166,6 +166,7 @@ impl Bases {
             preprocessing: before.about.preprocessing,
             decoding: Decoding::default(),
             shrinks: false,
+            quarter_turns: 0,
         };
         let added = self.moments(extractor, images, preparation).await?;
         // Taken after the inference, so that others wait only for the store.

@@ -176,6 +176,7 @@ pub(super) fn preparation(binding: &Binding, image: &ImageOptions) -> Preparatio
         preprocessing: binding.preprocessing,
         decoding: image.decode,
         shrinks: false,
+        quarter_turns: 0,
     }
 }
 

@@ -4,10 +4,7 @@ use std::{fmt, hash::Hash, sync::Arc, time::Duration};
 
 use moka::future::Cache;
 
-use crate::{
-    error::{Error, Result},
-    telemetry,
-};
+use crate::error::{Error, Result};
 
 /// Memory for cached features, in bytes. The default is no cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,9 +15,8 @@ pub struct CacheBytes {
     pub recent: u64,
 }
 
-/// Cache of features. It evicts the least recently and least frequently used entries. Clones share
-/// the entries.
-#[derive(Clone)]
+/// Cache of features and of banks. It evicts the least recently and least frequently used entries.
+/// Clones share the entries.
 pub(super) struct FeatureCache<K, V>(Cache<K, Arc<V>>);
 
 impl<K, V> FeatureCache<K, V>
@@ -42,17 +38,13 @@ where
 
     /// Returns the entry of `key`; without one, waits for `compute`, and adds its value. Of several
     /// callers with one key, one computes and the others wait; if it is cancelled, another takes
-    /// over. Counts the hit or miss in the metrics.
+    /// over.
     pub(super) async fn get_or_compute(
         &self,
         key: K,
         compute: impl Future<Output = Result<Arc<V>>>,
     ) -> Result<Arc<V>> {
         let entry = self.0.entry(key).or_try_insert_with(compute).await;
-        let is_miss = entry.as_ref().map_or(true, moka::Entry::is_fresh);
-        let outcome = if is_miss { "miss" } else { "hit" };
-        let lookups = &telemetry::metrics().cache_lookups;
-        lookups.with_label_values(&[outcome]).inc();
         Ok(entry.map_err(Error::of_shared)?.into_value())
     }
 
@@ -60,6 +52,12 @@ where
     pub(super) async fn bytes(&self) -> u64 {
         self.0.run_pending_tasks().await;
         self.0.weighted_size()
+    }
+}
+
+impl<K, V> Clone for FeatureCache<K, V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
     }
 }
 

@@ -47,7 +47,7 @@ impl CachedFeatures {
     }
 
     /// Returns the patch tokens of the last blocks, `[layers, patches, dim]`.
-    fn layers(&self) -> ArrayView3<'_, f32> {
+    pub(super) fn layers(&self) -> ArrayView3<'_, f32> {
         let layers = self.features.layers_patch.as_ref();
         layers.expect("requested in `outputs`").view()
     }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     engine::{Engine, RequestedOutputs, available_cores},
-    error::{Result, ResultExt},
+    error::{Kind, Result, ResultExt},
     model::{Fingerprint, ModelId},
     telemetry,
     vision::Preprocessing,
@@ -188,6 +188,23 @@ impl Extractor {
         result
     }
 
+    /// Extracts the features of a file, and waits where a request would be refused because others
+    /// have the memory or the queue.
+    pub(super) async fn extract_patiently(
+        &self,
+        file: Bytes,
+        request: ExtractRequest,
+    ) -> Result<Timed<Arc<CachedFeatures>>> {
+        loop {
+            match self.extract(file.clone(), request).await {
+                Err(error) if error.kind() == Kind::Overloaded => {
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
     async fn find_or_infer(
         &self,
         file: Bytes,
@@ -203,7 +220,12 @@ impl Extractor {
             stages = Some(computed.stages);
             Ok(computed.value)
         };
-        let value = cache.features.get_or_compute(key, compute).await?;
+        let found = cache.features.get_or_compute(key, compute).await;
+        let is_miss = stages.is_some() || found.is_err();
+        let outcome = if is_miss { "miss" } else { "hit" };
+        let lookups = &telemetry::metrics().cache_lookups;
+        lookups.with_label_values(&[outcome]).inc();
+        let value = found?;
         let stages = stages.unwrap_or_else(|| Stages {
             has_dim_image: value.is_dim,
             ..Stages::default()

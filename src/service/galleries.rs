@@ -31,6 +31,16 @@ pub struct GalleryLimits {
     /// Maximum number of classes of a probe. The optimizer holds about 30 copies of the weights, 8
     /// bytes a number.
     pub max_probe_classes: usize,
+    /// Maximum number of images of an anomaly bank.
+    pub max_bank_images: usize,
+    /// Maximum number of patches that a bank learns, of one token each. They take 2 bytes a number
+    /// in the store, and up to 10 in memory while it is made.
+    pub max_bank_patches: usize,
+    /// Maximum number of patches that a segmenter is trained on. Their tokens are held in memory, 4
+    /// bytes a number.
+    pub max_segmenter_patches: usize,
+    /// Maximum memory of all banks that are ready to score images, in bytes.
+    pub bank_cache_bytes: u64,
 }
 
 impl Default for GalleryLimits {
@@ -44,6 +54,10 @@ impl Default for GalleryLimits {
             thumbnail_side: 160,
             max_probe_items: 200_000,
             max_probe_classes: 1000,
+            max_bank_images: 1000,
+            max_bank_patches: 131_072,
+            max_segmenter_patches: 65_536,
+            bank_cache_bytes: 1 << 30,
         }
     }
 }

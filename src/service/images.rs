@@ -13,6 +13,7 @@ use crate::{
     vision::{
         DecodeLimits, PatchSize, Placement, Preprocessing, PreprocessingOverrides, ResizeMode,
         Transform, decode_fast, decode_whole, decoding_bytes, thumbnail, upright_bytes,
+        upright_size,
     },
 };
 
@@ -54,6 +55,7 @@ impl ImageOptions {
             preprocessing: self.overrides.over(base),
             decoding: self.decode,
             shrinks: false,
+            quarter_turns: 0,
         }
     }
 }
@@ -78,6 +80,8 @@ pub(super) struct Preparation {
     pub(super) decoding: Decoding,
     /// Whether `size` shrinks for an image that has too many patches otherwise.
     pub(super) shrinks: bool,
+    /// Quarters by which the model's input is turned to the right, 0 to 3.
+    pub(super) quarter_turns: u8,
 }
 
 /// The model's input, and where it lies in the image.
@@ -110,6 +114,15 @@ impl Preparation {
         catch_panics(|| decoding_bytes(file, options, limits.decode, &transform, fast))
     }
 
+    /// Rejects a file that [`Self::prepare`] would reject by its header.
+    pub(super) fn check(&self, file: &[u8], patch: PatchSize, limits: &ImageLimits) -> Result<()> {
+        self.memory(file, patch, limits)?;
+        let options = self.preprocessing.decode_options();
+        let size = catch_panics(|| upright_size(file, options, limits.decode))?;
+        self.transform(patch, limits).plan(size)?;
+        Ok(())
+    }
+
     /// Returns the memory that [`Self::thumbnail`] takes for a file, in bytes: that of decoding,
     /// and of a copy for an image that has to be turned. Reads its header only.
     pub(super) fn thumbnail_memory(&self, file: &[u8], limits: &ImageLimits) -> Result<u64> {
@@ -129,6 +142,7 @@ impl Preparation {
             },
             decoding: Decoding::Fast,
             shrinks: false,
+            quarter_turns: 0,
         }
     }
 
@@ -172,7 +186,7 @@ impl Preparation {
             has_dim_image: image.is_dim,
             ..Stages::default()
         };
-        let input = Input { pixels, grid };
+        let input = Input { pixels, grid }.turned(self.quarter_turns);
         let value = Prepared { input, placement };
         Ok(Timed { value, stages })
     }

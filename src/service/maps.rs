@@ -101,11 +101,14 @@ pub(super) fn check_share(option: &str, value: f32) -> Result<()> {
 impl Extractor {
     /// Returns the sizes of maps with these options.
     pub fn map_sizes(&self, image: &ImageOptions) -> MapSizes {
-        let spec = self.engine().spec();
-        MapSizes {
-            size: image.over(&spec.map_preprocessing()).preprocessing.size,
-            patch: spec.architecture.patch,
-        }
+        let preprocessing = self.engine().spec().map_preprocessing();
+        self.sizes(image.over(&preprocessing).preprocessing.size)
+    }
+
+    /// Returns the sizes of images that were requested with this `size`, in pixels.
+    pub(super) fn sizes(&self, size: usize) -> MapSizes {
+        let patch = self.engine().spec().architecture.patch;
+        MapSizes { size, patch }
     }
 
     /// Extracts the features of all files, then computes maps of them on a blocking thread. Fails
@@ -164,5 +167,29 @@ impl Extractor {
             .collect::<Result<_>>()?;
         let stages = extracted.stages;
         Ok(Timed { value, stages })
+    }
+
+    /// Checks the headers of images, so that most mistakes are an answer to the request.
+    pub(super) async fn check_headers(
+        &self,
+        files: &[Bytes],
+        preparation: Preparation,
+    ) -> Result<()> {
+        let files = files.to_vec();
+        let count = files.len();
+        if count == 0 {
+            return Err(Error::malformed("the request has no images to learn from"));
+        }
+        let limits = *self.limits();
+        let patch = self.engine().spec().architecture.patch;
+        let check = move || {
+            for (index, file) in files.iter().enumerate() {
+                let header = preparation.check(file, patch, &limits);
+                header.map_err(|error| at_image(error, index, count))?;
+            }
+            Ok(())
+        };
+        self.on_blocking_thread("reading the headers of images", check)
+            .await
     }
 }

@@ -1,9 +1,10 @@
 //! The use cases: features and maps of images, galleries, PCA bases and linear probes. This module
 //! does not know HTTP.
 //!
-//! [`Extractor`] needs only a model. [`Galleries`], [`Bases`] and [`Probes`] each wrap a gallery
-//! store, and take a [`ModelChoice`] as an argument, because stored features are compared only with
-//! those of the model that made them. [`Service`] combines them.
+//! [`Extractor`] needs only a model. [`Galleries`], [`Bases`], [`Probes`], [`Banks`] and
+//! [`Segmenters`] each wrap a gallery store, and take a [`ModelChoice`] as an argument, because
+//! stored features are compared only with those of the model that made them. [`Service`] combines
+//! them.
 //!
 //! # Errors
 //! All methods return these errors, and their documentation names only others:
@@ -14,6 +15,7 @@
 //! * the error of the first image that cannot be used, with its index, if the images of a request
 //!   have one joint result.
 
+mod anomaly;
 mod attention;
 mod bases;
 mod basis_images;
@@ -40,12 +42,18 @@ mod probes;
 mod query;
 mod read_shares;
 mod search;
+mod segmenters;
 #[allow(clippy::module_inception, reason = "it defines `Service`")]
 mod service;
 mod similarity;
 mod stages;
+mod trainings;
 
 pub use self::{
+    anomaly::{
+        AnomalyForms, AnomalyPicture, Augment, BankInfo, BankOptions, Banks, FoundDefect,
+        ImageAnomaly,
+    },
     attention::{AttentionMaps, AttentionOptions},
     bases::{Bases, BasisInfo, StoredBasis},
     basis_images::BasisImages,
@@ -65,11 +73,16 @@ pub use self::{
     models::{ModelChoice, Models},
     objects::{FoundObject, ImageObjects, ObjectForms, ObjectOptions, ObjectPicture},
     pca::{PCA_COMPONENTS, PcaAnswer, PcaOptions},
-    probes::{Origin, ProbeFeatures, ProbePlan, ProbeState, Probes, StoredProbe, Training},
+    probes::{Origin, ProbeFeatures, ProbePlan, Probes, StoredProbe},
     query::QueryInput,
     read_shares::on_behalf_of,
     search::{Answers, NeighborQuery, SearchOptions},
+    segmenters::{
+        ImageSegments, LabeledPatches, MaskedImage, Segment, SegmentForms, SegmentPicture,
+        Segmenter, SegmenterInfo, SegmenterOptions, Segmenters,
+    },
     service::Service,
     similarity::{SimilarityMaps, SimilarityOptions},
     stages::{Stages, Timed},
+    trainings::{TrainedState, Training},
 };

@@ -205,7 +205,9 @@ fn find(
     let values: Vec<Vec<f32>> = objects.iter().map(field).collect();
     let fields = Fields {
         values: &values,
-        input: Size::of(image.image()),
+        size: Size::of(image.image()),
+        cell: 1.0,
+        floor: 0.5,
         is_sharp: options.refine == Refine::None,
     };
     let mut found = ImageObjects {

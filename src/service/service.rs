@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
+    anomaly::Banks,
     bases::Bases,
     binding::check_makes,
     extractor::Extractor,
@@ -14,7 +15,9 @@ use super::{
     models::{ModelChoice, Models},
     pca::{PcaAnswer, PcaOptions},
     probes::Probes,
+    segmenters::Segmenters,
     stages::Timed,
+    trainings::Trainings,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -34,16 +37,23 @@ struct Stored {
     galleries: Galleries,
     bases: Bases,
     probes: Probes,
+    banks: Banks,
+    segmenters: Segmenters,
+    trainings: Trainings,
 }
 
 impl Service {
     /// Combines models with the use cases of a gallery store, if there is one.
     pub fn new(models: Arc<Models>, store: Option<Gallery>, limits: GalleryLimits) -> Self {
         let stored = store.map(|store| {
+            let trainings = Trainings::default();
             Arc::new(Stored {
                 galleries: Galleries::new(Arc::clone(&store), limits),
                 bases: Bases::new(Arc::clone(&store)),
-                probes: Probes::new(store, limits),
+                probes: Probes::new(Arc::clone(&store), limits, trainings.clone()),
+                banks: Banks::new(Arc::clone(&store), limits, trainings.clone()),
+                segmenters: Segmenters::new(store, limits, trainings.clone()),
+                trainings,
             })
         });
         Self { models, stored }
@@ -89,6 +99,16 @@ impl Service {
         Ok(&self.stored()?.probes)
     }
 
+    /// Returns the anomaly banks.
+    pub fn banks(&self) -> Result<&Banks> {
+        Ok(&self.stored()?.banks)
+    }
+
+    /// Returns the segmenters.
+    pub fn segmenters(&self) -> Result<&Segmenters> {
+        Ok(&self.stored()?.segmenters)
+    }
+
     /// Computes PCA maps of the images in one joint basis, or in the stored basis that the options
     /// name. Also returns the model that made them.
     pub async fn pca(
@@ -115,8 +135,8 @@ impl Service {
     /// Cancels background work, and waits up to 5 seconds for the engines. The caller must hold the
     /// last clone. The gallery store stays open, because the caller may have opened it.
     pub async fn close(self) {
-        if let Ok(probes) = self.probes() {
-            probes.stop_training().await;
+        if let Ok(stored) = self.stored() {
+            stored.trainings.stop().await;
         }
         let Self { models, stored } = self;
         drop(stored);

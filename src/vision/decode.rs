@@ -87,6 +87,15 @@ pub fn decoding_bytes(
     Ok(opened.memory + transform.resizing_bytes(size, opened.orientation))
 }
 
+/// Returns the size of an image that is turned as its orientation says. Reads the header only.
+///
+/// # Errors
+/// Those of [`decode`] that show in the header.
+pub fn upright_size(bytes: &[u8], options: DecodeOptions, limits: DecodeLimits) -> Result<Size> {
+    let opened = open(bytes, options, limits, None)?;
+    Ok(turned(opened.full_size, opened.orientation))
+}
+
 /// Returns the memory that [`decode_fast`] and turning the image upright take, in bytes.
 pub fn upright_bytes(
     bytes: &[u8],

@@ -38,7 +38,9 @@ mod undecodable;
 mod webp;
 
 pub use color::{Background, Levels};
-pub use decode::{DecodeOptions, decode, decode_fast, decode_whole, decoding_bytes, upright_bytes};
+pub use decode::{
+    DecodeOptions, decode, decode_fast, decode_whole, decoding_bytes, upright_bytes, upright_size,
+};
 pub use foreign::Foreign;
 pub use formats::{FORMATS, Format, Identified, begins_as_image, identify, image_extensions};
 pub use limits::DecodeLimits;

@@ -120,6 +120,22 @@ fn write_files(folder: &Path) {
     }
 }
 
+/// Writes pictures with masks of the left half, good images and one to score.
+fn write_examples(folder: &Path) {
+    for set in ["good", "pictures", "masks"] {
+        std::fs::create_dir_all(folder.join(set)).unwrap();
+    }
+    for step in 0..5 {
+        let picture = folder.join(format!("train/cat/{step}.jpg"));
+        for set in ["good", "pictures"] {
+            std::fs::copy(&picture, folder.join(format!("{set}/{step}.jpg"))).unwrap();
+        }
+        let mask = image::GrayImage::from_fn(300, 260, |x, _| image::Luma([u8::from(x < 150)]));
+        mask.save(folder.join(format!("masks/{step}.png"))).unwrap();
+    }
+    std::fs::copy(folder.join("cup.jpg"), folder.join("part.jpg")).unwrap();
+}
+
 /// Runs the commands of a document, and returns what each block printed.
 async fn run(document: &str, server: &str, folder: &Path) -> Vec<String> {
     let mut script = include_str!("session.sh").to_owned();
@@ -170,6 +186,7 @@ async fn prepare(name: &str) -> (Server, PathBuf) {
         Server::start_on(new_gallery().await, focus().clone(), HttpConfig::default()).await;
     let folder = scratch(name);
     write_files(&folder);
+    write_examples(&folder);
     (server, folder)
 }
 

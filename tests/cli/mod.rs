@@ -18,4 +18,5 @@ mod readme;
 mod settings;
 mod setup;
 mod sources;
+mod trained;
 mod tune;

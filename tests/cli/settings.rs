@@ -95,7 +95,7 @@ fn wrong_settings_are_named() {
     for (file, message) in [
         (
             "prot = 9000",
-            "dinoserve.toml: unknown setting `prot`; expected one of api-keys, cache-mb, ",
+            "dinoserve.toml: unknown setting `prot`; expected one of api-keys, bank-cache-bytes, ",
         ),
         (
             "port = \"many\"",

@@ -25,6 +25,8 @@ from dinoserve import AsyncClient, Client, Problem
 URL, FOLDER = sys.argv[1], Path(sys.argv[2])
 OPENAPI = json.loads(Path(sys.argv[3]).read_text())
 CAT, COFFEE = FOLDER / "chelsea.png", FOLDER / "coffee.png"
+SEGMENTER = FOLDER.parent / "segmenter"
+PICTURES, MASKS = ([SEGMENTER / f"train_{index}.{kind}" for index in range(4)] for kind in ("jpg", "png"))
 # For monitoring, for other clients, and for people.
 NOT_OFFERED = {"healthz", "metrics", "list_operations", "create_openai_embedding"}
 requested: set[tuple[str, str]] = set()
@@ -121,6 +123,97 @@ def features(client):
     check(client.objects_image(COFFEE, size=224).size == (336, 224), "drawn objects")
     check(client.objects_image(COFFEE, output="mask", method="attention").size == (600, 400), "a mask")
     return vector
+
+
+def anomalies(client):
+    """A bank of one scene finds nothing in it, and something in others."""
+    with PIL.Image.open(CAT) as cat:
+        good = [cat.rotate(angle, PIL.Image.Resampling.BICUBIC) for angle in (0, 1, 2)]
+    begun = client.learn_bank("cats", good[:2], size=224, coreset=0.5)
+    check(begun["name"] == "cats" and begun["state"] in ("training", "ready"), begun)
+    learned = client.learn_bank("cats", good[:2], wait=True, size=224, coreset=0.5)
+    check(learned["state"] == "ready" and learned["bank"]["images"] == 2, learned)
+    added = client.add_to_bank("cats", good[2], wait=True)
+    check(added["bank"]["images"] == 3 and added["bank"]["size"] == 224, added)
+    check(client.bank("cats")["bank"]["coreset"] == 0.5, "the options of a bank")
+    check([(found["name"], found["state"]) for found in client.banks()] == [("cats", "ready")], "the banks")
+    same, other = client.score("cats", good[1]), client.score("cats", COFFEE)
+    check(not same["anomalous"] and same["boxes"] == [] and same["score"] <= same["threshold"], same)
+    check(other["anomalous"] and other["boxes"][0]["score"] > other["threshold"], other)
+    distances = client.anomaly_map("cats", COFFEE)
+    check(distances.shape == (400, 600) and distances.dtype == np.float32 and distances.max() > 0.3, distances)
+    check(client.anomaly_image("cats", COFFEE, overlay=0.5).size == (336, 224), "drawn defects")
+    mask = client.anomaly_image("cats", COFFEE, output="mask")
+    check(mask.mode == "P" and mask.size == (600, 400) and np.unique(mask).tolist() == [0, 1], "a mask of defects")
+    check(not np.asarray(client.anomaly_image("cats", good[1], output="mask")).any(), "no defects")
+    raised = problem(413, "too_large", lambda: client.learn_bank("cats", [np.zeros((8, 8), np.uint8)] * 65))
+    check("64" in raised.detail, "all images are sent in one request")
+    fails(ValueError, "there are no images", lambda: client.learn_bank("cats", []))
+    problem(404, "not_found", lambda: client.score("none", CAT))
+    with tempfile.TemporaryDirectory() as folder:
+        client.save_bank("cats", f"{folder}/cats.safetensors")
+        check(Path(f"{folder}/cats.safetensors").stat().st_size > 100_000, "the file of a bank")
+    client.delete_bank("cats")
+    check(client.banks() == [], "the bank is deleted")
+
+
+def segments(client):
+    """Every form of a mask trains the same segmenter, or is refused."""
+    begun = client.train_segmenter("scenes", PICTURES, MASKS, size=224)
+    check(begun["name"] == "scenes" and begun["state"] in ("training", "ready"), begun)
+    trained = client.train_segmenter("scenes", PICTURES, MASKS, wait=True, size=224, l2=100)
+    stored = trained["segmenter"]
+    check((trained["state"], stored["classes"], stored["images"]) == ("ready", [0, 1, 2], 4), trained)
+    check(client.segmenter("scenes")["segmenter"]["size"] == 224, "the options of a segmenter")
+    check([(found["name"], found["state"]) for found in client.segmenters()] == [("scenes", "ready")], "the segmenters")
+    test = SEGMENTER / "test_0.jpg"
+    truth = np.asarray(PIL.Image.open(SEGMENTER / "test_0.png"))
+    classes = client.segment("scenes", test)
+    check(classes.shape == truth.shape and classes.dtype == np.uint8 and classes.flags.writeable, classes)
+    check((classes == truth).mean() > 0.9, f"{(classes == truth).mean()} of the pixels")
+    logits = client.segment_logits("scenes", test)
+    check(logits.shape == (3, *truth.shape) and logits.dtype == np.float32, logits.shape)
+    check((logits.argmax(0) == classes).mean() > 0.999, "the class of the largest logit")
+    found = client.segments("scenes", test)
+    check([one["class"] for one in found] == [0, 1, 2], found)
+    check([one["mask"]["area"] for one in found if one["mask"]] == np.unique_counts(classes).counts.tolist(), found)
+    drawn = client.segment_image("scenes", test)
+    check(drawn.mode == "RGB" and drawn.size == (224, 224), drawn)
+    indexed = client.segment_image("scenes", test, output="mask")
+    check(indexed.mode == "P" and (np.asarray(indexed) == classes).all(), "the classes as an indexed image")
+
+    pixels = [np.asarray(PIL.Image.open(path)) for path in MASKS]
+    palette = [PIL.Image.fromarray(mask) for mask in pixels]
+    for mask in palette:
+        mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    forms = [path.read_bytes() for path in MASKS], np.stack(pixels).astype(np.int64), palette
+    forms += ([str(MASKS[0]), pixels[1], PIL.Image.fromarray(pixels[2]), pixels[3].astype(np.uint16)],)
+    for masks in forms:
+        again = client.train_segmenter("again", PICTURES, masks, wait=True, size=224, l2=100)["segmenter"]
+        check((again["accuracy"], again["classes"]) == (stored["accuracy"], stored["classes"]), type(masks[0]))
+        check((client.segment_logits("again", test) == logits).all(), type(masks[0]))
+    binary = pixels[0] == 1
+    wanted = None
+    for mask in (binary, PIL.Image.fromarray(binary), binary.astype(np.uint8)):
+        client.train_segmenter("again", PICTURES[0], mask, wait=True, size=224)
+        classes = client.segment("again", PICTURES[0])
+        wanted = classes if wanted is None else wanted
+        check((classes == wanted).all() and np.unique(classes).tolist() == [0, 1], "a mask of bits")
+
+    def train(masks):
+        return lambda: client.train_segmenter("again", PICTURES[0], masks)
+
+    fails(ValueError, "values of 0 to 256", train(binary.astype(np.int32) * 256))
+    fails(ValueError, "values of -1 to 0", train(-binary.astype(np.int8)))
+    fails(TypeError, "of float64 is not a mask", train(binary.astype(float)))
+    fails(TypeError, "mode RGB is not a mask", train(PIL.Image.open(CAT).convert("RGB")))
+    fails(ValueError, "1 images and 2 masks", train([binary, binary]))
+    fails(ValueError, "1 images and 0 masks", train([]))
+    problem(422, "invalid_option", train(binary[1:]))
+    problem(404, "not_found", lambda: client.segment("none", CAT))
+    for name in ("again", "scenes"):
+        client.delete_segmenter(name)
+    check(client.segmenters() == [], "the segmenters are deleted")
 
 
 def galleries(client, vector):
@@ -234,6 +327,23 @@ async def in_parallel(vector):
         # More at once than the server admits.
         vectors = await asyncio.gather(*(client.embed(CAT) for _ in range(200)))
         check(all(np.allclose(found, vector, atol=1e-4) for found in vectors), "two hundred embeddings")
+        cat = client.learn_bank("cat", CAT, wait=True, size=224, coreset=1)
+        banks = await asyncio.gather(cat, client.learn_bank("cup", COFFEE, size=224))
+        check([bank["name"] for bank in banks] == ["cat", "cup"], banks)
+        check((await client.add_to_bank("cat", COFFEE, wait=True))["bank"]["images"] == 2, "an image is added")
+        score, distances = await asyncio.gather(client.score("cat", CAT), client.anomaly_map("cat", CAT))
+        check(score["score"] < 0.01 and distances.shape == (300, 451), score)
+        check((await client.anomaly_image("cat", CAT)).size == (336, 224), "drawn defects")
+        await asyncio.gather(client.delete_bank("cat"), client.delete_bank("cup"))
+        trained = await client.train_segmenter("scenes", PICTURES, MASKS, wait=True, size=224, l2=100)
+        check(trained["state"] == "ready" and await client.segmenter("scenes") == trained, trained)
+        classes = await client.segment("scenes", PICTURES[0])
+        check((classes == np.asarray(PIL.Image.open(MASKS[0]))).mean() > 0.9, "the classes of pixels")
+        check((await client.segment_logits("scenes", CAT)).shape == (3, 300, 451), "logits")
+        check(len(await client.segments("scenes", CAT)) == 3, "three classes")
+        check((await client.segment_image("scenes", CAT)).size == (336, 224), "drawn classes")
+        await client.delete_segmenter("scenes")
+        check(await client.banks() == await client.segmenters() == [], "all are deleted")
         await client.put_many({str(index): COFFEE for index in range(3)}, gallery="parallel")
         check([item["id"] async for item in client.items(gallery="parallel", limit=2)] == ["0", "1", "2"], "all items")
         await client.delete_gallery("parallel")
@@ -249,6 +359,8 @@ def main():
     with Client(URL) as client:
         client._http.event_hooks["request"].append(lambda sent: requested.add((sent.method.lower(), sent.url.raw_path.decode())))
         vector = features(client)
+        anomalies(client)
+        segments(client)
         galleries(client, vector)
         server(client)
     retries()

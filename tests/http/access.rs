@@ -82,7 +82,7 @@ fn counted(reason: &str) -> u64 {
 }
 
 /// The role that every operation requires, by the first words of its description.
-const ROLES: [(&str, Option<Role>); 42] = [
+const ROLES: [(&str, Option<Role>); 54] = [
     ("get /healthz", None),
     ("get /readyz", None),
     ("get /version", None),
@@ -100,6 +100,18 @@ const ROLES: [(&str, Option<Role>); 42] = [
     ("post /v1/similarity", Some(Role::Read)),
     ("post /v1/match", Some(Role::Read)),
     ("post /v1/objects", Some(Role::Read)),
+    ("get /v1/anomaly", Some(Role::Read)),
+    ("get /v1/anomaly/{name}", Some(Role::Read)),
+    ("put /v1/anomaly/{name}", Some(Role::Write)),
+    ("post /v1/anomaly/{name}", Some(Role::Write)),
+    ("delete /v1/anomaly/{name}", Some(Role::Write)),
+    ("post /v1/anomaly/{name}/score", Some(Role::Read)),
+    ("get /v1/anomaly/{name}/snapshot", Some(Role::Read)),
+    ("get /v1/segmenters", Some(Role::Read)),
+    ("get /v1/segmenters/{name}", Some(Role::Read)),
+    ("put /v1/segmenters/{name}", Some(Role::Write)),
+    ("delete /v1/segmenters/{name}", Some(Role::Write)),
+    ("post /v1/segment", Some(Role::Read)),
     ("get /v1/knn", Some(Role::Read)),
     ("post /v1/knn", Some(Role::Read)),
     ("post /v1/classify", Some(Role::Read)),

@@ -1,6 +1,7 @@
 //! The API, over HTTP.
 
 mod access;
+mod anomaly;
 mod bases;
 mod conflicts;
 mod connections;
@@ -17,6 +18,7 @@ mod openai;
 mod openapi;
 mod page_patches;
 mod page_tools;
+mod page_trained;
 mod pages;
 mod patches;
 mod probes;
@@ -24,4 +26,5 @@ mod problems;
 mod requests;
 mod schema;
 mod security;
+mod segments;
 mod similarity;

@@ -295,11 +295,32 @@ async fn every_form_of_base64_is_accepted() {
     }
 }
 
+/// Returns a mask of an image, whose left half is 1.
+fn half_mask(png: &[u8]) -> Vec<u8> {
+    let (width, height) = image::load_from_memory(png).unwrap().to_rgb8().dimensions();
+    let mask =
+        image::GrayImage::from_fn(width, height, |x, _| image::Luma([u8::from(2 * x < width)]));
+    let mut file = std::io::Cursor::new(Vec::new());
+    mask.write_to(&mut file, image::ImageFormat::Png).unwrap();
+    file.into_inner()
+}
+
 #[tokio::test]
 async fn null_is_the_default_of_every_option() {
     let t = Fixture::start().await;
     let encoded = BASE64_STANDARD.encode(&t.png);
+    let mask = BASE64_STANDARD.encode(half_mask(&t.png));
     let description = serde_json::to_value(dinoserve::http::description()).unwrap();
+    // What other operations add to and use.
+    for (path, body) in [
+        ("/v1/anomaly/new?wait=true", json!({"image": encoded})),
+        (
+            "/v1/segmenters/new?wait=true",
+            json!({"image": encoded, "mask": mask}),
+        ),
+    ] {
+        ok(t.server.put(path).json(&body)).await;
+    }
     let mut operations = 0;
     for (path, methods) in description["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
@@ -315,6 +336,9 @@ async fn null_is_the_default_of_every_option() {
                 "/v1/probes" => json!({"name": "p", "wait": true}),
                 "/v1/similarity" => json!({"image": encoded, "patch": "1,1"}),
                 "/v1/match" => json!({"images": [encoded, encoded]}),
+                "/v1/anomaly/{name}" => json!({"image": encoded, "wait": true}),
+                "/v1/segmenters/{name}" => json!({"image": encoded, "mask": mask, "wait": true}),
+                "/v1/segment" => json!({"image": encoded, "segmenter": "new"}),
                 _ => json!({"image": encoded}),
             };
             let mut with_nulls = body.clone();
@@ -370,7 +394,7 @@ async fn null_is_the_default_of_every_option() {
             operations += 1;
         }
     }
-    assert_eq!(operations, 16, "every operation with a JSON body is here");
+    assert_eq!(operations, 21, "every operation with a JSON body is here");
     // The members of a filter, too.
     let condition = json!({"gte": 1, "lt": null, "any": null});
     for filter in [

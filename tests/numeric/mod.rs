@@ -1,5 +1,6 @@
 //! Numeric results, compared with references made by other code.
 
+mod anomaly;
 mod avif;
 mod checkpoints;
 mod defects;
@@ -14,4 +15,5 @@ mod pca;
 mod positions;
 mod preprocess;
 mod probe;
+mod segmentation;
 mod weights;

@@ -2,7 +2,10 @@
 
 use dinoserve::{
     error::Kind,
-    features::probe::{Examples, Probe, Progress, Stage, TrainingOptions, train},
+    features::{
+        probe::{Examples, Probe, TrainingOptions, train},
+        progress::{Progress, Stage},
+    },
 };
 use serde_json::Value;
 

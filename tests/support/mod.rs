@@ -99,6 +99,10 @@ fn floats_of(tensor: &TensorView<'_>) -> Vec<f32> {
             .chunks_exact(2)
             .map(|b| f16::from_le_bytes(b.try_into().expect("2 bytes")).to_f32())
             .collect(),
+        Dtype::I64 => data
+            .chunks_exact(8)
+            .map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes")) as f32)
+            .collect(),
         Dtype::F64 => data
             .chunks_exact(8)
             .map(|b| f64::from_le_bytes(b.try_into().expect("8 bytes")) as f32)

@@ -15,7 +15,7 @@ use crate::{
         embed_files::{FileVector, embed_files},
         executor::block_on,
         flags::{EmbedFlags, RunFlags},
-        output::{exit_code, print_dim, write_file},
+        output::{exit_code, print_dim, write_json},
         progress::{Progress, Unit},
     },
     error::{Error, Kind},
@@ -132,8 +132,7 @@ impl FolderFlags {
         let Some(path) = &self.json else {
             return Ok(());
         };
-        let text = serde_json::to_vec_pretty(content)?;
-        write_file(path, |writer| writer.write_all(&text))?;
+        write_json(path, content)?;
         let path = path.display();
         writeln!(std::io::stdout(), "Every prediction is in {path}")?;
         Ok(())

@@ -12,7 +12,8 @@ use crate::{
     eval::{Report, probabilities, train_on},
     features::{
         pool::Pooling,
-        probe::{Probe, Stage, TrainingOptions},
+        probe::{Probe, TrainingOptions},
+        progress::Stage,
         vote,
     },
 };
@@ -51,6 +52,7 @@ impl Linear {
         let options = TrainingOptions {
             l2: self.l2,
             folds: self.folds,
+            ..TrainingOptions::default()
         };
         options.check()?;
         let folders = self.datasets.folders.find()?;

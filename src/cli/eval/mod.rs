@@ -5,6 +5,7 @@ mod compare;
 mod datasets;
 mod knn;
 mod linear;
+mod segmentation;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,8 @@ pub(super) enum Eval {
     Knn(knn::Knn),
     /// Train a linear probe and classify by it
     Linear(linear::Linear),
+    /// Learn the classes of pixels from masks, and find those of other images
+    Segmentation(segmentation::Segmentation),
     /// Compare the features of several models
     Compare(compare::Compare),
 }
@@ -25,6 +28,7 @@ impl Eval {
         match self {
             Self::Knn(command) => command.run(),
             Self::Linear(command) => command.run(),
+            Self::Segmentation(command) => command.run(),
             Self::Compare(command) => command.run(),
         }
     }

@@ -123,6 +123,30 @@ pub(in crate::cli) struct GalleryLimitFlags {
     #[arg(long, env = "DINOSERVE_MAX_PROBE_CLASSES")]
     #[arg(default_value_t = GalleryLimits::default().max_probe_classes)]
     max_probe_classes: usize,
+
+    /// Maximum number of images of an anomaly bank
+    #[arg(long, env = "DINOSERVE_MAX_BANK_IMAGES", value_name = "COUNT")]
+    #[arg(default_value_t = GalleryLimits::default().max_bank_images)]
+    max_bank_images: usize,
+
+    /// Maximum number of patches that an anomaly bank learns; it keeps an even sample of more.
+    /// Making a bank holds up to 10 bytes of memory for each number of their tokens
+    #[arg(long, env = "DINOSERVE_MAX_BANK_PATCHES", value_name = "COUNT",
+        default_value_t = GalleryLimits::default().max_bank_patches,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    max_bank_patches: usize,
+
+    /// Maximum number of patches that a segmenter is trained on; it takes an even sample of more.
+    /// Training holds 4 bytes of memory for each number of their tokens
+    #[arg(long, env = "DINOSERVE_MAX_SEGMENTER_PATCHES", value_name = "COUNT",
+        default_value_t = GalleryLimits::default().max_segmenter_patches,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    max_segmenter_patches: usize,
+
+    /// Maximum memory of all anomaly banks that are ready to score images, in bytes
+    #[arg(long, env = "DINOSERVE_BANK_CACHE_BYTES", value_name = "BYTES")]
+    #[arg(default_value_t = GalleryLimits::default().bank_cache_bytes)]
+    bank_cache_bytes: u64,
 }
 
 impl GalleryLimitFlags {
@@ -138,6 +162,10 @@ impl GalleryLimitFlags {
             thumbnail_side: self.thumbnail_side,
             max_probe_items: self.max_probe_items,
             max_probe_classes: self.max_probe_classes,
+            max_bank_images: self.max_bank_images,
+            max_bank_patches: self.max_bank_patches,
+            max_segmenter_patches: self.max_segmenter_patches,
+            bank_cache_bytes: self.bank_cache_bytes,
         }
     }
 }

@@ -4,6 +4,7 @@ mod engine;
 mod gallery;
 mod http;
 mod images;
+mod segmenter;
 mod target;
 
 use std::str::FromStr;
@@ -16,6 +17,7 @@ pub(super) use self::{
     gallery::{GalleryFlags, GalleryLimitFlags},
     http::{AccessFlags, HttpFlags},
     images::{EmbedFlags, ImageLimitFlags, MapFlags, RunFlags},
+    segmenter::SegmenterFlags,
     target::{StoreFlags, TargetFlags},
 };
 

@@ -1,7 +1,10 @@
-//! Commands over image files that make a picture and a description of each: `objects` and `match`.
+//! Commands over image files that make a picture and a description of each.
 
+mod anomaly;
 mod matching;
 mod objects;
+mod segment;
+mod training;
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +20,13 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
-pub(super) use self::{matching::Match, objects::Objects};
+pub(super) use self::{
+    anomaly::Anomaly,
+    matching::Match,
+    objects::Objects,
+    segment::Segment,
+    training::{MaskFolders, MaskedFile, masked_files, show_progress},
+};
 use super::{
     image_files::{NamedFile, Sources},
     interrupt::interrupted,

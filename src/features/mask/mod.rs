@@ -1,9 +1,11 @@
 //! Masks of pixels, and their encodings: run lengths as in COCO, and outlines.
 
+mod classes;
 mod outlines;
 mod rle;
 
 pub use self::{
+    classes::{IGNORED, class_mask, class_mask_size},
     outlines::{Ring, outlines},
     rle::Rle,
 };

@@ -3,7 +3,10 @@
 use ndarray::Array2;
 
 use super::patches::Patches;
-use crate::{features::cosines::for_each_row, vision::Grid};
+use crate::{
+    features::cosines::{for_each_row, largest},
+    vision::Grid,
+};
 
 /// Nearest patches of two images.
 pub(super) struct Nearest {
@@ -89,18 +92,4 @@ fn best_of(cosines: &mut [f32], grid: Grid, with_second: bool) -> Option<Best> {
         score,
         second,
     })
-}
-
-/// Returns the largest value, in lanes that the compiler vectorizes.
-fn largest(values: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = if value > *lane { value } else { *lane };
-        }
-    }
-    let values = lanes.iter().chain(rest);
-    values.copied().fold(f32::NEG_INFINITY, f32::max)
 }

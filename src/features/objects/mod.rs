@@ -7,23 +7,24 @@
 //! of a cut with more attention of CLS is the foreground. And parts are cut again as long as that
 //! is cheap, so that several objects are found.
 
-mod components;
 mod cut;
 mod graph;
 mod refine;
 
 use ndarray::ArrayView2;
 
-use self::{
-    components::{Connectivity, components},
-    cut::{first_cut, parts},
-    graph::Graph,
-};
 pub use self::{
     cut::Cut,
     refine::{in_patches, refined},
 };
-use super::attention;
+use self::{
+    cut::{first_cut, parts},
+    graph::Graph,
+};
+use super::{
+    attention,
+    components::{Connectivity, components},
+};
 use crate::{names::option_enum, vision::Grid};
 
 option_enum! {

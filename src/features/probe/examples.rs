@@ -13,6 +13,10 @@ pub struct Examples {
     rows: Vec<Vec<f32>>,
     /// Class number of each row.
     class_numbers: Vec<usize>,
+    /// Group of each row; rows of group 0 are on their own.
+    groups: Vec<usize>,
+    /// Number of groups.
+    group_count: usize,
     /// Number of each label, in the order in which the labels were added.
     numbers: BTreeMap<String, usize>,
 }
@@ -25,8 +29,16 @@ impl Examples {
             max_classes,
             rows: Vec::new(),
             class_numbers: Vec::new(),
+            groups: Vec::new(),
+            group_count: 0,
             numbers: BTreeMap::new(),
         }
+    }
+
+    /// Begins a group, such as the patches of an image: what is added from now on is held out
+    /// together.
+    pub fn begin_group(&mut self) {
+        self.group_count += 1;
     }
 
     /// Adds features `[width]` of the class `label`.
@@ -60,6 +72,7 @@ impl Examples {
         };
         self.rows.push(features);
         self.class_numbers.push(number);
+        self.groups.push(self.group_count);
         Ok(())
     }
 
@@ -96,6 +109,11 @@ impl Examples {
         }
         let numbers = self.class_numbers.iter();
         numbers.map(|&number| sorted[number]).collect()
+    }
+
+    /// Returns the group of each example.
+    pub(super) fn groups(&self) -> &[usize] {
+        &self.groups
     }
 
     /// Returns the mean of each feature.

@@ -8,13 +8,14 @@ mod training;
 
 use std::collections::HashMap;
 
+use ndarray::{Array2, ArrayView1, ArrayView2};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
 use self::minimum::dot;
 pub use self::{
     examples::Examples,
-    training::{Progress, Stage, TrainingOptions, train},
+    training::{TrainingOptions, train},
 };
 use crate::error::{Error, Result, ResultExt};
 
@@ -68,6 +69,17 @@ impl Probe {
         Ok(logits.into_iter().map(|share| share as f32).collect())
     }
 
+    /// Computes the logits of features `[n, width]`: `[n, classes]`.
+    ///
+    /// # Panics
+    /// If the features have another width.
+    pub fn logits(&self, features: ArrayView2<'_, f32>) -> Array2<f32> {
+        let shape = (self.classes.len(), self.width());
+        let weights = ArrayView2::from_shape(shape, &self.weights);
+        let weights = weights.expect("a row for each class");
+        features.dot(&weights.t()) + ArrayView1::from(&self.biases)
+    }
+
     /// Encodes a safetensors file with `weight` `[classes, width]` and `bias` `[classes]`, the
     /// names of a linear layer in PyTorch, and the caller's `metadata`.
     pub fn to_safetensors(&self, mut metadata: HashMap<String, String>) -> Result<Vec<u8>> {
@@ -103,13 +115,14 @@ impl Probe {
             }
             let (values, _) = tensor.data().as_chunks::<4>();
             let values = values.iter().map(|&bytes| f32::from_le_bytes(bytes));
-            Ok(values.collect::<Vec<f32>>())
+            Ok((tensor.shape().to_vec(), values.collect::<Vec<f32>>()))
         };
-        probe.weights = floats("weight")?;
-        probe.biases = floats("bias")?;
+        let (shape, weights) = floats("weight")?;
+        probe.weights = weights;
+        probe.biases = floats("bias")?.1;
         let count = probe.classes.len();
         let weights = probe.weights.len();
-        let has_rows = weights > 0 && weights.is_multiple_of(count);
+        let has_rows = weights > 0 && shape.len() == 2 && shape[0] == count;
         if count < 2 || probe.biases.len() != count || !has_rows {
             return Err(damaged("the shapes of its tensors do not fit its classes"));
         }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    names::option_enum,
+    features::progress::{Progress, Stage, Watch},
 };
 
 /// Candidate strengths of the penalty, from strong to weak, so that each fit starts from one that
@@ -28,17 +28,23 @@ const SEED: u64 = 14;
 /// Options of a training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrainingOptions {
-    /// Strength of the penalty: `C = 1/l2` in scikit-learn's terms. `None` for the one of 10⁵, 10⁴,
-    /// … 10⁻² that classifies the most held-out examples correctly, and the strongest of equal
-    /// ones.
+    /// Strength of the penalty: `C = 1/l2` in scikit-learn's terms. `None` for the one of
+    /// `candidates` that classifies the most held-out examples correctly, and the strongest of
+    /// equal ones.
     pub l2: Option<f64>,
+    /// Strengths to choose from, from strong to weak.
+    pub candidates: &'static [f64],
     /// Number of folds of the cross-validation; fewer if a class has fewer examples.
     pub folds: usize,
 }
 
 impl Default for TrainingOptions {
     fn default() -> Self {
-        Self { l2: None, folds: 5 }
+        Self {
+            l2: None,
+            candidates: &STRENGTHS,
+            folds: 5,
+        }
     }
 }
 
@@ -58,35 +64,6 @@ impl TrainingOptions {
     }
 }
 
-option_enum! {
-    /// Stage of a training.
-    pub enum Stage {
-        /// Examples are read.
-        Reading,
-        /// Fits of the cross-validation.
-        Validating,
-        /// Evaluations of the final fit, whose number is not known in advance.
-        Fitting,
-    }
-}
-
-/// Progress of a training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Current stage.
-    pub stage: Stage,
-    /// Number of finished steps of the stage.
-    pub done: usize,
-    /// Number of all steps of the stage, if known.
-    pub total: Option<usize>,
-}
-
-impl Progress {
-    fn new(stage: Stage, done: usize, total: Option<usize>) -> Self {
-        Self { stage, done, total }
-    }
-}
-
 /// Trains a probe. `watch` is called many times a second; if it returns false, the training is
 /// canceled and the result is `Ok(None)`.
 ///
@@ -98,15 +75,17 @@ impl Progress {
 pub fn train(
     examples: &Examples,
     options: &TrainingOptions,
-    watch: &mut dyn FnMut(Progress) -> bool,
+    watch: Watch<'_>,
 ) -> Result<Option<Probe>> {
     options.check()?;
     let classes = examples.classes();
     let targets = examples.targets();
     let mean = examples.mean();
-    let folds = split(&classes, &targets, options.folds)?;
+    let folds = split(&classes, &targets, examples.groups(), options.folds)?;
     let mut softmax = Softmax::new(examples, &mean, &targets, classes.len());
-    let strengths = options.l2.map_or(STRENGTHS.to_vec(), |l2| vec![l2]);
+    let strengths = options
+        .l2
+        .map_or(options.candidates.to_vec(), |l2| vec![l2]);
     let Some((l2, correct)) = validate(&mut softmax, folds, &strengths, watch) else {
         return Ok(None);
     };
@@ -130,12 +109,7 @@ pub fn train(
 }
 
 /// Fits a probe on all `count` examples.
-fn fit(
-    softmax: &mut Softmax<'_>,
-    count: usize,
-    l2: f64,
-    watch: &mut dyn FnMut(Progress) -> bool,
-) -> Option<Minimum> {
+fn fit(softmax: &mut Softmax<'_>, count: usize, l2: f64, watch: Watch<'_>) -> Option<Minimum> {
     let all: Vec<usize> = (0..count).collect();
     let mut evaluations = 0;
     let mut go_on = |done| watch(Progress::new(Stage::Fitting, done, None));
@@ -154,8 +128,14 @@ struct Fold {
     at: Vec<f64>,
 }
 
-/// Splits the examples into at most `max_folds` stratified folds.
-fn split(classes: &[String], targets: &[usize], max_folds: usize) -> Result<Vec<Fold>> {
+/// Splits the examples into at most `max_folds` folds: by their groups if there are several, or
+/// else stratified.
+fn split(
+    classes: &[String],
+    targets: &[usize],
+    groups: &[usize],
+    max_folds: usize,
+) -> Result<Vec<Fold>> {
     let too_few = |detail: String| Err(Error::new(Kind::InvalidOption, detail));
     if classes.is_empty() {
         return too_few("there is nothing to learn from: no labeled features".to_owned());
@@ -175,18 +155,10 @@ fn split(classes: &[String], targets: &[usize], max_folds: usize) -> Result<Vec<
         );
         return too_few(detail);
     }
-    let count = members.iter().map(Vec::len).fold(max_folds, usize::min);
-    let mut random = fastrand::Rng::with_seed(SEED);
-    let mut fold_of = vec![0; targets.len()];
-    // Rows are dealt to the folds in turn, so that the folds also have equal sizes.
-    let mut next = 0;
-    for rows in &mut members {
-        random.shuffle(rows);
-        for &row in &*rows {
-            fold_of[row] = next % count;
-            next += 1;
-        }
-    }
+    let (count, fold_of) = match deal_groups(groups, max_folds) {
+        Some(dealt) => dealt,
+        None => deal_rows(members, targets.len(), max_folds),
+    };
     let folds = (0..count).map(|fold| {
         let (held_out, others) = (0..targets.len()).partition(|&row| fold_of[row] == fold);
         Fold {
@@ -198,13 +170,48 @@ fn split(classes: &[String], targets: &[usize], max_folds: usize) -> Result<Vec<
     Ok(folds.collect())
 }
 
+/// Deals the rows of each class to folds in turn, so that the folds also have equal sizes. Returns
+/// the number of folds, and the fold of each row.
+fn deal_rows(mut members: Vec<Vec<usize>>, rows: usize, max_folds: usize) -> (usize, Vec<usize>) {
+    let count = members.iter().map(Vec::len).fold(max_folds, usize::min);
+    let mut random = fastrand::Rng::with_seed(SEED);
+    let mut fold_of = vec![0; rows];
+    let mut next = 0;
+    for rows in &mut members {
+        random.shuffle(rows);
+        for &row in &*rows {
+            fold_of[row] = next % count;
+            next += 1;
+        }
+    }
+    (count, fold_of)
+}
+
+/// Deals groups to folds; `None` if there are no two groups.
+fn deal_groups(groups: &[usize], max_folds: usize) -> Option<(usize, Vec<usize>)> {
+    let mut distinct = groups.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    if distinct.len() < 2 {
+        return None;
+    }
+    let count = max_folds.min(distinct.len());
+    let mut order: Vec<usize> = (0..distinct.len()).collect();
+    fastrand::Rng::with_seed(SEED).shuffle(&mut order);
+    let fold_of = groups.iter().map(|group| {
+        let place = distinct.binary_search(group).unwrap_or(0);
+        order[place] % count
+    });
+    Some((count, fold_of.collect()))
+}
+
 /// Finds the strength with which the most held-out examples are classified correctly, and returns
 /// it with their number.
 fn validate(
     softmax: &mut Softmax<'_>,
     mut folds: Vec<Fold>,
     strengths: &[f64],
-    watch: &mut dyn FnMut(Progress) -> bool,
+    watch: Watch<'_>,
 ) -> Option<(f64, usize)> {
     let total = Some(strengths.len() * folds.len());
     let mut done = 0;

@@ -1,10 +1,12 @@
 //! Renderings of maps: colors, upscaling, overlays, labeled grids, PNG.
 
+mod heat;
 mod lines;
 mod regions;
 mod sheet;
 
 pub use self::{
+    heat::heat_map,
     lines::{Line, joined_by_lines},
     regions::{indexed_png, over_regions},
     sheet::{labeled_grid, strip},

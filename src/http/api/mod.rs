@@ -9,3 +9,4 @@ pub(crate) mod mask;
 pub(crate) mod models;
 pub(crate) mod probes;
 pub(crate) mod schema;
+pub(crate) mod training;

@@ -2,72 +2,36 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    Json,
-    extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     error::Error,
-    features::probe::{Progress, Stage, TrainingOptions},
+    features::probe::TrainingOptions,
     gallery::{GalleryName, ItemFilter, ProbeName},
     http::{
         AppState, Result,
-        api::gallery::params::FilterParams,
+        api::{
+            gallery::params::FilterParams,
+            training::{TrainedJson, TrainedList, WaitParams, answer_training},
+        },
         openapi::{GalleryProblems, SearchProblems},
         request::{body::OptionsRequest, model::ModelParams, options::Options, path::NamePath},
-        response::problem::Problem,
     },
-    service::{ModelChoice, ProbeFeatures, ProbePlan, ProbeState, Service, StoredProbe},
+    service::{ModelChoice, ProbeFeatures, ProbePlan, Service, StoredProbe},
 };
 
 /// A probe and the state of its training.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ProbeJson {
     #[serde(flatten)]
-    state: ProbeStateJson,
+    state: TrainedJson,
     /// The stored probe, which `POST /v1/classify?probe=` uses. It stays while a new probe of the
     /// same name is being trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<StoredProbeJson>,
-}
-
-/// State of a probe.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ProbeStateJson {
-    /// Name.
-    #[schema(value_type = String, example = "birds")]
-    name: ProbeName,
-    /// State: `training`, `ready` or `failed`.
-    #[schema(example = "training")]
-    state: &'static str,
-    /// Progress of its training, while it runs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    training: Option<TrainingJson>,
-    /// Problem of its last training, if it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Problem>,
-}
-
-/// Progress of a training.
-#[derive(Serialize, ToSchema)]
-struct TrainingJson {
-    /// Current stage: `reading` items, `validating` values of `l2` (counted in fits), or `fitting`
-    /// (counted in evaluations).
-    #[schema(value_type = String, example = "validating")]
-    stage: Stage,
-    /// Finished steps of the stage.
-    #[schema(example = 12)]
-    done: usize,
-    /// Total steps of the stage, if known.
-    #[schema(example = 40)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    total: Option<usize>,
 }
 
 /// A trained probe.
@@ -128,32 +92,6 @@ impl From<StoredProbe> for StoredProbeJson {
     }
 }
 
-impl ProbeStateJson {
-    fn new((name, state): (ProbeName, ProbeState)) -> Self {
-        let mut json = Self {
-            name,
-            state: state.name(),
-            training: None,
-            error: None,
-        };
-        match state {
-            ProbeState::Training(Progress { stage, done, total }) => {
-                json.training = Some(TrainingJson { stage, done, total });
-            }
-            ProbeState::Failed(error) => json.error = Some(Problem::new(error)),
-            ProbeState::Ready => {}
-        }
-        json
-    }
-}
-
-/// Probes of this server.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ProbeList {
-    /// One entry per probe, ordered by name.
-    data: Vec<ProbeStateJson>,
-}
-
 /// Options of a training, in JSON or in the query.
 #[derive(Default, Deserialize, IntoParams)]
 #[serde(default)]
@@ -178,10 +116,6 @@ pub(crate) struct TrainingParams {
     /// smallest class.
     #[param(minimum = 2, maximum = 20, default = 5)]
     folds: Option<usize>,
-    /// Whether to respond only when the training has ended. A training that takes longer than a
-    /// request may continues in the background.
-    #[param(default = false)]
-    wait: bool,
 }
 
 impl TrainingParams {
@@ -192,7 +126,11 @@ impl TrainingParams {
             name: self.name.ok_or_else(|| Error::option("name", detail))?,
             gallery: self.gallery,
             features: self.features,
-            options: TrainingOptions { l2: self.l2, folds },
+            options: TrainingOptions {
+                l2: self.l2,
+                folds,
+                ..TrainingOptions::default()
+            },
             filter,
         })
     }
@@ -219,7 +157,7 @@ pub(crate) struct ProbePlanJson {
     post,
     path = "/v1/probes",
     tag = "gallery",
-    params(ModelParams, TrainingParams, FilterParams),
+    params(ModelParams, TrainingParams, WaitParams, FilterParams),
     request_body(content((ProbePlanJson = "application/json"))),
     responses(
         (
@@ -237,24 +175,15 @@ pub(crate) async fn train_probe(
     let service = &state.service;
     let model = options.choose_model(service)?;
     let params: TrainingParams = options.take()?;
+    let wait: WaitParams = options.take()?;
     let filter = options.take::<FilterParams>()?.filter()?;
     options.reject_unknown()?;
-    let wait = params.wait;
     let plan = params.plan(filter)?;
     let name = plan.name.clone();
     let training = service.probes()?.train(&model, plan).await?;
-    if wait {
-        // A longer training continues and gets the response of a request without `wait`.
-        let limit = state.config.request_timeout.mul_f32(0.9);
-        match tokio::time::timeout(limit, training.ended()).await {
-            Ok(Ok(())) => return Ok(probe_json(service, &model, name).await?.into_response()),
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_) => {}
-        }
-    }
-    let location = [(header::LOCATION, format!("/v1/probes/{name}"))];
-    let probe = probe_json(service, &model, name).await?;
-    Ok((StatusCode::ACCEPTED, location, probe).into_response())
+    let ended = wait.wait(&state, &training).await?;
+    let probe = probe_json(service, &model, &name).await?;
+    Ok(answer_training(ended, (&name).into(), probe))
 }
 
 /// List the probes.
@@ -263,18 +192,17 @@ pub(crate) async fn train_probe(
     path = "/v1/probes",
     tag = "gallery",
     responses(
-        (status = 200, description = "The probes, ordered by name.", body = ProbeList),
+        (status = 200, description = "The probes, ordered by name.", body = TrainedList),
         GalleryProblems,
     )
 )]
 pub(crate) async fn list_probes(
     State(service): State<Service>,
     options: Options,
-) -> Result<Json<ProbeList>> {
+) -> Result<Json<TrainedList>> {
     options.reject_unknown()?;
     let probes = service.probes()?.list().await?;
-    let data = probes.into_iter().map(ProbeStateJson::new).collect();
-    Ok(Json(ProbeList { data }))
+    Ok(Json(TrainedList::new(probes)))
 }
 
 /// Get a probe and the progress of its training.
@@ -295,7 +223,7 @@ pub(crate) async fn get_probe(
 ) -> Result<Json<ProbeJson>> {
     let model = options.choose_model(&service)?;
     options.reject_unknown()?;
-    probe_json(&service, &model, name).await
+    probe_json(&service, &model, &name).await
 }
 
 /// Delete a probe. Its training is stopped.
@@ -327,11 +255,11 @@ pub(crate) async fn delete_probe(
 async fn probe_json(
     service: &Service,
     model: &ModelChoice,
-    name: ProbeName,
+    name: &ProbeName,
 ) -> Result<Json<ProbeJson>> {
-    let (state, stored) = service.probes()?.get(model, &name).await?;
+    let (state, stored) = service.probes()?.get(model, name).await?;
     Ok(Json(ProbeJson {
-        state: ProbeStateJson::new((name, state)),
+        state: TrainedJson::new(name.as_str(), state),
         probe: stored.map(StoredProbeJson::from),
     }))
 }

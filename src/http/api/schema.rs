@@ -15,6 +15,7 @@ use utoipa::{
 
 use crate::{
     features::{
+        anomaly::BankTokens,
         matching::{Geometry, Level},
         objects::{Method, Refine},
         pca::Foreground,
@@ -23,8 +24,10 @@ use crate::{
         vote::Vote,
     },
     names::option_enum,
-    service::{Decoding, ImageOptions, OnConflict, ProbeFeatures},
-    vision::{Background, Levels, PreprocessingOverrides, ResampleFilter, ResizeMode},
+    service::{Augment, Decoding, ImageOptions, OnConflict, ProbeFeatures},
+    vision::{
+        Background, Levels, Preprocessing, PreprocessingOverrides, ResampleFilter, ResizeMode,
+    },
 };
 
 /// A small PNG, so that the examples can be sent unchanged.
@@ -76,8 +79,9 @@ macro_rules! choices {
 }
 
 choices! {
-    Background Colormap Decoding EncodingFormat Foreground Geometry IdSource Level Levels Method
-    ObjectOutput OnConflict Output Pooling ProbeFeatures Refine ResampleFilter Upscale Vote
+    Augment Background BankTokens Colormap Decoding EncodingFormat Foreground Geometry IdSource
+    Level Levels Method ObjectOutput OnConflict Output Pooling ProbeFeatures Refine ResampleFilter
+    SegmentOutput Upscale Vote
 }
 
 option_enum! {
@@ -101,6 +105,18 @@ option_enum! {
         Overlay,
         /// Numbers of objects, as large as the photograph.
         Mask,
+    }
+}
+
+option_enum! {
+    /// Picture of segments.
+    #[derive(Default)]
+    pub(crate) enum SegmentOutput {
+        /// Classes of pixels, as large as the photograph.
+        #[default]
+        Mask,
+        /// The image as the model sees it, with classes in colors.
+        Overlay,
     }
 }
 
@@ -175,6 +191,61 @@ impl From<ImageParams> for ImageOptions {
     }
 }
 
+/// The option of images whose other options are stored.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DecodeParams {
+    /// How JPEG files are decoded. `fast` decodes large files at 1/2, 1/4 or 1/8 of their size
+    /// where that is enough for `size`. It is several times as fast and changes pixels slightly.
+    #[param(inline)]
+    decode: Decoding,
+}
+
+impl From<DecodeParams> for ImageOptions {
+    fn from(DecodeParams { decode }: DecodeParams) -> Self {
+        Self {
+            decode,
+            ..Self::default()
+        }
+    }
+}
+
+/// How images were prepared for the model.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Prepared {
+    /// Size that `resize` refers to, in pixels.
+    #[schema(example = 518)]
+    size: usize,
+    /// How the images were resized.
+    #[schema(value_type = String, example = "fit")]
+    resize: ResizeMode,
+    /// Resampling filter.
+    #[schema(value_type = String, example = "bicubic")]
+    filter: ResampleFilter,
+    /// Whether the EXIF orientation was applied.
+    exif: bool,
+    /// Color behind transparent pixels.
+    #[schema(value_type = String, example = "white")]
+    background: Background,
+    /// Range of samples with 16 bits that became black to white.
+    #[schema(value_type = String, example = "type")]
+    levels: Levels,
+}
+
+impl From<&Preprocessing> for Prepared {
+    fn from(preprocessing: &Preprocessing) -> Self {
+        Self {
+            size: preprocessing.size,
+            resize: preprocessing.resize,
+            filter: preprocessing.filter,
+            exif: preprocessing.exif,
+            background: preprocessing.background,
+            levels: preprocessing.levels,
+        }
+    }
+}
+
 /// Images in JSON, along with any of the operation's options.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"image": EXAMPLE_IMAGE, "size": 224}))]
@@ -189,6 +260,20 @@ pub(crate) struct ImagesJson {
     options: BTreeMap<String, Value>,
 }
 
+/// Images with their masks in JSON, along with any of the operation's options.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"images": [EXAMPLE_IMAGE], "masks": [EXAMPLE_IMAGE], "layers": 1}))]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(crate) struct MaskedImagesJson {
+    /// Image files, in base64 or as `data:` URIs.
+    images: Vec<String>,
+    /// Their masks in the same order: PNG files.
+    masks: Vec<String>,
+    /// Any of the operation's options.
+    #[serde(flatten)]
+    options: BTreeMap<String, Value>,
+}
+
 /// Images as the files of a form. Text parts are options of the operation.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only its schema is used")]
@@ -196,6 +281,19 @@ pub(crate) struct ImagesForm {
     /// One or more image files.
     #[schema(value_type = Vec<String>, format = Binary)]
     image: Vec<String>,
+}
+
+/// Images and their masks as the files of a form, in the same order. Text parts are options of the
+/// operation.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(crate) struct MaskedImagesForm {
+    /// Image files.
+    #[schema(value_type = Vec<String>, format = Binary)]
+    image: Vec<String>,
+    /// PNG files with the class of each pixel.
+    #[schema(value_type = Vec<String>, format = Binary)]
+    mask: Vec<String>,
 }
 
 /// Bytes of a file.

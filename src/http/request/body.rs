@@ -21,8 +21,8 @@ use crate::{
         request::{
             admission::Admission,
             contents::{
-                ACCEPTED_BODIES, Batch, BodyKind, Contents, Images, InputImages, ParsedBody,
-                QueryInputs,
+                ACCEPTED_BODIES, Batch, BodyKind, Contents, Images, InputImages, MaskedImages,
+                ParsedBody, QueryInputs,
             },
             file_name::file_name,
             json::{read_json, read_listing, without_bom},
@@ -36,6 +36,8 @@ use crate::{
 pub(crate) type ImageRequest = BodyRequest<Images>;
 /// A request with images or a vector.
 pub(crate) type QueryRequest = BodyRequest<QueryInputs>;
+/// A request with images and their masks.
+pub(crate) type MaskedImageRequest = BodyRequest<MaskedImages>;
 /// A request with several items.
 pub(crate) type BatchRequest = BodyRequest<Batch>;
 /// A request in the shape of OpenAI's API.
@@ -203,7 +205,13 @@ fn body_form(headers: &HeaderMap, kind: BodyKind) -> Result<BodyForm> {
         (BodyKind::Items, BodyForm::Raw) => {
             "a raw body cannot hold several items; send multipart/form-data or application/json"
         }
-        (BodyKind::Items, BodyForm::Unknown(problem)) => return Err(unsupported(&problem)),
+        (BodyKind::MaskedImages, BodyForm::Raw) => {
+            "a raw body cannot hold an image and its mask; send multipart/form-data with files \
+             named `image` and `mask`, or application/json"
+        }
+        (BodyKind::Items | BodyKind::MaskedImages, BodyForm::Unknown(problem)) => {
+            return Err(unsupported(&problem));
+        }
         (_, form) => return Ok(form),
     };
     Err(Rejection::new(Reason::UnsupportedMediaType, detail))
@@ -292,11 +300,16 @@ async fn read_multipart(
         let kind = part.content_type().unwrap_or_default();
         let is_file = file_name.is_some()
             || kind.starts_with("image/")
-            || matches!(name.as_str(), "image" | "images" | "file" | "files");
+            || matches!(name.as_str(), "image" | "images" | "file" | "files")
+            || (body.kind == BodyKind::MaskedImages && is_mask(&name));
         let content = part.bytes().await.map_err(failed)?;
         // Options are UTF-8: the text "BMW" begins as a BMP file does.
         let is_file =
             is_file || (std::str::from_utf8(&content).is_err() && begins_as_image(&content));
+        if is_file && body.kind == BodyKind::MaskedImages && is_mask(&name) {
+            body.add_mask(content)?;
+            continue;
+        }
         if is_file && !is_listing {
             body.add_image(content, file_name.filter(|name| !name.is_empty()))?;
             continue;
@@ -317,4 +330,9 @@ async fn read_multipart(
         body.set_listing(read_listing(&listing, body.image_count())?);
     }
     Ok(())
+}
+
+/// Returns whether a part of a form with images and masks is a mask.
+fn is_mask(name: &str) -> bool {
+    matches!(name, "mask" | "masks" | "mask[]" | "masks[]")
 }

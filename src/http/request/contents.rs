@@ -7,7 +7,8 @@ use crate::{
     error::{Error, Kind, Result},
     hex,
     http::request::options::Options,
-    service::QueryInput,
+    names::plural,
+    service::{MaskedImage, QueryInput},
 };
 
 /// Hint at the end of error messages about the form of a body.
@@ -21,6 +22,8 @@ pub(crate) enum BodyKind {
     Images,
     /// One or more images, or one vector.
     ImagesOrVector,
+    /// One or more images, each with a mask.
+    MaskedImages,
     /// Several items, each with its own options.
     Items,
     /// One or more images in the JSON member `input`, as OpenAI's clients send them.
@@ -47,6 +50,28 @@ impl Contents for Images {
     fn from_body(body: ParsedBody) -> Result<Self> {
         let detail = format!("the request contains no image; {ACCEPTED_BODIES}");
         non_empty(body.images, &detail).map(Self)
+    }
+}
+
+/// At least one image file, each with its mask.
+pub(crate) struct MaskedImages(pub(crate) Vec<MaskedImage>);
+
+impl Contents for MaskedImages {
+    const KIND: BodyKind = BodyKind::MaskedImages;
+
+    fn from_body(body: ParsedBody) -> Result<Self> {
+        let (images, masks) = (body.images.len(), body.masks.len());
+        if images != masks || images == 0 {
+            let (images, masks) = (plural(images, "image"), plural(masks, "mask"));
+            return Err(Error::malformed(format!(
+                "the request has {images} and {masks}; send a mask for each image in the same \
+                 order, as files named `image` and `mask` of multipart/form-data, or as lists \
+                 `images` and `masks` in JSON"
+            )));
+        }
+        let pairs = body.images.into_iter().zip(body.masks);
+        let masked = pairs.map(|(image, mask)| MaskedImage { image, mask });
+        Ok(Self(masked.collect()))
     }
 }
 
@@ -192,6 +217,8 @@ pub(crate) struct ParsedBody {
     images: Vec<Bytes>,
     /// File name of each image.
     names: Vec<Option<String>>,
+    /// Masks of the images.
+    masks: Vec<Bytes>,
     vector: Option<Vec<f32>>,
     entries: Vec<BatchEntry>,
     /// Ids and options of the images, from the form part `items`.
@@ -206,6 +233,7 @@ impl ParsedBody {
             max_images,
             images: Vec::new(),
             names: Vec::new(),
+            masks: Vec::new(),
             vector: None,
             entries: Vec::new(),
             listing: None,
@@ -224,6 +252,15 @@ impl ParsedBody {
         }
         self.images.push(image);
         self.names.push(name);
+        Ok(())
+    }
+
+    /// Adds the mask of an image.
+    pub(crate) fn add_mask(&mut self, mask: Bytes) -> Result<()> {
+        if self.masks.len() == self.max_images {
+            return Err(self.too_many("masks"));
+        }
+        self.masks.push(mask);
         Ok(())
     }
 
@@ -251,8 +288,10 @@ impl ParsedBody {
 
     fn too_many(&self, what: &str) -> Error {
         let max = self.max_images;
-        let detail =
-            format!("the request contains more than {max} {what}; split it into several requests");
+        let detail = format!(
+            "the request contains more than {max} {what}; split it into several requests, or raise \
+             the limit"
+        );
         Error::new(Kind::TooLarge, detail).with_limit("max_images", max as u64, "--max-images")
     }
 

@@ -148,13 +148,28 @@ impl BodyVisitor<'_> {
         members: &mut M,
     ) -> Result<Result<()>, M::Error> {
         match (name.as_ref(), self.body.kind) {
-            ("image", BodyKind::Images | BodyKind::ImagesOrVector) => {
+            ("image", BodyKind::Images | BodyKind::ImagesOrVector | BodyKind::MaskedImages) => {
                 let value: Option<&RawValue> = members.next_value()?;
                 Ok(value.map_or(Ok(()), |value| {
                     self.body.add_image(read_image(value, "image")?, None)
                 }))
             }
-            ("images", BodyKind::Images | BodyKind::ImagesOrVector) => {
+            ("mask", BodyKind::MaskedImages) => {
+                let value: Option<&RawValue> = members.next_value()?;
+                Ok(value.map_or(Ok(()), |value| {
+                    self.body.add_mask(read_image(value, "mask")?)
+                }))
+            }
+            ("masks", BodyKind::MaskedImages) => {
+                let of = "base64 strings or data: URIs in `masks`";
+                let failure = &mut *self.failure;
+                let each = |value: &RawValue, index| {
+                    let mask = read_image(value, &format!("masks[{index}]"))?;
+                    self.body.add_mask(mask)
+                };
+                members.next_value_seed(List { of, each, failure }).map(Ok)
+            }
+            ("images", BodyKind::Images | BodyKind::ImagesOrVector | BodyKind::MaskedImages) => {
                 let of = "base64 strings or data: URIs in `images`";
                 let failure = &mut *self.failure;
                 let each = |value: &RawValue, index| {
@@ -204,6 +219,7 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
         f.write_str(match self.body.kind {
             BodyKind::Images => "an object with `image` or `images`",
             BodyKind::ImagesOrVector => "an object with `image`, `images` or `vector`",
+            BodyKind::MaskedImages => "an object with `images` and `masks`",
             BodyKind::Items => "an object with `items`",
             BodyKind::Input => "an object with `input`",
             BodyKind::Options => "an object",

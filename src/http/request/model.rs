@@ -15,9 +15,9 @@ use crate::{
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ModelParams {
-    /// Name of a served model. The default is the first of `GET /v1/models`; for a gallery, a basis
-    /// or a probe it is the model that made its features, and another one is an error with status
-    /// 409.
+    /// Name of a served model. The default is the first of `GET /v1/models`; for a gallery and
+    /// for what is fitted or trained it is the model that made its features, and another one is an
+    /// error with status 409.
     #[param(example = "dinov2-small")]
     model: Option<String>,
 }

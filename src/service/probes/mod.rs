@@ -5,21 +5,23 @@
 //! in progress and the reasons of failures are known only to this process.
 
 mod classify;
-mod registry;
 mod stored;
 mod training;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
-use self::registry::Trainings;
 pub use self::{
-    registry::{ProbeState, Training},
     stored::{Origin, ProbeFeatures, StoredProbe},
     training::ProbePlan,
 };
-use super::{extractor::Extractor, galleries::GalleryLimits, models::ModelChoice};
+use super::{
+    extractor::Extractor,
+    galleries::GalleryLimits,
+    models::ModelChoice,
+    trainings::{TrainedState, Training, Trainings},
+};
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     gallery::{DocumentKey, DocumentKind, Gallery, ProbeName},
 };
 
@@ -32,12 +34,12 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Returns the probes of a store.
-    pub fn new(store: Gallery, limits: GalleryLimits) -> Self {
+    /// Returns the probes of a store, which are trained among `trainings`.
+    pub(super) fn new(store: Gallery, limits: GalleryLimits, trainings: Trainings) -> Self {
         Self {
             store,
             limits,
-            trainings: Trainings::default(),
+            trainings,
         }
     }
 
@@ -63,7 +65,7 @@ impl Probes {
             dim,
         };
         self.trainings
-            .start(name, items, |training| job.run(training))
+            .start((&name).into(), items, |training| job.run(training))
     }
 
     /// Returns the state of a probe, and the stored probe if there is one.
@@ -71,16 +73,16 @@ impl Probes {
         &self,
         model: &ModelChoice,
         name: &ProbeName,
-    ) -> Result<(ProbeState, Option<StoredProbe>)> {
+    ) -> Result<(TrainedState, Option<StoredProbe>)> {
         // The state is read first: a training that ends after that has stored its probe.
-        let state = self.trainings.state(name);
+        let state = self.trainings.state(name.into());
         let stored = self.stored(&model.of_new(), name).await?;
         if let Some(stored) = &stored {
             model.allow(&stored.about.binding.model, takes(name))?;
         }
         match (state, stored) {
             (None, None) => Err(DocumentKey::from(name).missing()),
-            (state, stored) => Ok((state.unwrap_or(ProbeState::Ready), stored)),
+            (state, stored) => Ok((state.unwrap_or(TrainedState::Ready), stored)),
         }
     }
 
@@ -92,14 +94,7 @@ impl Probes {
     ) -> Result<(Extractor, StoredProbe)> {
         // The probe is read each time, because another server on the store can replace it.
         let Some(stored) = self.stored(&model.of_new(), name).await? else {
-            let Some(state) = self.trainings.state(name) else {
-                return Err(DocumentKey::from(name).missing());
-            };
-            let detail = format!(
-                "the probe `{name}` is not ready: {}; see GET /v1/probes/{name}",
-                state.name()
-            );
-            return Err(Error::new(Kind::NotFound, detail));
+            return Err(self.trainings.not_ready(name.into()));
         };
         let holder = takes(name);
         let extractor = model.of_stored(&stored.about.binding.model, holder)?;
@@ -118,33 +113,21 @@ impl Probes {
     }
 
     /// Returns the states of all probes, by name.
-    pub async fn list(&self) -> Result<Vec<(ProbeName, ProbeState)>> {
-        let mut names: BTreeSet<ProbeName> = self.trainings.names();
-        for name in self.store.documents(DocumentKind::Probe).await? {
-            names.insert(ProbeName::new(name)?);
-        }
-        let with_state = |name| {
-            let state = self.trainings.state(&name).unwrap_or(ProbeState::Ready);
-            (name, state)
-        };
-        Ok(names.into_iter().map(with_state).collect())
+    pub async fn list(&self) -> Result<Vec<(String, TrainedState)>> {
+        let stored = self.store.documents(DocumentKind::Probe).await?;
+        Ok(self.trainings.list(DocumentKind::Probe, stored))
     }
 
     /// Deletes a probe, and cancels its training.
     pub async fn remove(&self, name: &ProbeName) -> Result<()> {
         let key = DocumentKey::from(name);
         // After this no training stores the probe any more.
-        let known = self.trainings.forget(name).await;
+        let known = self.trainings.forget(key).await;
         let removed = self.store.remove_document(key).await?;
         if known || removed {
             return Ok(());
         }
         Err(key.missing())
-    }
-
-    /// Cancels the training in progress, and waits until it has ended. It stores nothing.
-    pub async fn stop_training(&self) {
-        self.trainings.stop().await;
     }
 
     async fn stored(&self, extractor: &Extractor, name: &ProbeName) -> Result<Option<StoredProbe>> {

@@ -1,20 +1,23 @@
 //! The training of a probe: reads the items, fits the weights on a thread of low priority, and
 //! stores the probe.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use futures_util::StreamExt;
-use tokio::sync::oneshot;
 
 use super::{
-    super::galleries::GalleryLimits,
-    registry::Training,
+    super::{
+        galleries::GalleryLimits,
+        trainings::{Training, now_ms, on_low_priority_thread},
+    },
     stored::{Origin, ProbeFeatures, StoredProbe},
 };
 use crate::{
-    background::{self, Priority},
     error::{Error, Kind, Result},
-    features::probe::{Examples, Progress, Stage, TrainingOptions, train},
+    features::{
+        probe::{Examples, TrainingOptions, train},
+        progress::{Progress, Stage},
+    },
     gallery::{
         Binding, Gallery, GalleryName, ItemFilter, Parts, ProbeName, StoredItem, read_whole,
     },
@@ -69,10 +72,7 @@ impl Job {
                 "the training was cut short; a larger l2 makes it easier"
             );
         }
-        let since_1970 = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        about.trained_ms = since_1970.as_millis() as u64;
+        about.trained_ms = now_ms();
         let document = StoredProbe { probe, about }.encode()?;
         self.store.put_document(name.into(), document).await
     }
@@ -155,20 +155,4 @@ impl Job {
             .add(features, label.as_str())
             .map_err(|error| error.context(format_args!("item `{}`", item.id)))
     }
-}
-
-/// Runs work on its own thread of low priority, so that requests go first.
-async fn on_low_priority_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T> {
-    let (sender, receiver) = oneshot::channel();
-    let train = move || {
-        // An error means that the receiver has been dropped.
-        let _ = sender.send(work());
-    };
-    background::spawn("probe", Priority::Lowest, train)
-        .map_err(|error| Error::io("starting the thread of a training", error))?;
-    receiver
-        .await
-        .map_err(|_| Error::internal("the training panicked"))
 }

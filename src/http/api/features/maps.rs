@@ -148,10 +148,19 @@ impl<T: DeserializeOwned, D: DeserializeOwned> PictureRequest<T, D> {
         state: &AppState,
         offers: &[Representation],
     ) -> Result<Self> {
+        Self::read_as::<ImageParams>(request, state, offers).await
+    }
+
+    /// Reads a request in which `P` are the options of images.
+    pub(crate) async fn read_as<P: DeserializeOwned + Into<ImageOptions>>(
+        request: Request,
+        state: &AppState,
+        offers: &[Representation],
+    ) -> Result<Self> {
         let mut request = ImageRequest::from_request(request, state).await?;
         let representation = negotiate(&request.headers, offers)?;
         let model = request.options.choose_model(&state.service)?;
-        let image: ImageParams = request.options.take()?;
+        let image: P = request.options.take()?;
         let options: T = request.options.take()?;
         let drawing: D = request.options.take()?;
         request.options.reject_unknown()?;

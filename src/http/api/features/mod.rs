@@ -1,5 +1,6 @@
 //! Operations on the features of images.
 
+pub(crate) mod anomaly;
 pub(crate) mod attention;
 pub(crate) mod attention_stats;
 pub(crate) mod embed;
@@ -8,4 +9,5 @@ pub(crate) mod maps;
 pub(crate) mod matching;
 pub(crate) mod objects;
 pub(crate) mod pca;
+pub(crate) mod segments;
 pub(crate) mod similarity;

@@ -82,9 +82,29 @@ function python([, route, options, photos, file]) {
   return `from dinoserve import Client\n${file ? `${call}.save(${literal(file)})` : `print(${call})`}`;
 }
 
-/** Shows for each map of `photo`, and for what lies over it, the command line or program that makes it. */
-export function showCommands(place, photo, { language, ...shown }) {
-  const commands = steps(photo, shown).map((step) => [step[0], language === "python" ? python(step) : curl(step)]);
+/** The command line of a request: `route` below `/v1`, with files as `[field, name]` each. */
+export function commandLine(route, { method, options = {}, files, end = "" }) {
+  const query = Object.entries(options).map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
+  const address = `${location.origin}/v1/${route}${query && `?${query}`}`;
+  const body = files.map(([field, name]) => `-F ${quoted(`${field}=@${name}`)}`).join(" ");
+  return `curl ${method ? `-X ${method} ` : ""}${body} ${quoted(address)}${end}`;
+}
+
+/** A program with a client that calls `method`. Lists among the arguments are files. */
+export function program(method, args, after = "print(answer)") {
+  const value = (given) => (Array.isArray(given) ? `[${given.map(literal).join(", ")}]` : literal(given));
+  const call = `client.${method}(${args.map(value).join(", ")})`;
+  return `from dinoserve import Client\nclient = Client(${literal(location.origin)})\n${after.replace("answer", call)}`;
+}
+
+/**
+ * Shows for each map of `photo`, and for what lies over it, the command line or program that makes it. `more` has those of other
+ * tools, as `[caption, command line, program]` each; some have no program.
+ */
+export function showCommands(place, photo, { language, more, ...shown }) {
+  const isPython = language === "python";
+  const commands = steps(photo, shown).map((step) => [step[0], isPython ? python(step) : curl(step)]);
+  commands.push(...more.map(([caption, line, text]) => [caption, isPython ? text : line]).filter(([, command]) => command));
   place.replaceChildren(...commands.map(([caption, command]) => {
     const copy = element("button", { type: "button", "aria-label": `Copy: ${caption}` }, "Copy");
     const text = element("pre", { tabIndex: 0, "aria-label": caption }, command);

@@ -30,8 +30,8 @@ export function saveMask(inside, [rows, columns], patchSize, name) {
 }
 
 /** Saves the answer to a request with these photographs, in the form of a media type. */
-export async function saveAnswer(path, photos, accept, name) {
-  const response = await fetchWithKey(path, { method: "POST", body: formOf(photos), headers: { Accept: accept } });
+export async function saveAnswer(path, photos, accept, name, signal) {
+  const response = await fetchWithKey(path, { method: "POST", body: formOf(photos), headers: { Accept: accept }, signal });
   if (!response.ok) throw await problemOf(response);
   save(await response.blob(), name);
 }

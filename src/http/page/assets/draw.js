@@ -1,10 +1,16 @@
 // Draws patch maps on canvases, and shapes over them.
 
+/** Longer side of a photograph that is drawn whole, in pixels. */
+const SHARPEST = 1600;
+
 // Viridis at seventeen even steps; colors in between are interpolated.
 const VIRIDIS = [
   [68, 1, 84], [72, 20, 103], [71, 39, 119], [64, 56, 130], [57, 73, 138], [49, 89, 141], [42, 104, 142], [36, 119, 142], [31, 134, 141],
   [31, 149, 138], [41, 163, 132], [65, 177, 121], [98, 190, 105], [134, 201, 86], [173, 209, 65], [216, 215, 44], [253, 231, 37],
 ];
+
+/** The colors of the server's pictures, of the first object or class first. */
+export const COLORS = ["#e63232", "#28a0fa", "#fabe1e", "#3cbe50", "#aa50e6", "#fa821e", "#1ec8c8", "#f05aaa", "#966e3c", "#a0c828"];
 
 function viridis(value) {
   const place = Math.min(Math.max(value, 0), 1) * (VIRIDIS.length - 1);
@@ -67,6 +73,21 @@ export function seenPart(picture, [rows, columns], size, patchSize) {
   return [(picture.width - width) / 2, (picture.height - height) / 2, width, height];
 }
 
+/**
+ * Draws a whole photograph, at most `SHARPEST` pixels wide and high. `answer` states its size, and what the model saw: that is all
+ * that a picture drawn by the server has.
+ */
+export function paintWhole(canvas, picture, answer, patchSize) {
+  const { width, height, grid, size } = answer;
+  const scale = Math.min(1, SHARPEST / Math.max(width, height));
+  Object.assign(canvas, { width: Math.round(width * scale), height: Math.round(height * scale) });
+  const isWhole = picture.width === width && picture.height === height;
+  const place = isWhole ? [0, 0, width, height] : seenPart(answer, grid, size, patchSize);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, ...place.map((side) => side * scale));
+}
+
 /** Draws a picture as the model saw it, with a map over it and a frame around a patch. */
 export function paint(canvas, { picture, grid, size, patchSize, map, opacity = 1, frame }) {
   const [rows, columns] = grid;
@@ -90,17 +111,27 @@ export function paint(canvas, { picture, grid, size, patchSize, map, opacity = 1
   }
 }
 
-/** The patch under a pointer, as row and column; null next to the picture. */
-export function patchAt(canvas, [rows, columns], event) {
+/** The point of a canvas under a pointer, in its pixels. */
+export function pointAt(canvas, { clientX, clientY }) {
   // The picture keeps its aspect ratio inside the element.
   const box = canvas.getBoundingClientRect();
   const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
   const left = box.left + (box.width - canvas.width * scale) / 2;
   const top = box.top + (box.height - canvas.height * scale) / 2;
-  const row = ((event.clientY - top) / scale / canvas.height) * rows;
-  const column = ((event.clientX - left) / scale / canvas.width) * columns;
+  return [(clientX - left) / scale, (clientY - top) / scale];
+}
+
+/** The patch under a pointer, as row and column; null next to the picture. */
+export function patchAt(canvas, [rows, columns], event) {
+  const [x, y] = pointAt(canvas, event);
+  const [row, column] = [(y / canvas.height) * rows, (x / canvas.width) * columns];
   const isInside = row >= 0 && row < rows && column >= 0 && column < columns;
   return isInside ? [Math.floor(row), Math.floor(column)] : null;
+}
+
+/** Outlines as the path of an SVG. */
+export function pathOf(polygons) {
+  return polygons.map((points) => `M${points.map((point) => point.join(" ")).join("L")}Z`).join("");
 }
 
 /** An SVG element with attributes and children. */

@@ -4,17 +4,22 @@ import { Problem } from "./api.js";
 
 const $ = (id) => document.getElementById(id);
 
-/** Runs what may fail, and says in words what went wrong. */
-export async function guarded(work) {
+/** A share as people read it. */
+export function percent(share) {
+  return share > 0 && share < 0.01 ? "less than 1 %" : `${Math.round(share * 100)} %`;
+}
+
+/** Runs what may fail, and says in `place` what went wrong. */
+export async function guarded(work, place = $("error")) {
   try {
-    $("error").hidden = true;
+    place.hidden = true;
     await work();
   } catch (error) {
     if (error.name === "AbortError") return;
     if (!(error instanceof Problem)) console.error(error);
-    $("error").textContent = error instanceof Problem ? error.message : `This page failed: ${error.message}`;
-    $("error").hidden = false;
-    $("error").scrollIntoView({ block: "nearest" });
+    place.textContent = error instanceof Problem ? error.message : `This page failed: ${error.message}`;
+    place.hidden = false;
+    place.scrollIntoView({ block: "nearest" });
   }
 }
 

@@ -1,28 +1,15 @@
 // The objects of the photographs: over them, and as a list.
 
 import { askAbout, element } from "./api.js";
-import { seenPart, shape } from "./draw.js";
+import { COLORS, pathOf, seenPart, shape } from "./draw.js";
 import { offer, saveAnswer, stem } from "./download.js";
-import { guarded, working } from "./messages.js";
+import { guarded, percent, working } from "./messages.js";
 
 const $ = (id) => document.getElementById(id);
-
-/** The colors of the server's pictures, the first object's first. */
-const COLORS = ["#e63232", "#28a0fa", "#fabe1e", "#3cbe50", "#aa50e6", "#fa821e", "#1ec8c8", "#f05aaa", "#966e3c", "#a0c828"];
-
-/** A share as people read it. */
-function percent(share) {
-  return share > 0 && share < 0.01 ? "less than 1 %" : `${Math.round(share * 100)} %`;
-}
 
 function sentence(count) {
   if (count === 0) return "No object stands out.";
   return count === 1 ? "1 object stands out." : `${count} objects stand out.`;
-}
-
-/** Outlines as the path of an SVG. */
-function pathOf(polygons) {
-  return polygons.map((points) => `M${points.map((point) => point.join(" ")).join("L")}Z`).join("");
 }
 
 /** A point within an object: the middle of its widest run at half its height. */

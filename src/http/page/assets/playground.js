@@ -4,9 +4,11 @@ import { Problem, element, fetchWithKey, formOf, problemOf, servedModels, showMo
 import { fetchSample, showSamples } from "./samples.js";
 import { dropped, receiveDrops, sorted } from "./files.js";
 import { guarded } from "./messages.js";
+import { Bank } from "./bank.js";
 import { Neighbors } from "./neighbors.js";
 import { JOINT, Queue } from "./queue.js";
 import { save } from "./download.js";
+import { Segmenter } from "./segmenter.js";
 import { SideBySide } from "./side.js";
 import { upload } from "./upload.js";
 import { Workspace } from "./workspace.js";
@@ -20,19 +22,25 @@ const workspace = new Workspace({
   before: (photo) => {
     neighbors.use(photo);
     queue.mark(photo.file);
+    segmenter.use(photo);
+    for (const tool of [bank, segmenter]) if (tool.isOpen && tool.trained.stored) tool.trained.guarded(() => tool.show());
   },
   after: async (photo, signal) => {
     await side?.show(photo, signal);
     await neighbors.show(photo, signal);
     $("queue-store").hidden = !neighbors.galleries;
   },
+  commands: () => [bank, segmenter].flatMap((tool) => tool.commands()),
 });
 const neighbors = new Neighbors((path) => (workspace.model ? `${path}&model=${encodeURIComponent(workspace.model)}` : path));
 const queue = new Queue($("queue"), {
   partsOf: () => workspace.path("pca", "&output=patch", 16 * workspace.patchSize),
-  open: (file) => guarded(() => open(file)),
+  open: (file) => openPhoto(file),
   fail: (error) => guarded(() => { throw error; }),
 });
+const openPhoto = (file) => guarded(() => open(file));
+const bank = new Bank(workspace, { queued: () => queue.photos.filter(({ state }) => state !== "failed"), open: openPhoto });
+const segmenter = new Segmenter(workspace, { open: openPhoto });
 
 start();
 
@@ -115,11 +123,13 @@ function listen() {
     if (event.clipboardData.files.length > 0) choose(event.clipboardData.files);
   });
   receiveDrops(async (event) => {
-    const isForSecond = Boolean(event.target.closest("#second-card"));
+    const [isForSecond, isForBank] = ["#second-card", "#bank-card"].map((card) => Boolean(event.target.closest(card)));
     await guarded(async () => {
       const files = await dropped(event.dataTransfer);
-      const { photos: [first, ...more] } = sorted(files);
-      if (isForSecond && first && more.length === 0) await workspace.openSecond(first);
+      const { photos } = sorted(files);
+      const [first, ...more] = photos;
+      if (isForBank && first) bank.add(photos.map((file) => ({ file, name: file.path })));
+      else if (isForSecond && first && more.length === 0) await workspace.openSecond(first);
       else await choose(files);
     });
   });

@@ -22,7 +22,7 @@ export async function patiently(work, signal) {
 }
 
 /** Resolves after `milliseconds`, and fails at once when `signal` ends. */
-function pause(milliseconds, signal) {
+export function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, milliseconds);
     signal.addEventListener("abort", () => {

@@ -20,7 +20,7 @@ export class Workspace {
   /** Size of maps and side of a patch, in pixels. */
   size = 518;
   patchSize = 14;
-  /** The open photograph: `{file, name, picture, grid}`. */
+  /** The open photograph: `{file, name, picture, source, grid}`, with the file that the picture is from as `source`. */
   photo = null;
   second = null;
   /** The overlay: `{head}`, `{patch, isOnSecond, maps}`, `{objects}` with the way to find them, or null. */
@@ -37,9 +37,12 @@ export class Workspace {
   #latestSecond = 0;
   #latestParts = 0;
 
-  /** `before` and `after` do what else a page shows of a photograph, at once and when its maps are there. */
-  constructor({ before, after }) {
-    Object.assign(this, { before, after, objects: new Objects(this), matches: new Matches(this) });
+  /**
+   * `before` and `after` do what else a page shows of a photograph, at once and when its maps are there. `commands` returns the
+   * command lines and programs of other tools.
+   */
+  constructor({ before, after, commands }) {
+    Object.assign(this, { before, after, commands, objects: new Objects(this), matches: new Matches(this) });
     for (const [id, isOnSecond] of [["photo", false], ["second", true]]) {
       const canvas = $(id);
       const grid = () => (isOnSecond ? this.second : this.photo).grid;
@@ -75,13 +78,13 @@ export class Workspace {
   /** Opens a photograph. The last of several counts, and one that cannot be read leaves the one before. */
   async open(file) {
     const number = ++this.#latest;
-    const picture = await this.#pictureOf(file);
+    const { picture, source } = await this.#pictureOf(file);
     if (number !== this.#latest) return;
     this.#running.abort();
     this.#running = new AbortController();
     const { signal } = this;
     this.photo?.picture.close();
-    this.photo = { file, name: file.name || "pasted.png", picture, grid: this.gridOf(picture) };
+    this.photo = { file, name: file.name || "pasted.png", picture, source, grid: this.gridOf(picture) };
     [this.#overlay, this.#heads, this.#cursor] = [null, [], null];
     document.body.classList.add("busy-results");
     $("results").hidden = false;
@@ -109,7 +112,7 @@ export class Workspace {
   /** Opens the second photograph. */
   async openSecond(file) {
     const number = ++this.#latestSecond;
-    const picture = await this.#pictureOf(file);
+    const { picture } = await this.#pictureOf(file);
     if (number !== this.#latestSecond) return;
     if (this.#overlay?.isOnSecond) this.layOver(null);
     this.matches.close();
@@ -143,13 +146,14 @@ export class Workspace {
   /** The picture of a file. What the browser cannot read, the server may: it gives the picture as the model saw it. */
   async #pictureOf(file) {
     try {
-      return await createImageBitmap(file);
+      return { picture: await createImageBitmap(file), source: file };
     } catch {
       const response = await fetchWithKey(this.path("pca", "&overlay=0"), {
         method: "POST", body: file, headers: { Accept: "image/png", "Content-Type": "application/octet-stream" },
       });
       if (!response.ok) throw await problemOf(response);
-      return createImageBitmap(await response.blob());
+      const source = await response.blob();
+      return { picture: await createImageBitmap(source), source };
     }
   }
 
@@ -276,7 +280,7 @@ export class Workspace {
   showCommands() {
     if (!this.photo) return;
     const { second, size, model } = this;
-    showCommands($("curl"), this.photo, { overlay: this.#overlay, matches: this.matches.options, second, size, model, language: $("language").value });
+    showCommands($("curl"), this.photo, { overlay: this.#overlay, matches: this.matches.options, second, size, model, more: this.commands(), language: $("language").value });
   }
 
   /** The values over the photograph, `mass` of a head, and their range. */

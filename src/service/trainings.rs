@@ -1,28 +1,31 @@
-//! The training in progress, and the failures of earlier ones.
+//! Trainings in the background, one at a time: of probes, anomaly banks and segmenters. The one in
+//! progress and the failures of earlier ones are known only to this process.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::SystemTime,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
+    background::{self, Priority},
     error::{Error, Kind, Result},
-    features::probe::{Progress, Stage},
-    gallery::ProbeName,
+    features::progress::{Progress, Stage},
+    gallery::{DocumentKey, DocumentKind, DocumentName},
 };
 
 /// Maximum number of failures that are kept.
 const MAX_FAILURES: usize = 32;
 
-/// State of a probe.
+/// State of what is trained.
 #[derive(Debug, Clone, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
-pub enum ProbeState {
+pub enum TrainedState {
     /// Its training is in progress.
     Training(Progress),
     /// It can be used.
@@ -31,7 +34,7 @@ pub enum ProbeState {
     Failed(Arc<Error>),
 }
 
-impl ProbeState {
+impl TrainedState {
     /// Returns the name of the state.
     pub fn name(&self) -> &'static str {
         self.into()
@@ -41,7 +44,7 @@ impl ProbeState {
 /// Handle to a training.
 #[derive(Debug)]
 pub struct Training {
-    name: ProbeName,
+    name: DocumentName,
     stopped: AtomicBool,
     state: watch::Sender<State>,
 }
@@ -83,8 +86,8 @@ impl Training {
     /// Returns the error of a cancelled training.
     pub(super) fn cancelled(&self) -> Error {
         let detail = format!(
-            "the training of the probe `{}` was ended before it was ready",
-            self.name
+            "the training of the {} was ended before it was ready",
+            self.name.key()
         );
         Error::new(Kind::NotFound, detail)
     }
@@ -101,7 +104,22 @@ pub(super) struct Trainings(Arc<Mutex<Known>>);
 #[derive(Debug, Default)]
 struct Known {
     in_progress: Option<Arc<Training>>,
-    failed: VecDeque<(ProbeName, Arc<Error>)>,
+    failed: VecDeque<(DocumentName, Arc<Error>)>,
+}
+
+impl Known {
+    fn check_free(&self) -> Result<()> {
+        if let Some(other) = &self.in_progress {
+            let detail = format!(
+                "the {} is being trained, and only one training runs at a time; wait until \
+                 GET {} shows its end, or cancel it with DELETE",
+                other.name.key(),
+                other.name.key().path()
+            );
+            return Err(Error::new(Kind::Overloaded, detail));
+        }
+        Ok(())
+    }
 }
 
 impl Trainings {
@@ -110,33 +128,30 @@ impl Trainings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a training of `items` items in the background.
+    /// Rejects a request for a training while another one runs.
+    ///
+    /// # Errors
+    /// [`Kind::Overloaded`] that names the other.
+    pub(super) fn check_free(&self) -> Result<()> {
+        self.known().check_free()
+    }
+
+    /// Starts a training on `examples` examples in the background.
     pub(super) fn start<F>(
         &self,
-        name: ProbeName,
-        items: usize,
+        key: DocumentKey<'_>,
+        examples: usize,
         job: impl FnOnce(Arc<Training>) -> F,
     ) -> Result<Arc<Training>>
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
         let mut known = self.known();
-        if let Some(other) = &known.in_progress {
-            let detail = format!(
-                "the probe `{name}` is being trained, and only one can be; wait until \
-                 GET /v1/probes/{name} shows its end, or cancel it with DELETE",
-                name = other.name
-            );
-            return Err(Error::new(Kind::Overloaded, detail));
-        }
-        known.failed.retain(|(failed, _)| *failed != name);
-        let progress = Progress {
-            stage: Stage::Reading,
-            done: 0,
-            total: Some(items),
-        };
+        known.check_free()?;
+        known.failed.retain(|(failed, _)| failed.key() != key);
+        let progress = Progress::new(Stage::Reading, 0, Some(examples));
         let training = Arc::new(Training {
-            name,
+            name: key.to_owned(),
             stopped: AtomicBool::new(false),
             state: watch::Sender::new(State::InProgress(progress)),
         });
@@ -151,39 +166,68 @@ impl Trainings {
         Ok(training)
     }
 
-    /// Returns what this process knows of a probe. `None` does not mean that none is stored.
-    pub(super) fn state(&self, name: &ProbeName) -> Option<ProbeState> {
+    /// Returns what this process knows of a document. `None` does not mean that none is stored.
+    pub(super) fn state(&self, key: DocumentKey<'_>) -> Option<TrainedState> {
         let known = self.known();
         if let Some(training) = &known.in_progress
-            && training.name == *name
+            && training.name.key() == key
             && let State::InProgress(progress) = *training.state.borrow()
         {
-            return Some(ProbeState::Training(progress));
+            return Some(TrainedState::Training(progress));
         }
-        let failed = known.failed.iter().find(|(failed, _)| failed == name);
-        failed.map(|(_, error)| ProbeState::Failed(Arc::clone(error)))
+        let failed = known.failed.iter().find(|(failed, _)| failed.key() == key);
+        failed.map(|(_, error)| TrainedState::Failed(Arc::clone(error)))
     }
 
-    /// Returns the names of the probes that this process knows.
-    pub(super) fn names(&self) -> BTreeSet<ProbeName> {
-        let known = self.known();
-        let in_progress = known.in_progress.iter().map(|training| &training.name);
-        let failed = known.failed.iter().map(|(name, _)| name);
-        in_progress.chain(failed).cloned().collect()
+    /// Returns the states of the documents of a kind, by name: of the `stored` ones, and of those
+    /// that this process knows.
+    pub(super) fn list(
+        &self,
+        kind: DocumentKind,
+        stored: Vec<String>,
+    ) -> Vec<(String, TrainedState)> {
+        let mut states: BTreeMap<String, TrainedState> = stored
+            .into_iter()
+            .map(|name| (name, TrainedState::Ready))
+            .collect();
+        let known: Vec<DocumentName> = {
+            let known = self.known();
+            let in_progress = known.in_progress.iter().map(|training| &training.name);
+            let failed = known.failed.iter().map(|(name, _)| name);
+            in_progress.chain(failed).cloned().collect()
+        };
+        for name in known.iter().map(DocumentName::key) {
+            if name.kind() == kind
+                && let Some(state) = self.state(name)
+            {
+                states.insert(name.name().to_owned(), state);
+            }
+        }
+        states.into_iter().collect()
     }
 
-    /// Cancels the training of a probe, waits until it has ended, and forgets failures. Returns
-    /// whether the probe was known.
-    pub(super) async fn forget(&self, name: &ProbeName) -> bool {
+    /// Returns the error for a document that is not stored.
+    pub(super) fn not_ready(&self, key: DocumentKey<'_>) -> Error {
+        let Some(state) = self.state(key) else {
+            return key.missing();
+        };
+        let state = state.name();
+        let detail = format!("the {key} is not ready: {state}; see GET {}", key.path());
+        Error::new(Kind::NotFound, detail)
+    }
+
+    /// Cancels the training of a document, waits until it has ended, and forgets failures. Returns
+    /// whether the document was known.
+    pub(super) async fn forget(&self, key: DocumentKey<'_>) -> bool {
         let training = self.known().in_progress.clone();
-        let training = training.filter(|training| training.name == *name);
+        let training = training.filter(|training| training.name.key() == key);
         if let Some(training) = &training {
             training.stop();
             let _ = training.ended().await;
         }
         let mut known = self.known();
         let before = known.failed.len();
-        known.failed.retain(|(failed, _)| failed != name);
+        known.failed.retain(|(failed, _)| failed.key() != key);
         training.is_some() || known.failed.len() < before
     }
 
@@ -205,17 +249,17 @@ struct EndGuard {
 
 impl EndGuard {
     fn end_with(self, outcome: Result<()>) {
-        let name = &self.training.name;
+        let name = self.training.name.key();
         let outcome = outcome.map_err(Arc::new);
         let mut known = self.trainings.known();
         match &outcome {
-            Ok(()) => tracing::info!(probe = %name, "trained"),
+            Ok(()) => tracing::info!("trained the {name}"),
             Err(error) if self.training.is_stopped() => {
-                tracing::info!(probe = %name, "{error}");
+                tracing::info!("{error}");
             }
             Err(error) => {
-                tracing::warn!(probe = %name, %error, "the training failed");
-                known.failed.push_back((name.clone(), Arc::clone(error)));
+                tracing::warn!(%error, "the training of the {name} failed");
+                known.failed.push_back((name.to_owned(), Arc::clone(error)));
                 if known.failed.len() > MAX_FAILURES {
                     known.failed.pop_front();
                 }
@@ -239,4 +283,26 @@ impl Drop for EndGuard {
             self.training.state.send_replace(ended);
         }
     }
+}
+
+/// Runs the work of a training on its own thread of low priority, so that requests go first.
+pub(super) async fn on_low_priority_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let (sender, receiver) = oneshot::channel();
+    let train = move || {
+        // An error means that the receiver has been dropped.
+        let _ = sender.send(work());
+    };
+    background::spawn("training", Priority::Lowest, train)
+        .map_err(|error| Error::io("starting the thread of a training", error))?;
+    receiver
+        .await
+        .map_err(|_| Error::internal("the training panicked"))
+}
+
+/// Returns the time in milliseconds since 1970.
+pub(super) fn now_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since_1970.unwrap_or_default().as_millis() as u64
 }

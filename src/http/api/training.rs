@@ -1,0 +1,129 @@
+//! Trainings in answers: their states, and the wait for their ends.
+
+use axum::{
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    features::progress::{Progress, Stage},
+    gallery::DocumentKey,
+    http::{AppState, Result, response::problem::Problem},
+    service::{TrainedState, Training},
+};
+
+/// State of a probe, an anomaly bank or a segmenter.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct TrainedJson {
+    /// Name.
+    #[schema(example = "birds")]
+    name: String,
+    /// State: `training`, `ready` or `failed`.
+    #[schema(example = "training")]
+    state: &'static str,
+    /// Progress of its training, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    training: Option<TrainingJson>,
+    /// Problem of its last training, if it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Problem>,
+}
+
+/// Progress of a training.
+#[derive(Serialize, ToSchema)]
+struct TrainingJson {
+    /// Current stage: `reading` examples, `choosing` patches of a bank, `calibrating` its
+    /// threshold, `validating` values of `l2` (counted in fits), or `fitting` (counted in
+    /// evaluations).
+    #[schema(value_type = String, example = "validating")]
+    stage: Stage,
+    /// Finished steps of the stage.
+    #[schema(example = 12)]
+    done: usize,
+    /// Total steps of the stage, if known.
+    #[schema(example = 40)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<usize>,
+}
+
+/// States of what is trained, by name.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct TrainedList {
+    /// One entry for each, ordered by name.
+    data: Vec<TrainedJson>,
+}
+
+impl TrainedJson {
+    pub(crate) fn new(name: impl Into<String>, state: TrainedState) -> Self {
+        let mut json = Self {
+            name: name.into(),
+            state: state.name(),
+            training: None,
+            error: None,
+        };
+        match state {
+            TrainedState::Training(Progress { stage, done, total }) => {
+                json.training = Some(TrainingJson { stage, done, total });
+            }
+            TrainedState::Failed(error) => json.error = Some(Problem::new(error)),
+            TrainedState::Ready => {}
+        }
+        json
+    }
+}
+
+impl TrainedList {
+    pub(crate) fn new(states: Vec<(String, TrainedState)>) -> Self {
+        let states = states.into_iter();
+        Self {
+            data: states
+                .map(|(name, state)| TrainedJson::new(name, state))
+                .collect(),
+        }
+    }
+}
+
+/// Whether to wait for a training.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WaitParams {
+    /// Whether to respond only when the training has ended. A training that takes longer than a
+    /// request may continues in the background.
+    #[param(default = false)]
+    wait: bool,
+}
+
+impl WaitParams {
+    /// Waits for the end of a training, if requested. Returns whether it has ended.
+    ///
+    /// # Errors
+    /// That of the training.
+    pub(crate) async fn wait(self, state: &AppState, training: &Training) -> Result<bool> {
+        if !self.wait {
+            return Ok(false);
+        }
+        // A longer training continues and gets the response of a request without `wait`.
+        let limit = state.config.request_timeout.mul_f32(0.9);
+        match tokio::time::timeout(limit, training.ended()).await {
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+/// Builds the response about a training that has `ended`, or runs in the background.
+pub(crate) fn answer_training(
+    ended: bool,
+    key: DocumentKey<'_>,
+    json: impl IntoResponse,
+) -> Response {
+    if ended {
+        return json.into_response();
+    }
+    let location = [(header::LOCATION, key.path())];
+    (StatusCode::ACCEPTED, location, json).into_response()
+}
