@@ -110,6 +110,12 @@ def fields_of(schema):
         yield name, field, name in required
 
 
+def described(entry):
+    """The description of a member; of one that may be null, that of its other form."""
+    forms = [entry, *entry.get("oneOf", [])]
+    return next((form["description"] for form in forms if form.get("description")), None)
+
+
 def definition(name, schema):
     parts = [f"### {name}"]
     if schema.get("description"):
@@ -122,7 +128,7 @@ def definition(name, schema):
         [
             f"`{field}`" + ("" if required else " (optional)"),
             values_of(entry),
-            cell(entry.get("description")),
+            cell(described(entry)),
         ]
         for field, entry, required in fields_of(schema)
     ]

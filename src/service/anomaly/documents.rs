@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::stored::StoredInfo;
 use crate::{
-    error::Result,
+    error::{Error, Kind, Result},
     features::anomaly::{Bank, document},
     gallery::{BankName, DocumentKey, DocumentKind, Gallery},
     service::extractor::Extractor,
@@ -84,10 +84,16 @@ impl BankDocuments {
     }
 
     /// Reads the features of a bank.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if the bank was replaced or deleted meanwhile.
     pub(super) async fn features(&self, name: &BankName, stored: &StoredInfo) -> Result<Bytes> {
         let features = stored.features_name(name);
         let key = DocumentKey::of_bank_features(&features);
-        self.0.require_document(key).await
+        self.0.document(key).await?.ok_or_else(|| {
+            let detail = format!("the tokens of the bank `{name}` are gone; make it again");
+            Error::new(Kind::NotFound, detail)
+        })
     }
 
     /// Deletes a bank, and returns whether it existed.
