@@ -20,13 +20,13 @@ const CLUSTERS: usize = 256;
 /// Number of moves of the centers of clusters.
 const MOVES: usize = 3;
 /// Number of the nearest clusters in which a near entry is looked for.
-const VISITED: usize = 2;
+const VISITED: usize = 3;
 /// Numbers of a coarse sketch, which is compared with all entries, and of a fine one.
 const COARSE: usize = 64;
 const FINE: usize = 128;
 /// Number of patches whose exact distances are computed together.
-const BATCH: usize = 16;
-/// Number of entries that are compared with them at a time. Their products take 128 kB.
+const BATCH: usize = 32;
+/// Number of entries that are compared with them at a time. Their products take 256 kB.
 const STRIP: usize = 2048;
 
 /// Entries of a bank, which are unit vectors, prepared for search.
