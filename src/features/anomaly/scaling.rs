@@ -1,7 +1,7 @@
 //! The way from tokens to the unit vectors that a bank compares.
 
 use half::slice::HalfFloatSliceExt;
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView2};
 
 use super::good_images::GoodImages;
 
@@ -70,8 +70,11 @@ impl Scaling {
     /// Returns the unit vectors of the tokens of one image, `[patches, dim]`. A token of length 0
     /// does not change.
     pub(super) fn unit_vectors(&self, tokens: ArrayView2<'_, f32>) -> Array2<f32> {
-        let own = tokens.mapv(f64::from).mean_axis(Axis(0));
-        let own = own.unwrap_or_else(|| Array1::zeros(tokens.ncols()));
+        let mut own = Array1::<f64>::zeros(tokens.ncols());
+        for token in tokens.rows() {
+            own.zip_mut_with(&token, |sum, &value| *sum += f64::from(value));
+        }
+        own /= tokens.nrows().max(1) as f64;
         let shift = &self.mean - &own.mapv(|value| value as f32);
         let mut vectors = tokens.as_standard_layout().into_owned();
         for mut vector in vectors.rows_mut() {

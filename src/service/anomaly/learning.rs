@@ -133,7 +133,7 @@ impl Extractor {
             };
             let request = options.request(preparation, false);
             let image = self.extract_patiently(file.clone(), request).await?.value;
-            let tokens = move || Ok(options.tokens_of(&image)?.0);
+            let tokens = move || Ok(options.tokens_of(&image)?.0.into_owned());
             let tokens = self.on_blocking_thread("reading tokens", tokens);
             copies.push(tokens.await?);
         }

@@ -1,6 +1,6 @@
 //! How a bank is made.
 
-use ndarray::{Array2, Axis, concatenate};
+use ndarray::{Axis, CowArray, Ix2, concatenate};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -26,6 +26,10 @@ option_enum! {
         Rotate,
     }
 }
+
+/// Tokens of an image that take part, `[patches, dim]`, and which patches these are; `None` for
+/// all.
+pub(super) type ChosenTokens<'a> = (CowArray<'a, f32, Ix2>, Option<Vec<bool>>);
 
 /// How a bank is made.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -95,18 +99,16 @@ impl BankOptions {
         }
     }
 
-    /// Returns the tokens of an image that take part, and which patches these are; `None` for all.
-    pub(super) fn tokens_of(
-        &self,
-        image: &CachedFeatures,
-    ) -> Result<(Array2<f32>, Option<Vec<bool>>)> {
+    /// Returns the tokens of an image that take part.
+    pub(super) fn tokens_of<'a>(&self, image: &'a CachedFeatures) -> Result<ChosenTokens<'a>> {
         let tokens = match self.tokens {
-            BankTokens::Early => image.first_layer().to_owned(),
-            BankTokens::Last => image.patch_tokens().to_owned(),
+            BankTokens::Early => image.first_layer().into(),
+            BankTokens::Last => image.patch_tokens().into(),
             BankTokens::All => {
                 let layers = image.layers();
                 let layers: Vec<_> = layers.outer_iter().collect();
-                concatenate(Axis(1), &layers).internal("joining the tokens of blocks")?
+                let joined = concatenate(Axis(1), &layers);
+                joined.internal("joining the tokens of blocks")?.into()
             }
         };
         if self.foreground == Foreground::None {
@@ -120,6 +122,6 @@ impl BankOptions {
         let chosen = foreground_of(image.patch_tokens(), &cls_attention)?;
         let indices = chosen.iter().enumerate().filter(|&(_, &chosen)| chosen);
         let indices: Vec<usize> = indices.map(|(index, _)| index).collect();
-        Ok((tokens.select(Axis(0), &indices), Some(chosen)))
+        Ok((tokens.select(Axis(0), &indices).into(), Some(chosen)))
     }
 }

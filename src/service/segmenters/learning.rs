@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use ndarray::{Array2, Axis, concatenate, s};
+use ndarray::{Axis, CowArray, Ix2, concatenate, s};
 
 use super::{
     super::{
@@ -233,15 +233,16 @@ pub(super) fn request(layers: usize, preparation: Preparation, with_image: bool)
 }
 
 /// Returns the tokens of the last blocks, joined: `[patches, layers · dim]`.
-pub(super) fn tokens_of(image: &CachedFeatures, layers: usize) -> Result<Array2<f32>> {
+pub(super) fn tokens_of(image: &CachedFeatures, layers: usize) -> Result<CowArray<'_, f32, Ix2>> {
     if layers == 1 {
-        return Ok(image.patch_tokens().to_owned());
+        return Ok(image.patch_tokens().into());
     }
     let all = image.layers();
     let first = all.len_of(Axis(0)).saturating_sub(layers);
     let last = all.slice(s![first.., .., ..]);
     let last: Vec<_> = last.outer_iter().collect();
-    concatenate(Axis(1), &last).internal("joining the tokens of blocks")
+    let joined = concatenate(Axis(1), &last);
+    Ok(joined.internal("joining the tokens of blocks")?.into())
 }
 
 fn label_patches(

@@ -39,6 +39,21 @@ const OFFERS: [Representation; 4] = [
     Representation::Multipart,
 ];
 
+/// Forms of an answer that is a picture, a description or an array.
+pub(crate) const PICTURE_OFFERS: [Representation; 3] = [
+    Representation::Png,
+    Representation::Json,
+    Representation::Npy,
+];
+
+/// Rejects an opacity out of range, also where nothing is drawn over the image.
+pub(crate) fn check_overlay(overlay: f32) -> Result<()> {
+    if (0.0..=1.0).contains(&overlay) {
+        return Ok(());
+    }
+    Err(Error::out_of_range("overlay", overlay, "0 to 1").into())
+}
+
 /// Options that decide how maps are drawn.
 #[derive(Deserialize, IntoParams)]
 #[serde(default)]

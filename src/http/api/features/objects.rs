@@ -8,9 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::maps::{PictureRequest, answer_file};
+use super::maps::{PICTURE_OFFERS, PictureRequest, answer_file, check_overlay};
 use crate::{
-    error::Error,
     features::objects::{Method, Refine},
     http::{
         AppState, Rejection, Result,
@@ -24,12 +23,6 @@ use crate::{
     },
     service::{Extractor, ImageObjects, ObjectForms, ObjectOptions, ObjectPicture},
 };
-
-const OFFERS: [Representation; 3] = [
-    Representation::Png,
-    Representation::Json,
-    Representation::Npy,
-];
 
 /// Options of objects.
 #[derive(Deserialize, IntoParams)]
@@ -92,7 +85,7 @@ impl FromRequest<AppState> for ObjectRequest {
     type Rejection = Rejection;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self> {
-        let mut request = PictureRequest::read(request, state, &OFFERS).await?;
+        let mut request = PictureRequest::read(request, state, &PICTURE_OFFERS).await?;
         let [image] = request.take_images("the search for objects")?;
         Ok(Self { image, request })
     }
@@ -188,9 +181,7 @@ pub(crate) async fn find_objects(
         threshold: params.threshold,
         refine: params.refine,
     };
-    if !(0.0..=1.0).contains(&params.overlay) {
-        return Err(Error::out_of_range("overlay", params.overlay, "0 to 1").into());
-    }
+    check_overlay(params.overlay)?;
     let is_picture = request.representation == Representation::Png;
     let picture = match params.output {
         ObjectOutput::Overlay => ObjectPicture::Overlay(params.overlay),

@@ -9,12 +9,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    error::Error,
     gallery::BankName,
     http::{
         AppState, Rejection, Result,
         api::{
-            features::maps::{PictureRequest, answer_file},
+            features::maps::{PICTURE_OFFERS, PictureRequest, answer_file, check_overlay},
             schema::{DecodeParams, File, ImagesJson, ObjectOutput},
         },
         openapi::SearchProblems,
@@ -23,12 +22,6 @@ use crate::{
     },
     service::{AnomalyForms, AnomalyPicture, Extractor, ImageAnomaly, Service},
 };
-
-const OFFERS: [Representation; 3] = [
-    Representation::Png,
-    Representation::Json,
-    Representation::Npy,
-];
 
 /// Options of a score.
 #[derive(Deserialize, IntoParams)]
@@ -64,7 +57,7 @@ impl FromRequest<AppState> for ScoreRequest {
     type Rejection = Rejection;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self> {
-        let request = PictureRequest::read_as::<DecodeParams>(request, state, &OFFERS);
+        let request = PictureRequest::read_as::<DecodeParams>(request, state, &PICTURE_OFFERS);
         let mut request = request.await?;
         let [image] = request.take_images("scoring")?;
         Ok(Self { image, request })
@@ -174,9 +167,7 @@ pub(crate) async fn score_image(
     ScoreRequest { image, request }: ScoreRequest,
 ) -> Result<Response> {
     let params = request.options;
-    if !(0.0..=1.0).contains(&params.overlay) {
-        return Err(Error::out_of_range("overlay", params.overlay, "0 to 1").into());
-    }
+    check_overlay(params.overlay)?;
     let is_picture = request.representation == Representation::Png;
     let picture = match params.output {
         ObjectOutput::Overlay => AnomalyPicture::Overlay(params.overlay),

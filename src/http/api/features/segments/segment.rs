@@ -14,7 +14,7 @@ use crate::{
     http::{
         AppState, Rejection, Result,
         api::{
-            features::maps::{PictureRequest, answer_file},
+            features::maps::{PICTURE_OFFERS, PictureRequest, answer_file, check_overlay},
             mask::MaskJson,
             schema::{DecodeParams, File, ImagesJson, SegmentOutput},
         },
@@ -24,12 +24,6 @@ use crate::{
     },
     service::{Extractor, ImageSegments, SegmentForms, SegmentPicture, Service},
 };
-
-const OFFERS: [Representation; 3] = [
-    Representation::Png,
-    Representation::Json,
-    Representation::Npy,
-];
 
 /// Options of segments.
 #[derive(Deserialize, IntoParams)]
@@ -69,7 +63,7 @@ impl FromRequest<AppState> for SegmentRequest {
     type Rejection = Rejection;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self> {
-        let request = PictureRequest::read_as::<DecodeParams>(request, state, &OFFERS);
+        let request = PictureRequest::read_as::<DecodeParams>(request, state, &PICTURE_OFFERS);
         let mut request = request.await?;
         let [image] = request.take_images("segmentation")?;
         Ok(Self { image, request })
@@ -167,9 +161,7 @@ pub(crate) async fn segment_image(
     SegmentRequest { image, request }: SegmentRequest,
 ) -> Result<Response> {
     let params = request.options;
-    if !(0.0..=1.0).contains(&params.overlay) {
-        return Err(Error::out_of_range("overlay", params.overlay, "0 to 1").into());
-    }
+    check_overlay(params.overlay)?;
     let missing = "required: the name of a segmenter; GET /v1/segmenters lists them";
     let name = params
         .segmenter
