@@ -2,9 +2,9 @@
 """Downloads the files that dinoserve needs at run time, and CMake if it is missing, into the cache folder.
 
 With `--tests`, also downloads the files that only the tests need: PostgreSQL with pgvector, and a virtual environment
-each for the clients that the tests run against the server (tests/clients/requirements.txt), for the Pillow that
-`make parity` compares with (tests/parity/requirements.txt), and for maturin, which builds the wheel
-(tests/wheel/requirements.txt).
+each for the clients that the tests run against the server (tests/clients/requirements.txt), for the object store and
+the readers of files that tests of bulk embedding need (tests/bulk/requirements.txt), for the Pillow that `make parity`
+compares with (tests/parity/requirements.txt), and for maturin, which builds the wheel (tests/wheel/requirements.txt).
 
 `--runtime` selects builds of ONNX Runtime. `auto` is the one for CPUs, and on processors that are faster in bfloat16
 also the one with OpenVINO. `cpu` and `openvino` are one of the two. `cuda`
@@ -316,6 +316,7 @@ def main() -> None:
         sys.exit(f"setup: {error}")
     if flags.tests:
         install_environment(home, "clients")
+        install_environment(home, "bulk")
         install_environment(home, "parity")
         install_environment(home, "wheel")
     if flags.runtime == "cuda":

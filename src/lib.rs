@@ -2,7 +2,7 @@
 //!
 //! Imports go down these layers only, which `tests/tidy.rs` checks:
 //!
-//! * edges: `http`, [`cli`]
+//! * edges: `http`, `bulk`, [`cli`]
 //! * use cases: `service`, [`eval`]
 //! * adapters: `engine`, [`gallery`], [`artifacts`], [`sources`]
 //! * pure: [`vision`], [`features`], [`model`], [`onnx`]
@@ -19,6 +19,10 @@
 
 pub mod artifacts;
 mod background;
+#[cfg(not(feature = "test-support"))]
+mod bulk;
+#[cfg(feature = "test-support")]
+pub mod bulk;
 pub mod cli;
 #[cfg(not(feature = "test-support"))]
 mod engine;

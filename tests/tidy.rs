@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 11] = [
     &["artifacts", "sources"],
     &["engine", "gallery"],
     &["eval", "service"],
-    &["http"],
+    &["bulk", "http"],
     &["cli"],
     &["main"],
 ];
@@ -50,7 +50,9 @@ const PLACES: [(&[&str], &[&str]); 6] = [
     (&["clap"], &["cli/", "telemetry/logs.rs"]),
     (
         &["tokio"],
-        &["http/", "cli/", "service/", "eval/", "engine/", "gallery/"],
+        &[
+            "http/", "cli/", "bulk/", "service/", "eval/", "engine/", "gallery/", "sources/",
+        ],
     ),
     (&["heed", "usearch"], &["gallery/embedded/"]),
     (

@@ -69,6 +69,8 @@ struct Load {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
+    // For the TLS of clients. Fails if it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().command {
         Command::Load(command) => command.run().await,
         Command::Report(options) => report::run(&options).await,

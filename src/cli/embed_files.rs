@@ -1,6 +1,6 @@
-//! Embeds many image files at once, for commands over whole folders.
+//! Embeds many images at once, for evaluations.
 
-use std::{path::Path, pin::pin};
+use std::pin::pin;
 
 use futures_util::{StreamExt, stream};
 
@@ -8,6 +8,7 @@ use super::interrupt::interrupted;
 use crate::{
     error::{Error, Kind, Result},
     service::{EmbedOptions, Extractor, ImageOptions},
+    sources::SourceImage,
 };
 
 /// The vector of a file.
@@ -17,24 +18,23 @@ pub(super) struct FileVector {
     pub(super) is_dim: bool,
 }
 
-/// Embeds files, and passes the vector or the error of each to `done` with its index in `paths`, in
-/// the order in which they get done. Returns early after a signal.
+/// Embeds images, and passes the vector or the error of each to `done` with its index, in the
+/// order in which they get done. Returns early after a signal.
 pub(super) async fn embed_files(
     extractor: &Extractor,
-    paths: &[&Path],
+    images: &[SourceImage],
     image: &ImageOptions,
     options: &EmbedOptions,
     mut done: impl FnMut(usize, Result<FileVector>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let concurrency = extractor.engine().ready().await?.max_concurrent_images();
-    let results =
-        stream::iter(paths)
-            .enumerate()
-            .map(|(index, path)| async move {
-                (index, embed_file(extractor, path, image, options).await)
-            })
-            .buffer_unordered(concurrency)
-            .take_until(interrupted());
+    let results = stream::iter(images)
+        .enumerate()
+        .map(|(index, source)| async move {
+            (index, embed_file(extractor, source, image, options).await)
+        })
+        .buffer_unordered(concurrency)
+        .take_until(interrupted());
     let mut results = pin!(results);
     while let Some((index, result)) = results.next().await {
         match result {
@@ -47,13 +47,12 @@ pub(super) async fn embed_files(
 
 async fn embed_file(
     extractor: &Extractor,
-    path: &Path,
+    source: &SourceImage,
     image: &ImageOptions,
     options: &EmbedOptions,
 ) -> Result<FileVector> {
-    let file = tokio::fs::read(path).await;
-    let file = file.map_err(|error| Error::io("reading", error))?;
-    let mut embeddings = extractor.embed(vec![file.into()], image, options).await?;
+    let file = source.read().await?;
+    let mut embeddings = extractor.embed(vec![file], image, options).await?;
     let embedding = embeddings.value.pop();
     let embedding = embedding.ok_or_else(|| Error::internal("no answer for an image"))?;
     Ok(FileVector {

@@ -9,14 +9,12 @@ mod demo;
 mod doctor;
 mod embed;
 mod embed_files;
-mod embed_output;
 mod eval;
 mod executor;
 mod flags;
 mod gallery;
 mod goldens;
 mod health;
-mod image_files;
 mod interrupt;
 mod keys;
 mod man;
@@ -24,10 +22,10 @@ mod models;
 mod openapi;
 mod output;
 mod pace;
-mod partial;
 mod patches;
 mod progress;
 mod serve;
+mod shards;
 mod tune;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -84,8 +82,11 @@ enum Command {
     /// List, pull, convert and verify models
     #[command(subcommand)]
     Models(models::Models),
-    /// Embed images into one file: those of a folder, of a list, or a single one
+    /// Embed images into one file: those of folders, lists, tar and Parquet files, or stores
     Embed(embed::Embed),
+    /// Show and join the outputs of the shards of an `embed`
+    #[command(subcommand)]
+    Shards(shards::Shards),
     /// Match an image with others: places that correspond
     Match(patches::Match),
     /// Find the objects of images, without labels
@@ -194,6 +195,7 @@ impl Cli {
         match self.command {
             // These commands choose their exit code.
             Command::Embed(command) => return command.run(),
+            Command::Shards(command) => return command.run(),
             Command::Match(command) => return command.run(),
             Command::Objects(command) => return command.run(),
             Command::Anomaly(command) => return command.run(),

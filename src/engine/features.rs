@@ -61,6 +61,17 @@ impl RequestedOutputs {
         layers_cls: false,
         layers_patch: false,
     };
+
+    /// Returns the outputs of both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            patch_tokens: self.patch_tokens || other.patch_tokens,
+            registers: self.registers || other.registers,
+            attention: self.attention || other.attention,
+            layers_cls: self.layers_cls || other.layers_cls,
+            layers_patch: self.layers_patch || other.layers_patch,
+        }
+    }
 }
 
 /// Features of one image. The final norm is applied to all tokens.

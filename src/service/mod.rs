@@ -45,6 +45,7 @@ mod search;
 mod segmenters;
 #[allow(clippy::module_inception, reason = "it defines `Service`")]
 mod service;
+mod several;
 mod similarity;
 mod stages;
 mod trainings;
@@ -82,6 +83,7 @@ pub use self::{
         Segmenter, SegmenterInfo, SegmenterOptions, Segmenters,
     },
     service::Service,
+    several::{SeveralFeatures, SeveralOptions},
     similarity::{SimilarityMaps, SimilarityOptions},
     stages::{Stages, Timed},
     trainings::{TrainedState, Training},

@@ -1,17 +1,18 @@
 //! Image files below a folder.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsStr,
-    fmt,
     fs::File,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
+use futures_util::stream::BoxStream;
+use glob::Pattern;
+
+use super::{Listed, SkippedFiles, Source, SourceImage, blocking_list};
 use crate::{
     error::{Error, Kind, Result},
-    names::plural,
     vision::{HEAD_LENGTH, Identified, identify, image_extensions},
 };
 
@@ -26,58 +27,6 @@ pub struct FoundImages {
     pub skipped: SkippedFiles,
 }
 
-/// Files that are no images that can be read, by kind.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SkippedFiles(BTreeMap<String, SkippedKind>);
-
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct SkippedKind {
-    count: usize,
-    /// What to do with such files, if that is known.
-    advice: Option<&'static str>,
-}
-
-impl SkippedFiles {
-    /// Returns whether no file was skipped.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn add(&mut self, kind: String, advice: Option<&'static str>) {
-        let skipped = self.0.entry(kind).or_default();
-        skipped.count += 1;
-        skipped.advice = advice;
-    }
-}
-
-/// A line with the counts, such as "3 files skipped, no readable images: 2 HEIC, 1 .txt", and a
-/// line for each kind that has an advice.
-impl fmt::Display for SkippedFiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut kinds: Vec<_> = self.0.iter().collect();
-        // Stable: kinds of equal counts stay sorted by name.
-        kinds.sort_by_key(|(_, skipped)| std::cmp::Reverse(skipped.count));
-        let files = plural(
-            kinds
-                .iter()
-                .map(|(_, skipped)| skipped.count)
-                .sum::<usize>(),
-            "file",
-        );
-        write!(f, "{files} skipped, no readable images:")?;
-        for (index, (kind, SkippedKind { count, .. })) in kinds.iter().enumerate() {
-            let comma = if index > 0 { "," } else { "" };
-            write!(f, "{comma} {count} {kind}")?;
-        }
-        for (kind, skipped) in kinds {
-            if let Some(advice) = skipped.advice {
-                write!(f, "\n  {kind}: {advice}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Finds the image files below `root`: those with one of [`image_extensions`], in any case, and
 /// those of other names whose first bytes are those of an image. Counts the others.
 ///
@@ -85,34 +34,10 @@ impl fmt::Display for SkippedFiles {
 /// [`Kind::Io`] if `root` itself cannot be read.
 pub fn find_images(root: &Path) -> Result<FoundImages> {
     let mut found = FoundImages::default();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if folder == root => {
-                let action = format_args!("cannot read the folder {}", root.display());
-                return Err(Error::io(action, error));
-            }
-            Err(error) => {
-                let error = Error::io("reading the folder", error);
-                found.unreadable.push((relative_path(root, &folder), error));
-                continue;
-            }
-        };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            // Links to folders are not followed, because they can form a loop.
-            if path.is_dir() {
-                if !path.is_symlink() {
-                    folders.push(path);
-                }
-            } else if has_image_extension(&path) {
-                found.paths.push(path);
-            } else {
-                found.add_by_content(root, path);
-            }
-        }
-    }
-    found.paths.sort();
+    walk(root, &mut |file| {
+        found.add(root, file);
+        true
+    })?;
     Ok(found)
 }
 
@@ -125,37 +50,196 @@ impl FoundImages {
         if !self.paths.is_empty() {
             return Ok(());
         }
-        let mut detail = format!(
-            "{}: the folder has no images; supported extensions: {}",
-            root.display(),
-            image_extensions().join(", ")
-        );
-        for (path, error) in &self.unreadable {
-            detail += &format!("; {path}: {error}");
-        }
-        if !self.skipped.is_empty() {
-            detail += &format!("; {}", self.skipped);
-        }
-        Err(Error::new(Kind::InvalidOption, detail))
+        Err(no_images(root, &self.unreadable, &self.skipped))
     }
 
-    /// Adds a file whose name does not say that it is an image.
-    fn add_by_content(&mut self, root: &Path, path: PathBuf) {
-        // The others, such as pipes, could block.
-        if !path.is_file() {
-            return self.skipped.add("no regular file".to_owned(), None);
-        }
-        match first_bytes(&path).map(|head| identify(&head)) {
-            Ok(Identified::Readable(_)) => self.paths.push(path),
-            Ok(Identified::Known(kind)) => {
-                self.skipped.add(kind.name.to_owned(), Some(kind.advice));
-            }
-            Ok(Identified::Unknown) => self.skipped.add(kind_by_name(&path), None),
-            Err(error) => {
-                let error = Error::io("reading", error);
+    fn add(&mut self, root: &Path, file: Found) {
+        match file {
+            Found::Image(path) => self.paths.push(path),
+            Found::Unreadable(path, error) => {
                 self.unreadable.push((relative_path(root, &path), error));
             }
+            Found::Other(_, kind, advice) => self.skipped.add(kind, advice),
         }
+    }
+}
+
+fn no_images(root: &Path, unreadable: &[(String, Error)], skipped: &SkippedFiles) -> Error {
+    let mut detail = format!(
+        "{}: the folder has no images; supported extensions: {}",
+        root.display(),
+        image_extensions().join(", ")
+    );
+    for (path, error) in unreadable {
+        detail += &format!("; {path}: {error}");
+    }
+    if !skipped.is_empty() {
+        detail += &format!("; {skipped}");
+    }
+    Error::new(Kind::InvalidOption, detail)
+}
+
+/// The images below a folder.
+pub(super) struct Folder {
+    pub(super) root: PathBuf,
+    /// Begins each id, if several sources are read.
+    pub(super) prefix: String,
+    /// What paths below the folder must match.
+    pub(super) pattern: Option<Pattern>,
+}
+
+impl Source for Folder {
+    fn list(self: Box<Self>) -> BoxStream<'static, Result<Listed>> {
+        blocking_list(move |send| self.send_all(send))
+    }
+
+    fn is_quick(&self) -> bool {
+        true
+    }
+}
+
+impl Folder {
+    fn send_all(self, send: &mut dyn FnMut(Listed) -> bool) -> Result<()> {
+        // The first reasons are enough for the error.
+        let mut unreadable = Vec::new();
+        let mut skipped = SkippedFiles::default();
+        let mut has_images = false;
+        let mut is_read = true;
+        walk(&self.root, &mut |file| {
+            if !self.matches(&file) {
+                return true;
+            }
+            match &file {
+                Found::Image(_) => has_images = true,
+                Found::Unreadable(path, error) if unreadable.len() < 10 => {
+                    let error = Error::new(error.kind(), error.detail());
+                    unreadable.push((relative_path(&self.root, path), error));
+                }
+                Found::Unreadable(..) => (),
+                Found::Other(_, kind, advice) => skipped.add(kind.clone(), *advice),
+            }
+            is_read = send(self.listed(file));
+            is_read
+        })?;
+        if has_images || !is_read {
+            return Ok(());
+        }
+        Err(no_images(&self.root, &unreadable, &skipped))
+    }
+
+    fn matches(&self, file: &Found) -> bool {
+        let Some(pattern) = &self.pattern else {
+            return true;
+        };
+        let (Found::Image(path) | Found::Unreadable(path, _) | Found::Other(path, ..)) = file;
+        matches_below(pattern, &relative_path(&self.root, path))
+    }
+
+    fn listed(&self, file: Found) -> Listed {
+        let name = |path: &Path| self.prefix.clone() + &relative_path(&self.root, path);
+        match file {
+            Found::Image(path) => match path_segments(&self.root, &path) {
+                Ok(parts) => {
+                    let id = parts.join("/");
+                    let mut image = SourceImage::file(id, path.clone());
+                    image.id.insert_str(0, &self.prefix);
+                    Listed::Image(Box::new(image))
+                }
+                Err(error) => Listed::Failed {
+                    name: name(&path),
+                    error,
+                },
+            },
+            Found::Unreadable(path, error) => Listed::Failed {
+                name: name(&path),
+                error,
+            },
+            Found::Other(path, kind, advice) => Listed::Skipped {
+                name: name(&path),
+                kind,
+                advice,
+            },
+        }
+    }
+}
+
+/// Returns whether a path matches a pattern whose `*` stays within a part of the path.
+pub(super) fn matches_below(pattern: &Pattern, path: &str) -> bool {
+    let options = glob::MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: false,
+    };
+    pattern.matches_with(path, options)
+}
+
+/// A file below a folder.
+enum Found {
+    Image(PathBuf),
+    /// A subfolder or a file that cannot be read.
+    Unreadable(PathBuf, Error),
+    /// No image: its kind, and what to do with it, if that is known.
+    Other(PathBuf, String, Option<&'static str>),
+}
+
+/// Passes the files below `root` to `take`, sorted by the parts of their paths, until it returns
+/// false. Holds the names of the open folders only.
+fn walk(root: &Path, take: &mut dyn FnMut(Found) -> bool) -> Result<()> {
+    let entries = sorted_entries(root).map_err(|error| {
+        let action = format_args!("cannot read the folder {}", root.display());
+        Error::io(action, error)
+    })?;
+    let mut open = vec![entries.into_iter()];
+    while let Some(entries) = open.last_mut() {
+        let Some(path) = entries.next() else {
+            open.pop();
+            continue;
+        };
+        let found = if path.is_dir() {
+            // Links to folders are not followed, because they can form a loop.
+            if path.is_symlink() {
+                continue;
+            }
+            match sorted_entries(&path) {
+                Ok(entries) => {
+                    open.push(entries.into_iter());
+                    continue;
+                }
+                Err(error) => Found::Unreadable(path, Error::io("reading the folder", error)),
+            }
+        } else if has_image_extension(&path) {
+            Found::Image(path)
+        } else {
+            by_content(path)
+        };
+        if !take(found) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn sorted_entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder)?.flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+/// Looks into a file whose name does not say that it is an image.
+fn by_content(path: PathBuf) -> Found {
+    // The others, such as pipes, could block.
+    if !path.is_file() {
+        return Found::Other(path, "no regular file".to_owned(), None);
+    }
+    match first_bytes(&path).map(|head| identify(&head)) {
+        Ok(Identified::Readable(_)) => Found::Image(path),
+        Ok(Identified::Known(kind)) => Found::Other(path, kind.name.to_owned(), Some(kind.advice)),
+        Ok(Identified::Unknown) => {
+            let kind = kind_by_name(&path.to_string_lossy());
+            Found::Other(path, kind, None)
+        }
+        Err(error) => Found::Unreadable(path, Error::io("reading", error)),
     }
 }
 
@@ -166,8 +250,9 @@ fn first_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(head)
 }
 
-fn kind_by_name(path: &Path) -> String {
-    match path.extension() {
+/// Names the kind of a file by its extension.
+pub(super) fn kind_by_name(name: &str) -> String {
+    match Path::new(name).extension() {
         Some(extension) => format!(".{}", extension.to_string_lossy().to_lowercase()),
         None => "without an extension".to_owned(),
     }
@@ -198,7 +283,7 @@ pub fn path_segments<'a>(root: &Path, path: &'a Path) -> Result<Vec<&'a str>> {
         })
 }
 
-fn has_image_extension(path: &Path) -> bool {
+pub(super) fn has_image_extension(path: &Path) -> bool {
     path.extension()
         .and_then(OsStr::to_str)
         .is_some_and(|extension| {
@@ -223,17 +308,5 @@ mod tests {
         let path = Path::new("/data/cat/1.png");
         assert_eq!(relative_path(root, path), "cat/1.png");
         assert_eq!(path_segments(root, path).unwrap(), ["cat", "1.png"]);
-    }
-
-    #[test]
-    fn skipped_files_are_counted_by_kind() {
-        let mut skipped = SkippedFiles::default();
-        for kind in [".txt", "HEIC", "HEIC", ".md"] {
-            skipped.add(kind.to_owned(), (kind == "HEIC").then_some("convert it"));
-        }
-        assert_eq!(
-            skipped.to_string(),
-            "4 files skipped, no readable images: 2 HEIC, 1 .md, 1 .txt\n  HEIC: convert it"
-        );
     }
 }

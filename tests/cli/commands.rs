@@ -191,7 +191,7 @@ async fn serve_prints_its_address_and_ends_on_a_signal() {
         let mut command = serve(&home);
         command.env("DINOSERVE_LOG", "info");
         let mut server = Serving::start(command);
-        let client = reqwest::Client::new();
+        let client = crate::support::client::client();
         let started = Instant::now();
         while !client
             .get(format!("{}/readyz", server.address))
@@ -270,7 +270,9 @@ async fn each_precision_has_a_file_and_a_fingerprint_and_is_served() {
         ]);
         let server = Serving::start(command);
         let model = loop {
-            let answer = reqwest::get(format!("{}/v1/models", server.address))
+            let answer = crate::support::client::client()
+                .get(format!("{}/v1/models", server.address))
+                .send()
                 .await
                 .unwrap();
             let models: serde_json::Value = answer.json().await.unwrap();
@@ -407,9 +409,7 @@ fn a_folder_is_embedded_and_unreadable_files_are_listed() {
     );
 
     let output = embed(&folder.join("out.csv"), &[]);
-    assert!(
-        !output.status.success() && text(&output.stderr).contains("must end in .npy or .jsonl")
-    );
+    assert!(!output.status.success() && text(&output.stderr).contains("must end in .npy, .jsonl"));
     let output = embed(&matrix, &["--layers", "9"]);
     assert!(
         !output.status.success() && text(&output.stderr).contains("it must be 1 to 4"),

@@ -269,10 +269,7 @@ fn bad_files_and_labels_are_reported() {
         evaluate("train/cat", "test", &["-k", "1"]),
         "has no subfolders with images; it needs one for each label",
     );
-    fails(
-        evaluate("missing", "test", &["-k", "1"]),
-        "cannot read the folder",
-    );
+    fails(evaluate("missing", "test", &["-k", "1"]), "cannot read");
     fails(
         evaluate("train", "test", &["-k", "1", "--size", "113"]),
         "113 is not a multiple of the patch size 14",

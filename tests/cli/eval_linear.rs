@@ -100,7 +100,7 @@ fn accuracy_and_predictions_are_those_of_scikit_learn() {
 #[test]
 fn the_strength_is_found_by_cross_validation() {
     // Half as many images, which are also the test set: the held-out accuracy counts.
-    let (output, found) = evaluate("cifar10-sample/test", &["--features", "cls"]);
+    let (output, found) = evaluate("cifar10-sample/test", &["--pooling", "cls"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let found = found.unwrap();
     assert_eq!(

@@ -289,8 +289,8 @@ async fn lists_are_imported_with_their_metadata() {
         "{printed}"
     );
     for (line, what) in [
-        ("line 5", "occurs in an earlier line"),
-        ("line 6", "not valid JSON"),
+        ("line 5", "occurs earlier"),
+        ("line 6", "no JSON"),
         ("line 7", "found record with 5 fields"),
         ("images/missing.png", "No such file"),
     ] {
@@ -635,7 +635,7 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
         printed.contains("200 items (") && printed.contains("restored into `other`"),
         "{printed}"
     );
-    let page = reqwest::Client::new().get(format!(
+    let page = crate::support::client::client().get(format!(
         "{}/v1/gallery?gallery=other&limit=500",
         server.address
     ));
@@ -656,8 +656,8 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
         printed.contains("the snapshot is damaged: it ends early"),
         "{printed}"
     );
-    let put =
-        reqwest::Client::new().put(format!("{}/v1/galleries/default/snapshot", server.address));
+    let put = crate::support::client::client()
+        .put(format!("{}/v1/galleries/default/snapshot", server.address));
     let rejected = put
         .bearer_auth(&secret)
         .body(whole[..whole.len() / 2].to_vec())
@@ -684,7 +684,6 @@ async fn a_gallery_is_saved_and_restored_while_a_server_serves_it() {
     assert_eq!(items(&folder, "default").await[0].vector.len(), DIM);
 }
 
-#[cfg(feature = "parquet")]
 #[tokio::test]
 async fn a_gallery_is_exported_as_parquet() {
     use parquet::{

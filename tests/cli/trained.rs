@@ -93,7 +93,7 @@ fn a_folder_is_scored_by_good_images() {
     fs::write(folder.join("broken/b.png"), &half[..half.len() / 2]).unwrap();
     for (arguments, reason) in [
         ("anomaly new -o out --good broken", "broken/b.png: "),
-        ("anomaly new -o out", "--good <DIR>|--bank <FILE>"),
+        ("anomaly new -o out", "--good <SOURCE>|--bank <FILE>"),
         ("anomaly new -o out --good good --bank b", "cannot be used"),
         (
             "anomaly new -o out --bank b --coreset 1",

@@ -645,7 +645,7 @@ async fn keys_are_made_by_command_and_appear_in_no_log() {
     assert!(!String::from_utf8_lossy(&made.stdout).contains(&secret));
 
     let mut process = Process::start(&["--api-keys", file.to_str().unwrap()]);
-    let client = reqwest::Client::new();
+    let client = crate::support::client::client();
     let ask = |key: &str| {
         client
             .get(format!("{}/v1/models", process.url))

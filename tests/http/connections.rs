@@ -231,7 +231,7 @@ async fn two_thousand_idle_connections_do_not_block_other_clients() {
         idle.push(TcpStream::connect(&address).await.unwrap());
     }
     until(async || process.metric("dinoserve_connections") >= MANY as f64).await;
-    let client = reqwest::Client::new();
+    let client = crate::support::client::client();
     let embed = || {
         let request = client
             .post(format!("{}/v1/embed?size=112", process.url))

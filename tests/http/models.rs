@@ -307,7 +307,7 @@ async fn models_come_and_go_a_hundred_times_and_no_request_fails() {
     let [first, second, third] = MODELS;
     let both = format!("{first},{second}");
     let process = Process::start_in(&tiny_home(&MODELS), &["--offline", "--model", &both]);
-    let client = reqwest::Client::new();
+    let client = crate::support::client::client();
     let url = |path: &str| format!("{}{path}", process.url);
     let embed = |model: &str| {
         let request = client.post(url(&format!("/v1/embed?model={model}")));

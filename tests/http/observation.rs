@@ -56,7 +56,7 @@ fn printed(output: &Output) -> String {
 }
 
 fn embed(process: &Process) -> reqwest::RequestBuilder {
-    let client = reqwest::Client::new();
+    let client = crate::support::client::client();
     client
         .post(format!("{}/v1/embed?size=112", process.url))
         .header("content-type", "image/png")
@@ -73,7 +73,7 @@ async fn busy_process(flags: &[&str]) -> Process {
         ]
         .concat(),
     );
-    let client = reqwest::Client::new();
+    let client = crate::support::client::client();
     for _ in 0..3 {
         ok(embed(&process)).await;
     }
@@ -96,7 +96,7 @@ async fn promtool_finds_nothing_wrong_with_the_metrics() {
         return;
     }
     let process = busy_process(&[]).await;
-    let text = ok(reqwest::Client::new().get(format!("{}/metrics", process.url)))
+    let text = ok(crate::support::client::client().get(format!("{}/metrics", process.url)))
         .await
         .text()
         .await
@@ -231,7 +231,7 @@ async fn a_real_prometheus_scrapes_the_server_with_a_key() {
     command.arg(format!("--web.listen-address={address}"));
     let _prometheus = Ended(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
 
-    let client = reqwest::Client::new();
+    let client = crate::support::client::client();
     let value = async |query: &str| -> Option<f64> {
         let asked = client
             .get(format!("http://{address}/api/v1/query"))
@@ -280,7 +280,7 @@ async fn each_request_is_one_line_and_no_image_is_in_it() {
     .await;
     let image = BASE64_STANDARD.encode(read_golden(CHELSEA));
     let body = serde_json::json!({"image": image, "size": 112});
-    ok(reqwest::Client::new()
+    ok(crate::support::client::client()
         .post(format!("{}/v1/embed", process.url))
         .json(&body))
     .await;

@@ -84,7 +84,7 @@ fn webp() -> Vec<u8> {
 
 /// Sends `count` images at the same time, and returns the statuses and bodies.
 async fn send(process: &Process, files: &[Vec<u8>]) -> Vec<(u16, Option<String>, Value)> {
-    let client = reqwest::Client::builder()
+    let client = crate::support::client::builder()
         .timeout(Duration::from_secs(120))
         .build()
         .expect("a client");

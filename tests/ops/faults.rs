@@ -34,7 +34,7 @@ const COFFEE: &str = "dinov2-small-focus/coffee.png";
 const RECOVERY: Duration = Duration::from_secs(5);
 
 fn client() -> Client {
-    Client::builder()
+    crate::support::client::builder()
         .timeout(Duration::from_secs(90))
         .build()
         .unwrap()

@@ -70,7 +70,7 @@ async fn hostile_files_do_no_harm() {
     let Some(files) = corpus() else { return };
     assert!(files.len() >= 200, "{} files", files.len());
     let process = Process::start(&["--max-image-pixels", "4000000", "--max-requests", "64"]);
-    let client = reqwest::Client::builder()
+    let client = crate::support::client::builder()
         .timeout(Duration::from_secs(120))
         .build()
         .unwrap();

@@ -101,7 +101,7 @@ fn key(role: &str) -> (String, String) {
 fn client(key: &str) -> Client {
     let mut key: HeaderValue = format!("Bearer {key}").parse().expect("a header");
     key.set_sensitive(true);
-    Client::builder()
+    crate::support::client::builder()
         .default_headers([(AUTHORIZATION, key)].into_iter().collect())
         .timeout(Duration::from_secs(120))
         .build()

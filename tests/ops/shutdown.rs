@@ -86,7 +86,7 @@ struct Outcome {
 /// Sends one request after the other on a kept connection, until the port is closed.
 async fn client(url: String, stopped: Arc<AtomicBool>) -> Outcome {
     // Retries of the client library would hide lost requests.
-    let client = reqwest::Client::builder()
+    let client = crate::support::client::builder()
         .retry(reqwest::retry::never())
         .build()
         .unwrap();

@@ -83,6 +83,7 @@ impl Browser {
         capabilities
             .set_logging_prefs("performance", LoggingPrefsLogLevel::All)
             .unwrap();
+        super::client::install_provider();
         let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), capabilities)
             .await
             .expect("a browser");

@@ -1,6 +1,7 @@
 //! Shared by several tests: golden files, the runtime, converted models.
 
 pub mod browser;
+pub mod client;
 pub mod items;
 pub mod postgres;
 pub mod process;

@@ -119,7 +119,7 @@ impl Setup {
                 .await
                 .expect("it serves");
         });
-        let client = Client::builder()
+        let client = crate::support::client::builder()
             .timeout(Duration::from_secs(60))
             .build()
             .expect("a client");

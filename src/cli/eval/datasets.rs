@@ -1,12 +1,9 @@
 //! The labeled images that an evaluation trains on and those that it tests, as vectors.
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::Args;
+use futures_util::TryStreamExt;
 use ndarray::Array2;
 use serde::Serialize;
 
@@ -19,24 +16,26 @@ use crate::{
         progress::{Progress, Unit},
     },
     error::{Error, Kind},
-    eval::{LabeledImages, LabeledVectors, classes},
+    eval::{LabeledVectors, classes},
     features::pool::Pooling,
     names::plural,
     service::{EmbedOptions, Extractor, ImageOptions},
-    sources::{SkippedFiles, find_images},
+    sources::{Listed, Listing, Shard, SkippedFiles, SourceImage},
     vision::ResizeMode,
 };
 
 /// The images of an evaluation.
 #[derive(Debug, Args)]
 pub(super) struct FolderFlags {
-    /// Folder of images to learn from, with a subfolder for each label
-    #[arg(long, value_name = "DIR")]
-    train: PathBuf,
+    /// Folder of images to learn from, with a subfolder for each label, or another source of
+    /// labeled images
+    #[arg(long, value_name = "SOURCE")]
+    train: String,
 
-    /// Folder of images to test, with a subfolder for each label
-    #[arg(long, value_name = "DIR")]
-    test: PathBuf,
+    /// Folder of images to test, with a subfolder for each label, or another source of labeled
+    /// images
+    #[arg(long, value_name = "SOURCE")]
+    test: String,
 
     /// File for the report with every prediction
     #[arg(long, value_name = "FILE")]
@@ -55,9 +54,10 @@ pub(super) struct DatasetFlags {
 
 /// A dataset before its images are read.
 #[derive(Debug, Clone)]
-pub(super) struct LabeledFolder {
-    root: PathBuf,
-    pub(super) images: LabeledImages,
+pub(super) struct LabeledSource {
+    name: String,
+    /// Those that have a label.
+    pub(super) images: Vec<SourceImage>,
     excluded: Vec<ExcludedFile>,
     skipped: SkippedFiles,
 }
@@ -75,7 +75,7 @@ struct ExcludedFile {
 /// A labeled folder as vectors.
 #[derive(Debug, Serialize)]
 pub(super) struct Dataset {
-    pub(super) folder: PathBuf,
+    pub(super) folder: String,
     images: usize,
     #[serde(rename = "unreadable")]
     excluded: Vec<ExcludedFile>,
@@ -86,9 +86,9 @@ pub(super) struct Dataset {
     dim_images: usize,
     #[serde(skip)]
     pub(super) vectors: LabeledVectors,
-    /// Path of each vector's file.
+    /// Image of each vector.
     #[serde(skip)]
-    pub(super) paths: Vec<PathBuf>,
+    pub(super) sources: Vec<SourceImage>,
 }
 
 /// Both datasets, and how their vectors were made.
@@ -122,9 +122,11 @@ pub(super) struct Prediction<'a> {
 
 impl FolderFlags {
     /// Finds the images to learn from and those to test.
-    pub(super) fn find(&self) -> anyhow::Result<(LabeledFolder, LabeledFolder)> {
-        let train = LabeledFolder::find(&self.train)?;
-        Ok((train, LabeledFolder::find(&self.test)?))
+    pub(super) fn find(&self) -> anyhow::Result<(LabeledSource, LabeledSource)> {
+        block_on(async {
+            let train = LabeledSource::find(&self.train).await?;
+            Ok((train, LabeledSource::find(&self.test).await?))
+        })
     }
 
     /// Writes the file of `--json`, if one is asked for.
@@ -143,7 +145,7 @@ impl DatasetFlags {
     /// Embeds all images. `pooling` is the default of the evaluation.
     pub(super) fn embed(
         &self,
-        folders: (LabeledFolder, LabeledFolder),
+        folders: (LabeledSource, LabeledSource),
         pooling: Pooling,
         normalize: bool,
     ) -> anyhow::Result<Datasets> {
@@ -161,7 +163,7 @@ impl DatasetFlags {
 pub(super) fn embed_both(
     run: &RunFlags,
     model: &str,
-    (train, test): (LabeledFolder, LabeledFolder),
+    (train, test): (LabeledSource, LabeledSource),
     pooling: Pooling,
     normalize: bool,
 ) -> anyhow::Result<Datasets> {
@@ -193,30 +195,38 @@ pub(super) fn embed_both(
     }))
 }
 
-impl LabeledFolder {
-    fn find(root: &Path) -> anyhow::Result<Self> {
-        let found = find_images(root)?;
-        found.check_any(root)?;
-        let images = LabeledImages::new(root, found.paths)?;
-        let unreadable = found
-            .unreadable
-            .into_iter()
-            .map(|(path, error)| ExcludedFile {
-                path,
-                error: error.to_string(),
-                unlabeled: false,
-            });
-        let unlabeled = images.unlabeled.iter().map(|path| ExcludedFile {
-            path: path.clone(),
-            error: "is in no subfolder, whose name would be its label".to_owned(),
-            unlabeled: true,
-        });
-        Ok(Self {
-            root: root.to_owned(),
-            excluded: unreadable.chain(unlabeled).collect(),
-            images,
-            skipped: found.skipped,
-        })
+impl LabeledSource {
+    async fn find(name: &str) -> anyhow::Result<Self> {
+        let mut found = Self {
+            name: name.to_owned(),
+            images: Vec::new(),
+            excluded: Vec::new(),
+            skipped: SkippedFiles::default(),
+        };
+        let listing = Listing::open(&[name.to_owned()], None).await?;
+        let mut listed = listing.list(Shard::WHOLE);
+        while let Some(listed) = listed.try_next().await? {
+            match listed {
+                Listed::Image(image) if image.label.is_some() => found.images.push(*image),
+                Listed::Image(image) => found.excluded.push(ExcludedFile {
+                    path: image.id,
+                    error: "is in no subfolder, whose name would be its label".to_owned(),
+                    unlabeled: true,
+                }),
+                Listed::Failed { name, error } => found.excluded.push(ExcludedFile {
+                    path: name,
+                    error: error.to_string(),
+                    unlabeled: false,
+                }),
+                Listed::Skipped { kind, advice, .. } => found.skipped.add(kind, advice),
+            }
+        }
+        if found.images.is_empty() {
+            let detail =
+                format!("{name} has no subfolders with images; it needs one for each label");
+            return Err(Error::new(Kind::InvalidOption, detail).into());
+        }
+        Ok(found)
     }
 
     async fn embed(
@@ -228,12 +238,11 @@ impl LabeledFolder {
     ) -> anyhow::Result<Dataset> {
         let images = self.images;
         let mut excluded = self.excluded;
-        let paths: Vec<&Path> = images.paths.iter().map(PathBuf::as_path).collect();
-        let total = paths.len() as u64;
+        let total = images.len() as u64;
         let mut progress = Progress::new(Unit::Items);
         progress.show(step, 0, Some(total));
-        let mut results = Vec::with_capacity(paths.len());
-        embed_files(extractor, &paths, image, options, |index, result| {
+        let mut results = Vec::with_capacity(images.len());
+        embed_files(extractor, &images, image, options, |index, result| {
             results.push((index, result));
             progress.show(step, results.len() as u64, Some(total));
             Ok(())
@@ -243,19 +252,20 @@ impl LabeledFolder {
         let mut vectors = LabeledVectors::default();
         let mut values = Vec::new();
         let mut dim_images = 0;
-        let mut kept = Vec::with_capacity(paths.len());
-        let images = images.ids.iter().zip(&images.labels).zip(&images.paths);
-        for (((id, label), path), (_, result)) in images.zip(results) {
+        let mut sources = Vec::with_capacity(images.len());
+        for (source, (_, result)) in images.into_iter().zip(results) {
             match result {
                 Ok(FileVector { vector, is_dim }) => {
                     values.extend(vector);
                     dim_images += usize::from(is_dim);
-                    vectors.ids.push(id.clone());
-                    vectors.labels.push(label.clone());
-                    kept.push(path.clone());
+                    vectors.ids.push(source.id.clone());
+                    vectors
+                        .labels
+                        .push(source.label.clone().unwrap_or_default());
+                    sources.push(source);
                 }
                 Err(error) => excluded.push(ExcludedFile {
-                    path: id.clone(),
+                    path: source.id,
                     error: error.to_string(),
                     unlabeled: false,
                 }),
@@ -267,19 +277,18 @@ impl LabeledFolder {
                 .first()
                 .map(|first| format!("; {}: {}", first.path, first.error))
                 .unwrap_or_default();
-            let root = self.root.display();
-            let detail = format!("none of the images of {root} can be read{first}");
+            let detail = format!("none of the images of {} can be read{first}", self.name);
             return Err(Error::new(Kind::UndecodableImage, detail).into());
         }
         vectors.vectors = Array2::from_shape_vec((rows, values.len() / rows), values)?;
         Ok(Dataset {
-            folder: self.root,
+            folder: self.name,
             images: rows,
             excluded,
             skipped: self.skipped,
             dim_images,
             vectors,
-            paths: kept,
+            sources,
         })
     }
 }
@@ -305,12 +314,12 @@ impl Datasets {
         for (name, set) in [("train", &self.train), ("test", &self.test)] {
             let labels = plural(classes(&[&set.vectors]).len(), "label");
             let images = plural(set.images, "image");
-            let folder = set.folder.display();
+            let folder = &set.folder;
             writeln!(out, "{name:<5}  {images} of {labels}, {folder}")?;
         }
         for set in [&self.train, &self.test] {
             let excluded = set.excluded.len();
-            let folder = set.folder.display();
+            let folder = &set.folder;
             if !set.skipped.is_empty() {
                 writeln!(out, "{folder}: {}", set.skipped)?;
             }

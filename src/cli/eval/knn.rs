@@ -80,7 +80,7 @@ impl Knn {
         }
         let folders = self.datasets.folders.find()?;
         // Checked before the images are embedded, which takes long.
-        let count = folders.0.images.paths.len();
+        let count = folders.0.images.len();
         let max_k = self.k.iter().copied().max().unwrap_or_default();
         if self.k.contains(&0) || max_k > count {
             let images = plural(count, "image");

@@ -27,13 +27,14 @@ pub(in crate::cli) struct Segmentation {
     #[command(flatten)]
     folders: MaskFolders,
 
-    /// Folder of images to test on [default: the images that were held out of five trainings]
-    #[arg(long, value_name = "DIR", requires = "test_masks")]
-    test_images: Option<PathBuf>,
+    /// Folder, or another source, of images to test on [default: the images that were held out of
+    /// five trainings]
+    #[arg(long, value_name = "SOURCE", requires = "test_masks")]
+    test_images: Option<String>,
 
-    /// Folder of their masks
-    #[arg(long, value_name = "DIR", requires = "test_images")]
-    test_masks: Option<PathBuf>,
+    /// Folder, or another source, of their masks
+    #[arg(long, value_name = "SOURCE", requires = "test_images")]
+    test_masks: Option<String>,
 
     /// File for the result as JSON
     #[arg(long, value_name = "FILE")]
@@ -74,15 +75,15 @@ struct ClassReport {
 
 impl Segmentation {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let files = self.folders.find()?;
-        let test = match (&self.test_images, &self.test_masks) {
-            (Some(images), Some(masks)) => Some(masked_files(images, masks)?),
-            _ if files.len() < 2 => {
-                bail!("one image cannot be held out; give more, or --test-images and --test-masks")
-            }
-            _ => None,
-        };
         block_on(self.map.with_extractor(async |extractor| {
+            let files = self.folders.find().await?;
+            let test = match (&self.test_images, &self.test_masks) {
+                (Some(images), Some(masks)) => Some(masked_files(images, masks).await?),
+                _ if files.len() < 2 => bail!(
+                    "one image cannot be held out; give more, or --test-images and --test-masks"
+                ),
+                _ => None,
+            };
             extractor.engine().ready().await?;
             let evaluation = Evaluation {
                 extractor: &extractor,
@@ -129,7 +130,7 @@ impl Evaluation<'_> {
     async fn read(&self, files: &[MaskedFile]) -> Result<LabeledPatches> {
         let image = self.map.image_options();
         let max = self.max_patches;
-        let about = |error: Error, index: usize| error.about(&files[index].image);
+        let about = |error: Error, index: usize| files[index].image.about(error);
         let reads = files.iter().map(|file| file.clone().read()).collect();
         self.extractor
             .labeled_patches(reads, &image, self.options, max, about, show_progress())
@@ -154,7 +155,7 @@ impl Evaluation<'_> {
         };
         let mut progress = Progress::new(Unit::Items);
         for (done, file) in files.iter().enumerate() {
-            let about = |error: Error| error.about(&file.image);
+            let about = |error: Error| file.image.about(error);
             let masked = file.clone().read().await?;
             let segmenter = Arc::clone(&segmenter);
             let decoding = Decoding::default();

@@ -176,7 +176,7 @@ impl MapFlags {
 #[command(next_help_heading = "Embedding")]
 pub(in crate::cli) struct VectorFlags {
     /// Pooling of the tokens into one vector [default: cls; for linear probes cls_mean]
-    #[arg(long, alias = "features", value_parser = names::<Pooling>())]
+    #[arg(long, value_parser = names::<Pooling>())]
     pooling: Option<Pooling>,
 
     /// Number of last blocks whose vectors are joined [default: 1]

@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Export {
     /// File to write: `.jsonl` (a line per item, with the vectors in the same order in a `.npy`
-    /// next to it) or, if the program was built with the feature `parquet`, `.parquet`
+    /// next to it) or `.parquet`
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
@@ -45,13 +45,7 @@ impl Export {
         let output = self.output.display();
         let write = match extension(&self.output) {
             "jsonl" => write_lines,
-            #[cfg(feature = "parquet")]
             "parquet" => super::parquet::write,
-            #[cfg(not(feature = "parquet"))]
-            "parquet" => bail!(
-                "this program was built without Parquet; build it with \
-                 `cargo build --release --features parquet`"
-            ),
             _ => bail!("{output}: the output must end in .jsonl or .parquet"),
         };
         let mut items = Items::open(&self.gallery)?;

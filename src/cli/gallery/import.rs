@@ -1,23 +1,20 @@
-//! `dinoserve gallery import DIR|IMAGE|FILE.csv|FILE.jsonl|-`.
+//! `dinoserve gallery import SOURCE…`.
 
 use std::{
+    collections::HashSet,
     fs,
     io::{self, Write},
-    path::{Path, PathBuf},
-    pin::pin,
+    path::Path,
+    pin::{Pin, pin},
     process::ExitCode,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use anyhow::Context;
-use bytes::Bytes;
 use clap::Args;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, stream::BoxStream};
 
-use super::{
-    image_list::{ImageList, ListedImage},
-    selection::OneGallery,
-};
+use super::{entry::Entry, selection::OneGallery};
 use crate::{
     cli::{
         executor::block_on,
@@ -27,13 +24,13 @@ use crate::{
         pace::short_number,
         progress::{Progress, Unit},
     },
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     gallery::{Binding, NewItem, OpenMode, Parts, Written},
     names::plural,
     service::{
         Extractor, Galleries, GalleryLimits, InputOptions, ModelChoice, NewEntry, QueryInput,
     },
-    sources::SkippedFiles,
+    sources::{Listed, Listing, Shard, SkippedFiles},
 };
 
 /// Maximum number of items in a transaction.
@@ -44,11 +41,16 @@ const BATCH_TIME: Duration = Duration::from_secs(5);
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Import {
     /// Folder of images, whose first subfolder is the label and whose path below the folder is the
-    /// id; or a list with the columns path, id, label, metadata as .csv (with a header, metadata as
-    /// JSON) or .jsonl, with paths relative to the list; or a single image; or `-` for a list on
-    /// standard input, whose lines are paths or those of a .jsonl
-    #[arg(value_name = "DIR|IMAGE|LIST|-")]
-    source: PathBuf,
+    /// id; a list with the columns path, id, label, metadata as `.csv` (with a header, metadata as
+    /// JSON) or `.jsonl`, with paths relative to the list; a single image; `-` for a list on
+    /// standard input, whose lines are paths or those of a `.jsonl`; or any other source of
+    /// `dinoserve embed`
+    #[arg(value_name = "SOURCE", required = true)]
+    sources: Vec<String>,
+
+    /// Column of the images in Parquet files, as bytes or as paths [default: image, bytes, path, …]
+    #[arg(long, value_name = "NAME")]
+    column: Option<String>,
 
     /// Store items again whose id is in the gallery; without this flag they are skipped
     #[arg(long)]
@@ -72,6 +74,8 @@ struct ImportCounts {
     /// Images of this run that are nearly black.
     dim_images: usize,
     failures: Vec<(String, Error)>,
+    /// Files that are no images.
+    no_images: SkippedFiles,
 }
 
 impl ImportCounts {
@@ -91,6 +95,7 @@ enum Prepared {
         is_newer: bool,
     },
     Failed(String, Error),
+    NoImage(String, Option<&'static str>),
 }
 
 /// The gallery to fill, and how.
@@ -105,17 +110,17 @@ struct Target<'a> {
 
 impl Import {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let ImageList {
-            images,
-            failures,
-            skipped,
-        } = ImageList::read(&self.source)?;
-        let mut counts = ImportCounts {
-            failures,
-            ..ImportCounts::default()
-        };
+        let mut counts = ImportCounts::default();
         let mut started = Instant::now();
         block_on(self.embed.with_extractor(async |extractor| {
+            let listing = Listing::open(&self.sources, self.column.as_deref()).await?;
+            let mut listed = listing.list(Shard::WHOLE).peekable();
+            // What is wrong with the first source leaves no folder of galleries behind.
+            if let Some(Err(_)) = Pin::new(&mut listed).peek().await
+                && let Some(first) = listed.next().await
+            {
+                first?;
+            }
             // A model that cannot run leaves no folder of galleries behind.
             extractor.engine().ready().await?;
             let _deferred = defer_exit();
@@ -124,7 +129,7 @@ impl Import {
             let galleries = Galleries::new(store, GalleryLimits::default());
             started = Instant::now();
             let finished = self
-                .store_all(&extractor, &galleries, images, &mut counts)
+                .store_all(&extractor, &galleries, listed.boxed(), &mut counts)
                 .await;
             galleries.store().close().await;
             drop(galleries);
@@ -147,14 +152,14 @@ impl Import {
             }
             finished.context(resume)
         }))?;
-        self.report(&counts, &skipped, started.elapsed().as_secs_f64())
+        self.report(&counts, started.elapsed().as_secs_f64())
     }
 
     async fn store_all(
         &self,
         extractor: &Extractor,
         galleries: &Galleries,
-        images: Vec<ListedImage>,
+        listed: BoxStream<'static, Result<Listed>>,
         counts: &mut ImportCounts,
     ) -> anyhow::Result<()> {
         let name = &self.gallery.name;
@@ -176,13 +181,14 @@ impl Import {
             options,
             skip_present: !self.replace && store.gallery(name).await?.is_some(),
         };
-        let total = Some((counts.done() + images.len()) as u64);
         let mut progress = Progress::new(Unit::Items);
-        progress.show("importing", counts.done() as u64, total);
+        progress.show("importing", 0, None);
+        let mut ids = HashSet::new();
         // After a signal, images in progress are finished and stored.
-        let items = stream::iter(images)
+        let items = listed
             .take_until(interrupted())
-            .map(|image| self.prepare(&target, image))
+            .map(|listed| listed.map(|listed| Entry::new(listed, &mut ids)))
+            .map(|entry| self.prepare(&target, entry))
             .buffered(extractor.engine().max_concurrent_images());
         let mut items = pin!(items);
         let mut batch = Vec::new();
@@ -194,6 +200,7 @@ impl Import {
                     counts.dim_images += usize::from(is_dim);
                 }
                 Prepared::Failed(path, error) => counts.failures.push((path, error)),
+                Prepared::NoImage(kind, advice) => counts.no_images.add(kind, advice),
                 Prepared::Present { is_newer } => {
                     counts.skipped += 1;
                     counts.newer += usize::from(is_newer);
@@ -204,7 +211,7 @@ impl Import {
                 self.commit(&target, &mut batch, counts).await?;
                 committed = Instant::now();
             }
-            progress.show("importing", (counts.done() + batch.len()) as u64, total);
+            progress.show("importing", (counts.done() + batch.len()) as u64, None);
         }
         self.commit(&target, &mut batch, counts).await
     }
@@ -238,26 +245,36 @@ impl Import {
     }
 
     /// Makes the item of an image, unless it is stored already.
-    async fn prepare(&self, target: &Target<'_>, image: ListedImage) -> Result<Prepared> {
+    async fn prepare(&self, target: &Target<'_>, entry: Result<Entry>) -> Result<Prepared> {
+        let (image, id, label, metadata) = match entry? {
+            Entry::Image {
+                image,
+                id,
+                label,
+                metadata,
+            } => (image, id, label, metadata),
+            Entry::Failed(name, error) => return Ok(Prepared::Failed(name, error)),
+            Entry::NoImage(kind, advice) => return Ok(Prepared::NoImage(kind, advice)),
+        };
         let store = target.galleries.store();
         if target.skip_present
-            && let Some(found) = store
-                .get(&self.gallery.name, &image.id, Parts::NONE)
-                .await?
+            && let Some(found) = store.get(&self.gallery.name, &id, Parts::NONE).await?
         {
-            let is_newer = modified_ms(&image.path) > Some(found.item.stored_ms);
+            let modified = image.path().and_then(modified_ms);
+            let is_newer = modified > Some(found.item.stored_ms);
             return Ok(Prepared::Present { is_newer });
         }
-        let path = image.path.display().to_string();
-        let file = match tokio::fs::read(&image.path).await {
+        let file = match image.read().await {
             Ok(file) => file,
-            Err(error) => return Ok(Prepared::Failed(path, Error::io("reading", error))),
+            // What a retry may change ends the command, which goes on from there.
+            Err(error) if error.kind() == Kind::Download => return Err(error),
+            Err(error) => return Ok(Prepared::Failed(image.origin, error)),
         };
         let entry = NewEntry {
-            id: image.id,
-            label: image.label,
-            metadata: image.metadata,
-            input: QueryInput::Image(Bytes::from(file)),
+            id,
+            label,
+            metadata,
+            input: QueryInput::Image(file),
         };
         let made = target
             .galleries
@@ -273,16 +290,11 @@ impl Import {
                 is_dim: item.stages.has_dim_image,
                 item: Box::new(item.value),
             },
-            Err(error) => Prepared::Failed(path, error),
+            Err(error) => Prepared::Failed(image.origin, error),
         })
     }
 
-    fn report(
-        &self,
-        counts: &ImportCounts,
-        skipped: &SkippedFiles,
-        seconds: f64,
-    ) -> anyhow::Result<ExitCode> {
+    fn report(&self, counts: &ImportCounts, seconds: f64) -> anyhow::Result<ExitCode> {
         let mut out = io::stdout();
         writeln!(
             out,
@@ -301,7 +313,7 @@ impl Import {
             )?;
         }
         print_dim(&mut out, counts.dim_images, " in a new gallery")?;
-        print_unused(&mut out, skipped, "stored", &counts.failures)?;
+        print_unused(&mut out, &counts.no_images, "stored", &counts.failures)?;
         Ok(exit_code(counts.failures.is_empty()))
     }
 }

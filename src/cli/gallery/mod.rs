@@ -1,11 +1,10 @@
 //! `dinoserve gallery import|export|check|stats|snapshot|restore`.
 
 mod check;
+mod entry;
 mod export;
-mod image_list;
 mod import;
 mod items;
-#[cfg(feature = "parquet")]
 mod parquet;
 mod selection;
 mod snapshot;

@@ -1,4 +1,4 @@
-//! `dinoserve anomaly DIR|IMAGE|- --good DIR -o DIR`.
+//! `dinoserve anomaly SOURCE… --good DIR -o DIR`.
 
 use std::{
     io::Write,
@@ -13,7 +13,7 @@ use std::{
 use clap::{ArgGroup, Args};
 
 use super::{
-    Made, find, make_all, read,
+    Made, make_all, read,
     training::{check_model, find_all, read_owned, show_progress},
 };
 use crate::{
@@ -41,18 +41,18 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("bank_source").required(true).args(["good", "bank"]))]
 pub(in crate::cli) struct Anomaly {
-    /// Folder of images, with its subfolders; a single image; or `-` for a list of paths on
-    /// standard input, one a line
-    #[arg(value_name = "DIR|IMAGE|-")]
-    source: PathBuf,
+    /// Folders of images, images, `-` for a list of paths on standard input, or any other source of
+    /// `dinoserve embed`
+    #[arg(value_name = "SOURCE", required = true)]
+    sources: Vec<String>,
 
     /// Folder to write to; files of the same names are replaced
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 
-    /// Folder of good images to learn from; ten are a good start
-    #[arg(long, value_name = "DIR")]
-    good: Option<PathBuf>,
+    /// Folder, or another source, of good images to learn from; ten are a good start
+    #[arg(long, value_name = "SOURCE")]
+    good: Option<String>,
 
     /// File of a bank that --save wrote, in place of good images
     #[arg(long, value_name = "FILE")]
@@ -97,7 +97,6 @@ pub(in crate::cli) struct Anomaly {
 
 impl Anomaly {
     pub(in crate::cli) fn run(self) -> anyhow::Result<ExitCode> {
-        let sources = find(&self.source)?;
         let picture = match self.mask {
             true => AnomalyPicture::Mask,
             false => AnomalyPicture::Overlay(AnomalyPicture::OPACITY),
@@ -131,8 +130,8 @@ impl Anomaly {
             let detector = Arc::new(Detector::new(&bank));
             drop(bank);
             let anomalous = AtomicUsize::new(0);
-            let code = make_all(&extractor, sources, &self.output, async |file| {
-                let content = read(&file.path).await?;
+            let code = make_all(&extractor, &self.sources, &self.output, async |file| {
+                let content = file.read().await?;
                 let detector = Arc::clone(&detector);
                 let decoding = Decoding::default();
                 let scored = extractor.score(detector, &info, content, decoding, forms);
@@ -164,11 +163,13 @@ impl Anomaly {
             check_model(&info.model, extractor, path)?;
             return Ok((bank, info));
         }
-        let folder = self.good.as_deref().unwrap_or(&self.source);
-        let files = find_all(folder)?;
-        let about = |error: Error, index: usize| error.about(&files[index].path);
-        let reads = files.iter().map(|file| read_owned(file.path.clone()));
-        let reads = reads.collect();
+        let good = match &self.good {
+            Some(good) => std::slice::from_ref(good),
+            None => &self.sources,
+        };
+        let files = find_all(good).await?;
+        let about = |error: Error, index: usize| files[index].about(error);
+        let reads = files.iter().cloned().map(read_owned).collect();
         let options = BankOptions {
             tokens: self.tokens,
             coreset: self.coreset,

@@ -1,10 +1,10 @@
-//! `dinoserve match IMAGE DIR|IMAGE|- -o DIR`.
+//! `dinoserve match IMAGE SOURCE… -o DIR`.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{Made, find, make_all, read};
+use super::{Made, make_all, read};
 use crate::{
     cli::{
         executor::block_on,
@@ -27,10 +27,10 @@ pub(in crate::cli) struct Match {
     #[arg(value_name = "IMAGE")]
     first: PathBuf,
 
-    /// Folder of images, with its subfolders; a single image; or `-` for a list of paths on
-    /// standard input, one a line
-    #[arg(value_name = "DIR|IMAGE|-")]
-    others: PathBuf,
+    /// Folders of images, images, `-` for a list of paths on standard input, or any other source of
+    /// `dinoserve embed`
+    #[arg(value_name = "SOURCE", required = true)]
+    others: Vec<String>,
 
     /// Folder to write to; files of the same names are replaced
     #[arg(short, long, value_name = "DIR")]
@@ -81,7 +81,6 @@ pub(in crate::cli) struct Match {
 
 impl Match {
     pub(in crate::cli) fn run(self) -> anyhow::Result<ExitCode> {
-        let sources = find(&self.others)?;
         let image = self.map.image_options();
         let options = MatchOptions {
             tokens: self.tokens,
@@ -101,8 +100,8 @@ impl Match {
             let same = [first.clone(), first.clone()];
             let checked = extractor.match_images(same, &image, options, true).await;
             checked.map_err(|error| error.about(&self.first))?;
-            make_all(&extractor, sources, &self.output, async |file| {
-                let files = [first.clone(), read(&file.path).await?];
+            make_all(&extractor, &self.others, &self.output, async |file| {
+                let files = [first.clone(), file.read().await?];
                 let found = extractor.match_images(files, &image, options, true).await?;
                 let sizes = extractor.map_sizes(&image);
                 let sizes = found.value.grids.map(|grid| sizes.of(grid));

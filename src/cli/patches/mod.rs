@@ -15,9 +15,8 @@ use std::{
     time::Instant,
 };
 
-use anyhow::bail;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use serde_json::Value;
 
 pub(super) use self::{
@@ -28,7 +27,6 @@ pub(super) use self::{
     training::{MaskFolders, MaskedFile, masked_files, show_progress},
 };
 use super::{
-    image_files::{NamedFile, Sources},
     interrupt::interrupted,
     output::{exit_code, print_unused, write_file},
     pace::short_number,
@@ -38,6 +36,7 @@ use crate::{
     error::{Error, Kind, Result},
     names::plural,
     service::Extractor,
+    sources::{Listed, Listing, Shard, SkippedFiles, SourceImage},
 };
 
 /// What a command makes of an image file.
@@ -46,15 +45,11 @@ struct Made {
     json: Value,
 }
 
-/// Finds the image files. A single image has the name of its file.
-fn find(source: &Path) -> anyhow::Result<Sources> {
-    let mut sources = Sources::find(source)?;
-    if let ([file], Some(name)) = (sources.files.as_mut_slice(), source.file_name())
-        && source.is_file()
-    {
-        file.name = name.to_string_lossy().into_owned();
-    }
-    Ok(sources)
+/// What has become of something that is listed.
+enum Outcome {
+    Made(Box<SourceImage>, Result<Made>),
+    Failed(String, Error),
+    Skipped(String, Option<&'static str>),
 }
 
 /// Reads a file.
@@ -63,46 +58,62 @@ async fn read(path: &Path) -> Result<Bytes> {
     Ok(file.map_err(|error| Error::io("reading", error))?.into())
 }
 
-/// Runs `make` on each file and writes `NAME.png` and `NAME.json` into a folder. Prints what was
-/// done, and which files failed.
+/// Runs `make` on each image of the sources and writes `NAME.png` and `NAME.json` into a folder.
+/// Prints what was done, and which images failed.
 async fn make_all(
     extractor: &Extractor,
-    sources: Sources,
+    sources: &[String],
     folder: &Path,
-    make: impl AsyncFn(&NamedFile) -> Result<Made>,
+    make: impl AsyncFn(&SourceImage) -> Result<Made>,
 ) -> anyhow::Result<ExitCode> {
-    let Sources {
-        files,
-        unreadable: mut failures,
-        skipped,
-    } = sources;
-    let mut places = BTreeSet::new();
-    for file in &files {
-        let place = place_of(folder, &file.name, "png");
-        if !places.insert(place.clone()) {
-            bail!("two of the files would be written to {}", place.display());
-        }
-    }
     let concurrency = extractor.engine().ready().await?.max_concurrent_images();
     let started = Instant::now();
-    let total = files.len() as u64;
     let mut progress = Progress::new(Unit::Items);
-    let results = stream::iter(&files)
-        .map(async |file| (file, make(file).await))
+    let mut places = BTreeSet::new();
+    let listed = Listing::open(sources, None).await?.list(Shard::WHOLE);
+    let results = listed
+        .map(|listed| {
+            let listed = listed?;
+            if let Listed::Image(image) = &listed {
+                let place = place_of(folder, &image.id, "png");
+                if let Some(place) = places.replace(place) {
+                    let place = place.display();
+                    let detail = format!("two of the files would be written to {place}");
+                    return Err(Error::new(Kind::InvalidOption, detail));
+                }
+            }
+            Ok(listed)
+        })
+        .map(async |listed: Result<Listed>| {
+            Ok::<_, Error>(match listed? {
+                Listed::Image(image) => {
+                    let made = make(&image).await;
+                    Outcome::Made(image, made)
+                }
+                Listed::Failed { name, error } => Outcome::Failed(name, error),
+                Listed::Skipped { kind, advice, .. } => Outcome::Skipped(kind, advice),
+            })
+        })
         .buffer_unordered(concurrency)
         .take_until(interrupted());
     let mut results = pin!(results);
     let mut made = 0_usize;
-    while let Some((file, result)) = results.next().await {
-        match result {
-            Err(error) if error.kind() == Kind::InvalidOption => return Err(error.into()),
-            Err(error) => failures.push((file.name.clone(), error)),
-            Ok(result) => {
-                write(folder, &file.name, &result)?;
+    let mut skipped = SkippedFiles::default();
+    let mut failures: Vec<(String, Error)> = Vec::new();
+    while let Some(result) = results.next().await {
+        match result? {
+            Outcome::Made(_, Err(error)) if error.kind() == Kind::InvalidOption => {
+                return Err(error.into());
+            }
+            Outcome::Made(image, Err(error)) => failures.push((image.id, error)),
+            Outcome::Made(image, Ok(result)) => {
+                write(folder, &image.id, &result)?;
                 made += 1;
             }
+            Outcome::Failed(name, error) => failures.push((name, error)),
+            Outcome::Skipped(kind, advice) => skipped.add(kind, advice),
         }
-        progress.show("drawing", (made + failures.len()) as u64, Some(total));
+        progress.show("drawing", (made + failures.len()) as u64, None);
     }
     drop(progress);
     let seconds = started.elapsed().as_secs_f64();

@@ -1,10 +1,10 @@
-//! `dinoserve objects DIR|IMAGE|- -o DIR`.
+//! `dinoserve objects SOURCE… -o DIR`.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{Made, find, make_all, read};
+use super::{Made, make_all};
 use crate::{
     cli::{
         executor::block_on,
@@ -20,10 +20,10 @@ use crate::{
 /// image with the objects in colors, and `NAME.json`, their masks as of `POST /v1/objects`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Objects {
-    /// Folder of images, with its subfolders; a single image; or `-` for a list of paths on
-    /// standard input, one a line
-    #[arg(value_name = "DIR|IMAGE|-")]
-    source: PathBuf,
+    /// Folders of images, images, `-` for a list of paths on standard input, or any other source of
+    /// `dinoserve embed`
+    #[arg(value_name = "SOURCE", required = true)]
+    sources: Vec<String>,
 
     /// Folder to write to; files of the same names are replaced
     #[arg(short, long, value_name = "DIR")]
@@ -56,7 +56,6 @@ pub(in crate::cli) struct Objects {
 
 impl Objects {
     pub(in crate::cli) fn run(self) -> anyhow::Result<ExitCode> {
-        let sources = find(&self.source)?;
         let image = self.map.image_options();
         let options = ObjectOptions {
             method: self.method,
@@ -74,8 +73,8 @@ impl Objects {
             picture: Some(picture),
         };
         block_on(self.map.with_extractor(async |extractor| {
-            make_all(&extractor, sources, &self.output, async |file| {
-                let content = read(&file.path).await?;
+            make_all(&extractor, &self.sources, &self.output, async |file| {
+                let content = file.read().await?;
                 let found = extractor.objects(content, &image, options, forms).await?;
                 let size = extractor.map_sizes(&image).of(found.value.grid);
                 let json = serde_json::to_value(ObjectsJson::new(&extractor, &found.value, size));

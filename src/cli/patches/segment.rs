@@ -1,11 +1,11 @@
-//! `dinoserve segment DIR|IMAGE|- --images DIR --masks DIR -o DIR`.
+//! `dinoserve segment SOURCE… --images DIR --masks DIR -o DIR`.
 
 use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{ArgGroup, Args};
 
 use super::{
-    Made, find, make_all, read,
+    Made, make_all, read,
     training::{check_model, masked_files, show_progress},
 };
 use crate::{
@@ -25,23 +25,23 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("head").required(true).args(["images", "segmenter"]))]
 pub(in crate::cli) struct Segment {
-    /// Folder of images, with its subfolders; a single image; or `-` for a list of paths on
-    /// standard input, one a line
-    #[arg(value_name = "DIR|IMAGE|-")]
-    source: PathBuf,
+    /// Folders of images, images, `-` for a list of paths on standard input, or any other source of
+    /// `dinoserve embed`
+    #[arg(value_name = "SOURCE", required = true)]
+    sources: Vec<String>,
 
     /// Folder to write to; files of the same names are replaced
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 
-    /// Folder of images to learn from
-    #[arg(long, value_name = "DIR", requires = "masks")]
-    images: Option<PathBuf>,
+    /// Folder, or another source, of images to learn from
+    #[arg(long, value_name = "SOURCE", requires = "masks")]
+    images: Option<String>,
 
-    /// Folder of their masks: `a.png` for the image `a.jpg`, at the same place within the folder;
-    /// the value of a pixel is its class, and 255 is left out
-    #[arg(long, value_name = "DIR", requires = "images")]
-    masks: Option<PathBuf>,
+    /// Folder, or another source, of their masks: `a.png` for the image `a.jpg`, at the same place
+    /// within the folder; the value of a pixel is its class, and 255 is left out
+    #[arg(long, value_name = "SOURCE", requires = "images")]
+    masks: Option<String>,
 
     /// File of a segmenter that --save wrote, in place of images and masks
     #[arg(long, value_name = "FILE")]
@@ -66,7 +66,6 @@ pub(in crate::cli) struct Segment {
 
 impl Segment {
     pub(in crate::cli) fn run(self) -> anyhow::Result<ExitCode> {
-        let sources = find(&self.source)?;
         let picture = match self.overlay {
             true => SegmentPicture::Overlay(SegmentPicture::OPACITY),
             false => SegmentPicture::Mask,
@@ -93,8 +92,8 @@ impl Segment {
                 write_file(path, |writer| writer.write_all(&file))?;
                 writeln!(out, "written to {}", path.display())?;
             }
-            make_all(&extractor, sources, &self.output, async |file| {
-                let content = read(&file.path).await?;
+            make_all(&extractor, &self.sources, &self.output, async |file| {
+                let content = file.read().await?;
                 let segmenter = Arc::clone(&segmenter);
                 let found = extractor.segment(segmenter, content, Decoding::default(), forms);
                 let found = found.await?.value;
@@ -121,8 +120,8 @@ impl Segment {
         let (Some(images), Some(masks)) = (&self.images, &self.masks) else {
             anyhow::bail!("give --images and --masks, or --segmenter");
         };
-        let files = masked_files(images, masks)?;
-        let about = |error: Error, index: usize| error.about(&files[index].image);
+        let files = masked_files(images, masks).await?;
+        let about = |error: Error, index: usize| files[index].image.about(error);
         let reads = files.iter().map(|file| file.clone().read()).collect();
         let image = self.map.image_options();
         let options = self.training.options();

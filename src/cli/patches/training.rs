@@ -1,27 +1,20 @@
 //! What the commands share that learn from images: reading the images, the progress, and the files
 //! in which the result is kept.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    path::{Path, PathBuf},
-    sync::Mutex,
-};
+use std::{collections::BTreeMap, ffi::OsString, path::Path, sync::Mutex};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
+use futures_util::TryStreamExt;
 
-use super::read;
 use crate::{
-    cli::{
-        image_files::{NamedFile, Sources},
-        progress::{self, Unit},
-    },
+    cli::progress::{self, Unit},
     error::Result,
     features::progress::{Progress, Stage},
     model::ModelId,
     service::{Extractor, MaskedImage},
+    sources::{Listed, Listing, Shard, SourceImage},
 };
 
 /// Returns what shows the progress of a training.
@@ -42,18 +35,23 @@ pub(in crate::cli) fn show_progress() -> impl Fn(Progress) -> bool + Send + Sync
     }
 }
 
-/// Finds the images of a folder, all of which must be readable.
-pub(super) fn find_all(folder: &Path) -> anyhow::Result<Vec<NamedFile>> {
-    let found = Sources::find(folder)?;
-    if let Some((name, error)) = found.unreadable.into_iter().next() {
-        return Err(error).with_context(|| name);
+/// Finds the images of sources, all of which must be readable.
+pub(super) async fn find_all(sources: &[String]) -> anyhow::Result<Vec<SourceImage>> {
+    let mut listed = Listing::open(sources, None).await?.list(Shard::WHOLE);
+    let mut images = Vec::new();
+    while let Some(listed) = listed.try_next().await? {
+        match listed {
+            Listed::Image(image) => images.push(*image),
+            Listed::Failed { name, error } => return Err(error).context(name),
+            Listed::Skipped { .. } => (),
+        }
     }
-    Ok(found.files)
+    Ok(images)
 }
 
-/// Reads a file to learn from.
-pub(super) async fn read_owned(path: PathBuf) -> Result<Bytes> {
-    read(&path).await
+/// Reads an image to learn from.
+pub(super) async fn read_owned(image: SourceImage) -> Result<Bytes> {
+    image.read().await
 }
 
 /// Rejects a file that was made with another model than the one that runs.
@@ -70,75 +68,79 @@ pub(super) fn check_model(
 /// Images with masks, in two folders.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct MaskFolders {
-    /// Folder of the images to learn from
-    #[arg(long, value_name = "DIR")]
-    pub(in crate::cli) images: PathBuf,
+    /// Folder, or another source, of the images to learn from
+    #[arg(long, value_name = "SOURCE")]
+    pub(in crate::cli) images: String,
 
-    /// Folder of their masks: `a.png` for the image `a.jpg`, at the same place within the folder;
-    /// the value of a pixel is its class, and 255 is left out
-    #[arg(long, value_name = "DIR")]
-    pub(in crate::cli) masks: PathBuf,
+    /// Folder, or another source, of their masks: `a.png` for the image `a.jpg`, at the same place
+    /// within the folder; the value of a pixel is its class, and 255 is left out
+    #[arg(long, value_name = "SOURCE")]
+    pub(in crate::cli) masks: String,
 }
 
 /// The files of an image and of its mask.
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct MaskedFile {
-    pub(in crate::cli) image: PathBuf,
-    pub(in crate::cli) mask: PathBuf,
+    pub(in crate::cli) image: SourceImage,
+    pub(in crate::cli) mask: SourceImage,
 }
 
 impl MaskFolders {
     /// Finds the images with their masks.
-    pub(in crate::cli) fn find(&self) -> anyhow::Result<Vec<MaskedFile>> {
-        masked_files(&self.images, &self.masks)
+    pub(in crate::cli) async fn find(&self) -> anyhow::Result<Vec<MaskedFile>> {
+        masked_files(&self.images, &self.masks).await
     }
 }
 
-/// Finds the images of a folder with their masks in another. Each must have one.
-pub(in crate::cli) fn masked_files(images: &Path, masks: &Path) -> anyhow::Result<Vec<MaskedFile>> {
-    let files = find_all(images)?;
-    let mut by_stem: BTreeMap<OsString, PathBuf> = BTreeMap::new();
-    for mask in find_all(masks)? {
-        let stem = Path::new(&mask.name).with_extension("").into_os_string();
-        if let Some(other) = by_stem.insert(stem, mask.path.clone()) {
+/// Finds the images of a source with their masks in another. Each must have one.
+pub(in crate::cli) async fn masked_files(
+    images: &str,
+    masks: &str,
+) -> anyhow::Result<Vec<MaskedFile>> {
+    let files = find_all(&[images.to_owned()]).await?;
+    let mut by_stem: BTreeMap<OsString, SourceImage> = BTreeMap::new();
+    for mask in find_all(&[masks.to_owned()]).await? {
+        let origin = mask.origin.clone();
+        if let Some(other) = by_stem.insert(stem_of(&mask.id), mask) {
             bail!(
-                "{} and {} are masks of one image; leave one of them out",
-                other.display(),
-                mask.path.display()
+                "{} and {origin} are masks of one image; leave one of them out",
+                other.origin
             );
         }
     }
     let mut masked: Vec<MaskedFile> = Vec::with_capacity(files.len());
-    for NamedFile { name, path } in files {
+    for image in files {
         // `a.jpg.png`, or `a.png`.
-        let whole = OsString::from(&name);
-        let stem = Path::new(&name).with_extension("").into_os_string();
+        let whole = OsString::from(&image.id);
+        let stem = stem_of(&image.id);
         let mask = by_stem.remove(&whole).or_else(|| by_stem.remove(&stem));
+        let expected = |stem: &OsString| {
+            let name = Path::new(stem).with_added_extension("png");
+            format!("{}/{}", masks.trim_end_matches('/'), name.display())
+        };
         let Some(mask) = mask else {
-            let is_alike =
-                |other: &&MaskedFile| other.image.with_extension("") == path.with_extension("");
+            let is_alike = |other: &&MaskedFile| stem_of(&other.image.id) == stem;
             if let Some(other) = masked.iter().find(is_alike) {
                 bail!(
                     "{} and {} have one mask, {}; give each image one, such as {}",
-                    other.image.display(),
-                    path.display(),
-                    other.mask.display(),
-                    masks.join(&whole).with_added_extension("png").display()
+                    other.image.origin,
+                    image.origin,
+                    other.mask.origin,
+                    expected(&whole)
                 );
             }
-            let expected = masks.join(&stem).with_added_extension("png");
-            bail!(
-                "{} has no mask; expected {}",
-                path.display(),
-                expected.display()
-            );
+            bail!("{} has no mask; expected {}", image.origin, expected(&stem));
         };
-        masked.push(MaskedFile { image: path, mask });
+        masked.push(MaskedFile { image, mask });
     }
     if let Some(mask) = by_stem.values().next() {
-        bail!("{} is the mask of no image", mask.display());
+        bail!("{} is the mask of no image", mask.origin);
     }
     Ok(masked)
+}
+
+fn stem_of(id: &str) -> OsString {
+    Path::new(id).with_extension("").into_os_string()
 }
 
 impl MaskedFile {

@@ -108,7 +108,7 @@ fn version_of(key: usize, item: &Value) -> u64 {
 
 impl Client {
     pub fn new(world: &Arc<World>, seed: u64) -> Self {
-        let http = reqwest::Client::builder()
+        let http = crate::support::client::builder()
             .timeout(Duration::from_secs(30))
             .build();
         Self {

@@ -1,6 +1,6 @@
 //! What `eval compare` found: the numbers that it prints and writes.
 
-use std::{io::Write, path::Path};
+use std::io::Write;
 
 use serde::Serialize;
 
@@ -10,8 +10,8 @@ use crate::eval::Agreement;
 /// What is compared: the content of `--json` and of the page.
 #[derive(Serialize)]
 pub(super) struct Comparison<'a> {
-    pub(super) train: &'a Path,
-    pub(super) test: &'a Path,
+    pub(super) train: &'a str,
+    pub(super) test: &'a str,
     pub(super) train_images: usize,
     pub(super) test_images: usize,
     pub(super) classes: &'a [String],

@@ -16,7 +16,7 @@ use self::{
     comparison::{Comparison, pairs},
     examples::Example,
 };
-use super::datasets::{Datasets, FolderFlags, LabeledFolder, embed_both};
+use super::datasets::{Datasets, FolderFlags, LabeledSource, embed_both};
 use crate::{
     cli::{flags::RunFlags, output::write_file},
     features::{pool::Pooling, vote::TEMPERATURE},
@@ -106,14 +106,14 @@ impl Compare {
     }
 
     /// Checks what would only fail after the images are embedded, which takes long.
-    fn check(&self, train: &LabeledFolder) -> anyhow::Result<()> {
+    fn check(&self, train: &LabeledSource) -> anyhow::Result<()> {
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             bail!(
                 "--temperature {} is out of range; it must be above 0, such as {TEMPERATURE}",
                 self.temperature
             );
         }
-        let count = train.images.paths.len();
+        let count = train.images.len();
         if self.k == 0 || self.k > count {
             let images = plural(count, "image");
             bail!("-k: with {images} to learn from, k must be 1 to {count}");

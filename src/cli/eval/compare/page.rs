@@ -1,6 +1,6 @@
 //! The report as one HTML page, which holds its pictures and needs no network.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     features::render::Style,
     service::{AttentionOptions, Extractor, ImageOptions, MapFormat, PcaOptions},
+    sources::SourceImage,
     vision::{DecodeLimits, DecodeOptions, decode, thumbnail},
 };
 
@@ -88,20 +89,19 @@ struct Maps {
 /// Pictures as `data:` URIs, each read once.
 struct Pictures {
     limits: DecodeLimits,
-    known: BTreeMap<PathBuf, String>,
+    known: BTreeMap<String, String>,
 }
 
 impl Pictures {
-    fn uri(&mut self, path: &PathBuf) -> anyhow::Result<String> {
-        if let Some(uri) = self.known.get(path) {
+    fn uri(&mut self, source: &SourceImage) -> anyhow::Result<String> {
+        if let Some(uri) = self.known.get(&source.origin) {
             return Ok(uri.clone());
         }
-        let file = std::fs::read(path).map_err(|error| Error::reading(path, error))?;
+        let file = block_on(async { Ok(source.read().await?) })?;
         let options = DecodeOptions::default();
-        let image =
-            decode(&file, options, self.limits).map_err(|error| error.context(path.display()))?;
+        let image = decode(&file, options, self.limits).map_err(|error| source.about(error))?;
         let uri = data_uri("image/jpeg", &thumbnail(&image, PICTURE_SIDE)?);
-        self.known.insert(path.clone(), uri.clone());
+        self.known.insert(source.origin.clone(), uri.clone());
         Ok(uri)
     }
 }
@@ -152,7 +152,7 @@ pub(super) fn render(
         mapped_pictures.push(MappedPicture {
             id: &test.vectors.ids[image],
             label: &test.vectors.labels[image],
-            image: pictures.uri(&test.paths[image])?,
+            image: pictures.uri(&test.sources[image])?,
             maps,
         });
     }
@@ -195,7 +195,7 @@ fn picture<'a>(
                 label: of_neighbor,
                 score: near.score,
                 is_right: of_neighbor == label,
-                image: pictures.uri(&train.paths[near.index])?,
+                image: pictures.uri(&train.sources[near.index])?,
             });
         }
         let predicted = outcome.predicted[image];
@@ -209,7 +209,7 @@ fn picture<'a>(
     Ok(Picture {
         id: &test.vectors.ids[image],
         label,
-        image: pictures.uri(&test.paths[image])?,
+        image: pictures.uri(&test.sources[image])?,
         decisions,
     })
 }
@@ -242,10 +242,9 @@ fn draw_maps(
             extractor.engine().ready().await?;
             for (&image, maps) in images.iter().zip(&mut maps) {
                 progress.show("drawing maps", done, Some(total));
-                let path = &datasets.test.paths[image];
-                let file = std::fs::read(path).map_err(|error| Error::reading(path, error))?;
+                let file = datasets.test.sources[image].read().await?;
                 let options = run.vector.image_options();
-                maps.push(draw(&extractor, file.into(), options).await?);
+                maps.push(draw(&extractor, file, options).await?);
                 done += 1;
             }
             Ok(())
