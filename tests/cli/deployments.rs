@@ -1,5 +1,5 @@
-//! What runs the server elsewhere: the chart for Helm, the service of systemd, the workflow of
-//! releases.
+//! What runs the server elsewhere: the chart for Helm, the manifests for Kubernetes, the service of
+//! systemd, the workflow of releases.
 
 use std::path::Path;
 
@@ -18,6 +18,18 @@ async fn rendered(python: &Python, values: &str) -> String {
     let chart = in_repository("deploy/helm/dinoserve");
     let arguments = ["template", "features", &chart, "--set", values];
     python.run_program("helm", &arguments).await
+}
+
+/// Compares every document with the schemas of Kubernetes, of the oldest version that is supported
+/// and of the newest.
+async fn validate(python: &Python, manifests: &str) {
+    let file = scratch("manifests").join("all.yaml");
+    std::fs::write(&file, manifests).unwrap();
+    let file = file.to_str().unwrap();
+    for version in ["1.27", "1.37"] {
+        let arguments = ["--strict", "--no-warn", "-k", version, file];
+        python.run_program("kubernetes-validate", &arguments).await;
+    }
 }
 
 #[tokio::test]
@@ -74,10 +86,72 @@ async fn the_chart_is_rendered_with_every_option() {
                  print(*[part['kind'] for part in yaml.safe_load_all(open(sys.argv[1])) if part])";
     let kinds = python.run(&["-c", parse, file.to_str().unwrap()]).await;
     assert_eq!(kinds.split_whitespace().count(), 7, "{kinds}");
+    validate(&python, &all).await;
+    // With the balancer, an ingress leads to it, and it finds the pods by a name.
+    let balanced = rendered(&python, "balancer.enabled=true,ingress.enabled=true").await;
+    for present in [
+        "                name: features-balancer\n                port: {name: http}",
+        "{name: REPLICAS, value: features-replicas}",
+        "clusterIP: None",
+        "    upstream replicas {",
+        "exec nginx ",
+    ] {
+        assert!(balanced.contains(present), "{present}: {balanced}");
+    }
+    validate(&python, &balanced).await;
     let version = std::fs::read_to_string(Path::new(&chart).join("Chart.yaml")).unwrap();
     // The tag of the released image, too.
     let expected = format!("appVersion: \"{}\"", env!("CARGO_PKG_VERSION"));
     assert!(version.contains(&expected), "{version}");
+}
+
+#[tokio::test]
+async fn the_manifests_are_valid() {
+    let Some(python) = Python::find("deployments::the_manifests") else {
+        return;
+    };
+    if !python.has("kubectl") {
+        return skip("deployments::the_manifests: there is no kubectl for this machine");
+    }
+    let folder = in_repository("deploy/k8s");
+    let all = python.run_program("kubectl", &["kustomize", &folder]).await;
+    for present in [
+        "DINOSERVE_SHUTDOWN_DELAY: \"10\"",
+        "value: dinoserve-replicas",
+        "clusterIP: None",
+        "    upstream replicas {",
+        "exec nginx ",
+    ] {
+        assert!(all.contains(present), "{present}: {all}");
+    }
+    validate(&python, &all).await;
+}
+
+#[tokio::test]
+async fn the_job_of_kubernetes_and_the_array_of_slurm_are_valid() {
+    let script = in_repository("deploy/bulk/slurm.sh");
+    let parsed = Command::new("bash").args(["-n", &script]).status();
+    assert!(parsed.await.unwrap().success());
+    let Some(python) = Python::find("deployments::the_job_of_kubernetes") else {
+        return;
+    };
+    let file = in_repository("deploy/bulk/kubernetes.yaml");
+    // The first version with a limit of tries for each index by default.
+    for version in ["1.29", "1.37"] {
+        let arguments = ["--strict", "--no-warn", "-k", version, &file];
+        python.run_program("kubernetes-validate", &arguments).await;
+    }
+    // The number of shards is in the file twice. What the schemas do not say: a policy for failed
+    // pods needs pods that are not restarted.
+    let parse = "import sys, yaml; job = yaml.safe_load(open(sys.argv[1]))['spec']; \
+                 pod = job['template']['spec']; container = pod['containers'][0]; \
+                 shards = [e['value'] for e in container['env'] if e['name'] == 'COMPLETIONS']; \
+                 rule = job['podFailurePolicy']['rules'][0]['onExitCodes']; \
+                 print(shards == [str(job['completions'])], job['completionMode'], \
+                       pod['restartPolicy'], rule['containerName'] == container['name'], \
+                       rule['values'], container['args'][0])";
+    let printed = python.run(&["-c", parse, &file]).await;
+    assert_eq!(printed.trim(), "True Indexed Never True [2] embed");
 }
 
 #[tokio::test]

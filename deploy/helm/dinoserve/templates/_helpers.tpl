@@ -12,3 +12,14 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
+
+{{- define "dinoserve.balancerSelector" -}}
+app.kubernetes.io/name: dinoserve-balancer
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "dinoserve.balancerLabels" -}}
+{{ include "dinoserve.balancerSelector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
