@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     error::{Error, Kind, Result},
-    sources::{ObjectPlace, Place, Precondition},
+    sources::{ObjectPlace, Place},
 };
 
 /// Time between two renewals.
@@ -22,7 +22,12 @@ const EXPIRY: Duration = Duration::from_secs(45);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Holder {
     host: String,
+    /// The process numbers that this one is of: those of a machine, or of a container, since it
+    /// was started.
+    numbers: String,
     process: u32,
+    /// Random, as a container may have the same host, numbers and process as another.
+    token: String,
     /// Counts renewals, so that no clocks are compared.
     renewals: u64,
 }
@@ -30,6 +35,7 @@ struct Holder {
 /// A lease that is held.
 pub struct Lease {
     place: ObjectPlace,
+    token: String,
     renewing: JoinHandle<()>,
 }
 
@@ -43,16 +49,13 @@ impl Lease {
         let Place::Object(lock) = output.with_name(&format!("{}.lock", output.name()))? else {
             return Ok(None);
         };
-        let own = Holder {
-            host: host(),
-            process: std::process::id(),
-            renewals: 0,
-        };
-        match lock.write(encode(&own)?, Precondition::IsNew).await {
+        let own = Holder::new()?;
+        let token = own.token.clone();
+        match lock.write_new(encode(&own)?).await {
             Ok(true) => (),
             Ok(false) => {
                 wait_for(&lock, &own, output).await?;
-                lock.write(encode(&own)?, Precondition::None).await?;
+                lock.write(encode(&own)?).await?;
             }
             // Such a store has no leases.
             Err(error) if error.kind() == Kind::InvalidOption => return Ok(None),
@@ -68,18 +71,22 @@ impl Lease {
                     return;
                 };
                 // A missed renewal is made up for by the next one.
-                if let Err(error) = lock.write(content, Precondition::None).await {
+                if let Err(error) = lock.write(content).await {
                     tracing::warn!(%error, "the lease is not renewed");
                 }
             }
         });
-        Ok(Some(Self { place, renewing }))
+        Ok(Some(Self {
+            place,
+            token,
+            renewing,
+        }))
     }
 
     /// Rejects to go on if another process has taken the lease, as after a pause of this one.
     pub async fn check(&self) -> Result<()> {
         match read(&self.place).await? {
-            Some(holder) if holder.host == host() && holder.process == std::process::id() => Ok(()),
+            Some(holder) if holder.token == self.token => Ok(()),
             _ => Err(Error::new(
                 Kind::Conflict,
                 format!("another process has taken over {}", self.place),
@@ -105,8 +112,9 @@ async fn wait_for(lock: &ObjectPlace, own: &Holder, output: &Place) -> Result<()
     let Some(first) = read(lock).await? else {
         return Ok(());
     };
-    // A process of this machine can be looked up. In a container it may have had this one's number.
-    if first.host == own.host && (first.process == own.process || !is_alive(first.process)) {
+    // A process of this machine or container can be looked up.
+    let is_near = first.host == own.host && first.numbers == own.numbers;
+    if is_near && (first.process == own.process || !is_alive(first.process)) {
         return Ok(());
     }
     let taken = || {
@@ -119,7 +127,7 @@ async fn wait_for(lock: &ObjectPlace, own: &Holder, output: &Place) -> Result<()
             ),
         )
     };
-    if first.host == own.host {
+    if is_near {
         return Err(taken());
     }
     tracing::info!(%output, host = first.host, "waiting for the lease of another process");
@@ -151,8 +159,19 @@ fn is_alive(process: u32) -> bool {
     Path::new("/proc").join(process.to_string()).exists()
 }
 
-fn host() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname");
-    let name = name.or_else(|_| std::env::var("HOSTNAME"));
-    name.map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+impl Holder {
+    fn new() -> Result<Self> {
+        let random = getrandom::u64();
+        let random = random.map_err(|error| Error::internal(format!("a lease: {error}")))?;
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        let boot = read("/proc/sys/kernel/random/boot_id");
+        Ok(Self {
+            host: read("/proc/sys/kernel/hostname").trim().to_owned(),
+            numbers: format!("{} {}", boot.trim(), namespace.display()),
+            process: std::process::id(),
+            token: format!("{random:016x}"),
+            renewals: 0,
+        })
+    }
 }

@@ -43,16 +43,21 @@ fn concatenate(files: &[PathBuf], output: &Path) -> Result<()> {
 }
 
 fn merge_npy(files: &[PathBuf], output: &Path) -> Result<()> {
-    let next_to = |ending: &str| -> Vec<PathBuf> {
-        files
+    for ending in Format::Npy.companions() {
+        let files: Vec<PathBuf> = files
             .iter()
             .map(|path| path.with_extension(ending))
-            .collect()
-    };
-    concatenate(&next_to("paths.txt"), &output.with_extension("paths.txt"))?;
-    let scales = next_to("scales.npy");
-    if scales.iter().all(|path| path.exists()) {
-        join_arrays(&scales, &output.with_extension("scales.npy"))?;
+            .filter(|path| path.exists())
+            .collect();
+        let output = output.with_extension(ending);
+        if files.is_empty() {
+            continue;
+        }
+        if ending.ends_with(".npy") {
+            join_arrays(&files, &output)?;
+        } else {
+            concatenate(&files, &output)?;
+        }
     }
     // Last, as where the files were written.
     join_arrays(files, output)

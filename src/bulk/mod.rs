@@ -9,6 +9,7 @@ mod feature;
 mod journal;
 mod lease;
 mod manifest;
+mod memory;
 mod merge;
 mod output;
 mod pipeline;
@@ -24,7 +25,7 @@ pub use self::{
     manifest::{Failure, Manifest, OutputFile},
     merge::merge,
     output::{Format, Output},
-    pipeline::{Pipeline, ReadAhead, Summary},
+    pipeline::{Pipeline, ReadAhead, Shown, Summary},
     row::{Column, Record, Row, Schema, Values},
     saved::Saved,
     shards::{ShardState, shard_states},

@@ -1,28 +1,24 @@
 //! From a listing to results in its order: files are read ahead, prepared on all cores, and
 //! inferred.
 
-use std::{pin::pin, sync::Arc};
+use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle};
 
 use super::{
     journal::{Journal, Recalled},
+    memory::Memory,
     row::{Record, Schema},
     saved::Saved,
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt},
-    service::{Extractor, ImageOptions, SeveralOptions},
+    service::{Extractor, ImageOptions, SeveralFeatures, SeveralOptions, Timed},
     sources::{Identity, Listed, SkippedFiles, SourceImage},
 };
-
-/// Assumed size of a file of unknown size, in bytes.
-const UNKNOWN_SIZE: u64 = 1 << 20;
-/// Unit of the memory that is counted, so that it fits the semaphore.
-const UNIT: u64 = 1 << 10;
 
 /// How far files are read ahead of the model.
 #[derive(Debug, Clone, Copy)]
@@ -69,23 +65,32 @@ pub struct Summary {
     pub skipped: SkippedFiles,
 }
 
-/// A step of the listing.
-enum Step {
-    Known(Recalled),
-    Read(Box<SourceImage>, Option<Identity>),
-    Failed(String, Error),
+/// Something that is listed, on its way to a result.
+enum Step<T> {
+    Done(Done),
+    Work(T),
+}
+
+/// What has become of something that is listed.
+enum Done {
+    Record {
+        record: Record,
+        identity: Option<Identity>,
+        origin: Origin,
+    },
+    /// A file that is no image: its kind, and what to do with it, if that is known.
     Skipped(String, Option<&'static str>),
 }
 
-/// What a step has come to.
-enum Done {
-    Known(Recalled),
-    Made {
-        identity: Option<Identity>,
-        record: Record,
+/// Where a result is from.
+enum Origin {
+    New {
         is_dim: bool,
     },
-    Skipped(String, Option<&'static str>),
+    /// The journal has it at its place.
+    InPlace,
+    /// The journal has it at another place.
+    Moved,
 }
 
 /// A file that is read, or the reason why it is not.
@@ -95,11 +100,6 @@ struct ReadFile {
     file: Result<Bytes>,
     /// Holds the memory until the features are computed.
     _memory: OwnedSemaphorePermit,
-}
-
-enum Read {
-    File(ReadFile),
-    Other(Step),
 }
 
 impl Pipeline<'_> {
@@ -115,7 +115,7 @@ impl Pipeline<'_> {
         journal: &mut Journal,
         mut saved: Option<&mut Saved>,
         stopped: impl Future<Output = ()>,
-        mut show: impl FnMut(&Record, &Journal) -> Result<()>,
+        mut show: impl FnMut(Shown<'_>) -> Result<()>,
     ) -> Result<Summary> {
         let mut summary = Summary::default();
         // Locked for moments by one thread: by the listing ahead, and by the results behind.
@@ -144,80 +144,42 @@ impl Pipeline<'_> {
         listing: BoxStream<'static, Result<Listed>>,
         journal: &Mutex<&mut Journal>,
     ) -> impl Stream<Item = Result<Done>> {
-        let units = self.read_ahead.bytes.div_ceil(UNIT).max(1);
-        let units = u32::try_from(units).unwrap_or(u32::MAX);
-        let memory = Arc::new(Semaphore::new(units as usize));
-        let concurrency = self.extractor.engine().max_concurrent_images();
+        let memory = Memory::new(self.read_ahead.bytes);
         listing
-            .map(move |listed| Self::step(listed?, &mut journal.lock()))
+            .map(move |listed| step(listed?, &mut journal.lock()))
             // In the order of the listing, so that the first image gets its memory first.
             .then(move |step| {
                 let memory = memory.clone();
                 async move {
-                    let step = step?;
-                    let Step::Read(image, identity) = step else {
-                        return Ok((step, None));
+                    let (image, identity) = match step? {
+                        Step::Done(done) => return Ok(Step::Done(done)),
+                        Step::Work(image) => image,
                     };
-                    let known = identity.as_ref().map_or(0, |identity| identity.bytes);
-                    let bytes = if known > 0 { known } else { UNKNOWN_SIZE };
-                    let share = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
-                    let share = memory.acquire_many_owned(share.min(units)).await;
-                    let share = share.internal("memory for reading ahead")?;
-                    Ok((Step::Read(image, identity), Some(share)))
+                    let memory = memory.take(image.size()).await?;
+                    // A task, so that reading goes on while results are handled.
+                    Ok(Step::Work(tokio::spawn(async move {
+                        let file = image.read().await;
+                        ReadFile {
+                            image,
+                            identity,
+                            file,
+                            _memory: memory,
+                        }
+                    })))
                 }
             })
-            .map(|step: Result<_>| async move {
-                match step? {
-                    (Step::Read(image, identity), Some(memory)) => {
-                        // A task, so that reading goes on while results are handled.
-                        let reading = tokio::spawn(async move {
-                            let file = image.read().await;
-                            ReadFile {
-                                image,
-                                identity,
-                                file,
-                                _memory: memory,
-                            }
-                        });
-                        Ok(Read::File(reading.await.internal("reading a file")?))
-                    }
-                    (step, _) => Ok(Read::Other(step)),
-                }
+            .map(async |step: Result<Step<JoinHandle<ReadFile>>>| {
+                Ok(match step? {
+                    Step::Done(done) => Step::Done(done),
+                    Step::Work(reading) => Step::Work(reading.await.internal("reading a file")?),
+                })
             })
             .buffered(self.read_ahead.files.max(1))
-            .map(async |read: Result<Read>| match read? {
-                Read::File(file) => self.make(file).await,
-                Read::Other(Step::Known(recalled)) => Ok(Done::Known(recalled)),
-                Read::Other(Step::Skipped(kind, advice)) => Ok(Done::Skipped(kind, advice)),
-                Read::Other(Step::Failed(name, error)) => Ok(Done::Made {
-                    identity: None,
-                    record: Record::Failed {
-                        name,
-                        error: error.to_string(),
-                    },
-                    is_dim: false,
-                }),
-                Read::Other(Step::Read(..)) => Err(Error::internal("a file was not read")),
+            .map(async |step: Result<Step<ReadFile>>| match step? {
+                Step::Done(done) => Ok(done),
+                Step::Work(file) => self.make(file).await,
             })
-            .buffered(concurrency)
-    }
-
-    /// Looks up what an earlier run found.
-    fn step(listed: Listed, journal: &mut Journal) -> Result<Step> {
-        Ok(match listed {
-            Listed::Image(image) => {
-                let identity = image.identity();
-                match journal.recall(&image.id, identity.as_ref())? {
-                    Recalled::Unknown => Step::Read(image, identity),
-                    recalled => Step::Known(recalled),
-                }
-            }
-            Listed::Failed { name, error } => match journal.recall(&name, None)? {
-                Recalled::Unknown => Step::Failed(name, error),
-                recalled => Step::Known(recalled),
-            },
-            Listed::Skipped { kind, advice, .. } => Step::Skipped(kind, advice),
-        })
+            .buffered(self.extractor.engine().max_concurrent_images())
     }
 
     /// Computes the features of a file.
@@ -228,13 +190,7 @@ impl Pipeline<'_> {
             file,
             _memory,
         } = file;
-        let made = async {
-            let file = file?;
-            self.extractor
-                .several(file, &self.image, &self.options)
-                .await
-        };
-        let (record, is_dim) = match made.await {
+        let (record, is_dim) = match self.features(file).await {
             Ok(made) => {
                 let is_dim = made.stages.has_dim_image;
                 let SourceImage { id, label, .. } = *image;
@@ -243,20 +199,64 @@ impl Pipeline<'_> {
             Err(error) if !is_about_image(error.kind()) => {
                 return Err(error.context(&image.origin));
             }
-            Err(error) => {
-                let record = Record::Failed {
-                    name: image.id,
-                    error: error.to_string(),
-                };
-                (record, false)
-            }
+            Err(error) => (Record::failed(image.id, &error), false),
         };
-        Ok(Done::Made {
-            identity,
+        Ok(Done::Record {
             record,
-            is_dim,
+            identity,
+            origin: Origin::New { is_dim },
         })
     }
+
+    async fn features(&self, file: Result<Bytes>) -> Result<Timed<SeveralFeatures>> {
+        let file = file?;
+        let features = |file| self.extractor.several(file, &self.image, &self.options);
+        match features(file.clone()).await {
+            // Once more, as another image may have been the reason.
+            Err(error) if error.kind() == Kind::Internal => features(file).await,
+            result => result,
+        }
+    }
+}
+
+/// A result that is in the journal now.
+pub struct Shown<'a> {
+    /// The result.
+    pub record: &'a Record,
+    /// Number of results so far.
+    pub count: u64,
+    /// Whether it was computed by this run.
+    pub is_new: bool,
+}
+
+/// Looks up what an earlier run found.
+fn step(
+    listed: Listed,
+    journal: &mut Journal,
+) -> Result<Step<(Box<SourceImage>, Option<Identity>)>> {
+    let (name, identity) = match &listed {
+        Listed::Image(image) => (image.id.as_str(), image.identity()),
+        Listed::Failed { name, .. } => (name.as_str(), None),
+        Listed::Skipped { kind, advice, .. } => {
+            return Ok(Step::Done(Done::Skipped(kind.clone(), *advice)));
+        }
+    };
+    let (record, origin) = match journal.recall(name, identity.as_ref())? {
+        Recalled::InPlace(record) => (record, Origin::InPlace),
+        Recalled::Moved(record) => (record, Origin::Moved),
+        Recalled::Unknown => match listed {
+            Listed::Image(image) => return Ok(Step::Work((image, identity))),
+            Listed::Failed { name, error } => {
+                (Record::failed(name, &error), Origin::New { is_dim: false })
+            }
+            Listed::Skipped { .. } => return Err(Error::internal("a skipped file was looked up")),
+        },
+    };
+    Ok(Step::Done(Done::Record {
+        record,
+        identity,
+        origin,
+    }))
 }
 
 impl Summary {
@@ -265,35 +265,39 @@ impl Summary {
         &mut self,
         done: Done,
         journal: &mut Journal,
-        show: &mut impl FnMut(&Record, &Journal) -> Result<()>,
+        show: &mut impl FnMut(Shown<'_>) -> Result<()>,
     ) -> Result<()> {
-        let record = match done {
+        let (record, identity, origin) = match done {
             Done::Skipped(kind, advice) => {
                 self.skipped.add(kind, advice);
                 return Ok(());
             }
-            Done::Known(Recalled::Unknown) => return Ok(()),
-            Done::Known(Recalled::InPlace(record)) => {
-                self.recalled += u64::from(matches!(record, Record::Row(_)));
-                record
-            }
-            Done::Known(Recalled::Moved(identity, record)) => {
-                self.recalled += u64::from(matches!(record, Record::Row(_)));
-                journal.add(identity, &record)?;
-                record
-            }
-            Done::Made {
-                identity,
+            Done::Record {
                 record,
-                is_dim,
-            } => {
-                self.embedded += u64::from(matches!(record, Record::Row(_)));
+                identity,
+                origin,
+            } => (record, identity, origin),
+        };
+        let is_row = u64::from(matches!(record, Record::Row(_)));
+        let is_new = match origin {
+            Origin::New { is_dim } => {
+                self.embedded += is_row;
                 self.dim_images += usize::from(is_dim);
-                journal.add(identity, &record)?;
-                record
+                true
+            }
+            Origin::InPlace | Origin::Moved => {
+                self.recalled += is_row;
+                false
             }
         };
-        show(&record, journal)
+        if !matches!(origin, Origin::InPlace) {
+            journal.add(identity, &record)?;
+        }
+        show(Shown {
+            record: &record,
+            count: journal.records(),
+            is_new,
+        })
     }
 }
 
@@ -305,7 +309,9 @@ fn is_about_image(kind: Kind) -> bool {
         | Kind::UndecodableImage
         | Kind::LimitExceeded
         | Kind::NotFound
-        | Kind::Io => true,
+        | Kind::Io
+        // Twice, see [`Pipeline::features`].
+        | Kind::Internal => true,
         Kind::InvalidOption
         | Kind::ModelRejected
         | Kind::Conflict
@@ -314,7 +320,6 @@ fn is_about_image(kind: Kind) -> bool {
         | Kind::Overloaded
         | Kind::Unavailable
         | Kind::Artifact
-        | Kind::Download
-        | Kind::Internal => false,
+        | Kind::Download => false,
     }
 }

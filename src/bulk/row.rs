@@ -64,6 +64,15 @@ pub enum Record {
     },
 }
 
+impl Record {
+    pub(super) fn failed(name: String, error: &Error) -> Self {
+        Self::Failed {
+            name,
+            error: error.to_string(),
+        }
+    }
+}
+
 impl Schema {
     /// Returns the columns of features of a model.
     ///

@@ -3,7 +3,8 @@
 //! The copy is a number of parts, each named by its place in the journal.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Write,
     path::Path,
     time::{Duration, Instant},
 };
@@ -13,9 +14,8 @@ use futures_util::TryStreamExt;
 
 use super::journal::Journal;
 use crate::{
-    artifacts::write_atomically,
     error::{Error, Result},
-    sources::{ObjectPlace, Place, Precondition},
+    sources::{ObjectPlace, Place},
 };
 
 /// Time between two parts.
@@ -63,17 +63,15 @@ impl Saved {
         });
         let here = fs::metadata(journal).map_or(0, |metadata| metadata.len());
         if saved > here {
-            let mut contents = Vec::with_capacity(found.len());
+            // Part by part, and renamed at the end.
+            let writing = |error| Error::writing(journal, error);
+            let unfinished = journal.with_added_extension("restoring");
+            let mut file = File::create(&unfinished).map_err(writing)?;
             for (part, _) in found {
-                let content = Place::Object(part).read_if_exists().await?;
-                contents.push(content.unwrap_or_default());
+                file.write_all(&part.read().await?).map_err(writing)?;
             }
-            write_atomically(journal, |file| {
-                let written = contents
-                    .iter()
-                    .try_for_each(|content| std::io::Write::write_all(file, content));
-                written.map_err(|error| Error::writing(journal, error))
-            })?;
+            file.sync_data().map_err(writing)?;
+            fs::rename(&unfinished, journal).map_err(writing)?;
         }
         Ok(Some(Self {
             parts,
@@ -120,7 +118,7 @@ impl Saved {
         }
         let place = Place::Object(self.parts.clone()).join(&name_of(part.offset))?;
         if let Place::Object(place) = place {
-            place.write(part.bytes, Precondition::None).await?;
+            place.write(part.bytes).await?;
         }
         Ok(())
     }

@@ -134,11 +134,8 @@ impl Merge {
                      shard again"
                 );
             }
-            for ending in ["paths.txt", "scales.npy"] {
-                let companion = of_shard.companion(ending)?;
-                if let Place::Object(_) = companion
-                    && companion.read_if_exists().await?.is_some()
-                {
+            for companion in of_shard.companions()? {
+                if companion.read_if_exists().await?.is_some() {
                     bring(&companion, folder.path()).await?;
                 }
             }
@@ -149,14 +146,14 @@ impl Merge {
         match &output.place {
             Place::Local(path) => merge(output.format, &files, path)?,
             Place::Object(object) => {
-                let merged = folder.path().join(format!("merged.{}", output.format));
+                let merged = folder.path().join(output.place.name());
                 merge(output.format, &files, &merged)?;
-                for ending in ["paths.txt", "scales.npy"] {
-                    let companion = merged.with_extension(ending);
-                    if companion.exists()
-                        && let Place::Object(to) = output.companion(ending)?
+                for companion in output.companions()? {
+                    let written = folder.path().join(companion.name());
+                    if let Place::Object(to) = companion
+                        && written.exists()
                     {
-                        to.upload(&companion).await?;
+                        to.upload(&written).await?;
                     }
                 }
                 object.upload(&merged).await?;

@@ -135,6 +135,17 @@ impl SourceImage {
         }
     }
 
+    /// Returns the size of the image's file in bytes, if it is known before reading.
+    pub fn size(&self) -> Option<u64> {
+        match &self.content {
+            Content::Bytes { bytes, .. } => Some(bytes.len() as u64),
+            Content::File(_) | Content::Object { .. } => {
+                let identity = self.identity()?;
+                (identity != Identity::default()).then_some(identity.bytes)
+            }
+        }
+    }
+
     /// Reads the file.
     pub async fn read(&self) -> Result<Bytes> {
         match &self.content {

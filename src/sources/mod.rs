@@ -27,7 +27,7 @@ pub use listing::Listing;
 pub use place::Place;
 pub use shard::Shard;
 pub use skipped::SkippedFiles;
-pub(crate) use store::{ObjectPlace, Precondition};
+pub(crate) use store::ObjectPlace;
 
 use futures_util::stream::BoxStream;
 
@@ -57,7 +57,7 @@ fn blocking_list(
     use futures_util::StreamExt;
 
     // Bounds what is listed ahead; images of containers are in memory.
-    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
     tokio::task::spawn_blocking(move || {
         // The send fails if the list is read no further.
         let mut send = |listed| sender.blocking_send(Ok(listed)).is_ok();

@@ -9,11 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    identity::Identity,
-    object_reader::ObjectReader,
-    store::{ObjectPlace, Precondition},
-};
+use super::{identity::Identity, object_reader::ObjectReader, store::ObjectPlace};
 use crate::error::{Error, Result};
 
 /// A file, folder or prefix on this machine or in an object store.
@@ -107,7 +103,7 @@ impl Place {
                 };
                 write(folder).map_err(|error| Error::writing(path, error))
             }
-            Self::Object(place) => place.write(content, Precondition::None).await.map(drop),
+            Self::Object(place) => place.write(content).await,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use arrow_array::{Array, RecordBatch, StructArray, cast::AsArray, types};
+use arrow_array::{Array, RecordBatch, StructArray, cast::AsArray, downcast_integer_array};
 use arrow_schema::{DataType, Schema};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -247,44 +247,13 @@ fn text_at(array: &dyn Array, at: usize) -> Option<String> {
     if array.is_null(at) {
         return None;
     }
-    let text = match array.data_type() {
+    let text = downcast_integer_array!(
+        array => array.value(at).to_string(),
         DataType::Utf8 => array.as_string::<i32>().value(at).to_owned(),
         DataType::LargeUtf8 => array.as_string::<i64>().value(at).to_owned(),
         DataType::Utf8View => array.as_string_view().value(at).to_owned(),
-        DataType::Int8 => array
-            .as_primitive::<types::Int8Type>()
-            .value(at)
-            .to_string(),
-        DataType::Int16 => array
-            .as_primitive::<types::Int16Type>()
-            .value(at)
-            .to_string(),
-        DataType::Int32 => array
-            .as_primitive::<types::Int32Type>()
-            .value(at)
-            .to_string(),
-        DataType::Int64 => array
-            .as_primitive::<types::Int64Type>()
-            .value(at)
-            .to_string(),
-        DataType::UInt8 => array
-            .as_primitive::<types::UInt8Type>()
-            .value(at)
-            .to_string(),
-        DataType::UInt16 => array
-            .as_primitive::<types::UInt16Type>()
-            .value(at)
-            .to_string(),
-        DataType::UInt32 => array
-            .as_primitive::<types::UInt32Type>()
-            .value(at)
-            .to_string(),
-        DataType::UInt64 => array
-            .as_primitive::<types::UInt64Type>()
-            .value(at)
-            .to_string(),
         _ => return None,
-    };
+    );
     Some(text).filter(|text| !text.is_empty())
 }
 

@@ -58,7 +58,7 @@ pub enum Recalled {
     /// Its result is at its place.
     InPlace(Record),
     /// Its result must be added again, at its new place.
-    Moved(Option<Identity>, Record),
+    Moved(Record),
     /// Nothing.
     Unknown,
 }
@@ -158,7 +158,7 @@ impl Journal {
         }
         let line = self.moved.as_mut().and_then(|moved| moved.find(id));
         Ok(match line.filter(|line| line.is_of(id, identity)) {
-            Some(line) => Recalled::Moved(identity.cloned(), line.record(&self.path)?),
+            Some(line) => Recalled::Moved(line.record(&self.path)?),
             None => Recalled::Unknown,
         })
     }

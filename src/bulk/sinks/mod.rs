@@ -30,6 +30,11 @@ impl Format {
         }
     }
 
+    /// Returns the endings of the files that can be next to an output.
+    pub(super) fn companions(self) -> &'static [&'static str] {
+        self.sink().companions()
+    }
+
     /// Rejects results that the format cannot hold.
     pub fn check(self, schema: &Schema) -> Result<()> {
         self.sink().check(schema)
@@ -42,9 +47,9 @@ impl Output {
         self.format.sink().write(path, results)
     }
 
-    /// Returns the files next to the output.
-    pub fn companions(&self, schema: &Schema) -> Result<Vec<Place>> {
-        let endings = self.format.sink().companions(schema).iter();
+    /// Returns the files that can be next to the output, which are complete before it.
+    pub fn companions(&self) -> Result<Vec<Place>> {
+        let endings = self.format.companions().iter();
         endings.map(|ending| self.companion(ending)).collect()
     }
 }

@@ -1,7 +1,8 @@
 //! A matrix with the ids of its rows next to it.
 
 use std::{
-    io::{BufWriter, Write},
+    fs,
+    io::{self, BufWriter, Write},
     path::Path,
 };
 
@@ -22,11 +23,8 @@ const PATHS: &str = "paths.txt";
 const SCALES: &str = "scales.npy";
 
 impl Sink for Npy {
-    fn companions(&self, schema: &Schema) -> &'static [&'static str] {
-        match schema.dtype {
-            Dtype::I8 => &[PATHS, SCALES],
-            Dtype::F32 | Dtype::F16 => &[PATHS],
-        }
+    fn companions(&self) -> &'static [&'static str] {
+        &[PATHS, SCALES]
     }
 
     fn check(&self, schema: &Schema) -> Result<()> {
@@ -59,7 +57,15 @@ impl Sink for Npy {
             Ok(())
         })?;
         let writing = |error| Error::writing(path, error);
-        if schema.dtype == Dtype::I8 {
+        if schema.dtype != Dtype::I8 {
+            // Those of an earlier output of this name.
+            match fs::remove_file(path.with_extension(SCALES)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(writing(error));
+                }
+                _ => (),
+            }
+        } else {
             write_with(&path.with_extension(SCALES), |file| {
                 let header = npy::header_of("<f4", &scales_shape);
                 file.write_all(&header).map_err(writing)?;

@@ -28,8 +28,9 @@ pub type Rows = Box<dyn Iterator<Item = Result<Row>>>;
 
 /// A format of results.
 pub(in crate::bulk) trait Sink {
-    /// Returns the endings of the files next to the output, which are complete before it.
-    fn companions(&self, _schema: &Schema) -> &'static [&'static str] {
+    /// Returns the endings of the files that can be next to the output. They are complete before
+    /// it.
+    fn companions(&self) -> &'static [&'static str] {
         &[]
     }
 

@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 use super::{Embed, Run, report};
 use crate::{
     bulk::{
-        Failure, Journal, Lease, Manifest, Output, OutputFile, Record, Results, Saved, Schema,
-        Summary, rows_of,
+        Failure, Journal, Lease, Manifest, Output, OutputFile, Record, Results, Saved, Summary,
+        rows_of,
     },
     cli::{
         interrupt::{self, defer_exit, is_interrupted},
@@ -48,8 +48,10 @@ impl Embed {
         let lease = Lease::take(&file.place).await?;
         let written = self.write_with_lease(extractor, output, &run, &file, &local, lease.as_ref());
         let written = written.await;
-        if let Some(lease) = lease {
-            lease.release().await?;
+        if let Some(lease) = lease
+            && let Err(error) = lease.release().await
+        {
+            tracing::warn!(%error, "the lease stays until it expires");
         }
         if is_interrupted() {
             if let Err(error) = written {
@@ -137,7 +139,7 @@ impl Embed {
             output: OutputFile::of(local, file.place.name())?,
             ..run.manifest.clone()
         };
-        publish(file, local, &run.schema).await?;
+        publish(file, local).await?;
         if !manifest.shard.is_whole() {
             let content = serde_json::to_vec_pretty(&manifest)?;
             output
@@ -192,16 +194,18 @@ async fn is_finished(run: &Run, output: &Output) -> anyhow::Result<bool> {
 }
 
 /// Copies local files to the store that the output is in, the output last.
-async fn publish(file: &Output, local: &Path, schema: &Schema) -> Result<()> {
+async fn publish(file: &Output, local: &Path) -> Result<()> {
     let Place::Object(object) = &file.place else {
         return Ok(());
     };
-    for companion in file.companions(schema)? {
+    for companion in file.companions()? {
         let from = local.with_file_name(companion.name());
-        if let Place::Object(object) = companion {
+        if let Place::Object(object) = companion
+            && from.exists()
+        {
             object.upload(&from).await?;
+            let _ = fs::remove_file(from);
         }
-        let _ = fs::remove_file(from);
     }
     object.upload(local).await?;
     let _ = fs::remove_file(local);

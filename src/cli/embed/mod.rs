@@ -6,10 +6,7 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
@@ -206,25 +203,23 @@ impl Embed {
         };
         let total = self.count(shard).await?;
         let mut progress = Progress::new(Unit::Items);
-        let mut recalled = 0;
-        progress.show("embedding", 0, total.known());
-        let summary = pipeline.run(listed, journal, saved, interrupted(), |record, journal| {
-            if !journal.is_caught_up() {
-                recalled += 1;
+        progress.show("embedding", 0, total.get().copied());
+        let summary = pipeline.run(listed, journal, saved, interrupted(), |shown| {
+            if !shown.is_new {
                 progress.skip();
             }
-            progress.show("embedding", journal.records(), total.known());
-            show(record)
+            progress.show("embedding", shown.count, total.get().copied());
+            show(shown.record)
         });
         Ok(summary.await?)
     }
 
     /// Counts the images of local folders and lists in the background.
-    async fn count(&self, shard: Shard) -> Result<Total> {
-        let total = Total::default();
+    async fn count(&self, shard: Shard) -> Result<Arc<OnceLock<u64>>> {
+        let total = Arc::new(OnceLock::new());
         let listing = Listing::open(&self.sources, self.column.as_deref()).await?;
         if listing.is_quick() {
-            let counted = total.clone();
+            let counted = Arc::clone(&total);
             let mut listed = listing.list(shard);
             tokio::spawn(async move {
                 let mut count = 0;
@@ -235,7 +230,7 @@ impl Embed {
                         Err(_) => return,
                     }
                 }
-                counted.0.store(count, Ordering::Relaxed);
+                let _ = counted.set(count);
             });
         }
         Ok(total)
@@ -270,23 +265,6 @@ impl Embed {
         let out = io::stderr();
         report(out, &summary, &failures, started, "standard output")?;
         Ok(exit_code(failures.is_empty()))
-    }
-}
-
-/// The number of images, once it is known.
-#[derive(Clone)]
-struct Total(Arc<AtomicU64>);
-
-impl Default for Total {
-    fn default() -> Self {
-        Self(Arc::new(AtomicU64::new(u64::MAX)))
-    }
-}
-
-impl Total {
-    fn known(&self) -> Option<u64> {
-        let total = self.0.load(Ordering::Relaxed);
-        (total != u64::MAX).then_some(total)
     }
 }
 

@@ -43,14 +43,6 @@ pub struct ObjectPlace {
     base: String,
 }
 
-/// What must hold for an object to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Precondition {
-    None,
-    /// No such object exists.
-    IsNew,
-}
-
 impl ObjectPlace {
     /// Parses an address, such as `s3://bucket/folder/file`. Settings and credentials come from
     /// the environment.
@@ -162,7 +154,7 @@ impl ObjectPlace {
     }
 
     /// Reads the whole object.
-    pub(super) async fn read(&self) -> Result<Bytes> {
+    pub(crate) async fn read(&self) -> Result<Bytes> {
         let read = async { self.store.get(&self.key).await?.bytes().await };
         // The caller names the object.
         read.await.map_err(|error| failed("reading", error))
@@ -198,13 +190,17 @@ impl ObjectPlace {
         })
     }
 
-    /// Writes an object as a whole. Returns false if the precondition does not hold.
-    pub(crate) async fn write(&self, bytes: Bytes, precondition: Precondition) -> Result<bool> {
-        let mode = match precondition {
-            Precondition::None => PutMode::Overwrite,
-            Precondition::IsNew => PutMode::Create,
-        };
-        let options = PutOptions::from(mode);
+    /// Writes an object as a whole.
+    pub(crate) async fn write(&self, bytes: Bytes) -> Result<()> {
+        let written = self.store.put(&self.key, bytes.into()).await;
+        written
+            .map(drop)
+            .map_err(|error| self.failed("writing", error))
+    }
+
+    /// Writes an object unless there is one. Returns whether it was written.
+    pub(crate) async fn write_new(&self, bytes: Bytes) -> Result<bool> {
+        let options = PutOptions::from(PutMode::Create);
         match self.store.put_opts(&self.key, bytes.into(), options).await {
             Ok(_) => Ok(true),
             Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => Ok(false),
