@@ -1,10 +1,13 @@
 """What the tests of the engines share: servers, a run of `dinoserve embed` without an engine, and how they compare."""
 
+import argparse
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -124,3 +127,19 @@ def servers(program: Path) -> set[int]:
             if os.path.samefile(f"/proc/{process}/exe", program) and " serve " in title(process):
                 found.add(process)
     return found
+
+
+def run(check: Callable[[Path, Path, str, Path], None], about: str) -> None:
+    """Runs the check of a test by the arguments of its command line."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("program", type=Path, help="the program dinoserve")
+    parser.add_argument("folder", type=Path, help="a folder of images, some hundreds")
+    parser.add_argument("--model", default="dinov2-small-focus")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix=f"{Path(sys.argv[0]).stem}-"))
+    try:
+        check(arguments.program.resolve(), arguments.folder.resolve(), arguments.model, folder)
+    except Failed as failed:
+        sys.exit(f"{Path(sys.argv[0]).stem}: {failed}")
+    finally:
+        shutil.rmtree(folder)

@@ -8,18 +8,15 @@ at the same address some seconds later. Each image must be in the output once, a
 `dinoserve embed` on the same folder.
 """
 
-import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from pathlib import Path
 
-from comparison import Failed, compare, copy_images, local_run, start_server
+from comparison import Failed, compare, copy_images, local_run, run, start_server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Seconds until a run has failed.
@@ -76,20 +73,5 @@ def check(program: Path, source: Path, model: str, folder: Path) -> None:
     print(compare(output, expected))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("program", type=Path, help="the program dinoserve")
-    parser.add_argument("folder", type=Path, help="a folder of images, some hundreds")
-    parser.add_argument("--model", default="dinov2-small-focus")
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="daft-test-"))
-    try:
-        check(arguments.program.resolve(), arguments.folder.resolve(), arguments.model, folder)
-    except Failed as failed:
-        sys.exit(f"daft_test: {failed}")
-    finally:
-        shutil.rmtree(folder)
-
-
 if __name__ == "__main__":
-    main()
+    run(check, __doc__)

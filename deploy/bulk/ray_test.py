@@ -8,13 +8,10 @@ SIGKILL while the actor embeds. First each actor has a server of its own, then a
 output once, and each embedding must be that of `dinoserve embed` on the same folder.
 """
 
-import argparse
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +26,7 @@ os.environ["RAY_health_check_period_ms"] = "1000"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])
 
 import pyarrow.parquet as pq
-from comparison import Failed, below, compare, copy_images, local_run, servers, service, title
+from comparison import Failed, below, compare, copy_images, local_run, run, servers, service, title
 from ray.cluster_utils import Cluster
 
 ACTOR = "Embedder"
@@ -121,20 +118,5 @@ def check(program: Path, source: Path, model: str, folder: Path) -> None:
     print("no server is left")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("program", type=Path, help="the program dinoserve")
-    parser.add_argument("folder", type=Path, help="a folder of images, some hundreds")
-    parser.add_argument("--model", default="dinov2-small-focus")
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="ray-test-"))
-    try:
-        check(arguments.program.resolve(), arguments.folder.resolve(), arguments.model, folder)
-    except Failed as failed:
-        sys.exit(f"ray_test: {failed}")
-    finally:
-        shutil.rmtree(folder)
-
-
 if __name__ == "__main__":
-    main()
+    run(check, __doc__)
