@@ -79,6 +79,9 @@ impl Cursor {
         // A slow client pauses the transaction.
         const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
                              SET LOCAL idle_in_transaction_session_timeout = '10min'";
+        // The client looks up a type that is new to a connection while the rows of the first answer
+        // wait, and more than a few of these would wait forever.
+        client.query_typed("SELECT NULL::vector", &[]).await?;
         client.batch_execute(BEGIN).await?;
         let gallery = galleries::require(client, name).await?;
         let declare = format!(

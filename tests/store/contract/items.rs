@@ -453,7 +453,7 @@ async fn pages_list_each_item_once_during_writes(place: &Place) {
 
 async fn stored_items_survive_reopening(place: &Place) {
     let gallery = name("g");
-    let binding = binding(16);
+    let binding = binding(384);
     let mut random = Random(8);
     let store = place.open().await;
     for n in 0..40 {
@@ -462,7 +462,7 @@ async fn stored_items_survive_reopening(place: &Place) {
             &format!("{n}"),
             if n % 2 == 0 { "even" } else { "odd" },
             &metadata,
-            random.direction(16),
+            random.direction(384),
         );
         store.put(&gallery, &binding, vec![item]).await.unwrap();
     }
@@ -477,12 +477,17 @@ async fn stored_items_survive_reopening(place: &Place) {
     drop(store);
 
     let store = place.open().await;
+    // The first read of a new connection has more than it holds ahead.
     assert_eq!(read_all(&store, &gallery, Parts::ALL).await, before);
     assert_eq!(store.search(&gallery, query).await.unwrap(), found);
     let info = store.require_gallery(&gallery).await.unwrap();
     assert_eq!((info.items, &info.binding), (30, &binding));
     store
-        .put(&gallery, &binding, vec![plain("new", random.direction(16))])
+        .put(
+            &gallery,
+            &binding,
+            vec![plain("new", random.direction(384))],
+        )
         .await
         .unwrap();
     assert_eq!(
