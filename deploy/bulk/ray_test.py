@@ -46,7 +46,7 @@ def rows(output: Path) -> int:
     return count
 
 
-def run(example: list[str], output: Path, log: Path, images: int) -> float:
+def run_example(example: list[str], output: Path, log: Path, images: int) -> float:
     """Runs the example on a new cluster, kills the raylet of an actor, and returns the seconds."""
     cluster = Cluster()
     try:
@@ -107,7 +107,7 @@ def check(program: Path, source: Path, model: str, folder: Path) -> None:
             print(f"{name}:")
             output, log = folder / f"output-{index}", folder / f"{index}.log"
             blocks = ["--actors", str(ACTORS), "--blocks", str(max(count // 10, 1))]
-            seconds = run([*example, str(output), *options, *blocks], output, log, count + 1)
+            seconds = run_example([*example, str(output), *options, *blocks], output, log, count + 1)
             print(f"  {count} images in {seconds:.1f} s, {count / seconds:.1f} images/s, with the start of the actors")
             print(f"  {compare(output, expected)}")
     end = time.monotonic() + 60

@@ -264,6 +264,13 @@ class Run:
 
         return wait_for(f"shard {shard} is in the middle", found)
 
+    def signal_time_limit(self, shard: int) -> None:
+        """Sends the signal that Slurm sends before the time limit."""
+        command = ["scancel", "--batch", "--signal=USR1", self.task(shard)["JobId"]]
+        # While other tasks of the array wait, Slurm sends it but says that it cannot, and scancel repeats it after 5 s.
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, env=self.cluster.environment, capture_output=True, timeout=4)
+
     def wait_until_queued_again(self, shard: int) -> None:
         def queued() -> bool:
             task = self.task(shard)
@@ -303,7 +310,7 @@ def check(program: Path, images: Path, model: str, folder: Path) -> None:
         os.kill(killed, signal.SIGKILL)
         print(f"shard 0: worker {killed} killed with {saved_bytes(distributed, 0)} bytes saved")
         stopped = run.in_the_middle(1, half)
-        cluster.run("scancel", "--batch", "--signal=USR1", run.task(1)["JobId"])
+        run.signal_time_limit(1)
         print(f"shard 1: worker {stopped} stopped as by the time limit")
         run.wait_until_queued_again(0)
         run.wait_until_queued_again(1)
