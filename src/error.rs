@@ -42,6 +42,31 @@ pub enum Kind {
     Internal,
 }
 
+impl Kind {
+    /// Returns whether an error, if it occurs with an image of many, is about this image alone:
+    /// work over all of them goes on with the others, and need not try this one again.
+    pub(crate) fn is_about_image(self) -> bool {
+        match self {
+            Self::Malformed
+            | Self::TooLarge
+            | Self::UndecodableImage
+            | Self::LimitExceeded
+            | Self::NotFound
+            | Self::Io
+            | Self::Internal => true,
+            Self::InvalidOption
+            | Self::ModelRejected
+            | Self::Conflict
+            | Self::Damaged
+            | Self::StorageFull
+            | Self::Overloaded
+            | Self::Unavailable
+            | Self::Artifact
+            | Self::Download => false,
+        }
+    }
+}
+
 /// A limit that was exceeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {

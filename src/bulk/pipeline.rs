@@ -196,7 +196,7 @@ impl Pipeline<'_> {
                 let SourceImage { id, label, .. } = *image;
                 (Record::Row(self.schema.row(id, label, &made.value)), is_dim)
             }
-            Err(error) if !is_about_image(error.kind()) => {
+            Err(error) if !error.kind().is_about_image() => {
                 return Err(error.context(&image.origin));
             }
             Err(error) => (Record::failed(image.id, &error), false),
@@ -298,28 +298,5 @@ impl Summary {
             count: journal.records(),
             is_new,
         })
-    }
-}
-
-/// Whether an error is about the image alone, and would be the same in another run.
-fn is_about_image(kind: Kind) -> bool {
-    match kind {
-        Kind::Malformed
-        | Kind::TooLarge
-        | Kind::UndecodableImage
-        | Kind::LimitExceeded
-        | Kind::NotFound
-        | Kind::Io
-        // Twice, see [`Pipeline::features`].
-        | Kind::Internal => true,
-        Kind::InvalidOption
-        | Kind::ModelRejected
-        | Kind::Conflict
-        | Kind::Damaged
-        | Kind::StorageFull
-        | Kind::Overloaded
-        | Kind::Unavailable
-        | Kind::Artifact
-        | Kind::Download => false,
     }
 }

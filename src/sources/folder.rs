@@ -16,54 +16,6 @@ use crate::{
     vision::{HEAD_LENGTH, Identified, identify, image_extensions},
 };
 
-/// Files found below a folder.
-#[derive(Debug, Default)]
-pub struct FoundImages {
-    /// Paths of the image files, sorted.
-    pub paths: Vec<PathBuf>,
-    /// Relative paths of subfolders and files that cannot be read, each with the reason.
-    pub unreadable: Vec<(String, Error)>,
-    /// The other files.
-    pub skipped: SkippedFiles,
-}
-
-/// Finds the image files below `root`: those with one of [`image_extensions`], in any case, and
-/// those of other names whose first bytes are those of an image. Counts the others.
-///
-/// # Errors
-/// [`Kind::Io`] if `root` itself cannot be read.
-pub fn find_images(root: &Path) -> Result<FoundImages> {
-    let mut found = FoundImages::default();
-    walk(root, &mut |file| {
-        found.add(root, file);
-        true
-    })?;
-    Ok(found)
-}
-
-impl FoundImages {
-    /// Rejects a folder without image files. The error lists what was found instead.
-    ///
-    /// # Errors
-    /// [`Kind::InvalidOption`] without the path of an image.
-    pub fn check_any(&self, root: &Path) -> Result<()> {
-        if !self.paths.is_empty() {
-            return Ok(());
-        }
-        Err(no_images(root, &self.unreadable, &self.skipped))
-    }
-
-    fn add(&mut self, root: &Path, file: Found) {
-        match file {
-            Found::Image(path) => self.paths.push(path),
-            Found::Unreadable(path, error) => {
-                self.unreadable.push((relative_path(root, &path), error));
-            }
-            Found::Other(_, kind, advice) => self.skipped.add(kind, advice),
-        }
-    }
-}
-
 fn no_images(root: &Path, unreadable: &[(String, Error)], skipped: &SkippedFiles) -> Error {
     let mut detail = format!(
         "{}: the folder has no images; supported extensions: {}",
@@ -79,7 +31,9 @@ fn no_images(root: &Path, unreadable: &[(String, Error)], skipped: &SkippedFiles
     Error::new(Kind::InvalidOption, detail)
 }
 
-/// The images below a folder.
+/// The image files below a folder, sorted by the parts of their paths: those with one of
+/// [`image_extensions`], in any case, and those of other names whose first bytes are those of an
+/// image.
 pub(super) struct Folder {
     pub(super) root: PathBuf,
     /// Begins each id, if several sources are read.

@@ -112,6 +112,22 @@ impl SourceImage {
         }
     }
 
+    /// An image that is in memory. `origin` says where it comes from.
+    pub fn in_memory(id: String, bytes: Bytes, origin: String) -> Self {
+        let identity = Identity {
+            bytes: bytes.len() as u64,
+            version: String::new(),
+        };
+        Self {
+            id,
+            label: None,
+            metadata: None,
+            origin,
+            line: None,
+            content: Content::Bytes { bytes, identity },
+        }
+    }
+
     /// Returns an error that names this image.
     pub fn about(&self, error: Error) -> Error {
         error.about(Path::new(&self.origin))

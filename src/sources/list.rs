@@ -3,13 +3,14 @@
 use std::{
     fmt::Display,
     io::{BufRead, BufReader, Read, stdin},
+    path::{Component, Path},
 };
 
 use futures_util::stream::BoxStream;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Listed, Place, Source, SourceImage, blocking_list};
+use super::{Listed, Place, Source, SourceImage, blocking_list, store::ObjectPlace};
 use crate::error::{Error, Kind, Result};
 
 /// The columns of a CSV file and the members of a line of JSONL. Only `path` is required.
@@ -194,6 +195,41 @@ impl List {
     }
 }
 
+/// Reads a line of a JSONL list that others write: its path is an address, or one below `root`.
+///
+/// # Errors
+/// [`Kind::InvalidOption`] for an invalid line, or a path that is not below `root`.
+pub fn image_of_line(line: &str, root: Option<&Place>) -> Result<SourceImage> {
+    let row: Row<Value> =
+        serde_json::from_str(line).map_err(|error| Error::option("line", error))?;
+    let place = match root {
+        _ if row.path.contains("://") => ObjectPlace::parse(&row.path).map(Place::Object)?,
+        Some(root) if is_below(&row.path) => root.join(&row.path)?,
+        Some(_) => {
+            let detail = format_args!("{:?} is not below the root", row.path);
+            return Err(Error::option("path", detail));
+        }
+        None => {
+            let detail = format_args!(
+                "{:?} is no address, such as s3://photos/cat.jpg, and there is no root for paths",
+                row.path
+            );
+            return Err(Error::option("path", detail));
+        }
+    };
+    let mut image = SourceImage::listed(row.id.unwrap_or(row.path), place, String::new());
+    image.line = None;
+    image.label = row.label;
+    image.metadata = row.metadata;
+    Ok(image)
+}
+
+/// Whether a path leads to something below the folder that it is relative to.
+fn is_below(path: &str) -> bool {
+    let mut parts = Path::new(path).components();
+    !path.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,5 +304,27 @@ mod tests {
         let found = read(Format::Text, "{a}.png\nhttps://host/b%20c.png\n").expect("a list");
         assert_eq!(image(&found[0]).origin, "/data/{a}.png");
         assert_eq!(image(&found[1]).id, "https://host/b%20c.png");
+    }
+    #[test]
+    fn lines_of_others_stay_below_the_root() {
+        let root = Place::parse("/data").expect("a path");
+        let line = |path: &str| serde_json::json!({ "path": path }).to_string();
+        let image = image_of_line(&line("a/b.png"), Some(&root)).expect("below the root");
+        assert_eq!(
+            (image.id.as_str(), image.origin.as_str()),
+            ("a/b.png", "/data/a/b.png")
+        );
+        let image = image_of_line(&line("https://host/b.png"), None).expect("an address");
+        assert_eq!(image.id, "https://host/b.png");
+        for path in [
+            "/etc/passwd",
+            "../b.png",
+            "a/../../b.png",
+            "file:///etc/passwd",
+            "",
+        ] {
+            assert!(image_of_line(&line(path), Some(&root)).is_err(), "{path}");
+        }
+        assert!(image_of_line(&line("b.png"), None).is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! their names and reads one after the other. The id and the label of an image are derived here
 //! and nowhere else.
 
+pub mod blocking;
 mod folder;
 mod identity;
 mod image;
@@ -20,9 +21,10 @@ mod store;
 mod table;
 mod tar;
 
-pub use folder::{FoundImages, find_images, path_segments, relative_path};
+pub use folder::{path_segments, relative_path};
 pub use identity::Identity;
 pub use image::{Listed, SourceImage};
+pub use list::image_of_line;
 pub use listing::Listing;
 pub use place::Place;
 pub use shard::Shard;

@@ -1,14 +1,11 @@
 //! Crops, color changes, batches and the loader.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Mutex,
-};
+use std::{path::Path, sync::Mutex};
 
 use dinoserve::vision::RgbImage;
 use dinoserve_train::data::{
-    Augmentation, CropConfig, Dataset, Loader, UnreadableFiles, append_normalized, blur,
-    brightness, contrast, hue, saturation, solarize,
+    Augmentation, CropConfig, Dataset, ImageList, Loader, UnreadableImages, append_normalized,
+    blur, brightness, contrast, hue, saturation, solarize,
 };
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde_json::Value;
@@ -118,7 +115,7 @@ fn crops_have_the_configured_area() {
 
 fn dataset(root: &Path) -> Dataset {
     write_images(root, 6);
-    let paths = dinoserve::sources::find_images(root).unwrap().paths;
+    let images = ImageList::read(root.to_str().unwrap()).unwrap().images;
     let crops = CropConfig {
         global_size: 28,
         local_size: 14,
@@ -126,7 +123,7 @@ fn dataset(root: &Path) -> Dataset {
         ..CropConfig::default()
     };
     Dataset {
-        paths,
+        images,
         labels: None,
         crops,
         batch: 5,
@@ -209,33 +206,41 @@ fn smaller_views_are_blurred_less() {
     );
 }
 
+fn path(dataset: &Dataset, index: usize) -> &Path {
+    dataset.images[index].path().expect("a file")
+}
+
 #[test]
 fn unreadable_images_are_reported_once_and_replaced_by_others() {
     let folder = tempfile::tempdir().unwrap();
     let mut dataset = dataset(folder.path());
-    let whole = std::fs::read(&dataset.paths[0]).unwrap();
-    std::fs::write(&dataset.paths[2], &whole[..whole.len() / 2]).unwrap();
-    std::fs::write(&dataset.paths[7], "no image").unwrap();
-    let unreadable = Mutex::new(UnreadableFiles::default());
+    let whole = std::fs::read(path(&dataset, 0)).unwrap();
+    std::fs::write(path(&dataset, 2), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(path(&dataset, 7), "no image").unwrap();
+    let unreadable = Mutex::new(UnreadableImages::default());
     for number in 0..4 {
         let batch = dataset.batch(number, &unreadable).unwrap();
         assert_eq!(batch.global.len(), 2 * 5 * 3 * 28 * 28);
         assert_eq!(batch, dataset.batch(number, &unreadable).unwrap());
     }
-    let reported: Vec<PathBuf> = unreadable
+    let reported: Vec<String> = unreadable
         .lock()
         .unwrap()
         .take_unreported()
         .into_iter()
-        .map(|(path, _)| path)
+        .map(|(origin, _)| origin)
         .collect();
     assert_eq!(reported.len(), 2, "each file is reported once");
-    assert!(reported.contains(&dataset.paths[2]) && reported.contains(&dataset.paths[7]));
+    assert!(
+        [2, 7]
+            .iter()
+            .all(|&index| reported.contains(&dataset.images[index].origin))
+    );
     dataset.batch(0, &unreadable).unwrap();
     assert!(unreadable.lock().unwrap().take_unreported().is_empty());
 
-    for path in &dataset.paths {
-        std::fs::write(path, "no image").unwrap();
+    for index in 0..dataset.images.len() {
+        std::fs::write(path(&dataset, index), "no image").unwrap();
     }
     dataset.seed = 4;
     let error = dataset.batch(0, &unreadable).unwrap_err().to_string();

@@ -8,7 +8,7 @@ use std::{
 
 use dinoserve_train::{
     config::Config,
-    run::{EvaluationFolders, RunFiles},
+    run::{EvaluationSources, RunFiles},
 };
 
 use crate::support::{prepare_run, server_golden, tiny_config, write_images};
@@ -148,7 +148,7 @@ fn wrong_commands_fail_with_a_helpful_message() {
         );
     }
     let missing = root.path().join("missing");
-    let folders = EvaluationFolders::default();
+    let folders = EvaluationSources::default();
     let Err(error) = prepare_run(&missing, &out, &tiny_config(), &folders) else {
         panic!("a missing folder is accepted");
     };

@@ -4,20 +4,21 @@ use std::{path::Path, sync::atomic::AtomicBool};
 
 use dinoserve_train::{
     config::Config,
+    data::ImageList,
     method::{Method, StepReport},
     model::flatten,
     run::{
-        Collapse, EvaluationFolders, KnnMetrics, LabeledSet, Run, RunFiles, RunOutcome,
+        Collapse, EvaluationSources, KnnMetrics, LabeledSet, Run, RunFiles, RunOutcome,
         StepMetrics, knn_accuracy,
     },
 };
 
-use crate::support::{prepare_run, tiny_config, values, write_images};
+use crate::support::{prepare_run, text, tiny_config, values, write_images};
 
 /// Prepares a run whose accuracy is measured on the images of `labeled`.
 fn prepare(images: &Path, labeled: &Path, out: &Path, config: &Config) -> Run {
-    let evaluation = EvaluationFolders {
-        set: Some(labeled.to_owned()),
+    let evaluation = EvaluationSources {
+        set: Some(text(labeled).to_owned()),
         gallery: None,
     };
     prepare_run(images, out, config, &evaluation).unwrap()
@@ -217,11 +218,35 @@ fn every_kind_of_collapse_is_detected() {
     );
 }
 
+/// A list in place of the folder, with the same ids, changes nothing.
+#[test]
+fn a_run_reads_any_source() {
+    let root = tempfile::tempdir().unwrap();
+    let images = root.path().join("images");
+    write_images(&images, 6);
+    let list = root.path().join("list.jsonl");
+    let lines = ImageList::read(text(&images)).unwrap().images.into_iter();
+    let lines = lines.map(|image| {
+        let path = format!("images/{}", image.id);
+        let line = serde_json::json!({"path": path, "id": image.id, "label": image.label});
+        format!("{line}\n")
+    });
+    std::fs::write(&list, lines.collect::<String>()).unwrap();
+    let config = tiny_config();
+    let metrics = [("folder", &images), ("list", &list)].map(|(name, source)| {
+        let mut run = prepare(source, source, &root.path().join(name), &config);
+        run.train(2, &AtomicBool::new(false)).unwrap();
+        timeless_metrics(&run)
+    });
+    assert_eq!(metrics[0], metrics[1]);
+    assert!(!metrics[0].0.is_empty() && !metrics[0].1.is_empty());
+}
+
 #[test]
 fn an_image_is_not_its_own_neighbor_within_a_set() {
     let root = tempfile::tempdir().unwrap();
     write_images(root.path(), 6);
-    let (sets, classes) = LabeledSet::find(&[root.path()], 28).unwrap();
+    let (sets, classes) = LabeledSet::find(&[text(root.path())], 28).unwrap();
     assert_eq!(classes, ["rings", "stripes"]);
     let vectors = sets[0].pixels().unwrap();
     let labels = &sets[0].labels;

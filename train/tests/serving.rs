@@ -15,13 +15,13 @@ use dinoserve::{
 };
 use dinoserve_train::{
     config::Config,
-    data::{append_normalized, read_image},
+    data::{ImageList, append_normalized, read_image},
     method::Method,
-    run::{EvaluationFolders, Run, export},
+    run::{EvaluationSources, Run, export},
 };
 
 use crate::support::{
-    assert_near, prepare_run, server_golden, tensor, tiny_config, values, write_images,
+    assert_near, prepare_run, server_golden, tensor, text, tiny_config, values, write_images,
 };
 
 /// Returns the path of the server's program, which is built with this one.
@@ -49,7 +49,7 @@ impl Drop for Serving {
 fn trained(root: &Path, config: &Config) -> Run {
     let images = root.join("images");
     write_images(&images, 6);
-    let folders = EvaluationFolders::default();
+    let folders = EvaluationSources::default();
     let mut run = prepare_run(&images, &root.join("run"), config, &folders).unwrap();
     run.train(1, &AtomicBool::new(false)).unwrap();
     run
@@ -166,7 +166,10 @@ fn a_trained_model_has_the_same_tokens_when_it_is_served() {
             max_patches: 100,
             shrinks: false,
         };
-        let (image, _) = transform.apply(&read_image(&file).unwrap()).unwrap();
+        let list = ImageList::read(text(&file)).unwrap();
+        let (image, _) = transform
+            .apply(&read_image(&list.images[0]).unwrap())
+            .unwrap();
         let mut pixels = Vec::new();
         append_normalized(&image, &mut pixels);
         let expected = backbone.forward(tensor(&pixels, [1, 3, 56, 56]), None, &mut None);

@@ -9,19 +9,19 @@ use std::{
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use dinoserve_train::{
     config::Config,
-    data::{Batch, CropConfig, Dataset, UnreadableFiles},
+    data::{Batch, CropConfig, Dataset, ImageList, UnreadableImages},
     method::{
         AdamW, LossConfig, Method, Trainer, TrainerState,
         loss::{accuracy, cross_entropy},
     },
     model::{FlatTensors, Heads, Network, flatten, load},
-    run::{EvaluationFolders, RunFiles},
+    run::{EvaluationSources, RunFiles},
 };
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 
 use crate::{
     step::{architecture, prepared},
-    support::{assert_near, prepare_run, tensor, tiny_config, values, write_images},
+    support::{assert_near, prepare_run, tensor, text, tiny_config, values, write_images},
 };
 
 const CLASSES: usize = 3;
@@ -216,7 +216,7 @@ fn the_method_does_not_change_the_first_backbone() {
         let mut config = tiny_config();
         config.method = method;
         let out = root.path().join(method.to_string());
-        let run = prepare_run(&images, &out, &config, &EvaluationFolders::default()).unwrap();
+        let run = prepare_run(&images, &out, &config, &EvaluationSources::default()).unwrap();
         let state = flatten(&run.trainer().state().student.backbone);
         state
             .into_iter()
@@ -231,7 +231,7 @@ fn the_method_does_not_change_the_first_backbone() {
 fn each_image_of_a_batch_has_the_label_of_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut paths: Vec<PathBuf> = Vec::new();
-    // The color of an image is its label.
+    // The order of the list is that of the names. The color of an image is its label.
     for class in 0..4u8 {
         for index in 0..5 {
             let path = folder.path().join(format!("{class}-{index}.png"));
@@ -247,7 +247,7 @@ fn each_image_of_a_batch_has_the_label_of_its_file() {
         std::fs::write(&paths[broken], "no image").unwrap();
     }
     let dataset = Dataset {
-        paths,
+        images: ImageList::read(text(folder.path())).unwrap().images,
         labels: Some(labels),
         crops: CropConfig {
             global_size: 14,
@@ -257,7 +257,7 @@ fn each_image_of_a_batch_has_the_label_of_its_file() {
         batch: 10,
         seed: 3,
     };
-    let unreadable = Mutex::new(UnreadableFiles::default());
+    let unreadable = Mutex::new(UnreadableImages::default());
     let mut seen = [0; 4];
     let mut light = [(f32::MAX, f32::MIN); 4];
     for number in 0..6 {
@@ -301,8 +301,8 @@ fn a_run_with_labels_learns_them_and_writes_its_own_metrics_and_curves() {
     config.optimizer.teacher_momentum = [0.8, 0.8];
     config.run.knn_epochs = 20;
     config.run.map_epochs = 20;
-    let evaluation = EvaluationFolders {
-        set: Some(images.clone()),
+    let evaluation = EvaluationSources {
+        set: Some(text(&images).to_owned()),
         gallery: None,
     };
     let mut run = prepare_run(&images, &out, &config, &evaluation).unwrap();
@@ -413,7 +413,7 @@ fn a_checkpoint_without_a_method_is_of_dino() {
     write_images(&images, 6);
     let config = tiny_config();
     let prepare =
-        |config: &Config| prepare_run(&images, &out, config, &EvaluationFolders::default());
+        |config: &Config| prepare_run(&images, &out, config, &EvaluationSources::default());
     prepare(&config)
         .unwrap()
         .train(1, &AtomicBool::new(true))

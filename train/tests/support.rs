@@ -12,7 +12,7 @@ use dinoserve::{
 };
 use dinoserve_train::{
     config::Config,
-    run::{EvaluationFolders, Run, RunFiles},
+    run::{EvaluationSources, Run, RunFiles},
 };
 use safetensors::SafeTensors;
 
@@ -170,14 +170,25 @@ pub fn tiny_config() -> Config {
     Config::parse(text, &[]).unwrap()
 }
 
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
 /// Prepares a run on the CPU with random initial weights.
 pub fn prepare_run(
     images: &Path,
     out: &Path,
     config: &Config,
-    evaluation: &EvaluationFolders,
+    evaluation: &EvaluationSources,
 ) -> anyhow::Result<Run> {
     let files = RunFiles::new(out);
     let device = Device::flex();
-    Run::prepare(images, files, config.clone(), None, evaluation, device)
+    Run::prepare(
+        text(images),
+        files,
+        config.clone(),
+        None,
+        evaluation,
+        device,
+    )
 }

@@ -22,13 +22,16 @@ use super::{
 };
 use crate::{
     config::Config,
-    run::{EvaluationFolders, Run, RunFiles, RunOutcome, log_line},
+    run::{EvaluationSources, Run, RunFiles, RunOutcome, log_line},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct RunCommand {
-    /// Folder of images, with its subfolders; for `--method supervised`, a subfolder for each label
-    folder: PathBuf,
+    /// Folder of images, with its subfolders; for `--method supervised`, a subfolder for each
+    /// label. Or any other source of `dinoserve embed`: a list, a WebDataset tar, a Parquet file,
+    /// or an address in a store
+    #[arg(value_name = "SOURCE")]
+    source: String,
 
     /// Folder of the run; a stopped run is resumed
     #[arg(long, value_name = "RUN")]
@@ -55,15 +58,15 @@ pub(super) struct RunCommand {
     #[arg(long, value_name = "COUNT")]
     batch: Option<usize>,
 
-    /// Folder of labeled images, on which the k-NN accuracy of the teacher is measured every few
-    /// epochs
-    #[arg(long, value_name = "DIR")]
-    knn_val: Option<PathBuf>,
+    /// Folder or other source of labeled images, on which the k-NN accuracy of the teacher is
+    /// measured every few epochs
+    #[arg(long, value_name = "SOURCE")]
+    knn_val: Option<String>,
 
-    /// Folder of labeled images that vote on those of `--knn-val` [default: the other images of
-    /// `--knn-val`]
-    #[arg(long, value_name = "DIR", requires = "knn_val")]
-    knn_train: Option<PathBuf>,
+    /// Folder or other source of labeled images that vote on those of `--knn-val` [default: the
+    /// other images of `--knn-val`]
+    #[arg(long, value_name = "SOURCE", requires = "knn_val")]
+    knn_train: Option<String>,
 
     /// Number of threads that make crops [default: half the cores]
     #[arg(long, value_name = "COUNT")]
@@ -87,12 +90,12 @@ impl RunCommand {
         let device = self.device.open()?;
         let files = RunFiles::new(&self.out);
         let (config, weights) = self.config(&files)?;
-        let evaluation = EvaluationFolders {
+        let evaluation = EvaluationSources {
             set: self.knn_val,
             gallery: self.knn_train,
         };
         let mut run = Run::prepare(
-            &self.folder,
+            &self.source,
             files.clone(),
             config.clone(),
             weights.as_ref(),

@@ -5,11 +5,11 @@
 
 use std::{
     collections::BTreeSet,
-    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use anyhow::bail;
+use dinoserve::sources::SourceImage;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
@@ -19,9 +19,9 @@ use crate::seed;
 /// The training images, and how they are cut into batches.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    /// The image files, in a fixed order.
-    pub paths: Vec<PathBuf>,
-    /// Index of the class of each file, if they are labeled.
+    /// The images, in a fixed order.
+    pub images: Vec<SourceImage>,
+    /// Index of the class of each image, if they are labeled.
     pub labels: Option<Vec<usize>>,
     /// Views of an image.
     pub crops: CropConfig,
@@ -31,18 +31,19 @@ pub struct Dataset {
     pub seed: u64,
 }
 
-/// Image files that could not be read. Each is tried once and replaced by another.
+/// Images that could not be read. Each is tried once and replaced by another.
 #[derive(Debug, Default)]
-pub struct UnreadableFiles {
-    known: BTreeSet<PathBuf>,
-    /// Files that were not reported yet, with the error.
-    unreported: Vec<(PathBuf, String)>,
+pub struct UnreadableImages {
+    /// Their indices.
+    known: BTreeSet<usize>,
+    /// Origins of those that were not reported yet, with the error.
+    unreported: Vec<(String, String)>,
 }
 
 impl Dataset {
     /// Returns the number of whole batches in an epoch. Each epoch leaves out other images.
     pub fn batches_per_epoch(&self) -> usize {
-        self.paths.len() / self.batch
+        self.images.len() / self.batch
     }
 
     /// Makes the batch with the given number, counted over all epochs.
@@ -52,7 +53,7 @@ impl Dataset {
     pub fn batch(
         &self,
         number: usize,
-        unreadable: &Mutex<UnreadableFiles>,
+        unreadable: &Mutex<UnreadableImages>,
     ) -> anyhow::Result<Batch> {
         let epoch = number / self.batches_per_epoch();
         let order = self.order(epoch);
@@ -89,7 +90,7 @@ impl Dataset {
 
     /// Returns the indices of the images in the order of an epoch.
     fn order(&self, epoch: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.paths.len()).collect();
+        let mut order: Vec<usize> = (0..self.images.len()).collect();
         order.shuffle(&mut seed::random([self.seed, epoch as u64, u64::MAX]));
         order
     }
@@ -101,36 +102,36 @@ impl Dataset {
         order: &[usize],
         position: usize,
         epoch: usize,
-        unreadable: &Mutex<UnreadableFiles>,
+        unreadable: &Mutex<UnreadableImages>,
     ) -> anyhow::Result<(usize, Views)> {
         let unreadable = || unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         for offset in 0..order.len() {
             let index = order[(position + offset) % order.len()];
-            let path = &self.paths[index];
-            if unreadable().known.contains(path) {
+            if unreadable().known.contains(&index) {
                 continue;
             }
-            match read_image(path) {
+            let image = &self.images[index];
+            match read_image(image) {
                 Ok(image) => {
                     let seed = seed::mix([self.seed, epoch as u64, position as u64]);
                     return Ok((index, self.crops.views(&image, seed)));
                 }
-                Err(error) => unreadable().add(path, &error.to_string()),
+                Err(error) => unreadable().add(index, image, error.to_string()),
             }
         }
         bail!("none of the {} images can be read", order.len())
     }
 }
 
-impl UnreadableFiles {
-    /// Returns the files that were found since the last call, and why they cannot be read.
-    pub fn take_unreported(&mut self) -> Vec<(PathBuf, String)> {
+impl UnreadableImages {
+    /// Returns the origins of those found since the last call, and why they cannot be read.
+    pub fn take_unreported(&mut self) -> Vec<(String, String)> {
         std::mem::take(&mut self.unreported)
     }
 
-    fn add(&mut self, path: &Path, error: &str) {
-        if self.known.insert(path.to_owned()) {
-            self.unreported.push((path.to_owned(), error.to_owned()));
+    fn add(&mut self, index: usize, image: &SourceImage, error: String) {
+        if self.known.insert(index) {
+            self.unreported.push((image.origin.clone(), error));
         }
     }
 }

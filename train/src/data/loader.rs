@@ -1,7 +1,6 @@
 //! Loads batches ahead of the trainer on background threads.
 
 use std::{
-    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, sync_channel},
@@ -11,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 
-use super::{Batch, Dataset, UnreadableFiles};
+use super::{Batch, Dataset, UnreadableImages};
 
 /// Number of batches that are prepared ahead.
 const PREFETCH: usize = 2;
@@ -19,7 +18,7 @@ const PREFETCH: usize = 2;
 /// Makes batches in the background, in their order.
 pub struct Loader {
     batches: Receiver<anyhow::Result<Batch>>,
-    unreadable: Arc<Mutex<UnreadableFiles>>,
+    unreadable: Arc<Mutex<UnreadableImages>>,
     wait_time: Duration,
 }
 
@@ -36,7 +35,7 @@ impl Loader {
             .build()
             .context("starting the threads of the loader")?;
         let (sender, batches) = sync_channel(PREFETCH);
-        let unreadable = Arc::<Mutex<UnreadableFiles>>::default();
+        let unreadable = Arc::<Mutex<UnreadableImages>>::default();
         let found = Arc::clone(&unreadable);
         std::thread::Builder::new()
             .name("loader".to_owned())
@@ -66,8 +65,8 @@ impl Loader {
         batch
     }
 
-    /// Returns the files that were found to be unreadable since the last call, and why.
-    pub fn take_unreadable(&self) -> Vec<(PathBuf, String)> {
+    /// Returns the origins of images that were found to be unreadable since the last call, and why.
+    pub fn take_unreadable(&self) -> Vec<(String, String)> {
         self.unreadable
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

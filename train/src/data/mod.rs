@@ -1,10 +1,11 @@
-//! From a folder of images to batches of augmented crops.
+//! From a source of images to batches of augmented crops.
 
 mod augment;
 mod batch;
 mod color;
 mod crops;
 mod dataset;
+mod images;
 mod loader;
 mod pixels;
 
@@ -13,7 +14,8 @@ pub use self::{
     batch::{Batch, MaskedPatches},
     color::{brightness, contrast, hue, saturation, solarize},
     crops::{CropConfig, Views},
-    dataset::{Dataset, UnreadableFiles},
+    dataset::{Dataset, UnreadableImages},
+    images::{ImageList, LabeledList, read_image},
     loader::Loader,
-    pixels::{append_normalized, read_image},
+    pixels::append_normalized,
 };

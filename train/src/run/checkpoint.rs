@@ -12,7 +12,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, TensorData},
 };
-use dinoserve::hex;
+use dinoserve::{hex, sources::SourceImage};
 use safetensors::{Dtype, SafeTensors, View};
 use sha2::{Digest, Sha256};
 
@@ -50,23 +50,22 @@ pub struct SavedRun {
 pub struct DatasetId {
     /// Number of images.
     pub images: usize,
-    /// SHA-256 of the file names within the folder, which may be moved.
+    /// SHA-256 of the ids of the images: a folder may be moved.
     pub names: String,
     /// Number of images in a step.
     pub images_per_step: usize,
 }
 
 impl DatasetId {
-    /// Identifies the images of `folder`.
-    pub(super) fn new(paths: &[PathBuf], folder: &Path, images_per_step: usize) -> Self {
+    /// Identifies images.
+    pub(super) fn new(images: &[SourceImage], images_per_step: usize) -> Self {
         let mut hash = Sha256::new();
-        for path in paths {
-            let name = path.strip_prefix(folder).unwrap_or(path);
-            hash.update(name.as_os_str().as_encoded_bytes());
+        for image in images {
+            hash.update(&image.id);
             hash.update([0]);
         }
         Self {
-            images: paths.len(),
+            images: images.len(),
             names: hex::encode(&hash.finalize()),
             images_per_step,
         }

@@ -1,15 +1,13 @@
 //! Quality of the features without training on them: the k-NN accuracy on labeled images (DINO's
 //! evaluation).
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use dinoserve::{
-    eval::{LabeledImages, nearest, predict},
+    eval::{nearest, predict},
     features::vote::{TEMPERATURE, Vote},
     model::Architecture,
-    sources::find_images,
+    sources::SourceImage,
     vision::{ResampleFilter, ResizeMode, RgbImage, Size, Transform, Window, resample_rgb},
 };
 use ndarray::{Array2, ArrayView2};
@@ -17,7 +15,7 @@ use rayon::prelude::*;
 
 use super::progress::log_line;
 use crate::{
-    data::{append_normalized, read_image},
+    data::{ImageList, append_normalized, read_image},
     model::Backbone,
 };
 
@@ -26,13 +24,13 @@ const BATCH: usize = 64;
 /// Side in pixels of the images whose plain pixels are compared.
 const PIXEL_SIDE: usize = 28;
 
-/// The folders of labeled images.
+/// The sources of labeled images, see [`ImageList::read`].
 #[derive(Debug, Clone, Default)]
-pub struct EvaluationFolders {
-    /// Folder of the images that are classified.
-    pub set: Option<PathBuf>,
-    /// Folder of the images that vote; by default the other images of `set`.
-    pub gallery: Option<PathBuf>,
+pub struct EvaluationSources {
+    /// Images that are classified.
+    pub set: Option<String>,
+    /// Images that vote; by default the other images of `set`.
+    pub gallery: Option<String>,
 }
 
 /// Labeled images and the number of neighbors that vote.
@@ -43,11 +41,11 @@ pub(super) struct KnnEvaluation {
     pub(super) neighbors: usize,
 }
 
-/// Images with the names of their folders as labels. They are read again for each measurement, so
+/// Labeled images. They are read again for each measurement, so
 /// that a set may be larger than memory.
 #[derive(Debug, Clone)]
 pub struct LabeledSet {
-    paths: Vec<PathBuf>,
+    images: Vec<SourceImage>,
     /// Index of the class of each image.
     pub labels: Vec<usize>,
     /// Side in pixels of the images as the model's input.
@@ -57,20 +55,20 @@ pub struct LabeledSet {
 impl KnnEvaluation {
     /// Finds the labeled images, for a model input of `size` pixels.
     pub(super) fn find(
-        folders: &EvaluationFolders,
+        sources: &EvaluationSources,
         size: usize,
         neighbors: usize,
     ) -> anyhow::Result<Option<Self>> {
-        let Some(set) = folders.set.as_deref() else {
+        let Some(set) = sources.set.as_deref() else {
             return Ok(None);
         };
-        let folders: Vec<&Path> = [Some(set), folders.gallery.as_deref()]
+        let sources: Vec<&str> = [Some(set), sources.gallery.as_deref()]
             .into_iter()
             .flatten()
             .collect();
-        let (mut sets, classes) = LabeledSet::find(&folders, size)?;
+        let (mut sets, classes) = LabeledSet::find(&sources, size)?;
         let gallery = if sets.len() > 1 { sets.pop() } else { None };
-        let set = sets.pop().context("a labeled folder is needed")?;
+        let set = sets.pop().context("labeled images are needed")?;
         let voters = gallery
             .as_ref()
             .map_or(set.labels.len() - 1, |gallery| gallery.labels.len());
@@ -107,31 +105,30 @@ impl KnnEvaluation {
 }
 
 impl LabeledSet {
-    /// Finds the images of labeled folders, for a model input of `size` pixels. Also returns the
-    /// sorted labels of all folders. Reports each unreadable image, and leaves it out.
+    /// Finds the images of labeled sources, for a model input of `size` pixels. Also returns the
+    /// sorted labels of all sources. Reports each unreadable image, and leaves it out.
     ///
     /// # Errors
-    /// If a folder has no subfolders with readable images.
-    pub fn find(folders: &[&Path], size: usize) -> anyhow::Result<(Vec<Self>, Vec<String>)> {
+    /// If a source has no readable images with labels.
+    pub fn find(sources: &[&str], size: usize) -> anyhow::Result<(Vec<Self>, Vec<String>)> {
         let mut sets = Vec::new();
-        for folder in folders {
-            let images = LabeledImages::new(folder, find_images(folder)?.paths)?;
-            let errors: Vec<_> = images
-                .paths
+        for &source in sources {
+            let list = ImageList::read(source)?.labeled(source)?;
+            let errors: Vec<_> = list
+                .images
                 .par_iter()
-                .map(|path| read_image(path).err())
+                .map(|image| read_image(image).err())
                 .collect();
             let mut readable = Vec::new();
-            for ((path, label), error) in images.paths.into_iter().zip(images.labels).zip(errors) {
+            for ((image, label), error) in list.images.into_iter().zip(list.labels).zip(errors) {
                 match error {
-                    Some(error) => log_line(format_args!("skipped {}: {error}", path.display())),
-                    None => readable.push((path, label)),
+                    Some(error) => log_line(format_args!("skipped {}: {error}", image.origin)),
+                    None => readable.push((image, label)),
                 }
             }
             ensure!(
                 !readable.is_empty(),
-                "none of the images of {} can be read",
-                folder.display()
+                "none of the images of {source} can be read"
             );
             sets.push(readable);
         }
@@ -143,9 +140,9 @@ impl LabeledSet {
         classes.sort();
         classes.dedup();
         let sets = sets.into_iter().map(|images| {
-            let (paths, labels): (Vec<_>, Vec<_>) = images.into_iter().unzip();
+            let (images, labels): (Vec<_>, Vec<String>) = images.into_iter().unzip();
             Self {
-                paths,
+                images,
                 labels: labels
                     .iter()
                     .map(|label| classes.partition_point(|class| class < label))
@@ -186,14 +183,14 @@ impl LabeledSet {
         compute: impl Fn(&[RgbImage]) -> anyhow::Result<Vec<f32>>,
     ) -> anyhow::Result<Array2<f32>> {
         let mut vectors = Vec::new();
-        for chunk in self.paths.chunks(BATCH) {
+        for chunk in self.images.chunks(BATCH) {
             let images: Vec<RgbImage> = read_resized(chunk, self.size)
                 .into_iter()
                 .collect::<Result<_, _>>()?;
             vectors.extend(compute(&images)?);
         }
-        let dim = vectors.len() / self.paths.len().max(1);
-        let mut vectors = Array2::from_shape_vec((self.paths.len(), dim), vectors)?;
+        let dim = vectors.len() / self.images.len().max(1);
+        let mut vectors = Array2::from_shape_vec((self.images.len(), dim), vectors)?;
         for mut row in vectors.rows_mut() {
             let length = row.dot(&row).sqrt().max(1e-12);
             row /= length;
@@ -231,7 +228,7 @@ pub fn knn_accuracy(
 
 /// Reads images and resizes them to the model's input of `size` pixels.
 pub(super) fn read_resized(
-    paths: &[PathBuf],
+    images: &[SourceImage],
     size: usize,
 ) -> Vec<dinoserve::error::Result<RgbImage>> {
     let transform = Transform {
@@ -242,9 +239,9 @@ pub(super) fn read_resized(
         max_patches: usize::MAX >> 8,
         shrinks: false,
     };
-    paths
+    images
         .par_iter()
-        .map(|path| Ok(transform.apply(&read_image(path)?)?.0))
+        .map(|image| Ok(transform.apply(&read_image(image)?)?.0))
         .collect()
 }
 

@@ -1,19 +1,20 @@
 //! The images of a run: those to train on, those to measure on, and those to draw maps of.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeSet;
 
 use anyhow::bail;
-use dinoserve::{eval::LabeledImages, sources, vision::RgbImage};
+use dinoserve::{sources::SourceImage, vision::RgbImage};
 
 use super::{
-    DatasetId, EvaluationFolders, RunFiles,
+    DatasetId, EvaluationSources, RunFiles,
     evaluate::{KnnEvaluation, read_resized},
     progress::log_line,
 };
-use crate::{config::Config, data::Dataset, method::Method};
+use crate::{
+    config::Config,
+    data::{Dataset, ImageList, LabeledList},
+    method::Method,
+};
 
 /// All images of a run.
 pub(super) struct RunInputs {
@@ -26,43 +27,51 @@ pub(super) struct RunInputs {
 }
 
 impl RunInputs {
-    /// Finds the images of `folder` and those of the labeled folders.
+    /// Finds the images of `source` and those of the labeled sources.
     pub(super) fn find(
-        folder: &Path,
+        source: &str,
         files: &RunFiles,
         config: &Config,
-        evaluation: &EvaluationFolders,
+        evaluation: &EvaluationSources,
     ) -> anyhow::Result<Self> {
-        let mut paths = find_images(folder, files.root())?;
+        let found = ImageList::read(source)?.without(files.root());
+        for (name, error) in &found.unreadable {
+            log_line(format_args!("skipped {name}: {error}"));
+        }
+        if !found.skipped.is_empty() {
+            log_line(format_args!("{}", found.skipped));
+        }
         let mut classes = Vec::new();
         let mut labels = None;
-        if config.method == Method::Supervised {
-            let images = LabeledImages::new(folder, paths)?;
-            if let Some(first) = images.unlabeled.first() {
+        let images = if config.method == Method::Supervised {
+            let labeled = found.labeled(source)?;
+            if let Some(first) = labeled.unlabeled.first() {
                 log_line(format_args!(
-                    "left out images without a label: {}, such as {first}, in no subfolder",
-                    images.unlabeled.len()
+                    "left out images without a label: {}, such as {}",
+                    labeled.unlabeled.len(),
+                    first.id
                 ));
             }
-            classes = find_classes(&images, folder)?;
-            labels = Some(class_indices(&images.labels, &classes));
-            paths = images.paths;
-        }
+            classes = find_classes(&labeled, source)?;
+            labels = Some(class_indices(&labeled.labels, &classes));
+            labeled.images
+        } else {
+            found.images
+        };
         let images_per_step = config.optimizer.images_per_step();
-        if paths.len() < images_per_step {
+        if images.len() < images_per_step {
             bail!(
-                "{} has {} images, but a step needs {images_per_step}; lower optimiser.batch or \
-                 optimiser.accumulate",
-                folder.display(),
-                paths.len()
+                "{source} has {} images, but a step needs {images_per_step}; lower optimiser.batch \
+                 or optimiser.accumulate",
+                images.len()
             );
         }
         Ok(Self {
-            map_images: map_images(&paths, config),
+            map_images: map_images(&images, config),
             classes,
-            dataset_id: DatasetId::new(&paths, folder, images_per_step),
+            dataset_id: DatasetId::new(&images, images_per_step),
             dataset: Dataset {
-                paths,
+                images,
                 labels,
                 crops: config.crops.clone(),
                 batch: config.optimizer.batch,
@@ -78,16 +87,15 @@ impl RunInputs {
 }
 
 /// Returns the labels of the images, sorted.
-fn find_classes(images: &LabeledImages, folder: &Path) -> anyhow::Result<Vec<String>> {
+fn find_classes(images: &LabeledList, source: &str) -> anyhow::Result<Vec<String>> {
     let classes: Vec<String> = BTreeSet::from_iter(&images.labels)
         .into_iter()
         .cloned()
         .collect();
     if let [only] = classes.as_slice() {
         bail!(
-            "all images of {} have the label {only:?}; training with labels needs at least two \
-             subfolders, one for each label",
-            folder.display()
+            "all images of {source} have the label {only:?}; training with labels needs at least \
+             two subfolders, one for each label"
         );
     }
     Ok(classes)
@@ -101,33 +109,11 @@ fn class_indices(labels: &[String], classes: &[String]) -> Vec<usize> {
         .collect()
 }
 
-/// Finds the images of a folder, without those of a run folder inside it.
-fn find_images(folder: &Path, run: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let sources::FoundImages {
-        mut paths,
-        unreadable,
-        skipped,
-    } = sources::find_images(folder)?;
-    for (path, error) in unreadable {
-        log_line(format_args!("skipped {path}: {error}"));
-    }
-    if !skipped.is_empty() {
-        log_line(format_args!("{skipped}"));
-    }
-    if let (Ok(folder_path), Ok(run)) = (folder.canonicalize(), run.canonicalize())
-        && let Ok(relative) = run.strip_prefix(&folder_path)
-    {
-        let run = folder.join(relative);
-        paths.retain(|path| !path.starts_with(&run));
-    }
-    Ok(paths)
-}
-
-/// Reads a few images from all over the folder, at the size of maps.
-fn map_images(paths: &[PathBuf], config: &Config) -> Vec<RgbImage> {
-    let count = config.run.map_images.min(paths.len());
-    let sample: Vec<PathBuf> = (0..count)
-        .map(|index| paths[index * paths.len() / count].clone())
+/// Reads a few images from all over the source, at the size of maps.
+fn map_images(images: &[SourceImage], config: &Config) -> Vec<RgbImage> {
+    let count = config.run.map_images.min(images.len());
+    let sample: Vec<SourceImage> = (0..count)
+        .map(|index| images[index * images.len() / count].clone())
         .collect();
     read_resized(&sample, 2 * config.crops.global_size)
         .into_iter()

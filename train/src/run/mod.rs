@@ -21,7 +21,7 @@ pub use self::{
     collapse::Collapse,
     config::RunConfig,
     device::open_device,
-    evaluate::{EvaluationFolders, LabeledSet, knn_accuracy},
+    evaluate::{EvaluationSources, LabeledSet, knn_accuracy},
     export::export,
     files::RunFiles,
     metrics::{KnnMetrics, RunMetrics, StepMetrics},

@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
@@ -12,7 +11,7 @@ use burn::tensor::Device;
 use dinoserve::onnx::weights::Weights;
 
 use super::{
-    Checkpoint, Collapse, EvaluationFolders, KnnMetrics, LabeledSet, RunFiles, RunMetrics,
+    Checkpoint, Collapse, EvaluationSources, KnnMetrics, LabeledSet, RunFiles, RunMetrics,
     StepMetrics, curves, files,
     inputs::RunInputs,
     maps,
@@ -52,23 +51,24 @@ pub struct Run {
 }
 
 impl Run {
-    /// Prepares a run over the images of `folder`. It resumes from the checkpoint in `files` if
-    /// there is one; otherwise it starts with `weights`, or random ones.
+    /// Prepares a run over the images of `source`, see
+    /// [`ImageList::read`](crate::data::ImageList::read). It resumes from the checkpoint in
+    /// `files` if there is one; otherwise it starts with `weights`, or random ones.
     ///
     /// # Errors
     /// If there are too few images, the configuration is wrong, the checkpoint is of other images,
     /// another process runs in the folder, or a file cannot be read.
     pub fn prepare(
-        folder: &Path,
+        source: &str,
         files: RunFiles,
         mut config: Config,
         weights: Option<&Weights>,
-        evaluation: &EvaluationFolders,
+        evaluation: &EvaluationSources,
         device: Device,
     ) -> anyhow::Result<Self> {
         config.check()?;
         config.run.shards = shards_on(&device, config.run.shards);
-        let inputs = RunInputs::find(folder, &files, &config, evaluation)?;
+        let inputs = RunInputs::find(source, &files, &config, evaluation)?;
         let classes = inputs.classes.len();
         let network = initial_network(&config, classes, weights, &device)?;
         let lock = files.lock()?;
@@ -186,10 +186,9 @@ impl Run {
             } else {
                 progress.show(self.next_step, None);
             }
-            for (path, error) in loader.take_unreadable() {
+            for (origin, error) in loader.take_unreadable() {
                 progress.println(&format!(
-                    "skipped {}, replaced by another image: {error}",
-                    path.display()
+                    "skipped {origin}, replaced by another image: {error}"
                 ));
             }
             if self.next_step.is_multiple_of(per_epoch) {
