@@ -100,6 +100,11 @@ impl Progress {
         }
     }
 
+    /// Prints a line above the bar.
+    pub(super) fn print(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
     /// Returns a callback that counts the bytes of the slices it is given.
     pub(super) fn of_bytes(
         step: &'static str,

@@ -3,8 +3,12 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Kind, Result, shortened};
+use crate::{
+    error::{Error, Kind, Result, shortened},
+    hex,
+};
 
 /// Defines a string type whose values passed a check, in code and in JSON alike.
 macro_rules! checked_text {
@@ -126,6 +130,11 @@ impl Default for GalleryName {
 impl ItemId {
     /// Maximum length of an id, in bytes.
     pub const MAX_BYTES: usize = 512;
+
+    /// Returns the SHA-256 of a file in hexadecimal digits: the id of an image that has no other.
+    pub fn of_content(file: &[u8]) -> Self {
+        Self(hex::encode(&Sha256::digest(file)))
+    }
 
     /// Rejects an id that a new item may not have: `.` and `..`, which clients remove from paths,
     /// so that the item could be neither read nor deleted.

@@ -1,6 +1,6 @@
 //! Stored PCA bases. They are fitted on many images, so a part has the same color in all of them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -8,13 +8,13 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::{
     basis_images::BasisImages,
-    extractor::{ExtractRequest, Extractor},
+    extractor::Extractor,
+    fitting::{Fitting, check_components, of_files},
     images::{Decoding, ImageOptions, Preparation, at_image},
     models::ModelChoice,
     stages::{Stages, Timed},
 };
 use crate::{
-    engine::RequestedOutputs,
     error::{Error, Kind, Result, ResultExt},
     features::pca::{
         Basis, Moments,
@@ -117,36 +117,54 @@ impl Bases {
         image: &ImageOptions,
         components: usize,
     ) -> Result<Timed<(StoredBasis, bool)>> {
+        check_components(extractor, components)?;
         let spec = extractor.engine().spec();
-        if components == 0 || components > spec.architecture.dim {
-            let range = format_args!("1 to {}", spec.architecture.dim);
-            return Err(Error::out_of_range("components", components, range));
-        }
-        let size = match images {
-            BasisImages::Files(_) => spec.map_size,
-            // A thumbnail has no more pixels than that.
-            BasisImages::Gallery { .. } => spec.embed_size,
+        let preparation = match images {
+            BasisImages::Files(_) => of_files(extractor, image),
+            BasisImages::Gallery { .. } => Preparation {
+                // A strip of a gallery would otherwise have too many patches.
+                shrinks: true,
+                // A thumbnail has no more pixels than that.
+                ..image.over(&Preprocessing::new(ResizeMode::Fit, spec.embed_size))
+            },
         };
-        // A strip of a gallery would otherwise have too many patches.
-        let shrinks = matches!(images, BasisImages::Gallery { .. });
-        let preparation = Preparation {
-            shrinks,
-            ..image.over(&Preprocessing::new(ResizeMode::Fit, size))
-        };
+        let fitting = Fitting::new(extractor, preparation);
+        let stages = self.add_all(&fitting, images).await?;
+        let value = self.finish(fitting, name, components).await?;
+        Ok(Timed { value, stages })
+    }
+
+    /// Begins to fit a basis on image files, which are added one by one. `components` is that of
+    /// [`Bases::finish`].
+    pub fn begin<'a>(
+        extractor: &'a Extractor,
+        image: &ImageOptions,
+        components: usize,
+    ) -> Result<Fitting<'a>> {
+        check_components(extractor, components)?;
+        Ok(Fitting::new(extractor, of_files(extractor, image)))
+    }
+
+    /// Stores the basis of the images that were added. Also returns whether the name is new.
+    pub async fn finish(
+        &self,
+        fitting: Fitting<'_>,
+        name: &BasisName,
+        components: usize,
+    ) -> Result<(StoredBasis, bool)> {
+        let extractor = fitting.extractor;
         let about = BasisInfo {
             model: extractor.engine().model_id().clone(),
-            preprocessing: preparation.preprocessing,
+            preprocessing: fitting.preprocessing(),
             images: 0,
             patches: 0,
         };
-        let moments = self.moments(extractor, images, preparation).await?;
+        let moments = fitting.moments()?;
         let _update = self.update.lock().await;
         let names = self.store.documents(DocumentKind::Basis).await?;
         let created = !names.iter().any(|known| known == name.as_str());
-        let basis = self.put(extractor, name, about, moments.value, components);
-        let value = (basis.await?, created);
-        let stages = moments.stages;
-        Ok(Timed { value, stages })
+        let basis = self.put(extractor, name, about, moments, components);
+        Ok((basis.await?, created))
     }
 
     /// Fits a basis again on its images and on new ones, which are prepared in the same way.
@@ -168,7 +186,9 @@ impl Bases {
             shrinks: false,
             quarter_turns: 0,
         };
-        let added = self.moments(extractor, images, preparation).await?;
+        let fitting = Fitting::new(extractor, preparation);
+        let stages = self.add_all(&fitting, images).await?;
+        let added = fitting.moments()?;
         // Taken after the inference, so that others wait only for the store.
         let _update = self.update.lock().await;
         let bytes = self.store.require_document(name.into()).await?;
@@ -187,11 +207,10 @@ impl Bases {
             let detail = format!("the basis `{name}` is damaged: its parts have several widths");
             return Err(Error::damaged(detail));
         }
-        moments.merge(added.value);
+        moments.merge(added);
         let components = current.basis.ranges().len();
         let basis = self.put(extractor, name, current.about, moments, components);
         let value = basis.await?;
-        let stages = added.stages;
         Ok(Timed { value, stages })
     }
 
@@ -228,48 +247,20 @@ impl Bases {
         Err(key.missing())
     }
 
-    /// Computes the moments of the patch tokens of images. Only the images in flight take memory.
-    async fn moments(
-        &self,
-        extractor: &Extractor,
-        images: BasisImages,
-        preparation: Preparation,
-    ) -> Result<Timed<Moments>> {
+    /// Adds images, of which one that cannot be read is an error.
+    async fn add_all(&self, fitting: &Fitting<'_>, images: BasisImages) -> Result<Stages> {
         let files = images.into_files(&self.store).await?;
         let count = files.len();
-        let request = ExtractRequest {
-            preparation,
-            outputs: RequestedOutputs::PATCH_TOKENS,
-            with_image: false,
-        };
-        let dim = extractor.engine().spec().architecture.dim;
-        let moments = Arc::new(Mutex::new(Moments::new(dim)));
-        let stages = stream::iter(files.into_iter().enumerate())
+        stream::iter(files.into_iter().enumerate())
             .map(async |(index, file)| {
-                let image = extractor
-                    .extract(file, request)
-                    .await
-                    .map_err(|error| at_image(error, index, count))?;
-                let all = Arc::clone(&moments);
-                let merge = move || {
-                    let added = Moments::of(image.value.patch_tokens());
-                    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-                    all.merge(added);
-                    Ok(image.stages)
-                };
-                extractor
-                    .on_blocking_thread("adding to a basis", merge)
-                    .await
+                let added = fitting.add(file).await;
+                added.map_err(|error| at_image(error, index, count))
             })
-            .buffered(extractor.engine().max_concurrent_images())
+            .buffered(fitting.max_concurrent_images())
             .try_fold(Stages::default(), async |all, of_image| {
                 Ok(all.longest(of_image))
             })
-            .await?;
-        let moments = Arc::into_inner(moments)
-            .ok_or_else(|| Error::internal("an image is still being added"))?;
-        let value = moments.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(Timed { value, stages })
+            .await
     }
 
     /// Fits a basis and stores it.

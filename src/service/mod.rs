@@ -26,6 +26,7 @@ mod classify;
 mod decoding_budget;
 mod embed;
 mod extractor;
+mod fitting;
 mod galleries;
 mod head_stats;
 mod images;
@@ -63,6 +64,7 @@ pub use self::{
     classify::{Classification, VoteOptions},
     embed::{EmbedOptions, Embedding},
     extractor::Extractor,
+    fitting::Fitting,
     galleries::{Galleries, GalleryLimits, Page},
     head_stats::ImageHeadStats,
     images::{Decoding, ImageLimits, ImageOptions},

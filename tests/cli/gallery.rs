@@ -732,3 +732,88 @@ async fn a_gallery_is_exported_as_parquet() {
         );
     }
 }
+
+/// A basis that the command fits is the one that a server fits on the same images.
+#[tokio::test]
+async fn a_basis_is_fitted_on_a_folder() {
+    let folder = scratch("gallery-basis");
+    let store = folder.join("galleries");
+    let home = home_with_tiny();
+    let images = folder.join("images");
+    std::fs::create_dir(&images).unwrap();
+    let pictures = ["coffee.png", "rocket.jpg"];
+    for picture in pictures {
+        let source = golden("dinov2-small-focus").join(picture);
+        std::fs::copy(source, images.join(picture)).unwrap();
+    }
+    let arguments = ["basis", "--model", "tiny", "--device", "cpu", "parts"];
+    let fit = |source: &Path| {
+        let mut command = gallery(&store, &arguments);
+        command.arg(source).env("DINOSERVE_HOME", &home);
+        command
+    };
+    let printed = succeed(&mut fit(&images));
+    assert!(
+        printed.starts_with("basis `parts` stored: 2 images with "),
+        "{printed}"
+    );
+    // The whole is better than nothing: what cannot be read is left out and reported.
+    std::fs::write(images.join("broken.png"), b"not an image!").unwrap();
+    let printed = fail(&mut fit(&images));
+    assert!(
+        printed.starts_with("basis `parts` replaced: 2 images with "),
+        "{printed}"
+    );
+    assert!(printed.contains("broken.png"), "{printed}");
+    let printed = fail(&mut fit(&images.join("broken.png")));
+    assert!(
+        printed.contains("there are no images to fit the basis on"),
+        "{printed}"
+    );
+    let printed = fail(fit(&images).args(["--components", "0"]));
+    assert!(printed.contains("components"), "{printed}");
+
+    let mut command = dinoserve();
+    command
+        .args(["serve", "--model", "tiny", "--device", "cpu", "--gallery"])
+        .arg(&store)
+        .env("DINOSERVE_HOME", &home);
+    let server = Serving::start(command);
+    let client = crate::support::client::client();
+    let url = |name: &str| format!("{}/v1/bases/{name}", server.address);
+    let mut form = reqwest::multipart::Form::new();
+    for picture in pictures {
+        let file = std::fs::read(images.join(picture)).unwrap();
+        form = form.part("image", reqwest::multipart::Part::bytes(file));
+    }
+    let ready = format!("{}/readyz", server.address);
+    while !client
+        .get(&ready)
+        .send()
+        .await
+        .unwrap()
+        .status()
+        .is_success()
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let put = client
+        .put(url("whole"))
+        .multipart(form)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(put.status(), 201, "{}", put.text().await.unwrap());
+    let mut bases = Vec::new();
+    for name in ["parts", "whole"] {
+        let answer = client.get(url(name)).send().await.unwrap();
+        bases.push(answer.json::<Value>().await.unwrap());
+    }
+    for same in ["fingerprint", "images", "patches", "size", "resize"] {
+        assert_eq!(bases[0][same], bases[1][same], "{same}");
+    }
+    let [parts, whole] = [0, 1].map(|index| crate::support::server::floats(&bases[index]["mean"]));
+    assert!(difference(&parts, &whole).0 < 1e-5);
+    let first = |index: usize| crate::support::server::floats(&bases[index]["components"][0]);
+    assert!(cosine(first(0), first(1)) > 0.9999);
+}

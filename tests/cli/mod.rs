@@ -11,6 +11,7 @@ mod eval_compare;
 mod eval_linear;
 mod examples;
 mod gallery;
+mod ingest;
 mod interrupts;
 mod openvino;
 mod patches;

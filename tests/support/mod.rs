@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod client;
 pub mod items;
+pub mod nats;
 pub mod postgres;
 pub mod process;
 pub mod program;

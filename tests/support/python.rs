@@ -41,6 +41,11 @@ impl Python {
         self.environment.join("bin").join(program).exists()
     }
 
+    /// Returns the path of a program of the environment.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.environment.join("bin").join(name)
+    }
+
     /// Sets the address of the server for the examples.
     pub fn with_server(self, address: &str) -> Self {
         Self {

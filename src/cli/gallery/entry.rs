@@ -8,16 +8,19 @@ use crate::{
     sources::{Listed, SourceImage},
 };
 
-/// What a source lists, as an item.
+/// What a source lists.
 pub(super) enum Entry {
-    Image {
-        image: Box<SourceImage>,
-        id: ItemId,
-        label: Option<Label>,
-        metadata: Metadata,
-    },
+    Image(EntryImage),
     Failed(String, Error),
     NoImage(String, Option<&'static str>),
+}
+
+/// An image that can become an item.
+pub(super) struct EntryImage {
+    pub(super) image: Box<SourceImage>,
+    pub(super) id: ItemId,
+    pub(super) label: Option<Label>,
+    pub(super) metadata: Metadata,
 }
 
 impl Entry {
@@ -28,33 +31,30 @@ impl Entry {
             Listed::Failed { name, error } => return Self::Failed(name, error),
             Listed::Skipped { kind, advice, .. } => return Self::NoImage(kind, advice),
         };
-        let parts = || -> Result<(ItemId, Option<Label>, Metadata)> {
-            let id = ItemId::new(image.id.clone())?.of_new_item()?;
-            let metadata = image.metadata.clone();
-            let label = image.label.clone();
-            Ok((
-                id,
-                label.map(Label::new).transpose()?,
-                metadata
-                    .map(Metadata::from_value)
-                    .transpose()?
-                    .unwrap_or_default(),
-            ))
-        };
-        let name = || image.line.clone().unwrap_or_else(|| image.origin.clone());
-        match parts() {
-            Ok((id, label, metadata)) if ids.insert(id.clone()) => Self::Image {
-                image,
-                id,
-                label,
-                metadata,
-            },
-            Ok((id, ..)) => {
-                let id = id.as_str();
+        let name = image.line.clone().unwrap_or_else(|| image.origin.clone());
+        match EntryImage::new(image) {
+            Ok(entry) if ids.insert(entry.id.clone()) => Self::Image(entry),
+            Ok(entry) => {
+                let id = entry.id.as_str();
                 let detail = format!("{id:?} occurs earlier; ids must be unique");
-                Self::Failed(name(), Error::option("id", detail))
+                Self::Failed(name, Error::option("id", detail))
             }
-            Err(error) => Self::Failed(name(), error),
+            Err(error) => Self::Failed(name, error),
         }
+    }
+}
+
+impl EntryImage {
+    /// Checks the id, label and metadata.
+    pub(super) fn new(image: Box<SourceImage>) -> Result<Self> {
+        let id = ItemId::new(image.id.clone())?.of_new_item()?;
+        let label = image.label.clone().map(Label::new).transpose()?;
+        let metadata = image.metadata.clone().map(Metadata::from_value);
+        Ok(Self {
+            image,
+            id,
+            label,
+            metadata: metadata.transpose()?.unwrap_or_default(),
+        })
     }
 }

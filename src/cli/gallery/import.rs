@@ -2,19 +2,21 @@
 
 use std::{
     collections::HashSet,
-    fs,
     io::{self, Write},
-    path::Path,
     pin::{Pin, pin},
     process::ExitCode,
-    time::{Duration, Instant, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use clap::Args;
 use futures_util::{StreamExt, stream::BoxStream};
 
-use super::{entry::Entry, selection::OneGallery};
+use super::{
+    entry::Entry,
+    fill::{BATCH_ITEMS, Filling, Prepared},
+    selection::OneGallery,
+};
 use crate::{
     cli::{
         executor::block_on,
@@ -24,17 +26,13 @@ use crate::{
         pace::short_number,
         progress::{Progress, Unit},
     },
-    error::{Error, Kind, Result},
-    gallery::{Binding, NewItem, OpenMode, Parts, Written},
+    error::{Error, Result},
+    gallery::{OpenMode, Written},
     names::plural,
-    service::{
-        Extractor, Galleries, GalleryLimits, InputOptions, ModelChoice, NewEntry, QueryInput,
-    },
+    service::{Extractor, Galleries, GalleryLimits, InputOptions},
     sources::{Listed, Listing, Shard, SkippedFiles},
 };
 
-/// Maximum number of items in a transaction.
-const BATCH_ITEMS: usize = 64;
 /// Time after which items are stored although their transaction has room for more.
 const BATCH_TIME: Duration = Duration::from_secs(5);
 
@@ -82,30 +80,23 @@ impl ImportCounts {
     fn done(&self) -> usize {
         self.stored + self.replaced + self.skipped + self.failures.len()
     }
+
+    fn add(&mut self, written: Vec<Written>) {
+        for written in written {
+            match written {
+                Written::Created { .. } => self.stored += 1,
+                Written::Replaced { .. } => self.replaced += 1,
+                Written::Kept { .. } => self.skipped += 1,
+            }
+        }
+    }
 }
 
-/// What an image has become.
-enum Prepared {
-    Item {
-        item: Box<NewItem>,
-        is_dim: bool,
-    },
-    /// The gallery has an item of this id.
-    Present {
-        is_newer: bool,
-    },
+/// What has become of something that is listed.
+enum Outcome {
+    Prepared(Prepared),
     Failed(String, Error),
     NoImage(String, Option<&'static str>),
-}
-
-/// The gallery to fill, and how.
-struct Target<'a> {
-    extractor: &'a Extractor,
-    galleries: &'a Galleries,
-    binding: Binding,
-    options: InputOptions,
-    /// Whether items that are stored already are skipped.
-    skip_present: bool,
 }
 
 impl Import {
@@ -168,19 +159,7 @@ impl Import {
             vectors: self.embed.run.vector.vector_options(),
         };
         // Options that do not fit the gallery are reported before any image is read.
-        let model = ModelChoice::only(extractor.clone());
-        let (_, binding) = galleries
-            .binding_to_write(&model, name, &options, true)
-            .await?;
-        drop(model);
-        let store = galleries.store();
-        let target = Target {
-            extractor,
-            galleries,
-            binding,
-            options,
-            skip_present: !self.replace && store.gallery(name).await?.is_some(),
-        };
+        let filling = Filling::new(extractor, galleries, name, options, self.replace).await?;
         let mut progress = Progress::new(Unit::Items);
         progress.show("importing", 0, None);
         let mut ids = HashSet::new();
@@ -188,110 +167,33 @@ impl Import {
         let items = listed
             .take_until(interrupted())
             .map(|listed| listed.map(|listed| Entry::new(listed, &mut ids)))
-            .map(|entry| self.prepare(&target, entry))
+            .map(|entry| prepare(&filling, entry))
             .buffered(extractor.engine().max_concurrent_images());
         let mut items = pin!(items);
         let mut batch = Vec::new();
         let mut committed = Instant::now();
-        while let Some(prepared) = items.next().await {
-            match prepared? {
-                Prepared::Item { item, is_dim } => {
+        while let Some(outcome) = items.next().await {
+            match outcome? {
+                Outcome::Prepared(Prepared::Item { item, is_dim }) => {
                     batch.push(*item);
                     counts.dim_images += usize::from(is_dim);
                 }
-                Prepared::Failed(path, error) => counts.failures.push((path, error)),
-                Prepared::NoImage(kind, advice) => counts.no_images.add(kind, advice),
-                Prepared::Present { is_newer } => {
+                Outcome::Prepared(Prepared::Present { is_newer }) => {
                     counts.skipped += 1;
                     counts.newer += usize::from(is_newer);
                     progress.skip();
                 }
+                Outcome::Failed(path, error) => counts.failures.push((path, error)),
+                Outcome::NoImage(kind, advice) => counts.no_images.add(kind, advice),
             }
             if batch.len() >= BATCH_ITEMS || committed.elapsed() >= BATCH_TIME {
-                self.commit(&target, &mut batch, counts).await?;
+                counts.add(filling.store(std::mem::take(&mut batch)).await?);
                 committed = Instant::now();
             }
             progress.show("importing", (counts.done() + batch.len()) as u64, None);
         }
-        self.commit(&target, &mut batch, counts).await
-    }
-
-    /// Stores the items of a batch in one transaction.
-    async fn commit(
-        &self,
-        target: &Target<'_>,
-        batch: &mut Vec<NewItem>,
-        counts: &mut ImportCounts,
-    ) -> anyhow::Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let items = std::mem::take(batch);
-        let store = target.galleries.store();
-        let name = &self.gallery.name;
-        let written = match self.replace {
-            true => store.put(name, &target.binding, items).await?,
-            // Another process may have stored them meanwhile.
-            false => store.put_new(name, &target.binding, items).await?,
-        };
-        for written in written {
-            match written {
-                Written::Created { .. } => counts.stored += 1,
-                Written::Replaced { .. } => counts.replaced += 1,
-                Written::Kept { .. } => counts.skipped += 1,
-            }
-        }
+        counts.add(filling.store(batch).await?);
         Ok(())
-    }
-
-    /// Makes the item of an image, unless it is stored already.
-    async fn prepare(&self, target: &Target<'_>, entry: Result<Entry>) -> Result<Prepared> {
-        let (image, id, label, metadata) = match entry? {
-            Entry::Image {
-                image,
-                id,
-                label,
-                metadata,
-            } => (image, id, label, metadata),
-            Entry::Failed(name, error) => return Ok(Prepared::Failed(name, error)),
-            Entry::NoImage(kind, advice) => return Ok(Prepared::NoImage(kind, advice)),
-        };
-        let store = target.galleries.store();
-        if target.skip_present
-            && let Some(found) = store.get(&self.gallery.name, &id, Parts::NONE).await?
-        {
-            let modified = image.path().and_then(modified_ms);
-            let is_newer = modified > Some(found.item.stored_ms);
-            return Ok(Prepared::Present { is_newer });
-        }
-        let file = match image.read().await {
-            Ok(file) => file,
-            // What a retry may change ends the command, which goes on from there.
-            Err(error) if error.kind() == Kind::Download => return Err(error),
-            Err(error) => return Ok(Prepared::Failed(image.origin, error)),
-        };
-        let entry = NewEntry {
-            id,
-            label,
-            metadata,
-            input: QueryInput::Image(file),
-        };
-        let made = target
-            .galleries
-            .new_item(
-                target.extractor,
-                entry,
-                &target.binding,
-                &target.options.image,
-            )
-            .await;
-        Ok(match made {
-            Ok(item) => Prepared::Item {
-                is_dim: item.stages.has_dim_image,
-                item: Box::new(item.value),
-            },
-            Err(error) => Prepared::Failed(image.origin, error),
-        })
     }
 
     fn report(&self, counts: &ImportCounts, seconds: f64) -> anyhow::Result<ExitCode> {
@@ -318,9 +220,18 @@ impl Import {
     }
 }
 
-/// Returns the time at which a file was changed, in milliseconds since 1970.
-fn modified_ms(path: &Path) -> Option<u64> {
-    let modified = fs::metadata(path).ok()?.modified().ok()?;
-    let since = modified.duration_since(UNIX_EPOCH).ok()?;
-    u64::try_from(since.as_millis()).ok()
+/// Makes the item of an image, unless it is stored already.
+async fn prepare(filling: &Filling<'_>, entry: Result<Entry>) -> Result<Outcome> {
+    let entry = match entry? {
+        Entry::Image(entry) => entry,
+        Entry::Failed(name, error) => return Ok(Outcome::Failed(name, error)),
+        Entry::NoImage(kind, advice) => return Ok(Outcome::NoImage(kind, advice)),
+    };
+    let origin = entry.image.origin.clone();
+    match filling.prepare(entry).await {
+        Ok(prepared) => Ok(Outcome::Prepared(prepared)),
+        Err(error) if error.kind().is_about_image() => Ok(Outcome::Failed(origin, error)),
+        // The command ends, and goes on from there when it is run again.
+        Err(error) => Err(error),
+    }
 }

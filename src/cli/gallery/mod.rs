@@ -1,9 +1,12 @@
-//! `dinoserve gallery import|export|check|stats|snapshot|restore`.
+//! `dinoserve gallery import|ingest|basis|export|check|stats|snapshot|restore`.
 
+mod basis;
 mod check;
 mod entry;
 mod export;
+mod fill;
 mod import;
+mod ingest;
 mod items;
 mod parquet;
 mod selection;
@@ -18,6 +21,10 @@ use clap::Subcommand;
 pub(super) enum Gallery {
     /// Store the images of a folder or of a list; items that are stored already are skipped
     Import(Box<import::Import>),
+    /// Store images as they arrive in a stream of NATS JetStream
+    Ingest(Box<ingest::Ingest>),
+    /// Fit a PCA basis on images of any number, for the maps of servers of these galleries
+    Basis(Box<basis::FitBasis>),
     /// Write all items and their vectors to files
     Export(export::Export),
     /// Compare everything that is stored with its checksums
@@ -34,6 +41,8 @@ impl Gallery {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Import(command) => command.run(),
+            Self::Ingest(command) => command.run(),
+            Self::Basis(command) => command.run(),
             Self::Export(command) => command.run(),
             Self::Check(command) => command.run(),
             Self::Stats(command) => command.run(),

@@ -86,7 +86,7 @@ impl SomeGalleries {
     }
 }
 
-async fn open_store(flags: &GalleryFlags, mode: OpenMode) -> anyhow::Result<Gallery> {
+pub(super) async fn open_store(flags: &GalleryFlags, mode: OpenMode) -> anyhow::Result<Gallery> {
     flags.open(mode).await?.context(
         "the location of the galleries is missing; give --gallery DIR or \
          --gallery postgres://…, or set DINOSERVE_GALLERY",

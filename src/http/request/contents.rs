@@ -1,11 +1,10 @@
 //! Contents of a body apart from options: images, a vector, or items.
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Error, Kind, Result},
-    hex,
+    gallery::ItemId,
     http::request::options::Options,
     names::plural,
     service::{MaskedImage, QueryInput},
@@ -182,7 +181,7 @@ impl BatchEntry {
         if let Ok((QueryInput::Image(file), _)) = &self.content
             && !self.states_id()
         {
-            self.id = Some(hex::encode(&Sha256::digest(file)));
+            self.id = Some(ItemId::of_content(file).into());
         }
     }
 
