@@ -1,8 +1,9 @@
-//! Embeds many images at once, for evaluations.
+//! Embeds many images at once, for evaluations and audits.
 
 use std::pin::pin;
 
 use futures_util::{StreamExt, stream};
+use sha2::{Digest, Sha256};
 
 use super::interrupt::interrupted;
 use crate::{
@@ -16,6 +17,8 @@ pub(super) struct FileVector {
     pub(super) vector: Vec<f32>,
     /// Whether the image is nearly black because its samples use few of their 16 bits.
     pub(super) is_dim: bool,
+    /// SHA-256 of the file.
+    pub(super) hash: [u8; 32],
 }
 
 /// Embeds images, and passes the vector or the error of each to `done` with its index, in the
@@ -52,11 +55,13 @@ async fn embed_file(
     options: &EmbedOptions,
 ) -> Result<FileVector> {
     let file = source.read().await?;
+    let hash = Sha256::digest(&file).into();
     let mut embeddings = extractor.embed(vec![file], image, options).await?;
     let embedding = embeddings.value.pop();
     let embedding = embedding.ok_or_else(|| Error::internal("no answer for an image"))?;
     Ok(FileVector {
         vector: embedding?.vector,
         is_dim: embeddings.stages.has_dim_image,
+        hash,
     })
 }

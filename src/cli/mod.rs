@@ -1,5 +1,6 @@
 //! The command line. Each command is a file; their common flags are in [`flags`].
 
+mod audit;
 mod bench;
 mod completions;
 mod config;
@@ -98,6 +99,8 @@ enum Command {
     /// Fill, read, check and save galleries
     #[command(subcommand)]
     Gallery(gallery::Gallery),
+    /// Find near-duplicates, outliers and wrong labels among images
+    Audit(audit::Audit),
     /// Measure how well features separate labeled images
     #[command(subcommand)]
     Eval(eval::Eval),
@@ -201,6 +204,7 @@ impl Cli {
             Command::Anomaly(command) => return command.run(),
             Command::Segment(command) => return command.run(),
             Command::Gallery(command) => return command.run(),
+            Command::Audit(command) => return command.run(),
             Command::Doctor(command) => return command.run(),
             Command::Eval(command) => return command.run(),
             Command::Demo(command) => command.run()?,

@@ -3,6 +3,7 @@
 
 pub mod anomaly;
 pub mod attention;
+pub mod audit;
 mod components;
 mod cosines;
 pub mod head_stats;

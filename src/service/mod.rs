@@ -17,6 +17,7 @@
 
 mod anomaly;
 mod attention;
+mod audit;
 mod bases;
 mod basis_images;
 mod binding;
@@ -57,6 +58,7 @@ pub use self::{
         ImageAnomaly,
     },
     attention::{AttentionMaps, AttentionOptions},
+    audit::{AuditReport, AuditSet, ClusterOfImages, Duplicates, MislabeledImage, OutlierImage},
     bases::{Bases, BasisInfo, StoredBasis},
     basis_images::BasisImages,
     binding::{InputOptions, VectorOptions},

@@ -1,5 +1,6 @@
 //! The commands of the program.
 
+mod audit;
 mod bulk;
 mod commands;
 mod demo;

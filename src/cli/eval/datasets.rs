@@ -255,7 +255,7 @@ impl LabeledSource {
         let mut sources = Vec::with_capacity(images.len());
         for (source, (_, result)) in images.into_iter().zip(results) {
             match result {
-                Ok(FileVector { vector, is_dim }) => {
+                Ok(FileVector { vector, is_dim, .. }) => {
                     values.extend(vector);
                     dim_images += usize::from(is_dim);
                     vectors.ids.push(source.id.clone());

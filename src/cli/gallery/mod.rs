@@ -1,5 +1,6 @@
 //! `dinoserve gallery import|ingest|basis|export|check|stats|snapshot|restore`.
 
+mod audit;
 mod basis;
 mod check;
 mod entry;
@@ -25,6 +26,8 @@ pub(super) enum Gallery {
     Ingest(Box<ingest::Ingest>),
     /// Fit a PCA basis on images of any number, for the maps of servers of these galleries
     Basis(Box<basis::FitBasis>),
+    /// Find near-duplicates, outliers, labels that are likely wrong, and groups in a gallery
+    Audit(audit::Audit),
     /// Write all items and their vectors to files
     Export(export::Export),
     /// Compare everything that is stored with its checksums
@@ -43,6 +46,7 @@ impl Gallery {
             Self::Import(command) => command.run(),
             Self::Ingest(command) => command.run(),
             Self::Basis(command) => command.run(),
+            Self::Audit(command) => command.run(),
             Self::Export(command) => command.run(),
             Self::Check(command) => command.run(),
             Self::Stats(command) => command.run(),

@@ -1,0 +1,230 @@
+//! Audits of images that have vectors: those of a gallery, or of a folder.
+
+use std::num::NonZero;
+
+use futures_util::TryStreamExt;
+use ndarray::ArrayView2;
+use serde::Serialize;
+
+use crate::{
+    error::{Error, Result, ResultExt},
+    features::audit::{Audit, AuditOptions, Labels, Stage, Watch, audit},
+    gallery::{Gallery, GalleryName, Parts, read_whole},
+};
+
+/// Images to audit.
+#[derive(Debug, Clone, Default)]
+pub struct AuditSet {
+    /// Id of each image.
+    pub ids: Vec<String>,
+    /// Label of each image.
+    pub labels: Vec<Option<String>>,
+    /// SHA-256 of the file of each image, if it is known.
+    hashes: Vec<Option<[u8; 32]>>,
+    /// Vectors of length 1, one after the other.
+    vectors: Vec<f32>,
+}
+
+/// What is unusual about images.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AuditReport {
+    /// Number of images.
+    pub images: usize,
+    /// Groups of images that show the same, the nearest first.
+    pub duplicates: Vec<Duplicates>,
+    /// Images that have no similar ones, the farthest first.
+    pub outliers: Vec<OutlierImage>,
+    /// Labels that are likely wrong, the surest first.
+    pub mislabels: Vec<MislabeledImage>,
+    /// Groups of similar images, the largest first.
+    pub clusters: Vec<ClusterOfImages>,
+    /// How well the clusters are apart, from −1 to 1.
+    pub silhouette: f32,
+}
+
+/// Images that show the same.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Duplicates {
+    /// Ids of the images.
+    pub ids: Vec<String>,
+    /// Lowest cosine that holds the group together.
+    pub score: f32,
+    /// Whether their files are the same byte by byte, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identical: Option<bool>,
+}
+
+/// An image that has no similar ones.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OutlierImage {
+    /// Id of the image.
+    pub id: String,
+    /// Distance from the median of all distances, in robust standard deviations.
+    pub score: f32,
+    /// 1 less the mean cosine with the ten most similar images.
+    pub distance: f32,
+}
+
+/// An image whose label is likely wrong.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MislabeledImage {
+    /// Id of the image.
+    pub id: String,
+    /// Its label.
+    pub label: String,
+    /// The label that both classifiers predict.
+    pub suggested: String,
+    /// Share of the vote for the suggested label, less the share for the label.
+    pub score: f32,
+}
+
+/// Similar images.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClusterOfImages {
+    /// Ids of the images, the nearest to the center first.
+    pub ids: Vec<String>,
+    /// Id of the image at the center.
+    pub center: String,
+    /// Mean cosine of the images with the center.
+    pub cohesion: f32,
+    /// The most frequent label.
+    pub label: Option<String>,
+}
+
+impl AuditSet {
+    /// Adds an image with its vector, which has length 1, and the SHA-256 of its file.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`](crate::error::Kind::InvalidOption) for a vector of another width
+    /// than the first.
+    pub fn add(
+        &mut self,
+        id: String,
+        label: Option<String>,
+        hash: Option<[u8; 32]>,
+        vector: &[f32],
+    ) -> Result<()> {
+        if !self.ids.is_empty() && vector.len() * self.ids.len() != self.vectors.len() {
+            return Err(Error::option(
+                "vector",
+                "has another width than those before",
+            ));
+        }
+        self.ids.push(id);
+        self.labels.push(label);
+        self.hashes.push(hash);
+        self.vectors.extend_from_slice(vector);
+        Ok(())
+    }
+
+    /// Reads the items of a gallery. `None` if `watch` ends it.
+    pub async fn of_gallery(
+        store: &Gallery,
+        name: &GalleryName,
+        watch: Watch<'_>,
+    ) -> Result<Option<Self>> {
+        let parts = Parts {
+            vector: true,
+            ..Parts::NONE
+        };
+        let (info, mut items) = read_whole(store, name, parts).await?;
+        let total = info.items as usize;
+        let mut set = Self::default();
+        while let Some(stored) = items.try_next().await? {
+            let label = stored.item.label.map(String::from);
+            set.add(stored.item.id.into(), label, None, &stored.vector)?;
+            // More may have been stored meanwhile.
+            if set.ids.len().is_multiple_of(256)
+                && !watch(Stage::Reading, set.ids.len().min(total), total)
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(set))
+    }
+
+    /// Audits the images on `threads` threads. `None` if `watch` ends it.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`](crate::error::Kind::InvalidOption) for invalid options or fewer than
+    /// two images.
+    pub fn audit(
+        &self,
+        options: &AuditOptions,
+        threads: NonZero<usize>,
+        watch: Watch<'_>,
+    ) -> Result<Option<AuditReport>> {
+        let images = self.ids.len();
+        if images < 2 {
+            let detail = "an audit compares images with each other, and needs at least two";
+            return Err(Error::option("images", detail));
+        }
+        let shape = (images, self.vectors.len() / images);
+        let vectors = ArrayView2::from_shape(shape, &self.vectors);
+        let vectors = vectors.internal("the vectors of an audit")?;
+        let labels: Vec<Option<&str>> = self.labels.iter().map(Option::as_deref).collect();
+        let labels = Labels::new(&labels);
+        let found = audit(vectors, &labels, options, threads, watch)?;
+        Ok(found.map(|found| self.report(&labels, found)))
+    }
+
+    /// Returns whether the files of rows are the same, if that is known.
+    fn are_identical(&self, rows: &[u32]) -> Option<bool> {
+        let first = self.hashes[rows[0] as usize]?;
+        let mut hashes = rows.iter().map(|&row| self.hashes[row as usize]);
+        Some(hashes.all(|hash| hash == Some(first)))
+    }
+
+    fn report(&self, labels: &Labels, found: Audit) -> AuditReport {
+        let id = |row: u32| self.ids[row as usize].clone();
+        let ids = |rows: &[u32]| rows.iter().copied().map(id).collect();
+        let label = |row: u32| self.labels[row as usize].clone().unwrap_or_default();
+        let duplicates = found.duplicates.iter().map(|group| Duplicates {
+            ids: ids(&group.rows),
+            score: group.score,
+            identical: self.are_identical(&group.rows),
+        });
+        let outliers = found.outliers.iter().map(|outlier| OutlierImage {
+            id: id(outlier.row),
+            score: outlier.score,
+            distance: outlier.distance,
+        });
+        let mislabels = found.mislabels.iter().map(|found| MislabeledImage {
+            id: id(found.row),
+            label: label(found.row),
+            suggested: labels.classes[found.suggested as usize].clone(),
+            score: found.score,
+        });
+        let clusters = found
+            .clusters
+            .clusters
+            .iter()
+            .map(|cluster| ClusterOfImages {
+                ids: ids(&cluster.rows),
+                center: id(cluster.rows[0]),
+                cohesion: cluster.cohesion,
+                label: most_frequent(labels, &cluster.rows),
+            });
+        AuditReport {
+            images: self.ids.len(),
+            duplicates: duplicates.collect(),
+            outliers: outliers.collect(),
+            mislabels: mislabels.collect(),
+            clusters: clusters.collect(),
+            silhouette: found.clusters.silhouette,
+        }
+    }
+}
+
+/// Returns the most frequent label of rows, the first by name of several.
+fn most_frequent(labels: &Labels, rows: &[u32]) -> Option<String> {
+    let mut counts = vec![0usize; labels.classes.len()];
+    for &row in rows {
+        if let Some(class) = labels.of_rows[row as usize] {
+            counts[class as usize] += 1;
+        }
+    }
+    let most = counts.iter().copied().max().filter(|&most| most > 0)?;
+    let class = counts.iter().position(|&count| count == most)?;
+    Some(labels.classes[class].clone())
+}
