@@ -15,7 +15,7 @@ const MOVES: usize = 50;
 /// Rows whose products with the centers are made together.
 const BLOCK: usize = 4096;
 /// Numbers of clusters that are tried.
-const CANDIDATES: [usize; 12] = [2, 3, 4, 6, 8, 10, 14, 20, 28, 40, 60, 100];
+const CANDIDATES: [usize; 13] = [2, 3, 4, 5, 6, 8, 10, 14, 20, 28, 40, 60, 100];
 /// Rows on which the number of clusters is chosen.
 const SAMPLE: usize = 8192;
 /// Number of starts, of which the best counts.

@@ -32,8 +32,8 @@ pub(super) fn left_out_predictions(
             sum.zip_mut_with(&row, |sum, &value| *sum += f64::from(value));
         }
     }
-    // A thousandth of the mean variance: enough for rows that depend on each other.
-    let penalty = 1e-3 * gram.diag().sum() / width as f64;
+    // A thousandth of all squares: enough for fewer rows than columns, and little for many.
+    let penalty = 1e-3 * gram.diag().sum();
     gram.diag_mut().mapv_inplace(|value| value + penalty);
     let gram = Mat::from_fn(width, width, |row, column| gram[[row, column]]);
     let factors = gram
@@ -90,7 +90,7 @@ mod tests {
         });
         let found = left_out_predictions(x.view(), &labels, 3).expect("solvable");
         let all = with_ones(x.view(), 0).mapv(f64::from);
-        let penalty = 1e-3 * all.iter().map(|value| value * value).sum::<f64>() / 6.0;
+        let penalty = 1e-3 * all.iter().map(|value| value * value).sum::<f64>();
         for out in [0, 7, 39] {
             let kept: Vec<usize> = (0..40).filter(|&row| row != out).collect();
             let x = all.select(ndarray::Axis(0), &kept);

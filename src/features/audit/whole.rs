@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn an_audit_ends_when_it_is_told_to() {
+    fn an_audit_can_be_ended() {
         let (vectors, _) = groups(300, 8, 3, 0.5);
         let labels = Labels::new(&vec![None; 300]);
         for last in [Stage::Comparing, Stage::Checking, Stage::Grouping] {
