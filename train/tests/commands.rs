@@ -153,7 +153,7 @@ fn wrong_commands_fail_with_a_helpful_message() {
         panic!("a missing folder is accepted");
     };
     assert!(
-        error.to_string().contains("cannot read the folder"),
+        error.to_string().contains("missing, which must be a folder"),
         "{error}"
     );
 }
