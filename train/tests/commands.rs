@@ -153,7 +153,9 @@ fn wrong_commands_fail_with_a_helpful_message() {
         panic!("a missing folder is accepted");
     };
     assert!(
-        error.to_string().contains("missing, which must be a folder"),
+        error
+            .to_string()
+            .contains("missing, which must be a folder"),
         "{error}"
     );
 }
