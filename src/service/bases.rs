@@ -9,7 +9,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::{
     basis_images::BasisImages,
     extractor::Extractor,
-    fitting::{Fitting, check_components, of_files},
+    fitting::{Fitting, of_files},
     images::{Decoding, ImageOptions, Preparation, at_image},
     models::ModelChoice,
     stages::{Stages, Timed},
@@ -117,7 +117,6 @@ impl Bases {
         image: &ImageOptions,
         components: usize,
     ) -> Result<Timed<(StoredBasis, bool)>> {
-        check_components(extractor, components)?;
         let spec = extractor.engine().spec();
         let preparation = match images {
             BasisImages::Files(_) => of_files(extractor, image),
@@ -128,21 +127,19 @@ impl Bases {
                 ..image.over(&Preprocessing::new(ResizeMode::Fit, spec.embed_size))
             },
         };
-        let fitting = Fitting::new(extractor, preparation);
+        let fitting = Fitting::new(extractor, preparation, components)?;
         let stages = self.add_all(&fitting, images).await?;
-        let value = self.finish(fitting, name, components).await?;
+        let value = self.finish(fitting, name).await?;
         Ok(Timed { value, stages })
     }
 
-    /// Begins to fit a basis on image files, which are added one by one. `components` is that of
-    /// [`Bases::finish`].
+    /// Begins to fit a basis on image files, which are added one by one.
     pub fn begin<'a>(
         extractor: &'a Extractor,
         image: &ImageOptions,
         components: usize,
     ) -> Result<Fitting<'a>> {
-        check_components(extractor, components)?;
-        Ok(Fitting::new(extractor, of_files(extractor, image)))
+        Fitting::new(extractor, of_files(extractor, image), components)
     }
 
     /// Stores the basis of the images that were added. Also returns whether the name is new.
@@ -150,9 +147,8 @@ impl Bases {
         &self,
         fitting: Fitting<'_>,
         name: &BasisName,
-        components: usize,
     ) -> Result<(StoredBasis, bool)> {
-        let extractor = fitting.extractor;
+        let (extractor, components) = (fitting.extractor, fitting.components);
         let about = BasisInfo {
             model: extractor.engine().model_id().clone(),
             preprocessing: fitting.preprocessing(),
@@ -186,7 +182,8 @@ impl Bases {
             shrinks: false,
             quarter_turns: 0,
         };
-        let fitting = Fitting::new(extractor, preparation);
+        let components = before.basis.ranges().len();
+        let fitting = Fitting::new(extractor, preparation, components)?;
         let stages = self.add_all(&fitting, images).await?;
         let added = fitting.moments()?;
         // Taken after the inference, so that others wait only for the store.

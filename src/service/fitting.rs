@@ -21,21 +21,32 @@ use crate::{
 pub struct Fitting<'a> {
     pub(super) extractor: &'a Extractor,
     request: ExtractRequest,
+    pub(super) components: usize,
     moments: Arc<Mutex<Moments>>,
 }
 
 impl<'a> Fitting<'a> {
-    pub(super) fn new(extractor: &'a Extractor, preparation: Preparation) -> Self {
+    /// Rejects a number of components that the model does not have.
+    pub(super) fn new(
+        extractor: &'a Extractor,
+        preparation: Preparation,
+        components: usize,
+    ) -> Result<Self> {
         let dim = extractor.engine().spec().architecture.dim;
-        Self {
+        if !(1..=dim).contains(&components) {
+            let range = format_args!("1 to {dim}");
+            return Err(Error::out_of_range("components", components, range));
+        }
+        Ok(Self {
             extractor,
+            components,
             request: ExtractRequest {
                 preparation,
                 outputs: RequestedOutputs::PATCH_TOKENS,
                 with_image: false,
             },
             moments: Arc::new(Mutex::new(Moments::new(dim))),
-        }
+        })
     }
 
     /// Adds the patch tokens of an image file, which is not kept.
@@ -67,17 +78,6 @@ impl<'a> Fitting<'a> {
         let moments = Arc::into_inner(self.moments)
             .ok_or_else(|| Error::internal("an image is still being added"))?;
         Ok(moments.into_inner().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-pub(super) fn check_components(extractor: &Extractor, components: usize) -> Result<()> {
-    let dim = extractor.engine().spec().architecture.dim;
-    match (1..=dim).contains(&components) {
-        true => Ok(()),
-        false => {
-            let range = format_args!("1 to {dim}");
-            Err(Error::out_of_range("components", components, range))
-        }
     }
 }
 

@@ -6,22 +6,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use super::{Listed, Listing, Shard, SourceImage};
+use super::{ListedImages, Listing, SourceImage};
 use crate::error::{Error, Result};
 
-/// Lists everything in sources, see [`Listing::open`]. Images of tar and Parquet files stay in
-/// memory.
+/// Lists everything in sources, see [`Listing::open`] and [`Listing::list_all`].
 ///
 /// # Errors
 /// A source that cannot be opened or read to its end.
-pub fn list(sources: &[String], column: Option<&str>) -> Result<Vec<Listed>> {
-    runtime()?.block_on(async {
-        let listing = Listing::open(sources, column).await?;
-        listing.list(Shard::WHOLE).try_collect().await
-    })
+pub fn list(sources: &[String], column: Option<&str>) -> Result<ListedImages> {
+    runtime()?.block_on(async { Listing::open(sources, column).await?.list_all().await })
 }
 
 /// Reads the file of an image, see [`SourceImage::read`].

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use glob::Pattern;
 
 use super::{
-    Listed, Place, Shard, Source, SourceImage,
+    Listed, Place, Shard, SkippedFiles, Source, SourceImage,
     folder::{Folder, has_image_extension, matches_below},
     list::{Format, List},
     one::One,
@@ -19,6 +19,17 @@ use crate::error::{Error, Kind, Result};
 
 /// Sources that are open.
 pub struct Listing(Vec<Box<dyn Source>>);
+
+/// Everything that sources list.
+#[derive(Debug, Default)]
+pub struct ListedImages {
+    /// The images, in a fixed order.
+    pub images: Vec<SourceImage>,
+    /// What cannot be read, and why.
+    pub failures: Vec<(String, Error)>,
+    /// Files that are no images.
+    pub skipped: SkippedFiles,
+}
 
 /// How sources are opened.
 struct Opening<'a> {
@@ -53,6 +64,20 @@ impl Listing {
     /// more to count them.
     pub fn is_quick(&self) -> bool {
         self.0.iter().all(|source| source.is_quick())
+    }
+
+    /// Lists everything. Images of tar and Parquet files stay in memory.
+    pub async fn list_all(self) -> Result<ListedImages> {
+        let mut listed = self.list(Shard::WHOLE);
+        let mut found = ListedImages::default();
+        while let Some(listed) = listed.try_next().await? {
+            match listed {
+                Listed::Image(image) => found.images.push(*image),
+                Listed::Failed { name, error } => found.failures.push((name, error)),
+                Listed::Skipped { kind, advice, .. } => found.skipped.add(kind, advice),
+            }
+        }
+        Ok(found)
     }
 
     /// Lists what is in a shard. If there are at least as many tar and Parquet files as shards, a

@@ -25,7 +25,7 @@ pub use folder::{path_segments, relative_path};
 pub use identity::Identity;
 pub use image::{Listed, SourceImage};
 pub use list::image_of_line;
-pub use listing::Listing;
+pub use listing::{ListedImages, Listing};
 pub use place::Place;
 pub use shard::Shard;
 pub use skipped::SkippedFiles;

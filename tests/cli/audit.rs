@@ -176,6 +176,14 @@ fn what_is_planted_in_a_folder_and_a_gallery_is_found() {
         .collect();
     labels.sort_unstable();
     assert_eq!(labels, ["astronaut", "chelsea", "coffee", "rocket"]);
+    // Findings name ids, so of two images with one id the second is left out.
+    let list = "{\"path\": \"photos/rocket/1.png\", \"id\": \"a\"}\n\
+                {\"path\": \"photos/rocket/2.png\", \"id\": \"b\"}\n\
+                {\"path\": \"photos/rocket/3.png\", \"id\": \"a\"}\n";
+    fs::write(folder.join("list.jsonl"), list).unwrap();
+    let printed = run(command(&["audit", "list.jsonl"]).args(model), 1);
+    assert!(printed.starts_with("2 images: "), "{printed}");
+    assert!(printed.contains("\"a\" occurs earlier"), "{printed}");
     for (wrong, part) in [
         (&["--clusters", "44"][..], "clusters"),
         (&["--duplicates-above", "1.5"], "duplicates_above"),

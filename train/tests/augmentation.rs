@@ -4,8 +4,8 @@ use std::{path::Path, sync::Mutex};
 
 use dinoserve::vision::RgbImage;
 use dinoserve_train::data::{
-    Augmentation, CropConfig, Dataset, ImageList, Loader, UnreadableImages, append_normalized,
-    blur, brightness, contrast, hue, saturation, solarize,
+    Augmentation, CropConfig, Dataset, Loader, UnreadableImages, append_normalized, blur,
+    brightness, contrast, hue, list_images, saturation, solarize,
 };
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use serde_json::Value;
@@ -115,7 +115,7 @@ fn crops_have_the_configured_area() {
 
 fn dataset(root: &Path) -> Dataset {
     write_images(root, 6);
-    let images = ImageList::read(root.to_str().unwrap()).unwrap().images;
+    let images = list_images(root.to_str().unwrap()).unwrap().images;
     let crops = CropConfig {
         global_size: 28,
         local_size: 14,

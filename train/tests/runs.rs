@@ -4,7 +4,7 @@ use std::{path::Path, sync::atomic::AtomicBool};
 
 use dinoserve_train::{
     config::Config,
-    data::ImageList,
+    data::list_images,
     method::{Method, StepReport},
     model::flatten,
     run::{
@@ -225,7 +225,7 @@ fn a_run_reads_any_source() {
     let images = root.path().join("images");
     write_images(&images, 6);
     let list = root.path().join("list.jsonl");
-    let lines = ImageList::read(text(&images)).unwrap().images.into_iter();
+    let lines = list_images(text(&images)).unwrap().images.into_iter();
     let lines = lines.map(|image| {
         let path = format!("images/{}", image.id);
         let line = serde_json::json!({"path": path, "id": image.id, "label": image.label});

@@ -15,7 +15,7 @@ use dinoserve::{
 };
 use dinoserve_train::{
     config::Config,
-    data::{ImageList, append_normalized, read_image},
+    data::{append_normalized, list_images, read_image},
     method::Method,
     run::{EvaluationSources, Run, export},
 };
@@ -166,7 +166,7 @@ fn a_trained_model_has_the_same_tokens_when_it_is_served() {
             max_patches: 100,
             shrinks: false,
         };
-        let list = ImageList::read(text(&file)).unwrap();
+        let list = list_images(text(&file)).unwrap();
         let (image, _) = transform
             .apply(&read_image(&list.images[0]).unwrap())
             .unwrap();

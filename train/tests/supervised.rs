@@ -9,7 +9,7 @@ use std::{
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use dinoserve_train::{
     config::Config,
-    data::{Batch, CropConfig, Dataset, ImageList, UnreadableImages},
+    data::{Batch, CropConfig, Dataset, UnreadableImages, list_images},
     method::{
         AdamW, LossConfig, Method, Trainer, TrainerState,
         loss::{accuracy, cross_entropy},
@@ -247,7 +247,7 @@ fn each_image_of_a_batch_has_the_label_of_its_file() {
         std::fs::write(&paths[broken], "no image").unwrap();
     }
     let dataset = Dataset {
-        images: ImageList::read(text(folder.path())).unwrap().images,
+        images: list_images(text(folder.path())).unwrap().images,
         labels: Some(labels),
         crops: CropConfig {
             global_size: 14,

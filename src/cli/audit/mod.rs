@@ -11,7 +11,6 @@ use std::{
 };
 
 use clap::Args;
-use futures_util::TryStreamExt;
 
 pub(in crate::cli) use self::output::OutputFlags;
 use super::{
@@ -26,7 +25,7 @@ use crate::{
     error::Error,
     features::{audit::AuditOptions, pool::Pooling},
     service::{AuditReport, AuditSet},
-    sources::{Listed, Listing, Shard, SkippedFiles, SourceImage},
+    sources::{Listing, SourceImage},
     vision::{DecodeLimits, DecodeOptions, decode, thumbnail},
 };
 
@@ -100,19 +99,14 @@ pub(in crate::cli) struct Audit {
     embed: EmbedFlags,
 }
 
-/// What sources list.
-#[derive(Default)]
-struct Found {
-    images: Vec<SourceImage>,
-    failures: Vec<(String, Error)>,
-    skipped: SkippedFiles,
-}
-
 impl Audit {
     pub(in crate::cli) fn run(self) -> anyhow::Result<ExitCode> {
         self.output.check()?;
         self.audit.check()?;
-        let mut found = block_on(self.find())?;
+        let mut found = block_on(async {
+            let listing = Listing::open(&self.sources, self.column.as_deref()).await?;
+            Ok(listing.list_all().await?)
+        })?;
         let mut set = AuditSet::default();
         let mut embedded = HashMap::new();
         let mut dim_images = 0;
@@ -140,6 +134,12 @@ impl Audit {
             .await?;
             for (image, result) in found.images.iter().zip(results) {
                 match result {
+                    Some(Ok(_)) if embedded.contains_key(&image.id) => {
+                        let detail =
+                            format_args!("{:?} occurs earlier; ids must be unique", image.id);
+                        let error = Error::option("id", detail);
+                        found.failures.push((image.origin.clone(), error));
+                    }
                     Some(Ok(made)) => {
                         dim_images += usize::from(made.is_dim);
                         let (id, label) = (image.id.clone(), image.label.clone());
@@ -169,20 +169,6 @@ impl Audit {
             out.flush()?;
         }
         Ok(exit_code(found.failures.is_empty()))
-    }
-
-    async fn find(&self) -> anyhow::Result<Found> {
-        let listing = Listing::open(&self.sources, self.column.as_deref()).await?;
-        let mut listed = listing.list(Shard::WHOLE);
-        let mut found = Found::default();
-        while let Some(listed) = listed.try_next().await? {
-            match listed {
-                Listed::Image(image) => found.images.push(*image),
-                Listed::Failed { name, error } => found.failures.push((name, error)),
-                Listed::Skipped { kind, advice, .. } => found.skipped.add(kind, advice),
-            }
-        }
-        Ok(found)
     }
 }
 

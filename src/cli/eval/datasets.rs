@@ -3,7 +3,6 @@
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use futures_util::TryStreamExt;
 use ndarray::Array2;
 use serde::Serialize;
 
@@ -20,7 +19,7 @@ use crate::{
     features::pool::Pooling,
     names::plural,
     service::{EmbedOptions, Extractor, ImageOptions},
-    sources::{Listed, Listing, Shard, SkippedFiles, SourceImage},
+    sources::{Listing, SkippedFiles, SourceImage},
     vision::ResizeMode,
 };
 
@@ -197,30 +196,31 @@ pub(super) fn embed_both(
 
 impl LabeledSource {
     async fn find(name: &str) -> anyhow::Result<Self> {
-        let mut found = Self {
-            name: name.to_owned(),
-            images: Vec::new(),
-            excluded: Vec::new(),
-            skipped: SkippedFiles::default(),
-        };
         let listing = Listing::open(&[name.to_owned()], None).await?;
-        let mut listed = listing.list(Shard::WHOLE);
-        while let Some(listed) = listed.try_next().await? {
-            match listed {
-                Listed::Image(image) if image.label.is_some() => found.images.push(*image),
-                Listed::Image(image) => found.excluded.push(ExcludedFile {
-                    path: image.id,
-                    error: "is in no subfolder, whose name would be its label".to_owned(),
-                    unlabeled: true,
-                }),
-                Listed::Failed { name, error } => found.excluded.push(ExcludedFile {
-                    path: name,
-                    error: error.to_string(),
-                    unlabeled: false,
-                }),
-                Listed::Skipped { kind, advice, .. } => found.skipped.add(kind, advice),
-            }
-        }
+        let listed = listing.list_all().await?;
+        let (images, unlabeled): (Vec<_>, Vec<_>) = listed
+            .images
+            .into_iter()
+            .partition(|image| image.label.is_some());
+        let unlabeled = unlabeled.into_iter().map(|image| ExcludedFile {
+            path: image.id,
+            error: "is in no subfolder, whose name would be its label".to_owned(),
+            unlabeled: true,
+        });
+        let failed = listed
+            .failures
+            .into_iter()
+            .map(|(path, error)| ExcludedFile {
+                path,
+                error: error.to_string(),
+                unlabeled: false,
+            });
+        let found = Self {
+            name: name.to_owned(),
+            images,
+            excluded: unlabeled.chain(failed).collect(),
+            skipped: listed.skipped,
+        };
         if found.images.is_empty() {
             let detail =
                 format!("{name} has no subfolders with images; it needs one for each label");

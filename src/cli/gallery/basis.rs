@@ -73,9 +73,7 @@ impl FitBasis {
             let Unused { skipped, failures } = add_all(&fitting, listing).await?;
             let mut out = io::stdout();
             let store = open_store(&self.gallery, OpenMode::Serve).await?;
-            let stored = Bases::new(store.clone())
-                .finish(fitting, &self.name, self.components)
-                .await;
+            let stored = Bases::new(store.clone()).finish(fitting, &self.name).await;
             store.close().await;
             let (stored, created) = stored?;
             writeln!(

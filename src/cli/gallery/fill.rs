@@ -2,15 +2,59 @@
 
 use std::{fs, path::Path, time::UNIX_EPOCH};
 
-use super::entry::EntryImage;
+use clap::Args;
+
+use super::{entry::EntryImage, selection::OneGallery};
 use crate::{
+    cli::flags::EmbedFlags,
     error::{Kind, Result},
     gallery::{Binding, GalleryName, ItemId, NewItem, Parts, Written},
-    service::{Extractor, Galleries, InputOptions, ModelChoice, NewEntry, QueryInput},
+    service::{
+        Extractor, Galleries, ImageOptions, InputOptions, ModelChoice, NewEntry, QueryInput,
+    },
 };
 
 /// Maximum number of items in a transaction.
 pub(super) const BATCH_ITEMS: usize = 64;
+
+/// The gallery that a command fills, and how.
+#[derive(Debug, Args)]
+pub(super) struct FillFlags {
+    /// Store items again whose id is in the gallery; without this flag they are skipped
+    #[arg(long)]
+    pub(super) replace: bool,
+
+    #[command(flatten)]
+    pub(super) embed: EmbedFlags,
+
+    #[command(flatten)]
+    pub(super) gallery: OneGallery,
+}
+
+/// What has become of stored items so far.
+#[derive(Debug, Default)]
+pub(super) struct StoredCounts {
+    pub(super) stored: usize,
+    pub(super) replaced: usize,
+    /// Those that were stored already.
+    pub(super) skipped: usize,
+}
+
+impl StoredCounts {
+    pub(super) fn add(&mut self, written: Vec<Written>) {
+        for written in written {
+            match written {
+                Written::Created { .. } => self.stored += 1,
+                Written::Replaced { .. } => self.replaced += 1,
+                Written::Kept { .. } => self.skipped += 1,
+            }
+        }
+    }
+
+    pub(super) fn done(&self) -> usize {
+        self.stored + self.replaced + self.skipped
+    }
+}
 
 /// A gallery to fill, and how.
 pub(super) struct Filling<'a> {
@@ -18,7 +62,7 @@ pub(super) struct Filling<'a> {
     galleries: &'a Galleries,
     name: &'a GalleryName,
     binding: Binding,
-    options: InputOptions,
+    image: ImageOptions,
     replace: bool,
 }
 
@@ -40,10 +84,14 @@ impl<'a> Filling<'a> {
     pub(super) async fn new(
         extractor: &'a Extractor,
         galleries: &'a Galleries,
-        name: &'a GalleryName,
-        options: InputOptions,
-        replace: bool,
+        flags: &'a FillFlags,
     ) -> Result<Self> {
+        let name = &flags.gallery.name;
+        let vector = &flags.embed.run.vector;
+        let options = InputOptions {
+            image: vector.image_options(),
+            vectors: vector.vector_options(),
+        };
         let model = ModelChoice::only(extractor.clone());
         let (_, binding) = galleries
             .binding_to_write(&model, name, &options, true)
@@ -53,8 +101,8 @@ impl<'a> Filling<'a> {
             galleries,
             name,
             binding,
-            options,
-            replace,
+            image: options.image,
+            replace: flags.replace,
         })
     }
 
@@ -86,7 +134,7 @@ impl<'a> Filling<'a> {
         };
         let made = self
             .galleries
-            .new_item(self.extractor, entry, &self.binding, &self.options.image)
+            .new_item(self.extractor, entry, &self.binding, &self.image)
             .await?;
         Ok(Prepared::Item {
             is_dim: made.stages.has_dim_image,

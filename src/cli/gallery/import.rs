@@ -14,22 +14,20 @@ use futures_util::{StreamExt, stream::BoxStream};
 
 use super::{
     entry::Entry,
-    fill::{BATCH_ITEMS, Filling, Prepared},
-    selection::OneGallery,
+    fill::{BATCH_ITEMS, FillFlags, Filling, Prepared, StoredCounts},
 };
 use crate::{
     cli::{
         executor::block_on,
-        flags::EmbedFlags,
         interrupt::{self, defer_exit, interrupted, is_interrupted},
         output::{describe, exit_code, print_dim, print_unused},
         pace::short_number,
         progress::{Progress, Unit},
     },
     error::{Error, Result},
-    gallery::{OpenMode, Written},
+    gallery::OpenMode,
     names::plural,
-    service::{Extractor, Galleries, GalleryLimits, InputOptions},
+    service::{Extractor, Galleries, GalleryLimits},
     sources::{Listed, Listing, Shard, SkippedFiles},
 };
 
@@ -50,23 +48,14 @@ pub(in crate::cli) struct Import {
     #[arg(long, value_name = "NAME")]
     column: Option<String>,
 
-    /// Store items again whose id is in the gallery; without this flag they are skipped
-    #[arg(long)]
-    replace: bool,
-
     #[command(flatten)]
-    embed: EmbedFlags,
-
-    #[command(flatten)]
-    gallery: OneGallery,
+    fill: FillFlags,
 }
 
 /// Outcomes of the images so far.
 #[derive(Default)]
 struct ImportCounts {
-    stored: usize,
-    replaced: usize,
-    skipped: usize,
+    items: StoredCounts,
     /// Those of the skipped whose file is newer than the item.
     newer: usize,
     /// Images of this run that are nearly black.
@@ -78,17 +67,7 @@ struct ImportCounts {
 
 impl ImportCounts {
     fn done(&self) -> usize {
-        self.stored + self.replaced + self.skipped + self.failures.len()
-    }
-
-    fn add(&mut self, written: Vec<Written>) {
-        for written in written {
-            match written {
-                Written::Created { .. } => self.stored += 1,
-                Written::Replaced { .. } => self.replaced += 1,
-                Written::Kept { .. } => self.skipped += 1,
-            }
-        }
+        self.items.done() + self.failures.len()
     }
 }
 
@@ -103,7 +82,7 @@ impl Import {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut counts = ImportCounts::default();
         let mut started = Instant::now();
-        block_on(self.embed.with_extractor(async |extractor| {
+        block_on(self.fill.embed.with_extractor(async |extractor| {
             let listing = Listing::open(&self.sources, self.column.as_deref()).await?;
             let mut listed = listing.list(Shard::WHOLE).peekable();
             // What is wrong with the first source leaves no folder of galleries behind.
@@ -115,8 +94,8 @@ impl Import {
             // A model that cannot run leaves no folder of galleries behind.
             extractor.engine().ready().await?;
             let _deferred = defer_exit();
-            let new_folders = self.gallery.new_folders();
-            let store = self.gallery.open(OpenMode::Serve).await?;
+            let new_folders = self.fill.gallery.new_folders();
+            let store = self.fill.gallery.open(OpenMode::Serve).await?;
             let galleries = Galleries::new(store, GalleryLimits::default());
             started = Instant::now();
             let finished = self
@@ -124,11 +103,11 @@ impl Import {
                 .await;
             galleries.store().close().await;
             drop(galleries);
-            if counts.stored == 0 {
+            if counts.items.stored == 0 {
                 new_folders.remove();
             }
-            let images = plural(counts.stored + counts.replaced, "image");
-            let resume = match self.replace {
+            let images = plural(counts.items.stored + counts.items.replaced, "image");
+            let resume = match self.fill.replace {
                 true => {
                     format!("{images} stored; without --replace the command goes on from there")
                 }
@@ -153,13 +132,8 @@ impl Import {
         listed: BoxStream<'static, Result<Listed>>,
         counts: &mut ImportCounts,
     ) -> anyhow::Result<()> {
-        let name = &self.gallery.name;
-        let options = InputOptions {
-            image: self.embed.run.vector.image_options(),
-            vectors: self.embed.run.vector.vector_options(),
-        };
         // Options that do not fit the gallery are reported before any image is read.
-        let filling = Filling::new(extractor, galleries, name, options, self.replace).await?;
+        let filling = Filling::new(extractor, galleries, &self.fill).await?;
         let mut progress = Progress::new(Unit::Items);
         progress.show("importing", 0, None);
         let mut ids = HashSet::new();
@@ -179,7 +153,7 @@ impl Import {
                     counts.dim_images += usize::from(is_dim);
                 }
                 Outcome::Prepared(Prepared::Present { is_newer }) => {
-                    counts.skipped += 1;
+                    counts.items.skipped += 1;
                     counts.newer += usize::from(is_newer);
                     progress.skip();
                 }
@@ -187,12 +161,14 @@ impl Import {
                 Outcome::NoImage(kind, advice) => counts.no_images.add(kind, advice),
             }
             if batch.len() >= BATCH_ITEMS || committed.elapsed() >= BATCH_TIME {
-                counts.add(filling.store(std::mem::take(&mut batch)).await?);
+                counts
+                    .items
+                    .add(filling.store(std::mem::take(&mut batch)).await?);
                 committed = Instant::now();
             }
             progress.show("importing", (counts.done() + batch.len()) as u64, None);
         }
-        counts.add(filling.store(batch).await?);
+        counts.items.add(filling.store(batch).await?);
         Ok(())
     }
 
@@ -201,11 +177,11 @@ impl Import {
         writeln!(
             out,
             "{} stored in `{}`, {} replaced, {} already there; {seconds:.1} s ({} images/s)",
-            plural(counts.stored, "image"),
-            self.gallery.name,
-            counts.replaced,
-            counts.skipped,
-            short_number((counts.stored + counts.replaced) as f64 / seconds)
+            plural(counts.items.stored, "image"),
+            self.fill.gallery.name,
+            counts.items.replaced,
+            counts.items.skipped,
+            short_number((counts.items.stored + counts.items.replaced) as f64 / seconds)
         )?;
         if counts.newer > 0 {
             writeln!(

@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, ffi::OsString, path::Path, sync::Mutex};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
-use futures_util::TryStreamExt;
 
 use crate::{
     cli::progress::{self, Unit},
@@ -14,7 +13,7 @@ use crate::{
     features::progress::{Progress, Stage},
     model::ModelId,
     service::{Extractor, MaskedImage},
-    sources::{Listed, Listing, Shard, SourceImage},
+    sources::{Listing, SourceImage},
 };
 
 /// Returns what shows the progress of a training.
@@ -37,16 +36,11 @@ pub(in crate::cli) fn show_progress() -> impl Fn(Progress) -> bool + Send + Sync
 
 /// Finds the images of sources, all of which must be readable.
 pub(super) async fn find_all(sources: &[String]) -> anyhow::Result<Vec<SourceImage>> {
-    let mut listed = Listing::open(sources, None).await?.list(Shard::WHOLE);
-    let mut images = Vec::new();
-    while let Some(listed) = listed.try_next().await? {
-        match listed {
-            Listed::Image(image) => images.push(*image),
-            Listed::Failed { name, error } => return Err(error).context(name),
-            Listed::Skipped { .. } => (),
-        }
+    let listed = Listing::open(sources, None).await?.list_all().await?;
+    match listed.failures.into_iter().next() {
+        Some((name, error)) => Err(error).context(name),
+        None => Ok(listed.images),
     }
-    Ok(images)
 }
 
 /// Reads an image to learn from.

@@ -1,24 +1,11 @@
 //! The images of a source.
 
-use std::path::Path;
-
 use anyhow::bail;
 use dinoserve::{
     error::{Error, Result},
-    sources::{Listed, SkippedFiles, SourceImage, blocking},
+    sources::{ListedImages, SourceImage, blocking},
     vision::{DecodeLimits, DecodeOptions, RgbImage, decode},
 };
-
-/// What a source lists.
-#[derive(Debug, Clone, Default)]
-pub struct ImageList {
-    /// The images, in a fixed order.
-    pub images: Vec<SourceImage>,
-    /// What cannot be read, and why.
-    pub unreadable: Vec<(String, String)>,
-    /// Files that are no images.
-    pub skipped: SkippedFiles,
-}
 
 /// Images with a label.
 #[derive(Debug, Clone, Default)]
@@ -31,43 +18,23 @@ pub struct LabeledList {
     pub unlabeled: Vec<SourceImage>,
 }
 
-impl ImageList {
-    /// Lists a folder, or any other source of `dinoserve embed`. Images of tar and Parquet files
-    /// stay in memory.
-    ///
-    /// # Errors
-    /// If the source cannot be read or has no images.
-    pub fn read(source: &str) -> Result<Self> {
-        let mut found = Self::default();
-        for listed in blocking::list(&[source.to_owned()], None)? {
-            match listed {
-                Listed::Image(image) => found.images.push(*image),
-                Listed::Failed { name, error } => found.unreadable.push((name, error.to_string())),
-                Listed::Skipped { kind, advice, .. } => found.skipped.add(kind, advice),
-            }
-        }
-        Ok(found)
-    }
+/// Lists a folder, or any other source of `dinoserve embed`. Images of tar and Parquet files stay
+/// in memory.
+///
+/// # Errors
+/// If the source cannot be read or has no images.
+pub fn list_images(source: &str) -> Result<ListedImages> {
+    blocking::list(&[source.to_owned()], None)
+}
 
-    /// Leaves out the files below a folder.
-    pub fn without(mut self, folder: &Path) -> Self {
-        let Ok(folder) = folder.canonicalize() else {
-            return self;
-        };
-        self.images.retain(|image| {
-            let path = image.path().and_then(|path| path.canonicalize().ok());
-            !path.is_some_and(|path| path.starts_with(&folder))
-        });
-        self
-    }
-
-    /// Returns the images that have a label. `source` is their source, for messages.
+impl LabeledList {
+    /// Takes the images that have a label. `source` is their source, for messages.
     ///
     /// # Errors
     /// If no image has a label.
-    pub fn labeled(self, source: &str) -> anyhow::Result<LabeledList> {
-        let mut found = LabeledList::default();
-        for image in self.images {
+    pub fn new(images: Vec<SourceImage>, source: &str) -> anyhow::Result<Self> {
+        let mut found = Self::default();
+        for image in images {
             match image.label.clone() {
                 Some(label) => {
                     found.labels.push(label);

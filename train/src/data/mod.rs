@@ -15,7 +15,7 @@ pub use self::{
     color::{brightness, contrast, hue, saturation, solarize},
     crops::{CropConfig, Views},
     dataset::{Dataset, UnreadableImages},
-    images::{ImageList, LabeledList, read_image},
+    images::{LabeledList, list_images, read_image},
     loader::Loader,
     pixels::append_normalized,
 };

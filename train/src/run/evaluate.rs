@@ -13,9 +13,9 @@ use dinoserve::{
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
-use super::progress::log_line;
+use super::{listing::find_images, progress::log_line};
 use crate::{
-    data::{ImageList, append_normalized, read_image},
+    data::{LabeledList, append_normalized, read_image},
     model::Backbone,
 };
 
@@ -24,7 +24,7 @@ const BATCH: usize = 64;
 /// Side in pixels of the images whose plain pixels are compared.
 const PIXEL_SIDE: usize = 28;
 
-/// The sources of labeled images, see [`ImageList::read`].
+/// The sources of labeled images, as [`list_images`](crate::data::list_images) takes them.
 #[derive(Debug, Clone, Default)]
 pub struct EvaluationSources {
     /// Images that are classified.
@@ -41,8 +41,8 @@ pub(super) struct KnnEvaluation {
     pub(super) neighbors: usize,
 }
 
-/// Labeled images. They are read again for each measurement, so
-/// that a set may be larger than memory.
+/// Labeled images. They are read again for each measurement, so that a set may be larger than
+/// memory.
 #[derive(Debug, Clone)]
 pub struct LabeledSet {
     images: Vec<SourceImage>,
@@ -113,7 +113,7 @@ impl LabeledSet {
     pub fn find(sources: &[&str], size: usize) -> anyhow::Result<(Vec<Self>, Vec<String>)> {
         let mut sets = Vec::new();
         for &source in sources {
-            let list = ImageList::read(source)?.labeled(source)?;
+            let list = LabeledList::new(find_images(source)?, source)?;
             let errors: Vec<_> = list
                 .images
                 .par_iter()

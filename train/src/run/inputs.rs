@@ -1,6 +1,6 @@
 //! The images of a run: those to train on, those to measure on, and those to draw maps of.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::bail;
 use dinoserve::{sources::SourceImage, vision::RgbImage};
@@ -8,11 +8,12 @@ use dinoserve::{sources::SourceImage, vision::RgbImage};
 use super::{
     DatasetId, EvaluationSources, RunFiles,
     evaluate::{KnnEvaluation, read_resized},
+    listing::find_images,
     progress::log_line,
 };
 use crate::{
     config::Config,
-    data::{Dataset, ImageList, LabeledList},
+    data::{Dataset, LabeledList},
     method::Method,
 };
 
@@ -34,17 +35,11 @@ impl RunInputs {
         config: &Config,
         evaluation: &EvaluationSources,
     ) -> anyhow::Result<Self> {
-        let found = ImageList::read(source)?.without(files.root());
-        for (name, error) in &found.unreadable {
-            log_line(format_args!("skipped {name}: {error}"));
-        }
-        if !found.skipped.is_empty() {
-            log_line(format_args!("{}", found.skipped));
-        }
+        let found = without(find_images(source)?, files.root());
         let mut classes = Vec::new();
         let mut labels = None;
         let images = if config.method == Method::Supervised {
-            let labeled = found.labeled(source)?;
+            let labeled = LabeledList::new(found, source)?;
             if let Some(first) = labeled.unlabeled.first() {
                 log_line(format_args!(
                     "left out images without a label: {}, such as {}",
@@ -56,7 +51,7 @@ impl RunInputs {
             labels = Some(class_indices(&labeled.labels, &classes));
             labeled.images
         } else {
-            found.images
+            found
         };
         let images_per_step = config.optimizer.images_per_step();
         if images.len() < images_per_step {
@@ -84,6 +79,18 @@ impl RunInputs {
             )?,
         })
     }
+}
+
+/// Leaves out the files below the folder of the run.
+fn without(mut images: Vec<SourceImage>, run: &Path) -> Vec<SourceImage> {
+    let Ok(run) = run.canonicalize() else {
+        return images;
+    };
+    images.retain(|image| {
+        let path = image.path().and_then(|path| path.canonicalize().ok());
+        !path.is_some_and(|path| path.starts_with(&run))
+    });
+    images
 }
 
 /// Returns the labels of the images, sorted.

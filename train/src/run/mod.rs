@@ -9,6 +9,7 @@ mod evaluate;
 mod export;
 mod files;
 mod inputs;
+mod listing;
 mod maps;
 mod metrics;
 mod progress;

@@ -52,8 +52,8 @@ pub struct Run {
 
 impl Run {
     /// Prepares a run over the images of `source`, see
-    /// [`ImageList::read`](crate::data::ImageList::read). It resumes from the checkpoint in
-    /// `files` if there is one; otherwise it starts with `weights`, or random ones.
+    /// [`list_images`](crate::data::list_images). It resumes from the checkpoint in `files` if
+    /// there is one; otherwise it starts with `weights`, or random ones.
     ///
     /// # Errors
     /// If there are too few images, the configuration is wrong, the checkpoint is of other images,

@@ -11,11 +11,7 @@ use crate::{
     sources::{Place, SourceImage, image_of_line},
 };
 
-/// Begins the names of the headers that are read.
-const PREFIX: &str = "Dinoserve-";
-/// Headers that state something about an image.
-const HEADERS: [&str; 3] = ["Dinoserve-Id", "Dinoserve-Label", "Dinoserve-Metadata"];
-/// Why a message was rejected.
+/// Header that says why a message was rejected.
 pub(super) const ERROR: &str = "Dinoserve-Error";
 
 /// Reads a message. An image without an id gets the SHA-256 of its file; `root` has the relative
@@ -43,35 +39,24 @@ pub(super) fn image_of_message(
     for (name, values) in headers.into_iter().flat_map(HeaderMap::iter) {
         let name: &str = name.as_ref();
         let value = values.last().map_or("", |value| value.as_str()).to_owned();
-        match HEADERS
-            .iter()
-            .position(|known| name.eq_ignore_ascii_case(known))
-        {
-            Some(0) => image.id = value,
-            Some(1) => image.label = Some(value),
-            Some(_) => {
+        match name.to_ascii_lowercase().as_str() {
+            "dinoserve-id" => image.id = value,
+            "dinoserve-label" => image.label = Some(value),
+            "dinoserve-metadata" => {
                 let parsed: Value = serde_json::from_str(&value)
                     .map_err(|error| Error::option(name, format_args!("no JSON: {error}")))?;
                 image.metadata = Some(parsed);
             }
             // Rejected messages may be sent again.
-            None if name.eq_ignore_ascii_case(ERROR) => {}
-            None if has_prefix(name) => {
-                let known = HEADERS.join(", ");
-                return Err(Error::option(
-                    name,
-                    format_args!("unknown; known are {known}"),
-                ));
+            "dinoserve-error" => {}
+            other if other.starts_with("dinoserve-") => {
+                let detail = "unknown; known are Dinoserve-Id, Dinoserve-Label, Dinoserve-Metadata";
+                return Err(Error::option(name, detail));
             }
-            None => {}
+            _ => {}
         }
     }
     EntryImage::new(Box::new(image))
-}
-
-fn has_prefix(name: &str) -> bool {
-    name.get(..PREFIX.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }
 
 #[cfg(test)]

@@ -21,23 +21,19 @@ use self::{
     message::image_of_message,
     queue::{Access, Held, Queue},
 };
-use super::{
-    fill::{BATCH_ITEMS, Filling, Prepared},
-    selection::OneGallery,
-};
+use super::fill::{BATCH_ITEMS, FillFlags, Filling, Prepared, StoredCounts};
 use crate::{
     cli::{
         executor::block_on,
-        flags::EmbedFlags,
         interrupt::{defer_exit, interrupted, is_interrupted},
         output::{exit_code, print_dim},
         pace::short_number,
         progress::{Progress, Unit},
     },
     error::{Error, Kind, Result},
-    gallery::{NewItem, OpenMode, Written},
+    gallery::{NewItem, OpenMode},
     names::plural,
-    service::{Extractor, Galleries, GalleryLimits, InputOptions},
+    service::{Extractor, Galleries, GalleryLimits},
     sources::Place,
 };
 
@@ -76,23 +72,14 @@ pub(in crate::cli) struct Ingest {
     #[arg(long)]
     until_empty: bool,
 
-    /// Store items again whose id is in the gallery; without this flag they are skipped
-    #[arg(long)]
-    replace: bool,
-
     #[command(flatten)]
-    embed: EmbedFlags,
-
-    #[command(flatten)]
-    gallery: OneGallery,
+    fill: FillFlags,
 }
 
 /// Outcomes of the messages so far.
 #[derive(Default)]
 struct IngestCounts {
-    stored: usize,
-    replaced: usize,
-    skipped: usize,
+    items: StoredCounts,
     rejected: usize,
     dim_images: usize,
 }
@@ -120,16 +107,16 @@ impl Ingest {
         let root = self.root.as_deref().map(Place::parse).transpose()?;
         let mut counts = IngestCounts::default();
         let mut started = Instant::now();
-        block_on(self.embed.with_extractor(async |extractor| {
+        block_on(self.fill.embed.with_extractor(async |extractor| {
             let access = Access {
                 credentials: self.credentials.as_deref(),
                 certificates: self.root_certificates.as_deref(),
             };
-            let consumer = format!("dinoserve-{}", self.gallery.name);
+            let consumer = format!("dinoserve-{}", self.fill.gallery.name);
             let queue = Queue::open(&address, &access, &consumer, self.rejected.clone()).await?;
             extractor.engine().ready().await?;
             let _deferred = defer_exit();
-            let store = self.gallery.open(OpenMode::Serve).await?;
+            let store = self.fill.gallery.open(OpenMode::Serve).await?;
             let galleries = Galleries::new(store, GalleryLimits::default());
             started = Instant::now();
             let finished = self
@@ -153,12 +140,7 @@ impl Ingest {
         root: Option<&Place>,
         counts: &mut IngestCounts,
     ) -> Result<()> {
-        let options = InputOptions {
-            image: self.embed.run.vector.image_options(),
-            vectors: self.embed.run.vector.vector_options(),
-        };
-        let name = &self.gallery.name;
-        let filling = Filling::new(extractor, galleries, name, options, self.replace).await?;
+        let filling = Filling::new(extractor, galleries, &self.fill).await?;
         let concurrent = extractor.engine().max_concurrent_images();
         // After a signal, images in progress are finished and stored.
         let outcomes = queue
@@ -179,12 +161,12 @@ impl Ingest {
             out,
             "{} stored in `{}`, {} replaced, {} already there, {} rejected; {seconds:.1} s ({} \
              images/s)",
-            plural(counts.stored, "image"),
-            self.gallery.name,
-            counts.replaced,
-            counts.skipped,
+            plural(counts.items.stored, "image"),
+            self.fill.gallery.name,
+            counts.items.replaced,
+            counts.items.skipped,
             counts.rejected,
-            short_number((counts.stored + counts.replaced) as f64 / seconds)
+            short_number((counts.items.stored + counts.items.replaced) as f64 / seconds)
         )?;
         print_dim(&mut out, counts.dim_images, " in a new gallery")?;
         Ok(())
@@ -257,7 +239,7 @@ async fn outcome(filling: &Filling<'_>, held: &Held, root: Option<&Place>) -> Re
 
 impl IngestCounts {
     fn done(&self) -> u64 {
-        (self.stored + self.replaced + self.skipped + self.rejected) as u64
+        (self.items.done() + self.rejected) as u64
     }
 
     /// Answers a message, or adds its item to the batch.
@@ -275,7 +257,7 @@ impl IngestCounts {
                 batch.add(*item, held);
             }
             Outcome::Present => {
-                self.skipped += 1;
+                self.items.skipped += 1;
                 held.acknowledge().await;
             }
             Outcome::Rejected(error) => {
@@ -296,13 +278,7 @@ impl IngestCounts {
         let Batch {
             items, messages, ..
         } = std::mem::take(batch);
-        for written in filling.store(items).await? {
-            match written {
-                Written::Created { .. } => self.stored += 1,
-                Written::Replaced { .. } => self.replaced += 1,
-                Written::Kept { .. } => self.skipped += 1,
-            }
-        }
+        self.items.add(filling.store(items).await?);
         for held in messages {
             held.acknowledge().await;
         }
