@@ -54,20 +54,20 @@ const PLACES: [(&[&str], &[&str]); 6] = [
             "http/", "cli/", "bulk/", "service/", "eval/", "engine/", "gallery/", "sources/",
         ],
     ),
-    (&["heed", "usearch"], &["gallery/embedded/"]),
+    (&["heed"], &["gallery/embedded/"]),
     (
         &["tokio_postgres", "deadpool_postgres", "pgvector"],
         &["gallery/postgres/"],
     ),
 ];
 
-/// Files with `unsafe` code: each maps a file into memory, or reads vectors that usearch passes.
+/// Files with `unsafe` code: they map files into memory, or use instructions of the processor.
 const UNSAFE: [&str; 5] = [
     "src/artifacts/mapped.rs",
     "src/engine/lifetime.rs",
     "src/engine/weights.rs",
-    "src/gallery/embedded/entry.rs",
     "src/gallery/embedded/environment.rs",
+    "src/gallery/embedded/vectors/native.rs",
 ];
 
 const MAX_LINE: usize = 100;

@@ -3,31 +3,36 @@
 use std::{
     fmt::Write as _,
     io::{BufRead, BufReader, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use dinoserve::gallery::{
-    Binding, Gallery, GalleryConfig, GalleryName, ItemId, Metadata, NewItem, OpenMode, Search,
-    VectorFormat, open,
+    Gallery, GalleryConfig, GalleryName, OpenMode, Search, VectorFormat, open,
 };
 use ndarray::Array2;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    report::replace_section,
-    servers::resident_mb_of,
+    points::{DIM, Surface, binding, item},
+    report::{processor, replace_section},
+    servers::private_mb,
     stats::{median, spread},
 };
 
-const DIM: usize = 384;
 const K: usize = 10;
 const QUERIES: usize = 200;
 const ROUNDS: usize = 5;
+/// All precisions, from the largest.
+const FORMATS: [VectorFormat; 4] = [
+    VectorFormat::F32,
+    VectorFormat::F16,
+    VectorFormat::I8,
+    VectorFormat::B1,
+];
 const HEADING: &str = "## Galleries\n";
 
 #[derive(clap::Args)]
@@ -36,11 +41,11 @@ pub(crate) struct Options {
     #[arg(long, default_value = ".")]
     project: PathBuf,
 
-    /// Number of vectors of the exact search
+    /// Number of vectors that are searched without an index
     #[arg(long, default_value_t = 100_000)]
     exact: usize,
 
-    /// Number of vectors of the approximate search
+    /// Number of vectors that are searched with an index
     #[arg(long, default_value_t = 1_000_000)]
     approximate: usize,
 
@@ -51,117 +56,129 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let mut text = format!(
-        "{HEADING}\nVectors of width {DIM} and length 1 near a curved surface of 24 dimensions, \
-         like image features; {QUERIES} queries one after the other, {K} neighbors each, through \
-         the store's interface. FAISS and hnswlib from Python on the same vectors, in alternating \
-         rounds.\n\n"
+        "{HEADING}\n{}. Vectors of width {DIM} and length 1 near a curved surface of 24 \
+         dimensions, like image features; {QUERIES} queries one after the other, {K} neighbors \
+         each, through the store's interface. FAISS and hnswlib from Python on the same vectors, \
+         in alternating rounds. Medians of {ROUNDS} rounds. Memory is that of the process without \
+         pages of mapped files, after the gallery was opened again.\n\n",
+        processor()
     );
     exact(options, &mut text).await?;
     approximate(options, &mut text).await?;
     replace_section(&options.to, HEADING, &text)
 }
 
-/// Measures exact searches in single and half precision, one query at a time.
+/// Measures searches that scan all vectors, in every precision.
 async fn exact(options: &Options, text: &mut String) -> anyhow::Result<()> {
     let dataset = Dataset::make(options, options.exact)?;
-    let single = dataset.store(VectorFormat::F32, usize::MAX).await?;
-    let half = dataset.store(VectorFormat::F16, usize::MAX).await?;
     let mut peer = Peer::start(options, &dataset)?;
-    let mut ours = Vec::new();
-    let mut halves = Vec::new();
+    let truth = peer.search("exact")?;
+    let mut stores = Vec::new();
+    for vectors in FORMATS {
+        stores.push(dataset.opened_again(vectors, usize::MAX).await?);
+    }
     let mut theirs = Vec::new();
-    let mut ratios = Vec::new();
-    let mut differ = 0;
+    let mut ours = vec![Vec::new(); stores.len()];
+    let mut ratios = ours.clone();
+    let mut recalls = vec![0.0; stores.len()];
     for _ in 0..ROUNDS {
-        let results = dataset.search(&single, true).await?;
-        let faiss = peer.search("exact")?;
-        halves.push(dataset.search(&half, true).await?.median());
-        differ += results
-            .ids
-            .iter()
-            .zip(&faiss.ids)
-            .filter(|(a, b)| a != b)
-            .count();
-        ours.push(results.median());
-        theirs.push(faiss.median());
-        ratios.push(results.median() / faiss.median());
+        let faiss = peer.search("exact")?.median();
+        theirs.push(faiss);
+        for (index, opened) in stores.iter().enumerate() {
+            let results = dataset.search(&opened.store).await?;
+            ours[index].push(results.median());
+            ratios[index].push(faiss / results.median());
+            recalls[index] = results.recall(&truth);
+        }
     }
     writeln!(
         text,
-        "**Exact**, {} vectors, medians of {ROUNDS} rounds: {} ms a query; FAISS `IndexFlatIP` on \
-         one thread {} ms; ours to FAISS **{}**. In half precision {} ms. {differ} of {} results \
-         differ from FAISS's.\n",
+        "**Without an index**, {} vectors. FAISS `IndexFlatIP` on one thread: {} ms a query.\n\n\
+         | vectors in memory | ms a query | times as fast as FAISS | recall@{K} | memory, MB |\n\
+         |---|---|---|---|---|",
         thousands(options.exact),
-        spread(&ours, 2),
-        spread(&theirs, 2),
-        spread(&ratios, 2),
-        spread(&halves, 2),
-        ROUNDS * QUERIES
+        spread(&theirs, 2)
     )?;
-    single.close().await;
-    half.close().await;
+    for (index, opened) in stores.into_iter().enumerate() {
+        writeln!(
+            text,
+            "| {} | {} | {} | {:.4} | {:.0} |",
+            FORMATS[index],
+            spread(&ours[index], 2),
+            spread(&ratios[index], 2),
+            recalls[index],
+            opened.mb
+        )?;
+        opened.store.close().await;
+    }
+    writeln!(text)?;
     Ok(())
 }
 
-/// Measures the approximate index against hnswlib at the same recall.
+/// Measures the index against hnswlib at the same recall or a higher one, and one bit without an
+/// index.
 async fn approximate(options: &Options, text: &mut String) -> anyhow::Result<()> {
     let dataset = Dataset::make(options, options.approximate)?;
-    let before = resident_mb();
-    let started = Instant::now();
-    let store = dataset
-        .store(VectorFormat::F32, options.approximate / 2)
-        .await?;
-    let stored = started.elapsed();
-    let rows_mb = resident_mb() - before;
-    while store.require_gallery(&name()).await?.indexed < options.approximate as u64 {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    let built = started.elapsed();
-    let index_mb = resident_mb() - before - rows_mb;
-    let exact = dataset.search(&store, true).await?;
     let mut peer = Peer::start(options, &dataset)?;
+    let truth = peer.search("exact")?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let build = peer.command(&format!("build {threads}"))?;
-
-    let our_recall = dataset.search(&store, false).await?.recall(&exact);
-    // The smallest effort at which hnswlib reaches our recall.
-    let mut ef = 16;
-    while peer.search(&format!("approximate {ef}"))?.recall(&exact) < our_recall && ef < 1024 {
-        ef += ef / 4;
-    }
-    let mut ours = Vec::new();
-    let mut theirs = Vec::new();
-    let mut ratios = Vec::new();
-    let mut their_recall = 0.0;
-    for _ in 0..ROUNDS {
-        let results = dataset.search(&store, false).await?;
-        let hnswlib = peer.search(&format!("approximate {ef}"))?;
-        their_recall = hnswlib.recall(&exact);
-        ours.push(results.median());
-        theirs.push(hnswlib.median());
-        ratios.push(results.median() / hnswlib.median());
-    }
     writeln!(
         text,
-        "**Approximate**, {} vectors, medians of {ROUNDS} rounds:\n\n\
-         | | recall@{K} | ms a query | build, s | memory of the index, MB |\n\
-         |---|---|---|---|---|\n\
-         | dinoserve | {our_recall:.4} | {} | {:.0}, after {:.0} of storing | {index_mb:.0}, plus \
-         {rows_mb:.0} of vectors |\n\
-         | hnswlib, ef {ef} | {their_recall:.4} | {} | {:.0} on {threads} threads | {:.0}, vectors \
-         included |\n\n\
-         Ours to hnswlib **{}**. dinoserve builds on half of the cores while it serves.\n",
+        "**With an index**, {} vectors. hnswlib was built in {:.0} s on {threads} threads, and \
+         takes {:.0} MB with its vectors. dinoserve builds on half of the cores, while it \
+         serves.\n\n\
+         | vectors in memory | ms a query | recall@{K} | hnswlib at that recall, ms | ours to \
+         hnswlib | built in, s | memory, MB |\n|---|---|---|---|---|---|---|",
         thousands(options.approximate),
-        spread(&ours, 3),
-        (built - stored).as_secs_f64(),
-        stored.as_secs_f64(),
-        spread(&theirs, 3),
         build["seconds"].as_f64().context("seconds")?,
         build["mb"].as_f64().context("mb")?,
-        spread(&ratios, 2)
     )?;
-    store.close().await;
+    for (vectors, exact_up_to) in [
+        (VectorFormat::F32, options.approximate / 2),
+        (VectorFormat::B1, options.approximate / 2),
+        (VectorFormat::B1, usize::MAX),
+    ] {
+        let opened = dataset.opened_again(vectors, exact_up_to).await?;
+        let recall = dataset.search(&opened.store).await?.recall(&truth);
+        // The smallest effort at which hnswlib reaches our recall.
+        let mut ef = 16;
+        while peer.search(&format!("approximate {ef}"))?.recall(&truth) < recall && ef < 1024 {
+            ef += ef / 4;
+        }
+        let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let results = dataset.search(&opened.store).await?.median();
+            let hnswlib = peer.search(&format!("approximate {ef}"))?.median();
+            ours.push(results);
+            theirs.push(hnswlib);
+            ratios.push(results / hnswlib);
+        }
+        let (name, built) = match opened.built {
+            Some(seconds) => (vectors.to_string(), format!("{seconds:.0}")),
+            None => (format!("{vectors}, no index"), "–".to_owned()),
+        };
+        writeln!(
+            text,
+            "| {name} | {} | {recall:.4} | {} (ef {ef}) | {} | {built} | {:.0} |",
+            spread(&ours, 3),
+            spread(&theirs, 3),
+            spread(&ratios, 2),
+            opened.mb
+        )?;
+        opened.store.close().await;
+    }
+    writeln!(text)?;
     Ok(())
+}
+
+/// A gallery that was filled, closed and opened again.
+struct Opened {
+    store: Gallery,
+    /// Memory that it takes.
+    mb: f64,
+    /// Time in which its index was made, in seconds.
+    built: Option<f64>,
 }
 
 fn thousands(count: usize) -> String {
@@ -187,8 +204,7 @@ impl Dataset {
     fn make(options: &Options, count: usize) -> anyhow::Result<Self> {
         eprintln!("making {count} vectors");
         let folder = tempfile::tempdir_in(options.project.join("target"))?;
-        let mut random = StdRng::seed_from_u64(1);
-        let all = points_near_surface(count + QUERIES, &mut random);
+        let all = Surface::new().points(count + QUERIES);
         let (vectors, queries) = all.view().split_at(ndarray::Axis(0), count);
         let dataset = Self {
             vectors: vectors.to_owned(),
@@ -207,45 +223,65 @@ impl Dataset {
         Ok(dataset)
     }
 
-    async fn store(&self, vectors: VectorFormat, exact_up_to: usize) -> anyhow::Result<Gallery> {
-        eprintln!("storing {} vectors", self.vectors.nrows());
+    /// Fills a gallery, waits for its index if it needs one, and opens it again.
+    async fn opened_again(
+        &self,
+        vectors: VectorFormat,
+        exact_up_to: usize,
+    ) -> anyhow::Result<Opened> {
+        let count = self.vectors.nrows();
+        eprintln!("storing {count} vectors as {vectors}");
         let config = GalleryConfig {
             vectors,
             exact_up_to,
             ..GalleryConfig::default()
         };
         let folder = self.folder.path().join(format!("{vectors}-{exact_up_to}"));
-        let store = open(&folder.to_string_lossy(), &config, OpenMode::Serve).await?;
-        let binding: Binding = serde_json::from_value(serde_json::json!({
-            "model": "made up", "fingerprint": "none", "dim": DIM, "pooling": "cls", "layers": 1,
-            "size": 224, "resize": "crop", "filter": "bicubic", "exif": true, "background": "white",
-        }))?;
-        let item = |index: usize| {
-            anyhow::Ok(NewItem {
-                id: ItemId::new(index.to_string())?,
-                label: None,
-                metadata: Metadata::default(),
-                vector: self.vectors.row(index).to_vec(),
-                features: None,
-                thumbnail: None,
-            })
+        let folder = folder.to_string_lossy();
+        // Filled without an index, which is then made at once.
+        let filling = GalleryConfig {
+            exact_up_to: usize::MAX,
+            ..config.clone()
         };
+        let store = open(&folder, &filling, OpenMode::Serve).await?;
+        self.fill(&store).await?;
+        store.close().await;
+        drop(store);
+        let mut built = None;
+        if exact_up_to < count {
+            let store = open(&folder, &config, OpenMode::Serve).await?;
+            let started = Instant::now();
+            store.delete(&name(), Vec::new()).await?;
+            while store.require_gallery(&name()).await?.indexed < count as u64 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            built = Some(started.elapsed().as_secs_f64());
+            store.close().await;
+        }
+        let before = private_mb();
+        let store = open(&folder, &config, OpenMode::Serve).await?;
+        let mb = private_mb() - before;
+        // Reads the pages that searches need.
+        self.search(&store).await?;
+        Ok(Opened { store, mb, built })
+    }
+
+    async fn fill(&self, store: &Gallery) -> anyhow::Result<()> {
+        let binding = binding()?;
+        let item = |index: usize| item(index, self.vectors.row(index).to_vec());
         for start in (0..self.vectors.nrows()).step_by(2000) {
             let items = (start..(start + 2000).min(self.vectors.nrows()))
                 .map(item)
                 .collect::<anyhow::Result<_>>()?;
             store.put(&name(), &binding, items).await?;
         }
-        Ok(store)
+        Ok(())
     }
 
-    async fn search(&self, store: &Gallery, exact: bool) -> anyhow::Result<SearchResults> {
+    async fn search(&self, store: &Gallery) -> anyhow::Result<SearchResults> {
         let mut results = SearchResults::default();
         for query in self.queries.rows() {
-            let search = Search {
-                exact,
-                ..Search::new(query.to_vec(), K)
-            };
+            let search = Search::new(query.to_vec(), K);
             let started = Instant::now();
             let found = store.search(&name(), search).await?;
             results.ms.push(started.elapsed().as_secs_f64() * 1e3);
@@ -256,31 +292,6 @@ impl Dataset {
         }
         Ok(results)
     }
-}
-
-/// Makes points near a curved surface of few dimensions in a space of many, scaled to length 1.
-fn points_near_surface(count: usize, random: &mut StdRng) -> Array2<f32> {
-    const INNER: usize = 24;
-    let first = Array2::from_shape_fn((INNER, 2 * INNER), |_| normal(random));
-    let second = Array2::from_shape_fn((2 * INNER, DIM), |_| normal(random));
-    let mut all = Array2::zeros((count, DIM));
-    for mut block in all.axis_chunks_iter_mut(ndarray::Axis(0), 10_000) {
-        let inner = Array2::from_shape_fn((block.nrows(), INNER), |_| normal(random));
-        block.assign(&(inner.dot(&first) * 0.5).mapv(f32::tanh).dot(&second));
-        for mut row in block.rows_mut() {
-            row.mapv_inplace(|value| value + 0.3 * normal(random));
-            let length = row.dot(&row).sqrt();
-            row /= length;
-        }
-    }
-    all
-}
-
-/// Draws from the standard normal distribution by the Box–Muller transform.
-fn normal(random: &mut StdRng) -> f32 {
-    let radius: f32 = random.random_range(1e-7..1.0);
-    let angle: f32 = random.random();
-    (-2.0 * radius.ln()).sqrt() * (std::f32::consts::TAU * angle).cos()
 }
 
 /// The times and the neighbors of all queries.
@@ -346,8 +357,4 @@ impl Drop for Peer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn resident_mb() -> f64 {
-    resident_mb_of(Path::new("/proc/self/status"))
 }

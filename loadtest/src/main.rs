@@ -7,8 +7,10 @@ mod client;
 mod comparison;
 mod gallery;
 mod images;
+mod large;
 mod maps;
 mod plot;
+mod points;
 mod report;
 mod rounds;
 mod scenarios;
@@ -38,6 +40,8 @@ enum Command {
     Report(report::Options),
     /// Compare gallery searches with FAISS and hnswlib, and write their section of the results
     Gallery(gallery::Options),
+    /// Fill, kill, open and search a gallery of ten million vectors
+    Large(large::Options),
 }
 
 #[derive(clap::Args)]
@@ -75,6 +79,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Load(command) => command.run().await,
         Command::Report(options) => report::run(&options).await,
         Command::Gallery(options) => gallery::run(&options).await,
+        Command::Large(options) => large::run(&options).await,
     }
 }
 

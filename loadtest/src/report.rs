@@ -231,10 +231,24 @@ fn head(options: &Options) -> anyhow::Result<String> {
 
 /// Names the machine, the model and the commit.
 fn machine(options: &Options) -> anyhow::Result<String> {
-    const EXTENSIONS: [&str; 6] = [
+    let commit = git(options, &["log", "-1", "--format=%h of %cs"])?;
+    let changed = match git(options, &["status", "--porcelain", "src"])?.as_str() {
+        "" => "",
+        _ => ", with changes",
+    };
+    let (processor, model) = (processor(), &options.model);
+    Ok(format!(
+        "{processor}, model {model}, commit {commit}{changed}."
+    ))
+}
+
+/// Names the cores, the processor, and the instructions that matter.
+pub(crate) fn processor() -> String {
+    const EXTENSIONS: [&str; 7] = [
         "avx2",
         "avx512f",
         "avx512_vnni",
+        "avx512_vpopcntdq",
         "avx512_bf16",
         "amx_bf16",
         "amx_int8",
@@ -251,17 +265,8 @@ fn machine(options: &Options) -> anyhow::Result<String> {
         .filter(|flag| EXTENSIONS.contains(flag))
         .collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let commit = git(options, &["log", "-1", "--format=%h of %cs"])?;
-    let changed = match git(options, &["status", "--porcelain", "src"])?.as_str() {
-        "" => "",
-        _ => ", with changes",
-    };
-    Ok(format!(
-        "{cores} cores of {} ({}), model {}, commit {commit}{changed}.",
-        field("model name"),
-        extensions.join(", "),
-        options.model,
-    ))
+    let (name, extensions) = (field("model name"), extensions.join(", "));
+    format!("{cores} cores of {name} ({extensions})")
 }
 
 fn git(options: &Options, arguments: &[&str]) -> anyhow::Result<String> {

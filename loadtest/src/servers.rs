@@ -165,7 +165,7 @@ impl Server {
     /// Returns the resident memory, in megabytes.
     pub(crate) fn resident_mb(&self) -> f64 {
         self.child.id().map_or(f64::NAN, |id| {
-            resident_mb_of(Path::new(&format!("/proc/{id}/status")))
+            memory_mb_of(Path::new(&format!("/proc/{id}/status")), "VmRSS:")
         })
     }
 
@@ -207,12 +207,17 @@ impl Drop for Server {
     }
 }
 
-/// Returns the resident memory of a process from its status file, in megabytes.
-pub(crate) fn resident_mb_of(status: &Path) -> f64 {
+/// Returns the memory of this process that is no page of a mapped file, in megabytes.
+pub(crate) fn private_mb() -> f64 {
+    memory_mb_of(Path::new("/proc/self/status"), "RssAnon:")
+}
+
+/// Returns an amount of memory from the status file of a process, in megabytes.
+fn memory_mb_of(status: &Path, kind: &str) -> f64 {
     let status = std::fs::read_to_string(status).unwrap_or_default();
     let line = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|line| line.strip_prefix(kind))
         .unwrap_or_default();
     line.trim()
         .trim_end_matches(" kB")

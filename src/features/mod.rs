@@ -7,6 +7,7 @@ pub mod audit;
 mod components;
 mod cosines;
 pub mod head_stats;
+pub(crate) mod kmeans;
 pub mod mask;
 pub mod matching;
 pub mod npy;

@@ -14,21 +14,45 @@ pub enum OpenMode {
 }
 
 option_enum! {
-    /// Precision of the vectors in a folder.
+    /// Precision of the vectors of a gallery in memory. Answers have the scores of the vectors on
+    /// disk, which are in single precision but for [`VectorFormat::F16`].
     #[derive(Default)]
     pub enum VectorFormat {
         /// Single precision.
         #[default]
         F32,
-        /// Half precision: half the memory, and scores that differ in the fourth digit.
+        /// Half precision, on disk, too: scores that differ in the fourth digit.
         F16,
+        /// 8 bits a value: a quarter of the memory.
+        I8,
+        /// One bit a value: a thirtieth of the memory.
+        B1,
+    }
+}
+
+impl VectorFormat {
+    /// Returns the number of rows to choose by their estimated products if `k` are asked for, of
+    /// vectors of `dim` values.
+    pub(super) fn candidates(self, k: usize, dim: usize) -> usize {
+        match self {
+            Self::F32 => k,
+            Self::F16 => k + k / 4 + 8,
+            Self::I8 => 2 * k + 16,
+            Self::B1 => (16 * k + 64).saturating_mul(Self::more_of_narrow(dim)),
+        }
+    }
+
+    /// Returns how many times as many candidates narrow vectors need: the error of their one-bit
+    /// codes grows as the width falls, and with it the number of rows that seem as near.
+    pub(super) fn more_of_narrow(dim: usize) -> usize {
+        384usize.div_ceil(dim.max(1)).pow(2)
     }
 }
 
 /// Settings for a store of either kind, as flags give them.
 #[derive(Debug, Clone)]
 pub struct GalleryConfig {
-    /// Precision of the vectors of new galleries in a folder.
+    /// Precision of the vectors of new galleries in a folder, in memory.
     pub vectors: VectorFormat,
     /// Maximum number of items of a gallery that is searched exactly.
     pub exact_up_to: usize,

@@ -24,7 +24,7 @@ pub use self::{
     filter::{Bound, Condition, ItemFilter, Scalar},
     item::{Item, ItemChange, Metadata, NewItem, Parts, StoredItem},
     name::{BankName, BasisName, GalleryName, ItemId, Label, ProbeName, SegmenterName},
-    open::open,
+    open::{open, set_vectors},
     search::{Neighbor, Query, Search},
     snapshot::{
         GalleryReader, SnapshotSummary, restore_checked_snapshot, restore_snapshot,

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::{
-    Gallery, GalleryConfig, OpenMode, StoreLocation, embedded::EmbeddedStore,
-    postgres::PostgresStore, snapshot::remove_interrupted_restores,
+    Gallery, GalleryConfig, GalleryName, OpenMode, StoreLocation, VectorFormat,
+    embedded::{self, EmbeddedStore},
+    postgres::PostgresStore,
+    snapshot::remove_interrupted_restores,
 };
-use crate::error::{Result, ResultExt};
+use crate::error::{Error, Result, ResultExt};
 
 /// Opens the store at `location`: a folder, which [`OpenMode::Serve`] creates if needed, or
 /// `postgres://…`.
@@ -32,4 +34,27 @@ pub async fn open(location: &str, config: &GalleryConfig, mode: OpenMode) -> Res
         tracing::warn!(%error, "what interrupted restores had left could not be removed");
     }
     Ok(store)
+}
+
+/// Sets the precision in which a gallery in a folder is kept in memory from the next start on, and
+/// returns the one before. This is one short transaction, whatever the size of the gallery.
+///
+/// # Errors
+/// `NotFound` if there is no such gallery; `Unavailable` if a process serves the folder;
+/// `InvalidOption` for a database, which keeps vectors in single precision.
+pub async fn set_vectors(
+    location: &str,
+    config: &GalleryConfig,
+    name: &GalleryName,
+    vectors: VectorFormat,
+) -> Result<VectorFormat> {
+    let StoreLocation::Folder(folder) = StoreLocation::parse(location) else {
+        let detail = "galleries in a database keep their vectors in single precision";
+        return Err(Error::option("vectors", detail));
+    };
+    let (name, max_bytes) = (name.clone(), config.max_bytes);
+    let set = move || embedded::set_vectors(&folder, max_bytes, &name, vectors);
+    tokio::task::spawn_blocking(set)
+        .await
+        .internal("changing a gallery")?
 }

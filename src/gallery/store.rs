@@ -7,7 +7,7 @@ use futures_util::stream::BoxStream;
 
 use super::{
     Binding, DocumentStore, GalleryName, Item, ItemChange, ItemFilter, ItemId, Neighbor, NewItem,
-    Parts, Search, StoredItem, check_width,
+    Parts, Search, StoredItem, VectorFormat, check_width,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -167,6 +167,8 @@ pub struct GalleryInfo {
     pub name: GalleryName,
     /// How its vectors were made.
     pub binding: Binding,
+    /// Precision of its vectors in memory; those of a database are in single precision.
+    pub vectors: VectorFormat,
     /// Number of items.
     pub items: u64,
     /// Number of items in the approximate index; searches compare the others one by one.

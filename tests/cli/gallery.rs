@@ -472,6 +472,36 @@ async fn made_up(name: &str) -> PathBuf {
 }
 
 #[tokio::test]
+async fn a_gallery_is_converted_and_renamed() {
+    let store = made_up("gallery-converted-command").await;
+    let printed = succeed(&mut gallery(&store, &["convert", "--vectors", "b1"]));
+    assert_eq!(printed, "default: vectors in memory as b1, before f32\n");
+    let stats = succeed(&mut gallery(&store, &["stats"]));
+    assert!(stats.contains("in memory as b1"), "{stats}");
+    let database = [
+        "gallery",
+        "convert",
+        "--vectors",
+        "i8",
+        "--gallery",
+        "postgres://h/none",
+    ];
+    let refused = fail(dinoserve().args(database));
+    assert!(refused.contains("in single precision"), "{refused}");
+
+    let before = items(&store, "default").await;
+    let printed = succeed(&mut gallery(&store, &["rename", "--to", "photos"]));
+    assert_eq!(printed, "default is photos now\n");
+    assert_eq!(items(&store, "photos").await, before);
+    let refused = fail(&mut gallery(&store, &["rename", "--to", "others"]));
+    assert!(refused.contains("no gallery `default`"), "{refused}");
+    let same = ["rename", "--name", "photos", "--to", "photos"];
+    let refused = fail(&mut gallery(&store, &same));
+    assert!(refused.contains("already"), "{refused}");
+    assert_eq!(items(&store, "photos").await, before);
+}
+
+#[tokio::test]
 async fn a_flipped_byte_is_found() {
     let folder = made_up("gallery-flipped").await;
     assert!(

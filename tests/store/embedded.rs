@@ -1,4 +1,5 @@
-//! Features of the embedded store only: the approximate index, half precision, the folder's lock.
+//! Features of the embedded store only: the approximate index, formats of vectors, the folder's
+//! lock.
 
 use std::{collections::BTreeSet, io::Write, path::Path, time::Duration};
 
@@ -6,7 +7,7 @@ use dinoserve::{
     error::Kind,
     gallery::{
         Binding, Gallery, GalleryConfig, GalleryName, ItemFilter, ItemId, Label, Metadata, NewItem,
-        OpenMode, Parts, Search, VectorFormat, Written, open, write_snapshot,
+        OpenMode, Parts, Search, VectorFormat, Written, open, set_vectors, write_snapshot,
     },
 };
 use futures_util::TryStreamExt;
@@ -179,7 +180,7 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
     let files = |folder: &Path| std::fs::read_dir(folder.join("index")).unwrap().count();
     assert_eq!(files(&folder), 2, "the index and its manifest");
     // An index of a gallery whose deletion was interrupted by a kill.
-    for name in ["4711-9.usearch", "4711.json"] {
+    for name in ["4711-9.usearch", "4711-8.lists", "4711.json"] {
         std::fs::write(folder.join("index").join(name), "left behind").unwrap();
     }
     let gallery = opened(&folder, 500, VectorFormat::F32).await;
@@ -201,7 +202,7 @@ async fn the_index_finds_nearly_all_and_survives_deletion_replacement_and_restar
         if entry
             .path()
             .extension()
-            .is_some_and(|extension| extension == "usearch")
+            .is_some_and(|extension| extension == "lists")
         {
             let mut bytes = std::fs::read(entry.path()).unwrap();
             let middle = bytes.len() / 2;
@@ -426,6 +427,116 @@ async fn half_precision_changes_scores_in_the_fourth_digit() {
     drop(gallery);
     let gallery = opened(&folder, 100_000, VectorFormat::F32).await;
     assert_eq!(found(&gallery, vector(3), true, None).await[0].0, "item 3");
+}
+
+const FORMATS: [VectorFormat; 4] = [
+    VectorFormat::F32,
+    VectorFormat::F16,
+    VectorFormat::I8,
+    VectorFormat::B1,
+];
+
+/// Asserts that a gallery finds nearly all, with the scores of `vector`, by a scan or an index.
+async fn assert_finds(gallery: &Gallery, context: &str) {
+    let recall = recall(gallery, None).await;
+    assert!(recall >= 0.95, "{context}: recall {recall}");
+    let low = ItemFilter::parse(&json!({"metadata": {"number": {"lt": 200}}})).unwrap();
+    for filter in [None, Some(low)] {
+        let query = vector(1_000_003);
+        for (id, score) in found(gallery, query.clone(), false, filter.clone()).await {
+            let number: u64 = id.strip_prefix("item ").unwrap().parse().unwrap();
+            assert!(filter.is_none() || number < 200, "{context}: {id}");
+            let dot: f32 = query.iter().zip(vector(number)).map(|(a, b)| a * b).sum();
+            assert!(
+                (score - dot).abs() < 5e-4,
+                "{context}: {id}: {score} and {dot}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_format_finds_nearly_all_while_items_come_and_go() {
+    for vectors in FORMATS {
+        for exact_up_to in [500, 100_000] {
+            let context = format!("{vectors} up to {exact_up_to}");
+            let folder = scratch(&format!("gallery-{vectors}-{exact_up_to}"));
+            let gallery = opened(&folder, exact_up_to, vectors).await;
+            // The first 1024 rows of one bit have no center yet.
+            put(&gallery, 0..600).await;
+            assert_finds(&gallery, &context).await;
+            for start in (600..3000).step_by(300) {
+                put(&gallery, start..start + 300).await;
+            }
+            assert_finds(&gallery, &context).await;
+            let ids = |numbers: std::ops::Range<u64>| -> Vec<_> {
+                numbers
+                    .map(|n| ItemId::new(format!("item {n}")).unwrap())
+                    .collect()
+            };
+            gallery.delete(&name(), ids(200..900)).await.unwrap();
+            gallery.delete(&name(), ids(1100..1900)).await.unwrap();
+            // Written again, after the chunks of what is left were joined.
+            put(&gallery, 1500..1700).await;
+            assert_finds(&gallery, &context).await;
+            gallery.close().await;
+            drop(gallery);
+            let gallery = opened(&folder, exact_up_to, VectorFormat::F32).await;
+            let info = gallery.require_gallery(&name()).await.unwrap();
+            assert_eq!((info.vectors, info.items), (vectors, 1700));
+            assert_finds(&gallery, &context).await;
+            gallery.close().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gallery_is_converted_in_place_and_back() {
+    let folder = scratch("gallery-converted");
+    let location = folder.to_str().unwrap().to_owned();
+    let convert = async |gallery: &GalleryName, vectors: VectorFormat| {
+        set_vectors(&location, &GalleryConfig::default(), gallery, vectors).await
+    };
+    let missing = convert(&name(), VectorFormat::B1).await.unwrap_err();
+    assert_eq!(missing.kind(), Kind::NotFound);
+    assert!(!folder.join("data.mdb").exists(), "nothing is created");
+    let gallery = opened(&folder, 100_000, VectorFormat::F32).await;
+    put(&gallery, 0..1500).await;
+    let before = found(&gallery, vector(1_000_001), true, None).await;
+    let served = convert(&name(), VectorFormat::B1).await.unwrap_err();
+    assert_eq!(served.kind(), Kind::Unavailable);
+    gallery.close().await;
+    drop(gallery);
+    let other = GalleryName::new("other").unwrap();
+    let unknown = convert(&other, VectorFormat::B1).await.unwrap_err();
+    assert_eq!(unknown.kind(), Kind::NotFound);
+
+    let mut from = VectorFormat::F32;
+    for (round, to) in (0..).zip([
+        VectorFormat::B1,
+        VectorFormat::F16,
+        VectorFormat::I8,
+        VectorFormat::F32,
+    ]) {
+        assert_eq!(convert(&name(), to).await.unwrap(), from);
+        from = to;
+        let gallery = opened(&folder, 100_000, VectorFormat::F32).await;
+        assert_eq!(gallery.require_gallery(&name()).await.unwrap().vectors, to);
+        // Vectors that were stored before are as they were, to the last bit.
+        assert_eq!(found(&gallery, vector(1_000_001), true, None).await, before);
+        let near = found(&gallery, vector(1_000_001), false, None).await;
+        assert_eq!(near, before, "{to}");
+        // New ones, far away, are written in the new format.
+        let opposite = vector(1_000_001).iter().map(|value| -value).collect();
+        let new = NewItem {
+            vector: opposite,
+            ..item(5000 + round)
+        };
+        gallery.put(&name(), &binding(), vec![new]).await.unwrap();
+        let report = gallery.check(&name()).await.unwrap();
+        assert_eq!((report.items, report.damage.len()), (1501 + round, 0));
+        gallery.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,8 +21,9 @@ pub(in crate::cli) struct GalleryFlags {
     #[arg(value_name = "DIR|URL")]
     pub(in crate::cli) location: Option<String>,
 
-    /// Format of the vectors of new galleries in a folder: `f16` takes half the memory and changes
-    /// the fourth digit of scores
+    /// Precision of the vectors of new galleries in a folder, in memory: `i8` takes a quarter of it
+    /// and `b1` a thirtieth, with the scores of the vectors on disk; `f16` takes half of memory and
+    /// disk, and changes the fourth digit of scores
     #[arg(long = "gallery-vectors", env = "DINOSERVE_GALLERY_VECTORS")]
     #[arg(default_value_t, value_parser = names::<VectorFormat>())]
     vectors: VectorFormat,
@@ -64,7 +65,7 @@ impl GalleryFlags {
         StoreLocation::parse(self.location.as_deref()?).missing_folder()
     }
 
-    fn config(&self) -> GalleryConfig {
+    pub(in crate::cli) fn config(&self) -> GalleryConfig {
         GalleryConfig {
             vectors: self.vectors,
             exact_up_to: self.exact_up_to,

@@ -1,8 +1,9 @@
-//! `dinoserve gallery import|ingest|basis|export|check|stats|snapshot|restore`.
+//! `dinoserve gallery import|ingest|basis|audit|export|check|stats|convert|rename|…`.
 
 mod audit;
 mod basis;
 mod check;
+mod convert;
 mod entry;
 mod export;
 mod fill;
@@ -10,6 +11,7 @@ mod import;
 mod ingest;
 mod items;
 mod parquet;
+mod rename;
 mod selection;
 mod snapshot;
 mod stats;
@@ -34,6 +36,10 @@ pub(super) enum Gallery {
     Check(check::Check),
     /// Print the contents of the galleries: items, labels, model, size
     Stats(stats::Stats),
+    /// Keep a gallery of a folder in less memory, or in more, from the next start on
+    Convert(convert::Convert),
+    /// Give a gallery another name
+    Rename(rename::Rename),
     /// Save a gallery to one file with checksums, also while the gallery is written to
     Snapshot(snapshot::Snapshot),
     /// Fill a gallery from a snapshot, all of it or nothing
@@ -50,6 +56,8 @@ impl Gallery {
             Self::Export(command) => command.run(),
             Self::Check(command) => command.run(),
             Self::Stats(command) => command.run(),
+            Self::Convert(command) => command.run(),
+            Self::Rename(command) => command.run(),
             Self::Snapshot(command) => command.run(),
             Self::Restore(command) => command.run(),
         }

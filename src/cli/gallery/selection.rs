@@ -10,8 +10,11 @@ use clap::Args;
 
 use crate::{
     cli::flags::GalleryFlags,
-    gallery::{Gallery, GalleryInfo, GalleryName, OpenMode},
+    gallery::{self, Gallery, GalleryInfo, GalleryName, OpenMode, VectorFormat},
 };
+
+const NO_LOCATION: &str = "the location of the galleries is missing; give --gallery DIR or \
+                           --gallery postgres://…, or set DINOSERVE_GALLERY";
 
 /// The gallery that a command works on.
 #[derive(Debug, Args)]
@@ -27,6 +30,13 @@ pub(super) struct OneGallery {
 impl OneGallery {
     pub(super) async fn open(&self, mode: OpenMode) -> anyhow::Result<Gallery> {
         open_store(&self.store, mode).await
+    }
+
+    /// Sets the precision of the vectors in memory, and returns the one before.
+    pub(super) async fn set_vectors(&self, vectors: VectorFormat) -> anyhow::Result<VectorFormat> {
+        let (location, config) = (self.store.location.as_deref(), self.store.config());
+        let location = location.context(NO_LOCATION)?;
+        Ok(gallery::set_vectors(location, &config, &self.name, vectors).await?)
     }
 
     /// Notes what [`OneGallery::open`] will create.
@@ -87,8 +97,5 @@ impl SomeGalleries {
 }
 
 pub(super) async fn open_store(flags: &GalleryFlags, mode: OpenMode) -> anyhow::Result<Gallery> {
-    flags.open(mode).await?.context(
-        "the location of the galleries is missing; give --gallery DIR or \
-         --gallery postgres://…, or set DINOSERVE_GALLERY",
-    )
+    flags.open(mode).await?.context(NO_LOCATION)
 }

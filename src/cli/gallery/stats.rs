@@ -10,7 +10,7 @@ use super::selection::SomeGalleries;
 use crate::{
     cli::{executor::block_on, output::print_json, pace::short_bytes},
     error::Result,
-    gallery::{Binding, Gallery, GalleryInfo, GalleryName, Label, Parts},
+    gallery::{Binding, Gallery, GalleryInfo, GalleryName, Label, Parts, VectorFormat},
     names::plural,
 };
 
@@ -37,6 +37,8 @@ struct GalleryStats {
     items: u64,
     /// Number of items in the approximate index.
     indexed: u64,
+    /// Precision of the vectors in memory.
+    vectors: VectorFormat,
     binding: Binding,
     /// Number of items of each label.
     labels: BTreeMap<Label, u64>,
@@ -84,6 +86,7 @@ async fn count(store: &Gallery, info: GalleryInfo) -> Result<GalleryStats> {
         items: labels.values().sum::<u64>() + unlabeled,
         name: info.name,
         indexed: info.indexed,
+        vectors: info.vectors,
         binding: info.binding,
         labels,
         unlabeled,
@@ -129,8 +132,8 @@ impl GalleryStats {
         let fingerprint = binding.model.fingerprint.short();
         writeln!(
             out,
-            "  {} values of {} (fingerprint {fingerprint})",
-            binding.dim, binding.model.name
+            "  {} values of {} (fingerprint {fingerprint}), in memory as {}",
+            binding.dim, binding.model.name, self.vectors
         )?;
         let images = &binding.preprocessing;
         writeln!(

@@ -8,11 +8,14 @@ use super::{
     outliers::Outlier,
     progress::{Stage, Watch},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    features::kmeans::{Place, assign, move_centers},
+};
 
 /// Maximum number of moves of the centers.
 const MOVES: usize = 50;
-/// Rows whose products with the centers are made together.
+/// Rows whose products with the sums of the groups are made together.
 const BLOCK: usize = 4096;
 /// Numbers of clusters that are tried.
 const CANDIDATES: [usize; 13] = [2, 3, 4, 5, 6, 8, 10, 14, 20, 28, 40, 60, 100];
@@ -125,13 +128,6 @@ fn best_count(vectors: ArrayView2<'_, f32>, watch: Watch<'_>) -> Option<usize> {
     Some(best.1)
 }
 
-/// Where a row is.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    center: usize,
-    cosine: f32,
-}
-
 struct Fit {
     centers: Array2<f32>,
     places: Vec<Place>,
@@ -192,45 +188,6 @@ fn first_centers(
             .unwrap_or_else(|| random.usize(..rows));
     }
     centers
-}
-
-/// Returns the place of each row, and the sum of the cosines with the nearest centers.
-fn assign(vectors: ArrayView2<'_, f32>, centers: &Array2<f32>) -> (Vec<Place>, f64) {
-    let mut places = Vec::with_capacity(vectors.nrows());
-    let mut total = 0.0;
-    for start in (0..vectors.nrows()).step_by(BLOCK) {
-        let end = vectors.nrows().min(start + BLOCK);
-        let cosines = vectors.slice(s![start..end, ..]).dot(&centers.t());
-        for row in cosines.rows() {
-            let mut place = Place {
-                center: 0,
-                cosine: f32::NEG_INFINITY,
-            };
-            for (center, &cosine) in row.iter().enumerate() {
-                if cosine > place.cosine {
-                    place = Place { center, cosine };
-                }
-            }
-            total += f64::from(place.cosine);
-            places.push(place);
-        }
-    }
-    (places, total)
-}
-
-/// Moves each center to the direction of the mean of its rows. One without rows stays.
-fn move_centers(vectors: ArrayView2<'_, f32>, places: &[Place], centers: &mut Array2<f32>) {
-    let mut sums = Array2::<f32>::zeros(centers.raw_dim());
-    for (row, place) in vectors.rows().into_iter().zip(places) {
-        let mut sum = sums.row_mut(place.center);
-        sum += &row;
-    }
-    for (mut center, sum) in centers.rows_mut().into_iter().zip(sums.rows()) {
-        let length = sum.dot(&sum).sqrt();
-        if length > 0.0 {
-            center.assign(&(&sum / length));
-        }
-    }
 }
 
 fn groups_of(places: &[Place]) -> Vec<usize> {

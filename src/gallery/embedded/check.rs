@@ -44,7 +44,7 @@ pub(super) fn check(view: View<'_>, name: &GalleryName) -> Result<CheckReport> {
             ));
         }
         let vector = view.get(tables.vectors, &codec::place_key(row.number, place))?;
-        let vector = codec::decode_floats(vector.unwrap_or_default(), row.vectors);
+        let vector = codec::decode_vector(vector.unwrap_or_default(), row.binding.dim);
         if let Err(error) = check_vector(&vector, row.binding.dim) {
             add(format!("item {text:?}: {error}"));
         }

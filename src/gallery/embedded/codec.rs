@@ -218,31 +218,38 @@ fn damaged(part: &str) -> Error {
     Error::damaged(format!("{part} is damaged"))
 }
 
-pub(super) fn encode_floats(values: &[f32], format: VectorFormat) -> Vec<u8> {
+/// Encodes a vector for the disk, as galleries of a format store it.
+pub(super) fn encode_vector(vector: &[f32], format: VectorFormat) -> Vec<u8> {
     match format {
-        VectorFormat::F32 => values.iter().copied().flat_map(f32::to_le_bytes).collect(),
-        VectorFormat::F16 => values
-            .iter()
-            .flat_map(|&value| f16::from_f32(value).to_le_bytes())
-            .collect(),
+        VectorFormat::F16 => encode_halves(vector),
+        VectorFormat::F32 | VectorFormat::I8 | VectorFormat::B1 => {
+            vector.iter().copied().flat_map(f32::to_le_bytes).collect()
+        }
     }
 }
 
-/// Decodes values; an incomplete value at the end is dropped.
-pub(super) fn decode_floats(bytes: &[u8], format: VectorFormat) -> Vec<f32> {
-    match format {
-        VectorFormat::F32 => {
-            let (values, _) = bytes.as_chunks();
-            values.iter().copied().map(f32::from_le_bytes).collect()
-        }
-        VectorFormat::F16 => {
-            let (halves, _) = bytes.as_chunks();
-            let halves: Vec<f16> = halves.iter().copied().map(f16::from_le_bytes).collect();
-            let mut values = vec![0.0; halves.len()];
-            halves.convert_to_f32_slice(&mut values);
-            values
-        }
+/// Decodes a vector of `dim` values in either precision, because a gallery whose format was changed
+/// has both. A damaged one has another width.
+pub(super) fn decode_vector(bytes: &[u8], dim: usize) -> Vec<f32> {
+    if bytes.len() == 2 * dim {
+        return decode_halves(bytes);
     }
+    let (values, _) = bytes.as_chunks();
+    values.iter().copied().map(f32::from_le_bytes).collect()
+}
+
+pub(super) fn encode_halves(values: &[f32]) -> Vec<u8> {
+    let halves = values.iter().map(|&value| f16::from_f32(value));
+    halves.flat_map(f16::to_le_bytes).collect()
+}
+
+/// Decodes values in half precision; an incomplete one at the end is dropped.
+pub(super) fn decode_halves(bytes: &[u8]) -> Vec<f32> {
+    let (halves, _) = bytes.as_chunks();
+    let halves: Vec<f16> = halves.iter().copied().map(f16::from_le_bytes).collect();
+    let mut values = vec![0.0; halves.len()];
+    halves.convert_to_f32_slice(&mut values);
+    values
 }
 
 #[cfg(test)]

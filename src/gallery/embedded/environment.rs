@@ -221,6 +221,10 @@ fn failed(error: heed::Error, max_bytes: u64) -> Error {
                 "--gallery-max-bytes",
             )
         }
+        heed::Error::EnvAlreadyOpened => Error::new(
+            Kind::Unavailable,
+            "the gallery is open in this process already",
+        ),
         heed::Error::Io(error) => match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => disk_full(error),
             _ => Error::io("the gallery", error),

@@ -12,10 +12,14 @@ use std::{
 
 use parking_lot::Mutex;
 
+use ndarray::Array2;
+
 use super::{
+    environment::Environment,
     index::{self, ApproximateIndex},
     memory::{LiveGallery, Memory},
-    rows::Rows,
+    rows::{Chunk, Rows},
+    view::View,
 };
 use crate::error::{Result, ResultExt};
 
@@ -30,10 +34,11 @@ pub(super) struct Indexer {
 }
 
 impl Indexer {
-    pub(super) fn start(memory: Arc<Memory>) -> Result<Self> {
+    pub(super) fn start(environment: Arc<Environment>, memory: Arc<Memory>) -> Result<Self> {
         let (wake, woken) = sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
         let work = IndexerThread {
+            environment,
             memory,
             stop: Arc::clone(&stop),
         };
@@ -69,6 +74,7 @@ impl Drop for Indexer {
 }
 
 struct IndexerThread {
+    environment: Arc<Environment>,
     memory: Arc<Memory>,
     stop: Arc<AtomicBool>,
 }
@@ -109,22 +115,16 @@ impl IndexerThread {
             }
             return Ok(());
         }
+        // The old index is used until the new one is complete.
         let index = match gallery.index.load_full() {
-            // Searches waste time on dead entries. The old index is used until the new one is
-            // complete.
-            Some(old) if old.len() > 2 * rows.live + rows.live / 2 => {
-                let new = self.new_index(&rows)?;
-                self.catch_up(gallery, &rows, &new)?;
-                if self.stopping() {
+            Some(index) if !index.is_outgrown(rows.live) => index,
+            _ => {
+                let Some(new) = self.build(gallery, &rows)? else {
                     return Ok(());
-                }
+                };
+                let new = Arc::new(new);
                 gallery.index.store(Some(Arc::clone(&new)));
-                new
-            }
-            Some(index) => index,
-            None => {
-                let new = self.new_index(&rows)?;
-                gallery.index.store(Some(Arc::clone(&new)));
+                gallery.saved_upto.store(0, Ordering::Relaxed);
                 new
             }
         };
@@ -147,27 +147,56 @@ impl IndexerThread {
         Ok(())
     }
 
-    fn new_index(&self, rows: &Rows) -> Result<Arc<ApproximateIndex>> {
-        let memory = &self.memory;
-        ApproximateIndex::new(rows.dim, memory.index_threads, memory.searches).map(Arc::new)
+    /// Makes an index. Returns `None` if the store is closed or the gallery deleted meanwhile.
+    fn build(&self, gallery: &LiveGallery, rows: &Rows) -> Result<Option<ApproximateIndex>> {
+        let started = Instant::now();
+        let read = |chunk: &Chunk, of: &[usize]| self.read(gallery, rows, chunk, of);
+        let stop = || self.stopping() || gallery.is_removed();
+        let index = ApproximateIndex::build(rows, self.memory.index_threads, &read, &stop)?;
+        if index.is_some() {
+            tracing::info!(
+                gallery = gallery.number,
+                rows = rows.live,
+                seconds = started.elapsed().as_secs(),
+                "made an approximate index"
+            );
+        }
+        Ok(index)
     }
 
     fn catch_up(&self, gallery: &LiveGallery, rows: &Rows, index: &ApproximateIndex) -> Result<()> {
         if rows.last_serial() <= index.upto() || self.stopping() {
             return Ok(());
         }
-        let started = Instant::now();
-        let before = index.len();
-        index.catch_up(rows, &|| self.stopping() || gallery.is_removed())?;
-        let added = index.len() - before;
-        if added > 10_000 {
-            tracing::info!(
-                gallery = gallery.number,
-                added,
-                seconds = started.elapsed().as_secs(),
-                "the approximate index is up to date"
-            );
+        let read = |chunk: &Chunk, of: &[usize]| self.read(gallery, rows, chunk, of);
+        let stop = || self.stopping() || gallery.is_removed();
+        index.catch_up(rows, self.memory.index_threads, &read, &stop)
+    }
+
+    /// Reads rows of a chunk from memory, or from the disk if memory has only codes. There, a row
+    /// that was replaced or deleted since is another or missing; it is dead in newer rows.
+    fn read(
+        &self,
+        gallery: &LiveGallery,
+        rows: &Rows,
+        chunk: &Chunk,
+        of: &[usize],
+    ) -> Result<(Vec<u64>, Array2<f32>)> {
+        let mut serials = Vec::with_capacity(of.len());
+        let mut vectors = Vec::with_capacity(of.len() * rows.dim);
+        let txn = self.environment.read()?;
+        let view = View::new(&self.environment, &txn);
+        let mut vector = Vec::new();
+        for &row in of {
+            if !chunk.vectors.copy_row(row, rows.dim, &mut vector) {
+                vector = view.vector(gallery.number, chunk.places[row], rows.dim)?;
+            }
+            if vector.len() == rows.dim {
+                serials.push(chunk.serials[row]);
+                vectors.extend_from_slice(&vector);
+            }
         }
-        Ok(())
+        let vectors = Array2::from_shape_vec((serials.len(), rows.dim), vectors);
+        Ok((serials, vectors.internal("reading vectors")?))
     }
 }

@@ -15,16 +15,20 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     attributes::CHUNK_ROWS,
-    codec::{self, GalleryRow, ItemRecord},
+    codec::{GalleryRow, ItemRecord},
     environment::Environment,
     index::{self, ApproximateIndex},
     rows::{NewRow, Rows},
+    vectors::BitCoder,
     view::View,
 };
 use crate::{
     error::Result,
-    gallery::{GalleryName, item::check_vector},
+    gallery::{GalleryName, VectorFormat, item::check_vector},
 };
+
+/// Number of vectors from which the center of a gallery in one bit a value is made.
+const SAMPLE: usize = 4096;
 
 /// A gallery as searches see it.
 #[derive(Debug)]
@@ -71,8 +75,6 @@ pub(super) struct Memory {
     pub(super) exact_up_to: usize,
     pub(super) index_folder: PathBuf,
     pub(super) index_threads: usize,
-    /// Maximum number of concurrent searches.
-    pub(super) searches: usize,
 }
 
 impl Memory {
@@ -89,7 +91,6 @@ impl Memory {
             exact_up_to,
             index_folder: environment.folder().join("index"),
             index_threads: cores.div_ceil(2),
-            searches: cores,
         };
         let mut galleries = Galleries::new();
         let txn = environment.read()?;
@@ -111,15 +112,9 @@ impl Memory {
         let gallery = LiveGallery::new(row);
         let rows = read_rows(environment, row)?;
         let index = if rows.live > self.exact_up_to {
-            ApproximateIndex::load(
-                &self.index_folder,
-                row.number,
-                row.binding.dim,
-                self.index_threads,
-                self.searches,
-            )
-            // The index is newer than the database if a backup of only the database was restored.
-            .filter(|index| index.upto() < row.next_serial)
+            ApproximateIndex::load(&self.index_folder, row.number, row.binding.dim)
+                // A backup of the database alone, once restored, is older than the index.
+                .filter(|index| index.upto() < row.next_serial)
         } else {
             None
         };
@@ -189,16 +184,19 @@ fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
     }
     order.sort_unstable();
     order.dedup_by_key(|&mut (serial, _)| serial);
-    let mut rows = Rows::new(row.next_serial, row.binding.dim, row.vectors);
+    let coder = match row.vectors == VectorFormat::B1 && order.len() >= CHUNK_ROWS {
+        true => Some(coder(view, row, &order)?),
+        false => None,
+    };
+    let rows = Rows::new(row.next_serial, row.binding.dim, row.vectors);
+    let mut rows = rows.with_coder(coder);
     for batch in order.chunks(CHUNK_ROWS) {
         let mut read = Vec::with_capacity(batch.len());
         for &(serial, place) in batch {
             let Some(ItemRecord { item, .. }) = view.record(row.number, place)? else {
                 continue;
             };
-            let key = codec::place_key(row.number, place);
-            let vector = view.get(view.tables().vectors, &key)?.unwrap_or_default();
-            let vector = codec::decode_floats(vector, row.vectors);
+            let vector = view.vector(row.number, place, row.binding.dim)?;
             if let Err(error) = check_vector(&vector, row.binding.dim) {
                 tracing::error!(
                     %error,
@@ -219,4 +217,17 @@ fn read_rows(environment: &Environment, row: &GalleryRow) -> Result<Rows> {
         rows = rows.after(row.next_serial, &read, &[]);
     }
     Ok(rows)
+}
+
+/// Makes the coder of a gallery in one bit a value. Its center is the mean of vectors from all
+/// parts of the gallery.
+fn coder(view: View<'_>, row: &GalleryRow, order: &[(u64, u64)]) -> Result<BitCoder> {
+    let dim = row.binding.dim;
+    let sampled = order.iter().step_by(order.len().div_ceil(SAMPLE).max(1));
+    let vectors = sampled.map(|&(_, place)| view.vector(row.number, place, dim));
+    let vectors = vectors.collect::<Result<Vec<_>>>()?;
+    let whole = vectors
+        .iter()
+        .filter(|vector| check_vector(vector, dim).is_ok());
+    Ok(BitCoder::of_mean(whole.map(Vec::as_slice), dim))
 }

@@ -6,58 +6,15 @@
 
 use std::sync::Arc;
 
-use half::f16;
-
 use super::{
     attributes::{Attributes, CHUNK_ROWS, RowSet},
     readers::Caller,
+    vectors::{BitCoder, Encoding, Vectors},
 };
 use crate::{
     error::Result,
     gallery::{ItemFilter, Label, Metadata, VectorFormat},
 };
-
-/// Vectors of a chunk: `[rows, dim]`.
-#[derive(Debug, Clone)]
-pub(super) enum Vectors {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-}
-
-impl Vectors {
-    fn with_capacity(format: VectorFormat, values: usize) -> Self {
-        match format {
-            VectorFormat::F32 => Self::F32(Vec::with_capacity(values)),
-            VectorFormat::F16 => Self::F16(Vec::with_capacity(values)),
-        }
-    }
-
-    fn push(&mut self, vector: &[f32]) {
-        match self {
-            Self::F32(values) => values.extend_from_slice(vector),
-            Self::F16(values) => values.extend(vector.iter().map(|&value| f16::from_f32(value))),
-        }
-    }
-
-    fn push_from(&mut self, other: &Self, row: usize, dim: usize) {
-        let range = row * dim..(row + 1) * dim;
-        match (self, other) {
-            (Self::F32(to), Self::F32(from)) => to.extend_from_slice(&from[range]),
-            (Self::F16(to), Self::F16(from)) => to.extend_from_slice(&from[range]),
-            _ => unreachable!("a gallery has one format"),
-        }
-    }
-
-    /// Copies a row into `to`, in single precision.
-    pub(super) fn row(&self, row: usize, dim: usize, to: &mut Vec<f32>) {
-        let range = row * dim..(row + 1) * dim;
-        to.clear();
-        match self {
-            Self::F32(values) => to.extend_from_slice(&values[range]),
-            Self::F16(values) => to.extend(values[range].iter().map(|value| value.to_f32())),
-        }
-    }
-}
 
 #[derive(Debug, Clone)]
 pub(super) struct NewRow {
@@ -79,11 +36,11 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    fn new(format: VectorFormat, rows: usize, dim: usize) -> Self {
+    fn new(encoding: &Encoding, rows: usize, dim: usize) -> Self {
         Self {
             serials: Vec::with_capacity(rows),
             places: Vec::with_capacity(rows),
-            vectors: Vectors::with_capacity(format, rows * dim),
+            vectors: Vectors::with_capacity(encoding, rows, dim),
             attributes: Attributes::default(),
         }
     }
@@ -130,7 +87,9 @@ pub(super) struct Rows {
     pub(super) dim: usize,
     /// [`super::codec::GalleryRow::next_serial`] after the commit of these rows.
     pub(super) version: u64,
-    format: VectorFormat,
+    pub(super) format: VectorFormat,
+    /// Encodes vectors in one bit a value; made from the first full chunk.
+    coder: Option<Arc<BitCoder>>,
     pub(super) chunks: Vec<LiveChunk>,
     /// Number of live rows.
     pub(super) live: usize,
@@ -142,9 +101,22 @@ impl Rows {
             dim,
             version,
             format,
+            coder: None,
             chunks: Vec::new(),
             live: 0,
         }
+    }
+
+    /// Returns rows without any, which are encoded with a coder if their format needs one.
+    pub(super) fn with_coder(self, coder: Option<BitCoder>) -> Self {
+        Self {
+            coder: coder.map(Arc::new),
+            ..self
+        }
+    }
+
+    fn encoding(&self) -> Encoding {
+        Encoding::of(self.format, self.coder.as_ref())
     }
 
     /// Returns the rows after a commit that adds rows, with serials above all existing ones, and
@@ -173,7 +145,7 @@ impl Rows {
             let last = self.chunks.pop_if(|last| last.chunk.len() < CHUNK_ROWS);
             let before = last.as_ref().map_or(0, |last| last.chunk.len());
             let (now, later) = added.split_at(added.len().min(CHUNK_ROWS - before));
-            let mut chunk = Chunk::new(self.format, before + now.len(), self.dim);
+            let mut chunk = Chunk::new(&self.encoding(), before + now.len(), self.dim);
             let mut live = RowSet::EMPTY;
             if let Some(last) = &last {
                 chunk.push_from(&last.chunk, &RowSet::first(before), self.dim);
@@ -188,11 +160,33 @@ impl Rows {
                 live: Arc::new(live),
             });
             added = later;
+            self.encode_first_full();
+        }
+    }
+
+    /// Makes the coder once there are enough rows for a center, and encodes the chunks with it.
+    fn encode_first_full(&mut self) {
+        let needs_coder = self.format == VectorFormat::B1 && self.coder.is_none();
+        let full = |live: &&LiveChunk| live.chunk.len() == CHUNK_ROWS;
+        let Some(full) = self.chunks.last().filter(full).filter(|_| needs_coder) else {
+            return;
+        };
+        let Some(vectors) = full.chunk.vectors.singles() else {
+            return;
+        };
+        let coder = BitCoder::of_mean(vectors.chunks_exact(self.dim), self.dim);
+        self.coder = Some(Arc::new(coder));
+        let encoding = self.encoding();
+        for LiveChunk { chunk, .. } in &mut self.chunks {
+            let mut encoded = Chunk::new(&encoding, chunk.len(), self.dim);
+            encoded.push_from(chunk, &RowSet::first(chunk.len()), self.dim);
+            *chunk = Arc::new(encoded);
         }
     }
 
     /// Merges adjacent chunks that are at most half full together, and drops empty ones.
     fn compact(&mut self) {
+        let encoding = self.encoding();
         let mut kept: Vec<LiveChunk> = Vec::with_capacity(self.chunks.len());
         for chunk in self.chunks.drain(..) {
             let live = chunk.live.len();
@@ -203,7 +197,7 @@ impl Rows {
             match kept.pop_if(fits) {
                 Some(before) => {
                     let rows = before.live.len() + live;
-                    let mut joined = Chunk::new(self.format, rows, self.dim);
+                    let mut joined = Chunk::new(&encoding, rows, self.dim);
                     joined.push_from(&before.chunk, &before.live, self.dim);
                     joined.push_from(&chunk.chunk, &chunk.live, self.dim);
                     kept.push(LiveChunk {

@@ -6,17 +6,18 @@ use super::{
     environment::Environment,
     memory::Memory,
     readers::Caller,
-    scan::{Best, Hit, scan, score},
+    rows::LiveChunk,
+    scan::{Best, Hit, scan},
+    vectors::{Scorer, products},
     view::View,
 };
 use crate::{
     error::{Error, Result},
-    gallery::{GalleryName, ItemId, Neighbor, Query, Search, no_item},
+    gallery::{
+        GalleryName, ItemId, Neighbor, Query, Search, VectorFormat, check_width,
+        item::check_vector, no_item,
+    },
 };
-
-/// Number of candidates from the index per requested neighbor, because the index ranks 8-bit
-/// vectors.
-const CANDIDATES: usize = 2;
 
 pub(super) fn neighbors(
     environment: &Environment,
@@ -39,7 +40,7 @@ pub(super) fn neighbors(
     };
     // One more neighbor, because the excluded item may be among them.
     let k = search.k + usize::from(except.is_some());
-    let mut hits = hits(&state, search, vector, k, memory.exact_up_to, caller)?;
+    let mut hits = hits(&state, view, search, vector, k, memory.exact_up_to, caller)?;
     hits.retain(|hit| Some(hit.serial) != except);
     hits.truncate(search.k);
     let mut neighbors = Vec::with_capacity(hits.len());
@@ -68,23 +69,21 @@ fn vector_of(
 ) -> Result<Vec<f32>> {
     let record = view.find(state.gallery.number, id)?;
     let record = record.ok_or_else(|| no_item(name, id))?;
-    let rows = &state.rows;
-    let (chunk, row) = rows.locate(record.serial).ok_or_else(|| {
+    let dim = state.rows.dim;
+    let vector = view.vector(state.gallery.number, record.item.place, dim)?;
+    check_vector(&vector, dim).map_err(|_| {
         let id = id.as_str();
         Error::damaged(format!(
             "the vector of {id:?} is damaged; store the item again"
         ))
     })?;
-    let mut vector = Vec::with_capacity(rows.dim);
-    rows.chunks[chunk]
-        .chunk
-        .vectors
-        .row(row, rows.dim, &mut vector);
     Ok(vector)
 }
 
+/// Returns the nearest rows with the scores of their stored vectors.
 fn hits(
     state: &ConsistentState<'_>,
+    view: View<'_>,
     search: &Search,
     vector: &[f32],
     k: usize,
@@ -93,13 +92,75 @@ fn hits(
 ) -> Result<Vec<Hit>> {
     let rows = &*state.rows;
     let passing = rows.passing(search.filter.as_ref(), caller)?;
-    let candidates: usize = passing.iter().map(RowSet::len).sum();
+    let stored = StoredScores {
+        view,
+        gallery: state.gallery.number,
+        query: vector,
+    };
+    if rows.format == VectorFormat::F32 {
+        let best = candidates(state, search, &passing, vector, k, exact_up_to, caller)?;
+        return Ok(best.into_sorted());
+    }
     let mut best = Best::new(k);
-    let is_approximate = !search.exact && candidates > exact_up_to;
+    if search.exact {
+        for (LiveChunk { chunk, .. }, passing) in rows.chunks.iter().zip(&passing) {
+            caller.check()?;
+            for row in passing.iter() {
+                best.offer(stored.hit(chunk.serials[row], chunk.places[row])?);
+            }
+        }
+        return Ok(best.into_sorted());
+    }
+    let found = candidates(state, search, &passing, vector, k, exact_up_to, caller)?;
+    for hit in found.into_sorted() {
+        best.offer(stored.hit(hit.serial, hit.place)?);
+    }
+    Ok(best.into_sorted())
+}
+
+/// Scores of vectors on the disk.
+struct StoredScores<'a> {
+    view: View<'a>,
+    gallery: u32,
+    query: &'a [f32],
+}
+
+impl StoredScores<'_> {
+    fn hit(&self, serial: u64, place: u64) -> Result<Hit> {
+        let vector = self.view.vector(self.gallery, place, self.query.len())?;
+        check_width(&vector, self.query.len())
+            .map_err(|error| error.context(format_args!("the item at place {place}")))?;
+        let mut score = [0.0];
+        products(self.query, &vector, &mut score);
+        Ok(Hit {
+            score: score[0].clamp(-1.0, 1.0),
+            serial,
+            place,
+        })
+    }
+}
+
+/// Returns the best rows by what memory has of their vectors, more than `k` if that is not their
+/// stored vectors.
+fn candidates(
+    state: &ConsistentState<'_>,
+    search: &Search,
+    passing: &[RowSet],
+    vector: &[f32],
+    k: usize,
+    exact_up_to: usize,
+    caller: Caller<'_>,
+) -> Result<Best> {
+    let rows = &*state.rows;
+    let count = rows.format.candidates(k, rows.dim);
+    let mut scorer = Scorer::new(vector);
+    let mut best = Best::new(count);
+    let passing_rows: usize = passing.iter().map(RowSet::len).sum();
+    let is_approximate = !search.exact && passing_rows > exact_up_to;
     let index = state.index.as_ref().filter(|_| is_approximate);
     let Some(&(ref index, upto)) = index else {
-        scan(rows, &passing, vector, 0, &mut best, caller)?;
-        return Ok(best.into_sorted());
+        scan(rows, passing, &mut scorer, 0, &mut best, caller)?;
+        return Ok(best);
     };
     let accept = |serial: u64| {
         rows.locate(serial)
@@ -107,27 +168,32 @@ fn hits(
     };
     // No filter is needed if the index holds the live rows and no others.
     let all_pass =
-        candidates == rows.live && index.len() == rows.live && rows.last_serial() <= upto;
+        passing_rows == rows.live && index.len() == rows.live && rows.last_serial() <= upto;
     let accept: Option<&dyn Fn(u64) -> bool> = if all_pass { None } else { Some(&accept) };
     // Rows that entered the index after `upto` are scanned below and must not be found twice.
-    for serial in index.search(vector, k * CANDIDATES, accept)? {
+    for (serial, estimate) in index.search(vector, k, passing_rows, accept) {
         if let Some((index, row)) = rows.locate(serial).filter(|_| serial <= upto)
             && passing[index].contains(row)
         {
             let chunk = &rows.chunks[index].chunk;
+            let score = match rows.format {
+                VectorFormat::F32 => scorer.one(&chunk.vectors, row).clamp(-1.0, 1.0),
+                VectorFormat::F16 | VectorFormat::I8 => scorer.one(&chunk.vectors, row),
+                VectorFormat::B1 => estimate,
+            };
             best.offer(Hit {
-                score: score(vector, &chunk.vectors, row),
+                score,
                 serial,
                 place: chunk.places[row],
             });
         }
     }
-    scan(rows, &passing, vector, upto, &mut best, caller)?;
+    scan(rows, passing, &mut scorer, upto, &mut best, caller)?;
     // The passing rows may lie too far apart for the index, or behind entries that are newer
     // than these rows.
-    if best.len() < k.min(candidates) {
-        best = Best::new(k);
-        scan(rows, &passing, vector, 0, &mut best, caller)?;
+    if best.len() < k.min(passing_rows) {
+        best = Best::new(count);
+        scan(rows, passing, &mut scorer, 0, &mut best, caller)?;
     }
-    Ok(best.into_sorted())
+    Ok(best)
 }

@@ -133,6 +133,7 @@ impl EmbeddedStore {
         GalleryInfo {
             name,
             binding: row.binding,
+            vectors: row.vectors,
             items: row.items,
             indexed: indexed.min(row.items),
         }
@@ -142,7 +143,10 @@ impl EmbeddedStore {
 impl Serving {
     fn start(environment: &Arc<Environment>, config: &GalleryConfig, cores: usize) -> Result<Self> {
         let memory = Arc::new(Memory::load(environment, config.exact_up_to, cores)?);
-        let indexer = Arc::new(Indexer::start(Arc::clone(&memory))?);
+        let indexer = Arc::new(Indexer::start(
+            Arc::clone(environment),
+            Arc::clone(&memory),
+        )?);
         let writer = Writer::start(WriterThread {
             environment: Arc::clone(environment),
             memory: Arc::clone(&memory),

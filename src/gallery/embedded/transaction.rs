@@ -274,9 +274,9 @@ impl<'a> WriteTransaction<'a> {
             metadata: new.metadata.clone(),
             stored_ms,
         };
-        let vector = codec::encode_floats(&new.vector, row.vectors);
+        let vector = codec::encode_vector(&new.vector, row.vectors);
         let features = new.features.as_deref().unwrap_or_default();
-        let features = codec::encode_floats(features, VectorFormat::F16);
+        let features = codec::encode_halves(features);
         let thumbnail = new.thumbnail.as_deref().unwrap_or_default();
         let record = ItemRecord { item, serial }.encode([&vector, &features, thumbnail])?;
         let key = codec::place_key(row.number, place);
@@ -305,7 +305,7 @@ impl<'a> WriteTransaction<'a> {
             serial,
             place,
             // Rounded to the precision on disk.
-            vector: codec::decode_floats(&vector, row.vectors),
+            vector: codec::decode_vector(&vector, row.binding.dim),
             label: new.label.clone(),
             metadata: new.metadata.clone(),
         };

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    gallery::{GalleryName, Item, ItemId, Parts, StoredItem, VectorFormat, no_gallery},
+    gallery::{GalleryName, Item, ItemId, Parts, StoredItem, no_gallery},
 };
 
 /// Key and value of an entry.
@@ -85,6 +85,12 @@ impl<'t> View<'t> {
             .transpose()
     }
 
+    /// Reads a vector of `dim` values. A damaged or missing one has another width.
+    pub(super) fn vector(self, gallery: u32, place: u64, dim: usize) -> Result<Vec<f32>> {
+        let vector = self.get(self.tables().vectors, &codec::place_key(gallery, place))?;
+        Ok(codec::decode_vector(vector.unwrap_or_default(), dim))
+    }
+
     pub(super) fn find(self, gallery: u32, id: &ItemId) -> Result<Option<ItemRecord>> {
         match self.place(gallery, id)? {
             Some(place) => self.record(gallery, place),
@@ -118,8 +124,8 @@ impl<'t> View<'t> {
     ) -> Result<StoredItem> {
         let [vector, features, thumbnail] = self.encoded_parts(row.number, item.place, parts)?;
         Ok(StoredItem {
-            vector: codec::decode_floats(vector.unwrap_or_default(), row.vectors),
-            features: features.map(|bytes| codec::decode_floats(bytes, VectorFormat::F16)),
+            vector: codec::decode_vector(vector.unwrap_or_default(), row.binding.dim),
+            features: features.map(codec::decode_halves),
             thumbnail: thumbnail.map(bytes::Bytes::copy_from_slice),
             item,
         })

@@ -10,7 +10,7 @@ use tokio_postgres::{Row, error::SqlState};
 use super::{connection::Connection, failure::Outcome, schema};
 use crate::{
     error::{Error, Kind, ResultExt},
-    gallery::{Binding, GalleryInfo, GalleryName, RestoreLock, no_gallery},
+    gallery::{Binding, GalleryInfo, GalleryName, RestoreLock, VectorFormat, no_gallery},
 };
 
 /// A gallery as its row describes it.
@@ -82,6 +82,7 @@ fn gallery_row(row: &Row) -> Outcome<GalleryRow> {
         info: GalleryInfo {
             name: GalleryName::stored(name)?,
             binding,
+            vectors: VectorFormat::F32,
             items,
             indexed,
         },
