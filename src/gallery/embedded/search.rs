@@ -14,8 +14,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     gallery::{
-        GalleryName, ItemId, Neighbor, Query, Search, VectorFormat, check_width,
-        item::check_vector, no_item,
+        GalleryName, ItemId, Neighbor, Query, Search, VectorFormat, item::check_vector, no_item,
     },
 };
 
@@ -128,8 +127,11 @@ struct StoredScores<'a> {
 impl StoredScores<'_> {
     fn hit(&self, serial: u64, place: u64) -> Result<Hit> {
         let vector = self.view.vector(self.gallery, place, self.query.len())?;
-        check_width(&vector, self.query.len())
-            .map_err(|error| error.context(format_args!("the item at place {place}")))?;
+        if vector.len() != self.query.len() {
+            return Err(Error::damaged(format!(
+                "the vector at place {place} is damaged; `gallery check` names its item"
+            )));
+        }
         let mut score = [0.0];
         products(self.query, &vector, &mut score);
         Ok(Hit {
