@@ -490,6 +490,84 @@ async fn every_format_finds_nearly_all_while_items_come_and_go() {
     }
 }
 
+/// Returns directions of the width of a model, which differ in twenty ways and a little noise, so
+/// that a search has many nearly as near.
+fn wide(count: usize) -> Vec<Vec<f32>> {
+    const WIDTH: usize = 384;
+    let mut random = fastrand::Rng::with_seed(384);
+    let mut normal = move || (0..12).map(|_| random.f32()).sum::<f32>() - 6.0;
+    let ways: Vec<Vec<f32>> = (0..20)
+        .map(|_| (0..WIDTH).map(|_| normal()).collect())
+        .collect();
+    let mut one = || {
+        let mut vector: Vec<f32> = (0..WIDTH).map(|_| 0.5 * normal()).collect();
+        for way in &ways {
+            let share = normal();
+            vector
+                .iter_mut()
+                .zip(way)
+                .for_each(|(v, w)| *v += share * w);
+        }
+        let length = vector.iter().map(|v| v * v).sum::<f32>().sqrt();
+        vector.into_iter().map(|v| v / length).collect()
+    };
+    (0..count).map(|_| one()).collect()
+}
+
+/// The narrow vectors of the other tests are all rescored, so that only wide ones show what the
+/// codes are worth.
+#[tokio::test(flavor = "multi_thread")]
+async fn codes_of_wide_vectors_choose_the_nearest() {
+    let (items, queries) = (4000, 30);
+    let mut vectors = wide(items + queries);
+    let asked = vectors.split_off(items);
+    let binding = Binding {
+        dim: vectors[0].len(),
+        ..binding()
+    };
+    let truth: Vec<BTreeSet<String>> = asked
+        .iter()
+        .map(|query| {
+            let score = |row: &Vec<f32>| row.iter().zip(query).map(|(a, b)| a * b).sum::<f32>();
+            let mut rows: Vec<(f32, usize)> = vectors.iter().map(score).zip(0..).collect();
+            rows.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let nearest = rows[..10].iter();
+            nearest.map(|(_, row)| format!("item {row}")).collect()
+        })
+        .collect();
+    for (format, least) in [
+        (VectorFormat::F32, 1.0),
+        (VectorFormat::F16, 1.0),
+        (VectorFormat::I8, 1.0),
+        (VectorFormat::B1, 0.97),
+    ] {
+        for exact_up_to in [500, 100_000] {
+            let folder = scratch(&format!("gallery-wide-{format}-{exact_up_to}"));
+            let gallery = opened(&folder, exact_up_to, format).await;
+            let rows = vectors.iter().zip(0..).map(|(vector, number)| NewItem {
+                vector: vector.clone(),
+                ..item(number)
+            });
+            gallery
+                .put(&name(), &binding, rows.collect())
+                .await
+                .unwrap();
+            if exact_up_to == 500 {
+                wait_until_indexed(&gallery, items as u64).await;
+            }
+            let mut hits = 0;
+            for (query, truth) in asked.iter().zip(&truth) {
+                let near = found(&gallery, query.clone(), false, None).await;
+                hits += near.iter().filter(|(id, _)| truth.contains(id)).count();
+            }
+            let recall = hits as f64 / (10 * queries) as f64;
+            let least = if exact_up_to == 500 { 0.95 } else { least };
+            assert!(recall >= least, "{format} up to {exact_up_to}: {recall}");
+            gallery.close().await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gallery_is_converted_in_place_and_back() {
     let folder = scratch("gallery-converted");

@@ -28,6 +28,8 @@ const GROWTH: usize = 4;
 pub(in super::super) struct ApproximateIndex {
     pub(super) centers: Centers,
     pub(super) lists: RwLock<Vec<List>>,
+    /// Number of entries in all lists.
+    pub(super) entries: AtomicUsize,
     /// Number of lists that a search reads, by [`NEIGHBORS`].
     pub(super) probes: [AtomicUsize; NEIGHBORS.len()],
     /// Serial up to which every live row is in the index.
@@ -50,6 +52,7 @@ impl ApproximateIndex {
         Self {
             lists: RwLock::new(lists.collect()),
             centers,
+            entries: AtomicUsize::new(0),
             probes: NEIGHBORS.map(|_| AtomicUsize::new(count)),
             upto: AtomicU64::new(0),
             made_for,
@@ -62,11 +65,7 @@ impl ApproximateIndex {
 
     /// Returns the number of entries, including those of dead rows.
     pub(in super::super) fn len(&self) -> usize {
-        self.lists
-            .read()
-            .iter()
-            .map(|list| list.serials.len())
-            .sum()
+        self.entries.load(Ordering::Acquire)
     }
 
     /// Returns whether an index of `live` rows should be made again: it has too many entries of
@@ -132,6 +131,7 @@ impl ApproximateIndex {
                 codes,
             } in encoded
             {
+                self.entries.fetch_add(serials.len(), Ordering::AcqRel);
                 for (row, (place, serial)) in places.into_iter().zip(serials).enumerate() {
                     lists[place].serials.push(serial);
                     lists[place].codes.push_from(&codes, row);

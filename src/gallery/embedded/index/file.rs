@@ -156,6 +156,7 @@ impl ApproximateIndex {
         (input.0.is_empty() && count > 0).then(|| Self {
             centers,
             lists: RwLock::new(lists),
+            entries: AtomicUsize::new(manifest.lists.iter().sum()),
             probes: manifest.probes.map(AtomicUsize::new),
             upto: AtomicU64::new(manifest.upto),
             made_for: manifest.made_for,
