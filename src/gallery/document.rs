@@ -1,11 +1,12 @@
-//! Documents that a store keeps in addition to galleries: what is trained, and PCA bases.
+//! Documents that a store keeps in addition to galleries: what is trained, PCA bases, and reports
+//! of audits.
 
 use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{BankName, BasisName, ProbeName, SegmenterName};
+use super::{BankName, BasisName, GalleryName, ProbeName, SegmenterName};
 use crate::error::{Error, Kind, Result};
 
 /// A store of documents. Writes are as durable as those of [`super::GalleryStore`].
@@ -43,6 +44,8 @@ pub enum DocumentKind {
     BankFeatures,
     /// A trained segmenter.
     Segmenter,
+    /// The report of the audit of a gallery, whose name it has.
+    Audit,
 }
 
 /// Kind and name of a document. Made of the name of what is stored, such as a [`ProbeName`].
@@ -74,6 +77,7 @@ impl<'a> DocumentKey<'a> {
     /// Returns the path of the resource.
     pub fn path(self) -> String {
         let resource = match self.kind {
+            DocumentKind::Audit => return format!("/v1/galleries/{}/audit", self.name),
             DocumentKind::Probe => "probes",
             DocumentKind::Basis => "bases",
             DocumentKind::Bank | DocumentKind::BankFeatures => "anomaly",
@@ -98,7 +102,10 @@ impl<'a> DocumentKey<'a> {
 
 impl fmt::Display for DocumentKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} `{}`", self.kind, self.name)
+        match self.kind {
+            DocumentKind::Audit => write!(f, "audit of the gallery `{}`", self.name),
+            kind => write!(f, "{kind} `{}`", self.name),
+        }
     }
 }
 
@@ -134,6 +141,7 @@ macro_rules! keys {
 }
 
 keys! {
+    GalleryName => Audit,
     ProbeName => Probe,
     BasisName => Basis,
     BankName => Bank,

@@ -37,5 +37,5 @@ pub use self::{
 };
 pub(crate) use self::{
     item::check_width,
-    store::{no_gallery, no_item},
+    store::{name_is_taken, no_gallery, no_item},
 };

@@ -57,11 +57,30 @@ pub trait GalleryStore: Debug + Send + Sync {
     /// Creates an empty gallery, or returns an existing one of the same binding.
     async fn create(&self, name: &GalleryName, binding: &Binding) -> Result<GalleryInfo>;
 
-    /// Deletes a gallery with all its items, and returns whether it existed.
+    /// Deletes a gallery with all its items and the document of its audit, and returns whether it
+    /// existed.
     async fn remove(&self, name: &GalleryName) -> Result<bool>;
 
-    /// Renames a gallery atomically; a gallery that has the name `to` already is deleted.
-    async fn rename(&self, from: &GalleryName, to: &GalleryName) -> Result<()>;
+    /// Gives a gallery another name.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] if a gallery has the new name.
+    async fn rename(&self, from: &GalleryName, to: &GalleryName) -> Result<()> {
+        self.move_gallery(from, to, false).await
+    }
+
+    /// Replaces a gallery, if it exists, by another one, which gets its name.
+    async fn replace(&self, name: &GalleryName, by: &GalleryName) -> Result<()> {
+        self.move_gallery(by, name, true).await
+    }
+
+    /// Implements [`GalleryStore::rename`] and [`GalleryStore::replace`].
+    async fn move_gallery(
+        &self,
+        from: &GalleryName,
+        to: &GalleryName,
+        replaces: bool,
+    ) -> Result<()>;
 
     /// Stores items in one transaction, and creates the gallery if it does not exist. An item with
     /// the id of a stored one replaces it and keeps its place in the order. Of several items with
@@ -281,6 +300,13 @@ pub async fn read_whole(
 pub(crate) fn no_gallery(name: &GalleryName) -> Error {
     let detail = format!("there is no gallery `{name}`; see GET /v1/galleries");
     Error::new(Kind::NotFound, detail)
+}
+
+/// Returns the error for a new name that a gallery has already.
+pub(crate) fn name_is_taken(name: &GalleryName) -> Error {
+    let detail =
+        format!("there is a gallery `{name}` already; give another name, or delete it first");
+    Error::new(Kind::Conflict, detail)
 }
 
 pub(crate) fn no_item(name: &GalleryName, id: &ItemId) -> Error {

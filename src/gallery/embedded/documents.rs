@@ -3,7 +3,10 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::store::EmbeddedStore;
+use super::{
+    store::EmbeddedStore,
+    transaction::{Outcome, WriteTransaction},
+};
 use crate::{
     error::Result,
     gallery::{DocumentKey, DocumentKind, DocumentStore},
@@ -12,9 +15,9 @@ use crate::{
 #[async_trait]
 impl DocumentStore for EmbeddedStore {
     async fn put_document(&self, key: DocumentKey<'_>, document: Bytes) -> Result<()> {
-        let key = table_key(key);
+        let key = key.to_owned();
         self.writer()?
-            .write(move |transaction| transaction.put_document(&key, &document))
+            .write(move |transaction| transaction.put_document(key.key(), &document))
             .await
     }
 
@@ -38,10 +41,38 @@ impl DocumentStore for EmbeddedStore {
     }
 
     async fn remove_document(&self, key: DocumentKey<'_>) -> Result<bool> {
-        let key = table_key(key);
+        let key = key.to_owned();
         self.writer()?
-            .delete(move |transaction| transaction.remove_document(&key))
+            .delete(move |transaction| transaction.remove_document(key.key()))
             .await
+    }
+}
+
+impl WriteTransaction<'_> {
+    fn put_document(&mut self, key: DocumentKey<'_>, document: &[u8]) -> Outcome<()> {
+        let documents = self.view().tables().documents;
+        self.write(|txn| documents.put(txn, table_key(key).as_bytes(), document))
+    }
+
+    /// Deletes a document, and returns whether it existed.
+    pub(super) fn remove_document(&mut self, key: DocumentKey<'_>) -> Outcome<bool> {
+        let documents = self.view().tables().documents;
+        self.write(|txn| documents.delete(txn, table_key(key).as_bytes()))
+    }
+
+    /// Gives a document, if it exists, another name.
+    pub(super) fn rename_document(
+        &mut self,
+        from: DocumentKey<'_>,
+        to: DocumentKey<'_>,
+    ) -> Outcome<()> {
+        let documents = self.view().tables().documents;
+        let document = self.view().get(documents, table_key(from).as_bytes())?;
+        if let Some(document) = document.map(<[u8]>::to_vec) {
+            self.put_document(to, &document)?;
+            self.remove_document(from)?;
+        }
+        Ok(())
     }
 }
 

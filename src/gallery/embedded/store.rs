@@ -208,11 +208,15 @@ impl GalleryStore for EmbeddedStore {
             .await
     }
 
-    async fn rename(&self, from: &GalleryName, to: &GalleryName) -> Result<()> {
-        let from = from.clone();
-        let to = to.clone();
+    async fn move_gallery(
+        &self,
+        from: &GalleryName,
+        to: &GalleryName,
+        replaces: bool,
+    ) -> Result<()> {
+        let (from, to) = (from.clone(), to.clone());
         self.writer()?
-            .write(move |transaction| transaction.rename(&from, &to))
+            .write(move |transaction| transaction.rename(&from, &to, replaces))
             .await
     }
 

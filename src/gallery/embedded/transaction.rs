@@ -16,7 +16,8 @@ use super::{
 use crate::{
     error::{Error, Result},
     gallery::{
-        Binding, GalleryName, Item, ItemBatch, ItemId, NewItem, VectorFormat, Written, no_gallery,
+        Binding, GalleryName, Item, ItemBatch, ItemId, NewItem, VectorFormat, Written,
+        name_is_taken, no_gallery,
     },
 };
 
@@ -117,12 +118,12 @@ impl<'a> WriteTransaction<'a> {
         };
         let number = GalleryRow::decode_number(row);
         self.write(|txn| tables.galleries.delete(txn, key))?;
+        self.remove_document(name.into())?;
         self.removed.extend(self.galleries.remove(name));
         let Some(number) = number else {
             return Ok(true);
         };
-        let from = codec::prefix(number);
-        let to = codec::prefix(number + 1);
+        let (from, to) = (codec::prefix(number), codec::prefix(number + 1));
         let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(&from), Bound::Excluded(&to));
         self.write(|txn| tables.ids.delete_range(txn, &range))?;
         for table in tables.by_place() {
@@ -132,17 +133,25 @@ impl<'a> WriteTransaction<'a> {
         Ok(true)
     }
 
-    /// Renames a gallery, and deletes the one that has the new name.
-    pub(super) fn rename(&mut self, from: &GalleryName, to: &GalleryName) -> Outcome<()> {
+    /// Renames a gallery, and `replaces` the one that has the new name, or fails if there is one.
+    pub(super) fn rename(
+        &mut self,
+        from: &GalleryName,
+        to: &GalleryName,
+        replaces: bool,
+    ) -> Outcome<()> {
         let row = self.require_row(from)?;
+        if !replaces && self.row(to)?.is_some() {
+            return Err(WriteError::Operation(name_is_taken(to)));
+        }
         if from != to {
             self.remove(to)?;
+            self.rename_document(from.into(), to.into())?;
             let galleries = self.environment.tables.galleries;
             self.write(|txn| galleries.delete(txn, from.as_str().as_bytes()))?;
             self.put_row(to, &row)?;
-            if let Some(gallery) = self.galleries.remove(from) {
-                self.galleries.insert(to.clone(), gallery);
-            }
+            let renamed = self.galleries.remove(from).map(|live| (to.clone(), live));
+            self.galleries.extend(renamed);
         }
         Ok(())
     }
@@ -177,17 +186,10 @@ impl<'a> WriteTransaction<'a> {
         Ok(deleted)
     }
 
-    pub(super) fn put_document(&mut self, key: &str, document: &[u8]) -> Outcome<()> {
-        let documents = self.environment.tables.documents;
-        self.write(|txn| documents.put(txn, key.as_bytes(), document))
-    }
-
-    pub(super) fn remove_document(&mut self, key: &str) -> Outcome<bool> {
-        let documents = self.environment.tables.documents;
-        self.write(|txn| documents.delete(txn, key.as_bytes()))
-    }
-
-    fn write<T>(&mut self, write: impl FnOnce(&mut RwTxn<'_>) -> heed::Result<T>) -> Outcome<T> {
+    pub(super) fn write<T>(
+        &mut self,
+        write: impl FnOnce(&mut RwTxn<'_>) -> heed::Result<T>,
+    ) -> Outcome<T> {
         write(&mut self.txn).map_err(|error| WriteError::Store(self.environment.failed(error)))
     }
 

@@ -40,3 +40,16 @@ pub(super) async fn remove(transaction: &Transaction<'_>, key: DocumentKey<'_>) 
         .await?;
     Ok(removed > 0)
 }
+
+/// Gives a document, if it exists, another name.
+pub(super) async fn rename(
+    transaction: &Transaction<'_>,
+    from: DocumentKey<'_>,
+    to: &str,
+) -> Outcome<()> {
+    const RENAME: &str = "UPDATE documents SET name = $3 WHERE kind = $1 AND name = $2";
+    transaction
+        .execute(RENAME, &[&from.kind().to_string(), &from.name(), &to])
+        .await?;
+    Ok(())
+}

@@ -7,10 +7,12 @@
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use tokio_postgres::{Row, error::SqlState};
 
-use super::{connection::Connection, failure::Outcome, schema};
+use super::{connection::Connection, documents, failure::Outcome, schema};
 use crate::{
     error::{Error, Kind, ResultExt},
-    gallery::{Binding, GalleryInfo, GalleryName, RestoreLock, VectorFormat, no_gallery},
+    gallery::{
+        Binding, GalleryInfo, GalleryName, RestoreLock, VectorFormat, name_is_taken, no_gallery,
+    },
 };
 
 /// A gallery as its row describes it.
@@ -195,28 +197,34 @@ pub(super) async fn find_or_create(
     require(transaction, name).await
 }
 
-/// Removes the name of a gallery, so that it is no longer found, and returns whether there was one.
-/// The caller holds its lock.
+/// Removes the name of a gallery, so that it is no longer found, and its document, and returns
+/// whether there was one. The caller holds its lock.
 pub(super) async fn remove(transaction: &Transaction<'_>, name: &GalleryName) -> Outcome<bool> {
     const REMOVE: &str = "UPDATE galleries SET name = NULL WHERE name = $1";
     let removed = transaction.execute(REMOVE, &[&name.as_str()]).await?;
+    documents::remove(transaction, name.into()).await?;
     Ok(removed > 0)
 }
 
-/// Renames a gallery, and removes the one that has the new name. The caller holds the locks of
-/// both.
+/// Renames a gallery, and `replaces` the one that has the new name, or fails if there is one. The
+/// caller holds the locks of both.
 pub(super) async fn rename(
     transaction: &Transaction<'_>,
     from: &GalleryName,
     to: &GalleryName,
+    replaces: bool,
 ) -> Outcome<()> {
     const RENAME: &str = "UPDATE galleries SET name = $2 WHERE number = $1";
     let row = require(transaction, from).await?;
+    if !replaces && find(transaction, to).await?.is_some() {
+        return Err(name_is_taken(to).into());
+    }
     if from != to {
         remove(transaction, to).await?;
         transaction
             .execute(RENAME, &[&row.number, &to.as_str()])
             .await?;
+        documents::rename(transaction, from.into(), to.as_str()).await?;
     }
     Ok(())
 }

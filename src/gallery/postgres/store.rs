@@ -203,9 +203,14 @@ impl GalleryStore for PostgresStore {
         Ok(existed)
     }
 
-    async fn rename(&self, from: &GalleryName, to: &GalleryName) -> Result<()> {
+    async fn move_gallery(
+        &self,
+        from: &GalleryName,
+        to: &GalleryName,
+        replaces: bool,
+    ) -> Result<()> {
         self.write(&[from, to], async |txn| {
-            galleries::rename(txn, from, to).await
+            galleries::rename(txn, from, to, replaces).await
         })
         .await?;
         self.clean_up();

@@ -49,7 +49,7 @@ pub async fn restore_checked_snapshot(
     let mut staging = StagingGallery::create(store, name, &binding).await?;
     let restored = async {
         let summary = fill(&staging, &binding, &mut file).await?;
-        store.rename(&staging.name, name).await?;
+        store.replace(name, &staging.name).await?;
         Ok(summary)
     }
     .await;

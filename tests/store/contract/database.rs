@@ -213,7 +213,7 @@ async fn a_gallery_is_always_readable_while_it_is_replaced() {
         .collect();
     for round in 1..60 {
         make(&one, &next, round).await;
-        one.rename(&next, &gallery).await.unwrap();
+        one.replace(&gallery, &next).await.unwrap();
     }
     over.store(true, SeqCst);
     for reader in readers {

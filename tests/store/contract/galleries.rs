@@ -16,7 +16,7 @@ over_both_stores!(
     missing_galleries_and_items_are_named,
     a_gallery_rejects_vectors_of_another_binding,
     vectors_of_another_width_are_rejected,
-    a_renamed_gallery_replaces_another,
+    a_renamed_gallery_may_replace_another,
     a_removed_gallery_can_be_created_again,
     documents_are_kept_by_kind_and_name,
 );
@@ -259,7 +259,7 @@ async fn vectors_of_another_width_are_rejected(place: &Place) {
     );
 }
 
-async fn a_renamed_gallery_replaces_another(place: &Place) {
+async fn a_renamed_gallery_may_replace_another(place: &Place) {
     let store = place.open().await;
     let mut random = Random(23);
     let old = name("old");
@@ -276,7 +276,22 @@ async fn a_renamed_gallery_replaces_another(place: &Place) {
     store.put(&new, &binding(6), items).await.unwrap();
     let before = read_all(&store, &new, Parts::ALL).await;
 
-    store.rename(&new, &old).await.unwrap();
+    let taken = store.rename(&new, &old).await.unwrap_err();
+    assert_eq!(taken.kind(), Kind::Conflict);
+    assert_eq!(
+        ids(&store.page(&old, 0, 9, None).await.unwrap()),
+        ["o"],
+        "both stay"
+    );
+    let report = bytes::Bytes::from_static(b"of new");
+    for gallery in [&old, &new] {
+        let document = format!("of {gallery}").into();
+        store.put_document(gallery.into(), document).await.unwrap();
+    }
+    store.replace(&old, &new).await.unwrap();
+    // The report of an audit goes with its gallery.
+    assert_eq!(store.document((&old).into()).await.unwrap(), Some(report));
+    assert_eq!(store.document((&new).into()).await.unwrap(), None);
     assert_eq!(read_all(&store, &old, Parts::ALL).await, before);
     assert_eq!(
         store.require_gallery(&new).await.unwrap_err().kind(),
@@ -288,7 +303,15 @@ async fn a_renamed_gallery_replaces_another(place: &Place) {
     assert_eq!((found.len(), found[0].item.id.as_str()), (2, "n2"));
 
     store.rename(&old, &other).await.unwrap();
-    store.rename(&other, &other).await.unwrap();
+    store.replace(&other, &other).await.unwrap();
+    assert_eq!(
+        store.rename(&other, &other).await.unwrap_err().kind(),
+        Kind::Conflict
+    );
+    assert!(store.document((&old).into()).await.unwrap().is_none());
+    assert!(store.document((&other).into()).await.unwrap().is_some());
+    store.put(&old, &binding(3), vec![]).await.unwrap();
+    assert!(store.remove(&old).await.unwrap());
     assert_eq!(read_all(&store, &other, Parts::ALL).await, before);
     // Both names are free again.
     store
