@@ -36,6 +36,7 @@ LEFT_OUT = {
     "train_segmenter": {"wait"},
     "put_items": {"id"},
     "train_probe": {"name", "wait"},
+    "audit_gallery": {"wait"},
 }
 # Options of pictures, which have no effect on numbers.
 DRAWING = {"output", "upscale", "overlay", "colormap"}

@@ -36,13 +36,23 @@ class AttentionJson(TypedDict):
     model: str
 
 
+class AuditJson(TypedDict):
+    """State of the audit of a gallery, and its report."""
+
+    audit: NotRequired["ReportJson | None"]
+    error: NotRequired["Problem | None"]
+    gallery: str
+    progress: NotRequired["ProgressJson | None"]
+    state: str
+
+
 class BankJson(TypedDict):
     """A bank and the state of its training."""
 
     error: NotRequired["Problem | None"]
     name: str
     state: str
-    training: NotRequired["TrainingJson | None"]
+    training: NotRequired["ProgressJson | None"]
     bank: NotRequired["StoredBankJson | None"]
 
 
@@ -122,10 +132,26 @@ class ClassificationAnswer(TypedDict):
     probe: NotRequired[str]
 
 
+class ClusterJson(TypedDict):
+    """Similar items."""
+
+    center: str
+    cohesion: float
+    ids: list[str]
+    label: str | None
+
+
 class DefectJson(TypedDict):
     """An unusual place."""
 
     box: list[float]
+    score: float
+
+
+class DuplicatesJson(TypedDict):
+    """Items that show the same."""
+
+    ids: list[str]
     score: float
 
 
@@ -362,6 +388,15 @@ class MatchesJson(TypedDict):
     transform: NotRequired[list[list[float]] | None]
 
 
+class MislabelJson(TypedDict):
+    """An item whose label is likely wrong."""
+
+    id: str
+    label: str
+    score: float
+    suggested: str
+
+
 class Model(TypedDict):
     """A served model, and how it runs."""
 
@@ -495,6 +530,14 @@ class OperationSummary(TypedDict):
     summary: str
 
 
+class OutlierJson(TypedDict):
+    """An item that has no similar ones."""
+
+    distance: float
+    id: str
+    score: float
+
+
 class PageJson(TypedDict):
     """Items in the order in which they were first stored."""
 
@@ -545,7 +588,7 @@ class ProbeJson(TypedDict):
     error: NotRequired["Problem | None"]
     name: str
     state: str
-    training: NotRequired["TrainingJson | None"]
+    training: NotRequired["ProgressJson | None"]
     probe: NotRequired["StoredProbeJson | None"]
 
 
@@ -559,6 +602,14 @@ class Problem(TypedDict):
     status: int
     title: str
     type: str
+
+
+class ProgressJson(TypedDict):
+    """Progress of a training or an audit."""
+
+    done: int
+    stage: str
+    total: NotRequired[int | None]
 
 
 class Ready(TypedDict):
@@ -575,6 +626,20 @@ class RegionJson(TypedDict):
     left: int
     right: int
     top: int
+
+
+class ReportJson(TypedDict):
+    """Report of an audit."""
+
+    clusters: list["ClusterJson"]
+    duplicates: list["DuplicatesJson"]
+    duplicates_above: float
+    images: int
+    made_ms: int
+    mislabels: list["MislabelJson"]
+    neighbors: int
+    outliers: list["OutlierJson"]
+    silhouette: float
 
 
 class Restored(TypedDict):
@@ -609,7 +674,7 @@ class SegmenterJson(TypedDict):
     error: NotRequired["Problem | None"]
     name: str
     state: str
-    training: NotRequired["TrainingJson | None"]
+    training: NotRequired["ProgressJson | None"]
     segmenter: NotRequired["StoredSegmenterJson | None"]
 
 
@@ -723,21 +788,13 @@ class TrainedJson(TypedDict):
     error: NotRequired["Problem | None"]
     name: str
     state: str
-    training: NotRequired["TrainingJson | None"]
+    training: NotRequired["ProgressJson | None"]
 
 
 class TrainedList(TypedDict):
     """States of what is trained, by name."""
 
     data: list["TrainedJson"]
-
-
-class TrainingJson(TypedDict):
-    """Progress of a training."""
-
-    done: int
-    stage: str
-    total: NotRequired[int | None]
 
 
 class UnloadedModel(TypedDict):
@@ -942,8 +999,35 @@ class GetGalleryOptions(TypedDict, total=False):
     model: str
 
 
+class RenameGalleryOptions(TypedDict, total=False):
+    """Options of `rename_gallery`."""
+
+    model: str
+
+
 class DeleteGalleryOptions(TypedDict, total=False):
     """Options of `delete_gallery`."""
+
+    model: str
+
+
+class GetAuditOptions(TypedDict, total=False):
+    """Options of `get_audit`."""
+
+    model: str
+
+
+class AuditGalleryOptions(TypedDict, total=False):
+    """Options of `audit_gallery`."""
+
+    model: str
+    neighbors: int
+    duplicates_above: float
+    clusters: int
+
+
+class DeleteAuditOptions(TypedDict, total=False):
+    """Options of `delete_audit`."""
 
     model: str
 

@@ -352,6 +352,34 @@ class AsyncClient:
         )
         return await self._run(call)
 
+    async def audit(
+        self, name: str = "default", *, wait: bool = True, **options: Unpack[api.AuditGalleryOptions]
+    ) -> api.AuditJson:
+        """Finds near-duplicates, outliers, likely wrong labels and groups in a gallery. Without `wait` returns at once;
+        `last_audit` has the progress and the report then."""
+        path = calls.below("/v1/galleries", name) + "/audit"
+        audit = await self._run(Call[api.AuditJson]("POST", path, calls.answer(), {"wait": wait, **options}))
+        # The server waits no longer than a request may take.
+        while wait and audit["state"] == "running":
+            await asyncio.sleep(1)
+            audit = await self.last_audit(name)
+        return audit
+
+    async def last_audit(self, name: str = "default", **options: Unpack[api.GetAuditOptions]) -> api.AuditJson:
+        """Returns the progress of the audit of a gallery, or the report of the last one."""
+        path = calls.below("/v1/galleries", name) + "/audit"
+        return await self._run(Call[api.AuditJson]("GET", path, calls.answer(), options))
+
+    async def delete_audit(self, name: str = "default", **options: Unpack[api.DeleteAuditOptions]) -> None:
+        """Cancels the audit of a gallery, and deletes its report."""
+        path = calls.below("/v1/galleries", name) + "/audit"
+        return await self._run(Call("DELETE", path, calls.nothing, options))
+
+    async def rename_gallery(self, name: str, to: str, **options: Unpack[api.RenameGalleryOptions]) -> api.GalleryJson:
+        """Gives a gallery another name, which no other one may have."""
+        place = calls.below("/v1/galleries", name)
+        return await self._run(Call[api.GalleryJson]("PATCH", place, calls.answer(), options, body={"to": to}))
+
     async def delete_gallery(self, name: str, **options: Unpack[api.DeleteGalleryOptions]) -> None:
         """Deletes a gallery with all its items."""
         return await self._run(Call("DELETE", calls.below("/v1/galleries", name), calls.nothing, options))

@@ -330,6 +330,34 @@ class Client:
         )
         return self._run(call)
 
+    def audit(
+        self, name: str = "default", *, wait: bool = True, **options: Unpack[api.AuditGalleryOptions]
+    ) -> api.AuditJson:
+        """Finds near-duplicates, outliers, likely wrong labels and groups in a gallery. Without `wait` returns at once;
+        `last_audit` has the progress and the report then."""
+        path = calls.below("/v1/galleries", name) + "/audit"
+        audit = self._run(Call[api.AuditJson]("POST", path, calls.answer(), {"wait": wait, **options}))
+        # The server waits no longer than a request may take.
+        while wait and audit["state"] == "running":
+            time.sleep(1)
+            audit = self.last_audit(name)
+        return audit
+
+    def last_audit(self, name: str = "default", **options: Unpack[api.GetAuditOptions]) -> api.AuditJson:
+        """Returns the progress of the audit of a gallery, or the report of the last one."""
+        path = calls.below("/v1/galleries", name) + "/audit"
+        return self._run(Call[api.AuditJson]("GET", path, calls.answer(), options))
+
+    def delete_audit(self, name: str = "default", **options: Unpack[api.DeleteAuditOptions]) -> None:
+        """Cancels the audit of a gallery, and deletes its report."""
+        path = calls.below("/v1/galleries", name) + "/audit"
+        return self._run(Call("DELETE", path, calls.nothing, options))
+
+    def rename_gallery(self, name: str, to: str, **options: Unpack[api.RenameGalleryOptions]) -> api.GalleryJson:
+        """Gives a gallery another name, which no other one may have."""
+        place = calls.below("/v1/galleries", name)
+        return self._run(Call[api.GalleryJson]("PATCH", place, calls.answer(), options, body={"to": to}))
+
     def delete_gallery(self, name: str, **options: Unpack[api.DeleteGalleryOptions]) -> None:
         """Deletes a gallery with all its items."""
         return self._run(Call("DELETE", calls.below("/v1/galleries", name), calls.nothing, options))

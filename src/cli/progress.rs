@@ -2,17 +2,42 @@
 
 use std::{
     io::IsTerminal,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use super::pace::{Pace, short_bytes, short_number, short_time};
-use crate::artifacts::{self, Step};
+use crate::{
+    artifacts::{self, Step},
+    features::progress::{self, Stage},
+};
 
 /// Runs `work` and shows its progress.
 pub(super) fn with_progress<T>(work: impl FnOnce(&mut dyn artifacts::Progress) -> T) -> T {
     work(&mut Progress::new(Unit::BytesOrSteps))
+}
+
+/// Returns what shows the progress of a training or an audit.
+pub(super) fn show_progress() -> impl Fn(progress::Progress) -> bool + Send + Sync + 'static {
+    let bar = Mutex::new(Progress::new(Unit::Items));
+    move |progress::Progress { stage, done, total }| {
+        let step = match stage {
+            Stage::Reading => "reading",
+            Stage::Choosing => "choosing patches",
+            Stage::Calibrating => "calibrating",
+            Stage::Validating => "cross-validating",
+            Stage::Fitting => "fitting",
+            Stage::Comparing => "comparing",
+            Stage::Checking => "checking labels",
+            Stage::Grouping => "grouping",
+        };
+        if let Ok(mut bar) = bar.lock() {
+            bar.show(step, done as u64, total.map(|total| total as u64));
+        }
+        true
+    }
 }
 
 /// The unit of the counts.

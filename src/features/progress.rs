@@ -3,9 +3,9 @@
 use crate::names::option_enum;
 
 option_enum! {
-    /// Stage of a training.
+    /// Stage of a training or an audit.
     pub enum Stage {
-        /// Examples are read.
+        /// Examples or items are read.
         Reading,
         /// The patches of a bank are chosen.
         Choosing,
@@ -15,10 +15,16 @@ option_enum! {
         Validating,
         /// Evaluations of the final fit, whose number is not known in advance.
         Fitting,
+        /// All vectors of an audit are compared with all others.
+        Comparing,
+        /// Labels are compared with those of similar images.
+        Checking,
+        /// Groups of similar images are formed.
+        Grouping,
     }
 }
 
-/// Progress of a training.
+/// Progress of a training or an audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Current stage.

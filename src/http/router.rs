@@ -31,7 +31,7 @@ use super::{
             anomaly, attention, attention_stats, embed, embeddings, matching, objects, pca,
             segments, similarity,
         },
-        gallery::{batch, classify, galleries, item, knn, list, snapshot, thumbnail},
+        gallery::{audit, batch, classify, galleries, item, knn, list, snapshot, thumbnail},
         health,
         index::{self, Index},
         models, probes,
@@ -93,7 +93,15 @@ fn api() -> Routes {
         .add(Group::READ, routes!(thumbnail::get_thumbnail))
         .add(Group::READ, routes!(galleries::list_galleries))
         .add(Group::READ, routes!(galleries::get_gallery))
-        .add(Group::ADMIN, routes!(galleries::delete_gallery))
+        .add(
+            Group::ADMIN,
+            routes!(galleries::rename_gallery, galleries::delete_gallery),
+        )
+        .add(Group::READ, routes!(audit::get_audit))
+        .add(
+            Group::WRITE,
+            routes!(audit::audit_gallery, audit::delete_audit),
+        )
         .add(Group::READ.untimed(), routes!(snapshot::get_snapshot))
         .add(Group::ADMIN.untimed(), routes!(snapshot::put_snapshot))
         .add(Group::READ, routes!(bases::list_bases))
@@ -132,6 +140,7 @@ fn with_pages(routes: Routes, keys: bool) -> Routes {
     routes
         .add_plain(RouteGroup::PUBLIC, "/", page::playground())
         .add_plain(RouteGroup::PUBLIC, "/gallery", page::gallery())
+        .add_plain(RouteGroup::PUBLIC, "/audit", page::audit())
         .add_plain(RouteGroup::PUBLIC.quiet(), "/assets/{file}", page::asset())
         .merge(
             RouteGroup::PUBLIC,

@@ -32,6 +32,7 @@ mod galleries;
 mod head_stats;
 mod images;
 mod insert;
+mod jobs;
 mod loading;
 mod maps;
 mod matching;
@@ -50,7 +51,6 @@ mod service;
 mod several;
 mod similarity;
 mod stages;
-mod trainings;
 
 pub use self::{
     anomaly::{
@@ -58,7 +58,10 @@ pub use self::{
         ImageAnomaly,
     },
     attention::{AttentionMaps, AttentionOptions},
-    audit::{AuditReport, AuditSet, ClusterOfImages, Duplicates, MislabeledImage, OutlierImage},
+    audit::{
+        AuditReport, AuditSet, Audits, ClusterOfImages, Duplicates, MislabeledImage, OutlierImage,
+        StoredAudit,
+    },
     bases::{Bases, BasisInfo, StoredBasis},
     basis_images::BasisImages,
     binding::{InputOptions, VectorOptions},
@@ -71,6 +74,7 @@ pub use self::{
     head_stats::ImageHeadStats,
     images::{Decoding, ImageLimits, ImageOptions},
     insert::{NewEntry, OnConflict},
+    jobs::{Job, JobState},
     loading::Loaded,
     maps::{MapFormat, MapSizes, Rendered},
     matching::{MatchOptions, MatchedImages, MatchedPoints},
@@ -90,5 +94,4 @@ pub use self::{
     several::{SeveralFeatures, SeveralOptions},
     similarity::{SimilarityMaps, SimilarityOptions},
     stages::{Stages, Timed},
-    trainings::{TrainedState, Training},
 };

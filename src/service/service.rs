@@ -6,18 +6,19 @@ use bytes::Bytes;
 
 use super::{
     anomaly::Banks,
+    audit::Audits,
     bases::Bases,
     binding::check_makes,
     extractor::Extractor,
     galleries::{Galleries, GalleryLimits},
     images::ImageOptions,
+    jobs::Jobs,
     maps::{MapFormat, Rendered},
     models::{ModelChoice, Models},
     pca::{PcaAnswer, PcaOptions},
     probes::Probes,
     segmenters::Segmenters,
     stages::Timed,
-    trainings::Trainings,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -35,25 +36,27 @@ pub struct Service {
 #[derive(Debug)]
 struct Stored {
     galleries: Galleries,
+    audits: Audits,
     bases: Bases,
     probes: Probes,
     banks: Banks,
     segmenters: Segmenters,
-    trainings: Trainings,
+    jobs: Jobs,
 }
 
 impl Service {
     /// Combines models with the use cases of a gallery store, if there is one.
     pub fn new(models: Arc<Models>, store: Option<Gallery>, limits: GalleryLimits) -> Self {
         let stored = store.map(|store| {
-            let trainings = Trainings::default();
+            let jobs = Jobs::default();
             Arc::new(Stored {
                 galleries: Galleries::new(Arc::clone(&store), limits),
+                audits: Audits::new(Arc::clone(&store), limits, jobs.clone()),
                 bases: Bases::new(Arc::clone(&store)),
-                probes: Probes::new(Arc::clone(&store), limits, trainings.clone()),
-                banks: Banks::new(Arc::clone(&store), limits, trainings.clone()),
-                segmenters: Segmenters::new(store, limits, trainings.clone()),
-                trainings,
+                probes: Probes::new(Arc::clone(&store), limits, jobs.clone()),
+                banks: Banks::new(Arc::clone(&store), limits, jobs.clone()),
+                segmenters: Segmenters::new(store, limits, jobs.clone()),
+                jobs,
             })
         });
         Self { models, stored }
@@ -78,6 +81,27 @@ impl Service {
     /// [`Kind::NotFound`] if the server was started without a gallery store.
     pub fn galleries(&self) -> Result<&Galleries> {
         Ok(&self.stored()?.galleries)
+    }
+
+    /// Returns the audits of galleries.
+    pub fn audits(&self) -> Result<&Audits> {
+        Ok(&self.stored()?.audits)
+    }
+
+    /// Deletes a gallery with all its items and its audit, which is cancelled if it is in progress.
+    /// Returns whether there was such a gallery.
+    pub async fn remove_gallery(&self, name: &GalleryName) -> Result<bool> {
+        let stored = self.stored()?;
+        stored.audits.cancel(name).await;
+        stored.galleries.store().remove(name).await
+    }
+
+    /// Gives a gallery another name, which no other one may have. Its audit is cancelled if it is
+    /// in progress.
+    pub async fn rename_gallery(&self, from: &GalleryName, to: &GalleryName) -> Result<()> {
+        let stored = self.stored()?;
+        stored.audits.cancel(from).await;
+        stored.galleries.store().rename(from, to).await
     }
 
     /// Checks a binding that a file states for the gallery `name`, as far as this server runs its
@@ -136,7 +160,7 @@ impl Service {
     /// last clone. The gallery store stays open, because the caller may have opened it.
     pub async fn close(self) {
         if let Ok(stored) = self.stored() {
-            stored.trainings.stop().await;
+            stored.jobs.stop().await;
         }
         let Self { models, stored } = self;
         drop(stored);

@@ -241,6 +241,15 @@ def galleries(client, vector):
     check((found["label"], found["gallery"]) == ("cup", "own"), found)
     check([found["name"] for found in client.galleries()] == ["own"], "the galleries")
     check(client.gallery("own")["items"] == 4, "the gallery")
+    audit = client.audit("own", clusters=2)
+    check(audit["state"] == "ready" and audit["audit"]["images"] == 4, audit)
+    # The vector is that of the cat.
+    check(audit["audit"]["duplicates"][0]["ids"] == ["cats/1", "vector"], audit)
+    check(client.last_audit("own") == audit, "the report is kept")
+    client.delete_audit("own")
+    problem(404, "not_found", lambda: client.last_audit("own"))
+    check(client.rename_gallery("own", "renamed")["name"] == "renamed", "another name")
+    client.rename_gallery("renamed", "own")
     with tempfile.TemporaryDirectory() as folder:
         client.save_snapshot("own", f"{folder}/own.snapshot")
         client.delete("vector", **in_own)
@@ -346,6 +355,12 @@ async def in_parallel(vector):
         check(await client.banks() == await client.segmenters() == [], "all are deleted")
         await client.put_many({str(index): COFFEE for index in range(3)}, gallery="parallel")
         check([item["id"] async for item in client.items(gallery="parallel", limit=2)] == ["0", "1", "2"], "all items")
+        audit = await client.audit("parallel", clusters=1)
+        check(audit["audit"]["duplicates"][0]["ids"] == ["0", "1", "2"], "the same image three times")
+        check((await client.last_audit("parallel")) == audit, "the report is kept")
+        await client.delete_audit("parallel")
+        check((await client.rename_gallery("parallel", "other"))["items"] == 3, "another name")
+        await client.rename_gallery("other", "parallel")
         await client.delete_gallery("parallel")
         try:
             await client.gallery("parallel")

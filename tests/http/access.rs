@@ -82,7 +82,7 @@ fn counted(reason: &str) -> u64 {
 }
 
 /// The role that every operation requires, by the first words of its description.
-const ROLES: [(&str, Option<Role>); 54] = [
+const ROLES: [(&str, Option<Role>); 58] = [
     ("get /healthz", None),
     ("get /readyz", None),
     ("get /version", None),
@@ -124,7 +124,11 @@ const ROLES: [(&str, Option<Role>); 54] = [
     ("get /v1/gallery/{id}/thumbnail", Some(Role::Read)),
     ("get /v1/galleries", Some(Role::Read)),
     ("get /v1/galleries/{name}", Some(Role::Read)),
+    ("patch /v1/galleries/{name}", Some(Role::Admin)),
     ("delete /v1/galleries/{name}", Some(Role::Admin)),
+    ("get /v1/galleries/{name}/audit", Some(Role::Read)),
+    ("post /v1/galleries/{name}/audit", Some(Role::Write)),
+    ("delete /v1/galleries/{name}/audit", Some(Role::Write)),
     ("get /v1/galleries/{name}/snapshot", Some(Role::Read)),
     ("put /v1/galleries/{name}/snapshot", Some(Role::Admin)),
     ("get /v1/bases", Some(Role::Read)),

@@ -347,7 +347,7 @@ async fn one_training_runs_at_a_time_and_can_be_canceled() {
         early["detail"]
             .as_str()
             .unwrap()
-            .contains("not ready: training"),
+            .contains("not ready: in progress"),
         "{early}"
     );
     assert_eq!(ok(server.delete("/v1/anomaly/long")).await.status(), 204);

@@ -2,6 +2,7 @@
 
 mod access;
 mod anomaly;
+mod audits;
 mod bases;
 mod conflicts;
 mod connections;
@@ -16,6 +17,7 @@ mod models;
 mod observation;
 mod openai;
 mod openapi;
+mod page_audit;
 mod page_patches;
 mod page_tools;
 mod page_trained;

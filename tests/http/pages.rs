@@ -37,7 +37,7 @@ pub(super) async fn assert_asks_only(browser: &Browser, server: &Server) {
     }
 }
 
-async fn assert_fits(browser: &Browser) {
+pub(super) async fn assert_fits(browser: &Browser) {
     let width = browser
         .run("return [document.documentElement.scrollWidth, innerWidth]")
         .await;
@@ -523,6 +523,7 @@ async fn page_files_are_cached_by_browsers() {
     for (path, kind) in [
         ("/", "text/html; charset=utf-8"),
         ("/gallery", "text/html; charset=utf-8"),
+        ("/audit", "text/html; charset=utf-8"),
         ("/assets/style.css", "text/css; charset=utf-8"),
         ("/assets/playground.js", "text/javascript; charset=utf-8"),
         ("/assets/icon.svg", "image/svg+xml"),

@@ -410,7 +410,7 @@ async fn one_training_runs_at_a_time_and_can_be_watched_and_stopped() {
         body["detail"]
             .as_str()
             .unwrap()
-            .contains("the probe `p` is being trained"),
+            .contains("the probe `p` is in progress"),
         "{body}"
     );
     let (status, body) = problem(classify(&server, "p", &features(0, 0, 1.0))).await;
@@ -419,7 +419,7 @@ async fn one_training_runs_at_a_time_and_can_be_watched_and_stopped() {
         body["detail"]
             .as_str()
             .unwrap()
-            .contains("`p` is not ready: training"),
+            .contains("`p` is not ready: in progress"),
         "{body}"
     );
 
@@ -489,7 +489,7 @@ async fn waiting_for_a_training_ends_with_the_request_timeout() {
         body["detail"]
             .as_str()
             .unwrap()
-            .contains("was ended before it was ready"),
+            .contains("was cancelled before it was ready"),
         "{body}"
     );
 }

@@ -98,6 +98,7 @@ impl Setup {
             max_page_items: 100,
             max_probe_items: 1000,
             max_probe_classes: 30,
+            max_audit_items: 6000,
             ..GalleryLimits::default()
         };
         let extractor = Extractor::new(engine, ImageLimits::default(), self.cache);
@@ -215,6 +216,10 @@ impl Server {
 
     pub fn put(&self, path: &str) -> RequestBuilder {
         self.client.put(self.url(path))
+    }
+
+    pub fn patch(&self, path: &str) -> RequestBuilder {
+        self.client.patch(self.url(path))
     }
 
     pub fn delete(&self, path: &str) -> RequestBuilder {

@@ -18,7 +18,7 @@ use super::{
     executor::block_on,
     flags::EmbedFlags,
     output::{exit_code, print_dim, print_unused},
-    progress::{Progress, Unit},
+    progress::{Progress, Unit, show_progress},
 };
 use crate::{
     engine::available_cores,
@@ -55,11 +55,7 @@ impl AuditFlags {
     pub(in crate::cli) fn audit(&self, set: &AuditSet) -> anyhow::Result<AuditReport> {
         let options = self.options();
         let threads = NonZero::new(available_cores()).unwrap_or(NonZero::<usize>::MIN);
-        let mut progress = Progress::new(Unit::Items);
-        let found = set.audit(&options, threads, &mut |stage, done, total| {
-            progress.show(&stage.to_string(), done as u64, Some(total as u64));
-            true
-        })?;
+        let found = set.audit(&options, threads, &mut show_progress())?;
         Ok(found.ok_or_else(|| Error::internal("the audit was stopped"))?)
     }
 

@@ -66,7 +66,10 @@ impl OutputFlags {
         for path in &self.output {
             match format_of(path)? {
                 Format::Json => write_json(path, report)?,
-                Format::Csv => write_csv(path, report)?,
+                Format::Csv => {
+                    let rows = report.to_csv()?;
+                    write_file(path, |writer| writer.write_all(&rows))?;
+                }
                 Format::Html => {
                     let page = page::render(title, report, self.show, &mut picture).await?;
                     write_file(path, |writer| writer.write_all(page.as_bytes()))?;
@@ -111,39 +114,4 @@ fn print(report: &AuditReport) -> io::Result<()> {
         plural(report.clusters.len(), "cluster"),
         report.silhouette,
     )
-}
-
-/// Writes a row for each image of a finding.
-fn write_csv(path: &Path, report: &AuditReport) -> anyhow::Result<()> {
-    let mut rows = csv::Writer::from_writer(Vec::new());
-    rows.write_record(["finding", "group", "id", "label", "suggested", "score"])?;
-    for (group, found) in report.duplicates.iter().enumerate() {
-        for id in &found.ids {
-            let (group, score) = (group.to_string(), found.score.to_string());
-            rows.write_record(["duplicate", &group, id, "", "", &score])?;
-        }
-    }
-    for found in &report.outliers {
-        rows.write_record(["outlier", "", &found.id, "", "", &found.score.to_string()])?;
-    }
-    for found in &report.mislabels {
-        let score = found.score.to_string();
-        rows.write_record([
-            "mislabel",
-            "",
-            &found.id,
-            &found.label,
-            &found.suggested,
-            &score,
-        ])?;
-    }
-    for (group, found) in report.clusters.iter().enumerate() {
-        for id in &found.ids {
-            let (group, cohesion) = (group.to_string(), found.cohesion.to_string());
-            rows.write_record(["cluster", &group, id, "", "", &cohesion])?;
-        }
-    }
-    let file = rows.into_inner()?;
-    write_file(path, |writer| writer.write_all(&file))?;
-    Ok(())
 }

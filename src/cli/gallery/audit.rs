@@ -9,10 +9,9 @@ use crate::{
     cli::{
         audit::{AuditFlags, OutputFlags},
         executor::block_on,
-        progress::{Progress, Unit},
+        progress::show_progress,
     },
     error::Error,
-    features::audit::Stage,
     gallery::{ItemId, OpenMode, Parts},
     service::AuditSet,
 };
@@ -36,13 +35,7 @@ impl Audit {
         block_on(async {
             let store = self.gallery.open(OpenMode::Read).await?;
             let name = &self.gallery.name;
-            let mut progress = Progress::new(Unit::Items);
-            let mut watch = |stage: Stage, done: usize, total: usize| {
-                progress.show(&stage.to_string(), done as u64, Some(total as u64));
-                true
-            };
-            let set = AuditSet::of_gallery(&store, name, &mut watch).await?;
-            drop(progress);
+            let set = AuditSet::of_gallery(&store, name, None, &show_progress()).await?;
             let set = set.ok_or_else(|| Error::internal("the audit was stopped"))?;
             let report = self.audit.audit(&set)?;
             let title = format!("gallery {name}");

@@ -14,13 +14,14 @@ use clap::{ArgGroup, Args};
 
 use super::{
     Made, make_all, read,
-    training::{check_model, find_all, read_owned, show_progress},
+    training::{check_model, find_all, read_owned},
 };
 use crate::{
     cli::{
         executor::block_on,
         flags::{MapFlags, names},
         output::write_file,
+        progress::show_progress,
     },
     error::{Error, ResultExt},
     features::{

@@ -24,7 +24,7 @@ pub(super) use self::{
     matching::Match,
     objects::Objects,
     segment::Segment,
-    training::{MaskFolders, MaskedFile, masked_files, show_progress},
+    training::{MaskFolders, MaskedFile, masked_files},
 };
 use super::{
     interrupt::interrupted,

@@ -6,13 +6,14 @@ use clap::{ArgGroup, Args};
 
 use super::{
     Made, make_all, read,
-    training::{check_model, masked_files, show_progress},
+    training::{check_model, masked_files},
 };
 use crate::{
     cli::{
         executor::block_on,
         flags::{MapFlags, SegmenterFlags},
         output::write_file,
+        progress::show_progress,
     },
     error::{Error, ResultExt},
     http::SegmentsJson,

@@ -1,38 +1,18 @@
 //! What the commands share that learn from images: reading the images, the progress, and the files
 //! in which the result is kept.
 
-use std::{collections::BTreeMap, ffi::OsString, path::Path, sync::Mutex};
+use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
 
 use crate::{
-    cli::progress::{self, Unit},
     error::Result,
-    features::progress::{Progress, Stage},
     model::ModelId,
     service::{Extractor, MaskedImage},
     sources::{Listing, SourceImage},
 };
-
-/// Returns what shows the progress of a training.
-pub(in crate::cli) fn show_progress() -> impl Fn(Progress) -> bool + Send + Sync + 'static {
-    let bar = Mutex::new(progress::Progress::new(Unit::Items));
-    move |Progress { stage, done, total }| {
-        let step = match stage {
-            Stage::Reading => "reading",
-            Stage::Choosing => "choosing patches",
-            Stage::Calibrating => "calibrating",
-            Stage::Validating => "cross-validating",
-            Stage::Fitting => "fitting",
-        };
-        if let Ok(mut bar) = bar.lock() {
-            bar.show(step, done as u64, total.map(|total| total as u64));
-        }
-        true
-    }
-}
 
 /// Finds the images of sources, all of which must be readable.
 pub(super) async fn find_all(sources: &[String]) -> anyhow::Result<Vec<SourceImage>> {

@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, num::NonZero};
 
 use ndarray::{Array2, ArrayView2, Axis, s};
 
-use super::{
-    outliers::Outlier,
-    progress::{Stage, Watch},
-};
+use super::outliers::Outlier;
 use crate::{
     error::{Error, Result},
-    features::kmeans::{Place, assign, move_centers},
+    features::{
+        kmeans::{Place, assign, move_centers},
+        progress::{Progress, Stage, Watch},
+    },
 };
 
 /// Maximum number of moves of the centers.
@@ -73,7 +73,7 @@ pub(super) fn cluster(
             None => return Ok(None),
         },
     };
-    if !watch(Stage::Grouping, CANDIDATES.len(), CANDIDATES.len() + 1) {
+    if !watch(grouping(CANDIDATES.len())) {
         return Ok(None);
     }
     let centers = best_start(usual.view(), count).centers;
@@ -112,7 +112,7 @@ fn best_count(vectors: ArrayView2<'_, f32>, watch: Watch<'_>) -> Option<usize> {
     let sample = vectors.select(Axis(0), &sampled);
     let mut best = (f32::NEG_INFINITY, 1);
     for (step, &count) in CANDIDATES.iter().enumerate() {
-        if !watch(Stage::Grouping, step, CANDIDATES.len() + 1) {
+        if !watch(grouping(step)) {
             return None;
         }
         // A group has four members on average at least.
@@ -126,6 +126,11 @@ fn best_count(vectors: ArrayView2<'_, f32>, watch: Watch<'_>) -> Option<usize> {
         }
     }
     Some(best.1)
+}
+
+/// Returns the progress after `done` numbers of clusters are tried.
+fn grouping(done: usize) -> Progress {
+    Progress::new(Stage::Grouping, done, Some(CANDIDATES.len() + 1))
 }
 
 struct Fit {

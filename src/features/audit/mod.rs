@@ -9,7 +9,6 @@ mod duplicates;
 mod mislabels;
 mod neighbors;
 mod outliers;
-mod progress;
 mod ridge;
 mod whole;
 
@@ -18,6 +17,5 @@ pub use self::{
     duplicates::DuplicateGroup,
     mislabels::{Labels, Mislabel},
     outliers::Outlier,
-    progress::{Stage, Watch},
     whole::{Audit, AuditOptions, audit},
 };

@@ -12,8 +12,10 @@ use std::{
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 use ndarray::ArrayView2;
 
-use super::progress::{Stage, Watch};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    features::progress::{Progress, Stage, Watch},
+};
 
 /// Rows of a block of the product.
 const ROWS: usize = 128;
@@ -74,7 +76,7 @@ pub(super) fn nearest_others(
             search_block(vectors, dim, block * ROWS, entries, &mut product);
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             if let Some(watch) = &mut watch
-                && !watch(Stage::Comparing, done, total)
+                && !watch(Progress::new(Stage::Comparing, done, Some(total)))
             {
                 stopped.store(true, Ordering::Relaxed);
             }
@@ -163,7 +165,7 @@ mod tests {
     fn the_nearest_are_those_of_a_full_sort() {
         let vectors = made_up(2500, 9);
         let threads = NonZero::new(3).expect("not 0");
-        let found = nearest_others(vectors.view(), 7, threads, &mut |_, _, _| true)
+        let found = nearest_others(vectors.view(), 7, threads, &mut |_| true)
             .expect("enough vectors")
             .expect("not stopped");
         assert_eq!(found.rows(), 2500);
@@ -182,11 +184,11 @@ mod tests {
     fn there_are_no_more_neighbors_than_others() {
         let vectors = made_up(3, 4);
         let one = NonZero::<usize>::MIN;
-        let found = nearest_others(vectors.view(), 10, one, &mut |_, _, _| true);
+        let found = nearest_others(vectors.view(), 10, one, &mut |_| true);
         let found = found.expect("enough").expect("not stopped");
         assert_eq!(found.of(1).len(), 2);
-        assert!(nearest_others(made_up(1, 4).view(), 10, one, &mut |_, _, _| true).is_err());
-        let stopped = nearest_others(vectors.view(), 10, one, &mut |_, _, _| false);
+        assert!(nearest_others(made_up(1, 4).view(), 10, one, &mut |_| true).is_err());
+        let stopped = nearest_others(vectors.view(), 10, one, &mut |_| false);
         assert_eq!(stopped.expect("enough"), None);
     }
 }

@@ -3,6 +3,7 @@
 use std::num::NonZero;
 
 use ndarray::ArrayView2;
+use serde::{Deserialize, Serialize};
 
 use super::{
     clusters::{Clusters, cluster},
@@ -10,12 +11,14 @@ use super::{
     mislabels::{Labels, Mislabel, mislabels},
     neighbors::nearest_others,
     outliers::{Outlier, outliers},
-    progress::{Stage, Watch},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    features::progress::{Progress, Stage, Watch},
+};
 
 /// How images are audited.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct AuditOptions {
     /// Number of nearest others of each image that are looked at.
     pub neighbors: usize,
@@ -88,7 +91,7 @@ pub fn audit(
     };
     let duplicates = duplicates(&neighbors, options.duplicates_above);
     let outliers = outliers(&neighbors);
-    if !watch(Stage::Checking, 0, 1) {
+    if !watch(Progress::new(Stage::Checking, 0, Some(1))) {
         return Ok(None);
     }
     let mislabels = mislabels(vectors, &neighbors, labels)?;
@@ -156,17 +159,11 @@ mod tests {
         };
         let two = NonZero::new(2).expect("not 0");
         let mut stages = Vec::new();
-        let found = audit(
-            vectors.view(),
-            &labels,
-            &options,
-            two,
-            &mut |stage, done, total| {
-                assert!(done <= total);
-                stages.push(stage);
-                true
-            },
-        );
+        let found = audit(vectors.view(), &labels, &options, two, &mut |progress| {
+            assert!(Some(progress.done) <= progress.total);
+            stages.push(progress.stage);
+            true
+        });
         let found = found.expect("valid").expect("not stopped");
         let rows: Vec<Vec<u32>> = found
             .duplicates
@@ -228,7 +225,7 @@ mod tests {
                 &labels,
                 &AuditOptions::default(),
                 NonZero::<usize>::MIN,
-                &mut |stage, _, _| stage != last,
+                &mut |progress| progress.stage != last,
             );
             assert!(found.expect("valid").is_none());
         }
@@ -240,7 +237,7 @@ mod tests {
         let labels = Labels::new(&vec![Some("a"); 40]);
         let options = AuditOptions::default();
         let one = NonZero::<usize>::MIN;
-        let found = audit(vectors.view(), &labels, &options, one, &mut |_, _, _| true);
+        let found = audit(vectors.view(), &labels, &options, one, &mut |_| true);
         let found = found.expect("valid").expect("not stopped");
         // Ties are cut off at the number of neighbors, and the group is whole all the same.
         assert_eq!(found.duplicates.len(), 1);

@@ -15,7 +15,7 @@ use crate::{
         AppState, Result,
         api::{
             gallery::params::FilterParams,
-            training::{TrainedJson, TrainedList, WaitParams, answer_training},
+            job::{TrainedJson, TrainedList, WaitParams, answer_job},
         },
         openapi::{GalleryProblems, SearchProblems},
         request::{body::OptionsRequest, model::ModelParams, options::Options, path::NamePath},
@@ -183,7 +183,7 @@ pub(crate) async fn train_probe(
     let training = service.probes()?.train(&model, plan).await?;
     let ended = wait.wait(&state, &training).await?;
     let probe = probe_json(service, &model, &name).await?;
-    Ok(answer_training(ended, (&name).into(), probe))
+    Ok(answer_job(ended, (&name).into(), probe))
 }
 
 /// List the probes.

@@ -1,6 +1,6 @@
-//! The pages for people: the playground at `/`, the gallery at `/gallery`, their assets, and the
-//! API reference at `/docs`. All of it is embedded in the binary and loads nothing from other
-//! hosts.
+//! The pages for people: the playground at `/`, the gallery at `/gallery`, its audit at `/audit`,
+//! their assets, and the API reference at `/docs`. All of it is embedded in the binary and loads
+//! nothing from other hosts.
 
 use std::borrow::Cow;
 
@@ -46,6 +46,11 @@ pub(crate) fn playground() -> MethodRouter<AppState> {
 /// `GET /gallery`.
 pub(crate) fn gallery() -> MethodRouter<AppState> {
     get(async |headers: HeaderMap| file("gallery.html", &headers))
+}
+
+/// `GET /audit`.
+pub(crate) fn audit() -> MethodRouter<AppState> {
+    get(async |headers: HeaderMap| file("audit.html", &headers))
 }
 
 /// `GET /assets/{file}`.

@@ -18,6 +18,8 @@ pub(crate) enum Representation {
     Npy,
     /// Little-endian f32 in C order.
     Floats,
+    /// Rows of findings.
+    Csv,
     /// One part per image.
     Multipart,
 }
@@ -29,6 +31,7 @@ impl Representation {
             Self::Png => "image/png",
             Self::Npy => "application/x-npy",
             Self::Floats => "application/octet-stream",
+            Self::Csv => "text/csv",
             Self::Multipart => "multipart/mixed",
         }
     }

@@ -8,7 +8,7 @@ use super::{
     super::{
         extractor::Extractor,
         images::{ImageOptions, Preparation},
-        trainings::now_ms,
+        jobs::now_ms,
     },
     options::BankOptions,
     stored::BankInfo,

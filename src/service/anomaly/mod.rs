@@ -1,18 +1,18 @@
 //! Anomaly banks in a store. They are made in the background, and used by all servers on the store.
 
 mod documents;
-mod job;
 mod learning;
 mod options;
 mod scoring;
 mod stored;
+mod work;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 pub(super) use self::learning::CONCURRENT;
-use self::{documents::BankDocuments, job::Job, learning::Recipe, stored::StoredInfo};
+use self::{documents::BankDocuments, learning::Recipe, stored::StoredInfo, work::Work};
 pub use self::{
     options::{Augment, BankOptions},
     scoring::{AnomalyForms, AnomalyPicture, FoundDefect, ImageAnomaly},
@@ -23,9 +23,9 @@ use super::{
     extractor::Extractor,
     galleries::GalleryLimits,
     images::{Decoding, ImageOptions, Preparation},
+    jobs::{Job, JobState, Jobs},
     models::ModelChoice,
     stages::Timed,
-    trainings::{TrainedState, Training, Trainings},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -38,7 +38,7 @@ use crate::{
 pub struct Banks {
     documents: BankDocuments,
     limits: GalleryLimits,
-    trainings: Trainings,
+    jobs: Jobs,
     /// Banks in use, by their versions.
     detectors: FeatureCache<String, Detector>,
     /// Files of banks that are being read, by their versions, so that several readers share one.
@@ -61,12 +61,12 @@ impl Attempts {
 }
 
 impl Banks {
-    /// Returns the banks of a store, which are made among `trainings`.
-    pub(super) fn new(store: Gallery, limits: GalleryLimits, trainings: Trainings) -> Self {
+    /// Returns the banks of a store, which are made among `jobs`.
+    pub(super) fn new(store: Gallery, limits: GalleryLimits, jobs: Jobs) -> Self {
         Self {
             documents: BankDocuments::new(store),
             limits,
-            trainings,
+            jobs,
             detectors: FeatureCache::new(limits.bank_cache_bytes, None, Detector::bytes),
             files: FeatureCache::new(limits.bank_cache_bytes, Some(RECENT), Bytes::len),
         }
@@ -84,9 +84,9 @@ impl Banks {
         files: Vec<Bytes>,
         image: &ImageOptions,
         options: BankOptions,
-    ) -> Result<Arc<Training>> {
+    ) -> Result<Arc<Job>> {
         options.check()?;
-        self.trainings.check_free()?;
+        self.jobs.check_free()?;
         let recipe = Recipe {
             options,
             preparation: extractor.map_preparation(image),
@@ -104,8 +104,8 @@ impl Banks {
         model: &ModelChoice,
         name: &BankName,
         files: Vec<Bytes>,
-    ) -> Result<Arc<Training>> {
-        self.trainings.check_free()?;
+    ) -> Result<Arc<Job>> {
+        self.jobs.check_free()?;
         let stored = self.documents.require(name).await?;
         let extractor = model.of_stored(&stored.info.model, holder(name))?;
         let recipe = Recipe {
@@ -129,7 +129,7 @@ impl Banks {
         files: Vec<Bytes>,
         recipe: Recipe,
         before: Option<StoredInfo>,
-    ) -> Result<Arc<Training>> {
+    ) -> Result<Arc<Job>> {
         let count = files.len();
         let learned = before.as_ref().map_or(0, |stored| stored.info.images);
         let max = self.limits.max_bank_images;
@@ -142,7 +142,7 @@ impl Banks {
             return Err(error.with_limit("max_bank_images", max as u64, "--max-bank-images"));
         }
         extractor.check_headers(&files, recipe.preparation).await?;
-        let job = Job {
+        let work = Work {
             documents: self.documents.clone(),
             extractor: extractor.clone(),
             name: name.clone(),
@@ -150,8 +150,7 @@ impl Banks {
             recipe,
             before,
         };
-        self.trainings
-            .start(name.into(), count, |training| job.run(training))
+        self.jobs.start(name.into(), count, |job| work.run(job))
     }
 
     /// Returns the state of a bank, and its description if there is one.
@@ -159,9 +158,9 @@ impl Banks {
         &self,
         model: &ModelChoice,
         name: &BankName,
-    ) -> Result<(TrainedState, Option<BankInfo>)> {
+    ) -> Result<(JobState, Option<BankInfo>)> {
         // The state is read first: a training that ends after that has stored its bank.
-        let state = self.trainings.state(name.into());
+        let state = self.jobs.state(name.into());
         let stored = self.documents.stored(name).await?;
         if let Some(stored) = &stored {
             model.allow(&stored.info.model, holder(name))?;
@@ -169,23 +168,23 @@ impl Banks {
         match (state, stored) {
             (None, None) => Err(DocumentKey::from(name).missing()),
             (state, stored) => Ok((
-                state.unwrap_or(TrainedState::Ready),
+                state.unwrap_or(JobState::Ready),
                 stored.map(|stored| stored.info),
             )),
         }
     }
 
     /// Returns the states of all banks, by name.
-    pub async fn list(&self) -> Result<Vec<(String, TrainedState)>> {
+    pub async fn list(&self) -> Result<Vec<(String, JobState)>> {
         let stored = self.documents.names().await?;
-        Ok(self.trainings.list(DocumentKind::Bank, stored))
+        Ok(self.jobs.list(DocumentKind::Bank, stored))
     }
 
     /// Deletes a bank, and cancels its training.
     pub async fn remove(&self, name: &BankName) -> Result<()> {
         let key = DocumentKey::from(name);
         // After this no training stores the bank any more.
-        let known = self.trainings.forget(key).await;
+        let known = self.jobs.forget(key).await;
         let removed = self.documents.remove(name).await?;
         if known || removed {
             return Ok(());
@@ -268,7 +267,7 @@ impl Banks {
             return Ok(stored);
         }
         let key = DocumentKey::from(name);
-        Err(self.trainings.not_ready(key))
+        Err(self.jobs.not_ready(key))
     }
 }
 

@@ -17,8 +17,8 @@ pub use self::{
 use super::{
     extractor::Extractor,
     galleries::GalleryLimits,
+    jobs::{Job, JobState, Jobs},
     models::ModelChoice,
-    trainings::{TrainedState, Training, Trainings},
 };
 use crate::{
     error::{Error, Result},
@@ -30,16 +30,16 @@ use crate::{
 pub struct Probes {
     store: Gallery,
     limits: GalleryLimits,
-    trainings: Trainings,
+    jobs: Jobs,
 }
 
 impl Probes {
-    /// Returns the probes of a store, which are trained among `trainings`.
-    pub(super) fn new(store: Gallery, limits: GalleryLimits, trainings: Trainings) -> Self {
+    /// Returns the probes of a store, which are trained among `jobs`.
+    pub(super) fn new(store: Gallery, limits: GalleryLimits, jobs: Jobs) -> Self {
         Self {
             store,
             limits,
-            trainings,
+            jobs,
         }
     }
 
@@ -48,7 +48,7 @@ impl Probes {
     /// # Errors
     /// [`Kind::Overloaded`] during another training. Unsuitable items are an error of the training
     /// itself.
-    pub async fn train(&self, model: &ModelChoice, plan: ProbePlan) -> Result<Arc<Training>> {
+    pub async fn train(&self, model: &ModelChoice, plan: ProbePlan) -> Result<Arc<Job>> {
         plan.options.check()?;
         self.limits.check_filter(plan.filter.as_ref())?;
         let info = self.store.require_gallery(&plan.gallery).await?;
@@ -57,15 +57,14 @@ impl Probes {
         let dim = extractor.engine().spec().architecture.dim;
         let name = plan.name.clone();
         let items = info.items as usize;
-        let job = training::Job {
+        let work = training::Work {
             store: self.store.clone(),
             limits: self.limits,
             binding: info.binding,
             plan,
             dim,
         };
-        self.trainings
-            .start((&name).into(), items, |training| job.run(training))
+        self.jobs.start((&name).into(), items, |job| work.run(job))
     }
 
     /// Returns the state of a probe, and the stored probe if there is one.
@@ -73,16 +72,16 @@ impl Probes {
         &self,
         model: &ModelChoice,
         name: &ProbeName,
-    ) -> Result<(TrainedState, Option<StoredProbe>)> {
+    ) -> Result<(JobState, Option<StoredProbe>)> {
         // The state is read first: a training that ends after that has stored its probe.
-        let state = self.trainings.state(name.into());
+        let state = self.jobs.state(name.into());
         let stored = self.stored(&model.of_new(), name).await?;
         if let Some(stored) = &stored {
             model.allow(&stored.about.binding.model, takes(name))?;
         }
         match (state, stored) {
             (None, None) => Err(DocumentKey::from(name).missing()),
-            (state, stored) => Ok((state.unwrap_or(TrainedState::Ready), stored)),
+            (state, stored) => Ok((state.unwrap_or(JobState::Ready), stored)),
         }
     }
 
@@ -94,7 +93,7 @@ impl Probes {
     ) -> Result<(Extractor, StoredProbe)> {
         // The probe is read each time, because another server on the store can replace it.
         let Some(stored) = self.stored(&model.of_new(), name).await? else {
-            return Err(self.trainings.not_ready(name.into()));
+            return Err(self.jobs.not_ready(name.into()));
         };
         let holder = takes(name);
         let extractor = model.of_stored(&stored.about.binding.model, holder)?;
@@ -113,16 +112,16 @@ impl Probes {
     }
 
     /// Returns the states of all probes, by name.
-    pub async fn list(&self) -> Result<Vec<(String, TrainedState)>> {
+    pub async fn list(&self) -> Result<Vec<(String, JobState)>> {
         let stored = self.store.documents(DocumentKind::Probe).await?;
-        Ok(self.trainings.list(DocumentKind::Probe, stored))
+        Ok(self.jobs.list(DocumentKind::Probe, stored))
     }
 
     /// Deletes a probe, and cancels its training.
     pub async fn remove(&self, name: &ProbeName) -> Result<()> {
         let key = DocumentKey::from(name);
         // After this no training stores the probe any more.
-        let known = self.trainings.forget(key).await;
+        let known = self.jobs.forget(key).await;
         let removed = self.store.remove_document(key).await?;
         if known || removed {
             return Ok(());

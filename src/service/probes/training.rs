@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use super::{
     super::{
         galleries::GalleryLimits,
-        trainings::{Training, now_ms, on_low_priority_thread},
+        jobs::{Job, now_ms, on_low_priority_thread},
     },
     stored::{Origin, ProbeFeatures, StoredProbe},
 };
@@ -39,7 +39,7 @@ pub struct ProbePlan {
 }
 
 /// A training with all that it needs.
-pub(super) struct Job {
+pub(super) struct Work {
     pub(super) store: Gallery,
     pub(super) limits: GalleryLimits,
     /// Binding of the gallery when the training was requested.
@@ -49,12 +49,12 @@ pub(super) struct Job {
     pub(super) dim: usize,
 }
 
-impl Job {
+impl Work {
     /// Trains the probe and stores it.
-    pub(super) async fn run(self, training: Arc<Training>) -> Result<()> {
-        let (examples, mut about) = self.read_examples(&training).await?;
+    pub(super) async fn run(self, job: Arc<Job>) -> Result<()> {
+        let (examples, mut about) = self.read_examples(&job).await?;
         let options = self.plan.options;
-        let observer = Arc::clone(&training);
+        let observer = Arc::clone(&job);
         let fit = move || {
             train(&examples, &options, &mut |progress| {
                 observer.advance(progress)
@@ -62,8 +62,8 @@ impl Job {
         };
         let probe = on_low_priority_thread(fit)
             .await??
-            .filter(|_| !training.is_stopped())
-            .ok_or_else(|| training.cancelled())?;
+            .filter(|_| !job.is_stopped())
+            .ok_or_else(|| job.cancelled())?;
         let name = &self.plan.name;
         if !probe.converged {
             tracing::warn!(
@@ -77,7 +77,7 @@ impl Job {
         self.store.put_document(name.into(), document).await
     }
 
-    async fn read_examples(&self, training: &Training) -> Result<(Examples, Origin)> {
+    async fn read_examples(&self, job: &Job) -> Result<(Examples, Origin)> {
         let plan = &self.plan;
         let width = plan.features.width(self.dim);
         let mut examples = Examples::new(width, self.limits.max_probe_classes);
@@ -104,8 +104,8 @@ impl Job {
                 done,
                 total: Some(info.items as usize),
             };
-            if !training.advance(progress) {
-                return Err(training.cancelled());
+            if !job.advance(progress) {
+                return Err(job.cancelled());
             }
             self.add_example(item?, &mut examples, &mut about)?;
         }

@@ -12,7 +12,7 @@ use super::{
         cached_features::CachedFeatures,
         extractor::{ExtractRequest, Extractor},
         images::{ImageOptions, Preparation},
-        trainings::now_ms,
+        jobs::now_ms,
     },
     labeled::LabeledPatches,
     stored::{Segmenter, SegmenterInfo, class_name},

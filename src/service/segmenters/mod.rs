@@ -20,9 +20,9 @@ use super::{
     extractor::Extractor,
     galleries::GalleryLimits,
     images::{Decoding, ImageOptions, at_image},
+    jobs::{Job, JobState, Jobs, on_low_priority_thread},
     models::ModelChoice,
     stages::Timed,
-    trainings::{TrainedState, Training, Trainings, on_low_priority_thread},
 };
 use crate::{
     error::Result,
@@ -36,16 +36,16 @@ use crate::{
 pub struct Segmenters {
     store: Gallery,
     limits: GalleryLimits,
-    trainings: Trainings,
+    jobs: Jobs,
 }
 
 impl Segmenters {
-    /// Returns the segmenters of a store, which are trained among `trainings`.
-    pub(super) fn new(store: Gallery, limits: GalleryLimits, trainings: Trainings) -> Self {
+    /// Returns the segmenters of a store, which are trained among `jobs`.
+    pub(super) fn new(store: Gallery, limits: GalleryLimits, jobs: Jobs) -> Self {
         Self {
             store,
             limits,
-            trainings,
+            jobs,
         }
     }
 
@@ -61,9 +61,9 @@ impl Segmenters {
         files: Vec<MaskedImage>,
         image: &ImageOptions,
         options: SegmenterOptions,
-    ) -> Result<Arc<Training>> {
+    ) -> Result<Arc<Job>> {
         extractor.check_options(&options)?;
-        self.trainings.check_free()?;
+        self.jobs.check_free()?;
         let count = files.len();
         let recipe = Recipe {
             options,
@@ -72,15 +72,14 @@ impl Segmenters {
             max_classes: self.limits.max_probe_classes,
         };
         extractor.check_masked(&files, &recipe).await?;
-        let job = Job {
+        let work = Work {
             store: self.store.clone(),
             extractor: extractor.clone(),
             name: name.clone(),
             files,
             recipe,
         };
-        self.trainings
-            .start(name.into(), count, |training| job.run(training))
+        self.jobs.start(name.into(), count, |job| work.run(job))
     }
 
     /// Returns the state of a segmenter, and the stored one if there is one.
@@ -88,30 +87,30 @@ impl Segmenters {
         &self,
         model: &ModelChoice,
         name: &SegmenterName,
-    ) -> Result<(TrainedState, Option<Segmenter>)> {
+    ) -> Result<(JobState, Option<Segmenter>)> {
         // The state is read first: a training that ends after that has stored its segmenter.
-        let state = self.trainings.state(name.into());
+        let state = self.jobs.state(name.into());
         let stored = self.stored(&model.of_new(), name).await?;
         if let Some(stored) = &stored {
             model.allow(&stored.info.model, holder(name))?;
         }
         match (state, stored) {
             (None, None) => Err(DocumentKey::from(name).missing()),
-            (state, stored) => Ok((state.unwrap_or(TrainedState::Ready), stored)),
+            (state, stored) => Ok((state.unwrap_or(JobState::Ready), stored)),
         }
     }
 
     /// Returns the states of all segmenters, by name.
-    pub async fn list(&self) -> Result<Vec<(String, TrainedState)>> {
+    pub async fn list(&self) -> Result<Vec<(String, JobState)>> {
         let stored = self.store.documents(DocumentKind::Segmenter).await?;
-        Ok(self.trainings.list(DocumentKind::Segmenter, stored))
+        Ok(self.jobs.list(DocumentKind::Segmenter, stored))
     }
 
     /// Deletes a segmenter, and cancels its training.
     pub async fn remove(&self, name: &SegmenterName) -> Result<()> {
         let key = DocumentKey::from(name);
         // After this no training stores the segmenter any more.
-        let known = self.trainings.forget(key).await;
+        let known = self.jobs.forget(key).await;
         let removed = self.store.remove_document(key).await?;
         if known || removed {
             return Ok(());
@@ -130,7 +129,7 @@ impl Segmenters {
     ) -> Result<(Extractor, Timed<ImageSegments>)> {
         // Read each time, because another server on the store can replace it.
         let Some(segmenter) = self.stored(&model.of_new(), name).await? else {
-            return Err(self.trainings.not_ready(name.into()));
+            return Err(self.jobs.not_ready(name.into()));
         };
         let extractor = model.of_stored(&segmenter.info.model, holder(name))?;
         let segments = extractor.segment(Arc::new(segmenter), file, decoding, forms);
@@ -178,7 +177,7 @@ impl Extractor {
 }
 
 /// A training with all that it needs.
-struct Job {
+struct Work {
     store: Gallery,
     extractor: Extractor,
     name: SegmenterName,
@@ -186,17 +185,17 @@ struct Job {
     recipe: Recipe,
 }
 
-impl Job {
-    async fn run(self, training: Arc<Training>) -> Result<()> {
+impl Work {
+    async fn run(self, job: Arc<Job>) -> Result<()> {
         let count = self.files.len();
         let files = self.files.into_iter().map(|file| ready(Ok(file))).collect();
         let (extractor, recipe) = (self.extractor, self.recipe);
-        let watch = |progress| training.advance(progress);
+        let watch = |progress| job.advance(progress);
         let about = |error, index| at_image(error, index, count);
         let patches = extractor
             .read_labeled(files, &recipe, about, &watch)
             .await?;
-        let observer = Arc::clone(&training);
+        let observer = Arc::clone(&job);
         let fit = move || {
             recipe.train(&extractor, patches, &mut |progress| {
                 observer.advance(progress)
@@ -204,8 +203,8 @@ impl Job {
         };
         let segmenter = on_low_priority_thread(fit).await??;
         let segmenter = segmenter
-            .filter(|_| !training.is_stopped())
-            .ok_or_else(|| training.cancelled())?;
+            .filter(|_| !job.is_stopped())
+            .ok_or_else(|| job.cancelled())?;
         if !segmenter.probe.converged {
             tracing::warn!(
                 segmenter = %self.name,

@@ -109,9 +109,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for MapRequest<T> {
         let format = match request.representation {
             Representation::Png => MapFormat::SinglePng(style),
             Representation::Multipart => MapFormat::PngPerImage(style),
-            Representation::Json | Representation::Npy | Representation::Floats => {
-                MapFormat::Numbers
-            }
+            _ => MapFormat::Numbers,
         };
         Ok(Self {
             images: request.images,
@@ -208,6 +206,7 @@ pub(crate) fn answer_maps<'a, J: Serialize, D: Dimension<Larger: RemoveAxis>>(
             .into_iter()
             .next()
             .ok_or_else(|| Error::internal("nothing was drawn"))?,
+        Representation::Csv => return Err(Error::internal("a map has no rows").into()),
         Representation::Npy | Representation::Floats => {
             let arrays = as_arrays().internal("shaping a map")?;
             match arrays.as_slice() {

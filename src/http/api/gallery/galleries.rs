@@ -1,16 +1,17 @@
-//! `GET /v1/galleries`, `GET` and `DELETE /v1/galleries/{name}`.
+//! `GET /v1/galleries`, and `GET`, `PATCH` and `DELETE /v1/galleries/{name}`.
 
 use axum::{Json, extract::State, http::StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
+    error::Error,
     features::pool::Pooling,
     gallery::{GalleryInfo, GalleryName, no_gallery},
     http::{
         Result,
-        openapi::GalleryProblems,
-        request::{model::ModelParams, options::Options, path::NamePath},
+        openapi::{GalleryProblems, SearchProblems},
+        request::{body::OptionsRequest, model::ModelParams, options::Options, path::NamePath},
     },
     service::Service,
     vision::{Background, Levels, ResampleFilter, ResizeMode},
@@ -138,7 +139,48 @@ pub(crate) async fn get_gallery(
     Ok(Json(GalleryJson::new(&service, info)))
 }
 
-/// Delete a gallery with all its items.
+/// New name of a gallery.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(crate) struct RenameJson {
+    /// New name, which no other gallery has.
+    #[schema(required, value_type = String, example = "photos")]
+    to: Option<GalleryName>,
+}
+
+/// Rename a gallery.
+///
+/// Requests with the old name find nothing from then on. Probes that were trained on the gallery
+/// stay as they are.
+#[utoipa::path(
+    patch,
+    path = "/v1/galleries/{name}",
+    tag = "gallery",
+    params(
+        ("name" = String, Path, description = "Name of the gallery.", example = "default"),
+        ModelParams,
+    ),
+    request_body(content((RenameJson = "application/json"))),
+    responses(
+        (status = 200, description = "The renamed gallery.", body = GalleryJson),
+        SearchProblems,
+    )
+)]
+pub(crate) async fn rename_gallery(
+    State(service): State<Service>,
+    NamePath(name): NamePath<GalleryName>,
+    OptionsRequest(mut options): OptionsRequest,
+) -> Result<Json<GalleryJson>> {
+    options.check_model_of(&service, &name).await?;
+    let RenameJson { to } = options.take()?;
+    options.reject_unknown()?;
+    let to = to.ok_or_else(|| Error::option("to", "required: the new name of the gallery"))?;
+    service.rename_gallery(&name, &to).await?;
+    let info = service.galleries()?.store().require_gallery(&to).await?;
+    Ok(Json(GalleryJson::new(&service, info)))
+}
+
+/// Delete a gallery with all its items and its audit.
 #[utoipa::path(
     delete,
     path = "/v1/galleries/{name}",
@@ -159,7 +201,7 @@ pub(crate) async fn delete_gallery(
 ) -> Result<StatusCode> {
     options.check_model_of(&service, &name).await?;
     options.reject_unknown()?;
-    match service.galleries()?.store().remove(&name).await? {
+    match service.remove_gallery(&name).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(no_gallery(&name).into()),
     }

@@ -1,6 +1,7 @@
 //! Operations on galleries and their items, and on what galleries answer.
 
 mod answer;
+pub(crate) mod audit;
 pub(crate) mod batch;
 pub(crate) mod classify;
 pub(crate) mod galleries;

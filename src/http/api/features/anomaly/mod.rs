@@ -17,8 +17,8 @@ use crate::{
     http::{
         AppState, Result,
         api::{
+            job::{TrainedJson, TrainedList, WaitParams, answer_job},
             schema::{File, ImageParams, ImagesJson, Prepared},
-            training::{TrainedJson, TrainedList, WaitParams, answer_training},
         },
         openapi::{GalleryProblems, WriteProblems},
         request::{
@@ -200,7 +200,7 @@ pub(crate) async fn make_bank(
     let training = banks.learn(&extractor, &name, images, &image, options);
     let ended = wait.wait(&state, &*training.await?).await?;
     let bank = bank_json(service, &model, &name).await?;
-    Ok(answer_training(ended, (&name).into(), bank))
+    Ok(answer_job(ended, (&name).into(), bank))
 }
 
 /// Add good images to an anomaly bank.
@@ -239,7 +239,7 @@ pub(crate) async fn add_to_bank(
     let training = service.banks()?.add(&model, &name, images).await?;
     let ended = wait.wait(&state, &training).await?;
     let bank = bank_json(service, &model, &name).await?;
-    Ok(answer_training(ended, (&name).into(), bank))
+    Ok(answer_job(ended, (&name).into(), bank))
 }
 
 /// List the anomaly banks.

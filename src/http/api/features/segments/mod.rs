@@ -12,8 +12,8 @@ use crate::{
     http::{
         AppState, Result,
         api::{
+            job::{TrainedJson, TrainedList, WaitParams, answer_job},
             schema::{ImageParams, MaskedImagesJson, Prepared},
-            training::{TrainedJson, TrainedList, WaitParams, answer_training},
         },
         openapi::{GalleryProblems, WriteProblems},
         request::{
@@ -184,7 +184,7 @@ pub(crate) async fn train_segmenter(
     let training = segmenters.learn(&extractor, &name, images, &image, options);
     let ended = wait.wait(&state, &*training.await?).await?;
     let segmenter = segmenter_json(service, &model, &name).await?;
-    Ok(answer_training(ended, (&name).into(), segmenter))
+    Ok(answer_job(ended, (&name).into(), segmenter))
 }
 
 /// List the segmenters.

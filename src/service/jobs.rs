@@ -1,5 +1,6 @@
-//! Trainings in the background, one at a time: of probes, anomaly banks and segmenters. The one in
-//! progress and the failures of earlier ones are known only to this process.
+//! Jobs in the background, one at a time: the training of a probe, an anomaly bank or a segmenter,
+//! and the audit of a gallery. Each makes a document. The one in progress and the failures of
+//! earlier ones are known only to this process.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,28 +23,20 @@ use crate::{
 /// Maximum number of failures that are kept.
 const MAX_FAILURES: usize = 32;
 
-/// State of what is trained.
-#[derive(Debug, Clone, strum::IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum TrainedState {
-    /// Its training is in progress.
-    Training(Progress),
-    /// It can be used.
+/// State of what a job makes.
+#[derive(Debug, Clone)]
+pub enum JobState {
+    /// The job is in progress.
+    InProgress(Progress),
+    /// What it made can be used.
     Ready,
-    /// Its last training failed.
+    /// The last job failed.
     Failed(Arc<Error>),
 }
 
-impl TrainedState {
-    /// Returns the name of the state.
-    pub fn name(&self) -> &'static str {
-        self.into()
-    }
-}
-
-/// Handle to a training.
+/// Handle to a job.
 #[derive(Debug)]
-pub struct Training {
+pub struct Job {
     name: DocumentName,
     stopped: AtomicBool,
     state: watch::Sender<State>,
@@ -55,8 +48,8 @@ enum State {
     Ended(Result<(), Arc<Error>>),
 }
 
-impl Training {
-    /// Waits for the end of the training.
+impl Job {
+    /// Waits for the end of the job.
     pub async fn ended(&self) -> Result<(), Arc<Error>> {
         let mut state = self.state.subscribe();
         let ended = state.wait_for(|state| matches!(state, State::Ended(_)));
@@ -64,7 +57,7 @@ impl Training {
             Ok(State::Ended(outcome)) => outcome.clone(),
             // The sender is part of this handle, so it cannot be dropped before.
             Ok(State::InProgress(_)) | Err(_) => {
-                Err(Arc::new(Error::internal("the training was dropped")))
+                Err(Arc::new(Error::internal("the job was dropped")))
             }
         }
     }
@@ -78,17 +71,14 @@ impl Training {
         !self.is_stopped()
     }
 
-    /// Returns whether the training was cancelled.
+    /// Returns whether the job was cancelled.
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Returns the error of a cancelled training.
+    /// Returns the error of a cancelled job.
     pub(super) fn cancelled(&self) -> Error {
-        let detail = format!(
-            "the training of the {} was ended before it was ready",
-            self.name.key()
-        );
+        let detail = format!("the {} was cancelled before it was ready", self.name.key());
         Error::new(Kind::NotFound, detail)
     }
 
@@ -97,13 +87,13 @@ impl Training {
     }
 }
 
-/// The training in progress, and the last failures. Clones share them.
+/// The job in progress, and the last failures. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Trainings(Arc<Mutex<Known>>);
+pub(super) struct Jobs(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
-    in_progress: Option<Arc<Training>>,
+    in_progress: Option<Arc<Job>>,
     failed: VecDeque<(DocumentName, Arc<Error>)>,
 }
 
@@ -111,8 +101,8 @@ impl Known {
     fn check_free(&self) -> Result<()> {
         if let Some(other) = &self.in_progress {
             let detail = format!(
-                "the {} is being trained, and only one training runs at a time; wait until \
-                 GET {} shows its end, or cancel it with DELETE",
+                "the {} is in progress, and only one such job runs at a time; wait until GET {} \
+                 shows its end, or cancel it with DELETE",
                 other.name.key(),
                 other.name.key().path()
             );
@@ -122,13 +112,13 @@ impl Known {
     }
 }
 
-impl Trainings {
+impl Jobs {
     /// Locks the state. It is consistent at any moment, also after a panic of its holder.
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Rejects a request for a training while another one runs.
+    /// Rejects a request for a job while another one runs.
     ///
     /// # Errors
     /// [`Kind::Overloaded`] that names the other.
@@ -136,63 +126,59 @@ impl Trainings {
         self.known().check_free()
     }
 
-    /// Starts a training on `examples` examples in the background.
+    /// Starts a job in the background, which begins by reading `inputs` examples or items.
     pub(super) fn start<F>(
         &self,
         key: DocumentKey<'_>,
-        examples: usize,
-        job: impl FnOnce(Arc<Training>) -> F,
-    ) -> Result<Arc<Training>>
+        inputs: usize,
+        work: impl FnOnce(Arc<Job>) -> F,
+    ) -> Result<Arc<Job>>
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
         let mut known = self.known();
         known.check_free()?;
         known.failed.retain(|(failed, _)| failed.key() != key);
-        let progress = Progress::new(Stage::Reading, 0, Some(examples));
-        let training = Arc::new(Training {
+        let progress = Progress::new(Stage::Reading, 0, Some(inputs));
+        let job = Arc::new(Job {
             name: key.to_owned(),
             stopped: AtomicBool::new(false),
             state: watch::Sender::new(State::InProgress(progress)),
         });
-        known.in_progress = Some(Arc::clone(&training));
+        known.in_progress = Some(Arc::clone(&job));
         drop(known);
         let end = EndGuard {
-            trainings: self.clone(),
-            training: Arc::clone(&training),
+            jobs: self.clone(),
+            job: Arc::clone(&job),
         };
-        let job = job(Arc::clone(&training));
-        tokio::spawn(async move { end.end_with(job.await) });
-        Ok(training)
+        let work = work(Arc::clone(&job));
+        tokio::spawn(async move { end.end_with(work.await) });
+        Ok(job)
     }
 
     /// Returns what this process knows of a document. `None` does not mean that none is stored.
-    pub(super) fn state(&self, key: DocumentKey<'_>) -> Option<TrainedState> {
+    pub(super) fn state(&self, key: DocumentKey<'_>) -> Option<JobState> {
         let known = self.known();
-        if let Some(training) = &known.in_progress
-            && training.name.key() == key
-            && let State::InProgress(progress) = *training.state.borrow()
+        if let Some(job) = &known.in_progress
+            && job.name.key() == key
+            && let State::InProgress(progress) = *job.state.borrow()
         {
-            return Some(TrainedState::Training(progress));
+            return Some(JobState::InProgress(progress));
         }
         let failed = known.failed.iter().find(|(failed, _)| failed.key() == key);
-        failed.map(|(_, error)| TrainedState::Failed(Arc::clone(error)))
+        failed.map(|(_, error)| JobState::Failed(Arc::clone(error)))
     }
 
     /// Returns the states of the documents of a kind, by name: of the `stored` ones, and of those
     /// that this process knows.
-    pub(super) fn list(
-        &self,
-        kind: DocumentKind,
-        stored: Vec<String>,
-    ) -> Vec<(String, TrainedState)> {
-        let mut states: BTreeMap<String, TrainedState> = stored
+    pub(super) fn list(&self, kind: DocumentKind, stored: Vec<String>) -> Vec<(String, JobState)> {
+        let mut states: BTreeMap<String, JobState> = stored
             .into_iter()
-            .map(|name| (name, TrainedState::Ready))
+            .map(|name| (name, JobState::Ready))
             .collect();
         let known: Vec<DocumentName> = {
             let known = self.known();
-            let in_progress = known.in_progress.iter().map(|training| &training.name);
+            let in_progress = known.in_progress.iter().map(|job| &job.name);
             let failed = known.failed.iter().map(|(name, _)| name);
             in_progress.chain(failed).cloned().collect()
         };
@@ -211,54 +197,57 @@ impl Trainings {
         let Some(state) = self.state(key) else {
             return key.missing();
         };
-        let state = state.name();
+        let state = match state {
+            JobState::InProgress(_) => "in progress",
+            JobState::Ready | JobState::Failed(_) => "failed",
+        };
         let detail = format!("the {key} is not ready: {state}; see GET {}", key.path());
         Error::new(Kind::NotFound, detail)
     }
 
-    /// Cancels the training of a document, waits until it has ended, and forgets failures. Returns
+    /// Cancels the job of a document, waits until it has ended, and forgets failures. Returns
     /// whether the document was known.
     pub(super) async fn forget(&self, key: DocumentKey<'_>) -> bool {
-        let training = self.known().in_progress.clone();
-        let training = training.filter(|training| training.name.key() == key);
-        if let Some(training) = &training {
-            training.stop();
-            let _ = training.ended().await;
+        let job = self.known().in_progress.clone();
+        let job = job.filter(|job| job.name.key() == key);
+        if let Some(job) = &job {
+            job.stop();
+            let _ = job.ended().await;
         }
         let mut known = self.known();
         let before = known.failed.len();
         known.failed.retain(|(failed, _)| failed.key() != key);
-        training.is_some() || known.failed.len() < before
+        job.is_some() || known.failed.len() < before
     }
 
-    /// Cancels the training in progress, and waits until it has ended.
+    /// Cancels the job in progress, and waits until it has ended.
     pub(super) async fn stop(&self) {
-        let training = self.known().in_progress.clone();
-        if let Some(training) = training {
-            training.stop();
-            let _ = training.ended().await;
+        let job = self.known().in_progress.clone();
+        if let Some(job) = job {
+            job.stop();
+            let _ = job.ended().await;
         }
     }
 }
 
-/// Records the end of a training, also if it panics or the runtime stops.
+/// Records the end of a job, also if it panics or the runtime stops.
 struct EndGuard {
-    trainings: Trainings,
-    training: Arc<Training>,
+    jobs: Jobs,
+    job: Arc<Job>,
 }
 
 impl EndGuard {
     fn end_with(self, outcome: Result<()>) {
-        let name = self.training.name.key();
+        let name = self.job.name.key();
         let outcome = outcome.map_err(Arc::new);
-        let mut known = self.trainings.known();
+        let mut known = self.jobs.known();
         match &outcome {
-            Ok(()) => tracing::info!("trained the {name}"),
-            Err(error) if self.training.is_stopped() => {
+            Ok(()) => tracing::info!("the {name} is ready"),
+            Err(error) if self.job.is_stopped() => {
                 tracing::info!("{error}");
             }
             Err(error) => {
-                tracing::warn!(%error, "the training of the {name} failed");
+                tracing::warn!(%error, "the {name} failed");
                 known.failed.push_back((name.to_owned(), Arc::clone(error)));
                 if known.failed.len() > MAX_FAILURES {
                     known.failed.pop_front();
@@ -267,38 +256,38 @@ impl EndGuard {
         }
         known.in_progress = None;
         drop(known);
-        self.training.state.send_replace(State::Ended(outcome));
+        self.job.state.send_replace(State::Ended(outcome));
     }
 }
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
-        // The optimizer's thread reads this flag.
-        self.training.stop();
-        let ended = matches!(*self.training.state.borrow(), State::Ended(_));
+        // The thread of the work reads this flag.
+        self.job.stop();
+        let ended = matches!(*self.job.state.borrow(), State::Ended(_));
         if !ended {
-            self.trainings.known().in_progress = None;
-            let aborted = Error::internal("the training was aborted");
+            self.jobs.known().in_progress = None;
+            let aborted = Error::internal("the job was aborted");
             let ended = State::Ended(Err(Arc::new(aborted)));
-            self.training.state.send_replace(ended);
+            self.job.state.send_replace(ended);
         }
     }
 }
 
-/// Runs the work of a training on its own thread of low priority, so that requests go first.
+/// Runs the work of a job on its own thread of low priority, so that requests go first.
 pub(super) async fn on_low_priority_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
     let (sender, receiver) = oneshot::channel();
-    let train = move || {
+    let run = move || {
         // An error means that the receiver has been dropped.
         let _ = sender.send(work());
     };
-    background::spawn("training", Priority::Lowest, train)
-        .map_err(|error| Error::io("starting the thread of a training", error))?;
+    background::spawn("job", Priority::Lowest, run)
+        .map_err(|error| Error::io("starting the thread of a job", error))?;
     receiver
         .await
-        .map_err(|_| Error::internal("the training panicked"))
+        .map_err(|_| Error::internal("the job panicked"))
 }
 
 /// Returns the time in milliseconds since 1970.

@@ -1,4 +1,4 @@
-//! Trainings in answers: their states, and the wait for their ends.
+//! Jobs in answers: their states, and the wait for their ends.
 
 use axum::{
     http::{StatusCode, header},
@@ -11,7 +11,7 @@ use crate::{
     features::progress::{Progress, Stage},
     gallery::DocumentKey,
     http::{AppState, Result, response::problem::Problem},
-    service::{TrainedState, Training},
+    service::{Job, JobState},
 };
 
 /// State of a probe, an anomaly bank or a segmenter.
@@ -25,18 +25,19 @@ pub(crate) struct TrainedJson {
     state: &'static str,
     /// Progress of its training, while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    training: Option<TrainingJson>,
+    training: Option<ProgressJson>,
     /// Problem of its last training, if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Problem>,
 }
 
-/// Progress of a training.
+/// Progress of a training or an audit.
 #[derive(Serialize, ToSchema)]
-struct TrainingJson {
-    /// Current stage: `reading` examples, `choosing` patches of a bank, `calibrating` its
-    /// threshold, `validating` values of `l2` (counted in fits), or `fitting` (counted in
-    /// evaluations).
+pub(crate) struct ProgressJson {
+    /// Current stage: `reading` examples or items. Then of a training `choosing` patches of a bank,
+    /// `calibrating` its threshold, `validating` values of `l2` (counted in fits), or `fitting`
+    /// (counted in evaluations); of an audit `comparing` items, `checking` labels, or `grouping`
+    /// items.
     #[schema(value_type = String, example = "validating")]
     stage: Stage,
     /// Finished steps of the stage.
@@ -48,6 +49,12 @@ struct TrainingJson {
     total: Option<usize>,
 }
 
+impl From<Progress> for ProgressJson {
+    fn from(Progress { stage, done, total }: Progress) -> Self {
+        Self { stage, done, total }
+    }
+}
+
 /// States of what is trained, by name.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct TrainedList {
@@ -56,26 +63,30 @@ pub(crate) struct TrainedList {
 }
 
 impl TrainedJson {
-    pub(crate) fn new(name: impl Into<String>, state: TrainedState) -> Self {
+    pub(crate) fn new(name: impl Into<String>, state: JobState) -> Self {
         let mut json = Self {
             name: name.into(),
-            state: state.name(),
+            state: "ready",
             training: None,
             error: None,
         };
         match state {
-            TrainedState::Training(Progress { stage, done, total }) => {
-                json.training = Some(TrainingJson { stage, done, total });
+            JobState::InProgress(progress) => {
+                json.state = "training";
+                json.training = Some(progress.into());
             }
-            TrainedState::Failed(error) => json.error = Some(Problem::new(error)),
-            TrainedState::Ready => {}
+            JobState::Failed(error) => {
+                json.state = "failed";
+                json.error = Some(Problem::new(error));
+            }
+            JobState::Ready => {}
         }
         json
     }
 }
 
 impl TrainedList {
-    pub(crate) fn new(states: Vec<(String, TrainedState)>) -> Self {
+    pub(crate) fn new(states: Vec<(String, JobState)>) -> Self {
         let states = states.into_iter();
         Self {
             data: states
@@ -85,29 +96,29 @@ impl TrainedList {
     }
 }
 
-/// Whether to wait for a training.
+/// Whether to wait for a job.
 #[derive(Default, Deserialize, IntoParams)]
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct WaitParams {
-    /// Whether to respond only when the training has ended. A training that takes longer than a
-    /// request may continues in the background.
+    /// Whether to respond only when the job has ended. A job that takes longer than a request may
+    /// continues in the background.
     #[param(default = false)]
     wait: bool,
 }
 
 impl WaitParams {
-    /// Waits for the end of a training, if requested. Returns whether it has ended.
+    /// Waits for the end of a job, if requested. Returns whether it has ended.
     ///
     /// # Errors
-    /// That of the training.
-    pub(crate) async fn wait(self, state: &AppState, training: &Training) -> Result<bool> {
+    /// That of the job.
+    pub(crate) async fn wait(self, state: &AppState, job: &Job) -> Result<bool> {
         if !self.wait {
             return Ok(false);
         }
-        // A longer training continues and gets the response of a request without `wait`.
+        // A longer job continues and gets the response of a request without `wait`.
         let limit = state.config.request_timeout.mul_f32(0.9);
-        match tokio::time::timeout(limit, training.ended()).await {
+        match tokio::time::timeout(limit, job.ended()).await {
             Ok(Ok(())) => Ok(true),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Ok(false),
@@ -115,12 +126,8 @@ impl WaitParams {
     }
 }
 
-/// Builds the response about a training that has `ended`, or runs in the background.
-pub(crate) fn answer_training(
-    ended: bool,
-    key: DocumentKey<'_>,
-    json: impl IntoResponse,
-) -> Response {
+/// Builds the response about a job that has `ended`, or runs in the background.
+pub(crate) fn answer_job(ended: bool, key: DocumentKey<'_>, json: impl IntoResponse) -> Response {
     if ended {
         return json.into_response();
     }

@@ -1,14 +1,17 @@
-//! Audits of images that have vectors: those of a gallery, or of a folder.
+//! The images of an audit.
 
 use std::num::NonZero;
 
 use futures_util::TryStreamExt;
 use ndarray::ArrayView2;
-use serde::Serialize;
 
+use super::report::{AuditReport, ClusterOfImages, Duplicates, MislabeledImage, OutlierImage};
 use crate::{
-    error::{Error, Result, ResultExt},
-    features::audit::{Audit, AuditOptions, Labels, Stage, Watch, audit},
+    error::{Error, Kind, Result, ResultExt},
+    features::{
+        audit::{Audit, AuditOptions, Labels, audit},
+        progress::{Progress, Stage, Watch},
+    },
     gallery::{Gallery, GalleryName, Parts, read_whole},
 };
 
@@ -23,72 +26,6 @@ pub struct AuditSet {
     hashes: Vec<Option<[u8; 32]>>,
     /// Vectors of length 1, one after the other.
     vectors: Vec<f32>,
-}
-
-/// What is unusual about images.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct AuditReport {
-    /// Number of images.
-    pub images: usize,
-    /// Groups of images that show the same, the nearest first.
-    pub duplicates: Vec<Duplicates>,
-    /// Images that have no similar ones, the farthest first.
-    pub outliers: Vec<OutlierImage>,
-    /// Labels that are likely wrong, the surest first.
-    pub mislabels: Vec<MislabeledImage>,
-    /// Groups of similar images, the largest first.
-    pub clusters: Vec<ClusterOfImages>,
-    /// How well the clusters are apart, from −1 to 1.
-    pub silhouette: f32,
-}
-
-/// Images that show the same.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Duplicates {
-    /// Ids of the images.
-    pub ids: Vec<String>,
-    /// Lowest cosine that holds the group together.
-    pub score: f32,
-    /// Whether their files are the same byte by byte, if that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub identical: Option<bool>,
-}
-
-/// An image that has no similar ones.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct OutlierImage {
-    /// Id of the image.
-    pub id: String,
-    /// Distance from the median of all distances, in robust standard deviations.
-    pub score: f32,
-    /// 1 less the mean cosine with the ten most similar images.
-    pub distance: f32,
-}
-
-/// An image whose label is likely wrong.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct MislabeledImage {
-    /// Id of the image.
-    pub id: String,
-    /// Its label.
-    pub label: String,
-    /// The label that both classifiers predict.
-    pub suggested: String,
-    /// Share of the vote for the suggested label, less the share for the label.
-    pub score: f32,
-}
-
-/// Similar images.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ClusterOfImages {
-    /// Ids of the images, the nearest to the center first.
-    pub ids: Vec<String>,
-    /// Id of the image at the center.
-    pub center: String,
-    /// Mean cosine of the images with the center.
-    pub cohesion: f32,
-    /// The most frequent label.
-    pub label: Option<String>,
 }
 
 impl AuditSet {
@@ -117,11 +54,15 @@ impl AuditSet {
         Ok(())
     }
 
-    /// Reads the items of a gallery. `None` if `watch` ends it.
+    /// Reads the items of a gallery, `max` at most. `None` if `watch` ends it.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`] for more items.
     pub async fn of_gallery(
         store: &Gallery,
         name: &GalleryName,
-        watch: Watch<'_>,
+        max: Option<usize>,
+        watch: &(dyn Fn(Progress) -> bool + Sync),
     ) -> Result<Option<Self>> {
         let parts = Parts {
             vector: true,
@@ -131,12 +72,14 @@ impl AuditSet {
         let total = info.items as usize;
         let mut set = Self::default();
         while let Some(stored) = items.try_next().await? {
+            if let Some(max) = max.filter(|&max| set.ids.len() >= max) {
+                return Err(too_many(name, max));
+            }
             let label = stored.item.label.map(String::from);
             set.add(stored.item.id.into(), label, None, &stored.vector)?;
             // More may have been stored meanwhile.
-            if set.ids.len().is_multiple_of(256)
-                && !watch(Stage::Reading, set.ids.len().min(total), total)
-            {
+            let read = Progress::new(Stage::Reading, set.ids.len().min(total), Some(total));
+            if set.ids.len().is_multiple_of(256) && !watch(read) {
                 return Ok(None);
             }
         }
@@ -214,6 +157,16 @@ impl AuditSet {
             silhouette: found.clusters.silhouette,
         }
     }
+}
+
+/// Returns the error for a gallery that has more items than an audit may have.
+pub(super) fn too_many(name: &GalleryName, max: usize) -> Error {
+    let detail = format!(
+        "the gallery `{name}` has more than {max} items, whose comparison takes more memory and \
+         time than is allowed; raise the limit, or use `dinoserve gallery audit`, which has none"
+    );
+    let error = Error::new(Kind::TooLarge, detail);
+    error.with_limit("max_audit_items", max as u64, "--max-audit-items")
 }
 
 /// Returns the most frequent label of rows, the first by name of several.

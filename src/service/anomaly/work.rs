@@ -11,12 +11,12 @@ use crate::{
     service::{
         extractor::Extractor,
         images::at_image,
-        trainings::{Training, on_low_priority_thread},
+        jobs::{Job, on_low_priority_thread},
     },
 };
 
 /// The making of a bank, with all that it needs.
-pub(super) struct Job {
+pub(super) struct Work {
     pub(super) documents: BankDocuments,
     pub(super) extractor: Extractor,
     pub(super) name: BankName,
@@ -25,8 +25,8 @@ pub(super) struct Job {
     pub(super) before: Option<StoredInfo>,
 }
 
-impl Job {
-    pub(super) async fn run(self, training: Arc<Training>) -> Result<()> {
+impl Work {
+    pub(super) async fn run(self, job: Arc<Job>) -> Result<()> {
         let Self {
             documents,
             extractor,
@@ -41,17 +41,17 @@ impl Job {
         };
         let count = files.len();
         let files = files.into_iter().map(|file| ready(Ok(file))).collect();
-        let watch = |progress| training.advance(progress);
+        let watch = |progress| job.advance(progress);
         let about = |error, index| at_image(error, index, count);
         let good = extractor
             .add_good_images(good, files, &recipe, about, &watch)
             .await?;
-        let observer = Arc::clone(&training);
+        let observer = Arc::clone(&job);
         let learn = move || recipe.learn(good, &mut |progress| observer.advance(progress));
         let bank = on_low_priority_thread(learn).await?;
         let bank = bank
-            .filter(|_| !training.is_stopped())
-            .ok_or_else(|| training.cancelled())?;
+            .filter(|_| !job.is_stopped())
+            .ok_or_else(|| job.cancelled())?;
         let info = recipe.describe(&extractor, &bank);
         let encode = move || StoredInfo::encode(info, &bank);
         let (stored, features) = extractor

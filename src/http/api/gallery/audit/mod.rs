@@ -1,0 +1,217 @@
+//! `/v1/galleries/{name}/audit`: near-duplicates, outliers, labels that are likely wrong, and
+//! groups among the items of a gallery.
+
+mod report;
+
+use std::num::NonZero;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use self::report::ReportJson;
+use crate::{
+    features::audit::AuditOptions,
+    gallery::{DocumentKey, GalleryName},
+    http::{
+        AppState, Result,
+        api::{
+            job::{ProgressJson, WaitParams, answer_job},
+            schema::File,
+        },
+        openapi::{GalleryProblems, SearchProblems},
+        request::{model::ModelParams, options::Options, path::NamePath},
+        response::{
+            negotiate::{Representation, negotiate},
+            problem::Problem,
+        },
+    },
+    service::{JobState, Service, StoredAudit},
+};
+
+/// Representations of an audit.
+const OFFERS: [Representation; 2] = [Representation::Json, Representation::Csv];
+
+/// State of the audit of a gallery, and its report.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AuditJson {
+    /// Name of the gallery.
+    #[schema(value_type = String, example = "default")]
+    gallery: GalleryName,
+    /// State: `running`, `ready` or `failed`.
+    #[schema(example = "ready")]
+    state: &'static str,
+    /// Progress of the audit, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<ProgressJson>,
+    /// Problem of the audit, if it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Problem>,
+    /// Report of the last audit, unless one is running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit: Option<ReportJson>,
+}
+
+/// Options of an audit.
+#[derive(Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AuditParams {
+    /// Number of similar items of each item that are looked at.
+    #[param(minimum = 1, maximum = 1000, default = 20)]
+    neighbors: usize,
+    /// Cosine from which on two items are near-duplicates, from 0 to 1.
+    #[param(minimum = 0, maximum = 1, default = 0.97)]
+    duplicates_above: f32,
+    /// Number of clusters. The default is the one with the best silhouette.
+    #[param(value_type = Option<usize>, minimum = 1, example = 10)]
+    clusters: Option<NonZero<usize>>,
+}
+
+impl Default for AuditParams {
+    fn default() -> Self {
+        let AuditOptions {
+            neighbors,
+            duplicates_above,
+            clusters,
+        } = AuditOptions::default();
+        Self {
+            neighbors,
+            duplicates_above,
+            clusters,
+        }
+    }
+}
+
+/// Audit a gallery.
+///
+/// Finds near-duplicates, outliers, labels that are likely wrong, and groups of similar items. The
+/// audit runs in the background with low priority; only one audit or training runs at a time. Its
+/// report replaces that of the last audit, and is kept until the gallery is deleted.
+#[utoipa::path(
+    post,
+    path = "/v1/galleries/{name}/audit",
+    tag = "gallery",
+    params(
+        ("name" = String, Path, description = "Name of the gallery.", example = "default"),
+        ModelParams, AuditParams, WaitParams,
+    ),
+    responses(
+        (
+            status = 202, description = "The audit has begun. `Location` is its URL.",
+            body = AuditJson,
+        ),
+        (status = 200, description = "With `wait`: the report is ready.", body = AuditJson),
+        SearchProblems,
+    )
+)]
+pub(crate) async fn audit_gallery(
+    State(state): State<AppState>,
+    NamePath(name): NamePath<GalleryName>,
+    mut options: Options,
+) -> Result<Response> {
+    let service = &state.service;
+    options.check_model_of(service, &name).await?;
+    let params: AuditParams = options.take()?;
+    let wait: WaitParams = options.take()?;
+    options.reject_unknown()?;
+    let options = AuditOptions {
+        neighbors: params.neighbors,
+        duplicates_above: params.duplicates_above,
+        clusters: params.clusters,
+    };
+    let job = service.audits()?.start(&name, options).await?;
+    let ended = wait.wait(&state, &job).await?;
+    let (state, stored) = service.audits()?.get(&name).await?;
+    let key = DocumentKey::from(&name);
+    let json = Json(audit_json(name.clone(), state, stored));
+    Ok(answer_job(ended, key, json))
+}
+
+/// Get the audit of a gallery: its progress, or its report.
+#[utoipa::path(
+    get,
+    path = "/v1/galleries/{name}/audit",
+    tag = "gallery",
+    params(
+        ("name" = String, Path, description = "Name of the gallery.", example = "default"),
+        ModelParams,
+    ),
+    responses(
+        (
+            status = 200,
+            description = "The audit. `text/csv`: the findings of its report, with a row for each \
+                item of each finding; 404 without a report.",
+            content((AuditJson = "application/json"), (File = "text/csv")),
+        ),
+        GalleryProblems,
+    )
+)]
+pub(crate) async fn get_audit(
+    State(service): State<Service>,
+    NamePath(name): NamePath<GalleryName>,
+    headers: HeaderMap,
+    mut options: Options,
+) -> Result<Response> {
+    let representation = negotiate(&headers, &OFFERS)?;
+    options.check_model_of(&service, &name).await?;
+    options.reject_unknown()?;
+    let audits = service.audits()?;
+    if representation == Representation::Json {
+        let (state, stored) = audits.get(&name).await?;
+        return Ok(Json(audit_json(name, state, stored)).into_response());
+    }
+    let rows = audits.report(&name).await?.to_csv()?;
+    let kind = (header::CONTENT_TYPE, representation.media_type().to_owned());
+    let disposition = format!("attachment; filename=\"{name}-audit.csv\"");
+    Ok(([kind, (header::CONTENT_DISPOSITION, disposition)], rows).into_response())
+}
+
+/// Cancel the audit of a gallery, and delete its report.
+#[utoipa::path(
+    delete,
+    path = "/v1/galleries/{name}/audit",
+    tag = "gallery",
+    params(
+        ("name" = String, Path, description = "Name of the gallery.", example = "default"),
+        ModelParams,
+    ),
+    responses((status = 204, description = "There is no audit any more."), GalleryProblems)
+)]
+pub(crate) async fn delete_audit(
+    State(service): State<Service>,
+    NamePath(name): NamePath<GalleryName>,
+    mut options: Options,
+) -> Result<StatusCode> {
+    options.check_model_of(&service, &name).await?;
+    options.reject_unknown()?;
+    service.audits()?.remove(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn audit_json(gallery: GalleryName, state: JobState, stored: Option<StoredAudit>) -> AuditJson {
+    let mut json = AuditJson {
+        gallery,
+        state: "ready",
+        progress: None,
+        error: None,
+        audit: stored.map(ReportJson::from),
+    };
+    match state {
+        JobState::InProgress(progress) => {
+            json.state = "running";
+            json.progress = Some(progress.into());
+        }
+        JobState::Failed(error) => {
+            json.state = "failed";
+            json.error = Some(Problem::new(error));
+        }
+        JobState::Ready => {}
+    }
+    json
+}

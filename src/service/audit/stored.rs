@@ -1,0 +1,39 @@
+//! Format of a report in the store.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::report::AuditReport;
+use crate::{
+    error::{Error, Result, ResultExt},
+    features::audit::AuditOptions,
+    gallery::Binding,
+};
+
+/// The report of an audit, and how it was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredAudit {
+    /// Options of the audit.
+    pub options: AuditOptions,
+    /// Time of the audit, in milliseconds since 1970.
+    pub made_ms: u64,
+    /// Binding of the gallery.
+    pub binding: Binding,
+    /// What was found.
+    pub report: AuditReport,
+}
+
+impl StoredAudit {
+    /// Encodes the report as JSON.
+    pub(super) fn encode(&self) -> Result<Bytes> {
+        let document = serde_json::to_vec(self).internal("describing an audit")?;
+        Ok(document.into())
+    }
+
+    /// Decodes the JSON of [`StoredAudit::encode`].
+    pub(super) fn decode(document: &[u8]) -> Result<Self> {
+        serde_json::from_slice(document).map_err(|error| {
+            Error::damaged(format!("the report of a stored audit is damaged: {error}"))
+        })
+    }
+}
