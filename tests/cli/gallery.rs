@@ -478,6 +478,21 @@ async fn a_gallery_is_converted_and_renamed() {
     assert_eq!(printed, "default: vectors in memory as b1, before f32\n");
     let stats = succeed(&mut gallery(&store, &["stats"]));
     assert!(stats.contains("in memory as b1"), "{stats}");
+    let listed = succeed(&mut gallery(&store, &["list"]));
+    assert_eq!(
+        listed,
+        "default  200 items, none\nother    20 items, none\n"
+    );
+    let listed = succeed(&mut gallery(&store, &["list", "--json"]));
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(
+        (
+            &listed[0]["items"],
+            &listed[0]["vectors"],
+            &listed[1]["binding"]["dim"]
+        ),
+        (&json!(200), &json!("b1"), &json!(DIM))
+    );
     let database = [
         "gallery",
         "convert",

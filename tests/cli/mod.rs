@@ -12,6 +12,7 @@ mod eval_compare;
 mod eval_linear;
 mod examples;
 mod gallery;
+mod gallery_server;
 mod ingest;
 mod interrupts;
 mod openvino;

@@ -1,6 +1,7 @@
 //! From an image file to a vector: limits of files, and the options of an embedding.
 
 use clap::Args;
+use serde_json::{Map, Value, json};
 
 use super::{EngineFlags, ModelFlag, names};
 use crate::{
@@ -203,6 +204,21 @@ impl VectorFlags {
         options.overrides.resize = self.resize;
         options.overrides.levels = self.levels;
         options
+    }
+
+    /// Returns the flags that are given, by the names that requests have for them.
+    pub(in crate::cli) fn given(&self) -> Map<String, Value> {
+        let flags = [
+            ("pooling", json!(self.pooling)),
+            ("layers", json!(self.layers)),
+            ("size", json!(self.size)),
+            ("resize", json!(self.resize)),
+            ("levels", json!(self.levels)),
+        ];
+        let given = flags.into_iter().filter(|(_, value)| !value.is_null());
+        given
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
     }
 
     /// Returns whether the flags say what is pooled.

@@ -16,7 +16,7 @@ pub(super) use self::{
     engine::{EngineFlags, ModelFlag, first_name, log_notice},
     gallery::{GalleryFlags, GalleryLimitFlags},
     http::{AccessFlags, HttpFlags},
-    images::{EmbedFlags, ImageLimitFlags, MapFlags, RunFlags},
+    images::{EmbedFlags, ImageLimitFlags, MapFlags, RunFlags, VectorFlags},
     segmenter::SegmenterFlags,
     target::{StoreFlags, TargetFlags},
 };

@@ -167,7 +167,7 @@ impl<'a> Filling<'a> {
 }
 
 /// Returns the time at which a file was changed, in milliseconds since 1970.
-fn modified_ms(path: &Path) -> Option<u64> {
+pub(super) fn modified_ms(path: &Path) -> Option<u64> {
     let modified = fs::metadata(path).ok()?.modified().ok()?;
     let since = modified.duration_since(UNIX_EPOCH).ok()?;
     u64::try_from(since.as_millis()).ok()

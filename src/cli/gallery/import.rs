@@ -15,6 +15,8 @@ use futures_util::{StreamExt, stream::BoxStream};
 use super::{
     entry::Entry,
     fill::{BATCH_ITEMS, FillFlags, Filling, Prepared, StoredCounts},
+    server::{Server, ServerFlags},
+    upload::{AT_ONCE, Sent, Upload},
 };
 use crate::{
     cli::{
@@ -49,6 +51,9 @@ pub(in crate::cli) struct Import {
     column: Option<String>,
 
     #[command(flatten)]
+    server: ServerFlags,
+
+    #[command(flatten)]
     fill: FillFlags,
 }
 
@@ -81,6 +86,15 @@ enum Outcome {
 impl Import {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut counts = ImportCounts::default();
+        if let Some(server) = self.server.server() {
+            let started = Instant::now();
+            block_on(async {
+                let _deferred = defer_exit();
+                let finished = self.send_all(server, &mut counts).await;
+                self.end(finished, &counts)
+            })?;
+            return self.report(&counts, started.elapsed().as_secs_f64());
+        }
         let mut started = Instant::now();
         block_on(self.fill.embed.with_extractor(async |extractor| {
             let listing = Listing::open(&self.sources, self.column.as_deref()).await?;
@@ -106,23 +120,66 @@ impl Import {
             if counts.items.stored == 0 {
                 new_folders.remove();
             }
-            let images = plural(counts.items.stored + counts.items.replaced, "image");
-            let resume = match self.fill.replace {
-                true => {
-                    format!("{images} stored; without --replace the command goes on from there")
-                }
-                false => format!("{images} stored; the same command goes on from there"),
-            };
-            if is_interrupted() {
-                match &finished {
-                    Ok(()) => eprintln!("stopped: {resume}"),
-                    Err(error) => eprintln!("stopped: {}; {resume}", describe(error)),
-                }
-                interrupt::exit();
-            }
-            finished.context(resume)
+            self.end(finished, &counts)
         }))?;
         self.report(&counts, started.elapsed().as_secs_f64())
+    }
+
+    /// Says after an interruption or an error what was stored, and how to go on.
+    fn end(&self, finished: anyhow::Result<()>, counts: &ImportCounts) -> anyhow::Result<()> {
+        let images = plural(counts.items.stored + counts.items.replaced, "image");
+        let resume = match self.fill.replace {
+            true => {
+                format!("{images} stored; without --replace the command goes on from there")
+            }
+            false => format!("{images} stored; the same command goes on from there"),
+        };
+        if is_interrupted() {
+            match &finished {
+                Ok(()) => eprintln!("stopped: {resume}"),
+                Err(error) => eprintln!("stopped: {}; {resume}", describe(error)),
+            }
+            interrupt::exit();
+        }
+        finished.context(resume)
+    }
+
+    /// Sends the images to a server.
+    async fn send_all(&self, server: Server, counts: &mut ImportCounts) -> anyhow::Result<()> {
+        let name = &self.fill.gallery.name;
+        let vector = &self.fill.embed.run.vector;
+        let upload = Upload::new(server, name, vector, self.fill.replace);
+        upload.check().await?;
+        let listing = Listing::open(&self.sources, self.column.as_deref()).await?;
+        let mut progress = Progress::new(Unit::Items);
+        progress.show("sending", 0, None);
+        let mut ids = HashSet::new();
+        // After a signal, the images that are being sent are finished.
+        let sent = listing
+            .list(Shard::WHOLE)
+            .take_until(interrupted())
+            .map(|listed| listed.map(|listed| Entry::new(listed, &mut ids)))
+            .map(|entry| upload.send(entry))
+            .buffered(AT_ONCE);
+        let mut sent = pin!(sent);
+        while let Some(sent) = sent.next().await {
+            match sent? {
+                Sent::Stored { is_new, is_dim } => {
+                    counts.items.stored += usize::from(is_new);
+                    counts.items.replaced += usize::from(!is_new);
+                    counts.dim_images += usize::from(is_dim);
+                }
+                Sent::Present { is_newer } => {
+                    counts.items.skipped += 1;
+                    counts.newer += usize::from(is_newer);
+                    progress.skip();
+                }
+                Sent::Failed(name, error) => counts.failures.push((name, error)),
+                Sent::NoImage(kind, advice) => counts.no_images.add(kind, advice),
+            }
+            progress.show("sending", counts.done() as u64, None);
+        }
+        Ok(())
     }
 
     async fn store_all(

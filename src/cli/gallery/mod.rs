@@ -1,4 +1,4 @@
-//! `dinoserve gallery import|ingest|basis|audit|export|check|stats|convert|rename|…`.
+//! `dinoserve gallery import|ingest|basis|audit|export|check|list|stats|…`.
 
 mod audit;
 mod basis;
@@ -10,11 +10,14 @@ mod fill;
 mod import;
 mod ingest;
 mod items;
+mod list;
 mod parquet;
 mod rename;
 mod selection;
+mod server;
 mod snapshot;
 mod stats;
+mod upload;
 
 use std::process::ExitCode;
 
@@ -22,7 +25,8 @@ use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Gallery {
-    /// Store the images of a folder or of a list; items that are stored already are skipped
+    /// Store the images of a folder or of a list, here or on a server; items that are stored
+    /// already are skipped
     Import(Box<import::Import>),
     /// Store images as they arrive in a stream of NATS JetStream
     Ingest(Box<ingest::Ingest>),
@@ -34,6 +38,8 @@ pub(super) enum Gallery {
     Export(export::Export),
     /// Compare everything that is stored with its checksums
     Check(check::Check),
+    /// List the galleries with their sizes and models
+    List(list::List),
     /// Print the contents of the galleries: items, labels, model, size
     Stats(stats::Stats),
     /// Keep a gallery of a folder in less memory, or in more, from the next start on
@@ -55,6 +61,7 @@ impl Gallery {
             Self::Audit(command) => command.run(),
             Self::Export(command) => command.run(),
             Self::Check(command) => command.run(),
+            Self::List(command) => command.run(),
             Self::Stats(command) => command.run(),
             Self::Convert(command) => command.run(),
             Self::Rename(command) => command.run(),

@@ -2,10 +2,10 @@
 
 use std::{io::Write, process::ExitCode};
 
-use anyhow::bail;
 use clap::Args;
+use serde_json::json;
 
-use super::selection::OneGallery;
+use super::{selection::OneGallery, server::ServerFlags};
 use crate::{
     cli::executor::block_on,
     gallery::{GalleryName, OpenMode},
@@ -18,23 +18,29 @@ pub(in crate::cli) struct Rename {
     to: GalleryName,
 
     #[command(flatten)]
+    server: ServerFlags,
+
+    #[command(flatten)]
     gallery: OneGallery,
 }
 
 impl Rename {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (from, to) = (&self.gallery.name, &self.to);
-        block_on(async {
-            let store = self.gallery.open(OpenMode::Serve).await?;
-            store.require_gallery(from).await?;
-            if store.gallery(to).await?.is_some() {
-                bail!("there is a gallery `{to}` already; give another name, or delete it first");
-            }
-            store.rename(from, to).await?;
-            store.close().await;
-            Ok(())
-        })?;
+        if let Some(server) = self.server.server() {
+            let change = json!({"to": to.as_str()});
+            server.patch(&format!("/v1/galleries/{from}"), &change)??;
+        } else {
+            block_on(self.rename_here())?;
+        }
         writeln!(std::io::stdout(), "{from} is {to} now")?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    async fn rename_here(&self) -> anyhow::Result<()> {
+        let store = self.gallery.open(OpenMode::Serve).await?;
+        let renamed = store.rename(&self.gallery.name, &self.to).await;
+        store.close().await;
+        Ok(renamed?)
     }
 }

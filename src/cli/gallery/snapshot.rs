@@ -5,7 +5,6 @@ use std::{
     io::{Read, Seek, Write},
     path::PathBuf,
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -13,13 +12,12 @@ use clap::Args;
 use serde_json::Value;
 use tokio::io::AsyncRead;
 use tokio_util::io::{InspectReader, InspectWriter};
-use ureq::{
-    Agent, Body, RequestBuilder, SendBody,
-    http::Response,
-    tls::{RootCerts, TlsConfig},
-};
+use ureq::SendBody;
 
-use super::selection::OneGallery;
+use super::{
+    selection::OneGallery,
+    server::{Server, ServerFlags},
+};
 use crate::{
     artifacts::write_atomically,
     cli::{
@@ -59,41 +57,11 @@ pub(in crate::cli) struct Restore {
 /// The gallery, and the server that has it.
 #[derive(Debug, Args)]
 struct SnapshotFlags {
-    /// Address of a running server that sends or restores the snapshot, as http://HOST:PORT; a
-    /// restore requires it while the server has the folder open
-    #[arg(long, value_name = "URL")]
-    server: Option<String>,
-
     #[command(flatten)]
-    key: ApiKeyFlag,
+    server: ServerFlags,
 
     #[command(flatten)]
     gallery: OneGallery,
-}
-
-/// The key that a request to a server carries.
-#[derive(Args)]
-struct ApiKeyFlag {
-    /// API key for the server; unlike the flag, the variable does not show in the process list
-    #[arg(long, env = "DINOSERVE_API_KEY", hide_env_values = true)]
-    #[arg(value_name = "KEY")]
-    api_key: Option<String>,
-}
-
-impl std::fmt::Debug for ApiKeyFlag {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ApiKeyFlag")
-    }
-}
-
-impl ApiKeyFlag {
-    /// Adds the key, if there is one, to a request.
-    fn authorize<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
-        match &self.api_key {
-            Some(key) => request.header("Authorization", format!("Bearer {key}")),
-            None => request,
-        }
-    }
 }
 
 impl Snapshot {
@@ -102,10 +70,8 @@ impl Snapshot {
         let flags = &self.source;
         let name = &flags.gallery.name;
         let mut summary = SnapshotSummary::default();
-        if let Some(server) = &flags.server {
-            let address = snapshot_url(server, name);
-            let response = flags.key.authorize(agent().get(&address)).call();
-            let mut body = successful_body(&address, response)?;
+        if let Some(server) = flags.server.server() {
+            let mut body = server.get(&snapshot_path(name))??.into_body();
             write_atomically(&self.file, |file| {
                 let mut body = ProgressReader {
                     inner: body.as_reader(),
@@ -138,8 +104,8 @@ impl Restore {
         let name = &flags.gallery.name;
         let mut file = File::open(&self.file)
             .with_context(|| format!("cannot read {}", self.file.display()))?;
-        let (replaced, summary) = if let Some(server) = &flags.server {
-            let replaced = self.check_replaced(items_of_server(server, name, &flags.key)?)?;
+        let (replaced, summary) = if let Some(server) = flags.server.server() {
+            let replaced = self.check_replaced(items_of_server(&server, name)?)?;
             let verified =
                 block_on(async { Ok(verify_snapshot(reader(&file, "checking")?).await?) });
             let verified = verified.with_context(|| self.file.display().to_string())?;
@@ -148,11 +114,10 @@ impl Restore {
                 inner: file,
                 show: Progress::of_bytes("sending", Some(verified.bytes)),
             };
-            let address = snapshot_url(server, name);
-            let request = flags.key.authorize(agent().put(&address));
-            let request = request.content_type("application/octet-stream");
-            let response = request.send(SendBody::from_owned_reader(body));
-            let answer = successful_body(&address, response)?.read_to_string()?;
+            let body = SendBody::from_owned_reader(body);
+            let path = snapshot_path(name);
+            let mut response = server.put(&path, "application/octet-stream", body)??;
+            let answer = response.body_mut().read_to_string()?;
             (replaced, serde_json::from_str(&answer)?)
         } else {
             block_on(self.restore_here(&file))?
@@ -220,18 +185,14 @@ fn report(summary: &SnapshotSummary, outcome: &str) -> anyhow::Result<ExitCode> 
 }
 
 /// Asks a server for the number of items of a gallery; 0 if there is none.
-fn items_of_server(server: &str, name: &GalleryName, key: &ApiKeyFlag) -> anyhow::Result<u64> {
-    let address = format!("{}/v1/galleries", server.trim_end_matches('/'));
-    let response = key.authorize(agent().get(&address)).call();
-    let answer = successful_body(&address, response)?.read_to_string()?;
+fn items_of_server(server: &Server, name: &GalleryName) -> anyhow::Result<u64> {
+    let answer = server.get("/v1/galleries")??.body_mut().read_to_string()?;
     let answer: Value = serde_json::from_str(&answer)?;
-    let galleries = answer["data"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let found = galleries
-        .iter()
-        .find(|gallery| gallery["name"] == name.as_str());
+    let galleries = answer["data"].as_array();
+    let found = galleries.and_then(|galleries| {
+        let mut galleries = galleries.iter();
+        galleries.find(|gallery| gallery["name"] == name.as_str())
+    });
     Ok(found
         .and_then(|gallery| gallery["items"].as_u64())
         .unwrap_or(0))
@@ -265,35 +226,6 @@ impl<R: Read, F: FnMut(&[u8])> Read for ProgressReader<R, F> {
     }
 }
 
-/// Makes a client without a limit for the whole transfer, which takes long for a large gallery.
-fn agent() -> Agent {
-    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
-    Agent::config_builder()
-        .http_status_as_error(false)
-        .tls_config(tls.build())
-        .timeout_connect(Some(Duration::from_secs(20)))
-        .build()
-        .into()
-}
-
-fn snapshot_url(server: &str, name: &GalleryName) -> String {
-    let server = server.trim_end_matches('/');
-    format!("{server}/v1/galleries/{name}/snapshot")
-}
-
-/// Returns the body of a successful response; fails with the server's `detail` otherwise.
-fn successful_body(
-    address: &str,
-    response: Result<Response<Body>, ureq::Error>,
-) -> anyhow::Result<Body> {
-    let mut response = response.with_context(|| format!("requesting {address}"))?;
-    if response.status().is_success() {
-        return Ok(response.into_body());
-    }
-    let problem: Value =
-        serde_json::from_str(&response.body_mut().read_to_string()?).unwrap_or_default();
-    let detail = problem["detail"]
-        .as_str()
-        .unwrap_or("no dinoserve with a gallery listens there");
-    bail!("{address} answered {}: {detail}", response.status())
+fn snapshot_path(name: &GalleryName) -> String {
+    format!("/v1/galleries/{name}/snapshot")
 }
