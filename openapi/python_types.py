@@ -37,6 +37,7 @@ LEFT_OUT = {
     "put_items": {"id"},
     "train_probe": {"name", "wait"},
     "audit_gallery": {"wait"},
+    "map_gallery": {"wait"},
 }
 # Options of pictures, which have no effect on numbers.
 DRAWING = {"output", "upscale", "overlay", "colormap"}

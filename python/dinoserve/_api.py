@@ -39,11 +39,11 @@ class AttentionJson(TypedDict):
 class AuditJson(TypedDict):
     """State of the audit of a gallery, and its report."""
 
-    audit: NotRequired["ReportJson | None"]
     error: NotRequired["Problem | None"]
-    gallery: str
     progress: NotRequired["ProgressJson | None"]
     state: str
+    audit: NotRequired["ReportJson | None"]
+    gallery: str
 
 
 class BankJson(TypedDict):
@@ -335,6 +335,14 @@ class ItemWithVector(TypedDict):
     vector: NotRequired[list[float] | None]
 
 
+class JobJson(TypedDict):
+    """State of a job on a gallery."""
+
+    error: NotRequired["Problem | None"]
+    progress: NotRequired["ProgressJson | None"]
+    state: str
+
+
 class LimitProblem(TypedDict):
     """A limit of the server."""
 
@@ -348,6 +356,16 @@ class LoadedModel(TypedDict):
 
     fingerprint_before: NotRequired[str | None]
     model: "Model"
+
+
+class MapJson(TypedDict):
+    """State of the map of a gallery, and the map."""
+
+    error: NotRequired["Problem | None"]
+    progress: NotRequired["ProgressJson | None"]
+    state: str
+    gallery: str
+    map: NotRequired["PlacedJson | None"]
 
 
 class MaskJson(TypedDict):
@@ -564,6 +582,17 @@ class PcaJson(TypedDict):
     model: str
 
 
+class PlacedJson(TypedDict):
+    """A map. Its lists have an entry for each item that has a place, in the order of the gallery."""
+
+    ids: list[str]
+    label_of: list[int | None]
+    labels: list[str]
+    made_ms: int
+    missing: int
+    points: list[list[float]]
+
+
 class Prepared(TypedDict):
     """How images were prepared for the model."""
 
@@ -605,7 +634,7 @@ class Problem(TypedDict):
 
 
 class ProgressJson(TypedDict):
-    """Progress of a training or an audit."""
+    """Progress of a training, an audit or a map."""
 
     done: int
     stage: str
@@ -1028,6 +1057,25 @@ class AuditGalleryOptions(TypedDict, total=False):
 
 class DeleteAuditOptions(TypedDict, total=False):
     """Options of `delete_audit`."""
+
+    model: str
+
+
+class GetMapOptions(TypedDict, total=False):
+    """Options of `get_map`."""
+
+    model: str
+
+
+class MapGalleryOptions(TypedDict, total=False):
+    """Options of `map_gallery`."""
+
+    model: str
+    again: bool
+
+
+class DeleteMapOptions(TypedDict, total=False):
+    """Options of `delete_map`."""
 
     model: str
 

@@ -353,6 +353,27 @@ class Client:
         path = calls.below("/v1/galleries", name) + "/audit"
         return self._run(Call("DELETE", path, calls.nothing, options))
 
+    def map(self, name: str = "default", *, wait: bool = True, **options: Unpack[api.MapGalleryOptions]) -> api.MapJson:
+        """Places the items of a gallery in the plane, similar ones near each other. Items that have a place keep it,
+        unless `again` is true. Without `wait` returns at once; `last_map` has the progress and the map then."""
+        path = calls.below("/v1/galleries", name) + "/map"
+        found = self._run(Call[api.MapJson]("POST", path, calls.answer(), {"wait": wait, **options}))
+        # The server waits no longer than a request may take.
+        while wait and found["state"] == "running":
+            time.sleep(1)
+            found = self.last_map(name)
+        return found
+
+    def last_map(self, name: str = "default", **options: Unpack[api.GetMapOptions]) -> api.MapJson:
+        """Returns the map of a gallery, or its progress while it is made."""
+        path = calls.below("/v1/galleries", name) + "/map"
+        return self._run(Call[api.MapJson]("GET", path, calls.answer(), options))
+
+    def delete_map(self, name: str = "default", **options: Unpack[api.DeleteMapOptions]) -> None:
+        """Cancels the making of a gallery's map, and deletes the map."""
+        path = calls.below("/v1/galleries", name) + "/map"
+        return self._run(Call("DELETE", path, calls.nothing, options))
+
     def rename_gallery(self, name: str, to: str, **options: Unpack[api.RenameGalleryOptions]) -> api.GalleryJson:
         """Gives a gallery another name, which no other one may have."""
         place = calls.below("/v1/galleries", name)

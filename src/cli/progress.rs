@@ -32,6 +32,7 @@ pub(super) fn show_progress() -> impl Fn(progress::Progress) -> bool + Send + Sy
             Stage::Comparing => "comparing",
             Stage::Checking => "checking labels",
             Stage::Grouping => "grouping",
+            Stage::Placing => "placing",
         };
         if let Ok(mut bar) = bar.lock() {
             bar.show(step, done as u64, total.map(|total| total as u64));

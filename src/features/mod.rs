@@ -1,5 +1,6 @@
 //! From a model's tokens to results: pooled embeddings, PCA maps, attention maps, similarity maps,
-//! matches of two images, objects, anomalies, renderings, classes. Pure.
+//! matches of two images, objects, anomalies, renderings, classes; audits and maps of many images.
+//! Pure.
 
 pub mod anomaly;
 pub mod attention;
@@ -8,8 +9,10 @@ mod components;
 mod cosines;
 pub mod head_stats;
 pub(crate) mod kmeans;
+pub mod layout;
 pub mod mask;
 pub mod matching;
+pub(crate) mod neighbors;
 pub mod npy;
 pub mod objects;
 pub mod pca;

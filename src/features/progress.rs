@@ -3,7 +3,7 @@
 use crate::names::option_enum;
 
 option_enum! {
-    /// Stage of a training or an audit.
+    /// Stage of a training, an audit or a map.
     pub enum Stage {
         /// Examples or items are read.
         Reading,
@@ -15,16 +15,18 @@ option_enum! {
         Validating,
         /// Evaluations of the final fit, whose number is not known in advance.
         Fitting,
-        /// All vectors of an audit are compared with all others.
+        /// All vectors of an audit or a map are compared with all others.
         Comparing,
         /// Labels are compared with those of similar images.
         Checking,
         /// Groups of similar images are formed.
         Grouping,
+        /// The points of a map are moved, counted in epochs.
+        Placing,
     }
 }
 
-/// Progress of a training or an audit.
+/// Progress of a training, an audit or a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Current stage.

@@ -1,5 +1,5 @@
-//! Documents that a store keeps in addition to galleries: what is trained, PCA bases, and reports
-//! of audits.
+//! Documents that a store keeps in addition to galleries: what is trained, PCA bases, and what
+//! belongs to one gallery: the report of its audit, and its map.
 
 use std::fmt;
 
@@ -46,6 +46,8 @@ pub enum DocumentKind {
     Segmenter,
     /// The report of the audit of a gallery, whose name it has.
     Audit,
+    /// The map of a gallery, whose name it has.
+    Map,
 }
 
 /// Kind and name of a document. Made of the name of what is stored, such as a [`ProbeName`].
@@ -64,6 +66,27 @@ impl<'a> DocumentKey<'a> {
         }
     }
 
+    /// Returns the key of the audit of a gallery.
+    pub fn of_audit(gallery: &'a GalleryName) -> Self {
+        Self {
+            kind: DocumentKind::Audit,
+            name: gallery.as_str(),
+        }
+    }
+
+    /// Returns the key of the map of a gallery.
+    pub fn of_map(gallery: &'a GalleryName) -> Self {
+        Self {
+            kind: DocumentKind::Map,
+            name: gallery.as_str(),
+        }
+    }
+
+    /// Returns the keys of the documents that are renamed and deleted with their gallery.
+    pub(super) fn of_gallery(gallery: &'a GalleryName) -> [Self; 2] {
+        [Self::of_audit(gallery), Self::of_map(gallery)]
+    }
+
     /// Returns the kind.
     pub fn kind(self) -> DocumentKind {
         self.kind
@@ -77,7 +100,9 @@ impl<'a> DocumentKey<'a> {
     /// Returns the path of the resource.
     pub fn path(self) -> String {
         let resource = match self.kind {
-            DocumentKind::Audit => return format!("/v1/galleries/{}/audit", self.name),
+            DocumentKind::Audit | DocumentKind::Map => {
+                return format!("/v1/galleries/{}/{}", self.name, self.kind);
+            }
             DocumentKind::Probe => "probes",
             DocumentKind::Basis => "bases",
             DocumentKind::Bank | DocumentKind::BankFeatures => "anomaly",
@@ -103,7 +128,9 @@ impl<'a> DocumentKey<'a> {
 impl fmt::Display for DocumentKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            DocumentKind::Audit => write!(f, "audit of the gallery `{}`", self.name),
+            kind @ (DocumentKind::Audit | DocumentKind::Map) => {
+                write!(f, "{kind} of the gallery `{}`", self.name)
+            }
             kind => write!(f, "{kind} `{}`", self.name),
         }
     }
@@ -141,7 +168,6 @@ macro_rules! keys {
 }
 
 keys! {
-    GalleryName => Audit,
     ProbeName => Probe,
     BasisName => Basis,
     BankName => Bank,

@@ -31,7 +31,7 @@ use super::{
             anomaly, attention, attention_stats, embed, embeddings, matching, objects, pca,
             segments, similarity,
         },
-        gallery::{audit, batch, classify, galleries, item, knn, list, snapshot, thumbnail},
+        gallery::{audit, batch, classify, galleries, item, knn, list, map, snapshot, thumbnail},
         health,
         index::{self, Index},
         models, probes,
@@ -102,6 +102,8 @@ fn api() -> Routes {
             Group::WRITE,
             routes!(audit::audit_gallery, audit::delete_audit),
         )
+        .add(Group::READ, routes!(map::get_map))
+        .add(Group::WRITE, routes!(map::map_gallery, map::delete_map))
         .add(Group::READ.untimed(), routes!(snapshot::get_snapshot))
         .add(Group::ADMIN.untimed(), routes!(snapshot::put_snapshot))
         .add(Group::READ, routes!(bases::list_bases))
@@ -141,6 +143,7 @@ fn with_pages(routes: Routes, keys: bool) -> Routes {
         .add_plain(RouteGroup::PUBLIC, "/", page::playground())
         .add_plain(RouteGroup::PUBLIC, "/gallery", page::gallery())
         .add_plain(RouteGroup::PUBLIC, "/audit", page::audit())
+        .add_plain(RouteGroup::PUBLIC, "/map", page::map())
         .add_plain(RouteGroup::PUBLIC.quiet(), "/assets/{file}", page::asset())
         .merge(
             RouteGroup::PUBLIC,

@@ -31,9 +31,9 @@ pub struct GalleryLimits {
     /// Maximum number of classes of a probe. The optimizer holds about 30 copies of the weights, 8
     /// bytes a number.
     pub max_probe_classes: usize,
-    /// Maximum number of items of a gallery that is audited. Their vectors are held in memory, 4
-    /// bytes a number, and the time grows with their square.
-    pub max_audit_items: usize,
+    /// Maximum number of items of a gallery that is audited or mapped. Their vectors are held in
+    /// memory, 4 bytes a number, and the time grows with their square.
+    pub max_compared_items: usize,
     /// Maximum number of images of an anomaly bank.
     pub max_bank_images: usize,
     /// Maximum number of patches that a bank learns, of one token each. They take 2 bytes a number
@@ -57,7 +57,7 @@ impl Default for GalleryLimits {
             thumbnail_side: 160,
             max_probe_items: 200_000,
             max_probe_classes: 1000,
-            max_audit_items: 200_000,
+            max_compared_items: 200_000,
             max_bank_images: 1000,
             max_bank_patches: 131_072,
             max_segmenter_patches: 65_536,

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    num::NonZero,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     background::{self, Priority},
+    engine::available_cores,
     error::{Error, Kind, Result},
     features::progress::{Progress, Stage},
     gallery::{DocumentKey, DocumentKind, DocumentName},
@@ -288,6 +290,12 @@ pub(super) async fn on_low_priority_thread<T: Send + 'static>(
     receiver
         .await
         .map_err(|_| Error::internal("the job panicked"))
+}
+
+/// Returns the number of threads of a job that can use several: half of the cores, on which
+/// requests go first.
+pub(super) fn job_threads() -> NonZero<usize> {
+    NonZero::new(available_cores() / 2).unwrap_or(NonZero::<usize>::MIN)
 }
 
 /// Returns the time in milliseconds since 1970.

@@ -29,6 +29,8 @@ mod embed;
 mod extractor;
 mod fitting;
 mod galleries;
+mod gallery_documents;
+mod gallery_map;
 mod head_stats;
 mod images;
 mod insert;
@@ -71,6 +73,7 @@ pub use self::{
     extractor::Extractor,
     fitting::Fitting,
     galleries::{Galleries, GalleryLimits, Page},
+    gallery_map::{GalleryMap, GalleryMaps, MappedItem},
     head_stats::ImageHeadStats,
     images::{Decoding, ImageLimits, ImageOptions},
     insert::{NewEntry, OnConflict},

@@ -11,6 +11,8 @@ use super::{
     binding::check_makes,
     extractor::Extractor,
     galleries::{Galleries, GalleryLimits},
+    gallery_documents::GalleryDocuments,
+    gallery_map::GalleryMaps,
     images::ImageOptions,
     jobs::Jobs,
     maps::{MapFormat, Rendered},
@@ -36,7 +38,9 @@ pub struct Service {
 #[derive(Debug)]
 struct Stored {
     galleries: Galleries,
+    documents: GalleryDocuments,
     audits: Audits,
+    maps: GalleryMaps,
     bases: Bases,
     probes: Probes,
     banks: Banks,
@@ -49,9 +53,12 @@ impl Service {
     pub fn new(models: Arc<Models>, store: Option<Gallery>, limits: GalleryLimits) -> Self {
         let stored = store.map(|store| {
             let jobs = Jobs::default();
+            let documents = GalleryDocuments::new(Arc::clone(&store), limits, jobs.clone());
             Arc::new(Stored {
                 galleries: Galleries::new(Arc::clone(&store), limits),
-                audits: Audits::new(Arc::clone(&store), limits, jobs.clone()),
+                audits: Audits(documents.clone()),
+                maps: GalleryMaps(documents.clone()),
+                documents,
                 bases: Bases::new(Arc::clone(&store)),
                 probes: Probes::new(Arc::clone(&store), limits, jobs.clone()),
                 banks: Banks::new(Arc::clone(&store), limits, jobs.clone()),
@@ -88,19 +95,24 @@ impl Service {
         Ok(&self.stored()?.audits)
     }
 
-    /// Deletes a gallery with all its items and its audit, which is cancelled if it is in progress.
-    /// Returns whether there was such a gallery.
+    /// Returns the maps of galleries.
+    pub fn maps(&self) -> Result<&GalleryMaps> {
+        Ok(&self.stored()?.maps)
+    }
+
+    /// Deletes a gallery with all its items, its audit and its map, which are cancelled if they are
+    /// in progress. Returns whether there was such a gallery.
     pub async fn remove_gallery(&self, name: &GalleryName) -> Result<bool> {
         let stored = self.stored()?;
-        stored.audits.cancel(name).await;
+        stored.documents.cancel(name).await;
         stored.galleries.store().remove(name).await
     }
 
-    /// Gives a gallery another name, which no other one may have. Its audit is cancelled if it is
-    /// in progress.
+    /// Gives a gallery another name, which no other one may have. Its audit and its map are
+    /// cancelled if they are in progress.
     pub async fn rename_gallery(&self, from: &GalleryName, to: &GalleryName) -> Result<()> {
         let stored = self.stored()?;
-        stored.audits.cancel(from).await;
+        stored.documents.cancel(from).await;
         stored.galleries.store().rename(from, to).await
     }
 

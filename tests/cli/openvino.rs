@@ -161,11 +161,7 @@ fn every_output_equals_that_of_the_other_provider() {
     };
     let cpu = start("cpu");
     let openvino = start("openvino");
-    assert!(
-        openvino.log().contains("openvino:CPU: "),
-        "{}",
-        openvino.log()
-    );
+    openvino.assert_logs("openvino:CPU: ");
     let chelsea = fs::read(golden("dinov2-small-focus/chelsea.png")).expect("a photograph");
     let ask = |server: &Process, path: &str| {
         let sent = ureq::post(format!("{}{path}", server.url))

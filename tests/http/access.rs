@@ -82,7 +82,7 @@ fn counted(reason: &str) -> u64 {
 }
 
 /// The role that every operation requires, by the first words of its description.
-const ROLES: [(&str, Option<Role>); 58] = [
+const ROLES: [(&str, Option<Role>); 61] = [
     ("get /healthz", None),
     ("get /readyz", None),
     ("get /version", None),
@@ -129,6 +129,9 @@ const ROLES: [(&str, Option<Role>); 58] = [
     ("get /v1/galleries/{name}/audit", Some(Role::Read)),
     ("post /v1/galleries/{name}/audit", Some(Role::Write)),
     ("delete /v1/galleries/{name}/audit", Some(Role::Write)),
+    ("get /v1/galleries/{name}/map", Some(Role::Read)),
+    ("post /v1/galleries/{name}/map", Some(Role::Write)),
+    ("delete /v1/galleries/{name}/map", Some(Role::Write)),
     ("get /v1/galleries/{name}/snapshot", Some(Role::Read)),
     ("put /v1/galleries/{name}/snapshot", Some(Role::Admin)),
     ("get /v1/bases", Some(Role::Read)),

@@ -47,7 +47,7 @@ pub(super) fn item(index: usize) -> NewItem {
     }
 }
 
-fn items(count: usize) -> Vec<NewItem> {
+pub(super) fn items(count: usize) -> Vec<NewItem> {
     (0..count).map(item).collect()
 }
 
@@ -232,7 +232,7 @@ async fn audits_that_cannot_work_are_rejected_with_the_reason() {
     let (status, body) = problem(audit(&server, "g", "")).await;
     assert_eq!(
         (status, &body["limit"]["name"]),
-        (413, &json!("max_audit_items"))
+        (413, &json!("max_compared_items"))
     );
     for (query, option) in [
         ("?neighbors=0", "neighbors"),

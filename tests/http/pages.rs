@@ -524,6 +524,7 @@ async fn page_files_are_cached_by_browsers() {
         ("/", "text/html; charset=utf-8"),
         ("/gallery", "text/html; charset=utf-8"),
         ("/audit", "text/html; charset=utf-8"),
+        ("/map", "text/html; charset=utf-8"),
         ("/assets/style.css", "text/css; charset=utf-8"),
         ("/assets/playground.js", "text/javascript; charset=utf-8"),
         ("/assets/icon.svg", "image/svg+xml"),

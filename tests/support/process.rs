@@ -152,6 +152,16 @@ impl Process {
         }
     }
 
+    /// Waits until the log has `text`, which may be written after the answer to a request.
+    #[track_caller]
+    pub fn assert_logs(&self, text: &str) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while !self.log().contains(text) {
+            assert!(Instant::now() < until, "no {text:?} in {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Returns the log so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("the log").clone()

@@ -98,7 +98,7 @@ impl Setup {
             max_page_items: 100,
             max_probe_items: 1000,
             max_probe_classes: 30,
-            max_audit_items: 6000,
+            max_compared_items: 6000,
             ..GalleryLimits::default()
         };
         let extractor = Extractor::new(engine, ImageLimits::default(), self.cache);

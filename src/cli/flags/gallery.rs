@@ -125,11 +125,11 @@ pub(in crate::cli) struct GalleryLimitFlags {
     #[arg(default_value_t = GalleryLimits::default().max_probe_classes)]
     max_probe_classes: usize,
 
-    /// Maximum number of items of a gallery that is audited; an audit holds 4 bytes of memory for
-    /// each number of their vectors, and takes a time that grows with the square of the items
-    #[arg(long, env = "DINOSERVE_MAX_AUDIT_ITEMS", value_name = "COUNT")]
-    #[arg(default_value_t = GalleryLimits::default().max_audit_items)]
-    max_audit_items: usize,
+    /// Maximum number of items of a gallery that is audited or mapped; this holds 4 bytes of memory
+    /// for each number of their vectors, and takes a time that grows with the square of the items
+    #[arg(long, env = "DINOSERVE_MAX_COMPARED_ITEMS", value_name = "COUNT")]
+    #[arg(default_value_t = GalleryLimits::default().max_compared_items)]
+    max_compared_items: usize,
 
     /// Maximum number of images of an anomaly bank
     #[arg(long, env = "DINOSERVE_MAX_BANK_IMAGES", value_name = "COUNT")]
@@ -169,7 +169,7 @@ impl GalleryLimitFlags {
             thumbnail_side: self.thumbnail_side,
             max_probe_items: self.max_probe_items,
             max_probe_classes: self.max_probe_classes,
-            max_audit_items: self.max_audit_items,
+            max_compared_items: self.max_compared_items,
             max_bank_images: self.max_bank_images,
             max_bank_patches: self.max_bank_patches,
             max_segmenter_patches: self.max_segmenter_patches,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::neighbors::Neighbors;
+use crate::features::neighbors::Neighbors;
 
 /// Images that show the same, such as copies of other sizes or formats.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,10 +3,13 @@
 
 use ndarray::{ArrayView2, Axis};
 
-use super::{neighbors::Neighbors, ridge::left_out_predictions};
+use super::ridge::left_out_predictions;
 use crate::{
     error::{Error, Result},
-    features::vote::{self, TEMPERATURE, Vote},
+    features::{
+        neighbors::Neighbors,
+        vote::{self, TEMPERATURE, Vote},
+    },
 };
 
 /// Labels of rows.

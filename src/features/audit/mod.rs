@@ -7,7 +7,6 @@
 mod clusters;
 mod duplicates;
 mod mislabels;
-mod neighbors;
 mod outliers;
 mod ridge;
 mod whole;

@@ -1,6 +1,6 @@
 //! Outliers: vectors that are far from all others.
 
-use super::neighbors::Neighbors;
+use crate::features::neighbors::Neighbors;
 
 /// Number of nearest others whose mean cosine counts.
 const NEAREST: usize = 10;

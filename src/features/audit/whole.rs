@@ -9,12 +9,14 @@ use super::{
     clusters::{Clusters, cluster},
     duplicates::{DuplicateGroup, duplicates},
     mislabels::{Labels, Mislabel, mislabels},
-    neighbors::nearest_others,
     outliers::{Outlier, outliers},
 };
 use crate::{
     error::{Error, Result},
-    features::progress::{Progress, Stage, Watch},
+    features::{
+        neighbors::nearest_others,
+        progress::{Progress, Stage, Watch},
+    },
 };
 
 /// How images are audited.

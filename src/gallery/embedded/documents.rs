@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    gallery::{DocumentKey, DocumentKind, DocumentStore},
+    gallery::{DocumentKey, DocumentKind, DocumentStore, GalleryName},
 };
 
 #[async_trait]
@@ -54,18 +54,35 @@ impl WriteTransaction<'_> {
         self.write(|txn| documents.put(txn, table_key(key).as_bytes(), document))
     }
 
+    /// Deletes the documents of a gallery.
+    pub(super) fn remove_documents_of(&mut self, gallery: &GalleryName) -> Outcome<()> {
+        for key in DocumentKey::of_gallery(gallery) {
+            self.remove_document(key)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the documents of a gallery its new name.
+    pub(super) fn rename_documents_of(
+        &mut self,
+        from: &GalleryName,
+        to: &GalleryName,
+    ) -> Outcome<()> {
+        let keys = DocumentKey::of_gallery(from).into_iter();
+        for (from, to) in keys.zip(DocumentKey::of_gallery(to)) {
+            self.rename_document(from, to)?;
+        }
+        Ok(())
+    }
+
     /// Deletes a document, and returns whether it existed.
-    pub(super) fn remove_document(&mut self, key: DocumentKey<'_>) -> Outcome<bool> {
+    fn remove_document(&mut self, key: DocumentKey<'_>) -> Outcome<bool> {
         let documents = self.view().tables().documents;
         self.write(|txn| documents.delete(txn, table_key(key).as_bytes()))
     }
 
     /// Gives a document, if it exists, another name.
-    pub(super) fn rename_document(
-        &mut self,
-        from: DocumentKey<'_>,
-        to: DocumentKey<'_>,
-    ) -> Outcome<()> {
+    fn rename_document(&mut self, from: DocumentKey<'_>, to: DocumentKey<'_>) -> Outcome<()> {
         let documents = self.view().tables().documents;
         let document = self.view().get(documents, table_key(from).as_bytes())?;
         if let Some(document) = document.map(<[u8]>::to_vec) {

@@ -118,7 +118,7 @@ impl<'a> WriteTransaction<'a> {
         };
         let number = GalleryRow::decode_number(row);
         self.write(|txn| tables.galleries.delete(txn, key))?;
-        self.remove_document(name.into())?;
+        self.remove_documents_of(name)?;
         self.removed.extend(self.galleries.remove(name));
         let Some(number) = number else {
             return Ok(true);
@@ -146,7 +146,7 @@ impl<'a> WriteTransaction<'a> {
         }
         if from != to {
             self.remove(to)?;
-            self.rename_document(from.into(), to.into())?;
+            self.rename_documents_of(from, to)?;
             let galleries = self.environment.tables.galleries;
             self.write(|txn| galleries.delete(txn, from.as_str().as_bytes()))?;
             self.put_row(to, &row)?;

@@ -11,7 +11,8 @@ use super::{connection::Connection, documents, failure::Outcome, schema};
 use crate::{
     error::{Error, Kind, ResultExt},
     gallery::{
-        Binding, GalleryInfo, GalleryName, RestoreLock, VectorFormat, name_is_taken, no_gallery,
+        Binding, DocumentKey, GalleryInfo, GalleryName, RestoreLock, VectorFormat, name_is_taken,
+        no_gallery,
     },
 };
 
@@ -197,12 +198,14 @@ pub(super) async fn find_or_create(
     require(transaction, name).await
 }
 
-/// Removes the name of a gallery, so that it is no longer found, and its document, and returns
+/// Removes the name of a gallery, so that it is no longer found, and its documents, and returns
 /// whether there was one. The caller holds its lock.
 pub(super) async fn remove(transaction: &Transaction<'_>, name: &GalleryName) -> Outcome<bool> {
     const REMOVE: &str = "UPDATE galleries SET name = NULL WHERE name = $1";
     let removed = transaction.execute(REMOVE, &[&name.as_str()]).await?;
-    documents::remove(transaction, name.into()).await?;
+    for key in DocumentKey::of_gallery(name) {
+        documents::remove(transaction, key).await?;
+    }
     Ok(removed > 0)
 }
 
@@ -224,7 +227,9 @@ pub(super) async fn rename(
         transaction
             .execute(RENAME, &[&row.number, &to.as_str()])
             .await?;
-        documents::rename(transaction, from.into(), to.as_str()).await?;
+        for key in DocumentKey::of_gallery(from) {
+            documents::rename(transaction, key, to.as_str()).await?;
+        }
     }
     Ok(())
 }

@@ -31,13 +31,13 @@ pub(crate) struct TrainedJson {
     error: Option<Problem>,
 }
 
-/// Progress of a training or an audit.
+/// Progress of a training, an audit or a map.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ProgressJson {
     /// Current stage: `reading` examples or items. Then of a training `choosing` patches of a bank,
     /// `calibrating` its threshold, `validating` values of `l2` (counted in fits), or `fitting`
-    /// (counted in evaluations); of an audit `comparing` items, `checking` labels, or `grouping`
-    /// items.
+    /// (counted in evaluations); of an audit or a map `comparing` items, `checking` labels,
+    /// `grouping` items, or `placing` them (counted in epochs).
     #[schema(value_type = String, example = "validating")]
     stage: Stage,
     /// Finished steps of the stage.
@@ -52,6 +52,35 @@ pub(crate) struct ProgressJson {
 impl From<Progress> for ProgressJson {
     fn from(Progress { stage, done, total }: Progress) -> Self {
         Self { stage, done, total }
+    }
+}
+
+/// State of a job on a gallery.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct JobJson {
+    /// State: `running`, `ready` or `failed`.
+    #[schema(example = "ready")]
+    state: &'static str,
+    /// Progress, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<ProgressJson>,
+    /// Problem of the last attempt, if it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Problem>,
+}
+
+impl From<JobState> for JobJson {
+    fn from(state: JobState) -> Self {
+        let (state, progress, error) = match state {
+            JobState::InProgress(progress) => ("running", Some(progress.into()), None),
+            JobState::Ready => ("ready", None, None),
+            JobState::Failed(error) => ("failed", None, Some(Problem::new(error))),
+        };
+        Self {
+            state,
+            progress,
+            error,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
-//! The pages for people: the playground at `/`, the gallery at `/gallery`, its audit at `/audit`,
-//! their assets, and the API reference at `/docs`. All of it is embedded in the binary and loads
-//! nothing from other hosts.
+//! The pages for people: the playground at `/`, the gallery at `/gallery`, its audit at `/audit`
+//! and its map at `/map`, their assets, and the API reference at `/docs`. All of it is embedded in
+//! the binary and loads nothing from other hosts.
 
 use std::borrow::Cow;
 
@@ -51,6 +51,11 @@ pub(crate) fn gallery() -> MethodRouter<AppState> {
 /// `GET /audit`.
 pub(crate) fn audit() -> MethodRouter<AppState> {
     get(async |headers: HeaderMap| file("audit.html", &headers))
+}
+
+/// `GET /map`.
+pub(crate) fn map() -> MethodRouter<AppState> {
+    get(async |headers: HeaderMap| file("map.html", &headers))
 }
 
 /// `GET /assets/{file}`.

@@ -5,9 +5,12 @@ use std::num::NonZero;
 use futures_util::TryStreamExt;
 use ndarray::ArrayView2;
 
-use super::report::{AuditReport, ClusterOfImages, Duplicates, MislabeledImage, OutlierImage};
+use super::{
+    super::gallery_documents::too_many_to_compare,
+    report::{AuditReport, ClusterOfImages, Duplicates, MislabeledImage, OutlierImage},
+};
 use crate::{
-    error::{Error, Kind, Result, ResultExt},
+    error::{Error, Result, ResultExt},
     features::{
         audit::{Audit, AuditOptions, Labels, audit},
         progress::{Progress, Stage, Watch},
@@ -73,7 +76,7 @@ impl AuditSet {
         let mut set = Self::default();
         while let Some(stored) = items.try_next().await? {
             if let Some(max) = max.filter(|&max| set.ids.len() >= max) {
-                return Err(too_many(name, max));
+                return Err(too_many_to_compare(name, max));
             }
             let label = stored.item.label.map(String::from);
             set.add(stored.item.id.into(), label, None, &stored.vector)?;
@@ -157,16 +160,6 @@ impl AuditSet {
             silhouette: found.clusters.silhouette,
         }
     }
-}
-
-/// Returns the error for a gallery that has more items than an audit may have.
-pub(super) fn too_many(name: &GalleryName, max: usize) -> Error {
-    let detail = format!(
-        "the gallery `{name}` has more than {max} items, whose comparison takes more memory and \
-         time than is allowed; raise the limit, or use `dinoserve gallery audit`, which has none"
-    );
-    let error = Error::new(Kind::TooLarge, detail);
-    error.with_limit("max_audit_items", max as u64, "--max-audit-items")
 }
 
 /// Returns the most frequent label of rows, the first by name of several.

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::report::AuditReport;
+use super::{super::gallery_documents::GalleryDocument, report::AuditReport};
 use crate::{
     error::{Error, Result, ResultExt},
     features::audit::AuditOptions,
-    gallery::Binding,
+    gallery::{Binding, DocumentKey, GalleryName},
 };
 
 /// The report of an audit, and how it was made.
@@ -29,11 +29,21 @@ impl StoredAudit {
         let document = serde_json::to_vec(self).internal("describing an audit")?;
         Ok(document.into())
     }
+}
+
+impl GalleryDocument for StoredAudit {
+    fn key(gallery: &GalleryName) -> DocumentKey<'_> {
+        DocumentKey::of_audit(gallery)
+    }
 
     /// Decodes the JSON of [`StoredAudit::encode`].
-    pub(super) fn decode(document: &[u8]) -> Result<Self> {
+    fn decode(document: &[u8]) -> Result<Self> {
         serde_json::from_slice(document).map_err(|error| {
             Error::damaged(format!("the report of a stored audit is damaged: {error}"))
         })
+    }
+
+    fn binding(&self) -> &Binding {
+        &self.binding
     }
 }

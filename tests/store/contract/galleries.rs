@@ -286,12 +286,21 @@ async fn a_renamed_gallery_may_replace_another(place: &Place) {
     let report = bytes::Bytes::from_static(b"of new");
     for gallery in [&old, &new] {
         let document = format!("of {gallery}").into();
-        store.put_document(gallery.into(), document).await.unwrap();
+        store
+            .put_document(DocumentKey::of_audit(gallery), document)
+            .await
+            .unwrap();
     }
     store.replace(&old, &new).await.unwrap();
     // The report of an audit goes with its gallery.
-    assert_eq!(store.document((&old).into()).await.unwrap(), Some(report));
-    assert_eq!(store.document((&new).into()).await.unwrap(), None);
+    assert_eq!(
+        store.document(DocumentKey::of_audit(&old)).await.unwrap(),
+        Some(report)
+    );
+    assert_eq!(
+        store.document(DocumentKey::of_audit(&new)).await.unwrap(),
+        None
+    );
     assert_eq!(read_all(&store, &old, Parts::ALL).await, before);
     assert_eq!(
         store.require_gallery(&new).await.unwrap_err().kind(),
@@ -308,8 +317,20 @@ async fn a_renamed_gallery_may_replace_another(place: &Place) {
         store.rename(&other, &other).await.unwrap_err().kind(),
         Kind::Conflict
     );
-    assert!(store.document((&old).into()).await.unwrap().is_none());
-    assert!(store.document((&other).into()).await.unwrap().is_some());
+    assert!(
+        store
+            .document(DocumentKey::of_audit(&old))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        store
+            .document(DocumentKey::of_audit(&other))
+            .await
+            .unwrap()
+            .is_some()
+    );
     store.put(&old, &binding(3), vec![]).await.unwrap();
     assert!(store.remove(&old).await.unwrap());
     assert_eq!(read_all(&store, &other, Parts::ALL).await, before);

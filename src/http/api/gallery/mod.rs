@@ -8,6 +8,7 @@ pub(crate) mod galleries;
 pub(crate) mod item;
 pub(crate) mod knn;
 pub(crate) mod list;
+pub(crate) mod map;
 pub(crate) mod params;
 pub(crate) mod snapshot;
 pub(crate) mod thumbnail;

@@ -192,7 +192,7 @@ async function listGalleries(chosen) {
   $("gallery").replaceChildren(...options);
   if (chosen) $("gallery").value = chosen;
   $("remove").disabled = names.length === 0;
-  $("audit").hidden = names.length === 0;
+  $("audit").hidden = $("map").hidden = names.length === 0;
 }
 
 function metadataConditions() {
@@ -234,7 +234,7 @@ function conditions() {
 
 async function show() {
   latest += 1;
-  $("audit").href = `/audit?${new URLSearchParams({ gallery: $("gallery").value })}`;
+  for (const page of ["audit", "map"]) $(page).href = `/${page}?${new URLSearchParams({ gallery: $("gallery").value })}`;
   $("items").replaceChildren();
   $("summary").textContent = "";
   $("more").hidden = true;

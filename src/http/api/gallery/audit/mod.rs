@@ -21,15 +21,12 @@ use crate::{
     http::{
         AppState, Result,
         api::{
-            job::{ProgressJson, WaitParams, answer_job},
+            job::{JobJson, WaitParams, answer_job},
             schema::File,
         },
         openapi::{GalleryProblems, SearchProblems},
         request::{model::ModelParams, options::Options, path::NamePath},
-        response::{
-            negotiate::{Representation, negotiate},
-            problem::Problem,
-        },
+        response::negotiate::{Representation, negotiate},
     },
     service::{JobState, Service, StoredAudit},
 };
@@ -43,15 +40,8 @@ pub(crate) struct AuditJson {
     /// Name of the gallery.
     #[schema(value_type = String, example = "default")]
     gallery: GalleryName,
-    /// State: `running`, `ready` or `failed`.
-    #[schema(example = "ready")]
-    state: &'static str,
-    /// Progress of the audit, while it runs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    progress: Option<ProgressJson>,
-    /// Problem of the audit, if it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Problem>,
+    #[serde(flatten)]
+    job: JobJson,
     /// Report of the last audit, unless one is running.
     #[serde(skip_serializing_if = "Option::is_none")]
     audit: Option<ReportJson>,
@@ -128,7 +118,7 @@ pub(crate) async fn audit_gallery(
     let job = service.audits()?.start(&name, options).await?;
     let ended = wait.wait(&state, &job).await?;
     let (state, stored) = service.audits()?.get(&name).await?;
-    let key = DocumentKey::from(&name);
+    let key = DocumentKey::of_audit(&name);
     let json = Json(audit_json(name.clone(), state, stored));
     Ok(answer_job(ended, key, json))
 }
@@ -195,23 +185,9 @@ pub(crate) async fn delete_audit(
 }
 
 fn audit_json(gallery: GalleryName, state: JobState, stored: Option<StoredAudit>) -> AuditJson {
-    let mut json = AuditJson {
+    AuditJson {
         gallery,
-        state: "ready",
-        progress: None,
-        error: None,
+        job: state.into(),
         audit: stored.map(ReportJson::from),
-    };
-    match state {
-        JobState::InProgress(progress) => {
-            json.state = "running";
-            json.progress = Some(progress.into());
-        }
-        JobState::Failed(error) => {
-            json.state = "failed";
-            json.error = Some(Problem::new(error));
-        }
-        JobState::Ready => {}
     }
-    json
 }

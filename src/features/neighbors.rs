@@ -1,4 +1,4 @@
-//! The nearest others of each vector, found exactly.
+//! The nearest of some vectors, found exactly.
 
 use std::{
     num::NonZero,
@@ -22,22 +22,27 @@ const ROWS: usize = 128;
 /// Columns of a block: the product then takes 1 MiB, and stays in a core's cache.
 const COLUMNS: usize = 2048;
 
-/// The nearest others of each vector.
+/// The nearest vectors of each of several.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Neighbors {
+pub(crate) struct Neighbors {
     count: usize,
     /// `[rows, count]`, by falling cosine.
     entries: Vec<(f32, u32)>,
 }
 
 impl Neighbors {
-    /// Returns the number of vectors.
-    pub(super) fn rows(&self) -> usize {
+    /// Returns the number of vectors whose nearest are known.
+    pub(crate) fn rows(&self) -> usize {
         self.entries.len() / self.count.max(1)
     }
 
-    /// Returns the cosines and rows of the nearest others of a vector, the nearest first.
-    pub(super) fn of(&self, row: usize) -> &[(f32, u32)] {
+    /// Returns the number of nearest of each vector.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Returns the cosines and rows of the nearest of a vector, the nearest first.
+    pub(crate) fn of(&self, row: usize) -> &[(f32, u32)] {
         &self.entries[row * self.count..][..self.count]
     }
 }
@@ -47,33 +52,67 @@ impl Neighbors {
 ///
 /// # Errors
 /// [`Kind::InvalidOption`](crate::error::Kind::InvalidOption) for fewer than two vectors.
-pub(super) fn nearest_others(
+pub(crate) fn nearest_others(
     vectors: ArrayView2<'_, f32>,
     count: usize,
     threads: NonZero<usize>,
     watch: Watch<'_>,
 ) -> Result<Option<Neighbors>> {
-    let (rows, dim) = vectors.dim();
+    let rows = vectors.nrows();
     if rows < 2 {
         let detail = "there are fewer than two vectors, so none has a neighbor";
         return Err(Error::option("vectors", detail));
     }
-    let vectors = vectors.as_standard_layout();
-    let vectors = vectors.as_slice().expect("in standard layout");
     let count = count.clamp(1, rows - 1);
+    Ok(search(vectors, vectors, count, true, threads, watch))
+}
+
+/// Finds the `count` nearest of the `vectors` `[rows, dim]`, or all if there are fewer, of each of
+/// the `queries` `[queries, dim]`. As [`nearest_others`] else.
+pub(crate) fn nearest(
+    queries: ArrayView2<'_, f32>,
+    vectors: ArrayView2<'_, f32>,
+    count: usize,
+    threads: NonZero<usize>,
+    watch: Watch<'_>,
+) -> Result<Option<Neighbors>> {
+    if vectors.nrows() == 0 || queries.ncols() != vectors.ncols() {
+        let detail = "there are none of the width of the queries";
+        return Err(Error::option("vectors", detail));
+    }
+    let count = count.clamp(1, vectors.nrows());
+    Ok(search(queries, vectors, count, false, threads, watch))
+}
+
+/// Finds the nearest of each query; `of_others` if the queries are the vectors, and none is its own
+/// neighbor.
+fn search(
+    queries: ArrayView2<'_, f32>,
+    vectors: ArrayView2<'_, f32>,
+    count: usize,
+    of_others: bool,
+    threads: NonZero<usize>,
+    watch: Watch<'_>,
+) -> Option<Neighbors> {
+    let (rows, dim) = queries.dim();
+    let (queries, vectors) = (queries.as_standard_layout(), vectors.as_standard_layout());
+    let queries = queries.as_slice().expect("in standard layout");
+    let vectors = vectors.as_slice().expect("in standard layout");
     let mut entries = vec![(f32::NEG_INFINITY, u32::MAX); rows * count];
     let blocks = Mutex::new(entries.chunks_mut(ROWS * count).enumerate());
     let total = rows.div_ceil(ROWS);
     let done = AtomicUsize::new(0);
     let stopped = AtomicBool::new(false);
     let work = |mut watch: Option<Watch<'_>>| {
-        let mut product = vec![0.0; ROWS * COLUMNS.min(rows)];
+        let mut product = vec![0.0; ROWS * COLUMNS];
         while !stopped.load(Ordering::Relaxed) {
             let next = blocks.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((block, entries)) = next else {
                 return;
             };
-            search_block(vectors, dim, block * ROWS, entries, &mut product);
+            let own = of_others.then_some(block * ROWS);
+            let queries = &queries[block * ROWS * dim..][..entries.len() / count * dim];
+            search_block(queries, vectors, dim, own, entries, &mut product);
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             if let Some(watch) = &mut watch
                 && !watch(Progress::new(Stage::Comparing, done, Some(total)))
@@ -88,21 +127,23 @@ pub(super) fn nearest_others(
         }
         work(Some(watch));
     });
-    Ok((!stopped.into_inner()).then_some(Neighbors { count, entries }))
+    (!stopped.into_inner()).then_some(Neighbors { count, entries })
 }
 
-/// Finds the nearest others of the rows from `first` on, whose lists are `entries`.
+/// Finds the nearest of some queries, whose lists are `entries`. `own` is the row of the first
+/// query among the vectors, if they are the same.
 fn search_block(
+    queries: &[f32],
     vectors: &[f32],
     dim: usize,
-    first: usize,
+    own: Option<usize>,
     entries: &mut [(f32, u32)],
     product: &mut [f32],
 ) {
     let rows = vectors.len() / dim;
-    let height = ROWS.min(rows - first);
+    let height = queries.len() / dim;
     let count = entries.len() / height;
-    let left = MatRef::from_row_major_slice(&vectors[first * dim..][..height * dim], height, dim);
+    let left = MatRef::from_row_major_slice(queries, height, dim);
     for start in (0..rows).step_by(COLUMNS) {
         let width = COLUMNS.min(rows - start);
         let product = &mut product[..height * width];
@@ -117,13 +158,13 @@ fn search_block(
         );
         for (offset, scores) in product.chunks(width).enumerate() {
             let list = &mut entries[offset * count..][..count];
-            keep_best(list, scores, start, first + offset);
+            keep_best(list, scores, start, own.map(|first| first + offset));
         }
     }
 }
 
 /// Adds the rows from `start` on, with these scores, to the list of the row `own`.
-fn keep_best(list: &mut [(f32, u32)], scores: &[f32], start: usize, own: usize) {
+fn keep_best(list: &mut [(f32, u32)], scores: &[f32], start: usize, own: Option<usize>) {
     // Most groups have nothing for the list, which a few instructions of the processor find.
     for (group, scores) in scores.chunks(16).enumerate() {
         let worst = list[list.len() - 1].0;
@@ -135,7 +176,7 @@ fn keep_best(list: &mut [(f32, u32)], scores: &[f32], start: usize, own: usize) 
         }
         for (offset, &score) in scores.iter().enumerate() {
             let row = start + group * 16 + offset;
-            if row != own && score > list[list.len() - 1].0 {
+            if Some(row) != own && score > list[list.len() - 1].0 {
                 let place = list.partition_point(|&(other, _)| other >= score);
                 list[place..].rotate_right(1);
                 list[place] = (score, row as u32);
@@ -190,5 +231,24 @@ mod tests {
         assert!(nearest_others(made_up(1, 4).view(), 10, one, &mut |_| true).is_err());
         let stopped = nearest_others(vectors.view(), 10, one, &mut |_| false);
         assert_eq!(stopped.expect("enough"), None);
+    }
+
+    #[test]
+    fn vectors_among_others_are_their_own_nearest() {
+        let vectors = made_up(300, 9);
+        let queries = vectors.slice(ndarray::s![100..250, ..]);
+        let one = NonZero::<usize>::MIN;
+        let found = nearest(queries, vectors.view(), 3, one, &mut |_| true);
+        let found = found.expect("of one width").expect("not stopped");
+        assert_eq!((found.rows(), found.count()), (150, 3));
+        for row in 0..150 {
+            let [(score, first), (next, _), _] = *found.of(row) else {
+                panic!("three");
+            };
+            assert_eq!(first as usize, row + 100);
+            assert!((score - 1.0).abs() < 1e-5 && next < score);
+        }
+        let others = made_up(20, 8);
+        assert!(nearest(queries, others.view(), 3, one, &mut |_| true).is_err());
     }
 }

@@ -1,0 +1,281 @@
+// Points on a canvas: 100,000 of them, drawn pixel by pixel, to move, zoom and select.
+
+/** Pixels of the screen within which a point is under the pointer. */
+const REACH = 10;
+/** Number of points in view up to which their pictures are drawn, if they do not lie too close. */
+const PICTURES = 80;
+/** Side of a picture, in pixels of the screen. */
+const SIDE = 56;
+const ZOOM = 1.25;
+
+export class Chart {
+  /** Positions, `[x, y]` each. */
+  points = [];
+  /** Color of each point, as 0xAABBGGRR. */
+  colors = new Uint32Array();
+  /** Whether each point is drawn, and is selected. */
+  visible = new Uint8Array();
+  selected = new Uint8Array();
+  /** Whether a drag selects. */
+  lassoing = false;
+  #view = { x: 0, y: 0, scale: 1 };
+  #lasso = null;
+  #drag = null;
+  #pixels = null;
+  #pictures = new Map();
+  #pending = false;
+
+  /** `picture` returns a promise of the picture of a point; `hovered` gets the point under the pointer, or -1, and `changed` is called after a selection. */
+  constructor(canvas, { picture, hovered, changed }) {
+    Object.assign(this, { canvas, picture, hovered, changed });
+    new ResizeObserver(() => this.#resize()).observe(canvas);
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      this.zoom(event.deltaY < 0 ? ZOOM : 1 / ZOOM, this.#at(event));
+    }, { passive: false });
+    canvas.addEventListener("pointerdown", (event) => this.#begin(event));
+    canvas.addEventListener("pointermove", (event) => this.#move(event));
+    canvas.addEventListener("pointerup", (event) => this.#end(event));
+    canvas.addEventListener("pointercancel", () => (this.#drag = this.#lasso = null));
+    canvas.addEventListener("pointerleave", () => hovered(-1));
+    canvas.addEventListener("keydown", (event) => this.#press(event));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+  }
+
+  /** Shows other points. */
+  show(points, colors) {
+    Object.assign(this, { points, colors });
+    this.visible = new Uint8Array(points.length).fill(1);
+    this.selected = new Uint8Array(points.length);
+    this.#pictures.clear();
+    this.fit();
+  }
+
+  /** Moves the view to all visible points. */
+  fit() {
+    const [low, high] = bounds(this.points.filter((_, index) => this.visible[index]));
+    const { width, height } = this.canvas;
+    const scale = Math.min(0.92 * width / Math.max(high[0] - low[0], 1e-6), 0.92 * height / Math.max(high[1] - low[1], 1e-6));
+    this.#view = { x: (low[0] + high[0]) / 2, y: (low[1] + high[1]) / 2, scale: Math.min(scale, 1e6) };
+    this.draw();
+  }
+
+  /** Zooms around a place of the canvas. */
+  zoom(factor, [x, y] = [this.canvas.width / 2, this.canvas.height / 2]) {
+    const { width, height } = this.canvas;
+    const view = this.#view;
+    view.x += (x - width / 2) / view.scale * (1 - 1 / factor);
+    view.y += (y - height / 2) / view.scale * (1 - 1 / factor);
+    view.scale *= factor;
+    this.draw();
+  }
+
+  /** Moves the view by pixels of the canvas. */
+  pan(x, y) {
+    this.#view.x -= x / this.#view.scale;
+    this.#view.y -= y / this.#view.scale;
+    this.draw();
+  }
+
+  /** Draws at the next frame. */
+  draw() {
+    if (this.#pending) return;
+    this.#pending = true;
+    requestAnimationFrame(() => {
+      this.#pending = false;
+      if (this.canvas.width > 0 && this.canvas.height > 0) this.#draw();
+    });
+  }
+
+  /** The place of a point on the canvas. */
+  place(index) {
+    const { x, y, scale } = this.#view;
+    return [(this.points[index][0] - x) * scale + this.canvas.width / 2, (this.points[index][1] - y) * scale + this.canvas.height / 2];
+  }
+
+  #draw() {
+    const { width, height } = this.canvas;
+    const context = this.canvas.getContext("2d");
+    if (this.#pixels?.width !== width || this.#pixels?.height !== height) this.#pixels = context.createImageData(width, height);
+    const pixels = new Uint32Array(this.#pixels.data.buffer);
+    pixels.fill(0);
+    const { x, y, scale } = this.#view;
+    // Few points are large, and points grow when the view comes near.
+    const count = this.visible.reduce((sum, one) => sum + one, 0) || 1;
+    const share = Math.sqrt((0.05 * width * height) / count) / 2 + Math.log2(Math.max(1, scale / 60));
+    const radius = Math.max(1, Math.min(5, Math.round(share)) * Math.round(devicePixelRatio));
+    const seen = [];
+    const anySelected = this.selected.includes(1);
+    for (const chosen of anySelected ? [0, 1] : [0]) {
+      for (let index = 0; index < this.points.length; index++) {
+        if (!this.visible[index] || (anySelected && this.selected[index] !== chosen)) continue;
+        const [left, top] = [Math.round((this.points[index][0] - x) * scale + width / 2), Math.round((this.points[index][1] - y) * scale + height / 2)];
+        const size = radius + chosen;
+        if (left < size || top < size || left >= width - size || top >= height - size) continue;
+        if (seen.length <= PICTURES) seen.push(index);
+        const color = anySelected && !chosen ? faded(this.colors[index]) : this.colors[index];
+        for (let row = -size; row <= size; row++) {
+          const half = size < 3 ? size : Math.round(Math.sqrt(size * size - row * row));
+          const middle = (top + row) * width + left;
+          pixels.fill(color, middle - half, middle + half + 1);
+        }
+      }
+    }
+    context.putImageData(this.#pixels, 0, 0);
+    if (seen.length <= PICTURES && this.#areApart(seen)) this.#drawPictures(context, seen);
+    if (this.#lasso) this.#drawLasso(context);
+  }
+
+  /** Whether the pictures of points would not hide each other. */
+  #areApart(seen) {
+    const [low, high] = bounds(seen.map((index) => this.place(index)));
+    const side = SIDE * devicePixelRatio;
+    return seen.length < 2 || (high[0] - low[0]) * (high[1] - low[1]) > 0.6 * side * side * seen.length;
+  }
+
+  #drawPictures(context, seen) {
+    const side = SIDE * devicePixelRatio;
+    for (const index of seen) {
+      if (!this.#pictures.has(index)) {
+        this.#pictures.set(index, null);
+        this.picture(index).then((picture) => {
+          this.#pictures.set(index, picture);
+          this.draw();
+        }, () => {});
+      }
+      const picture = this.#pictures.get(index);
+      if (!picture) continue;
+      const [left, top] = this.place(index);
+      const shrink = side / Math.max(picture.width, picture.height);
+      const [width, height] = [picture.width * shrink, picture.height * shrink];
+      context.drawImage(picture, left - width / 2, top - height / 2, width, height);
+      context.lineWidth = (this.selected[index] ? 3 : 1.5) * devicePixelRatio;
+      context.strokeStyle = css(this.colors[index]);
+      context.strokeRect(left - width / 2, top - height / 2, width, height);
+    }
+  }
+
+  #drawLasso(context) {
+    context.beginPath();
+    for (const [x, y] of this.#lasso) context.lineTo(x, y);
+    context.closePath();
+    context.lineWidth = 2 * devicePixelRatio;
+    context.strokeStyle = "#1f5fd6";
+    context.fillStyle = "#1f5fd622";
+    context.fill();
+    context.stroke();
+  }
+
+  /** Selects the visible points for which `inside` holds. */
+  select(inside) {
+    for (let index = 0; index < this.points.length; index++) this.selected[index] = Number(Boolean(this.visible[index] && inside(index)));
+    this.draw();
+    this.changed();
+  }
+
+  /** The point under a place of the canvas, or -1. */
+  nearest([x, y]) {
+    let [found, best] = [-1, (REACH * devicePixelRatio) ** 2];
+    for (let index = 0; index < this.points.length; index++) {
+      if (!this.visible[index]) continue;
+      const [left, top] = this.place(index);
+      const square = (left - x) ** 2 + (top - y) ** 2;
+      if (square < best) [found, best] = [index, square];
+    }
+    return found;
+  }
+
+  #at(event) {
+    return [event.offsetX * devicePixelRatio, event.offsetY * devicePixelRatio];
+  }
+
+  #begin(event) {
+    if (event.button !== 0) return;
+    this.canvas.setPointerCapture(event.pointerId);
+    const at = this.#at(event);
+    this.#drag = { at, began: at };
+    if (this.lassoing || event.shiftKey) this.#lasso = [at];
+  }
+
+  #move(event) {
+    const at = this.#at(event);
+    if (!this.#drag) {
+      this.hovered(this.nearest(at));
+    } else if (this.#lasso) {
+      this.#lasso.push(at);
+      this.draw();
+    } else {
+      this.pan(at[0] - this.#drag.at[0], at[1] - this.#drag.at[1]);
+      this.#drag.at = at;
+    }
+  }
+
+  #end(event) {
+    if (!this.#drag) return;
+    const [at, { began }] = [this.#at(event), this.#drag];
+    const lasso = this.#lasso;
+    this.#drag = this.#lasso = null;
+    if (Math.hypot(at[0] - began[0], at[1] - began[1]) < 4 * devicePixelRatio && (lasso?.length ?? 0) < 4) {
+      const hit = this.nearest(at);
+      if (hit >= 0 || lasso) this.select((index) => index === hit);
+    } else if (lasso) {
+      this.select((index) => isInside(this.place(index), lasso));
+    }
+  }
+
+  #press(event) {
+    const step = 60 * devicePixelRatio;
+    const moves = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
+    if (moves[event.key]) this.pan(...moves[event.key]);
+    else if (event.key === "+") this.zoom(ZOOM);
+    else if (event.key === "-") this.zoom(1 / ZOOM);
+    else if (event.key === "0") this.fit();
+    else return;
+    event.preventDefault();
+  }
+
+  #resize() {
+    const { clientWidth, clientHeight } = this.canvas;
+    const wasEmpty = this.canvas.width === 0 || this.canvas.height === 0 || !this.#pixels;
+    Object.assign(this.canvas, { width: Math.round(clientWidth * devicePixelRatio), height: Math.round(clientHeight * devicePixelRatio) });
+    if (wasEmpty && this.points.length > 0) this.fit();
+    else this.draw();
+  }
+}
+
+/** The lowest and the highest values of places. */
+function bounds(places) {
+  const [low, high] = [[Infinity, Infinity], [-Infinity, -Infinity]];
+  for (const place of places) for (const axis of [0, 1]) {
+    low[axis] = Math.min(low[axis], place[axis]);
+    high[axis] = Math.max(high[axis], place[axis]);
+  }
+  return [low, high];
+}
+
+/** Whether a place is within a polygon: a ray from it crosses an odd number of sides. */
+export function isInside([x, y], polygon) {
+  let inside = false;
+  for (let index = 0, before = polygon.length - 1; index < polygon.length; before = index++) {
+    const [[left, top], [right, bottom]] = [polygon[index], polygon[before]];
+    if ((top > y) !== (bottom > y) && x < (right - left) * (y - top) / (bottom - top) + left) inside = !inside;
+  }
+  return inside;
+}
+
+/** A color of CSS as a number. */
+export function packed(color) {
+  const context = packed.context ??= new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  context.fillStyle = color;
+  context.fillRect(0, 0, 1, 1);
+  return new Uint32Array(context.getImageData(0, 0, 1, 1).data.buffer)[0];
+}
+
+/** A packed color as one of CSS. */
+export function css(color) {
+  return `rgb(${color & 255} ${(color >> 8) & 255} ${(color >> 16) & 255})`;
+}
+
+function faded(color) {
+  return (color & 0xffffff) | 0x38000000;
+}
