@@ -24,6 +24,8 @@ export class Chart {
   #pixels = null;
   #pictures = new Map();
   #pending = false;
+  /** Whether the view is that of all points. */
+  #isWhole = true;
 
   /** `picture` returns a promise of the picture of a point; `hovered` gets the point under the pointer, or -1, and `changed` is called after a selection. */
   constructor(canvas, { picture, hovered, changed }) {
@@ -57,6 +59,7 @@ export class Chart {
     const { width, height } = this.canvas;
     const scale = Math.min(0.92 * width / Math.max(high[0] - low[0], 1e-6), 0.92 * height / Math.max(high[1] - low[1], 1e-6));
     this.#view = { x: (low[0] + high[0]) / 2, y: (low[1] + high[1]) / 2, scale: Math.min(scale, 1e6) };
+    this.#isWhole = true;
     this.draw();
   }
 
@@ -67,6 +70,7 @@ export class Chart {
     view.x += (x - width / 2) / view.scale * (1 - 1 / factor);
     view.y += (y - height / 2) / view.scale * (1 - 1 / factor);
     view.scale *= factor;
+    this.#isWhole = false;
     this.draw();
   }
 
@@ -74,6 +78,7 @@ export class Chart {
   pan(x, y) {
     this.#view.x -= x / this.#view.scale;
     this.#view.y -= y / this.#view.scale;
+    this.#isWhole = false;
     this.draw();
   }
 
@@ -236,9 +241,8 @@ export class Chart {
 
   #resize() {
     const { clientWidth, clientHeight } = this.canvas;
-    const wasEmpty = this.canvas.width === 0 || this.canvas.height === 0 || !this.#pixels;
     Object.assign(this.canvas, { width: Math.round(clientWidth * devicePixelRatio), height: Math.round(clientHeight * devicePixelRatio) });
-    if (wasEmpty && this.points.length > 0) this.fit();
+    if (this.#isWhole) this.fit();
     else this.draw();
   }
 }
