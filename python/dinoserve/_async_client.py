@@ -375,7 +375,9 @@ class AsyncClient:
         path = calls.below("/v1/galleries", name) + "/audit"
         return await self._run(Call("DELETE", path, calls.nothing, options))
 
-    async def map(self, name: str = "default", *, wait: bool = True, **options: Unpack[api.MapGalleryOptions]) -> api.MapJson:
+    async def map(
+        self, name: str = "default", *, wait: bool = True, **options: Unpack[api.MapGalleryOptions]
+    ) -> api.MapJson:
         """Places the items of a gallery in the plane, similar ones near each other. Items that have a place keep it,
         unless `again` is true. Without `wait` returns at once; `last_map` has the progress and the map then."""
         path = calls.below("/v1/galleries", name) + "/map"

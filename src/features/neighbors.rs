@@ -68,7 +68,11 @@ pub(crate) fn nearest_others(
 }
 
 /// Finds the `count` nearest of the `vectors` `[rows, dim]`, or all if there are fewer, of each of
-/// the `queries` `[queries, dim]`. As [`nearest_others`] else.
+/// the `queries` `[queries, dim]`, on `threads` threads. `None` if `watch` ends it.
+///
+/// # Errors
+/// [`Kind::InvalidOption`](crate::error::Kind::InvalidOption) without vectors, or for another
+/// width.
 pub(crate) fn nearest(
     queries: ArrayView2<'_, f32>,
     vectors: ArrayView2<'_, f32>,

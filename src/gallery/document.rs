@@ -83,7 +83,7 @@ impl<'a> DocumentKey<'a> {
     }
 
     /// Returns the keys of the documents that are renamed and deleted with their gallery.
-    pub(super) fn of_gallery(gallery: &'a GalleryName) -> [Self; 2] {
+    pub fn of_gallery(gallery: &'a GalleryName) -> [Self; 2] {
         [Self::of_audit(gallery), Self::of_map(gallery)]
     }
 

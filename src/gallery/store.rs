@@ -57,8 +57,7 @@ pub trait GalleryStore: Debug + Send + Sync {
     /// Creates an empty gallery, or returns an existing one of the same binding.
     async fn create(&self, name: &GalleryName, binding: &Binding) -> Result<GalleryInfo>;
 
-    /// Deletes a gallery with all its items and the document of its audit, and returns whether it
-    /// existed.
+    /// Deletes a gallery with all its items, its audit and its map, and returns whether it existed.
     async fn remove(&self, name: &GalleryName) -> Result<bool>;
 
     /// Gives a gallery another name.
@@ -182,6 +181,8 @@ pub trait GalleryStore: Debug + Send + Sync {
 /// Description of a gallery.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GalleryInfo {
+    /// Number that no other gallery of the store has or had. A renamed gallery keeps it.
+    pub number: u64,
     /// Name of the gallery.
     pub name: GalleryName,
     /// How its vectors were made.

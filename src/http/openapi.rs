@@ -197,8 +197,8 @@ fn problem(status: &str) -> &'static str {
              server has no gallery."
         }
         "409" => {
-            "The gallery has features of another model, or from other options, or is being \
-             restored. `detail` says which."
+            "The gallery has features of another model, or from other options, is being restored, \
+             or has the new name already. `detail` says which."
         }
         "413" => "The bytes, pixels, images or metadata exceed a limit, which `limit` names.",
         "415" => "The operation does not accept this type or encoding of body.",

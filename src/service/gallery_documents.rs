@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use tokio::task::spawn_blocking;
 
 use super::{
     galleries::GalleryLimits,
-    jobs::{Job, JobState, Jobs},
+    jobs::{Job, JobState, Jobs, on_low_priority_thread},
 };
 use crate::{
     error::{Error, Kind, Result, ResultExt},
-    gallery::{Binding, DocumentKey, Gallery, GalleryInfo, GalleryName},
+    features::progress::{Progress, Stage},
+    gallery::{DocumentKey, Gallery, GalleryInfo, GalleryName, Item, Parts, read_whole},
 };
 
 /// A document of a gallery.
@@ -23,8 +25,8 @@ pub(super) trait GalleryDocument: Sized + Send + 'static {
     /// Decodes the document.
     fn decode(document: &[u8]) -> Result<Self>;
 
-    /// Returns the binding of the gallery when the document was made.
-    fn binding(&self) -> &Binding;
+    /// Returns the number of the gallery that it was made of.
+    fn gallery(&self) -> u64;
 }
 
 /// The documents of a store's galleries. Clones share them and the job in progress.
@@ -104,7 +106,7 @@ impl GalleryDocuments {
         if let Some(state @ JobState::InProgress(_)) = state {
             return Ok((state, None));
         }
-        let stored = stored::<T>(&self.store, name, &info.binding).await?;
+        let stored = stored::<T>(&self.store, name, info.number).await?;
         match (state, stored) {
             (None, None) => Err(missing::<T>(name)),
             (state, stored) => Ok((state.unwrap_or(JobState::Ready), stored)),
@@ -120,38 +122,59 @@ impl GalleryDocuments {
         stored.ok_or_else(|| self.jobs.not_ready(T::key(name)))
     }
 
-    /// Cancels the job of a document, and deletes the document.
+    /// Cancels the job that makes a document, if it is in progress. Deletes the document otherwise.
     pub(super) async fn remove<T: GalleryDocument>(&self, name: &GalleryName) -> Result<()> {
-        // After this no job stores the document any more.
-        let known = self.jobs.forget(T::key(name)).await;
-        let removed = self.store.remove_document(T::key(name)).await?;
-        if known || removed {
+        let key = T::key(name);
+        let runs = matches!(self.jobs.state(key), Some(JobState::InProgress(_)));
+        let known = self.jobs.forget(key).await;
+        if runs || self.store.remove_document(key).await? || known {
             return Ok(());
         }
         self.store.require_gallery(name).await?;
         Err(missing::<T>(name))
     }
 
-    /// Cancels the job that makes a document of a gallery, if one is in progress.
+    /// Cancels the job that makes a document of a gallery, if one is in progress, and forgets
+    /// failures.
     pub(super) async fn cancel(&self, name: &GalleryName) {
-        for key in [DocumentKey::of_audit(name), DocumentKey::of_map(name)] {
+        for key in DocumentKey::of_gallery(name) {
             self.jobs.forget(key).await;
         }
     }
 }
 
 impl Making {
-    /// Returns the last document, if there is one.
-    pub(super) async fn last<T: GalleryDocument>(&self) -> Result<Option<T>> {
-        stored(&self.store, &self.name, &self.info.binding).await
+    /// Returns the last document, if there is one that can be read.
+    pub(super) async fn last<T: GalleryDocument>(&self) -> Option<T> {
+        let stored = stored(&self.store, &self.name, self.info.number).await;
+        stored.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the {} is made again", T::key(&self.name));
+            None
+        })
     }
 
-    /// Stores the document, unless another gallery has got the name meanwhile.
-    pub(super) async fn put<T: GalleryDocument>(self, document: Bytes) -> Result<()> {
-        let info = self.store.require_gallery(&self.name).await?;
-        info.binding.check(&self.name, &self.info.binding)?;
-        let key = T::key(&self.name);
-        self.store.put_document(key, document).await
+    /// Makes the document with `work`, on a thread of low priority, and stores it. `work` returns
+    /// `None` if the job was cancelled.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] if another gallery has got the name meanwhile.
+    pub(super) async fn make<T: GalleryDocument>(
+        self,
+        job: &Job,
+        work: impl FnOnce() -> Result<Option<Bytes>> + Send + 'static,
+    ) -> Result<()> {
+        let document = on_low_priority_thread(work)
+            .await??
+            .filter(|_| !job.is_stopped())
+            .ok_or_else(|| job.cancelled())?;
+        let name = &self.name;
+        if self.store.require_gallery(name).await?.number != self.info.number {
+            let detail = format!("the gallery `{name}` was replaced meanwhile; start again");
+            return Err(Error::new(Kind::Conflict, detail));
+        }
+        // Where one is replaced just now, the document is not shown: it has the number of the
+        // gallery.
+        self.store.put_document(T::key(name), document).await
     }
 }
 
@@ -159,14 +182,14 @@ impl Making {
 async fn stored<T: GalleryDocument>(
     store: &Gallery,
     name: &GalleryName,
-    binding: &Binding,
+    number: u64,
 ) -> Result<Option<T>> {
     let Some(document) = store.document(T::key(name)).await? else {
         return Ok(None);
     };
     let decoded = spawn_blocking(move || T::decode(&document)).await;
     let decoded = decoded.internal("reading a document")??;
-    Ok(Some(decoded).filter(|decoded| decoded.binding() == binding))
+    Ok(Some(decoded).filter(|decoded| decoded.gallery() == number))
 }
 
 fn missing<T: GalleryDocument>(name: &GalleryName) -> Error {
@@ -175,8 +198,52 @@ fn missing<T: GalleryDocument>(name: &GalleryName) -> Error {
     Error::new(Kind::NotFound, detail)
 }
 
+/// Reads the items of a gallery with their vectors, `max` at most, and passes them to `each`. False
+/// if `watch` ends it.
+///
+/// # Errors
+/// [`Kind::TooLarge`] for more items; [`Kind::Damaged`] for a vector that is no direction of the
+/// gallery's width.
+pub(super) async fn read_vectors(
+    store: &Gallery,
+    name: &GalleryName,
+    max: Option<usize>,
+    watch: &(dyn Fn(Progress) -> bool + Sync),
+    mut each: impl FnMut(Item, &[f32]) -> Result<()>,
+) -> Result<bool> {
+    let parts = Parts {
+        vector: true,
+        ..Parts::NONE
+    };
+    let (info, mut items) = read_whole(store, name, parts).await?;
+    let total = info.items as usize;
+    let mut done = 0;
+    while let Some(stored) = items.try_next().await? {
+        if let Some(max) = max.filter(|&max| done >= max) {
+            return Err(too_many_to_compare(name, max));
+        }
+        let (item, vector) = (stored.item, stored.vector);
+        if vector.len() != info.binding.dim || !vector.iter().all(|value| value.is_finite()) {
+            let id = item.id.as_str();
+            let detail = format!(
+                "the vector of the item {id:?} of the gallery `{name}` is damaged; store the item \
+                 again, or delete it"
+            );
+            return Err(Error::damaged(detail));
+        }
+        each(item, &vector)?;
+        done += 1;
+        // More may have been stored meanwhile.
+        let progress = Progress::new(Stage::Reading, done.min(total), Some(total));
+        if done.is_multiple_of(256) && !watch(progress) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Returns the error for a gallery of too many items.
-pub(super) fn too_many_to_compare(name: &GalleryName, max: usize) -> Error {
+fn too_many_to_compare(name: &GalleryName, max: usize) -> Error {
     let detail = format!(
         "the gallery `{name}` has more than {max} items, whose comparison with each other takes \
          more memory and time than is allowed; raise the limit"

@@ -1,6 +1,6 @@
 //! Jobs in the background, one at a time: the training of a probe, an anomaly bank or a segmenter,
-//! and the audit of a gallery. Each makes a document. The one in progress and the failures of
-//! earlier ones are known only to this process.
+//! and the audit or the map of a gallery. Each makes a document. The one in progress and the
+//! failures of earlier ones are known only to this process.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::{oneshot, watch};
@@ -222,12 +222,12 @@ impl Jobs {
         job.is_some() || known.failed.len() < before
     }
 
-    /// Cancels the job in progress, and waits until it has ended.
+    /// Cancels the job in progress, and waits up to 5 seconds until it has ended.
     pub(super) async fn stop(&self) {
         let job = self.known().in_progress.clone();
         if let Some(job) = job {
             job.stop();
-            let _ = job.ended().await;
+            let _ = tokio::time::timeout(Duration::from_secs(5), job.ended()).await;
         }
     }
 }

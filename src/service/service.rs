@@ -112,8 +112,12 @@ impl Service {
     /// cancelled if they are in progress.
     pub async fn rename_gallery(&self, from: &GalleryName, to: &GalleryName) -> Result<()> {
         let stored = self.stored()?;
-        stored.documents.cancel(from).await;
-        stored.galleries.store().rename(from, to).await
+        let store = stored.galleries.store();
+        // A name that is taken cancels nothing.
+        if store.gallery(to).await?.is_none() {
+            stored.documents.cancel(from).await;
+        }
+        store.rename(from, to).await
     }
 
     /// Checks a binding that a file states for the gallery `name`, as far as this server runs its

@@ -39,8 +39,12 @@ async fn run_command(mut command: Command) -> (i32, String) {
 }
 
 async fn server_on(store: &Gallery) -> Server {
+    server_with(store, HttpConfig::default()).await
+}
+
+async fn server_with(store: &Gallery, config: HttpConfig) -> Server {
     let model = tiny("tiny-reg", "model.safetensors");
-    Server::start_on(store.clone(), model, HttpConfig::default()).await
+    Server::start_on(store.clone(), model, config).await
 }
 
 async fn read_items(store: &Gallery, name: &GalleryName) -> Vec<StoredItem> {
@@ -154,6 +158,33 @@ async fn a_folder_is_imported_through_a_server() {
         .await
         .unwrap();
     assert_eq!((own.items, own.binding.preprocessing.size), (3, 112));
+}
+
+/// The server answers before it has read the body, and ends the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_the_server_does_not_take_stops_no_others() {
+    let store = new_gallery().await;
+    let config = HttpConfig {
+        max_body_bytes: 2_000_000,
+        ..HttpConfig::default()
+    };
+    let server = server_with(&store, config).await;
+    let folder = photos("import-large");
+    let small = std::fs::read(folder.join("cats/a photo?.png")).unwrap();
+    for (name, length) in [("larger", 3_000_000), ("much larger", 40_000_000)] {
+        let mut large = small.clone();
+        large.resize(length, 0);
+        std::fs::write(folder.join(format!("cats/{name}.png")), large).unwrap();
+    }
+    let (code, printed) = run(&server, &["import"], &[&folder]).await;
+    assert_eq!(code, 1, "{printed}");
+    assert!(
+        printed.contains("2 images stored in `default`"),
+        "{printed}"
+    );
+    for name in ["cats/larger.png", "cats/much larger.png"] {
+        assert!(printed.contains(name), "{printed}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

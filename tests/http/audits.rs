@@ -211,6 +211,20 @@ async fn an_audit_is_watched_and_cancelled_while_requests_are_answered() {
     );
     assert_eq!(store.documents(DocumentKind::Audit).await.unwrap(), [""; 0]);
 
+    // Cancelling the next audit leaves the report of the last one.
+    let found = loop {
+        let found = ok_json(audit(&server, "large", "?wait=true&clusters=2")).await;
+        if found["state"] == "ready" {
+            break found;
+        }
+    };
+    ok(audit(&server, "large", "")).await;
+    ok(server.delete("/v1/galleries/large/audit")).await;
+    assert_eq!(
+        ok_json(server.get("/v1/galleries/large/audit")).await,
+        found
+    );
+
     // The end of the gallery is that of its audit.
     ok(audit(&server, "large", "")).await;
     ok(server.delete("/v1/galleries/large")).await;
@@ -236,10 +250,11 @@ async fn audits_that_cannot_work_are_rejected_with_the_reason() {
     );
     for (query, option) in [
         ("?neighbors=0", "neighbors"),
-        ("?neighbors=1001", "neighbors"),
+        ("?neighbors=101", "neighbors"),
         ("?duplicates_above=1.5", "duplicates_above"),
         ("?duplicates_above=nan", "duplicates_above"),
         ("?clusters=0", "clusters"),
+        ("?clusters=1001", "clusters"),
         ("?cluster=3", "cluster"),
     ] {
         let (status, body) = problem(audit(&server, "one", query)).await;

@@ -181,6 +181,13 @@ async fn maps_of_few_items_and_maps_that_cannot_be_made() {
             "{body}"
         );
     }
-    let again = ok_json(server.post("/v1/galleries/of-5/map?again=true&wait=true")).await;
+    let again = ok_json(server.post("/v1/galleries/of-5/map?wait=true")).await;
     assert_eq!(points(&again).len(), 5);
+    // Two places say too little about where ten others belong.
+    fill(&store, &server, "of-2", items(12)).await;
+    let map = ok_json(server.post("/v1/galleries/of-2/map?wait=true")).await;
+    let mut distinct = points(&map);
+    distinct.sort_by(|a, b| a[0].total_cmp(&b[0]).then(a[1].total_cmp(&b[1])));
+    distinct.dedup();
+    assert_eq!(distinct.len(), 12, "{map}");
 }

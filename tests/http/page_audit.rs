@@ -144,6 +144,10 @@ async fn findings_are_shown_and_items_changed_in_bulk() {
         json!("g-audit.csv")
     );
     browser.click("#forget").await;
+    browser
+        .wait("document.querySelector('#confirm').open")
+        .await;
+    browser.click("#confirm-yes").await;
     browser.wait_for_count(CARDS, 0).await;
 
     // An audit that cannot work says why.

@@ -89,6 +89,14 @@ async fn items_are_shown_selected_and_changed_on_a_map() {
     // Only those of the selection are shown, with their pictures as they are few, and can be
     // selected.
     browser.click("#only").await;
+    browser
+        .wait(
+            "(() => { const canvas = document.querySelector('#chart');
+               const { data } = canvas.getContext('2d')
+                 .getImageData(0, 0, canvas.width, canvas.height);
+               return new Set(new Uint32Array(data.buffer)).size > 500; })()",
+        )
+        .await;
     assert_eq!(select_all(&browser).await, selected);
     browser.screenshot("map-selected-1280").await;
     browser.enter("#new-label", "chosen").await;
@@ -121,6 +129,23 @@ async fn items_are_shown_selected_and_changed_on_a_map() {
         .wait("document.querySelector('#legend').textContent.includes('1: ')")
         .await;
 
+    // The legend of one gallery does not select items of another.
+    fill(&store, &server, "other", (0..3).map(item).collect()).await;
+    browser.driver.refresh().await.unwrap();
+    browser.wait_for_count("#legend li", 3).await;
+    browser
+        .run(
+            "const gallery = document.querySelector('#gallery'); gallery.value = 'other';
+             gallery.dispatchEvent(new Event('change'));",
+        )
+        .await;
+    browser.wait_for_count("#legend li", 0).await;
+    browser
+        .wait("document.querySelector('#shown').hidden")
+        .await;
+    browser.driver.back().await.unwrap();
+    browser.wait_for_count("#legend li", 3).await;
+
     // New items are placed by a button that counts them.
     fill(&store, &server, "g", (180..183).map(item).collect()).await;
     browser.resize(390, 844, false).await;
@@ -149,11 +174,17 @@ async fn items_are_shown_selected_and_changed_on_a_map() {
     assert_eq!(ok_json(server.get("/v1/galleries/g")).await["items"], 0);
     browser.click("#forget").await;
     browser
+        .wait("document.querySelector('#confirm').open")
+        .await;
+    browser.click("#confirm-yes").await;
+    browser
         .wait("document.querySelector('#shown').hidden")
         .await;
     let console = browser.console().await;
-    // Chromium logs the answers to questions for what is not there.
-    let unexpected = console.iter().filter(|line| !line.contains("404"));
+    // Chromium logs the answers to questions for what is not there, and what this test reads.
+    let unexpected = console
+        .iter()
+        .filter(|line| !line.contains("404") && !line.contains("readback"));
     assert_eq!(unexpected.collect::<Vec<_>>(), [""; 0]);
     assert_asks_only(&browser, &server).await;
     browser.quit().await;

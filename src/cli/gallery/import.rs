@@ -15,7 +15,7 @@ use futures_util::{StreamExt, stream::BoxStream};
 use super::{
     entry::Entry,
     fill::{BATCH_ITEMS, FillFlags, Filling, Prepared, StoredCounts},
-    server::{Server, ServerFlags},
+    server::{REQUEST_TIME, Server, ServerFlags},
     upload::{AT_ONCE, Sent, Upload},
 };
 use crate::{
@@ -42,7 +42,7 @@ pub(in crate::cli) struct Import {
     /// id; a list with the columns path, id, label, metadata as `.csv` (with a header, metadata as
     /// JSON) or `.jsonl`, with paths relative to the list; a single image; `-` for a list on
     /// standard input, whose lines are paths or those of a `.jsonl`; or any other source of
-    /// `dinoserve embed`
+    /// `dinoserve embed`. With --server, the server's model makes the vectors, and not --model
     #[arg(value_name = "SOURCE", required = true)]
     sources: Vec<String>,
 
@@ -86,7 +86,7 @@ enum Outcome {
 impl Import {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut counts = ImportCounts::default();
-        if let Some(server) = self.server.server() {
+        if let Some(server) = self.server.server(Some(REQUEST_TIME)) {
             let started = Instant::now();
             block_on(async {
                 let _deferred = defer_exit();

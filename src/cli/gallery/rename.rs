@@ -5,7 +5,10 @@ use std::{io::Write, process::ExitCode};
 use clap::Args;
 use serde_json::json;
 
-use super::{selection::OneGallery, server::ServerFlags};
+use super::{
+    selection::OneGallery,
+    server::{REQUEST_TIME, ServerFlags},
+};
 use crate::{
     cli::executor::block_on,
     gallery::{GalleryName, OpenMode},
@@ -27,7 +30,7 @@ pub(in crate::cli) struct Rename {
 impl Rename {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (from, to) = (&self.gallery.name, &self.to);
-        if let Some(server) = self.server.server() {
+        if let Some(server) = self.server.server(Some(REQUEST_TIME)) {
             let change = json!({"to": to.as_str()});
             server.patch(&format!("/v1/galleries/{from}"), &change)??;
         } else {

@@ -12,6 +12,10 @@ use ureq::{
     tls::{RootCerts, TlsConfig},
 };
 
+/// Longest time of a request about one item or one gallery, which a server answers within its own
+/// time limit.
+pub(super) const REQUEST_TIME: Duration = Duration::from_secs(180);
+
 /// The server that a command asks.
 #[derive(Args)]
 pub(super) struct ServerFlags {
@@ -35,15 +39,16 @@ impl std::fmt::Debug for ServerFlags {
 }
 
 impl ServerFlags {
-    /// Returns the server, if one is named.
-    pub(super) fn server(&self) -> Option<Server> {
+    /// Returns the server, if one is named. A request takes no longer than `limit`, if there is
+    /// one: a transfer of a large gallery takes long.
+    pub(super) fn server(&self, limit: Option<Duration>) -> Option<Server> {
         let address = self.server.as_ref()?.trim_end_matches('/');
         let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
-        // No limit for the whole transfer, which takes long for a large gallery.
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .tls_config(tls.build())
             .timeout_connect(Some(Duration::from_secs(20)))
+            .timeout_global(limit)
             .build();
         Some(Server {
             address: address.to_owned(),

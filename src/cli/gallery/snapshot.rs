@@ -70,7 +70,7 @@ impl Snapshot {
         let flags = &self.source;
         let name = &flags.gallery.name;
         let mut summary = SnapshotSummary::default();
-        if let Some(server) = flags.server.server() {
+        if let Some(server) = flags.server.server(None) {
             let mut body = server.get(&snapshot_path(name))??.into_body();
             write_atomically(&self.file, |file| {
                 let mut body = ProgressReader {
@@ -104,7 +104,7 @@ impl Restore {
         let name = &flags.gallery.name;
         let mut file = File::open(&self.file)
             .with_context(|| format!("cannot read {}", self.file.display()))?;
-        let (replaced, summary) = if let Some(server) = flags.server.server() {
+        let (replaced, summary) = if let Some(server) = flags.server.server(None) {
             let replaced = self.check_replaced(items_of_server(&server, name)?)?;
             let verified =
                 block_on(async { Ok(verify_snapshot(reader(&file, "checking")?).await?) });

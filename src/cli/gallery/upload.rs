@@ -135,8 +135,22 @@ impl Upload {
         body.insert("label".to_owned(), json!(entry.label));
         body.insert("metadata".to_owned(), json!(entry.metadata));
         let body = serde_json::to_vec(&body)?;
-        let mut response = match patiently(|| self.server.put(path, "application/json", &body))? {
-            Ok(response) => response,
+        let answer = patiently(|| match self.server.put(path, "application/json", &body) {
+            // A server that answers other requests has ended the connection because of this one.
+            Err(error) if matches!(self.server.get("/healthz"), Ok(Ok(_))) => {
+                Ok(Ok(Err(error.to_string())))
+            }
+            sent => sent.map(|answer| answer.map(Ok)),
+        });
+        let mut response = match answer? {
+            Ok(Ok(response)) => response,
+            Ok(Err(broken)) => {
+                let detail = format!(
+                    "{broken}; the server ended the connection: the file may be larger than its \
+                     --max-body-bytes allows"
+                );
+                return Ok(Err(Error::new(Kind::TooLarge, detail)));
+            }
             Err(refusal) if is_about_image(&refusal) => {
                 return Ok(Err(Error::new(Kind::UndecodableImage, refusal.detail)));
             }
@@ -156,12 +170,17 @@ impl Upload {
     }
 }
 
+/// Whether another image may be stored: the same as `Kind::is_about_image` of the server's error.
 fn is_about_image(refusal: &Refusal) -> bool {
-    match refusal.status {
-        400 | 413 | 415 | 500 => true,
-        422 => refusal.code != "invalid_option",
-        _ => false,
-    }
+    let codes = [
+        "malformed_request",
+        "too_large",
+        "undecodable_image",
+        "limit_exceeded",
+        "unsupported_media_type",
+        "internal",
+    ];
+    codes.contains(&refusal.code.as_str())
 }
 
 /// Sends a request, and again while the server is busy or does not answer, for [`PATIENCE`].

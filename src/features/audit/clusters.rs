@@ -76,7 +76,10 @@ pub(super) fn cluster(
     if !watch(grouping(CANDIDATES.len())) {
         return Ok(None);
     }
-    let centers = best_start(usual.view(), count).centers;
+    let Some(fit) = best_start(usual.view(), count, CANDIDATES.len(), watch) else {
+        return Ok(None);
+    };
+    let centers = fit.centers;
     drop(usual);
     let (places, _) = assign(vectors, &centers);
     let mut clusters: Vec<Vec<(f32, u32)>> = vec![Vec::new(); count];
@@ -119,7 +122,7 @@ fn best_count(vectors: ArrayView2<'_, f32>, watch: Watch<'_>) -> Option<usize> {
         if 4 * count > sample.nrows() {
             break;
         }
-        let groups = groups_of(&best_start(sample.view(), count).places);
+        let groups = groups_of(&best_start(sample.view(), count, step, watch)?.places);
         let quality = silhouette(sample.view(), &groups, count);
         if quality > best.0 {
             best = (quality, count);
@@ -140,17 +143,38 @@ struct Fit {
     total: f64,
 }
 
-fn best_start(vectors: ArrayView2<'_, f32>, count: usize) -> Fit {
-    let fits = (0..STARTS).map(|seed| fit(vectors, count, seed));
-    fits.max_by(|a, b| a.total.total_cmp(&b.total))
-        .expect("several starts")
+/// Returns the best fit of several starts. `done` numbers of clusters were tried before. `None` if
+/// `watch` ends it.
+fn best_start(
+    vectors: ArrayView2<'_, f32>,
+    count: usize,
+    done: usize,
+    watch: Watch<'_>,
+) -> Option<Fit> {
+    let mut best: Option<Fit> = None;
+    for seed in 0..STARTS {
+        let found = fit(vectors, count, seed, &mut || watch(grouping(done)))?;
+        if best.as_ref().is_none_or(|best| found.total >= best.total) {
+            best = Some(found);
+        }
+    }
+    best
 }
 
-fn fit(vectors: ArrayView2<'_, f32>, count: usize, seed: u64) -> Fit {
+/// Returns a fit, or `None` if `goes_on`, which is asked before each step, ends it.
+fn fit(
+    vectors: ArrayView2<'_, f32>,
+    count: usize,
+    seed: u64,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Option<Fit> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut centers = first_centers(vectors, count, &mut random);
+    let mut centers = first_centers(vectors, count, &mut random, goes_on)?;
     let (mut places, mut total) = assign(vectors, &centers);
     for _ in 0..MOVES {
+        if !goes_on() {
+            return None;
+        }
         move_centers(vectors, &places, &mut centers);
         let before = total;
         (places, total) = assign(vectors, &centers);
@@ -158,11 +182,11 @@ fn fit(vectors: ArrayView2<'_, f32>, count: usize, seed: u64) -> Fit {
             break;
         }
     }
-    Fit {
+    Some(Fit {
         centers,
         places,
         total,
-    }
+    })
 }
 
 /// Chooses rows as centers, each with a probability that grows with its distance from the centers
@@ -171,12 +195,16 @@ fn first_centers(
     vectors: ArrayView2<'_, f32>,
     count: usize,
     random: &mut fastrand::Rng,
-) -> Array2<f32> {
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Option<Array2<f32>> {
     let rows = vectors.nrows();
     let mut centers = Array2::zeros((count, vectors.ncols()));
     let mut distances = vec![f32::INFINITY; rows];
     let mut chosen = random.usize(..rows);
     for index in 0..count {
+        if !goes_on() {
+            return None;
+        }
         centers.row_mut(index).assign(&vectors.row(chosen));
         let cosines = vectors.dot(&centers.row(index));
         for (distance, cosine) in distances.iter_mut().zip(cosines) {
@@ -192,7 +220,7 @@ fn first_centers(
             })
             .unwrap_or_else(|| random.usize(..rows));
     }
-    centers
+    Some(centers)
 }
 
 fn groups_of(places: &[Place]) -> Vec<usize> {

@@ -3,11 +3,12 @@
 
 use ndarray::{ArrayView2, Axis};
 
-use super::ridge::left_out_predictions;
+use super::ridge::left_out_classes;
 use crate::{
     error::{Error, Result},
     features::{
         neighbors::Neighbors,
+        progress::Watch,
         vote::{self, TEMPERATURE, Vote},
     },
 };
@@ -47,9 +48,14 @@ impl Labels {
     }
 }
 
+/// Most classes for which labels are checked.
+const MAX_CLASSES: usize = 10_000;
+
 /// Returns the rows for which the vote of their nearest labeled others and least squares on all
 /// `vectors` `[rows, dim]` without the row agree on another class than their label; the surest
-/// first. Empty for fewer than two classes.
+/// first. Empty for fewer than two classes, for more than [`MAX_CLASSES`], and for more than half
+/// as many as rows: names of single objects, of which nothing can be learned. `None` if `watch`
+/// ends it.
 ///
 /// # Errors
 /// If the number of labels is not that of the vectors.
@@ -57,7 +63,8 @@ pub(super) fn mislabels(
     vectors: ArrayView2<'_, f32>,
     neighbors: &Neighbors,
     labels: &Labels,
-) -> Result<Vec<Mislabel>> {
+    watch: Watch<'_>,
+) -> Result<Option<Vec<Mislabel>>> {
     if labels.of_rows.len() != vectors.nrows() || neighbors.rows() != vectors.nrows() {
         return Err(Error::internal("a label for each vector is needed"));
     }
@@ -65,19 +72,22 @@ pub(super) fn mislabels(
         .filter(|&row| labels.of_rows[row].is_some())
         .collect();
     let classes = labels.classes.len();
-    if classes < 2 {
-        return Ok(Vec::new());
+    if !(2..=MAX_CLASSES.min(labeled.len() / 2)).contains(&classes) {
+        return Ok(Some(Vec::new()));
     }
     let own: Vec<u32> = labels.of_rows.iter().copied().flatten().collect();
-    let predictions = match labeled.len() == vectors.nrows() {
-        true => left_out_predictions(vectors, &own, classes)?,
+    let predicted = match labeled.len() == vectors.nrows() {
+        true => left_out_classes(vectors, &own, classes, watch)?,
         false => {
             let vectors = vectors.select(Axis(0), &labeled);
-            left_out_predictions(vectors.view(), &own, classes)?
+            left_out_classes(vectors.view(), &own, classes, watch)?
         }
     };
+    let Some(predicted) = predicted else {
+        return Ok(None);
+    };
     let mut found = Vec::new();
-    for ((&row, &label), predicted) in labeled.iter().zip(&own).zip(predictions.rows()) {
+    for ((&row, &label), predicted) in labeled.iter().zip(&own).zip(predicted) {
         let near = neighbors.of(row).iter();
         let voters: Vec<(f32, usize)> = near
             .filter_map(|&(score, other)| {
@@ -90,8 +100,7 @@ pub(super) fn mislabels(
             continue;
         };
         let score = shares[suggested] - shares[label as usize];
-        let is_largest = predicted.iter().all(|&value| value <= predicted[suggested]);
-        if suggested != label as usize && is_largest && score > 0.0 {
+        if suggested != label as usize && suggested == predicted as usize && score > 0.0 {
             found.push(Mislabel {
                 row: row as u32,
                 suggested: suggested as u32,
@@ -100,5 +109,5 @@ pub(super) fn mislabels(
         }
     }
     found.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.row.cmp(&b.row)));
-    Ok(found)
+    Ok(Some(found))
 }

@@ -5,21 +5,47 @@
 //! `(ŷᵢ − Hᵢᵢ yᵢ) / (1 − Hᵢᵢ)` (Allen's PRESS, 1974), so one fit gives all of them.
 
 use faer::{Mat, Side, linalg::solvers::Solve};
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    features::progress::{Progress, Stage, Watch},
+};
 
 /// Rows whose predictions are computed together.
-const BLOCK: usize = 1024;
+const BLOCK: usize = 256;
 
-/// Predicts the membership of each row in each of `classes` classes, 1 for a member and 0 for
-/// another, without the row itself: `[rows, classes]`. `x` is `[rows, dim]`; a column of ones is
-/// added.
-pub(super) fn left_out_predictions(
+/// Predicts the class of each row without the row itself: the one of `classes` classes whose
+/// membership, 1 for a member and 0 for another, is the largest. `x` is `[rows, dim]`; a column of
+/// ones is added. `None` if `watch` ends it.
+pub(super) fn left_out_classes(
     x: ArrayView2<'_, f32>,
     labels: &[u32],
     classes: usize,
-) -> Result<Array2<f32>> {
+    watch: Watch<'_>,
+) -> Result<Option<Vec<u32>>> {
+    let mut found = Vec::with_capacity(x.nrows());
+    let whole = left_out_predictions(x, labels, classes, watch, &mut |predicted| {
+        let mut best = 0;
+        for (class, &value) in predicted.iter().enumerate() {
+            if value > predicted[best] {
+                best = class;
+            }
+        }
+        found.push(best as u32);
+    })?;
+    Ok(whole.then_some(found))
+}
+
+/// Passes the predicted memberships `[classes]` of each row to `each`, in the order of the rows.
+/// False if `watch` ends it.
+fn left_out_predictions(
+    x: ArrayView2<'_, f32>,
+    labels: &[u32],
+    classes: usize,
+    watch: Watch<'_>,
+    each: &mut dyn FnMut(ArrayView1<'_, f32>),
+) -> Result<bool> {
     let (rows, dim) = x.dim();
     let width = dim + 1;
     let mut gram = Array2::<f64>::zeros((width, width));
@@ -45,20 +71,21 @@ pub(super) fn left_out_predictions(
         inverse[(row, column)] as f32
     });
     let weights = inverse.dot(&sums.mapv(|sum| sum as f32));
-    let mut predictions = Array2::zeros((rows, classes));
     for start in (0..rows).step_by(BLOCK) {
+        if !watch(Progress::new(Stage::Checking, start, Some(rows))) {
+            return Ok(false);
+        }
         let block = with_ones(x, start);
-        let influence = (&block.dot(&inverse) * &block).sum_axis(ndarray::Axis(1));
+        let influence = (&block.dot(&inverse) * &block).sum_axis(Axis(1));
         let mut fitted = block.dot(&weights);
         for (offset, mut row) in fitted.rows_mut().into_iter().enumerate() {
             let influence = influence[offset].clamp(0.0, 0.99);
             row[labels[start + offset] as usize] -= influence;
             row /= 1.0 - influence;
+            each(row.view());
         }
-        let end = start + block.nrows();
-        predictions.slice_mut(s![start..end, ..]).assign(&fitted);
     }
-    Ok(predictions)
+    Ok(true)
 }
 
 /// Returns a block of rows with a column of ones.
@@ -88,7 +115,14 @@ mod tests {
                     0.0
                 }
         });
-        let found = left_out_predictions(x.view(), &labels, 3).expect("solvable");
+        let mut found = Array2::zeros((0, 3));
+        let mut keep = |row: ArrayView1<'_, f32>| found.push_row(row).expect("three classes");
+        let whole = left_out_predictions(x.view(), &labels, 3, &mut |_| true, &mut keep);
+        assert!(whole.expect("solvable"));
+        let predicted = left_out_classes(x.view(), &labels, 3, &mut |_| true);
+        let predicted = predicted.expect("solvable").expect("not ended");
+        let ended = left_out_classes(x.view(), &labels, 3, &mut |_| false);
+        assert_eq!(ended.expect("solvable"), None);
         let all = with_ones(x.view(), 0).mapv(f64::from);
         let penalty = 1e-3 * all.iter().map(|value| value * value).sum::<f64>();
         for out in [0, 7, 39] {
@@ -105,6 +139,7 @@ mod tests {
             for class in 0..3 {
                 let expected: f64 = (0..6).map(|i| all[[out, i]] * weights[(i, class)]).sum();
                 assert!((f64::from(found[[out, class]]) - expected).abs() < 1e-4);
+                assert!(found[[out, predicted[out] as usize]] >= found[[out, class]]);
             }
         }
     }

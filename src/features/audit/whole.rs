@@ -19,6 +19,11 @@ use crate::{
     },
 };
 
+/// Maximum number of nearest others; each takes 8 bytes of memory for each image.
+const MAX_NEIGHBORS: usize = 100;
+/// Maximum number of clusters.
+const MAX_CLUSTERS: usize = 1000;
+
 /// How images are audited.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct AuditOptions {
@@ -46,12 +51,14 @@ impl AuditOptions {
     /// # Errors
     /// [`Kind::InvalidOption`](crate::error::Kind::InvalidOption) for a value out of range.
     pub fn check(&self) -> Result<()> {
-        if !(1..=1000).contains(&self.neighbors) {
-            return Err(Error::out_of_range(
-                "neighbors",
-                self.neighbors,
-                "1 to 1000",
-            ));
+        let (neighbors, clusters) = (self.neighbors, self.clusters);
+        if !(1..=MAX_NEIGHBORS).contains(&neighbors) {
+            let range = format_args!("1 to {MAX_NEIGHBORS}");
+            return Err(Error::out_of_range("neighbors", neighbors, range));
+        }
+        if let Some(clusters) = clusters.filter(|clusters| clusters.get() > MAX_CLUSTERS) {
+            let range = format_args!("1 to {MAX_CLUSTERS}");
+            return Err(Error::out_of_range("clusters", clusters, range));
         }
         if !(0.0..=1.0).contains(&self.duplicates_above) {
             let value = self.duplicates_above;
@@ -96,7 +103,9 @@ pub fn audit(
     if !watch(Progress::new(Stage::Checking, 0, Some(1))) {
         return Ok(None);
     }
-    let mislabels = mislabels(vectors, &neighbors, labels)?;
+    let Some(mislabels) = mislabels(vectors, &neighbors, labels, watch)? else {
+        return Ok(None);
+    };
     let Some(clusters) = cluster(vectors, &outliers, options.clusters, watch)? else {
         return Ok(None);
     };

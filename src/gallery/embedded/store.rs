@@ -131,6 +131,7 @@ impl EmbeddedStore {
             .and_then(|serving| serving.memory.gallery(&name)?.index.load_full())
             .map_or(0, |index| index.len() as u64);
         GalleryInfo {
+            number: row.number.into(),
             name,
             binding: row.binding,
             vectors: row.vectors,

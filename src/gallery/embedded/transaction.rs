@@ -113,12 +113,12 @@ impl<'a> WriteTransaction<'a> {
     pub(super) fn remove(&mut self, name: &GalleryName) -> Outcome<bool> {
         let tables = self.environment.tables;
         let key = name.as_str().as_bytes();
+        self.remove_documents_of(name)?;
         let Some(row) = self.view().get(tables.galleries, key)? else {
             return Ok(false);
         };
         let number = GalleryRow::decode_number(row);
         self.write(|txn| tables.galleries.delete(txn, key))?;
-        self.remove_documents_of(name)?;
         self.removed.extend(self.galleries.remove(name));
         let Some(number) = number else {
             return Ok(true);

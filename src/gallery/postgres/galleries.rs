@@ -83,6 +83,7 @@ fn gallery_row(row: &Row) -> Outcome<GalleryRow> {
         table: schema::items(number),
         last_place,
         info: GalleryInfo {
+            number: number.unsigned_abs(),
             name: GalleryName::stored(name)?,
             binding,
             vectors: VectorFormat::F32,

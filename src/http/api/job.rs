@@ -8,9 +8,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
+    error::ResultExt,
     features::progress::{Progress, Stage},
     gallery::DocumentKey,
-    http::{AppState, Result, response::problem::Problem},
+    http::{
+        AppState, Result,
+        response::{negotiate::Representation, problem::Problem},
+    },
     service::{Job, JobState},
 };
 
@@ -153,6 +157,17 @@ impl WaitParams {
             Err(_) => Ok(false),
         }
     }
+}
+
+/// Builds a JSON response that may have megabytes, on a thread of its own.
+pub(crate) async fn large_json<T: Serialize>(
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<Response> {
+    let write = move || serde_json::to_vec(&body());
+    let written = tokio::task::spawn_blocking(write).await;
+    let body = written.internal("writing JSON")?.internal("writing JSON")?;
+    let kind = Representation::Json.media_type();
+    Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
 }
 
 /// Builds the response about a job that has `ended`, or runs in the background.

@@ -13,7 +13,7 @@ pub use self::{
 };
 use super::{
     gallery_documents::{GalleryDocuments, Making},
-    jobs::{Job, JobState, job_threads, now_ms, on_low_priority_thread},
+    jobs::{Job, JobState, job_threads, now_ms},
 };
 use crate::{error::Result, features::audit::AuditOptions, gallery::GalleryName};
 
@@ -52,7 +52,7 @@ impl Audits {
         Ok(self.0.ready::<StoredAudit>(name).await?.report)
     }
 
-    /// Cancels the audit of a gallery, and deletes its report.
+    /// Cancels the audit of a gallery, if it is in progress. Deletes the report otherwise.
     pub async fn remove(&self, name: &GalleryName) -> Result<()> {
         self.0.remove::<StoredAudit>(name).await
     }
@@ -65,21 +65,17 @@ async fn audit(making: Making, options: AuditOptions, job: Arc<Job>) -> Result<(
     let set = AuditSet::of_gallery(&making.store, &making.name, max, &watch).await?;
     let set = set.ok_or_else(|| job.cancelled())?;
     let observer = Arc::clone(&job);
-    let binding = making.info.binding.clone();
+    let gallery = making.info.number;
     let audit = move || {
         let watch = &mut |progress| observer.advance(progress);
         let report = set.audit(&options, job_threads(), watch)?;
         let stored = report.map(|report| StoredAudit {
+            gallery,
             options,
             made_ms: now_ms(),
-            binding,
             report,
         });
         stored.map(|stored| stored.encode()).transpose()
     };
-    let document = on_low_priority_thread(audit)
-        .await??
-        .filter(|_| !job.is_stopped())
-        .ok_or_else(|| job.cancelled())?;
-    making.put::<StoredAudit>(document).await
+    making.make::<StoredAudit>(&job, audit).await
 }

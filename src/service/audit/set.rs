@@ -2,20 +2,19 @@
 
 use std::num::NonZero;
 
-use futures_util::TryStreamExt;
 use ndarray::ArrayView2;
 
 use super::{
-    super::gallery_documents::too_many_to_compare,
+    super::gallery_documents::read_vectors,
     report::{AuditReport, ClusterOfImages, Duplicates, MislabeledImage, OutlierImage},
 };
 use crate::{
-    error::{Error, Result, ResultExt},
+    error::{Error, Kind, Result, ResultExt},
     features::{
         audit::{Audit, AuditOptions, Labels, audit},
-        progress::{Progress, Stage, Watch},
+        progress::{Progress, Watch},
     },
-    gallery::{Gallery, GalleryName, Parts, read_whole},
+    gallery::{Gallery, GalleryName, Item},
 };
 
 /// Images to audit.
@@ -60,33 +59,20 @@ impl AuditSet {
     /// Reads the items of a gallery, `max` at most. `None` if `watch` ends it.
     ///
     /// # Errors
-    /// [`Kind::TooLarge`] for more items.
+    /// [`Kind::TooLarge`](crate::error::Kind::TooLarge) for more items;
+    /// [`Kind::Damaged`](crate::error::Kind::Damaged) for a damaged vector.
     pub async fn of_gallery(
         store: &Gallery,
         name: &GalleryName,
         max: Option<usize>,
         watch: &(dyn Fn(Progress) -> bool + Sync),
     ) -> Result<Option<Self>> {
-        let parts = Parts {
-            vector: true,
-            ..Parts::NONE
-        };
-        let (info, mut items) = read_whole(store, name, parts).await?;
-        let total = info.items as usize;
         let mut set = Self::default();
-        while let Some(stored) = items.try_next().await? {
-            if let Some(max) = max.filter(|&max| set.ids.len() >= max) {
-                return Err(too_many_to_compare(name, max));
-            }
-            let label = stored.item.label.map(String::from);
-            set.add(stored.item.id.into(), label, None, &stored.vector)?;
-            // More may have been stored meanwhile.
-            let read = Progress::new(Stage::Reading, set.ids.len().min(total), Some(total));
-            if set.ids.len().is_multiple_of(256) && !watch(read) {
-                return Ok(None);
-            }
-        }
-        Ok(Some(set))
+        let add = |item: Item, vector: &[f32]| {
+            set.add(item.id.into(), item.label.map(String::from), None, vector)
+        };
+        let whole = read_vectors(store, name, max, watch, add).await?;
+        Ok(whole.then_some(set))
     }
 
     /// Audits the images on `threads` threads. `None` if `watch` ends it.
@@ -103,7 +89,7 @@ impl AuditSet {
         let images = self.ids.len();
         if images < 2 {
             let detail = "an audit compares images with each other, and needs at least two";
-            return Err(Error::option("images", detail));
+            return Err(Error::new(Kind::InvalidOption, detail));
         }
         let shape = (images, self.vectors.len() / images);
         let vectors = ArrayView2::from_shape(shape, &self.vectors);

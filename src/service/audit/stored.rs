@@ -7,18 +7,18 @@ use super::{super::gallery_documents::GalleryDocument, report::AuditReport};
 use crate::{
     error::{Error, Result, ResultExt},
     features::audit::AuditOptions,
-    gallery::{Binding, DocumentKey, GalleryName},
+    gallery::{DocumentKey, GalleryName},
 };
 
 /// The report of an audit, and how it was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredAudit {
+    /// Number of the gallery.
+    pub(super) gallery: u64,
     /// Options of the audit.
     pub options: AuditOptions,
     /// Time of the audit, in milliseconds since 1970.
     pub made_ms: u64,
-    /// Binding of the gallery.
-    pub binding: Binding,
     /// What was found.
     pub report: AuditReport,
 }
@@ -43,7 +43,7 @@ impl GalleryDocument for StoredAudit {
         })
     }
 
-    fn binding(&self) -> &Binding {
-        &self.binding
+    fn gallery(&self) -> u64 {
+        self.gallery
     }
 }

@@ -6,20 +6,20 @@ mod stored;
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::TryStreamExt;
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, Axis};
 
 use self::stored::{MapEntry, StoredMap};
 use super::{
-    gallery_documents::{GalleryDocuments, Making, too_many_to_compare},
-    jobs::{Job, JobState, job_threads, now_ms, on_low_priority_thread},
+    gallery_documents::{GalleryDocuments, Making, read_vectors},
+    jobs::{Job, JobState, job_threads, now_ms},
 };
 use crate::{
     error::{Result, ResultExt},
     features::{
         layout::{Point, lay_out, place},
-        progress::{Progress, Stage, Watch},
+        progress::Watch,
     },
-    gallery::{GalleryName, ItemId, Label, Parts, read_whole},
+    gallery::{GalleryName, Item, ItemId, Label, Parts},
 };
 
 /// The maps of a store's galleries. Clones share them and the one in progress.
@@ -33,7 +33,8 @@ pub struct GalleryMap {
     pub made_ms: u64,
     /// The items that have a place.
     pub items: Vec<MappedItem>,
-    /// Number of items that were stored later.
+    /// Number of items that were stored later. One whose image was replaced has its old place
+    /// until then.
     pub missing: u64,
 }
 
@@ -58,7 +59,7 @@ struct Vectors {
 
 impl GalleryMaps {
     /// Starts to map a gallery, and returns a handle to the job. Items that have a place keep it,
-    /// unless the map is to be made `again`.
+    /// unless most items are new or the map is to be made `again`.
     ///
     /// # Errors
     /// [`Kind::Overloaded`](crate::error::Kind::Overloaded) during another job;
@@ -82,7 +83,7 @@ impl GalleryMaps {
         Ok((state, map))
     }
 
-    /// Cancels the making of a gallery's map, and deletes the map.
+    /// Cancels the making of a gallery's map, if it is in progress. Deletes the map otherwise.
     pub async fn remove(&self, name: &GalleryName) -> Result<()> {
         self.0.remove::<StoredMap>(name).await
     }
@@ -120,57 +121,37 @@ impl GalleryMaps {
 async fn map(making: Making, again: bool, job: Arc<Job>) -> Result<()> {
     let before = match again {
         true => None,
-        false => making.last::<StoredMap>().await?,
+        false => making.last::<StoredMap>().await,
     };
-    let vectors = read(&making, &job).await?;
+    let mut vectors = Vectors::default();
+    let add = |item: Item, vector: &[f32]| {
+        vectors.entries.push(MapEntry::new(item.place, vector));
+        vectors.values.extend_from_slice(vector);
+        Ok(())
+    };
+    let watch = |progress| job.advance(progress);
+    let max = Some(making.max);
+    if !read_vectors(&making.store, &making.name, max, &watch, add).await? {
+        return Err(job.cancelled());
+    }
     let observer = Arc::clone(&job);
-    let binding = making.info.binding.clone();
+    let gallery = making.info.number;
     let work = move || {
         let watch = &mut |progress| observer.advance(progress);
         let points = points_of(&vectors, before, watch)?;
         let stored = points.map(|points| StoredMap {
+            gallery,
             made_ms: now_ms(),
-            binding,
             entries: vectors.entries,
             points,
         });
         stored.map(|stored| stored.encode()).transpose()
     };
-    let document = on_low_priority_thread(work)
-        .await??
-        .filter(|_| !job.is_stopped())
-        .ok_or_else(|| job.cancelled())?;
-    making.put::<StoredMap>(document).await
-}
-
-/// Reads the vectors of all items.
-async fn read(making: &Making, job: &Job) -> Result<Vectors> {
-    let parts = Parts {
-        vector: true,
-        ..Parts::NONE
-    };
-    let (info, mut items) = read_whole(&making.store, &making.name, parts).await?;
-    let total = info.items as usize;
-    let mut vectors = Vectors::default();
-    while let Some(stored) = items.try_next().await? {
-        if vectors.entries.len() >= making.max {
-            return Err(too_many_to_compare(&making.name, making.max));
-        }
-        let entry = MapEntry::new(stored.item.place, &stored.vector);
-        vectors.entries.push(entry);
-        vectors.values.extend_from_slice(&stored.vector);
-        let done = vectors.entries.len();
-        // More may have been stored meanwhile.
-        let progress = Progress::new(Stage::Reading, done.min(total), Some(total));
-        if done.is_multiple_of(256) && !job.advance(progress) {
-            return Err(job.cancelled());
-        }
-    }
-    Ok(vectors)
+    making.make::<StoredMap>(&job, work).await
 }
 
 /// Returns the point of each item: that of the map `before` for the same vector, and others near
-/// their nearest; or new points for all. `None` if `watch` ends it.
+/// their nearest; or new points for all, if most are new. `None` if `watch` ends it.
 fn points_of(
     vectors: &Vectors,
     before: Option<StoredMap>,
@@ -194,10 +175,11 @@ fn points_of(
             None => new.push(row),
         }
     }
-    if placed.is_empty() {
+    // A few points say too little about where many others belong.
+    if placed.is_empty() || placed.len() < new.len() {
         return lay_out(whole, job_threads(), watch);
     }
-    let of = |rows: &[usize]| whole.select(ndarray::Axis(0), rows);
+    let of = |rows: &[usize]| whole.select(Axis(0), rows);
     let (of_new, of_placed) = (of(&new), of(&placed));
     let found = place(
         of_new.view(),

@@ -10,7 +10,7 @@ use super::super::gallery_documents::GalleryDocument;
 use crate::{
     error::{Error, Result, ResultExt},
     features::layout::Point,
-    gallery::{Binding, DocumentKey, GalleryName},
+    gallery::{DocumentKey, GalleryName},
 };
 
 const ENCODING: &str = "encoding a map";
@@ -20,10 +20,10 @@ const ABOUT: &str = "about";
 /// Positions of the items of a gallery.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StoredMap {
+    /// Number of the gallery.
+    pub(super) gallery: u64,
     /// Time when items were last placed, in milliseconds since 1970.
     pub(super) made_ms: u64,
-    /// Binding of the gallery.
-    pub(super) binding: Binding,
     /// The items.
     pub(super) entries: Vec<MapEntry>,
     /// Their positions.
@@ -41,8 +41,8 @@ pub(super) struct MapEntry {
 
 #[derive(Serialize, Deserialize)]
 struct About {
+    gallery: u64,
     made_ms: u64,
-    binding: Binding,
 }
 
 impl MapEntry {
@@ -59,8 +59,8 @@ impl StoredMap {
     /// `[items, 2]`, and the rest as metadata.
     pub(super) fn encode(&self) -> Result<Bytes> {
         let about = About {
+            gallery: self.gallery,
             made_ms: self.made_ms,
-            binding: self.binding.clone(),
         };
         let about = serde_json::to_string(&about).internal(ENCODING)?;
         let count = self.entries.len();
@@ -132,8 +132,8 @@ impl GalleryDocument for StoredMap {
             [[a, b, c, d], [e, f, g, h]].map(f32::from_le_bytes)
         });
         let stored = Self {
+            gallery: about.gallery,
             made_ms: about.made_ms,
-            binding: about.binding,
             entries: entries.collect(),
             points: points.collect(),
         };
@@ -148,7 +148,7 @@ impl GalleryDocument for StoredMap {
         }
     }
 
-    fn binding(&self) -> &Binding {
-        &self.binding
+    fn gallery(&self) -> u64 {
+        self.gallery
     }
 }

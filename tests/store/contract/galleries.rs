@@ -60,6 +60,7 @@ async fn galleries_are_listed_by_name(place: &Place) {
         ]
     );
     assert_eq!(store.require_gallery(&name("b")).await.unwrap(), list[2]);
+    assert_ne!(list[1].number, list[2].number);
     // Returns the existing gallery.
     let found = store.create(&name("b"), &binding(4)).await.unwrap();
     assert_eq!(found.items, 1);

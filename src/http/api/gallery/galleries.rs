@@ -180,7 +180,7 @@ pub(crate) async fn rename_gallery(
     Ok(Json(GalleryJson::new(&service, info)))
 }
 
-/// Delete a gallery with all its items and its audit.
+/// Delete a gallery with all its items, its audit and its map.
 #[utoipa::path(
     delete,
     path = "/v1/galleries/{name}",

@@ -2,12 +2,7 @@
 
 use std::collections::HashMap;
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -15,7 +10,7 @@ use crate::{
     gallery::{DocumentKey, GalleryName, ItemId, Label},
     http::{
         AppState, Result,
-        api::job::{JobJson, WaitParams, answer_job},
+        api::job::{JobJson, WaitParams, answer_job, large_json},
         openapi::{GalleryProblems, SearchProblems},
         request::{model::ModelParams, options::Options, path::NamePath},
     },
@@ -41,7 +36,8 @@ struct PlacedJson {
     /// Time when items were last placed, in milliseconds since 1970.
     #[schema(example = 1_790_000_000_000_u64)]
     made_ms: u64,
-    /// Number of items that were stored later and have no place yet.
+    /// Number of items that were stored later and have no place yet. An item whose image was
+    /// replaced has its old place until the next request for a map.
     #[schema(example = 0)]
     missing: u64,
     /// Ids of the items.
@@ -86,7 +82,7 @@ impl From<GalleryMap> for PlacedJson {
 #[into_params(parameter_in = Query)]
 pub(crate) struct MapParams {
     /// Whether all items get new places. By default items that have a place keep it, and others are
-    /// put where their most similar ones are.
+    /// put where their most similar ones are, unless most items are new.
     #[param(default = false)]
     again: bool,
 }
@@ -96,7 +92,7 @@ pub(crate) struct MapParams {
 /// Gives each item a position in the plane, where similar ones are near each other: the method of
 /// UMAP on the 15 most similar items of each. The same vectors give the same map. It is made in the
 /// background with low priority; only one map, audit or training is made at a time. It is kept
-/// until the gallery is deleted.
+/// until the gallery is deleted or restored.
 #[utoipa::path(
     post,
     path = "/v1/galleries/{name}/map",
@@ -127,7 +123,8 @@ pub(crate) async fn map_gallery(
     let job = service.maps()?.start(&name, again).await?;
     let ended = wait.wait(&state, &job).await?;
     let (state, map) = service.maps()?.get(&name).await?;
-    let json = Json(map_json(name.clone(), state, map));
+    let gallery = name.clone();
+    let json = large_json(move || map_json(gallery, state, map)).await?;
     Ok(answer_job(ended, DocumentKey::of_map(&name), json))
 }
 
@@ -150,10 +147,12 @@ pub(crate) async fn get_map(
     options.check_model_of(&service, &name).await?;
     options.reject_unknown()?;
     let (state, map) = service.maps()?.get(&name).await?;
-    Ok(Json(map_json(name, state, map)).into_response())
+    large_json(move || map_json(name, state, map)).await
 }
 
-/// Cancel the making of a gallery's map, and delete the map.
+/// Cancel the making of a gallery's map, or delete the map.
+///
+/// While a map is made only that is cancelled, and the last one stays.
 #[utoipa::path(
     delete,
     path = "/v1/galleries/{name}/map",
@@ -162,7 +161,10 @@ pub(crate) async fn get_map(
         ("name" = String, Path, description = "Name of the gallery.", example = "default"),
         ModelParams,
     ),
-    responses((status = 204, description = "There is no map any more."), GalleryProblems)
+    responses(
+        (status = 204, description = "No map is made any more, or the map is deleted."),
+        GalleryProblems,
+    )
 )]
 pub(crate) async fn delete_map(
     State(service): State<Service>,

@@ -138,7 +138,7 @@ export function thumbnail(id, gallery) {
   const picture = element("img", { alt: "", loading: "lazy" });
   const without = () => picture.replaceWith(element("div", { className: "no-picture" }, "no thumbnail"));
   picture.addEventListener("error", without);
-  if (sessionStorage.getItem(KEY)) showWithKey(picture, path).catch(without);
+  if (sessionStorage.getItem(KEY)) showWithKey(picture, path).catch(() => picture.dispatchEvent(new Event("error")));
   else picture.src = path;
   return picture;
 }

@@ -4,9 +4,13 @@
 const REACH = 10;
 /** Number of points in view up to which their pictures are drawn, if they do not lie too close. */
 const PICTURES = 80;
+/** Number of pictures that are asked for at the same time. */
+const AT_ONCE = 4;
 /** Side of a picture, in pixels of the screen. */
 const SIDE = 56;
 const ZOOM = 1.25;
+/** Smallest and largest number of pixels for a unit of the map. */
+const SCALES = [0.01, 1e6];
 
 export class Chart {
   /** Positions, `[x, y]` each. */
@@ -20,10 +24,15 @@ export class Chart {
   lassoing = false;
   #view = { x: 0, y: 0, scale: 1 };
   #lasso = null;
-  #drag = null;
+  /** Pointers that are down, with their places: one moves the view or draws, two zoom. */
+  #down = new Map();
+  #began = null;
+  #hovering = null;
   #pixels = null;
   #pictures = new Map();
+  #asked = 0;
   #pending = false;
+  #showsPictures = false;
   /** Whether the view is that of all points. */
   #isWhole = true;
 
@@ -33,32 +42,46 @@ export class Chart {
     new ResizeObserver(() => this.#resize()).observe(canvas);
     canvas.addEventListener("wheel", (event) => {
       event.preventDefault();
-      this.zoom(event.deltaY < 0 ? ZOOM : 1 / ZOOM, this.#at(event));
+      this.hovered(-1);
+      // Lines and pages of a wheel, and the many small steps of a trackpad.
+      const pixels = event.deltaY * [1, 16, 400][event.deltaMode];
+      this.zoom(Math.exp(-Math.max(-300, Math.min(300, pixels)) / 400), this.#at(event));
     }, { passive: false });
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
     canvas.addEventListener("pointerup", (event) => this.#end(event));
-    canvas.addEventListener("pointercancel", () => (this.#drag = this.#lasso = null));
-    canvas.addEventListener("pointerleave", () => hovered(-1));
+    canvas.addEventListener("pointercancel", ({ pointerId }) => {
+      this.#down.delete(pointerId);
+      this.#lasso = null;
+      this.draw();
+    });
+    canvas.addEventListener("pointerleave", () => this.#hover(null));
     canvas.addEventListener("keydown", (event) => this.#press(event));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
-  /** Shows other points. */
-  show(points, colors) {
+  /** Shows other points, all of them or in the same view as before. */
+  show(points, colors, keepsView = false) {
     Object.assign(this, { points, colors });
     this.visible = new Uint8Array(points.length).fill(1);
     this.selected = new Uint8Array(points.length);
-    this.#pictures.clear();
-    this.fit();
+    for (const picture of this.#pictures.values()) picture?.close();
+    // Those that are asked for belong to the points before.
+    this.#pictures = new Map();
+    this.#asked = 0;
+    this.hovered(-1);
+    if (keepsView) this.draw();
+    else this.fit();
   }
 
   /** Moves the view to all visible points. */
   fit() {
     const [low, high] = bounds(this.points.filter((_, index) => this.visible[index]));
     const { width, height } = this.canvas;
-    const scale = Math.min(0.92 * width / Math.max(high[0] - low[0], 1e-6), 0.92 * height / Math.max(high[1] - low[1], 1e-6));
-    this.#view = { x: (low[0] + high[0]) / 2, y: (low[1] + high[1]) / 2, scale: Math.min(scale, 1e6) };
+    // There may be none.
+    const middle = (axis) => (low[axis] <= high[axis] ? (low[axis] + high[axis]) / 2 : 0);
+    const size = (axis) => Math.max(high[axis] - low[axis], 1e-3);
+    this.#view = { x: middle(0), y: middle(1), scale: Math.min(0.92 * width / size(0), 0.92 * height / size(1)) };
     this.#isWhole = true;
     this.draw();
   }
@@ -67,6 +90,7 @@ export class Chart {
   zoom(factor, [x, y] = [this.canvas.width / 2, this.canvas.height / 2]) {
     const { width, height } = this.canvas;
     const view = this.#view;
+    factor = Math.max(SCALES[0], Math.min(SCALES[1], view.scale * factor)) / view.scale;
     view.x += (x - width / 2) / view.scale * (1 - 1 / factor);
     view.y += (y - height / 2) / view.scale * (1 - 1 / factor);
     view.scale *= factor;
@@ -127,7 +151,8 @@ export class Chart {
       }
     }
     context.putImageData(this.#pixels, 0, 0);
-    if (seen.length <= PICTURES && this.#areApart(seen)) this.#drawPictures(context, seen);
+    this.#showsPictures = seen.length <= PICTURES && this.#areApart(seen);
+    if (this.#showsPictures) this.#drawPictures(context, seen);
     if (this.#lasso) this.#drawLasso(context);
   }
 
@@ -141,13 +166,7 @@ export class Chart {
   #drawPictures(context, seen) {
     const side = SIDE * devicePixelRatio;
     for (const index of seen) {
-      if (!this.#pictures.has(index)) {
-        this.#pictures.set(index, null);
-        this.picture(index).then((picture) => {
-          this.#pictures.set(index, picture);
-          this.draw();
-        }, () => {});
-      }
+      if (!this.#pictures.has(index)) this.#askFor(index);
       const picture = this.#pictures.get(index);
       if (!picture) continue;
       const [left, top] = this.place(index);
@@ -158,6 +177,26 @@ export class Chart {
       context.strokeStyle = css(this.colors[index]);
       context.strokeRect(left - width / 2, top - height / 2, width, height);
     }
+  }
+
+  /** Asks for the picture of a point, and draws again when it is there; a few at a time. */
+  #askFor(index) {
+    if (this.#asked >= AT_ONCE) return;
+    const pictures = this.#pictures;
+    // The oldest are dropped.
+    if (pictures.size > 10 * PICTURES) {
+      const [oldest, picture] = pictures.entries().next().value;
+      picture?.close();
+      pictures.delete(oldest);
+    }
+    pictures.set(index, null);
+    this.#asked += 1;
+    this.picture(index).catch(() => null).then((picture) => {
+      if (pictures !== this.#pictures) return picture?.close();
+      this.#asked -= 1;
+      pictures.set(index, picture);
+      this.draw();
+    });
   }
 
   #drawLasso(context) {
@@ -180,12 +219,14 @@ export class Chart {
 
   /** The point under a place of the canvas, or -1. */
   nearest([x, y]) {
-    let [found, best] = [-1, (REACH * devicePixelRatio) ** 2];
+    const { x: left, y: top, scale } = this.#view;
+    const [wantedX, wantedY] = [(x - this.canvas.width / 2) / scale + left, (y - this.canvas.height / 2) / scale + top];
+    const reach = (this.#showsPictures ? SIDE / 2 : REACH) * devicePixelRatio / scale;
+    let [found, best] = [-1, reach * reach];
     for (let index = 0; index < this.points.length; index++) {
-      if (!this.visible[index]) continue;
-      const [left, top] = this.place(index);
-      const square = (left - x) ** 2 + (top - y) ** 2;
-      if (square < best) [found, best] = [index, square];
+      const point = this.points[index];
+      const square = (point[0] - wantedX) ** 2 + (point[1] - wantedY) ** 2;
+      if (square < best && this.visible[index]) [found, best] = [index, square];
     }
     return found;
   }
@@ -198,34 +239,60 @@ export class Chart {
     if (event.button !== 0) return;
     this.canvas.setPointerCapture(event.pointerId);
     const at = this.#at(event);
-    this.#drag = { at, began: at };
-    if (this.lassoing || event.shiftKey) this.#lasso = [at];
+    this.#down.set(event.pointerId, at);
+    this.#hover(null);
+    this.#began = this.#down.size === 1 ? at : null;
+    this.#lasso = this.#began && (this.lassoing || event.shiftKey) ? [at] : null;
   }
 
   #move(event) {
     const at = this.#at(event);
-    if (!this.#drag) {
-      this.hovered(this.nearest(at));
+    const before = this.#down.get(event.pointerId);
+    if (!before) {
+      this.#hover(at);
+      return;
+    }
+    this.#down.set(event.pointerId, at);
+    if (this.#down.size === 2) {
+      const [other] = [...this.#down].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
+      this.pan((at[0] - before[0]) / 2, (at[1] - before[1]) / 2);
+      this.zoom(Math.max(distance(at, other), 1) / Math.max(distance(before, other), 1), [(at[0] + other[0]) / 2, (at[1] + other[1]) / 2]);
     } else if (this.#lasso) {
-      this.#lasso.push(at);
+      // Corners that are close say nothing more.
+      if (distance(at, this.#lasso.at(-1)) > 3 * devicePixelRatio) this.#lasso.push(at);
       this.draw();
     } else {
-      this.pan(at[0] - this.#drag.at[0], at[1] - this.#drag.at[1]);
-      this.#drag.at = at;
+      this.pan(at[0] - before[0], at[1] - before[1]);
     }
   }
 
   #end(event) {
-    if (!this.#drag) return;
-    const [at, { began }] = [this.#at(event), this.#drag];
-    const lasso = this.#lasso;
-    this.#drag = this.#lasso = null;
-    if (Math.hypot(at[0] - began[0], at[1] - began[1]) < 4 * devicePixelRatio && (lasso?.length ?? 0) < 4) {
+    if (!this.#down.delete(event.pointerId)) return;
+    const [at, began, lasso] = [this.#at(event), this.#began, this.#lasso];
+    this.#began = this.#lasso = null;
+    if (!began) return;
+    if (lasso && lasso.length > 2) {
+      const [low, high] = bounds(lasso);
+      this.select((index) => {
+        const [x, y] = this.place(index);
+        return x >= low[0] && x <= high[0] && y >= low[1] && y <= high[1] && isInside([x, y], lasso);
+      });
+    } else if (distance(at, began) < 4 * devicePixelRatio) {
       const hit = this.nearest(at);
-      if (hit >= 0 || lasso) this.select((index) => index === hit);
-    } else if (lasso) {
-      this.select((index) => isInside(this.place(index), lasso));
+      if (hit >= 0) this.select((index) => index === hit);
     }
+    this.draw();
+  }
+
+  /** Looks for the point under the pointer, once in a frame. */
+  #hover(at) {
+    const waits = this.#hovering !== null;
+    this.#hovering = { at };
+    if (!waits) requestAnimationFrame(() => {
+      const { at } = this.#hovering;
+      this.#hovering = null;
+      this.hovered(at && this.#down.size === 0 ? this.nearest(at) : -1);
+    });
   }
 
   #press(event) {
@@ -245,6 +312,10 @@ export class Chart {
     if (this.#isWhole) this.fit();
     else this.draw();
   }
+}
+
+function distance([x, y], [left, top]) {
+  return Math.hypot(x - left, y - top);
 }
 
 /** The lowest and the highest values of places. */

@@ -6,22 +6,23 @@ mod report;
 use std::num::NonZero;
 
 use axum::{
-    Json,
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 use utoipa::{IntoParams, ToSchema};
 
 use self::report::ReportJson;
 use crate::{
+    error::ResultExt,
     features::audit::AuditOptions,
     gallery::{DocumentKey, GalleryName},
     http::{
         AppState, Result,
         api::{
-            job::{JobJson, WaitParams, answer_job},
+            job::{JobJson, WaitParams, answer_job, large_json},
             schema::File,
         },
         openapi::{GalleryProblems, SearchProblems},
@@ -53,13 +54,13 @@ pub(crate) struct AuditJson {
 #[into_params(parameter_in = Query)]
 pub(crate) struct AuditParams {
     /// Number of similar items of each item that are looked at.
-    #[param(minimum = 1, maximum = 1000, default = 20)]
+    #[param(minimum = 1, maximum = 100, default = 20)]
     neighbors: usize,
     /// Cosine from which on two items are near-duplicates, from 0 to 1.
     #[param(minimum = 0, maximum = 1, default = 0.97)]
     duplicates_above: f32,
     /// Number of clusters. The default is the one with the best silhouette.
-    #[param(value_type = Option<usize>, minimum = 1, example = 10)]
+    #[param(value_type = Option<usize>, minimum = 1, maximum = 1000, example = 10)]
     clusters: Option<NonZero<usize>>,
 }
 
@@ -81,8 +82,9 @@ impl Default for AuditParams {
 /// Audit a gallery.
 ///
 /// Finds near-duplicates, outliers, labels that are likely wrong, and groups of similar items. The
-/// audit runs in the background with low priority; only one audit or training runs at a time. Its
-/// report replaces that of the last audit, and is kept until the gallery is deleted.
+/// audit runs in the background with low priority; only one audit, map or training is made at a
+/// time. Its report replaces that of the last audit, and is kept until the gallery is deleted or
+/// restored.
 #[utoipa::path(
     post,
     path = "/v1/galleries/{name}/audit",
@@ -118,9 +120,9 @@ pub(crate) async fn audit_gallery(
     let job = service.audits()?.start(&name, options).await?;
     let ended = wait.wait(&state, &job).await?;
     let (state, stored) = service.audits()?.get(&name).await?;
-    let key = DocumentKey::of_audit(&name);
-    let json = Json(audit_json(name.clone(), state, stored));
-    Ok(answer_job(ended, key, json))
+    let gallery = name.clone();
+    let json = large_json(move || audit_json(gallery, state, stored)).await?;
+    Ok(answer_job(ended, DocumentKey::of_audit(&name), json))
 }
 
 /// Get the audit of a gallery: its progress, or its report.
@@ -154,15 +156,19 @@ pub(crate) async fn get_audit(
     let audits = service.audits()?;
     if representation == Representation::Json {
         let (state, stored) = audits.get(&name).await?;
-        return Ok(Json(audit_json(name, state, stored)).into_response());
+        return large_json(move || audit_json(name, state, stored)).await;
     }
-    let rows = audits.report(&name).await?.to_csv()?;
+    let report = audits.report(&name).await?;
+    let rows = spawn_blocking(move || report.to_csv()).await;
+    let rows = rows.internal("writing rows")??;
     let kind = (header::CONTENT_TYPE, representation.media_type().to_owned());
     let disposition = format!("attachment; filename=\"{name}-audit.csv\"");
     Ok(([kind, (header::CONTENT_DISPOSITION, disposition)], rows).into_response())
 }
 
-/// Cancel the audit of a gallery, and delete its report.
+/// Cancel the audit of a gallery, or delete its report.
+///
+/// During an audit only that is cancelled, and the report of the last one stays.
 #[utoipa::path(
     delete,
     path = "/v1/galleries/{name}/audit",
@@ -171,7 +177,10 @@ pub(crate) async fn get_audit(
         ("name" = String, Path, description = "Name of the gallery.", example = "default"),
         ModelParams,
     ),
-    responses((status = 204, description = "There is no audit any more."), GalleryProblems)
+    responses(
+        (status = 204, description = "No audit runs any more, or the report is deleted."),
+        GalleryProblems,
+    )
 )]
 pub(crate) async fn delete_audit(
     State(service): State<Service>,
