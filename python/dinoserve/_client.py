@@ -333,8 +333,8 @@ class Client:
     def audit(
         self, name: str = "default", *, wait: bool = True, **options: Unpack[api.AuditGalleryOptions]
     ) -> api.AuditJson:
-        """Finds near-duplicates, outliers, likely wrong labels and groups in a gallery. Without `wait` returns at once;
-        `last_audit` has the progress and the report then."""
+        """Finds near-duplicates, outliers, likely wrong labels and groups in a gallery. With `wait` returns when it has
+        ended or failed, else at once; `last_audit` has the progress and the report then."""
         path = calls.below("/v1/galleries", name) + "/audit"
         audit = self._run(Call[api.AuditJson]("POST", path, calls.answer(), {"wait": wait, **options}))
         # The server waits no longer than a request may take.
@@ -355,7 +355,8 @@ class Client:
 
     def map(self, name: str = "default", *, wait: bool = True, **options: Unpack[api.MapGalleryOptions]) -> api.MapJson:
         """Places the items of a gallery in the plane, similar ones near each other. Items that have a place keep it,
-        unless `again` is true. Without `wait` returns at once; `last_map` has the progress and the map then."""
+        unless most are new or `again` is true. With `wait` returns when it has ended or failed, else at once; `last_map`
+        has the progress and the map then."""
         path = calls.below("/v1/galleries", name) + "/map"
         found = self._run(Call[api.MapJson]("POST", path, calls.answer(), {"wait": wait, **options}))
         # The server waits no longer than a request may take.

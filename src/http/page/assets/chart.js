@@ -144,7 +144,7 @@ export class Chart {
         if (seen.length <= PICTURES) seen.push(index);
         const color = anySelected && !chosen ? faded(this.colors[index]) : this.colors[index];
         for (let row = -size; row <= size; row++) {
-          const half = size < 3 ? size : Math.round(Math.sqrt(size * size - row * row));
+          const half = size < 3 ? size : Math.floor(Math.sqrt((size + 0.5) ** 2 - row * row));
           const middle = (top + row) * width + left;
           pixels.fill(color, middle - half, middle + half + 1);
         }

@@ -92,6 +92,7 @@ export class GalleryJob {
     for (;;) {
       const { data } = await patiently(() => ask(path, { signal }), signal).catch((error) => {
         if (error.status === 404) return { data: {} };
+        if (!signal.aborted) this.#progress(null);
         throw error;
       });
       signal.throwIfAborted();
