@@ -2,7 +2,9 @@
 
 use dinoserve::{
     features::pool::Pooling,
-    gallery::{Binding, DocumentKind, Gallery, GalleryName, ItemId, Label, Metadata, NewItem},
+    gallery::{
+        Binding, DocumentKey, DocumentKind, Gallery, GalleryName, ItemId, Label, Metadata, NewItem,
+    },
     http::HttpConfig,
     model::ModelId,
     vision::{Preprocessing, ResizeMode},
@@ -156,6 +158,35 @@ async fn what_is_unusual_in_a_gallery_is_found_and_kept() {
         problem(server.get("/v1/galleries/photos/audit")).await.0,
         404
     );
+}
+
+#[tokio::test]
+async fn a_report_is_that_of_its_own_gallery() {
+    let store = new_gallery().await;
+    let server = server_on(&store).await;
+    // A label of its own for each item says nothing about others.
+    let unique = (0..60).map(|index| NewItem {
+        label: Some(Label::new(format!("label {index}")).unwrap()),
+        ..item(index)
+    });
+    fill(&store, &server, "a", unique.collect()).await;
+    fill(&store, &server, "b", items(60)).await;
+    let found = ok_json(audit(&server, "a", "?wait=true")).await;
+    assert_eq!(found["audit"]["mislabels"], json!([]));
+    ok(server.post("/v1/galleries/a/map?wait=true")).await;
+
+    // What another gallery of the name has left is not shown.
+    let [a, b] = ["a", "b"].map(|name| GalleryName::new(name).unwrap());
+    let pairs = [
+        (DocumentKey::of_audit(&a), DocumentKey::of_audit(&b)),
+        (DocumentKey::of_map(&a), DocumentKey::of_map(&b)),
+    ];
+    for (from, to) in pairs {
+        let left = store.document(from).await.unwrap().unwrap();
+        store.put_document(to, left).await.unwrap();
+        assert_eq!(problem(server.get(&to.path())).await.0, 404);
+        ok(server.get(&from.path())).await;
+    }
 }
 
 #[tokio::test]
