@@ -1,6 +1,6 @@
 //! Settings of stores, and the locations that name them.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use crate::names::option_enum;
 
@@ -14,16 +14,17 @@ pub enum OpenMode {
 }
 
 option_enum! {
-    /// Precision of the vectors of a gallery in memory. Answers have the scores of the vectors on
-    /// disk, which are in single precision but for [`VectorFormat::F16`].
+    /// Precision of the vectors of a gallery in memory, or in the index of a database. Answers have
+    /// the scores of the vectors on disk, which are in single precision but for
+    /// [`VectorFormat::F16`] in a folder.
     #[derive(Default)]
     pub enum VectorFormat {
         /// Single precision.
         #[default]
         F32,
-        /// Half precision, on disk, too: scores that differ in the fourth digit.
+        /// Half precision; in a folder on disk, too: scores that differ in the fourth digit.
         F16,
-        /// 8 bits a value: a quarter of the memory.
+        /// 8 bits a value: a quarter of the memory. Not in a database.
         I8,
         /// One bit a value: a thirtieth of the memory.
         B1,
@@ -52,7 +53,7 @@ impl VectorFormat {
 /// Settings for a store of either kind, as flags give them.
 #[derive(Debug, Clone)]
 pub struct GalleryConfig {
-    /// Precision of the vectors of new galleries in a folder, in memory.
+    /// Precision of the vectors of new galleries: in memory, or in the index of a database.
     pub vectors: VectorFormat,
     /// Maximum number of items of a gallery that is searched exactly.
     pub exact_up_to: usize,
@@ -63,12 +64,26 @@ pub struct GalleryConfig {
     /// Maximum number of connections to a PostgreSQL database,
     /// [`MIN_CONNECTIONS`](Self::MIN_CONNECTIONS) or more.
     pub connections: usize,
+    /// Number of tables over which the items of new galleries in a database are distributed, up to
+    /// [`MAX_PARTITIONS`](Self::MAX_PARTITIONS).
+    pub partitions: usize,
+    /// Maximum memory of a database for the build of an index, in bytes. More makes it faster.
+    pub index_bytes: u64,
+    /// URLs of databases that replicate the one of the galleries, for searches and pages.
+    pub standbys: Vec<String>,
+    /// Maximum time to wait for a standby that lacks the last writes.
+    pub standby_wait: Duration,
 }
 
 impl GalleryConfig {
     /// Minimum number of connections to a PostgreSQL database. With fewer, a page could keep all
     /// searches waiting.
     pub const MIN_CONNECTIONS: usize = 6;
+    /// Minimum of [`index_bytes`](Self::index_bytes), which is what PostgreSQL takes by default.
+    pub const MIN_INDEX_BYTES: u64 = 64 << 20;
+    /// Maximum number of partitions of a gallery: a search locks all of them and their indexes, and
+    /// the table of locks of a database is limited.
+    pub const MAX_PARTITIONS: usize = 32;
 }
 
 impl Default for GalleryConfig {
@@ -79,6 +94,10 @@ impl Default for GalleryConfig {
             max_bytes: 1 << 40,
             readers: 16,
             connections: 16,
+            partitions: 1,
+            index_bytes: 2 << 30,
+            standbys: Vec::new(),
+            standby_wait: Duration::from_millis(50),
         }
     }
 }

@@ -15,6 +15,16 @@ pub trait DocumentStore {
     /// Stores a document, or replaces it.
     async fn put_document(&self, key: DocumentKey<'_>, document: Bytes) -> Result<()>;
 
+    /// Replaces a document that is still the one that was read `before`, and returns whether it
+    /// was. Of several servers that change a document at once, each then changes what the others
+    /// have left.
+    async fn replace_document(
+        &self,
+        key: DocumentKey<'_>,
+        before: &Bytes,
+        document: Bytes,
+    ) -> Result<bool>;
+
     /// Reads a document.
     async fn document(&self, key: DocumentKey<'_>) -> Result<Option<Bytes>>;
 

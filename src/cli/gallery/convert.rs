@@ -12,8 +12,8 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Convert {
-    /// Precision of the vectors in memory. Vectors on the disk stay as they are, and the gallery
-    /// can be converted back
+    /// Precision of the vectors in memory, or in the index of a database, which can be served
+    /// meanwhile. Vectors on the disk stay as they are, and the gallery can be converted back
     #[arg(long = "vectors", value_name = "FORMAT", value_parser = names::<VectorFormat>())]
     format: VectorFormat,
 
@@ -27,7 +27,7 @@ impl Convert {
         let (name, format) = (&self.gallery.name, self.format);
         writeln!(
             std::io::stdout(),
-            "{name}: vectors in memory as {format}, before {before}"
+            "{name}: vectors as {format}, before {before}"
         )?;
         Ok(ExitCode::SUCCESS)
     }

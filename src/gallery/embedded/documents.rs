@@ -21,6 +21,18 @@ impl DocumentStore for EmbeddedStore {
             .await
     }
 
+    async fn replace_document(
+        &self,
+        key: DocumentKey<'_>,
+        before: &Bytes,
+        document: Bytes,
+    ) -> Result<bool> {
+        let (key, before) = (key.to_owned(), before.clone());
+        self.writer()?
+            .write(move |transaction| transaction.replace_document(key.key(), &before, &document))
+            .await
+    }
+
     async fn document(&self, key: DocumentKey<'_>) -> Result<Option<Bytes>> {
         let key = table_key(key);
         self.view(move |view| {
@@ -52,6 +64,22 @@ impl WriteTransaction<'_> {
     fn put_document(&mut self, key: DocumentKey<'_>, document: &[u8]) -> Outcome<()> {
         let documents = self.view().tables().documents;
         self.write(|txn| documents.put(txn, table_key(key).as_bytes(), document))
+    }
+
+    /// Replaces a document that is still `before`, and returns whether it was.
+    fn replace_document(
+        &mut self,
+        key: DocumentKey<'_>,
+        before: &[u8],
+        document: &[u8],
+    ) -> Outcome<bool> {
+        let documents = self.view().tables().documents;
+        let stored = self.view().get(documents, table_key(key).as_bytes())?;
+        let replaces = stored == Some(before);
+        if replaces {
+            self.put_document(key, document)?;
+        }
+        Ok(replaces)
     }
 
     /// Deletes the documents of a gallery.

@@ -82,15 +82,16 @@ impl Permits {
 pub(super) type LongConnection = (Connection, OwnedSemaphorePermit);
 
 impl Database {
-    /// Creates a pool, which connects when a connection is needed and replaces broken ones.
-    pub(super) fn new(url: &str, connections: usize) -> Result<Self> {
+    /// Creates a pool, which connects when a connection is needed and replaces broken ones. `flag`
+    /// is the one that gave the URL.
+    pub(super) fn new(flag: &str, url: &str, connections: usize) -> Result<Self> {
         // The parser's message is left out, because it may quote a part of the password.
         let form = "the gallery's location is not the URL of a database; write \
                     postgres://user:password@host:5432/database, with %40 for an @ in the \
                     password, and ?sslmode=require for TLS (sslmode is disable, prefer or require)";
-        let mut config: Config = url.parse().map_err(|_| Error::option("gallery", form))?;
+        let mut config: Config = url.parse().map_err(|_| Error::option(flag, form))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err(Error::option("gallery", form));
+            return Err(Error::option(flag, form));
         }
         if config.get_application_name().is_none() {
             config.application_name("dinoserve");

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use deadpool_postgres::Transaction;
+use sha2::{Digest, Sha256};
 
 use super::{connection::Connection, failure::Outcome};
 use crate::gallery::{DocumentKey, DocumentKind};
@@ -17,6 +18,23 @@ pub(super) async fn put(
         .execute(PUT, &[&key.kind().to_string(), &key.name(), &document])
         .await?;
     Ok(())
+}
+
+/// Replaces a document that is still `before`, and returns whether it was.
+pub(super) async fn replace(
+    transaction: &Transaction<'_>,
+    key: DocumentKey<'_>,
+    before: &[u8],
+    document: &[u8],
+) -> Outcome<bool> {
+    const REPLACE: &str = "UPDATE documents SET document = $3
+                           WHERE kind = $1 AND name = $2 AND sha256(document) = $4";
+    let kind = key.kind().to_string();
+    let before = Sha256::digest(before);
+    let replaced = transaction
+        .execute(REPLACE, &[&kind, &key.name(), &document, &&before[..]])
+        .await?;
+    Ok(replaced > 0)
 }
 
 pub(super) async fn get(client: &Connection, key: DocumentKey<'_>) -> Outcome<Option<Bytes>> {

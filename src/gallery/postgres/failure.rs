@@ -20,6 +20,8 @@ pub(super) enum Failure {
     Pool(PoolError),
     /// An error that was detected here.
     Ours(Error),
+    /// A standby lacks a write. The read is repeated, and then done on the primary.
+    Behind,
 }
 
 pub(super) type Outcome<T> = Result<T, Failure>;
@@ -37,7 +39,7 @@ impl Failure {
                 .as_db_error()
                 .is_none_or(|error| is_shutdown(error.code().code())),
             Self::Pool(_) => true,
-            Self::Ours(_) => false,
+            Self::Ours(_) | Self::Behind => false,
         }
     }
 
@@ -46,10 +48,16 @@ impl Failure {
         matches!(self.code(), Some("XX001" | "XX002"))
     }
 
+    /// Returns whether the server cannot be used, whatever the statement: its connection is lost,
+    /// or it has not enough of something.
+    pub(super) fn is_of_server(&self) -> bool {
+        self.connection_is_lost() || self.code().is_some_and(|code| code.starts_with("53"))
+    }
+
     fn code(&self) -> Option<&str> {
         match self {
             Self::Database(error) => error.code().map(SqlState::code),
-            Self::Pool(_) | Self::Ours(_) => None,
+            Self::Pool(_) | Self::Ours(_) | Self::Behind => None,
         }
     }
 }
@@ -81,6 +89,10 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Ours(error) => error,
+            Failure::Behind => Self::new(
+                Kind::Unavailable,
+                "a standby of the gallery's database lacks the last writes; try again shortly",
+            ),
             Failure::Pool(PoolError::Timeout(TimeoutType::Wait)) => Self::new(
                 Kind::Overloaded,
                 "all connections to the gallery's database are taken; try again shortly",

@@ -1,44 +1,34 @@
-//! The table of galleries. The row of a gallery has its number, and the number names its table.
+//! Changes of galleries as a whole.
 //!
 //! A writer holds the lock of a gallery's name until its change is committed. Therefore places
 //! become visible in the order in which they are assigned, and a name does not move during a write.
 //! Readers take no lock.
 
-use deadpool_postgres::{GenericClient, Object, Transaction};
-use tokio_postgres::{Row, error::SqlState};
+use deadpool_postgres::{Object, Transaction};
+use tokio_postgres::error::SqlState;
 
-use super::{connection::Connection, documents, failure::Outcome, schema};
+use super::{
+    connection::Connection,
+    documents,
+    failure::Outcome,
+    gallery_row::{GalleryRow, MAX_PLACE, find, require},
+    index_kind::IndexKind,
+    schema,
+};
 use crate::{
     error::{Error, Kind, ResultExt},
-    gallery::{
-        Binding, DocumentKey, GalleryInfo, GalleryName, RestoreLock, VectorFormat, name_is_taken,
-        no_gallery,
-    },
+    gallery::{Binding, DocumentKey, GalleryName, RestoreLock, VectorFormat, name_is_taken},
 };
 
-/// A gallery as its row describes it.
-pub(super) struct GalleryRow {
-    pub(super) number: i64,
-    pub(super) table: String,
-    pub(super) last_place: i64,
-    pub(super) info: GalleryInfo,
+/// How new galleries are stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    pub(super) vectors: VectorFormat,
+    pub(super) partitions: usize,
 }
-
-/// Columns of a [`GalleryRow`]. `indisvalid` is false during an index build and after one that
-/// failed.
-const COLUMNS: &str = "SELECT number, name, binding, items, last_place, EXISTS (
-        SELECT FROM pg_index
-        WHERE indexrelid = to_regclass('dinoserve.items_' || number || '_vector') AND indisvalid
-    ) AS indexed, (
-        SELECT atttypmod FROM pg_attribute
-        WHERE attrelid = to_regclass('dinoserve.items_' || number) AND attname = 'vector'
-    ) AS dim FROM galleries";
 
 /// Maximum number of values that pgvector stores of a vector.
 const MAX_DIM: usize = 16_000;
-
-/// Maximum place of an item: far above any that can be written, and low enough for additions.
-const MAX_PLACE: i64 = 1 << 62;
 
 /// Fails if a gallery's last place would be above [`MAX_PLACE`], where it could not be read again.
 pub(super) fn check_place(name: &GalleryName, last_place: i64) -> Outcome<()> {
@@ -50,89 +40,6 @@ pub(super) fn check_place(name: &GalleryName, last_place: i64) -> Outcome<()> {
          a snapshot of it"
     );
     Err(Error::damaged(detail).into())
-}
-
-fn gallery_row(row: &Row) -> Outcome<GalleryRow> {
-    let number: i64 = row.get("number");
-    let name: String = row.get("name");
-    let damaged = |damage: &dyn std::fmt::Display| {
-        let detail = format!(
-            "the gallery `{name}` is damaged: {damage}; delete it, or restore a snapshot of it"
-        );
-        Error::damaged(detail)
-    };
-    let binding: Binding =
-        serde_json::from_str(row.get("binding")).map_err(|error| damaged(&error))?;
-    binding.check_possible().map_err(|error| damaged(&error))?;
-    let columns: Option<i32> = row.get("dim");
-    if columns.is_some_and(|columns| usize::try_from(columns) != Ok(binding.dim)) {
-        return Err(damaged(&"its table holds vectors of another width").into());
-    }
-    let last_place: i64 = row.get("last_place");
-    if !(0..=MAX_PLACE).contains(&last_place) {
-        return Err(damaged(&"the number of its last place is out of range").into());
-    }
-    let items: i64 = row.get("items");
-    if !(0..=last_place).contains(&items) {
-        return Err(damaged(&"the number of its items is out of range").into());
-    }
-    let items = items.unsigned_abs();
-    let indexed = if row.get("indexed") { items } else { 0 };
-    Ok(GalleryRow {
-        number,
-        table: schema::items(number),
-        last_place,
-        info: GalleryInfo {
-            number: number.unsigned_abs(),
-            name: GalleryName::stored(name)?,
-            binding,
-            vectors: VectorFormat::F32,
-            items,
-            indexed,
-        },
-    })
-}
-
-pub(super) async fn find(
-    client: &impl GenericClient,
-    name: &GalleryName,
-) -> Outcome<Option<GalleryRow>> {
-    let query = format!("{COLUMNS} WHERE name = $1");
-    let statement = client.prepare_cached(&query).await?;
-    let row = client.query_opt(&statement, &[&name.as_str()]).await?;
-    row.as_ref().map(gallery_row).transpose()
-}
-
-pub(super) async fn require(
-    client: &impl GenericClient,
-    name: &GalleryName,
-) -> Outcome<GalleryRow> {
-    Ok(find(client, name).await?.ok_or_else(|| no_gallery(name))?)
-}
-
-pub(super) async fn list(client: &Connection) -> Outcome<Vec<GalleryInfo>> {
-    let query = format!("{COLUMNS} WHERE name IS NOT NULL ORDER BY name");
-    let rows = client.query(&query, &[]).await?;
-    // A damaged gallery must not hide the others.
-    let usable = rows.iter().filter_map(|row| match gallery_row(row) {
-        Ok(row) => Some(row.info),
-        Err(failure) => {
-            tracing::error!(error = %Error::from(failure), "a gallery cannot be used");
-            None
-        }
-    });
-    Ok(usable.filter(|info| !info.name.is_staging()).collect())
-}
-
-/// Returns the names of the galleries that are being restored.
-pub(super) async fn staging(client: &Connection) -> Outcome<Vec<GalleryName>> {
-    const STAGING: &str = "SELECT name FROM galleries WHERE starts_with(name, $1)";
-    let prefix = &GalleryName::STAGING_PREFIX;
-    let rows = client.query(STAGING, &[prefix]).await?;
-    let names = rows
-        .iter()
-        .map(|row| Ok(GalleryName::stored(row.get::<_, String>(0))?));
-    names.collect()
 }
 
 /// Locks names until the transaction ends. All writers lock in the same order.
@@ -177,6 +84,7 @@ pub(super) async fn find_or_create(
     transaction: &Transaction<'_>,
     name: &GalleryName,
     binding: &Binding,
+    layout: Layout,
 ) -> Outcome<GalleryRow> {
     if let Some(row) = find(transaction, name).await? {
         row.info.binding.check(name, binding)?;
@@ -189,14 +97,64 @@ pub(super) async fn find_or_create(
         );
         return Err(Error::new(Kind::InvalidOption, detail).into());
     }
-    const INSERT: &str = "INSERT INTO galleries (name, binding) VALUES ($1, $2) RETURNING number";
+    const INSERT: &str = "INSERT INTO galleries (name, binding, vectors, partitions)
+                          VALUES ($1, $2, $3, $4) RETURNING number";
+    let Layout {
+        vectors,
+        partitions,
+    } = layout;
     let described = serde_json::to_string(binding).internal("encoding a binding")?;
     let created = transaction
-        .query_one(INSERT, &[&name.as_str(), &described])
+        .query_one(
+            INSERT,
+            &[
+                &name.as_str(),
+                &described,
+                &vectors.to_string(),
+                &(partitions as i32),
+            ],
+        )
         .await?;
-    let create_items = schema::create_items(created.get(0), binding.dim);
+    let create_items = schema::create_items(created.get(0), binding.dim, partitions);
     transaction.batch_execute(&create_items).await?;
     require(transaction, name).await
+}
+
+/// Counts a write of a gallery, with the items that it added, which may be negative. The caller
+/// holds its lock.
+pub(super) async fn count_write(
+    transaction: &Transaction<'_>,
+    gallery: &GalleryRow,
+    added: i64,
+    last_place: i64,
+) -> Outcome<()> {
+    const COUNT: &str = "UPDATE galleries SET version = version + 1, items = items + $2,
+                         last_place = $3 WHERE number = $1";
+    let statement = transaction.prepare_cached(COUNT).await?;
+    transaction
+        .execute(&statement, &[&gallery.number, &added, &last_place])
+        .await?;
+    Ok(())
+}
+
+/// Sets the format of the vectors in the index of a gallery, and returns the one before. The caller
+/// holds its lock.
+pub(super) async fn set_vectors(
+    transaction: &Transaction<'_>,
+    name: &GalleryName,
+    vectors: VectorFormat,
+) -> Outcome<VectorFormat> {
+    const SET: &str = "UPDATE galleries SET vectors = $2, version = version + 1 WHERE number = $1";
+    let gallery = require(transaction, name).await?;
+    let dim = gallery.info.binding.dim;
+    if IndexKind::of(vectors, dim).is_none() {
+        let detail = format!("pgvector has no index of {dim} values as {vectors}; use b1");
+        return Err(Error::option("vectors", detail).into());
+    }
+    transaction
+        .execute(SET, &[&gallery.number, &vectors.to_string()])
+        .await?;
+    Ok(gallery.info.vectors)
 }
 
 /// Removes the name of a gallery, so that it is no longer found, and its documents, and returns

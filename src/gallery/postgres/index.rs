@@ -1,8 +1,10 @@
-//! The approximate index of a gallery: pgvector's HNSW, by inner product.
+//! Builds of approximate indexes.
 //!
-//! A gallery gets one when it grows above the size that is searched exactly. The build blocks
-//! neither readers nor writers. After that PostgreSQL updates the index in the transactions that
-//! change the table.
+//! A gallery gets one when it grows above the size that is searched exactly, and another one when
+//! the format of its vectors is changed. A build blocks neither readers nor writers, and the index
+//! before serves until it has ended. After that PostgreSQL updates the index in the transactions
+//! that change the table. The partitions of a gallery are indexed one after the other, so that the
+//! memory for a build is that of one.
 
 use std::{
     collections::HashMap,
@@ -12,131 +14,215 @@ use std::{
 
 use deadpool_postgres::Object;
 use parking_lot::Mutex;
+use tokio_postgres::error::SqlState;
 
-use super::{connection::Database, failure::Outcome, galleries::GalleryRow};
-use crate::error::Error;
+use super::{
+    connection::Database,
+    failure::Outcome,
+    gallery_row::{self, GalleryRow},
+    index_kind::IndexKind,
+    schema,
+};
+use crate::{error::Error, gallery::GalleryConfig};
 
 /// Time after which a failed build is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(600);
+/// Time after which it is seen whether another server has built the index.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// First key of the advisory locks of index builds, `hnsw` in ASCII; the second is the gallery's
 /// number.
 const LOCKS: i32 = 0x686e_7377;
 
-/// How vectors of a width are indexed. pgvector indexes up to 2000 values in single precision and
-/// up to 4000 in half precision.
-#[derive(Clone, Copy)]
-pub(super) struct Indexing {
-    dim: usize,
-}
-
-impl Indexing {
-    /// Returns `None` for vectors that are too wide for an index.
-    pub(super) fn of(dim: usize) -> Option<Self> {
-        (dim <= 4000).then_some(Self { dim })
-    }
-
-    /// Returns whether the index has lower precision than the table.
-    pub(super) fn is_rounded(self) -> bool {
-        self.dim > 2000
-    }
-
-    pub(super) fn expression(self) -> String {
-        format!("(vector{})", self.cast())
-    }
-
-    pub(super) fn cast(self) -> String {
-        if self.is_rounded() {
-            format!("::halfvec({})", self.dim)
-        } else {
-            String::new()
-        }
-    }
-
-    fn operators(self) -> &'static str {
-        if self.is_rounded() {
-            "halfvec_ip_ops"
-        } else {
-            "vector_ip_ops"
-        }
-    }
-}
-
-/// Builds that this process has started, by gallery number.
+/// Builds that this process has started, by gallery number, and when each is due again.
 #[derive(Default)]
-pub(super) struct Builds(Mutex<HashMap<i64, Instant>>);
+pub(super) struct Builds(Mutex<HashMap<i64, (IndexKind, Instant)>>);
 
 impl Builds {
-    /// Returns whether the caller should build the index of this gallery, and records the build.
-    pub(super) fn is_due(&self, gallery: &GalleryRow, exact_up_to: usize) -> bool {
-        let info = &gallery.info;
-        if info.indexed > 0
-            || info.items <= exact_up_to as u64
-            || Indexing::of(info.binding.dim).is_none()
-        {
-            return false;
+    /// Returns the index that the caller should build for this gallery, if any, and records the
+    /// build.
+    pub(super) fn due(&self, gallery: &GalleryRow, exact_up_to: usize) -> Option<IndexKind> {
+        let wanted = gallery.wanted_index()?;
+        if gallery.has_only(wanted) || gallery.info.items <= exact_up_to as u64 {
+            return None;
         }
-        let mut started = self.0.lock();
-        started.retain(|_, at| at.elapsed() < RETRY_AFTER);
-        started.insert(gallery.number, Instant::now()).is_none()
+        let mut builds = self.0.lock();
+        let now = Instant::now();
+        if builds
+            .get(&gallery.number)
+            .is_some_and(|(kind, again)| *kind == wanted && now < *again)
+        {
+            return None;
+        }
+        builds.insert(gallery.number, (wanted, now + RETRY_AFTER));
+        Some(wanted)
+    }
+
+    /// Records the end of a build.
+    fn end(&self, gallery: i64, end: End) {
+        let mut builds = self.0.lock();
+        match end {
+            End::Built => {
+                builds.remove(&gallery);
+            }
+            End::OfAnother => {
+                if let Some((_, again)) = builds.get_mut(&gallery) {
+                    *again = Instant::now() + LOOK_AGAIN_AFTER;
+                }
+            }
+        }
     }
 }
 
-/// Builds the index of a gallery, unless another server is building it.
-pub(super) async fn build(database: Arc<Database>, gallery: GalleryRow) {
+/// How a build ended.
+#[derive(Clone, Copy)]
+enum End {
+    /// The gallery has the index, and no other one.
+    Built,
+    /// Another server is building an index, or the gallery now needs another one.
+    OfAnother,
+}
+
+/// Builds an index of a gallery with up to `max_bytes` of the database's memory, unless another
+/// server is building one, and drops others.
+pub(super) async fn build(
+    database: Arc<Database>,
+    builds: Arc<Builds>,
+    gallery: GalleryRow,
+    kind: IndexKind,
+    max_bytes: u64,
+) {
     let name = gallery.info.name.as_str();
     let started = Instant::now();
-    match try_build(&database, &gallery).await {
-        Ok(true) => tracing::info!(
-            gallery = name,
-            seconds = started.elapsed().as_secs_f32(),
-            "built the index"
-        ),
-        Ok(false) => {}
+    let build = Build {
+        gallery: &gallery,
+        kind,
+        max_bytes,
+    };
+    match build.run(&database).await {
+        Ok(end) => {
+            let seconds = started.elapsed().as_secs_f32();
+            if matches!(end, End::Built) {
+                let vectors = gallery.info.vectors;
+                tracing::info!(gallery = name, %vectors, seconds, "built the index");
+            }
+            builds.end(gallery.number, end);
+        }
         Err(failure) => {
             let error = Error::from(failure);
-            tracing::warn!(gallery = name, %error, "the index was not built; searches stay exact");
+            tracing::warn!(gallery = name, %error, "the index was not built; it is retried later");
         }
     }
 }
 
-async fn try_build(database: &Database, gallery: &GalleryRow) -> Outcome<bool> {
-    let Some(indexing) = Indexing::of(gallery.info.binding.dim) else {
-        return Ok(false);
-    };
-    // Taken out of the pool: the build takes minutes, and closing the connection releases its lock
-    // and settings.
-    let client = Object::take(database.connection().await?);
-    // Numbers beyond 32 bits share a key with others, which only delays a build.
-    let key = gallery.number as i32;
-    let alone: bool = client
-        .query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCKS, &key])
-        .await?
-        .get(0);
-    if !alone {
-        return Ok(false);
+struct Build<'a> {
+    gallery: &'a GalleryRow,
+    kind: IndexKind,
+    max_bytes: u64,
+}
+
+impl Build<'_> {
+    async fn run(&self, database: &Database) -> Outcome<End> {
+        let connection = database.connection().await?;
+        let gallery = self.gallery;
+        // Numbers beyond 32 bits share a key with others, which only delays a build.
+        let key = gallery.number as i32;
+        let alone: bool = connection
+            .query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCKS, &key])
+            .await?
+            .get(0);
+        if !alone {
+            return Ok(End::OfAnother);
+        }
+        // The row may be old: it is that of a search.
+        let current = gallery_row::find(&connection, &gallery.info.name).await;
+        // Taken out of the pool: the build takes minutes, and closing the connection releases its
+        // lock and settings.
+        let client = Object::take(connection);
+        let current = current?.filter(|current| current.number == gallery.number);
+        if current.is_none_or(|current| current.wanted_index() != Some(self.kind)) {
+            return Ok(End::OfAnother);
+        }
+        // A concurrent build waits for older transactions, however long they take, and cannot run
+        // within a transaction.
+        client
+            .batch_execute("SET lock_timeout = 0; SET statement_timeout = 0")
+            .await?;
+        client.batch_execute(&self.memory()).await?;
+        let mut built = false;
+        for part in schema::parts(gallery.number, gallery.partitions) {
+            built |= self.of_part(&client, &part).await?;
+        }
+        for kind in self.kind.others() {
+            for part in schema::parts(gallery.number, gallery.partitions) {
+                client.batch_execute(&drop_index(&part, kind)).await?;
+            }
+        }
+        if built {
+            let analyze = format!("ANALYZE {}", gallery.table);
+            client.batch_execute(&analyze).await?;
+        }
+        Ok(End::Built)
     }
-    const VALID: &str = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1::text)";
-    let number = gallery.number;
-    let table = &gallery.table;
-    let index = format!("dinoserve.items_{number}_vector");
-    let row = client.query_opt(VALID, &[&index]).await?;
-    if row.is_some_and(|row| row.get(0)) {
-        return Ok(false);
+
+    /// Returns the setting of the memory for the build of a part. The setting of the database stays
+    /// if it is higher.
+    fn memory(&self) -> String {
+        let info = &self.gallery.info;
+        let rows = info.items.div_ceil(self.gallery.partitions.max(1) as u64);
+        let least = GalleryConfig::MIN_INDEX_BYTES;
+        // Hashes do not divide rows evenly, and rows are added during the build.
+        let needed = (rows + rows / 8) * self.kind.bytes_in_build(info.binding.dim);
+        let kilobytes = needed.clamp(least, self.max_bytes.max(least)) >> 10;
+        format!(
+            "SELECT set_config('maintenance_work_mem', greatest(
+                 {kilobytes}, (SELECT setting::bigint FROM pg_settings
+                               WHERE name = 'maintenance_work_mem'))::text, false)"
+        )
     }
-    // A concurrent build waits for older transactions, however long they take, and cannot run
-    // within a transaction. An interrupted build leaves an invalid index, which is dropped here.
-    client
-        .batch_execute("SET lock_timeout = 0; SET statement_timeout = 0")
-        .await?;
-    let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {index}");
-    client.batch_execute(&drop).await?;
-    let create = format!(
-        "CREATE INDEX CONCURRENTLY items_{number}_vector ON {table} USING hnsw ({} {})",
-        indexing.expression(),
-        indexing.operators()
-    );
-    client.batch_execute(&create).await?;
-    client.batch_execute(&format!("ANALYZE {table}")).await?;
-    Ok(true)
+
+    /// Builds the index of a part, unless it has one.
+    async fn of_part(&self, client: &tokio_postgres::Client, part: &str) -> Outcome<bool> {
+        const VALID: &str =
+            "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1::text)";
+        let index = index_of(part, self.kind);
+        let row = client.query_opt(VALID, &[&index]).await?;
+        if row.is_some_and(|row| row.get(0)) {
+            return Ok(false);
+        }
+        let dim = self.gallery.info.binding.dim;
+        let create = format!(
+            "CREATE INDEX CONCURRENTLY {} ON {part} USING hnsw ({} {})",
+            index.trim_start_matches("dinoserve."),
+            self.kind.expression("vector", dim),
+            self.kind.operators()
+        );
+        // An interrupted build leaves an invalid index, which is written to.
+        let drop = drop_index(part, self.kind);
+        client.batch_execute(&drop).await?;
+        let mut built = client.batch_execute(&create).await;
+        // Parallel workers share memory, of which containers have little.
+        let lacks_memory = [Some(&SqlState::DISK_FULL), Some(&SqlState::OUT_OF_MEMORY)];
+        if let Err(error) = &built
+            && lacks_memory.contains(&error.code())
+        {
+            tracing::info!(%error, "the index is built again, by one worker");
+            client.batch_execute(&drop).await?;
+            let alone = "SET max_parallel_maintenance_workers = 0";
+            client.batch_execute(alone).await?;
+            built = client.batch_execute(&create).await;
+        }
+        if built.is_err() {
+            client.batch_execute(&drop).await?;
+        }
+        Ok(built.map(|()| true)?)
+    }
+}
+
+fn index_of(part: &str, kind: IndexKind) -> String {
+    format!("{part}_{}", kind.name())
+}
+
+fn drop_index(part: &str, kind: IndexKind) -> String {
+    format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index_of(part, kind))
 }

@@ -5,17 +5,23 @@
 
 mod commit;
 mod connection;
+mod document_store;
 mod documents;
 mod failure;
 mod filtering;
 mod galleries;
+mod gallery_row;
 mod index;
+mod index_kind;
 mod item_row;
 mod read;
 mod scan;
 mod schema;
 mod search;
+mod standbys;
 mod store;
+mod tasks;
 mod write;
+mod writer;
 
 pub(super) use self::store::PostgresStore;

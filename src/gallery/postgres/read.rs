@@ -10,7 +10,7 @@ use super::{
     connection::{Connection, LongConnection},
     failure::{Failure, Outcome},
     filtering::{self, Parameters, terms},
-    galleries::{self, GalleryRow},
+    gallery_row::{self, GalleryRow, Version},
     item_row::{self, ItemRow},
 };
 use crate::{
@@ -26,7 +26,7 @@ pub(super) async fn get(
     id: &ItemId,
     parts: Parts,
 ) -> Outcome<Option<StoredItem>> {
-    let gallery = galleries::require(client, name).await?;
+    let gallery = gallery_row::require(client, name).await?;
     let columns = item_row::columns(parts);
     let query = format!("SELECT {columns} FROM {} WHERE id = $1", gallery.table);
     let id = id.as_str().as_bytes();
@@ -40,8 +40,9 @@ pub(super) async fn page(
     after: u64,
     limit: usize,
     filter: Option<&ItemFilter>,
+    at_least: Option<Version>,
 ) -> Outcome<Vec<Item>> {
-    let gallery = galleries::require(client, name).await?;
+    let gallery = gallery_row::require_version(client, name, at_least).await?;
     let mut parameters = Parameters::default();
     let after = parameters.bind(i64::try_from(after).unwrap_or(i64::MAX), Type::INT8);
     let limit = parameters.bind(i64::try_from(limit).unwrap_or(i64::MAX), Type::INT8);
@@ -83,7 +84,7 @@ impl Cursor {
         // wait, and more than a few of these would wait forever.
         client.query_typed("SELECT NULL::vector", &[]).await?;
         client.batch_execute(BEGIN).await?;
-        let gallery = galleries::require(client, name).await?;
+        let gallery = gallery_row::require(client, name).await?;
         let declare = format!(
             "DECLARE everything NO SCROLL CURSOR FOR SELECT {columns} FROM {} ORDER BY place",
             gallery.table

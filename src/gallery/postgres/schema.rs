@@ -14,7 +14,8 @@ use crate::error::{Error, Kind};
 
 /// Migration steps. The version of a database is the number of steps that were applied. Steps are
 /// added and never changed.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     CREATE TABLE galleries (
         number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         -- NULL once the gallery was removed, until its table has no reader and is dropped.
@@ -34,7 +35,18 @@ const STEPS: [&str; 1] = ["
         token uuid PRIMARY KEY DEFAULT gen_random_uuid(),
         at timestamptz NOT NULL DEFAULT now()
     );
-"];
+    ",
+    "
+    ALTER TABLE galleries
+        ADD COLUMN vectors text NOT NULL DEFAULT 'f32',
+        ADD COLUMN partitions integer NOT NULL DEFAULT 1,
+        -- Number of writes. A standby whose row has fewer is behind.
+        ADD COLUMN version bigint NOT NULL DEFAULT 0;
+    -- The same in a database and its standbys, and in no other one.
+    CREATE TABLE identity (id uuid NOT NULL DEFAULT gen_random_uuid());
+    INSERT INTO identity DEFAULT VALUES;
+    ",
+];
 
 /// First key of the advisory locks of writes and migrations: `dino` in ASCII.
 pub(super) const LOCKS: i32 = 0x6469_6e6f;
@@ -161,35 +173,65 @@ async fn extension(transaction: &Transaction<'_>) -> Outcome<()> {
     Ok(())
 }
 
+/// Returns the table of the items of a gallery.
 pub(super) fn items(number: i64) -> String {
     format!("dinoserve.items_{number}")
+}
+
+/// Returns the tables that hold the rows: the partitions, or the table itself if it has only one.
+pub(super) fn parts(number: i64, partitions: usize) -> Vec<String> {
+    let items = items(number);
+    match partitions {
+        0 | 1 => vec![items],
+        _ => (0..partitions)
+            .map(|part| format!("{items}_{part}"))
+            .collect(),
+    }
 }
 
 /// Returns the statements that create the item table of a gallery.
 ///
 /// Vectors are stored in the row while it fits a page, because scans read them. Features and
 /// thumbnails, which scans skip, are stored outside and uncompressed. `metadata` is the JSON as it
-/// was given; `terms` is the part that filters compare.
-pub(super) fn create_items(number: i64, dim: usize) -> String {
+/// was given; `terms` is the part that filters compare. Rows are distributed to partitions by their
+/// id, which PostgreSQL then can keep unique; places are assigned under the gallery's lock.
+pub(super) fn create_items(number: i64, dim: usize, partitions: usize) -> String {
     let items = items(number);
-    format!(
+    let parts = parts(number, partitions);
+    let partitioned = parts.len() > 1;
+    let (keys, distribution) = match partitioned {
+        true => ("PRIMARY KEY (id)", "PARTITION BY HASH (id)"),
+        false => ("PRIMARY KEY (place), UNIQUE (id)", ""),
+    };
+    let mut statements = format!(
         "CREATE TABLE {items} (
-            place bigint PRIMARY KEY,
+            place bigint NOT NULL,
             stored_ms bigint NOT NULL,
             checksum bigint NOT NULL,
             vector vector({dim}) NOT NULL,
-            id bytea NOT NULL UNIQUE,
+            id bytea NOT NULL,
             label text COLLATE \"C\",
             metadata text NOT NULL,
             terms jsonb NOT NULL,
             features bytea,
-            thumbnail bytea
-        );
+            thumbnail bytea,
+            {keys}
+        ) {distribution};
         ALTER TABLE {items}
             ALTER vector SET STORAGE MAIN,
             ALTER features SET STORAGE EXTERNAL,
             ALTER thumbnail SET STORAGE EXTERNAL;
         CREATE INDEX items_{number}_label ON {items} (label);
         CREATE INDEX items_{number}_terms ON {items} USING gin (terms jsonb_path_ops);"
-    )
+    );
+    if partitioned {
+        statements += &format!("CREATE INDEX items_{number}_place ON {items} (place);");
+        for (remainder, part) in parts.iter().enumerate() {
+            statements += &format!(
+                "CREATE TABLE {part} PARTITION OF {items}
+                 FOR VALUES WITH (MODULUS {partitions}, REMAINDER {remainder});"
+            );
+        }
+    }
+    statements
 }

@@ -8,8 +8,8 @@ use super::{
     connection::Connection,
     failure::Outcome,
     filtering::{self, Parameters},
-    galleries::{self, GalleryRow},
-    index::Indexing,
+    gallery_row::{self, GalleryRow, Version},
+    index_kind::IndexKind,
     item_row,
 };
 use crate::gallery::{GalleryName, ItemFilter, ItemId, Neighbor, Query, Search, no_item};
@@ -17,24 +17,30 @@ use crate::gallery::{GalleryName, ItemFilter, ItemId, Neighbor, Query, Search, n
 /// Maximum number of passing items for which a filtered search is exact: comparing so few takes
 /// less time than finding them in the index.
 const MAX_EXACT_PASSING: usize = 10_000;
-/// Maximum number of candidates that pgvector keeps. Searches for more neighbors are exact.
-const MAX_CANDIDATES: usize = 1000;
-/// Minimum number of candidates of a search: recall is above 0.95 at ten neighbors of a million.
-const MIN_CANDIDATES: usize = 200;
+/// Maximum number of candidates that pgvector keeps. It goes on to search if more are taken.
+const MAX_VISITED: usize = 1000;
+/// Maximum number of candidates of a search. Comparing all takes no longer than that of more.
+const MAX_CANDIDATES: usize = 10_000;
+/// Minimum number of candidates that pgvector keeps: of ten neighbors in a million it finds 99 of
+/// 100.
+const MIN_VISITED: usize = 100;
 /// Maximum number of items that the index visits to find enough that pass the filter.
 const MAX_SCAN_TUPLES: usize = 200_000;
 
-/// Returns the nearest items, and the gallery's row, all from one snapshot of the database.
+/// Returns the nearest items, and the gallery's row, all from one snapshot of the database. Fails
+/// with [`Failure::Behind`](super::failure::Failure::Behind) if that lacks a write that `at_least`
+/// has.
 pub(super) async fn nearest(
     client: &mut Connection,
     name: &GalleryName,
     search: &Search,
     exact_up_to: usize,
+    at_least: Option<Version>,
 ) -> Outcome<(Vec<Neighbor>, GalleryRow)> {
     let transaction = client.build_transaction().read_only(true);
     let transaction = transaction.isolation_level(IsolationLevel::RepeatableRead);
     let mut transaction = transaction.start().await?;
-    let gallery = galleries::require(&transaction, name).await?;
+    let gallery = gallery_row::require_version(&transaction, name, at_least).await?;
     search.check(name, &gallery.info.binding)?;
     let vector = match &search.query {
         Query::Vector(vector) => vector.clone(),
@@ -81,15 +87,18 @@ impl VectorQuery<'_> {
         let Self {
             gallery, search, ..
         } = self;
-        let indexed = gallery.info.indexed > 0 && gallery.info.items > exact_up_to as u64;
-        if indexed && !search.exact && search.k <= MAX_CANDIDATES {
+        let above = gallery.info.items > exact_up_to as u64;
+        let index = gallery.index.filter(|_| above && !search.exact);
+        let dim = gallery.info.binding.dim;
+        let index = index.filter(|index| index.candidates(search.k, dim) <= MAX_CANDIDATES);
+        if let Some(index) = index {
             let max = MAX_EXACT_PASSING.min(exact_up_to);
             let few = match &search.filter {
                 Some(filter) => passes_at_most(transaction, gallery, filter, max).await?,
                 None => false,
             };
             if !few {
-                let found = self.by_index(transaction).await?;
+                let found = self.by_index(transaction, index).await?;
                 // With fewer neighbors the index may not have been scanned far enough.
                 if found.len() == search.k {
                     return Ok(found);
@@ -125,7 +134,7 @@ impl VectorQuery<'_> {
         let of = self.parameters();
         let query = format!(
             "SELECT {}, {} AS score FROM {} WHERE {}
-         ORDER BY score DESC, place LIMIT {}",
+             ORDER BY score DESC, place LIMIT {}",
             item_row::ITEM,
             of.score,
             self.gallery.table,
@@ -135,41 +144,38 @@ impl VectorQuery<'_> {
         neighbors(&client.query_typed(&query, &of.parameters.bound()).await?)
     }
 
-    async fn by_index(&self, transaction: &mut Transaction<'_>) -> Outcome<Vec<Neighbor>> {
+    /// Takes candidates from the index, and sorts them by the stored vectors.
+    async fn by_index(
+        &self,
+        transaction: &mut Transaction<'_>,
+        index: IndexKind,
+    ) -> Outcome<Vec<Neighbor>> {
         let Self {
             gallery, search, ..
         } = self;
-        let Some(indexing) = Indexing::of(gallery.info.binding.dim) else {
-            return Ok(Vec::new());
-        };
+        let dim = gallery.info.binding.dim;
         let mut of = self.parameters();
-        let candidates = (2 * search.k).clamp(MIN_CANDIDATES, MAX_CANDIDATES);
-        // Half precision may swap neighbors with similar scores, so more are fetched and sorted
-        // again.
-        let taken = if indexing.is_rounded() {
-            search.k + search.k.max(32)
-        } else {
-            search.k
-        };
+        let taken = index.candidates(search.k, dim);
+        let visited = (2 * search.k).max(taken).clamp(MIN_VISITED, MAX_VISITED);
         let taken = of.parameters.bind(taken as i64, Type::INT8);
         let settings = format!(
-            "SET LOCAL enable_seqscan = off; SET LOCAL hnsw.ef_search = {candidates};
-         SET LOCAL hnsw.iterative_scan = strict_order;
-         SET LOCAL hnsw.max_scan_tuples = {MAX_SCAN_TUPLES}"
+            "SET LOCAL enable_seqscan = off; SET LOCAL hnsw.ef_search = {visited};
+             SET LOCAL hnsw.iterative_scan = strict_order;
+             SET LOCAL hnsw.max_scan_tuples = {MAX_SCAN_TUPLES}"
         );
         let query = format!(
             "WITH nearest AS MATERIALIZED (
-            SELECT {item}, {score} AS score FROM {table} WHERE {passes}
-            ORDER BY {expression} <#> {vector}{cast} LIMIT {taken}
-         ) SELECT * FROM nearest ORDER BY score DESC, place LIMIT {limit}",
+                SELECT {item}, {score} AS score FROM {table} WHERE {passes}
+                ORDER BY {stored} {operator} {query} LIMIT {taken}
+             ) SELECT * FROM nearest ORDER BY score DESC, place LIMIT {limit}",
             item = item_row::ITEM,
             score = of.score,
             passes = of.passes,
-            vector = of.vector,
             limit = of.limit,
             table = gallery.table,
-            expression = indexing.expression(),
-            cast = indexing.cast(),
+            stored = index.expression("vector", dim),
+            operator = index.operator(),
+            query = index.expression(&of.vector, dim),
         );
         // The settings end with the savepoint.
         let savepoint = transaction.transaction().await?;

@@ -1,52 +1,45 @@
 //! The store: connections, transactions and background work around the statements.
 
-use std::{
-    fmt,
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{fmt, future::Future, sync::Arc};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use deadpool_postgres::Transaction;
-use parking_lot::Mutex;
-use tokio::task::JoinSet;
 
 use super::{
-    commit,
     connection::Database,
-    documents,
-    failure::{Failure, Outcome},
-    galleries,
+    failure::Outcome,
+    galleries::{self, Layout},
+    gallery_row,
     index::{self, Builds},
     item_row,
     read::{self, Cursor},
-    schema, search, write,
+    schema, search,
+    standbys::{ReadKind, Standbys},
+    tasks::Tasks,
+    write,
+    writer::Writer,
 };
 use crate::{
     error::{Error, Result},
     gallery::{
-        Binding, CheckReport, DocumentKey, DocumentKind, DocumentStore, GalleryConfig, GalleryInfo,
-        GalleryName, GalleryStore, Item, ItemBatch, ItemChange, ItemFilter, ItemId, ItemStream,
-        Neighbor, OpenMode, Parts, RestoreLock, Search, StoredItem, Written,
+        Binding, CheckReport, GalleryConfig, GalleryInfo, GalleryName, GalleryStore, Item,
+        ItemBatch, ItemChange, ItemFilter, ItemId, ItemStream, Neighbor, OpenMode, Parts,
+        RestoreLock, Search, StoredItem, VectorFormat, Written,
     },
 };
 
 /// Maximum number of lookups of a gallery whose table is dropped between lookup and read.
 const MAX_LOOKUPS: usize = 5;
 
-const CLEANUP_INTERVAL: u64 = 1024;
-
 pub(in crate::gallery) struct PostgresStore {
     database: Arc<Database>,
+    standbys: Standbys,
+    writer: Arc<Writer>,
+    builds: Arc<Builds>,
+    tasks: Arc<Tasks>,
     exact_up_to: usize,
-    builds: Builds,
-    writes: AtomicU64,
-    /// Index builds and cleanups. Both are resumed later if they are interrupted.
-    tasks: Mutex<JoinSet<()>>,
+    /// Maximum memory of the database for the build of an index.
+    index_bytes: u64,
 }
 
 impl PostgresStore {
@@ -56,12 +49,8 @@ impl PostgresStore {
         config: &GalleryConfig,
         mode: OpenMode,
     ) -> Result<Self> {
-        let least = GalleryConfig::MIN_CONNECTIONS;
-        if config.connections < least {
-            let detail = format!("must be {least} or more, so that no work waits for other work");
-            return Err(Error::option("gallery-connections", detail));
-        }
-        let database = Arc::new(Database::new(url, config.connections)?);
+        check(config)?;
+        let database = Arc::new(Database::new("gallery", url, config.connections)?);
         let prepare = async {
             let mut connection = database.connection().await?;
             match mode {
@@ -77,39 +66,55 @@ impl PostgresStore {
             // Readers do not build indexes.
             OpenMode::Read => usize::MAX,
         };
+        let layout = Layout {
+            vectors: config.vectors,
+            partitions: config.partitions,
+        };
+        // Commands that read a store search nothing.
+        let urls: &[String] = match mode {
+            OpenMode::Serve => &config.standbys,
+            OpenMode::Read => &[],
+        };
+        let standbys = Standbys::open(Arc::clone(&database), urls, config).await?;
+        let tasks = Arc::new(Tasks::default());
+        let writer = Writer::new(Arc::clone(&database), layout, Arc::clone(&tasks));
         let store = Self {
             database,
+            standbys,
+            writer: Arc::new(writer),
+            builds: Arc::default(),
+            tasks,
             exact_up_to,
-            builds: Builds::default(),
-            writes: AtomicU64::new(1),
-            tasks: Mutex::default(),
+            index_bytes: config.index_bytes,
         };
         if mode == OpenMode::Serve {
-            store.clean_up();
+            store.writer.clean_up();
         }
         Ok(store)
     }
 
-    fn in_background(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock();
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
+    /// Sets the format of the vectors in the index of a gallery, and returns the one before. The
+    /// next search of a server begins to make the index.
+    pub(in crate::gallery) async fn set_vectors(
+        url: &str,
+        config: &GalleryConfig,
+        name: &GalleryName,
+        vectors: VectorFormat,
+    ) -> Result<VectorFormat> {
+        check_format(vectors, "vectors")?;
+        let store = Self::open(url, config, OpenMode::Read).await?;
+        let set = async |txn: &Transaction<'_>| galleries::set_vectors(txn, name, vectors).await;
+        let before = store.writer.write(&[name], set).await;
+        store.close().await;
+        before
     }
 
-    /// Drops the tables of removed galleries and the tokens of old writes, in the background.
-    fn clean_up(&self) {
-        let database = Arc::clone(&self.database);
-        self.in_background(async move {
-            let cleaned_up = async {
-                let mut connection = database.connection().await?;
-                galleries::drop_removed(&mut connection).await?;
-                commit::forget(&connection).await
-            };
-            if let Err(failure) = cleaned_up.await {
-                let error = Error::from(failure);
-                tracing::warn!(%error, "removed galleries are dropped later");
-            }
-        });
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub(super) fn writer(&self) -> &Writer {
+        &self.writer
     }
 
     /// Runs a read, again if the gallery was replaced between the lookup of its row and the read of
@@ -134,24 +139,30 @@ impl PostgresStore {
         })
         .await
     }
+}
 
-    /// Runs `work` in a transaction that holds the locks of `names`, and commits it.
-    async fn write<T>(
-        &self,
-        names: &[&GalleryName],
-        work: impl AsyncFnOnce(&Transaction<'_>) -> Outcome<T>,
-    ) -> Result<T> {
-        let (mut connection, _permit) = self.database.writer().await?;
-        let transaction = connection.transaction().await.map_err(Failure::from)?;
-        galleries::lock(&transaction, names).await?;
-        let value = work(&transaction).await?;
-        commit::commit(&self.database, transaction).await?;
-        let earlier_writes = self.writes.fetch_add(1, Ordering::Relaxed);
-        if earlier_writes.is_multiple_of(CLEANUP_INTERVAL) {
-            self.clean_up();
-        }
-        Ok(value)
+/// Checks the settings for a database.
+fn check(config: &GalleryConfig) -> Result<()> {
+    let least = GalleryConfig::MIN_CONNECTIONS;
+    if config.connections < least {
+        let detail = format!("must be {least} or more, so that no work waits for other work");
+        return Err(Error::option("gallery-connections", detail));
     }
+    let most = GalleryConfig::MAX_PARTITIONS;
+    if !(1..=most).contains(&config.partitions) {
+        let detail = format!("must be a number from 1 to {most}");
+        return Err(Error::option("gallery-partitions", detail));
+    }
+    check_format(config.vectors, "gallery-vectors")
+}
+
+fn check_format(vectors: VectorFormat, flag: &str) -> Result<()> {
+    if vectors == VectorFormat::I8 {
+        let detail = "must be f32, f16 or b1 for a gallery in PostgreSQL: pgvector has no vectors \
+                      of 8-bit values";
+        return Err(Error::option(flag, detail));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for PostgresStore {
@@ -169,11 +180,11 @@ impl GalleryStore for PostgresStore {
     }
 
     async fn galleries(&self) -> Result<Vec<GalleryInfo>> {
-        Ok(galleries::list(&self.database.connection().await?).await?)
+        Ok(gallery_row::list(&self.database.connection().await?).await?)
     }
 
     async fn staging_galleries(&self) -> Result<Vec<GalleryName>> {
-        Ok(galleries::staging(&self.database.connection().await?).await?)
+        Ok(gallery_row::staging(&self.database.connection().await?).await?)
     }
 
     async fn lock_restore(&self, target: &str) -> Result<Option<RestoreLock>> {
@@ -182,14 +193,15 @@ impl GalleryStore for PostgresStore {
     }
 
     async fn gallery(&self, name: &GalleryName) -> Result<Option<GalleryInfo>> {
-        let row = galleries::find(&self.database.connection().await?, name).await?;
+        let row = gallery_row::find(&self.database.connection().await?, name).await?;
         Ok(row.map(|row| row.info))
     }
 
     async fn create(&self, name: &GalleryName, binding: &Binding) -> Result<GalleryInfo> {
         let row = self
+            .writer
             .write(&[name], async |txn| {
-                galleries::find_or_create(txn, name, binding).await
+                galleries::find_or_create(txn, name, binding, self.writer.layout()).await
             })
             .await?;
         Ok(row.info)
@@ -197,9 +209,10 @@ impl GalleryStore for PostgresStore {
 
     async fn remove(&self, name: &GalleryName) -> Result<bool> {
         let existed = self
+            .writer
             .write(&[name], async |txn| galleries::remove(txn, name).await)
             .await?;
-        self.clean_up();
+        self.writer.clean_up();
         Ok(existed)
     }
 
@@ -209,17 +222,17 @@ impl GalleryStore for PostgresStore {
         to: &GalleryName,
         replaces: bool,
     ) -> Result<()> {
-        self.write(&[from, to], async |txn| {
-            galleries::rename(txn, from, to, replaces).await
-        })
-        .await?;
-        self.clean_up();
+        self.writer
+            .write(&[from, to], async |txn| {
+                galleries::rename(txn, from, to, replaces).await
+            })
+            .await?;
+        self.writer.clean_up();
         Ok(())
     }
 
     async fn put_batch(&self, name: &GalleryName, batch: ItemBatch) -> Result<Vec<Written>> {
-        self.write(&[name], async |txn| write::put(txn, name, &batch).await)
-            .await
+        self.writer.put(name, batch).await
     }
 
     async fn update(
@@ -228,14 +241,16 @@ impl GalleryStore for PostgresStore {
         id: &ItemId,
         change: ItemChange,
     ) -> Result<Option<Item>> {
-        self.write(&[name], async |txn| {
-            write::update(txn, name, id, &change).await
-        })
-        .await
+        self.writer
+            .write(&[name], async |txn| {
+                write::update(txn, name, id, &change).await
+            })
+            .await
     }
 
     async fn delete(&self, name: &GalleryName, ids: Vec<ItemId>) -> Result<Vec<bool>> {
-        self.write(&[name], async |txn| write::delete(txn, name, &ids).await)
+        self.writer
+            .write(&[name], async |txn| write::delete(txn, name, &ids).await)
             .await
     }
 
@@ -259,9 +274,21 @@ impl GalleryStore for PostgresStore {
         filter: Option<&ItemFilter>,
     ) -> Result<Vec<Item>> {
         self.read_with(|| async {
-            let scan = self.database.page().await?;
-            scan.run(async |connection| read::page(connection, name, after, limit, filter).await)
-                .await
+            let mut source = self.standbys.source(name).await?;
+            loop {
+                let read = async {
+                    let scan = source.connection(ReadKind::Page).await?;
+                    let version = source.version();
+                    scan.run(async |connection| {
+                        read::page(connection, name, after, limit, filter, version).await
+                    })
+                    .await
+                };
+                let outcome = read.await;
+                if let Some(outcome) = source.settle(outcome).await {
+                    return outcome;
+                }
+            }
         })
         .await
     }
@@ -269,15 +296,28 @@ impl GalleryStore for PostgresStore {
     async fn search(&self, name: &GalleryName, search: Search) -> Result<Vec<Neighbor>> {
         let (neighbors, gallery) = self
             .read_with(|| async {
-                let scan = self.database.search().await?;
-                scan.run(async |connection| {
-                    search::nearest(connection, name, &search, self.exact_up_to).await
-                })
-                .await
+                let mut source = self.standbys.source(name).await?;
+                loop {
+                    let read = async {
+                        let scan = source.connection(ReadKind::Search).await?;
+                        let version = source.version();
+                        scan.run(async |connection| {
+                            let exact_up_to = self.exact_up_to;
+                            search::nearest(connection, name, &search, exact_up_to, version).await
+                        })
+                        .await
+                    };
+                    let outcome = read.await;
+                    if let Some(outcome) = source.settle(outcome).await {
+                        return outcome;
+                    }
+                }
             })
             .await?;
-        if self.builds.is_due(&gallery, self.exact_up_to) {
-            self.in_background(index::build(Arc::clone(&self.database), gallery));
+        if let Some(kind) = self.builds.due(&gallery, self.exact_up_to) {
+            let (database, builds) = (Arc::clone(&self.database), Arc::clone(&self.builds));
+            let build = index::build(database, builds, gallery, kind, self.index_bytes);
+            self.tasks.spawn(build);
         }
         Ok(neighbors)
     }
@@ -297,29 +337,9 @@ impl GalleryStore for PostgresStore {
     }
 
     async fn close(&self) {
-        let mut tasks = std::mem::take(&mut *self.tasks.lock());
-        tasks.shutdown().await;
+        self.writer.close().await;
+        self.tasks.shutdown().await;
+        self.standbys.close();
         self.database.close();
-    }
-}
-
-#[async_trait]
-impl DocumentStore for PostgresStore {
-    async fn put_document(&self, key: DocumentKey<'_>, document: Bytes) -> Result<()> {
-        self.write(&[], async |txn| documents::put(txn, key, &document).await)
-            .await
-    }
-
-    async fn document(&self, key: DocumentKey<'_>) -> Result<Option<Bytes>> {
-        Ok(documents::get(&self.database.connection().await?, key).await?)
-    }
-
-    async fn documents(&self, kind: DocumentKind) -> Result<Vec<String>> {
-        Ok(documents::list(&self.database.connection().await?, kind).await?)
-    }
-
-    async fn remove_document(&self, key: DocumentKey<'_>) -> Result<bool> {
-        self.write(&[], async |txn| documents::remove(txn, key).await)
-            .await
     }
 }

@@ -13,7 +13,8 @@ use tokio_postgres::types::{ToSql, Type};
 use super::{
     failure::Outcome,
     filtering::terms,
-    galleries::{self, GalleryRow},
+    galleries::{self, Layout},
+    gallery_row::{self, GalleryRow},
     item_row::ItemRow,
     read,
 };
@@ -25,64 +26,81 @@ use crate::{
 /// Number of items per statement.
 const CHUNK: usize = 128;
 
-/// Stores items; see [`crate::gallery::GalleryStore::put`]. The caller holds the gallery's lock.
+/// Stores batches one after the other; see [`crate::gallery::GalleryStore::put`]. All have the
+/// binding of the first, and all keep stored items or none does. The caller holds the gallery's
+/// lock.
 pub(super) async fn put(
     transaction: &Transaction<'_>,
     name: &GalleryName,
-    batch: &ItemBatch,
-) -> Outcome<Vec<Written>> {
-    let gallery = galleries::find_or_create(transaction, name, &batch.binding).await?;
-    let known = places(transaction, &gallery, &batch.items).await?;
+    batches: &[&ItemBatch],
+    layout: Layout,
+) -> Outcome<Vec<Vec<Written>>> {
+    let Some(first) = batches.first() else {
+        return Ok(Vec::new());
+    };
+    let gallery = galleries::find_or_create(transaction, name, &first.binding, layout).await?;
+    let items = batches.iter().flat_map(|batch| &batch.items);
+    let known = places(transaction, &gallery, items.clone()).await?;
 
-    let mut last_place = gallery.last_place;
-    let mut rows: Vec<(i64, &NewItem)> = Vec::with_capacity(batch.items.len());
-    let mut row_of: HashMap<&ItemId, usize> = HashMap::with_capacity(batch.items.len());
-    let mut written = Vec::with_capacity(batch.items.len());
-    for item in &batch.items {
-        if let Some(&row) = row_of.get(&item.id) {
-            let place = rows[row].0.unsigned_abs();
-            if batch.keeps_stored {
-                written.push(Written::Kept { place });
-            } else {
-                rows[row].1 = item;
-                written.push(Written::Replaced { place });
-            }
-            continue;
-        }
-        let known_place = known.get(item.id.as_str().as_bytes()).copied();
-        if batch.keeps_stored
-            && let Some(place) = known_place
-        {
-            let place = place.unsigned_abs();
-            written.push(Written::Kept { place });
-            continue;
-        }
-        row_of.insert(&item.id, rows.len());
-        last_place += i64::from(known_place.is_none());
-        let row_place = known_place.unwrap_or(last_place);
-        rows.push((row_place, item));
-        let place = row_place.unsigned_abs();
-        written.push(match known_place {
-            Some(_) => Written::Replaced { place },
-            None => Written::Created { place },
-        });
+    let mut new_rows = NewRows {
+        known,
+        rows: Vec::with_capacity(items.clone().count()),
+        row_of: HashMap::new(),
+        last_place: gallery.last_place,
+    };
+    let mut written = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let items = batch.items.iter();
+        let of_batch = items.map(|item| new_rows.add(item, first.keeps_stored));
+        written.push(of_batch.collect());
     }
 
-    galleries::check_place(name, last_place)?;
+    galleries::check_place(name, new_rows.last_place)?;
     let stored_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as i64;
-    for rows in rows.chunks(CHUNK) {
+    for rows in new_rows.rows.chunks(CHUNK) {
         store(transaction, &gallery, stored_ms, rows).await?;
     }
-    const COUNT: &str =
-        "UPDATE galleries SET items = items + $2, last_place = $3 WHERE number = $1";
-    let added = last_place - gallery.last_place;
-    if added > 0 {
-        let statement = transaction.prepare_cached(COUNT).await?;
-        transaction
-            .execute(&statement, &[&gallery.number, &added, &last_place])
-            .await?;
+    if !new_rows.rows.is_empty() {
+        let added = new_rows.last_place - gallery.last_place;
+        galleries::count_write(transaction, &gallery, added, new_rows.last_place).await?;
     }
     Ok(written)
+}
+
+/// Rows that a write will store, each id once.
+struct NewRows<'a> {
+    /// Places of stored items, by id.
+    known: HashMap<Vec<u8>, i64>,
+    rows: Vec<(i64, &'a NewItem)>,
+    row_of: HashMap<&'a ItemId, usize>,
+    last_place: i64,
+}
+
+impl<'a> NewRows<'a> {
+    fn add(&mut self, item: &'a NewItem, keeps_stored: bool) -> Written {
+        if let Some(&row) = self.row_of.get(&item.id) {
+            let place = self.rows[row].0.unsigned_abs();
+            if keeps_stored {
+                return Written::Kept { place };
+            }
+            self.rows[row].1 = item;
+            return Written::Replaced { place };
+        }
+        let known = self.known.get(item.id.as_str().as_bytes()).copied();
+        if keeps_stored && let Some(place) = known {
+            let place = place.unsigned_abs();
+            return Written::Kept { place };
+        }
+        self.last_place += i64::from(known.is_none());
+        let place = known.unwrap_or(self.last_place);
+        self.row_of.insert(&item.id, self.rows.len());
+        self.rows.push((place, item));
+        let place = place.unsigned_abs();
+        match known {
+            Some(_) => Written::Replaced { place },
+            None => Written::Created { place },
+        }
+    }
 }
 
 /// Changes an item; see [`crate::gallery::GalleryStore::update`]. The caller holds the gallery's
@@ -93,7 +111,7 @@ pub(super) async fn update(
     id: &ItemId,
     change: &ItemChange,
 ) -> Outcome<Option<Item>> {
-    let gallery = galleries::require(transaction, name).await?;
+    let gallery = gallery_row::require(transaction, name).await?;
     let Some(stored) = read::verified_item(transaction, &gallery, id).await? else {
         return Ok(None);
     };
@@ -101,6 +119,7 @@ pub(super) async fn update(
     let new = change.applied_to(stored);
     let stored_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as i64;
     store(transaction, &gallery, stored_ms, &[(place as i64, &new)]).await?;
+    galleries::count_write(transaction, &gallery, 0, gallery.last_place).await?;
     Ok(Some(new.stored_at(place, stored_ms.unsigned_abs())))
 }
 
@@ -108,15 +127,12 @@ pub(super) async fn update(
 async fn places(
     transaction: &Transaction<'_>,
     gallery: &GalleryRow,
-    items: &[NewItem],
+    items: impl Iterator<Item = &NewItem>,
 ) -> Outcome<HashMap<Vec<u8>, i64>> {
     if gallery.info.items == 0 {
         return Ok(HashMap::new());
     }
-    let ids: Vec<&[u8]> = items
-        .iter()
-        .map(|item| item.id.as_str().as_bytes())
-        .collect();
+    let ids: Vec<&[u8]> = items.map(|item| item.id.as_str().as_bytes()).collect();
     let query = format!("SELECT id, place FROM {} WHERE id = ANY($1)", gallery.table);
     let rows = transaction
         .query_typed(&query, &[(&ids, Type::BYTEA_ARRAY)])
@@ -145,7 +161,7 @@ async fn store(
                          thumbnail)
          SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::vector[], $5::bytea[],
                               $6::text[], $7::text[], $8::jsonb[], $9::bytea[], $10::bytea[])
-         ON CONFLICT (place) DO UPDATE SET
+         ON CONFLICT (id) DO UPDATE SET
              stored_ms = excluded.stored_ms, checksum = excluded.checksum, vector = excluded.vector,
              label = excluded.label, metadata = excluded.metadata, terms = excluded.terms,
              features = excluded.features, thumbnail = excluded.thumbnail",
@@ -178,7 +194,7 @@ pub(super) async fn delete(
     name: &GalleryName,
     ids: &[ItemId],
 ) -> Outcome<Vec<bool>> {
-    let gallery = galleries::require(transaction, name).await?;
+    let gallery = gallery_row::require(transaction, name).await?;
     let requested: Vec<&[u8]> = ids.iter().map(|id| id.as_str().as_bytes()).collect();
     let table = &gallery.table;
     let statement = format!("DELETE FROM {table} WHERE id = ANY($1) RETURNING id");
@@ -186,11 +202,8 @@ pub(super) async fn delete(
         .query_typed(&statement, &[(&requested, Type::BYTEA_ARRAY)])
         .await?;
     if !rows.is_empty() {
-        const COUNT: &str = "UPDATE galleries SET items = items - $2 WHERE number = $1";
-        let statement = transaction.prepare_cached(COUNT).await?;
-        transaction
-            .execute(&statement, &[&gallery.number, &(rows.len() as i64)])
-            .await?;
+        let added = -(rows.len() as i64);
+        galleries::count_write(transaction, &gallery, added, gallery.last_place).await?;
     }
     // For an id that is given twice, only the first counts.
     let mut deleted: HashSet<&[u8]> = rows.iter().map(|row| row.get(0)).collect();

@@ -19,6 +19,7 @@ over_both_stores!(
     a_renamed_gallery_may_replace_another,
     a_removed_gallery_can_be_created_again,
     documents_are_kept_by_kind_and_name,
+    of_documents_changed_at_once_no_change_is_lost,
 );
 
 async fn galleries_are_listed_by_name(place: &Place) {
@@ -430,6 +431,41 @@ async fn documents_are_kept_by_kind_and_name(place: &Place) {
     assert_eq!(store.documents(DocumentKind::Probe).await.unwrap(), ["a"]);
     assert_eq!(store.documents(DocumentKind::Basis).await.unwrap().len(), 2);
     assert!(store.galleries().await.unwrap().is_empty());
+}
+
+async fn of_documents_changed_at_once_no_change_is_lost(place: &Place) {
+    let (first, missing) = (basis("first"), basis("missing"));
+    let store = place.open().await;
+    let key = DocumentKey::from(&missing);
+    let (before, after) = (Bytes::new(), Bytes::from_static(b"x"));
+    let replaced = store.replace_document(key, &before, after);
+    assert!(!replaced.await.unwrap());
+    assert_eq!(store.document(key).await.unwrap(), None);
+
+    let key = DocumentKey::from(&first);
+    store.put_document(key, Bytes::new()).await.unwrap();
+    let writers: Vec<_> = (0..8u8)
+        .map(|writer| {
+            let (store, name) = (store.clone(), first.clone());
+            tokio::spawn(async move {
+                let key = DocumentKey::from(&name);
+                let mut added = 0;
+                while added < 5 {
+                    let before = store.require_document(key).await.unwrap();
+                    let document = [&before[..], &[writer]].concat().into();
+                    let replaced = store.replace_document(key, &before, document);
+                    added += u8::from(replaced.await.unwrap());
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let mut document = store.require_document(key).await.unwrap().to_vec();
+    document.sort_unstable();
+    let expected: Vec<u8> = (0..8).flat_map(|writer| [writer; 5]).collect();
+    assert_eq!(document, expected);
 }
 
 fn probe(name: &str) -> ProbeName {

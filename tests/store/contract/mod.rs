@@ -1,11 +1,13 @@
 //! One suite over both stores: the contract of [`dinoserve::gallery::GalleryStore`].
 
 mod database;
+mod database_at_size;
 mod galleries;
 mod items;
 mod restores;
 mod search;
 mod soak;
+mod standbys;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -15,7 +17,7 @@ use dinoserve::{
     features::pool::Pooling,
     gallery::{
         self, Binding, Gallery, GalleryConfig, GalleryName, Item, ItemId, Label, Metadata, NewItem,
-        OpenMode, Parts, StoredItem, Written,
+        OpenMode, Parts, StoredItem, VectorFormat, Written,
     },
     model::ModelId,
     vision::{Preprocessing, ResizeMode},
@@ -24,7 +26,8 @@ use futures_util::TryStreamExt;
 
 use crate::support::{postgres::Postgres, scratch};
 
-/// Makes one test per store of each function; each starts with an empty store.
+/// Makes one test per store of each function; each starts with an empty store. Both stores are also
+/// tested with vectors in one bit, and the database with items in partitions.
 macro_rules! over_both_stores {
     ($($test:ident),+ $(,)?) => {
         mod embedded {
@@ -32,6 +35,15 @@ macro_rules! over_both_stores {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $test() {
                 super::$test(&Place::folder(stringify!($test))).await;
+            })+
+        }
+
+        mod embedded_bits {
+            use crate::store::contract::Place;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                let place = Place::folder(concat!(stringify!($test), "-b1"));
+                super::$test(&place.in_bits()).await;
             })+
         }
 
@@ -44,30 +56,75 @@ macro_rules! over_both_stores {
                 }
             })+
         }
+
+        mod postgres_partitions {
+            use crate::store::contract::Place;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                if let Some(place) = Place::database(stringify!($test)) {
+                    super::$test(&place.in_bits().in_partitions(3)).await;
+                }
+            })+
+        }
     };
 }
 use over_both_stores;
 
-/// The location of a store, which can be opened several times.
-pub enum Place {
+/// The location of a store, which can be opened several times, and how it is opened.
+pub struct Place {
+    pub site: Site,
+    pub config: GalleryConfig,
+}
+
+pub enum Site {
     Folder(PathBuf),
     Database(Postgres),
 }
 
 impl Place {
+    fn new(site: Site) -> Self {
+        let config = GalleryConfig::default();
+        Self { site, config }
+    }
+
     pub fn folder(name: &str) -> Self {
-        Self::Folder(scratch(name))
+        Self::new(Site::Folder(scratch(name)))
     }
 
     /// Starts PostgreSQL. Returns `None` and reports the test as skipped where it cannot run.
     pub fn database(name: &str) -> Option<Self> {
-        Postgres::start(name).map(Self::Database)
+        Postgres::start(name).map(|server| Self::new(Site::Database(server)))
+    }
+
+    pub fn with_vectors(mut self, vectors: VectorFormat) -> Self {
+        self.config.vectors = vectors;
+        self
+    }
+
+    pub fn in_bits(self) -> Self {
+        self.with_vectors(VectorFormat::B1)
+    }
+
+    pub fn in_partitions(mut self, partitions: usize) -> Self {
+        self.config.partitions = partitions;
+        self
+    }
+
+    pub fn is_folder(&self) -> bool {
+        matches!(self.site, Site::Folder(_))
+    }
+
+    pub fn server(&self) -> &Postgres {
+        match &self.site {
+            Site::Folder(_) => panic!("a folder has no server"),
+            Site::Database(server) => server,
+        }
     }
 
     pub fn location(&self) -> String {
-        match self {
-            Self::Folder(folder) => folder.to_str().expect("a path in UTF-8").to_owned(),
-            Self::Database(server) => server.url(),
+        match &self.site {
+            Site::Folder(folder) => folder.to_str().expect("a path in UTF-8").to_owned(),
+            Site::Database(server) => server.url(),
         }
     }
 
@@ -75,8 +132,8 @@ impl Place {
     /// must be closed.
     pub async fn edit_descriptions(&self, from: &str, to: &str) {
         assert_eq!(from.len(), to.len());
-        match self {
-            Self::Folder(folder) => {
+        match &self.site {
+            Site::Folder(folder) => {
                 let path = folder.join("data.mdb");
                 let mut bytes = std::fs::read(&path).expect("the database");
                 let found: Vec<usize> = bytes
@@ -91,7 +148,7 @@ impl Place {
                 }
                 std::fs::write(&path, bytes).expect("a changed database");
             }
-            Self::Database(server) => {
+            Site::Database(server) => {
                 const EDIT: &str =
                     "UPDATE dinoserve.galleries SET binding = replace(binding, $1, $2)";
                 let client = server.connect().await;
@@ -101,7 +158,7 @@ impl Place {
     }
 
     pub async fn open(&self) -> Gallery {
-        self.open_with(&GalleryConfig::default()).await
+        self.open_with(&self.config).await
     }
 
     /// Opens the store. Waits for a folder until the threads of its last store have ended.

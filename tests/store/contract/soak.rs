@@ -10,12 +10,18 @@ use std::{
 
 use dinoserve::{
     error::Kind,
-    gallery::{Gallery, Item, Parts, Search, Written},
+    gallery::{Gallery, Item, Parts, Search, VectorFormat, Written},
 };
 
 use super::{Place, Random, binding, full, id, name, over_both_stores, read_all};
 
 over_both_stores!(writers_and_readers_work_at_once);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_and_readers_work_at_once_on_8_bit_vectors() {
+    let place = Place::folder("soak-i8").with_vectors(VectorFormat::I8);
+    writers_and_readers_work_at_once(&place).await;
+}
 
 const WRITERS: usize = 8;
 const READERS: usize = 8;
