@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex as AsyncMutex;
@@ -94,7 +95,8 @@ impl StoredBasis {
 #[derive(Debug, Clone)]
 pub struct Bases {
     store: Gallery,
-    /// Held while a basis is read, changed and written back.
+    /// Held while a basis is read, changed and written back, so that the requests of one server do
+    /// not repeat their work. Of several servers, the one that was overtaken repeats it.
     update: Arc<AsyncMutex<()>>,
 }
 
@@ -159,12 +161,13 @@ impl Bases {
         let _update = self.update.lock().await;
         let names = self.store.documents(DocumentKind::Basis).await?;
         let created = !names.iter().any(|known| known == name.as_str());
-        let basis = self.put(extractor, name, about, moments, components);
-        Ok((basis.await?, created))
+        let (basis, document) = Self::encode(extractor, name, about, moments, components).await?;
+        self.store.put_document(name.into(), document).await?;
+        Ok((basis, created))
     }
 
     /// Fits a basis again on its images and on new ones, which are prepared in the same way.
-    /// Updates of one server are serialized; of two servers on one store, the last write wins.
+    /// Of additions at the same time, also by several servers on one store, none is lost.
     ///
     /// # Errors
     /// [`Kind::Conflict`] also if the basis is replaced concurrently.
@@ -188,27 +191,18 @@ impl Bases {
         let added = fitting.moments()?;
         // Taken after the inference, so that others wait only for the store.
         let _update = self.update.lock().await;
-        let bytes = self.store.require_document(name.into()).await?;
-        let document = Document::read(&bytes)?;
-        let current = StoredBasis::read(name, &document)?;
-        if current.about.preprocessing != before.about.preprocessing
-            || current.about.model.fingerprint != before.about.model.fingerprint
-        {
-            let detail = format!(
-                "the basis `{name}` was replaced meanwhile by one of other options; try again"
-            );
-            return Err(Error::new(Kind::Conflict, detail));
+        loop {
+            let bytes = self.store.require_document(name.into()).await?;
+            let (current, moments) = merged(name, &before, &bytes, added.clone())?;
+            let components = current.basis.ranges().len();
+            let (basis, document) =
+                Self::encode(extractor, name, current.about, moments, components).await?;
+            let key = DocumentKey::from(name);
+            if self.store.replace_document(key, &bytes, document).await? {
+                let value = basis;
+                return Ok(Timed { value, stages });
+            }
         }
-        let mut moments = document.moments()?;
-        if moments.dim() != current.basis.dim() {
-            let detail = format!("the basis `{name}` is damaged: its parts have several widths");
-            return Err(Error::damaged(detail));
-        }
-        moments.merge(added);
-        let components = current.basis.ranges().len();
-        let basis = self.put(extractor, name, current.about, moments, components);
-        let value = basis.await?;
-        Ok(Timed { value, stages })
     }
 
     /// Returns a basis.
@@ -260,15 +254,14 @@ impl Bases {
             .await
     }
 
-    /// Fits a basis and stores it.
-    async fn put(
-        &self,
+    /// Fits a basis, and encodes it with its moments.
+    async fn encode(
         extractor: &Extractor,
         name: &BasisName,
         about: BasisInfo,
         moments: Moments,
         components: usize,
-    ) -> Result<StoredBasis> {
+    ) -> Result<(StoredBasis, Bytes)> {
         let about = BasisInfo {
             images: moments.images(),
             patches: moments.patches(),
@@ -281,9 +274,33 @@ impl Bases {
             Ok((basis, document))
         };
         let (basis, document) = extractor.on_blocking_thread("fitting a basis", fit).await?;
-        let document = document.into();
-        self.store.put_document(name.into(), document).await?;
         let name = name.clone();
-        Ok(StoredBasis { name, about, basis })
+        Ok((StoredBasis { name, about, basis }, document.into()))
     }
+}
+
+/// Reads a stored basis, and merges the moments of new images into its own. Fails if it is no
+/// longer one of the same features as `before`.
+fn merged(
+    name: &BasisName,
+    before: &StoredBasis,
+    bytes: &[u8],
+    added: Moments,
+) -> Result<(StoredBasis, Moments)> {
+    let document = Document::read(bytes)?;
+    let current = StoredBasis::read(name, &document)?;
+    if current.about.preprocessing != before.about.preprocessing
+        || current.about.model.fingerprint != before.about.model.fingerprint
+    {
+        let detail =
+            format!("the basis `{name}` was replaced meanwhile by one of other options; try again");
+        return Err(Error::new(Kind::Conflict, detail));
+    }
+    let mut moments = document.moments()?;
+    if moments.dim() != current.basis.dim() {
+        let detail = format!("the basis `{name}` is damaged: its parts have several widths");
+        return Err(Error::damaged(detail));
+    }
+    moments.merge(added);
+    Ok((current, moments))
 }

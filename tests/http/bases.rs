@@ -230,6 +230,30 @@ async fn a_basis_of_two_images_equals_their_joint_basis_with_narrower_ranges() {
 }
 
 #[tokio::test]
+async fn servers_that_add_images_at_once_lose_none() {
+    let store = new_gallery().await;
+    let server = || {
+        let model = tiny("tiny-reg", "model.safetensors");
+        Server::start_on(store.clone(), model, HttpConfig::default())
+    };
+    let servers = [server().await, server().await];
+    let path = "/v1/bases/shared";
+    ok(put(
+        &servers[0],
+        &format!("{path}?size=112&resize=crop"),
+        &[CHELSEA],
+    ))
+    .await;
+    let requests = (0..24).map(|n| ok_json(post(&servers[n % 2], path, &[COFFEE])));
+    futures_util::future::join_all(requests).await;
+    let shared = ok_json(servers[1].get(path)).await;
+    assert_eq!(
+        (&shared["images"], &shared["patches"]),
+        (&json!(25), &json!(25 * 64))
+    );
+}
+
+#[tokio::test]
 async fn adding_images_equals_fitting_all_at_once() {
     let server = Server::tiny_with_gallery().await;
     ok(put(

@@ -38,17 +38,65 @@ impl BankDocuments {
         stored: &StoredInfo,
         features: Bytes,
     ) -> Result<()> {
-        let new = stored.features_name(name);
         let before = self.stored(name).await.ok().flatten();
-        let key = DocumentKey::of_bank_features(&new);
-        self.0.put_document(key, features).await?;
+        self.put_features(name, stored, features).await?;
         self.0.put_document(name.into(), stored.to_bytes()?).await?;
-        if let Some(before) = before {
-            let old = before.features_name(name);
-            if old != new {
-                let key = DocumentKey::of_bank_features(&old);
-                self.0.remove_document(key).await?;
-            }
+        match before {
+            Some(before) => self.remove_features_of(name, &before, stored).await,
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Self::put`], but stores nothing and returns `false` if the bank is no longer `before`.
+    pub(super) async fn replace(
+        &self,
+        name: &BankName,
+        before: &StoredInfo,
+        stored: &StoredInfo,
+        features: Bytes,
+    ) -> Result<bool> {
+        let key = DocumentKey::from(name);
+        let Some(bytes) = self.0.document(key).await? else {
+            return Ok(false);
+        };
+        if StoredInfo::of_bytes(name, &bytes)?.version != before.version {
+            return Ok(false);
+        }
+        self.put_features(name, stored, features).await?;
+        let document = stored.to_bytes()?;
+        let replaced = self.0.replace_document(key, &bytes, document).await?;
+        if replaced {
+            self.remove_features_of(name, before, stored).await?;
+        } else if let Some(current) = self.stored(name).await? {
+            self.remove_features_of(name, stored, &current).await?;
+        } else {
+            self.remove_features(name).await?;
+        }
+        Ok(replaced)
+    }
+
+    async fn put_features(
+        &self,
+        name: &BankName,
+        stored: &StoredInfo,
+        features: Bytes,
+    ) -> Result<()> {
+        let features_name = stored.features_name(name);
+        let key = DocumentKey::of_bank_features(&features_name);
+        self.0.put_document(key, features).await
+    }
+
+    /// Deletes the features of a version that another one has replaced.
+    async fn remove_features_of(
+        &self,
+        name: &BankName,
+        old: &StoredInfo,
+        new: &StoredInfo,
+    ) -> Result<()> {
+        let old = old.features_name(name);
+        if old != new.features_name(name) {
+            let key = DocumentKey::of_bank_features(&old);
+            self.0.remove_document(key).await?;
         }
         Ok(())
     }

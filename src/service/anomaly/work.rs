@@ -57,15 +57,15 @@ impl Work {
         let (stored, features) = extractor
             .on_blocking_thread("encoding a bank", encode)
             .await?;
-        if let Some(before) = before {
-            let current = documents.stored(&name).await?;
-            if current.is_none_or(|current| current.version != before.version) {
-                let detail = format!(
-                    "the bank `{name}` was replaced or deleted meanwhile; add the images again"
-                );
-                return Err(Error::new(Kind::Conflict, detail));
-            }
+        let Some(before) = before else {
+            return documents.put(&name, &stored, features).await;
+        };
+        let replaced = documents.replace(&name, &before, &stored, features).await?;
+        if replaced {
+            return Ok(());
         }
-        documents.put(&name, &stored, features).await
+        let detail =
+            format!("the bank `{name}` was replaced or deleted meanwhile; add the images again");
+        Err(Error::new(Kind::Conflict, detail))
     }
 }
