@@ -281,16 +281,28 @@ def query(
     image: Image | None,
     vector: Vector | None,
     options: Mapping[str, Any],
+    features: Vector | None = None,
 ) -> Call[T]:
-    """Returns a call about one image or one vector."""
+    """Returns a call about one image or one vector, which can have features for probes."""
     if (image is None) == (vector is None):
         raise TypeError("give either an image or a vector")
     if image is not None:
+        if features is not None:
+            raise TypeError("`features` are for vectors; the model makes those of an image")
         return Call(method, path, read, options, files=[encoded(image)])
+    body = {"vector": numbers(vector)}
+    if features is not None:
+        body["features"] = numbers(features)
+    return Call(method, path, read, options, body=body)
+
+
+def numbers(vector: Vector | None) -> list[float]:
+    """Returns a vector as JSON."""
     values = np.asarray(vector, np.float32)
     if values.ndim != 1 or not np.isfinite(values).all():
         raise ValueError("a vector is a list of finite numbers")
-    return Call(method, path, read, options, body={"vector": values.tolist()})
+    found: list[float] = values.tolist()
+    return found
 
 
 def items_of(

@@ -390,11 +390,15 @@ class Client:
         image: Image | None = None,
         *,
         vector: Vector | None = None,
+        features: Vector | None = None,
         **options: Unpack[api.PutItemOptions],
     ) -> api.StoredJson:
-        """Stores an image, or a vector from elsewhere, in a gallery."""
+        """Stores an image, or a vector from elsewhere, in a gallery.
+
+        `features` are those of a vector for probes: CLS and the mean of the patch tokens, one after the other.
+        """
         call: Call[api.StoredJson] = calls.query(
-            "PUT", calls.below("/v1/gallery", id), calls.answer(), image, vector, options
+            "PUT", calls.below("/v1/gallery", id), calls.answer(), image, vector, options, features
         )
         return self._run(call)
 

@@ -85,6 +85,24 @@ impl Binding {
         2 * self.dim / (self.layers * self.pooling.dim(1))
     }
 
+    /// Checks the features of an item for probes, which a store may keep in half precision.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] for another width, or for values outside half precision.
+    pub fn check_features(&self, features: &[f32]) -> Result<()> {
+        let width = self.features_width();
+        let is_finite = |&value: &f32| half::f16::from_f32(value).is_finite();
+        if features.len() == width && features.iter().all(is_finite) {
+            return Ok(());
+        }
+        let detail = format!(
+            "must be {width} numbers in the range of half precision: {} of CLS, then as many of \
+             the mean of the patch tokens",
+            width / 2
+        );
+        Err(Error::option("features", detail))
+    }
+
     /// Checks that vectors of the binding `other` compare with those of the gallery `name`.
     ///
     /// # Errors

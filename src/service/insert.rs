@@ -34,6 +34,9 @@ pub struct NewEntry {
     pub metadata: Metadata,
     /// Content: an image or a vector.
     pub input: QueryInput,
+    /// Features for probes of an item that is a vector: CLS and the mean of the patch tokens, one
+    /// after the other.
+    pub features: Option<Vec<f32>>,
 }
 
 option_enum! {
@@ -123,10 +126,23 @@ impl Galleries {
             thumbnail: None,
         };
         let file = match entry.input {
+            QueryInput::Image(_) if entry.features.is_some() => {
+                let detail = "the model makes those of an image; leave them out";
+                return Err(Error::option("features", detail));
+            }
             QueryInput::Image(file) => file,
             QueryInput::Vector(vector) => {
                 let vector = unit_vector(vector, dim)?;
-                return Ok(Timed::instant(NewItem { vector, ..item }));
+                let features = entry.features;
+                if let Some(features) = &features {
+                    binding.check_features(features)?;
+                }
+                let item = NewItem {
+                    vector,
+                    features,
+                    ..item
+                };
+                return Ok(Timed::instant(item));
             }
         };
         let options = embed_options(binding);

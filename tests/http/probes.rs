@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use dinoserve::{
     features::{
         pool::Pooling,
@@ -311,6 +312,76 @@ async fn a_probe_is_trained_on_stored_images_and_classifies_new_ones() {
         "{answers}"
     );
     assert_eq!(answers["data"][1]["error"]["code"], "undecodable_image");
+}
+
+#[tokio::test]
+async fn vectors_with_features_teach_a_probe() {
+    let store = new_gallery().await;
+    let server = server_on(&store).await;
+    let fingerprint = server.engine().fingerprint().to_owned();
+    fill(&store, "stored", &fingerprint, 60, 3, 1.0).await;
+    let sent = |index: usize| {
+        let item = item(index, None, None);
+        json!({
+            "id": item.id.as_str(), "vector": item.vector, "label": format!("c{}", index % 3),
+            "metadata": item.metadata.object(), "features": features(index, index % 3, 1.0),
+        })
+    };
+    // The first alone, the others together.
+    let mut first = sent(0);
+    let id = first["id"].take();
+    first.as_object_mut().unwrap().remove("id");
+    let created = format!("fingerprint={fingerprint}&gallery=sent");
+    let path = format!(
+        "/v1/gallery/{}?{created}",
+        id.as_str().unwrap().replace(' ', "%20")
+    );
+    ok(server.put(&path).json(&first)).await;
+    let items: Vec<_> = (1..60).map(sent).collect();
+    let body = json!({"gallery": "sent", "items": items});
+    let stored = ok_json(server.post("/v1/gallery").json(&body)).await;
+    assert!(
+        stored["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|one| one["status"] == "created"),
+        "{stored}"
+    );
+    let mut probes = Vec::new();
+    for gallery in ["stored", "sent"] {
+        let plan = json!({"name": gallery, "gallery": gallery, "wait": true});
+        let trained = ok_json(train_on(&server, plan)).await;
+        assert_eq!(trained["probe"]["without_features"], 0);
+        let classified = ok_json(classify(&server, gallery, &features(7, 1, 1.0))).await;
+        probes.push(classified["probabilities"].clone());
+    }
+    assert_eq!(probes[0], probes[1]);
+
+    let file = BASE64_STANDARD.encode(read_golden("dinov2-small-focus/rocket.jpg"));
+    let mut short = sent(1);
+    short["features"] = json!([1.0, 2.0]);
+    let mut infinite = sent(2);
+    infinite["features"][3] = json!(1e300);
+    let image = json!({"id": "x", "image": file, "features": features(1, 1, 1.0)});
+    let mut text = sent(3);
+    text["features"] = json!("1,2");
+    for (item, detail) in [
+        (short, "must be 128 numbers"),
+        (infinite, "half precision"),
+        (image, "leave them out"),
+        (text, "features"),
+    ] {
+        let body = json!({"gallery": "sent", "items": [item]});
+        let answer = ok_json(server.post("/v1/gallery").json(&body)).await;
+        let problem = &answer["data"][0]["error"];
+        assert_eq!(problem["code"], "invalid_option", "{answer}");
+        let found = problem["detail"].as_str().unwrap();
+        assert!(
+            found.contains(detail) && found.contains("features"),
+            "{found}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -131,6 +131,7 @@ impl<'a> Filling<'a> {
             label,
             metadata,
             input: QueryInput::Image(image.read().await?),
+            features: None,
         };
         let made = self
             .galleries

@@ -66,13 +66,8 @@ impl SnapshotRecord {
 
     pub(super) fn into_item(self, binding: &Binding) -> Result<NewItem> {
         check_vector(&self.vector, binding.dim)?;
-        // A store may keep features in half precision, whose range is smaller.
-        let mut features = self.features.iter();
-        let is_finite = features.all(|&value| half::f16::from_f32(value).is_finite());
-        let width = binding.features_width();
-        if !is_finite || ![0, width].contains(&self.features.len()) {
-            let detail = format!("must be {width} values in the range of half precision");
-            return Err(Error::option("features", detail));
+        if !self.features.is_empty() {
+            binding.check_features(&self.features)?;
         }
         Ok(NewItem {
             id: ItemId::new(self.id)?.of_new_item()?,

@@ -17,6 +17,7 @@ use utoipa::IntoParams;
 use super::lenient::{JsonError, Lenient};
 use crate::{
     error::{Error, Kind, Result},
+    gallery::Binding,
     http::{AppState, Rejection},
     names::did_you_mean,
 };
@@ -25,6 +26,8 @@ use crate::{
 const MAX_OPTIONS: usize = 64;
 /// Options whose value may be a JSON object. All others are plain values.
 const OBJECT_OPTIONS: [&str; 2] = ["metadata", "where"];
+/// Option whose value is a list of numbers.
+const FEATURES: &str = "features";
 /// Maximum length of an object as JSON text, in bytes: more than any valid one has, however it is
 /// spaced and escaped.
 const MAX_OBJECT_BYTES: usize = 128 << 10;
@@ -127,7 +130,7 @@ impl FromRequestParts<AppState> for Options {
 }
 
 /// Reads the value of an option from a JSON body. A list, or an object where none is allowed, is
-/// not even parsed.
+/// not even parsed; [`FEATURES`] is a list of numbers.
 pub(crate) fn option_value(name: &str, value: &RawValue) -> Result<Value> {
     let value = value.get();
     if OBJECT_OPTIONS.contains(&name) {
@@ -135,10 +138,24 @@ pub(crate) fn option_value(name: &str, value: &RawValue) -> Result<Value> {
         // Fails for too many levels, or a number that no f64 holds.
         return serde_json::from_str(value).map_err(|error| Error::option(name, error));
     }
+    if name == FEATURES && value.starts_with('[') {
+        check_length(name, value)?;
+        return serde_json::from_str(value).map_err(|error| Error::option(name, error));
+    }
     if value.starts_with(['[', '{']) || value.len() > MAX_VALUE_BYTES {
         return Err(not_a_plain_value(name));
     }
     serde_json::from_str(value).map_err(|_| not_a_plain_value(name))
+}
+
+/// Rejects a list of more numbers than any model makes, so that it is not parsed.
+fn check_length(name: &str, list: &str) -> Result<()> {
+    let max = 2 * Binding::MAX_DIM;
+    if list.bytes().filter(|byte| *byte == b',').count() < max {
+        return Ok(());
+    }
+    let detail = format!("has more than {max} values, the most of any model");
+    Err(Error::option(name, detail))
 }
 
 fn not_a_plain_value(name: &str) -> Error {

@@ -254,7 +254,7 @@ async fn impossible_snapshots_are_refused_with_the_reason(place: &Place) {
             features,
             ..record("a", &one)
         };
-        files.push((file(&good, &[features]), "must be 8 values".to_owned()));
+        files.push((file(&good, &[features]), "must be 8 numbers".to_owned()));
     }
     for id in [".", "..", ""] {
         files.push((

@@ -9,7 +9,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     answer::WriteStatus,
-    params::{ConflictParams, GalleryParams, ItemParams, VectorParams, take_input_options},
+    params::{
+        ConflictParams, FeaturesParam, GalleryParams, ItemParams, VectorParams, take_input_options,
+    },
 };
 use crate::{
     error::Error,
@@ -49,6 +51,9 @@ pub(crate) struct BatchItemJson {
     image: Option<String>,
     /// A vector instead of an image.
     vector: Option<Vec<f32>>,
+    /// Features of a vector for probes: CLS and the mean of the patch tokens of its image, one
+    /// after the other.
+    features: Option<Vec<f32>>,
     /// Label of the item.
     label: Option<String>,
     /// Metadata of the item.
@@ -236,11 +241,13 @@ fn new_entry(item: BatchEntry) -> Result<NewEntry, Error> {
     let id = id.ok_or_else(|| Error::option("id", detail))?;
     let id = ItemId::new(id)?.of_new_item()?;
     let (label, metadata) = options.take::<ItemParams>()?.check()?;
+    let FeaturesParam { features } = options.take()?;
     options.reject_unknown()?;
     Ok(NewEntry {
         id,
         label,
         metadata,
         input,
+        features,
     })
 }

@@ -13,8 +13,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     answer::{ItemJson, WriteStatus},
     params::{
-        ConflictParams, GalleryParams, IdPath, ImageOrVectorJson, ItemParams, VectorParams,
-        take_input_options,
+        ConflictParams, FeaturesParam, GalleryParams, IdPath, ItemParams, NewItemJson,
+        VectorParams, take_input_options,
     },
 };
 use crate::{
@@ -65,9 +65,10 @@ pub(crate) struct StoredJson {
 /// Store an item.
 ///
 /// Runs the model on the image, and stores its vector, its features for probes, and a thumbnail. A
-/// vector from elsewhere can be sent instead of an image. An item with the same id is replaced,
-/// unless `on_conflict` says otherwise; with the header `If-None-Match: *` it stays, and the status
-/// is 412. The write is durable: the response is sent only after fsync.
+/// vector from elsewhere can be sent instead of an image, with features for probes. An item with
+/// the same id is replaced, unless `on_conflict` says otherwise; with the header
+/// `If-None-Match: *` it stays, and the status is 412. The write is durable: the response is sent
+/// only after fsync.
 ///
 /// The first item creates the gallery, with its image options, `pooling` and `layers`. Later items
 /// use these settings of the gallery: leave the options out, since other values are rejected.
@@ -82,7 +83,7 @@ pub(crate) struct StoredJson {
             description = "`*`: a stored item stays, and the status is 412.",
         ),
     ),
-    request_body(content((ImageOrVectorJson = "application/json"))),
+    request_body(content((NewItemJson = "application/json"))),
     responses(
         (status = 201, description = "The item is new.", body = StoredJson),
         (
@@ -114,6 +115,7 @@ pub(crate) async fn put_item(
         false => conflict.on_conflict.unwrap_or_default(),
     };
     let (label, metadata) = options.take::<ItemParams>()?.check()?;
+    let FeaturesParam { features } = options.take()?;
     let input_options = take_input_options(options)?;
     request.options.reject_unknown()?;
     let entry = NewEntry {
@@ -121,6 +123,7 @@ pub(crate) async fn put_item(
         label: label.clone(),
         metadata: metadata.clone(),
         input: request.contents.single()?,
+        features,
     };
     let galleries = service.galleries()?;
     let entries = vec![entry];

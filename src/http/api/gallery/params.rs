@@ -105,6 +105,13 @@ impl ItemParams {
     }
 }
 
+/// Features of an item that is a vector, in JSON.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct FeaturesParam {
+    pub(crate) features: Option<Vec<f32>>,
+}
+
 /// Options of vectors.
 #[derive(Default, Deserialize, IntoParams)]
 #[serde(default)]
@@ -187,6 +194,24 @@ impl Default for SearchParams {
         let SearchOptions { k, exact } = SearchOptions::default();
         Self { k, exact }
     }
+}
+
+/// An image or a vector to store in JSON, along with any of the operation's options.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"image": EXAMPLE_IMAGE, "label": "cat", "metadata": {"year": 2024}}))]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(crate) struct NewItemJson {
+    /// An image file, in base64 or as a `data:` URI.
+    image: Option<String>,
+    /// A vector instead of an image: finite numbers, as many as the gallery's vectors have. Its
+    /// length may be anything but 0.
+    vector: Option<Vec<f32>>,
+    /// Features of a vector for probes: CLS and the mean of the patch tokens of its image, one
+    /// after the other. Without them, probes do not learn from the item.
+    features: Option<Vec<f32>>,
+    /// Any of the operation's options.
+    #[serde(flatten)]
+    options: BTreeMap<String, Value>,
 }
 
 /// Images or a vector in JSON, along with any of the operation's options.
