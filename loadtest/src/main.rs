@@ -5,6 +5,7 @@
 mod accuracy;
 mod client;
 mod comparison;
+mod database;
 mod gallery;
 mod images;
 mod large;
@@ -40,6 +41,8 @@ enum Command {
     Report(report::Options),
     /// Compare gallery searches with FAISS and hnswlib, and write their section of the results
     Gallery(gallery::Options),
+    /// Measure galleries in PostgreSQL, and write their section of the results
+    Database(database::Options),
     /// Fill, kill, open and search a gallery of ten million vectors
     Large(large::Options),
 }
@@ -79,6 +82,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Load(command) => command.run().await,
         Command::Report(options) => report::run(&options).await,
         Command::Gallery(options) => gallery::run(&options).await,
+        Command::Database(options) => database::run(&options).await,
         Command::Large(options) => large::run(&options).await,
     }
 }
