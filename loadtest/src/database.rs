@@ -59,7 +59,8 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         "{HEADING}\n{}, which the database shares with the client. PostgreSQL {version} with \
          pgvector, `shared_buffers` {memory}, `fsync` {sync}. {} vectors of width {DIM} near a \
          curved surface of 24 dimensions; {QUERIES} queries one after the other, {K} neighbors \
-         each, through the store's interface. Medians of {ROUNDS} rounds.\n\n",
+         each, through the store's interface. Medians of {ROUNDS} rounds; \
+         exact searches are ten.\n\n",
         processor(),
         options.count
     );

@@ -31,6 +31,8 @@ pub struct Binding {
 const MAX_TEXT_BYTES: usize = 256;
 
 impl Binding {
+    /// Maximum width of the features for probes.
+    pub const MAX_FEATURES: usize = 2 * Architecture::MAX_SIZE;
     /// Maximum width of vectors: of the widest model, with all layers and with two parts of each.
     pub const MAX_DIM: usize = 2 * Architecture::MAX_LAYERS * Architecture::MAX_SIZE;
 

@@ -69,7 +69,7 @@ pub struct GalleryConfig {
     pub partitions: usize,
     /// Maximum memory of a database for the build of an index, in bytes. More makes it faster.
     pub index_bytes: u64,
-    /// URLs of databases that replicate the one of the galleries, for searches and pages.
+    /// URLs of standbys of the database, for searches and pages.
     pub standbys: Vec<String>,
     /// Maximum time to wait for a standby that lacks the last writes.
     pub standby_wait: Duration,

@@ -16,8 +16,7 @@ pub trait DocumentStore {
     async fn put_document(&self, key: DocumentKey<'_>, document: Bytes) -> Result<()>;
 
     /// Replaces a document that is still the one that was read `before`, and returns whether it
-    /// was. Of several servers that change a document at once, each then changes what the others
-    /// have left.
+    /// was. If several servers change a document at the same time, no change is lost.
     async fn replace_document(
         &self,
         key: DocumentKey<'_>,

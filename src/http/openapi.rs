@@ -139,7 +139,7 @@ fn other_forms(body: &RequestBody) -> &'static [(&'static str, &'static str)] {
         return &[];
     };
     match schema.ref_location.rsplit('/').next() {
-        Some("ImagesJson" | "ImageOrVectorJson") => &[
+        Some("ImagesJson" | "ImageOrVectorJson" | "NewItemJson") => &[
             ("image/*", "File"),
             ("application/octet-stream", "File"),
             ("multipart/form-data", "ImagesForm"),

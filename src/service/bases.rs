@@ -96,7 +96,7 @@ impl StoredBasis {
 pub struct Bases {
     store: Gallery,
     /// Held while a basis is read, changed and written back, so that the requests of one server do
-    /// not repeat their work. Of several servers, the one that was overtaken repeats it.
+    /// not repeat their work. If another server was first, the work is repeated.
     update: Arc<AsyncMutex<()>>,
 }
 
@@ -167,7 +167,7 @@ impl Bases {
     }
 
     /// Fits a basis again on its images and on new ones, which are prepared in the same way.
-    /// Of additions at the same time, also by several servers on one store, none is lost.
+    /// No image is lost if several requests or servers add images at the same time.
     ///
     /// # Errors
     /// [`Kind::Conflict`] also if the basis is replaced concurrently.

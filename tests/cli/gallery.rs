@@ -477,7 +477,7 @@ async fn a_gallery_is_converted_and_renamed() {
     let printed = succeed(&mut gallery(&store, &["convert", "--vectors", "b1"]));
     assert_eq!(printed, "default: vectors as b1, before f32\n");
     let stats = succeed(&mut gallery(&store, &["stats"]));
-    assert!(stats.contains("in memory as b1"), "{stats}");
+    assert!(stats.contains("vectors as b1"), "{stats}");
     let listed = succeed(&mut gallery(&store, &["list"]));
     assert_eq!(
         listed,

@@ -64,6 +64,16 @@ async fn the_server_serves_its_description() {
 }
 
 #[tokio::test]
+async fn an_item_can_be_stored_as_a_file() {
+    let server = Server::tiny().await;
+    let document = ok_json(server.get("/openapi.json")).await;
+    let body = &document["paths"]["/v1/gallery/{id}"]["put"]["requestBody"]["content"];
+    for form in ["image/*", "multipart/form-data", "application/json"] {
+        assert!(body[form].is_object(), "{form} of {body}");
+    }
+}
+
+#[tokio::test]
 async fn the_index_lists_every_operation() {
     let server = Server::tiny().await;
     let index = ok_json(server.get("/v1")).await;

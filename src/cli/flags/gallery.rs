@@ -21,10 +21,10 @@ pub(in crate::cli) struct GalleryFlags {
     #[arg(value_name = "DIR|URL")]
     pub(in crate::cli) location: Option<String>,
 
-    /// Precision of the vectors of new galleries in the memory of the server, or in the index of a
-    /// database: `f16` takes half of it, `i8` a quarter and `b1` a thirtieth, with the scores of
-    /// the vectors on disk. In a folder `f16` takes half of the disk, too, and changes the fourth
-    /// digit of scores; a database has no `i8`
+    /// Precision of the vectors of new galleries, in the memory of the server or in the index of a
+    /// database. In memory `f16` takes half, `i8` a quarter and `b1` a thirtieth; an index has
+    /// links, too, and no `i8`. Scores are those of the vectors on disk, of which `f16` halves
+    /// the size in a folder, and changes the fourth digit of scores
     #[arg(long = "gallery-vectors", env = "DINOSERVE_GALLERY_VECTORS")]
     #[arg(default_value_t, value_parser = names::<VectorFormat>())]
     vectors: VectorFormat,

@@ -32,7 +32,7 @@ impl OneGallery {
         open_store(&self.store, mode).await
     }
 
-    /// Sets the precision of the vectors in memory, and returns the one before.
+    /// Sets the precision of the vectors, and returns the one before.
     pub(super) async fn set_vectors(&self, vectors: VectorFormat) -> anyhow::Result<VectorFormat> {
         let (location, config) = (self.store.location.as_deref(), self.store.config());
         let location = location.context(NO_LOCATION)?;

@@ -37,7 +37,7 @@ struct GalleryStats {
     items: u64,
     /// Number of items in the approximate index.
     indexed: u64,
-    /// Precision of the vectors in memory.
+    /// Precision of the vectors in memory, or in the index of a database.
     vectors: VectorFormat,
     binding: Binding,
     /// Number of items of each label.
@@ -132,7 +132,7 @@ impl GalleryStats {
         let fingerprint = binding.model.fingerprint.short();
         writeln!(
             out,
-            "  {} values of {} (fingerprint {fingerprint}), in memory as {}",
+            "  {} values of {} (fingerprint {fingerprint}), vectors as {}",
             binding.dim, binding.model.name, self.vectors
         )?;
         let images = &binding.preprocessing;

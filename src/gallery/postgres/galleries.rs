@@ -147,7 +147,7 @@ pub(super) async fn set_vectors(
     const SET: &str = "UPDATE galleries SET vectors = $2, version = version + 1 WHERE number = $1";
     let gallery = require(transaction, name).await?;
     let dim = gallery.info.binding.dim;
-    if IndexKind::of(vectors, dim).is_none() {
+    if vectors != VectorFormat::F32 && IndexKind::of(vectors, dim).is_none() {
         let detail = format!("pgvector has no index of {dim} values as {vectors}; use b1");
         return Err(Error::option("vectors", detail).into());
     }

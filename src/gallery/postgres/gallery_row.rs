@@ -70,13 +70,18 @@ impl Version {
 const COLUMNS: &str =
     "SELECT number, name, binding, items, last_place, vectors, partitions, version,
     pg_is_in_recovery() AS is_of_standby, ARRAY(
-        SELECT CASE count(*) FILTER (WHERE indisvalid)
+        SELECT CASE count(*) FILTER (WHERE valid)
             WHEN partitions THEN kind ELSE kind || '?' END
-        FROM unnest(ARRAY['vector', 'half', 'bits']) AS kind,
-            generate_series(0, partitions - 1) AS part, pg_index
-        WHERE indexrelid = to_regclass(concat_ws('_', 'dinoserve.items', number,
-            CASE WHEN partitions > 1 THEN part END, kind))
-        GROUP BY kind
+        FROM (
+            SELECT kind, (
+                SELECT indisvalid FROM pg_index
+                WHERE indexrelid = to_regclass(concat_ws('_', 'dinoserve.items', number,
+                    CASE WHEN partitions > 1 THEN part END, kind))
+            ) AS valid
+            FROM unnest(ARRAY['vector', 'half', 'bits']) AS kind,
+                generate_series(0, partitions - 1) AS part
+            OFFSET 0
+        ) AS parts WHERE valid IS NOT NULL GROUP BY kind
     ) AS indexes, (
         SELECT atttypmod FROM pg_attribute
         WHERE attrelid = to_regclass('dinoserve.items_' || number) AND attname = 'vector'

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio_postgres::error::SqlState;
 
 use super::{
-    connection::Database,
+    connection::{Connection, Database},
     failure::Outcome,
     gallery_row::{self, GalleryRow},
     index_kind::IndexKind,
@@ -65,9 +65,13 @@ impl Builds {
             End::Built => {
                 builds.remove(&gallery);
             }
-            End::OfAnother => {
+            End::OfAnother | End::Failed => {
+                let pause = match end {
+                    End::Failed => RETRY_AFTER,
+                    _ => LOOK_AGAIN_AFTER,
+                };
                 if let Some((_, again)) = builds.get_mut(&gallery) {
-                    *again = Instant::now() + LOOK_AGAIN_AFTER;
+                    *again = Instant::now() + pause;
                 }
             }
         }
@@ -79,8 +83,10 @@ impl Builds {
 enum End {
     /// The gallery has the index, and no other one.
     Built,
-    /// Another server is building an index, or the gallery now needs another one.
+    /// Another server is building an index, or has built it, or the gallery now needs another one.
     OfAnother,
+    /// The database returned an error.
+    Failed,
 }
 
 /// Builds an index of a gallery with up to `max_bytes` of the database's memory, unless another
@@ -111,6 +117,7 @@ pub(super) async fn build(
         Err(failure) => {
             let error = Error::from(failure);
             tracing::warn!(gallery = name, %error, "the index was not built; it is retried later");
+            builds.end(gallery.number, End::Failed);
         }
     }
 }
@@ -134,13 +141,12 @@ impl Build<'_> {
         if !alone {
             return Ok(End::OfAnother);
         }
-        // The row may be old: it is that of a search.
-        let current = gallery_row::find(&connection, &gallery.info.name).await;
+        // The row of the search may be old, or of a standby.
+        let is_needed = self.is_needed(&connection).await;
         // Taken out of the pool: the build takes minutes, and closing the connection releases its
         // lock and settings.
         let client = Object::take(connection);
-        let current = current?.filter(|current| current.number == gallery.number);
-        if current.is_none_or(|current| current.wanted_index() != Some(self.kind)) {
+        if !is_needed? {
             return Ok(End::OfAnother);
         }
         // A concurrent build waits for older transactions, however long they take, and cannot run
@@ -152,6 +158,10 @@ impl Build<'_> {
         let mut built = false;
         for part in schema::parts(gallery.number, gallery.partitions) {
             built |= self.of_part(&client, &part).await?;
+            // The gallery may have been converted during the build.
+            if !self.is_wanted(&database.connection().await?).await? {
+                return Ok(End::OfAnother);
+            }
         }
         for kind in self.kind.others() {
             for part in schema::parts(gallery.number, gallery.partitions) {
@@ -163,6 +173,24 @@ impl Build<'_> {
             client.batch_execute(&analyze).await?;
         }
         Ok(End::Built)
+    }
+
+    /// Returns the row of the gallery if this is the index that it should have.
+    async fn wanting_row(&self, client: &Connection) -> Outcome<Option<GalleryRow>> {
+        let row = gallery_row::find(client, &self.gallery.info.name).await?;
+        Ok(row.filter(|row| {
+            row.number == self.gallery.number && row.wanted_index() == Some(self.kind)
+        }))
+    }
+
+    async fn is_wanted(&self, client: &Connection) -> Outcome<bool> {
+        Ok(self.wanting_row(client).await?.is_some())
+    }
+
+    /// Returns whether the gallery should have this index, and lacks it or has others, too.
+    async fn is_needed(&self, client: &Connection) -> Outcome<bool> {
+        let row = self.wanting_row(client).await?;
+        Ok(row.is_some_and(|row| !row.has_only(self.kind)))
     }
 
     /// Returns the setting of the memory for the build of a part. The setting of the database stays

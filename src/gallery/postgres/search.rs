@@ -19,7 +19,7 @@ use crate::gallery::{GalleryName, ItemFilter, ItemId, Neighbor, Query, Search, n
 const MAX_EXACT_PASSING: usize = 10_000;
 /// Maximum number of candidates that pgvector keeps. It goes on to search if more are taken.
 const MAX_VISITED: usize = 1000;
-/// Maximum number of candidates of a search. Comparing all takes no longer than that of more.
+/// Maximum number of candidates and of neighbors of a search by the index.
 const MAX_CANDIDATES: usize = 10_000;
 /// Minimum number of candidates that pgvector keeps: of ten neighbors in a million it finds 99 of
 /// 100.
@@ -89,8 +89,7 @@ impl VectorQuery<'_> {
         } = self;
         let above = gallery.info.items > exact_up_to as u64;
         let index = gallery.index.filter(|_| above && !search.exact);
-        let dim = gallery.info.binding.dim;
-        let index = index.filter(|index| index.candidates(search.k, dim) <= MAX_CANDIDATES);
+        let index = index.filter(|_| search.k <= MAX_CANDIDATES);
         if let Some(index) = index {
             let max = MAX_EXACT_PASSING.min(exact_up_to);
             let few = match &search.filter {
@@ -155,7 +154,7 @@ impl VectorQuery<'_> {
         } = self;
         let dim = gallery.info.binding.dim;
         let mut of = self.parameters();
-        let taken = index.candidates(search.k, dim);
+        let taken = index.candidates(search.k, dim).min(MAX_CANDIDATES);
         let visited = (2 * search.k).max(taken).clamp(MIN_VISITED, MAX_VISITED);
         let taken = of.parameters.bind(taken as i64, Type::INT8);
         let settings = format!(

@@ -31,6 +31,8 @@ use crate::{
 const POLL: Duration = Duration::from_millis(2);
 /// Time after which a standby that failed is tried again, by one read.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// The same for a standby that stayed behind.
+const RETRY_BEHIND_AFTER: Duration = Duration::from_secs(1);
 
 /// What is read.
 #[derive(Clone, Copy)]
@@ -82,10 +84,11 @@ impl Standbys {
                 retry_at: Mutex::default(),
             };
             match standby.verify(&primary).await {
-                // One that is behind is verified later.
-                Ok(()) | Err(Failure::Behind) => {}
-                Err(Failure::Ours(error)) => return Err(error),
-                Err(failure) => standby.leave_out(failure),
+                Ok(()) => {}
+                Err(Failure::Ours(error)) if error.kind() == Kind::InvalidOption => {
+                    return Err(error);
+                }
+                Err(failure) => standby.mark_unavailable(failure),
             }
             standbys.push(standby);
         }
@@ -115,7 +118,7 @@ impl Standbys {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let count = self.standbys.len();
         let mut in_turn = (0..count).map(|step| &self.standbys[first.wrapping_add(step) % count]);
-        in_turn.find(|standby| standby.may_be_read())
+        in_turn.find(|standby| standby.is_available())
     }
 
     /// Closes the pools of connections.
@@ -140,8 +143,7 @@ impl Source<'_> {
         if let Some((standby, ..)) = self.standby {
             match standby.verify(primary).await {
                 Ok(()) => return kind.connection(&standby.database).await,
-                Err(Failure::Behind) => {}
-                Err(failure) => standby.leave_out(failure),
+                Err(failure) => standby.mark_unavailable(failure),
             }
             self.standby = None;
         }
@@ -160,7 +162,7 @@ impl Source<'_> {
         };
         match outcome {
             Ok(value) => {
-                standby.is_well();
+                standby.mark_available();
                 return Some(Ok(value));
             }
             // The gallery lacks what is read, on the primary as well.
@@ -171,7 +173,9 @@ impl Source<'_> {
                 tokio::time::sleep(POLL).await;
                 return None;
             }
-            Err(failure) if failure.is_of_server() => standby.leave_out(failure),
+            Err(failure) if failure.is_of_server() || matches!(failure, Failure::Behind) => {
+                standby.mark_unavailable(failure);
+            }
             Err(failure) => {
                 let (standby, error) = (standby.database.location(), Error::from(failure));
                 tracing::debug!(standby, %error, "the primary is read");
@@ -194,7 +198,7 @@ impl Standby {
         if is_standby && own.is_none() {
             return Err(Failure::Behind);
         }
-        if !is_standby || own != of_primary {
+        if own != of_primary {
             let detail = format!(
                 "the database at {} is not a standby of the one at {}; give the address of a \
                  streaming replica of it",
@@ -203,13 +207,16 @@ impl Standby {
             );
             return Err(Error::option("gallery-read", detail).into());
         }
+        if !is_standby {
+            let detail = "it is a primary; remove it from --gallery-read, or make it follow again";
+            return Err(Error::new(Kind::Unavailable, detail).into());
+        }
         self.verified.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Returns whether to read from it. Of one that has failed, one read at a time tries whether it
-    /// is well again.
-    fn may_be_read(&self) -> bool {
+    /// Returns whether to read from it. After a failure, one read at a time tests it.
+    fn is_available(&self) -> bool {
         let mut retry_at = self.retry_at.lock();
         let now = Instant::now();
         match *retry_at {
@@ -222,14 +229,26 @@ impl Standby {
         }
     }
 
-    fn is_well(&self) {
-        *self.retry_at.lock() = None;
+    fn mark_available(&self) {
+        if self.retry_at.lock().take().is_some() {
+            let standby = self.database.location();
+            tracing::info!(standby, "the standby is read again");
+        }
     }
 
-    fn leave_out(&self, failure: Failure) {
+    fn mark_unavailable(&self, failure: Failure) {
+        let pause = match failure {
+            Failure::Behind => RETRY_BEHIND_AFTER,
+            _ => RETRY_AFTER,
+        };
         let (standby, error) = (self.database.location(), Error::from(failure));
-        tracing::warn!(standby, %error, "the primary is read instead of a standby");
-        *self.retry_at.lock() = Some(Instant::now() + RETRY_AFTER);
+        let before = self.retry_at.lock().replace(Instant::now() + pause);
+        // Another database may get the address.
+        self.verified.store(false, Ordering::Relaxed);
+        match before {
+            None => tracing::warn!(standby, %error, "the primary is read instead of a standby"),
+            Some(_) => tracing::debug!(standby, %error, "the primary is still read instead"),
+        }
     }
 }
 

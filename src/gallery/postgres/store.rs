@@ -49,7 +49,7 @@ impl PostgresStore {
         config: &GalleryConfig,
         mode: OpenMode,
     ) -> Result<Self> {
-        check(config)?;
+        check(config, mode)?;
         let database = Arc::new(Database::new("gallery", url, config.connections)?);
         let prepare = async {
             let mut connection = database.connection().await?;
@@ -142,7 +142,7 @@ impl PostgresStore {
 }
 
 /// Checks the settings for a database.
-fn check(config: &GalleryConfig) -> Result<()> {
+fn check(config: &GalleryConfig, mode: OpenMode) -> Result<()> {
     let least = GalleryConfig::MIN_CONNECTIONS;
     if config.connections < least {
         let detail = format!("must be {least} or more, so that no work waits for other work");
@@ -153,7 +153,11 @@ fn check(config: &GalleryConfig) -> Result<()> {
         let detail = format!("must be a number from 1 to {most}");
         return Err(Error::option("gallery-partitions", detail));
     }
-    check_format(config.vectors, "gallery-vectors")
+    match mode {
+        OpenMode::Serve => check_format(config.vectors, "gallery-vectors"),
+        // Readers make no galleries.
+        OpenMode::Read => Ok(()),
+    }
 }
 
 fn check_format(vectors: VectorFormat, flag: &str) -> Result<()> {

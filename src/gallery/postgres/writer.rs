@@ -210,7 +210,7 @@ impl Writer {
 
 /// Returns whether an error may be due to one batch of several. All of them have the same binding.
 fn may_concern_one(kind: Kind) -> bool {
-    matches!(kind, Kind::Internal | Kind::StorageFull)
+    matches!(kind, Kind::Internal | Kind::Io | Kind::StorageFull)
 }
 
 /// The task that stores the batches of a gallery until none waits.

@@ -150,7 +150,7 @@ pub(crate) fn option_value(name: &str, value: &RawValue) -> Result<Value> {
 
 /// Rejects a list of more numbers than any model makes, so that it is not parsed.
 fn check_length(name: &str, list: &str) -> Result<()> {
-    let max = 2 * Binding::MAX_DIM;
+    let max = Binding::MAX_FEATURES;
     if list.bytes().filter(|byte| *byte == b',').count() < max {
         return Ok(());
     }

@@ -70,7 +70,9 @@ impl BankDocuments {
         } else if let Some(current) = self.stored(name).await? {
             self.remove_features_of(name, stored, &current).await?;
         } else {
-            self.remove_features(name).await?;
+            let features = stored.features_name(name);
+            let key = DocumentKey::of_bank_features(&features);
+            self.0.remove_document(key).await?;
         }
         Ok(replaced)
     }
